@@ -1,0 +1,122 @@
+"""What the command line shows: bars on a terminal, plain lines in a log, one line for an error."""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from spd_deploy.domain.errors import Interrupted, SpdError
+from spd_deploy.domain.progress import Advance
+
+_LOG_EVERY_S = 10.0
+
+
+class Failed(click.ClickException):
+    """An error of ours at the edge of the command line: one line on standard error."""
+
+    def __init__(self, error: SpdError) -> None:
+        super().__init__(str(error))
+        self.exit_code = 130 if isinstance(error, Interrupted) else 1
+
+    def show(self, file: Any = None) -> None:
+        """Print the line."""
+        click.echo(f"spd: {self.message}", file=file, err=True)
+
+
+class Group(click.Group):
+    """A command group that turns our errors into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except SpdError as err:
+            raise Failed(err) from err
+        except KeyboardInterrupt as err:
+            raise Failed(Interrupted("stopped", fix="run the command again")) from err
+
+
+class TerminalProgress:
+    """Stages as bars on a terminal, or as a line every few seconds elsewhere, on standard error."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Advance]:
+        """Show one stage until the context ends."""
+        drawn = self._bar(name, total) if self._console.is_terminal else self._lines(name, total)
+        with drawn as advance:
+            yield advance
+
+    def note(self, text: str) -> None:
+        """Print one line."""
+        self._console.print(text, markup=False)
+
+    @contextlib.contextmanager
+    def _bar(self, name: str, total: int) -> Iterator[Advance]:
+        columns = (
+            TextColumn("{task.description:<24}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+        )
+        with Bars(*columns, console=self._console) as bars:
+            task = bars.add_task(name, total=total, note="")
+
+            def advance(steps: int = 1, *, note: str | None = None) -> None:
+                """Move the bar."""
+                bars.update(task, advance=steps, **({} if note is None else {"note": note}))
+
+            yield advance
+
+    @contextlib.contextmanager
+    def _lines(self, name: str, total: int) -> Iterator[Advance]:
+        start = last = time.perf_counter()
+        done = 0
+
+        def advance(steps: int = 1, *, note: str | None = None) -> None:
+            """Print a line when the last one is old enough."""
+            nonlocal done, last
+            done += steps
+            now = time.perf_counter()
+            if now - last >= _LOG_EVERY_S:
+                last = now
+                self.note(
+                    f"{name}: {done}/{total}, {now - start:.0f} s{f', {note}' if note else ''}"
+                )
+
+        yield advance
+        self.note(f"{name}: done, {done}/{total}, {time.perf_counter() - start:.1f} s")
+
+
+def show_json(value: Mapping[str, Any]) -> None:
+    """Print a value for a program to read, on standard output."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on standard output: the first column to the left, numbers to the right."""
+    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    width = None if sys.stdout.isatty() else 160
+    Console(highlight=False, markup=False, width=width).print(table)

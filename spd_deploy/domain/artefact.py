@@ -1,0 +1,232 @@
+"""An exported artefact on disk: all that serving needs, and the proof that it is what it says.
+
+A folder with the model file(s), ``tokenizer.json``, ``config.json``, ``golden.safetensors``
+(inputs, and the logits the checkpoint gave for them) and ``manifest.json``, which holds the
+SHA-256 of every other file. Opening an artefact verifies them all, so a damaged or swapped file is
+found before any runtime parses it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spd_deploy.domain.errors import BadArtefact, SpdError
+from spd_deploy.domain.files import read_json, sha256_of, write_json
+from spd_deploy.domain.tasks import Task
+from spd_deploy.domain.text import TOKENIZER_FILE, Batch, Tokenizer
+
+MANIFEST_FILE = "manifest.json"
+GOLDEN_FILE = "golden.safetensors"
+SCHEMA = 1
+
+_AGAIN = "export it again"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MatrixRow:
+    """One matrix of the artefact: how sparse it is, how it is run, and why so.
+
+    Attributes:
+        shape: ``(N, K)`` of the checkpoint's weight: outputs, inputs.
+        density: share of non-zeros in the checkpoint's weight.
+        lowering: how it is run: ``dense``, ``compact`` or ``gathered``.
+        reason: why this lowering, in words for a reader of ``spd inspect``.
+        flops_share: multiplications left, as a share of the dense matrix's.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    pattern: str
+    density: float
+    lowering: str
+    reason: str
+    flops_share: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parity:
+    """How far the artefact's logits are from the checkpoint's on the golden inputs."""
+
+    max_difference: float
+    tolerance: float
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What ``manifest.json`` says. ``files`` maps each file's name to its SHA-256."""
+
+    format: str
+    precision: str
+    task: Task
+    max_tokens: int
+    pattern: str
+    sparsity: float | None
+    matrices: tuple[MatrixRow, ...]
+    parity: Parity
+    checkpoint_sha256: str
+    files: Mapping[str, str]
+    opset: int | None = None
+    scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    split: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``manifest.json``."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            BadArtefact: another schema, or a field that is missing or of the wrong kind.
+        """
+        if value.get("schema") != SCHEMA:
+            raise BadArtefact(
+                "the manifest has a schema this version does not read",
+                got=value.get("schema"),
+                fix=f"export it again with this version, which reads schema {SCHEMA}",
+            )
+        try:
+            fields = {k: v for k, v in value.items() if k != "schema"}
+            rows = tuple(
+                MatrixRow(**{**row, "shape": tuple(row["shape"])}) for row in fields["matrices"]
+            )
+            return cls(
+                **{
+                    **fields,
+                    "task": Task.from_json(fields["task"]),
+                    "matrices": rows,
+                    "parity": Parity(**fields["parity"]),
+                }
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, SpdError) as err:
+            raise BadArtefact("the manifest is damaged", got=repr(err), fix=_AGAIN) from err
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Artefact:
+    """A verified artefact folder."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def task(self) -> Task:
+        """What it answers."""
+        return self.manifest.task
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer it was trained with, cutting where training cut."""
+        return Tokenizer(self.folder / TOKENIZER_FILE, max_tokens=self.manifest.max_tokens)
+
+    def golden(self) -> "Golden":
+        """The inputs and logits of its self-test."""
+        return read_golden(self.folder / GOLDEN_FILE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Golden:
+    """Fixed inputs with the logits ``[B, C]`` that the checkpoint gave for them."""
+
+    batch: Batch
+    logits_BC: NDArray[np.float32]
+
+
+def is_artefact(folder: Path) -> bool:
+    """Whether the folder has a manifest."""
+    return (folder / MANIFEST_FILE).is_file()
+
+
+def open_artefact(folder: Path) -> Artefact:
+    """Read the manifest and verify the SHA-256 of every file it lists.
+
+    Raises:
+        BadArtefact: not an artefact, a file missing or changed, or a link to elsewhere.
+    """
+    if not folder.is_dir():
+        raise BadArtefact("no such artefact folder", got=str(folder), fix="check the path")
+    if not is_artefact(folder):
+        raise BadArtefact(
+            f"{folder} is not an artefact: it has no {MANIFEST_FILE}",
+            fix="make one with: spd export CHECKPOINT --format onnx --output DIR",
+        )
+    value = read_json(folder / MANIFEST_FILE, error=BadArtefact, fix=_AGAIN)
+    manifest = Manifest.from_json(value)
+    for name, expected in manifest.files.items():
+        _verify(folder, name, expected)
+    missing = {TOKENIZER_FILE, GOLDEN_FILE} - set(manifest.files)
+    if missing:
+        raise BadArtefact(f"the manifest of {folder} lists no {min(missing)}", fix=_AGAIN)
+    return Artefact(folder=folder, manifest=manifest)
+
+
+def save_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json``, the last file of an artefact to be written."""
+    write_json(folder / MANIFEST_FILE, manifest.to_json())
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in the folder but the manifest, by name."""
+    return {
+        file.name: sha256_of(file)
+        for file in sorted(folder.iterdir())
+        if file.is_file() and file.name != MANIFEST_FILE
+    }
+
+
+def write_golden(file: Path, golden: Golden) -> None:
+    """Save the self-test's inputs and logits as safetensors."""
+    from safetensors.numpy import save_file
+
+    save_file(
+        {
+            "input_ids": golden.batch.ids_BS,
+            "attention_mask": golden.batch.mask_BS,
+            "token_type_ids": golden.batch.types_BS,
+            "logits": golden.logits_BC,
+        },
+        file,
+    )
+
+
+def read_golden(file: Path) -> Golden:
+    """Read what :func:`write_golden` wrote.
+
+    Raises:
+        BadArtefact: the file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        arrays = load_file(file)
+        batch = Batch(
+            ids_BS=arrays["input_ids"],
+            mask_BS=arrays["attention_mask"],
+            types_BS=arrays["token_type_ids"],
+        )
+        return Golden(batch=batch, logits_BC=arrays["logits"])
+    except (OSError, KeyError, SafetensorError) as err:
+        raise BadArtefact(f"{file} is damaged", got=repr(err), fix=_AGAIN) from err
+
+
+def _verify(folder: Path, name: str, expected: str) -> None:
+    """One file of the manifest: a plain name, no link, and the bytes it was exported with."""
+    file = folder / name
+    if Path(name).name != name or file.is_symlink():
+        raise BadArtefact("the manifest names a file outside the artefact", got=name, fix=_AGAIN)
+    if not file.is_file():
+        raise BadArtefact(f"{file} is missing", fix=_AGAIN)
+    found = sha256_of(file)
+    if found != expected:
+        raise BadArtefact(
+            f"{file} was changed after the export",
+            got=f"SHA-256 {found[:12]}, expected {str(expected)[:12]}",
+            fix=_AGAIN,
+        )

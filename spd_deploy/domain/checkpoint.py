@@ -1,0 +1,193 @@
+"""A checkpoint on disk: a Hugging Face folder with an ``spd.json`` beside the weights.
+
+``AutoModelForSequenceClassification`` loads it like any other model, since the zeros are in the
+weights. ``spd.json`` adds what a plain folder cannot say: the task, the pattern and density of
+each matrix, what dense and sparse scored on which split, the recipe, and the SHA-256 of the
+weights and of their parents. It is written last, so a folder that has it is whole.
+
+A folder without ``spd.json`` is taken for a dense model of whoever made it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spd_deploy.domain.encoder import Encoder
+from spd_deploy.domain.errors import BadCheckpoint, BadModel
+from spd_deploy.domain.files import read_json, sha256_of, write_json
+from spd_deploy.domain.patterns import Pattern, parse_pattern
+from spd_deploy.domain.tasks import Columns, ProblemType, Task
+
+SPD_FILE = "spd.json"
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+SCHEMA = 1
+
+_DAMAGED = "train it again, or copy it again from where it came"
+
+Scores = Mapping[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """What is known of one checkpoint; the weights stay on disk.
+
+    Attributes:
+        max_tokens: where training cut its texts; serving cuts there too.
+        pattern: None for a dense checkpoint.
+        densities: share of non-zeros by matrix name; empty for a foreign folder.
+        scores: metrics by arm, ``dense`` (the teacher) and ``sparse``; None marks an undefined one.
+        split: what the scores were measured on.
+        parents: SHA-256 of the weights this one was made from, by what they were.
+    """
+
+    folder: Path
+    task: Task
+    encoder: Encoder
+    max_tokens: int
+    weights_sha256: str
+    pattern: Pattern | None = None
+    densities: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    split: str | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    parents: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> Path:
+        """The safetensors file."""
+        return self.folder / WEIGHTS_FILE
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``spd.json``."""
+        return {
+            "schema": SCHEMA,
+            "task": self.task.to_json(),
+            "max_tokens": self.max_tokens,
+            "pattern": None if self.pattern is None else str(self.pattern),
+            "sparsity": None if self.pattern is None else self.pattern.sparsity,
+            "matrices": {name: {"density": density} for name, density in self.densities.items()},
+            "scores": {arm: dict(scores) for arm, scores in self.scores.items()},
+            "split": self.split,
+            "recipe": dict(self.recipe),
+            "parents": dict(self.parents),
+            "versions": dict(self.versions),
+            "weights_sha256": self.weights_sha256,
+        }
+
+
+def save_description(checkpoint: Checkpoint) -> None:
+    """Write ``spd.json``; the weights and tokenizer must be in the folder already."""
+    write_json(checkpoint.folder / SPD_FILE, checkpoint.to_json())
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether this looks like a model folder, ours or another's."""
+    return (folder / CONFIG_FILE).is_file() and not (folder / "manifest.json").exists()
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint's description and verify its weights against it.
+
+    Raises:
+        BadCheckpoint: nothing there, damaged, or written by a newer version.
+        BadModel: a model that is not a BERT classifier stored as safetensors.
+    """
+    if not folder.is_dir():
+        raise BadCheckpoint("no such checkpoint folder", got=str(folder), fix="check the path")
+    config = read_config(folder)
+    refuse_unsafe_weights(folder)
+    encoder = Encoder.from_config(config)
+    weights_sha256 = sha256_of(folder / WEIGHTS_FILE)
+    if not (folder / SPD_FILE).exists():
+        return Checkpoint(
+            folder=folder,
+            task=_task_from_config(config),
+            encoder=encoder,
+            max_tokens=encoder.positions,
+            weights_sha256=weights_sha256,
+        )
+    value = read_json(folder / SPD_FILE, error=BadCheckpoint, fix=_DAMAGED)
+    checkpoint = _from_json(folder, encoder, value)
+    if checkpoint.weights_sha256 != weights_sha256:
+        raise BadCheckpoint(
+            f"{folder / WEIGHTS_FILE} is not the file that {SPD_FILE} describes",
+            got=f"SHA-256 {weights_sha256[:12]}, expected {checkpoint.weights_sha256[:12]}",
+            fix=_DAMAGED,
+        )
+    return checkpoint
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The model's ``config.json``."""
+    return read_json(
+        folder / CONFIG_FILE, error=BadModel, fix="use a folder with a Hugging Face BERT model"
+    )
+
+
+def refuse_unsafe_weights(folder: Path) -> None:
+    """Only safetensors are read: other formats can run code when they are opened.
+
+    Raises:
+        BadModel: the folder has no ``model.safetensors``.
+    """
+    if (folder / WEIGHTS_FILE).is_file():
+        return
+    others = sorted(p.name for p in folder.glob("*.bin")) + sorted(
+        p.name for p in folder.glob("*.pt*")
+    )
+    raise BadModel(
+        f"{folder} has no {WEIGHTS_FILE}",
+        got=", ".join(others) or "no weights at all",
+        fix="convert the weights to safetensors first; pickled weights are never opened",
+    )
+
+
+def _from_json(folder: Path, encoder: Encoder, value: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint that ``spd.json`` describes."""
+    if value.get("schema") != SCHEMA:
+        raise BadCheckpoint(
+            f"{folder / SPD_FILE} has a schema this version does not read",
+            got=value.get("schema"),
+            fix=f"use the version of spd that wrote it; this one reads schema {SCHEMA}",
+        )
+    try:
+        spelled = value["pattern"]
+        return Checkpoint(
+            folder=folder,
+            task=Task.from_json(value["task"]),
+            encoder=encoder,
+            max_tokens=int(value["max_tokens"]),
+            weights_sha256=str(value["weights_sha256"]),
+            pattern=None if spelled is None else parse_pattern(spelled, value["sparsity"]),
+            densities={name: float(m["density"]) for name, m in value["matrices"].items()},
+            scores=dict(value["scores"]),
+            split=value["split"],
+            recipe=dict(value["recipe"]),
+            parents=dict(value["parents"]),
+            versions=dict(value["versions"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        raise BadCheckpoint(f"{folder / SPD_FILE} is damaged", got=repr(err), fix=_DAMAGED) from err
+
+
+def _task_from_config(config: Mapping[str, Any]) -> Task:
+    """A nameless task for a folder that does not say what it was trained for."""
+    names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    problem = config.get("problem_type")
+    regression = problem == ProblemType.REGRESSION or (problem is None and len(names) == 1)
+    labels = () if regression else tuple(names[k] for k in sorted(names, key=int))
+    kind = (
+        ProblemType.REGRESSION
+        if regression
+        else ProblemType(problem or "single_label_classification")
+    )
+    return Task(
+        name="unknown",
+        labels=labels,
+        problem_type=kind,
+        metrics=("pearson", "spearman") if regression else ("accuracy",),
+        columns=Columns(text="text"),
+    )

@@ -1,0 +1,138 @@
+"""Every error this project raises on purpose, as one tree.
+
+    SpdError
+    |-- BadInput                what was handed in is wrong
+    |   |-- UnknownTask         no such task
+    |   |-- BadData             a data file: missing, or with a broken row, column or label
+    |   |-- BadPattern          a pattern that makes no sense, or dims it does not divide
+    |   |-- BadModel            not a BERT classifier, or weights that are unsafe or damaged
+    |   |-- BadCheckpoint       not one of our checkpoints, or a damaged one
+    |   |-- BadArtefact         not one of our artefacts, or a damaged one
+    |   `-- BadReport           not one of our benchmark reports, or a damaged one
+    |-- Unavailable             this machine or installation cannot do what was asked
+    |-- NotWritten              an output could not be written; what was there before still is
+    |-- VerificationFailed      an export broke its pattern or its parity; nothing was written
+    |-- Interrupted             a run was stopped and can be resumed
+    `-- Refusal                 a request that the server answers with an error status
+        |-- MalformedRequest    not JSON, not UTF-8, a wrong type, an unknown field
+        |-- UnsupportedMedia    a body that is not application/json
+        |-- BodyTooLarge        more bytes than the server reads
+        |-- EmptyText           nothing to classify
+        |-- TextTooLong         more text than the model takes, and truncation was declined
+        |-- TooManyInputs       more texts in one request than the server takes
+        |-- Overloaded          the queue is full
+        |-- NotReady            starting, or draining
+        `-- EngineFailed        the model failed on this batch
+
+A message says what is wrong, what was got, and what to do about it. Each class stands for one
+thing a caller may want to tell apart; nothing is raised as a bare ``SpdError``.
+"""
+
+
+class SpdError(Exception):
+    """An error with a cause that its reader can mend.
+
+    Args:
+        what: what is wrong, naming the file, flag or field.
+        got: the offending value, where there is one.
+        fix: what to do about it.
+    """
+
+    def __init__(self, what: str, *, got: object = None, fix: str) -> None:
+        self.what = what
+        self.got = None if got is None else str(got)
+        self.fix = fix
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        """One line: what, got, fix."""
+        parts = [self.what, *([f"got {self.got}"] if self.got is not None else []), self.fix]
+        return "; ".join(" ".join(part.split()) for part in parts)
+
+
+class BadInput(SpdError):
+    """What was handed in is wrong."""
+
+
+class UnknownTask(BadInput):
+    """No task has this name."""
+
+
+class BadData(BadInput):
+    """A data file is missing, unreadable, or holds a row, column or label it should not."""
+
+
+class BadPattern(BadInput):
+    """A sparsity pattern that makes no sense, or matrix dimensions it does not divide."""
+
+
+class BadModel(BadInput):
+    """Not a BERT classifier, or weights that are unsafe or damaged."""
+
+
+class BadCheckpoint(BadInput):
+    """Not a checkpoint of this project, or a damaged one."""
+
+
+class BadArtefact(BadInput):
+    """Not an artefact of this project, or a damaged one."""
+
+
+class BadReport(BadInput):
+    """Not a benchmark report of this project, or a damaged one."""
+
+
+class Unavailable(SpdError):
+    """This machine or installation cannot do what was asked."""
+
+
+class NotWritten(SpdError):
+    """An output could not be written; what was there before is untouched."""
+
+
+class VerificationFailed(SpdError):
+    """An export broke its sparsity pattern or its parity with the checkpoint."""
+
+
+class Interrupted(SpdError):
+    """A run was stopped by a signal; its state is saved."""
+
+
+class Refusal(SpdError):
+    """A request that the server answers with an error status."""
+
+
+class MalformedRequest(Refusal):
+    """Not JSON, not UTF-8, a wrong type or an unknown field."""
+
+
+class UnsupportedMedia(Refusal):
+    """The body is not ``application/json``."""
+
+
+class BodyTooLarge(Refusal):
+    """The body has more bytes than the server reads."""
+
+
+class EmptyText(Refusal):
+    """There is nothing to classify."""
+
+
+class TextTooLong(Refusal):
+    """The text has more tokens than the model takes, and the client declined truncation."""
+
+
+class TooManyInputs(Refusal):
+    """The request carries more texts than the server takes at once."""
+
+
+class Overloaded(Refusal):
+    """The queue is full."""
+
+
+class NotReady(Refusal):
+    """The server is starting or draining."""
+
+
+class EngineFailed(Refusal):
+    """The model failed on the batch that held this request."""

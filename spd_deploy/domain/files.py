@@ -1,0 +1,120 @@
+"""Files that appear whole or not at all.
+
+Every output of this project is written through :func:`replacing`, so a full disk, a crash or a
+``Ctrl-C`` leaves either the new file or what was there before, never a half.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from spd_deploy.domain.errors import NotWritten, SpdError
+
+_CHUNK_BYTES = 1 << 20
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a scratch path beside ``path``; it becomes ``path`` only if the block succeeds.
+
+    The block may make a file or a folder there. A folder that stood at ``path`` is set aside
+    first and put back if the new one cannot take its place.
+
+    Raises:
+        NotWritten: the operating system refused (full disk, no permission, read-only).
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+            draft = Path(scratch) / path.name
+            yield draft
+            _move_into_place(draft, path, aside=Path(scratch) / "previous")
+    except SpdError:
+        raise
+    except OSError as err:
+        raise not_written(path, err) from err
+
+
+def not_written(path: Path, err: Exception) -> NotWritten:
+    """The error for an output that the operating system refused."""
+    reason = (err.strerror if isinstance(err, OSError) else None) or str(err)
+    return NotWritten(
+        f"could not write {path}",
+        got=reason,
+        fix="free some space or choose another --output; nothing was changed",
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text to ``path``, whole or not at all."""
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write ``value`` as indented JSON to ``path``, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, *, error: type[SpdError], fix: str) -> dict[str, Any]:
+    """Read a JSON object; raises ``error`` where the file is missing, unreadable or no object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise error(f"cannot read {path}", got=err.strerror, fix=fix) from err
+    except ValueError as err:
+        raise error(f"{path} is not valid JSON", got=err, fix=fix) from err
+    if not isinstance(value, dict):
+        raise error(f"{path} is not a JSON object", got=type(value).__name__, fix=fix)
+    return value
+
+
+def sha256_of(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Refuse to write over a non-empty ``path`` unless the user asked for that.
+
+    Raises:
+        NotWritten: something is there already.
+    """
+    taken = path.is_file() or (path.is_dir() and any(path.iterdir()))
+    if taken and not overwrite:
+        raise NotWritten(
+            f"{path} already exists", fix="choose another --output, or replace it with --overwrite"
+        )
+
+
+def bytes_of(path: Path) -> int:
+    """Size of a file, or of all files below a folder, in bytes."""
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sum(p.stat().st_size for p in files)
+
+
+def _move_into_place(draft: Path, path: Path, *, aside: Path) -> None:
+    """Put ``draft`` at ``path``; a folder there is set aside and comes back on failure."""
+    if draft.is_file():
+        with draft.open("rb") as stream:
+            os.fsync(stream.fileno())
+    if not path.is_dir():
+        os.replace(draft, path)
+        return
+    os.replace(path, aside)
+    try:
+        os.replace(draft, path)
+    except OSError:
+        os.replace(aside, path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

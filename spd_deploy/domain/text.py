@@ -1,0 +1,134 @@
+"""Text, or a pair of texts, to token ids: the same for training, serving and the benchmark.
+
+Only the ``tokenizers`` library is used, on the ``tokenizer.json`` that travels with every
+checkpoint and artefact, so a server needs neither torch nor transformers and cannot cut or number
+a text otherwise than the trainer did.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spd_deploy.domain.errors import BadModel, MalformedRequest
+
+TOKENIZER_FILE = "tokenizer.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tokens:
+    """One text or pair as the model reads it.
+
+    Attributes:
+        ids: token ids, special tokens included.
+        types: segment of each token: 0 for the first text, 1 for the second.
+        dropped: how many tokens were cut off because the model takes no more.
+    """
+
+    ids: tuple[int, ...]
+    types: tuple[int, ...]
+    dropped: int = 0
+
+    def __len__(self) -> int:
+        """Number of tokens, special ones included."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """B rows padded to S tokens; what a session runs. All arrays are int64 ``[B, S]``."""
+
+    ids_BS: NDArray[np.int64]
+    mask_BS: NDArray[np.int64]
+    types_BS: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.ids_BS)
+
+    @property
+    def real_share(self) -> float:
+        """Share of the padded tokens that is real."""
+        return float(self.mask_BS.mean())
+
+
+class Tokenizer:
+    """Turns texts into :class:`Tokens` and pads them into a :class:`Batch`.
+
+    Safe to share between threads: its settings never change after it is made.
+    """
+
+    def __init__(self, file: Path, *, max_tokens: int) -> None:
+        """Read ``tokenizer.json``; texts longer than ``max_tokens`` lose tokens, longest first.
+
+        Raises:
+            BadModel: the file is missing or is not a tokenizer.
+        """
+        from tokenizers import Tokenizer as Fast
+
+        try:
+            content = file.read_text(encoding="utf-8")
+            self._whole = Fast.from_str(content)
+            self._cutting = Fast.from_str(content)
+        except OSError as err:
+            raise BadModel(
+                f"cannot read {file}", got=err.strerror, fix="use a model folder with a tokenizer"
+            ) from err
+        except Exception as err:
+            raise BadModel(
+                f"{file} is not a tokenizer", got=err, fix="copy it from the model again"
+            ) from err
+        self._whole.no_padding()
+        self._whole.no_truncation()
+        self._cutting.no_padding()
+        self._cutting.enable_truncation(max_tokens)
+        self.max_tokens = max_tokens
+        self.pad_id = self._pad_id()
+
+    def encode(self, text: str, pair: str | None = None) -> Tokens:
+        """Token ids of one text or pair, cut to ``max_tokens``.
+
+        Raises:
+            MalformedRequest: the text holds half a surrogate pair, which is not Unicode text.
+        """
+        refuse_surrogates(text)
+        refuse_surrogates(pair or "")
+        found = self._cutting.encode(text, pair)
+        dropped = 0
+        if len(found.ids) >= self.max_tokens:
+            dropped = len(self._whole.encode(text, pair).ids) - len(found.ids)
+        return Tokens(ids=tuple(found.ids), types=tuple(found.type_ids), dropped=dropped)
+
+    def pad(self, rows: Sequence[Tokens]) -> Batch:
+        """The rows as one batch, padded on the right to the longest."""
+        return pad(rows, pad_id=self.pad_id)
+
+    def _pad_id(self) -> int:
+        """The id of the padding token; 0, BERT's own, where the vocabulary names none."""
+        for name in ("[PAD]", "<pad>"):
+            if (number := self._whole.token_to_id(name)) is not None:
+                return int(number)
+        return 0
+
+
+def pad(rows: Sequence[Tokens], *, pad_id: int) -> Batch:
+    """Rows as one batch, padded on the right to the longest with ``pad_id`` and mask 0."""
+    shape = (len(rows), max(map(len, rows)))
+    ids_BS = np.full(shape, pad_id, np.int64)
+    mask_BS, types_BS = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    for i, row in enumerate(rows):
+        ids_BS[i, : len(row)] = row.ids
+        types_BS[i, : len(row)] = row.types
+        mask_BS[i, : len(row)] = 1
+    return Batch(ids_BS=ids_BS, mask_BS=mask_BS, types_BS=types_BS)
+
+
+def refuse_surrogates(text: str) -> None:
+    """Refuse text that UTF-8 cannot carry (a lone surrogate, legal in JSON escapes)."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise MalformedRequest(
+            "the text holds half of a surrogate pair, which is not Unicode",
+            fix="send both halves, or the character itself",
+        )

@@ -1,0 +1,116 @@
+"""Runs an ONNX artefact in ONNX Runtime, on the CPU or on CUDA."""
+
+import contextlib
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spd_deploy.domain.errors import BadArtefact, EngineFailed, Unavailable
+from spd_deploy.domain.text import Batch
+from spd_deploy.domain.versions import version_of
+from spd_deploy.sessions.protocol import Closing, Description, Device
+
+MODEL_FILE = "model.onnx"
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxSession(Closing):
+    """An ONNX file loaded into ONNX Runtime with all its graph optimisations on.
+
+    Inputs are ``input_ids``, ``attention_mask`` and ``token_type_ids``, the output ``logits``.
+    Worker threads spin between calls, so two open sessions slow each other down.
+    """
+
+    def __init__(
+        self, model: Path, *, precision: str, device: Device = "cpu", threads: int | None = None
+    ) -> None:
+        """Load ``model`` on ``device`` with ``threads`` intra-op threads (None: all cores).
+
+        Raises:
+            Unavailable: no ONNX Runtime, two of them at once, or a device that does not load.
+            BadArtefact: ONNX Runtime cannot read the file.
+        """
+        refuse_double_install()
+        ort = import_onnxruntime()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(model, options, providers=[_PROVIDERS[device]])
+        except Exception as err:
+            raise BadArtefact(
+                f"ONNX Runtime cannot load {model}", got=err, fix="export it again"
+            ) from err
+        self._refuse_fallback(device)
+        self.description = Description(
+            runtime="onnxruntime",
+            version=ort.__version__,
+            device=device,
+            precision=precision,
+            threads=threads,
+        )
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits ``[B, C]``.
+
+        Raises:
+            EngineFailed: ONNX Runtime failed on this batch.
+        """
+        feed = {
+            "input_ids": batch.ids_BS,
+            "attention_mask": batch.mask_BS,
+            "token_type_ids": batch.types_BS,
+        }
+        try:
+            (logits_BC,) = self._session.run(["logits"], feed)
+        except Exception as err:
+            raise EngineFailed("ONNX Runtime failed on a batch", got=err, fix="see above") from err
+        return np.asarray(logits_BC, np.float32)
+
+    def close(self) -> None:
+        """Drop the runtime's session and with it its threads."""
+        with contextlib.suppress(AttributeError):
+            del self._session
+
+    def _refuse_fallback(self, device: Device) -> None:
+        """ONNX Runtime falls back to the CPU with no more than a log line; find out and refuse."""
+        if _PROVIDERS[device] not in self._session.get_providers():
+            raise Unavailable(
+                f"ONNX Runtime could not start on {device}",
+                got=", ".join(self._session.get_providers()),
+                fix="run `spd doctor` for the reason, or use --device cpu",
+            )
+
+
+def import_onnxruntime() -> ModuleType:
+    """The ONNX Runtime module.
+
+    Raises:
+        Unavailable: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as err:
+        raise Unavailable(
+            "ONNX Runtime is not installed",
+            got=err,
+            fix="pip install 'spd-deploy[cpu]', or 'spd-deploy[gpu]' where there is a GPU",
+        ) from err
+    return onnxruntime  # type: ignore[no-any-return]
+
+
+def refuse_double_install() -> None:
+    """Two ONNX Runtime packages overwrite each other's files and silently lose CUDA.
+
+    Raises:
+        Unavailable: ``onnxruntime`` and ``onnxruntime-gpu`` are both installed.
+    """
+    both = {name: version_of(name) for name in ("onnxruntime", "onnxruntime-gpu")}
+    if all(both.values()):
+        raise Unavailable(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other",
+            got=", ".join(f"{name} {number}" for name, number in both.items()),
+            fix="pip uninstall both, then install 'spd-deploy[cpu]' or 'spd-deploy[gpu]'",
+        )

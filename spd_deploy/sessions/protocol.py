@@ -1,0 +1,78 @@
+"""What runs a model: token ids in, logits out.
+
+A session proves on opening that it runs on the device and runtime it was asked for, or refuses.
+Nothing falls back in silence.
+"""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spd_deploy.domain.text import Batch
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Description:
+    """How a session runs, as it found out itself; ``threads`` is None where it has no say."""
+
+    runtime: str
+    version: str
+    device: Device
+    precision: str
+    threads: int | None
+
+
+class Session(Protocol):
+    """A model ready to run; a context manager, since it holds threads and memory."""
+
+    @property
+    def description(self) -> Description:
+        """How it runs."""
+        ...
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits ``[B, C]`` of the batch, in memory of the caller's own."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds; a closed session may not be run."""
+        ...
+
+    def __enter__(self) -> Self:
+        """The session itself."""
+        ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        ...
+
+
+class Closing:
+    """The context manager's half of a session."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+        raise AssertionError("a session must say how it closes")
+
+    def __enter__(self) -> Self:
+        """The session itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()

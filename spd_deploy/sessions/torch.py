@@ -1,0 +1,67 @@
+"""Runs a checkpoint in PyTorch, as the reference that artefacts are compared with."""
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spd_deploy.domain.checkpoint import refuse_unsafe_weights
+from spd_deploy.domain.errors import BadModel, Unavailable
+from spd_deploy.domain.text import Batch
+from spd_deploy.sessions.protocol import Closing, Description, Device
+
+
+class TorchSession(Closing):
+    """A Hugging Face sequence classifier in PyTorch, in fp32."""
+
+    def __init__(self, folder: Path, *, device: Device = "cpu") -> None:
+        """Load the model of ``folder`` on ``device``.
+
+        Raises:
+            Unavailable: CUDA was asked for and is not there.
+            BadModel: the folder holds no safetensors model that transformers can load.
+        """
+        import torch
+        from transformers import AutoModelForSequenceClassification
+
+        if device == "cuda" and not torch.cuda.is_available():
+            raise Unavailable(
+                "PyTorch finds no CUDA device", fix="run `spd doctor`, or use --device cpu"
+            )
+        refuse_unsafe_weights(folder)
+        try:
+            model = AutoModelForSequenceClassification.from_pretrained(
+                folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
+            )
+        except Exception as err:
+            raise BadModel(
+                f"{folder} does not load as a sequence classifier",
+                got=err,
+                fix="check that the folder is complete",
+            ) from err
+        self._model = model.to(device).eval()
+        self.description = Description(
+            runtime="torch",
+            version=torch.__version__,
+            device=device,
+            precision="fp32",
+            threads=torch.get_num_threads() if device == "cpu" else None,
+        )
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits ``[B, C]``."""
+        import torch
+
+        with torch.inference_mode():
+            logits_BC = self._model(
+                input_ids=torch.from_numpy(batch.ids_BS).to(self._model.device),
+                attention_mask=torch.from_numpy(batch.mask_BS).to(self._model.device),
+                token_type_ids=torch.from_numpy(batch.types_BS).to(self._model.device),
+            ).logits
+        return np.asarray(logits_BC.float().cpu().numpy())
+
+    def close(self) -> None:
+        """Drop the model."""
+        with contextlib.suppress(AttributeError):
+            del self._model
