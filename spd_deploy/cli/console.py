@@ -30,7 +30,12 @@ class Failed(click.ClickException):
 
     def __init__(self, error: SpdError) -> None:
         super().__init__(str(error))
-        self.exit_code = 130 if isinstance(error, Interrupted) else 1
+        self.error = error
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # click has a class attribute here
+        """130 for a run that was stopped, as shells count it; 1 for the rest."""
+        return 130 if isinstance(self.error, Interrupted) else 1
 
     def show(self, file: Any = None) -> None:
         """Print the line."""
@@ -82,7 +87,9 @@ class TerminalProgress:
 
             def advance(steps: int = 1, *, note: str | None = None) -> None:
                 """Move the bar."""
-                bars.update(task, advance=steps, **({} if note is None else {"note": note}))
+                bars.advance(task, steps)
+                if note is not None:
+                    bars.update(task, note=note)
 
             yield advance
 
