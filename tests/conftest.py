@@ -1,0 +1,38 @@
+"""Fixtures that several folders of tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.patterns import Block
+from tests.tiny import tiny_checkpoint
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def dense_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A dense checkpoint for SST-2."""
+    return tiny_checkpoint(tmp_path_factory.mktemp("dense") / "model")
+
+
+@pytest.fixture(scope="session")
+def block_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A block-sparse checkpoint for MRPC, a task of pairs."""
+    return tiny_checkpoint(
+        tmp_path_factory.mktemp("block") / "model",
+        pattern=Block(rows=16, columns=1, sparsity=0.75),
+        task="mrpc",
+        seed=1,
+    )
+
+
+@pytest.fixture(scope="session")
+def glue() -> Path:
+    """The folder of real GLUE files."""
+    folder = os.environ.get("SPD_TEST_GLUE")
+    if not folder:
+        pytest.skip("SPD_TEST_GLUE does not name a folder with GLUE's files")
+    return Path(folder)
