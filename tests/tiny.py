@@ -19,13 +19,14 @@ from spd_deploy.domain.checkpoint import (
 )
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.files import sha256_of
-from spd_deploy.domain.patterns import Pattern, Structured
+from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.tasks import Task, task_named
+from spd_train.pruning import densities_of, magnitudes, masks_of
 
-WORDS = (
-    "a the this that film movie train bus ending plot was is not never very good bad great dull "
-    "than faster slower and but although it i you we they like hate love , . ! ?"
-).split()
+WORDS = """
+    a the this that film movie train bus ending plot was is not never very good bad great dull
+    than faster slower and but although it i you we they like hate love , . ! ?
+"""
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SIZES = {"layers": 2, "hidden": 64, "heads": 4, "intermediate": 128, "positions": 64}
 
@@ -35,7 +36,7 @@ def tiny_tokenizer() -> str:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    pieces = [*SPECIAL, *WORDS, *letters, *(f"##{c}" for c in letters)]
+    pieces = [*SPECIAL, *WORDS.split(), *letters, *(f"##{c}" for c in letters)]
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -107,20 +108,12 @@ def tiny_checkpoint(
 
 
 def _prune(folder: Path, encoder: Encoder, pattern: Pattern | None) -> dict[str, float]:
-    """Zero the weights that the pattern drops, coupled matrices together."""
-    weights = load_file(folder / WEIGHTS_FILE)
-    for group in encoder.coupled() if isinstance(pattern, Structured) else ():
-        on = {
-            m: pattern.on(axis=p.axis, width=p.width)
-            for m in group
-            if isinstance(p := encoder.pattern_on(m, pattern), Structured)
-        }
-        total_U = torch.stack([p.slice_scores(weights[m.weight_name].abs()) for m, p in on.items()])
-        keep_U = pattern.keep(total_U.sum(0), pattern.sparsity)
-        for m, p in on.items():
-            weights[m.weight_name] *= p.spread(keep_U, m.shape)
-    for m in encoder.matrices() if pattern and not isinstance(pattern, Structured) else ():
-        weight = weights[m.weight_name]
-        weights[m.weight_name] = weight * pattern.mask(weight.abs(), pattern.sparsity)
-    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    return {m.name: float((weights[m.weight_name] != 0).float().mean()) for m in encoder.matrices()}
+    """Zero the weights that the pattern drops; returns the density of each matrix."""
+    state = load_file(folder / WEIGHTS_FILE)
+    weights = {m.name: state[m.weight_name] for m in encoder.matrices()}
+    if pattern is not None:
+        masks = masks_of(encoder, pattern, magnitudes(weights), pattern.sparsity)
+        weights = {name: weight * masks[name] for name, weight in weights.items()}
+    pruned = {m.weight_name: weights[m.name] for m in encoder.matrices()}
+    save_file({**state, **pruned}, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    return densities_of(weights)

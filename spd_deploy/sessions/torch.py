@@ -24,12 +24,14 @@ class TorchSession(Closing):
         """
         import torch
         from transformers import AutoModelForSequenceClassification
+        from transformers.utils import logging
 
         if device == "cuda" and not torch.cuda.is_available():
             raise Unavailable(
                 "PyTorch finds no CUDA device", fix="run `spd doctor`, or use --device cpu"
             )
         refuse_unsafe_weights(folder)
+        logging.disable_progress_bar()
         try:
             model = AutoModelForSequenceClassification.from_pretrained(
                 folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
