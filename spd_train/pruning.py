@@ -54,6 +54,14 @@ def densities_of(weights: Mapping[str, Tensor]) -> dict[str, float]:
     }
 
 
+def sparsity_of(masks: Masks) -> float:
+    """Share of zeros over all the masks."""
+    if not masks:
+        return 0.0
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    return 1 - kept / sum(mask.numel() for mask in masks.values())
+
+
 def _structured_masks(
     encoder: Encoder, pattern: Structured, scores: Mapping[str, Tensor], sparsity: float
 ) -> Iterator[tuple[str, Tensor]]:

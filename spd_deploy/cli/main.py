@@ -2,7 +2,11 @@
 
 import click
 
+from spd_deploy.cli.bench import bench
 from spd_deploy.cli.console import Group
+from spd_deploy.cli.doctor import doctor
+from spd_deploy.cli.serve import serve
+from spd_deploy.cli.train import train
 from spd_deploy.domain.versions import PACKAGE
 
 
@@ -15,6 +19,14 @@ def cli() -> None:
 
     Start with: spd quickstart
     """
+
+
+cli.add_command(serve)
+cli.add_command(train)
+
+
+cli.add_command(bench)
+cli.add_command(doctor)
 
 
 def main() -> None:

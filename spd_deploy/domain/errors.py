@@ -2,6 +2,7 @@
 
     SpdError
     |-- BadInput                what was handed in is wrong
+    |   |-- BadSetting          a number or choice that makes no run, or differs from the run's own
     |   |-- UnknownTask         no such task
     |   |-- BadData             a data file: missing, or with a broken row, column or label
     |   |-- BadPattern          a pattern that makes no sense, or dims it does not divide
@@ -14,7 +15,8 @@
     |-- VerificationFailed      an export broke its pattern or its parity; nothing was written
     |-- Interrupted             a run was stopped and can be resumed
     `-- Refusal                 a request that the server answers with an error status
-        |-- MalformedRequest    not JSON, not UTF-8, a wrong type, an unknown field
+        |-- NotJson             a body that is not JSON, or not UTF-8
+        |-- MalformedRequest    a missing or unknown field, a wrong type, text that is not Unicode
         |-- UnsupportedMedia    a body that is not application/json
         |-- BodyTooLarge        more bytes than the server reads
         |-- EmptyText           nothing to classify
@@ -52,6 +54,10 @@ class SpdError(Exception):
 
 class BadInput(SpdError):
     """What was handed in is wrong."""
+
+
+class BadSetting(BadInput):
+    """A number or choice that makes no run, or differs from those of the run to be continued."""
 
 
 class UnknownTask(BadInput):
@@ -102,8 +108,12 @@ class Refusal(SpdError):
     """A request that the server answers with an error status."""
 
 
+class NotJson(Refusal):
+    """The body is not JSON, or not UTF-8."""
+
+
 class MalformedRequest(Refusal):
-    """Not JSON, not UTF-8, a wrong type or an unknown field."""
+    """A missing or unknown field, a wrong type, or text that is not Unicode."""
 
 
 class UnsupportedMedia(Refusal):
@@ -127,7 +137,11 @@ class TooManyInputs(Refusal):
 
 
 class Overloaded(Refusal):
-    """The queue is full."""
+    """The queue is full; after ``retry_after_s`` seconds there should be room again."""
+
+    def __init__(self, what: str, *, got: object = None, fix: str, retry_after_s: int = 1) -> None:
+        super().__init__(what, got=got, fix=fix)
+        self.retry_after_s = retry_after_s
 
 
 class NotReady(Refusal):

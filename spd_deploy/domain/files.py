@@ -105,9 +105,9 @@ def bytes_of(path: Path) -> int:
 
 def _move_into_place(draft: Path, path: Path, *, aside: Path) -> None:
     """Put ``draft`` at ``path``; a folder there is set aside and comes back on failure."""
-    if draft.is_file():
-        with draft.open("rb") as stream:
-            os.fsync(stream.fileno())
+    for file in [draft] if draft.is_file() else draft.rglob("*"):
+        if file.is_file():
+            _settle(file)
     if not path.is_dir():
         os.replace(draft, path)
         return
@@ -118,3 +118,15 @@ def _move_into_place(draft: Path, path: Path, *, aside: Path) -> None:
         os.replace(aside, path)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _settle(file: Path) -> None:
+    """Bring the bytes to the disk, and give the file the mode that the user's umask asks for.
+
+    Some libraries write files that only their owner can read.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    file.chmod(0o666 & ~umask)
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())

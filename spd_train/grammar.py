@@ -1,0 +1,153 @@
+"""The built-in data: two small tasks of English sentences from a seeded grammar of our own.
+
+``opinions`` asks whether a sentence is for or against what it is about. What decides is an
+exclusive-or of the adjective's side, of negations, of ``more`` against ``less``, and of which half
+of a contrast carries the point, so no bag of words solves it:
+
+    The film was not boring.                                                        positive
+    Although the concert was more charming than the book, the ending was hardly moving.
+                                                                                    negative
+
+``comparisons`` asks whether the second sentence follows from the first; both hold the same words in
+most pairs, so what decides is their order:
+
+    The red bus is faster than the old tram. | The old tram is slower than the red bus.
+                                                                                    follows
+
+Train and dev share no row. The data is synthetic: what a model scores here says that the tool
+works, not how it does on your texts.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from random import Random
+
+from spd_train.examples import Example
+
+_ROWS: Mapping[str, int] = {"train": 16_000, "dev": 1_000, "test": 1_000}
+_ORDER = ("test", "dev", "train")  # generated in this order, so that train may change its size
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """The words of a text."""
+    return tuple(text.split())
+
+
+_THINGS = _words(
+    "film book concert meal hotel show song story series speech museum garden game lecture café "
+    "play album tour"
+)
+_PARTS = _words("plot music acting service ending staff view sound food script")
+_FOR = _words(
+    "charming elegant moving convincing inspired thoughtful inventive memorable graceful "
+    "delightful exciting polished"
+)
+_AGAINST = _words(
+    "boring tedious dreadful awkward careless muddled predictable forgettable disappointing "
+    "annoying tiresome lifeless"
+)
+_NEGATIONS = ("not", "hardly", "never", "by no means")
+_INTENSITY = ("", "very ", "quite ", "truly ")
+
+_ADJECTIVES = _words("red old small blue new tall green quiet round plain")
+_OBJECTS = _words("bus train tram boat car bicycle lorry plane house tower bridge barn")
+_SCALES = (
+    ("faster", "slower"),
+    ("taller", "shorter"),
+    ("heavier", "lighter"),
+    ("louder", "quieter"),
+    ("cheaper", "dearer"),
+    ("older", "younger"),
+)
+
+
+def generate(task: str, split: str) -> list[Example]:
+    """The rows of one split, the same at every call and in every version of the tool."""
+    make: Callable[[Random], Example] = {"opinions": _opinion, "comparisons": _comparison}[task]
+    random = Random(f"{task} 1")
+    seen: set[tuple[str, str | None]] = set()
+    for name in _ORDER:
+        rows = list(_distinct(make, random, seen, _ROWS[name]))
+        if name == split:
+            return rows
+    raise AssertionError(f"no split is called {split}")
+
+
+def _distinct(
+    make: Callable[[Random], Example],
+    random: Random,
+    seen: set[tuple[str, str | None]],
+    count: int,
+) -> Iterator[Example]:
+    """``count`` rows that were not seen before."""
+    while count:
+        row = make(random)
+        if (row.text, row.pair) not in seen:
+            seen.add((row.text, row.pair))
+            count -= 1
+            yield row
+
+
+def _opinion(random: Random) -> Example:
+    """One sentence with 1 for a favourable point and 0 for an unfavourable one."""
+    thing, part = random.choice(_THINGS), random.choice(_PARTS)
+    first, first_for = _clause(random, f"the {thing}")
+    if random.random() < 0.4:
+        return Example(text=_sentence(first), label=int(first_for))
+    second, second_for = _clause(random, f"the {part}")
+    joined, point = random.choice(
+        (
+            (f"{first}, but {second}", second_for),
+            (f"although {first}, {second}", second_for),
+            (f"{first}, although {second}", first_for),
+            (f"even if {second}, {first}", first_for),
+        )
+    )
+    return Example(text=_sentence(joined), label=int(point))
+
+
+def _clause(random: Random, subject: str) -> tuple[str, bool]:
+    """A clause about ``subject``, and whether it speaks for it."""
+    favourable = random.random() < 0.5
+    adjective = random.choice(_FOR if favourable else _AGAINST)
+    negated = random.random() < 0.5
+    verb = f"was {random.choice(_NEGATIONS)}" if negated else "was"
+    if random.random() < 0.35:
+        less = random.random() < 0.5
+        other = random.choice(_THINGS)
+        clause = f"{subject} {verb} {'less' if less else 'more'} {adjective} than the {other}"
+        return clause, favourable ^ negated ^ less
+    intensity = "" if negated else random.choice(_INTENSITY)
+    return f"{subject} {verb} {intensity}{adjective}", favourable ^ negated
+
+
+def _comparison(random: Random) -> Example:
+    """A premise and a statement, with 1 where the statement follows."""
+    scale = random.choice(_SCALES)
+    things = _three_things(random)
+    chained = random.random() < 0.3
+    order = things if chained else things[:2]  # from the most to the least of the scale
+    premise = " and ".join(_says(random, scale, a, b) for a, b in pairwise(order))
+    follows = random.random() < 0.5
+    most, least = (order[0], order[-1]) if follows else (order[-1], order[0])
+    statement = _says(random, scale, most, least)
+    return Example(text=_sentence(premise), pair=_sentence(statement), label=int(follows))
+
+
+def _says(random: Random, scale: tuple[str, str], most: str, least: str) -> str:
+    """One of the two ways to say that ``most`` has more of the scale than ``least``."""
+    up, down = scale
+    if random.random() < 0.5:
+        return f"{most} is {up} than {least}"
+    return f"{least} is {down} than {most}"
+
+
+def _sentence(words: str) -> str:
+    """Words with a capital and a full stop."""
+    return f"{words[0].upper()}{words[1:]}."
+
+
+def _three_things(random: Random) -> Sequence[str]:
+    """Three different things."""
+    objects = random.sample(_OBJECTS, 3)
+    return [f"the {random.choice(_ADJECTIVES)} {thing}" for thing in objects]

@@ -1,0 +1,57 @@
+"""GLUE from the Hugging Face hub, for those who have no folder with its files.
+
+Needs the optional extra ``data`` and a network; nothing else in this project does.
+"""
+
+from spd_deploy.domain.errors import Unavailable
+from spd_deploy.domain.tasks import Task
+from spd_train.examples import Example, Splits
+
+REPOSITORY = "nyu-mll/glue"
+
+
+def hub_split(task: Task, split: str) -> Splits:
+    """One split of a GLUE task, by the names that the hub gives its parts.
+
+    Raises:
+        Unavailable: ``datasets`` is not installed, or the hub cannot be reached.
+    """
+    try:
+        import datasets
+    except ImportError as err:
+        raise Unavailable(
+            "without --data-dir the data comes from the hub, which needs the package datasets",
+            fix="pip install 'spd-deploy[data]', or name a folder with --data-dir",
+        ) from err
+    found: Splits = {}
+    for part in _parts(task, split):
+        try:
+            rows = datasets.load_dataset(REPOSITORY, task.name, split=part)
+        except Exception as err:  # the library raises whatever its transport raises
+            raise Unavailable(
+                f"the hub did not give {REPOSITORY} {task.name} {part}",
+                got=err,
+                fix="check the network, or name a folder with --data-dir",
+            ) from err
+        found[part] = [_example(task, row) for row in rows]
+    return found
+
+
+def _parts(task: Task, split: str) -> list[str]:
+    """The hub's names for a split."""
+    name = "validation" if split == "dev" else split
+    if task.name == "mnli" and name != "train":
+        return [f"{name}_matched", f"{name}_mismatched"]
+    return [name]
+
+
+def _example(task: Task, row: dict[str, object]) -> Example:
+    """One row; the hub marks a missing label with -1."""
+    assert task.hub is not None  # noqa: S101 - only GLUE tasks come here
+    label = float(str(row["label"]))
+    pair = None if task.hub.pair is None else str(row[str(task.hub.pair)])
+    return Example(
+        text=str(row[str(task.hub.text)]),
+        pair=pair,
+        label=None if label < 0 and not task.is_regression else label,
+    )

@@ -1,0 +1,67 @@
+"""The training log: one JSON object a line, for programs to read and for the curves.
+
+A record has a ``kind``: ``step`` (losses and schedules at one optimiser step), ``score`` (metrics
+on samples of train and dev). A resumed run first drops what was written after the state it resumes
+from, so the log is that of an uninterrupted run.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spd_deploy.domain.errors import BadCheckpoint
+from spd_deploy.domain.files import not_written, write_text
+
+JOURNAL_FILE = "log.jsonl"
+
+Record = dict[str, Any]
+
+
+class Journal:
+    """Appends records to a file; each is on disk when the call returns."""
+
+    def __init__(self, file: Path, *, from_step: int) -> None:
+        """Continue ``file`` from ``from_step``: later records are dropped, 0 begins anew."""
+        self.file = file
+        kept = [r for r in read_journal(file) if r["step"] < from_step] if from_step else []
+        write_text(file, "".join(_line(record) for record in kept))
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Append one record."""
+        try:
+            with self.file.open("a", encoding="utf-8") as stream:
+                stream.write(_line({"kind": kind, "step": step, **values}))
+        except OSError as err:
+            raise not_written(self.file, err) from err
+
+
+def read_journal(file: Path) -> list[Record]:
+    """All records of a log; a last line that was cut off by a kill is passed over.
+
+    Raises:
+        BadCheckpoint: a line that is no record.
+    """
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8").split("\n")
+    whole = lines[:-1]  # what stands after the last line feed was never finished
+    try:
+        return [json.loads(line) for line in whole]
+    except ValueError as err:
+        raise BadCheckpoint(f"{file} is damaged", got=err, fix="train again") from err
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    """A record as a line; what is not finite becomes null, since JSON has no word for it."""
+    return json.dumps({k: _finite(v) for k, v in record.items()}, ensure_ascii=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """The value with NaN and infinities replaced by None, at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    return value

@@ -1,0 +1,155 @@
+"""Classifiers from and to Hugging Face folders: safetensors only, no code but transformers' own."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers.utils import logging
+
+from spd_deploy.domain.checkpoint import WEIGHTS_FILE, refuse_unsafe_weights
+from spd_deploy.domain.encoder import Encoder
+from spd_deploy.domain.errors import BadModel
+from spd_deploy.domain.files import not_written, replacing
+from spd_deploy.domain.tasks import Task
+from spd_deploy.domain.text import TOKENIZER_FILE
+
+_TOKENIZER_FILES = (
+    TOKENIZER_FILE,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+)
+
+
+def load_classifier(reference: str, task: Task, *, trained: bool = False) -> PreTrainedModel:
+    """The BERT at ``reference``, a folder or a name on the hub, as a classifier for ``task``.
+
+    Args:
+        reference: where the model is.
+        task: how many outputs it needs and what they are called.
+        trained: the model must have its classifier already, with the task's outputs.
+
+    Raises:
+        BadModel: not a BERT, not safetensors, damaged, or with an encoder that is not whole.
+    """
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    config = _config_of(reference, task)
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            reference,
+            config=config,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=False,
+        )
+    except Exception as err:
+        raise BadModel(
+            f"{reference} does not load as a BERT classifier",
+            got=err,
+            fix="check that the model is complete and stored as model.safetensors",
+        ) from err
+    _refuse_missing(reference, info["missing_keys"], trained=trained)
+    return model  # type: ignore[no-any-return]
+
+
+def encoder_sizes(model: PreTrainedModel) -> Encoder:
+    """The sizes of a model's encoder."""
+    return Encoder.from_config(model.config.to_dict())
+
+
+def linear_weights(model: nn.Module, encoder: Encoder) -> dict[str, nn.Parameter]:
+    """The prunable weights of a plain model by matrix name."""
+    found = dict(model.named_parameters())
+    return {m.name: found[m.weight_name] for m in encoder.matrices()}
+
+
+def copy_tokenizer(reference: str, folder: Path) -> None:
+    """Put the tokenizer of ``reference`` into ``folder``; an old one is turned into a fast one.
+
+    Raises:
+        BadModel: there is no tokenizer that the ``tokenizers`` library can hold.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    source = Path(reference)
+    if (source / TOKENIZER_FILE).is_file():
+        for name in _TOKENIZER_FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
+        return
+    from transformers import AutoTokenizer
+
+    try:
+        AutoTokenizer.from_pretrained(reference, trust_remote_code=False).save_pretrained(folder)
+    except Exception as err:
+        raise BadModel(
+            f"{reference} has no tokenizer that can be read",
+            got=err,
+            fix="put tokenizer.json, or vocab.txt, beside the model",
+        ) from err
+    if not (folder / TOKENIZER_FILE).is_file():
+        raise BadModel(
+            f"the tokenizer of {reference} has no fast form",
+            fix="use a model with tokenizer.json or vocab.txt",
+        )
+
+
+def save_classifier(config: Any, state: dict[str, Any], folder: Path) -> None:
+    """Write ``config.json`` and ``model.safetensors``, each whole or not at all."""
+    from safetensors.torch import save_file
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    value = {
+        **json.loads(config.to_json_string(use_diff=False)),
+        "architectures": ["BertForSequenceClassification"],
+    }
+    for private in (
+        "_attn_implementation",
+        "_name_or_path",
+    ):  # the latter is a path of this machine
+        value.pop(private, None)
+    with replacing(folder / WEIGHTS_FILE) as draft:
+        try:
+            save_file(tensors, draft, metadata={"format": "pt"})
+        except Exception as err:  # safetensors wraps the system's errors in its own
+            raise not_written(folder / WEIGHTS_FILE, err) from err
+    with replacing(folder / "config.json") as draft:
+        draft.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _config_of(reference: str, task: Task) -> Any:
+    """The model's configuration, checked to be a BERT's and fitted to the task."""
+    if Path(reference).is_dir():
+        refuse_unsafe_weights(Path(reference))
+    elif reference.startswith((".", "/", "~")) or reference.count("/") > 1:
+        raise BadModel("no such model folder", got=reference, fix="check --model")
+    try:
+        config = AutoConfig.from_pretrained(reference, trust_remote_code=False)
+    except Exception as err:
+        raise BadModel(
+            f"{reference} is no model folder, and no such model could be had from the hub",
+            got=str(err).splitlines()[0] if str(err) else type(err).__name__,
+            fix="name a folder with config.json and model.safetensors",
+        ) from err
+    Encoder.from_config(config.to_dict())
+    names = task.labels or ("score",)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: i for i, name in enumerate(names)}
+    config.problem_type = task.problem_type.value
+    return config
+
+
+def _refuse_missing(reference: str, missing: list[str], *, trained: bool) -> None:
+    """A new classifier and pooler may be made up; an encoder may not."""
+    optional = () if trained else ("classifier.", "bert.pooler.")
+    lacking = sorted(name for name in missing if not name.startswith(optional))
+    if lacking:
+        raise BadModel(
+            f"the weights of {reference} lack {len(lacking)} tensors",
+            got=lacking[0],
+            fix="use a complete BERT model" if not trained else "use a fine-tuned classifier",
+        )

@@ -1,0 +1,36 @@
+"""Batches as tensors on the device that trains."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spd_deploy.domain.text import pad
+from spd_train.batches import LabelledTokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorBatch:
+    """B rows padded to S tokens, with their labels."""
+
+    ids_BS: Tensor
+    mask_BS: Tensor
+    types_BS: Tensor
+    labels_B: Tensor
+
+    @property
+    def real_share(self) -> float:
+        """Share of the padded tokens that is real."""
+        return float(self.mask_BS.float().mean())
+
+
+def batch_of(rows: Sequence[LabelledTokens], *, pad_id: int, device: str) -> TensorBatch:
+    """The rows as one batch on ``device``."""
+    batch = pad([row.tokens for row in rows], pad_id=pad_id)
+    return TensorBatch(
+        ids_BS=torch.from_numpy(batch.ids_BS).to(device),
+        mask_BS=torch.from_numpy(batch.mask_BS).to(device),
+        types_BS=torch.from_numpy(batch.types_BS).to(device),
+        labels_B=torch.tensor([row.label for row in rows], dtype=torch.float32, device=device),
+    )
