@@ -5,8 +5,8 @@ skipped, and then they are counted and the first ones named.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
@@ -149,6 +149,16 @@ def _examples(
     if broken:
         note(f"skipped {len(broken)} broken rows, such as: {' | '.join(broken[:_SKIPPED_NAMED])}")
     return found
+
+
+def examples_from_rows(task: Task, columns: Columns, rows: Iterable[Row]) -> list[Example]:
+    """Unlabelled examples from rows whose texts stand in ``columns``.
+
+    Raises:
+        BadData: a row is broken; it is named.
+    """
+    placed = replace(task, columns=columns)
+    return [_example(placed, row, labelled=False) for row in rows]
 
 
 def _example(task: Task, row: Row, *, labelled: bool) -> Example:

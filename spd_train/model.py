@@ -37,7 +37,7 @@ def load_classifier(reference: str, task: Task, *, trained: bool = False) -> Pre
     """
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    config = _config_of(reference, task)
+    config = classifier_config(reference, task)
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             reference,
@@ -55,6 +55,33 @@ def load_classifier(reference: str, task: Task, *, trained: bool = False) -> Pre
         ) from err
     _refuse_missing(reference, info["missing_keys"], trained=trained)
     return model  # type: ignore[no-any-return]
+
+
+def classifier_config(reference: str, task: Task) -> Any:
+    """The configuration at ``reference``, checked to be a BERT's and fitted to the task.
+
+    Raises:
+        BadModel: no model there, not a BERT, or weights that are not safetensors.
+    """
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    if Path(reference).is_dir():
+        refuse_unsafe_weights(Path(reference))
+    elif reference.startswith((".", "/", "~")) or reference.count("/") > 1:
+        raise BadModel("no such model folder", got=reference, fix="check --model")
+    try:
+        config = AutoConfig.from_pretrained(reference, trust_remote_code=False)
+    except Exception as err:
+        raise BadModel(
+            f"{reference} is no model folder, and no such model could be had from the hub",
+            got=str(err).splitlines()[0] if str(err) else type(err).__name__,
+            fix="name a folder with config.json and model.safetensors",
+        ) from err
+    Encoder.from_config(config.to_dict())  # refuses other architectures
+    names = task.labels or ("score",)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: i for i, name in enumerate(names)}
+    config.problem_type = task.problem_type.value
+    return config
 
 
 def encoder_sizes(model: PreTrainedModel) -> Encoder:
@@ -119,28 +146,6 @@ def save_classifier(config: Any, state: dict[str, Any], folder: Path) -> None:
             raise not_written(folder / WEIGHTS_FILE, err) from err
     with replacing(folder / "config.json") as draft:
         draft.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def _config_of(reference: str, task: Task) -> Any:
-    """The model's configuration, checked to be a BERT's and fitted to the task."""
-    if Path(reference).is_dir():
-        refuse_unsafe_weights(Path(reference))
-    elif reference.startswith((".", "/", "~")) or reference.count("/") > 1:
-        raise BadModel("no such model folder", got=reference, fix="check --model")
-    try:
-        config = AutoConfig.from_pretrained(reference, trust_remote_code=False)
-    except Exception as err:
-        raise BadModel(
-            f"{reference} is no model folder, and no such model could be had from the hub",
-            got=str(err).splitlines()[0] if str(err) else type(err).__name__,
-            fix="name a folder with config.json and model.safetensors",
-        ) from err
-    Encoder.from_config(config.to_dict())
-    names = task.labels or ("score",)
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: i for i, name in enumerate(names)}
-    config.problem_type = task.problem_type.value
-    return config
 
 
 def _refuse_missing(reference: str, missing: list[str], *, trained: bool) -> None:

@@ -11,6 +11,7 @@ output/
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,16 @@ from spd_deploy.domain.checkpoint import (
     open_checkpoint,
     save_description,
 )
-from spd_deploy.domain.errors import BadCheckpoint, BadSetting, NotWritten, VerificationFailed
+from spd_deploy.domain.encoder import Encoder
+from spd_deploy.domain.errors import (
+    BadCheckpoint,
+    BadInput,
+    BadSetting,
+    NotWritten,
+    VerificationFailed,
+)
 from spd_deploy.domain.files import read_json, sha256_of, write_json
+from spd_deploy.domain.metrics import merged_scores
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
@@ -39,6 +48,7 @@ from spd_train.distil import Distillation
 from spd_train.finetune import FineTuning
 from spd_train.loop import Loop, train
 from spd_train.model import (
+    classifier_config,
     copy_tokenizer,
     encoder_sizes,
     load_classifier,
@@ -86,10 +96,17 @@ def run(request: Request, progress: Progress) -> Checkpoint:
     source = request.teacher or request.model
     if source is None:
         raise BadSetting("nothing to train", fix="name a --model, or a --teacher")
+    Encoder.from_config(classifier_config(source, request.task).to_dict()).check(
+        request.recipe.pattern
+    )
     if (done := _begin(request, progress)) is not None:
         return done
-    teacher = _teacher(request, progress)
-    return _student(request, teacher, progress)
+    try:
+        teacher = _teacher(request, progress)
+        return _student(request, teacher, progress)
+    except BadInput:
+        _give_back(request.output)
+        raise
 
 
 def _begin(request: Request, progress: Progress) -> Checkpoint | None:
@@ -112,6 +129,12 @@ def _begin(request: Request, progress: Progress) -> Checkpoint | None:
         return None
     progress.note(f"{request.output} is finished already")
     return open_checkpoint(request.output)
+
+
+def _give_back(output: Path) -> None:
+    """Remove a folder in which nothing was trained yet, so that the next try finds it free."""
+    if not any(p.name in (STATE_FILE, SPD_FILE) for p in output.rglob("*")):
+        shutil.rmtree(output)
 
 
 def _teacher(request: Request, progress: Progress) -> Checkpoint:
@@ -147,7 +170,6 @@ def _teacher(request: Request, progress: Progress) -> Checkpoint:
 def _student(request: Request, teacher: Checkpoint, progress: Progress) -> Checkpoint:
     """The sparse student, distilled from the teacher into the output folder."""
     recipe, folder = request.recipe, request.output
-    teacher.encoder.check(recipe.pattern)
     copy_tokenizer(str(teacher.folder), folder)
     network = GraftedNetwork(load_classifier(str(teacher.folder), request.task, trained=True))
     prepared = _prepare(request, network.model, folder)
@@ -233,16 +255,14 @@ def _score(
     dev: Mapping[str, Sequence[LabelledTokens]],
     pad_id: int,
 ) -> Scores:
-    """The metrics on all of dev; those of a second dev file carry its name."""
-    found: dict[str, float | None] = {}
-    for i, (part, rows) in enumerate(dev.items()):
-        scores = score_rows(
-            forward, request.task, rows, pad_id=pad_id, device=request.recipe.device
-        )
-        for metric, value in scores.items():
-            suffix = f"_{part.split('_')[-1]}" if i else ""
-            found[f"{metric}{suffix}"] = value if value == value else None
-    return found
+    """The metrics on all of dev."""
+    device = request.recipe.device
+    return merged_scores(
+        {
+            part: score_rows(forward, request.task, rows, pad_id=pad_id, device=device)
+            for part, rows in dev.items()
+        }
+    )
 
 
 def _teacher_scores(

@@ -63,9 +63,9 @@ def graft_probability(step: int, stages: Stages, start: float) -> float:
     """Chance in [start, 1] that a student layer stands in for its teacher at ``step``."""
     if step < stages.prune:
         return start
-    if stages.graft == 0:
+    if step >= stages.prune + stages.graft:
         return 1.0
-    return min(1.0, start + (1.0 - start) * (step - stages.prune) / stages.graft)
+    return start + (1.0 - start) * (step - stages.prune) / stages.graft
 
 
 def rewound_decay(step: int, stages: Stages) -> float:

@@ -37,11 +37,12 @@ def answers_of(task: Task, logits_C: NDArray[np.float32], *, raw: bool = False) 
 
 
 def _activate(task: Task, logits_C: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The task's activation, computed so that no exponential overflows."""
+    """The task's activation."""
     match task.problem_type:
         case ProblemType.REGRESSION:
             return logits_C
         case ProblemType.MULTI_LABEL:
             return np.asarray(np.exp(-np.logaddexp(0.0, -logits_C)))
         case ProblemType.SINGLE_LABEL:
-            return np.asarray(np.exp(logits_C - float(np.logaddexp.reduce(logits_C))))
+            weight_C = np.exp(logits_C - logits_C.max())  # so that no exponential overflows
+            return np.asarray(weight_C / weight_C.sum())

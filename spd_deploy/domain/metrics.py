@@ -6,7 +6,7 @@ task's own order. F1 is that of the second label, as GLUE counts it.
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,20 @@ def scores_of(
     answers_B = logits[:, 0] if task.is_regression else logits.argmax(1)
     truth_B = np.asarray(labels_B, dtype=np.float64 if task.is_regression else np.int64)
     return {name: _score(name, truth_B, answers_B) for name in task.metrics}
+
+
+def merged_scores(parts: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:
+    """The metrics of one or more files as one mapping; an undefined one becomes None.
+
+    Those of a file after the first carry its last word: MNLI has ``accuracy`` on matched and
+    ``accuracy_mismatched``.
+    """
+    found: dict[str, float | None] = {}
+    for i, (part, scores) in enumerate(parts.items()):
+        suffix = f"_{part.split('_')[-1]}" if i else ""
+        for metric, value in scores.items():
+            found[f"{metric}{suffix}"] = value if math.isfinite(value) else None
+    return found
 
 
 def _score(name: str, truth_B: NDArray[np.generic], answers_B: NDArray[np.generic]) -> float:

@@ -31,7 +31,7 @@ class TorchSession(Closing):
                 "PyTorch finds no CUDA device", fix="run `spd doctor`, or use --device cpu"
             )
         refuse_unsafe_weights(folder)
-        logging.disable_progress_bar()
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             model = AutoModelForSequenceClassification.from_pretrained(
                 folder, use_safetensors=True, local_files_only=True, trust_remote_code=False

@@ -1,0 +1,104 @@
+"""``spd evaluate``: the official metrics of an artefact or checkpoint on a split."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from spd_deploy.cli.console import TerminalProgress, show_json
+from spd_deploy.domain.errors import BadData, BadSetting
+from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.tasks import Task, task_named
+
+if TYPE_CHECKING:
+    from spd_deploy.sessions.opening import Opened
+    from spd_train.examples import Splits
+
+
+@click.command(
+    epilog="""\b
+Example:
+  spd evaluate artefacts/mrpc-24 --task mrpc --data-dir GLUE/MRPC --split dev"""
+)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--task", "task_name", help="Default: the task the model was trained for.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="As for spd train.")
+@click.option("--split", default="dev", show_default=True, help="train or dev.")
+@click.option("--skip-broken-rows", is_flag=True, help="Leave broken rows out instead of stopping.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def evaluate(
+    path: Path,
+    task_name: str | None,
+    data_dir: Path | None,
+    split: str,
+    skip_broken_rows: bool,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Score an artefact or checkpoint on labelled data."""
+    from spd_deploy.sessions.opening import open_path
+    from spd_train.examples import read_split
+
+    if split == "test":
+        raise BadData("the test split has no labels to score against", fix="use spd predict")
+    progress = TerminalProgress()
+    opened = open_path(path, device="cuda" if device == "cuda" else "cpu", threads=threads)
+    task = agreed_task(opened.task, task_name)
+    with opened.session:
+        parts = read_split(task, data_dir, split, skip_broken=skip_broken_rows, note=progress.note)
+        start = time.perf_counter()
+        scores = score_parts(opened, task, parts, progress)
+        seconds = time.perf_counter() - start
+    rows = sum(map(len, parts.values()))
+    if as_json:
+        show_json(
+            {"path": str(path), "task": task.name, "split": split, "rows": rows, "scores": scores}
+        )
+        return
+    for metric, value in scores.items():
+        click.echo(f"{metric:<20} {'-' if value is None else f'{value:.4f}'}")
+    runtime = opened.session.description.runtime
+    click.echo(f"{task.name} {split}, {rows} rows in {seconds:.1f} s on {runtime}")
+
+
+def agreed_task(trained: Task, name: str | None) -> Task:
+    """The task named, if the model can answer it; the model's own where none is named.
+
+    Raises:
+        BadSetting: the model was trained for another task.
+    """
+    if name is None:
+        return trained
+    wanted = task_named(name) if trained.name != name else trained
+    if trained.name == "unknown" and trained.outputs == wanted.outputs:
+        return wanted
+    if wanted.name != trained.name:
+        raise BadSetting(
+            "the model was trained for another task",
+            got=f"--task {wanted.name}, the model's is {trained.name}",
+            fix="leave --task out, or name another model",
+        )
+    return trained
+
+
+def score_parts(
+    opened: "Opened", task: Task, parts: "Splits", progress: Progress
+) -> dict[str, float | None]:
+    """The task's metrics over the files of a split."""
+    from spd_deploy.domain.metrics import merged_scores, scores_of
+    from spd_deploy.sessions.offline import logits_of
+
+    found: dict[str, dict[str, float]] = {}
+    for part, examples in parts.items():
+        rows = [opened.tokenizer.encode(e.text, e.pair) for e in examples]
+        labels = [e.label for e in examples if e.label is not None]
+        if len(labels) != len(examples):
+            raise BadData(f"{part} has rows without a label", fix="score a labelled split")
+        with progress.stage(f"evaluate {part}", len(rows)) as advance:
+            logits_BC = logits_of(opened.session, opened.tokenizer, rows, advance)
+        found[part] = scores_of(task, logits_BC, labels)
+    return merged_scores(found)

@@ -1,0 +1,146 @@
+"""``spd predict``: texts in, labels out; one line for each."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from spd_deploy.cli.console import TerminalProgress
+from spd_deploy.domain.answers import answers_of
+from spd_deploy.domain.errors import BadData
+from spd_deploy.domain.files import refuse_existing, write_text
+from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.tasks import Columns, Task
+
+if TYPE_CHECKING:
+    from spd_deploy.sessions.opening import Opened
+    from spd_train.examples import Example
+    from spd_train.rows import Row
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  spd predict artefacts/opinions "The film was not boring."
+  spd predict artefacts/mrpc-24 "He bought a car." "A car was bought by him."
+  spd predict artefacts/mrpc-24 --input pairs.jsonl --output answers.jsonl
+
+\b
+A line of pairs.jsonl:
+  {"text": "He bought a car.", "text_pair": "A car was bought by him."}
+A line of answers.jsonl:
+  {"label": "equivalent", "score": 0.93, "scores": {"equivalent": 0.93, ...}, "truncated": false}"""
+)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1)
+@click.option(
+    "--input",
+    "input_file",
+    type=click.Path(path_type=Path),
+    help="A .jsonl, .csv or .tsv file with the columns text and, for pairs, text_pair.",
+)
+@click.option("--text-column", help="Default: text, or the column the model was trained on.")
+@click.option("--pair-column", help="Default: text_pair, or the column the model was trained on.")
+@click.option("--output", type=click.Path(path_type=Path), help="A file for the answers, as JSONL.")
+@click.option("--overwrite", is_flag=True, help="Replace --output if it exists.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
+def predict(
+    path: Path,
+    texts: tuple[str, ...],
+    input_file: Path | None,
+    text_column: str | None,
+    pair_column: str | None,
+    output: Path | None,
+    overwrite: bool,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Classify texts given on the command line, or a file of them.
+
+    For a task of pairs, the texts on the command line are taken two by two.
+    """
+    from spd_deploy.sessions.opening import open_path
+
+    if bool(texts) == (input_file is not None):
+        raise click.UsageError("give texts, or a file of them with --input")
+    if output is not None:
+        refuse_existing(output, overwrite=overwrite)
+    opened = open_path(path, device="cuda" if device == "cuda" else "cpu", threads=threads)
+    with opened.session:
+        if input_file is None:
+            examples = from_arguments(opened.task, texts)
+        else:
+            examples = from_file(opened.task, input_file, text_column, pair_column)
+        answers = classify(opened, examples, TerminalProgress())
+    lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+    if output is None:
+        click.echo(lines, nl=False)
+    else:
+        write_text(output, lines)
+        click.echo(f"{len(answers)} answers in {output}", err=True)
+
+
+def from_arguments(task: Task, texts: Sequence[str]) -> list["Example"]:
+    """Examples from the command line, two texts each for a task of pairs."""
+    from spd_train.examples import Example
+
+    for text in texts:
+        if not text.strip():
+            raise BadData("a text is empty", fix="give some text")
+    if not task.has_pair:
+        return [Example(text=text) for text in texts]
+    if len(texts) % 2:
+        raise BadData(
+            f"{task.name} compares two texts", got=f"{len(texts)} texts", fix="give them in pairs"
+        )
+    return [Example(text=a, pair=b) for a, b in zip(texts[::2], texts[1::2], strict=True)]
+
+
+def from_file(
+    task: Task, file: Path, text_column: str | None, pair_column: str | None
+) -> list["Example"]:
+    """Examples from a file, one a row; every row is read before any is answered."""
+    from spd_train.examples import examples_from_rows
+    from spd_train.rows import read_rows
+
+    rows = list(read_rows(file))
+    if not rows:
+        raise BadData(f"{file} holds no rows", fix="check the file")
+    columns = _columns(task, rows[0], text_column, pair_column)
+    return examples_from_rows(task, columns, rows)
+
+
+def classify(
+    opened: "Opened", examples: Sequence["Example"], progress: Progress
+) -> list[dict[str, Any]]:
+    """One answer for each example, in order."""
+    from spd_deploy.sessions.offline import logits_of
+
+    rows = [opened.tokenizer.encode(e.text, e.pair) for e in examples]
+    with progress.stage("predict", len(rows)) as advance:
+        logits_BC = logits_of(opened.session, opened.tokenizer, rows, advance)
+    found = []
+    for row, logits_C in zip(rows, logits_BC, strict=True):
+        answers = answers_of(opened.task, logits_C)
+        found.append(
+            {
+                "label": answers[0].label,
+                "score": answers[0].score,
+                "scores": {answer.label: answer.score for answer in answers},
+                "truncated": row.dropped > 0,
+            }
+        )
+    return found
+
+
+def _columns(task: Task, row: "Row", text_column: str | None, pair_column: str | None) -> Columns:
+    """The columns asked for, else the server's names where the file has them, else the task's."""
+    ours = Columns(text="text", pair="text_pair" if task.has_pair else None)
+    known = ours if "text" in row.fields else task.columns
+    return Columns(
+        text=text_column or known.text,
+        pair=(pair_column or known.pair) if task.has_pair else None,
+    )

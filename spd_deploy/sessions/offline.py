@@ -1,0 +1,44 @@
+"""Many texts through a session, without a server: for evaluation and for files of texts."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spd_deploy.domain.progress import Advance
+from spd_deploy.domain.text import Tokenizer, Tokens
+from spd_deploy.sessions.protocol import Session
+
+MAX_PADDED_TOKENS = 4096
+
+
+def logits_of(
+    session: Session, tokenizer: Tokenizer, rows: Sequence[Tokens], advance: Advance | None = None
+) -> NDArray[np.float32]:
+    """Logits ``[rows, C]`` in the order of ``rows``; like lengths run together."""
+    found: list[NDArray[np.float32] | None] = [None] * len(rows)
+    for batch in batches_within([len(row) for row in rows], MAX_PADDED_TOKENS):
+        logits_BC = session.run(tokenizer.pad([rows[i] for i in batch]))
+        for i, logits_C in zip(batch, logits_BC, strict=True):
+            found[i] = logits_C
+        if advance is not None:
+            advance(len(batch))
+    return np.stack([logits_C for logits_C in found if logits_C is not None])
+
+
+def batches_within(lengths: Sequence[int], max_padded_tokens: int) -> Iterator[list[int]]:
+    """Row indices in batches whose padded size fits, longest rows first.
+
+    A row that is longer than the budget gets a batch of its own.
+    """
+    batch: list[int] = []
+    width = 0
+    for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and width * (len(batch) + 1) > max_padded_tokens:
+            yield batch
+            batch = []
+        if not batch:
+            width = lengths[row]
+        batch.append(row)
+    if batch:
+        yield batch

@@ -1,0 +1,156 @@
+"""Files appear whole or not at all."""
+
+import os
+import resource
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from spd_deploy.domain.errors import BadInput, NotWritten
+from spd_deploy.domain.files import (
+    bytes_of,
+    read_json,
+    refuse_existing,
+    replacing,
+    sha256_of,
+    write_json,
+    write_text,
+)
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    """The new content takes the old one's place and no scratch file stays behind."""
+    file = tmp_path / "a.txt"
+    write_text(file, "old")
+
+    write_text(file, "new")
+
+    assert file.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    """An error in the middle of writing a file keeps the old one."""
+    file = tmp_path / "a.txt"
+    write_text(file, "old")
+
+    with pytest.raises(ZeroDivisionError), replacing(file) as draft:
+        draft.write_text("half")
+        raise ZeroDivisionError
+
+    assert file.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    """A folder takes the place of another, and nothing of the old one remains."""
+    folder = tmp_path / "f"
+    folder.mkdir()
+    (folder / "old").write_text("old")
+
+    with replacing(folder) as draft:
+        draft.mkdir()
+        (draft / "new").write_text("new")
+
+    assert [p.name for p in folder.iterdir()] == ["new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    """An error while a folder is made keeps the old folder with all its files."""
+    folder = tmp_path / "f"
+    folder.mkdir()
+    (folder / "old").write_text("old")
+
+    with pytest.raises(ZeroDivisionError), replacing(folder) as draft:
+        draft.mkdir()
+        raise ZeroDivisionError
+
+    assert (folder / "old").read_text() == "old"
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    """The operating system's refusal to write becomes NotWritten, and the old file stays."""
+    file = tmp_path / "a.txt"
+    write_text(file, "old")
+    script = f"""
+        import resource, signal
+        from pathlib import Path
+        from spd_deploy.domain.errors import NotWritten
+        from spd_deploy.domain.files import write_text
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            write_text(Path({str(file)!r}), "x" * 100_000)
+        except NotWritten as err:
+            print(err)
+    """
+
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
+    )
+
+    assert "could not write" in done.stdout
+    assert file.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_folder_without_permission_is_one_clear_error(tmp_path: Path) -> None:
+    """A folder that may not be written to is named."""
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(NotWritten, match="could not write"):
+            write_text(tmp_path / "a.txt", "x")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_parent_that_is_a_file_is_one_clear_error(tmp_path: Path) -> None:
+    """An output below a file is refused with the reason."""
+    (tmp_path / "file").write_text("x")
+
+    with pytest.raises(NotWritten, match="could not write"):
+        write_text(tmp_path / "file" / "a.txt", "x")
+
+
+def test_json_comes_back_as_it_was(tmp_path: Path) -> None:
+    """Reading what was written gives the same value."""
+    value = {"a": [1, 2.5, None, "é"], "b": {"c": True}}
+    write_json(tmp_path / "a.json", value)
+
+    assert read_json(tmp_path / "a.json", error=BadInput, fix="-") == value
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", '"text"'])
+def test_json_that_is_no_object_is_refused(tmp_path: Path, content: str) -> None:
+    """A damaged JSON file is an error of the caller's kind, with its name."""
+    file = tmp_path / "a.json"
+    file.write_text(content)
+
+    with pytest.raises(BadInput, match=r"a\.json"):
+        read_json(file, error=BadInput, fix="-")
+
+
+def test_an_existing_output_is_refused(tmp_path: Path) -> None:
+    """A file or a folder with something in it stays unless overwriting was asked for."""
+    (tmp_path / "empty").mkdir()
+    refuse_existing(tmp_path / "empty", overwrite=False)
+    (tmp_path / "empty" / "x").write_text("x")
+
+    with pytest.raises(NotWritten, match="already exists"):
+        refuse_existing(tmp_path / "empty", overwrite=False)
+    refuse_existing(tmp_path / "empty", overwrite=True)
+
+
+def test_sizes_and_hashes_are_those_of_the_bytes(tmp_path: Path) -> None:
+    """Sizes add up over a folder, and the hash is SHA-256."""
+    (tmp_path / "a").write_bytes(b"abc")
+    (tmp_path / "b").write_bytes(b"12345")
+
+    assert bytes_of(tmp_path) == 8
+    assert sha256_of(tmp_path / "a").startswith("ba7816bf8f01cfea")

@@ -1,0 +1,104 @@
+"""Texts to token ids: against transformers' own tokenizer, and the laws of padding."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spd_deploy.domain.errors import BadModel, MalformedRequest
+from spd_deploy.domain.text import Tokenizer, pad
+from tests.tiny import tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    path.write_text(tiny_tokenizer(), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("The film was not good.", None),
+        ("the train", "is slower than the bus"),
+        ("", None),
+        ("a" * 500, "b " * 100),
+        ("naïve café 日本", "🙂"),
+    ],
+)
+def test_ids_are_those_of_transformers(file: Path, text: str, pair: str | None) -> None:
+    """Ids, types and truncation equal those of transformers' fast tokenizer on the same file."""
+    from transformers import PreTrainedTokenizerFast
+
+    theirs: Any = PreTrainedTokenizerFast(tokenizer_file=str(file), pad_token="[PAD]")  # type: ignore[no-untyped-call]
+    expected = theirs(
+        text, pair, truncation="longest_first", max_length=16, return_token_type_ids=True
+    )
+
+    found = Tokenizer(file, max_tokens=16).encode(text, pair)
+
+    assert list(found.ids) == expected["input_ids"]
+    assert list(found.types) == expected["token_type_ids"]
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(max_size=60), pair=st.none() | st.text(max_size=60))
+def test_what_is_cut_is_counted(file: Path, text: str, pair: str | None) -> None:
+    """Kept and dropped tokens add up to those of the uncut text."""
+    whole = Tokenizer(file, max_tokens=1000)
+    cutting = Tokenizer(file, max_tokens=10)
+    try:
+        expected = len(whole.encode(text, pair))
+    except MalformedRequest:
+        return
+
+    found = cutting.encode(text, pair)
+
+    assert len(found) <= 10
+    assert len(found) + found.dropped == expected
+
+
+def test_half_a_surrogate_pair_is_refused(file: Path) -> None:
+    """Text that UTF-8 cannot carry is refused before the tokenizer sees it."""
+    with pytest.raises(MalformedRequest):
+        Tokenizer(file, max_tokens=16).encode("\ud800")
+
+
+def test_padding_keeps_rows_as_they_are(file: Path) -> None:
+    """Each row of a batch holds its tokens, then padding with mask 0."""
+    tokenizer = Tokenizer(file, max_tokens=16)
+    rows = [tokenizer.encode("the film"), tokenizer.encode("a", "the bus was slower than it")]
+
+    batch = tokenizer.pad(rows)
+
+    for i, row in enumerate(rows):
+        assert batch.ids_BS[i, : len(row)].tolist() == list(row.ids)
+        assert (batch.ids_BS[i, len(row) :] == tokenizer.pad_id).all()
+        assert batch.mask_BS[i].tolist() == [1] * len(row) + [0] * (
+            batch.ids_BS.shape[1] - len(row)
+        )
+    assert batch.real_share == pytest.approx(sum(map(len, rows)) / batch.ids_BS.size)
+    assert batch.ids_BS.dtype == np.int64
+
+
+def test_one_row_is_not_padded(file: Path) -> None:
+    """A single row makes a batch of its own length."""
+    row = Tokenizer(file, max_tokens=16).encode("the film")
+
+    assert pad([row], pad_id=0).ids_BS.shape == (1, len(row))
+
+
+@pytest.mark.parametrize("content", ["", "{}", "not json", '{"model": {"type": "Bert"}}'])
+def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: str) -> None:
+    """A damaged or missing tokenizer.json is one clear error."""
+    path = tmp_path / "tokenizer.json"
+    path.write_text(content, encoding="utf-8")
+
+    with pytest.raises(BadModel, match="tokenizer"):
+        Tokenizer(path, max_tokens=16)
+    with pytest.raises(BadModel, match="cannot read"):
+        Tokenizer(tmp_path / "missing.json", max_tokens=16)

@@ -1,0 +1,210 @@
+"""Examples from files with the traps that real files have."""
+
+from pathlib import Path
+
+import pytest
+
+from spd_deploy.domain.errors import BadData
+from spd_deploy.domain.tasks import TASKS, own_task
+from spd_train.data import read_data
+from spd_train.examples import Example, own_task_from, read_split
+
+MRPC = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+OWN = own_task(text_column="text", pair_column=None, label_column="label", labels=("bad", "good"))
+
+
+def write(folder: Path, name: str, content: str) -> Path:
+    (folder / name).write_bytes(content.encode())
+    return folder
+
+
+def test_marks_and_quotes_are_read_as_they_are(tmp_path: Path) -> None:
+    """A byte-order mark is no part of a column's name, and quotes are plain characters."""
+    folder = write(tmp_path, "train.tsv", MRPC + '1\t5\t6\t"Hi, he said\the " left\n')
+
+    found = read_split(TASKS["mrpc"], folder, "train")
+
+    assert found == {"train": [Example(text='"Hi, he said', pair='he " left', label=1)]}
+
+
+def test_a_file_without_header_or_last_newline_is_whole(tmp_path: Path) -> None:
+    """CoLA's first row is a row, and its last one counts though no newline ends it."""
+    folder = write(tmp_path, "dev.tsv", "gj04\t1\t\tHe ran.\ngj04\t0\t*\tHe ran ran.")
+
+    found = read_split(TASKS["cola"], folder, "dev")["dev"]
+
+    assert [(e.text, e.label) for e in found] == [("He ran.", 1), ("He ran ran.", 0)]
+
+
+def test_only_a_line_feed_ends_a_row(tmp_path: Path) -> None:
+    """Unicode's other line ends stay inside their text, and Windows' carriage return goes."""
+    folder = write(tmp_path, "train.tsv", "sentence\tlabel\r\none\u2028two\x0bthree\t1\r\n")
+
+    assert read_split(TASKS["sst2"], folder, "train")["train"][0].text == "one\u2028two\x0bthree"
+
+
+def test_mnli_has_two_dev_files(tmp_path: Path) -> None:
+    """Matched and mismatched come apart, by file."""
+    header = "index\tsentence1\tsentence2\tgold_label\n"
+    write(tmp_path, "dev_matched.tsv", header + "0\ta\tb\tneutral\n")
+    write(tmp_path, "dev_mismatched.tsv", header + "0\ta\tb\tcontradiction\n")
+
+    found = read_split(TASKS["mnli"], tmp_path, "dev")
+
+    assert {name: rows[0].label for name, rows in found.items()} == {
+        "dev_matched": 1,
+        "dev_mismatched": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("1\t5\t6\tonly four", "another number of fields"),
+        ("1\t5\t6\ta\tb\tc", "another number of fields"),
+        ("2\t5\t6\ta\tb", "unknown label"),
+        ("1\t5\t6\t\tb", "empty text"),
+        ("", "another number of fields"),
+    ],
+)
+def test_a_broken_row_is_named_by_file_and_line(tmp_path: Path, row: str, reason: str) -> None:
+    """The error says which file, which line and why."""
+    folder = write(tmp_path, "train.tsv", MRPC + f"1\t5\t6\ta\tb\n{row}\n0\t1\t2\tc\td\n")
+
+    with pytest.raises(BadData, match=r"train\.tsv, line 3: ") as caught:
+        read_split(TASKS["mrpc"], folder, "train")
+
+    assert reason in str(caught.value)
+
+
+def test_broken_rows_may_be_skipped_and_are_told_of(tmp_path: Path) -> None:
+    """Skipping leaves the sound rows and says how many were not."""
+    folder = write(tmp_path, "train.tsv", MRPC + "1\t5\t6\ta\tb\nbroken\n0\t1\t2\tc\td\n")
+    told: list[str] = []
+
+    found = read_split(TASKS["mrpc"], folder, "train", skip_broken=True, note=told.append)
+
+    assert [e.text for e in found["train"]] == ["a", "c"]
+    assert "1 broken row" in told[0] and "line 3" in told[0]
+
+
+def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path) -> None:
+    """The line of the first bad byte is in the error."""
+    (tmp_path / "train.tsv").write_bytes(b"sentence\tlabel\ngood\t1\nbad \xff\t0\n")
+
+    with pytest.raises(BadData, match=r"line 3: not UTF-8"):
+        read_split(TASKS["sst2"], tmp_path, "train")
+
+
+def test_a_regression_needs_numbers(tmp_path: Path) -> None:
+    """A score that is no finite number is a broken row."""
+    folder = write(tmp_path, "train.tsv", "sentence1\tsentence2\tscore\na\tb\tnan\n")
+
+    with pytest.raises(BadData, match="line 2: the label is no number"):
+        read_split(TASKS["stsb"], folder, "train")
+
+
+def test_a_missing_file_points_to_where_it_may_be(tmp_path: Path) -> None:
+    """Given GLUE's folder instead of the task's, the error names the folders below."""
+    (tmp_path / "MRPC").mkdir()
+    write(tmp_path / "MRPC", "train.tsv", MRPC)
+
+    with pytest.raises(BadData, match=r"train\.tsv is missing") as caught:
+        read_split(TASKS["mrpc"], tmp_path, "train")
+
+    assert "MRPC" in caught.value.fix
+    with pytest.raises(BadData, match="no such data folder"):
+        read_split(TASKS["mrpc"], tmp_path / "nowhere", "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train.csv", 'id,text,label\n1,"He said ""no"",\nand left.",good\n2,Dull.,bad\n'),
+        ("train.jsonl", '{"text": "He said \\"no\\",\\nand left.", "label": "good"}\n\n'
+                        '{"label": "bad", "text": "Dull."}\n'),
+    ],
+)  # fmt: skip
+def test_own_files_are_read_by_column(tmp_path: Path, name: str, content: str) -> None:
+    """CSV with its quoting and JSONL give the same rows."""
+    found = read_split(OWN, write(tmp_path, name, content), "train")["train"]
+
+    assert found == [
+        Example(text='He said "no",\nand left.', label=1),
+        Example(text="Dull.", label=0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("train.csv", 'text,label\n"a\nb",good\n"x,bad\n', "line 4"),
+        ("train.csv", "text,label\na,good\nb,c,bad\n", "line 3"),
+        ("train.jsonl", '{"text": "a", "label": "good"}\n{"text": \n', "line 2"),
+        ("train.jsonl", '["a", "good"]\n', "line 1"),
+        ("train.jsonl", '{"text": "a"}\n', "line 1: no column 'label'"),
+        ("train.csv", "words,label\na,good\n", "line 2: no column 'text'"),
+    ],
+)
+def test_a_broken_own_file_is_named_by_line(
+    tmp_path: Path, name: str, content: str, place: str
+) -> None:
+    """Bad quoting, bad JSON and missing columns are found where they are."""
+    with pytest.raises(BadData, match=place):
+        read_split(OWN, write(tmp_path, name, content), "train")
+
+
+def test_labels_of_own_data_are_found_in_order(tmp_path: Path) -> None:
+    """Numbers count by value, so class 10 comes after class 9."""
+    rows = "".join(f"t{i},{label}\n" for i, label in enumerate((10, 9, 1)))
+    file = write(tmp_path, "train.csv", "text,y\n" + rows) / "train.csv"
+
+    task = own_task_from(
+        file, text_column="text", pair_column=None, label_column="y", regression=False
+    )
+
+    assert task.labels == ("1", "9", "10")
+
+
+def test_own_data_with_one_label_is_refused(tmp_path: Path) -> None:
+    """There is nothing to learn from a single class."""
+    folder = write(tmp_path, "train.csv", "text,label\na,x\nb,x\n")
+
+    with pytest.raises(BadData, match="two different labels"):
+        own_task_from(
+            folder, text_column="text", pair_column=None, label_column="label", regression=False
+        )
+
+
+def test_a_tenth_is_held_out_where_there_is_no_dev_file(tmp_path: Path) -> None:
+    """Own data in one file is measured on rows that are not trained on, the same at every call."""
+    rows = "".join(f"text {i},{'good' if i % 2 else 'bad'}\n" for i in range(50))
+    file = write(tmp_path, "reviews.csv", "text,label\n" + rows) / "reviews.csv"
+
+    data, again = read_data(OWN, file), read_data(OWN, file)
+
+    (held,) = data.dev.values()
+    assert len(held) == 5 and len(data.train) == 45
+    assert not {e.text for e in held} & {e.text for e in data.train}
+    assert data.sha256 == again.sha256
+
+
+@pytest.mark.glue
+@pytest.mark.parametrize(
+    ("task", "folder", "train", "dev"),
+    [
+        ("cola", "CoLA", 8551, 1043),
+        ("sst2", "SST-2", 67349, 872),
+        ("mrpc", "MRPC", 3668, 408),
+        ("rte", "RTE", 2490, 277),
+        ("stsb", "STS-B", 5749, 1500),
+    ],
+)
+def test_real_glue_files_are_read_whole(
+    glue: Path, task: str, folder: str, train: int, dev: int
+) -> None:
+    """Every row of the official files is read, as many as are published."""
+    found = read_data(TASKS[task], glue / folder)
+
+    assert len(found.train) == train
+    assert {name: len(rows) for name, rows in found.dev.items()} == {"dev": dev}

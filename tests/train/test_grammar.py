@@ -1,0 +1,60 @@
+"""The built-in data is fixed, balanced, and not to be had by counting words."""
+
+import pytest
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from spd_deploy.domain.tasks import BUILT_IN, TASKS
+from spd_train.examples import Example, read_split
+from spd_train.grammar import generate
+
+every_task = pytest.mark.parametrize("task", BUILT_IN)
+
+
+@every_task
+def test_the_data_is_the_same_at_every_call(task: str) -> None:
+    """Two calls give equal rows."""
+    assert generate(task, "dev") == generate(task, "dev")
+
+
+@every_task
+def test_no_row_of_dev_is_in_train(task: str) -> None:
+    """The splits share nothing."""
+    train = {(e.text, e.pair) for e in generate(task, "train")}
+    dev = {(e.text, e.pair) for e in generate(task, "dev")}
+
+    assert not train & dev
+    assert len(train) == 16_000 and len(dev) == 1_000
+
+
+@every_task
+def test_labels_are_balanced(task: str) -> None:
+    """Neither label holds more than 53 % of the rows."""
+    labels = [e.label for e in generate(task, "dev") if e.label is not None]
+
+    assert 0.47 < sum(labels) / len(labels) < 0.53
+
+
+@every_task
+def test_a_bag_of_words_does_not_solve_it(task: str) -> None:
+    """A linear classifier over word counts stays near chance on dev."""
+
+    def joined(examples: list[Example]) -> list[str]:
+        return [f"{e.text} {e.pair or ''}" for e in examples]
+
+    train, dev = generate(task, "train"), generate(task, "dev")
+    counter = CountVectorizer()
+    model = LogisticRegression(max_iter=300)
+    model.fit(counter.fit_transform(joined(train)), [e.label for e in train])
+
+    accuracy = model.score(counter.transform(joined(dev)), [e.label for e in dev])
+
+    assert accuracy < 0.6
+
+
+def test_a_built_in_task_needs_no_folder() -> None:
+    """Read like any task, the built-in ones come without files."""
+    found = read_split(TASKS["comparisons"], None, "dev")["dev"]
+
+    assert found == generate("comparisons", "dev")
+    assert all(e.pair for e in found)

@@ -1,0 +1,125 @@
+"""The schedules as functions of the step."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spd_train.batches import batches_per_epoch, by_length, epoch_batches
+from spd_train.schedule import (
+    Stages,
+    cubic_sparsity,
+    graft_probability,
+    mask_update,
+    rewound_decay,
+    steps_of,
+    warmup_decay,
+)
+
+stages_of_any_length = st.builds(
+    Stages, prune=st.integers(1, 60), graft=st.integers(0, 40), finetune=st.integers(1, 40)
+)
+
+
+@given(stages=stages_of_any_length, updates=st.integers(1, 15))
+def test_masks_tighten_as_often_as_asked(stages: Stages, updates: int) -> None:
+    """Updates are numbered from 1 in order, begin at step 0 and all fall into the prune stage."""
+    found = [u for s in range(stages.total) if (u := mask_update(s, stages, updates))]
+
+    assert found == list(range(1, min(updates, stages.prune) + 1))
+    assert mask_update(0, stages, updates) == 1
+
+
+def test_the_cubic_is_the_papers() -> None:
+    """Twelve updates to 90 % lie on s_f (1 - (1 - k/K)^3), and the last is exact."""
+    found = [cubic_sparsity(k, 12, 0.9) for k in range(1, 13)]
+
+    expected = [0.207, 0.379, 0.520, 0.633, 0.721, 0.7875, 0.835, 0.867, 0.886, 0.896, 0.8995, 0.9]
+    assert found == pytest.approx(expected, abs=6e-4)
+    assert found[-1] == 0.9
+
+
+@given(stages=stages_of_any_length, start=st.floats(0, 1))
+def test_the_graft_probability_rises_to_one(stages: Stages, start: float) -> None:
+    """It keeps its start while pruning, never falls, and is 1 in the last stage."""
+    found = [graft_probability(s, stages, start) for s in range(stages.total)]
+
+    assert found[: stages.prune] == [start] * stages.prune
+    assert found == sorted(found)
+    assert found[stages.prune + stages.graft :] == [1.0] * stages.finetune
+    assert all(start <= p <= 1 for p in found)
+
+
+@given(stages=stages_of_any_length)
+def test_the_learning_rate_is_wound_back_once(stages: Stages) -> None:
+    """It starts at its peak, falls within each part, and is at its peak again after pruning."""
+    found = [rewound_decay(s, stages) for s in range(stages.total)]
+    first, second = found[: stages.prune], found[stages.prune :]
+
+    assert first[0] == second[0] == 1.0
+    assert first == sorted(first, reverse=True) and second == sorted(second, reverse=True)
+    assert all(0 < rate <= 1 for rate in found)
+
+
+@given(total=st.integers(1, 200), share=st.floats(0, 0.9))
+def test_warmup_rises_then_falls(total: int, share: float) -> None:
+    """The rate stays in (0, 1], peaks once, and no step is wasted on a rate of 0."""
+    found = [warmup_decay(s, total, share) for s in range(total)]
+
+    assert all(0 < rate <= 1 for rate in found)
+    peak = found.index(max(found))
+    assert found[: peak + 1] == sorted(found[: peak + 1])
+    assert found[peak:] == sorted(found[peak:], reverse=True)
+
+
+def test_epochs_become_steps() -> None:
+    """Fractions of an epoch count, any epoch is at least a step, and none is none."""
+    assert steps_of(2.5, 100) == 250
+    assert steps_of(0.001, 100) == 1
+    assert steps_of(0, 100) == 0
+
+
+@given(
+    lengths=st.lists(st.integers(3, 128), min_size=1, max_size=300),
+    batch_size=st.integers(1, 40),
+    epoch=st.integers(0, 5),
+)
+def test_an_epoch_holds_every_row_once(lengths: list[int], batch_size: int, epoch: int) -> None:
+    """Batches share all rows out, none too large, and as many as were promised."""
+    found = epoch_batches(lengths, batch_size=batch_size, seed=1, epoch=epoch)
+
+    assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
+    assert max(map(len, found)) <= batch_size
+    assert len(found) == batches_per_epoch(len(lengths), batch_size)
+    assert found == epoch_batches(lengths, batch_size=batch_size, seed=1, epoch=epoch)
+
+
+def test_epochs_differ() -> None:
+    """Another epoch has its rows in another order."""
+    lengths = list(range(3, 103))
+    first = epoch_batches(lengths, batch_size=8, seed=1, epoch=0)
+
+    assert first != epoch_batches(lengths, batch_size=8, seed=1, epoch=1)
+    assert first != epoch_batches(lengths, batch_size=8, seed=2, epoch=0)
+
+
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=100))
+def test_evaluation_batches_hold_every_row_once(lengths: list[int]) -> None:
+    """Longest first, all rows, none twice."""
+    found = by_length(lengths, batch_size=7)
+
+    assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
+    assert lengths[found[0][0]] == max(lengths)
+
+
+@pytest.mark.parametrize("typical", [12, 60])
+def test_nine_tenths_of_the_padded_tokens_are_real(typical: int) -> None:
+    """With lengths as spread as GLUE's, grouping by length leaves under a tenth of padding."""
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    lengths = np.clip(draw.lognormal(np.log(typical), 0.5, 3000), 4, 128).astype(int).tolist()
+
+    batches = epoch_batches(lengths, batch_size=32, seed=0, epoch=0)
+
+    padded = sum(len(b) * max(lengths[i] for i in b) for b in batches)
+    assert sum(lengths) / padded > 0.9
