@@ -47,6 +47,13 @@ _AGAINST = _words(
     "annoying tiresome lifeless"
 )
 _NEGATIONS = ("not", "hardly", "never", "by no means")
+
+# Shares below a half leave the adjective some say, from which a model can start to learn; at a half
+# each, no word alone tells anything and training from scratch finds no way in.
+_ALONE = 0.5
+_NEGATED = 0.3
+_LESS = 0.3
+
 _INTENSITY = ("", "very ", "quite ", "truly ")
 
 _ADJECTIVES = _words("red old small blue new tall green quiet round plain")
@@ -92,7 +99,7 @@ def _opinion(random: Random) -> Example:
     """One sentence with 1 for a favourable point and 0 for an unfavourable one."""
     thing, part = random.choice(_THINGS), random.choice(_PARTS)
     first, first_for = _clause(random, f"the {thing}")
-    if random.random() < 0.4:
+    if random.random() < _ALONE:
         return Example(text=_sentence(first), label=int(first_for))
     second, second_for = _clause(random, f"the {part}")
     joined, point = random.choice(
@@ -110,10 +117,10 @@ def _clause(random: Random, subject: str) -> tuple[str, bool]:
     """A clause about ``subject``, and whether it speaks for it."""
     favourable = random.random() < 0.5
     adjective = random.choice(_FOR if favourable else _AGAINST)
-    negated = random.random() < 0.5
+    negated = random.random() < _NEGATED
     verb = f"was {random.choice(_NEGATIONS)}" if negated else "was"
-    if random.random() < 0.35:
-        less = random.random() < 0.5
+    if random.random() < 0.3:
+        less = random.random() < _LESS
         other = random.choice(_THINGS)
         clause = f"{subject} {verb} {'less' if less else 'more'} {adjective} than the {other}"
         return clause, favourable ^ negated ^ less

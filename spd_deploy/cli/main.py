@@ -5,6 +5,8 @@ import click
 from spd_deploy.cli.bench import bench
 from spd_deploy.cli.console import Group
 from spd_deploy.cli.doctor import doctor
+from spd_deploy.cli.evaluate import evaluate
+from spd_deploy.cli.predict import predict
 from spd_deploy.cli.serve import serve
 from spd_deploy.cli.train import train
 from spd_deploy.domain.versions import PACKAGE
@@ -23,8 +25,8 @@ def cli() -> None:
 
 cli.add_command(serve)
 cli.add_command(train)
-
-
+cli.add_command(evaluate)
+cli.add_command(predict)
 cli.add_command(bench)
 cli.add_command(doctor)
 

@@ -1,0 +1,93 @@
+"""Puts the server together: ``create_app`` makes an ASGI app of a model and limits.
+
+    app = create_app(lambda: open_served(Path("artefact")), Settings())
+
+The app answers from its first moment: ``/livez`` says 200 while the model is opened in a thread,
+``/readyz`` says 503 until it is verified, self-tested and warm. It never says ready for a model
+that failed; :class:`serve.life.Life` then holds the error, for the process around it to end with.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from serve.classifier import Classifier
+from serve.http_errors import ClientLeft, on_error
+from serve.info import build_labels
+from serve.life import Life
+from serve.metrics import Metrics
+from serve.middleware import Watched
+from serve.model import Served
+from serve.openapi import Described
+from serve.routes import BODIES, Routes
+from serve.settings import Settings
+from spd_deploy.domain.errors import SpdError, Unavailable
+from spd_deploy.domain.versions import PACKAGE, version_of
+
+_log = logging.getLogger(__name__)
+_CLOSE_WITHIN_S = 5.0
+_DESCRIPTION = "Classifies texts with a sparse BERT."
+
+
+def create_app(
+    open_model: Callable[[], Served], settings: Settings, *, life: Life | None = None
+) -> FastAPI:
+    """The server as an ASGI app.
+
+    Args:
+        open_model: opens and proves the model; called once, in a thread, when the app starts.
+        settings: the limits.
+        life: where the app is in its life, for a process that wants to watch and drain it.
+    """
+    life = life or Life()
+    metrics = Metrics()
+    app = Described(
+        bodies=BODIES,
+        title="spd serve",
+        description=_DESCRIPTION,
+        version=version_of(PACKAGE) or "unknown",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lambda app: _living(open_model, settings, life, metrics),
+    )
+    router = Routes(life, settings, metrics).router()
+    app.include_router(router)
+    for kind in (SpdError, ClientLeft, HTTPException):
+        app.add_exception_handler(kind, on_error)
+    paths = {route.path for route in router.routes if isinstance(route, Route)}
+    app.add_middleware(Watched, life=life, metrics=metrics, routes={"/openapi.json", *paths})
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _living(
+    open_model: Callable[[], Served], settings: Settings, life: Life, metrics: Metrics
+) -> AsyncIterator[None]:
+    """Open the model beside the running app; close it at the end."""
+    opening = asyncio.create_task(_open(open_model, settings, life, metrics))
+    try:
+        yield
+    finally:
+        await opening
+        if life.opened is not None:
+            await asyncio.to_thread(life.opened.close, _CLOSE_WITHIN_S)
+
+
+async def _open(
+    open_model: Callable[[], Served], settings: Settings, life: Life, metrics: Metrics
+) -> None:
+    """Open the model and say so, or say why it did not open."""
+    try:
+        served = await asyncio.to_thread(open_model)
+        metrics.describe_build(build_labels(served))
+        life.start(Classifier(served, settings, metrics))
+    except SpdError as err:
+        life.fail(err)
+    except Exception as err:  # noqa: BLE001  # whatever it is, the process must end with it
+        _log.exception("the model did not open")
+        life.fail(Unavailable("the model did not open", got=repr(err), fix="see the log above"))

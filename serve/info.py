@@ -1,0 +1,77 @@
+"""``GET /info``: what is served, how sparse it is, how it runs, and what the server allows."""
+
+from pydantic import BaseModel, Field
+
+from serve.model import Density, Served
+from serve.settings import Settings
+from spd_deploy.domain.artefact import Parity
+from spd_deploy.domain.versions import PACKAGE, version_of, versions_of
+from spd_deploy.sessions.protocol import Description
+
+
+class Info(BaseModel):
+    """What is served."""
+
+    model: str
+    task: str
+    problem_type: str
+    labels: list[str] = Field(description="In the order of the model's outputs.")
+    takes: str = Field(description="`single` texts, a `pair`, or `either`.")
+    max_tokens: int = Field(description="Longer texts are cut, or refused if so asked.")
+    format: str
+    pattern: str
+    sparsity: float | None = Field(description="The share of zeros that was aimed for.")
+    density: Density | None
+    lowerings: dict[str, int] = Field(description="How many matrices are run in which way.")
+    parity: Parity | None = Field(description="Of the export with its checkpoint.")
+    self_test: float | None = Field(description="The same difference on this machine, at start.")
+    scores: dict[str, dict[str, float | None]] = Field(description="Metrics by arm, on `split`.")
+    split: str | None
+    checkpoint_sha256: str
+    runtime: Description
+    limits: Settings
+    exported_with: dict[str, str] = Field(description="Versions of the packages that made it.")
+    served_with: dict[str, str] = Field(description="Versions of the packages that run it.")
+
+
+def info_of(served: Served, settings: Settings) -> Info:
+    """All there is to say about a model and the server around it."""
+    about, task = served.about, served.task
+    return Info(
+        model=served.name,
+        task=task.name,
+        problem_type=task.problem_type.value,
+        labels=list(task.labels),
+        takes=served.takes,
+        max_tokens=served.tokenizer.max_tokens,
+        format=about.format,
+        pattern=about.pattern,
+        sparsity=about.sparsity,
+        density=about.density,
+        lowerings=dict(about.lowerings),
+        parity=about.parity,
+        self_test=about.self_test,
+        scores={arm: dict(scores) for arm, scores in about.scores.items()},
+        split=about.split,
+        checkpoint_sha256=about.sha256,
+        runtime=served.session.description,
+        limits=settings,
+        exported_with=dict(about.versions),
+        served_with=versions_of("fastapi", "numpy", "tokenizers", "uvicorn"),
+    )
+
+
+def build_labels(served: Served) -> dict[str, str]:
+    """The labels of the metric ``spd_build_info``."""
+    about, runs = served.about, served.session.description
+    return {
+        "version": version_of(PACKAGE) or "unknown",
+        "model": served.name,
+        "task": served.task.name,
+        "format": about.format,
+        "precision": runs.precision,
+        "runtime": f"{runs.runtime} {runs.version}",
+        "device": runs.device,
+        "pattern": about.pattern,
+        "sparsity": "" if about.sparsity is None else f"{about.sparsity:g}",
+    }

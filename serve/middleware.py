@@ -1,0 +1,91 @@
+"""What happens to every request, around the app: an id, a count, and an answer to any failure.
+
+Pure ASGI, because the framework's convenient middleware hides from a handler that its client has
+left.
+"""
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Collection
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.http_errors import CLIENT_LEFT, response_for
+from serve.life import Life, Phase
+from serve.metrics import OTHER, Metrics
+from spd_deploy.domain.errors import NotReady
+
+REQUEST_ID = "X-Request-Id"
+_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Watched:
+    """Wraps an app so that every request has an id, is counted, and gets an answer."""
+
+    def __init__(
+        self, app: ASGIApp, *, life: Life, metrics: Metrics, routes: Collection[str]
+    ) -> None:
+        """``routes`` are the paths that are counted by name."""
+        self._app, self._life, self._metrics = app, life, metrics
+        self._routes = frozenset(routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = request_id_from(Headers(scope=scope).get(REQUEST_ID))
+        scope.setdefault("state", {})["request_id"] = request_id
+        answer = _Answer(send, request_id)
+        start = time.perf_counter()
+        self._life.in_flight += 1
+        try:
+            await self._answer(scope, receive, answer, request_id)
+        finally:
+            self._life.in_flight -= 1
+            path = scope["path"]
+            self._metrics.request_answered(
+                path if path in self._routes else OTHER,
+                answer.status or CLIENT_LEFT,
+                time.perf_counter() - start,
+            )
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, answer: "_Answer", request_id: str
+    ) -> None:
+        """Run the app; what it lets escape becomes an error's answer."""
+        try:
+            await self._app(scope, receive, answer)
+        except asyncio.CancelledError:
+            # The process cancels what the drain's time was too short for.
+            if self._life.phase is not Phase.DRAINING or answer.status:
+                raise
+            late = NotReady("the server is shutting down", fix="send the request again")
+            await response_for(late, request_id)(scope, receive, answer)
+        except Exception as err:
+            if answer.status:
+                raise
+            await response_for(err, request_id)(scope, receive, answer)
+
+
+class _Answer:
+    """Sends an answer on, with the request's id, and remembers its status."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send, self._request_id = send, request_id
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        """Send one part of the answer."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            MutableHeaders(scope=message).append(REQUEST_ID, self._request_id)
+        await self._send(message)
+
+
+def request_id_from(given: str | None) -> str:
+    """The client's own id where it is a harmless one, else a new one."""
+    return given if given and _ACCEPTED_ID.fullmatch(given) else secrets.token_hex(8)

@@ -1,0 +1,91 @@
+"""Our own form of a request, in which nothing can be taken for something else.
+
+    POST /v1/classify   {"inputs": [{"text": "..", "text_pair": ".."}], "truncate": true}
+    ->  {"model": "..", "results": [{"labels": [{"label": "..", "score": 0.98}, ..],
+                                     "n_tokens": 9, "truncated": false, "dropped_tokens": 0}]}
+
+One result an input, in the order of the inputs; each result's labels best first.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field
+
+from serve.classifier import Classified, Text
+from serve.reading import Strict, inputs_of, refuse_count, validated
+
+EXAMPLE: dict[str, Any] = {"inputs": [{"text": "a film that is never dull"}]}
+
+
+class Input(Strict):
+    """One text, or a pair where the model compares two."""
+
+    text: str = Field(description="The text to classify; the first of a pair.")
+    text_pair: str | None = Field(default=None, description="The second text of a pair.")
+
+
+class ClassifyRequest(Strict):
+    """Texts to classify."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
+    inputs: Annotated[list[Input], FailFast()] = Field(min_length=1)
+    raw_scores: bool = Field(default=False, description="Give logits instead of probabilities.")
+    truncate: bool = Field(
+        default=True, description="Cut a text that is too long, and say so; false refuses it."
+    )
+    top_k: int | None = Field(default=None, ge=1, description="Give only the best labels.")
+
+
+class Score(BaseModel):
+    """A label with its probability, its logit, or for a regression the number itself."""
+
+    label: str
+    score: float
+
+
+class Result(BaseModel):
+    """The answer to one input."""
+
+    labels: list[Score] = Field(description="Best first.")
+    n_tokens: int = Field(description="Tokens the model read, special ones included.")
+    truncated: bool = Field(description="Whether the text was cut.")
+    dropped_tokens: int = Field(description="How many tokens were cut off.")
+
+
+class ClassifyReply(BaseModel):
+    """One result an input."""
+
+    model: str
+    results: list[Result]
+
+
+def request_from(value: Any, *, max_inputs: int) -> ClassifyRequest:
+    """The request that a JSON value makes.
+
+    Raises:
+        Refusal: it makes none.
+    """
+    refuse_count(inputs_of(value), max_inputs=max_inputs)
+    return validated(ClassifyRequest, value)
+
+
+def texts_of(request: ClassifyRequest) -> list[Text]:
+    """The texts to classify."""
+    return [Text(text=i.text, pair=i.text_pair) for i in request.inputs]
+
+
+def reply(model: str, rows: list[Classified], *, top_k: int | None) -> dict[str, Any]:
+    """The answer's JSON value, a :class:`ClassifyReply`."""
+    return {
+        "model": model,
+        "results": [
+            {
+                "labels": [{"label": a.label, "score": a.score} for a in row.answers[:top_k]],
+                "n_tokens": row.n_tokens,
+                "truncated": row.dropped_tokens > 0,
+                "dropped_tokens": row.dropped_tokens,
+            }
+            for row in rows
+        ],
+    }

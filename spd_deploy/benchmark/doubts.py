@@ -1,0 +1,117 @@
+"""Why a reader should not trust a number: every doubt that the data themselves raise.
+
+Pure functions of a report. No doubt means only that none of these was found.
+"""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from spd_deploy.benchmark.intervals import Rounds, samples_for
+from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.spelling import percent
+from spd_deploy.benchmark.values import ArmFacts
+
+NOISY = 0.10
+ROUNDS_APART = 0.10
+DRIFT = 0.05
+DRIFT_ROUNDS = 5
+BUSY_SHARE = 0.10
+LOAD_SHARE = 0.25
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Doubt:
+    """One reason, and which arm and shape, or the machine, it is about."""
+
+    about: str
+    what: str
+
+
+def doubts_of(report: Report) -> tuple[Doubt, ...]:
+    """All doubts: about the machine, the comparison, and each arm at each shape."""
+    found = [Doubt(about="machine", what=what) for what in machine_doubts(report)]
+    for arm in report.arms:
+        found += [Doubt(about=arm.name, what=what) for what in comparison_doubts(report, arm)]
+        for shape in report.settings.shapes:
+            about = f"{arm.name} at {shape}"
+            rounds = report.rounds(arm.name, shape)
+            found += [Doubt(about=about, what=what) for what in series_doubts(rounds)]
+    return tuple(found)
+
+
+def grouped(doubts: Sequence[Doubt]) -> dict[str, list[str]]:
+    """Each reason once, with all that it is about, in the order given."""
+    found: dict[str, list[str]] = {}
+    for doubt in doubts:
+        found.setdefault(doubt.what, []).append(doubt.about)
+    return found
+
+
+def machine_doubts(report: Report) -> Iterator[str]:
+    """Other work, too many threads, a clock that may change."""
+    machine, settings, seen = report.machine, report.settings, report.conditions
+    if seen.others_cores > BUSY_SHARE * machine.usable_cores:
+        yield (
+            f"other processes kept {seen.others_cores:.1f} of {machine.usable_cores:g} cores busy "
+            "during the run"
+        )
+    if seen.load_before is not None and seen.load_before > LOAD_SHARE * machine.usable_cores:
+        yield f"the machine was not idle before the run: load {seen.load_before:.2f}"
+    if settings.device == "cpu" and settings.threads is None:
+        yield "the number of threads was left to the runtime and is unknown"
+    if settings.threads is not None and settings.threads > machine.usable_cores:
+        yield f"{settings.threads} threads share {machine.usable_cores:g} usable cores"
+    if machine.governor not in (None, "performance"):
+        yield f"the processor's clock may change: its governor is {machine.governor!r}"
+
+
+def comparison_doubts(report: Report, arm: ArmFacts) -> Iterator[str]:
+    """What else but sparsity may explain a difference between an arm and the baseline."""
+    if report.baseline is None or arm.name == report.baseline:
+        return
+    base = report.arm(report.baseline)
+    if arm.sizes != base.sizes:
+        yield f"it is another model than {base.name}: their sizes differ"
+    if arm.precision != base.precision:
+        yield (
+            f"it runs in {arm.precision} and {base.name} in {base.precision}: the ratio holds the "
+            "gain of both sparsity and precision"
+        )
+    if arm.runtime.runtime != base.runtime.runtime:
+        yield f"it runs in {arm.runtime.runtime} and {base.name} in {base.runtime.runtime}"
+
+
+def series_doubts(rounds: Rounds) -> Iterator[str]:
+    """Too few samples, too much spread, rounds that disagree or drift."""
+    samples = [s for r in rounds for s in r]
+    for quantile in (0.9, 0.99):
+        if len(samples) < samples_for(quantile):
+            yield f"fewer than {samples_for(quantile)} runs, so no p{100 * quantile:.0f}"
+    if len(samples) > 1:
+        spread = statistics.stdev(samples) / statistics.fmean(samples)
+        if spread > NOISY:
+            yield f"the standard deviation is {percent(spread)} of the mean"
+    medians = [statistics.median(r) for r in rounds]
+    apart = (max(medians) - min(medians)) / statistics.median(medians)
+    if apart > ROUNDS_APART:
+        yield f"rounds disagree: their medians lie {percent(apart)} apart"
+    drift = drift_of(medians)
+    if abs(drift) > DRIFT:
+        way = "slower" if drift > 0 else "faster"
+        yield f"it drifts: nearly every round was {way}, by {percent(abs(drift))} in all"
+
+
+def drift_of(medians: Sequence[float]) -> float:
+    """Change from the first round to the last, as a share, if nearly every round went that way.
+
+    Nearly: the rank correlation with the round is 0.9 or more. Fewer than
+    :data:`DRIFT_ROUNDS` rounds line up by chance too often to say; they give 0.
+    """
+    if len(medians) < DRIFT_ROUNDS:
+        return 0.0
+    order = np.argsort(np.argsort(medians, kind="stable"), kind="stable")
+    agreement = float(np.corrcoef(order, np.arange(len(medians)))[0, 1])
+    return medians[-1] / medians[0] - 1 if abs(agreement) >= 0.9 else 0.0

@@ -1,0 +1,114 @@
+"""Percentiles and ratios with their 95 % intervals, from samples grouped in rounds.
+
+Runs of one round share a session, a memory layout and whatever the machine did meanwhile, so they
+are not independent; rounds are. The bootstrap therefore draws rounds first and runs within them
+second, and the interval of a speed-up is made from the rounds' own ratios.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.95
+RESAMPLES = 1000
+# A difference below this is called no difference, however narrow its interval.
+RESOLUTION = 0.01
+
+Rounds = Sequence[Sequence[float]]
+Verdict = Literal["faster", "slower", "no difference shown"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A number with the ends of its interval, in seconds."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpeedUp:
+    """How many times faster than the baseline; below 1 is slower."""
+
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the interval allows to say."""
+        if self.low >= 1 + RESOLUTION:
+            return "faster"
+        if self.high <= 1 / (1 + RESOLUTION):
+            return "slower"
+        return "no difference shown"
+
+    @property
+    def numbers(self) -> str:
+        """Such as ``2.3x [2.2, 2.4]``, with a decimal more where the ends would look the same."""
+        digits = 1 if self.ratio >= 2 and self.high - self.low >= 0.1 else 2
+        return f"{self.ratio:.{digits}f}x [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+    def __str__(self) -> str:
+        """Such as ``faster 2.3x [2.2, 2.4]``."""
+        return f"{self.verdict} {self.numbers}"
+
+
+def samples_for(quantile: float) -> int:
+    """Fewest samples that can tell of a quantile: one of them is expected beyond it."""
+    return math.ceil(1 / (1 - quantile) - 1e-9)
+
+
+def estimates(rounds: Rounds, quantiles: Sequence[float], *, seed: int) -> list[Estimate | None]:
+    """Each quantile with its bootstrap interval; None where the samples are too few for it."""
+    values = np.quantile(np.concatenate([np.asarray(r) for r in rounds]), quantiles)
+    drawn_RQ = resampled(rounds, quantiles, seed=seed)
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(drawn_RQ, [tail, 1 - tail], axis=0)
+    count = sum(map(len, rounds))
+    return [
+        None
+        if count < samples_for(quantile)
+        else Estimate(value=float(values[i]), low=float(low[i]), high=float(high[i]))
+        for i, quantile in enumerate(quantiles)
+    ]
+
+
+def resampled(rounds: Rounds, quantiles: Sequence[float], *, seed: int) -> NDArray[np.float64]:
+    """Quantiles of resampled data, ``[resamples, quantiles]``: rounds drawn, then their runs."""
+    random = np.random.default_rng(seed)
+    arrays = [np.asarray(r, np.float64) for r in rounds]
+    drawn = []
+    for _ in range(RESAMPLES):
+        chosen = [arrays[i] for i in random.integers(len(arrays), size=len(arrays))]
+        runs = np.concatenate([r[random.integers(len(r), size=len(r))] for r in chosen])
+        drawn.append(np.quantile(runs, quantiles))
+    return np.asarray(drawn)
+
+
+def speed_up_of(base: Rounds, other: Rounds) -> SpeedUp:
+    """Ratio of the medians of all runs, base over other, with an interval from paired rounds.
+
+    Round by round the two arms ran within seconds of each other, so whatever slows the machine
+    for a while is in both and leaves their ratio alone. The interval is Student's, on the
+    logarithms of the rounds' ratios: with so few rounds a bootstrap would be too sure of itself.
+    """
+    from scipy import stats
+
+    logs = np.log([np.median(b) / np.median(o) for b, o in zip(base, other, strict=True)])
+    center = math.log(median(base) / median(other))
+    spread = float(logs.std(ddof=1)) / math.sqrt(len(logs))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, len(logs) - 1)) * spread
+    return SpeedUp(
+        ratio=math.exp(center), low=math.exp(center - reach), high=math.exp(center + reach)
+    )
+
+
+def median(rounds: Rounds) -> float:
+    """Median of all runs."""
+    return float(np.median(np.concatenate([np.asarray(r) for r in rounds])))

@@ -1,0 +1,92 @@
+"""The loop that owns the clock, and nothing else.
+
+Arms take turns in rounds, in turned order every other round, so that a machine that slows down or
+speeds up does so for all of them. Only one session is open at a time: the idle threads of an open
+ONNX Runtime session spin, and would slow the others.
+
+Sessions run synchronously, so the time around ``run`` is the whole of it, on CUDA with the copies
+of ids in and logits out.
+"""
+
+from collections.abc import Callable, Mapping
+
+from spd_deploy.benchmark.values import Series, Settings, Shape
+from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.text import Batch
+from spd_deploy.sessions.protocol import Session
+
+Clock = Callable[[], int]
+"""Nanoseconds that never step back, such as ``time.perf_counter_ns``."""
+
+_WARMUP_S = 0.2
+
+
+def measure(
+    openers: Mapping[str, Callable[[], Session]],
+    batches: Mapping[Shape, Batch],
+    settings: Settings,
+    *,
+    clock: Clock,
+    progress: Progress,
+) -> tuple[Series, ...]:
+    """Time every arm at every shape in every round; the series come in the order of the runs."""
+    series: list[Series] = []
+    with progress.stage("measure", settings.rounds * len(openers)) as advance:
+        for number in range(settings.rounds):
+            for arm in turn(tuple(openers), number):
+                with openers[arm]() as session:
+                    series += _visit(arm, session, batches, settings, number, clock)
+                advance(note=arm)
+    return tuple(series)
+
+
+def turn(arms: tuple[str, ...], number: int) -> tuple[str, ...]:
+    """The order of the arms in a round: as given, then turned, and so on."""
+    return arms if number % 2 == 0 else arms[::-1]
+
+
+def _visit(
+    arm: str,
+    session: Session,
+    batches: Mapping[Shape, Batch],
+    settings: Settings,
+    number: int,
+    clock: Clock,
+) -> list[Series]:
+    """One arm's part of a round: each shape warmed up, then timed."""
+    found = []
+    for shape, batch in batches.items():
+        warmup_s = _timed(
+            session,
+            batch,
+            clock,
+            budget_s=min(_WARMUP_S, settings.series_s / 4),
+            at_least=settings.warmup_runs,
+            at_most=settings.max_runs,
+        )
+        seconds = _timed(
+            session,
+            batch,
+            clock,
+            budget_s=settings.series_s,
+            at_least=settings.min_runs,
+            at_most=settings.max_runs,
+        )
+        found.append(Series(arm=arm, shape=shape, round=number, warmup_s=warmup_s, seconds=seconds))
+    return found
+
+
+def _timed(
+    session: Session, batch: Batch, clock: Clock, *, budget_s: float, at_least: int, at_most: int
+) -> tuple[float, ...]:
+    """Seconds of each run, until the budget is spent."""
+    seconds: list[float] = []
+    begun = clock()
+    while len(seconds) < at_most:
+        before = clock()
+        session.run(batch)
+        after = clock()
+        seconds.append((after - before) / 1e9)
+        if len(seconds) >= at_least and (after - begun) / 1e9 >= budget_s:
+            break
+    return tuple(seconds)

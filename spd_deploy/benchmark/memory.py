@@ -1,0 +1,91 @@
+"""How much memory an arm takes, weighed in a process of its own that does nothing else.
+
+    echo '{"folder": "ARTEFACT", ...}' | python -m spd_deploy.benchmark.memory
+
+The peak is the kernel's ``VmHWM`` of that process. ``ru_maxrss`` would be easier to ask for and is
+wrong here: Linux lets a new program inherit the peak of the process that started it, so a parent
+that once loaded PyTorch would be charged to every arm.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spd_deploy.benchmark.arms import Arm, open_arm, random_batch
+from spd_deploy.benchmark.values import Memory, Settings, Shape
+from spd_deploy.domain.artefact import open_artefact
+from spd_deploy.domain.errors import EngineFailed
+
+_PATIENCE_S = 600.0
+_RUNS = 3
+_STATUS = Path("/proc/self/status")
+
+
+def memory_of(arm: Arm, settings: Settings) -> Memory | None:
+    """Weigh an arm at the largest shape; None where the system has no ``/proc``.
+
+    Raises:
+        EngineFailed: the process that ran it failed.
+    """
+    if not _STATUS.exists():
+        return None
+    shape = settings.largest
+    order = {
+        "folder": str(arm.artefact.folder.resolve()),
+        "device": settings.device,
+        "threads": settings.threads,
+        "batch": shape.batch,
+        "seq": shape.seq,
+    }
+    command = [sys.executable, "-P", "-m", __name__]
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(order), capture_output=True, text=True, timeout=_PATIENCE_S
+        )
+    except (OSError, subprocess.TimeoutExpired) as err:
+        raise _failed(arm, str(err)) from err
+    if done.returncode != 0:
+        raise _failed(arm, (done.stderr.strip().splitlines() or ["no word"])[-1])
+    return Memory(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def weigh(order: Mapping[str, Any]) -> Memory:
+    """What :func:`memory_of` asks for, in this very process."""
+    import onnxruntime  # noqa: F401 - its library is to be in memory before the first weighing
+
+    shape = Shape(batch=order["batch"], seq=order["seq"])
+    settings = Settings(shapes=(shape,), device=order["device"], threads=order["threads"])
+    arm = Arm(name="weighed", artefact=open_artefact(Path(order["folder"])))
+    batch = random_batch(shape, arm.encoder.vocabulary, np.random.default_rng(0))
+    before = bytes_in(_STATUS.read_text(), "VmRSS")
+    with open_arm(arm, settings) as session:
+        opened = bytes_in(_STATUS.read_text(), "VmRSS")
+        for _ in range(_RUNS):
+            session.run(batch)
+        peak = bytes_in(_STATUS.read_text(), "VmHWM")
+    return Memory(before_bytes=before, opened_bytes=opened, peak_bytes=peak)
+
+
+def bytes_in(status: str, field: str) -> int:
+    """One size from the text of ``/proc/self/status``, which counts in KiB."""
+    line = next(line for line in status.splitlines() if line.startswith(f"{field}:"))
+    return int(line.split()[1]) * 1024
+
+
+def _failed(arm: Arm, why: str) -> EngineFailed:
+    """The error for an arm that could not be weighed."""
+    return EngineFailed(
+        f"{arm.name} failed in the process that measures its memory",
+        got=why,
+        fix="free some memory, or measure smaller shapes",
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(weigh(json.load(sys.stdin)))) + "\n")

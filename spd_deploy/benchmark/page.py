@@ -1,0 +1,78 @@
+"""The report as one HTML file that needs nothing else: no script, no font, no picture by link."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from spd_deploy.benchmark.doubts import grouped
+from spd_deploy.benchmark.intervals import LEVEL, RESAMPLES, RESOLUTION
+from spd_deploy.benchmark.judge import Judgement
+from spd_deploy.benchmark.plot_latency import MOST_DOTS
+from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.tables import (
+    accuracy_table,
+    files_table,
+    latency_table,
+    lowering_table,
+    machine_table,
+    size_table,
+)
+from spd_deploy.benchmark.words import headlines
+
+_TEMPLATE = "page.html.j2"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Section:
+    """A part of the page that the caller adds, such as training curves.
+
+    Attributes:
+        html: markup that is put in as it is; the caller answers for it.
+        png: a picture, shown below the markup.
+        caption: a sentence below the picture, and its text for who cannot see it.
+    """
+
+    title: str
+    html: str = ""
+    png: bytes | None = None
+    caption: str = ""
+
+
+def html_from_report(
+    report: Report,
+    judgement: Judgement,
+    plots: Mapping[str, bytes],
+    *,
+    extra_sections: Sequence[Section] = (),
+) -> str:
+    """The whole page; ``plots`` are PNG pictures by the names that ``plots.draw_plots`` gives."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["picture"] = picture
+    source = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    return environment.from_string(source).render(
+        report=report,
+        headlines=headlines(report, judgement),
+        latency=latency_table(report, judgement),
+        sizes=size_table(report),
+        lowering=lowering_table(report),
+        accuracy=accuracy_table(report),
+        machine=machine_table(report),
+        files=files_table(report),
+        doubts=grouped(judgement.doubts),
+        plots=plots,
+        extra_sections=extra_sections,
+        level=LEVEL,
+        resamples=RESAMPLES,
+        resolution=RESOLUTION,
+        most_dots=MOST_DOTS,
+    )
+
+
+def picture(png: bytes) -> str:
+    """A PNG file as the address of itself."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"

@@ -1,0 +1,55 @@
+"""Writes a report where people and programs find it: JSON, pictures, and one page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spd_deploy.benchmark.judge import Judgement, judge
+from spd_deploy.benchmark.page import Section, html_from_report
+from spd_deploy.benchmark.plots import draw_plots
+from spd_deploy.benchmark.report import Report, text_from_report
+from spd_deploy.benchmark.words import headlines
+from spd_deploy.domain.files import refuse_existing, replacing
+
+JSON_FILE = "report.json"
+PAGE_FILE = "report.html"
+
+
+def summary_of(report: Report, judgement: Judgement) -> dict[str, Any]:
+    """What is said of a report, for programs: headlines, rows with verdicts, and doubts."""
+    lines = [str(headline) for headline in headlines(report, judgement)]
+    return {"headlines": lines, "baseline": report.baseline, **judgement.to_json()}
+
+
+def write_report(
+    report: Report,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    extra_sections: Sequence[Section] = (),
+    judgement: Judgement | None = None,
+) -> Path:
+    """Write ``report.json``, ``report.html`` and the plots, all or none; returns the page.
+
+    Args:
+        report: what was measured.
+        folder: becomes the report's folder.
+        overwrite: replace what is there.
+        extra_sections: the caller's own parts of the page.
+        judgement: of this report, where it is at hand already.
+
+    Raises:
+        NotWritten: something is there already, or the disk refused.
+    """
+    refuse_existing(folder, overwrite=overwrite)
+    judgement = judgement or judge(report)
+    plots = draw_plots(report, judgement)
+    page = html_from_report(report, judgement, plots, extra_sections=extra_sections)
+    derived = summary_of(report, judgement)
+    with replacing(folder) as draft:
+        draft.mkdir()
+        (draft / JSON_FILE).write_text(text_from_report(report, derived), encoding="utf-8")
+        (draft / PAGE_FILE).write_text(page, encoding="utf-8")
+        for name, content in plots.items():
+            (draft / name).write_bytes(content)
+    return folder / PAGE_FILE

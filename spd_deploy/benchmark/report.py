@@ -1,0 +1,99 @@
+"""The report: every sample, the machine, the settings and the arms, as versioned JSON.
+
+Tables, plots and pages are rendered from it and from nothing else. What is derived (percentiles,
+speed-ups, doubts) is written beside it for programs to read, and computed anew when a report is
+read back.
+
+History of the schema:
+    1   the first.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from spd_deploy.benchmark.values import ArmFacts, Conditions, Series, Settings, Shape
+from spd_deploy.domain.errors import BadReport
+from spd_deploy.domain.files import read_json
+from spd_deploy.machine.facts import Machine
+
+SCHEMA = 1
+DERIVED = "judgement"
+_AGAIN = "measure again with: spd bench"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """One benchmark run. ``baseline`` names the arm that the others are compared with."""
+
+    created: str
+    machine: Machine
+    settings: Settings
+    conditions: Conditions
+    baseline: str | None
+    arms: tuple[ArmFacts, ...]
+    series: tuple[Series, ...]
+
+    def __post_init__(self) -> None:
+        """Arms have names of their own, and each has one series a shape and round."""
+        names = [arm.name for arm in self.arms]
+        wanted = sorted(product(names, self.settings.shapes, range(self.settings.rounds)))
+        found = sorted((s.arm, s.shape, s.round) for s in self.series)
+        if not names or len(set(names)) < len(names) or found != wanted:
+            raise BadReport("the report's arms and series do not fit together", fix=_AGAIN)
+        if self.baseline is not None and self.baseline not in names:
+            raise BadReport("the report lacks its baseline", got=self.baseline, fix=_AGAIN)
+
+    def arm(self, name: str) -> ArmFacts:
+        """The arm of this name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    @property
+    def others(self) -> tuple[ArmFacts, ...]:
+        """The arms that are not the baseline."""
+        return tuple(arm for arm in self.arms if arm.name != self.baseline)
+
+    def rounds(self, arm: str, shape: Shape) -> tuple[tuple[float, ...], ...]:
+        """The samples of one arm at one shape, a tuple a round."""
+        found = [s for s in self.series if (s.arm, s.shape) == (arm, shape)]
+        return tuple(s.seconds for s in sorted(found, key=lambda s: s.round))
+
+
+def text_from_report(report: Report, derived: Mapping[str, Any]) -> str:
+    """The JSON document: the report, with ``derived`` beside it; a list of numbers on one line."""
+    value = {"schema": SCHEMA, **asdict(report), DERIVED: dict(derived)}
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    return re.sub(r"\[[-+\d.e,\s]+\]", lambda match: " ".join(match[0].split()), text) + "\n"
+
+
+def read_report(file: Path) -> Report:
+    """Read what :func:`text_from_report` wrote.
+
+    Raises:
+        BadReport: no such file, another schema, or a value missing or of the wrong kind.
+    """
+    value = read_json(file, error=BadReport, fix=_AGAIN)
+    if value.get("schema") != SCHEMA:
+        raise BadReport(
+            f"{file} has a schema this version does not read",
+            got=value.get("schema"),
+            fix=f"use the version of spd that wrote it; this one reads schema {SCHEMA}",
+        )
+    fields = {name: part for name, part in value.items() if name not in ("schema", DERIVED)}
+    return _report_from(fields, file)
+
+
+def _report_from(fields: Mapping[str, Any], file: Path) -> Report:
+    """The report that checked JSON values make up."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Report).validate_json(json.dumps(fields), strict=True)
+    except ValidationError as err:
+        first = err.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadReport(f"{file} is damaged", got=f"{where}: {first['msg']}", fix=_AGAIN) from err

@@ -1,0 +1,99 @@
+"""One benchmark from artefacts to report: check, weigh, measure."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from time import perf_counter_ns
+
+from spd_deploy.benchmark.arms import Arm, batches_for, describe, facts_of, open_arm
+from spd_deploy.benchmark.measure import Clock, measure
+from spd_deploy.benchmark.memory import memory_of
+from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.values import ArmFacts, Conditions, Memory, Settings
+from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
+from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
+from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.machine.facts import load_now, moment, others_cores, this_machine
+from spd_deploy.sessions.protocol import Session
+
+Open = Callable[[Arm, Settings], Session]
+Weigh = Callable[[Arm, Settings], Memory | None]
+
+
+def run_benchmark(
+    arms: Sequence[Arm],
+    settings: Settings,
+    *,
+    baseline: str | None = None,
+    progress: Progress | None = None,
+    clock: Clock = perf_counter_ns,
+    open_session: Open = open_arm,
+    weigh: Weigh = memory_of,
+) -> Report:
+    """Compare ``arms``, of which ``baseline`` names one, or measure them each for itself.
+
+    Every arm proves its logits and is weighed before any is timed.
+
+    Raises:
+        BadArtefact: an arm does not give its checkpoint's logits, or takes shorter texts only.
+        Unavailable: the device is not there.
+    """
+    progress = progress or Silent()
+    load_before = load_now()
+    batches = batches_for(arms, settings)
+    facts = _facts(arms, settings, progress, open_session, weigh)
+    openers = {arm.name: partial(open_session, arm, settings) for arm in arms}
+    before = moment()
+    series = measure(openers, batches, settings, clock=clock, progress=progress)
+    return Report(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=this_machine(),
+        settings=settings,
+        conditions=Conditions(load_before=load_before, others_cores=others_cores(before, moment())),
+        baseline=baseline,
+        arms=facts,
+        series=series,
+    )
+
+
+@contextlib.contextmanager
+def baseline_from(path: Path, *, progress: Progress) -> Iterator[Artefact]:
+    """The baseline that ``path`` holds: an artefact, or a checkpoint exported for the occasion.
+
+    The export runs every matrix dense, whatever zeros it has, and is gone with the context.
+    """
+    if is_artefact(path):
+        yield open_artefact(path)
+        return
+    from exporters.onnx import artefact_from_checkpoint
+
+    checkpoint = as_dense(open_checkpoint(path))
+    with tempfile.TemporaryDirectory(prefix="spd-bench-") as scratch:
+        folder = Path(scratch) / path.resolve().name
+        yield artefact_from_checkpoint(checkpoint, folder, progress=progress)
+
+
+def as_dense(checkpoint: Checkpoint) -> Checkpoint:
+    """The same weights without the promise of a pattern, under the score they have."""
+    if checkpoint.pattern is None:
+        return checkpoint
+    scores = {"dense": checkpoint.scores["sparse"]} if "sparse" in checkpoint.scores else {}
+    return replace(checkpoint, pattern=None, densities={}, scores=scores)
+
+
+def _facts(
+    arms: Sequence[Arm], settings: Settings, progress: Progress, open_session: Open, weigh: Weigh
+) -> tuple[ArmFacts, ...]:
+    """Each arm self-tested and weighed."""
+    found = []
+    with progress.stage("check and weigh", len(arms)) as advance:
+        for arm in arms:
+            with open_session(arm, settings) as session:
+                runtime = describe(arm, session)
+            found.append(facts_of(arm, runtime, weigh(arm, settings)))
+            advance(note=arm.name)
+    return tuple(found)

@@ -1,0 +1,191 @@
+"""What a benchmark is made of, as frozen values: shapes, settings, arms and raw samples.
+
+An *arm* is one artefact in the comparison. A *round* opens each arm once and times every *shape*;
+the runs of one arm at one shape in one round are a *series*. Seconds and bytes throughout.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from spd_deploy.domain.errors import BadReport
+from spd_deploy.sessions.protocol import Description, Device
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class Shape:
+    """How many rows of how many tokens one run takes; all tokens are real, none is padding."""
+
+    batch: int
+    seq: int
+
+    def __post_init__(self) -> None:
+        """At least one row and one token."""
+        if self.batch < 1 or self.seq < 1:
+            raise BadReport("a shape without tokens", got=self, fix="use sizes of at least 1")
+
+    def __str__(self) -> str:
+        """Rows x tokens, such as ``8x128``."""
+        return f"{self.batch}x{self.seq}"
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in one run."""
+        return self.batch * self.seq
+
+    @classmethod
+    def grid(cls, batches: tuple[int, ...], seqs: tuple[int, ...]) -> tuple[Self, ...]:
+        """Every batch size with every length, each once, smallest first."""
+        return tuple(sorted({cls(batch=batch, seq=seq) for batch in batches for seq in seqs}))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        threads: intra-op threads asked of the runtime; None leaves it to the runtime.
+        rounds: how often each arm is opened and timed; two at least, since the spread between
+            rounds is what an interval is made of.
+        seconds: time for one arm at one shape, over all rounds together.
+        seed: of the token ids.
+        warmup_runs: untimed runs before each series, at least.
+        min_runs: timed runs of a series, even where its time is up.
+        max_runs: timed runs of a series, even where it has time left.
+    """
+
+    shapes: tuple[Shape, ...]
+    device: Device = "cpu"
+    threads: int | None = None
+    rounds: int = 6
+    seconds: float = 5.0
+    seed: int = 0
+    warmup_runs: int = 2
+    min_runs: int = 3
+    max_runs: int = 500
+
+    def __post_init__(self) -> None:
+        """Refuse settings that measure nothing."""
+        enough = self.shapes and self.rounds >= 2 and 0 < self.min_runs <= self.max_runs
+        if not (enough and 0 < self.seconds < math.inf and self.warmup_runs >= 1):
+            raise BadReport(
+                "benchmark settings that measure nothing",
+                got=self,
+                fix="use a shape, two rounds and some seconds",
+            )
+
+    @property
+    def series_s(self) -> float:
+        """Time for one series."""
+        return self.seconds / self.rounds
+
+    @property
+    def largest(self) -> Shape:
+        """The shape with the most tokens, which needs the most memory."""
+        return max(self.shapes, key=lambda shape: (shape.tokens, shape))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Series:
+    """The runs of one arm at one shape in one round, in the order they were made."""
+
+    arm: str
+    shape: Shape
+    round: int
+    warmup_s: tuple[float, ...]
+    seconds: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """A series has samples, and a run takes some finite time."""
+        if not self.seconds or not all(0 < s < math.inf for s in (*self.seconds, *self.warmup_s)):
+            raise BadReport(
+                f"the samples of {self.arm} at {self.shape} are missing or no durations",
+                fix="measure again",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """Resident memory of a process that did nothing but run one arm.
+
+    Attributes:
+        before_bytes: with Python and the runtime's library loaded, and no model yet.
+        opened_bytes: with the session open.
+        peak_bytes: the most it ever was, up to and with runs of the largest shape.
+    """
+
+    before_bytes: int
+    opened_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lowered:
+    """Matrices of an arm that are run in one way for one reason.
+
+    Attributes:
+        density: share of non-zero weights among them.
+        flops_share: multiplications left, as a share of the dense matrices'.
+    """
+
+    lowering: str
+    reason: str
+    matrices: int
+    density: float
+    flops_share: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArmFacts:
+    """What is known of an arm besides its speed.
+
+    Attributes:
+        name: the artefact's folder name, made unique among the arms; no path.
+        sizes: layers, hidden size and so on: arms that differ there are different models.
+        models: SHA-256 of each model file, by file name.
+        runtime: how its session ran, as the session itself found out.
+        score: the checkpoint's metrics, as the manifest has them; None marks an undefined one.
+        split: what the score was measured on.
+        memory: None where the process that weighs it could not run.
+    """
+
+    name: str
+    format: str
+    precision: str
+    pattern: str | None
+    sparsity: float | None
+    task: str
+    sizes: Mapping[str, int]
+    models: Mapping[str, str]
+    model_bytes: int
+    folder_bytes: int
+    runtime: Description
+    lowered: tuple[Lowered, ...]
+    score: Mapping[str, float | None]
+    split: str | None
+    parity: float
+    memory: Memory | None
+
+    @property
+    def matrices(self) -> int:
+        """How many prunable matrices it has."""
+        return sum(group.matrices for group in self.lowered)
+
+    @property
+    def runs_dense(self) -> bool:
+        """Whether every matrix is run as if it had no zeros."""
+        return all(group.lowering == "dense" for group in self.lowered)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conditions:
+    """What else the machine did.
+
+    Attributes:
+        load_before: processes wanting to run in the minute before; None where not counted.
+        others_cores: cores kept busy by other processes, on average over the timed part.
+    """
+
+    load_before: float | None
+    others_cores: float

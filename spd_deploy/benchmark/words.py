@@ -1,0 +1,111 @@
+"""What a report says in sentences: the headline of each arm, and why it is not faster.
+
+The sentences are made from the judgement and from the reasons that the exporter wrote into the
+manifest; none is a constant claim.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from spd_deploy.benchmark.intervals import SpeedUp
+from spd_deploy.benchmark.judge import Judgement, Row
+from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.spelling import milliseconds, percent, ratio
+from spd_deploy.benchmark.values import ArmFacts, Shape
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Headline:
+    """What a run shows of one arm, and, where it is not faster, why."""
+
+    statement: str
+    why: str | None = None
+
+    def __str__(self) -> str:
+        """Both in a line."""
+        return self.statement if self.why is None else f"{self.statement} Why: {self.why}."
+
+
+def headlines(report: Report, judgement: Judgement) -> tuple[Headline, ...]:
+    """One for each arm but the baseline; for all arms where there is none."""
+    return tuple(_headline(report, judgement, arm) for arm in report.others or report.arms)
+
+
+def kind_of(arm: ArmFacts) -> str:
+    """What an arm is, such as ``2:4 at 50 %`` or ``dense, int8``."""
+    if arm.pattern is None or arm.sparsity is None:
+        kind = "dense"
+    else:
+        kind = f"{arm.pattern} at {100 * arm.sparsity:.3g} %"
+    return kind if arm.precision == "fp32" else f"{kind}, {arm.precision}"
+
+
+def why_not_faster(arm: ArmFacts) -> str:
+    """The reason that the arm's own manifest gives for a speed-up that did not come."""
+    if not arm.lowered:
+        return "its manifest does not say how its matrices are run"
+    if arm.runs_dense:
+        return "; ".join(
+            f"{_of(group.matrices, arm.matrices)} run dense: {group.reason}"
+            for group in arm.lowered
+        )
+    left = sum(g.flops_share * g.matrices for g in arm.lowered) / arm.matrices
+    return (
+        f"its matrices do {percent(left)} of the dense multiplications, so the time goes elsewhere: "
+        "attention, element-wise work, and calls too small to gain"
+    )
+
+
+def _headline(report: Report, judgement: Judgement, arm: ArmFacts) -> Headline:
+    """What the run shows of one arm."""
+    rows = judgement.of(arm.name)
+    who = f"{arm.name} ({kind_of(arm)})"
+    where = "this CPU" if report.settings.device == "cpu" else "this GPU"
+    if report.baseline is None:
+        medians = ", ".join(f"{milliseconds(r.p50.value)} ms at {r.shape}" for r in rows)
+        return Headline(
+            statement=f"{who}: {medians} on {where}. Without a baseline no speed-up is claimed."
+        )
+    faster = any(row.speed_up and row.speed_up.verdict == "faster" for row in rows)
+    return Headline(
+        statement=f"{who}: {_outcome(rows, report.baseline)} on {where}.",
+        why=None if faster or arm.pattern is None else why_not_faster(arm),
+    )
+
+
+def _outcome(rows: Sequence[Row], baseline: str) -> str:
+    """The verdicts of all shapes in a phrase, the fast ones first."""
+    parts = [*_part(rows, "faster", baseline), *_part(rows, "slower", baseline)]
+    still = [row.shape for row in rows if row.speed_up and not _moved(row.speed_up)]
+    if len(still) == len(rows):
+        return f"no speed-up over {baseline} shown"
+    return "; ".join([*parts, *([f"no difference shown at {_listed(still)}"] if still else [])])
+
+
+def _part(rows: Sequence[Row], verdict: str, baseline: str) -> Iterator[str]:
+    """The shapes that got one verdict, with the range of their ratios."""
+    found = [row for row in rows if row.speed_up and row.speed_up.verdict == verdict]
+    if not found:
+        return
+    ratios = sorted(row.speed_up.ratio for row in found if row.speed_up)
+    low, high = ratio(ratios[0]), ratio(ratios[-1])
+    span = f"{high}x" if low == high else f"{low} to {high}x"
+    shapes = "" if len(found) == len(rows) else f" at {_listed([row.shape for row in found])}"
+    how = "faster than" if verdict == "faster" else "the speed of"
+    yield f"{span} {how} {baseline}{shapes}"
+
+
+def _moved(speed_up: SpeedUp) -> bool:
+    """Whether a difference is shown."""
+    return speed_up.verdict != "no difference shown"
+
+
+def _of(part: int, whole: int) -> str:
+    """A part of the matrices, such as ``all 72 matrices`` or ``8 of 72 matrices``."""
+    return f"all {whole} matrices" if part == whole else f"{part} of {whole} matrices"
+
+
+def _listed(shapes: Sequence[Shape]) -> str:
+    """Shapes in a row, the last one joined with ``and``."""
+    names = [str(shape) for shape in shapes]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

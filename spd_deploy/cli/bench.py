@@ -1,0 +1,145 @@
+"""``spd bench``: measures artefacts against a dense baseline and writes the report."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from spd_deploy.cli.console import TerminalProgress, show_json, show_table
+
+if TYPE_CHECKING:
+    from spd_deploy.benchmark.judge import Judgement
+    from spd_deploy.benchmark.report import Report
+
+_FOLDER = click.Path(path_type=Path)
+
+
+class Sizes(click.ParamType[tuple[int, ...]]):
+    """Whole numbers of at least 1 with commas between them."""
+
+    name = "n,n,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """The numbers."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if not all(part.strip().isascii() and part.strip().isdecimal() for part in parts):
+            self.fail(f"{value!r} is not a list of whole numbers such as 1,8", param, ctx)
+        numbers = tuple(map(int, parts))
+        if min(numbers) < 1:
+            self.fail(f"{value!r} holds a size below 1", param, ctx)
+        return numbers
+
+
+@click.command()
+@click.argument("artefacts", nargs=-1, required=True, type=_FOLDER, metavar="ARTEFACT..")
+@click.option(
+    "--baseline",
+    type=_FOLDER,
+    help="What to compare with: an artefact, or a checkpoint, which is exported dense first.",
+)
+@click.option("--batch", "batches", type=Sizes(), default="1,8", show_default=True)
+@click.option("--seq", "seqs", type=Sizes(), default="32,128", show_default=True, help="Tokens.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Threads of the runtime.  [default: the physical cores]",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(2, 1000),
+    default=6,
+    show_default=True,
+    help="How often the arms take turns.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.001, 86400),
+    default=5.0,
+    show_default=True,
+    help="Time for one arm at one shape, all rounds together.",
+)
+@click.option("--output", required=True, type=_FOLDER, help="Folder for the report.")
+@click.option("--overwrite", is_flag=True, help="Replace what is in the folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
+def bench(
+    artefacts: Sequence[Path],
+    baseline: Path | None,
+    batches: tuple[int, ...],
+    seqs: tuple[int, ...],
+    device: str,
+    threads: int | None,
+    rounds: int,
+    seconds: float,
+    output: Path,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Measure artefacts, interleaved with a baseline, and write a report.
+
+    \b
+    spd bench out/sparse --baseline out/teacher --output out/report
+    spd bench out/a out/b --baseline out/dense --batch 1,8,32 --seq 128 --output out/report
+
+    The report is a folder with report.html to read, report.json with every sample, and the plots.
+    Without --baseline no speed-up is claimed.
+    """  # noqa: D301  # click reads the \b as a character
+    from spd_deploy.benchmark.judge import judge
+    from spd_deploy.benchmark.publish import summary_of, write_report
+    from spd_deploy.benchmark.values import Settings, Shape
+    from spd_deploy.domain.files import refuse_existing
+    from spd_deploy.machine.processor import default_threads
+
+    refuse_existing(output, overwrite=overwrite)
+    settings = Settings(
+        shapes=Shape.grid(batches, seqs),
+        device="cuda" if device == "cuda" else "cpu",
+        threads=threads or (default_threads() if device == "cpu" else None),
+        rounds=rounds,
+        seconds=seconds,
+    )
+    report = _measured(artefacts, baseline, settings)
+    judgement = judge(report)
+    page = write_report(report, output, overwrite=overwrite, judgement=judgement)
+    if as_json:
+        show_json({"report": str(page), **summary_of(report, judgement)})
+    else:
+        _show(report, judgement, page)
+
+
+def _measured(artefacts: Sequence[Path], baseline: Path | None, settings: Any) -> "Report":
+    """Open the arms, the baseline first, and compare them."""
+    from spd_deploy.benchmark.arms import arms_of
+    from spd_deploy.benchmark.run import baseline_from, run_benchmark
+    from spd_deploy.domain.artefact import open_artefact
+
+    progress = TerminalProgress()
+    opened = [open_artefact(path) for path in artefacts]
+    with ExitStack() as stack:
+        if baseline is not None:
+            opened.insert(0, stack.enter_context(baseline_from(baseline, progress=progress)))
+        arms = arms_of(opened)
+        name = None if baseline is None else arms[0].name
+        return run_benchmark(arms, settings, baseline=name, progress=progress)
+
+
+def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
+    """The headlines, tables and doubts on the terminal."""
+    from spd_deploy.benchmark.doubts import grouped
+    from spd_deploy.benchmark.tables import latency_table, size_table
+    from spd_deploy.benchmark.words import headlines
+
+    for headline in headlines(report, judgement):
+        click.echo(f"{headline}\n")
+    for table in (latency_table(report, judgement), size_table(report)):
+        show_table(table.title, table.columns, table.rows)
+        click.echo()
+    for what, about in grouped(judgement.doubts).items():
+        click.echo(f"doubt: {what} ({', '.join(about)})")
+    click.echo(f"report: {page}")

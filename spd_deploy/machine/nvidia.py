@@ -1,0 +1,98 @@
+"""NVIDIA's GPUs and driver, as ``nvidia-smi`` and ``libcuda`` tell of them."""
+
+import ctypes
+import functools
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from spd_deploy.machine.check import Check, no, yes
+
+GROUP = "NVIDIA"
+_FIELDS = "name,driver_version,compute_cap,memory.total"
+_PATIENCE_S = 20.0
+_MIB = 1 << 20
+_SPARSE_SINCE = (8, 0)
+_WITHOUT = "use --device cpu here, or a machine with an NVIDIA GPU"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gpu:
+    """One GPU; ``compute_capability`` is NVIDIA's version of its instruction set, as ``9.0``."""
+
+    name: str
+    driver: str
+    compute_capability: str
+    memory_bytes: int
+
+    @property
+    def has_sparse_cores(self) -> bool:
+        """Whether its tensor cores multiply 2:4 matrices: Ampere and later."""
+        major, _, minor = self.compute_capability.partition(".")
+        return (int(major), int(minor or 0)) >= _SPARSE_SINCE
+
+
+@functools.cache
+def gpus() -> tuple[Gpu, ...]:
+    """The GPUs that ``nvidia-smi`` lists; none where it is missing or fails."""
+    command = ["nvidia-smi", f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return gpus_in(done.stdout) if done.returncode == 0 else ()
+
+
+def gpus_in(listing: str) -> tuple[Gpu, ...]:
+    """The GPUs of ``nvidia-smi``'s comma-separated lines; lines it cannot fill in are left out."""
+    rows = [[field.strip() for field in line.split(",")] for line in listing.splitlines()]
+    return tuple(
+        Gpu(name=row[0], driver=row[1], compute_capability=row[2], memory_bytes=int(row[3]) * _MIB)
+        for row in rows
+        if len(row) == 4 and row[3].isdigit() and row[2].replace(".", "", 1).isdigit()
+    )
+
+
+def driver_fault() -> str | None:
+    """Why CUDA's driver library does not start; None if it does."""
+    try:
+        library = ctypes.CDLL("libcuda.so.1")
+    except OSError as err:
+        return f"its library does not load: {err}"
+    code = int(library.cuInit(0))
+    return None if code == 0 else f"its library starts with error {code}"
+
+
+def nvidia_checks() -> Iterator[Check]:
+    """GPU, driver and 2:4 tensor cores."""
+    yield from checks_of(gpus(), driver_fault())
+
+
+def checks_of(found: Sequence[Gpu], fault: str | None) -> Iterator[Check]:
+    """The same for GPUs and a driver's fault that are known."""
+    if fault is None:
+        version = found[0].driver if found else "its version is unknown without nvidia-smi"
+        yield yes(GROUP, "driver", version)
+    else:
+        remedy = "install or restart NVIDIA's driver" if found else _WITHOUT
+        yield no(GROUP, "driver", reason=f"NVIDIA's driver: {fault}", remedy=remedy)
+    if not found:
+        yield no(GROUP, "GPU", reason="nvidia-smi lists none, or is not there", remedy=_WITHOUT)
+        yield no(GROUP, "2:4 tensor cores", reason="there is no GPU to have them", remedy=_WITHOUT)
+    for gpu in found:
+        yield yes(GROUP, "GPU", f"{gpu.name}, {gpu.memory_bytes / _MIB / 1024:.0f} GiB")
+        yield _sparse_check(gpu)
+
+
+def _sparse_check(gpu: Gpu) -> Check:
+    """Whether 2:4 sparsity can be multiplied at all."""
+    found = f"{gpu.name}, compute capability {gpu.compute_capability}"
+    if gpu.has_sparse_cores:
+        return yes(GROUP, "2:4 tensor cores", found)
+    return no(
+        GROUP,
+        "2:4 tensor cores",
+        found=found,
+        reason="tensor cores multiply 2:4 matrices from compute capability 8.0 (Ampere) on",
+        remedy="use a block or structured pattern, which is smaller dense products anywhere",
+    )

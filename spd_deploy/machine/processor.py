@@ -1,0 +1,157 @@
+"""The processor, its memory and the disk: what is there, and what each feature is good for."""
+
+import functools
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spd_deploy.machine.check import Check, no, yes
+
+GROUP = "Processor"
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_GB = 10**9
+_LITTLE_MEMORY_BYTES = 4 * _GB
+_LITTLE_DISK_BYTES = 5 * _GB
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feature:
+    """An instruction set that matters here, and the names it goes by in the processor's flags."""
+
+    name: str
+    flags: tuple[str, ...]
+    use: str
+
+
+FEATURES = (
+    Feature(name="AVX2", flags=("avx2",), use="fp32 products"),
+    Feature(name="AVX-512", flags=("avx512f",), use="fp32 products twice as wide as AVX2"),
+    Feature(
+        name="VNNI",
+        flags=("avx512_vnni", "avx512vnni", "avx_vnni", "avxvnni"),
+        use="int8 products in one instruction",
+    ),
+    Feature(name="BF16", flags=("avx512_bf16", "avx512bf16"), use="bf16 products"),
+    Feature(name="AMX", flags=("amx_tile", "amx_int8", "amx_bf16"), use="int8 and bf16 tiles"),
+)
+
+
+def cpu_name() -> str:
+    """The processor's marketing name, or its architecture where it has none."""
+    info = _cpuinfo()
+    return str(info.get("brand_raw") or info.get("arch_string_raw") or "unknown")
+
+
+def cpu_features() -> tuple[str, ...]:
+    """The names of those :data:`FEATURES` that the processor has."""
+    return features_in(_cpuinfo().get("flags", ()))
+
+
+def features_in(flags: Collection[str]) -> tuple[str, ...]:
+    """The names of those :data:`FEATURES` that ``flags`` spells."""
+    return tuple(feature.name for feature in FEATURES if set(feature.flags) & set(flags))
+
+
+def physical_cores() -> int:
+    """Cores of the machine, without hyper-threads; 1 where that is unknown."""
+    import psutil
+
+    return psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+
+
+def usable_cores() -> float:
+    """Cores that this process may use: its affinity, less if a container's quota says so."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = float(len(affinity(0)) if affinity else os.cpu_count() or 1)
+    quota = quota_cores(_text_of(_QUOTA))
+    return cores if quota is None else min(cores, quota)
+
+
+def quota_cores(cpu_max: str | None) -> float | None:
+    """Cores that a control group's ``cpu.max`` grants; None for no limit.
+
+    The file holds microseconds of processor time and the period they are granted for.
+    """
+    fields = (cpu_max or "max").split()
+    if len(fields) != 2 or fields[0] == "max":
+        return None
+    return int(fields[0]) / int(fields[1])
+
+
+def default_threads() -> int:
+    """As many threads as there are cores that this process may use, hyper-threads left out."""
+    return max(1, min(physical_cores(), int(usable_cores())))
+
+
+def governor() -> str | None:
+    """How the kernel sets the clock, such as ``performance``; None where it does not say."""
+    return _text_of(_GOVERNOR)
+
+
+def memory_bytes() -> int:
+    """Memory of the machine."""
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
+def processor_checks() -> Iterator[Check]:
+    """The processor and its instruction sets, memory and disk."""
+    import psutil
+
+    yield yes(
+        GROUP, "CPU", f"{cpu_name()}, {physical_cores()} cores, {usable_cores():g} usable here"
+    )
+    yield from feature_checks(cpu_features())
+    memory = psutil.virtual_memory()
+    yield room_check("memory", memory.available, memory.total, _LITTLE_MEMORY_BYTES)
+    disk = shutil.disk_usage(".")
+    yield room_check("disk", disk.free, disk.total, _LITTLE_DISK_BYTES)
+
+
+def feature_checks(present: Collection[str]) -> Iterator[Check]:
+    """A line for each instruction set that matters here."""
+    for feature in FEATURES:
+        if feature.name in present:
+            yield yes(GROUP, feature.name, feature.use)
+        else:
+            yield no(
+                GROUP,
+                feature.name,
+                reason=f"the processor does not offer {feature.name}: {feature.use}",
+                remedy="everything runs without it, only slower; measure with: spd bench",
+            )
+
+
+def room_check(name: str, free_bytes: int, total_bytes: int, enough_bytes: int) -> Check:
+    """Whether enough memory or disk is free to train and export a BERT-base."""
+    found = f"{free_bytes / _GB:.1f} of {total_bytes / _GB:.1f} GB free"
+    if free_bytes >= enough_bytes:
+        return yes(GROUP, name, found)
+    return no(
+        GROUP,
+        name,
+        found=found,
+        reason=f"less than the {enough_bytes / _GB:g} GB that a BERT-base needs is free",
+        remedy="free some, or work with a smaller model",
+    )
+
+
+@functools.cache
+def _cpuinfo() -> dict[str, Any]:
+    """What py-cpuinfo finds; it takes a second, so it is asked once."""
+    import cpuinfo
+
+    return dict(cpuinfo.get_cpu_info())
+
+
+def _text_of(file: Path) -> str | None:
+    """The content of a kernel's file, None where it has none."""
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None

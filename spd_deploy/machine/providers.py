@@ -1,0 +1,121 @@
+"""Which of ONNX Runtime's execution providers really load.
+
+ONNX Runtime lists what it was built with, and falls back to the CPU with a log line where a
+provider cannot start. So a session on a one-node model is opened for each, in a process of its
+own: a crash stays there, and the log line, which alone holds the reason, can be read.
+
+    python -m spd_deploy.machine.providers CUDAExecutionProvider
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Collection, Iterator
+
+from spd_deploy.domain.errors import Unavailable
+from spd_deploy.domain.versions import version_of
+from spd_deploy.machine.check import Check, no, yes
+from spd_deploy.sessions.onnxruntime import import_onnxruntime, refuse_double_install
+
+GROUP = "ONNX Runtime"
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+_ASKED = ("CPUExecutionProvider", CUDA, TENSORRT)
+# It sends work to a cloud service and computes nothing here.
+_REMOTE = "AzureExecutionProvider"
+_PATIENCE_S = 120.0
+
+
+def provider_checks(*, has_gpu: bool) -> Iterator[Check]:
+    """The package, then each provider that matters here or is listed."""
+    try:
+        refuse_double_install()
+        ort = import_onnxruntime()
+    except Unavailable as err:
+        yield no(GROUP, "onnxruntime", found=err.got, reason=err.what, remedy=err.fix)
+        return
+    package = "onnxruntime-gpu" if version_of("onnxruntime-gpu") else "onnxruntime"
+    yield yes(GROUP, "onnxruntime", f"{package} {ort.__version__}")
+    listed = [name for name in ort.get_available_providers() if name != _REMOTE]
+    for name in dict.fromkeys((*_ASKED, *listed)):
+        fault = fault_of(name) if name in listed else None
+        yield check_of(name, listed, fault, has_gpu=has_gpu)
+
+
+def check_of(name: str, listed: Collection[str], fault: str | None, *, has_gpu: bool) -> Check:
+    """What is to be said of a provider, given whether it is built in and why it does not load."""
+    if name not in listed:
+        return no(
+            GROUP,
+            name,
+            reason="the installed build of ONNX Runtime does not contain it",
+            remedy=_remedy(name, has_gpu=has_gpu),
+        )
+    if fault is not None:
+        remedy = _remedy(name, has_gpu=has_gpu)
+        return no(GROUP, name, found="built in", reason=fault, remedy=remedy)
+    return yes(GROUP, name, "loads and runs")
+
+
+def fault_of(provider: str) -> str | None:
+    """Why a session does not start on ``provider``; None if it does."""
+    command = [sys.executable, "-P", "-m", __name__, provider]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S)
+    except (OSError, subprocess.TimeoutExpired) as err:
+        return f"asking it failed: {err}"
+    if done.returncode == 0:
+        return None
+    return told_by(done.stderr) or f"the process that tried it ended with code {done.returncode}"
+
+
+def told_by(stderr: str) -> str | None:
+    """What tells most: the library that does not load, else the runtime's error or last line."""
+    if libraries := re.findall(r"with error: (.+)", stderr):
+        return str(libraries[-1]).strip()
+    lines = [line.strip() for line in stderr.splitlines() if line.strip(" *")]
+    telling = [line for line in lines if "[E:" in line or line.startswith("EP Error")] or lines
+    return telling[-1].rpartition("] ")[2] if telling else None
+
+
+def runs_on(provider: str) -> bool:
+    """Whether a session asked for ``provider`` runs there; ONNX Runtime logs why if not."""
+    import numpy as np
+
+    ort = import_onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(_one_node(), options, providers=[provider])
+    session.run(None, {"x": np.ones(1, np.float32)})
+    return provider in session.get_providers()
+
+
+def _one_node() -> bytes:
+    """An ONNX model that hands its input back, in a version that every runtime reads."""
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    node = helper.make_node("Identity", ["x"], ["y"])
+    graph = helper.make_graph([node], "one", ends[:1], ends[1:])
+    opsets = [helper.make_opsetid("", 13)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def _remedy(name: str, *, has_gpu: bool) -> str:
+    """What would make a provider load."""
+    if name in (CUDA, TENSORRT) and not has_gpu:
+        return "nothing to mend without an NVIDIA GPU; use --device cpu"
+    match name:
+        case "CUDAExecutionProvider":
+            return (
+                "pip uninstall onnxruntime onnxruntime-gpu, then pip install 'spd-deploy[gpu]' "
+                "'onnxruntime-gpu[cuda,cudnn]'"
+            )
+        case "TensorrtExecutionProvider":
+            return "install the TensorRT that this build of ONNX Runtime is linked with"
+        case _:
+            return "reinstall ONNX Runtime, or run on another provider"
+
+
+if __name__ == "__main__":
+    sys.exit(0 if runs_on(sys.argv[1]) else 3)

@@ -1,0 +1,119 @@
+"""Python and the packages: those that are needed, PyTorch's abilities, and the optional engines."""
+
+import importlib.util
+import platform
+import re
+from collections.abc import Iterator
+from importlib import metadata
+
+from spd_deploy.domain.versions import PACKAGE, version_of
+from spd_deploy.machine.check import Check, no, yes
+
+GROUP = "Packages"
+SHOWN = ("torch", "transformers", "tokenizers", "onnx", "numpy", "safetensors")
+_TORCH = "PyTorch"
+_ENGINES = "Optional engines"
+
+
+def package_checks() -> Iterator[Check]:
+    """Python, the packages that ``spd`` always needs, and the one that downloads data sets."""
+    yield yes(GROUP, "Python", platform.python_version())
+    yield missing_check([name for name in required_packages() if version_of(name) is None])
+    if number := version_of("datasets"):
+        yield yes(GROUP, "data sets from the hub", f"datasets {number}")
+    else:
+        yield no(
+            GROUP,
+            "data sets from the hub",
+            reason="the optional package datasets is not installed",
+            remedy="pip install 'spd-deploy[data]', or give your own files with --data-dir",
+        )
+
+
+def required_packages() -> list[str]:
+    """The packages that ours declares without an extra."""
+    declared = metadata.requires(PACKAGE) or []
+    plain = [line for line in declared if "extra ==" not in line]
+    return [match[0] for line in plain if (match := re.match(r"[\w.-]+", line))]
+
+
+def missing_check(missing: list[str]) -> Check:
+    """Whether a package that is always needed is absent."""
+    found = ", ".join(f"{name} {version_of(name)}" for name in SHOWN if version_of(name))
+    if not missing:
+        return yes(GROUP, "required packages", found)
+    return no(
+        GROUP,
+        "required packages",
+        found=found,
+        reason=f"not installed: {', '.join(missing)}",
+        remedy=f"pip install {PACKAGE}",
+    )
+
+
+def torch_checks() -> Iterator[Check]:
+    """PyTorch with the instruction set that its kernels chose, and its CUDA."""
+    import torch
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    yield yes(_TORCH, "torch", f"{torch.__version__}, kernels for {capability}")
+    yield torch_cuda_check(built_for=torch.version.cuda, works=torch.cuda.is_available())
+
+
+def torch_cuda_check(*, built_for: str | None, works: bool) -> Check:
+    """Whether PyTorch can use a GPU; ``built_for`` is the CUDA version of its build."""
+    if built_for is None:
+        return no(
+            _TORCH,
+            "torch on CUDA",
+            reason="this build of PyTorch has no CUDA in it",
+            remedy="training runs on the CPU; for a GPU install PyTorch's CUDA build",
+        )
+    if not works:
+        return no(
+            _TORCH,
+            "torch on CUDA",
+            found=f"built for CUDA {built_for}",
+            reason="PyTorch finds no usable GPU or driver",
+            remedy="see the section NVIDIA; without a GPU use --device cpu",
+        )
+    return yes(_TORCH, "torch on CUDA", f"CUDA {built_for}")
+
+
+def engine_checks(*, driver_fault: str | None) -> Iterator[Check]:
+    """TensorRT and OpenVINO."""
+    yield tensorrt_check(driver_fault=driver_fault)
+    if importlib.util.find_spec("openvino") is not None:
+        yield yes(_ENGINES, "OpenVINO", version_of("openvino"))
+    else:
+        yield no(
+            _ENGINES,
+            "OpenVINO",
+            reason="the optional package openvino is not installed",
+            remedy="nothing here needs it; pip install openvino to try ONNX files in it",
+        )
+
+
+def tensorrt_check(*, driver_fault: str | None) -> Check:
+    """Whether TensorRT can be imported and has a driver to run on.
+
+    No ``Runtime`` is made to find out: without a driver TensorRT hands out one that crashes.
+    """
+    name = "TensorRT"
+    if importlib.util.find_spec("tensorrt") is None:
+        return no(
+            _ENGINES,
+            name,
+            reason="the optional package tensorrt is not installed",
+            remedy="pip install 'spd-deploy[trt]' on a machine with an NVIDIA GPU",
+        )
+    found = f"tensorrt {version_of('tensorrt')}"
+    try:
+        import tensorrt  # noqa: F401 - whether it imports is the question
+    except Exception as err:  # noqa: BLE001 - a broken installation throws what it likes
+        remedy = "pip install --force-reinstall tensorrt"
+        return no(_ENGINES, name, found=found, reason=f"it does not import: {err}", remedy=remedy)
+    if driver_fault is not None:
+        remedy = "run on a machine with an NVIDIA GPU and driver"
+        return no(_ENGINES, name, found=found, reason=f"no driver: {driver_fault}", remedy=remedy)
+    return yes(_ENGINES, name, found)
