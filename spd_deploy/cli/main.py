@@ -6,6 +6,8 @@ from spd_deploy.cli.bench import bench
 from spd_deploy.cli.console import Group
 from spd_deploy.cli.doctor import doctor
 from spd_deploy.cli.evaluate import evaluate
+from spd_deploy.cli.export import export
+from spd_deploy.cli.inspect import inspect
 from spd_deploy.cli.predict import predict
 from spd_deploy.cli.serve import serve
 from spd_deploy.cli.train import train
@@ -25,6 +27,8 @@ def cli() -> None:
 
 cli.add_command(serve)
 cli.add_command(train)
+cli.add_command(export)
+cli.add_command(inspect)
 cli.add_command(evaluate)
 cli.add_command(predict)
 cli.add_command(bench)

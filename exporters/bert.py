@@ -1,0 +1,171 @@
+"""A BERT classifier as an ONNX graph, with each matrix run as its lowering says.
+
+Inputs ``input_ids``, ``attention_mask`` and ``token_type_ids`` are int64 ``[batch, sequence]``,
+both dynamic; the output ``logits`` is float32 ``[batch, classes]``. The classifier reads the first
+token alone, so the last layer computes queries, attention output and feed-forward for that token
+only, in dense and sparse graphs alike.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from exporters.graph import Graph, Name
+from exporters.layouts import Axes, FeatureMajor, Layout, TokenMajor
+from exporters.lowering.choose import Choice
+from exporters.lowering.compact import Compact
+from exporters.lowering.gathered import Gathered
+from exporters.weights import Array, BertWeights
+from spd_deploy.domain.encoder import Matrix, Role
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+OUTPUT = "logits"
+
+# Added to the scores of padding: as low as fp32 goes with room to spare for the scores themselves.
+_HIDDEN = float(np.finfo(np.float32).min) / 2
+
+
+class BertGraph:
+    """Emits the graph layer by layer."""
+
+    def __init__(self, weights: BertWeights, choices: Mapping[str, Choice]) -> None:
+        self.weights = weights
+        self.choices = choices
+        self.g = Graph()
+        gathered = any(isinstance(c.lowering, Gathered) for c in choices.values())
+        self.layout: Layout = FeatureMajor(self.g) if gathered else TokenMajor(self.g)
+
+    def model(self, *, producer: str) -> Any:
+        """The finished ``ModelProto``."""
+        from onnx import TensorProto, helper
+
+        axes = self._axes()
+        with self.g.scope("embeddings"):
+            x = self.layout.enter(self._embeddings(axes))
+        with self.g.scope("mask"):
+            bias = self._mask_bias()
+        layers = self.weights.encoder.layers
+        for layer in range(layers):
+            with self.g.scope(f"layer.{layer}"):
+                x = self._layer(x, layer, bias, axes, last=layer == layers - 1)
+        self.g.output(self._head(self.layout.leave(x)), OUTPUT)
+        inputs = [
+            helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
+            for name in INPUTS
+        ]
+        classes = len(self.weights.bias("classifier"))
+        output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes])
+        return self.g.model(inputs, [output], producer=producer)
+
+    def _axes(self) -> Axes:
+        """Batch and sequence as they are at run time."""
+        with self.g.scope("axes"):
+            batch = self.g.op("Shape", INPUTS[0], start=0, end=1)
+            sequence = self.g.op("Shape", INPUTS[0], start=1, end=2)
+        return Axes(batch=batch, sequence=sequence, queries=sequence)
+
+    def _embeddings(self, axes: Axes) -> Name:
+        """Word, type and position, summed and normalised: ``[T, H]``."""
+        g, w, prefix = self.g, self.weights, "bert.embeddings"
+        word = g.weight("embeddings.word", w.weight(f"{prefix}.word_embeddings"))
+        kind = g.weight("embeddings.type", w.weight(f"{prefix}.token_type_embeddings"))
+        place = g.weight("embeddings.position", w.weight(f"{prefix}.position_embeddings"))
+        x = g.op("Add", g.op("Gather", word, INPUTS[0]), g.op("Gather", kind, INPUTS[2]))
+        x = g.op("Add", x, g.op("Slice", place, g.ints(0), axes.sequence, g.ints(0)))
+        x = g.reshape(x, -1, w.encoder.hidden)
+        return TokenMajor(g).norm(x, *self._norm_of(f"{prefix}.LayerNorm"))
+
+    def _mask_bias(self) -> Name:
+        """0 for real tokens and a very negative number for padding: ``[B, 1, 1, S]``."""
+        from onnx import TensorProto
+
+        g = self.g
+        mask = g.op("Cast", g.op("Unsqueeze", INPUTS[1], g.ints(1, 2)), to=TensorProto.FLOAT)
+        return g.op("Mul", g.op("Sub", g.number(1.0), mask), g.number(_HIDDEN))
+
+    def _layer(self, x: Name, layer: int, bias: Name, axes: Axes, *, last: bool) -> Name:
+        """One encoder layer; the last goes on with the first token of each row alone."""
+        encoder = self.weights.encoder
+        of = {m.role: m for m in encoder.matrices() if m.layer == layer}
+        kept = self.layout.first_tokens(x, axes, encoder.hidden) if last else x
+        if last:
+            axes = Axes(batch=axes.batch, sequence=axes.sequence, queries=1)
+        x = self._attention(x, kept, of, bias, axes)
+        return self._feed_forward(x, of)
+
+    def _attention(
+        self, x: Name, kept: Name, of: Mapping[Role, Matrix], bias: Name, axes: Axes
+    ) -> Name:
+        """Attention of the ``kept`` tokens over all, residual and norm."""
+        size = self.weights.encoder.head_size
+        heads = self._rows(of["query"]) // size
+        output = of["attention_output"]
+        with self.g.scope("attention"):
+            if heads:
+                q = self._linear(kept, of["query"])
+                k, v = self._linear(x, of["key"]), self._linear(x, of["value"])
+                with self.g.scope("product"):
+                    context = self.layout.attention(
+                        q, k, v, heads=heads, size=size, bias=bias, axes=axes
+                    )
+                y = self._linear(context, output, residual=kept)
+            else:
+                y = self.layout.add_bias(kept, self.weights.bias(output.name))
+            return self._normed(y, output)
+
+    def _feed_forward(self, x: Name, of: Mapping[Role, Matrix]) -> Name:
+        """The two products with the activation between, residual and norm."""
+        output = of["output"]
+        with self.g.scope("feed_forward"):
+            if self._rows(of["intermediate"]):
+                inner = self._activated(self._linear(x, of["intermediate"]))
+                y = self._linear(inner, output, residual=x)
+            else:
+                y = self.layout.add_bias(x, self.weights.bias(output.name))
+            return self._normed(y, output)
+
+    def _linear(self, x: Name, matrix: Matrix, residual: Name | None = None) -> Name:
+        """A matrix in its lowering, with the biases of the rows that it has."""
+        lowering = self.choices[matrix.name].lowering
+        bias_N = self.weights.bias(matrix.name)
+        if isinstance(lowering, Compact):
+            bias_N = bias_N[lowering.rows]
+        with self.g.scope(matrix.role):
+            return self.layout.linear(x, lowering, bias_N, residual)
+
+    def _rows(self, matrix: Matrix) -> int:
+        """How many outputs of a matrix are left."""
+        lowering = self.choices[matrix.name].lowering
+        return len(lowering.rows) if isinstance(lowering, Compact) else matrix.shape[0]
+
+    def _activated(self, x: Name) -> Name:
+        """The feed-forward activation."""
+        match self.weights.activation:
+            case "relu":
+                return self.g.op("Relu", x)
+            case "gelu":
+                return self.g.op("Gelu", x)
+            case _:
+                return self.g.op("Gelu", x, approximate="tanh")
+
+    def _normed(self, x: Name, output: Matrix) -> Name:
+        """The layer norm beside an output matrix."""
+        name = f"{output.name.removesuffix('.dense')}.LayerNorm"
+        with self.g.scope("norm"):
+            return self.layout.norm(x, *self._norm_of(name))
+
+    def _norm_of(self, name: str) -> tuple[Array, Array, float]:
+        """Scale, shift and epsilon of a layer norm."""
+        return self.weights.weight(name), self.weights.bias(name), self.weights.epsilon
+
+    def _head(self, first_BH: Name) -> Name:
+        """Pooler and classifier."""
+        g = self.g
+        for name, activation in (("bert.pooler.dense", "Tanh"), ("classifier", None)):
+            with g.scope(name.split(".")[-2] if "." in name else name):
+                weight = g.weight(f"{name}.weight", self.weights.weight(name))
+                bias = g.constant(self.weights.bias(name))
+                first_BH = g.op("Gemm", first_BH, weight, bias, transB=1)
+                first_BH = first_BH if activation is None else g.op(activation, first_BH)
+        return first_BH

@@ -1,0 +1,160 @@
+"""Checkpoint to ONNX artefact: lower, emit, write, verify; whole or not at all."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from exporters.bert import BertGraph
+from exporters.graph import OPSET
+from exporters.lowering.choose import Choice, choose
+from exporters.verify import verify_parity, verify_weights
+from exporters.weights import BertWeights, read_weights
+from spd_deploy.domain.artefact import (
+    GOLDEN_FILE,
+    Artefact,
+    Manifest,
+    MatrixRow,
+    Parity,
+    hashes_of,
+    open_artefact,
+    save_manifest,
+    write_golden,
+)
+from spd_deploy.domain.checkpoint import CONFIG_FILE, Checkpoint, read_config
+from spd_deploy.domain.errors import BadModel, NotWritten
+from spd_deploy.domain.files import not_written, refuse_existing, replacing
+from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.text import TOKENIZER_FILE
+from spd_deploy.domain.versions import PACKAGE, versions_of
+from spd_deploy.sessions.onnxruntime import MODEL_FILE
+
+DATA_FILE = f"{MODEL_FILE}.data"
+# Constants below this stay inside the graph file; the weights go beside it, so that the graph can
+# be read and the 2 GB limit of a protobuf does not bind.
+_INLINE_BYTES = 1024
+_BESIDE = (TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+
+
+def artefact_from_checkpoint(
+    checkpoint: Checkpoint,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Artefact:
+    """Export a checkpoint, sparse or dense, into the folder ``output``.
+
+    Raises:
+        NotWritten: ``output`` exists, or cannot be written.
+        BadModel: the checkpoint has no tokenizer, or tensors that do not fit.
+        VerificationFailed: pattern or parity broke; nothing was written.
+    """
+    refuse_existing(output, overwrite=overwrite)
+    if output.is_dir() and overwrite:
+        _refuse_foreign(output)
+    if not (checkpoint.folder / TOKENIZER_FILE).is_file():
+        raise BadModel(
+            f"{checkpoint.folder} has no {TOKENIZER_FILE}",
+            fix="save the model's fast tokenizer beside it",
+        )
+    with (progress or Silent()).stage("export", 5) as advance:
+        weights = read_weights(checkpoint)
+        choices = choose(weights, checkpoint.pattern)
+        advance(note="lowered")
+        with replacing(output) as draft:
+            draft.mkdir()
+            _write_model(weights, choices, draft / MODEL_FILE)
+            advance(note="written")
+            verify_weights(draft / MODEL_FILE, weights, choices, checkpoint.pattern)
+            advance(note="weights verified")
+            golden, parity = verify_parity(checkpoint, draft / MODEL_FILE)
+            advance(note=f"parity {parity.max_difference:.1g}")
+            write_golden(draft / GOLDEN_FILE, golden)
+            _copy_beside(checkpoint.folder, draft)
+            save_manifest(draft, _manifest(checkpoint, choices, parity, hashes_of(draft)))
+        advance()
+    return open_artefact(output)
+
+
+def matrix_rows(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> tuple[MatrixRow, ...]:
+    """How each matrix is sparse, run, and why."""
+    densities = checkpoint.densities
+    return tuple(
+        MatrixRow(
+            name=matrix.name,
+            shape=matrix.shape,
+            pattern="dense" if checkpoint.pattern is None else str(checkpoint.pattern),
+            density=densities.get(matrix.name, 1.0),
+            lowering=choices[matrix.name].lowering.name,
+            reason=choices[matrix.name].reason,
+            flops_share=choices[matrix.name].lowering.flops_share,
+        )
+        for matrix in checkpoint.encoder.matrices()
+    )
+
+
+def _write_model(weights: BertWeights, choices: Mapping[str, Choice], file: Path) -> None:
+    """The graph, and its weights in one file beside it."""
+    import onnx
+
+    model = BertGraph(weights, choices).model(producer=PACKAGE)
+    try:
+        onnx.save_model(
+            model,
+            file,
+            save_as_external_data=True,
+            all_tensors_to_one_file=True,
+            location=DATA_FILE,
+            size_threshold=_INLINE_BYTES,
+        )
+    except OSError as err:
+        raise not_written(file, err) from err
+
+
+def _copy_beside(source: Path, draft: Path) -> None:
+    """The tokenizer's files, and the configuration without the place it was made at."""
+    for name in _BESIDE:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, draft / name)
+    config = {k: v for k, v in read_config(source).items() if k != "_name_or_path"}
+    (draft / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _manifest(
+    checkpoint: Checkpoint,
+    choices: Mapping[str, Choice],
+    parity: Parity,
+    files: Mapping[str, str],
+) -> Manifest:
+    """What the artefact says of itself."""
+    pattern = checkpoint.pattern
+    scores: dict[str, Any] = dict(checkpoint.scores)
+    return Manifest(
+        format="onnx",
+        precision="fp32",
+        task=checkpoint.task,
+        max_tokens=checkpoint.max_tokens,
+        pattern="dense" if pattern is None else str(pattern),
+        sparsity=None if pattern is None else pattern.sparsity,
+        matrices=matrix_rows(checkpoint, choices),
+        parity=parity,
+        checkpoint_sha256=checkpoint.weights_sha256,
+        files=files,
+        opset=OPSET,
+        scores=scores,
+        split=checkpoint.split,
+        versions=versions_of("onnx", "onnxruntime", "onnxruntime-gpu", "torch"),
+    )
+
+
+def _refuse_foreign(output: Path) -> None:
+    """Overwriting replaces an artefact, never a folder with something else in it."""
+    from spd_deploy.domain.artefact import is_artefact
+
+    if any(output.iterdir()) and not is_artefact(output):
+        raise NotWritten(
+            f"{output} is not an artefact, so it is not replaced",
+            fix="choose another --output",
+        )

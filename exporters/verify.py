@@ -1,0 +1,108 @@
+"""What must hold of an export before it may appear under its name.
+
+The weights, read back from the file as stored, are the checkpoint's bit for bit and satisfy its
+pattern along K; the logits on fixed inputs are those of the checkpoint in PyTorch, in one padded
+batch and row by row.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.lowering.choose import Choice
+from exporters.weights import BertWeights
+from spd_deploy.domain.artefact import Golden, Parity
+from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.errors import VerificationFailed
+from spd_deploy.domain.patterns import Pattern
+from spd_deploy.domain.text import Tokens, pad
+from spd_deploy.sessions.onnxruntime import OnnxSession
+from spd_deploy.sessions.opening import difference_between
+from spd_deploy.sessions.torch import TorchSession
+
+# Largest difference of logits, in units of max(1, largest logit), that a change of the order of
+# fp32 additions may make.
+TOLERANCE = 1e-4
+
+_REPORT = "nothing was written; this is a fault of spd, please report it"
+
+
+def verify_weights(
+    model: Path,
+    weights: BertWeights,
+    choices: Mapping[str, Choice],
+    pattern: Pattern | None,
+) -> None:
+    """Read the constants back and compare each matrix with the checkpoint's.
+
+    Raises:
+        VerificationFailed: a matrix differs, or does not satisfy the pattern.
+    """
+    import torch
+
+    constants = read_constants(model)
+    for matrix in weights.encoder.matrices():
+        restored_NK = choices[matrix.name].lowering.restored(constants)
+        if pattern is not None:
+            placed = weights.encoder.pattern_on(matrix, pattern)
+            if not placed.holds(torch.tensor(restored_NK)):
+                raise VerificationFailed(
+                    f"{matrix.name} does not satisfy {placed} at {placed.sparsity:.0%}",
+                    got=f"density {np.count_nonzero(restored_NK) / restored_NK.size:.3f}",
+                    fix="nothing was written; the checkpoint was changed after training",
+                )
+        if not np.array_equal(restored_NK, weights.of(matrix)):
+            raise VerificationFailed(f"{matrix.name} was not stored as it was", fix=_REPORT)
+
+
+def verify_parity(checkpoint: Checkpoint, model: Path) -> tuple[Golden, Parity]:
+    """Compare the exported model with the checkpoint on the golden inputs.
+
+    Returns:
+        The golden inputs with the checkpoint's logits, and how far the export is from them.
+
+    Raises:
+        VerificationFailed: they differ by more than ``TOLERANCE``.
+    """
+    rows = golden_rows(checkpoint)
+    batch = pad(rows, pad_id=0)
+    with TorchSession(checkpoint.folder) as reference:
+        logits_BC = reference.run(batch)
+    with OnnxSession(model, precision="fp32") as session:
+        together_BC = session.run(batch)
+        alone_BC = np.concatenate([session.run(pad([row], pad_id=0)) for row in rows])
+    difference = max(
+        difference_between(together_BC, logits_BC), difference_between(alone_BC, logits_BC)
+    )
+    if not difference <= TOLERANCE:
+        raise VerificationFailed(
+            "the exported model does not give the checkpoint's logits",
+            got=f"a difference of {difference:.2g}, {TOLERANCE:g} allowed",
+            fix=_REPORT,
+        )
+    golden = Golden(batch=batch, logits_BC=logits_BC)
+    return golden, Parity(max_difference=difference, tolerance=TOLERANCE, rows=len(rows))
+
+
+def golden_rows(checkpoint: Checkpoint) -> list[Tokens]:
+    """Fixed random rows of many lengths, every other one a pair."""
+    draw = np.random.default_rng(0)
+    longest = checkpoint.max_tokens
+    lengths = sorted({1, 2, 3, 7, longest // 2, longest - 1, longest} & set(range(1, longest + 1)))
+    rows = []
+    for i, length in enumerate(lengths):
+        ids = draw.integers(1, checkpoint.encoder.vocabulary, length)
+        types = [int(i % 2 and place > length // 2) for place in range(length)]
+        rows.append(Tokens(ids=tuple(map(int, ids)), types=tuple(types)))
+    return rows
+
+
+def read_constants(model: Path) -> dict[str, NDArray[np.generic]]:
+    """The constants of an ONNX file by name, those beside the file included."""
+    import onnx
+    from onnx import numpy_helper
+
+    stored = onnx.load(model)
+    return {c.name: numpy_helper.to_array(c) for c in stored.graph.initializer}

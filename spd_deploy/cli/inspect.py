@@ -1,0 +1,183 @@
+"""``spd inspect``: how sparse each matrix is, how it is run, and why."""
+
+import string
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from spd_deploy.cli.console import show_json, show_table
+from spd_deploy.domain.artefact import Artefact, MatrixRow, is_artefact, open_artefact
+from spd_deploy.domain.checkpoint import Checkpoint, Scores, open_checkpoint
+from spd_deploy.domain.files import bytes_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inspection:
+    """What there is to say of a checkpoint or an artefact."""
+
+    kind: str
+    task: str
+    pattern: str
+    matrices: Sequence[MatrixRow]
+    disk_bytes: int
+    scores: dict[str, Scores]
+    split: str | None
+    notes: Sequence[str]
+
+    @property
+    def density(self) -> float:
+        """Share of non-zeros over all prunable matrices."""
+        return self._weighted([row.density for row in self.matrices])
+
+    @property
+    def flops_share(self) -> float:
+        """Multiplications left in the prunable matrices, as a share of the dense ones."""
+        return self._weighted([row.flops_share for row in self.matrices])
+
+    def _weighted(self, shares: Sequence[float]) -> float:
+        """A mean over the matrices, each counted by its size."""
+        sizes = [row.shape[0] * row.shape[1] for row in self.matrices]
+        return sum(s * n for s, n in zip(shares, sizes, strict=True)) / sum(sizes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "density": self.density, "flops_share": self.flops_share}
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  spd inspect artefacts/mrpc-24
+  spd inspect runs/mrpc-24 --json"""
+)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def inspect(path: Path, as_json: bool) -> None:
+    """Show pattern, density, lowering and the reason for it, matrix by matrix.
+
+    PATH is an artefact, or a checkpoint, for which the lowering is the one that spd export would
+    choose.
+    """
+    if is_artefact(path):
+        found = of_artefact(open_artefact(path))
+    else:
+        found = of_checkpoint(open_checkpoint(path))
+    if as_json:
+        show_json(found.to_json())
+    else:
+        show(found)
+
+
+def of_artefact(artefact: Artefact) -> Inspection:
+    """What an artefact's manifest says; every file was verified on opening."""
+    manifest = artefact.manifest
+    parity = manifest.parity
+    return Inspection(
+        kind=f"{manifest.format} artefact, {manifest.precision}",
+        task=manifest.task.name,
+        pattern=_spelled(manifest.pattern, manifest.sparsity),
+        matrices=manifest.matrices,
+        disk_bytes=bytes_of(artefact.folder),
+        scores=dict(manifest.scores),
+        split=manifest.split,
+        notes=(
+            f"parity with the checkpoint: {parity.max_difference:.1e}, "
+            f"{parity.tolerance:.0e} allowed",
+            f"{len(manifest.files)} files, all with the SHA-256 that the manifest names",
+        ),
+    )
+
+
+def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
+    """What a checkpoint's weights say."""
+    import numpy as np
+    import torch
+
+    from exporters.lowering.choose import choose
+    from exporters.onnx import matrix_rows
+    from exporters.weights import read_weights
+
+    weights = read_weights(checkpoint)
+    pattern = checkpoint.pattern
+    rows = [
+        MatrixRow(**{**asdict(row), "density": np.count_nonzero(w) / w.size})
+        for row in matrix_rows(checkpoint, choose(weights, pattern))
+        for w in (weights.weight(row.name),)
+    ]
+    notes = []
+    if pattern is not None:
+        broken = [
+            m.name
+            for m in checkpoint.encoder.matrices()
+            if not checkpoint.encoder.pattern_on(m, pattern).holds(torch.from_numpy(weights.of(m)))
+        ]
+        held = "holds on every matrix" if not broken else f"is broken by {', '.join(broken[:3])}"
+        notes.append(f"the pattern {held}")
+    return Inspection(
+        kind="checkpoint" if pattern is not None else "dense checkpoint",
+        task=checkpoint.task.name,
+        pattern=_spelled(
+            "dense" if pattern is None else str(pattern), pattern and pattern.sparsity
+        ),
+        matrices=rows,
+        disk_bytes=bytes_of(checkpoint.weights),
+        scores=dict(checkpoint.scores),
+        split=checkpoint.split,
+        notes=notes,
+    )
+
+
+def show(found: Inspection) -> None:
+    """A row a matrix, with the reasons as footnotes; then totals."""
+    reasons = {reason: _letter(i) for i, reason in enumerate(_distinct(found.matrices))}
+    show_table(
+        f"{found.task}, {found.pattern}: {found.kind}",
+        ("matrix", "outputs x inputs", "pattern", "density", "run as", "FLOPs kept", "why"),
+        [
+            (
+                _short(row.name),
+                f"{row.shape[0]} x {row.shape[1]}",
+                row.pattern,
+                f"{row.density:.3f}",
+                row.lowering,
+                f"{row.flops_share:.1%}",
+                reasons[row.reason],
+            )
+            for row in found.matrices
+        ],
+    )
+    click.echo()
+    for reason, letter in reasons.items():
+        click.echo(f"{letter}  {reason}")
+    click.echo()
+    click.echo(f"density {found.density:.3f} over {len(found.matrices)} matrices")
+    click.echo(f"FLOPs kept {found.flops_share:.1%} of the dense matrices'")
+    click.echo(f"size {found.disk_bytes / 1e6:.1f} MB on disk")
+    for arm, scores in found.scores.items():
+        shown = ", ".join(f"{k} {'-' if v is None else f'{v:.4f}'}" for k, v in scores.items())
+        click.echo(f"{arm} {shown} ({found.split})")
+    for note in found.notes:
+        click.echo(note)
+
+
+def _distinct(matrices: Sequence[MatrixRow]) -> list[str]:
+    """The reasons in the order of their first matrix."""
+    return list(dict.fromkeys(row.reason for row in matrices))
+
+
+def _letter(i: int) -> str:
+    """a, b, ... z, a1, b1, ..."""
+    return string.ascii_lowercase[i % 26] + (str(i // 26) if i >= 26 else "")
+
+
+def _short(name: str) -> str:
+    """A matrix's name without what all have in common."""
+    return name.removeprefix("bert.encoder.")
+
+
+def _spelled(pattern: str, sparsity: float | None) -> str:
+    """A pattern with its sparsity, where that is open."""
+    return pattern if sparsity is None else f"{pattern} at {sparsity:.0%}"
