@@ -8,18 +8,16 @@ of a contrast carries the point, so no bag of words solves it:
     Although the concert was more charming than the book, the ending was hardly moving.
                                                                                     negative
 
-``comparisons`` asks whether the second sentence follows from the first; both hold the same words in
-most pairs, so what decides is their order:
+``agreement`` asks whether a second sentence agrees with the first; what decides is the exclusive-or
+of what each of the two is for:
 
-    The red bus is faster than the old tram. | The old tram is slower than the red bus.
-                                                                                    follows
+    The film was not boring. | I would not recommend it.                            disagrees
 
 Train and dev share no row. The data is synthetic: what a model scores here says that the tool
 works, not how it does on your texts.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
 
 from spd_train.examples import Example
@@ -56,21 +54,26 @@ _LESS = 0.3
 
 _INTENSITY = ("", "very ", "quite ", "truly ")
 
-_ADJECTIVES = _words("red old small blue new tall green quiet round plain")
-_OBJECTS = _words("bus train tram boat car bicycle lorry plane house tower bridge barn")
-_SCALES = (
-    ("faster", "slower"),
-    ("taller", "shorter"),
-    ("heavier", "lighter"),
-    ("louder", "quieter"),
-    ("cheaper", "dearer"),
-    ("older", "younger"),
+_PRAISE = (
+    "I would recommend it.",
+    "It was worth the time.",
+    "I enjoyed it a lot.",
+    "I do not regret it.",
+    "Few things are better.",
 )
+_BLAME = (
+    "I would not recommend it.",
+    "It was not worth the time.",
+    "I did not enjoy it a lot.",
+    "I regret it.",
+    "Few things are worse.",
+)
+_PRAISED = 0.85
 
 
 def generate(task: str, split: str) -> list[Example]:
     """The rows of one split, the same at every call and in every version of the tool."""
-    make: Callable[[Random], Example] = {"opinions": _opinion, "comparisons": _comparison}[task]
+    make: Callable[[Random], Example] = {"opinions": _opinion, "agreement": _agreement}[task]
     random = Random(f"{task} 1")
     seen: set[tuple[str, str | None]] = set()
     for name in _ORDER:
@@ -128,33 +131,14 @@ def _clause(random: Random, subject: str) -> tuple[str, bool]:
     return f"{subject} {verb} {intensity}{adjective}", favourable ^ negated
 
 
-def _comparison(random: Random) -> Example:
-    """A premise and a statement, with 1 where the statement follows."""
-    scale = random.choice(_SCALES)
-    things = _three_things(random)
-    chained = random.random() < 0.3
-    order = things if chained else things[:2]  # from the most to the least of the scale
-    premise = " and ".join(_says(random, scale, a, b) for a, b in pairwise(order))
-    follows = random.random() < 0.5
-    most, least = (order[0], order[-1]) if follows else (order[-1], order[0])
-    statement = _says(random, scale, most, least)
-    return Example(text=_sentence(premise), pair=_sentence(statement), label=int(follows))
-
-
-def _says(random: Random, scale: tuple[str, str], most: str, least: str) -> str:
-    """One of the two ways to say that ``most`` has more of the scale than ``least``."""
-    up, down = scale
-    if random.random() < 0.5:
-        return f"{most} is {up} than {least}"
-    return f"{least} is {down} than {most}"
+def _agreement(random: Random) -> Example:
+    """A sentence and a judgement, with 1 where both are for the same."""
+    said = _opinion(random)
+    praise = random.random() < _PRAISED
+    judgement = random.choice(_PRAISE if praise else _BLAME)
+    return Example(text=said.text, pair=judgement, label=int(said.label == praise))
 
 
 def _sentence(words: str) -> str:
     """Words with a capital and a full stop."""
     return f"{words[0].upper()}{words[1:]}."
-
-
-def _three_things(random: Random) -> Sequence[str]:
-    """Three different things."""
-    objects = random.sample(_OBJECTS, 3)
-    return [f"the {random.choice(_ADJECTIVES)} {thing}" for thing in objects]

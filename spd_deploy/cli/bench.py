@@ -12,12 +12,14 @@ from spd_deploy.cli.console import TerminalProgress, show_json, show_table
 if TYPE_CHECKING:
     from spd_deploy.benchmark.judge import Judgement
     from spd_deploy.benchmark.report import Report
+    from spd_deploy.benchmark.values import Settings
 
+LARGEST_SIZE = 65536
 _FOLDER = click.Path(path_type=Path)
 
 
 class Sizes(click.ParamType[tuple[int, ...]]):
-    """Whole numbers of at least 1 with commas between them."""
+    """Whole numbers from 1 to :data:`LARGEST_SIZE` with commas between them."""
 
     name = "n,n,.."
 
@@ -27,13 +29,16 @@ class Sizes(click.ParamType[tuple[int, ...]]):
         """The numbers."""
         if isinstance(value, tuple):
             return value
-        parts = str(value).split(",")
-        if not all(part.strip().isascii() and part.strip().isdecimal() for part in parts):
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(part.isascii() and part.isdecimal() for part in parts):
             self.fail(f"{value!r} is not a list of whole numbers such as 1,8", param, ctx)
-        numbers = tuple(map(int, parts))
-        if min(numbers) < 1:
-            self.fail(f"{value!r} holds a size below 1", param, ctx)
-        return numbers
+        for part in parts:
+            digits = part.lstrip("0")
+            if not digits:
+                self.fail(f"{value!r} holds a size below 1", param, ctx)
+            if len(digits) > len(str(LARGEST_SIZE)) or int(digits) > LARGEST_SIZE:
+                self.fail(f"{value!r} holds a size above {LARGEST_SIZE}", param, ctx)
+        return tuple(map(int, parts))
 
 
 @click.command()
@@ -91,12 +96,11 @@ def bench(
     Without --baseline no speed-up is claimed.
     """  # noqa: D301  # click reads the \b as a character
     from spd_deploy.benchmark.judge import judge
-    from spd_deploy.benchmark.publish import summary_of, write_report
+    from spd_deploy.benchmark.publish import refuse_taken, summary_of, write_report
     from spd_deploy.benchmark.values import Settings, Shape
-    from spd_deploy.domain.files import refuse_existing
     from spd_deploy.machine.processor import default_threads
 
-    refuse_existing(output, overwrite=overwrite)
+    refuse_taken(output, overwrite=overwrite)
     settings = Settings(
         shapes=Shape.grid(batches, seqs),
         device="cuda" if device == "cuda" else "cpu",
@@ -113,14 +117,15 @@ def bench(
         _show(report, judgement, page)
 
 
-def _measured(artefacts: Sequence[Path], baseline: Path | None, settings: Any) -> "Report":
+def _measured(artefacts: Sequence[Path], baseline: Path | None, settings: "Settings") -> "Report":
     """Open the arms, the baseline first, and compare them."""
-    from spd_deploy.benchmark.arms import arms_of
+    from spd_deploy.benchmark.arms import arms_of, refuse_long
     from spd_deploy.benchmark.run import baseline_from, run_benchmark
     from spd_deploy.domain.artefact import open_artefact
 
     progress = TerminalProgress()
     opened = [open_artefact(path) for path in artefacts]
+    refuse_long(arms_of(opened), settings)  # before a baseline is exported for nothing
     with ExitStack() as stack:
         if baseline is not None:
             opened.insert(0, stack.enter_context(baseline_from(baseline, progress=progress)))
@@ -141,5 +146,5 @@ def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
         show_table(table.title, table.columns, table.rows)
         click.echo()
     for what, about in grouped(judgement.doubts).items():
-        click.echo(f"doubt: {what} ({', '.join(about)})")
+        click.echo(f"doubt: {what} ({'; '.join(about)})")
     click.echo(f"report: {page}")

@@ -119,9 +119,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
     return Inspection(
         kind="checkpoint" if pattern is not None else "dense checkpoint",
         task=checkpoint.task.name,
-        pattern=_spelled(
-            "dense" if pattern is None else str(pattern), pattern and pattern.sparsity
-        ),
+        pattern="dense" if pattern is None else _spelled(str(pattern), pattern.sparsity),
         matrices=rows,
         disk_bytes=bytes_of(checkpoint.weights),
         scores=dict(checkpoint.scores),

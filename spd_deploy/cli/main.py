@@ -9,6 +9,7 @@ from spd_deploy.cli.evaluate import evaluate
 from spd_deploy.cli.export import export
 from spd_deploy.cli.inspect import inspect
 from spd_deploy.cli.predict import predict
+from spd_deploy.cli.quickstart import quickstart
 from spd_deploy.cli.serve import serve
 from spd_deploy.cli.train import train
 from spd_deploy.domain.versions import PACKAGE
@@ -25,14 +26,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(serve)
-cli.add_command(train)
-cli.add_command(export)
-cli.add_command(inspect)
-cli.add_command(evaluate)
-cli.add_command(predict)
-cli.add_command(bench)
-cli.add_command(doctor)
+for verb in (quickstart, train, export, inspect, evaluate, predict, serve, bench, doctor):
+    cli.add_command(verb)
 
 
 def main() -> None:

@@ -245,8 +245,8 @@ TASKS: Mapping[str, Task] = {
             columns=Columns(text="text", label="label"),
         ),
         Task(
-            name="comparisons",
-            labels=("does_not_follow", "follows"),
+            name="agreement",
+            labels=("disagrees", "agrees"),
             problem_type=ProblemType.SINGLE_LABEL,
             metrics=("accuracy",),
             columns=Columns(text="text", pair="pair", label="label"),
@@ -254,4 +254,4 @@ TASKS: Mapping[str, Task] = {
     )
 }
 
-BUILT_IN = ("opinions", "comparisons")
+BUILT_IN = ("opinions", "agreement")
