@@ -53,6 +53,7 @@ def create_app(
         version=version_of(PACKAGE) or "unknown",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lambda app: _living(open_model, settings, life, metrics),
     )
     router = Routes(life, settings, metrics).router()

@@ -1,9 +1,9 @@
 """One thread that owns the session and runs batch after batch, whatever happens in one of them.
 
 It knows token ids and logits, no text and no HTTP. A batch that fails is split in two and tried
-again, down to single rows, so that only the row at fault fails; no exception ends the thread. A
-row whose client has left is not run. Every future that :meth:`Engine.submit` hands out is settled
-or cancelled in the end.
+again, down to single rows, so that only the row at fault fails; where the choice of a batch fails,
+the oldest row runs alone. No exception ends the thread. A row whose client has left is not run.
+Every future that :meth:`Engine.submit` hands out is settled or cancelled in the end.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -155,8 +155,8 @@ class Engine:
                     max_rows=self._max_rows,
                 )
             except BaseException as err:  # noqa: BLE001  # which row is at fault is not known
-                rows, lost, self._waiting = [], self._waiting, []
-                _fail(lost, self._failure(err))
+                self._failure(err)
+                rows, self._waiting = self._waiting[:1], self._waiting[1:]
         return [entry for entry in rows if entry.future.set_running_or_notify_cancel()]
 
     def _run(self, rows: Sequence[Waiting]) -> None:
@@ -211,7 +211,7 @@ class Engine:
 def _fail(entries: Sequence[Waiting], error: SpdError) -> None:
     """Settle every entry that is not settled yet."""
     for entry in entries:
-        if not entry.future.done():
+        with contextlib.suppress(InvalidStateError):  # its client may leave at this very moment
             entry.future.set_exception(error)
 
 

@@ -26,6 +26,12 @@ from spd_deploy.domain.errors import (
 # Below this a body parses faster than a thread can be asked to do it.
 _LONG_BYTES = 32_768
 _MAX_NAME = 40
+# What pydantic says in words of Python's, in words of JSON's.
+_FAULTS = {
+    "model_type": "Input should be an object",
+    "extra_forbidden": "Unknown field",
+    "list_type": "Input should be a list",
+}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -119,7 +125,8 @@ def validated(model: type[Model], value: Any) -> Model:
         first = err.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(_printable(part) for part in first["loc"][:4])
         raise MalformedRequest(
-            f"{where or 'the body'}: {first['msg']}", fix="see /docs for the request's form"
+            f"{where or 'the body'}: {_FAULTS.get(first['type'], first['msg'])}",
+            fix="see /docs for the request's form",
         ) from None
 
 

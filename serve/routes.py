@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from serve.classifier import Classified, Text, Timing
+from serve.classifier import Timing
 from serve.http_errors import STATUS, refusals
 from serve.info import Info, info_of
 from serve.leaving import unless_left
@@ -30,7 +30,11 @@ class Status(BaseModel):
 
 
 class Routes:
-    """The handlers, with what they share."""
+    """The handlers, with what they share.
+
+    A handler asks for the model once, before it reads the body: a request that was let in is
+    answered even where the server begins to drain before its body has arrived.
+    """
 
     def __init__(self, life: Life, settings: Settings, metrics: Metrics) -> None:
         self._life, self._settings, self._metrics = life, settings, metrics
@@ -66,16 +70,14 @@ class Routes:
         The answers come in the order of the inputs, each with its labels best first and with how
         much of the text the model read.
         """
+        classifier = self._life.classifier()
         value = await self._value(request)
         asked = native.request_from(value, max_inputs=self._settings.max_inputs)
-        rows, timing = await self._answers(
-            request,
-            native.texts_of(asked),
-            truncate=asked.truncate,
-            raw_scores=asked.raw_scores,
+        work = classifier.classify(
+            native.texts_of(asked), truncate=asked.truncate, raw_scores=asked.raw_scores
         )
-        model = self._life.classifier().served.name
-        return _reply(native.reply(model, rows, top_k=asked.top_k), timing)
+        rows, timing = await unless_left(request, work)
+        return _reply(native.reply(classifier.served.name, rows, top_k=asked.top_k), timing)
 
     async def predict(self, request: Request) -> Response:
         """Classify in the form of Text Embeddings Inference.
@@ -83,11 +85,13 @@ class Routes:
         A flat list is ONE PAIR and never a batch; to send several texts, nest each one:
         [["first text"], ["second text"]].
         """
+        classifier = self._life.classifier()
         value = await self._value(request)
         asked = tei.request_from(value, max_inputs=self._settings.max_inputs)
-        rows, timing = await self._answers(
-            request, asked.texts, truncate=asked.truncate, raw_scores=asked.raw_scores
+        work = classifier.classify(
+            asked.texts, truncate=asked.truncate, raw_scores=asked.raw_scores
         )
+        rows, timing = await unless_left(request, work)
         return _reply(tei.reply(rows, nested=asked.nested), timing)
 
     async def livez(self) -> Response:
@@ -117,16 +121,8 @@ class Routes:
         return demo_page()
 
     async def _value(self, request: Request) -> Any:
-        """The request's body, once it is sure that there is a model to ask."""
-        self._life.classifier()
+        """The request's body."""
         return await read_json(request, max_bytes=self._settings.max_body_bytes)
-
-    async def _answers(
-        self, request: Request, texts: list[Text], *, truncate: bool, raw_scores: bool
-    ) -> tuple[list[Classified], Timing]:
-        """The answers, unless the client leaves before."""
-        work = self._life.classifier().classify(texts, truncate=truncate, raw_scores=raw_scores)
-        return await unless_left(request, work)
 
 
 class _MetricsPage(Response):

@@ -41,7 +41,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as err:
         raise Unavailable(
             f"cannot listen on {host} port {port}",
-            got=getattr(err, "strerror", None) or str(err),
+            got=os.strerror(err.errno) if isinstance(err, OSError) and err.errno else err,
             fix="choose another --port, or stop what listens there",
         ) from err
 
@@ -73,7 +73,7 @@ def run(
         ws="none",
         lifespan="on",
         log_config=None,
-        log_level="warning",
+        log_level="error",  # uvicorn warns of every malformed request: anybody could fill the log
         access_log=False,
         server_header=False,
         proxy_headers=False,

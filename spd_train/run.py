@@ -163,6 +163,7 @@ def _teacher(request: Request, progress: Progress) -> Checkpoint:
     model.train(mode=False)
     scores = _score(request, training.logits, prepared.dev, prepared.loop.pad_id)
     save_classifier(model.config, model.state_dict(), folder)
+    draw_curves(folder, title=f"{request.task.name}, teacher", metric=request.task.metrics[0])
     parents = {"pretrained": sha256_of(file)} if (file := _weights(request.model)) else {}
     return _describe(request, folder, scores={"dense": scores}, parents=parents)
 

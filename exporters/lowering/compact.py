@@ -45,11 +45,12 @@ class Compact:
         return self.weight_NK.size / (N * K)
 
     def stored(self) -> dict[str, NDArray[np.generic]]:
-        """The constants of the graph by name."""
-        return {self.matrix.weight_name: self.weight_NK}
+        """The constants of the graph by name; none where no row or column is left."""
+        return {self.matrix.weight_name: self.weight_NK} if self.weight_NK.size else {}
 
     def restored(self, constants: Mapping[str, NDArray[np.generic]]) -> Array:
         """The ``[N, K]`` weight: what is stored, among zeros."""
         whole_NK = np.zeros(self.matrix.shape, np.float32)
-        whole_NK[np.ix_(self.rows, self.columns)] = constants[self.matrix.weight_name]
+        if self.weight_NK.size:
+            whole_NK[np.ix_(self.rows, self.columns)] = constants[self.matrix.weight_name]
         return whole_NK

@@ -13,13 +13,13 @@ texts, and both refusals say to nest.
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from serve.classifier import Classified, Text
 from serve.reading import Strict, inputs_of, refuse_count, validated
 from spd_deploy.domain.errors import MalformedRequest
 
-EXAMPLE = {"inputs": "a film that is never dull"}
+EXAMPLE: dict[str, Any] = {"inputs": "a film that is never dull"}
 NEST = 'to classify several texts, nest each one: "inputs": [["first text"], ["second text"]]'
 
 _TEXT = {"type": "string"}
@@ -46,6 +46,8 @@ _INPUTS = {
 
 class PredictRequest(Strict):
     """Texts to classify, in TEI's form."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     inputs: Annotated[Any, WithJsonSchema(_INPUTS)] = Field(examples=[EXAMPLE["inputs"]])
     raw_scores: bool = Field(default=False, description="Give logits instead of probabilities.")
@@ -90,9 +92,8 @@ def request_from(value: Any, *, max_inputs: int) -> Asked:
             "truncation_direction can only be Right: the model was trained on texts cut there",
             fix="leave it out",
         )
-    sequences = request.inputs if nested else [request.inputs]
     return Asked(
-        texts=[_text(sequence) for sequence in sequences],
+        texts=[_text(one) for one in request.inputs] if nested else [_alone(request.inputs)],
         nested=nested,
         raw_scores=request.raw_scores,
         truncate=request.truncate is not False,
@@ -110,11 +111,16 @@ def _is_nested(inputs: Any) -> bool:
     return isinstance(inputs, list) and not (inputs and isinstance(inputs[0], str))
 
 
-def _text(sequence: Any) -> Text:
-    """A text, a list of one text, or a pair."""
-    match sequence:
-        case str() | [str()]:
-            return Text(text=sequence if isinstance(sequence, str) else sequence[0])
+def _alone(inputs: Any) -> Text:
+    """The only input: a bare text, or what an item of a batch may be."""
+    return Text(text=inputs) if isinstance(inputs, str) else _text(inputs)
+
+
+def _text(item: Any) -> Text:
+    """A list of one text, or of a pair's two."""
+    match item:
+        case [str() as text]:
+            return Text(text=text)
         case [str() as first, str() as second]:
             return Text(text=first, pair=second)
         case _:

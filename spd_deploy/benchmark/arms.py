@@ -37,7 +37,7 @@ def arms_of(artefacts: Iterable[Artefact]) -> tuple[Arm, ...]:
     arms: list[Arm] = []
     taken: set[str] = set()
     for artefact in artefacts:
-        plain = artefact.folder.resolve().name
+        plain = _printable(artefact.folder.resolve().name)
         numbered = (f"{plain}-{i}" for i in range(2, 2 + len(taken)))
         name = next(n for n in (plain, *numbered) if n not in taken)
         taken.add(name)
@@ -67,18 +67,27 @@ def batches_for(arms: Sequence[Arm], settings: Settings) -> dict[Shape, Batch]:
     Raises:
         BadArtefact: a shape is longer than some arm takes.
     """
-    encoders = [arm.encoder for arm in arms]
-    longest = max(shape.seq for shape in settings.shapes)
-    for arm, encoder in zip(arms, encoders, strict=True):
-        if longest > encoder.positions:
-            raise BadArtefact(
-                f"{arm.name} takes {encoder.positions} tokens at most",
-                got=f"--seq {longest}",
-                fix="measure shorter sequences",
-            )
-    vocabulary = min(encoder.vocabulary for encoder in encoders)
+    refuse_long(arms, settings)
+    vocabulary = min(arm.encoder.vocabulary for arm in arms)
     random = np.random.default_rng(settings.seed)
     return {shape: random_batch(shape, vocabulary, random) for shape in settings.shapes}
+
+
+def refuse_long(arms: Sequence[Arm], settings: Settings) -> None:
+    """Refuse shapes that no served text would ever have.
+
+    Raises:
+        BadArtefact: a shape is longer than some arm takes.
+    """
+    longest = max(shape.seq for shape in settings.shapes)
+    for arm in arms:
+        most = min(arm.artefact.manifest.max_tokens, arm.encoder.positions)
+        if longest > most:
+            raise BadArtefact(
+                f"{arm.name} cuts its texts at {most} tokens",
+                got=f"sequences of {longest}",
+                fix=f"measure --seq {most} or less",
+            )
 
 
 def random_batch(shape: Shape, vocabulary: int, random: np.random.Generator) -> Batch:
@@ -133,9 +142,15 @@ def _lowered(lowering: str, reason: str, rows: Sequence[MatrixRow]) -> Lowered:
         lowering=lowering,
         reason=reason,
         matrices=len(rows),
+        weights=sum(sizes),
         density=float(np.average([row.density for row in rows], weights=sizes)),
         flops_share=float(np.average([row.flops_share for row in rows], weights=sizes)),
     )
+
+
+def _printable(name: str) -> str:
+    """A folder's name without what a report or a terminal cannot hold."""
+    return "".join(c if c.isprintable() else "?" for c in name)
 
 
 def _model_files(files: Mapping[str, str]) -> dict[str, str]:

@@ -24,10 +24,19 @@ LOAD_SHARE = 0.25
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Doubt:
-    """One reason, and which arm and shape, or the machine, it is about."""
+    """One reason not to trust a number.
+
+    Attributes:
+        about: an arm, or ``machine``.
+        what: the reason, in words that are the same wherever it holds.
+        shape: where it holds, if at one shape only.
+        amount: how bad it is there, where that is a number.
+    """
 
     about: str
     what: str
+    shape: str | None = None
+    amount: str | None = None
 
 
 def doubts_of(report: Report) -> tuple[Doubt, ...]:
@@ -36,18 +45,26 @@ def doubts_of(report: Report) -> tuple[Doubt, ...]:
     for arm in report.arms:
         found += [Doubt(about=arm.name, what=what) for what in comparison_doubts(report, arm)]
         for shape in report.settings.shapes:
-            about = f"{arm.name} at {shape}"
-            rounds = report.rounds(arm.name, shape)
-            found += [Doubt(about=about, what=what) for what in series_doubts(rounds)]
+            found += [
+                Doubt(about=arm.name, what=what, shape=str(shape), amount=amount)
+                for what, amount in series_doubts(report.rounds(arm.name, shape))
+            ]
     return tuple(found)
 
 
 def grouped(doubts: Sequence[Doubt]) -> dict[str, list[str]]:
-    """Each reason once, with all that it is about, in the order given."""
-    found: dict[str, list[str]] = {}
+    """Each reason once, with all that it is about, as ``block at 1x16 (12 %), 8x16 (20 %)``."""
+    found: dict[str, dict[str, list[str]]] = {}
     for doubt in doubts:
-        found.setdefault(doubt.what, []).append(doubt.about)
-    return found
+        places = found.setdefault(doubt.what, {}).setdefault(doubt.about, [])
+        if doubt.shape is not None:
+            places.append(
+                doubt.shape if doubt.amount is None else f"{doubt.shape} ({doubt.amount})"
+            )
+    return {
+        what: [f"{about} at {', '.join(at)}" if at else about for about, at in abouts.items()]
+        for what, abouts in found.items()
+    }
 
 
 def machine_doubts(report: Report) -> Iterator[str]:
@@ -84,24 +101,29 @@ def comparison_doubts(report: Report, arm: ArmFacts) -> Iterator[str]:
         yield f"it runs in {arm.runtime.runtime} and {base.name} in {base.runtime.runtime}"
 
 
-def series_doubts(rounds: Rounds) -> Iterator[str]:
-    """Too few samples, too much spread, rounds that disagree or drift."""
+def series_doubts(rounds: Rounds) -> Iterator[tuple[str, str]]:
+    """Too few samples, too much spread, rounds that disagree or drift; each with its amount."""
     samples = [s for r in rounds for s in r]
     for quantile in (0.9, 0.99):
         if len(samples) < samples_for(quantile):
-            yield f"fewer than {samples_for(quantile)} runs, so no p{100 * quantile:.0f}"
+            few = f"fewer than {samples_for(quantile)} runs, so no p{100 * quantile:.0f}"
+            yield few, f"{len(samples)} runs"
     if len(samples) > 1:
         spread = statistics.stdev(samples) / statistics.fmean(samples)
         if spread > NOISY:
-            yield f"the standard deviation is {percent(spread)} of the mean"
+            wide = f"runs scatter: their standard deviation is above {percent(NOISY)} of their mean"
+            yield wide, percent(spread)
     medians = [statistics.median(r) for r in rounds]
     apart = (max(medians) - min(medians)) / statistics.median(medians)
     if apart > ROUNDS_APART:
-        yield f"rounds disagree: their medians lie {percent(apart)} apart"
+        yield (
+            f"rounds disagree: their medians lie more than {percent(ROUNDS_APART)} apart",
+            percent(apart),
+        )
     drift = drift_of(medians)
     if abs(drift) > DRIFT:
         way = "slower" if drift > 0 else "faster"
-        yield f"it drifts: nearly every round was {way}, by {percent(abs(drift))} in all"
+        yield f"it drifts: nearly every round was {way} than the last", percent(abs(drift))
 
 
 def drift_of(medians: Sequence[float]) -> float:

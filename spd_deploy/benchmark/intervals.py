@@ -92,16 +92,16 @@ def resampled(rounds: Rounds, quantiles: Sequence[float], *, seed: int) -> NDArr
 
 
 def speed_up_of(base: Rounds, other: Rounds) -> SpeedUp:
-    """Ratio of the medians of all runs, base over other, with an interval from paired rounds.
+    """Geometric mean of the rounds' ratios of medians, base over other, with its interval.
 
     Round by round the two arms ran within seconds of each other, so whatever slows the machine
     for a while is in both and leaves their ratio alone. The interval is Student's, on the
-    logarithms of the rounds' ratios: with so few rounds a bootstrap would be too sure of itself.
+    logarithms of those ratios: with so few rounds a bootstrap would be too sure of itself.
     """
     from scipy import stats
 
     logs = np.log([np.median(b) / np.median(o) for b, o in zip(base, other, strict=True)])
-    center = math.log(median(base) / median(other))
+    center = float(logs.mean())
     spread = float(logs.std(ddof=1)) / math.sqrt(len(logs))
     reach = float(stats.t.ppf((1 + LEVEL) / 2, len(logs) - 1)) * spread
     return SpeedUp(

@@ -25,7 +25,7 @@ def latency_figure(report: Report) -> "Figure":
     shapes = report.settings.shapes
     columns = min(2, len(shapes))
     lines = -(-len(shapes) // columns)
-    figure = blank(lines * (0.95 + 0.5 * len(report.arms)))
+    figure = blank(lines * (0.95 + 0.6 * len(report.arms)))
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     for panel, shape in zip(panels, shapes, strict=False):
         _draw_panel(panel, report, shape)
@@ -55,15 +55,15 @@ def _draw_panel(axes: "Axes", report: Report, shape: Shape) -> None:
 
 def _draw_band(axes: "Axes", rounds: Sequence[Sequence[float]], place: int, colour: str) -> None:
     """One arm: its rounds from top to bottom, and the median of them all."""
-    for height, seconds in zip(np.linspace(-0.3, 0.3, len(rounds)), rounds, strict=True):
+    for height, seconds in zip(np.linspace(-0.26, 0.28, len(rounds)), rounds, strict=True):
         dots_ms = 1e3 * thinned(seconds)
         heights = np.full(len(dots_ms), place + height)
         axes.plot(dots_ms, heights, ".", color=colour, alpha=0.4, markeredgewidth=0)
     middle_s = median(rounds)
-    axes.vlines(1e3 * middle_s, place - 0.4, place + 0.4, color=INK, linewidth=1.6)
+    axes.vlines(1e3 * middle_s, place - 0.34, place + 0.36, color=INK, linewidth=1.6)
     axes.annotate(
         f"{milliseconds(middle_s)} ms",
-        (1e3 * middle_s, place - 0.4),
+        (1e3 * middle_s, place - 0.34),
         xytext=(0, 2),
         textcoords="offset points",
         ha="center",

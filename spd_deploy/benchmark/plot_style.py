@@ -29,6 +29,7 @@ STYLE = {
     "grid.color": FAINT,
     "grid.linewidth": 0.6,
     "text.color": INK,
+    "text.parse_math": False,  # a folder's name may hold dollar signs
     "xtick.color": INK,
     "ytick.color": INK,
     "ytick.major.size": 0,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PLOTS = ("latency.png", "size.png", "speedup.png")
 _BAR, _GAP = 0.3, 0.18
 
 
@@ -50,7 +51,7 @@ def speedup_figure(report: Report, judgement: Judgement) -> "Figure":
         _draw_bars(axes, places[:, j], ratios, arm.name, colours[arm.name])
     axes.axvline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_yticks(places.mean(1), [str(shape) for shape in shapes])
-    axes.set_xlim(0, 1.12 * axes.get_xlim()[1])
+    axes.set_xlim(0, 1.22 * axes.get_xlim()[1])
     axes.set_xlabel(f"speed-up over {report.baseline} (line at 1: none)")
     axes.set_ylabel("batch x tokens")
     axes.grid(axis="x")
@@ -80,7 +81,7 @@ def _draw_bars(
     """The speed-ups of one arm."""
     values = [r.ratio for r in ratios]
     reach = [[r.ratio - r.low for r in ratios], [r.high - r.ratio for r in ratios]]
-    axes.barh(places, values, height=0.88 * _BAR, color=colour, alpha=0.85, label=name)
+    axes.barh(places, values, height=0.88 * _BAR, color=colour, alpha=0.85, label=f" {name}")
     axes.errorbar(values, places, xerr=reach, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
     for place, found in zip(places, ratios, strict=True):
         shown = found.verdict != "no difference shown"

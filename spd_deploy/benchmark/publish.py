@@ -6,13 +6,35 @@ from typing import Any
 
 from spd_deploy.benchmark.judge import Judgement, judge
 from spd_deploy.benchmark.page import Section, html_from_report
-from spd_deploy.benchmark.plots import draw_plots
+from spd_deploy.benchmark.plots import PLOTS, draw_plots
 from spd_deploy.benchmark.report import Report, text_from_report
 from spd_deploy.benchmark.words import headlines
+from spd_deploy.domain.errors import NotWritten
 from spd_deploy.domain.files import refuse_existing, replacing
 
 JSON_FILE = "report.json"
 PAGE_FILE = "report.html"
+WRITTEN = frozenset({JSON_FILE, PAGE_FILE, *PLOTS})
+
+
+def refuse_taken(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a place for a report, before the time for measuring is spent.
+
+    Raises:
+        NotWritten: something is there already that may not be replaced: without ``overwrite``
+            anything, with it whatever is more than an earlier report.
+    """
+    refuse_existing(folder, overwrite=overwrite)
+    if folder.is_dir():
+        foreign = [file.name for file in folder.iterdir() if file.name not in WRITTEN]
+    else:
+        foreign = [folder.name] if folder.exists() else []
+    if foreign:
+        raise NotWritten(
+            f"{folder} is not an earlier report, so it is not replaced",
+            got=f"{min(foreign)!r} in it" if folder.is_dir() else "a file",
+            fix="choose another --output",
+        )
 
 
 def summary_of(report: Report, judgement: Judgement) -> dict[str, Any]:
@@ -41,7 +63,7 @@ def write_report(
     Raises:
         NotWritten: something is there already, or the disk refused.
     """
-    refuse_existing(folder, overwrite=overwrite)
+    refuse_taken(folder, overwrite=overwrite)
     judgement = judgement or judge(report)
     plots = draw_plots(report, judgement)
     page = html_from_report(report, judgement, plots, extra_sections=extra_sections)

@@ -21,4 +21,4 @@ def percent(share: float, digits: int = 0) -> str:
 
 def ratio(value: float) -> str:
     """A ratio with the digits that matter: two decimals below 2, one above."""
-    return f"{value:.2f}" if value < 2 else f"{value:.1f}"
+    return f"{value:.2f}" if round(value, 2) < 2 else f"{value:.1f}"

@@ -125,6 +125,7 @@ class Lowered:
     """Matrices of an arm that are run in one way for one reason.
 
     Attributes:
+        weights: how many numbers these matrices hold, zeros included.
         density: share of non-zero weights among them.
         flops_share: multiplications left, as a share of the dense matrices'.
     """
@@ -132,6 +133,7 @@ class Lowered:
     lowering: str
     reason: str
     matrices: int
+    weights: int
     density: float
     flops_share: float
 
@@ -171,6 +173,12 @@ class ArmFacts:
     def matrices(self) -> int:
         """How many prunable matrices it has."""
         return sum(group.matrices for group in self.lowered)
+
+    @property
+    def flops_share(self) -> float:
+        """Multiplications left in all its matrices, as a share of the dense ones'."""
+        left = sum(group.flops_share * group.weights for group in self.lowered)
+        return left / sum(group.weights for group in self.lowered)
 
     @property
     def runs_dense(self) -> bool:

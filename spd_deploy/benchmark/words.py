@@ -13,6 +13,9 @@ from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.spelling import milliseconds, percent, ratio
 from spd_deploy.benchmark.values import ArmFacts, Shape
 
+# An interval that ends above this does not rule out a gain that someone would want.
+WORTH_HAVING = 1.1
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Headline:
@@ -40,20 +43,32 @@ def kind_of(arm: ArmFacts) -> str:
     return kind if arm.precision == "fp32" else f"{kind}, {arm.precision}"
 
 
-def why_not_faster(arm: ArmFacts) -> str:
-    """The reason that the arm's own manifest gives for a speed-up that did not come."""
+def why_not_faster(arm: ArmFacts, rows: Sequence[Row]) -> str:
+    """Why no shape got faster: the manifest's reasons, runs too unsteady to tell, or what is left.
+
+    Matrices that run dense cannot be faster however steady the runs, so that comes first.
+    """
     if not arm.lowered:
         return "its manifest does not say how its matrices are run"
-    if arm.runs_dense:
-        return "; ".join(
-            f"{_of(group.matrices, arm.matrices)} run dense: {group.reason}"
-            for group in arm.lowered
-        )
-    left = sum(g.flops_share * g.matrices for g in arm.lowered) / arm.matrices
-    return (
-        f"its matrices do {percent(left)} of the dense multiplications, so the time goes elsewhere: "
-        "attention, element-wise work, and calls too small to gain"
+    dense = "; ".join(
+        f"{_of(group.matrices, arm.matrices)} run dense: {group.reason}"
+        for group in arm.lowered
+        if group.lowering == "dense"
     )
+    if arm.runs_dense:
+        return dense
+    unclear = [row.speed_up for row in rows if row.speed_up and _unclear(row.speed_up)]
+    if unclear:
+        low, high = min(s.low for s in unclear), max(s.high for s in unclear)
+        return (
+            f"the runs are too unsteady to tell, with intervals from {low:.2f}x to {high:.2f}x; "
+            "measure longer, on an idle machine"
+        )
+    left = (
+        f"its matrices do {percent(arm.flops_share)} of the dense multiplications, and what is "
+        "left of the time is attention, element-wise work, and products too small to gain"
+    )
+    return f"{left}; {dense}" if dense else left
 
 
 def _headline(report: Report, judgement: Judgement, arm: ArmFacts) -> Headline:
@@ -69,7 +84,7 @@ def _headline(report: Report, judgement: Judgement, arm: ArmFacts) -> Headline:
     faster = any(row.speed_up and row.speed_up.verdict == "faster" for row in rows)
     return Headline(
         statement=f"{who}: {_outcome(rows, report.baseline)} on {where}.",
-        why=None if faster or arm.pattern is None else why_not_faster(arm),
+        why=None if faster or arm.pattern is None else why_not_faster(arm, rows),
     )
 
 
@@ -93,6 +108,11 @@ def _part(rows: Sequence[Row], verdict: str, baseline: str) -> Iterator[str]:
     shapes = "" if len(found) == len(rows) else f" at {_listed([row.shape for row in found])}"
     how = "faster than" if verdict == "faster" else "the speed of"
     yield f"{span} {how} {baseline}{shapes}"
+
+
+def _unclear(speed_up: SpeedUp) -> bool:
+    """Whether the interval leaves room for a gain worth having."""
+    return not _moved(speed_up) and speed_up.high > WORTH_HAVING
 
 
 def _moved(speed_up: SpeedUp) -> bool:

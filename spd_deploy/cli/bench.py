@@ -1,5 +1,6 @@
 """``spd bench``: measures artefacts against a dense baseline and writes the report."""
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -41,6 +42,13 @@ class Sizes(click.ParamType[tuple[int, ...]]):
         return tuple(map(int, parts))
 
 
+def finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    """The number; a range lets ``nan`` through, since it is neither above nor below an end."""
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a length of time", ctx=ctx, param=param)
+    return value
+
+
 @click.command()
 @click.argument("artefacts", nargs=-1, required=True, type=_FOLDER, metavar="ARTEFACT..")
 @click.option(
@@ -68,10 +76,11 @@ class Sizes(click.ParamType[tuple[int, ...]]):
     type=click.FloatRange(0.001, 86400),
     default=5.0,
     show_default=True,
+    callback=finite,
     help="Time for one arm at one shape, all rounds together.",
 )
 @click.option("--output", required=True, type=_FOLDER, help="Folder for the report.")
-@click.option("--overwrite", is_flag=True, help="Replace what is in the folder.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier report.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
 def bench(
     artefacts: Sequence[Path],

@@ -32,15 +32,31 @@ class Gpu:
         return (int(major), int(minor or 0)) >= _SPARSE_SINCE
 
 
-@functools.cache
 def gpus() -> tuple[Gpu, ...]:
     """The GPUs that ``nvidia-smi`` lists; none where it is missing or fails."""
+    return _asked()[0]
+
+
+def why_no_gpu() -> str | None:
+    """Why :func:`gpus` has none, as far as ``nvidia-smi`` tells; None if it has some."""
+    return _asked()[1]
+
+
+@functools.cache
+def _asked() -> tuple[tuple[Gpu, ...], str | None]:
+    """The GPUs, or why there are none; asked once, since it can take seconds."""
     command = ["nvidia-smi", f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S)
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    return gpus_in(done.stdout) if done.returncode == 0 else ()
+    except FileNotFoundError:
+        return (), "nvidia-smi, which would list GPUs, is not installed"
+    except (OSError, subprocess.TimeoutExpired) as err:
+        return (), f"nvidia-smi does not answer: {err}"
+    if done.returncode != 0:
+        words = (done.stdout + done.stderr).split()
+        return (), f"nvidia-smi failed: {' '.join(words) or f'code {done.returncode}'}"
+    found = gpus_in(done.stdout)
+    return found, None if found else "nvidia-smi lists none"
 
 
 def gpus_in(listing: str) -> tuple[Gpu, ...]:
@@ -65,11 +81,11 @@ def driver_fault() -> str | None:
 
 def nvidia_checks() -> Iterator[Check]:
     """GPU, driver and 2:4 tensor cores."""
-    yield from checks_of(gpus(), driver_fault())
+    yield from checks_of(gpus(), driver_fault(), why_no_gpu())
 
 
-def checks_of(found: Sequence[Gpu], fault: str | None) -> Iterator[Check]:
-    """The same for GPUs and a driver's fault that are known."""
+def checks_of(found: Sequence[Gpu], fault: str | None, why_none: str | None) -> Iterator[Check]:
+    """The same for GPUs and a driver's fault that are known, or why there are no GPUs."""
     if fault is None:
         version = found[0].driver if found else "its version is unknown without nvidia-smi"
         yield yes(GROUP, "driver", version)
@@ -77,7 +93,7 @@ def checks_of(found: Sequence[Gpu], fault: str | None) -> Iterator[Check]:
         remedy = "install or restart NVIDIA's driver" if found else _WITHOUT
         yield no(GROUP, "driver", reason=f"NVIDIA's driver: {fault}", remedy=remedy)
     if not found:
-        yield no(GROUP, "GPU", reason="nvidia-smi lists none, or is not there", remedy=_WITHOUT)
+        yield no(GROUP, "GPU", reason=why_none or "none is listed", remedy=_WITHOUT)
         yield no(GROUP, "2:4 tensor cores", reason="there is no GPU to have them", remedy=_WITHOUT)
     for gpu in found:
         yield yes(GROUP, "GPU", f"{gpu.name}, {gpu.memory_bytes / _MIB / 1024:.0f} GiB")

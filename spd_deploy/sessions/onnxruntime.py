@@ -34,6 +34,7 @@ class OnnxSession(Closing):
         """
         refuse_double_install()
         ort = import_onnxruntime()
+        _refuse_missing_provider(ort, device)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
@@ -82,6 +83,16 @@ class OnnxSession(Closing):
                 got=", ".join(self._session.get_providers()),
                 fix="run `spd doctor` for the reason, or use --device cpu",
             )
+
+
+def _refuse_missing_provider(ort: ModuleType, device: Device) -> None:
+    """The installed package must have been built for the device at all."""
+    if _PROVIDERS[device] not in ort.get_available_providers():
+        raise Unavailable(
+            f"the installed ONNX Runtime has no {_PROVIDERS[device]}",
+            got=", ".join(ort.get_available_providers()),
+            fix="run `spd doctor` for the remedy, or use --device cpu",
+        )
 
 
 def import_onnxruntime() -> ModuleType:

@@ -102,7 +102,8 @@ def test_a_run_leaves_a_whole_checkpoint(finished: Path) -> None:
     assert student.parents == {"teacher": teacher.weights_sha256}
     assert set(student.scores) == {"dense", "sparse"}
     assert student.scores["dense"] == teacher.scores["dense"]
-    assert (finished / CURVES_FILE).read_bytes().startswith(b"\x89PNG")
+    for folder in (finished, finished / "teacher"):
+        assert (folder / CURVES_FILE).read_bytes().startswith(b"\x89PNG")
     assert not list(finished.rglob(STATE_FILE))
     TorchSession(finished).close()
 
@@ -335,3 +336,11 @@ def test_a_teacher_without_a_classifier_is_refused(model: Path, tmp_path: Path) 
 
     with pytest.raises(BadModel, match="lack"):
         run(request, Silent())
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_too(model: Path, tmp_path: Path) -> None:
+    """On CUDA a run ends with a checkpoint whose pattern holds."""
+    found = run(request_for(model, tmp_path / "run", replace(QUICK, device="cuda")), Silent())
+
+    assert set(found.densities.values()) == {0.5}

@@ -1,0 +1,51 @@
+# Two commands on a fresh machine: `make quickstart` and `make test`.
+# PYTHON names the interpreter that makes .venv; 3.11 or later.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup quickstart test check format bench clean
+
+help:
+	@echo "make quickstart   set up, then run the whole main job on built-in data"
+	@echo "make test         set up, then format, lint, types, tests and build, as CI does"
+	@echo "make setup        make .venv, pinned by constraints.txt"
+	@echo "make check        format, lint and types alone"
+	@echo "make format       mend what the formatter and linter can mend"
+	@echo "make bench        latency of dense and sparse BERT shapes on this machine"
+	@echo "make clean        remove .venv and what tools left behind"
+
+setup: .venv/installed
+
+# torch first and alone: where the pinned version has a CPU build, that is taken as it is.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet $$(grep '^torch==' constraints.txt)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[cpu,dev]'
+	touch $@
+
+quickstart: setup
+	$(BIN)/spd quickstart --overwrite
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m build --no-isolation --wheel --outdir .venv/dist . > .venv/build.log \
+		|| { cat .venv/build.log; exit 1; }
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python -m benchmarks.baseline
+	$(BIN)/python -m benchmarks.shapes --model minilm --output bench/minilm
+	$(BIN)/python -m benchmarks.shapes --model base --output bench/base
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

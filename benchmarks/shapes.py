@@ -1,0 +1,105 @@
+"""Latency of dense and sparse BERT shapes on this machine, with random weights.
+
+Time does not depend on what a model has learned, so nothing is trained: weights are drawn, pruned
+by the trainer's own masks, exported as ``spd export`` does, and measured as ``spd bench`` does.
+
+    python -m benchmarks.shapes --model minilm --output /tmp/minilm      # 6 layers of 384
+    python -m benchmarks.shapes --model base --output /tmp/base          # 12 layers of 768
+"""
+
+import argparse
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from exporters.onnx import artefact_from_checkpoint
+from spd_deploy.benchmark.arms import arms_of
+from spd_deploy.benchmark.judge import judge
+from spd_deploy.benchmark.publish import write_report
+from spd_deploy.benchmark.run import run_benchmark
+from spd_deploy.benchmark.tables import latency_table, size_table
+from spd_deploy.benchmark.values import Settings, Shape
+from spd_deploy.cli.console import TerminalProgress, show_table
+from spd_deploy.domain.artefact import Artefact
+from spd_deploy.domain.checkpoint import open_checkpoint, save_description
+from spd_deploy.domain.patterns import NM, Block, Pattern, Structured
+from spd_deploy.machine.processor import default_threads
+from spd_train.built_in import make_model
+from spd_train.model import linear_weights, save_classifier
+from spd_train.pruning import apply_masks, densities_of, magnitudes, masks_of
+
+MODELS: dict[str, dict[str, Any]] = {
+    "minilm": {"num_hidden_layers": 6, "hidden_size": 384, "intermediate_size": 1536},
+    "base": {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072},
+}
+ARMS: dict[str, Pattern | None] = {
+    "dense": None,
+    "2-4": NM(n=2, m=4),
+    "block-64x1-75": Block(rows=64, columns=1, sparsity=0.75),
+    "block-64x1-90": Block(rows=64, columns=1, sparsity=0.9),
+    "block-128x1-90": Block(rows=128, columns=1, sparsity=0.9),
+    "structured-75": Structured(sparsity=0.75),
+}
+
+
+def main() -> None:
+    """Make the arms, measure them, write the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=MODELS, default="minilm")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    settings = Settings(
+        shapes=tuple(Shape(batch=b, seq=s) for b, s in ((1, 32), (1, 128), (8, 128))),
+        threads=default_threads(),
+        rounds=options.rounds,
+        seconds=options.seconds,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        artefacts = [
+            artefact_of(Path(scratch), options.model, name, pattern)
+            for name, pattern in ARMS.items()
+        ]
+        report = run_benchmark(
+            arms_of(artefacts), settings, baseline="dense", progress=TerminalProgress()
+        )
+    judgement = judge(report)
+    for table in (latency_table(report, judgement), size_table(report)):
+        show_table(table.title, table.columns, table.rows)
+    print(write_report(report, options.output, judgement=judgement))
+
+
+def artefact_of(
+    scratch: Path, model: str, name: str, pattern: Pattern | None, *, keep: bool = False
+) -> Artefact:
+    """A random BERT of the model's sizes, pruned and exported; ``keep`` leaves its checkpoint."""
+    folder = make_model(scratch / f"{name}-checkpoint")  # for its tokenizer
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=30522, num_attention_heads=12, max_position_embeddings=512, **MODELS[model]
+    )
+    random = BertForSequenceClassification(config)
+    save_classifier(config, random.state_dict(), folder)
+    plain = open_checkpoint(folder)
+    weights = linear_weights(random, plain.encoder)
+    if pattern is not None:
+        masks = masks_of(plain.encoder, pattern, magnitudes(weights), pattern.sparsity)
+        apply_masks(weights, masks)
+        save_classifier(config, random.state_dict(), folder)
+    known = open_checkpoint(folder)
+    checkpoint = replace(known, pattern=pattern, densities=densities_of(weights), max_tokens=128)
+    save_description(checkpoint)
+    artefact = artefact_from_checkpoint(checkpoint, scratch / name)
+    if not keep:
+        shutil.rmtree(folder)
+    return artefact
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Arms: their names, what they are fed, and what is told of them."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spd_deploy.benchmark.arms import (
+    Arm,
+    arms_of,
+    batches_for,
+    describe,
+    facts_of,
+    lowered_of,
+    open_arm,
+)
+from spd_deploy.benchmark.values import Settings, Shape
+from spd_deploy.domain.artefact import Artefact, MatrixRow
+from spd_deploy.domain.errors import BadArtefact
+from tests.benchmark.made import ARM
+
+SETTINGS = Settings(shapes=Shape.grid((1, 3), (4, 32)), threads=1)
+
+
+def moved(artefact: Artefact, folder: str) -> Artefact:
+    """The same artefact, said to be elsewhere."""
+    return replace(artefact, folder=Path(folder))
+
+
+def test_arms_are_named_after_their_folders(dense_artefact: Artefact) -> None:
+    """A name that comes again gets the next free number."""
+    folders = ["/a/sparse", "/b/sparse", "/c/sparse-2", "/d/sparse"]
+    arms = arms_of([moved(dense_artefact, folder) for folder in folders])
+
+    assert [arm.name for arm in arms] == ["sparse", "sparse-2", "sparse-2-2", "sparse-3"]
+
+
+def test_a_name_is_printable(dense_artefact: Artefact) -> None:
+    """Line breaks and bytes that are no text do not reach the report."""
+    (arm,) = arms_of([moved(dense_artefact, "/a/x\ny\udcff")])
+
+    assert arm.name == "x?y?"
+
+
+def test_all_arms_are_fed_the_same_ids(arms: tuple[Arm, ...]) -> None:
+    """The same seed gives the same ids, all real and within the vocabulary."""
+    first, again = batches_for(arms, SETTINGS), batches_for(arms[::-1], SETTINGS)
+
+    assert tuple(first) == SETTINGS.shapes
+    for shape, batch in first.items():
+        assert batch.ids_BS.shape == (shape.batch, shape.seq)
+        assert batch.mask_BS.all()
+        assert 0 <= batch.ids_BS.min() <= batch.ids_BS.max() < arms[0].encoder.vocabulary
+        np.testing.assert_array_equal(batch.ids_BS, again[shape].ids_BS)
+
+
+def test_a_length_that_is_never_served_is_refused(arms: tuple[Arm, ...]) -> None:
+    """Sequences beyond the artefact's cut are refused with the length it takes."""
+    with pytest.raises(BadArtefact, match="cuts its texts at 32 tokens; got sequences of 33; meas"):
+        batches_for(arms, replace(SETTINGS, shapes=(Shape(batch=1, seq=33),)))
+
+
+def test_matrices_are_grouped_by_lowering_and_reason() -> None:
+    """Shares are means weighted by the matrices' sizes, and the largest group comes first."""
+
+    def row(lowering: str, reason: str, density: float, N: int) -> MatrixRow:
+        return MatrixRow(
+            name="m", shape=(N, 10), pattern="p", density=density, lowering=lowering,
+            reason=reason, flops_share=density,
+        )  # fmt: skip
+
+    rows = [
+        row("dense", "small", 0.5, 1),
+        row("gathered", "x", 0.2, 1),
+        row("gathered", "x", 0.4, 3),
+    ]
+    large, small = lowered_of(rows)
+
+    assert (large.lowering, large.matrices, large.weights) == ("gathered", 2, 40)
+    assert large.density == pytest.approx(np.average([0.2, 0.4], weights=[1, 3]))
+    assert (small.lowering, small.reason, small.matrices) == ("dense", "small", 1)
+
+
+def test_facts_are_those_of_the_manifest(arms: tuple[Arm, ...]) -> None:
+    """Reasons, sizes, scores and hashes are told; no path is."""
+    dense, nm = (facts_of(arm, ARM.runtime, None) for arm in arms)
+
+    assert (dense.pattern, dense.score) == (None, {"accuracy": 0.9})
+    assert (nm.pattern, nm.sparsity, nm.score) == ("2:4", 0.5, {"accuracy": 0.8})
+    assert nm.runs_dense
+    assert nm.matrices == len(arms[1].artefact.manifest.matrices)
+    assert nm.models == {
+        name: sha for name, sha in arms[1].artefact.manifest.files.items() if "model.onnx" in name
+    }
+    assert 0 < nm.model_bytes < nm.folder_bytes
+    assert str(arms[1].artefact.folder.parent) not in str(asdict(nm))
+
+
+def test_an_arm_proves_its_logits(arms: tuple[Arm, ...]) -> None:
+    """A session that gives the golden logits is described, by itself."""
+    with open_arm(arms[0], SETTINGS) as session:
+        found = describe(arms[0], session)
+
+    assert (found.runtime, found.device, found.threads) == ("onnxruntime", "cpu", 1)
+
+
+def test_another_models_logits_are_refused(arms: tuple[Arm, ...]) -> None:
+    """A session that gives other logits than the artefact's checkpoint is not described."""
+    with (
+        open_arm(arms[1], SETTINGS) as session,
+        pytest.raises(BadArtefact, match="does not give its checkpoint's logits"),
+    ):
+        describe(arms[0], session)

@@ -1,0 +1,37 @@
+"""Memory, weighed in a process of its own."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from spd_deploy.benchmark.arms import Arm
+from spd_deploy.benchmark.memory import bytes_in, memory_of
+from spd_deploy.benchmark.values import Settings, Shape
+from spd_deploy.domain.errors import EngineFailed
+
+SETTINGS = Settings(shapes=(Shape(batch=2, seq=16),), threads=1)
+
+
+def test_the_kernels_kibibytes_are_read() -> None:
+    """Each field is found by its whole name."""
+    status = "Name:\tpython\nVmPeak:\t  9 kB\nVmHWM:\t   2048 kB\nVmRSS:\t   1024 kB\n"
+
+    assert bytes_in(status, "VmHWM") == 2 << 20
+    assert bytes_in(status, "VmRSS") == 1 << 20
+
+
+def test_an_arm_is_weighed(arms: tuple[Arm, ...]) -> None:
+    """The peak is no less than what an open session holds, in a process without PyTorch."""
+    found = memory_of(arms[0], SETTINGS)
+
+    assert found is not None
+    assert 0 < found.before_bytes <= found.opened_bytes <= found.peak_bytes < 400_000_000
+
+
+def test_an_arm_that_cannot_be_weighed_is_named(arms: tuple[Arm, ...], tmp_path: Path) -> None:
+    """The process's last word is passed on."""
+    gone = replace(arms[0], artefact=replace(arms[0].artefact, folder=tmp_path / "gone"))
+
+    with pytest.raises(EngineFailed, match=r"dense failed in the process .* no such artefact"):
+        memory_of(gone, SETTINGS)

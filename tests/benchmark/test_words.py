@@ -1,0 +1,128 @@
+"""The sentences: what a run shows, and why an arm is not faster."""
+
+from dataclasses import replace
+
+import pytest
+
+from spd_deploy.benchmark.judge import judge
+from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.values import ArmFacts
+from spd_deploy.benchmark.words import headlines, kind_of
+from tests.benchmark.made import (
+    ARM,
+    DENSE,
+    NO_KERNEL,
+    SHAPE,
+    drawn,
+    gathered,
+    made_report,
+    three_arms,
+    without_kernel,
+)
+
+
+def said(report: Report) -> list[str]:
+    """All headlines."""
+    return [str(line) for line in headlines(report, judge(report))]
+
+
+def against_dense(arm: ArmFacts, median_s: float, *, spread: float = 0.005) -> str:
+    """The headline of one arm beside a baseline of 10 ms."""
+    (line,) = said(
+        made_report(
+            {
+                "dense": drawn(0.010, spread=spread, seed=1),
+                arm.name: drawn(median_s, spread=spread, seed=2),
+            },
+            arms=(ARM, arm),
+        )
+    )
+    return line
+
+
+def test_a_faster_arm_is_called_faster() -> None:
+    """The ratio and the baseline are named, and no excuse is made."""
+    line = against_dense(gathered(), 0.004)
+
+    assert line == "block (block:16x1 at 75 %): 2.5x faster than dense on this CPU."
+
+
+def test_an_arm_that_runs_dense_says_why() -> None:
+    """A 2:4 arm of the same speed gives its manifest's reason."""
+    line = against_dense(without_kernel(), 0.010)
+
+    assert line == (
+        "nm (2:4 at 50 %): no speed-up over dense shown on this CPU. "
+        f"Why: all 12 matrices run dense: {NO_KERNEL}."
+    )
+
+
+def test_unsteady_runs_are_the_reason_where_they_hide_it() -> None:
+    """A sparse arm whose interval reaches far is not said to be as slow as dense."""
+    line = against_dense(gathered(), 0.010, spread=1.5)
+
+    assert "no speed-up over dense shown" in line
+    assert "too unsteady to tell" in line
+    assert "measure longer" in line
+
+
+def test_a_sparse_arm_of_the_same_speed_says_what_is_left() -> None:
+    """Steady runs without a gain point to the work that sparsity leaves."""
+    assert "its matrices do 25 % of the dense multiplications" in against_dense(gathered(), 0.010)
+
+
+def test_a_slower_arm_is_called_slower() -> None:
+    """A loss is told with its ratio and its reason."""
+    line = against_dense(gathered(), 0.020)
+
+    assert "0.50x the speed of dense" in line
+    assert "Why:" in line
+
+
+def test_the_share_left_counts_weights_not_matrices() -> None:
+    """One large dense matrix outweighs many small sparse ones."""
+    arm = gathered()
+    large = replace(DENSE, matrices=1, weights=84_000, reason="it is too small to gain")
+    mixed = replace(arm, lowered=(arm.lowered[0], large))
+    line = against_dense(mixed, 0.010)
+
+    assert mixed.flops_share == pytest.approx((0.25 * 12_000 + 84_000) / 96_000)
+    assert "its matrices do 91 % of the dense multiplications" in line
+    assert "1 of 13 matrices run dense: it is too small to gain" in line
+
+
+def test_an_arm_without_matrices_says_so() -> None:
+    """A manifest that tells nothing is said to tell nothing."""
+    line = against_dense(replace(gathered(), lowered=()), 0.010)
+
+    assert "its manifest does not say how its matrices are run" in line
+
+
+def test_shapes_are_told_apart() -> None:
+    """Where only some shapes got faster, each verdict names its shapes."""
+    report = three_arms()
+    slow = tuple(
+        replace(s, seconds=tuple(2 * t for t in s.seconds))
+        if s.arm == "block" and s.shape == SHAPE
+        else s
+        for s in report.series
+    )
+
+    assert said(replace(report, series=slow))[0] == (
+        "block (block:16x1 at 75 %): 2.0x faster than dense at 1x16; "
+        "no difference shown at 8x32 on this CPU."
+    )
+
+
+def test_without_a_baseline_nothing_is_claimed() -> None:
+    """Every arm has its medians, and a word on why no ratio."""
+    lines = said(replace(three_arms(), baseline=None))
+
+    assert len(lines) == 3
+    assert all("Without a baseline no speed-up is claimed." in line for line in lines)
+
+
+def test_a_kind_names_pattern_and_precision() -> None:
+    """Dense fp32 needs one word, the rest is added."""
+    assert kind_of(ARM) == "dense"
+    assert kind_of(replace(gathered(), precision="int8")) == "block:16x1 at 75 %, int8"

@@ -1,0 +1,164 @@
+"""Bad input on the command line: one clear line, an exit code, and nothing half-written."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from exporters.onnx import artefact_from_checkpoint
+from spd_deploy.cli.main import cli
+from spd_deploy.domain.tasks import TASKS
+from tests.cli.test_pipeline import mrpc_files
+from tests.tiny import tiny_checkpoint, tiny_model
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good inputs, and broken twins of them."""
+    place = tmp_path_factory.mktemp("bad")
+    mrpc_files(place / "MRPC")
+    tiny_model(place / "model", task=TASKS["mrpc"])
+    checkpoint = tiny_checkpoint(place / "checkpoint", task="mrpc")
+    artefact = artefact_from_checkpoint(checkpoint, place / "artefact")
+    damaged = Path(shutil.copytree(artefact.folder, place / "damaged"))
+    content = bytearray((damaged / "model.onnx.data").read_bytes())
+    content[100] ^= 1
+    (damaged / "model.onnx.data").write_bytes(content)
+    other = Path(shutil.copytree(place / "model", place / "roberta"))
+    config = (other / "config.json").read_text()
+    (other / "config.json").write_text(config.replace('"bert"', '"roberta"'))
+    pickled = Path(shutil.copytree(place / "model", place / "pickled"))
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    labels = Path(shutil.copytree(place / "MRPC", place / "labels"))
+    text = (labels / "train.tsv").read_text().split("\n")
+    text[3] = "7" + text[3][1:]
+    (labels / "train.tsv").write_text("\n".join(text))
+    (place / "own.csv").write_text("words,y\na,1\nb,0\n")
+    (place / "pairs.jsonl").write_text('{"text": "a", "text_pair": "b"}\n{"text": "c"}\n')
+    (place / "taken").mkdir()
+    (place / "taken" / "thesis").write_text("mine")
+    return place
+
+
+TRAIN = "train --task mrpc --data-dir MRPC --model model --pattern 2:4 --output out"
+
+CASES = [
+    ("train --task mrpc --data-dir nowhere --model model --pattern 2:4 --output out", "nowhere"),
+    ("train --task mrcp --data-dir MRPC --model model --pattern 2:4 --output out", "unknown task"),
+    ("train --task mrpc --data-dir labels --model model --pattern 2:4 --output out", "line 4"),
+    (
+        "train --data-dir own.csv --text-column text --label-column y --model model "
+        "--pattern 2:4 --output out",
+        "no column 'text'",
+    ),
+    ("train --task mrpc --data-dir MRPC --model roberta --pattern 2:4 --output out", "not a BERT"),
+    ("train --task mrpc --data-dir MRPC --model pickled --pattern 2:4 --output out", "safetensors"),
+    ("train --task mrpc --data-dir MRPC --model ./no --pattern 2:4 --output out", "no such model"),
+    ("train --task mrpc --data-dir MRPC --model model --pattern 3:5 --output out", "divides"),
+    (
+        "train --task mrpc --data-dir MRPC --model model --pattern block:24x1 --output out",
+        "does not divide",
+    ),
+    ("train --task mrpc --data-dir MRPC --model model --pattern 4:2 --output out", "N:M"),
+    ("train --task mrpc --data-dir MRPC --model model --pattern dense --output out", "pattern"),
+    (f"{TRAIN} --sparsity 0.7", "always has sparsity 0.5"),
+    (TRAIN.replace("2:4", "unstructured") + " --sparsity 1.5", "between 0 and 1"),
+    (TRAIN.replace("2:4", "unstructured") + " --sparsity nan", "between 0 and 1"),
+    (f"{TRAIN} --prune-epochs 0", "--prune-epochs"),
+    (f"{TRAIN} --batch-size 0", "--batch-size"),
+    (TRAIN.replace("--output out", "--output taken"), "already exists"),
+    (f"{TRAIN} --resume", "no run to resume"),
+    ("train --task mrpc --data-dir MRPC --pattern 2:4 --output out", "--model"),
+    ("export nowhere --output out", "no such checkpoint"),
+    ("export artefact --output out", "artefact"),
+    ("export checkpoint --format trt --output out", "TensorRT"),
+    ("export checkpoint --format torch --output out", "torch"),
+    ("export checkpoint --precision int8 --output out", "fp32 only"),
+    ("export checkpoint --output taken", "already exists"),
+    ("export checkpoint --output taken --overwrite", "not an artefact"),
+    ("inspect nowhere", "nowhere"),
+    ("inspect damaged", "model.onnx.data was changed"),
+    ("evaluate damaged --data-dir MRPC", "model.onnx.data was changed"),
+    ("evaluate artefact --task sst2 --data-dir MRPC", "another task"),
+    ("evaluate artefact --data-dir MRPC --split test", "no labels"),
+    ("evaluate artefact --data-dir MRPC --split holdout", "no such split"),
+    ("predict artefact --input pairs.jsonl --output out", "pairs.jsonl, line 2"),
+    ("predict artefact --input nowhere.jsonl --output out", "cannot read"),
+    ("predict artefact one", "in pairs"),
+    ("predict artefact one two --output taken/thesis", "already exists"),
+    ("predict damaged one two", "model.onnx.data was changed"),
+    ("quickstart --output taken --overwrite", "no earlier quickstart"),
+]
+
+
+def run(place: Path, command: str) -> Result:
+    before = Path.cwd()
+    os.chdir(place)
+    try:
+        return CliRunner().invoke(cli, command.split())
+    finally:
+        os.chdir(before)
+
+
+@pytest.mark.parametrize(("command", "said"), CASES, ids=[command for command, _ in CASES])
+def test_bad_input_is_one_clear_line(place: Path, command: str, said: str) -> None:
+    """What, got and what to do on one line of standard error, exit code 1, and no output."""
+    result = run(place, command)
+
+    assert result.exit_code == 1, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("spd: ")]
+    assert len(lines) == 1 and said in lines[0]
+    assert "; " in lines[0]
+    assert "Traceback" not in result.output
+    assert not (place / "out").exists()
+    assert (place / "taken" / "thesis").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "tarin",
+        "train --task mrpc",
+        "train --data-dir MRPC --model model --pattern 2:4 --output out",
+        "train --text-column a --model model --pattern 2:4 --output out",
+        "export checkpoint",
+        "export checkpoint --format coreml --output out",
+        "predict artefact",
+        "predict artefact one --input pairs.jsonl",
+        "serve artefact --port many",
+        "bench artefact --batch none --output out",
+    ],
+)
+def test_a_wrong_command_line_exits_with_two(place: Path, command: str) -> None:
+    """Usage errors keep their own exit code and show the usage."""
+    result = run(place, command)
+
+    assert result.exit_code == 2
+    assert "Usage:" in result.stderr
+
+
+@pytest.mark.parametrize("limit", [3_000, 150_000])
+def test_a_full_disk_while_training_is_one_clear_line(place: Path, limit: int) -> None:
+    """Out of space for the log, the state or the weights: one line, and no checkpoint."""
+    script = (
+        "import resource, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from spd_deploy.cli.main import cli\n"
+        "import spd_train.run, matplotlib.figure\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        f"cli({[*TRAIN.split(), '--teacher-epochs', '1']!r})\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=place, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    assert "spd: could not write" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((place / "out").rglob("spd.json"))
+    shutil.rmtree(place / "out", ignore_errors=True)

@@ -1,0 +1,242 @@
+"""``spd serve`` as a process: one line when ready, a drain at SIGTERM, one line for an error."""
+
+import contextlib
+import errno
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from exporters.onnx import artefact_from_checkpoint
+from spd_deploy.cli.main import cli
+from spd_deploy.cli.serve import is_loopback
+from spd_deploy.domain.artefact import Artefact
+from spd_deploy.domain.checkpoint import Checkpoint
+
+PATIENCE_S = 60
+BODY = b'{"inputs": "a good film"}'
+HEAD = (
+    b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n" % len(BODY)
+)
+WITHOUT_TORCH = """
+import sys
+sys.modules.update(torch=None, transformers=None)
+from spd_deploy.cli.main import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def artefact(dense_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Artefact:
+    """An artefact to serve."""
+    return artefact_from_checkpoint(dense_checkpoint, tmp_path_factory.mktemp("cli") / "model")
+
+
+class Server:
+    """A running ``spd serve`` in a Python where torch and transformers cannot be imported."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.process = subprocess.Popen(
+            command(folder, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        ready = self.next_line()
+        assert ready.startswith("ready on http://127.0.0.1:"), ready
+        self.port = int(ready.rpartition(":")[2])
+
+    def next_line(self) -> str:
+        """What it says next."""
+        assert self.process.stderr
+        return self.process.stderr.readline().decode().strip()
+
+    def get(self, path: str) -> int:
+        """The status of a GET over a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            return connection.getresponse().status
+
+    def connect(self) -> socket.socket:
+        """A plain connection."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
+
+    def begin(self, connection: socket.socket) -> None:
+        """Send half a request on it, and wait until the server has it in hand."""
+        connection.sendall(HEAD.replace(b"Host: x", b"Host: x\r\nExpect: 100-continue"))
+        assert b"100 Continue" in connection.recv(1000)
+        connection.sendall(BODY[:5])
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def end(self) -> tuple[int, bytes, bytes]:
+        """Its exit status, and what it had left to say."""
+        said, told = self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode, said, told
+
+
+def command(folder: Path, *options: str) -> list[str]:
+    return [sys.executable, "-c", WITHOUT_TORCH, "serve", str(folder), "--port", "0",
+            "--threads", "1", *options]  # fmt: skip
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *options: str) -> Iterator[Server]:
+    """A server that is surely gone at the end."""
+    server = Server(folder, *options)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.process.kill()
+        server.process.communicate()
+
+
+def answer_on(connection: socket.socket) -> http.client.HTTPResponse:
+    """The answer that arrives on a connection."""
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    return answer
+
+
+def test_it_serves_without_torch_and_drains(artefact: Artefact) -> None:
+    """With torch out of reach it answers; at SIGTERM it finishes what it began and exits with 0."""
+    with serving(artefact.folder) as server, server.connect() as slow:
+        assert server.get("/readyz") == 200
+        server.begin(slow)
+        server.stop()
+        assert server.next_line().startswith("draining: 1 requests in flight")
+        assert (server.get("/readyz"), server.get("/livez")) == (503, 200)
+
+        slow.sendall(BODY[5:])
+
+        answer = answer_on(slow)
+        assert answer.status == 200
+        labels = {one["label"] for one in json.loads(answer.read())}
+        assert labels == set(artefact.task.labels)
+        assert server.end() == (0, b"", b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_server_ends_at_once(artefact: Artefact, number: int) -> None:
+    """A signal to a server with nothing to do ends it with exit status 0, SIGINT too."""
+    with serving(artefact.folder) as server:
+        server.stop(number)
+
+        assert server.end()[:2] == (0, b"")
+
+
+def test_what_outlasts_the_drain_gets_503(artefact: Artefact) -> None:
+    """A request that is not done in time is told to go elsewhere, and the exit status is 0."""
+    with serving(artefact.folder, "--drain-timeout", "0.1") as server, server.connect() as slow:
+        server.begin(slow)
+        server.stop()
+
+        answer = answer_on(slow)
+
+        assert answer.status == 503
+        assert json.loads(answer.read())["code"] == "SPD_NOT_READY"
+        assert server.end()[0] == 0
+
+
+def test_a_second_signal_ends_it_at_once(artefact: Artefact) -> None:
+    """Who insists does not wait for the drain."""
+    with serving(artefact.folder) as server, server.connect() as slow:
+        server.begin(slow)
+        server.stop()
+        assert server.next_line().startswith("draining")
+        server.stop()
+
+        assert server.end()[0] == 128 + signal.SIGTERM
+
+
+def run_to_its_end(folder: Path, *options: str) -> tuple[int, list[str]]:
+    """Exit status and lines of a server that does not come up."""
+    done = subprocess.run(
+        command(folder, *options), capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert done.stdout == ""
+    return done.returncode, done.stderr.splitlines()
+
+
+def test_a_damaged_artefact_ends_it_with_one_line(artefact: Artefact, tmp_path: Path) -> None:
+    """One changed byte, and the process exits with 1 after naming the file in a line."""
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for file in artefact.folder.iterdir():
+        (damaged / file.name).write_bytes(file.read_bytes())
+    content = bytearray((damaged / "model.onnx").read_bytes())
+    content[-1] ^= 1
+    (damaged / "model.onnx").write_bytes(content)
+
+    status, lines = run_to_its_end(damaged)
+
+    assert status == 1
+    (line,) = lines
+    assert line.startswith("spd: ")
+    assert "model.onnx was changed" in line
+
+
+def test_a_taken_port_ends_it_with_one_line(artefact: Artefact) -> None:
+    """Two servers on one port are one too many, and the second says so before it opens a model."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+
+        status, lines = run_to_its_end(artefact.folder, "--port", str(port))
+
+    assert status == 1
+    (line,) = lines
+    assert f"cannot listen on 127.0.0.1 port {port}; got {os.strerror(errno.EADDRINUSE)}" in line
+
+
+def test_no_artefact_ends_it_with_one_line(tmp_path: Path) -> None:
+    """A path that is not there is named."""
+    status, lines = run_to_its_end(tmp_path / "nowhere")
+
+    assert status == 1
+    (line,) = lines
+    assert "nowhere" in line
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])
+def test_other_machines_are_kept_out_unless_told(host: str) -> None:
+    """An address that others reach needs --insecure, since the server asks nobody who they are."""
+    result = CliRunner().invoke(cli, ["serve", "somewhere", "--host", host])
+
+    assert result.exit_code == 2
+    assert "--insecure" in result.output
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("localhost.example.org", False),
+        ("0.0.0.0", False),
+    ],
+)
+def test_loopback_is_told_from_the_rest(host: str, expected: bool) -> None:
+    """Only addresses of this machine count as such."""
+    assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--port", "70000"], ["--threads", "0"], ["--max-queue", "0"], ["--device", "tpu"]],
+    ids=" ".join,
+)
+def test_nonsense_is_a_usage_error(options: Sequence[str]) -> None:
+    """A value that makes no server is refused before anything is opened."""
+    assert CliRunner().invoke(cli, ["serve", "somewhere", *options]).exit_code == 2

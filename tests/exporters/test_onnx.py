@@ -1,0 +1,326 @@
+"""Exported artefacts: the checkpoint's logits, its weights, and nothing half-written."""
+
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from safetensors.torch import load_file, save_file
+
+from exporters.onnx import DATA_FILE, artefact_from_checkpoint
+from exporters.verify import golden_rows, read_constants
+from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact, open_artefact
+from spd_deploy.domain.checkpoint import (
+    WEIGHTS_FILE,
+    Checkpoint,
+    open_checkpoint,
+    save_description,
+)
+from spd_deploy.domain.errors import BadArtefact, BadModel, NotWritten, VerificationFailed
+from spd_deploy.domain.files import sha256_of
+from spd_deploy.domain.patterns import Structured, parse_pattern
+from spd_deploy.domain.text import Tokens, pad
+from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
+from spd_deploy.sessions.opening import open_path
+from spd_deploy.sessions.torch import TorchSession
+from tests.tiny import tiny_checkpoint, tiny_model
+
+KINDS = [
+    (None, None, {}),
+    ("unstructured", 0.9, {}),
+    ("2:4", None, {"layers": 1}),
+    ("block:32x1", 0.75, {}),
+    ("block:32x1", 0.9, {"layers": 1, "hidden": 32, "heads": 2}),
+    ("block:32x4", 0.75, {"intermediate": 192}),
+    ("structured", 0.5, {}),
+    ("structured", 0.75, {"heads": 8, "layers": 3}),
+]
+every_kind = pytest.mark.parametrize(
+    ("spelled", "sparsity", "sizes"), KINDS, ids=lambda value: str(value)
+)
+
+
+def made(
+    folder: Path, spelled: str | None, sparsity: float | None, **sizes: int
+) -> tuple[Checkpoint, Artefact]:
+    pattern = None if spelled is None else parse_pattern(spelled, sparsity)
+    checkpoint = tiny_checkpoint(
+        folder / "c", pattern=pattern, task="sst2", seed=3, max_tokens=32, **sizes
+    )
+    return checkpoint, artefact_from_checkpoint(checkpoint, folder / "a")
+
+
+@every_kind
+def test_an_artefact_gives_its_checkpoints_logits(
+    tmp_path: Path, spelled: str | None, sparsity: float | None, sizes: dict[str, int]
+) -> None:
+    """At any batch and any length from 1 to the longest, padded or alone."""
+    checkpoint, artefact = made(tmp_path, spelled, sparsity, **sizes)
+    draw = np.random.default_rng(1)
+
+    with (
+        TorchSession(checkpoint.folder) as torch_session,
+        OnnxSession(artefact.folder / MODEL_FILE, precision="fp32") as session,
+    ):
+        for lengths in ((1,), (2, 1), (64,), (5, 64, 17), (9,) * 8):
+            rows = [
+                Tokens(
+                    ids=tuple(draw.integers(1, checkpoint.encoder.vocabulary, n).tolist()),
+                    types=(0,) * (n // 2) + (1,) * (n - n // 2),
+                )
+                for n in lengths
+            ]
+            expected = torch_session.run(pad(rows, pad_id=0))
+            together = session.run(pad(rows, pad_id=0))
+            alone = np.concatenate([session.run(pad([row], pad_id=0)) for row in rows])
+            np.testing.assert_allclose(together, expected, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(alone, expected, rtol=1e-4, atol=1e-5)
+
+
+@every_kind
+def test_the_manifest_tells_the_truth(
+    tmp_path: Path, spelled: str | None, sparsity: float | None, sizes: dict[str, int]
+) -> None:
+    """Densities and shares are those of the weights, and the stored constants are no more."""
+    checkpoint, artefact = made(tmp_path, spelled, sparsity, **sizes)
+    constants = read_constants(artefact.folder / MODEL_FILE)
+    weights = load_file(checkpoint.weights)
+
+    for row in artefact.manifest.matrices:
+        weight = weights[f"{row.name}.weight"]
+        assert row.shape == tuple(weight.shape)
+        assert row.density == pytest.approx(float((weight != 0).float().mean()))
+        stored = constants[f"{row.name}.weight"]
+        assert row.flops_share == pytest.approx(stored.size / weight.numel())
+    assert artefact.manifest.parity.max_difference <= artefact.manifest.parity.tolerance
+    assert artefact.manifest.checkpoint_sha256 == sha256_of(checkpoint.weights)
+
+
+def test_only_standard_operators_are_used(tmp_path: Path) -> None:
+    """An artefact runs wherever ONNX does: no operator of a vendor's own domain."""
+    _, artefact = made(tmp_path, "block:32x1", 0.9)
+
+    model = onnx.load(artefact.folder / MODEL_FILE)
+
+    assert {node.domain for node in model.graph.node} == {""}
+    assert [o.domain for o in model.opset_import] == [""]
+    dims = [d.dim_param for i in model.graph.input for d in i.type.tensor_type.shape.dim]
+    assert set(dims) == {"batch", "sequence"}
+
+
+def test_weights_are_stored_once(tmp_path: Path) -> None:
+    """The files hold each constant once, and a sparse artefact is smaller than a dense one."""
+    checkpoint, dense = made(tmp_path / "dense", None, None)
+    _, sparse = made(tmp_path / "sparse", "block:32x1", 0.9)
+
+    parameters = sum(t.numel() * t.element_size() for t in load_file(checkpoint.weights).values())
+    data = (dense.folder / DATA_FILE).stat().st_size
+    inline = (dense.folder / MODEL_FILE).stat().st_size
+
+    assert data + inline < 1.2 * parameters
+    assert (sparse.folder / DATA_FILE).stat().st_size < 0.5 * data
+
+
+def test_whole_heads_and_layers_may_be_gone(tmp_path: Path) -> None:
+    """A layer whose every head is zero still gives the checkpoint's logits."""
+    checkpoint = tiny_checkpoint(tmp_path / "c", pattern=Structured(sparsity=0.5))
+    weights = load_file(checkpoint.weights)
+    for name in list(weights):
+        if ".layer.0.attention." in name and name.endswith(
+            (".query.weight", ".key.weight", ".value.weight", ".dense.weight")
+        ):
+            weights[name].zero_()
+    save_file(weights, checkpoint.weights, metadata={"format": "pt"})
+    changed = replace(checkpoint, weights_sha256=sha256_of(checkpoint.weights))
+    save_description(changed)
+
+    artefact = artefact_from_checkpoint(changed, tmp_path / "a")
+
+    gone = [row for row in artefact.manifest.matrices if "layer.0.attention" in row.name]
+    assert {row.flops_share for row in gone} == {0.0}
+
+
+def broken(checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint with one weight too many, described as if it were sound."""
+    weights = load_file(checkpoint.weights)
+    weight = weights["bert.encoder.layer.1.output.dense.weight"]
+    weight[weight == 0] = 0.5
+    save_file(weights, checkpoint.weights, metadata={"format": "pt"})
+    changed = replace(checkpoint, weights_sha256=sha256_of(checkpoint.weights))
+    save_description(changed)
+    return changed
+
+
+@pytest.mark.parametrize("spelled", ["2:4", "block:32x1", "structured", "unstructured"])
+def test_a_broken_pattern_is_not_written(tmp_path: Path, spelled: str) -> None:
+    """Weights that do not satisfy the pattern stop the export, and an old artefact stays."""
+    checkpoint, before = made(tmp_path, spelled, None)
+    content = (before.folder / MANIFEST_FILE).read_text()
+
+    with pytest.raises(VerificationFailed, match="does not satisfy"):
+        artefact_from_checkpoint(broken(checkpoint), tmp_path / "a", overwrite=True)
+
+    assert (before.folder / MANIFEST_FILE).read_text() == content
+    open_artefact(before.folder)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "c"]
+
+
+def test_lost_parity_is_not_written(
+    tmp_path: Path, dense_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph that answers otherwise than the checkpoint is not written."""
+    monkeypatch.setattr("exporters.bert._HIDDEN", 0.0)  # padding is no longer hidden
+
+    with pytest.raises(VerificationFailed, match="logits"):
+        artefact_from_checkpoint(dense_checkpoint, tmp_path / "a")
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_output_stays(tmp_path: Path, dense_checkpoint: Checkpoint) -> None:
+    """Without overwrite nothing is replaced; with it, only an artefact is."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "thesis.txt").write_text("mine")
+
+    with pytest.raises(NotWritten, match="already exists"):
+        artefact_from_checkpoint(dense_checkpoint, tmp_path / "a")
+    with pytest.raises(NotWritten, match="not an artefact"):
+        artefact_from_checkpoint(dense_checkpoint, tmp_path / "a", overwrite=True)
+
+    assert (tmp_path / "a" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("limit", [2_000, 100_000])
+def test_a_full_disk_leaves_nothing(
+    tmp_path: Path, dense_checkpoint: Checkpoint, limit: int
+) -> None:
+    """Out of space while writing the graph or the weights: one line, and no half artefact."""
+    script = f"""
+        import resource, signal, warnings
+        warnings.simplefilter("ignore")
+        from pathlib import Path
+        from exporters.onnx import artefact_from_checkpoint
+        from spd_deploy.domain.checkpoint import open_checkpoint
+        from spd_deploy.domain.errors import NotWritten
+        checkpoint = open_checkpoint(Path({str(dense_checkpoint.folder)!r}))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+        try:
+            artefact_from_checkpoint(checkpoint, Path({str(tmp_path / "a")!r}))
+        except NotWritten as err:
+            print("refused:", err)
+    """
+
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.startswith("refused: could not write")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda w: w.pop("classifier.bias"), "classifier.bias"),
+        (lambda w: w.update({"bert.pooler.dense.bias": w["classifier.bias"]}), "pooler"),
+    ],
+)
+def test_missing_and_misshapen_tensors_are_named(tmp_path: Path, damage: object, said: str) -> None:
+    """A tensor the graph needs must be there, in its shape."""
+    folder = tiny_model(tmp_path / "m")
+    weights = load_file(folder / WEIGHTS_FILE)
+    assert callable(damage)
+    damage(weights)
+    save_file({k: v.clone() for k, v in weights.items()}, folder / WEIGHTS_FILE)
+
+    with pytest.raises(BadModel, match=said):
+        artefact_from_checkpoint(open_checkpoint(folder), tmp_path / "a")
+
+
+def test_an_activation_that_is_not_supported_is_named(tmp_path: Path) -> None:
+    """An unknown activation is refused rather than guessed."""
+    folder = tiny_model(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "silu"}))
+
+    with pytest.raises(BadModel, match="activation"):
+        artefact_from_checkpoint(open_checkpoint(folder), tmp_path / "a")
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu_new"])
+def test_other_activations_keep_parity(tmp_path: Path, activation: str) -> None:
+    """Every activation that is offered gives PyTorch's logits."""
+    folder = tiny_model(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": activation}))
+
+    artefact = artefact_from_checkpoint(open_checkpoint(folder), tmp_path / "a")
+
+    assert artefact.manifest.parity.max_difference < 1e-5
+
+
+def test_golden_rows_reach_from_one_token_to_the_longest(dense_checkpoint: Checkpoint) -> None:
+    """The self-test covers the shortest and the longest text, singles and pairs."""
+    rows = golden_rows(dense_checkpoint)
+
+    assert {1, dense_checkpoint.max_tokens} <= {len(row) for row in rows}
+    assert {max(row.types) for row in rows} == {0, 1}
+    assert rows == golden_rows(dense_checkpoint)
+
+
+def files_of(artefact: Artefact) -> list[str]:
+    return sorted(artefact.manifest.files)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "model.onnx.data", "tokenizer.json", "golden.safetensors", "config.json"]
+)
+def test_one_flipped_byte_is_found(tmp_path: Path, block_checkpoint: Checkpoint, name: str) -> None:
+    """Whichever file is damaged, opening the artefact names it."""
+    artefact = artefact_from_checkpoint(block_checkpoint, tmp_path / "a")
+    assert name in files_of(artefact)
+    file = artefact.folder / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+    with pytest.raises(BadArtefact, match=name):
+        open_path(artefact.folder)
+
+
+def test_other_ways_to_damage_an_artefact(tmp_path: Path, block_checkpoint: Checkpoint) -> None:
+    """A missing file, a link, a foreign manifest and a path outside are all refused."""
+    artefact = artefact_from_checkpoint(block_checkpoint, tmp_path / "a")
+    value = json.loads((artefact.folder / MANIFEST_FILE).read_text())
+
+    def damaged(**change: object) -> Path:
+        folder = Path(
+            shutil.copytree(artefact.folder, tmp_path / str(len(list(tmp_path.iterdir()))))
+        )
+        (folder / MANIFEST_FILE).write_text(json.dumps({**value, **change}))
+        return folder
+
+    missing, linked = damaged(), damaged()
+    (missing / "tokenizer.json").unlink()
+    (linked / "tokenizer.json").unlink()
+    (linked / "tokenizer.json").symlink_to(artefact.folder / "tokenizer.json")
+    outside = damaged(files={"../c/config.json": "0", **value["files"]})
+    for folder in (
+        missing,
+        linked,
+        outside,
+        damaged(schema=2),
+        damaged(matrices=[{}]),
+        damaged(files={}),
+        tmp_path / "nowhere",
+        block_checkpoint.folder,
+    ):
+        with pytest.raises(BadArtefact):
+            open_artefact(folder)

@@ -1,0 +1,70 @@
+"""The processor's features, cores and room."""
+
+import pytest
+
+from spd_deploy.machine.processor import (
+    FEATURES,
+    default_threads,
+    feature_checks,
+    features_in,
+    physical_cores,
+    quota_cores,
+    room_check,
+    usable_cores,
+)
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        ((), ()),
+        (("sse2", "avx2"), ("AVX2",)),
+        (("avx2", "avx512f", "avx512_vnni"), ("AVX2", "AVX-512", "VNNI")),
+        (("avx2", "avx_vnni"), ("AVX2", "VNNI")),
+        (("amx_tile", "avx512_bf16"), ("BF16", "AMX")),
+    ],
+)
+def test_flags_become_features(flags: tuple[str, ...], names: tuple[str, ...]) -> None:
+    """Each spelling of a flag is known, and the rest are left out."""
+    assert features_in(flags) == names
+
+
+def test_every_feature_is_a_yes_or_an_explained_no() -> None:
+    """A feature that is absent says what it is good for and that nothing needs it."""
+    checks = list(feature_checks(["AVX2"]))
+
+    assert [check.name for check in checks] == [feature.name for feature in FEATURES]
+    assert [check.name for check in checks if check.ok] == ["AVX2"]
+    for feature, check in zip(FEATURES, checks, strict=True):
+        assert check.ok or feature.use in str(check.reason)
+
+
+@pytest.mark.parametrize(
+    ("cpu_max", "cores"),
+    [
+        (None, None),
+        ("max 100000", None),
+        ("200000 100000", 2.0),
+        ("50000 100000", 0.5),
+        ("", None),
+        ("max", None),
+    ],
+)
+def test_a_containers_quota_is_read(cpu_max: str | None, cores: float | None) -> None:
+    """Microseconds over their period are cores, and ``max`` is no limit."""
+    assert quota_cores(cpu_max) == cores
+
+
+def test_threads_fit_the_cores() -> None:
+    """By default no more threads run than there are cores to run them."""
+    assert 1 <= default_threads() <= max(1, usable_cores())
+    assert default_threads() <= physical_cores()
+
+
+def test_little_room_is_a_no() -> None:
+    """What is free is told either way, in GB."""
+    plenty, little = (room_check("disk", free, 10**11, 5 * 10**9) for free in (10**10, 10**9))
+
+    assert (plenty.ok, plenty.found) == (True, "10.0 of 100.0 GB free")
+    assert (little.ok, little.found) == (False, "1.0 of 100.0 GB free")
+    assert "5 GB" in str(little.reason)

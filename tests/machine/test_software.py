@@ -1,0 +1,86 @@
+"""Packages, PyTorch and the optional engines."""
+
+import importlib.metadata
+import importlib.util
+
+import pytest
+
+from spd_deploy.machine.software import (
+    engine_checks,
+    missing_check,
+    package_checks,
+    required_packages,
+    tensorrt_check,
+    torch_checks,
+    torch_cuda_check,
+)
+
+
+def test_required_packages_are_those_without_an_extra() -> None:
+    """What every installation needs is listed by name, extras are not."""
+    required = required_packages()
+
+    assert {"torch", "onnx", "numpy", "click"} <= set(required)
+    assert not {"onnxruntime-gpu", "tensorrt", "pytest"} & set(required)
+
+
+def test_a_missing_package_is_named() -> None:
+    """The no lists what to install."""
+    found = missing_check(["onnx", "scipy"])
+
+    assert found.reason == "not installed: onnx, scipy"
+    assert missing_check([]).ok
+
+
+def test_the_packages_of_this_installation_are_told() -> None:
+    """Python and the versions of the packages that shape a result are there."""
+    checks = {check.name: check for check in package_checks()}
+
+    assert checks["Python"].ok
+    assert f"numpy {importlib.metadata.version('numpy')}" in str(checks["required packages"].found)
+
+
+def test_torch_tells_its_kernels() -> None:
+    """PyTorch is there, and its CUDA is a yes or an explained no."""
+    torch, cuda = torch_checks()
+
+    assert torch.ok
+    assert cuda.ok or (cuda.reason and cuda.remedy)
+
+
+@pytest.mark.parametrize(
+    ("built_for", "works", "ok"),
+    [(None, False, False), ("12.8", False, False), ("12.8", True, True)],
+)
+def test_torch_on_cuda_needs_a_build_and_a_gpu(
+    built_for: str | None, works: bool, ok: bool
+) -> None:
+    """A build without CUDA and a build without a GPU are different noes."""
+    assert torch_cuda_check(built_for=built_for, works=works).ok == ok
+
+
+def test_a_build_and_a_gpu_are_told_apart() -> None:
+    """The reasons name what is missing."""
+    reasons = {torch_cuda_check(built_for=b, works=False).reason for b in (None, "12.8")}
+
+    assert reasons == {
+        "this build of PyTorch has no CUDA in it",
+        "PyTorch finds no usable GPU or driver",
+    }
+
+
+def test_engines_are_a_yes_or_an_explained_no() -> None:
+    """TensorRT and OpenVINO are asked for, with a driver or without."""
+    for fault in (None, "its library does not load"):
+        checks = list(engine_checks(driver_fault=fault))
+
+        assert [check.name for check in checks] == ["TensorRT", "OpenVINO"]
+        assert all(check.ok or (check.reason and check.remedy) for check in checks)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed here"
+)
+def test_a_missing_tensorrt_says_how_to_get_it() -> None:
+    """The remedy is the extra that brings it."""
+    assert "spd-deploy[trt]" in str(tensorrt_check(driver_fault=None).remedy)

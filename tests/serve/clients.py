@@ -1,0 +1,119 @@
+"""Clients of an app: a whole one over HTTP, and one that sends single messages and can leave."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Message
+
+from serve.app import create_app
+from serve.life import Life, Phase
+from serve.model import Served
+from serve.settings import Settings
+from tests.serve.fakes import PATIENCE_S
+
+JSON = {"Content-Type": "application/json"}
+
+
+@contextlib.contextmanager
+def client_of(served: Served, settings: Settings | None = None) -> Iterator[TestClient]:
+    """A client of an app that is ready."""
+    life = Life()
+    app = create_app(lambda: served, settings or Settings(), life=life)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        wait_until_settled(life)
+        yield client
+
+
+def wait_until_settled(life: Life) -> None:
+    """Return once the app is no longer starting."""
+    give_up_at = time.perf_counter() + PATIENCE_S
+    while life.phase is Phase.STARTING:
+        assert time.perf_counter() < give_up_at
+        time.sleep(0.005)
+
+
+def metric(client: TestClient, name: str) -> float:
+    """The value of one line of ``/metrics``."""
+    lines = client.get("/metrics").text.splitlines()
+    (found,) = [line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")]
+    return float(found)
+
+
+class Exchange:
+    """One request to an app on the running event loop, whose client may leave before its answer."""
+
+    def __init__(
+        self, app: ASGIApp, path: str, body: object, *, method: str = "POST", whole: bool = True
+    ) -> None:
+        """Send the request; where it is not ``whole``, more of its body is to come."""
+        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+        self._messages.put_nowait(
+            {"type": "http.request", "body": json.dumps(body).encode(), "more_body": not whole}
+        )
+        self.status: int | None = None
+        self.headers: dict[str, str] = {}
+        self._body = b""
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "root_path": "",
+            "query_string": b"",
+            "headers": [(b"host", b"test"), (b"content-type", b"application/json")],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 2),
+        }
+        self.task = asyncio.ensure_future(self._run(app, scope))
+
+    async def _run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
+        await app(scope, self._messages.get, self._send)
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = {k.decode().lower(): v.decode() for k, v in message["headers"]}
+        else:
+            self._body += message.get("body", b"")
+
+    @property
+    def text(self) -> str:
+        """What came so far."""
+        return self._body.decode()
+
+    def leave(self) -> None:
+        """Close the connection."""
+        self._messages.put_nowait({"type": "http.disconnect"})
+
+    async def answer(self) -> Any:
+        """The answer's JSON value, once it is complete."""
+        await asyncio.wait_for(self.task, PATIENCE_S)
+        return json.loads(self._body) if self._body else None
+
+
+@contextlib.asynccontextmanager
+async def ready(
+    served: Served, settings: Settings | None = None
+) -> AsyncIterator[tuple[ASGIApp, Life]]:
+    """An app on the running event loop, open until the block ends."""
+    life = Life()
+    app = create_app(lambda: served, settings or Settings(), life=life)
+    async with app.router.lifespan_context(app):
+        await until(lambda: life.phase is not Phase.STARTING)
+        yield app, life
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Return once it is so."""
+    give_up_at = time.perf_counter() + PATIENCE_S
+    while not is_so():
+        assert time.perf_counter() < give_up_at
+        await asyncio.sleep(0.002)

@@ -1,0 +1,195 @@
+"""What the server says of itself: pages, description, facts and counters."""
+
+import base64
+import hashlib
+import json
+import re
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from serve.info import Info
+from serve.middleware import request_id_from
+from serve.pages import type_of
+from spd_deploy.domain.artefact import Artefact
+from tests.serve.clients import metric
+from tests.serve.fakes import FakeSession
+
+PAGES = ["/", "/docs"]
+OURS = "http://testserver"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_has_no_external_address(fake: TestClient, path: str) -> None:
+    """A page works on a machine without a network: every address in it is the server's own."""
+    html = fake.get(path).text.replace(OURS, "")
+
+    assert not re.findall(r"\b(?:https?|wss?)://|@import", html)
+    assert not re.findall(r"""(?:src|href|action)\s*=\s*["']?//""", html)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_link_leads_somewhere(fake: TestClient, path: str) -> None:
+    """What a page links to, or fetches, is there, and every place in it that is pointed at."""
+    html = fake.get(path).text
+    links = set(re.findall(r'href="([^"]+)"', html)) - {"data:,"}
+
+    assert links
+    for link in links:
+        if link.startswith("#"):
+            assert f'id="{link[1:]}"' in html
+        else:
+            assert fake.get("/" + link.removeprefix(".")).status_code == 200
+    for fetched in set(re.findall(r'fetch\("([^"]+)"', html)):
+        assert fake.get("/" + fetched).status_code in (200, 405)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_may_run_only_what_is_in_it(fake: TestClient, path: str) -> None:
+    """The policy allows the very script and style of the page, and nothing else."""
+    answer = fake.get(path)
+
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    inline = re.findall(r"<(?:style|script)>(.*?)</(?:style|script)>", answer.text, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(i.encode()).digest()).decode() for i in inline]
+    assert re.findall(r"'sha256-([^']+)'", policy) == hashes
+    assert not re.search(r"""<[^>]*\s(?:style|on\w+)\s*=""", answer.text)
+
+
+def test_the_pages_name_of_the_server_is_escaped(fake: TestClient) -> None:
+    """A Host header cannot put a tag into the page of docs."""
+    answer = fake.get("/docs", headers={"Host": 'x"><script>alert(1)</script>'})
+
+    assert "<script>" not in answer.text
+
+
+def test_the_description_is_whole(fake: TestClient) -> None:
+    """Every route for programs is described in a sentence, and every reference leads somewhere."""
+    described = fake.get("/openapi.json").json()
+
+    assert set(described["paths"]) == {
+        "/v1/classify", "/predict", "/livez", "/readyz", "/info", "/metrics",
+    }  # fmt: skip
+    for operations in described["paths"].values():
+        for operation in operations.values():
+            assert operation["description"].endswith((".", ":", "]]."))
+    names = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(described)))
+    assert names == set(described["components"]["schemas"])
+
+
+def test_the_docs_show_every_route_and_body(fake: TestClient) -> None:
+    """The page for people has all that the description for programs has."""
+    described = fake.get("/openapi.json").json()
+    html = fake.get("/docs").text
+
+    for path in described["paths"]:
+        assert path in html
+    for name in described["components"]["schemas"]:
+        assert f'id="{name}"' in html
+
+
+def test_the_examples_of_the_description_work(fake: TestClient) -> None:
+    """The body that the docs show for each route is a good one."""
+    described = fake.get("/openapi.json").json()
+
+    for path, operations in described["paths"].items():
+        if "post" in operations:
+            content = operations["post"]["requestBody"]["content"]["application/json"]
+            name = content["schema"]["$ref"].rpartition("/")[2]
+            (example,) = described["components"]["schemas"][name]["examples"]
+            assert fake.post(path, json=example).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "string"}, "text"),
+        ({"anyOf": [{"type": "number"}, {"type": "null"}]}, "number or null"),
+        ({"type": "array", "items": {"$ref": "#/components/schemas/Score"}}, "list of Score"),
+        ({"enum": ["Right", "Left"]}, "Right or Left"),
+        ({"type": "object", "additionalProperties": {"type": "number"}}, "object of number"),
+        ({}, "anything"),
+    ],
+)
+def test_types_are_told_in_words(schema: dict[str, Any], words: str) -> None:
+    """A schema is shown as a person would say it."""
+    assert type_of(schema) == words
+
+
+def test_info_says_what_is_served(pairs: TestClient, pair_artefact: Artefact) -> None:
+    """The facts are those of the manifest, with the self-test's own number beside the export's."""
+    info = Info.model_validate(pairs.get("/info").json())
+
+    manifest = pair_artefact.manifest
+    assert (info.model, info.task, info.takes) == ("pair", "mrpc", "pair")
+    assert (info.format, info.pattern, info.sparsity) == ("onnx", manifest.pattern, 0.75)
+    assert info.density
+    assert info.density.overall == pytest.approx(0.25)
+    assert sum(info.lowerings.values()) == len(manifest.matrices)
+    assert info.parity == manifest.parity
+    assert info.self_test is not None
+    assert info.self_test <= manifest.parity.tolerance
+    assert info.checkpoint_sha256 == manifest.checkpoint_sha256
+    assert (info.runtime.runtime, info.runtime.device) == ("onnxruntime", "cpu")
+
+
+def test_metrics_count_what_happened(fake: TestClient) -> None:
+    """Requests by route and status, rows, cuts and the queue are there to be read."""
+    fake.post("/predict", json={"inputs": [["a"], ["b " * 50]]})
+    fake.post("/predict", json={})
+
+    assert metric(fake, 'spd_requests_total{code="200",route="/predict"}') == 1
+    assert metric(fake, 'spd_requests_total{code="422",route="/predict"}') == 1
+    assert metric(fake, "spd_batch_rows_sum") == 2
+    assert metric(fake, "spd_truncated_total") == 1
+    assert metric(fake, "spd_queue_items") == 0
+    assert metric(fake, "spd_engine_errors_total") == 0
+    assert 'spd_build_info{device="cpu",format="fake"' in fake.get("/metrics").text
+
+
+def test_metrics_count_failed_batches(fake: TestClient, session: FakeSession) -> None:
+    """A fault of the model shows."""
+
+    def fail(rows: list[tuple[int, ...]]) -> None:
+        raise RuntimeError("injected")
+
+    session.fail = fail
+    fake.post("/predict", json={"inputs": "a"})
+
+    assert metric(fake, "spd_engine_errors_total") == 1
+
+
+def test_metrics_do_not_grow_with_what_clients_send(fake: TestClient) -> None:
+    """A thousand paths, lengths and ids are still the same few lines, and hold no text."""
+    fake.get("/nowhere")
+    fake.post("/predict", json={"inputs": "a"})
+    fake.get("/metrics")
+    before = len(fake.get("/metrics").text.splitlines())
+
+    for i in range(30):
+        fake.get(f"/secret{i}", headers={"X-Request-Id": f"secret{i}"})
+        fake.post("/predict", json={"inputs": "secret " * (i + 1)})
+
+    page = fake.get("/metrics").text
+    assert len(page.splitlines()) == before
+    assert "secret" not in page
+
+
+@pytest.mark.parametrize("given", [None, "", "a b", "x\n", "x" * 65, "é", "<script>"])
+def test_a_harmful_request_id_is_replaced(given: str | None) -> None:
+    """What a client calls its request goes into logs only where it is plain and short."""
+    found = request_id_from(given)
+
+    assert found != given
+    assert re.fullmatch(r"[0-9a-f]{16}", found)
+
+
+def test_a_harmless_request_id_is_kept(fake: TestClient) -> None:
+    """A request can be followed by its own name, in the header and in an error's body."""
+    answer = fake.post("/predict", json={}, headers={"X-Request-Id": "mine-1.a_B"})
+
+    assert answer.headers["X-Request-Id"] == "mine-1.a_B"
+    assert answer.json()["request_id"] == "mine-1.a_B"
