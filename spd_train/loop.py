@@ -25,6 +25,7 @@ from spd_train.tensors import TensorBatch, batch_of
 
 _CLIP_NORM = 1.0
 _MOST_LOGGED_STEPS = 2000
+_LEAST_SCORES = 4
 
 
 class Training(Protocol):
@@ -100,6 +101,7 @@ def train(
     lengths = [len(row.tokens) for row in rows]
     per_epoch = batches_per_epoch(len(rows), loop.batch_size)
     log_every = max(1, training.total_steps // _MOST_LOGGED_STEPS)
+    score_every = score_interval(training.total_steps, per_epoch)
     order: list[list[int]] = []
     saved_at = time.perf_counter()
     with progress.stage(training.name, training.total_steps) as advance:
@@ -116,7 +118,7 @@ def train(
             record = take_step(training, batch, step, loop)
             if step % log_every == 0 or step == training.total_steps - 1:
                 journal.write("step", step, record)
-            if position == per_epoch - 1 or step == training.total_steps - 1:
+            if (step + 1) % score_every == 0 or step == training.total_steps - 1:
                 journal.write("score", step, {"epoch": (step + 1) / per_epoch, **training.score()})
             advance(note=f"loss {record['loss']:.3f}")
             stop = loop.should_stop()
@@ -129,6 +131,11 @@ def train(
                     fix="continue with the same command and --resume",
                 )
     _save(training, training.total_steps, loop)
+
+
+def score_interval(total_steps: int, per_epoch: int) -> int:
+    """Steps from one score to the next: an epoch, or less where a run has few epochs."""
+    return min(per_epoch, max(1, total_steps // _LEAST_SCORES))
 
 
 def take_step(

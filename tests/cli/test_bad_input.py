@@ -118,6 +118,18 @@ def test_bad_input_is_one_clear_line(place: Path, command: str, said: str) -> No
     assert (place / "taken" / "thesis").read_text() == "mine"
 
 
+def test_the_hub_is_not_asked_without_its_package(place: Path) -> None:
+    """Without --data-dir and without the package datasets, the error names both remedies."""
+    import importlib.util
+
+    if importlib.util.find_spec("datasets"):
+        pytest.skip("the package datasets is installed")
+    result = run(place, TRAIN.replace("--data-dir MRPC ", ""))
+
+    assert result.exit_code == 1
+    assert "spd-deploy[data]" in result.stderr and "--data-dir" in result.stderr
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -117,19 +117,6 @@ def test_a_model_with_too_many_labels_is_refused(tmp_path: Path) -> None:
         warm_up(fake_served(tmp_path, FakeSession(), task="mnli"))
 
 
-def test_a_model_that_fails_its_warm_up_is_closed(
-    single_artefact: Artefact, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was opened for a start that fails is not left open."""
-    session = FakeSession()
-    monkeypatch.setattr("serve.model.session_from_artefact", lambda *_, **__: session)
-
-    with pytest.raises(SpdError):
-        open_served(single_artefact.folder)
-
-    assert session.closed
-
-
 def test_a_dead_engine_is_not_ready(tmp_path: Path, session: FakeSession) -> None:
     """A server whose engine has ended lives, but says that it takes no requests."""
     life = Life()
