@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from exporters.lowering.choose import Choice
 from exporters.weights import BertWeights
 from spd_deploy.domain.artefact import Golden, Parity
-from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.checkpoint import Checkpoint, read_config
 from spd_deploy.domain.errors import VerificationFailed
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.text import Tokens, pad
@@ -87,14 +87,15 @@ def verify_parity(checkpoint: Checkpoint, model: Path) -> tuple[Golden, Parity]:
 
 
 def golden_rows(checkpoint: Checkpoint) -> list[Tokens]:
-    """Fixed random rows of many lengths, every other one a pair."""
+    """Fixed random rows of many lengths, every other one a pair if the model knows pairs."""
     draw = np.random.default_rng(0)
+    has_pairs = int(read_config(checkpoint.folder).get("type_vocab_size", 2)) > 1
     longest = checkpoint.max_tokens
     lengths = sorted({1, 2, 3, 7, longest // 2, longest - 1, longest} & set(range(1, longest + 1)))
     rows = []
     for i, length in enumerate(lengths):
         ids = draw.integers(1, checkpoint.encoder.vocabulary, length)
-        types = [int(i % 2 and place > length // 2) for place in range(length)]
+        types = [int(has_pairs and i % 2 and place > length // 2) for place in range(length)]
         rows.append(Tokens(ids=tuple(map(int, ids)), types=tuple(types)))
     return rows
 

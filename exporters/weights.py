@@ -48,7 +48,8 @@ def read_weights(checkpoint: Checkpoint) -> BertWeights:
     """Read and check the tensors of a checkpoint.
 
     Raises:
-        BadModel: a tensor is missing or has another shape, or the activation is not supported.
+        BadModel: a tensor is missing, has another shape or holds NaN or infinity, or the
+            activation is not supported.
     """
     config = read_config(checkpoint.folder)
     activation = config.get("hidden_act", "gelu")
@@ -66,6 +67,11 @@ def read_weights(checkpoint: Checkpoint) -> BertWeights:
                 f"{checkpoint.folder} has no tensor {name} of shape {shape}",
                 got="none" if found is None else f"shape {found.shape}",
                 fix="use a complete BERT classifier whose config.json is its own",
+            )
+        if not np.isfinite(found).all():
+            raise BadModel(
+                f"{name} in {checkpoint.folder} holds NaN or infinity",
+                fix="use another checkpoint: the training of this one diverged",
             )
     return BertWeights(
         encoder=checkpoint.encoder,

@@ -88,7 +88,7 @@ def response_for(error: BaseException, request_id: str) -> Response:
     if not isinstance(error, SpdError) or kind is INTERNAL:
         _log.error("request %s failed", request_id, exc_info=error)
         return _response(kind, "the server failed; its log says why", request_id)
-    return _response(kind, _told(error, kind), request_id, _retry_after(error))
+    return _response(kind, _told(error, kind), request_id, _advice(error))
 
 
 async def on_error(request: Request, error: Exception) -> Response:
@@ -103,12 +103,13 @@ def request_id_of(scope: Mapping[str, Any]) -> str:
 
 def refusals(*errors: type[Refusal]) -> dict[int | str, dict[str, Any]]:
     """The part of an OpenAPI description that says how these errors are answered."""
-    codes: dict[int, list[str]] = {}
+    told: dict[int, list[str]] = {}
     for error in errors:
-        codes.setdefault(STATUS[error].status, []).append(STATUS[error].code)
+        meaning = (error.__doc__ or "").partition(";")[0].replace("``", "").rstrip(".")
+        told.setdefault(STATUS[error].status, []).append(f"{STATUS[error].code}: {meaning}.")
     return {
-        status: {"model": ErrorBody, "description": " or ".join(f"`{name}`" for name in names)}
-        for status, names in sorted(codes.items())
+        status: {"model": ErrorBody, "description": "\n".join(lines)}
+        for status, lines in sorted(told.items())
     }
 
 
@@ -135,13 +136,13 @@ def _response(
     return JSONResponse(body.model_dump(), status_code=kind.status, headers=headers)
 
 
-def _retry_after(error: SpdError) -> dict[str, str]:
-    """When to come again, where it is worth it."""
+def _advice(error: SpdError) -> dict[str, str]:
+    """When to come again, where it is worth it; a server that ends asks for a new connection."""
     match error:
         case Overloaded():
             return {"Retry-After": str(error.retry_after_s)}
         case NotReady():
-            return {"Retry-After": "1"}
+            return {"Retry-After": "1", "Connection": "close"}
         case _:
             return {}
 

@@ -85,11 +85,12 @@ def open_served(path: Path, *, device: Device = "cpu", threads: int | None = Non
 
 
 def warm_up(served: Served) -> None:
-    """Run the shortest and the longest row, so that no client waits for the first run.
+    """Run the shortest and the longest row, so that no client waits for what is slow once.
 
     Raises:
         BadArtefact: the model answers with another number of logits than the task has labels.
     """
+    served.tokenizer.encode("The first text is slow to tokenise.")
     for length in (2, served.tokenizer.max_tokens):
         row = Tokens(ids=(served.tokenizer.pad_id,) * length, types=(0,) * length)
         found = served.session.run(served.tokenizer.pad([row])).shape

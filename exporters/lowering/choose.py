@@ -4,7 +4,7 @@ Without a measurement on the target a cost model decides (``lowering.gathered``)
 written down for ``spd inspect``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,15 +85,17 @@ def _choose_block(
 
 
 def _compact_layer(weights: BertWeights, layer: int) -> dict[str, Choice]:
-    """One layer without the heads and neurons that nothing reads any more.
+    """One layer without the heads and neurons that are wholly zero.
 
-    What a head or neuron gives is read by the columns of the next matrix; where those are zero, its
-    rows may go too, whatever is in them.
+    A head or neuron goes only where its rows and the columns that read them are all zero: rows that
+    nothing reads could go as well, but then the artefact would not hold the checkpoint's weights.
     """
     encoder = weights.encoder
     of_layer = {m.role: m for m in encoder.matrices() if m.layer == layer}
-    heads = _alive(weights.of(of_layer["attention_output"]), encoder.head_size)
-    neurons = _alive(weights.of(of_layer["output"]), 1)
+    of = {role: weights.of(matrix) for role, matrix in of_layer.items()}
+    attention = (of["query"].T, of["key"].T, of["value"].T, of["attention_output"])
+    heads = _alive(attention, encoder.head_size)
+    neurons = _alive((of["intermediate"].T, of["output"]), 1)
     everything: NDArray[np.int64] = np.arange(encoder.hidden)
     kept: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {
         "query": (heads, everything),
@@ -107,15 +109,16 @@ def _compact_layer(weights: BertWeights, layer: int) -> dict[str, Choice]:
     found = {}
     for role, matrix in of_layer.items():
         rows, columns = kept[role]
-        lowering = Compact.of(matrix, weights.of(matrix), rows=rows, columns=columns)
+        lowering = Compact.of(matrix, of[role], rows=rows, columns=columns)
         part = "neurons" if role in ("intermediate", "output") else "heads"
         found[matrix.name] = Choice(lowering=lowering, reason=reasons[part])
     return found
 
 
-def _alive(weight_NK: NDArray[np.float32], width: int) -> NDArray[np.int64]:
-    """The columns that belong to slices of ``width`` with anything non-zero in them."""
-    alive_U = (weight_NK != 0).any(0).reshape(-1, width).any(1)
+def _alive(coupled: Sequence[NDArray[np.float32]], width: int) -> NDArray[np.int64]:
+    """The columns in slices of ``width`` with anything non-zero in any of the matrices."""
+    alive_K = np.logical_or.reduce([(weight != 0).any(0) for weight in coupled])
+    alive_U = alive_K.reshape(-1, width).any(1)
     return np.flatnonzero(np.repeat(alive_U, width))
 
 

@@ -1,7 +1,8 @@
 """Compact: whole rows and columns are gone, a smaller dense matrix is left.
 
-Before: heads or neurons of the layer are wholly zero where they are read. After: the matrix has
-only the rows and columns of those that remain. The residual stream keeps its width.
+Before: heads or neurons of the layer are wholly zero, where they are made and where they are read.
+After: the matrix has only the rows and columns of those that remain. The residual stream keeps its
+width.
 """
 
 from collections.abc import Mapping

@@ -20,7 +20,7 @@
         |-- UnsupportedMedia    a body that is not application/json
         |-- BodyTooLarge        more bytes than the server reads
         |-- EmptyText           nothing to classify
-        |-- TextTooLong         more text than the model takes, and truncation was declined
+        |-- TextTooLong         more text than the server runs, or than the model reads uncut
         |-- TooManyInputs       more texts in one request than the server takes
         |-- Overloaded          the queue is full
         |-- NotReady            starting, or draining
@@ -129,7 +129,7 @@ class EmptyText(Refusal):
 
 
 class TextTooLong(Refusal):
-    """The text has more tokens than the model takes, and the client declined truncation."""
+    """The text is longer than the server runs, or than the model reads where it may not be cut."""
 
 
 class TooManyInputs(Refusal):

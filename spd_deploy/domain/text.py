@@ -127,8 +127,10 @@ def pad(rows: Sequence[Tokens], *, pad_id: int) -> Batch:
 
 def refuse_surrogates(text: str) -> None:
     """Refuse text that UTF-8 cannot carry (a lone surrogate, legal in JSON escapes)."""
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    try:
+        text.encode()
+    except UnicodeEncodeError as err:
         raise MalformedRequest(
             "the text holds half of a surrogate pair, which is not Unicode",
             fix="send both halves, or the character itself",
-        )
+        ) from err

@@ -146,6 +146,24 @@ def test_whole_heads_and_layers_may_be_gone(tmp_path: Path) -> None:
     assert {row.flops_share for row in gone} == {0.0}
 
 
+def test_a_neuron_goes_only_where_all_of_it_is_zero(tmp_path: Path) -> None:
+    """A row that nothing reads stays, since an artefact holds its checkpoint's weights."""
+    checkpoint = tiny_checkpoint(tmp_path / "c", pattern=Structured(sparsity=0.5))
+    weights = load_file(checkpoint.weights)
+    read = weights["bert.encoder.layer.0.output.dense.weight"]
+    column = int(read.abs().sum(0).argmax())
+    read[:, column] = 0
+    save_file(weights, checkpoint.weights, metadata={"format": "pt"})
+    changed = replace(checkpoint, weights_sha256=sha256_of(checkpoint.weights))
+    save_description(changed)
+
+    artefact = artefact_from_checkpoint(changed, tmp_path / "a")
+
+    shares = {row.name: row.flops_share for row in artefact.manifest.matrices}
+    assert shares["bert.encoder.layer.0.intermediate.dense"] == 0.5
+    assert shares["bert.encoder.layer.0.output.dense"] == 0.5
+
+
 def broken(checkpoint: Checkpoint) -> Checkpoint:
     """A checkpoint with one weight too many, described as if it were sound."""
     weights = load_file(checkpoint.weights)
@@ -242,6 +260,33 @@ def test_missing_and_misshapen_tensors_are_named(tmp_path: Path, damage: object,
 
     with pytest.raises(BadModel, match=said):
         artefact_from_checkpoint(open_checkpoint(folder), tmp_path / "a")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(tmp_path: Path, value: float) -> None:
+    """A diverged model is refused as bad input, by the name of the tensor."""
+    folder = tiny_model(tmp_path / "m")
+    weights = load_file(folder / WEIGHTS_FILE)
+    weights["bert.pooler.dense.weight"][0, 0] = value
+    save_file(weights, folder / WEIGHTS_FILE)
+
+    with pytest.raises(BadModel, match="pooler"):
+        artefact_from_checkpoint(open_checkpoint(folder), tmp_path / "a")
+
+
+def test_a_model_without_pairs_is_exported(tmp_path: Path) -> None:
+    """A model of one token type is checked on single texts only."""
+    folder = tiny_model(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"type_vocab_size": 1}))
+    weights = load_file(folder / WEIGHTS_FILE)
+    name = "bert.embeddings.token_type_embeddings.weight"
+    weights[name] = weights[name][:1].clone()
+    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+    artefact = artefact_from_checkpoint(open_checkpoint(folder), tmp_path / "a")
+
+    assert not artefact.golden().batch.types_BS.any()
 
 
 def test_an_activation_that_is_not_supported_is_named(tmp_path: Path) -> None:

@@ -293,6 +293,7 @@ def test_requests_in_flight_are_answered_while_draining(
             told = await late.answer()
             assert (late.status, told["code"]) == (503, "SPD_NOT_READY")
             assert late.headers["retry-after"] == "1"
+            assert late.headers["connection"] == "close"
             assert [await get(app, path) for path in ("/livez", "/readyz")] == [200, 503]
             assert life.in_flight == 2
             session.gate.open()

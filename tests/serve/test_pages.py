@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from serve.http_errors import STATUS
 from serve.info import Info
 from serve.middleware import request_id_from
 from serve.pages import type_of
@@ -78,6 +79,20 @@ def test_the_description_is_whole(fake: TestClient) -> None:
             assert operation["description"].endswith((".", ":", "]]."))
     names = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(described)))
     assert names == set(described["components"]["schemas"])
+
+
+def test_the_description_names_every_refusal(fake: TestClient) -> None:
+    """Each status of the table of errors is there, with the code and the body it comes with."""
+    described = fake.get("/openapi.json").json()
+
+    for path in ("/v1/classify", "/predict"):
+        answers = described["paths"][path]["post"]["responses"]
+        assert set(answers) == {"200"} | {str(kind.status) for kind in STATUS.values()}
+        for kind in STATUS.values():
+            answer = answers[str(kind.status)]
+            assert kind.code in answer["description"]
+            schema = answer["content"]["application/json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/ErrorBody"}
 
 
 def test_the_docs_show_every_route_and_body(fake: TestClient) -> None:

@@ -1,0 +1,80 @@
+"""``spd inspect`` on the command line: the same facts of a checkpoint and of its artefact."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
+
+from exporters.onnx import artefact_from_checkpoint
+from spd_deploy.cli.main import cli
+from spd_deploy.domain.checkpoint import save_description
+from spd_deploy.domain.files import sha256_of
+from spd_deploy.domain.patterns import parse_pattern
+from tests.tiny import tiny_checkpoint
+
+
+def inspect(*words: object) -> Result:
+    return CliRunner().invoke(cli, ["inspect", *map(str, words)])
+
+
+def said_of(path: Path) -> Mapping[str, Any]:
+    value: Mapping[str, Any] = json.loads(inspect(path, "--json").stdout)
+    return value
+
+
+@pytest.fixture(scope="module", params=["2:4", "block:32x1", "structured", None])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint ``c`` and its artefact ``a``."""
+    folder = tmp_path_factory.mktemp("inspect")
+    pattern = None if request.param is None else parse_pattern(request.param)
+    artefact_from_checkpoint(tiny_checkpoint(folder / "c", pattern=pattern), folder / "a")
+    return folder
+
+
+def test_a_checkpoint_is_told_what_export_will_do(exported: Path) -> None:
+    """Inspecting the checkpoint promises the rows that the artefact then has."""
+    before, after = said_of(exported / "c"), said_of(exported / "a")
+
+    assert before["matrices"] == after["matrices"]
+    assert before["flops_share"] == after["flops_share"]
+
+
+def test_totals_are_those_of_the_weights(exported: Path) -> None:
+    """Density is the share of non-zeros over all matrices, counted anew."""
+    said = said_of(exported / "a")
+    weights = load_file(exported / "c" / "model.safetensors")
+    matrices = [weights[f"{row['name']}.weight"] for row in said["matrices"]]
+
+    nonzero = sum(int(weight.count_nonzero()) for weight in matrices)
+
+    assert said["density"] == pytest.approx(nonzero / sum(w.numel() for w in matrices))
+
+
+def test_every_reason_is_shown_once(exported: Path) -> None:
+    """The table has a row a matrix, and each reason stands below it, in full, once."""
+    said, shown = said_of(exported / "a"), inspect(exported / "a").stdout
+
+    for row in said["matrices"]:
+        assert shown.count(row["name"].removeprefix("bert.encoder.")) == 1
+        assert shown.count(row["reason"]) == 1
+
+
+def test_a_broken_pattern_is_named(tmp_path: Path) -> None:
+    """A checkpoint whose weights break its pattern is shown, with the matrix that does."""
+    pattern = parse_pattern("2:4")
+    checkpoint = tiny_checkpoint(tmp_path / "c", pattern=pattern)
+    weights = load_file(checkpoint.weights)
+    name = "bert.encoder.layer.1.output.dense"
+    weights[f"{name}.weight"][0, :4] = 1.0
+    save_file(weights, checkpoint.weights, metadata={"format": "pt"})
+    save_description(replace(checkpoint, weights_sha256=sha256_of(checkpoint.weights)))
+
+    result = inspect(tmp_path / "c")
+
+    assert result.exit_code == 0
+    assert f"is broken by {name}" in result.stdout
