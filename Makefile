@@ -33,8 +33,9 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# One thread a worker: two workers on two cores, and threads that do not spin against each other.
 test: check
-	$(BIN)/python -m pytest -n 2 -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 	$(BIN)/python -m build --no-isolation --wheel --outdir .venv/dist . > .venv/build.log \
 		|| { cat .venv/build.log; exit 1; }
 

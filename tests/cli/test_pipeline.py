@@ -122,10 +122,10 @@ def test_what_was_exported_can_be_served(place: Path) -> None:
         server.stderr.close()
 
     assert code == 0
-    served = json.dumps(answer)
+    best = answer["results"][0]["labels"][0]
     expected = json.loads(said.stdout)
-    assert expected["label"] in served
-    assert f"{expected['score']:.4f}" in served or str(round(expected["score"], 4)) in served
+    assert best["label"] == expected["label"]
+    assert best["score"] == pytest.approx(expected["score"], abs=1e-5)
 
 
 def quick(task: Task) -> Recipe:
@@ -156,8 +156,7 @@ def test_the_quickstart_goes_from_nothing_to_a_report(
     page = (tmp_path / "quickstart/report/report.html").read_text()
     assert "Training" in page and "http://" not in page.replace("http://www.w3.org", "")
     assert open_artefact(tmp_path / "quickstart/sparse").manifest.pattern == "block:64x1"
-    assert spd("quickstart").exit_code == 1
-    assert spd("quickstart", "--overwrite").exit_code == 0
+    assert spd("quickstart").exit_code == 1  # what is there stays, unless --overwrite is said
 
 
 def test_a_stopped_training_goes_on(place: Path, tmp_path: Path) -> None:
