@@ -26,7 +26,7 @@ from spd_deploy.domain.checkpoint import CONFIG_FILE, Checkpoint, read_config
 from spd_deploy.domain.errors import BadModel, NotWritten
 from spd_deploy.domain.files import not_written, refuse_existing, replacing
 from spd_deploy.domain.progress import Progress, Silent
-from spd_deploy.domain.text import TOKENIZER_FILE
+from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_deploy.domain.versions import PACKAGE, versions_of
 from spd_deploy.sessions.onnxruntime import MODEL_FILE
 
@@ -34,7 +34,6 @@ DATA_FILE = f"{MODEL_FILE}.data"
 # Constants below this stay inside the graph file; the weights go beside it, so that the graph can
 # be read and the 2 GB limit of a protobuf does not bind.
 _INLINE_BYTES = 1024
-_BESIDE = (TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
 
 def artefact_from_checkpoint(
@@ -115,7 +114,7 @@ def _write_model(weights: BertWeights, choices: Mapping[str, Choice], file: Path
 
 def _copy_beside(source: Path, draft: Path) -> None:
     """The tokenizer's files, and the configuration without the place it was made at."""
-    for name in _BESIDE:
+    for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, draft / name)
     config = {k: v for k, v in read_config(source).items() if k != "_name_or_path"}

@@ -14,14 +14,7 @@ from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.files import not_written, replacing
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import TOKENIZER_FILE
-
-_TOKENIZER_FILES = (
-    TOKENIZER_FILE,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-)
+from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 
 
 def load_classifier(reference: str, task: Task, *, trained: bool = False) -> PreTrainedModel:
@@ -104,7 +97,7 @@ def copy_tokenizer(reference: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     source = Path(reference)
     if (source / TOKENIZER_FILE).is_file():
-        for name in _TOKENIZER_FILES:
+        for name in TOKENIZER_FILES:
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
         return

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from spd_deploy.domain.errors import BadModel, MalformedRequest
 
 TOKENIZER_FILE = "tokenizer.json"
+# What of a tokenizer travels along; only the first is read here, the rest is for other tools.
+TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
