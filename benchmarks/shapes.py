@@ -29,9 +29,9 @@ from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import open_checkpoint, save_description
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured
 from spd_deploy.machine.processor import default_threads
-from spd_train.built_in import make_model
+from spd_train.data.built_in import make_model
 from spd_train.model import linear_weights, save_classifier
-from spd_train.pruning import apply_masks, densities_of, magnitudes, masks_of
+from spd_train.pruning.masks import apply_masks, densities_of, magnitudes, masks_of
 
 MODELS: dict[str, dict[str, Any]] = {
     "minilm": {"num_hidden_layers": 6, "hidden_size": 384, "intermediate_size": 1536},

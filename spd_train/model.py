@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import logging
 
@@ -15,6 +15,7 @@ from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.files import not_written, replacing
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
+from spd_train.data.tensors import TensorBatch
 
 
 def load_classifier(reference: str, task: Task, *, trained: bool = False) -> PreTrainedModel:
@@ -86,6 +87,14 @@ def linear_weights(model: nn.Module, encoder: Encoder) -> dict[str, nn.Parameter
     """The prunable weights of a plain model by matrix name."""
     found = dict(model.named_parameters())
     return {m.name: found[m.weight_name] for m in encoder.matrices()}
+
+
+def inputs_of(model: PreTrainedModel, batch: TensorBatch) -> dict[str, Tensor]:
+    """What the model's forward takes of ``batch``: token types only where it tells two apart."""
+    inputs = {"input_ids": batch.ids_BS, "attention_mask": batch.mask_BS}
+    if getattr(model.config, "type_vocab_size", 0) > 1:
+        inputs["token_type_ids"] = batch.types_BS
+    return inputs
 
 
 def copy_tokenizer(reference: str, folder: Path) -> None:

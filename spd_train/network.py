@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
-from spd_train.tensors import TensorBatch
+from spd_train.data.tensors import TensorBatch
+from spd_train.model import inputs_of
 
 _ATTENTION = "spd_recorded"
 _recorded: ContextVar[list[Tensor] | None] = ContextVar("attention probabilities", default=None)
@@ -106,11 +107,7 @@ class GraftedNetwork(nn.Module):
         attention: list[Tensor] = []
         token = _recorded.set(attention)
         try:
-            answer = self.model(
-                input_ids=batch.ids_BS,
-                attention_mask=batch.mask_BS,
-                token_type_ids=batch.types_BS,
-            )
+            answer = self.model(**inputs_of(self.model, batch))
         finally:
             _recorded.reset(token)
         hidden = tuple(layer.take_output() for layer in self.layers)

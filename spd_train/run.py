@@ -41,12 +41,8 @@ from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
 from spd_deploy.domain.versions import versions_of
-from spd_train.batches import LabelledTokens, batches_per_epoch, tokenise
-from spd_train.curves import draw_curves
-from spd_train.data import Data
-from spd_train.distil import Distillation
-from spd_train.finetune import FineTuning
-from spd_train.loop import Loop, train
+from spd_train.data.batches import LabelledTokens, batches_per_epoch, tokenise
+from spd_train.data.splits import Data
 from spd_train.model import (
     classifier_config,
     copy_tokenizer,
@@ -55,11 +51,15 @@ from spd_train.model import (
     save_classifier,
 )
 from spd_train.network import GraftedNetwork
-from spd_train.precision import Precision, choose_precision
 from spd_train.recipe import Recipe
-from spd_train.schedule import Stages, steps_of
-from spd_train.scoring import Forward, Samples, sample, score_rows
-from spd_train.state import STATE_FILE
+from spd_train.reports.curves import draw_curves
+from spd_train.training.distil import Distillation
+from spd_train.training.finetune import FineTuning
+from spd_train.training.loop import Loop, train
+from spd_train.training.precision import Precision, choose_precision
+from spd_train.training.schedule import Stages, steps_of
+from spd_train.training.scoring import Forward, Samples, sample, score_rows
+from spd_train.training.state import STATE_FILE
 
 RUN_FILE = "run.json"
 TEACHER_FOLDER = "teacher"

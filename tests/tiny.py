@@ -21,7 +21,7 @@ from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.tasks import Task, task_named
-from spd_train.pruning import densities_of, magnitudes, masks_of
+from spd_train.pruning.masks import densities_of, magnitudes, masks_of
 
 WORDS = """
     a the this that film movie train bus ending plot was is not never very good bad great dull

@@ -13,7 +13,7 @@ from spd_deploy.domain.tasks import Task, task_named
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.opening import Opened
-    from spd_train.examples import Splits
+    from spd_train.data.examples import Splits
 
 
 @click.command(
@@ -41,7 +41,7 @@ def evaluate(
 ) -> None:
     """Score an artefact or checkpoint on labelled data."""
     from spd_deploy.sessions.opening import open_path
-    from spd_train.examples import read_split
+    from spd_train.data.examples import read_split
 
     if split == "test":
         raise BadData("the test split has no labels to score against", fix="use spd predict")

@@ -16,8 +16,8 @@ from spd_deploy.domain.tasks import Columns, Task
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.opening import Opened
-    from spd_train.examples import Example
-    from spd_train.rows import Row
+    from spd_train.data.examples import Example
+    from spd_train.data.rows import Row
 
 
 @click.command(
@@ -85,7 +85,7 @@ def predict(
 
 def from_arguments(task: Task, texts: Sequence[str]) -> list["Example"]:
     """Examples from the command line, two texts each for a task of pairs."""
-    from spd_train.examples import Example
+    from spd_train.data.examples import Example
 
     for text in texts:
         if not text.strip():
@@ -103,8 +103,8 @@ def from_file(
     task: Task, file: Path, text_column: str | None, pair_column: str | None
 ) -> list["Example"]:
     """Examples from a file, one a row; every row is read before any is answered."""
-    from spd_train.examples import examples_from_rows
-    from spd_train.rows import read_rows
+    from spd_train.data.examples import examples_from_rows
+    from spd_train.data.rows import read_rows
 
     rows = list(read_rows(file))
     if not rows:

@@ -109,8 +109,8 @@ def _claim(output: Path, *, overwrite: bool) -> None:
 
 def _train(task: Task, output: Path, progress: Progress) -> "Checkpoint":
     """The built-in model, its dense teacher, and the sparse student."""
-    from spd_train.built_in import make_model
-    from spd_train.data import read_data
+    from spd_train.data.built_in import make_model
+    from spd_train.data.splits import read_data
     from spd_train.run import Request, run
 
     with stop_on_signals() as should_stop:
@@ -134,7 +134,7 @@ def _export(checkpoint: "Checkpoint", output: Path, progress: Progress) -> list[
     from spd_deploy.cli.evaluate import score_parts
     from spd_deploy.domain.checkpoint import open_checkpoint
     from spd_deploy.sessions.opening import open_path
-    from spd_train.examples import read_split
+    from spd_train.data.examples import read_split
 
     teacher = open_checkpoint(checkpoint.folder / "teacher")
     dev = read_split(checkpoint.task, None, "dev")
@@ -170,7 +170,7 @@ def _publish(
     """The benchmark's page with the training curves in it."""
     from spd_deploy.benchmark.page import Section
     from spd_deploy.benchmark.publish import write_report
-    from spd_train.curves import CURVES_FILE
+    from spd_train.reports.curves import CURVES_FILE
 
     curves: Section = Section(
         title="Training",

@@ -81,7 +81,7 @@ def train(task_name: str | None, spelled: str, sparsity: float | None, **options
     pattern = parse_pattern(spelled, sparsity)
     progress = TerminalProgress()
 
-    from spd_train.data import read_data
+    from spd_train.data.splits import read_data
     from spd_train.run import Request, run
 
     recipe = _recipe(pattern, options)
@@ -117,7 +117,7 @@ def choose_task(name: str | None, options: dict[str, Any]) -> Task:
         return task_named(name)
     if options["data_dir"] is None:
         raise click.UsageError("--text-column needs --data-dir")
-    from spd_train.examples import own_task_from
+    from spd_train.data.examples import own_task_from
 
     return own_task_from(
         options["data_dir"],

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spd_deploy.domain.encoder import Encoder
+from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.errors import BadCheckpoint, BadModel
 from spd_deploy.domain.files import read_json, sha256_of, write_json
-from spd_deploy.domain.patterns import Pattern, parse_pattern
+from spd_deploy.domain.patterns import Pattern, at_sparsity, parse_pattern
 from spd_deploy.domain.tasks import Columns, ProblemType, Task
 
 SPD_FILE = "spd.json"
@@ -37,6 +37,7 @@ class Checkpoint:
         max_tokens: where training cut its texts; serving cuts there too.
         pattern: None for a dense checkpoint.
         densities: share of non-zeros by matrix name; empty for a foreign folder.
+        sparsities: the goal of each matrix whose goal is not the pattern's own; 0 leaves it dense.
         scores: metrics by arm, ``dense`` (the teacher) and ``sparse``; None marks an undefined one.
         split: what the scores were measured on.
         parents: SHA-256 of the weights this one was made from, by what they were.
@@ -49,6 +50,7 @@ class Checkpoint:
     weights_sha256: str
     pattern: Pattern | None = None
     densities: Mapping[str, float] = field(default_factory=dict)
+    sparsities: Mapping[str, float] = field(default_factory=dict)
     scores: Mapping[str, Scores] = field(default_factory=dict)
     split: str | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
@@ -60,6 +62,15 @@ class Checkpoint:
         """The safetensors file."""
         return self.folder / WEIGHTS_FILE
 
+    def pattern_of(self, matrix: Matrix) -> Pattern | None:
+        """What ``matrix`` must satisfy: the pattern at the matrix's own goal; None if dense."""
+        if self.pattern is None:
+            return None
+        goal = self.sparsities.get(matrix.name, self.pattern.sparsity)
+        if goal == 0:
+            return None
+        return self.encoder.pattern_on(matrix, at_sparsity(self.pattern, goal))
+
     def to_json(self) -> dict[str, Any]:
         """The content of ``spd.json``."""
         return {
@@ -68,7 +79,11 @@ class Checkpoint:
             "max_tokens": self.max_tokens,
             "pattern": None if self.pattern is None else str(self.pattern),
             "sparsity": None if self.pattern is None else self.pattern.sparsity,
-            "matrices": {name: {"density": density} for name, density in self.densities.items()},
+            "matrices": {
+                name: {"density": density}
+                | ({"sparsity": self.sparsities[name]} if name in self.sparsities else {})
+                for name, density in self.densities.items()
+            },
             "scores": {arm: dict(scores) for arm, scores in self.scores.items()},
             "split": self.split,
             "recipe": dict(self.recipe),
@@ -163,6 +178,11 @@ def _from_json(folder: Path, encoder: Encoder, value: Mapping[str, Any]) -> Chec
             weights_sha256=str(value["weights_sha256"]),
             pattern=None if spelled is None else parse_pattern(spelled, value["sparsity"]),
             densities={name: float(m["density"]) for name, m in value["matrices"].items()},
+            sparsities={
+                name: float(m["sparsity"])
+                for name, m in value["matrices"].items()
+                if "sparsity" in m
+            },
             scores=dict(value["scores"]),
             split=value["split"],
             recipe=dict(value["recipe"]),

@@ -250,7 +250,20 @@ def parse_pattern(text: str, sparsity: float | None = None) -> Pattern:
         pattern = Structured()
     else:
         raise BadPattern("unknown pattern", got=repr(text), fix=f"use {SPELLINGS}")
-    return pattern if sparsity is None else replace(pattern, sparsity=sparsity)
+    return pattern if sparsity is None else at_sparsity(pattern, sparsity)
+
+
+def at_sparsity(pattern: Pattern, sparsity: float) -> Pattern:
+    """The pattern at another sparsity.
+
+    Raises:
+        BadPattern: a sparsity outside (0, 1), or one an N:M pattern forbids.
+    """
+    return (
+        _at_fixed(pattern, sparsity)
+        if isinstance(pattern, NM)
+        else replace(pattern, sparsity=sparsity)
+    )
 
 
 def density_of(pattern: Pattern) -> float:

@@ -19,7 +19,7 @@ from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import open_artefact
 from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.tasks import TASKS, Task
-from spd_train.grammar import generate
+from spd_train.data.grammar import generate
 from spd_train.recipe import Recipe
 from tests.tiny import tiny_model
 

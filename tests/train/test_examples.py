@@ -6,8 +6,8 @@ import pytest
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import TASKS, own_task
-from spd_train.data import read_data
-from spd_train.examples import Example, own_task_from, read_split
+from spd_train.data.examples import Example, own_task_from, read_split
+from spd_train.data.splits import read_data
 
 MRPC = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
 OWN = own_task(text_column="text", pair_column=None, label_column="label", labels=("bad", "good"))

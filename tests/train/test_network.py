@@ -8,18 +8,18 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from spd_deploy.domain.tasks import TASKS, ProblemType, Task
 from spd_deploy.domain.text import Tokens
-from spd_train.batches import LabelledTokens
-from spd_train.losses import (
+from spd_train.data.batches import LabelledTokens
+from spd_train.data.tensors import TensorBatch, batch_of
+from spd_train.model import load_classifier
+from spd_train.network import GraftedNetwork, draw_graft
+from spd_train.recipe import SpdRecipe
+from spd_train.training.losses import (
     attention_loss,
     distillation_losses,
     hidden_loss,
     label_loss,
     logits_loss,
 )
-from spd_train.model import load_classifier
-from spd_train.network import GraftedNetwork, draw_graft
-from spd_train.recipe import SpdRecipe
-from spd_train.tensors import TensorBatch, batch_of
 from tests.tiny import tiny_model
 
 TASK = TASKS["sst2"]

@@ -23,13 +23,13 @@ from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructu
 from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.tasks import TASKS
 from spd_deploy.sessions.torch import TorchSession
-from spd_train.curves import CURVES_FILE
-from spd_train.data import Data
-from spd_train.examples import Example
-from spd_train.journal import JOURNAL_FILE, read_journal
+from spd_train.data.examples import Example
+from spd_train.data.splits import Data
 from spd_train.recipe import Recipe, SpdRecipe, TeacherRecipe
+from spd_train.reports.curves import CURVES_FILE
 from spd_train.run import RUN_FILE, Request, run
-from spd_train.state import STATE_FILE
+from spd_train.training.journal import JOURNAL_FILE, read_journal
+from spd_train.training.state import STATE_FILE
 from tests.tiny import WORDS, tiny_model
 
 TASK = TASKS["sst2"]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spd_train.batches import batches_per_epoch, by_length, epoch_batches
-from spd_train.schedule import (
+from spd_train.data.batches import batches_per_epoch, by_length, epoch_batches
+from spd_train.training.schedule import (
     Stages,
     cubic_sparsity,
     graft_probability,

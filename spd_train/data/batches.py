@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spd_deploy.domain.text import Tokenizer, Tokens
-from spd_train.examples import Example
+from spd_train.data.examples import Example
 
 # Rows are sorted by length only within a window of this many batches, so that an epoch still
 # mixes: two rows meet in a batch in some epochs and not in others.

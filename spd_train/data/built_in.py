@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from spd_deploy.domain.files import write_text
 from spd_deploy.domain.tasks import BUILT_IN
 from spd_deploy.domain.text import TOKENIZER_FILE
-from spd_train.grammar import generate
+from spd_train.data.grammar import generate
 from spd_train.model import save_classifier
 
 MOST_PIECES = 1000

@@ -20,7 +20,7 @@ works, not how it does on your texts.
 from collections.abc import Callable, Iterator, Mapping
 from random import Random
 
-from spd_train.examples import Example
+from spd_train.data.examples import Example
 
 _ROWS: Mapping[str, int] = {"train": 16_000, "dev": 1_000, "test": 1_000}
 _ORDER = ("test", "dev", "train")  # generated in this order, so that train may change its size

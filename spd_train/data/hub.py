@@ -5,7 +5,7 @@ Needs the optional extra ``data`` and a network; nothing else in this project do
 
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.tasks import Task
-from spd_train.examples import Example, Splits
+from spd_train.data.examples import Example, Splits
 
 REPOSITORY = "nyu-mll/glue"
 

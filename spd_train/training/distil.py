@@ -14,24 +14,24 @@ from torch import Tensor, nn
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.tasks import Task
-from spd_train.finetune import adamw
-from spd_train.losses import distillation_losses
+from spd_train.data.tensors import TensorBatch
 from spd_train.network import GraftedNetwork, draw_graft
-from spd_train.pruning import apply_masks, densities_of, magnitudes, masks_of, sparsity_of
+from spd_train.pruning.masks import apply_masks, densities_of, magnitudes, masks_of, sparsity_of
 from spd_train.recipe import SpdRecipe
-from spd_train.schedule import (
+from spd_train.training.finetune import adamw
+from spd_train.training.losses import distillation_losses
+from spd_train.training.schedule import (
     Stages,
     cubic_sparsity,
     graft_probability,
     mask_update,
     rewound_decay,
 )
-from spd_train.scoring import Samples, score_rows
-from spd_train.tensors import TensorBatch
+from spd_train.training.scoring import Samples, score_rows
 
 
 class Distillation:
-    """A :class:`spd_train.loop.Training` of the sparse student layers."""
+    """A :class:`spd_train.training.loop.Training` of the sparse student layers."""
 
     name = "distillation"
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from spd_deploy.domain.metrics import scores_of
 from spd_deploy.domain.tasks import Task
-from spd_train.batches import LabelledTokens, by_length
-from spd_train.tensors import TensorBatch, batch_of
+from spd_train.data.batches import LabelledTokens, by_length
+from spd_train.data.tensors import TensorBatch, batch_of
 
 Forward = Callable[[TensorBatch], Tensor]
 

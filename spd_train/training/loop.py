@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from spd_deploy.domain.errors import BadSetting, Interrupted
 from spd_deploy.domain.progress import Progress
-from spd_train.batches import LabelledTokens, batches_per_epoch, epoch_batches
-from spd_train.journal import JOURNAL_FILE, Journal
+from spd_train.data.batches import LabelledTokens, batches_per_epoch, epoch_batches
+from spd_train.data.tensors import TensorBatch, batch_of
 from spd_train.network import step_seed
-from spd_train.precision import Precision
-from spd_train.state import STATE_FILE, load_state, save_state
-from spd_train.tensors import TensorBatch, batch_of
+from spd_train.training.journal import JOURNAL_FILE, Journal
+from spd_train.training.precision import Precision
+from spd_train.training.state import STATE_FILE, load_state, save_state
 
 _CLIP_NORM = 1.0
 _MOST_LOGGED_STEPS = 2000
@@ -29,7 +29,7 @@ _LEAST_SCORES = 4
 
 
 class Training(Protocol):
-    """What is trained and how: :mod:`spd_train.finetune` or :mod:`spd_train.distil`."""
+    """What is trained and how: see :mod:`spd_train.training.finetune` and ``distil`` beside it."""
 
     name: str
     total_steps: int

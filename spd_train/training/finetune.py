@@ -7,17 +7,18 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from spd_deploy.domain.tasks import Task
-from spd_train.losses import label_loss
+from spd_train.data.tensors import TensorBatch
+from spd_train.model import inputs_of
 from spd_train.recipe import TeacherRecipe
-from spd_train.schedule import warmup_decay
-from spd_train.scoring import Samples, score_rows
-from spd_train.tensors import TensorBatch
+from spd_train.training.losses import label_loss
+from spd_train.training.schedule import warmup_decay
+from spd_train.training.scoring import Samples, score_rows
 
 NO_DECAY = ("bias", "LayerNorm.weight")
 
 
 class FineTuning:
-    """A :class:`spd_train.loop.Training` of all of a classifier's weights."""
+    """A :class:`spd_train.training.loop.Training` of all of a classifier's weights."""
 
     name = "teacher"
 
@@ -54,10 +55,7 @@ class FineTuning:
 
     def logits(self, batch: TensorBatch) -> Tensor:
         """The classifier's outputs."""
-        answer = self.model(
-            input_ids=batch.ids_BS, attention_mask=batch.mask_BS, token_type_ids=batch.types_BS
-        )
-        return answer.logits  # type: ignore[no-any-return]
+        return self.model(**inputs_of(self.model, batch)).logits  # type: ignore[no-any-return]
 
     def learning_rate(self, step: int) -> float:
         """Warm-up and linear decay."""

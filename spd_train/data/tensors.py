@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from spd_deploy.domain.text import pad
-from spd_train.batches import LabelledTokens
+from spd_train.data.batches import LabelledTokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

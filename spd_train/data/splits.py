@@ -10,7 +10,7 @@ from typing import Self
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Task
-from spd_train.examples import Example, has_split, read_split
+from spd_train.data.examples import Example, has_split, read_split
 
 HELD_OUT_SHARE = 0.1
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import BUILT_IN, Columns, Task, own_task
-from spd_train.rows import SUFFIXES, Row, read_rows
+from spd_train.data.rows import SUFFIXES, Row, read_rows
 
 Note = Callable[[str], None]
 
@@ -248,11 +248,11 @@ def _label_order(label: str) -> tuple[int, float, str]:
 def _without_files(task: Task, split: str) -> Splits:
     """A built-in task's examples, or the hub's."""
     if task.name in BUILT_IN:
-        from spd_train.grammar import generate
+        from spd_train.data.grammar import generate
 
         return {split: generate(task.name, split)}
     if task.hub is None:
         raise BadData(f"task {task.name!r} has no data of its own", fix="name it with --data-dir")
-    from spd_train.hub import hub_split
+    from spd_train.data.hub import hub_split
 
     return hub_split(task, split)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spd_deploy.domain.files import replacing
-from spd_train.journal import JOURNAL_FILE, Record, read_journal
+from spd_train.training.journal import JOURNAL_FILE, Record, read_journal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
