@@ -92,7 +92,7 @@ class Graph:
         from onnx import checker, helper, numpy_helper
 
         constants = [numpy_helper.from_array(v, name) for name, v in self._constants.items()]
-        graph = helper.make_graph(self._nodes, "bert", inputs, outputs, constants)
+        graph = helper.make_graph(self._nodes, "classifier", inputs, outputs, constants)
         model = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", OPSET)],

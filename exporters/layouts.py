@@ -1,4 +1,4 @@
-"""The two ways activations lie in memory, with the operators of a BERT layer in each.
+"""The two ways activations lie in memory, with the operators of an encoder layer in each.
 
 Token-major ``[tokens, features]`` is what dense products like best: one ``Gemm`` with its bias and
 residual. Feature-major ``[features, tokens]`` is what gathered products need, since there a kept
@@ -74,7 +74,7 @@ class TokenMajor:
 
     def linear(self, x: Name, lowering: Lowering, bias_N: Array, residual: Name | None) -> Name:
         """One ``Gemm`` that adds bias and residual while it writes."""
-        assert not isinstance(lowering, Gathered)  # noqa: S101 - bert.py picks the layout
+        assert not isinstance(lowering, Gathered)  # noqa: S101 - classifier.py picks the layout
         addend = self.g.constant(bias_N)
         if residual is not None:
             addend = self.g.op("Add", residual, addend)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from exporters.bert import BertGraph
+from exporters.classifier import ClassifierGraph
 from exporters.graph import OPSET
 from exporters.lowering.choose import Choice, choose
 from exporters.verify import verify_parity, verify_weights
-from exporters.weights import BertWeights, read_weights
+from exporters.weights import ClassifierWeights, read_weights
 from spd_deploy.domain.artefact import (
     GOLDEN_FILE,
     Artefact,
@@ -60,15 +60,15 @@ def artefact_from_checkpoint(
         )
     with (progress or Silent()).stage("export", 5) as advance:
         weights = read_weights(checkpoint)
-        choices = choose(weights, checkpoint.pattern)
+        choices = choose(checkpoint, weights)
         advance(note="lowered")
         with replacing(output) as draft:
             draft.mkdir()
             _write_model(weights, choices, draft / MODEL_FILE)
             advance(note="written")
-            verify_weights(draft / MODEL_FILE, weights, choices, checkpoint.pattern)
+            verify_weights(draft / MODEL_FILE, checkpoint, weights, choices)
             advance(note="weights verified")
-            golden, parity = verify_parity(checkpoint, draft / MODEL_FILE)
+            golden, parity = verify_parity(draft / MODEL_FILE, checkpoint, weights)
             advance(note=f"parity {parity.max_difference:.1g}")
             write_golden(draft / GOLDEN_FILE, golden)
             _copy_beside(checkpoint.folder, draft)
@@ -84,7 +84,7 @@ def matrix_rows(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> tuple[
         MatrixRow(
             name=matrix.name,
             shape=matrix.shape,
-            pattern="dense" if checkpoint.pattern is None else str(checkpoint.pattern),
+            pattern=str(checkpoint.pattern_of(matrix) or "dense"),
             density=densities.get(matrix.name, 1.0),
             lowering=choices[matrix.name].lowering.name,
             reason=choices[matrix.name].reason,
@@ -94,11 +94,11 @@ def matrix_rows(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> tuple[
     )
 
 
-def _write_model(weights: BertWeights, choices: Mapping[str, Choice], file: Path) -> None:
+def _write_model(weights: ClassifierWeights, choices: Mapping[str, Choice], file: Path) -> None:
     """The graph, and its weights in one file beside it."""
     import onnx
 
-    model = BertGraph(weights, choices).model(producer=PACKAGE)
+    model = ClassifierGraph(weights, choices).model(producer=PACKAGE)
     try:
         onnx.save_model(
             model,

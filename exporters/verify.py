@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.lowering.choose import Choice
-from exporters.weights import BertWeights
+from exporters.weights import ClassifierWeights
 from spd_deploy.domain.artefact import Golden, Parity
-from spd_deploy.domain.checkpoint import Checkpoint, read_config
+from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import VerificationFailed
-from spd_deploy.domain.patterns import Pattern
-from spd_deploy.domain.text import Tokens, pad
+from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer, Tokens
 from spd_deploy.sessions.onnxruntime import OnnxSession
 from spd_deploy.sessions.opening import difference_between
 from spd_deploy.sessions.torch import TorchSession
@@ -31,33 +30,34 @@ _REPORT = "nothing was written; this is a fault of spd, please report it"
 
 def verify_weights(
     model: Path,
-    weights: BertWeights,
+    checkpoint: Checkpoint,
+    weights: ClassifierWeights,
     choices: Mapping[str, Choice],
-    pattern: Pattern | None,
 ) -> None:
     """Read the constants back and compare each matrix with the checkpoint's.
 
     Raises:
-        VerificationFailed: a matrix differs, or does not satisfy the pattern.
+        VerificationFailed: a matrix differs, or does not satisfy its pattern.
     """
     import torch
 
     constants = read_constants(model)
     for matrix in weights.encoder.matrices():
         restored_NK = choices[matrix.name].lowering.restored(constants)
-        if pattern is not None:
-            placed = weights.encoder.pattern_on(matrix, pattern)
-            if not placed.holds(torch.tensor(restored_NK)):
-                raise VerificationFailed(
-                    f"{matrix.name} does not satisfy {placed} at {placed.sparsity:.0%}",
-                    got=f"density {np.count_nonzero(restored_NK) / restored_NK.size:.3f}",
-                    fix="nothing was written; the checkpoint was changed after training",
-                )
+        pattern = checkpoint.pattern_of(matrix)
+        if pattern is not None and not pattern.holds(torch.tensor(restored_NK)):
+            raise VerificationFailed(
+                f"{matrix.name} does not satisfy {pattern} at {pattern.sparsity:.0%}",
+                got=f"density {np.count_nonzero(restored_NK) / restored_NK.size:.3f}",
+                fix="nothing was written; the checkpoint was changed after training",
+            )
         if not np.array_equal(restored_NK, weights.of(matrix)):
             raise VerificationFailed(f"{matrix.name} was not stored as it was", fix=_REPORT)
 
 
-def verify_parity(checkpoint: Checkpoint, model: Path) -> tuple[Golden, Parity]:
+def verify_parity(
+    model: Path, checkpoint: Checkpoint, weights: ClassifierWeights
+) -> tuple[Golden, Parity]:
     """Compare the exported model with the checkpoint on the golden inputs.
 
     Returns:
@@ -66,13 +66,14 @@ def verify_parity(checkpoint: Checkpoint, model: Path) -> tuple[Golden, Parity]:
     Raises:
         VerificationFailed: they differ by more than ``TOLERANCE``.
     """
-    rows = golden_rows(checkpoint)
-    batch = pad(rows, pad_id=0)
+    tokenizer = Tokenizer(checkpoint.folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
+    rows = golden_rows(checkpoint, pad_id=tokenizer.pad_id, pairs=weights.token_types > 1)
+    batch = tokenizer.pad(rows)
     with TorchSession(checkpoint.folder) as reference:
         logits_BC = reference.run(batch)
     with OnnxSession(model, precision="fp32") as session:
         together_BC = session.run(batch)
-        alone_BC = np.concatenate([session.run(pad([row], pad_id=0)) for row in rows])
+        alone_BC = np.concatenate([session.run(tokenizer.pad([row])) for row in rows])
     difference = max(
         difference_between(together_BC, logits_BC), difference_between(alone_BC, logits_BC)
     )
@@ -86,16 +87,16 @@ def verify_parity(checkpoint: Checkpoint, model: Path) -> tuple[Golden, Parity]:
     return golden, Parity(max_difference=difference, tolerance=TOLERANCE, rows=len(rows))
 
 
-def golden_rows(checkpoint: Checkpoint) -> list[Tokens]:
-    """Fixed random rows of many lengths, every other one a pair if the model knows pairs."""
+def golden_rows(checkpoint: Checkpoint, *, pad_id: int, pairs: bool) -> list[Tokens]:
+    """Fixed random rows of many lengths without padding; with ``pairs``, every other one is two."""
     draw = np.random.default_rng(0)
-    has_pairs = int(read_config(checkpoint.folder).get("type_vocab_size", 2)) > 1
     longest = checkpoint.max_tokens
     lengths = sorted({1, 2, 3, 7, longest // 2, longest - 1, longest} & set(range(1, longest + 1)))
     rows = []
     for i, length in enumerate(lengths):
-        ids = draw.integers(1, checkpoint.encoder.vocabulary, length)
-        types = [int(has_pairs and i % 2 and place > length // 2) for place in range(length)]
+        ids = draw.integers(0, checkpoint.encoder.vocabulary - 1, length)
+        ids += ids >= pad_id
+        types = [int(pairs and i % 2 and place > length // 2) for place in range(length)]
         rows.append(Tokens(ids=tuple(map(int, ids)), types=tuple(types)))
     return rows
 

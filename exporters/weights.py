@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.architectures import Architecture, architecture_of, expected_shapes
 from spd_deploy.domain.checkpoint import Checkpoint, read_config
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.errors import BadModel
@@ -17,8 +17,8 @@ ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BertWeights:
-    """Everything the graph of a BERT classifier is made from.
+class ClassifierWeights:
+    """Everything the graph of a classifier is made from.
 
     Attributes:
         tensors: every array of the checkpoint by its name there.
@@ -27,6 +27,7 @@ class BertWeights:
     """
 
     encoder: Encoder
+    architecture: Architecture
     tensors: Mapping[str, Array]
     activation: str
     epsilon: float
@@ -39,20 +40,35 @@ class BertWeights:
         """``name.bias``."""
         return self.tensors[f"{name}.bias"]
 
+    def norm(self, name: str) -> tuple[Array, Array, float]:
+        """Scale, shift and epsilon of a layer norm."""
+        return self.weight(name), self.bias(name), self.epsilon
+
+    @property
+    def type_table(self) -> Array:
+        """The vectors of the token types."""
+        return self.weight(f"{self.encoder.base}.embeddings.token_type_embeddings")
+
+    @property
+    def token_types(self) -> int:
+        """How many types of tokens the model knows; 0 where it has no table of them."""
+        return len(self.type_table) if self.architecture.token_types else 0
+
     def of(self, matrix: Matrix) -> Array:
         """The ``[N, K]`` weight of a prunable matrix."""
         return self.weight(matrix.name)
 
 
-def read_weights(checkpoint: Checkpoint) -> BertWeights:
+def read_weights(checkpoint: Checkpoint) -> ClassifierWeights:
     """Read and check the tensors of a checkpoint.
 
     Raises:
-        BadModel: a tensor is missing, has another shape or holds NaN or infinity, or the
-            activation is not supported.
+        BadModel: an architecture or activation that cannot be exported, or a tensor that is
+            missing, has another shape or holds NaN or infinity.
     """
     config = read_config(checkpoint.folder)
-    activation = config.get("hidden_act", "gelu")
+    architecture = architecture_of(checkpoint.encoder)
+    activation = config.get("hidden_act", config.get("activation", "gelu"))
     if activation not in ACTIVATIONS:
         raise BadModel(
             "an activation that cannot be exported",
@@ -60,21 +76,24 @@ def read_weights(checkpoint: Checkpoint) -> BertWeights:
             fix=f"use a model with one of {', '.join(ACTIVATIONS)}",
         )
     tensors = _load(checkpoint)
-    for name, shape in _expected(checkpoint.encoder, checkpoint.task.outputs, config).items():
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    expected = expected_shapes(checkpoint.encoder, checkpoint.task.outputs, shapes)
+    for name, shape in expected.items():
         found = tensors.get(name)
         if found is None or found.shape != shape:
             raise BadModel(
                 f"{checkpoint.folder} has no tensor {name} of shape {shape}",
                 got="none" if found is None else f"shape {found.shape}",
-                fix="use a complete BERT classifier whose config.json is its own",
+                fix="use a complete classifier whose config.json is its own",
             )
         if not np.isfinite(found).all():
             raise BadModel(
                 f"{name} in {checkpoint.folder} holds NaN or infinity",
                 fix="use another checkpoint: the training of this one diverged",
             )
-    return BertWeights(
+    return ClassifierWeights(
         encoder=checkpoint.encoder,
+        architecture=architecture,
         tensors=tensors,
         activation=activation,
         epsilon=float(config.get("layer_norm_eps", 1e-12)),
@@ -91,34 +110,3 @@ def _load(checkpoint: Checkpoint) -> dict[str, Array]:
     except (OSError, SafetensorError) as err:
         raise BadModel(f"{checkpoint.weights} is damaged", got=err, fix="copy it again") from err
     return {name: value.float().numpy() for name, value in tensors.items()}
-
-
-def _expected(
-    encoder: Encoder, outputs: int, config: Mapping[str, Any]
-) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every tensor that the graph needs."""
-    H = encoder.hidden
-    shapes: dict[str, tuple[int, ...]] = {
-        "bert.embeddings.word_embeddings.weight": (encoder.vocabulary, H),
-        "bert.embeddings.position_embeddings.weight": (encoder.positions, H),
-        "bert.embeddings.token_type_embeddings.weight": (int(config.get("type_vocab_size", 2)), H),
-        **_linear("bert.pooler.dense", H, H),
-        **_linear("classifier", outputs, H),
-        **_norm("bert.embeddings.LayerNorm", H),
-    }
-    for matrix in encoder.matrices():
-        shapes |= _linear(matrix.name, *matrix.shape)
-    for layer in range(encoder.layers):
-        for part in ("attention.output", "output"):
-            shapes |= _norm(f"{encoder.prefix}.{layer}.{part}.LayerNorm", H)
-    return shapes
-
-
-def _linear(name: str, N: int, K: int) -> dict[str, tuple[int, ...]]:
-    """The tensors of a linear layer."""
-    return {f"{name}.weight": (N, K), f"{name}.bias": (N,)}
-
-
-def _norm(name: str, H: int) -> dict[str, tuple[int, ...]]:
-    """The tensors of a layer norm."""
-    return {f"{name}.weight": (H,), f"{name}.bias": (H,)}

@@ -31,7 +31,7 @@ from spd_deploy.domain.versions import PACKAGE, version_of
 
 _log = logging.getLogger(__name__)
 _CLOSE_WITHIN_S = 5.0
-_DESCRIPTION = "Classifies texts with a sparse BERT."
+_DESCRIPTION = "Classifies texts with a sparse encoder."
 
 
 def create_app(

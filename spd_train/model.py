@@ -1,25 +1,33 @@
 """Classifiers from and to Hugging Face folders: safetensors only, no code but transformers' own."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 from transformers.utils import logging
 
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, refuse_unsafe_weights
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.files import not_written, replacing
+from spd_deploy.domain.layers import refusal
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_train.data.tensors import TensorBatch
 
 
 def load_classifier(reference: str, task: Task, *, trained: bool = False) -> PreTrainedModel:
-    """The BERT at ``reference``, a folder or a name on the hub, as a classifier for ``task``.
+    """The encoder at ``reference``, a folder or a name on the hub, as a classifier for ``task``.
 
     Args:
         reference: where the model is.
@@ -27,7 +35,7 @@ def load_classifier(reference: str, task: Task, *, trained: bool = False) -> Pre
         trained: the model must have its classifier already, with the task's outputs.
 
     Raises:
-        BadModel: not a BERT, not safetensors, damaged, or with an encoder that is not whole.
+        BadModel: a model that is not handled, not safetensors, damaged, or without a whole encoder.
     """
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -43,19 +51,19 @@ def load_classifier(reference: str, task: Task, *, trained: bool = False) -> Pre
         )
     except Exception as err:
         raise BadModel(
-            f"{reference} does not load as a BERT classifier",
+            f"{reference} does not load as a classifier",
             got=err,
             fix="check that the model is complete and stored as model.safetensors",
         ) from err
-    _refuse_missing(reference, info["missing_keys"], trained=trained)
+    _refuse_missing(reference, info["missing_keys"], model.base_model_prefix, trained=trained)
     return model  # type: ignore[no-any-return]
 
 
 def classifier_config(reference: str, task: Task) -> Any:
-    """The configuration at ``reference``, checked to be a BERT's and fitted to the task.
+    """The configuration at ``reference``, checked to be handled and fitted to the task.
 
     Raises:
-        BadModel: no model there, not a BERT, or weights that are not safetensors.
+        BadModel: no model there, one that is not handled, or weights that are not safetensors.
     """
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     if Path(reference).is_dir():
@@ -70,7 +78,7 @@ def classifier_config(reference: str, task: Task) -> Any:
             got=str(err).splitlines()[0] if str(err) else type(err).__name__,
             fix="name a folder with config.json and model.safetensors",
         ) from err
-    Encoder.from_config(config.to_dict())  # refuses other architectures
+    encoder_from_config(config)  # refuses what is not handled
     names = task.labels or ("score",)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: i for i, name in enumerate(names)}
@@ -78,9 +86,32 @@ def classifier_config(reference: str, task: Task) -> Any:
     return config
 
 
+def encoder_from_config(config: Any) -> Encoder:
+    """The encoder that a classifier with this configuration has, found in one without weights.
+
+    Raises:
+        BadModel: transformers has no such classifier, or one that is not handled.
+    """
+    known = config.to_dict()
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise refusal("transformers has no sequence classifier of this type", known)
+    try:
+        with torch.device("meta"):
+            skeleton = _classifier_class(config)(copy.deepcopy(config))
+    except Exception as err:
+        raise BadModel(
+            "config.json makes no model", got=err, fix="use the model's original config.json"
+        ) from err
+    shapes = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
+    encoder = Encoder.found_in(shapes, known)
+    if not skeleton._supports_attention_backend:
+        raise refusal("its attention is its own, and its probabilities cannot be recorded", known)
+    return encoder
+
+
 def encoder_sizes(model: PreTrainedModel) -> Encoder:
-    """The sizes of a model's encoder."""
-    return Encoder.from_config(model.config.to_dict())
+    """The encoder of a model, grafted or not."""
+    return encoder_from_config(model.config)
 
 
 def linear_weights(model: nn.Module, encoder: Encoder) -> dict[str, nn.Parameter]:
@@ -134,7 +165,7 @@ def save_classifier(config: Any, state: dict[str, Any], folder: Path) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     value = {
         **json.loads(config.to_json_string(use_diff=False)),
-        "architectures": ["BertForSequenceClassification"],
+        "architectures": [_classifier_class(config).__name__],
     }
     for private in (
         "_attn_implementation",
@@ -150,13 +181,21 @@ def save_classifier(config: Any, state: dict[str, Any], folder: Path) -> None:
         draft.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def _refuse_missing(reference: str, missing: list[str], *, trained: bool) -> None:
-    """A new classifier and pooler may be made up; an encoder may not."""
-    optional = () if trained else ("classifier.", "bert.pooler.")
-    lacking = sorted(name for name in missing if not name.startswith(optional))
+def _classifier_class(config: Any) -> Any:
+    """The class of transformers' that makes a classifier of this configuration."""
+    return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+
+
+def _refuse_missing(reference: str, missing: list[str], base: str, *, trained: bool) -> None:
+    """A new head, which is all outside the base model and its pooler, may be made up; no more."""
+
+    def of_head(name: str) -> bool:
+        return not name.startswith(f"{base}.") or name.startswith(f"{base}.pooler.")
+
+    lacking = sorted(name for name in missing if trained or not of_head(name))
     if lacking:
         raise BadModel(
             f"the weights of {reference} lack {len(lacking)} tensors",
             got=lacking[0],
-            fix="use a complete BERT model" if not trained else "use a fine-tuned classifier",
+            fix="use a complete model" if not trained else "use a fine-tuned classifier",
         )

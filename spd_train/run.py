@@ -27,7 +27,6 @@ from spd_deploy.domain.checkpoint import (
     open_checkpoint,
     save_description,
 )
-from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import (
     BadCheckpoint,
     BadInput,
@@ -46,6 +45,7 @@ from spd_train.data.splits import Data
 from spd_train.model import (
     classifier_config,
     copy_tokenizer,
+    encoder_from_config,
     encoder_sizes,
     load_classifier,
     save_classifier,
@@ -70,7 +70,7 @@ class Request:
     """What to train, from what, to where.
 
     Attributes:
-        model: the pretrained BERT, a folder or a name on the hub.
+        model: the pretrained encoder, a folder or a name on the hub.
         teacher: a classifier that is fine-tuned already; None to fine-tune ``model``.
         resume: go on with what is in ``output``.
         should_stop: asked after each step.
@@ -96,9 +96,7 @@ def run(request: Request, progress: Progress) -> Checkpoint:
     source = request.teacher or request.model
     if source is None:
         raise BadSetting("nothing to train", fix="name a --model, or a --teacher")
-    Encoder.from_config(classifier_config(source, request.task).to_dict()).check(
-        request.recipe.pattern
-    )
+    encoder_from_config(classifier_config(source, request.task)).check(request.recipe.pattern)
     if (done := _begin(request, progress)) is not None:
         return done
     try:

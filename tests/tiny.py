@@ -1,15 +1,27 @@
-"""A tiny real BERT classifier with a real tokenizer, made in a second from nothing.
+"""Tiny real classifiers with real tokenizers, made in a second from nothing: BERT and its kin.
 
 Random weights: speed, parity and sparsity do not depend on what a model has learned.
 """
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    CamembertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
 
 from spd_deploy.domain.checkpoint import (
     WEIGHTS_FILE,
@@ -17,7 +29,6 @@ from spd_deploy.domain.checkpoint import (
     open_checkpoint,
     save_description,
 )
-from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.tasks import Task, task_named
@@ -27,78 +38,131 @@ WORDS = """
     a the this that film movie train bus ending plot was is not never very good bad great dull
     than faster slower and but although it i you we they like hate love , . ! ?
 """
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SIZES = {"layers": 2, "hidden": 64, "heads": 4, "intermediate": 128, "positions": 64}
+CONFIGS: dict[str, Callable[..., PretrainedConfig]] = {
+    "bert": BertConfig,
+    "roberta": RobertaConfig,
+    "distilbert": DistilBertConfig,
+    "electra": ElectraConfig,
+    "camembert": CamembertConfig,
+    "xlm-roberta": XLMRobertaConfig,
+}
+OF_ROBERTA = ("roberta", "camembert", "xlm-roberta")
 
 
-def tiny_tokenizer() -> str:
-    """``tokenizer.json`` of a WordPiece tokenizer over a few words and all letters."""
+def tiny_tokenizer(architecture: str = "bert") -> str:
+    """``tokenizer.json`` of a WordPiece tokenizer over a few words and all letters.
+
+    RoBERTa's kin pad with id 1, part a pair by two separators, and know one token type alone.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+    kin = architecture in OF_ROBERTA
+    first, second = ("<s>", "</s>") if kin else ("[CLS]", "[SEP]")
+    special = "<s> <pad> </s> <unk> <mask>" if kin else "[PAD] [UNK] [CLS] [SEP] [MASK]"
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    pieces = [*SPECIAL, *WORDS.split(), *letters, *(f"##{c}" for c in letters)]
+    pieces = [*special.split(), *WORDS.split(), *letters, *(f"##{c}" for c in letters)]
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="<unk>" if kin else "[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
+    pair = "$A </s> </s> $B </s>" if kin else "$A [SEP] $B:1 [SEP]:1"
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")],
+        single=f"{first} $A {second}",
+        pair=f"{first} {pair}",
+        special_tokens=[(name, vocabulary[name]) for name in (first, second)],
     )
     return str(tokenizer.to_str())
 
 
-def tiny_model(folder: Path, *, task: Task | None = None, seed: int = 0, **sizes: int) -> Path:
-    """A dense Hugging Face folder with random weights and no ``spd.json``."""
+def tiny_config(architecture: str = "bert", **sizes: int) -> PretrainedConfig:
+    """The configuration of a tiny model; ELECTRA's embeddings are narrower than its encoder."""
     size = {**SIZES, **sizes}
+    kin = architecture in OF_ROBERTA
+    shared: dict[str, Any] = {
+        "vocab_size": len(json.loads(tiny_tokenizer(architecture))["model"]["vocab"]),
+        "initializer_range": 0.2,  # large enough for logits to differ between inputs
+        "pad_token_id": 1 if kin else 0,
+    }
+    if architecture == "distilbert":
+        return DistilBertConfig(
+            n_layers=size["layers"],
+            dim=size["hidden"],
+            n_heads=size["heads"],
+            hidden_dim=size["intermediate"],
+            max_position_embeddings=size["positions"],
+            **shared,
+        )
+    if architecture == "electra":
+        shared["embedding_size"] = size["hidden"] // 2
+    return CONFIGS[architecture](
+        num_hidden_layers=size["layers"],
+        hidden_size=size["hidden"],
+        num_attention_heads=size["heads"],
+        intermediate_size=size["intermediate"],
+        max_position_embeddings=size["positions"] + (2 if kin else 0),
+        type_vocab_size=1 if kin else 2,
+        **shared,
+    )
+
+
+def classifier_of(config: PretrainedConfig) -> PreTrainedModel:
+    """Transformers' own classifier with random weights."""
+    return AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def tiny_model(
+    folder: Path,
+    *,
+    architecture: str = "bert",
+    task: Task | None = None,
+    seed: int = 0,
+    **sizes: int,
+) -> Path:
+    """A dense Hugging Face folder with random weights and no ``spd.json``."""
+    config = tiny_config(architecture, **sizes)
+    positions = {**SIZES, **sizes}["positions"]
+    tokenizer = "PreTrainedTokenizerFast" if architecture in OF_ROBERTA else "BertTokenizer"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer.json").write_text(tiny_tokenizer(), encoding="utf-8")
+    (folder / "tokenizer.json").write_text(tiny_tokenizer(architecture), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "BertTokenizer", "model_max_length": size["positions"]}),
+        json.dumps({"tokenizer_class": tokenizer, "model_max_length": positions}),
         encoding="utf-8",
     )
     labels = dict(enumerate(task.labels)) if task and task.labels else {0: "no", 1: "yes"}
     if task and task.is_regression:
         labels = {0: "score"}
+    config.id2label = labels
+    config.label2id = {name: i for i, name in labels.items()}
     torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=len(json.loads(tiny_tokenizer())["model"]["vocab"]),
-        num_hidden_layers=size["layers"],
-        hidden_size=size["hidden"],
-        num_attention_heads=size["heads"],
-        intermediate_size=size["intermediate"],
-        max_position_embeddings=size["positions"],
-        initializer_range=0.2,  # large enough for logits to differ between inputs
-        id2label=labels,
-        label2id={name: i for i, name in labels.items()},
-        pad_token_id=0,
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
+    classifier_of(config).save_pretrained(folder)
     return folder
 
 
 def tiny_checkpoint(
     folder: Path,
     *,
+    architecture: str = "bert",
     pattern: Pattern | None = None,
+    goals: Mapping[str, float] | None = None,
     task: str = "sst2",
     seed: int = 0,
     max_tokens: int = 32,
     **sizes: int,
 ) -> Checkpoint:
-    """A checkpoint of ours: random weights, pruned by magnitude to ``pattern``."""
+    """A checkpoint of ours: random weights, pruned by magnitude to ``pattern``.
+
+    ``goals`` are the sparsities of matrices that differ from the pattern's own, by name.
+    """
     known = task_named(task)
-    tiny_model(folder, task=known, seed=seed, **sizes)
-    plain = open_checkpoint(folder)
-    densities = _prune(folder, plain.encoder, pattern)
+    tiny_model(folder, architecture=architecture, task=known, seed=seed, **sizes)
+    plain = replace(open_checkpoint(folder), pattern=pattern, sparsities=goals or {})
     checkpoint = replace(
         plain,
         task=known,
         max_tokens=max_tokens,
-        pattern=pattern,
-        densities=densities,
+        densities=_prune(plain),
         scores={"dense": {known.metrics[0]: 0.9}, "sparse": {known.metrics[0]: 0.8}},
         split="dev",
         weights_sha256=sha256_of(folder / WEIGHTS_FILE),
@@ -107,13 +171,17 @@ def tiny_checkpoint(
     return open_checkpoint(folder)
 
 
-def _prune(folder: Path, encoder: Encoder, pattern: Pattern | None) -> dict[str, float]:
-    """Zero the weights that the pattern drops; returns the density of each matrix."""
-    state = load_file(folder / WEIGHTS_FILE)
+def _prune(checkpoint: Checkpoint) -> dict[str, float]:
+    """Zero the weights that each matrix's pattern drops; returns the density of each."""
+    encoder, pattern = checkpoint.encoder, checkpoint.pattern
+    state = load_file(checkpoint.weights)
     weights = {m.name: state[m.weight_name] for m in encoder.matrices()}
     if pattern is not None:
-        masks = masks_of(encoder, pattern, magnitudes(weights), pattern.sparsity)
-        weights = {name: weight * masks[name] for name, weight in weights.items()}
+        goals = {pattern.sparsity, *checkpoint.sparsities.values()} - {0}
+        masks = {goal: masks_of(encoder, pattern, magnitudes(weights), goal) for goal in goals}
+        for matrix in encoder.matrices():
+            if (goal := checkpoint.pattern_of(matrix)) is not None:
+                weights[matrix.name] = weights[matrix.name] * masks[goal.sparsity][matrix.name]
     pruned = {m.weight_name: weights[m.name] for m in encoder.matrices()}
-    save_file({**state, **pruned}, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_file({**state, **pruned}, checkpoint.weights, metadata={"format": "pt"})
     return densities_of(weights)

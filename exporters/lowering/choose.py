@@ -1,10 +1,10 @@
-"""Which lowering each matrix gets, and why: a pure function of the pattern and the weights.
+"""Which lowering each matrix gets, and why: a pure function of its pattern and the weights.
 
 Without a measurement on the target a cost model decides (``lowering.gathered``); the reason is
 written down for ``spd inspect``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from exporters.lowering.compact import Compact
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import LEAST_GAIN, Gathered
-from exporters.weights import BertWeights
-from spd_deploy.domain.encoder import Encoder, Matrix
-from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
+from exporters.weights import ClassifierWeights
+from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.encoder import Matrix
+from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
 
 Lowering = Dense | Compact | Gathered
+
+_EXCLUDED = "left dense: excluded from pruning"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,26 +31,23 @@ class Choice:
     reason: str
 
 
-def choose(weights: BertWeights, pattern: Pattern | None) -> dict[str, Choice]:
+def choose(checkpoint: Checkpoint, weights: ClassifierWeights) -> dict[str, Choice]:
     """A choice for every prunable matrix, by its name."""
-    encoder = weights.encoder
-    match pattern:
-        case Structured():
-            return dict(
-                choice
-                for layer in range(encoder.layers)
-                for choice in _compact_layer(weights, layer).items()
-            )
-        case _:
-            return {m.name: _choose_one(m, weights.of(m), pattern) for m in encoder.matrices()}
+    encoder, pattern = checkpoint.encoder, checkpoint.pattern
+    if isinstance(pattern, Structured):
+        groups = (_choose_group(checkpoint, weights, g, pattern) for g in encoder.coupled())
+        return {name: choice for group in groups for name, choice in group.items()}
+    return {m.name: _choose_one(checkpoint, m, weights.of(m)) for m in encoder.matrices()}
 
 
-def _choose_one(matrix: Matrix, weight_NK: NDArray[np.float32], pattern: Pattern | None) -> Choice:
+def _choose_one(checkpoint: Checkpoint, matrix: Matrix, weight_NK: NDArray[np.float32]) -> Choice:
     """The choice for a matrix that stands alone."""
     dense = Dense.of(matrix, weight_NK)
+    pattern = checkpoint.pattern_of(matrix)
     match pattern:
         case None:
-            return Choice(lowering=dense, reason="dense weights")
+            reason = "dense weights" if checkpoint.pattern is None else _EXCLUDED
+            return Choice(lowering=dense, reason=reason)
         case Unstructured():
             return Choice(
                 lowering=dense,
@@ -62,7 +62,7 @@ def _choose_one(matrix: Matrix, weight_NK: NDArray[np.float32], pattern: Pattern
         case Block():
             return _choose_block(matrix, weight_NK, pattern, dense)
         case Structured():
-            raise AssertionError("structured matrices are chosen by the layer")
+            raise AssertionError("structured matrices are chosen by the group")
 
 
 def _choose_block(
@@ -84,48 +84,39 @@ def _choose_block(
     )
 
 
-def _compact_layer(weights: BertWeights, layer: int) -> dict[str, Choice]:
-    """One layer without the heads and neurons that are wholly zero.
+def _choose_group(
+    checkpoint: Checkpoint,
+    weights: ClassifierWeights,
+    group: Sequence[Matrix],
+    pattern: Structured,
+) -> dict[str, Choice]:
+    """Matrices that share heads or neurons, without those that are wholly zero.
 
     A head or neuron goes only where its rows and the columns that read them are all zero: rows that
     nothing reads could go as well, but then the artefact would not hold the checkpoint's weights.
+    Where a matrix of the group is left dense, so are the heads or neurons of them all.
     """
-    encoder = weights.encoder
-    of_layer = {m.role: m for m in encoder.matrices() if m.layer == layer}
-    of = {role: weights.of(matrix) for role, matrix in of_layer.items()}
-    attention = (of["query"].T, of["key"].T, of["value"].T, of["attention_output"])
-    heads = _alive(attention, encoder.head_size)
-    neurons = _alive((of["intermediate"].T, of["output"]), 1)
-    everything: NDArray[np.int64] = np.arange(encoder.hidden)
-    kept: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {
-        "query": (heads, everything),
-        "key": (heads, everything),
-        "value": (heads, everything),
-        "attention_output": (everything, heads),
-        "intermediate": (neurons, everything),
-        "output": (everything, neurons),
-    }
-    reasons = _reasons(encoder, len(heads), len(neurons))
+    on = checkpoint.encoder.pattern_on
+    sliced = [(m, p) for m in group if isinstance(p := on(m, pattern), Structured)]
+    excluded = {m.name for m in group if checkpoint.pattern_of(m) is None}
+    alive_U = np.logical_or.reduce([_alive(weights.of(m), p) for m, p in sliced])
+    left_U = alive_U | bool(excluded)
+    noun = "heads" if group[0].role == "query" else "neurons"
+    reason = f"{left_U.sum()} of {len(left_U)} {noun} are left"
     found = {}
-    for role, matrix in of_layer.items():
-        rows, columns = kept[role]
-        lowering = Compact.of(matrix, of[role], rows=rows, columns=columns)
-        part = "neurons" if role in ("intermediate", "output") else "heads"
-        found[matrix.name] = Choice(lowering=lowering, reason=reasons[part])
+    for matrix, slices in sliced:
+        if matrix.name in excluded:
+            found[matrix.name] = _choose_one(checkpoint, matrix, weights.of(matrix))
+            continue
+        kept = np.flatnonzero(np.repeat(left_U, slices.width))
+        lines = [np.arange(size) for size in matrix.shape]
+        lines[slices.axis] = kept
+        lowering = Compact.of(matrix, weights.of(matrix), rows=lines[0], columns=lines[1])
+        found[matrix.name] = Choice(lowering=lowering, reason=reason)
     return found
 
 
-def _alive(coupled: Sequence[NDArray[np.float32]], width: int) -> NDArray[np.int64]:
-    """The columns in slices of ``width`` with anything non-zero in any of the matrices."""
-    alive_K = np.logical_or.reduce([(weight != 0).any(0) for weight in coupled])
-    alive_U = alive_K.reshape(-1, width).any(1)
-    return np.flatnonzero(np.repeat(alive_U, width))
-
-
-def _reasons(encoder: Encoder, head_columns: int, neurons: int) -> dict[str, str]:
-    """How much of a layer is left, in words."""
-    heads = head_columns // encoder.head_size
-    return {
-        "heads": f"{heads} of {encoder.heads} heads are left",
-        "neurons": f"{neurons} of {encoder.intermediate} neurons are left",
-    }
+def _alive(weight_NK: NDArray[np.float32], slices: Structured) -> NDArray[np.bool_]:
+    """Which of a matrix's slices have anything but zeros."""
+    alive_L: NDArray[np.bool_] = (weight_NK != 0).any(1 - slices.axis)
+    return np.asarray(alive_L.reshape(-1, slices.width).any(1))

@@ -29,7 +29,9 @@ class Arm:
     @property
     def encoder(self) -> Encoder:
         """The sizes of its model."""
-        return Encoder.from_config(read_config(self.artefact.folder))
+        rows = self.artefact.manifest.matrices
+        shapes = {f"{row.name}.weight": row.shape for row in rows}
+        return Encoder.of_matrices(shapes, read_config(self.artefact.folder))
 
 
 def arms_of(artefacts: Iterable[Artefact]) -> tuple[Arm, ...]:

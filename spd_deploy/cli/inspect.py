@@ -1,5 +1,6 @@
 """``spd inspect``: how sparse each matrix is, how it is run, and why."""
 
+import re
 import string
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -104,18 +105,21 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
     pattern = checkpoint.pattern
     rows = [
         MatrixRow(**{**asdict(row), "density": np.count_nonzero(w) / w.size})
-        for row in matrix_rows(checkpoint, choose(weights, pattern))
+        for row in matrix_rows(checkpoint, choose(checkpoint, weights))
         for w in (weights.weight(row.name),)
     ]
     notes = []
     if pattern is not None:
+        goals = {m: checkpoint.pattern_of(m) for m in checkpoint.encoder.matrices()}
         broken = [
             m.name
-            for m in checkpoint.encoder.matrices()
-            if not checkpoint.encoder.pattern_on(m, pattern).holds(torch.from_numpy(weights.of(m)))
+            for m, goal in goals.items()
+            if goal is not None and not goal.holds(torch.from_numpy(weights.of(m)))
         ]
-        held = "holds on every matrix" if not broken else f"is broken by {', '.join(broken[:3])}"
-        notes.append(f"the pattern {held}")
+        dense = list(goals.values()).count(None)
+        but = f" but the {dense} left dense" if dense else ""
+        said = f"is broken by {', '.join(broken[:3])}" if broken else f"holds on every matrix{but}"
+        notes.append(f"the pattern {said}")
     return Inspection(
         kind="checkpoint" if pattern is not None else "dense checkpoint",
         task=checkpoint.task.name,
@@ -172,8 +176,8 @@ def _letter(i: int) -> str:
 
 
 def _short(name: str) -> str:
-    """A matrix's name without what all have in common."""
-    return name.removeprefix("bert.encoder.")
+    """A matrix's name from its layer on: ``bert.encoder.layer.0.x`` is ``layer.0.x``."""
+    return re.sub(r"^.*?(\w+\.\d+\.)", r"\1", name)
 
 
 def _spelled(pattern: str, sparsity: float | None) -> str:

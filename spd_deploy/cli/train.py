@@ -41,7 +41,7 @@ Example:
 )
 @click.option("--regression", is_flag=True, help="Your own data: the label is a number to predict.")
 @click.option("--skip-broken-rows", is_flag=True, help="Leave broken rows out instead of stopping.")
-@click.option("--model", help="Pretrained BERT: a folder, or a name on the Hugging Face hub.")
+@click.option("--model", help="Pretrained encoder: a folder, or a name on the Hugging Face hub.")
 @click.option("--teacher", help="A fine-tuned classifier to distil from, instead of making one.")
 @click.option("--pattern", "spelled", required=True, metavar="PATTERN", help=f"{SPELLINGS}.")
 @click.option(

@@ -108,13 +108,13 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
     Raises:
         BadCheckpoint: nothing there, damaged, or written by a newer version.
-        BadModel: a model that is not a BERT classifier stored as safetensors.
+        BadModel: a model that is not handled, or not stored as safetensors.
     """
     if not folder.is_dir():
         raise BadCheckpoint("no such checkpoint folder", got=str(folder), fix="check the path")
     config = read_config(folder)
     refuse_unsafe_weights(folder)
-    encoder = Encoder.from_config(config)
+    encoder = Encoder.found_in(shapes_in(folder / WEIGHTS_FILE), config)
     weights_sha256 = sha256_of(folder / WEIGHTS_FILE)
     if not (folder / SPD_FILE).exists():
         return Checkpoint(
@@ -138,8 +138,23 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 def read_config(folder: Path) -> dict[str, Any]:
     """The model's ``config.json``."""
     return read_json(
-        folder / CONFIG_FILE, error=BadModel, fix="use a folder with a Hugging Face BERT model"
+        folder / CONFIG_FILE, error=BadModel, fix="use the folder of a Hugging Face model"
     )
+
+
+def shapes_in(weights: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor by its name, from the header of a safetensors file.
+
+    Raises:
+        BadModel: the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="np") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as err:
+        raise BadModel(f"{weights} is damaged", got=err, fix="copy it again") from err
 
 
 def refuse_unsafe_weights(folder: Path) -> None:

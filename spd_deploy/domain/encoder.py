@@ -1,27 +1,32 @@
-"""The encoder of a BERT classifier, as far as sparsity is concerned.
+"""The encoder of a classifier, as far as sparsity is concerned.
 
 Which matrices may be pruned, their shapes, and which of their slices stand or fall together: a
 head's rows of query, key and value with its columns of the attention output; a neuron's row of the
-first feed-forward matrix with its column of the second. Read from ``config.json`` alone.
+first feed-forward matrix with its column of the second. Found in the names and shapes of the
+model's tensors (``domain.layers``); ``config.json`` adds what no shape tells, such as the number of
+heads.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from spd_deploy.domain.errors import BadModel
+from spd_deploy.domain.layers import (
+    ROLES,
+    Naming,
+    Role,
+    Shapes,
+    find_layers,
+    refusal,
+    refuse_other_tensors,
+)
 from spd_deploy.domain.patterns import Pattern, Structured
 
-Role = Literal["query", "key", "value", "attention_output", "intermediate", "output"]
-
-_NAMES: Mapping[Role, str] = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    "intermediate": "intermediate.dense",
-    "output": "output.dense",
-}
+# Base models whose first token has position 0. In others, RoBERTa's kin, positions are counted
+# from behind the padding token's id; a model that does not do so loses a position, no more.
+_COUNT_FROM_0 = ("bert", "distilbert", "electra")
+_ORIGINAL = "use the model's original config.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,57 +50,83 @@ class Matrix:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoder:
-    """The sizes of a BERT encoder; everything else about it follows from them."""
+    """Layers that are alike, and the sizes of what they are fed.
 
+    Attributes:
+        prefix: what all layers' names begin with: layer i is the module ``prefix.i``.
+        naming: what the modules of a layer are called.
+        positions: how many tokens a text may have.
+        first_position: the row of the position table that a text's first token reads.
+    """
+
+    prefix: str
+    naming: Naming
     layers: int
     hidden: int
     heads: int
     intermediate: int
     vocabulary: int
     positions: int
-    prefix: str = "bert.encoder.layer"
+    first_position: int = 0
 
     @property
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.hidden // self.heads
 
+    @property
+    def base(self) -> str:
+        """The base model's name in the classifier's tensors, such as ``bert``."""
+        return _base_of(self.prefix)
+
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Read the sizes from a Hugging Face ``config.json``.
+    def found_in(cls, shapes: Shapes, config: Mapping[str, Any]) -> Self:
+        """The encoder of a model with tensors of these names and shapes.
 
         Raises:
-            BadModel: another architecture, or sizes that are missing or do not fit together.
+            BadModel: a model that is not handled, with the reason; or tensors and ``config.json``
+                that do not fit together.
         """
-        kind = config.get("model_type")
-        if kind != "bert":
-            raise BadModel(
-                "not a BERT model", got=f"model_type {kind!r}", fix="use a model of type 'bert'"
-            )
-        try:
-            sizes = cls(
-                layers=int(config["num_hidden_layers"]),
-                hidden=int(config["hidden_size"]),
-                heads=int(config["num_attention_heads"]),
-                intermediate=int(config["intermediate_size"]),
-                vocabulary=int(config["vocab_size"]),
-                positions=int(config["max_position_embeddings"]),
-            )
-        except (KeyError, TypeError, ValueError) as err:
-            raise BadModel(
-                "config.json lacks a size or holds a wrong one",
-                got=repr(err),
-                fix="use the model's original config.json",
-            ) from err
-        sizes._refuse_misfits(config)
-        return sizes
+        layers = find_layers(shapes, config)
+        refuse_other_tensors(shapes, layers, config)
+        table = _embedding(_base_of(layers.prefix), "position")
+        if table not in shapes:
+            raise refusal(f"it has no {table}, the table of absolute positions", config)
+        return cls.of_matrices(shapes, config)
+
+    @classmethod
+    def of_matrices(cls, shapes: Shapes, config: Mapping[str, Any]) -> Self:
+        """The encoder where no more than its prunable matrices may be known, as of an artefact.
+
+        Raises:
+            BadModel: as :meth:`found_in` does, without looking at the other tensors.
+        """
+        found = find_layers(shapes, config)
+        base = _base_of(found.prefix)
+        shape = shapes.get(f"{found.prefix}.0.{found.naming.intermediate}.weight", ())
+        intermediate, hidden = shape if len(shape) == 2 else (0, 0)
+        first_position = 0 if base in _COUNT_FROM_0 else _size(config, "pad_token_id", least=0) + 1
+        encoder = cls(
+            prefix=found.prefix,
+            naming=found.naming,
+            layers=found.count,
+            hidden=hidden,
+            heads=_size(config, "num_attention_heads", "n_heads"),
+            intermediate=intermediate,
+            vocabulary=_rows(shapes, _embedding(base, "word"), config, "vocab_size"),
+            positions=_rows(shapes, _embedding(base, "position"), config, "max_position_embeddings")
+            - first_position,
+            first_position=first_position,
+        )
+        encoder._refuse_misfits(shapes, config)
+        return encoder
 
     def matrices(self) -> Iterator[Matrix]:
         """All prunable matrices in network order."""
         for layer in range(self.layers):
-            for role, name in _NAMES.items():
+            for role in ROLES:
                 yield Matrix(
-                    name=f"{self.prefix}.{layer}.{name}",
+                    name=f"{self.prefix}.{layer}.{self.naming.of(role)}",
                     layer=layer,
                     role=role,
                     shape=self.shape_of(role),
@@ -131,22 +162,55 @@ class Encoder:
         for matrix in self.matrices():
             self.pattern_on(matrix, pattern).check(matrix.shape)
 
-    def _refuse_misfits(self, config: Mapping[str, Any]) -> None:
-        """Sizes must be positive and fit together, and the variant must be the plain one."""
-        if min(self.layers, self.hidden, self.heads, self.intermediate) < 1:
-            raise BadModel(
-                "a size in config.json is not positive", got=self, fix="mend config.json"
-            )
+    def _refuse_misfits(self, shapes: Shapes, config: Mapping[str, Any]) -> None:
+        """Matrices must have the shapes of their roles, and ``config.json`` must agree."""
+        for matrix in self.matrices():
+            if shapes.get(matrix.weight_name) != matrix.shape:
+                raise BadModel(
+                    f"{matrix.weight_name} does not fit into an encoder of width {self.hidden}",
+                    got=f"shape {shapes.get(matrix.weight_name)}, expected {matrix.shape}",
+                    fix="use a model whose layers are whole and alike",
+                )
+        for found, *names in (
+            (self.layers, "num_hidden_layers", "n_layers"),
+            (self.hidden, "hidden_size", "dim"),
+            (self.intermediate, "intermediate_size", "hidden_dim"),
+        ):
+            for name in names:
+                if config.get(name, found) != found:
+                    raise BadModel(
+                        f"the weights and config.json disagree about {name}",
+                        got=f"{found} and {config[name]}",
+                        fix=f"use complete weights, or {_ORIGINAL.removeprefix('use ')}",
+                    )
         if self.hidden % self.heads:
             raise BadModel(
                 "the hidden size is no multiple of the number of heads",
                 got=f"{self.hidden} and {self.heads}",
-                fix="use the model's original config.json",
+                fix=_ORIGINAL,
             )
-        position = config.get("position_embedding_type", "absolute")
-        if position != "absolute" or config.get("is_decoder") or config.get("add_cross_attention"):
-            raise BadModel(
-                "only encoders with absolute positions are supported",
-                got=f"position_embedding_type {position!r}, is_decoder {config.get('is_decoder')}",
-                fix="use a plain BERT encoder",
-            )
+
+
+def _base_of(prefix: str) -> str:
+    """The base model's name: all but the last two parts of the layers' prefix."""
+    return ".".join(prefix.split(".")[:-2])
+
+
+def _embedding(base: str, kind: str) -> str:
+    """The tensor of an embedding table; a base model stored alone has no name before it."""
+    return f"{base}.embeddings.{kind}_embeddings.weight".removeprefix(".")
+
+
+def _rows(shapes: Shapes, table: str, config: Mapping[str, Any], name: str) -> int:
+    """The number of rows of a table, from ``config.json`` where the table is not known."""
+    return shapes[table][0] if shapes.get(table) else _size(config, name)
+
+
+def _size(config: Mapping[str, Any], *names: str, least: int = 1) -> int:
+    """The whole number that ``config.json`` has under one of ``names``."""
+    found = next((config[name] for name in names if config.get(name) is not None), None)
+    if not isinstance(found, int) or found < least:
+        raise BadModel(
+            f"config.json has no {' or '.join(names)}, or a wrong one", got=found, fix=_ORIGINAL
+        )
+    return found

@@ -6,7 +6,7 @@
     |   |-- UnknownTask         no such task
     |   |-- BadData             a data file: missing, or with a broken row, column or label
     |   |-- BadPattern          a pattern that makes no sense, or dims it does not divide
-    |   |-- BadModel            not a BERT classifier, or weights that are unsafe or damaged
+    |   |-- BadModel            a model that is not handled, or weights that are unsafe or damaged
     |   |-- BadCheckpoint       not one of our checkpoints, or a damaged one
     |   |-- BadArtefact         not one of our artefacts, or a damaged one
     |   `-- BadReport           not one of our benchmark reports, or a damaged one
@@ -73,7 +73,7 @@ class BadPattern(BadInput):
 
 
 class BadModel(BadInput):
-    """Not a BERT classifier, or weights that are unsafe or damaged."""
+    """A model of a kind that is not handled, or weights that are unsafe or damaged."""
 
 
 class BadCheckpoint(BadInput):

@@ -55,12 +55,12 @@ class TorchSession(Closing):
         """Logits ``[B, C]``."""
         import torch
 
+        inputs = {"input_ids": batch.ids_BS, "attention_mask": batch.mask_BS}
+        if getattr(self._model.config, "type_vocab_size", 0) > 1:  # else it tells no texts apart
+            inputs["token_type_ids"] = batch.types_BS
+        on_device = {k: torch.from_numpy(v).to(self._model.device) for k, v in inputs.items()}
         with torch.inference_mode():
-            logits_BC = self._model(
-                input_ids=torch.from_numpy(batch.ids_BS).to(self._model.device),
-                attention_mask=torch.from_numpy(batch.mask_BS).to(self._model.device),
-                token_type_ids=torch.from_numpy(batch.types_BS).to(self._model.device),
-            ).logits
+            logits_BC = self._model(**on_device).logits
         return np.asarray(logits_BC.float().cpu().numpy())
 
     def close(self) -> None:

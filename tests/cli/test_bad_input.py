@@ -28,9 +28,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = bytearray((damaged / "model.onnx.data").read_bytes())
     content[100] ^= 1
     (damaged / "model.onnx.data").write_bytes(content)
-    other = Path(shutil.copytree(place / "model", place / "roberta"))
+    other = Path(shutil.copytree(place / "model", place / "albert"))
     config = (other / "config.json").read_text()
-    (other / "config.json").write_text(config.replace('"bert"', '"roberta"'))
+    (other / "config.json").write_text(config.replace('"bert"', '"albert"'))
     pickled = Path(shutil.copytree(place / "model", place / "pickled"))
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     labels = Path(shutil.copytree(place / "MRPC", place / "labels"))
@@ -55,7 +55,10 @@ CASES = [
         "--pattern 2:4 --output out",
         "no column 'text'",
     ),
-    ("train --task mrpc --data-dir MRPC --model roberta --pattern 2:4 --output out", "not a BERT"),
+    (
+        "train --task mrpc --data-dir MRPC --model albert --pattern 2:4 --output out",
+        "share one set",
+    ),
     ("train --task mrpc --data-dir MRPC --model pickled --pattern 2:4 --output out", "safetensors"),
     ("train --task mrpc --data-dir MRPC --model ./no --pattern 2:4 --output out", "no such model"),
     ("train --task mrpc --data-dir MRPC --model model --pattern 3:5 --output out", "divides"),

@@ -78,3 +78,21 @@ def test_a_broken_pattern_is_named(tmp_path: Path) -> None:
 
     assert result.exit_code == 0
     assert f"is broken by {name}" in result.stdout
+
+
+def test_what_was_left_dense_is_told(tmp_path: Path) -> None:
+    """Excluded matrices have their own reason, and the pattern is said to hold on the others."""
+    attention = "distilbert.transformer.layer.0.attention"
+    tiny_checkpoint(
+        tmp_path / "c",
+        architecture="distilbert",
+        pattern=parse_pattern("block:32x1"),
+        goals={f"{attention}.q_lin": 0.0, f"{attention}.k_lin": 0.0},
+    )
+
+    shown = inspect(tmp_path / "c").stdout
+
+    assert "the pattern holds on every matrix but the 2 left dense" in shown
+    assert shown.count("left dense: excluded from pruning") == 1
+    assert "layer.0.attention.q_lin" in shown
+    assert "transformer.layer" not in shown

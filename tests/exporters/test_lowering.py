@@ -103,7 +103,7 @@ def test_every_matrix_has_a_lowering_and_a_reason(
     pattern = None if spelled is None else parse_pattern(spelled, sparsity)
     checkpoint = tiny_checkpoint(tmp_path / "c", pattern=pattern)
 
-    found = choose(read_weights(checkpoint), pattern)
+    found = choose(checkpoint, read_weights(checkpoint))
 
     assert set(found) == {m.name for m in checkpoint.encoder.matrices()}
     for choice in found.values():

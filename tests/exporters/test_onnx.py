@@ -7,6 +7,7 @@ import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -47,7 +48,7 @@ every_kind = pytest.mark.parametrize(
 
 
 def made(
-    folder: Path, spelled: str | None, sparsity: float | None, **sizes: int
+    folder: Path, spelled: str | None, sparsity: float | None, **sizes: Any
 ) -> tuple[Checkpoint, Artefact]:
     pattern = None if spelled is None else parse_pattern(spelled, sparsity)
     checkpoint = tiny_checkpoint(
@@ -193,7 +194,7 @@ def test_lost_parity_is_not_written(
     tmp_path: Path, dense_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A graph that answers otherwise than the checkpoint is not written."""
-    monkeypatch.setattr("exporters.bert._HIDDEN", 0.0)  # padding is no longer hidden
+    monkeypatch.setattr("exporters.classifier._HIDDEN", 0.0)  # padding is no longer hidden
 
     with pytest.raises(VerificationFailed, match="logits"):
         artefact_from_checkpoint(dense_checkpoint, tmp_path / "a")
@@ -312,12 +313,13 @@ def test_other_activations_keep_parity(tmp_path: Path, activation: str) -> None:
 
 
 def test_golden_rows_reach_from_one_token_to_the_longest(dense_checkpoint: Checkpoint) -> None:
-    """The self-test covers the shortest and the longest text, singles and pairs."""
-    rows = golden_rows(dense_checkpoint)
+    """The self-test covers the shortest and the longest text, singles and pairs, unpadded."""
+    rows = golden_rows(dense_checkpoint, pad_id=1, pairs=True)
 
     assert {1, dense_checkpoint.max_tokens} <= {len(row) for row in rows}
     assert {max(row.types) for row in rows} == {0, 1}
-    assert rows == golden_rows(dense_checkpoint)
+    assert not any(1 in row.ids for row in rows)
+    assert rows == golden_rows(dense_checkpoint, pad_id=1, pairs=True)
 
 
 def files_of(artefact: Artefact) -> list[str]:

@@ -1,9 +1,9 @@
-"""A BERT classifier as an ONNX graph, with each matrix run as its lowering says.
+"""A classifier as an ONNX graph, with each matrix run as its lowering says.
 
 Inputs ``input_ids``, ``attention_mask`` and ``token_type_ids`` are int64 ``[batch, sequence]``,
-both dynamic; the output ``logits`` is float32 ``[batch, classes]``. The classifier reads the first
-token alone, so the last layer computes queries, attention output and feed-forward for that token
-only, in dense and sparse graphs alike.
+both dynamic, also where a model reads no token types; the output ``logits`` is float32
+``[batch, classes]``. The classifier reads the first token alone, so the last layer computes
+queries, attention output and feed-forward for that token only, in dense and sparse graphs alike.
 """
 
 from collections.abc import Mapping
@@ -11,25 +11,26 @@ from typing import Any
 
 import numpy as np
 
+from exporters.embeddings import IDS, INPUTS, MASK, embeddings
 from exporters.graph import Graph, Name
 from exporters.layouts import Axes, FeatureMajor, Layout, TokenMajor
 from exporters.lowering.choose import Choice
 from exporters.lowering.compact import Compact
 from exporters.lowering.gathered import Gathered
-from exporters.weights import Array, BertWeights
-from spd_deploy.domain.encoder import Matrix, Role
+from exporters.weights import ClassifierWeights
+from spd_deploy.domain.encoder import Matrix
+from spd_deploy.domain.layers import Role
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "logits"
 
 # Added to the scores of padding: as low as fp32 goes with room to spare for the scores themselves.
 _HIDDEN = float(np.finfo(np.float32).min) / 2
 
 
-class BertGraph:
+class ClassifierGraph:
     """Emits the graph layer by layer."""
 
-    def __init__(self, weights: BertWeights, choices: Mapping[str, Choice]) -> None:
+    def __init__(self, weights: ClassifierWeights, choices: Mapping[str, Choice]) -> None:
         self.weights = weights
         self.choices = choices
         self.g = Graph()
@@ -42,7 +43,7 @@ class BertGraph:
 
         axes = self._axes()
         with self.g.scope("embeddings"):
-            x = self.layout.enter(self._embeddings(axes))
+            x = self.layout.enter(embeddings(self.g, self.weights, axes))
         with self.g.scope("mask"):
             bias = self._mask_bias()
         layers = self.weights.encoder.layers
@@ -54,34 +55,23 @@ class BertGraph:
             helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
             for name in INPUTS
         ]
-        classes = len(self.weights.bias("classifier"))
+        classes = len(self.weights.bias(self.weights.architecture.head[-1].name))
         output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes])
         return self.g.model(inputs, [output], producer=producer)
 
     def _axes(self) -> Axes:
         """Batch and sequence as they are at run time."""
         with self.g.scope("axes"):
-            batch = self.g.op("Shape", INPUTS[0], start=0, end=1)
-            sequence = self.g.op("Shape", INPUTS[0], start=1, end=2)
+            batch = self.g.op("Shape", IDS, start=0, end=1)
+            sequence = self.g.op("Shape", IDS, start=1, end=2)
         return Axes(batch=batch, sequence=sequence, queries=sequence)
-
-    def _embeddings(self, axes: Axes) -> Name:
-        """Word, type and position, summed and normalised: ``[T, H]``."""
-        g, w, prefix = self.g, self.weights, "bert.embeddings"
-        word = g.weight("embeddings.word", w.weight(f"{prefix}.word_embeddings"))
-        kind = g.weight("embeddings.type", w.weight(f"{prefix}.token_type_embeddings"))
-        place = g.weight("embeddings.position", w.weight(f"{prefix}.position_embeddings"))
-        x = g.op("Add", g.op("Gather", word, INPUTS[0]), g.op("Gather", kind, INPUTS[2]))
-        x = g.op("Add", x, g.op("Slice", place, g.ints(0), axes.sequence, g.ints(0)))
-        x = g.reshape(x, -1, w.encoder.hidden)
-        return TokenMajor(g).norm(x, *self._norm_of(f"{prefix}.LayerNorm"))
 
     def _mask_bias(self) -> Name:
         """0 for real tokens and a very negative number for padding: ``[B, 1, 1, S]``."""
         from onnx import TensorProto
 
         g = self.g
-        mask = g.op("Cast", g.op("Unsqueeze", INPUTS[1], g.ints(1, 2)), to=TensorProto.FLOAT)
+        mask = g.op("Cast", g.op("Unsqueeze", MASK, g.ints(1, 2)), to=TensorProto.FLOAT)
         return g.op("Mul", g.op("Sub", g.number(1.0), mask), g.number(_HIDDEN))
 
     def _layer(self, x: Name, layer: int, bias: Name, axes: Axes, *, last: bool) -> Name:
@@ -112,7 +102,7 @@ class BertGraph:
                 y = self._linear(context, output, residual=kept)
             else:
                 y = self.layout.add_bias(kept, self.weights.bias(output.name))
-            return self._normed(y, output)
+            return self._normed(y, output.layer, self.weights.encoder.naming.attention_norm)
 
     def _feed_forward(self, x: Name, of: Mapping[Role, Matrix]) -> Name:
         """The two products with the activation between, residual and norm."""
@@ -123,7 +113,7 @@ class BertGraph:
                 y = self._linear(inner, output, residual=x)
             else:
                 y = self.layout.add_bias(x, self.weights.bias(output.name))
-            return self._normed(y, output)
+            return self._normed(y, output.layer, self.weights.encoder.naming.output_norm)
 
     def _linear(self, x: Name, matrix: Matrix, residual: Name | None = None) -> Name:
         """A matrix in its lowering, with the biases of the rows that it has."""
@@ -149,23 +139,19 @@ class BertGraph:
             case _:
                 return self.g.op("Gelu", x, approximate="tanh")
 
-    def _normed(self, x: Name, output: Matrix) -> Name:
-        """The layer norm beside an output matrix."""
-        name = f"{output.name.removesuffix('.dense')}.LayerNorm"
+    def _normed(self, x: Name, layer: int, norm: str) -> Name:
+        """A layer norm, by its name in the layer."""
         with self.g.scope("norm"):
-            return self.layout.norm(x, *self._norm_of(name))
-
-    def _norm_of(self, name: str) -> tuple[Array, Array, float]:
-        """Scale, shift and epsilon of a layer norm."""
-        return self.weights.weight(name), self.weights.bias(name), self.weights.epsilon
+            name = f"{self.weights.encoder.prefix}.{layer}.{norm}"
+            return self.layout.norm(x, *self.weights.norm(name))
 
     def _head(self, first_BH: Name) -> Name:
-        """Pooler and classifier."""
+        """The logits of each row's first token."""
         g = self.g
-        for name, activation in (("bert.pooler.dense", "Tanh"), ("classifier", None)):
-            with g.scope(name.split(".")[-2] if "." in name else name):
-                weight = g.weight(f"{name}.weight", self.weights.weight(name))
-                bias = g.constant(self.weights.bias(name))
+        for layer in self.weights.architecture.head:
+            with g.scope(layer.name.removeprefix(f"{self.weights.encoder.base}.")):
+                weight = g.weight(f"{layer.name}.weight", self.weights.weight(layer.name))
+                bias = g.constant(self.weights.bias(layer.name))
                 first_BH = g.op("Gemm", first_BH, weight, bias, transB=1)
-                first_BH = first_BH if activation is None else g.op(activation, first_BH)
+                first_BH = g.op(layer.activation, first_BH) if layer.activation else first_BH
         return first_BH

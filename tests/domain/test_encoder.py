@@ -1,0 +1,235 @@
+"""Encoders found in the tensors of models, and models that are refused with the reason."""
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers import PretrainedConfig
+
+from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.encoder import Encoder
+from spd_deploy.domain.errors import BadModel, BadPattern
+from spd_deploy.domain.layers import ROLES
+from spd_deploy.domain.patterns import Block, Structured
+from tests.tiny import CONFIGS, SIZES, classifier_of, tiny_config
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def shapes_of(config: PretrainedConfig) -> Shapes:
+    """The tensors of transformers' own classifier."""
+    with torch.device("meta"):
+        model = classifier_of(config)
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def found(config: PretrainedConfig) -> Encoder:
+    return Encoder.found_in(shapes_of(config), config.to_dict())
+
+
+@pytest.fixture(scope="module")
+def bert_base() -> Encoder:
+    return found(transformers.BertConfig())
+
+
+@pytest.fixture
+def shapes() -> Shapes:
+    return shapes_of(tiny_config())
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    value: dict[str, Any] = tiny_config().to_dict()
+    return value
+
+
+def test_bert_base_has_the_papers_count_of_weights(bert_base: Encoder) -> None:
+    """72 matrices with 84,934,656 weights, as SPD prunes them."""
+    matrices = list(bert_base.matrices())
+
+    assert len(matrices) == 72
+    assert sum(m.shape[0] * m.shape[1] for m in matrices) == 84_934_656
+
+
+@pytest.mark.parametrize(
+    ("architecture", "prefix", "query", "output"),
+    [
+        ("bert", "bert.encoder.layer", "attention.self.query", "output.dense"),
+        ("roberta", "roberta.encoder.layer", "attention.self.query", "output.dense"),
+        ("camembert", "roberta.encoder.layer", "attention.self.query", "output.dense"),
+        ("xlm-roberta", "roberta.encoder.layer", "attention.self.query", "output.dense"),
+        ("electra", "electra.encoder.layer", "attention.self.query", "output.dense"),
+        ("distilbert", "distilbert.transformer.layer", "attention.q_lin", "ffn.lin2"),
+    ],
+)
+def test_encoders_are_found(architecture: str, prefix: str, query: str, output: str) -> None:
+    """Prefix, roles and sizes are those of the model, whatever it is called."""
+    encoder = found(tiny_config(architecture, layers=3))
+
+    assert encoder.prefix == prefix
+    assert encoder.base == prefix.split(".")[0]
+    assert (encoder.naming.query, encoder.naming.output) == (query, output)
+    assert encoder.layers == 3
+    assert encoder.positions == SIZES["positions"]
+    assert encoder.first_position == (2 if encoder.base == "roberta" else 0)
+    assert encoder.head_size == SIZES["hidden"] // SIZES["heads"]
+    assert encoder.intermediate == SIZES["intermediate"]
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_matrices_are_the_layers_linear_modules(architecture: str) -> None:
+    """The matrices are all linear modules of transformers' own layers, each with its shape."""
+    config = tiny_config(architecture)
+    with torch.device("meta"):
+        model = classifier_of(config)
+    encoder = found(config)
+    layers = model.get_submodule(encoder.prefix)
+
+    linear = {
+        f"{encoder.prefix}.{name}": tuple(module.weight.shape)
+        for name, module in layers.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+
+    assert {m.name: m.shape for m in encoder.matrices()} == linear
+    assert [m.role for m in encoder.matrices()] == list(ROLES) * SIZES["layers"]
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_the_longest_text_is_the_longest_that_runs(architecture: str) -> None:
+    """A text of ``positions`` tokens runs in transformers, and one more does not."""
+    config = tiny_config(architecture, layers=1)
+    model = classifier_of(config).train(mode=False)
+    longest = found(config).positions
+
+    model(input_ids=torch.full((1, longest), 7))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, longest + 1), 7))
+
+
+def test_matrices_alone_tell_the_same() -> None:
+    """An artefact, which names its matrices only, has the encoder of its checkpoint."""
+    for architecture in CONFIGS:
+        encoder, config = found(tiny_config(architecture)), tiny_config(architecture)
+        matrices = {m.weight_name: m.shape for m in encoder.matrices()}
+
+        assert Encoder.of_matrices(matrices, config.to_dict()) == encoder
+
+
+def test_matrices_are_the_models_own(dense_checkpoint: Checkpoint) -> None:
+    """Every name and shape is one of the stored tensors."""
+    from safetensors.numpy import load_file
+
+    stored = load_file(dense_checkpoint.weights)
+
+    for matrix in dense_checkpoint.encoder.matrices():
+        assert stored[matrix.weight_name].shape == matrix.shape
+
+
+def test_every_matrix_is_coupled_once(bert_base: Encoder) -> None:
+    """Heads and neurons share all matrices out among them."""
+    coupled = [m.name for group in bert_base.coupled() for m in group]
+
+    assert sorted(coupled) == sorted(m.name for m in bert_base.matrices())
+
+
+def test_coupled_slices_are_equally_many(bert_base: Encoder) -> None:
+    """The structured pattern cuts all matrices of a group into the same number of slices."""
+    for group in bert_base.coupled():
+        counts = set()
+        for matrix in group:
+            pattern = bert_base.pattern_on(matrix, Structured())
+            assert isinstance(pattern, Structured)
+            counts.add(matrix.shape[pattern.axis] // pattern.width)
+        assert counts in ({12}, {3072})
+
+
+def test_a_pattern_that_does_not_fit_the_model_is_refused(bert_base: Encoder) -> None:
+    """Dimensions that the block does not divide are refused before anything is trained."""
+    with pytest.raises(BadPattern, match="divide"):
+        bert_base.check(Block(rows=100, columns=1))
+
+
+SMALL = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 60}
+KINDS: list[tuple[str, dict[str, Any], str]] = [
+    ("DebertaV2Config", {**SMALL, "relative_attention": True}, "positions are relative"),
+    ("MPNetConfig", SMALL, "positions are relative"),
+    ("ModernBertConfig", {**SMALL, "pad_token_id": 0}, "positions are rotary"),
+    ("RoFormerConfig", SMALL, "no roformer.embeddings.position_embeddings"),
+    ("AlbertConfig", SMALL, "share one set of weights"),
+    ("GPT2Config", {"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 60}, "decoder"),
+    ("BartConfig", {"d_model": 64, "vocab_size": 60}, "an encoder and a decoder"),
+    ("BigBirdConfig", SMALL, "block_sparse"),
+    ("LongformerConfig", {**SMALL, "attention_window": 8}, "key_global"),
+    ("ConvBertConfig", SMALL, "holds attention.self.conv"),
+    ("SqueezeBertConfig", {**SMALL, "embedding_size": 64}, "convolves"),
+    ("RobertaPreLayerNormConfig", SMALL, "attention.output.LayerNorm.bias"),
+    ("XLMRobertaXLConfig", SMALL, "attention.output.LayerNorm.bias"),
+    ("MobileBertConfig", {"num_hidden_layers": 2, "vocab_size": 60}, "as no BERT's does"),
+    ("CanineConfig", {**SMALL, "intermediate_size": 128}, "3 stacks"),
+]
+
+
+@pytest.mark.parametrize(("kind", "sizes", "reason"), KINDS, ids=[kind for kind, *_ in KINDS])
+def test_another_kind_of_model_is_refused(kind: str, sizes: dict[str, Any], reason: str) -> None:
+    """The error says what about the model is not handled, and which models are."""
+    with pytest.raises(BadModel, match=reason) as caught:
+        found(getattr(transformers, kind)(**sizes))
+
+    assert "DistilBERT" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"is_decoder": True}, "decoder"),
+        ({"add_cross_attention": True}, "decoder"),
+        ({"position_embedding_type": "relative_key"}, "relative_key"),
+        ({"num_attention_heads": 7}, "multiple"),
+        ({"num_attention_heads": None}, "num_attention_heads"),
+        ({"num_attention_heads": "many"}, "num_attention_heads"),
+        ({"hidden_size": 32}, "disagree about hidden_size"),
+        ({"num_hidden_layers": 3}, "disagree about num_hidden_layers"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused(
+    shapes: Shapes, config: dict[str, Any], change: dict[str, Any], reason: str
+) -> None:
+    """A decoder's settings, missing sizes and sizes of another model are named."""
+    with pytest.raises(BadModel, match=reason):
+        Encoder.found_in(shapes, {**config, **change})
+
+
+LAYER = "bert.encoder.layer."
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda s: {n: v for n, v in s.items() if LAYER not in n}, "none of its tensors"),
+        (lambda s: {n: v for n, v in s.items() if f"{LAYER}0." not in n}, "lack layer 0"),
+        (lambda s: {n: v for n, v in s.items() if f"{LAYER}1." not in n}, "num_hidden_layers"),
+        (lambda s: {n: v for n, v in s.items() if "value.bias" not in n}, "no .*value.bias"),
+        (lambda s: {n: v for n, v in s.items() if "position" not in n}, "absolute positions"),
+        (lambda s: {**s, f"{LAYER}1.adapter.weight": (2, 2)}, "layer 1 holds adapter.weight"),
+        (lambda s: {**s, f"{LAYER}0.intermediate.dense.weight": (8,)}, "does not fit"),
+        (lambda s: {**s, f"{LAYER}1.output.dense.weight": (64, 9)}, r"\(64, 9\), expected \(64,"),
+        (lambda s: {**s, f"{LAYER}1.attention.self.key.weight": (32, 64)}, "key.weight does not"),
+        (lambda s: {**s, "b.layers.0.attention.q_lin.weight": (2, 2)}, "2 stacks"),
+    ],
+)
+def test_tensors_that_make_no_encoder_are_refused(
+    shapes: Shapes, config: dict[str, Any], change: Any, reason: str
+) -> None:
+    """A missing layer, bias or table, another tensor, and a wrong shape are named."""
+    with pytest.raises(BadModel, match=reason):
+        Encoder.found_in(change(shapes), config)
+
+
+def test_positions_behind_an_unknown_padding_are_refused() -> None:
+    """RoBERTa's kin count positions from the padding token's id, so it must be known."""
+    config = tiny_config("roberta")
+
+    with pytest.raises(BadModel, match="pad_token_id"):
+        Encoder.found_in(shapes_of(config), {**config.to_dict(), "pad_token_id": None})
