@@ -183,6 +183,13 @@ class Encoder:
                         got=f"{found} and {config[name]}",
                         fix=f"use complete weights, or {_ORIGINAL.removeprefix('use ')}",
                     )
+        if self.positions < 1:
+            raise BadModel(
+                "the table of positions has no room for a token",
+                got=f"{self.positions + self.first_position} rows, "
+                f"{self.first_position} for padding",
+                fix=_ORIGINAL,
+            )
         if self.hidden % self.heads:
             raise BadModel(
                 "the hidden size is no multiple of the number of heads",

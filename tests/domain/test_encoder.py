@@ -233,3 +233,11 @@ def test_positions_behind_an_unknown_padding_are_refused() -> None:
 
     with pytest.raises(BadModel, match="pad_token_id"):
         Encoder.found_in(shapes_of(config), {**config.to_dict(), "pad_token_id": None})
+
+
+def test_a_table_without_positions_is_refused() -> None:
+    """The rows up to padding's are no token's, so a table of no more fits no text."""
+    config = tiny_config("roberta", positions=0)
+
+    with pytest.raises(BadModel, match="2 rows, 2 for padding"):
+        Encoder.found_in(shapes_of(config), config.to_dict())
