@@ -147,7 +147,8 @@ class _Run:
             self.watch.ended(job)
         self.states[job] = state_of(place.folder)
         if self.states[job] is State.FINISHED:
-            advance(note=f"{job}: {ended.seconds:.0f} s")
+            self.progress.note(f"{job} finished, {ended.seconds:.0f} s")
+            advance()
         else:
             self.failed.append(job)
             if not self.sweep.should_stop():

@@ -100,7 +100,7 @@ def show_results(results: "Results", files: Sequence[Path]) -> None:
 
     for task in results.grid.tasks:
         show_table(
-            f"{task}, {results.metric(task)} on dev, times 100 (share of dense kept)",
+            f"{task}, {results.metric(task)} on dev x 100 (share of dense)",
             ["pattern", *results.arms],
             rows_of(results, task),
         )
