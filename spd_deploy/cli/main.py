@@ -11,6 +11,7 @@ from spd_deploy.cli.inspect import inspect
 from spd_deploy.cli.predict import predict
 from spd_deploy.cli.quickstart import quickstart
 from spd_deploy.cli.serve import serve
+from spd_deploy.cli.sweep import sweep
 from spd_deploy.cli.train import train
 from spd_deploy.domain.versions import PACKAGE
 
@@ -26,7 +27,7 @@ def cli() -> None:
     """
 
 
-for verb in (quickstart, train, export, inspect, evaluate, predict, serve, bench, doctor):
+for verb in (quickstart, train, sweep, export, inspect, evaluate, predict, serve, bench, doctor):
     cli.add_command(verb)
 
 

@@ -13,6 +13,7 @@
     |-- Unavailable             this machine or installation cannot do what was asked
     |-- NotWritten              an output could not be written; what was there before still is
     |-- VerificationFailed      an export broke its pattern or its parity; nothing was written
+    |-- RunsFailed              some runs of a sweep failed; the others went on
     |-- Interrupted             a run was stopped and can be resumed
     `-- Refusal                 a request that the server answers with an error status
         |-- NotJson             a body that is not JSON, or not UTF-8
@@ -98,6 +99,10 @@ class NotWritten(SpdError):
 
 class VerificationFailed(SpdError):
     """An export broke its sparsity pattern or its parity with the checkpoint."""
+
+
+class RunsFailed(SpdError):
+    """Some runs of a sweep failed; the others went on, and a later sweep tries them again."""
 
 
 class Interrupted(SpdError):

@@ -74,8 +74,8 @@ def test_the_commands_of_readme_run(place: Path, monkeypatch: pytest.MonkeyPatch
     assert len(commands) >= 9
     for command in commands:
         words = shlex.split(command)[1:]
-        if words[0] in ("quickstart", "serve"):
-            continue  # both have tests of their own below
+        if words[0] in ("quickstart", "serve", "sweep"):
+            continue  # they have tests of their own, below and in test_sweep.py
         if words[0] == "bench":
             words += ["--rounds", "2", "--seconds", "0.01"]
             words[words.index("--seq") + 1] = "16,32"

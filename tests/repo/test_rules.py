@@ -15,6 +15,7 @@ import pytest
 
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.patterns import Pattern
+from spd_train.sweeping.reading import read_grid
 from tests.domain.test_patterns import PATTERNS
 
 ROOT = Path(__file__).parents[2]
@@ -150,6 +151,17 @@ def test_the_version_is_the_changelogs() -> None:
 
     assert newest is not None
     assert newest[1] == project["version"]
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "benchmarks/accuracy").glob("*.toml")), ids=lambda f: f.name
+)
+def test_every_grid_parses(file: Path) -> None:
+    """What stands in benchmarks/accuracy is a grid, and its README tells what it is for."""
+    grid = read_grid(file)
+
+    assert grid.cells()
+    assert f"`{file.name}`" in (file.parent / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_folder_is_on_the_map() -> None:
