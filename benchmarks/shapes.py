@@ -31,7 +31,8 @@ from spd_deploy.domain.patterns import NM, Block, Pattern, Structured
 from spd_deploy.machine.processor import default_threads
 from spd_train.data.built_in import make_model
 from spd_train.model import linear_weights, save_classifier
-from spd_train.pruning.masks import apply_masks, densities_of, magnitudes, masks_of
+from spd_train.pruning.importance import magnitudes
+from spd_train.pruning.masks import apply_masks, densities_of, goals_of, masks_of
 
 MODELS: dict[str, dict[str, Any]] = {
     "minilm": {"num_hidden_layers": 6, "hidden_size": 384, "intermediate_size": 1536},
@@ -89,7 +90,7 @@ def artefact_of(
     plain = open_checkpoint(folder)
     weights = linear_weights(random, plain.encoder)
     if pattern is not None:
-        masks = masks_of(plain.encoder, pattern, magnitudes(weights), pattern.sparsity)
+        masks = masks_of(plain.encoder, goals_of(plain.encoder, pattern), magnitudes(weights))
         apply_masks(weights, masks)
         save_classifier(config, random.state_dict(), folder)
     known = open_checkpoint(folder)

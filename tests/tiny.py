@@ -32,7 +32,8 @@ from spd_deploy.domain.checkpoint import (
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.tasks import Task, task_named
-from spd_train.pruning.masks import densities_of, magnitudes, masks_of
+from spd_train.pruning.importance import magnitudes
+from spd_train.pruning.masks import densities_of, masks_of
 
 WORDS = """
     a the this that film movie train bus ending plot was is not never very good bad great dull
@@ -177,11 +178,10 @@ def _prune(checkpoint: Checkpoint) -> dict[str, float]:
     state = load_file(checkpoint.weights)
     weights = {m.name: state[m.weight_name] for m in encoder.matrices()}
     if pattern is not None:
-        goals = {pattern.sparsity, *checkpoint.sparsities.values()} - {0}
-        masks = {goal: masks_of(encoder, pattern, magnitudes(weights), goal) for goal in goals}
-        for matrix in encoder.matrices():
-            if (goal := checkpoint.pattern_of(matrix)) is not None:
-                weights[matrix.name] = weights[matrix.name] * masks[goal.sparsity][matrix.name]
+        placed = {m.name: checkpoint.pattern_of(m) for m in encoder.matrices()}
+        goals = {name: goal for name, goal in placed.items() if goal is not None}
+        for name, mask in masks_of(encoder, goals, magnitudes(weights)).items():
+            weights[name] = weights[name] * mask
     pruned = {m.weight_name: weights[m.name] for m in encoder.matrices()}
     save_file({**state, **pruned}, checkpoint.weights, metadata={"format": "pt"})
     return densities_of(weights)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,6 +54,11 @@ class Group(click.Group):
             raise Failed(err) from err
         except KeyboardInterrupt as err:
             raise Failed(Interrupted("stopped", fix="run the command again")) from err
+
+
+def speaks() -> bool:
+    """Whether this process is the one of a distributed run that prints; a lone one always is."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class TerminalProgress:

@@ -9,6 +9,7 @@ from spd_deploy.cli.evaluate import evaluate
 from spd_deploy.cli.export import export
 from spd_deploy.cli.inspect import inspect
 from spd_deploy.cli.predict import predict
+from spd_deploy.cli.prune import prune
 from spd_deploy.cli.quickstart import quickstart
 from spd_deploy.cli.serve import serve
 from spd_deploy.cli.sweep import sweep
@@ -27,7 +28,19 @@ def cli() -> None:
     """
 
 
-for verb in (quickstart, train, sweep, export, inspect, evaluate, predict, serve, bench, doctor):
+for verb in (
+    quickstart,
+    train,
+    prune,
+    sweep,
+    export,
+    inspect,
+    evaluate,
+    predict,
+    serve,
+    bench,
+    doctor,
+):
     cli.add_command(verb)
 
 

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,14 +81,17 @@ def quickstart(task_name: str, output: Path, overwrite: bool) -> None:
 def recipe_for(task: Task) -> "Recipe":
     """Settings that fit the built-in model and data, and a few minutes on two cores."""
     from spd_deploy.domain.patterns import Block
-    from spd_train.recipe import Recipe, SpdRecipe, TeacherRecipe
+    from spd_train.recipe import Recipe, TeacherRecipe
+    from spd_train.recipes import spd
 
     return Recipe(
         pattern=Block(rows=64, columns=1, sparsity=0.9),
         teacher=TeacherRecipe(
             epochs=4.8 if task.has_pair else 1.6, learning_rate=5e-4, weight_decay=0.0
         ),
-        spd=SpdRecipe(prune_epochs=0.8, graft_epochs=0.2, finetune_epochs=0.6, learning_rate=1e-3),
+        student=replace(
+            spd(), prune_epochs=0.8, graft_epochs=0.2, finetune_epochs=0.6, learning_rate=1e-3
+        ),
         batch_size=64,
         max_tokens=64,
     )

@@ -2,20 +2,60 @@
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd_deploy.cli.console import TerminalProgress, show_json
-from spd_deploy.domain.patterns import SPELLINGS, Pattern, parse_pattern
-from spd_deploy.domain.tasks import TASKS, Task, task_named
+from spd_deploy.cli.console import TerminalProgress, show_json, speaks
+from spd_deploy.cli.options import data_options
+from spd_deploy.cli.seeds import show_seeds
+from spd_deploy.domain.patterns import SPELLINGS, parse_pattern
+from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.tasks import Task, task_named
 
 if TYPE_CHECKING:
     from spd_deploy.domain.checkpoint import Checkpoint
     from spd_train.recipe import Recipe
+    from spd_train.run import Request
+
+# The field of the recipe that each option replaces; an option not given leaves it as it is.
+FIELDS: Mapping[str, str] = {
+    "teacher_epochs": "teacher.epochs",
+    "teacher_learning_rate": "teacher.learning_rate",
+    "prune_epochs": "student.prune_epochs",
+    "graft_epochs": "student.graft_epochs",
+    "finetune_epochs": "student.finetune_epochs",
+    "learning_rate": "student.learning_rate",
+    "dropout": "student.dropout",
+    "graft": "student.graft.shape",
+    "graft_start": "student.graft.start",
+    "graft_unit": "student.graft.unit",
+    "attention_weight": "student.losses.attention",
+    "hidden_weight": "student.losses.hidden",
+    "logits_weight": "student.losses.logits",
+    "label_weight": "student.losses.label",
+    "temperature": "student.losses.temperature",
+    "importance": "student.pruning.importance",
+    "updates": "student.pruning.updates",
+    "regrow": "student.pruning.regrow",
+    "reconstruct": "student.pruning.reconstruct",
+    "permute": "student.pruning.permute",
+    "allocation": "student.pruning.allocation",
+    "calibration_tokens": "student.pruning.calibration_tokens",
+    "batch_size": "batch_size",
+    "accumulate": "accumulate",
+    "max_tokens": "max_tokens",
+    "max_steps": "max_steps",
+    "holdout": "holdout",
+    "seed": "seed",
+    "precision": "precision",
+    "device": "device",
+    "compile": "compile",
+}
 
 
 @click.command(
@@ -23,27 +63,18 @@ if TYPE_CHECKING:
 Example:
   spd train --task mrpc --data-dir GLUE/MRPC --model MINILM_FOLDER --pattern 2:4 --output runs/mrpc
   spd train --data-dir reviews.csv --text-column review --label-column stars \\
-      --model MINILM_FOLDER --pattern block:64x1 --sparsity 0.75 --output runs/reviews"""
+      --model MINILM_FOLDER --pattern block:64x1 --sparsity 0.75 --output runs/reviews
+  spd train ... --recipe runs/mrpc/spd.json --seed 1 --output runs/mrpc-again"""
 )
-@click.option(
-    "--task", "task_name", help=f"One of {', '.join(TASKS)}; or a name for your own data."
-)
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    help="Folder with the task's files in GLUE's layout, or with your own train and dev file "
-    "(.csv, .tsv, .jsonl), or one such file. Left out: the Hugging Face hub, for GLUE tasks.",
-)
-@click.option("--text-column", help="Your own data: the column with the text.")
-@click.option("--pair-column", help="Your own data: the column with the second text, if any.")
-@click.option(
-    "--label-column", default="label", show_default=True, help="Your own data: the label."
-)
-@click.option("--regression", is_flag=True, help="Your own data: the label is a number to predict.")
-@click.option("--skip-broken-rows", is_flag=True, help="Leave broken rows out instead of stopping.")
+@data_options
 @click.option("--model", help="Pretrained encoder: a folder, or a name on the Hugging Face hub.")
 @click.option("--teacher", help="A fine-tuned classifier to distil from, instead of making one.")
-@click.option("--pattern", "spelled", required=True, metavar="PATTERN", help=f"{SPELLINGS}.")
+@click.option(
+    "--pattern",
+    "spelled",
+    metavar="PATTERN",
+    help=f"{SPELLINGS}. Left out, and not in the recipe: the dense model alone.",
+)
 @click.option(
     "--sparsity",
     type=float,
@@ -51,65 +82,152 @@ Example:
 )
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --output after a stop.")
-@click.option("--teacher-epochs", type=float, default=3.0, show_default=True)
-@click.option("--teacher-learning-rate", type=float, default=5e-5, show_default=True)
-@click.option("--prune-epochs", type=float, default=3.0, show_default=True, help="Sparsity rises.")
-@click.option("--graft-epochs", type=float, default=1.0, show_default=True, help="p rises to 1.")
-@click.option("--finetune-epochs", type=float, default=2.0, show_default=True, help="All grafted.")
 @click.option(
-    "--learning-rate", type=float, default=2e-4, show_default=True, help="Of the student."
-)
-@click.option(
-    "--graft-start",
-    type=float,
-    default=0.8,
+    "--recipe",
+    "recipe_name",
+    default="spd",
     show_default=True,
-    help="Chance p of a student layer to be in place while pruning.",
+    help="spd, spd-paper, prune, prune-kd or one-shot; or the spd.json of an earlier run. The "
+    "options below change single settings of it.",
 )
-@click.option("--batch-size", type=int, default=32, show_default=True)
+@click.option("--epochs", type=float, help="Length of all the student's stages, scaled alike.")
+@click.option("--max-steps", type=int, help="Bound on the student's steps.")
+@click.option("--prune-epochs", type=float, help="Stage in which sparsity rises.")
+@click.option("--graft-epochs", type=float, help="Stage in which p comes to 1.")
+@click.option("--finetune-epochs", type=float, help="Stage in which all is grafted.")
+@click.option("--learning-rate", type=float, help="Peak, of the student.")
+@click.option("--dropout/--no-dropout", default=None, help="Of the student; the teacher has none.")
 @click.option(
-    "--max-tokens", type=int, default=128, show_default=True, help="Longer texts are cut."
+    "--graft", type=click.Choice(["none", "constant", "linear", "paper"]), help="How p goes."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
-    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True
+    "--graft-start", type=float, help="Chance p of a student part to be in place at first."
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--graft-unit", type=click.Choice(["layer", "sublayer"]), help="What is grafted at once."
+)
+@click.option("--attention-weight", type=float, help="Of the attention loss; 0 is faster.")
+@click.option("--hidden-weight", type=float, help="Of the hidden-state loss.")
+@click.option("--logits-weight", type=float, help="Of the distance from the teacher's answer.")
+@click.option("--label-weight", type=float, help="Of the loss to the true labels.")
+@click.option("--temperature", type=float, help="Of the distance from the teacher's answer.")
+@click.option(
+    "--importance",
+    type=click.Choice(["magnitude", "movement", "taylor", "activation", "second-order"]),
+    help="What weights are ranked by.",
+)
+@click.option("--updates", type=int, help="How often the masks tighten.")
+@click.option("--regrow/--no-regrow", default=None, help="May a weight come back while pruning?")
+@click.option("--reconstruct/--no-reconstruct", default=None, help="Solve kept weights again?")
+@click.option("--permute/--no-permute", default=None, help="Reorder first, so that more is kept?")
+@click.option(
+    "--allocation",
+    type=click.Choice(["uniform", "global", "sensitivity"]),
+    help="How sparsity is spread over the matrices.",
+)
+@click.option("--exclude", multiple=True, help="Leave matrices with this in their name dense.")
+@click.option("--calibration-tokens", type=int, help="Text for statistics and reconstruction.")
+@click.option("--teacher-epochs", type=float)
+@click.option("--teacher-learning-rate", type=float)
+@click.option("--batch-size", type=int, help="Rows a step, over all processes.")
+@click.option("--accumulate", type=int, help="Parts a step is computed in, to save memory.")
+@click.option("--max-tokens", type=int, help="Longer texts are cut.")
+@click.option("--holdout", type=float, help="Share of train kept out to choose the best on.")
+@click.option("--seed", type=int)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), help="Train so many, and show mean and interval."
+)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]))
+@click.option("--device", type=click.Choice(["cpu", "cuda"]))
+@click.option("--compile/--no-compile", default=None, help="Compile layers (torch.compile).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def train(task_name: str | None, spelled: str, sparsity: float | None, **options: Any) -> None:
+def train(**options: Any) -> None:
     """Fine-tune a dense teacher and distil a sparse student from it (SPD)."""
-    pattern = parse_pattern(spelled, sparsity)
-    progress = TerminalProgress()
-
     from spd_train.data.splits import read_data
     from spd_train.run import Request, run
 
-    recipe = _recipe(pattern, options)
-    task = choose_task(task_name, options)
+    progress = TerminalProgress() if speaks() else Silent()
+    recipe = recipe_from(options)
+    task = choose_task(options["task_name"], options)
     data = read_data(
-        task, options["data_dir"], skip_broken=options["skip_broken_rows"], note=progress.note
+        task,
+        options["data_dir"],
+        holdout=recipe.holdout,
+        skip_broken=options["skip_broken_rows"],
+        note=progress.note,
     )
     with stop_on_signals() as should_stop:
-        checkpoint = run(
-            Request(
-                task=task,
-                data=data,
-                recipe=recipe,
-                model=options["model"],
-                teacher=options["teacher"],
-                output=options["output"],
-                resume=options["resume"],
-                should_stop=should_stop,
-            ),
-            progress,
+        request = Request(
+            task=task,
+            data=data,
+            recipe=recipe,
+            model=options["model"],
+            teacher=options["teacher"],
+            output=options["output"],
+            resume=options["resume"],
+            should_stop=should_stop,
         )
+        if options["seeds"] is not None:
+            _train_seeds(request, options["seeds"], progress, as_json=options["as_json"])
+            return
+        checkpoint = run(request, progress)
+    if not speaks():
+        return
     if options["as_json"]:
         show_json({"checkpoint": str(checkpoint.folder), **checkpoint.to_json()})
     else:
         show_result(checkpoint)
 
 
-def choose_task(name: str | None, options: dict[str, Any]) -> Task:
+def _train_seeds(request: "Request", count: int, progress: Progress, *, as_json: bool) -> None:
+    """The same training with several seeds, and their mean with its interval."""
+    from spd_train.recipes import changed
+    from spd_train.run import run
+    from spd_train.seeds import run_seeds
+
+    def train_one(seed: int, folder: Path, resume: bool) -> "Checkpoint":
+        recipe = changed(request.recipe, "seed", seed)
+        return run(replace(request, recipe=recipe, output=folder, resume=resume), progress)
+
+    seeds = run_seeds(
+        train_one,
+        first=request.recipe.seed,
+        count=count,
+        output=request.output,
+        resume=request.resume,
+    )
+    if not speaks():
+        return
+    if as_json:
+        show_json(seeds.to_json())
+    else:
+        show_seeds(seeds)
+
+
+def recipe_from(options: Mapping[str, Any]) -> "Recipe":
+    """The recipe named, with what the command line changes of it.
+
+    Raises:
+        SpdError: no such recipe, or settings that make no run.
+    """
+    from spd_train.recipes import changed, recipe_named
+
+    recipe = recipe_named(options["recipe_name"])
+    if options["spelled"] is not None:
+        recipe = changed(recipe, "pattern", parse_pattern(options["spelled"], options["sparsity"]))
+    elif options["sparsity"] is not None:
+        raise click.UsageError("--sparsity needs a --pattern")
+    for option, path in FIELDS.items():
+        if options[option] is not None:
+            recipe = changed(recipe, path, options[option])
+    if options["exclude"]:
+        recipe = changed(recipe, "student.pruning.exclude", options["exclude"])
+    if options["epochs"] is not None:
+        recipe = changed(recipe, "student", recipe.student.lasting(options["epochs"]))
+    return recipe
+
+
+def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
     """A known task by name, or the user's own by its columns."""
     if options["text_column"] is None:
         if name is None:
@@ -161,27 +279,3 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _recipe(pattern: Pattern, options: dict[str, Any]) -> "Recipe":
-    """The command line's settings as the one value that decides the run."""
-    from spd_train.recipe import Recipe, SpdRecipe, TeacherRecipe
-
-    return Recipe(
-        pattern=pattern,
-        teacher=TeacherRecipe(
-            epochs=options["teacher_epochs"], learning_rate=options["teacher_learning_rate"]
-        ),
-        spd=SpdRecipe(
-            prune_epochs=options["prune_epochs"],
-            graft_epochs=options["graft_epochs"],
-            finetune_epochs=options["finetune_epochs"],
-            learning_rate=options["learning_rate"],
-            graft_start=options["graft_start"],
-        ),
-        batch_size=options["batch_size"],
-        max_tokens=options["max_tokens"],
-        seed=options["seed"],
-        precision=options["precision"],
-        device=options["device"],
-    )

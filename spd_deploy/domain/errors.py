@@ -13,6 +13,7 @@
     |-- Unavailable             this machine or installation cannot do what was asked
     |-- NotWritten              an output could not be written; what was there before still is
     |-- VerificationFailed      an export broke its pattern or its parity; nothing was written
+    |-- Diverged                a training whose loss is not a number any more
     |-- RunsFailed              some runs of a sweep failed; the others went on
     |-- Interrupted             a run was stopped and can be resumed
     `-- Refusal                 a request that the server answers with an error status
@@ -99,6 +100,10 @@ class NotWritten(SpdError):
 
 class VerificationFailed(SpdError):
     """An export broke its sparsity pattern or its parity with the checkpoint."""
+
+
+class Diverged(SpdError):
+    """A training's loss or gradient is not a number any more; what was saved before it is kept."""
 
 
 class RunsFailed(SpdError):

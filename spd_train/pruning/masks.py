@@ -1,43 +1,60 @@
 """Which weights stay: importance scores to masks, for every pattern, over the whole encoder.
 
-Magnitude is the importance (the paper's choice); matrices are ranked one by one, each to the same
-sparsity. Under the structured pattern the matrices that share heads or neurons are ranked
-together, since their slices stand or fall together (``domain.encoder``).
+Each matrix has a goal, a pattern at a sparsity of its own; matrices without one stay dense. Under
+the structured pattern the matrices that share heads or neurons are ranked together, since their
+slices stand or fall together (``domain.encoder``).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from spd_deploy.domain.encoder import Encoder, Matrix
+from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.patterns import Pattern, Structured
 
 Masks = Mapping[str, Tensor]
+Goals = Mapping[str, Pattern]
+
+
+def goals_of(encoder: Encoder, pattern: Pattern, exclude: Sequence[str] = ()) -> dict[str, Pattern]:
+    """The pattern on every matrix whose name contains none of ``exclude``.
+
+    Raises:
+        BadSetting: an exclusion matches nothing, all are excluded, or one of several coupled
+            matrices is excluded without the others.
+        BadPattern: the pattern does not fit a matrix.
+    """
+    matrices = list(encoder.matrices())
+    for part in exclude:
+        if not any(part in m.name for m in matrices):
+            raise BadSetting(
+                "no matrix has such a name", got=f"--exclude {part}", fix="see spd inspect"
+            )
+    kept = [m for m in matrices if not any(part in m.name for part in exclude)]
+    if not kept:
+        raise BadSetting("all matrices are excluded", got=exclude, fix="exclude fewer")
+    if isinstance(pattern, Structured):
+        _refuse_torn(encoder, {m.name for m in kept})
+    goals = {m.name: encoder.pattern_on(m, pattern) for m in kept}
+    for matrix in kept:
+        goals[matrix.name].check(matrix.shape)
+    return goals
 
 
 def masks_of(
-    encoder: Encoder, pattern: Pattern, scores: Mapping[str, Tensor], sparsity: float
+    encoder: Encoder, goals: Goals, scores: Mapping[str, Tensor], share: float = 1.0
 ) -> dict[str, Tensor]:
-    """A boolean mask ``[N, K]`` by matrix name, each keeping what scores highest at ``sparsity``.
+    """A boolean mask ``[N, K]`` by matrix name, each keeping what scores highest.
 
     Args:
-        encoder: says which matrices there are and which slices belong together.
-        pattern: what zeros may be where.
-        scores: importance of each weight, ``[N, K]`` by matrix name, never negative.
-        sparsity: share of zeros wanted now; at most the pattern's own.
+        encoder: says which slices belong together.
+        goals: what zeros may be where, and how many at last.
+        scores: importance of each weight, ``[N, K]`` by matrix name.
+        share: how much of each goal's sparsity is wanted now.
     """
-    if isinstance(pattern, Structured):
-        return dict(_structured_masks(encoder, pattern, scores, sparsity))
-    return {m.name: pattern.mask(scores[m.name], sparsity) for m in encoder.matrices()}
-
-
-def magnitudes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The magnitude of each weight, squared so that sums over blocks are energies.
-
-    A pattern that ranks single weights ranks them the same either way.
-    """
-    return {name: weight.detach().float().square() for name, weight in weights.items()}
+    return dict(_masks(encoder, goals, scores, share))
 
 
 def apply_masks(weights: Mapping[str, nn.Parameter], masks: Masks) -> None:
@@ -62,19 +79,40 @@ def sparsity_of(masks: Masks) -> float:
     return 1 - kept / sum(mask.numel() for mask in masks.values())
 
 
-def _structured_masks(
-    encoder: Encoder, pattern: Structured, scores: Mapping[str, Tensor], sparsity: float
+def coupled_goals(encoder: Encoder, goals: Goals) -> Iterator[tuple[Matrix, ...]]:
+    """The matrices that have goals, in groups that are ranked together."""
+    if any(isinstance(goal, Structured) for goal in goals.values()):
+        groups = list(encoder.coupled())
+    else:
+        groups = [(m,) for m in encoder.matrices()]
+    pruned = (tuple(m for m in group if m.name in goals) for group in groups)
+    yield from (group for group in pruned if group)
+
+
+def _masks(
+    encoder: Encoder, goals: Goals, scores: Mapping[str, Tensor], share: float
 ) -> Iterator[tuple[str, Tensor]]:
-    """Masks of each group of coupled matrices, from the summed scores of their slices."""
+    """Mask by mask."""
+    for group in coupled_goals(encoder, goals):
+        patterns = [goals[m.name] for m in group]
+        structured = [p for p in patterns if isinstance(p, Structured)]
+        if structured:
+            shared = list(zip(group, structured, strict=True))
+            sums = [p.slice_scores(scores[m.name]) for m, p in shared]
+            keep_U = structured[0].keep(torch.stack(sums).sum(0), structured[0].sparsity * share)
+            yield from ((m.name, p.spread(keep_U, m.shape)) for m, p in shared)
+        else:
+            (matrix,), (pattern,) = group, patterns
+            yield matrix.name, pattern.mask(scores[matrix.name], pattern.sparsity * share)
+
+
+def _refuse_torn(encoder: Encoder, kept: set[str]) -> None:
+    """Heads and neurons go from all matrices that share them, or from none."""
     for group in encoder.coupled():
-        shared = [(m, _on(encoder, m, pattern)) for m in group]
-        total_U = torch.stack([p.slice_scores(scores[m.name]) for m, p in shared]).sum(0)
-        keep_U = pattern.keep(total_U, sparsity)
-        yield from ((m.name, p.spread(keep_U, m.shape)) for m, p in shared)
-
-
-def _on(encoder: Encoder, matrix: Matrix, pattern: Structured) -> Structured:
-    """The structured pattern with the axis and width of ``matrix``."""
-    placed = encoder.pattern_on(matrix, pattern)
-    assert isinstance(placed, Structured)  # noqa: S101 - a structured pattern stays one
-    return placed
+        inside = [m.name in kept for m in group]
+        if any(inside) and not all(inside):
+            raise BadSetting(
+                "under the structured pattern these matrices are excluded together or not at all",
+                got=", ".join(m.name for m in group),
+                fix="exclude the others too",
+            )

@@ -20,14 +20,13 @@ _STAGE_SHADES = {"prune": "#f3f3f3", "graft": "#e6eef5", "finetune": "#ffffff"}
 def draw_curves(folder: Path, *, title: str, metric: str) -> Path:
     """Draw ``log.jsonl`` of ``folder`` into ``curves.png`` there.
 
-    Four panels: the metric on train and dev, sparsity and graft probability, the losses, and the
-    learning rate with the share of tokens that is not padding. Stages are shaded.
+    Four panels: the metric on train and held-out rows, sparsity and graft probability, the losses,
+    and the learning rate with the share of tokens that is not padding. Stages are shaded.
     """
     from matplotlib.figure import Figure
 
     records = read_journal(folder / JOURNAL_FILE)
     steps = [r for r in records if r["kind"] == "step"]
-    scores = [r for r in records if r["kind"] == "score"]
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     figure.suptitle(title, fontsize=12)
     panels = figure.subplots(2, 2, sharex=True)
@@ -35,7 +34,7 @@ def draw_curves(folder: Path, *, title: str, metric: str) -> Path:
         _shade_stages(axes, steps)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    _metric_panel(panels[0, 0], scores, metric)
+    _metric_panel(panels[0, 0], records, metric)
     _schedule_panel(panels[0, 1], steps)
     _loss_panel(panels[1, 0], steps)
     _rate_panel(panels[1, 1], steps)
@@ -46,12 +45,17 @@ def draw_curves(folder: Path, *, title: str, metric: str) -> Path:
     return folder / CURVES_FILE
 
 
-def _metric_panel(axes: "Axes", scores: Sequence[Record], metric: str) -> None:
-    """The headline metric on the samples of train and dev."""
+def _metric_panel(axes: "Axes", records: Sequence[Record], metric: str) -> None:
+    """The headline metric on a sample of train and on what is held out; dev once, at the end."""
+    scores = [r for r in records if r["kind"] == "score"]
     x = [r["step"] + 1 for r in scores]
-    for sample, colour in (("train", GREY), ("dev", BLUE)):
-        y = [_number(r[sample].get(metric)) for r in scores]
-        axes.plot(x, y, marker="o", markersize=3, color=colour, label=sample)
+    for sample, colour, label in (("train", GREY, "train"), ("holdout", BLUE, "held out")):
+        if scores and sample in scores[0]:
+            y = [_number(r[sample].get(metric)) for r in scores]
+            axes.plot(x, y, marker="o", markersize=3, color=colour, label=label)
+    for final in (r for r in records if r["kind"] == "final"):
+        chosen, dev = final["chosen_step"], _number(final["dev"].get(metric))
+        axes.plot(chosen, dev, marker="*", markersize=11, color=ORANGE, ls="", label="dev, chosen")
     axes.set_ylabel(metric)
     axes.legend(frameon=False, loc="lower right")
 

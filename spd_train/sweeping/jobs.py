@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spd_deploy.domain.patterns import NM, Pattern
+from spd_train import recipes
 
 # How a student can be made: the recipes of ``spd train --recipe``.
-ARMS = ("spd", "spd-paper", "prune", "prune-kd", "one-shot")
+ARMS = tuple(recipes.ARMS)
 DENSE = "dense"
 
 

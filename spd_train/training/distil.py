@@ -1,130 +1,167 @@
-"""Sparse Progressive Distillation: the student is pruned and grafted onto its teacher.
+"""The training of the sparse student: pruned, grafted onto its teacher, and distilled.
 
-Huang et al., "Sparse Progressive Distillation", ACL 2022. At every step each student layer stands
-in for its teacher layer with the schedule's probability; the grafted network is pulled towards the
-teacher's attention, hidden states and answer; after every update the masks are applied again.
-Embeddings, pooler and classifier stay the teacher's.
+Huang et al., "Sparse Progressive Distillation", ACL 2022. At every step each student part stands in
+for its teacher's with the schedule's probability; the grafted network is pulled towards the
+teacher's attention, hidden states and answer, or to the true labels, as the recipe weighs them;
+after every update the masks are applied again. Embeddings and head stay the teacher's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.tasks import Task
+from spd_train.data.batches import LabelledTokens
 from spd_train.data.tensors import TensorBatch
 from spd_train.network import GraftedNetwork, draw_graft
-from spd_train.pruning.masks import apply_masks, densities_of, magnitudes, masks_of, sparsity_of
-from spd_train.recipe import SpdRecipe
+from spd_train.pruning.pruner import Pruner
+from spd_train.recipe import LossRecipe, StudentRecipe
 from spd_train.training.finetune import adamw
-from spd_train.training.losses import distillation_losses
+from spd_train.training.losses import Spread, loss_terms, spread_of
+from spd_train.training.place import Place
 from spd_train.training.schedule import (
     Stages,
-    cubic_sparsity,
+    cubic_share,
+    decayed_share,
     graft_probability,
+    last_mask_update,
     mask_update,
-    rewound_decay,
 )
-from spd_train.training.scoring import Samples, score_rows
+from spd_train.training.scoring import Scored, score_rows
+
+
+class Objective(nn.Module):
+    """The loss terms of a part of a step, as one module that can run on many processes."""
+
+    def __init__(self, network: GraftedNetwork, task: Task, recipe: LossRecipe) -> None:
+        super().__init__()
+        self.network = network
+        self.task = task
+        self.recipe = recipe
+        self.spread = Spread(hidden=())
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether any term looks at the teacher."""
+        return max(self.recipe.attention, self.recipe.hidden, self.recipe.logits) > 0
+
+    def measure_spread(self, batches: Sequence[TensorBatch]) -> None:
+        """Measure the unit of the hidden term on calibration texts."""
+        if self.recipe.hidden:
+            self.spread = spread_of((self.network.teach(b), b.mask_BS) for b in batches)
+
+    def forward(self, batch: TensorBatch) -> dict[str, Tensor]:
+        """The weighted terms, by name."""
+        teacher = self.network.teach(batch) if self.has_teacher else None
+        student = self.network(batch)
+        return loss_terms(student, teacher, batch, self.task, self.recipe, self.spread)
 
 
 class Distillation:
-    """A :class:`spd_train.training.loop.Training` of the sparse student layers."""
+    """A :class:`spd_train.training.loop.Training` of the sparse student."""
 
-    name = "distillation"
+    name = "student"
 
     def __init__(
         self,
         network: GraftedNetwork,
+        pruner: Pruner,
         *,
-        encoder: Encoder,
-        pattern: Pattern,
         task: Task,
-        recipe: SpdRecipe,
+        recipe: StudentRecipe,
         stages: Stages,
-        samples: Samples,
-        seed: int,
-        pad_id: int,
-        device: str,
+        place: Place,
     ) -> None:
-        self.network = network.to(device)
-        self.encoder = encoder
-        self.pattern = pattern
+        self.network = network
+        self.pruner = pruner
         self.task = task
         self.recipe = recipe
         self.stages = stages
-        self.samples = samples
-        self.seed = seed
-        self.pad_id = pad_id
-        self.device = device
+        self.place = place
         self.total_steps = stages.total
+        self.updates = min(recipe.pruning.updates, stages.prune)
         self.parameters: Mapping[str, nn.Parameter] = dict(network.students())
         self.optimizer: torch.optim.Optimizer = adamw(self.parameters, recipe.weight_decay)
-        self.weights = {m.name: self.parameters[m.weight_name] for m in encoder.matrices()}
-        self.masks: dict[str, Tensor] = {}
-        self.sparsity = 0.0
+        self.objective = Objective(network, task, recipe.losses)
+        self.objective.measure_spread(pruner.calibration.batches)
+
+    @property
+    def moves(self) -> bool:
+        """Whether any parameter takes part in the step that was prepared."""
+        return any(unit.student_in_place for unit in self.network.units)
 
     def prepare(self, step: int) -> dict[str, float | str]:
         """Tighten the masks where that is due, and draw the graft."""
-        updates = min(self.recipe.mask_updates, self.stages.prune)
-        if update := mask_update(step, self.stages, updates):
-            self._tighten(cubic_sparsity(update, updates, self.pattern.sparsity))
-        probability = graft_probability(step, self.stages, self.recipe.graft_start)
-        layers = len(self.network.layers)
-        self.network.train()
-        self.network.graft(draw_graft(layers, probability, seed=self.seed, step=step))
+        if update := mask_update(step, self.stages, self.updates):
+            last = update == self.updates
+            self.pruner.tighten(cubic_share(update, self.updates), last=last)
+            self.place.processes.same(
+                [*self.parameters.values(), *self.pruner.sparse.state().values()]
+            )
+        probability = graft_probability(step, self.stages, self.recipe.graft)
+        self.network.train(self.recipe.dropout)
+        units = len(self.network.units)
+        self.network.graft(draw_graft(units, probability, seed=self.place.seed, step=step))
         return {
             "stage": self.stages.at(step),
-            "sparsity": self.sparsity,
+            "sparsity": self.pruner.sparsity,
             "graft_probability": probability,
         }
 
-    def losses(self, batch: TensorBatch) -> dict[str, Tensor]:
-        """The three distances of the grafted network from the teacher."""
-        teacher = self.network.teach(batch)
-        student = self.network(batch)
-        found = distillation_losses(student, teacher, batch.mask_BS, self.task, self.recipe)
-        return {"attention": found.attention, "hidden": found.hidden, "logits": found.logits}
-
     def learning_rate(self, step: int) -> float:
-        """Decays over the prune stage, is wound back, and decays over the rest."""
-        return self.recipe.learning_rate * rewound_decay(step, self.stages)
+        """The peak times the schedule's share."""
+        recipe = self.recipe
+        return recipe.learning_rate * decayed_share(
+            step, self.stages, recipe.decay, recipe.warmup_share
+        )
+
+    def before_update(self) -> None:
+        """Gradients may be scores."""
+        self.pruner.before_update()
 
     def after_update(self) -> None:
         """The optimiser moved pruned weights too: set them back to zero."""
-        apply_masks(self.weights, self.masks)
+        self.pruner.after_update()
 
-    def score(self) -> dict[str, dict[str, float]]:
-        """Metrics of the student alone on the samples of train and dev."""
-        return {
-            name: score_rows(self.answer, self.task, rows, pad_id=self.pad_id, device=self.device)
-            for name, rows in (("train", self.samples.train), ("dev", self.samples.dev))
-        }
+    def eligible(self, step: int) -> bool:
+        """The student may be chosen once its masks are final."""
+        return step >= last_mask_update(self.stages, self.updates)
+
+    def score(self) -> Scored:
+        """Metrics of the student alone on the samples."""
+        place = self.place
+        with place.precision.autocast(place.processes.kind):
+            return {name: self.score_on(rows) for name, rows in place.samples.parts().items()}
+
+    def score_on(self, rows: Sequence[LabelledTokens]) -> dict[str, float]:
+        """Metrics of the student alone on rows."""
+        place = self.place
+        return score_rows(
+            self.answer, self.task, rows, pad_id=place.pad_id, device=place.processes.device
+        )
+
+    def teacher_score_on(self, rows: Sequence[LabelledTokens]) -> dict[str, float]:
+        """Metrics of the teacher on rows."""
+        place = self.place
+        return score_rows(
+            lambda batch: self.network.eval().teach(batch).logits_BC,
+            self.task,
+            rows,
+            pad_id=place.pad_id,
+            device=place.processes.device,
+        )
 
     def answer(self, batch: TensorBatch) -> Tensor:
-        """The student's logits, all its layers in place and no dropout."""
+        """The student's logits, all its parts in place and no dropout."""
         self.network.eval()
-        self.network.graft([True] * len(self.network.layers))
+        self.network.graft_all(True)
         return self.network(batch).logits_BC  # type: ignore[no-any-return]
 
-    def densities(self) -> dict[str, float]:
-        """Share of non-zero weights by matrix name."""
-        return densities_of(self.weights)
-
     def extra_state(self) -> dict[str, Tensor]:
-        """The masks."""
-        return dict(self.masks)
+        """Masks and what belongs to them."""
+        return self.pruner.state()
 
     def restore(self, extra: Mapping[str, Tensor]) -> None:
-        """Put the masks back."""
-        self.masks = {name: mask.to(self.device) for name, mask in extra.items()}
-        self.sparsity = sparsity_of(self.masks)
-
-    def _tighten(self, sparsity: float) -> None:
-        """New masks at ``sparsity``; what was zero scores lowest, so zeros do not come back."""
-        scores = magnitudes(self.weights)
-        self.masks = masks_of(self.encoder, self.pattern, scores, sparsity)
-        self.sparsity = sparsity_of(self.masks)
-        apply_masks(self.weights, self.masks)
+        """Put them back."""
+        self.pruner.restore(extra, self.place.processes.device)

@@ -1,26 +1,46 @@
 """Plain fine-tuning on the true labels: how the dense teacher is made."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from spd_deploy.domain.tasks import Task
+from spd_train.data.batches import LabelledTokens
 from spd_train.data.tensors import TensorBatch
 from spd_train.model import inputs_of
 from spd_train.recipe import TeacherRecipe
 from spd_train.training.losses import label_loss
+from spd_train.training.place import Place
 from spd_train.training.schedule import warmup_decay
-from spd_train.training.scoring import Samples, score_rows
+from spd_train.training.scoring import Scored, score_rows
 
-NO_DECAY = ("bias", "LayerNorm.weight")
+NO_DECAY = ("bias", "LayerNorm.weight", "layer_norm.weight")
+
+
+class LabelObjective(nn.Module):
+    """The loss to the labels of a part of a step."""
+
+    def __init__(self, model: PreTrainedModel, task: Task) -> None:
+        super().__init__()
+        self.model = model
+        self.task = task
+
+    def logits(self, batch: TensorBatch) -> Tensor:
+        """The classifier's outputs."""
+        return self.model(**inputs_of(self.model, batch)).logits  # type: ignore[no-any-return]
+
+    def forward(self, batch: TensorBatch) -> dict[str, Tensor]:
+        """Cross-entropy, or squared error."""
+        return {"label": label_loss(self.logits(batch), batch, self.task)}
 
 
 class FineTuning:
     """A :class:`spd_train.training.loop.Training` of all of a classifier's weights."""
 
     name = "teacher"
+    moves = True
 
     def __init__(
         self,
@@ -29,18 +49,15 @@ class FineTuning:
         task: Task,
         recipe: TeacherRecipe,
         steps: int,
-        samples: Samples,
-        pad_id: int,
-        device: str,
+        place: Place,
     ) -> None:
         self.model = model
-        nn.Module.to(model, device)
+        nn.Module.to(model, place.processes.device)
         self.task = task
         self.recipe = recipe
         self.total_steps = steps
-        self.samples = samples
-        self.pad_id = pad_id
-        self.device = device
+        self.place = place
+        self.objective = LabelObjective(model, task)
         self.parameters: Mapping[str, nn.Parameter] = dict(model.named_parameters())
         self.optimizer: torch.optim.Optimizer = adamw(self.parameters, recipe.weight_decay)
 
@@ -49,29 +66,38 @@ class FineTuning:
         self.model.train()
         return {"stage": "teacher"}
 
-    def losses(self, batch: TensorBatch) -> dict[str, Tensor]:
-        """Cross-entropy, or squared error, to the labels."""
-        return {"label": label_loss(self.logits(batch), batch.labels_B, self.task)}
-
-    def logits(self, batch: TensorBatch) -> Tensor:
-        """The classifier's outputs."""
-        return self.model(**inputs_of(self.model, batch)).logits  # type: ignore[no-any-return]
-
     def learning_rate(self, step: int) -> float:
         """Warm-up and linear decay."""
         share = warmup_decay(step, self.total_steps, self.recipe.warmup_share)
         return self.recipe.learning_rate * share
 
+    def before_update(self) -> None:
+        """Nothing is made of gradients but updates."""
+
     def after_update(self) -> None:
         """Nothing is constrained."""
 
-    def score(self) -> dict[str, dict[str, float]]:
-        """Metrics on the samples of train and dev."""
+    def eligible(self, step: int) -> bool:
+        """Any step's weights may be chosen."""
+        return True
+
+    def score(self) -> Scored:
+        """Metrics on the samples."""
+        place = self.place
+        with place.precision.autocast(place.processes.kind):
+            return {name: self.score_on(rows) for name, rows in place.samples.parts().items()}
+
+    def score_on(self, rows: Sequence[LabelledTokens]) -> dict[str, float]:
+        """Metrics on rows."""
         self.model.train(mode=False)
-        return {
-            name: score_rows(self.logits, self.task, rows, pad_id=self.pad_id, device=self.device)
-            for name, rows in (("train", self.samples.train), ("dev", self.samples.dev))
-        }
+        place = self.place
+        return score_rows(
+            self.objective.logits,
+            self.task,
+            rows,
+            pad_id=place.pad_id,
+            device=place.processes.device,
+        )
 
     def extra_state(self) -> dict[str, Tensor]:
         """Nothing else is kept."""

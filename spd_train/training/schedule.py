@@ -2,16 +2,20 @@
 
     stage          prune                    graft                     finetune
     sparsity       cubic rise to the goal   goal                      goal
-    graft          graft_start              linear rise to 1          1
-    learning rate  peak, decays to 0        back to the peak, then one decay to 0 over both
+    graft          by shape, see graft_probability                    1
+    learning rate  rewound: decays to 0, back to the peak, then one decay to 0 over both
+                   once: one decay to 0 over all three
 
 The released code of the paper spells these as five scheduler classes that mutate the model, one of
 which never reaches 1; all are points of these functions.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+from spd_deploy.domain.errors import BadSetting
+from spd_train.recipe import Decay, GraftRecipe, StudentRecipe
 
 Stage = Literal["prune", "graft", "finetune"]
 
@@ -35,6 +39,32 @@ class Stages:
             return "prune"
         return "graft" if step < self.prune + self.graft else "finetune"
 
+    def bounded(self, most: int | None) -> Self:
+        """The same stages, the last one cut so that there are at most ``most`` steps.
+
+        Raises:
+            BadSetting: pruning and grafting alone take longer, so the goal would not be reached.
+        """
+        if most is None or self.total <= most:
+            return self
+        if self.prune + self.graft > most:
+            raise BadSetting(
+                "the schedule is longer than the training: pruning and grafting alone take "
+                f"{self.prune + self.graft} steps",
+                got=f"--max-steps {most}",
+                fix="raise --max-steps, or shorten all stages with --epochs",
+            )
+        return replace(self, finetune=most - self.prune - self.graft)
+
+
+def stages_of(recipe: StudentRecipe, steps_per_epoch: int, most: int | None = None) -> Stages:
+    """The stages of a recipe in steps, at most ``most`` of them."""
+    return Stages(
+        prune=steps_of(recipe.prune_epochs, steps_per_epoch),
+        graft=steps_of(recipe.graft_epochs, steps_per_epoch),
+        finetune=steps_of(recipe.finetune_epochs, steps_per_epoch),
+    ).bounded(most)
+
 
 def steps_of(epochs: float, steps_per_epoch: int) -> int:
     """Optimiser steps in ``epochs``; at least one where any were asked for."""
@@ -54,18 +84,39 @@ def mask_update(step: int, stages: Stages, updates: int) -> int | None:
     return number + 1 if step == 0 or (step - 1) * due // stages.prune != number else None
 
 
-def cubic_sparsity(update: int, updates: int, goal: float) -> float:
-    """Sparsity after ``update`` of ``updates``: s_f (1 - (1 - k/K)^3), exactly the goal at last."""
-    return goal if update >= updates else goal * (1 - (1 - update / updates) ** 3)
+def last_mask_update(stages: Stages, updates: int) -> int:
+    """The step at which the masks become final."""
+    return next(
+        step for step in reversed(range(stages.prune)) if mask_update(step, stages, updates)
+    )
 
 
-def graft_probability(step: int, stages: Stages, start: float) -> float:
-    """Chance in [start, 1] that a student layer stands in for its teacher at ``step``."""
-    if step < stages.prune:
-        return start
-    if step >= stages.prune + stages.graft:
+def cubic_share(update: int, updates: int) -> float:
+    """Share of the final sparsity after ``update`` of ``updates``: 1 - (1 - k/K)^3, 1 at last."""
+    return 1.0 if update >= updates else 1 - (1 - update / updates) ** 3
+
+
+def graft_probability(step: int, stages: Stages, graft: GraftRecipe) -> float:
+    """Chance in [start, 1] that a student part stands in for its teacher at ``step``."""
+    ramp_end = stages.prune + stages.graft
+    if graft.shape == "none" or step >= ramp_end:
         return 1.0
-    return start + (1.0 - start) * (step - stages.prune) / stages.graft
+    match graft.shape:
+        case "constant":
+            return graft.start
+        case "linear":
+            return _between(graft.start, step / ramp_end)
+        case "paper":
+            done = (step - stages.prune) / stages.graft if step >= stages.prune else 0.0
+            return _between(graft.start, done)
+
+
+def decayed_share(step: int, stages: Stages, decay: Decay, warmup_share: float) -> float:
+    """Share of the peak learning rate at ``step``."""
+    if decay == "once":
+        return warmup_decay(step, stages.total, warmup_share)
+    rise = math.ceil(stages.total * warmup_share)
+    return min(1.0, (step + 1) / rise if rise else 1.0) * rewound_decay(step, stages)
 
 
 def rewound_decay(step: int, stages: Stages) -> float:
@@ -81,3 +132,8 @@ def warmup_decay(step: int, total: int, warmup_share: float) -> float:
     if step < rise:
         return (step + 1) / rise
     return (total - step) / max(1, total - rise)
+
+
+def _between(start: float, done: float) -> float:
+    """From ``start`` to 1 as ``done`` goes from 0 to 1."""
+    return start + (1.0 - start) * done

@@ -1,12 +1,13 @@
-"""How well a network does on rows: its logits in their order, and the task's metrics."""
+"""How well a network does on rows: its logits in their order, the task's metrics, and the loss."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from spd_deploy.domain.metrics import scores_of
 from spd_deploy.domain.tasks import Task
@@ -14,25 +15,31 @@ from spd_train.data.batches import LabelledTokens, by_length
 from spd_train.data.tensors import TensorBatch, batch_of
 
 Forward = Callable[[TensorBatch], Tensor]
+Scored = dict[str, dict[str, float]]
 
-SAMPLE_ROWS = 1000
+# Metrics along the way are of this many training rows at most, and of no more than are held out.
+_SAMPLE_ROWS = 1000
 _BATCH_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Samples:
-    """The rows that the curves of a run are measured on: samples of train and of dev."""
+    """The rows that the curves of a run are measured on: some of train, and what is held out."""
 
     train: Sequence[LabelledTokens]
-    dev: Sequence[LabelledTokens]
+    holdout: Sequence[LabelledTokens]
 
+    @classmethod
+    def of(cls, train: Sequence[LabelledTokens], holdout: Sequence[LabelledTokens]) -> "Samples":
+        """As many training rows as are held out, the same ones every time."""
+        count = min(len(train), len(holdout) or _SAMPLE_ROWS, _SAMPLE_ROWS)
+        chosen = np.random.default_rng(0).choice(len(train), count, replace=False)
+        return cls(train=[train[i] for i in sorted(chosen.tolist())], holdout=holdout)
 
-def sample(rows: Sequence[LabelledTokens], *, seed: int) -> list[LabelledTokens]:
-    """At most ``SAMPLE_ROWS`` rows, the same ones for the same seed."""
-    if len(rows) <= SAMPLE_ROWS:
-        return list(rows)
-    chosen = np.random.default_rng(seed).choice(len(rows), SAMPLE_ROWS, replace=False)
-    return [rows[i] for i in sorted(chosen.tolist())]
+    def parts(self) -> Mapping[str, Sequence[LabelledTokens]]:
+        """The samples that have rows, by name."""
+        named = {"train": self.train, "holdout": self.holdout}
+        return {name: rows for name, rows in named.items() if rows}
 
 
 def logits_for(
@@ -50,6 +57,15 @@ def logits_for(
 def score_rows(
     forward: Forward, task: Task, rows: Sequence[LabelledTokens], *, pad_id: int, device: str
 ) -> dict[str, float]:
-    """The task's metrics on ``rows``."""
+    """The task's metrics on ``rows``, and under ``loss`` the plain loss to their labels."""
     logits_BC = logits_for(forward, rows, pad_id=pad_id, device=device)
-    return scores_of(task, logits_BC, [row.label for row in rows])
+    labels = [row.label for row in rows]
+    return {**scores_of(task, logits_BC, labels), "loss": _loss(task, logits_BC, labels)}
+
+
+def _loss(task: Task, logits_BC: NDArray[np.float32], labels: Sequence[float]) -> float:
+    """Mean cross-entropy, or mean squared error for a regression."""
+    logits, truth = torch.from_numpy(logits_BC), torch.tensor(labels)
+    if task.is_regression:
+        return float((logits[:, 0] - truth).square().mean())
+    return float(functional.cross_entropy(logits, truth.long()))

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,11 @@ from click.testing import CliRunner, Result
 
 from exporters.onnx import artefact_from_checkpoint
 from spd_deploy.cli.main import cli
+from spd_deploy.domain.files import write_json
+from spd_deploy.domain.patterns import NM
 from spd_deploy.domain.tasks import TASKS
+from spd_train.claiming import RUN_FILE
+from spd_train.recipes import recipe_named
 from tests.cli.test_pipeline import mrpc_files
 from tests.tiny import tiny_checkpoint, tiny_model
 
@@ -39,6 +44,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (labels / "train.tsv").write_text("\n".join(text))
     (place / "own.csv").write_text("words,y\na,1\nb,0\n")
     (place / "pairs.jsonl").write_text('{"text": "a", "text_pair": "b"}\n{"text": "c"}\n')
+    tiny_checkpoint(place / "opinions", task="sst2")
+    tiny_checkpoint(place / "number", task="stsb")
+    tiny_checkpoint(place / "three", task="mnli")
+    words = tiny_checkpoint(place / "words", task="mrpc").folder / "tokenizer.json"
+    words.write_text(words.read_text().replace('"plot"', '"zebra"'))
+    recipe = replace(recipe_named("prune"), pattern=NM(n=2, m=4)).to_json()
+    write_json(place / "begun" / RUN_FILE, {"task": "mrpc", "recipe": recipe})
+    write_json(place / "unknown.json", {"recipe": {**recipe, "sparkle": 1}})
+    lacking = {name: value for name, value in recipe.items() if name != "holdout"}
+    write_json(place / "lacking.json", {"recipe": lacking})
+    write_json(place / "texted.json", {"recipe": {**recipe, "batch_size": "many"}})
     (place / "taken").mkdir()
     (place / "taken" / "thesis").write_text("mine")
     return place
@@ -75,6 +91,27 @@ CASES = [
     (f"{TRAIN} --batch-size 0", "--batch-size"),
     (TRAIN.replace("--output out", "--output taken"), "already exists"),
     (f"{TRAIN} --resume", "no run to resume"),
+    (TRAIN.replace("output out", "output begun") + " --resume", "another recipe.name"),
+    (f"{TRAIN} --teacher opinions", "another task; got sst2, this is mrpc"),
+    (f"{TRAIN} --teacher number", "does not answer with 2 labels"),
+    (f"{TRAIN} --teacher three", "got 3 labels"),
+    (f"{TRAIN} --teacher words", "another tokenizer"),
+    (f"{TRAIN} --recipe sdp", "no such recipe; got sdp"),
+    (f"{TRAIN} --recipe nowhere.json", "no such recipe"),
+    (f"{TRAIN} --recipe own.csv", "own.csv"),
+    (f"{TRAIN} --recipe unknown.json", "unknown field; got sparkle"),
+    (f"{TRAIN} --recipe lacking.json", "lacks a field; got holdout"),
+    (f"{TRAIN} --recipe texted.json", "batch_size"),
+    (f"{TRAIN} --max-steps 3", "--max-steps 3"),
+    (f"{TRAIN} --max-steps 0", "--max-steps must be at least 1"),
+    (f"{TRAIN} --exclude quary", "no matrix has such a name; got --exclude quary"),
+    (f"{TRAIN} --exclude layer", "all matrices are excluded"),
+    (TRAIN.replace("2:4", "structured") + " --exclude query", "together or not at all"),
+    (f"{TRAIN} --allocation global", "no allocation can spread"),
+    (f"{TRAIN} --holdout 1", "--holdout"),
+    (f"{TRAIN} --epochs 0", "--epochs"),
+    (f"{TRAIN} --graft-start nan", "--graft-start"),
+    (f"{TRAIN} --logits-weight -1", "weights of losses"),
     ("train --task mrpc --data-dir MRPC --pattern 2:4 --output out", "--model"),
     ("export nowhere --output out", "no such checkpoint"),
     ("export artefact --output out", "artefact"),
@@ -154,6 +191,17 @@ def test_a_wrong_command_line_exits_with_two(place: Path, command: str) -> None:
 
     assert result.exit_code == 2
     assert "Usage:" in result.stderr
+
+
+def test_a_diverged_training_is_one_clear_line(place: Path) -> None:
+    """The step and the rows of its batch are named, and no checkpoint is left."""
+    result = run(place, f"{TRAIN} --teacher-epochs 2 --teacher-learning-rate 1e30")
+    shutil.rmtree(place / "out", ignore_errors=True)
+
+    assert result.exit_code == 1, result.output
+    (line,) = (line for line in result.stderr.splitlines() if line.startswith("spd: "))
+    assert "diverged" in line and "at step" in line and "rows" in line
+    assert "Traceback" not in result.output
 
 
 @pytest.mark.parametrize("limit", [3_000, 150_000])

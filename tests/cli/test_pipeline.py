@@ -134,7 +134,7 @@ def quick(task: Task) -> Recipe:
     return replace(
         whole,
         teacher=replace(whole.teacher, epochs=0.02),
-        spd=replace(whole.spd, prune_epochs=0.02, graft_epochs=0.01, finetune_epochs=0.01),
+        student=replace(whole.student, prune_epochs=0.02, graft_epochs=0.01, finetune_epochs=0.01),
     )
 
 

@@ -1,135 +1,191 @@
-"""The grafted network and its losses, against transformers and against plain formulas."""
+"""The grafted network against transformers and against mixtures made by hand."""
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from spd_deploy.domain.tasks import TASKS, ProblemType, Task
-from spd_deploy.domain.text import Tokens
-from spd_train.data.batches import LabelledTokens
-from spd_train.data.tensors import TensorBatch, batch_of
-from spd_train.model import load_classifier
+from spd_train.data.tensors import TensorBatch
+from spd_train.model import inputs_of
 from spd_train.network import GraftedNetwork, draw_graft
-from spd_train.recipe import SpdRecipe
-from spd_train.training.losses import (
-    attention_loss,
-    distillation_losses,
-    hidden_loss,
-    label_loss,
-    logits_loss,
-)
+from spd_train.recipe import GraftUnit
 from tests.tiny import tiny_model
+from tests.train.runs import TASK, batch, grafted, shaken
 
-TASK = TASKS["sst2"]
+ARCHITECTURES = ("bert", "roberta", "distilbert", "electra")
+every_unit = pytest.mark.parametrize("unit", ["layer", "sublayer"])
+both_attentions = pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "fused"])
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("network") / "m", task=TASK)
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    architecture: str = request.param
+    place = tmp_path_factory.mktemp("network") / "m"
+    return tiny_model(place, architecture=architecture, task=TASK, hidden=32, intermediate=64)
 
 
 @pytest.fixture
 def network(folder: Path) -> GraftedNetwork:
-    return GraftedNetwork(load_classifier(str(folder), TASK, trained=True)).eval()
-
-
-def batch(*lengths: int) -> TensorBatch:
-    draw = torch.Generator().manual_seed(0)
-    rows = [
-        LabelledTokens(
-            tokens=Tokens(
-                ids=tuple(torch.randint(5, 40, (n,), generator=draw).tolist()), types=(0,) * n
-            ),
-            label=float(n % 2),
-        )
-        for n in lengths
-    ]
-    return batch_of(rows, pad_id=0, device="cpu")
+    return grafted(folder)
 
 
 def plain(folder: Path) -> PreTrainedModel:
+    """The model as transformers runs it."""
     model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager")
-    return model.eval()  # type: ignore[no-any-return]
+    return model.train(mode=False)  # type: ignore[no-any-return]
 
 
-def shaken(network: GraftedNetwork) -> GraftedNetwork:
-    """Students that differ from their teachers."""
+def logits(model: PreTrainedModel, rows: TensorBatch) -> torch.Tensor:
+    """What a plain model answers."""
     with torch.no_grad():
-        for _, parameter in network.students():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return network
+        return model(**inputs_of(model, rows)).logits  # type: ignore[no-any-return]
 
 
+def rows_for(network: GraftedNetwork, *lengths: int) -> TensorBatch:
+    """Rows padded as the model's tokenizer would."""
+    return batch(*lengths, pad_id=network.model.config.pad_token_id)
+
+
+@every_unit
+@both_attentions
 def test_no_student_in_place_is_the_teacher_bit_for_bit(
-    network: GraftedNetwork, folder: Path
+    folder: Path, unit: GraftUnit, recorded: bool
 ) -> None:
     """At probability 0 the grafted network gives the teacher's logits, even in training mode."""
-    rows = batch(9, 4, 7)
+    network = grafted(folder, unit=unit, attention=recorded)
+    rows = rows_for(network, 9, 4, 7)
     expected = network.teach(rows).logits_BC
 
-    shaken(network).train().graft([False, False])
+    shaken(network).train().graft_all(False)
 
     assert torch.equal(network(rows).logits_BC, expected)
-    theirs = plain(folder)(
-        input_ids=rows.ids_BS, attention_mask=rows.mask_BS, token_type_ids=rows.types_BS
-    )
-    torch.testing.assert_close(expected, theirs.logits)
+    torch.testing.assert_close(expected, logits(plain(folder), rows))
 
 
-def test_every_student_in_place_is_the_student(network: GraftedNetwork, folder: Path) -> None:
+@every_unit
+@both_attentions
+def test_every_student_in_place_is_the_student(
+    folder: Path, unit: GraftUnit, recorded: bool
+) -> None:
     """At probability 1 the network gives what a plain model with the student's state gives."""
-    shaken(network).graft([True, True])
-    rows = batch(9, 4, 7)
+    network = shaken(grafted(folder, unit=unit, attention=recorded))
+    network.graft_all(True)
+    rows = rows_for(network, 9, 4, 7)
     student = plain(folder)
     student.load_state_dict(network.student_state())
 
     found = network(rows).logits_BC
 
-    theirs = student(
-        input_ids=rows.ids_BS, attention_mask=rows.mask_BS, token_type_ids=rows.types_BS
-    )
-    torch.testing.assert_close(found, theirs.logits)
+    torch.testing.assert_close(found.detach(), logits(student, rows))
+    assert not torch.allclose(found, network.teach(rows).logits_BC, atol=1e-3)
+
+
+@every_unit
+def test_each_unit_switched_alone_is_a_mixture_made_by_hand(folder: Path, unit: GraftUnit) -> None:
+    """With one unit in place the network is a plain teacher that has that unit's weights alone."""
+    network = shaken(grafted(folder, unit=unit))
+    encoder, rows = network.encoder, rows_for(network, 9, 4, 7)
+    assert len(network.units) == encoder.layers * (2 if unit == "sublayer" else 1)
+    students = dict(network.students())
+    seen: set[str] = set()
+    for i in range(len(network.units)):
+        layer = i // 2 if unit == "sublayer" else i
+        in_feed_forward = {n: _of_feed_forward(n) for n in students if f".{layer}." in n}
+        mine = [
+            name
+            for name, second in in_feed_forward.items()
+            if unit == "layer" or second == bool(i % 2)
+        ]
+        mixture = copy.deepcopy(plain(folder))
+        state = {
+            n: students[n].detach() if n in mine else v for n, v in mixture.state_dict().items()
+        }
+        mixture.load_state_dict(state)
+        network.graft([j == i for j in range(len(network.units))])
+
+        with torch.no_grad():
+            torch.testing.assert_close(network(rows).logits_BC, logits(mixture, rows))
+        seen |= set(mine)
+    assert seen == set(students)
+
+
+def _of_feed_forward(name: str) -> bool:
+    """Whether a tensor of a layer belongs to its feed-forward part, by its name's next word."""
+    inside = name.split(".layer.")[1].split(".")[1]
+    return inside not in ("attention", "sa_layer_norm")
 
 
 def test_the_trace_is_what_transformers_computes(network: GraftedNetwork, folder: Path) -> None:
     """Hidden states and attention probabilities are transformers' own, layer by layer."""
-    rows = batch(9, 4)
+    rows = rows_for(network, 9, 4)
 
     found = network.teach(rows)
 
-    theirs = plain(folder)(
-        input_ids=rows.ids_BS,
-        attention_mask=rows.mask_BS,
-        token_type_ids=rows.types_BS,
-        output_hidden_states=True,
-        output_attentions=True,
-    )
+    model = plain(folder)
+    theirs = model(**inputs_of(model, rows), output_hidden_states=True, output_attentions=True)
     torch.testing.assert_close(found.hidden_BSH, theirs.hidden_states[1:])
     torch.testing.assert_close(found.attention_BASS, theirs.attentions)
 
 
-def test_only_students_are_trained(network: GraftedNetwork) -> None:
-    """Gradients reach the students in place and nothing else."""
-    network.train().graft([True, False])
+def test_a_trace_holds_no_more_than_was_wanted(folder: Path) -> None:
+    """Fused attention records no probabilities, and hidden states are left out where unwanted."""
+    network = grafted(folder, attention=False, hidden=False)
 
-    network(batch(5, 5)).logits_BC.sum().backward()
+    found = network.teach(rows_for(network, 9, 4))
+
+    assert found.attention_BASS == () and found.hidden_BSH == ()
+
+
+def test_fused_and_recorded_attention_agree(folder: Path) -> None:
+    """Logits, hidden states and the students' gradients are the same within rounding."""
+    found = []
+    for recorded in (True, False):
+        network = shaken(grafted(folder, attention=recorded))
+        trace = network(rows_for(network, 9, 4, 7))
+        trace.logits_BC.square().sum().backward()
+        gradients = [p.grad for _, p in network.students() if p.grad is not None]
+        assert gradients
+        found.append((trace.logits_BC, trace.hidden_BSH[-1][0], gradients))
+
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+
+
+@every_unit
+def test_only_students_are_trained(folder: Path, unit: GraftUnit) -> None:
+    """Gradients reach the students in place and nothing else."""
+    network = grafted(folder, unit=unit).train()
+    network.graft([i == 0 for i in range(len(network.units))])
+
+    network(rows_for(network, 5, 5)).logits_BC.sum().backward()
 
     reached = {name for name, p in network.students() if p.grad is not None}
     assert reached and all(".layer.0." in name for name in reached)
-    frozen = [p for n, p in network.named_parameters() if ".student." not in n]
-    assert all(p.grad is None and not p.requires_grad for p in frozen)
+    if unit == "sublayer":
+        assert not any(_of_feed_forward(name) for name in reached)
+    students = {id(p) for _, p in network.students()}
+    frozen = [p for p in network.parameters() if id(p) not in students]
+    assert frozen and all(p.grad is None and not p.requires_grad for p in frozen)
 
 
 def test_attention_is_recorded_before_dropout(network: GraftedNetwork) -> None:
     """With dropout on, each recorded row of probabilities still adds up to one."""
-    network.train().graft([True, True])
+    network.train().graft_all(True)
 
-    found = network(batch(9, 9))
+    found = network(rows_for(network, 9, 9))
 
     for probability_BASS in found.attention_BASS:
         torch.testing.assert_close(probability_BASS.sum(-1), torch.ones(2, 4, 9))
+
+
+def test_teaching_leaves_the_graft_as_it_was(network: GraftedNetwork) -> None:
+    """The teacher's pass puts back what was in place."""
+    network.graft([True, False])
+
+    network.teach(rows_for(network, 5))
+
+    assert [u.student_in_place for u in network.units] == [True, False]
 
 
 def test_the_graft_is_drawn_from_seed_and_step() -> None:
@@ -140,74 +196,3 @@ def test_the_graft_is_drawn_from_seed_and_step() -> None:
     assert sum(map(sum, draws)) / 6000 == pytest.approx(0.8, abs=0.02)
     assert draw_graft(12, 1.0, seed=0, step=0) == [True] * 12
     assert draw_graft(12, 0.0, seed=0, step=0) == [False] * 12
-
-
-def test_a_student_like_its_teacher_has_no_loss(network: GraftedNetwork) -> None:
-    """All three losses are 0 where student and teacher agree."""
-    rows = batch(9, 4)
-    trace = network.teach(rows)
-
-    found = distillation_losses(trace, trace, rows.mask_BS, TASK, SpdRecipe())
-
-    assert float(found.total) == pytest.approx(0, abs=1e-6)
-
-
-def test_padding_changes_no_loss(network: GraftedNetwork) -> None:
-    """The losses of a row are the same alone and padded beside a longer one."""
-    shaken(network).graft([True, True])
-    short, both = batch(5), batch(5, 12)
-    student, teacher = network(both), network.teach(both)
-    mask = both.mask_BS.clone()
-    mask[1] = 0  # leave the long row out
-
-    alone = distillation_losses(
-        network(short), network.teach(short), short.mask_BS, TASK, SpdRecipe()
-    )
-
-    for s, t, row_s, row_t in zip(
-        student.hidden_BSH,
-        teacher.hidden_BSH,
-        network(short).hidden_BSH,
-        network.teach(short).hidden_BSH,
-        strict=True,
-    ):
-        torch.testing.assert_close(
-            hidden_loss(s, t, mask), hidden_loss(row_s, row_t, short.mask_BS)
-        )
-    pairs = zip(student.attention_BASS, teacher.attention_BASS, strict=True)
-    attention = torch.stack([attention_loss(s, t, mask) for s, t in pairs]).mean()
-    torch.testing.assert_close(attention, alone.attention)
-
-
-def test_the_soft_loss_has_hintons_gradient() -> None:
-    """Its gradient is T (softmax(s/T) - softmax(t/T)) over the batch, summed over classes."""
-    student = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, 0.0]], requires_grad=True)
-    teacher = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
-
-    logits_loss(student, teacher, TASK, 2.0).backward()  # type: ignore[no-untyped-call]
-
-    expected = 2.0 * ((student / 2).softmax(-1) - (teacher / 2).softmax(-1)) / 2
-    assert student.grad is not None
-    torch.testing.assert_close(student.grad, expected.detach())
-
-
-@pytest.mark.parametrize("problem", list(ProblemType))
-def test_agreement_is_the_least_of_every_soft_loss(problem: ProblemType) -> None:
-    """For each problem type the loss is 0 at the teacher's answer and above it elsewhere."""
-    task = Task(name="t", labels=("a", "b"), problem_type=problem, metrics=(), columns=TASK.columns)
-    teacher = torch.tensor([[0.3, -0.7]])
-
-    assert float(logits_loss(teacher, teacher, task, 1.5)) == pytest.approx(0, abs=1e-7)
-    assert float(logits_loss(teacher + torch.tensor([[0.0, 0.5]]), teacher, task, 1.5)) > 0
-
-
-def test_the_label_loss_is_torchs() -> None:
-    """Cross-entropy for classes, squared error for numbers."""
-    logits, labels = torch.tensor([[0.5, 1.5], [2.0, 0.0]]), torch.tensor([1.0, 1.0])
-
-    torch.testing.assert_close(
-        label_loss(logits, labels, TASK), torch.nn.functional.cross_entropy(logits, labels.long())
-    )
-    torch.testing.assert_close(
-        label_loss(logits[:, :1], labels, TASKS["stsb"]), torch.tensor((0.25 + 1.0) / 2)
-    )

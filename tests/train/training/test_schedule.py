@@ -4,17 +4,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spd_deploy.domain.errors import BadSetting
 from spd_train.data.batches import batches_per_epoch, by_length, epoch_batches
+from spd_train.recipe import Decay, GraftRecipe, GraftShape, StudentRecipe
 from spd_train.training.schedule import (
     Stages,
-    cubic_sparsity,
+    cubic_share,
+    decayed_share,
     graft_probability,
+    last_mask_update,
     mask_update,
     rewound_decay,
+    stages_of,
     steps_of,
     warmup_decay,
 )
 
+SHAPES: tuple[GraftShape, ...] = ("none", "constant", "linear", "paper")
 stages_of_any_length = st.builds(
     Stages, prune=st.integers(1, 60), graft=st.integers(0, 40), finetune=st.integers(1, 40)
 )
@@ -31,17 +37,18 @@ def test_masks_tighten_as_often_as_asked(stages: Stages, updates: int) -> None:
 
 def test_the_cubic_is_the_papers() -> None:
     """Twelve updates to 90 % lie on s_f (1 - (1 - k/K)^3), and the last is exact."""
-    found = [cubic_sparsity(k, 12, 0.9) for k in range(1, 13)]
+    found = [0.9 * cubic_share(k, 12) for k in range(1, 13)]
 
     expected = [0.207, 0.379, 0.520, 0.633, 0.721, 0.7875, 0.835, 0.867, 0.886, 0.896, 0.8995, 0.9]
     assert found == pytest.approx(expected, abs=6e-4)
-    assert found[-1] == 0.9
+    assert cubic_share(12, 12) == 1.0
 
 
 @given(stages=stages_of_any_length, start=st.floats(0, 1))
 def test_the_graft_probability_rises_to_one(stages: Stages, start: float) -> None:
     """It keeps its start while pruning, never falls, and is 1 in the last stage."""
-    found = [graft_probability(s, stages, start) for s in range(stages.total)]
+    paper = GraftRecipe(shape="paper", start=start)
+    found = [graft_probability(s, stages, paper) for s in range(stages.total)]
 
     assert found[: stages.prune] == [start] * stages.prune
     assert found == sorted(found)
@@ -123,3 +130,105 @@ def test_nine_tenths_of_the_padded_tokens_are_real(typical: int) -> None:
 
     padded = sum(len(b) * max(lengths[i] for i in b) for b in batches)
     assert sum(lengths) / padded > 0.9
+
+
+@given(stages=stages_of_any_length, start=st.floats(0, 1), shape=st.sampled_from(SHAPES))
+def test_every_graft_probability_rises_to_one(
+    stages: Stages, start: float, shape: GraftShape
+) -> None:
+    """Whatever the shape, it lies in [start, 1], never falls, and is 1 when grafting is over."""
+    graft = GraftRecipe(shape=shape, start=start)
+
+    found = [graft_probability(s, stages, graft) for s in range(stages.total)]
+
+    assert found == sorted(found)
+    assert all(start <= p <= 1 for p in found)
+    assert found[stages.prune + stages.graft :] == [1.0] * stages.finetune
+    assert found[0] == (1.0 if shape == "none" else start)
+
+
+def test_the_papers_graft_probability_is_the_papers() -> None:
+    """0.8 for 30 epochs, then in 10 epochs to 1 by equal steps; linear takes 40 for the same."""
+    stages = Stages(prune=30, graft=10, finetune=20)
+    shapes: dict[GraftShape, list[float]] = {
+        "paper": [0.8] * 30 + [0.8 + 0.02 * i for i in range(10)] + [1.0] * 20,
+        "linear": [0.8 + 0.005 * i for i in range(40)] + [1.0] * 20,
+        "constant": [0.8] * 40 + [1.0] * 20,
+        "none": [1.0] * 60,
+    }
+    for shape, expected in shapes.items():
+        graft = GraftRecipe(shape=shape, start=0.8)
+        found = [graft_probability(s, stages, graft) for s in range(60)]
+        assert found == pytest.approx(expected), shape
+
+
+@given(
+    stages=stages_of_any_length,
+    decay=st.sampled_from(["once", "rewound"]),
+    warmup=st.floats(0, 0.9),
+)
+def test_no_step_is_without_a_learning_rate(stages: Stages, decay: Decay, warmup: float) -> None:
+    """The share of the peak lies in (0, 1] at every step, whatever the decay and the warm-up."""
+    found = [decayed_share(s, stages, decay, warmup) for s in range(stages.total)]
+
+    assert all(0 < share <= 1 for share in found)
+
+
+@given(stages=stages_of_any_length)
+def test_a_rate_that_decays_once_never_rises_again(stages: Stages) -> None:
+    """Without warm-up it falls by equal steps from the peak over all three stages."""
+    found = [decayed_share(s, stages, "once", 0.0) for s in range(stages.total)]
+
+    assert found == pytest.approx([1 - s / stages.total for s in range(stages.total)])
+
+
+@given(
+    prune=st.integers(1, 30),
+    graft=st.integers(0, 20),
+    finetune=st.integers(0, 20),
+    most=st.integers(1, 90),
+)
+def test_a_bound_on_steps_cuts_the_last_stage_alone(
+    prune: int, graft: int, finetune: int, most: int
+) -> None:
+    """Pruning and grafting stay whole or the bound is refused; nothing is ever lengthened."""
+    stages = Stages(prune=prune, graft=graft, finetune=finetune)
+    if most < prune + graft:
+        with pytest.raises(BadSetting, match=f"{prune + graft} steps; got --max-steps {most}"):
+            stages.bounded(most)
+        return
+
+    found = stages.bounded(most)
+
+    assert (found.prune, found.graft) == (prune, graft)
+    assert found.total == min(stages.total, most)
+    assert stages.bounded(None) == stages
+
+
+@given(stages=stages_of_any_length, updates=st.integers(1, 15))
+def test_masks_are_final_after_the_last_update(stages: Stages, updates: int) -> None:
+    """No later step has an update, and that step has the last."""
+    last = last_mask_update(stages, updates)
+
+    assert mask_update(last, stages, updates) == min(updates, stages.prune)
+    assert not any(mask_update(s, stages, updates) for s in range(last + 1, stages.total))
+
+
+@given(
+    epochs=st.tuples(st.floats(0.1, 9), st.floats(0, 9), st.floats(0, 9)),
+    per_epoch=st.integers(1, 50),
+)
+def test_a_recipes_epochs_become_stages(epochs: tuple[float, float, float], per_epoch: int) -> None:
+    """Each stage has the steps of its epochs, one after another."""
+    prune, graft, finetune = epochs
+    recipe = StudentRecipe(prune_epochs=prune, graft_epochs=graft, finetune_epochs=finetune)
+
+    stages = stages_of(recipe, per_epoch)
+
+    assert (stages.prune, stages.graft, stages.finetune) == tuple(
+        steps_of(e, per_epoch) for e in epochs
+    )
+    found = [stages.at(s) for s in range(stages.total)]
+    assert found == (
+        ["prune"] * stages.prune + ["graft"] * stages.graft + ["finetune"] * stages.finetune
+    )

@@ -1,0 +1,156 @@
+"""``spd prune``: a dense classifier and some texts in, a sparse one out; minutes, no labels."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from spd_deploy.cli.console import TerminalProgress, show_json
+from spd_deploy.cli.predict import from_file
+from spd_deploy.cli.train import show_result
+from spd_deploy.domain.patterns import SPELLINGS, parse_pattern
+from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.tasks import Task, task_named
+
+if TYPE_CHECKING:
+    from spd_train.data.examples import Example
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  spd prune runs/mrpc/teacher --pattern 2:4 --data-dir GLUE/MRPC --output pruned/mrpc-24
+  spd prune MODEL_FOLDER --pattern block:64x1 --sparsity 0.5 --texts reviews.csv \\
+      --text-column review --output pruned/reviews"""
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--pattern", "spelled", required=True, metavar="PATTERN", help=f"{SPELLINGS}.")
+@click.option(
+    "--sparsity",
+    type=float,
+    help="Share of zeros, in (0, 1). Default: 0.9 unstructured, 0.75 block, 0.5 structured.",
+)
+@click.option(
+    "--texts",
+    "texts_file",
+    type=click.Path(path_type=Path),
+    help="Texts like those it will be used on (.csv, .tsv, .jsonl).",
+)
+@click.option("--text-column", help="Of --texts.")
+@click.option("--pair-column", help="Of --texts.")
+@click.option("--task", "task_name", help="A GLUE task, where the model does not say its own.")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Instead of --texts: GLUE's folder."
+)
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+@click.option(
+    "--importance",
+    type=click.Choice(["magnitude", "activation", "second-order"]),
+    default="second-order",
+    show_default=True,
+)
+@click.option("--rounds", type=int, default=4, show_default=True, help="Steps to the goal.")
+@click.option("--reconstruct/--no-reconstruct", default=True, show_default=True)
+@click.option("--permute/--no-permute", default=True, show_default=True)
+@click.option(
+    "--allocation",
+    type=click.Choice(["uniform", "global", "sensitivity"]),
+    default="uniform",
+    show_default=True,
+)
+@click.option("--exclude", multiple=True, help="Leave matrices with this in their name dense.")
+@click.option("--calibration-tokens", type=int, default=16384, show_default=True)
+@click.option(
+    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def prune(
+    model: Path,
+    spelled: str,
+    sparsity: float | None,
+    texts_file: Path | None,
+    text_column: str | None,
+    pair_column: str | None,
+    task_name: str | None,
+    data_dir: Path | None,
+    output: Path,
+    overwrite: bool,
+    importance: str,
+    rounds: int,
+    reconstruct: bool,
+    permute: bool,
+    allocation: str,
+    exclude: tuple[str, ...],
+    calibration_tokens: int,
+    precision: str,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Prune a fine-tuned classifier in one shot: no labels, no training, minutes.
+
+    MODEL is a checkpoint of ours or any Hugging Face folder with a classifier. The kept weights are
+    solved again, so that each matrix gives what it gave before on the texts.
+    """
+    if (texts_file is None) == (data_dir is None):
+        raise click.UsageError("name a file with --texts, or a GLUE folder with --data-dir")
+    from spd_deploy.domain.checkpoint import open_checkpoint
+    from spd_train import prune as one_shot
+    from spd_train.reading import strictly
+    from spd_train.recipe import PruneRecipe
+
+    progress = TerminalProgress()
+    pattern = parse_pattern(spelled, sparsity)
+    recipe = strictly(
+        PruneRecipe,
+        {
+            **asdict(PruneRecipe()),
+            "importance": importance,
+            "updates": rounds,
+            "regrow": True,
+            "reconstruct": reconstruct,
+            "permute": permute,
+            "allocation": allocation,
+            "exclude": exclude,
+            "calibration_tokens": calibration_tokens,
+        },
+    )
+    task = open_checkpoint(model).task
+    if texts_file is not None:
+        texts: Sequence[Example] = from_file(task, texts_file, text_column, pair_column)
+    else:
+        texts = _glue_texts(task, task_name, data_dir, progress)
+    request = one_shot.OneShot(
+        source=model,
+        texts=texts,
+        pattern=pattern,
+        recipe=recipe,
+        output=output,
+        overwrite=overwrite,
+        precision="fp32" if precision == "fp32" else "bf16" if precision == "bf16" else "auto",
+        device="cuda" if device == "cuda" else "cpu",
+    )
+    checkpoint, agreement = one_shot.prune(request, progress)
+    if as_json:
+        agreed = asdict(agreement)
+        show_json({"checkpoint": str(output), "agreement": agreed, **checkpoint.to_json()})
+        return
+    click.echo(
+        f"agrees  {agreement.value:.4f} with the dense model ({agreement.what}, on "
+        f"{agreement.rows} texts that were not calibrated on)"
+    )
+    show_result(checkpoint)
+
+
+def _glue_texts(
+    task: Task, name: str | None, data_dir: Path | None, progress: Progress
+) -> "Sequence[Example]":
+    """The training texts of a GLUE task."""
+    from spd_train.data.examples import read_split
+
+    known = task if name is None else task_named(name)
+    parts = read_split(known, data_dir, "train", note=progress.note)
+    return [example for part in parts.values() for example in part]

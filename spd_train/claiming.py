@@ -1,0 +1,69 @@
+"""The output folder of a run: claimed, found again, given back."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE, Checkpoint, open_checkpoint
+from spd_deploy.domain.errors import BadCheckpoint, BadSetting, NotWritten
+from spd_deploy.domain.files import read_json, sha256_of, write_json
+from spd_train.training.state import STATE_FILE
+
+RUN_FILE = "run.json"
+
+
+def begin(output: Path, settings: Mapping[str, Any], *, resume: bool) -> Checkpoint | None:
+    """Claim the output folder; a run that is finished already is returned.
+
+    Raises:
+        NotWritten: something is there, and it is not to be resumed.
+        BadCheckpoint: there is nothing to resume.
+        BadSetting: what is to be resumed was another run.
+    """
+    file = output / RUN_FILE
+    if not resume:
+        if output.exists() and any(output.iterdir()):
+            raise NotWritten(
+                f"{output} already exists",
+                fix="choose another --output, or continue the run there with --resume",
+            )
+        write_json(file, settings)
+        return None
+    before = read_json(
+        file, error=BadCheckpoint, fix="there is no run to resume; leave --resume out"
+    )
+    _refuse_differences(before, settings)
+    return open_checkpoint(output) if (output / SPD_FILE).exists() else None
+
+
+def give_back(output: Path) -> None:
+    """Remove a folder in which nothing was trained yet, so that the next try finds it free."""
+    if not any(p.name in (STATE_FILE, SPD_FILE) for p in output.rglob("*")):
+        shutil.rmtree(output, ignore_errors=True)
+
+
+def identity_of(reference: str | None) -> str | None:
+    """A model by the hash of its weights, so that it may be moved; by name on the hub."""
+    file = local_weights(reference)
+    return f"sha256:{sha256_of(file)}" if file else reference
+
+
+def local_weights(reference: str | None) -> Path | None:
+    """The weights of a local model."""
+    file = None if reference is None else Path(reference) / WEIGHTS_FILE
+    return file if file is not None and file.is_file() else None
+
+
+def _refuse_differences(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> None:
+    """A resumed run with other settings would be neither the one nor the other."""
+    for name, value in now.items():
+        old = before.get(name)
+        if isinstance(value, dict) and isinstance(old, dict):
+            _refuse_differences(old, value, f"{place}{name}.")
+        elif old != value:
+            raise BadSetting(
+                f"the run to be resumed had another {place}{name}",
+                got=f"{value}, it had {old}",
+                fix="use the same command as before, or another --output",
+            )

@@ -1,0 +1,173 @@
+"""One shot: a dense classifier and some texts in, a sparse classifier out; no labels, no training.
+
+The masks are tightened in a few rounds, and after each the kept weights are solved again against
+the dense model's outputs (``spd_train.pruning.reconstruct``). How often the sparse model answers
+as the dense one does is measured on texts that were not calibrated on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
+from spd_deploy.domain.errors import BadData, BadSetting
+from spd_deploy.domain.files import refuse_existing, replacing
+from spd_deploy.domain.patterns import NM, Block, Pattern
+from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
+from spd_train.data.batches import LabelledTokens, tokenise
+from spd_train.data.examples import Example
+from spd_train.describing import describe
+from spd_train.model import copy_tokenizer, linear_weights, load_classifier, save_classifier
+from spd_train.network import GraftedNetwork
+from spd_train.preparing import calibration_on
+from spd_train.pruning.importance import magnitudes, needs_gradients
+from spd_train.pruning.masks import goals_of
+from spd_train.pruning.permutation.permute import permute_model
+from spd_train.pruning.pruner import Pruner
+from spd_train.recipe import PrecisionWish, PruneRecipe
+from spd_train.training.precision import choose_precision
+from spd_train.training.schedule import cubic_share
+from spd_train.training.scoring import logits_for
+
+# Texts that the agreement is measured on: the last tenth, and no more than tells it well enough.
+_COMPARED_SHARE = 0.1
+_MOST_COMPARED = 500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OneShot:
+    """What to prune, on what, how, to where.
+
+    Attributes:
+        source: a fine-tuned classifier, ours or any Hugging Face folder.
+        texts: like those that it will be used on; their labels are not looked at.
+        recipe: ``updates`` is the number of rounds.
+    """
+
+    source: Path
+    texts: Sequence[Example]
+    pattern: Pattern
+    recipe: PruneRecipe
+    output: Path
+    overwrite: bool = False
+    precision: PrecisionWish = "auto"
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    def to_json(self) -> dict[str, Any]:
+        """How it was pruned, for the checkpoint."""
+        return {
+            "name": "one-shot without labels",
+            "pattern": str(self.pattern),
+            "sparsity": self.pattern.sparsity,
+            "pruning": {**asdict(self.recipe), "exclude": list(self.recipe.exclude)},
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agreement:
+    """How the sparse model's answers compare with the dense one's on texts apart.
+
+    Attributes:
+        value: share of equal answers, or Pearson's correlation for a regression.
+        what: which of the two.
+        rows: how many texts.
+    """
+
+    value: float
+    what: str
+    rows: int
+
+
+def prune(request: OneShot, progress: Progress) -> tuple[Checkpoint, Agreement]:
+    """Prune in one shot, and return the checkpoint and how far it agrees with the dense model.
+
+    Raises:
+        SpdError: whatever of the input is amiss; nothing is written then.
+    """
+    recipe = request.recipe
+    if needs_gradients(recipe.importance):
+        raise BadSetting(
+            "this importance is made of gradients, which need labels and training",
+            got=f"--importance {recipe.importance}",
+            fix="use magnitude, activation or second-order here, or spd train",
+        )
+    refuse_existing(request.output, overwrite=request.overwrite)
+    source = open_checkpoint(request.source)
+    goals = goals_of(source.encoder, request.pattern, recipe.exclude)
+    precision = choose_precision(request.precision, request.device)
+    with replacing(request.output) as draft:
+        copy_tokenizer(str(request.source), draft)
+        tokenizer = Tokenizer(draft / TOKENIZER_FILE, max_tokens=source.max_tokens)
+        compared, rows = _apart(tokenise(request.texts, tokenizer))
+        model = load_classifier(str(request.source), source.task, trained=True)
+        if recipe.permute and isinstance(request.pattern, NM | Block):
+            scores = magnitudes(linear_weights(model, source.encoder))
+            permute_model(model, source.encoder, goals=goals, scores=scores)
+        network = GraftedNetwork(model, source.encoder, attention=False, hidden=False)
+        network.to(request.device)
+        calibration = calibration_on(
+            rows,
+            recipe.calibration_tokens,
+            pad_id=tokenizer.pad_id,
+            device=request.device,
+            autocast=lambda: precision.autocast(request.device),
+        )
+        pruner = Pruner(network, goals, recipe, calibration)
+        with progress.stage("prune", recipe.updates) as advance:
+            for update in range(1, recipe.updates + 1):
+                pruner.tighten(cubic_share(update, recipe.updates), last=update == recipe.updates)
+                advance(note=f"sparsity {pruner.sparsity:.3f}")
+        pruner.verify()
+        agreement = _agreement(network, source, compared, tokenizer.pad_id, request.device)
+        save_classifier(model.config, network.student_state(), draft)
+        describe(
+            draft,
+            task=source.task,
+            max_tokens=source.max_tokens,
+            pattern=request.pattern,
+            pruner=pruner,
+            scores=_known(source),
+            split=source.split,
+            recipe=request.to_json(),
+            parents={"dense": source.weights_sha256},
+        )
+    return open_checkpoint(request.output), agreement
+
+
+def _apart(
+    rows: Sequence[LabelledTokens],
+) -> tuple[Sequence[LabelledTokens], Sequence[LabelledTokens]]:
+    """Some rows to compare on, and the others to calibrate on."""
+    if len(rows) < 2:
+        raise BadData("that is too few texts", got=len(rows), fix="give a hundred or more")
+    count = min(_MOST_COMPARED, max(1, round(len(rows) * _COMPARED_SHARE)))
+    shuffled = np.random.default_rng(0).permutation(len(rows)).tolist()
+    return [rows[i] for i in shuffled[:count]], [rows[i] for i in shuffled[count:]]
+
+
+def _agreement(
+    network: GraftedNetwork,
+    source: Checkpoint,
+    rows: Sequence[LabelledTokens],
+    pad_id: int,
+    device: str,
+) -> Agreement:
+    """Compare the answers of student and teacher."""
+    network.eval()
+    network.graft_all(True)
+    sparse_BC = logits_for(lambda b: network(b).logits_BC, rows, pad_id=pad_id, device=device)
+    dense_BC = logits_for(lambda b: network.teach(b).logits_BC, rows, pad_id=pad_id, device=device)
+    if source.task.is_regression:
+        value = float(np.corrcoef(sparse_BC[:, 0], dense_BC[:, 0])[0, 1]) if len(rows) > 1 else 1.0
+        return Agreement(value=value, what="correlation", rows=len(rows))
+    equal = (sparse_BC.argmax(1) == dense_BC.argmax(1)).mean()
+    return Agreement(value=float(equal), what="equal answers", rows=len(rows))
+
+
+def _known(source: Checkpoint) -> Mapping[str, Mapping[str, float | None]]:
+    """What is known of the dense model."""
+    return {"dense": source.scores["dense"]} if "dense" in source.scores else {}

@@ -1,0 +1,91 @@
+"""How much a weight matters: scores that masks are chosen by, all ``[N, K]`` by matrix name.
+
+    magnitude      w^2                     the paper's (its order is that of |w|)
+    movement       -sum of w dL/dw         Sanh et al. 2020: what moves away from zero stays
+    taylor         sum of (w dL/dw)^2      first order: Molchanov et al. 2019
+    activation     w^2 E[x_k^2]            Sun et al. 2023 (Wanda), squared: sums are energies
+    second-order   w^2 / [H^-1]_kk         H = E[x x^T]: Hassibi and Stork 1993, and OBC, oBERT
+
+Sums over a block or slice are the score of the block, as ``domain.patterns`` takes them; for the
+last one that neglects how inputs of one block stand in for each other. Gradient scores need steps:
+until some were seen, magnitude stands in for them.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from spd_train.recipe import Importance
+
+# Added to the diagonal of H as a share of its mean: inputs that never vary would have no inverse.
+_DAMPING = 0.01
+
+
+def needs_gradients(importance: Importance) -> bool:
+    """Whether scores accumulate from training steps."""
+    return importance in ("movement", "taylor")
+
+
+def needs_inputs(importance: Importance) -> bool:
+    """Whether scores need the second moments of each matrix's inputs."""
+    return importance in ("activation", "second-order")
+
+
+def magnitudes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The squared magnitude of each weight: sums over blocks are energies."""
+    return {name: weight.detach().float().square() for name, weight in weights.items()}
+
+
+def activation_scores(weight_NK: Tensor, second_KK: Tensor) -> Tensor:
+    """Energy that each weight puts into its output, for inputs with these second moments."""
+    return weight_NK.float().square() * second_KK.diagonal()
+
+
+def second_order_scores(weight_NK: Tensor, second_KK: Tensor) -> Tensor:
+    """Rise of the squared output error if the weight goes and its row makes up for it at best."""
+    return weight_NK.float().square() / inverse_diagonal(second_KK)
+
+
+def inverse_diagonal(second_KK: Tensor) -> Tensor:
+    """The diagonal ``[K]`` of the damped inverse of a second-moment matrix."""
+    wide_KK = second_KK.to(torch.double, copy=True)
+    damping = _DAMPING * wide_KK.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
+    wide_KK.diagonal().add_(damping)
+    return torch.cholesky_inverse(torch.linalg.cholesky(wide_KK)).diagonal().float()
+
+
+class GradientScores:
+    """Accumulates ``movement`` or ``taylor`` scores over the steps between two mask updates."""
+
+    def __init__(self, importance: Importance) -> None:
+        self.importance = importance
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, parameters: Mapping[str, nn.Parameter], dense: Mapping[str, Tensor]) -> None:
+        """Take in one step's gradients; a part that was not in place has none.
+
+        The weights are the dense ones: a masked weight's gradient says whether it should return.
+        """
+        for name, weight in dense.items():
+            gradient = parameters[name].grad
+            if gradient is not None:
+                product = (weight * gradient).float()
+                term = -product if self.importance == "movement" else product.square()
+                self._sums[name] = self._sums.get(name, torch.zeros_like(term)) + term
+
+    def take(self, dense: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The scores so far, which are then forgotten; magnitudes where there are none yet."""
+        found = {n: self._sums.get(n, None) for n in dense}
+        self._sums = {}
+        if any(value is None for value in found.values()):
+            return magnitudes(dense)
+        return {name: value for name, value in found.items() if value is not None}
+
+    def state(self) -> dict[str, Tensor]:
+        """The sums, to be saved."""
+        return dict(self._sums)
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of :meth:`state`."""
+        self._sums = dict(state)

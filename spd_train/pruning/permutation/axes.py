@@ -1,0 +1,120 @@
+"""The orders a classifier leaves free: axes whose positions may be renumbered at no cost.
+
+    hidden             the residual stream, one order for the whole network
+    layer L heads      whole heads: outputs of query, key and value, inputs of attention_output
+    layer L queries    within a head, query and key alike: only their products are read
+    layer L values     within a head: outputs of value, inputs of attention_output
+    layer L neurons    outputs of intermediate, inputs of output
+
+The two matrices on either side of an axis are renumbered together, so the function stays what it
+is; only which weights are neighbours changes, and neighbours are what a pattern chooses among.
+
+X counts the positions of an axis. An order says where each new position comes from:
+``new_X = old_X[order_X]``.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spd_deploy.domain.encoder import Encoder
+from spd_deploy.domain.layers import Role
+
+HIDDEN = "hidden"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Axis:
+    """Positions that may change places, and the matrices that lie along them.
+
+    Attributes:
+        name: what a log calls it.
+        size: number of positions.
+        rows: names of the matrices whose outputs lie along it.
+        columns: names of the matrices whose inputs lie along it.
+        segment: a position stays within its segment of so many.
+        unit: so many consecutive positions stay together.
+    """
+
+    name: str
+    size: int
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    segment: int
+    unit: int = 1
+
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """Names of all matrices along it."""
+        return self.rows + self.columns
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Move:
+    """A new order of an axis."""
+
+    axis: Axis
+    order_X: Tensor
+
+    def arranged(self, name: str, array_NK: Tensor) -> Tensor:
+        """The array of the matrix ``name`` in the new order: its weights, scores or mask."""
+        order_X = self.order_X.to(array_NK.device)
+        if name in self.axis.rows:
+            array_NK = array_NK[order_X]
+        return array_NK[:, order_X] if name in self.axis.columns else array_NK
+
+    def inverse(self) -> "Move":
+        """The move that takes this one back."""
+        return Move(axis=self.axis, order_X=self.order_X.argsort())
+
+
+def axes_of(encoder: Encoder) -> Iterator[Axis]:
+    """All free axes; whole heads come before what is inside them."""
+    yield _hidden(encoder)
+    yield from local_axes(encoder)
+
+
+def local_axes(encoder: Encoder) -> Iterator[Axis]:
+    """The free axes inside layers: nothing but the encoder's own matrices lies along them."""
+    for layer in range(encoder.layers):
+        yield from _axes_of_layer(encoder, layer)
+
+
+def spread(order_U: Tensor, unit: int) -> Tensor:
+    """The order of positions that moves U units of ``unit`` positions each."""
+    return (order_U[:, None] * unit + torch.arange(unit)).reshape(-1)
+
+
+def _hidden(encoder: Encoder) -> Axis:
+    """The residual stream: what every layer adds to, and what every layer reads."""
+    writers = ("attention_output", "output")
+    return Axis(
+        name=HIDDEN,
+        size=encoder.hidden,
+        rows=tuple(m.name for m in encoder.matrices() if m.role in writers),
+        columns=tuple(m.name for m in encoder.matrices() if m.role not in writers),
+        segment=encoder.hidden,
+    )
+
+
+def _axes_of_layer(encoder: Encoder, layer: int) -> Iterator[Axis]:
+    """Heads, what is inside heads, and neurons."""
+    of: Mapping[Role, str] = {m.role: m.name for m in encoder.matrices() if m.layer == layer}
+    query, key, value = of["query"], of["key"], of["value"]
+    reader = (of["attention_output"],)
+    H, D = encoder.hidden, encoder.head_size
+    at = f"layer {layer}"
+    yield Axis(
+        name=f"{at} heads", size=H, rows=(query, key, value), columns=reader, segment=H, unit=D
+    )
+    yield Axis(name=f"{at} queries", size=H, rows=(query, key), columns=(), segment=D)
+    yield Axis(name=f"{at} values", size=H, rows=(value,), columns=reader, segment=D)
+    yield Axis(
+        name=f"{at} neurons",
+        size=encoder.intermediate,
+        rows=(of["intermediate"],),
+        columns=(of["output"],),
+        segment=encoder.intermediate,
+    )

@@ -1,0 +1,137 @@
+"""Where the residual stream runs through the rest of a classifier: embeddings, norms and head.
+
+The names of these modules differ from one architecture to the next; the order they run in does
+not. One pass is listened to. What runs before the first encoder matrix makes the residual stream:
+embeddings and norms of its width or, where the embeddings are narrower (ELECTRA), the projection
+that widens them. Between the matrices only norms may run. After the last of them come norms and
+then the linear layer that reads the stream; what follows has an axis of its own. Anything else is
+an error: an order must not be folded into a model that is only half understood.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from spd_deploy.domain.encoder import Encoder
+from spd_deploy.domain.errors import BadModel
+from spd_train.data.tensors import TensorBatch
+from spd_train.model import inputs_of
+
+# The dimension that lies along an axis, by name of the parameter.
+Places = Mapping[str, int]
+
+_PROBE_SHAPE = (4, 12)
+
+
+def residual_places(model: PreTrainedModel, encoder: Encoder) -> Places:
+    """The dimension of each parameter outside the encoder's matrices that is the residual axis.
+
+    Raises:
+        BadModel: the stream cannot be followed with certainty.
+    """
+    ran = modules_that_run(model)
+    modules = dict(model.named_modules())
+    matrices = {m.name for m in encoder.matrices()}
+    at = [i for i, name in enumerate(ran) if name in matrices]
+    owners = {name for name, module in modules.items() if _own(module)}
+    if len(ran) != len(set(ran)) or set(ran) != owners or len(at) != len(matrices):
+        raise _lost("a module with weights runs twice or not at all")
+    within = [name for name in ran[at[0] : at[-1]] if name not in matrices]
+    makers, reader = _makers(ran[: at[0]], modules), _reader(ran[at[-1] + 1 :], modules)
+    if strange := [n for n in (*within, *reader[:-1]) if not isinstance(modules[n], nn.LayerNorm)]:
+        raise _lost(f"{strange[0]} is no norm")
+    found: dict[str, int] = {}
+    for name in (*makers, *within, *reader):
+        dimensions = _dimensions(name, modules[name], reads=name == reader[-1])
+        found |= {f"{name}.{p}": dimension for p, dimension in dimensions.items()}
+        _refuse_other_widths(name, modules[name], dimensions, encoder.hidden)
+    return found
+
+
+def modules_that_run(model: PreTrainedModel) -> list[str]:
+    """Names of the modules that own parameters, in the order they run in, repeats included."""
+    ran: list[str] = []
+
+    def listener(name: str) -> Callable[..., None]:
+        return lambda *_: ran.append(name)
+
+    owners = [(name, module) for name, module in model.named_modules() if _own(module)]
+    hooks = [m.register_forward_pre_hook(listener(name)) for name, m in owners]
+    try:
+        probe_logits(model)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ran
+
+
+def probe_logits(model: PreTrainedModel) -> Tensor:
+    """Logits ``[B, C]`` on a fixed random batch, padding included, without dropout."""
+    draw = torch.Generator().manual_seed(0)
+    B, S = _PROBE_SHAPE
+    mask_BS = (torch.arange(S) < torch.arange(S, S - B, -1)[:, None]).long()
+    batch = TensorBatch(
+        ids_BS=torch.randint(model.config.vocab_size, (B, S), generator=draw).to(model.device),
+        mask_BS=mask_BS.to(model.device),
+        types_BS=torch.zeros_like(mask_BS).to(model.device),
+        labels_B=torch.zeros(B),
+        step_rows=B,
+        step_tokens=int(mask_BS.sum()),
+    )
+    was_training = model.training
+    model.train(mode=False)
+    try:
+        with torch.no_grad():
+            return model(**inputs_of(model, batch)).logits  # type: ignore[no-any-return]
+    finally:
+        model.train(was_training)
+
+
+def _makers(before: Sequence[str], modules: Mapping[str, nn.Module]) -> list[str]:
+    """What makes the stream: everything before the encoder, or from its last projection on."""
+    projections = [i for i, name in enumerate(before) if isinstance(modules[name], nn.Linear)]
+    return list(before[projections[-1] :] if projections else before)
+
+
+def _reader(after: Sequence[str], modules: Mapping[str, nn.Module]) -> list[str]:
+    """Norms after the encoder, and the linear layer that reads the stream."""
+    for i, name in enumerate(after):
+        if isinstance(modules[name], nn.Linear):
+            return list(after[: i + 1])
+    raise _lost("no linear layer reads the last hidden state")
+
+
+def _dimensions(name: str, module: nn.Module, *, reads: bool) -> dict[str, int]:
+    """The residual dimension of each of a module's parameters, by their names in it."""
+    match module:
+        case nn.Linear() if reads:
+            return {"weight": 1}
+        case nn.Embedding():
+            return {"weight": 1}
+        case nn.LayerNorm() | nn.Linear():
+            return {p: 0 for p in _own(module)}
+        case _:
+            raise _lost(f"{name} is a {type(module).__name__}")
+
+
+def _refuse_other_widths(
+    name: str, module: nn.Module, dimensions: Mapping[str, int], hidden: int
+) -> None:
+    """What lies along the stream has its width."""
+    for parameter, dimension in dimensions.items():
+        if (width := _own(module)[parameter].shape[dimension]) != hidden:
+            raise _lost(f"{name}.{parameter} has {width} where the hidden state has {hidden}")
+
+
+def _own(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that belong to the module itself."""
+    return dict(module.named_parameters(recurse=False))
+
+
+def _lost(why: str) -> BadModel:
+    """The stream cannot be followed."""
+    return BadModel(
+        f"the hidden state's order is left alone: {why}", fix="use a plain BERT-like classifier"
+    )

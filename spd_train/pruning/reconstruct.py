@@ -1,0 +1,213 @@
+"""Solve the kept weights again, so that each matrix gives what the teacher's gives.
+
+Matrix by matrix in network order: with x the inputs that the pruned network really feeds to a
+matrix, and y what the teacher's twin gives on its own inputs,
+
+    W' = argmin E|W' x + b' - y|^2 + r |W' - W|^2   over the weights that the mask keeps,
+
+so that a matrix also makes up for the errors before it. Where the output is added to a residual,
+the residual's own error is part of the target. This is the least-squares step of Optimal Brain
+Compression, SparseGPT and ZipLM, for any mask; nothing in the released SPD code has it.
+
+One solver serves every pattern: conjugate gradients on all rows at once, projected on the mask,
+preconditioned by the diagonal, from the weights as they are.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from spd_deploy.domain.encoder import Matrix
+from spd_deploy.domain.layers import Role
+from spd_train.network import GraftedNetwork
+from spd_train.pruning.calibration import (
+    Autocast,
+    Calibration,
+    Flow,
+    flows_of,
+    quiet,
+    watched,
+)
+
+# Pull towards the weights as they were, as a share of the inputs' mean variance.
+RIDGE = 1e-3
+_MOST_ITERATIONS = 25
+_TOLERANCE = 1e-3
+_TINY = torch.finfo(torch.float32).tiny
+
+# Matrices of a layer that can be solved together, since none reads what another gives.
+_TOGETHER: Sequence[tuple[Role, ...]] = (
+    ("query", "key", "value"),
+    ("attention_output",),
+    ("intermediate",),
+    ("output",),
+)
+# Whose input is the residual that is added to the output of a role.
+_RESIDUAL: Mapping[Role, Role] = {"attention_output": "query", "output": "intermediate"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moments:
+    """Centred second moments of a matrix's inputs x and targets y, and their means."""
+
+    inputs_KK: Tensor
+    cross_NK: Tensor
+    input_K: Tensor
+    target_N: Tensor
+
+
+def reconstruct(
+    network: GraftedNetwork, masks: Mapping[str, Tensor], calibration: Calibration
+) -> None:
+    """Solve every masked matrix of the student in place, in network order."""
+    with quiet(network):
+        flows = flows_of(network, calibration)
+        for i, layer in enumerate(network.layers):
+            of_layer = [m for m in network.encoder.matrices() if m.layer == i]
+            _solve_layer(network, layer, of_layer, masks, flows, calibration.autocast)
+            _advance(network, layer, flows, calibration.autocast)
+
+
+def solve_kept(
+    moments: Moments, mask_NK: Tensor, start_NK: Tensor, *, ridge: float = RIDGE
+) -> tuple[Tensor, Tensor]:
+    """The weight ``[N, K]``, zero off the mask, and the bias ``[N]`` that fit the moments best.
+
+    Each row is a system of its own, with the inputs that its mask keeps; all are iterated together.
+    """
+    mask_NK = mask_NK.to(start_NK.dtype)
+    pull = ridge * moments.inputs_KK.diagonal().mean().clamp_min(_TINY)
+    scale_K = moments.inputs_KK.diagonal() + pull
+
+    def applied(weight_NK: Tensor) -> Tensor:
+        return mask_NK * (weight_NK @ moments.inputs_KK) + pull * weight_NK
+
+    goal_NK = mask_NK * (moments.cross_NK + pull * start_NK)
+    weight_NK = mask_NK * start_NK
+    rest_NK = goal_NK - applied(weight_NK)
+    toward_NK = rest_NK / scale_K
+    way_NK, power_N1 = toward_NK, _dot(rest_NK, toward_NK)
+    enough = _TOLERANCE * goal_NK.norm()
+    for _ in range(_MOST_ITERATIONS):
+        if rest_NK.norm() <= enough:
+            break
+        moved_NK = applied(way_NK)
+        length_N1 = power_N1 / _dot(way_NK, moved_NK).clamp_min(_TINY)
+        weight_NK = weight_NK + length_N1 * way_NK
+        rest_NK = rest_NK - length_N1 * moved_NK
+        toward_NK = rest_NK / scale_K
+        before_N1, power_N1 = power_N1, _dot(rest_NK, toward_NK)
+        way_NK = toward_NK + power_N1 / before_N1.clamp_min(_TINY) * way_NK
+    return weight_NK, moments.target_N - weight_NK @ moments.input_K
+
+
+def moments_of(pairs: Iterator[tuple[Tensor, Tensor]]) -> Moments:
+    """The moments of inputs ``[T, K]`` and targets ``[T, N]`` that come batch by batch."""
+    tokens = 0
+    sums: list[Tensor] = []
+    for x_TK, y_TN in pairs:
+        x_TK, y_TN = x_TK.float(), y_TN.float()
+        tokens += len(x_TK)
+        parts = [x_TK.T @ x_TK, y_TN.T @ x_TK, x_TK.sum(0), y_TN.sum(0)]
+        sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else parts
+    inputs_KK, cross_NK, input_K, target_N = (value / tokens for value in sums)
+    return Moments(
+        inputs_KK=inputs_KK - torch.outer(input_K, input_K),
+        cross_NK=cross_NK - torch.outer(target_N, input_K),
+        input_K=input_K,
+        target_N=target_N,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """What a layer's matrices read and gave on one batch, at its real tokens, by role."""
+
+    inputs: Mapping[Role, Tensor]
+    outputs: Mapping[Role, Tensor]
+
+
+def _solve_layer(
+    network: GraftedNetwork,
+    layer: nn.Module,
+    of_layer: Sequence[Matrix],
+    masks: Mapping[str, Tensor],
+    flows: Sequence[Flow],
+    autocast: Autocast,
+) -> None:
+    """Solve the matrices of one layer, those that read later outputs after those that give them."""
+    names = {m.role: m.name for m in of_layer}
+    with autocast():
+        taught = [_watch(network, layer, flow, names, teacher=True) for flow in flows]
+    for together in _TOGETHER:
+        chosen = [role for role in together if names[role] in masks]
+        if not chosen:
+            continue
+        residual = _RESIDUAL.get(together[0])
+        watched_roles = {r: names[r] for r in (together[0], residual) if r is not None}
+        with autocast():
+            seen = [_watch(network, layer, flow, watched_roles, teacher=False) for flow in flows]
+        for role in chosen:
+            linear = network.linear(names[role])
+            moments = moments_of(_pairs(seen, taught, role, together[0], residual))
+            weight_NK, bias_N = solve_kept(moments, masks[names[role]], linear.weight)
+            linear.weight.copy_(weight_NK)
+            linear.bias.copy_(bias_N)
+
+
+def _pairs(
+    seen: Sequence[_Seen],
+    taught: Sequence[_Seen],
+    role: Role,
+    reader: Role,
+    residual: Role | None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs of the student's matrix with their targets, batch by batch."""
+    for student, teacher in zip(seen, taught, strict=True):
+        target_TN = teacher.outputs[role].float()
+        if residual is not None:
+            target_TN = target_TN + teacher.inputs[residual] - student.inputs[residual]
+        yield student.inputs[reader], target_TN
+
+
+def _watch(
+    network: GraftedNetwork,
+    layer: nn.Module,
+    flow: Flow,
+    names: Mapping[Role, str],
+    *,
+    teacher: bool,
+) -> _Seen:
+    """Run one layer of the teacher or the student on a batch, and look at some of its matrices."""
+    inputs: dict[Role, Tensor] = {}
+    outputs: dict[Role, Tensor] = {}
+    with contextlib.ExitStack() as stack:
+        for role, name in names.items():
+
+            def see(x_BSK: Tensor, y_BSN: Tensor, role: Role = role) -> None:
+                inputs[role], outputs[role] = x_BSK[flow.real_BS], y_BSN[flow.real_BS]
+
+            stack.enter_context(watched(network.linear(name, teacher=teacher), see))
+        network.graft_all(not teacher)
+        flow.through(layer, flow.teacher_BSH if teacher else flow.student_BSH)
+    return _Seen(inputs=inputs, outputs=outputs)
+
+
+def _advance(
+    network: GraftedNetwork, layer: nn.Module, flows: Sequence[Flow], autocast: Autocast
+) -> None:
+    """Take the hidden states of student and teacher through a layer."""
+    for flow in flows:
+        with autocast():
+            network.graft_all(True)
+            flow.student_BSH = flow.through(layer, flow.student_BSH)
+            network.graft_all(False)
+            flow.teacher_BSH = flow.through(layer, flow.teacher_BSH)
+
+
+def _dot(a_NK: Tensor, b_NK: Tensor) -> Tensor:
+    """Inner products of rows, ``[N, 1]``."""
+    return (a_NK * b_NK).sum(1, keepdim=True)

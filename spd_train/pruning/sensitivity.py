@@ -1,0 +1,130 @@
+"""A budget spread by trial: what does it cost to prune one matrix alone, to this level or that?
+
+Each group of coupled matrices is pruned by itself to each level, and the change of the last hidden
+state is measured on calibration texts. The levels of a group form a curve of cost over weights
+removed; its lower convex hull is taken, and weights are removed where the next one costs least
+until the whole budget is spent. That is optimal as far as the costs of groups add up.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from spd_deploy.domain.encoder import Matrix
+from spd_deploy.domain.patterns import Pattern
+from spd_train.network import GraftedNetwork
+from spd_train.pruning.allocation import with_densities
+from spd_train.pruning.calibration import Calibration, quiet
+from spd_train.pruning.masks import Goals, coupled_goals, masks_of
+
+_LEVELS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+# A trial needs fewer texts than a reconstruction: only the order of the costs matters.
+_TRIAL_BATCHES = 2
+
+Point = tuple[float, float]
+
+
+def sensitive_goals(
+    network: GraftedNetwork,
+    goals: Goals,
+    scores: Mapping[str, Tensor],
+    calibration: Calibration,
+    *,
+    least_density: float,
+) -> dict[str, Pattern]:
+    """Goals at which all together have the sparsity of ``goals``, spread where it costs least."""
+    groups = list(coupled_goals(network.encoder, goals))
+    levels = [*(s for s in _LEVELS if s < 1 - least_density), 1 - least_density]
+    sizes = [sum(m.shape[0] * m.shape[1] for m in group) for group in groups]
+    wanted = sum(n * goals[group[0].name].sparsity for n, group in zip(sizes, groups, strict=True))
+    with quiet(network):
+        network.graft_all(True)
+        before = _last_hidden(network, calibration)
+        curves = [
+            [(0.0, 0.0)]
+            + [(s, _cost(network, group, goals, scores, s, calibration, before)) for s in levels]
+            for group in groups
+        ]
+    found = cheapest(curves, sizes, wanted)
+    return with_densities(groups, goals, [1 - s for s in found])
+
+
+def cheapest(curves: Sequence[Sequence[Point]], sizes: Sequence[int], wanted: float) -> list[float]:
+    """The sparsity of each group that removes ``wanted`` weights in all at the least total cost.
+
+    Args:
+        curves: of each group, points of sparsity and cost in rising order from (0, 0).
+        sizes: weights in each group.
+        wanted: weights to remove; more than the last points allow removes what they allow.
+    """
+    steps = sorted(
+        ((cost_b - cost_a) / ((at_b - at_a) * size), g, at_a, at_b)
+        for g, (curve, size) in enumerate(zip(curves, sizes, strict=True))
+        for (at_a, cost_a), (at_b, cost_b) in pairwise(lower_hull(curve))
+    )
+    found = [0.0] * len(curves)
+    left = wanted
+    for _, g, at_a, at_b in steps:
+        taken = min(left, (at_b - at_a) * sizes[g])
+        found[g] = at_a + taken / sizes[g]
+        left -= taken
+        if left <= 0:
+            break
+    return found
+
+
+def lower_hull(points: Sequence[Point]) -> list[Point]:
+    """The points on the lower convex hull, from left to right (Andrew's monotone chain)."""
+    hull: list[Point] = []
+    for point in points:
+        while len(hull) > 1 and not _turns_up(hull[-2], hull[-1], point):
+            hull.pop()
+        hull.append(point)
+    return hull
+
+
+def _turns_up(a: Point, b: Point, c: Point) -> bool:
+    """Whether the slope rises at ``b``."""
+    return (b[1] - a[1]) * (c[0] - b[0]) < (c[1] - b[1]) * (b[0] - a[0])
+
+
+def _cost(
+    network: GraftedNetwork,
+    group: Sequence[Matrix],
+    goals: Goals,
+    scores: Mapping[str, Tensor],
+    sparsity: float,
+    calibration: Calibration,
+    before: Sequence[Tensor],
+) -> float:
+    """Change of the last hidden state, over its variance, when this group alone is pruned."""
+    mine = with_densities([tuple(group)], {m.name: goals[m.name] for m in group}, [1 - sparsity])
+    masks = masks_of(network.encoder, mine, scores)
+    kept = {name: network.linear(name).weight.clone() for name in masks}
+    for name, mask in masks.items():
+        network.linear(name).weight.mul_(mask)
+    after = _last_hidden(network, calibration)
+    for name, weight in kept.items():
+        network.linear(name).weight.copy_(weight)
+    errors = [(a - b).square().mean() / b.var() for a, b in zip(after, before, strict=True)]
+    return float(torch.stack(errors).mean())
+
+
+def _last_hidden(network: GraftedNetwork, calibration: Calibration) -> list[Tensor]:
+    """The last hidden state ``[T, H]`` at the real tokens of each trial batch."""
+    found: list[Tensor] = []
+
+    def keep(_: object, __: object, output_BSH: Tensor) -> None:
+        found.append(output_BSH.float())
+
+    handle = network.layers[-1].register_forward_hook(keep)
+    try:
+        batches = calibration.batches[:_TRIAL_BATCHES]
+        for batch in batches:
+            with calibration.autocast():
+                network(batch)
+    finally:
+        handle.remove()
+    return [h[b.mask_BS.bool()] for h, b in zip(found, batches, strict=True)]

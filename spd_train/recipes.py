@@ -1,0 +1,136 @@
+"""The recipes that come with the tool, each composed by one function.
+
+    spd         ours: second-order importance, kept weights reconstructed, grafted, distilled
+    spd-paper   what the paper's code intends: magnitude, cubic in 12 updates, p held and then
+                raised to 1, the learning rate decayed and rewound, three unweighted losses
+    prune       magnitude pruning on the true labels
+    prune-kd    magnitude pruning with distillation, no grafting
+    one-shot    pruned once with reconstruction, then fine-tuned on the true labels
+
+The last three are what the first two are compared with. They start from the same fine-tuned teacher
+and train the same parameters for as many epochs.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from spd_deploy.domain.checkpoint import SPD_FILE
+from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.files import read_json
+from spd_train.recipe import GraftRecipe, LossRecipe, PruneRecipe, Recipe, StudentRecipe
+
+Value = TypeVar("Value")
+
+_LABELS_ALONE = LossRecipe(attention=0.0, hidden=0.0, logits=0.0, label=1.0)
+_UNGRAFTED = GraftRecipe(shape="none", start=1.0)
+
+
+def spd() -> StudentRecipe:
+    """Sparse Progressive Distillation as we know it best."""
+    return StudentRecipe(
+        prune_epochs=2.0,
+        graft_epochs=1.0,
+        finetune_epochs=5.0,
+        learning_rate=2e-4,
+        decay="once",
+        warmup_share=0.02,
+        graft=GraftRecipe(shape="linear", start=0.8, unit="sublayer"),
+        losses=LossRecipe(attention=0.0, hidden=1.0, logits=1.0, label=0.0),
+        pruning=PruneRecipe(importance="second-order", updates=6, regrow=True, reconstruct=True),
+    )
+
+
+def spd_paper() -> StudentRecipe:
+    """The paper's: 30, 10 and 20 epochs there (Huang et al. 2022, and their code's command)."""
+    return StudentRecipe(
+        prune_epochs=30.0,
+        graft_epochs=10.0,
+        finetune_epochs=20.0,
+        learning_rate=6.4e-4,
+        decay="rewound",
+        graft=GraftRecipe(shape="paper", start=0.8, unit="layer"),
+        losses=LossRecipe(attention=1.0, hidden=1.0, logits=1.0, scale="plain"),
+        pruning=PruneRecipe(importance="magnitude", updates=12),
+    )
+
+
+def prune() -> StudentRecipe:
+    """Gradual magnitude pruning while fine-tuning on the true labels (Zhu and Gupta 2017)."""
+    return StudentRecipe(
+        prune_epochs=4.0,
+        graft_epochs=0.0,
+        finetune_epochs=4.0,
+        learning_rate=1e-4,
+        graft=_UNGRAFTED,
+        losses=_LABELS_ALONE,
+        pruning=PruneRecipe(importance="magnitude", updates=12),
+    )
+
+
+def prune_kd() -> StudentRecipe:
+    """The same with the three distillation losses, and no grafting."""
+    return StudentRecipe(
+        prune_epochs=4.0,
+        graft_epochs=0.0,
+        finetune_epochs=4.0,
+        learning_rate=2e-4,
+        graft=_UNGRAFTED,
+        losses=LossRecipe(),
+        pruning=PruneRecipe(importance="magnitude", updates=12),
+    )
+
+
+def one_shot() -> StudentRecipe:
+    """Pruned at the first step with reconstruction; all the rest is fine-tuning on the labels."""
+    return StudentRecipe(
+        prune_epochs=0.01,
+        graft_epochs=0.0,
+        finetune_epochs=4.0,
+        learning_rate=5e-5,
+        decay="once",
+        warmup_share=0.1,
+        graft=_UNGRAFTED,
+        losses=_LABELS_ALONE,
+        pruning=PruneRecipe(importance="second-order", updates=1, reconstruct=True),
+    )
+
+
+ARMS: Mapping[str, Callable[[], StudentRecipe]] = {
+    "spd": spd,
+    "spd-paper": spd_paper,
+    "prune": prune,
+    "prune-kd": prune_kd,
+    "one-shot": one_shot,
+}
+
+
+def recipe_named(name: str) -> Recipe:
+    """The built-in recipe of this name, or the one that a file holds; its pattern may be missing.
+
+    Args:
+        name: one of ``ARMS``; or a ``spd.json``, or the folder of one.
+
+    Raises:
+        BadSetting: there is neither such a recipe nor such a file, or the file's is not whole.
+    """
+    if name in ARMS:
+        return Recipe(name=name, pattern=None, student=ARMS[name]())
+    file = Path(name) / SPD_FILE if Path(name).is_dir() else Path(name)
+    if not file.is_file():
+        raise BadSetting(
+            "no such recipe", got=name, fix=f"use one of {', '.join(ARMS)}, or a {SPD_FILE}"
+        )
+    value = read_json(file, error=BadSetting, fix=f"use a {SPD_FILE} that spd train wrote")
+    found = value.get("recipe", value)
+    if not isinstance(found, Mapping):
+        raise BadSetting(f"{file} holds no recipe", fix=f"use a {SPD_FILE} that spd train wrote")
+    return Recipe.from_json(found)
+
+
+def changed(value: Value, path: str, new: object) -> Value:
+    """A frozen value with one field replaced, at any depth: ``student.graft.start``."""
+    name, _, rest = path.partition(".")
+    before = getattr(value, name)
+    return replace(cast("Any", value), **{name: changed(before, rest, new) if rest else new})  # type: ignore[no-any-return]

@@ -1,0 +1,22 @@
+"""Where a training runs and what it is scored on."""
+
+from dataclasses import dataclass
+
+from spd_train.training.precision import Precision
+from spd_train.training.processes import Processes
+from spd_train.training.scoring import Samples
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """What a training needs to know besides its recipe.
+
+    Attributes:
+        precision: of training, and of the scores along the way; what is reported is scored in fp32.
+    """
+
+    samples: Samples
+    precision: Precision
+    seed: int
+    pad_id: int
+    processes: Processes

@@ -1,0 +1,168 @@
+"""A step's rows over processes and parts, and that splitting a step changes nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE, open_checkpoint
+from spd_deploy.domain.progress import Silent
+from spd_train.recipe import Recipe
+from spd_train.recipes import changed
+from spd_train.run import run
+from spd_train.training.journal import JOURNAL_FILE, Record, read_journal
+from spd_train.training.processes import Processes, parts_of
+from spd_train.training.state import STATE_FILE
+from tests.tiny import tiny_model
+from tests.train.runs import QUICK, TASK, request_for, spd_recipe
+
+MOVING = changed(spd_recipe(), "student.pruning.importance", "movement")
+RECIPES = {
+    "spd": spd_recipe(),
+    # So low a start that in some steps no student is in place, and nothing is averaged.
+    "rarely": changed(changed(MOVING, "student.graft.start", 0.1), "student.graft.unit", "layer"),
+}
+
+
+def calm(recipe: Recipe) -> Recipe:
+    """The recipe without what makes much of rounding: dropout drawn by part, and the solver.
+
+    Conjugate gradients on few texts stop an iteration sooner or later for a difference in the last
+    bit; all else answers to a small difference with a small one.
+    """
+    return changed(changed(recipe, "student.dropout", False), "student.pruning.reconstruct", False)
+
+
+@given(rows=st.integers(0, 200), count=st.integers(1, 9), accumulate=st.integers(1, 9))
+def test_every_row_is_dealt_once(rows: int, count: int, accumulate: int) -> None:
+    """Over all processes and parts each row is computed once, and parts differ by one row."""
+    parts = [
+        part
+        for rank in range(count)
+        for part in parts_of(rows, count=count, rank=rank, accumulate=accumulate)
+    ]
+
+    assert sorted(row for part in parts for row in part) == list(range(rows))
+    assert len(parts) == count * accumulate
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@given(rows=st.integers(0, 50), count=st.integers(1, 5), accumulate=st.integers(1, 5))
+def test_parts_are_the_same_however_they_are_spread(rows: int, count: int, accumulate: int) -> None:
+    """So many processes compute what one does that accumulates as many parts."""
+    spread = [
+        part
+        for rank in range(count)
+        for part in parts_of(rows, count=count, rank=rank, accumulate=accumulate)
+    ]
+
+    assert spread == parts_of(rows, count=1, rank=0, accumulate=count * accumulate)
+
+
+def test_alone_there_is_nothing_to_agree_on() -> None:
+    """One process is the main one, and what it says is what all say."""
+    alone = Processes()
+
+    assert alone.is_main and alone.any(True) and not alone.any(False)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fine-tuned classifier."""
+    place = tmp_path_factory.mktemp("processes")
+    model = tiny_model(place / "model", task=TASK, hidden=32, intermediate=64)
+    return run(request_for(model, place / "teacher", replace(QUICK, pattern=None)), Silent()).folder
+
+
+def train(teacher: Path, output: Path, recipe: Recipe) -> list[Record]:
+    """A student's run in this process; returns its log."""
+    request = request_for(teacher, output, recipe)
+    run(replace(request, model=None, teacher=str(teacher)), Silent())
+    return read_journal(output / JOURNAL_FILE)
+
+
+def assert_alike(ours: list[Record], theirs: list[Record], *, within: float) -> None:
+    """The losses of every step agree."""
+    pairs = list(zip(ours, theirs, strict=True))
+    steps = [(a, b) for a, b in pairs if a["kind"] == b["kind"] == "step"]
+    assert len(steps) == 24
+    for a, b in steps:
+        assert a["graft_probability"] == b["graft_probability"]
+        assert a["sparsity"] == b["sparsity"]
+        assert a["loss"] == pytest.approx(b["loss"], rel=within, abs=within)
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_accumulation_changes_nothing(
+    teacher: Path, tmp_path: Path, recipe: Recipe, accumulate: int
+) -> None:
+    """The losses of a calm run in parts are those of one in whole steps."""
+    whole = train(teacher, tmp_path / "whole", calm(recipe))
+    parted = train(teacher, tmp_path / "parted", replace(calm(recipe), accumulate=accumulate))
+
+    assert_alike(parted, whole, within=1e-5)
+
+
+@pytest.fixture(scope="module")
+def two(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two real processes made: see ``tests.train.two_processes``."""
+    place = tmp_path_factory.mktemp("two")
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+            *("-m", "tests.train.two_processes", str(teacher), str(place)),
+        ],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return place
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_two_processes_are_one_that_accumulates(
+    teacher: Path, two: Path, tmp_path: Path, name: str
+) -> None:
+    """Two processes end with the bits of one that computes each step in two parts."""
+    alone = train(teacher, tmp_path / "alone", replace(RECIPES[name], accumulate=2))
+
+    together = two / name
+    assert read_journal(together / JOURNAL_FILE) == alone
+    ours, theirs = together / WEIGHTS_FILE, tmp_path / "alone" / WEIGHTS_FILE
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_two_processes_have_the_losses_of_one(teacher: Path, two: Path, tmp_path: Path) -> None:
+    """Two processes log what one does in a calm run on the same whole batches."""
+    alone = train(teacher, tmp_path / "alone", calm(RECIPES["spd"]))
+
+    assert_alike(read_journal(two / "calm" / JOURNAL_FILE), alone, within=1e-5)
+
+
+def test_two_processes_resume_to_the_bit(two: Path) -> None:
+    """Stopped by one of them while pruning and while fine-tuning, they end as if never stopped."""
+    resumed, whole = two / "spd-resumed", two / "spd"
+
+    assert read_journal(resumed / JOURNAL_FILE) == read_journal(whole / JOURNAL_FILE)
+    assert (resumed / WEIGHTS_FILE).read_bytes() == (whole / WEIGHTS_FILE).read_bytes()
+    assert (resumed / SPD_FILE).read_text() == (whole / SPD_FILE).read_text()
+    assert not (resumed / STATE_FILE).exists()
+
+
+def test_what_two_processes_finished_is_finished_for_both(two: Path) -> None:
+    """Resuming a finished run returns its checkpoint on each process; none waits for the other."""
+    said = [json.loads((two / f"finished-{rank}.json").read_text()) for rank in (0, 1)]
+
+    assert said == [json.loads(json.dumps(open_checkpoint(two / "spd").to_json()))] * 2

@@ -1,0 +1,79 @@
+"""The choice of the best checkpoint: the highest score, of equal ones the later, and never NaN."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from spd_deploy.domain.errors import BadCheckpoint
+from spd_train.training.selection import BEST_FILE, Selection
+
+
+def weights(step: int) -> dict[str, nn.Parameter]:
+    """Parameters that tell of which step they are."""
+    return {"w": nn.Parameter(torch.full((2,), float(step)))}
+
+
+@given(
+    values=st.lists(st.sampled_from([0.1, 0.5, 0.9, -0.2, math.nan, None, math.inf]), max_size=8)
+)
+def test_the_best_of_what_was_offered_is_taken(
+    tmp_path_factory: pytest.TempPathFactory, values: list[float | None]
+) -> None:
+    """It is the last of the highest among scores that are finite numbers; none where none are."""
+    selection = Selection(tmp_path_factory.mktemp("s"), fingerprint="f", begun=False)
+    for i, value in enumerate(values, 1):
+        selection.offer(i, value, weights(i))
+
+    found = weights(0)
+    step = selection.take(found)
+
+    sound = [(v, s) for s, v in enumerate(values, 1) if v is not None and math.isfinite(v)]
+    assert step == (max(sound)[1] if sound else None)
+    assert found["w"].tolist() == [float(step or 0)] * 2
+
+
+def test_an_offer_says_whether_it_was_kept(tmp_path: Path) -> None:
+    """Higher and equal scores are, lower ones are not."""
+    selection = Selection(tmp_path, fingerprint="f", begun=False)
+
+    said = [selection.offer(i, v, weights(i)) for i, v in enumerate((0.5, 0.4, 0.5, 0.6, math.nan))]
+
+    assert said == [True, False, True, True, False]
+
+
+def test_a_choice_goes_on_where_the_training_does(tmp_path: Path) -> None:
+    """A resumed training keeps the best so far, a new one forgets it."""
+    Selection(tmp_path, fingerprint="f", begun=False).offer(3, 0.9, weights(3))
+
+    resumed = Selection(tmp_path, fingerprint="f", begun=True)
+    assert not resumed.offer(5, 0.8, weights(5))
+    assert resumed.take(weights(0)) == 3
+
+    assert Selection(tmp_path, fingerprint="f", begun=False).take(weights(0)) is None
+
+
+def test_the_choice_of_another_run_is_refused(tmp_path: Path) -> None:
+    """A file with another fingerprint is neither taken nor replaced."""
+    Selection(tmp_path, fingerprint="theirs", begun=False).offer(3, 0.9, weights(3))
+    before = (tmp_path / BEST_FILE).read_bytes()
+    ours = Selection(tmp_path, fingerprint="ours", begun=True)
+
+    with pytest.raises(BadCheckpoint, match="belongs to a run with other settings"):
+        ours.take(weights(0))
+    with pytest.raises(BadCheckpoint, match="belongs to a run with other settings"):
+        ours.offer(4, 1.0, weights(4))
+
+    assert (tmp_path / BEST_FILE).read_bytes() == before
+
+
+def test_a_damaged_choice_is_named(tmp_path: Path) -> None:
+    """Bytes that are no safetensors file."""
+    (tmp_path / BEST_FILE).write_bytes(b"nonsense")
+
+    with pytest.raises(BadCheckpoint, match="is damaged"):
+        Selection(tmp_path, fingerprint="f", begun=True).take(weights(0))

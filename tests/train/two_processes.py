@@ -1,0 +1,49 @@
+"""Runs on as many processes as a launcher starts, for ``tests.train.training.test_processes``.
+
+    python -m torch.distributed.run --standalone --nproc_per_node=2 \
+        -m tests.train.two_processes TEACHER PLACE
+
+Below PLACE: each recipe's run; ``spd-resumed``, one stopped twice by the second process;
+``calm``, without what makes much of rounding; and what each process says of a run that is finished.
+"""
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from spd_deploy.domain.errors import Interrupted
+from spd_deploy.domain.progress import Silent
+from spd_train.recipe import Recipe
+from spd_train.run import Request, run
+from tests.train.runs import StopAfter, request_for
+from tests.train.training.test_processes import RECIPES, calm
+
+
+def main() -> None:
+    """All the runs, one after another."""
+    teacher, place = Path(sys.argv[1]), Path(sys.argv[2])
+    rank = int(os.environ["RANK"])
+
+    def request(name: str, recipe: Recipe) -> Request:
+        return replace(request_for(teacher, place / name, recipe), model=None, teacher=str(teacher))
+
+    for name, recipe in RECIPES.items():
+        run(request(name, recipe), Silent())
+    again = request("spd-resumed", RECIPES["spd"])
+    for i, steps in enumerate((4, 11)):
+        stop = StopAfter(steps if rank == 1 else -1)  # the first never says so itself
+        try:
+            run(replace(again, resume=i > 0, should_stop=stop), Silent())
+        except Interrupted:
+            continue
+        raise AssertionError("the run was not stopped")
+    run(replace(again, resume=True), Silent())
+    run(request("calm", calm(RECIPES["spd"])), Silent())
+    found = run(replace(request("spd", RECIPES["spd"]), resume=True), Silent())
+    (place / f"finished-{rank}.json").write_text(json.dumps(found.to_json()))
+
+
+if __name__ == "__main__":
+    main()
