@@ -21,7 +21,7 @@ from spd_deploy.domain.errors import (
     NotWritten,
     SpdError,
 )
-from spd_deploy.domain.patterns import Block, Pattern, Structured, Unstructured
+from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.tasks import TASKS
 from spd_deploy.sessions.torch import TorchSession
@@ -345,6 +345,7 @@ HALF = Unstructured(sparsity=0.5)
 RECIPES = {
     "spd": SPD,
     "spd-block": with_pruning(SPD, Block(rows=8, columns=1, sparsity=0.5)),
+    "spd-permuted": with_pruning(SPD, NM(n=2, m=4), permute=True),
     "movement": with_pruning(SPD, HALF, importance="movement", reconstruct=False),
     "taylor-global": with_pruning(SPD, HALF, importance="taylor", allocation="global"),
     "activation-sensitivity": with_pruning(
