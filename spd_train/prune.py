@@ -15,18 +15,18 @@ import numpy as np
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.files import refuse_existing, replacing
-from spd_deploy.domain.patterns import NM, Block, Pattern
+from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
 from spd_train.data.batches import LabelledTokens, tokenise
 from spd_train.data.examples import Example
 from spd_train.describing import describe
-from spd_train.model import copy_tokenizer, linear_weights, load_classifier, save_classifier
+from spd_train.model import copy_tokenizer, load_classifier, save_classifier
 from spd_train.network import GraftedNetwork
 from spd_train.preparing import calibration_on
-from spd_train.pruning.importance import magnitudes, needs_gradients
+from spd_train.pruning.importance import needs_gradients
 from spd_train.pruning.masks import goals_of
-from spd_train.pruning.permutation.permute import permute_model
+from spd_train.pruning.permutation.permute import reorder
 from spd_train.pruning.pruner import Pruner
 from spd_train.recipe import PrecisionWish, PruneRecipe
 from spd_train.training.precision import choose_precision
@@ -104,9 +104,8 @@ def prune(request: OneShot, progress: Progress) -> tuple[Checkpoint, Agreement]:
         tokenizer = Tokenizer(draft / TOKENIZER_FILE, max_tokens=source.max_tokens)
         compared, rows = _apart(tokenise(request.texts, tokenizer))
         model = load_classifier(str(request.source), source.task, trained=True)
-        if recipe.permute and isinstance(request.pattern, NM | Block):
-            scores = magnitudes(linear_weights(model, source.encoder))
-            permute_model(model, source.encoder, goals=goals, scores=scores)
+        if recipe.permute:
+            reorder(model, source.encoder, goals, progress)
         network = GraftedNetwork(model, source.encoder, attention=False, hidden=False)
         network.to(request.device)
         calibration = calibration_on(

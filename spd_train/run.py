@@ -17,29 +17,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
-
 from spd_deploy.domain.checkpoint import (
     SPD_FILE,
     Checkpoint,
     Scores,
     open_checkpoint,
 )
-from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadInput, BadSetting
 from spd_deploy.domain.files import sha256_of
-from spd_deploy.domain.patterns import NM, Block
-from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.tasks import Task
 from spd_train.claiming import begin, give_back, identity_of, local_weights
 from spd_train.data.splits import Data
 from spd_train.describing import describe
-from spd_train.model import copy_tokenizer, linear_weights, load_classifier, save_classifier
+from spd_train.model import copy_tokenizer, load_classifier, save_classifier
 from spd_train.network import GraftedNetwork
 from spd_train.preparing import Prepared, calibration_of, prepare, score_on_dev
-from spd_train.pruning.importance import magnitudes
-from spd_train.pruning.masks import Goals, goals_of
-from spd_train.pruning.permutation.permute import permute_model
+from spd_train.pruning.masks import goals_of
+from spd_train.pruning.permutation.permute import reorder
 from spd_train.pruning.pruner import Pruner
 from spd_train.recipe import Recipe
 from spd_train.reports.curves import draw_curves
@@ -175,8 +170,8 @@ def _student(
     model = load_classifier(str(teacher.folder), task, trained=True)
     losses, pruning = recipe.student.losses, recipe.student.pruning
     goals = goals_of(teacher.encoder, recipe.pattern, pruning.exclude)
-    if pruning.permute and isinstance(recipe.pattern, NM | Block):  # others keep the same
-        _permute(model, teacher.encoder, goals, processes, progress)
+    if pruning.permute:
+        reorder(model, teacher.encoder, goals, progress if processes.is_main else Silent())
     network = GraftedNetwork(
         model,
         teacher.encoder,
@@ -219,26 +214,6 @@ def _student(
         )
     processes.wait()
     return open_checkpoint(folder)
-
-
-def _permute(
-    model: PreTrainedModel,
-    encoder: Encoder,
-    goals: Goals,
-    processes: Processes,
-    progress: Progress,
-) -> None:
-    """Bring the teacher into an order in which the masks keep more; its function is unchanged.
-
-    Every process finds the same order, and so does a resumed run.
-    """
-    scores = magnitudes(linear_weights(model, encoder))
-    found = permute_model(model, encoder, goals=goals, scores=scores)
-    if processes.is_main:
-        progress.note(
-            f"reordered in {found.seconds:.0f} s: the masks would keep {found.total.after:.4f} of "
-            f"the squared weights, {found.total.before:.4f} before"
-        )
 
 
 def _teacher_scores(

@@ -23,6 +23,7 @@ from spd_train.pruning.reconstruct import reconstruct
 from spd_train.pruning.sensitivity import sensitive_goals
 from spd_train.pruning.sparse import SparseWeights
 from spd_train.recipe import PruneRecipe
+from spd_train.training.state import below
 
 _GOAL, _GRADIENT = "goal/", "gradient/"
 
@@ -127,18 +128,11 @@ class Pruner:
     def restore(self, state: Mapping[str, Tensor], device: str) -> None:
         """The inverse of :meth:`state`."""
         self.sparse.restore(state, device)
-        for name, value in state.items():
-            if name.startswith(_GOAL):
-                matrix = name.removeprefix(_GOAL)
-                self.goals[matrix] = at_sparsity(self.wanted[matrix], float(value))
-                self._allocated = True
-        self._gradients.restore(
-            {
-                name.removeprefix(_GRADIENT): value.to(device)
-                for name, value in state.items()
-                if name.startswith(_GRADIENT)
-            }
-        )
+        for name, value in below(_GOAL, state).items():
+            self.goals[name] = at_sparsity(self.wanted[name], float(value))
+            self._allocated = True
+        sums = below(_GRADIENT, state)
+        self._gradients.restore({name: value.to(device) for name, value in sums.items()})
 
     def _scores(self) -> dict[str, Tensor]:
         """The importance of each weight, those that may return included."""

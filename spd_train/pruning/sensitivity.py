@@ -16,7 +16,7 @@ from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import Pattern
 from spd_train.network import GraftedNetwork
 from spd_train.pruning.allocation import with_densities
-from spd_train.pruning.calibration import Calibration, quiet
+from spd_train.pruning.calibration import Calibration, quiet, watched
 from spd_train.pruning.masks import Goals, coupled_goals, masks_of
 
 _LEVELS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
@@ -116,15 +116,12 @@ def _last_hidden(network: GraftedNetwork, calibration: Calibration) -> list[Tens
     """The last hidden state ``[T, H]`` at the real tokens of each trial batch."""
     found: list[Tensor] = []
 
-    def keep(_: object, __: object, output_BSH: Tensor) -> None:
+    def keep(_: Tensor, output_BSH: Tensor) -> None:
         found.append(output_BSH.float())
 
-    handle = network.layers[-1].register_forward_hook(keep)
-    try:
-        batches = calibration.batches[:_TRIAL_BATCHES]
+    batches = calibration.batches[:_TRIAL_BATCHES]
+    with watched(network.layers[-1], keep):
         for batch in batches:
             with calibration.autocast():
                 network(batch)
-    finally:
-        handle.remove()
     return [h[b.mask_BS.bool()] for h, b in zip(found, batches, strict=True)]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spd_train.pruning.masks import Masks, apply_masks, sparsity_of
+from spd_train.training.state import below
 
 _MASK, _ASIDE = "mask/", "aside/"
 
@@ -58,15 +59,6 @@ class SparseWeights:
 
     def restore(self, state: Mapping[str, Tensor], device: str) -> None:
         """The inverse of :meth:`state`."""
-        self.masks = _below(_MASK, state, device)
-        self._aside = _below(_ASIDE, state, device)
+        self.masks = {n: mask.to(device) for n, mask in below(_MASK, state).items()}
+        self._aside = {n: value.to(device) for n, value in below(_ASIDE, state).items()}
         self.sparsity = sparsity_of(self.masks)
-
-
-def _below(prefix: str, state: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with ``prefix``, without it."""
-    return {
-        name.removeprefix(prefix): value.to(device)
-        for name, value in state.items()
-        if name.startswith(prefix)
-    }

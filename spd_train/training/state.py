@@ -73,7 +73,7 @@ def load_state(
                 fix="use the same command as before, or another --output",
             )
         _fill(parameters, optimizer, tensors)
-        return int(header["step"]), _below("extra/", tensors)
+        return int(header["step"]), below("extra/", tensors)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as err:
         raise BadCheckpoint(
             f"{file} is damaged", got=repr(err), fix="remove the folder and train again"
@@ -101,7 +101,7 @@ def _beside(parameter: nn.Parameter, moment: str, value: Tensor) -> Tensor:
     return value if moment == "step" else value.to(parameter.device)
 
 
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose name starts with ``prefix``, without it."""
     return {
         name.removeprefix(prefix): value
