@@ -73,7 +73,7 @@ def prepare(
         loop=Loop(
             folder=folder,
             fingerprint=hashlib.sha256(settings.encode()).hexdigest(),
-            metric=request.task.metrics[0],
+            metrics=request.task.metrics,
             batch_size=recipe.batch_size,
             accumulate=recipe.accumulate,
             pad_id=tokenizer.pad_id,

@@ -24,7 +24,7 @@ from spd_train.training.journal import JOURNAL_FILE, Journal
 from spd_train.training.precision import Precision
 from spd_train.training.processes import Processes, parts_of
 from spd_train.training.scoring import Scored
-from spd_train.training.selection import Selection
+from spd_train.training.selection import Selection, worth
 from spd_train.training.state import STATE_FILE, load_state, save_state
 
 _CLIP_NORM = 1.0
@@ -92,7 +92,7 @@ class Loop:
     Attributes:
         folder: where the log and the state are kept.
         fingerprint: tells whether a saved state belongs to this run.
-        metric: the one that the best checkpoint is chosen by.
+        metrics: the best checkpoint is chosen by their mean, as GLUE averages them.
         batch_size: rows a step, over all processes and parts.
         accumulate: parts of a step that each process computes one after another.
         save_every_s: how much work a kill may cost, in seconds.
@@ -101,7 +101,7 @@ class Loop:
 
     folder: Path
     fingerprint: str
-    metric: str
+    metrics: Sequence[str]
     batch_size: int
     accumulate: int
     pad_id: int
@@ -307,7 +307,7 @@ class _Keeper:
             scores = training.score()
             self.journal.write("score", step, {"epoch": (step + 1) / per_epoch, **scores})
             if training.eligible(step):
-                value = scores.get("holdout", {}).get(self.loop.metric)
+                value = worth(scores.get("holdout"), self.loop.metrics)
                 self.selection.offer(step + 1, value, training.parameters)
         if stop or last or time.perf_counter() - self.saved_at > self.loop.save_every_s:
             self._save(step + 1)

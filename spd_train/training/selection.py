@@ -6,8 +6,9 @@ before, it comes to the same choice.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +19,14 @@ from spd_deploy.domain.errors import BadCheckpoint
 from spd_deploy.domain.files import not_written, replacing
 
 BEST_FILE = "best.safetensors"
+
+
+def worth(scores: Mapping[str, float] | None, metrics: Sequence[str]) -> float | None:
+    """What a checkpoint is chosen by: the mean of the task's metrics, as GLUE averages them.
+
+    F1 alone would choose a model that nearly always says yes; F1 with accuracy does not.
+    """
+    return fmean(scores[name] for name in metrics) if scores else None
 
 
 class Selection:

@@ -10,12 +10,22 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spd_deploy.domain.errors import BadCheckpoint
-from spd_train.training.selection import BEST_FILE, Selection
+from spd_train.training.selection import BEST_FILE, Selection, worth
 
 
 def weights(step: int) -> dict[str, nn.Parameter]:
     """Parameters that tell of which step they are."""
     return {"w": nn.Parameter(torch.full((2,), float(step)))}
+
+
+def test_always_yes_is_worth_less_than_a_model_that_decides() -> None:
+    """On MRPC the first has the better F1, and the worse mean of F1 and accuracy."""
+    always = {"f1": 0.812, "accuracy": 0.684, "loss": 0.6}
+    deciding = {"f1": 0.805, "accuracy": 0.740, "loss": 0.5}
+
+    assert worth(always, ("f1", "accuracy")) == pytest.approx(0.748)
+    assert worth(deciding, ("f1", "accuracy")) == pytest.approx(0.7725)
+    assert worth(None, ("f1", "accuracy")) is None
 
 
 @given(
