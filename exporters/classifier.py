@@ -7,16 +7,18 @@ queries, attention output and feed-forward for that token only, in dense and spa
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from exporters.embeddings import IDS, INPUTS, MASK, embeddings
-from exporters.graph import Graph, Name
-from exporters.layouts import Axes, FeatureMajor, Layout, TokenMajor
+from exporters.graph import Form, Graph, Name, Target
+from exporters.layouts.feature_major import FeatureMajor
+from exporters.layouts.layout import Axes, Layout
+from exporters.layouts.token_major import TokenMajor
 from exporters.lowering.choose import Choice
-from exporters.lowering.compact import Compact
-from exporters.lowering.gathered import Gathered
+from exporters.operators import gelu
 from exporters.weights import ClassifierWeights
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.layers import Role
@@ -30,41 +32,55 @@ _HIDDEN = float(np.finfo(np.float32).min) / 2
 class ClassifierGraph:
     """Emits the graph layer by layer."""
 
-    def __init__(self, weights: ClassifierWeights, choices: Mapping[str, Choice]) -> None:
+    def __init__(
+        self,
+        weights: ClassifierWeights,
+        choices: Mapping[str, Choice],
+        target: Target = Target.ONNXRUNTIME,
+        form: Form = "convolution",
+    ) -> None:
         self.weights = weights
         self.choices = choices
-        self.g = Graph()
-        gathered = any(isinstance(c.lowering, Gathered) for c in choices.values())
+        self.g = Graph(target, form)
+        gathered = any(choice.lowering.feature_major for choice in choices.values())
         self.layout: Layout = FeatureMajor(self.g) if gathered else TokenMajor(self.g)
 
-    def model(self, *, producer: str) -> Any:
-        """The finished ``ModelProto``."""
-        from onnx import TensorProto, helper
-
+    def emit(self) -> Graph:
+        """The graph with all its nodes; its constants are known from then on."""
         axes = self._axes()
         with self.g.scope("embeddings"):
-            x = self.layout.enter(embeddings(self.g, self.weights, axes))
+            x = self.layout.enter(embeddings(self.g, self.weights, axes), axes)
         with self.g.scope("mask"):
             bias = self._mask_bias()
         layers = self.weights.encoder.layers
         for layer in range(layers):
             with self.g.scope(f"layer.{layer}"):
                 x = self._layer(x, layer, bias, axes, last=layer == layers - 1)
-        self.g.output(self._head(self.layout.leave(x)), OUTPUT)
-        inputs = [
+        self.g.output(self._head(self.layout.leave(x, self.weights.encoder.hidden)), OUTPUT)
+        return self.g
+
+    def inputs(self) -> list[Any]:
+        """The descriptions of the three inputs."""
+        from onnx import TensorProto, helper
+
+        return [
             helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
             for name in INPUTS
         ]
+
+    def outputs(self) -> list[Any]:
+        """The description of the logits."""
+        from onnx import TensorProto, helper
+
         classes = len(self.weights.bias(self.weights.architecture.head[-1].name))
-        output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes])
-        return self.g.model(inputs, [output], producer=producer)
+        return [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes])]
 
     def _axes(self) -> Axes:
         """Batch and sequence as they are at run time."""
         with self.g.scope("axes"):
             batch = self.g.op("Shape", IDS, start=0, end=1)
             sequence = self.g.op("Shape", IDS, start=1, end=2)
-        return Axes(batch=batch, sequence=sequence, queries=sequence)
+        return Axes(batch=batch, sequence=sequence)
 
     def _mask_bias(self) -> Name:
         """0 for real tokens and a very negative number for padding: ``[B, 1, 1, S]``."""
@@ -80,7 +96,7 @@ class ClassifierGraph:
         of = {m.role: m for m in encoder.matrices() if m.layer == layer}
         kept = self.layout.first_tokens(x, axes, encoder.hidden) if last else x
         if last:
-            axes = Axes(batch=axes.batch, sequence=axes.sequence, queries=1)
+            axes = replace(axes, first=True)
         x = self._attention(x, kept, of, bias, axes)
         return self._feed_forward(x, of)
 
@@ -89,7 +105,7 @@ class ClassifierGraph:
     ) -> Name:
         """Attention of the ``kept`` tokens over all, residual and norm."""
         size = self.weights.encoder.head_size
-        heads = self._rows(of["query"]) // size
+        heads = self.choices[of["query"].name].lowering.outputs // size
         output = of["attention_output"]
         with self.g.scope("attention"):
             if heads:
@@ -108,7 +124,7 @@ class ClassifierGraph:
         """The two products with the activation between, residual and norm."""
         output = of["output"]
         with self.g.scope("feed_forward"):
-            if self._rows(of["intermediate"]):
+            if self.choices[of["intermediate"].name].lowering.outputs:
                 inner = self._activated(self._linear(x, of["intermediate"]))
                 y = self._linear(inner, output, residual=x)
             else:
@@ -117,27 +133,17 @@ class ClassifierGraph:
 
     def _linear(self, x: Name, matrix: Matrix, residual: Name | None = None) -> Name:
         """A matrix in its lowering, with the biases of the rows that it has."""
-        lowering = self.choices[matrix.name].lowering
-        bias_N = self.weights.bias(matrix.name)
-        if isinstance(lowering, Compact):
-            bias_N = bias_N[lowering.rows]
+        lowering, bias_N = self.choices[matrix.name].lowering, self.weights.bias(matrix.name)
         with self.g.scope(matrix.role):
             return self.layout.linear(x, lowering, bias_N, residual)
-
-    def _rows(self, matrix: Matrix) -> int:
-        """How many outputs of a matrix are left."""
-        lowering = self.choices[matrix.name].lowering
-        return len(lowering.rows) if isinstance(lowering, Compact) else matrix.shape[0]
 
     def _activated(self, x: Name) -> Name:
         """The feed-forward activation."""
         match self.weights.activation:
             case "relu":
                 return self.g.op("Relu", x)
-            case "gelu":
-                return self.g.op("Gelu", x)
-            case _:
-                return self.g.op("Gelu", x, approximate="tanh")
+            case name:
+                return gelu(self.g, x, tanh=name != "gelu")
 
     def _normed(self, x: Name, layer: int, norm: str) -> Name:
         """A layer norm, by its name in the layer."""
@@ -153,5 +159,8 @@ class ClassifierGraph:
                 weight = g.weight(f"{layer.name}.weight", self.weights.weight(layer.name))
                 bias = g.constant(self.weights.bias(layer.name))
                 first_BH = g.op("Gemm", first_BH, weight, bias, transB=1)
-                first_BH = g.op(layer.activation, first_BH) if layer.activation else first_BH
+                if layer.activation == "Gelu":
+                    first_BH = gelu(g, first_BH)
+                elif layer.activation:
+                    first_BH = g.op(layer.activation, first_BH)
         return first_BH

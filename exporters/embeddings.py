@@ -5,7 +5,8 @@ its texts begin, its encoder knows.
 """
 
 from exporters.graph import Graph, Name
-from exporters.layouts import Axes, TokenMajor
+from exporters.layouts.layout import Axes
+from exporters.layouts.token_major import TokenMajor
 from exporters.weights import ClassifierWeights
 
 IDS, MASK, TYPES = INPUTS = ("input_ids", "attention_mask", "token_type_ids")

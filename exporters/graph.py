@@ -1,17 +1,34 @@
 """A thin builder over ``onnx.helper``: operators in, names out, constants stored once."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Gelu became an operator of its own in opset 20; ONNX Runtime has it since 1.17.
-OPSET = 20
-IR_VERSION = 9
+IR_VERSION = 8
 
 Name = str
+# How a gathered product is written: as a convolution of width 1 with a group for each block row,
+# which takes bias and residual along, or as one batched matrix product.
+Form = Literal["convolution", "matmul"]
+
+
+class Target(StrEnum):
+    """What a graph is made for: ONNX Runtime's own operators, or the standard's alone."""
+
+    ONNXRUNTIME = "onnxruntime"
+    PORTABLE = "portable"
+
+    @property
+    def opset(self) -> int:
+        """20 has Gelu as an operator of its own; 17 is the last that all converters read."""
+        return 20 if self is Target.ONNXRUNTIME else 17
+
+
+MICROSOFT = "com.microsoft"
 
 
 class Graph:
@@ -20,9 +37,11 @@ class Graph:
     Nodes are named after the scope they are made in, so that a profile can be read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, target: Target = Target.ONNXRUNTIME, form: Form = "convolution") -> None:
+        self.target = target
+        self.form = form
+        self.constants: dict[Name, NDArray[Any]] = {}
         self._nodes: list[Any] = []
-        self._constants: dict[Name, NDArray[Any]] = {}
         self._shared: dict[tuple[str, tuple[int, ...], bytes], Name] = {}
         self._used: dict[str, int] = {}
         self._scope: list[str] = []
@@ -36,8 +55,8 @@ class Graph:
 
     def weight(self, name: Name, value: NDArray[Any]) -> Name:
         """A constant under a name of its own, to be found again by it."""
-        assert name not in self._constants, name  # noqa: S101 - each weight is stored once
-        self._constants[name] = np.ascontiguousarray(value)
+        assert name not in self.constants, name  # noqa: S101 - each weight is stored once
+        self.constants[name] = np.ascontiguousarray(value)
         return name
 
     def constant(self, value: NDArray[Any]) -> Name:
@@ -46,7 +65,7 @@ class Graph:
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._shared:
             self._shared[key] = self._fresh("constant")
-            self._constants[self._shared[key]] = array
+            self.constants[self._shared[key]] = array
         return self._shared[key]
 
     def ints(self, *values: int) -> Name:
@@ -57,17 +76,19 @@ class Graph:
         """A float32 scalar."""
         return self.constant(np.array(value, np.float32))
 
-    def op(self, kind: str, *inputs: Name, **attributes: Any) -> Name:
+    def op(self, kind: str, *inputs: Name, domain: str = "", **attributes: Any) -> Name:
         """One node with one output."""
         from onnx import helper
 
         label = "/".join(self._scope)
         name = self._fresh(f"{label}/{kind}" if label else kind)
-        self._nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
+        self._nodes.append(
+            helper.make_node(kind, list(inputs), [name], name=name, domain=domain, **attributes)
+        )
         return name
 
     def shape(self, *parts: int | Name) -> Name:
-        """A shape from whole numbers and one-element vectors; -1 is what remains."""
+        """A shape from whole numbers and one-element vectors; -1 is what remains, 0 as it was."""
         if all(isinstance(part, int) for part in parts):
             return self.ints(*(int(part) for part in parts))
         named = [self.ints(part) if isinstance(part, int) else part for part in parts]
@@ -87,20 +108,31 @@ class Graph:
 
         self._nodes.append(helper.make_node("Identity", [value], [name], name=name))
 
-    def model(self, inputs: Sequence[Any], outputs: Sequence[Any], *, producer: str) -> Any:
-        """The finished ``ModelProto``, checked."""
-        from onnx import checker, helper, numpy_helper
+    def model(
+        self,
+        inputs: Sequence[Any],
+        outputs: Sequence[Any],
+        *,
+        producer: str,
+        stored: Callable[[Name, NDArray[Any]], Any] | None = None,
+    ) -> Any:
+        """The finished ``ModelProto``; ``stored`` makes the tensor of a constant, if not inline."""
+        from onnx import helper, numpy_helper
 
-        constants = [numpy_helper.from_array(v, name) for name, v in self._constants.items()]
+        make = stored or (lambda name, value: numpy_helper.from_array(value, name))
+        constants = [make(name, value) for name, value in self.constants.items()]
         graph = helper.make_graph(self._nodes, "classifier", inputs, outputs, constants)
-        model = helper.make_model(
+        return helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid(d, v) for d, v in self._opsets().items()],
+            ir_version=IR_VERSION + (self.target is Target.ONNXRUNTIME),
             producer_name=producer,
         )
-        checker.check_model(model)
-        return model
+
+    def _opsets(self) -> Mapping[str, int]:
+        """The operator sets that are used."""
+        used = {node.domain for node in self._nodes}
+        return {"": self.target.opset} | ({MICROSOFT: 1} if MICROSOFT in used else {})
 
     def _fresh(self, name: str) -> Name:
         """``name``, with a number where it is taken."""

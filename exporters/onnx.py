@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from exporters.classifier import ClassifierGraph
-from exporters.graph import OPSET
+from exporters.graph import Target
 from exporters.lowering.choose import Choice, choose
+from exporters.storage import write_graphs
 from exporters.verify import verify_parity, verify_weights
 from exporters.weights import ClassifierWeights, read_weights
 from spd_deploy.domain.artefact import (
@@ -24,16 +25,14 @@ from spd_deploy.domain.artefact import (
 )
 from spd_deploy.domain.checkpoint import CONFIG_FILE, Checkpoint, read_config
 from spd_deploy.domain.errors import BadModel, NotWritten
-from spd_deploy.domain.files import not_written, refuse_existing, replacing
+from spd_deploy.domain.files import refuse_existing, replacing
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
-from spd_deploy.domain.versions import PACKAGE, versions_of
+from spd_deploy.domain.versions import versions_of
 from spd_deploy.sessions.onnxruntime import MODEL_FILE
 
-DATA_FILE = f"{MODEL_FILE}.data"
-# Constants below this stay inside the graph file; the weights go beside it, so that the graph can
-# be read and the 2 GB limit of a protobuf does not bind.
-_INLINE_BYTES = 1024
+# The twin with standard operators alone, for TensorRT, OpenVINO and whatever else reads ONNX.
+PORTABLE_FILE = "portable.onnx"
 
 
 def artefact_from_checkpoint(
@@ -64,11 +63,14 @@ def artefact_from_checkpoint(
         advance(note="lowered")
         with replacing(output) as draft:
             draft.mkdir()
-            _write_model(weights, choices, draft / MODEL_FILE)
+            graphs = _graphs(weights, choices)
+            write_graphs(draft, graphs)
             advance(note="written")
-            verify_weights(draft / MODEL_FILE, checkpoint, weights, choices)
+            files = [draft / name for name in graphs]
+            for file in files:
+                verify_weights(file, checkpoint, weights, choices)
             advance(note="weights verified")
-            golden, parity = verify_parity(draft / MODEL_FILE, checkpoint, weights)
+            golden, parity = verify_parity(files, checkpoint, weights)
             advance(note=f"parity {parity.max_difference:.1g}")
             write_golden(draft / GOLDEN_FILE, golden)
             _copy_beside(checkpoint.folder, draft)
@@ -94,22 +96,14 @@ def matrix_rows(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> tuple[
     )
 
 
-def _write_model(weights: ClassifierWeights, choices: Mapping[str, Choice], file: Path) -> None:
-    """The graph, and its weights in one file beside it."""
-    import onnx
-
-    model = ClassifierGraph(weights, choices).model(producer=PACKAGE)
-    try:
-        onnx.save_model(
-            model,
-            file,
-            save_as_external_data=True,
-            all_tensors_to_one_file=True,
-            location=DATA_FILE,
-            size_threshold=_INLINE_BYTES,
-        )
-    except OSError as err:
-        raise not_written(file, err) from err
+def _graphs(
+    weights: ClassifierWeights, choices: Mapping[str, Choice]
+) -> dict[str, ClassifierGraph]:
+    """The graph for ONNX Runtime and its portable twin, each in the form that is fastest there."""
+    return {
+        MODEL_FILE: ClassifierGraph(weights, choices, Target.ONNXRUNTIME, "convolution"),
+        PORTABLE_FILE: ClassifierGraph(weights, choices, Target.PORTABLE, "matmul"),
+    }
 
 
 def _copy_beside(source: Path, draft: Path) -> None:
@@ -141,7 +135,7 @@ def _manifest(
         parity=parity,
         checkpoint_sha256=checkpoint.weights_sha256,
         files=files,
-        opset=OPSET,
+        opset=Target.ONNXRUNTIME.opset,
         scores=scores,
         split=checkpoint.split,
         versions=versions_of("onnx", "onnxruntime", "onnxruntime-gpu", "torch"),

@@ -5,13 +5,14 @@ pattern along K; the logits on fixed inputs are those of the checkpoint in PyTor
 batch and row by row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporters.lowering.choose import Choice
+from exporters.storage import read_constants
 from exporters.weights import ClassifierWeights
 from spd_deploy.domain.artefact import Golden, Parity
 from spd_deploy.domain.checkpoint import Checkpoint
@@ -56,12 +57,12 @@ def verify_weights(
 
 
 def verify_parity(
-    model: Path, checkpoint: Checkpoint, weights: ClassifierWeights
+    models: Sequence[Path], checkpoint: Checkpoint, weights: ClassifierWeights
 ) -> tuple[Golden, Parity]:
-    """Compare the exported model with the checkpoint on the golden inputs.
+    """Compare the exported graphs with the checkpoint on the golden inputs, in ONNX Runtime.
 
     Returns:
-        The golden inputs with the checkpoint's logits, and how far the export is from them.
+        The golden inputs with the checkpoint's logits, and how far the farthest graph is from them.
 
     Raises:
         VerificationFailed: they differ by more than ``TOLERANCE``.
@@ -71,12 +72,7 @@ def verify_parity(
     batch = tokenizer.pad(rows)
     with TorchSession(checkpoint.folder) as reference:
         logits_BC = reference.run(batch)
-    with OnnxSession(model, precision="fp32") as session:
-        together_BC = session.run(batch)
-        alone_BC = np.concatenate([session.run(tokenizer.pad([row])) for row in rows])
-    difference = max(
-        difference_between(together_BC, logits_BC), difference_between(alone_BC, logits_BC)
-    )
+    difference = max(_difference(model, tokenizer, rows, logits_BC) for model in models)
     if not difference <= TOLERANCE:
         raise VerificationFailed(
             "the exported model does not give the checkpoint's logits",
@@ -85,6 +81,16 @@ def verify_parity(
         )
     golden = Golden(batch=batch, logits_BC=logits_BC)
     return golden, Parity(max_difference=difference, tolerance=TOLERANCE, rows=len(rows))
+
+
+def _difference(
+    model: Path, tokenizer: Tokenizer, rows: Sequence[Tokens], logits_BC: NDArray[np.float32]
+) -> float:
+    """How far a graph is from ``logits_BC``, all rows in one padded batch and each alone."""
+    with OnnxSession(model, precision="fp32") as session:
+        together_BC = session.run(tokenizer.pad(rows))
+        alone_BC = np.concatenate([session.run(tokenizer.pad([row])) for row in rows])
+    return max(difference_between(found, logits_BC) for found in (together_BC, alone_BC))
 
 
 def golden_rows(checkpoint: Checkpoint, *, pad_id: int, pairs: bool) -> list[Tokens]:
@@ -99,12 +105,3 @@ def golden_rows(checkpoint: Checkpoint, *, pad_id: int, pairs: bool) -> list[Tok
         types = [int(pairs and i % 2 and place > length // 2) for place in range(length)]
         rows.append(Tokens(ids=tuple(map(int, ids)), types=tuple(types)))
     return rows
-
-
-def read_constants(model: Path) -> dict[str, NDArray[np.generic]]:
-    """The constants of an ONNX file by name, those beside the file included."""
-    import onnx
-    from onnx import numpy_helper
-
-    stored = onnx.load(model)
-    return {c.name: numpy_helper.to_array(c) for c in stored.graph.initializer}

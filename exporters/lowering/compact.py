@@ -1,57 +1,78 @@
-"""Compact: whole rows and columns are gone, a smaller dense matrix is left.
+"""Compact: whole rows and columns are gone; what is left is lowered like a matrix of its own.
 
 Before: heads or neurons of the layer are wholly zero, where they are made and where they are read.
-After: the matrix has only the rows and columns of those that remain. The residual stream keeps its
-width.
+After: the matrix has only the rows and columns of those that remain, dense or gathered. The
+residual stream keeps its width.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.graph import Graph, Name
+from exporters.lowering.dense import Dense
+from exporters.lowering.gathered import Gathered
+from exporters.lowering.lowering import Array, Constants, Cost
 from spd_deploy.domain.encoder import Matrix
 
-Array = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compact:
-    """The sub-matrix of ``rows`` and ``columns``; the rest is not stored."""
+    """The sub-matrix of ``rows`` and ``columns`` in a lowering of its own; the rest is gone."""
 
     matrix: Matrix
-    weight_NK: Array
+    inner: Dense | Gathered
     rows: Indices
     columns: Indices
 
-    name = "compact"
-
     @classmethod
-    def of(cls, matrix: Matrix, weight_NK: Array, *, rows: Indices, columns: Indices) -> Self:
-        """Keep ``rows`` and ``columns`` of a weight."""
-        return cls(
-            matrix=matrix,
-            weight_NK=np.ascontiguousarray(weight_NK[np.ix_(rows, columns)]),
-            rows=rows,
-            columns=columns,
-        )
+    def of(
+        cls, matrix: Matrix, inner: Dense | Gathered, *, rows: Indices, columns: Indices
+    ) -> Self:
+        """``inner`` is the lowering of ``weight_NK[rows][:, columns]``."""
+        return cls(matrix=matrix, inner=inner, rows=rows, columns=columns)
+
+    @property
+    def name(self) -> str:
+        """How what is left is run, where that is not dense."""
+        return "compact" if isinstance(self.inner, Dense) else f"compact, {self.inner.name}"
+
+    @property
+    def outputs(self) -> int:
+        """Rows that are left."""
+        return len(self.rows)
+
+    @property
+    def feature_major(self) -> bool:
+        """As what is left needs it."""
+        return self.inner.feature_major
 
     @property
     def flops_share(self) -> float:
         """Multiplications left, as a share of the whole matrix's."""
         N, K = self.matrix.shape
-        return self.weight_NK.size / (N * K)
+        return self.inner.flops_share * len(self.rows) * len(self.columns) / (N * K)
 
-    def stored(self) -> dict[str, NDArray[np.generic]]:
-        """The constants of the graph by name; none where no row or column is left."""
-        return {self.matrix.weight_name: self.weight_NK} if self.weight_NK.size else {}
+    @property
+    def cost(self) -> Cost:
+        """That of what is left."""
+        return self.inner.cost
 
-    def restored(self, constants: Mapping[str, NDArray[np.generic]]) -> Array:
-        """The ``[N, K]`` weight: what is stored, among zeros."""
+    def on_tokens(self, g: Graph, x_TK: Name, bias_N: Array, residual: Name | None) -> Name:
+        """What is left, with the biases of its rows."""
+        return self.inner.on_tokens(g, x_TK, bias_N[self.rows], residual)
+
+    def on_features(self, g: Graph, x_BKS: Name, bias_N: Array, residual: Name | None) -> Name:
+        """What is left, with the biases of its rows."""
+        return self.inner.on_features(g, x_BKS, bias_N[self.rows], residual)
+
+    def restored(self, constants: Constants) -> Array:
+        """What is stored, among zeros; none of it where no row or column is left."""
         whole_NK = np.zeros(self.matrix.shape, np.float32)
-        if self.weight_NK.size:
-            whole_NK[np.ix_(self.rows, self.columns)] = constants[self.matrix.weight_name]
+        if len(self.rows) and len(self.columns):
+            whole_NK[np.ix_(self.rows, self.columns)] = self.inner.restored(constants)
         return whole_NK

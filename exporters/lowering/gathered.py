@@ -1,30 +1,24 @@
-"""Gathered: each group of rows reads only the inputs it kept, all groups in one batched product.
+"""Gathered: each group of rows reads only the inputs it kept, all groups in one product.
 
-Activations lie feature-major, ``[features, tokens]``, so a kept input is one contiguous row and a
-``Gather`` is a few memory copies. Only standard operators, so it runs wherever ONNX does.
+Activations lie feature-major, so a kept input is one contiguous row and a ``Gather`` is a few
+memory copies. What is multiplied then is dense, at the full rate of a dense product.
 
 Before: blocks of R rows and C inputs, about the same number in each group of R rows. After: values
-``[G, R, k C]`` and the indices ``[G, k]`` of the k blocks that each of the G groups reads; a group
-with fewer non-zero blocks than k has zeros for the rest.
+``[G, R, J]`` and the indices ``[G, k]`` of the k blocks, J = k C inputs, that each of the G groups
+reads; a group with fewer non-zero blocks than k has zeros for the rest.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.graph import Graph, Name
+from exporters.lowering.lowering import Array, Constants, Cost
+from exporters.operators import grouped
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import Block
-
-Array = NDArray[np.float32]
-
-# Copying one activation costs about as much as this many multiply-adds: one core copies about
-# 10 GB/s and multiplies about 70 GFLOP/s in fp32. The cost model's only constant.
-COPY_COST = 28
-# A gathered product must promise at least this gain over the dense one to be chosen unmeasured.
-LEAST_GAIN = 1.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +31,7 @@ class Gathered:
     index_GU: NDArray[np.int32]
 
     name = "gathered"
+    feature_major = True
 
     @classmethod
     def of(cls, matrix: Matrix, weight_NK: Array, block: Block) -> Self:
@@ -51,11 +46,16 @@ class Gathered:
         values_GURC = np.take_along_axis(blocks_GURC, index_GU[:, :, None, None], axis=1)
         values_GRJ = values_GURC.transpose(0, 2, 1, 3).reshape(N // R, R, kept * C)
         return cls(
-            matrix=matrix,
+            matrix=replace(matrix, shape=(N, K)),
             block=block,
             values_GRJ=np.ascontiguousarray(values_GRJ),
             index_GU=index_GU.astype(np.int32),
         )
+
+    @property
+    def outputs(self) -> int:
+        """N."""
+        return self.matrix.shape[0]
 
     @property
     def flops_share(self) -> float:
@@ -63,29 +63,36 @@ class Gathered:
         return int(self.values_GRJ.shape[2]) / self.matrix.shape[1]
 
     @property
-    def expected_gain(self) -> float:
-        """Speed-up over the dense product that the cost model promises.
+    def cost(self) -> Cost:
+        """The kept multiply-adds, and a copy of each kept input for every group of R rows."""
+        G, R, J = self.values_GRJ.shape
+        return Cost(flops=2.0 * G * R * J, bytes=4.0 * G * J)
 
-        Dense: N K multiply-adds a token. Gathered: the kept ones, and a copy of each kept input
-        for every group of R rows.
-        """
-        return 1 / (self.flops_share * (1 + COPY_COST / self.block.rows))
+    def on_tokens(self, g: Graph, x_TK: Name, bias_N: Array, residual: Name | None) -> Name:
+        """Never: a kept input would be a strided column."""
+        raise AssertionError("a gathered product needs feature-major activations")
 
-    def stored(self) -> dict[str, NDArray[np.generic]]:
-        """The constants of the graph by name."""
-        return {
-            self.matrix.weight_name: self.values_GRJ,
-            f"{self.matrix.name}.index": self.index_GU,
-        }
+    def on_features(self, g: Graph, x_BKS: Name, bias_N: Array, residual: Name | None) -> Name:
+        """Gather the kept inputs of all groups, then multiply each group's."""
+        G, _, J = self.values_GRJ.shape
+        C, K = self.block.columns, self.matrix.shape[1]
+        index = g.weight(f"{self.matrix.name}.index", self.index_GU.reshape(-1))
+        if C == 1:
+            read = g.op("Gather", x_BKS, index, axis=1)
+        else:  # a block of C inputs is C contiguous rows, so one row of C S numbers
+            blocks = g.reshape(x_BKS, 0, K // C, -1)
+            read = g.reshape(g.op("Gather", blocks, index, axis=1), 0, G * J, -1)
+        weight = (self.matrix.weight_name, self.values_GRJ)
+        return grouped(g, read, weight, bias_N, residual)
 
-    def restored(self, constants: Mapping[str, NDArray[np.generic]]) -> Array:
-        """The ``[N, K]`` weight: each group's values at the blocks it reads."""
-        values_GRJ = np.asarray(constants[self.matrix.weight_name], np.float32)
-        index_GU = np.asarray(constants[f"{self.matrix.name}.index"], np.int64)
-        G, R, _ = values_GRJ.shape
+    def restored(self, constants: Constants) -> Array:
+        """Each group's values at the blocks it reads, among zeros."""
+        G, R, J = self.values_GRJ.shape
         N, K = self.matrix.shape
         C = self.block.columns
+        values = np.asarray(constants[self.matrix.weight_name], np.float32)
+        index_GU = np.asarray(constants[f"{self.matrix.name}.index"], np.int64).reshape(G, -1)
         blocks_GURC = np.zeros((G, K // C, R, C), np.float32)
-        values_GURC = values_GRJ.reshape(G, R, -1, C).transpose(0, 2, 1, 3)
+        values_GURC = values.reshape(G, R, J // C, C).transpose(0, 2, 1, 3)
         np.put_along_axis(blocks_GURC, index_GU[:, :, None, None], values_GURC, axis=1)
         return blocks_GURC.transpose(0, 2, 1, 3).reshape(N, K)

@@ -30,9 +30,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = tiny_checkpoint(place / "checkpoint", task="mrpc")
     artefact = artefact_from_checkpoint(checkpoint, place / "artefact")
     damaged = Path(shutil.copytree(artefact.folder, place / "damaged"))
-    content = bytearray((damaged / "model.onnx.data").read_bytes())
+    content = bytearray((damaged / "weights.bin").read_bytes())
     content[100] ^= 1
-    (damaged / "model.onnx.data").write_bytes(content)
+    (damaged / "weights.bin").write_bytes(content)
     other = Path(shutil.copytree(place / "model", place / "albert"))
     config = (other / "config.json").read_text()
     (other / "config.json").write_text(config.replace('"bert"', '"albert"'))
@@ -121,8 +121,8 @@ CASES = [
     ("export checkpoint --output taken", "already exists"),
     ("export checkpoint --output taken --overwrite", "not an artefact"),
     ("inspect nowhere", "nowhere"),
-    ("inspect damaged", "model.onnx.data was changed"),
-    ("evaluate damaged --data-dir MRPC", "model.onnx.data was changed"),
+    ("inspect damaged", "weights.bin was changed"),
+    ("evaluate damaged --data-dir MRPC", "weights.bin was changed"),
     ("evaluate artefact --task sst2 --data-dir MRPC", "another task"),
     ("evaluate artefact --data-dir MRPC --split test", "no labels"),
     ("evaluate artefact --data-dir MRPC --split holdout", "no such split"),
@@ -130,7 +130,7 @@ CASES = [
     ("predict artefact --input nowhere.jsonl --output out", "cannot read"),
     ("predict artefact one", "in pairs"),
     ("predict artefact one two --output taken/thesis", "already exists"),
-    ("predict damaged one two", "model.onnx.data was changed"),
+    ("predict damaged one two", "weights.bin was changed"),
     ("quickstart --output taken --overwrite", "no earlier quickstart"),
 ]
 

@@ -1,17 +1,24 @@
 """Lowerings give the weight back bit for bit, and are chosen for a reason that can be read."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
+from exporters.graph import Form, Graph, Target
 from exporters.lowering.choose import choose
 from exporters.lowering.compact import Compact
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
+from exporters.lowering.lowering import Lowering
 from exporters.weights import Array, read_weights
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import Block, parse_pattern
@@ -26,20 +33,28 @@ def weight(N: int, K: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal((N, K)).astype(np.float32)
 
 
+def emitted(lowering: Lowering) -> Mapping[str, NDArray[Any]]:
+    """The constants that emitting it leaves in a graph."""
+    g = Graph()
+    lowering.on_features(g, "x", np.zeros(lowering.matrix.shape[0], np.float32), None)
+    return g.constants
+
+
 def test_dense_is_stored_as_it_is() -> None:
     """Nothing is added to or taken from a dense weight."""
     lowering = Dense.of(matrix(4, 6), weight(4, 6))
 
-    assert np.array_equal(lowering.restored(lowering.stored()), weight(4, 6))
+    assert np.array_equal(lowering.restored(emitted(lowering)), weight(4, 6))
     assert lowering.flops_share == 1.0
 
 
 def test_compact_keeps_rows_and_columns() -> None:
     """What was kept comes back in its place, and the rest is zero."""
     rows, columns = np.array([0, 3]), np.array([1, 2, 5])
-    lowering = Compact.of(matrix(4, 6), weight(4, 6), rows=rows, columns=columns)
+    left = Dense.of(matrix(4, 6), weight(4, 6)[np.ix_(rows, columns)])
+    lowering = Compact.of(matrix(4, 6), left, rows=rows, columns=columns)
 
-    restored = lowering.restored(lowering.stored())
+    restored = lowering.restored(emitted(lowering))
 
     assert np.array_equal(restored[np.ix_(rows, columns)], weight(4, 6)[np.ix_(rows, columns)])
     assert np.count_nonzero(restored) == 6
@@ -67,22 +82,84 @@ def test_gathered_gives_any_block_weight_back(
 
     lowering = Gathered.of(matrix(*whole.shape), whole, block)
 
-    assert np.array_equal(lowering.restored(lowering.stored()), whole)
+    assert np.array_equal(lowering.restored(emitted(lowering)), whole)
     assert lowering.values_GRJ.shape[2] == max(1, alive_GU.sum(1).max()) * columns
     assert all(len(set(index)) == len(index) for index in lowering.index_GU.tolist())
 
 
-def test_gathered_is_the_product() -> None:
-    """Reading the kept inputs and multiplying group by group is the matrix product."""
-    block = Block(rows=8, columns=1, sparsity=0.75)
-    dense = torch.from_numpy(weight(32, 16))
-    whole = (dense * block.mask(dense.abs(), 0.75)).numpy()
-    x_KT = weight(16, 5, seed=1)
-    lowering = Gathered.of(matrix(32, 16), whole, block)
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(["dense", "packed", "gathered", "compact", "compact, gathered"]),
+    target=st.sampled_from(list(Target)),
+    form=st.sampled_from(["convolution", "matmul"]),
+    groups=st.integers(1, 3),
+    rows=st.sampled_from([1, 2, 8]),
+    columns=st.sampled_from([1, 3]),
+    batch=st.integers(1, 3),
+    sequence=st.integers(1, 9),
+    with_residual=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_every_lowering_is_the_product(
+    kind: str,
+    target: Target,
+    form: Form,
+    groups: int,
+    rows: int,
+    columns: int,
+    batch: int,
+    sequence: int,
+    with_residual: bool,
+    seed: int,
+) -> None:
+    """In ONNX Runtime, for both targets and forms: W x + b, and the residual where there is one."""
+    draw = np.random.default_rng(seed)
+    block = Block(rows=rows, columns=columns)
+    N, K = groups * rows, 5 * columns
+    alive = draw.random((groups, 5)) < 0.5
+    whole = weight(N, K, seed) * alive.repeat(rows, 0).repeat(columns, 1)
+    if kind == "packed":
+        whole *= draw.random((N, K)) < 0.2
+    lines = np.arange(N), np.arange(K)
+    if kind.startswith("compact"):
+        lines = np.arange(rows, N), np.arange(columns, K)
+        whole[:rows], whole[:, :columns] = 0, 0
+        if groups == 1:
+            return
+    part = whole[np.ix_(*lines)]
+    inner = (
+        Gathered.of(matrix(N, K), part, block)
+        if kind.endswith("gathered")
+        else Dense.of(matrix(N, K), part)
+    )
+    lowering: Lowering = inner
+    if kind.startswith("compact"):
+        lowering = Compact.of(matrix(N, K), inner, rows=lines[0], columns=lines[1])
+    assert np.array_equal(lowering.restored(emitted(lowering)), whole)
+    bias, x = weight(N, 1, seed)[:, 0], draw.standard_normal((batch, K, sequence), np.float32)
+    residual = draw.standard_normal((batch, len(lines[0]), sequence), np.float32)
 
-    y_GRT = lowering.values_GRJ @ x_KT[lowering.index_GU]
+    feed = {"x": x[:, lines[1]]} | ({"r": residual} if with_residual else {})
+    found = run(lowering, bias, feed, Graph(target, form))
 
-    np.testing.assert_allclose(y_GRT.reshape(32, 5), whole @ x_KT, rtol=1e-5, atol=1e-6)
+    expected = np.einsum("nk,bks->bns", whole, x)[:, lines[0]] + bias[lines[0], None]
+    expected = expected + residual if with_residual else expected
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def run(lowering: Lowering, bias: Array, feed: dict[str, Array], g: Graph) -> Array:
+    """What the lowering alone gives in ONNX Runtime."""
+    g.output(lowering.on_features(g, "x", bias, "r" if "r" in feed else None), "y")
+    described = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape)
+        for name, value in feed.items()
+    }
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, None, None])
+    model = g.model(list(described.values()), [y], producer="tests")
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return np.asarray(session.run(None, feed)[0], np.float32)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +195,8 @@ def test_sparser_blocks_promise_more() -> None:
         block = Block(rows=rows, columns=1, sparsity=sparsity)
         dense = torch.from_numpy(weight(64, 64))
         mask = block.mask(dense.abs(), sparsity)
-        return Gathered.of(matrix(64, 64), (dense * mask).numpy(), block).expected_gain
+        gathered = Gathered.of(matrix(64, 64), (dense * mask).numpy(), block)
+        return Dense.of(matrix(64, 64), dense.numpy()).cost.seconds / gathered.cost.seconds
 
     assert gain(64, 0.9) > gain(64, 0.75) > gain(64, 0.5)
     assert gain(64, 0.75) > gain(32, 0.75) > gain(8, 0.75)

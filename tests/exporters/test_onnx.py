@@ -14,8 +14,9 @@ import onnx
 import pytest
 from safetensors.torch import load_file, save_file
 
-from exporters.onnx import DATA_FILE, artefact_from_checkpoint
-from exporters.verify import golden_rows, read_constants
+from exporters.onnx import PORTABLE_FILE, artefact_from_checkpoint
+from exporters.storage import DATA_FILE, read_constants
+from exporters.verify import golden_rows
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact, open_artefact
 from spd_deploy.domain.checkpoint import (
     WEIGHTS_FILE,
@@ -42,6 +43,16 @@ KINDS = [
     ("structured", 0.5, {}),
     ("structured", 0.75, {"heads": 8, "layers": 3}),
 ]
+# What these graphs use of the operators that NVIDIA publishes as supported by its ONNX parser
+# (onnx-tensorrt, docs/operators.md, release 10.x).
+# fmt: off
+TENSORRT_OPERATORS = {
+    "Add", "Cast", "Concat", "ConstantOfShape", "Conv", "CumSum", "Equal", "Erf", "Gather",
+    "Gemm", "Identity", "LayerNormalization", "MatMul", "Mul", "Not", "Reciprocal", "Relu",
+    "Reshape", "ScatterElements", "Shape", "Slice", "Softmax", "Sqrt", "Sub", "Tanh",
+    "Transpose", "Unsqueeze"
+}
+# fmt: on
 every_kind = pytest.mark.parametrize(
     ("spelled", "sparsity", "sizes"), KINDS, ids=lambda value: str(value)
 )
@@ -57,9 +68,10 @@ def made(
     return checkpoint, artefact_from_checkpoint(checkpoint, folder / "a")
 
 
+@pytest.mark.parametrize("file", [MODEL_FILE, PORTABLE_FILE])
 @every_kind
 def test_an_artefact_gives_its_checkpoints_logits(
-    tmp_path: Path, spelled: str | None, sparsity: float | None, sizes: dict[str, int]
+    tmp_path: Path, spelled: str | None, sparsity: float | None, sizes: dict[str, int], file: str
 ) -> None:
     """At any batch and any length from 1 to the longest, padded or alone."""
     checkpoint, artefact = made(tmp_path, spelled, sparsity, **sizes)
@@ -67,7 +79,7 @@ def test_an_artefact_gives_its_checkpoints_logits(
 
     with (
         TorchSession(checkpoint.folder) as torch_session,
-        OnnxSession(artefact.folder / MODEL_FILE, precision="fp32") as session,
+        OnnxSession(artefact.folder / file, precision="fp32") as session,
     ):
         for lengths in ((1,), (2, 1), (64,), (5, 64, 17), (9,) * 8):
             rows = [
@@ -98,19 +110,24 @@ def test_the_manifest_tells_the_truth(
         assert row.shape == tuple(weight.shape)
         assert row.density == pytest.approx(float((weight != 0).float().mean()))
         stored = constants[f"{row.name}.weight"]
-        assert row.flops_share == pytest.approx(stored.size / weight.numel())
+        kept = row.density if spelled == "unstructured" else row.flops_share
+        assert stored.size == pytest.approx(kept * weight.numel())
     assert artefact.manifest.parity.max_difference <= artefact.manifest.parity.tolerance
     assert artefact.manifest.checkpoint_sha256 == sha256_of(checkpoint.weights)
 
 
-def test_only_standard_operators_are_used(tmp_path: Path) -> None:
-    """An artefact runs wherever ONNX does: no operator of a vendor's own domain."""
-    _, artefact = made(tmp_path, "block:32x1", 0.9)
+@every_kind
+def test_the_twin_has_standard_operators_alone(
+    tmp_path: Path, spelled: str | None, sparsity: float | None, sizes: dict[str, int]
+) -> None:
+    """It runs wherever ONNX does: operators of opset 17 that TensorRT's parser lists, no others."""
+    _, artefact = made(tmp_path, spelled, sparsity, **sizes)
 
-    model = onnx.load(artefact.folder / MODEL_FILE)
+    model = onnx.load(artefact.folder / PORTABLE_FILE)
 
     assert {node.domain for node in model.graph.node} == {""}
-    assert [o.domain for o in model.opset_import] == [""]
+    assert {node.op_type for node in model.graph.node} <= TENSORRT_OPERATORS
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 17)]
     dims = [d.dim_param for i in model.graph.input for d in i.type.tensor_type.shape.dim]
     assert set(dims) == {"batch", "sequence"}
 
@@ -145,6 +162,32 @@ def test_whole_heads_and_layers_may_be_gone(tmp_path: Path) -> None:
 
     gone = [row for row in artefact.manifest.matrices if "layer.0.attention" in row.name]
     assert {row.flops_share for row in gone} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("spelled", "expected"),
+    [("unstructured", "compact"), ("2:4", "compact"), ("block:32x1", "compact, gathered")],
+)
+def test_dead_neurons_go_in_every_pattern(tmp_path: Path, spelled: str, expected: str) -> None:
+    """Neurons that no weight makes or reads are gone, and what is left is lowered as ever."""
+    checkpoint = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern(spelled, None))
+    weights = load_file(checkpoint.weights)
+    weights["bert.encoder.layer.0.intermediate.dense.weight"][32:96] = 0
+    weights["bert.encoder.layer.0.output.dense.weight"][:, 32:96] = 0
+    save_file(weights, checkpoint.weights, metadata={"format": "pt"})
+    changed = replace(checkpoint, weights_sha256=sha256_of(checkpoint.weights))
+    save_description(changed)
+
+    artefact = artefact_from_checkpoint(changed, tmp_path / "a")
+
+    rows = {row.name: row for row in artefact.manifest.matrices}
+    for name in ("intermediate", "output"):
+        row = rows[f"bert.encoder.layer.0.{name}.dense"]
+        assert row.lowering == expected
+        assert row.reason.startswith("64 of 128 neurons are left")
+    assert rows["bert.encoder.layer.1.output.dense"].lowering == expected.removeprefix(
+        "compact, "
+    ).replace("compact", "dense")
 
 
 def test_a_neuron_goes_only_where_all_of_it_is_zero(tmp_path: Path) -> None:
@@ -224,7 +267,7 @@ def test_a_full_disk_leaves_nothing(
         import resource, signal, warnings
         warnings.simplefilter("ignore")
         from pathlib import Path
-        from exporters.onnx import artefact_from_checkpoint
+        from exporters.onnx import PORTABLE_FILE, artefact_from_checkpoint
         from spd_deploy.domain.checkpoint import open_checkpoint
         from spd_deploy.domain.errors import NotWritten
         checkpoint = open_checkpoint(Path({str(dense_checkpoint.folder)!r}))
@@ -327,7 +370,7 @@ def files_of(artefact: Artefact) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["model.onnx", "model.onnx.data", "tokenizer.json", "golden.safetensors", "config.json"]
+    "name", ["model.onnx", DATA_FILE, "tokenizer.json", "golden.safetensors", "config.json"]
 )
 def test_one_flipped_byte_is_found(tmp_path: Path, block_checkpoint: Checkpoint, name: str) -> None:
     """Whichever file is damaged, opening the artefact names it."""

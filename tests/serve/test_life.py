@@ -29,7 +29,7 @@ FILES = [
     "config.json",
     "golden.safetensors",
     "model.onnx",
-    "model.onnx.data",
+    "weights.bin",
     "tokenizer.json",
     "tokenizer_config.json",
 ]

@@ -1,0 +1,67 @@
+"""Feature-major ``[B, features, S]``: what gathered products need.
+
+A kept input is one contiguous row of S numbers, so gathering is a few memory copies. Kept from the
+embeddings to the classifier there is no transpose in between: heads are a view, scores a product
+whose first operand is turned, context one whose second is. Layer norm is written in operators over
+axis 1, which is faster than the standard operator between two transposes.
+"""
+
+import numpy as np
+
+from exporters.graph import Graph, Name
+from exporters.layouts.layout import Axes
+from exporters.lowering.lowering import Lowering
+from exporters.operators import product
+from exporters.weights import Array
+
+
+class FeatureMajor:
+    """Activations ``[B, features, S]``, in the last layer ``[1, features, B]``: a token a row."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.g = graph
+
+    def enter(self, x_TH: Name, axes: Axes) -> Name:
+        """One transpose for the whole network."""
+        rows = self.g.reshape(x_TH, axes.batch, axes.sequence, -1)
+        return self.g.transpose(rows, 0, 2, 1)
+
+    def linear(self, x: Name, lowering: Lowering, bias_N: Array, residual: Name | None) -> Name:
+        """The product from the left, gathered where it is sparse."""
+        return lowering.on_features(self.g, x, bias_N, residual)
+
+    def add_bias(self, x: Name, bias_N: Array) -> Name:
+        """Along the features."""
+        return self.g.op("Add", x, self.g.constant(bias_N[:, None]))
+
+    def norm(self, x: Name, scale_H: Array, shift_H: Array, epsilon: float) -> Name:
+        """Mean and variance as products with a row of 1 / H, the variance of what is centred."""
+        g, H = self.g, len(scale_H)
+        mean_of = g.constant(np.full((1, 1, H), 1 / H, np.float32))
+        centred = g.op("Sub", x, g.op("MatMul", mean_of, x))
+        variance = g.op("MatMul", mean_of, g.op("Mul", centred, centred))
+        deviation = g.op("Sqrt", g.op("Add", variance, g.number(epsilon)))
+        unit = g.op("Mul", centred, g.op("Reciprocal", deviation))
+        scaled = g.op("Mul", unit, g.constant(scale_H[:, None]))
+        return g.op("Add", scaled, g.constant(shift_H[:, None]))
+
+    def attention(self, q: Name, k: Name, v: Name, *, heads: int, size: int, bias: Name, axes: Axes
+    ) -> Name:  # fmt: skip
+        """Heads are ``[B, A, D, S]``."""
+        g = self.g
+        if axes.first:
+            q = g.transpose(q, 2, 1, 0)
+        q4, k4, v4 = (g.reshape(x, 0, heads, size, -1) for x in (q, k, v))
+        scores = product(g, q4, k4, transpose_a=True, scale=size**-0.5)
+        probability = g.op("Softmax", g.op("Add", scores, bias), axis=-1)
+        context = g.reshape(product(g, v4, probability, transpose_b=True), 0, heads * size, -1)
+        return g.transpose(context, 2, 1, 0) if axes.first else context
+
+    def first_tokens(self, x: Name, axes: Axes, width: int) -> Name:
+        """``[B, width, S]`` to ``[1, width, B]``: one product for all rows."""
+        first = self.g.op("Gather", x, self.g.ints(0), axis=2)
+        return self.g.transpose(first, 2, 1, 0)
+
+    def leave(self, x: Name, width: int) -> Name:
+        """``[1, width, B]`` to ``[B, width]``."""
+        return self.g.reshape(self.g.transpose(x, 2, 1, 0), -1, width)

@@ -1,0 +1,70 @@
+"""Operators that are written otherwise for ONNX Runtime than in the standard's own terms.
+
+Each function emits the same arithmetic for both targets. What the fused forms save is passes over
+memory, which is where a sparse model spends its time.
+"""
+
+from exporters.graph import MICROSOFT, Graph, Name, Target
+from exporters.lowering.lowering import Array
+
+
+def gelu(g: Graph, x: Name, *, tanh: bool = False) -> Name:
+    """The exact Gelu, or its approximation by tanh (Hendrycks and Gimpel 2016)."""
+    if g.target is Target.ONNXRUNTIME:
+        return g.op("Gelu", x, approximate="tanh") if tanh else g.op("Gelu", x)
+    half = g.op("Mul", x, g.number(0.5))
+    if tanh:
+        cube = g.op("Mul", g.op("Mul", x, x), x)
+        inner = g.op("Add", x, g.op("Mul", cube, g.number(0.044715)))
+        bent = g.op("Tanh", g.op("Mul", inner, g.number((2 / 3.141592653589793) ** 0.5)))
+    else:
+        bent = g.op("Erf", g.op("Mul", x, g.number(2**-0.5)))
+    return g.op("Mul", half, g.op("Add", bent, g.number(1.0)))
+
+
+def product(
+    g: Graph,
+    a: Name,
+    b: Name,
+    *,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    scale: float = 1.0,
+) -> Name:
+    """``scale`` a b over the last two of four axes, either turned round first."""
+    if g.target is Target.ONNXRUNTIME:
+        turned = {"transA": int(transpose_a), "transB": int(transpose_b)}
+        return g.op("FusedMatMul", a, b, domain=MICROSOFT, alpha=scale, **turned)
+    if scale != 1.0:  # before the product: of its operands the first is small
+        a = g.op("Mul", a, g.number(scale))
+    a = g.transpose(a, 0, 1, 3, 2) if transpose_a else a
+    b = g.transpose(b, 0, 1, 3, 2) if transpose_b else b
+    return g.op("MatMul", a, b)
+
+
+def grouped(
+    g: Graph,
+    x_BIS: Name,
+    weight: tuple[Name, Array],
+    bias_N: Array,
+    residual_BNS: Name | None,
+) -> Name:
+    """Each of G runs of J of the I inputs times its own matrix, with bias and residual added.
+
+    ``weight`` is the constant's name with its values ``[G, R, J]``; the result is ``[B, N, S]``,
+    N being G x R.
+    """
+    name, values_GRJ = weight
+    G, R, J = values_GRJ.shape
+    if g.form == "convolution":
+        kernel = g.weight(name, values_GRJ.reshape(G * R, J, 1))
+        inputs = [x_BIS, kernel, g.constant(bias_N)]
+        if residual_BNS is not None and g.target is Target.ONNXRUNTIME:
+            inputs.append(residual_BNS)
+            return g.op("FusedConv", *inputs, domain=MICROSOFT, group=G, kernel_shape=[1])
+        y = g.op("Conv", *inputs, group=G, kernel_shape=[1])
+    else:
+        matrices = g.weight(name, values_GRJ[None])
+        y = g.op("MatMul", matrices, g.reshape(x_BIS, 0, G, J, -1))
+        y = g.op("Add", g.reshape(y, 0, G * R, -1), g.constant(bias_N[:, None]))
+    return y if residual_BNS is None else g.op("Add", y, residual_BNS)

@@ -1,0 +1,92 @@
+"""One file of weights beside the graphs that read it, each constant stored once for all of them.
+
+A graph keeps its small constants, such as shapes, inline, so that it can be read; the others lie in
+``DATA_FILE`` by content, whatever the graphs call them and however they shape them. So a second
+graph costs kilobytes, and the 2 GB limit of a protobuf does not bind.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.classifier import ClassifierGraph
+from spd_deploy.domain.files import not_written
+from spd_deploy.domain.versions import PACKAGE
+
+DATA_FILE = "weights.bin"
+_INLINE_BYTES = 1024
+# Constants begin at multiples of this, the alignment of the widest vector load.
+_ALIGNMENT = 64
+
+
+def write_graphs(folder: Path, graphs: Mapping[str, ClassifierGraph]) -> None:
+    """Write each graph under its file name, and the weights of all beside them.
+
+    Raises:
+        NotWritten: no space, or no permission.
+    """
+    import onnx
+
+    try:
+        with (folder / DATA_FILE).open("wb") as data:
+            shared = _Shared(data)
+            for name, classifier in graphs.items():
+                model = classifier.emit().model(
+                    classifier.inputs(),
+                    classifier.outputs(),
+                    producer=PACKAGE,
+                    stored=shared.tensor,
+                )
+                (folder / name).write_bytes(model.SerializeToString())
+    except OSError as err:
+        raise not_written(folder, err) from err
+    for name in graphs:
+        onnx.checker.check_model(folder / name)
+
+
+def read_constants(model: Path) -> dict[str, NDArray[np.generic]]:
+    """The constants of an ONNX file by name, those beside the file included."""
+    import onnx
+    from onnx import numpy_helper
+
+    stored = onnx.load(model)
+    return {c.name: numpy_helper.to_array(c) for c in stored.graph.initializer}
+
+
+class _Shared:
+    """The open file of weights, and where in it what lies."""
+
+    def __init__(self, data: IO[bytes]) -> None:
+        self.data = data
+        self.offsets: dict[tuple[str, bytes], int] = {}
+
+    def tensor(self, name: str, value: NDArray[Any]) -> Any:
+        """The constant's tensor: inline if small, a reference into the file otherwise."""
+        from onnx import TensorProto, helper, numpy_helper
+
+        if value.nbytes < _INLINE_BYTES:
+            return numpy_helper.from_array(value, name)
+        tensor = TensorProto(
+            name=name,
+            data_type=helper.np_dtype_to_tensor_dtype(value.dtype),
+            dims=value.shape,
+            data_location=TensorProto.EXTERNAL,
+        )
+        where = {"location": DATA_FILE, "offset": self._offset(value), "length": value.nbytes}
+        for key, content in where.items():
+            tensor.external_data.add(key=key, value=str(content))
+        return tensor
+
+    def _offset(self, value: NDArray[Any]) -> int:
+        """Where the bytes of ``value`` lie; they are written if they are new."""
+        content = np.ascontiguousarray(value).data.cast("B")
+        key = (value.dtype.str, hashlib.blake2b(content).digest())
+        if key not in self.offsets:
+            self.data.write(bytes(-self.data.tell() % _ALIGNMENT))
+            self.offsets[key] = self.data.tell()
+            self.data.write(content)
+        return self.offsets[key]
