@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from exporters.arithmetic.arithmetic import Arithmetic
+from exporters.arithmetic.float32 import Float32
 from exporters.embeddings import IDS, INPUTS, MASK, embeddings
-from exporters.graph import Form, Graph, Name, Target
+from exporters.graph import Graph, Name, Target
 from exporters.layouts.feature_major import FeatureMajor
 from exporters.layouts.layout import Axes, Layout
 from exporters.layouts.token_major import TokenMajor
@@ -37,13 +39,14 @@ class ClassifierGraph:
         weights: ClassifierWeights,
         choices: Mapping[str, Choice],
         target: Target = Target.ONNXRUNTIME,
-        form: Form = "convolution",
+        arithmetic: Arithmetic | None = None,
     ) -> None:
         self.weights = weights
         self.choices = choices
-        self.g = Graph(target, form)
+        self.g = Graph(target)
+        by = arithmetic or Float32()
         gathered = any(choice.lowering.feature_major for choice in choices.values())
-        self.layout: Layout = FeatureMajor(self.g) if gathered else TokenMajor(self.g)
+        self.layout: Layout = (FeatureMajor if gathered else TokenMajor)(self.g, by)
 
     def emit(self) -> Graph:
         """The graph with all its nodes; its constants are known from then on."""

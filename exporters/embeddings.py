@@ -4,6 +4,7 @@ Whether a model has token types and a projection is seen from its tensors; where
 its texts begin, its encoder knows.
 """
 
+from exporters.arithmetic.float32 import Float32
 from exporters.graph import Graph, Name
 from exporters.layouts.layout import Axes
 from exporters.layouts.token_major import TokenMajor
@@ -21,7 +22,7 @@ def embeddings(g: Graph, weights: ClassifierWeights, axes: Axes) -> Name:
         x = g.op("Add", x, _types(g, weights))
     x = g.op("Add", x, _positions(g, weights, axes))
     x = g.reshape(x, -1, word.shape[1])
-    x = TokenMajor(g).norm(x, *weights.norm(f"{base}.LayerNorm"))
+    x = TokenMajor(g, Float32()).norm(x, *weights.norm(f"{base}.LayerNorm"))
     if f"{base}_project.weight" not in weights.tensors:
         return x
     project = g.weight("embeddings.project", weights.weight(f"{base}_project"))

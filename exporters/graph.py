@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 IR_VERSION = 8
 
 Name = str
-# How a gathered product is written: as a convolution of width 1 with a group for each block row,
-# which takes bias and residual along, or as one batched matrix product.
-Form = Literal["convolution", "matmul"]
 
 
 class Target(StrEnum):
@@ -37,12 +34,12 @@ class Graph:
     Nodes are named after the scope they are made in, so that a profile can be read.
     """
 
-    def __init__(self, target: Target = Target.ONNXRUNTIME, form: Form = "convolution") -> None:
+    def __init__(self, target: Target = Target.ONNXRUNTIME) -> None:
         self.target = target
-        self.form = form
         self.constants: dict[Name, NDArray[Any]] = {}
         self._nodes: list[Any] = []
         self._shared: dict[tuple[str, tuple[int, ...], bytes], Name] = {}
+        self._made: dict[tuple[Any, ...], tuple[Name, ...]] = {}
         self._used: dict[str, int] = {}
         self._scope: list[str] = []
 
@@ -78,14 +75,20 @@ class Graph:
 
     def op(self, kind: str, *inputs: Name, domain: str = "", **attributes: Any) -> Name:
         """One node with one output."""
-        from onnx import helper
+        return self._node(kind, inputs, 1, domain, attributes)[0]
 
-        label = "/".join(self._scope)
-        name = self._fresh(f"{label}/{kind}" if label else kind)
-        self._nodes.append(
-            helper.make_node(kind, list(inputs), [name], name=name, domain=domain, **attributes)
-        )
-        return name
+    def once(self, kind: str, *inputs: Name, **attributes: Any) -> Name:
+        """One node with one output; the same call again gives the same one."""
+        return self.once_many(kind, *inputs, outputs=1, **attributes)[0]
+
+    def once_many(
+        self, kind: str, *inputs: Name, outputs: int, **attributes: Any
+    ) -> tuple[Name, ...]:
+        """One node with several outputs; the same call again gives the same ones."""
+        key = (kind, inputs, outputs, *sorted(attributes.items()))
+        if key not in self._made:
+            self._made[key] = self._node(kind, inputs, outputs, "", attributes)
+        return self._made[key]
 
     def shape(self, *parts: int | Name) -> Name:
         """A shape from whole numbers and one-element vectors; -1 is what remains, 0 as it was."""
@@ -128,6 +131,27 @@ class Graph:
             ir_version=IR_VERSION + (self.target is Target.ONNXRUNTIME),
             producer_name=producer,
         )
+
+    def _node(
+        self,
+        kind: str,
+        inputs: Sequence[Name],
+        outputs: int,
+        domain: str,
+        attributes: Mapping[str, Any],
+    ) -> tuple[Name, ...]:
+        """A node named after its scope and kind; its first output has its name."""
+        from onnx import helper
+
+        label = "/".join(self._scope)
+        name = self._fresh(f"{label}/{kind}" if label else kind)
+        names = (name, *(f"{name}:{i}" for i in range(1, outputs)))
+        self._nodes.append(
+            helper.make_node(
+                kind, list(inputs), list(names), name=name, domain=domain, **attributes
+            )
+        )
+        return names
 
     def _opsets(self) -> Mapping[str, int]:
         """The operator sets that are used."""

@@ -2,15 +2,19 @@
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from exporters.calibrate import ranges_on
 from exporters.classifier import ClassifierGraph
 from exporters.graph import Target
 from exporters.lowering.choose import Choice, choose
+from exporters.precisions import Precision, Scores, Trial, arithmetic_for
 from exporters.storage import write_graphs
-from exporters.verify import verify_parity, verify_weights
+from exporters.verify import verify_accuracy, verify_parity, verify_weights
 from exporters.weights import ClassifierWeights, read_weights
 from spd_deploy.domain.artefact import (
     GOLDEN_FILE,
@@ -24,30 +28,36 @@ from spd_deploy.domain.artefact import (
     write_golden,
 )
 from spd_deploy.domain.checkpoint import CONFIG_FILE, Checkpoint, read_config
-from spd_deploy.domain.errors import BadModel, NotWritten
+from spd_deploy.domain.errors import BadModel, BadSetting, NotWritten
 from spd_deploy.domain.files import refuse_existing, replacing
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_deploy.domain.versions import versions_of
-from spd_deploy.sessions.onnxruntime import MODEL_FILE
+from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
 
 # The twin with standard operators alone, for TensorRT, OpenVINO and whatever else reads ONNX.
 PORTABLE_FILE = "portable.onnx"
+_TARGETS = {MODEL_FILE: Target.ONNXRUNTIME, PORTABLE_FILE: Target.PORTABLE}
 
 
 def artefact_from_checkpoint(
     checkpoint: Checkpoint,
     output: Path,
     *,
+    precision: Precision = Precision.FP32,
+    trial: Trial | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Artefact:
     """Export a checkpoint, sparse or dense, into the folder ``output``.
 
+    int8 needs a ``trial``, by which it is calibrated and judged; other precisions need none.
+
     Raises:
         NotWritten: ``output`` exists, or cannot be written.
         BadModel: the checkpoint has no tokenizer, or tensors that do not fit.
-        VerificationFailed: pattern or parity broke; nothing was written.
+        BadSetting: int8 without a trial.
+        VerificationFailed: pattern, parity or accuracy broke; nothing was written.
     """
     refuse_existing(output, overwrite=overwrite)
     if output.is_dir() and overwrite:
@@ -57,24 +67,32 @@ def artefact_from_checkpoint(
             f"{checkpoint.folder} has no {TOKENIZER_FILE}",
             fix="save the model's fast tokenizer beside it",
         )
+    if precision is Precision.INT8 and trial is None:
+        raise BadSetting("int8 needs texts to calibrate on", fix="name data: --data-dir DIR")
     with (progress or Silent()).stage("export", 5) as advance:
         weights = read_weights(checkpoint)
         choices = choose(checkpoint, weights)
+        scores = dict(checkpoint.scores)
+        ranges: Mapping[str, float] = {}
+        if trial is not None:
+            ranges = ranges_on(weights, choices, trial.batches)
         advance(note="lowered")
         with replacing(output) as draft:
             draft.mkdir()
-            graphs = _graphs(weights, choices)
-            write_graphs(draft, graphs)
+            files = {name: draft / name for name in _TARGETS}
+            write_graphs(draft, _graphs(weights, choices, precision, ranges))
             advance(note="written")
-            files = [draft / name for name in graphs]
-            for file in files:
-                verify_weights(file, checkpoint, weights, choices)
+            for file in files.values():
+                verify_weights(file, checkpoint, weights, choices, precision)
             advance(note="weights verified")
-            golden, parity = verify_parity(files, checkpoint, weights)
+            golden, parity = verify_parity(list(files.values()), checkpoint, weights, precision)
+            if trial is not None:
+                scores |= _int8_scores(files, trial, weights, choices)
             advance(note=f"parity {parity.max_difference:.1g}")
             write_golden(draft / GOLDEN_FILE, golden)
             _copy_beside(checkpoint.folder, draft)
-            save_manifest(draft, _manifest(checkpoint, choices, parity, hashes_of(draft)))
+            described = _manifest(checkpoint, choices, parity, hashes_of(draft))
+            save_manifest(draft, replace(described, precision=precision.value, scores=scores))
         advance()
     return open_artefact(output)
 
@@ -97,12 +115,33 @@ def matrix_rows(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> tuple[
 
 
 def _graphs(
-    weights: ClassifierWeights, choices: Mapping[str, Choice]
+    weights: ClassifierWeights,
+    choices: Mapping[str, Choice],
+    precision: Precision,
+    ranges: Mapping[str, float],
 ) -> dict[str, ClassifierGraph]:
-    """The graph for ONNX Runtime and its portable twin, each in the form that is fastest there."""
+    """The graph for ONNX Runtime and its portable twin."""
     return {
-        MODEL_FILE: ClassifierGraph(weights, choices, Target.ONNXRUNTIME, "convolution"),
-        PORTABLE_FILE: ClassifierGraph(weights, choices, Target.PORTABLE, "matmul"),
+        name: ClassifierGraph(weights, choices, target, arithmetic_for(precision, target, ranges))
+        for name, target in _TARGETS.items()
+    }
+
+
+def _int8_scores(
+    files: Mapping[str, Path],
+    trial: Trial,
+    weights: ClassifierWeights,
+    choices: Mapping[str, Choice],
+) -> dict[str, Scores]:
+    """The scores of the int8 graphs, held against those of the same graph in fp32."""
+    with tempfile.TemporaryDirectory(prefix="spd-fp32-") as scratch:
+        write_graphs(Path(scratch), {MODEL_FILE: ClassifierGraph(weights, choices)})
+        with OnnxSession(Path(scratch) / MODEL_FILE, precision="fp32") as session:
+            before = trial.score(session)
+    after = verify_accuracy(files, trial, before)
+    return {
+        "int8": after[MODEL_FILE],
+        "int8, portable": after[PORTABLE_FILE],
     }
 
 

@@ -5,7 +5,6 @@ memory, which is where a sparse model spends its time.
 """
 
 from exporters.graph import MICROSOFT, Graph, Name, Target
-from exporters.lowering.lowering import Array
 
 
 def gelu(g: Graph, x: Name, *, tanh: bool = False) -> Name:
@@ -40,31 +39,3 @@ def product(
     a = g.transpose(a, 0, 1, 3, 2) if transpose_a else a
     b = g.transpose(b, 0, 1, 3, 2) if transpose_b else b
     return g.op("MatMul", a, b)
-
-
-def grouped(
-    g: Graph,
-    x_BIS: Name,
-    weight: tuple[Name, Array],
-    bias_N: Array,
-    residual_BNS: Name | None,
-) -> Name:
-    """Each of G runs of J of the I inputs times its own matrix, with bias and residual added.
-
-    ``weight`` is the constant's name with its values ``[G, R, J]``; the result is ``[B, N, S]``,
-    N being G x R.
-    """
-    name, values_GRJ = weight
-    G, R, J = values_GRJ.shape
-    if g.form == "convolution":
-        kernel = g.weight(name, values_GRJ.reshape(G * R, J, 1))
-        inputs = [x_BIS, kernel, g.constant(bias_N)]
-        if residual_BNS is not None and g.target is Target.ONNXRUNTIME:
-            inputs.append(residual_BNS)
-            return g.op("FusedConv", *inputs, domain=MICROSOFT, group=G, kernel_shape=[1])
-        y = g.op("Conv", *inputs, group=G, kernel_shape=[1])
-    else:
-        matrices = g.weight(name, values_GRJ[None])
-        y = g.op("MatMul", matrices, g.reshape(x_BIS, 0, G, J, -1))
-        y = g.op("Add", g.reshape(y, 0, G * R, -1), g.constant(bias_N[:, None]))
-    return y if residual_BNS is None else g.op("Add", y, residual_BNS)

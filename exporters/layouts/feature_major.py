@@ -8,18 +8,19 @@ axis 1, which is faster than the standard operator between two transposes.
 
 import numpy as np
 
+from exporters.arithmetic.arithmetic import Arithmetic, Array
 from exporters.graph import Graph, Name
 from exporters.layouts.layout import Axes
 from exporters.lowering.lowering import Lowering
 from exporters.operators import product
-from exporters.weights import Array
 
 
 class FeatureMajor:
     """Activations ``[B, features, S]``, in the last layer ``[1, features, B]``: a token a row."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, arithmetic: Arithmetic) -> None:
         self.g = graph
+        self.by = arithmetic
 
     def enter(self, x_TH: Name, axes: Axes) -> Name:
         """One transpose for the whole network."""
@@ -28,7 +29,7 @@ class FeatureMajor:
 
     def linear(self, x: Name, lowering: Lowering, bias_N: Array, residual: Name | None) -> Name:
         """The product from the left, gathered where it is sparse."""
-        return lowering.on_features(self.g, x, bias_N, residual)
+        return lowering.on_features(self.g, self.by, x, bias_N, residual)
 
     def add_bias(self, x: Name, bias_N: Array) -> Name:
         """Along the features."""

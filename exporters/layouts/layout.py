@@ -6,9 +6,9 @@ B rows of S tokens make T tokens; heads A are D wide.
 from dataclasses import dataclass
 from typing import Protocol
 
+from exporters.arithmetic.arithmetic import Array
 from exporters.graph import Name
 from exporters.lowering.lowering import Lowering
-from exporters.weights import Array
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,17 +7,18 @@ be split again.
 
 import numpy as np
 
+from exporters.arithmetic.arithmetic import Arithmetic, Array
 from exporters.graph import Graph, Name
 from exporters.layouts.layout import Axes
 from exporters.lowering.lowering import Lowering
-from exporters.weights import Array
 
 
 class TokenMajor:
     """Activations ``[T, features]``."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, arithmetic: Arithmetic) -> None:
         self.g = graph
+        self.by = arithmetic
 
     def enter(self, x_TH: Name, axes: Axes) -> Name:
         """As it is."""
@@ -25,7 +26,7 @@ class TokenMajor:
 
     def linear(self, x: Name, lowering: Lowering, bias_N: Array, residual: Name | None) -> Name:
         """One ``Gemm`` that adds bias and residual while it writes."""
-        return lowering.on_tokens(self.g, x, bias_N, residual)
+        return lowering.on_tokens(self.g, self.by, x, bias_N, residual)
 
     def add_bias(self, x: Name, bias_N: Array) -> Name:
         """Along the features."""

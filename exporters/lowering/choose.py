@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.arithmetic.arithmetic import Array
 from exporters.lowering.compact import Compact
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
 from exporters.lowering.lowering import Lowering
-from exporters.weights import Array, ClassifierWeights
+from exporters.weights import ClassifierWeights
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured

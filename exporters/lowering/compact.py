@@ -11,10 +11,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.arithmetic.arithmetic import Arithmetic, Array, Constants
 from exporters.graph import Graph, Name
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
-from exporters.lowering.lowering import Array, Constants, Cost
+from exporters.lowering.lowering import Cost
 from spd_deploy.domain.encoder import Matrix
 
 Indices = NDArray[np.int64]
@@ -62,13 +63,17 @@ class Compact:
         """That of what is left."""
         return self.inner.cost
 
-    def on_tokens(self, g: Graph, x_TK: Name, bias_N: Array, residual: Name | None) -> Name:
+    def on_tokens(
+        self, g: Graph, by: Arithmetic, x_TK: Name, bias_N: Array, residual: Name | None
+    ) -> Name:
         """What is left, with the biases of its rows."""
-        return self.inner.on_tokens(g, x_TK, bias_N[self.rows], residual)
+        return self.inner.on_tokens(g, by, x_TK, bias_N[self.rows], residual)
 
-    def on_features(self, g: Graph, x_BKS: Name, bias_N: Array, residual: Name | None) -> Name:
+    def on_features(
+        self, g: Graph, by: Arithmetic, x_BKS: Name, bias_N: Array, residual: Name | None
+    ) -> Name:
         """What is left, with the biases of its rows."""
-        return self.inner.on_features(g, x_BKS, bias_N[self.rows], residual)
+        return self.inner.on_features(g, by, x_BKS, bias_N[self.rows], residual)
 
     def restored(self, constants: Constants) -> Array:
         """What is stored, among zeros; none of it where no row or column is left."""

@@ -10,15 +10,14 @@ Before: any weight. After: the same weight.
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from exporters.arithmetic.arithmetic import Arithmetic, Array, Constants, Weight, restored
+from exporters.arithmetic.float32 import added, gemm
 from exporters.graph import Graph, Name
-from exporters.lowering.lowering import Array, Constants, Cost
-from exporters.operators import grouped
+from exporters.lowering.lowering import Cost
 from spd_deploy.domain.encoder import Matrix
 
 # A stored non-zero takes 8 bytes, value and position, a dense weight 4; below this density packing
@@ -26,9 +25,9 @@ from spd_deploy.domain.encoder import Matrix
 PACKED_BELOW = 1 / 3
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Dense:
-    """All N x K weights are multiplied; the zeros are stored unless they are ``packed``."""
+    """All N x K weights are multiplied; their zeros are stored unless they are ``packed``."""
 
     matrix: Matrix
     weight_NK: Array
@@ -59,52 +58,52 @@ class Dense:
         """N K multiply-adds; bias and residual ride along."""
         return Cost(flops=2.0 * self.weight_NK.size, bytes=0.0)
 
-    def on_tokens(self, g: Graph, x_TK: Name, bias_N: Array, residual: Name | None) -> Name:
-        """One ``Gemm`` that adds bias and residual while it writes."""
-        addend = g.constant(bias_N)
-        if residual is not None:
-            addend = g.op("Add", residual, addend)
-        return g.op("Gemm", x_TK, self._weight(g), addend, transB=1)
+    def on_tokens(
+        self, g: Graph, by: Arithmetic, x_TK: Name, bias_N: Array, residual: Name | None
+    ) -> Name:
+        """One product that adds bias and residual while it writes."""
+        if self.packed and by.packs:
+            return gemm(g, x_TK, self._unpacked(g), bias_N, residual)
+        read = by.operand(g, x_TK, self.matrix.name)
+        return by.on_tokens(g, read, self._weight, bias_N, residual)
 
-    def on_features(self, g: Graph, x_BKS: Name, bias_N: Array, residual: Name | None) -> Name:
+    def on_features(
+        self, g: Graph, by: Arithmetic, x_BKS: Name, bias_N: Array, residual: Name | None
+    ) -> Name:
         """As one group that reads all inputs."""
-        if not self.packed:
-            weight = (self.matrix.weight_name, self.weight_NK[None])
-            return grouped(g, x_BKS, weight, bias_N, residual)
-        y = g.op("MatMul", self._weight(g), x_BKS)
-        y = g.op("Add", y, g.constant(bias_N[:, None]))
-        return y if residual is None else g.op("Add", y, residual)
+        if self.packed and by.packs:
+            return added(g, g.op("MatMul", self._unpacked(g), x_BKS), bias_N, residual)
+        read = by.operand(g, x_BKS, self.matrix.name)
+        return by.on_features(g, read, self._weight, bias_N, residual)
 
     def restored(self, constants: Constants) -> Array:
         """What is stored, among zeros where it was packed."""
-        stored = np.asarray(constants[self.matrix.weight_name], np.float32)
-        if not self.packed:
+        stored = restored(constants, self.matrix.name)
+        if self._index not in constants:
             return stored.reshape(self.matrix.shape)
         whole = np.zeros(self.weight_NK.size, np.float32)
         whole[constants[self._index]] = stored
         return whole.reshape(self.matrix.shape)
 
     @property
+    def _weight(self) -> Weight:
+        """The whole matrix as one group."""
+        return Weight(name=self.matrix.name, values_GRJ=self.weight_NK[None])
+
+    @property
     def _index(self) -> str:
         """The name of the positions."""
         return f"{self.matrix.name}.index"
 
-    @cached_property
-    def _positions(self) -> NDArray[np.int32]:
-        """Where the non-zeros are in the flattened weight."""
-        return np.flatnonzero(self.weight_NK).astype(np.int32)
-
-    def _weight(self, g: Graph) -> Name:
-        """The ``[N, K]`` constant."""
-        if not self.packed:
-            return g.weight(self.matrix.weight_name, self.weight_NK)
-        values = self.weight_NK.reshape(-1)[self._positions]
+    def _unpacked(self, g: Graph) -> Name:
+        """The ``[N, K]`` weight from its non-zeros and where they are."""
+        positions = np.flatnonzero(self.weight_NK).astype(np.int32)
         zeros = g.op("ConstantOfShape", g.ints(self.weight_NK.size))
         whole = g.op(
             "ScatterElements",
             zeros,
-            g.weight(self._index, self._positions),
-            g.weight(self.matrix.weight_name, values),
+            g.weight(self._index, positions),
+            g.weight(self.matrix.weight_name, self.weight_NK.reshape(-1)[positions]),
             axis=0,
         )
         return g.reshape(whole, *self.matrix.shape)

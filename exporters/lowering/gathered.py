@@ -14,9 +14,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.arithmetic.arithmetic import Arithmetic, Array, Constants, Weight, restored
 from exporters.graph import Graph, Name
-from exporters.lowering.lowering import Array, Constants, Cost
-from exporters.operators import grouped
+from exporters.lowering.lowering import Cost
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import Block
 
@@ -68,29 +68,34 @@ class Gathered:
         G, R, J = self.values_GRJ.shape
         return Cost(flops=2.0 * G * R * J, bytes=4.0 * G * J)
 
-    def on_tokens(self, g: Graph, x_TK: Name, bias_N: Array, residual: Name | None) -> Name:
+    def on_tokens(
+        self, g: Graph, by: Arithmetic, x_TK: Name, bias_N: Array, residual: Name | None
+    ) -> Name:
         """Never: a kept input would be a strided column."""
         raise AssertionError("a gathered product needs feature-major activations")
 
-    def on_features(self, g: Graph, x_BKS: Name, bias_N: Array, residual: Name | None) -> Name:
+    def on_features(
+        self, g: Graph, by: Arithmetic, x_BKS: Name, bias_N: Array, residual: Name | None
+    ) -> Name:
         """Gather the kept inputs of all groups, then multiply each group's."""
         G, _, J = self.values_GRJ.shape
         C, K = self.block.columns, self.matrix.shape[1]
         index = g.weight(f"{self.matrix.name}.index", self.index_GU.reshape(-1))
+        whole = by.operand(g, x_BKS, self.matrix.name)
         if C == 1:
-            read = g.op("Gather", x_BKS, index, axis=1)
+            read = g.op("Gather", whole.values, index, axis=1)
         else:  # a block of C inputs is C contiguous rows, so one row of C S numbers
-            blocks = g.reshape(x_BKS, 0, K // C, -1)
+            blocks = g.reshape(whole.values, 0, K // C, -1)
             read = g.reshape(g.op("Gather", blocks, index, axis=1), 0, G * J, -1)
-        weight = (self.matrix.weight_name, self.values_GRJ)
-        return grouped(g, read, weight, bias_N, residual)
+        weight = Weight(name=self.matrix.name, values_GRJ=self.values_GRJ)
+        return by.on_features(g, replace(whole, values=read), weight, bias_N, residual)
 
     def restored(self, constants: Constants) -> Array:
         """Each group's values at the blocks it reads, among zeros."""
         G, R, J = self.values_GRJ.shape
         N, K = self.matrix.shape
         C = self.block.columns
-        values = np.asarray(constants[self.matrix.weight_name], np.float32)
+        values = restored(constants, self.matrix.name)
         index_GU = np.asarray(constants[f"{self.matrix.name}.index"], np.int64).reshape(G, -1)
         blocks_GURC = np.zeros((G, K // C, R, C), np.float32)
         values_GURC = values.reshape(G, R, J // C, C).transpose(0, 2, 1, 3)

@@ -1,17 +1,11 @@
 """What a lowering is: one way to run a matrix, with what it costs and how it is written."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from exporters.arithmetic.arithmetic import Arithmetic, Array, Constants
 from exporters.graph import Graph, Name
 from spd_deploy.domain.encoder import Matrix
-
-Array = NDArray[np.float32]
-Constants = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +32,7 @@ class Lowering(Protocol):
     """One matrix, ready to be emitted.
 
     What it holds may be smaller than the matrix; :meth:`restored` is its checked post-condition:
-    from the constants as stored in a file it gives the checkpoint's weight, bit for bit.
+    from the constants as stored in a file it gives the checkpoint's weight, in fp32 bit for bit.
     """
 
     @property
@@ -71,11 +65,15 @@ class Lowering(Protocol):
         """Whether it needs activations to lie feature-major."""
         ...
 
-    def on_tokens(self, g: Graph, x_TK: Name, bias_N: Array, residual: Name | None) -> Name:
+    def on_tokens(
+        self, g: Graph, by: Arithmetic, x_TK: Name, bias_N: Array, residual: Name | None
+    ) -> Name:
         """Emit for ``[T, K]``; the result is ``[T, N]``."""
         ...
 
-    def on_features(self, g: Graph, x_BKS: Name, bias_N: Array, residual: Name | None) -> Name:
+    def on_features(
+        self, g: Graph, by: Arithmetic, x_BKS: Name, bias_N: Array, residual: Name | None
+    ) -> Name:
         """Emit for ``[B, K, S]``; the result is ``[B, N, S]``."""
         ...
 

@@ -1,8 +1,10 @@
 """Runs an ONNX artefact in ONNX Runtime, on the CPU or on CUDA."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,16 +61,25 @@ class OnnxSession(Closing):
         Raises:
             EngineFailed: ONNX Runtime failed on this batch.
         """
+        (logits_BC,) = self.values(("logits",), batch)
+        return np.asarray(logits_BC, np.float32)
+
+    def values(self, names: Sequence[str], batch: Batch) -> list[NDArray[Any]]:
+        """The outputs of these names; besides ``logits`` a graph may give inner values.
+
+        Raises:
+            EngineFailed: ONNX Runtime failed on this batch.
+        """
         feed = {
             "input_ids": batch.ids_BS,
             "attention_mask": batch.mask_BS,
             "token_type_ids": batch.types_BS,
         }
         try:
-            (logits_BC,) = self._session.run(["logits"], feed)
+            found: list[NDArray[Any]] = self._session.run(list(names), feed)
         except Exception as err:
             raise EngineFailed("ONNX Runtime failed on a batch", got=err, fix="see above") from err
-        return np.asarray(logits_BC, np.float32)
+        return found
 
     def close(self) -> None:
         """Drop the runtime's session and with it its threads."""

@@ -50,7 +50,7 @@ def test_overwrite_replaces_an_artefact(
 
 
 @pytest.mark.parametrize(
-    "words", [("--format", "trt"), ("--format", "torch"), ("--precision", "int8")], ids=" ".join
+    "words", [("--format", "trt"), ("--format", "torch"), ("--precision", "bf16")], ids=" ".join
 )
 def test_what_is_named_for_later_is_refused(
     tmp_path: Path, dense_checkpoint: Checkpoint, words: tuple[str, str]

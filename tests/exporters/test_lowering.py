@@ -1,6 +1,6 @@
 """Lowerings give the weight back bit for bit, and are chosen for a reason that can be read."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from exporters.graph import Form, Graph, Target
+from exporters.arithmetic.arithmetic import Arithmetic, Array
+from exporters.arithmetic.float16 import Float16
+from exporters.arithmetic.float32 import Float32
+from exporters.arithmetic.int8 import DynamicInt8, StaticInt8
+from exporters.graph import Graph, Target
 from exporters.lowering.choose import choose
 from exporters.lowering.compact import Compact
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
 from exporters.lowering.lowering import Lowering
-from exporters.weights import Array, read_weights
+from exporters.weights import read_weights
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import Block, parse_pattern
 from tests.tiny import tiny_checkpoint
@@ -36,7 +40,7 @@ def weight(N: int, K: int, seed: int = 0) -> Array:
 def emitted(lowering: Lowering) -> Mapping[str, NDArray[Any]]:
     """The constants that emitting it leaves in a graph."""
     g = Graph()
-    lowering.on_features(g, "x", np.zeros(lowering.matrix.shape[0], np.float32), None)
+    lowering.on_features(g, Float32(), "x", np.zeros(lowering.matrix.shape[0], np.float32), None)
     return g.constants
 
 
@@ -91,7 +95,7 @@ def test_gathered_gives_any_block_weight_back(
 @given(
     kind=st.sampled_from(["dense", "packed", "gathered", "compact", "compact, gathered"]),
     target=st.sampled_from(list(Target)),
-    form=st.sampled_from(["convolution", "matmul"]),
+    precision=st.sampled_from(["fp32", "fp16", "int8, dynamic", "int8, static"]),
     groups=st.integers(1, 3),
     rows=st.sampled_from([1, 2, 8]),
     columns=st.sampled_from([1, 3]),
@@ -103,7 +107,7 @@ def test_gathered_gives_any_block_weight_back(
 def test_every_lowering_is_the_product(
     kind: str,
     target: Target,
-    form: Form,
+    precision: str,
     groups: int,
     rows: int,
     columns: int,
@@ -112,7 +116,7 @@ def test_every_lowering_is_the_product(
     with_residual: bool,
     seed: int,
 ) -> None:
-    """In ONNX Runtime, for both targets and forms: W x + b, and the residual where there is one."""
+    """In ONNX Runtime, for all targets and precisions: W x + b, and the residual if there is one."""
     draw = np.random.default_rng(seed)
     block = Block(rows=rows, columns=columns)
     N, K = groups * rows, 5 * columns
@@ -140,16 +144,30 @@ def test_every_lowering_is_the_product(
     residual = draw.standard_normal((batch, len(lines[0]), sequence), np.float32)
 
     feed = {"x": x[:, lines[1]]} | ({"r": residual} if with_residual else {})
-    found = run(lowering, bias, feed, Graph(target, form))
+    by = ARITHMETIC[precision](float(np.abs(x).max()))
+    found = run(lowering, by, bias, feed, Graph(target))
 
     expected = np.einsum("nk,bks->bns", whole, x)[:, lines[0]] + bias[lines[0], None]
     expected = expected + residual if with_residual else expected
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    # Half a step of each weight is worth its input, half a step of each input its weight.
+    step = STEPS[precision]
+    rows = np.abs(whole).max(1, initial=0)[lines[0], None] * np.abs(x).sum(1)[:, None]
+    columns = np.abs(whole).sum(1)[lines[0], None] * np.abs(x).max() * 2
+    assert (np.abs(found - expected) <= step * (rows + columns) + 1e-4).all()
 
 
-def run(lowering: Lowering, bias: Array, feed: dict[str, Array], g: Graph) -> Array:
+STEPS = {"fp32": 0.0, "fp16": 2**-11, "int8, dynamic": 0.6 / 127, "int8, static": 0.6 / 127}
+ARITHMETIC: dict[str, Callable[[float], Arithmetic]] = {
+    "fp32": lambda _: Float32(),
+    "fp16": lambda _: Float16(),
+    "int8, dynamic": lambda _: DynamicInt8(),
+    "int8, static": lambda most: StaticInt8(ranges={"m": most}),
+}
+
+
+def run(lowering: Lowering, by: Arithmetic, bias: Array, feed: dict[str, Array], g: Graph) -> Array:
     """What the lowering alone gives in ONNX Runtime."""
-    g.output(lowering.on_features(g, "x", bias, "r" if "r" in feed else None), "y")
+    g.output(lowering.on_features(g, by, "x", bias, "r" if "r" in feed else None), "y")
     described = {
         name: helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape)
         for name, value in feed.items()

@@ -1,0 +1,82 @@
+"""What a precision is to a graph: how a product reads its input, multiplies, and stores its weight.
+
+Everything else - normalisation, softmax, activations, the residual stream, the head - is fp32 in
+all of them, which is what keeps fp16 finite and int8 accurate.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.graph import Graph, Name
+
+Array = NDArray[np.float32]
+Constants = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weight:
+    """A matrix as it is multiplied.
+
+    Attributes:
+        name: of the matrix; its constants are ``name.weight`` and what belongs to it.
+        values_GRJ: G groups of R rows over J inputs each; a dense matrix is one group.
+    """
+
+    name: str
+    values_GRJ: Array
+
+    @property
+    def outputs(self) -> int:
+        """N, all rows of all groups."""
+        return int(self.values_GRJ.shape[0] * self.values_GRJ.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operand:
+    """A product's input as it is read; quantised ones bring their scale and zero point."""
+
+    values: Name
+    scale: Name = ""
+    zero: Name = ""
+
+
+class Arithmetic(Protocol):
+    """One precision."""
+
+    @property
+    def packs(self) -> bool:
+        """Whether many zeros may be left out of a stored weight."""
+        ...
+
+    def operand(self, g: Graph, x: Name, matrix: str) -> Operand:
+        """What the product of ``matrix`` reads of ``x``."""
+        ...
+
+    def on_tokens(
+        self, g: Graph, x_TK: Operand, weight: Weight, bias_N: Array, residual: Name | None
+    ) -> Name:
+        """``[T, K]`` to ``[T, N]`` in fp32, with bias and residual; the weight is one group."""
+        ...
+
+    def on_features(
+        self, g: Graph, x_BIS: Operand, weight: Weight, bias_N: Array, residual: Name | None
+    ) -> Name:
+        """Each of G runs of J of the I inputs ``[B, I, S]`` to its R of the outputs ``[B, N, S]``.
+
+        The result is fp32, with bias and residual.
+        """
+        ...
+
+
+def restored(constants: Constants, name: str) -> Array:
+    """The values of a weight from its constants, in fp32; int8 ones by their row scales."""
+    values = constants[f"{name}.weight"]
+    scale_N = constants.get(f"{name}.scale")
+    if scale_N is None:
+        return np.asarray(values, np.float32)
+    rows_NJ = np.asarray(values, np.float32).reshape(len(scale_N), -1)
+    return np.asarray(rows_NJ * scale_N[:, None], np.float32).reshape(values.shape)

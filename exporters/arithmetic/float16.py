@@ -1,0 +1,49 @@
+"""fp16 for GPUs: products in half precision, all else in single.
+
+The precision is in the graph, as strongly typed networks (TensorRT 11) ask: input and weight of a
+product are half, its result is cast up before anything can overflow.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.arithmetic.arithmetic import Array, Operand, Weight
+from exporters.arithmetic.float32 import added
+from exporters.graph import Graph, Name
+
+_HALF, _SINGLE = 10, 1  # TensorProto.FLOAT16 and FLOAT
+
+
+class Float16:
+    """Half precision in the products of the encoder's matrices."""
+
+    packs = False
+
+    def operand(self, g: Graph, x: Name, matrix: str) -> Operand:
+        """Cast once for all products that read it."""
+        return Operand(values=g.once("Cast", x, to=_HALF))
+
+    def on_tokens(
+        self, g: Graph, x_TK: Operand, weight: Weight, bias_N: Array, residual: Name | None
+    ) -> Name:
+        """A product with the weight turned round, then bias and residual in fp32."""
+        values_NK = g.weight(f"{weight.name}.weight", _half(weight.values_GRJ[0]))
+        y = g.op("Cast", g.op("MatMul", x_TK.values, g.transpose(values_NK, 1, 0)), to=_SINGLE)
+        y = g.op("Add", y, g.constant(bias_N))
+        return y if residual is None else g.op("Add", y, residual)
+
+    def on_features(
+        self, g: Graph, x_BIS: Operand, weight: Weight, bias_N: Array, residual: Name | None
+    ) -> Name:
+        """One batched product over the groups."""
+        G, R, J = weight.values_GRJ.shape
+        values = g.weight(f"{weight.name}.weight", _half(weight.values_GRJ[None]))
+        y = g.op("MatMul", values, g.reshape(x_BIS.values, 0, G, J, -1))
+        y = g.op("Cast", g.reshape(y, 0, G * R, -1), to=_SINGLE)
+        return added(g, y, bias_N, residual)
+
+
+def _half(values: Array) -> NDArray[np.float16]:
+    """In half precision, as large as that goes: what would be infinite is clipped."""
+    most = float(np.finfo(np.float16).max)
+    return np.clip(values, -most, most).astype(np.float16)

@@ -1,0 +1,188 @@
+"""Artefacts in fp16 and int8: near the checkpoint, smaller, calibrated right, and judged."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from exporters.calibrate import ranges_on
+from exporters.lowering.choose import choose
+from exporters.onnx import PORTABLE_FILE, artefact_from_checkpoint
+from exporters.precisions import Precision, Trial
+from exporters.storage import DATA_FILE, read_constants
+from exporters.weights import read_weights
+from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.errors import BadData, BadSetting, VerificationFailed
+from spd_deploy.domain.patterns import parse_pattern
+from spd_deploy.domain.text import Batch, Tokens, pad
+from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
+from spd_deploy.sessions.opening import difference_between, open_path
+from spd_deploy.sessions.protocol import Session
+from spd_deploy.sessions.torch import TorchSession
+from tests.tiny import tiny_checkpoint
+
+PATTERNS = [None, "unstructured", "2:4", "block:32x1", "structured"]
+every_pattern = pytest.mark.parametrize("spelled", PATTERNS)
+
+
+def made(folder: Path, spelled: str | None) -> Checkpoint:
+    pattern = None if spelled is None else parse_pattern(spelled, None)
+    return tiny_checkpoint(folder / "c", pattern=pattern, intermediate=256)
+
+
+def some_batches(checkpoint: Checkpoint, seed: int = 0) -> list[Batch]:
+    draw = np.random.default_rng(seed)
+    rows = [
+        Tokens(
+            ids=tuple(draw.integers(1, checkpoint.encoder.vocabulary, n).tolist()), types=(0,) * n
+        )
+        for n in (3, 9, 17, 32)
+    ]
+    return [pad(rows, pad_id=0), pad(rows[:1], pad_id=0)]
+
+
+def trial(checkpoint: Checkpoint, *, max_drop: float) -> Trial:
+    """Judged by how near it is: 1 less the difference of the logits from the checkpoint's."""
+    judged = some_batches(checkpoint, seed=1)
+    with TorchSession(checkpoint.folder) as session:
+        expected = [session.run(batch) for batch in judged]
+
+    def score(session: Session) -> Mapping[str, float | None]:
+        found = zip(judged, expected, strict=True)
+        return {"near": 1 - max(difference_between(session.run(b), e) for b, e in found)}
+
+    return Trial(batches=some_batches(checkpoint), score=score, metric="near", max_drop=max_drop)
+
+
+@every_pattern
+def test_fp16_is_near_and_stores_halves(tmp_path: Path, spelled: str | None) -> None:
+    """Every encoder matrix is stored in two bytes a weight, and the logits are the checkpoint's."""
+    checkpoint = made(tmp_path, spelled)
+
+    artefact = artefact_from_checkpoint(checkpoint, tmp_path / "a", precision=Precision.FP16)
+
+    assert artefact.manifest.precision == "fp16"
+    assert artefact.manifest.parity.max_difference < 2e-2
+    for file in (MODEL_FILE, PORTABLE_FILE):
+        constants = read_constants(artefact.folder / file)
+        for row in artefact.manifest.matrices:
+            assert constants[f"{row.name}.weight"].dtype == np.float16
+
+
+@every_pattern
+def test_int8_is_scored_and_stores_bytes(tmp_path: Path, spelled: str | None) -> None:
+    """Every encoder matrix is stored in one byte a weight; both graphs have their scores."""
+    checkpoint = made(tmp_path, spelled)
+
+    artefact = artefact_from_checkpoint(
+        checkpoint, tmp_path / "a", precision=Precision.INT8, trial=trial(checkpoint, max_drop=30)
+    )
+
+    assert artefact.manifest.precision == "int8"
+    for arm in ("int8", "int8, portable"):
+        assert (artefact.manifest.scores[arm]["near"] or 0) > 0.7
+    for file in (MODEL_FILE, PORTABLE_FILE):
+        constants = read_constants(artefact.folder / file)
+        for row in artefact.manifest.matrices:
+            assert constants[f"{row.name}.weight"].dtype == np.int8
+    with open_path(artefact.folder).session as session:
+        assert session.description.precision == "int8"
+
+
+def test_a_smaller_precision_is_smaller_on_disk(tmp_path: Path) -> None:
+    """fp32, fp16 and int8 of the same matrices take 4, 2 and 1 bytes a weight."""
+    checkpoint = made(tmp_path, None)
+    sizes = {}
+    for precision in Precision:
+        judged = trial(checkpoint, max_drop=30) if precision is Precision.INT8 else None
+        artefact = artefact_from_checkpoint(
+            checkpoint, tmp_path / precision, precision=precision, trial=judged
+        )
+        sizes[precision] = (artefact.folder / DATA_FILE).stat().st_size
+
+    weights = sum(m.shape[0] * m.shape[1] for m in checkpoint.encoder.matrices())
+    assert sizes[Precision.FP32] - sizes[Precision.FP16] == pytest.approx(2 * weights, rel=0.02)
+    assert sizes[Precision.FP32] - sizes[Precision.INT8] == pytest.approx(3 * weights, rel=0.02)
+
+
+def test_int8_that_costs_too_much_is_not_written(tmp_path: Path) -> None:
+    """A drop beyond what is allowed is refused, with both scores, and nothing is left."""
+    checkpoint = made(tmp_path, "2:4")
+
+    with pytest.raises(VerificationFailed, match="int8 costs more near than allowed"):
+        artefact_from_checkpoint(
+            checkpoint,
+            tmp_path / "a",
+            precision=Precision.INT8,
+            trial=trial(checkpoint, max_drop=0.0),
+        )
+
+    assert not (tmp_path / "a").exists()
+
+
+def test_int8_needs_texts(tmp_path: Path) -> None:
+    """Without data, or with none in it, it is refused before anything is written."""
+    checkpoint = made(tmp_path, None)
+    empty = Trial(batches=[], score=lambda _: {}, metric="near", max_drop=1)
+
+    with pytest.raises(BadSetting, match="needs texts to calibrate on"):
+        artefact_from_checkpoint(checkpoint, tmp_path / "a", precision=Precision.INT8)
+    with pytest.raises(BadData, match="no texts to calibrate"):
+        artefact_from_checkpoint(checkpoint, tmp_path / "a", precision=Precision.INT8, trial=empty)
+
+
+@pytest.mark.parametrize("spelled", [None, "block:32x1"])
+def test_ranges_are_those_of_the_models_own_layers(tmp_path: Path, spelled: str | None) -> None:
+    """The 99.99th percentile of what each linear layer of the PyTorch model reads."""
+    checkpoint = made(tmp_path, spelled)
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint.folder).eval()
+    expected: dict[str, float] = {}
+    modules = dict(model.named_modules())
+    last = checkpoint.encoder.layers - 1
+
+    def watch(name: str) -> None:
+        def hook(_: object, inputs: tuple[torch.Tensor]) -> None:
+            most = float(np.percentile(np.abs(inputs[0].numpy()), 99.99))
+            expected[name] = max(expected.get(name, 0.0), most)
+
+        modules[name].register_forward_pre_hook(hook)
+
+    # The last layer's queries and what follows are computed for the first token alone.
+    compared = [
+        m.name
+        for m in checkpoint.encoder.matrices()
+        if m.layer < last or m.role in ("key", "value")
+    ]
+    for name in compared:
+        watch(name)
+    weights = read_weights(checkpoint)
+    batches = some_batches(checkpoint)
+    with torch.inference_mode():
+        for batch in batches:
+            model(
+                input_ids=torch.from_numpy(batch.ids_BS),
+                attention_mask=torch.from_numpy(batch.mask_BS),
+                token_type_ids=torch.from_numpy(batch.types_BS),
+            )
+
+    found = ranges_on(weights, choose(checkpoint, weights), batches)
+
+    assert set(found) == {m.name for m in checkpoint.encoder.matrices()}
+    for name in compared:
+        assert found[name] == pytest.approx(expected[name], rel=1e-4)
+
+
+def test_an_fp16_artefact_runs_by_its_tolerance(tmp_path: Path) -> None:
+    """Opening it tests it against the checkpoint's logits as fp16 allows, and it answers."""
+    checkpoint = made(tmp_path, "block:32x1")
+    artefact = artefact_from_checkpoint(checkpoint, tmp_path / "a", precision=Precision.FP16)
+    batch = some_batches(checkpoint)[0]
+
+    with (
+        TorchSession(checkpoint.folder) as reference,
+        OnnxSession(artefact.folder / PORTABLE_FILE, precision="fp16") as session,
+    ):
+        assert difference_between(session.run(batch), reference.run(batch)) < 2e-2
