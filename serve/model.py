@@ -8,9 +8,10 @@ from pathlib import Path
 from spd_deploy.domain.artefact import Artefact, Parity, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadArtefact
+from spd_deploy.domain.runtimes import Asked
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer, Tokens
-from spd_deploy.sessions.opening import self_test, session_from_artefact
+from spd_deploy.sessions.opening import prove, refuse_runtime, session_from_artefact
 from spd_deploy.sessions.protocol import Device, Session
 
 
@@ -68,14 +69,16 @@ class Served:
         return "pair" if self.task.has_pair else "single"
 
 
-def open_served(path: Path, *, device: Device = "cpu", threads: int | None = None) -> Served:
+def open_served(
+    path: Path, *, asked: Asked | None = None, device: Device = "cpu", threads: int | None = None
+) -> Served:
     """Open an artefact or a checkpoint, prove that it works, and run it once at full width.
 
     Raises:
         SpdError: it is neither, it is damaged, or it does not run here.
     """
     opening = _open_artefact if is_artefact(path) else _open_checkpoint
-    served = opening(path, device=device, threads=threads)
+    served = opening(path, asked=asked or Asked(), device=device, threads=threads)
     try:
         warm_up(served)
     except BaseException:
@@ -102,12 +105,14 @@ def warm_up(served: Served) -> None:
             )
 
 
-def _open_artefact(folder: Path, *, device: Device, threads: int | None) -> Served:
+def _open_artefact(folder: Path, *, asked: Asked, device: Device, threads: int | None) -> Served:
     """An artefact: hashes first, then the runtime, then the golden inputs."""
     artefact = open_artefact(folder)
-    session = session_from_artefact(artefact, device=device, threads=threads)
+    session = session_from_artefact(
+        artefact, runtime=asked.runtime, precision=asked.precision, device=device, threads=threads
+    )
     try:
-        found = self_test(session, artefact.golden(), tolerance=artefact.manifest.parity.tolerance)
+        found = prove(session, artefact)
         return Served(
             name=folder.resolve().name,
             session=session,
@@ -120,10 +125,11 @@ def _open_artefact(folder: Path, *, device: Device, threads: int | None) -> Serv
         raise
 
 
-def _open_checkpoint(folder: Path, *, device: Device, threads: int | None) -> Served:
+def _open_checkpoint(folder: Path, *, asked: Asked, device: Device, threads: int | None) -> Served:
     """A model folder, run in PyTorch; how many threads that takes is PyTorch's own affair."""
     from spd_deploy.sessions.torch import TorchSession
 
+    refuse_runtime(asked)
     checkpoint = open_checkpoint(folder)
     return Served(
         name=folder.resolve().name,

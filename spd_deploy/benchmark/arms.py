@@ -1,41 +1,50 @@
 """Arms: artefacts that are about to be compared, what is known of them, and what they are fed."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from spd_deploy.benchmark.values import ArmFacts, Lowered, Memory, Settings, Shape
-from spd_deploy.domain.artefact import GOLDEN_FILE, Artefact, MatrixRow
-from spd_deploy.domain.checkpoint import read_config
+from spd_deploy.domain.artefact import Artefact, MatrixRow
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import bytes_of
+from spd_deploy.domain.runtimes import Asked, Runtime
 from spd_deploy.domain.text import Batch
-from spd_deploy.sessions.opening import self_test, session_from_artefact
+from spd_deploy.sessions.opening import model_file, session_from_artefact
 from spd_deploy.sessions.protocol import Description, Session
 
+_AUTO = Asked()
 _SIZES = ("layers", "hidden", "heads", "intermediate", "vocabulary")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arm:
-    """An artefact under the name it has in the report."""
+    """An artefact in a runtime, under the name it has in the report."""
 
     name: str
     artefact: Artefact
+    asked: Asked = _AUTO
 
     @property
     def encoder(self) -> Encoder:
         """The sizes of its model."""
-        rows = self.artefact.manifest.matrices
-        shapes = {f"{row.name}.weight": row.shape for row in rows}
-        return Encoder.of_matrices(shapes, read_config(self.artefact.folder))
+        return self.artefact.encoder
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime asked for, else the artefact's own."""
+        return self.asked.runtime or self.artefact.manifest.runtime
 
 
-def arms_of(artefacts: Iterable[Artefact]) -> tuple[Arm, ...]:
-    """Arms named after their folders; a name that comes again gets a number."""
+def arms_of(artefacts: Iterable[Artefact], asked: Sequence[Asked] = (_AUTO,)) -> tuple[Arm, ...]:
+    """Each artefact in each runtime asked for, named after its folder.
+
+    A folder's name that comes again gets a number; where there are several runtimes, theirs
+    follows in brackets. A runtime that is named twice, or is the artefact's own, is taken once.
+    """
     arms: list[Arm] = []
     taken: set[str] = set()
     for artefact in artefacts:
@@ -43,24 +52,23 @@ def arms_of(artefacts: Iterable[Artefact]) -> tuple[Arm, ...]:
         numbered = (f"{plain}-{i}" for i in range(2, 2 + len(taken)))
         name = next(n for n in (plain, *numbered) if n not in taken)
         taken.add(name)
-        arms.append(Arm(name=name, artefact=artefact))
+        ways = dict.fromkeys(_settled(one, artefact) for one in asked)
+        arms += [
+            Arm(name=name if len(asked) == 1 else f"{name} ({way})", artefact=artefact, asked=way)
+            for way in ways
+        ]
     return tuple(arms)
 
 
 def open_arm(arm: Arm, settings: Settings) -> Session:
     """The arm's session on the device and threads that the settings ask for."""
-    return session_from_artefact(arm.artefact, device=settings.device, threads=settings.threads)
-
-
-def describe(arm: Arm, session: Session) -> Description:
-    """How the arm's session runs, once it has given its checkpoint's logits.
-
-    Raises:
-        BadArtefact: it does not give them.
-    """
-    manifest = arm.artefact.manifest
-    self_test(session, arm.artefact.golden(), tolerance=manifest.parity.tolerance)
-    return session.description
+    return session_from_artefact(
+        arm.artefact,
+        runtime=arm.asked.runtime,
+        precision=arm.asked.precision,
+        device=settings.device,
+        threads=settings.threads,
+    )
 
 
 def batches_for(arms: Sequence[Arm], settings: Settings) -> dict[Shape, Batch]:
@@ -73,6 +81,16 @@ def batches_for(arms: Sequence[Arm], settings: Settings) -> dict[Shape, Batch]:
     vocabulary = min(arm.encoder.vocabulary for arm in arms)
     random = np.random.default_rng(settings.seed)
     return {shape: random_batch(shape, vocabulary, random) for shape in settings.shapes}
+
+
+def refuse_unreadable(arms: Sequence[Arm]) -> None:
+    """Refuse artefacts that have no file for their runtime.
+
+    Raises:
+        BadArtefact: one has none.
+    """
+    for arm in arms:
+        model_file(arm.artefact, arm.runtime)
 
 
 def refuse_long(arms: Sequence[Arm], settings: Settings) -> None:
@@ -102,16 +120,16 @@ def random_batch(shape: Shape, vocabulary: int, random: np.random.Generator) -> 
     )
 
 
-def facts_of(arm: Arm, runtime: Description, memory: Memory | None) -> ArmFacts:
+def facts_of(arm: Arm, runtime: Description, memory: Memory | None, *, parity: float) -> ArmFacts:
     """What the report says of an arm."""
     manifest, folder = arm.artefact.manifest, arm.artefact.folder
-    models = _model_files(manifest.files)
+    models = {name: manifest.files[name] for name in _files_read(arm)}
     sizes = asdict(arm.encoder)
     pruned = manifest.sparsity is not None
     return ArmFacts(
         name=arm.name,
         format=manifest.format,
-        precision=manifest.precision,
+        precision=runtime.precision,
         pattern=manifest.pattern if pruned else None,
         sparsity=manifest.sparsity,
         task=manifest.task.name,
@@ -123,7 +141,7 @@ def facts_of(arm: Arm, runtime: Description, memory: Memory | None) -> ArmFacts:
         lowered=lowered_of(manifest.matrices),
         score=dict(manifest.scores.get("sparse" if pruned else "dense", {})),
         split=manifest.split,
-        parity=manifest.parity.max_difference,
+        parity=parity,
         memory=memory,
     )
 
@@ -155,10 +173,16 @@ def _printable(name: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in name)
 
 
-def _model_files(files: Mapping[str, str]) -> dict[str, str]:
-    """The files of a manifest that hold the model itself, with their SHA-256."""
-    return {
-        name: sha256
-        for name, sha256 in files.items()
-        if name != GOLDEN_FILE and not name.endswith((".json", ".txt"))
-    }
+def _settled(asked: Asked, artefact: Artefact) -> Asked:
+    """The same with a runtime named."""
+    return Asked(runtime=asked.runtime or artefact.manifest.runtime, precision=asked.precision)
+
+
+def _files_read(arm: Arm) -> list[str]:
+    """The files that the arm's runtime reads: its graph, and those with the graph's weights."""
+    import onnx
+
+    graph = model_file(arm.artefact, arm.runtime)
+    tensors = onnx.load(graph, load_external_data=False).graph.initializer
+    weights = {part.value for t in tensors for part in t.external_data if part.key == "location"}
+    return [graph.name, *sorted(weights)]

@@ -21,6 +21,9 @@ from spd_deploy.benchmark.arms import Arm, open_arm, random_batch
 from spd_deploy.benchmark.values import Memory, Settings, Shape
 from spd_deploy.domain.artefact import open_artefact
 from spd_deploy.domain.errors import EngineFailed
+from spd_deploy.domain.runtimes import ASKED, Runtime
+from spd_deploy.sessions.onnxruntime import import_onnxruntime
+from spd_deploy.sessions.openvino import import_openvino
 
 _PATIENCE_S = 600.0
 _RUNS = 3
@@ -38,6 +41,7 @@ def memory_of(arm: Arm, settings: Settings) -> Memory | None:
     shape = settings.largest
     order = {
         "folder": str(arm.artefact.folder.resolve()),
+        "asked": str(arm.asked),
         "device": settings.device,
         "threads": settings.threads,
         "batch": shape.batch,
@@ -57,11 +61,11 @@ def memory_of(arm: Arm, settings: Settings) -> Memory | None:
 
 def weigh(order: Mapping[str, Any]) -> Memory:
     """What :func:`memory_of` asks for, in this very process."""
-    import onnxruntime  # noqa: F401 - its library is to be in memory before the first weighing
-
     shape = Shape(batch=order["batch"], seq=order["seq"])
     settings = Settings(shapes=(shape,), device=order["device"], threads=order["threads"])
-    arm = Arm(name="weighed", artefact=open_artefact(Path(order["folder"])))
+    artefact = open_artefact(Path(order["folder"]))
+    arm = Arm(name="weighed", artefact=artefact, asked=ASKED[order["asked"]])
+    load_library(arm.runtime)
     batch = random_batch(shape, arm.encoder.vocabulary, np.random.default_rng(0))
     before = bytes_in(_STATUS.read_text(), "VmRSS")
     with open_arm(arm, settings) as session:
@@ -70,6 +74,15 @@ def weigh(order: Mapping[str, Any]) -> Memory:
             session.run(batch)
         peak = bytes_in(_STATUS.read_text(), "VmHWM")
     return Memory(before_bytes=before, opened_bytes=opened, peak_bytes=peak)
+
+
+def load_library(runtime: Runtime) -> None:
+    """Bring the runtime's library into memory, without a model."""
+    match runtime:
+        case "onnxruntime":
+            import_onnxruntime()
+        case "openvino":
+            import_openvino().Core().get_versions("CPU")  # loads what runs on the CPU
 
 
 def bytes_in(status: str, field: str) -> int:

@@ -18,7 +18,8 @@ from spd_deploy.benchmark.tables import (
     machine_table,
     size_table,
 )
-from spd_deploy.benchmark.words import headlines
+from spd_deploy.benchmark.words import headlines, runtimes_of
+from spd_deploy.sessions.opening import BF16_TOLERANCE
 
 _TEMPLATE = "page.html.j2"
 
@@ -65,6 +66,8 @@ def html_from_report(
         files=files_table(report),
         doubts=grouped(judgement.doubts),
         plots=plots,
+        runtimes=runtimes_of(report),
+        bf16_tolerance=BF16_TOLERANCE,
         extra_sections=extra_sections,
         level=LEVEL,
         resamples=RESAMPLES,

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
 
-from spd_deploy.benchmark.arms import Arm, batches_for, describe, facts_of, open_arm
+from spd_deploy.benchmark.arms import Arm, batches_for, facts_of, open_arm
 from spd_deploy.benchmark.measure import Clock, measure
 from spd_deploy.benchmark.memory import memory_of
 from spd_deploy.benchmark.report import Report
@@ -18,6 +18,7 @@ from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.machine.facts import load_now, moment, others_cores, this_machine
+from spd_deploy.sessions.opening import prove
 from spd_deploy.sessions.protocol import Session
 
 Open = Callable[[Arm, Settings], Session]
@@ -93,7 +94,7 @@ def _facts(
     with progress.stage("check and weigh", len(arms)) as advance:
         for arm in arms:
             with open_session(arm, settings) as session:
-                runtime = describe(arm, session)
-            found.append(facts_of(arm, runtime, weigh(arm, settings)))
+                runtime, parity = session.description, prove(session, arm.artefact)
+            found.append(facts_of(arm, runtime, weigh(arm, settings), parity=parity))
             advance(note=arm.name)
     return tuple(found)

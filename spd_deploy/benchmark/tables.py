@@ -165,7 +165,7 @@ def _runtime(arm: ArmFacts) -> str:
     threads = (
         "threads not told" if arm.runtime.threads is None else f"{arm.runtime.threads} threads"
     )
-    return f"{arm.runtime.runtime} {arm.runtime.version} on {arm.runtime.device}, {threads}"
+    return f"{arm.runtime}, {threads}"
 
 
 def _unique(texts: Iterable[str]) -> str:

@@ -144,11 +144,13 @@ class ArmFacts:
 
     Attributes:
         name: the artefact's folder name, made unique among the arms; no path.
+        precision: what its session computed in.
         sizes: layers, hidden size and so on: arms that differ there are different models.
-        models: SHA-256 of each model file, by file name.
+        models: SHA-256 of each file that its runtime read, by file name.
         runtime: how its session ran, as the session itself found out.
         score: the checkpoint's metrics, as the manifest has them; None marks an undefined one.
         split: what the score was measured on.
+        parity: how far its logits were from its checkpoint's, before it was timed.
         memory: None where the process that weighs it could not run.
     """
 

@@ -43,6 +43,11 @@ def kind_of(arm: ArmFacts) -> str:
     return kind if arm.precision == "fp32" else f"{kind}, {arm.precision}"
 
 
+def runtimes_of(report: Report) -> str:
+    """The runtimes that ran the arms, each once, such as ``onnxruntime 1.32.0``."""
+    return ", ".join(dict.fromkeys(f"{a.runtime.runtime} {a.runtime.version}" for a in report.arms))
+
+
 def why_not_faster(arm: ArmFacts, rows: Sequence[Row]) -> str:
     """Why no shape got faster: the manifest's reasons, runs too unsteady to tell, or what is left.
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json, show_table
+from spd_deploy.cli.options import RUNTIME
+from spd_deploy.domain.runtimes import ASKED
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.judge import Judgement
@@ -58,6 +60,15 @@ def finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
 )
 @click.option("--batch", "batches", type=Sizes(), default="1,8", show_default=True)
 @click.option("--seq", "seqs", type=Sizes(), default="32,128", show_default=True, help="Tokens.")
+@click.option(
+    "--runtime",
+    "runtimes",
+    type=RUNTIME,
+    multiple=True,
+    default=("auto",),
+    show_default=True,
+    help="What runs the artefacts; given several times, each of them in each, the baseline too.",
+)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option(
     "--threads",
@@ -87,6 +98,7 @@ def bench(
     baseline: Path | None,
     batches: tuple[int, ...],
     seqs: tuple[int, ...],
+    runtimes: tuple[str, ...],
     device: str,
     threads: int | None,
     rounds: int,
@@ -100,9 +112,11 @@ def bench(
     \b
     spd bench out/sparse --baseline out/teacher --output out/report
     spd bench out/a out/b --baseline out/dense --batch 1,8,32 --seq 128 --output out/report
+    spd bench out/a --runtime onnxruntime --runtime openvino:bf16 --output out/report
 
     The report is a folder with report.html to read, report.json with every sample, and the plots.
-    Without --baseline no speed-up is claimed.
+    Without --baseline no speed-up is claimed. With several runtimes all is compared with the
+    baseline in the first. openvino:bf16 rounds an fp32 artefact to bf16, where the CPU has it.
     """  # noqa: D301  # click reads the \b as a character
     from spd_deploy.benchmark.judge import judge
     from spd_deploy.benchmark.publish import refuse_taken, summary_of, write_report
@@ -117,7 +131,7 @@ def bench(
         rounds=rounds,
         seconds=seconds,
     )
-    report = _measured(artefacts, baseline, settings)
+    report = _measured(artefacts, baseline, runtimes, settings)
     judgement = judge(report)
     page = write_report(report, output, overwrite=overwrite, judgement=judgement)
     if as_json:
@@ -126,19 +140,26 @@ def bench(
         _show(report, judgement, page)
 
 
-def _measured(artefacts: Sequence[Path], baseline: Path | None, settings: "Settings") -> "Report":
+def _measured(
+    artefacts: Sequence[Path],
+    baseline: Path | None,
+    runtimes: Sequence[str],
+    settings: "Settings",
+) -> "Report":
     """Open the arms, the baseline first, and compare them."""
-    from spd_deploy.benchmark.arms import arms_of, refuse_long
+    from spd_deploy.benchmark.arms import arms_of, refuse_long, refuse_unreadable
     from spd_deploy.benchmark.run import baseline_from, run_benchmark
     from spd_deploy.domain.artefact import open_artefact
 
     progress = TerminalProgress()
     opened = [open_artefact(path) for path in artefacts]
-    refuse_long(arms_of(opened), settings)  # before a baseline is exported for nothing
+    asked = [ASKED[name] for name in runtimes]
+    refuse_long(arms_of(opened, asked), settings)  # before a baseline is exported for nothing
+    refuse_unreadable(arms_of(opened, asked))
     with ExitStack() as stack:
         if baseline is not None:
             opened.insert(0, stack.enter_context(baseline_from(baseline, progress=progress)))
-        arms = arms_of(opened)
+        arms = arms_of(opened, asked)
         name = None if baseline is None else arms[0].name
         return run_benchmark(arms, settings, baseline=name, progress=progress)
 
@@ -147,7 +168,7 @@ def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
     """The headlines, tables and doubts on the terminal."""
     from spd_deploy.benchmark.doubts import grouped
     from spd_deploy.benchmark.tables import latency_table, size_table
-    from spd_deploy.benchmark.words import headlines
+    from spd_deploy.benchmark.words import headlines, runtimes_of
 
     for headline in headlines(report, judgement):
         click.echo(f"{headline}\n")
@@ -156,4 +177,5 @@ def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
         click.echo()
     for what, about in grouped(judgement.doubts).items():
         click.echo(f"doubt: {what} ({'; '.join(about)})")
+    click.echo(f"run by {runtimes_of(report)}")
     click.echo(f"report: {page}")

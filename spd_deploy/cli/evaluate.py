@@ -1,18 +1,22 @@
 """``spd evaluate``: the official metrics of an artefact or checkpoint on a split."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json
+from spd_deploy.cli.options import runtime_option
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.runtimes import ASKED
 from spd_deploy.domain.tasks import Task, task_named
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.opening import Opened
+    from spd_deploy.sessions.protocol import Device
     from spd_train.data.examples import Splits
 
 
@@ -26,6 +30,7 @@ Example:
 @click.option("--data-dir", type=click.Path(path_type=Path), help="As for spd train.")
 @click.option("--split", default="dev", show_default=True, help="train or dev.")
 @click.option("--skip-broken-rows", is_flag=True, help="Leave broken rows out instead of stopping.")
+@runtime_option
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -35,6 +40,7 @@ def evaluate(
     data_dir: Path | None,
     split: str,
     skip_broken_rows: bool,
+    runtime: str,
     device: str,
     threads: int | None,
     as_json: bool,
@@ -46,23 +52,22 @@ def evaluate(
     if split == "test":
         raise BadData("the test split has no labels to score against", fix="use spd predict")
     progress = TerminalProgress()
-    opened = open_path(path, device="cuda" if device == "cuda" else "cpu", threads=threads)
+    where: Device = "cuda" if device == "cuda" else "cpu"
+    opened = open_path(path, asked=ASKED[runtime], device=where, threads=threads)
     task = agreed_task(opened.task, task_name)
     with opened.session:
         parts = read_split(task, data_dir, split, skip_broken=skip_broken_rows, note=progress.note)
         start = time.perf_counter()
         scores = score_parts(opened, task, parts, progress)
         seconds = time.perf_counter() - start
-    rows = sum(map(len, parts.values()))
+    rows, ran = sum(map(len, parts.values())), opened.session.description
     if as_json:
-        show_json(
-            {"path": str(path), "task": task.name, "split": split, "rows": rows, "scores": scores}
-        )
+        told = {"path": str(path), "task": task.name, "split": split, "rows": rows}
+        show_json({**told, "runtime": asdict(ran), "scores": scores})
         return
     for metric, value in scores.items():
         click.echo(f"{metric:<20} {'-' if value is None else f'{value:.4f}'}")
-    runtime = opened.session.description.runtime
-    click.echo(f"{task.name} {split}, {rows} rows in {seconds:.1f} s on {runtime}")
+    click.echo(f"{task.name} {split}, {rows} rows in {seconds:.1f} s by {ran}")
 
 
 def agreed_task(trained: Task, name: str | None) -> Task:

@@ -77,7 +77,7 @@ def of_artefact(artefact: Artefact) -> Inspection:
     manifest = artefact.manifest
     parity = manifest.parity
     return Inspection(
-        kind=f"{manifest.format} artefact, {manifest.precision}",
+        kind=f"{manifest.format} artefact, {manifest.precision}, for {manifest.runtime}",
         task=manifest.task.name,
         pattern=_spelled(manifest.pattern, manifest.sparsity),
         matrices=manifest.matrices,

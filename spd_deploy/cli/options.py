@@ -6,9 +6,20 @@ from typing import Any, TypeVar
 
 import click
 
+from spd_deploy.domain.runtimes import ASKED
 from spd_deploy.domain.tasks import TASKS
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+RUNTIME = click.Choice(tuple(ASKED))
+runtime_option = click.option(
+    "--runtime",
+    type=RUNTIME,
+    default="auto",
+    show_default=True,
+    help="What runs an artefact; auto: what it was exported for.",
+)
 
 
 def data_options(verb: Verb) -> Verb:

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd_deploy.cli.console import TerminalProgress
+from spd_deploy.cli.options import runtime_option
 from spd_deploy.domain.answers import answers_of
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.files import refuse_existing, write_text
 from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.runtimes import ASKED
 from spd_deploy.domain.tasks import Columns, Task
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.opening import Opened
+    from spd_deploy.sessions.protocol import Device
     from spd_train.data.examples import Example
     from spd_train.data.rows import Row
 
@@ -45,6 +48,7 @@ A line of answers.jsonl:
 @click.option("--pair-column", help="Default: text_pair, or the column the model was trained on.")
 @click.option("--output", type=click.Path(path_type=Path), help="A file for the answers, as JSONL.")
 @click.option("--overwrite", is_flag=True, help="Replace --output if it exists.")
+@runtime_option
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
 def predict(
@@ -55,6 +59,7 @@ def predict(
     pair_column: str | None,
     output: Path | None,
     overwrite: bool,
+    runtime: str,
     device: str,
     threads: int | None,
 ) -> None:
@@ -68,19 +73,21 @@ def predict(
         raise click.UsageError("give texts, or a file of them with --input")
     if output is not None:
         refuse_existing(output, overwrite=overwrite)
-    opened = open_path(path, device="cuda" if device == "cuda" else "cpu", threads=threads)
+    where: Device = "cuda" if device == "cuda" else "cpu"
+    opened = open_path(path, asked=ASKED[runtime], device=where, threads=threads)
     with opened.session:
         if input_file is None:
             examples = from_arguments(opened.task, texts)
         else:
             examples = from_file(opened.task, input_file, text_column, pair_column)
         answers = classify(opened, examples, TerminalProgress())
+        ran = opened.session.description
     lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
     if output is None:
         click.echo(lines, nl=False)
     else:
         write_text(output, lines)
-        click.echo(f"{len(answers)} answers in {output}", err=True)
+        click.echo(f"{len(answers)} answers by {ran} in {output}", err=True)
 
 
 def from_arguments(task: Task, texts: Sequence[str]) -> list["Example"]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from serve.settings import Settings
+from spd_deploy.cli.options import runtime_option
+from spd_deploy.domain.runtimes import ASKED
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.protocol import Device
@@ -27,6 +29,7 @@ _DEFAULTS = Settings()
 @click.option(
     "--insecure", is_flag=True, help="Allow a --host that other machines reach; nobody is asked."
 )
+@runtime_option
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
     help="Where the model runs.",
@@ -65,6 +68,7 @@ def serve(
     host: str,
     port: int,
     insecure: bool,
+    runtime: str,
     device: "Device",
     threads: int | None,
     max_batch_tokens: int,
@@ -101,7 +105,9 @@ def serve(
     )
     life = Life()
     app = create_app(
-        lambda: open_served(artefact, device=device, threads=threads), settings, life=life
+        lambda: open_served(artefact, asked=ASKED[runtime], device=device, threads=threads),
+        settings,
+        life=life,
     )
     with bound_socket(host, port) as listening:
         run(app, life, listening, drain_timeout_s=drain_timeout, say=_say)

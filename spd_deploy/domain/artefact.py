@@ -9,13 +9,16 @@ found before any runtime parses it.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spd_deploy.domain.checkpoint import read_config
+from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact, SpdError
 from spd_deploy.domain.files import read_json, sha256_of, write_json
+from spd_deploy.domain.runtimes import Runtime
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Batch, Tokenizer
 
@@ -58,7 +61,13 @@ class Parity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """What ``manifest.json`` says. ``files`` maps each file's name to its SHA-256."""
+    """What ``manifest.json`` says.
+
+    Attributes:
+        precision: of the numbers in the files; a runtime may be asked to compute in less.
+        files: each file's name with its SHA-256.
+        runtime: what it was exported for; older manifests, which have none, mean ONNX Runtime.
+    """
 
     format: str
     precision: str
@@ -74,6 +83,16 @@ class Manifest:
     scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     split: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    runtime: Runtime = "onnxruntime"
+
+    def __post_init__(self) -> None:
+        """Only runtimes that there are."""
+        if self.runtime not in get_args(Runtime):
+            raise BadArtefact(
+                "the manifest names a runtime that this version does not know",
+                got=self.runtime,
+                fix=_AGAIN,
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``manifest.json``."""
@@ -105,6 +124,8 @@ class Manifest:
                     "parity": Parity(**fields["parity"]),
                 }
             )
+        except BadArtefact:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError, SpdError) as err:
             raise BadArtefact("the manifest is damaged", got=repr(err), fix=_AGAIN) from err
 
@@ -120,6 +141,12 @@ class Artefact:
     def task(self) -> Task:
         """What it answers."""
         return self.manifest.task
+
+    @property
+    def encoder(self) -> Encoder:
+        """The sizes of its model."""
+        shapes = {f"{row.name}.weight": row.shape for row in self.manifest.matrices}
+        return Encoder.of_matrices(shapes, read_config(self.folder))
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer it was trained with, cutting where training cut."""

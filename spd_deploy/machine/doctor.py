@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from spd_deploy.machine.check import Check, guarded
 from spd_deploy.machine.nvidia import driver_fault, gpus, nvidia_checks
+from spd_deploy.machine.openvino import openvino_checks
 from spd_deploy.machine.processor import processor_checks
 from spd_deploy.machine.providers import provider_checks
 from spd_deploy.machine.software import engine_checks, package_checks, torch_checks
@@ -14,6 +15,7 @@ def examine() -> Iterator[Check]:
     yield from guarded("Processor", lambda: list(processor_checks()))
     yield from guarded("Packages", lambda: list(package_checks()))
     yield from guarded("ONNX Runtime", lambda: list(provider_checks(has_gpu=bool(gpus()))))
+    yield from guarded("OpenVINO", lambda: list(openvino_checks()))
     yield from guarded("PyTorch", lambda: list(torch_checks()))
     yield from guarded("NVIDIA", lambda: list(nvidia_checks()))
     yield from guarded("Optional engines", lambda: list(engine_checks(driver_fault=driver_fault())))

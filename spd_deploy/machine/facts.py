@@ -17,7 +17,7 @@ from spd_deploy.machine.processor import (
     usable_cores,
 )
 
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnx", "torch", "transformers", "numpy")
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "torch", "transformers", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -81,17 +81,8 @@ def torch_cuda_check(*, built_for: str | None, works: bool) -> Check:
 
 
 def engine_checks(*, driver_fault: str | None) -> Iterator[Check]:
-    """TensorRT and OpenVINO."""
+    """TensorRT."""
     yield tensorrt_check(driver_fault=driver_fault)
-    if importlib.util.find_spec("openvino") is not None:
-        yield yes(_ENGINES, "OpenVINO", version_of("openvino"))
-    else:
-        yield no(
-            _ENGINES,
-            "OpenVINO",
-            reason="the optional package openvino is not installed",
-            remedy="nothing here needs it; pip install openvino to try ONNX files in it",
-        )
 
 
 def tensorrt_check(*, driver_fault: str | None) -> Check:

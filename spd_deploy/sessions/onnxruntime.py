@@ -15,6 +15,7 @@ from spd_deploy.domain.versions import version_of
 from spd_deploy.sessions.protocol import Closing, Description, Device
 
 MODEL_FILE = "model.onnx"
+PORTABLE_FILE = "portable.onnx"  # the same model in standard operators, for other runtimes
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 

@@ -7,10 +7,19 @@ import numpy as np
 
 from spd_deploy.domain.artefact import Artefact, Golden, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import open_checkpoint
-from spd_deploy.domain.errors import BadArtefact, Unavailable
+from spd_deploy.domain.errors import BadArtefact, BadSetting, Unavailable
+from spd_deploy.domain.runtimes import Asked, Runtime
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
+from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
+from spd_deploy.sessions.openvino import OpenVinoSession
 from spd_deploy.sessions.protocol import Device, Session
+
+# bf16 keeps 8 bits of a number, so logits move by a hundredth or two of the largest, whatever an
+# export in fp32 was held to. More than this is not rounding.
+BF16_TOLERANCE = 0.05
+# What each runtime can make of the precision in an artefact's files.
+_IN_OPENVINO = {"fp32": ("fp32", "bf16"), "int8": ("int8",)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,43 +32,112 @@ class Opened:
 
 
 def session_from_artefact(
-    artefact: Artefact, *, device: Device = "cpu", threads: int | None = None
+    artefact: Artefact,
+    *,
+    runtime: Runtime | None = None,
+    precision: str | None = None,
+    device: Device = "cpu",
+    threads: int | None = None,
 ) -> Session:
-    """Open the runtime that the artefact's format asks for."""
-    from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
+    """Open the artefact in ``runtime`` and ``precision``, or in what its manifest names.
 
-    if artefact.manifest.format != "onnx":
+    Raises:
+        SpdError: it does not run in that here.
+    """
+    manifest = artefact.manifest
+    if manifest.format != "onnx":
         raise Unavailable(
             "this version runs ONNX artefacts only",
-            got=f"format {artefact.manifest.format!r}",
+            got=f"format {manifest.format!r}",
             fix="export with --format onnx",
         )
-    return OnnxSession(
-        artefact.folder / MODEL_FILE,
-        precision=artefact.manifest.precision,
-        device=device,
-        threads=threads,
-    )
+    runtime, precision = runtime or manifest.runtime, precision or manifest.precision
+    _refuse_precision(manifest.precision, runtime, precision)
+    file = model_file(artefact, runtime)
+    match runtime:
+        case "onnxruntime":
+            return OnnxSession(file, precision=precision, device=device, threads=threads)
+        case "openvino":
+            if device != "cpu":
+                raise Unavailable(
+                    "OpenVINO runs on the CPU here",
+                    got=f"device {device}",
+                    fix="use --runtime onnxruntime, or --device cpu",
+                )
+            positions = artefact.encoder.positions
+            return OpenVinoSession(file, precision=precision, positions=positions, threads=threads)
 
 
-def open_path(path: Path, *, device: Device = "cpu", threads: int | None = None) -> Opened:
+def model_file(artefact: Artefact, runtime: Runtime) -> Path:
+    """The file that a runtime reads.
+
+    Raises:
+        BadArtefact: the artefact has none for it.
+    """
+    name = MODEL_FILE if runtime == "onnxruntime" else PORTABLE_FILE
+    if name not in artefact.manifest.files:
+        raise BadArtefact(
+            f"{artefact.folder} has no {name}, which {runtime} reads",
+            got="an artefact exported by an older version",
+            fix="export it again",
+        )
+    return artefact.folder / name
+
+
+def open_path(
+    path: Path, *, asked: Asked | None = None, device: Device = "cpu", threads: int | None = None
+) -> Opened:
     """Open an artefact or a checkpoint, whichever ``path`` holds, self-tested where it can be.
 
     Raises:
         SpdError: it is neither, it is damaged, or it does not run here.
     """
+    asked = asked or Asked()
     if is_artefact(path):
         artefact = open_artefact(path)
-        session = session_from_artefact(artefact, device=device, threads=threads)
-        self_test(session, artefact.golden(), tolerance=artefact.manifest.parity.tolerance)
+        session = session_from_artefact(
+            artefact,
+            runtime=asked.runtime,
+            precision=asked.precision,
+            device=device,
+            threads=threads,
+        )
+        prove(session, artefact)
         return Opened(session=session, tokenizer=artefact.tokenizer(), task=artefact.task)
 
     from spd_deploy.sessions.torch import TorchSession
 
+    refuse_runtime(asked)
     checkpoint = open_checkpoint(path)
     tokenizer = Tokenizer(path / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
     session = TorchSession(path, device=device)
     return Opened(session=session, tokenizer=tokenizer, task=checkpoint.task)
+
+
+def refuse_runtime(asked: Asked) -> None:
+    """A checkpoint that was not exported runs in PyTorch alone.
+
+    Raises:
+        BadSetting: another runtime was asked for.
+    """
+    if asked.runtime is not None:
+        raise BadSetting(
+            "a checkpoint runs in PyTorch",
+            got=f"--runtime {asked}",
+            fix="export it with spd export, or leave --runtime out",
+        )
+
+
+def prove(session: Session, artefact: Artefact) -> float:
+    """:func:`self_test` on the artefact's golden inputs, with :data:`BF16_TOLERANCE` for bf16.
+
+    Raises:
+        BadArtefact: the session does not give the checkpoint's logits.
+    """
+    manifest = artefact.manifest
+    rounded = session.description.precision != manifest.precision
+    tolerance = max(manifest.parity.tolerance, BF16_TOLERANCE if rounded else 0.0)
+    return self_test(session, artefact.golden(), tolerance=tolerance)
 
 
 def self_test(session: Session, golden: Golden, *, tolerance: float) -> float:
@@ -85,3 +163,14 @@ def difference_between(found_BC: np.ndarray, expected_BC: np.ndarray) -> float:
     """Largest difference between logits, measured in units of max(1, largest expected)."""
     scale = max(1.0, float(np.abs(expected_BC).max()))
     return float(np.abs(found_BC - expected_BC).max()) / scale
+
+
+def _refuse_precision(stored: str, runtime: Runtime, precision: str) -> None:
+    """ONNX Runtime computes in the precision of the file; OpenVINO may round fp32 to bf16."""
+    possible = _IN_OPENVINO.get(stored, (stored,)) if runtime == "openvino" else (stored,)
+    if precision not in possible:
+        raise Unavailable(
+            f"{runtime} runs an artefact of {stored} in {' or '.join(possible)}",
+            got=precision,
+            fix="choose another --runtime, or export the artefact in that precision",
+        )

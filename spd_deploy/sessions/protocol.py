@@ -26,6 +26,10 @@ class Description:
     precision: str
     threads: int | None
 
+    def __str__(self) -> str:
+        """What ran where, such as ``openvino 2026.4.1 on cpu in bf16``."""
+        return f"{self.runtime} {self.version} on {self.device} in {self.precision}"
+
 
 class Session(Protocol):
     """A model ready to run; a context manager, since it holds threads and memory."""

@@ -10,15 +10,19 @@ from spd_deploy.benchmark.arms import (
     Arm,
     arms_of,
     batches_for,
-    describe,
     facts_of,
     lowered_of,
     open_arm,
+    refuse_unreadable,
 )
 from spd_deploy.benchmark.values import Settings, Shape
 from spd_deploy.domain.artefact import Artefact, MatrixRow
 from spd_deploy.domain.errors import BadArtefact
+from spd_deploy.domain.runtimes import ASKED
+from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE
+from spd_deploy.sessions.opening import prove
 from tests.benchmark.made import ARM
+from tests.portable import with_portable
 
 SETTINGS = Settings(shapes=Shape.grid((1, 3), (4, 32)), threads=1)
 
@@ -84,7 +88,7 @@ def test_matrices_are_grouped_by_lowering_and_reason() -> None:
 
 def test_facts_are_those_of_the_manifest(arms: tuple[Arm, ...]) -> None:
     """Reasons, sizes, scores and hashes are told; no path is."""
-    dense, nm = (facts_of(arm, ARM.runtime, None) for arm in arms)
+    dense, nm = (facts_of(arm, ARM.runtime, None, parity=3e-7) for arm in arms)
 
     assert (dense.pattern, dense.score) == (None, {"accuracy": 0.9})
     assert (nm.pattern, nm.sparsity, nm.score) == ("2:4", 0.5, {"accuracy": 0.8})
@@ -98,17 +102,55 @@ def test_facts_are_those_of_the_manifest(arms: tuple[Arm, ...]) -> None:
 
 
 def test_an_arm_proves_its_logits(arms: tuple[Arm, ...]) -> None:
-    """A session that gives the golden logits is described, by itself."""
+    """A session that gives the golden logits passes, and says itself how it runs."""
     with open_arm(arms[0], SETTINGS) as session:
-        found = describe(arms[0], session)
+        found = session.description
+        assert prove(session, arms[0].artefact) <= 1e-4
 
     assert (found.runtime, found.device, found.threads) == ("onnxruntime", "cpu", 1)
 
 
 def test_another_models_logits_are_refused(arms: tuple[Arm, ...]) -> None:
-    """A session that gives other logits than the artefact's checkpoint is not described."""
+    """A session that gives other logits than the artefact's checkpoint is refused."""
     with (
         open_arm(arms[1], SETTINGS) as session,
         pytest.raises(BadArtefact, match="does not give its checkpoint's logits"),
     ):
-        describe(arms[0], session)
+        prove(session, arms[0].artefact)
+
+
+def test_an_artefact_is_an_arm_in_each_runtime(dense_artefact: Artefact) -> None:
+    """Runtimes stand behind the folder's name; one that comes twice, or as auto too, is one arm."""
+    other = moved(dense_artefact, "/b/dense")
+    asked = [ASKED[s] for s in ("openvino", "auto", "onnxruntime", "openvino:bf16", "openvino")]
+
+    found = arms_of([dense_artefact, other], asked)
+
+    ways = ("openvino", "onnxruntime", "openvino:bf16")
+    assert [arm.name for arm in found] == [f"{n} ({w})" for n in ("dense", "dense-2") for w in ways]
+    assert [str(arm.asked) for arm in found[:3]] == list(ways)
+    assert [arm.runtime for arm in found[:3]] == ["openvino", "onnxruntime", "openvino"]
+
+
+def test_the_models_of_an_arm_are_the_files_its_runtime_reads(
+    dense_artefact: Artefact, tmp_path: Path
+) -> None:
+    """The twin for other runtimes is no part of an arm in ONNX Runtime, nor the other way round."""
+    both = [ASKED[name] for name in ("onnxruntime", "openvino")]
+    arms = arms_of([with_portable(dense_artefact, tmp_path / "a")], both)
+    ort, ov = (facts_of(arm, ARM.runtime, None, parity=0.0) for arm in arms)
+
+    assert (MODEL_FILE in ort.models, PORTABLE_FILE in ort.models) == (True, False)
+    assert (MODEL_FILE in ov.models, PORTABLE_FILE in ov.models) == (False, True)
+    assert ov.folder_bytes == ort.folder_bytes > ov.model_bytes
+
+
+def test_an_arm_without_a_file_for_its_runtime_is_refused(dense_artefact: Artefact) -> None:
+    """It is named before any arm is opened; in ONNX Runtime the same artefact may be measured."""
+    manifest = dense_artefact.manifest
+    files = {name: sha for name, sha in manifest.files.items() if name != PORTABLE_FILE}
+    old = replace(dense_artefact, manifest=replace(manifest, files=files))
+
+    refuse_unreadable(arms_of([old]))
+    with pytest.raises(BadArtefact, match=r"has no portable\.onnx, which openvino reads"):
+        refuse_unreadable(arms_of([old], [ASKED["onnxruntime"], ASKED["openvino"]]))

@@ -9,6 +9,8 @@ from spd_deploy.benchmark.arms import Arm
 from spd_deploy.benchmark.memory import bytes_in, memory_of
 from spd_deploy.benchmark.values import Settings, Shape
 from spd_deploy.domain.errors import EngineFailed
+from spd_deploy.domain.runtimes import ASKED
+from tests.portable import with_portable
 
 SETTINGS = Settings(shapes=(Shape(batch=2, seq=16),), threads=1)
 
@@ -27,6 +29,15 @@ def test_an_arm_is_weighed(arms: tuple[Arm, ...]) -> None:
 
     assert found is not None
     assert 0 < found.before_bytes <= found.opened_bytes <= found.peak_bytes < 400_000_000
+
+
+def test_an_arm_in_openvino_is_weighed(arms: tuple[Arm, ...], tmp_path: Path) -> None:
+    """The process opens it in the runtime asked for, whose library is there before the model."""
+    artefact = with_portable(arms[0].artefact, tmp_path / "a")
+    found = memory_of(replace(arms[0], artefact=artefact, asked=ASKED["openvino"]), SETTINGS)
+
+    assert found is not None
+    assert 0 < found.before_bytes <= found.opened_bytes <= found.peak_bytes < 600_000_000
 
 
 def test_an_arm_that_cannot_be_weighed_is_named(arms: tuple[Arm, ...], tmp_path: Path) -> None:

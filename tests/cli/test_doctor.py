@@ -35,7 +35,7 @@ def test_all_that_was_asked_for_is_answered(told: str) -> None:
 
     for name in (
         "CPU", "AVX2", "AVX-512", "VNNI", "AMX", "memory", "disk", "Python", "onnxruntime",
-        "CPUExecutionProvider", "CUDAExecutionProvider", "torch", "driver", "GPU",
+        "CPUExecutionProvider", "CUDAExecutionProvider", "openvino", "torch", "driver", "GPU",
         "2:4 tensor cores", "TensorRT",
     ):  # fmt: skip
         assert name in answers

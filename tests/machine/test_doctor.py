@@ -6,7 +6,15 @@ from spd_deploy.machine import nvidia
 from spd_deploy.machine.check import Check
 from spd_deploy.machine.doctor import examine
 
-GROUPS = ["Processor", "Packages", "ONNX Runtime", "PyTorch", "NVIDIA", "Optional engines"]
+GROUPS = [
+    "Processor",
+    "Packages",
+    "ONNX Runtime",
+    "OpenVINO",
+    "PyTorch",
+    "NVIDIA",
+    "Optional engines",
+]
 
 
 @pytest.fixture(scope="module")

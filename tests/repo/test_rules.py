@@ -25,6 +25,7 @@ HEAVY = (
     "transformers",
     "onnx",
     "onnxruntime",
+    "openvino",
     "matplotlib",
     "sklearn",
     "scipy",

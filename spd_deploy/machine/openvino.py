@@ -1,0 +1,56 @@
+"""Whether OpenVINO is there, and the precisions in which it computes on this processor."""
+
+from collections.abc import Collection, Iterator
+
+from spd_deploy.domain.errors import Unavailable
+from spd_deploy.domain.versions import version_of
+from spd_deploy.machine.check import Check, no, yes
+from spd_deploy.machine.processor import cpu_features
+from spd_deploy.sessions.openvino import import_openvino, precisions_of
+
+GROUP = "OpenVINO"
+_INT8 = ("VNNI", "AMX")
+
+
+def openvino_checks() -> Iterator[Check]:
+    """The package, then bf16 and int8."""
+    try:
+        core = import_openvino().Core()
+    except Unavailable as err:
+        yield no(
+            GROUP,
+            "openvino",
+            reason="the optional package openvino does not import",
+            found=err.got,
+            remedy=f"{err.fix}; without it artefacts run in ONNX Runtime",
+        )
+        return
+    yield yes(GROUP, "openvino", f"openvino {version_of('openvino')}")
+    offered = precisions_of(core)
+    yield bf16_check(offered)
+    yield int8_check(offered, cpu_features())
+
+
+def bf16_check(offered: Collection[str]) -> Check:
+    """Whether fp32 artefacts may be run in bf16."""
+    if "bf16" in offered:
+        return yes(GROUP, "openvino in bf16", "--runtime openvino:bf16")
+    return no(
+        GROUP,
+        "openvino in bf16",
+        reason="OpenVINO offers no bf16 on this processor",
+        remedy="run in fp32, or in int8, which every processor does",
+    )
+
+
+def int8_check(offered: Collection[str], features: Collection[str]) -> Check:
+    """Whether int8 products have instructions of their own."""
+    found = [name for name in _INT8 if name in features]
+    if "int8" in offered and found:
+        return yes(GROUP, "openvino in int8", f"products by {' and '.join(found)}")
+    return no(
+        GROUP,
+        "openvino in int8",
+        reason=f"the processor has neither {' nor '.join(_INT8)} for int8 products",
+        remedy="int8 artefacts run, but may be no faster; measure with: spd bench",
+    )

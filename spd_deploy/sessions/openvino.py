@@ -1,0 +1,232 @@
+"""Runs an ONNX artefact in OpenVINO, on the CPU.
+
+Three things are seen to here because OpenVINO does not: its own default is bf16 wherever the
+processor has it; it answers a batch that its tables do not hold with numbers instead of an error;
+and importing it reports the use over the network.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spd_deploy.domain.errors import BadArtefact, EngineFailed, Unavailable
+from spd_deploy.domain.text import Batch
+from spd_deploy.domain.versions import version_of
+from spd_deploy.sessions.protocol import Closing, Description
+
+_TELEMETRY = "openvino_telemetry"
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_HINT = "INFERENCE_PRECISION_HINT"
+# What is asked for each precision, and in what the products have run where it was taken: in
+# nothing else for fp32, at least in some of them for the others.
+_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+_PROOFS = {"fp32": {"f32"}, "bf16": {"bf16"}, "int8": {"i8", "u8"}}
+_PRODUCTS = ("FullyConnected", "MatMul", "ScaledDotProductAttention")
+_OPTIONS = {
+    "PERFORMANCE_HINT": "LATENCY",
+    "NUM_STREAMS": 1,
+    # Two pinned sessions in one process would both sit on the first core.
+    "ENABLE_CPU_PINNING": False,
+    # Nothing is quantised that the file does not quantise itself.
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+    # Compiled kernels are kept for each new shape, up to half a megabyte for one product. The
+    # default of 5000 lets a server that sees many shapes grow by gigabytes; compiling a kernel
+    # that was dropped takes about a millisecond.
+    "CPU_RUNTIME_CACHE_CAPACITY": 1024,
+}
+
+
+class OpenVinoSession(Closing):
+    """An ONNX file of standard operators, compiled by OpenVINO for any number of rows and tokens.
+
+    Inputs are ``input_ids``, ``attention_mask`` and ``token_type_ids``, the output ``logits``.
+    One thread at a time may run it.
+    """
+
+    def __init__(
+        self, model: Path, *, precision: str, positions: int, threads: int | None = None
+    ) -> None:
+        """Compile ``model`` for ``threads`` threads (None: all cores).
+
+        Args:
+            model: an ONNX file.
+            precision: ``fp32`` or ``bf16`` for a file of fp32, ``int8`` for a quantised one.
+            positions: how many tokens a row may have; OpenVINO itself would not mind more.
+            threads: of the compiled model.
+
+        Raises:
+            Unavailable: no OpenVINO, or not in this precision or with so many threads.
+            BadArtefact: OpenVINO cannot read the file.
+        """
+        core = import_openvino().Core()
+        _refuse_missing_precision(precision, precisions_of(core))
+        options = {**_OPTIONS, _HINT: _HINTS[precision], "INFERENCE_NUM_THREADS": threads or 0}
+        try:
+            read = core.read_model(model)
+            self._rows = {name: _table_rows(read.input(name)) for name in _INPUTS}
+            self._compiled = core.compile_model(read, "CPU", options)
+            self._logits = self._compiled.output("logits")
+        except Exception as err:
+            raise BadArtefact(
+                f"OpenVINO cannot load {model}", got=err, fix="export it again"
+            ) from err
+        self._refuse_unlookable(model)
+        self._refuse_fallback(precision, threads)
+        self._request = self._compiled.create_infer_request()
+        self._positions = positions
+        self.description = Description(
+            runtime="openvino",
+            version=version_of("openvino") or "unknown",
+            device="cpu",
+            precision=precision,
+            threads=int(self._compiled.get_property("INFERENCE_NUM_THREADS")),
+        )
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits ``[B, C]``.
+
+        Raises:
+            EngineFailed: the batch is not one that the model takes, or OpenVINO failed on it.
+        """
+        feed = dict(zip(_INPUTS, (batch.ids_BS, batch.mask_BS, batch.types_BS), strict=True))
+        self._refuse_beyond_tables(feed)
+        try:
+            found = self._request.infer(feed)
+            return np.array(found[self._logits], np.float32)
+        except Exception as err:
+            raise EngineFailed("OpenVINO failed on a batch", got=err, fix="see above") from err
+
+    def close(self) -> None:
+        """Drop the compiled model and with it its memory."""
+        for name in ("_request", "_logits", "_compiled"):
+            with contextlib.suppress(AttributeError):
+                delattr(self, name)
+
+    def _refuse_unlookable(self, model: Path) -> None:
+        """The table that bounds the ids must be in sight, or they could not be checked."""
+        if self._rows["input_ids"] is None:
+            raise BadArtefact(
+                f"{model} does not look its input_ids up in a table", fix="export it again"
+            )
+
+    def _refuse_fallback(self, precision: str, threads: int | None) -> None:
+        """OpenVINO takes another precision or fewer threads without a word; find out and refuse."""
+        hint = self._compiled.get_property(_HINT).get_type_name()
+        ran, proof = product_precisions(self._compiled), _PROOFS[precision]
+        proven = ran == proof if precision == "fp32" else bool(ran & proof)
+        if hint != _HINTS[precision] or not proven:
+            raise Unavailable(
+                f"OpenVINO did not take {precision}",
+                got=f"a hint of {hint}, products in {', '.join(sorted(ran)) or 'nothing'}",
+                fix="run `spd doctor` for what this CPU can, or use --runtime onnxruntime",
+            )
+        given = int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
+        if threads is not None and given != threads:
+            raise Unavailable(
+                "OpenVINO starts no more threads than there are cores",
+                got=f"{threads} threads asked, {given} given",
+                fix=f"use --threads {given}",
+            )
+
+    def _refuse_beyond_tables(self, feed: dict[str, NDArray[np.int64]]) -> None:
+        """OpenVINO reads beyond a table's end, or ignores what does not fit, without an error."""
+        shapes = {values_BS.shape for values_BS in feed.values()}
+        if len(shapes) > 1:
+            raise _not_taken("inputs of one shape", ", ".join(map(str, shapes)))
+        tokens = feed["input_ids"].shape[1]
+        if not 0 < tokens <= self._positions:
+            raise _not_taken(f"rows of 1 to {self._positions} tokens", f"{tokens} tokens")
+        for name, rows in self._rows.items():
+            values_BS = feed[name]
+            if rows is not None and values_BS.size:
+                low, high = int(values_BS.min()), int(values_BS.max())
+                if low < 0 or high >= rows:
+                    raise _not_taken(f"{name} of 0 to {rows - 1}", f"{low} to {high}")
+
+
+def import_openvino() -> ModuleType:
+    """The OpenVINO module, imported without the part that reports its use.
+
+    Raises:
+        Unavailable: it is not installed.
+    """
+    try:
+        with _without_telemetry():
+            import openvino
+    except ImportError as err:
+        raise Unavailable(
+            "OpenVINO is not installed", got=err, fix="pip install 'spd-deploy[openvino]'"
+        ) from err
+    return openvino  # type: ignore[no-any-return]
+
+
+def precisions_of(core: Any) -> frozenset[str]:
+    """The precisions that OpenVINO offers on this CPU, by our names."""
+    listed = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    names = {"FP32": "fp32", "BF16": "bf16", "INT8": "int8"}
+    return frozenset(ours for theirs, ours in names.items() if theirs in listed)
+
+
+def product_precisions(compiled: Any) -> frozenset[str]:
+    """In what precisions the compiled model runs its matrix products."""
+    layers = (node.get_rt_info() for node in compiled.get_runtime_model().get_ops())
+    return frozenset(
+        str(layer["runtimePrecision"].value)
+        for layer in layers
+        if layer["layerType"].value in _PRODUCTS
+    )
+
+
+@contextlib.contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Let the import fail of the optional package by which OpenVINO reports that it is imported.
+
+    It is asked for nowhere else, and OpenVINO has a stand-in that does nothing. Otherwise it
+    would have to be told by a file in the user's home.
+    """
+    before = sys.modules.get(_TELEMETRY)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[_TELEMETRY]
+        if before is not None:
+            sys.modules[_TELEMETRY] = before
+
+
+def _refuse_missing_precision(precision: str, offered: frozenset[str]) -> None:
+    """The precision must be one that this session knows and this processor has."""
+    if precision not in _HINTS:
+        raise Unavailable(
+            f"OpenVINO runs {', '.join(_HINTS)} here",
+            got=precision,
+            fix="export the model in one of these",
+        )
+    if precision not in offered:
+        raise Unavailable(
+            f"this CPU has no {precision} for OpenVINO",
+            got=", ".join(sorted(offered)),
+            fix="run without it; `spd doctor` lists what there is",
+        )
+
+
+def _table_rows(output: Any) -> int | None:
+    """The rows of the table that an input indexes; None where it indexes none."""
+    for target in output.get_target_inputs():
+        node = target.get_node()
+        if node.get_type_name() == "Gather" and target.get_index() == 1:
+            return int(node.input(0).get_partial_shape()[0].get_length())
+        if node.get_type_name() == "Convert" and (rows := _table_rows(node.output(0))) is not None:
+            return rows
+    return None
+
+
+def _not_taken(takes: str, got: str) -> EngineFailed:
+    """The error for a batch that the model was not made for."""
+    return EngineFailed(f"the model takes {takes}", got=got, fix="tokenise with its own tokenizer")
