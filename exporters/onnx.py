@@ -33,10 +33,10 @@ from spd_deploy.domain.files import refuse_existing, replacing
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_deploy.domain.versions import versions_of
-from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
+from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
 
-# The twin with standard operators alone, for TensorRT, OpenVINO and whatever else reads ONNX.
-PORTABLE_FILE = "portable.onnx"
+# Beside the graph for ONNX Runtime its twin with standard operators alone, for TensorRT, OpenVINO
+# and whatever else reads ONNX.
 _TARGETS = {MODEL_FILE: Target.ONNXRUNTIME, PORTABLE_FILE: Target.PORTABLE}
 
 

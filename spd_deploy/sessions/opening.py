@@ -19,7 +19,7 @@ from spd_deploy.sessions.protocol import Device, Session
 # export in fp32 was held to. More than this is not rounding.
 BF16_TOLERANCE = 0.05
 # What each runtime can make of the precision in an artefact's files.
-_IN_OPENVINO = {"fp32": ("fp32", "bf16"), "int8": ("int8",)}
+_IN_OPENVINO = {"fp32": ("fp32", "bf16"), "int8": ("int8", "bf16")}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +64,8 @@ def session_from_artefact(
                     got=f"device {device}",
                     fix="use --runtime onnxruntime, or --device cpu",
                 )
+            if (manifest.precision, precision) == ("int8", "bf16"):
+                precision = "int8+bf16"
             positions = artefact.encoder.positions
             return OpenVinoSession(file, precision=precision, positions=positions, threads=threads)
 

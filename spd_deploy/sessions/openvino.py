@@ -25,8 +25,8 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _HINT = "INFERENCE_PRECISION_HINT"
 # What is asked for each precision, and in what the products have run where it was taken: in
 # nothing else for fp32, at least in some of them for the others.
-_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
-_PROOFS = {"fp32": {"f32"}, "bf16": {"bf16"}, "int8": {"i8", "u8"}}
+_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32", "int8+bf16": "bf16"}
+_PROOFS = {"fp32": {"f32"}, "bf16": {"bf16"}, "int8": {"i8", "u8"}, "int8+bf16": {"i8", "u8"}}
 _PRODUCTS = ("FullyConnected", "MatMul", "ScaledDotProductAttention")
 _OPTIONS = {
     "PERFORMANCE_HINT": "LATENCY",
@@ -56,7 +56,8 @@ class OpenVinoSession(Closing):
 
         Args:
             model: an ONNX file.
-            precision: ``fp32`` or ``bf16`` for a file of fp32, ``int8`` for a quantised one.
+            precision: ``fp32`` or ``bf16`` for a file of fp32, ``int8`` for a quantised one, and
+                ``int8+bf16`` where what is not quantised is to run in bf16.
             positions: how many tokens a row may have; OpenVINO itself would not mind more.
             threads: of the compiled model.
 
@@ -208,7 +209,7 @@ def _refuse_missing_precision(precision: str, offered: frozenset[str]) -> None:
             got=precision,
             fix="export the model in one of these",
         )
-    if precision not in offered:
+    if not set(precision.split("+")) <= offered:
         raise Unavailable(
             f"this CPU has no {precision} for OpenVINO",
             got=", ".join(sorted(offered)),

@@ -116,7 +116,7 @@ def test_every_lowering_is_the_product(
     with_residual: bool,
     seed: int,
 ) -> None:
-    """In ONNX Runtime, for all targets and precisions: W x + b, and the residual if there is one."""
+    """In ONNX Runtime, for all targets and precisions: W x + b, and the residual if there is."""
     draw = np.random.default_rng(seed)
     block = Block(rows=rows, columns=columns)
     N, K = groups * rows, 5 * columns

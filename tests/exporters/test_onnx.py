@@ -14,7 +14,7 @@ import onnx
 import pytest
 from safetensors.torch import load_file, save_file
 
-from exporters.onnx import PORTABLE_FILE, artefact_from_checkpoint
+from exporters.onnx import artefact_from_checkpoint
 from exporters.storage import DATA_FILE, read_constants
 from exporters.verify import golden_rows
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact, open_artefact
@@ -28,7 +28,7 @@ from spd_deploy.domain.errors import BadArtefact, BadModel, NotWritten, Verifica
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import Structured, parse_pattern
 from spd_deploy.domain.text import Tokens, pad
-from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
+from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
 from spd_deploy.sessions.opening import open_path
 from spd_deploy.sessions.torch import TorchSession
 from tests.tiny import tiny_checkpoint, tiny_model
@@ -267,7 +267,7 @@ def test_a_full_disk_leaves_nothing(
         import resource, signal, warnings
         warnings.simplefilter("ignore")
         from pathlib import Path
-        from exporters.onnx import PORTABLE_FILE, artefact_from_checkpoint
+        from exporters.onnx import artefact_from_checkpoint
         from spd_deploy.domain.checkpoint import open_checkpoint
         from spd_deploy.domain.errors import NotWritten
         checkpoint = open_checkpoint(Path({str(dense_checkpoint.folder)!r}))

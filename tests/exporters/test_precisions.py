@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from exporters.calibrate import ranges_on
 from exporters.lowering.choose import choose
-from exporters.onnx import PORTABLE_FILE, artefact_from_checkpoint
+from exporters.onnx import artefact_from_checkpoint
 from exporters.precisions import Precision, Trial
 from exporters.storage import DATA_FILE, read_constants
 from exporters.weights import read_weights
@@ -18,7 +18,7 @@ from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadData, BadSetting, VerificationFailed
 from spd_deploy.domain.patterns import parse_pattern
 from spd_deploy.domain.text import Batch, Tokens, pad
-from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
+from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
 from spd_deploy.sessions.opening import difference_between, open_path
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.sessions.torch import TorchSession
