@@ -9,12 +9,13 @@ import atexit
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from spd_deploy.domain.errors import BadSetting
+from spd_train.recipe import Device
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -75,7 +76,7 @@ class Processes:
             self.accelerator.wait_for_everyone()
 
 
-def start_processes(device: Literal["cpu", "cuda"]) -> Processes:
+def start_processes(device: Device) -> Processes:
     """Join the processes that a launcher started, or be the only one.
 
     Raises:
