@@ -8,7 +8,7 @@ as the dense one does is measured on texts that were not calibrated on.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from spd_train.pruning.importance import needs_gradients
 from spd_train.pruning.masks import goals_of
 from spd_train.pruning.permutation.permute import reorder
 from spd_train.pruning.pruner import Pruner
-from spd_train.recipe import PrecisionWish, PruneRecipe
+from spd_train.recipe import Device, PrecisionWish, PruneRecipe
 from spd_train.training.precision import choose_precision
 from spd_train.training.schedule import cubic_share
 from spd_train.training.scoring import logits_for
@@ -55,7 +55,7 @@ class OneShot:
     output: Path
     overwrite: bool = False
     precision: PrecisionWish = "auto"
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
 
     def to_json(self) -> dict[str, Any]:
         """How it was pruned, for the checkpoint."""

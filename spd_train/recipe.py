@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.patterns import NM, Pattern, parse_pattern
 
+Device = Literal["cpu", "cuda"]
 PrecisionWish = Literal["auto", "fp32", "bf16"]
 Importance = Literal["magnitude", "movement", "taylor", "activation", "second-order"]
 Allocation = Literal["uniform", "global", "sensitivity"]
@@ -220,7 +221,7 @@ class Recipe:
     max_steps: int | None = None
     seed: int = 0
     precision: PrecisionWish = "auto"
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     compile: bool = False
 
     def __post_init__(self) -> None:

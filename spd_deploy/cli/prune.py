@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -13,6 +13,7 @@ from spd_deploy.cli.train import show_result
 from spd_deploy.domain.patterns import SPELLINGS, parse_pattern
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task, task_named
+from spd_train.recipe import Allocation, Device, Importance, PrecisionWish, PruneRecipe
 
 if TYPE_CHECKING:
     from spd_train.data.examples import Example
@@ -48,25 +49,26 @@ Examples:
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @click.option(
     "--importance",
-    type=click.Choice(["magnitude", "activation", "second-order"]),
+    type=click.Choice(get_args(Importance)),
     default="second-order",
     show_default=True,
+    help="What weights are ranked by; movement and taylor need spd train.",
 )
 @click.option("--rounds", type=int, default=4, show_default=True, help="Steps to the goal.")
 @click.option("--reconstruct/--no-reconstruct", default=True, show_default=True)
 @click.option("--permute/--no-permute", default=True, show_default=True)
 @click.option(
     "--allocation",
-    type=click.Choice(["uniform", "global", "sensitivity"]),
+    type=click.Choice(get_args(Allocation)),
     default="uniform",
     show_default=True,
 )
 @click.option("--exclude", multiple=True, help="Leave matrices with this in their name dense.")
 @click.option("--calibration-tokens", type=int, default=16384, show_default=True)
 @click.option(
-    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True
+    "--precision", type=click.Choice(get_args(PrecisionWish)), default="auto", show_default=True
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--device", type=click.Choice(get_args(Device)), default="cpu", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def prune(
     model: Path,
@@ -79,15 +81,15 @@ def prune(
     data_dir: Path | None,
     output: Path,
     overwrite: bool,
-    importance: str,
+    importance: Importance,
     rounds: int,
     reconstruct: bool,
     permute: bool,
-    allocation: str,
+    allocation: Allocation,
     exclude: tuple[str, ...],
     calibration_tokens: int,
-    precision: str,
-    device: str,
+    precision: PrecisionWish,
+    device: Device,
     as_json: bool,
 ) -> None:
     """Prune a fine-tuned classifier in one shot: no labels, no training, minutes.
@@ -99,24 +101,18 @@ def prune(
         raise click.UsageError("name a file with --texts, or a GLUE folder with --data-dir")
     from spd_deploy.domain.checkpoint import open_checkpoint
     from spd_train import prune as one_shot
-    from spd_train.reading import strictly
-    from spd_train.recipe import PruneRecipe
 
     progress = TerminalProgress()
     pattern = parse_pattern(spelled, sparsity)
-    recipe = strictly(
-        PruneRecipe,
-        {
-            **asdict(PruneRecipe()),
-            "importance": importance,
-            "updates": rounds,
-            "regrow": True,
-            "reconstruct": reconstruct,
-            "permute": permute,
-            "allocation": allocation,
-            "exclude": exclude,
-            "calibration_tokens": calibration_tokens,
-        },
+    recipe = PruneRecipe(
+        importance=importance,
+        updates=rounds,
+        regrow=True,
+        reconstruct=reconstruct,
+        permute=permute,
+        allocation=allocation,
+        exclude=exclude,
+        calibration_tokens=calibration_tokens,
     )
     task = open_checkpoint(model).task
     if texts_file is not None:
@@ -130,8 +126,8 @@ def prune(
         recipe=recipe,
         output=output,
         overwrite=overwrite,
-        precision="fp32" if precision == "fp32" else "bf16" if precision == "bf16" else "auto",
-        device="cuda" if device == "cuda" else "cpu",
+        precision=precision,
+        device=device,
     )
     checkpoint, agreement = one_shot.prune(request, progress)
     if as_json:

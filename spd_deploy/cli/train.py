@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -16,6 +16,7 @@ from spd_deploy.cli.seeds import show_seeds
 from spd_deploy.domain.patterns import SPELLINGS, parse_pattern
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.tasks import Task, task_named
+from spd_train.recipe import Allocation, Device, GraftShape, GraftUnit, Importance, PrecisionWish
 
 if TYPE_CHECKING:
     from spd_deploy.domain.checkpoint import Checkpoint
@@ -97,14 +98,12 @@ Example:
 @click.option("--finetune-epochs", type=float, help="Stage in which all is grafted.")
 @click.option("--learning-rate", type=float, help="Peak, of the student.")
 @click.option("--dropout/--no-dropout", default=None, help="Of the student; the teacher has none.")
-@click.option(
-    "--graft", type=click.Choice(["none", "constant", "linear", "paper"]), help="How p goes."
-)
+@click.option("--graft", type=click.Choice(get_args(GraftShape)), help="How p goes.")
 @click.option(
     "--graft-start", type=float, help="Chance p of a student part to be in place at first."
 )
 @click.option(
-    "--graft-unit", type=click.Choice(["layer", "sublayer"]), help="What is grafted at once."
+    "--graft-unit", type=click.Choice(get_args(GraftUnit)), help="What is grafted at once."
 )
 @click.option("--attention-weight", type=float, help="Of the attention loss; 0 is faster.")
 @click.option("--hidden-weight", type=float, help="Of the hidden-state loss.")
@@ -113,7 +112,7 @@ Example:
 @click.option("--temperature", type=float, help="Of the distance from the teacher's answer.")
 @click.option(
     "--importance",
-    type=click.Choice(["magnitude", "movement", "taylor", "activation", "second-order"]),
+    type=click.Choice(get_args(Importance)),
     help="What weights are ranked by.",
 )
 @click.option("--updates", type=int, help="How often the masks tighten.")
@@ -122,7 +121,7 @@ Example:
 @click.option("--permute/--no-permute", default=None, help="Reorder first, so that more is kept?")
 @click.option(
     "--allocation",
-    type=click.Choice(["uniform", "global", "sensitivity"]),
+    type=click.Choice(get_args(Allocation)),
     help="How sparsity is spread over the matrices.",
 )
 @click.option("--exclude", multiple=True, help="Leave matrices with this in their name dense.")
@@ -137,8 +136,8 @@ Example:
 @click.option(
     "--seeds", type=click.IntRange(min=1), help="Train so many, and show mean and interval."
 )
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]))
-@click.option("--device", type=click.Choice(["cpu", "cuda"]))
+@click.option("--precision", type=click.Choice(get_args(PrecisionWish)))
+@click.option("--device", type=click.Choice(get_args(Device)))
 @click.option("--compile/--no-compile", default=None, help="Compile layers (torch.compile).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(**options: Any) -> None:

@@ -157,11 +157,6 @@ class Encoder:
             yield tuple(of_layer[r] for r in ("query", "key", "value", "attention_output"))
             yield tuple(of_layer[r] for r in ("intermediate", "output"))
 
-    def check(self, pattern: Pattern) -> None:
-        """Refuse a pattern that does not fit every matrix."""
-        for matrix in self.matrices():
-            self.pattern_on(matrix, pattern).check(matrix.shape)
-
     def _refuse_misfits(self, shapes: Shapes, config: Mapping[str, Any]) -> None:
         """Matrices must have the shapes of their roles, and ``config.json`` must agree."""
         for matrix in self.matrices():

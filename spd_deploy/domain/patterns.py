@@ -152,10 +152,14 @@ class Block:
 
     def mask(self, score_NK: "Tensor", sparsity: float) -> "Tensor":
         """Each group of rows keeps its blocks of highest total score; ties go to earlier ones."""
-        self.check(_shape(score_NK))
-        score_GU = self._blocks(score_NK).sum((1, 3))
+        score_GU = self.block_scores(score_NK)
         mask_GU = _highest(score_GU, _kept(score_GU.shape[1], sparsity))
         return mask_GU.repeat_interleave(self.rows, 0).repeat_interleave(self.columns, 1)
+
+    def block_scores(self, score_NK: "Tensor") -> "Tensor":
+        """Total score of each block, ``[G, U]``: U blocks in each of G groups of rows."""
+        self.check(_shape(score_NK))
+        return self._blocks(score_NK).sum((1, 3))
 
     def holds(self, weight_NK: "Tensor") -> bool:
         """Whether every group of rows has at most the promised number of non-zero blocks."""

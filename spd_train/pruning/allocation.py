@@ -79,9 +79,7 @@ def unit_scores(group: Sequence[Matrix], goals: Goals, scores: Mapping[str, Tens
         return torch.stack(sums).sum(0) / weights
     score_NK = scores[group[0].name]
     if isinstance(pattern, Block):
-        N, K = score_NK.shape
-        shape = (N // pattern.rows, pattern.rows, K // pattern.columns, pattern.columns)
-        return score_NK.reshape(shape).mean((1, 3)).flatten()
+        return pattern.block_scores(score_NK).flatten() / (pattern.rows * pattern.columns)
     return score_NK.flatten()
 
 

@@ -1,20 +1,25 @@
 """The processes of one training, through ``accelerate``: one, or many on GPUs, CPUs and nodes.
 
 Started alone, this is one process and costs nothing. Under ``accelerate launch`` or ``torchrun``
-each process computes its parts of every step; gradients are averaged by PyTorch's own distributed
-data parallelism, which ``accelerate`` sets up.
+each process computes its parts of every step, and the gradients are added up before the update.
+
+PyTorch's ``DistributedDataParallel`` is not used: it must be told once whether parameters may lack
+a gradient, and walks the graph of every step if so, where here the draw of the graft says it, step
+by step and alike on every process. It would send gradients while others are still computed; here
+they are sent after the backward pass.
 """
 
 import atexit
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from spd_deploy.domain.errors import BadSetting
+from spd_train.recipe import Device
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -39,9 +44,17 @@ class Processes:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
-    def prepared(self, module: nn.Module) -> nn.Module:
-        """The module whose backward pass averages gradients over all processes."""
-        return module if self.accelerator is None else self.accelerator.prepare_model(module)
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add up each parameter's gradient over all processes, in place.
+
+        One that has none here has none anywhere.
+        """
+        if self.accelerator is None:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        for work in [distributed.all_reduce(g, async_op=True) for g in gradients]:
+            assert work is not None  # noqa: S101 - this process is in the group
+            work.wait()
 
     def any(self, flag: bool) -> bool:
         """Whether any process says so; all get the same answer at the same step."""
@@ -75,7 +88,7 @@ class Processes:
             self.accelerator.wait_for_everyone()
 
 
-def start_processes(device: Literal["cpu", "cuda"]) -> Processes:
+def start_processes(device: Device) -> Processes:
     """Join the processes that a launcher started, or be the only one.
 
     Raises:
@@ -83,11 +96,9 @@ def start_processes(device: Literal["cpu", "cuda"]) -> Processes:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes(device=device)
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import Accelerator
 
-    # A part that was drawn as teacher has no gradient, on any process: the draw is the same on all.
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[unused])
+    accelerator = Accelerator(cpu=device == "cpu")
     # Left to the interpreter's end, the group's threads are sometimes torn down while they run.
     atexit.register(accelerator.state.destroy_process_group)
     if accelerator.device.type != device:

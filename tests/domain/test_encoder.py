@@ -9,9 +9,9 @@ from transformers import PretrainedConfig
 
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.errors import BadModel, BadPattern
+from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.layers import ROLES
-from spd_deploy.domain.patterns import Block, Structured
+from spd_deploy.domain.patterns import Structured
 from tests.tiny import CONFIGS, SIZES, classifier_of, tiny_config
 
 Shapes = dict[str, tuple[int, ...]]
@@ -143,12 +143,6 @@ def test_coupled_slices_are_equally_many(bert_base: Encoder) -> None:
             assert isinstance(pattern, Structured)
             counts.add(matrix.shape[pattern.axis] // pattern.width)
         assert counts in ({12}, {3072})
-
-
-def test_a_pattern_that_does_not_fit_the_model_is_refused(bert_base: Encoder) -> None:
-    """Dimensions that the block does not divide are refused before anything is trained."""
-    with pytest.raises(BadPattern, match="divide"):
-        bert_base.check(Block(rows=100, columns=1))
 
 
 SMALL = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 60}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from spd_deploy.domain.patterns import NM
+from spd_deploy.domain.patterns import NM, Pattern
 from spd_deploy.domain.tasks import TASKS
 from spd_deploy.domain.text import Tokens
 from spd_train.data.batches import LabelledTokens
@@ -27,7 +27,7 @@ from spd_train.recipe import (
     StudentRecipe,
     TeacherRecipe,
 )
-from spd_train.recipes import spd
+from spd_train.recipes import changed, spd
 from spd_train.run import Request
 from spd_train.training.precision import Precision
 from tests.tiny import WORDS
@@ -108,6 +108,20 @@ def request_for(model: Path, output: Path, recipe: Recipe = QUICK) -> Request:
     return Request(
         task=TASK, data=DATA, recipe=recipe, model=str(model), teacher=None, output=output
     )
+
+
+def student_request(teacher: Path, output: Path, recipe: Recipe, data: Data = DATA) -> Request:
+    """A run that trains the student alone."""
+    request = request_for(teacher, output, recipe)
+    return replace(request, model=None, teacher=str(teacher), data=data)
+
+
+def with_pruning(recipe: Recipe, pattern: Pattern, **settings: object) -> Recipe:
+    """The recipe with some settings of its pruning replaced."""
+    recipe = replace(recipe, pattern=pattern)
+    for name, value in settings.items():
+        recipe = changed(recipe, f"student.pruning.{name}", value)
+    return recipe
 
 
 class StopAfter:

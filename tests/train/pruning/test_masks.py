@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.errors import BadPattern, BadSetting
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_train.model import encoder_from_config
 from spd_train.pruning.importance import activation_scores, magnitudes, second_order_scores
@@ -98,6 +98,27 @@ def test_an_exclusion_that_makes_no_sense_is_refused(
     """One that matches nothing, one that leaves nothing, one that tears heads apart."""
     with pytest.raises(BadSetting, match=reason):
         goals_of(TINY, pattern, exclude)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "misfit"),
+    [
+        (Block(rows=8, columns=1), "intermediate"),
+        (Block(rows=1, columns=8), "output"),
+        (NM(n=2, m=8), "output"),
+    ],
+    ids=str,
+)
+def test_a_pattern_must_fit_what_is_not_excluded(pattern: Pattern, misfit: str) -> None:
+    """One matrix of a size that the pattern does not divide is enough, unless it stays dense."""
+    encoder = encoder_from_config(tiny_config(layers=1, hidden=8, heads=2, intermediate=12))
+    (name,) = (m.name for m in encoder.matrices() if m.role == misfit)
+
+    with pytest.raises(BadPattern, match="divide"):
+        goals_of(encoder, pattern)
+
+    fitting = {m.name for m in encoder.matrices()} - {name}
+    assert goals_of(encoder, pattern, (name,)) == dict.fromkeys(fitting, pattern)
 
 
 def test_whole_groups_of_slices_may_be_excluded() -> None:

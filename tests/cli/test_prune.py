@@ -1,0 +1,119 @@
+"""``spd prune`` as a user types it: what becomes of its options, and what it refuses."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from spd_deploy.cli.main import cli
+from tests.cli.test_pipeline import mrpc_files
+from tests.tiny import tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, texts for it, a single text, and an output that holds someone's work."""
+    place = tmp_path_factory.mktemp("prune")
+    tiny_checkpoint(place / "checkpoint", task="mrpc")
+    mrpc_files(place / "MRPC")
+    (place / "one.jsonl").write_text('{"text": "a", "text_pair": "b"}\n')
+    (place / "taken").mkdir()
+    (place / "taken" / "thesis").write_text("mine")
+    return place
+
+
+def spd(place: Path, command: str) -> Result:
+    """Run a command in ``place``."""
+    before = Path.cwd()
+    os.chdir(place)
+    try:
+        return CliRunner().invoke(cli, command.split())
+    finally:
+        os.chdir(before)
+
+
+PRUNE = "prune checkpoint --pattern unstructured --data-dir MRPC --output out"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (
+            PRUNE.replace("--data-dir MRPC", "--texts one.jsonl"),
+            "that is too few texts; got 1; give a hundred or more",
+        ),
+        *(
+            (
+                f"{PRUNE} --importance {importance}",
+                "this importance is made of gradients, which need labels and training; "
+                f"got --importance {importance}; "
+                "use magnitude, activation or second-order here, or spd train",
+            )
+            for importance in ("movement", "taylor")
+        ),
+        (
+            PRUNE.replace("output out", "output taken"),
+            "taken already exists; choose another --output, or replace it with --overwrite",
+        ),
+        (
+            f"{PRUNE} --exclude quary",
+            "no matrix has such a name; got --exclude quary; see spd inspect",
+        ),
+        (
+            f"{PRUNE} --sparsity 1.5",
+            "sparsity must lie strictly between 0 and 1; got 1.5; "
+            "for example --sparsity 0.75 for three zeros in four",
+        ),
+        (
+            PRUNE.replace("unstructured", "block:24x1"),
+            "block:24x1 does not divide the matrix; got 64x64 (outputs x inputs); "
+            "choose R dividing 64 and C dividing 64",
+        ),
+    ],
+)
+def test_what_cannot_be_pruned_is_one_line(place: Path, command: str, said: str) -> None:
+    """What is wrong, what was got and what to do stand on the one line; nothing is written."""
+    result = spd(place, command)
+
+    assert result.exit_code == 1
+    assert [x for x in result.stderr.splitlines() if x.startswith("spd: ")] == [f"spd: {said}"]
+    assert result.stdout == ""
+    assert not (place / "out").exists()
+    assert [file.name for file in (place / "taken").iterdir()] == ["thesis"]
+
+
+@pytest.mark.parametrize("texts", ["", "--texts one.jsonl --data-dir MRPC"])
+def test_texts_come_from_one_place(place: Path, texts: str) -> None:
+    """Neither a file nor a folder, or both, is a usage error that names both options."""
+    result = spd(place, PRUNE.replace("--data-dir MRPC", texts))
+
+    assert result.exit_code == 2
+    assert "--texts" in result.stderr and "--data-dir" in result.stderr
+
+
+def test_the_options_are_the_recipe_of_the_checkpoint(place: Path, tmp_path: Path) -> None:
+    """What was typed stands in the checkpoint's recipe; the masks may regrow between rounds."""
+    command = (
+        f"{PRUNE} --importance activation --rounds 2 --no-reconstruct --no-permute "
+        "--allocation global --exclude query --calibration-tokens 64 --sparsity 0.5 "
+        "--precision fp32 --json"
+    )
+
+    result = spd(place, command.replace("output out", f"output {tmp_path / 'out'}"))
+
+    assert result.exit_code == 0, result.output
+    recipe = json.loads(result.stdout)["recipe"]
+    assert (recipe["pattern"], recipe["sparsity"]) == ("unstructured", 0.5)
+    assert recipe["pruning"] == {
+        "importance": "activation",
+        "updates": 2,
+        "regrow": True,
+        "reconstruct": False,
+        "permute": False,
+        "allocation": "global",
+        "least_density": 0.02,
+        "exclude": ["query"],
+        "calibration_tokens": 64,
+    }
