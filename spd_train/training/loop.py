@@ -5,6 +5,7 @@ function of the weights, the seed and the step alone, so a run that was stopped 
 the bits of one that was not.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -129,12 +130,12 @@ def train(
     first = _resume(training, loop)
     main = loop.processes.is_main
     keeper = _Keeper(training, loop, first) if main else None
-    loop.processes.same([*training.objective.parameters(), *training.objective.buffers()])
+    module = loop.processes.prepared(training.objective)
     speaking = progress if main else Silent()
     with speaking.stage(training.name, training.total_steps) as advance:
         advance(first)
         for step, batch in _steps(rows, loop, first, training.total_steps):
-            record = take_step(training, batch, step, loop)
+            record = take_step(training, module, batch, step, loop)
             stop = loop.processes.any(loop.should_stop())
             if keeper is not None:
                 keeper.after(step, record, len(rows), stop=stop)
@@ -155,7 +156,13 @@ def score_interval(total_steps: int, per_epoch: int) -> int:
     return min(per_epoch, max(1, total_steps // _LEAST_SCORES))
 
 
-def take_step(training: Training, batch: "StepBatch", step: int, loop: Loop) -> Record:
+def take_step(
+    training: Training,
+    module: nn.Module,
+    batch: "StepBatch",
+    step: int,
+    loop: Loop,
+) -> Record:
     """One optimiser step over this process's parts of the batch; returns its record for the log."""
     processes = loop.processes
     record = training.prepare(step)
@@ -166,14 +173,14 @@ def take_step(training: Training, batch: "StepBatch", step: int, loop: Loop) -> 
     terms: dict[str, Tensor] = {}
     for i, part in enumerate(batch.parts):
         torch.manual_seed(step_seed(loop.seed, step, processes.rank * loop.accumulate + i))
-        found = _part(training, batch, part, loop)
+        last = i == len(batch.parts) - 1
+        found = _part(training, module, batch, part, loop, last=last)
         terms = {name: terms.get(name, 0.0) + term for name, term in found.items()}
     terms = {name: processes.total(term) for name, term in terms.items()}
     values = {name: term.item() for name, term in terms.items()}
     loss = torch.stack(list(terms.values())).sum()
     _refuse_divergence(loss, "loss", step, batch, loop)
     if training.moves:
-        processes.add_gradients(training.parameters.values())
         training.before_update()
         norm = nn.utils.clip_grad_norm_(training.parameters.values(), _CLIP_NORM)
         _refuse_divergence(norm, "gradient", step, batch, loop)
@@ -229,12 +236,19 @@ def _steps(
 
 
 def _part(
-    training: Training, batch: StepBatch, part: Sequence[int], loop: Loop
+    training: Training,
+    module: nn.Module,
+    batch: StepBatch,
+    part: Sequence[int],
+    loop: Loop,
+    *,
+    last: bool,
 ) -> dict[str, Tensor]:
     """Forward and backward of one part; returns its detached terms.
 
-    A part without rows computes the first row for nothing, so that the same parameters have a
-    gradient on every process.
+    A part without rows computes the first row for nothing: all processes must take part in what
+    they do together. Gradients are averaged over processes, so the loss is multiplied by their
+    number; they are averaged once, with the ``last`` part.
     """
     processes = loop.processes
     factor = 1.0 if part else 0.0
@@ -244,11 +258,16 @@ def _part(
         device=processes.device,
         step=batch.rows,
     )
-    with loop.precision.autocast(processes.kind):
-        terms = training.objective(tensors)
-    if training.moves:
-        loss = torch.stack(list(terms.values())).sum() * factor
-        loss.backward()  # type: ignore[no-untyped-call]
+    together = training.moves and last
+    runner = module if training.moves else training.objective
+    with contextlib.ExitStack() as stack:
+        if training.moves and not together and processes.accelerator is not None:
+            stack.enter_context(processes.accelerator.no_sync(module))
+        with loop.precision.autocast(processes.kind):
+            terms = runner(tensors)
+        if training.moves:
+            loss = torch.stack(list(terms.values())).sum() * (factor * processes.count)
+            loss.backward()  # type: ignore[no-untyped-call]
     return {name: term.detach() * factor for name, term in terms.items()}
 
 

@@ -1,12 +1,8 @@
 """The processes of one training, through ``accelerate``: one, or many on GPUs, CPUs and nodes.
 
 Started alone, this is one process and costs nothing. Under ``accelerate launch`` or ``torchrun``
-each process computes its parts of every step, and the gradients are added up before the update.
-
-PyTorch's ``DistributedDataParallel`` is not used: it must be told once whether parameters may lack
-a gradient, and walks the graph of every step if so, where here the draw of the graft says it, step
-by step and alike on every process. It would send gradients while others are still computed; here
-they are sent after the backward pass.
+each process computes its parts of every step; gradients are averaged by PyTorch's own distributed
+data parallelism, which ``accelerate`` sets up.
 """
 
 import atexit
@@ -16,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from spd_deploy.domain.errors import BadSetting
 from spd_train.recipe import Device
@@ -44,17 +40,9 @@ class Processes:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
-    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up each parameter's gradient over all processes, in place.
-
-        One that has none here has none anywhere.
-        """
-        if self.accelerator is None:
-            return
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        for work in [distributed.all_reduce(g, async_op=True) for g in gradients]:
-            assert work is not None  # noqa: S101 - this process is in the group
-            work.wait()
+    def prepared(self, module: nn.Module) -> nn.Module:
+        """The module whose backward pass averages gradients over all processes."""
+        return module if self.accelerator is None else self.accelerator.prepare_model(module)
 
     def any(self, flag: bool) -> bool:
         """Whether any process says so; all get the same answer at the same step."""
@@ -96,9 +84,11 @@ def start_processes(device: Device) -> Processes:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes(device=device)
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    accelerator = Accelerator(cpu=device == "cpu")
+    # A part that was drawn as teacher has no gradient, on any process: the draw is the same on all.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[unused])
     # Left to the interpreter's end, the group's threads are sometimes torn down while they run.
     atexit.register(accelerator.state.destroy_process_group)
     if accelerator.device.type != device:

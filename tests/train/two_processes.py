@@ -3,9 +3,8 @@
     python -m torch.distributed.run --standalone --nproc_per_node=2 \
         -m tests.train.two_processes TEACHER PLACE
 
-Below PLACE: each recipe's run; ``dense``, the teacher trained on; ``spd-resumed``, one stopped
-twice by the second process; ``calm``, without what makes much of rounding; and what each process
-says of a run that is finished.
+Below PLACE: each recipe's run; ``spd-resumed``, one stopped twice by the second process;
+``calm``, without what makes much of rounding; and what each process says of a run that is finished.
 """
 
 import json
@@ -19,7 +18,7 @@ from spd_deploy.domain.progress import Silent
 from spd_train.recipe import Recipe
 from spd_train.run import Request, run
 from tests.train.runs import StopAfter, request_for
-from tests.train.training.test_processes import DENSE, RECIPES, calm
+from tests.train.training.test_processes import RECIPES, calm
 
 
 def main() -> None:
@@ -32,7 +31,6 @@ def main() -> None:
 
     for name, recipe in RECIPES.items():
         run(request(name, recipe), Silent())
-    run(request_for(teacher, place / "dense", DENSE), Silent())
     again = request("spd-resumed", RECIPES["spd"])
     for i, steps in enumerate((4, 11)):
         stop = StopAfter(steps if rank == 1 else -1)  # the first never says so itself
