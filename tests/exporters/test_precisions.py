@@ -17,9 +17,11 @@ from exporters.weights import read_weights
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadData, BadSetting, VerificationFailed
 from spd_deploy.domain.patterns import parse_pattern
+from spd_deploy.domain.runtimes import Asked
 from spd_deploy.domain.text import Batch, Tokens, pad
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
 from spd_deploy.sessions.opening import difference_between, open_path
+from spd_deploy.sessions.openvino import import_openvino, precisions_of
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.sessions.torch import TorchSession
 from tests.tiny import tiny_checkpoint
@@ -90,6 +92,28 @@ def test_int8_is_scored_and_stores_bytes(tmp_path: Path, spelled: str | None) ->
             assert constants[f"{row.name}.weight"].dtype == np.int8
     with open_path(artefact.folder).session as session:
         assert session.description.precision == "int8"
+
+
+@pytest.mark.parametrize("spelled", [None, "block:32x1", "structured"])
+def test_int8_runs_in_openvino(tmp_path: Path, spelled: str | None) -> None:
+    """Its products run in int8, with what is around them in fp32, or in bf16 where the CPU can."""
+    checkpoint = made(tmp_path, spelled)
+    artefact = artefact_from_checkpoint(
+        checkpoint, tmp_path / "a", precision=Precision.INT8, trial=trial(checkpoint, max_drop=30)
+    )
+    batch = some_batches(checkpoint)[0]
+    wanted = ["int8", "int8+bf16"]
+    if "bf16" not in precisions_of(import_openvino().Core()):
+        wanted.remove("int8+bf16")
+
+    for precision in wanted:
+        asked = Asked(runtime="openvino", precision=precision.removeprefix("int8+"))
+        with (
+            TorchSession(checkpoint.folder) as reference,
+            open_path(artefact.folder, asked=asked).session as session,
+        ):
+            assert session.description.precision == precision
+            assert difference_between(session.run(batch), reference.run(batch)) < 0.3
 
 
 def test_a_smaller_precision_is_smaller_on_disk(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_int8_is_refused_where_nothing_is_quantised(artefact: Artefact) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"precision": "fp16"}, "OpenVINO runs fp32, bf16, int8 here; got fp16"),
+        ({"precision": "fp16"}, r"OpenVINO runs fp32, bf16, int8, int8\+bf16 here; got fp16"),
         ({"precision": "fp32", "threads": 4096}, "no more threads than there are cores; got 4096"),
     ],
     ids=["precision", "threads"],
