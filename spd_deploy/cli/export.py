@@ -56,9 +56,10 @@ def export(
     from exporters.onnx import artefact_from_checkpoint
     from spd_deploy.domain.checkpoint import open_checkpoint
 
-    artefact = artefact_from_checkpoint(
-        open_checkpoint(checkpoint), output, overwrite=overwrite, progress=TerminalProgress()
-    )
+    source, progress = open_checkpoint(checkpoint), TerminalProgress()
+    if source.detected is not None:
+        progress.note(f"{source.pattern} detected, not declared: {source.detected}")
+    artefact = artefact_from_checkpoint(source, output, overwrite=overwrite, progress=progress)
     if as_json:
         show_json({"artefact": str(output), **artefact.manifest.to_json()})
     else:
