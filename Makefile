@@ -3,12 +3,14 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+OPTIMUM := .venv-optimum
 
-.PHONY: help setup quickstart test check format bench clean
+.PHONY: help setup quickstart test test-optimum check format bench clean
 
 help:
 	@echo "make quickstart   set up, then run the whole main job on built-in data"
 	@echo "make test         set up, then format, lint, types, tests and build, as CI does"
+	@echo "make test-optimum artefacts load in Optimum, which has an environment of its own"
 	@echo "make setup        make .venv, pinned by constraints.txt"
 	@echo "make check        format, lint and types alone"
 	@echo "make format       mend what the formatter and linter can mend"
@@ -39,6 +41,19 @@ test: check
 	$(BIN)/python -m build --no-isolation --wheel --outdir .venv/dist . > .venv/build.log \
 		|| { cat .venv/build.log; exit 1; }
 
+# Optimum needs an older Transformers, so it gets an environment without ours; artefacts pass between.
+test-optimum: setup $(OPTIMUM)/installed
+	rm -rf $(OPTIMUM)/artefacts
+	$(BIN)/python -m tests.optimum.export $(OPTIMUM)/artefacts
+	HF_HUB_OFFLINE=1 $(OPTIMUM)/bin/python tests/optimum/check.py $(OPTIMUM)/artefacts
+
+$(OPTIMUM)/installed: constraints-optimum.txt
+	$(PYTHON) -m venv $(OPTIMUM)
+	$(OPTIMUM)/bin/pip install --quiet --upgrade pip
+	$(OPTIMUM)/bin/pip install --quiet $$(grep '^torch==' constraints-optimum.txt)
+	$(OPTIMUM)/bin/pip install --quiet -c constraints-optimum.txt optimum-onnx onnxruntime
+	touch $@
+
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -49,4 +64,4 @@ bench: setup
 	$(BIN)/python -m benchmarks.shapes --model base --output bench/base
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(OPTIMUM) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -26,7 +26,8 @@ from spd_deploy.benchmark.tables import latency_table, size_table
 from spd_deploy.benchmark.values import Settings, Shape
 from spd_deploy.cli.console import TerminalProgress, show_table
 from spd_deploy.domain.artefact import Artefact
-from spd_deploy.domain.checkpoint import open_checkpoint, save_description
+from spd_deploy.domain.checkpoint import WEIGHTS_FILE, open_checkpoint, save_description
+from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured
 from spd_deploy.machine.processor import default_threads
 from spd_train.data.built_in import make_model
@@ -93,8 +94,13 @@ def artefact_of(
         masks = masks_of(plain.encoder, goals_of(plain.encoder, pattern), magnitudes(weights))
         apply_masks(weights, masks)
         save_classifier(config, random.state_dict(), folder)
-    known = open_checkpoint(folder)
-    checkpoint = replace(known, pattern=pattern, densities=densities_of(weights), max_tokens=128)
+    checkpoint = replace(
+        plain,
+        pattern=pattern,
+        densities=densities_of(weights),
+        max_tokens=128,
+        weights_sha256=sha256_of(folder / WEIGHTS_FILE),
+    )
     save_description(checkpoint)
     artefact = artefact_from_checkpoint(checkpoint, scratch / name)
     if not keep:

@@ -29,7 +29,7 @@ from spd_deploy.domain.artefact import (
 )
 from spd_deploy.domain.checkpoint import CONFIG_FILE, Checkpoint, read_config
 from spd_deploy.domain.errors import BadModel, BadSetting, NotWritten
-from spd_deploy.domain.files import refuse_existing, replacing
+from spd_deploy.domain.files import read_json, refuse_existing, replacing, write_json
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_deploy.domain.versions import versions_of
@@ -37,6 +37,7 @@ from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSessi
 
 # Beside the graph for ONNX Runtime its twin with standard operators alone, for TensorRT, OpenVINO
 # and whatever else reads ONNX.
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 _TARGETS = {MODEL_FILE: Target.ONNXRUNTIME, PORTABLE_FILE: Target.PORTABLE}
 
 
@@ -90,7 +91,7 @@ def artefact_from_checkpoint(
                 scores |= _int8_scores(files, trial, weights, choices)
             advance(note=f"parity {parity.max_difference:.1g}")
             write_golden(draft / GOLDEN_FILE, golden)
-            _copy_beside(checkpoint.folder, draft)
+            _copy_beside(checkpoint.folder, draft, max_tokens=checkpoint.max_tokens)
             described = _manifest(checkpoint, choices, parity, hashes_of(draft))
             save_manifest(draft, replace(described, precision=precision.value, scores=scores))
         advance()
@@ -145,11 +146,17 @@ def _int8_scores(
     }
 
 
-def _copy_beside(source: Path, draft: Path) -> None:
-    """The tokenizer's files, and the configuration without the place it was made at."""
+def _copy_beside(source: Path, draft: Path, *, max_tokens: int) -> None:
+    """The tokenizer's files, and the configuration without the place it was made at.
+
+    Tokenizers that read no manifest, such as Transformers', are told where texts are cut.
+    """
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, draft / name)
+    if (draft / _TOKENIZER_CONFIG).is_file():
+        settings = read_json(draft / _TOKENIZER_CONFIG, error=BadModel, fix="copy it again")
+        write_json(draft / _TOKENIZER_CONFIG, {**settings, "model_max_length": max_tokens})
     config = {k: v for k, v in read_config(source).items() if k != "_name_or_path"}
     (draft / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

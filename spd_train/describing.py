@@ -8,7 +8,7 @@ from spd_deploy.domain.checkpoint import (
     WEIGHTS_FILE,
     Checkpoint,
     Scores,
-    open_checkpoint,
+    encoder_in,
     save_description,
 )
 from spd_deploy.domain.files import sha256_of
@@ -35,7 +35,7 @@ def describe(
     The goal of a matrix is written down where it is not the pattern's own. The plain loss, which is
     scored along with the metrics, is left to the log.
     """
-    encoder = open_checkpoint(folder).encoder
+    encoder = encoder_in(folder)
     uniform = None if pattern is None else pattern.sparsity
     sparsities = {} if pruner is None else pruner.sparsities()
     dense = {m.name: 1.0 for m in encoder.matrices()}

@@ -124,13 +124,12 @@ def tiny_model(
     """A dense Hugging Face folder with random weights and no ``spd.json``."""
     config = tiny_config(architecture, **sizes)
     positions = {**SIZES, **sizes}["positions"]
-    tokenizer = "PreTrainedTokenizerFast" if architecture in OF_ROBERTA else "BertTokenizer"
+    told: dict[str, object] = {"tokenizer_class": "BertTokenizer", "model_max_length": positions}
+    if architecture in OF_ROBERTA:
+        told |= {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>"}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text(tiny_tokenizer(architecture), encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": tokenizer, "model_max_length": positions}),
-        encoding="utf-8",
-    )
+    (folder / "tokenizer_config.json").write_text(json.dumps(told), encoding="utf-8")
     labels = dict(enumerate(task.labels)) if task and task.labels else {0: "no", 1: "yes"}
     if task and task.is_regression:
         labels = {0: "score"}

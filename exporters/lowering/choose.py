@@ -25,7 +25,7 @@ from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructu
 # A gathered product must promise at least this gain over the dense one to be chosen unmeasured.
 LEAST_GAIN = 1.1
 
-_EXCLUDED = "left dense: excluded from pruning"
+_EXCLUDED = "left dense: not pruned"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -83,7 +83,7 @@ def as_dense(checkpoint: Checkpoint) -> Checkpoint:
     if checkpoint.pattern is None:
         return checkpoint
     scores = {"dense": checkpoint.scores["sparse"]} if "sparse" in checkpoint.scores else {}
-    return replace(checkpoint, pattern=None, densities={}, scores=scores)
+    return replace(checkpoint, pattern=None, densities={}, detected=None, scores=scores)
 
 
 def _facts(

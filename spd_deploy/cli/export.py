@@ -85,15 +85,17 @@ def export(
     from exporters.onnx import artefact_from_checkpoint
     from exporters.precisions import Precision
 
-    opened = open_checkpoint(checkpoint)
-    trial = trial_of(opened, task_name, data_dir, max_drop) if precision == "int8" else None
+    source, progress = open_checkpoint(checkpoint), TerminalProgress()
+    if source.detected is not None:
+        progress.note(f"{source.pattern} detected, not declared: {source.detected}")
+    trial = trial_of(source, task_name, data_dir, max_drop) if precision == "int8" else None
     artefact = artefact_from_checkpoint(
-        opened,
+        source,
         output,
         precision=Precision(precision),
         trial=trial,
         overwrite=overwrite,
-        progress=TerminalProgress(),
+        progress=progress,
     )
     if as_json:
         show_json({"artefact": str(output), **artefact.manifest.to_json()})

@@ -11,7 +11,7 @@ import click
 
 from spd_deploy.cli.console import show_json, show_table
 from spd_deploy.domain.artefact import Artefact, MatrixRow, is_artefact, open_artefact
-from spd_deploy.domain.checkpoint import Checkpoint, Scores, open_checkpoint
+from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, open_checkpoint
 from spd_deploy.domain.files import bytes_of
 
 
@@ -109,6 +109,8 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
         for w in (weights.weight(row.name),)
     ]
     notes = []
+    if checkpoint.detected is not None:
+        notes.append(f"the pattern was detected, not declared: {checkpoint.detected}")
     if pattern is not None:
         goals = {m: checkpoint.pattern_of(m) for m in checkpoint.encoder.matrices()}
         broken = [
@@ -121,7 +123,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
         said = f"is broken by {', '.join(broken[:3])}" if broken else f"holds on every matrix{but}"
         notes.append(f"the pattern {said}")
     return Inspection(
-        kind="checkpoint" if pattern is not None else "dense checkpoint",
+        kind=_kind(checkpoint),
         task=checkpoint.task.name,
         pattern="dense" if pattern is None else _spelled(str(pattern), pattern.sparsity),
         matrices=rows,
@@ -130,6 +132,13 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
         split=checkpoint.split,
         notes=notes,
     )
+
+
+def _kind(checkpoint: Checkpoint) -> str:
+    """What it is in a word or two."""
+    if checkpoint.pattern is None:
+        return "dense checkpoint"
+    return "checkpoint" if checkpoint.detected is None else f"checkpoint without {SPD_FILE}"
 
 
 def show(found: Inspection) -> None:

@@ -5,7 +5,8 @@ weights. ``spd.json`` adds what a plain folder cannot say: the task, the pattern
 each matrix, what dense and sparse scored on which split, the recipe, and the SHA-256 of the
 weights and of their parents. It is written last, so a folder that has it is whole.
 
-A folder without ``spd.json`` is taken for a dense model of whoever made it.
+A folder without ``spd.json`` is a model of whoever made it. It loads and trains as any other;
+whether it is sparse, and in which pattern, is read off its zeros (``domain.detection``).
 """
 
 from collections.abc import Mapping
@@ -13,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spd_deploy.domain.detection import detect
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.errors import BadCheckpoint, BadModel
 from spd_deploy.domain.files import read_json, sha256_of, write_json
 from spd_deploy.domain.patterns import Pattern, at_sparsity, parse_pattern
 from spd_deploy.domain.tasks import Columns, ProblemType, Task
+from spd_deploy.domain.zeros import nonzeros_in
 
 SPD_FILE = "spd.json"
 CONFIG_FILE = "config.json"
@@ -36,9 +39,10 @@ class Checkpoint:
     Attributes:
         max_tokens: where training cut its texts; serving cuts there too.
         pattern: None for a dense checkpoint.
-        densities: share of non-zeros by matrix name; empty for a foreign folder.
+        densities: share of non-zeros by matrix name.
         sparsities: the goal of each matrix whose goal is not the pattern's own; 0 leaves it dense.
         scores: metrics by arm, ``dense`` (the teacher) and ``sparse``; None marks an undefined one.
+        detected: how the zeros gave the pattern away, where no ``spd.json`` declares one.
         split: what the scores were measured on.
         parents: SHA-256 of the weights this one was made from, by what they were.
     """
@@ -51,6 +55,7 @@ class Checkpoint:
     pattern: Pattern | None = None
     densities: Mapping[str, float] = field(default_factory=dict)
     sparsities: Mapping[str, float] = field(default_factory=dict)
+    detected: str | None = None
     scores: Mapping[str, Scores] = field(default_factory=dict)
     split: str | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
@@ -112,18 +117,10 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     """
     if not folder.is_dir():
         raise BadCheckpoint("no such checkpoint folder", got=str(folder), fix="check the path")
-    config = read_config(folder)
-    refuse_unsafe_weights(folder)
-    encoder = Encoder.found_in(shapes_in(folder / WEIGHTS_FILE), config)
+    encoder = encoder_in(folder)
     weights_sha256 = sha256_of(folder / WEIGHTS_FILE)
     if not (folder / SPD_FILE).exists():
-        return Checkpoint(
-            folder=folder,
-            task=_task_from_config(config),
-            encoder=encoder,
-            max_tokens=encoder.positions,
-            weights_sha256=weights_sha256,
-        )
+        return _undeclared(folder, encoder, weights_sha256)
     value = read_json(folder / SPD_FILE, error=BadCheckpoint, fix=_DAMAGED)
     checkpoint = _from_json(folder, encoder, value)
     if checkpoint.weights_sha256 != weights_sha256:
@@ -133,6 +130,17 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             fix=_DAMAGED,
         )
     return checkpoint
+
+
+def encoder_in(folder: Path) -> Encoder:
+    """The encoder of the model in a folder, of which no more than names and shapes are read.
+
+    Raises:
+        BadModel: a model that is not handled, or not stored as safetensors.
+    """
+    config = read_config(folder)
+    refuse_unsafe_weights(folder)
+    return Encoder.found_in(shapes_in(folder / WEIGHTS_FILE), config)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -172,6 +180,22 @@ def refuse_unsafe_weights(folder: Path) -> None:
         f"{folder} has no {WEIGHTS_FILE}",
         got=", ".join(others) or "no weights at all",
         fix="convert the weights to safetensors first; pickled weights are never opened",
+    )
+
+
+def _undeclared(folder: Path, encoder: Encoder, weights_sha256: str) -> Checkpoint:
+    """The checkpoint of a folder that has no ``spd.json``: its weights and configuration speak."""
+    found = detect(encoder, nonzeros_in(folder / WEIGHTS_FILE, encoder.matrices()))
+    return Checkpoint(
+        folder=folder,
+        task=_task_from_config(read_config(folder)),
+        encoder=encoder,
+        max_tokens=encoder.positions,
+        weights_sha256=weights_sha256,
+        pattern=found.pattern,
+        densities=found.densities,
+        sparsities=found.sparsities,
+        detected=None if found.pattern is None else found.reason,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from exporters.storage import DATA_FILE
 from spd_deploy.benchmark.arms import (
     Arm,
     arms_of,
@@ -95,7 +96,9 @@ def test_facts_are_those_of_the_manifest(arms: tuple[Arm, ...]) -> None:
     assert nm.runs_dense
     assert nm.matrices == len(arms[1].artefact.manifest.matrices)
     assert nm.models == {
-        name: sha for name, sha in arms[1].artefact.manifest.files.items() if "model.onnx" in name
+        name: sha
+        for name, sha in arms[1].artefact.manifest.files.items()
+        if name in (MODEL_FILE, DATA_FILE)
     }
     assert 0 < nm.model_bytes < nm.folder_bytes
     assert str(arms[1].artefact.folder.parent) not in str(asdict(nm))

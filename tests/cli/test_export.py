@@ -8,7 +8,9 @@ from click.testing import CliRunner, Result
 
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import open_artefact
-from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint
+from spd_deploy.domain.patterns import parse_pattern
+from tests.tiny import tiny_checkpoint
 
 
 def export(*words: object) -> Result:
@@ -61,3 +63,15 @@ def test_what_is_named_for_later_is_refused(
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_detected_pattern_is_told(tmp_path: Path) -> None:
+    """Export of a folder without spd.json says on standard error what it took the zeros for."""
+    checkpoint = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern("structured"))
+    (checkpoint.folder / SPD_FILE).unlink()
+
+    result = export(checkpoint.folder, "--output", tmp_path / "a")
+
+    assert result.exit_code == 0
+    assert "structured detected, not declared" in " ".join(result.stderr.split())
+    assert "12 compact" in result.stdout

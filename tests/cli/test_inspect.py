@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from exporters.onnx import artefact_from_checkpoint
 from spd_deploy.cli.main import cli
-from spd_deploy.domain.checkpoint import save_description
+from spd_deploy.domain.checkpoint import SPD_FILE, save_description
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import parse_pattern
 from tests.tiny import tiny_checkpoint
@@ -93,6 +93,21 @@ def test_what_was_left_dense_is_told(tmp_path: Path) -> None:
     shown = inspect(tmp_path / "c").stdout
 
     assert "the pattern holds on every matrix but the 2 left dense" in shown
-    assert shown.count("left dense: excluded from pruning") == 1
+    assert shown.count("left dense: not pruned") == 1
     assert "layer.0.attention.q_lin" in shown
     assert "transformer.layer" not in shown
+
+
+def test_a_pattern_that_is_not_declared_is_told_apart(tmp_path: Path) -> None:
+    """Without spd.json the same matrices are shown, and that their pattern was detected."""
+    checkpoint = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern("block:32x1"))
+    declared = said_of(checkpoint.folder)
+    (checkpoint.folder / SPD_FILE).unlink()
+
+    detected = said_of(checkpoint.folder)
+
+    assert detected["matrices"] == declared["matrices"]
+    assert detected["kind"] == "checkpoint without spd.json"
+    assert not any("detected" in note for note in declared["notes"])
+    assert "zeros fill block:32x1" in inspect(checkpoint.folder).stdout
+    assert "the pattern holds on every matrix" in inspect(checkpoint.folder).stdout

@@ -17,11 +17,12 @@ from click.testing import CliRunner, Result
 from spd_deploy.cli import quickstart as quickstart_module
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import open_artefact
-from spd_deploy.domain.checkpoint import open_checkpoint
+from spd_deploy.domain.checkpoint import SPD_FILE, open_checkpoint
+from spd_deploy.domain.patterns import parse_pattern
 from spd_deploy.domain.tasks import TASKS, Task
 from spd_train.data.grammar import generate
 from spd_train.recipe import Recipe
-from tests.tiny import tiny_model
+from tests.tiny import tiny_checkpoint, tiny_model
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -49,6 +50,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("place")
     mrpc_files(place / "GLUE" / "MRPC")
     tiny_model(place / "MINILM_FOLDER", task=TASKS["mrpc"], intermediate=256)
+    tiny_checkpoint(place / "SPARSE_FOLDER", pattern=parse_pattern("block:32x1"))
+    (place / "SPARSE_FOLDER" / SPD_FILE).unlink()
     pair = {"text": "The film was good.", "text_pair": "I love it."}
     (place / "pairs.jsonl").write_text(json.dumps(pair) + "\n" + json.dumps(pair) + "\n")
     reviews = "".join(
@@ -86,6 +89,7 @@ def test_the_commands_of_readme_run(place: Path, monkeypatch: pytest.MonkeyPatch
     assert len(answers) == 2 and answers[0] == answers[1]
     assert set(answers[0]["scores"]) == {"not_equivalent", "equivalent"}
     assert open_artefact(Path("artefacts/mrpc-24")).manifest.pattern == "2:4"
+    assert open_artefact(Path("artefacts/theirs")).manifest.pattern == "block:32x1"
     assert open_checkpoint(Path("runs/reviews")).task.labels == ("1", "5")
     report = json.loads(Path("report/report.json").read_text())
     assert report["schema"] == 1

@@ -186,7 +186,7 @@ def test_each_matrix_is_lowered_at_its_own_goal(tmp_path: Path, pattern: str) ->
         assert row.pattern == (pattern if goal else "dense")
         if goal == 0:
             assert (row.lowering, row.flops_share) == ("dense", 1.0)
-            assert row.reason == "left dense: excluded from pruning"
+            assert row.reason == "left dense: not pruned"
         elif row.lowering != "dense":
             assert row.flops_share == pytest.approx(row.density, abs=0.05)
 

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from exporters.onnx import artefact_from_checkpoint
 from exporters.storage import DATA_FILE, read_constants
@@ -143,6 +144,15 @@ def test_weights_are_stored_once(tmp_path: Path) -> None:
 
     assert data + inline < 1.2 * parameters
     assert (sparse.folder / DATA_FILE).stat().st_size < 0.5 * data
+
+
+def test_other_tokenizers_cut_where_ours_does(tmp_path: Path) -> None:
+    """Transformers' tokenizer cuts at the checkpoint's longest text, as it says nowhere else."""
+    checkpoint, artefact = made(tmp_path, None, None)
+
+    found = AutoTokenizer.from_pretrained(artefact.folder)
+
+    assert found.model_max_length == checkpoint.max_tokens == 32
 
 
 def test_whole_heads_and_layers_may_be_gone(tmp_path: Path) -> None:
