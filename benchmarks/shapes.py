@@ -5,6 +5,9 @@ by the trainer's own masks, exported as ``spd export`` does, and measured as ``s
 
     python -m benchmarks.shapes --model minilm --output /tmp/minilm      # 6 layers of 384
     python -m benchmarks.shapes --model base --output /tmp/base          # 12 layers of 768
+
+The dense model and the fast block run in every runtime and precision, so that the best sparse arm
+meets the best dense one; the other patterns in ONNX Runtime's fp32 and in OpenVINO's int8.
 """
 
 import argparse
@@ -14,11 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from exporters.onnx import artefact_from_checkpoint
-from spd_deploy.benchmark.arms import arms_of
+from exporters.precisions import Precision, Trial
+from spd_deploy.benchmark.arms import Arm, arms_of
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import write_report
 from spd_deploy.benchmark.run import run_benchmark
@@ -26,9 +31,16 @@ from spd_deploy.benchmark.tables import latency_table, size_table
 from spd_deploy.benchmark.values import Settings, Shape
 from spd_deploy.cli.console import TerminalProgress, show_table
 from spd_deploy.domain.artefact import Artefact
-from spd_deploy.domain.checkpoint import WEIGHTS_FILE, open_checkpoint, save_description
+from spd_deploy.domain.checkpoint import (
+    WEIGHTS_FILE,
+    Checkpoint,
+    open_checkpoint,
+    save_description,
+)
 from spd_deploy.domain.files import sha256_of
-from spd_deploy.domain.patterns import NM, Block, Pattern, Structured
+from spd_deploy.domain.patterns import Block, Pattern, Structured
+from spd_deploy.domain.runtimes import ASKED
+from spd_deploy.domain.text import Batch
 from spd_deploy.machine.processor import default_threads
 from spd_train.data.built_in import make_model
 from spd_train.model import linear_weights, save_classifier
@@ -41,7 +53,6 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 ARMS: dict[str, Pattern | None] = {
     "dense": None,
-    "2-4": NM(n=2, m=4),
     "block-64x1-75": Block(rows=64, columns=1, sparsity=0.75),
     "block-64x1-90": Block(rows=64, columns=1, sparsity=0.9),
     "block-128x1-90": Block(rows=128, columns=1, sparsity=0.9),
@@ -49,12 +60,17 @@ ARMS: dict[str, Pattern | None] = {
 }
 
 
+FP32 = ("onnxruntime", "openvino", "openvino:bf16")
+INT8 = ("onnxruntime", "openvino", "openvino:bf16")
+EVERYWHERE = ("dense", "block-128x1-90")
+
+
 def main() -> None:
     """Make the arms, measure them, write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=MODELS, default="minilm")
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     settings = Settings(
@@ -64,12 +80,13 @@ def main() -> None:
         seconds=options.seconds,
     )
     with tempfile.TemporaryDirectory() as scratch:
-        artefacts = [
-            artefact_of(Path(scratch), options.model, name, pattern)
+        arms = [
+            arm
             for name, pattern in ARMS.items()
+            for arm in arms_for(Path(scratch), options.model, name, pattern)
         ]
         report = run_benchmark(
-            arms_of(artefacts), settings, baseline="dense", progress=TerminalProgress()
+            arms, settings, baseline="dense (onnxruntime)", progress=TerminalProgress()
         )
     judgement = judge(report)
     for table in (latency_table(report, judgement), size_table(report)):
@@ -77,10 +94,44 @@ def main() -> None:
     print(write_report(report, options.output, judgement=judgement))
 
 
+def arms_for(scratch: Path, model: str, name: str, pattern: Pattern | None) -> list[Arm]:
+    """A model in fp32 and in int8, each in the runtimes that it is measured in."""
+    checkpoint = checkpoint_of(scratch, model, name, pattern)
+    plain = artefact_from_checkpoint(checkpoint, scratch / name)
+    small = artefact_from_checkpoint(
+        checkpoint, scratch / f"{name}-int8", precision=Precision.INT8, trial=unjudged(checkpoint)
+    )
+    shutil.rmtree(checkpoint.folder)
+    asked = {one: ASKED[one] for one in (*FP32, *INT8)}
+    arms = (
+        *arms_of([plain], [asked[one] for one in FP32]),
+        *arms_of([small], [asked[one] for one in INT8]),
+    )
+    wanted = (f"{name} (onnxruntime)", f"{name}-int8 (openvino:bf16)")
+    return [arm for arm in arms if name in EVERYWHERE or arm.name in wanted]
+
+
+def unjudged(checkpoint: Checkpoint) -> Trial:
+    """Random texts to calibrate on, and no score: a model of random weights has none."""
+    draw = np.random.default_rng(0)
+    ids = draw.integers(1, checkpoint.encoder.vocabulary, (8, 64))
+    batch = Batch(ids_BS=ids, mask_BS=np.ones_like(ids), types_BS=np.zeros_like(ids))
+    return Trial(batches=[batch], score=lambda _: {}, metric="accuracy", max_drop=100.0)
+
+
 def artefact_of(
     scratch: Path, model: str, name: str, pattern: Pattern | None, *, keep: bool = False
 ) -> Artefact:
     """A random BERT of the model's sizes, pruned and exported; ``keep`` leaves its checkpoint."""
+    checkpoint = checkpoint_of(scratch, model, name, pattern)
+    artefact = artefact_from_checkpoint(checkpoint, scratch / name)
+    if not keep:
+        shutil.rmtree(checkpoint.folder)
+    return artefact
+
+
+def checkpoint_of(scratch: Path, model: str, name: str, pattern: Pattern | None) -> Checkpoint:
+    """A random BERT of the model's sizes, pruned by magnitude."""
     folder = make_model(scratch / f"{name}-checkpoint")  # for its tokenizer
     torch.manual_seed(0)
     config = BertConfig(
@@ -102,10 +153,7 @@ def artefact_of(
         weights_sha256=sha256_of(folder / WEIGHTS_FILE),
     )
     save_description(checkpoint)
-    artefact = artefact_from_checkpoint(checkpoint, scratch / name)
-    if not keep:
-        shutil.rmtree(folder)
-    return artefact
+    return checkpoint
 
 
 if __name__ == "__main__":
