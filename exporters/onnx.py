@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from exporters.classifier import ClassifierGraph
 from exporters.graph import Target
 from exporters.lowering.choose import Choice, choose
 from exporters.storage import write_graphs
+from exporters.tuning.values import TUNING_FILE, Tuning
 from exporters.verify import verify_parity, verify_weights
 from exporters.weights import ClassifierWeights, read_weights
 from spd_deploy.domain.artefact import (
@@ -25,7 +27,7 @@ from spd_deploy.domain.artefact import (
 )
 from spd_deploy.domain.checkpoint import CONFIG_FILE, Checkpoint, read_config
 from spd_deploy.domain.errors import BadModel, NotWritten
-from spd_deploy.domain.files import refuse_existing, replacing
+from spd_deploy.domain.files import refuse_existing, replacing, write_json
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_deploy.domain.versions import versions_of
@@ -34,20 +36,27 @@ from spd_deploy.sessions.onnxruntime import MODEL_FILE
 # The twin with standard operators alone, for TensorRT, OpenVINO and whatever else reads ONNX.
 PORTABLE_FILE = "portable.onnx"
 
+# Measures the checkpoint, or knows what was measured of it.
+Tuner = Callable[[Checkpoint, ClassifierWeights], Tuning]
+
 
 def artefact_from_checkpoint(
     checkpoint: Checkpoint,
     output: Path,
     *,
     overwrite: bool = False,
+    tuner: Tuner | None = None,
     progress: Progress | None = None,
 ) -> Artefact:
     """Export a checkpoint, sparse or dense, into the folder ``output``.
+
+    The lowerings are chosen by what ``tuner`` gives, or by the cost model where there is none.
 
     Raises:
         NotWritten: ``output`` exists, or cannot be written.
         BadModel: the checkpoint has no tokenizer, or tensors that do not fit.
         VerificationFailed: pattern or parity broke; nothing was written.
+        BadReport: the tuning is of another checkpoint.
     """
     refuse_existing(output, overwrite=overwrite)
     if output.is_dir() and overwrite:
@@ -57,9 +66,10 @@ def artefact_from_checkpoint(
             f"{checkpoint.folder} has no {TOKENIZER_FILE}",
             fix="save the model's fast tokenizer beside it",
         )
+    weights = read_weights(checkpoint)
+    tuning = None if tuner is None else tuner(checkpoint, weights)
     with (progress or Silent()).stage("export", 5) as advance:
-        weights = read_weights(checkpoint)
-        choices = choose(checkpoint, weights)
+        choices = choose(checkpoint, weights, tuning)
         advance(note="lowered")
         with replacing(output) as draft:
             draft.mkdir()
@@ -74,7 +84,10 @@ def artefact_from_checkpoint(
             advance(note=f"parity {parity.max_difference:.1g}")
             write_golden(draft / GOLDEN_FILE, golden)
             _copy_beside(checkpoint.folder, draft)
-            save_manifest(draft, _manifest(checkpoint, choices, parity, hashes_of(draft)))
+            if tuning is not None:
+                write_json(draft / TUNING_FILE, tuning.to_json())
+            manifest = _manifest(checkpoint, choices, parity, hashes_of(draft))
+            save_manifest(draft, manifest if tuning is None else _tuned(manifest, choices, tuning))
         advance()
     return open_artefact(output)
 
@@ -91,6 +104,7 @@ def matrix_rows(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> tuple[
             lowering=choices[matrix.name].lowering.name,
             reason=choices[matrix.name].reason,
             flops_share=choices[matrix.name].lowering.flops_share,
+            measured=choices[matrix.name].measured,
         )
         for matrix in checkpoint.encoder.matrices()
     )
@@ -140,6 +154,15 @@ def _manifest(
         split=checkpoint.split,
         versions=versions_of("onnx", "onnxruntime", "onnxruntime-gpu", "torch"),
     )
+
+
+def _tuned(manifest: Manifest, choices: Mapping[str, Choice], tuning: Tuning) -> Manifest:
+    """The manifest with the times of the whole network as it was chosen."""
+    gathered = any(choice.lowering.feature_major for choice in choices.values())
+    network = tuning.network
+    way = "gathered" if gathered or network is None else network.plain
+    measured = () if network is None else network.measured(way, tuning.shapes)
+    return replace(manifest, measured=measured, measured_on=tuning.where)
 
 
 def _refuse_foreign(output: Path) -> None:

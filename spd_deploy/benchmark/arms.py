@@ -12,6 +12,7 @@ from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import bytes_of
+from spd_deploy.domain.measured import random_batch as random_batch
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.opening import self_test, session_from_artefact
 from spd_deploy.sessions.protocol import Description, Session
@@ -90,16 +91,6 @@ def refuse_long(arms: Sequence[Arm], settings: Settings) -> None:
                 got=f"sequences of {longest}",
                 fix=f"measure --seq {most} or less",
             )
-
-
-def random_batch(shape: Shape, vocabulary: int, random: np.random.Generator) -> Batch:
-    """Token ids drawn evenly from the vocabulary, of one segment, with nothing masked."""
-    size = (shape.batch, shape.seq)
-    return Batch(
-        ids_BS=random.integers(vocabulary, size=size, dtype=np.int64),
-        mask_BS=np.ones(size, np.int64),
-        types_BS=np.zeros(size, np.int64),
-    )
 
 
 def facts_of(arm: Arm, runtime: Description, memory: Memory | None) -> ArmFacts:

@@ -1,13 +1,20 @@
 """``spd export``: a checkpoint in, an artefact that can be served out."""
 
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from spd_deploy.cli.bench import Sizes, finite
 from spd_deploy.cli.console import TerminalProgress, show_json
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.files import bytes_of
+from spd_deploy.domain.measured import spelled_gains
+
+if TYPE_CHECKING:
+    from exporters.onnx import Tuner
 
 _NOT_YET = {
     "trt": "TensorRT engines are not built by this version",
@@ -17,8 +24,9 @@ _NOT_YET = {
 
 @click.command(
     epilog="""\b
-Example:
-  spd export runs/mrpc-24 --format onnx --output artefacts/mrpc-24"""
+Examples:
+  spd export runs/mrpc-24 --format onnx --output artefacts/mrpc-24
+  spd export runs/mrpc-block --tune --batch 1,8 --seq 32,128 --output artefacts/mrpc-block"""
 )
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
@@ -36,13 +44,49 @@ Example:
     show_default=True,
     help="Only fp32 as yet.",
 )
+@click.option(
+    "--tune", is_flag=True, help="Choose how matrices are run by timing them on this machine's CPU."
+)
+@click.option(
+    "--tuning",
+    type=click.Path(path_type=Path),
+    help="Choose by an earlier export's tuning.json, such as of the machine that will serve.",
+)
+@click.option("--batch", "batches", type=Sizes(), help="With --tune: rows.  [default: 1,8]")
+@click.option("--seq", "seqs", type=Sizes(), help="With --tune: tokens.  [default: 32,128]")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="With --tune: threads of the runtime.  [default: the physical cores]",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.001, 86400),
+    callback=lambda ctx, param, value: value if value is None else finite(ctx, param, value),
+    help="With --tune: time for one way to run one product at one shape.  [default: 0.3]",
+)
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option("--overwrite", is_flag=True, help="Replace the artefact that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def export(
-    checkpoint: Path, format_: str, precision: str, output: Path, overwrite: bool, as_json: bool
+    checkpoint: Path,
+    format_: str,
+    precision: str,
+    tune: bool,
+    tuning: Path | None,
+    batches: tuple[int, ...] | None,
+    seqs: tuple[int, ...] | None,
+    threads: int | None,
+    seconds: float | None,
+    output: Path,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
-    """Lower a checkpoint into a graph whose zeros cost no time, verified before it is written."""
+    """Lower a checkpoint into a graph whose zeros cost no time, verified before it is written.
+
+    A cost model chooses how each matrix is run. With --tune, times do: of each distinct product
+    alone, then of the whole network. What was measured is written into the artefact.
+    """
     if format_ in _NOT_YET:
         raise Unavailable(
             _NOT_YET[format_],
@@ -53,16 +97,56 @@ def export(
         raise Unavailable(
             "this version exports fp32 only", got=f"--precision {precision}", fix="leave it out"
         )
+    if tune and tuning is not None:
+        raise click.UsageError("--tune measures and --tuning does not: leave one of them out")
+    given = {"--batch": batches, "--seq": seqs, "--threads": threads, "--seconds": seconds}
+    for name, value in given.items():
+        if value is not None and not tune:
+            raise click.UsageError(f"{name} says how to measure: it needs --tune")
     from exporters.onnx import artefact_from_checkpoint
     from spd_deploy.domain.checkpoint import open_checkpoint
 
+    progress = TerminalProgress()
+    tuner = None if tuning is None else _known(tuning)
+    if tune:
+        tuner = _measuring(batches or (1, 8), seqs or (32, 128), threads, seconds, progress)
     artefact = artefact_from_checkpoint(
-        open_checkpoint(checkpoint), output, overwrite=overwrite, progress=TerminalProgress()
+        open_checkpoint(checkpoint), output, overwrite=overwrite, tuner=tuner, progress=progress
     )
     if as_json:
         show_json({"artefact": str(output), **artefact.manifest.to_json()})
     else:
         show_result(artefact)
+
+
+def _known(file: Path) -> "Tuner":
+    """What was measured before."""
+    from exporters.tuning.values import read_tuning
+
+    known = read_tuning(file)
+    return lambda checkpoint, weights: known
+
+
+def _measuring(
+    batches: tuple[int, ...],
+    seqs: tuple[int, ...],
+    threads: int | None,
+    seconds: float | None,
+    progress: TerminalProgress,
+) -> "Tuner":
+    """Measures on this machine."""
+    from exporters.tuning.timing import Effort
+    from exporters.tuning.tune import Plan, tune
+    from spd_deploy.domain.measured import Shape
+    from spd_deploy.machine.processor import cpu_name, default_threads
+
+    plan = Plan(
+        shapes=Shape.grid(batches, seqs),
+        threads=threads or default_threads(),
+        machine=cpu_name(),
+        effort=Effort() if seconds is None else Effort(seconds=seconds),
+    )
+    return partial(tune, plan=plan, progress=progress)
 
 
 def show_result(artefact: Artefact) -> None:
@@ -74,6 +158,8 @@ def show_result(artefact: Artefact) -> None:
     lowered = ", ".join(f"{n} {name}" for name, n in counts.items())
     click.echo(f"pattern   {manifest.pattern}: verified on the weights as stored")
     click.echo(f"matrices  {lowered}")
+    if manifest.measured:
+        click.echo(f"measured  {spelled_gains(manifest.measured)} over all dense")
     click.echo(
         f"parity    {manifest.parity.max_difference:.1e} from the checkpoint's logits, "
         f"{manifest.parity.tolerance:.0e} allowed"

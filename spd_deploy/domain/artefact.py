@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from spd_deploy.domain.errors import BadArtefact, SpdError
 from spd_deploy.domain.files import read_json, sha256_of, write_json
+from spd_deploy.domain.measured import Measured
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Batch, Tokenizer
 
@@ -36,6 +37,7 @@ class MatrixRow:
         lowering: how it is run: ``dense``, ``compact`` or ``gathered``.
         reason: why this lowering, in words for a reader of ``spd inspect``.
         flops_share: multiplications left, as a share of the dense matrix's.
+        measured: times of its product alone, where the export was tuned; one a shape.
     """
 
     name: str
@@ -45,6 +47,13 @@ class MatrixRow:
     lowering: str
     reason: str
     flops_share: float
+    measured: tuple[Measured, ...] = ()
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The row that a manifest holds; older ones hold no measurement."""
+        measured = tuple(Measured(**one) for one in value.get("measured", ()))
+        return cls(**{**value, "shape": tuple(value["shape"]), "measured": measured})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +67,12 @@ class Parity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """What ``manifest.json`` says. ``files`` maps each file's name to its SHA-256."""
+    """What ``manifest.json`` says. ``files`` maps each file's name to its SHA-256.
+
+    Attributes:
+        measured: times of the whole network, where the export was tuned; one a shape.
+        measured_on: the machine and threads of everything that is ``measured``.
+    """
 
     format: str
     precision: str
@@ -74,6 +88,8 @@ class Manifest:
     scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     split: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    measured: tuple[Measured, ...] = ()
+    measured_on: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``manifest.json``."""
@@ -94,15 +110,14 @@ class Manifest:
             )
         try:
             fields = {k: v for k, v in value.items() if k != "schema"}
-            rows = tuple(
-                MatrixRow(**{**row, "shape": tuple(row["shape"])}) for row in fields["matrices"]
-            )
+            rows = tuple(MatrixRow.from_json(row) for row in fields["matrices"])
             return cls(
                 **{
                     **fields,
                     "task": Task.from_json(fields["task"]),
                     "matrices": rows,
                     "parity": Parity(**fields["parity"]),
+                    "measured": tuple(Measured(**one) for one in fields.get("measured", ())),
                 }
             )
         except (KeyError, TypeError, ValueError, AttributeError, SpdError) as err:

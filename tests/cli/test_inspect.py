@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from exporters.onnx import artefact_from_checkpoint
 from spd_deploy.cli.main import cli
-from spd_deploy.domain.checkpoint import save_description
+from spd_deploy.domain.artefact import open_artefact
+from spd_deploy.domain.checkpoint import Checkpoint, save_description
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import parse_pattern
 from tests.tiny import tiny_checkpoint
@@ -96,3 +97,21 @@ def test_what_was_left_dense_is_told(tmp_path: Path) -> None:
     assert shown.count("left dense: excluded from pruning") == 1
     assert "layer.0.attention.q_lin" in shown
     assert "transformer.layer" not in shown
+
+
+def test_measured_gains_stand_beside_density(tmp_path: Path, block_checkpoint: Checkpoint) -> None:
+    """Of a tuned artefact the table shows each matrix's gain, and a line the network's."""
+    words = ("--tune", "--batch", "1", "--seq", "8", "--threads", "1", "--seconds", "0.003")
+    output = ("--output", str(tmp_path / "a"))
+    CliRunner().invoke(cli, ["export", str(block_checkpoint.folder), *words, *output])
+    manifest = open_artefact(tmp_path / "a").manifest
+
+    shown = inspect(tmp_path / "a").stdout
+
+    lines = {line.split()[0]: line for line in shown.splitlines() if line.startswith("layer.")}
+    assert "density ┃ measured" in shown
+    for row in manifest.matrices:
+        (one,) = row.measured
+        cells = [cell.strip() for cell in lines[row.name.removeprefix("bert.encoder.")].split("│")]
+        assert cells[4] == f"{one.gain:.1f}x"
+    assert f"over all dense: 1x8 {manifest.measured[0].gain:.1f}x" in shown
