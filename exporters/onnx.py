@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from exporters.graph import Target
 from exporters.lowering.choose import Choice, choose
 from exporters.precisions import Precision, Scores, Trial, arithmetic_for
 from exporters.storage import write_graphs
+from exporters.tuning.values import TUNING_FILE, Tuning
 from exporters.verify import verify_accuracy, verify_parity, verify_weights
 from exporters.weights import ClassifierWeights, read_weights
 from spd_deploy.domain.artefact import (
@@ -40,6 +41,9 @@ from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSessi
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 _TARGETS = {MODEL_FILE: Target.ONNXRUNTIME, PORTABLE_FILE: Target.PORTABLE}
 
+# Measures the checkpoint, or knows what was measured of it.
+Tuner = Callable[[Checkpoint, ClassifierWeights], Tuning]
+
 
 def artefact_from_checkpoint(
     checkpoint: Checkpoint,
@@ -48,17 +52,20 @@ def artefact_from_checkpoint(
     precision: Precision = Precision.FP32,
     trial: Trial | None = None,
     overwrite: bool = False,
+    tuner: Tuner | None = None,
     progress: Progress | None = None,
 ) -> Artefact:
     """Export a checkpoint, sparse or dense, into the folder ``output``.
 
-    int8 needs a ``trial``, by which it is calibrated and judged; other precisions need none.
+    The lowerings are chosen by what ``tuner`` gives, or by the cost model where there is none. int8
+    needs a ``trial``, by which it is calibrated and judged; other precisions need none.
 
     Raises:
         NotWritten: ``output`` exists, or cannot be written.
         BadModel: the checkpoint has no tokenizer, or tensors that do not fit.
         BadSetting: int8 without a trial.
         VerificationFailed: pattern, parity or accuracy broke; nothing was written.
+        BadReport: the tuning is of another checkpoint.
     """
     refuse_existing(output, overwrite=overwrite)
     if output.is_dir() and overwrite:
@@ -70,9 +77,10 @@ def artefact_from_checkpoint(
         )
     if precision is Precision.INT8 and trial is None:
         raise BadSetting("int8 needs texts to calibrate on", fix="name data: --data-dir DIR")
+    weights = read_weights(checkpoint)
+    tuning = None if tuner is None else tuner(checkpoint, weights)
     with (progress or Silent()).stage("export", 5) as advance:
-        weights = read_weights(checkpoint)
-        choices = choose(checkpoint, weights)
+        choices = choose(checkpoint, weights, tuning)
         scores = dict(checkpoint.scores)
         ranges: Mapping[str, float] = {}
         if trial is not None:
@@ -92,8 +100,11 @@ def artefact_from_checkpoint(
             advance(note=f"parity {parity.max_difference:.1g}")
             write_golden(draft / GOLDEN_FILE, golden)
             _copy_beside(checkpoint.folder, draft, max_tokens=checkpoint.max_tokens)
-            described = _manifest(checkpoint, choices, parity, hashes_of(draft))
-            save_manifest(draft, replace(described, precision=precision.value, scores=scores))
+            if tuning is not None:
+                write_json(draft / TUNING_FILE, tuning.to_json())
+            manifest = _manifest(checkpoint, choices, parity, hashes_of(draft))
+            manifest = replace(manifest, precision=precision.value, scores=scores)
+            save_manifest(draft, manifest if tuning is None else _tuned(manifest, choices, tuning))
         advance()
     return open_artefact(output)
 
@@ -110,6 +121,7 @@ def matrix_rows(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> tuple[
             lowering=choices[matrix.name].lowering.name,
             reason=choices[matrix.name].reason,
             flops_share=choices[matrix.name].lowering.flops_share,
+            measured=choices[matrix.name].measured,
         )
         for matrix in checkpoint.encoder.matrices()
     )
@@ -186,6 +198,15 @@ def _manifest(
         split=checkpoint.split,
         versions=versions_of("onnx", "onnxruntime", "onnxruntime-gpu", "torch"),
     )
+
+
+def _tuned(manifest: Manifest, choices: Mapping[str, Choice], tuning: Tuning) -> Manifest:
+    """The manifest with the times of the whole network as it was chosen."""
+    gathered = any(choice.lowering.feature_major for choice in choices.values())
+    network = tuning.network
+    way = "gathered" if gathered or network is None else network.plain
+    measured = () if network is None else network.measured(way, tuning.shapes)
+    return replace(manifest, measured=measured, measured_on=tuning.where)
 
 
 def _refuse_foreign(output: Path) -> None:

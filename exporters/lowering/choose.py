@@ -1,26 +1,24 @@
-"""Which lowering each matrix gets, and why: a pure function of its pattern and the weights.
+"""Which lowering each matrix gets, and why: a pure function of its pattern, weights and times.
 
-First ``compact``: heads and neurons that are wholly zero go, in every pattern. What remains is
-gathered where it has blocks and the cost model promises a gain, and dense otherwise. The reason is
-written down for ``spd inspect``.
+What remains of a matrix is gathered where it has blocks and gathering pays, and dense otherwise.
+Whether it pays, a :class:`Tuning` knows that was measured on the machine; without one, the cost
+model promises. An artefact has one graph for all shapes, so what counts is the geometric mean of
+the gains at the shapes that were asked for. One gathered matrix makes the whole network
+feature-major; a network that loses by that as a whole has none. The reason is written down for
+``spd inspect``.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
-import numpy as np
-from numpy.typing import NDArray
-
-from exporters.arithmetic.arithmetic import Array
-from exporters.lowering.compact import Compact
-from exporters.lowering.dense import Dense
-from exporters.lowering.gathered import Gathered
 from exporters.lowering.lowering import Lowering
+from exporters.lowering.ways import Way, Ways, ways_of
+from exporters.tuning.values import Product, Times, Tuning
 from exporters.weights import ClassifierWeights
 from spd_deploy.domain.checkpoint import Checkpoint
-from spd_deploy.domain.encoder import Matrix
-from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
+from spd_deploy.domain.measured import Measured, Shape
+from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
 
 # A gathered product must promise at least this gain over the dense one to be chosen unmeasured.
 LEAST_GAIN = 1.1
@@ -30,123 +28,126 @@ _EXCLUDED = "left dense: not pruned"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """A matrix's lowering with the reason for it."""
+    """A matrix's lowering with the reason for it, and with its times where it was timed."""
 
     lowering: Lowering
     reason: str
+    measured: tuple[Measured, ...] = ()
 
 
-def choose(checkpoint: Checkpoint, weights: ClassifierWeights) -> dict[str, Choice]:
-    """A choice for every prunable matrix, by its name."""
-    found: dict[str, Choice] = {}
-    for group in checkpoint.encoder.coupled():
-        found |= _choose_group(checkpoint, weights, group)
-    return {m.name: found[m.name] for m in checkpoint.encoder.matrices()}
-
-
-def _choose_group(
-    checkpoint: Checkpoint, weights: ClassifierWeights, group: Sequence[Matrix]
+def choose(
+    checkpoint: Checkpoint, weights: ClassifierWeights, tuning: Tuning | None = None
 ) -> dict[str, Choice]:
-    """Matrices that share heads or neurons: those that are wholly zero go, together.
+    """A choice for every prunable matrix, by its name; by ``tuning``'s times where there is one.
 
-    A head or neuron goes only where its rows and the columns that read them are all zero: rows that
-    nothing reads could go as well, but then the artefact would not hold the checkpoint's weights.
-    Where a matrix of the group is left dense, so are the heads or neurons of them all.
+    Raises:
+        BadReport: the tuning is of another checkpoint, or lacks a product.
     """
-    left_L = _left(checkpoint, weights, group)
-    width, noun = _unit(checkpoint, group[0])
-    said = f"{left_L.sum() // width} of {len(left_L) // width} {noun} are left"
+    ways = ways_of(checkpoint, weights)
+    sparse = checkpoint.pattern is not None
+    if tuning is None:
+        return {name: _promised(way, sparse=sparse) for name, way in ways.items()}
+    tuning.refuse_other(checkpoint.weights_sha256)
+    last = checkpoint.encoder.layers - 1
+    return {name: _timed(way, tuning, last=last, sparse=sparse) for name, way in ways.items()}
+
+
+def in_way(ways: Mapping[str, Ways], way: Way) -> dict[str, Choice]:
+    """Every matrix in one way, or as near to it as it can be run; for timing whole networks."""
     found = {}
-    for matrix in group:
-        lines = [np.arange(size) for size in matrix.shape]
-        lines[_slices(checkpoint, matrix).axis] = np.flatnonzero(left_L)
-        pattern = checkpoint.pattern_of(matrix)
-        part_NK = weights.of(matrix)[np.ix_(*lines)]
-        left, reason = _choose_one(matrix, part_NK, pattern, sparse=checkpoint.pattern is not None)
-        lowering: Lowering = left
-        if not left_L.all():
-            lowering = Compact.of(matrix, left, rows=lines[0], columns=lines[1])
-            reason = f"{said}; {reason}"
-        if isinstance(pattern, Structured):
-            reason = said
-        found[matrix.name] = Choice(lowering=lowering, reason=reason)
+    for name, known in ways.items():
+        nearest: Way = way if way in known.lowerings else known.plain
+        found[name] = Choice(lowering=known.lowerings[nearest], reason=f"all {way}")
     return found
 
 
-def _left(
-    checkpoint: Checkpoint, weights: ClassifierWeights, group: Sequence[Matrix]
-) -> NDArray[np.bool_]:
-    """Which rows, or columns, that the matrices of a group share must stay, ``[L]``.
-
-    They go by the head or neuron, and in a block pattern by as many as fill whole blocks, so that
-    what remains has blocks too.
-    """
-    patterns = [checkpoint.pattern_of(matrix) for matrix in group]
-    width, _ = _unit(checkpoint, group[0])
-    blocks = [(p.rows, p.columns) for p in patterns if isinstance(p, Block)]
-    run = math.lcm(width, *(size for block in blocks for size in block))
-    alive_L = np.logical_or.reduce([_alive(checkpoint, weights, matrix) for matrix in group])
-    if None in patterns or len(alive_L) % run:
-        return np.ones_like(alive_L)
-    return np.repeat(alive_L.reshape(-1, run).any(1), run)
-
-
-def _alive(checkpoint: Checkpoint, weights: ClassifierWeights, matrix: Matrix) -> NDArray[np.bool_]:
-    """Which of a matrix's shared rows or columns have anything but zeros."""
-    alive_L: NDArray[np.bool_] = (weights.of(matrix) != 0).any(1 - _slices(checkpoint, matrix).axis)
-    return alive_L
+def _promised(ways: Ways, *, sparse: bool) -> Choice:
+    """By the cost model."""
+    if "gathered" not in ways.lowerings:
+        return _plain(ways, sparse=sparse)
+    assert isinstance(ways.pattern, Block)  # noqa: S101 - nothing else is gathered
+    plain, gathered = ways.lowerings[ways.plain], ways.lowerings["gathered"]
+    gain = plain.cost.seconds / gathered.cost.seconds
+    if gain < LEAST_GAIN:
+        return _choice(
+            ways,
+            ways.plain,
+            f"gathered would be {gain:.1f}x the dense speed by the cost model: with "
+            f"{ways.pattern.rows} rows a block, copying the kept inputs costs more than it saves",
+        )
+    return _choice(ways, "gathered", f"{_reads(ways)}; the cost model promises {gain:.1f}x")
 
 
-def _slices(checkpoint: Checkpoint, matrix: Matrix) -> Structured:
-    """Along which axis the heads or neurons of a matrix lie, and how wide they are."""
-    found = checkpoint.encoder.pattern_on(matrix, Structured())
-    assert isinstance(found, Structured)  # noqa: S101 - of a structured pattern it makes another
-    return found
+def _timed(ways: Ways, tuning: Tuning, *, last: int, sparse: bool) -> Choice:
+    """By measurement."""
+    if not ways.timed:
+        return _plain(ways, sparse=sparse)
+    times = tuning.of(Product.of(ways, last=last))
+    if "gathered" not in ways.lowerings:
+        plain = _plain(ways, sparse=sparse)
+        return Choice(
+            lowering=plain.lowering,
+            reason=plain.reason,
+            measured=times.measured(ways.plain, tuning.shapes),
+        )
+    said = _gain(times, tuning.shapes)
+    if times.loses:
+        return _choice(ways, ways.plain, f"dense: gathered would be {said}", times, tuning)
+    if tuning.network is not None and tuning.network.loses:
+        whole = _gain(tuning.network, tuning.shapes)
+        reason = (
+            f"dense: gathered would be {said}, but the network as a whole {whole}, "
+            "since what is not gathered is slower beside it"
+        )
+        return _choice(ways, ways.plain, reason, times, tuning)
+    return _choice(ways, "gathered", f"{_reads(ways)}; measured {said}", times, tuning)
 
 
-def _unit(checkpoint: Checkpoint, matrix: Matrix) -> tuple[int, str]:
-    """How many lines go together, and what they are called."""
-    width = _slices(checkpoint, matrix).width
-    return width, "neurons" if matrix.role in ("intermediate", "output") else "heads"
-
-
-def _choose_one(
-    matrix: Matrix, weight_NK: Array, pattern: Pattern | None, *, sparse: bool
-) -> tuple[Dense | Gathered, str]:
-    """The lowering of what is left of a matrix, and the reason for it."""
-    dense = Dense.of(matrix, weight_NK)
-    match pattern:
+def _plain(ways: Ways, *, sparse: bool) -> Choice:
+    """Without gathering, for a matrix that has no blocks to gather."""
+    match ways.pattern:
         case None:
-            return dense, _EXCLUDED if sparse else "dense weights"
+            reason = _EXCLUDED if sparse else "dense weights"
         case Unstructured():
-            return dense, (
-                "unstructured: ONNX Runtime does not skip single zeros, it multiplies them"
-            )
+            reason = "unstructured: ONNX Runtime does not skip single zeros, it multiplies them"
         case NM(n=n, m=m):
-            return dense, (
+            reason = (
                 f"{n}:{m} needs sparse tensor cores: ONNX Runtime has no kernel for it, "
                 "so its zeros are multiplied"
             )
         case Block():
-            return _choose_block(matrix, weight_NK, pattern, dense)
+            reason = "nothing is left to multiply"
         case Structured():
-            return dense, ""
+            reason = ""
+        case never:
+            assert_never(never)
+    return _choice(ways, ways.plain, reason)
 
 
-def _choose_block(
-    matrix: Matrix, weight_NK: Array, block: Block, dense: Dense
-) -> tuple[Dense | Gathered, str]:
-    """Gathered where the cost model promises a gain."""
-    if not weight_NK.size:
-        return dense, "nothing is left to multiply"
-    gathered = Gathered.of(matrix, weight_NK, block)
-    gain = dense.cost.seconds / gathered.cost.seconds
-    if gain < LEAST_GAIN:
-        return dense, (
-            f"gathered would be {gain:.1f}x the dense speed by the cost model: with "
-            f"{block.rows} rows a block, copying the kept inputs costs more than it saves"
-        )
-    return gathered, (
-        f"{block.rows} outputs at a time read the {gathered.flops_share:.0%} of inputs "
-        f"they kept; the cost model promises {gain:.1f}x"
+def _choice(
+    ways: Ways, way: Way, reason: str, times: Times | None = None, tuning: Tuning | None = None
+) -> Choice:
+    """The choice of a way; the reason begins with the heads or neurons that are left, if some went.
+
+    Of a structured pattern there is no more to say than that.
+    """
+    return Choice(
+        lowering=ways.lowerings[way],
+        reason="; ".join(part for part in (ways.left, reason) if part),
+        measured=times.measured(way, tuning.shapes) if times and tuning else (),
     )
+
+
+def _reads(ways: Ways) -> str:
+    """What a gathered product saves."""
+    assert isinstance(ways.pattern, Block)  # noqa: S101 - nothing else is gathered
+    share = ways.lowerings["gathered"].flops_share / ways.lowerings[ways.plain].flops_share
+    return f"{ways.pattern.rows} outputs at a time read the {share:.0%} of inputs they kept"
+
+
+def _gain(times: Times, shapes: Sequence[Shape]) -> str:
+    """The mean gain with those it is the mean of, such as ``0.8x here (1x32 0.7x, 8x128 0.9x)``."""
+    each = ", ".join(
+        f"{shape} {gain:.1f}x" for shape, gain in zip(shapes, times.gains(), strict=True)
+    )
+    return f"{times.gain:.1f}x here ({each})"

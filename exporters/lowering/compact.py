@@ -48,6 +48,11 @@ class Compact:
         return len(self.rows)
 
     @property
+    def inputs(self) -> int:
+        """Columns that are left."""
+        return len(self.columns)
+
+    @property
     def feature_major(self) -> bool:
         """As what is left needs it."""
         return self.inner.feature_major

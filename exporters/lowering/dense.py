@@ -54,6 +54,11 @@ class Dense:
         return int(self.weight_NK.shape[0])
 
     @property
+    def inputs(self) -> int:
+        """K."""
+        return int(self.weight_NK.shape[1])
+
+    @property
     def cost(self) -> Cost:
         """N K multiply-adds; bias and residual ride along."""
         return Cost(flops=2.0 * self.weight_NK.size, bytes=0.0)

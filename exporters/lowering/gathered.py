@@ -58,6 +58,11 @@ class Gathered:
         return self.matrix.shape[0]
 
     @property
+    def inputs(self) -> int:
+        """K."""
+        return self.matrix.shape[1]
+
+    @property
     def flops_share(self) -> float:
         """Multiplications left, as a share of the whole matrix's."""
         return int(self.values_GRJ.shape[2]) / self.matrix.shape[1]

@@ -61,6 +61,11 @@ class Lowering(Protocol):
         ...
 
     @property
+    def inputs(self) -> int:
+        """How many inputs are left."""
+        ...
+
+    @property
     def feature_major(self) -> bool:
         """Whether it needs activations to lie feature-major."""
         ...

@@ -11,6 +11,7 @@ from spd_deploy.domain.artefact import Artefact, MatrixRow
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import bytes_of
+from spd_deploy.domain.measured import random_batch as random_batch
 from spd_deploy.domain.runtimes import Asked, Runtime
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.opening import model_file, session_from_artefact
@@ -108,16 +109,6 @@ def refuse_long(arms: Sequence[Arm], settings: Settings) -> None:
                 got=f"sequences of {longest}",
                 fix=f"measure --seq {most} or less",
             )
-
-
-def random_batch(shape: Shape, vocabulary: int, random: np.random.Generator) -> Batch:
-    """Token ids drawn evenly from the vocabulary, of one segment, with nothing masked."""
-    size = (shape.batch, shape.seq)
-    return Batch(
-        ids_BS=random.integers(vocabulary, size=size, dtype=np.int64),
-        mask_BS=np.ones(size, np.int64),
-        types_BS=np.zeros(size, np.int64),
-    )
 
 
 def facts_of(arm: Arm, runtime: Description, memory: Memory | None, *, parity: float) -> ArmFacts:

@@ -7,37 +7,10 @@ the runs of one arm at one shape in one round are a *series*. Seconds and bytes 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
 
 from spd_deploy.domain.errors import BadReport
+from spd_deploy.domain.measured import Shape as Shape  # part of this vocabulary, made on the floor
 from spd_deploy.sessions.protocol import Description, Device
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, order=True)
-class Shape:
-    """How many rows of how many tokens one run takes; all tokens are real, none is padding."""
-
-    batch: int
-    seq: int
-
-    def __post_init__(self) -> None:
-        """At least one row and one token."""
-        if self.batch < 1 or self.seq < 1:
-            raise BadReport("a shape without tokens", got=self, fix="use sizes of at least 1")
-
-    def __str__(self) -> str:
-        """Rows x tokens, such as ``8x128``."""
-        return f"{self.batch}x{self.seq}"
-
-    @property
-    def tokens(self) -> int:
-        """Tokens in one run."""
-        return self.batch * self.seq
-
-    @classmethod
-    def grid(cls, batches: tuple[int, ...], seqs: tuple[int, ...]) -> tuple[Self, ...]:
-        """Every batch size with every length, each once, smallest first."""
-        return tuple(sorted({cls(batch=batch, seq=seq) for batch in batches for seq in seqs}))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,33 +1,34 @@
 """``spd export``: a checkpoint in, an artefact that can be served out."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from spd_deploy.cli.bench import Sizes, finite
 from spd_deploy.cli.console import TerminalProgress, show_json
-from spd_deploy.cli.evaluate import agreed_task, score_parts
+from spd_deploy.cli.trial import trial_of
 from spd_deploy.domain.artefact import Artefact
-from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
+from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.errors import BadSetting, Unavailable
 from spd_deploy.domain.files import bytes_of
-from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
+from spd_deploy.domain.measured import spelled_gains
 
 if TYPE_CHECKING:
-    from exporters.precisions import Trial
+    from exporters.onnx import Tuner
 
 _NOT_YET = {
     "trt": "TensorRT engines are not built by this version",
     "torch": "torch artefacts with 2:4 and block kernels are not made by this version",
 }
-# Texts that int8 is calibrated on, in batches of some: enough for ranges, and seconds to run.
-_CALIBRATION_ROWS, _CALIBRATION_BATCH = 512, 16
 
 
 @click.command(
     epilog="""\b
 Examples:
   spd export runs/mrpc-24 --format onnx --output artefacts/mrpc-24
+  spd export runs/mrpc-block --tune --batch 1,8 --seq 32,128 --output artefacts/mrpc-block
   spd export runs/mrpc-block --precision int8 --data-dir GLUE/MRPC --output artefacts/mrpc-int8"""
 )
 @click.argument("checkpoint", type=click.Path(path_type=Path))
@@ -55,6 +56,27 @@ Examples:
     show_default=True,
     help="int8: how much of the headline metric may be lost, in points.",
 )
+@click.option(
+    "--tune", is_flag=True, help="Choose how matrices are run by timing them on this machine's CPU."
+)
+@click.option(
+    "--tuning",
+    type=click.Path(path_type=Path),
+    help="Choose by an earlier export's tuning.json, such as of the machine that will serve.",
+)
+@click.option("--batch", "batches", type=Sizes(), help="With --tune: rows.  [default: 1,8]")
+@click.option("--seq", "seqs", type=Sizes(), help="With --tune: tokens.  [default: 32,128]")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="With --tune: threads of the runtime.  [default: the physical cores]",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.001, 86400),
+    callback=lambda ctx, param, value: value if value is None else finite(ctx, param, value),
+    help="With --tune: time for one way to run one product at one shape.  [default: 0.3]",
+)
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option("--overwrite", is_flag=True, help="Replace the artefact that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
@@ -65,11 +87,21 @@ def export(
     task_name: str | None,
     data_dir: Path | None,
     max_drop: float,
+    tune: bool,
+    tuning: Path | None,
+    batches: tuple[int, ...] | None,
+    seqs: tuple[int, ...] | None,
+    threads: int | None,
+    seconds: float | None,
     output: Path,
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Lower a checkpoint into a graph whose zeros cost no time, verified before it is written."""
+    """Lower a checkpoint into a graph whose zeros cost no time, verified before it is written.
+
+    A cost model chooses how each matrix is run. With --tune, times do: of each distinct product
+    alone, then of the whole network. What was measured is written into the artefact.
+    """
     if format_ in _NOT_YET:
         raise Unavailable(
             _NOT_YET[format_],
@@ -82,6 +114,12 @@ def export(
             got="--precision bf16",
             fix="export in fp32 and run it with --runtime openvino:bf16",
         )
+    if tune and tuning is not None:
+        raise click.UsageError("--tune measures and --tuning does not: leave one of them out")
+    given = {"--batch": batches, "--seq": seqs, "--threads": threads, "--seconds": seconds}
+    for name, value in given.items():
+        if value is not None and not tune:
+            raise click.UsageError(f"{name} says how to measure: it needs --tune")
     from exporters.onnx import artefact_from_checkpoint
     from exporters.precisions import Precision
 
@@ -89,11 +127,15 @@ def export(
     if source.detected is not None:
         progress.note(f"{source.pattern} detected, not declared: {source.detected}")
     trial = trial_of(source, task_name, data_dir, max_drop) if precision == "int8" else None
+    tuner = None if tuning is None else _known(tuning)
+    if tune:
+        tuner = _measuring(batches or (1, 8), seqs or (32, 128), threads, seconds, progress)
     artefact = artefact_from_checkpoint(
         source,
         output,
         precision=Precision(precision),
         trial=trial,
+        tuner=tuner,
         overwrite=overwrite,
         progress=progress,
     )
@@ -103,41 +145,34 @@ def export(
         show_result(artefact)
 
 
-def trial_of(
-    checkpoint: Checkpoint, task_name: str | None, data_dir: Path | None, max_drop: float
-) -> "Trial":
-    """Train's first texts to calibrate int8 on, and dev to judge it by.
+def _known(file: Path) -> "Tuner":
+    """What was measured before."""
+    from exporters.tuning.values import read_tuning
 
-    Raises:
-        BadSetting: data of another task.
-        BadData: none, broken, or without labels.
-    """
-    from exporters.precisions import Scores, Trial
-    from spd_deploy.domain.progress import Silent
-    from spd_deploy.sessions.opening import Opened
-    from spd_deploy.sessions.protocol import Session
-    from spd_train.data.examples import read_split
+    known = read_tuning(file)
+    return lambda checkpoint, weights: known
 
-    task = agreed_task(checkpoint.task, task_name)
-    tokenizer = Tokenizer(checkpoint.folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
-    train = [e for part in read_split(task, data_dir, "train").values() for e in part]
-    rows = [tokenizer.encode(e.text, e.pair) for e in train[:_CALIBRATION_ROWS]]
-    rows.sort(key=lambda row: len(row.ids))
-    dev = read_split(task, data_dir, "dev")
 
-    def score(session: Session) -> Scores:
-        opened = Opened(session=session, tokenizer=tokenizer, task=task)
-        return score_parts(opened, task, dev, Silent())
+def _measuring(
+    batches: tuple[int, ...],
+    seqs: tuple[int, ...],
+    threads: int | None,
+    seconds: float | None,
+    progress: TerminalProgress,
+) -> "Tuner":
+    """Measures on this machine."""
+    from exporters.tuning.timing import Effort
+    from exporters.tuning.tune import Plan, tune
+    from spd_deploy.domain.measured import Shape
+    from spd_deploy.machine.processor import cpu_name, default_threads
 
-    return Trial(
-        batches=[
-            tokenizer.pad(rows[i : i + _CALIBRATION_BATCH])
-            for i in range(0, len(rows), _CALIBRATION_BATCH)
-        ],
-        score=score,
-        metric=task.metrics[0],
-        max_drop=max_drop,
+    plan = Plan(
+        shapes=Shape.grid(batches, seqs),
+        threads=threads or default_threads(),
+        machine=cpu_name(),
+        effort=Effort() if seconds is None else Effort(seconds=seconds),
     )
+    return partial(tune, plan=plan, progress=progress)
 
 
 def show_result(artefact: Artefact) -> None:
@@ -149,6 +184,8 @@ def show_result(artefact: Artefact) -> None:
     lowered = ", ".join(f"{n} {name}" for name, n in counts.items())
     click.echo(f"pattern   {manifest.pattern}: verified on the weights as stored")
     click.echo(f"matrices  {lowered}")
+    if manifest.measured:
+        click.echo(f"measured  {spelled_gains(manifest.measured)} over all dense")
     click.echo(
         f"parity    {manifest.parity.max_difference:.1e} from the checkpoint's logits, "
         f"{manifest.parity.tolerance:.0e} allowed"

@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from spd_deploy.cli.console import show_json, show_table
 from spd_deploy.domain.artefact import Artefact, MatrixRow, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, open_checkpoint
 from spd_deploy.domain.files import bytes_of
+from spd_deploy.domain.measured import mean_gain, spelled_gains
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +86,7 @@ def of_artefact(artefact: Artefact) -> Inspection:
         scores=dict(manifest.scores),
         split=manifest.split,
         notes=(
+            *_measured_note(artefact),
             f"parity with the checkpoint: {parity.max_difference:.1e}, "
             f"{parity.tolerance:.0e} allowed",
             f"{len(manifest.files)} files, all with the SHA-256 that the manifest names",
@@ -143,16 +145,22 @@ def _kind(checkpoint: Checkpoint) -> str:
 
 def show(found: Inspection) -> None:
     """A row a matrix, with the reasons as footnotes; then totals."""
+    timed = any(row.measured for row in found.matrices)
     reasons = {reason: _letter(i) for i, reason in enumerate(_distinct(found.matrices))}
     show_table(
         f"{found.task}, {found.pattern}: {found.kind}",
-        ("matrix", "outputs x inputs", "pattern", "density", "run as", "FLOPs kept", "why"),
+        (
+            *("matrix", "outputs x inputs", "pattern", "density"),
+            *(("measured",) if timed else ()),
+            *("run as", "FLOPs kept", "why"),
+        ),
         [
             (
                 _short(row.name),
                 f"{row.shape[0]} x {row.shape[1]}",
                 row.pattern,
                 f"{row.density:.3f}",
+                *((_gain(row),) if timed else ()),
                 row.lowering,
                 f"{row.flops_share:.1%}",
                 reasons[row.reason],
@@ -172,6 +180,19 @@ def show(found: Inspection) -> None:
         click.echo(f"{arm} {shown} ({found.split})")
     for note in found.notes:
         click.echo(note)
+
+
+def _gain(row: MatrixRow) -> str:
+    """What a matrix alone was measured to gain, the mean of its shapes."""
+    return f"{mean_gain(one.gain for one in row.measured):.1f}x" if row.measured else "-"
+
+
+def _measured_note(artefact: Artefact) -> Iterator[str]:
+    """What the whole network was measured to gain, where the export was tuned."""
+    measured = artefact.manifest.measured
+    if measured:
+        where = artefact.manifest.measured_on
+        yield f"the whole network over all dense: {spelled_gains(measured)} ({where})"
 
 
 def _distinct(matrices: Sequence[MatrixRow]) -> list[str]:

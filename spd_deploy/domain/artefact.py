@@ -18,6 +18,7 @@ from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact, SpdError
 from spd_deploy.domain.files import read_json, sha256_of, write_json
+from spd_deploy.domain.measured import Measured
 from spd_deploy.domain.runtimes import Runtime
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Batch, Tokenizer
@@ -39,6 +40,7 @@ class MatrixRow:
         lowering: how it is run: ``dense``, ``compact`` or ``gathered``.
         reason: why this lowering, in words for a reader of ``spd inspect``.
         flops_share: multiplications left, as a share of the dense matrix's.
+        measured: times of its product alone, where the export was tuned; one a shape.
     """
 
     name: str
@@ -48,6 +50,13 @@ class MatrixRow:
     lowering: str
     reason: str
     flops_share: float
+    measured: tuple[Measured, ...] = ()
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The row that a manifest holds; older ones hold no measurement."""
+        measured = tuple(Measured(**one) for one in value.get("measured", ()))
+        return cls(**{**value, "shape": tuple(value["shape"]), "measured": measured})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +76,8 @@ class Manifest:
         precision: of the numbers in the files; a runtime may be asked to compute in less.
         files: each file's name with its SHA-256.
         runtime: what it was exported for; older manifests, which have none, mean ONNX Runtime.
+        measured: times of the whole network, where the export was tuned; one a shape.
+        measured_on: the machine and threads of everything that is ``measured``.
     """
 
     format: str
@@ -84,6 +95,8 @@ class Manifest:
     split: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     runtime: Runtime = "onnxruntime"
+    measured: tuple[Measured, ...] = ()
+    measured_on: str | None = None
 
     def __post_init__(self) -> None:
         """Only runtimes that there are."""
@@ -113,15 +126,14 @@ class Manifest:
             )
         try:
             fields = {k: v for k, v in value.items() if k != "schema"}
-            rows = tuple(
-                MatrixRow(**{**row, "shape": tuple(row["shape"])}) for row in fields["matrices"]
-            )
+            rows = tuple(MatrixRow.from_json(row) for row in fields["matrices"])
             return cls(
                 **{
                     **fields,
                     "task": Task.from_json(fields["task"]),
                     "matrices": rows,
                     "parity": Parity(**fields["parity"]),
+                    "measured": tuple(Measured(**one) for one in fields.get("measured", ())),
                 }
             )
         except BadArtefact:

@@ -9,7 +9,7 @@
     |   |-- BadModel            a model that is not handled, or weights that are unsafe or damaged
     |   |-- BadCheckpoint       not one of our checkpoints, or a damaged one
     |   |-- BadArtefact         not one of our artefacts, or a damaged one
-    |   `-- BadReport           not one of our benchmark reports, or a damaged one
+    |   `-- BadReport           not one of our reports, tunings or maps, or a damaged one
     |-- Unavailable             this machine or installation cannot do what was asked
     |-- NotWritten              an output could not be written; what was there before still is
     |-- VerificationFailed      an export broke its pattern or its parity; nothing was written
@@ -87,7 +87,7 @@ class BadArtefact(BadInput):
 
 
 class BadReport(BadInput):
-    """Not a benchmark report of this project, or a damaged one."""
+    """Not a report, tuning or map measured by this project, or a damaged one."""
 
 
 class Unavailable(SpdError):

@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from exporters.lowering.choose import choose
+from exporters.lowering.ways import ways_of
+from exporters.onnx import artefact_from_checkpoint
+from exporters.tuning.values import TUNING_FILE, Product, read_tuning
+from exporters.weights import read_weights
 from spd_deploy.cli.main import cli
-from spd_deploy.domain.artefact import open_artefact
+from spd_deploy.domain.artefact import Manifest, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint
 from spd_deploy.domain.patterns import parse_pattern
 from tests.tiny import tiny_checkpoint
@@ -75,3 +80,82 @@ def test_a_detected_pattern_is_told(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "structured detected, not declared" in " ".join(result.stderr.split())
     assert "12 compact" in result.stdout
+
+
+QUICK = ("--batch", "1,2", "--seq", "8", "--threads", "1", "--seconds", "0.003")
+
+
+def test_a_tuned_export_holds_what_was_measured(
+    tmp_path: Path, block_checkpoint: Checkpoint
+) -> None:
+    """The manifest has the times of each matrix and of the network, and the choices go by them."""
+    result = export(block_checkpoint.folder, "--output", tmp_path / "a", "--tune", *QUICK)
+    manifest = open_artefact(tmp_path / "a").manifest
+    tuning = read_tuning(tmp_path / "a" / TUNING_FILE)
+
+    assert result.exit_code == 0, result.output
+    assert manifest.measured_on == tuning.where
+    assert manifest.measured_on.endswith(", 1 thread")
+    assert [(one.batch, one.seq) for one in manifest.measured] == [(1, 8), (2, 8)]
+    weights = read_weights(block_checkpoint)
+    ways, chosen = ways_of(block_checkpoint, weights), choose(block_checkpoint, weights, tuning)
+    for row in manifest.matrices:
+        times = tuning.of(Product.of(ways[row.name], last=1))
+        assert (row.lowering, row.measured) == (
+            chosen[row.name].lowering.name,
+            chosen[row.name].measured,
+        )
+        assert [one.dense_s for one in row.measured] == list(times.medians("dense"))
+        assert f"{times.gain:.1f}x" in row.reason
+
+
+def test_a_tuning_makes_the_same_artefact_again(
+    tmp_path: Path, block_checkpoint: Checkpoint
+) -> None:
+    """Exporting by the tuning of an earlier export gives its manifest, and measures nothing."""
+    source = block_checkpoint.folder
+    export(source, "--output", tmp_path / "a", "--tune", *QUICK)
+
+    result = export(source, "--output", tmp_path / "b", "--tuning", tmp_path / "a" / TUNING_FILE)
+
+    assert result.exit_code == 0, result.output
+    assert open_artefact(tmp_path / "a").manifest == open_artefact(tmp_path / "b").manifest
+
+
+def test_an_export_without_tuning_has_no_times(
+    tmp_path: Path, block_checkpoint: Checkpoint
+) -> None:
+    """Nothing is said to be measured that was not, and manifests that lack the fields are read."""
+    artefact = artefact_from_checkpoint(block_checkpoint, tmp_path / "a")
+    value = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    older = {name: part for name, part in value.items() if not name.startswith("measured")}
+    older["matrices"] = [
+        {name: part for name, part in row.items() if name != "measured"}
+        for row in value["matrices"]
+    ]
+
+    assert artefact.manifest.measured == ()
+    assert artefact.manifest.measured_on is None
+    assert Manifest.from_json(older) == artefact.manifest
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--batch", "1"), "--batch says how to measure: it needs --tune"),
+        (("--threads", "1"), "needs --tune"),
+        (("--tune", "--tuning", "x.json"), "leave one of them out"),
+        (("--tune", "--seq", "65"), "positions for 64 tokens"),
+        (("--tuning", "nowhere.json"), "cannot read nowhere.json"),
+    ],
+    ids=str,
+)
+def test_tuning_that_cannot_be_is_refused(
+    tmp_path: Path, block_checkpoint: Checkpoint, words: tuple[str, ...], said: str
+) -> None:
+    """Options without their verb, too long texts and missing files are errors before a file is."""
+    result = export(block_checkpoint.folder, "--output", tmp_path / "a", *words)
+
+    assert result.exit_code in (1, 2)
+    assert said in result.stderr
+    assert not list(tmp_path.iterdir())

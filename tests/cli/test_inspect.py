@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from exporters.onnx import artefact_from_checkpoint
 from spd_deploy.cli.main import cli
-from spd_deploy.domain.checkpoint import SPD_FILE, save_description
+from spd_deploy.domain.artefact import open_artefact
+from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, save_description
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import parse_pattern
 from tests.tiny import tiny_checkpoint
@@ -111,3 +112,21 @@ def test_a_pattern_that_is_not_declared_is_told_apart(tmp_path: Path) -> None:
     assert not any("detected" in note for note in declared["notes"])
     assert "zeros fill block:32x1" in inspect(checkpoint.folder).stdout
     assert "the pattern holds on every matrix" in inspect(checkpoint.folder).stdout
+
+
+def test_measured_gains_stand_beside_density(tmp_path: Path, block_checkpoint: Checkpoint) -> None:
+    """Of a tuned artefact the table shows each matrix's gain, and a line the network's."""
+    words = ("--tune", "--batch", "1", "--seq", "8", "--threads", "1", "--seconds", "0.003")
+    output = ("--output", str(tmp_path / "a"))
+    CliRunner().invoke(cli, ["export", str(block_checkpoint.folder), *words, *output])
+    manifest = open_artefact(tmp_path / "a").manifest
+
+    shown = inspect(tmp_path / "a").stdout
+
+    lines = {line.split()[0]: line for line in shown.splitlines() if line.startswith("layer.")}
+    assert "density ┃ measured" in shown
+    for row in manifest.matrices:
+        (one,) = row.measured
+        cells = [cell.strip() for cell in lines[row.name.removeprefix("bert.encoder.")].split("│")]
+        assert cells[4] == f"{one.gain:.1f}x"
+    assert f"over all dense: 1x8 {manifest.measured[0].gain:.1f}x" in shown

@@ -1,0 +1,51 @@
+"""What int8 is calibrated on and judged by: the task's own train and dev."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spd_deploy.cli.evaluate import agreed_task, score_parts
+from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
+
+if TYPE_CHECKING:
+    from exporters.precisions import Trial
+
+# Texts that int8 is calibrated on, in batches of some: enough for ranges, and seconds to run.
+_CALIBRATION_ROWS, _CALIBRATION_BATCH = 512, 16
+
+
+def trial_of(
+    checkpoint: Checkpoint, task_name: str | None, data_dir: Path | None, max_drop: float
+) -> "Trial":
+    """Train's first texts to calibrate int8 on, and dev to judge it by.
+
+    Raises:
+        BadSetting: data of another task.
+        BadData: none, broken, or without labels.
+    """
+    from exporters.precisions import Scores, Trial
+    from spd_deploy.domain.progress import Silent
+    from spd_deploy.sessions.opening import Opened
+    from spd_deploy.sessions.protocol import Session
+    from spd_train.data.examples import read_split
+
+    task = agreed_task(checkpoint.task, task_name)
+    tokenizer = Tokenizer(checkpoint.folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
+    train = [e for part in read_split(task, data_dir, "train").values() for e in part]
+    rows = [tokenizer.encode(e.text, e.pair) for e in train[:_CALIBRATION_ROWS]]
+    rows.sort(key=lambda row: len(row.ids))
+    dev = read_split(task, data_dir, "dev")
+
+    def score(session: Session) -> Scores:
+        opened = Opened(session=session, tokenizer=tokenizer, task=task)
+        return score_parts(opened, task, dev, Silent())
+
+    return Trial(
+        batches=[
+            tokenizer.pad(rows[i : i + _CALIBRATION_BATCH])
+            for i in range(0, len(rows), _CALIBRATION_BATCH)
+        ],
+        score=score,
+        metric=task.metrics[0],
+        max_drop=max_drop,
+    )

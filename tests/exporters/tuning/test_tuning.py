@@ -1,0 +1,231 @@
+"""Choosing by measurement: which products are timed, and what their times decide."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from exporters.lowering.choose import choose
+from exporters.lowering.ways import Way, Ways, ways_of
+from exporters.tuning.product import INPUT, OUTPUT, opened_product, product_model
+from exporters.tuning.tune import products_of
+from exporters.tuning.values import Product, ProductTimes, Times, Tuning
+from exporters.weights import ClassifierWeights, read_weights
+from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.errors import BadReport
+from spd_deploy.domain.measured import Shape
+from spd_deploy.domain.patterns import Block, Structured
+from tests.tiny import tiny_checkpoint
+
+SHAPES = (Shape(batch=1, seq=8), Shape(batch=2, seq=16))
+# Seconds of each way at each shape.
+Speeds = Mapping[Way, tuple[float, ...]]
+WINS: Speeds = {"dense": (2e-3, 8e-3), "compact": (2e-3, 8e-3), "gathered": (1e-3, 2e-3)}
+LOSES: Speeds = {"dense": (2e-3, 8e-3), "compact": (2e-3, 8e-3), "gathered": (4e-3, 8e-3)}
+
+
+def times(speeds: Speeds, ways: tuple[Way, ...]) -> Times:
+    """Times with three rounds around each speed."""
+    return Times(seconds={way: tuple((1.1 * s, s, 0.9 * s) for s in speeds[way]) for way in ways})
+
+
+def tuned(
+    checkpoint: Checkpoint, weights: ClassifierWeights, speeds: Speeds, network: Speeds | None
+) -> Tuning:
+    """A tuning made of numbers instead of measurements, the same for all products."""
+    distinct = products_of(ways_of(checkpoint, weights), last=checkpoint.encoder.layers - 1)
+    return Tuning(
+        checkpoint_sha256=checkpoint.weights_sha256,
+        machine="Test CPU",
+        threads=2,
+        shapes=SHAPES,
+        products=tuple(
+            ProductTimes(product=product, times=times(speeds, tuple(ways.lowerings)))
+            for product, ways in distinct.items()
+        ),
+        network=None if network is None else times(network, ("dense", "gathered")),
+    )
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, ClassifierWeights]:
+    """A block-sparse model of three layers, one matrix of which keeps more than its likes."""
+    checkpoint = tiny_checkpoint(
+        tmp_path_factory.mktemp("tuning") / "c",
+        pattern=Block(rows=16, columns=1, sparsity=0.75),
+        goals={"bert.encoder.layer.1.attention.self.key": 0.5},
+        layers=3,
+    )
+    return checkpoint, read_weights(checkpoint)
+
+
+def test_products_are_timed_once(blocks: tuple[Checkpoint, ClassifierWeights]) -> None:
+    """Matrices of one size that keep as many inputs, on as many tokens, are one product."""
+    checkpoint, weights = blocks
+
+    found = products_of(ways_of(checkpoint, weights), last=2)
+
+    expected = set()
+    for matrix in checkpoint.encoder.matrices():
+        N, K = matrix.shape
+        groups = weights.of(matrix).reshape(N // 16, 16, K)
+        kept = max(int(np.count_nonzero(group.any(0))) for group in groups)
+        first = matrix.layer == 2 and matrix.role not in ("key", "value")
+        expected.add((matrix.shape, kept, first))
+    assert len(expected) == 7
+    assert {(p.shape, p.kept, p.first) for p in found} == expected
+    assert len(found) == len(expected)
+    assert {(p.left == p.shape, p.block) for p in found} == {(True, "block:16x1")}
+
+
+def test_dense_models_have_nothing_to_time(dense_checkpoint: Checkpoint) -> None:
+    """Where each matrix can only be run dense, there is no product to compare."""
+    weights = read_weights(dense_checkpoint)
+
+    assert not products_of(ways_of(dense_checkpoint, weights), last=1)
+
+
+def test_what_loses_is_not_used(blocks: tuple[Checkpoint, ClassifierWeights]) -> None:
+    """Times that say that gathering loses make all dense, with the shapes in the reason."""
+    checkpoint, weights = blocks
+
+    found = choose(checkpoint, weights, tuned(checkpoint, weights, LOSES, None))
+
+    for choice in found.values():
+        assert choice.lowering.name == "dense"
+        assert choice.reason == "dense: gathered would be 0.7x here (1x8 0.5x, 2x16 1.0x)"
+        assert [one.gain for one in choice.measured] == [1.0, 1.0]
+
+
+def test_what_wins_is_used(blocks: tuple[Checkpoint, ClassifierWeights]) -> None:
+    """Times that say that gathering wins are believed, against the cost model too."""
+    checkpoint, weights = blocks
+    assert "dense" in {c.lowering.name for c in choose(checkpoint, weights).values()}
+
+    found = choose(checkpoint, weights, tuned(checkpoint, weights, WINS, WINS))
+
+    for choice in found.values():
+        assert choice.lowering.name == "gathered"
+        assert "measured 2.8x here (1x8 2.0x, 2x16 4.0x)" in choice.reason
+        assert [one.gain for one in choice.measured] == pytest.approx([2.0, 4.0])
+
+
+def test_a_network_that_loses_is_dense(blocks: tuple[Checkpoint, ClassifierWeights]) -> None:
+    """Products that win alone are not used where the whole network is slower with them."""
+    checkpoint, weights = blocks
+
+    found = choose(checkpoint, weights, tuned(checkpoint, weights, WINS, LOSES))
+
+    for choice in found.values():
+        assert choice.lowering.name == "dense"
+        assert "gathered would be 2.8x here" in choice.reason
+        assert "the network as a whole 0.7x here (1x8 0.5x, 2x16 1.0x)" in choice.reason
+
+
+def test_one_product_alone_can_lose(blocks: tuple[Checkpoint, ClassifierWeights]) -> None:
+    """Each matrix goes by the times of its own product."""
+    checkpoint, weights = blocks
+    name = "bert.encoder.layer.1.attention.self.key"
+    odd = Product.of(ways_of(checkpoint, weights)[name], last=2)
+    tuning = tuned(checkpoint, weights, WINS, WINS)
+    lost = ProductTimes(product=odd, times=times(LOSES, ("dense", "gathered")))
+    products = tuple(lost if known.product == odd else known for known in tuning.products)
+
+    found = choose(checkpoint, weights, replace(tuning, products=products))
+
+    assert [m for m, choice in found.items() if choice.lowering.name == "dense"] == [name]
+
+
+def test_dead_neurons_go_whatever_is_measured(tmp_path: Path) -> None:
+    """A structured matrix stays compact, and its row holds the times of the dense one beside it."""
+    checkpoint = tiny_checkpoint(tmp_path / "c", pattern=Structured(sparsity=0.5))
+    weights = read_weights(checkpoint)
+    tuning = tuned(checkpoint, weights, {**WINS, "compact": (1e-3, 1e-3)}, None)
+
+    for choice in choose(checkpoint, weights, tuning).values():
+        assert choice.lowering.name == "compact"
+        assert [one.gain for one in choice.measured] == pytest.approx([2.0, 8.0])
+
+
+def test_a_tuning_comes_back_as_it_went(blocks: tuple[Checkpoint, ClassifierWeights]) -> None:
+    """Through JSON text nothing is lost, with and without times of the whole network."""
+    for network in (None, WINS):
+        tuning = tuned(*blocks, WINS, network)
+
+        assert Tuning.from_json(json.loads(json.dumps(tuning.to_json()))) == tuning
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"schema": 2}, "schema"),
+        ({"schema": None}, "schema"),
+        ({"threads": "two"}, "threads"),
+        ({"shapes": []}, "do not fit"),
+        ({"products": [{"product": {}}]}, "products.0"),
+        ({"network": {"seconds": {"dense": [[0.0], [1.0]]}}}, "no durations"),
+        ({"network": {"seconds": {"gathered": [[1.0], [1.0]]}}}, "missing"),
+    ],
+    ids=str,
+)
+def test_a_damaged_tuning_is_refused(
+    blocks: tuple[Checkpoint, ClassifierWeights], change: dict[str, Any], said: str
+) -> None:
+    """Another schema, or a value that is none, is an error that names it."""
+    value = json.loads(json.dumps(tuned(*blocks, WINS, WINS).to_json()))
+
+    with pytest.raises(BadReport, match=said):
+        Tuning.from_json({**value, **change})
+
+
+def test_times_of_other_weights_are_refused(
+    blocks: tuple[Checkpoint, ClassifierWeights], block_checkpoint: Checkpoint
+) -> None:
+    """A tuning says for which checkpoint it holds, and one without a product is no tuning of it."""
+    checkpoint, weights = blocks
+    tuning = tuned(checkpoint, weights, WINS, WINS)
+
+    with pytest.raises(BadReport, match="other weights"):
+        choose(block_checkpoint, read_weights(block_checkpoint), tuning)
+    with pytest.raises(BadReport, match="lacks a product"):
+        choose(checkpoint, weights, replace(tuning, products=tuning.products[1:]))
+
+
+@pytest.mark.parametrize("pattern", [Block(rows=16, columns=1), Structured()], ids=str)
+def test_a_product_alone_is_the_product(tmp_path: Path, pattern: Block | Structured) -> None:
+    """The graph that is timed computes W x + b in each way, on what is left of the matrix."""
+    checkpoint = tiny_checkpoint(tmp_path / "c", pattern=pattern)
+    weights = read_weights(checkpoint)
+    for name, ways in ways_of(checkpoint, weights).items():
+        whole_NK, N = weights.weight(name), ways.matrix.shape[0]
+        bias_N = np.linspace(-1, 1, N, dtype=np.float32)
+        for lowering in ways.lowerings.values():
+            rows = getattr(lowering, "rows", np.arange(N))
+            columns = getattr(lowering, "columns", np.arange(ways.matrix.shape[1]))
+            x_TK = np.random.default_rng(0).standard_normal((6, lowering.inputs), np.float32)
+            feed = x_TK.reshape(2, 3, -1).transpose(0, 2, 1) if lowering.feature_major else x_TK
+
+            session = onnxruntime.InferenceSession(product_model(lowering).SerializeToString())
+            (found,) = session.run([OUTPUT], {INPUT: np.ascontiguousarray(feed)})
+
+            if lowering.feature_major:
+                found = np.asarray(found).transpose(0, 2, 1).reshape(6, -1)
+            expected = x_TK @ whole_NK[np.ix_(rows, columns)].T + bias_N[rows]
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_closed_product_holds_no_session(
+    blocks: tuple[Checkpoint, ClassifierWeights],
+) -> None:
+    """What ran it cannot run it any more, so no threads spin beside the next."""
+    ways: Ways = next(iter(ways_of(*blocks).values()))
+    with opened_product(ways.lowerings["gathered"], threads=1) as run:
+        run(SHAPES[0])
+
+    with pytest.raises(IndexError):
+        run(SHAPES[0])
