@@ -83,7 +83,7 @@ def artefact_from_checkpoint(
         choices = choose(checkpoint, weights, tuning)
         scores = dict(checkpoint.scores)
         ranges: Mapping[str, float] = {}
-        if trial is not None:
+        if precision is Precision.INT8 and trial is not None:
             ranges = ranges_on(weights, choices, trial.batches)
         advance(note="lowered")
         with replacing(output) as draft:
@@ -95,7 +95,7 @@ def artefact_from_checkpoint(
                 verify_weights(file, checkpoint, weights, choices, precision)
             advance(note="weights verified")
             golden, parity = verify_parity(list(files.values()), checkpoint, weights, precision)
-            if trial is not None:
+            if precision is Precision.INT8 and trial is not None:
                 scores |= _int8_scores(files, trial, weights, choices)
             advance(note=f"parity {parity.max_difference:.1g}")
             write_golden(draft / GOLDEN_FILE, golden)
@@ -153,6 +153,7 @@ def _int8_scores(
             before = trial.score(session)
     after = verify_accuracy(files, trial, before)
     return {
+        "fp32": before,
         "int8": after[MODEL_FILE],
         "int8, portable": after[PORTABLE_FILE],
     }

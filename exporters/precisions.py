@@ -63,6 +63,14 @@ class Trial:
     metric: str
     max_drop: float
 
+    def allows(self, before: Scores, after: Scores) -> bool:
+        """Whether the headline fell by no more than allowed.
+
+        An undefined one, of constant answers, is a fall where it was defined before.
+        """
+        was, is_ = before.get(self.metric), after.get(self.metric)
+        return was is None or (is_ is not None and was - is_ <= self.max_drop / 100)
+
 
 def arithmetic_for(precision: Precision, target: Target, ranges: Mapping[str, float]) -> Arithmetic:
     """How a graph for ``target`` computes in ``precision``."""

@@ -165,8 +165,8 @@ def _printable(name: str) -> str:
 
 
 def _settled(asked: Asked, artefact: Artefact) -> Asked:
-    """The same with a runtime named."""
-    return Asked(runtime=asked.runtime or artefact.manifest.runtime, precision=asked.precision)
+    """The same with a runtime named: the artefact's own where none was."""
+    return asked if asked.runtime is not None else artefact.manifest.asked
 
 
 def _files_read(arm: Arm) -> list[str]:

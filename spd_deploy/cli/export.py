@@ -9,14 +9,16 @@ import click
 from spd_deploy.cli.bench import Sizes, finite
 from spd_deploy.cli.console import TerminalProgress, show_json
 from spd_deploy.cli.trial import trial_of
-from spd_deploy.domain.artefact import Artefact
+from spd_deploy.domain.artefact import Artefact, Manifest
 from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.errors import BadSetting, Unavailable
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.measured import spelled_gains
+from spd_deploy.domain.runtimes import ASKED
 
 if TYPE_CHECKING:
     from exporters.onnx import Tuner
+    from exporters.tuning.tune import Plan
 
 _NOT_YET = {
     "trt": "TensorRT engines are not built by this version",
@@ -47,14 +49,20 @@ Examples:
     show_default=True,
     help="Of the matrix products. fp16 is for GPUs; int8 is calibrated and scored on the task.",
 )
-@click.option("--task", "task_name", help="int8: default the task the model was trained for.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="int8: the task's train and dev.")
+@click.option(
+    "--task", "task_name", help="Of --data-dir. Default: the task the model was trained for."
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="The task's train and dev: int8 is calibrated and judged by them, bf16 judged.",
+)
 @click.option(
     "--max-drop",
     type=click.FloatRange(min=0),
     default=1.0,
     show_default=True,
-    help="int8: how much of the headline metric may be lost, in points.",
+    help="How much of the headline metric int8 or bf16 may lose, in points.",
 )
 @click.option(
     "--tune", is_flag=True, help="Choose how matrices are run by timing them on this machine's CPU."
@@ -63,6 +71,14 @@ Examples:
     "--tuning",
     type=click.Path(path_type=Path),
     help="Choose by an earlier export's tuning.json, such as of the machine that will serve.",
+)
+@click.option(
+    "--runtime",
+    "runtime_name",
+    type=click.Choice(list(ASKED)),
+    default="auto",
+    show_default=True,
+    help="What it is to be served in. auto: the fastest with --tune, else ONNX Runtime.",
 )
 @click.option("--batch", "batches", type=Sizes(), help="With --tune: rows.  [default: 1,8]")
 @click.option("--seq", "seqs", type=Sizes(), help="With --tune: tokens.  [default: 32,128]")
@@ -93,6 +109,7 @@ def export(
     seqs: tuple[int, ...] | None,
     threads: int | None,
     seconds: float | None,
+    runtime_name: str,
     output: Path,
     overwrite: bool,
     as_json: bool,
@@ -122,14 +139,17 @@ def export(
             raise click.UsageError(f"{name} says how to measure: it needs --tune")
     from exporters.onnx import artefact_from_checkpoint
     from exporters.precisions import Precision
+    from exporters.tuning.runtimes import in_fastest_runtime, in_runtime
 
     source, progress = open_checkpoint(checkpoint), TerminalProgress()
     if source.detected is not None:
         progress.note(f"{source.pattern} detected, not declared: {source.detected}")
-    trial = trial_of(source, task_name, data_dir, max_drop) if precision == "int8" else None
+    judged = precision == "int8" or data_dir is not None
+    trial = trial_of(source, task_name, data_dir, max_drop) if judged else None
+    plan = _plan(batches or (1, 8), seqs or (32, 128), threads, seconds) if tune else None
     tuner = None if tuning is None else _known(tuning)
-    if tune:
-        tuner = _measuring(batches or (1, 8), seqs or (32, 128), threads, seconds, progress)
+    if plan is not None:
+        tuner = _measuring(plan, progress)
     artefact = artefact_from_checkpoint(
         source,
         output,
@@ -139,6 +159,10 @@ def export(
         overwrite=overwrite,
         progress=progress,
     )
+    if runtime_name != "auto":
+        artefact = in_runtime(artefact, ASKED[runtime_name])
+    elif plan is not None:
+        artefact = in_fastest_runtime(artefact, plan, trial, progress=progress)
     if as_json:
         show_json({"artefact": str(output), **artefact.manifest.to_json()})
     else:
@@ -153,26 +177,39 @@ def _known(file: Path) -> "Tuner":
     return lambda checkpoint, weights: known
 
 
-def _measuring(
-    batches: tuple[int, ...],
-    seqs: tuple[int, ...],
-    threads: int | None,
-    seconds: float | None,
-    progress: TerminalProgress,
-) -> "Tuner":
+def _measuring(plan: "Plan", progress: TerminalProgress) -> "Tuner":
     """Measures on this machine."""
+    from exporters.tuning.tune import tune
+
+    return partial(tune, plan=plan, progress=progress)
+
+
+def _plan(
+    batches: tuple[int, ...], seqs: tuple[int, ...], threads: int | None, seconds: float | None
+) -> "Plan":
+    """What is to be measured, and how long."""
     from exporters.tuning.timing import Effort
-    from exporters.tuning.tune import Plan, tune
+    from exporters.tuning.tune import Plan
     from spd_deploy.domain.measured import Shape
     from spd_deploy.machine.processor import cpu_name, default_threads
 
-    plan = Plan(
+    return Plan(
         shapes=Shape.grid(batches, seqs),
         threads=threads or default_threads(),
         machine=cpu_name(),
         effort=Effort() if seconds is None else Effort(seconds=seconds),
     )
-    return partial(tune, plan=plan, progress=progress)
+
+
+def spelled_ran(manifest: Manifest) -> str:
+    """The times of each runtime, where they were measured."""
+    if not manifest.ran:
+        return ""
+    each = (
+        f"{one.runtime} " + ", ".join(f"{second * 1e3:.3g}" for second in one.seconds)
+        for one in manifest.ran
+    )
+    return f": ms at {', '.join(manifest.ran_at)}: {'; '.join(each)}"
 
 
 def show_result(artefact: Artefact) -> None:
@@ -186,6 +223,7 @@ def show_result(artefact: Artefact) -> None:
     click.echo(f"matrices  {lowered}")
     if manifest.measured:
         click.echo(f"measured  {spelled_gains(manifest.measured)} over all dense")
+    click.echo(f"runs in   {manifest.asked}{spelled_ran(manifest)}")
     click.echo(
         f"parity    {manifest.parity.max_difference:.1e} from the checkpoint's logits, "
         f"{manifest.parity.tolerance:.0e} allowed"

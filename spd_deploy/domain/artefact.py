@@ -19,7 +19,7 @@ from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact, SpdError
 from spd_deploy.domain.files import read_json, sha256_of, write_json
 from spd_deploy.domain.measured import Measured
-from spd_deploy.domain.runtimes import Runtime
+from spd_deploy.domain.runtimes import Asked, Runtime
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Batch, Tokenizer
 
@@ -69,6 +69,14 @@ class Parity:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Ran:
+    """How many seconds the artefact took in a runtime, spelled as ``--runtime`` is, by shape."""
+
+    runtime: str
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """What ``manifest.json`` says.
 
@@ -76,6 +84,8 @@ class Manifest:
         precision: of the numbers in the files; a runtime may be asked to compute in less.
         files: each file's name with its SHA-256.
         runtime: what it was exported for; older manifests, which have none, mean ONNX Runtime.
+        bf16: whether that runtime is to compute in bf16 where it may round.
+        ran: how fast each runtime was at the shapes ``ran_at``, where the export was tuned.
         measured: times of the whole network, where the export was tuned; one a shape.
         measured_on: the machine and threads of everything that is ``measured``.
     """
@@ -95,8 +105,16 @@ class Manifest:
     split: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     runtime: Runtime = "onnxruntime"
+    bf16: bool = False
+    ran: tuple[Ran, ...] = ()
+    ran_at: tuple[str, ...] = ()
     measured: tuple[Measured, ...] = ()
     measured_on: str | None = None
+
+    @property
+    def asked(self) -> Asked:
+        """The runtime and precision it runs in where nothing else is asked for."""
+        return Asked(runtime=self.runtime, precision="bf16" if self.bf16 else None)
 
     def __post_init__(self) -> None:
         """Only runtimes that there are."""
@@ -134,6 +152,11 @@ class Manifest:
                     "matrices": rows,
                     "parity": Parity(**fields["parity"]),
                     "measured": tuple(Measured(**one) for one in fields.get("measured", ())),
+                    "ran": tuple(
+                        Ran(runtime=str(one["runtime"]), seconds=tuple(one["seconds"]))
+                        for one in fields.get("ran", ())
+                    ),
+                    "ran_at": tuple(map(str, fields.get("ran_at", ()))),
                 }
             )
         except BadArtefact:

@@ -51,7 +51,9 @@ def session_from_artefact(
             got=f"format {manifest.format!r}",
             fix="export with --format onnx",
         )
-    runtime, precision = runtime or manifest.runtime, precision or manifest.precision
+    if runtime is None:
+        runtime, precision = manifest.runtime, precision or manifest.asked.precision
+    precision = precision or manifest.precision
     _refuse_precision(manifest.precision, runtime, precision)
     file = model_file(artefact, runtime)
     match runtime:
