@@ -1,6 +1,6 @@
 """``spd export``: a checkpoint in, an artefact that can be served out."""
 
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,9 @@ from spd_deploy.domain.measured import spelled_gains
 
 if TYPE_CHECKING:
     from exporters.onnx import Tuner
+    from exporters.tuning.values import Tuning
+    from exporters.weights import ClassifierWeights
+    from spd_deploy.domain.checkpoint import Checkpoint
 
 _NOT_YET = {
     "trt": "TensorRT engines are not built by this version",
@@ -134,19 +137,35 @@ def _measuring(
     seconds: float | None,
     progress: TerminalProgress,
 ) -> "Tuner":
-    """Measures on this machine."""
+    """Measures on this machine, and says what casts doubt on that."""
     from exporters.tuning.timing import Effort
     from exporters.tuning.tune import Plan, tune
+    from spd_deploy.benchmark.doubts import conditions_doubts
+    from spd_deploy.benchmark.values import Conditions
     from spd_deploy.domain.measured import Shape
-    from spd_deploy.machine.processor import cpu_name, default_threads
+    from spd_deploy.machine.facts import load_now, moment, others_cores, this_machine
+    from spd_deploy.machine.processor import default_threads
 
+    machine = this_machine()
     plan = Plan(
         shapes=Shape.grid(batches, seqs),
         threads=threads or default_threads(),
-        machine=cpu_name(),
+        machine=machine.cpu,
         effort=Effort() if seconds is None else Effort(seconds=seconds),
     )
-    return partial(tune, plan=plan, progress=progress)
+
+    def measured(checkpoint: "Checkpoint", weights: "ClassifierWeights") -> "Tuning":
+        """The tuning, with its doubts."""
+        load_before, before = load_now(), moment()
+        found = tune(checkpoint, weights, plan, progress=progress)
+        busy = others_cores(before, moment())
+        seen = Conditions(load_before=load_before, others_cores=busy)
+        doubts = tuple(conditions_doubts(machine, seen, plan.threads))
+        for doubt in doubts:
+            progress.note(f"doubt: {doubt}")
+        return replace(found, doubts=doubts)
+
+    return measured
 
 
 def show_result(artefact: Artefact) -> None:
