@@ -108,13 +108,8 @@ def _plain(ways: Ways, *, sparse: bool) -> Choice:
     match ways.pattern:
         case None:
             reason = _EXCLUDED if sparse else "dense weights"
-        case Unstructured():
-            reason = "unstructured: ONNX Runtime does not skip single zeros, it multiplies them"
-        case NM(n=n, m=m):
-            reason = (
-                f"{n}:{m} needs sparse tensor cores: ONNX Runtime has no kernel for it, "
-                "so its zeros are multiplied"
-            )
+        case Unstructured() | NM():
+            reason = unskipped(ways.pattern)
         case Block():
             reason = "nothing is left to multiply"
         case Structured():
@@ -122,6 +117,20 @@ def _plain(ways: Ways, *, sparse: bool) -> Choice:
         case never:
             assert_never(never)
     return _choice(ways, ways.plain, reason)
+
+
+def unskipped(pattern: Unstructured | NM) -> str:
+    """Why zeros of this pattern save no time."""
+    match pattern:
+        case Unstructured():
+            return "unstructured: ONNX Runtime does not skip single zeros, it multiplies them"
+        case NM(n=n, m=m):
+            return (
+                f"{n}:{m} needs sparse tensor cores: ONNX Runtime has no kernel for it, "
+                "so its zeros are multiplied"
+            )
+        case never:
+            assert_never(never)
 
 
 def _choice(

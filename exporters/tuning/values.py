@@ -132,6 +132,7 @@ class Tuning:
         machine: the processor's name and the system's; no host.
         network: the whole network; ``gathered`` as its products alone would have it. None where
             there is nothing to choose.
+        doubts: why the times should not be trusted, such as other work on the machine.
     """
 
     checkpoint_sha256: str
@@ -140,6 +141,7 @@ class Tuning:
     shapes: tuple[Shape, ...]
     products: tuple[ProductTimes, ...]
     network: Times | None
+    doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """There are times at every shape."""

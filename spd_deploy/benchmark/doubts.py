@@ -12,7 +12,8 @@ import numpy as np
 from spd_deploy.benchmark.intervals import Rounds, samples_for
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.spelling import percent
-from spd_deploy.benchmark.values import ArmFacts
+from spd_deploy.benchmark.values import ArmFacts, Conditions
+from spd_deploy.machine.facts import Machine
 
 NOISY = 0.10
 ROUNDS_APART = 0.10
@@ -69,7 +70,14 @@ def grouped(doubts: Sequence[Doubt]) -> dict[str, list[str]]:
 
 def machine_doubts(report: Report) -> Iterator[str]:
     """Other work, too many threads, a clock that may change."""
-    machine, settings, seen = report.machine, report.settings, report.conditions
+    settings = report.settings
+    yield from conditions_doubts(report.machine, report.conditions, settings.threads)
+    if settings.device == "cpu" and settings.threads is None:
+        yield "the number of threads was left to the runtime and is unknown"
+
+
+def conditions_doubts(machine: Machine, seen: Conditions, threads: int | None) -> Iterator[str]:
+    """What the machine did meanwhile, and whether it could give what was asked of it."""
     if seen.others_cores > BUSY_SHARE * machine.usable_cores:
         yield (
             f"other processes kept {seen.others_cores:.1f} of {machine.usable_cores:g} cores busy "
@@ -77,10 +85,8 @@ def machine_doubts(report: Report) -> Iterator[str]:
         )
     if seen.load_before is not None and seen.load_before > LOAD_SHARE * machine.usable_cores:
         yield f"the machine was not idle before the run: load {seen.load_before:.2f}"
-    if settings.device == "cpu" and settings.threads is None:
-        yield "the number of threads was left to the runtime and is unknown"
-    if settings.threads is not None and settings.threads > machine.usable_cores:
-        yield f"{settings.threads} threads share {machine.usable_cores:g} usable cores"
+    if threads is not None and threads > machine.usable_cores:
+        yield f"{threads} threads share {machine.usable_cores:g} usable cores"
     if machine.governor not in (None, "performance"):
         yield f"the processor's clock may change: its governor is {machine.governor!r}"
 

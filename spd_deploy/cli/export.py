@@ -1,24 +1,19 @@
 """``spd export``: a checkpoint in, an artefact that can be served out."""
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from spd_deploy.cli.bench import Sizes, finite
 from spd_deploy.cli.console import TerminalProgress, show_json
 from spd_deploy.cli.trial import trial_of
+from spd_deploy.cli.tuning import known_tuning, measuring, plan_of
 from spd_deploy.domain.artefact import Artefact, Manifest
 from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.errors import BadSetting, Unavailable
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.measured import spelled_gains
 from spd_deploy.domain.runtimes import ASKED
-
-if TYPE_CHECKING:
-    from exporters.onnx import Tuner
-    from exporters.tuning.tune import Plan
 
 _NOT_YET = {
     "trt": "TensorRT engines are not built by this version",
@@ -146,10 +141,10 @@ def export(
         progress.note(f"{source.pattern} detected, not declared: {source.detected}")
     judged = precision == "int8" or data_dir is not None
     trial = trial_of(source, task_name, data_dir, max_drop) if judged else None
-    plan = _plan(batches or (1, 8), seqs or (32, 128), threads, seconds) if tune else None
-    tuner = None if tuning is None else _known(tuning)
+    plan = plan_of(batches or (1, 8), seqs or (32, 128), threads, seconds) if tune else None
+    tuner = None if tuning is None else known_tuning(tuning)
     if plan is not None:
-        tuner = _measuring(plan, progress)
+        tuner = measuring(plan, progress)
     artefact = artefact_from_checkpoint(
         source,
         output,
@@ -167,38 +162,6 @@ def export(
         show_json({"artefact": str(output), **artefact.manifest.to_json()})
     else:
         show_result(artefact)
-
-
-def _known(file: Path) -> "Tuner":
-    """What was measured before."""
-    from exporters.tuning.values import read_tuning
-
-    known = read_tuning(file)
-    return lambda checkpoint, weights: known
-
-
-def _measuring(plan: "Plan", progress: TerminalProgress) -> "Tuner":
-    """Measures on this machine."""
-    from exporters.tuning.tune import tune
-
-    return partial(tune, plan=plan, progress=progress)
-
-
-def _plan(
-    batches: tuple[int, ...], seqs: tuple[int, ...], threads: int | None, seconds: float | None
-) -> "Plan":
-    """What is to be measured, and how long."""
-    from exporters.tuning.timing import Effort
-    from exporters.tuning.tune import Plan
-    from spd_deploy.domain.measured import Shape
-    from spd_deploy.machine.processor import cpu_name, default_threads
-
-    return Plan(
-        shapes=Shape.grid(batches, seqs),
-        threads=threads or default_threads(),
-        machine=cpu_name(),
-        effort=Effort() if seconds is None else Effort(seconds=seconds),
-    )
 
 
 def spelled_ran(manifest: Manifest) -> str:

@@ -8,6 +8,7 @@ from spd_deploy.cli.doctor import doctor
 from spd_deploy.cli.evaluate import evaluate
 from spd_deploy.cli.export import export
 from spd_deploy.cli.inspect import inspect
+from spd_deploy.cli.map import map_
 from spd_deploy.cli.predict import predict
 from spd_deploy.cli.prune import prune
 from spd_deploy.cli.quickstart import quickstart
@@ -33,6 +34,7 @@ for verb in (
     train,
     prune,
     sweep,
+    map_,
     export,
     inspect,
     evaluate,

@@ -97,6 +97,7 @@ def test_a_tuned_export_holds_what_was_measured(
     assert manifest.measured_on == tuning.where
     assert manifest.measured_on.endswith(", 1 thread")
     assert [(one.batch, one.seq) for one in manifest.measured] == [(1, 8), (2, 8)]
+    assert result.stderr.count("doubt: ") == len(tuning.doubts)
     weights = read_weights(block_checkpoint)
     ways, chosen = ways_of(block_checkpoint, weights), choose(block_checkpoint, weights, tuning)
     for row in manifest.matrices:

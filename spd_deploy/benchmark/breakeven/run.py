@@ -1,0 +1,177 @@
+"""Measures a break-even map: each product of a model's sizes, dense and in every pattern.
+
+Nothing is trained: time does not depend on what weights are worth, so they are drawn.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+import numpy as np
+
+from exporters.arithmetic.arithmetic import Array
+from exporters.lowering.choose import unskipped
+from exporters.lowering.compact import Compact
+from exporters.lowering.dense import Dense
+from exporters.lowering.gathered import Gathered
+from exporters.lowering.lowering import Lowering
+from exporters.tuning.product import opened_product
+from exporters.tuning.timing import Effort as Timing
+from exporters.tuning.timing import in_turns
+from spd_deploy.benchmark.breakeven.values import BreakEven, Cell, Effort, Part
+from spd_deploy.benchmark.values import Conditions
+from spd_deploy.domain.encoder import Matrix
+from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.measured import Shape
+from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured, parse_pattern
+from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.machine.facts import load_now, moment, others_cores, this_machine
+
+# Hidden and feed-forward width by what models of this size are called.
+MODELS: Mapping[str, tuple[int, int]] = {
+    "minilm": (384, 1536),
+    "base": (768, 3072),
+    "large": (1024, 4096),
+}
+PRECISION = "fp32"
+# A protobuf ends at 2 GB; this many weights take half of that.
+_LARGEST = 2**28
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        patterns: each at one sparsity.
+    """
+
+    model: str | None
+    parts: tuple[Part, ...]
+    tokens: tuple[int, ...]
+    patterns: tuple[Pattern, ...]
+    threads: int
+    timing: Timing
+
+    def __post_init__(self) -> None:
+        """Refuse plans that are empty, and patterns that do not fit all sizes."""
+        if not (self.parts and self.tokens and self.patterns and self.threads >= 1):
+            raise BadSetting("a map with nothing on it", got=self, fix="name sizes and patterns")
+        for part in self.parts:
+            if part.shape[0] * part.shape[1] > _LARGEST:
+                raise BadSetting(
+                    "a matrix too large to be a constant of an ONNX graph",
+                    got=part,
+                    fix=f"use sizes of at most {_LARGEST:,} weights",
+                )
+            for pattern in self.patterns:
+                placed(pattern, part.shape).check(part.shape)
+
+
+def parts_of(model: str) -> tuple[Part, ...]:
+    """The matrices of one layer: four of attention, and the feed-forward part's two."""
+    hidden, inner = MODELS[model]
+    return (
+        Part(shape=(hidden, hidden), count=4),
+        Part(shape=(inner, hidden), count=1),
+        Part(shape=(hidden, inner), count=1),
+    )
+
+
+def patterns_of(spelled: Sequence[str], sparsities: Sequence[float]) -> tuple[Pattern, ...]:
+    """Each pattern at each sparsity, once; N:M at its own alone.
+
+    Raises:
+        BadPattern: an unknown spelling, or a sparsity outside (0, 1).
+    """
+    found: list[Pattern] = []
+    for text in dict.fromkeys(spelled):
+        fixed = isinstance(parse_pattern(text), NM)
+        options = [None] if fixed else sorted(set(sparsities))
+        found += [parse_pattern(text, sparsity) for sparsity in options]
+    return tuple(found)
+
+
+def placed(pattern: Pattern, shape: tuple[int, int]) -> Pattern:
+    """The structured pattern along the longer side, where a layer has its neurons; else as it is.
+
+    In a square matrix, as of attention, rows go.
+    """
+    if not isinstance(pattern, Structured):
+        return pattern
+    return pattern.on(axis=0 if shape[0] >= shape[1] else 1, width=1)
+
+
+def measure_map(plan: Plan, *, progress: Progress | None = None) -> BreakEven:
+    """Time every product of the plan on this machine's CPU.
+
+    Raises:
+        Unavailable: no ONNX Runtime.
+    """
+    load_before, before = load_now(), moment()
+    cells: list[Cell] = []
+    with (progress or Silent()).stage("map", len(plan.parts)) as advance:
+        for part in plan.parts:
+            cells += _cells_of(part, plan)
+            advance(note=str(part))
+    timing = plan.timing
+    return BreakEven(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=this_machine(),
+        conditions=Conditions(load_before=load_before, others_cores=others_cores(before, moment())),
+        effort=Effort(threads=plan.threads, rounds=timing.rounds, seconds=timing.seconds),
+        model=plan.model,
+        parts=plan.parts,
+        cells=tuple(cells),
+    )
+
+
+def _cells_of(part: Part, plan: Plan) -> list[Cell]:
+    """All cells of one size of matrix, the dense product taking turns with all sparse ones."""
+    N, K = part.shape
+    matrix = Matrix(name="product", layer=0, role="query", shape=part.shape)
+    weight_NK = np.random.default_rng(0).standard_normal((N, K), np.float32)
+    names = [f"{pattern} {pattern.sparsity}" for pattern in plan.patterns]
+    sparse = {
+        name: lowering
+        for name, pattern in zip(names, plan.patterns, strict=True)
+        if (lowering := lowering_of(matrix, weight_NK, pattern)) is not None
+    }
+    lowerings: dict[str, Lowering] = {"dense": Dense.of(matrix, weight_NK), **sparse}
+    openers = {
+        name: partial(opened_product, lowering, threads=plan.threads)
+        for name, lowering in lowerings.items()
+    }
+    shapes = [Shape(batch=1, seq=tokens) for tokens in plan.tokens]
+    times = in_turns(openers, shapes, plan.timing)
+    return [
+        Cell(
+            shape=part.shape,
+            tokens=tokens,
+            pattern=str(pattern),
+            sparsity=pattern.sparsity,
+            precision=PRECISION,
+            dense_s=times["dense"][place],
+            sparse_s=times[name][place] if name in times else (),
+            reason=unskipped(pattern) if isinstance(pattern, Unstructured | NM) else "",
+        )
+        for name, pattern in zip(names, plan.patterns, strict=True)
+        for place, tokens in enumerate(plan.tokens)
+    ]
+
+
+def lowering_of(matrix: Matrix, weight_NK: Array, pattern: Pattern) -> Lowering | None:
+    """The drawn weight, pruned by magnitude, as an export would run it; None where as dense."""
+    if isinstance(pattern, Unstructured | NM):
+        return None
+    import torch
+
+    found = placed(pattern, matrix.shape)
+    score_NK = torch.from_numpy(weight_NK).abs()
+    mask_NK = found.mask(score_NK, found.sparsity).numpy()
+    if isinstance(found, Block):
+        return Gathered.of(matrix, weight_NK * mask_NK, found)
+    rows, columns = np.flatnonzero(mask_NK.any(1)), np.flatnonzero(mask_NK.any(0))
+    left = Dense.of(matrix, np.ascontiguousarray(weight_NK[np.ix_(rows, columns)]))
+    return Compact.of(matrix, left, rows=rows, columns=columns)

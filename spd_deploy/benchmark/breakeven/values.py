@@ -1,0 +1,231 @@
+"""The break-even map: what products of given sizes gain on a machine, by pattern and sparsity.
+
+``map.json`` holds it whole. What is derived (gains, the layer's totals) is computed anew when it is
+read. Its cells are one product each:
+
+    shape       [outputs, inputs] of the matrix
+    tokens      in one row
+    pattern     as the command line spells it
+    sparsity    share of zeros
+    precision   of weights and activations; fp32 alone as yet
+    dense_s     seconds of the dense product, the median of each round
+    sparse_s    of the sparse one, in the same rounds; empty where nothing skips the zeros
+    reason      why nothing does
+
+History of the schema:
+    1   the first.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Any, Self
+
+from spd_deploy.benchmark.values import Conditions
+from spd_deploy.domain.errors import BadReport
+from spd_deploy.domain.files import read_json
+from spd_deploy.machine.facts import Machine
+
+SCHEMA = 1
+_AGAIN = "measure again with: spd map"
+MatrixShape = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """A size of matrix, and how many of it a layer of the model has."""
+
+    shape: MatrixShape
+    count: int
+
+    def __post_init__(self) -> None:
+        """Sizes and count are at least 1."""
+        if min(*self.shape, self.count) < 1:
+            raise BadReport("a matrix without weights", got=self, fix="use sizes of at least 1")
+
+    def __str__(self) -> str:
+        """Outputs x inputs."""
+        return f"{self.shape[0]}x{self.shape[1]}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class Sparse:
+    """A pattern at a sparsity: a row of the map."""
+
+    pattern: str
+    sparsity: float
+
+    def __str__(self) -> str:
+        """Such as ``block:64x1 at 75%``."""
+        return f"{self.pattern} at {100 * self.sparsity:g}%"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """One product, dense and sparse; the module tells what the fields are."""
+
+    shape: MatrixShape
+    tokens: int
+    pattern: str
+    sparsity: float
+    precision: str
+    dense_s: tuple[float, ...]
+    sparse_s: tuple[float, ...]
+    reason: str
+
+    def __post_init__(self) -> None:
+        """Times are times, and a sparse product has as many as the dense one, or a reason."""
+        fine = self.dense_s and all(0 < s < math.inf for s in (*self.dense_s, *self.sparse_s))
+        told = len(self.sparse_s) == len(self.dense_s) or (not self.sparse_s and self.reason)
+        if not fine or not told or self.tokens < 1 or not 0 < self.sparsity < 1:
+            raise BadReport("a cell of the map is not whole", got=self, fix=_AGAIN)
+
+    @property
+    def measured(self) -> bool:
+        """Whether something skips its zeros, so that there was anything to measure."""
+        return bool(self.sparse_s)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gain:
+    """How many times as fast as dense.
+
+    Attributes:
+        sure: whether all rounds are on the same side of 1.
+        measured: False where nothing skips the zeros, which is a gain of 1 without measuring.
+    """
+
+    ratio: float
+    sure: bool = True
+    measured: bool = True
+
+    @classmethod
+    def of(cls, cells: Sequence[tuple[Cell, int]]) -> Self:
+        """Of all cells together, each counted so many times: their seconds add up."""
+        if not all(cell.measured for cell, _ in cells):
+            return cls(ratio=1.0, measured=False)
+        dense_s = _added([(cell.dense_s, count) for cell, count in cells])
+        sparse_s = _added([(cell.sparse_s, count) for cell, count in cells])
+        sides = {d >= s for d, s in zip(dense_s, sparse_s, strict=True)}
+        return cls(ratio=median(dense_s) / median(sparse_s), sure=len(sides) == 1)
+
+    def __str__(self) -> str:
+        """Such as ``2.3``; ``~1.0`` where the rounds disagree about who is faster."""
+        digits = 2 if self.ratio < 1.95 and self.measured else 1
+        return f"{'' if self.sure else '~'}{self.ratio:.{digits}f}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Effort:
+    """How it was measured: threads, rounds, and seconds a product and number of tokens."""
+
+    threads: int
+    rounds: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BreakEven:
+    """The map. ``model`` names whose sizes these are; None for sizes of the user's own."""
+
+    created: str
+    machine: Machine
+    conditions: Conditions
+    effort: Effort
+    model: str | None
+    parts: tuple[Part, ...]
+    cells: tuple[Cell, ...]
+
+    def __post_init__(self) -> None:
+        """Every part has a cell for each number of tokens and each row, once."""
+        keys = [(cell.shape, cell.tokens, cell.pattern, cell.sparsity) for cell in self.cells]
+        shapes = [part.shape for part in self.parts]
+        wanted = [
+            (shape, tokens, row.pattern, row.sparsity)
+            for shape, tokens, row in product(shapes, self.tokens, self.rows)
+        ]
+        if not keys or sorted(keys) != sorted(wanted):
+            raise BadReport("the map's parts and cells do not fit together", fix=_AGAIN)
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Numbers of tokens, fewest first."""
+        return tuple(sorted({cell.tokens for cell in self.cells}))
+
+    @property
+    def rows(self) -> tuple[Sparse, ...]:
+        """Patterns as they were asked for, each from the least sparsity to the most."""
+        found = dict.fromkeys(
+            Sparse(pattern=cell.pattern, sparsity=cell.sparsity) for cell in self.cells
+        )
+        order = list(dict.fromkeys(row.pattern for row in found))
+        return tuple(sorted(found, key=lambda row: (order.index(row.pattern), row.sparsity)))
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Spellings, in the order of the rows."""
+        return tuple(dict.fromkeys(row.pattern for row in self.rows))
+
+    def cell(self, part: Part, tokens: int, row: Sparse) -> Cell:
+        """The cell at a place."""
+        wanted = (part.shape, tokens, row.pattern, row.sparsity)
+        return next(c for c in self.cells if (c.shape, c.tokens, c.pattern, c.sparsity) == wanted)
+
+    def gain(self, tokens: int, row: Sparse, part: Part | None = None) -> Gain:
+        """What a part gains; None is all products of a layer, each as often as it has it."""
+        parts = self.parts if part is None else (part,)
+        return Gain.of([(self.cell(part, tokens, row), part.count) for part in parts])
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why nothing skips the zeros, by pattern."""
+        return {cell.pattern: cell.reason for cell in self.cells if cell.reason}
+
+
+def text_from_map(found: BreakEven) -> str:
+    """The JSON document; a list of numbers on one line."""
+    text = json.dumps(
+        {"schema": SCHEMA, **asdict(found)}, indent=2, ensure_ascii=False, allow_nan=False
+    )
+    return re.sub(r"\[[-+\d.e,\s]+\]", lambda match: " ".join(match[0].split()), text) + "\n"
+
+
+def read_map(file: Path) -> BreakEven:
+    """Read what :func:`text_from_map` wrote.
+
+    Raises:
+        BadReport: no such file, another schema, or a value missing or of the wrong kind.
+    """
+    value = read_json(file, error=BadReport, fix=_AGAIN)
+    if value.get("schema") != SCHEMA:
+        raise BadReport(
+            f"{file} has a schema this version does not read",
+            got=value.get("schema"),
+            fix=f"use the version of spd that wrote it; this one reads schema {SCHEMA}",
+        )
+    return _map_from({name: part for name, part in value.items() if name != "schema"}, file)
+
+
+def _map_from(fields: Mapping[str, Any], file: Path) -> BreakEven:
+    """The map that checked JSON values make up."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(BreakEven).validate_json(json.dumps(fields), strict=True)
+    except ValidationError as err:
+        first = err.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadReport(f"{file} is damaged", got=f"{where}: {first['msg']}", fix=_AGAIN) from err
+
+
+def _added(parts: Sequence[tuple[Sequence[float], int]]) -> list[float]:
+    """Seconds of each round, summed over the parts."""
+    return [
+        sum(seconds * count for seconds, (_, count) in zip(round_, parts, strict=True))
+        for round_ in zip(*(rounds for rounds, _ in parts), strict=True)
+    ]

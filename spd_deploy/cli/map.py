@@ -1,0 +1,178 @@
+"""``spd map``: what sparsity would gain on this machine, before anything is trained."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from spd_deploy.cli.bench import LARGEST_SIZE, Sizes, finite
+from spd_deploy.cli.console import TerminalProgress, show_table
+
+if TYPE_CHECKING:
+    from spd_deploy.benchmark.breakeven.values import BreakEven
+
+
+class Matrix(click.ParamType[tuple[int, int]]):
+    """Outputs x inputs, each from 1 to :data:`LARGEST_SIZE`."""
+
+    name = "NxK"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """The two sizes."""
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", str(value), re.ASCII)
+        if found is None or max(map(int, found.groups())) > LARGEST_SIZE:
+            self.fail(
+                f"{value!r} is not outputs x inputs such as 768x3072, up to {LARGEST_SIZE}",
+                param,
+                ctx,
+            )
+        return int(found[1]), int(found[2])
+
+
+class Shares(click.ParamType[tuple[float, ...]]):
+    """Numbers with commas between them; the pattern says which are sparsities."""
+
+    name = "s,s,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """The numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of sparsities such as 0.5,0.9", param, ctx)
+
+
+@click.command(
+    "map",
+    epilog="""\b
+Examples:
+  spd map --output maps/here
+  spd map --model minilm --tokens 32,256 --pattern block:32x1 --sparsity 0.8,0.9 --output maps/mini
+  spd map --shape 768x3072 --shape 3072x768 --pattern block:64x1 --threads 1 --output maps/ffn""",
+)
+@click.option(
+    "--model",
+    type=click.Choice(["minilm", "base", "large"]),
+    help="Whose sizes of matrices.  [default: base]",
+)
+@click.option(
+    "--shape",
+    "shapes",
+    type=Matrix(),
+    multiple=True,
+    help="Instead: sizes of your own, repeatable.",
+)
+@click.option(
+    "--tokens",
+    type=Sizes(),
+    default="32,128,1024",
+    show_default=True,
+    help="Tokens of all rows of a batch together.",
+)
+@click.option(
+    "--pattern",
+    "patterns",
+    multiple=True,
+    default=("block:64x1", "block:128x1", "structured"),
+    show_default=True,
+    help="As spd train takes them; repeatable.",
+)
+@click.option(
+    "--sparsity",
+    "sparsities",
+    type=Shares(),
+    default="0.5,0.75,0.9",
+    show_default=True,
+    help="Shares of zeros; N:M patterns have their own.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Threads of the runtime.  [default: the physical cores]",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(2, 1000),
+    default=3,
+    show_default=True,
+    help="How often the products take turns.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.001, 86400),
+    default=0.3,
+    show_default=True,
+    callback=finite,
+    help="Time for one product at one number of tokens, all rounds together.",
+)
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier map.")
+@click.option("--json", "as_json", is_flag=True, help="Print the map as JSON.")
+def map_(
+    model: str | None,
+    shapes: Sequence[tuple[int, int]],
+    tokens: tuple[int, ...],
+    patterns: Sequence[str],
+    sparsities: tuple[float, ...],
+    threads: int | None,
+    rounds: int,
+    seconds: float,
+    output: Path,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Measure what each pattern gains on this machine's CPU, before anything is trained.
+
+    Products of a model's sizes are timed dense and sparse, with drawn weights; time does not depend
+    on what a model has learned. Between its products a network has work that no sparsity saves, so
+    a whole model gains less: spd bench measures that. Out come a table, map.json and map.png.
+    """
+    if model is not None and shapes:
+        raise click.UsageError("--model and --shape both name sizes: leave one of them out")
+    from exporters.tuning.timing import Effort
+    from spd_deploy.benchmark.breakeven.publish import refuse_taken, write_map
+    from spd_deploy.benchmark.breakeven.run import Plan, measure_map, parts_of, patterns_of
+    from spd_deploy.benchmark.breakeven.values import Part, text_from_map
+    from spd_deploy.machine.processor import default_threads
+
+    refuse_taken(output, overwrite=overwrite)
+    name = None if shapes else model or "base"
+    own = tuple(Part(shape=shape, count=1) for shape in dict.fromkeys(shapes))
+    plan = Plan(
+        model=name,
+        parts=parts_of(name) if name else own,
+        tokens=tuple(sorted(set(tokens))),
+        patterns=patterns_of(patterns, sparsities),
+        threads=threads or default_threads(),
+        timing=Effort(seconds=seconds, rounds=rounds),
+    )
+    found = measure_map(plan, progress=TerminalProgress())
+    write_map(found, output, overwrite=overwrite)
+    if as_json:
+        click.echo(text_from_map(found), nl=False)
+    else:
+        _show(found, output)
+
+
+def _show(found: "BreakEven", output: Path) -> None:
+    """The table, where gains begin, and the doubts."""
+    from spd_deploy.benchmark.breakeven.words import doubts, headlines, map_table
+
+    table = map_table(found)
+    show_table(table.title, table.columns, table.rows)
+    click.echo()
+    for line in headlines(found):
+        click.echo(line)
+    for line in doubts(found):
+        click.echo(f"doubt: {line}")
+    click.echo(f"saved: {output}")

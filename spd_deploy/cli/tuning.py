@@ -1,0 +1,61 @@
+"""What ``spd export --tune`` measures, and what casts doubt on it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spd_deploy.domain.progress import Progress
+
+if TYPE_CHECKING:
+    from exporters.onnx import Tuner
+    from exporters.tuning.tune import Plan
+    from exporters.tuning.values import Tuning
+    from exporters.weights import ClassifierWeights
+    from spd_deploy.domain.checkpoint import Checkpoint
+
+
+def plan_of(
+    batches: tuple[int, ...], seqs: tuple[int, ...], threads: int | None, seconds: float | None
+) -> "Plan":
+    """What is to be measured on this machine, and how long."""
+    from exporters.tuning.timing import Effort
+    from exporters.tuning.tune import Plan
+    from spd_deploy.domain.measured import Shape
+    from spd_deploy.machine.facts import this_machine
+    from spd_deploy.machine.processor import default_threads
+
+    return Plan(
+        shapes=Shape.grid(batches, seqs),
+        threads=threads or default_threads(),
+        machine=this_machine().cpu,
+        effort=Effort() if seconds is None else Effort(seconds=seconds),
+    )
+
+
+def known_tuning(file: Path) -> "Tuner":
+    """What was measured before."""
+    from exporters.tuning.values import read_tuning
+
+    known = read_tuning(file)
+    return lambda checkpoint, weights: known
+
+
+def measuring(plan: "Plan", progress: Progress) -> "Tuner":
+    """Measures on this machine, and says what casts doubt on that."""
+    from exporters.tuning.tune import tune
+    from spd_deploy.benchmark.doubts import conditions_doubts
+    from spd_deploy.benchmark.values import Conditions
+    from spd_deploy.machine.facts import load_now, moment, others_cores, this_machine
+
+    def measured(checkpoint: "Checkpoint", weights: "ClassifierWeights") -> "Tuning":
+        """The tuning, with its doubts."""
+        load_before, before = load_now(), moment()
+        found = tune(checkpoint, weights, plan, progress=progress)
+        busy = others_cores(before, moment())
+        seen = Conditions(load_before=load_before, others_cores=busy)
+        doubts = tuple(conditions_doubts(this_machine(), seen, plan.threads))
+        for doubt in doubts:
+            progress.note(f"doubt: {doubt}")
+        return replace(found, doubts=doubts)
+
+    return measured

@@ -1,0 +1,131 @@
+"""The map as values and as JSON: gains, totals, and what is refused."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spd_deploy.benchmark.breakeven.values import Sparse, read_map, text_from_map
+from spd_deploy.benchmark.breakeven.words import doubts, headlines, map_table
+from spd_deploy.domain.errors import BadReport
+from tests.benchmark.breakeven.made import BLOCK, SQUARE, WIDE, cell, made_map
+from tests.benchmark.made import IDLE
+
+Value = dict[str, Any]
+
+
+def test_a_map_comes_back_as_it_went(tmp_path: Path) -> None:
+    """Reading what was written gives an equal map, to the last bit of each time."""
+    (tmp_path / "map.json").write_text(text_from_map(made_map()), encoding="utf-8")
+
+    assert read_map(tmp_path / "map.json") == made_map()
+
+
+def test_the_gain_of_a_layer_is_that_of_its_seconds() -> None:
+    """All products of a layer, each as often as it has it: seconds are added, not gains."""
+    found = made_map()
+    row = Sparse(pattern="block:16x1", sparsity=0.5)
+    slow = cell(WIDE, 8, 0.5, (0.25, 0.25))
+    changed = replace(
+        found,
+        cells=tuple(
+            slow if (c.shape, c.tokens, c.pattern, c.sparsity) == (WIDE.shape, 8, *key(row)) else c
+            for c in found.cells
+        ),
+    )
+
+    dense, sparse = 4 * 64 + 128, 4 * 64 / 0.5 + 128 / 0.25
+    assert changed.gain(8, row).ratio == pytest.approx(dense / sparse)
+    assert changed.gain(8, row, SQUARE).ratio == pytest.approx(0.5)
+    assert changed.gain(8, row, WIDE).ratio == pytest.approx(0.25)
+
+
+def key(row: Sparse) -> tuple[str, float]:
+    """Pattern and sparsity."""
+    return row.pattern, row.sparsity
+
+
+def test_a_gain_is_sure_where_rounds_agree() -> None:
+    """One round that is faster and one that is slower leave the side of 1 open."""
+    found = made_map()
+    row = Sparse(pattern="block:16x1", sparsity=0.5)
+
+    assert found.gain(8, row, WIDE).sure
+    assert not found.gain(32, row, WIDE).sure
+    assert str(found.gain(32, row, WIDE)).startswith("~1.0")
+
+
+def test_what_nothing_skips_gains_nothing() -> None:
+    """Such a pattern has a gain of 1.0, not called measured, and the headline says the reason."""
+    found = made_map()
+    gain = found.gain(8, Sparse(pattern="2:4", sparsity=0.5))
+
+    assert (str(gain), gain.measured) == ("1.0", False)
+    assert "nothing here skips it (2:4 needs sparse tensor cores)" in list(headlines(found))[1]
+
+
+def test_a_pattern_gains_from_where_all_sparser_ones_do() -> None:
+    """The headline names, for each number of tokens, the least sparsity whose gain is sure."""
+    assert next(headlines(made_map())) == "block:16x1: gains from 90% at 8, 90% at 32 tokens"
+
+
+def test_the_table_has_every_product() -> None:
+    """A row for each pattern, sparsity and length, with the gain of each size and of the layer."""
+    table = map_table(made_map())
+
+    assert table.columns == ("", "tokens", "64x64", "128x64", "a layer")
+    rows = {row[:2]: row[2:] for row in table.rows}
+    assert rows["dense", "8"] == ("0.512 ms", "1.02 ms", "3.07 ms")
+    assert rows["block:16x1 at 90%", "32"] == ("4.0x", "4.0x", "4.0x")
+    assert rows["2:4 at 50%", "8"] == ("1.0x", "1.0x", "1.0x")
+    assert len(rows) == 2 + len(BLOCK) + 2
+
+
+def test_a_busy_machine_is_doubted() -> None:
+    """Other work during the run is a doubt, as are gains whose rounds disagree."""
+    found = made_map()
+    busy = replace(found, conditions=replace(IDLE, others_cores=2.0))
+
+    assert [line for line in doubts(found) if "cores busy" in line] == []
+    assert any("other processes kept 2.0 of 4 cores busy" in line for line in doubts(busy))
+    assert any(line.endswith("faster: 2 of 12 products") for line in doubts(found))
+
+
+def put(new: object, *path: str | int) -> Callable[[Value], None]:
+    """A change that puts ``new`` at ``path``."""
+
+    def change(value: Any) -> None:
+        for step in path[:-1]:
+            value = value[step]
+        value[path[-1]] = new
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (put(2, "schema"), "schema"),
+        (put("many", "effort", "threads"), "effort.threads"),
+        (put(0.0, "cells", 0, "dense_s", 0), "not whole"),
+        (put([1.0], "cells", 0, "sparse_s"), "not whole"),
+        (put("", "cells", 4, "reason"), "not whole"),
+        (put(1.0, "cells", 0, "sparsity"), "not whole"),
+        (put(9, "cells", 0, "tokens"), "do not fit together"),
+        (put([], "cells"), "do not fit together"),
+        (put(0, "parts", 0, "count"), "without weights"),
+    ],
+)
+def test_a_damaged_map_is_refused(
+    tmp_path: Path, change: Callable[[Value], None], said: str
+) -> None:
+    """Another schema, a time that is none, a product that is missing: an error that says so."""
+    value = json.loads(text_from_map(made_map()))
+    change(value)
+    (tmp_path / "map.json").write_text(json.dumps(value), encoding="utf-8")
+
+    with pytest.raises(BadReport, match=said):
+        read_map(tmp_path / "map.json")

@@ -1,0 +1,91 @@
+"""``spd map`` on real tiny products, and its refusals in one line."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from spd_deploy.benchmark.breakeven.values import read_map, text_from_map
+from spd_deploy.cli.main import cli
+
+QUICK = ("--threads", "1", "--rounds", "2", "--seconds", "0.004")
+SMALL = ("--shape", "32x64", "--tokens", "8,4", "--sparsity", "0.5,0.75", *QUICK)
+
+
+def spd_map(*words: object) -> Result:
+    return CliRunner().invoke(cli, ["map", *map(str, words)])
+
+
+def test_a_map_has_every_product_asked_for(tmp_path: Path) -> None:
+    """File, picture and table hold each pattern at each sparsity and length, with its rounds."""
+    patterns = ("--pattern", "block:16x1", "--pattern", "structured", "--pattern", "2:4")
+
+    result = spd_map(*SMALL, *patterns, "--output", tmp_path / "m")
+
+    assert result.exit_code == 0, result.output
+    found = read_map(tmp_path / "m" / "map.json")
+    assert found.tokens == (4, 8)
+    assert [str(row) for row in found.rows] == [
+        "block:16x1 at 50%", "block:16x1 at 75%", "structured at 50%", "structured at 75%",
+        "2:4 at 50%",
+    ]  # fmt: skip
+    for cell in found.cells:
+        assert len(cell.dense_s) == 2
+        assert len(cell.sparse_s) == (0 if cell.pattern == "2:4" else 2)
+    assert (found.effort.threads, found.model) == (1, None)
+    assert (tmp_path / "m" / "map.png").read_bytes().startswith(b"\x89PNG")
+    for row in found.rows:
+        assert result.stdout.count(str(row)) == 2
+    assert "2:4: 1.0x, nothing here skips it" in result.stdout
+
+
+def test_json_is_the_file(tmp_path: Path) -> None:
+    """With --json a program reads on standard output what the file holds."""
+    words = (*SMALL, "--pattern", "structured", "--json")
+    first = spd_map(*words, "--output", tmp_path / "m")
+    refused = spd_map(*words, "--output", tmp_path / "m")
+    second = spd_map(*words, "--output", tmp_path / "m", "--overwrite")
+
+    assert [first.exit_code, refused.exit_code, second.exit_code] == [0, 1, 0]
+    assert "--overwrite" in refused.stderr
+    assert second.stdout == (tmp_path / "m" / "map.json").read_text()
+    assert second.stdout == text_from_map(read_map(tmp_path / "m" / "map.json"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--model", "base", "--shape", "8x8"), "leave one of them out"),
+        (("--shape", "8"), "outputs x inputs"),
+        (("--shape", "0x8"), "outputs x inputs"),
+        (("--shape", "70000x8"), "up to 65536"),
+        (("--sparsity", "0.5,half"), "list of sparsities"),
+        (("--sparsity", "nan"), "strictly between 0 and 1"),
+        (("--sparsity", "1"), "strictly between 0 and 1"),
+        (("--pattern", "diagonal"), "unknown pattern"),
+        (("--pattern", "block:7x1"), "does not divide"),
+        (("--tokens", "0"), "below 1"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_mapped_is_refused(
+    tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    """Nonsense is an error in words, before anything is measured or written."""
+    result = spd_map(*words, "--output", tmp_path / "m")
+
+    assert result.exit_code in (1, 2)
+    assert said in result.stderr
+    assert result.stdout == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_map_is_not_replaced(tmp_path: Path) -> None:
+    """--overwrite replaces an earlier map, never a folder with something else in it."""
+    (tmp_path / "thesis").write_text("mine")
+
+    result = spd_map(*SMALL, "--output", tmp_path, "--overwrite")
+
+    assert result.exit_code == 1
+    assert "not an earlier map" in result.stderr
+    assert (tmp_path / "thesis").read_text() == "mine"
