@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from exporters.twin import encoder_of
 from spd_deploy.benchmark.values import ArmFacts, Lowered, Memory, Settings, Shape
 from spd_deploy.domain.artefact import GOLDEN_FILE, Artefact, MatrixRow
-from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import bytes_of
@@ -29,9 +29,7 @@ class Arm:
     @property
     def encoder(self) -> Encoder:
         """The sizes of its model."""
-        rows = self.artefact.manifest.matrices
-        shapes = {f"{row.name}.weight": row.shape for row in rows}
-        return Encoder.of_matrices(shapes, read_config(self.artefact.folder))
+        return encoder_of(self.artefact)
 
 
 def arms_of(artefacts: Iterable[Artefact]) -> tuple[Arm, ...]:

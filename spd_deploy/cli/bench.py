@@ -42,9 +42,9 @@ class Sizes(click.ParamType[tuple[int, ...]]):
         return tuple(map(int, parts))
 
 
-def finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
+def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     """The number; a range lets ``nan`` through, since it is neither above nor below an end."""
-    if not math.isfinite(value):
+    if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"{value} is not a length of time", ctx=ctx, param=param)
     return value
 

@@ -1,7 +1,6 @@
 """``spd inspect``: how sparse each matrix is, how it is run, and why."""
 
 import re
-import string
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 
 import click
 
-from spd_deploy.cli.console import show_json, show_table
+from spd_deploy.cli.console import footnotes, show_json, show_table
+from spd_deploy.cli.measuring import measure, measuring_options, show_measured
 from spd_deploy.domain.artefact import Artefact, MatrixRow, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint, Scores, open_checkpoint
 from spd_deploy.domain.files import bytes_of
@@ -52,22 +52,30 @@ class Inspection:
     epilog="""\b
 Examples:
   spd inspect artefacts/mrpc-24
+  spd inspect artefacts/mrpc-24 --measure --batch 1 --seq 128
   spd inspect runs/mrpc-24 --json"""
 )
 @click.argument("path", type=click.Path(path_type=Path))
+@measuring_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def inspect(path: Path, as_json: bool) -> None:
+def inspect(path: Path, as_json: bool, **measuring: Any) -> None:
     """Show pattern, density, lowering and the reason for it, matrix by matrix.
 
     PATH is an artefact, or a checkpoint, for which the lowering is the one that spd export would
-    choose.
+    choose. With --measure an artefact is run in turns with a dense model of its sizes, and of each
+    matrix it is told how much faster it got, how much its density promises, and where the rest is
+    lost.
     """
-    if is_artefact(path):
-        found = of_artefact(open_artefact(path))
-    else:
-        found = of_checkpoint(open_checkpoint(path))
+    artefact = open_artefact(path) if is_artefact(path) else None
+    analysis = measure(path, artefact, **measuring)
+    found = of_checkpoint(open_checkpoint(path)) if artefact is None else of_artefact(artefact)
     if as_json:
-        show_json(found.to_json())
+        from spd_deploy.benchmark.layerwise.words import analysis_to_json
+
+        measured = {} if analysis is None else {"measured": analysis_to_json(analysis)}
+        show_json({**found.to_json(), **measured})
+    elif analysis is not None:
+        show_measured(f"{found.task}, {found.pattern}", analysis, every=measuring["every"])
     else:
         show(found)
 
@@ -134,7 +142,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
 
 def show(found: Inspection) -> None:
     """A row a matrix, with the reasons as footnotes; then totals."""
-    reasons = {reason: _letter(i) for i, reason in enumerate(_distinct(found.matrices))}
+    reasons = footnotes(row.reason for row in found.matrices)
     show_table(
         f"{found.task}, {found.pattern}: {found.kind}",
         ("matrix", "outputs x inputs", "pattern", "density", "run as", "FLOPs kept", "why"),
@@ -163,16 +171,6 @@ def show(found: Inspection) -> None:
         click.echo(f"{arm} {shown} ({found.split})")
     for note in found.notes:
         click.echo(note)
-
-
-def _distinct(matrices: Sequence[MatrixRow]) -> list[str]:
-    """The reasons in the order of their first matrix."""
-    return list(dict.fromkeys(row.reason for row in matrices))
-
-
-def _letter(i: int) -> str:
-    """a, b, ... z, a1, b1, ..."""
-    return string.ascii_lowercase[i % 26] + (str(i // 26) if i >= 26 else "")
 
 
 def _short(name: str) -> str:
