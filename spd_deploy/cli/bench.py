@@ -79,6 +79,7 @@ def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> f
     callback=finite,
     help="Time for one arm at one shape, all rounds together.",
 )
+@click.option("--profile", is_flag=True, help="Also tell where each sparse arm gains and loses.")
 @click.option("--output", required=True, type=_FOLDER, help="Folder for the report.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier report.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
@@ -91,6 +92,7 @@ def bench(
     threads: int | None,
     rounds: int,
     seconds: float,
+    profile: bool,
     output: Path,
     overwrite: bool,
     as_json: bool,
@@ -117,7 +119,7 @@ def bench(
         rounds=rounds,
         seconds=seconds,
     )
-    report = _measured(artefacts, baseline, settings)
+    report = _measured(artefacts, baseline, settings, profile=profile)
     judgement = judge(report)
     page = write_report(report, output, overwrite=overwrite, judgement=judgement)
     if as_json:
@@ -126,7 +128,9 @@ def bench(
         _show(report, judgement, page)
 
 
-def _measured(artefacts: Sequence[Path], baseline: Path | None, settings: "Settings") -> "Report":
+def _measured(
+    artefacts: Sequence[Path], baseline: Path | None, settings: "Settings", *, profile: bool
+) -> "Report":
     """Open the arms, the baseline first, and compare them."""
     from spd_deploy.benchmark.arms import arms_of, refuse_long
     from spd_deploy.benchmark.run import baseline_from, run_benchmark
@@ -140,12 +144,14 @@ def _measured(artefacts: Sequence[Path], baseline: Path | None, settings: "Setti
             opened.insert(0, stack.enter_context(baseline_from(baseline, progress=progress)))
         arms = arms_of(opened)
         name = None if baseline is None else arms[0].name
-        return run_benchmark(arms, settings, baseline=name, progress=progress)
+        return run_benchmark(arms, settings, baseline=name, profile=profile, progress=progress)
 
 
 def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
     """The headlines, tables and doubts on the terminal."""
     from spd_deploy.benchmark.doubts import grouped
+    from spd_deploy.benchmark.layerwise.analysis import analyse
+    from spd_deploy.benchmark.layerwise.words import explanation_of, statement_of
     from spd_deploy.benchmark.tables import latency_table, size_table
     from spd_deploy.benchmark.words import headlines
 
@@ -154,6 +160,9 @@ def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
     for table in (latency_table(report, judgement), size_table(report)):
         show_table(table.title, table.columns, table.rows)
         click.echo()
+    for profile in report.layers:
+        found = analyse(profile)
+        click.echo(f"{found.arm}: {statement_of(found)}. {explanation_of(found)}.\n")
     for what, about in grouped(judgement.doubts).items():
         click.echo(f"doubt: {what} ({'; '.join(about)})")
     click.echo(f"report: {page}")

@@ -27,6 +27,8 @@ from spd_deploy.domain.layers import Role
 Loss = Literal["zeros", "rate", "copies", "passes"]
 LOSSES: tuple[Loss, ...] = ("zeros", "rate", "copies", "passes")
 RUNTIME = "runtime"
+# Operators that add up to more than a run, by this share of it, were not timed on a steady machine.
+_SLACK = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,6 +144,12 @@ class Analysis:
     speed_up: SpeedUp
     profiler: tuple[float, float]
     others_cores: float
+
+    @property
+    def steady(self) -> bool:
+        """Whether the operators' times, from other runs than the totals, fit into the totals."""
+        rest = self.steps[-1]
+        return rest.dense_s > -_SLACK * self.dense_s and rest.sparse_s > -_SLACK * self.sparse_s
 
     @property
     def all_matrices(self) -> Gain:

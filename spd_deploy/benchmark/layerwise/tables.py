@@ -35,6 +35,12 @@ class Bar:
     sparse_s: float | None = None
     change_s: float | None = None
 
+    @property
+    def begin_s(self) -> float:
+        """Where the bar before it ended: for the last total its own end."""
+        gains = self.change_s is None or self.change_s < 0
+        return self.high_s if gains else self.low_s
+
 
 def matrix_table(analysis: Analysis, *, every: bool, marks: Mapping[str, str]) -> Table:
     """A row a matrix, or a row for those of a role that are run alike; last all together.
@@ -76,7 +82,7 @@ def waterfall_lines(analysis: Analysis) -> tuple[str, ...]:
     head = f"{'':{width}}  {'dense ms':>9}  {'sparse ms':>9}  {'change':>8}"
     lines = [
         f"{bar.name:{width}}  {_ms(bar.dense_s):>9}  {_ms(bar.sparse_s):>9}  "
-        f"{'' if bar.change_s is None else _signed(bar.change_s):>8}  {_drawn(bar, whole_s)}"
+        f"{'' if bar.change_s is None else signed(bar.change_s):>8}  {_drawn(bar, whole_s)}"
         for bar in bars
     ]
     return (head, *lines)
@@ -139,7 +145,7 @@ def _drawn(bar: Bar, whole_s: float) -> str:
     return " " * low + body
 
 
-def _signed(seconds: float) -> str:
+def signed(seconds: float) -> str:
     """A change in milliseconds, with its sign."""
     return f"{'-' if seconds < 0 else '+'}{milliseconds(abs(seconds))}"
 
@@ -148,7 +154,7 @@ def _ms(seconds: float | None) -> str:
     """A time, where there is one; as a difference of medians it may be a little below zero."""
     if seconds is None:
         return ""
-    return milliseconds(seconds) if seconds >= 0 else _signed(seconds)
+    return milliseconds(seconds) if seconds >= 0 else signed(seconds)
 
 
 def _mean(matrices: Sequence[MatrixGain], shares: Sequence[float]) -> float:

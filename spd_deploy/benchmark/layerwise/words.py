@@ -18,8 +18,7 @@ _SHORT = {"zeros": "zeros", "rate": "products", "copies": "copies", "passes": "b
 LEGEND = (
     "of: what the density promises, the dense time times the density",
     "layers: the least and most of a layer, without the last, which runs a token a row",
-    "lost to: zeros that are multiplied; products slower than at the dense rate; copies of the",
-    "    kept inputs; passes over the result for bias and residual",
+    "lost to: zeros, multiplied; products, below the dense rate; copied inputs; bias passes",
     "runtime: what operators do not add up to: gaps between them, and waits for other processes",
 )
 
@@ -68,8 +67,13 @@ def statement_of(analysis: Analysis) -> str:
 
 def explanation_of(analysis: Analysis) -> str:
     """What the matrices' density promises the whole model, and where the largest losses are."""
-    if analysis.promise is None or analysis.promise < LEAST_PROMISE:
+    if _promises_nothing(analysis.all_matrices):
         return "Its matrices have no zeros that promise a gain"
+    if analysis.promise is None or not analysis.steady:
+        return (
+            "Its operators add up to more than its runs, so the machine was not steady: what each "
+            "part took is not to be trusted"
+        )
     said = (
         f"Were each matrix as fast as its density promises and all else as in the twin, it would "
         f"be {ratio(analysis.promise)}x"
@@ -129,6 +133,7 @@ def analysis_to_json(analysis: Analysis) -> dict[str, Any]:
         ],
         "matrices": [_matrix_to_json(matrix) for matrix in analysis.matrices],
         "profiler_added": {"dense": twin, "sparse": model},
+        "steady": analysis.steady,
         "notes": list(notes_of(analysis)),
     }
 
