@@ -25,6 +25,8 @@ LEGEND = (
 
 def promise_of(gain: Gain) -> str:
     """Speed-up and promise, such as ``4.1x of 10x``."""
+    if _untimed(gain):
+        return "too short"
     if gain.speed_up is None:
         return "gone"
     if _promises_nothing(gain):
@@ -35,7 +37,7 @@ def promise_of(gain: Gain) -> str:
 
 def lost_to(gain: Gain, most: int = 2) -> str:
     """The largest losses in a few characters, such as ``copies 62 %, products 31 %``."""
-    if gain.speed_up is None or _promises_nothing(gain):
+    if _untimed(gain) or gain.speed_up is None or _promises_nothing(gain):
         return "-"
     if _kept(gain):
         return "nothing"
@@ -46,6 +48,8 @@ def lost_to(gain: Gain, most: int = 2) -> str:
 def verdict_of(matrix: MatrixGain) -> str:
     """A sentence on one matrix: what it gained of what it was promised, and where the rest went."""
     gain, facts = matrix.gain, matrix.facts
+    if _untimed(gain):
+        return "too short to be timed: measure more rows or tokens"
     if gain.speed_up is None:
         return "nothing of it is left to run"
     if _promises_nothing(gain):
@@ -160,6 +164,11 @@ def _matrix_to_json(matrix: MatrixGain) -> dict[str, Any]:
         "losses_s": dict(gain.losses),
         "verdict": verdict_of(matrix),
     }
+
+
+def _untimed(gain: Gain) -> bool:
+    """Whether something was run that took no longer than timing it does."""
+    return gain.dense.total_s <= 0 or (gain.sparse.total_s <= 0 and gain.kept_s > 0)
 
 
 def _promises_nothing(gain: Gain) -> bool:

@@ -72,10 +72,22 @@ def test_dense_weights_promise_nothing() -> None:
 def test_a_matrix_that_is_gone_is_said_to_be_gone() -> None:
     """There is no ratio to print."""
     left = {key: s for key, s in SPARSE.items() if "/query/" not in key[0]}
-    (query, _) = analyse(profile(sparse=left)).matrices
+    none = replace(QUERY, density=0.0, flops_share=0.0)
+    (query, _) = analyse(profile(sparse=left, matrices=(none, OUTPUT))).matrices
 
     assert verdict_of(query) == "nothing of it is left to run"
     assert promise_of(query.gain) == "gone"
+
+
+def test_what_is_too_short_to_be_timed_is_not_called_gone() -> None:
+    """A product that takes no longer than timing it does has no speed-up, on either side."""
+    short = {**SPARSE, ("layer.0/attention/query/Conv", "Conv"): 0.0}
+    del short["layer.0/attention/query/Gather", "Gather"]
+    start = {**DENSE, ("layer.0/attention/query/Gemm", "Gemm"): 0.0}
+
+    for found in (analyse(profile(sparse=short)), analyse(profile(dense=start))):
+        assert verdict_of(found.matrices[0]).startswith("too short to be timed")
+        assert promise_of(found.matrices[0].gain) == "too short"
 
 
 def test_the_model_is_told_its_largest_losses() -> None:
