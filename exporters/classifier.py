@@ -59,7 +59,9 @@ class ClassifierGraph:
         for layer in range(layers):
             with self.g.scope(f"layer.{layer}"):
                 x = self._layer(x, layer, bias, axes, last=layer == layers - 1)
-        self.g.output(self._head(self.layout.leave(x, self.weights.encoder.hidden)), OUTPUT)
+        with self.g.scope("head"):
+            first_BH = self.layout.leave(x, self.weights.encoder.hidden)
+        self.g.output(self._head(first_BH), OUTPUT)
         return self.g
 
     def inputs(self) -> list[Any]:

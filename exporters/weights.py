@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,13 +69,7 @@ def read_weights(checkpoint: Checkpoint) -> ClassifierWeights:
     """
     config = read_config(checkpoint.folder)
     architecture = architecture_of(checkpoint.encoder)
-    activation = config.get("hidden_act", config.get("activation", "gelu"))
-    if activation not in ACTIVATIONS:
-        raise BadModel(
-            "an activation that cannot be exported",
-            got=activation,
-            fix=f"use a model with one of {', '.join(ACTIVATIONS)}",
-        )
+    activation = activation_of(config)
     tensors = _load(checkpoint)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     expected = expected_shapes(checkpoint.encoder, checkpoint.task.outputs, shapes)
@@ -96,8 +91,29 @@ def read_weights(checkpoint: Checkpoint) -> ClassifierWeights:
         architecture=architecture,
         tensors=tensors,
         activation=activation,
-        epsilon=float(config.get("layer_norm_eps", 1e-12)),
+        epsilon=epsilon_of(config),
     )
+
+
+def activation_of(config: Mapping[str, Any]) -> str:
+    """The activation of the feed-forward part that ``config.json`` names.
+
+    Raises:
+        BadModel: one that cannot be exported.
+    """
+    activation = str(config.get("hidden_act", config.get("activation", "gelu")))
+    if activation not in ACTIVATIONS:
+        raise BadModel(
+            "an activation that cannot be exported",
+            got=activation,
+            fix=f"use a model with one of {', '.join(ACTIVATIONS)}",
+        )
+    return activation
+
+
+def epsilon_of(config: Mapping[str, Any]) -> float:
+    """What the layer norms add to the variance."""
+    return float(config.get("layer_norm_eps", 1e-12))
 
 
 def _load(checkpoint: Checkpoint) -> dict[str, Array]:

@@ -18,7 +18,8 @@ from spd_deploy.sessions.protocol import Session
 Clock = Callable[[], int]
 """Nanoseconds that never step back, such as ``time.perf_counter_ns``."""
 
-_WARMUP_S = 0.2
+# A session's first runs touch its memory for the first time.
+WARMUP_S = 0.2
 
 
 def measure(
@@ -56,15 +57,15 @@ def _visit(
     """One arm's part of a round: each shape warmed up, then timed."""
     found = []
     for shape, batch in batches.items():
-        warmup_s = _timed(
+        warmup_s = timed(
             session,
             batch,
             clock,
-            budget_s=min(_WARMUP_S, settings.series_s / 4),
+            budget_s=min(WARMUP_S, settings.series_s / 4),
             at_least=settings.warmup_runs,
             at_most=settings.max_runs,
         )
-        seconds = _timed(
+        seconds = timed(
             session,
             batch,
             clock,
@@ -76,10 +77,10 @@ def _visit(
     return found
 
 
-def _timed(
+def timed(
     session: Session, batch: Batch, clock: Clock, *, budget_s: float, at_least: int, at_most: int
 ) -> tuple[float, ...]:
-    """Seconds of each run, until the budget is spent."""
+    """Seconds of each run: ``at_least`` so many, then until the budget is spent."""
     seconds: list[float] = []
     begun = clock()
     while len(seconds) < at_most:

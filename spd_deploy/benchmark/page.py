@@ -8,9 +8,14 @@ from importlib import resources
 from spd_deploy.benchmark.doubts import grouped
 from spd_deploy.benchmark.intervals import LEVEL, RESAMPLES, RESOLUTION
 from spd_deploy.benchmark.judge import Judgement
+from spd_deploy.benchmark.layerwise.analysis import analyse
+from spd_deploy.benchmark.layerwise.tables import matrix_table
+from spd_deploy.benchmark.layerwise.words import LEGEND, explanation_of, notes_of, statement_of
 from spd_deploy.benchmark.plot_latency import MOST_DOTS
+from spd_deploy.benchmark.plots import layers_plot
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.tables import (
+    Table,
     accuracy_table,
     files_table,
     latency_table,
@@ -38,6 +43,18 @@ class Section:
     html: str = ""
     png: bytes | None = None
     caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerSection:
+    """What the page says of where the time of a profiled arm goes."""
+
+    arm: str
+    lines: tuple[str, ...]
+    png: bytes
+    table: Table
+    shape: str
+    notes: tuple[str, ...]
 
 
 def html_from_report(
@@ -68,12 +85,34 @@ def html_from_report(
         plots=plots,
         runtimes=runtimes_of(report),
         bf16_tolerance=BF16_TOLERANCE,
+        layers=layer_sections(report, plots),
+        legend=LEGEND,
         extra_sections=extra_sections,
         level=LEVEL,
         resamples=RESAMPLES,
         resolution=RESOLUTION,
         most_dots=MOST_DOTS,
     )
+
+
+def layer_sections(report: Report, plots: Mapping[str, bytes]) -> tuple[LayerSection, ...]:
+    """A part of the page for each profiled arm; its table is of the shape with the most tokens."""
+    sections = []
+    for number, arm in enumerate(report.profiled, 1):
+        profiles = [profile for profile in report.layers if profile.arm == arm]
+        analyses = [analyse(profile) for profile in profiles]
+        largest = max(range(len(profiles)), key=lambda i: profiles[i].shape.tokens)
+        sections.append(
+            LayerSection(
+                arm=arm,
+                lines=tuple(f"{statement_of(a)}. {explanation_of(a)}." for a in analyses),
+                png=plots[layers_plot(number)],
+                table=matrix_table(analyses[largest], every=False, marks={}),
+                shape=analyses[largest].shape,
+                notes=tuple(dict.fromkeys(note for a in analyses for note in notes_of(a))),
+            )
+        )
+    return tuple(sections)
 
 
 def picture(png: bytes) -> str:

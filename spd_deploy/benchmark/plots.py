@@ -1,6 +1,7 @@
 """The report's figures, drawn by matplotlib without a display.
 
 speedup.png    how many times faster than the baseline, a bar a shape, with intervals
+layers-N.png   where the N-th profiled arm gained and lost time (``plot_layers``)
 latency.png    every run as a dot (``plot_latency``)
 size.png       what each arm takes on disk and in memory
 """
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 from spd_deploy.benchmark.intervals import SpeedUp
 from spd_deploy.benchmark.judge import Judgement
+from spd_deploy.benchmark.layerwise.analysis import analyse
 from spd_deploy.benchmark.plot_latency import latency_figure
+from spd_deploy.benchmark.plot_layers import layers_figure
 from spd_deploy.benchmark.plot_style import INK, STYLE, blank, colours_of, note
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.spelling import megabytes, ratio
@@ -36,7 +39,15 @@ def draw_plots(report: Report, judgement: Judgement) -> dict[str, bytes]:
         figures = {"latency.png": latency_figure(report), "size.png": size_figure(report)}
         if report.baseline is not None and report.others:
             figures["speedup.png"] = speedup_figure(report, judgement)
+        for number, arm in enumerate(report.profiled, 1):
+            found = [analyse(profile) for profile in report.layers if profile.arm == arm]
+            figures[layers_plot(number)] = layers_figure(found)
         return {name: _png(figure) for name, figure in figures.items()}
+
+
+def layers_plot(number: int) -> str:
+    """The name of the waterfalls of a profiled arm; arms' own names need not do for a file."""
+    return f"layers-{number}.png"
 
 
 def speedup_figure(report: Report, judgement: Judgement) -> "Figure":

@@ -1,10 +1,13 @@
 """Writes a report where people and programs find it: JSON, pictures, and one page."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from spd_deploy.benchmark.judge import Judgement, judge
+from spd_deploy.benchmark.layerwise.analysis import analyse
+from spd_deploy.benchmark.layerwise.words import analysis_to_json
 from spd_deploy.benchmark.page import Section, html_from_report
 from spd_deploy.benchmark.plots import PLOTS, draw_plots
 from spd_deploy.benchmark.report import Report, text_from_report
@@ -26,7 +29,7 @@ def refuse_taken(folder: Path, *, overwrite: bool) -> None:
     """
     refuse_existing(folder, overwrite=overwrite)
     if folder.is_dir():
-        foreign = [file.name for file in folder.iterdir() if file.name not in WRITTEN]
+        foreign = [file.name for file in folder.iterdir() if not _ours(file.name)]
     else:
         foreign = [folder.name] if folder.exists() else []
     if foreign:
@@ -37,10 +40,17 @@ def refuse_taken(folder: Path, *, overwrite: bool) -> None:
         )
 
 
+def _ours(name: str) -> bool:
+    """Whether a report has a file of this name; how many plots of layers depends on its arms."""
+    return name in WRITTEN or re.fullmatch(r"layers-\d+\.png", name) is not None
+
+
 def summary_of(report: Report, judgement: Judgement) -> dict[str, Any]:
     """What is said of a report, for programs: headlines, rows with verdicts, and doubts."""
     lines = [str(headline) for headline in headlines(report, judgement)]
-    return {"headlines": lines, "baseline": report.baseline, **judgement.to_json()}
+    layers = [analysis_to_json(analyse(profile)) for profile in report.layers]
+    said = {"headlines": lines, "baseline": report.baseline, **judgement.to_json()}
+    return {**said, "layers": layers} if layers else said
 
 
 def write_report(

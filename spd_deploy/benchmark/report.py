@@ -5,7 +5,7 @@ speed-ups, doubts) is written beside it for programs to read, and computed anew 
 read back.
 
 History of the schema:
-    1   the first.
+    1   the first; ``layers`` came later, and a report without it was not profiled.
 """
 
 import json
@@ -16,6 +16,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from spd_deploy.benchmark.layerwise.values import LayerProfile
 from spd_deploy.benchmark.values import ArmFacts, Conditions, Series, Settings, Shape
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
@@ -28,7 +29,12 @@ _AGAIN = "measure again with: spd bench"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """One benchmark run. ``baseline`` names the arm that the others are compared with."""
+    """One benchmark run.
+
+    Attributes:
+        baseline: names the arm that the others are compared with.
+        layers: what the operators of sparse arms and their dense twins took, where asked for.
+    """
 
     created: str
     machine: Machine
@@ -37,6 +43,7 @@ class Report:
     baseline: str | None
     arms: tuple[ArmFacts, ...]
     series: tuple[Series, ...]
+    layers: tuple[LayerProfile, ...] = ()
 
     def __post_init__(self) -> None:
         """Arms have names of their own, and each has one series a shape and round."""
@@ -45,6 +52,8 @@ class Report:
         found = sorted((s.arm, s.shape, s.round) for s in self.series)
         if not names or len(set(names)) < len(names) or found != wanted:
             raise BadReport("the report's arms and series do not fit together", fix=_AGAIN)
+        if not {profile.arm for profile in self.layers} <= set(names):
+            raise BadReport("the report lacks an arm that was profiled", fix=_AGAIN)
         if self.baseline is not None and self.baseline not in names:
             raise BadReport("the report lacks its baseline", got=self.baseline, fix=_AGAIN)
 
@@ -56,6 +65,11 @@ class Report:
     def others(self) -> tuple[ArmFacts, ...]:
         """The arms that are not the baseline."""
         return tuple(arm for arm in self.arms if arm.name != self.baseline)
+
+    @property
+    def profiled(self) -> tuple[str, ...]:
+        """The names of the arms that were profiled."""
+        return tuple(dict.fromkeys(profile.arm for profile in self.layers))
 
     def rounds(self, arm: str, shape: Shape) -> tuple[tuple[float, ...], ...]:
         """The samples of one arm at one shape, a tuple a round."""

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from time import perf_counter_ns
 
 from spd_deploy.benchmark.arms import Arm, batches_for, facts_of, open_arm
+from spd_deploy.benchmark.layerwise.measure import profile_layers, refuse_unmeasurable
 from spd_deploy.benchmark.measure import Clock, measure
 from spd_deploy.benchmark.memory import memory_of
 from spd_deploy.benchmark.report import Report
@@ -30,6 +32,7 @@ def run_benchmark(
     settings: Settings,
     *,
     baseline: str | None = None,
+    profile: bool = False,
     progress: Progress | None = None,
     clock: Clock = perf_counter_ns,
     open_session: Open = open_arm,
@@ -37,7 +40,8 @@ def run_benchmark(
 ) -> Report:
     """Compare ``arms``, of which ``baseline`` names one, or measure them each for itself.
 
-    Every arm proves its logits and is weighed before any is timed.
+    Every arm proves its logits and is weighed before any is timed. With ``profile`` the operators
+    of each sparse arm in ONNX Runtime are timed afterwards, in turns with a dense twin of its own.
 
     Raises:
         BadArtefact: an arm does not give its checkpoint's logits, or takes shorter texts only.
@@ -46,18 +50,24 @@ def run_benchmark(
     progress = progress or Silent()
     load_before = load_now()
     batches = batches_for(arms, settings)
+    looked_into = [arm for arm in arms if profile and _has_layers(arm)]
+    for arm in looked_into:
+        refuse_unmeasurable(arm, settings)
     facts = _facts(arms, settings, progress, open_session, weigh)
     openers = {arm.name: partial(open_session, arm, settings) for arm in arms}
     before = moment()
     series = measure(openers, batches, settings, clock=clock, progress=progress)
+    after = moment()
+    layers = [profile_layers(arm, settings, progress=progress) for arm in looked_into]
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=this_machine(),
         settings=settings,
-        conditions=Conditions(load_before=load_before, others_cores=others_cores(before, moment())),
+        conditions=Conditions(load_before=load_before, others_cores=others_cores(before, after)),
         baseline=baseline,
         arms=facts,
         series=series,
+        layers=tuple(chain.from_iterable(layers)),
     )
 
 
@@ -84,6 +94,11 @@ def as_dense(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     scores = {"dense": checkpoint.scores["sparse"]} if "sparse" in checkpoint.scores else {}
     return replace(checkpoint, pattern=None, densities={}, detected=None, scores=scores)
+
+
+def _has_layers(arm: Arm) -> bool:
+    """Whether there is sparsity to look into, in a runtime whose operators can be timed."""
+    return arm.artefact.manifest.sparsity is not None and arm.runtime == "onnxruntime"
 
 
 def _facts(

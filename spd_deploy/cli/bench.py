@@ -44,9 +44,9 @@ class Sizes(click.ParamType[tuple[int, ...]]):
         return tuple(map(int, parts))
 
 
-def finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
+def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     """The number; a range lets ``nan`` through, since it is neither above nor below an end."""
-    if not math.isfinite(value):
+    if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"{value} is not a length of time", ctx=ctx, param=param)
     return value
 
@@ -90,6 +90,7 @@ def finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
     callback=finite,
     help="Time for one arm at one shape, all rounds together.",
 )
+@click.option("--profile", is_flag=True, help="Also tell where each sparse arm gains and loses.")
 @click.option("--output", required=True, type=_FOLDER, help="Folder for the report.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier report.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
@@ -103,6 +104,7 @@ def bench(
     threads: int | None,
     rounds: int,
     seconds: float,
+    profile: bool,
     output: Path,
     overwrite: bool,
     as_json: bool,
@@ -131,7 +133,7 @@ def bench(
         rounds=rounds,
         seconds=seconds,
     )
-    report = _measured(artefacts, baseline, runtimes, settings)
+    report = _measured(artefacts, baseline, runtimes, settings, profile=profile)
     judgement = judge(report)
     page = write_report(report, output, overwrite=overwrite, judgement=judgement)
     if as_json:
@@ -145,6 +147,8 @@ def _measured(
     baseline: Path | None,
     runtimes: Sequence[str],
     settings: "Settings",
+    *,
+    profile: bool,
 ) -> "Report":
     """Open the arms, the baseline first, and compare them."""
     from spd_deploy.benchmark.arms import arms_of, refuse_long, refuse_unreadable
@@ -161,12 +165,14 @@ def _measured(
             opened.insert(0, stack.enter_context(baseline_from(baseline, progress=progress)))
         arms = arms_of(opened, asked)
         name = None if baseline is None else arms[0].name
-        return run_benchmark(arms, settings, baseline=name, progress=progress)
+        return run_benchmark(arms, settings, baseline=name, profile=profile, progress=progress)
 
 
 def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
     """The headlines, tables and doubts on the terminal."""
     from spd_deploy.benchmark.doubts import grouped
+    from spd_deploy.benchmark.layerwise.analysis import analyse
+    from spd_deploy.benchmark.layerwise.words import explanation_of, statement_of
     from spd_deploy.benchmark.tables import latency_table, size_table
     from spd_deploy.benchmark.words import headlines, runtimes_of
 
@@ -175,6 +181,9 @@ def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
     for table in (latency_table(report, judgement), size_table(report)):
         show_table(table.title, table.columns, table.rows)
         click.echo()
+    for profile in report.layers:
+        found = analyse(profile)
+        click.echo(f"{found.arm}: {statement_of(found)}. {explanation_of(found)}.\n")
     for what, about in grouped(judgement.doubts).items():
         click.echo(f"doubt: {what} ({'; '.join(about)})")
     click.echo(f"run by {runtimes_of(report)}")

@@ -3,9 +3,10 @@
 import contextlib
 import json
 import os
+import string
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -133,3 +134,12 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
         table.add_row(*row)
     width = None if sys.stdout.isatty() else 160
     Console(highlight=False, markup=False, width=width).print(table)
+
+
+def footnotes(texts: Iterable[str]) -> dict[str, str]:
+    """A mark for each text, in the order of their first: a, b, ... z, a1, b1, ..."""
+    letters = string.ascii_lowercase
+    return {
+        text: letters[i % 26] + (str(i // 26) if i >= 26 else "")
+        for i, text in enumerate(dict.fromkeys(texts))
+    }

@@ -1,7 +1,6 @@
 """``spd inspect``: how sparse each matrix is, how it is run, and why."""
 
 import re
-import string
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 
 import click
 
-from spd_deploy.cli.console import show_json, show_table
+from spd_deploy.cli.console import footnotes, show_json, show_table
+from spd_deploy.cli.measuring import measure, measuring_options, show_measured
 from spd_deploy.domain.artefact import Artefact, MatrixRow, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, open_checkpoint
 from spd_deploy.domain.files import bytes_of
@@ -53,22 +53,30 @@ class Inspection:
     epilog="""\b
 Examples:
   spd inspect artefacts/mrpc-24
+  spd inspect artefacts/mrpc-24 --measure --batch 1 --seq 128
   spd inspect runs/mrpc-24 --json"""
 )
 @click.argument("path", type=click.Path(path_type=Path))
+@measuring_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def inspect(path: Path, as_json: bool) -> None:
+def inspect(path: Path, as_json: bool, **measuring: Any) -> None:
     """Show pattern, density, lowering and the reason for it, matrix by matrix.
 
     PATH is an artefact, or a checkpoint, for which the lowering is the one that spd export would
-    choose.
+    choose. With --measure an artefact is run in turns with a dense model of its sizes, and of each
+    matrix it is told how much faster it got, how much its density promises, and where the rest is
+    lost.
     """
-    if is_artefact(path):
-        found = of_artefact(open_artefact(path))
-    else:
-        found = of_checkpoint(open_checkpoint(path))
+    artefact = open_artefact(path) if is_artefact(path) else None
+    analysis = measure(path, artefact, **measuring)
+    found = of_checkpoint(open_checkpoint(path)) if artefact is None else of_artefact(artefact)
     if as_json:
-        show_json(found.to_json())
+        from spd_deploy.benchmark.layerwise.words import analysis_to_json
+
+        measured = {} if analysis is None else {"measured": analysis_to_json(analysis)}
+        show_json({**found.to_json(), **measured})
+    elif analysis is not None:
+        show_measured(f"{found.task}, {found.pattern}", analysis, every=measuring["every"])
     else:
         show(found)
 
@@ -146,7 +154,7 @@ def _kind(checkpoint: Checkpoint) -> str:
 def show(found: Inspection) -> None:
     """A row a matrix, with the reasons as footnotes; then totals."""
     timed = any(row.measured for row in found.matrices)
-    reasons = {reason: _letter(i) for i, reason in enumerate(_distinct(found.matrices))}
+    reasons = footnotes(row.reason for row in found.matrices)
     show_table(
         f"{found.task}, {found.pattern}: {found.kind}",
         (
@@ -193,16 +201,6 @@ def _measured_note(artefact: Artefact) -> Iterator[str]:
     if measured:
         where = artefact.manifest.measured_on
         yield f"the whole network over all dense: {spelled_gains(measured)} ({where})"
-
-
-def _distinct(matrices: Sequence[MatrixRow]) -> list[str]:
-    """The reasons in the order of their first matrix."""
-    return list(dict.fromkeys(row.reason for row in matrices))
-
-
-def _letter(i: int) -> str:
-    """a, b, ... z, a1, b1, ..."""
-    return string.ascii_lowercase[i % 26] + (str(i // 26) if i >= 26 else "")
 
 
 def _short(name: str) -> str:

@@ -27,9 +27,18 @@ class OnnxSession(Closing):
     """
 
     def __init__(
-        self, model: Path, *, precision: str, device: Device = "cpu", threads: int | None = None
+        self,
+        model: Path,
+        *,
+        precision: str,
+        device: Device = "cpu",
+        threads: int | None = None,
+        profile: Path | None = None,
     ) -> None:
         """Load ``model`` on ``device`` with ``threads`` intra-op threads (None: all cores).
+
+        With ``profile``, each operator is timed, until :meth:`end_profile`, into a file whose path
+        begins so.
 
         Raises:
             Unavailable: no ONNX Runtime, two of them at once, or a device that does not load.
@@ -41,6 +50,9 @@ class OnnxSession(Closing):
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile)
         try:
             self._session = ort.InferenceSession(model, options, providers=[_PROVIDERS[device]])
         except Exception as err:
@@ -81,6 +93,10 @@ class OnnxSession(Closing):
         except Exception as err:
             raise EngineFailed("ONNX Runtime failed on a batch", got=err, fix="see above") from err
         return found
+
+    def end_profile(self) -> Path:
+        """Stop timing operators; later runs are as fast as ever. Returns the file of the events."""
+        return Path(self._session.end_profiling())
 
     def close(self) -> None:
         """Drop the runtime's session and with it its threads."""

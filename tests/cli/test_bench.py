@@ -127,6 +127,17 @@ def test_json_is_all_that_is_printed(folders: Folders, tmp_path: Path) -> None:
     assert Path(value["report"]).is_file()
 
 
+def test_a_profile_tells_where_sparse_arms_lose(folders: Folders, tmp_path: Path) -> None:
+    """With --profile each sparse arm is held against its dense twin at every shape."""
+    result = spd_bench(folders.block, "--output", tmp_path / "r", "--profile", *QUICK)
+    report = read_report(tmp_path / "r" / "report.json")
+
+    assert result.exit_code == 0, result.output
+    assert [(p.arm, str(p.shape)) for p in report.layers] == [("block", "1x8"), ("block", "2x8")]
+    assert result.stdout.count("of its dense twin at") == 2
+    assert (tmp_path / "r" / "layers-1.png").is_file()
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [

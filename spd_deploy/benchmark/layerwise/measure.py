@@ -1,0 +1,160 @@
+"""Measures a sparse artefact and its dense twin operator by operator, in turns.
+
+One session is open at a time. In each round a model is opened with ONNX Runtime's profiler on,
+warmed up, run while every operator is timed, and, once the profiler is off, run again for the time
+of whole runs that nothing is in the way of.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter_ns
+
+from exporters.twin import write_twin
+from spd_deploy.benchmark.arms import Arm, batches_for
+from spd_deploy.benchmark.layerwise.events import nodes_of, read_events
+from spd_deploy.benchmark.layerwise.values import (
+    LayerProfile,
+    MatrixFacts,
+    NodeTime,
+    Timeline,
+    timeline_of,
+)
+from spd_deploy.benchmark.measure import WARMUP_S, timed, turn
+from spd_deploy.benchmark.values import Settings
+from spd_deploy.domain.errors import BadArtefact, Unavailable
+from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.text import Batch
+from spd_deploy.machine.facts import moment, others_cores
+from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
+
+_TWIN, _MODEL = "dense twin", "model"
+
+
+def refuse_unmeasurable(arm: Arm, settings: Settings) -> None:
+    """Refuse what the profiler cannot see into, before time is spent.
+
+    Raises:
+        BadArtefact: an artefact of another format than ONNX.
+        Unavailable: another device than the CPU.
+    """
+    if arm.artefact.manifest.format != "onnx":
+        raise BadArtefact(
+            f"{arm.name} is not run by ONNX Runtime, so its operators cannot be timed",
+            got=f"format {arm.artefact.manifest.format!r}",
+            fix="export the checkpoint with --format onnx and measure that",
+        )
+    if settings.device != "cpu":
+        raise Unavailable(
+            "operators are timed on the CPU only: on a GPU they run later than they are started",
+            got=settings.device,
+            fix="measure with --device cpu",
+        )
+
+
+def profile_layers(
+    arm: Arm, settings: Settings, *, progress: Progress | None = None
+) -> tuple[LayerProfile, ...]:
+    """Measure an arm against its dense twin at each shape of the settings.
+
+    Raises:
+        BadArtefact: an artefact of another format, or one that takes shorter texts only.
+        Unavailable: another device than the CPU, or a profile that is not understood.
+    """
+    refuse_unmeasurable(arm, settings)
+    batches = batches_for([arm], settings)
+    steps = 2 * settings.rounds * len(batches)
+    with (
+        (progress or Silent()).stage(f"layers of {arm.name}", steps) as advance,
+        tempfile.TemporaryDirectory(prefix="spd-twin-") as scratch,
+    ):
+        models = {
+            _TWIN: write_twin(arm.artefact, Path(scratch)),
+            _MODEL: arm.artefact.folder / MODEL_FILE,
+        }
+        found = []
+        for shape, batch in batches.items():
+            before = moment()
+            visits: dict[str, list[_Visit]] = {name: [] for name in models}
+            for number in range(settings.rounds):
+                for name in turn(tuple(models), number):
+                    visits[name].append(_visit(models[name], batch, settings, Path(scratch)))
+                    advance(note=f"{name}, {shape}")
+            found.append(
+                LayerProfile(
+                    arm=arm.name,
+                    shape=shape,
+                    threads=settings.threads,
+                    matrices=matrices_of(arm),
+                    dense=_timeline(visits[_TWIN]),
+                    sparse=_timeline(visits[_MODEL]),
+                    others_cores=others_cores(before, moment()),
+                )
+            )
+    return tuple(found)
+
+
+def matrices_of(arm: Arm) -> tuple[MatrixFacts, ...]:
+    """The matrices of the manifest, with the layer and role that their names stand for."""
+    rows = {row.name: row for row in arm.artefact.manifest.matrices}
+    return tuple(
+        MatrixFacts(
+            name=matrix.name,
+            layer=matrix.layer,
+            role=matrix.role,
+            weights=matrix.shape[0] * matrix.shape[1],
+            pattern=rows[matrix.name].pattern,
+            density=rows[matrix.name].density,
+            flops_share=rows[matrix.name].flops_share,
+            lowering=rows[matrix.name].lowering,
+            reason=rows[matrix.name].reason,
+        )
+        for matrix in arm.encoder.matrices()
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Visit:
+    """One model's part of a round."""
+
+    runs: tuple[float, ...]
+    profiled: tuple[float, ...]
+    nodes: tuple[NodeTime, ...]
+
+
+def _visit(model: Path, batch: Batch, settings: Settings, scratch: Path) -> _Visit:
+    """Open, warm up, run with operators timed, then run without."""
+    with OnnxSession(
+        model, precision="fp32", threads=settings.threads, profile=scratch / "profile"
+    ) as session:
+        _timed(session, batch, settings, min(WARMUP_S, settings.series_s / 4), settings.warmup_runs)
+        profiled = _timed(session, batch, settings, settings.series_s / 2, settings.min_runs)
+        file = session.end_profile()
+        runs = _timed(session, batch, settings, settings.series_s / 2, settings.min_runs)
+    nodes = nodes_of(read_events(file), runs=len(profiled))
+    file.unlink()
+    return _Visit(runs=runs, profiled=profiled, nodes=nodes)
+
+
+def _timed(
+    session: OnnxSession, batch: Batch, settings: Settings, budget_s: float, at_least: int
+) -> tuple[float, ...]:
+    """Seconds of each run, for ``budget_s``."""
+    return timed(
+        session,
+        batch,
+        perf_counter_ns,
+        budget_s=budget_s,
+        at_least=at_least,
+        at_most=settings.max_runs,
+    )
+
+
+def _timeline(visits: Sequence[_Visit]) -> Timeline:
+    """The rounds of one model."""
+    return timeline_of(
+        [visit.runs for visit in visits],
+        [visit.profiled for visit in visits],
+        [visit.nodes for visit in visits],
+    )
