@@ -2,6 +2,8 @@
 
 import contextlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from spd_deploy.domain.errors import BadArtefact, EngineFailed, Unavailable
 from spd_deploy.domain.text import Batch
 from spd_deploy.domain.versions import version_of
+from spd_deploy.sessions.chunks import chunks_of, joined, part_of
 from spd_deploy.sessions.protocol import Closing, Description, Device
 
 MODEL_FILE = "model.onnx"
@@ -23,7 +26,11 @@ class OnnxSession(Closing):
     """An ONNX file loaded into ONNX Runtime with all its graph optimisations on.
 
     Inputs are ``input_ids``, ``attention_mask`` and ``token_type_ids``, the output ``logits``.
-    Worker threads spin between calls, so two open sessions slow each other down.
+
+    On the CPU a batch of many rows is shared out: each thread runs rows of its own
+    (``sessions.chunks``), on a second instance of the model that has one thread and is opened with
+    the first such batch. Worker threads of the first spin while it runs and no longer, or they
+    would slow the second.
     """
 
     def __init__(
@@ -38,7 +45,7 @@ class OnnxSession(Closing):
         """Load ``model`` on ``device`` with ``threads`` intra-op threads (None: all cores).
 
         With ``profile``, each operator is timed, until :meth:`end_profile`, into a file whose path
-        begins so.
+        begins so, and no batch is shared out.
 
         Raises:
             Unavailable: no ONNX Runtime, two of them at once, or a device that does not load.
@@ -47,19 +54,14 @@ class OnnxSession(Closing):
         refuse_double_install()
         ort = import_onnxruntime()
         _refuse_missing_provider(ort, device)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 3
+        options = _options(ort, threads or 0)
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
-        try:
-            self._session = ort.InferenceSession(model, options, providers=[_PROVIDERS[device]])
-        except Exception as err:
-            raise BadArtefact(
-                f"ONNX Runtime cannot load {model}", got=err, fix="export it again"
-            ) from err
+        self._session = _load(ort, model, options, device)
         self._refuse_fallback(device)
+        shared = device == "cpu" and profile is None
+        self._by_rows = _ByRows(ort, model, threads or _cores()) if shared else None
         self.description = Description(
             runtime="onnxruntime",
             version=ort.__version__,
@@ -74,6 +76,10 @@ class OnnxSession(Closing):
         Raises:
             EngineFailed: ONNX Runtime failed on this batch.
         """
+        if self._by_rows is not None:
+            chunks = chunks_of(batch.mask_BS, self._by_rows.threads)
+            if len(chunks) > 1:
+                return self._by_rows.run(batch, chunks)
         (logits_BC,) = self.values(("logits",), batch)
         return np.asarray(logits_BC, np.float32)
 
@@ -83,16 +89,7 @@ class OnnxSession(Closing):
         Raises:
             EngineFailed: ONNX Runtime failed on this batch.
         """
-        feed = {
-            "input_ids": batch.ids_BS,
-            "attention_mask": batch.mask_BS,
-            "token_type_ids": batch.types_BS,
-        }
-        try:
-            found: list[NDArray[Any]] = self._session.run(list(names), feed)
-        except Exception as err:
-            raise EngineFailed("ONNX Runtime failed on a batch", got=err, fix="see above") from err
-        return found
+        return _values(self._session, names, batch)
 
     def end_profile(self) -> Path:
         """Stop timing operators; later runs are as fast as ever. Returns the file of the events."""
@@ -102,6 +99,8 @@ class OnnxSession(Closing):
         """Drop the runtime's session and with it its threads."""
         with contextlib.suppress(AttributeError):
             del self._session
+        if self._by_rows is not None:
+            self._by_rows.close()
 
     def _refuse_fallback(self, device: Device) -> None:
         """ONNX Runtime falls back to the CPU with no more than a log line; find out and refuse."""
@@ -111,6 +110,74 @@ class OnnxSession(Closing):
                 got=", ".join(self._session.get_providers()),
                 fix="run `spd doctor` for the reason, or use --device cpu",
             )
+
+
+class _ByRows:
+    """A second instance of a model, with one thread, that several threads run rows on."""
+
+    def __init__(self, ort: ModuleType, model: Path, threads: int) -> None:
+        self.threads = threads
+        self._open = partial(_load, ort, model, _options(ort, 1), "cpu")
+        self._session: Any = None
+        self._pool: ThreadPoolExecutor | None = None
+
+    def run(self, batch: Batch, chunks: Sequence[NDArray[np.intp]]) -> NDArray[np.float32]:
+        """Logits ``[B, C]`` of the chunks that the batch is cut into."""
+        if self._pool is None:
+            self._session, self._pool = self._open(), ThreadPoolExecutor(self.threads)
+        logits = self._pool.map(partial(self._logits, batch), chunks)
+        return joined([part for (part,) in logits], chunks)
+
+    def close(self) -> None:
+        """Let the threads and the model go."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._pool, self._session = None, None
+
+    def _logits(self, batch: Batch, rows: NDArray[np.intp]) -> list[NDArray[Any]]:
+        """Of some rows."""
+        return _values(self._session, ("logits",), part_of(batch, rows))
+
+
+def _options(ort: ModuleType, threads: int) -> Any:
+    """Options of a session with so many threads that are idle while it is."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _load(ort: ModuleType, model: Path, options: Any, device: Device) -> Any:
+    """The model in the runtime."""
+    try:
+        return ort.InferenceSession(model, options, providers=[_PROVIDERS[device]])
+    except Exception as err:
+        raise BadArtefact(
+            f"ONNX Runtime cannot load {model}", got=err, fix="export it again"
+        ) from err
+
+
+def _values(session: Any, names: Sequence[str], batch: Batch) -> list[NDArray[Any]]:
+    """The outputs of these names."""
+    feed = {
+        "input_ids": batch.ids_BS,
+        "attention_mask": batch.mask_BS,
+        "token_type_ids": batch.types_BS,
+    }
+    try:
+        found: list[NDArray[Any]] = session.run(list(names), feed)
+    except Exception as err:
+        raise EngineFailed("ONNX Runtime failed on a batch", got=err, fix="see above") from err
+    return found
+
+
+def _cores() -> int:
+    """The physical cores that this process may use, which is what ONNX Runtime takes by default."""
+    import psutil
+
+    physical = psutil.cpu_count(logical=False) or 1
+    return min(physical, len(psutil.Process().cpu_affinity() or [0]))
 
 
 def _refuse_missing_provider(ort: ModuleType, device: Device) -> None:

@@ -1,0 +1,96 @@
+"""Sharing a batch out among threads changes no answer, loses no row, and leaves no thread idle."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporters.onnx import artefact_from_checkpoint
+from spd_deploy.domain.artefact import Artefact
+from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.text import Tokens, pad
+from spd_deploy.sessions.chunks import CHUNK_TOKENS, chunks_of, joined, lengths_of, part_of
+from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
+
+
+def rows_of(lengths: list[int], seed: int = 0) -> list[Tokens]:
+    draw = np.random.default_rng(seed)
+    return [Tokens(ids=tuple(draw.integers(1, 90, n).tolist()), types=(0,) * n) for n in lengths]
+
+
+@given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=40), threads=st.integers(1, 8))
+def test_every_row_is_in_one_chunk(lengths: list[int], threads: int) -> None:
+    """Chunks are a multiple of the threads, with as much to do each, or there is one alone."""
+    batch = pad(rows_of(lengths), pad_id=0)
+
+    chunks = chunks_of(batch.mask_BS, threads)
+
+    assert sorted(np.concatenate(chunks).tolist()) == list(range(len(lengths)))
+    if len(chunks) > 1:
+        assert len(chunks) % threads == 0 or len(chunks) == len(lengths)
+        assert max(map(len, chunks)) - min(map(len, chunks)) <= 1
+        assert (max(map(len, chunks)) - 1) * batch.ids_BS.shape[1] < CHUNK_TOKENS + max(lengths)
+
+
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=12), threads=st.integers(2, 4))
+def test_chunks_have_little_padding(lengths: list[int], threads: int) -> None:
+    """A chunk is as wide as its longest row, and holds each row as it was."""
+    rows = rows_of(lengths)
+    batch = pad(rows, pad_id=0)
+    assert lengths_of(batch.mask_BS).tolist() == lengths
+
+    for numbers in chunks_of(batch.mask_BS, threads):
+        part = part_of(batch, numbers)
+        assert part.ids_BS.shape == (len(numbers), max(lengths[i] for i in numbers))
+        for place, number in enumerate(numbers):
+            kept = part.ids_BS[place][part.mask_BS[place] == 1]
+            assert tuple(kept.tolist()) == rows[number].ids
+
+
+def test_a_row_that_is_all_padding_stays() -> None:
+    """It is one column wide, as no model takes less."""
+    mask_BS = np.zeros((2, 5), np.int64)
+
+    assert lengths_of(mask_BS).tolist() == [0, 0]
+    empty = pad(rows_of([5, 5]), pad_id=0)
+    part = part_of(type(empty)(ids_BS=empty.ids_BS, mask_BS=mask_BS, types_BS=empty.types_BS),
+                   np.array([0]))  # fmt: skip
+    assert part.ids_BS.shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "threads", "chunks"), [(1, 2, 1), (3, 2, 1), (8, 1, 1), (8, 2, 4)]
+)
+def test_few_rows_are_not_shared_out(rows: int, threads: int, chunks: int) -> None:
+    """One row, one thread, or rows that would leave a thread idle too long: all in one."""
+    assert len(chunks_of(np.ones((rows, 128), np.int64), threads)) == chunks
+
+
+def test_results_come_in_the_order_of_the_batch() -> None:
+    """Chunks may hold the rows in any order."""
+    rows = [np.array([2, 0]), np.array([1])]
+    parts = [np.array([[2.0], [0.0]], np.float32), np.array([[1.0]], np.float32)]
+
+    assert joined(parts, rows).tolist() == [[0.0], [1.0], [2.0]]
+
+
+@pytest.fixture(scope="module")
+def artefact(block_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Artefact:
+    return artefact_from_checkpoint(block_checkpoint, tmp_path_factory.mktemp("chunks") / "a")
+
+
+@pytest.mark.parametrize("lengths", [[5] * 8, [1, 64, 3, 17, 64, 2], [64] * 16])
+def test_threads_of_their_own_change_no_answer(artefact: Artefact, lengths: list[int]) -> None:
+    """Two threads with rows of their own give what one thread gives for the whole batch."""
+    file: Path = artefact.folder / MODEL_FILE
+    batch = pad(rows_of(lengths), pad_id=0)
+
+    with OnnxSession(file, precision="fp32", threads=1) as whole:
+        expected = whole.run(batch)
+    with OnnxSession(file, precision="fp32", threads=2) as shared:
+        found = [shared.run(batch) for _ in range(2)]
+
+    for logits in found:
+        np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
