@@ -6,7 +6,8 @@ graph costs kilobytes, and the 2 GB limit of a protobuf does not bind.
 """
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,6 +56,20 @@ def read_constants(model: Path) -> dict[str, NDArray[np.generic]]:
 
     stored = onnx.load(model)
     return {c.name: numpy_helper.to_array(c) for c in stored.graph.initializer}
+
+
+def bytes_of_matrices(model: Path, matrices: Iterable[str]) -> dict[str, int]:
+    """How many bytes the constants of each matrix take in a graph: values, positions, scales."""
+    import onnx
+    from onnx import helper
+
+    stored = onnx.load(model, load_external_data=False).graph.initializer
+    sizes = {
+        c.name: math.prod(c.dims) * helper.tensor_dtype_to_np_dtype(c.data_type).itemsize
+        for c in stored
+    }
+    parts = ("weight", "index", "scale")
+    return {m: sum(sizes.get(f"{m}.{part}", 0) for part in parts) for m in matrices}
 
 
 class _Shared:

@@ -94,6 +94,7 @@ def of_artefact(artefact: Artefact) -> Inspection:
         scores=dict(manifest.scores),
         split=manifest.split,
         notes=(
+            _bytes_note(artefact),
             *_measured_note(artefact),
             f"parity with the checkpoint: {parity.max_difference:.1e}, "
             f"{parity.tolerance:.0e} allowed",
@@ -193,6 +194,18 @@ def show(found: Inspection) -> None:
 def _gain(row: MatrixRow) -> str:
     """What a matrix alone was measured to gain, the mean of its shapes."""
     return f"{mean_gain(one.gain for one in row.measured):.1f}x" if row.measured else "-"
+
+
+def _bytes_note(artefact: Artefact) -> str:
+    """What the matrices take as stored, beside what they would take dense."""
+    from exporters.storage import bytes_of_matrices
+    from spd_deploy.sessions.opening import model_file
+
+    rows = artefact.manifest.matrices
+    file = model_file(artefact, "onnxruntime")
+    stored = sum(bytes_of_matrices(file, [row.name for row in rows]).values())
+    dense = sum(4 * row.shape[0] * row.shape[1] for row in rows)
+    return f"matrices {stored / 1e6:.1f} MB as stored, {dense / 1e6:.1f} MB dense in fp32"
 
 
 def _measured_note(artefact: Artefact) -> Iterator[str]:

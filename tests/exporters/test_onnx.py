@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from exporters.onnx import artefact_from_checkpoint
-from exporters.storage import DATA_FILE, read_constants
+from exporters.storage import DATA_FILE, bytes_of_matrices, read_constants
 from exporters.verify import golden_rows
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact, open_artefact
 from spd_deploy.domain.checkpoint import (
@@ -153,6 +153,26 @@ def test_other_tokenizers_cut_where_ours_does(tmp_path: Path) -> None:
     found = AutoTokenizer.from_pretrained(artefact.folder)
 
     assert found.model_max_length == checkpoint.max_tokens == 32
+
+
+@every_kind
+def test_matrices_take_what_is_kept_of_them(
+    tmp_path: Path, spelled: str | None, sparsity: float | None, sizes: dict[str, int]
+) -> None:
+    """The bytes told of the matrices are those of their constants, counted from the arrays."""
+    _, artefact = made(tmp_path, spelled, sparsity, **sizes)
+    file = artefact.folder / MODEL_FILE
+    names = [row.name for row in artefact.manifest.matrices]
+
+    found = bytes_of_matrices(file, names)
+
+    constants = read_constants(file)
+    for name in names:
+        of = [value.nbytes for key, value in constants.items() if key.startswith(f"{name}.")]
+        assert found[name] == sum(of)
+    dense = sum(4 * row.shape[0] * row.shape[1] for row in artefact.manifest.matrices)
+    if spelled in ("unstructured", "block:32x1", "structured"):
+        assert sum(found.values()) < 0.6 * dense
 
 
 def test_whole_heads_and_layers_may_be_gone(tmp_path: Path) -> None:
