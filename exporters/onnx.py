@@ -11,7 +11,8 @@ from typing import Any
 from exporters.calibrate import ranges_on
 from exporters.classifier import ClassifierGraph
 from exporters.graph import Target
-from exporters.lowering.choose import Choice, choose
+from exporters.lowering.choose import Choice, choose, forced
+from exporters.lowering.ways import Way
 from exporters.precisions import Precision, Scores, Trial, arithmetic_for
 from exporters.storage import write_graphs
 from exporters.tuning.values import TUNING_FILE, Tuning
@@ -53,17 +54,19 @@ def artefact_from_checkpoint(
     trial: Trial | None = None,
     overwrite: bool = False,
     tuner: Tuner | None = None,
+    lowering: Way | None = None,
     progress: Progress | None = None,
 ) -> Artefact:
     """Export a checkpoint, sparse or dense, into the folder ``output``.
 
-    The lowerings are chosen by what ``tuner`` gives, or by the cost model where there is none. int8
-    needs a ``trial``, by which it is calibrated and judged; other precisions need none.
+    The lowerings are chosen by what ``tuner`` gives, or by the cost model where there is none;
+    ``lowering`` forces one instead. int8 needs a ``trial``, by which it is calibrated and judged;
+    other precisions need none.
 
     Raises:
         NotWritten: ``output`` exists, or cannot be written.
         BadModel: the checkpoint has no tokenizer, or tensors that do not fit.
-        BadSetting: int8 without a trial.
+        BadSetting: int8 without a trial, or a lowering that fits no matrix.
         VerificationFailed: pattern, parity or accuracy broke; nothing was written.
         BadReport: the tuning is of another checkpoint.
     """
@@ -80,7 +83,10 @@ def artefact_from_checkpoint(
     weights = read_weights(checkpoint)
     tuning = None if tuner is None else tuner(checkpoint, weights)
     with (progress or Silent()).stage("export", 5) as advance:
-        choices = choose(checkpoint, weights, tuning)
+        if lowering is None:
+            choices = choose(checkpoint, weights, tuning)
+        else:
+            choices = forced(checkpoint, weights, lowering)
         scores = dict(checkpoint.scores)
         ranges: Mapping[str, float] = {}
         if precision is Precision.INT8 and trial is not None:

@@ -9,7 +9,7 @@ feature-major; a network that loses by that as a whole has none. The reason is w
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from exporters.lowering.lowering import Lowering
@@ -17,6 +17,7 @@ from exporters.lowering.ways import Way, Ways, ways_of
 from exporters.tuning.values import Product, Times, Tuning
 from exporters.weights import ClassifierWeights
 from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.measured import Measured, Shape
 from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
 
@@ -50,6 +51,26 @@ def choose(
     tuning.refuse_other(checkpoint.weights_sha256)
     last = checkpoint.encoder.layers - 1
     return {name: _timed(way, tuning, last=last, sparse=sparse) for name, way in ways.items()}
+
+
+def forced(checkpoint: Checkpoint, weights: ClassifierWeights, way: Way) -> dict[str, Choice]:
+    """Every matrix in one way, whether it pays or not; those that have no such way as near to it.
+
+    Raises:
+        BadSetting: no matrix can be run so.
+    """
+    ways = ways_of(checkpoint, weights)
+    if not any(way in known.lowerings for known in ways.values()):
+        possible = sorted({name for known in ways.values() for name in known.lowerings})
+        raise BadSetting(
+            f"no matrix of {checkpoint.folder} can be run {way}",
+            got=f"a pattern of {checkpoint.pattern or 'dense'}, which runs {', '.join(possible)}",
+            fix="leave --lowering out; gathered needs blocks, compact dead heads or neurons",
+        )
+    found = in_way(ways, way)
+    return {
+        name: replace(choice, reason="asked for with --lowering") for name, choice in found.items()
+    }
 
 
 def in_way(ways: Mapping[str, Ways], way: Way) -> dict[str, Choice]:

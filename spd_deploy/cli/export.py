@@ -1,6 +1,7 @@
 """``spd export``: a checkpoint in, an artefact that can be served out."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -14,6 +15,9 @@ from spd_deploy.domain.errors import BadSetting, Unavailable
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.measured import spelled_gains
 from spd_deploy.domain.runtimes import ASKED
+
+if TYPE_CHECKING:
+    from exporters.lowering.ways import Way
 
 _NOT_YET = {
     "trt": "TensorRT engines are not built by this version",
@@ -68,6 +72,13 @@ Examples:
     help="Choose by an earlier export's tuning.json, such as of the machine that will serve.",
 )
 @click.option(
+    "--lowering",
+    type=click.Choice(["auto", "dense", "compact", "gathered"]),
+    default="auto",
+    show_default=True,
+    help="Force one way to run the matrices, for comparison.",
+)
+@click.option(
     "--runtime",
     "runtime_name",
     type=click.Choice(list(ASKED)),
@@ -104,6 +115,7 @@ def export(
     seqs: tuple[int, ...] | None,
     threads: int | None,
     seconds: float | None,
+    lowering: str,
     runtime_name: str,
     output: Path,
     overwrite: bool,
@@ -120,6 +132,8 @@ def export(
             got=f"--format {format_}",
             fix="use --format onnx, which runs anywhere",
         )
+    if tune and lowering != "auto":
+        raise click.UsageError("--tune chooses the lowerings: leave --lowering out")
     if precision == "bf16":
         raise BadSetting(
             "bf16 needs no artefact of its own",
@@ -151,6 +165,7 @@ def export(
         precision=Precision(precision),
         trial=trial,
         tuner=tuner,
+        lowering=None if lowering == "auto" else cast("Way", lowering),
         overwrite=overwrite,
         progress=progress,
     )

@@ -163,3 +163,24 @@ def test_tuning_that_cannot_be_is_refused(
     assert result.exit_code in (1, 2)
     assert said in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lowering_can_be_forced(tmp_path: Path, block_checkpoint: Checkpoint) -> None:
+    """Asked to be dense a block-sparse checkpoint is, and says who wanted it."""
+    result = export(block_checkpoint.folder, "--output", tmp_path / "a", "--lowering", "dense")
+
+    assert result.exit_code == 0, result.output
+    rows = open_artefact(tmp_path / "a").manifest.matrices
+    assert {row.lowering for row in rows} == {"dense"}
+    assert {row.reason for row in rows} == {"asked for with --lowering"}
+
+
+def test_a_lowering_that_fits_no_matrix_is_refused(
+    tmp_path: Path, dense_checkpoint: Checkpoint
+) -> None:
+    """What has no blocks cannot be gathered: one line, the reason, and nothing written."""
+    result = export(dense_checkpoint.folder, "--output", tmp_path / "a", "--lowering", "gathered")
+
+    assert result.exit_code == 1
+    assert "can be run gathered; got a pattern of dense" in result.stderr
+    assert not list(tmp_path.iterdir())
