@@ -43,6 +43,7 @@ _TOKENIZER_CONFIG = "tokenizer_config.json"
 _TARGETS = {MODEL_FILE: Target.ONNXRUNTIME, PORTABLE_FILE: Target.PORTABLE}
 
 # Measures the checkpoint, or knows what was measured of it.
+Settle = Callable[[Artefact], Artefact]
 Tuner = Callable[[Checkpoint, ClassifierWeights], Tuning]
 
 
@@ -55,13 +56,15 @@ def artefact_from_checkpoint(
     overwrite: bool = False,
     tuner: Tuner | None = None,
     lowering: Way | None = None,
+    settle: Settle | None = None,
     progress: Progress | None = None,
 ) -> Artefact:
     """Export a checkpoint, sparse or dense, into the folder ``output``.
 
     The lowerings are chosen by what ``tuner`` gives, or by the cost model where there is none;
     ``lowering`` forces one instead. int8 needs a ``trial``, by which it is calibrated and judged;
-    other precisions need none.
+    other precisions need none. ``settle`` has the last word on the manifest, such as which runtime
+    to serve in, before the artefact appears under its name.
 
     Raises:
         NotWritten: ``output`` exists, or cannot be written.
@@ -110,7 +113,11 @@ def artefact_from_checkpoint(
                 write_json(draft / TUNING_FILE, tuning.to_json())
             manifest = _manifest(checkpoint, choices, parity, hashes_of(draft))
             manifest = replace(manifest, precision=precision.value, scores=scores)
+            if trial is not None:  # which has scored on the task's dev
+                manifest = replace(manifest, split=manifest.split or "dev")
             save_manifest(draft, manifest if tuning is None else _tuned(manifest, choices, tuning))
+            if settle is not None:
+                settle(open_artefact(draft))
         advance()
     return open_artefact(output)
 

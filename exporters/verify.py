@@ -78,7 +78,8 @@ def verify_parity(
     batch = tokenizer.pad(rows)
     with TorchSession(checkpoint.folder) as reference:
         logits_BC = reference.run(batch)
-    difference = max(_difference(model, tokenizer, rows, logits_BC) for model in models)
+    # NumPy's maximum is NaN where one is, Python's is not.
+    difference = float(np.max([_difference(model, tokenizer, rows, logits_BC) for model in models]))
     tolerance = precision.tolerance
     if tolerance is None:
         tolerance = max(_INT8_ROOM * difference, _LEAST_INT8_TOLERANCE)
@@ -124,7 +125,8 @@ def _difference(
     with OnnxSession(model, precision="fp32") as session:
         together_BC = session.run(tokenizer.pad(rows))
         alone_BC = np.concatenate([session.run(tokenizer.pad([row])) for row in rows])
-    return max(difference_between(found, logits_BC) for found in (together_BC, alone_BC))
+    found = (together_BC, alone_BC)
+    return float(np.max([difference_between(one_BC, logits_BC) for one_BC in found]))
 
 
 def golden_rows(checkpoint: Checkpoint, *, pad_id: int, pairs: bool) -> list[Tokens]:

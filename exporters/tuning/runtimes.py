@@ -1,14 +1,15 @@
 """Which runtime an artefact is served in: the fastest on this machine that keeps the accuracy.
 
-The candidates take turns, one session at a time. OpenVINO in bf16 rounds what the export was held
-to, so it is a candidate only where the task's own metric can judge it.
+A candidate must run here and give the checkpoint's logits on the golden inputs; bf16, which rounds
+what the export was held to, must be judged by the task's own metric as well. Those that remain take
+turns, one session at a time. Who is left out is told, with the reason.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from statistics import median
+from statistics import geometric_mean, median
 
 import numpy as np
 
@@ -16,11 +17,11 @@ from exporters.precisions import Scores, Trial
 from exporters.tuning.timing import Run, in_turns
 from exporters.tuning.tune import Plan
 from spd_deploy.domain.artefact import Artefact, Ran, open_artefact, save_manifest
-from spd_deploy.domain.errors import Unavailable
-from spd_deploy.domain.measured import mean_gain, random_batch
+from spd_deploy.domain.errors import SpdError, VerificationFailed
+from spd_deploy.domain.measured import random_batch
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtimes import ASKED, Asked
-from spd_deploy.sessions.opening import session_from_artefact
+from spd_deploy.sessions.opening import prove, session_from_artefact
 from spd_deploy.sessions.protocol import Session
 
 _CANDIDATES = ("onnxruntime", "openvino", "openvino:bf16")
@@ -35,7 +36,18 @@ def in_fastest_runtime(
 ) -> Artefact:
     """The artefact with the fastest runtime in its manifest, and the times of all candidates."""
     progress = progress or Silent()
-    candidates = _that_run(artefact, plan, trial)
+    candidates = []
+    for name in _CANDIDATES:
+        try:
+            if ASKED[name].precision is not None and trial is None:
+                raise VerificationFailed(
+                    "it rounds, and there are no labels to judge it by",
+                    fix="name the task's data: --data-dir DIR",
+                )
+            artefact = _judged(artefact, ASKED[name], trial, plan.threads)
+            candidates.append(name)
+        except SpdError as err:
+            progress.note(f"{name} is left out: {err}")
     with progress.stage("time runtimes", 1) as advance:
         openers = {name: partial(_opened, artefact, ASKED[name], plan) for name in candidates}
         times = in_turns(openers, plan.shapes, plan.effort)
@@ -44,43 +56,62 @@ def in_fastest_runtime(
         Ran(runtime=name, seconds=tuple(median(rounds) for rounds in of_shape))
         for name, of_shape in times.items()
     )
-    artefact = replace(
-        artefact,
-        manifest=replace(artefact.manifest, ran=ran, ran_at=tuple(map(str, plan.shapes))),
-    )
-    return in_runtime(artefact, ASKED[fastest(ran)])
+    at = tuple(map(str, plan.shapes))
+    manifest = replace(artefact.manifest, ran=ran, ran_at=at)
+    return _named(replace(artefact, manifest=manifest), ASKED[fastest(ran)])
 
 
-def in_runtime(artefact: Artefact, asked: Asked) -> Artefact:
-    """The artefact with the runtime that was asked for in its manifest."""
-    assert asked.runtime is not None  # noqa: S101 - "auto" is for the caller to settle
-    manifest = replace(artefact.manifest, runtime=asked.runtime, bf16=asked.precision == "bf16")
-    save_manifest(artefact.folder, manifest)
-    return open_artefact(artefact.folder)
+def in_runtime(artefact: Artefact, asked: Asked, trial: Trial | None = None) -> Artefact:
+    """The artefact with the runtime that was asked for in its manifest.
+
+    bf16 is judged where there is a ``trial``, and otherwise the word of who asked for it.
+
+    Raises:
+        Unavailable: it does not run here, or not in this precision.
+        VerificationFailed: it costs more of the task's metric than allowed.
+        BadArtefact: it does not give the checkpoint's logits there.
+    """
+    return _named(_judged(artefact, asked, trial, None), asked)
 
 
 def fastest(ran: tuple[Ran, ...]) -> str:
     """The runtime of the smallest geometric mean over the shapes; of equal ones the first."""
-    return min(ran, key=lambda one: mean_gain(one.seconds)).runtime
+    return min(ran, key=lambda one: geometric_mean(one.seconds)).runtime
 
 
-def _that_run(artefact: Artefact, plan: Plan, trial: Trial | None) -> list[str]:
-    """The candidates that this machine has and whose accuracy is allowed."""
-    found: list[str] = []
-    before: Scores = artefact.manifest.scores.get("fp32", {})
-    for name in _CANDIDATES:
-        asked = ASKED[name]
-        if asked.precision is not None and trial is None:
-            continue
-        try:
-            with _session(artefact, asked, plan) as session:
-                scores = {} if trial is None else trial.score(session)
-        except Unavailable:
-            continue
-        before = before or scores
-        if trial is None or trial.allows(before, scores):
-            found.append(name)
-    return found
+def _judged(artefact: Artefact, asked: Asked, trial: Trial | None, threads: int | None) -> Artefact:
+    """The artefact, with its score in a runtime where that rounds; an error where it may not be."""
+    with _session(artefact, asked, threads) as session:
+        prove(session, artefact)
+        if asked.precision is None or trial is None:
+            return artefact
+        after = trial.score(session)
+    before = _before(artefact, trial, threads)
+    if not trial.allows(before, after):
+        raise VerificationFailed(
+            f"{asked} costs more {trial.metric} than allowed",
+            got=f"{after.get(trial.metric)} after {before.get(trial.metric)}",
+            fix="use another runtime, or allow more with --max-drop",
+        )
+    scores = {**artefact.manifest.scores, "fp32": before, session.description.precision: after}
+    return replace(artefact, manifest=replace(artefact.manifest, scores=scores))
+
+
+def _before(artefact: Artefact, trial: Trial, threads: int | None) -> Scores:
+    """The score in fp32; an int8 artefact knows it from its export."""
+    known = artefact.manifest.scores.get("fp32")
+    if known is not None:
+        return known
+    with _session(artefact, ASKED["onnxruntime"], threads) as session:
+        return trial.score(session)
+
+
+def _named(artefact: Artefact, asked: Asked) -> Artefact:
+    """The artefact saved with a runtime."""
+    assert asked.runtime is not None  # noqa: S101 - "auto" is for the caller to settle
+    bf16 = asked.precision == "bf16"
+    save_manifest(artefact.folder, replace(artefact.manifest, runtime=asked.runtime, bf16=bf16))
+    return open_artefact(artefact.folder)
 
 
 @contextmanager
@@ -89,12 +120,12 @@ def _opened(artefact: Artefact, asked: Asked, plan: Plan) -> Iterator[Run]:
     draw = np.random.default_rng(0)
     vocabulary = artefact.encoder.vocabulary
     batches = {shape: random_batch(shape, vocabulary, draw) for shape in plan.shapes}
-    with _session(artefact, asked, plan) as session:
+    with _session(artefact, asked, plan.threads) as session:
         yield lambda shape: session.run(batches[shape])
 
 
-def _session(artefact: Artefact, asked: Asked, plan: Plan) -> Session:
-    """The artefact in a runtime, with the plan's threads."""
+def _session(artefact: Artefact, asked: Asked, threads: int | None) -> Session:
+    """The artefact in a runtime."""
     return session_from_artefact(
-        artefact, runtime=asked.runtime, precision=asked.precision, threads=plan.threads
+        artefact, runtime=asked.runtime, precision=asked.precision, threads=threads
     )

@@ -130,7 +130,7 @@ def facts_of(arm: Arm, runtime: Description, memory: Memory | None, *, parity: f
         folder_bytes=bytes_of(folder),
         runtime=runtime,
         lowered=lowered_of(manifest.matrices),
-        score=dict(manifest.scores.get("sparse" if pruned else "dense", {})),
+        score=dict(manifest.scores.get(_scored_as(runtime, pruned=pruned), {})),
         split=manifest.split,
         parity=parity,
         memory=memory,
@@ -162,6 +162,14 @@ def _lowered(lowering: str, reason: str, rows: Sequence[MatrixRow]) -> Lowered:
 def _printable(name: str) -> str:
     """A folder's name without what a report or a terminal cannot hold."""
     return "".join(c if c.isprintable() else "?" for c in name)
+
+
+def _scored_as(runtime: Description, *, pruned: bool) -> str:
+    """Under which name the manifest keeps the score of what ran, if it was ever scored so."""
+    if runtime.precision == "fp32":
+        return "sparse" if pruned else "dense"
+    portable = runtime.precision == "int8" and runtime.runtime == "openvino"
+    return "int8, portable" if portable else runtime.precision
 
 
 def _settled(asked: Asked, artefact: Artefact) -> Asked:

@@ -1,5 +1,6 @@
 """``spd export``: a checkpoint in, an artefact that can be served out."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -59,12 +60,12 @@ Examples:
 @click.option(
     "--max-drop",
     type=click.FloatRange(min=0),
-    default=1.0,
-    show_default=True,
-    help="How much of the headline metric int8 or bf16 may lose, in points.",
+    help="How much of the headline metric int8 or bf16 may lose, in points.  [default: 1]",
 )
 @click.option(
-    "--tune", is_flag=True, help="Choose how matrices are run by timing them on this machine's CPU."
+    "--tune",
+    is_flag=True,
+    help="Choose by timing on this machine's CPU: how fp32 matrices are run, and the runtime.",
 )
 @click.option(
     "--tuning",
@@ -108,7 +109,7 @@ def export(
     precision: str,
     task_name: str | None,
     data_dir: Path | None,
-    max_drop: float,
+    max_drop: float | None,
     tune: bool,
     tuning: Path | None,
     batches: tuple[int, ...] | None,
@@ -132,6 +133,12 @@ def export(
             got=f"--format {format_}",
             fix="use --format onnx, which runs anywhere",
         )
+    judged = precision == "int8" or (data_dir is not None and (tune or "bf16" in runtime_name))
+    for name, unused in (("--data-dir", data_dir), ("--task", task_name), ("--max-drop", max_drop)):
+        if unused is not None and not judged:
+            raise click.UsageError(f"{name} is for what rounds: int8, --tune or bf16, with data")
+    if tuning is not None and precision != "fp32":
+        raise click.UsageError("a tuning holds times of fp32: leave --tuning or --precision out")
     if tune and lowering != "auto":
         raise click.UsageError("--tune chooses the lowerings: leave --lowering out")
     if precision == "bf16":
@@ -146,19 +153,24 @@ def export(
     for name, value in given.items():
         if value is not None and not tune:
             raise click.UsageError(f"{name} says how to measure: it needs --tune")
-    from exporters.onnx import artefact_from_checkpoint
+    from exporters.onnx import Settle, artefact_from_checkpoint
     from exporters.precisions import Precision
     from exporters.tuning.runtimes import in_fastest_runtime, in_runtime
 
     source, progress = open_checkpoint(checkpoint), TerminalProgress()
     if source.detected is not None:
         progress.note(f"{source.pattern} detected, not declared: {source.detected}")
-    judged = precision == "int8" or data_dir is not None
-    trial = trial_of(source, task_name, data_dir, max_drop) if judged else None
+    allowed = 1.0 if max_drop is None else max_drop
+    trial = trial_of(source, task_name, data_dir, allowed) if judged else None
     plan = plan_of(batches or (1, 8), seqs or (32, 128), threads, seconds) if tune else None
     tuner = None if tuning is None else known_tuning(tuning)
-    if plan is not None:
+    if plan is not None and precision == "fp32":
         tuner = measuring(plan, progress)
+    settle: Settle | None = None
+    if runtime_name != "auto":
+        settle = partial(in_runtime, asked=ASKED[runtime_name], trial=trial)
+    elif plan is not None:
+        settle = partial(in_fastest_runtime, plan=plan, trial=trial, progress=progress)
     artefact = artefact_from_checkpoint(
         source,
         output,
@@ -166,13 +178,10 @@ def export(
         trial=trial,
         tuner=tuner,
         lowering=None if lowering == "auto" else cast("Way", lowering),
+        settle=settle,
         overwrite=overwrite,
         progress=progress,
     )
-    if runtime_name != "auto":
-        artefact = in_runtime(artefact, ASKED[runtime_name])
-    elif plan is not None:
-        artefact = in_fastest_runtime(artefact, plan, trial, progress=progress)
     if as_json:
         show_json({"artefact": str(output), **artefact.manifest.to_json()})
     else:

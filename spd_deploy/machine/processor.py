@@ -1,17 +1,19 @@
 """The processor, its memory and the disk: what is there, and what each feature is good for."""
 
 import functools
-import os
 import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spd_deploy.domain.cores import default_threads as default_threads
+from spd_deploy.domain.cores import physical_cores as physical_cores
+from spd_deploy.domain.cores import quota_cores as quota_cores
+from spd_deploy.domain.cores import usable_cores as usable_cores
 from spd_deploy.machine.check import Check, no, yes
 
 GROUP = "Processor"
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _GB = 10**9
 _LITTLE_MEMORY_BYTES = 4 * _GB
@@ -54,37 +56,6 @@ def cpu_features() -> tuple[str, ...]:
 def features_in(flags: Collection[str]) -> tuple[str, ...]:
     """The names of those :data:`FEATURES` that ``flags`` spells."""
     return tuple(feature.name for feature in FEATURES if set(feature.flags) & set(flags))
-
-
-def physical_cores() -> int:
-    """Cores of the machine, without hyper-threads; 1 where that is unknown."""
-    import psutil
-
-    return psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-
-
-def usable_cores() -> float:
-    """Cores that this process may use: its affinity, less if a container's quota says so."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = float(len(affinity(0)) if affinity else os.cpu_count() or 1)
-    quota = quota_cores(_text_of(_QUOTA))
-    return cores if quota is None else min(cores, quota)
-
-
-def quota_cores(cpu_max: str | None) -> float | None:
-    """Cores that a control group's ``cpu.max`` grants; None for no limit.
-
-    The file holds microseconds of processor time and the period they are granted for.
-    """
-    fields = (cpu_max or "max").split()
-    if len(fields) != 2 or fields[0] == "max":
-        return None
-    return int(fields[0]) / int(fields[1])
-
-
-def default_threads() -> int:
-    """As many threads as there are cores that this process may use, hyper-threads left out."""
-    return max(1, min(physical_cores(), int(usable_cores())))
 
 
 def governor() -> str | None:

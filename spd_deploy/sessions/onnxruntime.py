@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.errors import BadArtefact, EngineFailed, Unavailable
 from spd_deploy.domain.text import Batch
 from spd_deploy.domain.versions import version_of
@@ -28,9 +29,9 @@ class OnnxSession(Closing):
     Inputs are ``input_ids``, ``attention_mask`` and ``token_type_ids``, the output ``logits``.
 
     On the CPU a batch of many rows is shared out: each thread runs rows of its own
-    (``sessions.chunks``), on a second instance of the model that has one thread and is opened with
-    the first such batch. Worker threads of the first spin while it runs and no longer, or they
-    would slow the second.
+    (``sessions.chunks``), on a second instance of the model that has one thread. Both are loaded at
+    once, so that what was verified is what runs. Worker threads of the first spin while it runs and
+    no longer, or they would slow the second. Several threads may run a session.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class OnnxSession(Closing):
             options.profile_file_prefix = str(profile)
         self._session = _load(ort, model, options, device)
         self._refuse_fallback(device)
-        shared = device == "cpu" and profile is None
-        self._by_rows = _ByRows(ort, model, threads or _cores()) if shared else None
+        count = threads or default_threads()
+        shared = device == "cpu" and profile is None and count > 1
+        self._by_rows = _ByRows(ort, model, count) if shared else None
+        self._closed = False
         self.description = Description(
             runtime="onnxruntime",
             version=ort.__version__,
@@ -76,6 +79,8 @@ class OnnxSession(Closing):
         Raises:
             EngineFailed: ONNX Runtime failed on this batch.
         """
+        if self._closed:
+            raise EngineFailed("the session is closed", fix="open it again")
         if self._by_rows is not None:
             chunks = chunks_of(batch.mask_BS, self._by_rows.threads)
             if len(chunks) > 1:
@@ -97,6 +102,7 @@ class OnnxSession(Closing):
 
     def close(self) -> None:
         """Drop the runtime's session and with it its threads."""
+        self._closed = True
         with contextlib.suppress(AttributeError):
             del self._session
         if self._by_rows is not None:
@@ -117,22 +123,18 @@ class _ByRows:
 
     def __init__(self, ort: ModuleType, model: Path, threads: int) -> None:
         self.threads = threads
-        self._open = partial(_load, ort, model, _options(ort, 1), "cpu")
-        self._session: Any = None
-        self._pool: ThreadPoolExecutor | None = None
+        self._session: Any = _load(ort, model, _options(ort, 1), "cpu")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="spd-rows")
 
     def run(self, batch: Batch, chunks: Sequence[NDArray[np.intp]]) -> NDArray[np.float32]:
         """Logits ``[B, C]`` of the chunks that the batch is cut into."""
-        if self._pool is None:
-            self._session, self._pool = self._open(), ThreadPoolExecutor(self.threads)
         logits = self._pool.map(partial(self._logits, batch), chunks)
         return joined([part for (part,) in logits], chunks)
 
     def close(self) -> None:
         """Let the threads and the model go."""
-        if self._pool is not None:
-            self._pool.shutdown()
-        self._pool, self._session = None, None
+        self._pool.shutdown()
+        self._session = None
 
     def _logits(self, batch: Batch, rows: NDArray[np.intp]) -> list[NDArray[Any]]:
         """Of some rows."""
@@ -170,14 +172,6 @@ def _values(session: Any, names: Sequence[str], batch: Batch) -> list[NDArray[An
     except Exception as err:
         raise EngineFailed("ONNX Runtime failed on a batch", got=err, fix="see above") from err
     return found
-
-
-def _cores() -> int:
-    """The physical cores that this process may use, which is what ONNX Runtime takes by default."""
-    import psutil
-
-    physical = psutil.cpu_count(logical=False) or 1
-    return min(physical, len(psutil.Process().cpu_affinity() or [0]))
 
 
 def _refuse_missing_provider(ort: ModuleType, device: Device) -> None:

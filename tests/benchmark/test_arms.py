@@ -19,7 +19,7 @@ from spd_deploy.benchmark.arms import (
 from spd_deploy.benchmark.values import Settings, Shape
 from spd_deploy.domain.artefact import Artefact, MatrixRow
 from spd_deploy.domain.errors import BadArtefact
-from spd_deploy.domain.runtimes import ASKED
+from spd_deploy.domain.runtimes import ASKED, Runtime
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE
 from spd_deploy.sessions.opening import prove
 from tests.benchmark.made import ARM
@@ -85,6 +85,31 @@ def test_matrices_are_grouped_by_lowering_and_reason() -> None:
     assert (large.lowering, large.matrices, large.weights) == ("gathered", 2, 40)
     assert large.density == pytest.approx(np.average([0.2, 0.4], weights=[1, 3]))
     assert (small.lowering, small.reason, small.matrices) == ("dense", "small", 1)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "expected"),
+    [
+        ("onnxruntime", "fp32", 0.8),
+        ("openvino", "fp32", 0.8),
+        ("onnxruntime", "int8", 0.7),
+        ("openvino", "int8", 0.6),
+        ("openvino", "int8+bf16", 0.5),
+        ("openvino", "bf16", None),
+    ],
+)
+def test_a_score_is_that_of_what_ran(
+    arms: tuple[Arm, ...], runtime: Runtime, precision: str, expected: float | None
+) -> None:
+    """What rounds has a score of its own, or none; it never borrows that of fp32."""
+    scores = {"sparse": 0.8, "int8": 0.7, "int8, portable": 0.6, "int8+bf16": 0.5}
+    arm = arms[1]
+    named = {name: {"accuracy": value} for name, value in scores.items()}
+    manifest = replace(arm.artefact.manifest, scores=named)
+    arm = replace(arm, artefact=replace(arm.artefact, manifest=manifest))
+    ran = replace(ARM.runtime, runtime=runtime, precision=precision)
+
+    assert facts_of(arm, ran, None, parity=0.0).score.get("accuracy") == expected
 
 
 def test_facts_are_those_of_the_manifest(arms: tuple[Arm, ...]) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from exporters.onnx import artefact_from_checkpoint
-from exporters.storage import DATA_FILE, bytes_of_matrices, read_constants
+from exporters.storage import DATA_FILE, bytes_of_matrices, read_constants, write_graphs
 from exporters.verify import golden_rows
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact, open_artefact
 from spd_deploy.domain.checkpoint import (
@@ -268,6 +268,31 @@ def test_lost_parity_is_not_written(
 ) -> None:
     """A graph that answers otherwise than the checkpoint is not written."""
     monkeypatch.setattr("exporters.classifier._HIDDEN", 0.0)  # padding is no longer hidden
+
+    with pytest.raises(VerificationFailed, match="logits"):
+        artefact_from_checkpoint(dense_checkpoint, tmp_path / "a")
+
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("broken_file", [MODEL_FILE, PORTABLE_FILE])
+def test_a_graph_that_gives_no_numbers_is_not_written(
+    tmp_path: Path,
+    dense_checkpoint: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    broken_file: str,
+) -> None:
+    """NaN in either graph, whichever is compared first, stops the export."""
+    written = write_graphs
+
+    def spoiled(folder: Path, graphs: Any) -> None:
+        written(folder, graphs)
+        model = onnx.load(folder / broken_file, load_external_data=False)
+        last = next(n for n in model.graph.node if n.output[0] == "logits")
+        last.op_type = "Sqrt"  # of logits, some of which are negative
+        (folder / broken_file).write_bytes(model.SerializeToString())
+
+    monkeypatch.setattr("exporters.onnx.write_graphs", spoiled)
 
     with pytest.raises(VerificationFailed, match="logits"):
         artefact_from_checkpoint(dense_checkpoint, tmp_path / "a")

@@ -1,20 +1,33 @@
 """The runtime that an export is tuned to: the fastest of those whose accuracy is allowed."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 from click.testing import CliRunner, Result
 
-from exporters.tuning.runtimes import fastest
+from exporters.onnx import artefact_from_checkpoint
+from exporters.precisions import Trial
+from exporters.tuning.runtimes import fastest, in_fastest_runtime, in_runtime
+from exporters.tuning.timing import Effort
+from exporters.tuning.tune import Plan
 from spd_deploy.cli.main import cli
-from spd_deploy.domain.artefact import Ran, open_artefact
+from spd_deploy.domain.artefact import Ran, hashes_of, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
-from spd_deploy.sessions.opening import open_path
+from spd_deploy.domain.errors import VerificationFailed
+from spd_deploy.domain.measured import Shape
+from spd_deploy.domain.runtimes import ASKED
+from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
+from spd_deploy.sessions.opening import difference_between, open_path
 from spd_deploy.sessions.openvino import import_openvino, precisions_of
+from spd_deploy.sessions.protocol import Session
 from tests.cli.test_pipeline import mrpc_files
 from tests.tiny import tiny_checkpoint
 
 QUICK = ("--tune", "--batch", "1,2", "--seq", "8", "--threads", "1", "--seconds", "0.003")
+
+PLAN = Plan(shapes=(Shape(batch=1, seq=8),), threads=1, machine="m", effort=Effort(seconds=0.01))
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +92,70 @@ def test_a_runtime_that_is_asked_for_is_taken(
     assert (manifest.runtime, manifest.bf16, manifest.ran) == ("openvino", True, ())
     with open_path(tmp_path / "a").session as session:
         assert (session.description.runtime, session.description.precision) == ("openvino", "bf16")
+
+
+def test_bf16_that_costs_too_much_is_left_out(
+    tmp_path: Path, mrpc: tuple[Checkpoint, Path]
+) -> None:
+    """Judged by how near the logits are, with nothing allowed, only what does not round is left."""
+    if "bf16" not in precisions_of(import_openvino().Core()):
+        pytest.skip("this CPU has no bf16 for OpenVINO")
+    artefact = artefact_from_checkpoint(mrpc[0], tmp_path / "a")
+    golden = artefact.golden()
+
+    def score(session: Session) -> dict[str, float | None]:
+        return {"near": -difference_between(session.run(golden.batch), golden.logits_BC)}
+
+    trial = Trial(batches=[], score=score, metric="near", max_drop=0.01)
+
+    found = in_fastest_runtime(artefact, PLAN, trial)
+
+    assert [one.runtime for one in found.manifest.ran] == ["onnxruntime", "openvino"]
+    with pytest.raises(VerificationFailed, match="openvino:bf16 costs more near than allowed"):
+        in_runtime(artefact, ASKED["openvino:bf16"], trial)
+
+
+def test_a_runtime_that_does_not_run_it_is_refused_before_it_is_written(
+    tmp_path: Path, mrpc: tuple[Checkpoint, Path]
+) -> None:
+    """OpenVINO has no fp16: one line says so, and there is no artefact that cannot be opened."""
+    result = export(mrpc[0], tmp_path / "a", "--precision", "fp16", "--runtime", "openvino")
+
+    assert result.exit_code == 1
+    assert "openvino runs an artefact of fp16 in no precision" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_that_answers_otherwise_is_no_candidate(
+    tmp_path: Path, mrpc: tuple[Checkpoint, Path]
+) -> None:
+    """A portable file that gives other logits than the checkpoint leaves ONNX Runtime alone."""
+    artefact = artefact_from_checkpoint(mrpc[0], tmp_path / "a")
+    model = onnx.load(artefact.folder / PORTABLE_FILE, load_external_data=False)
+    next(n for n in model.graph.node if n.output[0] == "logits").op_type = "Neg"
+    (artefact.folder / PORTABLE_FILE).write_bytes(model.SerializeToString())
+    manifest = replace(artefact.manifest, files=hashes_of(artefact.folder))
+
+    found = in_fastest_runtime(replace(artefact, manifest=manifest), PLAN, None)
+
+    assert [one.runtime for one in found.manifest.ran] == ["onnxruntime"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--max-drop", "1"),
+        ("--data-dir", "MRPC"),
+        ("--task", "mrpc"),
+        ("--precision", "int8", "--tuning", "tuning.json"),
+    ],
+    ids=" ".join,
+)
+def test_options_without_effect_are_refused(
+    tmp_path: Path, mrpc: tuple[Checkpoint, Path], words: tuple[str, ...]
+) -> None:
+    """What would be ignored is a wrong command line."""
+    result = export(mrpc[0], tmp_path / "a", *words)
+
+    assert result.exit_code == 2
+    assert not list(tmp_path.iterdir())

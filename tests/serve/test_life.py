@@ -29,9 +29,10 @@ FILES = [
     "config.json",
     "golden.safetensors",
     "model.onnx",
-    "weights.bin",
+    "portable.onnx",
     "tokenizer.json",
     "tokenizer_config.json",
+    "weights.bin",
 ]
 
 

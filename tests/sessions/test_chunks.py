@@ -1,6 +1,8 @@
 """Sharing a batch out among threads changes no answer, loses no row, and leaves no thread idle."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +12,12 @@ from hypothesis import strategies as st
 from exporters.onnx import artefact_from_checkpoint
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
-from spd_deploy.domain.text import Tokens, pad
+from spd_deploy.domain.errors import EngineFailed
+from spd_deploy.domain.text import Batch, Tokens, pad
+from spd_deploy.sessions import onnxruntime as onnxruntime_session
 from spd_deploy.sessions.chunks import CHUNK_TOKENS, chunks_of, joined, lengths_of, part_of
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
+from spd_deploy.sessions.opening import many_rows
 
 
 def rows_of(lengths: list[int], seed: int = 0) -> list[Tokens]:
@@ -94,3 +99,56 @@ def test_threads_of_their_own_change_no_answer(artefact: Artefact, lengths: list
 
     for logits in found:
         np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_was_verified_is_what_runs(artefact: Artefact, tmp_path: Path) -> None:
+    """A session shares nothing with the file once it is open: gone or replaced, it answers on."""
+    folder = Path(shutil.copytree(artefact.folder, tmp_path / "served"))
+    batch = pad(rows_of([5] * 8), pad_id=0)
+
+    with OnnxSession(folder / MODEL_FILE, precision="fp32", threads=2) as session:
+        expected = session.run(pad(rows_of([5] * 8)[:1], pad_id=0))
+        shutil.rmtree(folder)
+        found = session.run(batch)
+
+    np.testing.assert_allclose(found[:1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_many_rows_do_run_in_chunks(artefact: Artefact, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of eight rows on two threads each run takes a chunk, and a chunk that fails is told."""
+    sizes: list[int] = []
+    real = onnxruntime_session._values
+
+    def seen(session: Any, names: Any, batch: Batch) -> Any:
+        sizes.append(len(batch.ids_BS))
+        return real(session, names, batch)
+
+    monkeypatch.setattr(onnxruntime_session, "_values", seen)
+    batch = pad(rows_of([64] * 8), pad_id=0)
+    with OnnxSession(artefact.folder / MODEL_FILE, precision="fp32", threads=2) as session:
+        session.run(batch)
+        assert sorted(sizes) == sorted(map(len, chunks_of(batch.mask_BS, 2)))
+        beyond = Batch(ids_BS=batch.ids_BS + 10**6, mask_BS=batch.mask_BS, types_BS=batch.types_BS)
+        with pytest.raises(EngineFailed):
+            session.run(beyond)
+
+
+def test_a_closed_session_does_not_run(artefact: Artefact) -> None:
+    """Neither one row nor many: the model is gone."""
+    session = OnnxSession(artefact.folder / MODEL_FILE, precision="fp32", threads=2)
+    session.close()
+
+    for rows in (1, 8):
+        with pytest.raises(EngineFailed, match="closed"):
+            session.run(pad(rows_of([5] * rows), pad_id=0))
+
+
+def test_the_golden_rows_are_shared_out_too(artefact: Artefact) -> None:
+    """The self-test runs rows enough for every thread, with the logits that belong to them."""
+    golden = artefact.golden()
+
+    many = many_rows(golden, threads=16)
+
+    assert len(chunks_of(many.batch.mask_BS, 16)) >= 16
+    with OnnxSession(artefact.folder / MODEL_FILE, precision="fp32", threads=1) as session:
+        np.testing.assert_allclose(session.run(many.batch), many.logits_BC, rtol=1e-3, atol=1e-4)
