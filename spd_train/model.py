@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from spd_deploy.domain.checkpoint import WEIGHTS_FILE, refuse_unsafe_weights
+from spd_deploy.domain.checkpoint import WEIGHTS_FILE, refuse_lacking, refuse_unsafe_weights
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.files import not_written, replacing
@@ -192,10 +192,6 @@ def _refuse_missing(reference: str, missing: list[str], base: str, *, trained: b
     def of_head(name: str) -> bool:
         return not name.startswith(f"{base}.") or name.startswith(f"{base}.pooler.")
 
-    lacking = sorted(name for name in missing if trained or not of_head(name))
-    if lacking:
-        raise BadModel(
-            f"the weights of {reference} lack {len(lacking)} tensors",
-            got=lacking[0],
-            fix="use a complete model" if not trained else "use a fine-tuned classifier",
-        )
+    lacking = [name for name in missing if trained or not of_head(name)]
+    fix = "use a fine-tuned classifier" if trained else "use a complete model"
+    refuse_lacking(reference, lacking, fix=fix)

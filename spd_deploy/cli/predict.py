@@ -69,7 +69,9 @@ def predict(
     """
     from spd_deploy.sessions.opening import open_path
 
-    if bool(texts) == (input_file is not None):
+    if texts and input_file is not None:
+        raise click.UsageError("both texts and --input are given; leave one out")
+    if not texts and input_file is None:
         raise click.UsageError("give texts, or a file of them with --input")
     if output is not None:
         refuse_existing(output, overwrite=overwrite)

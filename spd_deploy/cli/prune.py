@@ -54,7 +54,9 @@ Examples:
     show_default=True,
     help="What weights are ranked by; movement and taylor need spd train.",
 )
-@click.option("--rounds", type=int, default=4, show_default=True, help="Steps to the goal.")
+@click.option(
+    "--rounds", type=click.IntRange(min=1), default=4, show_default=True, help="Steps to the goal."
+)
 @click.option("--reconstruct/--no-reconstruct", default=True, show_default=True)
 @click.option("--permute/--no-permute", default=True, show_default=True)
 @click.option(
@@ -64,7 +66,7 @@ Examples:
     show_default=True,
 )
 @click.option("--exclude", multiple=True, help="Leave matrices with this in their name dense.")
-@click.option("--calibration-tokens", type=int, default=16384, show_default=True)
+@click.option("--calibration-tokens", type=click.IntRange(min=1), default=16384, show_default=True)
 @click.option(
     "--precision", type=click.Choice(get_args(PrecisionWish)), default="auto", show_default=True
 )
@@ -97,7 +99,9 @@ def prune(
     MODEL is a checkpoint of ours or any Hugging Face folder with a classifier. The kept weights are
     solved again, so that each matrix gives what it gave before on the texts.
     """
-    if (texts_file is None) == (data_dir is None):
+    if texts_file is not None and data_dir is not None:
+        raise click.UsageError("both --texts and --data-dir are given; leave one out")
+    if texts_file is None and data_dir is None:
         raise click.UsageError("name a file with --texts, or a GLUE folder with --data-dir")
     from spd_deploy.domain.checkpoint import open_checkpoint
     from spd_train import prune as one_shot

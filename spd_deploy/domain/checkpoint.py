@@ -9,7 +9,7 @@ A folder without ``spd.json`` is a model of whoever made it. It loads and trains
 whether it is sparse, and in which pattern, is read off its zeros (``domain.detection``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,10 @@ SPD_FILE = "spd.json"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 SCHEMA = 1
+
+# What tells a folder that ``domain.artefact`` wrote, which imports this module.
+_MANIFEST_FILE = "manifest.json"
+_GOLDEN_FILE = "golden.safetensors"
 
 _DAMAGED = "train it again, or copy it again from where it came"
 
@@ -105,7 +109,7 @@ def save_description(checkpoint: Checkpoint) -> None:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether this looks like a model folder, ours or another's."""
-    return (folder / CONFIG_FILE).is_file() and not (folder / "manifest.json").exists()
+    return (folder / CONFIG_FILE).is_file() and not (folder / _MANIFEST_FILE).exists()
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -116,7 +120,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         BadModel: a model that is not handled, or not stored as safetensors.
     """
     if not folder.is_dir():
-        raise BadCheckpoint("no such checkpoint folder", got=str(folder), fix="check the path")
+        raise BadCheckpoint("no such folder", got=str(folder), fix="check the path")
     encoder = encoder_in(folder)
     weights_sha256 = sha256_of(folder / WEIGHTS_FILE)
     if not (folder / SPD_FILE).exists():
@@ -170,9 +174,11 @@ def refuse_unsafe_weights(folder: Path) -> None:
 
     Raises:
         BadModel: the folder has no ``model.safetensors``.
+        BadCheckpoint: it is an artefact.
     """
     if (folder / WEIGHTS_FILE).is_file():
         return
+    _refuse_artefact(folder)
     others = sorted(p.name for p in folder.glob("*.bin")) + sorted(
         p.name for p in folder.glob("*.pt*")
     )
@@ -181,6 +187,37 @@ def refuse_unsafe_weights(folder: Path) -> None:
         got=", ".join(others) or "no weights at all",
         fix="convert the weights to safetensors first; pickled weights are never opened",
     )
+
+
+def refuse_lacking(reference: object, lacking: Collection[str], *, fix: str) -> None:
+    """Weights that are not there must not be made up: random ones give answers, and no error.
+
+    Args:
+        reference: the model, as the user named it.
+        lacking: the tensors that the model needs and its weights do not have.
+        fix: what to use instead.
+
+    Raises:
+        BadModel: some are lacking.
+    """
+    if lacking:
+        raise BadModel(
+            f"the weights of {reference} lack {len(lacking)} tensors", got=min(lacking), fix=fix
+        )
+
+
+def _refuse_artefact(folder: Path) -> None:
+    """A folder without weights that an export wrote: no checkpoint, whatever else is in it."""
+    if (folder / _MANIFEST_FILE).is_file():
+        raise BadCheckpoint(
+            f"{folder} is an exported artefact already, not a checkpoint",
+            fix="name the checkpoint that it was exported from",
+        )
+    if (folder / _GOLDEN_FILE).is_file():
+        raise BadCheckpoint(
+            f"{folder} looks like an exported artefact, but its {_MANIFEST_FILE} is missing",
+            fix="copy it again from where it came, or export it again",
+        )
 
 
 def _undeclared(folder: Path, encoder: Encoder, weights_sha256: str) -> Checkpoint:

@@ -13,6 +13,7 @@ GROUP = "Packages"
 SHOWN = ("torch", "transformers", "tokenizers", "onnx", "numpy", "safetensors")
 _TORCH = "PyTorch"
 _ENGINES = "Optional engines"
+_UNUSED = "nothing: TensorRT is not used by this version"
 
 
 def package_checks() -> Iterator[Check]:
@@ -96,15 +97,15 @@ def tensorrt_check(*, driver_fault: str | None) -> Check:
             _ENGINES,
             name,
             reason="the optional package tensorrt is not installed",
-            remedy="pip install 'spd-deploy[trt]' on a machine with an NVIDIA GPU",
+            remedy=_UNUSED,
         )
     found = f"tensorrt {version_of('tensorrt')}"
     try:
         import tensorrt  # noqa: F401 - whether it imports is the question
     except Exception as err:  # noqa: BLE001 - a broken installation throws what it likes
-        remedy = "pip install --force-reinstall tensorrt"
-        return no(_ENGINES, name, found=found, reason=f"it does not import: {err}", remedy=remedy)
+        reason = f"it does not import: {err}"
+        return no(_ENGINES, name, found=found, reason=reason, remedy=_UNUSED)
     if driver_fault is not None:
-        remedy = "run on a machine with an NVIDIA GPU and driver"
-        return no(_ENGINES, name, found=found, reason=f"no driver: {driver_fault}", remedy=remedy)
-    return yes(_ENGINES, name, found)
+        reason = f"no driver: {driver_fault}"
+        return no(_ENGINES, name, found=found, reason=reason, remedy=_UNUSED)
+    return yes(_ENGINES, name, f"{found}, not used by this version")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spd_deploy.domain.checkpoint import refuse_unsafe_weights
+from spd_deploy.domain.checkpoint import refuse_lacking, refuse_unsafe_weights
 from spd_deploy.domain.errors import BadModel, Unavailable
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.protocol import Closing, Description, Device
@@ -20,7 +20,8 @@ class TorchSession(Closing):
 
         Raises:
             Unavailable: CUDA was asked for and is not there.
-            BadModel: the folder holds no safetensors model that transformers can load.
+            BadModel: the folder holds no safetensors model that transformers can load,
+                or one without its classifier.
         """
         import torch
         from transformers import AutoModelForSequenceClassification
@@ -31,10 +32,15 @@ class TorchSession(Closing):
                 "PyTorch finds no CUDA device", fix="run `spd doctor`, or use --device cpu"
             )
         refuse_unsafe_weights(folder)
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
         except Exception as err:
             raise BadModel(
@@ -42,6 +48,7 @@ class TorchSession(Closing):
                 got=err,
                 fix="check that the folder is complete",
             ) from err
+        refuse_lacking(folder, info["missing_keys"], fix="use a fine-tuned classifier")
         self._model = model.to(device).eval()
         self.description = Description(
             runtime="torch",

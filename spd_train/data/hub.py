@@ -21,7 +21,7 @@ def hub_split(task: Task, split: str) -> Splits:
     except ImportError as err:
         raise Unavailable(
             "without --data-dir the data comes from the hub, which needs the package datasets",
-            fix="pip install 'spd-deploy[data]', or name a folder with --data-dir",
+            fix="name a folder with --data-dir, or pip install 'spd-deploy[data]'",
         ) from err
     found: Splits = {}
     for part in _parts(task, split):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
 
 from exporters.onnx import artefact_from_checkpoint
 from spd_deploy.cli.main import cli
@@ -33,6 +34,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = bytearray((damaged / "weights.bin").read_bytes())
     content[100] ^= 1
     (damaged / "weights.bin").write_bytes(content)
+    unlisted = Path(shutil.copytree(artefact.folder, place / "unlisted"))
+    (unlisted / "manifest.json").unlink()
+    headless = Path(shutil.copytree(place / "model", place / "headless"))
+    weights = load_file(headless / "model.safetensors")
+    encoder = {name: value for name, value in weights.items() if name.startswith("bert.")}
+    save_file(encoder, headless / "model.safetensors", metadata={"format": "pt"})
     other = Path(shutil.copytree(place / "model", place / "albert"))
     config = (other / "config.json").read_text()
     (other / "config.json").write_text(config.replace('"bert"', '"albert"'))
@@ -113,15 +120,21 @@ CASES = [
     (f"{TRAIN} --graft-start nan", "--graft-start"),
     (f"{TRAIN} --logits-weight -1", "weights of losses"),
     ("train --task mrpc --data-dir MRPC --pattern 2:4 --output out", "--model"),
-    ("export nowhere --output out", "no such checkpoint"),
-    ("export artefact --output out", "artefact"),
+    ("export nowhere --output out", "no such folder"),
+    ("export artefact --output out", "is an exported artefact already"),
+    ("export unlisted --output out", "its manifest.json is missing"),
+    ("predict unlisted one two", "its manifest.json is missing"),
+    ("predict headless one two", "headless lack 2 tensors; got classifier.bias"),
+    ("evaluate headless --task mrpc --data-dir MRPC", "use a fine-tuned classifier"),
     ("export checkpoint --format trt --output out", "TensorRT"),
     ("export checkpoint --format torch --output out", "torch"),
     ("export checkpoint --precision bf16 --output out", "--runtime openvino:bf16"),
     ("export checkpoint --precision int8 --task cola --data-dir MRPC --output out", "mrpc"),
     ("export checkpoint --output taken", "already exists"),
     ("export checkpoint --output taken --overwrite", "not an artefact"),
-    ("inspect nowhere", "nowhere"),
+    ("inspect nowhere", "no such folder; got nowhere"),
+    ("inspect unlisted", "its manifest.json is missing"),
+    ("bench artefact --seq 16 --baseline nowhere --output out", "no such folder; got nowhere"),
     ("inspect damaged", "weights.bin was changed"),
     ("evaluate damaged --data-dir MRPC", "weights.bin was changed"),
     ("evaluate artefact --task sst2 --data-dir MRPC", "another task"),
@@ -160,7 +173,7 @@ def test_bad_input_is_one_clear_line(place: Path, command: str, said: str) -> No
 
 
 def test_the_hub_is_not_asked_without_its_package(place: Path) -> None:
-    """Without --data-dir and without the package datasets, the error names both remedies."""
+    """Without --data-dir and the package datasets, the error names both remedies, files first."""
     import importlib.util
 
     if importlib.util.find_spec("datasets"):
@@ -168,7 +181,7 @@ def test_the_hub_is_not_asked_without_its_package(place: Path) -> None:
     result = run(place, TRAIN.replace("--data-dir MRPC ", ""))
 
     assert result.exit_code == 1
-    assert "spd-deploy[data]" in result.stderr and "--data-dir" in result.stderr
+    assert "name a folder with --data-dir, or pip install 'spd-deploy[data]'" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -192,6 +205,13 @@ def test_a_wrong_command_line_exits_with_two(place: Path, command: str) -> None:
 
     assert result.exit_code == 2
     assert "Usage:" in result.stderr
+
+
+def test_texts_and_a_file_of_them_are_one_too_many(place: Path) -> None:
+    """Where both are given the error says so, and to leave one out."""
+    result = run(place, "predict artefact one two --input pairs.jsonl")
+
+    assert "both texts and --input are given; leave one out" in result.stderr
 
 
 def test_a_diverged_training_is_one_clear_line(place: Path) -> None:

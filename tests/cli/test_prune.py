@@ -84,13 +84,31 @@ def test_what_cannot_be_pruned_is_one_line(place: Path, command: str, said: str)
     assert [file.name for file in (place / "taken").iterdir()] == ["thesis"]
 
 
-@pytest.mark.parametrize("texts", ["", "--texts one.jsonl --data-dir MRPC"])
-def test_texts_come_from_one_place(place: Path, texts: str) -> None:
-    """Neither a file nor a folder, or both, is a usage error that names both options."""
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        ("", "name a file with --texts, or a GLUE folder with --data-dir"),
+        (
+            "--texts one.jsonl --data-dir MRPC",
+            "both --texts and --data-dir are given; leave one out",
+        ),
+    ],
+)
+def test_texts_come_from_one_place(place: Path, texts: str, said: str) -> None:
+    """Neither a file nor a folder, or both, is a usage error that says which of the two it is."""
     result = spd(place, PRUNE.replace("--data-dir MRPC", texts))
 
     assert result.exit_code == 2
-    assert "--texts" in result.stderr and "--data-dir" in result.stderr
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--rounds", "--calibration-tokens"])
+def test_a_number_below_one_is_a_usage_error_of_its_option(place: Path, option: str) -> None:
+    """The option is named, and the help that is pointed to is the verb's own."""
+    result = spd(place, f"{PRUNE} {option} 0")
+
+    assert result.exit_code == 2
+    assert option in result.stderr and "prune --help" in result.stderr
 
 
 def test_the_options_are_the_recipe_of_the_checkpoint(place: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Sessions: they refuse what does not run, and offline batches change no answer."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
 from exporters.onnx import artefact_from_checkpoint
 from spd_deploy.domain.artefact import Artefact
-from spd_deploy.domain.checkpoint import Checkpoint
-from spd_deploy.domain.errors import BadArtefact, EngineFailed, Unavailable
+from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint
+from spd_deploy.domain.errors import BadArtefact, BadModel, EngineFailed, Unavailable
 from spd_deploy.domain.text import Batch, Tokens, pad
 from spd_deploy.sessions import onnxruntime as onnx_sessions
 from spd_deploy.sessions.offline import batches_within, logits_of
@@ -147,3 +149,14 @@ def test_cuda_gives_the_checkpoints_logits(artefact: Artefact) -> None:
     with session_from_artefact(artefact, device="cuda") as session:
         assert self_test(session, artefact.golden(), tolerance=1e-3) <= 1e-3
         assert session.description.device == "cuda"
+
+
+def test_a_classifier_is_never_made_up(dense_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """PyTorch refuses an encoder without a classifier, whose answers would be random."""
+    folder = Path(shutil.copytree(dense_checkpoint.folder, tmp_path / "encoder"))
+    weights = load_file(folder / WEIGHTS_FILE)
+    encoder = {name: value for name, value in weights.items() if name.startswith("bert.")}
+    save_file(encoder, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+    with pytest.raises(BadModel, match=r"lack 2 tensors; got classifier\.bias; use a fine-tuned"):
+        TorchSession(folder)
