@@ -55,6 +55,12 @@ def evaluate(
     where: Device = "cuda" if device == "cuda" else "cpu"
     opened = open_path(path, asked=ASKED[runtime], device=where, threads=threads)
     task = agreed_task(opened.task, task_name)
+    if task.columns.label is None and data_dir is not None:
+        raise BadSetting(
+            "the model does not say its task, nor which column holds its labels",
+            got="no --task",
+            fix="name the --task it was trained for",
+        )
     with opened.session:
         parts = read_split(task, data_dir, split, skip_broken=skip_broken_rows, note=progress.note)
         start = time.perf_counter()

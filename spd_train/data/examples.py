@@ -21,6 +21,8 @@ _OWN_NAMES: Mapping[str, tuple[str, ...]] = {
     "test": ("test",),
 }
 _SKIPPED_NAMED = 3
+_MEND = "mend the row"
+_OPTIONS = "check --text-column and --pair-column"
 _MOST_LABELS = 1000
 
 
@@ -41,7 +43,7 @@ def read_split(
     data_dir: Path | None,
     split: str,
     *,
-    skip_broken: bool = False,
+    skip_broken: bool | None = None,
     note: Note = lambda _: None,
 ) -> Splits:
     """The examples of one split by file name; one file, or two for MNLI's dev and test.
@@ -50,7 +52,8 @@ def read_split(
         task: says where the columns are and what the labels mean.
         data_dir: a folder, or one file of the user's own; None for the hub or a built-in task.
         split: ``train``, ``dev`` or ``test``; only the last may lack labels.
-        skip_broken: leave broken rows out instead of stopping at the first.
+        skip_broken: leave broken rows out instead of stopping at the first; None where the user
+            has no such choice, which is then not advised either.
         note: told how many rows were left out.
 
     Raises:
@@ -88,7 +91,7 @@ def own_task_from(
     labels: set[str] = set()
     for file in _own_files(data_dir, "train"):
         for row in read_rows(file, header=True):
-            _refuse_missing_columns(row, columns)
+            _refuse_missing_columns(row, columns, fix=f"{_OPTIONS}, and --label-column")
             labels.add(row.fields[label_column])
     if len(labels) > _MOST_LABELS and not regression:
         raise BadData(
@@ -134,14 +137,16 @@ def has_split(task: Task, data_dir: Path | None, split: str) -> bool:
 
 
 def _examples(
-    task: Task, rows: Iterator[Row], *, labelled: bool, skip_broken: bool, note: Note
+    task: Task, rows: Iterator[Row], *, labelled: bool, skip_broken: bool | None, note: Note
 ) -> list[Example]:
     """Rows to examples; broken ones raise, or are skipped and told of."""
     found: list[Example] = []
     broken: list[str] = []
+    mend = _MEND if skip_broken is None else f"{_MEND}, or use --skip-broken-rows"
+    name = _name_columns(task)
     for row in rows:
         try:
-            found.append(_example(task, row, labelled=labelled))
+            found.append(_example(task, row, labelled=labelled, mend=mend, name=name))
         except BadData as err:
             if not skip_broken:
                 raise
@@ -158,18 +163,28 @@ def examples_from_rows(task: Task, columns: Columns, rows: Iterable[Row]) -> lis
         BadData: a row is broken; it is named.
     """
     placed = replace(task, columns=columns)
-    return [_example(placed, row, labelled=False) for row in rows]
+    name = _OPTIONS
+    return [_example(placed, row, labelled=False, mend=_MEND, name=name) for row in rows]
 
 
-def _example(task: Task, row: Row, *, labelled: bool) -> Example:
-    """One example, or an error that names the row."""
+def _name_columns(task: Task) -> str:
+    """What to do about a column that is missing where no option names the columns."""
+    if task.name == "unknown":
+        return "name a --task: the model does not say its own, nor which columns it reads"
+    columns = (task.columns.text, task.columns.pair, task.columns.label)
+    read = ", ".join(str(column) for column in columns if column is not None)
+    return f"name the file's columns as those of task {task.name}: {read}"
+
+
+def _example(task: Task, row: Row, *, labelled: bool, mend: str, name: str) -> Example:
+    """One example, or an error that names the row and says how to ``mend`` it or ``name`` it."""
     columns = task.columns
     needed = columns if labelled else Columns(text=columns.text, pair=columns.pair)
-    _refuse_missing_columns(row, needed)
+    _refuse_missing_columns(row, needed, mend=mend, fix=name)
     text = row.fields[columns.text]
     pair = None if columns.pair is None else row.fields[columns.pair]
     if not text.strip() or (pair is not None and not pair.strip()):
-        raise BadData(f"{row.place}: empty text", fix="mend the row, or use --skip-broken-rows")
+        raise BadData(f"{row.place}: empty text", fix=mend)
     label = None
     if labelled and columns.label is not None:
         label = _label(task, row, row.fields[columns.label])
@@ -196,20 +211,20 @@ def _label(task: Task, row: Row, spelled: str) -> float:
     return number
 
 
-def _refuse_missing_columns(row: Row, columns: Columns) -> None:
+def _refuse_missing_columns(row: Row, columns: Columns, *, mend: str = _MEND, fix: str) -> None:
     """The row must have every column that is needed."""
     wanted = [c for c in (columns.text, columns.pair, columns.label) if c is not None]
     missing = [c for c in wanted if c not in row.fields]
     if missing and not row.fields:
         raise BadData(
             f"{row.place}: another number of fields than the first line has",
-            fix="mend the row, or use --skip-broken-rows",
+            fix=mend,
         )
     if missing:
         raise BadData(
             f"{row.place}: no column {missing[0]!r}",
             got=f"columns {', '.join(map(str, row.fields))}",
-            fix="check --text-column, --pair-column and --label-column",
+            fix=fix,
         )
 
 

@@ -49,6 +49,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = (labels / "train.tsv").read_text().split("\n")
     text[3] = "7" + text[3][1:]
     (labels / "train.tsv").write_text("\n".join(text))
+    hole = Path(shutil.copytree(place / "MRPC", place / "hole"))
+    (hole / "dev.tsv").write_text((hole / "dev.tsv").read_text() + "\n1\t1\t1\t\tb\n")
+    (place / "empty.jsonl").write_text('{"text": " ", "text_pair": "b"}\n')
     (place / "own.csv").write_text("words,y\na,1\nb,0\n")
     (place / "pairs.jsonl").write_text('{"text": "a", "text_pair": "b"}\n{"text": "c"}\n')
     tiny_checkpoint(place / "opinions", task="sst2")
@@ -140,7 +143,10 @@ CASES = [
     ("evaluate artefact --task sst2 --data-dir MRPC", "another task"),
     ("evaluate artefact --data-dir MRPC --split test", "no labels"),
     ("evaluate artefact --data-dir MRPC --split holdout", "no such split"),
+    ("evaluate model --data-dir MRPC", "name the --task it was trained for"),
+    ("prune model --data-dir own.csv --pattern 2:4 --output out", "name a --task"),
     ("predict artefact --input pairs.jsonl --output out", "pairs.jsonl, line 2"),
+    ("predict artefact --input pairs.jsonl", "check --text-column and --pair-column"),
     ("predict artefact --input nowhere.jsonl --output out", "cannot read"),
     ("predict artefact one", "in pairs"),
     ("predict artefact one two --output taken/thesis", "already exists"),
@@ -205,6 +211,26 @@ def test_a_wrong_command_line_exits_with_two(place: Path, command: str) -> None:
 
     assert result.exit_code == 2
     assert "Usage:" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "may_skip"),
+    [
+        ("predict checkpoint --input empty.jsonl", False),
+        ("prune checkpoint --texts empty.jsonl --pattern 2:4 --output out", False),
+        ("prune checkpoint --data-dir labels --pattern 2:4 --output out", False),
+        ("evaluate checkpoint --data-dir hole", True),
+    ],
+)
+def test_broken_rows_may_be_skipped_only_where_there_is_the_option(
+    place: Path, command: str, may_skip: bool
+) -> None:
+    """The error for a broken row names --skip-broken-rows in the verbs that have it alone."""
+    result = run(place, command)
+
+    assert result.exit_code == 1, result.output
+    assert ", line " in result.stderr
+    assert ("--skip-broken-rows" in result.stderr) == may_skip
 
 
 def test_texts_and_a_file_of_them_are_one_too_many(place: Path) -> None:

@@ -154,6 +154,14 @@ def test_a_broken_own_file_is_named_by_line(
         read_split(OWN, write(tmp_path, name, content), "train")
 
 
+def test_a_missing_column_says_which_the_task_reads(tmp_path: Path) -> None:
+    """The remedy is the names of the columns, since no option of evaluate takes any."""
+    folder = write(tmp_path, "dev.csv", "words,label\na,good\n")
+
+    with pytest.raises(BadData, match=r"as those of task \w+: text, label"):
+        read_split(OWN, folder, "dev")
+
+
 def test_labels_of_own_data_are_found_in_order(tmp_path: Path) -> None:
     """Numbers count by value, so class 10 comes after class 9."""
     rows = "".join(f"t{i},{label}\n" for i, label in enumerate((10, 9, 1)))
