@@ -21,6 +21,8 @@ DRIFT = 0.05
 DRIFT_ROUNDS = 5
 BUSY_SHARE = 0.10
 LOAD_SHARE = 0.25
+# Fewer ratios than this make an interval that the next run may well leave.
+FEW_ROUNDS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,9 +95,18 @@ def conditions_doubts(machine: Machine, seen: Conditions, threads: int | None) -
 
 def comparison_doubts(report: Report, arm: ArmFacts) -> Iterator[str]:
     """What else but sparsity may explain a difference between an arm and the baseline."""
-    if report.baseline is None or arm.name == report.baseline:
+    if report.baseline is None:
         return
     base = report.arm(report.baseline)
+    if arm.name == base.name:
+        if base.sparsity is not None:
+            yield "the baseline is sparse itself: what is gained over a dense model is not told"
+        return
+    rounds = report.settings.rounds
+    if rounds < FEW_ROUNDS:
+        yield f"only {rounds} rounds: the interval rests on {rounds} ratios"
+    if arm.task != base.task:
+        yield f"it answers task {arm.task}, and {base.name} task {base.task}"
     if arm.sizes != base.sizes:
         yield f"it is another model than {base.name}: their sizes differ"
     if arm.precision != base.precision:

@@ -42,6 +42,10 @@ CHANGES: dict[str, Callable[[Report], Report]] = {
         r, machine=replace(MACHINE, governor="powersave")
     ),
     "it is another model than dense": lambda r: with_arm(r, sizes={"layers": 12, "hidden": 64}),
+    "it answers task mrpc, and dense task sst2": lambda r: with_arm(r, task="mrpc"),
+    "the baseline is sparse itself": lambda r: replace(
+        r, arms=(replace(r.arms[0], pattern="2:4", sparsity=0.5), r.arms[1])
+    ),
     "it runs in int8 and dense in fp32": lambda r: with_arm(r, precision="int8"),
     "it runs in torch and onnxruntime": lambda r: with_arm(
         r, runtime=replace(ARM.runtime, runtime="torch")
@@ -55,6 +59,18 @@ def test_one_fault_raises_one_doubt(said: str) -> None:
     (found,) = doubts_of(CHANGES[said](steady()))
 
     assert said in found.what
+
+
+def test_an_interval_of_two_ratios_is_doubted() -> None:
+    """Two rounds make an interval of two ratios, which is said of each arm compared, once."""
+    samples = {"dense": drawn(0.01, rounds=2, runs=120), "sparse": drawn(0.005, rounds=2, runs=120)}
+
+    (found,) = doubts_of(made_report(samples))
+
+    assert (found.about, found.what) == (
+        "sparse",
+        "only 2 rounds: the interval rests on 2 ratios",
+    )
 
 
 def test_unlike_runtimes_are_doubted() -> None:

@@ -118,7 +118,7 @@ def test_a_dense_checkpoint_is_a_baseline_as_it_is(dense_checkpoint: Checkpoint)
 def test_a_missing_baseline_is_named(tmp_path: Path) -> None:
     """A path with nothing there is no baseline."""
     with (
-        pytest.raises(BadCheckpoint, match="no such checkpoint folder"),
+        pytest.raises(BadCheckpoint, match="no such folder"),
         baseline_from(tmp_path / "gone", progress=Silent()),
     ):
         pass
