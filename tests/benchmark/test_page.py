@@ -9,6 +9,7 @@ import pytest
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.page import Section, html_from_report
 from spd_deploy.benchmark.plot_latency import MOST_DOTS, thinned
+from spd_deploy.benchmark.plot_speedup import speedup_figure
 from spd_deploy.benchmark.plots import PLOTS, draw_plots
 from spd_deploy.benchmark.publish import summary_of
 from spd_deploy.benchmark.report import Report
@@ -174,3 +175,17 @@ def test_thinned_dots_keep_the_ends() -> None:
     assert len(many) == MOST_DOTS
     assert (many[0], many[-1]) == (0.0, 999.0)
     assert thinned([3.0, 1.0, 2.0]).tolist() == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(("fastest_s", "scale"), [(0.004, "linear"), (0.002, "log")])
+def test_each_bar_stands_beside_its_arm(fastest_s: float, scale: str) -> None:
+    """Arms are named at their bars, not in a legend; a span above 4 gets a logarithmic axis."""
+    samples = {"dense": drawn(0.01), "a": drawn(0.01, seed=1), "b": drawn(fastest_s, seed=2)}
+    report = made_report(samples)
+
+    figure = speedup_figure(report, judge(report))
+
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    assert not figure.legends
+    assert axes.get_xscale() == scale

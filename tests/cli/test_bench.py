@@ -193,7 +193,7 @@ def test_a_missing_artefact_is_named(folders: Folders, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
 
     assert f"no such artefact folder; got {gone}" in refusal(gone, *out)
-    assert "no such checkpoint folder" in refusal(folders.block, "--baseline", gone, *out, *QUICK)
+    assert "no such folder" in refusal(folders.block, "--baseline", gone, *out, *QUICK)
     assert "spd export CHECKPOINT" in refusal(folders.dense_checkpoint, *out)
 
 
