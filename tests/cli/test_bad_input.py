@@ -117,7 +117,6 @@ CASES = [
     ("export artefact --output out", "artefact"),
     ("export checkpoint --format trt --output out", "TensorRT"),
     ("export checkpoint --format torch --output out", "torch"),
-    ("export checkpoint --precision bf16 --output out", "--runtime openvino:bf16"),
     ("export checkpoint --precision int8 --task cola --data-dir MRPC --output out", "mrpc"),
     ("export checkpoint --output taken", "already exists"),
     ("export checkpoint --output taken --overwrite", "not an artefact"),
