@@ -29,7 +29,7 @@ _NOT_YET = {
 @click.command(
     epilog="""\b
 Examples:
-  spd export runs/mrpc-24 --format onnx --output artefacts/mrpc-24
+  spd export runs/mrpc --format onnx --output artefacts/mrpc
   spd export runs/mrpc-block --tune --batch 1,8 --seq 32,128 --output artefacts/mrpc-block
   spd export runs/mrpc-block --precision int8 --data-dir GLUE/MRPC --output artefacts/mrpc-int8"""
 )
