@@ -219,10 +219,39 @@ def test_a_product_alone_is_the_product(tmp_path: Path, pattern: Block | Structu
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("way", ["dense", "gathered"])
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize(("shape", "chunks"), [((1, 64), 1), ((3, 64), 1), ((16, 64), 4)])
+def test_a_product_is_shared_out_as_its_network_is(
+    blocks: tuple[Checkpoint, ClassifierWeights],
+    way: Way,
+    first: bool,
+    shape: tuple[int, int],
+    chunks: int,
+) -> None:
+    """Of a batch of rows enough each chunk is a product, of all its tokens or its first ones."""
+    checkpoint, weights = blocks
+    role = "attention.output.dense" if first else "attention.self.key"
+    ways = ways_of(checkpoint, weights)[f"bert.encoder.layer.2.{role}"]
+    lowering, product = ways.lowerings[way], Product.of(ways, last=2)
+    assert product.first == first
+    B, S = shape
+
+    with opened_product(lowering, threads=2, shape_at=product.shape_at) as run:
+        found: Any = run(Shape(batch=B, seq=S))
+
+    parts = found if chunks > 1 else [found]
+    rows, tokens = B // chunks, 1 if first else S
+    N = lowering.outputs
+    in_features = (1, N, rows) if first else (rows, N, tokens)
+    expected = in_features if lowering.feature_major else (rows * tokens, N)
+    assert [part[0].shape for part in parts] == [expected] * chunks
+
+
 def test_a_closed_product_holds_no_session(
     blocks: tuple[Checkpoint, ClassifierWeights],
 ) -> None:
-    """What ran it cannot run it any more, so no threads spin beside the next."""
+    """What ran it cannot run it any more, so no threads stay beside the next."""
     ways: Ways = next(iter(ways_of(*blocks).values()))
     with opened_product(ways.lowerings["gathered"], threads=1) as run:
         run(SHAPES[0])
