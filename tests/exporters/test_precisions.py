@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from exporters.calibrate import ranges_on
+from exporters.calibrate import percentile, ranges_on
 from exporters.lowering.choose import choose
 from exporters.onnx import artefact_from_checkpoint
 from exporters.precisions import Precision, Trial
@@ -210,3 +210,12 @@ def test_an_fp16_artefact_runs_by_its_tolerance(tmp_path: Path) -> None:
         OnnxSession(artefact.folder / PORTABLE_FILE, precision="fp16") as session,
     ):
         assert difference_between(session.run(batch), reference.run(batch)) < 2e-2
+
+
+@pytest.mark.parametrize("size", [1, 2, 9_999, 10_000, 10_001, 20_000, 123_457])
+def test_a_percentile_is_known_from_the_largest_values(size: int) -> None:
+    """One value in 10,000 and two more give what NumPy gives for all of them."""
+    values = np.abs(np.random.default_rng(size).standard_normal(size)).astype(np.float32)
+    largest = np.sort(values)[::-1][: size // 10_000 + 2]
+
+    assert percentile(largest, size) == pytest.approx(np.percentile(values, 99.99), rel=1e-6)
