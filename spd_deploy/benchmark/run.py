@@ -41,7 +41,8 @@ def run_benchmark(
     """Compare ``arms``, of which ``baseline`` names one, or measure them each for itself.
 
     Every arm proves its logits and is weighed before any is timed. With ``profile`` the operators
-    of each sparse fp32 arm in ONNX Runtime are timed afterwards, in turns with a dense twin of its own.
+    of each sparse fp32 arm in ONNX Runtime are timed afterwards, in turns with a dense twin of its
+    own.
 
     Raises:
         BadArtefact: an arm does not give its checkpoint's logits, or takes shorter texts only.

@@ -144,7 +144,7 @@ def test_a_profile_tells_where_sparse_arms_lose(folders: Folders, tmp_path: Path
 
 
 def test_only_fp32_arms_are_profiled(folders: Folders, tmp_path: Path) -> None:
-    """An fp16 arm is measured beside an fp32 one, but its layers have no twin to be held against."""
+    """An fp16 arm is measured beside an fp32 one, but its layers have no twin to compare with."""
     half = tmp_path / "half"
     artefact_from_checkpoint(folders.block_checkpoint, half, precision=Precision.FP16)
 

@@ -108,7 +108,7 @@ def test_another_format_is_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_batch_is_timed_whole_and_said_to_be(folder: Path) -> None:
-    """For rows that serving would share out among threads the note is printed, for one it is not."""
+    """The note is printed for rows that serving would share out among threads, not for one."""
     words = ("--measure", "--seq", "8", "--threads", "2", "--seconds", "0.02", "--batch")
 
     assert "by the row, so a real run is faster" in inspect(folder / "a", *words, 8).stdout

@@ -113,7 +113,7 @@ def test_a_batch_that_is_none_is_refused(shapes: tuple[tuple[int, ...], ...]) ->
     """Arrays of other shapes, without a column or of one axis make no batch."""
     ids, mask, types = (np.zeros(shape, np.int64) for shape in shapes)
 
-    with pytest.raises(MalformedRequest, match="three arrays of one shape.*got"):
+    with pytest.raises(MalformedRequest, match=r"three arrays of one shape.*got"):
         Batch(ids_BS=ids, mask_BS=mask, types_BS=types)
 
 

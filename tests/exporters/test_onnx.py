@@ -49,10 +49,10 @@ KINDS = [
 # (onnx-tensorrt, docs/operators.md, release 10.x).
 # fmt: off
 TENSORRT_OPERATORS = {
-    "Add", "Cast", "Concat", "ConstantOfShape", "Conv", "CumSum", "Equal", "Erf", "Gather",
-    "Gemm", "Identity", "LayerNormalization", "MatMul", "Mul", "Not", "Reciprocal", "Relu",
-    "Reshape", "ScatterElements", "Shape", "Slice", "Softmax", "Sqrt", "Sub", "Tanh",
-    "Transpose", "Unsqueeze"
+    "Add", "Cast", "Concat", "ConstantOfShape", "Conv", "CumSum", "DequantizeLinear", "Equal",
+    "Erf", "Gather", "Gemm", "Identity", "LayerNormalization", "MatMul", "Mul", "Not",
+    "QuantizeLinear", "Reciprocal", "Relu", "Reshape", "ScatterElements", "Shape", "Slice",
+    "Softmax", "Sqrt", "Sub", "Tanh", "Transpose", "Unsqueeze"
 }
 # fmt: on
 every_kind = pytest.mark.parametrize(
@@ -417,9 +417,7 @@ def test_one_flipped_byte_is_found(tmp_path: Path, block_checkpoint: Checkpoint,
 
 
 @pytest.fixture(scope="module")
-def sound(
-    block_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
+def sound(block_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The content of a ``manifest.json``, which reads as it was written."""
     artefact = artefact_from_checkpoint(block_checkpoint, tmp_path_factory.mktemp("sound") / "a")
     value: dict[str, Any] = json.loads((artefact.folder / MANIFEST_FILE).read_text())

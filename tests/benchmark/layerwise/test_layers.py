@@ -1,6 +1,7 @@
 """Real tiny models, profiled: every operator is accounted for, in every way to run a matrix."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def test_the_matrices_are_the_manifests(case: Case) -> None:
 def test_what_the_profiler_cannot_see_into_is_refused(case: Case) -> None:
     """Another format, precision or device is refused before anything is opened."""
 
-    def changed(**change: str) -> Arm:
+    def changed(**change: Any) -> Arm:
         manifest = replace(case.arm.artefact.manifest, **change)
         return replace(case.arm, artefact=replace(case.arm.artefact, manifest=manifest))
 
