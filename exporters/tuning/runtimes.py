@@ -24,6 +24,8 @@ from spd_deploy.domain.runtimes import ASKED, Asked
 from spd_deploy.sessions.opening import prove, session_from_artefact
 from spd_deploy.sessions.protocol import Session
 
+# Below this gain over the first candidate the first is taken.
+_LEAST_GAIN = 1.05
 _CANDIDATES = ("onnxruntime", "openvino", "openvino:bf16")
 
 
@@ -44,7 +46,7 @@ def in_fastest_runtime(
                     "it rounds, and there are no labels to judge it by",
                     fix="name the task's data: --data-dir DIR",
                 )
-            artefact = _judged(artefact, ASKED[name], trial, plan.threads)
+            artefact = _judged(artefact, ASKED[name], trial, plan.threads, progress)
             candidates.append(name)
         except SpdError as err:
             progress.note(f"{name} is left out: {err}")
@@ -61,7 +63,13 @@ def in_fastest_runtime(
     return _named(replace(artefact, manifest=manifest), ASKED[fastest(ran)])
 
 
-def in_runtime(artefact: Artefact, asked: Asked, trial: Trial | None = None) -> Artefact:
+def in_runtime(
+    artefact: Artefact,
+    asked: Asked,
+    trial: Trial | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Artefact:
     """The artefact with the runtime that was asked for in its manifest.
 
     bf16 is judged where there is a ``trial``, and otherwise the word of who asked for it.
@@ -71,18 +79,30 @@ def in_runtime(artefact: Artefact, asked: Asked, trial: Trial | None = None) -> 
         VerificationFailed: it costs more of the task's metric than allowed.
         BadArtefact: it does not give the checkpoint's logits there.
     """
-    return _named(_judged(artefact, asked, trial, None), asked)
+    return _named(_judged(artefact, asked, trial, None, progress or Silent()), asked)
 
 
 def fastest(ran: tuple[Ran, ...]) -> str:
-    """The runtime of the smallest geometric mean over the shapes; of equal ones the first."""
-    return min(ran, key=lambda one: geometric_mean(one.seconds)).runtime
+    """The runtime of the smallest geometric mean over the shapes.
+
+    It is the first one unless another is faster by more than what is lost in noise.
+    """
+    best = min(ran, key=lambda one: geometric_mean(one.seconds))
+    gain = geometric_mean(ran[0].seconds) / geometric_mean(best.seconds)
+    return best.runtime if gain > _LEAST_GAIN else ran[0].runtime
 
 
-def _judged(artefact: Artefact, asked: Asked, trial: Trial | None, threads: int | None) -> Artefact:
+def _judged(
+    artefact: Artefact,
+    asked: Asked,
+    trial: Trial | None,
+    threads: int | None,
+    progress: Progress,
+) -> Artefact:
     """The artefact, with its score in a runtime where that rounds; an error where it may not be."""
     with _session(artefact, asked, threads) as session:
-        prove(session, artefact)
+        off = prove(session, artefact)
+        progress.note(f"{asked}: {off:.1e} from the checkpoint's logits")
         if asked.precision is None or trial is None:
             return artefact
         after = trial.score(session)

@@ -9,7 +9,7 @@ History of the schema:
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -105,6 +105,19 @@ class Times:
     def medians(self, way: Way) -> tuple[float, ...]:
         """The median over the rounds, at each shape."""
         return tuple(median(rounds) for rounds in self.seconds[way])
+
+    def refuse_lacking(self, ways: Iterable[Way], *, of: object) -> None:
+        """Refuse times ``of`` something that lack one of its ways; a file may be edited by hand.
+
+        Raises:
+            BadReport: a way was not timed.
+        """
+        if lacking := [way for way in ways if way not in self.seconds]:
+            raise BadReport(
+                f"the tuning lacks times of {of} {lacking[0]}",
+                got=f"times of {', '.join(self.seconds)}",
+                fix=_AGAIN,
+            )
 
     def measured(self, way: Way, shapes: Sequence[Shape]) -> tuple[Measured, ...]:
         """``way`` beside dense, for the manifest."""

@@ -1,8 +1,8 @@
 """The loop that owns the clock, and nothing else.
 
 Arms take turns in rounds, in turned order every other round, so that a machine that slows down or
-speeds up does so for all of them. Only one session is open at a time: the idle threads of an open
-ONNX Runtime session spin, and would slow the others.
+speeds up does so for all of them. Only one session is open at a time: another's threads and memory
+would be beside what is timed, and a runtime may let its idle threads spin.
 
 Sessions run synchronously, so the time around ``run`` is the whole of it, on CUDA with the copies
 of ids in and logits out.

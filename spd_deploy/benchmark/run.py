@@ -41,7 +41,8 @@ def run_benchmark(
     """Compare ``arms``, of which ``baseline`` names one, or measure them each for itself.
 
     Every arm proves its logits and is weighed before any is timed. With ``profile`` the operators
-    of each sparse arm in ONNX Runtime are timed afterwards, in turns with a dense twin of its own.
+    of each sparse fp32 arm in ONNX Runtime are timed afterwards, in turns with a dense twin of its
+    own.
 
     Raises:
         BadArtefact: an arm does not give its checkpoint's logits, or takes shorter texts only.
@@ -97,8 +98,13 @@ def as_dense(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _has_layers(arm: Arm) -> bool:
-    """Whether there is sparsity to look into, in a runtime whose operators can be timed."""
-    return arm.artefact.manifest.sparsity is not None and arm.runtime == "onnxruntime"
+    """Whether there is sparsity to look into, in a runtime whose operators can be timed.
+
+    In fp32, as the dense twin is.
+    """
+    manifest = arm.artefact.manifest
+    comparable = arm.runtime == "onnxruntime" and manifest.precision == "fp32"
+    return manifest.sparsity is not None and comparable
 
 
 def _facts(

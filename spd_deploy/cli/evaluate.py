@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog="""\b
 Example:
-  spd evaluate artefacts/mrpc-24 --task mrpc --data-dir GLUE/MRPC --split dev"""
+  spd evaluate artefacts/mrpc --task mrpc --data-dir GLUE/MRPC --split dev"""
 )
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--task", "task_name", help="Default: the task the model was trained for.")

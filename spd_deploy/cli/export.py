@@ -12,7 +12,7 @@ from spd_deploy.cli.trial import trial_of
 from spd_deploy.cli.tuning import known_tuning, measuring, plan_of
 from spd_deploy.domain.artefact import Artefact, Manifest
 from spd_deploy.domain.checkpoint import open_checkpoint
-from spd_deploy.domain.errors import BadSetting, Unavailable
+from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.measured import spelled_gains
 from spd_deploy.domain.runtimes import ASKED
@@ -29,7 +29,7 @@ _NOT_YET = {
 @click.command(
     epilog="""\b
 Examples:
-  spd export runs/mrpc-24 --format onnx --output artefacts/mrpc-24
+  spd export runs/mrpc --format onnx --output artefacts/mrpc
   spd export runs/mrpc-block --tune --batch 1,8 --seq 32,128 --output artefacts/mrpc-block
   spd export runs/mrpc-block --precision int8 --data-dir GLUE/MRPC --output artefacts/mrpc-int8"""
 )
@@ -44,10 +44,11 @@ Examples:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    type=click.Choice(["fp32", "fp16", "int8"]),
     default="fp32",
     show_default=True,
-    help="Of the matrix products. fp16 is for GPUs; int8 is calibrated and scored on the task.",
+    help="Of the matrix products. fp16: for GPUs. int8: calibrated and scored on the task. "
+    "For bf16 export fp32 with --runtime openvino:bf16.",
 )
 @click.option(
     "--task", "task_name", help="Of --data-dir. Default: the task the model was trained for."
@@ -139,16 +140,10 @@ def export(
             raise click.UsageError(f"{name} is for what rounds: int8, --tune or bf16, with data")
     if tuning is not None and precision != "fp32":
         raise click.UsageError("a tuning holds times of fp32: leave --tuning or --precision out")
-    if tune and lowering != "auto":
-        raise click.UsageError("--tune chooses the lowerings: leave --lowering out")
-    if precision == "bf16":
-        raise BadSetting(
-            "bf16 needs no artefact of its own",
-            got="--precision bf16",
-            fix="export in fp32 and run it with --runtime openvino:bf16",
-        )
     if tune and tuning is not None:
         raise click.UsageError("--tune measures and --tuning does not: leave one of them out")
+    if tune and lowering != "auto":
+        raise click.UsageError("--tune chooses the lowerings: leave --lowering out")
     given = {"--batch": batches, "--seq": seqs, "--threads": threads, "--seconds": seconds}
     for name, value in given.items():
         if value is not None and not tune:
@@ -168,7 +163,7 @@ def export(
         tuner = measuring(plan, progress)
     settle: Settle | None = None
     if runtime_name != "auto":
-        settle = partial(in_runtime, asked=ASKED[runtime_name], trial=trial)
+        settle = partial(in_runtime, asked=ASKED[runtime_name], trial=trial, progress=progress)
     elif plan is not None:
         settle = partial(in_fastest_runtime, plan=plan, trial=trial, progress=progress)
     artefact = artefact_from_checkpoint(
@@ -182,6 +177,8 @@ def export(
         overwrite=overwrite,
         progress=progress,
     )
+    if tuning is not None and runtime_name == "auto":
+        progress.note("a tuning has no times of runtimes: name one with --runtime, or --tune here")
     if as_json:
         show_json({"artefact": str(output), **artefact.manifest.to_json()})
     else:
@@ -215,6 +212,10 @@ def show_result(artefact: Artefact) -> None:
         f"parity    {manifest.parity.max_difference:.1e} from the checkpoint's logits, "
         f"{manifest.parity.tolerance:.0e} allowed"
     )
+    for arm, scores in manifest.scores.items():
+        if arm not in ("dense", "sparse"):
+            shown = ", ".join(f"{k} {v:.4f}" for k, v in scores.items() if v is not None)
+            click.echo(f"scored    {arm}: {shown} ({manifest.split})")
     click.echo(f"saved     {folder} ({bytes_of(folder) / 1e6:.1f} MB)")
     click.echo(f"next      spd inspect {folder}")
     click.echo(f"          spd serve {folder}")

@@ -52,9 +52,9 @@ class Inspection:
 @click.command(
     epilog="""\b
 Examples:
-  spd inspect artefacts/mrpc-24
-  spd inspect artefacts/mrpc-24 --measure --batch 1 --seq 128
-  spd inspect runs/mrpc-24 --json"""
+  spd inspect artefacts/mrpc
+  spd inspect artefacts/mrpc --measure --batch 1 --seq 128
+  spd inspect runs/mrpc --json"""
 )
 @click.argument("path", type=click.Path(path_type=Path))
 @measuring_options

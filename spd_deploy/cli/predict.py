@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     epilog="""\b
 Examples:
   spd predict artefacts/opinions "The film was not boring."
-  spd predict artefacts/mrpc-24 "He bought a car." "A car was bought by him."
-  spd predict artefacts/mrpc-24 --input pairs.jsonl --output answers.jsonl
+  spd predict artefacts/mrpc "He bought a car." "A car was bought by him."
+  spd predict artefacts/mrpc --input pairs.jsonl --output answers.jsonl
 
 \b
 A line of pairs.jsonl:

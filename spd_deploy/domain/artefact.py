@@ -6,10 +6,11 @@ SHA-256 of every other file. Opening an artefact verifies them all, so a damaged
 found before any runtime parses it.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,8 @@ GOLDEN_FILE = "golden.safetensors"
 SCHEMA = 1
 
 _AGAIN = "export it again"
+# For pydantic, which reads manifests: a field that no version wrote is damage, and so is NaN.
+_STRICT = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +40,7 @@ class MatrixRow:
     Attributes:
         shape: ``(N, K)`` of the checkpoint's weight: outputs, inputs.
         density: share of non-zeros in the checkpoint's weight.
-        lowering: how it is run: ``dense``, ``compact`` or ``gathered``.
+        lowering: how it is run: ``dense``, ``compact``, ``gathered`` or ``compact, gathered``.
         reason: why this lowering, in words for a reader of ``spd inspect``.
         flops_share: multiplications left, as a share of the dense matrix's.
         measured: times of its product alone, where the export was tuned; one a shape.
@@ -52,11 +55,7 @@ class MatrixRow:
     flops_share: float
     measured: tuple[Measured, ...] = ()
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """The row that a manifest holds; older ones hold no measurement."""
-        measured = tuple(Measured(**one) for one in value.get("measured", ()))
-        return cls(**{**value, "shape": tuple(value["shape"]), "measured": measured})
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +66,8 @@ class Parity:
     tolerance: float
     rows: int
 
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ran:
@@ -74,6 +75,8 @@ class Ran:
 
     runtime: str
     seconds: tuple[float, ...]
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,19 +114,12 @@ class Manifest:
     measured: tuple[Measured, ...] = ()
     measured_on: str | None = None
 
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
+
     @property
     def asked(self) -> Asked:
         """The runtime and precision it runs in where nothing else is asked for."""
         return Asked(runtime=self.runtime, precision="bf16" if self.bf16 else None)
-
-    def __post_init__(self) -> None:
-        """Only runtimes that there are."""
-        if self.runtime not in get_args(Runtime):
-            raise BadArtefact(
-                "the manifest names a runtime that this version does not know",
-                got=self.runtime,
-                fix=_AGAIN,
-            )
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``manifest.json``."""
@@ -134,35 +130,35 @@ class Manifest:
         """The inverse of :meth:`to_json`.
 
         Raises:
-            BadArtefact: another schema, or a field that is missing or of the wrong kind.
+            BadArtefact: another schema, a runtime of another version, or a field that is missing,
+                unknown or of the wrong kind.
         """
+        from pydantic import TypeAdapter, ValidationError
+
         if value.get("schema") != SCHEMA:
             raise BadArtefact(
                 "the manifest has a schema this version does not read",
                 got=value.get("schema"),
                 fix=f"export it again with this version, which reads schema {SCHEMA}",
             )
-        try:
-            fields = {k: v for k, v in value.items() if k != "schema"}
-            rows = tuple(MatrixRow.from_json(row) for row in fields["matrices"])
-            return cls(
-                **{
-                    **fields,
-                    "task": Task.from_json(fields["task"]),
-                    "matrices": rows,
-                    "parity": Parity(**fields["parity"]),
-                    "measured": tuple(Measured(**one) for one in fields.get("measured", ())),
-                    "ran": tuple(
-                        Ran(runtime=str(one["runtime"]), seconds=tuple(one["seconds"]))
-                        for one in fields.get("ran", ())
-                    ),
-                    "ran_at": tuple(map(str, fields.get("ran_at", ()))),
-                }
+        if (runtime := value.get("runtime", "onnxruntime")) not in get_args(Runtime):
+            raise BadArtefact(
+                "the manifest names a runtime that this version does not know",
+                got=runtime,
+                fix=_AGAIN,
             )
-        except BadArtefact:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError, SpdError) as err:
-            raise BadArtefact("the manifest is damaged", got=repr(err), fix=_AGAIN) from err
+        fields = {name: part for name, part in value.items() if name != "schema"}
+        try:
+            # As JSON, where a list stands for a tuple; otherwise no type passes for another.
+            return TypeAdapter(cls).validate_json(json.dumps(fields), strict=True)
+        except ValidationError as err:
+            first = err.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise BadArtefact(
+                "the manifest is damaged", got=f"{where}: {first['msg']}", fix=_AGAIN
+            ) from err
+        except SpdError as err:  # a part that refuses its values
+            raise BadArtefact("the manifest is damaged", got=err, fix=_AGAIN) from err
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -274,7 +270,7 @@ def read_golden(file: Path) -> Golden:
             types_BS=arrays["token_type_ids"],
         )
         return Golden(batch=batch, logits_BC=arrays["logits"])
-    except (OSError, KeyError, SafetensorError) as err:
+    except (OSError, KeyError, SafetensorError, SpdError) as err:
         raise BadArtefact(f"{file} is damaged", got=repr(err), fix=_AGAIN) from err
 
 

@@ -46,6 +46,20 @@ class Batch:
     mask_BS: NDArray[np.int64]
     types_BS: NDArray[np.int64]
 
+    def __post_init__(self) -> None:
+        """Rows and columns that all three have, and of columns one at least.
+
+        Raises:
+            MalformedRequest: runtimes would read beyond an array's end, or fail in words of theirs.
+        """
+        shapes = [values.shape for values in (self.ids_BS, self.mask_BS, self.types_BS)]
+        if len(set(shapes)) > 1 or len(shapes[0]) != 2 or shapes[0][1] == 0:
+            raise MalformedRequest(
+                "a batch is three arrays of one shape, at least a token wide",
+                got=", ".join(map(str, shapes)),
+                fix="tokenise texts that have tokens, with the model's own tokenizer",
+            )
+
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.ids_BS)

@@ -23,7 +23,9 @@ _MOST_IDLE = 0.2
 def chunks_of(mask_BS: NDArray[np.int64], threads: int) -> list[NDArray[np.intp]]:
     """The numbers of the rows of each chunk; one chunk where sharing out does not pay.
 
-    The number of chunks is a multiple of ``threads``, so that all are done at about the same time.
+    There are as many chunks as a multiple of ``threads``, or one a row where there are fewer rows
+    than that. The longest rows come first: the last chunk is then the least work, and threads that
+    take the chunks in turn are done at about the same time.
     """
     B, S = mask_BS.shape
     rows = np.arange(B)
@@ -32,7 +34,7 @@ def chunks_of(mask_BS: NDArray[np.int64], threads: int) -> list[NDArray[np.intp]
         return [rows]
     wanted = math.ceil(B * S / CHUNK_TOKENS / threads) * threads
     count = min(max(wanted, threads), B)
-    by_length = np.argsort(lengths_of(mask_BS), kind="stable")
+    by_length = np.argsort(-lengths_of(mask_BS), kind="stable")
     return list(np.array_split(by_length, count))
 
 

@@ -190,9 +190,13 @@ def difference_between(found_BC: np.ndarray, expected_BC: np.ndarray) -> float:
 def _refuse_precision(stored: str, runtime: Runtime, precision: str) -> None:
     """ONNX Runtime computes in the precision of the file; OpenVINO may round fp32 to bf16."""
     possible = _IN_OPENVINO.get(stored, ()) if runtime == "openvino" else (stored,)
+    if not possible:
+        raise Unavailable(
+            f"{runtime} does not run artefacts of {stored}", fix="use --runtime onnxruntime"
+        )
     if precision not in possible:
         raise Unavailable(
-            f"{runtime} runs an artefact of {stored} in {' or '.join(possible) or 'no precision'}",
+            f"{runtime} runs an artefact of {stored} in {' or '.join(possible)}",
             got=precision,
             fix="choose another --runtime, or export the artefact in that precision",
         )

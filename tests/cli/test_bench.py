@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from exporters.onnx import artefact_from_checkpoint
+from exporters.precisions import Precision
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.report import read_report
 from spd_deploy.cli.main import cli
@@ -26,6 +27,7 @@ class Folders:
     block: Path
     nm: Path
     dense_checkpoint: Path
+    block_checkpoint: Checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,10 @@ def folders(
     artefact_from_checkpoint(block_checkpoint, folder / "block")
     artefact_from_checkpoint(nm, folder / "nm")
     return Folders(
-        block=folder / "block", nm=folder / "nm", dense_checkpoint=dense_checkpoint.folder
+        block=folder / "block",
+        nm=folder / "nm",
+        dense_checkpoint=dense_checkpoint.folder,
+        block_checkpoint=block_checkpoint,
     )
 
 
@@ -136,6 +141,19 @@ def test_a_profile_tells_where_sparse_arms_lose(folders: Folders, tmp_path: Path
     assert [(p.arm, str(p.shape)) for p in report.layers] == [("block", "1x8"), ("block", "2x8")]
     assert result.stdout.count("of its dense twin at") == 2
     assert (tmp_path / "r" / "layers-1.png").is_file()
+
+
+def test_only_fp32_arms_are_profiled(folders: Folders, tmp_path: Path) -> None:
+    """An fp16 arm is measured beside an fp32 one, but its layers have no twin to compare with."""
+    half = tmp_path / "half"
+    artefact_from_checkpoint(folders.block_checkpoint, half, precision=Precision.FP16)
+
+    result = spd_bench(half, folders.block, "--output", tmp_path / "r", "--profile", *QUICK)
+    report = read_report(tmp_path / "r" / "report.json")
+
+    assert result.exit_code == 0, result.output
+    assert {arm.name for arm in report.arms} == {"half", "block"}
+    assert {profile.arm for profile in report.layers} == {"block"}
 
 
 @pytest.mark.parametrize(

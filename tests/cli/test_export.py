@@ -56,9 +56,7 @@ def test_overwrite_replaces_an_artefact(
     assert open_artefact(tmp_path / "a").manifest.pattern == "block:16x1"
 
 
-@pytest.mark.parametrize(
-    "words", [("--format", "trt"), ("--format", "torch"), ("--precision", "bf16")], ids=" ".join
-)
+@pytest.mark.parametrize("words", [("--format", "trt"), ("--format", "torch")], ids=" ".join)
 def test_what_is_named_for_later_is_refused(
     tmp_path: Path, dense_checkpoint: Checkpoint, words: tuple[str, str]
 ) -> None:

@@ -107,6 +107,14 @@ def test_another_format_is_refused(folder: Path, tmp_path: Path) -> None:
     assert "--format onnx" in result.stderr
 
 
+def test_a_batch_is_timed_whole_and_said_to_be(folder: Path) -> None:
+    """The note is printed for rows that serving would share out among threads, not for one."""
+    words = ("--measure", "--seq", "8", "--threads", "2", "--seconds", "0.02", "--batch")
+
+    assert "by the row, so a real run is faster" in inspect(folder / "a", *words, 8).stdout
+    assert "by the row" not in inspect(folder / "a", *words, 1).stdout
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

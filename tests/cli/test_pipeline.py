@@ -88,7 +88,7 @@ def test_the_commands_of_readme_run(place: Path, monkeypatch: pytest.MonkeyPatch
     answers = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
     assert len(answers) == 2 and answers[0] == answers[1]
     assert set(answers[0]["scores"]) == {"not_equivalent", "equivalent"}
-    assert open_artefact(Path("artefacts/mrpc-24")).manifest.pattern == "2:4"
+    assert open_artefact(Path("artefacts/mrpc")).manifest.pattern == "block:64x1"
     assert open_artefact(Path("artefacts/theirs")).manifest.pattern == "block:32x1"
     assert open_checkpoint(Path("runs/reviews")).task.labels == ("1", "5")
     report = json.loads(Path("report/report.json").read_text())
@@ -97,7 +97,7 @@ def test_the_commands_of_readme_run(place: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_what_was_exported_can_be_served(place: Path) -> None:
     """``spd serve`` answers over HTTP what ``spd predict`` answers, and ends well on SIGTERM."""
-    artefact = place / "artefacts" / "mrpc-24"
+    artefact = place / "artefacts" / "mrpc"
     if not artefact.exists():
         pytest.skip("the commands of README did not run")
     said = spd("predict", str(artefact), "The film was good.", "I love it.")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spd_deploy.domain.errors import BadModel, MalformedRequest
-from spd_deploy.domain.text import Tokenizer, pad
+from spd_deploy.domain.text import Batch, Tokenizer, Tokens, pad
 from tests.tiny import tiny_tokenizer
 
 
@@ -102,3 +102,22 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: str) ->
         Tokenizer(path, max_tokens=16)
     with pytest.raises(BadModel, match="cannot read"):
         Tokenizer(tmp_path / "missing.json", max_tokens=16)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [((1, 4), (1, 5), (1, 4)), ((1, 4), (1, 4), (2, 4)), ((2, 0),) * 3, ((4,),) * 3],
+    ids=str,
+)
+def test_a_batch_that_is_none_is_refused(shapes: tuple[tuple[int, ...], ...]) -> None:
+    """Arrays of other shapes, without a column or of one axis make no batch."""
+    ids, mask, types = (np.zeros(shape, np.int64) for shape in shapes)
+
+    with pytest.raises(MalformedRequest, match=r"three arrays of one shape.*got"):
+        Batch(ids_BS=ids, mask_BS=mask, types_BS=types)
+
+
+def test_texts_without_a_token_are_no_batch() -> None:
+    """Rows that a tokenizer without special tokens made of nothing cannot be run."""
+    with pytest.raises(MalformedRequest, match=r"got \(2, 0\)"):
+        pad([Tokens(ids=(), types=())] * 2, pad_id=0)

@@ -1,6 +1,7 @@
 """Lowerings give the weight back bit for bit, and are chosen for a reason that can be read."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -117,20 +118,88 @@ def test_every_lowering_is_the_product(
     seed: int,
 ) -> None:
     """In ONNX Runtime, for all targets and precisions: W x + b, and the residual if there is."""
+    case = case_of(kind, groups=groups, block=Block(rows=rows, columns=columns), seed=seed)
+    draw = np.random.default_rng(seed + 1)
+    x = draw.standard_normal((batch, case.whole.shape[1], sequence), np.float32)
+    residual = draw.standard_normal((batch, len(case.rows), sequence), np.float32)
+
+    feed = {"x": x[:, case.columns]} | ({"r": residual} if with_residual else {})
+    by = ARITHMETIC[precision](float(np.abs(x).max()))
+    found = run(case.lowering, by, case.bias, feed, Graph(target))
+
+    expected = np.einsum("nk,bks->bns", case.whole, x)[:, case.rows] + case.bias[case.rows, None]
+    expected = expected + residual if with_residual else expected
+    # Half a step of each weight is worth its input, half a step of each input its weight.
+    of_rows = np.abs(case.whole).max(1, initial=0)[case.rows, None] * np.abs(x).sum(1)[:, None]
+    of_columns = np.abs(case.whole).sum(1)[case.rows, None] * np.abs(x).max() * 2
+    assert (np.abs(found - expected) <= STEPS[precision] * (of_rows + of_columns) + 1e-4).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(["dense", "packed", "compact"]),
+    target=st.sampled_from(list(Target)),
+    precision=st.sampled_from(["fp32", "fp16", "int8, dynamic", "int8, static"]),
+    groups=st.integers(1, 3),
+    rows=st.sampled_from([1, 2, 8]),
+    columns=st.sampled_from([1, 3]),
+    tokens=st.integers(1, 20),
+    with_residual=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_every_lowering_of_tokens_is_the_product(
+    kind: str,
+    target: Target,
+    precision: str,
+    groups: int,
+    rows: int,
+    columns: int,
+    tokens: int,
+    with_residual: bool,
+    seed: int,
+) -> None:
+    """The same law token by token, which all that is not gathered can be run by."""
+    case = case_of(kind, groups=groups, block=Block(rows=rows, columns=columns), seed=seed)
+    draw = np.random.default_rng(seed + 1)
+    x = draw.standard_normal((tokens, case.whole.shape[1]), np.float32)
+    residual = draw.standard_normal((tokens, len(case.rows)), np.float32)
+
+    feed = {"x": x[:, case.columns]} | ({"r": residual} if with_residual else {})
+    by = ARITHMETIC[precision](float(np.abs(x).max()))
+    found = run(case.lowering, by, case.bias, feed, Graph(target), by_token=True)
+
+    expected = (x @ case.whole.T + case.bias)[:, case.rows]
+    expected = expected + residual if with_residual else expected
+    of_rows = np.abs(case.whole).max(1, initial=0)[case.rows] * np.abs(x).sum(1)[:, None]
+    of_columns = np.abs(case.whole).sum(1)[case.rows] * np.abs(x).max() * 2
+    assert (np.abs(found - expected) <= STEPS[precision] * (of_rows + of_columns) + 1e-4).all()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A drawn weight with its lowering, and the rows and columns that are left of it."""
+
+    whole: Array
+    bias: Array
+    lowering: Lowering
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+
+
+def case_of(kind: str, *, groups: int, block: Block, seed: int) -> Case:
+    """A weight that half of the blocks are left of, lowered in one way."""
     draw = np.random.default_rng(seed)
-    block = Block(rows=rows, columns=columns)
-    N, K = groups * rows, 5 * columns
+    N, K = groups * block.rows, 5 * block.columns
     alive = draw.random((groups, 5)) < 0.5
-    whole = weight(N, K, seed) * alive.repeat(rows, 0).repeat(columns, 1)
+    whole = weight(N, K, seed) * alive.repeat(block.rows, 0).repeat(block.columns, 1)
     if kind == "packed":
         whole *= draw.random((N, K)) < 0.2
-    lines = np.arange(N), np.arange(K)
+    rows, columns = np.arange(N), np.arange(K)
     if kind.startswith("compact"):
-        lines = np.arange(rows, N), np.arange(columns, K)
-        whole[:rows], whole[:, :columns] = 0, 0
-        if groups == 1:
-            return
-    part = whole[np.ix_(*lines)]
+        assume(groups > 1)  # or nothing would be left
+        rows, columns = np.arange(block.rows, N), np.arange(block.columns, K)
+        whole[: block.rows], whole[:, : block.columns] = 0, 0
+    part = whole[np.ix_(rows, columns)]
     inner = (
         Gathered.of(matrix(N, K), part, block)
         if kind.endswith("gathered")
@@ -138,22 +207,10 @@ def test_every_lowering_is_the_product(
     )
     lowering: Lowering = inner
     if kind.startswith("compact"):
-        lowering = Compact.of(matrix(N, K), inner, rows=lines[0], columns=lines[1])
+        lowering = Compact.of(matrix(N, K), inner, rows=rows, columns=columns)
     assert np.array_equal(lowering.restored(emitted(lowering)), whole)
-    bias, x = weight(N, 1, seed)[:, 0], draw.standard_normal((batch, K, sequence), np.float32)
-    residual = draw.standard_normal((batch, len(lines[0]), sequence), np.float32)
-
-    feed = {"x": x[:, lines[1]]} | ({"r": residual} if with_residual else {})
-    by = ARITHMETIC[precision](float(np.abs(x).max()))
-    found = run(lowering, by, bias, feed, Graph(target))
-
-    expected = np.einsum("nk,bks->bns", whole, x)[:, lines[0]] + bias[lines[0], None]
-    expected = expected + residual if with_residual else expected
-    # Half a step of each weight is worth its input, half a step of each input its weight.
-    step = STEPS[precision]
-    rows = np.abs(whole).max(1, initial=0)[lines[0], None] * np.abs(x).sum(1)[:, None]
-    columns = np.abs(whole).sum(1)[lines[0], None] * np.abs(x).max() * 2
-    assert (np.abs(found - expected) <= step * (rows + columns) + 1e-4).all()
+    bias = weight(N, 1, seed)[:, 0]
+    return Case(whole=whole, bias=bias, lowering=lowering, rows=rows, columns=columns)
 
 
 STEPS = {"fp32": 0.0, "fp16": 2**-11, "int8, dynamic": 0.6 / 127, "int8, static": 0.6 / 127}
@@ -165,14 +222,23 @@ ARITHMETIC: dict[str, Callable[[float], Arithmetic]] = {
 }
 
 
-def run(lowering: Lowering, by: Arithmetic, bias: Array, feed: dict[str, Array], g: Graph) -> Array:
+def run(
+    lowering: Lowering,
+    by: Arithmetic,
+    bias: Array,
+    feed: dict[str, Array],
+    g: Graph,
+    *,
+    by_token: bool = False,
+) -> Array:
     """What the lowering alone gives in ONNX Runtime."""
-    g.output(lowering.on_features(g, by, "x", bias, "r" if "r" in feed else None), "y")
+    emit = lowering.on_tokens if by_token else lowering.on_features
+    g.output(emit(g, by, "x", bias, "r" if "r" in feed else None), "y")
     described = {
         name: helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape)
         for name, value in feed.items()
     }
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, None, None])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * feed["x"].ndim)
     model = g.model(list(described.values()), [y], producer="tests")
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]

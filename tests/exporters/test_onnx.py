@@ -1,6 +1,7 @@
 """Exported artefacts: the checkpoint's logits, its weights, and nothing half-written."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from transformers import AutoTokenizer
 from exporters.onnx import artefact_from_checkpoint
 from exporters.storage import DATA_FILE, bytes_of_matrices, read_constants, write_graphs
 from exporters.verify import golden_rows
-from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact, open_artefact
+from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact, Manifest, open_artefact
 from spd_deploy.domain.checkpoint import (
     WEIGHTS_FILE,
     Checkpoint,
@@ -48,10 +49,10 @@ KINDS = [
 # (onnx-tensorrt, docs/operators.md, release 10.x).
 # fmt: off
 TENSORRT_OPERATORS = {
-    "Add", "Cast", "Concat", "ConstantOfShape", "Conv", "CumSum", "Equal", "Erf", "Gather",
-    "Gemm", "Identity", "LayerNormalization", "MatMul", "Mul", "Not", "Reciprocal", "Relu",
-    "Reshape", "ScatterElements", "Shape", "Slice", "Softmax", "Sqrt", "Sub", "Tanh",
-    "Transpose", "Unsqueeze"
+    "Add", "Cast", "Concat", "ConstantOfShape", "Conv", "CumSum", "DequantizeLinear", "Equal",
+    "Erf", "Gather", "Gemm", "Identity", "LayerNormalization", "MatMul", "Mul", "Not",
+    "QuantizeLinear", "Reciprocal", "Relu", "Reshape", "ScatterElements", "Shape", "Slice",
+    "Softmax", "Sqrt", "Sub", "Tanh", "Transpose", "Unsqueeze"
 }
 # fmt: on
 every_kind = pytest.mark.parametrize(
@@ -438,6 +439,41 @@ def test_one_flipped_byte_is_found(tmp_path: Path, block_checkpoint: Checkpoint,
 
     with pytest.raises(BadArtefact, match=name):
         open_path(artefact.folder)
+
+
+@pytest.fixture(scope="module")
+def sound(block_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The content of a ``manifest.json``, which reads as it was written."""
+    artefact = artefact_from_checkpoint(block_checkpoint, tmp_path_factory.mktemp("sound") / "a")
+    value: dict[str, Any] = json.loads((artefact.folder / MANIFEST_FILE).read_text())
+    assert Manifest.from_json(value) == artefact.manifest
+    return value
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"files": []}, "files: "),
+        ({"files": {"model.onnx": 5}}, "files.model.onnx: "),
+        ({"parity": {"max_difference": "0", "tolerance": 1e-3, "rows": 8}}, "parity.max_diff"),
+        ({"parity": {"max_difference": 0.0, "tolerance": math.nan, "rows": 8}}, "parity.tol"),
+        ({"parity": {"max_difference": 0.0, "rows": 8}}, "parity.tolerance: "),
+        ({"bf16": "no"}, "bf16: "),
+        ({"max_tokens": "32"}, "max_tokens: "),
+        ({"matrices": [{"name": "m"}]}, "matrices.0.shape: "),
+        ({"task": {}}, "task.name: "),
+        ({"ran": [{"runtime": "onnxruntime", "seconds": 1.0}]}, "ran.0.seconds: "),
+        ({"measured": [{"batch": 0, "seq": 1, "dense_s": 1.0, "chosen_s": 1.0}]}, "a shape"),
+        ({"precison": "fp32"}, "precison: "),
+    ],
+    ids=str,
+)
+def test_a_damaged_manifest_names_the_field(
+    sound: dict[str, Any], change: dict[str, Any], said: str
+) -> None:
+    """A field that is missing, unknown or of another type, wherever it is, is named."""
+    with pytest.raises(BadArtefact, match=f"^the manifest is damaged; got {said}"):
+        Manifest.from_json({**sound, **change})
 
 
 def test_other_ways_to_damage_an_artefact(tmp_path: Path, block_checkpoint: Checkpoint) -> None:

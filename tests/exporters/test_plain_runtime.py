@@ -25,7 +25,7 @@ def test_onnx_runtime_and_a_tokenizer_are_enough(
     tmp_path: Path, block_checkpoint: Checkpoint
 ) -> None:
     """README's lines, which import nothing of ours, give the logits of PyTorch."""
-    artefact = artefact_from_checkpoint(block_checkpoint, tmp_path / "artefacts" / "mrpc-24")
+    artefact = artefact_from_checkpoint(block_checkpoint, tmp_path / "artefacts" / "mrpc")
     (shown,) = re.findall(
         r"```python\n(.*?InferenceSession.*?)```", README.read_text(encoding="utf-8"), re.DOTALL
     )

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto
 from transformers import AutoModelForSequenceClassification
 
-from exporters.calibrate import ranges_on
+from exporters.calibrate import percentile, ranges_on
 from exporters.lowering.choose import choose
 from exporters.onnx import artefact_from_checkpoint
 from exporters.precisions import Precision, Trial
@@ -24,6 +26,7 @@ from spd_deploy.sessions.opening import difference_between, open_path
 from spd_deploy.sessions.openvino import import_openvino, precisions_of
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.sessions.torch import TorchSession
+from tests.exporters.test_onnx import TENSORRT_OPERATORS
 from tests.tiny import tiny_checkpoint
 
 PATTERNS = [None, "unstructured", "2:4", "block:32x1", "structured"]
@@ -92,6 +95,56 @@ def test_int8_is_scored_and_stores_bytes(tmp_path: Path, spelled: str | None) ->
             assert constants[f"{row.name}.weight"].dtype == np.int8
     with open_path(artefact.folder).session as session:
         assert session.description.precision == "int8"
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8])
+@every_pattern
+def test_smaller_twins_have_standard_operators_alone(
+    tmp_path: Path, spelled: str | None, precision: Precision
+) -> None:
+    """Operators of opset 17 that TensorRT's parser lists, no others."""
+    checkpoint = made(tmp_path, spelled)
+    judged = trial(checkpoint, max_drop=30) if precision is Precision.INT8 else None
+    artefact = artefact_from_checkpoint(
+        checkpoint, tmp_path / "a", precision=precision, trial=judged
+    )
+
+    model = onnx.load(artefact.folder / PORTABLE_FILE)
+
+    assert {node.domain for node in model.graph.node} == {""}
+    assert {node.op_type for node in model.graph.node} <= TENSORRT_OPERATORS
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 17)]
+
+
+@every_pattern
+def test_the_int8_twin_quantises_as_tensorrt_asks(tmp_path: Path, spelled: str | None) -> None:
+    """Weights and activations are int8, every zero point is 0, and none is read from int32."""
+    checkpoint = made(tmp_path, spelled)
+    artefact = artefact_from_checkpoint(
+        checkpoint, tmp_path / "a", precision=Precision.INT8, trial=trial(checkpoint, max_drop=30)
+    )
+
+    model = onnx.load(artefact.folder / PORTABLE_FILE)
+
+    constants = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+    kinds = kinds_of(model)
+    written = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    read = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]
+    for node in (*written, *read):
+        zero = constants[node.input[2]]
+        assert zero.dtype == np.int8
+        assert not zero.any()
+    assert {kinds[node.output[0]] for node in written} == {TensorProto.INT8}
+    assert {kinds[node.input[0]] for node in read} == {TensorProto.INT8}
+    assert len(read) - len(written) == len(artefact.manifest.matrices)  # each has its weight
+
+
+def kinds_of(model: onnx.ModelProto) -> dict[str, int]:
+    """The type of each value of a graph, as ONNX infers them."""
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    return {value.name: value.type.tensor_type.elem_type for value in graph.value_info} | {
+        constant.name: constant.data_type for constant in graph.initializer
+    }
 
 
 @pytest.mark.parametrize("spelled", [None, "block:32x1", "structured"])
@@ -210,3 +263,12 @@ def test_an_fp16_artefact_runs_by_its_tolerance(tmp_path: Path) -> None:
         OnnxSession(artefact.folder / PORTABLE_FILE, precision="fp16") as session,
     ):
         assert difference_between(session.run(batch), reference.run(batch)) < 2e-2
+
+
+@pytest.mark.parametrize("size", [1, 2, 9_999, 10_000, 10_001, 20_000, 123_457])
+def test_a_percentile_is_known_from_the_largest_values(size: int) -> None:
+    """One value in 10,000 and two more give what NumPy gives for all of them."""
+    values = np.abs(np.random.default_rng(size).standard_normal(size)).astype(np.float32)
+    largest = np.sort(values)[::-1][: size // 10_000 + 2]
+
+    assert percentile(largest, size) == pytest.approx(np.percentile(values, 99.99), rel=1e-6)

@@ -27,16 +27,29 @@ def rows_of(lengths: list[int], seed: int = 0) -> list[Tokens]:
 
 @given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=40), threads=st.integers(1, 8))
 def test_every_row_is_in_one_chunk(lengths: list[int], threads: int) -> None:
-    """Chunks are a multiple of the threads, with as much to do each, or there is one alone."""
+    """Chunks are a multiple of the threads, or one a row, or there is one alone."""
     batch = pad(rows_of(lengths), pad_id=0)
 
     chunks = chunks_of(batch.mask_BS, threads)
 
     assert sorted(np.concatenate(chunks).tolist()) == list(range(len(lengths)))
     if len(chunks) > 1:
-        assert len(chunks) % threads == 0 or len(chunks) == len(lengths)
+        more = len(chunks) + threads - len(chunks) % threads  # the next multiple
+        assert len(chunks) % threads == 0 or len(chunks) == len(lengths) < more
         assert max(map(len, chunks)) - min(map(len, chunks)) <= 1
         assert (max(map(len, chunks)) - 1) * batch.ids_BS.shape[1] < CHUNK_TOKENS + max(lengths)
+
+
+@given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=40), threads=st.integers(2, 8))
+def test_the_longest_rows_come_first(lengths: list[int], threads: int) -> None:
+    """No row is longer than one of a chunk before, so the last chunk is the smallest."""
+    chunks = chunks_of(pad(rows_of(lengths), pad_id=0).mask_BS, threads)
+
+    if len(chunks) > 1:
+        ordered = [lengths[i] for chunk in chunks for i in chunk]
+        work = [len(chunk) * max(lengths[i] for i in chunk) for chunk in chunks]
+        assert ordered == sorted(lengths, reverse=True)
+        assert work[-1] == min(work)
 
 
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=12), threads=st.integers(2, 4))

@@ -23,6 +23,7 @@ from spd_deploy.benchmark.intervals import SpeedUp, speed_up_of
 from spd_deploy.benchmark.layerwise.places import OF_MATRIX, PARTS, Part, place_of
 from spd_deploy.benchmark.layerwise.values import LayerProfile, MatrixFacts, Timeline
 from spd_deploy.domain.layers import Role
+from spd_deploy.sessions.chunks import chunks_of
 
 Loss = Literal["zeros", "rate", "copies", "passes"]
 LOSSES: tuple[Loss, ...] = ("zeros", "rate", "copies", "passes")
@@ -130,6 +131,7 @@ class Analysis:
     Attributes:
         steps: the parts of the model; dense and sparse times add up to the totals.
         speed_up: of whole runs, with its interval over the rounds.
+        shared_out: whether a served batch of this shape is run by the row, a thread for some rows.
         profiler: how much longer runs took while operators were timed, as a share of the others,
             in the twin and the model.
     """
@@ -142,6 +144,7 @@ class Analysis:
     dense_s: float
     sparse_s: float
     speed_up: SpeedUp
+    shared_out: bool
     profiler: tuple[float, float]
     others_cores: float
 
@@ -191,6 +194,7 @@ def analyse(profile: LayerProfile) -> Analysis:
         dense_s=profile.dense.total_s,
         sparse_s=profile.sparse.total_s,
         speed_up=speed_up_of(profile.dense.runs, profile.sparse.runs),
+        shared_out=_shared_out(profile),
         profiler=(_added(profile.dense), _added(profile.sparse)),
         others_cores=profile.others_cores,
     )
@@ -271,6 +275,15 @@ def _of_part(sums: _Sums, part: Part) -> float:
 def _added(timeline: Timeline) -> float:
     """How much longer a run took while operators were timed, as a share."""
     return timeline.profiled_s / timeline.total_s - 1
+
+
+def _shared_out(profile: LayerProfile) -> bool:
+    """Whether a session that is not profiled would share this batch out among its threads.
+
+    Where the runtime chose their number, there is more than one on any machine worth measuring.
+    """
+    mask_BS = np.ones((profile.shape.batch, profile.shape.seq), np.int64)
+    return len(chunks_of(mask_BS, profile.threads or 2)) > 1
 
 
 def _ratio(over: float, under: float) -> float | None:

@@ -36,7 +36,7 @@ def refuse_unmeasurable(arm: Arm, settings: Settings) -> None:
     """Refuse what the profiler cannot see into, before time is spent.
 
     Raises:
-        BadArtefact: an artefact of another format than ONNX.
+        BadArtefact: an artefact of another format than ONNX, or of another precision than fp32.
         Unavailable: another device than the CPU.
     """
     if arm.artefact.manifest.format != "onnx":
@@ -44,6 +44,13 @@ def refuse_unmeasurable(arm: Arm, settings: Settings) -> None:
             f"{arm.name} is not run by ONNX Runtime, so its operators cannot be timed",
             got=f"format {arm.artefact.manifest.format!r}",
             fix="export the checkpoint with --format onnx and measure that",
+        )
+    if arm.artefact.manifest.precision != "fp32":
+        raise BadArtefact(
+            f"the dense twin that {arm.name} would be compared with is fp32, so the comparison "
+            "would not tell sparsity from precision",
+            got=f"precision {arm.artefact.manifest.precision}",
+            fix="export the checkpoint with --precision fp32 and measure that",
         )
     if settings.device != "cpu":
         raise Unavailable(
@@ -59,7 +66,7 @@ def profile_layers(
     """Measure an arm against its dense twin at each shape of the settings.
 
     Raises:
-        BadArtefact: an artefact of another format, or one that takes shorter texts only.
+        BadArtefact: another format or precision, or an artefact that takes shorter texts only.
         Unavailable: another device than the CPU, or a profile that is not understood.
     """
     refuse_unmeasurable(arm, settings)

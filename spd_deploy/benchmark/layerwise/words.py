@@ -102,6 +102,11 @@ def notes_of(analysis: Analysis) -> tuple[str, ...]:
         f"{count}; whole runs are timed without the profiler, which makes them {dense} and "
         f"{sparse} as long"
     ]
+    if analysis.shared_out:
+        notes.append(
+            f"{analysis.shape}: operators are timed on whole batches, each split among the "
+            "threads; a served batch is shared out among them by the row, so a real run is faster"
+        )
     if analysis.others_cores > BUSY_SHARE * (analysis.threads or 1):
         notes.append(
             f"doubt: other processes kept {analysis.others_cores:.1f} cores busy; "

@@ -1,6 +1,7 @@
 """Real tiny models, profiled: every operator is accounted for, in every way to run a matrix."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,11 +96,16 @@ def test_the_matrices_are_the_manifests(case: Case) -> None:
 
 
 def test_what_the_profiler_cannot_see_into_is_refused(case: Case) -> None:
-    """Another format and another device are refused before anything is opened."""
-    manifest = replace(case.arm.artefact.manifest, format="trt")
-    other = replace(case.arm, artefact=replace(case.arm.artefact, manifest=manifest))
+    """Another format, precision or device is refused before anything is opened."""
+
+    def changed(**change: Any) -> Arm:
+        manifest = replace(case.arm.artefact.manifest, **change)
+        return replace(case.arm, artefact=replace(case.arm.artefact, manifest=manifest))
 
     with pytest.raises(BadArtefact, match="format 'trt'"):
-        profile_layers(other, QUICK)
+        profile_layers(changed(format="trt"), QUICK)
+    for precision in ("fp16", "int8"):
+        with pytest.raises(BadArtefact, match=f"is fp32.*got precision {precision}.*fp32 and"):
+            profile_layers(changed(precision=precision), QUICK)
     with pytest.raises(Unavailable, match="on the CPU only"):
         profile_layers(case.arm, replace(QUICK, device="cuda"))

@@ -15,6 +15,7 @@ from spd_deploy.benchmark.layerwise.words import (
     statement_of,
     verdict_of,
 )
+from spd_deploy.benchmark.values import Shape
 from tests.benchmark.layerwise.made import DENSE, MS, OUTPUT, QUERY, SPARSE, profile
 
 ANALYSIS = analyse(profile())
@@ -159,3 +160,18 @@ def test_matrices_of_a_role_are_one_row_where_they_run_alike() -> None:
     assert summed.rows[0][3:6] == ("gathered a", "10.0", "8.00")
     assert [row[0] for row in apart.rows] == ["query x1", "query x1", "all matrices"]
     assert apart.rows[-1][3] == "mixed"
+
+
+@pytest.mark.parametrize(
+    ("batch", "threads", "said"),
+    [(1, 2, False), (3, 2, False), (8, 1, False), (8, 2, True), (8, None, True)],
+)
+def test_a_batch_that_would_be_shared_out_is_noted(
+    batch: int, threads: int | None, said: bool
+) -> None:
+    """Where serving shares rows out among threads, a note says that operators were timed whole."""
+    found = replace(profile(), shape=Shape(batch=batch, seq=128), threads=threads)
+
+    notes = notes_of(analyse(found))
+
+    assert (f"{batch}x128: operators are timed on whole batches" in " ".join(notes)) == said

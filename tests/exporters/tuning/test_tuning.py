@@ -1,5 +1,6 @@
 """Choosing by measurement: which products are timed, and what their times decide."""
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,19 +10,23 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from safetensors.torch import load_file, save_file
 
 from exporters.lowering.choose import choose
 from exporters.lowering.ways import Way, Ways, ways_of
 from exporters.tuning.product import INPUT, OUTPUT, opened_product, product_model
-from exporters.tuning.tune import products_of
+from exporters.tuning.timing import Effort
+from exporters.tuning.tune import Plan, products_of, tune
 from exporters.tuning.values import Product, ProductTimes, Times, Tuning
 from exporters.weights import ClassifierWeights, read_weights
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadReport
+from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.patterns import Block, Structured
 from tests.tiny import tiny_checkpoint
 
+BLOCKS = Block(rows=16, columns=1, sparsity=0.75)
 SHAPES = (Shape(batch=1, seq=8), Shape(batch=2, seq=16))
 # Seconds of each way at each shape.
 Speeds = Mapping[Way, tuple[float, ...]]
@@ -57,7 +62,7 @@ def blocks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Classi
     """A block-sparse model of three layers, one matrix of which keeps more than its likes."""
     checkpoint = tiny_checkpoint(
         tmp_path_factory.mktemp("tuning") / "c",
-        pattern=Block(rows=16, columns=1, sparsity=0.75),
+        pattern=BLOCKS,
         goals={"bert.encoder.layer.1.attention.self.key": 0.5},
         layers=3,
     )
@@ -196,6 +201,56 @@ def test_times_of_other_weights_are_refused(
         choose(checkpoint, weights, replace(tuning, products=tuning.products[1:]))
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, dict[str, Any]]:
+    """A checkpoint that lacks neurons and has blocks, with a ``tuning.json`` that was measured."""
+    checkpoint = tiny_checkpoint(tmp_path_factory.mktemp("measured") / "c", pattern=BLOCKS)
+    checkpoint = without_neurons(checkpoint)
+    effort = Effort(seconds=1e-6, rounds=1, warmups=1, least=1)
+    plan = Plan(shapes=SHAPES, threads=1, machine="here", effort=effort)
+    value = tune(checkpoint, read_weights(checkpoint), plan).to_json()
+    return checkpoint, json.loads(json.dumps(value))
+
+
+def without_neurons(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with half of a layer's neurons gone."""
+    weights = load_file(checkpoint.weights)
+    weights["bert.encoder.layer.0.intermediate.dense.weight"][:64] = 0
+    weights["bert.encoder.layer.0.output.dense.weight"][:, :64] = 0
+    save_file(weights, checkpoint.weights, metadata={"format": "pt"})
+    return replace(checkpoint, weights_sha256=sha256_of(checkpoint.weights))
+
+
+def told_to_win(value: dict[str, Any]) -> dict[str, Any]:
+    """The tuning with times under which gathering wins, whatever this machine measured."""
+    value = copy.deepcopy(value)
+    networks = [value["network"]]
+    networks[0]["seconds"].setdefault("gathered", [[1.0]] * len(SHAPES))
+    for times in (*(known["times"] for known in value["products"]), *networks):
+        for way, shapes in times["seconds"].items():
+            times["seconds"][way] = [[1.0 if way == "gathered" else 2.0]] * len(shapes)
+    return value
+
+
+@pytest.mark.parametrize("way", ["compact", "gathered"])
+@pytest.mark.parametrize("where", ["product", "network"])
+def test_a_tuning_that_lacks_a_way_is_refused(
+    measured: tuple[Checkpoint, dict[str, Any]], way: str, where: str
+) -> None:
+    """A file from which a way of a product or of the network is gone is an error that names it."""
+    checkpoint, value = measured
+    weights = read_weights(checkpoint)
+    whole = told_to_win(value)
+    choose(checkpoint, weights, Tuning.from_json(whole))
+    timed = [known["times"]["seconds"] for known in whole["products"]]
+    edited = timed if where == "product" else [whole["network"]["seconds"]]
+    for seconds in edited:
+        seconds.pop(way, None)
+
+    with pytest.raises(BadReport, match=f"lacks times of .* {way}; got times of dense.*--tune"):
+        choose(checkpoint, weights, Tuning.from_json(whole))
+
+
 @pytest.mark.parametrize("pattern", [Block(rows=16, columns=1), Structured()], ids=str)
 def test_a_product_alone_is_the_product(tmp_path: Path, pattern: Block | Structured) -> None:
     """The graph that is timed computes W x + b in each way, on what is left of the matrix."""
@@ -219,10 +274,39 @@ def test_a_product_alone_is_the_product(tmp_path: Path, pattern: Block | Structu
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("way", ["dense", "gathered"])
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize(("shape", "chunks"), [((1, 64), 1), ((3, 64), 1), ((16, 64), 4)])
+def test_a_product_is_shared_out_as_its_network_is(
+    blocks: tuple[Checkpoint, ClassifierWeights],
+    way: Way,
+    first: bool,
+    shape: tuple[int, int],
+    chunks: int,
+) -> None:
+    """Of a batch of rows enough each chunk is a product, of all its tokens or its first ones."""
+    checkpoint, weights = blocks
+    role = "attention.output.dense" if first else "attention.self.key"
+    ways = ways_of(checkpoint, weights)[f"bert.encoder.layer.2.{role}"]
+    lowering, product = ways.lowerings[way], Product.of(ways, last=2)
+    assert product.first == first
+    B, S = shape
+
+    with opened_product(lowering, threads=2, shape_at=product.shape_at) as run:
+        found: Any = run(Shape(batch=B, seq=S))
+
+    parts = found if chunks > 1 else [found]
+    rows, tokens = B // chunks, 1 if first else S
+    N = lowering.outputs
+    in_features = (1, N, rows) if first else (rows, N, tokens)
+    expected = in_features if lowering.feature_major else (rows * tokens, N)
+    assert [part[0].shape for part in parts] == [expected] * chunks
+
+
 def test_a_closed_product_holds_no_session(
     blocks: tuple[Checkpoint, ClassifierWeights],
 ) -> None:
-    """What ran it cannot run it any more, so no threads spin beside the next."""
+    """What ran it cannot run it any more, so no threads stay beside the next."""
     ways: Ways = next(iter(ways_of(*blocks).values()))
     with opened_product(ways.lowerings["gathered"], threads=1) as run:
         run(SHAPES[0])
