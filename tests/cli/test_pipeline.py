@@ -81,6 +81,7 @@ def test_the_commands_of_readme_run(place: Path, monkeypatch: pytest.MonkeyPatch
             continue  # they have tests of their own, below and in test_sweep.py
         if words[0] == "bench":
             words += ["--rounds", "2", "--seconds", "0.01"]
+        if "--seq" in words:  # the tiny model has 64 positions
             words[words.index("--seq") + 1] = "16,32"
         result = spd(*words)
         assert result.exit_code == 0, f"{command}\n{result.output}"
