@@ -5,6 +5,7 @@ from pydantic import BaseModel, Field
 from serve.model import Density, Served
 from serve.settings import Settings
 from spd_deploy.domain.artefact import Parity
+from spd_deploy.domain.scores import own_arm, whose
 from spd_deploy.domain.versions import PACKAGE, version_of, versions_of
 from spd_deploy.sessions.protocol import Description
 
@@ -25,7 +26,13 @@ class Info(BaseModel):
     lowerings: dict[str, int] = Field(description="How many matrices are run in which way.")
     parity: Parity | None = Field(description="Of the export with its checkpoint.")
     self_test: float | None = Field(description="The same difference on this machine, at start.")
-    scores: dict[str, dict[str, float | None]] = Field(description="Metrics by arm, on `split`.")
+    score: dict[str, float | None] | None = Field(
+        description="Metrics of this very model, on `split`; null where it was never scored."
+    )
+    scores: dict[str, dict[str, float | None]] = Field(
+        description="Metrics by arm, on `split`: also of models that this one was made from."
+    )
+    arms: dict[str, str] = Field(description="Of each arm of `scores`, which model it is.")
     split: str | None
     checkpoint_sha256: str
     runtime: Description
@@ -36,7 +43,9 @@ class Info(BaseModel):
 
 def info_of(served: Served, settings: Settings) -> Info:
     """All there is to say about a model and the server around it."""
-    about, task = served.about, served.task
+    about, task, runs = served.about, served.task, served.session.description
+    pruned = about.sparsity is not None
+    own = own_arm(pruned=pruned, precision=runs.precision, runtime=runs.runtime)
     return Info(
         model=served.name,
         task=task.name,
@@ -51,10 +60,12 @@ def info_of(served: Served, settings: Settings) -> Info:
         lowerings=dict(about.lowerings),
         parity=about.parity,
         self_test=about.self_test,
+        score=None if own not in about.scores else dict(about.scores[own]),
+        arms={arm: whose(arm, own) for arm in about.scores},
         scores={arm: dict(scores) for arm, scores in about.scores.items()},
         split=about.split,
         checkpoint_sha256=about.sha256,
-        runtime=served.session.description,
+        runtime=runs,
         limits=settings,
         exported_with=dict(about.versions),
         served_with=versions_of("fastapi", "numpy", "tokenizers", "uvicorn"),

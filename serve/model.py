@@ -34,7 +34,7 @@ class About:
         lowerings: how many matrices are run in which way.
         parity: how far the export was from its checkpoint; None for a checkpoint.
         self_test: how far it is on this machine, now.
-        scores: metrics by arm, measured on ``split``.
+        scores: metrics by arm, of this model and of those it was made from, on ``split``.
         sha256: of the checkpoint's weights.
     """
 

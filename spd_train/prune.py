@@ -7,23 +7,25 @@ as the dense one does is measured on texts that were not calibrated on.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
+from spd_deploy.domain.checkpoint import Checkpoint, Scores, open_checkpoint
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.files import refuse_existing, replacing
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
 from spd_train.data.batches import LabelledTokens, tokenise
 from spd_train.data.examples import Example
 from spd_train.describing import describe
 from spd_train.model import copy_tokenizer, load_classifier, save_classifier
 from spd_train.network import GraftedNetwork
-from spd_train.preparing import calibration_on
+from spd_train.preparing import calibration_on, score_on_dev
 from spd_train.pruning.importance import needs_gradients
 from spd_train.pruning.masks import goals_of
 from spd_train.pruning.permutation.permute import reorder
@@ -31,11 +33,19 @@ from spd_train.pruning.pruner import Pruner
 from spd_train.recipe import Device, PrecisionWish, PruneRecipe
 from spd_train.training.precision import choose_precision
 from spd_train.training.schedule import cubic_share
-from spd_train.training.scoring import logits_for
+from spd_train.training.scoring import Forward, logits_for, score_rows
 
 # Texts that the agreement is measured on: the last tenth, and no more than tells it well enough.
 _COMPARED_SHARE = 0.1
 _MOST_COMPARED = 500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dev:
+    """Labelled rows to score on, by file, and the task whose metrics are taken of them."""
+
+    task: Task
+    parts: Mapping[str, Sequence[Example]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +55,7 @@ class OneShot:
     Attributes:
         source: a fine-tuned classifier, ours or any Hugging Face folder.
         texts: like those that it will be used on; their labels are not looked at.
+        dev: what both models are scored on in the end; nothing is chosen by it.
         recipe: ``updates`` is the number of rounds.
     """
 
@@ -53,6 +64,7 @@ class OneShot:
     pattern: Pattern
     recipe: PruneRecipe
     output: Path
+    dev: Dev | None = None
     overwrite: bool = False
     precision: PrecisionWish = "auto"
     device: Device = "cpu"
@@ -80,6 +92,14 @@ class Agreement:
     value: float
     what: str
     rows: int
+
+    @property
+    def said(self) -> str:
+        """A sentence for who pruned."""
+        on = f"{self.rows} held-out texts"
+        if self.what == "correlation":
+            return f"correlates {self.value:.4f} with the dense model on {on}"
+        return f"agrees with the dense model on {100 * self.value:.0f} % of {on}"
 
 
 def prune(request: OneShot, progress: Progress) -> tuple[Checkpoint, Agreement]:
@@ -122,6 +142,11 @@ def prune(request: OneShot, progress: Progress) -> tuple[Checkpoint, Agreement]:
                 advance(note=f"sparsity {pruner.sparsity:.3f}")
         pruner.verify()
         agreement = _agreement(network, source, compared, tokenizer.pad_id, request.device)
+        if request.dev is None:
+            scores, split = _known(source), source.split
+        else:
+            scores = _scores(network, request.dev, tokenizer, request.device, progress)
+            split = "dev"
         save_classifier(model.config, network.student_state(), draft)
         describe(
             draft,
@@ -129,8 +154,8 @@ def prune(request: OneShot, progress: Progress) -> tuple[Checkpoint, Agreement]:
             max_tokens=source.max_tokens,
             pattern=request.pattern,
             pruner=pruner,
-            scores=_known(source),
-            split=source.split,
+            scores=scores,
+            split=split,
             recipe=request.to_json(),
             parents={"dense": source.weights_sha256},
         )
@@ -167,6 +192,26 @@ def _agreement(
     return Agreement(value=float(equal), what="equal answers", rows=len(rows))
 
 
-def _known(source: Checkpoint) -> Mapping[str, Mapping[str, float | None]]:
+def _scores(
+    network: GraftedNetwork, dev: Dev, tokenizer: Tokenizer, device: str, progress: Progress
+) -> Mapping[str, Scores]:
+    """Both models on the same labelled rows."""
+    rows = {part: tokenise(examples, tokenizer) for part, examples in dev.parts.items()}
+    network.eval()
+    network.graft_all(True)
+    forwards: dict[str, Forward] = {
+        "dense": lambda b: network.teach(b).logits_BC,
+        "sparse": lambda b: network(b).logits_BC,
+    }
+    found: dict[str, Scores] = {}
+    with progress.stage("score on dev", len(forwards)) as advance:
+        for arm, forward in forwards.items():
+            score = partial(score_rows, forward, dev.task, pad_id=tokenizer.pad_id, device=device)
+            found[arm] = score_on_dev(rows, score)
+            advance()
+    return found
+
+
+def _known(source: Checkpoint) -> Mapping[str, Scores]:
     """What is known of the dense model."""
     return {"dense": source.scores["dense"]} if "dense" in source.scores else {}

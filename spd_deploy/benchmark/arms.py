@@ -13,6 +13,7 @@ from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.measured import random_batch as random_batch
 from spd_deploy.domain.runtimes import Asked, Runtime
+from spd_deploy.domain.scores import own_arm
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.opening import model_file, session_from_artefact
 from spd_deploy.sessions.protocol import Description, Session
@@ -117,6 +118,7 @@ def facts_of(arm: Arm, runtime: Description, memory: Memory | None, *, parity: f
     models = {name: manifest.files[name] for name in _files_read(arm)}
     sizes = asdict(arm.encoder)
     pruned = manifest.sparsity is not None
+    own = own_arm(pruned=pruned, precision=runtime.precision, runtime=runtime.runtime)
     return ArmFacts(
         name=arm.name,
         format=manifest.format,
@@ -130,7 +132,7 @@ def facts_of(arm: Arm, runtime: Description, memory: Memory | None, *, parity: f
         folder_bytes=bytes_of(folder),
         runtime=runtime,
         lowered=lowered_of(manifest.matrices),
-        score=dict(manifest.scores.get(_scored_as(runtime, pruned=pruned), {})),
+        score=dict(manifest.scores.get(own, {})),
         split=manifest.split,
         parity=parity,
         memory=memory,
@@ -162,14 +164,6 @@ def _lowered(lowering: str, reason: str, rows: Sequence[MatrixRow]) -> Lowered:
 def _printable(name: str) -> str:
     """A folder's name without what a report or a terminal cannot hold."""
     return "".join(c if c.isprintable() else "?" for c in name)
-
-
-def _scored_as(runtime: Description, *, pruned: bool) -> str:
-    """Under which name the manifest keeps the score of what ran, if it was ever scored so."""
-    if runtime.precision == "fp32":
-        return "sparse" if pruned else "dense"
-    portable = runtime.precision == "int8" and runtime.runtime == "openvino"
-    return "int8, portable" if portable else runtime.precision
 
 
 def _settled(asked: Asked, artefact: Artefact) -> Asked:

@@ -10,15 +10,17 @@ import click
 
 from spd_deploy.cli.console import footnotes, show_json, show_table
 from spd_deploy.cli.measuring import measure, measuring_options, show_measured
-from spd_deploy.domain.artefact import Artefact, MatrixRow, is_artefact, open_artefact
+from spd_deploy.cli.scores import score_lines
+from spd_deploy.domain.artefact import Artefact, Manifest, MatrixRow, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, open_checkpoint
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.measured import mean_gain, spelled_gains
+from spd_deploy.domain.scores import own_arm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inspection:
-    """What there is to say of a checkpoint or an artefact."""
+    """What there is to say of a checkpoint or an artefact; ``own`` is the arm of its own scores."""
 
     kind: str
     task: str
@@ -26,6 +28,7 @@ class Inspection:
     matrices: Sequence[MatrixRow]
     disk_bytes: int
     scores: dict[str, Scores]
+    own: str
     split: str | None
     notes: Sequence[str]
 
@@ -46,7 +49,12 @@ class Inspection:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {**asdict(self), "density": self.density, "flops_share": self.flops_share}
+        return {
+            **asdict(self),
+            "score": self.scores.get(self.own),
+            "density": self.density,
+            "flops_share": self.flops_share,
+        }
 
 
 @click.command(
@@ -92,6 +100,11 @@ def of_artefact(artefact: Artefact) -> Inspection:
         matrices=manifest.matrices,
         disk_bytes=bytes_of(artefact.folder),
         scores=dict(manifest.scores),
+        own=own_arm(
+            pruned=manifest.sparsity is not None,
+            precision=_computes_in(manifest),
+            runtime=manifest.runtime,
+        ),
         split=manifest.split,
         notes=(
             _bytes_note(artefact),
@@ -101,6 +114,13 @@ def of_artefact(artefact: Artefact) -> Inspection:
             f"{len(manifest.files)} files, all with the SHA-256 that the manifest names",
         ),
     )
+
+
+def _computes_in(manifest: Manifest) -> str:
+    """The precision that an artefact computes in where no other is asked for."""
+    if not manifest.bf16:
+        return manifest.precision
+    return "bf16" if manifest.precision == "fp32" else f"{manifest.precision}+bf16"
 
 
 def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
@@ -140,6 +160,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
         matrices=rows,
         disk_bytes=bytes_of(checkpoint.weights),
         scores=dict(checkpoint.scores),
+        own=own_arm(pruned=pattern is not None),
         split=checkpoint.split,
         notes=notes,
     )
@@ -184,9 +205,8 @@ def show(found: Inspection) -> None:
     click.echo(f"density {found.density:.3f} over {len(found.matrices)} matrices")
     click.echo(f"FLOPs kept {found.flops_share:.1%} of the dense matrices'")
     click.echo(f"size {found.disk_bytes / 1e6:.1f} MB on disk")
-    for arm, scores in found.scores.items():
-        shown = ", ".join(f"{k} {'-' if v is None else f'{v:.4f}'}" for k, v in scores.items())
-        click.echo(f"{arm} {shown} ({found.split})")
+    for line in score_lines(found.scores, found.split, found.own):
+        click.echo(line)
     for note in found.notes:
         click.echo(note)
 

@@ -17,6 +17,7 @@ from spd_train.recipe import Allocation, Device, Importance, PrecisionWish, Prun
 
 if TYPE_CHECKING:
     from spd_train.data.examples import Example
+    from spd_train.prune import Dev
 
 
 @click.command(
@@ -97,7 +98,8 @@ def prune(
     """Prune a fine-tuned classifier in one shot: no labels, no training, minutes.
 
     MODEL is a checkpoint of ours or any Hugging Face folder with a classifier. The kept weights are
-    solved again, so that each matrix gives what it gave before on the texts.
+    solved again, so that each matrix gives what it gave before on the texts. Where --data-dir has
+    labels and a dev split, both models are scored on it; nothing is chosen by that.
     """
     if texts_file is not None and data_dir is not None:
         raise click.UsageError("both --texts and --data-dir are given; leave one out")
@@ -105,6 +107,7 @@ def prune(
         raise click.UsageError("name a file with --texts, or a GLUE folder with --data-dir")
     from spd_deploy.domain.checkpoint import open_checkpoint
     from spd_train import prune as one_shot
+    from spd_train.data.examples import read_split
 
     progress = TerminalProgress()
     pattern = parse_pattern(spelled, sparsity)
@@ -121,11 +124,16 @@ def prune(
     task = open_checkpoint(model).task
     if texts_file is not None:
         texts: Sequence[Example] = from_file(task, texts_file, text_column, pair_column)
+        dev = None
     else:
-        texts = _glue_texts(task, task_name, data_dir, progress)
+        known = task if task_name is None else task_named(task_name)
+        parts = read_split(known, data_dir, "train", note=progress.note)
+        texts = [example for part in parts.values() for example in part]
+        dev = _dev(task, known, data_dir, progress)
     request = one_shot.OneShot(
         source=model,
         texts=texts,
+        dev=dev,
         pattern=pattern,
         recipe=recipe,
         output=output,
@@ -138,19 +146,19 @@ def prune(
         agreed = asdict(agreement)
         show_json({"checkpoint": str(output), "agreement": agreed, **checkpoint.to_json()})
         return
-    click.echo(
-        f"agrees  {agreement.value:.4f} with the dense model ({agreement.what}, on "
-        f"{agreement.rows} texts that were not calibrated on)"
-    )
+    click.echo(agreement.said)
     show_result(checkpoint)
 
 
-def _glue_texts(
-    task: Task, name: str | None, data_dir: Path | None, progress: Progress
-) -> "Sequence[Example]":
-    """The training texts of a GLUE task."""
-    from spd_train.data.examples import read_split
+def _dev(model: Task, known: Task, data_dir: Path | None, progress: Progress) -> "Dev | None":
+    """The labelled dev split to score on; None where there is none that the model can answer."""
+    from spd_train.data.examples import has_split, read_split
+    from spd_train.prune import Dev
 
-    known = task if name is None else task_named(name)
-    parts = read_split(known, data_dir, "train", note=progress.note)
-    return [example for part in parts.values() for example in part]
+    foreign = model.name == "unknown" and model.outputs == known.outputs
+    if data_dir is None or known.columns.label is None or not (known.name == model.name or foreign):
+        return None
+    there = all((data_dir / name).is_file() for name in known.files.get("dev", ()))
+    if not (there and has_split(known, data_dir, "dev")):
+        return None
+    return Dev(task=known, parts=read_split(known, data_dir, "dev", note=progress.note))

@@ -12,9 +12,11 @@ import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json, speaks
 from spd_deploy.cli.options import data_options
+from spd_deploy.cli.scores import score_lines
 from spd_deploy.cli.seeds import show_seeds
 from spd_deploy.domain.patterns import SPELLINGS, parse_pattern
 from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.scores import own_arm
 from spd_deploy.domain.tasks import Task, task_named
 from spd_train.recipe import Allocation, Device, GraftShape, GraftUnit, Importance, PrecisionWish
 
@@ -248,9 +250,9 @@ def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
 
 def show_result(checkpoint: "Checkpoint") -> None:
     """What came out, and the next command."""
-    for arm, scores in checkpoint.scores.items():
-        shown = ", ".join(f"{k} {'-' if v is None else f'{v:.4f}'}" for k, v in scores.items())
-        click.echo(f"{arm:<7} {shown} ({checkpoint.split})")
+    own = own_arm(pruned=checkpoint.pattern is not None)
+    for line in score_lines(checkpoint.scores, checkpoint.split, own):
+        click.echo(line)
     if checkpoint.pattern is not None:
         density = sum(checkpoint.densities.values()) / len(checkpoint.densities)
         click.echo(

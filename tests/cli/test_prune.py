@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,35 @@ def test_a_number_below_one_is_a_usage_error_of_its_option(place: Path, option: 
 
     assert result.exit_code == 2
     assert option in result.stderr and "prune --help" in result.stderr
+
+
+def test_the_sparse_model_is_scored_where_dev_has_labels(place: Path, tmp_path: Path) -> None:
+    """Its own score on dev is the one that evaluate gives, and stands beside the dense model's."""
+    command = f"{PRUNE} --rounds 1".replace("output out", f"output {tmp_path / 'out'}")
+
+    shown = spd(place, command)
+
+    assert shown.exit_code == 0, shown.output
+    assert re.search(r"agrees with the dense model on \d+ % of \d+ held-out texts", shown.stdout)
+    value = json.loads((tmp_path / "out" / "spd.json").read_text())
+    for arm, path in (("sparse", tmp_path / "out"), ("dense", place / "checkpoint")):
+        told = spd(place, f"evaluate {path} --data-dir MRPC --json")
+        assert value["scores"][arm] == pytest.approx(json.loads(told.stdout)["scores"])
+    assert value["split"] == "dev"
+    assert "this model: " in spd(place, f"inspect {tmp_path / 'out'}").stdout
+
+
+def test_a_model_without_a_score_of_its_own_says_so(place: Path, tmp_path: Path) -> None:
+    """Pruned on texts alone, inspect names the score that is known as the dense model's."""
+    texts = "".join('{"text": "the film", "text_pair": "it was good"}\n' for _ in range(20))
+    (tmp_path / "texts.jsonl").write_text(texts)
+    command = f"{PRUNE} --rounds 1".replace("output out", f"output {tmp_path / 'out'}")
+
+    spd(place, command.replace("--data-dir MRPC", f"--texts {tmp_path / 'texts.jsonl'}"))
+    shown = spd(place, f"inspect {tmp_path / 'out'}").stdout
+
+    assert re.search(r"dense model it was made from: \w+ 0\.9000", shown)
+    assert "this model: not scored; run spd evaluate" in shown
 
 
 def test_the_options_are_the_recipe_of_the_checkpoint(place: Path, tmp_path: Path) -> None:

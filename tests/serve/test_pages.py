@@ -4,16 +4,22 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from exporters.onnx import artefact_from_checkpoint
 from serve.http_errors import STATUS
-from serve.info import Info
+from serve.info import Info, info_of
 from serve.middleware import request_id_from
+from serve.model import open_served
 from serve.pages import type_of
+from serve.settings import Settings
 from spd_deploy.domain.artefact import Artefact
+from spd_deploy.domain.checkpoint import Checkpoint
 from tests.serve.clients import metric
 from tests.serve.fakes import FakeSession
 
@@ -149,6 +155,30 @@ def test_info_says_what_is_served(pairs: TestClient, pair_artefact: Artefact) ->
     assert info.self_test <= manifest.parity.tolerance
     assert info.checkpoint_sha256 == manifest.checkpoint_sha256
     assert (info.runtime.runtime, info.runtime.device) == ("onnxruntime", "cpu")
+
+
+def test_info_says_whose_a_score_is(pairs: TestClient, pair_artefact: Artefact) -> None:
+    """The model's own score is the sparse one; the dense one is said to be another model's."""
+    info = Info.model_validate(pairs.get("/info").json())
+
+    assert info.score == pair_artefact.manifest.scores["sparse"]
+    assert info.arms == {"dense": "dense model it was made from", "sparse": "this model"}
+
+
+def test_the_dense_score_is_never_the_models_own(
+    block_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """A sparse model that was not scored has no score, whatever its dense one had."""
+    dense = {"dense": block_checkpoint.scores["dense"]}
+    artefact = artefact_from_checkpoint(replace(block_checkpoint, scores=dense), tmp_path / "a")
+    served = open_served(artefact.folder, threads=1)
+
+    with served.session:
+        info = info_of(served, Settings())
+
+    assert info.score is None
+    assert info.scores == dense
+    assert info.arms == {"dense": "dense model it was made from"}
 
 
 def test_metrics_count_what_happened(fake: TestClient) -> None:

@@ -1,0 +1,15 @@
+"""How scores are printed: each with whose it is, and a word where the model has none of its own."""
+
+from collections.abc import Iterator, Mapping
+
+from spd_deploy.domain.checkpoint import Scores
+from spd_deploy.domain.scores import whose
+
+
+def score_lines(scores: Mapping[str, Scores], split: str | None, own: str) -> Iterator[str]:
+    """A line an arm; ``own`` is the arm of the model that they are printed for."""
+    for arm, found in scores.items():
+        shown = ", ".join(f"{k} {'-' if v is None else f'{v:.4f}'}" for k, v in found.items())
+        yield f"{whose(arm, own)}: {shown} ({split})"
+    if own not in scores:
+        yield "this model: not scored; run spd evaluate"
