@@ -7,7 +7,6 @@ History of the schema:
     1   the first.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from typing import Any, Self
 from exporters.lowering.compact import Compact
 from exporters.lowering.gathered import Gathered
 from exporters.lowering.ways import Way, Ways
+from spd_deploy.domain.documents import refuse_schema, value_of
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
 from spd_deploy.domain.measured import Measured, Shape, mean_gain
@@ -204,23 +204,10 @@ class Tuning:
         Raises:
             BadReport: another schema, or a field that is missing or of the wrong kind.
         """
-        from pydantic import TypeAdapter, ValidationError
-
-        if value.get("schema") != SCHEMA:
-            raise BadReport(
-                "the tuning has a schema this version does not read",
-                got=value.get("schema"),
-                fix=f"{_AGAIN}; this version reads schema {SCHEMA}",
-            )
+        fix = f"{_AGAIN}; this version reads schema {SCHEMA}"
+        refuse_schema(value, SCHEMA, what="the tuning", error=BadReport, fix=fix)
         fields = {name: part for name, part in value.items() if name != "schema"}
-        try:
-            return TypeAdapter(cls).validate_json(json.dumps(fields), strict=True)
-        except ValidationError as err:
-            first = err.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise BadReport(
-                "the tuning is damaged", got=f"{where}: {first['msg']}", fix=_AGAIN
-            ) from err
+        return value_of(cls, fields, what="the tuning", error=BadReport, fix=_AGAIN)
 
 
 def read_tuning(file: Path) -> Tuning:

@@ -8,8 +8,6 @@ History of the schema:
     1   the first; ``layers`` came later, and a report without it was not profiled.
 """
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -18,6 +16,7 @@ from typing import Any
 
 from spd_deploy.benchmark.layerwise.values import LayerProfile
 from spd_deploy.benchmark.values import ArmFacts, Conditions, Series, Settings, Shape
+from spd_deploy.domain.documents import refuse_schema, text_of, value_of
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
 from spd_deploy.machine.facts import Machine
@@ -80,8 +79,7 @@ class Report:
 def text_from_report(report: Report, derived: Mapping[str, Any]) -> str:
     """The JSON document: the report, with ``derived`` beside it; a list of numbers on one line."""
     value = {"schema": SCHEMA, **asdict(report), DERIVED: dict(derived)}
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    return re.sub(r"\[[-+\d.e,\s]+\]", lambda match: " ".join(match[0].split()), text) + "\n"
+    return text_of(value)
 
 
 def read_report(file: Path) -> Report:
@@ -91,23 +89,7 @@ def read_report(file: Path) -> Report:
         BadReport: no such file, another schema, or a value missing or of the wrong kind.
     """
     value = read_json(file, error=BadReport, fix=_AGAIN)
-    if value.get("schema") != SCHEMA:
-        raise BadReport(
-            f"{file} has a schema this version does not read",
-            got=value.get("schema"),
-            fix=f"use the version of spd that wrote it; this one reads schema {SCHEMA}",
-        )
+    fix = f"use the version of spd that wrote it; this one reads schema {SCHEMA}"
+    refuse_schema(value, SCHEMA, what=file, error=BadReport, fix=fix)
     fields = {name: part for name, part in value.items() if name not in ("schema", DERIVED)}
-    return _report_from(fields, file)
-
-
-def _report_from(fields: Mapping[str, Any], file: Path) -> Report:
-    """The report that checked JSON values make up."""
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(Report).validate_json(json.dumps(fields), strict=True)
-    except ValidationError as err:
-        first = err.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadReport(f"{file} is damaged", got=f"{where}: {first['msg']}", fix=_AGAIN) from err
+    return value_of(Report, fields, what=file, error=BadReport, fix=_AGAIN)

@@ -6,7 +6,6 @@ SHA-256 of every other file. Opening an artefact verifies them all, so a damaged
 found before any runtime parses it.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.checkpoint import read_config
+from spd_deploy.domain.documents import refuse_schema, value_of
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact, SpdError
 from spd_deploy.domain.files import read_json, sha256_of, write_json
@@ -133,14 +133,8 @@ class Manifest:
             BadArtefact: another schema, a runtime of another version, or a field that is missing,
                 unknown or of the wrong kind.
         """
-        from pydantic import TypeAdapter, ValidationError
-
-        if value.get("schema") != SCHEMA:
-            raise BadArtefact(
-                "the manifest has a schema this version does not read",
-                got=value.get("schema"),
-                fix=f"export it again with this version, which reads schema {SCHEMA}",
-            )
+        fix = f"export it again with this version, which reads schema {SCHEMA}"
+        refuse_schema(value, SCHEMA, what="the manifest", error=BadArtefact, fix=fix)
         if (runtime := value.get("runtime", "onnxruntime")) not in get_args(Runtime):
             raise BadArtefact(
                 "the manifest names a runtime that this version does not know",
@@ -149,14 +143,9 @@ class Manifest:
             )
         fields = {name: part for name, part in value.items() if name != "schema"}
         try:
-            # As JSON, where a list stands for a tuple; otherwise no type passes for another.
-            return TypeAdapter(cls).validate_json(json.dumps(fields), strict=True)
-        except ValidationError as err:
-            first = err.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise BadArtefact(
-                "the manifest is damaged", got=f"{where}: {first['msg']}", fix=_AGAIN
-            ) from err
+            return value_of(cls, fields, what="the manifest", error=BadArtefact, fix=_AGAIN)
+        except BadArtefact:
+            raise
         except SpdError as err:  # a part that refuses its values
             raise BadArtefact("the manifest is damaged", got=err, fix=_AGAIN) from err
 

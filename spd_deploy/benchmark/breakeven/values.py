@@ -16,17 +16,16 @@ History of the schema:
     1   the first.
 """
 
-import json
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import Any, Self
+from typing import Self
 
 from spd_deploy.benchmark.values import Conditions
+from spd_deploy.domain.documents import refuse_schema, text_of, value_of
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
 from spd_deploy.machine.facts import Machine
@@ -189,10 +188,7 @@ class BreakEven:
 
 def text_from_map(found: BreakEven) -> str:
     """The JSON document; a list of numbers on one line."""
-    text = json.dumps(
-        {"schema": SCHEMA, **asdict(found)}, indent=2, ensure_ascii=False, allow_nan=False
-    )
-    return re.sub(r"\[[-+\d.e,\s]+\]", lambda match: " ".join(match[0].split()), text) + "\n"
+    return text_of({"schema": SCHEMA, **asdict(found)})
 
 
 def read_map(file: Path) -> BreakEven:
@@ -202,25 +198,10 @@ def read_map(file: Path) -> BreakEven:
         BadReport: no such file, another schema, or a value missing or of the wrong kind.
     """
     value = read_json(file, error=BadReport, fix=_AGAIN)
-    if value.get("schema") != SCHEMA:
-        raise BadReport(
-            f"{file} has a schema this version does not read",
-            got=value.get("schema"),
-            fix=f"use the version of spd that wrote it; this one reads schema {SCHEMA}",
-        )
-    return _map_from({name: part for name, part in value.items() if name != "schema"}, file)
-
-
-def _map_from(fields: Mapping[str, Any], file: Path) -> BreakEven:
-    """The map that checked JSON values make up."""
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(BreakEven).validate_json(json.dumps(fields), strict=True)
-    except ValidationError as err:
-        first = err.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadReport(f"{file} is damaged", got=f"{where}: {first['msg']}", fix=_AGAIN) from err
+    fix = f"use the version of spd that wrote it; this one reads schema {SCHEMA}"
+    refuse_schema(value, SCHEMA, what=file, error=BadReport, fix=fix)
+    fields = {name: part for name, part in value.items() if name != "schema"}
+    return value_of(BreakEven, fields, what=file, error=BadReport, fix=_AGAIN)
 
 
 def _added(parts: Sequence[tuple[Sequence[float], int]]) -> list[float]:
