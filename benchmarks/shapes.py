@@ -37,11 +37,11 @@ from spd_deploy.domain.checkpoint import (
     open_checkpoint,
     save_description,
 )
+from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import Block, Pattern, Structured
 from spd_deploy.domain.runtimes import ASKED
 from spd_deploy.domain.text import Batch
-from spd_deploy.machine.processor import default_threads
 from spd_train.data.built_in import make_model
 from spd_train.model import linear_weights, save_classifier
 from spd_train.pruning.importance import magnitudes

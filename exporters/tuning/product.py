@@ -120,11 +120,9 @@ class _Product:
 
 def _session(model: bytes, threads: int) -> Any:
     """The product in ONNX Runtime, with the options that ``OnnxSession`` opens a network with."""
-    from spd_deploy.sessions.onnxruntime import import_onnxruntime
+    from spd_deploy.sessions.onnxruntime import import_onnxruntime, options_for
 
     ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(
+        model, options_for(ort, threads), providers=["CPUExecutionProvider"]
+    )

@@ -11,12 +11,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter_ns
-from typing import TypeVar
 
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.measured import Shape
+from spd_deploy.domain.measured import Name, Shape, turn
 
-Name = TypeVar("Name", bound=str)
 Run = Callable[[Shape], object]
 Opener = Callable[[], AbstractContextManager[Run]]
 Clock = Callable[[], int]
@@ -58,7 +56,7 @@ def in_turns(
     """For each model, and there for each shape, the median seconds of a run in each round."""
     found: dict[Name, list[list[float]]] = {name: [[] for _ in shapes] for name in openers}
     for number in range(effort.rounds):
-        for name in list(openers)[:: 1 if number % 2 == 0 else -1]:
+        for name in turn(tuple(openers), number):
             with openers[name]() as run:
                 for place, shape in enumerate(shapes):
                     found[name][place].append(_series(run, shape, effort, clock))

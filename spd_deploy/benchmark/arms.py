@@ -11,7 +11,7 @@ from spd_deploy.domain.artefact import Artefact, MatrixRow
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import bytes_of
-from spd_deploy.domain.measured import random_batch as random_batch
+from spd_deploy.domain.measured import random_batch
 from spd_deploy.domain.runtimes import Asked, Runtime
 from spd_deploy.domain.scores import own_arm
 from spd_deploy.domain.text import Batch

@@ -11,6 +11,7 @@ of ids in and logits out.
 from collections.abc import Callable, Mapping
 
 from spd_deploy.benchmark.values import Series, Settings, Shape
+from spd_deploy.domain.measured import turn
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.protocol import Session
@@ -39,11 +40,6 @@ def measure(
                     series += _visit(arm, session, batches, settings, number, clock)
                 advance(note=arm)
     return tuple(series)
-
-
-def turn(arms: tuple[str, ...], number: int) -> tuple[str, ...]:
-    """The order of the arms in a round: as given, then turned, and so on."""
-    return arms if number % 2 == 0 else arms[::-1]
 
 
 def _visit(

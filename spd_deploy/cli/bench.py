@@ -123,7 +123,7 @@ def bench(
     from spd_deploy.benchmark.judge import judge
     from spd_deploy.benchmark.publish import refuse_taken, summary_of, write_report
     from spd_deploy.benchmark.values import Settings, Shape
-    from spd_deploy.machine.processor import default_threads
+    from spd_deploy.domain.cores import default_threads
 
     refuse_taken(output, overwrite=overwrite)
     settings = Settings(

@@ -143,7 +143,7 @@ def map_(
     from spd_deploy.benchmark.breakeven.publish import refuse_taken, write_map
     from spd_deploy.benchmark.breakeven.run import Plan, measure_map, parts_of, patterns_of
     from spd_deploy.benchmark.breakeven.values import Part, text_from_map
-    from spd_deploy.machine.processor import default_threads
+    from spd_deploy.domain.cores import default_threads
 
     refuse_taken(output, overwrite=overwrite)
     name = None if shapes else model or "base"

@@ -79,8 +79,8 @@ def measure(
     from spd_deploy.benchmark.layerwise.analysis import analyse
     from spd_deploy.benchmark.layerwise.measure import profile_layers, refuse_unmeasurable
     from spd_deploy.benchmark.values import Settings, Shape
+    from spd_deploy.domain.cores import default_threads
     from spd_deploy.domain.runtimes import ASKED
-    from spd_deploy.machine.processor import default_threads
     from spd_deploy.sessions.opening import prove
 
     (arm,) = arms_of([artefact], [ASKED["onnxruntime"]])  # whose profiler it is

@@ -157,7 +157,7 @@ def _measure(arms: Sequence[Arm], progress: Progress) -> tuple["Report", "Judgem
     from spd_deploy.benchmark.judge import judge
     from spd_deploy.benchmark.run import run_benchmark
     from spd_deploy.benchmark.values import Settings, Shape
-    from spd_deploy.machine.processor import default_threads
+    from spd_deploy.domain.cores import default_threads
 
     settings = Settings(
         shapes=Shape.grid(_BATCHES, _TOKENS), threads=default_threads(), rounds=4, seconds=2.0

@@ -129,7 +129,7 @@ def _sweep(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> "Sweep":
     """The options as the one value that decides the sweep."""
-    from spd_deploy.machine.processor import default_threads
+    from spd_deploy.domain.cores import default_threads
     from spd_train.sweep import Sweep
     from spd_train.sweeping.command import PROGRAM
     from spd_train.sweeping.room import room_for

@@ -20,9 +20,9 @@ def plan_of(
     """What is to be measured on this machine, and how long."""
     from exporters.tuning.timing import Effort
     from exporters.tuning.tune import Plan
+    from spd_deploy.domain.cores import default_threads
     from spd_deploy.domain.measured import Shape
     from spd_deploy.machine.facts import this_machine
-    from spd_deploy.machine.processor import default_threads
 
     return Plan(
         shapes=Shape.grid(batches, seqs),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from spd_deploy.domain.cores import physical_cores, usable_cores
 from spd_deploy.domain.versions import versions_of
 from spd_deploy.machine.nvidia import Gpu, gpus
 from spd_deploy.machine.processor import (
@@ -13,8 +14,6 @@ from spd_deploy.machine.processor import (
     cpu_name,
     governor,
     memory_bytes,
-    physical_cores,
-    usable_cores,
 )
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "torch", "transformers", "numpy")

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spd_deploy.domain.cores import default_threads as default_threads
-from spd_deploy.domain.cores import physical_cores as physical_cores
-from spd_deploy.domain.cores import quota_cores as quota_cores
-from spd_deploy.domain.cores import usable_cores as usable_cores
+from spd_deploy.domain.cores import physical_cores, usable_cores
 from spd_deploy.machine.check import Check, no, yes
 
 GROUP = "Processor"

@@ -55,7 +55,7 @@ class OnnxSession(Closing):
         refuse_double_install()
         ort = import_onnxruntime()
         _refuse_missing_provider(ort, device)
-        options = _options(ort, threads or 0)
+        options = options_for(ort, threads or 0)
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
@@ -123,7 +123,7 @@ class _ByRows:
 
     def __init__(self, ort: ModuleType, model: Path, threads: int) -> None:
         self.threads = threads
-        self._session: Any = _load(ort, model, _options(ort, 1), "cpu")
+        self._session: Any = _load(ort, model, options_for(ort, 1), "cpu")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="spd-rows")
 
     def run(self, batch: Batch, chunks: Sequence[NDArray[np.intp]]) -> NDArray[np.float32]:
@@ -141,7 +141,7 @@ class _ByRows:
         return _values(self._session, ("logits",), part_of(batch, rows))
 
 
-def _options(ort: ModuleType, threads: int) -> Any:
+def options_for(ort: ModuleType, threads: int) -> Any:
     """Options of a session with so many threads that are idle while it is."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

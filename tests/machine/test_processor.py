@@ -2,15 +2,12 @@
 
 import pytest
 
+from spd_deploy.domain.cores import default_threads, physical_cores, quota_cores, usable_cores
 from spd_deploy.machine.processor import (
     FEATURES,
-    default_threads,
     feature_checks,
     features_in,
-    physical_cores,
-    quota_cores,
     room_check,
-    usable_cores,
 )
 
 

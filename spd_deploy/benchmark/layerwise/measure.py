@@ -21,9 +21,10 @@ from spd_deploy.benchmark.layerwise.values import (
     Timeline,
     timeline_of,
 )
-from spd_deploy.benchmark.measure import WARMUP_S, timed, turn
+from spd_deploy.benchmark.measure import WARMUP_S, timed
 from spd_deploy.benchmark.values import Settings
 from spd_deploy.domain.errors import BadArtefact, Unavailable
+from spd_deploy.domain.measured import turn
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.text import Batch
 from spd_deploy.machine.facts import moment, others_cores
