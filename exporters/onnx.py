@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from exporters.calibrate import ranges_on
 from exporters.classifier import ClassifierGraph
@@ -37,14 +36,15 @@ from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_deploy.domain.versions import versions_of
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
 
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 # Beside the graph for ONNX Runtime its twin with standard operators alone, for TensorRT, OpenVINO
 # and whatever else reads ONNX.
-_TOKENIZER_CONFIG = "tokenizer_config.json"
 _TARGETS = {MODEL_FILE: Target.ONNXRUNTIME, PORTABLE_FILE: Target.PORTABLE}
 
 # Measures the checkpoint, or knows what was measured of it.
-Settle = Callable[[Artefact], Artefact]
 Tuner = Callable[[Checkpoint, ClassifierWeights], Tuning]
+# Saves the artefact with what it settled in its manifest.
+Settle = Callable[[Artefact], Artefact]
 
 
 def artefact_from_checkpoint(
@@ -111,13 +111,14 @@ def artefact_from_checkpoint(
             _copy_beside(checkpoint.folder, draft, max_tokens=checkpoint.max_tokens)
             if tuning is not None:
                 write_json(draft / TUNING_FILE, tuning.to_json())
-            manifest = _manifest(checkpoint, choices, parity, hashes_of(draft))
-            manifest = replace(manifest, precision=precision.value, scores=scores)
+            manifest = _manifest(checkpoint, choices, parity, hashes_of(draft), precision, scores)
             if trial is not None:  # which has scored on the task's dev
                 manifest = replace(manifest, split=manifest.split or "dev")
-            save_manifest(draft, manifest if tuning is None else _tuned(manifest, choices, tuning))
+            if tuning is not None:
+                manifest = _tuned(manifest, choices, tuning)
+            save_manifest(draft, manifest)
             if settle is not None:
-                settle(open_artefact(draft))
+                settle(Artefact(folder=draft, manifest=manifest))
         advance()
     return open_artefact(output)
 
@@ -192,13 +193,14 @@ def _manifest(
     choices: Mapping[str, Choice],
     parity: Parity,
     files: Mapping[str, str],
+    precision: Precision,
+    scores: Mapping[str, Scores],
 ) -> Manifest:
     """What the artefact says of itself."""
     pattern = checkpoint.pattern
-    scores: dict[str, Any] = dict(checkpoint.scores)
     return Manifest(
         format="onnx",
-        precision="fp32",
+        precision=precision.value,
         task=checkpoint.task,
         max_tokens=checkpoint.max_tokens,
         pattern="dense" if pattern is None else str(pattern),

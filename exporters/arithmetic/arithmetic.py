@@ -29,11 +29,6 @@ class Weight:
     name: str
     values_GRJ: Array
 
-    @property
-    def outputs(self) -> int:
-        """N, all rows of all groups."""
-        return int(self.values_GRJ.shape[0] * self.values_GRJ.shape[1])
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operand:

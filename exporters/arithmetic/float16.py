@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.arithmetic.arithmetic import Array, Operand, Weight
-from exporters.arithmetic.float32 import added
+from exporters.arithmetic.float32 import added, batched
 from exporters.graph import Graph, Name
 
 _HALF, _SINGLE = 10, 1  # TensorProto.FLOAT16 and FLOAT
@@ -29,18 +29,15 @@ class Float16:
         """A product with the weight turned round, then bias and residual in fp32."""
         values_NK = g.weight(f"{weight.name}.weight", _half(weight.values_GRJ[0]))
         y = g.op("Cast", g.op("MatMul", x_TK.values, g.transpose(values_NK, 1, 0)), to=_SINGLE)
-        y = g.op("Add", y, g.constant(bias_N))
-        return y if residual is None else g.op("Add", y, residual)
+        return added(g, y, bias_N, residual)
 
     def on_features(
         self, g: Graph, x_BIS: Operand, weight: Weight, bias_N: Array, residual: Name | None
     ) -> Name:
         """One batched product over the groups."""
-        G, R, J = weight.values_GRJ.shape
         values = g.weight(f"{weight.name}.weight", _half(weight.values_GRJ[None]))
-        y = g.op("MatMul", values, g.reshape(x_BIS.values, 0, G, J, -1))
-        y = g.op("Cast", g.reshape(y, 0, G * R, -1), to=_SINGLE)
-        return added(g, y, bias_N, residual)
+        y = g.op("Cast", batched(g, values, x_BIS.values, weight), to=_SINGLE)
+        return added(g, y, bias_N[:, None], residual)
 
 
 def _half(values: Array) -> NDArray[np.float16]:

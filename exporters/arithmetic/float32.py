@@ -27,13 +27,13 @@ class Float32:
 
         OpenVINO, for one, has no good kernel for that, so the portable form is a batched product.
         """
-        name, x = f"{weight.name}.weight", x_BIS.values
+        name = f"{weight.name}.weight"
         G, R, J = weight.values_GRJ.shape
         if g.target is Target.PORTABLE:
-            values = g.weight(name, weight.values_GRJ[None])
-            y = g.op("MatMul", values, g.reshape(x, 0, G, J, -1))
-            return added(g, g.reshape(y, 0, G * R, -1), bias_N, residual)
-        inputs = [x, g.weight(name, weight.values_GRJ.reshape(G * R, J, 1)), g.constant(bias_N)]
+            y = batched(g, g.weight(name, weight.values_GRJ[None]), x_BIS.values, weight)
+            return added(g, y, bias_N[:, None], residual)
+        kernel = g.weight(name, weight.values_GRJ.reshape(G * R, J, 1))
+        inputs = [x_BIS.values, kernel, g.constant(bias_N)]
         if residual is None:
             return g.op("Conv", *inputs, group=G, kernel_shape=[1])
         inputs.append(residual)
@@ -48,7 +48,14 @@ def gemm(g: Graph, x_TK: Name, values_NK: Name, bias_N: Array, residual: Name | 
     return g.op("Gemm", x_TK, values_NK, addend, transB=1)
 
 
-def added(g: Graph, y_BNS: Name, bias_N: Array, residual: Name | None) -> Name:
-    """Bias and residual on feature-major outputs."""
-    y_BNS = g.op("Add", y_BNS, g.constant(bias_N[:, None]))
-    return y_BNS if residual is None else g.op("Add", y_BNS, residual)
+def batched(g: Graph, values_GRJ: Name, x_BIS: Name, weight: Weight) -> Name:
+    """The ``weight``'s values ``[1, G, R, J]`` in one batched product; gives ``[B, N, S]``."""
+    G, R, J = weight.values_GRJ.shape
+    y_BGRS = g.op("MatMul", values_GRJ, g.reshape(x_BIS, 0, G, J, -1))
+    return g.reshape(y_BGRS, 0, G * R, -1)
+
+
+def added(g: Graph, y: Name, bias: Array, residual: Name | None) -> Name:
+    """Bias and residual, in passes of their own; ``bias`` has the axes that it is spread along."""
+    y = g.op("Add", y, g.constant(bias))
+    return y if residual is None else g.op("Add", y, residual)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.arithmetic.arithmetic import Array, Operand, Weight
-from exporters.arithmetic.float32 import added, gemm
+from exporters.arithmetic.float32 import added, batched, gemm
 from exporters.graph import Graph, Name
 
 _MOST = 127
@@ -56,8 +56,7 @@ class DynamicInt8:
         zero = g.constant(np.array(0, np.int8))
         y = g.op("MatMulInteger", x_TK.values, turned_KN, x_TK.zero, zero)
         y = g.op("Mul", g.op("Cast", y, to=_FLOAT), g.op("Mul", x_TK.scale, scale))
-        y = g.op("Add", y, g.constant(bias_N))
-        return y if residual is None else g.op("Add", y, residual)
+        return added(g, y, bias_N, residual)
 
     def on_features(
         self, g: Graph, x_BIS: Operand, weight: Weight, bias_N: Array, residual: Name | None
@@ -75,7 +74,8 @@ class DynamicInt8:
         read = g.reshape(x_BIS.values, 0, G, J, -1)
         y = g.reshape(g.op("MatMulInteger", unsigned, read, zero, x_BIS.zero), 0, G * R, -1)
         scales = g.op("Mul", x_BIS.scale, g.reshape(scale, -1, 1))
-        return added(g, g.op("Mul", g.op("Cast", y, to=_FLOAT), scales), bias_N, residual)
+        y = g.op("Mul", g.op("Cast", y, to=_FLOAT), scales)
+        return added(g, y, bias_N[:, None], residual)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,10 +110,9 @@ class StaticInt8:
         self, g: Graph, x_BIS: Operand, weight: Weight, bias_N: Array, residual: Name | None
     ) -> Name:
         """One batched product; its rows lie on two axes, so their scales come after it."""
-        G, R, J = weight.values_GRJ.shape
         values, scale, _ = _stored(g, weight)
-        whole = g.reshape(values, 1, G, R, J)
+        whole = g.reshape(values, 1, *weight.values_GRJ.shape)
         steps = g.op("DequantizeLinear", whole, g.number(1.0), g.constant(np.array(0, np.int8)))
-        y = g.op("MatMul", steps, g.reshape(x_BIS.values, 0, G, J, -1))
-        y = g.op("Mul", g.reshape(y, 0, G * R, -1), g.reshape(scale, -1, 1))
-        return added(g, y, bias_N, residual)
+        y = batched(g, steps, x_BIS.values, weight)
+        y = g.op("Mul", y, g.reshape(scale, -1, 1))
+        return added(g, y, bias_N[:, None], residual)

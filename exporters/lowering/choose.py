@@ -37,14 +37,20 @@ class Choice:
 
 
 def choose(
-    checkpoint: Checkpoint, weights: ClassifierWeights, tuning: Tuning | None = None
+    checkpoint: Checkpoint,
+    weights: ClassifierWeights,
+    tuning: Tuning | None = None,
+    *,
+    ways: Mapping[str, Ways] | None = None,
 ) -> dict[str, Choice]:
     """A choice for every prunable matrix, by its name; by ``tuning``'s times where there is one.
+
+    ``ways`` are those of the checkpoint, for who has them already.
 
     Raises:
         BadReport: the tuning is of another checkpoint, or lacks a product or one of its ways.
     """
-    ways = ways_of(checkpoint, weights)
+    ways = ways or ways_of(checkpoint, weights)
     sparse = checkpoint.pattern is not None
     if tuning is None:
         return {name: _promised(way, sparse=sparse) for name, way in ways.items()}

@@ -77,7 +77,8 @@ class Dense:
     ) -> Name:
         """As one group that reads all inputs."""
         if self.packed and by.packs:
-            return added(g, g.op("MatMul", self._unpacked(g), x_BKS), bias_N, residual)
+            product = g.op("MatMul", self._unpacked(g), x_BKS)
+            return added(g, product, bias_N[:, None], residual)
         read = by.operand(g, x_BKS, self.matrix.name)
         return by.on_features(g, read, self._weight, bias_N, residual)
 

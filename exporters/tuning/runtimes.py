@@ -16,7 +16,7 @@ import numpy as np
 from exporters.precisions import Scores, Trial
 from exporters.tuning.timing import Run, in_turns
 from exporters.tuning.tune import Plan
-from spd_deploy.domain.artefact import Artefact, Ran, open_artefact, save_manifest
+from spd_deploy.domain.artefact import Artefact, Ran, save_manifest
 from spd_deploy.domain.errors import SpdError, VerificationFailed
 from spd_deploy.domain.measured import random_batch
 from spd_deploy.domain.progress import Progress, Silent
@@ -129,9 +129,9 @@ def _before(artefact: Artefact, trial: Trial, threads: int | None) -> Scores:
 def _named(artefact: Artefact, asked: Asked) -> Artefact:
     """The artefact saved with a runtime."""
     assert asked.runtime is not None  # noqa: S101 - "auto" is for the caller to settle
-    bf16 = asked.precision == "bf16"
-    save_manifest(artefact.folder, replace(artefact.manifest, runtime=asked.runtime, bf16=bf16))
-    return open_artefact(artefact.folder)
+    manifest = replace(artefact.manifest, runtime=asked.runtime, bf16=asked.precision == "bf16")
+    save_manifest(artefact.folder, manifest)
+    return replace(artefact, manifest=manifest)
 
 
 @contextmanager

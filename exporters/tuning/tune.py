@@ -79,7 +79,8 @@ def tune(
         progress.note("nothing to tune: each matrix can only be run dense")
         return alone
     with progress.stage("time network", 1) as advance:
-        network = _time_network(weights, _networks(ways, choose(checkpoint, weights, alone)), plan)
+        chosen = choose(checkpoint, weights, alone, ways=ways)
+        network = _time_network(weights, _networks(ways, chosen), plan)
         advance()
     return replace(alone, network=network)
 
