@@ -1,15 +1,14 @@
 """``spd bench``: measures artefacts against a dense baseline and writes the report."""
 
-import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json, show_table
-from spd_deploy.cli.options import RUNTIME
+from spd_deploy.cli.options import RUNTIME, Sizes, timing_options
 from spd_deploy.domain.runtimes import ASKED
 
 if TYPE_CHECKING:
@@ -17,38 +16,7 @@ if TYPE_CHECKING:
     from spd_deploy.benchmark.report import Report
     from spd_deploy.benchmark.values import Settings
 
-LARGEST_SIZE = 65536
 _FOLDER = click.Path(path_type=Path)
-
-
-class Sizes(click.ParamType[tuple[int, ...]]):
-    """Whole numbers from 1 to :data:`LARGEST_SIZE` with commas between them."""
-
-    name = "n,n,.."
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        """The numbers."""
-        if isinstance(value, tuple):
-            return value
-        parts = [part.strip() for part in str(value).split(",")]
-        if not all(part.isascii() and part.isdecimal() for part in parts):
-            self.fail(f"{value!r} is not a list of whole numbers such as 1,8", param, ctx)
-        for part in parts:
-            digits = part.lstrip("0")
-            if not digits:
-                self.fail(f"{value!r} holds a size below 1", param, ctx)
-            if len(digits) > len(str(LARGEST_SIZE)) or int(digits) > LARGEST_SIZE:
-                self.fail(f"{value!r} holds a size above {LARGEST_SIZE}", param, ctx)
-        return tuple(map(int, parts))
-
-
-def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    """The number; a range lets ``nan`` through, since it is neither above nor below an end."""
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is not a length of time", ctx=ctx, param=param)
-    return value
 
 
 @click.command()
@@ -70,25 +38,11 @@ def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> f
     help="What runs the artefacts; given several times, each of them in each, the baseline too.",
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 1024),
-    help="Threads of the runtime.  [default: the physical cores]",
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(2, 1000),
-    default=6,
-    show_default=True,
-    help="How often the arms take turns.",
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(0.001, 86400),
-    default=5.0,
-    show_default=True,
-    callback=finite,
-    help="Time for one arm at one shape, all rounds together.",
+@timing_options(
+    rounds=6,
+    seconds=5.0,
+    turns="How often the arms take turns.",
+    time="Time for one arm at one shape, all rounds together.",
 )
 @click.option("--profile", is_flag=True, help="Also tell where each sparse arm gains and loses.")
 @click.option("--output", required=True, type=_FOLDER, help="Folder for the report.")

@@ -1,15 +1,16 @@
 """``spd export``: a checkpoint in, an artefact that can be served out."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
 
-from spd_deploy.cli.bench import Sizes, finite
 from spd_deploy.cli.console import TerminalProgress, show_json
+from spd_deploy.cli.options import Sizes, finite
 from spd_deploy.cli.trial import trial_of
-from spd_deploy.cli.tuning import known_tuning, measuring, plan_of
+from spd_deploy.cli.tuning import known_tuning, plan_of, tuner_for
 from spd_deploy.domain.artefact import Artefact, Manifest
 from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.errors import Unavailable
@@ -98,7 +99,7 @@ Examples:
 @click.option(
     "--seconds",
     type=click.FloatRange(0.001, 86400),
-    callback=lambda ctx, param, value: value if value is None else finite(ctx, param, value),
+    callback=finite,
     help="With --tune: time for one way to run one product at one shape.  [default: 0.3]",
 )
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
@@ -135,19 +136,22 @@ def export(
             fix="use --format onnx, which runs anywhere",
         )
     judged = precision == "int8" or (data_dir is not None and (tune or "bf16" in runtime_name))
-    for name, unused in (("--data-dir", data_dir), ("--task", task_name), ("--max-drop", max_drop)):
-        if unused is not None and not judged:
-            raise click.UsageError(f"{name} is for what rounds: int8, --tune or bf16, with data")
+    _refuse_idle(
+        {"--data-dir": data_dir, "--task": task_name, "--max-drop": max_drop},
+        unless=judged,
+        why="is for what rounds: int8, --tune or bf16, with data",
+    )
+    _refuse_idle(
+        {"--batch": batches, "--seq": seqs, "--threads": threads, "--seconds": seconds},
+        unless=tune,
+        why="says how to measure: it needs --tune",
+    )
     if tuning is not None and precision != "fp32":
         raise click.UsageError("a tuning holds times of fp32: leave --tuning or --precision out")
     if tune and tuning is not None:
         raise click.UsageError("--tune measures and --tuning does not: leave one of them out")
     if tune and lowering != "auto":
         raise click.UsageError("--tune chooses the lowerings: leave --lowering out")
-    given = {"--batch": batches, "--seq": seqs, "--threads": threads, "--seconds": seconds}
-    for name, value in given.items():
-        if value is not None and not tune:
-            raise click.UsageError(f"{name} says how to measure: it needs --tune")
     from exporters.onnx import Settle, artefact_from_checkpoint
     from exporters.precisions import Precision
     from exporters.tuning.runtimes import in_fastest_runtime, in_runtime
@@ -160,7 +164,7 @@ def export(
     plan = plan_of(batches or (1, 8), seqs or (32, 128), threads, seconds) if tune else None
     tuner = None if tuning is None else known_tuning(tuning)
     if plan is not None and precision == "fp32":
-        tuner = measuring(plan, progress)
+        tuner = tuner_for(plan, progress)
     settle: Settle | None = None
     if runtime_name != "auto":
         settle = partial(in_runtime, asked=ASKED[runtime_name], trial=trial, progress=progress)
@@ -183,6 +187,13 @@ def export(
         show_json({"artefact": str(output), **artefact.manifest.to_json()})
     else:
         show_result(artefact)
+
+
+def _refuse_idle(given: Mapping[str, object], *, unless: bool, why: str) -> None:
+    """Refuse options that would be ignored."""
+    idle = [name for name, value in given.items() if value is not None]
+    if idle and not unless:
+        raise click.UsageError(f"{idle[0]} {why}")
 
 
 def spelled_ran(manifest: Manifest) -> str:

@@ -11,10 +11,11 @@ import click
 from spd_deploy.cli.console import footnotes, show_json, show_table
 from spd_deploy.cli.measuring import measure, measuring_options, show_measured
 from spd_deploy.cli.scores import score_lines
-from spd_deploy.domain.artefact import Artefact, Manifest, MatrixRow, is_artefact, open_artefact
+from spd_deploy.domain.artefact import Artefact, MatrixRow, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, open_checkpoint
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.measured import mean_gain, spelled_gains
+from spd_deploy.domain.runtimes import computed_in
 from spd_deploy.domain.scores import own_arm
 
 
@@ -102,7 +103,7 @@ def of_artefact(artefact: Artefact) -> Inspection:
         scores=dict(manifest.scores),
         own=own_arm(
             pruned=manifest.sparsity is not None,
-            precision=_computes_in(manifest),
+            precision=computed_in(manifest.precision, manifest.asked.precision),
             runtime=manifest.runtime,
         ),
         split=manifest.split,
@@ -114,13 +115,6 @@ def of_artefact(artefact: Artefact) -> Inspection:
             f"{len(manifest.files)} files, all with the SHA-256 that the manifest names",
         ),
     )
-
-
-def _computes_in(manifest: Manifest) -> str:
-    """The precision that an artefact computes in where no other is asked for."""
-    if not manifest.bf16:
-        return manifest.precision
-    return "bf16" if manifest.precision == "fp32" else f"{manifest.precision}+bf16"
 
 
 def of_checkpoint(checkpoint: Checkpoint) -> Inspection:

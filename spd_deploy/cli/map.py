@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd_deploy.cli.bench import LARGEST_SIZE, Sizes, finite
 from spd_deploy.cli.console import TerminalProgress, show_table
+from spd_deploy.cli.options import LARGEST_SIZE, Sizes, timing_options
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.breakeven.values import BreakEven
@@ -95,25 +95,11 @@ Examples:
     show_default=True,
     help="Shares of zeros; N:M patterns have their own.",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 1024),
-    help="Threads of the runtime.  [default: the physical cores]",
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(2, 1000),
-    default=3,
-    show_default=True,
-    help="How often the products take turns.",
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(0.001, 86400),
-    default=0.3,
-    show_default=True,
-    callback=finite,
-    help="Time for one product at one number of tokens, all rounds together.",
+@timing_options(
+    rounds=3,
+    seconds=0.3,
+    turns="How often the products take turns.",
+    time="Time for one product at one number of tokens, all rounds together.",
 )
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier map.")

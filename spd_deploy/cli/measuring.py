@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from spd_deploy.cli.bench import finite
 from spd_deploy.cli.console import TerminalProgress, footnotes, show_table
+from spd_deploy.cli.options import finite
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import BadArtefact
 

@@ -1,6 +1,7 @@
 """Options that several verbs share."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from spd_deploy.domain.tasks import TASKS
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
-
+LARGEST_SIZE = 65536
 RUNTIME = click.Choice(tuple(ASKED))
 runtime_option = click.option(
     "--runtime",
@@ -20,6 +21,63 @@ runtime_option = click.option(
     show_default=True,
     help="What runs an artefact; auto: what it was exported for.",
 )
+
+
+class Sizes(click.ParamType[tuple[int, ...]]):
+    """Whole numbers from 1 to :data:`LARGEST_SIZE` with commas between them."""
+
+    name = "n,n,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """The numbers."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(part.isascii() and part.isdecimal() for part in parts):
+            self.fail(f"{value!r} is not a list of whole numbers such as 1,8", param, ctx)
+        for part in parts:
+            digits = part.lstrip("0")
+            if not digits:
+                self.fail(f"{value!r} holds a size below 1", param, ctx)
+            if len(digits) > len(str(LARGEST_SIZE)) or int(digits) > LARGEST_SIZE:
+                self.fail(f"{value!r} holds a size above {LARGEST_SIZE}", param, ctx)
+        return tuple(map(int, parts))
+
+
+def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """The number; a range lets ``nan`` through, since it is neither above nor below an end."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a length of time", ctx=ctx, param=param)
+    return value
+
+
+def timing_options(*, rounds: int, seconds: float, turns: str, time: str) -> Callable[[Verb], Verb]:
+    """How something is timed: threads, rounds and seconds, with their defaults and helps."""
+    options = (
+        click.option(
+            "--threads",
+            type=click.IntRange(1, 1024),
+            help="Threads of the runtime.  [default: the physical cores]",
+        ),
+        click.option(
+            "--rounds",
+            type=click.IntRange(2, 1000),
+            default=rounds,
+            show_default=True,
+            help=turns,
+        ),
+        click.option(
+            "--seconds",
+            type=click.FloatRange(0.001, 86400),
+            default=seconds,
+            show_default=True,
+            callback=finite,
+            help=time,
+        ),
+    )
+    return lambda verb: _with(options, verb)
 
 
 def data_options(verb: Verb) -> Verb:
@@ -52,6 +110,11 @@ def data_options(verb: Verb) -> Verb:
             "--skip-broken-rows", is_flag=True, help="Leave broken rows out instead of stopping."
         ),
     )
+    return _with(options, verb)
+
+
+def _with(options: Sequence[Callable[[Verb], Verb]], verb: Verb) -> Verb:
+    """The verb with options, in the order in which its help is to show them."""
     for option in reversed(options):
         verb = option(verb)
     return verb

@@ -40,7 +40,7 @@ def known_tuning(file: Path) -> "Tuner":
     return lambda checkpoint, weights: known
 
 
-def measuring(plan: "Plan", progress: Progress) -> "Tuner":
+def tuner_for(plan: "Plan", progress: Progress) -> "Tuner":
     """Measures on this machine, and says what casts doubt on that."""
     from exporters.tuning.tune import tune
     from spd_deploy.benchmark.doubts import conditions_doubts

@@ -20,6 +20,16 @@ class Asked:
         return ":".join(part for part in parts if part)
 
 
+def computed_in(stored: str, asked: str | None) -> str:
+    """The precision that files of one precision are computed in when another is asked for.
+
+    What is quantised stays so: an int8 artefact asked for in bf16 runs in ``int8+bf16``.
+    """
+    if asked is None or asked == stored:
+        return stored
+    return asked if stored == "fp32" else f"{stored}+{asked}"
+
+
 _ALL = (
     Asked(),
     Asked(runtime="onnxruntime"),

@@ -9,7 +9,7 @@ from spd_deploy.domain.artefact import Artefact, Golden, is_artefact, open_artef
 from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.errors import BadArtefact, BadSetting, SpdError, Unavailable
-from spd_deploy.domain.runtimes import Asked, Runtime
+from spd_deploy.domain.runtimes import Asked, Runtime, computed_in
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
 from spd_deploy.sessions.chunks import part_of
@@ -70,8 +70,7 @@ def session_from_artefact(
                     got=f"device {device}",
                     fix="use --runtime onnxruntime, or --device cpu",
                 )
-            if (manifest.precision, precision) == ("int8", "bf16"):
-                precision = "int8+bf16"
+            precision = computed_in(manifest.precision, precision)
             positions = artefact.encoder.positions
             return OpenVinoSession(file, precision=precision, positions=positions, threads=threads)
 

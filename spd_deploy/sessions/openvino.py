@@ -137,9 +137,6 @@ class OpenVinoSession(Closing):
 
     def _refuse_beyond_tables(self, feed: dict[str, NDArray[np.int64]]) -> None:
         """OpenVINO reads beyond a table's end, or ignores what does not fit, without an error."""
-        shapes = {values_BS.shape for values_BS in feed.values()}
-        if len(shapes) > 1:
-            raise _not_taken("inputs of one shape", ", ".join(map(str, shapes)))
         tokens = feed["input_ids"].shape[1]
         if not 0 < tokens <= self._positions:
             raise _not_taken(f"rows of 1 to {self._positions} tokens", f"{tokens} tokens")
