@@ -184,3 +184,11 @@ def _prune(checkpoint: Checkpoint) -> dict[str, float]:
     pruned = {m.weight_name: weights[m.name] for m in encoder.matrices()}
     save_file({**state, **pruned}, checkpoint.weights, metadata={"format": "pt"})
     return densities_of(weights)
+
+
+def with_weights(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor]) -> Checkpoint:
+    """The checkpoint with other weights, described as if they were its own."""
+    save_file(dict(weights), checkpoint.weights, metadata={"format": "pt"})
+    changed = replace(checkpoint, weights_sha256=sha256_of(checkpoint.weights))
+    save_description(changed)
+    return changed

@@ -1,6 +1,5 @@
 """Bad input on the command line: one clear line, an exit code, and nothing half-written."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -8,16 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
 from exporters.onnx import artefact_from_checkpoint
-from spd_deploy.cli.main import cli
 from spd_deploy.domain.files import write_json
 from spd_deploy.domain.patterns import NM
 from spd_deploy.domain.tasks import TASKS
 from spd_train.claiming import RUN_FILE
 from spd_train.recipes import recipe_named
+from tests.cli.running import run_in
 from tests.cli.test_pipeline import mrpc_files
 from tests.tiny import tiny_checkpoint, tiny_model
 
@@ -154,19 +152,10 @@ CASES = [
 ]
 
 
-def run(place: Path, command: str) -> Result:
-    before = Path.cwd()
-    os.chdir(place)
-    try:
-        return CliRunner().invoke(cli, command.split())
-    finally:
-        os.chdir(before)
-
-
 @pytest.mark.parametrize(("command", "said"), CASES, ids=[command for command, _ in CASES])
 def test_bad_input_is_one_clear_line(place: Path, command: str, said: str) -> None:
     """What, got and what to do on one line of standard error, exit code 1, and no output."""
-    result = run(place, command)
+    result = run_in(place, command)
 
     assert result.exit_code == 1, result.output
     lines = [line for line in result.stderr.splitlines() if line.startswith("spd: ")]
@@ -183,7 +172,7 @@ def test_the_hub_is_not_asked_without_its_package(place: Path) -> None:
 
     if importlib.util.find_spec("datasets"):
         pytest.skip("the package datasets is installed")
-    result = run(place, TRAIN.replace("--data-dir MRPC ", ""))
+    result = run_in(place, TRAIN.replace("--data-dir MRPC ", ""))
 
     assert result.exit_code == 1
     assert "name a folder with --data-dir, or pip install 'spd-deploy[data]'" in result.stderr
@@ -206,7 +195,7 @@ def test_the_hub_is_not_asked_without_its_package(place: Path) -> None:
 )
 def test_a_wrong_command_line_exits_with_two(place: Path, command: str) -> None:
     """Usage errors keep their own exit code and show the usage."""
-    result = run(place, command)
+    result = run_in(place, command)
 
     assert result.exit_code == 2
     assert "Usage:" in result.stderr
@@ -225,7 +214,7 @@ def test_broken_rows_may_be_skipped_only_where_there_is_the_option(
     place: Path, command: str, may_skip: bool
 ) -> None:
     """The error for a broken row names --skip-broken-rows in the verbs that have it alone."""
-    result = run(place, command)
+    result = run_in(place, command)
 
     assert result.exit_code == 1, result.output
     assert ", line " in result.stderr
@@ -234,14 +223,14 @@ def test_broken_rows_may_be_skipped_only_where_there_is_the_option(
 
 def test_texts_and_a_file_of_them_are_one_too_many(place: Path) -> None:
     """Where both are given the error says so, and to leave one out."""
-    result = run(place, "predict artefact one two --input pairs.jsonl")
+    result = run_in(place, "predict artefact one two --input pairs.jsonl")
 
     assert "both texts and --input are given; leave one out" in result.stderr
 
 
 def test_a_diverged_training_is_one_clear_line(place: Path) -> None:
     """The step and the rows of its batch are named, and no checkpoint is left."""
-    result = run(place, f"{TRAIN} --teacher-epochs 2 --teacher-learning-rate 1e30")
+    result = run_in(place, f"{TRAIN} --teacher-epochs 2 --teacher-learning-rate 1e30")
     shutil.rmtree(place / "out", ignore_errors=True)
 
     assert result.exit_code == 1, result.output

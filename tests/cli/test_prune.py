@@ -1,14 +1,12 @@
 """``spd prune`` as a user types it: what becomes of its options, and what it refuses."""
 
 import json
-import os
 import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from spd_deploy.cli.main import cli
+from tests.cli.running import run_in
 from tests.cli.test_pipeline import mrpc_files
 from tests.tiny import tiny_checkpoint
 
@@ -23,16 +21,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "taken").mkdir()
     (place / "taken" / "thesis").write_text("mine")
     return place
-
-
-def spd(place: Path, command: str) -> Result:
-    """Run a command in ``place``."""
-    before = Path.cwd()
-    os.chdir(place)
-    try:
-        return CliRunner().invoke(cli, command.split())
-    finally:
-        os.chdir(before)
 
 
 PRUNE = "prune checkpoint --pattern unstructured --data-dir MRPC --output out"
@@ -76,7 +64,7 @@ PRUNE = "prune checkpoint --pattern unstructured --data-dir MRPC --output out"
 )
 def test_what_cannot_be_pruned_is_one_line(place: Path, command: str, said: str) -> None:
     """What is wrong, what was got and what to do stand on the one line; nothing is written."""
-    result = spd(place, command)
+    result = run_in(place, command)
 
     assert result.exit_code == 1
     assert [x for x in result.stderr.splitlines() if x.startswith("spd: ")] == [f"spd: {said}"]
@@ -97,7 +85,7 @@ def test_what_cannot_be_pruned_is_one_line(place: Path, command: str, said: str)
 )
 def test_texts_come_from_one_place(place: Path, texts: str, said: str) -> None:
     """Neither a file nor a folder, or both, is a usage error that says which of the two it is."""
-    result = spd(place, PRUNE.replace("--data-dir MRPC", texts))
+    result = run_in(place, PRUNE.replace("--data-dir MRPC", texts))
 
     assert result.exit_code == 2
     assert said in result.stderr
@@ -106,7 +94,7 @@ def test_texts_come_from_one_place(place: Path, texts: str, said: str) -> None:
 @pytest.mark.parametrize("option", ["--rounds", "--calibration-tokens"])
 def test_a_number_below_one_is_a_usage_error_of_its_option(place: Path, option: str) -> None:
     """The option is named, and the help that is pointed to is the verb's own."""
-    result = spd(place, f"{PRUNE} {option} 0")
+    result = run_in(place, f"{PRUNE} {option} 0")
 
     assert result.exit_code == 2
     assert option in result.stderr and "prune --help" in result.stderr
@@ -116,16 +104,16 @@ def test_the_sparse_model_is_scored_where_dev_has_labels(place: Path, tmp_path: 
     """Its own score on dev is the one that evaluate gives, and stands beside the dense model's."""
     command = f"{PRUNE} --rounds 1".replace("output out", f"output {tmp_path / 'out'}")
 
-    shown = spd(place, command)
+    shown = run_in(place, command)
 
     assert shown.exit_code == 0, shown.output
     assert re.search(r"agrees with the dense model on \d+ % of \d+ held-out texts", shown.stdout)
     value = json.loads((tmp_path / "out" / "spd.json").read_text())
     for arm, path in (("sparse", tmp_path / "out"), ("dense", place / "checkpoint")):
-        told = spd(place, f"evaluate {path} --data-dir MRPC --json")
+        told = run_in(place, f"evaluate {path} --data-dir MRPC --json")
         assert value["scores"][arm] == pytest.approx(json.loads(told.stdout)["scores"])
     assert value["split"] == "dev"
-    assert "this model: " in spd(place, f"inspect {tmp_path / 'out'}").stdout
+    assert "this model: " in run_in(place, f"inspect {tmp_path / 'out'}").stdout
 
 
 def test_a_model_without_a_score_of_its_own_says_so(place: Path, tmp_path: Path) -> None:
@@ -134,8 +122,8 @@ def test_a_model_without_a_score_of_its_own_says_so(place: Path, tmp_path: Path)
     (tmp_path / "texts.jsonl").write_text(texts)
     command = f"{PRUNE} --rounds 1".replace("output out", f"output {tmp_path / 'out'}")
 
-    spd(place, command.replace("--data-dir MRPC", f"--texts {tmp_path / 'texts.jsonl'}"))
-    shown = spd(place, f"inspect {tmp_path / 'out'}").stdout
+    run_in(place, command.replace("--data-dir MRPC", f"--texts {tmp_path / 'texts.jsonl'}"))
+    shown = run_in(place, f"inspect {tmp_path / 'out'}").stdout
 
     assert re.search(r"dense model it was made from: \w+ 0\.9000", shown)
     assert "this model: not scored; run spd evaluate" in shown
@@ -149,7 +137,7 @@ def test_the_options_are_the_recipe_of_the_checkpoint(place: Path, tmp_path: Pat
         "--precision fp32 --json"
     )
 
-    result = spd(place, command.replace("output out", f"output {tmp_path / 'out'}"))
+    result = run_in(place, command.replace("output out", f"output {tmp_path / 'out'}"))
 
     assert result.exit_code == 0, result.output
     recipe = json.loads(result.stdout)["recipe"]

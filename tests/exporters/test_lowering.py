@@ -92,18 +92,23 @@ def test_gathered_gives_any_block_weight_back(
     assert all(len(set(index)) == len(index) for index in lowering.index_GU.tolist())
 
 
+DRAWN: dict[str, Any] = {
+    "target": st.sampled_from(list(Target)),
+    "precision": st.sampled_from(["fp32", "fp16", "int8, dynamic", "int8, static"]),
+    "groups": st.integers(1, 3),
+    "rows": st.sampled_from([1, 2, 8]),
+    "columns": st.sampled_from([1, 3]),
+    "with_residual": st.booleans(),
+    "seed": st.integers(0, 99),
+}
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     kind=st.sampled_from(["dense", "packed", "gathered", "compact", "compact, gathered"]),
-    target=st.sampled_from(list(Target)),
-    precision=st.sampled_from(["fp32", "fp16", "int8, dynamic", "int8, static"]),
-    groups=st.integers(1, 3),
-    rows=st.sampled_from([1, 2, 8]),
-    columns=st.sampled_from([1, 3]),
     batch=st.integers(1, 3),
     sequence=st.integers(1, 9),
-    with_residual=st.booleans(),
-    seed=st.integers(0, 99),
+    **DRAWN,
 )
 def test_every_lowering_is_the_product(
     kind: str,
@@ -138,14 +143,8 @@ def test_every_lowering_is_the_product(
 @settings(max_examples=60, deadline=None)
 @given(
     kind=st.sampled_from(["dense", "packed", "compact"]),
-    target=st.sampled_from(list(Target)),
-    precision=st.sampled_from(["fp32", "fp16", "int8, dynamic", "int8, static"]),
-    groups=st.integers(1, 3),
-    rows=st.sampled_from([1, 2, 8]),
-    columns=st.sampled_from([1, 3]),
     tokens=st.integers(1, 20),
-    with_residual=st.booleans(),
-    seed=st.integers(0, 99),
+    **DRAWN,
 )
 def test_every_lowering_of_tokens_is_the_product(
     kind: str,
