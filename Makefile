@@ -19,12 +19,18 @@ help:
 
 setup: .venv/installed
 
-# torch first and alone: where the pinned version has a CPU build, that is taken as it is.
+# TensorRT's stubs were made by a machine, with argument names and orders that are no Python.
+MENDED = 's/\bin: list/in_: list/; s/\(channel_axis: int\)) -> IScaleLayer/\1 = 0) -> IScaleLayer/'
+
+# torch first and alone: where the pinned version has a CPU build, that is taken as it is. TensorRT's
+# stubs alone and aside: they require TensorRT, which types do not need, and would pass for it.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet $$(grep '^torch==' constraints.txt)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[cpu,openvino,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[cpu,openvino,triton,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps --upgrade --target .venv/stubs tensorrt-stubs
+	sed -i $(MENDED) .venv/stubs/tensorrt_bindings/tensorrt.pyi
 	touch $@
 
 quickstart: setup

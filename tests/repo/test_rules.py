@@ -26,6 +26,8 @@ HEAVY = (
     "onnx",
     "onnxruntime",
     "openvino",
+    "tensorrt",
+    "triton",
     "matplotlib",
     "sklearn",
     "scipy",
