@@ -18,7 +18,6 @@ from exporters.tuning.values import TUNING_FILE, Tuning
 from exporters.verify import verify_accuracy, verify_parity, verify_weights
 from exporters.weights import ClassifierWeights, read_weights
 from spd_deploy.domain.artefact import (
-    GOLDEN_FILE,
     Artefact,
     Manifest,
     MatrixRow,
@@ -26,11 +25,11 @@ from spd_deploy.domain.artefact import (
     hashes_of,
     open_artefact,
     save_manifest,
-    write_golden,
 )
 from spd_deploy.domain.checkpoint import CONFIG_FILE, Checkpoint, read_config
 from spd_deploy.domain.errors import BadModel, BadSetting, NotWritten
 from spd_deploy.domain.files import read_json, refuse_existing, replacing, write_json
+from spd_deploy.domain.golden import GOLDEN_FILE, write_golden
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_deploy.domain.versions import versions_of

@@ -219,10 +219,7 @@ def show_result(artefact: Artefact) -> None:
     if manifest.measured:
         click.echo(f"measured  {spelled_gains(manifest.measured)} over all dense")
     click.echo(f"runs in   {manifest.asked}{spelled_ran(manifest)}")
-    click.echo(
-        f"parity    {manifest.parity.max_difference:.1e} from the checkpoint's logits, "
-        f"{manifest.parity.tolerance:.0e} allowed"
-    )
+    click.echo(f"parity    {manifest.nearness}")
     for arm, scores in manifest.scores.items():
         if arm not in ("dense", "sparse"):
             shown = ", ".join(f"{k} {v:.4f}" for k, v in scores.items() if v is not None)

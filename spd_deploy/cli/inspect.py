@@ -93,7 +93,6 @@ def inspect(path: Path, as_json: bool, **measuring: Any) -> None:
 def of_artefact(artefact: Artefact) -> Inspection:
     """What an artefact's manifest says; every file was verified on opening."""
     manifest = artefact.manifest
-    parity = manifest.parity
     return Inspection(
         kind=f"{manifest.format} artefact, {manifest.precision}, for {manifest.runtime}",
         task=manifest.task.name,
@@ -110,8 +109,7 @@ def of_artefact(artefact: Artefact) -> Inspection:
         notes=(
             _bytes_note(artefact),
             *_measured_note(artefact),
-            f"parity with the checkpoint: {parity.max_difference:.1e}, "
-            f"{parity.tolerance:.0e} allowed",
+            f"parity: {manifest.nearness}",
             f"{len(manifest.files)} files, all with the SHA-256 that the manifest names",
         ),
     )

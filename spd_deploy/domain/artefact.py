@@ -11,21 +11,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
 from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.documents import refuse_schema, value_of
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact, SpdError
 from spd_deploy.domain.files import read_json, sha256_of, write_json
+from spd_deploy.domain.golden import GOLDEN_FILE, Golden, read_golden
 from spd_deploy.domain.measured import Measured
 from spd_deploy.domain.runtimes import Asked, Runtime
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import TOKENIZER_FILE, Batch, Tokenizer
+from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
 
 MANIFEST_FILE = "manifest.json"
-GOLDEN_FILE = "golden.safetensors"
 SCHEMA = 1
 
 _AGAIN = "export it again"
@@ -60,7 +57,13 @@ class MatrixRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parity:
-    """How far the artefact's logits are from the checkpoint's on the golden inputs."""
+    """How far the artefact's logits are from the checkpoint's on the golden inputs.
+
+    Attributes:
+        max_difference: of the farthest graph, in units of max(1, largest logit).
+        tolerance: what a self-test allows: from the checkpoint's logits or, of a graph that has
+            golden logits of its own, from those.
+    """
 
     max_difference: float
     tolerance: float
@@ -121,6 +124,15 @@ class Manifest:
         """The runtime and precision it runs in where nothing else is asked for."""
         return Asked(runtime=self.runtime, precision="bf16" if self.bf16 else None)
 
+    @property
+    def nearness(self) -> str:
+        """Its parity in words; quantised graphs are judged by the task's score instead."""
+        parity = self.parity
+        far = f"{parity.max_difference:.1e} from the checkpoint's logits"
+        if self.precision == "int8":
+            return f"{far} on random tokens, for the score to judge"
+        return f"{far}, {parity.tolerance:.0e} allowed"
+
     def to_json(self) -> dict[str, Any]:
         """The content of ``manifest.json``."""
         return {"schema": SCHEMA, **asdict(self)}
@@ -172,17 +184,9 @@ class Artefact:
         """The tokenizer it was trained with, cutting where training cut."""
         return Tokenizer(self.folder / TOKENIZER_FILE, max_tokens=self.manifest.max_tokens)
 
-    def golden(self) -> "Golden":
+    def golden(self) -> Golden:
         """The inputs and logits of its self-test."""
         return read_golden(self.folder / GOLDEN_FILE)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Golden:
-    """Fixed inputs with the logits ``[B, C]`` that the checkpoint gave for them."""
-
-    batch: Batch
-    logits_BC: NDArray[np.float32]
 
 
 def is_artefact(folder: Path) -> bool:
@@ -225,42 +229,6 @@ def hashes_of(folder: Path) -> dict[str, str]:
         for file in sorted(folder.iterdir())
         if file.is_file() and file.name != MANIFEST_FILE
     }
-
-
-def write_golden(file: Path, golden: Golden) -> None:
-    """Save the self-test's inputs and logits as safetensors."""
-    from safetensors.numpy import save_file
-
-    save_file(
-        {
-            "input_ids": golden.batch.ids_BS,
-            "attention_mask": golden.batch.mask_BS,
-            "token_type_ids": golden.batch.types_BS,
-            "logits": golden.logits_BC,
-        },
-        file,
-    )
-
-
-def read_golden(file: Path) -> Golden:
-    """Read what :func:`write_golden` wrote.
-
-    Raises:
-        BadArtefact: the file is damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        arrays = load_file(file)
-        batch = Batch(
-            ids_BS=arrays["input_ids"],
-            mask_BS=arrays["attention_mask"],
-            types_BS=arrays["token_type_ids"],
-        )
-        return Golden(batch=batch, logits_BC=arrays["logits"])
-    except (OSError, KeyError, SafetensorError, SpdError) as err:
-        raise BadArtefact(f"{file} is damaged", got=repr(err), fix=_AGAIN) from err
 
 
 def _verify(folder: Path, name: str, expected: str) -> None:

@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from exporters.calibrate import percentile, ranges_on
@@ -16,18 +17,18 @@ from exporters.onnx import artefact_from_checkpoint
 from exporters.precisions import Precision, Trial
 from exporters.storage import DATA_FILE, read_constants
 from exporters.weights import read_weights
-from spd_deploy.domain.checkpoint import Checkpoint
-from spd_deploy.domain.errors import BadData, BadSetting, VerificationFailed
+from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint
+from spd_deploy.domain.errors import BadArtefact, BadData, BadSetting, VerificationFailed
 from spd_deploy.domain.patterns import parse_pattern
-from spd_deploy.domain.runtimes import Asked
+from spd_deploy.domain.runtimes import Asked, Runtime
 from spd_deploy.domain.text import Batch, Tokens, pad
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
-from spd_deploy.sessions.opening import difference_between, open_path
+from spd_deploy.sessions.opening import difference_between, open_path, prove, session_from_artefact
 from spd_deploy.sessions.openvino import import_openvino, precisions_of
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.sessions.torch import TorchSession
 from tests.exporters.test_onnx import TENSORRT_OPERATORS
-from tests.tiny import tiny_checkpoint
+from tests.tiny import tiny_checkpoint, with_weights
 
 PATTERNS = [None, "unstructured", "2:4", "block:32x1", "structured"]
 every_pattern = pytest.mark.parametrize("spelled", PATTERNS)
@@ -272,3 +273,20 @@ def test_a_percentile_is_known_from_the_largest_values(size: int) -> None:
     largest = np.sort(values)[::-1][: size // 10_000 + 2]
 
     assert percentile(largest, size) == pytest.approx(np.percentile(values, 99.99), rel=1e-6)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_int8_is_held_to_what_it_gave_itself(tmp_path: Path, runtime: Runtime) -> None:
+    """However far from the checkpoint, it passes in each runtime; another bias does not."""
+    coarse = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern("block:32x1", 0.75))
+    lax = trial(coarse, max_drop=1000)
+    artefact = artefact_from_checkpoint(coarse, tmp_path / "a", precision=Precision.INT8, trial=lax)
+    tensors = load_file(coarse.folder / WEIGHTS_FILE)
+    name = "classifier.bias"
+    other = with_weights(coarse, {**tensors, name: tensors[name] + 0.5})
+    wrong = artefact_from_checkpoint(other, tmp_path / "b", precision=Precision.INT8, trial=lax)
+
+    with session_from_artefact(artefact, runtime=runtime) as session:
+        assert prove(session, artefact) <= artefact.manifest.parity.max_difference + 0.05
+        with pytest.raises(BadArtefact, match="the logits it gave when it was exported"):
+            prove(session, wrong)

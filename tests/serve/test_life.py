@@ -18,10 +18,11 @@ from serve.app import create_app
 from serve.life import Life, Phase
 from serve.model import Served, open_served, warm_up
 from serve.settings import Settings
-from spd_deploy.domain.artefact import GOLDEN_FILE, MANIFEST_FILE, Artefact
+from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadSetting, SpdError, Unavailable
 from spd_deploy.domain.files import sha256_of
+from spd_deploy.domain.golden import GOLDEN_FILE
 from tests.serve.clients import wait_until_settled
 from tests.serve.fakes import PATIENCE_S, FakeSession, fake_served
 
