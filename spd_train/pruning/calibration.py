@@ -104,6 +104,10 @@ def input_moments(
     return {name: sums[reader] for name, reader in own.items()}
 
 
+class _Entered(Exception):
+    """Ends a pass at the first layer."""
+
+
 def flows_of(network: GraftedNetwork, calibration: Calibration) -> list[Flow]:
     """The calibration batches as they enter the first layer."""
     found: list[Flow] = []
@@ -111,11 +115,12 @@ def flows_of(network: GraftedNetwork, calibration: Calibration) -> list[Flow]:
 
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         entered.append((args, kwargs))
+        raise _Entered
 
     handle = network.layers[0].register_forward_pre_hook(enter, with_kwargs=True)
     try:
         for batch in calibration.batches:
-            with calibration.autocast():
+            with calibration.autocast(), contextlib.suppress(_Entered):
                 network(batch)
             (hidden_BSH, *others), keywords = entered.pop()
             found.append(

@@ -44,7 +44,12 @@ def activation_scores(weight_NK: Tensor, second_KK: Tensor) -> Tensor:
 
 def second_order_scores(weight_NK: Tensor, second_KK: Tensor) -> Tensor:
     """Rise of the squared output error if the weight goes and its row makes up for it at best."""
-    return weight_NK.float().square() / inverse_diagonal(second_KK)
+    return error_rises(weight_NK, inverse_diagonal(second_KK))
+
+
+def error_rises(weight_NK: Tensor, inverse_K: Tensor) -> Tensor:
+    """:func:`second_order_scores` where the diagonal of the inverse is known."""
+    return weight_NK.float().square() / inverse_K
 
 
 def inverse_diagonal(second_KK: Tensor) -> Tensor:

@@ -13,10 +13,11 @@ from spd_train.pruning.calibration import Calibration, input_moments
 from spd_train.pruning.importance import (
     GradientScores,
     activation_scores,
+    error_rises,
+    inverse_diagonal,
     magnitudes,
     needs_gradients,
     needs_inputs,
-    second_order_scores,
 )
 from spd_train.pruning.masks import Goals, densities_of, masks_of
 from spd_train.pruning.reconstruct import reconstruct
@@ -143,8 +144,15 @@ class Pruner:
         if not needs_inputs(importance):
             return magnitudes(dense)
         moments = input_moments(self.network, self.matrices, self.calibration)
-        score = activation_scores if importance == "activation" else second_order_scores
-        return {name: score(weight, moments[name]) for name, weight in dense.items()}
+        if importance == "activation":
+            return {n: activation_scores(weight, moments[n]) for n, weight in dense.items()}
+        known: dict[
+            int, Tensor
+        ] = {}  # query, key and value share their moments, so the inverse too
+        for second_KK in moments.values():
+            if id(second_KK) not in known:
+                known[id(second_KK)] = inverse_diagonal(second_KK)
+        return {n: error_rises(weight, known[id(moments[n])]) for n, weight in dense.items()}
 
     def _allocate(self, scores: Mapping[str, Tensor], share: float) -> None:
         """Spread the sparsity over the matrices, where it is not the same for all."""

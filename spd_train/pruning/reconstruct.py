@@ -15,7 +15,7 @@ preconditioned by the diagonal, from the weights as they are.
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,6 @@ def reconstruct(
         for i, layer in enumerate(network.layers):
             of_layer = [m for m in network.encoder.matrices() if m.layer == i]
             _solve_layer(network, layer, of_layer, masks, flows, calibration.autocast)
-            _advance(network, layer, flows, calibration.autocast)
 
 
 def solve_kept(
@@ -124,10 +123,15 @@ def moments_of(pairs: Iterator[tuple[Tensor, Tensor]]) -> Moments:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Seen:
-    """What a layer's matrices read and gave on one batch, at its real tokens, by role."""
+    """What a layer's matrices read and gave on one batch, at its real tokens, by role.
+
+    Attributes:
+        hidden_BSH: the layer's output, where the pass went to its end.
+    """
 
     inputs: Mapping[Role, Tensor]
     outputs: Mapping[Role, Tensor]
+    hidden_BSH: Tensor | None
 
 
 def _solve_layer(
@@ -138,7 +142,10 @@ def _solve_layer(
     flows: Sequence[Flow],
     autocast: Autocast,
 ) -> None:
-    """Solve the matrices of one layer, those that read later outputs after those that give them."""
+    """Solve the matrices of one layer, those that read later outputs after those that give them.
+
+    Then take the hidden states of student and teacher through it.
+    """
     names = {m.role: m.name for m in of_layer}
     with autocast():
         taught = [_watch(network, layer, flow, names, teacher=True) for flow in flows]
@@ -150,27 +157,39 @@ def _solve_layer(
         watched_roles = {r: names[r] for r in (together[0], residual) if r is not None}
         with autocast():
             seen = [_watch(network, layer, flow, watched_roles, teacher=False) for flow in flows]
-        for role in chosen:
+        moments = moments_of(_pairs(seen, taught, chosen, residual))
+        for role, of_role in zip(chosen, _by_target(moments, len(chosen)), strict=True):
             linear = network.linear(names[role])
-            moments = moments_of(_pairs(seen, taught, role, together[0], residual))
-            weight_NK, bias_N = solve_kept(moments, masks[names[role]], linear.weight)
+            weight_NK, bias_N = solve_kept(of_role, masks[names[role]], linear.weight)
             linear.weight.copy_(weight_NK)
             linear.bias.copy_(bias_N)
+    _advance(network, layer, flows, taught, autocast)
 
 
 def _pairs(
     seen: Sequence[_Seen],
     taught: Sequence[_Seen],
-    role: Role,
-    reader: Role,
+    roles: Sequence[Role],
     residual: Role | None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs of the student's matrix with their targets, batch by batch."""
+    """What the student's matrices of these roles read, and their targets side by side, by batch."""
+    reader = next(group[0] for group in _TOGETHER if roles[0] in group)
     for student, teacher in zip(seen, taught, strict=True):
-        target_TN = teacher.outputs[role].float()
+        target_TN = torch.cat([teacher.outputs[role].float() for role in roles], dim=1)
         if residual is not None:
             target_TN = target_TN + teacher.inputs[residual] - student.inputs[residual]
         yield student.inputs[reader], target_TN
+
+
+def _by_target(moments: Moments, count: int) -> Iterator[Moments]:
+    """The moments of each of ``count`` targets that lie side by side."""
+    cross, target = moments.cross_NK.chunk(count), moments.target_N.chunk(count)
+    for cross_NK, target_N in zip(cross, target, strict=True):
+        yield replace(moments, cross_NK=cross_NK, target_N=target_N)
+
+
+class _SeenEnough(Exception):
+    """Ends a pass through a layer: what comes after is not needed."""
 
 
 def _watch(
@@ -181,31 +200,43 @@ def _watch(
     *,
     teacher: bool,
 ) -> _Seen:
-    """Run one layer of the teacher or the student on a batch, and look at some of its matrices."""
+    """Run one layer of the teacher or the student on a batch, and look at some of its matrices.
+
+    The student's pass ends with the last of them; the teacher's gives its hidden states too.
+    """
     inputs: dict[Role, Tensor] = {}
     outputs: dict[Role, Tensor] = {}
+    hidden_BSH = None
     with contextlib.ExitStack() as stack:
         for role, name in names.items():
 
             def see(x_BSK: Tensor, y_BSN: Tensor, role: Role = role) -> None:
                 inputs[role], outputs[role] = x_BSK[flow.real_BS], y_BSN[flow.real_BS]
+                if not teacher and len(inputs) == len(names):
+                    raise _SeenEnough
 
             stack.enter_context(watched(network.linear(name, teacher=teacher), see))
         network.graft_all(not teacher)
-        flow.through(layer, flow.teacher_BSH if teacher else flow.student_BSH)
-    return _Seen(inputs=inputs, outputs=outputs)
+        with contextlib.suppress(_SeenEnough):
+            before_BSH = flow.teacher_BSH if teacher else flow.student_BSH
+            hidden_BSH = flow.through(layer, before_BSH)
+    return _Seen(inputs=inputs, outputs=outputs, hidden_BSH=hidden_BSH)
 
 
 def _advance(
-    network: GraftedNetwork, layer: nn.Module, flows: Sequence[Flow], autocast: Autocast
+    network: GraftedNetwork,
+    layer: nn.Module,
+    flows: Sequence[Flow],
+    taught: Sequence[_Seen],
+    autocast: Autocast,
 ) -> None:
     """Take the hidden states of student and teacher through a layer."""
-    for flow in flows:
+    network.graft_all(True)
+    for flow, teacher in zip(flows, taught, strict=True):
+        assert teacher.hidden_BSH is not None  # noqa: S101 - the teacher's passes are whole
+        flow.teacher_BSH = teacher.hidden_BSH
         with autocast():
-            network.graft_all(True)
             flow.student_BSH = flow.through(layer, flow.student_BSH)
-            network.graft_all(False)
-            flow.teacher_BSH = flow.through(layer, flow.teacher_BSH)
 
 
 def _dot(a_NK: Tensor, b_NK: Tensor) -> Tensor:
