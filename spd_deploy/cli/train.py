@@ -13,6 +13,7 @@ import click
 from spd_deploy.cli.console import TerminalProgress, show_json, speaks
 from spd_deploy.cli.options import data_options
 from spd_deploy.cli.scores import score_lines
+from spd_deploy.cli.sections import Sectioned
 from spd_deploy.cli.seeds import show_seeds
 from spd_deploy.domain.patterns import SPELLINGS, parse_pattern
 from spd_deploy.domain.progress import Progress, Silent
@@ -61,13 +62,29 @@ FIELDS: Mapping[str, str] = {
 }
 
 
+# The first option of each section of the help.
+_HEADINGS: Mapping[str, str] = {
+    "task_name": "Data",
+    "model": "Model, pattern and result",
+    "recipe_name": "Recipe",
+    "epochs": "Length of the student's training",
+    "graft": "Grafting",
+    "attention_weight": "Losses",
+    "importance": "Pruning",
+    "teacher_epochs": "Teacher",
+    "batch_size": "Batches, seeds and machine",
+}
+
+
 @click.command(
+    cls=Sectioned,
+    headings=_HEADINGS,
     epilog="""\b
 Example:
   spd train --task mrpc --data-dir GLUE/MRPC --model MINILM_FOLDER --pattern 2:4 --output runs/mrpc
   spd train --data-dir reviews.csv --text-column review --label-column stars \\
       --model MINILM_FOLDER --pattern block:64x1 --sparsity 0.75 --output runs/reviews
-  spd train ... --recipe runs/mrpc/spd.json --seed 1 --output runs/mrpc-again"""
+  spd train ... --recipe runs/mrpc/spd.json --seed 1 --output runs/mrpc-again""",
 )
 @data_options
 @click.option("--model", help="Pretrained encoder: a folder, or a name on the Hugging Face hub.")
@@ -128,18 +145,20 @@ Example:
 )
 @click.option("--exclude", multiple=True, help="Leave matrices with this in their name dense.")
 @click.option("--calibration-tokens", type=int, help="Text for statistics and reconstruction.")
-@click.option("--teacher-epochs", type=float)
-@click.option("--teacher-learning-rate", type=float)
+@click.option("--teacher-epochs", type=float, help="Where one is made.")
+@click.option("--teacher-learning-rate", type=float, help="Peak, of the teacher.")
 @click.option("--batch-size", type=int, help="Rows a step, over all processes.")
 @click.option("--accumulate", type=int, help="Parts a step is computed in, to save memory.")
 @click.option("--max-tokens", type=int, help="Longer texts are cut.")
 @click.option("--holdout", type=float, help="Share of train kept out to choose the best on.")
-@click.option("--seed", type=int)
+@click.option("--seed", type=int, help="Of rows held out, batches, dropout and grafting.")
 @click.option(
     "--seeds", type=click.IntRange(min=1), help="Train so many, and show mean and interval."
 )
-@click.option("--precision", type=click.Choice(get_args(PrecisionWish)))
-@click.option("--device", type=click.Choice(get_args(Device)))
+@click.option(
+    "--precision", type=click.Choice(get_args(PrecisionWish)), help="auto: bf16 where it is quick."
+)
+@click.option("--device", type=click.Choice(get_args(Device)), help="What to train on.")
 @click.option("--compile/--no-compile", default=None, help="Compile layers (torch.compile).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(**options: Any) -> None:
