@@ -3,7 +3,7 @@
 model = "MINILM_FOLDER"     # a folder, from where the command is typed, or a name on the hub
 data = "GLUE"               # a folder with MRPC/, CoLA/, ...; left out: the hub
 tasks = ["mrpc", "cola"]
-patterns = ["2:4", "block:64x1@0.75"]
+patterns = ["2:4", "block:64x1@0.75"]   # with arms = [] as well: [], the dense teachers alone
 arms = ["spd", "prune"]
 seeds = [0, 1, 2]
 
@@ -56,12 +56,13 @@ def grid_from(value: Mapping[str, Any]) -> Grid:
     """The grid that a parsed file describes."""
     _refuse_unknown(value, _FIELDS, where="the grid")
     tasks = _axis(value, "tasks", _task)
+    teachers_alone = value.get("patterns") == value.get("arms") == []
     return Grid(
         model=_text(value, "model"),
         data=Path(_text(value, "data")) if "data" in value else None,
         tasks=tasks,
-        patterns=_axis(value, "patterns", _pattern),
-        arms=_axis(value, "arms", _arm),
+        patterns=() if teachers_alone else _axis(value, "patterns", _pattern),
+        arms=() if teachers_alone else _axis(value, "arms", _arm),
         seeds=_axis(value, "seeds", _seed),
         train=_settings(value, tasks),
     )

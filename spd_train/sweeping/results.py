@@ -28,6 +28,11 @@ class Results:
         return (DENSE, *self.grid.arms)
 
     @property
+    def patterns(self) -> tuple[Pattern | None, ...]:
+        """The grid's; where it has teachers alone, the one that they are of."""
+        return self.grid.patterns or (None,)
+
+    @property
     def finished(self) -> int:
         """How many jobs there is an outcome of."""
         return len(self.outcomes)
@@ -46,20 +51,20 @@ class Results:
         """A task's headline."""
         return task_named(task).metrics[0]
 
-    def of(self, task: str, pattern: Pattern, arm: str) -> list[Outcome]:
+    def of(self, task: str, pattern: Pattern | None, arm: str) -> list[Outcome]:
         """The finished runs, seed by seed."""
         jobs = [self._job(task, pattern, arm, seed) for seed in self.grid.seeds]
         return [self.outcomes[job] for job in jobs if job in self.outcomes]
 
-    def score(self, task: str, pattern: Pattern, arm: str) -> Summary | None:
+    def score(self, task: str, pattern: Pattern | None, arm: str) -> Summary | None:
         """The headline on dev."""
         return summarise([run.score for run in self.of(task, pattern, arm)])
 
-    def gap(self, task: str, pattern: Pattern, arm: str) -> Summary | None:
+    def gap(self, task: str, pattern: Pattern | None, arm: str) -> Summary | None:
         """The headline on train minus that on dev."""
         return summarise([run.gap for run in self.of(task, pattern, arm)])
 
-    def kept(self, task: str, pattern: Pattern, arm: str) -> float | None:
+    def kept(self, task: str, pattern: Pattern | None, arm: str) -> float | None:
         """Share of the dense score that is left: the mean's of the seeds that have both."""
         pairs = []
         for seed in self.grid.seeds:
@@ -70,22 +75,22 @@ class Results:
         whole = sum(dense for _, dense in pairs)
         return sum(sparse for sparse, _ in pairs) / whole if whole > 0 else None
 
-    def average_score(self, pattern: Pattern, arm: str) -> Summary | None:
+    def average_score(self, pattern: Pattern | None, arm: str) -> Summary | None:
         """The mean over tasks, seed by seed; only seeds that have every task count."""
         return self._average(_score, pattern, arm)
 
-    def average_gap(self, pattern: Pattern, arm: str) -> Summary | None:
+    def average_gap(self, pattern: Pattern | None, arm: str) -> Summary | None:
         """The gap's mean over tasks, likewise."""
         return self._average(_gap, pattern, arm)
 
-    def average_kept(self, pattern: Pattern, arm: str) -> float | None:
+    def average_kept(self, pattern: Pattern | None, arm: str) -> float | None:
         """The mean over tasks of the share kept; None unless every task has one."""
         found = [self.kept(task, pattern, arm) for task in self.grid.tasks]
         shares = [share for share in found if share is not None]
         return sum(shares) / len(shares) if len(shares) == len(found) else None
 
     def _average(
-        self, value: Callable[[Outcome], float | None], pattern: Pattern, arm: str
+        self, value: Callable[[Outcome], float | None], pattern: Pattern | None, arm: str
     ) -> Summary | None:
         """Means over tasks, one a seed, summarised over seeds."""
         means = []
@@ -98,7 +103,7 @@ class Results:
         self,
         value: Callable[[Outcome], float | None],
         task: str,
-        pattern: Pattern,
+        pattern: Pattern | None,
         arm: str,
         seed: int,
     ) -> float | None:
@@ -106,9 +111,9 @@ class Results:
         run = self.outcomes.get(self._job(task, pattern, arm, seed))
         return None if run is None else value(run)
 
-    def _job(self, task: str, pattern: Pattern, arm: str, seed: int) -> Job:
+    def _job(self, task: str, pattern: Pattern | None, arm: str, seed: int) -> Job:
         """The job of an arm."""
-        if arm == DENSE:
+        if arm == DENSE or pattern is None:
             return Teacher(task=task, seed=seed)
         return Cell(task=task, pattern=pattern, arm=arm, seed=seed)
 

@@ -66,7 +66,7 @@ def json_of(results: Results) -> dict[str, Any]:
         "summaries": [
             {
                 "task": task,
-                "pattern": spelled(pattern),
+                "pattern": None if pattern is None else spelled(pattern),
                 "arm": arm,
                 "metric": results.metric(task),
                 "score": _json(results.score(task, pattern, arm)),
@@ -74,18 +74,18 @@ def json_of(results: Results) -> dict[str, Any]:
                 "gap": _json(results.gap(task, pattern, arm)),
             }
             for task in grid.tasks
-            for pattern in grid.patterns
+            for pattern in results.patterns
             for arm in results.arms
         ],
         "averages": [
             {
-                "pattern": spelled(pattern),
+                "pattern": None if pattern is None else spelled(pattern),
                 "arm": arm,
                 "score": _json(results.average_score(pattern, arm)),
                 "kept": results.average_kept(pattern, arm),
                 "gap": _json(results.average_gap(pattern, arm)),
             }
-            for pattern in grid.patterns
+            for pattern in results.patterns
             for arm in results.arms
         ],
     }
@@ -110,7 +110,7 @@ def _over(seeds: int) -> str:
     return "one seed" if seeds == 1 else f"means of {seeds} seeds ± {100 * LEVEL:.0f} % t-interval"
 
 
-def _table(results: Results, cell: Callable[[Pattern, str], str]) -> list[str]:
+def _table(results: Results, cell: Callable[[Pattern | None, str], str]) -> list[str]:
     """A Markdown table: a row a pattern, a column an arm."""
     head = ["pattern", *results.arms]
     rows = [[f"`{row[0]}`", *row[1:]] for row in _rows(results, cell)]
@@ -118,27 +118,32 @@ def _table(results: Results, cell: Callable[[Pattern, str], str]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
 
 
-def _rows(results: Results, cell: Callable[[Pattern, str], str]) -> list[list[str]]:
+def _rows(results: Results, cell: Callable[[Pattern | None, str], str]) -> list[list[str]]:
     """The same as lists."""
     return [
-        [spelled(pattern), *(cell(pattern, arm) for arm in results.arms)]
-        for pattern in results.grid.patterns
+        [_named(pattern), *(cell(pattern, arm) for arm in results.arms)]
+        for pattern in results.patterns
     ]
 
 
-def _score_cell(results: Results, task: str, pattern: Pattern, arm: str) -> str:
+def _named(pattern: Pattern | None) -> str:
+    """A row's name."""
+    return "none" if pattern is None else spelled(pattern)
+
+
+def _score_cell(results: Results, task: str, pattern: Pattern | None, arm: str) -> str:
     """The score, how much of dense that is, and over how many seeds where some are missing."""
     found = results.score(task, pattern, arm)
     kept = None if arm == DENSE else results.kept(task, pattern, arm)
     return _with_remarks(found, kept, len(results.grid.seeds))
 
 
-def _gap_cell(results: Results, task: str, pattern: Pattern, arm: str) -> str:
+def _gap_cell(results: Results, task: str, pattern: Pattern | None, arm: str) -> str:
     """The gap in points."""
     return _points(results.gap(task, pattern, arm))
 
 
-def _average_cell(results: Results, pattern: Pattern, arm: str) -> str:
+def _average_cell(results: Results, pattern: Pattern | None, arm: str) -> str:
     """The same over tasks."""
     kept = None if arm == DENSE else results.average_kept(pattern, arm)
     return _with_remarks(results.average_score(pattern, arm), kept, len(results.grid.seeds))

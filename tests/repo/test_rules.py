@@ -163,7 +163,7 @@ def test_every_grid_parses(file: Path) -> None:
     """What stands in benchmarks/accuracy is a grid, and its README tells what it is for."""
     grid = read_grid(file)
 
-    assert grid.cells()
+    assert grid.jobs()
     assert f"`{file.name}`" in (file.parent / "README.md").read_text(encoding="utf-8")
 
 

@@ -123,6 +123,8 @@ REFUSED = [
     ({"seed": 1}, "unknown field", "seed"),
     ({"tasks": []}, "tasks is empty", None),
     ({"seeds": []}, "seeds is empty", None),
+    ({"arms": []}, "arms is empty", None),
+    ({"patterns": []}, "patterns is empty", None),
     ({"tasks": "mrpc"}, "tasks must be a list", "'mrpc'"),
     ({"tasks": ["mrcp"]}, "tasks[0]: unknown task", "'mrcp'"),
     ({"tasks": ["sst2", "SST-2"]}, "tasks[1] is there twice", "'SST-2'"),

@@ -264,3 +264,18 @@ def test_finished_runs_alone_count(tmp_path: Path) -> None:
     (tmp_path / job.place / SPD_FILE).unlink()
 
     assert read_outcomes(GRID, tmp_path) == {}
+
+
+def test_a_grid_without_patterns_shows_its_teachers(tmp_path: Path) -> None:
+    """One row a task: the mean of the teachers' scores, as in a grid with students."""
+    alone = replace(GRID, patterns=(), arms=())
+
+    results = results_in(tmp_path, grid=alone)
+
+    assert results.total == len(GRID.tasks) * len(GRID.seeds)
+    for task in GRID.tasks:
+        scores = [results.outcomes[Teacher(task=task, seed=seed)].score for seed in GRID.seeds]
+        (summary,) = (s for s in json_of(results)["summaries"] if s["task"] == task)
+        assert (summary["pattern"], summary["arm"]) == (None, DENSE)
+        assert summary["score"]["mean"] == pytest.approx(np.mean([float(s or 0) for s in scores]))
+        assert f"| `none` | {100 * summary['score']['mean']:.1f}" in markdown_of(results)
