@@ -9,7 +9,7 @@ found before any runtime parses it.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from spd_deploy.domain.measured import Measured
 from spd_deploy.domain.runtimes import Asked, Runtime
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Batch, Tokenizer
+
+# onnx: a graph for ONNX Runtime and a portable one. trt: a portable one, and the plan of an engine.
+Format = Literal["onnx", "trt"]
 
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.safetensors"
@@ -93,7 +96,7 @@ class Manifest:
         measured_on: the machine and threads of everything that is ``measured``.
     """
 
-    format: str
+    format: Format
     precision: str
     task: Task
     max_tokens: int
