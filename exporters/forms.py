@@ -35,6 +35,7 @@ class Form:
         targets: its graphs by their files; the first is what others are compared with.
         runtime: what runs it where nothing else is asked for.
         choose: how a matrix's lowering is chosen where none is forced.
+        tolerance: how far its logits may be from the checkpoint's; None: by accuracy.
         complete: writes what else belongs to it.
     """
 
@@ -42,6 +43,7 @@ class Form:
     targets: Mapping[str, Target]
     runtime: Runtime
     choose: Chooser
+    tolerance: Callable[[Precision], float | None]
     complete: Callable[[Draft], None]
 
 
@@ -52,5 +54,6 @@ ONNX = Form(
     targets={MODEL_FILE: Target.ONNXRUNTIME, PORTABLE_FILE: Target.PORTABLE},
     runtime="onnxruntime",
     choose=choose,
+    tolerance=lambda precision: precision.tolerance,
     complete=lambda draft: None,
 )

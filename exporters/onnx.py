@@ -101,7 +101,9 @@ def artefact_from_checkpoint(
             for file in files.values():
                 verify_weights(file, checkpoint, weights, choices, precision)
             advance(note="weights verified")
-            golden, parity = verify_parity(list(files.values()), checkpoint, weights, precision)
+            golden, parity = verify_parity(
+                list(files.values()), checkpoint, weights, form.tolerance(precision)
+            )
             if precision is Precision.INT8 and trial is not None:
                 scores |= _int8_scores(files, trial, weights, choices)
             advance(note=f"parity {parity.max_difference:.1g}")

@@ -63,9 +63,11 @@ def verify_parity(
     models: Sequence[Path],
     checkpoint: Checkpoint,
     weights: ClassifierWeights,
-    precision: Precision,
+    tolerance: float | None,
 ) -> tuple[Golden, Parity]:
     """Compare the exported graphs with the checkpoint on the golden inputs, in ONNX Runtime.
+
+    Without a ``tolerance`` the task's metric is the judge, and the difference sets one for later.
 
     Returns:
         The golden inputs with the checkpoint's logits, and how far the farthest graph is from them.
@@ -80,7 +82,6 @@ def verify_parity(
         logits_BC = reference.run(batch)
     # NumPy's maximum is NaN where one is, Python's is not.
     difference = float(np.max([_difference(model, tokenizer, rows, logits_BC) for model in models]))
-    tolerance = precision.tolerance
     if tolerance is None:
         tolerance = max(_INT8_ROOM * difference, _LEAST_INT8_TOLERANCE)
     if not difference <= tolerance:

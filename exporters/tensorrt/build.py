@@ -206,7 +206,7 @@ def _judged(site: _Site, made: Sequence[_Made], builds: tuple[Build, ...]) -> En
     chosen = fastest(builds)
     assert chosen is not None  # noqa: S101 - something was built
     compiled, files = made[chosen].compiled, site.artefact.manifest.files
-    refuse_other_precision(site.plan.matrices, made[chosen].seen)
+    proved = refuse_other_precision(site.plan.matrices, made[chosen].seen)
     best = {arm: found for arm in ARMS if (found := fastest(builds, arm)) is not None}
     inspected = {str(arm): made[i].documents for arm, i in best.items()}
     verdicts: tuple[Verdict, ...] = ()
@@ -228,6 +228,7 @@ def _judged(site: _Site, made: Sequence[_Made], builds: tuple[Build, ...]) -> En
         options=site.options,
         flags=compiled.flags,
         precision=site.plan.precision,
+        proved=proved,
         parity=_parity(site, compiled.engine),
         builds=builds,
         chosen=chosen,

@@ -51,6 +51,11 @@ Examples:
     type=click.FloatRange(0, 1024, min_open=True),
     help="Most scratch memory of one layer.  [default: what the GPU has]",
 )
+@click.option(
+    "--strict-nans",
+    is_flag=True,
+    help="Take only kernels through which NaN and infinity pass as in a dense product.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print engine.json.")
 def build(
     artefact: Path,
@@ -59,6 +64,7 @@ def build(
     version_compatible: bool,
     hardware_compatible: Hardware | None,
     workspace_gib: float | None,
+    strict_nans: bool,
     as_json: bool,
 ) -> None:
     """Build ARTEFACT's TensorRT engine for this machine's GPU, time it, and prove what it does.
@@ -73,6 +79,7 @@ def build(
     refuse_other_format(opened)
     plan = read_plan(artefact)
     options = _options(plan, version_compatible, hardware_compatible, workspace_gib)
+    options = replace(options, strict_nans=strict_nans or options.strict_nans)
     order = Order(builds=builds, compare=compare, options=options)
     record = build_engine(opened, order, progress=TerminalProgress())
     if as_json:

@@ -39,6 +39,8 @@ def show_engine(folder: Path) -> None:
 def plan_lines(plan: BuildPlan) -> Iterator[str]:
     """What an engine is to be."""
     yield f"planned   {plan.precision}, for {', '.join(map(str, plan.buckets))} (rows x tokens)"
+    if plan.largest_half:
+        yield f"          largest fp16 number on golden inputs {plan.largest_half:.3g}, of 65504"
     for why, count in Counter(matrix.why for matrix in plan.matrices).items():
         eligible = next(matrix.eligible for matrix in plan.matrices if matrix.why == why)
         said = "may be run by sparse kernels" if eligible else "will not"
@@ -66,7 +68,7 @@ def record_lines(record: EngineRecord) -> Iterator[str]:
         )
         yield f"sparse    best sparse build over best dense build of the same graph: {gains}"
     yield f"parity    {record.parity:.1e} from the checkpoint's logits"
-    yield f"engine    {record.engine_bytes / 1e6:.1f} MB, {record.precision}"
+    yield f"engine    {record.engine_bytes / 1e6:.1f} MB; {record.proved}"
 
 
 def _show_verdicts(record: EngineRecord) -> None:

@@ -111,6 +111,7 @@ def test_the_record_binds_the_engine(machine: Made, artefact: Artefact) -> None:
     assert record.plan_sha256 == files["build.json"]
     assert record.engine_sha256 == sha256_of(artefact.folder / ENGINE_FILE)
     assert record.inspector_sha256 == sha256_of(artefact.folder / INSPECTOR_FILE)
+    assert record.proved == "6 of 6 products provably in fp16"
     assert record.parity <= artefact.manifest.parity.tolerance
     shapes = [profile["input_ids"] for profile in here.log.configs[0]["profiles"]]
     assert shapes == [[(b.batch, b.seq)] * 3 for b in record.buckets]

@@ -14,6 +14,7 @@ import pytest
 
 from exporters.onnx import artefact_from_checkpoint
 from exporters.tensorrt.build import Order, build_engine
+from serve.model import open_served
 from spd_deploy.domain.artefact import Artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.engines.record import (
@@ -325,3 +326,13 @@ def test_an_engine_does_not_travel_to_another_export(
         (other.folder / name).write_bytes((built.folder / name).read_bytes())
 
     refusal(open_artefact(other.folder), BadArtefact, r"was built from another portable\.onnx")
+
+
+def test_it_is_served_as_any_other(built: Artefact) -> None:
+    """Verified, self-tested and warmed up at the longest text; what runs it is told."""
+    served = open_served(built.folder)
+
+    with served.session:
+        assert str(served.session.description) == "tensorrt 10.13.3.9 on cuda in fp16"
+        assert served.about.format == "trt"
+        assert served.about.self_test is not None and served.about.self_test < 2e-2

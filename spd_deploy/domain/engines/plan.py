@@ -39,11 +39,14 @@ class Options:
         workspace_bytes: most scratch memory of one layer; None for all that the GPU has.
         version_compatible: whether later versions of TensorRT are to load it, at some cost.
         hardware: which GPUs are to load it; every other one than ``same_gpu`` has its cost.
+        strict_nans: whether NaN and infinity must pass through zeros as in a dense product. A
+            sparse build and the dense one that it is compared with have it alike.
     """
 
     workspace_bytes: int | None = None
     version_compatible: bool = False
     hardware: Hardware = "same_gpu"
+    strict_nans: bool = False
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
 
@@ -86,9 +89,8 @@ class BuildPlan:
         buckets: the shapes, each a profile of its own (``domain.engines.buckets``).
         precision: of the products in the graph.
         sparse_weights: whether sparse kernels may be taken: where some matrix is eligible.
-        strict_nans: whether NaN and infinity must pass as they would in a dense product. It is
-            the same in the dense build that a sparse one is compared with: sparse kernels alone
-            may not take the freedom that it forbids.
+        largest_half: the largest fp16 value between operators on the golden inputs, of the 65504
+            that fp16 has; 0 where none is fp16.
         masks_sha256: of where the matrices' zeros are (:func:`sha256_of_masks`).
         options: as ``spd build`` takes them where it is told nothing else.
     """
@@ -96,8 +98,8 @@ class BuildPlan:
     buckets: tuple[Shape, ...]
     precision: Typed
     sparse_weights: bool
-    strict_nans: bool
     masks_sha256: str
+    largest_half: float
     matrices: tuple[Planned, ...]
     options: Options
 

@@ -132,6 +132,7 @@ class EngineRecord:
         buckets: of the profiles, in their order.
         options: as it was built, which may be otherwise than planned.
         flags: the builder's, by TensorRT's names.
+        proved: of how many products the engine itself proves that precision, in words.
         parity: the difference of its logits from the checkpoint's, on the golden inputs.
         builds: all that were made and timed in turns.
         chosen: the number of the fastest, which is the engine.
@@ -152,6 +153,7 @@ class EngineRecord:
     options: Options
     flags: tuple[str, ...]
     precision: str
+    proved: str
     parity: float
     builds: tuple[Build, ...]
     chosen: int

@@ -100,7 +100,7 @@ def flags_for(trt: ModuleType, plan: BuildPlan, options: Options, arm: Arm) -> t
     wanted = list(_precision_flags(trt, plan))
     if plan.sparse_weights and arm == "sparse":
         wanted.append("SPARSE_WEIGHTS")
-    if plan.strict_nans:
+    if options.strict_nans:
         wanted.append("STRICT_NANS")
     if options.version_compatible:
         wanted.append("VERSION_COMPATIBLE")
