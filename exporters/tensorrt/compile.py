@@ -1,6 +1,7 @@
 """One build of an engine: an ONNX file parsed, a configuration, and minutes of TensorRT's work."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -62,15 +63,8 @@ def compile_engine(
     network = builder.create_network(network_flags(tensorrt))
     _parse(tensorrt, network, messages, model)
     pin_types(tensorrt, network)
-    config = builder.create_builder_config()
     flags = flags_for(tensorrt, plan, options, arm)
-    for name in flags:
-        config.set_flag(getattr(tensorrt.BuilderFlag, name))
-    config.clear_flag(tensorrt.BuilderFlag.TF32)  # what is fp32 in the graph is fp32
-    config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED
-    apply_options(tensorrt, config, options)
-    for bucket in plan.buckets:
-        _add_profile(builder, config, bucket)
+    config = _configured(tensorrt, builder, plan, options, flags)
     cache = config.create_timing_cache(timings)
     if not config.set_timing_cache(cache, False):
         cache = config.create_timing_cache(b"")
@@ -94,6 +88,21 @@ def compile_engine(
         build_s=build_s,
         sparsity_log=tuple(dict.fromkeys(messages.sparsity)),
     )
+
+
+def _configured(
+    tensorrt: ModuleType, builder: Any, plan: BuildPlan, options: Options, flags: Sequence[str]
+) -> Any:
+    """How the builder is to go about it."""
+    config = builder.create_builder_config()
+    for name in flags:
+        config.set_flag(getattr(tensorrt.BuilderFlag, name))
+    config.clear_flag(tensorrt.BuilderFlag.TF32)  # what is fp32 in the graph is fp32
+    config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED
+    apply_options(tensorrt, config, options)
+    for bucket in plan.buckets:
+        _add_profile(builder, config, bucket)
+    return config
 
 
 def _parse(

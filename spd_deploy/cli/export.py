@@ -12,7 +12,8 @@ from spd_deploy.cli.options import Sizes, finite
 from spd_deploy.cli.trial import trial_of
 from spd_deploy.cli.tuning import known_tuning, plan_of, tuner_for
 from spd_deploy.domain.artefact import Artefact, Manifest
-from spd_deploy.domain.checkpoint import open_checkpoint
+from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
+from spd_deploy.domain.engines.buckets import buckets_for
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.measured import spelled_gains
@@ -22,6 +23,7 @@ from spd_deploy.domain.runtimes import ASKED
 _BATCHES, _SEQS = (1, 8), (32, 128)
 
 if TYPE_CHECKING:
+    from exporters.forms import Form
     from exporters.lowering.ways import Way
 
 _NOT_YET = {"torch": "torch artefacts with 2:4 and block kernels are not made by this version"}
@@ -171,29 +173,12 @@ def export(
         progress.note(f"{source.pattern} detected, not declared: {source.detected}")
     allowed = 1.0 if max_drop is None else max_drop
     trial = trial_of(source, task_name, data_dir, allowed) if judged else None
-    if format_ == "trt":
-        from exporters.tensorrt.export import engine_artefact_from_checkpoint
-
-        artefact = engine_artefact_from_checkpoint(
-            source,
-            output,
-            batches=batches or _BATCHES,
-            seqs=seqs or _SEQS,
-            precision=Precision(precision),
-            trial=trial,
-            lowering=None if lowering == "auto" else cast("Way", lowering),
-            overwrite=overwrite,
-            progress=progress,
-        )
-        _build(artefact, progress, asked=not no_build)
-        _show(artefact, as_json=as_json)
-        return
     plan = plan_of(batches or _BATCHES, seqs or _SEQS, threads, seconds) if tune else None
     tuner = None if tuning is None else known_tuning(tuning)
     if plan is not None and precision == "fp32":
         tuner = tuner_for(plan, progress)
     settle: Settle | None = None
-    if runtime_name != "auto":
+    if format_ == "onnx" and runtime_name != "auto":
         settle = partial(in_runtime, asked=ASKED[runtime_name], trial=trial, progress=progress)
     elif plan is not None:
         settle = partial(in_fastest_runtime, plan=plan, trial=trial, progress=progress)
@@ -207,10 +192,25 @@ def export(
         settle=settle,
         overwrite=overwrite,
         progress=progress,
+        form=_form(format_, source, batches or _BATCHES, seqs or _SEQS),
     )
+    if format_ == "trt":
+        _build(artefact, progress, asked=not no_build)
     if tuning is not None and runtime_name == "auto":
         progress.note("a tuning has no times of runtimes: name one with --runtime, or --tune here")
     _show(artefact, as_json=as_json)
+
+
+def _form(
+    format_: str, source: Checkpoint, batches: tuple[int, ...], seqs: tuple[int, ...]
+) -> "Form":
+    """What kind of artefact is made: for TensorRT for the shapes asked for and the longest text."""
+    from exporters.forms import ONNX
+    from exporters.tensorrt.plan import engine_form
+
+    if format_ == "onnx":
+        return ONNX
+    return engine_form(buckets_for(batches, seqs, longest=source.max_tokens))
 
 
 def _show(artefact: Artefact, *, as_json: bool) -> None:

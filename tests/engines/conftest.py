@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from exporters.tensorrt.export import engine_artefact_from_checkpoint
+from exporters.onnx import artefact_from_checkpoint
+from exporters.precisions import Precision, Trial
+from exporters.tensorrt.plan import engine_form
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.engines.buckets import buckets_for
 from spd_deploy.domain.patterns import NM
 from tests.engines.fake_cuda import FakeDriver, install
 from tests.engines.fake_tensorrt import Log, fake_tensorrt
@@ -46,9 +49,19 @@ def nm_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return tiny_checkpoint(tmp_path_factory.mktemp("nm") / "model", pattern=NM(n=2, m=4), layers=1)
 
 
-def exported(checkpoint: Checkpoint, folder: Path) -> Artefact:
-    """Its trt artefact for four shapes."""
-    return engine_artefact_from_checkpoint(checkpoint, folder, batches=(1, 4), seqs=(8, 32))
+def exported(
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    seqs: tuple[int, ...] = (8,),
+    precision: Precision = Precision.FP16,
+    trial: Trial | None = None,
+) -> Artefact:
+    """Its trt artefact for 1 and 4 rows of 8 tokens, and of as many as it reads."""
+    buckets = buckets_for((1, 4), seqs, longest=checkpoint.max_tokens)
+    return artefact_from_checkpoint(
+        checkpoint, folder, precision=precision, trial=trial, form=engine_form(buckets)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -257,12 +257,14 @@ class _Builder:
     def create_optimization_profile(self) -> _Profile:
         return _Profile()
 
-    def build_serialized_network(self, network: _Network, config: _Config) -> bytes:
+    def build_serialized_network(self, network: _Network, config: _Config) -> bytes | None:
         monitor = config.told.pop("progress_monitor", None)
         if monitor is not None:
             monitor.phase_start("Building Engine", None, 1)
-            monitor.step_complete("Building Engine", 0)
+            goes_on = monitor.step_complete("Building Engine", 0)
             monitor.phase_finish("Building Engine")
+            if not goes_on:
+                return None
         self._logger.log(3, "[I] (Sparsity) Layers eligible for sparse math: all of them")
         pinned = [layer.pinned for layer in network.layers]
         told = {**config.told, "network": network.flags, "pinned": pinned, "model": network.model}

@@ -1,8 +1,9 @@
 """``spd build``: what is built, chosen, proved and written, on a machine that is made up."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from spd_deploy.domain.engines.record import (
 )
 from spd_deploy.domain.errors import BadArtefact, Unavailable, VerificationFailed
 from spd_deploy.domain.files import sha256_of
+from spd_deploy.domain.progress import Advance, Silent
 from spd_deploy.sessions.opening import open_path
 from spd_deploy.sessions.torch import TorchSession
 from tests.engines.conftest import Machine, exported
@@ -266,3 +268,26 @@ def test_the_cache_is_named_after_gpu_and_version(
     (file,) = (tmp_path / "cache" / "spd-deploy" / "timings").iterdir()
     assert file.name == "NVIDIA-H200_cc9.0_tensorrt-10.13.3.9.cache"
     assert hashlib.sha256(file.read_bytes()).hexdigest() == record.timing_cache_sha256
+
+
+class Impatient(Silent):
+    """Presses Ctrl-C when TensorRT tells of its first phase."""
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Advance]:
+        def advance(steps: int = 1, *, note: str | None = None) -> None:
+            if note == "Building Engine":
+                raise KeyboardInterrupt
+
+        yield advance
+
+
+def test_ctrl_c_stops_a_build(machine: Made, artefact: Artefact) -> None:
+    """It does not fly through TensorRT, which would end the process: TensorRT is told to stop."""
+    here = machine()
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(artefact, Order(), progress=Impatient())
+
+    assert not (artefact.folder / RECORD_FILE).exists()
+    assert here.driver.held == 0

@@ -7,7 +7,6 @@ import pytest
 
 from exporters.precisions import Precision
 from exporters.tensorrt.build import Order, build_engine
-from exporters.tensorrt.export import engine_artefact_from_checkpoint
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.patterns import parse_pattern
@@ -15,6 +14,7 @@ from spd_deploy.domain.text import Tokens, pad
 from spd_deploy.sessions.cuda.device import CudaDevice
 from spd_deploy.sessions.opening import difference_between, open_path
 from spd_deploy.sessions.torch import TorchSession
+from tests.engines.conftest import exported
 from tests.tiny import tiny_checkpoint
 
 pytestmark = [pytest.mark.gpu, pytest.mark.trt]
@@ -55,9 +55,7 @@ def test_an_engine_answers_as_its_checkpoint(
 ) -> None:
     """At every bucket, and in turns through several; in fp32 to within rounding."""
     checkpoint = checkpoint_of(tmp_path / "c", spelled)
-    artefact = engine_artefact_from_checkpoint(
-        checkpoint, tmp_path / "a", batches=(1, 4), seqs=(16,), precision=precision
-    )
+    artefact = exported(checkpoint, tmp_path / "a", seqs=(16,), precision=precision)
 
     record = build_engine(artefact, Order(builds=1))
 

@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 
 from exporters.precisions import Precision
-from exporters.tensorrt.export import engine_artefact_from_checkpoint
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.engines.plan import read_plan
 from spd_deploy.domain.runtimes import ASKED
 from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
 from spd_deploy.sessions.opening import open_path
+from tests.engines.conftest import exported
 from tests.exporters.test_onnx import TENSORRT_OPERATORS
 from tests.exporters.test_precisions import trial
 
@@ -20,14 +20,8 @@ def test_an_int8_artefact_is_symmetric_and_keeps_its_zeros(
     nm_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     """Its matrices are eligible in int8, every zero point is 0, and it has its own score."""
-    artefact = engine_artefact_from_checkpoint(
-        nm_checkpoint,
-        tmp_path / "a",
-        batches=(1,),
-        seqs=(32,),
-        precision=Precision.INT8,
-        trial=trial(nm_checkpoint, max_drop=30),
-    )
+    judged = trial(nm_checkpoint, max_drop=30)
+    artefact = exported(nm_checkpoint, tmp_path / "a", precision=Precision.INT8, trial=judged)
 
     plan = read_plan(artefact.folder)
     model = onnx.load(artefact.folder / PORTABLE_FILE)

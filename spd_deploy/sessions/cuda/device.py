@@ -139,6 +139,8 @@ class CudaDevice:
             yield made
         except BaseException:  # the stream must not stay in capture; what failed is told as it is
             self._library.cuStreamEndCapture(ctypes.c_void_p(self.stream), ctypes.byref(graph))
+            if graph.value:
+                self._library.cuGraphDestroy(graph)
             raise
         self._call("cuStreamEndCapture", ctypes.c_void_p(self.stream), ctypes.byref(graph))
         try:

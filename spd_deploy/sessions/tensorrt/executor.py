@@ -31,25 +31,34 @@ _ALIGNMENT = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lane:
-    """What one bucket runs with; addresses are whole numbers.
+class Memory:
+    """What a bucket's inputs and logits lie in; addresses are whole numbers.
 
     Attributes:
         inputs: views into pinned memory, ``[B, S]`` of the engine's own integers, by name.
         logits_BC: a view into pinned memory.
         device_in: where the inputs lie on the GPU, one after the other as in pinned memory.
+        starts: where in that each begins.
         in_bytes: how many bytes they take with the room between.
     """
 
-    bucket: Shape
-    context: "trt.IExecutionContext"
     inputs: Mapping[str, NDArray[Any]]
     logits_BC: NDArray[np.float32]
     pinned_in: int
     pinned_out: int
     device_in: int
     device_out: int
+    starts: Mapping[str, int]
     in_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lane:
+    """What one bucket runs with."""
+
+    bucket: Shape
+    context: "trt.IExecutionContext"
+    memory: Memory
     graph: int
 
 
@@ -94,7 +103,8 @@ class Executor:
 
     def put(self, lane: Lane) -> None:
         """Queue the copy of what stands in the lane's inputs."""
-        self.device.copy_in(lane.device_in, lane.pinned_in, lane.in_bytes)
+        memory = lane.memory
+        self.device.copy_in(memory.device_in, memory.pinned_in, memory.in_bytes)
 
     def launch(self, lane: Lane) -> None:
         """Queue the network."""
@@ -102,7 +112,8 @@ class Executor:
 
     def get(self, lane: Lane) -> None:
         """Copy the logits to where the lane shows them, and wait until they are there."""
-        self.device.copy_out(lane.pinned_out, lane.device_out, lane.logits_BC.nbytes)
+        memory = lane.memory
+        self.device.copy_out(memory.pinned_out, memory.device_out, memory.logits_BC.nbytes)
         self.device.wait()
 
     def close(self) -> None:
@@ -123,37 +134,41 @@ class Executor:
             raise self.messages.failure(_refused(self.messages.why()))
         if not context.set_optimization_profile_async(number, self.device.stream):
             raise self.messages.failure(_refused(f"profile {number}: {self.messages.why()}"))
+        memory = self._memory(bucket, classes)
+        for name, start in memory.starts.items():
+            if not context.set_input_shape(name, (bucket.batch, bucket.seq)):
+                raise _refused(f"{name} of {bucket}: {self.messages.why()}")
+            context.set_tensor_address(name, memory.device_in + start)
+        context.set_tensor_address(OUTPUT, memory.device_out)
+        dims: Any = context.get_tensor_shape(OUTPUT)
+        if tuple(dims) != (bucket.batch, classes):
+            raise _refused(f"logits of shape {tuple(dims)} for {bucket}")
+        self.device.copy_in(memory.device_in, memory.pinned_in, memory.in_bytes)
+        return Lane(bucket=bucket, context=context, memory=memory, graph=self._graph(context))
+
+    def _memory(self, bucket: Shape, classes: int) -> Memory:
+        """Memory for a bucket, with inputs in it that any model can run: one token a row."""
         kinds = {name: self._kind(name) for name in (*INPUTS, OUTPUT)}
         shape = (bucket.batch, bucket.seq)
         places, in_bytes = _places({name: (shape, kinds[name]) for name in INPUTS})
         out_bytes = bucket.batch * classes * kinds[OUTPUT].itemsize
-        device_in, device_out = self._on_gpu(in_bytes), self._on_gpu(out_bytes)
-        (pinned_in, bytes_in), (pinned_out, bytes_out) = map(self._pinned, (in_bytes, out_bytes))
+        pinned_in, bytes_in = self._pinned(in_bytes)
+        pinned_out, bytes_out = self._pinned(out_bytes)
         bytes_in[:] = 0
-        inputs = {}
-        for name, (start, end) in places.items():
-            inputs[name] = bytes_in[start:end].view(kinds[name]).reshape(shape)
-            if not context.set_input_shape(name, shape):
-                raise _refused(f"{name} of {bucket}: {self.messages.why()}")
-            context.set_tensor_address(name, device_in + start)
-        inputs["attention_mask"][:, 0] = 1  # a row that is all padding would be divided by nothing
-        context.set_tensor_address(OUTPUT, device_out)
-        dims: Any = context.get_tensor_shape(OUTPUT)
-        found = tuple(dims)
-        if found != (bucket.batch, classes):
-            raise _refused(f"logits of shape {found} for {bucket}")
-        self.device.copy_in(device_in, pinned_in, in_bytes)
-        return Lane(
-            bucket=bucket,
-            context=context,
+        inputs = {
+            name: bytes_in[start:end].view(kinds[name]).reshape(shape)
+            for name, (start, end) in places.items()
+        }
+        inputs["attention_mask"][:, 0] = 1
+        return Memory(
             inputs=inputs,
             logits_BC=bytes_out.view(np.float32).reshape(bucket.batch, classes),
             pinned_in=pinned_in,
             pinned_out=pinned_out,
-            device_in=device_in,
-            device_out=device_out,
+            device_in=self._on_gpu(in_bytes),
+            device_out=self._on_gpu(out_bytes),
+            starts={name: start for name, (start, _) in places.items()},
             in_bytes=in_bytes,
-            graph=self._graph(context),
         )
 
     def _graph(self, context: "trt.IExecutionContext") -> int:

@@ -104,7 +104,7 @@ class TensorRtSession(Closing):
         self._lock = threading.Lock()
         self._closed = False
         self._buckets = [lane.bucket for lane in self._executor.lanes]
-        self._classes = self._executor.lanes[0].logits_BC.shape[1]
+        self._classes = self._executor.lanes[0].memory.logits_BC.shape[1]
         self.description = Description(
             runtime="tensorrt",
             version=str(trt.__version__),
@@ -137,12 +137,12 @@ class TensorRtSession(Closing):
             "token_type_ids": batch.types_BS,
         }
         for name, values_BS in given.items():
-            held = lane.inputs[name]
+            held = lane.memory.inputs[name]
             held[:count, :S] = values_BS[turn.start : turn.stop]
             held[:count, S:] = 0
             held[count:] = 0
-        lane.inputs["attention_mask"][count:, 0] = 1
+        lane.memory.inputs["attention_mask"][count:, 0] = 1
         self._executor.put(lane)
         self._executor.launch(lane)
         self._executor.get(lane)
-        logits_BC[turn.start : turn.stop] = lane.logits_BC[:count]
+        logits_BC[turn.start : turn.stop] = lane.memory.logits_BC[:count]
