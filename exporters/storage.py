@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from exporters.classifier import ClassifierGraph
 from spd_deploy.domain.files import not_written
 from spd_deploy.domain.versions import PACKAGE
+from spd_deploy.sessions.onnxruntime import DATA_FILE
 
-DATA_FILE = "weights.bin"
 _INLINE_BYTES = 1024
 # Constants begin at multiples of this, the alignment of the widest vector load.
 _ALIGNMENT = 64

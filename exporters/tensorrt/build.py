@@ -42,10 +42,10 @@ from spd_deploy.domain.errors import BadArtefact, VerificationFailed
 from spd_deploy.domain.files import not_written, replacing, write_text
 from spd_deploy.domain.progress import Advance, Progress, Silent
 from spd_deploy.sessions.cuda.device import CudaDevice
-from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
+from spd_deploy.sessions.onnxruntime import DATA_FILE, PORTABLE_FILE
 from spd_deploy.sessions.opening import prove
 from spd_deploy.sessions.tensorrt.executor import Executor
-from spd_deploy.sessions.tensorrt.gate import WEIGHTS_FILE, library, place_of
+from spd_deploy.sessions.tensorrt.gate import library, place_of
 from spd_deploy.sessions.tensorrt.session import TensorRtSession
 
 
@@ -217,7 +217,7 @@ def _judged(site: _Site, made: Sequence[_Made], builds: tuple[Build, ...]) -> En
     record = EngineRecord(
         place=site.place,
         onnx_sha256=files[PORTABLE_FILE],
-        weights_sha256=files[WEIGHTS_FILE],
+        weights_sha256=files[DATA_FILE],
         masks_sha256=site.plan.masks_sha256,
         plan_sha256=files[PLAN_FILE],
         engine_sha256=hashlib.sha256(compiled.engine).hexdigest(),

@@ -62,7 +62,7 @@ def compile_engine(
     builder = tensorrt.Builder(messages.logger)
     network = builder.create_network(network_flags(tensorrt))
     _parse(tensorrt, network, messages, model)
-    pin_types(tensorrt, network)
+    pin_types(tensorrt, network, plan)
     flags = flags_for(tensorrt, plan, options, arm)
     config = _configured(tensorrt, builder, plan, options, flags)
     cache = config.create_timing_cache(timings)

@@ -19,6 +19,7 @@ from typing import Any
 from spd_deploy.domain.errors import EngineFailed
 
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+_PRODUCT = re.compile(r"(^|/)(MatMul|Gemm)(_\d+)?$")
 _PROFILE = re.compile(r"\s*\[profile (\d+)\]$")
 # What kernels that skip zeros are called; a flag of the layer's says no more than that it could.
 _SPARSE = ("sparse", "sptensor")
@@ -64,6 +65,11 @@ class Layer:
     def sparse(self) -> bool:
         """Whether its kernel is a sparse one, by its name."""
         return any(sign in (self.tactic or "").lower() for sign in _SPARSE)
+
+    @property
+    def products(self) -> int:
+        """How many of the graph's products it was made of; 0 where it does not tell."""
+        return sum(bool(_PRODUCT.search(node)) for node in self.nodes)
 
     @property
     def kernel_type(self) -> str | None:

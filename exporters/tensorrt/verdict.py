@@ -145,13 +145,15 @@ def _why(
         flagged = layer is not None and layer.weights_sparse
         noted = "; its weights are flagged sparse, which proves nothing" if flagged else ""
         return f"eligible, but TensorRT took a dense kernel, which it timed faster{noted}"
+    shared = 0 if layer is None else layer.products - 1
+    runs = f"a sparse kernel runs it{f' and {shared} more' if shared > 0 else ''}"
     if ours is None or theirs is None:
-        return "a sparse kernel runs it; no layer of the dense build compares with it"
+        return f"{runs}; no layer of the dense build compares with it"
     gain = theirs / ours
     if abs(gain - 1) <= _NOISE:
-        return "a sparse kernel runs it, as fast as the dense build's"
+        return f"{runs}, as fast as the dense build's"
     verb = "faster" if gain > 1 else "slower"
-    return f"a sparse kernel runs it, {max(gain, 1 / gain):.2f}x {verb} than the dense build's"
+    return f"{runs}, {max(gain, 1 / gain):.2f}x {verb} than the dense build's"
 
 
 def _cut(name: str) -> str:

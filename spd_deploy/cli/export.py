@@ -14,6 +14,7 @@ from spd_deploy.cli.tuning import known_tuning, plan_of, tuner_for
 from spd_deploy.domain.artefact import Artefact, Manifest
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.engines.buckets import buckets_for
+from spd_deploy.domain.engines.record import is_built
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.measured import spelled_gains
@@ -277,7 +278,9 @@ def show_result(artefact: Artefact) -> None:
     click.echo(f"matrices  {lowered}")
     if manifest.measured:
         click.echo(f"measured  {spelled_gains(manifest.measured)} over all dense")
-    click.echo(f"runs in   {manifest.asked}{spelled_ran(manifest)}")
+    unbuilt = manifest.format == "trt" and not is_built(folder)
+    later = ", once its engine is built" if unbuilt else ""
+    click.echo(f"runs in   {manifest.asked}{spelled_ran(manifest)}{later}")
     click.echo(
         f"parity    {manifest.parity.max_difference:.1e} from the checkpoint's logits, "
         f"{manifest.parity.tolerance:.0e} allowed"
@@ -288,4 +291,4 @@ def show_result(artefact: Artefact) -> None:
             click.echo(f"scored    {arm}: {shown} ({manifest.split})")
     click.echo(f"saved     {folder} ({bytes_of(folder) / 1e6:.1f} MB)")
     click.echo(f"next      spd inspect {folder}")
-    click.echo(f"          spd serve {folder}")
+    click.echo(f"          spd {'build' if unbuilt else 'serve'} {folder}")

@@ -31,6 +31,7 @@ def test_without_a_gpu_the_rest_is_said_in_a_line(
 
     assert made.exit_code == 0
     assert "the engine is not built here" in made.stderr and "spd build a" in made.stderr
+    assert "next      spd inspect a" in made.stdout and "spd build a" in made.stdout
     assert "planned   fp16, for 1x16, 1x32" in shown.stdout
     assert "6 of 6 matrices may be run by sparse kernels" in shown.stdout
     assert "not built here yet: spd build a" in shown.stdout

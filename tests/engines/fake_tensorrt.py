@@ -111,7 +111,8 @@ def fake_tensorrt(version: str, driver: FakeDriver, log: Log) -> ModuleType:
         )
     typed.ILogger = _Logger
     typed.IProfiler = _Base
-    typed.IProgressMonitor = _Base
+    if major >= 10:
+        typed.IProgressMonitor = _Base
     typed.Builder = lambda logger: _Builder(trt, driver, log, logger)
     typed.OnnxParser = lambda network, logger: _Parser(network, log)
     typed.Runtime = lambda logger: _Runtime(trt, driver, log, logger)

@@ -88,6 +88,14 @@ def test_layers_that_do_other_work_are_not_compared() -> None:
     assert "no layer of the dense build compares with it" in verdict.why
 
 
+def test_a_kernel_of_several_matrices_says_so() -> None:
+    """Queries, keys and values may be one product, whose time is that of all three."""
+    nodes = tuple(f"layer.0/attention/{role}/MatMul" for role in ("query", "key", "value"))
+    joined = replace(SPARSE, nodes=(*nodes, "layer.0/attention/query/Add"))
+
+    assert "runs it and 2 more;" in verdict_of(PLANNED, 0, seen(joined), None).why
+
+
 def test_precision_is_proved_by_kernel_or_inputs() -> None:
     """A kernel's name counts for more than what it reads, and what is hidden proves nothing."""
     unnamed = replace(DENSE, tactic="a kernel")

@@ -11,8 +11,16 @@ from exporters.tensorrt.build import Order, build_engine
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.engines.plan import BuildPlan, Options, Typed, read_plan
 from spd_deploy.domain.errors import Unavailable
+from spd_deploy.sessions.cuda.library import load_driver
 from spd_deploy.sessions.tensorrt import versions
-from spd_deploy.sessions.tensorrt.versions import flags_for, import_tensorrt, numbers_of, supported
+from spd_deploy.sessions.tensorrt.messages import Messages
+from spd_deploy.sessions.tensorrt.versions import (
+    flags_for,
+    import_tensorrt,
+    numbers_of,
+    pin_types,
+    supported,
+)
 from tests.engines.conftest import Machine
 
 Made = Callable[..., Machine]
@@ -73,6 +81,18 @@ def test_types_of_layers_are_pinned_in_8_alone(
     assert product == (half if pinned else {})
     assert norm == (single if pinned else {})
     assert [cast, shape] == [{}, {}]
+
+
+def test_nothing_is_pinned_around_quantised_products(machine: Made, artefact: Artefact) -> None:
+    """Their outputs are fp32, and they would be run so."""
+    machine("8.6.1")
+    trt, plan = import_tensorrt(), plan_in(artefact, "int8")
+    load_driver()
+    made = trt.Builder(Messages(trt).logger).create_network(1)
+
+    pin_types(trt, made, plan)
+
+    assert all(made.get_layer(i).pinned == {} for i in range(made.num_layers))
 
 
 def test_what_a_version_lacks_is_refused(machine: Made, artefact: Artefact) -> None:

@@ -16,14 +16,13 @@ from spd_deploy.domain.engines.record import ENGINE_FILE, EngineRecord, Place
 from spd_deploy.domain.errors import BadArtefact, SpdError, Unavailable
 from spd_deploy.sessions.cuda.device import CudaDevice
 from spd_deploy.sessions.cuda.library import driver_version, load_driver
-from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
+from spd_deploy.sessions.onnxruntime import DATA_FILE, PORTABLE_FILE
 from spd_deploy.sessions.tensorrt.versions import (
     cuda_major_of_tensorrt,
     import_tensorrt,
     numbers_of,
 )
 
-WEIGHTS_FILE = "weights.bin"
 _SPARSE_SINCE = (8, 0)
 
 
@@ -130,7 +129,7 @@ def verified_engine(artefact: Artefact, record: EngineRecord) -> bytes:
     files = artefact.manifest.files
     built_from = {
         PORTABLE_FILE: record.onnx_sha256,
-        WEIGHTS_FILE: record.weights_sha256,
+        DATA_FILE: record.weights_sha256,
         PLAN_FILE: record.plan_sha256,
     }
     for name, sha256 in built_from.items():

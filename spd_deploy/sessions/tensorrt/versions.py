@@ -125,12 +125,13 @@ def _precision_flags(trt: ModuleType, plan: BuildPlan) -> Sequence[str]:
             return ("INT8",)
 
 
-def pin_types(trt: ModuleType, network: "trt.INetworkDefinition") -> None:
+def pin_types(trt: ModuleType, network: "trt.INetworkDefinition", plan: BuildPlan) -> None:
     """Where types are weak, let each layer compute in the type that its outputs have in the graph.
 
-    Otherwise a layer norm of fp32 may be run in fp16, since the flag allows it.
+    Otherwise a layer norm of fp32 may be run in fp16, since the flag allows it. In int8 nothing may
+    be pinned: a product of quantised numbers has outputs of fp32.
     """
-    if is_strongly_typed(trt):
+    if is_strongly_typed(trt) or plan.precision != "fp16":
         return
     floats = (trt.float32, trt.float16)
     left = (trt.LayerType.CONSTANT, trt.LayerType.SHAPE, trt.LayerType.CAST)
