@@ -44,9 +44,9 @@ class ClassifierGraph:
         self.weights = weights
         self.choices = choices
         self.g = Graph(target)
-        by = arithmetic or Float32()
+        self.by: Arithmetic = arithmetic or Float32()
         gathered = any(choice.lowering.feature_major for choice in choices.values())
-        self.layout: Layout = (FeatureMajor if gathered else TokenMajor)(self.g, by)
+        self.layout: Layout = (FeatureMajor if gathered else TokenMajor)(self.g, self.by)
 
     def emit(self) -> Graph:
         """The graph with all its nodes; its constants are known from then on."""
@@ -148,7 +148,7 @@ class ClassifierGraph:
             case "relu":
                 return self.g.op("Relu", x)
             case name:
-                return gelu(self.g, x, tanh=name != "gelu")
+                return gelu(self.g, x, tanh=name != "gelu", number=self.by.number)
 
     def _normed(self, x: Name, layer: int, norm: str) -> Name:
         """A layer norm, by its name in the layer."""

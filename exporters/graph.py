@@ -14,10 +14,14 @@ Name = str
 
 
 class Target(StrEnum):
-    """What a graph is made for: ONNX Runtime's own operators, or the standard's alone."""
+    """What a graph is made for: ONNX Runtime's own operators, or the standard's alone.
+
+    Of the standard's there are two: as CPUs like them, and as TensorRT does.
+    """
 
     ONNXRUNTIME = "onnxruntime"
     PORTABLE = "portable"
+    TENSORRT = "tensorrt"
 
     @property
     def opset(self) -> int:

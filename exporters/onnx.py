@@ -9,8 +9,8 @@ from pathlib import Path
 
 from exporters.calibrate import ranges_on
 from exporters.classifier import ClassifierGraph
-from exporters.graph import Target
-from exporters.lowering.choose import Choice, choose, forced
+from exporters.forms import ONNX, Draft, Form
+from exporters.lowering.choose import Choice, forced
 from exporters.lowering.ways import Way
 from exporters.precisions import Precision, Scores, Trial, arithmetic_for
 from exporters.storage import write_graphs
@@ -33,12 +33,9 @@ from spd_deploy.domain.golden import GOLDEN_FILE, write_golden
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_deploy.domain.versions import versions_of
-from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
+from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"
-# Beside the graph for ONNX Runtime its twin with standard operators alone, for TensorRT, OpenVINO
-# and whatever else reads ONNX.
-_TARGETS = {MODEL_FILE: Target.ONNXRUNTIME, PORTABLE_FILE: Target.PORTABLE}
 
 # Measures the checkpoint, or knows what was measured of it.
 Tuner = Callable[[Checkpoint, ClassifierWeights], Tuning]
@@ -57,8 +54,9 @@ def artefact_from_checkpoint(
     lowering: Way | None = None,
     settle: Settle | None = None,
     progress: Progress | None = None,
+    form: Form = ONNX,
 ) -> Artefact:
-    """Export a checkpoint, sparse or dense, into the folder ``output``.
+    """Export a checkpoint, sparse or dense, into the folder ``output``, as an artefact of a form.
 
     The lowerings are chosen by what ``tuner`` gives, or by the cost model where there is none;
     ``lowering`` forces one instead. int8 needs a ``trial``, by which it is calibrated and judged;
@@ -86,7 +84,7 @@ def artefact_from_checkpoint(
     tuning = None if tuner is None else tuner(checkpoint, weights)
     with (progress or Silent()).stage("export", 5) as advance:
         if lowering is None:
-            choices = choose(checkpoint, weights, tuning)
+            choices = form.choose(checkpoint, weights, tuning)
         else:
             choices = forced(checkpoint, weights, lowering)
         scores = dict(checkpoint.scores)
@@ -96,13 +94,15 @@ def artefact_from_checkpoint(
         advance(note="lowered")
         with replacing(output) as draft:
             draft.mkdir()
-            files = {name: draft / name for name in _TARGETS}
-            write_graphs(draft, _graphs(weights, choices, precision, ranges))
+            files = {name: draft / name for name in form.targets}
+            write_graphs(draft, _graphs(form, weights, choices, precision, ranges))
             advance(note="written")
             for file in files.values():
                 verify_weights(file, checkpoint, weights, choices, precision)
             advance(note="weights verified")
-            golden, parity = verify_parity(list(files.values()), checkpoint, weights, precision)
+            golden, parity = verify_parity(
+                list(files.values()), checkpoint, weights, form.tolerance(precision)
+            )
             if precision is Precision.INT8 and trial is not None:
                 scores |= _int8_scores(files, trial, weights, choices)
             advance(note=f"parity {parity.max_difference:.1g}")
@@ -110,7 +110,11 @@ def artefact_from_checkpoint(
             _copy_beside(checkpoint.folder, draft, max_tokens=checkpoint.max_tokens)
             if tuning is not None:
                 write_json(draft / TUNING_FILE, tuning.to_json())
-            manifest = _manifest(checkpoint, choices, parity, hashes_of(draft), precision, scores)
+            form.complete(
+                Draft(folder=draft, weights=weights, choices=choices, precision=precision)
+            )
+            hashes = hashes_of(draft)
+            manifest = _manifest(form, checkpoint, choices, parity, hashes, precision, scores)
             if trial is not None:  # which has scored on the task's dev
                 manifest = replace(manifest, split=manifest.split or "dev")
             if tuning is not None:
@@ -141,15 +145,16 @@ def matrix_rows(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> tuple[
 
 
 def _graphs(
+    form: Form,
     weights: ClassifierWeights,
     choices: Mapping[str, Choice],
     precision: Precision,
     ranges: Mapping[str, float],
 ) -> dict[str, ClassifierGraph]:
-    """The graph for ONNX Runtime and its portable twin."""
+    """The graphs of the form."""
     return {
         name: ClassifierGraph(weights, choices, target, arithmetic_for(precision, target, ranges))
-        for name, target in _TARGETS.items()
+        for name, target in form.targets.items()
     }
 
 
@@ -165,11 +170,8 @@ def _int8_scores(
         with OnnxSession(Path(scratch) / MODEL_FILE, precision="fp32") as session:
             before = trial.score(session)
     after = verify_accuracy(files, trial, before)
-    return {
-        "fp32": before,
-        "int8": after[MODEL_FILE],
-        "int8, portable": after[PORTABLE_FILE],
-    }
+    arms = ("int8", "int8, portable")  # the first graph, and its twin where it has one
+    return {"fp32": before} | dict(zip(arms, after.values(), strict=False))
 
 
 def _copy_beside(source: Path, draft: Path, *, max_tokens: int) -> None:
@@ -188,6 +190,7 @@ def _copy_beside(source: Path, draft: Path, *, max_tokens: int) -> None:
 
 
 def _manifest(
+    form: Form,
     checkpoint: Checkpoint,
     choices: Mapping[str, Choice],
     parity: Parity,
@@ -198,7 +201,7 @@ def _manifest(
     """What the artefact says of itself."""
     pattern = checkpoint.pattern
     return Manifest(
-        format="onnx",
+        format=form.format,
         precision=precision.value,
         task=checkpoint.task,
         max_tokens=checkpoint.max_tokens,
@@ -208,7 +211,8 @@ def _manifest(
         parity=parity,
         checkpoint_sha256=checkpoint.weights_sha256,
         files=files,
-        opset=Target.ONNXRUNTIME.opset,
+        opset=next(iter(form.targets.values())).opset,
+        runtime=form.runtime,
         scores=scores,
         split=checkpoint.split,
         versions=versions_of("onnx", "onnxruntime", "onnxruntime-gpu", "torch"),

@@ -12,6 +12,7 @@ import numpy as np
 from exporters.arithmetic.arithmetic import Arithmetic, Array
 from exporters.arithmetic.float16 import Float16
 from exporters.arithmetic.float32 import Float32
+from exporters.arithmetic.half import Half
 from exporters.arithmetic.int8 import DynamicInt8, StaticInt8
 from exporters.graph import Target
 from spd_deploy.domain.text import Batch
@@ -21,7 +22,7 @@ Scores = Mapping[str, float | None]
 
 
 class Precision(StrEnum):
-    """Of the products of the encoder's matrices; all else is fp32."""
+    """Of the products of the encoder's matrices; all else is fp32, but for fp16 in TensorRT."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -78,6 +79,6 @@ def arithmetic_for(precision: Precision, target: Target, ranges: Mapping[str, fl
         case Precision.FP32:
             return Float32()
         case Precision.FP16:
-            return Float16()
+            return Half() if target is Target.TENSORRT else Float16()
         case Precision.INT8:
             return DynamicInt8() if target is Target.ONNXRUNTIME else StaticInt8(ranges=ranges)

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from exporters.classifier import ClassifierGraph
 from spd_deploy.domain.files import not_written
 from spd_deploy.domain.versions import PACKAGE
+from spd_deploy.sessions.onnxruntime import DATA_FILE
 
-DATA_FILE = "weights.bin"
 _INLINE_BYTES = 1024
 # Constants begin at multiples of this, the alignment of the widest vector load.
 _ALIGNMENT = 64
+_PRODUCTS = ("MatMul", "Gemm", "MatMulInteger", "Conv", "FusedConv")
 
 
 def write_graphs(folder: Path, graphs: Mapping[str, ClassifierGraph]) -> None:
@@ -56,6 +57,29 @@ def read_constants(model: Path) -> dict[str, NDArray[np.generic]]:
 
     stored = onnx.load(model)
     return {c.name: numpy_helper.to_array(c) for c in stored.graph.initializer}
+
+
+def products_of(model: Path, matrices: Iterable[str]) -> dict[str, str]:
+    """The node of a graph that multiplies by each matrix, followed from its constant on.
+
+    A matrix of which nothing is stored has none.
+    """
+    import onnx
+
+    nodes = onnx.load(model, load_external_data=False).graph.node
+    readers: dict[str, list[Any]] = {}
+    for node in nodes:
+        for value in node.input:
+            readers.setdefault(value, []).append(node)
+    found = {}
+    for matrix in matrices:
+        value = f"{matrix}.weight"
+        while value in readers and matrix not in found:
+            (node,) = readers[value]  # a matrix is read by one node, and so is what becomes of it
+            if node.op_type in _PRODUCTS:
+                found[matrix] = str(node.name)
+            value = node.output[0]
+    return found
 
 
 def bytes_of_matrices(model: Path, matrices: Iterable[str]) -> dict[str, int]:

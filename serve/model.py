@@ -70,7 +70,11 @@ class Served:
 
 
 def open_served(
-    path: Path, *, asked: Asked | None = None, device: Device = "cpu", threads: int | None = None
+    path: Path,
+    *,
+    asked: Asked | None = None,
+    device: Device | None = None,
+    threads: int | None = None,
 ) -> Served:
     """Open an artefact or a checkpoint, prove that it works, and run it once at full width.
 
@@ -105,7 +109,9 @@ def warm_up(served: Served) -> None:
             )
 
 
-def _open_artefact(folder: Path, *, asked: Asked, device: Device, threads: int | None) -> Served:
+def _open_artefact(
+    folder: Path, *, asked: Asked, device: Device | None, threads: int | None
+) -> Served:
     """An artefact: hashes first, then the runtime, then the golden inputs."""
     artefact = open_artefact(folder)
     session = session_from_artefact(
@@ -125,7 +131,9 @@ def _open_artefact(folder: Path, *, asked: Asked, device: Device, threads: int |
         raise
 
 
-def _open_checkpoint(folder: Path, *, asked: Asked, device: Device, threads: int | None) -> Served:
+def _open_checkpoint(
+    folder: Path, *, asked: Asked, device: Device | None, threads: int | None
+) -> Served:
     """A model folder, run in PyTorch; how many threads that takes is PyTorch's own affair."""
     from spd_deploy.sessions.torch import TorchSession
 
@@ -133,7 +141,7 @@ def _open_checkpoint(folder: Path, *, asked: Asked, device: Device, threads: int
     checkpoint = open_checkpoint(folder)
     return Served(
         name=folder.resolve().name,
-        session=TorchSession(folder, device=device),
+        session=TorchSession(folder, device=device or "cpu"),
         tokenizer=Tokenizer(folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens),
         task=checkpoint.task,
         about=_about_checkpoint(checkpoint),

@@ -7,20 +7,24 @@ import pytest
 
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.patterns import Block
+from spd_deploy.sessions.tensorrt.gate import engine_fault
 from tests.tiny import tiny_checkpoint
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none, with the reason."""
+    """Skip what needs a GPU or TensorRT where there is none, with the reason."""
     import torch
 
-    if torch.cuda.is_available():
-        return
+    lacking = {
+        "gpu": None if torch.cuda.is_available() else "PyTorch finds no CUDA device",
+        "trt": engine_fault(),
+    }
     for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason="PyTorch finds no CUDA device"))
+        for mark, reason in lacking.items():
+            if reason is not None and item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """What a precision is to a graph: how a product reads its input, multiplies, and stores its weight.
 
 Everything else - normalisation, softmax, activations, the residual stream, the head - is fp32 in
-all of them, which is what keeps fp16 finite and int8 accurate.
+all of them but ``Half``, which keeps fp16 finite and int8 accurate. ``Half`` has what lies between
+operators in fp16 as well: the layouts say where a number is to be ``narrow`` or ``wide``.
 """
 
 from collections.abc import Mapping
@@ -54,7 +55,10 @@ class Arithmetic(Protocol):
     def on_tokens(
         self, g: Graph, x_TK: Operand, weight: Weight, bias_N: Array, residual: Name | None
     ) -> Name:
-        """``[T, K]`` to ``[T, N]`` in fp32, with bias and residual; the weight is one group."""
+        """``[T, K]`` to ``[T, N]``, with bias and residual; the weight is one group.
+
+        The result is wide where there is a residual, and narrow where there is none.
+        """
         ...
 
     def on_features(
@@ -62,9 +66,37 @@ class Arithmetic(Protocol):
     ) -> Name:
         """Each of G runs of J of the I inputs ``[B, I, S]`` to its R of the outputs ``[B, N, S]``.
 
-        The result is fp32, with bias and residual.
+        The result has bias and residual; it is wide where there is a residual, else narrow.
         """
         ...
+
+    def narrow(self, g: Graph, x: Name) -> Name:
+        """``x`` of fp32 as it lies between operators."""
+        ...
+
+    def wide(self, g: Graph, x: Name) -> Name:
+        """What lies between operators, in fp32."""
+        ...
+
+    def number(self, g: Graph, value: float) -> Name:
+        """A scalar to compute with what lies between operators."""
+        ...
+
+
+class Wide:
+    """A precision with fp32 between operators, where narrow is as wide."""
+
+    def narrow(self, g: Graph, x: Name) -> Name:
+        """As it is."""
+        return x
+
+    def wide(self, g: Graph, x: Name) -> Name:
+        """As it is."""
+        return x
+
+    def number(self, g: Graph, value: float) -> Name:
+        """A scalar of fp32."""
+        return g.number(value)
 
 
 def restored(constants: Constants, name: str) -> Array:

@@ -1,10 +1,10 @@
 """fp32: for ONNX Runtime in its fused forms, which save passes over memory."""
 
-from exporters.arithmetic.arithmetic import Array, Operand, Weight
+from exporters.arithmetic.arithmetic import Array, Operand, Weight, Wide
 from exporters.graph import MICROSOFT, Graph, Name, Target
 
 
-class Float32:
+class Float32(Wide):
     """Single precision throughout."""
 
     packs = True
@@ -29,7 +29,7 @@ class Float32:
         """
         name = f"{weight.name}.weight"
         G, R, J = weight.values_GRJ.shape
-        if g.target is Target.PORTABLE:
+        if g.target is not Target.ONNXRUNTIME:
             y = batched(g, g.weight(name, weight.values_GRJ[None]), x_BIS.values, weight)
             return added(g, y, bias_N[:, None], residual)
         kernel = g.weight(name, weight.values_GRJ.reshape(G * R, J, 1))

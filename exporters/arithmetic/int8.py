@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.arithmetic.arithmetic import Array, Operand, Weight
+from exporters.arithmetic.arithmetic import Array, Operand, Weight, Wide
 from exporters.arithmetic.float32 import added, batched, gemm
 from exporters.graph import Graph, Name
 
@@ -37,7 +37,7 @@ def _stored(g: Graph, weight: Weight) -> tuple[Name, Name, Array]:
     return values, g.weight(f"{weight.name}.scale", scale_N), scale_N
 
 
-class DynamicInt8:
+class DynamicInt8(Wide):
     """ONNX Runtime's: each input is quantised by its own range, when it is there."""
 
     packs = False
@@ -79,7 +79,7 @@ class DynamicInt8:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StaticInt8:
+class StaticInt8(Wide):
     """The portable one: pairs of ``QuantizeLinear`` and ``DequantizeLinear``.
 
     Attributes:

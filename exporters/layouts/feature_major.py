@@ -28,7 +28,7 @@ class FeatureMajor:
     def enter(self, x_TH: Name, axes: Axes) -> Name:
         """One transpose for the whole network."""
         rows = self.g.reshape(x_TH, axes.batch, axes.sequence, -1)
-        return self.g.transpose(rows, 0, 2, 1)
+        return self.by.narrow(self.g, self.g.transpose(rows, 0, 2, 1))
 
     def linear(self, x: Name, lowering: Lowering, bias_N: Array, residual: Name | None) -> Name:
         """The product from the left, gathered where it is sparse."""
@@ -36,25 +36,25 @@ class FeatureMajor:
 
     def add_bias(self, x: Name, bias_N: Array) -> Name:
         """Along the features."""
-        return self.g.op("Add", x, self.g.constant(bias_N[:, None]))
+        return self.g.op("Add", self.by.wide(self.g, x), self.g.constant(bias_N[:, None]))
 
     def norm(self, x: Name, scale_H: Array, shift_H: Array, epsilon: float) -> Name:
         """The standard operator between two transposes, or written out over axis 1.
 
         ONNX Runtime runs the first as fast on some rows of tokens, and faster on one short row.
-        OpenVINO fuses the second: mean and variance as products with a row of 1 / H.
+        Others fuse the second. Its means are products with a row of 1 / H for OpenVINO, and
+        reductions for TensorRT, which fuses no product.
         """
-        g, H = self.g, len(scale_H)
+        g = self.g
         if g.target is Target.ONNXRUNTIME:
             turned = TokenMajor(g, self.by).norm(g.transpose(x, 0, 2, 1), scale_H, shift_H, epsilon)
             return g.transpose(turned, 0, 2, 1)
-        mean_of = g.constant(np.full((1, 1, H), 1 / H, np.float32))
-        centred = g.op("Sub", x, g.op("MatMul", mean_of, x))
-        variance = g.op("MatMul", mean_of, g.op("Mul", centred, centred))
+        centred = g.op("Sub", x, self._mean(x, len(scale_H)))
+        variance = self._mean(g.op("Mul", centred, centred), len(scale_H))
         deviation = g.op("Sqrt", g.op("Add", variance, g.number(epsilon)))
         unit = g.op("Mul", centred, g.op("Reciprocal", deviation))
         scaled = g.op("Mul", unit, g.constant(scale_H[:, None]))
-        return g.op("Add", scaled, g.constant(shift_H[:, None]))
+        return self.by.narrow(g, g.op("Add", scaled, g.constant(shift_H[:, None])))
 
     def attention(self, q: Name, k: Name, v: Name, *, heads: int, size: int, bias: Name, axes: Axes
     ) -> Name:  # fmt: skip
@@ -63,8 +63,10 @@ class FeatureMajor:
         if axes.first:
             q = g.transpose(q, 2, 1, 0)
         q4, k4, v4 = (g.reshape(x, 0, heads, size, -1) for x in (q, k, v))
-        scores = product(g, q4, k4, transpose_a=True, scale=size**-0.5)
-        probability = g.op("Softmax", g.op("Add", scores, bias), axis=-1)
+        number = self.by.number
+        scores = product(g, q4, k4, transpose_a=True, scale=size**-0.5, number=number)
+        scores = self.by.wide(g, scores)
+        probability = self.by.narrow(g, g.op("Softmax", g.op("Add", scores, bias), axis=-1))
         context = g.reshape(product(g, v4, probability, transpose_b=True), 0, heads * size, -1)
         return g.transpose(context, 2, 1, 0) if axes.first else context
 
@@ -75,4 +77,10 @@ class FeatureMajor:
 
     def leave(self, x: Name, width: int) -> Name:
         """``[1, width, B]`` to ``[B, width]``."""
-        return self.g.reshape(self.g.transpose(x, 2, 1, 0), -1, width)
+        return self.by.wide(self.g, self.g.reshape(self.g.transpose(x, 2, 1, 0), -1, width))
+
+    def _mean(self, x: Name, H: int) -> Name:
+        """The mean over the features, ``[B, 1, S]``."""
+        if self.g.target is Target.TENSORRT:
+            return self.g.op("ReduceMean", x, axes=[1], keepdims=1)
+        return self.g.op("MatMul", self.g.constant(np.full((1, 1, H), 1 / H, np.float32)), x)

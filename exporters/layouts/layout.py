@@ -25,7 +25,11 @@ class Axes:
 
 
 class Layout(Protocol):
-    """The operators of a layer on activations in one layout."""
+    """The operators of a layer on activations in one layout.
+
+    Activations are narrow, as the arithmetic has them (``exporters.arithmetic``); what goes into a
+    norm and what leaves the layers is wide.
+    """
 
     def enter(self, x_TH: Name, axes: Axes) -> Name:
         """From token-major."""

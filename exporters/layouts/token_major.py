@@ -21,8 +21,8 @@ class TokenMajor:
         self.by = arithmetic
 
     def enter(self, x_TH: Name, axes: Axes) -> Name:
-        """As it is."""
-        return x_TH
+        """As it is, narrowed."""
+        return self.by.narrow(self.g, x_TH)
 
     def linear(self, x: Name, lowering: Lowering, bias_N: Array, residual: Name | None) -> Name:
         """One ``Gemm`` that adds bias and residual while it writes."""
@@ -30,12 +30,15 @@ class TokenMajor:
 
     def add_bias(self, x: Name, bias_N: Array) -> Name:
         """Along the features."""
-        return self.g.op("Add", x, self.g.constant(bias_N))
+        return self.g.op("Add", self.by.wide(self.g, x), self.g.constant(bias_N))
 
     def norm(self, x: Name, scale_H: Array, shift_H: Array, epsilon: float) -> Name:
         """The standard operator, whose axis this is."""
         scale, shift = self.g.constant(scale_H), self.g.constant(shift_H)
-        return self.g.op("LayerNormalization", x, scale, shift, axis=-1, epsilon=epsilon)
+        return self.by.narrow(
+            self.g,
+            self.g.op("LayerNormalization", x, scale, shift, axis=-1, epsilon=epsilon),
+        )
 
     def attention(self, q: Name, k: Name, v: Name, *, heads: int, size: int, bias: Name, axes: Axes
     ) -> Name:  # fmt: skip
@@ -45,8 +48,9 @@ class TokenMajor:
         q4 = g.transpose(g.reshape(q, axes.batch, queries, heads, size), 0, 2, 1, 3)
         k4 = g.transpose(g.reshape(k, axes.batch, axes.sequence, heads, size), 0, 2, 3, 1)
         v4 = g.transpose(g.reshape(v, axes.batch, axes.sequence, heads, size), 0, 2, 1, 3)
-        q4 = g.op("Mul", q4, g.number(size**-0.5))
-        probability = g.op("Softmax", g.op("Add", g.op("MatMul", q4, k4), bias), axis=-1)
+        q4 = g.op("Mul", q4, self.by.number(g, size**-0.5))
+        scores = self.by.wide(g, g.op("MatMul", q4, k4))
+        probability = self.by.narrow(g, g.op("Softmax", g.op("Add", scores, bias), axis=-1))
         context = g.transpose(g.op("MatMul", probability, v4), 0, 2, 1, 3)
         return g.reshape(context, -1, heads * size)
 
@@ -56,5 +60,5 @@ class TokenMajor:
         return self.g.op("Gather", rows, self.g.constant(np.array(0, np.int64)), axis=1)
 
     def leave(self, x: Name, width: int) -> Name:
-        """As it is."""
-        return x
+        """As it is, widened."""
+        return self.by.wide(self.g, x)

@@ -24,7 +24,7 @@ from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
 # A gathered product must promise at least this gain over the dense one to be chosen unmeasured.
 LEAST_GAIN = 1.1
 
-_EXCLUDED = "left dense: not pruned"
+EXCLUDED = "left dense: not pruned"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +106,7 @@ def _promised(ways: Ways, *, sparse: bool) -> Choice:
             f"gathered would be {gain:.1f}x the dense speed by the cost model: with "
             f"{ways.pattern.rows} rows a block, copying the kept inputs costs more than it saves",
         )
-    return _choice(ways, "gathered", f"{_reads(ways)}; the cost model promises {gain:.1f}x")
+    return _choice(ways, "gathered", f"{reads(ways)}; the cost model promises {gain:.1f}x")
 
 
 def _timed(ways: Ways, tuning: Tuning, *, last: int, sparse: bool) -> Choice:
@@ -134,14 +134,14 @@ def _timed(ways: Ways, tuning: Tuning, *, last: int, sparse: bool) -> Choice:
             "since what is not gathered is slower beside it"
         )
         return _choice(ways, ways.plain, reason, times, tuning)
-    return _choice(ways, "gathered", f"{_reads(ways)}; measured {said}", times, tuning)
+    return _choice(ways, "gathered", f"{reads(ways)}; measured {said}", times, tuning)
 
 
 def _plain(ways: Ways, *, sparse: bool) -> Choice:
     """Without gathering, for a matrix that has no blocks to gather."""
     match ways.pattern:
         case None:
-            reason = _EXCLUDED if sparse else "dense weights"
+            reason = EXCLUDED if sparse else "dense weights"
         case Unstructured() | NM():
             reason = unskipped(ways.pattern)
         case Block():
@@ -181,7 +181,7 @@ def _choice(
     )
 
 
-def _reads(ways: Ways) -> str:
+def reads(ways: Ways) -> str:
     """What a gathered product saves."""
     assert isinstance(ways.pattern, Block)  # noqa: S101 - nothing else is gathered
     share = ways.lowerings["gathered"].flops_share / ways.lowerings[ways.plain].flops_share

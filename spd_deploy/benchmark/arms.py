@@ -9,6 +9,7 @@ import numpy as np
 from spd_deploy.benchmark.values import ArmFacts, Lowered, Memory, Settings, Shape
 from spd_deploy.domain.artefact import Artefact, MatrixRow
 from spd_deploy.domain.encoder import Encoder
+from spd_deploy.domain.engines.record import read_record
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.measured import random_batch
@@ -115,7 +116,7 @@ def refuse_long(arms: Sequence[Arm], settings: Settings) -> None:
 def facts_of(arm: Arm, runtime: Description, memory: Memory | None, *, parity: float) -> ArmFacts:
     """What the report says of an arm."""
     manifest, folder = arm.artefact.manifest, arm.artefact.folder
-    models = {name: manifest.files[name] for name in _files_read(arm)}
+    models = _files_read(arm)
     sizes = asdict(arm.encoder)
     pruned = manifest.sparsity is not None
     own = own_arm(pruned=pruned, precision=runtime.precision, runtime=runtime.runtime)
@@ -171,11 +172,14 @@ def _settled(asked: Asked, artefact: Artefact) -> Asked:
     return asked if asked.runtime is not None else artefact.manifest.asked
 
 
-def _files_read(arm: Arm) -> list[str]:
-    """The files that the arm's runtime reads: its graph, and those with the graph's weights."""
+def _files_read(arm: Arm) -> dict[str, str]:
+    """What the arm's runtime reads, with its hashes: an engine, or a graph with its weights."""
     import onnx
 
-    graph = model_file(arm.artefact, arm.runtime)
-    tensors = onnx.load(graph, load_external_data=False).graph.initializer
+    files = arm.artefact.manifest.files
+    model = model_file(arm.artefact, arm.runtime)
+    if arm.runtime == "tensorrt":
+        return {model.name: read_record(arm.artefact.folder).engine_sha256}
+    tensors = onnx.load(model, load_external_data=False).graph.initializer
     weights = {part.value for t in tensors for part in t.external_data if part.key == "location"}
-    return [graph.name, *sorted(weights)]
+    return {name: files[name] for name in (model.name, *sorted(weights))}

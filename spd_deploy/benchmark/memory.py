@@ -25,6 +25,7 @@ from spd_deploy.domain.measured import random_batch
 from spd_deploy.domain.runtimes import ASKED, Runtime
 from spd_deploy.sessions.onnxruntime import import_onnxruntime
 from spd_deploy.sessions.openvino import import_openvino
+from spd_deploy.sessions.tensorrt.versions import import_tensorrt
 
 _PATIENCE_S = 600.0
 _RUNS = 3
@@ -84,6 +85,8 @@ def load_library(runtime: Runtime) -> None:
             import_onnxruntime()
         case "openvino":
             import_openvino().Core().get_versions("CPU")  # loads what runs on the CPU
+        case "tensorrt":
+            import_tensorrt()
 
 
 def bytes_in(status: str, field: str) -> int:

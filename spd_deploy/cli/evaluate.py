@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json
-from spd_deploy.cli.options import runtime_option
+from spd_deploy.cli.options import device_option, runtime_option
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtimes import ASKED
@@ -31,7 +31,7 @@ Example:
 @click.option("--split", default="dev", show_default=True, help="train or dev.")
 @click.option("--skip-broken-rows", is_flag=True, help="Leave broken rows out instead of stopping.")
 @runtime_option
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@device_option
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def evaluate(
@@ -41,7 +41,7 @@ def evaluate(
     split: str,
     skip_broken_rows: bool,
     runtime: str,
-    device: str,
+    device: "Device | None",
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -52,8 +52,7 @@ def evaluate(
     if split == "test":
         raise BadData("the test split has no labels to score against", fix="use spd predict")
     progress = TerminalProgress()
-    where: Device = "cuda" if device == "cuda" else "cpu"
-    opened = open_path(path, asked=ASKED[runtime], device=where, threads=threads)
+    opened = open_path(path, asked=ASKED[runtime], device=device, threads=threads)
     task = agreed_task(opened.task, task_name)
     if task.columns.label is None and data_dir is not None:
         raise BadSetting(

@@ -12,19 +12,22 @@ from spd_deploy.cli.options import Sizes, finite
 from spd_deploy.cli.trial import trial_of
 from spd_deploy.cli.tuning import known_tuning, plan_of, tuner_for
 from spd_deploy.domain.artefact import Artefact, Manifest
-from spd_deploy.domain.checkpoint import open_checkpoint
+from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
+from spd_deploy.domain.engines.buckets import buckets_for
+from spd_deploy.domain.engines.record import is_built
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.measured import spelled_gains
+from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtimes import ASKED
 
+_BATCHES, _SEQS = (1, 8), (32, 128)
+
 if TYPE_CHECKING:
+    from exporters.forms import Form
     from exporters.lowering.ways import Way
 
-_NOT_YET = {
-    "trt": "TensorRT engines are not built by this version",
-    "torch": "torch artefacts with 2:4 and block kernels are not made by this version",
-}
+_NOT_YET = {"torch": "torch artefacts with 2:4 and block kernels are not made by this version"}
 
 
 @click.command(
@@ -32,7 +35,8 @@ _NOT_YET = {
 Examples:
   spd export runs/mrpc --format onnx --output artefacts/mrpc
   spd export runs/mrpc-block --tune --batch 1,8 --seq 32,128 --output artefacts/mrpc-block
-  spd export runs/mrpc-block --precision int8 --data-dir GLUE/MRPC --output artefacts/mrpc-int8"""
+  spd export runs/mrpc-block --precision int8 --data-dir GLUE/MRPC --output artefacts/mrpc-int8
+  spd export runs/mrpc-24 --format trt --batch 1,8 --seq 32,128 --output artefacts/mrpc-trt"""
 )
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
@@ -41,15 +45,14 @@ Examples:
     type=click.Choice(["onnx", "trt", "torch"]),
     default="onnx",
     show_default=True,
-    help="onnx: ONNX Runtime on CPU or CUDA, OpenVINO. trt and torch: refused as yet.",
+    help="onnx: ONNX Runtime on CPU or CUDA, OpenVINO. trt: a TensorRT engine, built at once where "
+    "there is a GPU with TensorRT, else later by spd build. torch: refused as yet.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "int8"]),
-    default="fp32",
-    show_default=True,
     help="Of the matrix products. fp16: for GPUs. int8: calibrated and scored on the task. "
-    "For bf16 export fp32 with --runtime openvino:bf16.",
+    "For bf16 export fp32 with --runtime openvino:bf16.  [default: fp32; of trt: fp16]",
 )
 @click.option(
     "--task", "task_name", help="Of --data-dir. Default: the task the model was trained for."
@@ -87,10 +90,12 @@ Examples:
     type=click.Choice(list(ASKED)),
     default="auto",
     show_default=True,
-    help="What it is to be served in. auto: the fastest with --tune, else ONNX Runtime.",
+    help="What it is to be served in. auto: the fastest with --tune, else ONNX Runtime; of trt "
+    "TensorRT.",
 )
-@click.option("--batch", "batches", type=Sizes(), help="With --tune: rows.  [default: 1,8]")
-@click.option("--seq", "seqs", type=Sizes(), help="With --tune: tokens.  [default: 32,128]")
+@click.option("--batch", "batches", type=Sizes(), help="With --tune or trt: rows.  [default: 1,8]")
+@click.option("--seq", "seqs", type=Sizes(), help="With --tune or trt: tokens.  [default: 32,128]")
+@click.option("--no-build", is_flag=True, help="With trt: leave the engine to spd build.")
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),
@@ -108,7 +113,7 @@ Examples:
 def export(
     checkpoint: Path,
     format_: str,
-    precision: str,
+    precision: str | None,
     task_name: str | None,
     data_dir: Path | None,
     max_drop: float | None,
@@ -116,6 +121,7 @@ def export(
     tuning: Path | None,
     batches: tuple[int, ...] | None,
     seqs: tuple[int, ...] | None,
+    no_build: bool,
     threads: int | None,
     seconds: float | None,
     lowering: str,
@@ -135,6 +141,7 @@ def export(
             got=f"--format {format_}",
             fix="use --format onnx, which runs anywhere",
         )
+    precision = precision or ("fp16" if format_ == "trt" else "fp32")
     judged = precision == "int8" or (data_dir is not None and (tune or "bf16" in runtime_name))
     _refuse_idle(
         {"--data-dir": data_dir, "--task": task_name, "--max-drop": max_drop},
@@ -142,10 +149,16 @@ def export(
         why="is for what rounds: int8, --tune or bf16, with data",
     )
     _refuse_idle(
-        {"--batch": batches, "--seq": seqs, "--threads": threads, "--seconds": seconds},
+        {"--threads": threads, "--seconds": seconds},
         unless=tune,
         why="says how to measure: it needs --tune",
     )
+    _refuse_idle(
+        {"--batch": batches, "--seq": seqs},
+        unless=tune or format_ == "trt",
+        why="says at which shapes: it needs --tune, or --format trt",
+    )
+    _refuse_other_format(format_, runtime_name, tuned=tune or tuning is not None, idle=no_build)
     if tuning is not None and precision != "fp32":
         raise click.UsageError("a tuning holds times of fp32: leave --tuning or --precision out")
     if tune and tuning is not None:
@@ -161,12 +174,12 @@ def export(
         progress.note(f"{source.pattern} detected, not declared: {source.detected}")
     allowed = 1.0 if max_drop is None else max_drop
     trial = trial_of(source, task_name, data_dir, allowed) if judged else None
-    plan = plan_of(batches or (1, 8), seqs or (32, 128), threads, seconds) if tune else None
+    plan = plan_of(batches or _BATCHES, seqs or _SEQS, threads, seconds) if tune else None
     tuner = None if tuning is None else known_tuning(tuning)
     if plan is not None and precision == "fp32":
         tuner = tuner_for(plan, progress)
     settle: Settle | None = None
-    if runtime_name != "auto":
+    if format_ == "onnx" and runtime_name != "auto":
         settle = partial(in_runtime, asked=ASKED[runtime_name], trial=trial, progress=progress)
     elif plan is not None:
         settle = partial(in_fastest_runtime, plan=plan, trial=trial, progress=progress)
@@ -180,13 +193,60 @@ def export(
         settle=settle,
         overwrite=overwrite,
         progress=progress,
+        form=_form(format_, source, batches or _BATCHES, seqs or _SEQS),
     )
+    if format_ == "trt":
+        _build(artefact, progress, asked=not no_build)
     if tuning is not None and runtime_name == "auto":
         progress.note("a tuning has no times of runtimes: name one with --runtime, or --tune here")
+    _show(artefact, as_json=as_json)
+
+
+def _form(
+    format_: str, source: Checkpoint, batches: tuple[int, ...], seqs: tuple[int, ...]
+) -> "Form":
+    """What kind of artefact is made: for TensorRT for the shapes asked for and the longest text."""
+    from exporters.forms import ONNX
+    from exporters.tensorrt.plan import engine_form
+
+    if format_ == "onnx":
+        return ONNX
+    return engine_form(buckets_for(batches, seqs, longest=source.max_tokens))
+
+
+def _show(artefact: Artefact, *, as_json: bool) -> None:
+    """What was written."""
     if as_json:
-        show_json({"artefact": str(output), **artefact.manifest.to_json()})
+        show_json({"artefact": str(artefact.folder), **artefact.manifest.to_json()})
     else:
         show_result(artefact)
+
+
+def _build(artefact: Artefact, progress: Progress, *, asked: bool) -> None:
+    """Build the engine where one can be built; elsewhere say in a line how to finish."""
+    from exporters.tensorrt.build import Order, build_engine
+    from spd_deploy.sessions.tensorrt.gate import engine_fault
+
+    fault = engine_fault() if asked else "as asked for"
+    if fault is None:
+        build_engine(artefact, Order(), progress=progress)
+        return
+    progress.note(
+        f"the engine is not built here: {fault}; on the machine that is to serve: "
+        f"spd build {artefact.folder}"
+    )
+
+
+def _refuse_other_format(format_: str, runtime: str, *, tuned: bool, idle: bool) -> None:
+    """Refuse what goes with another format than the one asked for."""
+    if format_ == "trt" and tuned:
+        raise click.UsageError("--tune and --tuning are of a CPU: leave them out with --format trt")
+    if format_ == "trt" and runtime not in ("auto", "tensorrt"):
+        raise click.UsageError("a trt artefact is for TensorRT: leave --runtime out")
+    if format_ != "trt" and runtime == "tensorrt":
+        raise click.UsageError("--runtime tensorrt needs an engine: add --format trt")
+    if format_ != "trt" and idle:
+        raise click.UsageError("--no-build goes with --format trt")
 
 
 def _refuse_idle(given: Mapping[str, object], *, unless: bool, why: str) -> None:
@@ -218,7 +278,9 @@ def show_result(artefact: Artefact) -> None:
     click.echo(f"matrices  {lowered}")
     if manifest.measured:
         click.echo(f"measured  {spelled_gains(manifest.measured)} over all dense")
-    click.echo(f"runs in   {manifest.asked}{spelled_ran(manifest)}")
+    unbuilt = manifest.format == "trt" and not is_built(folder)
+    later = ", once its engine is built" if unbuilt else ""
+    click.echo(f"runs in   {manifest.asked}{spelled_ran(manifest)}{later}")
     click.echo(f"parity    {manifest.nearness}")
     for arm, scores in manifest.scores.items():
         if arm not in ("dense", "sparse"):
@@ -226,4 +288,4 @@ def show_result(artefact: Artefact) -> None:
             click.echo(f"scored    {arm}: {shown} ({manifest.split})")
     click.echo(f"saved     {folder} ({bytes_of(folder) / 1e6:.1f} MB)")
     click.echo(f"next      spd inspect {folder}")
-    click.echo(f"          spd serve {folder}")
+    click.echo(f"          spd {'build' if unbuilt else 'serve'} {folder}")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from spd_deploy.cli.console import footnotes, show_json, show_table
+from spd_deploy.cli.engines import engine_to_json, show_engine
 from spd_deploy.cli.measuring import measure, measuring_options, show_measured
 from spd_deploy.cli.scores import score_lines
 from spd_deploy.domain.artefact import Artefact, MatrixRow, is_artefact, open_artefact
@@ -72,9 +73,10 @@ def inspect(path: Path, as_json: bool, **measuring: Any) -> None:
     """Show pattern, density, lowering and the reason for it, matrix by matrix.
 
     PATH is an artefact, or a checkpoint, for which the lowering is the one that spd export would
-    choose. With --measure an artefact is run in turns with a dense model of its sizes, and of each
-    matrix it is told how much faster it got, how much its density promises, and where the rest is
-    lost.
+    choose. Of a trt artefact the plan of its engine is shown, and after spd build what became of
+    it: which matrix got a sparse kernel, and what that gained. With --measure an artefact is run in
+    turns with a dense model of its sizes, and of each matrix it is told how much faster it got, how
+    much its density promises, and where the rest is lost.
     """
     artefact = open_artefact(path) if is_artefact(path) else None
     analysis = measure(path, artefact, **measuring)
@@ -82,12 +84,16 @@ def inspect(path: Path, as_json: bool, **measuring: Any) -> None:
     if as_json:
         from spd_deploy.benchmark.layerwise.words import analysis_to_json
 
-        measured = {} if analysis is None else {"measured": analysis_to_json(analysis)}
-        show_json({**found.to_json(), **measured})
+        more = {} if analysis is None else {"measured": analysis_to_json(analysis)}
+        if artefact is not None and artefact.manifest.format == "trt":
+            more |= engine_to_json(path)
+        show_json({**found.to_json(), **more})
     elif analysis is not None:
         show_measured(f"{found.task}, {found.pattern}", analysis, every=measuring["every"])
     else:
         show(found)
+        if artefact is not None and artefact.manifest.format == "trt":
+            show_engine(path)
 
 
 def of_artefact(artefact: Artefact) -> Inspection:

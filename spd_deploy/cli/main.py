@@ -3,6 +3,7 @@
 import click
 
 from spd_deploy.cli.bench import bench
+from spd_deploy.cli.build import build
 from spd_deploy.cli.console import Group
 from spd_deploy.cli.doctor import doctor
 from spd_deploy.cli.evaluate import evaluate
@@ -36,6 +37,7 @@ for verb in (
     sweep,
     map_,
     export,
+    build,
     inspect,
     evaluate,
     predict,

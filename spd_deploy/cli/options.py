@@ -21,6 +21,11 @@ runtime_option = click.option(
     show_default=True,
     help="What runs an artefact; auto: what it was exported for.",
 )
+device_option = click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Where the model runs.  [default: cpu; an engine of TensorRT: cuda]",
+)
 
 
 class Sizes(click.ParamType[tuple[int, ...]]):

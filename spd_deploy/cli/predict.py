@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd_deploy.cli.console import TerminalProgress
-from spd_deploy.cli.options import runtime_option
+from spd_deploy.cli.options import device_option, runtime_option
 from spd_deploy.domain.answers import answers_of
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.files import refuse_existing, write_text
@@ -49,7 +49,7 @@ A line of answers.jsonl:
 @click.option("--output", type=click.Path(path_type=Path), help="A file for the answers, as JSONL.")
 @click.option("--overwrite", is_flag=True, help="Replace --output if it exists.")
 @runtime_option
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@device_option
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
 def predict(
     path: Path,
@@ -60,7 +60,7 @@ def predict(
     output: Path | None,
     overwrite: bool,
     runtime: str,
-    device: str,
+    device: "Device | None",
     threads: int | None,
 ) -> None:
     """Classify texts given on the command line, or a file of them.
@@ -75,8 +75,7 @@ def predict(
         raise click.UsageError("give texts, or a file of them with --input")
     if output is not None:
         refuse_existing(output, overwrite=overwrite)
-    where: Device = "cuda" if device == "cuda" else "cpu"
-    opened = open_path(path, asked=ASKED[runtime], device=where, threads=threads)
+    opened = open_path(path, asked=ASKED[runtime], device=device, threads=threads)
     with opened.session:
         if input_file is None:
             examples = from_arguments(opened.task, texts)

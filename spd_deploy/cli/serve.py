@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from serve.settings import Settings
-from spd_deploy.cli.options import runtime_option
+from spd_deploy.cli.options import device_option, runtime_option
 from spd_deploy.domain.runtimes import ASKED
 
 if TYPE_CHECKING:
@@ -30,10 +30,7 @@ _DEFAULTS = Settings()
     "--insecure", is_flag=True, help="Allow a --host that other machines reach; nobody is asked."
 )
 @runtime_option
-@click.option(
-    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
-    help="Where the model runs.",
-)  # fmt: skip
+@device_option
 @click.option("--threads", type=click.IntRange(1), help="Threads of the runtime; all cores if out.")
 @click.option(
     "--max-batch-tokens",
@@ -69,7 +66,7 @@ def serve(
     port: int,
     insecure: bool,
     runtime: str,
-    device: "Device",
+    device: "Device | None",
     threads: int | None,
     max_batch_tokens: int,
     max_queue: int,

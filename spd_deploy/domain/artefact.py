@@ -9,7 +9,7 @@ found before any runtime parses it.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.documents import refuse_schema, value_of
@@ -21,6 +21,9 @@ from spd_deploy.domain.measured import Measured
 from spd_deploy.domain.runtimes import Asked, Runtime
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
+
+# onnx: a graph for ONNX Runtime and a portable one. trt: a portable one, and the plan of an engine.
+Format = Literal["onnx", "trt"]
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
@@ -96,7 +99,7 @@ class Manifest:
         measured_on: the machine and threads of everything that is ``measured``.
     """
 
-    format: str
+    format: Format
     precision: str
     task: Task
     max_tokens: int

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 from spd_deploy.machine.check import Check, guarded
-from spd_deploy.machine.nvidia import driver_fault, gpus, nvidia_checks
+from spd_deploy.machine.nvidia import gpus, nvidia_checks
 from spd_deploy.machine.openvino import openvino_checks
 from spd_deploy.machine.processor import processor_checks
 from spd_deploy.machine.providers import provider_checks
 from spd_deploy.machine.software import engine_checks, package_checks, torch_checks
+from spd_deploy.sessions.cuda.library import driver_fault
 
 
 def examine() -> Iterator[Check]:

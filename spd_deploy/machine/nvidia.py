@@ -1,12 +1,12 @@
 """NVIDIA's GPUs and driver, as ``nvidia-smi`` and ``libcuda`` tell of them."""
 
-import ctypes
 import functools
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from spd_deploy.machine.check import Check, no, yes
+from spd_deploy.sessions.cuda.library import driver_fault
 
 GROUP = "NVIDIA"
 _FIELDS = "name,driver_version,compute_cap,memory.total"
@@ -67,16 +67,6 @@ def gpus_in(listing: str) -> tuple[Gpu, ...]:
         for row in rows
         if len(row) == 4 and row[3].isdigit() and row[2].replace(".", "", 1).isdigit()
     )
-
-
-def driver_fault() -> str | None:
-    """Why CUDA's driver library does not start; None if it does."""
-    try:
-        library = ctypes.CDLL("libcuda.so.1")
-    except OSError as err:
-        return f"its library does not load: {err}"
-    code = int(library.cuInit(0))
-    return None if code == 0 else f"its library starts with error {code}"
 
 
 def nvidia_checks() -> Iterator[Check]:

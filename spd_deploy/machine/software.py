@@ -6,14 +6,18 @@ import re
 from collections.abc import Iterator
 from importlib import metadata
 
+from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.versions import PACKAGE, version_of
 from spd_deploy.machine.check import Check, no, yes
+from spd_deploy.sessions.tensorrt.versions import import_tensorrt
 
 GROUP = "Packages"
 SHOWN = ("torch", "transformers", "tokenizers", "onnx", "numpy", "safetensors")
 _TORCH = "PyTorch"
 _ENGINES = "Optional engines"
-_UNUSED = "nothing: TensorRT is not used by this version"
+_TENSORRT = "TensorRT"
+_INSTALL = "pip install 'spd-deploy[trt]' where there is a GPU"
+_WITHOUT = "without it trt artefacts run with --runtime onnxruntime"
 
 
 def package_checks() -> Iterator[Check]:
@@ -87,25 +91,24 @@ def engine_checks(*, driver_fault: str | None) -> Iterator[Check]:
 
 
 def tensorrt_check(*, driver_fault: str | None) -> Check:
-    """Whether TensorRT can be imported and has a driver to run on.
+    """Whether TensorRT can be imported, is of a known version, and has a driver to run on.
 
     No ``Runtime`` is made to find out: without a driver TensorRT hands out one that crashes.
     """
-    name = "TensorRT"
     if importlib.util.find_spec("tensorrt") is None:
         return no(
             _ENGINES,
-            name,
+            _TENSORRT,
             reason="the optional package tensorrt is not installed",
-            remedy=_UNUSED,
+            remedy=f"{_INSTALL}; {_WITHOUT}",
         )
-    found = f"tensorrt {version_of('tensorrt')}"
+    found = f"tensorrt {version_of('tensorrt') or 'of an unknown version'}"
     try:
-        import tensorrt  # noqa: F401 - whether it imports is the question
-    except Exception as err:  # noqa: BLE001 - a broken installation throws what it likes
-        reason = f"it does not import: {err}"
-        return no(_ENGINES, name, found=found, reason=reason, remedy=_UNUSED)
+        import_tensorrt()
+    except Unavailable as err:
+        reason = f"{err.what}: {err.got}"
+        return no(_ENGINES, _TENSORRT, found=found, reason=reason, remedy=f"{err.fix}")
     if driver_fault is not None:
         reason = f"no driver: {driver_fault}"
-        return no(_ENGINES, name, found=found, reason=reason, remedy=_UNUSED)
-    return yes(_ENGINES, name, f"{found}, not used by this version")
+        return no(_ENGINES, _TENSORRT, found=found, reason=reason, remedy=_WITHOUT)
+    return yes(_ENGINES, _TENSORRT, f"{found}, builds and runs engines of trt artefacts")

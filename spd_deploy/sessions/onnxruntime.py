@@ -20,6 +20,7 @@ from spd_deploy.sessions.protocol import Closing, Description, Device
 
 MODEL_FILE = "model.onnx"
 PORTABLE_FILE = "portable.onnx"  # the same model in standard operators, for other runtimes
+DATA_FILE = "weights.bin"  # the weights of both
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.cores import default_threads
+from spd_deploy.domain.engines.record import ENGINE_FILE, read_record
 from spd_deploy.domain.errors import BadArtefact, BadSetting, SpdError, Unavailable
 from spd_deploy.domain.golden import Golden
 from spd_deploy.domain.runtimes import Asked, Runtime, computed_in
@@ -18,6 +19,7 @@ from spd_deploy.sessions.chunks import part_of
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
 from spd_deploy.sessions.openvino import OpenVinoSession
 from spd_deploy.sessions.protocol import Device, Session
+from spd_deploy.sessions.tensorrt.session import TensorRtSession
 
 # bf16 keeps 8 bits of a number, so logits move by a hundredth or two of the largest, whatever an
 # export in fp32 was held to. More than this is not rounding.
@@ -48,21 +50,17 @@ def session_from_artefact(
     *,
     runtime: Runtime | None = None,
     precision: str | None = None,
-    device: Device = "cpu",
+    device: Device | None = None,
     threads: int | None = None,
 ) -> Session:
     """Open the artefact in ``runtime`` and ``precision``, or in what its manifest names.
+
+    ``device`` is the CPU where none is named, but for TensorRT, which has no other than a GPU.
 
     Raises:
         SpdError: it does not run in that here.
     """
     manifest = artefact.manifest
-    if manifest.format != "onnx":
-        raise Unavailable(
-            "this version runs ONNX artefacts only",
-            got=f"format {manifest.format!r}",
-            fix="export with --format onnx",
-        )
     if runtime is None:
         runtime, precision = manifest.runtime, precision or manifest.asked.precision
     precision = precision or manifest.precision
@@ -70,9 +68,17 @@ def session_from_artefact(
     file = model_file(artefact, runtime)
     match runtime:
         case "onnxruntime":
-            return OnnxSession(file, precision=precision, device=device, threads=threads)
+            return OnnxSession(file, precision=precision, device=device or "cpu", threads=threads)
+        case "tensorrt":
+            if device == "cpu":
+                raise Unavailable(
+                    "TensorRT runs on GPUs alone",
+                    got="--device cpu",
+                    fix="use --device cuda, or --runtime onnxruntime on the CPU",
+                )
+            return TensorRtSession(artefact)
         case "openvino":
-            if device != "cpu":
+            if device == "cuda":
                 raise Unavailable(
                     "OpenVINO runs on the CPU here",
                     got=f"device {device}",
@@ -88,8 +94,11 @@ def model_file(artefact: Artefact, runtime: Runtime) -> Path:
 
     Raises:
         BadArtefact: the artefact has none for it.
+        Unavailable: it is an engine, which is not built yet or cannot be built of this artefact.
     """
-    name = MODEL_FILE if runtime == "onnxruntime" else PORTABLE_FILE
+    if runtime == "tensorrt":
+        return _engine_file(artefact)
+    name = graph_file(artefact.manifest.format, runtime)
     if name not in artefact.manifest.files:
         raise BadArtefact(
             f"{artefact.folder} has no {name}, which {runtime} reads",
@@ -99,8 +108,30 @@ def model_file(artefact: Artefact, runtime: Runtime) -> Path:
     return artefact.folder / name
 
 
+def graph_file(format_: str, runtime: str) -> str:
+    """The graph that a runtime runs, or that its engine was built of."""
+    own = format_ == "onnx" and runtime == "onnxruntime"
+    return MODEL_FILE if own else PORTABLE_FILE
+
+
+def _engine_file(artefact: Artefact) -> Path:
+    """The engine of a trt artefact."""
+    if artefact.manifest.format != "trt":
+        raise Unavailable(
+            f"{artefact.folder} has no TensorRT engine",
+            got=f"an artefact of format {artefact.manifest.format}",
+            fix="export the checkpoint with --format trt",
+        )
+    read_record(artefact.folder)
+    return artefact.folder / ENGINE_FILE
+
+
 def open_path(
-    path: Path, *, asked: Asked | None = None, device: Device = "cpu", threads: int | None = None
+    path: Path,
+    *,
+    asked: Asked | None = None,
+    device: Device | None = None,
+    threads: int | None = None,
 ) -> Opened:
     """Open an artefact or a checkpoint, whichever ``path`` holds, self-tested where it can be.
 
@@ -129,7 +160,7 @@ def open_path(
     refuse_runtime(asked)
     checkpoint = open_checkpoint(path)
     tokenizer = Tokenizer(path / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
-    session = TorchSession(path, device=device)
+    session = TorchSession(path, device=device or "cpu")
     return Opened(session=session, tokenizer=tokenizer, task=checkpoint.task)
 
 
@@ -162,11 +193,11 @@ def prove(session: Session, artefact: Artefact) -> float:
     """
     manifest, golden = artefact.manifest, artefact.golden()
     runtime, rounded = session.description.runtime, session.description.precision
-    file = MODEL_FILE if runtime == "onnxruntime" else PORTABLE_FILE
+    file = graph_file(manifest.format, runtime)
     tolerance = manifest.parity.tolerance
     many = many_rows(golden, session.description.threads or default_threads())
     if file in golden.own_BC:
-        if rounded != manifest.precision:
+        if rounded != manifest.precision or runtime == "tensorrt":  # which rounds what is around
             tolerance = max(tolerance, BF16_OVER_INT8)
         return _prove_alone(
             session, golden, golden.own_BC[file], tolerance, copies=len(many.logits_BC)
@@ -237,7 +268,7 @@ def difference_between(found_BC: Logits, expected_BC: Logits) -> float:
 
 
 def _refuse_precision(stored: str, runtime: Runtime, precision: str) -> None:
-    """ONNX Runtime computes in the precision of the file; OpenVINO may round fp32 to bf16."""
+    """Runtimes compute in the precision of the file; OpenVINO may round fp32 to bf16."""
     possible = _IN_OPENVINO.get(stored, ()) if runtime == "openvino" else (stored,)
     if not possible:
         raise Unavailable(

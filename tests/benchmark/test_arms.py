@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporters.storage import DATA_FILE
 from spd_deploy.benchmark.arms import (
     Arm,
     arms_of,
@@ -20,7 +19,7 @@ from spd_deploy.benchmark.values import Settings, Shape
 from spd_deploy.domain.artefact import Artefact, MatrixRow
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.runtimes import ASKED, Runtime
-from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE
+from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE
 from spd_deploy.sessions.opening import prove
 from tests.benchmark.made import ARM
 from tests.portable import with_portable

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from exporters.onnx import artefact_from_checkpoint
-from exporters.storage import DATA_FILE, bytes_of_matrices, read_constants
+from exporters.storage import bytes_of_matrices, read_constants
 from exporters.verify import golden_rows
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import (
@@ -22,7 +22,7 @@ from spd_deploy.domain.checkpoint import (
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import Structured, parse_pattern
 from spd_deploy.domain.text import Tokens, pad
-from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
+from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE, OnnxSession
 from spd_deploy.sessions.torch import TorchSession
 from tests.tiny import tiny_checkpoint, tiny_model, with_weights
 
@@ -42,8 +42,8 @@ KINDS = [
 TENSORRT_OPERATORS = {
     "Add", "Cast", "Concat", "ConstantOfShape", "Conv", "CumSum", "DequantizeLinear", "Equal",
     "Erf", "Gather", "Gemm", "Identity", "LayerNormalization", "MatMul", "Mul", "Not",
-    "QuantizeLinear", "Reciprocal", "Relu", "Reshape", "ScatterElements", "Shape", "Slice",
-    "Softmax", "Sqrt", "Sub", "Tanh", "Transpose", "Unsqueeze"
+    "QuantizeLinear", "Reciprocal", "ReduceMean", "Relu", "Reshape", "ScatterElements", "Shape",
+    "Slice", "Softmax", "Sqrt", "Sub", "Tanh", "Transpose", "Unsqueeze"
 }
 # fmt: on
 every_kind = pytest.mark.parametrize(

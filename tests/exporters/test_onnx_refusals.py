@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from exporters.onnx import artefact_from_checkpoint
-from exporters.storage import DATA_FILE, write_graphs
+from exporters.storage import write_graphs
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact, Manifest, open_artefact
 from spd_deploy.domain.checkpoint import (
     WEIGHTS_FILE,
@@ -22,7 +22,7 @@ from spd_deploy.domain.checkpoint import (
     open_checkpoint,
 )
 from spd_deploy.domain.errors import BadArtefact, BadModel, NotWritten, VerificationFailed
-from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE
+from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE
 from spd_deploy.sessions.opening import open_path
 from tests.exporters.test_onnx import made
 from tests.tiny import tiny_model, with_weights

@@ -15,14 +15,14 @@ from exporters.calibrate import percentile, ranges_on
 from exporters.lowering.choose import choose
 from exporters.onnx import artefact_from_checkpoint
 from exporters.precisions import Precision, Trial
-from exporters.storage import DATA_FILE, read_constants
+from exporters.storage import read_constants
 from exporters.weights import read_weights
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadData, BadSetting, VerificationFailed
 from spd_deploy.domain.patterns import parse_pattern
 from spd_deploy.domain.runtimes import Asked, Runtime
 from spd_deploy.domain.text import Batch, Tokens, pad
-from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
+from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE, OnnxSession
 from spd_deploy.sessions.opening import difference_between, open_path, prove, session_from_artefact
 from spd_deploy.sessions.openvino import import_openvino, precisions_of
 from spd_deploy.sessions.protocol import Session

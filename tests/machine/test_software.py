@@ -81,8 +81,8 @@ def test_engines_are_a_yes_or_an_explained_no() -> None:
 @pytest.mark.skipif(
     importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed here"
 )
-def test_a_missing_tensorrt_is_no_loss() -> None:
-    """The remedy recommends no package that this version then does not use."""
+def test_a_missing_tensorrt_says_what_to_install_and_what_runs_without() -> None:
+    """The remedy names the extra, and the runtime that needs none of it."""
     remedy = str(tensorrt_check(driver_fault=None).remedy)
 
-    assert "not used by this version" in remedy and "pip" not in remedy
+    assert "spd-deploy[trt]" in remedy and "--runtime onnxruntime" in remedy

@@ -1,0 +1,37 @@
+"""The timings by which TensorRT chose kernels, kept for the next build on the same kind of GPU.
+
+A build that finds its timings in the cache takes minutes less and the same kernels as before. They
+are of use to one version of TensorRT on one kind of GPU, and the file is named after both.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from spd_deploy.domain.engines.record import Place
+from spd_deploy.domain.files import replacing
+
+_HOME = "XDG_CACHE_HOME"
+
+
+def cache_file(place: Place) -> Path:
+    """Where the timings of a place lie, in the user's cache folder."""
+    root = os.environ.get(_HOME) or Path.home() / ".cache"
+    parts = (place.gpu, f"cc{place.compute_capability}", f"tensorrt-{place.tensorrt}")
+    name = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
+    return Path(root) / "spd-deploy" / "timings" / f"{name}.cache"
+
+
+def read_cache(file: Path) -> bytes:
+    """The timings; nothing where there are none yet."""
+    return file.read_bytes() if file.is_file() else b""
+
+
+def write_cache(file: Path, timings: bytes) -> None:
+    """Keep timings for the next build.
+
+    Raises:
+        NotWritten: the folder cannot be written.
+    """
+    with replacing(file) as draft:
+        draft.write_bytes(timings)

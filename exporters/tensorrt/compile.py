@@ -1,0 +1,163 @@
+"""One build of an engine: an ONNX file parsed, a configuration, and minutes of TensorRT's work."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from spd_deploy.domain.engines.plan import BuildPlan, Options
+from spd_deploy.domain.engines.record import Arm
+from spd_deploy.domain.errors import BadArtefact, EngineFailed
+from spd_deploy.domain.measured import Shape
+from spd_deploy.domain.progress import Advance
+from spd_deploy.sessions.tensorrt.executor import INPUTS
+from spd_deploy.sessions.tensorrt.messages import Messages
+from spd_deploy.sessions.tensorrt.versions import (
+    apply_options,
+    flags_for,
+    network_flags,
+    pin_types,
+)
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compiled:
+    """What one build gave.
+
+    Attributes:
+        timings: the timing cache as it was afterwards.
+        sparsity_log: what the builder said of sparse kernels.
+    """
+
+    engine: bytes
+    timings: bytes
+    flags: tuple[str, ...]
+    build_s: float
+    sparsity_log: tuple[str, ...]
+
+
+def compile_engine(
+    tensorrt: ModuleType,
+    model: Path,
+    plan: BuildPlan,
+    options: Options,
+    arm: Arm,
+    *,
+    timings: bytes,
+    advance: Advance,
+) -> Compiled:
+    """Build an engine of ``model`` for the plan's buckets, starting from known ``timings``.
+
+    Raises:
+        BadArtefact: TensorRT's parser does not take the file; every one of its errors is told.
+        Unavailable: this TensorRT cannot do what the plan asks, or the GPU's memory is full.
+        EngineFailed: TensorRT built nothing.
+    """
+    messages = Messages(tensorrt)
+    builder = tensorrt.Builder(messages.logger)
+    network = builder.create_network(network_flags(tensorrt))
+    _parse(tensorrt, network, messages, model)
+    pin_types(tensorrt, network, plan)
+    flags = flags_for(tensorrt, plan, options, arm)
+    config = _configured(tensorrt, builder, plan, options, flags)
+    cache = config.create_timing_cache(timings)
+    if not config.set_timing_cache(cache, False):
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
+    monitor = _monitor_of(tensorrt, advance)
+    if monitor is not None:
+        config.progress_monitor = monitor
+    start = time.perf_counter()
+    built = builder.build_serialized_network(network, config)
+    build_s = time.perf_counter() - start
+    if monitor is not None and monitor.stopped:
+        raise KeyboardInterrupt
+    if built is None:
+        raise messages.failure(
+            EngineFailed("TensorRT built no engine", got=messages.why(), fix="run `spd doctor`")
+        )
+    return Compiled(
+        engine=bytes(built),
+        timings=bytes(cache.serialize()),
+        flags=flags,
+        build_s=build_s,
+        sparsity_log=tuple(dict.fromkeys(messages.sparsity)),
+    )
+
+
+def _configured(
+    tensorrt: ModuleType, builder: Any, plan: BuildPlan, options: Options, flags: Sequence[str]
+) -> Any:
+    """How the builder is to go about it."""
+    config = builder.create_builder_config()
+    for name in flags:
+        config.set_flag(getattr(tensorrt.BuilderFlag, name))
+    config.clear_flag(tensorrt.BuilderFlag.TF32)  # what is fp32 in the graph is fp32
+    config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED
+    apply_options(tensorrt, config, options)
+    for bucket in plan.buckets:
+        _add_profile(builder, config, bucket)
+    return config
+
+
+def _parse(
+    tensorrt: ModuleType, network: "trt.INetworkDefinition", messages: Messages, model: Path
+) -> None:
+    """The ONNX file into a network."""
+    parser = tensorrt.OnnxParser(network, messages.logger)
+    if parser.parse_from_file(str(model)):
+        return
+    errors = [str(parser.get_error(i)) for i in range(parser.num_errors)]
+    raise BadArtefact(
+        f"TensorRT's parser does not take {model.name}",
+        got=" | ".join(errors) or messages.why(),
+        fix="export it again; if that fails too, please report this, with TensorRT's version",
+    )
+
+
+def _add_profile(builder: Any, config: Any, bucket: Shape) -> None:
+    """A profile that is the bucket, no smaller and no larger."""
+    profile = builder.create_optimization_profile()
+    shape = (bucket.batch, bucket.seq)
+    for name in INPUTS:
+        profile.set_shape(name, shape, shape, shape)
+    if config.add_optimization_profile(profile) < 0:
+        raise EngineFailed(
+            f"TensorRT does not take the shape {bucket}",
+            fix="export again with other --batch and --seq",
+        )
+
+
+def _monitor_of(tensorrt: ModuleType, advance: Advance) -> Any | None:
+    """What TensorRT tells of its progress: the phase it is in; None before it tells any."""
+    if not hasattr(tensorrt, "IProgressMonitor"):
+        return None
+
+    class Monitor(tensorrt.IProgressMonitor):  # type: ignore[name-defined,misc]  # late, as above
+        """TensorRT's side of it. An exception here would end the process: it ends the build."""
+
+        def __init__(self) -> None:
+            tensorrt.IProgressMonitor.__init__(self)
+            self.stopped = False
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            """A phase begins."""
+            try:
+                if parent_phase is None:
+                    advance(0, note=phase_name)
+            except KeyboardInterrupt:
+                self.stopped = True
+
+        def phase_finish(self, phase_name: str) -> None:
+            """A phase ends."""
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            """Whether to go on."""
+            return not self.stopped
+
+    return Monitor()

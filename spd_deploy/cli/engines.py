@@ -1,0 +1,105 @@
+"""What the command line says of engines: of their plans before a build, and of them after it."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from spd_deploy.cli.console import footnotes, show_table
+from spd_deploy.domain.engines.plan import BuildPlan, read_plan
+from spd_deploy.domain.engines.record import EngineRecord, Verdict, is_built, read_record
+
+_UNTOLD = "-"
+
+
+def engine_to_json(folder: Path) -> dict[str, Any]:
+    """The plan of a trt artefact, and the record of its engine where it is built."""
+    engine = read_record(folder).to_json() if is_built(folder) else None
+    return {"plan": read_plan(folder).to_json(), "engine": engine}
+
+
+def show_engine(folder: Path) -> None:
+    """The plan, and before the build what is expected of it, after it what became of that."""
+    plan = read_plan(folder)
+    click.echo()
+    for line in plan_lines(plan):
+        click.echo(line)
+    if not is_built(folder):
+        click.echo(f"not built here yet: spd build {folder}")
+        return
+    record = read_record(folder)
+    for line in record_lines(record):
+        click.echo(line)
+    if record.verdicts:
+        _show_verdicts(record)
+
+
+def plan_lines(plan: BuildPlan) -> Iterator[str]:
+    """What an engine is to be."""
+    yield f"planned   {plan.precision}, for {', '.join(map(str, plan.buckets))} (rows x tokens)"
+    if plan.largest_half:
+        yield f"          largest fp16 number on golden inputs {plan.largest_half:.3g}, of 65504"
+    for why, count in Counter(matrix.why for matrix in plan.matrices).items():
+        eligible = next(matrix.eligible for matrix in plan.matrices if matrix.why == why)
+        said = "may be run by sparse kernels" if eligible else "will not"
+        yield f"          {count} of {len(plan.matrices)} matrices {said}: {why}"
+
+
+def record_lines(record: EngineRecord) -> Iterator[str]:
+    """What was built, where, and how fast it is."""
+    yield f"built     for {record.place}"
+    build = record.builds[record.chosen]
+    times = ", ".join(
+        f"{bucket} {seconds * 1e3:.3g} ms"
+        for bucket, seconds in zip(record.buckets, build.seconds, strict=True)
+    )
+    counts = Counter(one.arm for one in record.builds)
+    made = " and ".join(f"{count} {arm}" for arm, count in counts.items())
+    yield f"kept      the fastest of {made} builds, a {record.arm} one: {times}"
+    sparse, dense = record.best("sparse"), record.best("dense")
+    if sparse is not None and dense is not None:
+        gains = ", ".join(
+            f"{bucket} {theirs / ours:.2f}x"
+            for bucket, ours, theirs in zip(
+                record.buckets, sparse.seconds, dense.seconds, strict=True
+            )
+        )
+        yield f"sparse    best sparse build over best dense build of the same graph: {gains}"
+    yield f"parity    {record.parity:.1e} from the checkpoint's logits"
+    yield f"engine    {record.engine_bytes / 1e6:.1f} MB; {record.proved}"
+
+
+def _show_verdicts(record: EngineRecord) -> None:
+    """A row for each matrix and bucket of the best sparse build, with the outcomes as footnotes."""
+    notes = footnotes(verdict.why for verdict in record.verdicts)
+    show_table(
+        "the best sparse build, matrix by matrix",
+        ("matrix", "rows x tokens", "runs in", "2:4", "eligible", "sparse kernel",
+         "time", "dense build's", "outcome"),
+        [_row(record, verdict, notes[verdict.why]) for verdict in record.verdicts],
+    )  # fmt: skip
+    click.echo()
+    for why, mark in notes.items():
+        click.echo(f"{mark}  {why}")
+
+
+def _row(record: EngineRecord, verdict: Verdict, mark: str) -> tuple[str, ...]:
+    """One verdict."""
+    return (
+        verdict.matrix,
+        str(record.buckets[verdict.bucket]),
+        verdict.typed or "unknown",
+        "yes" if verdict.two_of_four else "no",
+        "yes" if verdict.eligible else "no",
+        verdict.picked,
+        _microseconds(verdict.sparse_s),
+        _microseconds(verdict.dense_s),
+        mark,
+    )
+
+
+def _microseconds(seconds: float | None) -> str:
+    """A layer's time."""
+    return _UNTOLD if seconds is None else f"{seconds * 1e6:.1f} us"

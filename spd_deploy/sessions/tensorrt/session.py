@@ -1,0 +1,148 @@
+"""Runs a trt artefact's engine, if it was built for this machine and from this artefact."""
+
+import threading
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spd_deploy.domain.artefact import Artefact
+from spd_deploy.domain.checkpoint import read_config
+from spd_deploy.domain.engines.buckets import Turn, turns_of
+from spd_deploy.domain.engines.record import read_record
+from spd_deploy.domain.errors import EngineFailed
+from spd_deploy.domain.text import Batch
+from spd_deploy.sessions.cuda.device import CudaDevice
+from spd_deploy.sessions.protocol import Closing, Description
+from spd_deploy.sessions.tensorrt.executor import Executor
+from spd_deploy.sessions.tensorrt.gate import (
+    library,
+    place_of,
+    refuse_elsewhere,
+    verified_engine,
+)
+
+
+class TensorRtSession(Closing):
+    """An engine with its buckets.
+
+    A batch goes through the smallest bucket that holds it, padded; one of more rows than any bucket
+    has goes through in turns (``domain.engines.buckets``). Several threads may run it: they wait
+    for each other.
+    """
+
+    _closed: bool
+
+    def __init__(self, artefact: Artefact) -> None:
+        """Check that the engine is this artefact's and this machine's, and only then load it.
+
+        Raises:
+            Unavailable: not built yet; no driver, GPU or TensorRT; or others than it was built for.
+            BadArtefact: changed, or built from another artefact.
+        """
+        record = read_record(artefact.folder)
+        trt = library()
+        self._device = CudaDevice()
+        try:
+            refuse_elsewhere(record, place_of(self._device, trt))
+            engine = verified_engine(artefact, record)
+            self._executor = Executor(
+                trt,
+                self._device,
+                engine,
+                record.buckets,
+                record.options,
+                classes=artefact.task.outputs,
+            )
+        except BaseException:
+            self._device.close()
+            raise
+        self._serve(trt, artefact, record.precision)
+
+    @classmethod
+    def of(
+        cls, executor: Executor, trt: ModuleType, artefact: Artefact, *, precision: str
+    ) -> "TensorRtSession":
+        """A session on an engine that was just built, which whoever built it closes."""
+        session = cls.__new__(cls)
+        session._device, session._executor = executor.device, executor
+        session._serve(trt, artefact, precision)
+        return session
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits ``[B, C]``.
+
+        Raises:
+            EngineFailed: no bucket holds texts of so many tokens, an id is beyond its table, or the
+                GPU failed.
+        """
+        rows, tokens = batch.ids_BS.shape
+        self._refuse_beyond_tables(batch)
+        turns = turns_of(rows, tokens, self._buckets)
+        logits_BC = np.empty((rows, self._classes), np.float32)
+        with self._lock:
+            if self._closed:
+                raise EngineFailed("the session is closed", fix="open it again")
+            self._device.enter()
+            for turn in turns:
+                self._run(batch, turn, logits_BC)
+        return logits_BC
+
+    def close(self) -> None:
+        """Free the GPU's memory."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._executor.close()
+                self._device.close()
+
+    def _serve(self, trt: Any, artefact: Artefact, precision: str) -> None:
+        """Be ready."""
+        types = read_config(artefact.folder).get("type_vocab_size")
+        self._rows = {"input_ids": artefact.encoder.vocabulary, "token_type_ids": types}
+        self._lock = threading.Lock()
+        self._closed = False
+        self._buckets = [lane.bucket for lane in self._executor.lanes]
+        self._classes = self._executor.lanes[0].memory.logits_BC.shape[1]
+        self.description = Description(
+            runtime="tensorrt",
+            version=str(trt.__version__),
+            device="cuda",
+            precision=precision,
+            threads=None,
+        )
+
+    def _refuse_beyond_tables(self, batch: Batch) -> None:
+        """An engine reads beyond a table's end without an error."""
+        for name, values_BS in (("input_ids", batch.ids_BS), ("token_type_ids", batch.types_BS)):
+            rows = self._rows[name]
+            if rows is None or not values_BS.size:
+                continue
+            low, high = int(values_BS.min()), int(values_BS.max())
+            if low < 0 or high >= rows:
+                raise EngineFailed(
+                    f"the model takes {name} of 0 to {rows - 1}",
+                    got=f"{low} to {high}",
+                    fix="tokenise with its own tokenizer",
+                )
+
+    def _run(self, batch: Batch, turn: Turn, logits_BC: NDArray[np.float32]) -> None:
+        """Some rows of a batch; what the bucket has room for besides is padding."""
+        lane = self._executor.lanes[turn.bucket]
+        count, S = turn.stop - turn.start, batch.ids_BS.shape[1]
+        given = {
+            "input_ids": batch.ids_BS,
+            "attention_mask": batch.mask_BS,
+            "token_type_ids": batch.types_BS,
+        }
+        for name, values_BS in given.items():
+            held = lane.memory.inputs[name]
+            held[:count, :S] = values_BS[turn.start : turn.stop]
+            held[:count, S:] = 0
+            held[count:] = 0
+        lane.memory.inputs["attention_mask"][count:, 0] = 1
+        self._executor.put(lane)
+        self._executor.launch(lane)
+        self._executor.get(lane)
+        logits_BC[turn.start : turn.stop] = lane.memory.logits_BC[:count]

@@ -1,0 +1,370 @@
+"""A stand-in for the module ``tensorrt``: its builder notes what it was told, its engines run.
+
+It has the names that 8.6, 10 and 11 each have, as NVIDIA's migration guides list them, and none of
+those they lack, so a call of the wrong version is an ``AttributeError``. An engine is the path of
+its ONNX file with what it was built with, and is run by ONNX Runtime on the fake GPU's memory. What
+the inspector says of one is made up by ``told``.
+"""
+
+import ctypes
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+
+from tests.engines.fake_cuda import FakeDriver
+
+_GONE_IN_11 = ("FP16", "BF16", "INT8", "OBEY_PRECISION_CONSTRAINTS")
+_FLAGS = (
+    *_GONE_IN_11,
+    "REFIT",
+    "DISABLE_TIMING_CACHE",
+    "TF32",
+    "SPARSE_WEIGHTS",
+    "VERSION_COMPATIBLE",
+    "STRICT_NANS",
+)
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+# A layer of an engine as the inspector tells it, by the node it was made of.
+Told = Callable[[dict[str, Any], str, int], dict[str, Any]]
+
+
+@dataclass
+class Log:
+    """What was done with the module.
+
+    Attributes:
+        configs: of each build, what it was configured with.
+        seconds: how long an engine takes on the fake GPU, by what it was built with.
+        refuse: an error to raise where an engine is deserialised, as TensorRT says it.
+        noise: added to each logit.
+    """
+
+    configs: list[dict[str, Any]] = field(default_factory=list)
+    seconds: Callable[[dict[str, Any]], float] = lambda config: 1e-3
+    told: Told | None = None
+    refuse: str | None = None
+    parse_errors: Sequence[str] = ()
+    noise: float = 0.0
+    runtimes: int = 0
+    models: dict[str, "_Model"] = field(default_factory=dict)
+
+    def model(self, path: str) -> "_Model":
+        """The ONNX file, read once."""
+        if path not in self.models:
+            self.models[path] = _Model(path)
+        return self.models[path]
+
+
+class _Model:
+    """An ONNX file that runs, with the names of its products and the number of its classes."""
+
+    def __init__(self, path: str) -> None:
+        from spd_deploy.sessions.onnxruntime import OnnxSession
+
+        graph = onnx.load(path, load_external_data=False).graph
+        self.products = [node.name for node in graph.node if node.op_type in ("MatMul", "Gemm")]
+        self.classes = int(graph.output[0].type.tensor_type.shape.dim[1].dim_value)
+        self.session = OnnxSession(Path(path), precision="fp32", threads=1)
+
+
+def fake_tensorrt(version: str, driver: FakeDriver, log: Log) -> ModuleType:
+    """The module of one version."""
+    major = int(version.split(".")[0])
+    trt = ModuleType("tensorrt")
+    typed: Any = trt
+    typed.__version__ = version
+    flags = [f for f in _FLAGS if major < 11 or f not in _GONE_IN_11]
+    flags = [f for f in flags if major >= 10 or f != "STRICT_NANS"]
+    typed.BuilderFlag = _enum("BuilderFlag", {name: i for i, name in enumerate(flags)})
+    kinds = {
+        8: ["EXPLICIT_BATCH"],
+        10: ["EXPLICIT_BATCH", "STRONGLY_TYPED"],
+        11: ["STRONGLY_TYPED"],
+    }
+    typed.NetworkDefinitionCreationFlag = _enum(
+        "NetworkDefinitionCreationFlag",
+        {name: {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}[name] for name in kinds[major]},
+    )
+    levels = ["NONE", "AMPERE_PLUS", *(["SAME_COMPUTE_CAPABILITY"] if major >= 10 else [])]
+    typed.HardwareCompatibilityLevel = _enum(
+        "HardwareCompatibilityLevel", {name: i for i, name in enumerate(levels)}
+    )
+    typed.MemoryPoolType = _enum("MemoryPoolType", {"WORKSPACE": 0})
+    typed.ProfilingVerbosity = _enum("ProfilingVerbosity", {"LAYER_NAMES_ONLY": 0, "DETAILED": 2})
+    typed.LayerInformationFormat = _enum("LayerInformationFormat", {"ONELINE": 0, "JSON": 1})
+    typed.LayerType = _enum(
+        "LayerType",
+        {"CONSTANT": 0, "SHAPE": 1, "CAST": 2, "MATRIX_MULTIPLY": 3, "NORMALIZATION": 4},
+    )
+    for name in ("float32", "float16", "int32", *(["int64"] if major >= 10 else [])):
+        setattr(trt, name, name)
+    if major >= 10:
+        typed.ExecutionContextAllocationStrategy = _enum(
+            "ExecutionContextAllocationStrategy", {"STATIC": 0, "ON_PROFILE_CHANGE": 1}
+        )
+    typed.ILogger = _Logger
+    typed.IProfiler = _Base
+    if major >= 10:
+        typed.IProgressMonitor = _Base
+    typed.Builder = lambda logger: _Builder(trt, driver, log, logger)
+    typed.OnnxParser = lambda network, logger: _Parser(network, log)
+    typed.Runtime = lambda logger: _Runtime(trt, driver, log, logger)
+    return trt
+
+
+# Enumerations are made at run time, by version; no type checker follows that.
+_enum: Any = IntEnum
+
+
+class _Base:
+    """A class that is derived from, and must be initialised by its own name."""
+
+    def __init__(self) -> None:
+        self.initialised = True
+
+
+class _Logger(_Base):
+    Severity = IntEnum("Severity", {"INTERNAL_ERROR": 0, "ERROR": 1, "WARNING": 2, "INFO": 3})
+
+    def log(self, severity: int, msg: str) -> None:
+        raise NotImplementedError
+
+
+class _Layer:
+    """A layer of a network, which 8.6 lets one pin the type of."""
+
+    def __init__(self, trt: Any, kind: str, *types: str) -> None:
+        self.type = trt.LayerType[kind]
+        self._outputs = [type("Tensor", (), {"dtype": t})() for t in types]
+        self.pinned: dict[str, Any] = {}
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self._outputs)
+
+    def get_output(self, number: int) -> Any:
+        return self._outputs[number]
+
+    def set_output_type(self, number: int, kind: str) -> None:
+        self.pinned[f"output {number}"] = kind
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "precision":
+            self.pinned["precision"] = value
+        else:
+            object.__setattr__(self, name, value)
+
+
+class _Network:
+    def __init__(self, trt: Any, flags: int) -> None:
+        self.flags, self.model = flags, ""
+        self.layers = [
+            _Layer(trt, "MATRIX_MULTIPLY", "float16"),
+            _Layer(trt, "NORMALIZATION", "float32"),
+            _Layer(trt, "CAST", "float16"),
+            _Layer(trt, "SHAPE", "int32"),
+        ]
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    def get_layer(self, number: int) -> _Layer:
+        return self.layers[number]
+
+
+class _Parser:
+    def __init__(self, network: _Network, log: Log) -> None:
+        self._network, self._log = network, log
+
+    def parse_from_file(self, path: str) -> bool:
+        onnx.checker.check_model(path)
+        self._network.model = path
+        return not self._log.parse_errors
+
+    @property
+    def num_errors(self) -> int:
+        return len(self._log.parse_errors)
+
+    def get_error(self, number: int) -> str:
+        return self._log.parse_errors[number]
+
+
+class _Profile:
+    def __init__(self) -> None:
+        self.shapes: dict[str, Any] = {}
+
+    def set_shape(self, name: str, min: Any, opt: Any, max: Any) -> None:
+        self.shapes[name] = [min, opt, max]
+
+
+class _Cache:
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def serialize(self) -> bytes:
+        return self.content + b"+"
+
+
+class _Config:
+    def __init__(self) -> None:
+        self.told: dict[str, Any] = {"flags": [], "cleared": [], "profiles": []}
+
+    def set_flag(self, flag: Any) -> None:
+        self.told["flags"].append(flag.name)
+
+    def clear_flag(self, flag: Any) -> None:
+        self.told["cleared"].append(flag.name)
+
+    def set_memory_pool_limit(self, pool: Any, size: int) -> None:
+        self.told["workspace"] = size
+
+    def add_optimization_profile(self, profile: _Profile) -> int:
+        self.told["profiles"].append(profile.shapes)
+        return len(self.told["profiles"]) - 1
+
+    def create_timing_cache(self, content: bytes) -> _Cache:
+        return _Cache(content)
+
+    def set_timing_cache(self, cache: _Cache, ignore_mismatch: bool) -> bool:
+        self.told["timings"] = cache.content.decode()
+        return not ignore_mismatch
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "told":
+            object.__setattr__(self, name, value)
+        else:
+            self.told[name] = getattr(value, "name", value)
+
+
+class _Builder:
+    def __init__(self, trt: Any, driver: FakeDriver, log: Log, logger: Any) -> None:
+        assert driver.calls[0] == "cuInit", "a builder without a driver"
+        self._trt, self._log, self._logger = trt, log, logger
+
+    def create_network(self, flags: int) -> _Network:
+        return _Network(self._trt, flags)
+
+    def create_builder_config(self) -> _Config:
+        return _Config()
+
+    def create_optimization_profile(self) -> _Profile:
+        return _Profile()
+
+    def build_serialized_network(self, network: _Network, config: _Config) -> bytes | None:
+        monitor = config.told.pop("progress_monitor", None)
+        if monitor is not None:
+            monitor.phase_start("Building Engine", None, 1)
+            goes_on = monitor.step_complete("Building Engine", 0)
+            monitor.phase_finish("Building Engine")
+            if not goes_on:
+                return None
+        self._logger.log(3, "[I] (Sparsity) Layers eligible for sparse math: all of them")
+        pinned = [layer.pinned for layer in network.layers]
+        told = {**config.told, "network": network.flags, "pinned": pinned, "model": network.model}
+        told["number"] = len(self._log.configs)
+        self._log.configs.append(told)
+        return json.dumps(told).encode()
+
+
+class _Runtime:
+    def __init__(self, trt: Any, driver: FakeDriver, log: Log, logger: Any) -> None:
+        assert driver.calls[0] == "cuInit", "a runtime without a driver crashes"
+        self._trt, self._driver, self._log, self._logger = trt, driver, log, logger
+        log.runtimes += 1
+
+    def deserialize_cuda_engine(self, engine: bytes) -> "_Engine | None":
+        if self._log.refuse:
+            self._logger.log(1, self._log.refuse)
+            return None
+        return _Engine(self._trt, self._driver, self._log, json.loads(engine))
+
+
+class _Engine:
+    def __init__(self, trt: Any, driver: FakeDriver, log: Log, told: dict[str, Any]) -> None:
+        self.trt, self.driver, self.log, self.told = trt, driver, log, told
+        self.model = log.model(told["model"])
+        self.num_optimization_profiles = len(told["profiles"])
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return "float32" if name == "logits" else getattr(self.trt, "int64", "int32")
+
+    def create_execution_context(self, *strategy: Any) -> "_Context":
+        assert len(strategy) == hasattr(self.trt, "ExecutionContextAllocationStrategy")
+        return _Context(self)
+
+    def create_engine_inspector(self) -> "_Inspector":
+        return _Inspector(self)
+
+
+class _Context:
+    def __init__(self, engine: _Engine) -> None:
+        self.engine, self.profile = engine, 0
+        self.shapes: dict[str, tuple[int, int]] = {}
+        self.addresses: dict[str, int] = {}
+        self.profiler: Any = None
+
+    def set_optimization_profile_async(self, number: int, stream: int) -> bool:
+        self.profile = number
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, int]) -> bool:
+        low, _, high = self.engine.told["profiles"][self.profile][name]
+        self.shapes[name] = shape
+        return tuple(low) <= shape <= tuple(high)
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return True
+
+    def get_tensor_shape(self, name: str) -> tuple[int, int]:
+        return self.shapes["input_ids"][0], self.engine.model.classes
+
+    def execute_async_v3(self, stream: int) -> bool:
+        self.engine.driver.submit(stream, self._run)
+        if self.profiler is not None:
+            for layer in self.engine.create_engine_inspector().layers(self.profile):
+                self.profiler.report_layer_time(layer["Name"], layer.get("ms", 0.01))
+        return True
+
+    def _run(self) -> None:
+        from spd_deploy.domain.text import Batch
+
+        kind = {"int64": np.int64, "int32": np.int32}[self.engine.get_tensor_dtype("input_ids")]
+        given = [_view(self.addresses[n], self.shapes[n], kind).astype(np.int64) for n in _INPUTS]
+        logits_BC = self.engine.model.session.run(
+            Batch(ids_BS=given[0], mask_BS=given[1], types_BS=given[2])
+        )
+        _view(self.addresses["logits"], logits_BC.shape, np.float32)[:] = (
+            logits_BC + self.engine.log.noise
+        )
+        self.engine.driver.spend(self.engine.log.seconds(self.engine.told))
+
+
+class _Inspector:
+    def __init__(self, engine: _Engine) -> None:
+        self._engine = engine
+        self.execution_context: _Context | None = None
+
+    def layers(self, profile: int) -> list[dict[str, Any]]:
+        told = self._engine.log.told
+        names = self._engine.model.products
+        return [] if told is None else [told(self._engine.told, name, profile) for name in names]
+
+    def get_engine_information(self, form: Any) -> str:
+        assert form.name == "JSON"
+        assert self.execution_context is not None
+        return json.dumps({"Layers": self.layers(self.execution_context.profile), "Bindings": []})
+
+
+def _view(address: int, shape: tuple[int, ...], kind: Any) -> Any:
+    size = int(np.prod(shape)) * np.dtype(kind).itemsize
+    held = (ctypes.c_uint8 * size).from_address(address)
+    return np.ctypeslib.as_array(held).view(kind).reshape(shape)

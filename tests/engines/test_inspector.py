@@ -1,0 +1,95 @@
+"""What the engine inspector says, in the forms of TensorRT 10 and 11."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from exporters.tensorrt.inspector import Layer, layers_in, type_in
+from exporters.tensorrt.watch import of_profile
+from spd_deploy.domain.errors import EngineFailed
+
+DOCUMENTS = Path(__file__).parent / "documents"
+
+
+def read(version: int) -> tuple[Layer, ...]:
+    return layers_in((DOCUMENTS / f"tensorrt-{version}.json").read_text())
+
+
+def test_the_documents_say_that_they_are_written() -> None:
+    """Until a GPU has been there, nobody may take them for recorded ones."""
+    for file in DOCUMENTS.glob("*.json"):
+        assert "not recorded from an engine" in json.loads(file.read_text())["//"]
+
+
+def test_the_form_of_10_is_read() -> None:
+    """Types among words, nodes in the metadata, a profile at the end of a name."""
+    query, key, foreign, later = read(10)
+
+    assert (query.kind, query.profile, query.inputs) == ("CaskGemmMatrixMultiply", 0, ("fp16",))
+    assert query.sparse and query.weights_sparse and query.kernel_type == "fp16"
+    assert key.nodes == ("layer.0/attention/key/MatMul", "layer.0/attention/key/Add")
+    assert key.inputs == ("fp16", "fp16")
+    assert not key.sparse and key.weights_sparse
+    assert foreign.opaque and not query.opaque
+    assert (later.name, later.profile) == (query.name, 1)
+    assert later.inputs == (None,) and later.tactic is None
+
+
+def test_the_form_of_11_is_read() -> None:
+    """Types in fields of their own, whichever way they are spelled."""
+    query, norm = read(11)
+
+    assert query.inputs == ("int8", "int8") and query.outputs == ("fp32",)
+    assert query.sparse and query.kernel_type == "int8"
+    assert norm.inputs == ("fp16",) and norm.outputs == ("bf16",)
+    assert norm.kernel_type is None
+
+
+def test_layers_of_one_profile_are_told_apart() -> None:
+    """Where a document tells of one profile alone, all are its."""
+    assert [layer.profile for layer in of_profile(read(10), 0)] == [0, 0, 0]
+    assert [layer.profile for layer in of_profile(read(10), 1)] == [1]
+    assert of_profile(read(11), 3) == read(11)
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "runs"),
+    [
+        ("layer.1/a/MatMul", "layer.1/a/MatMul", True),
+        ("layer.11/a/MatMul", "layer.1/a/MatMul", False),
+        ("layer.1/a/MatMul_1", "layer.1/a/MatMul", False),
+        ("xlayer.1/a/MatMul", "layer.1/a/MatMul", False),
+        ("layer.1/a/MatMul_myl3_4", "layer.1/a/MatMul", True),
+        ("layer.1/a/Cast + layer.1/a/MatMul + layer.1/a/Add", "layer.1/a/MatMul", True),
+    ],
+)
+def test_a_layer_is_known_by_a_whole_name(name: str, node: str, runs: bool) -> None:
+    """Where no metadata names nodes, a node's name stands whole in the layer's."""
+    (layer,) = layers_in(json.dumps({"Layers": [{"Name": name}]}))
+
+    assert layer.runs(node) == runs
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("Row major linear FP32", "fp32"),
+        ("Thirty-two wide channel vectorized row major Int8 format.", "int8"),
+        ("Half", "fp16"),
+        ("BFloat16", "bf16"),
+        ("Int64", "int64"),
+        ("N/A due to dynamic shapes", None),
+        ("", None),
+    ],
+)
+def test_types_are_found_among_words(words: str, found: str | None) -> None:
+    """In the spelling of each version; none where none is told."""
+    assert type_in(words) == found
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"Layers": ["a name alone"]}', '{"Layers": 3}'])
+def test_a_document_that_tells_nothing_is_refused(text: str) -> None:
+    """An engine without details gives names alone, by which nothing could be judged."""
+    with pytest.raises(EngineFailed, match="inspector gave no layers"):
+        layers_in(text)

@@ -1,0 +1,41 @@
+"""int8 trt artefacts: calibrated, judged by the task, in Q/DQ as TensorRT's parser asks."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from exporters.precisions import Precision
+from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.engines.plan import read_plan
+from spd_deploy.domain.runtimes import ASKED
+from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
+from spd_deploy.sessions.opening import open_path
+from tests.engines.conftest import exported
+from tests.exporters.test_onnx import TENSORRT_OPERATORS
+from tests.exporters.test_precisions import trial
+
+
+def test_an_int8_artefact_is_symmetric_and_keeps_its_zeros(
+    nm_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """Its matrices are eligible in int8, every zero point is 0, and it has its own score."""
+    judged = trial(nm_checkpoint, max_drop=30)
+    artefact = exported(nm_checkpoint, tmp_path / "a", precision=Precision.INT8, trial=judged)
+
+    plan = read_plan(artefact.folder)
+    model = onnx.load(artefact.folder / PORTABLE_FILE)
+
+    assert plan.precision == "int8" and plan.largest_half == 0
+    assert all(matrix.eligible for matrix in plan.matrices)
+    assert set(artefact.manifest.scores) == {"dense", "sparse", "fp32", "int8"}
+    assert {node.op_type for node in model.graph.node} <= TENSORRT_OPERATORS
+    constants = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+    kinds = ("QuantizeLinear", "DequantizeLinear")
+    quantisers = [node for node in model.graph.node if node.op_type in kinds]
+    assert len(quantisers) > len(plan.matrices)
+    for node in quantisers:
+        assert constants[node.input[2]].dtype == np.int8
+        assert not constants[node.input[2]].any()
+    with open_path(artefact.folder, asked=ASKED["onnxruntime"]).session as session:
+        assert session.description.precision == "int8"
