@@ -5,7 +5,8 @@ satisfy its pattern along K; the logits on fixed inputs are those of the checkpo
 one padded batch and row by row. In int8 the task's metric is the judge instead.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from spd_deploy.domain.errors import VerificationFailed
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer, Tokens
 from spd_deploy.sessions.onnxruntime import OnnxSession
 from spd_deploy.sessions.opening import difference_between
+from spd_deploy.sessions.protocol import Session
 from spd_deploy.sessions.torch import TorchSession
 
 # A self-test of an int8 artefact allows this many times the difference that was measured here, and
@@ -73,14 +75,31 @@ def verify_parity(
     Raises:
         VerificationFailed: they differ by more than the precision may make them.
     """
+    openers = [partial(OnnxSession, model, precision="fp32") for model in models]
+    return parity_of(openers, checkpoint, weights, precision.tolerance)
+
+
+def parity_of(
+    openers: Sequence[Callable[[], Session]],
+    checkpoint: Checkpoint,
+    weights: ClassifierWeights,
+    tolerance: float | None,
+) -> tuple[Golden, Parity]:
+    """:func:`verify_parity` for sessions of any kind, opened one at a time.
+
+    Where ``tolerance`` is None the difference only sets what a self-test allows.
+
+    Raises:
+        VerificationFailed: they differ by more than the tolerance.
+    """
     tokenizer = Tokenizer(checkpoint.folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
     rows = golden_rows(checkpoint, pad_id=tokenizer.pad_id, pairs=weights.token_types > 1)
     batch = tokenizer.pad(rows)
     with TorchSession(checkpoint.folder) as reference:
         logits_BC = reference.run(batch)
     # NumPy's maximum is NaN where one is, Python's is not.
-    difference = float(np.max([_difference(model, tokenizer, rows, logits_BC) for model in models]))
-    tolerance = precision.tolerance
+    found = [_difference(opener, tokenizer, rows, logits_BC) for opener in openers]
+    difference = float(np.max(found))
     if tolerance is None:
         tolerance = max(_INT8_ROOM * difference, _LEAST_INT8_TOLERANCE)
     if not difference <= tolerance:
@@ -119,10 +138,13 @@ def verify_accuracy(models: Mapping[str, Path], trial: Trial, before: Scores) ->
 
 
 def _difference(
-    model: Path, tokenizer: Tokenizer, rows: Sequence[Tokens], logits_BC: NDArray[np.float32]
+    opener: Callable[[], Session],
+    tokenizer: Tokenizer,
+    rows: Sequence[Tokens],
+    logits_BC: NDArray[np.float32],
 ) -> float:
-    """How far a graph is from ``logits_BC``, all rows in one padded batch and each alone."""
-    with OnnxSession(model, precision="fp32") as session:
+    """How far a session is from ``logits_BC``, all rows in one padded batch and each alone."""
+    with opener() as session:
         together_BC = session.run(tokenizer.pad(rows))
         alone_BC = np.concatenate([session.run(tokenizer.pad([row])) for row in rows])
     found = (together_BC, alone_BC)

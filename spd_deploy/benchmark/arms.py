@@ -17,6 +17,7 @@ from spd_deploy.domain.scores import own_arm
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.opening import model_file, session_from_artefact
 from spd_deploy.sessions.protocol import Description, Session
+from spd_deploy.sessions.torch_artefact.plan import PLAN_FILE
 
 _AUTO = Asked()
 _SIZES = ("layers", "hidden", "heads", "intermediate", "vocabulary")
@@ -173,9 +174,11 @@ def _settled(asked: Asked, artefact: Artefact) -> Asked:
 
 def _files_read(arm: Arm) -> list[str]:
     """The files that the arm's runtime reads: its graph, and those with the graph's weights."""
+    graph = model_file(arm.artefact, arm.runtime)
+    if arm.runtime == "torch":
+        return [PLAN_FILE, graph.name]
     import onnx
 
-    graph = model_file(arm.artefact, arm.runtime)
     tensors = onnx.load(graph, load_external_data=False).graph.initializer
     weights = {part.value for t in tensors for part in t.external_data if part.key == "location"}
     return [graph.name, *sorted(weights)]

@@ -122,8 +122,8 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
     import numpy as np
     import torch
 
+    from exporters.folder import matrix_rows
     from exporters.lowering.choose import choose
-    from exporters.onnx import matrix_rows
     from exporters.weights import read_weights
 
     weights = read_weights(checkpoint)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Runtime = Literal["onnxruntime", "openvino"]
+Runtime = Literal["onnxruntime", "openvino", "torch"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,5 +35,6 @@ _ALL = (
     Asked(runtime="onnxruntime"),
     Asked(runtime="openvino"),
     Asked(runtime="openvino", precision="bf16"),
+    Asked(runtime="torch"),
 )
 ASKED: Mapping[str, Asked] = {str(asked): asked for asked in _ALL}

@@ -1,5 +1,6 @@
 """Opens whatever a path holds: an artefact in its runtime, a checkpoint in PyTorch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,22 @@ from spd_deploy.sessions.chunks import part_of
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
 from spd_deploy.sessions.openvino import OpenVinoSession
 from spd_deploy.sessions.protocol import Device, Session
+from spd_deploy.sessions.torch_artefact.plan import TENSORS_FILE
 
 # bf16 keeps 8 bits of a number, so logits move by a hundredth or two of the largest, whatever an
 # export in fp32 was held to. More than this is not rounding.
 BF16_TOLERANCE = 0.05
+# The file that each runtime reads.
+_FILES: Mapping[Runtime, str] = {
+    "onnxruntime": MODEL_FILE,
+    "openvino": PORTABLE_FILE,
+    "torch": TENSORS_FILE,
+}
+# The runtimes of each format.
+_FORMATS: Mapping[str, tuple[Runtime, ...]] = {
+    "onnx": ("onnxruntime", "openvino"),
+    "torch": ("torch",),
+}
 # Golden rows of at most so many tokens are short.
 _SHORT = 8
 # What OpenVINO can make of the precision in an artefact's files.
@@ -49,14 +62,9 @@ def session_from_artefact(
         SpdError: it does not run in that here.
     """
     manifest = artefact.manifest
-    if manifest.format != "onnx":
-        raise Unavailable(
-            "this version runs ONNX artefacts only",
-            got=f"format {manifest.format!r}",
-            fix="export with --format onnx",
-        )
     if runtime is None:
         runtime, precision = manifest.runtime, precision or manifest.asked.precision
+    _refuse_format(manifest.format, runtime)
     precision = precision or manifest.precision
     _refuse_precision(manifest.precision, runtime, precision)
     file = model_file(artefact, runtime)
@@ -73,6 +81,12 @@ def session_from_artefact(
             precision = computed_in(manifest.precision, precision)
             positions = artefact.encoder.positions
             return OpenVinoSession(file, precision=precision, positions=positions, threads=threads)
+        case "torch":
+            from spd_deploy.sessions.torch_artefact.session import TorchArtefactSession
+
+            return TorchArtefactSession(
+                artefact.folder, artefact.encoder, device=device, threads=threads
+            )
 
 
 def model_file(artefact: Artefact, runtime: Runtime) -> Path:
@@ -81,7 +95,7 @@ def model_file(artefact: Artefact, runtime: Runtime) -> Path:
     Raises:
         BadArtefact: the artefact has none for it.
     """
-    name = MODEL_FILE if runtime == "onnxruntime" else PORTABLE_FILE
+    name = _FILES[runtime]
     if name not in artefact.manifest.files:
         raise BadArtefact(
             f"{artefact.folder} has no {name}, which {runtime} reads",
@@ -184,6 +198,18 @@ def difference_between(found_BC: np.ndarray, expected_BC: np.ndarray) -> float:
     """Largest difference between logits, measured in units of max(1, largest expected)."""
     scale = max(1.0, float(np.abs(expected_BC).max()))
     return float(np.abs(found_BC - expected_BC).max()) / scale
+
+
+def _refuse_format(format_: str, runtime: Runtime) -> None:
+    """An artefact runs in the runtimes that its format is made for."""
+    if runtime not in (possible := _FORMATS.get(format_, ())):
+        wanted = next(name for name, runtimes in _FORMATS.items() if runtime in runtimes)
+        raise Unavailable(
+            f"{runtime} does not run an artefact of format {format_}",
+            got=f"--runtime {runtime}",
+            fix=f"export with --format {wanted}"
+            + (f", or use --runtime {' or '.join(possible)}" if possible else ""),
+        )
 
 
 def _refuse_precision(stored: str, runtime: Runtime, precision: str) -> None:
