@@ -4,7 +4,7 @@ Blocks go to the block-sparse kernel wherever it promises a gain on a GPU; 2:4 m
 they are, and whether 2:4 tensor cores run them is measured where they run; all else is dense, or
 what is left of it is. What is promised comes of two rates that public measurements give for an
 H100: what its tensor cores do in a dense product, and what its L2 cache delivers, since every
-group of R rows reads its kept inputs from there. No artefact is chosen by what the exporting machine does.
+group of R rows reads its kept inputs from there. What the exporting machine does plays no part.
 """
 
 from collections.abc import Mapping

@@ -8,23 +8,22 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json
+from spd_deploy.cli.export_torch import export_torch, refuse_options
 from spd_deploy.cli.options import Sizes, finite
 from spd_deploy.cli.trial import trial_of
 from spd_deploy.cli.tuning import known_tuning, plan_of, tuner_for
 from spd_deploy.domain.artefact import Artefact, Manifest
-from spd_deploy.domain.checkpoint import open_checkpoint
+from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.measured import spelled_gains
+from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtimes import ASKED
 
 if TYPE_CHECKING:
     from exporters.lowering.ways import Way
 
-_NOT_YET = {
-    "trt": "TensorRT engines are not built by this version",
-    "torch": "torch artefacts with 2:4 and block kernels are not made by this version",
-}
+_NOT_YET = {"trt": "TensorRT engines are not built by this version"}
 
 
 @click.command(
@@ -32,6 +31,7 @@ _NOT_YET = {
 Examples:
   spd export runs/mrpc --format onnx --output artefacts/mrpc
   spd export runs/mrpc-block --tune --batch 1,8 --seq 32,128 --output artefacts/mrpc-block
+  spd export runs/mrpc-block --format torch --precision fp16 --output artefacts/mrpc-gpu
   spd export runs/mrpc-block --precision int8 --data-dir GLUE/MRPC --output artefacts/mrpc-int8"""
 )
 @click.argument("checkpoint", type=click.Path(path_type=Path))
@@ -41,15 +41,16 @@ Examples:
     type=click.Choice(["onnx", "trt", "torch"]),
     default="onnx",
     show_default=True,
-    help="onnx: ONNX Runtime on CPU or CUDA, OpenVINO. trt and torch: refused as yet.",
+    help="onnx: ONNX Runtime on CPU or CUDA, OpenVINO. torch: PyTorch, with kernels for blocks and "
+    "2:4 on CUDA. trt: refused as yet.",
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "int8"]),
+    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
     default="fp32",
     show_default=True,
     help="Of the matrix products. fp16: for GPUs. int8: calibrated and scored on the task. "
-    "For bf16 export fp32 with --runtime openvino:bf16.",
+    "bf16: with --format torch; for OpenVINO export fp32 with --runtime openvino:bf16.",
 )
 @click.option(
     "--task", "task_name", help="Of --data-dir. Default: the task the model was trained for."
@@ -135,6 +136,32 @@ def export(
             got=f"--format {format_}",
             fix="use --format onnx, which runs anywhere",
         )
+    if format_ == "torch":
+        refuse_options(
+            {
+                "--data-dir": data_dir, "--task": task_name, "--max-drop": max_drop,
+                "--tune": tune, "--tuning": tuning, "--batch": batches, "--seq": seqs,
+                "--threads": threads, "--seconds": seconds,
+            },
+            precision=precision,
+            runtime=runtime_name,
+        )  # fmt: skip
+        progress = TerminalProgress()
+        artefact = export_torch(
+            opened(checkpoint, progress),
+            output,
+            precision=precision,
+            lowering=lowering,
+            overwrite=overwrite,
+            progress=progress,
+        )
+        show_export(artefact, output, as_json=as_json)
+        return
+    if precision == "bf16":
+        raise click.UsageError(
+            "--precision bf16 is for --format torch; OpenVINO rounds an fp32 artefact to it with "
+            "--runtime openvino:bf16"
+        )
     judged = precision == "int8" or (data_dir is not None and (tune or "bf16" in runtime_name))
     _refuse_idle(
         {"--data-dir": data_dir, "--task": task_name, "--max-drop": max_drop},
@@ -156,9 +183,8 @@ def export(
     from exporters.precisions import Precision
     from exporters.tuning.runtimes import in_fastest_runtime, in_runtime
 
-    source, progress = open_checkpoint(checkpoint), TerminalProgress()
-    if source.detected is not None:
-        progress.note(f"{source.pattern} detected, not declared: {source.detected}")
+    progress = TerminalProgress()
+    source = opened(checkpoint, progress)
     allowed = 1.0 if max_drop is None else max_drop
     trial = trial_of(source, task_name, data_dir, allowed) if judged else None
     plan = plan_of(batches or (1, 8), seqs or (32, 128), threads, seconds) if tune else None
@@ -183,6 +209,19 @@ def export(
     )
     if tuning is not None and runtime_name == "auto":
         progress.note("a tuning has no times of runtimes: name one with --runtime, or --tune here")
+    show_export(artefact, output, as_json=as_json)
+
+
+def opened(folder: Path, progress: Progress) -> Checkpoint:
+    """The checkpoint; where nobody declared its pattern, how that was found is told."""
+    source = open_checkpoint(folder)
+    if source.detected is not None:
+        progress.note(f"{source.pattern} detected, not declared: {source.detected}")
+    return source
+
+
+def show_export(artefact: Artefact, output: Path, *, as_json: bool) -> None:
+    """What was written, for a reader or as JSON."""
     if as_json:
         show_json({"artefact": str(output), **artefact.manifest.to_json()})
     else:

@@ -40,10 +40,13 @@ def _activated(y, ACTIVATION: tl.constexpr):
     if ACTIVATION == "gelu":
         y = 0.5 * y * (1.0 + tl.erf(y * _INVERSE_ROOT_2))
     elif ACTIVATION == "gelu_tanh":
-        # 0.5 (1 + tanh(u)) is the sigmoid of 2 u.
-        y = y * tl.sigmoid(_ROOT_2_OVER_PI_TWICE * (y + _CUBIC * y * y * y))
+        # 0.5 (1 + tanh(u)) is 1 / (1 + exp(-2 u)).
+        u = (y + y * y * y * _CUBIC) * _ROOT_2_OVER_PI_TWICE
+        y = y / (1.0 + tl.exp(0.0 - u))
     elif ACTIVATION == "relu":
         y = tl.maximum(y, 0.0)
+    else:
+        tl.static_assert(ACTIVATION == "none")
     return y
 
 
