@@ -128,7 +128,6 @@ CASES = [
     ("predict headless one two", "headless lack 2 tensors; got classifier.bias"),
     ("evaluate headless --task mrpc --data-dir MRPC", "use a fine-tuned classifier"),
     ("export checkpoint --format trt --output out", "TensorRT"),
-    ("export checkpoint --format torch --output out", "torch"),
     ("export checkpoint --precision int8 --task cola --data-dir MRPC --output out", "mrpc"),
     ("export checkpoint --output taken", "already exists"),
     ("export checkpoint --output taken --overwrite", "not an artefact"),

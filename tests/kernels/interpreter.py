@@ -1,7 +1,7 @@
 """Runs the Triton kernels on the CPU, in Triton's interpreter, in a process of its own.
 
-The interpreter is chosen by a variable that Triton reads when it is imported, and a process that has
-it cannot compile. So one process is started for all tests that need it, and asked over a pipe.
+The interpreter is chosen by a variable that Triton reads when it is imported, and a process that
+has it cannot compile. So one process is started for all tests that need it, and asked over a pipe.
 Tensors cross it as fp32 arrays, which hold fp16 and bf16 exactly, with the name of their numbers.
 """
 

@@ -39,7 +39,7 @@ def tile_of(rows: int, number: Number) -> Tile:
 def test_it_multiplies_on_tensor_cores(
     capability: int, number: Number, rows: int, instruction: str
 ) -> None:
-    """Ampere's instruction for Ampere, Hopper's for Hopper, sums in fp32; PTX that CUDA 12 reads."""
+    """Each GPU's own instruction, with sums in fp32, in PTX that CUDA 12.0 reads."""
     found = compiled_linear(
         capability, number, tile_of(rows, number), group_rows=rows, activation="gelu", residual=True
     )

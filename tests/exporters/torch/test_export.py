@@ -1,4 +1,4 @@
-"""Torch artefacts: the checkpoint's logits on the CPU, its weights as stored, nothing half-written."""
+"""Torch artefacts: the checkpoint's logits on the CPU, its weights, and nothing half-written."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from exporters.torch.export import torch_artefact_from_checkpoint
 from exporters.torch.pack import bytes_in
@@ -69,7 +69,7 @@ def test_an_artefact_gives_its_checkpoints_logits(
     number: Number,
     lowering: str,
 ) -> None:
-    """At any batch and any length from 1 on, padded or alone, in the session's own self-test too."""
+    """At any batch and any length from 1 on, padded or alone, and in the self-test."""
     checkpoint, artefact = made(tmp_path, spelled, sparsity, number, architecture=architecture)
     padding = 1 if architecture == "roberta" else 0
     draw = np.random.default_rng(1)
@@ -247,7 +247,7 @@ def test_an_artefact_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(BadCheckpoint, match="exported artefact already"):
         open_checkpoint(artefact.folder)
     (artefact.folder / MANIFEST_FILE).unlink()
-    with pytest.raises(BadCheckpoint, match="its manifest.json is missing"):
+    with pytest.raises(BadCheckpoint, match=r"its manifest\.json is missing"):
         open_checkpoint(artefact.folder)
 
 
@@ -259,12 +259,3 @@ def test_the_manifest_is_json_that_says_what_ran(tmp_path: Path) -> None:
     assert (value["format"], value["precision"], value["runtime"]) == ("torch", "bf16", "torch")
     assert all("2:4 tensor cores on CUDA" in row["reason"] for row in value["matrices"])
     assert "torch" in value["versions"]
-
-
-def rewritten(artefact: Artefact, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
-    """The artefact's folder with other tensors, for a session that does not check hashes."""
-    file = artefact.folder / TENSORS_FILE
-    tensors = load_file(file)
-    change(tensors)
-    save_file(tensors, file)
-    return artefact.folder
