@@ -1,5 +1,7 @@
 """Tiles: what is proposed, what is taken unmeasured, and what a product costs."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,7 +103,7 @@ def test_few_tokens_get_small_tiles() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"rows": 8}, {"tokens": 48}, {"inputs": 0}, {"warps": 3}, {"stages": 0}], ids=str
 )
-def test_a_tile_that_cannot_be_is_refused(wrong: dict[str, int]) -> None:
+def test_a_tile_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     """No side below a tensor core's least, and powers of two alone."""
     with pytest.raises(BadSetting, match="no kernel can be made for"):
         Tile(**{"rows": 64, "tokens": 64, "inputs": 32, **wrong})

@@ -1,6 +1,7 @@
 """How a torch artefact's matrices are run is decided by pattern and shape, with a reason."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from tests.tiny import tiny_checkpoint
 
 
 def chosen(
-    folder: Path, spelled: str | None, sparsity: float | None, number: Number, **sizes: int
+    folder: Path, spelled: str | None, sparsity: float | None, number: Number, **sizes: Any
 ) -> set[tuple[str, str, str]]:
     """Each distinct choice: kind, lowering, reason."""
     pattern = None if spelled is None else parse_pattern(spelled, sparsity)

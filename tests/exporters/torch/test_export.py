@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def made(
     number: Number,
     *,
     architecture: str = "bert",
-    **sizes: int,
+    **sizes: Any,
 ) -> tuple[Checkpoint, Artefact]:
     pattern = None if spelled is None else parse_pattern(spelled, sparsity)
     checkpoint = tiny_checkpoint(
