@@ -145,7 +145,7 @@ def refuse_runtime(asked: Asked) -> None:
     Raises:
         BadSetting: another runtime was asked for.
     """
-    if asked.runtime is not None:
+    if asked.runtime not in (None, "torch"):
         raise BadSetting(
             "a checkpoint runs in PyTorch",
             got=f"--runtime {asked}",

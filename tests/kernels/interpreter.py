@@ -118,6 +118,7 @@ def _serve(pipe: Connection) -> None:
     warnings.filterwarnings("ignore", message=".*__array__.*", category=DeprecationWarning)
     torch.set_num_threads(1)
     _mend_bf16()
+    _mend_index()
     works: Mapping[str, Callable[..., Tensor]] = {
         "linear": _linear,
         "attention": _attention,
@@ -156,6 +157,19 @@ def _mend_bf16() -> None:
         return plain(self, *widened, d, *rest)
 
     interpreter.InterpreterBuilder.create_dot = create_dot
+
+
+def _mend_index() -> None:
+    """Before 3.9 bounds of its loops are arrays of one number, no index to NumPy 2.4."""
+    from triton.runtime import interpreter
+
+    plain = interpreter._patch_lang_tensor
+
+    def patched(tensor: Any, *scope: Any) -> None:
+        plain(tensor, *scope)
+        tensor.__index__ = lambda self: int(self.handle.data.item())
+
+    interpreter._patch_lang_tensor = patched
 
 
 def _linear(

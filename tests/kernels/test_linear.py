@@ -12,11 +12,21 @@ from tests.kernels.made import CLOSE, activations, expected, made, off
 SMALL = Tile(rows=16, tokens=16, inputs=32)
 
 
-@pytest.mark.parametrize("number", ["fp16", "bf16", "fp32"])
-@pytest.mark.parametrize("activation", ["none", "gelu", "gelu_tanh", "relu"])
-@pytest.mark.parametrize(("tokens_first", "residual"), [(False, True), (True, False)])
+@pytest.mark.parametrize(
+    ("number", "activation", "tokens_first", "residual"),
+    [
+        ("fp16", "none", False, True),
+        ("fp16", "gelu", True, False),
+        ("fp16", "gelu_tanh", False, False),
+        ("fp16", "relu", True, True),
+        ("bf16", "none", True, True),
+        ("bf16", "gelu", False, False),
+        ("fp32", "gelu", True, True),
+        ("fp32", "gelu_tanh", False, False),
+    ],
+)
 def test_every_epilogue_in_every_precision(
-    interpreter: Interpreter, number: Number, tokens_first: bool, activation: str, residual: bool
+    interpreter: Interpreter, number: Number, activation: str, tokens_first: bool, residual: bool
 ) -> None:
     """Bias, activation and then the residual, whichever side the tensor core takes 64 of."""
     product = made(2, 24, 21, 40, number=number)
@@ -30,7 +40,7 @@ def test_every_epilogue_in_every_precision(
     assert off(found, wanted) <= CLOSE[number]
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_any_shape(interpreter: Interpreter, data: st.DataObject) -> None:
     """Groups, rows, blocks of any width and tokens, whether a tile divides them or not."""

@@ -16,8 +16,7 @@ from tests.tiny import tiny_checkpoint
 @pytest.mark.parametrize(
     ("number", "block", "tolerance"),
     [
-        ("fp32", Block(rows=16, columns=1, sparsity=0.75), 1e-5),
-        ("fp16", Block(rows=32, columns=4, sparsity=0.75), 2e-2),
+        ("fp32", Block(rows=32, columns=4, sparsity=0.75), 1e-5),
         ("bf16", Block(rows=32, columns=1, sparsity=0.9), 5e-2),
     ],
     ids=lambda value: str(value),
@@ -26,7 +25,7 @@ def test_the_kernels_give_the_checkpoints_logits(
     interpreter: Interpreter, tmp_path: Path, number: Number, block: Block, tolerance: float
 ) -> None:
     """All launches of a network after one another, over the golden rows of mixed lengths."""
-    checkpoint = tiny_checkpoint(tmp_path / "c", pattern=block, max_tokens=24)
+    checkpoint = tiny_checkpoint(tmp_path / "c", pattern=block, max_tokens=9)
     artefact = torch_artefact_from_checkpoint(checkpoint, tmp_path / "a", number=number)
     golden = artefact.golden()
     inputs = {
