@@ -32,7 +32,7 @@ from spd_deploy.kernels.tiles import Tile
 from spd_deploy.kernels.tuning import Tuner
 from spd_deploy.kernels.weights import BlockWeight, dtype_of
 from spd_deploy.machine.facts import this_machine
-from spd_deploy.sessions.torch_artefact.session import refuse_no_cuda
+from spd_deploy.sessions.torch_artefact.loading import refuse_no_cuda
 
 SCHEMA = 1
 # The prunable products of a layer, as N x K, with what follows each in the network.

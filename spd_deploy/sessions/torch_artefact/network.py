@@ -18,7 +18,6 @@ from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.layers import Role
 from spd_deploy.kernels.backends import Backend
 from spd_deploy.kernels.two_four import Chooser
-from spd_deploy.kernels.weights import dtype_of
 from spd_deploy.sessions.torch_artefact.embeddings import Embeddings
 from spd_deploy.sessions.torch_artefact.head import Head
 from spd_deploy.sessions.torch_artefact.layouts import FeatureMajor, Layout, TokenMajor
@@ -182,10 +181,3 @@ def _readers(
             assert alone is not None  # noqa: S101 - one matrix is always run alike
             found.append(((role,), alone))
     return found
-
-
-def numbers_fit(plan: NetworkPlan, tensors: Tensors) -> bool:
-    """Whether every matrix is stored in the precision that the plan names."""
-    kind = dtype_of(plan.number)
-    stored = (tensors.get(f"{matrix.name}.weight") for matrix in plan.matrices)
-    return all(tensor.dtype == kind for tensor in stored)

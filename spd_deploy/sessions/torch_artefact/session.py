@@ -12,21 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.errors import BadArtefact, EngineFailed, Unavailable
+from spd_deploy.domain.errors import EngineFailed, Unavailable
 from spd_deploy.domain.text import Batch
-from spd_deploy.kernels.backends import Backend, Plain, Triton
-from spd_deploy.kernels.launch import refuse_no_triton
+from spd_deploy.kernels.backends import Plain, Triton
 from spd_deploy.kernels.remembered import Memory
-from spd_deploy.kernels.tuning import Tuner
-from spd_deploy.kernels.two_four import Chooser
 from spd_deploy.sessions.protocol import Closing, Description, Device
 from spd_deploy.sessions.torch_artefact.graphs import Graphs
-from spd_deploy.sessions.torch_artefact.network import Network, numbers_fit
-from spd_deploy.sessions.torch_artefact.plan import TENSORS_FILE, NetworkPlan, read_plan
-from spd_deploy.sessions.torch_artefact.tensors import read_tensors
-
-# The kernels want Ampere's tensor cores, for bf16 and for copies into shared memory.
-_LEAST_CAPABILITY = (8, 0)
+from spd_deploy.sessions.torch_artefact.loading import refuse_no_cuda, runners_for, tensors_in
+from spd_deploy.sessions.torch_artefact.network import Network
+from spd_deploy.sessions.torch_artefact.plan import NetworkPlan, read_plan
 
 
 class TorchArtefactSession(Closing):
@@ -133,50 +127,12 @@ class TorchArtefactSession(Closing):
         return f"{self.network.two_four()} products on 2:4 tensor cores at {self._graphs.last}"
 
 
-def refuse_no_cuda() -> None:
-    """CUDA must be there, with a GPU that the kernels are made for.
-
-    Raises:
-        Unavailable: PyTorch finds no device, or one that is too old.
-    """
-    import torch
-
-    if not torch.cuda.is_available():
-        raise Unavailable(
-            "PyTorch finds no CUDA device",
-            got=f"PyTorch {torch.__version__}, built for "
-            + (f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"),
-            fix="run `spd doctor`, or use --device cpu",
-        )
-    capability = torch.cuda.get_device_capability()
-    if capability < _LEAST_CAPABILITY:
-        raise Unavailable(
-            "torch artefacts need a GPU of compute capability 8.0 (Ampere) or later",
-            got=f"{torch.cuda.get_device_name()}, {capability[0]}.{capability[1]}",
-            fix="use --device cpu, or export with --format onnx",
-        )
-
-
 def _network(
     folder: Path, encoder: Encoder, plan: NetworkPlan, device: Device, memory: Memory | None
 ) -> Network:
     """The network on the device."""
-    import torch
-
-    tensors = read_tensors(folder / TENSORS_FILE, device)
-    if not numbers_fit(plan, tensors):
-        raise BadArtefact(
-            f"the matrices of {folder} are not stored in {plan.number}",
-            fix="export it again",
-        )
-    backend: Backend = Plain()
-    chooser = None
-    if memory is not None:
-        gpu = torch.cuda.get_device_name()
-        chooser = Chooser(memory, gpu=gpu)
-        if plan.feature_major:
-            refuse_no_triton()
-            backend = Triton(Tuner(memory, gpu=gpu))
+    tensors = tensors_in(folder, plan, device)
+    backend, chooser = runners_for(plan, memory)
     return Network(plan, encoder, tensors, backend=backend, chooser=chooser)
 
 

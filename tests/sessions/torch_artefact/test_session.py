@@ -1,6 +1,7 @@
 """The session of a torch artefact: what it says, what it refuses, and, on a GPU, its graphs."""
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -136,6 +137,21 @@ def test_cuda_that_is_not_there_is_refused(artefact: Artefact) -> None:
 
     assert torch.__version__ in str(refused.value)
     assert "--device cpu" in refused.value.fix
+
+
+def test_a_driver_that_is_too_old_is_named(
+    artefact: Artefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch says so in a warning, which would be lost in a log."""
+
+    def warned() -> bool:
+        warnings.warn("The NVIDIA driver on your system is too old (found 12040)", stacklevel=1)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", warned)
+
+    with pytest.raises(Unavailable, match="driver on your system is too old"):
+        session_from_artefact(artefact, device="cuda")
 
 
 def test_a_gpu_from_before_ampere_is_refused(
