@@ -47,7 +47,8 @@ def classifier_from_artefact(artefact: Artefact, *, device: Device = "cpu") -> "
     _refuse_compact(artefact, plan)
     tensors = tensors_in(artefact.folder, plan, device)
     backend, chooser = runners_for(plan, Memory() if device == "cuda" else None)
-    model = _module(artefact, plan, tensors).to(device=device, dtype=dtype_of(plan.number)).eval()
+    module: Any = _module(artefact, plan, tensors)
+    model: PreTrainedModel = module.to(device=device, dtype=dtype_of(plan.number)).eval()
     with torch.no_grad():
         for matrix in plan.matrices:
             turned = matrix.kind == "blocks"
