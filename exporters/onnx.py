@@ -1,7 +1,5 @@
 """Checkpoint to ONNX artefact: lower, emit, write, verify; whole or not at all."""
 
-import json
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -9,6 +7,7 @@ from pathlib import Path
 
 from exporters.calibrate import ranges_on
 from exporters.classifier import ClassifierGraph
+from exporters.folder import copy_beside, matrix_rows, refuse_unready
 from exporters.forms import ONNX, Draft, Form
 from exporters.lowering.choose import Choice, forced
 from exporters.lowering.ways import Way
@@ -20,22 +19,18 @@ from exporters.weights import ClassifierWeights, read_weights
 from spd_deploy.domain.artefact import (
     Artefact,
     Manifest,
-    MatrixRow,
     Parity,
     hashes_of,
     open_artefact,
     save_manifest,
 )
-from spd_deploy.domain.checkpoint import CONFIG_FILE, Checkpoint, read_config
-from spd_deploy.domain.errors import BadModel, BadSetting, NotWritten
-from spd_deploy.domain.files import read_json, refuse_existing, replacing, write_json
+from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.files import replacing, write_json
 from spd_deploy.domain.golden import GOLDEN_FILE, write_golden
 from spd_deploy.domain.progress import Progress, Silent
-from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_deploy.domain.versions import versions_of
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
-
-_TOKENIZER_CONFIG = "tokenizer_config.json"
 
 # Measures the checkpoint, or knows what was measured of it.
 Tuner = Callable[[Checkpoint, ClassifierWeights], Tuning]
@@ -70,14 +65,7 @@ def artefact_from_checkpoint(
         VerificationFailed: pattern, parity or accuracy broke; nothing was written.
         BadReport: the tuning is of another checkpoint.
     """
-    refuse_existing(output, overwrite=overwrite)
-    if output.is_dir() and overwrite:
-        _refuse_foreign(output)
-    if not (checkpoint.folder / TOKENIZER_FILE).is_file():
-        raise BadModel(
-            f"{checkpoint.folder} has no {TOKENIZER_FILE}",
-            fix="save the model's fast tokenizer beside it",
-        )
+    refuse_unready(checkpoint, output, overwrite=overwrite)
     if precision is Precision.INT8 and trial is None:
         raise BadSetting("int8 needs texts to calibrate on", fix="name data: --data-dir DIR")
     weights = read_weights(checkpoint)
@@ -107,7 +95,7 @@ def artefact_from_checkpoint(
                 scores |= _int8_scores(files, trial, weights, choices)
             advance(note=f"parity {parity.max_difference:.1g}")
             write_golden(draft / GOLDEN_FILE, golden)
-            _copy_beside(checkpoint.folder, draft, max_tokens=checkpoint.max_tokens)
+            copy_beside(checkpoint.folder, draft, max_tokens=checkpoint.max_tokens)
             if tuning is not None:
                 write_json(draft / TUNING_FILE, tuning.to_json())
             form.complete(
@@ -124,24 +112,6 @@ def artefact_from_checkpoint(
                 settle(Artefact(folder=draft, manifest=manifest))
         advance()
     return open_artefact(output)
-
-
-def matrix_rows(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> tuple[MatrixRow, ...]:
-    """How each matrix is sparse, run, and why."""
-    densities = checkpoint.densities
-    return tuple(
-        MatrixRow(
-            name=matrix.name,
-            shape=matrix.shape,
-            pattern=str(checkpoint.pattern_of(matrix) or "dense"),
-            density=densities.get(matrix.name, 1.0),
-            lowering=choices[matrix.name].lowering.name,
-            reason=choices[matrix.name].reason,
-            flops_share=choices[matrix.name].lowering.flops_share,
-            measured=choices[matrix.name].measured,
-        )
-        for matrix in checkpoint.encoder.matrices()
-    )
 
 
 def _graphs(
@@ -172,21 +142,6 @@ def _int8_scores(
     after = verify_accuracy(files, trial, before)
     arms = ("int8", "int8, portable")  # the first graph, and its twin where it has one
     return {"fp32": before} | dict(zip(arms, after.values(), strict=False))
-
-
-def _copy_beside(source: Path, draft: Path, *, max_tokens: int) -> None:
-    """The tokenizer's files, and the configuration without the place it was made at.
-
-    Tokenizers that read no manifest, such as Transformers', are told where texts are cut.
-    """
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, draft / name)
-    if (draft / _TOKENIZER_CONFIG).is_file():
-        settings = read_json(draft / _TOKENIZER_CONFIG, error=BadModel, fix="copy it again")
-        write_json(draft / _TOKENIZER_CONFIG, {**settings, "model_max_length": max_tokens})
-    config = {k: v for k, v in read_config(source).items() if k != "_name_or_path"}
-    (draft / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _manifest(
@@ -226,14 +181,3 @@ def _tuned(manifest: Manifest, choices: Mapping[str, Choice], tuning: Tuning) ->
     way = "gathered" if gathered or network is None else network.plain
     measured = () if network is None else network.measured(way, tuning.shapes)
     return replace(manifest, measured=measured, measured_on=tuning.where)
-
-
-def _refuse_foreign(output: Path) -> None:
-    """Overwriting replaces an artefact, never a folder with something else in it."""
-    from spd_deploy.domain.artefact import is_artefact
-
-    if any(output.iterdir()) and not is_artefact(output):
-        raise NotWritten(
-            f"{output} is not an artefact, so it is not replaced",
-            fix="choose another --output",
-        )

@@ -6,7 +6,8 @@ one padded batch and row by row. In int8 the task's metric is the judge instead.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from spd_deploy.domain.golden import Golden
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer, Tokens
 from spd_deploy.sessions.onnxruntime import OnnxSession
 from spd_deploy.sessions.opening import difference_between, rows_alone
+from spd_deploy.sessions.protocol import Session
 from spd_deploy.sessions.torch import TorchSession
 
 # How far a quantised graph may be, on another machine or in another runtime, from what it gave
@@ -77,16 +79,31 @@ def verify_parity(
     Raises:
         VerificationFailed: they differ by more than the precision may make them.
     """
+    openers = {model.name: partial(OnnxSession, model, precision="fp32") for model in models}
+    return parity_of(openers, checkpoint, weights, tolerance)
+
+
+def parity_of(
+    openers: Mapping[str, Callable[[], Session]],
+    checkpoint: Checkpoint,
+    weights: ClassifierWeights,
+    tolerance: float | None,
+) -> tuple[Golden, Parity]:
+    """:func:`verify_parity` for sessions of any kind, by the file they read, one at a time.
+
+    Raises:
+        VerificationFailed: they differ by more than the tolerance.
+    """
     tokenizer = Tokenizer(checkpoint.folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
     rows = golden_rows(checkpoint, pad_id=tokenizer.pad_id, pairs=weights.token_types > 1)
     batch = tokenizer.pad(rows)
     with TorchSession(checkpoint.folder) as reference:
         logits_BC = reference.run(batch)
     alone_BC, given = {}, []
-    for model in models:
-        with OnnxSession(model, precision="fp32") as session:
-            alone_BC[model.name] = rows_alone(session, batch)
-            given += [alone_BC[model.name], session.run(batch)]
+    for file, opener in openers.items():
+        with opener() as session:
+            alone_BC[file] = rows_alone(session, batch)
+            given += [alone_BC[file], session.run(batch)]
     differences = [difference_between(it_BC, logits_BC) for it_BC in given]
     if tolerance is not None:  # the graphs agree with one another, too
         differences += [difference_between(it_BC, given[0]) for it_BC in given[1:]]

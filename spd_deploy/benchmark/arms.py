@@ -18,6 +18,7 @@ from spd_deploy.domain.scores import own_arm
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.opening import model_file, session_from_artefact
 from spd_deploy.sessions.protocol import Description, Session
+from spd_deploy.sessions.torch_artefact.plan import PLAN_FILE
 
 _AUTO = Asked()
 _SIZES = ("layers", "hidden", "heads", "intermediate", "vocabulary")
@@ -174,12 +175,14 @@ def _settled(asked: Asked, artefact: Artefact) -> Asked:
 
 def _files_read(arm: Arm) -> dict[str, str]:
     """What the arm's runtime reads, with its hashes: an engine, or a graph with its weights."""
-    import onnx
-
     files = arm.artefact.manifest.files
     model = model_file(arm.artefact, arm.runtime)
     if arm.runtime == "tensorrt":
         return {model.name: read_record(arm.artefact.folder).engine_sha256}
+    if arm.runtime == "torch":
+        return {name: files[name] for name in (PLAN_FILE, model.name)}
+    import onnx
+
     tensors = onnx.load(model, load_external_data=False).graph.initializer
     weights = {part.value for t in tensors for part in t.external_data if part.key == "location"}
     return {name: files[name] for name in (model.name, *sorted(weights))}

@@ -7,6 +7,7 @@ wrong here: Linux lets a new program inherit the peak of the process that starte
 that once loaded PyTorch would be charged to every arm.
 """
 
+import importlib
 import json
 import subprocess
 import sys
@@ -87,6 +88,8 @@ def load_library(runtime: Runtime) -> None:
             import_openvino().Core().get_versions("CPU")  # loads what runs on the CPU
         case "tensorrt":
             import_tensorrt()
+        case "torch":
+            importlib.import_module("torch")
 
 
 def bytes_in(status: str, field: str) -> int:

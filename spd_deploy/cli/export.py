@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json
+from spd_deploy.cli.export_torch import export_torch, refuse_options
 from spd_deploy.cli.options import Sizes, finite
 from spd_deploy.cli.trial import trial_of
 from spd_deploy.cli.tuning import known_tuning, plan_of, tuner_for
@@ -15,7 +16,6 @@ from spd_deploy.domain.artefact import Artefact, Manifest
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.engines.buckets import buckets_for
 from spd_deploy.domain.engines.record import is_built
-from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.measured import spelled_gains
 from spd_deploy.domain.progress import Progress
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from exporters.forms import Form
     from exporters.lowering.ways import Way
 
-_NOT_YET = {"torch": "torch artefacts with 2:4 and block kernels are not made by this version"}
-
 
 @click.command(
     epilog="""\b
@@ -36,6 +34,7 @@ Examples:
   spd export runs/mrpc --format onnx --output artefacts/mrpc
   spd export runs/mrpc-block --tune --batch 1,8 --seq 32,128 --output artefacts/mrpc-block
   spd export runs/mrpc-block --precision int8 --data-dir GLUE/MRPC --output artefacts/mrpc-int8
+  spd export runs/mrpc-block --format torch --output artefacts/mrpc-gpu
   spd export runs/mrpc-24 --format trt --batch 1,8 --seq 32,128 --output artefacts/mrpc-trt"""
 )
 @click.argument("checkpoint", type=click.Path(path_type=Path))
@@ -45,14 +44,16 @@ Examples:
     type=click.Choice(["onnx", "trt", "torch"]),
     default="onnx",
     show_default=True,
-    help="onnx: ONNX Runtime on CPU or CUDA, OpenVINO. trt: a TensorRT engine, built at once where "
-    "there is a GPU with TensorRT, else later by spd build. torch: refused as yet.",
+    help="onnx: ONNX Runtime on CPU or CUDA, OpenVINO. torch: PyTorch, with kernels for blocks and "
+    "2:4 on CUDA. trt: a TensorRT engine, built at once where there is a GPU with TensorRT, else "
+    "later by spd build.",
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "int8"]),
-    help="Of the matrix products. fp16: for GPUs. int8: calibrated and scored on the task. "
-    "For bf16 export fp32 with --runtime openvino:bf16.  [default: fp32; of trt: fp16]",
+    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    help="Of the matrix products. fp16: for GPUs. int8: calibrated and scored on the task. bf16: "
+    "with --format torch; for OpenVINO export fp32 with --runtime openvino:bf16.  [default: fp32; "
+    "of torch and trt: fp16]",
 )
 @click.option(
     "--task", "task_name", help="Of --data-dir. Default: the task the model was trained for."
@@ -135,13 +136,33 @@ def export(
     A cost model chooses how each matrix is run. With --tune, times do: of each distinct product
     alone, then of the whole network. What was measured is written into the artefact.
     """
-    if format_ in _NOT_YET:
-        raise Unavailable(
-            _NOT_YET[format_],
-            got=f"--format {format_}",
-            fix="use --format onnx, which runs anywhere",
+    precision = precision or ("fp32" if format_ == "onnx" else "fp16")
+    if format_ == "torch":
+        refuse_options(
+            {
+                "--data-dir": data_dir, "--task": task_name, "--max-drop": max_drop,
+                "--tune": tune, "--tuning": tuning, "--batch": batches, "--seq": seqs,
+                "--threads": threads, "--seconds": seconds,
+            },
+            precision=precision,
+            runtime=runtime_name,
+        )  # fmt: skip
+        progress = TerminalProgress()
+        artefact = export_torch(
+            opened(checkpoint, progress),
+            output,
+            precision=precision,
+            lowering=lowering,
+            overwrite=overwrite,
+            progress=progress,
         )
-    precision = precision or ("fp16" if format_ == "trt" else "fp32")
+        show_export(artefact, as_json=as_json)
+        return
+    if precision == "bf16":
+        raise click.UsageError(
+            "--precision bf16 is for --format torch; OpenVINO rounds an fp32 artefact to it with "
+            "--runtime openvino:bf16"
+        )
     judged = precision == "int8" or (data_dir is not None and (tune or "bf16" in runtime_name))
     _refuse_idle(
         {"--data-dir": data_dir, "--task": task_name, "--max-drop": max_drop},
@@ -169,9 +190,8 @@ def export(
     from exporters.precisions import Precision
     from exporters.tuning.runtimes import in_fastest_runtime, in_runtime
 
-    source, progress = open_checkpoint(checkpoint), TerminalProgress()
-    if source.detected is not None:
-        progress.note(f"{source.pattern} detected, not declared: {source.detected}")
+    progress = TerminalProgress()
+    source = opened(checkpoint, progress)
     allowed = 1.0 if max_drop is None else max_drop
     trial = trial_of(source, task_name, data_dir, allowed) if judged else None
     plan = plan_of(batches or _BATCHES, seqs or _SEQS, threads, seconds) if tune else None
@@ -199,7 +219,7 @@ def export(
         _build(artefact, progress, asked=not no_build)
     if tuning is not None and runtime_name == "auto":
         progress.note("a tuning has no times of runtimes: name one with --runtime, or --tune here")
-    _show(artefact, as_json=as_json)
+    show_export(artefact, as_json=as_json)
 
 
 def _form(
@@ -214,8 +234,16 @@ def _form(
     return engine_form(buckets_for(batches, seqs, longest=source.max_tokens))
 
 
-def _show(artefact: Artefact, *, as_json: bool) -> None:
-    """What was written."""
+def opened(folder: Path, progress: Progress) -> Checkpoint:
+    """The checkpoint; where nobody declared its pattern, how that was found is told."""
+    source = open_checkpoint(folder)
+    if source.detected is not None:
+        progress.note(f"{source.pattern} detected, not declared: {source.detected}")
+    return source
+
+
+def show_export(artefact: Artefact, *, as_json: bool) -> None:
+    """What was written, for a reader or as JSON."""
     if as_json:
         show_json({"artefact": str(artefact.folder), **artefact.manifest.to_json()})
     else:

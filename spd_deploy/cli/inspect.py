@@ -126,8 +126,8 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
     import numpy as np
     import torch
 
+    from exporters.folder import matrix_rows
     from exporters.lowering.choose import choose
-    from exporters.onnx import matrix_rows
     from exporters.weights import read_weights
 
     weights = read_weights(checkpoint)
@@ -217,11 +217,16 @@ def _gain(row: MatrixRow) -> str:
 def _bytes_note(artefact: Artefact) -> str:
     """What the matrices take as stored, beside what they would take dense."""
     from exporters.storage import bytes_of_matrices
+    from exporters.torch.pack import bytes_in
     from spd_deploy.sessions.opening import model_file
 
     rows = artefact.manifest.matrices
-    file = model_file(artefact, "onnxruntime")
-    stored = sum(bytes_of_matrices(file, [row.name for row in rows]).values())
+    names = [row.name for row in rows]
+    if artefact.manifest.format == "torch":
+        stored = bytes_in(model_file(artefact, "torch"), names)
+    else:
+        file = model_file(artefact, "onnxruntime")
+        stored = sum(bytes_of_matrices(file, names).values())
     dense = sum(4 * row.shape[0] * row.shape[1] for row in rows)
     return f"matrices {stored / 1e6:.1f} MB as stored, {dense / 1e6:.1f} MB dense in fp32"
 

@@ -23,7 +23,7 @@ from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
 
 # onnx: a graph for ONNX Runtime and a portable one. trt: a portable one, and the plan of an engine.
-Format = Literal["onnx", "trt"]
+Format = Literal["onnx", "trt", "torch"]
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 1

@@ -176,9 +176,9 @@ def refuse_unsafe_weights(folder: Path) -> None:
         BadModel: the folder has no ``model.safetensors``.
         BadCheckpoint: it is an artefact.
     """
+    _refuse_artefact(folder)
     if (folder / WEIGHTS_FILE).is_file():
         return
-    _refuse_artefact(folder)
     others = sorted(p.name for p in folder.glob("*.bin")) + sorted(
         p.name for p in folder.glob("*.pt*")
     )
@@ -207,13 +207,14 @@ def refuse_lacking(reference: object, lacking: Collection[str], *, fix: str) -> 
 
 
 def _refuse_artefact(folder: Path) -> None:
-    """A folder without weights that an export wrote: no checkpoint, whatever else is in it."""
-    if (folder / _MANIFEST_FILE).is_file():
+    """A folder that an export wrote, with weights of its own or without: no checkpoint."""
+    whole = (folder / _GOLDEN_FILE).is_file()
+    if (folder / _MANIFEST_FILE).is_file() and (whole or not (folder / WEIGHTS_FILE).is_file()):
         raise BadCheckpoint(
             f"{folder} is an exported artefact already, not a checkpoint",
             fix="name the checkpoint that it was exported from",
         )
-    if (folder / _GOLDEN_FILE).is_file():
+    if whole:
         raise BadCheckpoint(
             f"{folder} looks like an exported artefact, but its {_MANIFEST_FILE} is missing",
             fix="copy it again from where it came, or export it again",

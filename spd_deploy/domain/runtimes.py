@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Runtime = Literal["onnxruntime", "openvino", "tensorrt"]
+Runtime = Literal["onnxruntime", "openvino", "tensorrt", "torch"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,5 +36,6 @@ _ALL = (
     Asked(runtime="openvino"),
     Asked(runtime="openvino", precision="bf16"),
     Asked(runtime="tensorrt"),
+    Asked(runtime="torch"),
 )
 ASKED: Mapping[str, Asked] = {str(asked): asked for asked in _ALL}

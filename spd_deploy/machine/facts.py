@@ -16,7 +16,16 @@ from spd_deploy.machine.processor import (
     memory_bytes,
 )
 
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "torch", "transformers", "numpy")
+_PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "onnx",
+    "torch",
+    "triton",
+    "transformers",
+    "numpy",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

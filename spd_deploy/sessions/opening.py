@@ -1,5 +1,6 @@
 """Opens whatever a path holds: an artefact in its runtime, a checkpoint in PyTorch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSessi
 from spd_deploy.sessions.openvino import OpenVinoSession
 from spd_deploy.sessions.protocol import Device, Session
 from spd_deploy.sessions.tensorrt.session import TensorRtSession
+from spd_deploy.sessions.torch_artefact.plan import TENSORS_FILE
 
 # bf16 keeps 8 bits of a number, so logits move by a hundredth or two of the largest, whatever an
 # export in fp32 was held to. More than this is not rounding.
@@ -27,6 +29,12 @@ BF16_TOLERANCE = 0.05
 # Of a quantised graph such a rounding moves numbers over the edges of int8's steps: on random
 # inputs, which strain its ranges, by 0.07 in a dense model and 0.11 in one of 25 % density.
 BF16_OVER_INT8 = 0.25
+# The runtimes of each format.
+_FORMATS: Mapping[str, tuple[Runtime, ...]] = {
+    "onnx": ("onnxruntime", "openvino"),
+    "trt": ("tensorrt", "onnxruntime", "openvino"),
+    "torch": ("torch",),
+}
 # Golden rows of at most so many tokens are short.
 _SHORT = 8
 # What OpenVINO can make of the precision in an artefact's files.
@@ -63,6 +71,7 @@ def session_from_artefact(
     manifest = artefact.manifest
     if runtime is None:
         runtime, precision = manifest.runtime, precision or manifest.asked.precision
+    _refuse_format(manifest.format, runtime)
     precision = precision or manifest.precision
     _refuse_precision(manifest.precision, runtime, precision)
     file = model_file(artefact, runtime)
@@ -87,6 +96,12 @@ def session_from_artefact(
             precision = computed_in(manifest.precision, precision)
             positions = artefact.encoder.positions
             return OpenVinoSession(file, precision=precision, positions=positions, threads=threads)
+        case "torch":
+            from spd_deploy.sessions.torch_artefact.session import TorchArtefactSession
+
+            return TorchArtefactSession(
+                artefact.folder, artefact.encoder, device=device or "cpu", threads=threads
+            )
 
 
 def model_file(artefact: Artefact, runtime: Runtime) -> Path:
@@ -109,9 +124,10 @@ def model_file(artefact: Artefact, runtime: Runtime) -> Path:
 
 
 def graph_file(format_: str, runtime: str) -> str:
-    """The graph that a runtime runs, or that its engine was built of."""
-    own = format_ == "onnx" and runtime == "onnxruntime"
-    return MODEL_FILE if own else PORTABLE_FILE
+    """The file of a model that a runtime reads, or that its engine was built of."""
+    if format_ == "torch":
+        return TENSORS_FILE
+    return MODEL_FILE if format_ == "onnx" and runtime == "onnxruntime" else PORTABLE_FILE
 
 
 def _engine_file(artefact: Artefact) -> Path:
@@ -170,7 +186,7 @@ def refuse_runtime(asked: Asked) -> None:
     Raises:
         BadSetting: another runtime was asked for.
     """
-    if asked.runtime is not None:
+    if asked.runtime not in (None, "torch"):
         raise BadSetting(
             "a checkpoint runs in PyTorch",
             got=f"--runtime {asked}",
@@ -265,6 +281,18 @@ def difference_between(found_BC: Logits, expected_BC: Logits) -> float:
     """Largest difference between logits, measured in units of max(1, largest expected)."""
     scale = max(1.0, float(np.abs(expected_BC).max()))
     return float(np.abs(found_BC - expected_BC).max()) / scale
+
+
+def _refuse_format(format_: str, runtime: Runtime) -> None:
+    """An artefact runs in the runtimes that its format is made for."""
+    if runtime not in (possible := _FORMATS.get(format_, ())):
+        wanted = next(name for name, runtimes in _FORMATS.items() if runtime in runtimes)
+        raise Unavailable(
+            f"{runtime} does not run an artefact of format {format_}",
+            got=f"--runtime {runtime}",
+            fix=f"export with --format {wanted}"
+            + (f", or use --runtime {' or '.join(possible)}" if possible else ""),
+        )
 
 
 def _refuse_precision(stored: str, runtime: Runtime, precision: str) -> None:

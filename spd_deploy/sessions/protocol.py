@@ -18,17 +18,24 @@ Device = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Description:
-    """How a session runs, as it found out itself; ``threads`` is None where it has no say."""
+    """How a session runs, as it found out itself.
+
+    Attributes:
+        threads: None where it has no say.
+        kernels: what runs the matrices, where the runtime has several ways; else empty.
+    """
 
     runtime: str
     version: str
     device: Device
     precision: str
     threads: int | None
+    kernels: str = ""
 
     def __str__(self) -> str:
         """What ran where, such as ``openvino 2026.4.1 on cpu in bf16``."""
-        return f"{self.runtime} {self.version} on {self.device} in {self.precision}"
+        where = f"{self.runtime} {self.version} on {self.device} in {self.precision}"
+        return f"{where}, {self.kernels}" if self.kernels else where
 
 
 class Session(Protocol):

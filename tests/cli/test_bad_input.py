@@ -130,7 +130,6 @@ CASES = [
     ("build nowhere", "no such artefact folder; got nowhere"),
     ("build artefact", "artefact has no plan of an engine"),
     ("predict artefact one two --runtime tensorrt", "artefact has no TensorRT engine"),
-    ("export checkpoint --format torch --output out", "torch"),
     ("export checkpoint --precision int8 --task cola --data-dir MRPC --output out", "mrpc"),
     ("export checkpoint --output taken", "already exists"),
     ("export checkpoint --output taken --overwrite", "not an artefact"),

@@ -56,18 +56,6 @@ def test_overwrite_replaces_an_artefact(
     assert open_artefact(tmp_path / "a").manifest.pattern == "block:16x1"
 
 
-@pytest.mark.parametrize("words", [("--format", "torch")], ids=" ".join)
-def test_what_is_named_for_later_is_refused(
-    tmp_path: Path, dense_checkpoint: Checkpoint, words: tuple[str, str]
-) -> None:
-    """One line says that it is not there yet, and nothing is written."""
-    result = export(dense_checkpoint.folder, "--output", tmp_path / "a", *words)
-
-    assert result.exit_code == 1
-    assert len(result.stderr.splitlines()) == 1
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_detected_pattern_is_told(tmp_path: Path) -> None:
     """Export of a folder without spd.json says on standard error what it took the zeros for."""
     checkpoint = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern("structured"))

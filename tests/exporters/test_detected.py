@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from exporters.folder import matrix_rows
 from exporters.lowering.choose import choose
-from exporters.onnx import artefact_from_checkpoint, matrix_rows
+from exporters.onnx import artefact_from_checkpoint
 from exporters.weights import read_weights
 from spd_deploy.domain.artefact import MatrixRow
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, open_checkpoint

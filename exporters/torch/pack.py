@@ -1,0 +1,157 @@
+"""A checkpoint as a torch artefact's tensors, and the plan that says how they make a network."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporters.arithmetic.arithmetic import Array, Constants
+from exporters.lowering.compact import Compact
+from exporters.lowering.lowering import Lowering
+from exporters.torch.choose import Chosen, gathered_in
+from exporters.weights import ClassifierWeights
+from spd_deploy.domain.encoder import Matrix
+from spd_deploy.domain.files import not_written
+from spd_deploy.kernels.tiles import Number
+from spd_deploy.kernels.weights import dtype_of
+from spd_deploy.sessions.torch_artefact.plan import (
+    Activation,
+    HeadActivation,
+    HeadPlan,
+    MatrixPlan,
+    NetworkPlan,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_ACTIVATIONS: Mapping[str, Activation] = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+_HEAD: Mapping[str | None, HeadActivation] = {
+    "Tanh": "tanh",
+    "Relu": "relu",
+    "Gelu": "gelu",
+    None: "none",
+}
+
+
+def plan_of(
+    weights: ClassifierWeights, chosen: Mapping[str, Chosen], number: Number
+) -> NetworkPlan:
+    """What ``network.json`` says."""
+    base = f"{weights.encoder.base}.embeddings"
+    return NetworkPlan(
+        number=number,
+        activation=_ACTIVATIONS[weights.activation],
+        epsilon=weights.epsilon,
+        token_types=weights.token_types,
+        projected=f"{base}_project.weight" in weights.tensors,
+        matrices=tuple(_planned(m, chosen[m.name]) for m in weights.encoder.matrices()),
+        head=tuple(
+            HeadPlan(name=layer.name, activation=_HEAD[layer.activation])
+            for layer in weights.architecture.head
+        ),
+    )
+
+
+def tensors_of(
+    weights: ClassifierWeights, chosen: Mapping[str, Chosen], number: Number
+) -> dict[str, "Tensor"]:
+    """Every tensor of the artefact.
+
+    Matrices and the tables of the embeddings are in ``number``; biases, norms and the head, which
+    take next to nothing, are fp32.
+    """
+    import torch
+
+    kind = dtype_of(number)
+    found: dict[str, Tensor] = {}
+    matrices = {matrix.name: matrix for matrix in weights.encoder.matrices()}
+    for name, value in weights.tensors.items():
+        owner = name.rpartition(".")[0]
+        if owner in matrices:
+            continue
+        table = value.ndim == 2 and not name.startswith(_heads(weights))
+        found[name] = torch.from_numpy(value).to(kind if table else torch.float32)
+    for matrix in matrices.values():
+        lowering = chosen[matrix.name].choice.lowering
+        bias_N = weights.bias(matrix.name)
+        kept_N = lowering.rows if isinstance(lowering, Compact) else slice(None)
+        found[f"{matrix.name}.bias"] = torch.from_numpy(np.ascontiguousarray(bias_N[kept_N]))
+        values, index = _stored(weights, matrix, lowering)
+        found[f"{matrix.name}.weight"] = torch.from_numpy(values).to(kind)
+        if index is not None:
+            found[f"{matrix.name}.index"] = torch.from_numpy(index)
+    return {name: tensor.contiguous().clone() for name, tensor in found.items()}
+
+
+def write_tensors(file: Path, tensors: Mapping[str, "Tensor"]) -> None:
+    """As safetensors.
+
+    Raises:
+        NotWritten: no space, or no permission.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), file, metadata={"format": "pt"})
+    except (OSError, SafetensorError) as err:
+        raise not_written(file, err) from err
+
+
+def read_constants(file: Path) -> Constants:
+    """What a file holds, by name, each number as fp32 and each index as it is."""
+    from safetensors.torch import load_file
+
+    found = load_file(file)
+    return {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        for name, tensor in found.items()
+    }
+
+
+def bytes_in(file: Path, matrices: list[str]) -> int:
+    """How many bytes the values and positions of these matrices take."""
+    from safetensors import safe_open
+
+    wanted = {f"{name}.{part}" for name in matrices for part in ("weight", "index")}
+    with safe_open(file, framework="pt") as tensors:
+        return sum(tensors.get_tensor(name).nbytes for name in wanted & set(tensors.keys()))
+
+
+def _planned(matrix: Matrix, chosen: Chosen) -> MatrixPlan:
+    """How one matrix is run."""
+    lowering = chosen.choice.lowering
+    gathered = gathered_in(lowering)
+    return MatrixPlan(
+        name=matrix.name,
+        layer=matrix.layer,
+        role=matrix.role,
+        kind=chosen.kind,
+        outputs=lowering.outputs,
+        inputs=lowering.inputs,
+        columns=1 if gathered is None else gathered.block.columns,
+    )
+
+
+def _stored(
+    weights: ClassifierWeights, matrix: Matrix, lowering: Lowering
+) -> tuple[Array, np.ndarray | None]:
+    """What is left of a matrix: ``[N, K]``, or values ``[G, R, J]`` and blocks ``[G, U]``."""
+    if (gathered := gathered_in(lowering)) is not None:
+        return gathered.values_GRJ, gathered.index_GU
+    whole_NK = weights.of(matrix)
+    if isinstance(lowering, Compact):
+        whole_NK = whole_NK[np.ix_(lowering.rows, lowering.columns)]
+    return np.ascontiguousarray(whole_NK), None
+
+
+def _heads(weights: ClassifierWeights) -> tuple[str, ...]:
+    """What the names of the head's tensors begin with."""
+    return tuple(f"{layer.name}." for layer in weights.architecture.head)

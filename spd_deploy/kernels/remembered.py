@@ -1,0 +1,155 @@
+"""What was measured on this user's GPUs, kept in ``kernels.json`` in the user's cache folder.
+
+A tile is remembered for a GPU, a version of Triton and a class of shapes; whether 2:4 tensor cores
+win for a GPU, a version of PyTorch and a shape. Triton's own autotuner would measure again in every
+process, and as it likes in the middle of a CUDA graph's capture; so it is not used.
+
+The file is a versioned document, read strictly, and replaced whole. Two processes that measure at
+once each keep what was in the file when they wrote; what the first lost is measured again.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from spd_deploy.domain.documents import refuse_schema, value_of
+from spd_deploy.domain.errors import BadReport, NotWritten, SpdError
+from spd_deploy.domain.files import read_json, write_json
+from spd_deploy.kernels.tiles import Tile
+
+SCHEMA = 1
+FILE = "kernels.json"
+_STRICT = {"extra": "forbid", "allow_inf_nan": False}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where something was measured: the GPU's name, and the version of what ran there."""
+
+    gpu: str
+    version: str
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = dict(_STRICT)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BestTile:
+    """The fastest tile of a class of shapes, and how long it took there."""
+
+    place: Place
+    problem: str
+    tile: Tile
+    seconds: float
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = dict(_STRICT)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TwoFour:
+    """How long a product takes dense, and on 2:4 tensor cores; None where those failed."""
+
+    place: Place
+    product: str
+    dense_s: float
+    sparse_s: float | None
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = dict(_STRICT)
+
+    @property
+    def wins(self) -> bool:
+        """Whether 2:4 tensor cores are the faster."""
+        return self.sparse_s is not None and self.sparse_s < self.dense_s
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """All that is remembered."""
+
+    tiles: tuple[BestTile, ...] = ()
+    two_four: tuple[TwoFour, ...] = ()
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = dict(_STRICT)
+
+    def tile(self, place: Place, problem: str) -> Tile | None:
+        """The tile of a class of shapes, where it was measured."""
+        found = (one.tile for one in self.tiles if (one.place, one.problem) == (place, problem))
+        return next(found, None)
+
+    def two_four_of(self, place: Place, product: str) -> TwoFour | None:
+        """The two times of a product, where they were measured."""
+        found = (one for one in self.two_four if (one.place, one.product) == (place, product))
+        return next(found, None)
+
+    def with_measured(self, new: Iterable[BestTile | TwoFour]) -> Self:
+        """The same with more; what is measured again replaces what was known."""
+        tiles = {(one.place, one.problem): one for one in self.tiles}
+        two_four = {(one.place, one.product): one for one in self.two_four}
+        for one in new:
+            if isinstance(one, BestTile):
+                tiles[one.place, one.problem] = one
+            else:
+                two_four[one.place, one.product] = one
+        return replace(self, tiles=tuple(tiles.values()), two_four=tuple(two_four.values()))
+
+
+class Memory:
+    """What is known here: from the file, and what was measured since.
+
+    Attributes:
+        unsaved: why what was measured could not be kept; None if it was, or nothing was measured.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        """Read ``file``, by default the user's own.
+
+        Raises:
+            BadReport: it is damaged, or of another version.
+        """
+        self.file = file or default_file()
+        self.known = read_known(self.file)
+        self.unsaved: str | None = None
+
+    def keep(self, one: BestTile | TwoFour) -> None:
+        """Remember it here, and in the file if that can be written."""
+        self.known = self.known.with_measured([one])
+        try:
+            write_known(self.file, read_known(self.file).with_measured([one]))
+        except NotWritten as err:
+            self.unsaved = err.got or err.what
+
+
+def default_file() -> Path:
+    """In the user's cache folder, by the XDG convention."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "spd" / FILE
+
+
+def read_known(file: Path) -> Known:
+    """What a file holds; nothing where there is none.
+
+    Raises:
+        BadReport: it is damaged, or of another version.
+    """
+    if not file.exists():
+        return Known()
+    fix = f"delete {file}; it is measured again"
+    document = read_json(file, error=BadReport, fix=fix)
+    refuse_schema(document, SCHEMA, what=file, error=BadReport, fix=fix)
+    fields = {name: part for name, part in document.items() if name != "schema"}
+    try:
+        return value_of(Known, fields, what=file, error=BadReport, fix=fix)
+    except BadReport:
+        raise
+    except SpdError as err:  # a tile that refuses its values
+        raise BadReport(f"{file} is damaged", got=err, fix=fix) from err
+
+
+def write_known(file: Path, known: Known) -> None:
+    """Replace the file, whole or not at all.
+
+    Raises:
+        NotWritten: no space, or no permission.
+    """
+    write_json(file, {"schema": SCHEMA, **asdict(known)})

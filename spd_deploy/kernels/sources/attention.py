@@ -1,0 +1,79 @@
+"""Attention over feature-major activations as a Triton kernel, with no transpose in memory.
+
+Queries, keys and values are ``[A D, tokens]``: A heads of D features, the tokens of a row of the
+batch one after another. PyTorch's fused attention wants a head's features contiguous and would copy
+all three first. Here a tile of D features by some tokens is loaded as it lies, turned where the
+tensor core wants it so, and the context is stored as it lies again.
+
+A program makes the context of some queries of one head of one row: online softmax over the keys in
+fp32 (Milakov and Gimelshein 2018; Dao et al. 2022), one pass, deterministic. Padding is hidden by a
+bias a key, as in the exported graphs, so a row of padding alone gives a mean and not NaN.
+"""
+
+import triton
+import triton.language as tl
+
+_LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def attention(
+    q,  # [A D, B SQ]
+    k,  # [A D, B SK]
+    v,  # [A D, B SK]
+    bias,  # [B SK] fp32: 0, or very low where a key is hidden
+    out,  # [A D, B SQ]
+    heads,
+    SQ,
+    SK,
+    stride_q,
+    stride_k,
+    stride_v,
+    stride_out,
+    scale,
+    D: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """The grid is (stretches of queries, batch x heads)."""
+    b, a = tl.program_id(1) // heads, tl.program_id(1) % heads
+    offs_Q = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    offs_D = tl.arange(0, BLOCK_D)
+    feature_D = a * D + offs_D
+    if WIDE:
+        feature_D = feature_D.to(tl.int64)
+    ok_D, ok_Q = offs_D < D, offs_Q < SQ
+    token_Q = b * SQ + offs_Q
+    q_DQ = tl.load(
+        q + feature_D[:, None] * stride_q + token_Q[None, :],
+        mask=ok_D[:, None] & ok_Q[None, :],
+        other=0.0,
+    )
+    q_QD = tl.trans(q_DQ)
+    most_Q = tl.full((BLOCK_Q,), float("-inf"), tl.float32)
+    sum_Q = tl.zeros((BLOCK_Q,), tl.float32)
+    acc_QD = tl.zeros((BLOCK_Q, BLOCK_D), tl.float32)
+    for start in tl.range(0, SK, BLOCK_K):
+        offs_K = start + tl.arange(0, BLOCK_K)
+        ok_K = offs_K < SK
+        token_K = b * SK + offs_K
+        ok_DK = ok_D[:, None] & ok_K[None, :]
+        k_DK = tl.load(k + feature_D[:, None] * stride_k + token_K[None, :], mask=ok_DK, other=0.0)
+        hidden_K = tl.load(bias + token_K, mask=ok_K, other=float("-inf"))
+        score_QK = tl.dot(q_QD, k_DK, input_precision="ieee") * scale + hidden_K[None, :]
+        now_Q = tl.maximum(most_Q, tl.max(score_QK, 1))
+        share_QK = tl.exp2((score_QK - now_Q[:, None]) * _LOG2_E)
+        faded_Q = tl.exp2((most_Q - now_Q) * _LOG2_E)
+        sum_Q = sum_Q * faded_Q + tl.sum(share_QK, 1)
+        v_DK = tl.load(v + feature_D[:, None] * stride_v + token_K[None, :], mask=ok_DK, other=0.0)
+        acc_QD = acc_QD * faded_Q[:, None]
+        acc_QD = tl.dot(share_QK.to(v_DK.dtype), tl.trans(v_DK), acc_QD, input_precision="ieee")
+        most_Q = now_Q
+    context_DQ = tl.trans(acc_QD / sum_Q[:, None])
+    tl.store(
+        out + feature_D[:, None] * stride_out + token_Q[None, :],
+        context_DQ.to(out.dtype.element_ty),
+        mask=ok_D[:, None] & ok_Q[None, :],
+    )

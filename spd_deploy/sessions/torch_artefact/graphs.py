@@ -1,0 +1,147 @@
+"""CUDA graphs of a network, one for each bucket of shapes, in one pool of memory.
+
+A graph is captured when its bucket first comes up: a warm-up run measures what is not known yet and
+lets libraries make their plans, then the launches are recorded. Replaying needs one call for all of
+them and allocates nothing: ids go from a pinned buffer of the bucket's to its own place on the GPU,
+logits come back the same way. Graphs are replayed one at a time, so they share their memory; how
+many are kept is bounded, the one longest unused goes first.
+"""
+
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spd_deploy.domain.errors import EngineFailed
+from spd_deploy.domain.text import Batch
+from spd_deploy.sessions.torch_artefact.buckets import Bucket, bucket_for
+from spd_deploy.sessions.torch_artefact.network import Network
+
+MOST_GRAPHS = 48
+_WARM_UPS = 2
+
+
+class Graphs:
+    """Runs batches on the current CUDA device; several threads may, and wait for one another."""
+
+    def __init__(self, network: Network, *, most: int = MOST_GRAPHS) -> None:
+        import torch
+
+        self.network = network
+        self.most = most
+        self.last: Bucket | None = None
+        self._captured: OrderedDict[Bucket, _Graph] = OrderedDict()
+        self._lock = threading.Lock()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._pool: Any = torch.cuda.graph_pool_handle()
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits ``[B, C]``, in memory of the caller's own.
+
+        Raises:
+            EngineFailed: it does not fit into the GPU's memory, or the GPU failed.
+        """
+        import torch
+
+        B, S = batch.ids_BS.shape
+        bucket = bucket_for(B, S, positions=self.network.encoder.positions)
+        with self._lock, torch.inference_mode():
+            try:
+                graph = self._captured.get(bucket) or self._capture(bucket)
+                self._captured.move_to_end(bucket)
+                self.last = bucket
+                return graph.run(batch)
+            except torch.OutOfMemoryError as err:
+                self._drop()
+                raise out_of_memory(bucket, err) from err
+            except RuntimeError as err:
+                raise EngineFailed(
+                    "the GPU failed on a batch", got=err, fix="run `spd doctor`, and try again"
+                ) from err
+
+    def close(self) -> None:
+        """Drop all graphs and give their memory back."""
+        with self._lock:
+            self._drop()
+
+    def __len__(self) -> int:
+        """How many graphs are kept."""
+        return len(self._captured)
+
+    def _capture(self, bucket: Bucket) -> "_Graph":
+        """Record a bucket's graph; the one longest unused makes room where there are too many."""
+        while len(self._captured) >= self.most:
+            self._captured.popitem(last=False)[1].reset()
+        graph = _Graph(self.network, bucket, stream=self._stream, pool=self._pool)
+        self._captured[bucket] = graph
+        return graph
+
+    def _drop(self) -> None:
+        """Forget everything that was captured."""
+        import torch
+
+        for graph in self._captured.values():
+            graph.reset()
+        self._captured.clear()
+        torch.cuda.empty_cache()
+
+
+class _Graph:
+    """One bucket: its buffers, and the launches between them."""
+
+    def __init__(self, network: Network, bucket: Bucket, *, stream: Any, pool: Any) -> None:
+        import torch
+
+        size = (3, bucket.batch, bucket.seq)
+        self.stream = stream
+        self.padding = max(0, network.encoder.first_position - 1)
+        self.host_3BS = torch.empty(size, dtype=torch.int64, pin_memory=True)
+        self.view_3BS = self.host_3BS.numpy()
+        self._fill(None)
+        with torch.cuda.stream(stream):
+            self.device_3BS = self.host_3BS.to("cuda")
+            for _ in range(_WARM_UPS):
+                network.logits(*self.device_3BS)
+            stream.synchronize()
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(
+                self.graph, pool=pool, stream=stream, capture_error_mode="thread_local"
+            ):
+                self.logits_BC = network.logits(*self.device_3BS)
+            self.answer_BC = torch.empty(self.logits_BC.shape, pin_memory=True)
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits of a batch that the bucket holds."""
+        import torch
+
+        self._fill(batch)
+        with torch.cuda.stream(self.stream):
+            self.device_3BS.copy_(self.host_3BS, non_blocking=True)
+            self.graph.replay()
+            self.answer_BC.copy_(self.logits_BC, non_blocking=True)
+        self.stream.synchronize()
+        return np.array(self.answer_BC.numpy()[: len(batch)])
+
+    def reset(self) -> None:
+        """Give back what the graph holds."""
+        self.graph.reset()
+
+    def _fill(self, batch: Batch | None) -> None:
+        """The batch among padding; without one, rows of which every token is real."""
+        ids, mask, types = self.view_3BS
+        ids[:], mask[:], types[:] = self.padding, int(batch is None), 0
+        if batch is not None:
+            B, S = batch.ids_BS.shape
+            ids[:B, :S], mask[:B, :S] = batch.ids_BS, batch.mask_BS
+            types[:B, :S] = batch.types_BS
+
+
+def out_of_memory(bucket: Bucket, err: BaseException) -> EngineFailed:
+    """The error for a batch that is too large for the GPU."""
+    return EngineFailed(
+        f"a batch of {bucket} tokens does not fit into the GPU's memory",
+        got=err,
+        fix="run fewer tokens at once (spd serve --max-batch-tokens), or free the GPU's memory",
+    )

@@ -1,0 +1,152 @@
+"""Runs a torch artefact: on CUDA through CUDA graphs and our kernels, on the CPU in plain PyTorch.
+
+What runs each matrix is in the description, as the session found out itself. On the CPU the same
+artefact gives the same answers, slowly: blocks by ``index_select`` and ``bmm``, 2:4 matrices dense.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spd_deploy.domain.encoder import Encoder
+from spd_deploy.domain.errors import EngineFailed, Unavailable
+from spd_deploy.domain.text import Batch
+from spd_deploy.kernels.backends import Plain, Triton
+from spd_deploy.kernels.remembered import Memory
+from spd_deploy.sessions.protocol import Closing, Description, Device
+from spd_deploy.sessions.torch_artefact.graphs import Graphs
+from spd_deploy.sessions.torch_artefact.loading import refuse_no_cuda, runners_for, tensors_in
+from spd_deploy.sessions.torch_artefact.network import Network
+from spd_deploy.sessions.torch_artefact.plan import NetworkPlan, read_plan
+
+
+class TorchArtefactSession(Closing):
+    """A torch artefact, loaded."""
+
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Encoder,
+        *,
+        device: Device = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        """Load what lies in ``folder``, whose files were verified, on ``device``.
+
+        On the CPU it runs with ``threads`` (None: PyTorch's own choice).
+
+        Raises:
+            Unavailable: no CUDA where it was asked for, a GPU that is too old or too full, or no
+                Triton for block-sparse matrices.
+            BadArtefact: its files do not fit together.
+        """
+        import torch
+
+        if device == "cuda":
+            refuse_no_cuda()
+        plan = read_plan(folder)
+        self.device, self.threads = device, threads
+        self.memory = Memory() if device == "cuda" else None
+        self._closed = False
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                self.network = _network(folder, encoder, plan, device, self.memory)
+            self._graphs = Graphs(self.network) if device == "cuda" else None
+        except torch.OutOfMemoryError as err:
+            raise Unavailable(
+                f"{folder} does not fit into the GPU's memory",
+                got=err,
+                fix="free the GPU's memory, or use --device cpu",
+            ) from err
+
+    @property
+    def description(self) -> Description:
+        """What ran; which products ran on 2:4 tensor cores is known after the first batch."""
+        import torch
+
+        on_cpu = self.device == "cpu"
+        return Description(
+            runtime="torch",
+            version=torch.__version__,
+            device=self.device,
+            precision=self.network.plan.number,
+            threads=(self.threads or torch.get_num_threads()) if on_cpu else None,
+            kernels=self._kernels(),
+        )
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits ``[B, C]``, in memory of the caller's own.
+
+        Raises:
+            EngineFailed: the session is closed, or the batch does not run.
+        """
+        if self._closed:
+            raise EngineFailed("the session is closed", fix="open it again")
+        if self._graphs is not None:
+            return self._graphs.run(batch)
+        import torch
+
+        arrays = (batch.ids_BS, batch.mask_BS, batch.types_BS)
+        try:
+            with torch.inference_mode(), _threads(self.threads):
+                logits_BC = self.network.logits(*map(torch.from_numpy, arrays))
+        except (RuntimeError, IndexError) as err:
+            raise EngineFailed("PyTorch failed on a batch", got=err, fix="see above") from err
+        return np.array(logits_BC.numpy())
+
+    def close(self) -> None:
+        """Drop the graphs and the weights."""
+        if not self._closed and self._graphs is not None:
+            self._graphs.close()
+        self._closed = True
+        self.network.layers.clear()
+
+    def _kernels(self) -> str:
+        """How the matrices are run, in words."""
+        matrices = self.network.plan.matrices
+        blocks = sum(matrix.kind == "blocks" for matrix in matrices)
+        said = []
+        if blocks:
+            by = Plain.spelled if self.device == "cpu" else Triton.spelled
+            said.append(f"{blocks} of {len(matrices)} matrices by {by}")
+        if any(matrix.kind == "2:4" for matrix in matrices):
+            said.append(self._two_four())
+        if self.memory is not None and self.memory.unsaved is not None:
+            said.append(f"what was measured is not kept: {self.memory.unsaved}")
+        return "; ".join(said) or "all matrices dense"
+
+    def _two_four(self) -> str:
+        """What became of the 2:4 matrices."""
+        if self._graphs is None:
+            return "2:4 matrices dense: a CPU has no kernel for them"
+        if self._graphs.last is None:
+            return "2:4 tensor cores where they are faster"
+        return f"{self.network.two_four()} products on 2:4 tensor cores at {self._graphs.last}"
+
+
+def _network(
+    folder: Path, encoder: Encoder, plan: NetworkPlan, device: Device, memory: Memory | None
+) -> Network:
+    """The network on the device."""
+    tensors = tensors_in(folder, plan, device)
+    backend, chooser = runners_for(plan, memory)
+    return Network(plan, encoder, tensors, backend=backend, chooser=chooser)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """So many threads in PyTorch while it lasts."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

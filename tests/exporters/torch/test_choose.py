@@ -1,0 +1,75 @@
+"""How a torch artefact's matrices are run is decided by pattern and shape, with a reason."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporters.torch.choose import Chosen, choose_torch, rate_of
+from exporters.weights import read_weights
+from spd_deploy.domain.patterns import parse_pattern
+from spd_deploy.kernels.tiles import Number
+from tests.tiny import tiny_checkpoint
+
+
+def chosen(
+    folder: Path, spelled: str | None, sparsity: float | None, number: Number, **sizes: Any
+) -> set[tuple[str, str, str]]:
+    """Each distinct choice: kind, lowering, reason."""
+    pattern = None if spelled is None else parse_pattern(spelled, sparsity)
+    checkpoint = tiny_checkpoint(folder / "c", pattern=pattern, layers=1, **sizes)
+    found: list[Chosen] = list(choose_torch(checkpoint, read_weights(checkpoint), number).values())
+    return {(one.kind, one.choice.lowering.name, one.choice.reason) for one in found}
+
+
+@pytest.mark.parametrize(
+    ("spelled", "sparsity", "number", "kind", "said"),
+    [
+        (None, None, "fp16", "dense", "dense weights"),
+        ("unstructured", 0.9, "fp16", "dense", "do not skip single zeros"),
+        ("2:4", None, "fp16", "2:4", "measured faster"),
+        ("2:4", None, "fp32", "dense", "fp16 and bf16, not fp32"),
+        ("1:4", None, "fp16", "dense", "1:4 has no kernel"),
+        ("block:64x1", 0.75, "fp16", "blocks", "64 outputs at a time read the 25%"),
+        ("block:8x1", 0.75, "fp16", "dense", "use too little of each input"),
+        ("block:16x1", 0.9, "bf16", "blocks", "16 outputs at a time"),
+        ("structured", 0.5, "fp16", "dense", "heads are left"),
+    ],
+)
+def test_the_pattern_decides(
+    tmp_path: Path,
+    spelled: str | None,
+    sparsity: float | None,
+    number: Number,
+    kind: str,
+    said: str,
+) -> None:
+    """The way, and why."""
+    found = chosen(tmp_path, spelled, sparsity, number)
+
+    assert {one for one, _, _ in found} == {kind}
+    assert any(said in reason for _, _, reason in found)
+
+
+def test_2_4_needs_whole_tiles(tmp_path: Path) -> None:
+    """Matrices that PyTorch's kernel does not take are dense, and say so."""
+    found = chosen(tmp_path, "2:4", None, "fp16", hidden=48, heads=4)
+
+    assert {kind for kind, _, _ in found} == {"dense"}
+    assert all("outputs in 32s and inputs in 64s" in reason for _, _, reason in found)
+
+
+@given(st.integers(1, 256), st.sampled_from(["fp16", "bf16", "fp32"]))
+def test_a_rate_is_a_share(rows: int, number: Number) -> None:
+    """No group multiplies faster than a dense product."""
+    assert 0 < rate_of(rows, number) <= 1
+
+
+@pytest.mark.parametrize("number", ["fp16", "bf16", "fp32"])
+def test_taller_blocks_are_not_slower(number: Number) -> None:
+    """Each input that is read serves more outputs."""
+    rates = [rate_of(rows, number) for rows in (8, 16, 32, 64, 128)]
+
+    assert rates == sorted(rates)

@@ -1,0 +1,108 @@
+"""The kernel compiled for GPUs that are not here: tensor cores, and what an older driver loads."""
+
+import functools
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spd_deploy.domain.errors import Unavailable
+from spd_deploy.kernels.ahead import Compiled, compiled_linear
+from spd_deploy.kernels.tiles import Number, Problem, Tile, default_tile
+
+# The kernel's own, and at most two that Triton adds for memory of its own.
+PARAMETERS = 13
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Triton compiles anew, into a folder of the test's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
+        yield
+
+
+def tile_of(rows: int, number: Number) -> Tile:
+    """What blocks of so many rows are run with for many tokens, unmeasured."""
+    return default_tile(Problem(groups=48, rows=rows, inputs=80, tokens=4096, number=number))
+
+
+@functools.cache
+def compiled(capability: int, number: Number, rows: int, *, aligned: bool = True) -> Compiled:
+    """With everything that can be fused."""
+    return compiled_linear(
+        capability,
+        number,
+        tile_of(rows, number),
+        group_rows=rows,
+        activation="gelu",
+        residual=True,
+        aligned=aligned,
+    )
+
+
+@pytest.mark.parametrize(
+    ("capability", "number", "rows", "instruction"),
+    [
+        (80, "fp16", 64, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"),
+        (80, "bf16", 8, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"),
+        (90, "fp16", 64, "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16"),
+        (90, "bf16", 32, "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16"),
+    ],
+)
+def test_it_multiplies_on_tensor_cores(
+    capability: int, number: Number, rows: int, instruction: str
+) -> None:
+    """Each GPU's own instruction, with sums in fp32, in PTX that CUDA 12.0 reads."""
+    found = compiled(capability, number, rows)
+
+    assert found.tensor_core == instruction
+    assert found.ptx_version == "8.0"
+    assert PARAMETERS <= found.parameters <= PARAMETERS + 2
+    assert found.cubin.startswith(b"\x7fELF")
+    assert found.threads == 128
+
+
+def test_loads_and_stores_are_wide() -> None:
+    """Tokens in 16s: 16 bytes at a time, copied past the registers; else it still compiles."""
+    aligned = compiled(90, "fp16", 64).ptx
+    ragged = compiled(90, "fp16", 64, aligned=False).ptx
+
+    assert "cp.async.cg.shared.global" in aligned
+    assert "st.global.v4" in aligned
+    assert "st.global.v4" not in ragged
+
+
+def test_every_stage_of_the_pipeline_is_used() -> None:
+    """So many steps are under way as the tile says: shared memory holds them all."""
+    assert compiled(90, "fp16", 64).shared_bytes == tile_of(64, "fp16").shared_bytes("fp16")
+
+
+def test_nothing_spills(tmp_path: Path) -> None:
+    """The default tile keeps its sums in registers, GELU and all."""
+    import triton
+
+    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    tool = shutil.which("cuobjdump", path=str(tools))
+    if tool is None:
+        pytest.skip("this Triton carries no cuobjdump")
+    file = tmp_path / "kernel.cubin"
+    file.write_bytes(compiled(90, "fp16", 64).cubin)
+
+    told = subprocess.run(
+        [tool, "--dump-resource-usage", file], capture_output=True, text=True, check=True
+    )
+
+    assert "STACK:0 " in told.stdout
+    assert "LOCAL:0 " in told.stdout
+
+
+@pytest.mark.parametrize(("capability", "activation"), [(35, "none"), (90, "swish")])
+def test_what_cannot_be_compiled_says_so(capability: int, activation: str) -> None:
+    """A GPU from before tensor cores, or an activation that is not known, with Triton's words."""
+    with pytest.raises(Unavailable, match="cannot compile the block-sparse kernel"):
+        compiled_linear(
+            capability, "fp16", tile_of(64, "fp16"), group_rows=64, activation=activation
+        )
