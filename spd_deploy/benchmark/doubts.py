@@ -102,6 +102,8 @@ def comparison_doubts(report: Report, arm: ArmFacts) -> Iterator[str]:
         if base.sparsity is not None:
             yield "the baseline is sparse itself: what is gained over a dense model is not told"
         return
+    if arm.name in report.dense:  # it is there to be compared with, whatever it runs in
+        return
     rounds = report.settings.rounds
     if rounds < FEW_ROUNDS:
         yield f"only {rounds} rounds: the interval rests on {rounds} ratios"

@@ -18,13 +18,21 @@ Device = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Description:
-    """How a session runs, as it found out itself; ``threads`` is None where it has no say."""
+    """How a session runs, as it found out itself.
+
+    Attributes:
+        threads: None where it has no say.
+        sparse_kernels: names of the kernels that skip zeros in it, where it knows for certain,
+            as from an engine's inspector or because it launches them itself; None where it does
+            not know, which is no claim either way.
+    """
 
     runtime: str
     version: str
     device: Device
     precision: str
     threads: int | None
+    sparse_kernels: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         """What ran where, such as ``openvino 2026.4.1 on cpu in bf16``."""
