@@ -53,7 +53,7 @@ def test_the_last_layer_may_go_on_with_first_tokens() -> None:
     """Keys and values of all tokens stay; all else of that layer is of one token a row."""
     whole = encoder_work(BASE, SHAPE).flops
     first = encoder_work(BASE, SHAPE, first_only=True).flops
-    spared = 2 * (128 - 1) * (2 * 2 * 768 * 768 + 2 * 2 * 768 * 3072)
+    spared: float = 2 * (128 - 1) * (2 * 2 * 768 * 768 + 2 * 2 * 768 * 3072)
     spared += BASE.attention_flops(2, 127, 128)
 
     assert whole - first == pytest.approx(spared)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
-from spd_deploy.machine.gpu_state import Card, GpuState, Look, look
+from spd_deploy.machine.gpu_state import Card, GpuState, Look
 
 EVERY_S = 0.5
 
@@ -29,12 +29,9 @@ class Watch:
 
 
 @contextmanager
-def watching(
-    uuid: str | None, *, every_s: float = EVERY_S, looker: Looker | None = None
-) -> Iterator[Watch]:
-    """Look at the GPU of this id until the context ends, at least once while it lasts."""
+def watching(once: Looker, *, every_s: float = EVERY_S) -> Iterator[Watch]:
+    """Look at a GPU until the context ends, at least once while it lasts."""
     begun = perf_counter()
-    once = looker or (lambda at_s: look(uuid, at_s=at_s))
     watch = Watch(once(0.0))
     over = threading.Event()
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from spd_deploy.benchmark.cuda.watch import watching
-from spd_deploy.machine.gpu_state import Look, looks_in
+from spd_deploy.machine.gpu_state import Look, look, looks_in
 from tests.machine.test_gpu_state import H100
 
 
@@ -20,7 +20,7 @@ def test_a_card_is_seen_before_during_and_after() -> None:
             looked.set()
         return looks_in(H100, at_s=at_s)[0]
 
-    with watching(None, every_s=0.0, looker=looker) as watch:
+    with watching(looker, every_s=0.0) as watch:
         assert looked.wait(30)
 
     assert watch.card is not None and watch.card.name == "NVIDIA H100 80GB HBM3"
@@ -33,7 +33,7 @@ def test_a_card_is_seen_before_during_and_after() -> None:
 def test_a_card_that_is_not_told_of_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without ``nvidia-smi`` there is nothing to see, and the work is done."""
     monkeypatch.setenv("PATH", "")
-    with watching(None, every_s=0.001) as watch:
+    with watching(lambda at_s: look(None, at_s=at_s), every_s=0.001) as watch:
         pass
 
     assert (watch.card, watch.before, watch.during, watch.after) == (None, None, [], None)
@@ -43,7 +43,7 @@ def test_an_error_of_the_work_is_its_own() -> None:
     """What goes wrong meanwhile comes out, and the looking has ended."""
     with (
         pytest.raises(ValueError, match="work"),
-        watching(None, looker=lambda at_s: looks_in(H100, at_s=at_s)[0]),
+        watching(lambda at_s: looks_in(H100, at_s=at_s)[0]),
     ):
         raise ValueError("work")
 

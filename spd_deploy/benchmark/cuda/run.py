@@ -1,0 +1,205 @@
+"""One benchmark on a GPU: prove and trace every entrant, find the limits, measure by both clocks.
+
+All sessions stay open from then on. An idle session takes memory on a GPU and nothing else, and to
+open one may compile it, which no one would wait for in every round. A dense baseline that does not
+run here is left out with its reason; a sparse artefact that does not is an error.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+import numpy as np
+
+from spd_deploy.benchmark.cuda.entrants import Entrant, number_bytes
+from spd_deploy.benchmark.cuda.timing import Found, Timer, time_arms
+from spd_deploy.benchmark.cuda.tools import Tools, cuda_tools
+from spd_deploy.benchmark.cuda.watch import watching
+from spd_deploy.benchmark.gpu_values import Absent, DeviceArm, GpuRun, Kernel, ShapeWork
+from spd_deploy.benchmark.measure import measure
+from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.values import ArmFacts, Conditions, Series, Settings, Shape
+from spd_deploy.domain.errors import BadArtefact, SpdError, Unavailable
+from spd_deploy.domain.measured import random_batch
+from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.text import Batch
+from spd_deploy.machine.facts import load_now, moment, others_cores, this_machine
+from spd_deploy.machine.gpu_state import processes
+from spd_deploy.sessions.device import DeviceRuns
+from spd_deploy.sessions.protocol import Session
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opened:
+    """An entrant that runs here."""
+
+    entrant: Entrant
+    session: Session
+    facts: ArmFacts
+    kernels: tuple[Kernel, ...] | None
+    device_bytes: int
+
+
+def run_on_gpu(
+    entrants: Sequence[Entrant],
+    settings: Settings,
+    *,
+    absent: Sequence[Absent] = (),
+    progress: Progress | None = None,
+    tools: Tools | None = None,
+) -> Report:
+    """Compare the entrants, the dense ones among them being the baselines.
+
+    Args:
+        entrants: who takes part, in the order of the report.
+        settings: how to measure.
+        absent: what is known beforehand not to run here.
+        progress: shows how far it is.
+        tools: those of PyTorch's current device where none are given.
+
+    Raises:
+        Unavailable: there is no GPU, or nothing dense runs on it although some should.
+        BadArtefact: an entrant does not give its model's logits, or reads shorter texts only.
+    """
+    refuse_long(entrants, settings)
+    progress, load_before, others = progress or Silent(), load_now(), processes()
+    tools = tools or cuda_tools()
+    batches = batches_of(entrants, settings)
+    with ExitStack() as stack, watching(tools.look) as watch:
+        opened, missing = _opened(entrants, batches[settings.largest], tools, stack, progress)
+        before = moment()
+        peaks, lacking = tools.peaks()
+        copied = tools.copied()
+        series = _by_host(opened, batches, settings, tools, progress)
+        timer = Timer(gpu=tools.gpu, clock=tools.clock, settings=settings)
+        offering = {o.entrant.name: o.session for o in opened if isinstance(o.session, DeviceRuns)}
+        found = time_arms(offering, batches, timer, progress=progress)
+        after = moment()
+    return Report(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=this_machine(),
+        settings=settings,
+        conditions=Conditions(load_before=load_before, others_cores=others_cores(before, after)),
+        baseline=next((o.entrant.name for o in opened if o.entrant.dense), None),
+        arms=tuple(o.facts for o in opened),
+        series=series,
+        gpu=GpuRun(
+            card=watch.card,
+            before=watch.before,
+            during=tuple(watch.during),
+            after=watch.after,
+            processes_before=others,
+            l2_bytes=tools.l2_bytes,
+            versions=tools.versions,
+            peaks=peaks,
+            copied=copied,
+            arms=tuple(_device_arm(o, found, settings) for o in opened),
+            series=tuple(found.series),
+            copies=tuple(found.copies),
+            absent=(*absent, *missing, *lacking),
+        ),
+    )
+
+
+def refuse_long(entrants: Sequence[Entrant], settings: Settings) -> None:
+    """Refuse shapes that some entrant does not read.
+
+    Raises:
+        BadArtefact: one is longer.
+    """
+    longest = max(shape.seq for shape in settings.shapes)
+    for entrant in entrants:
+        if longest > entrant.longest:
+            raise BadArtefact(
+                f"{entrant.name} cuts its texts at {entrant.longest} tokens",
+                got=f"sequences of {longest}",
+                fix=f"measure --seq {entrant.longest} or less",
+            )
+
+
+def batches_of(entrants: Sequence[Entrant], settings: Settings) -> dict[Shape, Batch]:
+    """Random token ids for each shape, the same for all."""
+    vocabulary = min(entrant.encoder.vocabulary for entrant in entrants)
+    random = np.random.default_rng(settings.seed)
+    return {shape: random_batch(shape, vocabulary, random) for shape in settings.shapes}
+
+
+def _opened(
+    entrants: Sequence[Entrant],
+    largest: Batch,
+    tools: Tools,
+    stack: ExitStack,
+    progress: Progress,
+) -> tuple[tuple[Opened, ...], tuple[Absent, ...]]:
+    """Each entrant open, proven and traced; dense ones that do not run, with the reason."""
+    found, missing = [], []
+    with progress.stage("open, check and trace", len(entrants)) as advance:
+        for entrant in entrants:
+            try:
+                found.append(_open(entrant, largest, tools, stack))
+            except SpdError as err:
+                if not entrant.dense:
+                    raise
+                missing.append(Absent(name=entrant.name, reason=str(err)))
+                progress.note(f"{entrant.name} is left out: {err}")
+            advance(note=entrant.name)
+    if any(e.dense for e in entrants) and not any(o.entrant.dense for o in found):
+        raise Unavailable(
+            "none of the dense baselines runs here, so there is nothing to compare with",
+            got="; ".join(f"{one.name}: {one.reason}" for one in missing),
+            fix="mend one of them, or measure without: --dense none",
+        )
+    return tuple(found), tuple(missing)
+
+
+def _open(entrant: Entrant, largest: Batch, tools: Tools, stack: ExitStack) -> Opened:
+    """Open one, and close it again at once where it fails to prove itself."""
+    before = tools.used_bytes()
+    with ExitStack() as alone:
+        session = alone.enter_context(entrant.open())
+        off = entrant.check(session)
+        kernels = tools.trace(partial(session.run, largest))
+        facts = entrant.facts(session.description, off)
+        stack.push(alone.pop_all())
+    return Opened(
+        entrant=entrant,
+        session=session,
+        facts=facts,
+        kernels=kernels,
+        device_bytes=max(0, tools.used_bytes() - before),
+    )
+
+
+def _by_host(
+    opened: Sequence[Opened],
+    batches: Mapping[Shape, Batch],
+    settings: Settings,
+    tools: Tools,
+    progress: Progress,
+) -> tuple[Series, ...]:
+    """The host's clock around whole calls, in rounds, as on a CPU; sessions stay open."""
+
+    def kept(session: Session) -> AbstractContextManager[Session]:
+        """A context that leaves the session open."""
+        return nullcontext(session)
+
+    openers = {o.entrant.name: partial(kept, o.session) for o in opened}
+    return measure(openers, batches, settings, clock=tools.clock, progress=progress)
+
+
+def _device_arm(opened: Opened, found: Found, settings: Settings) -> DeviceArm:
+    """What is told of an arm on the GPU."""
+    entrant, size = opened.entrant, number_bytes(opened.facts.precision)
+    counted = () if size is None else settings.shapes
+    return DeviceArm(
+        name=entrant.name,
+        dense=entrant.dense,
+        kernels=opened.kernels,
+        device_bytes=opened.device_bytes,
+        work=tuple(
+            ShapeWork(shape=shape, work=entrant.work(shape, size or 0)) for shape in counted
+        ),
+        untimed=found.untimed_of(entrant.name),
+    )
