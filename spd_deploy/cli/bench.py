@@ -1,5 +1,6 @@
 """``spd bench``: measures artefacts against a dense baseline and writes the report."""
 
+import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -153,8 +154,9 @@ def _measured_on_gpu(
     An artefact as the baseline has no other forms; it takes part as the first.
     """
     from spd_deploy.benchmark.arms import arms_of, refuse_long, refuse_unreadable
-    from spd_deploy.benchmark.cuda.compare import compare_on_gpu
-    from spd_deploy.benchmark.cuda.dense import parse_dense
+    from spd_deploy.benchmark.cuda.compare import compare_on_gpu, refuse_off_gpu
+    from spd_deploy.benchmark.cuda.dense import DenseModel, parse_dense
+    from spd_deploy.benchmark.cuda.place import refuse_without_cuda
     from spd_deploy.benchmark.memory import memory_of
     from spd_deploy.domain.artefact import is_artefact, open_artefact
     from spd_deploy.domain.checkpoint import open_checkpoint
@@ -168,9 +170,13 @@ def _measured_on_gpu(
     arms = arms_of(opened, [ASKED[name] for name in runtimes])
     refuse_long(arms, settings)
     refuse_unreadable(arms)
-    return compare_on_gpu(
-        arms, checkpoint, names, settings, weigh=memory_of, progress=TerminalProgress()
-    )
+    refuse_off_gpu(arms)
+    refuse_without_cuda()
+    with tempfile.TemporaryDirectory(prefix="spd-bench-") as scratch:
+        model = None if checkpoint is None else DenseModel.of(checkpoint, Path(scratch))
+        return compare_on_gpu(
+            arms, model, names, settings, weigh=memory_of, progress=TerminalProgress()
+        )
 
 
 def _show(report: "Report", judgement: "Judgement", page: Path) -> None:

@@ -1,8 +1,6 @@
-"""Artefacts against the dense forms of a checkpoint on a GPU: from what was named to a report."""
+"""Artefacts against the forms of a dense model on a GPU: from what was named to a report."""
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from spd_deploy.benchmark.arms import Arm
 from spd_deploy.benchmark.cuda.dense import DenseModel, dense_entrants
@@ -11,27 +9,26 @@ from spd_deploy.benchmark.cuda.place import refuse_without_cuda
 from spd_deploy.benchmark.cuda.run import run_on_gpu
 from spd_deploy.benchmark.gpu_values import Absent
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.run import as_dense
 from spd_deploy.benchmark.values import Settings
-from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.progress import Progress
 
 
 def compare_on_gpu(
     arms: Sequence[Arm],
-    checkpoint: Checkpoint | None,
+    model: DenseModel | None,
     names: Sequence[str],
     settings: Settings,
     *,
     weigh: Weigh,
     absent: Sequence[Absent] = (),
+    spare: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Measure the arms in turns with the dense forms of the checkpoint that have these names.
+    """Measure the arms in turns with the forms of a dense model that have these names.
 
     Forms come first, so that the first that runs is the report's baseline by name; every arm that
-    is not sparse is a dense one too.
+    is not sparse is a dense one too. With ``spare``, sparse arms that do not run are left out.
 
     Raises:
         SpdError: there is no GPU, or an arm does not run on it.
@@ -39,14 +36,18 @@ def compare_on_gpu(
     refuse_off_gpu(arms)
     refuse_without_cuda()
     entrants = tuple(entrant_of(arm, settings, weigh=weigh) for arm in arms)
-    with tempfile.TemporaryDirectory(prefix="spd-bench-") as scratch:
-        if checkpoint is None:
-            return run_on_gpu(entrants, settings, absent=absent, progress=progress)
-        model = DenseModel.of(as_dense(checkpoint), Path(scratch))
-        forms, lacking = dense_entrants(model, names, settings, engines=engines_of(arms))
-        return run_on_gpu(
-            (*forms, *entrants), settings, absent=(*absent, *lacking), progress=progress
-        )
+    forms, lacking = (
+        ((), ())
+        if model is None
+        else dense_entrants(model, names, settings, engines=engines_of(arms))
+    )
+    return run_on_gpu(
+        (*forms, *entrants),
+        settings,
+        absent=(*absent, *lacking),
+        spare=spare,
+        progress=progress,
+    )
 
 
 def refuse_off_gpu(arms: Sequence[Arm]) -> None:

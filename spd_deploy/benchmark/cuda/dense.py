@@ -24,7 +24,9 @@ from spd_deploy.benchmark.cuda.dense_torch import DenseTorchSession, Half, Way
 from spd_deploy.benchmark.cuda.entrants import Entrant, entrant_of
 from spd_deploy.benchmark.cuda.fused import fused_from_checkpoint
 from spd_deploy.benchmark.gpu_values import Absent
+from spd_deploy.benchmark.run import as_dense
 from spd_deploy.benchmark.values import ArmFacts, Memory, Settings
+from spd_deploy.domain.artefact import is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadSetting, SpdError
 from spd_deploy.domain.files import bytes_of, sha256_of
@@ -85,8 +87,11 @@ class DenseModel:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, scratch: Path) -> "DenseModel":
-        """Run it once, as the reference, with some padding in the batch."""
+        """Run it once, as the reference, with some padding in the batch; zeros are run as any."""
         from spd_deploy.sessions.torch import TorchSession
+
+        checkpoint = as_dense(checkpoint)
+        scratch.mkdir(parents=True, exist_ok=True)
 
         proof = proof_batch(checkpoint.encoder.vocabulary)
         with TorchSession(checkpoint.folder) as session:
@@ -190,13 +195,16 @@ def _fused(model: DenseModel, name: str) -> Entrant:
 
 
 def _own_export(model: DenseModel, settings: Settings) -> Entrant:
-    """The dense export that ``spd export --precision fp16`` makes."""
+    """The dense export that ``spd export --precision fp16`` makes, once for all runs."""
     from exporters.onnx import artefact_from_checkpoint
     from exporters.precisions import Precision
     from spd_deploy.benchmark.arms import Arm
 
     folder = model.scratch / "onnxruntime"
-    artefact = artefact_from_checkpoint(model.checkpoint, folder, precision=Precision.FP16)
+    if is_artefact(folder):
+        artefact = open_artefact(folder)
+    else:
+        artefact = artefact_from_checkpoint(model.checkpoint, folder, precision=Precision.FP16)
     arm = Arm(name="dense onnxruntime", artefact=artefact)
     return entrant_of(arm, settings, weigh=_unweighed)
 

@@ -2,7 +2,8 @@
 
 All sessions stay open from then on. An idle session takes memory on a GPU and nothing else, and to
 open one may compile it, which no one would wait for in every round. A dense baseline that does not
-run here is left out with its reason; a sparse artefact that does not is an error.
+run here is left out with its reason; a sparse artefact that does not is an error, unless it was
+said that it may be spared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,7 @@ def run_on_gpu(
     settings: Settings,
     *,
     absent: Sequence[Absent] = (),
+    spare: bool = False,
     progress: Progress | None = None,
     tools: Tools | None = None,
 ) -> Report:
@@ -56,6 +58,7 @@ def run_on_gpu(
         entrants: who takes part, in the order of the report.
         settings: how to measure.
         absent: what is known beforehand not to run here.
+        spare: whether a sparse entrant that does not run is left out as a dense one is.
         progress: shows how far it is.
         tools: those of PyTorch's current device where none are given.
 
@@ -68,7 +71,8 @@ def run_on_gpu(
     tools = tools or cuda_tools()
     batches = batches_of(entrants, settings)
     with ExitStack() as stack, watching(tools.look) as watch:
-        opened, missing = _opened(entrants, batches[settings.largest], tools, stack, progress)
+        largest = batches[settings.largest]
+        opened, missing = _opened(entrants, largest, tools, stack, progress, spare=spare)
         before = moment()
         peaks, lacking = tools.peaks()
         copied = tools.copied()
@@ -132,6 +136,8 @@ def _opened(
     tools: Tools,
     stack: ExitStack,
     progress: Progress,
+    *,
+    spare: bool,
 ) -> tuple[tuple[Opened, ...], tuple[Absent, ...]]:
     """Each entrant open, proven and traced; dense ones that do not run, with the reason."""
     found, missing = [], []
@@ -140,7 +146,7 @@ def _opened(
             try:
                 found.append(_open(entrant, largest, tools, stack))
             except SpdError as err:
-                if not entrant.dense:
+                if not (entrant.dense or spare):
                     raise
                 missing.append(Absent(name=entrant.name, reason=str(err)))
                 progress.note(f"{entrant.name} is left out: {err}")
