@@ -140,7 +140,10 @@ class Grid:
     progress: Progress
 
     def jobs(self, models: Sequence[str]) -> tuple[Job, ...]:
-        """Three shapes of each model, the maps, then the rest of the shapes, model by model."""
+        """Three shapes of the first model, the maps, three of the other models, then the rest.
+
+        To draw, prune and export a large model takes minutes, which the maps do not wait for.
+        """
         shapes, first = shapes_by_worth(), len(_FIRST)
         rows = [
             Job(name=f"{model} {shape}", work=partial(self.row, model, shape))
@@ -149,8 +152,7 @@ class Grid:
             for shape in part
         ]
         maps = [Job(name=f"map {model}", work=partial(self.map, model)) for model in models]
-        early = first * len(models)
-        return (*rows[:early], *maps, *rows[early:])
+        return (*rows[:first], *maps, *rows[first:])
 
     def row(self, model: str, shape: Shape) -> Iterator[Line]:
         """One shape of one model: every arm in turns, its report written, a line an arm."""

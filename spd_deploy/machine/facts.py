@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from spd_deploy.domain.cores import physical_cores, usable_cores
 from spd_deploy.domain.versions import versions_of
-from spd_deploy.machine.nvidia import Gpu, gpus
+from spd_deploy.machine.nvidia import Gpu, driver_cuda, gpus
 from spd_deploy.machine.processor import (
     cpu_features,
     cpu_name,
@@ -16,7 +16,17 @@ from spd_deploy.machine.processor import (
     memory_bytes,
 )
 
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "torch", "transformers", "numpy")
+_PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "onnx",
+    "torch",
+    "triton",
+    "tensorrt",
+    "transformers",
+    "numpy",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +38,7 @@ class Machine:
         usable_cores: cores that the process could use, after affinity and container quota.
         features: instruction sets that matter here.
         governor: how the kernel sets the clock; None where it does not say.
+        driver_cuda: the newest CUDA that the GPU's driver runs; None without a driver.
     """
 
     cpu: str
@@ -40,6 +51,7 @@ class Machine:
     python: str
     versions: Mapping[str, str]
     gpus: tuple[Gpu, ...]
+    driver_cuda: str | None = None
 
 
 def this_machine() -> Machine:
@@ -55,6 +67,7 @@ def this_machine() -> Machine:
         python=platform.python_version(),
         versions=versions_of(*_PACKAGES),
         gpus=gpus(),
+        driver_cuda=driver_cuda(),
     )
 
 

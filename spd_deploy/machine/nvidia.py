@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from spd_deploy.machine.check import Check, no, yes
+from spd_deploy.machine.gpu_state import Look, look
 
 GROUP = "NVIDIA"
 _FIELDS = "name,driver_version,compute_cap,memory.total"
@@ -79,9 +80,46 @@ def driver_fault() -> str | None:
     return None if code == 0 else f"its library starts with error {code}"
 
 
+def driver_cuda() -> str | None:
+    """The newest CUDA that the driver runs, such as ``13.0``; None without a driver."""
+    try:
+        library = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    number = ctypes.c_int()
+    if library.cuDriverGetVersion(ctypes.byref(number)) != 0:
+        return None
+    return cuda_in(number.value)
+
+
+def cuda_in(number: int) -> str:
+    """CUDA's version as its driver spells it in a number: 12080 is 12.8."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
 def nvidia_checks() -> Iterator[Check]:
-    """GPU, driver and 2:4 tensor cores."""
+    """GPU, driver and 2:4 tensor cores, and whether the GPU tells what its clocks do."""
     yield from checks_of(gpus(), driver_fault(), why_no_gpu())
+    if gpus():
+        yield state_check(look(None, at_s=0.0), count=len(gpus()))
+
+
+def state_check(seen: Look | None, *, count: int) -> Check:
+    """Whether a benchmark can record clocks and throttling; with several GPUs it asks by id."""
+    if seen is None and count > 1:
+        return yes(GROUP, "clocks and throttling", f"told of each of {count} GPUs")
+    if seen is None or seen.state.sm_mhz is None:
+        return no(
+            GROUP,
+            "clocks and throttling",
+            reason="nvidia-smi does not tell of them",
+            remedy="spd bench runs without, and says that they are not known",
+        )
+    state = seen.state
+    parts = [f"SM at {state.sm_mhz:.0f} MHz"]
+    parts += [f"of {state.sm_most_mhz:.0f}"] if state.sm_most_mhz is not None else []
+    limit = [f", {state.power_limit_w:.0f} W at most"] if state.power_limit_w is not None else []
+    return yes(GROUP, "clocks and throttling", " ".join(parts) + "".join(limit))
 
 
 def checks_of(found: Sequence[Gpu], fault: str | None, why_none: str | None) -> Iterator[Check]:
