@@ -37,8 +37,9 @@ def card_doubts(run: GpuRun) -> Iterator[str]:
     """Throttling, clocks that moved or may, and other work."""
     if not run.during:
         yield "what its clocks did is not known: nvidia-smi did not tell during the run"
-    yield from throttle_doubts(run.during)
-    yield from clock_doubts(run.during)
+    working = [look for look in run.during if is_working(look)]
+    yield from throttle_doubts(working)
+    yield from clock_doubts(working)
     if run.processes_before:
         count = run.processes_before
         yield f"{count} other process{'es' if count > 1 else ''} computed on it before the run"
@@ -47,27 +48,31 @@ def card_doubts(run: GpuRun) -> Iterator[str]:
         yield f"it was not idle before the run: {busy:.0f} % busy"
 
 
+def is_working(look: GpuState) -> bool:
+    """Whether the card was at work when it was looked at, or does not tell."""
+    return look.busy_percent is None or look.busy_percent >= WORKING_PERCENT
+
+
 def throttle_doubts(looks: Sequence[GpuState]) -> Iterator[str]:
-    """Every reason that held the clock back, with the share of looks that found it."""
+    """Every reason that held the clock back under load, with the share of looks that found it."""
     told = [look for look in looks if look.reasons is not None]
     if looks and not told:
         yield "whether it was throttled is not known: it does not tell"
     reasons = dict.fromkeys(reason for look in told for reason in look.throttled_by)
     for reason in reasons:
         share = sum(reason in look.throttled_by for look in told) / len(told)
-        yield f"it was throttled during the run ({reason}) at {percent(share)} of the looks at it"
+        yield f"it was throttled under load ({reason}) at {percent(share)} of the looks at it"
 
 
 def clock_doubts(looks: Sequence[GpuState]) -> Iterator[str]:
     """A clock that moved under load, and one that nobody locked."""
-    working = [look for look in looks if (look.busy_percent or 100.0) >= WORKING_PERCENT]
-    clocks = [look.sm_mhz for look in working if look.sm_mhz is not None]
+    clocks = [look.sm_mhz for look in looks if look.sm_mhz is not None]
     if clocks and (moved := 1 - min(clocks) / max(clocks)) > CLOCK_MOVED:
         yield (
             f"its clock moved by {percent(moved)} under load, between {min(clocks):.0f} and "
             f"{max(clocks):.0f} MHz"
         )
-    told = [look.reasons for look in working if look.reasons is not None]
+    told = [look.reasons for look in looks if look.reasons is not None]
     if told and not any(LOCKED in reasons for reasons in told):
         yield "its clocks were not locked"
 

@@ -35,11 +35,11 @@ def test_a_steady_card_with_locked_clocks_raises_no_doubt() -> None:
     [
         (
             [looked(reasons=("power cap", "clocks set by the user")), looked()],
-            "it was throttled during the run (power cap) at 50 % of the looks at it",
+            "it was throttled under load (power cap) at 50 % of the looks at it",
         ),
         (
             [looked(reasons=("heat, by hardware", "clocks set by the user"))],
-            "it was throttled during the run (heat, by hardware) at 100 % of the looks at it",
+            "it was throttled under load (heat, by hardware) at 100 % of the looks at it",
         ),
         (
             [looked(sm_mhz=1980.0), looked(sm_mhz=1485.0)],
@@ -56,9 +56,16 @@ def test_one_fault_raises_one_doubt(looks: list[GpuState], doubt: str) -> None:
 
 def test_small_and_idle_movements_are_none() -> None:
     """A clock that moves a little, or while the card idles, is steady."""
-    idle = looked(sm_mhz=345.0, busy_percent=3.0, reasons=("idle",))
+    idle = looked(sm_mhz=345.0, busy_percent=0.0, reasons=("idle", "power brake"))
 
     assert said(looked(sm_mhz=1980.0), looked(sm_mhz=1950.0), idle) == []
+
+
+def test_a_card_that_does_not_tell_its_load_is_taken_at_work() -> None:
+    """As a slice of a card is, so that its throttling is not lost."""
+    slow = looked(busy_percent=None, reasons=("power cap",))
+
+    assert any("power cap" in line for line in said(slow))
 
 
 def test_other_work_before_the_run_is_doubted() -> None:

@@ -2,8 +2,13 @@
 
 It sees the kernels of every runtime in the process, those inside CUDA graphs too, so what a report
 says of an arm's kernels does not rest on the arm's word.
+
+Between two traces the interface stays attached: to detach it and attach it anew crashes where CUDA
+graphs were captured before (PyTorch's profiler does the same for graphs that it knows of). So
+nothing is timed after the first trace.
 """
 
+import os
 from collections.abc import Callable
 
 from spd_deploy.benchmark.gpu_values import Kernel
@@ -17,6 +22,7 @@ def kernels_of(run: Callable[[], object]) -> tuple[Kernel, ...] | None:
     from torch._C._autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
+    os.environ.update(TEARDOWN_CUPTI="0", DISABLE_CUPTI_LAZY_REINIT="1")
     run()  # what is made at first use is not the run's
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as seen:

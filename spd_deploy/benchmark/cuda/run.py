@@ -1,4 +1,4 @@
-"""One benchmark on a GPU: prove and trace every entrant, find the limits, measure by both clocks.
+"""One benchmark on a GPU: prove every entrant, find the limits, measure by both clocks, trace.
 
 All sessions stay open from then on. An idle session takes memory on a GPU and nothing else, and to
 open one may compile it, which no one would wait for in every round. A dense baseline that does not
@@ -39,7 +39,6 @@ class Opened:
     entrant: Entrant
     session: Session
     facts: ArmFacts
-    kernels: tuple[Kernel, ...] | None
     device_bytes: int
 
 
@@ -69,18 +68,22 @@ def run_on_gpu(
     refuse_long(entrants, settings)
     progress, load_before, others = progress or Silent(), load_now(), processes()
     tools = tools or cuda_tools()
-    batches = batches_of(entrants, settings)
-    with ExitStack() as stack, watching(tools.look) as watch:
-        largest = batches[settings.largest]
-        opened, missing = _opened(entrants, largest, tools, stack, progress, spare=spare)
+    batches, seen = batches_of(entrants, settings), tools.look(0.0)
+    with ExitStack() as stack:
+        opened, missing = _opened(entrants, tools, stack, progress, spare=spare)
         before = moment()
-        peaks, lacking = tools.peaks()
-        copied = tools.copied()
-        series = _by_host(opened, batches, settings, tools, progress)
-        timer = Timer(gpu=tools.gpu, clock=tools.clock, settings=settings)
-        offering = {o.entrant.name: o.session for o in opened if isinstance(o.session, DeviceRuns)}
-        found = time_arms(offering, batches, timer, progress=progress)
+        with watching(tools.look) as watch:
+            peaks, lacking = tools.peaks()
+            copied = tools.copied()
+            series = _by_host(opened, batches, settings, tools, progress)
+            timer = Timer(gpu=tools.gpu, clock=tools.clock, settings=settings)
+            offering = {
+                o.entrant.name: o.session for o in opened if isinstance(o.session, DeviceRuns)
+            }
+            found = time_arms(offering, batches, timer, progress=progress)
         after = moment()
+        # Last of all: what traces kernels may stay attached to the driver and slow launches down.
+        kernels = _traced(opened, batches[settings.largest], tools, progress)
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=this_machine(),
@@ -91,7 +94,7 @@ def run_on_gpu(
         series=series,
         gpu=GpuRun(
             card=watch.card,
-            before=watch.before,
+            before=seen.state if seen else None,
             during=tuple(watch.during),
             after=watch.after,
             processes_before=others,
@@ -99,7 +102,7 @@ def run_on_gpu(
             versions=tools.versions,
             peaks=peaks,
             copied=copied,
-            arms=tuple(_device_arm(o, found, settings) for o in opened),
+            arms=tuple(_device_arm(o, found, kernels, settings) for o in opened),
             series=tuple(found.series),
             copies=tuple(found.copies),
             absent=(*absent, *missing, *lacking),
@@ -132,19 +135,18 @@ def batches_of(entrants: Sequence[Entrant], settings: Settings) -> dict[Shape, B
 
 def _opened(
     entrants: Sequence[Entrant],
-    largest: Batch,
     tools: Tools,
     stack: ExitStack,
     progress: Progress,
     *,
     spare: bool,
 ) -> tuple[tuple[Opened, ...], tuple[Absent, ...]]:
-    """Each entrant open, proven and traced; dense ones that do not run, with the reason."""
+    """Each entrant open and proven; dense ones that do not run, with the reason."""
     found, missing = [], []
-    with progress.stage("open, check and trace", len(entrants)) as advance:
+    with progress.stage("open and check", len(entrants)) as advance:
         for entrant in entrants:
             try:
-                found.append(_open(entrant, largest, tools, stack))
+                found.append(_open(entrant, tools, stack))
             except SpdError as err:
                 if not (entrant.dense or spare):
                     raise
@@ -160,20 +162,18 @@ def _opened(
     return tuple(found), tuple(missing)
 
 
-def _open(entrant: Entrant, largest: Batch, tools: Tools, stack: ExitStack) -> Opened:
+def _open(entrant: Entrant, tools: Tools, stack: ExitStack) -> Opened:
     """Open one, and close it again at once where it fails to prove itself."""
     before = tools.used_bytes()
     with ExitStack() as alone:
         session = alone.enter_context(entrant.open())
         off = entrant.check(session)
-        kernels = tools.trace(partial(session.run, largest))
         facts = entrant.facts(session.description, off)
         stack.push(alone.pop_all())
     return Opened(
         entrant=entrant,
         session=session,
         facts=facts,
-        kernels=kernels,
         device_bytes=max(0, tools.used_bytes() - before),
     )
 
@@ -195,14 +195,31 @@ def _by_host(
     return measure(openers, batches, settings, clock=tools.clock, progress=progress)
 
 
-def _device_arm(opened: Opened, found: Found, settings: Settings) -> DeviceArm:
+def _traced(
+    opened: Sequence[Opened], batch: Batch, tools: Tools, progress: Progress
+) -> dict[str, tuple[Kernel, ...] | None]:
+    """The kernels of one run of each arm."""
+    found = {}
+    with progress.stage("trace kernels", len(opened)) as advance:
+        for one in opened:
+            found[one.entrant.name] = tools.trace(partial(one.session.run, batch))
+            advance(note=one.entrant.name)
+    return found
+
+
+def _device_arm(
+    opened: Opened,
+    found: Found,
+    kernels: Mapping[str, tuple[Kernel, ...] | None],
+    settings: Settings,
+) -> DeviceArm:
     """What is told of an arm on the GPU."""
     entrant, size = opened.entrant, number_bytes(opened.facts.precision)
     counted = () if size is None else settings.shapes
     return DeviceArm(
         name=entrant.name,
         dense=entrant.dense,
-        kernels=opened.kernels,
+        kernels=kernels[entrant.name],
         device_bytes=opened.device_bytes,
         work=tuple(
             ShapeWork(shape=shape, work=entrant.work(shape, size or 0)) for shape in counted
