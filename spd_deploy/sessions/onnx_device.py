@@ -1,9 +1,9 @@
 """ONNX Runtime's CUDA provider with ids and logits kept on the device, launched or by CUDA graph.
 
-A second instance of the model, since where it computes and whether it captures graphs is settled
-when a model is loaded. It computes on a stream of ours, so that events lie around a run, and does
-not wait for it; in a graph's replay versions of ONNX Runtime before 1.28 wait all the same, which
-then shows as time of enqueueing.
+An instance of the model for each, since where it computes and whether it captures graphs is settled
+when a model is loaded, and not every model can be captured. It computes on a stream of ours, so
+that events lie around a run, and does not wait for it; some versions of ONNX Runtime wait for a
+graph's replay all the same, which then shows as time of enqueueing.
 
 Buffers are PyTorch's: ONNX Runtime takes their addresses, and has no pinned memory of its own.
 """
@@ -24,14 +24,13 @@ from spd_deploy.sessions.device import DeviceRun
 PROVIDER = "CUDAExecutionProvider"
 # ONNX Runtime runs some times as usual before it captures; then each run is a replay.
 _WARMUPS = 4
-_NO_GRAPH = "-1"
 
 
 class OnnxDevice:
-    """A model on the GPU that runs batches which lie there."""
+    """A model on the GPU that runs batches which lie there, all of them by graph or none."""
 
-    def __init__(self, ort: ModuleType, model: Path, options: Any) -> None:
-        """Load the model, ready to capture graphs, on a stream of its own.
+    def __init__(self, ort: ModuleType, model: Path, options: Any, *, graph: bool) -> None:
+        """Load the model on a stream of its own.
 
         Raises:
             Unavailable: no PyTorch on CUDA, or ONNX Runtime cannot capture graphs of this model.
@@ -40,20 +39,20 @@ class OnnxDevice:
 
         if not torch.cuda.is_available():
             raise Unavailable("PyTorch finds no CUDA device", fix="run `spd doctor`")
-        self._ort = ort
+        self._ort, self._graph = ort, graph
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._numbers = count(1)
         self._session = self._load(model, options)
 
-    def prepare(self, batch: Batch, *, graph: bool, classes: int) -> DeviceRun:
+    def prepare(self, batch: Batch, *, classes: int) -> DeviceRun:
         """The batch on the device, warm, with room for its logits.
 
         Raises:
             EngineFailed: ONNX Runtime failed on it.
         """
         options = self._ort.RunOptions()
-        number = str(next(self._numbers)) if graph else _NO_GRAPH
-        options.add_run_config_entry("gpu_graph_id", number)
+        if self._graph:
+            options.add_run_config_entry("gpu_graph_id", str(next(self._numbers)))
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         run = _OnnxRun(self._session, options, self._stream, batch, classes)
         run.load()
@@ -65,7 +64,10 @@ class OnnxDevice:
 
     def _load(self, model: Path, options: Any) -> Any:
         """The model in the provider."""
-        settings = {"enable_cuda_graph": "1", "user_compute_stream": str(self._stream.cuda_stream)}
+        settings = {
+            "enable_cuda_graph": "1" if self._graph else "0",
+            "user_compute_stream": str(self._stream.cuda_stream),
+        }
         try:
             session = self._ort.InferenceSession(model, options, providers=[(PROVIDER, settings)])
         except Exception as err:

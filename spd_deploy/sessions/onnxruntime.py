@@ -67,7 +67,7 @@ class OnnxSession(Closing):
         shared = device == "cpu" and profile is None and count > 1
         self._by_rows = _ByRows(ort, model, count) if shared else None
         self._open_device = partial(OnnxDevice, ort, model, options)
-        self._device: OnnxDevice | None = None
+        self._devices: dict[bool, OnnxDevice] = {}
         self._closed = False
         self.description = Description(
             runtime="onnxruntime",
@@ -93,7 +93,7 @@ class OnnxSession(Closing):
         return np.asarray(logits_BC, np.float32)
 
     def prepare(self, batch: Batch, *, graph: bool) -> DeviceRun:
-        """The batch kept on the GPU (``sessions.device``), by a second instance of the model.
+        """The batch kept on the GPU (``sessions.device``), by an instance of the model for it.
 
         Raises:
             Unavailable: this session is on the CPU, or the model cannot be kept on the GPU.
@@ -102,9 +102,9 @@ class OnnxSession(Closing):
         if self.description.device != "cuda":
             raise Unavailable("this session runs on the CPU", fix="open it with --device cuda")
         classes = self.run(batch).shape[1]
-        if self._device is None:
-            self._device = self._open_device()
-        return self._device.prepare(batch, graph=graph, classes=classes)
+        if graph not in self._devices:
+            self._devices[graph] = self._open_device(graph=graph)
+        return self._devices[graph].prepare(batch, classes=classes)
 
     def values(self, names: Sequence[str], batch: Batch) -> list[NDArray[Any]]:
         """The outputs of these names; besides ``logits`` a graph may give inner values.
@@ -121,7 +121,7 @@ class OnnxSession(Closing):
     def close(self) -> None:
         """Drop the runtime's session and with it its threads."""
         self._closed = True
-        self._device = None
+        self._devices.clear()
         with contextlib.suppress(AttributeError):
             del self._session
         if self._by_rows is not None:
