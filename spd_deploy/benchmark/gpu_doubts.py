@@ -35,17 +35,22 @@ def gpu_doubts(report: Report, rows: Sequence[DeviceRow]) -> tuple[Doubt, ...]:
 
 def card_doubts(run: GpuRun) -> Iterator[str]:
     """Throttling, clocks that moved or may, and other work."""
-    if not run.during:
-        yield "what its clocks did is not known: nvidia-smi did not tell during the run"
-    working = [look for look in run.during if is_working(look)]
-    yield from throttle_doubts(working)
-    yield from clock_doubts(working)
+    yield from state_doubts(run.during)
     if run.processes_before:
         count = run.processes_before
         yield f"{count} other process{'es' if count > 1 else ''} computed on it before the run"
     busy = None if run.before is None else run.before.busy_percent
     if busy is not None and busy > BUSY_BEFORE_PERCENT:
         yield f"it was not idle before the run: {busy:.0f} % busy"
+
+
+def state_doubts(looks: Sequence[GpuState]) -> Iterator[str]:
+    """What the looks at a card while it was measured give reason for."""
+    if not looks:
+        yield "what its clocks did is not known: nvidia-smi did not tell during the run"
+    working = [look for look in looks if is_working(look)]
+    yield from throttle_doubts(working)
+    yield from clock_doubts(working)
 
 
 def is_working(look: GpuState) -> bool:

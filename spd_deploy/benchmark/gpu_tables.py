@@ -16,15 +16,34 @@ _LONGEST_NAME = 60
 
 
 def device_table(judgement: Judgement) -> Table | None:
-    """One row an arm and shape by the GPU's clock; None where there is none."""
+    """One row an arm and shape by the GPU's clock, with its limit; None where there is none."""
     if not judgement.device:
         return None
     columns = (
-        "batch x tokens", "arm", "run by", "GPU ms", "other way", "L2 cold", "host ms", "enqueue",
-        "ids in", "logits out", "limit ms", "reached", "speed-up", "verdict",
+        "batch x tokens", "arm", "run by", "GPU ms", "limit ms", "by", "reached", "speed-up",
+        "verdict",
     )  # fmt: skip
     rows = tuple(_device_row(row) for row in judgement.device)
     return Table(title="On the GPU, medians", columns=columns, rows=rows)
+
+
+def parts_table(judgement: Judgement) -> Table | None:
+    """What is not in the GPU's time, or is otherwise there: the other way, a cold cache, copies."""
+    if not judgement.device:
+        return None
+    columns = (
+        "batch x tokens", "arm", "other way", "L2 cold", "host", "enqueue", "ids in", "logits out",
+    )  # fmt: skip
+    rows = tuple(
+        (
+            str(row.shape),
+            row.arm,
+            *map(_ms, (row.other_s, row.cold_s, row.host_s, row.enqueue_s)),
+            *map(_ms, (row.to_device_s, row.to_host_s)),
+        )
+        for row in judgement.device
+    )
+    return Table(title="Other times on the GPU, medians in ms", columns=columns, rows=rows)
 
 
 def ran_table(report: Report) -> Table | None:
@@ -84,7 +103,7 @@ def gpu_table(report: Report) -> Table | None:
 
 def _device_row(row: DeviceRow) -> tuple[str, ...]:
     """The cells of one arm at one shape."""
-    limit = NOTHING if row.limit is None else f"{_ms(row.limit.seconds)} ({row.limit.bound})"
+    limit = (NOTHING,) * 2 if row.limit is None else (_ms(row.limit.seconds), row.limit.bound)
     if row.speed_up is None:
         verdict = (NOTHING, "baseline" if row.arm == row.against else NOTHING)
     else:
@@ -93,9 +112,8 @@ def _device_row(row: DeviceRow) -> tuple[str, ...]:
         str(row.shape),
         row.arm,
         row.mode,
-        *map(_ms, (row.gpu_s, row.other_s, row.cold_s, row.host_s, row.enqueue_s)),
-        *map(_ms, (row.to_device_s, row.to_host_s)),
-        limit,
+        _ms(row.gpu_s),
+        *limit,
         NOTHING if row.share is None else percent(row.share),
         *verdict,
     )

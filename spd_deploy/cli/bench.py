@@ -182,7 +182,7 @@ def _measured_on_gpu(
 def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
     """The headlines, tables and doubts on the terminal."""
     from spd_deploy.benchmark.doubts import grouped
-    from spd_deploy.benchmark.gpu_tables import absent_table, device_table, ran_table
+    from spd_deploy.benchmark.gpu_tables import absent_table, device_table, parts_table, ran_table
     from spd_deploy.benchmark.layerwise.analysis import analyse
     from spd_deploy.benchmark.layerwise.words import explanation_of, statement_of
     from spd_deploy.benchmark.tables import latency_table, size_table
@@ -193,6 +193,7 @@ def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
     tables = (
         latency_table(report, judgement),
         device_table(judgement),
+        parts_table(judgement),
         ran_table(report),
         absent_table(report),
         size_table(report),

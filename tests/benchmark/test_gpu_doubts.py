@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from spd_deploy.benchmark.doubts import comparison_doubts
 from spd_deploy.benchmark.gpu_doubts import card_doubts, gpu_doubts
 from spd_deploy.benchmark.gpu_judge import device_rows
 from spd_deploy.benchmark.gpu_values import GpuRun
@@ -117,3 +118,17 @@ def test_an_arm_that_the_gpu_never_timed_is_named() -> None:
 def test_a_cpu_has_no_such_doubts() -> None:
     """A report without a GPU raises none of them."""
     assert gpu_doubts(three_arms(), ()) == ()
+
+
+def test_dense_forms_that_cover_a_precision_leave_nothing_to_doubt() -> None:
+    """Among several the fastest counts, in whatever runtime; a precision that none has is named."""
+    report = two_dense_and_a_block()
+    eager, compiled, block = report.arms
+    elsewhere = replace(block, runtime=replace(block.runtime, runtime="onnxruntime"))
+    small = replace(block, precision="int8")
+
+    assert (
+        list(comparison_doubts(replace(report, arms=(eager, compiled, elsewhere)), elsewhere)) == []
+    )
+    (said,) = comparison_doubts(replace(report, arms=(eager, compiled, small)), small)
+    assert said.startswith("it runs in int8 and eager in fp16")

@@ -5,7 +5,13 @@ from dataclasses import replace
 import pytest
 
 from spd_deploy.benchmark.gpu_judge import device_rows, fastest_way, why_unproven
-from spd_deploy.benchmark.gpu_tables import absent_table, device_table, gpu_table, ran_table
+from spd_deploy.benchmark.gpu_tables import (
+    absent_table,
+    device_table,
+    gpu_table,
+    parts_table,
+    ran_table,
+)
 from spd_deploy.benchmark.gpu_values import DeviceArm, Kernel
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.page import html_from_report
@@ -166,20 +172,23 @@ def test_a_report_of_a_cpu_has_none_of_it() -> None:
     assert device_rows(report) == ()
     assert "device" not in judge(report).to_json()
     tables = (ran_table(report), gpu_table(report), absent_table(report))
-    assert (device_table(judge(report)), *tables) == (None,) * 4
+    judged = (device_table(judge(report)), parts_table(judge(report)))
+    assert (*judged, *tables) == (None,) * 5
 
 
 def test_tables_tell_what_ran_and_what_did_not() -> None:
     """Ways, kernels, limits, the card and what is missing stand in them."""
     report = two_dense_and_a_block()
-    device, ran, absent, gpu = (
-        device_table(judge(report)), ran_table(report), absent_table(report), gpu_table(report),
-    )  # fmt: skip
+    device, parts = device_table(judge(report)), parts_table(judge(report))
+    ran, absent, gpu = ran_table(report), absent_table(report), gpu_table(report)
 
-    assert device is not None and ran is not None and absent is not None and gpu is not None
+    assert device is not None and parts is not None
+    assert ran is not None and absent is not None and gpu is not None
     cells = {row[1]: row for row in device.rows}
     assert cells["compile"][-1] == "baseline"
     assert cells["block"][2] == "graph"
+    assert {len(row) for row in device.rows} == {len(device.columns)}
+    assert {len(row) for row in parts.rows} == {len(parts.columns)}
     assert cells["block"][-1] == "faster"
     assert {row[0]: row[3] for row in ran.rows}["block"].startswith("yes: by construction")
     assert absent.rows == (("tensorrt-fp16", "TensorRT is not installed"),)

@@ -16,7 +16,7 @@ read. Its cells are one product each:
 On a GPU seconds are by its own clock, in CUDA graphs, with weights in its cache as far as they fit.
 
 History of the schema:
-    1   the first; ``way``, ``device`` and effort without threads came with GPUs, and a map without
+    1   the first; ``way``, ``device``, ``looks`` and effort without threads came with GPUs, and a map without
         them is of a CPU.
 """
 
@@ -33,6 +33,7 @@ from spd_deploy.domain.documents import refuse_schema, text_of, value_of
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
 from spd_deploy.machine.facts import Machine
+from spd_deploy.machine.gpu_state import GpuState
 from spd_deploy.sessions.protocol import Device
 
 SCHEMA = 1
@@ -151,7 +152,12 @@ class Effort:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BreakEven:
-    """The map. ``model`` names whose sizes these are; None for sizes of the user's own."""
+    """The map.
+
+    Attributes:
+        model: whose sizes these are; None for sizes of the user's own.
+        looks: at a GPU's state while it was measured.
+    """
 
     created: str
     machine: Machine
@@ -161,6 +167,7 @@ class BreakEven:
     parts: tuple[Part, ...]
     cells: tuple[Cell, ...]
     device: Device = "cpu"
+    looks: tuple[GpuState, ...] = ()
 
     def __post_init__(self) -> None:
         """Every part has a cell for each number of tokens and each row, once."""

@@ -6,6 +6,7 @@ from statistics import median
 
 from spd_deploy.benchmark.breakeven.values import BreakEven, Sparse
 from spd_deploy.benchmark.doubts import conditions_doubts
+from spd_deploy.benchmark.gpu_doubts import state_doubts
 from spd_deploy.benchmark.spelling import milliseconds
 from spd_deploy.benchmark.tables import Table
 
@@ -47,6 +48,8 @@ def headlines(found: BreakEven) -> Iterator[str]:
 def doubts(found: BreakEven) -> Iterator[str]:
     """What makes the numbers worth less."""
     yield from conditions_doubts(found.machine, found.conditions, found.effort.threads)
+    if found.device == "cuda":
+        yield from (f"of the GPU: {what}" for what in state_doubts(found.looks))
     places = product(found.tokens, found.rows, found.parts)
     sure = [found.gain(tokens, row, part).sure for tokens, row, part in places]
     if not all(sure):

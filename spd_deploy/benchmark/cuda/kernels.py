@@ -20,8 +20,10 @@ def kernels_of(run: Callable[[], object]) -> tuple[Kernel, ...] | None:
     """The kernels of one run, the longest first; None where this system lets nothing be traced."""
     import torch
     from torch._C._autograd import DeviceType
-    from torch.profiler import ProfilerActivity, profile
+    from torch.profiler import ProfilerActivity, profile, supported_activities
 
+    if ProfilerActivity.CUDA not in supported_activities():  # type: ignore[no-untyped-call]
+        return None
     os.environ.update(TEARDOWN_CUPTI="0", DISABLE_CUPTI_LAZY_REINIT="1")
     run()  # what is made at first use is not the run's
     torch.cuda.synchronize()

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from spd_deploy.benchmark.breakeven.run import Plan, placed
 from spd_deploy.benchmark.breakeven.values import BreakEven, Cell, Effort, Part
-from spd_deploy.benchmark.cuda.place import CudaGpu
+from spd_deploy.benchmark.cuda.place import CudaGpu, uuid
 from spd_deploy.benchmark.cuda.products import Product, Way, product_by, refused, ways_of, why_none
 from spd_deploy.benchmark.cuda.timing import marked_s
+from spd_deploy.benchmark.cuda.watch import Looker, looker_of, watching
 from spd_deploy.benchmark.values import Conditions
 from spd_deploy.domain.errors import SpdError
 from spd_deploy.domain.measured import turn
@@ -41,7 +42,12 @@ class Key:
 
 
 class Stopwatch(Protocol):
-    """Times products; the real one on a GPU, by graph."""
+    """Times products on a device; the real one by graph on a GPU."""
+
+    @property
+    def device(self) -> str:
+        """Where the products' numbers lie, as PyTorch calls it."""
+        ...
 
     def ready(self, product: Product) -> Any:
         """Whatever makes it quick to time again; raises what PyTorch does where it cannot run."""
@@ -54,6 +60,8 @@ class Stopwatch(Protocol):
 
 class GraphStopwatch:
     """Times products in CUDA graphs."""
+
+    device = "cuda"
 
     def __init__(self) -> None:
         """Find the GPU.
@@ -90,19 +98,26 @@ class GraphStopwatch:
 
 
 def measure_map_on_gpu(
-    plan: Plan, *, progress: Progress | None = None, stopwatch: Stopwatch | None = None
+    plan: Plan,
+    *,
+    progress: Progress | None = None,
+    stopwatch: Stopwatch | None = None,
+    looker: Looker | None = None,
 ) -> BreakEven:
     """Time every product of the plan on PyTorch's current device.
 
     Raises:
         Unavailable: there is none.
     """
-    watch = stopwatch or GraphStopwatch()
+    stopwatch = stopwatch or GraphStopwatch()
     load_before, before = load_now(), moment()
     cells: list[Cell] = []
-    with (progress or Silent()).stage("map", len(plan.parts)) as advance:
+    with (
+        watching(looker or looker_of(uuid())) as seen,
+        (progress or Silent()).stage("map", len(plan.parts)) as advance,
+    ):
         for part in plan.parts:
-            cells += _cells_of(part, plan, watch, device="cpu" if stopwatch else "cuda")
+            cells += _cells_of(part, plan, stopwatch)
             advance(note=str(part))
     return BreakEven(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -113,13 +128,14 @@ def measure_map_on_gpu(
         parts=plan.parts,
         cells=tuple(cells),
         device="cuda",
+        looks=tuple(seen.during),
     )
 
 
-def _cells_of(part: Part, plan: Plan, watch: Stopwatch, *, device: str) -> Iterator[Cell]:
+def _cells_of(part: Part, plan: Plan, watch: Stopwatch) -> Iterator[Cell]:
     """All cells of one size of matrix, the dense product taking turns with all sparse ones."""
     for tokens in plan.tokens:
-        with _prepared(part, plan, tokens, watch, device) as (ready, reasons):
+        with _prepared(part, plan, tokens, watch) as (ready, reasons):
             seconds = _in_turns(ready, plan, watch)
         dense_s = seconds[Key(pattern=None, way="dense", tokens=tokens)]
         for pattern in plan.patterns:
@@ -141,11 +157,12 @@ def _cells_of(part: Part, plan: Plan, watch: Stopwatch, *, device: str) -> Itera
 
 @contextmanager
 def _prepared(
-    part: Part, plan: Plan, tokens: int, watch: Stopwatch, device: str
+    part: Part, plan: Plan, tokens: int, watch: Stopwatch
 ) -> Iterator[tuple[dict[Key, Any], dict[Key, str]]]:
     """The products that run here, ready, and why the others do not; gone with the context."""
     import torch
 
+    device = watch.device
     draw = torch.Generator().manual_seed(0)
     weight_NK = torch.randn(part.shape, generator=draw)
     x_TK = torch.randn((tokens, part.shape[1]), generator=draw).half().to(device)

@@ -8,10 +8,9 @@ from time import perf_counter_ns
 from spd_deploy.benchmark.cuda.kernels import kernels_of
 from spd_deploy.benchmark.cuda.limits import measure_copy, measure_peaks
 from spd_deploy.benchmark.cuda.place import CudaGpu, Gpu, used_bytes, uuid, versions
-from spd_deploy.benchmark.cuda.watch import Looker
+from spd_deploy.benchmark.cuda.watch import Looker, looker_of
 from spd_deploy.benchmark.gpu_values import Absent, Copied, Kernel, Peak
 from spd_deploy.benchmark.measure import Clock
-from spd_deploy.machine.gpu_state import Look, look
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,16 +45,10 @@ def cuda_tools() -> Tools:
         Unavailable: there is none.
     """
     gpu = CudaGpu()
-    known = uuid()
-
-    def seen(at_s: float) -> Look | None:
-        """The device's state."""
-        return look(known, at_s=at_s)
-
     return Tools(
         gpu=gpu,
         clock=perf_counter_ns,
-        look=seen,
+        look=looker_of(uuid()),
         trace=kernels_of,
         used_bytes=used_bytes,
         peaks=partial(measure_peaks, gpu),

@@ -10,12 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
-from spd_deploy.machine.gpu_state import Card, GpuState, Look
+from spd_deploy.machine.gpu_state import Card, GpuState, Look, look
 
 EVERY_S = 0.5
 
 Looker = Callable[[float], Look | None]
 """Looks once; takes the seconds since the looking began."""
+
+
+def looker_of(uuid: str | None) -> Looker:
+    """Looks at the GPU of an id (``machine.gpu_state.look``)."""
+    return lambda at_s: look(uuid, at_s=at_s)
 
 
 class Watch:

@@ -20,16 +20,20 @@ from spd_deploy.benchmark.breakeven.values import (
     read_map,
     text_from_map,
 )
-from spd_deploy.benchmark.breakeven.words import headlines, map_table
+from spd_deploy.benchmark.breakeven.words import doubts, headlines, map_table
 from spd_deploy.benchmark.cuda.map import measure_map_on_gpu
 from spd_deploy.benchmark.cuda.products import Product
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
+from spd_deploy.machine.gpu_state import Look, looks_in
 from tests.benchmark.breakeven.made import made_map
+from tests.machine.test_gpu_state import H100
 
 
 class Counting:
     """Says that a product takes as long as the operations it does, which PyTorch counts."""
+
+    device = "cpu"
 
     def ready(self, product: Product) -> Any:
         with FlopCounterMode(display=False) as counter:
@@ -38,6 +42,11 @@ class Counting:
 
     def seconds(self, ready: Any) -> float:
         return 1e-9 * float(ready)
+
+
+def slow(at_s: float) -> Look:
+    """A card that its power cap holds back."""
+    return looks_in(H100, at_s=at_s)[0]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +64,7 @@ def found() -> BreakEven:
         threads=None,
         timing=Effort(seconds=1e-6, rounds=2),
     )
-    return measure_map_on_gpu(plan, stopwatch=Counting())
+    return measure_map_on_gpu(plan, stopwatch=Counting(), looker=slow)
 
 
 def test_each_way_has_its_rows(found: BreakEven) -> None:
@@ -83,6 +92,13 @@ def test_what_runs_is_timed_and_what_does_not_says_why(found: BreakEven) -> None
     assert "does not run here" in found.reasons["2:4, 2:4 tensor cores"]
 
 
+def test_a_throttled_card_is_doubted(found: BreakEven) -> None:
+    """What the looks at it saw is said of the map; a card that was not seen is said to be so."""
+    assert any("of the GPU: it was throttled under load (power cap)" in d for d in doubts(found))
+    assert any("nvidia-smi did not tell" in d for d in doubts(replace(found, looks=())))
+    assert not any("GPU" in d for d in doubts(made_map()))
+
+
 def test_it_comes_back_and_is_drawn(found: BreakEven, tmp_path: Path) -> None:
     """JSON, table, headlines and figure take ways as they take patterns."""
     (tmp_path / "map.json").write_text(text_from_map(found), encoding="utf-8")
@@ -97,7 +113,7 @@ def test_it_comes_back_and_is_drawn(found: BreakEven, tmp_path: Path) -> None:
 def test_a_map_of_a_cpu_from_before_still_reads(tmp_path: Path) -> None:
     """Without ways and device it is the map it was."""
     value = json.loads(text_from_map(made_map()))
-    del value["device"]
+    del value["device"], value["looks"]
     for cell in value["cells"]:
         del cell["way"]
     (tmp_path / "map.json").write_text(json.dumps(value), encoding="utf-8")
