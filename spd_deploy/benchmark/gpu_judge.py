@@ -170,8 +170,11 @@ def _limit(report: Report, arm: str, shape: Shape) -> Limit | None:
 def _rounds(
     report: Report, arm: str, shape: Shape, mode: Mode, cache: Cache = "hot"
 ) -> tuple[DeviceSeries, ...]:
-    """The rounds of one way."""
-    return () if report.gpu is None else report.gpu.rounds(arm, shape, mode, cache)
+    """The rounds of one way, where none is missing: pairs need them all."""
+    if report.gpu is None:
+        return ()
+    found = report.gpu.rounds(arm, shape, mode, cache)
+    return found if len(found) == report.settings.rounds else ()
 
 
 def _hot_s(report: Report, arm: str, shape: Shape, mode: Mode) -> float:

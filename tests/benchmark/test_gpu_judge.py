@@ -165,6 +165,19 @@ def test_an_arm_that_the_gpu_never_timed_has_no_row() -> None:
     assert judgement.row("block", SHAPE).speed_up is not None
 
 
+def test_a_way_that_broke_off_is_not_compared() -> None:
+    """Where a round is missing, as after memory ran out, the other way stands for the arm."""
+    report = two_dense_and_a_block()
+    assert report.gpu is not None
+    series = tuple(
+        s for s in report.gpu.series if (s.arm, s.mode, s.round) != ("block", "graph", 5)
+    )
+    rows = device_rows(replace(report, gpu=replace(report.gpu, series=series)))
+
+    (block,) = [row for row in rows if row.arm == "block"]
+    assert (block.mode, block.other_s) == ("launched", None)
+
+
 def test_a_report_of_a_cpu_has_none_of_it() -> None:
     """Nothing is added where no GPU was measured."""
     report = three_arms()

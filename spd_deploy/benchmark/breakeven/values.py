@@ -16,8 +16,8 @@ read. Its cells are one product each:
 On a GPU seconds are by its own clock, in CUDA graphs, with weights in its cache as far as they fit.
 
 History of the schema:
-    1   the first; ``way``, ``device``, ``looks`` and effort without threads came with GPUs, and a map without
-        them is of a CPU.
+    1   the first; ``way``, ``device``, ``looks`` and effort without threads came with GPUs, and a
+        map without them is of a CPU.
 """
 
 import math

@@ -15,8 +15,6 @@ from spd_deploy.domain.work import Work, encoder_work
 from spd_deploy.sessions.opening import prove
 from spd_deploy.sessions.protocol import Description, Session
 
-# Formats whose graphs go on with the first token alone in the last layer (``exporters``).
-_FIRST_ONLY = ("onnx", "trt")
 _NUMBER_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 Weigh = Callable[[Arm, Settings], Memory | None]
@@ -61,7 +59,7 @@ def entrant_of(arm: Arm, settings: Settings, *, weigh: Weigh) -> Entrant:
             shape,
             shares=shares,
             number_bytes=number_bytes,
-            first_only=manifest.format in _FIRST_ONLY,
+            first_only=True,  # so all exports are made (``exporters.classifier``)
         )
 
     return Entrant(

@@ -3,7 +3,7 @@
     dense               cuBLAS, through PyTorch's linear layer
     gathered            blocks: rows of a feature-major input picked, then one batched product
     kernel              blocks: this project's own kernel, which picks as it multiplies
-    2:4 tensor cores    2:4: cuSPARSELt or CUTLASS, through ``torch.sparse``
+    sparse tensor cores 2:4: cuSPARSELt or CUTLASS, through ``torch.sparse``
     compact             structured: a smaller dense product
 
 A way is a case in :func:`ways_of` and a function below it. Letters as in ``domain.patterns``; T
@@ -20,7 +20,7 @@ from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructu
 if TYPE_CHECKING:
     from torch import Tensor
 
-Way = Literal["dense", "gathered", "kernel", "2:4 tensor cores", "compact"]
+Way = Literal["dense", "gathered", "kernel", "sparse tensor cores", "compact"]
 Product = Callable[[], "Tensor"]
 # What torch.sparse asks of a half-precision weight (torch 2.13, its semi_structured module).
 _ROWS, _COLUMNS = 32, 64
@@ -32,7 +32,7 @@ def ways_of(pattern: Pattern) -> tuple[Way, ...]:
         case Block():
             return ("gathered", "kernel")
         case NM(n=2, m=4):
-            return ("2:4 tensor cores",)
+            return ("sparse tensor cores",)
         case Structured():
             return ("compact",)
         case NM() | Unstructured():
@@ -67,7 +67,7 @@ def product_by(way: Way, weight_NK: "Tensor", x_TK: "Tensor", pattern: Pattern |
             case "kernel":
                 assert isinstance(pattern, Block)  # noqa: S101 - see ways_of
                 return by_kernel(weight_NK, x_TK, pattern)
-            case "2:4 tensor cores":
+            case "sparse tensor cores":
                 return two_four(weight_NK, x_TK)
             case "compact":
                 return compact(weight_NK, x_TK)

@@ -70,7 +70,7 @@ def found() -> BreakEven:
 def test_each_way_has_its_rows(found: BreakEven) -> None:
     """Blocks stand there gathered and by kernel, each pattern once a way."""
     assert found.lines == (
-        "block:16x1, gathered", "block:16x1, kernel", "2:4, 2:4 tensor cores",
+        "block:16x1, gathered", "block:16x1, kernel", "2:4, sparse tensor cores",
         "structured, compact", "unstructured",
     )  # fmt: skip
     assert (found.device, found.effort.threads) == ("cuda", None)
@@ -89,7 +89,7 @@ def test_what_runs_is_timed_and_what_does_not_says_why(found: BreakEven) -> None
     )
     assert "no kernel" in found.reasons["block:16x1, kernel"]
     assert "skips single zeros" in found.reasons["unstructured"]
-    assert "does not run here" in found.reasons["2:4, 2:4 tensor cores"]
+    assert "does not run here" in found.reasons["2:4, sparse tensor cores"]
 
 
 def test_a_throttled_card_is_doubted(found: BreakEven) -> None:

@@ -79,7 +79,7 @@ def test_compact_is_the_dense_product_of_what_is_left(shape: tuple[int, int]) ->
     ("pattern", "ways"),
     [
         (BLOCKS[0], ("gathered", "kernel")),
-        (NM(n=2, m=4), ("2:4 tensor cores",)),
+        (NM(n=2, m=4), ("sparse tensor cores",)),
         (NM(n=1, m=4), ()),
         (Structured(), ("compact",)),
         (Unstructured(), ()),
@@ -107,7 +107,7 @@ def test_what_a_library_refuses_is_a_reason() -> None:
     pruned_NK = pruned(weight_NK, NM(n=2, m=4)).half()
 
     with pytest.raises(Unavailable, match="this product does not run here"):
-        product_by("2:4 tensor cores", pruned_NK, x_TK.half(), NM(n=2, m=4))
+        product_by("sparse tensor cores", pruned_NK, x_TK.half(), NM(n=2, m=4))
 
 
 @pytest.mark.gpu
@@ -117,7 +117,7 @@ def test_sparse_tensor_cores_give_the_dense_product() -> None:
     pruned_NK = pruned(weight_NK, NM(n=2, m=4)).half().cuda()
     x_TK = x_TK.half().cuda()
 
-    found = product_by("2:4 tensor cores", pruned_NK, x_TK, NM(n=2, m=4))()
+    found = product_by("sparse tensor cores", pruned_NK, x_TK, NM(n=2, m=4))()
 
     torch.testing.assert_close(
         found.float(), expected(pruned_NK.float(), x_TK.float()), rtol=1e-2, atol=5e-2
