@@ -7,6 +7,7 @@ runtimes are timed by events on their own streams, which they name as numbers.
 from typing import Any, Protocol
 
 from spd_deploy.domain.errors import Unavailable
+from spd_deploy.machine.gpu_state import processes
 
 
 class Gpu(Protocol):
@@ -117,6 +118,18 @@ def versions() -> dict[str, str]:
     if torch.backends.cusparselt.is_available():
         found["cuSPARSELt"] = str(torch.backends.cusparselt.version())
     return {name: number for name, number in found.items() if number}
+
+
+def other_processes() -> int | None:
+    """How many other processes compute on the machine's GPUs; None where it is not told.
+
+    By their number, since in a container ``nvidia-smi`` may know this one by another id.
+    """
+    import torch
+
+    found = processes()
+    own = 1 if torch.cuda.is_initialized() else 0
+    return None if found is None else max(0, found - own)
 
 
 def used_bytes() -> int:

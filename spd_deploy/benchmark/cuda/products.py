@@ -1,10 +1,10 @@
 """Products of one matrix on a GPU, dense and by every way that this version has to skip zeros.
 
-    dense               cuBLAS, through PyTorch's linear layer
-    gathered            blocks: rows of a feature-major input picked, then one batched product
-    kernel              blocks: this project's own kernel, which picks as it multiplies
-    sparse tensor cores 2:4: cuSPARSELt or CUTLASS, through ``torch.sparse``
-    compact             structured: a smaller dense product
+    dense                cuBLAS, through PyTorch's linear layer
+    gathered             blocks: rows of a feature-major input picked, then one batched product
+    kernel               blocks: this project's own kernel, which picks as it multiplies
+    sparse tensor cores  2:4: cuSPARSELt or CUTLASS, through ``torch.sparse``
+    compact              structured: a smaller dense product
 
 A way is a case in :func:`ways_of` and a function below it. Letters as in ``domain.patterns``; T
 counts tokens, R the rows of a block's group, J the inputs that a group kept.

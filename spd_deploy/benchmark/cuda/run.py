@@ -17,8 +17,16 @@ import numpy as np
 from spd_deploy.benchmark.cuda.entrants import Entrant, number_bytes
 from spd_deploy.benchmark.cuda.timing import Found, Timer, time_arms
 from spd_deploy.benchmark.cuda.tools import Tools, cuda_tools
-from spd_deploy.benchmark.cuda.watch import watching
-from spd_deploy.benchmark.gpu_values import Absent, DeviceArm, GpuRun, Kernel, ShapeWork
+from spd_deploy.benchmark.cuda.watch import Watch, watching
+from spd_deploy.benchmark.gpu_values import (
+    Absent,
+    Copied,
+    DeviceArm,
+    GpuRun,
+    Kernel,
+    Peak,
+    ShapeWork,
+)
 from spd_deploy.benchmark.measure import measure
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.values import ArmFacts, Conditions, Series, Settings, Shape
@@ -27,7 +35,6 @@ from spd_deploy.domain.measured import random_batch
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.text import Batch
 from spd_deploy.machine.facts import load_now, moment, others_cores, this_machine
-from spd_deploy.machine.gpu_state import processes
 from spd_deploy.sessions.device import DeviceRuns
 from spd_deploy.sessions.protocol import Session
 
@@ -40,6 +47,18 @@ class Opened:
     session: Session
     facts: ArmFacts
     device_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Took:
+    """What was measured, and what the card did meanwhile; ``lacking`` are rates it has not."""
+
+    watch: Watch
+    peaks: tuple[Peak, ...]
+    lacking: tuple[Absent, ...]
+    copied: Copied
+    by_host: tuple[Series, ...]
+    by_gpu: Found
 
 
 def run_on_gpu(
@@ -66,21 +85,13 @@ def run_on_gpu(
         BadArtefact: an entrant does not give its model's logits, or reads shorter texts only.
     """
     refuse_long(entrants, settings)
-    progress, load_before, others = progress or Silent(), load_now(), processes()
+    progress, load_before = progress or Silent(), load_now()
     tools = tools or cuda_tools()
     batches, seen = batches_of(entrants, settings), tools.look(0.0)
     with ExitStack() as stack:
         opened, missing = _opened(entrants, tools, stack, progress, spare=spare)
         before = moment()
-        with watching(tools.look) as watch:
-            peaks, lacking = tools.peaks()
-            copied = tools.copied()
-            series = _by_host(opened, batches, settings, tools, progress)
-            timer = Timer(gpu=tools.gpu, clock=tools.clock, settings=settings)
-            offering = {
-                o.entrant.name: o.session for o in opened if isinstance(o.session, DeviceRuns)
-            }
-            found = time_arms(offering, batches, timer, progress=progress)
+        took = _measured(opened, batches, settings, tools, progress)
         after = moment()
         # Last of all: what traces kernels may stay attached to the driver and slow launches down.
         kernels = _traced(opened, batches[settings.largest], tools, progress)
@@ -91,21 +102,21 @@ def run_on_gpu(
         conditions=Conditions(load_before=load_before, others_cores=others_cores(before, after)),
         baseline=next((o.entrant.name for o in opened if o.entrant.dense), None),
         arms=tuple(o.facts for o in opened),
-        series=series,
+        series=took.by_host,
         gpu=GpuRun(
-            card=watch.card,
+            card=took.watch.card,
             before=seen.state if seen else None,
-            during=tuple(watch.during),
-            after=watch.after,
-            processes_before=others,
+            during=tuple(took.watch.during),
+            after=took.watch.after,
+            processes_before=tools.processes_before,
             l2_bytes=tools.l2_bytes,
             versions=tools.versions,
-            peaks=peaks,
-            copied=copied,
-            arms=tuple(_device_arm(o, found, kernels, settings) for o in opened),
-            series=tuple(found.series),
-            copies=tuple(found.copies),
-            absent=(*absent, *missing, *lacking),
+            peaks=took.peaks,
+            copied=took.copied,
+            arms=tuple(_device_arm(o, took.by_gpu, kernels, settings) for o in opened),
+            series=tuple(took.by_gpu.series),
+            copies=tuple(took.by_gpu.copies),
+            absent=(*absent, *missing, *took.lacking),
         ),
     )
 
@@ -175,6 +186,26 @@ def _open(entrant: Entrant, tools: Tools, stack: ExitStack) -> Opened:
         session=session,
         facts=facts,
         device_bytes=max(0, tools.used_bytes() - before),
+    )
+
+
+def _measured(
+    opened: Sequence[Opened],
+    batches: Mapping[Shape, Batch],
+    settings: Settings,
+    tools: Tools,
+    progress: Progress,
+) -> Took:
+    """The limits, then all arms in rounds by the host's clock, then by the GPU's; watched."""
+    offering = {o.entrant.name: o.session for o in opened if isinstance(o.session, DeviceRuns)}
+    timer = Timer(gpu=tools.gpu, clock=tools.clock, settings=settings)
+    with watching(tools.look) as watch:
+        peaks, lacking = tools.peaks()
+        copied = tools.copied()
+        by_host = _by_host(opened, batches, settings, tools, progress)
+        by_gpu = time_arms(offering, batches, timer, progress=progress)
+    return Took(
+        watch=watch, peaks=peaks, lacking=lacking, copied=copied, by_host=by_host, by_gpu=by_gpu
     )
 
 

@@ -7,7 +7,15 @@ from time import perf_counter_ns
 
 from spd_deploy.benchmark.cuda.kernels import kernels_of
 from spd_deploy.benchmark.cuda.limits import measure_copy, measure_peaks
-from spd_deploy.benchmark.cuda.place import CudaGpu, Gpu, used_bytes, uuid, versions
+from spd_deploy.benchmark.cuda.place import (
+    CudaGpu,
+    Gpu,
+    other_processes,
+    refuse_without_cuda,
+    used_bytes,
+    uuid,
+    versions,
+)
 from spd_deploy.benchmark.cuda.watch import Looker, looker_of
 from spd_deploy.benchmark.gpu_values import Absent, Copied, Kernel, Peak
 from spd_deploy.benchmark.measure import Clock
@@ -25,6 +33,7 @@ class Tools:
         used_bytes: tells how much of its memory is in use.
         peaks: measures its rate of products, and tells in which precisions it has none.
         copied: measures its rate of copies.
+        processes_before: others that computed on the machine's GPUs before this one did.
     """
 
     gpu: Gpu
@@ -36,6 +45,7 @@ class Tools:
     copied: Callable[[], Copied]
     l2_bytes: int
     versions: Mapping[str, str]
+    processes_before: int | None
 
 
 def cuda_tools() -> Tools:
@@ -44,6 +54,8 @@ def cuda_tools() -> Tools:
     Raises:
         Unavailable: there is none.
     """
+    refuse_without_cuda()
+    others = other_processes()  # before this process computes on the GPU itself
     gpu = CudaGpu()
     return Tools(
         gpu=gpu,
@@ -55,4 +67,5 @@ def cuda_tools() -> Tools:
         copied=partial(measure_copy, gpu),
         l2_bytes=gpu.l2_bytes,
         versions=versions(),
+        processes_before=others,
     )

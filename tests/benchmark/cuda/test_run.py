@@ -82,6 +82,7 @@ class Bench:
             copied=lambda: COPIED,
             l2_bytes=1 << 20,
             versions={"CUDA of torch": "13.0"},
+            processes_before=0,
         )
 
     def entrant(
