@@ -128,7 +128,7 @@ def other_processes() -> int | None:
     import torch
 
     found = processes()
-    own = 1 if torch.cuda.is_initialized() else 0
+    own = int(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
     return None if found is None else max(0, found - own)
 
 
