@@ -48,8 +48,24 @@ from spd_train.pruning.importance import magnitudes
 from spd_train.pruning.masks import apply_masks, densities_of, goals_of, masks_of
 
 MODELS: dict[str, dict[str, Any]] = {
-    "minilm": {"num_hidden_layers": 6, "hidden_size": 384, "intermediate_size": 1536},
-    "base": {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072},
+    "minilm": {
+        "num_hidden_layers": 6,
+        "hidden_size": 384,
+        "intermediate_size": 1536,
+        "num_attention_heads": 12,
+    },
+    "base": {
+        "num_hidden_layers": 12,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_attention_heads": 12,
+    },
+    "large": {
+        "num_hidden_layers": 24,
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_attention_heads": 16,
+    },
 }
 ARMS: dict[str, Pattern | None] = {
     "dense": None,
@@ -129,13 +145,13 @@ def artefact_of(
     return artefact
 
 
-def checkpoint_of(scratch: Path, model: str, name: str, pattern: Pattern | None) -> Checkpoint:
+def checkpoint_of(
+    scratch: Path, model: str, name: str, pattern: Pattern | None, *, max_tokens: int = 128
+) -> Checkpoint:
     """A random BERT of the model's sizes, pruned by magnitude."""
     folder = make_model(scratch / f"{name}-checkpoint")  # for its tokenizer
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=30522, num_attention_heads=12, max_position_embeddings=512, **MODELS[model]
-    )
+    config = BertConfig(vocab_size=30522, max_position_embeddings=512, **MODELS[model])
     random = BertForSequenceClassification(config)
     save_classifier(config, random.state_dict(), folder)
     plain = open_checkpoint(folder)
@@ -148,7 +164,7 @@ def checkpoint_of(scratch: Path, model: str, name: str, pattern: Pattern | None)
         plain,
         pattern=pattern,
         densities=densities_of(weights),
-        max_tokens=128,
+        max_tokens=max_tokens,
         weights_sha256=sha256_of(folder / WEIGHTS_FILE),
     )
     save_description(checkpoint)

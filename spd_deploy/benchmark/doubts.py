@@ -102,6 +102,8 @@ def comparison_doubts(report: Report, arm: ArmFacts) -> Iterator[str]:
         if base.sparsity is not None:
             yield "the baseline is sparse itself: what is gained over a dense model is not told"
         return
+    if arm.name in report.dense:  # it is there to be compared with, whatever it runs in
+        return
     rounds = report.settings.rounds
     if rounds < FEW_ROUNDS:
         yield f"only {rounds} rounds: the interval rests on {rounds} ratios"
@@ -109,12 +111,15 @@ def comparison_doubts(report: Report, arm: ArmFacts) -> Iterator[str]:
         yield f"it answers task {arm.task}, and {base.name} task {base.task}"
     if arm.sizes != base.sizes:
         yield f"it is another model than {base.name}: their sizes differ"
+    several = len(report.dense) > 1  # which cover runtimes and precisions between them
+    if several and arm.precision in {report.arm(name).precision for name in report.dense}:
+        return
     if arm.precision != base.precision:
         yield (
             f"it runs in {arm.precision} and {base.name} in {base.precision}: the ratio holds the "
             "gain of both sparsity and precision"
         )
-    if arm.runtime.runtime != base.runtime.runtime:
+    if not several and arm.runtime.runtime != base.runtime.runtime:
         yield f"it runs in {arm.runtime.runtime} and {base.name} in {base.runtime.runtime}"
 
 

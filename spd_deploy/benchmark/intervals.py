@@ -19,7 +19,7 @@ RESAMPLES = 1000
 RESOLUTION = 0.01
 
 Rounds = Sequence[Sequence[float]]
-Verdict = Literal["faster", "slower", "no difference shown"]
+Verdict = Literal["faster", "slower", "no difference shown", "unproven"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,17 +33,22 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpeedUp:
-    """How many times faster than the baseline; below 1 is slower."""
+    """How many times faster than the baseline; below 1 is slower.
+
+    Attributes:
+        unproven: why a gain may not be called one of sparsity, where no sparse kernel ran.
+    """
 
     ratio: float
     low: float
     high: float
+    unproven: str | None = None
 
     @property
     def verdict(self) -> Verdict:
         """What the interval allows to say."""
         if self.low >= 1 + RESOLUTION:
-            return "faster"
+            return "faster" if self.unproven is None else "unproven"
         if self.high <= 1 / (1 + RESOLUTION):
             return "slower"
         return "no difference shown"

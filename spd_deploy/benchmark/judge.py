@@ -4,10 +4,12 @@ Pure: the same report gives the same judgement, to the last digit.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from spd_deploy.benchmark.doubts import Doubt, doubts_of
+from spd_deploy.benchmark.gpu_doubts import gpu_doubts
+from spd_deploy.benchmark.gpu_judge import DeviceRow, device_rows, unproven
 from spd_deploy.benchmark.intervals import Estimate, Rounds, SpeedUp, estimates, speed_up_of
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.values import Shape
@@ -26,6 +28,7 @@ class Row:
         p90, p99: None where there are too few samples for them.
         tokens_per_s: tokens of one run over its median time.
         speed_up: against the baseline; None for the baseline itself, or without one.
+        against: the arm it is compared with.
     """
 
     arm: str
@@ -36,14 +39,16 @@ class Row:
     p99: Estimate | None
     tokens_per_s: float
     speed_up: SpeedUp | None
+    against: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judgement:
-    """All that is said of a report."""
+    """All that is said of a report; ``device`` is by the GPU's own clock."""
 
     rows: tuple[Row, ...]
     doubts: tuple[Doubt, ...]
+    device: tuple[DeviceRow, ...] = ()
 
     def row(self, arm: str, shape: Shape) -> Row:
         """What is said of one arm at one shape."""
@@ -55,10 +60,12 @@ class Judgement:
 
     def to_json(self) -> dict[str, Any]:
         """For programs: the rows with their verdicts, and the doubts."""
-        return {
+        said = {
             "rows": [_row_to_json(row) for row in self.rows],
             "doubts": [asdict(doubt) for doubt in self.doubts],
         }
+        device = [_row_to_json(row) for row in self.device]
+        return {**said, "device": device} if device else said
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +82,9 @@ def judge(report: Report) -> Judgement:
     rows = tuple(
         _row(report, arm.name, shape) for shape in report.settings.shapes for arm in report.arms
     )
-    return Judgement(rows=rows, doubts=doubts_of(report))
+    device = device_rows(report)
+    doubts = (*doubts_of(report), *gpu_doubts(report, device))
+    return Judgement(rows=rows, doubts=doubts, device=device)
 
 
 def measurement_of(report: Report, arm: str, shape: Shape) -> Measurement:
@@ -130,18 +139,21 @@ def _row(report: Report, arm: str, shape: Shape) -> Row:
         p99=p99,
         tokens_per_s=shape.tokens / p50.value,
         speed_up=_speed_up(report, arm, shape),
+        against=report.baseline_at(shape),
     )
 
 
 def _speed_up(report: Report, arm: str, shape: Shape) -> SpeedUp | None:
     """Against the report's baseline."""
-    if report.baseline is None or arm == report.baseline:
+    baseline = report.baseline_at(shape)
+    if baseline is None or arm == baseline:
         return None
-    base = measurement_of(report, report.baseline, shape)
-    return compare(base, measurement_of(report, arm, shape))
+    base = measurement_of(report, baseline, shape)
+    found = compare(base, measurement_of(report, arm, shape))
+    return replace(found, unproven=unproven(report, arm))
 
 
-def _row_to_json(row: Row) -> dict[str, Any]:
+def _row_to_json(row: Row | DeviceRow) -> dict[str, Any]:
     """A row with its shape spelled and its verdict beside the numbers."""
     value = {**asdict(row), "shape": str(row.shape)}
     if row.speed_up is not None:

@@ -9,6 +9,7 @@ of ids in and logits out.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
 from spd_deploy.benchmark.values import Series, Settings, Shape
 from spd_deploy.domain.measured import turn
@@ -24,7 +25,7 @@ WARMUP_S = 0.2
 
 
 def measure(
-    openers: Mapping[str, Callable[[], Session]],
+    openers: Mapping[str, Callable[[], AbstractContextManager[Session]]],
     batches: Mapping[Shape, Batch],
     settings: Settings,
     *,

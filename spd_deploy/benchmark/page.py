@@ -6,6 +6,13 @@ from dataclasses import dataclass
 from importlib import resources
 
 from spd_deploy.benchmark.doubts import grouped
+from spd_deploy.benchmark.gpu_tables import (
+    absent_table,
+    device_table,
+    gpu_table,
+    parts_table,
+    ran_table,
+)
 from spd_deploy.benchmark.intervals import LEVEL, RESAMPLES, RESOLUTION
 from spd_deploy.benchmark.judge import Judgement
 from spd_deploy.benchmark.layerwise.analysis import analyse
@@ -81,6 +88,11 @@ def html_from_report(
         accuracy=accuracy_table(report),
         machine=machine_table(report),
         files=files_table(report),
+        device=device_table(judgement),
+        parts=parts_table(judgement),
+        ran=ran_table(report),
+        absent=absent_table(report),
+        gpu=gpu_table(report),
         doubts=grouped(judgement.doubts),
         plots=plots,
         runtimes=runtimes_of(report),

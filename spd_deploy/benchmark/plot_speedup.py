@@ -39,7 +39,7 @@ def speedup_figure(report: Report, judgement: Judgement) -> "Figure":
         _draw_panel(panel, report, shape, bars, log=log)
     _scale(panels[-1], list(found.values()), log=log)
     scale = ", logarithmic" if log else ""
-    panels[-1].set_xlabel(f"speed-up over {report.baseline} (line at 1: none{scale})")
+    panels[-1].set_xlabel(f"speed-up over {report.against} (line at 1: none{scale})")
     return figure
 
 
@@ -58,7 +58,7 @@ def _draw_panel(
         axes.barh(place, width, left=start, height=0.72, color=colours[name], alpha=0.85)
         reach = [[one.ratio - one.low], [one.high - one.ratio]]
         axes.errorbar(one.ratio, place, xerr=reach, fmt="none", ecolor=INK, capsize=3)
-        shown = one.verdict != "no difference shown"
+        shown = one.verdict in ("faster", "slower")
         label = f"{ratio(one.ratio)}x" if shown else one.verdict
         note(axes, max(one.high, start), place, label)
     axes.axvline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)))

@@ -5,7 +5,8 @@ speed-ups, doubts) is written beside it for programs to read, and computed anew 
 read back.
 
 History of the schema:
-    1   the first; ``layers`` came later, and a report without it was not profiled.
+    1   the first; ``layers`` came later, and a report without it was not profiled; so did ``gpu``,
+        without which it was not measured on a GPU, or by the host's clock alone.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from spd_deploy.benchmark.gpu_values import GpuRun
+from spd_deploy.benchmark.intervals import median
 from spd_deploy.benchmark.layerwise.values import LayerProfile
 from spd_deploy.benchmark.values import ArmFacts, Conditions, Series, Settings, Shape
 from spd_deploy.domain.documents import refuse_schema, text_of, value_of
@@ -31,8 +34,10 @@ class Report:
     """One benchmark run.
 
     Attributes:
-        baseline: names the arm that the others are compared with.
+        baseline: names the arm that the others are compared with; where there are several dense
+            arms, as on a GPU, it is the first of them, and each shape is compared with its fastest.
         layers: what the operators of sparse arms and their dense twins took, where asked for.
+        gpu: what the GPU's own clock and state add.
     """
 
     created: str
@@ -43,6 +48,7 @@ class Report:
     arms: tuple[ArmFacts, ...]
     series: tuple[Series, ...]
     layers: tuple[LayerProfile, ...] = ()
+    gpu: GpuRun | None = None
 
     def __post_init__(self) -> None:
         """Arms have names of their own, and each has one series a shape and round."""
@@ -55,6 +61,8 @@ class Report:
             raise BadReport("the report lacks an arm that was profiled", fix=_AGAIN)
         if self.baseline is not None and self.baseline not in names:
             raise BadReport("the report lacks its baseline", got=self.baseline, fix=_AGAIN)
+        if self.gpu is not None and [arm.name for arm in self.gpu.arms] != names:
+            raise BadReport("the report's arms are not those of its GPU's part", fix=_AGAIN)
 
     def arm(self, name: str) -> ArmFacts:
         """The arm of this name."""
@@ -62,8 +70,27 @@ class Report:
 
     @property
     def others(self) -> tuple[ArmFacts, ...]:
-        """The arms that are not the baseline."""
-        return tuple(arm for arm in self.arms if arm.name != self.baseline)
+        """The arms that are neither the baseline nor, on a GPU, another dense arm."""
+        return tuple(arm for arm in self.arms if arm.name not in (self.baseline, *self.dense))
+
+    @property
+    def dense(self) -> tuple[str, ...]:
+        """The dense arms that the baseline is chosen from; none where it was named."""
+        return self.gpu.dense if self.gpu is not None and self.baseline is not None else ()
+
+    @property
+    def against(self) -> str | None:
+        """What the others are compared with, in words."""
+        return "the fastest dense arm" if len(self.dense) > 1 else self.baseline
+
+    def baseline_at(self, shape: Shape) -> str | None:
+        """The arm that is compared with at a shape: the fastest dense one by the host's clock.
+
+        It is chosen by the very samples it is compared with, which favours it if anything.
+        """
+        if not self.dense:
+            return self.baseline
+        return min(self.dense, key=lambda arm: median(self.rounds(arm, shape)))
 
     @property
     def profiled(self) -> tuple[str, ...]:

@@ -157,7 +157,8 @@ def _score(value: float | None) -> str:
 
 def _gpus(machine: Machine) -> str:
     """The GPUs with their drivers."""
-    return ", ".join(f"{g.name}, driver {g.driver}" for g in machine.gpus) or "none"
+    named = ", ".join(f"{g.name}, driver {g.driver}" for g in machine.gpus) or "none"
+    return named if machine.driver_cuda is None else f"{named}, CUDA {machine.driver_cuda}"
 
 
 def _runtime(arm: ArmFacts) -> str:

@@ -7,6 +7,7 @@ manifest; none is a constant claim.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from spd_deploy.benchmark.gpu_judge import unproven
 from spd_deploy.benchmark.intervals import SpeedUp
 from spd_deploy.benchmark.judge import Judgement, Row
 from spd_deploy.benchmark.report import Report
@@ -88,14 +89,20 @@ def _headline(report: Report, judgement: Judgement, arm: ArmFacts) -> Headline:
         )
     faster = any(row.speed_up and row.speed_up.verdict == "faster" for row in rows)
     return Headline(
-        statement=f"{who}: {_outcome(rows, report.baseline)} on {where}.",
-        why=None if faster or arm.pattern is None else why_not_faster(arm, rows),
+        statement=f"{who}: {_outcome(rows, report.against or report.baseline)} on {where}.",
+        why=None if faster or arm.pattern is None else _why(report, arm, rows),
     )
+
+
+def _why(report: Report, arm: ArmFacts, rows: Sequence[Row]) -> str:
+    """Why it may not be called faster: what was not proven comes before what was not gained."""
+    return unproven(report, arm.name) or why_not_faster(arm, rows)
 
 
 def _outcome(rows: Sequence[Row], baseline: str) -> str:
     """The verdicts of all shapes in a phrase, the fast ones first."""
-    parts = [*_part(rows, "faster", baseline), *_part(rows, "slower", baseline)]
+    verdicts = ("faster", "slower", "unproven")
+    parts = [part for verdict in verdicts for part in _part(rows, verdict, baseline)]
     still = [row.shape for row in rows if row.speed_up and not _moved(row.speed_up)]
     if len(still) == len(rows):
         return f"no speed-up over {baseline} shown"
@@ -112,7 +119,8 @@ def _part(rows: Sequence[Row], verdict: str, baseline: str) -> Iterator[str]:
     span = f"{high}x" if low == high else f"{low} to {high}x"
     shapes = "" if len(found) == len(rows) else f" at {_listed([row.shape for row in found])}"
     how = "faster than" if verdict == "faster" else "the speed of"
-    yield f"{span} {how} {baseline}{shapes}"
+    but = ", which is not shown to be sparsity's" if verdict == "unproven" else ""
+    yield f"{span} {how} {baseline}{shapes}{but}"
 
 
 def _unclear(speed_up: SpeedUp) -> bool:

@@ -1,5 +1,6 @@
 """``spd bench``: measures artefacts against a dense baseline and writes the report."""
 
+import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -38,6 +39,12 @@ _FOLDER = click.Path(path_type=Path)
     help="What runs the artefacts; given several times, each of them in each, the baseline too.",
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--dense",
+    help="With --device cuda: which dense forms of the --baseline checkpoint to compare with the "
+    "fastest of: all, none, or names with commas between them, such as eager,compile,onnxruntime.  "
+    "[default: all]",
+)
 @timing_options(
     rounds=6,
     seconds=5.0,
@@ -55,6 +62,7 @@ def bench(
     seqs: tuple[int, ...],
     runtimes: tuple[str, ...],
     device: str,
+    dense: str | None,
     threads: int | None,
     rounds: int,
     seconds: float,
@@ -69,10 +77,14 @@ def bench(
     spd bench out/sparse --baseline out/teacher --output out/report
     spd bench out/a out/b --baseline out/dense --batch 1,8,32 --seq 128 --output out/report
     spd bench out/a --runtime onnxruntime --runtime openvino:bf16 --output out/report
+    spd bench out/a --baseline out/teacher --device cuda --batch 1,32 --output out/report
 
     The report is a folder with report.html to read, report.json with every sample, and the plots.
     Without --baseline no speed-up is claimed. With several runtimes all is compared with the
     baseline in the first. openvino:bf16 rounds an fp32 artefact to bf16, where the CPU has it.
+
+    On a GPU a checkpoint as the baseline is run in every dense form that this machine has, and each
+    shape is compared with the fastest; those that do not run here are listed with the reason.
     """  # noqa: D301  # click reads the \b as a character
     from spd_deploy.benchmark.judge import judge
     from spd_deploy.benchmark.publish import refuse_taken, summary_of, write_report
@@ -87,7 +99,14 @@ def bench(
         rounds=rounds,
         seconds=seconds,
     )
-    report = _measured(artefacts, baseline, runtimes, settings, profile=profile)
+    if dense is not None and device == "cpu":
+        raise click.UsageError("--dense goes with --device cuda")
+    if profile and device == "cuda":
+        raise click.UsageError("--profile is of operators on the CPU, so it goes with --device cpu")
+    if device == "cuda":
+        report = _measured_on_gpu(artefacts, baseline, runtimes, settings, dense=dense)
+    else:
+        report = _measured(artefacts, baseline, runtimes, settings, profile=profile)
     judgement = judge(report)
     page = write_report(report, output, overwrite=overwrite, judgement=judgement)
     if as_json:
@@ -122,9 +141,48 @@ def _measured(
         return run_benchmark(arms, settings, baseline=name, profile=profile, progress=progress)
 
 
+def _measured_on_gpu(
+    artefacts: Sequence[Path],
+    baseline: Path | None,
+    runtimes: Sequence[str],
+    settings: "Settings",
+    *,
+    dense: str | None,
+) -> "Report":
+    """The same on a GPU, against the fastest dense form of the baseline.
+
+    An artefact as the baseline has no other forms; it takes part as the first.
+    """
+    from spd_deploy.benchmark.arms import arms_of, refuse_long, refuse_unreadable
+    from spd_deploy.benchmark.cuda.compare import compare_on_gpu, refuse_off_gpu
+    from spd_deploy.benchmark.cuda.dense import DenseModel, parse_dense
+    from spd_deploy.benchmark.cuda.place import refuse_without_cuda
+    from spd_deploy.benchmark.memory import memory_of
+    from spd_deploy.domain.artefact import is_artefact, open_artefact
+    from spd_deploy.domain.checkpoint import open_checkpoint
+
+    names = parse_dense("all" if dense is None else dense)
+    exported = [baseline] if baseline is not None and is_artefact(baseline) else []
+    if dense not in (None, "none") and (baseline is None or exported):
+        raise click.UsageError("--dense goes with a checkpoint as --baseline")
+    checkpoint = None if baseline is None or exported else open_checkpoint(baseline)
+    opened = [open_artefact(path) for path in (*exported, *artefacts)]
+    arms = arms_of(opened, [ASKED[name] for name in runtimes])
+    refuse_long(arms, settings)
+    refuse_unreadable(arms)
+    refuse_off_gpu(arms)
+    refuse_without_cuda()
+    with tempfile.TemporaryDirectory(prefix="spd-bench-") as scratch:
+        model = None if checkpoint is None else DenseModel.of(checkpoint, Path(scratch))
+        return compare_on_gpu(
+            arms, model, names, settings, weigh=memory_of, progress=TerminalProgress()
+        )
+
+
 def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
     """The headlines, tables and doubts on the terminal."""
     from spd_deploy.benchmark.doubts import grouped
+    from spd_deploy.benchmark.gpu_tables import absent_table, device_table, parts_table, ran_table
     from spd_deploy.benchmark.layerwise.analysis import analyse
     from spd_deploy.benchmark.layerwise.words import explanation_of, statement_of
     from spd_deploy.benchmark.tables import latency_table, size_table
@@ -132,7 +190,15 @@ def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
 
     for headline in headlines(report, judgement):
         click.echo(f"{headline}\n")
-    for table in (latency_table(report, judgement), size_table(report)):
+    tables = (
+        latency_table(report, judgement),
+        device_table(judgement),
+        parts_table(judgement),
+        ran_table(report),
+        absent_table(report),
+        size_table(report),
+    )
+    for table in filter(None, tables):
         show_table(table.title, table.columns, table.rows)
         click.echo()
     for profile in report.layers:

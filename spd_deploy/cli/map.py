@@ -13,6 +13,12 @@ from spd_deploy.cli.options import LARGEST_SIZE, Sizes, timing_options
 if TYPE_CHECKING:
     from spd_deploy.benchmark.breakeven.values import BreakEven
 
+_TOKENS = {"cpu": (32, 128, 1024), "cuda": (128, 1024, 4096, 16384)}
+_PATTERNS = {
+    "cpu": ("block:64x1", "block:128x1", "structured"),
+    "cuda": ("block:64x1", "block:128x1", "structured", "2:4"),
+}
+
 
 class Matrix(click.ParamType[tuple[int, int]]):
     """Outputs x inputs, each from 1 to :data:`LARGEST_SIZE`."""
@@ -58,6 +64,7 @@ class Shares(click.ParamType[tuple[float, ...]]):
 Examples:
   spd map --output maps/here
   spd map --model minilm --tokens 32,256 --pattern block:32x1 --sparsity 0.8,0.9 --output maps/mini
+  spd map --device cuda --tokens 128,4096 --pattern block:64x1 --pattern 2:4 --output maps/gpu
   spd map --shape 768x3072 --shape 3072x768 --pattern block:64x1 --threads 1 --output maps/ffn""",
 )
 @click.option(
@@ -75,17 +82,15 @@ Examples:
 @click.option(
     "--tokens",
     type=Sizes(),
-    default="32,128,1024",
-    show_default=True,
-    help="Tokens of all rows of a batch together.",
+    help="Tokens of all rows of a batch together.  [default: 32,128,1024; on a GPU "
+    "128,1024,4096,16384]",
 )
 @click.option(
     "--pattern",
     "patterns",
     multiple=True,
-    default=("block:64x1", "block:128x1", "structured"),
-    show_default=True,
-    help="As spd train takes them; repeatable.",
+    help="As spd train takes them; repeatable.  [default: block:64x1, block:128x1, structured; on "
+    "a GPU 2:4 too]",
 )
 @click.option(
     "--sparsity",
@@ -95,6 +100,7 @@ Examples:
     show_default=True,
     help="Shares of zeros; N:M patterns have their own.",
 )
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @timing_options(
     rounds=3,
     seconds=0.3,
@@ -107,9 +113,10 @@ Examples:
 def map_(
     model: str | None,
     shapes: Sequence[tuple[int, int]],
-    tokens: tuple[int, ...],
+    tokens: tuple[int, ...] | None,
     patterns: Sequence[str],
     sparsities: tuple[float, ...],
+    device: str,
     threads: int | None,
     rounds: int,
     seconds: float,
@@ -117,18 +124,22 @@ def map_(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Measure what each pattern gains on this machine's CPU, before anything is trained.
+    """Measure what each pattern gains on this machine, before anything is trained.
 
     Products of a model's sizes are timed dense and sparse, with drawn weights; time does not depend
     on what a model has learned. Between its products a network has work that no sparsity saves, so
-    a whole model gains less: spd bench measures that. Out come a table, map.json and map.png.
+    a whole model gains less: spd bench measures that. Out come a table, map.json and map.png. With
+    --device cuda each way to run a pattern on this GPU has its rows, 2:4 among them, in fp16.
     """
+    if threads is not None and device == "cuda":
+        raise click.UsageError("--threads goes with --device cpu")
     if model is not None and shapes:
         raise click.UsageError("--model and --shape both name sizes: leave one of them out")
     from exporters.tuning.timing import Effort
     from spd_deploy.benchmark.breakeven.publish import refuse_taken, write_map
     from spd_deploy.benchmark.breakeven.run import Plan, measure_map, parts_of, patterns_of
     from spd_deploy.benchmark.breakeven.values import Part, text_from_map
+    from spd_deploy.benchmark.cuda.map import measure_map_on_gpu
     from spd_deploy.domain.cores import default_threads
 
     refuse_taken(output, overwrite=overwrite)
@@ -137,12 +148,13 @@ def map_(
     plan = Plan(
         model=name,
         parts=parts_of(name) if name else own,
-        tokens=tuple(sorted(set(tokens))),
-        patterns=patterns_of(patterns, sparsities),
-        threads=threads or default_threads(),
+        tokens=tuple(sorted(set(tokens or _TOKENS[device]))),
+        patterns=patterns_of(patterns or _PATTERNS[device], sparsities),
+        threads=None if device == "cuda" else threads or default_threads(),
         timing=Effort(seconds=seconds, rounds=rounds),
     )
-    found = measure_map(plan, progress=TerminalProgress())
+    measured = measure_map_on_gpu if device == "cuda" else measure_map
+    found = measured(plan, progress=TerminalProgress())
     write_map(found, output, overwrite=overwrite)
     if as_json:
         click.echo(text_from_map(found), nl=False)

@@ -47,6 +47,11 @@ class Matrix:
         """Floating-point operations for ``tokens``: one multiply and one add a kept weight."""
         return 2.0 * self.shape[0] * self.shape[1] * tokens * density
 
+    def moved_bytes(self, tokens: int, *, density: float = 1.0, number_bytes: int = 2) -> float:
+        """Bytes of the kept weights and the inputs, read once, and the outputs, written once."""
+        N, K = self.shape
+        return number_bytes * (N * K * density + tokens * (N + K))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoder:
@@ -141,6 +146,17 @@ class Encoder:
                 return self.hidden, self.intermediate
             case _:
                 return self.hidden, self.hidden
+
+    def attention_flops(self, batch: int, asking: int, asked: int) -> float:
+        """Operations of one layer's attention: ``asking`` queries of a row over ``asked`` tokens.
+
+        Scores and weighted sum are a product of the hidden width each; heads share it among them.
+        """
+        return 2 * 2.0 * batch * asking * asked * self.hidden
+
+    def attention_bytes(self, batch: int, asking: int, asked: int, number_bytes: int) -> float:
+        """Bytes of queries, keys, values and context; scores need never leave the chip."""
+        return number_bytes * batch * self.hidden * 2.0 * (asking + asked)
 
     def pattern_on(self, matrix: Matrix, pattern: Pattern) -> Pattern:
         """``pattern`` as it applies to ``matrix``: the structured one gets its axis and width."""

@@ -15,6 +15,7 @@ from spd_deploy.machine.processor import (
     governor,
     memory_bytes,
 )
+from spd_deploy.sessions.cuda.library import driver_cuda
 
 _PACKAGES = (
     "onnxruntime",
@@ -37,6 +38,7 @@ class Machine:
         usable_cores: cores that the process could use, after affinity and container quota.
         features: instruction sets that matter here.
         governor: how the kernel sets the clock; None where it does not say.
+        driver_cuda: the newest CUDA that the GPU's driver runs; None without a driver.
     """
 
     cpu: str
@@ -49,6 +51,7 @@ class Machine:
     python: str
     versions: Mapping[str, str]
     gpus: tuple[Gpu, ...]
+    driver_cuda: str | None = None
 
 
 def this_machine() -> Machine:
@@ -64,6 +67,7 @@ def this_machine() -> Machine:
         python=platform.python_version(),
         versions=versions_of(*_PACKAGES),
         gpus=gpus(),
+        driver_cuda=driver_cuda(),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from spd_deploy.machine.check import Check, no, yes
+from spd_deploy.machine.gpu_state import Look, look
 from spd_deploy.sessions.cuda.library import driver_fault
 
 GROUP = "NVIDIA"
@@ -70,8 +71,28 @@ def gpus_in(listing: str) -> tuple[Gpu, ...]:
 
 
 def nvidia_checks() -> Iterator[Check]:
-    """GPU, driver and 2:4 tensor cores."""
+    """GPU, driver and 2:4 tensor cores, and whether the GPU tells what its clocks do."""
     yield from checks_of(gpus(), driver_fault(), why_no_gpu())
+    if gpus():
+        yield state_check(look(None, at_s=0.0), count=len(gpus()))
+
+
+def state_check(seen: Look | None, *, count: int) -> Check:
+    """Whether a benchmark can record clocks and throttling; with several GPUs it asks by id."""
+    if seen is None and count > 1:
+        return yes(GROUP, "clocks and throttling", f"told of each of {count} GPUs")
+    if seen is None or seen.state.sm_mhz is None:
+        return no(
+            GROUP,
+            "clocks and throttling",
+            reason="nvidia-smi does not tell of them",
+            remedy="spd bench runs without, and says that they are not known",
+        )
+    state = seen.state
+    parts = [f"SM at {state.sm_mhz:.0f} MHz"]
+    parts += [f"of {state.sm_most_mhz:.0f}"] if state.sm_most_mhz is not None else []
+    limit = [f", {state.power_limit_w:.0f} W at most"] if state.power_limit_w is not None else []
+    return yes(GROUP, "clocks and throttling", " ".join(parts) + "".join(limit))
 
 
 def checks_of(found: Sequence[Gpu], fault: str | None, why_none: str | None) -> Iterator[Check]:

@@ -63,6 +63,36 @@ def torch_checks() -> Iterator[Check]:
     capability = torch.backends.cpu.get_cpu_capability()
     yield yes(_TORCH, "torch", f"{torch.__version__}, kernels for {capability}")
     yield torch_cuda_check(built_for=torch.version.cuda, works=torch.cuda.is_available())
+    yield triton_check()
+    yield two_four_check(works=torch.backends.cusparselt.is_available())
+
+
+def triton_check() -> Check:
+    """Whether ``torch.compile`` can make kernels for a GPU."""
+    name = "Triton"
+    try:
+        import triton
+    except Exception as err:  # noqa: BLE001 - a broken installation throws what it likes
+        return no(
+            _TORCH,
+            name,
+            found=version_of("triton"),
+            reason=f"it does not import: {err}",
+            remedy="pip install 'spd-deploy[triton]', or bench with --dense eager,onnxruntime",
+        )
+    return yes(_TORCH, name, f"triton {triton.__version__}")
+
+
+def two_four_check(*, works: bool) -> Check:
+    """Whether this PyTorch has the library that multiplies 2:4 on sparse tensor cores."""
+    if works:
+        return yes(_TORCH, "2:4 products", "cuSPARSELt")
+    return no(
+        _TORCH,
+        "2:4 products",
+        reason="this build of PyTorch finds no cuSPARSELt, or no GPU for it",
+        remedy="use PyTorch's CUDA build on a GPU; block and structured patterns need neither",
+    )
 
 
 def torch_cuda_check(*, built_for: str | None, works: bool) -> Check:

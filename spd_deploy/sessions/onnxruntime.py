@@ -16,6 +16,8 @@ from spd_deploy.domain.errors import BadArtefact, EngineFailed, Unavailable
 from spd_deploy.domain.text import Batch
 from spd_deploy.domain.versions import version_of
 from spd_deploy.sessions.chunks import chunks_of, joined, part_of
+from spd_deploy.sessions.device import DeviceRun
+from spd_deploy.sessions.onnx_device import OnnxDevice
 from spd_deploy.sessions.protocol import Closing, Description, Device
 
 MODEL_FILE = "model.onnx"
@@ -65,6 +67,8 @@ class OnnxSession(Closing):
         count = threads or default_threads()
         shared = device == "cpu" and profile is None and count > 1
         self._by_rows = _ByRows(ort, model, count) if shared else None
+        self._open_device = partial(OnnxDevice, ort, model, options)
+        self._devices: dict[bool, OnnxDevice] = {}
         self._closed = False
         self.description = Description(
             runtime="onnxruntime",
@@ -89,6 +93,20 @@ class OnnxSession(Closing):
         (logits_BC,) = self.values(("logits",), batch)
         return np.asarray(logits_BC, np.float32)
 
+    def prepare(self, batch: Batch, *, graph: bool) -> DeviceRun:
+        """The batch kept on the GPU (``sessions.device``), by an instance of the model for it.
+
+        Raises:
+            Unavailable: this session is on the CPU, or the model cannot be kept on the GPU.
+            EngineFailed: ONNX Runtime failed on this batch.
+        """
+        if self.description.device != "cuda":
+            raise Unavailable("this session runs on the CPU", fix="open it with --device cuda")
+        classes = self.run(batch).shape[1]
+        if graph not in self._devices:
+            self._devices[graph] = self._open_device(graph=graph)
+        return self._devices[graph].prepare(batch, classes=classes)
+
     def values(self, names: Sequence[str], batch: Batch) -> list[NDArray[Any]]:
         """The outputs of these names; besides ``logits`` a graph may give inner values.
 
@@ -104,6 +122,7 @@ class OnnxSession(Closing):
     def close(self) -> None:
         """Drop the runtime's session and with it its threads."""
         self._closed = True
+        self._devices.clear()
         with contextlib.suppress(AttributeError):
             del self._session
         if self._by_rows is not None:

@@ -23,6 +23,9 @@ class Description:
     Attributes:
         threads: None where it has no say.
         kernels: what runs the matrices, where the runtime has several ways; else empty.
+        sparse_kernels: names of the kernels that skip zeros in it, where it knows for certain,
+            as from an engine's inspector or because it launches them itself; None where it does
+            not know, which is no claim either way.
     """
 
     runtime: str
@@ -31,6 +34,7 @@ class Description:
     precision: str
     threads: int | None
     kernels: str = ""
+    sparse_kernels: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         """What ran where, such as ``openvino 2026.4.1 on cpu in bf16``."""

@@ -49,7 +49,7 @@ class TorchSession(Closing):
                 fix="check that the folder is complete",
             ) from err
         refuse_lacking(folder, info["missing_keys"], fix="use a fine-tuned classifier")
-        self._model = model.to(device).eval()
+        self.model = model.to(device).eval()
         self.description = Description(
             runtime="torch",
             version=torch.__version__,
@@ -63,14 +63,14 @@ class TorchSession(Closing):
         import torch
 
         inputs = {"input_ids": batch.ids_BS, "attention_mask": batch.mask_BS}
-        if getattr(self._model.config, "type_vocab_size", 0) > 1:  # else it tells no texts apart
+        if getattr(self.model.config, "type_vocab_size", 0) > 1:  # else it tells no texts apart
             inputs["token_type_ids"] = batch.types_BS
-        on_device = {k: torch.from_numpy(v).to(self._model.device) for k, v in inputs.items()}
+        on_device = {k: torch.from_numpy(v).to(self.model.device) for k, v in inputs.items()}
         with torch.inference_mode():
-            logits_BC = self._model(**on_device).logits
+            logits_BC = self.model(**on_device).logits
         return np.asarray(logits_BC.float().cpu().numpy())
 
     def close(self) -> None:
         """Drop the model."""
         with contextlib.suppress(AttributeError):
-            del self._model
+            del self.model

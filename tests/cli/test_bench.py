@@ -241,3 +241,19 @@ def test_help_shows_an_example() -> None:
 
     assert result.exit_code == 0
     assert "spd bench out/sparse --baseline out/teacher --output out/report" in result.stdout
+
+
+def test_dense_forms_are_a_matter_of_gpus(folders: Folders, tmp_path: Path) -> None:
+    """``--dense`` is refused on a CPU, without a checkpoint, and with a name that is none."""
+    output = ("--output", tmp_path / "r", "--seq", "8")
+    on_gpu = (folders.block, *output, "--device", "cuda")
+
+    assert "goes with --device cuda" in refusal(folders.block, *output, "--dense", "eager")
+    assert "with a checkpoint" in refusal(*on_gpu, "--dense", "eager")
+    artefact = ("--baseline", folders.nm, "--dense", "eager")
+    assert "with a checkpoint" in refusal(*on_gpu, *artefact)
+    assert "no dense baseline" in refusal(
+        *on_gpu, "--baseline", folders.dense_checkpoint, "--dense", "fast"
+    )
+    assert "--device cpu" in refusal(*on_gpu, "--profile")
+    assert not (tmp_path / "r").exists()

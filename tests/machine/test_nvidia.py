@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from spd_deploy.machine import nvidia
-from spd_deploy.machine.nvidia import Gpu, checks_of, gpus, gpus_in, why_no_gpu
+from spd_deploy.machine.gpu_state import looks_in
+from spd_deploy.machine.nvidia import (
+    Gpu,
+    checks_of,
+    gpus,
+    gpus_in,
+    state_check,
+    why_no_gpu,
+)
+from spd_deploy.sessions.cuda.library import cuda_in, driver_cuda
+from tests.machine.test_gpu_state import CONSUMER, H100
 
 H200 = Gpu(
     name="NVIDIA H200", driver="570.86.15", compute_capability="9.0", memory_bytes=143771 << 20
@@ -123,3 +133,33 @@ def test_a_broken_driver_beside_a_gpu_is_to_be_mended() -> None:
     driver, *_ = checks_of([H200], "its library starts with error 999", None)
 
     assert (driver.ok, driver.remedy) == (False, "install or restart NVIDIA's driver")
+
+
+@pytest.mark.parametrize(("number", "version"), [(12080, "12.8"), (13000, "13.0"), (11040, "11.4")])
+def test_cudas_version_is_a_number(number: int, version: str) -> None:
+    """The driver's number is thousands and tens."""
+    assert cuda_in(number) == version
+
+
+def test_a_drivers_cuda_is_a_version_or_nothing() -> None:
+    """Asking does no harm where there is no driver."""
+    found = driver_cuda()
+    assert found is None or float(found) >= 9
+
+
+@pytest.mark.parametrize(
+    ("listing", "found"),
+    [(H100, "SM at 1980 MHz of 1980, 700 W at most"), (CONSUMER, "SM at 1837 MHz of 2100")],
+)
+def test_a_card_that_tells_of_its_clocks_is_a_yes(listing: str, found: str) -> None:
+    """With what it tells, and without what it does not."""
+    (seen,) = looks_in(listing, at_s=0.0)
+    check = state_check(seen, count=1)
+
+    assert (check.ok, check.found) == (True, found)
+
+
+def test_a_card_that_does_not_tell_is_a_no() -> None:
+    """One GPU that is not told of cannot be watched; of several each is asked by its id."""
+    assert not state_check(None, count=1).ok
+    assert state_check(None, count=2).ok

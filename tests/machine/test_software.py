@@ -13,6 +13,7 @@ from spd_deploy.machine.software import (
     tensorrt_check,
     torch_checks,
     torch_cuda_check,
+    two_four_check,
 )
 
 
@@ -41,11 +42,18 @@ def test_the_packages_of_this_installation_are_told() -> None:
 
 
 def test_torch_tells_its_kernels() -> None:
-    """PyTorch is there, and its CUDA is a yes or an explained no."""
-    torch, cuda = torch_checks()
+    """PyTorch is there, and its CUDA, Triton and 2:4 are each a yes or an explained no."""
+    torch, *others = torch_checks()
 
     assert torch.ok
-    assert cuda.ok or (cuda.reason and cuda.remedy)
+    assert [check.name for check in others] == ["torch on CUDA", "Triton", "2:4 products"]
+    assert all(check.ok or (check.reason and check.remedy) for check in others)
+
+
+def test_sparse_tensor_cores_need_their_library() -> None:
+    """Without it 2:4 is a no that names the patterns which need none."""
+    assert two_four_check(works=True).ok
+    assert "block" in str(two_four_check(works=False).remedy)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadModel, EngineFailed, Unavailable
 from spd_deploy.domain.text import Batch, Tokens, pad
 from spd_deploy.sessions import onnxruntime as onnx_sessions
+from spd_deploy.sessions.device import DeviceRuns
 from spd_deploy.sessions.offline import batches_within, logits_of
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
 from spd_deploy.sessions.opening import open_path, self_test, session_from_artefact
@@ -160,3 +161,12 @@ def test_a_classifier_is_never_made_up(dense_checkpoint: Checkpoint, tmp_path: P
 
     with pytest.raises(BadModel, match=r"lack 2 tensors; got classifier\.bias; use a fine-tuned"):
         TorchSession(folder)
+
+
+def test_a_session_on_the_cpu_keeps_nothing_on_a_gpu(artefact: Artefact) -> None:
+    """Asked to, it refuses, by whatever way."""
+    with session_from_artefact(artefact, threads=1) as session:
+        assert isinstance(session, DeviceRuns)
+        for graph in (False, True):
+            with pytest.raises(Unavailable, match="runs on the CPU"):
+                session.prepare(artefact.golden().batch, graph=graph)

@@ -61,10 +61,10 @@ def heights_of(rows: Sequence[Sparse]) -> dict[Sparse, float]:
     """Where each row stands, downwards from 0, with a gap between patterns."""
     found: dict[Sparse, float] = {}
     height = -1.0
-    previous = rows[0].pattern
+    previous = rows[0].line
     for row in rows:
-        height += 1.0 if row.pattern == previous else 1.0 + _GAP
-        previous = row.pattern
+        height += 1.0 if row.line == previous else 1.0 + _GAP
+        previous = row.line
         found[row] = height
     return found
 
@@ -89,14 +89,15 @@ def _draw_panel(
 ) -> None:
     """One size of matrix, or the layer."""
     heights = heights_of(found.rows)
-    for pattern in found.patterns:
-        rows = [row for row in found.rows if row.pattern == pattern]
+    for line in found.lines:
+        rows = [row for row in found.rows if row.line == line]
         gains = [[found.gain(tokens, row, part) for tokens in found.tokens] for row in rows]
         top = heights[rows[0]] - 0.5
-        for y, line in enumerate(gains):
-            for x, gain in enumerate(line):
+        for y, across in enumerate(gains):
+            for x, gain in enumerate(across):
                 _draw_cell(axes, gain, x, top + y, norm, colours)
-        for (x0, y0), (x1, y1) in fence_of([[gain.ratio < 1 for gain in line] for line in gains]):
+        losing = [[gain.ratio < 1 for gain in across] for across in gains]
+        for (x0, y0), (x1, y1) in fence_of(losing):
             axes.plot(
                 [x0, x1], [top + y0, top + y1], color=INK, linewidth=1.8,
                 solid_capstyle="projecting", zorder=3, clip_on=False,
@@ -135,10 +136,11 @@ def _draw_cell(
 def _name_rows(axes: "Axes", heights: dict[Sparse, float]) -> None:
     """Sparsities beside the rows, and each pattern once before them."""
     axes.set_yticks(list(heights.values()), [f"{100 * row.sparsity:g} %" for row in heights])
-    for pattern in dict.fromkeys(row.pattern for row in heights):
-        places = [height for row, height in heights.items() if row.pattern == pattern]
+    for line in dict.fromkeys(row.line for row in heights):
+        places = [height for row, height in heights.items() if row.line == line]
         axes.annotate(
-            pattern, (0, sum(places) / len(places)), xycoords=("axes fraction", "data"),
+            line.replace(", ", "\n"), (0, sum(places) / len(places)),
+            xycoords=("axes fraction", "data"),
             xytext=(-44, 0), textcoords="offset points", rotation=90 if len(places) > 2 else 0,
             ha="right", va="center", fontweight="bold",
         )  # fmt: skip

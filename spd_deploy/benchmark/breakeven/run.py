@@ -45,18 +45,20 @@ class Plan:
 
     Attributes:
         patterns: each at one sparsity.
+        threads: None on a GPU.
     """
 
     model: str | None
     parts: tuple[Part, ...]
     tokens: tuple[int, ...]
     patterns: tuple[Pattern, ...]
-    threads: int
+    threads: int | None
     timing: Timing
 
     def __post_init__(self) -> None:
         """Refuse plans that are empty, and patterns that do not fit all sizes."""
-        if not (self.parts and self.tokens and self.patterns and self.threads >= 1):
+        enough = self.threads is None or self.threads >= 1
+        if not (self.parts and self.tokens and self.patterns and enough):
             raise BadSetting("a map with nothing on it", got=self, fix="name sizes and patterns")
         for part in self.parts:
             if part.shape[0] * part.shape[1] > _LARGEST:
@@ -133,6 +135,7 @@ def _cells_of(part: Part, plan: Plan) -> list[Cell]:
     matrix = Matrix(name="product", layer=0, role="query", shape=part.shape)
     weight_NK = np.random.default_rng(0).standard_normal((N, K), np.float32)
     names = [f"{pattern} {pattern.sparsity}" for pattern in plan.patterns]
+    assert plan.threads is not None  # noqa: S101 - a CPU has some
     sparse = {
         name: lowering
         for name, pattern in zip(names, plan.patterns, strict=True)

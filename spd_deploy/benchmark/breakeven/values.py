@@ -7,13 +7,17 @@ read. Its cells are one product each:
     tokens      in one row
     pattern     as the command line spells it
     sparsity    share of zeros
-    precision   of weights and activations; fp32 alone as yet
+    precision   of weights and activations: fp32 on a CPU, half on a GPU
     dense_s     seconds of the dense product, the median of each round
     sparse_s    of the sparse one, in the same rounds; empty where nothing skips the zeros
     reason      why nothing does
+    way         what skips the zeros, where there are several; empty where there is one
+
+On a GPU seconds are by its own clock, in CUDA graphs, with weights in its cache as far as they fit.
 
 History of the schema:
-    1   the first.
+    1   the first; ``way``, ``device``, ``looks`` and effort without threads came with GPUs, and a
+        map without them is of a CPU.
 """
 
 import math
@@ -29,6 +33,8 @@ from spd_deploy.domain.documents import refuse_schema, text_of, value_of
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
 from spd_deploy.machine.facts import Machine
+from spd_deploy.machine.gpu_state import GpuState
+from spd_deploy.sessions.protocol import Device
 
 SCHEMA = 1
 _AGAIN = "measure again with: spd map"
@@ -54,14 +60,21 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class Sparse:
-    """A pattern at a sparsity: a row of the map."""
+    """A pattern at a sparsity, run in one way: a row of the map."""
 
     pattern: str
     sparsity: float
+    way: str = ""
+
+    @property
+    def line(self) -> str:
+        """What it has in common with other sparsities: the pattern, and the way it is run."""
+        return f"{self.pattern}, {self.way}" if self.way else self.pattern
 
     def __str__(self) -> str:
-        """Such as ``block:64x1 at 75%``."""
-        return f"{self.pattern} at {100 * self.sparsity:g}%"
+        """Such as ``block:64x1 at 75%``, or ``block:64x1 at 75%, gathered``."""
+        text = f"{self.pattern} at {100 * self.sparsity:g}%"
+        return f"{text}, {self.way}" if self.way else text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +89,7 @@ class Cell:
     dense_s: tuple[float, ...]
     sparse_s: tuple[float, ...]
     reason: str
+    way: str = ""
 
     def __post_init__(self) -> None:
         """Times are times, and a sparse product has as many as the dense one, or a reason."""
@@ -83,6 +97,11 @@ class Cell:
         told = len(self.sparse_s) == len(self.dense_s) or (not self.sparse_s and self.reason)
         if not fine or not told or self.tokens < 1 or not 0 < self.sparsity < 1:
             raise BadReport("a cell of the map is not whole", got=self, fix=_AGAIN)
+
+    @property
+    def row(self) -> Sparse:
+        """The row of the map that it is in."""
+        return Sparse(pattern=self.pattern, sparsity=self.sparsity, way=self.way)
 
     @property
     def measured(self) -> bool:
@@ -121,16 +140,24 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effort:
-    """How it was measured: threads, rounds, and seconds a product and number of tokens."""
+    """How it was measured: threads, rounds, and seconds a product and number of tokens.
 
-    threads: int
+    On a GPU there is no number of threads.
+    """
+
+    threads: int | None
     rounds: int
     seconds: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BreakEven:
-    """The map. ``model`` names whose sizes these are; None for sizes of the user's own."""
+    """The map.
+
+    Attributes:
+        model: whose sizes these are; None for sizes of the user's own.
+        looks: at a GPU's state while it was measured.
+    """
 
     created: str
     machine: Machine
@@ -139,15 +166,13 @@ class BreakEven:
     model: str | None
     parts: tuple[Part, ...]
     cells: tuple[Cell, ...]
+    device: Device = "cpu"
+    looks: tuple[GpuState, ...] = ()
 
     def __post_init__(self) -> None:
         """Every part has a cell for each number of tokens and each row, once."""
-        keys = [(cell.shape, cell.tokens, cell.pattern, cell.sparsity) for cell in self.cells]
-        shapes = [part.shape for part in self.parts]
-        wanted = [
-            (shape, tokens, row.pattern, row.sparsity)
-            for shape, tokens, row in product(shapes, self.tokens, self.rows)
-        ]
+        keys = [(cell.shape, cell.tokens, cell.row) for cell in self.cells]
+        wanted = list(product([part.shape for part in self.parts], self.tokens, self.rows))
         if not keys or sorted(keys) != sorted(wanted):
             raise BadReport("the map's parts and cells do not fit together", fix=_AGAIN)
 
@@ -159,21 +184,19 @@ class BreakEven:
     @property
     def rows(self) -> tuple[Sparse, ...]:
         """Patterns as they were asked for, each from the least sparsity to the most."""
-        found = dict.fromkeys(
-            Sparse(pattern=cell.pattern, sparsity=cell.sparsity) for cell in self.cells
-        )
-        order = list(dict.fromkeys(row.pattern for row in found))
-        return tuple(sorted(found, key=lambda row: (order.index(row.pattern), row.sparsity)))
+        found = dict.fromkeys(cell.row for cell in self.cells)
+        order = list(dict.fromkeys(row.line for row in found))
+        return tuple(sorted(found, key=lambda row: (order.index(row.line), row.sparsity)))
 
     @property
-    def patterns(self) -> tuple[str, ...]:
-        """Spellings, in the order of the rows."""
-        return tuple(dict.fromkeys(row.pattern for row in self.rows))
+    def lines(self) -> tuple[str, ...]:
+        """Patterns with their ways, in the order of the rows."""
+        return tuple(dict.fromkeys(row.line for row in self.rows))
 
     def cell(self, part: Part, tokens: int, row: Sparse) -> Cell:
         """The cell at a place."""
-        wanted = (part.shape, tokens, row.pattern, row.sparsity)
-        return next(c for c in self.cells if (c.shape, c.tokens, c.pattern, c.sparsity) == wanted)
+        wanted = (part.shape, tokens, row)
+        return next(c for c in self.cells if (c.shape, c.tokens, c.row) == wanted)
 
     def gain(self, tokens: int, row: Sparse, part: Part | None = None) -> Gain:
         """What a part gains; None is all products of a layer, each as often as it has it."""
@@ -182,8 +205,8 @@ class BreakEven:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Why nothing skips the zeros, by pattern."""
-        return {cell.pattern: cell.reason for cell in self.cells if cell.reason}
+        """Why nothing skips the zeros, by pattern and way; one reason where sizes differ in it."""
+        return {cell.row.line: cell.reason for cell in self.cells if cell.reason}
 
 
 def text_from_map(found: BreakEven) -> str:

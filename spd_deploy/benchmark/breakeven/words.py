@@ -6,6 +6,7 @@ from statistics import median
 
 from spd_deploy.benchmark.breakeven.values import BreakEven, Sparse
 from spd_deploy.benchmark.doubts import conditions_doubts
+from spd_deploy.benchmark.gpu_doubts import state_doubts
 from spd_deploy.benchmark.spelling import milliseconds
 from spd_deploy.benchmark.tables import Table
 
@@ -24,26 +25,31 @@ def map_table(found: BreakEven) -> Table:
 
 
 def where(found: BreakEven) -> str:
-    """Such as ``AMD EPYC, 2 threads, fp32``."""
+    """Such as ``AMD EPYC, 2 threads, fp32``, or ``NVIDIA H100, fp16``."""
     threads = found.effort.threads
     precisions = ", ".join(dict.fromkeys(cell.precision for cell in found.cells))
+    if threads is None:
+        gpus = ", ".join(gpu.name for gpu in found.machine.gpus) or "a GPU"
+        return f"{gpus}, {precisions}"
     return f"{found.machine.cpu}, {threads} thread{'s' if threads > 1 else ''}, {precisions}"
 
 
 def headlines(found: BreakEven) -> Iterator[str]:
     """For each pattern the least sparsity that gains over all sizes together, by tokens."""
-    for pattern in found.patterns:
-        if pattern in found.reasons:
-            yield f"{pattern}: 1.0x, nothing here skips it ({found.reasons[pattern]})"
+    for line in found.lines:
+        if line in found.reasons:
+            yield f"{line}: 1.0x, nothing here skips it ({found.reasons[line]})"
             continue
-        rows = [row for row in found.rows if row.pattern == pattern]
+        rows = [row for row in found.rows if row.line == line]
         parts = [f"{_first_gain(found, rows, tokens)} at {tokens}" for tokens in found.tokens]
-        yield f"{pattern}: gains from {', '.join(parts)} tokens"
+        yield f"{line}: gains from {', '.join(parts)} tokens"
 
 
 def doubts(found: BreakEven) -> Iterator[str]:
     """What makes the numbers worth less."""
     yield from conditions_doubts(found.machine, found.conditions, found.effort.threads)
+    if found.device == "cuda":
+        yield from (f"of the GPU: {what}" for what in state_doubts(found.looks))
     places = product(found.tokens, found.rows, found.parts)
     sure = [found.gain(tokens, row, part).sure for tokens, row, part in places]
     if not all(sure):

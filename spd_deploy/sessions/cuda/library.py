@@ -55,6 +55,23 @@ def driver_version() -> str:
         library.nvmlShutdown()
 
 
+def driver_cuda() -> str | None:
+    """The newest CUDA that the driver runs, such as ``13.0``; None without a driver."""
+    try:
+        library = _opened(_DRIVER)
+    except OSError:
+        return None
+    number = ctypes.c_int()
+    if library.cuDriverGetVersion(ctypes.byref(number)) != 0:
+        return None
+    return cuda_in(number.value)
+
+
+def cuda_in(number: int) -> str:
+    """CUDA's version as its driver spells it in a number: 12080 is 12.8."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
 def _opened(name: str) -> Any:
     """A library by its name; raises ``OSError`` where there is none."""
     return ctypes.CDLL(name)

@@ -1,0 +1,261 @@
+"""The whole grid on a GPU, in a limited time: dense and sparse BERT shapes, and break-even maps.
+
+BERT-base and BERT-large sizes with random weights, in fp16, batch 1, 8, 32, 128 x 128 and 384
+tokens: blocks at 90 % and 75 % and 2:4, in every form that this version exports for GPUs, against
+the fastest dense form of the machine. It needs neither network nor data.
+
+    python -m benchmarks.gpu --minutes 25 --output DIR
+    python -m benchmarks.gpu --minutes 10 --models base --dense eager,compile --output DIR
+
+The rows that say most come first. Each is written when it is measured: a folder with its report,
+and a line in ``rows.jsonl``; so whatever ends the run leaves what was measured. What could not be
+run, or was not reached in time, has a line with the reason. No row is estimated. The script leaves
+the card's settings as they are.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from benchmarks.shapes import checkpoint_of
+from exporters.onnx import artefact_from_checkpoint
+from exporters.precisions import Precision
+from exporters.tuning.timing import Effort
+from spd_deploy.benchmark.arms import Arm, arms_of
+from spd_deploy.benchmark.breakeven.publish import write_map
+from spd_deploy.benchmark.breakeven.run import Plan, parts_of, patterns_of
+from spd_deploy.benchmark.cuda.compare import compare_on_gpu
+from spd_deploy.benchmark.cuda.dense import NAMES, DenseModel, parse_dense
+from spd_deploy.benchmark.cuda.map import measure_map_on_gpu
+from spd_deploy.benchmark.cuda.place import refuse_without_cuda
+from spd_deploy.benchmark.gpu_judge import DeviceRow
+from spd_deploy.benchmark.judge import judge
+from spd_deploy.benchmark.publish import write_report
+from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.values import Memory, Settings, Shape
+from spd_deploy.cli.console import TerminalProgress
+from spd_deploy.domain.artefact import Artefact
+from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.errors import SpdError
+from spd_deploy.domain.patterns import NM, Block, Pattern
+from spd_deploy.domain.progress import Progress
+
+PATTERNS: dict[str, Pattern] = {
+    "block-64x1-90": Block(rows=64, columns=1, sparsity=0.9),
+    "block-64x1-75": Block(rows=64, columns=1, sparsity=0.75),
+    "2-4": NM(n=2, m=4),
+}
+BATCHES, SEQS = (1, 8, 32, 128), (128, 384)
+LONGEST = max(SEQS)
+# Tuning a compiler for minutes a shape leaves no time for the grid.
+DENSE = tuple(name for name in NAMES if name != "compile-max" and not name.endswith("-bf16"))
+# What a row is worth: large batches of short texts first, for which most is promised.
+_FIRST = (Shape(batch=32, seq=128), Shape(batch=1, seq=128), Shape(batch=128, seq=128))
+_MAP_TOKENS = (128, 1024, 4096, 16384)
+
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One thing to measure; its work returns the lines for ``rows.jsonl``."""
+
+    name: str
+    work: Callable[[], Iterable[Line]]
+
+
+def main() -> None:
+    """Refuse without a GPU, then do the jobs in the order of their worth."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=25.0)
+    parser.add_argument("--models", nargs="+", choices=("base", "large"), default=["base", "large"])
+    parser.add_argument("--dense", default=",".join(DENSE))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="an arm and shape, a clock")
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    try:
+        refuse_without_cuda()
+        names = parse_dense(options.dense)
+    except SpdError as err:
+        raise SystemExit(f"benchmarks.gpu: {err}") from err
+    options.output.mkdir(parents=True, exist_ok=True)
+    progress = TerminalProgress()
+    with tempfile.TemporaryDirectory(prefix="spd-gpu-") as scratch:
+        grid = Grid(
+            scratch=Path(scratch),
+            output=options.output,
+            dense=names,
+            rounds=options.rounds,
+            seconds=options.seconds,
+            progress=progress,
+        )
+        jobs = grid.jobs(options.models)
+        with (options.output / "rows.jsonl").open("a", encoding="utf-8") as rows:
+            for line in do(jobs, budget_s=60 * options.minutes, clock=perf_counter):
+                rows.write(json.dumps(line) + "\n")
+                rows.flush()
+                progress.note(said(line))
+
+
+def do(
+    jobs: Sequence[Job], *, budget_s: float, clock: Callable[[], float]
+) -> Iterator[dict[str, Any]]:
+    """The lines of each job as it is done; those that fail or come too late, with the reason."""
+    begun = clock()
+    for job in jobs:
+        if clock() - begun >= budget_s:
+            yield {"job": job.name, "not_run": f"the {budget_s / 60:g} minutes were up"}
+            continue
+        try:
+            for line in job.work():
+                yield {"job": job.name, **line}
+        except SpdError as err:
+            yield {"job": job.name, "not_run": str(err)}
+
+
+def shapes_by_worth() -> tuple[Shape, ...]:
+    """The grid's shapes, the ones that say most first, then the smaller ones first."""
+    rest = sorted(set(Shape.grid(BATCHES, SEQS)) - set(_FIRST), key=lambda s: (s.seq, s.tokens))
+    return (*_FIRST, *rest)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """What all jobs share: where files lie, how to measure, what to compare with."""
+
+    scratch: Path
+    output: Path
+    dense: tuple[str, ...]
+    rounds: int
+    seconds: float
+    progress: Progress
+
+    def jobs(self, models: Sequence[str]) -> tuple[Job, ...]:
+        """Three shapes of the first model, the maps, three of the other models, then the rest.
+
+        To draw, prune and export a large model takes minutes, which the maps do not wait for.
+        """
+        shapes, first = shapes_by_worth(), len(_FIRST)
+        rows = [
+            Job(name=f"{model} {shape}", work=partial(self.row, model, shape))
+            for part in (shapes[:first], shapes[first:])
+            for model in models
+            for shape in part
+        ]
+        maps = [Job(name=f"map {model}", work=partial(self.map, model)) for model in models]
+        return (*rows[:first], *maps, *rows[first:])
+
+    def row(self, model: str, shape: Shape) -> Iterator[Line]:
+        """One shape of one model: every arm in turns, its report written, a line an arm."""
+        settings = Settings(
+            shapes=(shape,), device="cuda", rounds=self.rounds, seconds=self.seconds
+        )
+        made = made_of(self.scratch, model)
+        report = compare_on_gpu(
+            made.arms, made.dense, self.dense, settings, weigh=_unweighed, spare=True,
+            progress=self.progress,
+        )  # fmt: skip
+        write_report(report, self.output / f"{model}-{shape}", overwrite=True)
+        yield from lines_of(report)
+
+    def map(self, model: str) -> Iterator[Line]:
+        """The break-even map of the model's sizes, with its plot."""
+        plan = Plan(
+            model=model,
+            parts=parts_of(model),
+            tokens=_MAP_TOKENS,
+            patterns=patterns_of(("block:64x1", "block:128x1", "2:4"), (0.5, 0.75, 0.9)),
+            threads=None,
+            timing=Effort(seconds=0.1, rounds=3),
+        )
+        found = measure_map_on_gpu(plan, progress=self.progress)
+        write_map(found, self.output / f"map-{model}", overwrite=True)
+        for reason in dict.fromkeys(found.reasons.items()):
+            yield {"arm": reason[0], "not_run": reason[1]}
+        yield {"map": f"map-{model}", "cells": len(found.cells)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """A model's dense forms and its sparse arms."""
+
+    dense: DenseModel
+    arms: tuple[Arm, ...]
+
+
+@cache
+def made_of(scratch: Path, model: str) -> Made:
+    """Drawn, pruned and exported once, however many shapes are measured."""
+    checkpoints = {
+        name: checkpoint_of(scratch / model, model, name, pattern, max_tokens=LONGEST)
+        for name, pattern in (("dense", None), *PATTERNS.items())
+    }
+    exported = [
+        artefact
+        for name, checkpoint in checkpoints.items()
+        if name != "dense"
+        for artefact in exports_of(checkpoint, scratch / model / name)
+    ]
+    dense = DenseModel.of(checkpoints["dense"], scratch / model / "forms")
+    return Made(dense=dense, arms=arms_of(exported))
+
+
+def exports_of(checkpoint: Checkpoint, folder: Path) -> Iterator[Artefact]:
+    """The checkpoint in every form that is for GPUs; another form is another line here."""
+    yield artefact_from_checkpoint(
+        checkpoint, folder.with_name(f"{folder.name}-onnx"), precision=Precision.FP16
+    )
+
+
+def lines_of(report: Report) -> Iterator[Line]:
+    """A line for each arm at each shape, by both clocks, and one for each that is absent."""
+    judgement = judge(report)
+    device = {(row.arm, row.shape): row for row in judgement.device}
+    for row in judgement.rows:
+        by_gpu = device.get((row.arm, row.shape))
+        line: dict[str, Any] = {
+            "arm": row.arm,
+            "shape": str(row.shape),
+            "host_p50_s": row.p50.value,
+        }
+        if row.speed_up is not None:
+            line |= {"against": row.against, "host": str(row.speed_up)}
+        yield {**line, **(by_clock(by_gpu) if by_gpu else {})}
+    for one in report.gpu.absent if report.gpu else ():
+        yield {"arm": one.name, "not_run": one.reason}
+
+
+def by_clock(row: DeviceRow) -> Line:
+    """What the GPU's clock says of an arm."""
+    line: dict[str, Any] = {"run_by": row.mode, "gpu_s": row.gpu_s, "cold_s": row.cold_s}
+    if row.limit is not None:
+        line |= {"limit_s": row.limit.seconds, "bound": row.limit.bound}
+    return line if row.speed_up is None else {**line, "gpu": str(row.speed_up)}
+
+
+def said(line: Line) -> str:
+    """A line for who looks on."""
+    about = " ".join(str(line[name]) for name in ("job", "arm") if name in line)
+    if "not_run" in line:
+        return f"{about}: not run: {line['not_run']}"
+    if "gpu_s" not in line:
+        return about
+    return f"{about}: {1e3 * line['gpu_s']:.3f} ms, {line.get('gpu', 'dense')}"
+
+
+def _unweighed(*_: object) -> Memory | None:
+    """The host's memory is no question here, and each weighing would start a process."""
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Products of one matrix on a GPU, dense and by every way that this version has to skip zeros.
+
+    dense                cuBLAS, through PyTorch's linear layer
+    gathered             blocks: rows of a feature-major input picked, then one batched product
+    kernel               blocks: this project's own kernel, which picks as it multiplies
+    sparse tensor cores  2:4: cuSPARSELt or CUTLASS, through ``torch.sparse``
+    compact              structured: a smaller dense product
+
+A way is a case in :func:`ways_of` and a function below it. Letters as in ``domain.patterns``; T
+counts tokens, R the rows of a block's group, J the inputs that a group kept.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, assert_never
+
+from spd_deploy.domain.errors import SpdError, Unavailable
+from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Way = Literal["dense", "gathered", "kernel", "sparse tensor cores", "compact"]
+Product = Callable[[], "Tensor"]
+# What torch.sparse asks of a half-precision weight (torch 2.13, its semi_structured module).
+_ROWS, _COLUMNS = 32, 64
+
+
+def ways_of(pattern: Pattern) -> tuple[Way, ...]:
+    """The ways that skip zeros of a pattern; none where nothing does."""
+    match pattern:
+        case Block():
+            return ("gathered", "kernel")
+        case NM(n=2, m=4):
+            return ("sparse tensor cores",)
+        case Structured():
+            return ("compact",)
+        case NM() | Unstructured():
+            return ()
+        case never:
+            assert_never(never)
+
+
+def why_none(pattern: Pattern) -> str:
+    """Why nothing on a GPU skips zeros of a pattern that has no way."""
+    if isinstance(pattern, NM):
+        return f"{pattern}: tensor cores skip zeros of 2:4 alone"
+    return f"{pattern}: no library here skips single zeros in half precision"
+
+
+def product_by(way: Way, weight_NK: "Tensor", x_TK: "Tensor", pattern: Pattern | None) -> Product:
+    """A product of a pruned weight with an input, ready to run again and again.
+
+    Whatever is laid out or packed is so beforehand. Its result is ``[T, N]``, or ``[N, T]`` where
+    the way is feature-major, and of the kept rows alone where it is compact.
+
+    Raises:
+        Unavailable: this way does not run such a product here.
+    """
+    try:
+        match way:
+            case "dense":
+                return dense(weight_NK, x_TK)
+            case "gathered":
+                assert isinstance(pattern, Block)  # noqa: S101 - see ways_of
+                return gathered(weight_NK, x_TK, pattern)
+            case "kernel":
+                assert isinstance(pattern, Block)  # noqa: S101 - see ways_of
+                return by_kernel(weight_NK, x_TK, pattern)
+            case "sparse tensor cores":
+                return two_four(weight_NK, x_TK)
+            case "compact":
+                return compact(weight_NK, x_TK)
+            case never:
+                assert_never(never)
+    except (SpdError, AssertionError):
+        raise
+    except RuntimeError as err:  # PyTorch's word for what a library or a GPU does not support
+        raise refused(err) from err
+
+
+def refused(err: Exception) -> Unavailable:
+    """A library's refusal in a line."""
+    first = (str(err).strip().splitlines() or [type(err).__name__])[0]
+    return Unavailable("this product does not run here", got=first, fix="choose another pattern")
+
+
+def dense(weight_NK: "Tensor", x_TK: "Tensor") -> Product:
+    """Zeros and all."""
+    from torch.nn.functional import linear
+
+    bias_N = weight_NK.new_ones(len(weight_NK))
+    return lambda: linear(x_TK, weight_NK, bias_N)
+
+
+def gathered(weight_NK: "Tensor", x_TK: "Tensor", pattern: Block) -> Product:
+    """Each group's inputs picked as whole rows of ``[K, T]``, then a batched product with bias."""
+    import torch
+
+    values_GRJ, index_GJ = packed_blocks(weight_NK, pattern)
+    G, R, J = values_GRJ.shape
+    bias_GR1, x_KT = weight_NK.new_ones(G, R, 1), x_TK.t().contiguous()
+    T, index = x_KT.shape[1], index_GJ.reshape(-1)
+
+    def run() -> "Tensor":
+        picked_GJT = x_KT.index_select(0, index).view(G, J, T)
+        return torch.baddbmm(bias_GR1, values_GRJ, picked_GJT).view(G * R, T)
+
+    return run
+
+
+def by_kernel(weight_NK: "Tensor", x_TK: "Tensor", pattern: Block) -> Product:
+    """This project's block-sparse kernel, where the installed version has one.
+
+    Raises:
+        Unavailable: it has none.
+    """
+    raise Unavailable(
+        "this version has no kernel for blocks of its own",
+        got=f"{pattern} of {len(weight_NK)} outputs, {x_TK.shape[0]} tokens",
+        fix="use the gathered way",
+    )
+
+
+def two_four(weight_NK: "Tensor", x_TK: "Tensor") -> Product:
+    """Sparse tensor cores.
+
+    Raises:
+        Unavailable: the library does not take a weight of this shape.
+    """
+    import torch
+    from torch.nn.functional import linear
+
+    if weight_NK.shape[0] % _ROWS or weight_NK.shape[1] % _COLUMNS:
+        raise Unavailable(
+            f"torch.sparse takes multiples of {_ROWS} outputs and {_COLUMNS} inputs",
+            got=f"{weight_NK.shape[0]}x{weight_NK.shape[1]}",
+            fix="choose another pattern for this size",
+        )
+    with warnings.catch_warnings():  # that this part of PyTorch is a prototype
+        warnings.simplefilter("ignore")
+        sparse_NK = torch.sparse.to_sparse_semi_structured(weight_NK)
+    bias_N = weight_NK.new_ones(len(weight_NK))
+    return lambda: linear(x_TK, sparse_NK, bias_N)
+
+
+def compact(weight_NK: "Tensor", x_TK: "Tensor") -> Product:
+    """The rows and columns that are not wholly zero; a network has no others by then."""
+    rows_N, columns_K = (weight_NK != 0).any(1), (weight_NK != 0).any(0)
+    return dense(weight_NK[rows_N][:, columns_K].contiguous(), x_TK[:, columns_K].contiguous())
+
+
+def packed_blocks(weight_NK: "Tensor", pattern: Block) -> tuple["Tensor", "Tensor"]:
+    """Values ``[G, R, J]`` of a block-sparse weight, and the inputs ``[G, J]`` they multiply."""
+    N, K = weight_NK.shape
+    G, R = N // pattern.rows, pattern.rows
+    weight_GRK = weight_NK.reshape(G, R, K)
+    kept_GK = (weight_GRK != 0).any(1)
+    J = int(kept_GK.sum(1).max())
+    # A group that kept fewer, by a block that happens to be zero, reads an input more in vain.
+    index_GJ = kept_GK.int().argsort(dim=1, descending=True, stable=True)[:, :J].sort(1).values
+    values_GRJ = weight_GRK.gather(2, index_GJ[:, None].expand(G, R, J)).contiguous()
+    return values_GRJ, index_GJ

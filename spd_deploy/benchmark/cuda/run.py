@@ -1,0 +1,259 @@
+"""One benchmark on a GPU: prove every entrant, find the limits, measure by both clocks, trace.
+
+All sessions stay open from then on. An idle session takes memory on a GPU and nothing else, and to
+open one may compile it, which no one would wait for in every round. A dense baseline that does not
+run here is left out with its reason; a sparse artefact that does not is an error, unless it was
+said that it may be spared.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+import numpy as np
+
+from spd_deploy.benchmark.cuda.entrants import Entrant, number_bytes
+from spd_deploy.benchmark.cuda.timing import Found, Timer, time_arms
+from spd_deploy.benchmark.cuda.tools import Tools, cuda_tools
+from spd_deploy.benchmark.cuda.watch import Watch, watching
+from spd_deploy.benchmark.gpu_values import (
+    Absent,
+    Copied,
+    DeviceArm,
+    GpuRun,
+    Kernel,
+    Peak,
+    ShapeWork,
+)
+from spd_deploy.benchmark.measure import measure
+from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.values import ArmFacts, Conditions, Series, Settings, Shape
+from spd_deploy.domain.errors import BadArtefact, SpdError, Unavailable
+from spd_deploy.domain.measured import random_batch
+from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.text import Batch
+from spd_deploy.machine.facts import load_now, moment, others_cores, this_machine
+from spd_deploy.sessions.device import DeviceRuns
+from spd_deploy.sessions.protocol import Session
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opened:
+    """An entrant that runs here."""
+
+    entrant: Entrant
+    session: Session
+    facts: ArmFacts
+    device_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Took:
+    """What was measured, and what the card did meanwhile; ``lacking`` are rates it has not."""
+
+    watch: Watch
+    peaks: tuple[Peak, ...]
+    lacking: tuple[Absent, ...]
+    copied: Copied
+    by_host: tuple[Series, ...]
+    by_gpu: Found
+
+
+def run_on_gpu(
+    entrants: Sequence[Entrant],
+    settings: Settings,
+    *,
+    absent: Sequence[Absent] = (),
+    spare: bool = False,
+    progress: Progress | None = None,
+    tools: Tools | None = None,
+) -> Report:
+    """Compare the entrants, the dense ones among them being the baselines.
+
+    Args:
+        entrants: who takes part, in the order of the report.
+        settings: how to measure.
+        absent: what is known beforehand not to run here.
+        spare: whether a sparse entrant that does not run is left out as a dense one is.
+        progress: shows how far it is.
+        tools: those of PyTorch's current device where none are given.
+
+    Raises:
+        Unavailable: there is no GPU, or nothing dense runs on it although some should.
+        BadArtefact: an entrant does not give its model's logits, or reads shorter texts only.
+    """
+    refuse_long(entrants, settings)
+    progress, load_before = progress or Silent(), load_now()
+    tools = tools or cuda_tools()
+    batches, seen = batches_of(entrants, settings), tools.look(0.0)
+    with ExitStack() as stack:
+        opened, missing = _opened(entrants, tools, stack, progress, spare=spare)
+        before = moment()
+        took = _measured(opened, batches, settings, tools, progress)
+        after = moment()
+        # Last of all: what traces kernels may stay attached to the driver and slow launches down.
+        kernels = _traced(opened, batches[settings.largest], tools, progress)
+    return Report(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=this_machine(),
+        settings=settings,
+        conditions=Conditions(load_before=load_before, others_cores=others_cores(before, after)),
+        baseline=next((o.entrant.name for o in opened if o.entrant.dense), None),
+        arms=tuple(o.facts for o in opened),
+        series=took.by_host,
+        gpu=GpuRun(
+            card=took.watch.card,
+            before=seen.state if seen else None,
+            during=tuple(took.watch.during),
+            after=took.watch.after,
+            processes_before=tools.processes_before,
+            l2_bytes=tools.l2_bytes,
+            versions=tools.versions,
+            peaks=took.peaks,
+            copied=took.copied,
+            arms=tuple(_device_arm(o, took.by_gpu, kernels, settings) for o in opened),
+            series=tuple(took.by_gpu.series),
+            copies=tuple(took.by_gpu.copies),
+            absent=(*absent, *missing, *took.lacking),
+        ),
+    )
+
+
+def refuse_long(entrants: Sequence[Entrant], settings: Settings) -> None:
+    """Refuse shapes that some entrant does not read.
+
+    Raises:
+        BadArtefact: one is longer.
+    """
+    longest = max(shape.seq for shape in settings.shapes)
+    for entrant in entrants:
+        if longest > entrant.longest:
+            raise BadArtefact(
+                f"{entrant.name} cuts its texts at {entrant.longest} tokens",
+                got=f"sequences of {longest}",
+                fix=f"measure --seq {entrant.longest} or less",
+            )
+
+
+def batches_of(entrants: Sequence[Entrant], settings: Settings) -> dict[Shape, Batch]:
+    """Random token ids for each shape, the same for all."""
+    vocabulary = min(entrant.encoder.vocabulary for entrant in entrants)
+    random = np.random.default_rng(settings.seed)
+    return {shape: random_batch(shape, vocabulary, random) for shape in settings.shapes}
+
+
+def _opened(
+    entrants: Sequence[Entrant],
+    tools: Tools,
+    stack: ExitStack,
+    progress: Progress,
+    *,
+    spare: bool,
+) -> tuple[tuple[Opened, ...], tuple[Absent, ...]]:
+    """Each entrant open and proven; dense ones that do not run, with the reason."""
+    found, missing = [], []
+    with progress.stage("open and check", len(entrants)) as advance:
+        for entrant in entrants:
+            try:
+                found.append(_open(entrant, tools, stack))
+            except SpdError as err:
+                if not (entrant.dense or spare):
+                    raise
+                missing.append(Absent(name=entrant.name, reason=str(err)))
+                progress.note(f"{entrant.name} is left out: {err}")
+            advance(note=entrant.name)
+    if any(e.dense for e in entrants) and not any(o.entrant.dense for o in found):
+        raise Unavailable(
+            "none of the dense baselines runs here, so there is nothing to compare with",
+            got="; ".join(f"{one.name}: {one.reason}" for one in missing),
+            fix="mend one of them, or measure without: --dense none",
+        )
+    return tuple(found), tuple(missing)
+
+
+def _open(entrant: Entrant, tools: Tools, stack: ExitStack) -> Opened:
+    """Open one, and close it again at once where it fails to prove itself."""
+    before = tools.used_bytes()
+    with ExitStack() as alone:
+        session = alone.enter_context(entrant.open())
+        off = entrant.check(session)
+        facts = entrant.facts(session.description, off)
+        stack.push(alone.pop_all())
+    return Opened(
+        entrant=entrant,
+        session=session,
+        facts=facts,
+        device_bytes=max(0, tools.used_bytes() - before),
+    )
+
+
+def _measured(
+    opened: Sequence[Opened],
+    batches: Mapping[Shape, Batch],
+    settings: Settings,
+    tools: Tools,
+    progress: Progress,
+) -> Took:
+    """The limits, then all arms in rounds by the host's clock, then by the GPU's; watched."""
+    offering = {o.entrant.name: o.session for o in opened if isinstance(o.session, DeviceRuns)}
+    timer = Timer(gpu=tools.gpu, clock=tools.clock, settings=settings)
+    with watching(tools.look) as watch:
+        peaks, lacking = tools.peaks()
+        copied = tools.copied()
+        by_host = _by_host(opened, batches, settings, tools, progress)
+        by_gpu = time_arms(offering, batches, timer, progress=progress)
+    return Took(
+        watch=watch, peaks=peaks, lacking=lacking, copied=copied, by_host=by_host, by_gpu=by_gpu
+    )
+
+
+def _by_host(
+    opened: Sequence[Opened],
+    batches: Mapping[Shape, Batch],
+    settings: Settings,
+    tools: Tools,
+    progress: Progress,
+) -> tuple[Series, ...]:
+    """The host's clock around whole calls, in rounds, as on a CPU; sessions stay open."""
+
+    def kept(session: Session) -> AbstractContextManager[Session]:
+        """A context that leaves the session open."""
+        return nullcontext(session)
+
+    openers = {o.entrant.name: partial(kept, o.session) for o in opened}
+    return measure(openers, batches, settings, clock=tools.clock, progress=progress)
+
+
+def _traced(
+    opened: Sequence[Opened], batch: Batch, tools: Tools, progress: Progress
+) -> dict[str, tuple[Kernel, ...] | None]:
+    """The kernels of one run of each arm."""
+    found = {}
+    with progress.stage("trace kernels", len(opened)) as advance:
+        for one in opened:
+            found[one.entrant.name] = tools.trace(partial(one.session.run, batch))
+            advance(note=one.entrant.name)
+    return found
+
+
+def _device_arm(
+    opened: Opened,
+    found: Found,
+    kernels: Mapping[str, tuple[Kernel, ...] | None],
+    settings: Settings,
+) -> DeviceArm:
+    """What is told of an arm on the GPU."""
+    entrant, size = opened.entrant, number_bytes(opened.facts.precision)
+    counted = () if size is None else settings.shapes
+    return DeviceArm(
+        name=entrant.name,
+        dense=entrant.dense,
+        kernels=kernels[entrant.name],
+        device_bytes=opened.device_bytes,
+        work=tuple(
+            ShapeWork(shape=shape, work=entrant.work(shape, size or 0)) for shape in counted
+        ),
+        untimed=found.untimed_of(entrant.name),
+    )

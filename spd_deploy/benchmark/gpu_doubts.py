@@ -1,0 +1,101 @@
+"""Why a reader should not trust a number of the GPU: what its state and its clocks say themselves.
+
+Pure functions. A card that does not tell of something is doubted for it, once.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from spd_deploy.benchmark.doubts import Doubt
+from spd_deploy.benchmark.gpu_judge import DeviceRow
+from spd_deploy.benchmark.gpu_values import GpuRun
+from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.spelling import percent
+from spd_deploy.machine.gpu_state import LOCKED, GpuState
+
+# Above this share of the GPU's time the host is what is measured.
+LAUNCH_BOUND = 0.8
+CLOCK_MOVED = 0.05
+BUSY_BEFORE_PERCENT = 5.0
+# A look at a card that is less busy than this says little of its clock under load.
+WORKING_PERCENT = 50.0
+
+
+def gpu_doubts(report: Report, rows: Sequence[DeviceRow]) -> tuple[Doubt, ...]:
+    """All of them: about the card first, then about arms, then about arms at a shape."""
+    if report.gpu is None:
+        return ()
+    found = [Doubt(about="the GPU", what=what) for what in card_doubts(report.gpu)]
+    known = {row.arm for row in rows}
+    for arm in report.arms:
+        if arm.name not in known:
+            what = "its time on the GPU alone is not known: its session does not offer such runs"
+            found.append(Doubt(about=arm.name, what=what))
+    return (*found, *(doubt for row in rows for doubt in row_doubts(row)))
+
+
+def card_doubts(run: GpuRun) -> Iterator[str]:
+    """Throttling, clocks that moved or may, and other work."""
+    yield from state_doubts(run.during)
+    if run.processes_before:
+        count = run.processes_before
+        yield f"{count} other process{'es' if count > 1 else ''} computed on it before the run"
+    busy = None if run.before is None else run.before.busy_percent
+    if busy is not None and busy > BUSY_BEFORE_PERCENT:
+        yield f"it was not idle before the run: {busy:.0f} % busy"
+
+
+def state_doubts(looks: Sequence[GpuState]) -> Iterator[str]:
+    """What the looks at a card while it was measured give reason for."""
+    if not looks:
+        yield "what its clocks did is not known: nvidia-smi did not tell during the run"
+    working = [look for look in looks if is_working(look)]
+    yield from throttle_doubts(working)
+    yield from clock_doubts(working)
+
+
+def is_working(look: GpuState) -> bool:
+    """Whether the card was at work when it was looked at, or does not tell."""
+    return look.busy_percent is None or look.busy_percent >= WORKING_PERCENT
+
+
+def throttle_doubts(looks: Sequence[GpuState]) -> Iterator[str]:
+    """Every reason that held the clock back under load, with the share of looks that found it."""
+    told = [look for look in looks if look.reasons is not None]
+    if looks and not told:
+        yield "whether it was throttled is not known: it does not tell"
+    reasons = dict.fromkeys(reason for look in told for reason in look.throttled_by)
+    for reason in reasons:
+        share = sum(reason in look.throttled_by for look in told) / len(told)
+        yield f"it was throttled under load ({reason}) at {percent(share)} of the looks at it"
+
+
+def clock_doubts(looks: Sequence[GpuState]) -> Iterator[str]:
+    """A clock that moved under load, and one that nobody locked."""
+    clocks = [look.sm_mhz for look in looks if look.sm_mhz is not None]
+    if clocks and (moved := 1 - min(clocks) / max(clocks)) > CLOCK_MOVED:
+        yield (
+            f"its clock moved by {percent(moved)} under load, between {min(clocks):.0f} and "
+            f"{max(clocks):.0f} MHz"
+        )
+    told = [look.reasons for look in looks if look.reasons is not None]
+    if told and not any(LOCKED in reasons for reasons in told):
+        yield "its clocks were not locked"
+
+
+def row_doubts(row: DeviceRow) -> Iterator[Doubt]:
+    """A run that is bound by the host, a way that is missing, a limit that was passed."""
+    if row.enqueue_share > LAUNCH_BOUND:
+        what = (
+            f"it is launch-bound: the host's enqueueing takes more than {percent(LAUNCH_BOUND)} of "
+            "the GPU's time"
+        )
+        yield Doubt(
+            about=row.arm, what=what, shape=str(row.shape), amount=percent(row.enqueue_share)
+        )
+    if row.share is not None and row.share > 1:
+        yield Doubt(
+            about=row.arm,
+            what="it ran below the least time that was thought possible: a rate or a count is off",
+            shape=str(row.shape),
+            amount=percent(row.share),
+        )

@@ -1,0 +1,89 @@
+"""The script of the whole grid: its order, its budget, and its refusal."""
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.gpu import BATCHES, SEQS, Grid, Job, Line, do, lines_of, said, shapes_by_worth
+from spd_deploy.benchmark.values import Shape
+from spd_deploy.domain.errors import Unavailable
+from spd_deploy.domain.progress import Silent
+from tests.benchmark.gpu_made import two_dense_and_a_block
+
+
+def grid(folder: Path) -> Grid:
+    return Grid(
+        scratch=folder, output=folder, dense=("eager",), rounds=2, seconds=0.1, progress=Silent()
+    )
+
+
+def test_every_shape_comes_once_and_the_headline_first() -> None:
+    """32x128 leads, and the grid is whole."""
+    found = shapes_by_worth()
+
+    assert found[0] == Shape(batch=32, seq=128)
+    assert sorted(found) == list(Shape.grid(BATCHES, SEQS))
+
+
+def test_maps_come_after_the_first_rows(tmp_path: Path) -> None:
+    """A cut after some minutes leaves the rows that say most, and the maps of both models."""
+    names = [job.name for job in grid(tmp_path).jobs(["base", "large"])]
+
+    assert names[:2] == ["base 32x128", "base 1x128"]
+    assert names[3:6] == ["map base", "map large", "large 32x128"]
+    assert len(names) == len(set(names)) == 2 * len(BATCHES) * len(SEQS) + 2
+
+
+def test_jobs_are_done_until_the_time_is_up() -> None:
+    """What fails and what comes too late has a line with the reason, and nothing is left out."""
+    minutes = itertools.count(step=60.0)
+
+    def one() -> Iterator[Line]:
+        yield {"arm": "a", "gpu_s": 1e-3}
+
+    def broken() -> Iterator[Line]:
+        yield {"arm": "b", "gpu_s": 2e-3}
+        raise Unavailable("no kernel", fix="get one")
+
+    jobs = [Job(name=str(i), work=work) for i, work in enumerate((one, broken, one, one))]
+    found = list(do(jobs, budget_s=180.0, clock=lambda: next(minutes)))
+
+    assert [(line["job"], line.get("not_run")) for line in found] == [
+        ("0", None),
+        ("1", None),
+        ("1", "no kernel; get one"),
+        ("2", "the 3 minutes were up"),
+        ("3", "the 3 minutes were up"),
+    ]
+    assert said(found[0]) == "0 a: 1.000 ms, dense"
+    assert said(found[2]) == "1: not run: no kernel; get one"
+
+
+def test_a_report_gives_a_line_an_arm_and_one_for_what_is_absent() -> None:
+    """Both clocks, the baseline's name and the verdict are JSON in it."""
+    found = [json.loads(json.dumps(line)) for line in lines_of(two_dense_and_a_block())]
+
+    assert [line["arm"] for line in found] == ["eager", "compile", "block", "tensorrt-fp16"]
+    block = found[2]
+    assert block["against"] == "compile"
+    assert block["gpu"].startswith("faster 2.0")
+    assert block["limit_s"] == pytest.approx(5e-3)
+    assert found[3]["not_run"] == "TensorRT is not installed"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_script_says_so(tmp_path: Path) -> None:
+    """One line, an exit code, and nothing made."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--output", str(tmp_path / "o")]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+    assert done.returncode == 1
+    assert done.stderr.strip().startswith("benchmarks.gpu: there is no GPU to measure on")
+    assert not (tmp_path / "o").exists()
