@@ -26,6 +26,7 @@ from typing import Any
 from benchmarks.shapes import checkpoint_of
 from exporters.onnx import artefact_from_checkpoint
 from exporters.precisions import Precision
+from exporters.torch.export import torch_artefact_from_checkpoint
 from exporters.tuning.timing import Effort
 from spd_deploy.benchmark.arms import Arm, arms_of
 from spd_deploy.benchmark.breakeven.publish import write_map
@@ -211,6 +212,7 @@ def made_of(scratch: Path, model: str) -> Made:
 
 def exports_of(checkpoint: Checkpoint, folder: Path) -> Iterator[Artefact]:
     """The checkpoint in every form that is for GPUs; another form is another line here."""
+    yield torch_artefact_from_checkpoint(checkpoint, folder.with_name(f"{folder.name}-torch"))
     yield artefact_from_checkpoint(
         checkpoint, folder.with_name(f"{folder.name}-onnx"), precision=Precision.FP16
     )

@@ -15,6 +15,8 @@ from spd_deploy.kernels.weights import BlockWeight
 if TYPE_CHECKING:
     from torch import Tensor
 
+# The name under which a profiler shows the block-sparse product.
+KERNEL = "block_linear"
 FP_FUSION = {"enable_fp_fusion": True}
 _WIDE = 2**31
 # Tokens that one program normalises: 64 bytes a row, and 16 where there are few programs.

@@ -109,10 +109,12 @@ def model_file(artefact: Artefact, runtime: Runtime) -> Path:
 
     Raises:
         BadArtefact: the artefact has none for it.
-        Unavailable: it is an engine, which is not built yet or cannot be built of this artefact.
+        Unavailable: it is for another runtime, or is an engine that is not built yet.
     """
+    _refuse_format(artefact.manifest.format, runtime)
     if runtime == "tensorrt":
-        return _engine_file(artefact)
+        read_record(artefact.folder)
+        return artefact.folder / ENGINE_FILE
     name = graph_file(artefact.manifest.format, runtime)
     if name not in artefact.manifest.files:
         raise BadArtefact(
@@ -128,18 +130,6 @@ def graph_file(format_: str, runtime: str) -> str:
     if format_ == "torch":
         return TENSORS_FILE
     return MODEL_FILE if format_ == "onnx" and runtime == "onnxruntime" else PORTABLE_FILE
-
-
-def _engine_file(artefact: Artefact) -> Path:
-    """The engine of a trt artefact."""
-    if artefact.manifest.format != "trt":
-        raise Unavailable(
-            f"{artefact.folder} has no TensorRT engine",
-            got=f"an artefact of format {artefact.manifest.format}",
-            fix="export the checkpoint with --format trt",
-        )
-    read_record(artefact.folder)
-    return artefact.folder / ENGINE_FILE
 
 
 def open_path(

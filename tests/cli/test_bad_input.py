@@ -129,7 +129,10 @@ CASES = [
     ("evaluate headless --task mrpc --data-dir MRPC", "use a fine-tuned classifier"),
     ("build nowhere", "no such artefact folder; got nowhere"),
     ("build artefact", "artefact has no plan of an engine"),
-    ("predict artefact one two --runtime tensorrt", "artefact has no TensorRT engine"),
+    (
+        "predict artefact one two --runtime tensorrt",
+        "tensorrt does not run an artefact of format onnx",
+    ),
     ("export checkpoint --precision int8 --task cola --data-dir MRPC --output out", "mrpc"),
     ("export checkpoint --output taken", "already exists"),
     ("export checkpoint --output taken --overwrite", "not an artefact"),

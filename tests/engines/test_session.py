@@ -28,6 +28,7 @@ from spd_deploy.domain.engines.record import (
 from spd_deploy.domain.errors import BadArtefact, EngineFailed, SpdError, Unavailable
 from spd_deploy.domain.runtimes import ASKED
 from spd_deploy.domain.text import Batch, Tokens, pad
+from spd_deploy.sessions.device import DeviceRuns
 from spd_deploy.sessions.opening import difference_between, open_path, session_from_artefact
 from spd_deploy.sessions.tensorrt.gate import refuse_elsewhere, refuse_old_driver
 from spd_deploy.sessions.torch import TorchSession
@@ -105,6 +106,27 @@ def test_answers_are_the_callers_own(built: Artefact) -> None:
         session.run(rows_of(built, (9,)))
 
     np.testing.assert_array_equal(first, kept)
+
+
+def test_a_batch_stays_on_the_gpu(built: Artefact) -> None:
+    """Prepared, it is launched as often as one likes, and gives what the session gives."""
+    batch = rows_of(built, (5, 8, 3))
+
+    with session_from_artefact(built) as session:
+        assert isinstance(session, DeviceRuns)
+        expected_BC = session.run(batch)
+        prepared = session.prepare(batch, graph=True)
+        for _ in range(3):
+            prepared.load()
+            prepared.enqueue()
+            prepared.enqueue()
+            prepared.unload()
+            assert np.array_equal(prepared.logits(), expected_BC)
+        assert prepared.stream != 0
+        with pytest.raises(Unavailable, match="by its CUDA graph"):
+            session.prepare(batch, graph=False)
+        with pytest.raises(Unavailable, match="turns"):
+            session.prepare(rows_of(built, (4,) * 11), graph=True)
 
 
 def test_threads_wait_for_each_other(built: Artefact) -> None:
@@ -313,7 +335,7 @@ def test_tensorrt_is_of_gpus_and_of_trt_artefacts(
 
     with pytest.raises(Unavailable, match="TensorRT runs on GPUs alone"):
         session_from_artefact(built, device="cpu")
-    with pytest.raises(Unavailable, match="has no TensorRT engine"):
+    with pytest.raises(Unavailable, match="tensorrt does not run an artefact of format onnx"):
         session_from_artefact(other, runtime="tensorrt")
 
 

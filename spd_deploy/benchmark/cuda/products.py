@@ -110,16 +110,31 @@ def gathered(weight_NK: "Tensor", x_TK: "Tensor", pattern: Block) -> Product:
 
 
 def by_kernel(weight_NK: "Tensor", x_TK: "Tensor", pattern: Block) -> Product:
-    """This project's block-sparse kernel, where the installed version has one.
+    """This project's block-sparse kernel on a feature-major input, with the tile that suits it.
 
     Raises:
-        Unavailable: it has none.
+        Unavailable: there is no GPU to launch it on, or no Triton.
     """
-    raise Unavailable(
-        "this version has no kernel for blocks of its own",
-        got=f"{pattern} of {len(weight_NK)} outputs, {x_TK.shape[0]} tokens",
-        fix="use the gathered way",
-    )
+    if not weight_NK.is_cuda:
+        raise Unavailable(
+            "the block-sparse kernel runs on a GPU", got=f"device {weight_NK.device}",
+            fix="use the gathered way",
+        )  # fmt: skip
+    import torch
+
+    from spd_deploy.kernels.backends import Triton
+    from spd_deploy.kernels.launch import refuse_no_triton
+    from spd_deploy.kernels.remembered import Memory
+    from spd_deploy.kernels.tuning import Tuner
+    from spd_deploy.kernels.weights import BlockWeight
+
+    refuse_no_triton()
+    values_GRJ, index_GJ = packed_blocks(weight_NK, pattern)
+    bias_N = weight_NK.new_ones(len(weight_NK))
+    weight = BlockWeight.of(values_GRJ, index_GJ, bias_N, columns=1, inputs=weight_NK.shape[1])
+    x_KT = x_TK.t().contiguous()
+    backend = Triton(Tuner(Memory(), gpu=torch.cuda.get_device_name()))
+    return lambda: backend.block_linear(x_KT, weight)
 
 
 def two_four(weight_NK: "Tensor", x_TK: "Tensor") -> Product:

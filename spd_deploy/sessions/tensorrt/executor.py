@@ -111,9 +111,12 @@ class Executor:
         self.device.launch(lane.graph)
 
     def get(self, lane: Lane) -> None:
-        """Copy the logits to where the lane shows them, and wait until they are there."""
+        """Queue the copy of the logits to where the lane shows them."""
         memory = lane.memory
         self.device.copy_out(memory.pinned_out, memory.device_out, memory.logits_BC.nbytes)
+
+    def wait(self) -> None:
+        """Until all that was queued is done."""
         self.device.wait()
 
     def close(self) -> None:

@@ -11,11 +11,11 @@ from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.engines.buckets import Turn, turns_of
 from spd_deploy.domain.engines.record import read_record
-from spd_deploy.domain.errors import EngineFailed
+from spd_deploy.domain.errors import EngineFailed, Unavailable
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.cuda.device import CudaDevice
 from spd_deploy.sessions.protocol import Closing, Description
-from spd_deploy.sessions.tensorrt.executor import Executor
+from spd_deploy.sessions.tensorrt.executor import Executor, Lane
 from spd_deploy.sessions.tensorrt.gate import (
     library,
     place_of,
@@ -89,6 +89,25 @@ class TensorRtSession(Closing):
                 self._run(batch, turn, logits_BC)
         return logits_BC
 
+    def prepare(self, batch: Batch, *, graph: bool) -> "LaneRun":
+        """The batch in its bucket on the GPU (``sessions.device``); the next one takes its place.
+
+        Raises:
+            Unavailable: without a graph, since each bucket has been recorded as one; or the batch
+                goes through several buckets in turns.
+            EngineFailed: as :meth:`run`.
+        """
+        rows, tokens = batch.ids_BS.shape
+        turns = turns_of(rows, tokens, self._buckets)
+        if not graph or len(turns) > 1:
+            raise Unavailable(
+                "the engine runs one bucket, by its CUDA graph",
+                got=f"{rows}x{tokens} in {len(turns)} turns" if graph else "a run without a graph",
+                fix="build it for this shape: spd export --format trt --batch .. --seq ..",
+            )
+        self.run(batch)  # refuses what it should, and leaves the batch in its lane
+        return LaneRun(self._executor, self._executor.lanes[turns[0].bucket], rows)
+
     def close(self) -> None:
         """Free the GPU's memory."""
         with self._lock:
@@ -129,6 +148,15 @@ class TensorRtSession(Closing):
 
     def _run(self, batch: Batch, turn: Turn, logits_BC: NDArray[np.float32]) -> None:
         """Some rows of a batch; what the bucket has room for besides is padding."""
+        lane = self._fill(batch, turn)
+        self._executor.put(lane)
+        self._executor.launch(lane)
+        self._executor.get(lane)
+        self._executor.wait()
+        logits_BC[turn.start : turn.stop] = lane.memory.logits_BC[: turn.stop - turn.start]
+
+    def _fill(self, batch: Batch, turn: Turn) -> Lane:
+        """The bucket's lane with the rows in its inputs."""
         lane = self._executor.lanes[turn.bucket]
         count, S = turn.stop - turn.start, batch.ids_BS.shape[1]
         given = {
@@ -142,7 +170,34 @@ class TensorRtSession(Closing):
             held[:count, S:] = 0
             held[count:] = 0
         lane.memory.inputs["attention_mask"][count:, 0] = 1
-        self._executor.put(lane)
-        self._executor.launch(lane)
-        self._executor.get(lane)
-        logits_BC[turn.start : turn.stop] = lane.memory.logits_BC[:count]
+        return lane
+
+
+class LaneRun:
+    """A batch in a bucket's memory; a :class:`~spd_deploy.sessions.device.DeviceRun`."""
+
+    def __init__(self, executor: Executor, lane: Lane, rows: int) -> None:
+        self._executor, self._lane, self._rows = executor, lane, rows
+
+    @property
+    def stream(self) -> int:
+        """The engine's."""
+        return self._executor.device.stream
+
+    def load(self) -> None:
+        """Enqueue the copy of the ids to the GPU."""
+        self._executor.device.enter()
+        self._executor.put(self._lane)
+
+    def enqueue(self) -> None:
+        """Enqueue the graph."""
+        self._executor.launch(self._lane)
+
+    def unload(self) -> None:
+        """Enqueue the copy of the logits to the host."""
+        self._executor.get(self._lane)
+
+    def logits(self) -> NDArray[np.float32]:
+        """What was unloaded last, in memory of the caller's own; waits for it."""
+        self._executor.wait()
+        return np.array(self._lane.memory.logits_BC[: self._rows])

@@ -9,6 +9,8 @@ many are kept is bounded, the one longest unused goes first.
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,7 @@ class Graphs:
         self.network = network
         self.most = most
         self.last: Bucket | None = None
-        self._captured: OrderedDict[Bucket, _Graph] = OrderedDict()
+        self._captured: OrderedDict[Bucket, BucketRun] = OrderedDict()
         self._lock = threading.Lock()
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._pool: Any = torch.cuda.graph_pool_handle()
@@ -45,21 +47,29 @@ class Graphs:
         """
         import torch
 
-        B, S = batch.ids_BS.shape
-        bucket = bucket_for(B, S, positions=self.network.encoder.positions)
-        with self._lock, torch.inference_mode():
-            try:
-                graph = self._captured.get(bucket) or self._capture(bucket)
-                self._captured.move_to_end(bucket)
-                self.last = bucket
-                return graph.run(batch)
-            except torch.OutOfMemoryError as err:
-                self._drop()
-                raise out_of_memory(bucket, err) from err
-            except RuntimeError as err:
-                raise EngineFailed(
-                    "the GPU failed on a batch", got=err, fix="run `spd doctor`, and try again"
-                ) from err
+        bucket = self._bucket(batch)
+        with self._lock, torch.inference_mode(), self._failing(bucket):
+            graph = self._captured.get(bucket) or self._capture(bucket)
+            self._captured.move_to_end(bucket)
+            self.last = bucket
+            return graph.run(batch)
+
+    def prepare(self, batch: Batch, *, graph: bool) -> "BucketRun":
+        """The batch in its bucket on the GPU, in buffers of its own, warm.
+
+        Raises:
+            EngineFailed: as :meth:`run`.
+        """
+        import torch
+
+        bucket = self._bucket(batch)
+        with self._lock, torch.inference_mode(), self._failing(bucket):
+            made = BucketRun(
+                self.network, bucket, stream=self._stream, pool=self._pool, graph=graph
+            )
+            self.last = bucket
+            made.run(batch)
+            return made
 
     def close(self) -> None:
         """Drop all graphs and give their memory back."""
@@ -70,11 +80,31 @@ class Graphs:
         """How many graphs are kept."""
         return len(self._captured)
 
-    def _capture(self, bucket: Bucket) -> "_Graph":
+    def _bucket(self, batch: Batch) -> Bucket:
+        """The smallest that holds a batch."""
+        B, S = batch.ids_BS.shape
+        return bucket_for(B, S, positions=self.network.encoder.positions)
+
+    @contextmanager
+    def _failing(self, bucket: Bucket) -> Iterator[None]:
+        """What the GPU refuses, in words; without memory for a bucket all graphs make room."""
+        import torch
+
+        try:
+            yield
+        except torch.OutOfMemoryError as err:
+            self._drop()
+            raise out_of_memory(bucket, err) from err
+        except RuntimeError as err:
+            raise EngineFailed(
+                "the GPU failed on a batch", got=err, fix="run `spd doctor`, and try again"
+            ) from err
+
+    def _capture(self, bucket: Bucket) -> "BucketRun":
         """Record a bucket's graph; the one longest unused makes room where there are too many."""
         while len(self._captured) >= self.most:
             self._captured.popitem(last=False)[1].reset()
-        graph = _Graph(self.network, bucket, stream=self._stream, pool=self._pool)
+        graph = BucketRun(self.network, bucket, stream=self._stream, pool=self._pool)
         self._captured[bucket] = graph
         return graph
 
@@ -88,47 +118,51 @@ class Graphs:
         torch.cuda.empty_cache()
 
 
-class _Graph:
-    """One bucket: its buffers, and the launches between them."""
+class BucketRun:
+    """One bucket: its buffers and the launches between them, recorded as a graph or not.
 
-    def __init__(self, network: Network, bucket: Bucket, *, stream: Any, pool: Any) -> None:
+    A :class:`~spd_deploy.sessions.device.DeviceRun`.
+    """
+
+    def __init__(
+        self, network: Network, bucket: Bucket, *, stream: Any, pool: Any, graph: bool = True
+    ) -> None:
         import torch
 
         size = (3, bucket.batch, bucket.seq)
-        self.stream = stream
+        self.network, self.queue, self.rows = network, stream, bucket.batch
         self.padding = max(0, network.encoder.first_position - 1)
         self.host_3BS = torch.empty(size, dtype=torch.int64, pin_memory=True)
         self.view_3BS = self.host_3BS.numpy()
-        self._fill(None)
+        self.fill(None)
+        self.graph: Any = None
         with torch.cuda.stream(stream):
             self.device_3BS = self.host_3BS.to("cuda")
             for _ in range(_WARM_UPS):
-                network.logits(*self.device_3BS)
-            stream.synchronize()
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(
-                self.graph, pool=pool, stream=stream, capture_error_mode="thread_local"
-            ):
                 self.logits_BC = network.logits(*self.device_3BS)
+            stream.synchronize()
+            if graph:
+                self.graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(
+                    self.graph, pool=pool, stream=stream, capture_error_mode="thread_local"
+                ):
+                    self.logits_BC = network.logits(*self.device_3BS)
             self.answer_BC = torch.empty(self.logits_BC.shape, pin_memory=True)
+
+    @property
+    def stream(self) -> int:
+        """The ``cudaStream_t``."""
+        return int(self.queue.cuda_stream)
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Logits of a batch that the bucket holds."""
-        import torch
+        self.fill(batch)
+        self.load()
+        self.enqueue()
+        self.unload()
+        return self.logits()
 
-        self._fill(batch)
-        with torch.cuda.stream(self.stream):
-            self.device_3BS.copy_(self.host_3BS, non_blocking=True)
-            self.graph.replay()
-            self.answer_BC.copy_(self.logits_BC, non_blocking=True)
-        self.stream.synchronize()
-        return np.array(self.answer_BC.numpy()[: len(batch)])
-
-    def reset(self) -> None:
-        """Give back what the graph holds."""
-        self.graph.reset()
-
-    def _fill(self, batch: Batch | None) -> None:
+    def fill(self, batch: Batch | None) -> None:
         """The batch among padding; without one, rows of which every token is real."""
         ids, mask, types = self.view_3BS
         ids[:], mask[:], types[:] = self.padding, int(batch is None), 0
@@ -136,6 +170,42 @@ class _Graph:
             B, S = batch.ids_BS.shape
             ids[:B, :S], mask[:B, :S] = batch.ids_BS, batch.mask_BS
             types[:B, :S] = batch.types_BS
+            self.rows = B
+
+    def load(self) -> None:
+        """Enqueue the copy of the ids to the GPU."""
+        import torch
+
+        with torch.cuda.stream(self.queue):
+            self.device_3BS.copy_(self.host_3BS, non_blocking=True)
+
+    def enqueue(self) -> None:
+        """Replay the graph, or launch kernel by kernel where there is none."""
+        import torch
+
+        with torch.cuda.stream(self.queue):
+            if self.graph is not None:
+                self.graph.replay()
+            else:
+                with torch.inference_mode():
+                    self.logits_BC = self.network.logits(*self.device_3BS)
+
+    def unload(self) -> None:
+        """Enqueue the copy of the logits to the host."""
+        import torch
+
+        with torch.cuda.stream(self.queue):
+            self.answer_BC.copy_(self.logits_BC, non_blocking=True)
+
+    def logits(self) -> NDArray[np.float32]:
+        """What was unloaded last, in memory of the caller's own; waits for it."""
+        self.queue.synchronize()
+        return np.array(self.answer_BC.numpy()[: self.rows])
+
+    def reset(self) -> None:
+        """Give back what the graph holds."""
+        if self.graph is not None:
+            self.graph.reset()
 
 
 def out_of_memory(bucket: Bucket, err: BaseException) -> EngineFailed:

@@ -15,7 +15,9 @@ from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import EngineFailed, Unavailable
 from spd_deploy.domain.text import Batch
 from spd_deploy.kernels.backends import Plain, Triton
+from spd_deploy.kernels.launch import KERNEL
 from spd_deploy.kernels.remembered import Memory
+from spd_deploy.sessions.device import DeviceRun
 from spd_deploy.sessions.protocol import Closing, Description, Device
 from spd_deploy.sessions.torch_artefact.graphs import Graphs
 from spd_deploy.sessions.torch_artefact.loading import refuse_no_cuda, runners_for, tensors_in
@@ -75,7 +77,23 @@ class TorchArtefactSession(Closing):
             precision=self.network.plan.number,
             threads=(self.threads or torch.get_num_threads()) if on_cpu else None,
             kernels=self._kernels(),
+            sparse_kernels=self._sparse_kernels(),
         )
+
+    def prepare(self, batch: Batch, *, graph: bool) -> DeviceRun:
+        """The batch on the GPU (``sessions.device``).
+
+        Raises:
+            Unavailable: it runs on the CPU.
+            EngineFailed: the session is closed, or the batch does not run.
+        """
+        if self._closed:
+            raise EngineFailed("the session is closed", fix="open it again")
+        if self._graphs is None:
+            raise Unavailable(
+                "batches are kept on a GPU alone", got="device cpu", fix="use --device cuda"
+            )
+        return self._graphs.prepare(batch, graph=graph)
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Logits ``[B, C]``, in memory of the caller's own.
@@ -117,6 +135,11 @@ class TorchArtefactSession(Closing):
         if self.memory is not None and self.memory.unsaved is not None:
             said.append(f"what was measured is not kept: {self.memory.unsaved}")
         return "; ".join(said) or "all matrices dense"
+
+    def _sparse_kernels(self) -> tuple[str, ...] | None:
+        """Kernels of its own that skip zeros; what PyTorch runs for 2:4 it does not name."""
+        blocks = any(matrix.kind == "blocks" for matrix in self.network.plan.matrices)
+        return (KERNEL,) if blocks and self.device == "cuda" else None
 
     def _two_four(self) -> str:
         """What became of the 2:4 matrices."""

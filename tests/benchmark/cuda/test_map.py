@@ -87,7 +87,7 @@ def test_what_runs_is_timed_and_what_does_not_says_why(found: BreakEven) -> None
     assert found.gain(4, replace(gathered, pattern="structured", sparsity=0.5, way="compact")) == (
         Gain(ratio=2.0)
     )
-    assert "no kernel" in found.reasons["block:16x1, kernel"]
+    assert "runs on a GPU" in found.reasons["block:16x1, kernel"]
     assert "skips single zeros" in found.reasons["unstructured"]
     assert "does not run here" in found.reasons["2:4, sparse tensor cores"]
 

@@ -18,6 +18,8 @@ from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, EngineFailed, Unavailable
 from spd_deploy.domain.patterns import NM, Block
 from spd_deploy.domain.text import Batch
+from spd_deploy.kernels.launch import KERNEL
+from spd_deploy.sessions.device import DeviceRuns
 from spd_deploy.sessions.opening import open_path, prove, session_from_artefact
 from spd_deploy.sessions.torch_artefact.graphs import Graphs
 from spd_deploy.sessions.torch_artefact.plan import PLAN_FILE, TENSORS_FILE
@@ -106,6 +108,15 @@ def test_answers_are_the_callers_own(artefact: Artefact) -> None:
         assert np.array_equal(first, kept)
         first[:] = 0
         assert np.array_equal(session.run(batch_of(2, 5)), kept)
+
+
+def test_on_the_cpu_no_batch_is_kept_on_a_gpu(artefact: Artefact) -> None:
+    """It offers what needs a GPU, says why not, and claims no kernel that skips zeros."""
+    with session_from_artefact(artefact) as session:
+        assert isinstance(session, DeviceRuns)
+        with pytest.raises(Unavailable, match="on a GPU alone"):
+            session.prepare(batch_of(1, 4), graph=True)
+        assert session.description.sparse_kernels is None
 
 
 def test_a_closed_session_is_refused(artefact: Artefact) -> None:
@@ -273,6 +284,25 @@ def test_on_a_gpu_a_graph_gives_what_its_launches_give(on_gpu: TorchArtefactSess
     with torch.inference_mode():
         direct = on_gpu.network.logits(*(torch.from_numpy(a).cuda() for a in arrays))
     assert np.array_equal(found, direct.cpu().numpy())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("graph", [True, False])
+def test_on_a_gpu_a_prepared_batch_gives_what_a_run_gives(
+    on_gpu: TorchArtefactSession, graph: bool
+) -> None:
+    """By graph or launched, as often as it is enqueued."""
+    batch = batch_of(3, 17)
+    expected_BC = on_gpu.run(batch)
+
+    prepared = on_gpu.prepare(batch, graph=graph)
+    prepared.load()
+    prepared.enqueue()
+    prepared.enqueue()
+    prepared.unload()
+
+    assert np.array_equal(prepared.logits(), expected_BC)
+    assert on_gpu.description.sparse_kernels == (KERNEL,)
 
 
 @pytest.mark.gpu
