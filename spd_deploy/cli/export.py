@@ -1,41 +1,47 @@
 """``spd export``: a checkpoint in, an artefact that can be served out."""
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from spd_deploy.cli.console import TerminalProgress, show_json
-from spd_deploy.cli.export_torch import export_torch, refuse_options
+from spd_deploy.cli.console import TerminalProgress
+from spd_deploy.cli.export_shown import show_export
+from spd_deploy.cli.export_wish import Wish
 from spd_deploy.cli.options import Sizes, finite
+from spd_deploy.cli.sections import Sectioned
 from spd_deploy.cli.trial import trial_of
 from spd_deploy.cli.tuning import known_tuning, plan_of, tuner_for
-from spd_deploy.domain.artefact import Artefact, Manifest
+from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.engines.buckets import buckets_for
-from spd_deploy.domain.engines.record import is_built
-from spd_deploy.domain.files import bytes_of
-from spd_deploy.domain.measured import spelled_gains
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtimes import ASKED
 
-_BATCHES, _SEQS = (1, 8), (32, 128)
-
 if TYPE_CHECKING:
     from exporters.forms import Form
-    from exporters.lowering.ways import Way
+    from exporters.onnx import Settle, Tuner
+    from exporters.precisions import Trial
+    from exporters.tuning.tune import Plan
+    from spd_deploy.kernels.tiles import Number
 
 
 @click.command(
+    cls=Sectioned,
+    headings={
+        "format_": "What is made",
+        "task_name": "Data, for what rounds",
+        "tune": "How the matrices are run, and in what",
+        "output": "Result",
+    },
     epilog="""\b
 Examples:
   spd export runs/mrpc --format onnx --output artefacts/mrpc
   spd export runs/mrpc-block --tune --batch 1,8 --seq 32,128 --output artefacts/mrpc-block
   spd export runs/mrpc-block --precision int8 --data-dir GLUE/MRPC --output artefacts/mrpc-int8
   spd export runs/mrpc-block --format torch --output artefacts/mrpc-gpu
-  spd export runs/mrpc-24 --format trt --batch 1,8 --seq 32,128 --output artefacts/mrpc-trt"""
+  spd export runs/mrpc-24 --format trt --batch 1,8 --seq 32,128 --output artefacts/mrpc-trt""",
 )
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
@@ -111,143 +117,103 @@ Examples:
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option("--overwrite", is_flag=True, help="Replace the artefact that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def export(
-    checkpoint: Path,
-    format_: str,
-    precision: str | None,
-    task_name: str | None,
-    data_dir: Path | None,
-    max_drop: float | None,
-    tune: bool,
-    tuning: Path | None,
-    batches: tuple[int, ...] | None,
-    seqs: tuple[int, ...] | None,
-    no_build: bool,
-    threads: int | None,
-    seconds: float | None,
-    lowering: str,
-    runtime_name: str,
-    output: Path,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
-    """Lower a checkpoint into a graph whose zeros cost no time, verified before it is written.
+def export(**options: Any) -> None:
+    """Lower a checkpoint into a form whose zeros cost no time, verified before it is written.
 
     A cost model chooses how each matrix is run. With --tune, times do: of each distinct product
     alone, then of the whole network. What was measured is written into the artefact.
     """
-    precision = precision or ("fp32" if format_ == "onnx" else "fp16")
-    if format_ == "torch":
-        refuse_options(
-            {
-                "--data-dir": data_dir, "--task": task_name, "--max-drop": max_drop,
-                "--tune": tune, "--tuning": tuning, "--batch": batches, "--seq": seqs,
-                "--threads": threads, "--seconds": seconds,
-            },
-            precision=precision,
-            runtime=runtime_name,
-        )  # fmt: skip
-        progress = TerminalProgress()
-        artefact = export_torch(
-            opened(checkpoint, progress),
-            output,
-            precision=precision,
-            lowering=lowering,
-            overwrite=overwrite,
-            progress=progress,
-        )
-        show_export(artefact, as_json=as_json)
-        return
-    if precision == "bf16":
-        raise click.UsageError(
-            "--precision bf16 is for --format torch; OpenVINO rounds an fp32 artefact to it with "
-            "--runtime openvino:bf16"
-        )
-    judged = precision == "int8" or (data_dir is not None and (tune or "bf16" in runtime_name))
-    _refuse_idle(
-        {"--data-dir": data_dir, "--task": task_name, "--max-drop": max_drop},
-        unless=judged,
-        why="is for what rounds: int8, --tune or bf16, with data",
-    )
-    _refuse_idle(
-        {"--threads": threads, "--seconds": seconds},
-        unless=tune,
-        why="says how to measure: it needs --tune",
-    )
-    _refuse_idle(
-        {"--batch": batches, "--seq": seqs},
-        unless=tune or format_ == "trt",
-        why="says at which shapes: it needs --tune, or --format trt",
-    )
-    _refuse_other_format(format_, runtime_name, tuned=tune or tuning is not None, idle=no_build)
-    if tuning is not None and precision != "fp32":
-        raise click.UsageError("a tuning holds times of fp32: leave --tuning or --precision out")
-    if tune and tuning is not None:
-        raise click.UsageError("--tune measures and --tuning does not: leave one of them out")
-    if tune and lowering != "auto":
-        raise click.UsageError("--tune chooses the lowerings: leave --lowering out")
-    from exporters.onnx import Settle, artefact_from_checkpoint
-    from exporters.precisions import Precision
-    from exporters.tuning.runtimes import in_fastest_runtime, in_runtime
-
+    wish = Wish(**options)
+    wish.refuse_misfits()
     progress = TerminalProgress()
-    source = opened(checkpoint, progress)
-    allowed = 1.0 if max_drop is None else max_drop
-    trial = trial_of(source, task_name, data_dir, allowed) if judged else None
-    plan = plan_of(batches or _BATCHES, seqs or _SEQS, threads, seconds) if tune else None
-    tuner = None if tuning is None else known_tuning(tuning)
-    if plan is not None and precision == "fp32":
-        tuner = tuner_for(plan, progress)
-    settle: Settle | None = None
-    if format_ == "onnx" and runtime_name != "auto":
-        settle = partial(in_runtime, asked=ASKED[runtime_name], trial=trial, progress=progress)
-    elif plan is not None:
-        settle = partial(in_fastest_runtime, plan=plan, trial=trial, progress=progress)
+    source = _opened(wish.checkpoint, progress)
+    made = (
+        _torch(wish, source, progress)
+        if wish.format_ == "torch"
+        else _graph(wish, source, progress)
+    )
+    show_export(made, as_json=wish.as_json)
+
+
+def _torch(wish: Wish, source: Checkpoint, progress: Progress) -> Artefact:
+    """A torch artefact."""
+    from exporters.torch.export import torch_artefact_from_checkpoint
+
+    return torch_artefact_from_checkpoint(
+        source,
+        wish.output,
+        number=cast("Number", wish.number),
+        lowering=wish.way,
+        overwrite=wish.overwrite,
+        progress=progress,
+    )
+
+
+def _graph(wish: Wish, source: Checkpoint, progress: Progress) -> Artefact:
+    """An artefact of ONNX graphs, with an engine for TensorRT where that is asked for."""
+    from exporters.onnx import artefact_from_checkpoint
+    from exporters.precisions import Precision
+
+    trial = trial_of(source, wish.task_name, wish.data_dir, wish.drop) if wish.judged else None
+    plan = plan_of(*wish.shapes, wish.threads, wish.seconds) if wish.tune else None
     artefact = artefact_from_checkpoint(
         source,
-        output,
-        precision=Precision(precision),
+        wish.output,
+        precision=Precision(wish.number),
         trial=trial,
-        tuner=tuner,
-        lowering=None if lowering == "auto" else cast("Way", lowering),
-        settle=settle,
-        overwrite=overwrite,
+        tuner=_tuner(wish, plan, progress),
+        lowering=wish.way,
+        settle=_settle(wish, plan, trial, progress),
+        overwrite=wish.overwrite,
         progress=progress,
-        form=_form(format_, source, batches or _BATCHES, seqs or _SEQS),
+        form=_form(wish, source),
     )
-    if format_ == "trt":
-        _build(artefact, progress, asked=not no_build)
-    if tuning is not None and runtime_name == "auto":
+    if wish.format_ == "trt":
+        _build(artefact, progress, asked=not wish.no_build)
+    if wish.tuning is not None and wish.runtime_name == "auto":
         progress.note("a tuning has no times of runtimes: name one with --runtime, or --tune here")
-    show_export(artefact, as_json=as_json)
+    return artefact
 
 
-def _form(
-    format_: str, source: Checkpoint, batches: tuple[int, ...], seqs: tuple[int, ...]
-) -> "Form":
+def _tuner(wish: Wish, plan: "Plan | None", progress: Progress) -> "Tuner | None":
+    """What times the ways to run the matrices, or knows their times."""
+    if wish.tuning is not None:
+        return known_tuning(wish.tuning)
+    if plan is not None and wish.number == "fp32":
+        return tuner_for(plan, progress)
+    return None
+
+
+def _settle(
+    wish: Wish, plan: "Plan | None", trial: "Trial | None", progress: Progress
+) -> "Settle | None":
+    """What names the runtime to serve in: an engine has no choice."""
+    from exporters.tuning.runtimes import in_fastest_runtime, in_runtime
+
+    if wish.format_ == "onnx" and wish.runtime_name != "auto":
+        asked = ASKED[wish.runtime_name]
+        return partial(in_runtime, asked=asked, trial=trial, progress=progress)
+    if plan is not None:
+        return partial(in_fastest_runtime, plan=plan, trial=trial, progress=progress)
+    return None
+
+
+def _form(wish: Wish, source: Checkpoint) -> "Form":
     """What kind of artefact is made: for TensorRT for the shapes asked for and the longest text."""
     from exporters.forms import ONNX
     from exporters.tensorrt.plan import engine_form
 
-    if format_ == "onnx":
+    if wish.format_ == "onnx":
         return ONNX
-    return engine_form(buckets_for(batches, seqs, longest=source.max_tokens))
+    return engine_form(buckets_for(*wish.shapes, longest=source.max_tokens))
 
 
-def opened(folder: Path, progress: Progress) -> Checkpoint:
+def _opened(folder: Path, progress: Progress) -> Checkpoint:
     """The checkpoint; where nobody declared its pattern, how that was found is told."""
     source = open_checkpoint(folder)
     if source.detected is not None:
         progress.note(f"{source.pattern} detected, not declared: {source.detected}")
     return source
-
-
-def show_export(artefact: Artefact, *, as_json: bool) -> None:
-    """What was written, for a reader or as JSON."""
-    if as_json:
-        show_json({"artefact": str(artefact.folder), **artefact.manifest.to_json()})
-    else:
-        show_result(artefact)
 
 
 def _build(artefact: Artefact, progress: Progress, *, asked: bool) -> None:
@@ -263,57 +229,3 @@ def _build(artefact: Artefact, progress: Progress, *, asked: bool) -> None:
         f"the engine is not built here: {fault}; on the machine that is to serve: "
         f"spd build {artefact.folder}"
     )
-
-
-def _refuse_other_format(format_: str, runtime: str, *, tuned: bool, idle: bool) -> None:
-    """Refuse what goes with another format than the one asked for."""
-    if format_ == "trt" and tuned:
-        raise click.UsageError("--tune and --tuning are of a CPU: leave them out with --format trt")
-    if format_ == "trt" and runtime not in ("auto", "tensorrt"):
-        raise click.UsageError("a trt artefact is for TensorRT: leave --runtime out")
-    if format_ != "trt" and runtime == "tensorrt":
-        raise click.UsageError("--runtime tensorrt needs an engine: add --format trt")
-    if format_ != "trt" and idle:
-        raise click.UsageError("--no-build goes with --format trt")
-
-
-def _refuse_idle(given: Mapping[str, object], *, unless: bool, why: str) -> None:
-    """Refuse options that would be ignored."""
-    idle = [name for name, value in given.items() if value is not None]
-    if idle and not unless:
-        raise click.UsageError(f"{idle[0]} {why}")
-
-
-def spelled_ran(manifest: Manifest) -> str:
-    """The times of each runtime, where they were measured."""
-    if not manifest.ran:
-        return ""
-    each = (
-        f"{one.runtime} " + ", ".join(f"{second * 1e3:.3g}" for second in one.seconds)
-        for one in manifest.ran
-    )
-    return f": ms at {', '.join(manifest.ran_at)}: {'; '.join(each)}"
-
-
-def show_result(artefact: Artefact) -> None:
-    """What was written, and the next commands."""
-    manifest, folder = artefact.manifest, artefact.folder
-    counts: dict[str, int] = {}
-    for row in manifest.matrices:
-        counts[row.lowering] = counts.get(row.lowering, 0) + 1
-    lowered = ", ".join(f"{n} {name}" for name, n in counts.items())
-    click.echo(f"pattern   {manifest.pattern}: verified on the weights as stored")
-    click.echo(f"matrices  {lowered}")
-    if manifest.measured:
-        click.echo(f"measured  {spelled_gains(manifest.measured)} over all dense")
-    unbuilt = manifest.format == "trt" and not is_built(folder)
-    later = ", once its engine is built" if unbuilt else ""
-    click.echo(f"runs in   {manifest.asked}{spelled_ran(manifest)}{later}")
-    click.echo(f"parity    {manifest.nearness}")
-    for arm, scores in manifest.scores.items():
-        if arm not in ("dense", "sparse"):
-            shown = ", ".join(f"{k} {v:.4f}" for k, v in scores.items() if v is not None)
-            click.echo(f"scored    {arm}: {shown} ({manifest.split})")
-    click.echo(f"saved     {folder} ({bytes_of(folder) / 1e6:.1f} MB)")
-    click.echo(f"next      spd inspect {folder}")
-    click.echo(f"          spd {'build' if unbuilt else 'serve'} {folder}")

@@ -21,7 +21,8 @@ class Sectioned(click.Command):
         heading, sections = "Options", dict[str, list[tuple[str, str]]]()
         for parameter in self.get_params(ctx):
             heading = self.headings.get(parameter.name or "", heading)
-            if record := parameter.get_help_record(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
                 sections.setdefault(heading, []).append(record)
         for title, records in sections.items():
             with formatter.section(title):
