@@ -17,8 +17,10 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -41,11 +43,10 @@ from spd_deploy.benchmark.publish import write_report
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.values import Memory, Settings, Shape
 from spd_deploy.cli.console import TerminalProgress
-from spd_deploy.domain.artefact import Artefact
-from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
+from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import SpdError
 from spd_deploy.domain.patterns import NM, Block, Pattern
-from spd_deploy.domain.progress import Progress
 
 PATTERNS: dict[str, Pattern] = {
     "block-64x1-90": Block(rows=64, columns=1, sparsity=0.9),
@@ -97,9 +98,11 @@ def main() -> None:
             dense=names,
             rounds=options.rounds,
             seconds=options.seconds,
-            progress=progress,
         )
-        jobs = grid.jobs(options.models)
+        jobs = [
+            Job(name=name, work=partial(in_child, grid, tuple(options.models), name))
+            for name in grid.jobs(options.models)
+        ]
         with (options.output / "rows.jsonl").open("a", encoding="utf-8") as rows:
             for line in do(jobs, budget_s=60 * options.minutes, clock=perf_counter):
                 rows.write(json.dumps(line) + "\n")
@@ -107,20 +110,40 @@ def main() -> None:
                 progress.note(said(line))
 
 
+def in_child(grid: "Grid", models: Sequence[str], name: str) -> list[Line]:
+    """The lines of a job, done in a process of its own.
+
+    What traces kernels stays attached to the driver until its process ends, and slows launches
+    down; a fault of the GPU lasts as long.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(lines_in_child, grid, models, name).result()
+
+
+def lines_in_child(grid: "Grid", models: Sequence[str], name: str) -> list[Line]:
+    """The same, here; what does not run has a line with the reason, as errors do not all travel."""
+    try:
+        return list(grid.jobs(models)[name]())
+    except (SpdError, RuntimeError) as err:
+        return [{"not_run": str(err)}]
+
+
 def do(
     jobs: Sequence[Job], *, budget_s: float, clock: Callable[[], float]
 ) -> Iterator[dict[str, Any]]:
     """The lines of each job as it is done; those that fail or come too late, with the reason."""
-    begun = clock()
+    begun, took = clock(), dict[str, float]()
     for job in jobs:
-        if clock() - begun >= budget_s:
+        at, kind = clock(), job.name.split()[0]
+        if budget_s - (at - begun) <= took.get(kind, 0.0):  # as long as the last of its kind took
             yield {"job": job.name, "not_run": f"the {budget_s / 60:g} minutes were up"}
             continue
         try:
             for line in job.work():
                 yield {"job": job.name, **line}
-        except SpdError as err:
+        except (SpdError, RuntimeError) as err:  # the latter is PyTorch's, or of a lost process
             yield {"job": job.name, "not_run": str(err)}
+        took[kind] = clock() - at
 
 
 def shapes_by_worth() -> tuple[Shape, ...]:
@@ -138,22 +161,21 @@ class Grid:
     dense: tuple[str, ...]
     rounds: int
     seconds: float
-    progress: Progress
 
-    def jobs(self, models: Sequence[str]) -> tuple[Job, ...]:
-        """Three shapes of the first model, the maps, three of the other models, then the rest.
+    def jobs(self, models: Sequence[str]) -> dict[str, Callable[[], Iterator[Line]]]:
+        """By name: three shapes of the first model, the maps, three of the others, then the rest.
 
         To draw, prune and export a large model takes minutes, which the maps do not wait for.
         """
         shapes, first = shapes_by_worth(), len(_FIRST)
         rows = [
-            Job(name=f"{model} {shape}", work=partial(self.row, model, shape))
+            (f"{model} {shape}", partial(self.row, model, shape))
             for part in (shapes[:first], shapes[first:])
             for model in models
             for shape in part
         ]
-        maps = [Job(name=f"map {model}", work=partial(self.map, model)) for model in models]
-        return (*rows[:first], *maps, *rows[first:])
+        maps = [(f"map {model}", partial(self.map, model)) for model in models]
+        return dict((*rows[:first], *maps, *rows[first:]))
 
     def row(self, model: str, shape: Shape) -> Iterator[Line]:
         """One shape of one model: every arm in turns, its report written, a line an arm."""
@@ -163,7 +185,7 @@ class Grid:
         made = made_of(self.scratch, model)
         report = compare_on_gpu(
             made.arms, made.dense, self.dense, settings, weigh=_unweighed, spare=True,
-            progress=self.progress,
+            progress=TerminalProgress(),
         )  # fmt: skip
         write_report(report, self.output / f"{model}-{shape}", overwrite=True)
         yield from lines_of(report)
@@ -178,7 +200,7 @@ class Grid:
             threads=None,
             timing=Effort(seconds=0.1, rounds=3),
         )
-        found = measure_map_on_gpu(plan, progress=self.progress)
+        found = measure_map_on_gpu(plan, progress=TerminalProgress())
         write_map(found, self.output / f"map-{model}", overwrite=True)
         for reason in dict.fromkeys(found.reasons.items()):
             yield {"arm": reason[0], "not_run": reason[1]}
@@ -193,11 +215,10 @@ class Made:
     arms: tuple[Arm, ...]
 
 
-@cache
 def made_of(scratch: Path, model: str) -> Made:
-    """Drawn, pruned and exported once, however many shapes are measured."""
+    """Drawn, pruned and exported once, however many jobs need it."""
     checkpoints = {
-        name: checkpoint_of(scratch / model, model, name, pattern, max_tokens=LONGEST)
+        name: drawn(scratch / model, model, name, pattern)
         for name, pattern in (("dense", None), *PATTERNS.items())
     }
     exported = [
@@ -210,12 +231,23 @@ def made_of(scratch: Path, model: str) -> Made:
     return Made(dense=dense, arms=arms_of(exported))
 
 
+def drawn(scratch: Path, model: str, name: str, pattern: Pattern | None) -> Checkpoint:
+    """The checkpoint that an earlier job left, or a new one, whose description is written last."""
+    there = scratch / f"{name}-checkpoint"
+    if (there / SPD_FILE).is_file():
+        return open_checkpoint(there)
+    return checkpoint_of(scratch, model, name, pattern, max_tokens=LONGEST)
+
+
 def exports_of(checkpoint: Checkpoint, folder: Path) -> Iterator[Artefact]:
     """The checkpoint in every form that is for GPUs; another form is another line here."""
-    yield torch_artefact_from_checkpoint(checkpoint, folder.with_name(f"{folder.name}-torch"))
-    yield artefact_from_checkpoint(
-        checkpoint, folder.with_name(f"{folder.name}-onnx"), precision=Precision.FP16
-    )
+    made: Mapping[str, Callable[[Path], Artefact]] = {
+        "torch": partial(torch_artefact_from_checkpoint, checkpoint),
+        "onnx": partial(artefact_from_checkpoint, checkpoint, precision=Precision.FP16),
+    }
+    for form, export in made.items():
+        place = folder.with_name(f"{folder.name}-{form}")
+        yield open_artefact(place) if is_artefact(place) else export(place)
 
 
 def lines_of(report: Report) -> Iterator[Line]:

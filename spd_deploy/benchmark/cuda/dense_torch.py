@@ -184,7 +184,10 @@ class _TorchRun:
         import torch
 
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=self._stream):
+        with (
+            torch.cuda.stream(self._stream),  # comes back where a capture breaks off
+            torch.cuda.graph(graph, pool=pool, stream=self._stream),
+        ):
             self._launch()
         self._graph = graph
 

@@ -84,17 +84,22 @@ class GraphStopwatch:
                 product()
         self._stream.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.inference_mode(), torch.cuda.graph(graph, stream=self._stream):
+        with (
+            torch.inference_mode(),
+            torch.cuda.stream(self._stream),  # comes back where a capture breaks off
+            torch.cuda.graph(graph, stream=self._stream),
+        ):
             for _ in range(_REPEATS):
                 product()
-        return graph
+        return graph, product  # whose weights and input the graph reads, and does not hold
 
     def seconds(self, ready: Any) -> float:
         """Of one run of those in the graph."""
         import torch
 
+        graph, _ = ready
         with torch.cuda.stream(self._stream):
-            return marked_s(self._gpu, self._stream.cuda_stream, ready.replay) / _REPEATS
+            return marked_s(self._gpu, self._stream.cuda_stream, graph.replay) / _REPEATS
 
 
 def measure_map_on_gpu(

@@ -102,11 +102,11 @@ def _visit(found: Found, place: Place, session: DeviceRuns, batch: Batch, timer:
             continue
         try:
             run = session.prepare(batch, graph=mode == "graph")
+            timed = [_series(place, mode, cache, _runs(run, timer, cache)) for cache in CACHES]
         except SpdError as err:
             refused[way] = str(err)
             continue
-        for cache in CACHES:
-            found.series.append(_series(place, mode, cache, _runs(run, timer, cache)))
+        found.series.extend(timed)
     if run is not None:
         found.copies.append(_copies(run, place, timer))
 

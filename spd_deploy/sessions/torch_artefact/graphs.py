@@ -33,10 +33,11 @@ class Graphs:
 
         self.network = network
         self.most = most
-        self.last: Bucket | None = None
+        self.last: BucketRun | None = None
         self._captured: OrderedDict[Bucket, BucketRun] = OrderedDict()
         self._lock = threading.Lock()
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._stream.wait_stream(torch.cuda.current_stream())  # which the weights are made on
         self._pool: Any = torch.cuda.graph_pool_handle()
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
@@ -51,7 +52,7 @@ class Graphs:
         with self._lock, torch.inference_mode(), self._failing(bucket):
             graph = self._captured.get(bucket) or self._capture(bucket)
             self._captured.move_to_end(bucket)
-            self.last = bucket
+            self.last = graph
             return graph.run(batch)
 
     def prepare(self, batch: Batch, *, graph: bool) -> "BucketRun":
@@ -67,7 +68,7 @@ class Graphs:
             made = BucketRun(
                 self.network, bucket, stream=self._stream, pool=self._pool, graph=graph
             )
-            self.last = bucket
+            self.last = made
             made.run(batch)
             return made
 
@@ -94,8 +95,10 @@ class Graphs:
             yield
         except torch.OutOfMemoryError as err:
             self._drop()
+            self._pool = torch.cuda.graph_pool_handle()
             raise out_of_memory(bucket, err) from err
         except RuntimeError as err:
+            self._pool = torch.cuda.graph_pool_handle()  # a capture that broke off spoils its pool
             raise EngineFailed(
                 "the GPU failed on a batch", got=err, fix="run `spd doctor`, and try again"
             ) from err
@@ -121,7 +124,8 @@ class Graphs:
 class BucketRun:
     """One bucket: its buffers and the launches between them, recorded as a graph or not.
 
-    A :class:`~spd_deploy.sessions.device.DeviceRun`.
+    A :class:`~spd_deploy.sessions.device.DeviceRun`. ``two_four`` counts its products on 2:4 tensor
+    cores.
     """
 
     def __init__(
@@ -131,6 +135,7 @@ class BucketRun:
 
         size = (3, bucket.batch, bucket.seq)
         self.network, self.queue, self.rows = network, stream, bucket.batch
+        self.bucket = bucket
         self.padding = max(0, network.encoder.first_position - 1)
         self.host_3BS = torch.empty(size, dtype=torch.int64, pin_memory=True)
         self.view_3BS = self.host_3BS.numpy()
@@ -148,6 +153,7 @@ class BucketRun:
                 ):
                     self.logits_BC = network.logits(*self.device_3BS)
             self.answer_BC = torch.empty(self.logits_BC.shape, pin_memory=True)
+        self.two_four = network.two_four()
 
     @property
     def stream(self) -> int:
@@ -176,7 +182,7 @@ class BucketRun:
         """Enqueue the copy of the ids to the GPU."""
         import torch
 
-        with torch.cuda.stream(self.queue):
+        with torch.cuda.stream(self.queue), torch.inference_mode():
             self.device_3BS.copy_(self.host_3BS, non_blocking=True)
 
     def enqueue(self) -> None:
@@ -194,7 +200,7 @@ class BucketRun:
         """Enqueue the copy of the logits to the host."""
         import torch
 
-        with torch.cuda.stream(self.queue):
+        with torch.cuda.stream(self.queue), torch.inference_mode():
             self.answer_BC.copy_(self.logits_BC, non_blocking=True)
 
     def logits(self) -> NDArray[np.float32]:

@@ -147,7 +147,8 @@ class TorchArtefactSession(Closing):
             return "2:4 matrices dense: a CPU has no kernel for them"
         if self._graphs.last is None:
             return "2:4 tensor cores where they are faster"
-        return f"{self.network.two_four()} products on 2:4 tensor cores at {self._graphs.last}"
+        last = self._graphs.last
+        return f"{last.two_four} products on 2:4 tensor cores at {last.bucket}"
 
 
 def _network(

@@ -10,17 +10,25 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu import BATCHES, SEQS, Grid, Job, Line, do, lines_of, said, shapes_by_worth
+from benchmarks.gpu import (
+    BATCHES,
+    SEQS,
+    Grid,
+    Job,
+    Line,
+    do,
+    in_child,
+    lines_of,
+    said,
+    shapes_by_worth,
+)
 from spd_deploy.benchmark.values import Shape
 from spd_deploy.domain.errors import Unavailable
-from spd_deploy.domain.progress import Silent
 from tests.benchmark.gpu_made import two_dense_and_a_block
 
 
 def grid(folder: Path) -> Grid:
-    return Grid(
-        scratch=folder, output=folder, dense=("eager",), rounds=2, seconds=0.1, progress=Silent()
-    )
+    return Grid(scratch=folder, output=folder, dense=("eager",), rounds=2, seconds=0.1)
 
 
 def test_every_shape_comes_once_and_the_headline_first() -> None:
@@ -33,7 +41,7 @@ def test_every_shape_comes_once_and_the_headline_first() -> None:
 
 def test_maps_come_after_the_first_rows(tmp_path: Path) -> None:
     """A cut after some minutes leaves the rows that say most, and the maps of both models."""
-    names = [job.name for job in grid(tmp_path).jobs(["base", "large"])]
+    names = list(grid(tmp_path).jobs(["base", "large"]))
 
     assert names[:2] == ["base 32x128", "base 1x128"]
     assert names[3:6] == ["map base", "map large", "large 32x128"]
@@ -52,14 +60,14 @@ def test_jobs_are_done_until_the_time_is_up() -> None:
         raise Unavailable("no kernel", fix="get one")
 
     jobs = [Job(name=str(i), work=work) for i, work in enumerate((one, broken, one, one))]
-    found = list(do(jobs, budget_s=180.0, clock=lambda: next(minutes)))
+    found = list(do(jobs, budget_s=300.0, clock=lambda: next(minutes)))
 
     assert [(line["job"], line.get("not_run")) for line in found] == [
         ("0", None),
         ("1", None),
         ("1", "no kernel; get one"),
-        ("2", "the 3 minutes were up"),
-        ("3", "the 3 minutes were up"),
+        ("2", "the 5 minutes were up"),
+        ("3", "the 5 minutes were up"),
     ]
     assert said(found[0]) == "0 a: 1.000 ms, dense"
     assert said(found[2]) == "1: not run: no kernel; get one"
@@ -75,6 +83,14 @@ def test_a_report_gives_a_line_an_arm_and_one_for_what_is_absent() -> None:
     assert block["gpu"].startswith("faster 2.0")
     assert block["limit_s"] == pytest.approx(5e-3)
     assert found[3]["not_run"] == "TensorRT is not installed"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_job_has_a_process_of_its_own(tmp_path: Path) -> None:
+    """What it cannot do there comes back as a line with the reason."""
+    (line,) = in_child(grid(tmp_path), ["base"], "map base")
+
+    assert "GPU" in line["not_run"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -22,6 +22,7 @@ from spd_deploy.kernels.launch import KERNEL
 from spd_deploy.sessions.device import DeviceRuns
 from spd_deploy.sessions.opening import open_path, prove, session_from_artefact
 from spd_deploy.sessions.torch_artefact.graphs import Graphs
+from spd_deploy.sessions.torch_artefact.layouts import TokenMajor
 from spd_deploy.sessions.torch_artefact.plan import PLAN_FILE, TENSORS_FILE
 from spd_deploy.sessions.torch_artefact.session import TorchArtefactSession
 from tests.tiny import tiny_checkpoint
@@ -108,6 +109,16 @@ def test_answers_are_the_callers_own(artefact: Artefact) -> None:
         assert np.array_equal(first, kept)
         first[:] = 0
         assert np.array_equal(session.run(batch_of(2, 5)), kept)
+
+
+def test_first_tokens_lie_close_together() -> None:
+    """A 2:4 product is given no stride, so it would read the tokens that follow the first."""
+    x_TH = torch.arange(24.0).reshape(6, 4)
+
+    found_BH = TokenMajor().first_tokens(x_TH, 2)
+
+    assert found_BH.is_contiguous()
+    assert torch.equal(found_BH, x_TH[[0, 3]])
 
 
 def test_on_the_cpu_no_batch_is_kept_on_a_gpu(artefact: Artefact) -> None:
