@@ -88,6 +88,29 @@ def test_types_are_found_among_words(words: str, found: str | None) -> None:
     assert type_in(words) == found
 
 
+@pytest.mark.parametrize(
+    ("tactic", "found"),
+    [
+        ("sm80_xmma_gemm_f16f16_f16f32_f32_tn_n_tilesize64x64x64", "fp16"),
+        ("sm80_xmma_gemm_bf16bf16_bf16f32_f32_tn_n", "bf16"),
+        ("sm80_xmma_gemm_i8f32_i8i32_f32_tn_n", "int8"),
+        ("sm90_xmma_gemm_e4m3e4m3_e4m3f32_f32_tn_n", "fp8"),
+        ("sm75_xmma_fprop_implicit_gemm_interleaved_i8i8_i8i32_f32_nchw_vect_c_32", "int8"),
+        ("cutlass_tensorop_f32_i16832gemm_s8_256x128_64x3_tn_align16", "int8"),
+        ("cutlass_tensorop_f32_s16832spgemm_f16_128x64_64x3_tn", "fp16"),
+        ("cutlass_tensorop_f32_s1688gemm_64x64_32x6_nn", None),
+        ("cutlass_tensorop_s1688gemm_tf32_64x64", None),
+        ("nvjet_hsh_128x64_tn", None),
+        ("__myl_FcAddCast_0x1a2b", None),
+    ],
+)
+def test_operands_are_told_from_results(tactic: str, found: str | None) -> None:
+    """The type that stands first in a name may be the result's, which refuses nothing."""
+    (layer,) = layers_in(json.dumps({"Layers": [{"Name": "a", "TacticName": tactic}]}))
+
+    assert layer.kernel_type == found
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"Layers": ["a name alone"]}', '{"Layers": 3}'])
 def test_a_document_that_tells_nothing_is_refused(text: str) -> None:
     """An engine without details gives names alone, by which nothing could be judged."""
