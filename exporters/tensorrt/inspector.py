@@ -7,7 +7,8 @@ The inspector gives JSON when an engine is built with detailed verbosity. Its fo
     11         ``I/O Tensors`` are objects; format and type are fields of their own.
 
 From 10 on ``Metadata`` names the ONNX nodes that a layer was made of. With several profiles each
-layer comes once for each, and says which in the end of its name from the second on.
+layer comes once for each, all of the first before all of the second, and may say which in the end
+of its name from the second on.
 """
 
 import json
@@ -61,6 +62,7 @@ class Layer:
 
     Attributes:
         name: without the mark of its profile.
+        profile: by that mark; 0 where there is none, which it may lack in others too.
         nodes: the ONNX nodes it was made of, where the inspector says.
         tactic: the kernel's name; None where it has none to tell.
         inputs: the types of what it reads, in order; None where it does not tell.
