@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.arithmetic.arithmetic import Array, Operand, Weight, Wide
-from exporters.arithmetic.float32 import added, batched, gemm
+from exporters.arithmetic.float32 import added, gemm
 from exporters.graph import Graph, Name
 
 _MOST = 127
@@ -90,11 +90,15 @@ class StaticInt8(Wide):
     packs = False
 
     def operand(self, g: Graph, x: Name, matrix: str) -> Operand:
-        """Rounded to int8 steps of its calibrated range, once for all products that read it."""
+        """Rounded to int8 steps of its calibrated range, once for all products that read it.
+
+        What reads parts of it reads the steps: a product is int8 to TensorRT and OpenVINO only
+        where ``DequantizeLinear`` comes directly before it.
+        """
         scale = g.number(self.ranges[matrix] / _MOST)
         zero = g.constant(np.array(0, np.int8))
         rounded = g.once("QuantizeLinear", x, scale, zero)
-        return Operand(values=g.once("DequantizeLinear", rounded, scale, zero))
+        return Operand(values=rounded, scale=scale, zero=zero)
 
     def on_tokens(
         self, g: Graph, x_TK: Operand, weight: Weight, bias_N: Array, residual: Name | None
@@ -104,15 +108,19 @@ class StaticInt8(Wide):
         zeros = g.constant(np.zeros(len(scale_N), np.int8))
         flat = g.reshape(values, *weight.values_GRJ.shape[1:])
         values_NK = g.op("DequantizeLinear", flat, scale, zeros, axis=0)
-        return gemm(g, x_TK.values, values_NK, bias_N, residual)
+        read = g.once("DequantizeLinear", x_TK.values, x_TK.scale, x_TK.zero)
+        return gemm(g, read, values_NK, bias_N, residual)
 
     def on_features(
         self, g: Graph, x_BIS: Operand, weight: Weight, bias_N: Array, residual: Name | None
     ) -> Name:
         """One batched product; its rows lie on two axes, so their scales come after it."""
+        G, R, J = weight.values_GRJ.shape
         values, scale, _ = _stored(g, weight)
         whole = g.reshape(values, 1, *weight.values_GRJ.shape)
         steps = g.op("DequantizeLinear", whole, g.number(1.0), g.constant(np.array(0, np.int8)))
-        y = batched(g, steps, x_BIS.values, weight)
+        apart = g.reshape(x_BIS.values, 0, G, J, -1)
+        read = g.op("DequantizeLinear", apart, x_BIS.scale, x_BIS.zero)
+        y = g.reshape(g.op("MatMul", steps, read), 0, G * R, -1)
         y = g.op("Mul", y, g.reshape(scale, -1, 1))
         return added(g, y, bias_N[:, None], residual)

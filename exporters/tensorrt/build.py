@@ -38,7 +38,7 @@ from spd_deploy.domain.engines.record import (
     fastest,
     write_record,
 )
-from spd_deploy.domain.errors import BadArtefact, VerificationFailed
+from spd_deploy.domain.errors import BadArtefact, NotWritten, VerificationFailed
 from spd_deploy.domain.files import not_written, replacing, write_text
 from spd_deploy.domain.progress import Advance, Progress, Silent
 from spd_deploy.sessions.cuda.device import CudaDevice
@@ -177,7 +177,21 @@ def _built(site: _Site, progress: Progress) -> EngineRecord:
         )
         record = _judged(site, made, builds)
         advance(note="verified")
+    _keep(site, made[len(arms) - 1].compiled.timings, progress)
     return record
+
+
+def _keep(site: _Site, timings: bytes, progress: Progress) -> None:
+    """Keep timings for the next build; the engine is whole without, so no failure is one here.
+
+    They must be those of the first draw. The others start from nothing, so theirs lack what builds
+    of other models found out.
+    """
+    try:
+        write_cache(cache_file(site.place), timings)
+    except (NotWritten, RuntimeError) as err:
+        why = f"{err.what}, {err.got}" if isinstance(err, NotWritten) else str(err)
+        progress.note(f"the next build times its kernels anew: {why}")
 
 
 def _all_made(site: _Site, arms: Sequence[Arm], advance: Advance) -> Iterator[_Made]:
@@ -187,13 +201,21 @@ def _all_made(site: _Site, arms: Sequence[Arm], advance: Advance) -> Iterator[_M
     draw share their timings.
     """
     for number in range(site.order.builds):
-        timings = read_cache(cache_file(site.place)) if number == 0 else b""
+        timings = _known(site) if number == 0 else b""
         for arm in arms:
             compiled = site.compiled(arm, timings, advance)
             timings = compiled.timings
             seen, documents = seen_in(compiled.engine, site.opened, site.trt)
             yield _Made(arm=arm, compiled=compiled, seen=seen, documents=documents)
             advance(note=f"{arm} engine {number + 1} of {site.order.builds}")
+
+
+def _known(site: _Site) -> bytes:
+    """The timings of earlier builds; nothing where the user has no home to keep them in."""
+    try:
+        return read_cache(cache_file(site.place))
+    except RuntimeError:
+        return b""
 
 
 def _sparse_layers(seen: Sequence[Seen]) -> tuple[str, ...]:
@@ -236,7 +258,6 @@ def _judged(site: _Site, made: Sequence[_Made], builds: tuple[Build, ...]) -> En
         verdicts=verdicts,
     )
     _write(site.artefact.folder, compiled.engine, told, record)
-    write_cache(cache_file(site.place), compiled.timings)
     return record
 
 

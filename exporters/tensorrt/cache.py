@@ -1,7 +1,8 @@
 """The timings by which TensorRT chose kernels, kept for the next build on the same kind of GPU.
 
-A build that finds its timings in the cache takes minutes less and the same kernels as before. They
-are of use to one version of TensorRT on one kind of GPU, and the file is named after both.
+A build that finds its timings in the cache takes minutes less and the same kernels as the build
+they are of. They are of use to one version of TensorRT on one kind of GPU, and the file is named
+after both.
 """
 
 import os
@@ -15,7 +16,11 @@ _HOME = "XDG_CACHE_HOME"
 
 
 def cache_file(place: Place) -> Path:
-    """Where the timings of a place lie, in the user's cache folder."""
+    """Where the timings of a place lie, in the user's cache folder.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
     root = os.environ.get(_HOME) or Path.home() / ".cache"
     parts = (place.gpu, f"cc{place.compute_capability}", f"tensorrt-{place.tensorrt}")
     name = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
@@ -23,8 +28,14 @@ def cache_file(place: Place) -> Path:
 
 
 def read_cache(file: Path) -> bytes:
-    """The timings; nothing where there are none yet."""
-    return file.read_bytes() if file.is_file() else b""
+    """The timings; nothing where there are none yet, or none that can be read.
+
+    What is lost then is time: the build times kernels anew.
+    """
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
 
 
 def write_cache(file: Path, timings: bytes) -> None:

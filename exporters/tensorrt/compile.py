@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from exporters.tensorrt.interrupts import Stop, held_back
 from spd_deploy.domain.engines.plan import BuildPlan, Options
 from spd_deploy.domain.engines.record import Arm
 from spd_deploy.domain.errors import BadArtefact, EngineFailed
@@ -59,24 +60,20 @@ def compile_engine(
         EngineFailed: TensorRT built nothing.
     """
     messages = Messages(tensorrt)
-    builder = tensorrt.Builder(messages.logger)
+    builder = _builder_of(tensorrt, messages)
     network = builder.create_network(network_flags(tensorrt))
     _parse(tensorrt, network, messages, model)
     pin_types(tensorrt, network, plan)
     flags = flags_for(tensorrt, plan, options, arm)
     config = _configured(tensorrt, builder, plan, options, flags)
-    cache = config.create_timing_cache(timings)
-    if not config.set_timing_cache(cache, False):
-        cache = config.create_timing_cache(b"")
-        config.set_timing_cache(cache, False)
-    monitor = _monitor_of(tensorrt, advance)
-    if monitor is not None:
-        config.progress_monitor = monitor
+    cache = _cache_of(config, timings, messages)
     start = time.perf_counter()
-    built = builder.build_serialized_network(network, config)
+    with held_back() as stop:
+        monitor = _monitor_of(tensorrt, advance, stop)
+        if monitor is not None:
+            config.progress_monitor = monitor
+        built = builder.build_serialized_network(network, config)
     build_s = time.perf_counter() - start
-    if monitor is not None and monitor.stopped:
-        raise KeyboardInterrupt
     if built is None:
         raise messages.failure(
             EngineFailed("TensorRT built no engine", got=messages.why(), fix="run `spd doctor`")
@@ -87,6 +84,31 @@ def compile_engine(
         flags=flags,
         build_s=build_s,
         sparsity_log=tuple(dict.fromkeys(messages.sparsity)),
+    )
+
+
+def _builder_of(tensorrt: ModuleType, messages: Messages) -> Any:
+    """A builder; where TensorRT makes none, its binding says no more than that it got nothing."""
+    try:
+        return tensorrt.Builder(messages.logger)
+    except (RuntimeError, TypeError) as err:
+        raise messages.failure(
+            EngineFailed(
+                "TensorRT cannot build engines on this GPU",
+                got=messages.why(),
+                fix="run `spd doctor`",
+            )
+        ) from err
+
+
+def _cache_of(config: Any, timings: bytes, messages: Messages) -> Any:
+    """The timing cache that the build starts from: an empty one where TensorRT takes no other."""
+    for content in (timings, b""):
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return cache
+    raise messages.failure(
+        EngineFailed("TensorRT made no timing cache", got=messages.why(), fix="run `spd doctor`")
     )
 
 
@@ -133,17 +155,16 @@ def _add_profile(builder: Any, config: Any, bucket: Shape) -> None:
         )
 
 
-def _monitor_of(tensorrt: ModuleType, advance: Advance) -> Any | None:
+def _monitor_of(tensorrt: ModuleType, advance: Advance, stop: Stop) -> Any | None:
     """What TensorRT tells of its progress: the phase it is in; None before it tells any."""
     if not hasattr(tensorrt, "IProgressMonitor"):
         return None
 
     class Monitor(tensorrt.IProgressMonitor):  # type: ignore[name-defined,misc]  # late, as above
-        """TensorRT's side of it. An exception here would end the process: it ends the build."""
+        """TensorRT's side of it. An exception here would be lost: it ends the build."""
 
         def __init__(self) -> None:
             tensorrt.IProgressMonitor.__init__(self)
-            self.stopped = False
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             """A phase begins."""
@@ -151,13 +172,13 @@ def _monitor_of(tensorrt: ModuleType, advance: Advance) -> Any | None:
                 if parent_phase is None:
                     advance(0, note=phase_name)
             except KeyboardInterrupt:
-                self.stopped = True
+                stop.asked = True
 
         def phase_finish(self, phase_name: str) -> None:
             """A phase ends."""
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             """Whether to go on."""
-            return not self.stopped
+            return not stop.asked
 
     return Monitor()

@@ -7,7 +7,8 @@ The inspector gives JSON when an engine is built with detailed verbosity. Its fo
     11         ``I/O Tensors`` are objects; format and type are fields of their own.
 
 From 10 on ``Metadata`` names the ONNX nodes that a layer was made of. With several profiles each
-layer comes once for each, and says which in the end of its name from the second on.
+layer comes once for each, all of the first before all of the second, and may say which in the end
+of its name from the second on.
 """
 
 import json
@@ -22,12 +23,27 @@ _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _PRODUCT = re.compile(r"(^|/)(MatMul|Gemm)(_\d+)?$")
 _PROFILE = re.compile(r"\s*\[profile (\d+)\]$")
 # What kernels that skip zeros are called; a flag of the layer's says no more than that it could.
-_SPARSE = ("sparse", "sptensor")
+_SPARSE = ("sparse", "sptensor", "spgemm")
+# What kernels are called that multiply matrices and do nothing else of weight. What is compiled for
+# one region alone begins with an underscore, and may multiply in whichever way.
+_MULTIPLIES = re.compile(r"(?!_).*(gemm|gemv|xmma|cutlass|nvjet)", re.IGNORECASE)
 # Regions that are compiled as one and do not tell what is inside.
 _FOREIGN = re.compile(r"ForeignNode", re.IGNORECASE)
-# The types of a product's operands in a kernel's name, such as ``gemm_f16f16_f16f16_f16_tn``.
-_OPERANDS = re.compile(r"(?<![a-z0-9])(bf16|f16|i8|f32|e4m3)(?=bf16|f16|i8|f32|e4m3|_|$)")
-_OPERAND = {"bf16": "bf16", "f16": "fp16", "i8": "int8", "f32": "fp32", "e4m3": "fp8"}
+_OPERAND = {
+    "bf16": "bf16",
+    "f16": "fp16",
+    "i8": "int8",
+    "s8": "int8",
+    "f32": "fp32",
+    "e4m3": "fp8",
+}
+# The type of a product's first operand in a kernel's name: two types in one word, as in
+# ``gemm_f16f16_f16f32_f32_tn``, or the word after the product, as in ``f32_i16832gemm_s8``. A type
+# that stands alone elsewhere may be that of the result.
+_ANY = "|".join(_OPERAND)
+_OPERANDS = re.compile(
+    rf"gemm_(?P<after>{_ANY})(?=_|$)|(?<![a-z0-9])(?P<doubled>{_ANY})(?:{_ANY})(?=_|$)"
+)
 _TYPES = (
     ("bf16", ("bf16", "bfloat16")),
     ("fp16", ("fp16", "half", "float16")),
@@ -46,6 +62,7 @@ class Layer:
 
     Attributes:
         name: without the mark of its profile.
+        profile: by that mark; 0 where there is none, which it may lack in others too.
         nodes: the ONNX nodes it was made of, where the inspector says.
         tactic: the kernel's name; None where it has none to tell.
         inputs: the types of what it reads, in order; None where it does not tell.
@@ -67,6 +84,11 @@ class Layer:
         return any(sign in (self.tactic or "").lower() for sign in _SPARSE)
 
     @property
+    def multiplies(self) -> bool:
+        """Whether its kernel is by its name a product's, so that it would say if it was sparse."""
+        return _MULTIPLIES.match(self.tactic or "") is not None
+
+    @property
     def products(self) -> int:
         """How many of the graph's products it was made of; 0 where it does not tell."""
         return sum(bool(_PRODUCT.search(node)) for node in self.nodes)
@@ -75,7 +97,7 @@ class Layer:
     def kernel_type(self) -> str | None:
         """In what its kernel multiplies, by its name; None where that does not tell."""
         found = _OPERANDS.search((self.tactic or "").lower())
-        return _OPERAND[found[1]] if found else None
+        return _OPERAND[found["after"] or found["doubled"]] if found else None
 
     @property
     def opaque(self) -> bool:

@@ -109,9 +109,11 @@ def _picked(matrix: Planned, layer: Layer | None) -> Picked:
     """Whether a sparse kernel runs the matrix."""
     if not matrix.eligible:
         return "no"
-    if layer is None or layer.opaque or layer.tactic is None:
+    if layer is None or layer.opaque:
         return "unknown"
-    return "yes" if layer.sparse else "no"
+    if layer.sparse:
+        return "yes"
+    return "no" if layer.multiplies else "unknown"
 
 
 def _times(
@@ -136,15 +138,11 @@ def _why(
     if not matrix.eligible:
         return f"not eligible: {matrix.why}"
     if picked == "unknown":
-        return (
-            "unknown: no layer of the engine tells that it runs it"
-            if layer is None
-            else f"unknown: it is in a fused region, {_cut(layer.name)}, which hides its kernels"
-        )
+        return f"unknown: {_hidden(layer)}"
     if picked == "no":
         flagged = layer is not None and layer.weights_sparse
         noted = "; its weights are flagged sparse, which proves nothing" if flagged else ""
-        return f"eligible, but TensorRT took a dense kernel, which it timed faster{noted}"
+        return f"eligible, but TensorRT took a dense kernel{noted}"
     shared = 0 if layer is None else layer.products - 1
     runs = f"a sparse kernel runs it{f' and {shared} more' if shared > 0 else ''}"
     if ours is None or theirs is None:
@@ -154,6 +152,15 @@ def _why(
         return f"{runs}, as fast as the dense build's"
     verb = "faster" if gain > 1 else "slower"
     return f"{runs}, {max(gain, 1 / gain):.2f}x {verb} than the dense build's"
+
+
+def _hidden(layer: Layer | None) -> str:
+    """Why nobody knows which kernel runs a matrix."""
+    if layer is None:
+        return "no layer of the engine tells that it runs it"
+    if layer.tactic and not layer.opaque:
+        return f"its kernel, {_cut(layer.tactic)}, does not tell by its name how it multiplies"
+    return f"it is in a fused region, {_cut(layer.name)}, which hides its kernels"
 
 
 def _cut(name: str) -> str:

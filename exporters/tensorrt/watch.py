@@ -52,14 +52,27 @@ def seen_in(
         for number, lane in enumerate(executor.lanes):
             text = _inspected(executor, lane, tensorrt)
             documents.append(json.loads(text))
-            layers = of_profile(layers_in(text), number)
+            layers = of_profile(layers_in(text), number, len(executor.lanes))
             found.append(Seen(layers=layers, seconds=_profiled(executor, lane, tensorrt)))
+            del lane  # it would keep its context past the memory that this points to
     return tuple(found), documents
 
 
-def of_profile(layers: tuple[Layer, ...], number: int) -> tuple[Layer, ...]:
-    """The layers of one profile; all, where the document tells of one alone."""
-    return tuple(layer for layer in layers if layer.profile == number) or layers
+def of_profile(layers: tuple[Layer, ...], number: int, profiles: int) -> tuple[Layer, ...]:
+    """The layers of one of ``profiles``, of a document that tells of all; none where it is unclear.
+
+    Profiles lie one after another, each with as many layers. Marks of profiles may be missing on
+    compiled layers, so the place counts, unless a mark contradicts it; then the marks do.
+    """
+    each, rest = divmod(len(layers), profiles)
+    turns = [layers[i * each : (i + 1) * each] for i in range(profiles)]
+    agree = all(layer.profile in (0, i) for i, turn in enumerate(turns) for layer in turn)
+    if not rest and agree:
+        return turns[number]
+    marked = [i for i, layer in enumerate(layers) if layer.profile > 0]
+    if number == 0:  # what has no mark after the first that has one may be of any profile
+        return layers[: marked[0]] if marked else ()
+    return tuple(layers[i] for i in marked if layers[i].profile == number)
 
 
 def _launched(executor: Executor, lane: Lane) -> list[float]:

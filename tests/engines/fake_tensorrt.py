@@ -6,6 +6,7 @@ its ONNX file with what it was built with, and is run by ONNX Runtime on the fak
 the inspector says of one is made up by ``told``.
 """
 
+import contextlib
 import ctypes
 import json
 from collections.abc import Callable, Sequence
@@ -44,6 +45,10 @@ class Log:
         seconds: how long an engine takes on the fake GPU, by what it was built with.
         refuse: an error to raise where an engine is deserialised, as TensorRT says it.
         noise: added to each logit.
+        during: what happens in the middle of a build.
+        no_builder: a line of the log with which no builder is made.
+        no_context: the same of a context that does not take its profile.
+        damaged: contents of which no timing cache is made.
     """
 
     configs: list[dict[str, Any]] = field(default_factory=list)
@@ -52,6 +57,10 @@ class Log:
     refuse: str | None = None
     parse_errors: Sequence[str] = ()
     noise: float = 0.0
+    during: Callable[[], None] = lambda: None
+    no_builder: str | None = None
+    no_context: str | None = None
+    damaged: Sequence[bytes] = ()
     runtimes: int = 0
     models: dict[str, "_Model"] = field(default_factory=dict)
 
@@ -214,7 +223,8 @@ class _Cache:
 
 
 class _Config:
-    def __init__(self) -> None:
+    def __init__(self, log: Log) -> None:
+        object.__setattr__(self, "log", log)
         self.told: dict[str, Any] = {"flags": [], "cleared": [], "profiles": []}
 
     def set_flag(self, flag: Any) -> None:
@@ -230,10 +240,13 @@ class _Config:
         self.told["profiles"].append(profile.shapes)
         return len(self.told["profiles"]) - 1
 
-    def create_timing_cache(self, content: bytes) -> _Cache:
-        return _Cache(content)
+    def create_timing_cache(self, content: bytes) -> _Cache | None:
+        log: Log = object.__getattribute__(self, "log")
+        return None if content in log.damaged else _Cache(content)
 
     def set_timing_cache(self, cache: _Cache, ignore_mismatch: bool) -> bool:
+        if not isinstance(cache, _Cache):
+            raise TypeError("set_timing_cache(): incompatible function arguments")
         self.told["timings"] = cache.content.decode()
         return not ignore_mismatch
 
@@ -248,12 +261,15 @@ class _Builder:
     def __init__(self, trt: Any, driver: FakeDriver, log: Log, logger: Any) -> None:
         assert driver.calls[0] == "cuInit", "a builder without a driver"
         self._trt, self._log, self._logger = trt, log, logger
+        if log.no_builder:
+            logger.log(1, log.no_builder)
+            raise TypeError("pybind11::init(): factory function returned nullptr")
 
     def create_network(self, flags: int) -> _Network:
         return _Network(self._trt, flags)
 
     def create_builder_config(self) -> _Config:
-        return _Config()
+        return _Config(self._log)
 
     def create_optimization_profile(self) -> _Profile:
         return _Profile()
@@ -262,10 +278,15 @@ class _Builder:
         monitor = config.told.pop("progress_monitor", None)
         if monitor is not None:
             monitor.phase_start("Building Engine", None, 1)
+            with contextlib.suppress(KeyboardInterrupt):  # lost in the C++ around Python
+                self._log.during()
             goes_on = monitor.step_complete("Building Engine", 0)
             monitor.phase_finish("Building Engine")
             if not goes_on:
                 return None
+        else:
+            with contextlib.suppress(KeyboardInterrupt):
+                self._log.during()
         self._logger.log(3, "[I] (Sparsity) Layers eligible for sparse math: all of them")
         pinned = [layer.pinned for layer in network.layers]
         told = {**config.told, "network": network.flags, "pinned": pinned, "model": network.model}
@@ -284,12 +305,15 @@ class _Runtime:
         if self._log.refuse:
             self._logger.log(1, self._log.refuse)
             return None
-        return _Engine(self._trt, self._driver, self._log, json.loads(engine))
+        return _Engine(self._trt, self._driver, self._log, self._logger, json.loads(engine))
 
 
 class _Engine:
-    def __init__(self, trt: Any, driver: FakeDriver, log: Log, told: dict[str, Any]) -> None:
+    def __init__(
+        self, trt: Any, driver: FakeDriver, log: Log, logger: Any, told: dict[str, Any]
+    ) -> None:
         self.trt, self.driver, self.log, self.told = trt, driver, log, told
+        self.logger = logger
         self.model = log.model(told["model"])
         self.num_optimization_profiles = len(told["profiles"])
 
@@ -312,6 +336,9 @@ class _Context:
         self.profiler: Any = None
 
     def set_optimization_profile_async(self, number: int, stream: int) -> bool:
+        if self.engine.log.no_context:
+            self.engine.logger.log(1, self.engine.log.no_context)
+            raise RuntimeError("Error in set optimization profile async.")
         self.profile = number
         return True
 
@@ -361,7 +388,9 @@ class _Inspector:
     def get_engine_information(self, form: Any) -> str:
         assert form.name == "JSON"
         assert self.execution_context is not None
-        return json.dumps({"Layers": self.layers(self.execution_context.profile), "Bindings": []})
+        profiles = range(self._engine.num_optimization_profiles)
+        rows = [row for number in profiles for row in self.layers(number)]
+        return json.dumps({"Layers": rows, "Bindings": []})
 
 
 def _view(address: int, shape: tuple[int, ...], kind: Any) -> Any:

@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import json
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from exporters.tensorrt.build import Order, build_engine
+from exporters.tensorrt.cache import cache_file, read_cache
 from spd_deploy.domain.artefact import Artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.engines.plan import Options
@@ -22,7 +25,13 @@ from spd_deploy.domain.engines.record import (
     EngineRecord,
     read_record,
 )
-from spd_deploy.domain.errors import BadArtefact, Unavailable, VerificationFailed
+from spd_deploy.domain.errors import (
+    BadArtefact,
+    EngineFailed,
+    SpdError,
+    Unavailable,
+    VerificationFailed,
+)
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.progress import Advance, Silent
 from spd_deploy.sessions.opening import open_path
@@ -240,6 +249,53 @@ def test_the_gpu_may_be_too_small(machine: Made, artefact: Artefact) -> None:
     assert here.driver.held == 0
 
 
+def test_a_builder_may_not_be_made(machine: Made, artefact: Artefact) -> None:
+    """The binding says nothing of why; the log does."""
+    here = machine()
+    here.log.no_builder = "[E] Target GPU SM 52 is not supported by this TensorRT release."
+
+    with pytest.raises(EngineFailed, match=r"cannot build engines on this GPU.* SM 52"):
+        build_engine(artefact, Order(builds=1))
+    here.log.no_builder = "[E] CUDA initialization failure: out of memory"
+    with pytest.raises(Unavailable, match="the GPU has not enough free memory"):
+        build_engine(artefact, Order(builds=1))
+    assert here.driver.held == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [("[E] Cuda Runtime (out of memory)", Unavailable), ("[E] bad profile", BadArtefact)],
+)
+def test_a_context_may_not_take_its_profile(
+    said: str, kind: type[SpdError], machine: Made, artefact: Artefact
+) -> None:
+    """That is where a context gets its memory, and TensorRT raises what it did not get."""
+    here = machine()
+    here.log.no_context = said
+
+    with pytest.raises(kind):
+        build_engine(artefact, Order(builds=1))
+    assert here.driver.held == 0
+
+
+def test_a_damaged_timing_cache_is_an_empty_one(
+    machine: Made, artefact: Artefact, tmp_path: Path
+) -> None:
+    """It costs the time of a build without; the next one finds a whole one."""
+    here = machine()
+    build_engine(artefact, Order(builds=1))
+    (file,) = (tmp_path / "cache" / "spd-deploy" / "timings").iterdir()
+    file.write_bytes(b"half")
+    here.log.damaged = [b"half"]
+
+    build_engine(artefact, Order(builds=1))
+
+    assert here.log.configs[-2]["timings"] == ""
+    file.unlink()
+    file.mkdir()
+    assert read_cache(file) == b""
+
+
 def test_a_record_is_read_strictly(machine: Made, artefact: Artefact) -> None:
     """What was written is read back; another schema, a lost field and a foreign one are refused."""
     machine()
@@ -267,7 +323,59 @@ def test_the_cache_is_named_after_gpu_and_version(
 
     (file,) = (tmp_path / "cache" / "spd-deploy" / "timings").iterdir()
     assert file.name == "NVIDIA-H200_cc9.0_tensorrt-10.13.3.9.cache"
-    assert hashlib.sha256(file.read_bytes()).hexdigest() == record.timing_cache_sha256
+    assert record.timing_cache_sha256 in (hashlib.sha256(b"+" * n).hexdigest() for n in (1, 2))
+    assert file.read_bytes() == b"++"  # after both arms
+
+
+def test_timings_of_other_models_are_kept(
+    machine: Made, artefact: Artefact, tmp_path: Path
+) -> None:
+    """A later draw, which starts from nothing, may win; what was known before is not forgotten."""
+    here = machine()
+    file = cache_file(build_engine(artefact, Order(builds=1)).place)
+    here.log.seconds = lambda config: 1.0 / (1 + config["number"])
+
+    record = build_engine(artefact, Order(builds=2))
+
+    assert record.chosen > 1
+    assert file.read_bytes() == b"++++"
+
+
+class Told(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize("homeless", [False, True])
+def test_a_cache_that_cannot_be_written_is_no_failure(
+    homeless: bool,
+    machine: Made,
+    artefact: Artefact,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The engine is there and whole, and a line says that the next build takes longer."""
+    machine()
+    (tmp_path / "cache").write_text("no folder")
+    if homeless:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", homeless_user)
+    progress = Told()
+
+    build_engine(artefact, Order(builds=1), progress=progress)
+
+    assert read_record(artefact.folder) is not None
+    assert progress.notes[-1].startswith("the next build times its kernels anew: ")
+
+
+def homeless_user() -> Path:
+    """As ``Path.home`` does it without ``HOME`` and an entry of the user's."""
+    raise RuntimeError("Could not determine home directory.")
 
 
 class Impatient(Silent):
@@ -291,3 +399,31 @@ def test_ctrl_c_stops_a_build(machine: Made, artefact: Artefact) -> None:
 
     assert not (artefact.folder / RECORD_FILE).exists()
     assert here.driver.held == 0
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "10.13.3.9"])
+def test_a_signal_within_tensorrt_is_not_lost(
+    version: str, machine: Made, artefact: Artefact
+) -> None:
+    """C++ swallows what Python raises there; the build ends, and Ctrl-C is itself again."""
+    here = machine(version)
+    before = signal.getsignal(signal.SIGINT)
+    here.log.during = lambda: signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(artefact, Order())
+
+    assert len(here.log.configs) == (1 if version.startswith("8") else 0)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert here.driver.held == 0
+
+
+def test_another_thread_may_build(machine: Made, artefact: Artefact) -> None:
+    """Signals are the main thread's alone, so there nothing is done about them."""
+    machine()
+    thread = threading.Thread(target=build_engine, args=(artefact, Order(builds=1)))
+
+    thread.start()
+    thread.join()
+
+    assert (artefact.folder / RECORD_FILE).exists()

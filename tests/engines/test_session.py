@@ -30,7 +30,8 @@ from spd_deploy.domain.runtimes import ASKED
 from spd_deploy.domain.text import Batch, Tokens, pad
 from spd_deploy.sessions.device import DeviceRuns
 from spd_deploy.sessions.opening import difference_between, open_path, session_from_artefact
-from spd_deploy.sessions.tensorrt.gate import refuse_elsewhere, refuse_old_driver
+from spd_deploy.sessions.tensorrt import gate
+from spd_deploy.sessions.tensorrt.gate import engine_fault, refuse_elsewhere, refuse_old_driver
 from spd_deploy.sessions.torch import TorchSession
 from tests.engines.conftest import Machine, exported
 from tests.engines.fake_cuda import FakeDriver
@@ -246,6 +247,18 @@ def test_an_old_driver_is_named() -> None:
         refuse_old_driver(old, built_for=13)
     refuse_old_driver(old, built_for=12)
     refuse_old_driver(old, built_for=None)
+
+
+def test_an_old_driver_is_known_before_a_build(
+    machine: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export then says so in its note, and writes the artefact without an engine."""
+    here = machine()
+    assert engine_fault() is None
+    monkeypatch.setattr(gate, "cuda_major_of_tensorrt", lambda: 14)
+
+    assert "the driver is too old for this TensorRT" in str(engine_fault())
+    assert here.driver.streams == {}
 
 
 @pytest.mark.parametrize("field", ["onnx_sha256", "weights_sha256", "plan_sha256", "masks_sha256"])

@@ -33,6 +33,10 @@ DENSE = replace(SPARSE, tactic="sm80_xmma_gemm_f16f16_f16f16_f16_tensor16x8x16")
 FUSED = replace(SPARSE, name="{ForeignNode[layer.0/a...layer.9/z]}", kind="Myelin", tactic=None)
 
 
+def compiled(tactic: str) -> Layer:
+    return replace(SPARSE, tactic=tactic)
+
+
 def seen(layer: Layer | None, seconds: float = 1e-5) -> Seen:
     layers = () if layer is None else (layer,)
     return Seen(layers=layers, seconds={one.name: seconds for one in layers})
@@ -45,6 +49,10 @@ def seen(layer: Layer | None, seconds: float = 1e-5) -> Seen:
         (PLANNED, None, "unknown", "unknown: no layer of the engine tells that it runs it"),
         (PLANNED, FUSED, "unknown", "in a fused region"),
         (PLANNED, replace(SPARSE, tactic=None), "unknown", "unknown"),
+        (PLANNED, compiled("__myl_FcAddCast_0x1a2b"), "unknown", "its kernel, __myl_FcAddCast_0x"),
+        (PLANNED, compiled("_gemm_mha_v2"), "unknown", "its kernel, _gemm_mha_v2, does not tell"),
+        (PLANNED, compiled("nvjet_hsh_128x64_tn"), "no", "took a dense kernel; its weights"),
+        (PLANNED, compiled("cutlass_tensorop_f16_s16832spgemm_f16_128x64"), "yes", "a sparse"),
         (PLANNED, DENSE, "no", "flagged sparse, which proves nothing"),
         (PLANNED, SPARSE, "yes", "a sparse kernel runs it"),
     ],

@@ -122,9 +122,8 @@ class Executor:
     def close(self) -> None:
         """Free all of it; TensorRT's objects go before the memory that they point to."""
         self.device.enter()
-        for lane in self.lanes:
-            self.device.free_graph(lane.graph)
-        self.lanes.clear()
+        while self.lanes:  # no name may keep the last context
+            self.device.free_graph(self.lanes.pop().graph)
         for name in ("engine", "runtime"):
             with contextlib.suppress(AttributeError):
                 delattr(self, name)
@@ -135,8 +134,12 @@ class Executor:
         context = context_of(self._trt, self.engine)
         if context is None:
             raise self.messages.failure(_refused(self.messages.why()))
-        if not context.set_optimization_profile_async(number, self.device.stream):
-            raise self.messages.failure(_refused(f"profile {number}: {self.messages.why()}"))
+        try:
+            context.set_optimization_profile_async(number, self.device.stream)
+        except (RuntimeError, TypeError) as err:
+            raise self.messages.failure(
+                _refused(f"profile {number}: {self.messages.why()}")
+            ) from err
         memory = self._memory(bucket, classes)
         for name, start in memory.starts.items():
             if not context.set_input_shape(name, (bucket.batch, bucket.seq)):

@@ -29,11 +29,14 @@ _SPARSE_SINCE = (8, 0)
 def engine_fault() -> str | None:
     """Why no engine can be built or run here; None if one can."""
     try:
-        library()
+        trt = library()
         device = CudaDevice()
+        try:
+            place_of(device, trt)
+        finally:
+            device.close()
     except SpdError as err:
         return f"{err.what}{f' ({err.got})' if err.got else ''}"
-    device.close()
     return None
 
 
