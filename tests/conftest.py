@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.patterns import Block
@@ -11,6 +12,9 @@ from spd_deploy.sessions.tensorrt.gate import engine_fault
 from tests.tiny import tiny_checkpoint
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# How long an example takes is no fact about it.
+settings.register_profile("spd", deadline=None)
+settings.load_profile("spd")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.documents import refuse_schema, value_of
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.errors import BadArtefact, SpdError
+from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import read_json, sha256_of, write_json
 from spd_deploy.domain.golden import GOLDEN_FILE, Golden, read_golden
 from spd_deploy.domain.measured import Measured
@@ -157,12 +157,7 @@ class Manifest:
                 fix=_AGAIN,
             )
         fields = {name: part for name, part in value.items() if name != "schema"}
-        try:
-            return value_of(cls, fields, what="the manifest", error=BadArtefact, fix=_AGAIN)
-        except BadArtefact:
-            raise
-        except SpdError as err:  # a part that refuses its values
-            raise BadArtefact("the manifest is damaged", got=err, fix=_AGAIN) from err
+        return value_of(cls, fields, what="the manifest", error=BadArtefact, fix=_AGAIN)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

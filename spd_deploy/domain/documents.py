@@ -43,3 +43,26 @@ def value_of(
         first = err.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise error(f"{what} is damaged", got=f"{where}: {first['msg']}", fix=fix) from err
+    except error:
+        raise
+    except SpdError as err:  # a part that refuses its values
+        raise error(f"{what} is damaged", got=err, fix=fix) from err
+
+
+def versioned(
+    kind: type[Value],
+    document: Mapping[str, Any],
+    schema: int,
+    *,
+    what: object,
+    error: type[SpdError],
+    fix: str,
+    other: str | None = None,
+) -> Value:
+    """The dataclass ``kind`` in a document of this ``schema``; raises ``error`` where it is none.
+
+    ``other`` is what to do about another version, where that is not ``fix``.
+    """
+    refuse_schema(document, schema, what=what, error=error, fix=other or fix)
+    fields = {name: part for name, part in document.items() if name != "schema"}
+    return value_of(kind, fields, what=what, error=error, fix=fix)

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from spd_deploy.domain.documents import refuse_schema, value_of
-from spd_deploy.domain.errors import BadReport, NotWritten, SpdError
+from spd_deploy.domain.documents import versioned
+from spd_deploy.domain.errors import BadReport, NotWritten
 from spd_deploy.domain.files import read_json, write_json
 from spd_deploy.kernels.tiles import Tile
 
@@ -136,14 +136,7 @@ def read_known(file: Path) -> Known:
         return Known()
     fix = f"delete {file}; it is measured again"
     document = read_json(file, error=BadReport, fix=fix)
-    refuse_schema(document, SCHEMA, what=file, error=BadReport, fix=fix)
-    fields = {name: part for name, part in document.items() if name != "schema"}
-    try:
-        return value_of(Known, fields, what=file, error=BadReport, fix=fix)
-    except BadReport:
-        raise
-    except SpdError as err:  # a tile that refuses its values
-        raise BadReport(f"{file} is damaged", got=err, fix=fix) from err
+    return versioned(Known, document, SCHEMA, what=file, error=BadReport, fix=fix)
 
 
 def write_known(file: Path, known: Known) -> None:

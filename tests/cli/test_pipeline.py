@@ -15,6 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from exporters.onnx import artefact_from_checkpoint
 from spd_deploy.cli import quickstart as quickstart_module
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import open_artefact
@@ -108,8 +109,8 @@ def test_the_commands_of_readme_run(place: Path, monkeypatch: pytest.MonkeyPatch
 def test_what_was_exported_can_be_served(place: Path) -> None:
     """``spd serve`` answers over HTTP what ``spd predict`` answers, and ends well on SIGTERM."""
     artefact = place / "artefacts" / "mrpc"
-    if not artefact.exists():
-        pytest.skip("the commands of README did not run")
+    if not artefact.exists():  # another worker runs README's commands
+        artefact_from_checkpoint(tiny_checkpoint(place / "tiny", task="mrpc"), artefact)
     said = spd("predict", str(artefact), "The film was good.", "I love it.")
     server = subprocess.Popen(
         [sys.executable, "-m", "spd_deploy", "serve", str(artefact), "--port", "0"],

@@ -401,6 +401,15 @@ def test_ctrl_c_stops_a_build(machine: Made, artefact: Artefact) -> None:
     assert here.driver.held == 0
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Ctrl-C raises, as in a terminal; processes in the background are started to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("version", ["8.6.1", "10.13.3.9"])
 def test_a_signal_within_tensorrt_is_not_lost(
     version: str, machine: Made, artefact: Artefact

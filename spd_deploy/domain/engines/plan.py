@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from spd_deploy.domain.documents import refuse_schema, text_of, value_of
-from spd_deploy.domain.errors import BadArtefact, SpdError
+from spd_deploy.domain.documents import text_of, versioned
+from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import read_json, write_text
 from spd_deploy.domain.measured import Shape
 
@@ -125,15 +125,10 @@ class BuildPlan:
         Raises:
             BadArtefact: another schema, or a field that is missing, unknown or of the wrong kind.
         """
-        fix = f"export it again with this version, which reads schema {SCHEMA}"
-        refuse_schema(value, SCHEMA, what=PLAN_FILE, error=BadArtefact, fix=fix)
-        fields = {name: part for name, part in value.items() if name != "schema"}
-        try:
-            return value_of(cls, fields, what=PLAN_FILE, error=BadArtefact, fix=_AGAIN)
-        except BadArtefact:
-            raise
-        except SpdError as err:  # a part that refuses its values
-            raise BadArtefact(f"{PLAN_FILE} is damaged", got=err, fix=_AGAIN) from err
+        other = f"export it again with this version, which reads schema {SCHEMA}"
+        return versioned(
+            cls, value, SCHEMA, what=PLAN_FILE, error=BadArtefact, fix=_AGAIN, other=other
+        )
 
 
 def write_plan(folder: Path, plan: BuildPlan) -> None:

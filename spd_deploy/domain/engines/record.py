@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any, ClassVar, Literal, Self
 
-from spd_deploy.domain.documents import refuse_schema, text_of, value_of
+from spd_deploy.domain.documents import text_of, versioned
 from spd_deploy.domain.engines.plan import STRICT, Options
-from spd_deploy.domain.errors import BadArtefact, SpdError, Unavailable
+from spd_deploy.domain.errors import BadArtefact, Unavailable
 from spd_deploy.domain.files import read_json, write_text
 from spd_deploy.domain.measured import Shape
 
@@ -189,14 +189,7 @@ class EngineRecord:
         Raises:
             BadArtefact: another schema, or a field that is missing, unknown or of the wrong kind.
         """
-        refuse_schema(value, SCHEMA, what=RECORD_FILE, error=BadArtefact, fix=_AGAIN)
-        fields = {name: part for name, part in value.items() if name != "schema"}
-        try:
-            return value_of(cls, fields, what=RECORD_FILE, error=BadArtefact, fix=_AGAIN)
-        except BadArtefact:
-            raise
-        except SpdError as err:  # a part that refuses its values
-            raise BadArtefact(f"{RECORD_FILE} is damaged", got=err, fix=_AGAIN) from err
+        return versioned(cls, value, SCHEMA, what=RECORD_FILE, error=BadArtefact, fix=_AGAIN)
 
 
 def fastest(builds: Sequence[Build], arm: Arm | None = None) -> int | None:
