@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import torch
-from transformers import BertForSequenceClassification
 
 from benchmarks.shapes import MODELS, artefact_of
+from spd_deploy.benchmark.cuda.fused import fused_from_checkpoint
+from spd_deploy.domain.text import INPUTS
 from spd_deploy.sessions.onnxruntime import MODEL_FILE
 
-NAMES = ("input_ids", "attention_mask", "token_type_ids")
 SHAPES = ((1, 32), (1, 128), (8, 128))
 
 
@@ -34,7 +33,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         ours = artefact_of(Path(scratch), options.model, "dense", None, keep=True)
-        theirs = fused(Path(scratch) / "dense-checkpoint", Path(scratch) / "fused.onnx")
+        checkpoint, file = Path(scratch) / "dense-checkpoint", Path(scratch) / "fused.onnx"
+        theirs = fused_from_checkpoint(checkpoint, ours.encoder, file, gpu=False)
         files = {"spd": ours.folder / MODEL_FILE, "fused by ONNX Runtime": theirs}
         samples: dict[tuple[str, tuple[int, int]], list[float]] = {}
         for _ in range(options.rounds):
@@ -50,46 +50,6 @@ def main() -> None:
         print(f"{shape[0]}x{shape[1]}: {shown}; ours is {ratio:.2f}x as fast")
 
 
-def fused(checkpoint: Path, file: Path) -> Path:
-    """The checkpoint as ONNX Runtime's own tools make it."""
-    from onnxruntime.transformers import optimizer
-
-    model = BertForSequenceClassification.from_pretrained(checkpoint, attn_implementation="eager")
-    ids = torch.ones(2, 16, dtype=torch.long)
-    torch.onnx.export(
-        Logits(model).train(mode=False),
-        (ids, ids, ids * 0),
-        str(file),
-        input_names=list(NAMES),
-        output_names=["logits"],
-        dynamic_axes={name: {0: "batch", 1: "sequence"} for name in NAMES},
-        opset_version=17,
-        dynamo=False,
-    )
-    sizes = model.config
-    best = optimizer.optimize_model(
-        str(file),
-        model_type="bert",
-        num_heads=sizes.num_attention_heads,
-        hidden_size=sizes.hidden_size,
-    )
-    best.save_model_to_file(str(file))
-    return file
-
-
-class Logits(torch.nn.Module):
-    """A classifier that gives its logits alone."""
-
-    def __init__(self, model: BertForSequenceClassification) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
-        """The logits."""
-        answer = self.model(input_ids=ids, attention_mask=mask, token_type_ids=types)
-        return answer.logits  # type: ignore[no-any-return]
-
-
 def open_session(file: Path, threads: int) -> onnxruntime.InferenceSession:
     """A session with all of ONNX Runtime's optimisations on."""
     options = onnxruntime.SessionOptions()
@@ -101,7 +61,7 @@ def open_session(file: Path, threads: int) -> onnxruntime.InferenceSession:
 def timed(session: onnxruntime.InferenceSession, shape: tuple[int, int]) -> list[float]:
     """Seconds of some runs after two that are not counted."""
     ids = np.random.default_rng(0).integers(1, 30000, shape)
-    feed = dict(zip(NAMES, (ids, np.ones_like(ids), np.zeros_like(ids)), strict=True))
+    feed = dict(zip(INPUTS, (ids, np.ones_like(ids), np.zeros_like(ids)), strict=True))
     seconds = []
     for _ in range(12):
         start = time.perf_counter()

@@ -14,7 +14,7 @@ import numpy as np
 
 from exporters.arithmetic.arithmetic import Arithmetic
 from exporters.arithmetic.float32 import Float32
-from exporters.embeddings import IDS, INPUTS, MASK, embeddings
+from exporters.embeddings import embeddings
 from exporters.graph import Graph, Name, Target
 from exporters.layouts.feature_major import FeatureMajor
 from exporters.layouts.layout import Axes, Layout
@@ -24,6 +24,7 @@ from exporters.operators import gelu
 from exporters.weights import ClassifierWeights
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.layers import Role
+from spd_deploy.domain.text import IDS, INPUTS, MASK
 
 OUTPUT = "logits"
 

@@ -9,8 +9,7 @@ from exporters.graph import Graph, Name
 from exporters.layouts.layout import Axes
 from exporters.layouts.token_major import TokenMajor
 from exporters.weights import ClassifierWeights
-
-IDS, MASK, TYPES = INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+from spd_deploy.domain.text import IDS, TYPES
 
 
 def embeddings(g: Graph, weights: ClassifierWeights, axes: Axes) -> Name:

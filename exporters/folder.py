@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from exporters.lowering.choose import Choice
-from spd_deploy.domain.artefact import MatrixRow, is_artefact
+from spd_deploy.domain.artefact import Format, Manifest, MatrixRow, Parity, is_artefact
 from spd_deploy.domain.checkpoint import CONFIG_FILE, Checkpoint, read_config
 from spd_deploy.domain.errors import BadModel, NotWritten
 from spd_deploy.domain.files import read_json, refuse_existing, write_json
+from spd_deploy.domain.runtimes import Runtime
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -47,6 +48,40 @@ def matrix_rows(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> tuple[
             measured=choices[matrix.name].measured,
         )
         for matrix in checkpoint.encoder.matrices()
+    )
+
+
+def manifest_of(
+    checkpoint: Checkpoint,
+    *,
+    format: Format,
+    precision: str,
+    matrices: tuple[MatrixRow, ...],
+    parity: Parity,
+    files: Mapping[str, str],
+    runtime: Runtime,
+    scores: Mapping[str, Mapping[str, float | None]],
+    versions: Mapping[str, str],
+    opset: int | None = None,
+) -> Manifest:
+    """What an artefact says of itself, and of the checkpoint that it was made of."""
+    pattern = checkpoint.pattern
+    return Manifest(
+        format=format,
+        precision=precision,
+        task=checkpoint.task,
+        max_tokens=checkpoint.max_tokens,
+        pattern="dense" if pattern is None else str(pattern),
+        sparsity=None if pattern is None else pattern.sparsity,
+        matrices=matrices,
+        parity=parity,
+        checkpoint_sha256=checkpoint.weights_sha256,
+        files=files,
+        opset=opset,
+        runtime=runtime,
+        scores=scores,
+        split=checkpoint.split,
+        versions=versions,
     )
 
 

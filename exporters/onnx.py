@@ -7,7 +7,7 @@ from pathlib import Path
 
 from exporters.calibrate import ranges_on
 from exporters.classifier import ClassifierGraph
-from exporters.folder import copy_beside, matrix_rows, refuse_unready
+from exporters.folder import copy_beside, manifest_of, matrix_rows, refuse_unready
 from exporters.forms import ONNX, Draft, Form
 from exporters.lowering.choose import Choice, forced
 from exporters.lowering.ways import Way
@@ -19,7 +19,6 @@ from exporters.weights import ClassifierWeights, read_weights
 from spd_deploy.domain.artefact import (
     Artefact,
     Manifest,
-    Parity,
     hashes_of,
     open_artefact,
     save_manifest,
@@ -101,8 +100,18 @@ def artefact_from_checkpoint(
             form.complete(
                 Draft(folder=draft, weights=weights, choices=choices, precision=precision)
             )
-            hashes = hashes_of(draft)
-            manifest = _manifest(form, checkpoint, choices, parity, hashes, precision, scores)
+            manifest = manifest_of(
+                checkpoint,
+                format=form.format,
+                precision=precision.value,
+                matrices=matrix_rows(checkpoint, choices),
+                parity=parity,
+                files=hashes_of(draft),
+                opset=next(iter(form.targets.values())).opset,
+                runtime=form.runtime,
+                scores=scores,
+                versions=versions_of("onnx", "onnxruntime", "onnxruntime-gpu", "torch"),
+            )
             if trial is not None:  # which has scored on the task's dev
                 manifest = replace(manifest, split=manifest.split or "dev")
             if tuning is not None:
@@ -142,36 +151,6 @@ def _int8_scores(
     after = verify_accuracy(files, trial, before)
     arms = ("int8", "int8, portable")  # the first graph, and its twin where it has one
     return {"fp32": before} | dict(zip(arms, after.values(), strict=False))
-
-
-def _manifest(
-    form: Form,
-    checkpoint: Checkpoint,
-    choices: Mapping[str, Choice],
-    parity: Parity,
-    files: Mapping[str, str],
-    precision: Precision,
-    scores: Mapping[str, Scores],
-) -> Manifest:
-    """What the artefact says of itself."""
-    pattern = checkpoint.pattern
-    return Manifest(
-        format=form.format,
-        precision=precision.value,
-        task=checkpoint.task,
-        max_tokens=checkpoint.max_tokens,
-        pattern="dense" if pattern is None else str(pattern),
-        sparsity=None if pattern is None else pattern.sparsity,
-        matrices=matrix_rows(checkpoint, choices),
-        parity=parity,
-        checkpoint_sha256=checkpoint.weights_sha256,
-        files=files,
-        opset=next(iter(form.targets.values())).opset,
-        runtime=form.runtime,
-        scores=scores,
-        split=checkpoint.split,
-        versions=versions_of("onnx", "onnxruntime", "onnxruntime-gpu", "torch"),
-    )
 
 
 def _tuned(manifest: Manifest, choices: Mapping[str, Choice], tuning: Tuning) -> Manifest:

@@ -15,9 +15,10 @@ import numpy as np
 from exporters.lowering.choose import Choice
 from exporters.precisions import Precision, Scores, Trial
 from exporters.storage import read_constants
-from exporters.weights import ClassifierWeights
+from exporters.weights import Array, ClassifierWeights
 from spd_deploy.domain.artefact import Parity
 from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.errors import VerificationFailed
 from spd_deploy.domain.golden import Golden
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer, Tokens
@@ -45,20 +46,29 @@ def verify_weights(
     Raises:
         VerificationFailed: a matrix differs, or does not satisfy its pattern.
     """
-    import torch
-
     constants = read_constants(model)
     for matrix in weights.encoder.matrices():
         restored_NK = choices[matrix.name].lowering.restored(constants)
-        pattern = checkpoint.pattern_of(matrix)
-        if pattern is not None and not pattern.holds(torch.tensor(restored_NK)):
-            raise VerificationFailed(
-                f"{matrix.name} does not satisfy {pattern} at {pattern.sparsity:.0%}",
-                got=f"density {np.count_nonzero(restored_NK) / restored_NK.size:.3f}",
-                fix="nothing was written; the checkpoint was changed after training",
-            )
+        refuse_broken_pattern(checkpoint, matrix, restored_NK)
         if not precision.near(restored_NK, weights.of(matrix)):
             raise VerificationFailed(f"{matrix.name} was not stored as it was", fix=_REPORT)
+
+
+def refuse_broken_pattern(checkpoint: Checkpoint, matrix: Matrix, stored_NK: Array) -> None:
+    """Refuse a matrix that, as it is stored, has lost its pattern.
+
+    Raises:
+        VerificationFailed: it has.
+    """
+    import torch
+
+    pattern = checkpoint.pattern_of(matrix)
+    if pattern is not None and not pattern.holds(torch.tensor(stored_NK)):
+        raise VerificationFailed(
+            f"{matrix.name} does not satisfy {pattern} at {pattern.sparsity:.0%}",
+            got=f"density {np.count_nonzero(stored_NK) / stored_NK.size:.3f}",
+            fix="nothing was written; the checkpoint was changed after training",
+        )
 
 
 def verify_parity(

@@ -5,14 +5,11 @@ they are of. They are of use to one version of TensorRT on one kind of GPU, and 
 after both.
 """
 
-import os
 import re
 from pathlib import Path
 
 from spd_deploy.domain.engines.record import Place
-from spd_deploy.domain.files import replacing
-
-_HOME = "XDG_CACHE_HOME"
+from spd_deploy.domain.files import cache_folder, replacing
 
 
 def cache_file(place: Place) -> Path:
@@ -21,10 +18,9 @@ def cache_file(place: Place) -> Path:
     Raises:
         RuntimeError: the user has no home.
     """
-    root = os.environ.get(_HOME) or Path.home() / ".cache"
     parts = (place.gpu, f"cc{place.compute_capability}", f"tensorrt-{place.tensorrt}")
     name = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
-    return Path(root) / "spd-deploy" / "timings" / f"{name}.cache"
+    return cache_folder() / "spd-deploy" / "timings" / f"{name}.cache"
 
 
 def read_cache(file: Path) -> bytes:

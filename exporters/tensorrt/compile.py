@@ -13,7 +13,7 @@ from spd_deploy.domain.engines.record import Arm
 from spd_deploy.domain.errors import BadArtefact, EngineFailed
 from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.progress import Advance
-from spd_deploy.sessions.tensorrt.executor import INPUTS
+from spd_deploy.domain.text import INPUTS
 from spd_deploy.sessions.tensorrt.messages import Messages
 from spd_deploy.sessions.tensorrt.versions import (
     apply_options,

@@ -90,7 +90,7 @@ def _blocks(ways: Ways, block: Block, number: Number) -> Chosen:
     reason = (
         f"the block-sparse kernel: {block.rows} outputs at a time read the "
         f"{gathered.flops_share / dense.flops_share:.0%} of inputs they kept; up to {gain:.1f}x "
-        "on an H100, by its rates"
+        "by rates that are assumed of an H100, not measured"
     )
     if block.rows % tile:
         reason += f"; groups are padded to {-(-block.rows // tile) * tile} rows"

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters.folder import copy_beside, matrix_rows, refuse_unready
+from exporters.folder import copy_beside, manifest_of, matrix_rows, refuse_unready
 from exporters.lowering.ways import Way
 from exporters.torch.choose import Chosen, choices_of, choose_torch
 from exporters.torch.pack import plan_of, read_constants, tensors_of, write_tensors
-from exporters.verify import parity_of
+from exporters.verify import parity_of, refuse_broken_pattern
 from exporters.weights import ClassifierWeights, read_weights
 from spd_deploy.domain.artefact import (
     Artefact,
@@ -100,19 +100,12 @@ def verify_stored(
     Raises:
         VerificationFailed: a matrix differs, or does not satisfy its pattern.
     """
-    import torch
-
     constants = read_constants(file)
     relative, absolute = _ROUNDING[number]
     for matrix in weights.encoder.matrices():
         restored_NK = chosen[matrix.name].choice.lowering.restored(constants)
-        weight_NK, pattern = weights.of(matrix), checkpoint.pattern_of(matrix)
-        if pattern is not None and not pattern.holds(torch.from_numpy(restored_NK)):
-            raise VerificationFailed(
-                f"{matrix.name} does not satisfy {pattern} at {pattern.sparsity:.0%}",
-                got=f"density {np.count_nonzero(restored_NK) / restored_NK.size:.3f}",
-                fix="nothing was written; the checkpoint was changed after training",
-            )
+        weight_NK = weights.of(matrix)
+        refuse_broken_pattern(checkpoint, matrix, restored_NK)
         off_NK = np.abs(restored_NK - weight_NK)
         if not bool((off_NK <= relative * np.abs(weight_NK) + absolute).all()):
             raise VerificationFailed(
@@ -130,23 +123,17 @@ def _manifest(
     number: Number,
 ) -> Manifest:
     """What the artefact says of itself."""
-    pattern = checkpoint.pattern
     rows = matrix_rows(checkpoint, choices_of(chosen))
-    return Manifest(
+    return manifest_of(
+        checkpoint,
         format="torch",
         precision=number,
-        task=checkpoint.task,
-        max_tokens=checkpoint.max_tokens,
-        pattern="dense" if pattern is None else str(pattern),
-        sparsity=None if pattern is None else pattern.sparsity,
         matrices=tuple(
             replace(row, lowering="2:4") if chosen[row.name].kind == "2:4" else row for row in rows
         ),
         parity=parity,
-        checkpoint_sha256=checkpoint.weights_sha256,
         files=hashes_of(draft),
-        scores=dict(checkpoint.scores),
-        split=checkpoint.split,
-        versions=versions_of("torch", "triton"),
         runtime="torch",
+        scores=dict(checkpoint.scores),
+        versions=versions_of("torch", "triton"),
     )

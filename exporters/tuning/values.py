@@ -17,7 +17,7 @@ from typing import Any, Self
 from exporters.lowering.compact import Compact
 from exporters.lowering.gathered import Gathered
 from exporters.lowering.ways import Way, Ways
-from spd_deploy.domain.documents import refuse_schema, value_of
+from spd_deploy.domain.documents import versioned
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
 from spd_deploy.domain.measured import Measured, Shape, mean_gain
@@ -204,10 +204,10 @@ class Tuning:
         Raises:
             BadReport: another schema, or a field that is missing or of the wrong kind.
         """
-        fix = f"{_AGAIN}; this version reads schema {SCHEMA}"
-        refuse_schema(value, SCHEMA, what="the tuning", error=BadReport, fix=fix)
-        fields = {name: part for name, part in value.items() if name != "schema"}
-        return value_of(cls, fields, what="the tuning", error=BadReport, fix=_AGAIN)
+        other = f"{_AGAIN}; this version reads schema {SCHEMA}"
+        return versioned(
+            cls, value, SCHEMA, what="the tuning", error=BadReport, fix=_AGAIN, other=other
+        )
 
 
 def read_tuning(file: Path) -> Tuning:

@@ -19,7 +19,7 @@ from spd_deploy.benchmark.gpu_values import GpuRun
 from spd_deploy.benchmark.intervals import median
 from spd_deploy.benchmark.layerwise.values import LayerProfile
 from spd_deploy.benchmark.values import ArmFacts, Conditions, Series, Settings, Shape
-from spd_deploy.domain.documents import refuse_schema, text_of, value_of
+from spd_deploy.domain.documents import text_of, versioned
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
 from spd_deploy.machine.facts import Machine
@@ -116,7 +116,6 @@ def read_report(file: Path) -> Report:
         BadReport: no such file, another schema, or a value missing or of the wrong kind.
     """
     value = read_json(file, error=BadReport, fix=_AGAIN)
-    fix = f"use the version of spd that wrote it; this one reads schema {SCHEMA}"
-    refuse_schema(value, SCHEMA, what=file, error=BadReport, fix=fix)
-    fields = {name: part for name, part in value.items() if name not in ("schema", DERIVED)}
-    return value_of(Report, fields, what=file, error=BadReport, fix=_AGAIN)
+    own = {name: part for name, part in value.items() if name != DERIVED}
+    other = f"use the version of spd that wrote it; this one reads schema {SCHEMA}"
+    return versioned(Report, own, SCHEMA, what=file, error=BadReport, fix=_AGAIN, other=other)

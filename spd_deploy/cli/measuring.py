@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from spd_deploy.cli.console import TerminalProgress, footnotes, show_table
-from spd_deploy.cli.options import finite
+from spd_deploy.cli.options import THREADS, finite
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import BadArtefact
 
@@ -30,11 +30,7 @@ def measuring_options(function: _F) -> _F:
             type=click.IntRange(1, _LARGEST),
             help=f"Tokens.  [default: {_SEQ}, or what the model reads]",
         ),
-        click.option(
-            "--threads",
-            type=click.IntRange(1, 1024),
-            help="Threads of the runtime.  [default: the physical cores]",
-        ),
+        THREADS,
         click.option(
             "--seconds",
             type=click.FloatRange(0.001, 3600),

@@ -58,14 +58,17 @@ def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> f
     return value
 
 
+THREADS = click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Threads of the runtime.  [default: the physical cores]",
+)
+
+
 def timing_options(*, rounds: int, seconds: float, turns: str, time: str) -> Callable[[Verb], Verb]:
     """How something is timed: threads, rounds and seconds, with their defaults and helps."""
     options = (
-        click.option(
-            "--threads",
-            type=click.IntRange(1, 1024),
-            help="Threads of the runtime.  [default: the physical cores]",
-        ),
+        THREADS,
         click.option(
             "--rounds",
             type=click.IntRange(2, 1000),

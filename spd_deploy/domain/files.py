@@ -130,3 +130,12 @@ def _settle(file: Path) -> None:
     file.chmod(0o666 & ~umask)
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
+
+
+def cache_folder() -> Path:
+    """The user's folder for what can be made again, by the XDG convention.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

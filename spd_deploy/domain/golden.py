@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.errors import BadArtefact, SpdError
-from spd_deploy.domain.text import Batch
+from spd_deploy.domain.text import IDS, MASK, TYPES, Batch
 
 GOLDEN_FILE = "golden.safetensors"
 _OWN = "logits:"
@@ -38,9 +38,7 @@ def write_golden(file: Path, golden: Golden) -> None:
 
     save_file(
         {
-            "input_ids": golden.batch.ids_BS,
-            "attention_mask": golden.batch.mask_BS,
-            "token_type_ids": golden.batch.types_BS,
+            **golden.batch.named(),
             "logits": golden.logits_BC,
             **{f"{_OWN}{name}": logits_BC for name, logits_BC in golden.own_BC.items()},
         },
@@ -59,11 +57,7 @@ def read_golden(file: Path) -> Golden:
 
     try:
         arrays = load_file(file)
-        batch = Batch(
-            ids_BS=arrays["input_ids"],
-            mask_BS=arrays["attention_mask"],
-            types_BS=arrays["token_type_ids"],
-        )
+        batch = Batch(ids_BS=arrays[IDS], mask_BS=arrays[MASK], types_BS=arrays[TYPES])
         own_BC = {k.removeprefix(_OWN): v for k, v in arrays.items() if k.startswith(_OWN)}
         return Golden(batch=batch, logits_BC=arrays["logits"], own_BC=own_BC)
     except (OSError, KeyError, SafetensorError, SpdError) as err:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from spd_deploy.domain.errors import BadModel, MalformedRequest
 
+# What the inputs of a classifier are called in every graph.
+IDS, MASK, TYPES = INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 TOKENIZER_FILE = "tokenizer.json"
 # What of a tokenizer travels along; only the first is read here, the rest is for other tools.
 TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
@@ -63,6 +65,10 @@ class Batch:
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.ids_BS)
+
+    def named(self) -> dict[str, NDArray[np.int64]]:
+        """The arrays under the names of :data:`INPUTS`, in that order."""
+        return dict(zip(INPUTS, (self.ids_BS, self.mask_BS, self.types_BS), strict=True))
 
     @property
     def real_share(self) -> float:

@@ -8,7 +8,6 @@ The file is a versioned document, read strictly, and replaced whole. Two process
 once each keep what was in the file when they wrote; what the first lost is measured again.
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, ClassVar, Self
 
 from spd_deploy.domain.documents import versioned
 from spd_deploy.domain.errors import BadReport, NotWritten
-from spd_deploy.domain.files import read_json, write_json
+from spd_deploy.domain.files import cache_folder, read_json, write_json
 from spd_deploy.kernels.tiles import Tile
 
 SCHEMA = 1
@@ -121,9 +120,8 @@ class Memory:
 
 
 def default_file() -> Path:
-    """In the user's cache folder, by the XDG convention."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "spd" / FILE
+    """In the user's cache folder."""
+    return cache_folder() / "spd" / FILE
 
 
 def read_known(file: Path) -> Known:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # What torch.sparse.to_sparse_semi_structured asks of fp16 and bf16 weights.
-_ROWS, _COLUMNS = 32, 64
+ROWS, COLUMNS = 32, 64
 NUMBERS = ("fp16", "bf16")
 
 
 def takes_two_four(shape: tuple[int, int], number: str) -> bool:
     """Whether PyTorch's 2:4 product takes a weight ``[N, K]`` of these numbers."""
-    return number in NUMBERS and shape[0] % _ROWS == 0 and shape[1] % _COLUMNS == 0
+    return number in NUMBERS and shape[0] % ROWS == 0 and shape[1] % COLUMNS == 0
 
 
 def packed(weight_NK: "Tensor") -> "Tensor":

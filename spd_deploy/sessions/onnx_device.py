@@ -8,17 +8,16 @@ graph's replay all the same, which then shows as time of enqueueing.
 Buffers are PyTorch's: ONNX Runtime takes their addresses, and has no pinned memory of its own.
 """
 
-from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spd_deploy.domain.errors import EngineFailed, Unavailable
-from spd_deploy.domain.text import Batch
+from spd_deploy.domain.text import INPUTS, Batch
+from spd_deploy.sessions.cuda.pytorch import Buffers, why_no_cuda
 from spd_deploy.sessions.device import DeviceRun
 
 PROVIDER = "CUDAExecutionProvider"
@@ -37,8 +36,8 @@ class OnnxDevice:
         """
         import torch
 
-        if not torch.cuda.is_available():
-            raise Unavailable("PyTorch finds no CUDA device", fix="run `spd doctor`")
+        if (why := why_no_cuda()) is not None:
+            raise Unavailable("PyTorch finds no CUDA device", got=why, fix="run `spd doctor`")
         self._ort, self._graph = ort, graph
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._numbers = count(1)
@@ -83,37 +82,13 @@ class OnnxDevice:
         return session
 
 
-class _OnnxRun:
+class _OnnxRun(Buffers):
     """One batch in device memory, bound to the model."""
 
     def __init__(self, session: Any, options: Any, stream: Any, batch: Batch, classes: int) -> None:
-        import torch
-
-        self._session, self._options, self._stream = session, options, stream
-        arrays = {
-            "input_ids": batch.ids_BS,
-            "attention_mask": batch.mask_BS,
-            "token_type_ids": batch.types_BS,
-        }
-        self._host = {name: torch.from_numpy(a).pin_memory() for name, a in arrays.items()}
-        self._device = {name: t.to("cuda") for name, t in self._host.items()}
-        self._out_BC = torch.empty(len(batch.ids_BS), classes, device="cuda")
-        self._back_BC = torch.empty(len(batch.ids_BS), classes, pin_memory=True)
-        torch.cuda.synchronize()  # the copies were on another stream
-        self._binding = self._bound(self._device)
-
-    @property
-    def stream(self) -> int:
-        """The stream that the model computes on."""
-        return int(self._stream.cuda_stream)
-
-    def load(self) -> None:
-        """Copy the ids to the device."""
-        import torch
-
-        with torch.cuda.stream(self._stream):
-            for name, there in self._device.items():
-                there.copy_(self._host[name], non_blocking=True)
+        super().__init__(batch, stream, classes)
+        self._session, self._options = session, options
+        self._binding = self._bound()
 
     def enqueue(self) -> None:
         """Run the model.
@@ -126,23 +101,11 @@ class _OnnxRun:
         except Exception as err:
             raise EngineFailed("ONNX Runtime failed on a batch", got=err, fix="see above") from err
 
-    def unload(self) -> None:
-        """Copy the logits to the host."""
-        import torch
-
-        with torch.cuda.stream(self._stream):
-            self._back_BC.copy_(self._out_BC, non_blocking=True)
-
-    def logits(self) -> NDArray[np.float32]:
-        """Of the last copy; waits for it."""
-        self._stream.synchronize()
-        return np.array(self._back_BC.numpy(), np.float32)
-
-    def _bound(self, inputs: Mapping[str, Any]) -> Any:
+    def _bound(self) -> Any:
         """The addresses of inputs and output."""
         binding = self._session.io_binding()
-        for name, there in inputs.items():
+        for name, there in zip(INPUTS, self.device_3BS, strict=True):
             binding.bind_input(name, "cuda", 0, np.int64, list(there.shape), there.data_ptr())
-        out = self._out_BC
+        out = self.out_BC
         binding.bind_output("logits", "cuda", 0, np.float32, list(out.shape), out.data_ptr())
         return binding

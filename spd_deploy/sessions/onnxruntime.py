@@ -182,13 +182,8 @@ def _load(ort: ModuleType, model: Path, options: Any, device: Device) -> Any:
 
 def _values(session: Any, names: Sequence[str], batch: Batch) -> list[NDArray[Any]]:
     """The outputs of these names."""
-    feed = {
-        "input_ids": batch.ids_BS,
-        "attention_mask": batch.mask_BS,
-        "token_type_ids": batch.types_BS,
-    }
     try:
-        found: list[NDArray[Any]] = session.run(list(names), feed)
+        found: list[NDArray[Any]] = session.run(list(names), batch.named())
     except Exception as err:
         raise EngineFailed("ONNX Runtime failed on a batch", got=err, fix="see above") from err
     return found

@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.errors import BadArtefact, EngineFailed, Unavailable
-from spd_deploy.domain.text import Batch
+from spd_deploy.domain.text import INPUTS, Batch
 from spd_deploy.domain.versions import version_of
 from spd_deploy.sessions.protocol import Closing, Description
 
 _TELEMETRY = "openvino_telemetry"
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _HINT = "INFERENCE_PRECISION_HINT"
 # What is asked for each precision, and in what the products have run where it was taken: in
 # nothing else for fp32, at least in some of them for the others.
@@ -70,7 +69,7 @@ class OpenVinoSession(Closing):
         options = {**_OPTIONS, _HINT: _HINTS[precision], "INFERENCE_NUM_THREADS": threads or 0}
         try:
             read = core.read_model(model)
-            self._rows = {name: _table_rows(read.input(name)) for name in _INPUTS}
+            self._rows = {name: _table_rows(read.input(name)) for name in INPUTS}
             self._compiled = core.compile_model(read, "CPU", options)
             self._logits = self._compiled.output("logits")
         except Exception as err:
@@ -95,7 +94,7 @@ class OpenVinoSession(Closing):
         Raises:
             EngineFailed: the batch is not one that the model takes, or OpenVINO failed on it.
         """
-        feed = dict(zip(_INPUTS, (batch.ids_BS, batch.mask_BS, batch.types_BS), strict=True))
+        feed = batch.named()
         self._refuse_beyond_tables(feed)
         try:
             found = self._request.infer(feed)

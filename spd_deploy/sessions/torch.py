@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from spd_deploy.domain.checkpoint import refuse_lacking, refuse_unsafe_weights
 from spd_deploy.domain.errors import BadModel, Unavailable
 from spd_deploy.domain.text import Batch
+from spd_deploy.sessions.cuda.pytorch import why_no_cuda
 from spd_deploy.sessions.protocol import Closing, Description, Device
 
 
@@ -27,9 +28,9 @@ class TorchSession(Closing):
         from transformers import AutoModelForSequenceClassification
         from transformers.utils import logging
 
-        if device == "cuda" and not torch.cuda.is_available():
+        if device == "cuda" and (why := why_no_cuda()) is not None:
             raise Unavailable(
-                "PyTorch finds no CUDA device", fix="run `spd doctor`, or use --device cpu"
+                "PyTorch finds no CUDA device", got=why, fix="run `spd doctor`, or use --device cpu"
             )
         refuse_unsafe_weights(folder)
         logging.set_verbosity_error()  # type: ignore[no-untyped-call]

@@ -143,7 +143,7 @@ class _Logger(_Base):
     Severity = IntEnum("Severity", {"INTERNAL_ERROR": 0, "ERROR": 1, "WARNING": 2, "INFO": 3})
 
     def log(self, severity: int, msg: str) -> None:
-        raise NotImplementedError
+        raise AssertionError("a logger is derived from this and says how it logs")
 
 
 class _Layer:

@@ -1,11 +1,8 @@
 """``spd build``: what is built, chosen, proved and written, on a machine that is made up."""
 
-import contextlib
 import hashlib
 import json
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +30,7 @@ from spd_deploy.domain.errors import (
     VerificationFailed,
 )
 from spd_deploy.domain.files import sha256_of
-from spd_deploy.domain.progress import Advance, Silent
+from spd_deploy.domain.progress import Silent
 from spd_deploy.sessions.opening import open_path
 from spd_deploy.sessions.torch import TorchSession
 from tests.engines.conftest import Machine, exported
@@ -376,63 +373,3 @@ def test_a_cache_that_cannot_be_written_is_no_failure(
 def homeless_user() -> Path:
     """As ``Path.home`` does it without ``HOME`` and an entry of the user's."""
     raise RuntimeError("Could not determine home directory.")
-
-
-class Impatient(Silent):
-    """Presses Ctrl-C when TensorRT tells of its first phase."""
-
-    @contextlib.contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Advance]:
-        def advance(steps: int = 1, *, note: str | None = None) -> None:
-            if note == "Building Engine":
-                raise KeyboardInterrupt
-
-        yield advance
-
-
-def test_ctrl_c_stops_a_build(machine: Made, artefact: Artefact) -> None:
-    """It does not fly through TensorRT, which would end the process: TensorRT is told to stop."""
-    here = machine()
-
-    with pytest.raises(KeyboardInterrupt):
-        build_engine(artefact, Order(), progress=Impatient())
-
-    assert not (artefact.folder / RECORD_FILE).exists()
-    assert here.driver.held == 0
-
-
-@pytest.fixture
-def heeded() -> Iterator[None]:
-    """Ctrl-C raises, as in a terminal; processes in the background are started to ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("heeded")
-@pytest.mark.parametrize("version", ["8.6.1", "10.13.3.9"])
-def test_a_signal_within_tensorrt_is_not_lost(
-    version: str, machine: Made, artefact: Artefact
-) -> None:
-    """C++ swallows what Python raises there; the build ends, and Ctrl-C is itself again."""
-    here = machine(version)
-    before = signal.getsignal(signal.SIGINT)
-    here.log.during = lambda: signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        build_engine(artefact, Order())
-
-    assert len(here.log.configs) == (1 if version.startswith("8") else 0)
-    assert signal.getsignal(signal.SIGINT) is before
-    assert here.driver.held == 0
-
-
-def test_another_thread_may_build(machine: Made, artefact: Artefact) -> None:
-    """Signals are the main thread's alone, so there nothing is done about them."""
-    machine()
-    thread = threading.Thread(target=build_engine, args=(artefact, Order(builds=1)))
-
-    thread.start()
-    thread.join()
-
-    assert (artefact.folder / RECORD_FILE).exists()

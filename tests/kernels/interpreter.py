@@ -11,17 +11,17 @@ import warnings
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from spd_deploy.kernels.tiles import Number, Tile
 from spd_deploy.kernels.weights import BlockWeight, dtype_of, number_of
+from spd_deploy.sessions.protocol import Closing
 
 
-class Interpreter:
+class Interpreter(Closing):
     """The process, as a context manager."""
 
     def __init__(self) -> None:
@@ -31,15 +31,7 @@ class Interpreter:
         self._process.start()
         theirs.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._pipe.send(None)
         self._process.join()
         self._pipe.close()

@@ -29,7 +29,7 @@ from statistics import median
 from typing import Self
 
 from spd_deploy.benchmark.values import Conditions
-from spd_deploy.domain.documents import refuse_schema, text_of, value_of
+from spd_deploy.domain.documents import text_of, versioned
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
 from spd_deploy.machine.facts import Machine
@@ -221,10 +221,8 @@ def read_map(file: Path) -> BreakEven:
         BadReport: no such file, another schema, or a value missing or of the wrong kind.
     """
     value = read_json(file, error=BadReport, fix=_AGAIN)
-    fix = f"use the version of spd that wrote it; this one reads schema {SCHEMA}"
-    refuse_schema(value, SCHEMA, what=file, error=BadReport, fix=fix)
-    fields = {name: part for name, part in value.items() if name != "schema"}
-    return value_of(BreakEven, fields, what=file, error=BadReport, fix=_AGAIN)
+    other = f"use the version of spd that wrote it; this one reads schema {SCHEMA}"
+    return versioned(BreakEven, value, SCHEMA, what=file, error=BadReport, fix=_AGAIN, other=other)
 
 
 def _added(parts: Sequence[tuple[Sequence[float], int]]) -> list[float]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from spd_deploy.benchmark.cuda.place import refuse_without_cuda
 from spd_deploy.domain.errors import EngineFailed, SpdError, Unavailable
 from spd_deploy.domain.text import Batch
+from spd_deploy.sessions.cuda.pytorch import Buffers
 from spd_deploy.sessions.device import DeviceRun
 from spd_deploy.sessions.protocol import Closing, Description
 from spd_deploy.sessions.torch import TorchSession
@@ -105,7 +106,7 @@ class DenseTorchSession(Closing):
         return run
 
 
-class _TorchRun:
+class _TorchRun(Buffers):
     """One batch in buffers that stay where they are."""
 
     def __init__(
@@ -117,58 +118,20 @@ class _TorchRun:
         *,
         types: bool,
     ) -> None:
-        import torch
-
-        self._forward, self._stream = forward, stream
+        super().__init__(batch, stream, classes)
+        self._forward = forward
         self._graph: Any = None
         self._masked, self._typed = padded(batch), types
-        self._host_3BS = torch.empty((3, *batch.ids_BS.shape), dtype=torch.int64, pin_memory=True)
-        self.fill(batch)
-        self._device_3BS = self._host_3BS.to("cuda")
-        self._out_BC = torch.empty(len(batch.ids_BS), classes, device="cuda")
-        self._back_BC = torch.empty(len(batch.ids_BS), classes, pin_memory=True)
-        torch.cuda.synchronize()
-
-    @property
-    def stream(self) -> int:
-        """The session's."""
-        return int(self._stream.cuda_stream)
-
-    def fill(self, batch: Batch) -> None:
-        """Put another batch of the same shape into the host's buffer."""
-        import torch
-
-        for place, array in enumerate((batch.ids_BS, batch.mask_BS, batch.types_BS)):
-            self._host_3BS[place].copy_(torch.from_numpy(array))
-
-    def load(self) -> None:
-        """All three arrays in one copy."""
-        import torch
-
-        with torch.cuda.stream(self._stream):
-            self._device_3BS.copy_(self._host_3BS, non_blocking=True)
 
     def enqueue(self) -> None:
         """Replay the graph, or launch."""
         import torch
 
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self.queue):
             if self._graph is None:
                 self._launch()
             else:
                 self._graph.replay()
-
-    def unload(self) -> None:
-        """The logits in fp32."""
-        import torch
-
-        with torch.cuda.stream(self._stream):
-            self._back_BC.copy_(self._out_BC, non_blocking=True)
-
-    def logits(self) -> NDArray[np.float32]:
-        """Of the last copy; waits for it."""
-        self._stream.synchronize()
-        return np.array(self._back_BC.numpy(), np.float32)
 
     def warm(self) -> None:
         """Run some times, which compiles what is to be compiled and fills PyTorch's memory."""
@@ -177,7 +140,7 @@ class _TorchRun:
         with torch._dynamo.config.patch(recompile_limit=_MOST_SHAPES):
             for _ in range(_WARMUPS):
                 self.enqueue()
-        self._stream.synchronize()
+        self.queue.synchronize()
 
     def capture(self, pool: Any) -> None:
         """From now on a run is the replay of a graph."""
@@ -185,19 +148,19 @@ class _TorchRun:
 
         graph = torch.cuda.CUDAGraph()
         with (
-            torch.cuda.stream(self._stream),  # comes back where a capture breaks off
-            torch.cuda.graph(graph, pool=pool, stream=self._stream),
+            torch.cuda.stream(self.queue),  # comes back where a capture breaks off
+            torch.cuda.graph(graph, pool=pool, stream=self.queue),
         ):
             self._launch()
         self._graph = graph
 
     def _launch(self) -> None:
         """The model's kernels, and one that puts the logits into their place."""
-        ids_BS, mask_BS, types_BS = self._device_3BS
+        ids_BS, mask_BS, types_BS = self.device_3BS
         found_BC = self._forward(
             ids_BS, mask_BS if self._masked else None, types_BS if self._typed else None
         )
-        self._out_BC.copy_(found_BC)
+        self.out_BC.copy_(found_BC)
 
 
 def forward_of(model: "Module", way: Way) -> Callable[..., "Tensor"]:

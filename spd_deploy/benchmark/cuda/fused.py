@@ -1,4 +1,4 @@
-"""ONNX Runtime's own form of a dense model: its transformer optimiser's fused operators, in fp16.
+"""ONNX Runtime's own form of a dense model: its transformer optimiser's fused operators.
 
 The exporter is PyTorch's older one, since the newer one's graphs lose these fusions; its warnings
 that it is old are not the reader's concern.
@@ -10,19 +10,18 @@ from typing import Any
 
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import Unavailable
+from spd_deploy.domain.text import INPUTS
 
-_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 
-
-def fused_from_checkpoint(folder: Path, encoder: Encoder, file: Path) -> Path:
-    """Write the classifier of ``folder`` as ONNX Runtime's tools make it for a GPU.
+def fused_from_checkpoint(folder: Path, encoder: Encoder, file: Path, *, gpu: bool = True) -> Path:
+    """Write the classifier of ``folder`` as ONNX Runtime's tools make it for a GPU, or a CPU.
 
     Raises:
         Unavailable: the tools do not take this model.
     """
     try:
         _export(folder, file)
-        _fuse(encoder, file)
+        _fuse(encoder, file, gpu=gpu)
     except Exception as err:
         lines = str(err).strip().splitlines() or [type(err).__name__]
         raise Unavailable(
@@ -67,16 +66,16 @@ def _export(folder: Path, file: Path) -> None:
             Logits().train(mode=False),
             (ids_BS, ids_BS, ids_BS * 0),
             str(file),
-            input_names=list(_NAMES),
+            input_names=list(INPUTS),
             output_names=["logits"],
-            dynamic_axes={name: {0: "batch", 1: "sequence"} for name in _NAMES},
+            dynamic_axes={name: {0: "batch", 1: "sequence"} for name in INPUTS},
             opset_version=17,
             dynamo=False,
         )
 
 
-def _fuse(encoder: Encoder, file: Path) -> None:
-    """Fuse attention, norms and activations, and turn all else to fp16; inputs and logits stay."""
+def _fuse(encoder: Encoder, file: Path, *, gpu: bool) -> None:
+    """Fuse attention, norms and activations; for a GPU in fp16, but for inputs and logits."""
     from onnxruntime.transformers import optimizer
 
     model = optimizer.optimize_model(
@@ -84,8 +83,9 @@ def _fuse(encoder: Encoder, file: Path) -> None:
         model_type="bert",
         num_heads=encoder.heads,
         hidden_size=encoder.hidden,
-        opt_level=0,
-        use_gpu=True,
+        opt_level=0 if gpu else None,
+        use_gpu=gpu,
     )
-    model.convert_float_to_float16(keep_io_types=True)
+    if gpu:
+        model.convert_float_to_float16(keep_io_types=True)
     model.save_model_to_file(str(file))

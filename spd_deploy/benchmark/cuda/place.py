@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.machine.gpu_state import processes
+from spd_deploy.sessions.cuda.pytorch import why_no_cuda
 
 
 class Gpu(Protocol):
@@ -85,19 +86,12 @@ def refuse_without_cuda() -> None:
     Raises:
         Unavailable: with the reason, as far as PyTorch tells.
     """
-    import torch
-
-    if torch.cuda.is_available():
-        return
-    if torch.version.cuda is None:
-        reason = f"torch {torch.__version__} was built without CUDA"
-    else:
-        reason = f"torch {torch.__version__} for CUDA {torch.version.cuda} finds no usable driver"
-    raise Unavailable(
-        "there is no GPU to measure on",
-        got=reason,
-        fix="run `spd doctor` for what is missing, or use --device cpu",
-    )
+    if (why := why_no_cuda()) is not None:
+        raise Unavailable(
+            "there is no GPU to measure on",
+            got=why,
+            fix="run `spd doctor` for what is missing, or use --device cpu",
+        )
 
 
 def uuid() -> str | None:

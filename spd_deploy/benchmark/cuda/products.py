@@ -10,7 +10,6 @@ A way is a case in :func:`ways_of` and a function below it. Letters as in ``doma
 counts tokens, R the rows of a block's group, J the inputs that a group kept.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, assert_never
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 Way = Literal["dense", "gathered", "kernel", "sparse tensor cores", "compact"]
 Product = Callable[[], "Tensor"]
-# What torch.sparse asks of a half-precision weight (torch 2.13, its semi_structured module).
-_ROWS, _COLUMNS = 32, 64
 
 
 def ways_of(pattern: Pattern) -> tuple[Way, ...]:
@@ -143,18 +140,19 @@ def two_four(weight_NK: "Tensor", x_TK: "Tensor") -> Product:
     Raises:
         Unavailable: the library does not take a weight of this shape.
     """
-    import torch
     from torch.nn.functional import linear
 
-    if weight_NK.shape[0] % _ROWS or weight_NK.shape[1] % _COLUMNS:
+    from spd_deploy.kernels.two_four import COLUMNS, ROWS, packed, takes_two_four
+    from spd_deploy.kernels.weights import number_of
+
+    N, K = weight_NK.shape
+    if not takes_two_four((N, K), number_of(weight_NK.dtype)):
         raise Unavailable(
-            f"torch.sparse takes multiples of {_ROWS} outputs and {_COLUMNS} inputs",
-            got=f"{weight_NK.shape[0]}x{weight_NK.shape[1]}",
+            f"torch.sparse takes multiples of {ROWS} outputs and {COLUMNS} inputs",
+            got=f"{N}x{K}",
             fix="choose another pattern for this size",
         )
-    with warnings.catch_warnings():  # that this part of PyTorch is a prototype
-        warnings.simplefilter("ignore")
-        sparse_NK = torch.sparse.to_sparse_semi_structured(weight_NK)
+    sparse_NK = packed(weight_NK)
     bias_N = weight_NK.new_ones(len(weight_NK))
     return lambda: linear(x_TK, sparse_NK, bias_N)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from spd_deploy.domain.engines.plan import Options
 from spd_deploy.domain.errors import BadArtefact, EngineFailed
 from spd_deploy.domain.measured import Shape
+from spd_deploy.domain.text import INPUTS, MASK
 from spd_deploy.sessions.cuda.device import CudaDevice
 from spd_deploy.sessions.tensorrt.messages import Messages
 from spd_deploy.sessions.tensorrt.versions import context_of, host_code_allowed
@@ -24,7 +25,6 @@ from spd_deploy.sessions.tensorrt.versions import context_of, host_code_allowed
 if TYPE_CHECKING:
     import tensorrt as trt
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "logits"
 # Where a tensor may begin on the GPU, for the widest vector loads.
 _ALIGNMENT = 256
@@ -165,7 +165,7 @@ class Executor:
             name: bytes_in[start:end].view(kinds[name]).reshape(shape)
             for name, (start, end) in places.items()
         }
-        inputs["attention_mask"][:, 0] = 1
+        inputs[MASK][:, 0] = 1
         return Memory(
             inputs=inputs,
             logits_BC=bytes_out.view(np.float32).reshape(bucket.batch, classes),

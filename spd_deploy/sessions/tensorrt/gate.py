@@ -41,10 +41,10 @@ def engine_fault() -> str | None:
 
 
 def library() -> ModuleType:
-    """TensorRT, on a machine whose driver starts and is new enough for it.
+    """TensorRT, on a machine whose driver starts.
 
     Raises:
-        Unavailable: no driver, one that is too old, no TensorRT, or one of an unknown version.
+        Unavailable: no driver, no TensorRT, or one of an unknown version.
     """
     load_driver()
     return import_tensorrt()

@@ -12,7 +12,7 @@ from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.engines.buckets import Turn, turns_of
 from spd_deploy.domain.engines.record import read_record
 from spd_deploy.domain.errors import EngineFailed, Unavailable
-from spd_deploy.domain.text import Batch
+from spd_deploy.domain.text import MASK, Batch
 from spd_deploy.sessions.cuda.device import CudaDevice
 from spd_deploy.sessions.protocol import Closing, Description
 from spd_deploy.sessions.tensorrt.executor import Executor, Lane
@@ -159,17 +159,12 @@ class TensorRtSession(Closing):
         """The bucket's lane with the rows in its inputs."""
         lane = self._executor.lanes[turn.bucket]
         count, S = turn.stop - turn.start, batch.ids_BS.shape[1]
-        given = {
-            "input_ids": batch.ids_BS,
-            "attention_mask": batch.mask_BS,
-            "token_type_ids": batch.types_BS,
-        }
-        for name, values_BS in given.items():
+        for name, values_BS in batch.named().items():
             held = lane.memory.inputs[name]
             held[:count, :S] = values_BS[turn.start : turn.stop]
             held[:count, S:] = 0
             held[count:] = 0
-        lane.memory.inputs["attention_mask"][count:, 0] = 1
+        lane.memory.inputs[MASK][count:, 0] = 1
         return lane
 
 

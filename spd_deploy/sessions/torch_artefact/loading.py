@@ -1,6 +1,5 @@
 """What a torch artefact needs before it runs: a GPU that will do, tensors, and who runs them."""
 
-import warnings
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadArtefact, Unavailable
@@ -10,6 +9,7 @@ from spd_deploy.kernels.remembered import Memory
 from spd_deploy.kernels.tuning import Tuner
 from spd_deploy.kernels.two_four import Chooser
 from spd_deploy.kernels.weights import dtype_of
+from spd_deploy.sessions.cuda.pytorch import why_no_cuda
 from spd_deploy.sessions.protocol import Device
 from spd_deploy.sessions.torch_artefact.plan import TENSORS_FILE, NetworkPlan
 from spd_deploy.sessions.torch_artefact.tensors import Tensors, read_tensors
@@ -26,16 +26,9 @@ def refuse_no_cuda() -> None:
     """
     import torch
 
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        there = torch.cuda.is_available()
-    if not there:
-        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
-        said = [str(one.message) for one in told]  # such as that the driver is too old
+    if (why := why_no_cuda()) is not None:
         raise Unavailable(
-            "PyTorch finds no CUDA device",
-            got=": ".join([f"PyTorch {torch.__version__}, built for {built}", *said]),
-            fix="run `spd doctor`, or use --device cpu",
+            "PyTorch finds no CUDA device", got=why, fix="run `spd doctor`, or use --device cpu"
         )
     capability = torch.cuda.get_device_capability()
     if capability < _LEAST_CAPABILITY:

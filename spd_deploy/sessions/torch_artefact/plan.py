@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from spd_deploy.domain.documents import refuse_schema, value_of
+from spd_deploy.domain.documents import versioned
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import read_json, write_json
 from spd_deploy.domain.layers import Role
@@ -87,9 +87,7 @@ class NetworkPlan:
         Raises:
             BadArtefact: another schema, or a field that is missing, unknown or of the wrong kind.
         """
-        refuse_schema(value, SCHEMA, what=PLAN_FILE, error=BadArtefact, fix=_AGAIN)
-        fields = {name: part for name, part in value.items() if name != "schema"}
-        return value_of(cls, fields, what=PLAN_FILE, error=BadArtefact, fix=_AGAIN)
+        return versioned(cls, value, SCHEMA, what=PLAN_FILE, error=BadArtefact, fix=_AGAIN)
 
 
 def write_plan(folder: Path, plan: NetworkPlan) -> None:
