@@ -197,6 +197,7 @@ class Grid:
             parts=parts_of(model),
             tokens=_MAP_TOKENS,
             patterns=patterns_of(("block:64x1", "block:128x1", "2:4"), (0.5, 0.75, 0.9)),
+            precisions=(Precision.FP16,),
             threads=None,
             timing=Effort(seconds=0.1, rounds=3),
         )

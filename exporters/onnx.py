@@ -62,13 +62,15 @@ def artefact_from_checkpoint(
         BadModel: the checkpoint has no tokenizer, or tensors that do not fit.
         BadSetting: int8 without a trial, or a lowering that fits no matrix.
         VerificationFailed: pattern, parity or accuracy broke; nothing was written.
-        BadReport: the tuning is of another checkpoint.
+        BadReport: the tuning is of another checkpoint, or in another precision.
     """
     refuse_unready(checkpoint, output, overwrite=overwrite)
     if precision is Precision.INT8 and trial is None:
         raise BadSetting("int8 needs texts to calibrate on", fix="name data: --data-dir DIR")
     weights = read_weights(checkpoint)
     tuning = None if tuner is None else tuner(checkpoint, weights)
+    if tuning is not None:
+        tuning.refuse_precision(precision)
     with (progress or Silent()).stage("export", 5) as advance:
         if lowering is None:
             choices = form.choose(checkpoint, weights, tuning)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.arithmetic.float32 import Float32
 from exporters.graph import Graph, Target
 from exporters.lowering.lowering import Lowering
+from exporters.precisions import Precision, arithmetic_for
 from exporters.tuning.timing import Run
 from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.versions import PACKAGE
@@ -23,18 +23,20 @@ from spd_deploy.sessions.chunks import chunks_of
 INPUT, OUTPUT = "x", "y"
 
 
-def product_model(lowering: Lowering) -> Any:
+def product_model(lowering: Lowering, precision: Precision = Precision.FP32) -> Any:
     """The ``ModelProto`` of a product with its bias, batch and sequence being dynamic.
 
     Each is in the layout that its own network would have: ``[T, K]`` to ``[T, N]``, and
-    ``[B, K, S]`` to ``[B, N, S]`` where it is gathered.
+    ``[B, K, S]`` to ``[B, N, S]`` where it is gathered. Input and output are fp32 in all
+    precisions, as they are in a network: in int8 the input is quantised here, once.
     """
     from onnx import TensorProto, helper
 
     g = Graph(Target.ONNXRUNTIME)
     bias_N = np.linspace(-1, 1, lowering.matrix.shape[0], dtype=np.float32)
     emit = lowering.on_features if lowering.feature_major else lowering.on_tokens
-    g.output(emit(g, Float32(), INPUT, bias_N, None), OUTPUT)
+    arithmetic = arithmetic_for(precision, g.target, ranges={})
+    g.output(emit(g, arithmetic, INPUT, bias_N, None), OUTPUT)
     features = (lowering.inputs, lowering.outputs)
     x, y = (
         helper.make_tensor_value_info(
@@ -49,7 +51,11 @@ def product_model(lowering: Lowering) -> Any:
 
 @contextmanager
 def opened_product(
-    lowering: Lowering, *, threads: int, shape_at: Callable[[Shape], Shape] = lambda shape: shape
+    lowering: Lowering,
+    *,
+    threads: int,
+    precision: Precision = Precision.FP32,
+    shape_at: Callable[[Shape], Shape] = lambda shape: shape,
 ) -> Iterator[Run]:
     """The product in sessions of its own, run as a network of so many threads would run it.
 
@@ -61,7 +67,7 @@ def opened_product(
     from spd_deploy.sessions.onnxruntime import refuse_double_install
 
     refuse_double_install()
-    opened = [_Product(lowering, threads, shape_at)]
+    opened = [_Product(lowering, precision, threads, shape_at)]
     try:
         yield lambda shape: opened[0].run(shape)
     finally:
@@ -72,12 +78,16 @@ class _Product:
     """A product's sessions: the one with all threads, and the one that chunks run on."""
 
     def __init__(
-        self, lowering: Lowering, threads: int, shape_at: Callable[[Shape], Shape]
+        self,
+        lowering: Lowering,
+        precision: Precision,
+        threads: int,
+        shape_at: Callable[[Shape], Shape],
     ) -> None:
         self._lowering = lowering
         self._threads = threads
         self._shape_at = shape_at
-        self._model = product_model(lowering).SerializeToString()
+        self._model = product_model(lowering, precision).SerializeToString()
         self._whole: Any = None
         self._single: Any = None
         self._pool = ThreadPoolExecutor(threads)

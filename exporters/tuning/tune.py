@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from exporters.classifier import ClassifierGraph
+from exporters.graph import Target
 from exporters.lowering.choose import Choice, choose, in_way
 from exporters.lowering.ways import Way, Ways, ways_of
+from exporters.precisions import Precision, arithmetic_for
 from exporters.storage import write_graphs
 from exporters.tuning.product import opened_product
 from exporters.tuning.timing import Effort, Run, in_turns
@@ -26,7 +28,7 @@ from spd_deploy.sessions.onnxruntime import OnnxSession
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """At which shapes to tune, and how.
+    """At which shapes to tune, in which precision, and how.
 
     Attributes:
         machine: what the tuning calls the machine it is measured on.
@@ -35,6 +37,7 @@ class Plan:
     shapes: tuple[Shape, ...]
     threads: int
     machine: str
+    precision: Precision = Precision.FP32
     effort: Effort = field(default_factory=Effort)
 
     def __post_init__(self) -> None:
@@ -69,6 +72,7 @@ def tune(
             advance(note=f"{product.shape[0]}x{product.shape[1]}")
     alone = Tuning(
         checkpoint_sha256=checkpoint.weights_sha256,
+        precision=plan.precision,
         machine=plan.machine,
         threads=plan.threads,
         shapes=plan.shapes,
@@ -112,7 +116,13 @@ def _networks(
 def _time_product(product: Product, ways: Ways, plan: Plan) -> Times:
     """One product in each of its ways."""
     openers = {
-        way: partial(opened_product, lowering, threads=plan.threads, shape_at=product.shape_at)
+        way: partial(
+            opened_product,
+            lowering,
+            threads=plan.threads,
+            precision=plan.precision,
+            shape_at=product.shape_at,
+        )
         for way, lowering in ways.lowerings.items()
     }
     return Times(seconds=in_turns(openers, plan.shapes, plan.effort))
@@ -125,7 +135,12 @@ def _time_network(
     with tempfile.TemporaryDirectory(prefix="spd-tune-") as scratch:
         folder = Path(scratch)
         files: dict[Way, str] = {way: f"{way}.onnx" for way in networks}
-        graphs = {files[way]: ClassifierGraph(weights, networks[way]) for way in networks}
+        target = Target.ONNXRUNTIME
+        arithmetic = arithmetic_for(plan.precision, target, ranges={})
+        graphs = {
+            files[way]: ClassifierGraph(weights, networks[way], target, arithmetic)
+            for way in networks
+        }
         write_graphs(folder, graphs)
         del graphs
         openers = {
@@ -140,7 +155,7 @@ def _opened_network(model: Path, vocabulary: int, plan: Plan) -> Iterator[Run]:
     """A network in its session, with random token ids for each shape."""
     draw = np.random.default_rng(0)
     batches = {shape: random_batch(shape, vocabulary, draw) for shape in plan.shapes}
-    with OnnxSession(model, precision="fp32", threads=plan.threads) as session:
+    with OnnxSession(model, precision=plan.precision.value, threads=plan.threads) as session:
         yield lambda shape: session.run(batches[shape])
 
 

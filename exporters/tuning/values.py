@@ -4,7 +4,7 @@ Written as ``tuning.json`` into the artefact, so that an export can be made agai
 another machine too: ``spd export --tuning FILE``.
 
 History of the schema:
-    1   the first.
+    1   the first; one without ``precision`` is of fp32.
 """
 
 import math
@@ -17,6 +17,7 @@ from typing import Any, Self
 from exporters.lowering.compact import Compact
 from exporters.lowering.gathered import Gathered
 from exporters.lowering.ways import Way, Ways
+from exporters.precisions import Precision
 from spd_deploy.domain.documents import versioned
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
@@ -142,6 +143,7 @@ class Tuning:
     """All that was measured for one checkpoint on one machine.
 
     Attributes:
+        precision: of the matrix products.
         machine: the processor's name and the system's; no host.
         network: the whole network; ``gathered`` as its products alone would have it. None where
             there is nothing to choose.
@@ -154,6 +156,7 @@ class Tuning:
     shapes: tuple[Shape, ...]
     products: tuple[ProductTimes, ...]
     network: Times | None
+    precision: Precision = Precision.FP32
     doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -191,6 +194,19 @@ class Tuning:
                 "the tuning was measured for other weights",
                 got=f"SHA-256 {self.checkpoint_sha256[:12]}, expected {checkpoint_sha256[:12]}",
                 fix=_AGAIN,
+            )
+
+    def refuse_precision(self, precision: Precision) -> None:
+        """Times in one precision say little of another, whose dense products have another rate.
+
+        Raises:
+            BadReport: it was measured in another.
+        """
+        if self.precision is not precision:
+            raise BadReport(
+                "the tuning was measured in another precision",
+                got=f"{self.precision}, to export {precision}",
+                fix=f"{_AGAIN} --precision {precision}",
             )
 
     def to_json(self) -> dict[str, Any]:

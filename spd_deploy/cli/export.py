@@ -77,7 +77,7 @@ Examples:
 @click.option(
     "--tune",
     is_flag=True,
-    help="Choose by timing on this machine's CPU: how fp32 matrices are run, and the runtime.",
+    help="Choose by timing on this machine's CPU: how the matrices are run, and the runtime.",
 )
 @click.option(
     "--tuning",
@@ -155,11 +155,12 @@ def _graph(wish: Wish, source: Checkpoint, progress: Progress) -> Artefact:
     from exporters.precisions import Precision
 
     trial = trial_of(source, wish.task_name, wish.data_dir, wish.drop) if wish.judged else None
-    plan = plan_of(*wish.shapes, wish.threads, wish.seconds) if wish.tune else None
+    precision = Precision(wish.number)
+    plan = plan_of(*wish.shapes, wish.threads, wish.seconds, precision) if wish.tune else None
     artefact = artefact_from_checkpoint(
         source,
         wish.output,
-        precision=Precision(wish.number),
+        precision=precision,
         trial=trial,
         tuner=_tuner(wish, plan, progress),
         lowering=wish.way,
@@ -179,9 +180,7 @@ def _tuner(wish: Wish, plan: "Plan | None", progress: Progress) -> "Tuner | None
     """What times the ways to run the matrices, or knows their times."""
     if wish.tuning is not None:
         return known_tuning(wish.tuning)
-    if plan is not None and wish.number == "fp32":
-        return tuner_for(plan, progress)
-    return None
+    return None if plan is None or wish.number == "fp16" else tuner_for(plan, progress)
 
 
 def _settle(

@@ -74,9 +74,9 @@ class Wish:
             return
         self._refuse_other_formats()
         self._refuse_idle_ones()
-        if self.tuning is not None and self.number != "fp32":
+        if self.tuning is not None and self.number == "fp16":
             raise click.UsageError(
-                "a tuning holds times of fp32: leave --tuning or --precision out"
+                "a tuning holds times of fp32 or int8: leave --tuning or --precision out"
             )
         if self.tune and self.tuning is not None:
             raise click.UsageError("--tune measures and --tuning does not: leave one of them out")

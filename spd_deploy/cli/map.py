@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from spd_deploy.benchmark.breakeven.values import BreakEven
 
 _TOKENS = {"cpu": (32, 128, 1024), "cuda": (128, 1024, 4096, 16384)}
+_PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp16",)}
 _PATTERNS = {
     "cpu": ("block:64x1", "block:128x1", "structured"),
     "cuda": ("block:64x1", "block:128x1", "structured", "2:4"),
@@ -100,6 +101,13 @@ Examples:
     show_default=True,
     help="Shares of zeros; N:M patterns have their own.",
 )
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(["fp32", "int8"]),
+    multiple=True,
+    help="Each against dense in the same; repeatable.  [default: both; a GPU's is fp16]",
+)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @timing_options(
     rounds=3,
@@ -116,6 +124,7 @@ def map_(
     tokens: tuple[int, ...] | None,
     patterns: Sequence[str],
     sparsities: tuple[float, ...],
+    precisions: Sequence[str],
     device: str,
     threads: int | None,
     rounds: int,
@@ -133,8 +142,11 @@ def map_(
     """
     if threads is not None and device == "cuda":
         raise click.UsageError("--threads goes with --device cpu")
+    if precisions and device == "cuda":
+        raise click.UsageError("--precision goes with --device cpu; a GPU's map is in fp16")
     if model is not None and shapes:
         raise click.UsageError("--model and --shape both name sizes: leave one of them out")
+    from exporters.precisions import Precision
     from exporters.tuning.timing import Effort
     from spd_deploy.benchmark.breakeven.publish import refuse_taken, write_map
     from spd_deploy.benchmark.breakeven.run import Plan, measure_map, parts_of, patterns_of
@@ -150,6 +162,7 @@ def map_(
         parts=parts_of(name) if name else own,
         tokens=tuple(sorted(set(tokens or _TOKENS[device]))),
         patterns=patterns_of(patterns or _PATTERNS[device], sparsities),
+        precisions=tuple(map(Precision, dict.fromkeys(precisions or _PRECISIONS[device]))),
         threads=None if device == "cuda" else threads or default_threads(),
         timing=Effort(seconds=seconds, rounds=rounds),
     )

@@ -8,6 +8,7 @@ from spd_deploy.domain.progress import Progress
 
 if TYPE_CHECKING:
     from exporters.onnx import Tuner
+    from exporters.precisions import Precision
     from exporters.tuning.tune import Plan
     from exporters.tuning.values import Tuning
     from exporters.weights import ClassifierWeights
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def plan_of(
-    batches: tuple[int, ...], seqs: tuple[int, ...], threads: int | None, seconds: float | None
+    batches: tuple[int, ...],
+    seqs: tuple[int, ...],
+    threads: int | None,
+    seconds: float | None,
+    precision: "Precision",
 ) -> "Plan":
     """What is to be measured on this machine, and how long."""
     from exporters.tuning.timing import Effort
@@ -28,6 +33,7 @@ def plan_of(
         shapes=Shape.grid(batches, seqs),
         threads=threads or default_threads(),
         machine=this_machine().cpu,
+        precision=precision,
         effort=Effort() if seconds is None else Effort(seconds=seconds),
     )
 

@@ -17,7 +17,7 @@ def spd_map(*words: object) -> Result:
 
 
 def test_a_map_has_every_product_asked_for(tmp_path: Path) -> None:
-    """File, picture and table hold each pattern at each sparsity and length, with its rounds."""
+    """File, picture and table hold each pattern, sparsity, length and precision, by rounds."""
     patterns = ("--pattern", "block:16x1", "--pattern", "structured", "--pattern", "2:4")
 
     result = spd_map(*SMALL, *patterns, "--output", tmp_path / "m")
@@ -26,8 +26,12 @@ def test_a_map_has_every_product_asked_for(tmp_path: Path) -> None:
     found = read_map(tmp_path / "m" / "map.json")
     assert found.tokens == (4, 8)
     assert [str(row) for row in found.rows] == [
-        "block:16x1 at 50%", "block:16x1 at 75%", "structured at 50%", "structured at 75%",
-        "2:4 at 50%",
+        f"{row}, {precision}"
+        for precision in ("fp32", "int8")
+        for row in (
+            "block:16x1 at 50%", "block:16x1 at 75%", "structured at 50%", "structured at 75%",
+            "2:4 at 50%",
+        )
     ]  # fmt: skip
     for cell in found.cells:
         assert len(cell.dense_s) == 2
@@ -36,7 +40,7 @@ def test_a_map_has_every_product_asked_for(tmp_path: Path) -> None:
     assert (tmp_path / "m" / "map.png").read_bytes().startswith(b"\x89PNG")
     for row in found.rows:
         assert result.stdout.count(str(row)) == 2
-    assert "2:4: 1.0x, nothing here skips it" in result.stdout
+    assert "2:4, int8: 1.0x, nothing here skips it" in result.stdout
 
 
 def test_json_is_the_file(tmp_path: Path) -> None:
@@ -62,6 +66,8 @@ def test_json_is_the_file(tmp_path: Path) -> None:
         (("--sparsity", "0.5,half"), "list of sparsities"),
         (("--sparsity", "nan"), "strictly between 0 and 1"),
         (("--sparsity", "1"), "strictly between 0 and 1"),
+        (("--precision", "fp16"), "'fp16' is not one of"),
+        (("--precision", "int8", "--device", "cuda"), "a GPU's map is in fp16"),
         (("--pattern", "diagonal"), "unknown pattern"),
         (("--pattern", "block:7x1"), "does not divide"),
         (("--tokens", "0"), "below 1"),

@@ -8,15 +8,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from exporters.onnx import artefact_from_checkpoint
-from exporters.precisions import Trial
+from exporters.precisions import Precision, Trial
 from exporters.tuning.runtimes import fastest, in_fastest_runtime, in_runtime
 from exporters.tuning.timing import Effort
 from exporters.tuning.tune import Plan
+from exporters.tuning.values import TUNING_FILE, read_tuning
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import Ran, hashes_of, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import VerificationFailed
 from spd_deploy.domain.measured import Shape
+from spd_deploy.domain.patterns import parse_pattern
 from spd_deploy.domain.runtimes import ASKED
 from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
 from spd_deploy.sessions.opening import difference_between, open_path
@@ -142,13 +144,33 @@ def test_a_graph_that_answers_otherwise_is_no_candidate(
     assert [one.runtime for one in found.manifest.ran] == ["onnxruntime"]
 
 
+def test_int8_is_chosen_by_its_own_times(tmp_path: Path) -> None:
+    """Times of int8 products decide an int8 export, then and again, and no export in fp32."""
+    mrpc_files(tmp_path / "MRPC")
+    blocks = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern("block:16x1"), task="mrpc")
+    int8 = ("--precision", "int8", "--data-dir", tmp_path / "MRPC", "--max-drop", "100")
+
+    first = export(blocks, tmp_path / "a", *int8, *QUICK)
+    file = tmp_path / "a" / TUNING_FILE
+    again = export(blocks, tmp_path / "b", *int8, "--tuning", file)
+    other = export(blocks, tmp_path / "d", "--tuning", file)
+
+    assert [first.exit_code, again.exit_code, other.exit_code] == [0, 0, 1], first.output
+    assert read_tuning(file).precision is Precision.INT8
+    made, remade = (open_artefact(tmp_path / name).manifest for name in "ab")
+    assert all(row.measured for row in made.matrices)
+    assert made.matrices == remade.matrices
+    assert "measured in another precision; got int8, to export fp32" in other.stderr
+    assert not (tmp_path / "d").exists()
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ("--max-drop", "1"),
         ("--data-dir", "MRPC"),
         ("--task", "mrpc"),
-        ("--precision", "int8", "--tuning", "tuning.json"),
+        ("--precision", "fp16", "--tuning", "tuning.json"),
     ],
     ids=" ".join,
 )

@@ -16,6 +16,7 @@ from exporters.lowering.compact import Compact
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
 from exporters.lowering.lowering import Lowering
+from exporters.precisions import Precision
 from exporters.tuning.product import opened_product
 from exporters.tuning.timing import Effort as Timing
 from exporters.tuning.timing import in_turns
@@ -34,7 +35,6 @@ MODELS: Mapping[str, tuple[int, int]] = {
     "base": (768, 3072),
     "large": (1024, 4096),
 }
-PRECISION = "fp32"
 # A protobuf ends at 2 GB; this many weights take half of that.
 _LARGEST = 2**28
 
@@ -45,6 +45,7 @@ class Plan:
 
     Attributes:
         patterns: each at one sparsity.
+        precisions: each against dense products in the same; a GPU's are in fp16.
         threads: None on a GPU.
     """
 
@@ -52,13 +53,15 @@ class Plan:
     parts: tuple[Part, ...]
     tokens: tuple[int, ...]
     patterns: tuple[Pattern, ...]
+    precisions: tuple[Precision, ...]
     threads: int | None
     timing: Timing
 
     def __post_init__(self) -> None:
         """Refuse plans that are empty, and patterns that do not fit all sizes."""
         enough = self.threads is None or self.threads >= 1
-        if not (self.parts and self.tokens and self.patterns and enough):
+        wide = self.parts and self.tokens and self.patterns and self.precisions
+        if not (wide and enough):
             raise BadSetting("a map with nothing on it", got=self, fix="name sizes and patterns")
         for part in self.parts:
             if part.shape[0] * part.shape[1] > _LARGEST:
@@ -134,34 +137,41 @@ def _cells_of(part: Part, plan: Plan) -> list[Cell]:
     N, K = part.shape
     matrix = Matrix(name="product", layer=0, role="query", shape=part.shape)
     weight_NK = np.random.default_rng(0).standard_normal((N, K), np.float32)
-    names = [f"{pattern} {pattern.sparsity}" for pattern in plan.patterns]
+    lowerings: dict[Pattern | None, Lowering] = {None: Dense.of(matrix, weight_NK)}
+    for pattern in plan.patterns:
+        if (lowering := lowering_of(matrix, weight_NK, pattern)) is not None:
+            lowerings[pattern] = lowering
     assert plan.threads is not None  # noqa: S101 - a CPU has some
-    sparse = {
-        name: lowering
-        for name, pattern in zip(names, plan.patterns, strict=True)
-        if (lowering := lowering_of(matrix, weight_NK, pattern)) is not None
-    }
-    lowerings: dict[str, Lowering] = {"dense": Dense.of(matrix, weight_NK), **sparse}
     openers = {
-        name: partial(opened_product, lowering, threads=plan.threads)
-        for name, lowering in lowerings.items()
+        _name(pattern, precision): partial(
+            opened_product, lowering, threads=plan.threads, precision=precision
+        )
+        for precision in plan.precisions
+        for pattern, lowering in lowerings.items()
     }
     shapes = [Shape(batch=1, seq=tokens) for tokens in plan.tokens]
     times = in_turns(openers, shapes, plan.timing)
+    nothing: tuple[tuple[float, ...], ...] = ((),) * len(shapes)
     return [
         Cell(
             shape=part.shape,
             tokens=tokens,
             pattern=str(pattern),
             sparsity=pattern.sparsity,
-            precision=PRECISION,
-            dense_s=times["dense"][place],
-            sparse_s=times[name][place] if name in times else (),
+            precision=precision.value,
+            dense_s=times[_name(None, precision)][place],
+            sparse_s=times.get(_name(pattern, precision), nothing)[place],
             reason=unskipped(pattern) if isinstance(pattern, Unstructured | NM) else "",
         )
-        for name, pattern in zip(names, plan.patterns, strict=True)
+        for precision in plan.precisions
+        for pattern in plan.patterns
         for place, tokens in enumerate(plan.tokens)
     ]
+
+
+def _name(pattern: Pattern | None, precision: Precision) -> str:
+    """What a product is called among those that take turns; None is the dense one."""
+    return f"{precision} " + ("dense" if pattern is None else f"{pattern} {pattern.sparsity}")
 
 
 def lowering_of(matrix: Matrix, weight_NK: Array, pattern: Pattern) -> Lowering | None:

@@ -7,7 +7,7 @@ read. Its cells are one product each:
     tokens      in one row
     pattern     as the command line spells it
     sparsity    share of zeros
-    precision   of weights and activations: fp32 on a CPU, half on a GPU
+    precision   of the product, dense and sparse: fp32 or int8 on a CPU, half on a GPU
     dense_s     seconds of the dense product, the median of each round
     sparse_s    of the sparse one, in the same rounds; empty where nothing skips the zeros
     reason      why nothing does
@@ -17,7 +17,7 @@ On a GPU seconds are by its own clock, in CUDA graphs, with weights in its cache
 
 History of the schema:
     1   the first; ``way``, ``device``, ``looks`` and effort without threads came with GPUs, and a
-        map without them is of a CPU.
+        map without them is of a CPU; several precisions in one map came with int8.
 """
 
 import math
@@ -60,21 +60,26 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class Sparse:
-    """A pattern at a sparsity, run in one way: a row of the map."""
+    """A pattern at a sparsity, run in one way and precision: a row of the map."""
 
     pattern: str
     sparsity: float
+    precision: str
     way: str = ""
 
     @property
     def line(self) -> str:
-        """What it has in common with other sparsities: the pattern, and the way it is run."""
-        return f"{self.pattern}, {self.way}" if self.way else self.pattern
+        """What it has in common with other sparsities: the pattern, and how it is run."""
+        return ", ".join((self.pattern, *self._how))
 
     def __str__(self) -> str:
-        """Such as ``block:64x1 at 75%``, or ``block:64x1 at 75%, gathered``."""
-        text = f"{self.pattern} at {100 * self.sparsity:g}%"
-        return f"{text}, {self.way}" if self.way else text
+        """Such as ``block:64x1 at 75%, int8``, or ``block:64x1 at 75%, gathered, fp16``."""
+        return ", ".join((f"{self.pattern} at {100 * self.sparsity:g}%", *self._how))
+
+    @property
+    def _how(self) -> tuple[str, ...]:
+        """The way, where there are several, and the precision."""
+        return (*([self.way] if self.way else []), self.precision)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +106,9 @@ class Cell:
     @property
     def row(self) -> Sparse:
         """The row of the map that it is in."""
-        return Sparse(pattern=self.pattern, sparsity=self.sparsity, way=self.way)
+        return Sparse(
+            pattern=self.pattern, sparsity=self.sparsity, precision=self.precision, way=self.way
+        )
 
     @property
     def measured(self) -> bool:
@@ -190,8 +197,18 @@ class BreakEven:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Patterns with their ways, in the order of the rows."""
+        """Patterns with how they are run, in the order of the rows."""
         return tuple(dict.fromkeys(row.line for row in self.rows))
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """In the order of the rows."""
+        return tuple(dict.fromkeys(row.precision for row in self.rows))
+
+    def dense_s(self, part: Part, tokens: int, precision: str) -> float:
+        """Seconds of the dense product, the median over the rounds."""
+        row = next(row for row in self.rows if row.precision == precision)
+        return median(self.cell(part, tokens, row).dense_s)
 
     def cell(self, part: Part, tokens: int, row: Sparse) -> Cell:
         """The cell at a place."""
@@ -205,7 +222,7 @@ class BreakEven:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Why nothing skips the zeros, by pattern and way; one reason where sizes differ in it."""
+        """Why nothing skips the zeros, by line; one reason where sizes differ in it."""
         return {cell.row.line: cell.reason for cell in self.cells if cell.reason}
 
 

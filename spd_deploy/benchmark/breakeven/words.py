@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from itertools import product
-from statistics import median
 
 from spd_deploy.benchmark.breakeven.values import BreakEven, Sparse
 from spd_deploy.benchmark.doubts import conditions_doubts
@@ -17,7 +16,11 @@ def map_table(found: BreakEven) -> Table:
     """A row a pattern, sparsity and number of tokens; first what dense takes, in milliseconds."""
     whole = found.model is not None
     columns = ("", "tokens", *map(str, found.parts), *([LAYER] if whole else []))
-    rows = [_dense_row(found, tokens, whole=whole) for tokens in found.tokens]
+    rows = [
+        _dense_row(found, tokens, precision, whole=whole)
+        for precision in found.precisions
+        for tokens in found.tokens
+    ]
     rows += [
         _gain_row(found, row, tokens, whole=whole) for row in found.rows for tokens in found.tokens
     ]
@@ -27,7 +30,7 @@ def map_table(found: BreakEven) -> Table:
 def where(found: BreakEven) -> str:
     """Such as ``AMD EPYC, 2 threads, fp32``, or ``NVIDIA H100, fp16``."""
     threads = found.effort.threads
-    precisions = ", ".join(dict.fromkeys(cell.precision for cell in found.cells))
+    precisions = " and ".join(found.precisions)
     if threads is None:
         gpus = ", ".join(gpu.name for gpu in found.machine.gpus) or "a GPU"
         return f"{gpus}, {precisions}"
@@ -68,12 +71,12 @@ def _first_gain(found: BreakEven, rows: list[Sparse], tokens: int) -> str:
     return "no sparsity" if first is None else f"{100 * first.sparsity:g}%"
 
 
-def _dense_row(found: BreakEven, tokens: int, *, whole: bool) -> tuple[str, ...]:
+def _dense_row(found: BreakEven, tokens: int, precision: str, *, whole: bool) -> tuple[str, ...]:
     """Milliseconds of the dense products."""
-    seconds = [median(found.cell(part, tokens, found.rows[0]).dense_s) for part in found.parts]
+    seconds = [found.dense_s(part, tokens, precision) for part in found.parts]
     total = sum(s * part.count for s, part in zip(seconds, found.parts, strict=True))
     cells = [*seconds, *([total] if whole else [])]
-    return ("dense", str(tokens), *(f"{milliseconds(s)} ms" for s in cells))
+    return (f"dense, {precision}", str(tokens), *(f"{milliseconds(s)} ms" for s in cells))
 
 
 def _gain_row(found: BreakEven, row: Sparse, tokens: int, *, whole: bool) -> tuple[str, ...]:

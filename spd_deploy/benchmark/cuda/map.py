@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
 
+from exporters.precisions import Precision
 from spd_deploy.benchmark.breakeven.run import Plan, placed
 from spd_deploy.benchmark.breakeven.values import BreakEven, Cell, Effort, Part
 from spd_deploy.benchmark.cuda.place import CudaGpu, uuid
@@ -28,7 +29,6 @@ from spd_deploy.machine.facts import load_now, moment, others_cores, this_machin
 if TYPE_CHECKING:
     from torch import Tensor
 
-PRECISION = "fp16"
 _REPEATS = 10  # of a product in its graph
 
 
@@ -152,7 +152,7 @@ def _cells_of(part: Part, plan: Plan, watch: Stopwatch) -> Iterator[Cell]:
                     tokens=tokens,
                     pattern=str(pattern),
                     sparsity=pattern.sparsity,
-                    precision=PRECISION,
+                    precision=Precision.FP16.value,
                     dense_s=dense_s,
                     sparse_s=() if key is None or reason else seconds[key],
                     reason=reason,

@@ -6,6 +6,7 @@ import torch
 
 from exporters.arithmetic.float32 import Float32
 from exporters.graph import Graph
+from exporters.precisions import Precision
 from exporters.tuning.timing import Effort
 from spd_deploy.benchmark.breakeven.run import (
     MODELS,
@@ -20,6 +21,9 @@ from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.errors import BadPattern, BadSetting, SpdError
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from tests.tiny import tiny_checkpoint
+
+FP32 = Precision.FP32
+SMALL = Part(shape=(8, 8), count=1)
 
 
 def test_parts_are_the_matrices_of_a_layer(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -79,28 +83,31 @@ def test_what_nothing_skips_has_no_product(pattern: Pattern) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "tokens", "patterns", "kind"),
+    ("parts", "tokens", "patterns", "precisions", "kind"),
     [
-        ((), (8,), (Structured(),), BadSetting),
-        ((Part(shape=(8, 8), count=1),), (), (Structured(),), BadSetting),
-        ((Part(shape=(8, 8), count=1),), (8,), (), BadSetting),
-        ((Part(shape=(65536, 65536), count=1),), (8,), (Structured(),), BadSetting),
-        ((Part(shape=(8, 8), count=1),), (8,), (Block(rows=3, columns=1),), BadPattern),
+        ((), (8,), (Structured(),), (FP32,), BadSetting),
+        ((SMALL,), (), (Structured(),), (FP32,), BadSetting),
+        ((SMALL,), (8,), (), (FP32,), BadSetting),
+        ((SMALL,), (8,), (Structured(),), (), BadSetting),
+        ((Part(shape=(65536, 65536), count=1),), (8,), (Structured(),), (FP32,), BadSetting),
+        ((SMALL,), (8,), (Block(rows=3, columns=1),), (FP32,), BadPattern),
     ],
 )
 def test_a_map_of_nothing_is_refused(
     parts: tuple[Part, ...],
     tokens: tuple[int, ...],
     patterns: tuple[Pattern, ...],
+    precisions: tuple[Precision, ...],
     kind: type[SpdError],
 ) -> None:
-    """No sizes, no lengths, no patterns, too large a matrix, or a pattern that does not fit it."""
+    """Nothing to measure, too large a matrix, or a pattern that does not fit it."""
     with pytest.raises(kind):
         Plan(
             model=None,
             parts=parts,
             tokens=tokens,
             patterns=patterns,
+            precisions=precisions,
             threads=1,
             timing=Effort(),
         )

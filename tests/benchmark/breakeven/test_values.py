@@ -27,7 +27,7 @@ def test_a_map_comes_back_as_it_went(tmp_path: Path) -> None:
 def test_the_gain_of_a_layer_is_that_of_its_seconds() -> None:
     """All products of a layer, each as often as it has it: seconds are added, not gains."""
     found = made_map()
-    row = Sparse(pattern="block:16x1", sparsity=0.5)
+    row = Sparse(pattern="block:16x1", sparsity=0.5, precision="fp32")
     slow = cell(WIDE, 8, 0.5, (0.25, 0.25))
     changed = replace(
         found,
@@ -51,7 +51,7 @@ def key(row: Sparse) -> tuple[str, float]:
 def test_a_gain_is_sure_where_rounds_agree() -> None:
     """One round that is faster and one that is slower leave the side of 1 open."""
     found = made_map()
-    row = Sparse(pattern="block:16x1", sparsity=0.5)
+    row = Sparse(pattern="block:16x1", sparsity=0.5, precision="fp32")
 
     assert found.gain(8, row, WIDE).sure
     assert not found.gain(32, row, WIDE).sure
@@ -61,7 +61,7 @@ def test_a_gain_is_sure_where_rounds_agree() -> None:
 def test_what_nothing_skips_gains_nothing() -> None:
     """Such a pattern has a gain of 1.0, not called measured, and the headline says the reason."""
     found = made_map()
-    gain = found.gain(8, Sparse(pattern="2:4", sparsity=0.5))
+    gain = found.gain(8, Sparse(pattern="2:4", sparsity=0.5, precision="fp32"))
 
     assert (str(gain), gain.measured) == ("1.0", False)
     assert "nothing here skips it (2:4 needs sparse tensor cores)" in list(headlines(found))[1]
@@ -69,7 +69,7 @@ def test_what_nothing_skips_gains_nothing() -> None:
 
 def test_a_pattern_gains_from_where_all_sparser_ones_do() -> None:
     """The headline names, for each number of tokens, the least sparsity whose gain is sure."""
-    assert next(headlines(made_map())) == "block:16x1: gains from 90% at 8, 90% at 32 tokens"
+    assert next(headlines(made_map())) == "block:16x1, fp32: gains from 90% at 8, 90% at 32 tokens"
 
 
 def test_the_table_has_every_product() -> None:
@@ -78,9 +78,9 @@ def test_the_table_has_every_product() -> None:
 
     assert table.columns == ("", "tokens", "64x64", "128x64", "a layer")
     rows = {row[:2]: row[2:] for row in table.rows}
-    assert rows["dense", "8"] == ("0.512 ms", "1.02 ms", "3.07 ms")
-    assert rows["block:16x1 at 90%", "32"] == ("4.0x", "4.0x", "4.0x")
-    assert rows["2:4 at 50%", "8"] == ("1.0x", "1.0x", "1.0x")
+    assert rows["dense, fp32", "8"] == ("0.512 ms", "1.02 ms", "3.07 ms")
+    assert rows["block:16x1 at 90%, fp32", "32"] == ("4.0x", "4.0x", "4.0x")
+    assert rows["2:4 at 50%, fp32", "8"] == ("1.0x", "1.0x", "1.0x")
     assert len(rows) == 2 + len(BLOCK) + 2
 
 

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from torch.utils.flop_counter import FlopCounterMode
 
+from exporters.precisions import Precision
 from exporters.tuning.timing import Effort
 from spd_deploy.benchmark.breakeven.figure import draw_map
 from spd_deploy.benchmark.breakeven.run import Plan
@@ -61,6 +62,7 @@ def found() -> BreakEven:
             Structured(sparsity=0.5),
             Unstructured(sparsity=0.9),
         ),
+        precisions=(Precision.FP16,),
         threads=None,
         timing=Effort(seconds=1e-6, rounds=2),
     )
@@ -70,15 +72,15 @@ def found() -> BreakEven:
 def test_each_way_has_its_rows(found: BreakEven) -> None:
     """Blocks stand there gathered and by kernel, each pattern once a way."""
     assert found.lines == (
-        "block:16x1, gathered", "block:16x1, kernel", "2:4, sparse tensor cores",
-        "structured, compact", "unstructured",
+        "block:16x1, gathered, fp16", "block:16x1, kernel, fp16", "2:4, sparse tensor cores, fp16",
+        "structured, compact, fp16", "unstructured, fp16",
     )  # fmt: skip
     assert (found.device, found.effort.threads) == ("cuda", None)
 
 
 def test_what_runs_is_timed_and_what_does_not_says_why(found: BreakEven) -> None:
     """Fewer numbers gain; ways that are not here, and patterns without any, have reasons."""
-    gathered = Sparse(pattern="block:16x1", sparsity=0.75, way="gathered")
+    gathered = Sparse(pattern="block:16x1", sparsity=0.75, precision="fp16", way="gathered")
 
     for cell in found.cells:
         assert len(cell.dense_s) == 2
@@ -87,9 +89,9 @@ def test_what_runs_is_timed_and_what_does_not_says_why(found: BreakEven) -> None
     assert found.gain(4, replace(gathered, pattern="structured", sparsity=0.5, way="compact")) == (
         Gain(ratio=2.0)
     )
-    assert "runs on a GPU" in found.reasons["block:16x1, kernel"]
-    assert "skips single zeros" in found.reasons["unstructured"]
-    assert "does not run here" in found.reasons["2:4, sparse tensor cores"]
+    assert "runs on a GPU" in found.reasons["block:16x1, kernel, fp16"]
+    assert "skips single zeros" in found.reasons["unstructured, fp16"]
+    assert "does not run here" in found.reasons["2:4, sparse tensor cores, fp16"]
 
 
 def test_a_throttled_card_is_doubted(found: BreakEven) -> None:
@@ -106,7 +108,7 @@ def test_it_comes_back_and_is_drawn(found: BreakEven, tmp_path: Path) -> None:
     assert read_map(tmp_path / "map.json") == found
     assert draw_map(found).startswith(b"\x89PNG")
     rows = {row[0] for row in map_table(found).rows}
-    assert "block:16x1 at 75%, gathered" in rows
+    assert "block:16x1 at 75%, gathered, fp16" in rows
     assert len(list(headlines(found))) == len(found.lines)
 
 
@@ -146,6 +148,7 @@ def test_a_gpu_is_mapped() -> None:
         parts=(Part(shape=(768, 768), count=1),),
         tokens=(128,),
         patterns=(Block(rows=64, columns=1, sparsity=0.9), NM(n=2, m=4)),
+        precisions=(Precision.FP16,),
         threads=None,
         timing=Effort(seconds=0.02, rounds=2),
     )

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from exporters.lowering.choose import choose
 from exporters.lowering.ways import Way, Ways, ways_of
+from exporters.precisions import Precision
 from exporters.tuning.product import INPUT, OUTPUT, opened_product, product_model
 from exporters.tuning.timing import Effort
 from exporters.tuning.tune import Plan, products_of, tune
@@ -251,9 +253,32 @@ def test_a_tuning_that_lacks_a_way_is_refused(
         choose(checkpoint, weights, Tuning.from_json(whole))
 
 
+def rounded(values: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
+    """What ``DynamicQuantizeLinear`` makes of an input in int8, and the input itself in fp32."""
+    if precision is Precision.FP32:
+        return values
+    low, high = min(values.min(), np.float32(0)), max(values.max(), np.float32(0))
+    step = (high - low) / np.float32(255)
+    zero = np.clip(np.rint(-low / step), 0, 255)
+    steps = np.clip(np.rint(values / step) + zero, 0, 255) - zero
+    return np.asarray(steps * step, np.float32)
+
+
+def stored(weight_NK: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
+    """A weight as it is stored: in int8 steps of a 127th of its row's largest."""
+    if precision is Precision.FP32:
+        return weight_NK
+    most_N1 = np.abs(weight_NK).max(1, keepdims=True)
+    step_N1 = np.where(most_N1 > 0, most_N1, 127) / 127
+    return np.asarray(np.rint(weight_NK / step_N1) * step_N1, np.float32)
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])
 @pytest.mark.parametrize("pattern", [Block(rows=16, columns=1), Structured()], ids=str)
-def test_a_product_alone_is_the_product(tmp_path: Path, pattern: Block | Structured) -> None:
-    """The graph that is timed computes W x + b in each way, on what is left of the matrix."""
+def test_a_product_alone_is_the_product(
+    tmp_path: Path, pattern: Block | Structured, precision: Precision
+) -> None:
+    """The graph that is timed computes W x + b in each way, on what is left, and as rounded."""
     checkpoint = tiny_checkpoint(tmp_path / "c", pattern=pattern)
     weights = read_weights(checkpoint)
     for name, ways in ways_of(checkpoint, weights).items():
@@ -265,12 +290,14 @@ def test_a_product_alone_is_the_product(tmp_path: Path, pattern: Block | Structu
             x_TK = np.random.default_rng(0).standard_normal((6, lowering.inputs), np.float32)
             feed = x_TK.reshape(2, 3, -1).transpose(0, 2, 1) if lowering.feature_major else x_TK
 
-            session = onnxruntime.InferenceSession(product_model(lowering).SerializeToString())
+            model = product_model(lowering, precision)
+            session = onnxruntime.InferenceSession(model.SerializeToString())
             (found,) = session.run([OUTPUT], {INPUT: np.ascontiguousarray(feed)})
 
             if lowering.feature_major:
                 found = np.asarray(found).transpose(0, 2, 1).reshape(6, -1)
-            expected = x_TK @ whole_NK[np.ix_(rows, columns)].T + bias_N[rows]
+            left_NK = stored(whole_NK[np.ix_(rows, columns)], precision)
+            expected = rounded(x_TK, precision) @ left_NK.T + bias_N[rows]
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
