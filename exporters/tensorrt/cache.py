@@ -20,7 +20,7 @@ def cache_file(place: Place) -> Path:
     """
     parts = (place.gpu, f"cc{place.compute_capability}", f"tensorrt-{place.tensorrt}")
     name = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
-    return cache_folder() / "spd-deploy" / "timings" / f"{name}.cache"
+    return cache_folder() / "timings" / f"{name}.cache"
 
 
 def read_cache(file: Path) -> bytes:

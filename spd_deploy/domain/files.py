@@ -133,9 +133,9 @@ def _settle(file: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """The user's folder for what can be made again, by the XDG convention.
+    """Where this tool keeps what can be made again, in the user's cache by the XDG convention.
 
     Raises:
         RuntimeError: the user has no home.
     """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spd"

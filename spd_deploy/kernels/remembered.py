@@ -121,7 +121,7 @@ class Memory:
 
 def default_file() -> Path:
     """In the user's cache folder."""
-    return cache_folder() / "spd" / FILE
+    return cache_folder() / FILE
 
 
 def read_known(file: Path) -> Known:

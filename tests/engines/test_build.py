@@ -281,7 +281,7 @@ def test_a_damaged_timing_cache_is_an_empty_one(
     """It costs the time of a build without; the next one finds a whole one."""
     here = machine()
     build_engine(artefact, Order(builds=1))
-    (file,) = (tmp_path / "cache" / "spd-deploy" / "timings").iterdir()
+    (file,) = (tmp_path / "cache" / "spd" / "timings").iterdir()
     file.write_bytes(b"half")
     here.log.damaged = [b"half"]
 
@@ -318,7 +318,7 @@ def test_the_cache_is_named_after_gpu_and_version(
 
     record = build_engine(artefact, Order(builds=1))
 
-    (file,) = (tmp_path / "cache" / "spd-deploy" / "timings").iterdir()
+    (file,) = (tmp_path / "cache" / "spd" / "timings").iterdir()
     assert file.name == "NVIDIA-H200_cc9.0_tensorrt-10.13.3.9.cache"
     assert record.timing_cache_sha256 in (hashlib.sha256(b"+" * n).hexdigest() for n in (1, 2))
     assert file.read_bytes() == b"++"  # after both arms
