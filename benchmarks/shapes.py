@@ -7,7 +7,8 @@ by the trainer's own masks, exported as ``spd export`` does, and measured as ``s
     python -m benchmarks.shapes --model base --output /tmp/base          # 12 layers of 768
 
 The dense model and the fast block run in every runtime and precision, so that the best sparse arm
-meets the best dense one; the other patterns in both runtimes' fp32 and in OpenVINO's int8.
+meets the best dense one; the other patterns in both runtimes' fp32 and in OpenVINO's int8. Beside
+our dense graph stands the one that ONNX Runtime's own transformer optimiser makes of the model.
 """
 
 import argparse
@@ -24,13 +25,14 @@ from transformers import BertConfig, BertForSequenceClassification
 from exporters.onnx import artefact_from_checkpoint
 from exporters.precisions import Precision, Trial
 from spd_deploy.benchmark.arms import Arm, arms_of
+from spd_deploy.benchmark.cuda.fused import fused_from_checkpoint
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import write_report
 from spd_deploy.benchmark.run import run_benchmark
 from spd_deploy.benchmark.tables import latency_table, size_table
 from spd_deploy.benchmark.values import Settings, Shape
 from spd_deploy.cli.console import TerminalProgress, show_table
-from spd_deploy.domain.artefact import Artefact
+from spd_deploy.domain.artefact import Artefact, hashes_of, save_manifest
 from spd_deploy.domain.checkpoint import (
     WEIGHTS_FILE,
     Checkpoint,
@@ -42,6 +44,7 @@ from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import Block, Pattern, Structured
 from spd_deploy.domain.runtimes import ASKED
 from spd_deploy.domain.text import Batch
+from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE
 from spd_train.data.built_in import make_model
 from spd_train.model import linear_weights, save_classifier
 from spd_train.pruning.importance import magnitudes
@@ -113,6 +116,7 @@ def arms_for(scratch: Path, model: str, name: str, pattern: Pattern | None) -> l
     """A model in fp32 and in int8, each in the runtimes that it is measured in."""
     checkpoint = checkpoint_of(scratch, model, name, pattern)
     plain = artefact_from_checkpoint(checkpoint, scratch / name)
+    fused = [fused_arm(checkpoint, plain, scratch / "fused")] if pattern is None else []
     small = artefact_from_checkpoint(
         checkpoint, scratch / f"{name}-int8", precision=Precision.INT8, trial=unjudged(checkpoint)
     )
@@ -123,7 +127,19 @@ def arms_for(scratch: Path, model: str, name: str, pattern: Pattern | None) -> l
         f"{name} (openvino)",
         f"{name}-int8 (openvino:bf16)",
     )
-    return [arm for arm in arms if name in EVERYWHERE or arm.name in wanted]
+    return [arm for arm in arms if name in EVERYWHERE or arm.name in wanted] + fused
+
+
+def fused_arm(checkpoint: Checkpoint, dense: Artefact, folder: Path) -> Arm:
+    """The dense model as ONNX Runtime's own tools make it, in the place of our graph."""
+    shutil.copytree(dense.folder, folder)
+    for file in (PORTABLE_FILE, DATA_FILE):
+        (folder / file).unlink()
+    fused_from_checkpoint(checkpoint.folder, checkpoint.encoder, folder / MODEL_FILE, gpu=False)
+    manifest = replace(dense.manifest, files=hashes_of(folder))
+    save_manifest(folder, manifest)
+    artefact = Artefact(folder=folder, manifest=manifest)
+    return Arm(name="dense, fused (onnxruntime)", artefact=artefact, asked=ASKED["onnxruntime"])
 
 
 def unjudged(checkpoint: Checkpoint) -> Trial:
