@@ -29,11 +29,14 @@ def quantised(rows_NJ: Array) -> tuple[NDArray[np.int8], Array]:
     return np.rint(rows_NJ / scale_N[:, None]).astype(np.int8), scale_N
 
 
-def _stored(g: Graph, weight: Weight) -> tuple[Name, Name, Array]:
-    """The constants of a weight: int8 values in the shape of ``values_GRJ``, and row scales."""
+def _stored(g: Graph, weight: Weight, *shape: int) -> tuple[Name, Name, Array]:
+    """The constants of a weight: int8 values in the shape that its reader takes, and row scales.
+
+    The files of an artefact share the bytes, whatever shapes they read them in.
+    """
     G, R, J = weight.values_GRJ.shape
     values_NJ, scale_N = quantised(weight.values_GRJ.reshape(G * R, J))
-    values = g.weight(f"{weight.name}.weight", values_NJ.reshape(G, R, J))
+    values = g.weight(f"{weight.name}.weight", values_NJ.reshape(shape))
     return values, g.weight(f"{weight.name}.scale", scale_N), scale_N
 
 
@@ -51,8 +54,8 @@ class DynamicInt8(Wide):
         self, g: Graph, x_TK: Operand, weight: Weight, bias_N: Array, residual: Name | None
     ) -> Name:
         """In the form that ONNX Runtime fuses into one ``DynamicQuantizeMatMul``."""
-        values, scale, _ = _stored(g, weight)
-        turned_KN = g.transpose(g.reshape(values, *weight.values_GRJ.shape[1:]), 1, 0)
+        values, scale, _ = _stored(g, weight, *weight.values_GRJ.shape[1:])
+        turned_KN = g.transpose(values, 1, 0)
         zero = g.constant(np.array(0, np.int8))
         y = g.op("MatMulInteger", x_TK.values, turned_KN, x_TK.zero, zero)
         y = g.op("Mul", g.op("Cast", y, to=_FLOAT), g.op("Mul", x_TK.scale, scale))
@@ -66,7 +69,7 @@ class DynamicInt8(Wide):
         The shift by 128 is folded when the graph is loaded.
         """
         G, R, J = weight.values_GRJ.shape
-        values, scale, _ = _stored(g, weight)
+        values, scale, _ = _stored(g, weight, G, R, J)
         wide = g.op("Cast", values, to=_INT32)
         shifted = g.op("Add", wide, g.constant(np.array(_ZERO_OF_UINT8, np.int32)))
         unsigned = g.op("Cast", shifted, to=_UINT8)
@@ -104,10 +107,9 @@ class StaticInt8(Wide):
         self, g: Graph, x_TK: Operand, weight: Weight, bias_N: Array, residual: Name | None
     ) -> Name:
         """One ``Gemm``, whose weight has a scale a row."""
-        values, scale, scale_N = _stored(g, weight)
+        values, scale, scale_N = _stored(g, weight, *weight.values_GRJ.shape[1:])
         zeros = g.constant(np.zeros(len(scale_N), np.int8))
-        flat = g.reshape(values, *weight.values_GRJ.shape[1:])
-        values_NK = g.op("DequantizeLinear", flat, scale, zeros, axis=0)
+        values_NK = g.op("DequantizeLinear", values, scale, zeros, axis=0)
         read = g.once("DequantizeLinear", x_TK.values, x_TK.scale, x_TK.zero)
         return gemm(g, read, values_NK, bias_N, residual)
 
@@ -116,9 +118,9 @@ class StaticInt8(Wide):
     ) -> Name:
         """One batched product; its rows lie on two axes, so their scales come after it."""
         G, R, J = weight.values_GRJ.shape
-        values, scale, _ = _stored(g, weight)
-        whole = g.reshape(values, 1, *weight.values_GRJ.shape)
-        steps = g.op("DequantizeLinear", whole, g.number(1.0), g.constant(np.array(0, np.int8)))
+        values, scale, _ = _stored(g, weight, 1, G, R, J)
+        zero = g.constant(np.array(0, np.int8))
+        steps = g.op("DequantizeLinear", values, g.number(1.0), zero)
         apart = g.reshape(x_BIS.values, 0, G, J, -1)
         read = g.op("DequantizeLinear", apart, x_BIS.scale, x_BIS.zero)
         y = g.reshape(g.op("MatMul", steps, read), 0, G * R, -1)

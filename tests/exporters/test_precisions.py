@@ -137,6 +137,8 @@ def test_the_int8_twin_quantises_as_tensorrt_asks(tmp_path: Path, spelled: str |
         assert not zero.any()
     assert {kinds[node.output[0]] for node in written} == {TensorProto.INT8}
     assert {kinds[node.input[0]] for node in read} == {TensorProto.INT8}
+    weights = {f"{row.name}.weight" for row in artefact.manifest.matrices}
+    assert weights <= {node.input[0] for node in read}  # as stored: an engine folds no reshape
     steps = {node.output[0] for node in read}
     products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]
     quantised = [node for node in products if steps & set(node.input)]
