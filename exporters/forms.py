@@ -14,7 +14,7 @@ from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.runtimes import Runtime
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE
 
-Chooser = Callable[[Checkpoint, ClassifierWeights, Tuning | None], dict[str, Choice]]
+Chooser = Callable[[Checkpoint, ClassifierWeights, Tuning | None, Precision], dict[str, Choice]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,9 @@ ONNX = Form(
     format="onnx",
     targets={MODEL_FILE: Target.ONNXRUNTIME, PORTABLE_FILE: Target.PORTABLE},
     runtime="onnxruntime",
-    choose=choose,
+    choose=lambda checkpoint, weights, tuning, precision: choose(
+        checkpoint, weights, tuning, precision=precision
+    ),
     tolerance=lambda precision: precision.tolerance,
     complete=lambda draft: None,
 )

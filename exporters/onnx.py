@@ -69,11 +69,9 @@ def artefact_from_checkpoint(
         raise BadSetting("int8 needs texts to calibrate on", fix="name data: --data-dir DIR")
     weights = read_weights(checkpoint)
     tuning = None if tuner is None else tuner(checkpoint, weights)
-    if tuning is not None:
-        tuning.refuse_precision(precision)
     with (progress or Silent()).stage("export", 5) as advance:
         if lowering is None:
-            choices = form.choose(checkpoint, weights, tuning)
+            choices = form.choose(checkpoint, weights, tuning, precision)
         else:
             choices = forced(checkpoint, weights, lowering)
         scores = dict(checkpoint.scores)

@@ -14,6 +14,7 @@ from typing import assert_never
 
 from exporters.lowering.lowering import Lowering
 from exporters.lowering.ways import Way, Ways, ways_of
+from exporters.precisions import Precision
 from exporters.tuning.values import Product, Times, Tuning
 from exporters.weights import ClassifierWeights
 from spd_deploy.domain.checkpoint import Checkpoint
@@ -41,20 +42,24 @@ def choose(
     weights: ClassifierWeights,
     tuning: Tuning | None = None,
     *,
+    precision: Precision = Precision.FP32,
     ways: Mapping[str, Ways] | None = None,
 ) -> dict[str, Choice]:
     """A choice for every prunable matrix, by its name; by ``tuning``'s times where there is one.
 
-    ``ways`` are those of the checkpoint, for who has them already.
+    ``precision`` is that of the products; ``ways`` are those of the checkpoint, for who has them
+    already.
 
     Raises:
-        BadReport: the tuning is of another checkpoint, or lacks a product or one of its ways.
+        BadReport: the tuning is of another checkpoint, in another precision, or lacks a product or
+            one of its ways.
     """
     ways = ways or ways_of(checkpoint, weights)
     sparse = checkpoint.pattern is not None
     if tuning is None:
-        return {name: _promised(way, sparse=sparse) for name, way in ways.items()}
+        return {name: _promised(way, precision, sparse=sparse) for name, way in ways.items()}
     tuning.refuse_other(checkpoint.weights_sha256)
+    tuning.refuse_precision(precision)
     last = checkpoint.encoder.layers - 1
     found = {name: _timed(way, tuning, last=last, sparse=sparse) for name, way in ways.items()}
     compact = any("compact" in known.lowerings for known in ways.values())
@@ -92,19 +97,20 @@ def in_way(ways: Mapping[str, Ways], way: Way) -> dict[str, Choice]:
     return found
 
 
-def _promised(ways: Ways, *, sparse: bool) -> Choice:
+def _promised(ways: Ways, precision: Precision, *, sparse: bool) -> Choice:
     """By the cost model."""
     if "gathered" not in ways.lowerings:
         return _plain(ways, sparse=sparse)
     assert isinstance(ways.pattern, Block)  # noqa: S101 - nothing else is gathered
     plain, gathered = ways.lowerings[ways.plain], ways.lowerings["gathered"]
-    gain = plain.cost.seconds / gathered.cost.seconds
+    gain = plain.cost.seconds(precision) / gathered.cost.seconds(precision)
     if gain < LEAST_GAIN:
         return _choice(
             ways,
             ways.plain,
             f"gathered would be {gain:.1f}x the dense speed by the cost model: with "
-            f"{ways.pattern.rows} rows a block, copying the kept inputs costs more than it saves",
+            f"{ways.pattern.rows} rows a block, copying the kept inputs costs more than it saves"
+            + (f" in {precision}" if precision is not Precision.FP32 else ""),
         )
     return _choice(ways, "gathered", f"{reads(ways)}; the cost model promises {gain:.1f}x")
 

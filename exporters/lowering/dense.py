@@ -61,7 +61,7 @@ class Dense:
     @property
     def cost(self) -> Cost:
         """N K multiply-adds; bias and residual ride along."""
-        return Cost(flops=2.0 * self.weight_NK.size, bytes=0.0)
+        return Cost(operations=2.0 * self.weight_NK.size)
 
     def on_tokens(
         self, g: Graph, by: Arithmetic, x_TK: Name, bias_N: Array, residual: Name | None

@@ -71,7 +71,7 @@ class Gathered:
     def cost(self) -> Cost:
         """The kept multiply-adds, and a copy of each kept input for every group of R rows."""
         G, R, J = self.values_GRJ.shape
-        return Cost(flops=2.0 * G * R * J, bytes=4.0 * G * J)
+        return Cost(operations=2.0 * G * R * J, copies=1.0 * G * J, results=1.0 * G * R)
 
     def on_tokens(
         self, g: Graph, by: Arithmetic, x_TK: Name, bias_N: Array, residual: Name | None

@@ -1,31 +1,57 @@
 """What a lowering is: one way to run a matrix, with what it costs and how it is written."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from exporters.arithmetic.arithmetic import Arithmetic, Array, Constants
 from exporters.graph import Graph, Name
+from exporters.precisions import Precision
 from spd_deploy.domain.encoder import Matrix
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cost:
-    """What a product costs for each token: floating-point operations, and bytes moved for it.
+class Rates:
+    """What one core does in a second; the attributes are those of :class:`Cost`."""
 
-    The cost model's two constants are what one core of an AVX-512 server does, seen on an AMD EPYC
-    in November 2026: multiplying in fp32, and copying rows that lie in the cache.
+    operations: float
+    copies: float
+    results: float
+
+
+# The cost model's constants, seen on an AMD EPYC (AVX-512, VNNI) in November 2026. Copied rows lie
+# in the cache; int8 ones must also be woven together by fours for the product's instruction, and
+# their sums be made numbers of fp32 again. fp16 is a GPU's, for which none chooses a lowering.
+RATES: Mapping[Precision, Rates] = {
+    Precision.FP32: Rates(operations=83e9, copies=2.5e9, results=math.inf),
+    Precision.FP16: Rates(operations=83e9, copies=2.5e9, results=math.inf),
+    Precision.INT8: Rates(operations=400e9, copies=2.2e9, results=0.8e9),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What a product costs for each token.
+
+    Attributes:
+        operations: multiplications and additions.
+        copies: inputs copied to where they are read.
+        results: outputs that take passes of their own, where a precision needs them.
     """
 
-    flops: float
-    bytes: float
+    operations: float
+    copies: float = 0.0
+    results: float = 0.0
 
-    FLOPS_PER_SECOND = 83e9
-    BYTES_PER_SECOND = 10e9
-
-    @property
-    def seconds(self) -> float:
-        """Time of one core for one token."""
-        return self.flops / self.FLOPS_PER_SECOND + self.bytes / self.BYTES_PER_SECOND
+    def seconds(self, precision: Precision) -> float:
+        """Time of one core for one token, by the cost model."""
+        rates = RATES[precision]
+        return (
+            self.operations / rates.operations
+            + self.copies / rates.copies
+            + self.results / rates.results
+        )
 
 
 class Lowering(Protocol):

@@ -9,6 +9,7 @@ from typing import assert_never
 
 from exporters.lowering.choose import EXCLUDED, Choice, reads
 from exporters.lowering.ways import Way, Ways, ways_of
+from exporters.precisions import Precision
 from exporters.tuning.values import Tuning
 from exporters.weights import ClassifierWeights
 from spd_deploy.domain.checkpoint import Checkpoint
@@ -17,9 +18,12 @@ from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
 
 
 def choose_for_engine(
-    checkpoint: Checkpoint, weights: ClassifierWeights, tuning: Tuning | None
+    checkpoint: Checkpoint,
+    weights: ClassifierWeights,
+    tuning: Tuning | None,
+    precision: Precision,
 ) -> dict[str, Choice]:
-    """A choice for every prunable matrix, by its name.
+    """A choice for every prunable matrix, by its name; the same in every precision.
 
     Raises:
         BadSetting: a tuning was given, which holds times of a CPU.

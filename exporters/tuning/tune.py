@@ -83,7 +83,7 @@ def tune(
         progress.note("nothing to tune: each matrix can only be run dense")
         return alone
     with progress.stage("time network", 1) as advance:
-        chosen = choose(checkpoint, weights, alone, ways=ways)
+        chosen = choose(checkpoint, weights, alone, precision=plan.precision, ways=ways)
         network = _time_network(weights, _networks(ways, chosen), plan)
         advance()
     return replace(alone, network=network)

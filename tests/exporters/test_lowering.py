@@ -24,6 +24,7 @@ from exporters.lowering.compact import Compact
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
 from exporters.lowering.lowering import Lowering
+from exporters.precisions import Precision
 from exporters.weights import read_weights
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import Block, parse_pattern
@@ -272,14 +273,16 @@ def test_every_matrix_has_a_lowering_and_a_reason(
 
 
 def test_sparser_blocks_promise_more() -> None:
-    """The cost model's gain grows with sparsity and with the rows of a block."""
+    """The cost model's gain grows with sparsity and rows of a block, and is less in int8."""
 
-    def gain(rows: int, sparsity: float) -> float:
+    def gain(rows: int, sparsity: float, precision: Precision = Precision.FP32) -> float:
         block = Block(rows=rows, columns=1, sparsity=sparsity)
         dense = torch.from_numpy(weight(64, 64))
         mask = block.mask(dense.abs(), sparsity)
         gathered = Gathered.of(matrix(64, 64), (dense * mask).numpy(), block)
-        return Dense.of(matrix(64, 64), dense.numpy()).cost.seconds / gathered.cost.seconds
+        plain = Dense.of(matrix(64, 64), dense.numpy())
+        return plain.cost.seconds(precision) / gathered.cost.seconds(precision)
 
     assert gain(64, 0.9) > gain(64, 0.75) > gain(64, 0.5)
     assert gain(64, 0.75) > gain(32, 0.75) > gain(8, 0.75)
+    assert gain(64, 0.75) > gain(64, 0.75, Precision.INT8) > gain(8, 0.75, Precision.INT8)
