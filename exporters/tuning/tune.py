@@ -10,25 +10,28 @@ from pathlib import Path
 import numpy as np
 
 from exporters.classifier import ClassifierGraph
-from exporters.graph import Target
 from exporters.lowering.choose import Choice, choose, in_way
 from exporters.lowering.ways import Way, Ways, ways_of
 from exporters.precisions import Precision, arithmetic_for
 from exporters.storage import write_graphs
-from exporters.tuning.product import opened_product
+from exporters.tuning.product import RANGE, TARGETS, opened_product
 from exporters.tuning.timing import Effort, Run, in_turns
 from exporters.tuning.values import Product, ProductTimes, Times, Tuning
 from exporters.weights import ClassifierWeights
 from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.measured import Shape, random_batch
 from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.runtimes import CpuRuntime
 from spd_deploy.sessions.onnxruntime import OnnxSession
+from spd_deploy.sessions.openvino import OpenVinoSession
+from spd_deploy.sessions.protocol import Session
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """At which shapes to tune, in which precision, and how.
+    """At which shapes to tune, in which precision and runtime, and how.
 
     Attributes:
         machine: what the tuning calls the machine it is measured on.
@@ -38,6 +41,7 @@ class Plan:
     threads: int
     machine: str
     precision: Precision = Precision.FP32
+    runtime: CpuRuntime = "onnxruntime"
     effort: Effort = field(default_factory=Effort)
 
     def __post_init__(self) -> None:
@@ -57,14 +61,14 @@ def tune(
 
     Raises:
         BadSetting: a shape with more tokens than the model has positions.
-        Unavailable: no ONNX Runtime.
+        Unavailable: no such runtime, or not in this precision.
     """
     progress = progress or Silent()
     _refuse_long(checkpoint, plan)
     ways = ways_of(checkpoint, weights)
     distinct = products_of(ways, last=checkpoint.encoder.layers - 1)
     products = []
-    with progress.stage("time products", len(distinct)) as advance:
+    with progress.stage(f"time products in {plan.runtime}", len(distinct)) as advance:
         for product, known in distinct.items():
             products.append(
                 ProductTimes(product=product, times=_time_product(product, known, plan))
@@ -73,6 +77,7 @@ def tune(
     alone = Tuning(
         checkpoint_sha256=checkpoint.weights_sha256,
         precision=plan.precision,
+        runtime=plan.runtime,
         machine=plan.machine,
         threads=plan.threads,
         shapes=plan.shapes,
@@ -82,7 +87,7 @@ def tune(
     if not products:
         progress.note("nothing to tune: each matrix can only be run dense")
         return alone
-    with progress.stage("time network", 1) as advance:
+    with progress.stage(f"time networks in {plan.runtime}", 1) as advance:
         chosen = choose(checkpoint, weights, alone, precision=plan.precision, ways=ways)
         network = _time_network(weights, _networks(ways, chosen), plan)
         advance()
@@ -121,6 +126,7 @@ def _time_product(product: Product, ways: Ways, plan: Plan) -> Times:
             lowering,
             threads=plan.threads,
             precision=plan.precision,
+            runtime=plan.runtime,
             shape_at=product.shape_at,
         )
         for way, lowering in ways.lowerings.items()
@@ -135,8 +141,9 @@ def _time_network(
     with tempfile.TemporaryDirectory(prefix="spd-tune-") as scratch:
         folder = Path(scratch)
         files: dict[Way, str] = {way: f"{way}.onnx" for way in networks}
-        target = Target.ONNXRUNTIME
-        arithmetic = arithmetic_for(plan.precision, target, ranges={})
+        target = TARGETS[plan.runtime]
+        ranges = dict.fromkeys((m.name for m in weights.encoder.matrices()), RANGE)
+        arithmetic = arithmetic_for(plan.precision, target, ranges)
         graphs = {
             files[way]: ClassifierGraph(weights, networks[way], target, arithmetic)
             for way in networks
@@ -144,19 +151,28 @@ def _time_network(
         write_graphs(folder, graphs)
         del graphs
         openers = {
-            way: partial(_opened_network, folder / file, weights.encoder.vocabulary, plan)
+            way: partial(_opened_network, folder / file, weights.encoder, plan)
             for way, file in files.items()
         }
         return Times(seconds=in_turns(openers, plan.shapes, plan.effort))
 
 
 @contextmanager
-def _opened_network(model: Path, vocabulary: int, plan: Plan) -> Iterator[Run]:
+def _opened_network(model: Path, encoder: Encoder, plan: Plan) -> Iterator[Run]:
     """A network in its session, with random token ids for each shape."""
     draw = np.random.default_rng(0)
-    batches = {shape: random_batch(shape, vocabulary, draw) for shape in plan.shapes}
-    with OnnxSession(model, precision=plan.precision.value, threads=plan.threads) as session:
+    batches = {shape: random_batch(shape, encoder.vocabulary, draw) for shape in plan.shapes}
+    with _session(model, encoder, plan) as session:
         yield lambda shape: session.run(batches[shape])
+
+
+def _session(model: Path, encoder: Encoder, plan: Plan) -> Session:
+    """A network's graph in the runtime of the plan."""
+    precision, threads = plan.precision.value, plan.threads
+    if plan.runtime == "openvino":
+        positions = encoder.positions
+        return OpenVinoSession(model, precision=precision, positions=positions, threads=threads)
+    return OnnxSession(model, precision=precision, threads=threads)
 
 
 def _refuse_long(checkpoint: Checkpoint, plan: Plan) -> None:

@@ -4,14 +4,14 @@ Written as ``tuning.json`` into the artefact, so that an export can be made agai
 another machine too: ``spd export --tuning FILE``.
 
 History of the schema:
-    1   the first; one without ``precision`` is of fp32.
+    1   the first; one without ``precision`` and ``runtime`` is of fp32 in ONNX Runtime.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 from typing import Any, Self
 
 from exporters.lowering.compact import Compact
@@ -22,6 +22,7 @@ from spd_deploy.domain.documents import versioned
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
 from spd_deploy.domain.measured import Measured, Shape, mean_gain
+from spd_deploy.domain.runtimes import CpuRuntime
 
 SCHEMA = 1
 TUNING_FILE = "tuning.json"
@@ -157,6 +158,7 @@ class Tuning:
     products: tuple[ProductTimes, ...]
     network: Times | None
     precision: Precision = Precision.FP32
+    runtime: CpuRuntime = "onnxruntime"
     doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -169,8 +171,17 @@ class Tuning:
 
     @property
     def where(self) -> str:
-        """Such as ``AMD EPYC, 2 threads``."""
-        return f"{self.machine}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        """Such as ``AMD EPYC, 2 threads, openvino``."""
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.machine}, {threads}, {self.runtime}"
+
+    @property
+    def reached(self) -> tuple[float, ...]:
+        """Seconds of the whole network at each shape, as it would be chosen; none without one."""
+        if self.network is None:
+            return ()
+        way = self.network.plain if self.network.loses else "gathered"
+        return self.network.medians(way if way in self.network.seconds else self.network.plain)
 
     def of(self, product: Product) -> Times:
         """The times of a product.
@@ -224,6 +235,14 @@ class Tuning:
         return versioned(
             cls, value, SCHEMA, what="the tuning", error=BadReport, fix=_AGAIN, other=other
         )
+
+
+def fastest_of(tunings: Sequence[Tuning]) -> Tuning:
+    """Of tunings of one checkpoint at the same shapes, in several runtimes, the best to choose by.
+
+    That is the one whose network is the fastest; the first where there was nothing to time.
+    """
+    return min(tunings, key=lambda one: geometric_mean(one.reached or (1.0,)))
 
 
 def read_tuning(file: Path) -> Tuning:

@@ -12,7 +12,7 @@ from spd_deploy.cli.export_wish import Wish
 from spd_deploy.cli.options import Sizes, finite
 from spd_deploy.cli.sections import Sectioned
 from spd_deploy.cli.trial import trial_of
-from spd_deploy.cli.tuning import known_tuning, plan_of, tuner_for
+from spd_deploy.cli.tuning import known_tuning, plan_of, runtimes_for, tuner_for
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.engines.buckets import buckets_for
@@ -173,6 +173,7 @@ def _graph(wish: Wish, source: Checkpoint, progress: Progress) -> Artefact:
         _build(artefact, progress, asked=not wish.no_build)
     if wish.tuning is not None and wish.runtime_name == "auto":
         progress.note("a tuning has no times of runtimes: name one with --runtime, or --tune here")
+    _tell_misfit(artefact, progress)
     return artefact
 
 
@@ -180,7 +181,24 @@ def _tuner(wish: Wish, plan: "Plan | None", progress: Progress) -> "Tuner | None
     """What times the ways to run the matrices, or knows their times."""
     if wish.tuning is not None:
         return known_tuning(wish.tuning)
-    return None if plan is None or wish.number == "fp16" else tuner_for(plan, progress)
+    if plan is None or wish.number == "fp16":
+        return None
+    return tuner_for(plan, runtimes_for(ASKED[wish.runtime_name]), progress)
+
+
+def _tell_misfit(artefact: Artefact, progress: Progress) -> None:
+    """Say where the matrices are run as another runtime than the artefact's ran them fastest."""
+    from exporters.tuning.values import TUNING_FILE, read_tuning
+
+    served = artefact.manifest.runtime
+    if not (artefact.folder / TUNING_FILE).is_file():
+        return
+    tuned = read_tuning(artefact.folder / TUNING_FILE)
+    if tuned.network is not None and tuned.runtime != served:
+        progress.note(
+            f"the matrices are run as {tuned.runtime} runs them fastest, and {served} is to serve "
+            f"it: --tune --runtime {served} chooses for that"
+        )
 
 
 def _settle(

@@ -1,10 +1,15 @@
 """What ``spd export --tune`` measures, and what casts doubt on it."""
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.runtimes import Asked, CpuRuntime
+from spd_deploy.sessions.openvino import import_openvino
 
 if TYPE_CHECKING:
     from exporters.onnx import Tuner
@@ -46,17 +51,29 @@ def known_tuning(file: Path) -> "Tuner":
     return lambda checkpoint, weights: known
 
 
-def tuner_for(plan: "Plan", progress: Progress) -> "Tuner":
+def runtimes_for(asked: Asked) -> tuple[CpuRuntime, ...]:
+    """In which runtimes to tune: in the one asked for, else in each that is here."""
+    if asked.runtime is not None:
+        return ("openvino",) if asked.runtime == "openvino" else ("onnxruntime",)
+    with contextlib.suppress(Unavailable):
+        import_openvino()
+        return ("onnxruntime", "openvino")
+    return ("onnxruntime",)
+
+
+def tuner_for(plan: "Plan", runtimes: Sequence[CpuRuntime], progress: Progress) -> "Tuner":
     """Measures on this machine, and says what casts doubt on that."""
     from exporters.tuning.tune import tune
+    from exporters.tuning.values import fastest_of
     from spd_deploy.benchmark.doubts import conditions_doubts
     from spd_deploy.benchmark.values import Conditions
     from spd_deploy.machine.facts import load_now, moment, others_cores, this_machine
 
     def measured(checkpoint: "Checkpoint", weights: "ClassifierWeights") -> "Tuning":
-        """The tuning, with its doubts."""
+        """The tuning in the runtime whose network is the fastest, with its doubts."""
         load_before, before = load_now(), moment()
-        found = tune(checkpoint, weights, plan, progress=progress)
+        plans = [replace(plan, runtime=runtime) for runtime in runtimes]
+        found = fastest_of([tune(checkpoint, weights, one, progress=progress) for one in plans])
         busy = others_cores(before, moment())
         seen = Conditions(load_before=load_before, others_cores=busy)
         doubts = tuple(conditions_doubts(this_machine(), seen, plan.threads))

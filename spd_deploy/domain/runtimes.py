@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Runtime = Literal["onnxruntime", "openvino", "tensorrt", "torch"]
+CpuRuntime = Literal["onnxruntime", "openvino"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,7 +27,8 @@ from spd_deploy.sessions.torch_artefact.plan import TENSORS_FILE
 # export in fp32 was held to. More than this is not rounding.
 BF16_TOLERANCE = 0.05
 # Of a quantised graph such a rounding moves numbers over the edges of int8's steps: on random
-# inputs, which strain its ranges, by 0.07 in a dense model and 0.11 in one of 25 % density.
+# inputs, which strain its ranges, by 0.07 in a dense model and by 0.11 and 0.35 in two of 25 %
+# density. So this much is allowed and what the steps themselves made, the export's own difference.
 BF16_OVER_INT8 = 0.25
 # The runtimes of each format.
 _FORMATS: Mapping[str, tuple[Runtime, ...]] = {
@@ -204,7 +205,7 @@ def prove(session: Session, artefact: Artefact) -> float:
     many = many_rows(golden, session.description.threads or default_threads())
     if file in golden.own_BC:
         if rounded != manifest.precision or runtime == "tensorrt":  # which rounds what is around
-            tolerance = max(tolerance, BF16_OVER_INT8)
+            tolerance = max(tolerance, BF16_OVER_INT8 + manifest.parity.max_difference)
         return _prove_alone(
             session, golden, golden.own_BC[file], tolerance, copies=len(many.logits_BC)
         )

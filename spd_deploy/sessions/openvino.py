@@ -66,11 +66,10 @@ class OpenVinoSession(Closing):
         """
         core = import_openvino().Core()
         _refuse_missing_precision(precision, precisions_of(core))
-        options = {**_OPTIONS, _HINT: _HINTS[precision], "INFERENCE_NUM_THREADS": threads or 0}
         try:
             read = core.read_model(model)
             self._rows = {name: _table_rows(read.input(name)) for name in INPUTS}
-            self._compiled = core.compile_model(read, "CPU", options)
+            self._compiled = _compiled(core, read, precision, threads)
             self._logits = self._compiled.output("logits")
         except Exception as err:
             raise BadArtefact(
@@ -147,6 +146,17 @@ class OpenVinoSession(Closing):
                     raise _not_taken(f"{name} of 0 to {rows - 1}", f"{low} to {high}")
 
 
+def compiled_product(model: bytes, precision: str, threads: int) -> Any:
+    """A graph of one product, compiled as a session would compile a network with it.
+
+    Raises:
+        Unavailable: no OpenVINO, or not in this precision.
+    """
+    core = import_openvino().Core()
+    _refuse_missing_precision(precision, precisions_of(core))
+    return _compiled(core, core.read_model(model), precision, threads)
+
+
 def import_openvino() -> ModuleType:
     """The OpenVINO module, imported without the part that reports its use.
 
@@ -195,6 +205,12 @@ def _without_telemetry() -> Iterator[None]:
         del sys.modules[_TELEMETRY]
         if before is not None:
             sys.modules[_TELEMETRY] = before
+
+
+def _compiled(core: Any, read: Any, precision: str, threads: int | None) -> Any:
+    """A model for so many threads of the CPU (None: all cores)."""
+    options = {**_OPTIONS, _HINT: _HINTS[precision], "INFERENCE_NUM_THREADS": threads or 0}
+    return core.compile_model(read, "CPU", options)
 
 
 def _refuse_missing_precision(precision: str, offered: frozenset[str]) -> None:

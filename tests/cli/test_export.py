@@ -81,7 +81,7 @@ def test_a_tuned_export_holds_what_was_measured(
 
     assert result.exit_code == 0, result.output
     assert manifest.measured_on == tuning.where
-    assert manifest.measured_on.endswith(", 1 thread")
+    assert manifest.measured_on.endswith(f", 1 thread, {tuning.runtime}")
     assert [(one.batch, one.seq) for one in manifest.measured] == [(1, 8), (2, 8)]
     assert result.stderr.count("doubt: ") == len(tuning.doubts)
     weights = read_weights(block_checkpoint)

@@ -144,6 +144,21 @@ def test_a_graph_that_answers_otherwise_is_no_candidate(
     assert [one.runtime for one in found.manifest.ran] == ["onnxruntime"]
 
 
+def test_matrices_tuned_for_another_runtime_are_told(tmp_path: Path) -> None:
+    """A tuning in OpenVINO says so where ONNX Runtime is to serve, and not where it is not."""
+    blocks = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern("block:16x1"), task="mrpc")
+    first = export(blocks, tmp_path / "a", *QUICK, "--runtime", "openvino")
+    file = tmp_path / "a" / TUNING_FILE
+
+    again = export(blocks, tmp_path / "b", "--tuning", file)
+
+    assert (first.exit_code, again.exit_code) == (0, 0), first.output
+    assert read_tuning(file).runtime == open_artefact(tmp_path / "a").manifest.runtime == "openvino"
+    said = "run as openvino runs them fastest, and onnxruntime is to serve it"
+    assert said in " ".join(again.stderr.split())
+    assert said not in " ".join(first.stderr.split())
+
+
 def test_int8_is_chosen_by_its_own_times(tmp_path: Path) -> None:
     """Times of int8 products decide an int8 export, then and again, and no export in fp32."""
     mrpc_files(tmp_path / "MRPC")

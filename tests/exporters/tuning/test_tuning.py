@@ -19,13 +19,14 @@ from exporters.precisions import Precision
 from exporters.tuning.product import INPUT, OUTPUT, opened_product, product_model
 from exporters.tuning.timing import Effort
 from exporters.tuning.tune import Plan, products_of, tune
-from exporters.tuning.values import Product, ProductTimes, Times, Tuning
+from exporters.tuning.values import Product, ProductTimes, Times, Tuning, fastest_of
 from exporters.weights import ClassifierWeights, read_weights
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.patterns import Block, Structured
+from spd_deploy.domain.runtimes import CpuRuntime
 from tests.tiny import tiny_checkpoint
 
 BLOCKS = Block(rows=16, columns=1, sparsity=0.75)
@@ -328,6 +329,55 @@ def test_a_product_is_shared_out_as_its_network_is(
     in_features = (1, N, rows) if first else (rows, N, tokens)
     expected = in_features if lowering.feature_major else (rows * tokens, N)
     assert [part[0].shape for part in parts] == [expected] * chunks
+
+
+@pytest.mark.parametrize("way", ["dense", "gathered"])
+def test_both_runtimes_time_the_same_product(
+    blocks: tuple[Checkpoint, ClassifierWeights], way: Way
+) -> None:
+    """What is drawn for one shape is the same, and so is what comes out."""
+    lowering = next(iter(ways_of(*blocks).values())).lowerings[way]
+
+    def answer(runtime: CpuRuntime) -> NDArray[np.float32]:
+        with opened_product(lowering, threads=1, runtime=runtime) as run:
+            answers: Any = run(SHAPES[1])
+            return np.array(answers[0])
+
+    np.testing.assert_allclose(answer("onnxruntime"), answer("openvino"), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])
+def test_a_network_is_tuned_in_openvino(
+    blocks: tuple[Checkpoint, ClassifierWeights], precision: Precision
+) -> None:
+    """Products and networks have times there, and what is written down names the runtime."""
+    effort = Effort(seconds=1e-6, rounds=1, warmups=1, least=1)
+    plan = Plan(
+        shapes=SHAPES, threads=1, machine="here", precision=precision, runtime="openvino",
+        effort=effort,
+    )  # fmt: skip
+
+    found = tune(*blocks, plan)
+
+    assert (found.runtime, found.precision) == ("openvino", precision)
+    assert found.where == "here, 1 thread, openvino"
+    assert found.network is not None
+    assert {"dense"} <= set(found.network.seconds)
+    assert Tuning.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_the_runtime_of_the_fastest_network_is_tuned_for(
+    blocks: tuple[Checkpoint, ClassifierWeights],
+) -> None:
+    """Each counts as it would be chosen: gathered where that wins, else without."""
+    slow: Speeds = {"dense": (2e-3, 9e-3), "gathered": (1e-3, 4e-3)}
+    quick: Speeds = {"dense": (1e-3, 3e-3), "gathered": (9e-3, 9e-3)}
+    first = tuned(*blocks, WINS, slow)
+    second = replace(tuned(*blocks, WINS, quick), runtime="openvino")
+
+    assert (first.reached, second.reached) == ((1e-3, 4e-3), (1e-3, 3e-3))
+    assert fastest_of([first, second]) is second
+    assert fastest_of([replace(first, network=None), replace(second, network=None)]).network is None
 
 
 def test_a_closed_product_holds_no_session(
