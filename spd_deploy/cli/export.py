@@ -194,7 +194,8 @@ def _tell_misfit(artefact: Artefact, progress: Progress) -> None:
     if not (artefact.folder / TUNING_FILE).is_file():
         return
     tuned = read_tuning(artefact.folder / TUNING_FILE)
-    if tuned.network is not None and tuned.runtime != served:
+    gathered = any(m.lowering.endswith("gathered") for m in artefact.manifest.matrices)
+    if gathered and tuned.runtime != served:
         progress.note(
             f"the matrices are run as {tuned.runtime} runs them fastest, and {served} is to serve "
             f"it: --tune --runtime {served} chooses for that"
