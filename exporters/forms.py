@@ -53,9 +53,7 @@ ONNX = Form(
     format="onnx",
     targets={MODEL_FILE: Target.ONNXRUNTIME, PORTABLE_FILE: Target.PORTABLE},
     runtime="onnxruntime",
-    choose=lambda checkpoint, weights, tuning, precision: choose(
-        checkpoint, weights, tuning, precision=precision
-    ),
+    choose=choose,
     tolerance=lambda precision: precision.tolerance,
     complete=lambda draft: None,
 )

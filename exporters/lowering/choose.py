@@ -41,8 +41,8 @@ def choose(
     checkpoint: Checkpoint,
     weights: ClassifierWeights,
     tuning: Tuning | None = None,
-    *,
     precision: Precision = Precision.FP32,
+    *,
     ways: Mapping[str, Ways] | None = None,
 ) -> dict[str, Choice]:
     """A choice for every prunable matrix, by its name; by ``tuning``'s times where there is one.

@@ -1,6 +1,5 @@
 """What ``spd export --tune`` measures, and what casts doubt on it."""
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtimes import Asked, CpuRuntime
-from spd_deploy.sessions.openvino import import_openvino
 
 if TYPE_CHECKING:
     from exporters.onnx import Tuner
@@ -52,13 +50,10 @@ def known_tuning(file: Path) -> "Tuner":
 
 
 def runtimes_for(asked: Asked) -> tuple[CpuRuntime, ...]:
-    """In which runtimes to tune: in the one asked for, else in each that is here."""
-    if asked.runtime is not None:
-        return ("openvino",) if asked.runtime == "openvino" else ("onnxruntime",)
-    with contextlib.suppress(Unavailable):
-        import_openvino()
+    """In which runtimes to tune: in the one asked for, else in each that takes the task."""
+    if asked.runtime is None:
         return ("onnxruntime", "openvino")
-    return ("onnxruntime",)
+    return ("openvino",) if asked.runtime == "openvino" else ("onnxruntime",)
 
 
 def tuner_for(plan: "Plan", runtimes: Sequence[CpuRuntime], progress: Progress) -> "Tuner":
@@ -72,8 +67,18 @@ def tuner_for(plan: "Plan", runtimes: Sequence[CpuRuntime], progress: Progress) 
     def measured(checkpoint: "Checkpoint", weights: "ClassifierWeights") -> "Tuning":
         """The tuning in the runtime whose network is the fastest, with its doubts."""
         load_before, before = load_now(), moment()
-        plans = [replace(plan, runtime=runtime) for runtime in runtimes]
-        found = fastest_of([tune(checkpoint, weights, one, progress=progress) for one in plans])
+        tunings: list[Tuning] = []
+        for runtime in runtimes:
+            try:
+                one = replace(plan, runtime=runtime)
+                tunings.append(tune(checkpoint, weights, one, progress=progress))
+            except Unavailable as err:
+                if runtime == runtimes[0]:  # asked for, or what every export needs
+                    raise
+                progress.note(f"not tuned in {runtime}: {err}")
+            if tunings and not tunings[-1].products:  # nor has another runtime anything to time
+                break
+        found = fastest_of(tunings)
         busy = others_cores(before, moment())
         seen = Conditions(load_before=load_before, others_cores=busy)
         doubts = tuple(conditions_doubts(this_machine(), seen, plan.threads))

@@ -1,5 +1,6 @@
 """The runtime that an export is tuned to: the fastest of those whose accuracy is allowed."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,6 +161,20 @@ def test_matrices_tuned_for_another_runtime_are_told(tmp_path: Path) -> None:
     )
     assert (said in " ".join(again.stderr.split())) == gathered
     assert said not in " ".join(first.stderr.split())
+
+
+def test_a_runtime_that_cannot_be_tuned_is_left_out(tmp_path: Path) -> None:
+    """OpenVINO starts no more threads than cores: told where it is one of two, else an error."""
+    blocks = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern("block:16x1"))
+    many = (*QUICK[:-4], "--threads", str((os.cpu_count() or 1) + 1), "--seconds", "0.003")
+
+    both = export(blocks, tmp_path / "a", *many)
+    named = export(blocks, tmp_path / "b", *many, "--runtime", "openvino")
+
+    assert (both.exit_code, named.exit_code) == (0, 1), both.output
+    assert "not tuned in openvino: " in " ".join(both.stderr.split())
+    assert read_tuning(tmp_path / "a" / TUNING_FILE).runtime == "onnxruntime"
+    assert "no more threads than there are cores" in " ".join(named.stderr.split())
 
 
 def test_int8_is_chosen_by_its_own_times(tmp_path: Path) -> None:
