@@ -178,10 +178,10 @@ class Tuning:
     @property
     def reached(self) -> tuple[float, ...]:
         """Seconds of the whole network at each shape, as it would be chosen; none without one."""
-        if self.network is None:
+        if (network := self.network) is None:
             return ()
-        way = self.network.plain if self.network.loses else "gathered"
-        return self.network.medians(way if way in self.network.seconds else self.network.plain)
+        gains = "gathered" in network.seconds and not network.loses
+        return network.medians("gathered" if gains else network.plain)
 
     def of(self, product: Product) -> Times:
         """The times of a product.
