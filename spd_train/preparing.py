@@ -68,6 +68,7 @@ def prepare(
             precision=precision,
             seed=recipe.seed,
             pad_id=tokenizer.pad_id,
+            special_ids=tokenizer.special_ids,
             processes=processes,
         ),
         loop=Loop(

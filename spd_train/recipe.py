@@ -137,6 +137,29 @@ class PruneRecipe:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentRecipe:
+    """Texts made of the task's own, that the student learns the teacher's answers to.
+
+    Attributes:
+        swap: share of the word pieces that are replaced by others of the batch.
+        mix: share of the pairs whose second text becomes that of another row.
+    """
+
+    swap: float = 0.0
+    mix: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no share."""
+        _refuse_unless(0 <= self.swap <= 1, "--swap-words must lie in [0, 1]", self.swap)
+        _refuse_unless(0 <= self.mix <= 1, "--mix-pairs must lie in [0, 1]", self.mix)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any text is changed."""
+        return self.swap > 0 or self.mix > 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StudentRecipe:
     """The training of the sparse student in three stages.
 
@@ -159,6 +182,7 @@ class StudentRecipe:
     warmup_share: float = 0.0
     weight_decay: float = 0.0
     dropout: bool = True
+    augment: AugmentRecipe = AugmentRecipe()
     graft: GraftRecipe = GraftRecipe()
     losses: LossRecipe = LossRecipe()
     pruning: PruneRecipe = PruneRecipe()
@@ -178,6 +202,13 @@ class StudentRecipe:
         _refuse_unless(
             0 <= self.warmup_share < 1, "warmup_share must lie in [0, 1)", self.warmup_share
         )
+        if self.losses.label > 0 and self.augment.is_on:
+            raise BadSetting(
+                "texts that are made up have no labels to learn",
+                got=f"--label-weight {self.losses.label:g} with --swap-words "
+                f"{self.augment.swap:g} and --mix-pairs {self.augment.mix:g}",
+                fix="use --swap-words 0 --mix-pairs 0, or --label-weight 0",
+            )
 
     @property
     def epochs(self) -> float:

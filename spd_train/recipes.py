@@ -19,7 +19,14 @@ from typing import Any, TypeVar, cast
 from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import read_json
-from spd_train.recipe import GraftRecipe, LossRecipe, PruneRecipe, Recipe, StudentRecipe
+from spd_train.recipe import (
+    AugmentRecipe,
+    GraftRecipe,
+    LossRecipe,
+    PruneRecipe,
+    Recipe,
+    StudentRecipe,
+)
 
 Value = TypeVar("Value")
 
@@ -36,6 +43,7 @@ def spd() -> StudentRecipe:
         learning_rate=2e-4,
         decay="once",
         warmup_share=0.02,
+        augment=AugmentRecipe(swap=0.1, mix=0.5),
         graft=GraftRecipe(shape="linear", start=0.8, unit="sublayer"),
         losses=LossRecipe(attention=0.0, hidden=1.0, logits=1.0, label=0.0),
         pruning=PruneRecipe(importance="second-order", updates=6, regrow=True, reconstruct=True),
@@ -131,6 +139,24 @@ def recipe_named(name: str) -> Recipe:
 
 def changed(value: Value, path: str, new: object) -> Value:
     """A frozen value with one field replaced, at any depth: ``student.graft.start``."""
-    name, _, rest = path.partition(".")
-    before = getattr(value, name)
-    return replace(cast("Any", value), **{name: changed(before, rest, new) if rest else new})  # type: ignore[no-any-return]
+    return all_changed(value, {path: new})
+
+
+def all_changed(value: Value, settings: Mapping[str, object]) -> Value:
+    """A frozen value with fields replaced by their paths, all at once.
+
+    What settings are only together is never refused on the way there.
+    """
+    fields: dict[str, object] = {}
+    inner: dict[str, dict[str, object]] = {}
+    for path, new in settings.items():
+        name, _, rest = path.partition(".")
+        if rest:
+            inner.setdefault(name, {})[rest] = new
+        else:
+            fields[name] = new
+    below = {
+        name: all_changed(fields.get(name, getattr(value, name)), parts)
+        for name, parts in inner.items()
+    }
+    return replace(cast("Any", value), **{**fields, **below})  # type: ignore[no-any-return]

@@ -35,6 +35,8 @@ FIELDS: Mapping[str, str] = {
     "finetune_epochs": "student.finetune_epochs",
     "learning_rate": "student.learning_rate",
     "dropout": "student.dropout",
+    "swap_words": "student.augment.swap",
+    "mix_pairs": "student.augment.mix",
     "graft": "student.graft.shape",
     "graft_start": "student.graft.start",
     "graft_unit": "student.graft.unit",
@@ -68,6 +70,7 @@ _HEADINGS: Mapping[str, str] = {
     "model": "Model, pattern and result",
     "recipe_name": "Recipe",
     "epochs": "Length of the student's training",
+    "swap_words": "Texts made up for the teacher to answer",
     "graft": "Grafting",
     "attention_weight": "Losses",
     "importance": "Pruning",
@@ -117,6 +120,8 @@ Example:
 @click.option("--finetune-epochs", type=float, help="Stage in which all is grafted.")
 @click.option("--learning-rate", type=float, help="Peak, of the student.")
 @click.option("--dropout/--no-dropout", default=None, help="Of the student; the teacher has none.")
+@click.option("--swap-words", type=float, help="Share of word pieces replaced by others.")
+@click.option("--mix-pairs", type=float, help="Share of pairs that get another's second text.")
 @click.option("--graft", type=click.Choice(get_args(GraftShape)), help="How p goes.")
 @click.option(
     "--graft-start", type=float, help="Chance p of a student part to be in place at first."
@@ -230,18 +235,16 @@ def recipe_from(options: Mapping[str, Any]) -> "Recipe":
     Raises:
         SpdError: no such recipe, or settings that make no run.
     """
-    from spd_train.recipes import changed, recipe_named
+    from spd_train.recipes import all_changed, changed, recipe_named
 
-    recipe = recipe_named(options["recipe_name"])
-    if options["spelled"] is not None:
-        recipe = changed(recipe, "pattern", parse_pattern(options["spelled"], options["sparsity"]))
-    elif options["sparsity"] is not None:
+    if options["sparsity"] is not None and options["spelled"] is None:
         raise click.UsageError("--sparsity needs a --pattern")
-    for option, path in FIELDS.items():
-        if options[option] is not None:
-            recipe = changed(recipe, path, options[option])
+    settings = {path: options[o] for o, path in FIELDS.items() if options[o] is not None}
+    if options["spelled"] is not None:
+        settings["pattern"] = parse_pattern(options["spelled"], options["sparsity"])
     if options["exclude"]:
-        recipe = changed(recipe, "student.pruning.exclude", options["exclude"])
+        settings["student.pruning.exclude"] = options["exclude"]
+    recipe = all_changed(recipe_named(options["recipe_name"]), settings)
     if options["epochs"] is not None:
         recipe = changed(recipe, "student", recipe.student.lasting(options["epochs"]))
     return recipe

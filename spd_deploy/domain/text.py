@@ -108,6 +108,8 @@ class Tokenizer:
         self._cutting.enable_truncation(max_tokens)
         self.max_tokens = max_tokens
         self.pad_id = self._pad_id()
+        # What stands around two texts of nothing.
+        self.special_ids = frozenset(self._whole.encode("", "").ids)
 
     def encode(self, text: str, pair: str | None = None) -> Tokens:
         """Token ids of one text or pair, cut to ``max_tokens``.

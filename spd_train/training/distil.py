@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spd_deploy.domain.tasks import Task
+from spd_train.data.augment import augmented
 from spd_train.data.batches import LabelledTokens
 from spd_train.data.tensors import TensorBatch
 from spd_train.network import GraftedNetwork, draw_graft
@@ -108,6 +109,17 @@ class Distillation:
             "sparsity": self.pruner.sparsity,
             "graft_probability": probability,
         }
+
+    def texts(self, rows: Sequence[LabelledTokens], step: int) -> Sequence[LabelledTokens]:
+        """As they are, or made up for the teacher to answer."""
+        place = self.place
+        return augmented(
+            rows,
+            self.recipe.augment,
+            special_ids=place.special_ids,
+            seed=place.seed,
+            step=step,
+        )
 
     def learning_rate(self, step: int) -> float:
         """The peak times the schedule's share."""

@@ -71,6 +71,10 @@ class FineTuning:
         share = warmup_decay(step, self.total_steps, self.recipe.warmup_share)
         return self.recipe.learning_rate * share
 
+    def texts(self, rows: Sequence[LabelledTokens], step: int) -> Sequence[LabelledTokens]:
+        """As they are: labels belong to them."""
+        return rows
+
     def before_update(self) -> None:
         """Nothing is made of gradients but updates."""
 

@@ -56,6 +56,10 @@ class Training(Protocol):
         """Get ready for ``step``; returns what of it belongs in the log."""
         ...
 
+    def texts(self, rows: Sequence[LabelledTokens], step: int) -> Sequence[LabelledTokens]:
+        """What is trained on at ``step`` in place of its ``rows``, one for one."""
+        ...
+
     def learning_rate(self, step: int) -> float:
         """The learning rate at ``step``."""
         ...
@@ -134,7 +138,7 @@ def train(
     speaking = progress if main else Silent()
     with speaking.stage(training.name, training.total_steps) as advance:
         advance(first)
-        for step, batch in _steps(rows, loop, first, training.total_steps):
+        for step, batch in _steps(training, rows, loop, first):
             record = take_step(training, module, batch, step, loop)
             stop = loop.processes.any(loop.should_stop())
             if keeper is not None:
@@ -217,13 +221,13 @@ class StepBatch:
 
 
 def _steps(
-    rows: Sequence[LabelledTokens], loop: Loop, first: int, total: int
+    training: Training, rows: Sequence[LabelledTokens], loop: Loop, first: int
 ) -> Iterator[tuple[int, StepBatch]]:
     """The batch of each step from ``first`` on."""
     lengths = [len(row.tokens) for row in rows]
     per_epoch = batches_per_epoch(len(rows), loop.batch_size)
     order: list[list[int]] = []
-    for step in range(first, total):
+    for step in range(first, training.total_steps):
         epoch, position = divmod(step, per_epoch)
         if not order or position == 0:
             order = epoch_batches(lengths, batch_size=loop.batch_size, seed=loop.seed, epoch=epoch)
@@ -232,7 +236,8 @@ def _steps(
         parts = parts_of(
             len(numbers), count=processes.count, rank=processes.rank, accumulate=loop.accumulate
         )
-        yield step, StepBatch(rows=[rows[i] for i in numbers], numbers=numbers, parts=parts)
+        texts = training.texts([rows[i] for i in numbers], step)
+        yield step, StepBatch(rows=texts, numbers=numbers, parts=parts)
 
 
 def _part(

@@ -12,6 +12,7 @@ class Place:
     """What a training needs to know besides its recipe.
 
     Attributes:
+        special_ids: of the tokens that mark where texts begin and end.
         precision: of training, and of the scores along the way; what is reported is scored in fp32.
     """
 
@@ -19,4 +20,5 @@ class Place:
     precision: Precision
     seed: int
     pad_id: int
+    special_ids: frozenset[int]
     processes: Processes

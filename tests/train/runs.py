@@ -19,6 +19,7 @@ from spd_train.model import encoder_sizes, load_classifier
 from spd_train.network import GraftedNetwork
 from spd_train.pruning.calibration import Calibration
 from spd_train.recipe import (
+    AugmentRecipe,
     GraftRecipe,
     GraftUnit,
     LossRecipe,
@@ -82,7 +83,8 @@ def spd_recipe() -> Recipe:
         permute=False,
         calibration_tokens=64,
     )
-    return replace(QUICK, name="spd", student=replace(student, pruning=pruning))
+    augment = AugmentRecipe(swap=0.2, mix=0.5)
+    return replace(QUICK, name="spd", student=replace(student, augment=augment, pruning=pruning))
 
 
 def examples(count: int) -> list[Example]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_train.recipe import PruneRecipe, Recipe
-from spd_train.recipes import ARMS, changed, recipe_named
+from spd_train.recipes import ARMS, all_changed, changed, recipe_named
 
 PATTERNS: list[Pattern | None] = [
     None,
@@ -96,7 +96,10 @@ def test_a_missing_field_is_named(path: str) -> None:
         Recipe.from_json(value)
 
 
-@pytest.mark.parametrize("above", ["", "teacher.", "student.", "student.graft.", "student.losses."])
+@pytest.mark.parametrize(
+    "above",
+    ["", "teacher.", "student.", "student.augment.", "student.graft.", "student.losses."],
+)
 def test_an_unknown_field_is_named(above: str) -> None:
     """A field of a later version, or a slip of the pen, is not passed over."""
     value = recipe_named("spd").to_json()
@@ -195,6 +198,35 @@ def test_a_change_is_checked() -> None:
     """A value that makes no run is refused where it is put in."""
     with pytest.raises(BadSetting, match="graft-start"):
         changed(recipe_named("spd"), "student.graft.start", 2.0)
+
+
+def test_made_up_texts_and_labels_are_refused_together() -> None:
+    """A recipe that learns labels cannot have texts which nobody labelled; the error has both."""
+    with pytest.raises(BadSetting, match=r"no labels.*--label-weight 0.5 with --swap-words 0.1"):
+        changed(recipe_named("spd"), "student.losses.label", 0.5)
+    with pytest.raises(BadSetting, match=r"no labels.*--mix-pairs 0.5"):
+        changed(recipe_named("prune"), "student.augment.mix", 0.5)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_settings_are_refused_for_what_they_are_together(backwards: bool) -> None:
+    """What excludes each other on the way from one recipe to another is fine in the end."""
+    settings: dict[str, object] = {
+        "pattern": NM(n=2, m=4),
+        "student.losses.label": 0.0,
+        "student.augment.swap": 0.1,
+        "student.losses.logits": 1.0,
+        "student.pruning.allocation": "uniform",
+    }
+    before = replace(recipe_named("prune"), pattern=Unstructured())
+    before = changed(before, "student.pruning.allocation", "global")
+
+    found = all_changed(before, dict(sorted(settings.items(), reverse=backwards)))
+
+    value = found.to_json()
+    for path, new in settings.items():
+        place, name = at(value, path)
+        assert place[name] == (str(new) if path == "pattern" else new)
 
 
 @pytest.mark.parametrize("allocation", ["global", "sensitivity"])
