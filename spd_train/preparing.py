@@ -19,7 +19,7 @@ from spd_train.model import encoder_sizes
 from spd_train.pruning.calibration import Autocast, Calibration
 from spd_train.training.loop import Loop
 from spd_train.training.place import Place
-from spd_train.training.precision import Precision, choose_precision
+from spd_train.training.precision import choose_precision
 from spd_train.training.processes import Processes
 from spd_train.training.scoring import Samples
 
@@ -39,14 +39,14 @@ class Prepared:
     loop: Loop
 
     @property
+    def samples(self) -> Mapping[str, Sequence[LabelledTokens]]:
+        """The rows that curves are measured on, by name."""
+        return self.place.samples.parts()
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch."""
         return batches_per_epoch(len(self.rows), self.loop.batch_size)
-
-    @property
-    def precision(self) -> Precision:
-        """The number format of the passes."""
-        return self.loop.precision
 
 
 def prepare(

@@ -30,7 +30,7 @@ from spd_train.pruning.importance import needs_gradients
 from spd_train.pruning.masks import goals_of
 from spd_train.pruning.permutation.permute import reorder
 from spd_train.pruning.pruner import Pruner
-from spd_train.recipe import Device, PrecisionWish, PruneRecipe
+from spd_train.recipe import Device, PrecisionWish, PruneRecipe, refuse_unspreadable
 from spd_train.training.precision import choose_precision
 from spd_train.training.schedule import cubic_share
 from spd_train.training.scoring import Forward, logits_for, score_rows
@@ -68,6 +68,10 @@ class OneShot:
     overwrite: bool = False
     precision: PrecisionWish = "auto"
     device: Device = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse a sparsity that cannot be spread as asked."""
+        refuse_unspreadable(self.pattern, self.recipe)
 
     def to_json(self) -> dict[str, Any]:
         """How it was pruned, for the checkpoint."""
@@ -119,6 +123,7 @@ def prune(request: OneShot, progress: Progress) -> tuple[Checkpoint, Agreement]:
     source = open_checkpoint(request.source)
     goals = goals_of(source.encoder, request.pattern, recipe.exclude)
     precision = choose_precision(request.precision, request.device)
+    progress.note(f"precision: {precision.name}, {precision.reason}")
     with replacing(request.output) as draft:
         copy_tokenizer(str(request.source), draft)
         tokenizer = Tokenizer(draft / TOKENIZER_FILE, max_tokens=source.max_tokens)
@@ -156,7 +161,7 @@ def prune(request: OneShot, progress: Progress) -> tuple[Checkpoint, Agreement]:
             pruner=pruner,
             scores=scores,
             split=split,
-            recipe=request.to_json(),
+            recipe={**request.to_json(), "precision": precision.name},
             parents={"dense": source.weights_sha256},
         )
     return open_checkpoint(request.output), agreement

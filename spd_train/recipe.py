@@ -4,6 +4,7 @@ A recipe is composed by a function (``spd_train.recipes``), never read from opti
 what was composed stands whole in ``spd.json``, from which the same run can be made again.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
@@ -38,9 +39,11 @@ class TeacherRecipe:
 
     def __post_init__(self) -> None:
         """Refuse lengths and rates that are not positive."""
-        _refuse_unless(self.epochs > 0, "--teacher-epochs must be above 0", self.epochs)
+        _refuse_unless(0 < self.epochs < math.inf, "--teacher-epochs must be above 0", self.epochs)
         _refuse_unless(
-            self.learning_rate > 0, "--teacher-learning-rate must be above 0", self.learning_rate
+            0 < self.learning_rate < math.inf,
+            "--teacher-learning-rate must be above 0",
+            self.learning_rate,
         )
         _refuse_unless(
             0 <= self.warmup_share < 1, "warmup_share must lie in [0, 1)", self.warmup_share
@@ -78,8 +81,8 @@ class LossRecipe:
         logits: divergence from the teacher's answer.
         label: plain loss to the true labels.
         temperature: of the divergence.
-        scale: ``teacher`` measures each term in the teacher's own spread and means over layers;
-            ``plain`` sums plain means over layers, unweighted, as the paper does.
+        scale: ``teacher`` measures hidden states in the teacher's own spread and takes means over
+            layers; ``plain`` sums plain means over layers, unweighted, as the paper does.
     """
 
     attention: float = 1.0
@@ -125,7 +128,13 @@ class PruneRecipe:
 
     def __post_init__(self) -> None:
         """Refuse values that make no schedule."""
-        _refuse_unless(self.updates >= 1, "mask updates must be at least 1", self.updates)
+        _refuse_unless(self.updates >= 1, "--updates must be at least 1", self.updates)
+        if self.updates == 1 and self.importance in ("movement", "taylor"):
+            raise BadSetting(
+                "this importance is made of gradients, and the only mask update is the first step",
+                got=f"--importance {self.importance} with --updates 1",
+                fix="use more --updates, or another --importance",
+            )
         _refuse_unless(
             0 < self.least_density < 1, "least_density must lie in (0, 1)", self.least_density
         )
@@ -159,6 +168,29 @@ class AugmentRecipe:
         return self.swap > 0 or self.mix > 0
 
 
+def refuse_unspreadable(pattern: Pattern, pruning: PruneRecipe) -> None:
+    """Refuse an uneven allocation of a sparsity that cannot be spread.
+
+    Raises:
+        BadSetting: the pattern has one sparsity, or so much that every matrix is at its floor.
+    """
+    if pruning.allocation == "uniform":
+        return
+    if isinstance(pattern, NM):
+        raise BadSetting(
+            f"{pattern} has one sparsity, which no allocation can spread",
+            got=f"--allocation {pruning.allocation}",
+            fix="use --allocation uniform, or another pattern",
+        )
+    if pattern.sparsity > 1 - pruning.least_density:
+        raise BadSetting(
+            f"every matrix keeps {pruning.least_density:g} of its weights where the sparsity is "
+            "spread unevenly, so this one is out of reach",
+            got=f"--sparsity {pattern.sparsity:g} with --allocation {pruning.allocation}",
+            fix="use --allocation uniform, or a lower --least-density",
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentRecipe:
     """The training of the sparse student in three stages.
@@ -189,15 +221,21 @@ class StudentRecipe:
 
     def __post_init__(self) -> None:
         """Refuse values that make no run."""
-        _refuse_unless(self.prune_epochs > 0, "--prune-epochs must be above 0", self.prune_epochs)
         _refuse_unless(
-            self.graft_epochs >= 0, "--graft-epochs must be 0 or more", self.graft_epochs
+            0 < self.prune_epochs < math.inf, "--prune-epochs must be above 0", self.prune_epochs
         )
         _refuse_unless(
-            self.finetune_epochs >= 0, "--finetune-epochs must be 0 or more", self.finetune_epochs
+            0 <= self.graft_epochs < math.inf, "--graft-epochs must be 0 or more", self.graft_epochs
         )
         _refuse_unless(
-            self.learning_rate > 0, "--learning-rate must be above 0", self.learning_rate
+            0 <= self.finetune_epochs < math.inf,
+            "--finetune-epochs must be 0 or more",
+            self.finetune_epochs,
+        )
+        _refuse_unless(
+            0 < self.learning_rate < math.inf,
+            "--learning-rate must be above 0",
+            self.learning_rate,
         )
         _refuse_unless(
             0 <= self.warmup_share < 1, "warmup_share must lie in [0, 1)", self.warmup_share
@@ -217,7 +255,7 @@ class StudentRecipe:
 
     def lasting(self, epochs: float) -> Self:
         """The same recipe with its stages scaled so that they last ``epochs`` together."""
-        _refuse_unless(epochs > 0, "--epochs must be above 0", epochs)
+        _refuse_unless(0 < epochs < math.inf, "--epochs must be above 0", epochs)
         factor = epochs / self.epochs
         return replace(
             self,
@@ -266,12 +304,9 @@ class Recipe:
             "--max-steps must be at least 1",
             self.max_steps,
         )
-        if isinstance(self.pattern, NM) and self.student.pruning.allocation != "uniform":
-            raise BadSetting(
-                f"{self.pattern} has one sparsity, which no allocation can spread",
-                got=f"--allocation {self.student.pruning.allocation}",
-                fix="use --allocation uniform, or another pattern",
-            )
+        _refuse_unless(self.seed >= 0, "--seed must be 0 or more", self.seed)
+        if self.pattern is not None:
+            refuse_unspreadable(self.pattern, self.student.pruning)
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON values, the pattern in its one spelling."""

@@ -13,9 +13,11 @@ A recipe without a pattern trains the dense model alone, into the output folder 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from spd_deploy.domain.checkpoint import (
     SPD_FILE,
@@ -43,6 +45,7 @@ from spd_train.training.distil import Distillation
 from spd_train.training.finetune import FineTuning
 from spd_train.training.journal import JOURNAL_FILE, Journal
 from spd_train.training.loop import train
+from spd_train.training.precision import choose_precision
 from spd_train.training.processes import Processes, start_processes
 from spd_train.training.schedule import stages_of, steps_of
 from spd_train.training.scoring import Scored
@@ -98,6 +101,9 @@ def run(request: Request, progress: Progress) -> Checkpoint:
     check_fit(source, request.task, request.recipe, len(request.data.train))
     if request.teacher is not None:
         check_teacher(Path(request.teacher), request.model, request.task)
+    precision = choose_precision(request.recipe.precision, request.recipe.device)
+    # What was trained in is part of what was trained: it is kept, and a resumed run must have it.
+    request = replace(request, recipe=replace(request.recipe, precision=precision.name))
     processes = start_processes(request.recipe.device)
     finished = None
     if processes.is_main:
@@ -106,6 +112,8 @@ def run(request: Request, progress: Progress) -> Checkpoint:
         if processes.is_main:
             progress.note(f"{request.output} is finished already")
         return open_checkpoint(request.output)
+    if processes.is_main:
+        progress.note(f"precision: {precision.name}, {precision.reason}")
     try:
         if request.recipe.pattern is None:
             return _dense(request, request.output, processes, progress)
@@ -134,6 +142,7 @@ def _dense(request: Request, folder: Path, processes: Processes, progress: Progr
     if processes.is_main:
         copy_tokenizer(request.model, folder)
     processes.wait()
+    torch.manual_seed(request.recipe.seed)  # the classifier's new head is drawn
     model = load_classifier(request.model, request.task)
     prepared = prepare(request, model, folder, processes)
     training = FineTuning(
@@ -143,12 +152,11 @@ def _dense(request: Request, folder: Path, processes: Processes, progress: Progr
         steps=steps_of(request.recipe.teacher.epochs, prepared.steps_per_epoch),
         place=prepared.place,
     )
-    if processes.is_main:
-        progress.note(f"precision: {prepared.precision.name}, {prepared.precision.reason}")
     chosen = train(training, prepared.rows, prepared.loop, progress)
     if processes.is_main:
         dev = score_on_dev(prepared.dev, training.score_on)
-        _finish_log(folder, training.total_steps, chosen, training.score(), dev)
+        final = {name: training.score_on(rows) for name, rows in prepared.samples.items()}
+        _finish_log(folder, training.total_steps, chosen, final, dev)
         save_classifier(model.config, model.state_dict(), folder)
         draw_curves(folder, title=f"{request.task.name}, dense", metric=request.task.metrics[0])
         file = local_weights(request.model)
@@ -197,7 +205,8 @@ def _student(
     pruner.verify()
     if processes.is_main:
         sparse = score_on_dev(prepared.dev, training.score_on)
-        _finish_log(folder, training.total_steps, chosen, training.score(), sparse)
+        final = {name: training.score_on(rows) for name, rows in prepared.samples.items()}
+        _finish_log(folder, training.total_steps, chosen, final, sparse)
         save_classifier(model.config, network.student_state(), folder)
         draw_curves(
             folder,

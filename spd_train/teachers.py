@@ -5,7 +5,7 @@ from pathlib import Path
 
 from spd_deploy.domain.checkpoint import CONFIG_FILE, open_checkpoint, read_config
 from spd_deploy.domain.errors import BadModel, BadSetting
-from spd_deploy.domain.tasks import Task
+from spd_deploy.domain.tasks import Task, refuse_other_answers
 from spd_deploy.domain.text import TOKENIZER_FILE
 from spd_train.data.batches import batches_per_epoch
 from spd_train.model import classifier_config, encoder_from_config
@@ -30,33 +30,23 @@ def check_fit(source: str, task: Task, recipe: Recipe, rows: int) -> None:
 
 
 def check_teacher(folder: Path, model: str | None, task: Task) -> None:
-    """Refuse a teacher of another task, another count of labels or another tokenizer.
+    """Refuse a teacher of another task, other labels or another tokenizer.
 
     Raises:
         BadSetting: it was trained for something else, or is no form of the ``model`` beside it.
         BadModel: its tokenizer knows ids that it has no embedding for.
     """
     teacher = open_checkpoint(folder)
-    if teacher.task.outputs != task.outputs or teacher.task.is_regression != task.is_regression:
-        raise BadSetting(
-            f"the teacher does not answer with {_answers(task)}, as {task.name} needs",
-            got=f"{_answers(teacher.task)} from --teacher {folder}",
-            fix="use a teacher that was fine-tuned for this task",
-        )
     if teacher.task.name not in ("unknown", task.name):
         raise BadSetting(
             "the teacher was trained for another task",
             got=f"{teacher.task.name}, this is {task.name}",
             fix="use a teacher that was fine-tuned for this task",
         )
+    refuse_other_answers(teacher.task, task, whose=f"--teacher {folder}")
     _check_vocabulary(folder)
     if model is not None and Path(model).is_dir():
         _check_kinship(folder, Path(model), task)
-
-
-def _answers(task: Task) -> str:
-    """What a task's model answers with."""
-    return "a number" if task.is_regression else f"{task.outputs} labels"
 
 
 def _check_vocabulary(folder: Path) -> None:

@@ -12,7 +12,7 @@ from spd_deploy.cli.options import device_option, runtime_option
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtimes import ASKED
-from spd_deploy.domain.tasks import Task, task_named
+from spd_deploy.domain.tasks import Task, refuse_other_answers, task_named
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.opening import Opened
@@ -79,12 +79,13 @@ def agreed_task(trained: Task, name: str | None) -> Task:
     """The task named, if the model can answer it; the model's own where none is named.
 
     Raises:
-        BadSetting: the model was trained for another task.
+        BadSetting: the model was trained for another task, or its labels are others.
     """
     if name is None:
         return trained
     wanted = task_named(name) if trained.name != name else trained
-    if trained.name == "unknown" and trained.outputs == wanted.outputs:
+    if trained.name == "unknown":
+        refuse_other_answers(trained, wanted, whose="the model")
         return wanted
     if wanted.name != trained.name:
         raise BadSetting(

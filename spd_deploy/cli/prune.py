@@ -66,6 +66,13 @@ Examples:
     default="uniform",
     show_default=True,
 )
+@click.option(
+    "--least-density",
+    type=float,
+    default=0.02,
+    show_default=True,
+    help="What every matrix keeps under an uneven allocation.",
+)
 @click.option("--exclude", multiple=True, help="Leave matrices with this in their name dense.")
 @click.option("--calibration-tokens", type=click.IntRange(min=1), default=16384, show_default=True)
 @click.option(
@@ -89,6 +96,7 @@ def prune(
     reconstruct: bool,
     permute: bool,
     allocation: Allocation,
+    least_density: float,
     exclude: tuple[str, ...],
     calibration_tokens: int,
     precision: PrecisionWish,
@@ -118,6 +126,7 @@ def prune(
         reconstruct=reconstruct,
         permute=permute,
         allocation=allocation,
+        least_density=least_density,
         exclude=exclude,
         calibration_tokens=calibration_tokens,
     )
@@ -155,7 +164,7 @@ def _dev(model: Task, known: Task, data_dir: Path | None, progress: Progress) ->
     from spd_train.data.examples import has_split, read_split
     from spd_train.prune import Dev
 
-    foreign = model.name == "unknown" and model.outputs == known.outputs
+    foreign = model.name == "unknown" and model.answers(known)
     if data_dir is None or known.columns.label is None or not (known.name == model.name or foreign):
         return None
     there = all((data_dir / name).is_file() for name in known.files.get("dev", ()))

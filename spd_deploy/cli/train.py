@@ -51,6 +51,7 @@ FIELDS: Mapping[str, str] = {
     "reconstruct": "student.pruning.reconstruct",
     "permute": "student.pruning.permute",
     "allocation": "student.pruning.allocation",
+    "least_density": "student.pruning.least_density",
     "calibration_tokens": "student.pruning.calibration_tokens",
     "batch_size": "batch_size",
     "accumulate": "accumulate",
@@ -129,7 +130,9 @@ Example:
 @click.option(
     "--graft-unit", type=click.Choice(get_args(GraftUnit)), help="What is grafted at once."
 )
-@click.option("--attention-weight", type=float, help="Of the attention loss; 0 is faster.")
+@click.option(
+    "--attention-weight", type=float, help="Of the attention loss; at 0 attention is fused."
+)
 @click.option("--hidden-weight", type=float, help="Of the hidden-state loss.")
 @click.option("--logits-weight", type=float, help="Of the distance from the teacher's answer.")
 @click.option("--label-weight", type=float, help="Of the loss to the true labels.")
@@ -148,6 +151,7 @@ Example:
     type=click.Choice(get_args(Allocation)),
     help="How sparsity is spread over the matrices.",
 )
+@click.option("--least-density", type=float, help="What every matrix keeps if it is uneven.")
 @click.option("--exclude", multiple=True, help="Leave matrices with this in their name dense.")
 @click.option("--calibration-tokens", type=int, help="Text for statistics and reconstruction.")
 @click.option("--teacher-epochs", type=float, help="Where one is made.")
@@ -155,8 +159,14 @@ Example:
 @click.option("--batch-size", type=int, help="Rows a step, over all processes.")
 @click.option("--accumulate", type=int, help="Parts a step is computed in, to save memory.")
 @click.option("--max-tokens", type=int, help="Longer texts are cut.")
-@click.option("--holdout", type=float, help="Share of train kept out to choose the best on.")
-@click.option("--seed", type=int, help="Of rows held out, batches, dropout and grafting.")
+@click.option(
+    "--holdout",
+    type=float,
+    help="Share of train kept out to choose the best on; at most 2000 rows.",
+)
+@click.option(
+    "--seed", type=int, help="Of the new classifier, batches, dropout, texts and grafting."
+)
 @click.option(
     "--seeds", type=click.IntRange(min=1), help="Train so many, and show mean and interval."
 )
@@ -173,6 +183,8 @@ def train(**options: Any) -> None:
 
     progress = TerminalProgress() if speaks() else Silent()
     recipe = recipe_from(options)
+    if recipe.pattern is None:
+        _refuse_students_options(options)
     task = choose_task(options["task_name"], options)
     data = read_data(
         task,
@@ -250,6 +262,21 @@ def recipe_from(options: Mapping[str, Any]) -> "Recipe":
     return recipe
 
 
+def _refuse_students_options(options: Mapping[str, Any]) -> None:
+    """Without a pattern there is no student, and what was said of it would be passed over."""
+    of_student = [name for name, path in FIELDS.items() if path.startswith("student.")]
+    given = [n for n in ("teacher", "epochs", "max_steps", *of_student) if options[n] is not None]
+    given += ["exclude"] if options["exclude"] else []
+    if options["recipe_name"] != "spd":
+        given.append("recipe")
+    if given:
+        option = f"--{given[0].replace('_', '-')}"
+        raise click.UsageError(
+            f"{option} is of the sparse student, and without a --pattern there is none: the dense "
+            "model alone would be trained; name a --pattern, or leave it out"
+        )
+
+
 def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
     """A known task by name, or the user's own by its columns."""
     if options["text_column"] is None:
@@ -266,6 +293,7 @@ def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
         pair_column=options["pair_column"],
         label_column=options["label_column"],
         regression=options["regression"],
+        skip_broken=options["skip_broken_rows"],
         name=name or "own",
     )
 

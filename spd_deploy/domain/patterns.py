@@ -270,11 +270,6 @@ def at_sparsity(pattern: Pattern, sparsity: float) -> Pattern:
     )
 
 
-def density_of(pattern: Pattern) -> float:
-    """Share of weights that the pattern keeps."""
-    return 1 - pattern.sparsity
-
-
 def _at_fixed(pattern: NM, sparsity: float | None) -> NM:
     """The N:M pattern, if the sparsity given beside it is its own."""
     if sparsity is not None and not math.isclose(sparsity, pattern.sparsity, abs_tol=1e-6):

@@ -80,6 +80,7 @@ def own_task_from(
     pair_column: str | None,
     label_column: str,
     regression: bool,
+    skip_broken: bool = False,
     name: str = "own",
 ) -> Task:
     """The task that the user's training file holds, its labels found in the label column.
@@ -91,8 +92,11 @@ def own_task_from(
     labels: set[str] = set()
     for file in _own_files(data_dir, "train"):
         for row in read_rows(file, header=True):
+            if skip_broken and not row.fields:
+                continue  # it is counted and named when examples are made of the rows
             _refuse_missing_columns(row, columns, fix=f"{_OPTIONS}, and --label-column")
-            labels.add(row.fields[label_column])
+            if row.fields[label_column].strip():  # without a label it is a broken row
+                labels.add(row.fields[label_column])
     if len(labels) > _MOST_LABELS and not regression:
         raise BadData(
             f"column {label_column!r} holds too many different labels for a classification",

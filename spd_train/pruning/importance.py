@@ -42,13 +42,11 @@ def activation_scores(weight_NK: Tensor, second_KK: Tensor) -> Tensor:
     return weight_NK.float().square() * second_KK.diagonal()
 
 
-def second_order_scores(weight_NK: Tensor, second_KK: Tensor) -> Tensor:
-    """Rise of the squared output error if the weight goes and its row makes up for it at best."""
-    return error_rises(weight_NK, inverse_diagonal(second_KK))
-
-
 def error_rises(weight_NK: Tensor, inverse_K: Tensor) -> Tensor:
-    """:func:`second_order_scores` where the diagonal of the inverse is known."""
+    """Rise of the squared output error if the weight goes and its row makes up for it at best.
+
+    The inverse's diagonal is :func:`inverse_diagonal`'s; matrices of one input share it.
+    """
     return weight_NK.float().square() / inverse_K
 
 

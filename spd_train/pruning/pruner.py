@@ -68,7 +68,7 @@ class Pruner:
 
     def tighten(self, share: float, *, last: bool) -> None:
         """New masks at ``share`` of the goals' sparsity; after the ``last`` nothing may return."""
-        scores = self._scores()
+        scores = self._scores() if self.recipe.regrow else self._settled(self._scores())
         self._allocate(scores, share)
         at_once = self.recipe.allocation == "global"  # its goals are those of this share already
         masks = masks_of(self.network.encoder, self.goals, scores, 1.0 if at_once else share)
@@ -153,6 +153,16 @@ class Pruner:
             if id(second_KK) not in known:
                 known[id(second_KK)] = inverse_diagonal(second_KK)
         return {n: error_rises(weight, known[id(moments[n])]) for n, weight in dense.items()}
+
+    def _settled(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Scores in which what was dropped is below all that is there, so that it stays dropped.
+
+        Nothing else says so: a weight of zero has no movement, and what is there may have less.
+        """
+        lowest = min(float(score.min()) for score in scores.values())
+        floor = lowest - abs(lowest) - 1
+        masks = self.sparse.masks
+        return {n: s.masked_fill(~masks[n], floor) if masks else s for n, s in scores.items()}
 
     def _allocate(self, scores: Mapping[str, Tensor], share: float) -> None:
         """Spread the sparsity over the matrices, where it is not the same for all."""

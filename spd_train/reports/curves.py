@@ -81,7 +81,7 @@ def _loss_panel(axes: "Axes", steps: Sequence[Record]) -> None:
     names = [
         n for n in ("label_loss", "attention_loss", "hidden_loss", "logits_loss") if n in steps[0]
     ]
-    for name, colour in zip(names, (BLUE, ORANGE, GREEN), strict=False):
+    for name, colour in zip(names, (BLUE, ORANGE, GREEN, PINK), strict=False):
         y = [_number(r[name]) for r in steps]
         label = name.removesuffix("_loss")
         axes.plot(x, smoothed(y, max(1, len(y) // 50)), color=colour, label=label)

@@ -5,15 +5,17 @@ of the earlier settings mixed into its table in silence.
 """
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting
 from spd_deploy.domain.files import read_json, write_json
+from spd_train.recipe import TeacherRecipe
+from spd_train.recipes import recipe_named
 from spd_train.sweeping.grid import Grid
-from spd_train.sweeping.jobs import Job, Place
+from spd_train.sweeping.jobs import Cell, Job, Place
 
 SCHEMA = 1
 
@@ -33,9 +35,15 @@ class Record:
 def settings_of(grid: Grid, job: Job) -> dict[str, Any]:
     """What decides a run's outcome, of all that a grid file may change without its place.
 
-    The model counts by its name alone, so that its folder may be moved.
+    The model counts by its name alone, so that its folder may be moved; of the recipe counts what
+    trains the job, since a later version may make an arm otherwise.
     """
-    return {"model": os.path.basename(grid.model.rstrip("/")), **grid.options(job)}
+    model = os.path.basename(grid.model.rstrip("/"))
+    if isinstance(job, Cell):
+        made = {"student": recipe_named(job.arm).to_json()["student"]}
+    else:
+        made = {"teacher": asdict(TeacherRecipe())}
+    return {"model": model, **dict(_flat(made)), **grid.options(job)}
 
 
 def read_record(file: Path) -> Record:
@@ -96,6 +104,15 @@ def refuse_other_settings(grid: Grid, output: Path, begun: Iterable[Job]) -> Non
                     got=f"{_shown(now.get(name))}, it had {_shown(before.get(name))}",
                     fix="put the grid back, choose another --output, or remove that folder",
                 )
+
+
+def _flat(value: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field by its path: ``student.graft.start``."""
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from _flat(inner, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", inner
 
 
 def _shown(value: object) -> object:

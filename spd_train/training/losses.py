@@ -1,8 +1,9 @@
 """The terms of the loss, each a mean over what is real.
 
 They depart from the released code of the paper where that is wrong, and each docstring says how.
-Under the scale ``plain`` the first two are summed over layers unweighted, as the paper has them;
-under ``teacher`` they are means over layers of shares of the teacher's own spread.
+Under the scale ``plain`` the first two are plain means, summed over layers unweighted, as the paper
+has them; under ``teacher`` they are means over layers, of hidden states in shares of the teacher's
+own spread, and of distances between attention distributions, which have a scale of their own.
 """
 
 from collections.abc import Iterable
@@ -88,6 +89,13 @@ def attention_loss(student_BASS: Tensor, teacher_BASS: Tensor, batch: TensorBatc
     return token_mean(distance_BAS.mean(1), batch)
 
 
+def plain_attention_loss(student_BASS: Tensor, teacher_BASS: Tensor, batch: TensorBatch) -> Tensor:
+    """The same as a mean over the keys too, as the paper has it; only real ones are counted."""
+    distance_BAS = (student_BASS.float() - teacher_BASS.float()).square().sum(-1)
+    keys_B1 = batch.mask_BS.sum(1, keepdim=True)
+    return token_mean(distance_BAS.mean(1) / keys_B1, batch)
+
+
 def hidden_loss(student_BSH: Tensor, teacher_BSH: Tensor, batch: TensorBatch) -> Tensor:
     """Mean squared difference over real tokens; the released code counts the padding too."""
     return token_mean((student_BSH.float() - teacher_BSH.float()).square().mean(-1), batch)
@@ -146,8 +154,9 @@ def row_mean(value_B: Tensor, batch: TensorBatch) -> Tensor:
 def _attention(student: Trace, teacher: Trace, batch: TensorBatch, recipe: LossRecipe) -> Tensor:
     """The attention term over all layers."""
     pairs = zip(student.attention_BASS, teacher.attention_BASS, strict=True)
-    by_layer = torch.stack([attention_loss(s, t, batch) for s, t in pairs])
-    return by_layer.sum() if recipe.scale == "plain" else by_layer.mean()
+    if recipe.scale == "plain":
+        return torch.stack([plain_attention_loss(s, t, batch) for s, t in pairs]).sum()
+    return torch.stack([attention_loss(s, t, batch) for s, t in pairs]).mean()
 
 
 def _hidden(

@@ -54,7 +54,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "pairs.jsonl").write_text('{"text": "a", "text_pair": "b"}\n{"text": "c"}\n')
     tiny_checkpoint(place / "opinions", task="sst2")
     tiny_checkpoint(place / "number", task="stsb")
-    tiny_checkpoint(place / "three", task="mnli")
+    turned = tiny_checkpoint(place / "reversed", task="mrpc").folder
+    (turned / "spd.json").unlink()
+    names = (turned / "config.json").read_text().replace("not_equivalent", "no")
+    names = names.replace('"equivalent"', '"not_equivalent"').replace('"no"', '"equivalent"')
+    (turned / "config.json").write_text(names)
     words = tiny_checkpoint(place / "words", task="mrpc").folder / "tokenizer.json"
     words.write_text(words.read_text().replace('"plot"', '"zebra"'))
     recipe = replace(recipe_named("prune"), pattern=NM(n=2, m=4)).to_json()
@@ -101,8 +105,9 @@ CASES = [
     (f"{TRAIN} --resume", "no run to resume"),
     (TRAIN.replace("output out", "output begun") + " --resume", "another recipe.name"),
     (f"{TRAIN} --teacher opinions", "another task; got sst2, this is mrpc"),
-    (f"{TRAIN} --teacher number", "does not answer with 2 labels"),
-    (f"{TRAIN} --teacher three", "got 3 labels"),
+    (f"{TRAIN} --teacher number", "another task; got stsb, this is mrpc"),
+    (f"{TRAIN} --teacher reversed", "got 2 labels, equivalent, not_equivalent"),
+    ("evaluate reversed --task mrpc --data-dir MRPC", "got 2 labels, equivalent, not_equivalent"),
     (f"{TRAIN} --teacher words", "another tokenizer"),
     (f"{TRAIN} --recipe sdp", "no such recipe; got sdp"),
     (f"{TRAIN} --recipe nowhere.json", "no such recipe"),
@@ -116,6 +121,16 @@ CASES = [
     (f"{TRAIN} --exclude layer", "all matrices are excluded"),
     (TRAIN.replace("2:4", "structured") + " --exclude query", "together or not at all"),
     (f"{TRAIN} --allocation global", "no allocation can spread"),
+    (
+        TRAIN.replace("2:4", "unstructured") + " --sparsity 0.99 --allocation global",
+        "out of reach; got --sparsity 0.99 with --allocation global",
+    ),
+    (f"{TRAIN} --importance taylor --updates 1", "got --importance taylor with --updates 1"),
+    (f"{TRAIN} --label-weight 1", "no labels to learn; got --label-weight 1 with --swap-words"),
+    (f"{TRAIN} --swap-words 1.5", "--swap-words must lie in [0, 1]"),
+    (f"{TRAIN} --seed -1", "--seed must be 0 or more"),
+    (f"{TRAIN} --epochs inf", "--epochs must be above 0"),
+    (f"{TRAIN} --teacher-epochs inf", "--teacher-epochs must be above 0"),
     (f"{TRAIN} --holdout 1", "--holdout"),
     (f"{TRAIN} --epochs 0", "--epochs"),
     (f"{TRAIN} --graft-start nan", "--graft-start"),
@@ -189,6 +204,9 @@ def test_the_hub_is_not_asked_without_its_package(place: Path) -> None:
         "train --task mrpc",
         "train --data-dir MRPC --model model --pattern 2:4 --output out",
         "train --text-column a --model model --pattern 2:4 --output out",
+        "train --task mrpc --data-dir MRPC --model model --teacher checkpoint --output out",
+        "train --task mrpc --data-dir MRPC --model model --recipe prune --output out",
+        "train --task mrpc --data-dir MRPC --model model --epochs 3 --output out",
         "export checkpoint",
         "export checkpoint --format coreml --output out",
         "export checkpoint --format trt --tune --output out",

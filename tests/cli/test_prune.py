@@ -51,6 +51,11 @@ PRUNE = "prune checkpoint --pattern unstructured --data-dir MRPC --output out"
             "no matrix has such a name; got --exclude quary; see spd inspect",
         ),
         (
+            f"{PRUNE.replace('unstructured', '2:4')} --allocation global",
+            "2:4 has one sparsity, which no allocation can spread; got --allocation global; "
+            "use --allocation uniform, or another pattern",
+        ),
+        (
             f"{PRUNE} --sparsity 1.5",
             "sparsity must lie strictly between 0 and 1; got 1.5; "
             "for example --sparsity 0.75 for three zeros in four",

@@ -14,7 +14,6 @@ from spd_deploy.domain.patterns import (
     Pattern,
     Structured,
     Unstructured,
-    density_of,
     parse_pattern,
 )
 
@@ -40,12 +39,14 @@ def choices(pattern: Pattern, shape: tuple[int, int]) -> list[torch.Tensor]:
     N, K = shape
     match pattern:
         case Unstructured():
-            return _subsets(torch.arange(N * K).reshape(N, K), round(N * K * density_of(pattern)))
+            return _subsets(
+                torch.arange(N * K).reshape(N, K), round(N * K * (1 - pattern.sparsity))
+            )
         case NM(n=n, m=m):
             group = torch.arange(N * K).reshape(N, K) // m
             return _products([(group == g) for g in range(N * K // m)], n)
         case Block(rows=rows, columns=columns):
-            kept = round(K // columns * density_of(pattern))
+            kept = round(K // columns * (1 - pattern.sparsity))
             row = torch.arange(N)[:, None] // rows
             column = torch.arange(K)[None, :] // columns
             block = row * (K // columns) + column
@@ -61,7 +62,7 @@ def choices(pattern: Pattern, shape: tuple[int, int]) -> list[torch.Tensor]:
         case Structured(axis=axis, width=width):
             lines = torch.arange(shape[axis]) // width
             unit = lines[:, None].expand(N, K) if axis == 0 else lines[None, :].expand(N, K)
-            return _subsets(unit, round(shape[axis] // width * density_of(pattern)))
+            return _subsets(unit, round(shape[axis] // width * (1 - pattern.sparsity)))
 
 
 def _subsets(unit_NK: torch.Tensor, kept: int) -> list[torch.Tensor]:
@@ -117,7 +118,7 @@ def test_a_masked_weight_holds_its_pattern(pattern: Pattern) -> None:
 
     assert pattern.holds(weight_NK * mask_NK)
     assert not pattern.holds(weight_NK)
-    assert float(mask_NK.float().mean()) == pytest.approx(density_of(pattern), abs=1 / 512)
+    assert float(mask_NK.float().mean()) == pytest.approx(1 - pattern.sparsity, abs=1 / 512)
 
 
 @every_pattern

@@ -174,6 +174,24 @@ def test_labels_of_own_data_are_found_in_order(tmp_path: Path) -> None:
     assert task.labels == ("1", "9", "10")
 
 
+def test_broken_rows_make_no_labels_of_own_data(tmp_path: Path) -> None:
+    """Skipped rows with too few fields do not stop the search; an empty label is no class."""
+    file = write(tmp_path, "train.csv", "text,y\na,good\nbroken\nb,bad\nc,\nd,good\n") / "train.csv"
+
+    task = own_task_from(
+        file,
+        text_column="text",
+        pair_column=None,
+        label_column="y",
+        regression=False,
+        skip_broken=True,
+    )
+    rows = read_split(task, file, "train", skip_broken=True)["train"]
+
+    assert task.labels == ("bad", "good")
+    assert [row.text for row in rows] == ["a", "b", "d"]
+
+
 def test_own_data_with_one_label_is_refused(tmp_path: Path) -> None:
     """There is nothing to learn from a single class."""
     folder = write(tmp_path, "train.csv", "text,label\na,x\nb,x\n")

@@ -1,22 +1,26 @@
 """Whole runs on a tiny model: what comes out, what is learned, what is chosen."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from spd_deploy.domain.checkpoint import WEIGHTS_FILE, open_checkpoint
+from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE, open_checkpoint
 from spd_deploy.domain.patterns import Block, Pattern, Structured, Unstructured
 from spd_deploy.domain.progress import Silent
 from spd_deploy.sessions.torch import TorchSession
+from spd_train.claiming import RUN_FILE
 from spd_train.data.splits import Data
 from spd_train.recipe import Recipe, TeacherRecipe
 from spd_train.recipes import changed
 from spd_train.reports.curves import CURVES_FILE
 from spd_train.run import run
 from spd_train.training.journal import JOURNAL_FILE, read_journal
+from spd_train.training.precision import choose_precision
 from spd_train.training.state import STATE_FILE
 from tests.train.runs import DATA, QUICK, examples, request_for, spd_recipe, student_request
 
@@ -153,6 +157,33 @@ def test_without_holdout_the_last_weights_are_kept(teacher: Path, tmp_path: Path
     *_, final = records = read_journal(tmp_path / "run" / JOURNAL_FILE)
     assert final["chosen_step"] == 24
     assert not any("holdout" in r for r in records)
+
+
+def test_a_new_head_is_drawn_by_the_seed(model: Path, tmp_path: Path) -> None:
+    """Whatever ran before in the process, a seed gives one dense model; another gives another."""
+    encoder = Path(shutil.copytree(model, tmp_path / "encoder"))
+    weights = load_file(encoder / WEIGHTS_FILE)
+    bare = {name: value for name, value in weights.items() if name.startswith("bert.")}
+    save_file(bare, encoder / WEIGHTS_FILE, metadata={"format": "pt"})
+    found = []
+    for i, seed in enumerate((1, 0, 1)):
+        torch.manual_seed(100 + i)  # what another run leaves behind
+        recipe = replace(QUICK, pattern=None, seed=seed, teacher=TeacherRecipe(epochs=0.5))
+        made = run(request_for(encoder, tmp_path / str(i), recipe), Silent())
+        found.append(made.weights.read_bytes())
+
+    assert found[0] == found[2] != found[1]
+
+
+def test_what_was_trained_in_is_written_down(model: Path, tmp_path: Path) -> None:
+    """``auto`` is what it came to, in the checkpoint and for a resumed run."""
+    recipe = replace(QUICK, pattern=None, precision="auto", teacher=TeacherRecipe(epochs=0.5))
+
+    made = run(request_for(model, tmp_path / "run", recipe), Silent())
+
+    expected = choose_precision("auto", "cpu").name
+    for name in (SPD_FILE, RUN_FILE):
+        assert json.loads((made.folder / name).read_text())["recipe"]["precision"] == expected
 
 
 def test_what_is_held_out_is_never_trained_on(teacher: Path, tmp_path: Path) -> None:

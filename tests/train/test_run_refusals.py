@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spd_deploy.domain.checkpoint import WEIGHTS_FILE
+from spd_deploy.domain.checkpoint import CONFIG_FILE, SPD_FILE, WEIGHTS_FILE
 from spd_deploy.domain.errors import (
     BadModel,
     BadPattern,
@@ -167,8 +167,9 @@ def test_too_few_steps_are_refused_before_the_teacher_is_trained(
     ("kind", "reason"),
     [
         ("task", "trained for another task; got mrpc, this is sst2"),
-        ("regression", "does not answer with 2 labels, as sst2 needs; got a number"),
-        ("labels", "does not answer with 2 labels, as sst2 needs; got 3 labels"),
+        ("regression", "does not answer as task sst2 needs: 2 labels, negative, positive; got a"),
+        ("labels", "does not answer as task sst2 needs: 2 labels.*; got 3 labels, entailment"),
+        ("order", "as task sst2 needs: .*negative, positive; got 2 labels, positive, negative"),
         ("sizes", "no fine-tuned form of the model: their sizes differ"),
         ("tokenizer", "another tokenizer than the model"),
         ("embeddings", "is not the teacher's own; got ids up to"),
@@ -183,6 +184,12 @@ def test_a_teacher_that_does_not_fit_is_refused(
     folder = tiny_checkpoint(
         tmp_path / "t", task=tasks.get(kind, "sst2"), hidden=hidden, intermediate=64
     ).folder
+    if kind in ("regression", "labels", "order"):  # a folder that does not name its task
+        (folder / SPD_FILE).unlink()
+    if kind == "order":
+        config = json.loads((folder / CONFIG_FILE).read_text())
+        config["id2label"] = {"0": "positive", "1": "negative"}
+        (folder / CONFIG_FILE).write_text(json.dumps(config))
     if kind in ("tokenizer", "embeddings"):
         file = folder / "tokenizer.json"
         value = json.loads(file.read_text())

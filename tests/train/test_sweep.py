@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -22,6 +22,7 @@ from spd_deploy.domain.errors import (
     Unavailable,
 )
 from spd_deploy.domain.progress import Silent
+from spd_train.recipes import ARMS
 from spd_train.sweep import Sweep, run_sweep, states_of
 from spd_train.sweeping.grid import Grid
 from spd_train.sweeping.jobs import Job, Place
@@ -101,7 +102,10 @@ def test_a_sweep_runs_everything_once(tmp_path: Path) -> None:
     assert all("OMP_NUM_THREADS=1" in lines[0] for lines in calls(tmp_path).values())
     for job in small().jobs():
         record = read_record(Place.of(tmp_path, job).record)
-        assert record.settings == {"model": "m"} | ({} if job.place == TEACHER else {"epochs": 3})
+        whole = job.place == TEACHER
+        asked = {"model": "m"} if whole else {"model": "m", "epochs": 3}
+        assert record.settings.items() >= asked.items()
+        assert ("teacher.learning_rate" if whole else "student.augment.swap") in record.settings
         assert record.seconds is not None and record.seconds > 0
         assert record.peak_memory_bytes is None or record.peak_memory_bytes > 1e6
 
@@ -284,6 +288,19 @@ def test_changed_settings_are_not_mixed_into_old_runs(
         run_sweep(sweep_of(tmp_path, small(**changes)), Silent())
 
     assert calls(tmp_path) == before
+
+
+def test_an_arm_that_became_another_is_not_mixed_with_its_old_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a later version makes an arm otherwise, its finished runs are refused by the field."""
+    run_sweep(sweep_of(tmp_path), Silent())
+    arm = small().arms[0]
+    later = replace(ARMS[arm](), learning_rate=0.5)
+    monkeypatch.setitem(cast("dict[str, object]", ARMS), arm, lambda: later)
+
+    with pytest.raises(BadSetting, match=r"another student.learning_rate; got 0.5"):
+        run_sweep(sweep_of(tmp_path), Silent())
 
 
 def test_a_moved_model_is_the_same_model(tmp_path: Path) -> None:

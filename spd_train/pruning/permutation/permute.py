@@ -48,6 +48,8 @@ def reorder(model: PreTrainedModel, encoder: Encoder, goals: Goals, progress: Pr
         f"reordered in {found.seconds:.0f} s: the masks would keep {found.total.after:.4f} of "
         f"the squared weights, {found.total.before:.4f} before"
     )
+    for axis, why in found.skipped.items():
+        progress.note(f"the order of {axis} was left alone: {why}")
 
 
 def permute_model(

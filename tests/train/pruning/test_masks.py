@@ -8,7 +8,12 @@ from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadPattern, BadSetting
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_train.model import encoder_from_config
-from spd_train.pruning.importance import activation_scores, magnitudes, second_order_scores
+from spd_train.pruning.importance import (
+    activation_scores,
+    error_rises,
+    inverse_diagonal,
+    magnitudes,
+)
 from spd_train.pruning.masks import coupled_goals, densities_of, goals_of, masks_of, sparsity_of
 from tests.domain.test_patterns import choices
 from tests.tiny import tiny_config
@@ -29,11 +34,15 @@ def scores_of(encoder: Encoder, importance: str, seed: int = 0) -> dict[str, Ten
     weights = {m.name: torch.randn(m.shape, generator=draw) for m in encoder.matrices()}
     if importance == "magnitude":
         return magnitudes(weights)
-    score = activation_scores if importance == "activation" else second_order_scores
     found = {}
     for name, weight in weights.items():
         x_TK = torch.randn(30, weight.shape[1], generator=draw)
-        found[name] = score(weight, x_TK.T @ x_TK / 30)
+        second_KK = x_TK.T @ x_TK / 30
+        found[name] = (
+            activation_scores(weight, second_KK)
+            if importance == "activation"
+            else error_rises(weight, inverse_diagonal(second_KK))
+        )
     return found
 
 
