@@ -145,29 +145,6 @@ class PruneRecipe:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AugmentRecipe:
-    """Texts made of the task's own, that the student learns the teacher's answers to.
-
-    Attributes:
-        swap: share of the word pieces that are replaced by others of the batch.
-        mix: share of the pairs whose second text becomes that of another row.
-    """
-
-    swap: float = 0.0
-    mix: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse what is no share."""
-        _refuse_unless(0 <= self.swap <= 1, "--swap-words must lie in [0, 1]", self.swap)
-        _refuse_unless(0 <= self.mix <= 1, "--mix-pairs must lie in [0, 1]", self.mix)
-
-    @property
-    def is_on(self) -> bool:
-        """Whether any text is changed."""
-        return self.swap > 0 or self.mix > 0
-
-
 def refuse_unspreadable(pattern: Pattern, pruning: PruneRecipe) -> None:
     """Refuse an uneven allocation of a sparsity that cannot be spread.
 
@@ -204,6 +181,8 @@ class StudentRecipe:
             does; ``once`` decays over the whole.
         warmup_share: share of the whole over which the rate first rises.
         dropout: whether the student's dropout is on; the teacher's never is.
+        mix_pairs: share of a batch's pairs that get the second text of another row, for the
+            teacher to answer (``spd_train.data.mixing``).
     """
 
     prune_epochs: float = 3.0
@@ -214,7 +193,7 @@ class StudentRecipe:
     warmup_share: float = 0.0
     weight_decay: float = 0.0
     dropout: bool = True
-    augment: AugmentRecipe = AugmentRecipe()
+    mix_pairs: float = 0.0
     graft: GraftRecipe = GraftRecipe()
     losses: LossRecipe = LossRecipe()
     pruning: PruneRecipe = PruneRecipe()
@@ -240,12 +219,12 @@ class StudentRecipe:
         _refuse_unless(
             0 <= self.warmup_share < 1, "warmup_share must lie in [0, 1)", self.warmup_share
         )
-        if self.losses.label > 0 and self.augment.is_on:
+        _refuse_unless(0 <= self.mix_pairs <= 1, "--mix-pairs must lie in [0, 1]", self.mix_pairs)
+        if self.losses.label > 0 and self.mix_pairs > 0:
             raise BadSetting(
-                "texts that are made up have no labels to learn",
-                got=f"--label-weight {self.losses.label:g} with --swap-words "
-                f"{self.augment.swap:g} and --mix-pairs {self.augment.mix:g}",
-                fix="use --swap-words 0 --mix-pairs 0, or --label-weight 0",
+                "pairs that are made up have no labels to learn",
+                got=f"--label-weight {self.losses.label:g} with --mix-pairs {self.mix_pairs:g}",
+                fix="use --mix-pairs 0, or --label-weight 0",
             )
 
     @property

@@ -1,6 +1,7 @@
 """The recipes that come with the tool, each composed by one function.
 
-    spd         ours: second-order importance, kept weights reconstructed, grafted, distilled
+    spd         ours: reordered, second-order importance, kept weights reconstructed, grafted,
+                distilled, on pairs that are made up too
     spd-paper   what the paper's code intends: magnitude, cubic in 12 updates, p held and then
                 raised to 1, the learning rate decayed and rewound, three unweighted losses
     prune       magnitude pruning on the true labels
@@ -19,14 +20,7 @@ from typing import Any, TypeVar, cast
 from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import read_json
-from spd_train.recipe import (
-    AugmentRecipe,
-    GraftRecipe,
-    LossRecipe,
-    PruneRecipe,
-    Recipe,
-    StudentRecipe,
-)
+from spd_train.recipe import GraftRecipe, LossRecipe, PruneRecipe, Recipe, StudentRecipe
 
 Value = TypeVar("Value")
 
@@ -43,10 +37,12 @@ def spd() -> StudentRecipe:
         learning_rate=2e-4,
         decay="once",
         warmup_share=0.02,
-        augment=AugmentRecipe(swap=0.1, mix=0.5),
+        mix_pairs=0.5,
         graft=GraftRecipe(shape="linear", start=0.8, unit="sublayer"),
         losses=LossRecipe(attention=0.0, hidden=1.0, logits=1.0, label=0.0),
-        pruning=PruneRecipe(importance="second-order", updates=6, regrow=True, reconstruct=True),
+        pruning=PruneRecipe(
+            importance="second-order", updates=6, regrow=True, reconstruct=True, permute=True
+        ),
     )
 
 

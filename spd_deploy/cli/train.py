@@ -35,8 +35,7 @@ FIELDS: Mapping[str, str] = {
     "finetune_epochs": "student.finetune_epochs",
     "learning_rate": "student.learning_rate",
     "dropout": "student.dropout",
-    "swap_words": "student.augment.swap",
-    "mix_pairs": "student.augment.mix",
+    "mix_pairs": "student.mix_pairs",
     "graft": "student.graft.shape",
     "graft_start": "student.graft.start",
     "graft_unit": "student.graft.unit",
@@ -71,7 +70,6 @@ _HEADINGS: Mapping[str, str] = {
     "model": "Model, pattern and result",
     "recipe_name": "Recipe",
     "epochs": "Length of the student's training",
-    "swap_words": "Texts made up for the teacher to answer",
     "graft": "Grafting",
     "attention_weight": "Losses",
     "importance": "Pruning",
@@ -121,8 +119,7 @@ Example:
 @click.option("--finetune-epochs", type=float, help="Stage in which all is grafted.")
 @click.option("--learning-rate", type=float, help="Peak, of the student.")
 @click.option("--dropout/--no-dropout", default=None, help="Of the student; the teacher has none.")
-@click.option("--swap-words", type=float, help="Share of word pieces replaced by others.")
-@click.option("--mix-pairs", type=float, help="Share of pairs that get another's second text.")
+@click.option("--mix-pairs", type=float, help="Share of pairs made up of two rows of a batch.")
 @click.option("--graft", type=click.Choice(get_args(GraftShape)), help="How p goes.")
 @click.option(
     "--graft-start", type=float, help="Chance p of a student part to be in place at first."

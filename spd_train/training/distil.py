@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from spd_deploy.domain.tasks import Task
-from spd_train.data.augment import augmented
 from spd_train.data.batches import LabelledTokens
+from spd_train.data.mixing import mixed
 from spd_train.data.tensors import TensorBatch
 from spd_train.network import GraftedNetwork, draw_graft
 from spd_train.pruning.pruner import Pruner
@@ -111,11 +111,11 @@ class Distillation:
         }
 
     def texts(self, rows: Sequence[LabelledTokens], step: int) -> Sequence[LabelledTokens]:
-        """As they are, or made up for the teacher to answer."""
+        """As they are, or pairs made up for the teacher to answer."""
         place = self.place
-        return augmented(
+        return mixed(
             rows,
-            self.recipe.augment,
+            self.recipe.mix_pairs,
             special_ids=place.special_ids,
             seed=place.seed,
             step=step,

@@ -19,7 +19,6 @@ from spd_train.model import encoder_sizes, load_classifier
 from spd_train.network import GraftedNetwork
 from spd_train.pruning.calibration import Calibration
 from spd_train.recipe import (
-    AugmentRecipe,
     GraftRecipe,
     GraftUnit,
     LossRecipe,
@@ -83,8 +82,7 @@ def spd_recipe() -> Recipe:
         permute=False,
         calibration_tokens=64,
     )
-    augment = AugmentRecipe(swap=0.2, mix=0.5)
-    return replace(QUICK, name="spd", student=replace(student, augment=augment, pruning=pruning))
+    return replace(QUICK, name="spd", student=replace(student, mix_pairs=0.5, pruning=pruning))
 
 
 def examples(count: int) -> list[Example]:

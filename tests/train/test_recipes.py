@@ -98,7 +98,7 @@ def test_a_missing_field_is_named(path: str) -> None:
 
 @pytest.mark.parametrize(
     "above",
-    ["", "teacher.", "student.", "student.augment.", "student.graft.", "student.losses."],
+    ["", "teacher.", "student.", "student.graft.", "student.losses."],
 )
 def test_an_unknown_field_is_named(above: str) -> None:
     """A field of a later version, or a slip of the pen, is not passed over."""
@@ -200,12 +200,12 @@ def test_a_change_is_checked() -> None:
         changed(recipe_named("spd"), "student.graft.start", 2.0)
 
 
-def test_made_up_texts_and_labels_are_refused_together() -> None:
-    """A recipe that learns labels cannot have texts which nobody labelled; the error has both."""
-    with pytest.raises(BadSetting, match=r"no labels.*--label-weight 0.5 with --swap-words 0.1"):
+def test_made_up_pairs_and_labels_are_refused_together() -> None:
+    """A recipe that learns labels cannot have pairs which nobody labelled; the error has both."""
+    with pytest.raises(BadSetting, match=r"no labels.*--label-weight 0.5 with --mix-pairs 0.5"):
         changed(recipe_named("spd"), "student.losses.label", 0.5)
-    with pytest.raises(BadSetting, match=r"no labels.*--mix-pairs 0.5"):
-        changed(recipe_named("prune"), "student.augment.mix", 0.5)
+    with pytest.raises(BadSetting, match=r"no labels.*--label-weight 1 with --mix-pairs 0.25"):
+        changed(recipe_named("prune"), "student.mix_pairs", 0.25)
 
 
 @pytest.mark.parametrize("backwards", [False, True])
@@ -214,7 +214,7 @@ def test_settings_are_refused_for_what_they_are_together(backwards: bool) -> Non
     settings: dict[str, object] = {
         "pattern": NM(n=2, m=4),
         "student.losses.label": 0.0,
-        "student.augment.swap": 0.1,
+        "student.mix_pairs": 0.1,
         "student.losses.logits": 1.0,
         "student.pruning.allocation": "uniform",
     }

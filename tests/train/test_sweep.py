@@ -105,7 +105,7 @@ def test_a_sweep_runs_everything_once(tmp_path: Path) -> None:
         whole = job.place == TEACHER
         asked = {"model": "m"} if whole else {"model": "m", "epochs": 3}
         assert record.settings.items() >= asked.items()
-        assert ("teacher.learning_rate" if whole else "student.augment.swap") in record.settings
+        assert ("teacher.learning_rate" if whole else "student.mix_pairs") in record.settings
         assert record.seconds is not None and record.seconds > 0
         assert record.peak_memory_bytes is None or record.peak_memory_bytes > 1e6
 
