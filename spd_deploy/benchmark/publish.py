@@ -50,6 +50,7 @@ def summary_of(report: Report, judgement: Judgement) -> dict[str, Any]:
     lines = [str(headline) for headline in headlines(report, judgement)]
     layers = [analysis_to_json(analyse(profile)) for profile in report.layers]
     said = {"headlines": lines, "baseline": report.baseline, **judgement.to_json()}
+    said |= {"unprofiled": dict(report.unprofiled)} if report.unprofiled else {}
     return {**said, "layers": layers} if layers else said
 
 
