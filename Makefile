@@ -65,9 +65,10 @@ format: setup
 	$(BIN)/ruff format .
 
 bench: setup
-	$(BIN)/python -m benchmarks.baseline
-	$(BIN)/python -m benchmarks.shapes --model minilm --output bench/minilm
-	$(BIN)/python -m benchmarks.shapes --model base --output bench/base
+	$(BIN)/python -m benchmarks.baseline --model minilm
+	$(BIN)/python -m benchmarks.baseline --model base
+	$(BIN)/python -m benchmarks.shapes --model minilm --output bench/minilm --overwrite
+	$(BIN)/python -m benchmarks.shapes --model base --output bench/base --overwrite
 
 clean:
 	rm -rf .venv $(OPTIMUM) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -27,7 +27,7 @@ from exporters.precisions import Precision, Trial
 from spd_deploy.benchmark.arms import Arm, arms_of
 from spd_deploy.benchmark.cuda.fused import fused_from_checkpoint
 from spd_deploy.benchmark.judge import judge
-from spd_deploy.benchmark.publish import write_report
+from spd_deploy.benchmark.publish import refuse_taken, write_report
 from spd_deploy.benchmark.run import run_benchmark
 from spd_deploy.benchmark.tables import latency_table, size_table
 from spd_deploy.benchmark.values import Settings, Shape
@@ -40,6 +40,7 @@ from spd_deploy.domain.checkpoint import (
     save_description,
 )
 from spd_deploy.domain.cores import default_threads
+from spd_deploy.domain.errors import SpdError
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import Block, Pattern, Structured
 from spd_deploy.domain.runtimes import ASKED
@@ -85,12 +86,11 @@ EVERYWHERE = ("dense", "block-128x1-90")
 
 def main() -> None:
     """Make the arms, measure them, write the report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=MODELS, default="minilm")
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--output", type=Path, required=True)
-    options = parser.parse_args()
+    options = parsed()
+    try:
+        refuse_taken(options.output, overwrite=options.overwrite)  # before minutes are spent
+    except SpdError as err:
+        raise SystemExit(f"benchmarks.shapes: {err}") from err
     settings = Settings(
         shapes=tuple(Shape(batch=b, seq=s) for b, s in ((1, 32), (1, 128), (8, 128))),
         threads=default_threads(),
@@ -109,7 +109,21 @@ def main() -> None:
     judgement = judge(report)
     for table in (latency_table(report, judgement), size_table(report)):
         show_table(table.title, table.columns, table.rows)
-    print(write_report(report, options.output, judgement=judgement))
+    page = write_report(report, options.output, overwrite=options.overwrite, judgement=judgement)
+    print(page)
+
+
+def parsed() -> argparse.Namespace:
+    """What was typed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", choices=MODELS, default="minilm")
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=1.0, help="default: %(default)s")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier report")
+    return parser.parse_args()
 
 
 def arms_for(scratch: Path, model: str, name: str, pattern: Pattern | None) -> list[Arm]:

@@ -99,9 +99,11 @@ def resampled(rounds: Rounds, quantiles: Sequence[float], *, seed: int) -> NDArr
 def speed_up_of(base: Rounds, other: Rounds) -> SpeedUp:
     """Geometric mean of the rounds' ratios of medians, base over other, with its interval.
 
-    Round by round the two arms ran within seconds of each other, so whatever slows the machine
-    for a while is in both and leaves their ratio alone. The interval is Student's, on the
-    logarithms of those ratios: with so few rounds a bootstrap would be too sure of itself.
+    Whatever slows the machine for a whole round is in both arms and leaves their ratio alone. What
+    comes and goes within a round is not: between two arms all the others may take their turns,
+    which with twenty of them is minutes. That makes the ratios differ and the interval wide. The
+    interval is Student's, on the logarithms of those ratios: with so few rounds a bootstrap would
+    be too sure of itself.
     """
     from scipy import stats
 

@@ -12,8 +12,7 @@ from spd_deploy.benchmark.page import Section, html_from_report
 from spd_deploy.benchmark.plots import PLOTS, draw_plots
 from spd_deploy.benchmark.report import Report, text_from_report
 from spd_deploy.benchmark.words import headlines
-from spd_deploy.domain.errors import NotWritten
-from spd_deploy.domain.files import refuse_existing, replacing
+from spd_deploy.domain.files import refuse_foreign, replacing
 
 JSON_FILE = "report.json"
 PAGE_FILE = "report.html"
@@ -24,20 +23,9 @@ def refuse_taken(folder: Path, *, overwrite: bool) -> None:
     """Refuse a place for a report, before the time for measuring is spent.
 
     Raises:
-        NotWritten: something is there already that may not be replaced: without ``overwrite``
-            anything, with it whatever is more than an earlier report.
+        NotWritten: something is there already that is not to be replaced, or never is.
     """
-    refuse_existing(folder, overwrite=overwrite)
-    if folder.is_dir():
-        foreign = [file.name for file in folder.iterdir() if not _ours(file.name)]
-    else:
-        foreign = [folder.name] if folder.exists() else []
-    if foreign:
-        raise NotWritten(
-            f"{folder} is not an earlier report, so it is not replaced",
-            got=f"{min(foreign)!r} in it" if folder.is_dir() else "a file",
-            fix="choose another --output",
-        )
+    refuse_foreign(folder, overwrite=overwrite, what="report", ours=_ours)
 
 
 def _ours(name: str) -> bool:
@@ -50,6 +38,7 @@ def summary_of(report: Report, judgement: Judgement) -> dict[str, Any]:
     lines = [str(headline) for headline in headlines(report, judgement)]
     layers = [analysis_to_json(analyse(profile)) for profile in report.layers]
     said = {"headlines": lines, "baseline": report.baseline, **judgement.to_json()}
+    said |= {"unprofiled": dict(report.unprofiled)} if report.unprofiled else {}
     return {**said, "layers": layers} if layers else said
 
 

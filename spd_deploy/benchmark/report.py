@@ -6,11 +6,12 @@ read back.
 
 History of the schema:
     1   the first; ``layers`` came later, and a report without it was not profiled; so did ``gpu``,
-        without which it was not measured on a GPU, or by the host's clock alone.
+        without which it was not measured on a GPU, or by the host's clock alone; so did
+        ``unprofiled``, and the runtime of a profile, which before was ONNX Runtime in fp32 too.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Report:
         baseline: names the arm that the others are compared with; where there are several dense
             arms, as on a GPU, it is the first of them, and each shape is compared with its fastest.
         layers: what the operators of sparse arms and their dense twins took, where asked for.
+        unprofiled: the sparse arms that were left out of that, with the reason.
         gpu: what the GPU's own clock and state add.
     """
 
@@ -49,6 +51,7 @@ class Report:
     series: tuple[Series, ...]
     layers: tuple[LayerProfile, ...] = ()
     gpu: GpuRun | None = None
+    unprofiled: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Arms have names of their own, and each has one series a shape and round."""
@@ -57,8 +60,8 @@ class Report:
         found = sorted((s.arm, s.shape, s.round) for s in self.series)
         if not names or len(set(names)) < len(names) or found != wanted:
             raise BadReport("the report's arms and series do not fit together", fix=_AGAIN)
-        if not {profile.arm for profile in self.layers} <= set(names):
-            raise BadReport("the report lacks an arm that was profiled", fix=_AGAIN)
+        if not {profile.arm for profile in self.layers} | set(self.unprofiled) <= set(names):
+            raise BadReport("the report lacks an arm that was profiled or left out", fix=_AGAIN)
         if self.baseline is not None and self.baseline not in names:
             raise BadReport("the report lacks its baseline", got=self.baseline, fix=_AGAIN)
         if self.gpu is not None and [arm.name for arm in self.gpu.arms] != names:

@@ -42,7 +42,7 @@ def run_benchmark(
 
     Every arm proves its logits and is weighed before any is timed. With ``profile`` the operators
     of each sparse fp32 arm in ONNX Runtime are timed afterwards, in turns with a dense twin of its
-    own.
+    own; of the other sparse arms it is told why not.
 
     Raises:
         BadArtefact: an arm does not give its checkpoint's logits, or takes shorter texts only.
@@ -51,7 +51,11 @@ def run_benchmark(
     progress = progress or Silent()
     load_before = load_now()
     batches = batches_for(arms, settings)
-    looked_into = [arm for arm in arms if profile and _has_layers(arm)]
+    sparse = [arm for arm in arms if profile and arm.artefact.manifest.sparsity is not None]
+    unprofiled = {arm.name: why for arm in sparse if (why := why_unprofiled(arm)) is not None}
+    for name, why in unprofiled.items():
+        progress.note(f"{name} is not profiled: {why}")
+    looked_into = [arm for arm in sparse if arm.name not in unprofiled]
     for arm in looked_into:
         refuse_unmeasurable(arm, settings)
     facts = _facts(arms, settings, progress, open_session, weigh)
@@ -69,6 +73,7 @@ def run_benchmark(
         arms=facts,
         series=series,
         layers=tuple(chain.from_iterable(layers)),
+        unprofiled=unprofiled,
     )
 
 
@@ -97,14 +102,13 @@ def as_dense(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, pattern=None, densities={}, detected=None, scores=scores)
 
 
-def _has_layers(arm: Arm) -> bool:
-    """Whether there is sparsity to look into, in a runtime whose operators can be timed.
-
-    In fp32, as the dense twin is.
-    """
-    manifest = arm.artefact.manifest
-    comparable = arm.runtime == "onnxruntime" and manifest.precision == "fp32"
-    return manifest.sparsity is not None and comparable
+def why_unprofiled(arm: Arm) -> str | None:
+    """Why the operators of a sparse arm are not timed; None where they can be."""
+    if arm.runtime != "onnxruntime":
+        return f"it runs in {arm.runtime}, and operators are timed by ONNX Runtime's profiler alone"
+    if (precision := arm.artefact.manifest.precision) != "fp32":
+        return f"it is {precision}, and the dense twin it would be compared with is fp32"
+    return None
 
 
 def _facts(

@@ -76,7 +76,8 @@ def inspect(path: Path, as_json: bool, **measuring: Any) -> None:
     choose. Of a trt artefact the plan of its engine is shown, and after spd build what became of
     it: which matrix got a sparse kernel, and what that gained. With --measure an artefact is run in
     turns with a dense model of its sizes, and of each matrix it is told how much faster it got, how
-    much its density promises, and where the rest is lost.
+    much its density promises, and where the rest is lost. Both run in ONNX Runtime in fp32, which
+    is what its profiler sees into, whatever the artefact is served with.
     """
     artefact = open_artefact(path) if is_artefact(path) else None
     analysis = measure(path, artefact, **measuring)

@@ -9,12 +9,14 @@ import click
 
 from spd_deploy.cli.console import TerminalProgress, show_table
 from spd_deploy.cli.options import LARGEST_SIZE, Sizes, timing_options
+from spd_deploy.domain.runtimes import CpuRuntime
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.breakeven.values import BreakEven
 
 _TOKENS = {"cpu": (32, 128, 1024), "cuda": (128, 1024, 4096, 16384)}
 _PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp16",)}
+_RUNTIMES: tuple[CpuRuntime, ...] = ("onnxruntime", "openvino")
 _PATTERNS = {
     "cpu": ("block:64x1", "block:128x1", "structured"),
     "cuda": ("block:64x1", "block:128x1", "structured", "2:4"),
@@ -66,7 +68,8 @@ Examples:
   spd map --output maps/here
   spd map --model minilm --tokens 32,256 --pattern block:32x1 --sparsity 0.8,0.9 --output maps/mini
   spd map --device cuda --tokens 128,4096 --pattern block:64x1 --pattern 2:4 --output maps/gpu
-  spd map --shape 768x3072 --shape 3072x768 --pattern block:64x1 --threads 1 --output maps/ffn""",
+  spd map --shape 768x3072 --shape 3072x768 --pattern block:64x1 --threads 1 --output maps/ffn
+  spd map --runtime openvino --precision int8 --output maps/openvino""",
 )
 @click.option(
     "--model",
@@ -108,6 +111,14 @@ Examples:
     multiple=True,
     help="Each against dense in the same; repeatable.  [default: both; a GPU's is fp16]",
 )
+@click.option(
+    "--runtime",
+    "runtimes",
+    type=click.Choice(_RUNTIMES),
+    multiple=True,
+    help="Each against dense in the same; repeatable.  [default: both, where OpenVINO is "
+    "installed; a GPU's products run in PyTorch]",
+)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @timing_options(
     rounds=3,
@@ -125,6 +136,7 @@ def map_(
     patterns: Sequence[str],
     sparsities: tuple[float, ...],
     precisions: Sequence[str],
+    runtimes: Sequence[CpuRuntime],
     device: str,
     threads: int | None,
     rounds: int,
@@ -135,21 +147,31 @@ def map_(
 ) -> None:
     """Measure what each pattern gains on this machine, before anything is trained.
 
-    Products of a model's sizes are timed dense and sparse, with drawn weights; time does not depend
-    on what a model has learned. Between its products a network has work that no sparsity saves, so
-    a whole model gains less: spd bench measures that. Out come a table, map.json and map.png. With
-    --device cuda each way to run a pattern on this GPU has its rows, 2:4 among them, in fp16.
+    Products of a model's sizes are timed dense and sparse, with drawn weights, in ONNX Runtime and,
+    where it is installed, in OpenVINO: a gain is over dense in the same runtime and precision. Time
+    does not depend on what a model has learned. Between its products a network has work that no
+    sparsity saves, so a whole model gains less: spd bench measures that. Out come a table, map.json
+    and map.png. With --device cuda each way to run a pattern on this GPU has its rows, 2:4 among
+    them, in fp16.
     """
     if threads is not None and device == "cuda":
         raise click.UsageError("--threads goes with --device cpu")
     if precisions and device == "cuda":
         raise click.UsageError("--precision goes with --device cpu; a GPU's map is in fp16")
+    if runtimes and device == "cuda":
+        raise click.UsageError("--runtime goes with --device cpu; PyTorch runs a GPU's products")
     if model is not None and shapes:
         raise click.UsageError("--model and --shape both name sizes: leave one of them out")
     from exporters.precisions import Precision
     from exporters.tuning.timing import Effort
     from spd_deploy.benchmark.breakeven.publish import refuse_taken, write_map
-    from spd_deploy.benchmark.breakeven.run import Plan, measure_map, parts_of, patterns_of
+    from spd_deploy.benchmark.breakeven.run import (
+        Plan,
+        measure_map,
+        parts_of,
+        patterns_of,
+        runtimes_here,
+    )
     from spd_deploy.benchmark.breakeven.values import Part, text_from_map
     from spd_deploy.benchmark.cuda.map import measure_map_on_gpu
     from spd_deploy.domain.cores import default_threads
@@ -165,6 +187,7 @@ def map_(
         precisions=tuple(map(Precision, dict.fromkeys(precisions or _PRECISIONS[device]))),
         threads=None if device == "cuda" else threads or default_threads(),
         timing=Effort(seconds=seconds, rounds=rounds),
+        runtimes=() if device == "cuda" else tuple(dict.fromkeys(runtimes)) or runtimes_here(),
     )
     measured = measure_map_on_gpu if device == "cuda" else measure_map
     found = measured(plan, progress=TerminalProgress())

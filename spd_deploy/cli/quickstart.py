@@ -12,8 +12,7 @@ import click
 from spd_deploy.cli.console import TerminalProgress, show_table
 from spd_deploy.cli.train import stop_on_signals
 from spd_deploy.domain.artefact import Artefact
-from spd_deploy.domain.errors import NotWritten
-from spd_deploy.domain.files import bytes_of, refuse_existing, write_json
+from spd_deploy.domain.files import bytes_of, refuse_foreign, write_json
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import BUILT_IN, Task, task_named
 
@@ -99,13 +98,9 @@ def recipe_for(task: Task) -> "Recipe":
 
 def _claim(output: Path, *, overwrite: bool) -> None:
     """Make the folder; only an earlier quickstart is ever replaced."""
-    refuse_existing(output, overwrite=overwrite)
-    if output.exists() and any(output.iterdir()):
-        if not (output / _MARK).is_file():
-            raise NotWritten(
-                f"{output} holds no earlier quickstart, so it is not replaced",
-                fix="choose another --output",
-            )
+    made_here = (output / _MARK).is_file()
+    refuse_foreign(output, overwrite=overwrite, what="quickstart", ours=lambda _: made_here)
+    if made_here:
         shutil.rmtree(output)
     write_json(output / _MARK, {"made_by": "spd quickstart"})
 

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,30 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
     if taken and not overwrite:
         raise NotWritten(
             f"{path} already exists", fix="choose another --output, or replace it with --overwrite"
+        )
+
+
+def refuse_foreign(path: Path, *, overwrite: bool, what: str, ours: Callable[[str], bool]) -> None:
+    """Refuse a place for an output of which only an earlier one is ever replaced.
+
+    Args:
+        path: becomes the output's folder.
+        overwrite: replace an earlier one.
+        what: the output is, such as ``report``.
+        ours: whether an earlier one has a file of this name.
+
+    Raises:
+        NotWritten: something is there already that may not be replaced: without ``overwrite``
+            anything, with it whatever is more than an earlier one.
+    """
+    refuse_existing(path, overwrite=overwrite)
+    inside = [file.name for file in path.iterdir()] if path.is_dir() else []
+    foreign = [name for name in inside if not ours(name)]
+    if foreign or (path.exists() and not path.is_dir()):
+        raise NotWritten(
+            f"{path} is not an earlier {what}, so it is not replaced",
+            got=f"{min(foreign)!r} in it" if foreign else "a file",
+            fix="choose another --output",
         )
 
 

@@ -132,6 +132,17 @@ def test_a_slow_round_of_both_arms_changes_nothing() -> None:
     )
 
 
+def test_a_slow_part_of_a_round_widens_the_interval() -> None:
+    """What slows one arm alone, for one turn, moves that round's ratio, and no verdict is left."""
+    base, other = drawn(0.02, seed=1), drawn(0.018, seed=2)
+    slow = [[s * (3 if i == 2 else 1) for s in r] for i, r in enumerate(other)]
+    plain, slowed = speed_up_of(base, other), speed_up_of(base, slow)
+
+    assert plain.verdict == "faster"
+    assert slowed.high / slowed.low > 2 * plain.high / plain.low
+    assert slowed.verdict == "no difference shown"
+
+
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [

@@ -10,12 +10,13 @@ from spd_deploy.benchmark.arms import Arm, open_arm
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import summary_of, write_report
 from spd_deploy.benchmark.report import Report, read_report
-from spd_deploy.benchmark.run import as_dense, baseline_from, run_benchmark
+from spd_deploy.benchmark.run import as_dense, baseline_from, run_benchmark, why_unprofiled
 from spd_deploy.benchmark.values import Memory, Settings, Shape
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadCheckpoint
 from spd_deploy.domain.progress import Silent
+from spd_deploy.domain.runtimes import ASKED
 from spd_deploy.sessions.protocol import Session
 
 SETTINGS = Settings(
@@ -78,6 +79,17 @@ def test_a_run_without_a_baseline_compares_nothing(arms: tuple[Arm, ...]) -> Non
     judgement = judge(run(arms[1:], baseline=None))
 
     assert {row.speed_up for row in judgement.rows} == {None}
+
+
+def test_arms_that_cannot_be_profiled_are_named(arms: tuple[Arm, ...]) -> None:
+    """A sparse arm in another runtime or precision has a reason; where it can be, there is none."""
+    _, nm = arms
+    manifest = replace(nm.artefact.manifest, precision="int8")
+    small = replace(nm, artefact=replace(nm.artefact, manifest=manifest))
+
+    assert why_unprofiled(nm) is None
+    assert "in openvino" in str(why_unprofiled(replace(nm, asked=ASKED["openvino"])))
+    assert "it is int8" in str(why_unprofiled(small))
 
 
 def test_wrong_logits_stop_a_run_before_it_is_timed(arms: tuple[Arm, ...]) -> None:

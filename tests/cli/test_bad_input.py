@@ -167,7 +167,8 @@ CASES = [
     ("predict artefact one", "in pairs"),
     ("predict artefact one two --output taken/thesis", "already exists"),
     ("predict damaged one two", "weights.bin was changed"),
-    ("quickstart --output taken --overwrite", "no earlier quickstart"),
+    ("quickstart --output taken --overwrite", "not an earlier quickstart"),
+    ("quickstart --output taken/thesis --overwrite", "got a file"),
 ]
 
 

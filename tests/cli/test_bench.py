@@ -1,6 +1,7 @@
 """``spd bench`` on real tiny artefacts, and its refusals in one line."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,19 @@ def test_a_profile_tells_where_sparse_arms_lose(folders: Folders, tmp_path: Path
     assert (tmp_path / "r" / "layers-1.png").is_file()
 
 
+def test_a_profile_says_what_ran_and_that_batches_were_whole(
+    folders: Folders, tmp_path: Path
+) -> None:
+    """The terminal names ONNX Runtime and fp32, and that serving shares rows out among threads."""
+    words = ("--batch", "8", "--seq", "8", "--threads", "2", "--rounds", "2", "--seconds", "0.02")
+
+    result = spd_bench(folders.block, "--output", tmp_path / "r", "--profile", *words)
+
+    assert result.exit_code == 0, result.output
+    assert re.search(r"dense twin at 8x8 in onnxruntime [\d.]+, fp32: ", result.stdout)
+    assert "by the row, so a real run is faster" in result.stdout
+
+
 def test_only_fp32_arms_are_profiled(folders: Folders, tmp_path: Path) -> None:
     """An fp16 arm is measured beside an fp32 one, but its layers have no twin to compare with."""
     half = tmp_path / "half"
@@ -154,6 +168,8 @@ def test_only_fp32_arms_are_profiled(folders: Folders, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert {arm.name for arm in report.arms} == {"half", "block"}
     assert {profile.arm for profile in report.layers} == {"block"}
+    assert list(report.unprofiled) == ["half"]
+    assert "half is not profiled: it is fp16, and the dense twin" in result.stderr
 
 
 @pytest.mark.parametrize(

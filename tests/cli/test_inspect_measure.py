@@ -1,6 +1,7 @@
 """``spd inspect --measure`` on real tiny artefacts: what it says, and what it refuses."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def test_a_row_a_role_and_the_way_from_total_to_total(folder: Path) -> None:
     assert result.exit_code == 0, result.output
     lines = [line.partition("┃")[0].partition("│")[0].strip() for line in result.stdout.split("\n")]
     assert [line for line in lines if line in ROLES] == list(ROLES)
-    assert result.stdout.count("of its dense twin at 1x8: ") == 1
+    assert result.stdout.count("of its dense twin at 1x8 in onnxruntime ") == 1
     assert all(f"  {row.reason}\n" in result.stdout for row in rows)
     names = [line.split("  ")[0] for line in result.stdout.split("\n")]
     way = names[names.index("dense twin") :]
@@ -107,8 +108,20 @@ def test_another_format_is_refused(folder: Path, tmp_path: Path) -> None:
     assert "--format onnx" in result.stderr
 
 
+def test_an_artefact_for_another_runtime_is_told_what_ran_it(folder: Path, tmp_path: Path) -> None:
+    """What is served in OpenVINO is profiled in ONNX Runtime, and both are named."""
+    shutil.copytree(folder / "a", tmp_path / "a")
+    manifest = open_artefact(tmp_path / "a").manifest
+    save_manifest(tmp_path / "a", replace(manifest, runtime="openvino"))
+
+    said = inspect(tmp_path / "a", *QUICK).stdout
+
+    assert "it is served with openvino, fp32, which was not profiled" in said
+    assert "; onnxruntime " in next(line for line in said.split("\n") if "Matrices" in line)
+
+
 def test_a_batch_is_timed_whole_and_said_to_be(folder: Path) -> None:
-    """The note is printed for rows that serving would share out among threads, not for one."""
+    """That is printed for rows that serving would share out among threads, not for one."""
     words = ("--measure", "--seq", "8", "--threads", "2", "--seconds", "0.02", "--batch")
 
     assert "by the row, so a real run is faster" in inspect(folder / "a", *words, 8).stdout

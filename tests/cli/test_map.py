@@ -7,6 +7,7 @@ from click.testing import CliRunner, Result
 
 from spd_deploy.benchmark.breakeven.values import read_map, text_from_map
 from spd_deploy.cli.main import cli
+from spd_deploy.domain.versions import version_of
 
 QUICK = ("--threads", "1", "--rounds", "2", "--seconds", "0.004")
 SMALL = ("--shape", "32x64", "--tokens", "8,4", "--sparsity", "0.5,0.75", *QUICK)
@@ -17,7 +18,7 @@ def spd_map(*words: object) -> Result:
 
 
 def test_a_map_has_every_product_asked_for(tmp_path: Path) -> None:
-    """File, picture and table hold each pattern, sparsity, length and precision, by rounds."""
+    """File, picture and table hold each pattern, sparsity, length, runtime and precision."""
     patterns = ("--pattern", "block:16x1", "--pattern", "structured", "--pattern", "2:4")
 
     result = spd_map(*SMALL, *patterns, "--output", tmp_path / "m")
@@ -26,7 +27,8 @@ def test_a_map_has_every_product_asked_for(tmp_path: Path) -> None:
     found = read_map(tmp_path / "m" / "map.json")
     assert found.tokens == (4, 8)
     assert [str(row) for row in found.rows] == [
-        f"{row}, {precision}"
+        f"{row}, {runtime}, {precision}"
+        for runtime in ("onnxruntime", "openvino")
         for precision in ("fp32", "int8")
         for row in (
             "block:16x1 at 50%", "block:16x1 at 75%", "structured at 50%", "structured at 75%",
@@ -37,10 +39,32 @@ def test_a_map_has_every_product_asked_for(tmp_path: Path) -> None:
         assert len(cell.dense_s) == 2
         assert len(cell.sparse_s) == (0 if cell.pattern == "2:4" else 2)
     assert (found.effort.threads, found.model) == (1, None)
+    assert found.runtimes == {name: version_of(name) for name in ("onnxruntime", "openvino")}
+    assert f"openvino {found.runtimes['openvino']}, fp32 and int8" in result.stdout
     assert (tmp_path / "m" / "map.png").read_bytes().startswith(b"\x89PNG")
     for row in found.rows:
         assert result.stdout.count(str(row)) == 2
-    assert "2:4, int8: 1.0x, nothing here skips it" in result.stdout
+    for runtime, why in (("onnxruntime", "ONNX Runtime has no"), ("openvino", "OpenVINO has no")):
+        told = f"2:4, {runtime}, int8: 1.0x, nothing here skips it"
+        assert any(told in line and why in line for line in result.stdout.splitlines())
+
+
+def test_a_runtime_that_is_named_is_measured_alone(tmp_path: Path) -> None:
+    """Its name and version stand in the file, and no other's."""
+    words = ("--pattern", "structured", "--runtime", "openvino", "--output", tmp_path / "m")
+
+    assert spd_map(*SMALL, *words).exit_code == 0
+    found = read_map(tmp_path / "m" / "map.json")
+    assert list(found.runtimes) == ["openvino"]
+    assert {row.runtime for row in found.rows} == {"openvino"}
+
+
+def test_help_says_what_runs_the_products() -> None:
+    """Both runtimes are named, and how one is chosen."""
+    said = " ".join(spd_map("--help").stdout.split())
+
+    assert "in ONNX Runtime and, where it is installed, in OpenVINO" in said
+    assert "--runtime [onnxruntime|openvino]" in said
 
 
 def test_json_is_the_file(tmp_path: Path) -> None:
@@ -68,6 +92,8 @@ def test_json_is_the_file(tmp_path: Path) -> None:
         (("--sparsity", "1"), "strictly between 0 and 1"),
         (("--precision", "fp16"), "'fp16' is not one of"),
         (("--precision", "int8", "--device", "cuda"), "a GPU's map is in fp16"),
+        (("--runtime", "tensorrt"), "'tensorrt' is not one of"),
+        (("--runtime", "openvino", "--device", "cuda"), "--runtime goes with --device cpu"),
         (("--pattern", "diagonal"), "unknown pattern"),
         (("--pattern", "block:7x1"), "does not divide"),
         (("--tokens", "0"), "below 1"),

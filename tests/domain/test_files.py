@@ -14,6 +14,7 @@ from spd_deploy.domain.files import (
     bytes_of,
     read_json,
     refuse_existing,
+    refuse_foreign,
     replacing,
     sha256_of,
     write_json,
@@ -145,6 +146,32 @@ def test_an_existing_output_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotWritten, match="already exists"):
         refuse_existing(tmp_path / "empty", overwrite=False)
     refuse_existing(tmp_path / "empty", overwrite=True)
+
+
+def test_only_an_earlier_output_is_replaced(tmp_path: Path) -> None:
+    """With overwrite a folder of our own files goes, one with another in it never does."""
+
+    def refuse(*, overwrite: bool = True) -> None:
+        refuse_foreign(tmp_path, overwrite=overwrite, what="map", ours={"map.json"}.__contains__)
+
+    refuse(overwrite=False)
+    (tmp_path / "map.json").write_text("{}")
+    refuse()
+    with pytest.raises(NotWritten, match="already exists"):
+        refuse(overwrite=False)
+    (tmp_path / "thesis").write_text("mine")
+    with pytest.raises(NotWritten, match=r"is not an earlier map.*'thesis' in it; choose another"):
+        refuse()
+
+
+def test_a_file_is_no_earlier_folder(tmp_path: Path) -> None:
+    """Where a folder is to be, a file is never replaced, whatever its name."""
+    (tmp_path / "map.json").write_text("{}")
+
+    with pytest.raises(
+        NotWritten, match="is not an earlier map, so it is not replaced; got a file"
+    ):
+        refuse_foreign(tmp_path / "map.json", overwrite=True, what="map", ours=lambda _: True)
 
 
 def test_sizes_and_hashes_are_those_of_the_bytes(tmp_path: Path) -> None:

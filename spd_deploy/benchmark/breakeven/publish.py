@@ -4,8 +4,7 @@ from pathlib import Path
 
 from spd_deploy.benchmark.breakeven.figure import draw_map
 from spd_deploy.benchmark.breakeven.values import BreakEven, text_from_map
-from spd_deploy.domain.errors import NotWritten
-from spd_deploy.domain.files import refuse_existing, replacing
+from spd_deploy.domain.files import refuse_foreign, replacing
 
 JSON_FILE = "map.json"
 PICTURE_FILE = "map.png"
@@ -15,18 +14,10 @@ def refuse_taken(folder: Path, *, overwrite: bool) -> None:
     """Refuse a place for a map, before the time for measuring is spent.
 
     Raises:
-        NotWritten: something is there already that may not be replaced: without ``overwrite``
-            anything, with it whatever is more than an earlier map.
+        NotWritten: something is there already that is not to be replaced, or never is.
     """
-    refuse_existing(folder, overwrite=overwrite)
-    names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
-    foreign = [name for name in names if name not in (JSON_FILE, PICTURE_FILE)]
-    if foreign or folder.is_file():
-        raise NotWritten(
-            f"{folder} is not an earlier map, so it is not replaced",
-            got=f"{min(foreign)!r} in it" if foreign else "a file",
-            fix="choose another --output",
-        )
+    ours = {JSON_FILE, PICTURE_FILE}
+    refuse_foreign(folder, overwrite=overwrite, what="map", ours=ours.__contains__)
 
 
 def write_map(found: BreakEven, folder: Path, *, overwrite: bool = False) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import assert_never
 
 import numpy as np
 
@@ -27,7 +28,11 @@ from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured, parse_pattern
 from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.runtimes import CpuRuntime
+from spd_deploy.domain.versions import version_of
 from spd_deploy.machine.facts import load_now, moment, others_cores, this_machine
+from spd_deploy.sessions.onnxruntime import import_onnxruntime
+from spd_deploy.sessions.openvino import import_openvino
 
 # Hidden and feed-forward width by what models of this size are called.
 MODELS: Mapping[str, tuple[int, int]] = {
@@ -47,6 +52,7 @@ class Plan:
         patterns: each at one sparsity.
         precisions: each against dense products in the same; a GPU's are in fp16.
         threads: None on a GPU.
+        runtimes: of a CPU, each against dense products in the same; none on a GPU.
     """
 
     model: str | None
@@ -56,10 +62,11 @@ class Plan:
     precisions: tuple[Precision, ...]
     threads: int | None
     timing: Timing
+    runtimes: tuple[CpuRuntime, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse plans that are empty, and patterns that do not fit all sizes."""
-        enough = self.threads is None or self.threads >= 1
+        enough = self.threads is None or (self.threads >= 1 and self.runtimes)
         wide = self.parts and self.tokens and self.patterns and self.precisions
         if not (wide and enough):
             raise BadSetting("a map with nothing on it", got=self, fix="name sizes and patterns")
@@ -98,6 +105,11 @@ def patterns_of(spelled: Sequence[str], sparsities: Sequence[float]) -> tuple[Pa
     return tuple(found)
 
 
+def runtimes_here() -> tuple[CpuRuntime, ...]:
+    """ONNX Runtime, and OpenVINO where it is installed."""
+    return ("onnxruntime",) if version_of("openvino") is None else ("onnxruntime", "openvino")
+
+
 def placed(pattern: Pattern, shape: tuple[int, int]) -> Pattern:
     """The structured pattern along the longer side, where a layer has its neurons; else as it is.
 
@@ -112,8 +124,9 @@ def measure_map(plan: Plan, *, progress: Progress | None = None) -> BreakEven:
     """Time every product of the plan on this machine's CPU.
 
     Raises:
-        Unavailable: no ONNX Runtime.
+        Unavailable: a runtime is not installed, or has not one of the precisions.
     """
+    runtimes: dict[str, str] = {runtime: _version(runtime) for runtime in plan.runtimes}
     load_before, before = load_now(), moment()
     cells: list[Cell] = []
     with (progress or Silent()).stage("map", len(plan.parts)) as advance:
@@ -129,7 +142,20 @@ def measure_map(plan: Plan, *, progress: Progress | None = None) -> BreakEven:
         model=plan.model,
         parts=plan.parts,
         cells=tuple(cells),
+        runtimes=runtimes,
     )
+
+
+def _version(runtime: CpuRuntime) -> str:
+    """The version of a runtime that is here; an error where it is not."""
+    match runtime:
+        case "onnxruntime":
+            return str(import_onnxruntime().__version__)
+        case "openvino":
+            import_openvino()
+            return version_of("openvino") or "unknown"
+        case never:
+            assert_never(never)
 
 
 def _cells_of(part: Part, plan: Plan) -> list[Cell]:
@@ -143,9 +169,10 @@ def _cells_of(part: Part, plan: Plan) -> list[Cell]:
             lowerings[pattern] = lowering
     assert plan.threads is not None  # noqa: S101 - a CPU has some
     openers = {
-        _name(pattern, precision): partial(
-            opened_product, lowering, threads=plan.threads, precision=precision
+        _name(runtime, precision, pattern): partial(
+            opened_product, lowering, threads=plan.threads, precision=precision, runtime=runtime
         )
+        for runtime in plan.runtimes
         for precision in plan.precisions
         for pattern, lowering in lowerings.items()
     }
@@ -159,19 +186,31 @@ def _cells_of(part: Part, plan: Plan) -> list[Cell]:
             pattern=str(pattern),
             sparsity=pattern.sparsity,
             precision=precision.value,
-            dense_s=times[_name(None, precision)][place],
-            sparse_s=times.get(_name(pattern, precision), nothing)[place],
-            reason=unskipped(pattern) if isinstance(pattern, Unstructured | NM) else "",
+            dense_s=times[_name(runtime, precision, None)][place],
+            sparse_s=times.get(_name(runtime, precision, pattern), nothing)[place],
+            reason=_why_none(pattern, runtime),
+            runtime=runtime,
         )
+        for runtime in plan.runtimes
         for precision in plan.precisions
         for pattern in plan.patterns
         for place, tokens in enumerate(plan.tokens)
     ]
 
 
-def _name(pattern: Pattern | None, precision: Precision) -> str:
+def _name(runtime: CpuRuntime, precision: Precision, pattern: Pattern | None) -> str:
     """What a product is called among those that take turns; None is the dense one."""
-    return f"{precision} " + ("dense" if pattern is None else f"{pattern} {pattern.sparsity}")
+    what = "dense" if pattern is None else f"{pattern} {pattern.sparsity}"
+    return f"{runtime} {precision} {what}"
+
+
+def _why_none(pattern: Pattern, runtime: CpuRuntime) -> str:
+    """Why nothing in a runtime skips a pattern's zeros; empty where something does."""
+    if not isinstance(pattern, Unstructured | NM):
+        return ""
+    if runtime == "onnxruntime":
+        return unskipped(pattern)
+    return f"{pattern}: OpenVINO has no CPU kernel that skips such zeros, it multiplies them"
 
 
 def lowering_of(matrix: Matrix, weight_NK: Array, pattern: Pattern) -> Lowering | None:

@@ -12,17 +12,19 @@ read. Its cells are one product each:
     sparse_s    of the sparse one, in the same rounds; empty where nothing skips the zeros
     reason      why nothing does
     way         what skips the zeros, where there are several; empty where there is one
+    runtime     that ran both on a CPU; empty on a GPU, where PyTorch runs all
 
 On a GPU seconds are by its own clock, in CUDA graphs, with weights in its cache as far as they fit.
 
 History of the schema:
     1   the first; ``way``, ``device``, ``looks`` and effort without threads came with GPUs, and a
         map without them is of a CPU; several precisions in one map came with int8.
+    2   ``runtime`` and ``runtimes``: before, a CPU's map was of ONNX Runtime and did not say so.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -36,7 +38,7 @@ from spd_deploy.machine.facts import Machine
 from spd_deploy.machine.gpu_state import GpuState
 from spd_deploy.sessions.protocol import Device
 
-SCHEMA = 1
+SCHEMA = 2
 _AGAIN = "measure again with: spd map"
 MatrixShape = tuple[int, int]
 
@@ -60,12 +62,13 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class Sparse:
-    """A pattern at a sparsity, run in one way and precision: a row of the map."""
+    """A pattern at a sparsity, run in one way, runtime and precision: a row of the map."""
 
     pattern: str
     sparsity: float
     precision: str
     way: str = ""
+    runtime: str = ""
 
     @property
     def line(self) -> str:
@@ -73,13 +76,18 @@ class Sparse:
         return ", ".join((self.pattern, *self._how))
 
     def __str__(self) -> str:
-        """Such as ``block:64x1 at 75%, int8``, or ``block:64x1 at 75%, gathered, fp16``."""
+        """Such as ``block:64x1 at 75%, openvino, int8``; on a GPU its way is in the middle."""
         return ", ".join((f"{self.pattern} at {100 * self.sparsity:g}%", *self._how))
 
     @property
     def _how(self) -> tuple[str, ...]:
-        """The way, where there are several, and the precision."""
-        return (*([self.way] if self.way else []), self.precision)
+        """The way, where there are several, the runtime on a CPU, and the precision."""
+        return tuple(filter(None, (self.way, self.runtime, self.precision)))
+
+    @property
+    def dense(self) -> str:
+        """The dense products that it is compared with, such as ``dense, openvino, int8``."""
+        return ", ".join(filter(None, ("dense", self.runtime, self.precision)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +103,7 @@ class Cell:
     sparse_s: tuple[float, ...]
     reason: str
     way: str = ""
+    runtime: str = ""
 
     def __post_init__(self) -> None:
         """Times are times, and a sparse product has as many as the dense one, or a reason."""
@@ -107,7 +116,11 @@ class Cell:
     def row(self) -> Sparse:
         """The row of the map that it is in."""
         return Sparse(
-            pattern=self.pattern, sparsity=self.sparsity, precision=self.precision, way=self.way
+            pattern=self.pattern,
+            sparsity=self.sparsity,
+            precision=self.precision,
+            way=self.way,
+            runtime=self.runtime,
         )
 
     @property
@@ -164,6 +177,7 @@ class BreakEven:
     Attributes:
         model: whose sizes these are; None for sizes of the user's own.
         looks: at a GPU's state while it was measured.
+        runtimes: what ran the products on a CPU, each with its version.
     """
 
     created: str
@@ -175,12 +189,15 @@ class BreakEven:
     cells: tuple[Cell, ...]
     device: Device = "cpu"
     looks: tuple[GpuState, ...] = ()
+    runtimes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Every part has a cell for each number of tokens and each row, once."""
+        """Every part has a cell for each number of tokens and row, once, in a runtime named."""
         keys = [(cell.shape, cell.tokens, cell.row) for cell in self.cells]
         wanted = list(product([part.shape for part in self.parts], self.tokens, self.rows))
-        if not keys or sorted(keys) != sorted(wanted):
+        ran = {cell.runtime for cell in self.cells}
+        named = set(self.runtimes) if self.device == "cpu" else {""}
+        if not keys or sorted(keys) != sorted(wanted) or ran != named:
             raise BadReport("the map's parts and cells do not fit together", fix=_AGAIN)
 
     @property
@@ -205,9 +222,14 @@ class BreakEven:
         """In the order of the rows."""
         return tuple(dict.fromkeys(row.precision for row in self.rows))
 
-    def dense_s(self, part: Part, tokens: int, precision: str) -> float:
-        """Seconds of the dense product, the median over the rounds."""
-        row = next(row for row in self.rows if row.precision == precision)
+    @property
+    def dense_rows(self) -> tuple[Sparse, ...]:
+        """For each kind of dense product, the first row that is compared with it."""
+        first = {row.dense: row for row in reversed(self.rows)}
+        return tuple(row for row in self.rows if first[row.dense] == row)
+
+    def dense_s(self, part: Part, tokens: int, row: Sparse) -> float:
+        """Seconds of the dense product that a row is compared with, the median over the rounds."""
         return median(self.cell(part, tokens, row).dense_s)
 
     def cell(self, part: Part, tokens: int, row: Sparse) -> Cell:

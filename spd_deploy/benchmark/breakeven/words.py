@@ -17,8 +17,8 @@ def map_table(found: BreakEven) -> Table:
     whole = found.model is not None
     columns = ("", "tokens", *map(str, found.parts), *([LAYER] if whole else []))
     rows = [
-        _dense_row(found, tokens, precision, whole=whole)
-        for precision in found.precisions
+        _dense_row(found, row, tokens, whole=whole)
+        for row in found.dense_rows
         for tokens in found.tokens
     ]
     rows += [
@@ -28,13 +28,15 @@ def map_table(found: BreakEven) -> Table:
 
 
 def where(found: BreakEven) -> str:
-    """Such as ``AMD EPYC, 2 threads, fp32``, or ``NVIDIA H100, fp16``."""
+    """Such as ``AMD EPYC, 2 threads, onnxruntime 1.32.0, fp32``, or ``NVIDIA H100, fp16``."""
     threads = found.effort.threads
     precisions = " and ".join(found.precisions)
     if threads is None:
         gpus = ", ".join(gpu.name for gpu in found.machine.gpus) or "a GPU"
         return f"{gpus}, {precisions}"
-    return f"{found.machine.cpu}, {threads} thread{'s' if threads > 1 else ''}, {precisions}"
+    count = f"{threads} thread{'s' if threads > 1 else ''}"
+    runtimes = " and ".join(f"{name} {version}" for name, version in found.runtimes.items())
+    return f"{found.machine.cpu}, {count}, {runtimes}, {precisions}"
 
 
 def headlines(found: BreakEven) -> Iterator[str]:
@@ -71,12 +73,12 @@ def _first_gain(found: BreakEven, rows: list[Sparse], tokens: int) -> str:
     return "no sparsity" if first is None else f"{100 * first.sparsity:g}%"
 
 
-def _dense_row(found: BreakEven, tokens: int, precision: str, *, whole: bool) -> tuple[str, ...]:
-    """Milliseconds of the dense products."""
-    seconds = [found.dense_s(part, tokens, precision) for part in found.parts]
+def _dense_row(found: BreakEven, row: Sparse, tokens: int, *, whole: bool) -> tuple[str, ...]:
+    """Milliseconds of the dense products that a row is compared with."""
+    seconds = [found.dense_s(part, tokens, row) for part in found.parts]
     total = sum(s * part.count for s, part in zip(seconds, found.parts, strict=True))
     cells = [*seconds, *([total] if whole else [])]
-    return (f"dense, {precision}", str(tokens), *(f"{milliseconds(s)} ms" for s in cells))
+    return (row.dense, str(tokens), *(f"{milliseconds(s)} ms" for s in cells))
 
 
 def _gain_row(found: BreakEven, row: Sparse, tokens: int, *, whole: bool) -> tuple[str, ...]:

@@ -134,6 +134,8 @@ class Analysis:
         shared_out: whether a served batch of this shape is run by the row, a thread for some rows.
         profiler: how much longer runs took while operators were timed, as a share of the others,
             in the twin and the model.
+        where: the runtime and precision of both, such as ``onnxruntime 1.32.0, fp32``.
+        served: what the artefact is served with, where that is another; else None.
     """
 
     arm: str
@@ -147,6 +149,8 @@ class Analysis:
     shared_out: bool
     profiler: tuple[float, float]
     others_cores: float
+    where: str
+    served: str | None
 
     @property
     def steady(self) -> bool:
@@ -197,6 +201,8 @@ def analyse(profile: LayerProfile) -> Analysis:
         shared_out=_shared_out(profile),
         profiler=(_added(profile.dense), _added(profile.sparse)),
         others_cores=profile.others_cores,
+        where=f"{profile.runtime}, {profile.precision}",
+        served=profile.served,
     )
 
 

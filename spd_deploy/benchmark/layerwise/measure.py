@@ -26,9 +26,11 @@ from spd_deploy.benchmark.values import Settings
 from spd_deploy.domain.errors import BadArtefact, Unavailable
 from spd_deploy.domain.measured import turn
 from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.runtimes import Asked, computed_in
 from spd_deploy.domain.text import Batch
 from spd_deploy.machine.facts import moment, others_cores
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
+from spd_deploy.sessions.protocol import Description
 
 _TWIN, _MODEL = "dense twin", "model"
 
@@ -89,6 +91,7 @@ def profile_layers(
                 for name in turn(tuple(models), number):
                     visits[name].append(_visit(models[name], batch, settings, Path(scratch)))
                     advance(note=f"{name}, {shape}")
+            ran = visits[_MODEL][0].ran
             found.append(
                 LayerProfile(
                     arm=arm.name,
@@ -98,9 +101,23 @@ def profile_layers(
                     dense=_timeline(visits[_TWIN]),
                     sparse=_timeline(visits[_MODEL]),
                     others_cores=others_cores(before, moment()),
+                    runtime=f"{ran.runtime} {ran.version}",
+                    precision=ran.precision,
+                    served=served_otherwise(arm),
                 )
             )
     return tuple(found)
+
+
+def served_otherwise(arm: Arm) -> str | None:
+    """What the artefact is served with, where that is not the ONNX Runtime and fp32 of a profile.
+
+    Such as ``openvino, bf16``.
+    """
+    manifest = arm.artefact.manifest
+    if manifest.asked == Asked(runtime="onnxruntime") and manifest.precision == "fp32":
+        return None
+    return f"{manifest.runtime}, {computed_in(manifest.precision, manifest.asked.precision)}"
 
 
 def matrices_of(arm: Arm) -> tuple[MatrixFacts, ...]:
@@ -124,8 +141,9 @@ def matrices_of(arm: Arm) -> tuple[MatrixFacts, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Visit:
-    """One model's part of a round."""
+    """One model's part of a round, and what ran it."""
 
+    ran: Description
     runs: tuple[float, ...]
     profiled: tuple[float, ...]
     nodes: tuple[NodeTime, ...]
@@ -142,7 +160,7 @@ def _visit(model: Path, batch: Batch, settings: Settings, scratch: Path) -> _Vis
         runs = _timed(session, batch, settings, settings.series_s / 2, settings.min_runs)
     nodes = nodes_of(read_events(file), runs=len(profiled))
     file.unlink()
-    return _Visit(runs=runs, profiled=profiled, nodes=nodes)
+    return _Visit(ran=session.description, runs=runs, profiled=profiled, nodes=nodes)
 
 
 def _timed(

@@ -54,7 +54,8 @@ def matrix_table(analysis: Analysis, *, every: bool, marks: Mapping[str, str]) -
     )
     rows = [_row(_label(g, layers, every=every), g, layers - 1, marks) for g in groups]
     whole = _row("all matrices", analysis.matrices, layers - 1, {})
-    title = "Matrices" if every else f"Matrices, summed over {layers} layers"
+    summed = "" if every else f", summed over {layers} layers"
+    title = f"Matrices{summed}; {analysis.where}"
     columns = (
         "matrix", "density", "FLOPs", "run as", "dense ms", "sparse ms",
         "speed-up", "layers", "lost to",

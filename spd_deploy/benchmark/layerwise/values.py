@@ -101,6 +101,9 @@ class LayerProfile:
 
     Attributes:
         others_cores: cores that other processes kept busy meanwhile, on average.
+        runtime: what ran both, with its version where a report knows it.
+        precision: in which both ran.
+        served: what the artefact is served with, where that is another runtime or precision.
     """
 
     arm: str
@@ -110,6 +113,9 @@ class LayerProfile:
     dense: Timeline
     sparse: Timeline
     others_cores: float
+    runtime: str = "onnxruntime"
+    precision: str = "fp32"
+    served: str | None = None
 
     def __post_init__(self) -> None:
         """Both were measured in the same rounds, and no two matrices have one place."""

@@ -63,33 +63,30 @@ def verdict_of(matrix: MatrixGain) -> str:
 
 
 def statement_of(analysis: Analysis) -> str:
-    """Whether the model is faster than its dense twin, by whole runs."""
+    """Whether the model is faster than its dense twin, by whole runs, and in what both ran."""
     found = analysis.speed_up
     times = f"{milliseconds(analysis.sparse_s)} ms against {milliseconds(analysis.dense_s)} ms"
-    return f"{times} of its dense twin at {analysis.shape}: {found.verdict}, {found.numbers}"
+    said = (
+        f"{times} of its dense twin at {analysis.shape} in {analysis.where}: "
+        f"{found.verdict}, {found.numbers}"
+    )
+    if analysis.served is None:
+        return said
+    return f"{said}; it is served with {analysis.served}, which was not profiled"
 
 
 def explanation_of(analysis: Analysis) -> str:
-    """What the matrices' density promises the whole model, and where the largest losses are."""
-    if _promises_nothing(analysis.all_matrices):
-        return "Its matrices have no zeros that promise a gain"
-    if analysis.promise is None or not analysis.steady:
-        return (
-            "Its operators add up to more than its runs, so the machine was not steady: what each "
-            "part took is not to be trusted"
-        )
-    said = (
-        f"Were each matrix as fast as its density promises and all else as in the twin, it would "
-        f"be {ratio(analysis.promise)}x"
+    """What the matrices' density promises the whole model, and where the largest losses are.
+
+    Last, where it is so, that a served batch is not run as these were.
+    """
+    said = _explained(analysis)
+    if not analysis.shared_out:
+        return said
+    return (
+        f"{said}. Operators are timed on whole batches, each split among the threads; a served "
+        "batch is shared out among them by the row, so a real run is faster"
     )
-    if analysis.sparse_s * _NEAR <= analysis.promised_s:
-        return f"{said}: it keeps that promise"
-    losses = _shares(analysis.losses)
-    parts = [
-        f"{_long(name, analysis.all_matrices)} ({milliseconds(analysis.losses[name])} ms)"
-        for name in list(losses)[:3]
-    ]
-    return f"{said}; lost most to {_listed(parts)}"
 
 
 def notes_of(analysis: Analysis) -> tuple[str, ...]:
@@ -99,13 +96,13 @@ def notes_of(analysis: Analysis) -> tuple[str, ...]:
         "threads left to the runtime" if analysis.threads is None else _threads(analysis.threads)
     )
     notes = [
-        f"{count}; whole runs are timed without the profiler, which makes them {dense} and "
-        f"{sparse} as long"
+        f"{analysis.where}, {count}; whole runs are timed without the profiler, which makes them "
+        f"{dense} and {sparse} as long"
     ]
-    if analysis.shared_out:
+    if analysis.served is not None:
         notes.append(
-            f"{analysis.shape}: operators are timed on whole batches, each split among the "
-            "threads; a served batch is shared out among them by the row, so a real run is faster"
+            f"operators are timed by ONNX Runtime's profiler alone; spd bench measures whole runs "
+            f"of the artefact as it is served, with {analysis.served}"
         )
     if analysis.others_cores > BUSY_SHARE * (analysis.threads or 1):
         notes.append(
@@ -123,6 +120,8 @@ def analysis_to_json(analysis: Analysis) -> dict[str, Any]:
         "arm": analysis.arm,
         "shape": analysis.shape,
         "threads": analysis.threads,
+        "ran": analysis.where,
+        "served": analysis.served,
         "statement": statement_of(analysis),
         "explanation": explanation_of(analysis),
         "dense_s": analysis.dense_s,
@@ -145,6 +144,29 @@ def analysis_to_json(analysis: Analysis) -> dict[str, Any]:
         "steady": analysis.steady,
         "notes": list(notes_of(analysis)),
     }
+
+
+def _explained(analysis: Analysis) -> str:
+    """The promise, and what became of it."""
+    if _promises_nothing(analysis.all_matrices):
+        return "Its matrices have no zeros that promise a gain"
+    if analysis.promise is None or not analysis.steady:
+        return (
+            "Its operators add up to more than its runs, so the machine was not steady: what each "
+            "part took is not to be trusted"
+        )
+    said = (
+        f"Were each matrix as fast as its density promises and all else as in the twin, it would "
+        f"be {ratio(analysis.promise)}x"
+    )
+    if analysis.sparse_s * _NEAR <= analysis.promised_s:
+        return f"{said}: it keeps that promise"
+    losses = _shares(analysis.losses)
+    parts = [
+        f"{_long(name, analysis.all_matrices)} ({milliseconds(analysis.losses[name])} ms)"
+        for name in list(losses)[:3]
+    ]
+    return f"{said}; lost most to {_listed(parts)}"
 
 
 def _matrix_to_json(matrix: MatrixGain) -> dict[str, Any]:

@@ -25,6 +25,7 @@ def cell(part: Part, tokens: int, sparsity: float, gains: tuple[float, ...]) -> 
         dense_s=dense_s,
         sparse_s=tuple(s / gain for s, gain in zip(dense_s, gains, strict=True)),
         reason="",
+        runtime="onnxruntime",
     )
 
 
@@ -39,6 +40,7 @@ def unskipped(part: Part, tokens: int) -> Cell:
         dense_s=(1e-6 * tokens * part.shape[0],) * 2,
         sparse_s=(),
         reason="2:4 needs sparse tensor cores",
+        runtime="onnxruntime",
     )
 
 
@@ -56,4 +58,5 @@ def made_map() -> BreakEven:
         model="tiny",
         parts=(SQUARE, WIDE),
         cells=tuple(cells),
+        runtimes={"onnxruntime": "1.24.0"},
     )

@@ -1,10 +1,17 @@
 """The picture: where the line runs, and that what it shows is what was measured."""
 
+from dataclasses import replace
 from itertools import pairwise, product
 
 import pytest
 
-from spd_deploy.benchmark.breakeven.figure import draw_map, fence_of, heights_of
+from spd_deploy.benchmark.breakeven.figure import (
+    WIDEST_TITLE,
+    draw_map,
+    fence_of,
+    heights_of,
+    title_of,
+)
 from tests.benchmark.breakeven.made import made_map
 
 
@@ -39,6 +46,19 @@ def test_patterns_stand_apart() -> None:
         gap = below - above
         assert gap == pytest.approx(1.0) if first.pattern == second.pattern else gap > 1.0
     assert heights[0] == 0
+
+
+def test_the_title_fits_and_names_what_ran_the_products() -> None:
+    """A long processor's name and two runtimes take another line, and nothing is cut off."""
+    found = made_map()
+    runtimes = {"onnxruntime": "1.24.0", "openvino": "2026.4.1"}
+    long = replace(found, machine=replace(found.machine, cpu="Test CPU 9999X 64-Core Processor"))
+
+    cells = tuple(replace(cell, runtime="openvino") for cell in found.cells)
+    title = title_of(replace(long, runtimes=runtimes, cells=(*found.cells, *cells)))
+
+    assert "onnxruntime 1.24.0 and openvino 2026.4.1" in title.replace("\n", " ")
+    assert max(map(len, title.split("\n"))) <= WIDEST_TITLE
 
 
 def test_the_same_map_is_the_same_picture() -> None:

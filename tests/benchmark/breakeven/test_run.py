@@ -110,4 +110,19 @@ def test_a_map_of_nothing_is_refused(
             precisions=precisions,
             threads=1,
             timing=Effort(),
+            runtimes=("onnxruntime",),
+        )
+
+
+def test_a_cpu_without_a_runtime_is_refused() -> None:
+    """Only a GPU's map has none to name."""
+    with pytest.raises(BadSetting, match="nothing on it"):
+        Plan(
+            model=None,
+            parts=(SMALL,),
+            tokens=(8,),
+            patterns=(Structured(),),
+            precisions=(FP32,),
+            threads=1,
+            timing=Effort(),
         )

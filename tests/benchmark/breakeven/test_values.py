@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from spd_deploy.benchmark.breakeven.values import Sparse, read_map, text_from_map
+from spd_deploy.benchmark.breakeven.values import BreakEven, Sparse, read_map, text_from_map
 from spd_deploy.benchmark.breakeven.words import doubts, headlines, map_table
 from spd_deploy.domain.errors import BadReport
 from tests.benchmark.breakeven.made import BLOCK, SQUARE, WIDE, cell, made_map
@@ -27,7 +27,7 @@ def test_a_map_comes_back_as_it_went(tmp_path: Path) -> None:
 def test_the_gain_of_a_layer_is_that_of_its_seconds() -> None:
     """All products of a layer, each as often as it has it: seconds are added, not gains."""
     found = made_map()
-    row = Sparse(pattern="block:16x1", sparsity=0.5, precision="fp32")
+    row = Sparse(pattern="block:16x1", sparsity=0.5, precision="fp32", runtime="onnxruntime")
     slow = cell(WIDE, 8, 0.5, (0.25, 0.25))
     changed = replace(
         found,
@@ -51,7 +51,7 @@ def key(row: Sparse) -> tuple[str, float]:
 def test_a_gain_is_sure_where_rounds_agree() -> None:
     """One round that is faster and one that is slower leave the side of 1 open."""
     found = made_map()
-    row = Sparse(pattern="block:16x1", sparsity=0.5, precision="fp32")
+    row = Sparse(pattern="block:16x1", sparsity=0.5, precision="fp32", runtime="onnxruntime")
 
     assert found.gain(8, row, WIDE).sure
     assert not found.gain(32, row, WIDE).sure
@@ -61,7 +61,8 @@ def test_a_gain_is_sure_where_rounds_agree() -> None:
 def test_what_nothing_skips_gains_nothing() -> None:
     """Such a pattern has a gain of 1.0, not called measured, and the headline says the reason."""
     found = made_map()
-    gain = found.gain(8, Sparse(pattern="2:4", sparsity=0.5, precision="fp32"))
+    row = Sparse(pattern="2:4", sparsity=0.5, precision="fp32", runtime="onnxruntime")
+    gain = found.gain(8, row)
 
     assert (str(gain), gain.measured) == ("1.0", False)
     assert "nothing here skips it (2:4 needs sparse tensor cores)" in list(headlines(found))[1]
@@ -69,7 +70,9 @@ def test_what_nothing_skips_gains_nothing() -> None:
 
 def test_a_pattern_gains_from_where_all_sparser_ones_do() -> None:
     """The headline names, for each number of tokens, the least sparsity whose gain is sure."""
-    assert next(headlines(made_map())) == "block:16x1, fp32: gains from 90% at 8, 90% at 32 tokens"
+    assert next(headlines(made_map())) == (
+        "block:16x1, onnxruntime, fp32: gains from 90% at 8, 90% at 32 tokens"
+    )
 
 
 def test_the_table_has_every_product() -> None:
@@ -78,10 +81,43 @@ def test_the_table_has_every_product() -> None:
 
     assert table.columns == ("", "tokens", "64x64", "128x64", "a layer")
     rows = {row[:2]: row[2:] for row in table.rows}
-    assert rows["dense, fp32", "8"] == ("0.512 ms", "1.02 ms", "3.07 ms")
-    assert rows["block:16x1 at 90%, fp32", "32"] == ("4.0x", "4.0x", "4.0x")
-    assert rows["2:4 at 50%, fp32", "8"] == ("1.0x", "1.0x", "1.0x")
+    assert rows["dense, onnxruntime, fp32", "8"] == ("0.512 ms", "1.02 ms", "3.07 ms")
+    assert rows["block:16x1 at 90%, onnxruntime, fp32", "32"] == ("4.0x", "4.0x", "4.0x")
+    assert rows["2:4 at 50%, onnxruntime, fp32", "8"] == ("1.0x", "1.0x", "1.0x")
     assert len(rows) == 2 + len(BLOCK) + 2
+
+
+def two_runtimes() -> BreakEven:
+    """The made map, and the same cells once more in OpenVINO, twice as fast."""
+    found = made_map()
+    quick = [
+        replace(
+            cell,
+            runtime="openvino",
+            dense_s=tuple(s / 2 for s in cell.dense_s),
+            sparse_s=tuple(s / 2 for s in cell.sparse_s),
+        )
+        for cell in found.cells
+    ]
+    runtimes = {**found.runtimes, "openvino": "2026.4"}
+    return replace(found, cells=(*found.cells, *quick), runtimes=runtimes)
+
+
+def test_each_runtime_has_rows_and_a_dense_product_of_its_own() -> None:
+    """Title, rows and headlines name it, and its gains are over what is dense in it."""
+    table = map_table(two_runtimes())
+    rows = {row[:2]: row[2:] for row in table.rows}
+
+    assert "onnxruntime 1.24.0 and openvino 2026.4, fp32" in table.title
+    assert rows["dense, onnxruntime, fp32", "8"][0] == "0.512 ms"
+    assert rows["dense, openvino, fp32", "8"][0] == "0.256 ms"
+    assert rows["block:16x1 at 90%, openvino, fp32", "32"] == ("4.0x", "4.0x", "4.0x")
+    assert len(rows) == len(table.rows) == 2 * (2 + len(BLOCK) + 2)
+    assert [line.split(": ")[0] for line in headlines(two_runtimes())] == [
+        f"{pattern}, {runtime}, fp32"
+        for runtime in ("onnxruntime", "openvino")
+        for pattern in ("block:16x1", "2:4")
+    ]
 
 
 def test_a_busy_machine_is_doubted() -> None:
@@ -108,7 +144,9 @@ def put(new: object, *path: str | int) -> Callable[[Value], None]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (put(2, "schema"), "schema"),
+        (put(1, "schema"), "schema"),
+        (put({}, "runtimes"), "do not fit together"),
+        (put("openvino", "cells", 0, "runtime"), "do not fit together"),
         (put("many", "effort", "threads"), "effort.threads"),
         (put(0.0, "cells", 0, "dense_s", 0), "not whole"),
         (put([1.0], "cells", 0, "sparse_s"), "not whole"),

@@ -91,4 +91,5 @@ def profile(
         dense=timeline(dense, dense_s),
         sparse=timeline(sparse, sparse_s),
         others_cores=others_cores,
+        runtime="onnxruntime 1.24.0",
     )

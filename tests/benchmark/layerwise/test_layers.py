@@ -9,12 +9,13 @@ import pytest
 from exporters.onnx import artefact_from_checkpoint
 from spd_deploy.benchmark.arms import Arm, arms_of
 from spd_deploy.benchmark.layerwise.analysis import analyse
-from spd_deploy.benchmark.layerwise.measure import matrices_of, profile_layers
+from spd_deploy.benchmark.layerwise.measure import matrices_of, profile_layers, served_otherwise
 from spd_deploy.benchmark.layerwise.places import place_of
 from spd_deploy.benchmark.layerwise.values import LayerProfile
 from spd_deploy.benchmark.values import Settings, Shape
 from spd_deploy.domain.errors import BadArtefact, Unavailable
 from spd_deploy.domain.patterns import Block, Structured, Unstructured
+from spd_deploy.domain.versions import version_of
 from tests.tiny import tiny_checkpoint
 
 QUICK = Settings(shapes=(Shape(batch=2, seq=8),), threads=1, rounds=2, seconds=0.02)
@@ -93,6 +94,20 @@ def test_the_matrices_are_the_manifests(case: Case) -> None:
         (r.name, r.density, r.lowering) for r in rows
     ]
     assert all(f".layer.{f.layer}." in f.name for f in facts)
+
+
+def test_what_ran_it_is_what_the_session_says(case: Case) -> None:
+    """ONNX Runtime with its version, and in what else the artefact is served, where it is."""
+    manifest = case.arm.artefact.manifest
+
+    def served(**change: Any) -> str | None:
+        artefact = replace(case.arm.artefact, manifest=replace(manifest, **change))
+        return served_otherwise(replace(case.arm, artefact=artefact))
+
+    assert case.profile.runtime == f"onnxruntime {version_of('onnxruntime')}"
+    assert (case.profile.precision, case.profile.served) == ("fp32", None)
+    assert served(runtime="openvino") == "openvino, fp32"
+    assert served(runtime="openvino", bf16=True) == "openvino, bf16"
 
 
 def test_what_the_profiler_cannot_see_into_is_refused(case: Case) -> None:

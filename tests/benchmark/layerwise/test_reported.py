@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from spd_deploy.benchmark.judge import judge
+from spd_deploy.benchmark.layerwise.analysis import analyse
 from spd_deploy.benchmark.publish import refuse_taken, summary_of, write_report
 from spd_deploy.benchmark.report import Report, read_report
 from spd_deploy.domain.errors import BadReport, NotWritten
@@ -42,6 +43,19 @@ def test_a_profile_comes_back_as_it_went(report: Report, written: Path) -> None:
     assert read_report(written.parent / "older") == three_arms()
 
 
+def test_a_profile_from_before_runtimes_were_named_is_read(written: Path, tmp_path: Path) -> None:
+    """It is one of ONNX Runtime in fp32, as all were, of an unknown version."""
+    value = json.loads((written / "report.json").read_text(encoding="utf-8"))
+    del value["unprofiled"]
+    for layer in value["layers"]:
+        del layer["runtime"], layer["precision"], layer["served"]
+    (tmp_path / "older").write_text(json.dumps(value))
+
+    found = read_report(tmp_path / "older")
+
+    assert {analyse(layer).where for layer in found.layers} == {"onnxruntime, fp32"}
+
+
 def test_what_follows_stands_beside_it(report: Report) -> None:
     """The summary for programs has an analysis a profile, and none where there is no profile."""
     found = summary_of(report, judge(report))["layers"]
@@ -59,7 +73,7 @@ def test_the_page_shows_where_the_time_goes(written: Path) -> None:
     assert len(reader.addresses) == 4
     assert reader.open == []
     assert "Where the time of block goes" in text
-    for said in ("dense twin at 1x16: faster, 1.11x", "dense twin at 8x32: faster, 1.67x"):
+    for said in ("at 1x16 in onnxruntime 1.24.0, fp32: faster, 1.11x", "at 8x32 in onnxruntime"):
         assert said in text
     assert "2.5x of 10x" in text
 
@@ -73,7 +87,22 @@ def test_a_profiled_report_may_be_replaced(written: Path, tmp_path: Path) -> Non
         refuse_taken(tmp_path, overwrite=True)
 
 
+def test_an_arm_that_was_left_out_is_named(report: Report, tmp_path: Path) -> None:
+    """On the page and for programs, with the reason, and it comes back from the file."""
+    why = "it runs in openvino"
+    found = replace(report, unprofiled={"nm": why})
+
+    page = write_report(found, tmp_path / "r").read_text(encoding="utf-8")
+
+    assert f"nm is not profiled: {why}." in page
+    assert summary_of(found, judge(found))["unprofiled"] == {"nm": why}
+    assert "unprofiled" not in summary_of(report, judge(report))
+    assert read_report(tmp_path / "r" / "report.json") == found
+
+
 def test_a_profile_of_no_arm_is_refused(report: Report) -> None:
-    """What was profiled must be in the comparison."""
+    """What was profiled, or left out, must be in the comparison."""
     with pytest.raises(BadReport, match="lacks an arm that was profiled"):
         replace(report, layers=(replace(profile(), arm="other"),))
+    with pytest.raises(BadReport, match="or left out"):
+        replace(report, unprofiled={"other": "it is int8"})

@@ -8,6 +8,7 @@ import pytest
 from spd_deploy.benchmark.layerwise.analysis import analyse
 from spd_deploy.benchmark.layerwise.tables import bars_of, matrix_table, waterfall_lines
 from spd_deploy.benchmark.layerwise.words import (
+    analysis_to_json,
     explanation_of,
     lost_to,
     notes_of,
@@ -94,7 +95,8 @@ def test_what_is_too_short_to_be_timed_is_not_called_gone() -> None:
 def test_the_model_is_told_its_largest_losses() -> None:
     """Of 15 ms that the promise lacks, 11 ms are zeros; the smaller ones are left to the table."""
     assert statement_of(ANALYSIS) == (
-        "45.0 ms against 50.0 ms of its dense twin at 1x16: faster, 1.11x [1.11, 1.11]"
+        "45.0 ms against 50.0 ms of its dense twin at 1x16 in onnxruntime 1.24.0, fp32: "
+        "faster, 1.11x [1.11, 1.11]"
     )
     assert explanation_of(ANALYSIS).endswith(
         "it would be 1.67x; lost most to multiplying zeros (11.0 ms) and "
@@ -169,9 +171,32 @@ def test_matrices_of_a_role_are_one_row_where_they_run_alike() -> None:
 def test_a_batch_that_would_be_shared_out_is_noted(
     batch: int, threads: int | None, said: bool
 ) -> None:
-    """Where serving shares rows out among threads, a note says that operators were timed whole."""
-    found = replace(profile(), shape=Shape(batch=batch, seq=128), threads=threads)
+    """Where serving shares rows out among threads, it is said that operators were timed whole."""
+    found = analyse(replace(profile(), shape=Shape(batch=batch, seq=128), threads=threads))
 
-    notes = notes_of(analyse(found))
+    assert ("Operators are timed on whole batches" in explanation_of(found)) == said
 
-    assert (f"{batch}x128: operators are timed on whole batches" in " ".join(notes)) == said
+
+def test_what_ran_it_is_named() -> None:
+    """Runtime and precision stand in the statement, the title and the notes, and for programs."""
+    where = "onnxruntime 1.24.0, fp32"
+
+    assert f"in {where}: " in statement_of(ANALYSIS)
+    for every in (False, True):
+        assert matrix_table(ANALYSIS, every=every, marks={}).title.endswith(f"; {where}")
+    assert notes_of(ANALYSIS)[0].startswith(f"{where}, 2 threads; ")
+    assert (analysis_to_json(ANALYSIS)["ran"], analysis_to_json(ANALYSIS)["served"]) == (
+        where,
+        None,
+    )
+
+
+def test_an_artefact_that_is_served_otherwise_is_said_to_be() -> None:
+    """Its own runtime and precision are named, in the statement and in the notes."""
+    found = analyse(replace(profile(), served="openvino, bf16"))
+
+    assert statement_of(found).endswith(
+        "; it is served with openvino, bf16, which was not profiled"
+    )
+    assert "as it is served, with openvino, bf16" in notes_of(found)[1]
+    assert "served with" not in statement_of(ANALYSIS)
