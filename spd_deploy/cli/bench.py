@@ -51,7 +51,11 @@ _FOLDER = click.Path(path_type=Path)
     turns="How often the arms take turns.",
     time="Time for one arm at one shape, all rounds together.",
 )
-@click.option("--profile", is_flag=True, help="Also tell where each sparse arm gains and loses.")
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Also tell where each sparse arm gains and loses, in ONNX Runtime in fp32.",
+)
 @click.option("--output", required=True, type=_FOLDER, help="Folder for the report.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier report.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
