@@ -6,7 +6,8 @@ is its fastest: by CUDA graph or launched. The baseline at a shape is the fastes
 The word "faster" is kept back from a sparse arm in which nothing skipped a zero. Matrices that
 run ``compact`` are smaller dense ones, and ``gathered`` ones are standard operators over the kept
 inputs: what they leave out they leave out by construction. Any other way needs a kernel for it,
-which must be among those the session knows for certain, or among those that were traced.
+which must be among those the session knows for certain, or among those that were traced. That goes
+for ``dense`` ones too where the runtime takes kernels as it likes, as TensorRT does.
 """
 
 import re
@@ -106,10 +107,14 @@ def why_unproven(facts: ArmFacts, on_gpu: DeviceArm) -> str | None:
     if facts.sparsity is None:
         return None  # it claims none
     ways = {part for group in facts.lowered for part in re.split(r",\s*", group.lowering)}
-    if ways <= {"dense"}:
+    if facts.runs_dense and not facts.left_to_runtime:
         return "no sparse kernel ran: all its matrices run dense"
-    if ways <= _BY_CONSTRUCTION or facts.runtime.sparse_kernels or sparse_kernels(on_gpu):
+    if ways <= _BY_CONSTRUCTION and not facts.runs_dense:
         return None
+    if facts.runtime.sparse_kernels or sparse_kernels(on_gpu):
+        return None
+    if facts.runtime.sparse_kernels is not None:
+        return f"no sparse kernel ran: {facts.runtime.runtime} took dense ones"
     if on_gpu.kernels is None:
         return "which kernels ran is not known"
     return f"no sparse kernel is among the {len(on_gpu.kernels)} kernels that ran"

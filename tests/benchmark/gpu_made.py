@@ -52,8 +52,9 @@ IDLE = looked(at_s=0.0, busy_percent=0.0, reasons=("idle",), sm_mhz=345.0, power
 
 
 def on_cuda(facts: ArmFacts, name: str) -> ArmFacts:
-    """An arm in fp16 on CUDA."""
-    return replace(facts, name=name, precision="fp16", runtime=CUDA)
+    """An arm in fp16 on CUDA, in a runtime of its own where that is there already."""
+    runtime = facts.runtime if facts.runtime.device == "cuda" else CUDA
+    return replace(facts, name=name, precision="fp16", runtime=runtime)
 
 
 def gpu_report(

@@ -30,6 +30,12 @@ def nm_by(lowering: str) -> ArmFacts:
     return replace(ARM, name="nm", pattern="2:4", sparsity=0.5, lowered=(group,), runtime=CUDA)
 
 
+def engine(known: tuple[str, ...] | None) -> ArmFacts:
+    """A 2:4 arm whose matrices TensorRT got whole, and what its inspector knows of its kernels."""
+    runtime = replace(CUDA, runtime="tensorrt", sparse_kernels=known)
+    return replace(without_kernel("nm"), runtime=runtime)
+
+
 def test_each_arm_is_taken_in_its_faster_way() -> None:
     """The smaller median of graph and launched counts, and the other stands beside it."""
     report = gpu_report({"a": (0.02, 0.03), "b": (0.03, 0.02)}, dense=("a", "b"))
@@ -82,6 +88,12 @@ def test_the_word_faster_needs_an_interval_off_1() -> None:
         (nm_by("compact, 2:4"), (GEMM,), "no sparse kernel is among the 1 kernels that ran"),
         (without_kernel("nm"), (GEMM,), "no sparse kernel ran: all its matrices run dense"),
         (without_kernel("nm"), (SPARSE,), "no sparse kernel ran: all its matrices run dense"),
+        (engine(None), None, "which kernels ran is not known"),
+        (engine(None), (GEMM,), "no sparse kernel is among the 1 kernels that ran"),
+        (engine(None), (GEMM, SPARSE), None),
+        (engine(()), (GEMM,), "no sparse kernel ran: tensorrt took dense ones"),
+        (engine((SPARSE.name,)), (GEMM,), None),
+        (engine((SPARSE.name,)), None, None),
     ],
 )
 def test_a_gain_of_sparsity_needs_something_that_skips_zeros(
@@ -113,6 +125,19 @@ def test_a_session_may_know_its_kernels_for_certain() -> None:
     on_gpu = DeviceArm(name="nm", dense=False, kernels=None, device_bytes=None, work=())
 
     assert why_unproven(facts, on_gpu) is None
+
+
+def test_an_engine_whose_sparse_kernels_gained_nothing_is_not_said_to_run_dense() -> None:
+    """Its matrices are stored whole, but what ran decides what is said of them."""
+    report = gpu_report(
+        {"eager": (0.016, 0.02), "nm": (0.032, 0.04)},
+        dense=("eager",),
+        facts={"nm": engine((SPARSE.name,))},
+    )
+
+    (line,) = headlines(report, judge(report))
+    assert line.why is not None
+    assert line.why.startswith("its sparse kernels ran, and what is left")
 
 
 def test_a_slower_arm_is_slower_proven_or_not() -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.engines.buckets import Turn, turns_of
-from spd_deploy.domain.engines.record import read_record
+from spd_deploy.domain.engines.record import EngineRecord, read_record
 from spd_deploy.domain.errors import EngineFailed, Unavailable
 from spd_deploy.domain.text import MASK, Batch
 from spd_deploy.sessions.cuda.device import CudaDevice
@@ -58,7 +58,7 @@ class TensorRtSession(Closing):
         except BaseException:
             self._device.close()
             raise
-        self._serve(trt, artefact, record.precision)
+        self._serve(trt, artefact, record.precision, record)
 
     @classmethod
     def of(
@@ -69,6 +69,20 @@ class TensorRtSession(Closing):
         session._device, session._executor = executor.device, executor
         session._serve(trt, artefact, precision)
         return session
+
+    @property
+    def description(self) -> Description:
+        """What runs; its sparse kernels are those of the last batch, before any, of all buckets."""
+        return Description(
+            runtime="tensorrt",
+            version=self._version,
+            device="cuda",
+            precision=self._precision,
+            threads=None,
+            sparse_kernels=None
+            if self._record is None
+            else self._record.sparse_kernels(self._last or range(len(self._buckets))),
+        )
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Logits ``[B, C]``.
@@ -87,6 +101,7 @@ class TensorRtSession(Closing):
             self._device.enter()
             for turn in turns:
                 self._run(batch, turn, logits_BC)
+            self._last = frozenset(turn.bucket for turn in turns)
         return logits_BC
 
     def prepare(self, batch: Batch, *, graph: bool) -> "LaneRun":
@@ -116,21 +131,18 @@ class TensorRtSession(Closing):
                 self._executor.close()
                 self._device.close()
 
-    def _serve(self, trt: Any, artefact: Artefact, precision: str) -> None:
-        """Be ready."""
+    def _serve(
+        self, trt: Any, artefact: Artefact, precision: str, record: EngineRecord | None = None
+    ) -> None:
+        """Be ready; an engine that is being built has no record yet."""
         types = read_config(artefact.folder).get("type_vocab_size")
         self._rows = {"input_ids": artefact.encoder.vocabulary, "token_type_ids": types}
         self._lock = threading.Lock()
         self._closed = False
         self._buckets = [lane.bucket for lane in self._executor.lanes]
         self._classes = self._executor.lanes[0].memory.logits_BC.shape[1]
-        self.description = Description(
-            runtime="tensorrt",
-            version=str(trt.__version__),
-            device="cuda",
-            precision=precision,
-            threads=None,
-        )
+        self._version, self._precision, self._record = str(trt.__version__), precision, record
+        self._last = frozenset[int]()
 
     def _refuse_beyond_tables(self, batch: Batch) -> None:
         """An engine reads beyond a table's end without an error."""
