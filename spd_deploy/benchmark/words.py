@@ -98,8 +98,20 @@ def _headline(report: Report, judgement: Judgement, arm: ArmFacts) -> Headline:
 
 
 def _why(report: Report, arm: ArmFacts, rows: Sequence[Row]) -> str:
-    """Why it may not be called faster: what was not proven comes before what was not gained."""
-    return unproven(report, arm.name) or why_not_faster(arm, rows)
+    """Why it may not be called faster: what was not proven comes before what was not gained.
+
+    A shape that gained nothing needs no proof; its lack of one is told where no shape has any.
+    """
+    reasons = {row.shape: why for row in rows if (why := unproven(report, arm.name, row.shape))}
+    gained = [row.shape for row in rows if row.speed_up and row.speed_up.verdict == "unproven"]
+    shapes = gained or (list(reasons) if len(reasons) == len(rows) else [])
+    if not shapes:
+        return why_not_faster(arm, rows)
+    told = list(dict.fromkeys(reasons[shape] for shape in shapes))
+    if len(told) == 1:
+        return told[0]
+    at = {why: [shape for shape in shapes if reasons[shape] == why] for why in told}
+    return "; ".join(f"{why} at {_listed(there)}" for why, there in at.items())
 
 
 def _outcome(rows: Sequence[Row], baseline: str) -> str:
