@@ -15,6 +15,7 @@ from spd_deploy.domain.errors import EngineFailed, Unavailable
 from spd_deploy.domain.text import MASK, Batch
 from spd_deploy.sessions.cuda.device import CudaDevice
 from spd_deploy.sessions.protocol import Closing, Description
+from spd_deploy.sessions.tables import Tables
 from spd_deploy.sessions.tensorrt.executor import Executor, Lane
 from spd_deploy.sessions.tensorrt.gate import (
     library,
@@ -92,7 +93,7 @@ class TensorRtSession(Closing):
                 GPU failed.
         """
         rows, tokens = batch.ids_BS.shape
-        self._refuse_beyond_tables(batch)
+        self._tables.refuse_beyond(batch)
         turns = turns_of(rows, tokens, self._buckets)
         logits_BC = np.empty((rows, self._classes), np.float32)
         with self._lock:
@@ -135,28 +136,14 @@ class TensorRtSession(Closing):
         self, trt: Any, artefact: Artefact, precision: str, record: EngineRecord | None = None
     ) -> None:
         """Be ready; an engine that is being built has no record yet."""
-        types = read_config(artefact.folder).get("type_vocab_size")
-        self._rows = {"input_ids": artefact.encoder.vocabulary, "token_type_ids": types}
+        types = read_config(artefact.folder).get("type_vocab_size") or 0
+        self._tables = Tables(words=artefact.encoder.vocabulary, types=types)
         self._lock = threading.Lock()
         self._closed = False
         self._buckets = [lane.bucket for lane in self._executor.lanes]
         self._classes = self._executor.lanes[0].memory.logits_BC.shape[1]
         self._version, self._precision, self._record = str(trt.__version__), precision, record
         self._last = frozenset[int]()
-
-    def _refuse_beyond_tables(self, batch: Batch) -> None:
-        """An engine reads beyond a table's end without an error."""
-        for name, values_BS in (("input_ids", batch.ids_BS), ("token_type_ids", batch.types_BS)):
-            rows = self._rows[name]
-            if rows is None or not values_BS.size:
-                continue
-            low, high = int(values_BS.min()), int(values_BS.max())
-            if low < 0 or high >= rows:
-                raise EngineFailed(
-                    f"the model takes {name} of 0 to {rows - 1}",
-                    got=f"{low} to {high}",
-                    fix="tokenise with its own tokenizer",
-                )
 
     def _run(self, batch: Batch, turn: Turn, logits_BC: NDArray[np.float32]) -> None:
         """Some rows of a batch; what the bucket has room for besides is padding."""

@@ -19,6 +19,7 @@ from spd_deploy.kernels.launch import KERNEL
 from spd_deploy.kernels.remembered import Memory
 from spd_deploy.sessions.device import DeviceRun
 from spd_deploy.sessions.protocol import Closing, Description, Device
+from spd_deploy.sessions.tables import Tables
 from spd_deploy.sessions.torch_artefact.graphs import Graphs
 from spd_deploy.sessions.torch_artefact.loading import refuse_no_cuda, runners_for, tensors_in
 from spd_deploy.sessions.torch_artefact.network import Network
@@ -51,6 +52,7 @@ class TorchArtefactSession(Closing):
             refuse_no_cuda()
         plan = read_plan(folder)
         self.device, self.threads = device, threads
+        self._tables = Tables(words=encoder.vocabulary, types=plan.token_types)
         self.memory = Memory() if device == "cuda" else None
         self._closed = False
         try:
@@ -85,10 +87,12 @@ class TorchArtefactSession(Closing):
 
         Raises:
             Unavailable: it runs on the CPU.
-            EngineFailed: the session is closed, or the batch does not run.
+            EngineFailed: the session is closed, an id is beyond its table, or the batch does not
+                run.
         """
         if self._closed:
             raise EngineFailed("the session is closed", fix="open it again")
+        self._tables.refuse_beyond(batch)
         if self._graphs is None:
             raise Unavailable(
                 "batches are kept on a GPU alone", got="device cpu", fix="use --device cuda"
@@ -99,10 +103,11 @@ class TorchArtefactSession(Closing):
         """Logits ``[B, C]``, in memory of the caller's own.
 
         Raises:
-            EngineFailed: the session is closed, or the batch does not run.
+            EngineFailed: as :meth:`prepare`.
         """
         if self._closed:
             raise EngineFailed("the session is closed", fix="open it again")
+        self._tables.refuse_beyond(batch)
         if self._graphs is not None:
             return self._graphs.run(batch)
         import torch
