@@ -17,6 +17,7 @@ from spd_deploy.domain.text import Batch
 from spd_deploy.kernels.backends import Plain, Triton
 from spd_deploy.kernels.launch import KERNEL
 from spd_deploy.kernels.remembered import Memory
+from spd_deploy.sessions.cuda.room import fitting
 from spd_deploy.sessions.device import DeviceRun
 from spd_deploy.sessions.protocol import Closing, Description, Device
 from spd_deploy.sessions.tables import Tables
@@ -55,16 +56,10 @@ class TorchArtefactSession(Closing):
         self._tables = Tables(words=encoder.vocabulary, types=plan.token_types)
         self.memory = Memory() if device == "cuda" else None
         self._closed = False
-        try:
+        with fitting(folder, device):
             with torch.inference_mode(False), torch.no_grad():
                 self.network = _network(folder, encoder, plan, device, self.memory)
             self._graphs = Graphs(self.network) if device == "cuda" else None
-        except torch.OutOfMemoryError as err:
-            raise Unavailable(
-                f"{folder} does not fit into the GPU's memory",
-                got=err,
-                fix="free the GPU's memory, or use --device cpu",
-            ) from err
 
     @property
     def description(self) -> Description:
