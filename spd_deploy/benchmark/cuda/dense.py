@@ -23,7 +23,7 @@ import numpy as np
 from spd_deploy.benchmark.cuda.dense_torch import DenseTorchSession, Half, Way
 from spd_deploy.benchmark.cuda.entrants import Entrant, entrant_of
 from spd_deploy.benchmark.cuda.fused import fused_from_checkpoint
-from spd_deploy.benchmark.gpu_values import Absent
+from spd_deploy.benchmark.gpu_values import Absent, Ran
 from spd_deploy.benchmark.run import as_dense
 from spd_deploy.benchmark.values import ArmFacts, Memory, Settings
 from spd_deploy.domain.artefact import is_artefact, open_artefact
@@ -225,9 +225,9 @@ def _entrant(
         """Of the checkpoint, as this baseline ran it."""
         return dense_facts(checkpoint, f"dense {name}", runtime, parity, model_file())
 
-    def work(shape: Shape, number_bytes: int) -> Work:
+    def work(ran: Ran, number_bytes: int) -> Work:
         """Of all multiplications."""
-        return encoder_work(encoder, shape, number_bytes=number_bytes, first_only=first_only)
+        return encoder_work(encoder, ran.shape, number_bytes=number_bytes, first_only=first_only)
 
     return Entrant(
         name=f"dense {name}",

@@ -113,7 +113,7 @@ def run_on_gpu(
             versions=tools.versions,
             peaks=took.peaks,
             copied=took.copied,
-            arms=tuple(_device_arm(o, took.by_gpu, ran, settings) for o in opened),
+            arms=tuple(_device_arm(o, took.by_gpu, ran) for o in opened),
             series=tuple(took.by_gpu.series),
             copies=tuple(took.by_gpu.copies),
             absent=(*absent, *missing, *took.lacking),
@@ -252,18 +252,17 @@ def _device_arm(
     opened: Opened,
     found: Found,
     ran: Mapping[str, tuple[Ran, ...]],
-    settings: Settings,
 ) -> DeviceArm:
     """What is told of an arm on the GPU."""
     entrant, size = opened.entrant, number_bytes(opened.facts.precision)
-    counted = () if size is None else settings.shapes
+    counted = () if size is None else ran[entrant.name]
     return DeviceArm(
         name=entrant.name,
         dense=entrant.dense,
         ran=ran[entrant.name],
         device_bytes=opened.device_bytes,
         work=tuple(
-            ShapeWork(shape=shape, work=entrant.work(shape, size or 0)) for shape in counted
+            ShapeWork(shape=one.shape, work=entrant.work(one, size or 0)) for one in counted
         ),
         untimed=found.untimed_of(entrant.name),
     )
