@@ -1,10 +1,12 @@
 """A torch artefact's classifier: token ids in, logits out, in PyTorch and our kernels.
 
 It computes what the checkpoint's own module does, from the embeddings to the head, in the precision
-of the artefact; sums of products, norms and softmax, the biases and the head are fp32. It is no
-``transformers`` module with other linears in it: activations would have to turn at each of them
-(``layouts.py``), the module's own code for masks reads numbers back from the GPU, which no CUDA
-graph can, and an artefact would need that library to be served.
+of the artefact. In fp32 are sums of products, norms and softmax, and the head. Biases and the
+tensors of norms are stored in fp32: our kernels read them so, PyTorch's products and norms read
+them rounded to the artefact's precision. It is no ``transformers`` module with other linears in it:
+activations would have to turn at each of them (``layouts.py``), the module's own code for masks
+reads numbers back from the GPU, which no CUDA graph can, and an artefact would need that library to
+be served.
 
 The classifier reads the first token alone, so the last layer computes queries, attention output and
 feed-forward for that token only, as in the exported graphs.
