@@ -50,6 +50,12 @@ def fitting(what: object, device: Literal["cpu", "cuda"]) -> Iterator[None]:
         raise
 
 
+def is_fault(err: BaseException) -> bool:
+    """Whether an error is of a full or failing GPU, and not of something that it cannot do."""
+    kinds = [_of_torch(name) for name in ("OutOfMemoryError", "AcceleratorError")]
+    return says_no_room(str(err)) or any(isinstance(err, kind) for kind in kinds)
+
+
 def _of_torch(name: str) -> type[BaseException] | tuple[()]:
     """An error of PyTorch's, where it is loaded and has it: ``AcceleratorError`` came with 2.8."""
     found: type[BaseException] | tuple[()] = getattr(sys.modules.get("torch"), name, ())

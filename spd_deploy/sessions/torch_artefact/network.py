@@ -24,7 +24,7 @@ from spd_deploy.sessions.torch_artefact.embeddings import Embeddings
 from spd_deploy.sessions.torch_artefact.head import Head
 from spd_deploy.sessions.torch_artefact.layouts import FeatureMajor, Layout, TokenMajor
 from spd_deploy.sessions.torch_artefact.plan import MatrixPlan, NetworkPlan
-from spd_deploy.sessions.torch_artefact.products import Parts, Product, product_of
+from spd_deploy.sessions.torch_artefact.products import Parts, Product, TwoFourTokens, product_of
 from spd_deploy.sessions.torch_artefact.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -108,6 +108,12 @@ class Network:
     def two_four(self) -> int:
         """How many products the last batch ran on 2:4 tensor cores."""
         return sum(product.two_four for layer in self.layers for product in layer.products())
+
+    def refused(self) -> tuple[str, ...]:
+        """Why products that were to run on 2:4 tensor cores stay dense, one reason a product."""
+        products = [product for layer in self.layers for product in layer.products()]
+        two_four = [product for product in products if isinstance(product, TwoFourTokens)]
+        return tuple(product.refused for product in two_four if product.refused is not None)
 
     def _layer(self, x: "Tensor", kept: "Tensor", layer: LayerParts, bias_BS: "Tensor") -> "Tensor":
         """One layer over all tokens of ``x``, for the ``kept`` ones alone."""

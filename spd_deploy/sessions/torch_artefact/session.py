@@ -145,10 +145,12 @@ class TorchArtefactSession(Closing):
         """What became of the 2:4 matrices."""
         if self._graphs is None:
             return "2:4 matrices dense: a CPU has no kernel for them"
+        refused = self.network.refused()
+        but = f", {len(refused)} dense: {refused[0]}" if refused else ""
         if self._graphs.last is None:
-            return "2:4 tensor cores where they are faster"
+            return f"2:4 tensor cores where they are faster{but}"
         last = self._graphs.last
-        return f"{last.two_four} products on 2:4 tensor cores at {last.bucket}"
+        return f"{last.two_four} products on 2:4 tensor cores at {last.bucket}{but}"
 
 
 def _network(
