@@ -2,7 +2,8 @@
 
 BERT-base and BERT-large sizes with random weights, in fp16, batch 1, 8, 32, 128 x 128 and 384
 tokens: blocks at 90 % and 75 % and 2:4, in every form that this version exports for GPUs, against
-the fastest dense form of the machine. It needs neither network nor data.
+the fastest dense form of the machine. Where TensorRT works, engines of all of them, the dense model
+among them, are built for each shape, one draw each. It needs neither network nor data.
 
     python -m benchmarks.gpu --minutes 25 --output DIR
     python -m benchmarks.gpu --minutes 10 --models base --dense eager,compile --output DIR
@@ -28,16 +29,19 @@ from typing import Any
 from benchmarks.shapes import checkpoint_of
 from exporters.onnx import artefact_from_checkpoint
 from exporters.precisions import Precision
+from exporters.tensorrt.build import Order, build_engine
+from exporters.tensorrt.plan import engine_form
 from exporters.torch.export import torch_artefact_from_checkpoint
 from exporters.tuning.timing import Effort
-from spd_deploy.benchmark.arms import Arm, arms_of
+from spd_deploy.benchmark.arms import arms_of
 from spd_deploy.benchmark.breakeven.publish import write_map
 from spd_deploy.benchmark.breakeven.run import Plan, parts_of, patterns_of
 from spd_deploy.benchmark.cuda.compare import compare_on_gpu
-from spd_deploy.benchmark.cuda.dense import NAMES, DenseModel, parse_dense
+from spd_deploy.benchmark.cuda.dense import ENGINES, NAMES, DenseModel, parse_dense
 from spd_deploy.benchmark.cuda.map import measure_map_on_gpu
 from spd_deploy.benchmark.cuda.place import refuse_without_cuda
 from spd_deploy.benchmark.gpu_judge import DeviceRow
+from spd_deploy.benchmark.gpu_values import Absent
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import write_report
 from spd_deploy.benchmark.report import Report
@@ -47,6 +51,7 @@ from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import SpdError
 from spd_deploy.domain.patterns import NM, Block, Pattern
+from spd_deploy.sessions.tensorrt.gate import engine_fault
 
 PATTERNS: dict[str, Pattern] = {
     "block-64x1-90": Block(rows=64, columns=1, sparsity=0.9),
@@ -182,11 +187,19 @@ class Grid:
         settings = Settings(
             shapes=(shape,), device="cuda", rounds=self.rounds, seconds=self.seconds
         )
-        made = made_of(self.scratch, model)
-        report = compare_on_gpu(
-            made.arms, made.dense, self.dense, settings, weigh=_unweighed, spare=True,
-            progress=TerminalProgress(),
-        )  # fmt: skip
+        forms = tuple(name for name in self.dense if name not in ENGINES)
+        with tempfile.TemporaryDirectory(prefix="engines-", dir=self.scratch) as engines:
+            made = made_of(self.scratch, model)
+            built, absent = engines_for(
+                made.checkpoints,
+                Path(engines),
+                shape,
+                dense=tuple(name for name in self.dense if name in ENGINES),
+            )
+            report = compare_on_gpu(
+                arms_of((*made.exported, *built)), made.dense, forms, settings, weigh=_unweighed,
+                absent=absent, spare=True, progress=TerminalProgress(),
+            )  # fmt: skip
         write_report(report, self.output / f"{model}-{shape}", overwrite=True)
         yield from lines_of(report)
 
@@ -210,10 +223,11 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Made:
-    """A model's dense forms and its sparse arms."""
+    """A model's checkpoints by name, its dense forms and its sparse artefacts."""
 
+    checkpoints: Mapping[str, Checkpoint]
     dense: DenseModel
-    arms: tuple[Arm, ...]
+    exported: tuple[Artefact, ...]
 
 
 def made_of(scratch: Path, model: str) -> Made:
@@ -222,14 +236,14 @@ def made_of(scratch: Path, model: str) -> Made:
         name: drawn(scratch / model, model, name, pattern)
         for name, pattern in (("dense", None), *PATTERNS.items())
     }
-    exported = [
+    exported = tuple(
         artefact
         for name, checkpoint in checkpoints.items()
         if name != "dense"
         for artefact in exports_of(checkpoint, scratch / model / name)
-    ]
+    )
     dense = DenseModel.of(checkpoints["dense"], scratch / model / "forms")
-    return Made(dense=dense, arms=arms_of(exported))
+    return Made(checkpoints=checkpoints, dense=dense, exported=exported)
 
 
 def drawn(scratch: Path, model: str, name: str, pattern: Pattern | None) -> Checkpoint:
@@ -249,6 +263,43 @@ def exports_of(checkpoint: Checkpoint, folder: Path) -> Iterator[Artefact]:
     for form, export in made.items():
         place = folder.with_name(f"{folder.name}-{form}")
         yield open_artefact(place) if is_artefact(place) else export(place)
+
+
+def engines_for(
+    checkpoints: Mapping[str, Checkpoint], folder: Path, shape: Shape, *, dense: Sequence[str]
+) -> tuple[tuple[Artefact, ...], tuple[Absent, ...]]:
+    """An engine of each checkpoint, and why of some there is none; ``dense`` names dense ones.
+
+    Those of 2:4 are not held against dense twins, which a dense engine in the same row stands for.
+    """
+    wanted = {
+        name: checkpoint
+        for name, checkpoint in checkpoints.items()
+        if name != "dense" or "tensorrt-fp16" in dense
+    }
+    absent = [Absent(name=f"dense {name}", reason=_NO_DATA) for name in dense if "int8" in name]
+    if (fault := engine_fault()) is not None:
+        return (), (*absent, *(Absent(name=f"{name}-trt", reason=fault) for name in wanted))
+    built = []
+    for name, checkpoint in wanted.items():
+        try:
+            built.append(engine_of(checkpoint, folder / f"{name}-trt", shape))
+        except SpdError as err:
+            absent.append(Absent(name=f"{name}-trt", reason=str(err)))
+    return tuple(built), tuple(absent)
+
+
+_NO_DATA = "int8 is calibrated on a task's data, and weights that were drawn have no task"
+
+
+def engine_of(checkpoint: Checkpoint, folder: Path, shape: Shape) -> Artefact:
+    """The checkpoint's engine for a shape, and for its proof's rows, one by one."""
+    buckets = tuple(sorted({shape, Shape(batch=1, seq=checkpoint.max_tokens)}))
+    artefact = artefact_from_checkpoint(
+        checkpoint, folder, precision=Precision.FP16, form=engine_form(buckets)
+    )
+    build_engine(artefact, Order(builds=1, compare=False))
+    return artefact
 
 
 def lines_of(report: Report) -> Iterator[Line]:

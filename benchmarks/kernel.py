@@ -3,9 +3,9 @@
 Three arms take turns at each product of BERT-base and BERT-large: the kernel; ``kept``, cuBLAS on
 a dense product of the same operations, ``[N, J] x [J, T]``, which no sparse kernel can beat by
 much; and ``dense``, cuBLAS on the whole ``[N, K] x [K, T]``. Each is captured in a CUDA graph and
-timed by CUDA events: ``hot``, one after another, and ``cold``, with the L2 cache overwritten in
-between. What counts is the kernel's rate as a share of ``kept``'s, and its speed-up over ``dense``;
-medians of all rounds, and every sample is in the file.
+timed by CUDA events, its launch not included: ``hot``, one after another, and ``cold``, with the L2
+cache overwritten in between. What counts is the kernel's rate as a share of ``kept``'s, and its
+speed-up over ``dense``; medians of all rounds, and every sample is in the file.
 
     python -m benchmarks.kernel --output DIR                    # a GPU of compute capability 8.0 on
     python -m benchmarks.kernel --tokens 4096 --density 0.1 --rows 64 128 --output DIR
@@ -29,6 +29,7 @@ from spd_deploy.domain.files import refuse_existing, replacing, write_text
 from spd_deploy.kernels.launch import block_linear, refuse_no_triton
 from spd_deploy.kernels.remembered import Memory
 from spd_deploy.kernels.tiles import Tile
+from spd_deploy.kernels.timing import seconds_of
 from spd_deploy.kernels.tuning import Tuner
 from spd_deploy.kernels.weights import BlockWeight, dtype_of
 from spd_deploy.machine.facts import this_machine
@@ -165,9 +166,9 @@ def measured(case: Case, rounds: int) -> Result:
     for _ in range(rounds):
         for name in draw.sample(ARMS, len(ARMS)):
             many, one = graphs[name]
-            hot[name].append(seconds(many) / _IN_A_GRAPH)
+            hot[name].append(seconds_of(many.replay) / _IN_A_GRAPH)
             flush.zero_()
-            cold[name].append(seconds(one))
+            cold[name].append(seconds_of(one.replay))
     result = replace(Result(case=case, tile=tile), hot=hot, cold=cold)
     print(line_of(result), flush=True)
     return result
@@ -219,16 +220,6 @@ def captured(run: Callable[[], Tensor]) -> tuple[Any, Any]:
         found.append(graph)
     torch.cuda.synchronize()
     return found[0], found[1]
-
-
-def seconds(graph: Any) -> float:
-    """Of one replay, by the GPU's own clock."""
-    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    before.record()
-    graph.replay()
-    after.record()
-    after.synchronize()
-    return float(before.elapsed_time(after)) / 1e3
 
 
 COLUMNS = (

@@ -6,7 +6,9 @@ is its fastest: by CUDA graph or launched. The baseline at a shape is the fastes
 The word "faster" is kept back from a sparse arm in which nothing skipped a zero. Matrices that
 run ``compact`` are smaller dense ones, and ``gathered`` ones are standard operators over the kept
 inputs: what they leave out they leave out by construction. Any other way needs a kernel for it,
-which must be among those the session knows for certain, or among those that were traced.
+which must be among those the session knows for certain, or among those that were traced. That goes
+for ``dense`` ones too where the runtime takes kernels as it likes, as TensorRT does. Kernels are
+chosen for each shape, so each has its own proof.
 """
 
 import re
@@ -16,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spd_deploy.benchmark.gpu_values import MODES, Cache, DeviceArm, DeviceSeries, Mode
+from spd_deploy.benchmark.gpu_values import MODES, Cache, DeviceSeries, Mode, Ran
 from spd_deploy.benchmark.intervals import SpeedUp, speed_up_of
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.values import ArmFacts
@@ -94,30 +96,35 @@ def fastest_way(report: Report, arm: str, shape: Shape) -> Mode | None:
     return min(ways, key=lambda way: _hot_s(report, arm, shape, way), default=None)
 
 
-def unproven(report: Report, name: str) -> str | None:
-    """Why a gain of this arm may not be called one of sparsity; None where it may."""
+def unproven(report: Report, name: str, shape: Shape) -> str | None:
+    """Why a gain of this arm at a shape may not be called one of sparsity; None where it may."""
     if report.gpu is None:
         return None
-    return why_unproven(report.arm(name), report.gpu.arm(name))
+    return why_unproven(report.arm(name), report.gpu.arm(name).ran_at(shape))
 
 
-def why_unproven(facts: ArmFacts, on_gpu: DeviceArm) -> str | None:
-    """The same, of what is known of an arm."""
+def why_unproven(facts: ArmFacts, ran: Ran) -> str | None:
+    """The same, of what is known of an arm, and of what it ran."""
     if facts.sparsity is None:
         return None  # it claims none
     ways = {part for group in facts.lowered for part in re.split(r",\s*", group.lowering)}
-    if ways <= {"dense"}:
+    if facts.runs_dense and not facts.left_to_runtime:
         return "no sparse kernel ran: all its matrices run dense"
-    if ways <= _BY_CONSTRUCTION or facts.runtime.sparse_kernels or sparse_kernels(on_gpu):
+    if ways <= _BY_CONSTRUCTION and not facts.runs_dense:
         return None
-    if on_gpu.kernels is None:
+    if sparse_kernels(ran):
+        return None
+    if ran.sparse_kernels is not None:
+        return f"no sparse kernel ran: {facts.runtime.runtime} took dense ones"
+    if ran.kernels is None:
         return "which kernels ran is not known"
-    return f"no sparse kernel is among the {len(on_gpu.kernels)} kernels that ran"
+    return f"no sparse kernel is among the {len(ran.kernels)} kernels that ran"
 
 
-def sparse_kernels(arm: DeviceArm) -> tuple[str, ...]:
-    """The traced kernels whose names say that they skip zeros."""
-    return tuple(k.name for k in arm.kernels or () if _SPARSE_NAME.search(k.name))
+def sparse_kernels(ran: Ran) -> tuple[str, ...]:
+    """The kernels that skip zeros: those the session knows, else traced ones with such names."""
+    traced = tuple(k.name for k in ran.kernels or () if _SPARSE_NAME.search(k.name))
+    return ran.sparse_kernels or traced
 
 
 def _row(
@@ -152,7 +159,7 @@ def _over(
     assert base is not None  # noqa: S101 - the caller has looked
     slow, fast = (_rounds(report, one, shape, fastest[one]) for one in (base, arm))
     found = speed_up_of([r.gpu_s for r in slow], [r.gpu_s for r in fast])
-    return replace(found, unproven=unproven(report, arm))
+    return replace(found, unproven=unproven(report, arm, shape))
 
 
 def _limit(report: Report, arm: str, shape: Shape) -> Limit | None:

@@ -1,13 +1,16 @@
 """The tables of a run on a GPU, as text."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from spd_deploy.benchmark.gpu_judge import DeviceRow, sparse_kernels, why_unproven
-from spd_deploy.benchmark.gpu_values import DeviceArm, GpuRun
+from spd_deploy.benchmark.gpu_values import DeviceArm, GpuRun, Ran
 from spd_deploy.benchmark.judge import Judgement
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.spelling import megabytes, milliseconds, percent
 from spd_deploy.benchmark.tables import NOTHING, Table
+from spd_deploy.benchmark.values import ArmFacts
+from spd_deploy.domain.measured import Shape
 from spd_deploy.machine.gpu_state import GpuState
 
 # Of the kernels that an arm launched, so many are named.
@@ -47,21 +50,25 @@ def parts_table(judgement: Judgement) -> Table | None:
 
 
 def ran_table(report: Report) -> Table | None:
-    """Which arm ran what: kernels, and whether any of them skips zeros."""
+    """Which arm ran what at which shape: kernels, and whether any of them skips zeros."""
     if report.gpu is None:
         return None
     rows = tuple(
         (
             arm.name,
-            str(arm.runtime),
-            _kernels(on_gpu),
-            _proof(report, arm.name, on_gpu),
+            str(ran.shape),
+            str(replace(arm.runtime, kernels=ran.said)),
+            _kernels(ran),
+            _proof(arm, ran),
             NOTHING if on_gpu.device_bytes is None else megabytes(on_gpu.device_bytes),
-            "; ".join(f"{one.name}: {one.reason}" for one in on_gpu.untimed) or NOTHING,
+            _untimed(on_gpu, ran.shape),
         )
         for arm, on_gpu in zip(report.arms, report.gpu.arms, strict=True)
+        for ran in on_gpu.ran
     )
-    columns = ("arm", "in", "longest kernels", "skips zeros", "GPU MB", "not run so")
+    columns = (
+        "arm", "batch x tokens", "in", "longest kernels", "skips zeros", "GPU MB", "not run so",
+    )  # fmt: skip
     return Table(title="What ran", columns=columns, rows=rows)
 
 
@@ -119,25 +126,30 @@ def _device_row(row: DeviceRow) -> tuple[str, ...]:
     )
 
 
-def _kernels(arm: DeviceArm) -> str:
+def _kernels(ran: Ran) -> str:
     """The longest kernels, with their share of the time of all."""
-    if arm.kernels is None:
+    if ran.kernels is None:
         return "not traced"
-    total = sum(kernel.seconds for kernel in arm.kernels) or 1.0
-    named = sorted(arm.kernels, key=lambda kernel: -kernel.seconds)[:_NAMED]
+    total = sum(kernel.seconds for kernel in ran.kernels) or 1.0
+    named = sorted(ran.kernels, key=lambda kernel: -kernel.seconds)[:_NAMED]
     return "; ".join(f"{k.name[:_LONGEST_NAME]} {percent(k.seconds / total)}" for k in named)
 
 
-def _proof(report: Report, name: str, on_gpu: DeviceArm) -> str:
-    """Whether something in the arm skips zeros, and how that is known."""
-    facts = report.arm(name)
+def _proof(facts: ArmFacts, ran: Ran) -> str:
+    """Whether something that ran skips zeros, and how that is known."""
     if facts.sparsity is None:
         return "dense"
-    if why := why_unproven(facts, on_gpu):
+    if why := why_unproven(facts, ran):
         return f"no: {why}"
-    if known := facts.runtime.sparse_kernels or sparse_kernels(on_gpu):
+    if known := sparse_kernels(ran):
         return f"yes: {known[0][:_LONGEST_NAME]}"
     return "yes: by construction, its products are over kept weights alone"
+
+
+def _untimed(arm: DeviceArm, shape: Shape) -> str:
+    """The ways it could not be run at a shape."""
+    here = (one for one in arm.untimed if one.name.endswith(f" at {shape}"))
+    return "; ".join(f"{one.name}: {one.reason}" for one in here) or NOTHING
 
 
 def _card_rows(run: GpuRun) -> tuple[tuple[str, str], ...]:

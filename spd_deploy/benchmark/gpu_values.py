@@ -70,6 +70,22 @@ class Kernel:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Ran:
+    """What one run at a shape launched: engines and sessions choose kernels for each shape anew.
+
+    Attributes:
+        kernels: the longest first; None where nothing traced it.
+        said: what ran the matrices, as the session says after it; empty where it has one way.
+        sparse_kernels: those it knows to skip zeros, as ``sessions.protocol`` has it.
+    """
+
+    shape: Shape
+    kernels: tuple[Kernel, ...] | None
+    said: str = ""
+    sparse_kernels: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ShapeWork:
     """The least work of an arm at a shape (``domain.work``)."""
 
@@ -91,8 +107,7 @@ class DeviceArm:
 
     Attributes:
         dense: whether it is one of the dense arms, the fastest of which is the baseline.
-        kernels: what one run at the largest shape launched, the longest first; None where nothing
-            traced it.
+        ran: what ran at each shape.
         device_bytes: the GPU's memory that opening and proving it took; None where not seen.
         work: at each shape.
         untimed: ways that its session could not run, such as a CUDA graph, with the reasons.
@@ -100,10 +115,14 @@ class DeviceArm:
 
     name: str
     dense: bool
-    kernels: tuple[Kernel, ...] | None
+    ran: tuple[Ran, ...]
     device_bytes: int | None
     work: tuple[ShapeWork, ...]
     untimed: tuple[Absent, ...] = ()
+
+    def ran_at(self, shape: Shape) -> Ran:
+        """What ran at one shape of the report."""
+        return next(one for one in self.ran if one.shape == shape)
 
     def work_at(self, shape: Shape) -> Work | None:
         """At one shape; None where it was not counted."""

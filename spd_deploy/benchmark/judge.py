@@ -150,7 +150,7 @@ def _speed_up(report: Report, arm: str, shape: Shape) -> SpeedUp | None:
         return None
     base = measurement_of(report, baseline, shape)
     found = compare(base, measurement_of(report, arm, shape))
-    return replace(found, unproven=unproven(report, arm))
+    return replace(found, unproven=unproven(report, arm, shape))
 
 
 def _row_to_json(row: Row | DeviceRow) -> dict[str, Any]:

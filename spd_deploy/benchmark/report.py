@@ -6,7 +6,8 @@ read back.
 
 History of the schema:
     1   the first; ``layers`` came later, and a report without it was not profiled; so did ``gpu``,
-        without which it was not measured on a GPU, or by the host's clock alone; so did
+        without which it was not measured on a GPU, or by the host's clock alone (what an arm of it
+        ran was told of the largest shape alone before any report was published); so did
         ``unprofiled``, and the runtime of a profile, which before was ONNX Runtime in fp32 too.
 """
 
@@ -66,6 +67,11 @@ class Report:
             raise BadReport("the report lacks its baseline", got=self.baseline, fix=_AGAIN)
         if self.gpu is not None and [arm.name for arm in self.gpu.arms] != names:
             raise BadReport("the report's arms are not those of its GPU's part", fix=_AGAIN)
+        for arm in self.gpu.arms if self.gpu is not None else ():
+            if [one.shape for one in arm.ran] != list(self.settings.shapes):
+                raise BadReport(
+                    f"what {arm.name} ran is not told for each shape of the report", fix=_AGAIN
+                )
 
     def arm(self, name: str) -> ArmFacts:
         """The arm of this name."""

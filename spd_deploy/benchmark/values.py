@@ -157,8 +157,13 @@ class ArmFacts:
 
     @property
     def runs_dense(self) -> bool:
-        """Whether every matrix is run as if it had no zeros."""
+        """Whether every matrix is handed to the runtime whole, zeros and all."""
         return all(group.lowering == "dense" for group in self.lowered)
+
+    @property
+    def left_to_runtime(self) -> bool:
+        """Whether the runtime itself may take kernels that skip the zeros of what it gets whole."""
+        return self.runtime.runtime == "tensorrt"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -52,7 +52,8 @@ def runtimes_of(report: Report) -> str:
 def why_not_faster(arm: ArmFacts, rows: Sequence[Row]) -> str:
     """Why no shape got faster: the manifest's reasons, runs too unsteady to tell, or what is left.
 
-    Matrices that run dense cannot be faster however steady the runs, so that comes first.
+    Matrices that run dense cannot be faster however steady the runs, so that comes first. Where
+    the runtime may take sparse kernels, it is asked after they were found to have run.
     """
     if not arm.lowered:
         return "its manifest does not say how its matrices are run"
@@ -61,7 +62,7 @@ def why_not_faster(arm: ArmFacts, rows: Sequence[Row]) -> str:
         for group in arm.lowered
         if group.lowering == "dense"
     )
-    if arm.runs_dense:
+    if arm.runs_dense and not arm.left_to_runtime:
         return dense
     unclear = [row.speed_up for row in rows if row.speed_up and _unclear(row.speed_up)]
     if unclear:
@@ -70,10 +71,12 @@ def why_not_faster(arm: ArmFacts, rows: Sequence[Row]) -> str:
             f"the runs are too unsteady to tell, with intervals from {low:.2f}x to {high:.2f}x; "
             "measure longer, on an idle machine"
         )
-    left = (
-        f"its matrices do {percent(arm.flops_share)} of the dense multiplications, and what is "
-        "left of the time is attention, element-wise work, and products too small to gain"
+    rest = (
+        "what is left of the time is attention, element-wise work, and products too small to gain"
     )
+    if arm.runs_dense:
+        return f"its sparse kernels ran, and {rest}"
+    left = f"its matrices do {percent(arm.flops_share)} of the dense multiplications, and {rest}"
     return f"{left}; {dense}" if dense else left
 
 
@@ -95,8 +98,20 @@ def _headline(report: Report, judgement: Judgement, arm: ArmFacts) -> Headline:
 
 
 def _why(report: Report, arm: ArmFacts, rows: Sequence[Row]) -> str:
-    """Why it may not be called faster: what was not proven comes before what was not gained."""
-    return unproven(report, arm.name) or why_not_faster(arm, rows)
+    """Why it may not be called faster: what was not proven comes before what was not gained.
+
+    A shape that gained nothing needs no proof; its lack of one is told where no shape has any.
+    """
+    reasons = {row.shape: why for row in rows if (why := unproven(report, arm.name, row.shape))}
+    gained = [row.shape for row in rows if row.speed_up and row.speed_up.verdict == "unproven"]
+    shapes = gained or (list(reasons) if len(reasons) == len(rows) else [])
+    if not shapes:
+        return why_not_faster(arm, rows)
+    told = list(dict.fromkeys(reasons[shape] for shape in shapes))
+    if len(told) == 1:
+        return told[0]
+    at = {why: [shape for shape in shapes if reasons[shape] == why] for why in told}
+    return "; ".join(f"{why} at {_listed(there)}" for why, there in at.items())
 
 
 def _outcome(rows: Sequence[Row], baseline: str) -> str:

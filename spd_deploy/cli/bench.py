@@ -95,6 +95,12 @@ def bench(
     from spd_deploy.benchmark.values import Settings, Shape
     from spd_deploy.domain.cores import default_threads
 
+    if dense is not None and device == "cpu":
+        raise click.UsageError("--dense goes with --device cuda")
+    if profile and device == "cuda":
+        raise click.UsageError("--profile is of operators on the CPU, so it goes with --device cpu")
+    if threads is not None and device == "cuda":
+        raise click.UsageError("--threads goes with --device cpu")
     refuse_taken(output, overwrite=overwrite)
     settings = Settings(
         shapes=Shape.grid(batches, seqs),
@@ -103,10 +109,6 @@ def bench(
         rounds=rounds,
         seconds=seconds,
     )
-    if dense is not None and device == "cpu":
-        raise click.UsageError("--dense goes with --device cuda")
-    if profile and device == "cuda":
-        raise click.UsageError("--profile is of operators on the CPU, so it goes with --device cpu")
     if device == "cuda":
         report = _measured_on_gpu(artefacts, baseline, runtimes, settings, dense=dense)
     else:

@@ -1,9 +1,13 @@
 """The block-sparse kernel compiled ahead of time, on a machine without a GPU.
 
-For TensorRT plugins, and to see what the compiler made of it. Two forms come of it: the ``cubin``,
-machine code for one GPU, and PTX, which a driver compiles. What PTX Triton writes by itself is as
-new as the assembler it carries, and drivers refuse PTX that is newer than they are; so version 8.0
-is asked for. It is CUDA 12.0's, and the first that has Hopper's tensor-core instruction.
+To see what the compiler made of it, on any machine. Nothing that ships runs what comes of it: an
+engine of TensorRT runs blocks in their gathered form, and a plugin with this kernel in it is not
+built, since what it would gain cannot be measured yet.
+
+Two forms come of it: the ``cubin``, machine code for one GPU, and PTX, which a driver compiles.
+What PTX Triton writes by itself is as new as the assembler it carries, and drivers refuse PTX that
+is newer than they are; so version 8.0 is asked for. It is CUDA 12.0's, and the first that has
+Hopper's tensor-core instruction.
 """
 
 import re

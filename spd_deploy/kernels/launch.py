@@ -119,7 +119,7 @@ def attention(q: "Tensor", k: "Tensor", v: "Tensor", bias_BS: "Tensor", *, heads
     D, asking = q.shape[0] // heads, q.shape[1] // B
     out = q.new_empty(q.shape)
     queries, keys = (min(64, max(LEAST, power_above(size))) for size in (asking, S))
-    kernel[(-(-asking // queries), B * heads)](
+    kernel[(B * heads, -(-asking // queries))](  # the second may not pass 65535, the first may
         q,
         k,
         v,

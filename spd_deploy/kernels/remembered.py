@@ -4,11 +4,13 @@ A tile is remembered for a GPU, a version of Triton and a class of shapes; wheth
 win for a GPU, a version of PyTorch and a shape. Triton's own autotuner would measure again in every
 process, and as it likes in the middle of a CUDA graph's capture; so it is not used.
 
-The file is a versioned document, read strictly, and replaced whole. Two processes that measure at
+The file is a versioned document, read strictly, and replaced whole; without one that can be read
+and written, each process measures for itself, and says so. Two processes that measure at
 once each keep what was in the file when they wrote; what the first lost is measured again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -20,6 +22,8 @@ from spd_deploy.kernels.tiles import Tile
 
 SCHEMA = 1
 FILE = "kernels.json"
+_HOMELESS = "the user has no home folder, and XDG_CACHE_HOME names none"
+_DAMAGED = f"{FILE} in the cache folder is damaged or of another version: delete it"
 _STRICT = {"extra": "forbid", "allow_inf_nan": False}
 
 
@@ -97,26 +101,42 @@ class Memory:
     """What is known here: from the file, and what was measured since.
 
     Attributes:
-        unsaved: why what was measured could not be kept; None if it was, or nothing was measured.
+        unsaved: why what is measured cannot be kept, without a path; None as far as it can. A file
+            that is damaged, or of another version, stays as it is.
     """
 
     def __init__(self, file: Path | None = None) -> None:
-        """Read ``file``, by default the user's own.
-
-        Raises:
-            BadReport: it is damaged, or of another version.
-        """
-        self.file = file or default_file()
-        self.known = read_known(self.file)
-        self.unsaved: str | None = None
+        """Read ``file``, by default the user's own; what cannot be read holds nothing."""
+        self.file = file or _own_file()
+        self.known, self.unsaved = Known(), None if self.file else _HOMELESS
+        if self.file is not None:
+            with self._unkept():
+                self.known = read_known(self.file)
 
     def keep(self, one: BestTile | TwoFour) -> None:
         """Remember it here, and in the file if that can be written."""
         self.known = self.known.with_measured([one])
+        if self.file is not None:
+            with self._unkept():
+                write_known(self.file, read_known(self.file).with_measured([one]))
+
+    @contextmanager
+    def _unkept(self) -> Iterator[None]:
+        """A file that cannot be read or written is no failure of a request: it says why."""
         try:
-            write_known(self.file, read_known(self.file).with_measured([one]))
+            yield
         except NotWritten as err:
             self.unsaved = err.got or err.what
+        except BadReport:
+            self.unsaved = _DAMAGED
+
+
+def _own_file() -> Path | None:
+    """The user's, where there is a home folder."""
+    try:
+        return default_file()
+    except RuntimeError:
+        return None
 
 
 def default_file() -> Path:

@@ -78,29 +78,6 @@ class Problem:
         sizes = f"{self.groups}x{self.rows}x{self.inputs} {power_above(self.tokens)} tokens"
         return f"{self.number} {sizes} {end}"
 
-    @property
-    def flops(self) -> float:
-        """Kept multiply-adds, two operations each."""
-        return 2.0 * self.groups * self.rows * self.inputs * self.tokens
-
-    @property
-    def bytes(self) -> float:
-        """Least traffic with memory: what is kept of the weight, all outputs, and the residual.
-
-        The inputs, which every group reads some of, are in :meth:`cached_bytes`.
-        """
-        outputs = self.groups * self.rows * self.tokens * (1 + self.residual)
-        kept = self.groups * self.rows * self.inputs
-        return float(BYTES_OF[self.number] * (outputs + kept) + 4 * self.groups * self.inputs)
-
-    def cached_bytes(self, tile: Tile) -> float:
-        """What all programs read of inputs and weights, mostly from the L2 cache."""
-        stretches = -(-self.tokens // tile.tokens)
-        parts = -(-self.rows // tile.rows)
-        inputs = self.groups * parts * self.inputs * self.tokens
-        weights = stretches * self.groups * self.rows * self.inputs
-        return float(BYTES_OF[self.number] * (inputs + weights))
-
     def programs(self, tile: Tile) -> int:
         """How many tiles there are."""
         return self.groups * -(-self.rows // tile.rows) * -(-self.tokens // tile.tokens)

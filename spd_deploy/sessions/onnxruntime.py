@@ -16,6 +16,7 @@ from spd_deploy.domain.errors import BadArtefact, EngineFailed, Unavailable
 from spd_deploy.domain.text import Batch
 from spd_deploy.domain.versions import version_of
 from spd_deploy.sessions.chunks import chunks_of, joined, part_of
+from spd_deploy.sessions.cuda.room import fitting
 from spd_deploy.sessions.device import DeviceRun
 from spd_deploy.sessions.onnx_device import OnnxDevice
 from spd_deploy.sessions.protocol import Closing, Description, Device
@@ -52,7 +53,8 @@ class OnnxSession(Closing):
         begins so, and no batch is shared out.
 
         Raises:
-            Unavailable: no ONNX Runtime, two of them at once, or a device that does not load.
+            Unavailable: no ONNX Runtime, two of them at once, or a device that does not load or
+                has no room for the model.
             BadArtefact: ONNX Runtime cannot read the file.
         """
         refuse_double_install()
@@ -75,7 +77,7 @@ class OnnxSession(Closing):
             version=ort.__version__,
             device=device,
             precision=precision,
-            threads=threads,
+            threads=threads if device == "cpu" else None,  # else it has no say
         )
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
@@ -173,7 +175,10 @@ def options_for(ort: ModuleType, threads: int) -> Any:
 def _load(ort: ModuleType, model: Path, options: Any, device: Device) -> Any:
     """The model in the runtime."""
     try:
-        return ort.InferenceSession(model, options, providers=[_PROVIDERS[device]])
+        with fitting(model, device):
+            return ort.InferenceSession(model, options, providers=[_PROVIDERS[device]])
+    except Unavailable:
+        raise
     except Exception as err:
         raise BadArtefact(
             f"ONNX Runtime cannot load {model}", got=err, fix="export it again"

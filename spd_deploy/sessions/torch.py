@@ -10,6 +10,7 @@ from spd_deploy.domain.checkpoint import refuse_lacking, refuse_unsafe_weights
 from spd_deploy.domain.errors import BadModel, Unavailable
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.cuda.pytorch import why_no_cuda
+from spd_deploy.sessions.cuda.room import fitting
 from spd_deploy.sessions.protocol import Closing, Description, Device
 
 
@@ -20,7 +21,7 @@ class TorchSession(Closing):
         """Load the model of ``folder`` on ``device``.
 
         Raises:
-            Unavailable: CUDA was asked for and is not there.
+            Unavailable: CUDA was asked for and is not there, or has no room for the model.
             BadModel: the folder holds no safetensors model that transformers can load,
                 or one without its classifier.
         """
@@ -50,7 +51,8 @@ class TorchSession(Closing):
                 fix="check that the folder is complete",
             ) from err
         refuse_lacking(folder, info["missing_keys"], fix="use a fine-tuned classifier")
-        self.model = model.to(device).eval()
+        with fitting(folder, device):
+            self.model = model.to(device).eval()
         self.description = Description(
             runtime="torch",
             version=torch.__version__,

@@ -13,10 +13,11 @@ from spd_deploy.benchmark.gpu_values import (
     Kernel,
     Mode,
     Peak,
+    Ran,
     ShapeWork,
 )
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.values import ArmFacts
+from spd_deploy.benchmark.values import ArmFacts, Shape
 from spd_deploy.domain.work import Work
 from spd_deploy.machine.gpu_state import Card, GpuState
 from tests.benchmark.made import ARM, SHAPE, drawn, gathered, made_report, without_kernel
@@ -52,8 +53,15 @@ IDLE = looked(at_s=0.0, busy_percent=0.0, reasons=("idle",), sm_mhz=345.0, power
 
 
 def on_cuda(facts: ArmFacts, name: str) -> ArmFacts:
-    """An arm in fp16 on CUDA."""
-    return replace(facts, name=name, precision="fp16", runtime=CUDA)
+    """An arm in fp16 on CUDA, in a runtime of its own where that is there already."""
+    runtime = facts.runtime if facts.runtime.device == "cuda" else CUDA
+    return replace(facts, name=name, precision="fp16", runtime=runtime)
+
+
+def ran_of(facts: ArmFacts, kernels: tuple[Kernel, ...] | None, *, shape: Shape = SHAPE) -> Ran:
+    """What an arm ran, of which its session knows what its description does."""
+    known = facts.runtime.sparse_kernels
+    return Ran(shape=shape, kernels=kernels, said=facts.runtime.kernels, sparse_kernels=known)
 
 
 def gpu_report(
@@ -91,7 +99,7 @@ def gpu_report(
             DeviceArm(
                 name=name,
                 dense=name in dense,
-                kernels=traced.get(name, (GEMM,)),
+                ran=(ran_of(known.get(name, ARM), traced.get(name, (GEMM,))),),
                 device_bytes=300_000_000,
                 work=(ShapeWork(shape=SHAPE, work=work),),
             )

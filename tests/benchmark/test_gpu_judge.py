@@ -12,7 +12,7 @@ from spd_deploy.benchmark.gpu_tables import (
     parts_table,
     ran_table,
 )
-from spd_deploy.benchmark.gpu_values import DeviceArm, Kernel
+from spd_deploy.benchmark.gpu_values import Kernel
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.page import html_from_report
 from spd_deploy.benchmark.plots import draw_plots
@@ -20,7 +20,14 @@ from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.values import ArmFacts
 from spd_deploy.benchmark.words import headlines
 from spd_deploy.domain.work import Work
-from tests.benchmark.gpu_made import CUDA, GEMM, SPARSE, gpu_report, two_dense_and_a_block
+from tests.benchmark.gpu_made import (
+    CUDA,
+    GEMM,
+    SPARSE,
+    gpu_report,
+    ran_of,
+    two_dense_and_a_block,
+)
 from tests.benchmark.made import ARM, DENSE, SHAPE, gathered, three_arms, without_kernel
 
 
@@ -28,6 +35,12 @@ def nm_by(lowering: str) -> ArmFacts:
     """A 2:4 arm whose matrices are said to run so."""
     group = replace(DENSE, lowering=lowering, density=0.5, flops_share=0.5)
     return replace(ARM, name="nm", pattern="2:4", sparsity=0.5, lowered=(group,), runtime=CUDA)
+
+
+def engine(known: tuple[str, ...] | None) -> ArmFacts:
+    """A 2:4 arm whose matrices TensorRT got whole, and what its inspector knows of its kernels."""
+    runtime = replace(CUDA, runtime="tensorrt", sparse_kernels=known)
+    return replace(without_kernel("nm"), runtime=runtime)
 
 
 def test_each_arm_is_taken_in_its_faster_way() -> None:
@@ -82,14 +95,19 @@ def test_the_word_faster_needs_an_interval_off_1() -> None:
         (nm_by("compact, 2:4"), (GEMM,), "no sparse kernel is among the 1 kernels that ran"),
         (without_kernel("nm"), (GEMM,), "no sparse kernel ran: all its matrices run dense"),
         (without_kernel("nm"), (SPARSE,), "no sparse kernel ran: all its matrices run dense"),
+        (engine(None), None, "which kernels ran is not known"),
+        (engine(None), (GEMM,), "no sparse kernel is among the 1 kernels that ran"),
+        (engine(None), (GEMM, SPARSE), None),
+        (engine(()), (GEMM,), "no sparse kernel ran: tensorrt took dense ones"),
+        (engine((SPARSE.name,)), (GEMM,), None),
+        (engine((SPARSE.name,)), None, None),
     ],
 )
 def test_a_gain_of_sparsity_needs_something_that_skips_zeros(
     facts: ArmFacts, kernels: tuple[Kernel, ...] | None, reason: str | None
 ) -> None:
     """By construction, or by a kernel with a name for it; else no sparse arm is called faster."""
-    on_gpu = DeviceArm(name=facts.name, dense=False, kernels=kernels, device_bytes=None, work=())
-    assert why_unproven(facts, on_gpu) == reason
+    assert why_unproven(facts, ran_of(facts, kernels)) == reason
 
     report = gpu_report(
         {"eager": (0.016, 0.02), facts.name: (0.008, 0.01)},
@@ -110,9 +128,21 @@ def test_a_session_may_know_its_kernels_for_certain() -> None:
     """What an engine's inspector names counts where nothing could be traced."""
     known = replace(CUDA, sparse_kernels=("sm80_xmma_sparse_gemm",))
     facts = replace(nm_by("2:4"), runtime=known)
-    on_gpu = DeviceArm(name="nm", dense=False, kernels=None, device_bytes=None, work=())
 
-    assert why_unproven(facts, on_gpu) is None
+    assert why_unproven(facts, ran_of(facts, None)) is None
+
+
+def test_an_engine_whose_sparse_kernels_gained_nothing_is_not_said_to_run_dense() -> None:
+    """Its matrices are stored whole, but what ran decides what is said of them."""
+    report = gpu_report(
+        {"eager": (0.016, 0.02), "nm": (0.032, 0.04)},
+        dense=("eager",),
+        facts={"nm": engine((SPARSE.name,))},
+    )
+
+    (line,) = headlines(report, judge(report))
+    assert line.why is not None
+    assert line.why.startswith("its sparse kernels ran, and what is left")
 
 
 def test_a_slower_arm_is_slower_proven_or_not() -> None:
@@ -203,7 +233,8 @@ def test_tables_tell_what_ran_and_what_did_not() -> None:
     assert {len(row) for row in device.rows} == {len(device.columns)}
     assert {len(row) for row in parts.rows} == {len(parts.columns)}
     assert cells["block"][-1] == "faster"
-    assert {row[0]: row[3] for row in ran.rows}["block"].startswith("yes: by construction")
+    assert {row[0]: row[4] for row in ran.rows}["block"].startswith("yes: by construction")
+    assert {len(row) for row in ran.rows} == {len(ran.columns)}
     assert absent.rows == (("tensorrt-fp16", "TensorRT is not installed"),)
     rows = {name: text for name, text in gpu.rows}
     assert rows["card"] == "NVIDIA H100 80GB HBM3, driver 580.65.06"

@@ -58,6 +58,7 @@ def test_a_report_of_before_still_reads(tmp_path: Path) -> None:
         put("fast", "gpu", "during", 0, "sm_mhz"),
         put([], "gpu", "peaks", 0, "seconds"),
         put("other", "gpu", "arms", 0, "name"),
+        put([], "gpu", "arms", 0, "ran"),
     ],
 )
 def test_damage_is_refused(change: Callable[[Value], None], tmp_path: Path) -> None:

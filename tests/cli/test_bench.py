@@ -271,5 +271,17 @@ def test_dense_forms_are_a_matter_of_gpus(folders: Folders, tmp_path: Path) -> N
     assert "no dense baseline" in refusal(
         *on_gpu, "--baseline", folders.dense_checkpoint, "--dense", "fast"
     )
-    assert "--device cpu" in refusal(*on_gpu, "--profile")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("words", [("--profile",), ("--threads", "2")])
+def test_what_is_of_a_cpu_is_refused_on_a_gpu(
+    words: tuple[str, ...], folders: Folders, tmp_path: Path
+) -> None:
+    """Before anything is opened or measured, and nothing is written."""
+    on_gpu = ("--output", tmp_path / "r", "--device", "cuda")
+
+    line = refusal(folders.block, *on_gpu, *words)
+
+    assert words[0] in line and "--device cpu" in line
     assert not (tmp_path / "r").exists()

@@ -42,7 +42,7 @@ def test_what_is_kept_is_read_again(tmp_path: Path) -> None:
     memory.keep(BEST)
     memory.keep(LOST)
 
-    known = read_known(memory.file)
+    known = read_known(tmp_path / "deep" / "kernels.json")
     assert known == memory.known == Known(tiles=(BEST,), two_four=(LOST,))
     assert known.tile(H100, BEST.problem) == TILE
     assert known.tile(Place(gpu="A100", version=H100.version), BEST.problem) is None
@@ -94,19 +94,44 @@ def _tile(**changes: Any) -> Callable[[dict[str, Any]], str]:
         (_tile(colour=1), "is damaged"),
     ],
 )
-def test_a_damaged_file_is_refused(
+def test_a_damaged_file_holds_nothing(
     tmp_path: Path, spoil: Callable[[dict[str, Any]], str], said: str
 ) -> None:
-    """With the file's name, and what to do: it is measured again."""
-    memory = Memory(tmp_path / "kernels.json")
-    memory.keep(BEST)
-    memory.file.write_text(spoil(json.loads(memory.file.read_text())))
+    """It is refused with its name and what to do; a memory begins empty, and leaves it as it is."""
+    file = tmp_path / "kernels.json"
+    before = Memory(file)
+    before.keep(BEST)
+    text = spoil(json.loads(file.read_text()))
+    file.write_text(text)
 
     with pytest.raises(BadReport, match=said) as refused:
-        Memory(memory.file)
-
-    assert str(memory.file) in str(refused.value)
+        read_known(file)
+    memory = Memory(file)
+    assert memory.known == Known()
+    for one in (memory, before):  # the file of the second was damaged while it ran
+        one.keep(LOST)
+        assert one.known.two_four_of(LOST.place, LOST.product) == LOST
+        assert one.unsaved is not None and "kernels.json" in one.unsaved
+        assert str(tmp_path) not in one.unsaved
+    assert file.read_text() == text
+    assert str(file) in str(refused.value)
     assert "delete" in refused.value.fix
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured still serves this process."""
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    memory = Memory()
+
+    memory.keep(BEST)
+
+    assert memory.known.tile(H100, BEST.problem) == TILE
+    assert memory.unsaved is not None and "no home folder" in memory.unsaved
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

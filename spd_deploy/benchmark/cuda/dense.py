@@ -5,8 +5,12 @@
     compile             torch.compile, in fp16, likewise
     compile-bf16        the same in bf16
     compile-max         torch.compile with max-autotune
+    torch               this project's own network in PyTorch, as torch artefacts have it, in fp16
     onnxruntime         this project's own dense export in fp16, in ONNX Runtime's CUDA provider
     onnxruntime-fused   ONNX Runtime's own transformer optimiser, in fp16, in the same provider
+
+Our own two compute the last layer for the first token alone, and the network reads queries, keys
+and values in one product: what a sparse artefact gains by that is no gain of its zeros.
 
 A dense engine of TensorRT is an artefact that is built beforehand, on this GPU, and is named beside
 the others: every dense artefact counts as a baseline too. ``tensorrt-fp16`` and ``tensorrt-int8``
@@ -23,7 +27,7 @@ import numpy as np
 from spd_deploy.benchmark.cuda.dense_torch import DenseTorchSession, Half, Way
 from spd_deploy.benchmark.cuda.entrants import Entrant, entrant_of
 from spd_deploy.benchmark.cuda.fused import fused_from_checkpoint
-from spd_deploy.benchmark.gpu_values import Absent
+from spd_deploy.benchmark.gpu_values import Absent, Ran
 from spd_deploy.benchmark.run import as_dense
 from spd_deploy.benchmark.values import ArmFacts, Memory, Settings
 from spd_deploy.domain.artefact import is_artefact, open_artefact
@@ -45,7 +49,7 @@ TORCH: dict[str, tuple[Way, Half]] = {
     "compile-max": ("compile-max", "fp16"),
 }
 ENGINES = ("tensorrt-fp16", "tensorrt-int8")
-NAMES = (*TORCH, "onnxruntime", "onnxruntime-fused", *ENGINES)
+NAMES = (*TORCH, "torch", "onnxruntime", "onnxruntime-fused", *ENGINES)
 _FP16_TOLERANCE = 2e-2
 _PROOF = Shape(batch=4, seq=16)
 _SIZES = ("layers", "hidden", "heads", "intermediate", "vocabulary")
@@ -152,8 +156,8 @@ _NO_ENGINE = (
 def _named(model: DenseModel, name: str, settings: Settings) -> Entrant:
     """The baseline of a name that is no engine's."""
     match name:
-        case "onnxruntime":
-            return _own_export(model, settings)
+        case "torch" | "onnxruntime":
+            return _own_export(model, name, settings)
         case "onnxruntime-fused":
             return _fused(model, name)
         case _:
@@ -194,18 +198,21 @@ def _fused(model: DenseModel, name: str) -> Entrant:
     )
 
 
-def _own_export(model: DenseModel, settings: Settings) -> Entrant:
-    """The dense export that ``spd export --precision fp16`` makes, once for all runs."""
+def _own_export(model: DenseModel, name: str, settings: Settings) -> Entrant:
+    """The dense export that ``spd export`` makes in fp16 for a runtime, once for all runs."""
     from exporters.onnx import artefact_from_checkpoint
     from exporters.precisions import Precision
+    from exporters.torch.export import torch_artefact_from_checkpoint
     from spd_deploy.benchmark.arms import Arm
 
-    folder = model.scratch / "onnxruntime"
+    folder = model.scratch / name
     if is_artefact(folder):
         artefact = open_artefact(folder)
+    elif name == "torch":
+        artefact = torch_artefact_from_checkpoint(model.checkpoint, folder, number="fp16")
     else:
         artefact = artefact_from_checkpoint(model.checkpoint, folder, precision=Precision.FP16)
-    arm = Arm(name="dense onnxruntime", artefact=artefact)
+    arm = Arm(name=f"dense {name}", artefact=artefact)
     return entrant_of(arm, settings, weigh=_unweighed)
 
 
@@ -225,9 +232,9 @@ def _entrant(
         """Of the checkpoint, as this baseline ran it."""
         return dense_facts(checkpoint, f"dense {name}", runtime, parity, model_file())
 
-    def work(shape: Shape, number_bytes: int) -> Work:
+    def work(ran: Ran, number_bytes: int) -> Work:
         """Of all multiplications."""
-        return encoder_work(encoder, shape, number_bytes=number_bytes, first_only=first_only)
+        return encoder_work(encoder, ran.shape, number_bytes=number_bytes, first_only=first_only)
 
     return Entrant(
         name=f"dense {name}",

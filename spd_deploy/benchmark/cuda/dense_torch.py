@@ -20,6 +20,7 @@ from spd_deploy.benchmark.cuda.place import refuse_without_cuda
 from spd_deploy.domain.errors import EngineFailed, SpdError, Unavailable
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.cuda.pytorch import Buffers
+from spd_deploy.sessions.cuda.room import fitting
 from spd_deploy.sessions.device import DeviceRun
 from spd_deploy.sessions.protocol import Closing, Description
 from spd_deploy.sessions.torch import TorchSession
@@ -44,7 +45,7 @@ class DenseTorchSession(Closing):
         """Load the model of ``folder``.
 
         Raises:
-            Unavailable: PyTorch cannot use a GPU.
+            Unavailable: PyTorch cannot use a GPU, or it has no room for the model.
             BadModel: the folder holds no classifier.
         """
         refuse_without_cuda()
@@ -55,7 +56,8 @@ class DenseTorchSession(Closing):
         kind = torch.float16 if precision == "fp16" else torch.bfloat16
         self._types = getattr(model.config, "type_vocab_size", 0) > 1
         self._classes = int(model.config.num_labels)
-        self._forward = forward_of(model.to(kind).eval(), way)
+        with fitting(folder, "cuda"):
+            self._forward = forward_of(model.to(kind).eval(), way)
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
         self._kept: dict[tuple[int, int, bool], _TorchRun] = {}

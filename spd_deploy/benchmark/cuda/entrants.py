@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from spd_deploy.benchmark.arms import Arm, facts_of, open_arm
+from spd_deploy.benchmark.gpu_judge import sparse_kernels
+from spd_deploy.benchmark.gpu_values import Ran
 from spd_deploy.benchmark.values import ArmFacts, Memory, Settings
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.measured import Shape
+from spd_deploy.domain.engines.plan import read_plan
 from spd_deploy.domain.work import Work, encoder_work
 from spd_deploy.sessions.opening import prove
 from spd_deploy.sessions.protocol import Description, Session
 
+# Of the multiplications, what 2:4 kernels do.
+_SHARE = 2 / 4
 _NUMBER_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 Weigh = Callable[[Arm, Settings], Memory | None]
@@ -29,7 +33,7 @@ class Entrant:
         longest: tokens of the longest text that it reads.
         check: proves its logits and gives how far they are off; raises where they are too far.
         facts: what the report says of it, given how its session ran and how far it was off.
-        work: the least work at a shape, in numbers of so many bytes.
+        work: the least work of what ran at a shape, in numbers of so many bytes.
     """
 
     name: str
@@ -39,25 +43,29 @@ class Entrant:
     open: Callable[[], Session]
     check: Callable[[Session], float]
     facts: Callable[[Description, float], ArmFacts]
-    work: Callable[[Shape, int], Work]
+    work: Callable[[Ran, int], Work]
 
 
 def entrant_of(arm: Arm, settings: Settings, *, weigh: Weigh) -> Entrant:
     """An artefact as an entrant; one that is not sparse counts as a dense baseline."""
     manifest = arm.artefact.manifest
     shares = {row.name: row.flops_share for row in manifest.matrices}
+    halved = {name: _SHARE * shares[name] for name in two_four_rows(arm)}
     encoder = arm.encoder
 
     def facts(runtime: Description, parity: float) -> ArmFacts:
         """Weighed where its process can be."""
         return facts_of(arm, runtime, weigh(arm, settings), parity=parity)
 
-    def work(shape: Shape, number_bytes: int) -> Work:
-        """Of its kept multiplications."""
+    def work(ran: Ran, number_bytes: int) -> Work:
+        """Of its kept multiplications; 2:4 kernels leave half of theirs, and half the weights.
+
+        Where some ran, every matrix they take is counted so, which keeps the least time a bound.
+        """
         return encoder_work(
             encoder,
-            shape,
-            shares=shares,
+            ran.shape,
+            shares={**shares, **halved} if sparse_kernels(ran) else shares,
             number_bytes=number_bytes,
             first_only=True,  # so all exports are made (``exporters.classifier``)
         )
@@ -72,6 +80,15 @@ def entrant_of(arm: Arm, settings: Settings, *, weigh: Weigh) -> Entrant:
         facts=facts,
         work=work,
     )
+
+
+def two_four_rows(arm: Arm) -> frozenset[str]:
+    """The names of the matrices that 2:4 kernels may run in the arm's runtime."""
+    if arm.runtime == "tensorrt":
+        plan = read_plan(arm.artefact.folder)
+        return frozenset(matrix.name for matrix in plan.matrices if matrix.eligible)
+    rows = arm.artefact.manifest.matrices
+    return frozenset(row.name for row in rows if row.lowering == "2:4")
 
 
 def number_bytes(precision: str) -> int | None:

@@ -1,8 +1,9 @@
 """Measures a break-even map on a GPU: each product of a model's sizes, dense and by every way.
 
-By the GPU's clock, each product in a CUDA graph of several runs, so that no launch is in its time,
-and with weights in the L2 cache as far as they fit, which favours dense products if anything: they
-have more to fetch. Products take turns in rounds as on a CPU.
+By the GPU's clock, each product in a CUDA graph of several runs that is launched while the GPU is
+busy, so that no launch is in its time (``kernels.timing``), and with weights in the L2 cache as far
+as they fit, which favours dense products if anything: they have more to fetch. Products
+take turns in rounds as on a CPU.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from exporters.precisions import Precision
 from spd_deploy.benchmark.breakeven.run import Plan, placed
 from spd_deploy.benchmark.breakeven.values import BreakEven, Cell, Effort, Part
-from spd_deploy.benchmark.cuda.place import CudaGpu, uuid
+from spd_deploy.benchmark.cuda.place import refuse_without_cuda, uuid
 from spd_deploy.benchmark.cuda.products import Product, Way, product_by, refused, ways_of, why_none
-from spd_deploy.benchmark.cuda.timing import marked_s
 from spd_deploy.benchmark.cuda.watch import Looker, looker_of, watching
 from spd_deploy.benchmark.values import Conditions
 from spd_deploy.domain.errors import SpdError
 from spd_deploy.domain.measured import turn
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.kernels.timing import seconds_of
 from spd_deploy.machine.facts import load_now, moment, others_cores, this_machine
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class GraphStopwatch:
         Raises:
             Unavailable: there is none.
         """
-        self._gpu = CudaGpu()
+        refuse_without_cuda()
         import torch
 
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -99,7 +100,7 @@ class GraphStopwatch:
 
         graph, _ = ready
         with torch.cuda.stream(self._stream):
-            return marked_s(self._gpu, self._stream.cuda_stream, graph.replay) / _REPEATS
+            return seconds_of(graph.replay) / _REPEATS
 
 
 def measure_map_on_gpu(

@@ -23,8 +23,8 @@ from spd_deploy.benchmark.gpu_values import (
     Copied,
     DeviceArm,
     GpuRun,
-    Kernel,
     Peak,
+    Ran,
     ShapeWork,
 )
 from spd_deploy.benchmark.measure import measure
@@ -94,7 +94,7 @@ def run_on_gpu(
         took = _measured(opened, batches, settings, tools, progress)
         after = moment()
         # Last of all: what traces kernels may stay attached to the driver and slow launches down.
-        kernels = _traced(opened, batches[settings.largest], tools, progress)
+        ran = _traced(opened, batches, tools, progress)
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=this_machine(),
@@ -113,7 +113,7 @@ def run_on_gpu(
             versions=tools.versions,
             peaks=took.peaks,
             copied=took.copied,
-            arms=tuple(_device_arm(o, took.by_gpu, kernels, settings) for o in opened),
+            arms=tuple(_device_arm(o, took.by_gpu, ran) for o in opened),
             series=tuple(took.by_gpu.series),
             copies=tuple(took.by_gpu.copies),
             absent=(*absent, *missing, *took.lacking),
@@ -227,33 +227,42 @@ def _by_host(
 
 
 def _traced(
-    opened: Sequence[Opened], batch: Batch, tools: Tools, progress: Progress
-) -> dict[str, tuple[Kernel, ...] | None]:
-    """The kernels of one run of each arm."""
+    opened: Sequence[Opened], batches: Mapping[Shape, Batch], tools: Tools, progress: Progress
+) -> dict[str, tuple[Ran, ...]]:
+    """What one run of each arm launches at each shape."""
     found = {}
     with progress.stage("trace kernels", len(opened)) as advance:
         for one in opened:
-            found[one.entrant.name] = tools.trace(partial(one.session.run, batch))
+            found[one.entrant.name] = tuple(
+                _ran(one.session, shape, batch, tools) for shape, batch in batches.items()
+            )
             advance(note=one.entrant.name)
     return found
+
+
+def _ran(session: Session, shape: Shape, batch: Batch, tools: Tools) -> Ran:
+    """The kernels of a run, and what the session says of it afterwards."""
+    kernels = tools.trace(partial(session.run, batch))
+    session.run(batch)  # the tracer runs nothing where it cannot trace
+    said = session.description
+    return Ran(shape=shape, kernels=kernels, said=said.kernels, sparse_kernels=said.sparse_kernels)
 
 
 def _device_arm(
     opened: Opened,
     found: Found,
-    kernels: Mapping[str, tuple[Kernel, ...] | None],
-    settings: Settings,
+    ran: Mapping[str, tuple[Ran, ...]],
 ) -> DeviceArm:
     """What is told of an arm on the GPU."""
     entrant, size = opened.entrant, number_bytes(opened.facts.precision)
-    counted = () if size is None else settings.shapes
+    counted = () if size is None else ran[entrant.name]
     return DeviceArm(
         name=entrant.name,
         dense=entrant.dense,
-        kernels=kernels[entrant.name],
+        ran=ran[entrant.name],
         device_bytes=opened.device_bytes,
         work=tuple(
-            ShapeWork(shape=shape, work=entrant.work(shape, size or 0)) for shape in counted
+            ShapeWork(shape=one.shape, work=entrant.work(one, size or 0)) for one in counted
         ),
         untimed=found.untimed_of(entrant.name),
     )

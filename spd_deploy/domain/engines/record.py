@@ -6,7 +6,7 @@ was damaged, swapped or carried to another machine; it does not find malice, sin
 engine can write this file as well. Folders of engines are to be trusted as programs are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -177,6 +177,18 @@ class EngineRecord:
         """The fastest build of an arm; None where there is none."""
         found = fastest(self.builds, arm)
         return None if found is None else self.builds[found]
+
+    def sparse_kernels(self, buckets: Container[int]) -> tuple[str, ...] | None:
+        """Names of the sparse kernels that the engine runs in buckets of these numbers.
+
+        None where fused regions hide whether there is any.
+        """
+        if self.arm == "dense":  # whatever its sparse twin would have run
+            return ()
+        there = [verdict for verdict in self.verdicts if verdict.bucket in buckets]
+        found = dict.fromkeys(v.tactic for v in there if v.picked == "yes" and v.tactic)
+        unknown = any(verdict.picked == "unknown" for verdict in there)
+        return None if unknown and not found else tuple(found)
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``engine.json``."""

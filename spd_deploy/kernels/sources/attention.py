@@ -37,9 +37,9 @@ def attention(
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """The grid is (stretches of queries, batch x heads)."""
-    b, a = tl.program_id(1) // heads, tl.program_id(1) % heads
-    offs_Q = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    """The grid is (batch x heads, stretches of queries)."""
+    b, a = tl.program_id(0) // heads, tl.program_id(0) % heads
+    offs_Q = tl.program_id(1) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     offs_D = tl.arange(0, BLOCK_D)
     feature_D = a * D + offs_D
     if WIDE:

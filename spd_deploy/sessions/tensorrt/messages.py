@@ -4,12 +4,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from spd_deploy.domain.errors import SpdError, Unavailable
+from spd_deploy.sessions.cuda.room import says_no_room
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
 _SPARSITY = "(Sparsity)"
-_MEMORY = ("out of memory", "outofmemory", "out_of_memory", "could not allocate")
 
 
 class Messages:
@@ -42,7 +42,7 @@ class Messages:
     def failure(self, otherwise: SpdError) -> SpdError:
         """The error for something that TensorRT did not make: out of memory, or ``otherwise``."""
         said = self.why()
-        if any(sign in said.lower() for sign in _MEMORY):
+        if says_no_room(said):
             return Unavailable(
                 "the GPU has not enough free memory",
                 got=said,

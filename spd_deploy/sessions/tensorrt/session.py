@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.engines.buckets import Turn, turns_of
-from spd_deploy.domain.engines.record import read_record
+from spd_deploy.domain.engines.record import EngineRecord, read_record
 from spd_deploy.domain.errors import EngineFailed, Unavailable
 from spd_deploy.domain.text import MASK, Batch
 from spd_deploy.sessions.cuda.device import CudaDevice
 from spd_deploy.sessions.protocol import Closing, Description
+from spd_deploy.sessions.tables import Tables
 from spd_deploy.sessions.tensorrt.executor import Executor, Lane
 from spd_deploy.sessions.tensorrt.gate import (
     library,
@@ -58,7 +59,7 @@ class TensorRtSession(Closing):
         except BaseException:
             self._device.close()
             raise
-        self._serve(trt, artefact, record.precision)
+        self._serve(trt, artefact, record.precision, record)
 
     @classmethod
     def of(
@@ -70,6 +71,20 @@ class TensorRtSession(Closing):
         session._serve(trt, artefact, precision)
         return session
 
+    @property
+    def description(self) -> Description:
+        """What runs; its sparse kernels are those of the last batch, before any, of all buckets."""
+        return Description(
+            runtime="tensorrt",
+            version=self._version,
+            device="cuda",
+            precision=self._precision,
+            threads=None,
+            sparse_kernels=None
+            if self._record is None
+            else self._record.sparse_kernels(self._last or range(len(self._buckets))),
+        )
+
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Logits ``[B, C]``.
 
@@ -78,7 +93,7 @@ class TensorRtSession(Closing):
                 GPU failed.
         """
         rows, tokens = batch.ids_BS.shape
-        self._refuse_beyond_tables(batch)
+        self._tables.refuse_beyond(batch)
         turns = turns_of(rows, tokens, self._buckets)
         logits_BC = np.empty((rows, self._classes), np.float32)
         with self._lock:
@@ -87,6 +102,7 @@ class TensorRtSession(Closing):
             self._device.enter()
             for turn in turns:
                 self._run(batch, turn, logits_BC)
+            self._last = frozenset(turn.bucket for turn in turns)
         return logits_BC
 
     def prepare(self, batch: Batch, *, graph: bool) -> "LaneRun":
@@ -116,35 +132,18 @@ class TensorRtSession(Closing):
                 self._executor.close()
                 self._device.close()
 
-    def _serve(self, trt: Any, artefact: Artefact, precision: str) -> None:
-        """Be ready."""
-        types = read_config(artefact.folder).get("type_vocab_size")
-        self._rows = {"input_ids": artefact.encoder.vocabulary, "token_type_ids": types}
+    def _serve(
+        self, trt: Any, artefact: Artefact, precision: str, record: EngineRecord | None = None
+    ) -> None:
+        """Be ready; an engine that is being built has no record yet."""
+        types = read_config(artefact.folder).get("type_vocab_size") or 0
+        self._tables = Tables(words=artefact.encoder.vocabulary, types=types)
         self._lock = threading.Lock()
         self._closed = False
         self._buckets = [lane.bucket for lane in self._executor.lanes]
         self._classes = self._executor.lanes[0].memory.logits_BC.shape[1]
-        self.description = Description(
-            runtime="tensorrt",
-            version=str(trt.__version__),
-            device="cuda",
-            precision=precision,
-            threads=None,
-        )
-
-    def _refuse_beyond_tables(self, batch: Batch) -> None:
-        """An engine reads beyond a table's end without an error."""
-        for name, values_BS in (("input_ids", batch.ids_BS), ("token_type_ids", batch.types_BS)):
-            rows = self._rows[name]
-            if rows is None or not values_BS.size:
-                continue
-            low, high = int(values_BS.min()), int(values_BS.max())
-            if low < 0 or high >= rows:
-                raise EngineFailed(
-                    f"the model takes {name} of 0 to {rows - 1}",
-                    got=f"{low} to {high}",
-                    fix="tokenise with its own tokenizer",
-                )
+        self._version, self._precision, self._record = str(trt.__version__), precision, record
+        self._last = frozenset[int]()
 
     def _run(self, batch: Batch, turn: Turn, logits_BC: NDArray[np.float32]) -> None:
         """Some rows of a batch; what the bucket has room for besides is padding."""

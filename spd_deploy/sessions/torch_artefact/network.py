@@ -1,10 +1,12 @@
 """A torch artefact's classifier: token ids in, logits out, in PyTorch and our kernels.
 
 It computes what the checkpoint's own module does, from the embeddings to the head, in the precision
-of the artefact; sums of products, norms and softmax, the biases and the head are fp32. It is no
-``transformers`` module with other linears in it: activations would have to turn at each of them
-(``layouts.py``), the module's own code for masks reads numbers back from the GPU, which no CUDA
-graph can, and an artefact would need that library to be served.
+of the artefact. In fp32 are sums of products, norms and softmax, and the head. Biases and the
+tensors of norms are stored in fp32: our kernels read them so, PyTorch's products and norms read
+them rounded to the artefact's precision. It is no ``transformers`` module with other linears in it:
+activations would have to turn at each of them (``layouts.py``), the module's own code for masks
+reads numbers back from the GPU, which no CUDA graph can, and an artefact would need that library to
+be served.
 
 The classifier reads the first token alone, so the last layer computes queries, attention output and
 feed-forward for that token only, as in the exported graphs.
@@ -22,7 +24,7 @@ from spd_deploy.sessions.torch_artefact.embeddings import Embeddings
 from spd_deploy.sessions.torch_artefact.head import Head
 from spd_deploy.sessions.torch_artefact.layouts import FeatureMajor, Layout, TokenMajor
 from spd_deploy.sessions.torch_artefact.plan import MatrixPlan, NetworkPlan
-from spd_deploy.sessions.torch_artefact.products import Parts, Product, product_of
+from spd_deploy.sessions.torch_artefact.products import Parts, Product, TwoFourTokens, product_of
 from spd_deploy.sessions.torch_artefact.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -106,6 +108,12 @@ class Network:
     def two_four(self) -> int:
         """How many products the last batch ran on 2:4 tensor cores."""
         return sum(product.two_four for layer in self.layers for product in layer.products())
+
+    def refused(self) -> tuple[str, ...]:
+        """Why products that were to run on 2:4 tensor cores stay dense, one reason a product."""
+        products = [product for layer in self.layers for product in layer.products()]
+        two_four = [product for product in products if isinstance(product, TwoFourTokens)]
+        return tuple(product.refused for product in two_four if product.refused is not None)
 
     def _layer(self, x: "Tensor", kept: "Tensor", layer: LayerParts, bias_BS: "Tensor") -> "Tensor":
         """One layer over all tokens of ``x``, for the ``kept`` ones alone."""

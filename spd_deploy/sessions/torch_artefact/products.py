@@ -12,6 +12,7 @@ from spd_deploy.kernels.backends import Backend
 from spd_deploy.kernels.plain import activated
 from spd_deploy.kernels.two_four import Chooser, packed
 from spd_deploy.kernels.weights import BlockWeight
+from spd_deploy.sessions.cuda.room import is_fault
 from spd_deploy.sessions.torch_artefact.plan import MatrixPlan
 from spd_deploy.sessions.torch_artefact.tensors import Tensors
 
@@ -87,11 +88,22 @@ class DenseTokens:
 
 
 class TwoFourTokens:
-    """``[T, K]`` to ``[T, N]``, dense or on 2:4 tensor cores, whichever is faster for T tokens."""
+    """``[T, K]`` to ``[T, N]``, dense or on 2:4 tensor cores, whichever is faster for T tokens.
+
+    Attributes:
+        refused: why the library does not take the weight, which then stays dense; else None.
+    """
 
     def __init__(self, weight_NK: "Tensor", bias_N: "Tensor", chooser: Chooser) -> None:
         self.dense = DenseTokens(weight_NK=weight_NK, bias_N=bias_N)
-        self.sparse = DenseTokens(weight_NK=packed(weight_NK), bias_N=bias_N)
+        self.sparse: DenseTokens | None = None
+        self.refused: str | None = None
+        try:
+            self.sparse = DenseTokens(weight_NK=packed(weight_NK), bias_N=bias_N)
+        except RuntimeError as err:
+            if is_fault(err):
+                raise
+            self.refused = str(err).splitlines()[0]
         self.chooser = chooser
         self.two_four = False
 
@@ -99,10 +111,12 @@ class TwoFourTokens:
         self, x: "Tensor", *, activation: str = "none", residual: "Tensor | None" = None
     ) -> "Tensor":
         """PyTorch's linear layer, over one form of the weight or the other."""
-        self.two_four = self.chooser.wins(
+        chosen = self.dense
+        if self.sparse is not None and self.chooser.wins(
             x, self.dense.weight_NK, self.sparse.weight_NK, self.dense.bias_N
-        )
-        chosen = self.sparse if self.two_four else self.dense
+        ):
+            chosen = self.sparse
+        self.two_four = chosen is self.sparse
         return chosen(x, activation=activation, residual=residual)
 
 

@@ -17,8 +17,10 @@ from spd_deploy.domain.text import Batch
 from spd_deploy.kernels.backends import Plain, Triton
 from spd_deploy.kernels.launch import KERNEL
 from spd_deploy.kernels.remembered import Memory
+from spd_deploy.sessions.cuda.room import fitting
 from spd_deploy.sessions.device import DeviceRun
 from spd_deploy.sessions.protocol import Closing, Description, Device
+from spd_deploy.sessions.tables import Tables
 from spd_deploy.sessions.torch_artefact.graphs import Graphs
 from spd_deploy.sessions.torch_artefact.loading import refuse_no_cuda, runners_for, tensors_in
 from spd_deploy.sessions.torch_artefact.network import Network
@@ -51,18 +53,13 @@ class TorchArtefactSession(Closing):
             refuse_no_cuda()
         plan = read_plan(folder)
         self.device, self.threads = device, threads
+        self._tables = Tables(words=encoder.vocabulary, types=plan.token_types)
         self.memory = Memory() if device == "cuda" else None
         self._closed = False
-        try:
+        with fitting(folder, device):
             with torch.inference_mode(False), torch.no_grad():
                 self.network = _network(folder, encoder, plan, device, self.memory)
             self._graphs = Graphs(self.network) if device == "cuda" else None
-        except torch.OutOfMemoryError as err:
-            raise Unavailable(
-                f"{folder} does not fit into the GPU's memory",
-                got=err,
-                fix="free the GPU's memory, or use --device cpu",
-            ) from err
 
     @property
     def description(self) -> Description:
@@ -85,10 +82,12 @@ class TorchArtefactSession(Closing):
 
         Raises:
             Unavailable: it runs on the CPU.
-            EngineFailed: the session is closed, or the batch does not run.
+            EngineFailed: the session is closed, an id is beyond its table, or the batch does not
+                run.
         """
         if self._closed:
             raise EngineFailed("the session is closed", fix="open it again")
+        self._tables.refuse_beyond(batch)
         if self._graphs is None:
             raise Unavailable(
                 "batches are kept on a GPU alone", got="device cpu", fix="use --device cuda"
@@ -99,10 +98,11 @@ class TorchArtefactSession(Closing):
         """Logits ``[B, C]``, in memory of the caller's own.
 
         Raises:
-            EngineFailed: the session is closed, or the batch does not run.
+            EngineFailed: as :meth:`prepare`.
         """
         if self._closed:
             raise EngineFailed("the session is closed", fix="open it again")
+        self._tables.refuse_beyond(batch)
         if self._graphs is not None:
             return self._graphs.run(batch)
         import torch
@@ -145,10 +145,12 @@ class TorchArtefactSession(Closing):
         """What became of the 2:4 matrices."""
         if self._graphs is None:
             return "2:4 matrices dense: a CPU has no kernel for them"
+        refused = self.network.refused()
+        but = f", {len(refused)} dense: {refused[0]}" if refused else ""
         if self._graphs.last is None:
-            return "2:4 tensor cores where they are faster"
+            return f"2:4 tensor cores where they are faster{but}"
         last = self._graphs.last
-        return f"{last.two_four} products on 2:4 tensor cores at {last.bucket}"
+        return f"{last.two_four} products on 2:4 tensor cores at {last.bucket}{but}"
 
 
 def _network(

@@ -8,6 +8,7 @@ instead (``network.py``), which is the faster one.
     model = classifier_from_artefact(open_artefact(Path("artefacts/mrpc-gpu")), device="cuda")
 """
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from spd_deploy.domain.artefact import Artefact
@@ -17,7 +18,7 @@ from spd_deploy.kernels.weights import dtype_of
 from spd_deploy.sessions.protocol import Device
 from spd_deploy.sessions.torch_artefact.loading import refuse_no_cuda, runners_for, tensors_in
 from spd_deploy.sessions.torch_artefact.plan import NetworkPlan, read_plan
-from spd_deploy.sessions.torch_artefact.products import Parts, Product, product_of
+from spd_deploy.sessions.torch_artefact.products import Parts, Product, TwoFourTokens, product_of
 from spd_deploy.sessions.torch_artefact.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def classifier_from_artefact(artefact: Artefact, *, device: Device = "cpu") -> "
             parts = Parts(tensors=tensors, backend=backend, chooser=chooser, feature_major=turned)
             product = product_of([matrix], parts)
             assert product is not None  # noqa: S101 - one matrix is always run alike
+            if isinstance(product, TwoFourTokens) and product.refused is not None:
+                warnings.warn(f"{matrix.name} stays dense: {product.refused}", stacklevel=2)
             model.set_submodule(matrix.name, _replacement(product, turned=turned))
     return model
 

@@ -17,12 +17,14 @@ from spd_deploy.benchmark.cuda.dense import (
 )
 from spd_deploy.benchmark.cuda.dense_torch import forward_of, padded
 from spd_deploy.benchmark.cuda.fused import fused_from_checkpoint
+from spd_deploy.benchmark.gpu_values import Ran
 from spd_deploy.benchmark.values import Settings, Shape
+from spd_deploy.domain.artefact import open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadSetting, Unavailable
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.onnxruntime import OnnxSession
-from spd_deploy.sessions.opening import difference_between
+from spd_deploy.sessions.opening import difference_between, session_from_artefact
 from spd_deploy.sessions.protocol import Closing, Description
 from spd_deploy.sessions.torch import TorchSession
 
@@ -93,7 +95,8 @@ def test_other_logits_are_refused(model: DenseModel) -> None:
 
 def test_each_name_is_an_entrant_or_has_a_reason(model: DenseModel) -> None:
     """Engines are named as absent unless one takes part; all others can be tried."""
-    names = [name for name in NAMES if name != "onnxruntime"]  # which is exported at once
+    ours = ("torch", "onnxruntime")  # which are exported at once
+    names = [name for name in NAMES if name not in ours]
     found, absent = dense_entrants(model, names, SETTINGS, engines=["fp16"])
 
     assert [one.name for one in found] == [f"dense {name}" for name in names if name not in ENGINES]
@@ -102,14 +105,20 @@ def test_each_name_is_an_entrant_or_has_a_reason(model: DenseModel) -> None:
     assert "--format trt" in absent[0].reason
 
 
-def test_our_own_export_is_an_entrant(model: DenseModel) -> None:
-    """It is the dense artefact in fp16, and counts one token in its last layer."""
-    ((found,), absent) = dense_entrants(model, ["onnxruntime"], SETTINGS)
+@pytest.mark.parametrize("name", ["torch", "onnxruntime"])
+def test_our_own_exports_are_entrants(name: str, model: DenseModel) -> None:
+    """Each is the dense artefact in fp16, gives the model's logits, and counts one last token."""
+    ((found,), absent) = dense_entrants(model, [name], SETTINGS)
     ((eager,), _) = dense_entrants(model, ["eager"], SETTINGS)
 
-    assert (found.name, found.dense, absent) == ("dense onnxruntime", True, ())
-    shape = Shape(batch=2, seq=8)
-    assert found.work(shape, 2).flops < eager.work(shape, 2).flops
+    assert (found.name, found.dense, absent) == (f"dense {name}", True, ())
+    artefact = open_artefact(model.scratch / name)
+    assert artefact.manifest.asked.runtime == name
+    with session_from_artefact(artefact, device="cpu") as session:
+        assert model.difference(session, tolerance=2e-2) < 2e-2
+        assert found.check(session) < 2e-2
+    ran = Ran(shape=Shape(batch=2, seq=8), kernels=None)
+    assert found.work(ran, 2).flops < eager.work(ran, 2).flops
 
 
 def test_without_a_gpu_a_session_says_so(model: DenseModel) -> None:

@@ -199,6 +199,6 @@ def test_a_whole_comparison(
     assert [one.name for one in report.gpu.absent if "dense" in one.name] == ["dense tensorrt-fp16"]
     assert {row.arm for row in judgement.device} == {arm.name for arm in report.arms}
     assert all(row.limit is not None for row in judgement.device)
-    assert all(arm.kernels for arm in report.gpu.arms)
+    assert all(ran.kernels for arm in report.gpu.arms for ran in arm.ran)
     write_report(report, tmp_path / "report", judgement=judgement)
     assert read_report(tmp_path / "report" / "report.json") == report

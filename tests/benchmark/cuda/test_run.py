@@ -14,13 +14,16 @@ from spd_deploy.benchmark.cuda.compare import engines_of, refuse_off_gpu
 from spd_deploy.benchmark.cuda.entrants import Entrant, entrant_of
 from spd_deploy.benchmark.cuda.run import run_on_gpu
 from spd_deploy.benchmark.cuda.tools import Tools
+from spd_deploy.benchmark.gpu_tables import ran_table
 from spd_deploy.benchmark.gpu_values import Absent, Kernel
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import write_report
 from spd_deploy.benchmark.report import read_report
 from spd_deploy.benchmark.values import Settings, Shape
+from spd_deploy.benchmark.words import headlines
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import BadArtefact, SpdError, Unavailable
+from spd_deploy.domain.measured import random_batch
 from spd_deploy.domain.runtimes import ASKED
 from spd_deploy.domain.text import Batch
 from spd_deploy.machine.gpu_state import looks_in
@@ -29,6 +32,7 @@ from tests.benchmark.cuda.simulated import SimulatedGpu, SimulatedRuns, Times
 from tests.benchmark.gpu_made import COPIED, GEMM, PEAK, SPARSE
 from tests.machine.test_gpu_state import H100
 
+RANDOM = np.random.default_rng(0)
 SETTINGS = Settings(
     shapes=Shape.grid((1, 2), (8,)),
     device="cuda",
@@ -129,6 +133,72 @@ def test_a_gain_without_a_sparse_way_is_unproven(bench: Bench) -> None:
     assert [one and one.verdict for one in found] == ["unproven"] * len(SETTINGS.shapes)
     assert all(one and one.ratio == pytest.approx(105 / 55, rel=1e-6) for one in found)
     assert all(row.limit is not None for row in judgement.device)
+
+
+class Choosing(FakeSession):
+    """An engine that knows a sparse kernel in batches of two rows and of none in others."""
+
+    rows = 0
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        self.rows = len(batch.ids_BS)
+        self.description = Description(
+            runtime="tensorrt",
+            version="1",
+            device="cuda",
+            precision="fp16",
+            threads=None,
+            kernels=f"a bucket of {self.rows}",
+            sparse_kernels=("spgemm",) if self.rows == 2 else (),
+        )
+        return super().run(batch)
+
+
+def test_each_shape_has_its_own_proof(bench: Bench, tmp_path: Path) -> None:
+    """What a session says after a run of a shape, and what was traced there, is of that shape."""
+    known = bench.entrant("nm", Times(device_ns=50_000))
+    nm = replace(
+        known,
+        open=partial(Choosing, bench.gpu, Times(device_ns=50_000), bench.sessions),
+        check=lambda session: float(session.run(random_batch(SETTINGS.largest, 50, RANDOM)).max()),
+    )
+    traced: list[int] = []
+
+    def trace(run: Callable[[], object]) -> tuple[Kernel, ...]:
+        """A dense kernel, whatever ran."""
+        logits_BC = run()
+        assert isinstance(logits_BC, np.ndarray)
+        traced.append(len(logits_BC))
+        return (GEMM,)
+
+    tools = replace(bench.tools(), trace=trace)
+
+    report = run_on_gpu((bench.entrant("dense", Times()), nm), SETTINGS, tools=tools)
+
+    judgement = judge(report)
+    assert traced == [1, 2, 1, 2]
+    assert report.gpu is not None
+    assert [(str(ran.shape), ran.said) for ran in report.gpu.arm("nm").ran] == [
+        ("1x8", "a bucket of 1"), ("2x8", "a bucket of 2"),
+    ]  # fmt: skip
+    for rows in (judgement.rows, judgement.device):
+        found = {str(row.shape): row.speed_up for row in rows if row.arm == "nm"}
+        assert {at: one and one.verdict for at, one in found.items()} == {
+            "1x8": "unproven",
+            "2x8": "faster",
+        }
+    (line,) = headlines(report, judgement)
+    assert "faster than dense at 2x8" in line.statement and line.why is None
+    table = ran_table(report)
+    assert table is not None
+    assert [row[4] for row in table.rows if row[0] == "nm"] == [
+        "no: no sparse kernel ran: tensorrt took dense ones",
+        "yes: spgemm",
+    ]
+    slower = replace(nm, name="nm", open=partial(Choosing, bench.gpu, Times(), bench.sessions))
+    again = run_on_gpu((bench.entrant("dense", Times()), slower), SETTINGS, tools=tools)
+    (line,) = headlines(again, judge(again))
+    assert line.why is not None and line.why.startswith("its sparse kernels ran")
 
 
 def refusing(_: object) -> float:

@@ -141,14 +141,12 @@ def test_a_closed_session_is_refused(artefact: Artefact) -> None:
 
 
 def test_a_batch_that_does_not_run_is_refused(artefact: Artefact) -> None:
-    """More tokens than positions, ids beyond the vocabulary: an error of ours."""
-    with session_from_artefact(artefact) as session:
-        with pytest.raises(EngineFailed, match="failed on a batch"):
-            session.run(batch_of(1, 65))
-        wild = batch_of(1, 3)
-        wild.ids_BS[:] = 10**6
-        with pytest.raises(EngineFailed, match="failed on a batch"):
-            session.run(wild)
+    """More tokens than positions: an error of ours."""
+    with (
+        session_from_artefact(artefact) as session,
+        pytest.raises(EngineFailed, match="failed on a batch"),
+    ):
+        session.run(batch_of(1, 65))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
