@@ -99,6 +99,11 @@ class Times:
         """Whether gathering is there, and loses."""
         return "gathered" in self.seconds and self.gain < 1
 
+    @property
+    def chosen(self) -> Way:
+        """The way that these times choose: gathered where that is there and does not lose."""
+        return "gathered" if "gathered" in self.seconds and not self.loses else self.plain
+
     def gains(self) -> tuple[float, ...]:
         """What gathering gains at each shape."""
         pairs = zip(self.medians(self.plain), self.medians("gathered"), strict=True)
@@ -178,10 +183,7 @@ class Tuning:
     @property
     def reached(self) -> tuple[float, ...]:
         """Seconds of the whole network at each shape, as it would be chosen; none without one."""
-        if (network := self.network) is None:
-            return ()
-        gains = "gathered" in network.seconds and not network.loses
-        return network.medians("gathered" if gains else network.plain)
+        return () if self.network is None else self.network.medians(self.network.chosen)
 
     def of(self, product: Product) -> Times:
         """The times of a product.

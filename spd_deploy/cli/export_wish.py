@@ -80,8 +80,9 @@ class Wish:
             )
         if self.tune and self.tuning is not None:
             raise click.UsageError("--tune measures and --tuning does not: leave one of them out")
-        if self.tune and self.lowering != "auto":
-            raise click.UsageError("--tune chooses the lowerings: leave --lowering out")
+        if (self.tune or self.tuning is not None) and self.lowering != "auto":
+            given = "--tune" if self.tune else "--tuning"
+            raise click.UsageError(f"{given} chooses the lowerings: leave --lowering out")
 
     def _refuse_for_torch(self) -> None:
         """A torch artefact is tuned where it runs, and has no int8."""

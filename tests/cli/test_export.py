@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 from exporters.lowering.choose import choose
 from exporters.lowering.ways import ways_of
 from exporters.onnx import artefact_from_checkpoint
-from exporters.tuning.values import TUNING_FILE, Product, read_tuning
-from exporters.weights import read_weights
+from exporters.tuning.values import TUNING_FILE, Product, Tuning, read_tuning
+from exporters.weights import ClassifierWeights, read_weights
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import Manifest, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint
@@ -135,6 +135,8 @@ def test_an_export_without_tuning_has_no_times(
         (("--batch", "1"), "--batch says at which shapes: it needs --tune, or --format trt"),
         (("--threads", "1"), "needs --tune"),
         (("--tune", "--tuning", "x.json"), "leave one of them out"),
+        (("--tune", "--lowering", "dense"), "--tune chooses the lowerings: leave --lowering out"),
+        (("--tuning", "x.json", "--lowering", "dense"), "--tuning chooses the lowerings: leave"),
         (("--tune", "--seq", "65"), "positions for 64 tokens"),
         (("--tuning", "nowhere.json"), "cannot read nowhere.json"),
     ],
@@ -159,6 +161,22 @@ def test_a_lowering_can_be_forced(tmp_path: Path, block_checkpoint: Checkpoint) 
     rows = open_artefact(tmp_path / "a").manifest.matrices
     assert {row.lowering for row in rows} == {"dense"}
     assert {row.reason for row in rows} == {"asked for with --lowering"}
+
+
+def test_nothing_is_timed_for_a_forced_lowering(
+    tmp_path: Path, block_checkpoint: Checkpoint
+) -> None:
+    """A tuner is not asked, so there are no times that could be of another lowering."""
+
+    def tuner(checkpoint: Checkpoint, weights: ClassifierWeights) -> Tuning:
+        raise AssertionError("asked")
+
+    artefact = artefact_from_checkpoint(
+        block_checkpoint, tmp_path / "a", tuner=tuner, lowering="gathered"
+    )
+
+    assert (artefact.manifest.measured, artefact.manifest.measured_on) == ((), None)
+    assert not (artefact.folder / TUNING_FILE).exists()
 
 
 def test_a_lowering_that_fits_no_matrix_is_refused(
