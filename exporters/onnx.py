@@ -112,8 +112,8 @@ def artefact_from_checkpoint(
                 scores=scores,
                 versions=versions_of("onnx", "onnxruntime", "onnxruntime-gpu", "torch"),
             )
-            if trial is not None:  # which has scored on the task's dev
-                manifest = replace(manifest, split=manifest.split or "dev")
+            if trial is not None:  # which has scores of its own
+                manifest = replace(manifest, split=_split(checkpoint.split, trial.split))
             if tuning is not None:
                 manifest = _tuned(manifest, tuning)
             save_manifest(draft, manifest)
@@ -151,6 +151,11 @@ def _int8_scores(
     after = verify_accuracy(files, trial, before)
     arms = ("int8", "int8, portable")  # the first graph, and its twin where it has one
     return {"fp32": before} | dict(zip(arms, after.values(), strict=False))
+
+
+def _split(known: str | None, judged: str) -> str:
+    """What all scores were measured on: the checkpoint's, and those that judged the export."""
+    return judged if known in (None, judged) else f"{known}; when exported {judged}"
 
 
 def _tuned(manifest: Manifest, tuning: Tuning) -> Manifest:

@@ -57,12 +57,14 @@ class Trial:
         score: the task's metrics of a session, on data it was not calibrated on.
         metric: the headline among them.
         max_drop: how much of the headline may be lost, in points of 100.
+        split: what ``score`` scores on, for the record.
     """
 
     batches: Sequence[Batch]
     score: Callable[[Session], Scores]
     metric: str
     max_drop: float
+    split: str = "dev"
 
     def allows(self, before: Scores, after: Scores) -> bool:
         """Whether the headline fell by no more than allowed.

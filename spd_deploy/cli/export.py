@@ -154,7 +154,8 @@ def _graph(wish: Wish, source: Checkpoint, progress: Progress) -> Artefact:
     from exporters.onnx import artefact_from_checkpoint
     from exporters.precisions import Precision
 
-    trial = trial_of(source, wish.task_name, wish.data_dir, wish.drop) if wish.judged else None
+    told = (wish.task_name, wish.data_dir, wish.drop)
+    trial = trial_of(source, *told, progress) if wish.judged else None
     precision = Precision(wish.number)
     plan = plan_of(*wish.shapes, wish.threads, wish.seconds, precision) if wish.tune else None
     artefact = artefact_from_checkpoint(
