@@ -9,7 +9,7 @@ feature-major; a network that loses by that as a whole has none. The reason is w
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import assert_never
 
 from exporters.lowering.lowering import Lowering
@@ -71,6 +71,8 @@ def choose(
 def forced(checkpoint: Checkpoint, weights: ClassifierWeights, way: Way) -> dict[str, Choice]:
     """Every matrix in one way, whether it pays or not; those that have no such way as near to it.
 
+    The reason of such a one says what it lacks.
+
     Raises:
         BadSetting: no matrix can be run so.
     """
@@ -82,10 +84,19 @@ def forced(checkpoint: Checkpoint, weights: ClassifierWeights, way: Way) -> dict
             got=f"a pattern of {checkpoint.pattern or 'dense'}, which runs {', '.join(possible)}",
             fix="leave --lowering out; gathered needs blocks, compact dead heads or neurons",
         )
-    found = in_way(ways, way)
     return {
-        name: replace(choice, reason="asked for with --lowering") for name, choice in found.items()
+        name: _choice(known, way, "asked for with --lowering")
+        if way in known.lowerings
+        else _choice(known, known.plain, f"{way} was asked for: {_lacking(known, way)}")
+        for name, known in ways.items()
     }
+
+
+def _lacking(ways: Ways, way: Way) -> str:
+    """Why a matrix cannot be run in a way."""
+    if way == "compact":
+        return "no heads or neurons are wholly zero here"
+    return "nothing is left to multiply" if isinstance(ways.pattern, Block) else "no blocks here"
 
 
 def in_way(ways: Mapping[str, Ways], way: Way) -> dict[str, Choice]:
