@@ -7,7 +7,7 @@ out to measure on are the ones to judge by, and none of them is calibrated on.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spd_deploy.cli.evaluate import agreed_task, score_parts
+from spd_deploy.cli.evaluate import agreed_task, refuse_unlabelled, score_parts
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
@@ -29,7 +29,7 @@ def trial_of(
     """Train's first texts to calibrate int8 on, and dev, or what is held out, to judge it by.
 
     Raises:
-        BadSetting: data of another task.
+        BadSetting: data of another task, or of one that says nothing of labels.
         BadData: none, too few rows, broken, or without labels.
     """
     from exporters.precisions import Scores, Trial
@@ -38,6 +38,7 @@ def trial_of(
     from spd_train.data.splits import read_data
 
     task = agreed_task(checkpoint.task, task_name)
+    refuse_unlabelled(task, data_dir)
     tokenizer = Tokenizer(checkpoint.folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
     data = read_data(task, data_dir, skip_broken=None, note=progress.note)
     rows = [tokenizer.encode(e.text, e.pair) for e in data.train[:_CALIBRATION_ROWS]]
