@@ -207,6 +207,15 @@ def test_int8_that_costs_too_much_is_not_written(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize("points", range(1, 100))
+def test_a_drop_as_large_as_allowed_is_allowed(points: int) -> None:
+    """However the scores round as floats, a whole point is one point; a tenth more is too much."""
+    judge = Trial(batches=[], score=lambda _: {}, metric="near", max_drop=1.0)
+
+    assert judge.allows({"near": points / 100}, {"near": (points - 1) / 100})
+    assert not judge.allows({"near": points / 100}, {"near": (points - 1.1) / 100})
+
+
 def test_int8_needs_texts(tmp_path: Path) -> None:
     """Without data, or with none in it, it is refused before anything is written."""
     checkpoint = made(tmp_path, None)
