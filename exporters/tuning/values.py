@@ -11,13 +11,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import geometric_mean, median
+from statistics import median
 from typing import Any, Self
 
 from exporters.lowering.compact import Compact
 from exporters.lowering.gathered import Gathered
 from exporters.lowering.ways import Way, Ways
 from exporters.precisions import Precision
+from exporters.tuning.timing import quickest
 from spd_deploy.domain.documents import versioned
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
@@ -181,6 +182,11 @@ class Tuning:
         return f"{self.machine}, {threads}, {self.runtime}"
 
     @property
+    def decides(self) -> bool:
+        """Whether there is anything that its times decide: a product that could be gathered."""
+        return any("gathered" in known.times.seconds for known in self.products)
+
+    @property
     def reached(self) -> tuple[float, ...]:
         """Seconds of the whole network at each shape, as it would be chosen; none without one."""
         return () if self.network is None else self.network.medians(self.network.chosen)
@@ -242,9 +248,10 @@ class Tuning:
 def fastest_of(tunings: Sequence[Tuning]) -> Tuning:
     """Of tunings of one checkpoint at the same shapes, in several runtimes, the best to choose by.
 
-    That is the one whose network is the fastest; the first where there was nothing to time.
+    That is the one whose network is the fastest; the first unless another clearly is, and where
+    there was nothing to time.
     """
-    return min(tunings, key=lambda one: geometric_mean(one.reached or (1.0,)))
+    return tunings[quickest([one.reached or (1.0,) for one in tunings])]
 
 
 def read_tuning(file: Path) -> Tuning:

@@ -188,15 +188,14 @@ def _tuner(wish: Wish, plan: "Plan | None", progress: Progress) -> "Tuner | None
 
 
 def _tell_misfit(artefact: Artefact, progress: Progress) -> None:
-    """Say where the matrices are run as another runtime than the artefact's ran them fastest."""
+    """Say where what is run how was decided by another runtime's times than the artefact's."""
     from exporters.tuning.values import TUNING_FILE, read_tuning
 
     served = artefact.manifest.runtime
     if not (artefact.folder / TUNING_FILE).is_file():
         return
     tuned = read_tuning(artefact.folder / TUNING_FILE)
-    gathered = any(m.lowering.endswith("gathered") for m in artefact.manifest.matrices)
-    if gathered and tuned.runtime != served:
+    if tuned.decides and tuned.runtime != served:
         progress.note(
             f"the matrices are run as {tuned.runtime} runs them fastest, and {served} is to serve "
             f"it: --tune --runtime {served} chooses for that"
