@@ -4,8 +4,8 @@ What remains of a matrix is gathered where it has blocks and gathering pays, and
 Whether it pays, a :class:`Tuning` knows that was measured on the machine; without one, the cost
 model promises. An artefact has one graph for all shapes, so what counts is the geometric mean of
 the gains at the shapes that were asked for. One gathered matrix makes the whole network
-feature-major; a network that loses by that as a whole has none. The reason is written down for
-``spd inspect``.
+feature-major: a tuning has timed that too, and a network that loses as a whole has none gathered;
+the cost model knows of products alone. The reason is written down for ``spd inspect``.
 """
 
 from collections.abc import Mapping, Sequence

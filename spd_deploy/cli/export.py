@@ -182,7 +182,7 @@ def _tuner(wish: Wish, plan: "Plan | None", progress: Progress) -> "Tuner | None
     """What times the ways to run the matrices, or knows their times."""
     if wish.tuning is not None:
         return known_tuning(wish.tuning)
-    if plan is None or wish.number == "fp16":
+    if plan is None:
         return None
     return tuner_for(plan, runtimes_for(ASKED[wish.runtime_name]), progress)
 

@@ -201,6 +201,7 @@ def test_int8_is_chosen_by_its_own_times(tmp_path: Path) -> None:
         ("--data-dir", "MRPC"),
         ("--task", "mrpc"),
         ("--precision", "fp16", "--tuning", "tuning.json"),
+        ("--precision", "fp16", "--tune"),
     ],
     ids=" ".join,
 )
