@@ -5,7 +5,9 @@ Whether it pays, a :class:`Tuning` knows that was measured on the machine; witho
 model promises. An artefact has one graph for all shapes, so what counts is the geometric mean of
 the gains at the shapes that were asked for. One gathered matrix makes the whole network
 feature-major: a tuning has timed that too, and a network that loses as a whole has none gathered;
-the cost model knows of products alone. The reason is written down for ``spd inspect``.
+the cost model knows of products alone. Heads and neurons that are wholly zero go whatever the times
+say, which then only tell what that gained: they take room in the file, and all that lies between
+coupled matrices is smaller without them. The reason is written down for ``spd inspect``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -119,7 +121,7 @@ def _promised(ways: Ways, precision: Precision, *, sparse: bool) -> Choice:
         return _choice(
             ways,
             ways.plain,
-            f"gathered would be {gain:.1f}x the dense speed by the cost model: with "
+            f"gathered would be {gain:.1f}x the {ways.plain} speed by the cost model: with "
             f"{ways.pattern.rows} rows a block, copying the kept inputs costs more than it saves"
             + (f" in {precision}" if precision is not Precision.FP32 else ""),
         )
@@ -141,13 +143,14 @@ def _timed(ways: Ways, tuning: Tuning, *, last: int, sparse: bool) -> Choice:
         )
     said = _gain(times, tuning.shapes)
     if times.loses:
-        return _choice(ways, ways.plain, f"dense: gathered would be {said}", times, tuning)
+        reason = f"{ways.plain}: gathered would be {said}"
+        return _choice(ways, ways.plain, reason, times, tuning)
     if tuning.network is not None:
         tuning.network.refuse_lacking(["gathered"], of="the whole network")
     if tuning.network is not None and tuning.network.loses:
         whole = _gain(tuning.network, tuning.shapes)
         reason = (
-            f"dense: gathered would be {said}, but the network as a whole {whole}, "
+            f"{ways.plain}: gathered would be {said}, but the network as a whole {whole}, "
             "since what is not gathered is slower beside it"
         )
         return _choice(ways, ways.plain, reason, times, tuning)

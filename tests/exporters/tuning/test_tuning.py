@@ -144,6 +144,27 @@ def test_dead_neurons_go_whatever_is_measured(tmp_path: Path) -> None:
         assert [one.gain for one in choice.measured] == pytest.approx([2.0, 8.0])
 
 
+def test_reasons_name_the_lowering_that_is_used(tmp_path: Path) -> None:
+    """Where gathering loses, by times or by the cost model, a row that is compact says compact."""
+    narrow = Block(rows=2, columns=1, sparsity=0.5)  # of which the cost model promises nothing
+    checkpoint = without_neurons(tiny_checkpoint(tmp_path / "c", pattern=narrow))
+    weights = read_weights(checkpoint)
+    slower: Speeds = {**LOSES, "compact": (3e-3, 9e-3)}
+    tuning = tuned(checkpoint, weights, slower, None)
+    layer = "bert.encoder.layer.0"
+    left = "64 of 128 neurons are left; "
+
+    for tunings, said in ((tuning, "{}: gathered would be"), (None, "x the {} speed by the cost")):
+        found = choose(checkpoint, weights, tunings)
+        compact, dense = found[f"{layer}.output.dense"], found[f"{layer}.attention.self.key"]
+        assert (compact.lowering.name, dense.lowering.name) == ("compact", "dense")
+        assert compact.reason.startswith(left)
+        assert said.format("compact") in compact.reason
+        assert said.format("dense") in dense.reason
+    timed = choose(checkpoint, weights, tuning)[f"{layer}.output.dense"]
+    assert [one.gain for one in timed.measured] == pytest.approx([2 / 3, 8 / 9])
+
+
 def test_a_tuning_comes_back_as_it_went(blocks: tuple[Checkpoint, ClassifierWeights]) -> None:
     """Through JSON text nothing is lost, with and without times of the whole network."""
     for network in (None, WINS):
