@@ -107,11 +107,6 @@ def save_description(checkpoint: Checkpoint) -> None:
     write_json(checkpoint.folder / SPD_FILE, checkpoint.to_json())
 
 
-def is_checkpoint(folder: Path) -> bool:
-    """Whether this looks like a model folder, ours or another's."""
-    return (folder / CONFIG_FILE).is_file() and not (folder / _MANIFEST_FILE).exists()
-
-
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint's description and verify its weights against it.
 
