@@ -53,9 +53,9 @@ def artefact_from_checkpoint(
     """Export a checkpoint, sparse or dense, into the folder ``output``, as an artefact of a form.
 
     The lowerings are chosen by what ``tuner`` gives, or by the cost model where there is none;
-    ``lowering`` forces one instead. int8 needs a ``trial``, by which it is calibrated and judged;
-    other precisions need none. ``settle`` has the last word on the manifest, such as which runtime
-    to serve in, before the artefact appears under its name.
+    ``lowering`` forces one instead, and then nothing is timed. int8 needs a ``trial``, by which it
+    is calibrated and judged; other precisions need none. ``settle`` has the last word on the
+    manifest, such as which runtime to serve in, before the artefact appears under its name.
 
     Raises:
         NotWritten: ``output`` exists, or cannot be written.
@@ -68,7 +68,7 @@ def artefact_from_checkpoint(
     if precision is Precision.INT8 and trial is None:
         raise BadSetting("int8 needs texts to calibrate on", fix="name data: --data-dir DIR")
     weights = read_weights(checkpoint)
-    tuning = None if tuner is None else tuner(checkpoint, weights)
+    tuning = None if tuner is None or lowering is not None else tuner(checkpoint, weights)
     with (progress or Silent()).stage("export", 5) as advance:
         if lowering is None:
             choices = form.choose(checkpoint, weights, tuning, precision)
@@ -112,10 +112,10 @@ def artefact_from_checkpoint(
                 scores=scores,
                 versions=versions_of("onnx", "onnxruntime", "onnxruntime-gpu", "torch"),
             )
-            if trial is not None:  # which has scored on the task's dev
-                manifest = replace(manifest, split=manifest.split or "dev")
+            if trial is not None:  # which has scores of its own
+                manifest = replace(manifest, split=_split(checkpoint.split, trial.split))
             if tuning is not None:
-                manifest = _tuned(manifest, choices, tuning)
+                manifest = _tuned(manifest, tuning)
             save_manifest(draft, manifest)
             if settle is not None:
                 settle(Artefact(folder=draft, manifest=manifest))
@@ -153,10 +153,13 @@ def _int8_scores(
     return {"fp32": before} | dict(zip(arms, after.values(), strict=False))
 
 
-def _tuned(manifest: Manifest, choices: Mapping[str, Choice], tuning: Tuning) -> Manifest:
+def _split(known: str | None, judged: str) -> str:
+    """What all scores were measured on: the checkpoint's, and those that judged the export."""
+    return judged if known in (None, judged) else f"{known}; when exported {judged}"
+
+
+def _tuned(manifest: Manifest, tuning: Tuning) -> Manifest:
     """The manifest with the times of the whole network as it was chosen."""
-    gathered = any(choice.lowering.feature_major for choice in choices.values())
     network = tuning.network
-    way = "gathered" if gathered or network is None else network.plain
-    measured = () if network is None else network.measured(way, tuning.shapes)
+    measured = () if network is None else network.measured(network.chosen, tuning.shapes)
     return replace(manifest, measured=measured, measured_on=tuning.where)

@@ -45,7 +45,10 @@ class Arithmetic(Protocol):
 
     @property
     def packs(self) -> bool:
-        """Whether many zeros may be left out of a stored weight."""
+        """Whether many zeros may be left out of a stored weight.
+
+        Not where what reads it takes the constant as it is stored.
+        """
         ...
 
     def operand(self, g: Graph, x: Name, matrix: str) -> Operand:

@@ -4,12 +4,14 @@ What remains of a matrix is gathered where it has blocks and gathering pays, and
 Whether it pays, a :class:`Tuning` knows that was measured on the machine; without one, the cost
 model promises. An artefact has one graph for all shapes, so what counts is the geometric mean of
 the gains at the shapes that were asked for. One gathered matrix makes the whole network
-feature-major; a network that loses by that as a whole has none. The reason is written down for
-``spd inspect``.
+feature-major: a tuning has timed that too, and a network that loses as a whole has none gathered;
+the cost model knows of products alone. Heads and neurons that are wholly zero go whatever the times
+say, which then only tell what that gained: they take room in the file, and all that lies between
+coupled matrices is smaller without them. The reason is written down for ``spd inspect``.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import assert_never
 
 from exporters.lowering.lowering import Lowering
@@ -71,6 +73,8 @@ def choose(
 def forced(checkpoint: Checkpoint, weights: ClassifierWeights, way: Way) -> dict[str, Choice]:
     """Every matrix in one way, whether it pays or not; those that have no such way as near to it.
 
+    The reason of such a one says what it lacks.
+
     Raises:
         BadSetting: no matrix can be run so.
     """
@@ -82,10 +86,19 @@ def forced(checkpoint: Checkpoint, weights: ClassifierWeights, way: Way) -> dict
             got=f"a pattern of {checkpoint.pattern or 'dense'}, which runs {', '.join(possible)}",
             fix="leave --lowering out; gathered needs blocks, compact dead heads or neurons",
         )
-    found = in_way(ways, way)
     return {
-        name: replace(choice, reason="asked for with --lowering") for name, choice in found.items()
+        name: _choice(known, way, "asked for with --lowering")
+        if way in known.lowerings
+        else _choice(known, known.plain, f"{way} was asked for: {_lacking(known, way)}")
+        for name, known in ways.items()
     }
+
+
+def _lacking(ways: Ways, way: Way) -> str:
+    """Why a matrix cannot be run in a way."""
+    if way == "compact":
+        return "no heads or neurons are wholly zero here"
+    return "nothing is left to multiply" if isinstance(ways.pattern, Block) else "no blocks here"
 
 
 def in_way(ways: Mapping[str, Ways], way: Way) -> dict[str, Choice]:
@@ -108,7 +121,7 @@ def _promised(ways: Ways, precision: Precision, *, sparse: bool) -> Choice:
         return _choice(
             ways,
             ways.plain,
-            f"gathered would be {gain:.1f}x the dense speed by the cost model: with "
+            f"gathered would be {gain:.1f}x the {ways.plain} speed by the cost model: with "
             f"{ways.pattern.rows} rows a block, copying the kept inputs costs more than it saves"
             + (f" in {precision}" if precision is not Precision.FP32 else ""),
         )
@@ -130,13 +143,14 @@ def _timed(ways: Ways, tuning: Tuning, *, last: int, sparse: bool) -> Choice:
         )
     said = _gain(times, tuning.shapes)
     if times.loses:
-        return _choice(ways, ways.plain, f"dense: gathered would be {said}", times, tuning)
+        reason = f"{ways.plain}: gathered would be {said}"
+        return _choice(ways, ways.plain, reason, times, tuning)
     if tuning.network is not None:
         tuning.network.refuse_lacking(["gathered"], of="the whole network")
     if tuning.network is not None and tuning.network.loses:
         whole = _gain(tuning.network, tuning.shapes)
         reason = (
-            f"dense: gathered would be {said}, but the network as a whole {whole}, "
+            f"{ways.plain}: gathered would be {said}, but the network as a whole {whole}, "
             "since what is not gathered is slower beside it"
         )
         return _choice(ways, ways.plain, reason, times, tuning)

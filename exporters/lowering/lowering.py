@@ -22,7 +22,8 @@ class Rates:
 
 # The cost model's constants, seen on an AMD EPYC (AVX-512, VNNI) in November 2026. Copied rows lie
 # in the cache; int8 ones must also be woven together by fours for the product's instruction, and
-# their sums be made numbers of fp32 again. fp16 is a GPU's, for which none chooses a lowering.
+# their sums be made numbers of fp32 again. fp16 is a GPU's, of which none was measured: an ONNX
+# artefact of it is lowered by fp32's. A trt or torch artefact goes by none of these.
 RATES: Mapping[Precision, Rates] = {
     Precision.FP32: Rates(operations=83e9, copies=2.5e9, results=math.inf),
     Precision.FP16: Rates(operations=83e9, copies=2.5e9, results=math.inf),

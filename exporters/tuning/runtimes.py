@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from statistics import geometric_mean, median
+from statistics import median
 
 import numpy as np
 
 from exporters.precisions import Scores, Trial
-from exporters.tuning.timing import Run, in_turns
+from exporters.tuning.timing import Run, in_turns, quickest
 from exporters.tuning.tune import Plan
 from spd_deploy.domain.artefact import Artefact, Ran, save_manifest
 from spd_deploy.domain.errors import SpdError, VerificationFailed
@@ -24,8 +24,6 @@ from spd_deploy.domain.runtimes import ASKED, Asked
 from spd_deploy.sessions.opening import prove, session_from_artefact
 from spd_deploy.sessions.protocol import Session
 
-# Below this gain over the first candidate the first is taken.
-_LEAST_GAIN = 1.05
 _CANDIDATES = ("onnxruntime", "openvino", "openvino:bf16")
 
 
@@ -83,13 +81,8 @@ def in_runtime(
 
 
 def fastest(ran: tuple[Ran, ...]) -> str:
-    """The runtime of the smallest geometric mean over the shapes.
-
-    It is the first one unless another is faster by more than what is lost in noise.
-    """
-    best = min(ran, key=lambda one: geometric_mean(one.seconds))
-    gain = geometric_mean(ran[0].seconds) / geometric_mean(best.seconds)
-    return best.runtime if gain > _LEAST_GAIN else ran[0].runtime
+    """The runtime that is the quickest over the shapes; the first unless another clearly is."""
+    return ran[quickest([one.seconds for one in ran])].runtime
 
 
 def _judged(

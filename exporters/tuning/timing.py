@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from statistics import median
+from statistics import geometric_mean, median
 from time import perf_counter_ns
 
 from spd_deploy.domain.errors import BadSetting
@@ -19,6 +19,9 @@ Run = Callable[[Shape], object]
 Opener = Callable[[], AbstractContextManager[Run]]
 Clock = Callable[[], int]
 """Nanoseconds that never step back."""
+
+# Below this gain over the first of several the first is taken: it may be noise.
+_LEAST_GAIN = 1.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +64,16 @@ def in_turns(
                 for place, shape in enumerate(shapes):
                     found[name][place].append(_series(run, shape, effort, clock))
     return {name: tuple(map(tuple, rounds)) for name, rounds in found.items()}
+
+
+def quickest(seconds: Sequence[Sequence[float]]) -> int:
+    """Which of several, each with its times at the same shapes, has the least geometric mean.
+
+    It is the first one unless another is faster by more than what is lost in noise.
+    """
+    means = [geometric_mean(each) for each in seconds]
+    best = means.index(min(means))
+    return best if means[0] / means[best] > _LEAST_GAIN else 0
 
 
 def _series(run: Run, shape: Shape, effort: Effort, clock: Clock) -> float:

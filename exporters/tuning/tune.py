@@ -1,7 +1,7 @@
 """Times the ways of a checkpoint's products, then of the whole network, on this machine."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,18 +15,21 @@ from exporters.lowering.ways import Way, Ways, ways_of
 from exporters.precisions import Precision, arithmetic_for
 from exporters.storage import write_graphs
 from exporters.tuning.product import RANGE, TARGETS, opened_product
-from exporters.tuning.timing import Effort, Run, in_turns
+from exporters.tuning.timing import Effort, Opener, Run, in_turns
 from exporters.tuning.values import Product, ProductTimes, Times, Tuning
 from exporters.weights import ClassifierWeights
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.errors import BadSetting, Unavailable
 from spd_deploy.domain.measured import Shape, random_batch
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtimes import CpuRuntime
 from spd_deploy.sessions.onnxruntime import OnnxSession
 from spd_deploy.sessions.openvino import OpenVinoSession
 from spd_deploy.sessions.protocol import Session
+
+# The choices of whole networks, by the way they are run in.
+Networks = Mapping[Way, Mapping[str, Choice]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,45 +56,83 @@ class Plan:
 def tune(
     checkpoint: Checkpoint,
     weights: ClassifierWeights,
-    plan: Plan,
+    plans: Sequence[Plan],
     *,
     progress: Progress | None = None,
-) -> Tuning:
-    """Everything that :func:`choose` needs to choose by measurement.
+) -> list[Tuning]:
+    """Everything that :func:`choose` needs to choose by measurement, for each plan's runtime.
+
+    The plans differ in the runtime alone. Products are timed one runtime after another; whole
+    networks take turns in all of them, so that their times can be compared. The first runtime must
+    be there; another that is not is told of, and left out.
 
     Raises:
         BadSetting: a shape with more tokens than the model has positions.
         Unavailable: no such runtime, or not in this precision.
     """
     progress = progress or Silent()
-    _refuse_long(checkpoint, plan)
+    _refuse_long(checkpoint, plans[0])
     ways = ways_of(checkpoint, weights)
     distinct = products_of(ways, last=checkpoint.encoder.layers - 1)
-    products = []
-    with progress.stage(f"time products in {plan.runtime}", len(distinct)) as advance:
-        for product, known in distinct.items():
-            products.append(
-                ProductTimes(product=product, times=_time_product(product, known, plan))
-            )
-            advance(note=f"{product.shape[0]}x{product.shape[1]}")
-    alone = Tuning(
+    if not distinct:
+        progress.note("nothing to tune: each matrix can only be run dense")
+        return [_tuning(checkpoint, plans[0], ())]
+    with tempfile.TemporaryDirectory(prefix="spd-tune-") as scratch:
+        begun: list[_Begun] = []
+        for plan in plans:
+            try:
+                products = _time_products(distinct, plan, progress)
+                alone = _tuning(checkpoint, plan, products)
+                chosen = choose(checkpoint, weights, alone, precision=plan.precision, ways=ways)
+                files = _write_networks(Path(scratch), weights, _networks(ways, chosen), plan)
+                one = _Begun(plan=plan, alone=alone, encoder=weights.encoder, files=files)
+                one.refuse_unavailable()
+                begun.append(one)
+            except Unavailable as err:
+                if plan is plans[0]:  # asked for, or what every export needs
+                    raise
+                progress.note(f"not tuned in {plan.runtime}: {err}")
+        with progress.stage("time networks", 1) as advance:
+            found = _time_networks(begun)
+            advance()
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Begun:
+    """A runtime's products are timed, and the networks that are to be timed are written."""
+
+    plan: Plan
+    alone: Tuning
+    encoder: Encoder
+    files: Mapping[Way, Path]
+
+    def opener(self, way: Way) -> Opener:
+        """Opens a network."""
+        return partial(_opened_network, self.files[way], self.encoder, self.plan)
+
+    def refuse_unavailable(self) -> None:
+        """A runtime may take a product and no network: it is asked before networks take turns.
+
+        Raises:
+            Unavailable: it does not run here, or not so.
+        """
+        with self.opener("dense")():
+            pass
+
+
+def _tuning(checkpoint: Checkpoint, plan: Plan, products: tuple[ProductTimes, ...]) -> Tuning:
+    """What is known before whole networks are timed."""
+    return Tuning(
         checkpoint_sha256=checkpoint.weights_sha256,
         precision=plan.precision,
         runtime=plan.runtime,
         machine=plan.machine,
         threads=plan.threads,
         shapes=plan.shapes,
-        products=tuple(products),
+        products=products,
         network=None,
     )
-    if not products:
-        progress.note("nothing to tune: each matrix can only be run dense")
-        return alone
-    with progress.stage(f"time networks in {plan.runtime}", 1) as advance:
-        chosen = choose(checkpoint, weights, alone, precision=plan.precision, ways=ways)
-        network = _time_network(weights, _networks(ways, chosen), plan)
-        advance()
-    return replace(alone, network=network)
 
 
 def products_of(ways: Mapping[str, Ways], *, last: int) -> dict[Product, Ways]:
@@ -103,9 +144,7 @@ def products_of(ways: Mapping[str, Ways], *, last: int) -> dict[Product, Ways]:
     return found
 
 
-def _networks(
-    ways: Mapping[str, Ways], chosen: Mapping[str, Choice]
-) -> dict[Way, Mapping[str, Choice]]:
+def _networks(ways: Mapping[str, Ways], chosen: Mapping[str, Choice]) -> Networks:
     """The whole network all dense, without what is dead, and as its products alone would have it.
 
     The last two only where they differ from those before.
@@ -116,6 +155,18 @@ def _networks(
     if any(choice.lowering.feature_major for choice in chosen.values()):
         found["gathered"] = chosen
     return found
+
+
+def _time_products(
+    distinct: Mapping[Product, Ways], plan: Plan, progress: Progress
+) -> tuple[ProductTimes, ...]:
+    """Each product in each of its ways."""
+    found = []
+    with progress.stage(f"time products in {plan.runtime}", len(distinct)) as advance:
+        for product, known in distinct.items():
+            found.append(ProductTimes(product=product, times=_time_product(product, known, plan)))
+            advance(note=f"{product.shape[0]}x{product.shape[1]}")
+    return tuple(found)
 
 
 def _time_product(product: Product, ways: Ways, plan: Plan) -> Times:
@@ -134,27 +185,39 @@ def _time_product(product: Product, ways: Ways, plan: Plan) -> Times:
     return Times(seconds=in_turns(openers, plan.shapes, plan.effort))
 
 
-def _time_network(
-    weights: ClassifierWeights, networks: Mapping[Way, Mapping[str, Choice]], plan: Plan
-) -> Times:
-    """Whole networks, from a folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="spd-tune-") as scratch:
-        folder = Path(scratch)
-        files: dict[Way, str] = {way: f"{way}.onnx" for way in networks}
-        target = TARGETS[plan.runtime]
-        ranges = dict.fromkeys((m.name for m in weights.encoder.matrices()), RANGE)
-        arithmetic = arithmetic_for(plan.precision, target, ranges)
-        graphs = {
-            files[way]: ClassifierGraph(weights, networks[way], target, arithmetic)
-            for way in networks
-        }
-        write_graphs(folder, graphs)
-        del graphs
-        openers = {
-            way: partial(_opened_network, folder / file, weights.encoder, plan)
-            for way, file in files.items()
-        }
-        return Times(seconds=in_turns(openers, plan.shapes, plan.effort))
+def _write_networks(
+    scratch: Path, weights: ClassifierWeights, networks: Networks, plan: Plan
+) -> dict[Way, Path]:
+    """Each network as the plan's runtime reads it, over one file of weights."""
+    folder = scratch / plan.runtime
+    folder.mkdir()
+    files = {way: folder / f"{way}.onnx" for way in networks}
+    target = TARGETS[plan.runtime]
+    ranges = dict.fromkeys((m.name for m in weights.encoder.matrices()), RANGE)
+    arithmetic = arithmetic_for(plan.precision, target, ranges)
+    graphs = {
+        files[way].name: ClassifierGraph(weights, choices, target, arithmetic)
+        for way, choices in networks.items()
+    }
+    write_graphs(folder, graphs)
+    return files
+
+
+def _time_networks(begun: Sequence[_Begun]) -> list[Tuning]:
+    """Whole networks in their runtimes, all in the same rounds."""
+    openers = {
+        f"{way} in {one.plan.runtime}": one.opener(way) for one in begun for way in one.files
+    }
+    found = in_turns(openers, begun[0].plan.shapes, begun[0].plan.effort)
+    return [
+        replace(
+            one.alone,
+            network=Times(
+                seconds={way: found[f"{way} in {one.plan.runtime}"] for way in one.files}
+            ),
+        )
+        for one in begun
+    ]
 
 
 @contextmanager

@@ -11,13 +11,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import geometric_mean, median
+from statistics import median
 from typing import Any, Self
 
 from exporters.lowering.compact import Compact
 from exporters.lowering.gathered import Gathered
 from exporters.lowering.ways import Way, Ways
 from exporters.precisions import Precision
+from exporters.tuning.timing import quickest
 from spd_deploy.domain.documents import versioned
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
@@ -99,6 +100,11 @@ class Times:
         """Whether gathering is there, and loses."""
         return "gathered" in self.seconds and self.gain < 1
 
+    @property
+    def chosen(self) -> Way:
+        """The way that these times choose: gathered where that is there and does not lose."""
+        return "gathered" if "gathered" in self.seconds and not self.loses else self.plain
+
     def gains(self) -> tuple[float, ...]:
         """What gathering gains at each shape."""
         pairs = zip(self.medians(self.plain), self.medians("gathered"), strict=True)
@@ -176,12 +182,14 @@ class Tuning:
         return f"{self.machine}, {threads}, {self.runtime}"
 
     @property
+    def decides(self) -> bool:
+        """Whether there is anything that its times decide: a product that could be gathered."""
+        return any("gathered" in known.times.seconds for known in self.products)
+
+    @property
     def reached(self) -> tuple[float, ...]:
         """Seconds of the whole network at each shape, as it would be chosen; none without one."""
-        if (network := self.network) is None:
-            return ()
-        gains = "gathered" in network.seconds and not network.loses
-        return network.medians("gathered" if gains else network.plain)
+        return () if self.network is None else self.network.medians(self.network.chosen)
 
     def of(self, product: Product) -> Times:
         """The times of a product.
@@ -240,9 +248,10 @@ class Tuning:
 def fastest_of(tunings: Sequence[Tuning]) -> Tuning:
     """Of tunings of one checkpoint at the same shapes, in several runtimes, the best to choose by.
 
-    That is the one whose network is the fastest; the first where there was nothing to time.
+    That is the one whose network is the fastest; the first unless another clearly is, and where
+    there was nothing to time.
     """
-    return min(tunings, key=lambda one: geometric_mean(one.reached or (1.0,)))
+    return tunings[quickest([one.reached or (1.0,) for one in tunings])]
 
 
 def read_tuning(file: Path) -> Tuning:

@@ -54,12 +54,7 @@ def evaluate(
     progress = TerminalProgress()
     opened = open_path(path, asked=ASKED[runtime], device=device, threads=threads)
     task = agreed_task(opened.task, task_name)
-    if task.columns.label is None and data_dir is not None:
-        raise BadSetting(
-            "the model does not say its task, nor which column holds its labels",
-            got="no --task",
-            fix="name the --task it was trained for",
-        )
+    refuse_unlabelled(task, data_dir)
     with opened.session:
         parts = read_split(task, data_dir, split, skip_broken=skip_broken_rows, note=progress.note)
         start = time.perf_counter()
@@ -94,6 +89,20 @@ def agreed_task(trained: Task, name: str | None) -> Task:
             fix="leave --task out, or name another model",
         )
     return trained
+
+
+def refuse_unlabelled(task: Task, data_dir: Path | None) -> None:
+    """Refuse files of a task that does not say where its labels are, before anything is run.
+
+    Raises:
+        BadSetting: it does not.
+    """
+    if task.columns.label is None and data_dir is not None:
+        raise BadSetting(
+            "the model does not say its task, nor which column holds its labels",
+            got="no --task",
+            fix="name the --task it was trained for",
+        )
 
 
 def score_parts(

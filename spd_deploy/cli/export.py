@@ -154,7 +154,8 @@ def _graph(wish: Wish, source: Checkpoint, progress: Progress) -> Artefact:
     from exporters.onnx import artefact_from_checkpoint
     from exporters.precisions import Precision
 
-    trial = trial_of(source, wish.task_name, wish.data_dir, wish.drop) if wish.judged else None
+    told = (wish.task_name, wish.data_dir, wish.drop)
+    trial = trial_of(source, *told, progress) if wish.judged else None
     precision = Precision(wish.number)
     plan = plan_of(*wish.shapes, wish.threads, wish.seconds, precision) if wish.tune else None
     artefact = artefact_from_checkpoint(
@@ -181,21 +182,20 @@ def _tuner(wish: Wish, plan: "Plan | None", progress: Progress) -> "Tuner | None
     """What times the ways to run the matrices, or knows their times."""
     if wish.tuning is not None:
         return known_tuning(wish.tuning)
-    if plan is None or wish.number == "fp16":
+    if plan is None:
         return None
     return tuner_for(plan, runtimes_for(ASKED[wish.runtime_name]), progress)
 
 
 def _tell_misfit(artefact: Artefact, progress: Progress) -> None:
-    """Say where the matrices are run as another runtime than the artefact's ran them fastest."""
+    """Say where what is run how was decided by another runtime's times than the artefact's."""
     from exporters.tuning.values import TUNING_FILE, read_tuning
 
     served = artefact.manifest.runtime
     if not (artefact.folder / TUNING_FILE).is_file():
         return
     tuned = read_tuning(artefact.folder / TUNING_FILE)
-    gathered = any(m.lowering.endswith("gathered") for m in artefact.manifest.matrices)
-    if gathered and tuned.runtime != served:
+    if tuned.decides and tuned.runtime != served:
         progress.note(
             f"the matrices are run as {tuned.runtime} runs them fastest, and {served} is to serve "
             f"it: --tune --runtime {served} chooses for that"

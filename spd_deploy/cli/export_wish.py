@@ -74,14 +74,19 @@ class Wish:
             return
         self._refuse_other_formats()
         self._refuse_idle_ones()
-        if self.tuning is not None and self.number == "fp16":
-            raise click.UsageError(
-                "a tuning holds times of fp32 or int8: leave --tuning or --precision out"
-            )
         if self.tune and self.tuning is not None:
             raise click.UsageError("--tune measures and --tuning does not: leave one of them out")
-        if self.tune and self.lowering != "auto":
-            raise click.UsageError("--tune chooses the lowerings: leave --lowering out")
+        if self.tune or self.tuning is not None:
+            self._refuse_untunable("--tune" if self.tune else "--tuning")
+
+    def _refuse_untunable(self, given: str) -> None:
+        """What leaves a tuning nothing to choose."""
+        if self.number == "fp16":
+            raise click.UsageError(
+                f"a tuning holds times of fp32 or int8: leave {given} or --precision out"
+            )
+        if self.lowering != "auto":
+            raise click.UsageError(f"{given} chooses the lowerings: leave --lowering out")
 
     def _refuse_for_torch(self) -> None:
         """A torch artefact is tuned where it runs, and has no int8."""

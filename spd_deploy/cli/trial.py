@@ -1,10 +1,15 @@
-"""What int8 is calibrated on and judged by: the task's own train and dev."""
+"""What int8 is calibrated on and judged by: the task's own train and dev.
+
+They are read by the rule of ``spd train``: where there is no dev file, the rows that training held
+out to measure on are the ones to judge by, and none of them is calibrated on.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spd_deploy.cli.evaluate import agreed_task, score_parts
+from spd_deploy.cli.evaluate import agreed_task, refuse_unlabelled, score_parts
 from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
 
 if TYPE_CHECKING:
@@ -15,26 +20,30 @@ _CALIBRATION_ROWS, _CALIBRATION_BATCH = 512, 16
 
 
 def trial_of(
-    checkpoint: Checkpoint, task_name: str | None, data_dir: Path | None, max_drop: float
+    checkpoint: Checkpoint,
+    task_name: str | None,
+    data_dir: Path | None,
+    max_drop: float,
+    progress: Progress,
 ) -> "Trial":
-    """Train's first texts to calibrate int8 on, and dev to judge it by.
+    """Train's first texts to calibrate int8 on, and dev, or what is held out, to judge it by.
 
     Raises:
-        BadSetting: data of another task.
-        BadData: none, broken, or without labels.
+        BadSetting: data of another task, or of one that says nothing of labels.
+        BadData: none, too few rows, broken, or without labels.
     """
     from exporters.precisions import Scores, Trial
-    from spd_deploy.domain.progress import Silent
     from spd_deploy.sessions.opening import Opened
     from spd_deploy.sessions.protocol import Session
-    from spd_train.data.examples import read_split
+    from spd_train.data.splits import read_data
 
     task = agreed_task(checkpoint.task, task_name)
+    refuse_unlabelled(task, data_dir)
     tokenizer = Tokenizer(checkpoint.folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
-    train = [e for part in read_split(task, data_dir, "train").values() for e in part]
-    rows = [tokenizer.encode(e.text, e.pair) for e in train[:_CALIBRATION_ROWS]]
+    data = read_data(task, data_dir, skip_broken=None, note=progress.note)
+    rows = [tokenizer.encode(e.text, e.pair) for e in data.train[:_CALIBRATION_ROWS]]
     rows.sort(key=lambda row: len(row.ids))
-    dev = read_split(task, data_dir, "dev")
+    dev = {part: list(examples) for part, examples in data.dev.items()}
 
     def score(session: Session) -> Scores:
         opened = Opened(session=session, tokenizer=tokenizer, task=task)
@@ -48,4 +57,5 @@ def trial_of(
         score=score,
         metric=task.metrics[0],
         max_drop=max_drop,
+        split=data.dev_name,
     )

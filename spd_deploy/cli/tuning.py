@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtimes import Asked, CpuRuntime
 
@@ -67,18 +66,8 @@ def tuner_for(plan: "Plan", runtimes: Sequence[CpuRuntime], progress: Progress) 
     def measured(checkpoint: "Checkpoint", weights: "ClassifierWeights") -> "Tuning":
         """The tuning in the runtime whose network is the fastest, with its doubts."""
         load_before, before = load_now(), moment()
-        tunings: list[Tuning] = []
-        for runtime in runtimes:
-            try:
-                one = replace(plan, runtime=runtime)
-                tunings.append(tune(checkpoint, weights, one, progress=progress))
-            except Unavailable as err:
-                if runtime == runtimes[0]:  # asked for, or what every export needs
-                    raise
-                progress.note(f"not tuned in {runtime}: {err}")
-            if tunings and not tunings[-1].products:  # nor has another runtime anything to time
-                break
-        found = fastest_of(tunings)
+        plans = [replace(plan, runtime=runtime) for runtime in runtimes]
+        found = fastest_of(tune(checkpoint, weights, plans, progress=progress))
         busy = others_cores(before, moment())
         seen = Conditions(load_before=load_before, others_cores=busy)
         doubts = tuple(conditions_doubts(this_machine(), seen, plan.threads))

@@ -16,7 +16,7 @@ from typing import Any
 
 from spd_deploy.domain.detection import detect
 from spd_deploy.domain.encoder import Encoder, Matrix
-from spd_deploy.domain.errors import BadCheckpoint, BadModel
+from spd_deploy.domain.errors import BadCheckpoint, BadModel, BadPattern
 from spd_deploy.domain.files import read_json, sha256_of, write_json
 from spd_deploy.domain.patterns import Pattern, at_sparsity, parse_pattern
 from spd_deploy.domain.tasks import Columns, ProblemType, Task
@@ -107,11 +107,6 @@ def save_description(checkpoint: Checkpoint) -> None:
     write_json(checkpoint.folder / SPD_FILE, checkpoint.to_json())
 
 
-def is_checkpoint(folder: Path) -> bool:
-    """Whether this looks like a model folder, ours or another's."""
-    return (folder / CONFIG_FILE).is_file() and not (folder / _MANIFEST_FILE).exists()
-
-
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint's description and verify its weights against it.
 
@@ -133,6 +128,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             got=f"SHA-256 {weights_sha256[:12]}, expected {checkpoint.weights_sha256[:12]}",
             fix=_DAMAGED,
         )
+    _refuse_misfits(checkpoint)
     return checkpoint
 
 
@@ -219,6 +215,24 @@ def _refuse_artefact(folder: Path) -> None:
             f"{folder} looks like an exported artefact, but its {_MANIFEST_FILE} is missing",
             fix="copy it again from where it came, or export it again",
         )
+
+
+def _refuse_misfits(checkpoint: Checkpoint) -> None:
+    """A declared pattern must divide each matrix that it is declared of, or it is another model's.
+
+    Raises:
+        BadCheckpoint: it does not.
+    """
+    for matrix in checkpoint.encoder.matrices():
+        try:
+            if (pattern := checkpoint.pattern_of(matrix)) is not None:
+                pattern.check(matrix.shape)
+        except BadPattern as err:
+            raise BadCheckpoint(
+                f"{checkpoint.folder / SPD_FILE} declares a pattern that {matrix.name} cannot have",
+                got=f"{err.what}, {err.got}",
+                fix=_DAMAGED,
+            ) from err
 
 
 def _undeclared(folder: Path, encoder: Encoder, weights_sha256: str) -> Checkpoint:

@@ -63,7 +63,7 @@ def read_data(
     data_dir: Path | None,
     *,
     holdout: float = 0.0,
-    skip_broken: bool = False,
+    skip_broken: bool | None = False,
     note: Callable[[str], None] = lambda _: None,
 ) -> Data:
     """Train, dev, and a share ``holdout`` of train to choose the best checkpoint on.

@@ -149,6 +149,10 @@ CASES = [
         "tensorrt does not run an artefact of format onnx",
     ),
     ("export checkpoint --precision int8 --task cola --data-dir MRPC --output out", "mrpc"),
+    (
+        "export model --precision int8 --data-dir own.csv --output out",
+        "name the --task it was trained for",
+    ),
     ("export checkpoint --output taken", "already exists"),
     ("export checkpoint --output taken --overwrite", "not an artefact"),
     ("inspect nowhere", "no such folder; got nowhere"),

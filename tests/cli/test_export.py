@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file
 
-from exporters.lowering.choose import choose
-from exporters.lowering.ways import ways_of
+from exporters.lowering.choose import choose, forced
+from exporters.lowering.ways import Way, ways_of
 from exporters.onnx import artefact_from_checkpoint
-from exporters.tuning.values import TUNING_FILE, Product, read_tuning
-from exporters.weights import read_weights
+from exporters.tuning.values import TUNING_FILE, Product, Tuning, read_tuning
+from exporters.weights import ClassifierWeights, read_weights
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import Manifest, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint
-from spd_deploy.domain.patterns import parse_pattern
-from tests.tiny import tiny_checkpoint
+from spd_deploy.domain.patterns import Block, parse_pattern
+from tests.tiny import tiny_checkpoint, with_weights
 
 
 def export(*words: object) -> Result:
@@ -135,6 +136,8 @@ def test_an_export_without_tuning_has_no_times(
         (("--batch", "1"), "--batch says at which shapes: it needs --tune, or --format trt"),
         (("--threads", "1"), "needs --tune"),
         (("--tune", "--tuning", "x.json"), "leave one of them out"),
+        (("--tune", "--lowering", "dense"), "--tune chooses the lowerings: leave --lowering out"),
+        (("--tuning", "x.json", "--lowering", "dense"), "--tuning chooses the lowerings: leave"),
         (("--tune", "--seq", "65"), "positions for 64 tokens"),
         (("--tuning", "nowhere.json"), "cannot read nowhere.json"),
     ],
@@ -159,6 +162,52 @@ def test_a_lowering_can_be_forced(tmp_path: Path, block_checkpoint: Checkpoint) 
     rows = open_artefact(tmp_path / "a").manifest.matrices
     assert {row.lowering for row in rows} == {"dense"}
     assert {row.reason for row in rows} == {"asked for with --lowering"}
+
+
+@pytest.mark.parametrize("way", ["gathered", "compact"])
+def test_what_cannot_be_run_as_asked_says_what_it_lacks(tmp_path: Path, way: Way) -> None:
+    """Matrices without blocks, or with all their neurons, are named as such and fall back aloud."""
+    feed_forward = "bert.encoder.layer.0.{}.dense"
+    made = tiny_checkpoint(
+        tmp_path / "c",
+        pattern=Block(rows=16, columns=1, sparsity=0.75),
+        goals={"bert.encoder.layer.1.output.dense": 0.0},
+    )
+    weights = load_file(made.weights)
+    weights[feed_forward.format("intermediate") + ".weight"][:64] = 0
+    weights[feed_forward.format("output") + ".weight"][:, :64] = 0
+
+    found = forced(checkpoint := with_weights(made, weights), read_weights(checkpoint), way)
+
+    neurons = "64 of 128 neurons are left; asked for with --lowering"
+    lacks = {
+        "gathered": ("dense", "gathered was asked for: no blocks here"),
+        "compact": ("dense", "compact was asked for: no heads or neurons are wholly zero here"),
+    }[way]
+    whole = found["bert.encoder.layer.1.output.dense"]
+    assert (whole.lowering.name, whole.reason) == lacks
+    for part in ("intermediate", "output"):
+        choice = found[feed_forward.format(part)]
+        assert choice.reason == neurons
+        assert choice.lowering.name == ("compact" if way == "compact" else "compact, gathered")
+    query = found["bert.encoder.layer.0.attention.self.query"]
+    assert query.reason == ("asked for with --lowering" if way == "gathered" else lacks[1])
+
+
+def test_nothing_is_timed_for_a_forced_lowering(
+    tmp_path: Path, block_checkpoint: Checkpoint
+) -> None:
+    """A tuner is not asked, so there are no times that could be of another lowering."""
+
+    def tuner(checkpoint: Checkpoint, weights: ClassifierWeights) -> Tuning:
+        raise AssertionError("asked")
+
+    artefact = artefact_from_checkpoint(
+        block_checkpoint, tmp_path / "a", tuner=tuner, lowering="gathered"
+    )
+
+    assert (artefact.manifest.measured, artefact.manifest.measured_on) == ((), None)
+    assert not (artefact.folder / TUNING_FILE).exists()
 
 
 def test_a_lowering_that_fits_no_matrix_is_refused(

@@ -68,6 +68,30 @@ def test_a_damaged_description_is_refused(
         open_checkpoint(folder)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"pattern": "block:48x1", "sparsity": 0.5},
+            "block:48x1 does not divide the matrix, 64x64",
+        ),
+        ({"pattern": "block:16x48", "sparsity": 0.5}, "does not divide the matrix, 64x64"),
+        ({"pattern": "7:14", "sparsity": None}, "needs a number of inputs that 14 divides"),
+    ],
+    ids=str,
+)
+def test_a_pattern_of_another_model_is_refused(
+    tmp_path: Path, dense_checkpoint: Checkpoint, change: dict[str, object], said: str
+) -> None:
+    """A declared pattern that a matrix cannot have is one error, which names the matrix."""
+    folder = copied(dense_checkpoint, tmp_path)
+    value = json.loads((folder / SPD_FILE).read_text())
+    (folder / SPD_FILE).write_text(json.dumps(value | change))
+
+    with pytest.raises(BadCheckpoint, match=f"layer.0.attention.self.query cannot have; .*{said}"):
+        open_checkpoint(folder)
+
+
 def test_pickled_weights_are_never_opened(tmp_path: Path) -> None:
     """A model that is only there as a pickle is refused, and named."""
     folder = tiny_model(tmp_path / "m")

@@ -15,7 +15,7 @@ from exporters.calibrate import percentile, ranges_on
 from exporters.lowering.choose import choose
 from exporters.onnx import artefact_from_checkpoint
 from exporters.precisions import Precision, Trial
-from exporters.storage import read_constants
+from exporters.storage import bytes_of_matrices, read_constants
 from exporters.weights import read_weights
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadData, BadSetting, VerificationFailed
@@ -192,6 +192,28 @@ def test_a_smaller_precision_is_smaller_on_disk(tmp_path: Path) -> None:
     assert sizes[Precision.FP32] - sizes[Precision.INT8] == pytest.approx(3 * weights, rel=0.02)
 
 
+def test_only_fp32_leaves_single_zeros_out(tmp_path: Path) -> None:
+    """At 90 % fp32 stores a value and a position for each tenth weight, the others every weight."""
+    checkpoint = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern("unstructured", 0.9))
+    matrices = tuple(checkpoint.encoder.matrices())
+    weights = sum(m.shape[0] * m.shape[1] for m in matrices)
+    rows = sum(m.shape[0] for m in matrices)
+    expected = {
+        Precision.FP32: 0.8 * weights,
+        Precision.FP16: 2 * weights,
+        Precision.INT8: weights + 4 * rows,  # and the scales
+    }
+
+    for precision, size in expected.items():
+        judged = trial(checkpoint, max_drop=100) if precision is Precision.INT8 else None
+        artefact = artefact_from_checkpoint(
+            checkpoint, tmp_path / precision, precision=precision, trial=judged
+        )
+        for file in (MODEL_FILE, PORTABLE_FILE):
+            stored = bytes_of_matrices(artefact.folder / file, [m.name for m in matrices])
+            assert sum(stored.values()) == pytest.approx(size, rel=0.01)
+
+
 def test_int8_that_costs_too_much_is_not_written(tmp_path: Path) -> None:
     """A drop beyond what is allowed is refused, with both scores, and nothing is left."""
     checkpoint = made(tmp_path, "2:4")
@@ -205,6 +227,15 @@ def test_int8_that_costs_too_much_is_not_written(tmp_path: Path) -> None:
         )
 
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("points", range(1, 100))
+def test_a_drop_as_large_as_allowed_is_allowed(points: int) -> None:
+    """However the scores round as floats, a whole point is one point; a tenth more is too much."""
+    judge = Trial(batches=[], score=lambda _: {}, metric="near", max_drop=1.0)
+
+    assert judge.allows({"near": points / 100}, {"near": (points - 1) / 100})
+    assert not judge.allows({"near": points / 100}, {"near": (points - 1.1) / 100})
 
 
 def test_int8_needs_texts(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_graph_that_answers_otherwise_is_no_candidate(
 
 
 def test_matrices_tuned_for_another_runtime_are_told(tmp_path: Path) -> None:
-    """What OpenVINO's times had gathered is told where ONNX Runtime serves, and there alone."""
+    """What OpenVINO's times decided, for or against gathering, is told where another serves."""
     blocks = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern("block:16x1"), task="mrpc")
     first = export(blocks, tmp_path / "a", *QUICK, "--runtime", "openvino")
     file = tmp_path / "a" / TUNING_FILE
@@ -156,10 +156,7 @@ def test_matrices_tuned_for_another_runtime_are_told(tmp_path: Path) -> None:
     assert (first.exit_code, again.exit_code) == (0, 0), first.output
     assert read_tuning(file).runtime == open_artefact(tmp_path / "a").manifest.runtime == "openvino"
     said = "run as openvino runs them fastest, and onnxruntime is to serve it"
-    gathered = any(
-        m.lowering == "gathered" for m in open_artefact(tmp_path / "b").manifest.matrices
-    )
-    assert (said in " ".join(again.stderr.split())) == gathered
+    assert said in " ".join(again.stderr.split())
     assert said not in " ".join(first.stderr.split())
 
 
@@ -204,6 +201,7 @@ def test_int8_is_chosen_by_its_own_times(tmp_path: Path) -> None:
         ("--data-dir", "MRPC"),
         ("--task", "mrpc"),
         ("--precision", "fp16", "--tuning", "tuning.json"),
+        ("--precision", "fp16", "--tune"),
     ],
     ids=" ".join,
 )

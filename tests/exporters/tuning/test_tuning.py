@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from exporters.lowering.choose import choose
-from exporters.lowering.ways import Way, Ways, ways_of
+from exporters.lowering.ways import Way, ways_of
 from exporters.precisions import Precision
-from exporters.tuning.product import INPUT, OUTPUT, opened_product, product_model
-from exporters.tuning.timing import Effort
+from exporters.tuning.timing import Effort, Opener
 from exporters.tuning.tune import Plan, products_of, tune
 from exporters.tuning.values import Product, ProductTimes, Times, Tuning, fastest_of
 from exporters.weights import ClassifierWeights, read_weights
@@ -26,7 +23,6 @@ from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.patterns import Block, Structured
-from spd_deploy.domain.runtimes import CpuRuntime
 from tests.tiny import tiny_checkpoint
 
 BLOCKS = Block(rows=16, columns=1, sparsity=0.75)
@@ -58,18 +54,6 @@ def tuned(
         ),
         network=None if network is None else times(network, ("dense", "gathered")),
     )
-
-
-@pytest.fixture(scope="module")
-def blocks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, ClassifierWeights]:
-    """A block-sparse model of three layers, one matrix of which keeps more than its likes."""
-    checkpoint = tiny_checkpoint(
-        tmp_path_factory.mktemp("tuning") / "c",
-        pattern=BLOCKS,
-        goals={"bert.encoder.layer.1.attention.self.key": 0.5},
-        layers=3,
-    )
-    return checkpoint, read_weights(checkpoint)
 
 
 def test_products_are_timed_once(blocks: tuple[Checkpoint, ClassifierWeights]) -> None:
@@ -160,6 +144,27 @@ def test_dead_neurons_go_whatever_is_measured(tmp_path: Path) -> None:
         assert [one.gain for one in choice.measured] == pytest.approx([2.0, 8.0])
 
 
+def test_reasons_name_the_lowering_that_is_used(tmp_path: Path) -> None:
+    """Where gathering loses, by times or by the cost model, a row that is compact says compact."""
+    narrow = Block(rows=2, columns=1, sparsity=0.5)  # of which the cost model promises nothing
+    checkpoint = without_neurons(tiny_checkpoint(tmp_path / "c", pattern=narrow))
+    weights = read_weights(checkpoint)
+    slower: Speeds = {**LOSES, "compact": (3e-3, 9e-3)}
+    tuning = tuned(checkpoint, weights, slower, None)
+    layer = "bert.encoder.layer.0"
+    left = "64 of 128 neurons are left; "
+
+    for tunings, said in ((tuning, "{}: gathered would be"), (None, "x the {} speed by the cost")):
+        found = choose(checkpoint, weights, tunings)
+        compact, dense = found[f"{layer}.output.dense"], found[f"{layer}.attention.self.key"]
+        assert (compact.lowering.name, dense.lowering.name) == ("compact", "dense")
+        assert compact.reason.startswith(left)
+        assert said.format("compact") in compact.reason
+        assert said.format("dense") in dense.reason
+    timed = choose(checkpoint, weights, tuning)[f"{layer}.output.dense"]
+    assert [one.gain for one in timed.measured] == pytest.approx([2 / 3, 8 / 9])
+
+
 def test_a_tuning_comes_back_as_it_went(blocks: tuple[Checkpoint, ClassifierWeights]) -> None:
     """Through JSON text nothing is lost, with and without times of the whole network."""
     for network in (None, WINS):
@@ -211,8 +216,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, dict
     checkpoint = without_neurons(checkpoint)
     effort = Effort(seconds=1e-6, rounds=1, warmups=1, least=1)
     plan = Plan(shapes=SHAPES, threads=1, machine="here", effort=effort)
-    value = tune(checkpoint, read_weights(checkpoint), plan).to_json()
-    return checkpoint, json.loads(json.dumps(value))
+    (found,) = tune(checkpoint, read_weights(checkpoint), [plan])
+    return checkpoint, json.loads(json.dumps(found.to_json()))
 
 
 def without_neurons(checkpoint: Checkpoint) -> Checkpoint:
@@ -254,98 +259,6 @@ def test_a_tuning_that_lacks_a_way_is_refused(
         choose(checkpoint, weights, Tuning.from_json(whole))
 
 
-def rounded(values: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
-    """What ``DynamicQuantizeLinear`` makes of an input in int8, and the input itself in fp32."""
-    if precision is Precision.FP32:
-        return values
-    low, high = min(values.min(), np.float32(0)), max(values.max(), np.float32(0))
-    step = (high - low) / np.float32(255)
-    zero = np.clip(np.rint(-low / step), 0, 255)
-    steps = np.clip(np.rint(values / step) + zero, 0, 255) - zero
-    return np.asarray(steps * step, np.float32)
-
-
-def stored(weight_NK: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
-    """A weight as it is stored: in int8 steps of a 127th of its row's largest."""
-    if precision is Precision.FP32:
-        return weight_NK
-    most_N1 = np.abs(weight_NK).max(1, keepdims=True)
-    step_N1 = np.where(most_N1 > 0, most_N1, 127) / 127
-    return np.asarray(np.rint(weight_NK / step_N1) * step_N1, np.float32)
-
-
-@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])
-@pytest.mark.parametrize("pattern", [Block(rows=16, columns=1), Structured()], ids=str)
-def test_a_product_alone_is_the_product(
-    tmp_path: Path, pattern: Block | Structured, precision: Precision
-) -> None:
-    """The graph that is timed computes W x + b in each way, on what is left, and as rounded."""
-    checkpoint = tiny_checkpoint(tmp_path / "c", pattern=pattern)
-    weights = read_weights(checkpoint)
-    for name, ways in ways_of(checkpoint, weights).items():
-        whole_NK, N = weights.weight(name), ways.matrix.shape[0]
-        bias_N = np.linspace(-1, 1, N, dtype=np.float32)
-        for lowering in ways.lowerings.values():
-            rows = getattr(lowering, "rows", np.arange(N))
-            columns = getattr(lowering, "columns", np.arange(ways.matrix.shape[1]))
-            x_TK = np.random.default_rng(0).standard_normal((6, lowering.inputs), np.float32)
-            feed = x_TK.reshape(2, 3, -1).transpose(0, 2, 1) if lowering.feature_major else x_TK
-
-            model = product_model(lowering, precision)
-            session = onnxruntime.InferenceSession(model.SerializeToString())
-            (found,) = session.run([OUTPUT], {INPUT: np.ascontiguousarray(feed)})
-
-            if lowering.feature_major:
-                found = np.asarray(found).transpose(0, 2, 1).reshape(6, -1)
-            left_NK = stored(whole_NK[np.ix_(rows, columns)], precision)
-            expected = rounded(x_TK, precision) @ left_NK.T + bias_N[rows]
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("way", ["dense", "gathered"])
-@pytest.mark.parametrize("first", [False, True])
-@pytest.mark.parametrize(("shape", "chunks"), [((1, 64), 1), ((3, 64), 1), ((16, 64), 4)])
-def test_a_product_is_shared_out_as_its_network_is(
-    blocks: tuple[Checkpoint, ClassifierWeights],
-    way: Way,
-    first: bool,
-    shape: tuple[int, int],
-    chunks: int,
-) -> None:
-    """Of a batch of rows enough each chunk is a product, of all its tokens or its first ones."""
-    checkpoint, weights = blocks
-    role = "attention.output.dense" if first else "attention.self.key"
-    ways = ways_of(checkpoint, weights)[f"bert.encoder.layer.2.{role}"]
-    lowering, product = ways.lowerings[way], Product.of(ways, last=2)
-    assert product.first == first
-    B, S = shape
-
-    with opened_product(lowering, threads=2, shape_at=product.shape_at) as run:
-        found: Any = run(Shape(batch=B, seq=S))
-
-    parts = found if chunks > 1 else [found]
-    rows, tokens = B // chunks, 1 if first else S
-    N = lowering.outputs
-    in_features = (1, N, rows) if first else (rows, N, tokens)
-    expected = in_features if lowering.feature_major else (rows * tokens, N)
-    assert [part[0].shape for part in parts] == [expected] * chunks
-
-
-@pytest.mark.parametrize("way", ["dense", "gathered"])
-def test_both_runtimes_time_the_same_product(
-    blocks: tuple[Checkpoint, ClassifierWeights], way: Way
-) -> None:
-    """What is drawn for one shape is the same, and so is what comes out."""
-    lowering = next(iter(ways_of(*blocks).values())).lowerings[way]
-
-    def answer(runtime: CpuRuntime) -> NDArray[np.float32]:
-        with opened_product(lowering, threads=1, runtime=runtime) as run:
-            answers: Any = run(SHAPES[1])
-            return np.array(answers[0])
-
-    np.testing.assert_allclose(answer("onnxruntime"), answer("openvino"), rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])
 def test_a_network_is_tuned_in_openvino(
     blocks: tuple[Checkpoint, ClassifierWeights], precision: Precision
@@ -357,7 +270,7 @@ def test_a_network_is_tuned_in_openvino(
         effort=effort,
     )  # fmt: skip
 
-    found = tune(*blocks, plan)
+    (found,) = tune(*blocks, [plan])
 
     assert (found.runtime, found.precision) == ("openvino", precision)
     assert found.where == "here, 1 thread, openvino"
@@ -366,10 +279,35 @@ def test_a_network_is_tuned_in_openvino(
     assert Tuning.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
+def test_networks_of_all_runtimes_take_turns(
+    blocks: tuple[Checkpoint, ClassifierWeights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are compared are timed in the same rounds; products only with their own ways."""
+    together: list[tuple[str, ...]] = []
+
+    def remembered(openers: Mapping[str, Opener], shapes: object, effort: object) -> object:
+        together.append(tuple(openers))
+        return {name: ((2.0 - ("gathered" in name),),) * len(SHAPES) for name in openers}
+
+    monkeypatch.setattr("exporters.tuning.tune.in_turns", remembered)
+    plan = Plan(shapes=SHAPES, threads=1, machine="here")
+
+    found = tune(*blocks, [plan, replace(plan, runtime="openvino")])
+
+    assert [one.runtime for one in found] == ["onnxruntime", "openvino"]
+    assert set(together[:-1]) == {("dense", "gathered")}
+    assert together[-1] == tuple(
+        f"{way} in {runtime}"
+        for runtime in ("onnxruntime", "openvino")
+        for way in ("dense", "gathered")
+    )
+    assert [one.network and one.network.chosen for one in found] == ["gathered", "gathered"]
+
+
 def test_the_runtime_of_the_fastest_network_is_tuned_for(
     blocks: tuple[Checkpoint, ClassifierWeights],
 ) -> None:
-    """Each counts as it would be chosen: gathered where that wins, else without."""
+    """Each counts as it would be chosen, and the second must win by more than noise."""
     slow: Speeds = {"dense": (2e-3, 9e-3), "gathered": (1e-3, 4e-3)}
     quick: Speeds = {"dense": (1e-3, 3e-3), "gathered": (9e-3, 9e-3)}
     first = tuned(*blocks, WINS, slow)
@@ -377,16 +315,6 @@ def test_the_runtime_of_the_fastest_network_is_tuned_for(
 
     assert (first.reached, second.reached) == ((1e-3, 4e-3), (1e-3, 3e-3))
     assert fastest_of([first, second]) is second
+    barely = tuned(*blocks, WINS, {"dense": (1e-3, 3.9e-3), "gathered": (9e-3, 9e-3)})
+    assert fastest_of([first, replace(barely, runtime="openvino")]) is first
     assert fastest_of([replace(first, network=None), replace(second, network=None)]).network is None
-
-
-def test_a_closed_product_holds_no_session(
-    blocks: tuple[Checkpoint, ClassifierWeights],
-) -> None:
-    """What ran it cannot run it any more, so no threads stay beside the next."""
-    ways: Ways = next(iter(ways_of(*blocks).values()))
-    with opened_product(ways.lowerings["gathered"], threads=1) as run:
-        run(SHAPES[0])
-
-    with pytest.raises(IndexError):
-        run(SHAPES[0])
