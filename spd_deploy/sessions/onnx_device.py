@@ -17,7 +17,7 @@ import numpy as np
 
 from spd_deploy.domain.errors import EngineFailed, Unavailable
 from spd_deploy.domain.text import INPUTS, Batch
-from spd_deploy.sessions.cuda.pytorch import Buffers, why_no_cuda
+from spd_deploy.sessions.cuda.pytorch import Buffers, refuse_without_cuda
 from spd_deploy.sessions.device import DeviceRun
 
 PROVIDER = "CUDAExecutionProvider"
@@ -36,8 +36,7 @@ class OnnxDevice:
         """
         import torch
 
-        if (why := why_no_cuda()) is not None:
-            raise Unavailable("PyTorch finds no CUDA device", got=why, fix="run `spd doctor`")
+        refuse_without_cuda()
         self._ort, self._graph = ort, graph
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._numbers = count(1)

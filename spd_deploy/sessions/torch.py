@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.checkpoint import refuse_lacking, refuse_unsafe_weights
-from spd_deploy.domain.errors import BadModel, Unavailable
+from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.text import Batch
-from spd_deploy.sessions.cuda.pytorch import why_no_cuda
+from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
 from spd_deploy.sessions.cuda.room import fitting
 from spd_deploy.sessions.protocol import Closing, Description, Device
 
@@ -29,10 +29,8 @@ class TorchSession(Closing):
         from transformers import AutoModelForSequenceClassification
         from transformers.utils import logging
 
-        if device == "cuda" and (why := why_no_cuda()) is not None:
-            raise Unavailable(
-                "PyTorch finds no CUDA device", got=why, fix="run `spd doctor`, or use --device cpu"
-            )
+        if device == "cuda":
+            refuse_without_cuda()
         refuse_unsafe_weights(folder)
         logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]

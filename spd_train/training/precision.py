@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from spd_deploy.domain.errors import Unavailable
-from spd_deploy.sessions.cuda.pytorch import why_no_cuda
+from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
 from spd_train.recipe import PrecisionWish
 
 
@@ -29,10 +29,8 @@ def choose_precision(wish: PrecisionWish, device: str) -> Precision:
     Raises:
         Unavailable: there is no such device, or bf16 was asked for and the hardware has none.
     """
-    if device == "cuda" and (why := why_no_cuda()) is not None:
-        raise Unavailable(
-            "PyTorch finds no CUDA device", got=why, fix="run `spd doctor`, or use --device cpu"
-        )
+    if device == "cuda":
+        refuse_without_cuda()
     has_bf16, reason = _bf16_hardware(device)
     match wish:
         case "fp32":

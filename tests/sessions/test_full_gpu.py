@@ -94,7 +94,7 @@ def test_pytorch_without_room_says_so(
     fault: Exception, dense_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkpoint that does not fit is one line, not a traceback."""
-    monkeypatch.setattr(torch_sessions, "why_no_cuda", lambda: None)
+    monkeypatch.setattr(torch_sessions, "refuse_without_cuda", lambda: None)
     monkeypatch.setattr(torch.nn.Module, "to", raising(fault))
 
     with pytest.raises(Unavailable, match="does not fit into the GPU's memory"):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.text import Batch
 
 
@@ -20,6 +21,18 @@ def why_no_cuda() -> str | None:
     built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
     said = [str(one.message) for one in told]  # such as that the driver is too old
     return ": ".join([f"PyTorch {torch.__version__}, built {built}", *said])
+
+
+def refuse_without_cuda() -> None:
+    """Refuse to go on where PyTorch finds no CUDA device.
+
+    Raises:
+        Unavailable: it finds none; with the reason.
+    """
+    if (why := why_no_cuda()) is not None:
+        raise Unavailable(
+            "PyTorch finds no CUDA device", got=why, fix="run `spd doctor`, or use --device cpu"
+        )
 
 
 class Buffers:

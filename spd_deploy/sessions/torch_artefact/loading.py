@@ -9,7 +9,7 @@ from spd_deploy.kernels.remembered import Memory
 from spd_deploy.kernels.tuning import Tuner
 from spd_deploy.kernels.two_four import Chooser
 from spd_deploy.kernels.weights import dtype_of
-from spd_deploy.sessions.cuda.pytorch import why_no_cuda
+from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
 from spd_deploy.sessions.protocol import Device
 from spd_deploy.sessions.torch_artefact.plan import TENSORS_FILE, NetworkPlan
 from spd_deploy.sessions.torch_artefact.tensors import Tensors, read_tensors
@@ -26,10 +26,7 @@ def refuse_no_cuda() -> None:
     """
     import torch
 
-    if (why := why_no_cuda()) is not None:
-        raise Unavailable(
-            "PyTorch finds no CUDA device", got=why, fix="run `spd doctor`, or use --device cpu"
-        )
+    refuse_without_cuda()
     capability = torch.cuda.get_device_capability()
     if capability < _LEAST_CAPABILITY:
         raise Unavailable(
