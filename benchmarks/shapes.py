@@ -7,8 +7,9 @@ by the trainer's own masks, exported as ``spd export`` does, and measured as ``s
     python -m benchmarks.shapes --model base --output /tmp/base          # 12 layers of 768
 
 The dense model and the fast block run in every runtime and precision, so that the best sparse arm
-meets the best dense one; the other patterns in both runtimes' fp32 and in OpenVINO's int8. Beside
-our dense graph stands the one that ONNX Runtime's own transformer optimiser makes of the model.
+meets the best dense one; the other patterns in both runtimes' fp32 and in OpenVINO's int8. There
+blocks are gathered whatever the cost model says, which is ONNX Runtime's: ``--tune`` would see to
+it. Beside our dense graph stands the one that ONNX Runtime's own transformer optimiser makes.
 """
 
 import argparse
@@ -132,7 +133,11 @@ def arms_for(scratch: Path, model: str, name: str, pattern: Pattern | None) -> l
     plain = artefact_from_checkpoint(checkpoint, scratch / name)
     fused = [fused_arm(checkpoint, plain, scratch / "fused")] if pattern is None else []
     small = artefact_from_checkpoint(
-        checkpoint, scratch / f"{name}-int8", precision=Precision.INT8, trial=unjudged(checkpoint)
+        checkpoint,
+        scratch / f"{name}-int8",
+        precision=Precision.INT8,
+        trial=unjudged(checkpoint),
+        lowering="gathered" if isinstance(pattern, Block) else None,
     )
     shutil.rmtree(checkpoint.folder)
     arms = arms_of([plain, small], [ASKED[one] for one in RUNTIMES])
