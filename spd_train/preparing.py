@@ -39,11 +39,6 @@ class Prepared:
     loop: Loop
 
     @property
-    def samples(self) -> Mapping[str, Sequence[LabelledTokens]]:
-        """The rows that curves are measured on, by name."""
-        return self.place.samples.parts()
-
-    @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch."""
         return batches_per_epoch(len(self.rows), self.loop.batch_size)

@@ -15,6 +15,8 @@ from spd_deploy.domain.patterns import NM, Pattern, parse_pattern
 Device = Literal["cpu", "cuda"]
 PrecisionWish = Literal["auto", "fp32", "bf16"]
 Importance = Literal["magnitude", "movement", "taylor", "activation", "second-order"]
+# Made of gradients, so that they need steps to be seen.
+FROM_GRADIENTS: tuple[Importance, ...] = ("movement", "taylor")
 Allocation = Literal["uniform", "global", "sensitivity"]
 GraftShape = Literal["none", "constant", "linear", "paper"]
 GraftUnit = Literal["layer", "sublayer"]
@@ -129,7 +131,7 @@ class PruneRecipe:
     def __post_init__(self) -> None:
         """Refuse values that make no schedule."""
         _refuse_unless(self.updates >= 1, "--updates must be at least 1", self.updates)
-        if self.updates == 1 and self.importance in ("movement", "taylor"):
+        if self.updates == 1 and self.importance in FROM_GRADIENTS:
             raise BadSetting(
                 "this importance is made of gradients, and the only mask update is the first step",
                 got=f"--importance {self.importance} with --updates 1",

@@ -48,7 +48,6 @@ from spd_train.training.loop import train
 from spd_train.training.precision import choose_precision
 from spd_train.training.processes import Processes, start_processes
 from spd_train.training.schedule import stages_of, steps_of
-from spd_train.training.scoring import Scored
 from spd_train.training.selection import BEST_FILE
 from spd_train.training.state import STATE_FILE
 
@@ -155,8 +154,7 @@ def _dense(request: Request, folder: Path, processes: Processes, progress: Progr
     chosen = train(training, prepared.rows, prepared.loop, progress)
     if processes.is_main:
         dev = score_on_dev(prepared.dev, training.score_on)
-        final = {name: training.score_on(rows) for name, rows in prepared.samples.items()}
-        _finish_log(folder, training.total_steps, chosen, final, dev)
+        _finish_log(folder, training, chosen, dev)
         save_classifier(model.config, model.state_dict(), folder)
         draw_curves(folder, title=f"{request.task.name}, dense", metric=request.task.metrics[0])
         file = local_weights(request.model)
@@ -205,8 +203,7 @@ def _student(
     pruner.verify()
     if processes.is_main:
         sparse = score_on_dev(prepared.dev, training.score_on)
-        final = {name: training.score_on(rows) for name, rows in prepared.samples.items()}
-        _finish_log(folder, training.total_steps, chosen, final, sparse)
+        _finish_log(folder, training, chosen, sparse)
         save_classifier(model.config, network.student_state(), folder)
         draw_curves(
             folder,
@@ -235,10 +232,16 @@ def _teacher_scores(
     return score_on_dev(prepared.dev, training.teacher_score_on)
 
 
-def _finish_log(folder: Path, steps: int, chosen: int, scores: Scored, dev: Scores) -> None:
+def _finish_log(
+    folder: Path, training: FineTuning | Distillation, chosen: int, dev: Scores
+) -> None:
     """The last record: what was chosen, and how it does on train, on what was held out, on dev."""
-    journal = Journal(folder / JOURNAL_FILE, from_step=steps)
-    journal.write("final", steps, {"chosen_step": chosen, **scores, "dev": dict(dev)})
+    samples = training.place.samples.parts()
+    scores = {name: training.score_on(rows) for name, rows in samples.items()}
+    journal = Journal(folder / JOURNAL_FILE, from_step=training.total_steps)
+    journal.write(
+        "final", training.total_steps, {"chosen_step": chosen, **scores, "dev": dict(dev)}
+    )
 
 
 def _describe(

@@ -23,6 +23,7 @@ from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.measured import Measured, Shape
 from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
+from spd_deploy.domain.runtimes import CpuRuntime
 
 # A gathered product must promise at least this gain over the dense one to be chosen unmeasured.
 LEAST_GAIN = 1.1
@@ -173,8 +174,10 @@ def _plain(ways: Ways, *, sparse: bool) -> Choice:
     return _choice(ways, ways.plain, reason)
 
 
-def unskipped(pattern: Unstructured | NM) -> str:
-    """Why zeros of this pattern save no time."""
+def unskipped(pattern: Unstructured | NM, runtime: CpuRuntime = "onnxruntime") -> str:
+    """Why zeros of this pattern save no time in a runtime."""
+    if runtime == "openvino":
+        return f"{pattern}: OpenVINO has no CPU kernel that skips such zeros, it multiplies them"
     match pattern:
         case Unstructured():
             return "unstructured: ONNX Runtime does not skip single zeros, it multiplies them"

@@ -40,9 +40,11 @@ def mixed(
         seed: the run's.
         step: counted from 0.
     """
+    if share == 0:
+        return rows
     places = [_second_text(row.tokens, special_ids) for row in rows]
     pairs = [i for i, place in enumerate(places) if place is not None]
-    if share == 0 or not pairs:
+    if not pairs:
         return rows
     draw = np.random.default_rng([seed, step, _STREAM])
     longest = max(len(row.tokens) for row in rows)

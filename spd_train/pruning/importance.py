@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from spd_train.recipe import Importance
+from spd_train.recipe import FROM_GRADIENTS, Importance
 
 # Added to the diagonal of H as a share of its mean: inputs that never vary would have no inverse.
 _DAMPING = 0.01
@@ -24,7 +24,7 @@ _DAMPING = 0.01
 
 def needs_gradients(importance: Importance) -> bool:
     """Whether scores accumulate from training steps."""
-    return importance in ("movement", "taylor")
+    return importance in FROM_GRADIENTS
 
 
 def needs_inputs(importance: Importance) -> bool:

@@ -85,15 +85,13 @@ def attention_loss(student_BASS: Tensor, teacher_BASS: Tensor, batch: TensorBatc
     Between 0 and 2, whatever the length: it is summed over the keys, not averaged. The released
     code compares the student's probabilities after dropout, which no student can match.
     """
-    distance_BAS = (student_BASS.float() - teacher_BASS.float()).square().sum(-1)
-    return token_mean(distance_BAS.mean(1), batch)
+    return token_mean(_distance_BS(student_BASS, teacher_BASS), batch)
 
 
 def plain_attention_loss(student_BASS: Tensor, teacher_BASS: Tensor, batch: TensorBatch) -> Tensor:
     """The same as a mean over the keys too, as the paper has it; only real ones are counted."""
-    distance_BAS = (student_BASS.float() - teacher_BASS.float()).square().sum(-1)
     keys_B1 = batch.mask_BS.sum(1, keepdim=True)
-    return token_mean(distance_BAS.mean(1) / keys_B1, batch)
+    return token_mean(_distance_BS(student_BASS, teacher_BASS) / keys_B1, batch)
 
 
 def hidden_loss(student_BSH: Tensor, teacher_BSH: Tensor, batch: TensorBatch) -> Tensor:
@@ -151,12 +149,18 @@ def row_mean(value_B: Tensor, batch: TensorBatch) -> Tensor:
     return value_B.sum() / batch.step_rows
 
 
+def _distance_BS(student_BASS: Tensor, teacher_BASS: Tensor) -> Tensor:
+    """Squared distance of each query's distributions, summed over keys, mean over heads."""
+    return (student_BASS.float() - teacher_BASS.float()).square().sum(-1).mean(1)
+
+
 def _attention(student: Trace, teacher: Trace, batch: TensorBatch, recipe: LossRecipe) -> Tensor:
     """The attention term over all layers."""
     pairs = zip(student.attention_BASS, teacher.attention_BASS, strict=True)
-    if recipe.scale == "plain":
-        return torch.stack([plain_attention_loss(s, t, batch) for s, t in pairs]).sum()
-    return torch.stack([attention_loss(s, t, batch) for s, t in pairs]).mean()
+    plain = recipe.scale == "plain"
+    loss = plain_attention_loss if plain else attention_loss
+    by_layer = torch.stack([loss(s, t, batch) for s, t in pairs])
+    return by_layer.sum() if plain else by_layer.mean()
 
 
 def _hidden(

@@ -188,7 +188,7 @@ def _cells_of(part: Part, plan: Plan) -> list[Cell]:
             precision=precision.value,
             dense_s=times[_name(runtime, precision, None)][place],
             sparse_s=times.get(_name(runtime, precision, pattern), nothing)[place],
-            reason=_why_none(pattern, runtime),
+            reason=unskipped(pattern, runtime) if isinstance(pattern, Unstructured | NM) else "",
             runtime=runtime,
         )
         for runtime in plan.runtimes
@@ -202,15 +202,6 @@ def _name(runtime: CpuRuntime, precision: Precision, pattern: Pattern | None) ->
     """What a product is called among those that take turns; None is the dense one."""
     what = "dense" if pattern is None else f"{pattern} {pattern.sparsity}"
     return f"{runtime} {precision} {what}"
-
-
-def _why_none(pattern: Pattern, runtime: CpuRuntime) -> str:
-    """Why nothing in a runtime skips a pattern's zeros; empty where something does."""
-    if not isinstance(pattern, Unstructured | NM):
-        return ""
-    if runtime == "onnxruntime":
-        return unskipped(pattern)
-    return f"{pattern}: OpenVINO has no CPU kernel that skips such zeros, it multiplies them"
 
 
 def lowering_of(matrix: Matrix, weight_NK: Array, pattern: Pattern) -> Lowering | None:
