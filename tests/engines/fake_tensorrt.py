@@ -62,7 +62,13 @@ class Log:
     no_context: str | None = None
     damaged: Sequence[bytes] = ()
     runtimes: int = 0
+    logger: Any = None
     models: dict[str, "_Model"] = field(default_factory=dict)
+
+    def registered(self, logger: Any) -> Any:
+        """The first logger that any object was made with; TensorRT passes over the others."""
+        self.logger = self.logger or logger
+        return self.logger
 
     def model(self, path: str) -> "_Model":
         """The ONNX file, read once."""
@@ -260,9 +266,9 @@ class _Config:
 class _Builder:
     def __init__(self, trt: Any, driver: FakeDriver, log: Log, logger: Any) -> None:
         assert driver.calls[0] == "cuInit", "a builder without a driver"
-        self._trt, self._log, self._logger = trt, log, logger
+        self._trt, self._log, self._logger = trt, log, log.registered(logger)
         if log.no_builder:
-            logger.log(1, log.no_builder)
+            self._logger.log(1, log.no_builder)
             raise TypeError("pybind11::init(): factory function returned nullptr")
 
     def create_network(self, flags: int) -> _Network:
@@ -298,7 +304,8 @@ class _Builder:
 class _Runtime:
     def __init__(self, trt: Any, driver: FakeDriver, log: Log, logger: Any) -> None:
         assert driver.calls[0] == "cuInit", "a runtime without a driver crashes"
-        self._trt, self._driver, self._log, self._logger = trt, driver, log, logger
+        self._trt, self._driver, self._log = trt, driver, log
+        self._logger = log.registered(logger)
         log.runtimes += 1
 
     def deserialize_cuda_engine(self, engine: bytes) -> "_Engine | None":

@@ -1,5 +1,14 @@
-"""What TensorRT says while it works: it reports errors to a logger and returns nothing."""
+"""What TensorRT says while it works: it reports errors to a logger and returns nothing.
 
+A process has one logger. TensorRT keeps that of its first object and passes over those of later
+ones, so a logger for each would tell the second engine's errors to the first, and be gone with the
+first while TensorRT still calls it. Ours is one for good, and hands its lines to all who listen.
+"""
+
+import functools
+import threading
+import weakref
+from collections import deque
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -10,21 +19,25 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 _SPARSITY = "(Sparsity)"
+# So many lines are kept; an engine that serves for months listens all the while.
+_KEPT = 100
 
 
 class Messages:
-    """Keeps what matters of a logger's lines.
+    """Keeps what matters of the lines that are logged while it lives, whatever they are about.
 
     Attributes:
-        logger: for TensorRT; it must live as long as what was made with it.
-        errors: lines of severity error and worse.
+        logger: for TensorRT.
+        errors: the last lines of severity error and worse.
         sparsity: what the builder says of sparse kernels.
     """
 
     def __init__(self, tensorrt: ModuleType) -> None:
-        self.errors: list[str] = []
-        self.sparsity: list[str] = []
-        self.logger = _logger_of(tensorrt, self)
+        self.errors = deque[str](maxlen=_KEPT)
+        self.sparsity = deque[str](maxlen=_KEPT)
+        self.logger = _logger_of(tensorrt)
+        with _LOCK:
+            _LISTENING.add(self)
 
     def take(self, severity: int, text: str) -> None:
         """A line; the lower the severity's number, the worse."""
@@ -52,8 +65,14 @@ class Messages:
         return otherwise
 
 
-def _logger_of(tensorrt: ModuleType, messages: Messages) -> "trt.ILogger":
-    """A logger that hands its lines on."""
+_LISTENING = weakref.WeakSet[Messages]()
+# TensorRT logs from threads of its own.
+_LOCK = threading.Lock()
+
+
+@functools.cache
+def _logger_of(tensorrt: ModuleType) -> "trt.ILogger":
+    """The process's logger, which hands its lines on."""
 
     class Logger(tensorrt.ILogger):  # type: ignore[name-defined,misc]  # known when it is imported
         """TensorRT's side of it."""
@@ -63,7 +82,10 @@ def _logger_of(tensorrt: ModuleType, messages: Messages) -> "trt.ILogger":
 
         def log(self, severity: "trt.ILogger.Severity", msg: str) -> None:
             """One line."""
-            messages.take(int(severity), msg)
+            with _LOCK:
+                listening = list(_LISTENING)
+            for messages in listening:
+                messages.take(int(severity), msg)
 
     made: trt.ILogger = Logger()
     return made
