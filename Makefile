@@ -4,13 +4,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OPTIMUM := .venv-optimum
+TENSORRT := .venv-tensorrt
 
-.PHONY: help setup quickstart test test-optimum check format bench clean
+.PHONY: help setup quickstart test test-optimum test-tensorrt check format bench clean
 
 help:
 	@echo "make quickstart   set up, then run the whole main job on built-in data"
 	@echo "make test         set up, then format, lint, types, tests and build, as CI does"
 	@echo "make test-optimum artefacts load in Optimum, which has an environment of its own"
+	@echo "make test-tensorrt graphs and plans in TensorRT's own parser and builder; no GPU, Linux on x86"
 	@echo "make setup        make .venv, pinned by constraints.txt"
 	@echo "make check        format, lint and types alone"
 	@echo "make format       mend what the formatter and linter can mend"
@@ -60,6 +62,15 @@ $(OPTIMUM)/installed: constraints-optimum.txt
 	$(OPTIMUM)/bin/pip install --quiet -c constraints-optimum.txt optimum-onnx onnxruntime
 	touch $@
 
+# A builder that works without a GPU, beside our environment; see tests/tensorrt_rtx/assemble.py.
+test-tensorrt: setup $(TENSORRT)/installed
+	LD_LIBRARY_PATH=$(TENSORRT)/lib PYTHONPATH=$(TENSORRT) $(BIN)/python -m pytest -q tests/tensorrt_rtx
+
+$(TENSORRT)/installed: constraints-tensorrt.txt tests/tensorrt_rtx/assemble.py
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(TENSORRT) -r constraints-tensorrt.txt
+	$(BIN)/python -m tests.tensorrt_rtx.assemble $(TENSORRT)
+	touch $@
+
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -71,4 +82,4 @@ bench: setup
 	$(BIN)/python -m benchmarks.shapes --model base --output bench/base --overwrite
 
 clean:
-	rm -rf .venv $(OPTIMUM) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(OPTIMUM) $(TENSORRT) .mypy_cache .ruff_cache .pytest_cache .hypothesis
