@@ -42,7 +42,7 @@ _OPERAND = {
 # that stands alone elsewhere may be that of the result.
 _ANY = "|".join(_OPERAND)
 _OPERANDS = re.compile(
-    rf"gemm_(?P<after>{_ANY})(?=_|$)|(?<![a-z0-9])(?P<doubled>{_ANY})(?:{_ANY})(?=_|$)"
+    rf"gemm_(?P<after>{_ANY})(?=_|$)|(?<![a-z0-9])(?P<doubled>{_ANY})(?:{_ANY}|i32)(?=_|$)"
 )
 _TYPES = (
     ("bf16", ("bf16", "bfloat16")),
@@ -108,11 +108,12 @@ class Layer:
         """Whether it was made of an ONNX node: as it says itself, else as its name does."""
         if self.nodes:
             return node in self.nodes
-        return re.search(_NAMED.format(re.escape(node)), self.name) is not None
+        spellings = (node, node.replace(".", "_"))
+        return any(re.search(_NAMED.format(re.escape(one)), self.name) for one in spellings)
 
 
 # A node's name in a layer's, whole: not the beginning or end of a longer one. A fused layer joins
-# names with " + ", and one that was compiled has a suffix of the compiler's.
+# names with "+" or " + "; one that was compiled has a suffix, and "_" for "." in what it is of.
 _NAMED = r"(?<![\w./]){}(?=$|_myl|[^\w./])"
 
 

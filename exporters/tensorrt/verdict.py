@@ -28,9 +28,9 @@ class Seen:
     seconds: Mapping[str, float]
 
     def layer_of(self, node: str) -> Layer | None:
-        """The layer that runs an ONNX node; of several, the one with a kernel to tell."""
+        """The layer that runs an ONNX node; of several, the one whose kernel multiplies."""
         found = [layer for layer in self.layers if layer.runs(node)]
-        return next((layer for layer in found if layer.tactic), found[0] if found else None)
+        return max(found, key=lambda layer: (layer.multiplies, bool(layer.tactic)), default=None)
 
 
 def verdicts_of(

@@ -88,6 +88,8 @@ def test_what_belongs_to_no_profile_for_sure_is_left_out() -> None:
         ("xlayer.1/a/MatMul", "layer.1/a/MatMul", False),
         ("layer.1/a/MatMul_myl3_4", "layer.1/a/MatMul", True),
         ("layer.1/a/Cast + layer.1/a/MatMul + layer.1/a/Add", "layer.1/a/MatMul", True),
+        ("layer_1/q/MatMul+layer_1/a/MatMul_myl0_9", "layer.1/a/MatMul", True),
+        ("layer_11/a/MatMul_myl0_9", "layer.1/a/MatMul", False),
     ],
 )
 def test_a_layer_is_known_by_a_whole_name(name: str, node: str, runs: bool) -> None:
@@ -95,6 +97,15 @@ def test_a_layer_is_known_by_a_whole_name(name: str, node: str, runs: bool) -> N
     (layer,) = layers_in(json.dumps({"Layers": [{"Name": name}]}))
 
     assert layer.runs(node) == runs
+
+
+def test_nodes_are_told_apart_whatever_stands_between_them() -> None:
+    """10.x puts a separator of its own there, which is no text."""
+    row = {"Name": "a", "Metadata": "[ONNX Layer: layer.1/a/MatMul]\x1e[ONNX Layer: layer.1/a/Add]"}
+    (layer,) = layers_in(json.dumps({"Layers": [row]}))
+
+    assert layer.nodes == ("layer.1/a/MatMul", "layer.1/a/Add")
+    assert layer.products == 1
 
 
 @pytest.mark.parametrize(
@@ -120,6 +131,9 @@ def test_types_are_found_among_words(words: str, found: str | None) -> None:
         ("sm80_xmma_gemm_f16f16_f16f32_f32_tn_n_tilesize64x64x64", "fp16"),
         ("sm80_xmma_gemm_bf16bf16_bf16f32_f32_tn_n", "bf16"),
         ("sm80_xmma_gemm_i8f32_i8i32_f32_tn_n", "int8"),
+        ("sm80_xmma_gemm_i8f32_i8i32_f32_tn_n_tilesize32x64x64_by_fusion_tactic", "int8"),
+        ("sm90_xmma_gemm_i8i32_i8i32_i32_tn_n_tilesize256x128x128", "int8"),
+        ("sm50_xmma_cublas_gemvx_f16f16_f32_f32_tn_n_int32_unit_n", "fp16"),
         ("sm90_xmma_gemm_e4m3e4m3_e4m3f32_f32_tn_n", "fp8"),
         ("sm75_xmma_fprop_implicit_gemm_interleaved_i8i8_i8i32_f32_nchw_vect_c_32", "int8"),
         ("cutlass_tensorop_f32_i16832gemm_s8_256x128_64x3_tn_align16", "int8"),

@@ -96,6 +96,16 @@ def test_layers_that_do_other_work_are_not_compared() -> None:
     assert "no layer of the dense build compares with it" in verdict.why
 
 
+def test_of_several_layers_the_one_that_multiplies_is_judged() -> None:
+    """What only moves or adds for the same node has a kernel too."""
+    moved = replace(SPARSE, name="moved", kind="kgen", tactic="__myl_Tran_0x1a2b")
+    hidden = replace(SPARSE, name="hidden", tactic=None)
+
+    for layers in ((moved, hidden, DENSE), (DENSE, moved, hidden)):
+        assert Seen(layers=layers, seconds={}).layer_of(NODE) is DENSE
+    assert Seen(layers=(hidden, moved), seconds={}).layer_of(NODE) is moved
+
+
 def test_a_kernel_of_several_matrices_says_so() -> None:
     """Queries, keys and values may be one product, whose time is that of all three."""
     nodes = tuple(f"layer.0/attention/{role}/MatMul" for role in ("query", "key", "value"))
