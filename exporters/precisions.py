@@ -13,6 +13,7 @@ from exporters.arithmetic.arithmetic import Arithmetic, Array
 from exporters.arithmetic.float16 import Float16
 from exporters.arithmetic.float32 import Float32
 from exporters.arithmetic.half import Half
+from exporters.arithmetic.half_int8 import HalfInt8
 from exporters.arithmetic.int8 import DynamicInt8, StaticInt8
 from exporters.graph import Target
 from spd_deploy.domain.text import Batch
@@ -25,7 +26,7 @@ _ROUNDING = 1e-9
 
 
 class Precision(StrEnum):
-    """Of the products of the encoder's matrices; all else is fp32, but for fp16 in TensorRT."""
+    """Of the products of the encoder's matrices; in engines fp16 lies between all but fp32 ones."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -87,4 +88,15 @@ def arithmetic_for(precision: Precision, target: Target, ranges: Mapping[str, fl
         case Precision.FP16:
             return Half() if target is Target.TENSORRT else Float16()
         case Precision.INT8:
-            return DynamicInt8() if target is Target.ONNXRUNTIME else StaticInt8(ranges=ranges)
+            return _int8_for(target, ranges)
+
+
+def _int8_for(target: Target, ranges: Mapping[str, float]) -> Arithmetic:
+    """The int8 that each target has kernels for."""
+    match target:
+        case Target.ONNXRUNTIME:
+            return DynamicInt8()
+        case Target.PORTABLE:
+            return StaticInt8(ranges=ranges)
+        case Target.TENSORRT:
+            return HalfInt8(ranges=ranges)

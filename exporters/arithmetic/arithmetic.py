@@ -1,7 +1,7 @@
 """What a precision is to a graph: how a product reads its input, multiplies, and stores its weight.
 
-Everything else - normalisation, softmax, activations, the residual stream, the head - is fp32 in
-all of them but ``Half``, which keeps fp16 finite and int8 accurate. ``Half`` has what lies between
+Everything else - normalisation, softmax, activations, the residual stream, the head - is fp32,
+which keeps fp16 finite and int8 accurate. But ``Half`` and ``HalfInt8`` have what lies between
 operators in fp16 as well: the layouts say where a number is to be ``narrow`` or ``wide``.
 """
 

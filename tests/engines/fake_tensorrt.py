@@ -116,7 +116,15 @@ def fake_tensorrt(version: str, driver: FakeDriver, log: Log) -> ModuleType:
     typed.LayerInformationFormat = _enum("LayerInformationFormat", {"ONELINE": 0, "JSON": 1})
     typed.LayerType = _enum(
         "LayerType",
-        {"CONSTANT": 0, "SHAPE": 1, "CAST": 2, "MATRIX_MULTIPLY": 3, "NORMALIZATION": 4},
+        {
+            "CONSTANT": 0,
+            "SHAPE": 1,
+            "CAST": 2,
+            "MATRIX_MULTIPLY": 3,
+            "NORMALIZATION": 4,
+            "QUANTIZE": 5,
+            "DEQUANTIZE": 6,
+        },
     )
     for name in ("float32", "float16", "int32", *(["int64"] if major >= 10 else [])):
         setattr(trt, name, name)

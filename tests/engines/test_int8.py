@@ -4,16 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
+from onnx import TensorProto
 
 from exporters.precisions import Precision
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.engines.plan import read_plan
+from spd_deploy.domain.patterns import parse_pattern
 from spd_deploy.domain.runtimes import ASKED
 from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
 from spd_deploy.sessions.opening import open_path
 from tests.engines.conftest import exported
 from tests.exporters.test_onnx import TENSORRT_OPERATORS
-from tests.exporters.test_precisions import trial
+from tests.exporters.test_precisions import kinds_of, trial
+from tests.tiny import tiny_checkpoint
 
 
 def test_an_int8_artefact_is_symmetric_and_keeps_its_zeros(
@@ -26,7 +30,7 @@ def test_an_int8_artefact_is_symmetric_and_keeps_its_zeros(
     plan = read_plan(artefact.folder)
     model = onnx.load(artefact.folder / PORTABLE_FILE)
 
-    assert plan.precision == "int8" and plan.largest_half == 0
+    assert plan.precision == "int8" and 0 < plan.largest_half < 65504
     assert all(matrix.eligible for matrix in plan.matrices)
     assert set(artefact.manifest.scores) == {"dense", "sparse", "fp32", "int8"}
     assert {node.op_type for node in model.graph.node} <= TENSORRT_OPERATORS
@@ -39,3 +43,29 @@ def test_an_int8_artefact_is_symmetric_and_keeps_its_zeros(
         assert not constants[node.input[2]].any()
     with open_path(artefact.folder, asked=ASKED["onnxruntime"]).session as session:
         assert session.description.precision == "int8"
+
+
+HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
+
+
+@pytest.mark.parametrize("spelled", ["2:4", "block:16x1"])
+def test_what_is_not_quantised_is_half(spelled: str, tmp_path: Path) -> None:
+    """Attention's products and the activation; softmax and norms are single, as in fp16."""
+    checkpoint = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern(spelled))
+    judged = trial(checkpoint, max_drop=100)
+    made = exported(checkpoint, tmp_path / "a", precision=Precision.INT8, trial=judged)
+    model = onnx.load(made.folder / PORTABLE_FILE)
+    kinds = kinds_of(model)
+
+    read = {
+        node.name: {kinds[name] for name in node.input if kinds.get(name) in (HALF, SINGLE)}
+        for node in model.graph.node
+    }
+    inside = {name: types for name, types in read.items() if name.startswith("layer.")}
+    assert [types for name, types in inside.items() if "product/MatMul" in name] == [{HALF}] * 4
+    assert [types for name, types in inside.items() if name.endswith("Erf")] == [{HALF}] * 2
+    norms = "/ReduceMean" if spelled.startswith("block") else "/LayerNormalization"
+    for kind in (norms, "/Softmax", "/QuantizeLinear"):
+        assert {frozenset(types) for name, types in inside.items() if kind in name} == {
+            frozenset({SINGLE})
+        }

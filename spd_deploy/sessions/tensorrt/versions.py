@@ -121,27 +121,30 @@ def _precision_flags(trt: ModuleType, plan: BuildPlan) -> Sequence[str]:
             return ()
         case "fp16":
             return ("FP16", "OBEY_PRECISION_CONSTRAINTS")
-        case "int8":  # its quantised products; the rest stays fp32
-            return ("INT8",)
+        case "int8":
+            return ("INT8", "FP16", "OBEY_PRECISION_CONSTRAINTS")
 
 
 def pin_types(trt: ModuleType, network: "trt.INetworkDefinition", plan: BuildPlan) -> None:
     """Where types are weak, let each layer compute in the type that its outputs have in the graph.
 
-    Otherwise a layer norm of fp32 may be run in fp16, since the flag allows it. In int8 nothing may
-    be pinned: a product of quantised numbers has outputs of fp32.
+    Otherwise a layer norm of fp32 may be run in fp16, since the flag allows it. In int8 products
+    are left alone: those of quantised numbers have outputs of fp32, and would be run so.
     """
-    if is_strongly_typed(trt) or plan.precision != "fp16":
+    if is_strongly_typed(trt) or plan.precision == "fp32":
         return
     floats = (trt.float32, trt.float16)
-    left = (trt.LayerType.CONSTANT, trt.LayerType.SHAPE, trt.LayerType.CAST)
+    kinds = trt.LayerType
+    left = [kinds.CONSTANT, kinds.SHAPE, kinds.CAST]
+    if plan.precision == "int8":
+        left += [kinds.MATRIX_MULTIPLY, kinds.QUANTIZE, kinds.DEQUANTIZE]
     for number in range(network.num_layers):
         layer = network.get_layer(number)
-        kinds = [layer.get_output(i).dtype for i in range(layer.num_outputs)]
-        if layer.type in left or not kinds or any(kind not in floats for kind in kinds):
+        types = [layer.get_output(i).dtype for i in range(layer.num_outputs)]
+        if layer.type in left or not types or any(kind not in floats for kind in types):
             continue
-        layer.precision = kinds[0]
-        for i, kind in enumerate(kinds):
+        layer.precision = types[0]
+        for i, kind in enumerate(types):
             layer.set_output_type(i, kind)
 
 
