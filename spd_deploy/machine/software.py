@@ -64,7 +64,9 @@ def torch_checks() -> Iterator[Check]:
     yield yes(_TORCH, "torch", f"{torch.__version__}, kernels for {capability}")
     yield torch_cuda_check(built_for=torch.version.cuda, works=torch.cuda.is_available())
     yield triton_check()
-    yield two_four_check(works=torch.backends.cusparselt.is_available())
+    yield two_four_check(
+        library=torch.backends.cusparselt.is_available(), gpu=torch.cuda.is_available()
+    )
 
 
 def triton_check() -> Check:
@@ -83,14 +85,18 @@ def triton_check() -> Check:
     return yes(_TORCH, name, f"triton {triton.__version__}")
 
 
-def two_four_check(*, works: bool) -> Check:
-    """Whether this PyTorch has the library that multiplies 2:4 on sparse tensor cores."""
-    if works:
+def two_four_check(*, library: bool, gpu: bool) -> Check:
+    """Whether this PyTorch multiplies 2:4 on sparse tensor cores: a library, and a GPU for it.
+
+    A build for CUDA has the library, and says so, wherever it is.
+    """
+    if library and gpu:
         return yes(_TORCH, "2:4 products", "cuSPARSELt")
     return no(
         _TORCH,
         "2:4 products",
-        reason="this build of PyTorch finds no cuSPARSELt, or no GPU for it",
+        found="cuSPARSELt" if library else None,
+        reason="there is no GPU for it" if library else "this build of PyTorch has no cuSPARSELt",
         remedy="use PyTorch's CUDA build on a GPU; block and structured patterns need neither",
     )
 

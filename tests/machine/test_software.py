@@ -52,8 +52,10 @@ def test_torch_tells_its_kernels() -> None:
 
 def test_sparse_tensor_cores_need_their_library() -> None:
     """Without it 2:4 is a no that names the patterns which need none."""
-    assert two_four_check(works=True).ok
-    assert "block" in str(two_four_check(works=False).remedy)
+    assert two_four_check(library=True, gpu=True).ok
+    assert two_four_check(library=True, gpu=False).reason == "there is no GPU for it"
+    assert "no cuSPARSELt" in str(two_four_check(library=False, gpu=True).reason)
+    assert "block" in str(two_four_check(library=False, gpu=False).remedy)
 
 
 @pytest.mark.parametrize(
