@@ -17,6 +17,7 @@ the card's settings as they are.
 import argparse
 import json
 import tempfile
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -127,10 +128,12 @@ def in_child(grid: "Grid", models: Sequence[str], name: str) -> list[Line]:
 
 def lines_in_child(grid: "Grid", models: Sequence[str], name: str) -> list[Line]:
     """The same, here; what does not run has a line with the reason, as errors do not all travel."""
+    lines: list[Line] = []
     try:
-        return list(grid.jobs(models)[name]())
-    except (SpdError, RuntimeError) as err:
-        return [{"not_run": str(err)}]
+        lines.extend(grid.jobs(models)[name]())
+    except Exception as err:  # noqa: BLE001 - the jobs after it are to run, whatever this one meets
+        lines.append({"not_run": reason_of(err)})
+    return lines
 
 
 def do(
@@ -146,9 +149,17 @@ def do(
         try:
             for line in job.work():
                 yield {"job": job.name, **line}
-        except (SpdError, RuntimeError) as err:  # the latter is PyTorch's, or of a lost process
-            yield {"job": job.name, "not_run": str(err)}
+        except Exception as err:  # noqa: BLE001 - a lost process, or what does not travel from it
+            yield {"job": job.name, "not_run": reason_of(err)}
         took[kind] = clock() - at
+
+
+def reason_of(err: Exception) -> str:
+    """Why a job ended; what is no refusal of ours is named, and its traceback is on stderr."""
+    if isinstance(err, SpdError):
+        return str(err)
+    traceback.print_exception(err)
+    return f"{type(err).__name__}: {err}"
 
 
 def shapes_by_worth() -> tuple[Shape, ...]:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from benchmarks.gpu import (
     Line,
     do,
     in_child,
+    lines_in_child,
     lines_of,
     said,
     shapes_by_worth,
@@ -71,6 +73,31 @@ def test_jobs_are_done_until_the_time_is_up() -> None:
     ]
     assert said(found[0]) == "0 a: 1.000 ms, dense"
     assert said(found[2]) == "1: not run: no kernel; get one"
+
+
+def test_what_nobody_foresaw_ends_one_job_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines before it stay, its kind is named, its traceback shown, and the next job runs."""
+
+    def broken(self: Grid, model: str) -> Iterator[Line]:
+        yield {"arm": "a"}
+        raise KeyError("gone")
+
+    monkeypatch.setattr(Grid, "map", broken)
+    of_job = partial(lines_in_child, grid(tmp_path), ["base"], "map base")
+
+    assert of_job() == [{"arm": "a"}, {"not_run": "KeyError: 'gone'"}]
+    assert "Traceback" in capsys.readouterr().err
+
+    def unpicklable() -> Iterator[Line]:
+        raise TypeError("it does not travel")
+
+    jobs = [Job(name="a", work=unpicklable), Job(name="b", work=of_job)]
+    found = list(do(jobs, budget_s=9.0, clock=lambda: 0.0))
+
+    assert found[0] == {"job": "a", "not_run": "TypeError: it does not travel"}
+    assert found[1] == {"job": "b", "arm": "a"}
 
 
 def test_a_report_gives_a_line_an_arm_and_one_for_what_is_absent() -> None:
