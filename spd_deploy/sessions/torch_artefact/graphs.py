@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spd_deploy.domain.errors import EngineFailed
+from spd_deploy.domain.errors import EngineFailed, SpdError
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.torch_artefact.buckets import Bucket, bucket_for
 from spd_deploy.sessions.torch_artefact.network import Network
@@ -97,7 +97,9 @@ class Graphs:
             self._drop()
             self._pool = torch.cuda.graph_pool_handle()
             raise out_of_memory(bucket, err) from err
-        except RuntimeError as err:
+        except SpdError:
+            raise
+        except Exception as err:  # PyTorch's or Triton's, whose own are no RuntimeError
             self._pool = torch.cuda.graph_pool_handle()  # a capture that broke off spoils its pool
             raise EngineFailed(
                 "the GPU failed on a batch", got=err, fix="run `spd doctor`, and try again"

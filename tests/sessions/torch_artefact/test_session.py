@@ -21,6 +21,7 @@ from spd_deploy.domain.text import Batch
 from spd_deploy.kernels.launch import KERNEL
 from spd_deploy.sessions.device import DeviceRuns
 from spd_deploy.sessions.opening import open_path, prove, session_from_artefact
+from spd_deploy.sessions.torch_artefact.buckets import Bucket
 from spd_deploy.sessions.torch_artefact.graphs import Graphs
 from spd_deploy.sessions.torch_artefact.layouts import TokenMajor
 from spd_deploy.sessions.torch_artefact.plan import PLAN_FILE, TENSORS_FILE
@@ -265,6 +266,29 @@ def test_another_precision_is_refused(artefact: Artefact) -> None:
     """It computes in the precision that it is stored in."""
     with pytest.raises(Unavailable, match="runs an artefact of fp16 in fp16"):
         session_from_artefact(artefact, precision="bf16")
+
+
+class CompilationFailed(Exception):
+    """As Triton's errors are: none of Python's RuntimeErrors."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (CompilationFailed("out of resource: shared memory"), EngineFailed),
+        (RuntimeError("CUDA error: an illegal memory access"), EngineFailed),
+        (Unavailable("no tile runs", fix="use --device cpu"), Unavailable),
+    ],
+)
+def test_what_a_library_raises_is_an_error_of_ours(
+    raised: Exception, told: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is, in words; what was refused in words already stays as it was."""
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    graphs = object.__new__(Graphs)
+
+    with pytest.raises(told, match=str(raised.args[0])), graphs._failing(Bucket(batch=1, seq=16)):
+        raise raised
 
 
 @pytest.fixture
