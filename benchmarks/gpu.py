@@ -50,7 +50,7 @@ from spd_deploy.benchmark.values import Memory, Settings, Shape
 from spd_deploy.cli.console import TerminalProgress
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, open_checkpoint
-from spd_deploy.domain.errors import SpdError
+from spd_deploy.domain.errors import SpdError, reason_of
 from spd_deploy.domain.patterns import NM, Block, Pattern
 from spd_deploy.sessions.tensorrt.gate import engine_fault
 
@@ -132,7 +132,7 @@ def lines_in_child(grid: "Grid", models: Sequence[str], name: str) -> list[Line]
     try:
         lines.extend(grid.jobs(models)[name]())
     except Exception as err:  # noqa: BLE001 - the jobs after it are to run, whatever this one meets
-        lines.append({"not_run": reason_of(err)})
+        lines.append({"not_run": said_of(err)})
     return lines
 
 
@@ -150,16 +150,15 @@ def do(
             for line in job.work():
                 yield {"job": job.name, **line}
         except Exception as err:  # noqa: BLE001 - a lost process, or what does not travel from it
-            yield {"job": job.name, "not_run": reason_of(err)}
+            yield {"job": job.name, "not_run": said_of(err)}
         took[kind] = clock() - at
 
 
-def reason_of(err: Exception) -> str:
-    """Why a job ended; what is no refusal of ours is named, and its traceback is on stderr."""
-    if isinstance(err, SpdError):
-        return str(err)
-    traceback.print_exception(err)
-    return f"{type(err).__name__}: {err}"
+def said_of(err: Exception) -> str:
+    """Why a job ended; of what is no refusal of ours, stderr has the traceback."""
+    if not isinstance(err, SpdError):
+        traceback.print_exception(err)
+    return reason_of(err)
 
 
 def shapes_by_worth() -> tuple[Shape, ...]:

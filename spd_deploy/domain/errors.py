@@ -54,6 +54,14 @@ class SpdError(Exception):
         return "; ".join(" ".join(part.split()) for part in parts)
 
 
+def reason_of(err: BaseException) -> str:
+    """Why something ended, in a line; the kind of what is no error of ours is named."""
+    if isinstance(err, SpdError):
+        return str(err)
+    lines = str(err).strip().splitlines()
+    return ": ".join([type(err).__name__, *lines[:1]])
+
+
 class BadInput(SpdError):
     """What was handed in is wrong."""
 

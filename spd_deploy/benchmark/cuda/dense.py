@@ -32,7 +32,7 @@ from spd_deploy.benchmark.run import as_dense
 from spd_deploy.benchmark.values import ArmFacts, Memory, Settings
 from spd_deploy.domain.artefact import is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint
-from spd_deploy.domain.errors import BadArtefact, BadSetting, SpdError
+from spd_deploy.domain.errors import BadArtefact, BadSetting, reason_of
 from spd_deploy.domain.files import bytes_of, sha256_of
 from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.text import Batch
@@ -142,8 +142,8 @@ def dense_entrants(
             continue
         try:
             found.append(_named(model, name, settings))
-        except SpdError as err:
-            absent.append(Absent(name=f"dense {name}", reason=str(err)))
+        except Exception as err:  # noqa: BLE001 - the other baselines are there all the same
+            absent.append(Absent(name=f"dense {name}", reason=reason_of(err)))
     return tuple(found), tuple(absent)
 
 

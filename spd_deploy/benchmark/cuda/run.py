@@ -23,6 +23,7 @@ from spd_deploy.benchmark.gpu_values import (
     Copied,
     DeviceArm,
     GpuRun,
+    Kernel,
     Peak,
     Ran,
     ShapeWork,
@@ -30,7 +31,7 @@ from spd_deploy.benchmark.gpu_values import (
 from spd_deploy.benchmark.measure import measure
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.values import ArmFacts, Conditions, Series, Settings, Shape
-from spd_deploy.domain.errors import BadArtefact, SpdError, Unavailable
+from spd_deploy.domain.errors import BadArtefact, Unavailable, reason_of
 from spd_deploy.domain.measured import random_batch
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.text import Batch
@@ -94,7 +95,7 @@ def run_on_gpu(
         took = _measured(opened, batches, settings, tools, progress)
         after = moment()
         # Last of all: what traces kernels may stay attached to the driver and slow launches down.
-        ran = _traced(opened, batches, tools, progress)
+        ran, untraced = _traced(opened, batches, tools, progress)
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=this_machine(),
@@ -116,7 +117,7 @@ def run_on_gpu(
             arms=tuple(_device_arm(o, took.by_gpu, ran) for o in opened),
             series=tuple(took.by_gpu.series),
             copies=tuple(took.by_gpu.copies),
-            absent=(*absent, *missing, *took.lacking),
+            absent=(*absent, *missing, *took.lacking, *untraced),
         ),
     )
 
@@ -158,11 +159,11 @@ def _opened(
         for entrant in entrants:
             try:
                 found.append(_open(entrant, tools, stack))
-            except SpdError as err:
+            except Exception as err:
                 if not (entrant.dense or spare):
                     raise
-                missing.append(Absent(name=entrant.name, reason=str(err)))
-                progress.note(f"{entrant.name} is left out: {err}")
+                missing.append(Absent(name=entrant.name, reason=reason_of(err)))
+                progress.note(f"{entrant.name} is left out: {reason_of(err)}")
             advance(note=entrant.name)
     if any(e.dense for e in entrants) and not any(o.entrant.dense for o in found):
         raise Unavailable(
@@ -228,24 +229,39 @@ def _by_host(
 
 def _traced(
     opened: Sequence[Opened], batches: Mapping[Shape, Batch], tools: Tools, progress: Progress
-) -> dict[str, tuple[Ran, ...]]:
-    """What one run of each arm launches at each shape."""
-    found = {}
+) -> tuple[dict[str, tuple[Ran, ...]], tuple[Absent, ...]]:
+    """What one run of each arm launches at each shape; and what was not traced, with the reason."""
+    found, untraced = {}, []
     with progress.stage("trace kernels", len(opened)) as advance:
         for one in opened:
-            found[one.entrant.name] = tuple(
-                _ran(one.session, shape, batch, tools) for shape, batch in batches.items()
-            )
-            advance(note=one.entrant.name)
-    return found
+            name, ran = one.entrant.name, []
+            for shape, batch in batches.items():
+                kernels, fault = _kernels(one.session, batch, tools)
+                if fault is not None:
+                    untraced.append(Absent(name=f"kernels of {name} at {shape}", reason=fault))
+                said = one.session.description  # of its last run
+                ran.append(
+                    Ran(
+                        shape=shape,
+                        kernels=kernels,
+                        said=said.kernels,
+                        sparse_kernels=said.sparse_kernels,
+                    )
+                )
+            found[name] = tuple(ran)
+            advance(note=name)
+    return found, tuple(untraced)
 
 
-def _ran(session: Session, shape: Shape, batch: Batch, tools: Tools) -> Ran:
-    """The kernels of a run, and what the session says of it afterwards."""
-    kernels = tools.trace(partial(session.run, batch))
-    session.run(batch)  # the tracer runs nothing where it cannot trace
-    said = session.description
-    return Ran(shape=shape, kernels=kernels, said=said.kernels, sparse_kernels=said.sparse_kernels)
+def _kernels(
+    session: Session, batch: Batch, tools: Tools
+) -> tuple[tuple[Kernel, ...] | None, str | None]:
+    """The kernels of a run, or why tracing them failed; all that was measured before it stays."""
+    try:
+        session.run(batch)  # the tracer runs nothing where it cannot trace
+        return tools.trace(partial(session.run, batch)), None
+    except Exception as err:  # noqa: BLE001 - see above
+        return None, reason_of(err)
 
 
 def _device_arm(

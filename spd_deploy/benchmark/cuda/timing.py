@@ -21,7 +21,7 @@ from spd_deploy.benchmark.gpu_values import (
 )
 from spd_deploy.benchmark.measure import Clock
 from spd_deploy.benchmark.values import Settings, Shape
-from spd_deploy.domain.errors import SpdError
+from spd_deploy.domain.errors import reason_of
 from spd_deploy.domain.measured import turn
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.text import Batch
@@ -103,8 +103,8 @@ def _visit(found: Found, place: Place, session: DeviceRuns, batch: Batch, timer:
         try:
             run = session.prepare(batch, graph=mode == "graph")
             timed = [_series(place, mode, cache, _runs(run, timer, cache)) for cache in CACHES]
-        except SpdError as err:
-            refused[way] = str(err)
+        except Exception as err:  # noqa: BLE001 - the other arms are measured all the same
+            refused[way] = reason_of(err)
             continue
         found.series.extend(timed)
     if run is not None:

@@ -219,6 +219,43 @@ def test_a_dense_arm_that_fails_is_left_out_with_its_reason(bench: Bench) -> Non
     assert [session.closed for session in bench.sessions] == [1, 1, 1]
 
 
+def failing_of_itself(_: object) -> float:
+    """A check in which a library fails in words of its own."""
+    raise RuntimeError("CUDA error: an illegal memory access\nSearch for it in the manual")
+
+
+def test_a_librarys_failure_leaves_the_other_arms(bench: Bench) -> None:
+    """An arm whose runtime fails is closed and left out, by the error's kind and first line."""
+    failing = replace(bench.entrant("dense", Times(), check=failing_of_itself), name="broken")
+    entrants = (failing, bench.entrant("dense", Times()), bench.entrant("nm", Times()))
+
+    report = run_on_gpu(entrants, SETTINGS, tools=bench.tools())
+
+    assert report.gpu is not None
+    (left_out, _) = report.gpu.absent
+    assert left_out.reason == "RuntimeError: CUDA error: an illegal memory access"
+    assert [session.closed for session in bench.sessions] == [1, 1, 1]
+
+
+def test_a_tracer_that_fails_costs_no_time_that_was_measured(bench: Bench) -> None:
+    """The kernels are missing with the reason, at each shape, and the rest is as ever."""
+
+    def broken(_: object) -> None:
+        raise RuntimeError("CUPTI_ERROR_NOT_INITIALIZED")
+
+    tools = replace(bench.tools(), trace=broken)
+    entrants = (bench.entrant("dense", Times()), bench.entrant("nm", Times()))
+
+    report = run_on_gpu(entrants, SETTINGS, tools=tools)
+
+    assert report.gpu is not None
+    assert [ran.kernels for arm in report.gpu.arms for ran in arm.ran] == [None] * 4
+    assert report.gpu.absent[-1] == Absent(
+        name="kernels of nm at 2x8", reason="RuntimeError: CUPTI_ERROR_NOT_INITIALIZED"
+    )
+    assert len(judge(report).device) == 4
+
+
 @pytest.mark.parametrize(("name", "error"), [("nm", BadArtefact), ("dense", Unavailable)])
 def test_a_sparse_arm_that_fails_or_no_dense_one_is_an_error(
     bench: Bench, name: str, error: type[SpdError]

@@ -1,5 +1,7 @@
 """The loops around the GPU's clock, on a simulated GPU whose times are known."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -8,8 +10,9 @@ from spd_deploy.benchmark.gpu_values import DeviceSeries
 from spd_deploy.benchmark.values import Settings, Shape
 from spd_deploy.domain.measured import random_batch
 from spd_deploy.domain.progress import Silent
+from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.device import DeviceRuns
-from tests.benchmark.cuda.simulated import SimulatedGpu, SimulatedRuns, Times
+from tests.benchmark.cuda.simulated import SimulatedGpu, SimulatedRun, SimulatedRuns, Times
 
 SHAPES = (Shape(batch=1, seq=8), Shape(batch=4, seq=8))
 BATCHES = {shape: random_batch(shape, 100, np.random.default_rng(0)) for shape in SHAPES}
@@ -111,3 +114,25 @@ def test_the_simulated_session_offers_device_runs() -> None:
     """What offers ``prepare`` is told from what does not."""
     assert isinstance(SimulatedRuns(SimulatedGpu()), DeviceRuns)
     assert not isinstance(SimulatedGpu(), DeviceRuns)
+
+
+@dataclass
+class Breaking(SimulatedRuns):
+    """A session whose library fails, in words of its own, where it is launched."""
+
+    def prepare(self, batch: Batch, *, graph: bool) -> SimulatedRun:
+        if not graph:
+            raise RuntimeError("an illegal memory access")
+        return super().prepare(batch, graph=graph)
+
+
+def test_a_librarys_failure_leaves_the_other_ways() -> None:
+    """The way that failed has its reason, once; by graph the arm is measured, and so are others."""
+    gpu = SimulatedGpu()
+    found = timed(a=Breaking(gpu), b=SimulatedRuns(gpu))
+
+    assert {one.reason for one in found.untimed_of("a")} == {
+        "RuntimeError: an illegal memory access"
+    }
+    assert {s.mode for s in found.series if s.arm == "a"} == {"graph"}
+    assert {s.mode for s in found.series if s.arm == "b"} == {"graph", "launched"}
