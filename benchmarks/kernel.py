@@ -5,7 +5,9 @@ a dense product of the same operations, ``[N, J] x [J, T]``, which no sparse ker
 much; and ``dense``, cuBLAS on the whole ``[N, K] x [K, T]``. Each is captured in a CUDA graph and
 timed by CUDA events, its launch not included: ``hot``, one after another, and ``cold``, with the L2
 cache overwritten in between. What counts is the kernel's rate as a share of ``kept``'s, and its
-speed-up over ``dense``; medians of all rounds, and every sample is in the file.
+speed-up over ``dense``; medians of all rounds, and every sample is in the file. It is written
+anew after each product, so whatever ends the run leaves what was measured; a case that does not run
+stands there with the reason.
 
     python -m benchmarks.kernel --output DIR                    # a GPU of compute capability 8.0 on
     python -m benchmarks.kernel --tokens 4096 --density 0.1 --rows 64 128 --output DIR
@@ -16,6 +18,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,7 +27,7 @@ import torch
 from torch import Tensor
 
 from spd_deploy.domain.documents import text_of
-from spd_deploy.domain.errors import SpdError
+from spd_deploy.domain.errors import SpdError, reason_of
 from spd_deploy.domain.files import refuse_existing, replacing, write_text
 from spd_deploy.kernels.launch import block_linear, refuse_no_triton
 from spd_deploy.kernels.remembered import Memory
@@ -66,6 +69,11 @@ class Case:
     number: str
     tokens: int
 
+    def __str__(self) -> str:
+        """Such as ``base first 3072x768 at 10%, 64x1, fp16, 4096 tokens``."""
+        sizes = f"{self.model} {self.product} {self.outputs}x{self.inputs} at {self.density:.0%}"
+        return f"{sizes}, {self.rows}x1, {self.number}, {self.tokens} tokens"
+
     @property
     def kept(self) -> int:
         """Inputs that each group of rows keeps."""
@@ -101,15 +109,32 @@ class Result:
         return median(samples["dense"]) / median(samples["kernel"])
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lacking:
+    """A case that did not run here, and why."""
+
+    case: Case
+    reason: str
+
+
 def main() -> None:
-    """Measure each case, print a line each, write JSON and Markdown."""
+    """Measure each case, print a line each; after each product, write JSON and Markdown."""
     options = parsed()
     try:
         refuse_existing(options.output, overwrite=False)
         refuse_no_cuda()
         refuse_no_triton()
-        results = [measured(case, options.rounds) for case in cases(options)]
-        write(results, options.output)
+        machine = asdict(this_machine())
+        results: list[Result] = []
+        lacking: list[Lacking] = []
+        for _, together in groupby(cases(options), key=lambda case: (case.model, case.product)):
+            for case in together:
+                try:
+                    results.append(measured(case, options.rounds))
+                except Exception as err:  # noqa: BLE001 - the cases after it are to run
+                    lacking.append(Lacking(case=case, reason=reason_of(err)))
+                    print(f"{case}: {lacking[-1].reason}", file=sys.stderr, flush=True)
+            write(results, lacking, options.output, machine)
     except SpdError as err:
         sys.exit(f"benchmarks.kernel: {err}")
     print(options.output / "kernel.md")
@@ -256,19 +281,25 @@ def line_of(result: Result) -> str:
     return "  ".join(cells(result))
 
 
-def write(results: Sequence[Result], output: Path) -> None:
-    """``kernel.json`` with every sample, and ``kernel.md`` to read."""
-    machine = asdict(this_machine())
+def write(
+    results: Sequence[Result],
+    lacking: Sequence[Lacking],
+    output: Path,
+    machine: Mapping[str, Any],
+) -> None:
+    """``kernel.json`` with every sample, and ``kernel.md`` to read, in place of earlier ones."""
     document = {
         "schema": SCHEMA,
         "machine": machine,
         "cuda": torch.version.cuda,
         "results": [asdict(result) for result in results],
+        "lacking": [asdict(one) for one in lacking],
     }
     name = torch.cuda.get_device_name()
     versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items() if k in _NAMED)
     table = [COLUMNS, ("---",) * len(COLUMNS), *map(cells, results)]
     text = "".join(f"| {' | '.join(row)} |\n" for row in table)
+    text += "".join(f"\nNot run: {one.case}: {one.reason}\n" for one in lacking)
     with replacing(output) as draft:
         draft.mkdir()
         write_text(draft / "kernel.json", text_of(document))

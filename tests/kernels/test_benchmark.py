@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import kernel as script
 from benchmarks.kernel import COLUMNS, Case, Result, cells, main
 from spd_deploy.kernels.tiles import Tile
 
@@ -69,6 +70,40 @@ def test_rates_and_gains_are_of_medians() -> None:
     assert result.gain(result.hot) == pytest.approx(3)
     assert result.gain(result.cold) == pytest.approx(4)
     assert len(cells(result)) == len(COLUMNS)
+
+
+def test_a_case_that_does_not_run_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It stands in both files with the reason; what was measured before an end is there too."""
+
+    def some(case: Case, rounds: int) -> Result:
+        """The second case fails in a library's words, and the second product ends the run."""
+        if case.product != "qkv":
+            raise KeyboardInterrupt
+        if case.tokens == 512:
+            raise RuntimeError("CUDA error: an illegal memory access")
+        times = {arm: [1e-5] * rounds for arm in ("kernel", "kept", "dense")}
+        return Result(case=case, tile=Tile(rows=64, tokens=128, inputs=32), hot=times, cold=times)
+
+    for refusal in ("refuse_no_cuda", "refuse_no_triton"):
+        monkeypatch.setattr(script, refusal, lambda: None)
+    monkeypatch.setattr(script, "measured", some)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    sizes = ("--model", "base", "--tokens", "128", "512", "1024", "--density", "0.1")
+
+    with pytest.raises(KeyboardInterrupt):
+        called(monkeypatch, *sizes, "--number", "fp16", "--output", str(tmp_path / "out"))
+
+    document = json.loads((tmp_path / "out" / "kernel.json").read_text())
+    assert [one["case"]["tokens"] for one in document["results"]] == [128, 1024]
+    assert [one["case"]["tokens"] for one in document["lacking"]] == [512]
+    reason = (
+        "base qkv 2304x768 at 10%, 64x1, fp16, 512 tokens: "
+        "RuntimeError: CUDA error: an illegal memory access"
+    )
+    assert f"Not run: {reason}" in (tmp_path / "out" / "kernel.md").read_text()
+    assert reason in capsys.readouterr().err
 
 
 @pytest.mark.gpu
