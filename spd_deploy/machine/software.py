@@ -23,7 +23,7 @@ _WITHOUT = "without it trt artefacts run with --runtime onnxruntime"
 def package_checks() -> Iterator[Check]:
     """Python, the packages that ``spd`` always needs, and the one that downloads data sets."""
     yield yes(GROUP, "Python", platform.python_version())
-    yield missing_check([name for name in required_packages() if version_of(name) is None])
+    yield required_check()
     if number := version_of("datasets"):
         yield yes(GROUP, "data sets from the hub", f"datasets {number}")
     else:
@@ -32,6 +32,20 @@ def package_checks() -> Iterator[Check]:
             "data sets from the hub",
             reason="the optional package datasets is not installed",
             remedy="pip install 'spd-deploy[data]', or give your own files with --data-dir",
+        )
+
+
+def required_check() -> Check:
+    """Whether all that ours declares is there; a folder that is run without installing does not."""
+    try:
+        return missing_check([name for name in required_packages() if version_of(name) is None])
+    except metadata.PackageNotFoundError:
+        return no(
+            GROUP,
+            "required packages",
+            found=_found(),
+            reason=f"{PACKAGE} is run from its folder, where nothing declares what it needs",
+            remedy="pip install -e . in that folder, or go on if all of it is there",
         )
 
 
@@ -44,16 +58,20 @@ def required_packages() -> list[str]:
 
 def missing_check(missing: list[str]) -> Check:
     """Whether a package that is always needed is absent."""
-    found = ", ".join(f"{name} {version_of(name)}" for name in SHOWN if version_of(name))
     if not missing:
-        return yes(GROUP, "required packages", found)
+        return yes(GROUP, "required packages", _found())
     return no(
         GROUP,
         "required packages",
-        found=found,
+        found=_found(),
         reason=f"not installed: {', '.join(missing)}",
         remedy=f"pip install {PACKAGE}",
     )
+
+
+def _found() -> str:
+    """The versions of the packages that shape a result."""
+    return ", ".join(f"{name} {version_of(name)}" for name in SHOWN if version_of(name))
 
 
 def torch_checks() -> Iterator[Check]:

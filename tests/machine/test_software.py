@@ -41,6 +41,20 @@ def test_the_packages_of_this_installation_are_told() -> None:
     assert f"numpy {importlib.metadata.version('numpy')}" in str(checks["required packages"].found)
 
 
+def test_a_folder_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is needed is not known then; the other packages are told all the same."""
+
+    def requires(name: str) -> list[str]:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", requires)
+    python, packages, _ = package_checks()
+
+    assert python.ok and not packages.ok
+    assert "spd-deploy is run from its folder" in str(packages.reason)
+    assert f"numpy {importlib.metadata.version('numpy')}" in str(packages.found)
+
+
 def test_torch_tells_its_kernels() -> None:
     """PyTorch is there, and its CUDA, Triton and 2:4 are each a yes or an explained no."""
     torch, *others = torch_checks()
