@@ -52,6 +52,7 @@ from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import SpdError, reason_of
 from spd_deploy.domain.patterns import NM, Block, Pattern
+from spd_deploy.sessions.onnxruntime import onnxruntime_for
 from spd_deploy.sessions.tensorrt.gate import engine_fault
 
 PATTERNS: dict[str, Pattern] = {
@@ -208,7 +209,7 @@ class Grid:
             )
             report = compare_on_gpu(
                 arms_of((*made.exported, *built)), made.dense, forms, settings, weigh=_unweighed,
-                absent=absent, spare=True, progress=TerminalProgress(),
+                absent=(*made.absent, *absent), spare=True, progress=TerminalProgress(),
             )  # fmt: skip
         write_report(report, self.output / f"{model}-{shape}", overwrite=True)
         yield from lines_of(report)
@@ -233,11 +234,12 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Made:
-    """A model's checkpoints by name, its dense forms and its sparse artefacts."""
+    """A model's checkpoints by name, its dense forms and its sparse artefacts; what has none."""
 
     checkpoints: Mapping[str, Checkpoint]
     dense: DenseModel
     exported: tuple[Artefact, ...]
+    absent: tuple[Absent, ...]
 
 
 def made_of(scratch: Path, model: str) -> Made:
@@ -246,14 +248,22 @@ def made_of(scratch: Path, model: str) -> Made:
         name: drawn(scratch / model, model, name, pattern)
         for name, pattern in (("dense", None), *PATTERNS.items())
     }
+    sparse = {name: one for name, one in checkpoints.items() if name != "dense"}
+    faults = {form: fault() for form, fault in FORMS.items()}
     exported = tuple(
-        artefact
-        for name, checkpoint in checkpoints.items()
-        if name != "dense"
-        for artefact in exports_of(checkpoint, scratch / model / name)
+        exported_as(form, checkpoint, scratch / model / name)
+        for name, checkpoint in sparse.items()
+        for form, fault in faults.items()
+        if fault is None
+    )
+    absent = tuple(
+        Absent(name=f"{name}-{form}", reason=fault)
+        for name in sparse
+        for form, fault in faults.items()
+        if fault is not None
     )
     dense = DenseModel.of(checkpoints["dense"], scratch / model / "forms")
-    return Made(checkpoints=checkpoints, dense=dense, exported=exported)
+    return Made(checkpoints=checkpoints, dense=dense, exported=exported, absent=absent)
 
 
 def drawn(scratch: Path, model: str, name: str, pattern: Pattern | None) -> Checkpoint:
@@ -264,15 +274,30 @@ def drawn(scratch: Path, model: str, name: str, pattern: Pattern | None) -> Chec
     return checkpoint_of(scratch, model, name, pattern, max_tokens=LONGEST)
 
 
-def exports_of(checkpoint: Checkpoint, folder: Path) -> Iterator[Artefact]:
-    """The checkpoint in every form that is for GPUs; another form is another line here."""
-    made: Mapping[str, Callable[[Path], Artefact]] = {
-        "torch": partial(torch_artefact_from_checkpoint, checkpoint),
-        "onnx": partial(artefact_from_checkpoint, checkpoint, precision=Precision.FP16),
-    }
-    for form, export in made.items():
-        place = folder.with_name(f"{folder.name}-{form}")
-        yield open_artefact(place) if is_artefact(place) else export(place)
+def fault_of_onnxruntime() -> str | None:
+    """Why no ONNX artefact runs on this GPU, as nothing need be exported then; None if one does."""
+    try:
+        onnxruntime_for("cuda")
+    except SpdError as err:
+        return str(err)
+    return None
+
+
+# Each form of a sparse checkpoint that is for GPUs, and why it would not run on this one.
+FORMS: Mapping[str, Callable[[], str | None]] = {
+    "torch": lambda: None,
+    "onnx": fault_of_onnxruntime,
+}
+
+
+def exported_as(form: str, checkpoint: Checkpoint, folder: Path) -> Artefact:
+    """The checkpoint in a form, as an earlier job left it, or made."""
+    place = folder.with_name(f"{folder.name}-{form}")
+    if is_artefact(place):
+        return open_artefact(place)
+    if form == "torch":
+        return torch_artefact_from_checkpoint(checkpoint, place)
+    return artefact_from_checkpoint(checkpoint, place, precision=Precision.FP16)
 
 
 def engines_for(

@@ -57,9 +57,7 @@ class OnnxSession(Closing):
                 has no room for the model.
             BadArtefact: ONNX Runtime cannot read the file.
         """
-        refuse_double_install()
-        ort = import_onnxruntime()
-        _refuse_missing_provider(ort, device)
+        ort = onnxruntime_for(device)
         options = options_for(ort, threads or 0)
         if profile is not None:
             options.enable_profiling = True
@@ -202,6 +200,18 @@ def _refuse_missing_provider(ort: ModuleType, device: Device) -> None:
             got=", ".join(ort.get_available_providers()),
             fix="run `spd doctor` for the remedy, or use --device cpu",
         )
+
+
+def onnxruntime_for(device: Device) -> ModuleType:
+    """The ONNX Runtime module, built for a device; to ask before a model is made for it.
+
+    Raises:
+        Unavailable: none is installed, two are, or the one that is has nothing for the device.
+    """
+    refuse_double_install()
+    ort = import_onnxruntime()
+    _refuse_missing_provider(ort, device)
+    return ort
 
 
 def import_onnxruntime() -> ModuleType:

@@ -37,7 +37,7 @@ from spd_deploy.domain.files import bytes_of, sha256_of
 from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.text import Batch
 from spd_deploy.domain.work import Work, encoder_work
-from spd_deploy.sessions.onnxruntime import OnnxSession
+from spd_deploy.sessions.onnxruntime import OnnxSession, onnxruntime_for
 from spd_deploy.sessions.opening import BF16_TOLERANCE, difference_between
 from spd_deploy.sessions.protocol import Description, Session
 
@@ -183,7 +183,8 @@ def _fused(model: DenseModel, name: str) -> Entrant:
     file = model.scratch / "fused.onnx"
 
     def opened() -> Session:
-        """Made where it is not there yet."""
+        """Made where it is not there yet, and can run."""
+        onnxruntime_for("cuda")
         if not file.exists():
             fused_from_checkpoint(model.checkpoint.folder, model.checkpoint.encoder, file)
         return OnnxSession(file, precision="fp16", device="cuda")
@@ -199,12 +200,18 @@ def _fused(model: DenseModel, name: str) -> Entrant:
 
 
 def _own_export(model: DenseModel, name: str, settings: Settings) -> Entrant:
-    """The dense export that ``spd export`` makes in fp16 for a runtime, once for all runs."""
+    """The dense export that ``spd export`` makes in fp16 for a runtime, once for all runs.
+
+    Raises:
+        Unavailable: the runtime has no CUDA here.
+    """
     from exporters.onnx import artefact_from_checkpoint
     from exporters.precisions import Precision
     from exporters.torch.export import torch_artefact_from_checkpoint
     from spd_deploy.benchmark.arms import Arm
 
+    if name == "onnxruntime":
+        onnxruntime_for("cuda")  # before a model is exported for nothing
     folder = model.scratch / name
     if is_artefact(folder):
         artefact = open_artefact(folder)

@@ -1,5 +1,6 @@
 """The dense baselines by name, and how they are held to their model's logits."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from spd_deploy.benchmark.cuda import dense
 from spd_deploy.benchmark.cuda.dense import (
     ENGINES,
     NAMES,
@@ -106,8 +108,11 @@ def test_each_name_is_an_entrant_or_has_a_reason(model: DenseModel) -> None:
 
 
 @pytest.mark.parametrize("name", ["torch", "onnxruntime"])
-def test_our_own_exports_are_entrants(name: str, model: DenseModel) -> None:
+def test_our_own_exports_are_entrants(
+    name: str, model: DenseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each is the dense artefact in fp16, gives the model's logits, and counts one last token."""
+    monkeypatch.setattr(dense, "onnxruntime_for", lambda device: None)
     ((found,), absent) = dense_entrants(model, [name], SETTINGS)
     ((eager,), _) = dense_entrants(model, ["eager"], SETTINGS)
 
@@ -119,6 +124,29 @@ def test_our_own_exports_are_entrants(name: str, model: DenseModel) -> None:
         assert found.check(session) < 2e-2
     ran = Ran(shape=Shape(batch=2, seq=8), kernels=None)
     assert found.work(ran, 2).flops < eager.work(ran, 2).flops
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime-fused"])
+def test_nothing_is_exported_for_a_runtime_without_cuda(
+    name: str, model: DenseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export of a large model takes minutes, and the reason is known before it."""
+
+    def refused(device: str) -> None:
+        raise Unavailable("no provider for it", got=device, fix="install one")
+
+    monkeypatch.setattr(dense, "onnxruntime_for", refused)
+    here = replace(model, scratch=tmp_path)
+
+    found, absent = dense_entrants(here, [name], SETTINGS)
+    reasons = [one.reason for one in absent]
+    for one in found:
+        with pytest.raises(Unavailable) as told:
+            one.open()
+        reasons.append(str(told.value))
+
+    assert reasons == ["no provider for it; got cuda; install one"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_a_gpu_a_session_says_so(model: DenseModel) -> None:

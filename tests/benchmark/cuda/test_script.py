@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import gpu as script
 from benchmarks.gpu import (
     BATCHES,
     SEQS,
@@ -21,11 +22,15 @@ from benchmarks.gpu import (
     in_child,
     lines_in_child,
     lines_of,
+    made_of,
     said,
     shapes_by_worth,
 )
+from benchmarks.shapes import MODELS
+from spd_deploy.benchmark.gpu_values import Absent
 from spd_deploy.benchmark.values import Shape
 from spd_deploy.domain.errors import Unavailable
+from spd_deploy.domain.patterns import NM
 from tests.benchmark.gpu_made import two_dense_and_a_block
 
 
@@ -98,6 +103,24 @@ def test_what_nobody_foresaw_ends_one_job_alone(
 
     assert found[0] == {"job": "a", "not_run": "TypeError: it does not travel"}
     assert found[1] == {"job": "b", "arm": "a"}
+
+
+@pytest.mark.parametrize("fault", [None, "no CUDA provider"])
+def test_a_form_that_does_not_run_here_is_not_exported(
+    fault: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the reason for each checkpoint; the others are exported, and found again later."""
+    monkeypatch.setitem(script.FORMS, "onnx", lambda: fault)
+    monkeypatch.setattr(script, "PATTERNS", {"2-4": NM(n=2, m=4)})
+    monkeypatch.setitem(MODELS, "base", MODELS["minilm"] | {"num_hidden_layers": 1})
+
+    made = made_of(tmp_path, "base")
+
+    names = [artefact.folder.name for artefact in made.exported]
+    assert names == ["2-4-torch", *([] if fault else ["2-4-onnx"])]
+    assert made.absent == ((Absent(name="2-4-onnx", reason=fault),) if fault else ())
+    again = made_of(tmp_path, "base")
+    assert [one.manifest for one in again.exported] == [one.manifest for one in made.exported]
 
 
 def test_a_report_gives_a_line_an_arm_and_one_for_what_is_absent() -> None:
