@@ -11,6 +11,7 @@ from spd_deploy.domain.files import read_json, sha256_of, write_json
 from spd_train.training.state import STATE_FILE
 
 RUN_FILE = "run.json"
+_NO_RUN = "there is no run to resume; leave --resume out"
 
 
 def begin(output: Path, settings: Mapping[str, Any], *, resume: bool) -> Checkpoint | None:
@@ -21,20 +22,31 @@ def begin(output: Path, settings: Mapping[str, Any], *, resume: bool) -> Checkpo
         BadCheckpoint: there is nothing to resume.
         BadSetting: what is to be resumed was another run.
     """
+    refuse_taken(output, resume=resume)
     file = output / RUN_FILE
     if not resume:
-        if output.exists() and any(output.iterdir()):
-            raise NotWritten(
-                f"{output} already exists",
-                fix="choose another --output, or continue the run there with --resume",
-            )
         write_json(file, settings)
         return None
-    before = read_json(
-        file, error=BadCheckpoint, fix="there is no run to resume; leave --resume out"
-    )
+    before = read_json(file, error=BadCheckpoint, fix=_NO_RUN)
     _refuse_differences(before, settings)
     return open_checkpoint(output) if (output / SPD_FILE).exists() else None
+
+
+def refuse_taken(output: Path, *, resume: bool) -> None:
+    """What can be refused of the folder before data and models are read.
+
+    Raises:
+        NotWritten: something is there, and it is not to be resumed.
+        BadCheckpoint: there is nothing to resume.
+    """
+    if resume:
+        if not (output / RUN_FILE).exists():
+            raise BadCheckpoint("nothing to resume", got=f"no {RUN_FILE} in {output}", fix=_NO_RUN)
+    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise NotWritten(
+            f"{output} already exists",
+            fix="choose another --output, or continue the run there with --resume",
+        )
 
 
 def give_back(output: Path) -> None:

@@ -55,7 +55,7 @@ def _reason(ways: Ways, *, sparse: bool) -> str:
         case Unstructured():
             return "unstructured: no kernel skips single zeros, they are multiplied"
         case NM():
-            return f"{ways.pattern}: zeros stay in place, for sparse kernels to skip"
+            return f"{ways.pattern}: zeros stay in place, for TensorRT to skip"
         case Block() if "gathered" in ways.lowerings:
             return f"{reads(ways)}; untimed: spd bench holds it against dense on the GPU"
         case Block():

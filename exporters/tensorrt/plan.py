@@ -128,7 +128,7 @@ def _multiplied(lowering: Lowering, stored_NK: Array) -> Array | None:
 def _obstacle(weight_NK: Array | None, typed: Typed, *, fits: bool) -> str | None:
     """Why no sparse kernel can be taken; None where one can."""
     if weight_NK is None:
-        return "it is gathered into dense products, or nothing of it is left"
+        return "gathered into dense products, or nothing is left"
     if not fits:
         return f"more than {_KEPT} of some {_OF} inputs are kept"
     if typed == "fp32":

@@ -43,7 +43,7 @@ def plan_lines(plan: BuildPlan) -> Iterator[str]:
         yield f"          largest fp16 number on golden inputs {plan.largest_half:.3g}, of 65504"
     for why, count in Counter(matrix.why for matrix in plan.matrices).items():
         eligible = next(matrix.eligible for matrix in plan.matrices if matrix.why == why)
-        said = "may be run by sparse kernels" if eligible else "will not"
+        said = "may be run by sparse kernels" if eligible else "run on dense kernels"
         yield f"          {count} of {len(plan.matrices)} matrices {said}: {why}"
 
 

@@ -171,6 +171,7 @@ def _graph(wish: Wish, source: Checkpoint, progress: Progress) -> Artefact:
         form=_form(wish, source),
     )
     if wish.format_ == "trt":
+        _tell_cut(wish, source, progress)
         _build(artefact, progress, asked=not wish.no_build)
     if wish.tuning is not None and wish.runtime_name == "auto":
         progress.note("a tuning has no times of runtimes: name one with --runtime, or --tune here")
@@ -224,6 +225,15 @@ def _form(wish: Wish, source: Checkpoint) -> "Form":
     if wish.format_ == "onnx":
         return ONNX
     return engine_form(buckets_for(*wish.shapes, longest=source.max_tokens))
+
+
+def _tell_cut(wish: Wish, source: Checkpoint, progress: Progress) -> None:
+    """Lengths that no text has are no buckets; whoever asked for them is told."""
+    longer = [str(seq) for seq in wish.shapes[1] if seq > source.max_tokens]
+    if longer:
+        progress.note(
+            f"no bucket for --seq {','.join(longer)}: the model reads {source.max_tokens} tokens"
+        )
 
 
 def _opened(folder: Path, progress: Progress) -> Checkpoint:

@@ -12,4 +12,4 @@ def score_lines(scores: Mapping[str, Scores], split: str | None, own: str) -> It
         shown = ", ".join(f"{k} {'-' if v is None else f'{v:.4f}'}" for k, v in found.items())
         yield f"{whose(arm, own)}: {shown} ({split})"
     if own not in scores:
-        yield "this model: not scored; run spd evaluate"
+        yield "this model: not scored; spd evaluate shows what it scores"

@@ -113,7 +113,7 @@ Example:
     "options below change single settings of it.",
 )
 @click.option("--epochs", type=float, help="Length of all the student's stages, scaled alike.")
-@click.option("--max-steps", type=int, help="Bound on the student's steps.")
+@click.option("--max-steps", type=int, help="Bound on the student's steps; fine-tuning is cut.")
 @click.option("--prune-epochs", type=float, help="Stage in which sparsity rises.")
 @click.option("--graft-epochs", type=float, help="Stage in which p comes to 1.")
 @click.option("--finetune-epochs", type=float, help="Stage in which all is grafted.")
@@ -175,7 +175,12 @@ Example:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(**options: Any) -> None:
     """Fine-tune a dense teacher and distil a sparse student from it (SPD)."""
-    from spd_train.data.splits import read_data
+    from spd_train.claiming import refuse_taken
+
+    if options["seeds"] is None:  # each seed has a folder of its own
+        refuse_taken(options["output"], resume=options["resume"])
+
+    from spd_train.data.splits import read_data  # these take seconds
     from spd_train.run import Request, run
 
     progress = TerminalProgress() if speaks() else Silent()

@@ -133,7 +133,7 @@ class Manifest:
         parity = self.parity
         far = f"{parity.max_difference:.1e} from the checkpoint's logits"
         if self.precision == "int8":
-            return f"{far} on random tokens, for the score to judge"
+            return f"{far} on random tokens; what that costs, the score says"
         return f"{far}, {parity.tolerance:.0e} allowed"
 
     def to_json(self) -> dict[str, Any]:

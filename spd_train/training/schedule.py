@@ -47,14 +47,15 @@ class Stages:
         """
         if most is None or self.total <= most:
             return self
-        if self.prune + self.graft > most:
+        least = self.prune + self.graft
+        if least > most:
             raise BadSetting(
                 "the schedule is longer than the training: pruning and grafting alone take "
-                f"{self.prune + self.graft} steps",
+                f"{least} steps",
                 got=f"--max-steps {most}",
-                fix="raise --max-steps, or shorten all stages with --epochs",
+                fix=f"use --max-steps {least} or more, or shorten all stages with --epochs",
             )
-        return replace(self, finetune=most - self.prune - self.graft)
+        return replace(self, finetune=most - least)
 
 
 def stages_of(recipe: StudentRecipe, steps_per_epoch: int, most: int | None = None) -> Stages:

@@ -93,7 +93,7 @@ def test_what_makes_no_sense_is_refused(place: Path, options: str, said: str) ->
     ("command", "said"),
     [
         ("predict artefact film --runtime onnxruntime", "export with --format onnx"),
-        ("inspect artefact --measure", "is not run by ONNX Runtime"),
+        ("inspect artefact --measure", "only the operators of ONNX artefacts"),
         ("export artefact --output out", "exported artefact already"),
     ],
 )

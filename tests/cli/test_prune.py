@@ -131,7 +131,7 @@ def test_a_model_without_a_score_of_its_own_says_so(place: Path, tmp_path: Path)
     shown = run_in(place, f"inspect {tmp_path / 'out'}").stdout
 
     assert re.search(r"dense model it was made from: \w+ 0\.9000", shown)
-    assert "this model: not scored; run spd evaluate" in shown
+    assert "this model: not scored; spd evaluate shows what it scores" in shown
 
 
 def test_the_options_are_the_recipe_of_the_checkpoint(place: Path, tmp_path: Path) -> None:

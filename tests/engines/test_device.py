@@ -98,14 +98,14 @@ class Without:
 def test_a_driver_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """By its error code; one that is not there by the loader's words."""
     monkeypatch.setattr(driver_library, "_opened", lambda name: Without())
-    assert driver_fault() == "its library starts with error 100"
+    assert driver_fault() == "a library that starts with error 100"
 
     def missing(name: str) -> object:
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(driver_library, "_opened", missing)
     assert driver_fault() == (
-        "its library does not load: libcuda.so.1: cannot open shared object file"
+        "a library that does not load: libcuda.so.1: cannot open shared object file"
     )
     assert driver_version() == "unknown"
     with pytest.raises(Unavailable, match="no NVIDIA driver works here"):

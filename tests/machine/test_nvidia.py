@@ -113,7 +113,9 @@ def test_sparse_cores_begin_with_ampere(capability: str, has: bool) -> None:
 
 def test_a_machine_without_a_gpu_says_why_thrice() -> None:
     """Driver, GPU and tensor cores are each a no with reason and remedy."""
-    checks = list(checks_of([], "its library does not load: libcuda.so.1", "nvidia-smi lists none"))
+    checks = list(
+        checks_of([], "a library that does not load: libcuda.so.1", "nvidia-smi lists none")
+    )
 
     assert [check.ok for check in checks] == [False] * 3
     assert checks[1].reason == "nvidia-smi lists none"
@@ -130,7 +132,7 @@ def test_a_driver_without_the_lister_is_a_driver() -> None:
 
 def test_a_broken_driver_beside_a_gpu_is_to_be_mended() -> None:
     """Where the GPU is listed, the remedy is the driver."""
-    driver, *_ = checks_of([H200], "its library starts with error 999", None)
+    driver, *_ = checks_of([H200], "a library that starts with error 999", None)
 
     assert (driver.ok, driver.remedy) == (False, "install or restart NVIDIA's driver")
 

@@ -95,7 +95,7 @@ def test_a_build_and_a_gpu_are_told_apart() -> None:
 
 def test_engines_are_a_yes_or_an_explained_no() -> None:
     """TensorRT is asked for, with a driver or without."""
-    for fault in (None, "its library does not load"):
+    for fault in (None, "a library that does not load"):
         checks = list(engine_checks(driver_fault=fault))
 
         assert [check.name for check in checks] == ["TensorRT"]

@@ -47,7 +47,7 @@ def headlines(found: BreakEven) -> Iterator[str]:
             continue
         rows = [row for row in found.rows if row.line == line]
         parts = [f"{_first_gain(found, rows, tokens)} at {tokens}" for tokens in found.tokens]
-        yield f"{line}: gains from {', '.join(parts)} tokens"
+        yield f"{line}: gains {', '.join(parts)} tokens"
 
 
 def doubts(found: BreakEven) -> Iterator[str]:
@@ -70,7 +70,7 @@ def _first_gain(found: BreakEven, rows: list[Sparse], tokens: int) -> str:
         if gain.ratio <= 1 or not gain.sure:
             break
         first = row
-    return "no sparsity" if first is None else f"{100 * first.sparsity:g}%"
+    return "nowhere" if first is None else f"from {100 * first.sparsity:g}%"
 
 
 def _dense_row(found: BreakEven, row: Sparse, tokens: int, *, whole: bool) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def refuse_unmeasurable(arm: Arm, settings: Settings) -> None:
     """
     if arm.artefact.manifest.format != "onnx":
         raise BadArtefact(
-            f"{arm.name} is not run by ONNX Runtime, so its operators cannot be timed",
+            f"only the operators of ONNX artefacts can be timed, not those of {arm.name}",
             got=f"format {arm.artefact.manifest.format!r}",
             fix="export the checkpoint with --format onnx and measure that",
         )

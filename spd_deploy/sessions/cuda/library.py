@@ -23,10 +23,10 @@ def load_driver() -> Any:
     try:
         library = _opened(_DRIVER)
     except OSError as err:
-        raise _no_driver(f"its library does not load: {err}") from err
+        raise _no_driver(f"a library that does not load: {err}") from err
     code = int(library.cuInit(0))
     if code != 0:
-        raise _no_driver(f"its library starts with error {code}")
+        raise _no_driver(f"a library that starts with error {code}")
     return library
 
 

@@ -71,7 +71,7 @@ def test_what_nothing_skips_gains_nothing() -> None:
 def test_a_pattern_gains_from_where_all_sparser_ones_do() -> None:
     """The headline names, for each number of tokens, the least sparsity whose gain is sure."""
     assert next(headlines(made_map())) == (
-        "block:16x1, onnxruntime, fp32: gains from 90% at 8, 90% at 32 tokens"
+        "block:16x1, onnxruntime, fp32: gains from 90% at 8, from 90% at 32 tokens"
     )
 
 
