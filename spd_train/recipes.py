@@ -34,7 +34,7 @@ def spd() -> StudentRecipe:
         prune_epochs=2.0,
         graft_epochs=1.0,
         finetune_epochs=5.0,
-        learning_rate=2e-4,
+        learning_rate=4e-4,
         decay="once",
         warmup_share=0.02,
         mix_pairs=0.5,
