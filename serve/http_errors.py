@@ -93,7 +93,23 @@ def response_for(error: BaseException, request_id: str) -> Response:
 
 async def on_error(request: Request, error: Exception) -> Response:
     """The app's handler for every exception that has an answer."""
+    if isinstance(error, HTTPException):
+        told = _of_path(request, error)
+        error = HTTPException(error.status_code, detail=told, headers=error.headers)
     return response_for(error, request_id_of(request.scope))
+
+
+def _of_path(request: Request, error: HTTPException) -> str:
+    """The framework's own refusals of a path or a method, in our words."""
+    path = request.url.path
+    match error.status_code:
+        case 404:
+            return f"no such path; got {path}; /docs lists those there are"
+        case 405:
+            takes = (error.headers or {}).get("Allow", "another method")
+            return f"{path} does not take this method; got {request.method}; use {takes}"
+        case _:
+            return error.detail
 
 
 def request_id_of(scope: Mapping[str, Any]) -> str:

@@ -40,6 +40,8 @@ def trial_of(
     task = agreed_task(checkpoint.task, task_name)
     refuse_unlabelled(task, data_dir)
     tokenizer = Tokenizer(checkpoint.folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
+    if data_dir is None:
+        progress.note("texts to calibrate on and to judge by come from the hub: no --data-dir")
     data = read_data(task, data_dir, skip_broken=None, note=progress.note)
     rows = [tokenizer.encode(e.text, e.pair) for e in data.train[:_CALIBRATION_ROWS]]
     rows.sort(key=lambda row: len(row.ids))

@@ -165,10 +165,14 @@ def test_the_frameworks_own_refusals_look_like_ours(
 
 
 def test_a_refusal_says_what_to_do(single: TestClient) -> None:
-    """Who falls into TEI's trap of the flat list is told to nest."""
+    """Who falls into TEI's trap of the flat list is told to nest; who is lost, where to look."""
     answer = single.post(TEI, json={"inputs": ["first text", "second text"]})
+    lost, wrong = single.get("/nowhere"), single.get("/predict")
 
     assert '[["first text"], ["second text"]]' in answer.json()["error"]
+    assert lost.json()["error"] == "no such path; got /nowhere; /docs lists those there are"
+    assert wrong.json()["error"] == "/predict does not take this method; got GET; use POST"
+    assert wrong.headers["Allow"] == "POST"
 
 
 @pytest.mark.parametrize(

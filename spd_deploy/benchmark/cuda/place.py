@@ -90,7 +90,7 @@ def refuse_without_cuda() -> None:
         raise Unavailable(
             "there is no GPU to measure on",
             got=why,
-            fix="run `spd doctor` for what is missing, or use --device cpu",
+            fix="run `spd doctor` for what is missing; a CPU is measured with --device cpu",
         )
 
 
