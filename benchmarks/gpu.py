@@ -249,9 +249,9 @@ def made_of(scratch: Path, model: str) -> Made:
         for name, pattern in (("dense", None), *PATTERNS.items())
     }
     sparse = {name: one for name, one in checkpoints.items() if name != "dense"}
-    faults = {form: fault() for form, fault in FORMS.items()}
+    faults = {name: form.fault() for name, form in FORMS.items()}
     exported = tuple(
-        exported_as(form, checkpoint, scratch / model / name)
+        exported_as(form, checkpoint, scratch / model / f"{name}-{form}")
         for name, checkpoint in sparse.items()
         for form, fault in faults.items()
         if fault is None
@@ -283,21 +283,28 @@ def fault_of_onnxruntime() -> str | None:
     return None
 
 
-# Each form of a sparse checkpoint that is for GPUs, and why it would not run on this one.
-FORMS: Mapping[str, Callable[[], str | None]] = {
-    "torch": lambda: None,
-    "onnx": fault_of_onnxruntime,
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SparseForm:
+    """What a sparse checkpoint is exported as for a GPU, and why that would not run on this one."""
+
+    export: Callable[[Checkpoint, Path], Artefact]
+    fault: Callable[[], str | None] = lambda: None
+
+
+FORMS: Mapping[str, SparseForm] = {
+    "torch": SparseForm(export=torch_artefact_from_checkpoint),
+    "onnx": SparseForm(
+        export=partial(artefact_from_checkpoint, precision=Precision.FP16),
+        fault=fault_of_onnxruntime,
+    ),
 }
 
 
 def exported_as(form: str, checkpoint: Checkpoint, folder: Path) -> Artefact:
     """The checkpoint in a form, as an earlier job left it, or made."""
-    place = folder.with_name(f"{folder.name}-{form}")
-    if is_artefact(place):
-        return open_artefact(place)
-    if form == "torch":
-        return torch_artefact_from_checkpoint(checkpoint, place)
-    return artefact_from_checkpoint(checkpoint, place, precision=Precision.FP16)
+    if is_artefact(folder):
+        return open_artefact(folder)
+    return FORMS[form].export(checkpoint, folder)
 
 
 def engines_for(

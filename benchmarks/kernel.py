@@ -125,19 +125,22 @@ def main() -> None:
         refuse_no_cuda()
         refuse_no_triton()
         machine = asdict(this_machine())
-        results: list[Result] = []
-        lacking: list[Lacking] = []
+        found: list[Result | Lacking] = []
         for _, together in groupby(cases(options), key=lambda case: (case.model, case.product)):
-            for case in together:
-                try:
-                    results.append(measured(case, options.rounds))
-                except Exception as err:  # noqa: BLE001 - the cases after it are to run
-                    lacking.append(Lacking(case=case, reason=reason_of(err)))
-                    print(f"{case}: {lacking[-1].reason}", file=sys.stderr, flush=True)
-            write(results, lacking, options.output, machine)
+            found += [tried(case, options.rounds) for case in together]
+            write(found, options.output, machine)
     except SpdError as err:
         sys.exit(f"benchmarks.kernel: {err}")
     print(options.output / "kernel.md")
+
+
+def tried(case: Case, rounds: int) -> Result | Lacking:
+    """A case measured; or why it was not, which costs no other."""
+    try:
+        return measured(case, rounds)
+    except Exception as err:  # noqa: BLE001 - the cases after it are to run
+        print(f"{case}: {reason_of(err)}", file=sys.stderr, flush=True)
+        return Lacking(case=case, reason=reason_of(err))
 
 
 def parsed() -> argparse.Namespace:
@@ -281,13 +284,10 @@ def line_of(result: Result) -> str:
     return "  ".join(cells(result))
 
 
-def write(
-    results: Sequence[Result],
-    lacking: Sequence[Lacking],
-    output: Path,
-    machine: Mapping[str, Any],
-) -> None:
+def write(found: Sequence[Result | Lacking], output: Path, machine: Mapping[str, Any]) -> None:
     """``kernel.json`` with every sample, and ``kernel.md`` to read, in place of earlier ones."""
+    results = [one for one in found if isinstance(one, Result)]
+    lacking = [one for one in found if isinstance(one, Lacking)]
     document = {
         "schema": SCHEMA,
         "machine": machine,

@@ -94,8 +94,7 @@ def response_for(error: BaseException, request_id: str) -> Response:
 async def on_error(request: Request, error: Exception) -> Response:
     """The app's handler for every exception that has an answer."""
     if isinstance(error, HTTPException):
-        told = _of_path(request, error)
-        error = HTTPException(error.status_code, detail=told, headers=error.headers)
+        error.detail = _of_path(request, error)
     return response_for(error, request_id_of(request.scope))
 
 

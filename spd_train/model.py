@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, refuse_lacking, refuse_unsafe_weights
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.errors import BadModel
+from spd_deploy.domain.errors import BadModel, first_line
 from spd_deploy.domain.files import not_written, replacing
 from spd_deploy.domain.layers import refusal
 from spd_deploy.domain.tasks import Task
@@ -75,7 +75,7 @@ def classifier_config(reference: str, task: Task) -> Any:
     except Exception as err:
         raise BadModel(
             f"{reference} is no model folder, and no such model could be had from the hub",
-            got=str(err).splitlines()[0] if str(err) else type(err).__name__,
+            got=first_line(err),
             fix="name a folder with config.json and model.safetensors",
         ) from err
     encoder_from_config(config)  # refuses what is not handled

@@ -58,8 +58,14 @@ def reason_of(err: BaseException) -> str:
     """Why something ended, in a line; the kind of what is no error of ours is named."""
     if isinstance(err, SpdError):
         return str(err)
-    lines = str(err).strip().splitlines()
-    return ": ".join([type(err).__name__, *lines[:1]])
+    kind, first = type(err).__name__, first_line(err)
+    return kind if first == kind else f"{kind}: {first}"
+
+
+def first_line(err: BaseException) -> str:
+    """A library's error in a line: the first that it has; its kind, where it says nothing."""
+    lines = str(err).strip().splitlines() or [type(err).__name__]
+    return lines[0]
 
 
 class BadInput(SpdError):

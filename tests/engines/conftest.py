@@ -16,7 +16,8 @@ from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.engines.buckets import buckets_for
 from spd_deploy.domain.patterns import NM
 from tests.engines.fake_cuda import FakeDriver, install
-from tests.engines.fake_tensorrt import Log, fake_tensorrt
+from tests.engines.fake_engine import Log
+from tests.engines.fake_tensorrt import fake_tensorrt
 from tests.tiny import tiny_checkpoint
 
 

@@ -28,6 +28,7 @@ from tests.tiny import tiny_checkpoint
 trt = pytest.importorskip("tensorrt", reason="no TensorRT; `make test-tensorrt` brings one along")
 
 PATTERNS = ("", "2:4", "block:32x1", "block:16x4", "structured", "unstructured")
+EXACT = (trt.LayerType.SOFTMAX, trt.LayerType.NORMALIZATION)
 
 
 def artefact_of(folder: Path, spelled: str, precision: Precision, **sizes: Any) -> Artefact:
@@ -121,9 +122,6 @@ def test_layers_have_the_types_and_the_names_of_the_plan(spelled: str, tmp_path:
     exact = [layer for layer in layers if layer.type in EXACT]
     assert {layer.type for layer in exact} == set(EXACT)
     assert all(layer.get_output(0).dtype == trt.float32 for layer in exact)
-
-
-EXACT = (trt.LayerType.SOFTMAX, trt.LayerType.NORMALIZATION)
 
 
 def test_a_build_starts_from_known_timings_and_tells_its_phase(sparse: Artefact) -> None:

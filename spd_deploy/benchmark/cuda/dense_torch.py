@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.benchmark.cuda.place import refuse_without_cuda
-from spd_deploy.domain.errors import EngineFailed, SpdError, Unavailable
+from spd_deploy.domain.errors import EngineFailed, SpdError, Unavailable, first_line
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.cuda.pytorch import Buffers
 from spd_deploy.sessions.cuda.room import fitting
@@ -190,16 +190,15 @@ def _failed(err: Exception, batch: Batch) -> SpdError:
     """What PyTorch's failure means to its reader."""
     import torch
 
-    lines = str(err).strip().splitlines() or [type(err).__name__]
     B, S = batch.ids_BS.shape
     if isinstance(err, torch.OutOfMemoryError):
         return EngineFailed(
             f"the GPU's memory does not hold a run of {B}x{S}",
-            got=lines[0],
+            got=first_line(err),
             fix="measure smaller shapes, or free the GPU",
         )
     return Unavailable(
-        f"PyTorch does not run {B}x{S} in this way", got=lines[0], fix="leave this arm out"
+        f"PyTorch does not run {B}x{S} in this way", got=first_line(err), fix="leave this arm out"
     )
 
 

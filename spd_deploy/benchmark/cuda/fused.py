@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.errors import Unavailable
+from spd_deploy.domain.errors import Unavailable, first_line
 from spd_deploy.domain.text import INPUTS
 
 
@@ -23,10 +23,9 @@ def fused_from_checkpoint(folder: Path, encoder: Encoder, file: Path, *, gpu: bo
         _export(folder, file)
         _fuse(encoder, file, gpu=gpu)
     except Exception as err:
-        lines = str(err).strip().splitlines() or [type(err).__name__]
         raise Unavailable(
             "ONNX Runtime's transformer tools do not take this model",
-            got=lines[0],
+            got=first_line(err),
             fix="leave this arm out",
         ) from err
     return file

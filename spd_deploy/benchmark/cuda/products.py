@@ -13,7 +13,7 @@ counts tokens, R the rows of a block's group, J the inputs that a group kept.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, assert_never
 
-from spd_deploy.domain.errors import SpdError, Unavailable
+from spd_deploy.domain.errors import SpdError, Unavailable, first_line
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 
 if TYPE_CHECKING:
@@ -78,8 +78,9 @@ def product_by(way: Way, weight_NK: "Tensor", x_TK: "Tensor", pattern: Pattern |
 
 def refused(err: Exception) -> Unavailable:
     """A library's refusal in a line."""
-    first = (str(err).strip().splitlines() or [type(err).__name__])[0]
-    return Unavailable("this product does not run here", got=first, fix="choose another pattern")
+    return Unavailable(
+        "this product does not run here", got=first_line(err), fix="choose another pattern"
+    )
 
 
 def dense(weight_NK: "Tensor", x_TK: "Tensor") -> Product:

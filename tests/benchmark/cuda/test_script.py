@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -110,7 +111,8 @@ def test_a_form_that_does_not_run_here_is_not_exported(
     fault: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has the reason for each checkpoint; the others are exported, and found again later."""
-    monkeypatch.setitem(script.FORMS, "onnx", lambda: fault)
+    onnx = replace(script.FORMS["onnx"], fault=lambda: fault)
+    monkeypatch.setitem(script.FORMS, "onnx", onnx)
     monkeypatch.setattr(script, "PATTERNS", {"2-4": NM(n=2, m=4)})
     monkeypatch.setitem(MODELS, "base", MODELS["minilm"] | {"num_hidden_layers": 1})
 
