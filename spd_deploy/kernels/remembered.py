@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Self
 
 from spd_deploy.domain.documents import versioned
 from spd_deploy.domain.errors import BadReport, NotWritten
@@ -24,7 +24,6 @@ SCHEMA = 1
 FILE = "kernels.json"
 _HOMELESS = "the user has no home folder, and XDG_CACHE_HOME names none"
 _DAMAGED = f"{FILE} in the cache folder is damaged or of another version: delete it"
-_STRICT = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,8 +32,6 @@ class Place:
 
     gpu: str
     version: str
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = dict(_STRICT)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,8 +43,6 @@ class BestTile:
     tile: Tile
     seconds: float
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = dict(_STRICT)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TwoFour:
@@ -57,8 +52,6 @@ class TwoFour:
     product: str
     dense_s: float
     sparse_s: float | None
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = dict(_STRICT)
 
     @property
     def wins(self) -> bool:
@@ -72,8 +65,6 @@ class Known:
 
     tiles: tuple[BestTile, ...] = ()
     two_four: tuple[TwoFour, ...] = ()
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = dict(_STRICT)
 
     def tile(self, place: Place, problem: str) -> Tile | None:
         """The tile of a class of shapes, where it was measured."""

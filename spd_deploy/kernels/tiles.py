@@ -7,7 +7,7 @@ class of shapes that shares a tile, the candidates, and the default of an unmeas
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 from spd_deploy.domain.errors import BadSetting
 
@@ -42,8 +42,6 @@ class Tile:
     warps: int = 4
     stages: int = 4
     tokens_first: bool = False
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
         """Powers of two, no side below what a tensor core takes."""

@@ -88,10 +88,10 @@ def _tile(**changes: Any) -> Callable[[dict[str, Any]], str]:
         (_text("{"), "not valid JSON"),
         (_text("[]"), "not a JSON object"),
         (_with(schema=2), "schema this version does not read"),
-        (_with(extra=1), "is damaged"),
+        (_with(extra=1), "unknown field; got extra"),
         (_tile(rows=48), "is damaged"),
         (_tile(rows="64"), "is damaged"),
-        (_tile(colour=1), "is damaged"),
+        (_tile(colour=1), "unknown field; got tiles.0.tile.colour"),
     ],
 )
 def test_a_damaged_file_holds_nothing(
