@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from spd_deploy.domain.errors import SpdError
 
@@ -50,6 +50,10 @@ def value_of(
     """
     from pydantic import TypeAdapter, ValidationError
 
+    # Before what is missing: a misspelled field is both.
+    known = {field.name for field in dataclass_fields(cast("Any", kind))}
+    if unknown := [name for name in fields if name not in known]:
+        raise error(f"{what} has an unknown field", got=unknown[0], fix=fix)
     text = json.dumps(fields, default=str)  # a date of TOML is no string
     try:
         value: Value = TypeAdapter(kind).validate_json(text, strict=True)
