@@ -7,7 +7,7 @@ from typing import Any
 
 from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting, NotWritten
-from spd_deploy.domain.files import read_json, sha256_of, write_json
+from spd_deploy.domain.files import read_json, refuse_unwritable, sha256_of, write_json
 from spd_train.training.state import STATE_FILE
 
 RUN_FILE = "run.json"
@@ -47,6 +47,7 @@ def refuse_taken(output: Path, *, resume: bool) -> None:
             f"{output} already exists",
             fix="choose another --output, or continue the run there with --resume",
         )
+    refuse_unwritable(output, output)
 
 
 def give_back(output: Path) -> None:

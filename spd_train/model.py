@@ -19,7 +19,7 @@ from transformers.utils import logging
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, refuse_lacking, refuse_unsafe_weights
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel, first_line
-from spd_deploy.domain.files import not_written, replacing
+from spd_deploy.domain.files import not_written, refusals_named, replacing
 from spd_deploy.domain.layers import refusal
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
@@ -134,13 +134,14 @@ def copy_tokenizer(reference: str, folder: Path) -> None:
     Raises:
         BadModel: there is no tokenizer that the ``tokenizers`` library can hold.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     source = Path(reference)
-    if (source / TOKENIZER_FILE).is_file():
-        for name in TOKENIZER_FILES:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, folder / name)
-        return
+    with refusals_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if (source / TOKENIZER_FILE).is_file():
+            for name in TOKENIZER_FILES:
+                if (source / name).is_file():
+                    shutil.copyfile(source / name, folder / name)
+            return
     from transformers import AutoTokenizer
 
     try:

@@ -25,7 +25,7 @@ from spd_deploy.domain.checkpoint import (
     Scores,
     open_checkpoint,
 )
-from spd_deploy.domain.errors import BadInput, BadSetting
+from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.tasks import Task
@@ -118,7 +118,7 @@ def run(request: Request, progress: Progress) -> Checkpoint:
             return _dense(request, request.output, processes, progress)
         teacher = _teacher(request, processes, progress)
         return _student(request, teacher, processes, progress)
-    except BadInput:
+    except BaseException:  # a Ctrl-C included: what holds no training is not to block the next try
         if processes.is_main:
             give_back(request.output)
         raise

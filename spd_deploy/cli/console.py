@@ -1,12 +1,14 @@
 """What the command line shows: bars on a terminal, plain lines in a log, one line for an error."""
 
 import contextlib
+import errno
 import json
 import os
 import string
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,6 +24,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from spd_deploy.domain.errors import Interrupted, SpdError
+from spd_deploy.domain.files import FULL, not_written
 from spd_deploy.domain.progress import Advance
 
 _LOG_EVERY_S = 10.0
@@ -53,6 +56,10 @@ class Group(click.Group):
             return super().invoke(ctx)
         except SpdError as err:
             raise Failed(err) from err
+        except OSError as err:  # of a scratch or standard output, which no verb writes itself
+            if err.errno not in (*FULL, errno.EROFS):
+                raise
+            raise Failed(not_written(Path(err.filename or "an output"), err)) from err
         except KeyboardInterrupt as err:
             raise Failed(Interrupted("stopped", fix="run the command again")) from err
 
