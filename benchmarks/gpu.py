@@ -33,7 +33,6 @@ from exporters.precisions import Precision
 from exporters.tensorrt.build import Order, build_engine
 from exporters.tensorrt.plan import engine_form
 from exporters.torch.export import torch_artefact_from_checkpoint
-from exporters.tuning.timing import Effort
 from spd_deploy.benchmark.arms import arms_of
 from spd_deploy.benchmark.breakeven.publish import write_map
 from spd_deploy.benchmark.breakeven.run import Plan, parts_of, patterns_of
@@ -54,6 +53,7 @@ from spd_deploy.domain.errors import SpdError, reason_of
 from spd_deploy.domain.patterns import NM, Block, Pattern
 from spd_deploy.sessions.onnxruntime import onnxruntime_for
 from spd_deploy.sessions.tensorrt.gate import engine_fault
+from spd_deploy.timing.host_clock import Effort
 
 PATTERNS: dict[str, Pattern] = {
     "block-64x1-90": Block(rows=64, columns=1, sparsity=0.9),
@@ -223,7 +223,7 @@ class Grid:
             patterns=patterns_of(("block:64x1", "block:128x1", "2:4"), (0.5, 0.75, 0.9)),
             precisions=(Precision.FP16,),
             threads=None,
-            timing=Effort(seconds=0.1, rounds=3),
+            effort=Effort(seconds=0.1, rounds=3),
         )
         found = measure_map_on_gpu(plan, progress=TerminalProgress())
         write_map(found, self.output / f"map-{model}", overwrite=True)

@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from torch.utils.flop_counter import FlopCounterMode
 
 from exporters.precisions import Precision
-from exporters.tuning.timing import Effort
 from spd_deploy.benchmark.breakeven.figure import draw_map
 from spd_deploy.benchmark.breakeven.run import Plan
 from spd_deploy.benchmark.breakeven.values import (
@@ -27,6 +26,7 @@ from spd_deploy.benchmark.cuda.products import Product
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
 from spd_deploy.machine.gpu_state import Look, looks_in
+from spd_deploy.timing.host_clock import Effort
 from tests.benchmark.breakeven.made import made_map
 from tests.machine.test_gpu_state import H100
 
@@ -64,7 +64,7 @@ def found() -> BreakEven:
         ),
         precisions=(Precision.FP16,),
         threads=None,
-        timing=Effort(seconds=1e-6, rounds=2),
+        effort=Effort(seconds=1e-6, rounds=2),
     )
     return measure_map_on_gpu(plan, stopwatch=Counting(), looker=slow)
 
@@ -150,7 +150,7 @@ def test_a_gpu_is_mapped() -> None:
         patterns=(Block(rows=64, columns=1, sparsity=0.9), NM(n=2, m=4)),
         precisions=(Precision.FP16,),
         threads=None,
-        timing=Effort(seconds=0.02, rounds=2),
+        effort=Effort(seconds=0.02, rounds=2),
     )
 
     found = measure_map_on_gpu(plan)
