@@ -24,6 +24,7 @@ from spd_deploy.domain.layers import refusal
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_train.data.tensors import TensorBatch
+from spd_train.hub import is_path
 
 
 def load_classifier(reference: str, task: Task, *, trained: bool = False) -> PreTrainedModel:
@@ -68,7 +69,7 @@ def classifier_config(reference: str, task: Task) -> Any:
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     if Path(reference).is_dir():
         refuse_unsafe_weights(Path(reference))
-    elif reference.startswith((".", "/", "~")) or reference.count("/") > 1:
+    elif is_path(reference):
         raise BadModel("no such model folder", got=reference, fix="check --model")
     try:
         config = AutoConfig.from_pretrained(reference, trust_remote_code=False)

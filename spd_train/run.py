@@ -32,6 +32,7 @@ from spd_deploy.domain.tasks import Task
 from spd_train.claiming import begin, give_back, identity_of, local_weights
 from spd_train.data.splits import Data
 from spd_train.describing import describe
+from spd_train.hub import require_hub_for
 from spd_train.model import copy_tokenizer, load_classifier, save_classifier
 from spd_train.network import GraftedNetwork
 from spd_train.preparing import Prepared, calibration_of, prepare, score_on_dev
@@ -97,6 +98,8 @@ def run(request: Request, progress: Progress) -> Checkpoint:
     source = request.teacher or request.model
     if source is None:
         raise BadSetting("nothing to train", fix="name a --model, or a --teacher")
+    if request.model is not None:
+        require_hub_for(request.model)
     check_fit(source, request.task, request.recipe, len(request.data.train))
     if request.teacher is not None:
         check_teacher(Path(request.teacher), request.model, request.task)
