@@ -159,7 +159,12 @@ def _dense(request: Request, folder: Path, processes: Processes, progress: Progr
         dev = score_on_dev(prepared.dev, training.score_on)
         _finish_log(folder, training, chosen, dev)
         save_classifier(model.config, model.state_dict(), folder)
-        draw_curves(folder, title=f"{request.task.name}, dense", metric=request.task.metrics[0])
+        draw_curves(
+            folder,
+            title=f"{request.task.name}, dense",
+            metric=request.task.metrics[0],
+            measured_on=request.data.dev_name,
+        )
         file = local_weights(request.model)
         parents = {"pretrained": sha256_of(file)} if file else {}
         _describe(request, folder, scores={"dense": dev}, parents=parents)
@@ -212,6 +217,7 @@ def _student(
             folder,
             title=f"{task.name}, {recipe.name}, {recipe.pattern} at {recipe.pattern.sparsity:.0%}",
             metric=task.metrics[0],
+            measured_on=request.data.dev_name,
         )
         dense = _teacher_scores(request, training, teacher, prepared)
         _describe(

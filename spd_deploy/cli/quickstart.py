@@ -174,8 +174,8 @@ def _publish(
         title="Training",
         png=(checkpoint.folder / CURVES_FILE).read_bytes(),
         caption="Sparse Progressive Distillation of the student from its dense teacher: the metric "
-        "on samples of train and dev, sparsity and graft probability, the losses, and the learning "
-        "rate. Shaded: the prune stage in grey, the graft stage in blue.",
+        "on a sample of train and on what is held out of it, sparsity and graft probability, the "
+        "losses, and the learning rate.",
     )
     return write_report(report, output / "report", extra_sections=[curves], judgement=judgement)
 
