@@ -6,6 +6,7 @@ Its own client tries again for half a minute, file by file, and prints each try.
 from pathlib import Path
 
 from spd_deploy.domain.errors import Unavailable, first_line
+from spd_deploy.domain.folders import did_you_mean
 
 _PATIENCE_S = 5.0
 
@@ -30,7 +31,7 @@ def require_hub_for(reference: str) -> None:
         raise Unavailable(
             f"{reference} is no folder here, and the Hugging Face hub does not answer",
             got=reason,
-            fix="name the folder of a model, or try again with a network",
+            fix=did_you_mean(Path(reference)) or "name a model's folder, or try with a network",
         )
 
 

@@ -20,6 +20,7 @@ from spd_deploy.domain.checkpoint import WEIGHTS_FILE, refuse_lacking, refuse_un
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel, first_line
 from spd_deploy.domain.files import not_written, refusals_named, replacing
+from spd_deploy.domain.folders import did_you_mean, refuse_no_model
 from spd_deploy.domain.layers import refusal
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
@@ -68,9 +69,11 @@ def classifier_config(reference: str, task: Task) -> Any:
     """
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     if Path(reference).is_dir():
+        refuse_no_model(Path(reference))
         refuse_unsafe_weights(Path(reference))
     elif is_path(reference):
-        raise BadModel("no such model folder", got=reference, fix="check --model")
+        fix = did_you_mean(Path(reference)) or "check --model"
+        raise BadModel("no such model folder", got=reference, fix=fix)
     try:
         config = AutoConfig.from_pretrained(reference, trust_remote_code=False)
     except Exception as err:

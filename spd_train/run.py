@@ -13,7 +13,7 @@ A recipe without a pattern trains the dense model alone, into the output folder 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class Request:
             are given the teacher must be a fine-tuned form of the model.
         resume: go on with what is in ``output``.
         should_stop: asked after each step.
+        command: how the run was begun on the command line; it is kept and decides nothing.
     """
 
     task: Task
@@ -75,6 +76,7 @@ class Request:
     output: Path
     resume: bool = False
     should_stop: Callable[[], bool] = lambda: False
+    command: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """What decides the run's outcome: a resumed run must agree in all of it."""
@@ -109,7 +111,9 @@ def run(request: Request, progress: Progress) -> Checkpoint:
     processes = start_processes(request.recipe.device)
     finished = None
     if processes.is_main:
-        finished = begin(request.output, request.settings(), resume=request.resume)
+        finished = begin(
+            request.output, request.settings(), resume=request.resume, command=request.command
+        )
     if processes.any(finished is not None):
         if processes.is_main:
             progress.note(f"{request.output} is finished already")
