@@ -15,6 +15,7 @@ from spd_deploy.cli.scores import score_lines
 from spd_deploy.domain.artefact import Artefact, MatrixRow, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, open_checkpoint
 from spd_deploy.domain.files import bytes_of
+from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.measured import mean_gain, spelled_gains
 from spd_deploy.domain.runtimes import computed_in
 from spd_deploy.domain.scores import own_arm
@@ -79,6 +80,7 @@ def inspect(path: Path, as_json: bool, **measuring: Any) -> None:
     much its density promises, and where the rest is lost. Both run in ONNX Runtime in fp32, which
     is what its profiler sees into, whatever the artefact is served with.
     """
+    refuse_no_model(path, wanted="either")
     artefact = open_artefact(path) if is_artefact(path) else None
     analysis = measure(path, artefact, **measuring)
     found = of_checkpoint(open_checkpoint(path)) if artefact is None else of_artefact(artefact)

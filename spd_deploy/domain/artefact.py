@@ -16,6 +16,7 @@ from spd_deploy.domain.documents import refuse_schema, value_of
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import read_json, sha256_of, write_json
+from spd_deploy.domain.folders import did_you_mean, refuse_no_model
 from spd_deploy.domain.golden import GOLDEN_FILE, Golden, read_golden
 from spd_deploy.domain.measured import Measured
 from spd_deploy.domain.runtimes import Asked, Runtime
@@ -190,11 +191,13 @@ def open_artefact(folder: Path) -> Artefact:
         BadArtefact: not an artefact, a file missing or changed, or a link to elsewhere.
     """
     if not folder.is_dir():
-        raise BadArtefact("no such artefact folder", got=str(folder), fix="check the path")
+        meant = did_you_mean(folder, wanted="artefact")
+        raise BadArtefact("no such artefact folder", got=str(folder), fix=meant or "check the path")
     if not is_artefact(folder):
+        refuse_no_model(folder, wanted="artefact")
         raise BadArtefact(
             f"{folder} is not an artefact: it has no {MANIFEST_FILE}",
-            fix="make one with: spd export CHECKPOINT --format onnx --output DIR",
+            fix=f"make one with: spd export {folder} --format onnx --output DIR",
         )
     value = read_json(folder / MANIFEST_FILE, error=BadArtefact, fix=_AGAIN)
     manifest = Manifest.from_json(value)
