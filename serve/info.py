@@ -1,8 +1,12 @@
 """``GET /info``: what is served, how sparse it is, how it runs, and what the server allows."""
 
+from typing import Any
+
 from pydantic import BaseModel, Field
 
 from serve.model import Density, Served
+from serve.protocols import native
+from serve.protocols.form import Form
 from serve.settings import Settings
 from spd_deploy.domain.artefact import Parity
 from spd_deploy.domain.scores import own_arm, whose
@@ -16,8 +20,10 @@ class Info(BaseModel):
     model: str
     task: str
     problem_type: str
+    activation: str = Field(description="Of scores: `softmax`, `sigmoid`, or `none` of a number.")
     labels: list[str] = Field(description="In the order of the model's outputs.")
     takes: str = Field(description="`single` texts, a `pair`, or `either`.")
+    example: dict[str, Any] = Field(description="A body for `/v1/classify` that is answered.")
     max_tokens: int = Field(description="Longer texts are cut, or refused if so asked.")
     format: str
     pattern: str
@@ -50,8 +56,10 @@ def info_of(served: Served, settings: Settings) -> Info:
         model=served.name,
         task=task.name,
         problem_type=task.problem_type.value,
+        activation=task.activation.value,
         labels=list(task.labels),
         takes=served.takes,
+        example=native.example(Form(takes=served.takes, max_inputs=settings.max_inputs)),
         max_tokens=served.tokenizer.max_tokens,
         format=about.format,
         pattern=about.pattern,

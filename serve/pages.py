@@ -92,7 +92,7 @@ def _routes(openapi: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "path": path,
                 "description": operation.get("description", ""),
                 "body": type_of(body) if body else "",
-                "example": _example(openapi, body),
+                "example": _example(openapi, body).replace("'", "'\\''"),  # quoted for a shell
                 "answers": [
                     {
                         "status": status,
