@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from serve.classifier import Classifier
 from serve.http_errors import ClientLeft, on_error
-from serve.info import build_labels
+from serve.info import build_labels, form_of
 from serve.life import Life
 from serve.metrics import Metrics
 from serve.middleware import Watched
@@ -69,8 +69,9 @@ def create_app(
 
 def _form_of(life: Life, settings: Settings) -> Form:
     """What requests look like to the model that is open; to any, while there is none."""
-    takes = "either" if life.opened is None else life.opened.served.takes
-    return Form(takes=takes, max_inputs=settings.max_inputs)
+    if life.opened is None:
+        return Form(takes="either", max_inputs=settings.max_inputs)
+    return form_of(life.opened.served, settings)
 
 
 @contextlib.asynccontextmanager

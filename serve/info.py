@@ -26,6 +26,7 @@ class Info(BaseModel):
     example: dict[str, Any] = Field(description="A body for `/v1/classify` that is answered.")
     max_tokens: int = Field(description="Longer texts are cut, or refused if so asked.")
     format: str
+    warning: str | None = Field(description="What to know of how it runs; null where all is well.")
     pattern: str
     sparsity: float | None = Field(description="The share of zeros that was aimed for.")
     density: Density | None
@@ -59,9 +60,10 @@ def info_of(served: Served, settings: Settings) -> Info:
         activation=task.activation.value,
         labels=list(task.labels),
         takes=served.takes,
-        example=native.example(Form(takes=served.takes, max_inputs=settings.max_inputs)),
+        example=native.example(form_of(served, settings)),
         max_tokens=served.tokenizer.max_tokens,
         format=about.format,
+        warning=about.warning,
         pattern=about.pattern,
         sparsity=about.sparsity,
         density=about.density,
@@ -77,6 +79,15 @@ def info_of(served: Served, settings: Settings) -> Info:
         limits=settings,
         exported_with=dict(about.versions),
         served_with=versions_of("fastapi", "numpy", "tokenizers", "uvicorn"),
+    )
+
+
+def form_of(served: Served, settings: Settings) -> Form:
+    """What requests to the model look like."""
+    return Form(
+        takes=served.takes,
+        max_inputs=settings.max_inputs,
+        drops_unseen=served.tokenizer.encode("\0\u200b").empty,
     )
 
 

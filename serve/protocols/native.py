@@ -9,20 +9,23 @@ One result an input, in the order of the inputs; each result's labels best first
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, FailFast, Field
+from pydantic import BaseModel, BeforeValidator, FailFast, Field
 
 from serve.classifier import Classified
-from serve.protocols.form import TEXT, Form
+from serve.protocols.form import Form
 from serve.reading import Strict, inputs_of, refuse_count, validated
 from serve.texts import Text
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 3.0 is a whole one too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Input(Strict):
     """One text, or a pair where the model compares two."""
 
-    text: str = Field(
-        description="The text to classify; the first of a pair.", json_schema_extra=TEXT
-    )
+    text: str = Field(description="The text to classify; the first of a pair.")
     text_pair: str | None = Field(default=None, description="The second text of a pair.")
 
 
@@ -34,7 +37,9 @@ class ClassifyRequest(Strict):
     truncate: bool = Field(
         default=True, description="Cut a text that is too long, and say so; false refuses it."
     )
-    top_k: int | None = Field(default=None, ge=1, description="Give only the best labels.")
+    top_k: Annotated[int, BeforeValidator(_whole), Field(ge=1)] | None = Field(
+        default=None, description="Give only the best labels."
+    )
 
 
 class Score(BaseModel):
@@ -90,6 +95,7 @@ def fit(schemas: dict[str, Any], form: Form) -> None:
     """Change the schemas of the bodies to what a model of this form takes."""
     one, whole = schemas["Input"], schemas["ClassifyRequest"]
     fields = one["properties"]
+    fields["text"] |= form.text
     match form.takes:
         case "pair":
             described = fields["text_pair"]["description"]
@@ -102,7 +108,7 @@ def fit(schemas: dict[str, Any], form: Form) -> None:
                 "description": "This model takes single texts.",
             }
         case _:
-            fields["text_pair"]["anyOf"][0] |= TEXT
+            fields["text_pair"]["anyOf"][0] |= form.text
     whole["properties"]["inputs"]["maxItems"] = form.max_inputs
     whole["examples"] = [example(form)]
 

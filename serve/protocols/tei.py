@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from serve.classifier import Classified
-from serve.protocols.form import TEXT, Form
+from serve.protocols.form import Form
 from serve.reading import Strict, inputs_of, refuse_count, validated
 from serve.texts import Text
 from spd_deploy.domain.errors import MalformedRequest
@@ -105,9 +105,9 @@ def example(form: Form) -> dict[str, Any]:
 
 def fit(schemas: dict[str, Any], form: Form) -> None:
     """Change the schema of the body to what a model of this form takes."""
-    item = {"type": "array", "items": TEXT, **_SIZES[form.takes]}
+    item = {"type": "array", "items": form.text, **_SIZES[form.takes]}
     batch = {"type": "array", "items": item, "minItems": 1, "maxItems": form.max_inputs}
-    single = {**TEXT, "description": "One text."}
+    single = {**form.text, "description": "One text."}
     whole = schemas["PredictRequest"]
     whole["properties"]["inputs"] |= {
         "oneOf": [
