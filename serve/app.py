@@ -18,12 +18,13 @@ from starlette.routing import Route
 
 from serve.classifier import Classifier
 from serve.http_errors import ClientLeft, on_error
-from serve.info import build_labels
+from serve.info import build_labels, form_of
 from serve.life import Life
 from serve.metrics import Metrics
 from serve.middleware import Watched
 from serve.model import Served
 from serve.openapi import Described
+from serve.protocols.form import Form
 from serve.routes import BODIES, Routes
 from serve.settings import Settings
 from spd_deploy.domain.errors import SpdError, Unavailable
@@ -48,6 +49,7 @@ def create_app(
     metrics = Metrics()
     app = Described(
         bodies=BODIES,
+        form=lambda: _form_of(life, settings),
         title="spd serve",
         description=_DESCRIPTION,
         version=version_of(PACKAGE) or "unknown",
@@ -63,6 +65,13 @@ def create_app(
     paths = {route.path for route in router.routes if isinstance(route, Route)}
     app.add_middleware(Watched, life=life, metrics=metrics, routes={"/openapi.json", *paths})
     return app
+
+
+def _form_of(life: Life, settings: Settings) -> Form:
+    """What requests look like to the model that is open; to any, while there is none."""
+    if life.opened is None:
+        return Form(takes="either", max_inputs=settings.max_inputs)
+    return form_of(life.opened.served, settings)
 
 
 @contextlib.asynccontextmanager

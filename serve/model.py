@@ -14,6 +14,9 @@ from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer, Tokens
 from spd_deploy.sessions.opening import prove, refuse_runtime, session_from_artefact
 from spd_deploy.sessions.protocol import Device, Session
 
+CHECKPOINT = "checkpoint"
+NOT_EXPORTED = "not exported: runs in PyTorch, no sparse speed; spd export makes an artefact"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Density:
@@ -49,6 +52,11 @@ class About:
     scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     split: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def warning(self) -> str | None:
+        """What whoever serves it should know; None where there is nothing."""
+        return NOT_EXPORTED if self.format == CHECKPOINT else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,7 +181,7 @@ def _about_checkpoint(checkpoint: Checkpoint) -> About:
     densities = checkpoint.densities.items()
     known = [(shapes[name], share) for name, share in densities if name in shapes]
     return About(
-        format="checkpoint",
+        format=CHECKPOINT,
         pattern="dense" if checkpoint.pattern is None else str(checkpoint.pattern),
         sparsity=None if checkpoint.pattern is None else checkpoint.pattern.sparsity,
         density=_density(known),

@@ -16,8 +16,8 @@ class Settings:
         max_batch_rows: rows of what runs at once.
         max_queue_items: texts or pairs that are being answered or wait for it.
         max_queue_tokens: the same in tokens, without padding.
-        max_chars_per_token: a text with more characters than this times the model's limit is
-            refused before it is tokenised, since tokenising takes time too.
+        max_chars_per_token: of a text with more characters than this times the model's limit,
+            only the beginning is tokenised; it is refused where cutting was declined.
         tokenizer_threads: how many requests are tokenised at once.
         drain_timeout_s: how long requests may take to finish after SIGTERM.
     """

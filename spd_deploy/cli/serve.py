@@ -91,7 +91,7 @@ def serve(
         )
     from serve.app import create_app
     from serve.life import Life
-    from serve.model import open_served
+    from serve.model import Served, open_served
     from serve.running import bound_socket, run
 
     settings = Settings(
@@ -101,11 +101,14 @@ def serve(
         drain_timeout_s=drain_timeout,
     )
     life = Life()
-    app = create_app(
-        lambda: open_served(artefact, asked=ASKED[runtime], device=device, threads=threads),
-        settings,
-        life=life,
-    )
+
+    def opened() -> Served:
+        served = open_served(artefact, asked=ASKED[runtime], device=device, threads=threads)
+        if served.about.warning is not None:
+            _say(served.about.warning)
+        return served
+
+    app = create_app(opened, settings, life=life)
     with bound_socket(host, port) as listening:
         run(app, life, listening, drain_timeout_s=drain_timeout, say=_say)
 

@@ -186,6 +186,21 @@ def test_a_damaged_artefact_ends_it_with_one_line(artefact: Artefact, tmp_path: 
     assert "model.onnx was changed" in line
 
 
+def test_a_folder_that_was_not_exported_is_said_to_be_that(dense_checkpoint: Checkpoint) -> None:
+    """Before it says ready, it says that PyTorch runs the model and that nothing is faster."""
+    line = [sys.executable, "-m", "spd_deploy", "serve", str(dense_checkpoint.folder)]
+    process = subprocess.Popen([*line, "--port", "0"], stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr
+        lines = [process.stderr.readline() for _ in range(2)]
+    finally:
+        process.kill()
+        process.communicate()
+
+    assert lines[0].startswith("not exported: runs in PyTorch, no sparse speed; ")
+    assert lines[1].startswith("ready on ")
+
+
 def test_a_taken_port_ends_it_with_one_line(artefact: Artefact) -> None:
     """Two servers on one port are one too many, and the second says so before it opens a model."""
     with socket.create_server(("127.0.0.1", 0)) as other:
