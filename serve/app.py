@@ -12,11 +12,13 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from serve.classifier import Classifier
+from serve.forwarding import Forwarding
 from serve.http_errors import ClientLeft, on_error
 from serve.info import build_labels
 from serve.life import Life
@@ -35,7 +37,11 @@ _DESCRIPTION = "Classifies texts with a sparse encoder."
 
 
 def create_app(
-    open_model: Callable[[], Served], settings: Settings, *, life: Life | None = None
+    open_model: Callable[[], Served],
+    settings: Settings,
+    *,
+    life: Life | None = None,
+    forwarding: Forwarding | None = None,
 ) -> FastAPI:
     """The server as an ASGI app.
 
@@ -43,6 +49,7 @@ def create_app(
         open_model: opens and proves the model; called once, in a thread, when the app starts.
         settings: the limits.
         life: where the app is in its life, for a process that wants to watch and drain it.
+        forwarding: which proxies are trusted to tell what address clients see; none if left out.
     """
     life = life or Life()
     metrics = Metrics()
@@ -57,12 +64,28 @@ def create_app(
         lifespan=lambda app: _living(open_model, settings, life, metrics),
     )
     router = Routes(life, settings, metrics).router()
-    app.include_router(router)
+    app.router.routes.extend(_answering(router))
+    app.include_router(router)  # for its description alone: the routes before it answer
     for kind in (SpdError, ClientLeft, HTTPException):
         app.add_exception_handler(kind, on_error)
-    paths = {route.path for route in router.routes if isinstance(route, Route)}
-    app.add_middleware(Watched, life=life, metrics=metrics, routes={"/openapi.json", *paths})
+    paths = {route.path for route in app.router.routes if isinstance(route, Route)}
+    app.add_middleware(
+        Watched,
+        life=life,
+        metrics=metrics,
+        forwarding=forwarding or Forwarding(),
+        routes=paths,
+    )
     return app
+
+
+def _answering(router: APIRouter) -> list[Route]:
+    """The handlers without FastAPI, whose work they do themselves; HEAD wherever there is GET."""
+    return [
+        Route(route.path, route.endpoint, methods=route.methods)
+        for route in router.routes
+        if isinstance(route, APIRoute)
+    ]
 
 
 @contextlib.asynccontextmanager

@@ -18,6 +18,9 @@ from spd_deploy.domain.answers import Answer, answers_of
 from spd_deploy.domain.errors import EmptyText, MalformedRequest, TextTooLong
 from spd_deploy.domain.text import Tokens
 
+# Below this, texts are tokenised faster than a thread can be asked to do it.
+_SHORT_CHARS = 1_000
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Text:
@@ -88,9 +91,7 @@ class Classifier:
             self._refuse_unfit(text)
         with self.admission.place_for(len(texts)) as place:
             start = time.perf_counter()
-            rows = await asyncio.get_running_loop().run_in_executor(
-                self._tokenisers, self._tokenise, texts
-            )
+            rows = await self._tokens_of(texts)
             tok_s = time.perf_counter() - start
             self._metrics.texts_tokenised(tok_s, truncated=sum(row.dropped > 0 for row in rows))
             if not truncate:
@@ -119,6 +120,13 @@ class Classifier:
                     fix=f"send its beginning; the model reads {self.served.tokenizer.max_tokens} "
                     "tokens",
                 )
+
+    async def _tokens_of(self, texts: Sequence[Text]) -> list[Tokens]:
+        """Token ids of each text; long texts do not hold up the event loop."""
+        if sum(len(text.text) + len(text.pair or "") for text in texts) <= _SHORT_CHARS:
+            return self._tokenise(texts)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._tokenisers, self._tokenise, texts)
 
     def _tokenise(self, texts: Sequence[Text]) -> list[Tokens]:
         """Token ids of each text."""

@@ -94,21 +94,21 @@ class Routes:
         rows, timing = await unless_left(request, work)
         return _reply(tei.reply(rows, nested=asked.nested), timing)
 
-    async def livez(self) -> Response:
+    async def livez(self, _: Request) -> Response:
         """Say that the process answers at all."""
         return JSONResponse({"status": "alive"})
 
-    async def readyz(self) -> Response:
+    async def readyz(self, _: Request) -> Response:
         """Say whether requests are taken now: the model is open, proven and warm."""
         self._life.classifier()
         return JSONResponse({"status": "ready"})
 
-    async def info(self) -> Response:
+    async def info(self, _: Request) -> Response:
         """Say what is served, how sparse it is, how it runs, and what the server allows."""
         served = self._life.classifier().served
         return JSONResponse(info_of(served, self._settings).model_dump())
 
-    async def metrics(self) -> Response:
+    async def metrics(self, _: Request) -> Response:
         """Give all counters in Prometheus' text format."""
         return _MetricsPage(self._metrics.page())
 
@@ -116,7 +116,7 @@ class Routes:
         """The API's description for people."""
         return docs_page(request.app.openapi(), base=str(request.base_url).rstrip("/"))
 
-    async def demo(self) -> Response:
+    async def demo(self, _: Request) -> Response:
         """The demo page."""
         return demo_page()
 

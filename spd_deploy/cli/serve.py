@@ -60,6 +60,19 @@ _DEFAULTS = Settings()
     show_default=True,
     help="Seconds that requests may take to finish after SIGTERM.",
 )
+@click.option(
+    "--root-path",
+    default="",
+    metavar="PREFIX",
+    help="Path under which a proxy offers this server, such as /models/sst2.",
+)
+@click.option(
+    "--forwarded-allow-ips",
+    default="",
+    metavar="ADDRESSES",
+    help="Proxies whose X-Forwarded-Proto, -Host and -Prefix are believed: addresses or networks "
+    "with commas between, * for all. Without it nobody's are.",
+)
 def serve(
     artefact: Path,
     host: str,
@@ -72,6 +85,8 @@ def serve(
     max_queue: int,
     max_body_bytes: int,
     drain_timeout: float,
+    root_path: str,
+    forwarded_allow_ips: str,
 ) -> None:
     """Serve ARTEFACT over HTTP, with a demo page at / and the API's description at /docs.
 
@@ -90,6 +105,7 @@ def serve(
             "put a proxy that does before it, or add --insecure"
         )
     from serve.app import create_app
+    from serve.forwarding import Forwarding, trusted_from
     from serve.life import Life
     from serve.model import open_served
     from serve.running import bound_socket, run
@@ -105,6 +121,9 @@ def serve(
         lambda: open_served(artefact, asked=ASKED[runtime], device=device, threads=threads),
         settings,
         life=life,
+        forwarding=Forwarding(
+            root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)
+        ),
     )
     with bound_socket(host, port) as listening:
         run(app, life, listening, drain_timeout_s=drain_timeout, say=_say)
