@@ -33,6 +33,7 @@ from spd_deploy.domain.versions import PACKAGE, version_of
 
 _log = logging.getLogger(__name__)
 _CLOSE_WITHIN_S = 5.0
+_WATCH_EVERY_S = 1.0
 _DESCRIPTION = "Classifies texts with a sparse encoder."
 
 
@@ -94,12 +95,22 @@ async def _living(
 ) -> AsyncIterator[None]:
     """Open the model beside the running app; close it at the end."""
     opening = asyncio.create_task(_open(open_model, settings, life, metrics))
+    watching = asyncio.create_task(_watch(life, settings))
     try:
         yield
     finally:
+        watching.cancel()
         await opening
         if life.opened is not None:
             await asyncio.to_thread(life.opened.close, _CLOSE_WITHIN_S)
+
+
+async def _watch(life: Life, settings: Settings) -> None:
+    """Do not let clients wait for a batch that never comes back."""
+    while True:
+        await asyncio.sleep(min(_WATCH_EVERY_S, settings.stall_timeout_s))
+        if life.opened is not None:
+            life.opened.engine.give_up_stalled()
 
 
 async def _open(

@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from serve.admission import Admission, Load
-from serve.engine import Engine, Ran
+from serve.engine import Engine
 from serve.metrics import Metrics
 from serve.model import Served
+from serve.request_ids import current_request_id
 from serve.settings import Settings
+from serve.waiting import Ran
 from spd_deploy.domain.answers import Answer, answers_of
 from spd_deploy.domain.errors import EmptyText, MalformedRequest, TextTooLong
 from spd_deploy.domain.text import Tokens
@@ -64,8 +66,10 @@ class Classifier:
             served.session,
             served.tokenizer.pad,
             outputs=served.task.outputs,
+            known_good=served.tokenizer.encode("A text that every model has scores for."),
             max_padded_tokens=settings.max_batch_tokens,
             max_rows=settings.max_batch_rows,
+            stall_timeout_s=settings.stall_timeout_s,
             metrics=metrics,
         )
         self.admission = Admission(
@@ -134,7 +138,10 @@ class Classifier:
 
     async def _run(self, rows: Sequence[Tokens]) -> list[Ran]:
         """All rows' logits, or the first failure among them."""
-        futures = [asyncio.wrap_future(future) for future in self.engine.submit(rows)]
+        futures = [
+            asyncio.wrap_future(future)
+            for future in self.engine.submit(rows, current_request_id.get())
+        ]
         try:
             return await asyncio.gather(*futures)
         finally:

@@ -5,8 +5,6 @@ left.
 """
 
 import asyncio
-import re
-import secrets
 import time
 from collections.abc import Collection
 
@@ -17,10 +15,8 @@ from serve.forwarding import Forwarding
 from serve.http_errors import CLIENT_LEFT, REFUSED, response_for
 from serve.life import Life, Phase
 from serve.metrics import OTHER, Metrics
+from serve.request_ids import REQUEST_ID, current_request_id, request_id_from
 from spd_deploy.domain.errors import NotReady
-
-REQUEST_ID = "X-Request-Id"
-_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Watched:
@@ -47,6 +43,7 @@ class Watched:
             return
         request_id = request_id_from(Headers(scope=scope).get(REQUEST_ID))
         scope.setdefault("state", {})["request_id"] = request_id
+        current_request_id.set(request_id)
         answer = _Answer(send, request_id)
         start = time.perf_counter()
         self._life.in_flight += 1
@@ -115,8 +112,3 @@ def _raise_refusal(scope: Scope) -> None:
     """Raise what the connection found wrong with the request, if anything (``connection.py``)."""
     if REFUSED in scope["state"]:
         raise scope["state"][REFUSED]
-
-
-def request_id_from(given: str | None) -> str:
-    """The client's own id where it is a harmless one, else a new one."""
-    return given if given and _ACCEPTED_ID.fullmatch(given) else secrets.token_hex(8)

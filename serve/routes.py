@@ -56,7 +56,7 @@ class Routes:
                 responses=work,
                 openapi_extra=body(model),
             )
-        router.add_api_route("/livez", self.livez, response_model=Status)
+        router.add_api_route("/livez", self.livez, response_model=Status, responses=waiting)
         router.add_api_route("/readyz", self.readyz, response_model=Status, responses=waiting)
         router.add_api_route("/info", self.info, response_model=Info, responses=waiting)
         router.add_api_route("/metrics", self.metrics, response_class=_MetricsPage)
@@ -95,11 +95,12 @@ class Routes:
         return _reply(tei.reply(rows, nested=asked.nested), timing)
 
     async def livez(self, _: Request) -> Response:
-        """Say that the process answers at all."""
+        """Say whether the process works: it answers, and no batch hangs in the model."""
+        self._life.refuse_dead()
         return JSONResponse({"status": "alive"})
 
     async def readyz(self, _: Request) -> Response:
-        """Say whether requests are taken now: the model is open, proven and warm."""
+        """Say whether requests are taken now: the model is open, proven, warm, and answers."""
         self._life.classifier()
         return JSONResponse({"status": "ready"})
 

@@ -1,6 +1,7 @@
 """``spd serve``: answer requests over HTTP."""
 
 import ipaddress
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from spd_deploy.sessions.protocol import Device
 
 _DEFAULTS = Settings()
+_LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
 @click.command()
@@ -54,6 +57,13 @@ _DEFAULTS = Settings()
     help="Longest request body.",
 )
 @click.option(
+    "--stall-timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=_DEFAULTS.stall_timeout_s,
+    show_default=True,
+    help="Seconds after which a batch counts as hung and /livez says 503.",
+)
+@click.option(
     "--drain-timeout",
     type=click.FloatRange(0, min_open=True),
     default=_DEFAULTS.drain_timeout_s,
@@ -84,6 +94,7 @@ def serve(
     max_batch_tokens: int,
     max_queue: int,
     max_body_bytes: int,
+    stall_timeout: float,
     drain_timeout: float,
     root_path: str,
     forwarded_allow_ips: str,
@@ -114,8 +125,10 @@ def serve(
         max_batch_tokens=max_batch_tokens,
         max_queue_items=max_queue,
         max_body_bytes=max_body_bytes,
+        stall_timeout_s=stall_timeout,
         drain_timeout_s=drain_timeout,
     )
+    logging.basicConfig(format=_LOG_LINE, datefmt=_LOG_TIME)
     life = Life()
     app = create_app(
         lambda: open_served(artefact, asked=ASKED[runtime], device=device, threads=threads),
