@@ -5,6 +5,7 @@ import errno
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -33,6 +34,12 @@ sys.modules.update(torch=None, transformers=None)
 from spd_deploy.cli.main import main
 main()
 """
+SICK = """
+from serve.engine import Engine
+def fail(engine, batch):
+    raise RuntimeError("injected")
+Engine._logits = fail
+"""
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +51,9 @@ def artefact(dense_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFact
 class Server:
     """A running ``spd serve`` in a Python where torch and transformers cannot be imported."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, before: str = "") -> None:
         self.process = subprocess.Popen(
-            command(folder, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command(folder, *options, before=before), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         ready = self.next_line()
         assert ready.startswith("ready on http://127.0.0.1:"), ready
@@ -84,15 +91,15 @@ class Server:
         return self.process.returncode, said, told
 
 
-def command(folder: Path, *options: str) -> list[str]:
-    return [sys.executable, "-c", WITHOUT_TORCH, "serve", str(folder), "--port", "0",
+def command(folder: Path, *options: str, before: str = "") -> list[str]:
+    return [sys.executable, "-c", before + WITHOUT_TORCH, "serve", str(folder), "--port", "0",
             "--threads", "1", *options]  # fmt: skip
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *options: str) -> Iterator[Server]:
-    """A server that is surely gone at the end."""
-    server = Server(folder, *options)
+def serving(folder: Path, *options: str, before: str = "") -> Iterator[Server]:
+    """A server that is surely gone at the end, of a process that runs ``before`` first."""
+    server = Server(folder, *options, before=before)
     try:
         yield server
     finally:
@@ -157,6 +164,19 @@ def test_a_second_signal_ends_it_at_once(artefact: Artefact) -> None:
         server.stop()
 
         assert server.end()[0] == 128 + signal.SIGTERM
+
+
+def test_a_failure_is_logged_with_its_time_and_request(artefact: Artefact) -> None:
+    """The line of the log begins with a time in its zone and ends with the id that was told."""
+    with serving(artefact.folder, before=SICK) as server, server.connect() as connection:
+        connection.sendall(HEAD.replace(b"Host: x", b"Host: x\r\nX-Request-Id: mine") + BODY)
+
+        answer = answer_on(connection)
+
+        assert (answer.status, answer.headers["X-Request-Id"]) == (500, "mine")
+        line = server.next_line()
+    form = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} ERROR serve.engine: .*injected; requests: mine"
+    assert re.fullmatch(form, line)
 
 
 def run_to_its_end(folder: Path, *options: str) -> tuple[int, list[str]]:
