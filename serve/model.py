@@ -149,14 +149,14 @@ def _open_artefact(
 def _open_checkpoint(
     folder: Path, *, asked: Asked, device: Device | None, threads: int | None
 ) -> Served:
-    """A model folder, run in PyTorch; how many threads that takes is PyTorch's own affair."""
+    """A model folder, run in PyTorch."""
     from spd_deploy.sessions.torch import TorchSession
 
     refuse_runtime(asked)
     checkpoint = open_checkpoint(folder)
     return Served(
         name=folder.resolve().name,
-        session=TorchSession(folder, device=device or "cpu"),
+        session=TorchSession(folder, device=device or "cpu", threads=threads),
         tokenizer=Tokenizer(folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens),
         task=checkpoint.task,
         about=_about_checkpoint(checkpoint),

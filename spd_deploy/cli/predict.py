@@ -50,7 +50,9 @@ A line of answers.jsonl:
 @click.option("--overwrite", is_flag=True, help="Replace --output if it exists.")
 @runtime_option
 @device_option
-@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Default: the cores this process may use."
+)
 def predict(
     path: Path,
     texts: tuple[str, ...],

@@ -34,7 +34,11 @@ _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
 )
 @runtime_option
 @device_option
-@click.option("--threads", type=click.IntRange(1), help="Threads of the runtime; all cores if out.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Threads of the runtime.  [default: the cores this process may use]",
+)
 @click.option(
     "--max-batch-tokens",
     type=click.IntRange(1),

@@ -2,7 +2,6 @@
 
 import pytest
 
-from spd_deploy.domain.cores import default_threads, physical_cores, quota_cores, usable_cores
 from spd_deploy.machine.processor import (
     FEATURES,
     feature_checks,
@@ -34,28 +33,6 @@ def test_every_feature_is_a_yes_or_an_explained_no() -> None:
     assert [check.name for check in checks if check.ok] == ["AVX2"]
     for feature, check in zip(FEATURES, checks, strict=True):
         assert check.ok or feature.use in str(check.reason)
-
-
-@pytest.mark.parametrize(
-    ("cpu_max", "cores"),
-    [
-        (None, None),
-        ("max 100000", None),
-        ("200000 100000", 2.0),
-        ("50000 100000", 0.5),
-        ("", None),
-        ("max", None),
-    ],
-)
-def test_a_containers_quota_is_read(cpu_max: str | None, cores: float | None) -> None:
-    """Microseconds over their period are cores, and ``max`` is no limit."""
-    assert quota_cores(cpu_max) == cores
-
-
-def test_threads_fit_the_cores() -> None:
-    """By default no more threads run than there are cores to run them."""
-    assert 1 <= default_threads() <= max(1, usable_cores())
-    assert default_threads() <= physical_cores()
 
 
 def test_little_room_is_a_no() -> None:

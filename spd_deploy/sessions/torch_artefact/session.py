@@ -4,13 +4,12 @@ What runs each matrix is in the description, as the session found out itself. On
 artefact gives the same answers, slowly: blocks by ``index_select`` and ``bmm``, 2:4 matrices dense.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import EngineFailed, Unavailable
 from spd_deploy.domain.text import Batch
@@ -25,6 +24,7 @@ from spd_deploy.sessions.torch_artefact.graphs import Graphs
 from spd_deploy.sessions.torch_artefact.loading import refuse_no_cuda, runners_for, tensors_in
 from spd_deploy.sessions.torch_artefact.network import Network
 from spd_deploy.sessions.torch_artefact.plan import NetworkPlan, read_plan
+from spd_deploy.sessions.torch_threads import threads_in_torch
 
 
 class TorchArtefactSession(Closing):
@@ -40,7 +40,7 @@ class TorchArtefactSession(Closing):
     ) -> None:
         """Load what lies in ``folder``, whose files were verified, on ``device``.
 
-        On the CPU it runs with ``threads`` (None: PyTorch's own choice).
+        On the CPU it runs with ``threads`` (None: as many as this process may use cores).
 
         Raises:
             Unavailable: no CUDA where it was asked for, a GPU that is too old or too full, or no
@@ -52,7 +52,7 @@ class TorchArtefactSession(Closing):
         if device == "cuda":
             refuse_no_cuda()
         plan = read_plan(folder)
-        self.device, self.threads = device, threads
+        self.device, self.threads = device, threads or default_threads()
         self._tables = Tables(words=encoder.vocabulary, types=plan.token_types)
         self.memory = Memory() if device == "cuda" else None
         self._closed = False
@@ -72,7 +72,7 @@ class TorchArtefactSession(Closing):
             version=torch.__version__,
             device=self.device,
             precision=self.network.plan.number,
-            threads=(self.threads or torch.get_num_threads()) if on_cpu else None,
+            threads=self.threads if on_cpu else None,
             kernels=self._kernels(),
             sparse_kernels=self._sparse_kernels(),
         )
@@ -109,7 +109,7 @@ class TorchArtefactSession(Closing):
 
         arrays = (batch.ids_BS, batch.mask_BS, batch.types_BS)
         try:
-            with torch.inference_mode(), _threads(self.threads):
+            with torch.inference_mode(), threads_in_torch(self.threads):
                 logits_BC = self.network.logits(*map(torch.from_numpy, arrays))
         except (RuntimeError, IndexError) as err:
             raise EngineFailed("PyTorch failed on a batch", got=err, fix="see above") from err
@@ -160,19 +160,3 @@ def _network(
     tensors = tensors_in(folder, plan, device)
     backend, chooser = runners_for(plan, memory)
     return Network(plan, encoder, tensors, backend=backend, chooser=chooser)
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """So many threads in PyTorch while it lasts."""
-    import torch
-
-    before = torch.get_num_threads()
-    if count is None or count == before:
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
