@@ -12,6 +12,7 @@ from spd_deploy.cli.console import footnotes, show_json, show_table
 from spd_deploy.cli.engines import engine_to_json, show_engine
 from spd_deploy.cli.measuring import measure, measuring_options, show_measured
 from spd_deploy.cli.scores import score_lines
+from spd_deploy.cli.sizes import spelled_sizes
 from spd_deploy.domain.artefact import Artefact, MatrixRow, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, open_checkpoint
 from spd_deploy.domain.files import bytes_of
@@ -114,7 +115,7 @@ def of_artefact(artefact: Artefact) -> Inspection:
         ),
         split=manifest.split,
         notes=(
-            _bytes_note(artefact),
+            spelled_sizes(artefact),
             *_measured_note(artefact),
             f"parity: {manifest.nearness}",
             f"{len(manifest.files)} files, all with the SHA-256 that the manifest names",
@@ -213,23 +214,6 @@ def show(found: Inspection) -> None:
 def _gain(row: MatrixRow) -> str:
     """What a matrix alone was measured to gain, the mean of its shapes."""
     return f"{mean_gain(one.gain for one in row.measured):.1f}x" if row.measured else "-"
-
-
-def _bytes_note(artefact: Artefact) -> str:
-    """What the matrices take as stored, beside what they would take dense."""
-    from exporters.storage import bytes_of_matrices
-    from exporters.torch.pack import bytes_in
-    from spd_deploy.sessions.opening import model_file
-
-    rows = artefact.manifest.matrices
-    names = [row.name for row in rows]
-    if artefact.manifest.format == "torch":
-        stored = bytes_in(model_file(artefact, "torch"), names)
-    else:
-        file = model_file(artefact, "onnxruntime")
-        stored = sum(bytes_of_matrices(file, names).values())
-    dense = sum(4 * row.shape[0] * row.shape[1] for row in rows)
-    return f"matrices {stored / 1e6:.1f} MB as stored, {dense / 1e6:.1f} MB dense in fp32"
 
 
 def _measured_note(artefact: Artefact) -> Iterator[str]:
