@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting, UnknownTask
+from spd_deploy.domain.trained_rows import TrainedRows
 
 
 class ProblemType(StrEnum):
@@ -45,6 +46,7 @@ class Task:
         label_values: how the files spell the labels, where that differs from ``labels``.
         files: the file names of each split that GLUE's layout has; empty for other tasks.
         hub: the columns and configuration name of the hub's copy; None for other tasks.
+        trained_on: the rows that a model of this task was trained on, where that is recorded.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Task:
     label_values: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     hub: Columns | None = None
+    trained_on: TrainedRows | None = None
 
     @property
     def has_pair(self) -> bool:
@@ -102,6 +105,7 @@ class Task:
                 label_values=dict(value["label_values"]),
                 files={split: tuple(names) for split, names in value["files"].items()},
                 hub=None if value["hub"] is None else Columns(**value["hub"]),
+                trained_on=TrainedRows.from_json(value.get("trained_on")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as err:
             raise BadCheckpoint(
