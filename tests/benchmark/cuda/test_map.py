@@ -20,7 +20,7 @@ from spd_deploy.benchmark.breakeven.values import (
     read_map,
     text_from_map,
 )
-from spd_deploy.benchmark.breakeven.words import doubts, headlines, map_table
+from spd_deploy.benchmark.breakeven.words import answer, breakevens, doubts, map_table
 from spd_deploy.benchmark.cuda.map import measure_map_on_gpu
 from spd_deploy.benchmark.cuda.products import Product
 from spd_deploy.cli.main import cli
@@ -102,14 +102,15 @@ def test_a_throttled_card_is_doubted(found: BreakEven) -> None:
 
 
 def test_it_comes_back_and_is_drawn(found: BreakEven, tmp_path: Path) -> None:
-    """JSON, table, headlines and figure take ways as they take patterns."""
+    """JSON, table, answer and figure take ways as they take patterns."""
     (tmp_path / "map.json").write_text(text_from_map(found), encoding="utf-8")
 
     assert read_map(tmp_path / "map.json") == found
     assert draw_map(found).startswith(b"\x89PNG")
     rows = {row[0] for row in map_table(found).rows}
     assert "block:16x1 at 75%, gathered, fp16" in rows
-    assert len(list(headlines(found))) == len(found.lines)
+    assert len(list(breakevens(found))) == len({row.pattern for row in found.rows})
+    assert next(answer(found)).startswith("On this machine, start with ")
 
 
 def test_a_map_of_a_cpu_from_before_still_reads(tmp_path: Path) -> None:
