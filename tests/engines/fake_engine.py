@@ -98,10 +98,9 @@ class _Engine:
         self.num_optimization_profiles = len(told["profiles"])
 
     def get_tensor_dtype(self, name: str) -> str:
-        return "float32" if name == "logits" else getattr(self.trt, "int64", "int32")
+        return "float32" if name == "logits" else "int64"
 
-    def create_execution_context(self, *strategy: Any) -> "_Context":
-        assert len(strategy) == hasattr(self.trt, "ExecutionContextAllocationStrategy")
+    def create_execution_context(self, strategy: Any) -> "_Context":
         return _Context(self)
 
     def create_engine_inspector(self) -> "_Inspector":
@@ -144,8 +143,7 @@ class _Context:
     def _run(self) -> None:
         from spd_deploy.domain.text import Batch
 
-        kind = {"int64": np.int64, "int32": np.int32}[self.engine.get_tensor_dtype("input_ids")]
-        given = [_view(self.addresses[n], self.shapes[n], kind).astype(np.int64) for n in _INPUTS]
+        given = [_view(self.addresses[n], self.shapes[n], np.int64) for n in _INPUTS]
         logits_BC = self.engine.model.session.run(
             Batch(ids_BS=given[0], mask_BS=given[1], types_BS=given[2])
         )

@@ -1,6 +1,6 @@
 """A stand-in for the module ``tensorrt``: its builder notes what it was told, its engines run.
 
-It has the names that 8.6, 10 and 11 each have, as NVIDIA's migration guides list them, and none of
+It has the names that 10 and 11 each have, as NVIDIA's migration guides list them, and none of
 those they lack, so a call of the wrong version is an ``AttributeError``.
 """
 
@@ -34,10 +34,8 @@ def fake_tensorrt(version: str, driver: FakeDriver, log: Log) -> ModuleType:
     typed: Any = trt
     typed.__version__ = version
     flags = [f for f in _FLAGS if major < 11 or f not in _GONE_IN_11]
-    flags = [f for f in flags if major >= 10 or f != "STRICT_NANS"]
     typed.BuilderFlag = _enum("BuilderFlag", {name: i for i, name in enumerate(flags)})
     kinds = {
-        8: ["EXPLICIT_BATCH"],
         10: ["EXPLICIT_BATCH", "STRONGLY_TYPED"],
         11: ["STRONGLY_TYPED"],
     }
@@ -45,35 +43,21 @@ def fake_tensorrt(version: str, driver: FakeDriver, log: Log) -> ModuleType:
         "NetworkDefinitionCreationFlag",
         {name: {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}[name] for name in kinds[major]},
     )
-    levels = ["NONE", "AMPERE_PLUS", *(["SAME_COMPUTE_CAPABILITY"] if major >= 10 else [])]
+    levels = ["NONE", "AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"]
     typed.HardwareCompatibilityLevel = _enum(
         "HardwareCompatibilityLevel", {name: i for i, name in enumerate(levels)}
     )
     typed.MemoryPoolType = _enum("MemoryPoolType", {"WORKSPACE": 0})
     typed.ProfilingVerbosity = _enum("ProfilingVerbosity", {"LAYER_NAMES_ONLY": 0, "DETAILED": 2})
     typed.LayerInformationFormat = _enum("LayerInformationFormat", {"ONELINE": 0, "JSON": 1})
-    typed.LayerType = _enum(
-        "LayerType",
-        {
-            "CONSTANT": 0,
-            "SHAPE": 1,
-            "CAST": 2,
-            "MATRIX_MULTIPLY": 3,
-            "NORMALIZATION": 4,
-            "QUANTIZE": 5,
-            "DEQUANTIZE": 6,
-        },
-    )
-    for name in ("float32", "float16", "int32", *(["int64"] if major >= 10 else [])):
+    for name in ("float32", "float16", "int32", "int64"):
         setattr(trt, name, name)
-    if major >= 10:
-        typed.ExecutionContextAllocationStrategy = _enum(
-            "ExecutionContextAllocationStrategy", {"STATIC": 0, "ON_PROFILE_CHANGE": 1}
-        )
+    typed.ExecutionContextAllocationStrategy = _enum(
+        "ExecutionContextAllocationStrategy", {"STATIC": 0, "ON_PROFILE_CHANGE": 1}
+    )
     typed.ILogger = _Logger
     typed.IProfiler = _Base
-    if major >= 10:
-        typed.IProgressMonitor = _Base
+    typed.IProgressMonitor = _Base
     typed.Builder = lambda logger: _Builder(trt, driver, log, logger)
     typed.OnnxParser = lambda network, logger: _Parser(network, log)
     typed.Runtime = lambda logger: Runtime(trt, driver, log, logger)
@@ -98,47 +82,9 @@ class _Logger(_Base):
         raise AssertionError("a logger is derived from this and says how it logs")
 
 
-class _Layer:
-    """A layer of a network, which 8.6 lets one pin the type of."""
-
-    def __init__(self, trt: Any, kind: str, *types: str) -> None:
-        self.type = trt.LayerType[kind]
-        self._outputs = [type("Tensor", (), {"dtype": t})() for t in types]
-        self.pinned: dict[str, Any] = {}
-
-    @property
-    def num_outputs(self) -> int:
-        return len(self._outputs)
-
-    def get_output(self, number: int) -> Any:
-        return self._outputs[number]
-
-    def set_output_type(self, number: int, kind: str) -> None:
-        self.pinned[f"output {number}"] = kind
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "precision":
-            self.pinned["precision"] = value
-        else:
-            object.__setattr__(self, name, value)
-
-
 class _Network:
-    def __init__(self, trt: Any, flags: int) -> None:
+    def __init__(self, flags: int) -> None:
         self.flags, self.model = flags, ""
-        self.layers = [
-            _Layer(trt, "MATRIX_MULTIPLY", "float16"),
-            _Layer(trt, "NORMALIZATION", "float32"),
-            _Layer(trt, "CAST", "float16"),
-            _Layer(trt, "SHAPE", "int32"),
-        ]
-
-    @property
-    def num_layers(self) -> int:
-        return len(self.layers)
-
-    def get_layer(self, number: int) -> _Layer:
-        return self.layers[number]
 
 
 class _Parser:
@@ -218,7 +164,7 @@ class _Builder:
             raise TypeError("pybind11::init(): factory function returned nullptr")
 
     def create_network(self, flags: int) -> _Network:
-        return _Network(self._trt, flags)
+        return _Network(flags)
 
     def create_builder_config(self) -> _Config:
         return _Config(self._log)
@@ -227,21 +173,16 @@ class _Builder:
         return _Profile()
 
     def build_serialized_network(self, network: _Network, config: _Config) -> bytes | None:
-        monitor = config.told.pop("progress_monitor", None)
-        if monitor is not None:
-            monitor.phase_start("Building Engine", None, 1)
-            with contextlib.suppress(KeyboardInterrupt):  # lost in the C++ around Python
-                self._log.during()
-            goes_on = monitor.step_complete("Building Engine", 0)
-            monitor.phase_finish("Building Engine")
-            if not goes_on:
-                return None
-        else:
-            with contextlib.suppress(KeyboardInterrupt):
-                self._log.during()
+        monitor = config.told.pop("progress_monitor")
+        monitor.phase_start("Building Engine", None, 1)
+        with contextlib.suppress(KeyboardInterrupt):  # lost in the C++ around Python
+            self._log.during()
+        goes_on = monitor.step_complete("Building Engine", 0)
+        monitor.phase_finish("Building Engine")
+        if not goes_on:
+            return None
         self._logger.log(3, "[I] (Sparsity) Layers eligible for sparse math: all of them")
-        pinned = [layer.pinned for layer in network.layers]
-        told = {**config.told, "network": network.flags, "pinned": pinned, "model": network.model}
+        told = {**config.told, "network": network.flags, "model": network.model}
         told["number"] = len(self._log.configs)
         self._log.configs.append(told)
         return json.dumps(told).encode()

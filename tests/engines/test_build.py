@@ -144,7 +144,7 @@ def test_each_matrix_gets_its_verdict(machine: Made, artefact: Artefact) -> None
     assert record.sparsity_log == ("(Sparsity) Layers eligible for sparse math: all of them",)
 
 
-@pytest.mark.parametrize("version", ["8.6.1", "10.13.3.9", "11.4.0.106"])
+@pytest.mark.parametrize("version", ["10.13.3.9", "11.4.0.106"])
 def test_an_engine_gives_its_checkpoints_logits(
     version: str, machine: Made, artefact: Artefact, nm_checkpoint: Checkpoint
 ) -> None:
