@@ -36,7 +36,7 @@ class Machine:
     Attributes:
         cores: physical cores of the machine.
         usable_cores: cores that the process could use, after affinity and container quota.
-        features: instruction sets that matter here.
+        features: instruction sets that matter here; none where the system does not tell.
         governor: how the kernel sets the clock; None where it does not say.
         driver_cuda: the newest CUDA that the GPU's driver runs; None without a driver.
     """
@@ -60,7 +60,7 @@ def this_machine() -> Machine:
         cpu=cpu_name(),
         cores=physical_cores(),
         usable_cores=usable_cores(),
-        features=cpu_features(),
+        features=cpu_features() or (),
         memory_bytes=memory_bytes(),
         governor=governor(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
