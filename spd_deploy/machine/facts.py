@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spd_deploy.domain.cores import physical_cores, usable_cores
+from spd_deploy.domain.nvidia import Gpu, driver_cuda, gpus
 from spd_deploy.domain.versions import versions_of
-from spd_deploy.machine.nvidia import Gpu, gpus
 from spd_deploy.machine.processor import (
     cpu_features,
     cpu_name,
     governor,
     memory_bytes,
 )
-from spd_deploy.sessions.cuda.library import driver_cuda
 
 _PACKAGES = (
     "onnxruntime",

@@ -27,7 +27,7 @@ from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.measured import random_batch
-from spd_deploy.machine.gpu_state import look
+from spd_deploy.domain.nvidia import look
 from spd_deploy.sessions.onnxruntime import OnnxSession, import_onnxruntime
 from spd_deploy.sessions.opening import difference_between, session_from_artefact
 from spd_deploy.sessions.torch import TorchSession
@@ -173,10 +173,10 @@ def test_limits_are_those_of_a_gpu(gpu: CudaGpu) -> None:
 
 
 def test_the_card_is_found_by_its_id() -> None:
-    """What PyTorch calls it, ``nvidia-smi`` knows, unless it is not there to ask."""
+    """What PyTorch calls it, NVML knows, unless it cannot be asked."""
     seen = look(uuid(), at_s=0.0)
     if seen is None:
-        pytest.skip("nvidia-smi does not tell of the device")
+        pytest.skip("the driver does not tell of the device")
     assert seen.card.name
 
 
