@@ -63,7 +63,7 @@ def compile_engine(
     network = builder.create_network(network_flags(tensorrt))
     _parse(tensorrt, network, messages, model)
     flags = flags_for(tensorrt, plan, options, arm)
-    config = _configured(tensorrt, builder, plan, options, flags)
+    config = configured(tensorrt, builder, plan, options, flags)
     cache = _cache_of(config, timings, messages)
     start = time.perf_counter()
     with held_back() as stop:
@@ -108,7 +108,7 @@ def _cache_of(config: Any, timings: bytes, messages: Messages) -> Any:
     )
 
 
-def _configured(
+def configured(
     tensorrt: ModuleType, builder: Any, plan: BuildPlan, options: Options, flags: Sequence[str]
 ) -> Any:
     """How the builder is to go about it."""

@@ -42,18 +42,6 @@ def test_precision_is_the_graphs_and_no_flag(
     assert flags_for(trt, plan, Options(), "dense") == ()
 
 
-@pytest.mark.parametrize("version", ["10.13.3.9", "11.4.0.106"])
-def test_networks_are_strongly_typed(version: str, machine: Made, artefact: Artefact) -> None:
-    """Bit 1 asks for it; no fp32 is computed in TF32, and the inspector is to tell all."""
-    here = machine(version)
-
-    build_engine(artefact, Order(builds=1))
-
-    assert {config["network"] for config in here.log.configs} == {2}
-    assert all("TF32" in config["cleared"] for config in here.log.configs)
-    assert all(config["profiling_verbosity"] == "DETAILED" for config in here.log.configs)
-
-
 def test_what_a_version_lacks_is_refused(artefact: Artefact) -> None:
     """A flag or a level of compatibility that came with a later release is named."""
     none: Any = SimpleNamespace(
@@ -69,14 +57,29 @@ def test_what_a_version_lacks_is_refused(artefact: Artefact) -> None:
         apply_options(none, SimpleNamespace(), options)
 
 
+def test_options_reach_the_builder() -> None:
+    """Its workspace, and the GPUs that the engine is to run on; by default TensorRT's own."""
+    levels = SimpleNamespace(NONE=0, AMPERE_PLUS=1, SAME_COMPUTE_CAPABILITY=2)
+    trt: Any = SimpleNamespace(
+        HardwareCompatibilityLevel=levels, MemoryPoolType=SimpleNamespace(WORKSPACE="workspace")
+    )
+    limits: dict[str, int] = {}
+    config = SimpleNamespace(set_memory_pool_limit=limits.__setitem__)
+
+    apply_options(trt, config, Options())
+    assert (vars(config).keys(), limits) == ({"set_memory_pool_limit"}, {})
+    apply_options(trt, config, Options(hardware="same_compute_capability", workspace_bytes=1 << 30))
+    assert (config.hardware_compatibility_level, limits) == (2, {"workspace": 1 << 30})
+
+
 def test_strict_nans_are_the_same_in_both_arms(machine: Made, artefact: Artefact) -> None:
     """The flag is no difference between what is compared."""
     here = machine()
 
     build_engine(artefact, Order(builds=1, options=Options(strict_nans=True)))
 
-    assert len(here.log.configs) == 2
-    assert all("STRICT_NANS" in config["flags"] for config in here.log.configs)
+    assert len(here.log.builds) == 2
+    assert all("STRICT_NANS" in built["flags"] for built in here.log.builds)
 
 
 @pytest.mark.parametrize(
