@@ -122,7 +122,8 @@ class FakeGpu:
         start, block = next(
             (at, block) for at, block in self.memory.items() if at <= address < at + len(block)
         )
-        return block[address - start :][:size].view(kind).reshape(shape)
+        found: NDArray[Any] = block[address - start :][:size].view(kind).reshape(shape)
+        return found
 
 
 class _Timer:

@@ -41,6 +41,7 @@ def results(driver: Any, function: str, *arguments: Any, size: int | None = None
             is too old to have the function.
         EngineFailed: any other error.
     """
+    found: list[Any]
     try:
         code, *found = getattr(driver, function)(*arguments)
     except RuntimeError as err:  # the bindings find no such function in the driver's library
