@@ -53,16 +53,13 @@ def compiled_linear(
     constants = {
         "ACTIVATION": activation,
         "RESIDUAL": residual,
-        "R_OK": group_rows % tile.rows == 0,
         "WIDE": False,
-        "TOKENS_FIRST": tile.tokens_first,
-        "BLOCK_R": tile.rows,
-        "BLOCK_T": tile.tokens,
-        "BLOCK_J": tile.inputs,
+        **tile.constants,
+        "R_OK": group_rows % tile.rows == 0,
     }
     names: list[str] = list(block_linear.arg_names)
     source = ASTSource(
-        block_linear,
+        block_linear.fn,
         signature={name: _kind(name, number, constants) for name in names},
         constexprs=constants,
         attrs=_alignments(names, aligned=aligned),
@@ -70,7 +67,7 @@ def compiled_linear(
     made = compile_(
         source,
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": tile.warps, "num_stages": tile.stages, **FP_FUSION},
+        options={**tile.options, **FP_FUSION},
     )
     return Compiled(
         ptx=str(made.asm["ptx"]),
