@@ -90,23 +90,23 @@ class Look:
     state: GpuState
 
 
-def why_no_driver() -> str | None:
-    """Why NVIDIA's driver cannot be asked; None if it can."""
+def driver_fault() -> Unavailable | None:
+    """Why NVIDIA's driver cannot be asked, and what to do about it; None if it can."""
     try:
         _library()
     except Unavailable as err:
-        return err.got
+        return err
     return None
 
 
 def driver_version() -> str | None:
     """NVIDIA's version of the driver, such as ``580.95.05``; None where it cannot be asked."""
-    return None if why_no_driver() else _asked("nvmlSystemGetDriverVersion")
+    return None if driver_fault() else _asked("nvmlSystemGetDriverVersion")
 
 
 def driver_cuda() -> str | None:
     """The newest CUDA that the driver runs, such as ``13.0``; None where it cannot be asked."""
-    number = None if why_no_driver() else _asked("nvmlSystemGetCudaDriverVersion")
+    number = None if driver_fault() else _asked("nvmlSystemGetCudaDriverVersion")
     return None if number is None else cuda_in(number)
 
 
@@ -116,7 +116,7 @@ def cuda_in(number: int) -> str:
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """The machine's GPUs; none where the driver cannot be asked (:func:`why_no_driver`)."""
+    """The machine's GPUs; none where the driver cannot be asked (:func:`driver_fault`)."""
     found = []
     for handle in _handles():
         capability, memory = _get(handle, "CudaComputeCapability"), _get(handle, "MemoryInfo")
@@ -214,7 +214,7 @@ def reasons_in(bits: int | None) -> tuple[str, ...] | None:
 
 def _handles() -> list[Any]:
     """NVML's handles of the GPUs; none where the driver cannot be asked."""
-    if why_no_driver() is not None:
+    if driver_fault() is not None:
         return []
     count = _asked("nvmlDeviceGetCount") or 0
     found = [_asked("nvmlDeviceGetHandleByIndex", number) for number in range(count)]
@@ -257,8 +257,8 @@ def _library() -> Any:
     except ImportError as err:
         raise Unavailable(
             "NVIDIA's driver cannot be asked",
-            got="the package nvidia-ml-py is not installed: pip install nvidia-ml-py",
-            fix="install it, or use --device cpu",
+            got="the package nvidia-ml-py is not installed",
+            fix="pip install nvidia-ml-py; GPUs work without it, but nothing is known of them",
         ) from err
     try:
         pynvml.nvmlInit()
@@ -266,6 +266,6 @@ def _library() -> Any:
         raise Unavailable(
             "no NVIDIA driver works here",
             got=f"its management library does not start: {err}",
-            fix="install or restart the driver",
+            fix="install or restart NVIDIA's driver, or use --device cpu",
         ) from err
     return pynvml

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from spd_deploy.domain.nvidia import gpus, why_no_driver
+from spd_deploy.domain.nvidia import driver_fault, gpus
 from spd_deploy.machine.check import Check, guarded
 from spd_deploy.machine.nvidia import nvidia_checks
 from spd_deploy.machine.openvino import openvino_checks
@@ -19,6 +19,6 @@ def examine() -> Iterator[Check]:
     yield from guarded("OpenVINO", lambda: list(openvino_checks()))
     yield from guarded("PyTorch", lambda: list(torch_checks()))
     yield from guarded("NVIDIA", lambda: list(nvidia_checks()))
-    yield from guarded(
-        "Optional engines", lambda: list(engine_checks(driver_fault=why_no_driver()))
-    )
+    fault = driver_fault()
+    why = None if fault is None else fault.got
+    yield from guarded("Optional engines", lambda: list(engine_checks(driver_fault=why)))

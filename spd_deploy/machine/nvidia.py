@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from spd_deploy.domain.nvidia import Gpu, Look, gpus, look, why_no_driver
+from spd_deploy.domain.errors import Unavailable
+from spd_deploy.domain.nvidia import Gpu, Look, driver_fault, gpus, look
 from spd_deploy.machine.check import Check, no, yes
 
 GROUP = "NVIDIA"
@@ -13,7 +14,7 @@ _WITHOUT = "use --device cpu here, or a machine with an NVIDIA GPU"
 def nvidia_checks() -> Iterator[Check]:
     """GPU, driver and 2:4 tensor cores, and whether the GPU tells what its clocks do."""
     found = gpus()
-    yield from checks_of(found, why_no_driver())
+    yield from checks_of(found, driver_fault())
     if found:
         yield state_check(look(None, at_s=0.0), count=len(found))
 
@@ -36,11 +37,11 @@ def state_check(seen: Look | None, *, count: int) -> Check:
     return yes(GROUP, "clocks and throttling", " ".join(parts) + "".join(limit))
 
 
-def checks_of(found: Sequence[Gpu], fault: str | None) -> Iterator[Check]:
+def checks_of(found: Sequence[Gpu], fault: Unavailable | None) -> Iterator[Check]:
     """The same for GPUs that are known, or why the driver cannot be asked."""
     if fault is not None:
         for name in ("driver", "GPU", "2:4 tensor cores"):
-            yield no(GROUP, name, reason=fault, remedy=_WITHOUT)
+            yield no(GROUP, name, reason=fault.got or fault.what, remedy=fault.fix)
         return
     yield yes(GROUP, "driver", found[0].driver if found else "it lists no GPU")
     if not found:

@@ -12,13 +12,13 @@ from spd_deploy.domain.nvidia import (
     Gpu,
     cuda_in,
     driver_cuda,
+    driver_fault,
     driver_version,
     free_bytes,
     gpus,
     look,
     processes,
     reasons_in,
-    why_no_driver,
 )
 from tests.nvml import CONSUMER, H100, h100_look, put
 
@@ -36,7 +36,7 @@ def test_each_gpu_has_a_name_a_capability_and_memory(monkeypatch: pytest.MonkeyP
         memory_bytes=80 << 30,
     )
     assert second.compute_capability == "8.6"
-    assert (driver_version(), driver_cuda(), why_no_driver()) == ("580.95.05", "13.0", None)
+    assert (driver_version(), driver_cuda(), driver_fault()) == ("580.95.05", "13.0", None)
 
 
 def test_a_data_centre_card_tells_everything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,10 @@ def test_without_a_driver_there_is_one_reason(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(pynvml, "nvmlInit", missing)
 
-    assert why_no_driver() == "its management library does not start: NVML Shared Library Not Found"
+    assert str(driver_fault()) == (
+        "no NVIDIA driver works here; got its management library does not start: NVML Shared "
+        "Library Not Found; install or restart NVIDIA's driver, or use --device cpu"
+    )
     assert tells_nothing()
     with pytest.raises(Unavailable, match="no NVIDIA driver works here"):
         free_bytes("0")
@@ -152,8 +155,9 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     """A machine that may have a driver cannot be asked without it."""
     monkeypatch.setitem(sys.modules, "pynvml", None)
 
-    assert why_no_driver() == (
-        "the package nvidia-ml-py is not installed: pip install nvidia-ml-py"
+    assert str(driver_fault()).startswith(
+        "NVIDIA's driver cannot be asked; got the package nvidia-ml-py is not installed; "
+        "pip install nvidia-ml-py"
     )
     assert tells_nothing()
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from spd_deploy.domain.errors import EngineFailed, Unavailable
-from spd_deploy.domain.nvidia import why_no_driver
+from spd_deploy.domain.nvidia import driver_fault
 from spd_deploy.sessions.cuda import device as device_module
 from spd_deploy.sessions.cuda.device import CudaDevice
 from spd_deploy.sessions.cuda.driver import load_driver, results
 
 SOURCE = Path(__file__).parent / "driver.c"
-no_driver = pytest.mark.skipif(why_no_driver() is None, reason="a driver works here")
+no_driver = pytest.mark.skipif(driver_fault() is None, reason="a driver works here")
 
 
 @no_driver

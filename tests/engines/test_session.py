@@ -312,9 +312,9 @@ def test_without_a_driver_nothing_crashes() -> None:
         "    print(err)\n"
         "print('tensorrt' in sys.modules)\n"
     )
-    from spd_deploy.domain.nvidia import why_no_driver
+    from spd_deploy.domain.nvidia import driver_fault
 
-    if why_no_driver() is None:
+    if driver_fault() is None:
         pytest.skip("a driver works here")
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
