@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from matplotlib.lines import Line2D
 
@@ -32,9 +33,9 @@ def test_a_dot_stands_at_its_time() -> None:
     panel = map_figure(found).axes[1]  # 32 tokens
     dense_ms = 1e3 * 32e-6 * (4 * 64 + 128)
 
-    ends = [(line.get_xydata()[0], dot(line)) for line in panel.lines]
-    places = {y: x for (x, y), is_dot in ends if is_dot}
-    (rule,) = [x for (x, _), is_dot in ends if not is_dot]
+    ends = [(np.asarray(line.get_xydata())[0], dot(line)) for line in panel.lines]
+    places = {point[1]: point[0] for point, is_dot in ends if is_dot}
+    (rule,) = [point[0] for point, is_dot in ends if not is_dot]
     heights = heights_of(found.rows)
     assert places[heights["dense"]] == pytest.approx(dense_ms)
     assert places[heights["block:16x1 90 %"]] == pytest.approx(dense_ms / 4)
