@@ -15,6 +15,7 @@ Without an artefact, random weights are drawn, pruned to blocks of 128x1 at 90 %
 
 import argparse
 import json
+import os
 import re
 import socket
 import statistics
@@ -137,6 +138,9 @@ def main() -> None:
         measured = measure(folder, options)
         found.append(measured)
         show(measured)
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cores + 1:
+        print(f"busy: {load:.1f} processes wanted {cores} cores; measure again when it is quiet")
     options.output.mkdir(parents=True, exist_ok=True)
     write_text(options.output / "http.json", json.dumps(report(found, options), indent=1) + "\n")
     print(options.output / "http.json")
@@ -263,6 +267,7 @@ def report(found: Sequence[Measured], options: argparse.Namespace) -> dict[str, 
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "settings": {"rounds": options.rounds, "seconds": options.seconds},
         "machine": asdict(this_machine()),
+        "load_average": os.getloadavg(),
         "measured": [
             asdict(one) | {"added_ms": round(1e3 * one.added_s, 3), "ratio": round(one.ratio, 3)}
             for one in found

@@ -221,6 +221,37 @@ def test_a_folder_that_was_not_exported_is_said_to_be_that(dense_checkpoint: Che
     assert lines[1].startswith("ready on ")
 
 
+def test_a_trusted_proxy_tells_the_address(artefact: Artefact) -> None:
+    """With the flag, the docs of a real server name the scheme, host and prefix of its proxy."""
+    seen = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "a.example"}
+    options = ("--forwarded-allow-ips", "127.0.0.1", "--root-path", "/m/")
+    with serving(artefact.folder, *options) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
+        with contextlib.closing(connection):
+            connection.request("GET", "/docs", headers=seen)
+            page = connection.getresponse().read().decode()
+
+    assert "curl https://a.example/m/v1/classify" in page
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--forwarded-allow-ips", "proxy.example"), "not an address of a proxy"),
+        (("--root-path", "models"), "the root path is not a path"),
+    ],
+)
+def test_a_proxy_that_makes_no_sense_ends_it_with_one_line(
+    artefact: Artefact, options: Sequence[str], told: str
+) -> None:
+    """What is no address and no prefix is said before the server takes its port."""
+    status, lines = run_to_its_end(artefact.folder, *options)
+
+    assert status == 1
+    (line,) = lines
+    assert told in line
+
+
 def test_a_taken_port_ends_it_with_one_line(artefact: Artefact) -> None:
     """Two servers on one port are one too many, and the second says so before it opens a model."""
     with socket.create_server(("127.0.0.1", 0)) as other:
