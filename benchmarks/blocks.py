@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from exporters.autotune.product_model import opened_product
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
-from exporters.tuning.product import opened_product
 from spd_deploy.benchmark.plot_style import COLOURS, STYLE, blank, note
 from spd_deploy.cli.console import show_table
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, read_config, shapes_in
 from spd_deploy.domain.encoder import Encoder, Matrix
-from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.patterns import Block
+from spd_deploy.domain.shapes import Shape
 from spd_deploy.timing.host_clock import Effort
 from spd_deploy.timing.interleaved import time_interleaved
 

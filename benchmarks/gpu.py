@@ -28,14 +28,14 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.shapes import checkpoint_of
-from exporters.onnx import artefact_from_checkpoint
-from exporters.precisions import Precision
+from exporters.export import artefact_from_checkpoint
+from exporters.precision import Precision
 from exporters.tensorrt.build import Order, build_engine
-from exporters.tensorrt.plan import engine_form
+from exporters.tensorrt.engine_format import engine_form
 from exporters.torch.export import torch_artefact_from_checkpoint
 from spd_deploy.benchmark.arms import arms_of
-from spd_deploy.benchmark.breakeven.publish import write_map
-from spd_deploy.benchmark.breakeven.run import Plan, parts_of, patterns_of
+from spd_deploy.benchmark.breakeven.publish_map import write_map
+from spd_deploy.benchmark.breakeven.run_map import Plan, parts_of, patterns_of
 from spd_deploy.benchmark.cuda.compare import compare_on_gpu
 from spd_deploy.benchmark.cuda.dense import ENGINES, NAMES, DenseModel, parse_dense
 from spd_deploy.benchmark.cuda.map import measure_map_on_gpu
@@ -44,15 +44,15 @@ from spd_deploy.benchmark.gpu_judge import DeviceRow
 from spd_deploy.benchmark.gpu_values import Absent
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import write_report
+from spd_deploy.benchmark.records import Memory, Settings, Shape
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.values import Memory, Settings, Shape
 from spd_deploy.cli.console import TerminalProgress
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import SpdError, reason_of
 from spd_deploy.domain.patterns import NM, Block, Pattern
 from spd_deploy.sessions.onnxruntime import onnxruntime_for
-from spd_deploy.sessions.tensorrt.gate import engine_fault
+from spd_deploy.sessions.tensorrt.compatibility import engine_fault
 from spd_deploy.timing.host_clock import Effort
 
 PATTERNS: dict[str, Pattern] = {

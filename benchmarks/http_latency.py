@@ -30,7 +30,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.shapes import artefact_of
-from serve.model import Served, open_served
+from serve.open_model import Served, open_served
 from spd_deploy.cli.console import show_table
 from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.errors import SpdError

@@ -23,11 +23,11 @@ from benchmarks.steps import (
 )
 from spd_deploy.cli.console import show_table
 from spd_deploy.domain.patterns import Pattern
+from spd_train.config import PruneRecipe
 from spd_train.data.tensors import TensorBatch
-from spd_train.network import GraftedNetwork
+from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.masks import goals_of
 from spd_train.pruning.pruner import Pruner
-from spd_train.recipe import PruneRecipe
 from spd_train.recipes import spd
 from spd_train.training.schedule import cubic_share
 

@@ -23,15 +23,15 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from exporters.onnx import artefact_from_checkpoint
-from exporters.precisions import Precision, Trial
+from exporters.export import artefact_from_checkpoint
+from exporters.precision import Precision, Trial
 from spd_deploy.benchmark.arms import Arm, arms_of
 from spd_deploy.benchmark.cuda.fused import fused_from_checkpoint
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import refuse_taken, write_report
+from spd_deploy.benchmark.records import Settings, Shape
 from spd_deploy.benchmark.run import run_benchmark
 from spd_deploy.benchmark.tables import latency_table, size_table
-from spd_deploy.benchmark.values import Settings, Shape
 from spd_deploy.cli.console import TerminalProgress, show_table
 from spd_deploy.domain.artefact import Artefact, hashes_of, save_manifest
 from spd_deploy.domain.checkpoint import (
@@ -44,7 +44,7 @@ from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.errors import SpdError
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import Block, Pattern, Structured
-from spd_deploy.domain.runtimes import ASKED
+from spd_deploy.domain.runtime_choice import ASKED
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE
 from spd_train.data.built_in import make_model

@@ -15,17 +15,17 @@ from spd_deploy.domain.tasks import Task, task_named
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
 from spd_deploy.timing.host_clock import seconds_of
 from spd_deploy.timing.rounds import interleave
+from spd_train.config import LossRecipe
 from spd_train.data.batches import LabelledTokens, batches_per_epoch, epoch_batches, tokenise
 from spd_train.data.splits import read_data
 from spd_train.data.tensors import TensorBatch, batch_of
+from spd_train.grafting import GraftedNetwork
 from spd_train.model import encoder_sizes, load_classifier
-from spd_train.network import GraftedNetwork
-from spd_train.preparing import calibration_on
 from spd_train.pruning.calibration import Calibration
-from spd_train.recipe import LossRecipe
+from spd_train.setup import calibration_on
 from spd_train.training.distil import Objective
 from spd_train.training.finetune import LabelObjective, adamw
-from spd_train.training.precision import choose_precision
+from spd_train.training.mixed_precision import choose_precision
 
 Item = TypeVar("Item")
 Step = Callable[[TensorBatch], None]

@@ -23,7 +23,7 @@ from benchmarks.steps import (
     setting_of,
 )
 from spd_deploy.cli.console import show_table
-from spd_train.recipe import LossRecipe
+from spd_train.config import LossRecipe
 from spd_train.recipes import spd
 
 DISTILLED: Mapping[str, LossRecipe] = {

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters.embeddings import restored_words, word_table
-from exporters.lowering.choose import Choice
-from exporters.precisions import Precision, Scores, Trial
-from exporters.storage import read_constants
-from exporters.weights import Array, ClassifierWeights
+from exporters.autotune.select import Choice
+from exporters.classifier_weights import Array, ClassifierWeights
+from exporters.onnx.embeddings import restored_words, word_table
+from exporters.onnx.storage import read_constants
+from exporters.precision import Precision, Scores, Trial
 from spd_deploy.domain.artefact import Parity
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Matrix
@@ -24,7 +24,7 @@ from spd_deploy.domain.errors import VerificationFailed
 from spd_deploy.domain.golden import Golden
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer, Tokens
 from spd_deploy.sessions.onnxruntime import OnnxSession
-from spd_deploy.sessions.opening import difference_between, rows_alone
+from spd_deploy.sessions.open import difference_between, rows_alone
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.sessions.torch import TorchSession
 

@@ -4,7 +4,7 @@
 
 The app answers from its first moment: ``/livez`` says 200 while the model is opened in a thread,
 ``/readyz`` says 503 until it is verified, self-tested and warm. It never says ready for a model
-that failed; :class:`serve.life.Life` then holds the error, for the process around it to end with.
+that failed; :class:`serve.state.Life` then holds the error, for the process around it to end with.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ from serve.classifier import Classifier
 from serve.forwarding import Forwarding
 from serve.http_errors import ClientLeft, on_error
 from serve.info import build_labels, form_of
-from serve.life import Life
 from serve.metrics import Metrics
 from serve.middleware import Watched
-from serve.model import Served
+from serve.open_model import Served
 from serve.openapi import Described
 from serve.protocols.form import Form
 from serve.routes import BODIES, Routes
 from serve.settings import Settings
+from serve.state import Life
 from spd_deploy.domain.errors import SpdError, Unavailable
 from spd_deploy.domain.versions import PACKAGE, version_of
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from serve.admission import Admission, Load
 from serve.engine import Engine
 from serve.metrics import Metrics
-from serve.model import Served
+from serve.open_model import Served
 from serve.request_ids import current_request_id
 from serve.settings import Settings
 from serve.texts import Text, named, refuse_cut, refuse_form, refuse_long, tokens_of

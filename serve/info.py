@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from serve.model import Density, Served
+from serve.open_model import Density, Served
 from serve.protocols import native
 from serve.protocols.form import Form
 from serve.settings import Settings

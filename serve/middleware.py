@@ -13,9 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.forwarding import Forwarding
 from serve.http_errors import CLIENT_LEFT, REFUSED, response_for
-from serve.life import Life, Phase
 from serve.metrics import OTHER, Metrics
 from serve.request_ids import REQUEST_ID, current_request_id, request_id_from
+from serve.state import Life, Phase
 from spd_deploy.domain.errors import NotReady
 
 

@@ -8,16 +8,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serve.classifier import Timing
+from serve.disconnect import unless_left
 from serve.http_errors import STATUS, refusals
 from serve.info import Info, info_of
-from serve.leaving import unless_left
-from serve.life import Life
 from serve.metrics import CONTENT_TYPE, Metrics
 from serve.openapi import body
 from serve.pages import demo_page, docs_page
 from serve.protocols import native, tei
-from serve.reading import read_json
+from serve.request_body import read_json
 from serve.settings import Settings
+from serve.state import Life
 from spd_deploy.domain.errors import NotReady
 
 BODIES: list[type[BaseModel]] = [native.ClassifyRequest, tei.PredictRequest]

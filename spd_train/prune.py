@@ -20,18 +20,18 @@ from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
+from spd_train.config import Device, PrecisionWish, PruneRecipe, refuse_unspreadable
 from spd_train.data.batches import LabelledTokens, tokenise
 from spd_train.data.examples import Example
-from spd_train.describing import describe
+from spd_train.grafting import GraftedNetwork
 from spd_train.model import copy_tokenizer, load_classifier, save_classifier
-from spd_train.network import GraftedNetwork
-from spd_train.preparing import calibration_on, score_on_dev
 from spd_train.pruning.importance import needs_gradients
 from spd_train.pruning.masks import goals_of
 from spd_train.pruning.permutation.permute import reorder
 from spd_train.pruning.pruner import Pruner
-from spd_train.recipe import Device, PrecisionWish, PruneRecipe, refuse_unspreadable
-from spd_train.training.precision import choose_precision
+from spd_train.save_checkpoint import describe
+from spd_train.setup import calibration_on, score_on_dev
+from spd_train.training.mixed_precision import choose_precision
 from spd_train.training.schedule import cubic_share
 from spd_train.training.scoring import Forward, logits_for, score_rows
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import read_json
-from spd_train.recipe import GraftRecipe, LossRecipe, PruneRecipe, Recipe, StudentRecipe
+from spd_train.config import GraftRecipe, LossRecipe, PruneRecipe, Recipe, StudentRecipe
 
 Value = TypeVar("Value")
 

@@ -29,27 +29,27 @@ from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.tasks import Task
-from spd_train.claiming import begin, give_back, identity_of, local_weights
+from spd_train.config import Recipe
 from spd_train.data.splits import Data
-from spd_train.describing import describe
+from spd_train.grafting import GraftedNetwork
 from spd_train.hub import require_hub_for
 from spd_train.model import copy_tokenizer, load_classifier, save_classifier
-from spd_train.network import GraftedNetwork
-from spd_train.preparing import Prepared, calibration_of, prepare, score_on_dev
+from spd_train.plots.curves import draw_curves
 from spd_train.pruning.masks import goals_of
 from spd_train.pruning.permutation.permute import reorder
 from spd_train.pruning.pruner import Pruner
-from spd_train.recipe import Recipe
-from spd_train.reports.curves import draw_curves
-from spd_train.teachers import check_fit, check_teacher
+from spd_train.run_folder import begin, give_back, identity_of, local_weights
+from spd_train.save_checkpoint import describe
+from spd_train.setup import Prepared, calibration_of, prepare, score_on_dev
+from spd_train.teacher import check_fit, check_teacher
+from spd_train.training.best_checkpoint import BEST_FILE
 from spd_train.training.distil import Distillation
+from spd_train.training.distributed import Processes, start_processes
 from spd_train.training.finetune import FineTuning
-from spd_train.training.journal import JOURNAL_FILE, Journal
 from spd_train.training.loop import train
-from spd_train.training.precision import choose_precision
-from spd_train.training.processes import Processes, start_processes
+from spd_train.training.metrics_log import JOURNAL_FILE, Journal
+from spd_train.training.mixed_precision import choose_precision
 from spd_train.training.schedule import stages_of, steps_of
-from spd_train.training.selection import BEST_FILE
 from spd_train.training.state import STATE_FILE
 
 TEACHER_FOLDER = "teacher"

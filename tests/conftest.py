@@ -8,7 +8,7 @@ from hypothesis import settings
 
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.patterns import Block
-from spd_deploy.sessions.tensorrt.gate import engine_fault
+from spd_deploy.sessions.tensorrt.compatibility import engine_fault
 from tests.tiny import tiny_checkpoint
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from spd_deploy.domain.artefact import Artefact, hashes_of, open_artefact, save_manifest
-from spd_deploy.domain.runtimes import Runtime
+from spd_deploy.domain.runtime_choice import Runtime
 
 
 def with_portable(artefact: Artefact, folder: Path, *, runtime: Runtime | None = None) -> Artefact:

@@ -11,11 +11,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.arithmetic.arithmetic import Arithmetic, Array, Constants
-from exporters.graph import Graph, Name
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
 from exporters.lowering.lowering import Cost
+from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array, Constants
+from exporters.onnx.graph import Graph, Name
 from spd_deploy.domain.encoder import Matrix
 
 Indices = NDArray[np.int64]

@@ -15,10 +15,10 @@ from typing import Self
 
 import numpy as np
 
-from exporters.arithmetic.arithmetic import Arithmetic, Array, Constants, Weight, restored
-from exporters.arithmetic.float32 import added, gemm
-from exporters.graph import Graph, Name
 from exporters.lowering.lowering import Cost
+from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array, Constants, Weight, restored
+from exporters.onnx.arithmetic.float32 import added, gemm
+from exporters.onnx.graph import Graph, Name
 from spd_deploy.domain.encoder import Matrix
 
 # A stored non-zero takes 8 bytes, value and position, a dense weight 4; below this density packing

@@ -14,9 +14,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.arithmetic.arithmetic import Arithmetic, Array, Constants, Weight, restored
-from exporters.graph import Graph, Name
 from exporters.lowering.lowering import Cost
+from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array, Constants, Weight, restored
+from exporters.onnx.graph import Graph, Name
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import Block
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from exporters.arithmetic.arithmetic import Arithmetic, Array, Constants
-from exporters.graph import Graph, Name
-from exporters.precisions import Precision
+from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array, Constants
+from exporters.onnx.graph import Graph, Name
+from exporters.precision import Precision
 from spd_deploy.domain.encoder import Matrix
 
 

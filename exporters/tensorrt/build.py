@@ -20,12 +20,19 @@ from typing import Any
 
 from exporters.tensorrt.cache import cache_file, read_cache, write_cache
 from exporters.tensorrt.compile import Compiled, compile_engine
+from exporters.tensorrt.profile import ROUNDS, seen_in, time_in_turns
 from exporters.tensorrt.verdict import Seen, refuse_other_precision, verdicts_of
-from exporters.tensorrt.watch import ROUNDS, seen_in, time_in_turns
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.documents import text_of
-from spd_deploy.domain.engines.plan import PLAN_FILE, BuildPlan, Options, read_plan
-from spd_deploy.domain.engines.record import (
+from spd_deploy.domain.errors import BadArtefact, NotWritten, VerificationFailed
+from spd_deploy.domain.files import not_written, replacing, write_text
+from spd_deploy.domain.progress import Advance, Progress, Silent
+from spd_deploy.sessions.cuda.device import CudaDevice
+from spd_deploy.sessions.onnxruntime import DATA_FILE, PORTABLE_FILE
+from spd_deploy.sessions.open import prove
+from spd_deploy.sessions.tensorrt.build_plan import PLAN_FILE, BuildPlan, Options, read_plan
+from spd_deploy.sessions.tensorrt.compatibility import library, place_of
+from spd_deploy.sessions.tensorrt.engine_record import (
     ARMS,
     ENGINE_FILE,
     INSPECTOR_FILE,
@@ -38,14 +45,7 @@ from spd_deploy.domain.engines.record import (
     fastest,
     write_record,
 )
-from spd_deploy.domain.errors import BadArtefact, NotWritten, VerificationFailed
-from spd_deploy.domain.files import not_written, replacing, write_text
-from spd_deploy.domain.progress import Advance, Progress, Silent
-from spd_deploy.sessions.cuda.device import CudaDevice
-from spd_deploy.sessions.onnxruntime import DATA_FILE, PORTABLE_FILE
-from spd_deploy.sessions.opening import prove
 from spd_deploy.sessions.tensorrt.executor import Executor
-from spd_deploy.sessions.tensorrt.gate import library, place_of
 from spd_deploy.sessions.tensorrt.session import TensorRtSession
 
 

@@ -8,8 +8,8 @@ after both.
 import re
 from pathlib import Path
 
-from spd_deploy.domain.engines.record import Place
 from spd_deploy.domain.files import cache_folder, replacing
+from spd_deploy.sessions.tensorrt.engine_record import Place
 
 
 def cache_file(place: Place) -> Path:

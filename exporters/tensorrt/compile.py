@@ -8,12 +8,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from exporters.tensorrt.interrupts import Stop, held_back
-from spd_deploy.domain.engines.plan import BuildPlan, Options
-from spd_deploy.domain.engines.record import Arm
 from spd_deploy.domain.errors import BadArtefact, EngineFailed
-from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.progress import Advance
+from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.text import INPUTS
+from spd_deploy.sessions.tensorrt.build_plan import BuildPlan, Options
+from spd_deploy.sessions.tensorrt.engine_record import Arm
 from spd_deploy.sessions.tensorrt.messages import Messages
 from spd_deploy.sessions.tensorrt.versions import (
     apply_options,

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from exporters.tensorrt.inspector import Layer
-from spd_deploy.domain.engines.plan import Planned
-from spd_deploy.domain.engines.record import Picked, Verdict
 from spd_deploy.domain.errors import VerificationFailed
+from spd_deploy.sessions.tensorrt.build_plan import Planned
+from spd_deploy.sessions.tensorrt.engine_record import Picked, Verdict
 
 # How much faster a layer must be to be called so: single layers are timed with that much noise.
 _NOISE = 0.02

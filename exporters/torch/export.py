@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters.folder import copy_beside, manifest_of, matrix_rows, refuse_unready
-from exporters.lowering.ways import Way
-from exporters.torch.choose import Chosen, choices_of, choose_torch
+from exporters.artefact_folder import copy_beside, manifest_of, matrix_rows, refuse_unready
+from exporters.classifier_weights import ClassifierWeights, read_weights
+from exporters.lowering.candidates import Way
 from exporters.torch.pack import plan_of, read_constants, tensors_of, write_tensors
+from exporters.torch.select_lowering import Chosen, choices_of, choose_torch
 from exporters.verify import parity_of, refuse_broken_pattern
-from exporters.weights import ClassifierWeights, read_weights
 from spd_deploy.domain.artefact import (
     Artefact,
     Manifest,
@@ -33,9 +33,9 @@ from spd_deploy.domain.golden import GOLDEN_FILE, write_golden
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.versions import versions_of
 from spd_deploy.kernels.tiles import Number
-from spd_deploy.sessions.opening import BF16_TOLERANCE
-from spd_deploy.sessions.torch_artefact.plan import TENSORS_FILE, write_plan
-from spd_deploy.sessions.torch_artefact.session import TorchArtefactSession
+from spd_deploy.sessions.open import BF16_TOLERANCE
+from spd_deploy.sessions.torch_network.plan import TENSORS_FILE, write_plan
+from spd_deploy.sessions.torch_network.session import TorchArtefactSession
 
 # Allowed difference of logits, in units of max(1, largest logit): in fp32 what another order of
 # additions makes, in the others what rounding every activation makes.

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters.arithmetic.arithmetic import Array, Constants
+from exporters.classifier_weights import ClassifierWeights
 from exporters.lowering.compact import Compact
 from exporters.lowering.lowering import Lowering
-from exporters.storage import SPELLED, StoredBytes
-from exporters.torch.choose import Chosen, gathered_in
-from exporters.weights import ClassifierWeights
+from exporters.onnx.arithmetic.arithmetic import Array, Constants
+from exporters.onnx.storage import SPELLED, StoredBytes
+from exporters.torch.select_lowering import Chosen, gathered_in
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.files import not_written
 from spd_deploy.kernels.tiles import Number
 from spd_deploy.kernels.weights import dtype_of
-from spd_deploy.sessions.torch_artefact.plan import (
+from spd_deploy.sessions.torch_network.plan import (
     Activation,
     HeadActivation,
     HeadPlan,

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, FailFast, Field
 
 from serve.classifier import Classified
 from serve.protocols.form import Form
-from serve.reading import Strict, inputs_of, refuse_count, validated
+from serve.request_body import Strict, inputs_of, refuse_count, validated
 from serve.texts import Text
 
 

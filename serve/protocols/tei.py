@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from serve.classifier import Classified
 from serve.protocols.form import Form
-from serve.reading import Strict, inputs_of, refuse_count, validated
+from serve.request_body import Strict, inputs_of, refuse_count, validated
 from serve.texts import Text
 from spd_deploy.domain.errors import MalformedRequest
 

@@ -6,19 +6,19 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from spd_deploy.benchmark.values import ArmFacts, Lowered, Memory, Settings, Shape
+from spd_deploy.benchmark.records import ArmFacts, Lowered, Memory, Settings, Shape
 from spd_deploy.domain.artefact import Artefact, MatrixRow
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.engines.record import read_record
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import bytes_of
-from spd_deploy.domain.measured import random_batch
-from spd_deploy.domain.runtimes import Asked, Runtime
+from spd_deploy.domain.runtime_choice import Asked, Runtime
 from spd_deploy.domain.scores import own_arm
+from spd_deploy.domain.shapes import random_batch
 from spd_deploy.domain.text import Batch
-from spd_deploy.sessions.opening import model_file, session_from_artefact
+from spd_deploy.sessions.open import model_file, session_from_artefact
 from spd_deploy.sessions.protocol import Description, Session
-from spd_deploy.sessions.torch_artefact.plan import PLAN_FILE
+from spd_deploy.sessions.tensorrt.engine_record import read_record
+from spd_deploy.sessions.torch_network.plan import PLAN_FILE
 
 _AUTO = Asked()
 _SIZES = ("layers", "hidden", "heads", "intermediate", "vocabulary")

@@ -5,11 +5,11 @@ Pure functions. A card that does not tell of something is doubted for it, once.
 
 from collections.abc import Iterator, Sequence
 
-from spd_deploy.benchmark.doubts import Doubt
+from spd_deploy.benchmark.formatting import percent
 from spd_deploy.benchmark.gpu_judge import DeviceRow
 from spd_deploy.benchmark.gpu_values import GpuRun
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.spelling import percent
+from spd_deploy.benchmark.warnings import Doubt
 from spd_deploy.domain.nvidia import LOCKED, GpuState
 
 # Above this share of the GPU's time the host is what is measured.

@@ -20,10 +20,10 @@ import numpy as np
 
 from spd_deploy.benchmark.gpu_values import MODES, Cache, DeviceSeries, Mode, Ran
 from spd_deploy.benchmark.intervals import SpeedUp, speed_up_of
+from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.values import ArmFacts
-from spd_deploy.domain.measured import Shape
-from spd_deploy.domain.work import Bound
+from spd_deploy.domain.roofline import Bound
+from spd_deploy.domain.shapes import Shape
 
 # Lowerings that need no kernel of their own to leave zeros out.
 _BY_CONSTRUCTION = frozenset({"dense", "compact", "gathered"})

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from spd_deploy.benchmark.formatting import megabytes, milliseconds, percent
 from spd_deploy.benchmark.gpu_judge import DeviceRow, sparse_kernels, why_unproven
 from spd_deploy.benchmark.gpu_values import DeviceArm, GpuRun, Ran
 from spd_deploy.benchmark.judge import Judgement
+from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.spelling import megabytes, milliseconds, percent
 from spd_deploy.benchmark.tables import NOTHING, Table
-from spd_deploy.benchmark.values import ArmFacts
-from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.nvidia import GpuState
+from spd_deploy.domain.shapes import Shape
 
 # Of the kernels that an arm launched, so many are named.
 _NAMED = 3

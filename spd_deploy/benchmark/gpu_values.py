@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from spd_deploy.domain.errors import BadReport
-from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.nvidia import Card, GpuState
-from spd_deploy.domain.work import Work
+from spd_deploy.domain.roofline import Work
+from spd_deploy.domain.shapes import Shape
 
 Mode = Literal["launched", "graph"]
 Cache = Literal["hot", "cold"]
@@ -87,7 +87,7 @@ class Ran:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShapeWork:
-    """The least work of an arm at a shape (``domain.work``)."""
+    """The least work of an arm at a shape (``domain.roofline``)."""
 
     shape: Shape
     work: Work

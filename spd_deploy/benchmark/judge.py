@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from spd_deploy.benchmark.doubts import Doubt, doubts_of
 from spd_deploy.benchmark.gpu_doubts import gpu_doubts
 from spd_deploy.benchmark.gpu_judge import DeviceRow, device_rows, unproven
 from spd_deploy.benchmark.intervals import Estimate, Rounds, SpeedUp, estimates, speed_up_of
+from spd_deploy.benchmark.records import Shape
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.values import Shape
+from spd_deploy.benchmark.warnings import Doubt, doubts_of
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.machine.facts import Machine
 from spd_deploy.sessions.protocol import Description

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 
-from spd_deploy.benchmark.values import Series, Settings, Shape
+from spd_deploy.benchmark.records import Series, Settings, Shape
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.protocol import Session

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from spd_deploy.benchmark.arms import Arm, open_arm
-from spd_deploy.benchmark.values import Memory, Settings, Shape
+from spd_deploy.benchmark.records import Memory, Settings, Shape
 from spd_deploy.domain.artefact import open_artefact
 from spd_deploy.domain.child import child_environment, python_module
 from spd_deploy.domain.errors import EngineFailed
-from spd_deploy.domain.measured import random_batch
-from spd_deploy.domain.runtimes import ASKED, Runtime
+from spd_deploy.domain.runtime_choice import ASKED, Runtime
+from spd_deploy.domain.shapes import random_batch
 from spd_deploy.sessions.onnxruntime import import_onnxruntime
 from spd_deploy.sessions.openvino import import_openvino
 from spd_deploy.sessions.tensorrt.versions import import_tensorrt

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from spd_deploy.benchmark.doubts import grouped
 from spd_deploy.benchmark.gpu_tables import (
     absent_table,
     device_table,
@@ -15,12 +14,13 @@ from spd_deploy.benchmark.gpu_tables import (
 )
 from spd_deploy.benchmark.intervals import LEVEL, RESAMPLES, RESOLUTION
 from spd_deploy.benchmark.judge import Judgement
-from spd_deploy.benchmark.layerwise.analysis import analyse
-from spd_deploy.benchmark.layerwise.tables import matrix_table
-from spd_deploy.benchmark.layerwise.words import LEGEND, explanation_of, notes_of, statement_of
+from spd_deploy.benchmark.layers.analysis import analyse
+from spd_deploy.benchmark.layers.layer_summary import LEGEND, explanation_of, notes_of, statement_of
+from spd_deploy.benchmark.layers.layer_tables import matrix_table
 from spd_deploy.benchmark.plot_latency import MOST_DOTS
 from spd_deploy.benchmark.plots import layers_plot
 from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.summary import headlines, leading, runtimes_of
 from spd_deploy.benchmark.tables import (
     Table,
     accuracy_table,
@@ -30,8 +30,8 @@ from spd_deploy.benchmark.tables import (
     machine_table,
     size_table,
 )
-from spd_deploy.benchmark.words import headlines, leading, runtimes_of
-from spd_deploy.sessions.opening import BF16_TOLERANCE
+from spd_deploy.benchmark.warnings import grouped
+from spd_deploy.sessions.open import BF16_TOLERANCE
 
 _TEMPLATE = "page.html.j2"
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from spd_deploy.benchmark.layerwise.analysis import Analysis
-from spd_deploy.benchmark.layerwise.tables import Bar, bars_of, signed
+from spd_deploy.benchmark.formatting import milliseconds
+from spd_deploy.benchmark.layers.analysis import Analysis
+from spd_deploy.benchmark.layers.layer_tables import Bar, bars_of, signed
 from spd_deploy.benchmark.plot_style import COLOURS, GREY, INK, blank, note
-from spd_deploy.benchmark.spelling import milliseconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from spd_deploy.benchmark.formatting import ratio
 from spd_deploy.benchmark.intervals import SpeedUp
 from spd_deploy.benchmark.judge import Judgement
 from spd_deploy.benchmark.plot_style import INK, blank, colours_of, note
+from spd_deploy.benchmark.records import Shape
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.spelling import ratio
-from spd_deploy.benchmark.values import Shape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

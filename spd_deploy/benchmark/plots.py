@@ -10,15 +10,15 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from spd_deploy.benchmark.formatting import megabytes
 from spd_deploy.benchmark.judge import Judgement
-from spd_deploy.benchmark.layerwise.analysis import analyse
+from spd_deploy.benchmark.layers.analysis import analyse
 from spd_deploy.benchmark.plot_latency import latency_figure
 from spd_deploy.benchmark.plot_layers import layers_figure
 from spd_deploy.benchmark.plot_speedup import speedup_figure
 from spd_deploy.benchmark.plot_style import STYLE, blank, colours_of, note
+from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.spelling import megabytes
-from spd_deploy.benchmark.values import ArmFacts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from spd_deploy.benchmark.judge import Judgement, judge
-from spd_deploy.benchmark.layerwise.analysis import analyse
-from spd_deploy.benchmark.layerwise.words import analysis_to_json
+from spd_deploy.benchmark.layers.analysis import analyse
+from spd_deploy.benchmark.layers.layer_summary import analysis_to_json
 from spd_deploy.benchmark.page import Section, html_from_report
 from spd_deploy.benchmark.plots import PLOTS, draw_plots
 from spd_deploy.benchmark.report import Report, text_from_report
-from spd_deploy.benchmark.words import headlines
+from spd_deploy.benchmark.summary import headlines
 from spd_deploy.domain.files import refuse_foreign, replacing
 
 JSON_FILE = "report.json"

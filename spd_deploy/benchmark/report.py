@@ -19,8 +19,8 @@ from typing import Any
 
 from spd_deploy.benchmark.gpu_values import GpuRun
 from spd_deploy.benchmark.intervals import median
-from spd_deploy.benchmark.layerwise.values import LayerProfile
-from spd_deploy.benchmark.values import ArmFacts, Series, Settings, Shape
+from spd_deploy.benchmark.layers.layer_records import LayerProfile
+from spd_deploy.benchmark.records import ArmFacts, Series, Settings, Shape
 from spd_deploy.domain.documents import text_of, versioned
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json

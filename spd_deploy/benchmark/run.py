@@ -11,16 +11,16 @@ from pathlib import Path
 from time import perf_counter_ns
 
 from spd_deploy.benchmark.arms import Arm, batches_for, facts_of, open_arm
-from spd_deploy.benchmark.layerwise.measure import profile_layers, refuse_unmeasurable
+from spd_deploy.benchmark.layers.profile_layers import profile_layers, refuse_unmeasurable
 from spd_deploy.benchmark.measure import measure
 from spd_deploy.benchmark.memory import memory_of
+from spd_deploy.benchmark.records import ArmFacts, Memory, Settings
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.values import ArmFacts, Memory, Settings
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.machine.facts import this_machine
-from spd_deploy.sessions.opening import prove
+from spd_deploy.sessions.open import prove
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.timing.host_clock import Clock
 from spd_deploy.timing.machine_load import LoadObserver, load_average
@@ -88,7 +88,7 @@ def baseline_from(path: Path, *, progress: Progress) -> Iterator[Artefact]:
     if is_artefact(path):
         yield open_artefact(path)
         return
-    from exporters.onnx import artefact_from_checkpoint
+    from exporters.export import artefact_from_checkpoint
 
     checkpoint = as_dense(open_checkpoint(path))
     with tempfile.TemporaryDirectory(prefix="spd-bench-") as scratch:

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from spd_deploy.benchmark.formatting import megabytes, milliseconds, percent
 from spd_deploy.benchmark.intervals import Estimate
 from spd_deploy.benchmark.judge import Judgement, Row
+from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.spelling import megabytes, milliseconds, percent
-from spd_deploy.benchmark.values import ArmFacts
-from spd_deploy.benchmark.words import kind_of
+from spd_deploy.benchmark.summary import kind_of
 from spd_deploy.machine.facts import Machine
 
 NOTHING = "-"

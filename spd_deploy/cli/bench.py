@@ -10,12 +10,12 @@ import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json, show_table
 from spd_deploy.cli.options import RUNTIME, Sizes, timing_options
-from spd_deploy.domain.runtimes import ASKED
+from spd_deploy.domain.runtime_choice import ASKED
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.judge import Judgement
+    from spd_deploy.benchmark.records import Settings
     from spd_deploy.benchmark.report import Report
-    from spd_deploy.benchmark.values import Settings
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -92,7 +92,7 @@ def bench(
     """  # noqa: D301  # click reads the \b as a character
     from spd_deploy.benchmark.judge import judge
     from spd_deploy.benchmark.publish import refuse_taken, summary_of, write_report
-    from spd_deploy.benchmark.values import Settings, Shape
+    from spd_deploy.benchmark.records import Settings, Shape
     from spd_deploy.domain.cores import default_threads
 
     if dense is not None and device == "cpu":
@@ -187,12 +187,12 @@ def _measured_on_gpu(
 
 def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
     """The headlines, tables and doubts on the terminal."""
-    from spd_deploy.benchmark.doubts import grouped
     from spd_deploy.benchmark.gpu_tables import absent_table, device_table, parts_table, ran_table
-    from spd_deploy.benchmark.layerwise.analysis import analyse
-    from spd_deploy.benchmark.layerwise.words import explanation_of, statement_of
+    from spd_deploy.benchmark.layers.analysis import analyse
+    from spd_deploy.benchmark.layers.layer_summary import explanation_of, statement_of
+    from spd_deploy.benchmark.summary import headlines, runtimes_of
     from spd_deploy.benchmark.tables import latency_table, size_table
-    from spd_deploy.benchmark.words import headlines, runtimes_of
+    from spd_deploy.benchmark.warnings import grouped
 
     for headline in headlines(report, judgement):
         click.echo(f"{headline}\n")

@@ -9,10 +9,10 @@ import click
 from spd_deploy.cli.console import TerminalProgress, show_json
 from spd_deploy.cli.engines import record_lines
 from spd_deploy.domain.artefact import open_artefact
-from spd_deploy.domain.engines.plan import Hardware, Options, read_plan
+from spd_deploy.sessions.tensorrt.build_plan import Hardware, Options, read_plan
 
 if TYPE_CHECKING:
-    from spd_deploy.domain.engines.plan import BuildPlan
+    from spd_deploy.sessions.tensorrt.build_plan import BuildPlan
 
 _GIB = 1 << 30
 

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from spd_deploy.cli.console import footnotes, show_table
-from spd_deploy.domain.engines.plan import BuildPlan, read_plan
-from spd_deploy.domain.engines.record import EngineRecord, Verdict, is_built, read_record
+from spd_deploy.sessions.tensorrt.build_plan import BuildPlan, read_plan
+from spd_deploy.sessions.tensorrt.engine_record import EngineRecord, Verdict, is_built, read_record
 
 _UNTOLD = "-"
 

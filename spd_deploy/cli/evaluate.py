@@ -11,11 +11,11 @@ from spd_deploy.cli.console import TerminalProgress, show_json
 from spd_deploy.cli.options import device_option, runtime_option
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.runtimes import ASKED
+from spd_deploy.domain.runtime_choice import ASKED
 from spd_deploy.domain.tasks import Task, refuse_other_answers, task_named
 
 if TYPE_CHECKING:
-    from spd_deploy.sessions.opening import Opened
+    from spd_deploy.sessions.open import Opened
     from spd_deploy.sessions.protocol import Device
     from spd_train.data.examples import Splits
 
@@ -59,7 +59,7 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Score an artefact or checkpoint on labelled data."""
-    from spd_deploy.sessions.opening import open_path
+    from spd_deploy.sessions.open import open_path
     from spd_train.data.splits import rows_to_score
 
     if split == "test":

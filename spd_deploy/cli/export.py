@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from spd_deploy.cli.calibration_set import trial_of
 from spd_deploy.cli.console import TerminalProgress
+from spd_deploy.cli.export_options import Wish
 from spd_deploy.cli.export_shown import show_export
-from spd_deploy.cli.export_wish import Wish
 from spd_deploy.cli.options import Sizes, finite
 from spd_deploy.cli.sections import Sectioned
-from spd_deploy.cli.trial import trial_of
 from spd_deploy.cli.tuning import known_tuning, plan_of, runtimes_for, tuner_for
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
-from spd_deploy.domain.engines.buckets import buckets_for
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.runtimes import ASKED
+from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.sessions.tensorrt.shape_buckets import buckets_for
 
 if TYPE_CHECKING:
-    from exporters.forms import Form
-    from exporters.onnx import Settle, Tuner
-    from exporters.precisions import Trial
-    from exporters.tuning.tune import Plan
+    from exporters.autotune.tune import Plan
+    from exporters.export import Settle, Tuner
+    from exporters.formats import Form
+    from exporters.precision import Trial
     from spd_deploy.kernels.tiles import Number
 
 
@@ -151,8 +151,8 @@ def _torch(wish: Wish, source: Checkpoint, progress: Progress) -> Artefact:
 
 def _graph(wish: Wish, source: Checkpoint, progress: Progress) -> Artefact:
     """An artefact of ONNX graphs, with an engine for TensorRT where that is asked for."""
-    from exporters.onnx import artefact_from_checkpoint
-    from exporters.precisions import Precision
+    from exporters.export import artefact_from_checkpoint
+    from exporters.precision import Precision
 
     told = (wish.task_name, wish.data_dir, wish.drop)
     trial = trial_of(source, *told, progress) if wish.judged else None
@@ -190,7 +190,7 @@ def _tuner(wish: Wish, plan: "Plan | None", progress: Progress) -> "Tuner | None
 
 def _tell_misfit(artefact: Artefact, progress: Progress) -> None:
     """Say where what is run how was decided by another runtime's times than the artefact's."""
-    from exporters.tuning.values import TUNING_FILE, read_tuning
+    from exporters.autotune.tuning import TUNING_FILE, read_tuning
 
     served = artefact.manifest.runtime
     if not (artefact.folder / TUNING_FILE).is_file():
@@ -207,7 +207,7 @@ def _settle(
     wish: Wish, plan: "Plan | None", trial: "Trial | None", progress: Progress
 ) -> "Settle | None":
     """What names the runtime to serve in: an engine has no choice."""
-    from exporters.tuning.runtimes import in_fastest_runtime, in_runtime
+    from exporters.autotune.select_runtime import in_fastest_runtime, in_runtime
 
     if wish.format_ == "onnx" and wish.runtime_name != "auto":
         asked = ASKED[wish.runtime_name]
@@ -219,8 +219,8 @@ def _settle(
 
 def _form(wish: Wish, source: Checkpoint) -> "Form":
     """What kind of artefact is made: for TensorRT for the shapes asked for and the longest text."""
-    from exporters.forms import ONNX
-    from exporters.tensorrt.plan import engine_form
+    from exporters.formats import ONNX
+    from exporters.tensorrt.engine_format import engine_form
 
     if wish.format_ == "onnx":
         return ONNX
@@ -247,7 +247,7 @@ def _opened(folder: Path, progress: Progress) -> Checkpoint:
 def _build(artefact: Artefact, progress: Progress, *, asked: bool) -> None:
     """Build the engine where one can be built; elsewhere say in a line how to finish."""
     from exporters.tensorrt.build import Order, build_engine
-    from spd_deploy.sessions.tensorrt.gate import engine_fault
+    from spd_deploy.sessions.tensorrt.compatibility import engine_fault
 
     fault = engine_fault() if asked else "as asked for"
     if fault is None:

@@ -5,9 +5,9 @@ import click
 from spd_deploy.cli.console import show_json
 from spd_deploy.cli.sizes import spelled_sizes
 from spd_deploy.domain.artefact import Artefact, Manifest
-from spd_deploy.domain.engines.record import is_built
 from spd_deploy.domain.files import bytes_of
-from spd_deploy.domain.measured import spelled_gains
+from spd_deploy.domain.shapes import spelled_gains
+from spd_deploy.sessions.tensorrt.engine_record import is_built
 
 
 def show_export(artefact: Artefact, *, as_json: bool) -> None:

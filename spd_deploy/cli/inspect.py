@@ -17,9 +17,9 @@ from spd_deploy.domain.artefact import Artefact, MatrixRow, is_artefact, open_ar
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, open_checkpoint
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.folders import refuse_no_model
-from spd_deploy.domain.measured import spelled_gains
-from spd_deploy.domain.runtimes import computed_in
+from spd_deploy.domain.runtime_choice import computed_in
 from spd_deploy.domain.scores import own_arm
+from spd_deploy.domain.shapes import spelled_gains
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +89,7 @@ def inspect(path: Path, as_json: bool, every: bool, **measuring: Any) -> None:
     analysis = measure(path, artefact, **measuring)
     found = of_checkpoint(open_checkpoint(path)) if artefact is None else of_artefact(artefact)
     if as_json:
-        from spd_deploy.benchmark.layerwise.words import analysis_to_json
+        from spd_deploy.benchmark.layers.layer_summary import analysis_to_json
 
         more = {} if analysis is None else {"measured": analysis_to_json(analysis)}
         if artefact is not None and artefact.manifest.format == "trt":
@@ -133,9 +133,9 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
     import numpy as np
     import torch
 
-    from exporters.folder import matrix_rows
-    from exporters.lowering.choose import choose
-    from exporters.weights import read_weights
+    from exporters.artefact_folder import matrix_rows
+    from exporters.autotune.select import choose
+    from exporters.classifier_weights import read_weights
 
     weights = read_weights(checkpoint)
     pattern = checkpoint.pattern

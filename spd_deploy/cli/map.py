@@ -9,10 +9,10 @@ import click
 
 from spd_deploy.cli.console import TerminalProgress, show_table
 from spd_deploy.cli.options import LARGEST_SIZE, Sizes, timing_options
-from spd_deploy.domain.runtimes import CpuRuntime
+from spd_deploy.domain.runtime_choice import CpuRuntime
 
 if TYPE_CHECKING:
-    from spd_deploy.benchmark.breakeven.values import BreakEven
+    from spd_deploy.benchmark.breakeven.map_records import BreakEven
 
 _TOKENS = {"cpu": (32, 128, 1024), "cuda": (128, 1024, 4096, 16384)}
 _PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp16",)}
@@ -163,16 +163,16 @@ def map_(
         raise click.UsageError("--runtime goes with --device cpu; PyTorch runs a GPU's products")
     if model is not None and shapes:
         raise click.UsageError("--model and --shape both name sizes: leave one of them out")
-    from exporters.precisions import Precision
-    from spd_deploy.benchmark.breakeven.publish import refuse_taken, write_map
-    from spd_deploy.benchmark.breakeven.run import (
+    from exporters.precision import Precision
+    from spd_deploy.benchmark.breakeven.map_records import Part, text_from_map
+    from spd_deploy.benchmark.breakeven.publish_map import refuse_taken, write_map
+    from spd_deploy.benchmark.breakeven.run_map import (
         Plan,
         measure_map,
         model_parts,
         patterns_of,
         runtimes_here,
     )
-    from spd_deploy.benchmark.breakeven.values import Part, text_from_map
     from spd_deploy.benchmark.cuda.map import measure_map_on_gpu
     from spd_deploy.domain.cores import default_threads
     from spd_deploy.timing.host_clock import Effort
@@ -201,7 +201,13 @@ def map_(
 
 def _show(found: "BreakEven", output: Path) -> None:
     """The table, from where each pattern pays, the doubts, and what to start with."""
-    from spd_deploy.benchmark.breakeven.words import answer, breakevens, doubts, map_table, where
+    from spd_deploy.benchmark.breakeven.map_summary import (
+        answer,
+        breakevens,
+        doubts,
+        map_table,
+        where,
+    )
 
     click.echo(f"{where(found)}\n")
     table = map_table(found)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from spd_deploy.domain.artefact import MatrixRow
-from spd_deploy.domain.measured import mean_gain
+from spd_deploy.domain.shapes import mean_gain
 
 Rows = Sequence[MatrixRow]
 Row = tuple[str, ...]

@@ -12,7 +12,7 @@ from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import BadArtefact
 
 if TYPE_CHECKING:
-    from spd_deploy.benchmark.layerwise.analysis import Analysis
+    from spd_deploy.benchmark.layers.analysis import Analysis
 
 _SEQ = 128
 _ROUNDS = 6
@@ -74,12 +74,12 @@ def measure(
             fix="export it first: spd export CHECKPOINT --format onnx --output DIR",
         )
     from spd_deploy.benchmark.arms import arms_of, open_arm
-    from spd_deploy.benchmark.layerwise.analysis import analyse
-    from spd_deploy.benchmark.layerwise.measure import profile_layers, refuse_unmeasurable
-    from spd_deploy.benchmark.values import Settings, Shape
+    from spd_deploy.benchmark.layers.analysis import analyse
+    from spd_deploy.benchmark.layers.profile_layers import profile_layers, refuse_unmeasurable
+    from spd_deploy.benchmark.records import Settings, Shape
     from spd_deploy.domain.cores import default_threads
-    from spd_deploy.domain.runtimes import ASKED
-    from spd_deploy.sessions.opening import prove
+    from spd_deploy.domain.runtime_choice import ASKED
+    from spd_deploy.sessions.open import prove
 
     (arm,) = arms_of([artefact], [ASKED["onnxruntime"]])  # whose profiler it is
     longest = min(artefact.manifest.max_tokens, arm.encoder.positions)
@@ -98,13 +98,13 @@ def measure(
 
 def show_measured(title: str, analysis: "Analysis", *, every: bool) -> None:
     """Whether it is faster and why not more, the matrices, and the waterfall of the model."""
-    from spd_deploy.benchmark.layerwise.tables import matrix_table, waterfall_lines
-    from spd_deploy.benchmark.layerwise.words import (
+    from spd_deploy.benchmark.layers.layer_summary import (
         LEGEND,
         explanation_of,
         notes_of,
         statement_of,
     )
+    from spd_deploy.benchmark.layers.layer_tables import matrix_table, waterfall_lines
 
     click.echo(f"{analysis.arm} ({title}): {statement_of(analysis)}.")
     click.echo(f"{explanation_of(analysis)}.\n")

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from spd_deploy.domain.runtimes import ASKED
+from spd_deploy.domain.runtime_choice import ASKED
 from spd_deploy.domain.tasks import TASKS
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])

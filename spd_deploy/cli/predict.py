@@ -13,11 +13,11 @@ from spd_deploy.domain.answers import answers_of
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.files import refuse_existing, write_text
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.runtimes import ASKED
+from spd_deploy.domain.runtime_choice import ASKED
 from spd_deploy.domain.tasks import Columns, Task
 
 if TYPE_CHECKING:
-    from spd_deploy.sessions.opening import Opened
+    from spd_deploy.sessions.open import Opened
     from spd_deploy.sessions.protocol import Device
     from spd_train.data.examples import Example
     from spd_train.data.rows import Row
@@ -69,7 +69,7 @@ def predict(
 
     For a task of pairs, the texts on the command line are taken two by two.
     """
-    from spd_deploy.sessions.opening import open_path
+    from spd_deploy.sessions.open import open_path
 
     if texts and input_file is not None:
         raise click.UsageError("both texts and --input are given; leave one out")

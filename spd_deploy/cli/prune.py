@@ -13,7 +13,7 @@ from spd_deploy.cli.train import show_result
 from spd_deploy.domain.patterns import SPELLINGS, parse_pattern
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task, task_named
-from spd_train.recipe import Allocation, Device, Importance, PrecisionWish, PruneRecipe
+from spd_train.config import Allocation, Device, Importance, PrecisionWish, PruneRecipe
 
 if TYPE_CHECKING:
     from spd_train.data.examples import Example

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_table
-from spd_deploy.cli.stopping import going_on, stop_on_signals
+from spd_deploy.cli.signals import going_on, stop_on_signals
 from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.errors import BadSetting, NotWritten
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from spd_deploy.benchmark.judge import Judgement
     from spd_deploy.benchmark.report import Report
     from spd_deploy.domain.checkpoint import Checkpoint
-    from spd_train.recipe import Recipe
+    from spd_train.config import Recipe
 
 _MARK = "quickstart.json"
 _REPORT = "report"  # the last that is written
@@ -100,7 +100,7 @@ def quickstart(task_name: str, output: Path, overwrite: bool, threads: int | Non
 def recipe_for(task: Task) -> "Recipe":
     """Settings that fit the built-in model and data, and a few minutes on two cores."""
     from spd_deploy.domain.patterns import Block
-    from spd_train.recipe import Recipe, TeacherRecipe
+    from spd_train.config import Recipe, TeacherRecipe
     from spd_train.recipes import spd
 
     return Recipe(
@@ -181,7 +181,7 @@ def _export(
     """Both models as artefacts, each scored as it will be served."""
     from spd_deploy.cli.evaluate import score_parts
     from spd_deploy.domain.checkpoint import open_checkpoint
-    from spd_deploy.sessions.opening import open_path
+    from spd_deploy.sessions.open import open_path
     from spd_train.data.examples import read_split
 
     teacher = open_checkpoint(checkpoint.folder / "teacher")
@@ -198,7 +198,7 @@ def _export(
 
 def _exported(source: "Checkpoint", folder: Path, progress: Progress) -> Artefact:
     """The checkpoint's artefact: the one that an earlier call made, or a new one."""
-    from exporters.onnx import artefact_from_checkpoint
+    from exporters.export import artefact_from_checkpoint
 
     if is_artefact(folder):
         artefact = open_artefact(folder)
@@ -213,8 +213,8 @@ def _measure(
     """The latency of both, interleaved."""
     from spd_deploy.benchmark.arms import arms_of
     from spd_deploy.benchmark.judge import judge
+    from spd_deploy.benchmark.records import Settings, Shape
     from spd_deploy.benchmark.run import run_benchmark
-    from spd_deploy.benchmark.values import Settings, Shape
     from spd_deploy.domain.cores import default_threads
 
     settings = Settings(
@@ -234,7 +234,7 @@ def _publish(
     """The benchmark's page with the training curves in it."""
     from spd_deploy.benchmark.page import Section
     from spd_deploy.benchmark.publish import write_report
-    from spd_train.reports.curves import CURVES_FILE
+    from spd_train.plots.curves import CURVES_FILE
 
     curves: Section = Section(
         title="Training",

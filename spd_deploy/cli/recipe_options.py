@@ -9,7 +9,7 @@ from spd_deploy.domain.folders import COMMAND
 from spd_deploy.domain.patterns import parse_pattern
 
 if TYPE_CHECKING:
-    from spd_train.recipe import Recipe
+    from spd_train.config import Recipe
 
 # The field of the recipe that each option replaces; an option not given leaves it as it is.
 FIELDS: Mapping[str, str] = {
@@ -78,7 +78,7 @@ def recipe_to_resume(
     Where an option says something of the recipe, all of them make it again, so that what was said
     before counts as the same.
     """
-    from spd_train.recipe import Recipe
+    from spd_train.config import Recipe
 
     of_recipe = {*FIELDS, "spelled", "sparsity", "exclude", "recipe_name", "epochs"}
     if run.get(COMMAND) and not of_recipe & set(given):

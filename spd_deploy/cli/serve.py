@@ -9,7 +9,7 @@ import click
 
 from serve.settings import Settings
 from spd_deploy.cli.options import device_option, runtime_option
-from spd_deploy.domain.runtimes import ASKED
+from spd_deploy.domain.runtime_choice import ASKED
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.protocol import Device
@@ -121,9 +121,9 @@ def serve(
         )
     from serve.app import create_app
     from serve.forwarding import Forwarding, trusted_from
-    from serve.life import Life
-    from serve.model import Served, open_served
-    from serve.running import bound_socket, run
+    from serve.open_model import Served, open_served
+    from serve.server import bound_socket, run
+    from serve.state import Life
 
     settings = Settings(
         max_batch_tokens=max_batch_tokens,

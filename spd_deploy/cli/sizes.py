@@ -5,9 +5,9 @@ from spd_deploy.domain.artefact import Artefact
 
 def spelled_sizes(artefact: Artefact) -> str:
     """Such as ``matrices 10.7 MB (42.5 MB dense in fp32), embeddings 12.6 MB as int8, ...``."""
-    from exporters.storage import stored_bytes
+    from exporters.onnx.storage import stored_bytes
     from exporters.torch.pack import stored_in
-    from spd_deploy.sessions.opening import graph_file
+    from spd_deploy.sessions.open import graph_file
 
     manifest = artefact.manifest
     names = [row.name for row in manifest.matrices]

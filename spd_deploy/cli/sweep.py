@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json, show_table
-from spd_deploy.cli.stopping import stop_on_signals
+from spd_deploy.cli.signals import stop_on_signals
 from spd_deploy.domain.errors import BadSetting, Interrupted, RunsFailed, SpdError
 
 if TYPE_CHECKING:
-    from spd_train.sweep import Sweep
-    from spd_train.sweeping.grid import Grid
-    from spd_train.sweeping.results import Results
+    from spd_train.sweep.grid import Grid
+    from spd_train.sweep.results import Results
+    from spd_train.sweep.run_sweep import Sweep
 
 
 @click.command(
@@ -48,7 +48,7 @@ def sweep(
     over and what was begun goes on, so the same command continues after a stop, a failure or a
     grid that has grown.
     """
-    from spd_train.sweeping.reading import read_grid
+    from spd_train.sweep.grid_file import read_grid
 
     grid = read_grid(file)
     grid = replace(grid, model=model or grid.model, data=data or grid.data)
@@ -60,7 +60,7 @@ def sweep(
         failure = _run(grid, output, options)
     files, results = _publish(grid, output)
     if as_json:
-        from spd_train.sweeping.tables import json_of
+        from spd_train.sweep.results_table import json_of
 
         show_json({"files": [str(f) for f in files], **json_of(results)})
     else:
@@ -71,8 +71,8 @@ def sweep(
 
 def show_plan(planned: "Sweep", *, as_json: bool) -> None:
     """Every run with its state and, where something is left to do, its command."""
-    from spd_train.sweep import states_of
-    from spd_train.sweeping.plan import State
+    from spd_train.sweep.job_state import State
+    from spd_train.sweep.run_sweep import states_of
 
     rows = [
         {
@@ -96,7 +96,7 @@ def show_plan(planned: "Sweep", *, as_json: bool) -> None:
 
 def show_results(results: "Results", files: Sequence[Path]) -> None:
     """A table a task, and where all is written."""
-    from spd_train.sweeping.tables import rows_of
+    from spd_train.sweep.results_table import rows_of
 
     for task in results.grid.tasks:
         show_table(
@@ -112,7 +112,7 @@ def show_results(results: "Results", files: Sequence[Path]) -> None:
 
 def _run(grid: "Grid", output: Path, options: dict[str, Any]) -> SpdError | None:
     """Run the sweep; a failure or a stop is returned, since what is finished is shown first."""
-    from spd_train.sweep import run_sweep
+    from spd_train.sweep.run_sweep import run_sweep
 
     with stop_on_signals("stops when the runs have saved their states") as should_stop:
         try:
@@ -130,9 +130,9 @@ def _sweep(
 ) -> "Sweep":
     """The options as the one value that decides the sweep."""
     from spd_deploy.domain.cores import default_threads
-    from spd_train.sweep import Sweep
-    from spd_train.sweeping.command import PROGRAM
-    from spd_train.sweeping.room import room_for
+    from spd_train.sweep.capacity import room_for
+    from spd_train.sweep.command import PROGRAM
+    from spd_train.sweep.run_sweep import Sweep
 
     device = options["device"]
     room = room_for(device, cores=default_threads(), processes=options["processes"])
@@ -148,12 +148,12 @@ def _sweep(
 
 def _publish(grid: "Grid", output: Path) -> tuple[list[Path], "Results"]:
     """The table and the figures of what is finished."""
-    from spd_train.reports.gaps import draw_gaps
-    from spd_train.reports.overfitting import draw_overfitting
-    from spd_train.sweeping.outcomes import read_outcomes
-    from spd_train.sweeping.records import refuse_other_settings
-    from spd_train.sweeping.results import Results
-    from spd_train.sweeping.tables import write_tables
+    from spd_train.plots.gaps import draw_gaps
+    from spd_train.plots.overfitting import draw_overfitting
+    from spd_train.sweep.outcomes import read_outcomes
+    from spd_train.sweep.results import Results
+    from spd_train.sweep.results_table import write_tables
+    from spd_train.sweep.run_record import refuse_other_settings
 
     if not output.is_dir():
         raise BadSetting("there is no sweep", got=output, fix="leave --table-only out to run one")

@@ -10,7 +10,7 @@ import click
 from spd_deploy.cli.console import TerminalProgress, show_json, speaks
 from spd_deploy.cli.options import data_options
 from spd_deploy.cli.recipe_options import recipe_to_resume, refuse_student_options
-from spd_deploy.cli.resuming import (
+from spd_deploy.cli.resume import (
     command_of,
     has_run,
     is_finished,
@@ -21,7 +21,7 @@ from spd_deploy.cli.resuming import (
 from spd_deploy.cli.scores import score_lines
 from spd_deploy.cli.sections import Sectioned
 from spd_deploy.cli.seeds import show_seeds
-from spd_deploy.cli.stopping import going_on, resume_command, stop_on_signals
+from spd_deploy.cli.signals import going_on, resume_command, stop_on_signals
 from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
 from spd_deploy.domain.folders import COMMAND
 from spd_deploy.domain.patterns import SPELLINGS
@@ -29,7 +29,7 @@ from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.scores import own_arm
 from spd_deploy.domain.tasks import Task, task_named
 from spd_deploy.timing.machine_load import cpu_times
-from spd_train.recipe import Allocation, Device, GraftShape, GraftUnit, Importance, PrecisionWish
+from spd_train.config import Allocation, Device, GraftShape, GraftUnit, Importance, PrecisionWish
 
 if TYPE_CHECKING:
     from spd_deploy.domain.checkpoint import Checkpoint
@@ -171,7 +171,7 @@ def train(**options: Any) -> None:
     Without a --pattern the dense model alone is trained. After a stop,
     spd train --resume --output DIR goes on: the run knows its command.
     """
-    from spd_train.claiming import refuse_taken
+    from spd_train.run_folder import refuse_taken
 
     before = cpu_times()
     given = options_given(click.get_current_context())

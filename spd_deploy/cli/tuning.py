@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.runtimes import Asked, CpuRuntime
+from spd_deploy.domain.runtime_choice import Asked, CpuRuntime
 
 if TYPE_CHECKING:
-    from exporters.onnx import Tuner
-    from exporters.precisions import Precision
-    from exporters.tuning.tune import Plan
-    from exporters.tuning.values import Tuning
-    from exporters.weights import ClassifierWeights
+    from exporters.autotune.tune import Plan
+    from exporters.autotune.tuning import Tuning
+    from exporters.classifier_weights import ClassifierWeights
+    from exporters.export import Tuner
+    from exporters.precision import Precision
     from spd_deploy.domain.checkpoint import Checkpoint
 
 
@@ -25,9 +25,9 @@ def plan_of(
     precision: "Precision",
 ) -> "Plan":
     """What is to be measured on this machine, and how long."""
-    from exporters.tuning.tune import Plan
+    from exporters.autotune.tune import Plan
     from spd_deploy.domain.cores import default_threads
-    from spd_deploy.domain.measured import Shape
+    from spd_deploy.domain.shapes import Shape
     from spd_deploy.machine.facts import this_machine
     from spd_deploy.timing.host_clock import Effort
 
@@ -42,7 +42,7 @@ def plan_of(
 
 def known_tuning(file: Path) -> "Tuner":
     """What was measured before."""
-    from exporters.tuning.values import read_tuning
+    from exporters.autotune.tuning import read_tuning
 
     known = read_tuning(file)
     return lambda checkpoint, weights: known
@@ -57,9 +57,9 @@ def runtimes_for(asked: Asked) -> tuple[CpuRuntime, ...]:
 
 def tuner_for(plan: "Plan", runtimes: Sequence[CpuRuntime], progress: Progress) -> "Tuner":
     """Measures on this machine, and says what casts doubt on that."""
-    from exporters.tuning.tune import tune
-    from exporters.tuning.values import fastest_of
-    from spd_deploy.benchmark.doubts import conditions_doubts
+    from exporters.autotune.tune import tune
+    from exporters.autotune.tuning import fastest_of
+    from spd_deploy.benchmark.warnings import conditions_doubts
     from spd_deploy.machine.facts import this_machine
     from spd_deploy.timing.machine_load import LoadObserver, load_average
 

@@ -18,8 +18,8 @@ from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import read_json, sha256_of, write_json
 from spd_deploy.domain.folders import did_you_mean, refuse_no_model
 from spd_deploy.domain.golden import GOLDEN_FILE, Golden, read_golden
-from spd_deploy.domain.measured import Measured
-from spd_deploy.domain.runtimes import Asked, Runtime
+from spd_deploy.domain.runtime_choice import Asked, Runtime
+from spd_deploy.domain.shapes import Measured
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
 

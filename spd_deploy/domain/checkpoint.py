@@ -19,9 +19,9 @@ from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.errors import BadCheckpoint, BadModel, BadPattern
 from spd_deploy.domain.files import read_json, sha256_of, write_json
 from spd_deploy.domain.folders import refuse_no_model
+from spd_deploy.domain.nonzeros import nonzeros_in
 from spd_deploy.domain.patterns import Pattern, at_sparsity, parse_pattern
 from spd_deploy.domain.tasks import Columns, ProblemType, Task
-from spd_deploy.domain.zeros import nonzeros_in
 
 SPD_FILE = "spd.json"
 CONFIG_FILE = "config.json"

@@ -18,7 +18,7 @@ import numpy as np
 from spd_deploy.domain.errors import EngineFailed, Unavailable
 from spd_deploy.domain.text import INPUTS, Batch
 from spd_deploy.sessions.cuda.pytorch import Buffers, refuse_without_cuda
-from spd_deploy.sessions.device import DeviceRun
+from spd_deploy.sessions.device_runs import DeviceRun
 
 PROVIDER = "CUDAExecutionProvider"
 # ONNX Runtime runs some times as usual before it captures; then each run is a replay.

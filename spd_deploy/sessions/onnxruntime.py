@@ -15,11 +15,11 @@ from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.errors import BadArtefact, EngineFailed, Unavailable
 from spd_deploy.domain.text import Batch
 from spd_deploy.domain.versions import version_of
-from spd_deploy.sessions.chunks import chunks_of, joined, part_of
 from spd_deploy.sessions.cuda.room import fitting
-from spd_deploy.sessions.device import DeviceRun
+from spd_deploy.sessions.device_runs import DeviceRun
 from spd_deploy.sessions.onnx_device import OnnxDevice
 from spd_deploy.sessions.protocol import Closing, Description, Device
+from spd_deploy.sessions.row_parallel import chunks_of, joined, part_of
 
 MODEL_FILE = "model.onnx"
 PORTABLE_FILE = "portable.onnx"  # the same model in standard operators, for other runtimes
@@ -33,7 +33,7 @@ class OnnxSession(Closing):
     Inputs are ``input_ids``, ``attention_mask`` and ``token_type_ids``, the output ``logits``.
 
     On the CPU a batch of many rows is shared out: each thread runs rows of its own
-    (``sessions.chunks``), on a second instance of the model that has one thread. Both are loaded at
+    (``sessions.row_parallel``), on a second instance of the model that has one thread. Both are loaded at
     once, so that what was verified is what runs. Worker threads of the first spin while it runs and
     no longer, or they would slow the second. Several threads may run a session.
     """
@@ -97,7 +97,7 @@ class OnnxSession(Closing):
         return np.asarray(logits_BC, np.float32)
 
     def prepare(self, batch: Batch, *, graph: bool) -> DeviceRun:
-        """The batch kept on the GPU (``sessions.device``), by an instance of the model for it.
+        """The batch kept on the GPU (``sessions.device_runs``), by an instance of the model for it.
 
         Raises:
             Unavailable: this session is on the CPU, or the model cannot be kept on the GPU.

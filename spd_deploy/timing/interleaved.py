@@ -11,7 +11,7 @@ from statistics import geometric_mean, median
 from time import perf_counter_ns
 from typing import TypeVar
 
-from spd_deploy.domain.measured import Shape
+from spd_deploy.domain.shapes import Shape
 from spd_deploy.timing.host_clock import Clock, Effort, time_runs
 from spd_deploy.timing.rounds import interleave
 

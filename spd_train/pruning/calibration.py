@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spd_deploy.domain.encoder import Matrix
 from spd_train.data.tensors import TensorBatch
-from spd_train.network import GraftedNetwork
+from spd_train.grafting import GraftedNetwork
 
 Autocast = Callable[[], contextlib.AbstractContextManager[object]]
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from spd_train.recipe import FROM_GRADIENTS, Importance
+from spd_train.config import FROM_GRADIENTS, Importance
 
 # Added to the diagonal of H as a share of its mean: inputs that never vary would have no inverse.
 _DAMPING = 0.01

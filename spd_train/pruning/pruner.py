@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from spd_deploy.domain.errors import VerificationFailed
 from spd_deploy.domain.patterns import Pattern, at_sparsity
-from spd_train.network import GraftedNetwork
+from spd_train.config import PruneRecipe
+from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.allocation import global_goals
 from spd_train.pruning.calibration import Calibration, input_moments
 from spd_train.pruning.importance import (
@@ -19,11 +20,10 @@ from spd_train.pruning.importance import (
     needs_gradients,
     needs_inputs,
 )
+from spd_train.pruning.masked_weights import SparseWeights
 from spd_train.pruning.masks import Goals, densities_of, masks_of
 from spd_train.pruning.reconstruct import reconstruct
 from spd_train.pruning.sensitivity import sensitive_goals
-from spd_train.pruning.sparse import SparseWeights
-from spd_train.recipe import PruneRecipe
 from spd_train.training.state import below
 
 _GOAL, _GRADIENT = "goal/", "gradient/"

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.layers import Role
-from spd_train.network import GraftedNetwork
+from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.calibration import (
     Autocast,
     Calibration,

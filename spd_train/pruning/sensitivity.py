@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import Pattern
-from spd_train.network import GraftedNetwork
+from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.allocation import with_densities
 from spd_train.pruning.calibration import Calibration, quiet, watched
 from spd_train.pruning.masks import Goals, coupled_goals, masks_of

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from spd_deploy.domain.tasks import Task
+from spd_train.config import LossRecipe, StudentRecipe
+from spd_train.data.augment import mixed
 from spd_train.data.batches import LabelledTokens
-from spd_train.data.mixing import mixed
 from spd_train.data.tensors import TensorBatch
-from spd_train.network import GraftedNetwork, draw_graft
+from spd_train.grafting import GraftedNetwork, draw_graft
 from spd_train.pruning.pruner import Pruner
-from spd_train.recipe import LossRecipe, StudentRecipe
+from spd_train.training.device import Place
 from spd_train.training.finetune import adamw
 from spd_train.training.losses import Spread, loss_terms, spread_of
-from spd_train.training.place import Place
 from spd_train.training.schedule import (
     Stages,
     cubic_share,

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from spd_deploy.domain.tasks import Task
+from spd_train.config import TeacherRecipe
 from spd_train.data.batches import LabelledTokens
 from spd_train.data.tensors import TensorBatch
 from spd_train.model import inputs_of
-from spd_train.recipe import TeacherRecipe
+from spd_train.training.device import Place
 from spd_train.training.losses import label_loss
-from spd_train.training.place import Place
 from spd_train.training.schedule import warmup_decay
 from spd_train.training.scoring import Scored, score_rows
 

@@ -19,12 +19,12 @@ from spd_deploy.domain.errors import Diverged, Interrupted
 from spd_deploy.domain.progress import Progress, Silent
 from spd_train.data.batches import LabelledTokens, batches_per_epoch, epoch_batches
 from spd_train.data.tensors import batch_of
-from spd_train.network import step_seed
-from spd_train.training.journal import JOURNAL_FILE, Journal
-from spd_train.training.precision import Precision
-from spd_train.training.processes import Processes, parts_of
+from spd_train.grafting import step_seed
+from spd_train.training.best_checkpoint import Selection, worth
+from spd_train.training.distributed import Processes, parts_of
+from spd_train.training.metrics_log import JOURNAL_FILE, Journal
+from spd_train.training.mixed_precision import Precision
 from spd_train.training.scoring import Scored
-from spd_train.training.selection import Selection, worth
 from spd_train.training.state import STATE_FILE, load_state, save_state
 
 _CLIP_NORM = 1.0

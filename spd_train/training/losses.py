@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from spd_deploy.domain.tasks import ProblemType, Task
+from spd_train.config import LossRecipe
 from spd_train.data.tensors import TensorBatch
-from spd_train.network import Trace
-from spd_train.recipe import LossRecipe
+from spd_train.grafting import Trace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from spd_deploy.domain.errors import BadSetting
-from spd_train.recipe import Decay, GraftRecipe, StudentRecipe
+from spd_train.config import Decay, GraftRecipe, StudentRecipe
 
 Stage = Literal["prune", "graft", "finetune"]
 

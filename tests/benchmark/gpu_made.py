@@ -16,10 +16,10 @@ from spd_deploy.benchmark.gpu_values import (
     Ran,
     ShapeWork,
 )
+from spd_deploy.benchmark.records import ArmFacts, Shape
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.values import ArmFacts, Shape
 from spd_deploy.domain.nvidia import Card, GpuState
-from spd_deploy.domain.work import Work
+from spd_deploy.domain.roofline import Work
 from tests.benchmark.made import ARM, SHAPE, drawn, gathered, made_report, without_kernel
 
 CARD = Card(name="NVIDIA H100 80GB HBM3", driver="580.65.06", persistence=True, mig=False)

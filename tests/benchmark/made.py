@@ -8,8 +8,7 @@ import numpy as np
 
 from spd_deploy.benchmark.intervals import Rounds
 from spd_deploy.benchmark.judge import Judgement, judge
-from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.values import (
+from spd_deploy.benchmark.records import (
     ArmFacts,
     Lowered,
     Memory,
@@ -17,6 +16,7 @@ from spd_deploy.benchmark.values import (
     Settings,
     Shape,
 )
+from spd_deploy.benchmark.report import Report
 from spd_deploy.machine.facts import Machine
 from spd_deploy.sessions.protocol import Description
 from spd_deploy.timing.machine_load import Conditions

@@ -15,12 +15,12 @@ from spd_deploy.benchmark.arms import (
     open_arm,
     refuse_unreadable,
 )
-from spd_deploy.benchmark.values import Settings, Shape
+from spd_deploy.benchmark.records import Settings, Shape
 from spd_deploy.domain.artefact import Artefact, MatrixRow
 from spd_deploy.domain.errors import BadArtefact
-from spd_deploy.domain.runtimes import ASKED, Runtime
+from spd_deploy.domain.runtime_choice import ASKED, Runtime
 from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE
-from spd_deploy.sessions.opening import prove
+from spd_deploy.sessions.open import prove
 from tests.benchmark.made import ARM
 from tests.portable import with_portable
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from spd_deploy.benchmark.doubts import comparison_doubts
 from spd_deploy.benchmark.gpu_doubts import card_doubts, gpu_doubts
 from spd_deploy.benchmark.gpu_judge import device_rows
 from spd_deploy.benchmark.gpu_values import GpuRun
 from spd_deploy.benchmark.judge import judge
+from spd_deploy.benchmark.warnings import comparison_doubts
 from spd_deploy.domain.nvidia import GpuState
-from spd_deploy.domain.work import Work
+from spd_deploy.domain.roofline import Work
 from tests.benchmark.gpu_made import gpu_report, looked, two_dense_and_a_block
 from tests.benchmark.made import SHAPE, three_arms
 

@@ -16,10 +16,10 @@ from spd_deploy.benchmark.gpu_values import Kernel
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.page import html_from_report
 from spd_deploy.benchmark.plots import draw_plots
+from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.values import ArmFacts
-from spd_deploy.benchmark.words import headlines
-from spd_deploy.domain.work import Work
+from spd_deploy.benchmark.summary import headlines
+from spd_deploy.domain.roofline import Work
 from tests.benchmark.gpu_made import (
     CUDA,
     GEMM,

@@ -5,9 +5,9 @@ import pytest
 from numpy.typing import NDArray
 
 from spd_deploy.benchmark.measure import measure
-from spd_deploy.benchmark.values import Series, Settings, Shape
-from spd_deploy.domain.measured import random_batch
+from spd_deploy.benchmark.records import Series, Settings, Shape
 from spd_deploy.domain.progress import Silent
+from spd_deploy.domain.shapes import random_batch
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.protocol import Closing, Description, Session
 

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from spd_deploy.benchmark.formatting import milliseconds
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.page import Section, html_from_report
 from spd_deploy.benchmark.plot_latency import MOST_DOTS, thinned
@@ -13,9 +14,8 @@ from spd_deploy.benchmark.plot_speedup import speedup_figure
 from spd_deploy.benchmark.plots import PLOTS, draw_plots
 from spd_deploy.benchmark.publish import summary_of
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.spelling import milliseconds
+from spd_deploy.benchmark.summary import headlines
 from spd_deploy.benchmark.tables import latency_table
-from spd_deploy.benchmark.words import headlines
 from tests.benchmark.made import NO_KERNEL, drawn, gathered, made_report, three_arms, three_judged
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -9,14 +9,14 @@ import pytest
 from spd_deploy.benchmark.arms import Arm, open_arm
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import summary_of, write_report
+from spd_deploy.benchmark.records import Memory, Settings, Shape
 from spd_deploy.benchmark.report import Report, read_report
 from spd_deploy.benchmark.run import as_dense, baseline_from, run_benchmark, why_unprofiled
-from spd_deploy.benchmark.values import Memory, Settings, Shape
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadCheckpoint
 from spd_deploy.domain.progress import Silent
-from spd_deploy.domain.runtimes import ASKED
+from spd_deploy.domain.runtime_choice import ASKED
 from spd_deploy.sessions.protocol import Session
 
 SETTINGS = Settings(

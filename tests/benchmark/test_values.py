@@ -2,8 +2,8 @@
 
 import pytest
 
-from spd_deploy.benchmark.spelling import megabytes, milliseconds, percent, ratio
-from spd_deploy.benchmark.values import Series, Settings, Shape
+from spd_deploy.benchmark.formatting import megabytes, milliseconds, percent, ratio
+from spd_deploy.benchmark.records import Series, Settings, Shape
 from spd_deploy.domain.errors import BadReport
 
 SHAPE = Shape(batch=1, seq=8)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from spd_deploy.benchmark.judge import judge
+from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.values import ArmFacts
-from spd_deploy.benchmark.words import headlines, kind_of, leading
+from spd_deploy.benchmark.summary import headlines, kind_of, leading
 from tests.benchmark.made import (
     ARM,
     DENSE,

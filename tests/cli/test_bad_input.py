@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from exporters.onnx import artefact_from_checkpoint
+from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.files import write_json
 from spd_deploy.domain.folders import RUN_FILE
 from spd_deploy.domain.patterns import NM

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from exporters.onnx import artefact_from_checkpoint
-from exporters.precisions import Precision
+from exporters.export import artefact_from_checkpoint
+from exporters.precision import Precision
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.report import read_report
 from spd_deploy.cli.main import cli

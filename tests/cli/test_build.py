@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from spd_deploy.domain.checkpoint import Checkpoint
-from spd_deploy.sessions.tensorrt.gate import engine_fault
+from spd_deploy.sessions.tensorrt.compatibility import engine_fault
 from tests.cli.running import run_in
-from tests.engines.conftest import Machine, machine, nm_checkpoint
-from tests.engines.test_build import told
+from tests.sessions.tensorrt.conftest import Machine, machine, nm_checkpoint
+from tests.sessions.tensorrt.test_build import told
 
 __all__ = ["machine", "nm_checkpoint"]  # fixtures
 Made = Callable[..., Machine]

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 from huggingface_hub import InferenceClient, constants
 
-from exporters.onnx import artefact_from_checkpoint
+from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.answers import answers_of
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
-from spd_deploy.sessions.opening import open_path
+from spd_deploy.sessions.open import open_path
 from tests.cli.test_serve import Server, serving
 
 

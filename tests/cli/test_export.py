@@ -7,11 +7,11 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
-from exporters.lowering.choose import choose, forced
-from exporters.lowering.ways import Way, ways_of
-from exporters.onnx import artefact_from_checkpoint
-from exporters.tuning.values import TUNING_FILE, Product, Tuning, read_tuning
-from exporters.weights import ClassifierWeights, read_weights
+from exporters.autotune.select import choose, forced
+from exporters.autotune.tuning import TUNING_FILE, Product, Tuning, read_tuning
+from exporters.classifier_weights import ClassifierWeights, read_weights
+from exporters.export import artefact_from_checkpoint
+from exporters.lowering.candidates import Way, ways_of
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import Manifest, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint

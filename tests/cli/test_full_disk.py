@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from exporters.onnx import artefact_from_checkpoint
+from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.tasks import TASKS
 from tests.cli.test_pipeline import mrpc_files
 from tests.tiny import tiny_checkpoint, tiny_model

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
-from exporters.onnx import artefact_from_checkpoint
+from exporters.export import artefact_from_checkpoint
 from spd_deploy.cli.main import cli
 from spd_deploy.cli.matrices import matrices_table, spelled_layers
 from spd_deploy.domain.artefact import MatrixRow, open_artefact

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from exporters.onnx import artefact_from_checkpoint
+from exporters.export import artefact_from_checkpoint
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import open_artefact, save_manifest
 from spd_deploy.domain.patterns import Block, Pattern, Structured, Unstructured

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from exporters.onnx import artefact_from_checkpoint
-from spd_deploy.benchmark.breakeven.values import read_map, text_from_map
+from exporters.export import artefact_from_checkpoint
+from spd_deploy.benchmark.breakeven.map_records import read_map, text_from_map
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.versions import version_of
 from tests.tiny import tiny_checkpoint

@@ -15,16 +15,16 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from exporters.onnx import artefact_from_checkpoint
+from exporters.export import artefact_from_checkpoint
 from spd_deploy.cli import quickstart as quickstart_module
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, open_checkpoint
 from spd_deploy.domain.patterns import parse_pattern
 from spd_deploy.domain.tasks import TASKS, Task
-from spd_deploy.sessions.tensorrt.gate import engine_fault
+from spd_deploy.sessions.tensorrt.compatibility import engine_fault
+from spd_train.config import Recipe
 from spd_train.data.grammar import generate
-from spd_train.recipe import Recipe
 from tests.tiny import tiny_checkpoint, tiny_model
 
 README = Path(__file__).parents[2] / "README.md"

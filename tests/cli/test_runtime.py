@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from exporters.onnx import artefact_from_checkpoint
+from exporters.export import artefact_from_checkpoint
 from spd_deploy.benchmark.report import read_report
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
-from spd_deploy.domain.runtimes import Runtime
-from spd_deploy.sessions.opening import BF16_TOLERANCE
+from spd_deploy.domain.runtime_choice import Runtime
+from spd_deploy.sessions.open import BF16_TOLERANCE
 from spd_deploy.sessions.openvino import import_openvino, precisions_of
 from tests.portable import with_portable
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from exporters.onnx import artefact_from_checkpoint
+from exporters.export import artefact_from_checkpoint
 from spd_deploy.cli.main import cli
 from spd_deploy.cli.serve import is_loopback
 from spd_deploy.domain.artefact import Artefact

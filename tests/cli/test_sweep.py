@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.tasks import TASKS
-from spd_train.sweeping import command
+from spd_train.sweep import command
 from tests.cli.test_pipeline import mrpc_files
 from tests.tiny import tiny_model
 from tests.train import fake_train
@@ -27,7 +27,7 @@ arms = ["spd", "prune"]
 seeds = [0]
 """
 AS_A_PROCESS = """
-from spd_train.sweeping import command
+from spd_train.sweep import command
 from tests.train import fake_train
 command.PROGRAM = fake_train.PROGRAM
 from spd_deploy.cli.main import main

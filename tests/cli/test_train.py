@@ -12,7 +12,7 @@ from spd_deploy.cli.recipe_options import FIELDS, recipe_from
 from spd_deploy.cli.train import train
 from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE, open_checkpoint
 from spd_deploy.domain.tasks import TASKS
-from spd_train.recipe import Recipe
+from spd_train.config import Recipe
 from spd_train.recipes import recipe_named
 from tests.cli.test_pipeline import mrpc_files
 from tests.tiny import tiny_model

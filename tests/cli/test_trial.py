@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from exporters.onnx import artefact_from_checkpoint
-from exporters.precisions import Precision
-from spd_deploy.cli.trial import trial_of
+from exporters.export import artefact_from_checkpoint
+from exporters.precision import Precision
+from spd_deploy.cli.calibration_set import trial_of
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.tasks import own_task

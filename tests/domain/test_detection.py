@@ -15,8 +15,8 @@ from spd_deploy.domain.checkpoint import WEIGHTS_FILE, open_checkpoint
 from spd_deploy.domain.detection import LEAST_ZEROS, Detection, detect
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.layers import BERT
+from spd_deploy.domain.nonzeros import nonzeros_in
 from spd_deploy.domain.patterns import Pattern, at_sparsity, parse_pattern
-from spd_deploy.domain.zeros import nonzeros_in
 from spd_train.pruning.masks import goals_of, masks_of
 from tests.tiny import tiny_model
 

@@ -4,8 +4,8 @@ import pytest
 
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.layers import BERT
-from spd_deploy.domain.measured import Shape
-from spd_deploy.domain.work import Work, encoder_work
+from spd_deploy.domain.roofline import Work, encoder_work
+from spd_deploy.domain.shapes import Shape
 
 BASE = Encoder(
     prefix="bert.encoder.layer",

@@ -11,15 +11,15 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from exporters.architectures import ARCHITECTURES
-from exporters.lowering.choose import choose
-from exporters.onnx import artefact_from_checkpoint
-from exporters.weights import read_weights
+from exporters.autotune.select import choose
+from exporters.classifier_weights import read_weights
+from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadModel, VerificationFailed
 from spd_deploy.domain.patterns import parse_pattern
 from spd_deploy.domain.text import Batch, Tokenizer, Tokens
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
-from spd_deploy.sessions.opening import open_path
+from spd_deploy.sessions.open import open_path
 from spd_deploy.sessions.torch import TorchSession
 from tests.tiny import CONFIGS, tiny_checkpoint, tiny_model
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from exporters.folder import matrix_rows
-from exporters.lowering.choose import choose
-from exporters.onnx import artefact_from_checkpoint
-from exporters.weights import read_weights
+from exporters.artefact_folder import matrix_rows
+from exporters.autotune.select import choose
+from exporters.classifier_weights import read_weights
+from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.artefact import MatrixRow
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.patterns import parse_pattern

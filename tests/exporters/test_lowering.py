@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from exporters.arithmetic.arithmetic import Arithmetic, Array
-from exporters.arithmetic.float16 import Float16
-from exporters.arithmetic.float32 import Float32
-from exporters.arithmetic.int8 import DynamicInt8, StaticInt8
-from exporters.graph import Graph, Target
-from exporters.lowering.choose import choose
+from exporters.autotune.select import choose
+from exporters.classifier_weights import read_weights
 from exporters.lowering.compact import Compact
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
 from exporters.lowering.lowering import Lowering
-from exporters.precisions import Precision
-from exporters.weights import read_weights
+from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array
+from exporters.onnx.arithmetic.float16 import Float16
+from exporters.onnx.arithmetic.float32 import Float32
+from exporters.onnx.arithmetic.int8 import DynamicInt8, StaticInt8
+from exporters.onnx.graph import Graph, Target
+from exporters.precision import Precision
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import Block, parse_pattern
 from tests.tiny import tiny_checkpoint

@@ -10,8 +10,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from exporters.onnx import artefact_from_checkpoint
-from exporters.storage import bytes_of_matrices, read_constants
+from exporters.export import artefact_from_checkpoint
+from exporters.onnx.storage import bytes_of_matrices, read_constants
 from exporters.verify import golden_rows
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import (

@@ -13,8 +13,8 @@ import onnx
 import pytest
 from safetensors.torch import load_file, save_file
 
-from exporters.onnx import artefact_from_checkpoint
-from exporters.storage import write_graphs
+from exporters.export import artefact_from_checkpoint
+from exporters.onnx.storage import write_graphs
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact, Manifest, open_artefact
 from spd_deploy.domain.checkpoint import (
     WEIGHTS_FILE,
@@ -23,7 +23,7 @@ from spd_deploy.domain.checkpoint import (
 )
 from spd_deploy.domain.errors import BadArtefact, BadModel, NotWritten, VerificationFailed
 from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE
-from spd_deploy.sessions.opening import open_path
+from spd_deploy.sessions.open import open_path
 from tests.exporters.test_onnx import made
 from tests.tiny import tiny_model, with_weights
 
@@ -54,7 +54,9 @@ def test_lost_parity_is_not_written(
     tmp_path: Path, dense_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A graph that answers otherwise than the checkpoint is not written."""
-    monkeypatch.setattr("exporters.classifier._HIDDEN", 0.0)  # padding is no longer hidden
+    monkeypatch.setattr(
+        "exporters.onnx.classifier_graph._HIDDEN", 0.0
+    )  # padding is no longer hidden
 
     with pytest.raises(VerificationFailed, match="logits"):
         artefact_from_checkpoint(dense_checkpoint, tmp_path / "a")
@@ -79,7 +81,7 @@ def test_a_graph_that_gives_no_numbers_is_not_written(
         last.op_type = "Sqrt"  # of logits, some of which are negative
         (folder / broken_file).write_bytes(model.SerializeToString())
 
-    monkeypatch.setattr("exporters.onnx.write_graphs", spoiled)
+    monkeypatch.setattr("exporters.export.write_graphs", spoiled)
 
     with pytest.raises(VerificationFailed, match="logits"):
         artefact_from_checkpoint(dense_checkpoint, tmp_path / "a")
@@ -109,7 +111,7 @@ def test_a_full_disk_leaves_nothing(
         import resource, signal, warnings
         warnings.simplefilter("ignore")
         from pathlib import Path
-        from exporters.onnx import artefact_from_checkpoint
+        from exporters.export import artefact_from_checkpoint
         from spd_deploy.domain.checkpoint import open_checkpoint
         from spd_deploy.domain.errors import NotWritten
         checkpoint = open_checkpoint(Path({str(dense_checkpoint.folder)!r}))

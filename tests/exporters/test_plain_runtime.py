@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters.onnx import artefact_from_checkpoint
+from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.sessions.torch import TorchSession
 

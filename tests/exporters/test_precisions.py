@@ -11,20 +11,20 @@ from onnx import TensorProto
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from exporters.calibrate import percentile, ranges_on
-from exporters.embeddings import WORDS, restored_words
-from exporters.lowering.choose import choose
-from exporters.onnx import artefact_from_checkpoint
-from exporters.precisions import Precision, Trial
-from exporters.storage import bytes_of_matrices, read_constants, stored_bytes
-from exporters.weights import read_weights
+from exporters.autotune.select import choose
+from exporters.classifier_weights import read_weights
+from exporters.export import artefact_from_checkpoint
+from exporters.onnx.calibrate import percentile, ranges_on
+from exporters.onnx.embeddings import WORDS, restored_words
+from exporters.onnx.storage import bytes_of_matrices, read_constants, stored_bytes
+from exporters.precision import Precision, Trial
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadData, BadSetting, VerificationFailed
 from spd_deploy.domain.patterns import parse_pattern
-from spd_deploy.domain.runtimes import Asked, Runtime
+from spd_deploy.domain.runtime_choice import Asked, Runtime
 from spd_deploy.domain.text import Batch, Tokens, pad
 from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE, OnnxSession
-from spd_deploy.sessions.opening import difference_between, open_path, prove, session_from_artefact
+from spd_deploy.sessions.open import difference_between, open_path, prove, session_from_artefact
 from spd_deploy.sessions.openvino import import_openvino, precisions_of
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.sessions.torch import TorchSession

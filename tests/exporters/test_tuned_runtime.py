@@ -8,20 +8,20 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 
-from exporters.onnx import artefact_from_checkpoint
-from exporters.precisions import Precision, Trial
-from exporters.tuning.runtimes import fastest_runtime, in_fastest_runtime, in_runtime
-from exporters.tuning.tune import Plan
-from exporters.tuning.values import TUNING_FILE, read_tuning
+from exporters.autotune.select_runtime import fastest_runtime, in_fastest_runtime, in_runtime
+from exporters.autotune.tune import Plan
+from exporters.autotune.tuning import TUNING_FILE, read_tuning
+from exporters.export import artefact_from_checkpoint
+from exporters.precision import Precision, Trial
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import Ran, hashes_of, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import VerificationFailed
-from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.patterns import parse_pattern
-from spd_deploy.domain.runtimes import ASKED
+from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.shapes import Shape
 from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
-from spd_deploy.sessions.opening import difference_between, open_path
+from spd_deploy.sessions.open import difference_between, open_path
 from spd_deploy.sessions.openvino import import_openvino, precisions_of
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.timing.host_clock import Effort

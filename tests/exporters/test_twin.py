@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from exporters.onnx import artefact_from_checkpoint
-from exporters.twin import twin_of, write_twin
-from exporters.weights import read_weights
+from exporters.classifier_weights import read_weights
+from exporters.dense_baseline import twin_of, write_twin
+from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.patterns import Block, Pattern, Structured, Unstructured

@@ -271,9 +271,9 @@ def _logits(
 ) -> Tensor:
     """A whole network."""
     from spd_deploy.domain.artefact import open_artefact
-    from spd_deploy.sessions.torch_artefact.network import Network
-    from spd_deploy.sessions.torch_artefact.plan import TENSORS_FILE, read_plan
-    from spd_deploy.sessions.torch_artefact.tensors import read_tensors
+    from spd_deploy.sessions.torch_network.network import Network
+    from spd_deploy.sessions.torch_network.plan import TENSORS_FILE, read_plan
+    from spd_deploy.sessions.torch_network.tensors import read_tensors
 
     network = Network(
         read_plan(folder),

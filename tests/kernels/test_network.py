@@ -8,7 +8,7 @@ import torch
 from exporters.torch.export import torch_artefact_from_checkpoint
 from spd_deploy.domain.patterns import Block
 from spd_deploy.kernels.tiles import Number
-from spd_deploy.sessions.opening import difference_between
+from spd_deploy.sessions.open import difference_between
 from tests.kernels.interpreter import Interpreter
 from tests.tiny import tiny_checkpoint
 

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from exporters.onnx import artefact_from_checkpoint
+from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.patterns import parse_pattern
 from tests.tiny import tiny_checkpoint
 

@@ -15,7 +15,7 @@ import pytest
 
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.patterns import Pattern
-from spd_train.sweeping.reading import read_grid
+from spd_train.sweep.grid_file import read_grid
 from tests.domain.test_patterns import PATTERNS
 
 ROOT = Path(__file__).parents[2]

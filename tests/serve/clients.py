@@ -11,9 +11,9 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message
 
 from serve.app import create_app
-from serve.life import Life, Phase
-from serve.model import Served
+from serve.open_model import Served
 from serve.settings import Settings
+from serve.state import Life, Phase
 from tests.serve.fakes import PATIENCE_S
 
 JSON = {"Content-Type": "application/json"}

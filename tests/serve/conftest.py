@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from exporters.onnx import artefact_from_checkpoint
-from serve.model import open_served
+from exporters.export import artefact_from_checkpoint
+from serve.open_model import open_served
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from tests.serve.clients import client_of

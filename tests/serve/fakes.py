@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.model import About, Served
+from serve.open_model import About, Served
 from spd_deploy.domain.tasks import task_named
 from spd_deploy.domain.text import Batch, Tokenizer, Tokens
 from spd_deploy.sessions.protocol import Closing, Description

@@ -10,12 +10,12 @@ import pytest
 from starlette.testclient import TestClient
 from transformers import pipeline
 
-from exporters.onnx import artefact_from_checkpoint
-from serve.model import open_served
+from exporters.export import artefact_from_checkpoint
+from serve.open_model import open_served
 from spd_deploy.cli.predict import classify
 from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.progress import Silent
-from spd_deploy.sessions.opening import open_path
+from spd_deploy.sessions.open import open_path
 from spd_train.data.examples import Example
 from tests.serve.clients import client_of
 from tests.tiny import tiny_model

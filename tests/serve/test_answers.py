@@ -17,7 +17,7 @@ from serve.protocols.native import ClassifyReply
 from serve.settings import Settings
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.sessions.offline import logits_of
-from spd_deploy.sessions.opening import open_path
+from spd_deploy.sessions.open import open_path
 from tests.serve.clients import Exchange, ready, until
 from tests.serve.fakes import FakeSession, fake_served, formula
 from tests.tiny import WORDS

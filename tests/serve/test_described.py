@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from exporters.onnx import artefact_from_checkpoint
+from exporters.export import artefact_from_checkpoint
 from serve.app import create_app
-from serve.model import open_served
+from serve.open_model import open_served
 from serve.protocols.form import Form
 from serve.settings import Settings
 from spd_deploy.domain.artefact import Artefact

@@ -9,8 +9,8 @@ from starlette.testclient import TestClient
 
 from serve.app import create_app
 from serve.forwarding import Forwarding, trusted_from
-from serve.life import Life
 from serve.settings import Settings
+from serve.state import Life
 from spd_deploy.domain.errors import BadSetting
 from tests.serve.clients import wait_until_settled
 from tests.serve.fakes import FakeSession, fake_served

@@ -11,8 +11,8 @@ from starlette.types import ASGIApp
 
 from serve.engine import Engine
 from serve.health import FAILURES_TO_DOUBT, Health
-from serve.life import Life
 from serve.settings import Settings
+from serve.state import Life
 from spd_deploy.domain.text import Batch
 from tests.serve.clients import Exchange, ready, until
 from tests.serve.fakes import FakeSession, fake_served

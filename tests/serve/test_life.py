@@ -16,9 +16,9 @@ from safetensors.numpy import load_file, save_file
 from starlette.testclient import TestClient
 
 from serve.app import create_app
-from serve.life import Life, Phase
-from serve.model import Served, open_served, warm_up
+from serve.open_model import Served, open_served, warm_up
 from serve.settings import Settings
+from serve.state import Life, Phase
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadSetting, SpdError, Unavailable
@@ -209,7 +209,7 @@ def test_a_limit_that_lets_nothing_through_is_refused(name: str, value: float) -
 @pytest.fixture(scope="module")
 def imported() -> Iterator[set[str]]:
     """Every module in a fresh Python that has imported the whole server."""
-    code = "import sys, serve.app, serve.running, spd_deploy.cli.serve; print(*sorted(sys.modules))"
+    code = "import sys, serve.app, serve.server, spd_deploy.cli.serve; print(*sorted(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

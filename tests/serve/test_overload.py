@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from starlette.types import ASGIApp
 
 from serve.admission import Load
-from serve.life import Life, Phase
 from serve.settings import Settings
+from serve.state import Life, Phase
 from spd_deploy.domain.text import Batch, Tokenizer, Tokens
 from tests.serve.clients import Exchange, ready, until
 from tests.serve.fakes import FakeSession, fake_served

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from exporters.onnx import artefact_from_checkpoint
+from exporters.export import artefact_from_checkpoint
 from serve.http_errors import STATUS
 from serve.info import Info, info_of
-from serve.model import open_served
+from serve.open_model import open_served
 from serve.pages import type_of
 from serve.request_ids import request_id_from
 from serve.settings import Settings

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
-from serve.model import open_served
+from serve.open_model import open_served
 from spd_deploy.domain.artefact import Artefact
-from spd_deploy.domain.runtimes import ASKED
+from spd_deploy.domain.runtime_choice import ASKED
 from tests.portable import with_portable
 from tests.serve.clients import client_of
 

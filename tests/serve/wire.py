@@ -13,10 +13,10 @@ import uvicorn
 
 from serve.app import create_app
 from serve.forwarding import Forwarding
-from serve.life import Life
-from serve.model import Served
-from serve.running import bound_socket, config_of
+from serve.open_model import Served
+from serve.server import bound_socket, config_of
 from serve.settings import Settings
+from serve.state import Life
 from tests.serve.clients import wait_until_settled
 from tests.serve.fakes import PATIENCE_S
 

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporters.onnx import artefact_from_checkpoint
+from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.text import Batch, Tokens, pad
 from spd_deploy.sessions import onnxruntime as onnxruntime_session
-from spd_deploy.sessions.chunks import CHUNK_TOKENS, chunks_of, joined, lengths_of, part_of
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
-from spd_deploy.sessions.opening import many_rows
+from spd_deploy.sessions.open import many_rows
+from spd_deploy.sessions.row_parallel import CHUNK_TOKENS, chunks_of, joined, lengths_of, part_of
 
 
 def rows_of(lengths: list[int], seed: int = 0) -> list[Tokens]:

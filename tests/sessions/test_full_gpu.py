@@ -16,8 +16,8 @@ from spd_deploy.sessions import torch as torch_sessions
 from spd_deploy.sessions.cuda.room import fitting
 from spd_deploy.sessions.onnxruntime import OnnxSession
 from spd_deploy.sessions.torch import TorchSession
-from spd_deploy.sessions.torch_artefact import session as artefact_sessions
-from spd_deploy.sessions.torch_artefact.session import TorchArtefactSession
+from spd_deploy.sessions.torch_network import session as artefact_sessions
+from spd_deploy.sessions.torch_network.session import TorchArtefactSession
 
 FULL = "CUDA out of memory. Tried to allocate 20.00 MiB."
 # As ONNX Runtime says it, by its arena and by CUDA itself.

@@ -13,13 +13,13 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from exporters.onnx import artefact_from_checkpoint
+from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, EngineFailed, Unavailable
 from spd_deploy.domain.text import Batch, Tokens, pad
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE
-from spd_deploy.sessions.opening import (
+from spd_deploy.sessions.open import (
     BF16_TOLERANCE,
     difference_between,
     prove,

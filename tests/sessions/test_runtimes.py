@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from exporters.onnx import artefact_from_checkpoint
-from serve.model import open_served
+from exporters.export import artefact_from_checkpoint
+from serve.open_model import open_served
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact, Manifest
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadSetting, Unavailable
-from spd_deploy.domain.runtimes import ASKED, Asked, Runtime
+from spd_deploy.domain.runtime_choice import ASKED, Asked, Runtime
 from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
-from spd_deploy.sessions.opening import model_file, open_path, session_from_artefact
+from spd_deploy.sessions.open import model_file, open_path, session_from_artefact
 from tests.portable import with_portable
 
 

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from exporters.onnx import artefact_from_checkpoint
+from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadModel, EngineFailed, Unavailable
 from spd_deploy.domain.text import Batch, Tokens, pad
 from spd_deploy.sessions import onnxruntime as onnx_sessions
-from spd_deploy.sessions.device import DeviceRuns
+from spd_deploy.sessions.device_runs import DeviceRuns
 from spd_deploy.sessions.offline import batches_within, logits_of
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
-from spd_deploy.sessions.opening import open_path, self_test, session_from_artefact
+from spd_deploy.sessions.open import open_path, self_test, session_from_artefact
 from spd_deploy.sessions.protocol import Closing, Description
 from spd_deploy.sessions.torch import TorchSession
 

@@ -9,9 +9,9 @@ from exporters.torch.export import torch_artefact_from_checkpoint
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.text import Batch
-from spd_deploy.sessions.opening import session_from_artefact
-from spd_deploy.sessions.tables import Tables
-from spd_deploy.sessions.torch_artefact.session import TorchArtefactSession
+from spd_deploy.sessions.id_bounds import Tables
+from spd_deploy.sessions.open import session_from_artefact
+from spd_deploy.sessions.torch_network.session import TorchArtefactSession
 
 
 def batch_of(ids: list[int], types: list[int]) -> Batch:

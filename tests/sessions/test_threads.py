@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from exporters.onnx import artefact_from_checkpoint
+from exporters.export import artefact_from_checkpoint
 from exporters.torch.export import torch_artefact_from_checkpoint
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.cores import allowed_cpus, default_threads
-from spd_deploy.domain.runtimes import ASKED
-from spd_deploy.sessions.opening import open_path
+from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.sessions.open import open_path
 
 _ALONE = """
 import json, os, sys
 from pathlib import Path
 os.sched_setaffinity(0, {int(sys.argv[2])})
-from spd_deploy.domain.runtimes import ASKED
-from spd_deploy.sessions.opening import open_path
+from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.sessions.open import open_path
 with open_path(Path(sys.argv[1]), asked=ASKED[sys.argv[3]]).session as session:
     tasks = [str(task) for task in Path("/proc/self/task").iterdir()]
     found = {cpu for task in tasks for cpu in os.sched_getaffinity(int(Path(task).name))}

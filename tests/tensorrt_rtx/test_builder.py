@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from exporters.precisions import Precision
+from exporters.precision import Precision
 from exporters.tensorrt.compile import Compiled, compile_engine, configured
 from spd_deploy.domain.artefact import Artefact
-from spd_deploy.domain.engines.plan import BuildPlan, Options, read_plan
-from spd_deploy.domain.engines.record import Arm
 from spd_deploy.domain.errors import BadArtefact, EngineFailed
-from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.patterns import parse_pattern
+from spd_deploy.domain.shapes import Shape
 from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
+from spd_deploy.sessions.tensorrt.build_plan import BuildPlan, Options, read_plan
+from spd_deploy.sessions.tensorrt.engine_record import Arm
 from spd_deploy.sessions.tensorrt.messages import Messages
 from spd_deploy.sessions.tensorrt.versions import import_tensorrt, network_flags
-from tests.engines.conftest import exported
 from tests.exporters.test_precisions import trial
+from tests.sessions.tensorrt.conftest import exported
 from tests.tiny import tiny_checkpoint
 
 trt = pytest.importorskip("tensorrt", reason="no TensorRT; `make test-tensorrt` brings one along")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.measured import Shape
+from spd_deploy.domain.shapes import Shape
 from spd_deploy.timing.host_clock import Effort
 from spd_deploy.timing.interleaved import Run, time_interleaved
 

@@ -16,7 +16,7 @@ from types import FrameType
 
 from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.patterns import parse_pattern
-from spd_train.sweeping.jobs import Cell, Job, Teacher
+from spd_train.sweep.jobs import Cell, Job, Teacher
 from tests.train.made_runs import make_run
 
 PROGRAM = (sys.executable, "-m", "tests.train.fake_train")

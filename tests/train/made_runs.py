@@ -13,8 +13,8 @@ from typing import Any
 from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.files import write_json
 from spd_deploy.domain.tasks import TASKS
-from spd_train.sweeping.jobs import Cell, Job
-from spd_train.training.journal import JOURNAL_FILE, Journal
+from spd_train.sweep.jobs import Cell, Job
+from spd_train.training.metrics_log import JOURNAL_FILE, Journal
 
 GREED = {"spd": 0.35, "spd-paper": 0.5, "prune": 1.0, "prune-kd": 0.75, "one-shot": 1.1}
 BEST = {"cola": 0.52, "mrpc": 0.89, "rte": 0.66, "stsb": 0.88, "sst2": 0.92}

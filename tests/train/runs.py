@@ -11,14 +11,7 @@ import torch
 from spd_deploy.domain.patterns import NM, Pattern
 from spd_deploy.domain.tasks import TASKS
 from spd_deploy.domain.text import Tokens
-from spd_train.data.batches import LabelledTokens
-from spd_train.data.examples import Example
-from spd_train.data.splits import Data
-from spd_train.data.tensors import TensorBatch, batch_of
-from spd_train.model import encoder_sizes, load_classifier
-from spd_train.network import GraftedNetwork
-from spd_train.pruning.calibration import Calibration
-from spd_train.recipe import (
+from spd_train.config import (
     GraftRecipe,
     GraftUnit,
     LossRecipe,
@@ -27,9 +20,16 @@ from spd_train.recipe import (
     StudentRecipe,
     TeacherRecipe,
 )
+from spd_train.data.batches import LabelledTokens
+from spd_train.data.examples import Example
+from spd_train.data.splits import Data
+from spd_train.data.tensors import TensorBatch, batch_of
+from spd_train.grafting import GraftedNetwork
+from spd_train.model import encoder_sizes, load_classifier
+from spd_train.pruning.calibration import Calibration
 from spd_train.recipes import changed, spd
 from spd_train.run import Request
-from spd_train.training.precision import Precision
+from spd_train.training.mixed_precision import Precision
 from tests.tiny import WORDS
 
 TASK = TASKS["sst2"]

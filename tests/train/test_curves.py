@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spd_train.reports.curves import curves_figure
+from spd_train.plots.curves import curves_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.patterns import NM, Block, Unstructured
 from spd_deploy.domain.tasks import TASKS
-from spd_train.sweeping.command import train_command
-from spd_train.sweeping.grid import Grid, TrainTable, data_folder
-from spd_train.sweeping.jobs import ARMS, Cell, Teacher, slug, spelled
-from spd_train.sweeping.reading import grid_from, read_grid
+from spd_train.sweep.command import train_command
+from spd_train.sweep.grid import Grid, TrainTable, data_folder
+from spd_train.sweep.grid_file import grid_from, read_grid
+from spd_train.sweep.jobs import ARMS, Cell, Teacher, slug, spelled
 
 GRID = """
 model = "MODEL"

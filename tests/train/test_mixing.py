@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer, Tokens
+from spd_train.data.augment import mixed
 from spd_train.data.batches import LabelledTokens
-from spd_train.data.mixing import mixed
 from tests.tiny import tiny_tokenizer
 
 CLS, SEP = 2, 3

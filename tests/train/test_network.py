@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from spd_train.config import GraftUnit
 from spd_train.data.tensors import TensorBatch
+from spd_train.grafting import GraftedNetwork, draw_graft
 from spd_train.model import inputs_of
-from spd_train.network import GraftedNetwork, draw_graft
-from spd_train.recipe import GraftUnit
 from tests.tiny import tiny_model
 from tests.train.runs import TASK, batch, grafted, shaken
 

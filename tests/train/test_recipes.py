@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
-from spd_train.recipe import PruneRecipe, Recipe
+from spd_train.config import PruneRecipe, Recipe
 from spd_train.recipes import ARMS, all_changed, changed, recipe_named
 
 PATTERNS: list[Pattern | None] = [

@@ -14,13 +14,13 @@ from spd_deploy.domain.folders import RUN_FILE
 from spd_deploy.domain.patterns import Block, Pattern, Structured, Unstructured
 from spd_deploy.domain.progress import Silent
 from spd_deploy.sessions.torch import TorchSession
+from spd_train.config import Recipe, TeacherRecipe
 from spd_train.data.splits import Data
-from spd_train.recipe import Recipe, TeacherRecipe
+from spd_train.plots.curves import CURVES_FILE
 from spd_train.recipes import changed
-from spd_train.reports.curves import CURVES_FILE
 from spd_train.run import run
-from spd_train.training.journal import JOURNAL_FILE, read_journal
-from spd_train.training.precision import choose_precision
+from spd_train.training.metrics_log import JOURNAL_FILE, read_journal
+from spd_train.training.mixed_precision import choose_precision
 from spd_train.training.state import STATE_FILE
 from tests.train.runs import DATA, QUICK, examples, request_for, spd_recipe, student_request
 

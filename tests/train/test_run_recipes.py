@@ -10,11 +10,11 @@ from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE, Checkpoint, ope
 from spd_deploy.domain.errors import Interrupted
 from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
 from spd_deploy.domain.progress import Silent
-from spd_train.recipe import Recipe
+from spd_train.config import Recipe
 from spd_train.recipes import ARMS, changed, recipe_named
 from spd_train.run import run
-from spd_train.training.journal import JOURNAL_FILE, read_journal
-from spd_train.training.selection import BEST_FILE
+from spd_train.training.best_checkpoint import BEST_FILE
+from spd_train.training.metrics_log import JOURNAL_FILE, read_journal
 from spd_train.training.state import STATE_FILE
 from tests.train.runs import (
     QUICK,

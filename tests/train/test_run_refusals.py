@@ -20,12 +20,12 @@ from spd_deploy.domain.errors import (
 from spd_deploy.domain.patterns import Block
 from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.tasks import TASKS
+from spd_train.config import GraftRecipe, LossRecipe, PruneRecipe, StudentRecipe, TeacherRecipe
 from spd_train.data.batches import epoch_batches
 from spd_train.data.examples import Example
 from spd_train.data.splits import Data
-from spd_train.recipe import GraftRecipe, LossRecipe, PruneRecipe, StudentRecipe, TeacherRecipe
 from spd_train.run import run
-from spd_train.training.journal import JOURNAL_FILE, read_journal
+from spd_train.training.metrics_log import JOURNAL_FILE, read_journal
 from spd_train.training.state import STATE_FILE
 from tests.tiny import tiny_checkpoint, tiny_model
 from tests.train.runs import QUICK, StopAfter, request_for

@@ -11,7 +11,7 @@ from spd_deploy.domain.errors import BadCheckpoint, BadSetting, Interrupted, Not
 from spd_deploy.domain.folders import RUN_FILE
 from spd_deploy.domain.progress import Silent
 from spd_train.run import run
-from spd_train.training.journal import JOURNAL_FILE, read_journal
+from spd_train.training.metrics_log import JOURNAL_FILE, read_journal
 from spd_train.training.state import STATE_FILE
 from tests.train.runs import QUICK, StopAfter, request_for
 

@@ -23,14 +23,14 @@ from spd_deploy.domain.errors import (
 )
 from spd_deploy.domain.progress import Silent
 from spd_train.recipes import ARMS
-from spd_train.sweep import Sweep, run_sweep, states_of
-from spd_train.sweeping.grid import Grid
-from spd_train.sweeping.jobs import Job, Place
-from spd_train.sweeping.lock import locked
-from spd_train.sweeping.plan import State
-from spd_train.sweeping.reading import grid_from
-from spd_train.sweeping.records import Record, added, read_record, write_record
-from spd_train.sweeping.room import Room
+from spd_train.sweep.capacity import Room
+from spd_train.sweep.grid import Grid
+from spd_train.sweep.grid_file import grid_from
+from spd_train.sweep.job_state import State
+from spd_train.sweep.jobs import Job, Place
+from spd_train.sweep.lock import locked
+from spd_train.sweep.run_record import Record, added, read_record, write_record
+from spd_train.sweep.run_sweep import Sweep, run_sweep, states_of
 from tests.train.fake_train import PROGRAM
 from tests.train.made_runs import make_run
 

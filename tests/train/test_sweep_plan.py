@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spd_deploy.domain.checkpoint import SPD_FILE
-from spd_train.sweeping.grid import Grid
-from spd_train.sweeping.jobs import Cell, Job, Teacher
-from spd_train.sweeping.plan import State, blocked, startable, state_of
-from spd_train.sweeping.reading import grid_from
-from spd_train.sweeping.room import MARGIN, GpuWatch, Room, may_start, room_for
+from spd_train.sweep.capacity import MARGIN, GpuWatch, Room, may_start, room_for
+from spd_train.sweep.grid import Grid
+from spd_train.sweep.grid_file import grid_from
+from spd_train.sweep.job_state import State, blocked, startable, state_of
+from spd_train.sweep.jobs import Cell, Job, Teacher
 
 GRID: Grid = grid_from(
     {

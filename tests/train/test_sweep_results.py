@@ -12,17 +12,17 @@ from scipy import stats
 from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.errors import BadCheckpoint
 from spd_deploy.domain.files import write_json
-from spd_train.reports.gaps import draw_gaps, limits
-from spd_train.reports.overfitting import draw_overfitting, mean_curve, overfitting_figure
-from spd_train.reports.style import colour_of, mark_of
-from spd_train.sweeping.grid import Grid
-from spd_train.sweeping.jobs import ARMS, DENSE, Cell, Job, Place, Teacher
-from spd_train.sweeping.outcomes import Point, read_outcome, read_outcomes
-from spd_train.sweeping.reading import grid_from
-from spd_train.sweeping.records import Record, write_record
-from spd_train.sweeping.results import Results
-from spd_train.sweeping.tables import json_of, markdown_of, write_tables
-from spd_train.training.journal import JOURNAL_FILE, read_journal
+from spd_train.plots.gaps import draw_gaps, limits
+from spd_train.plots.overfitting import draw_overfitting, mean_curve, overfitting_figure
+from spd_train.plots.style import colour_of, mark_of
+from spd_train.sweep.grid import Grid
+from spd_train.sweep.grid_file import grid_from
+from spd_train.sweep.jobs import ARMS, DENSE, Cell, Job, Place, Teacher
+from spd_train.sweep.outcomes import Point, read_outcome, read_outcomes
+from spd_train.sweep.results import Results
+from spd_train.sweep.results_table import json_of, markdown_of, write_tables
+from spd_train.sweep.run_record import Record, write_record
+from spd_train.training.metrics_log import JOURNAL_FILE, read_journal
 from tests.train.made_runs import finals, make_run
 
 GRID: Grid = grid_from(

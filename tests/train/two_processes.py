@@ -15,7 +15,7 @@ from pathlib import Path
 
 from spd_deploy.domain.errors import Interrupted
 from spd_deploy.domain.progress import Silent
-from spd_train.recipe import Recipe
+from spd_train.config import Recipe
 from spd_train.run import Request, run
 from tests.train.runs import StopAfter, request_for
 from tests.train.training.test_processes import RECIPES, calm

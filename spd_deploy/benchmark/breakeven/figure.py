@@ -10,14 +10,14 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from spd_deploy.benchmark.breakeven.map_records import BreakEven, Sparse
+from spd_deploy.benchmark.breakeven.map_summary import of_what, where
 from spd_deploy.benchmark.breakeven.ranking import (
     Timed,
     dense_entries,
     fastest_dense,
     sparse_entries,
 )
-from spd_deploy.benchmark.breakeven.values import BreakEven, Sparse
-from spd_deploy.benchmark.breakeven.words import of_what, where
 from spd_deploy.benchmark.plot_style import COLOURS, INK, STYLE, blank
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 from statistics import median
 
-from spd_deploy.benchmark.breakeven.values import BreakEven, Gain, Sparse
+from spd_deploy.benchmark.breakeven.map_records import BreakEven, Gain, Sparse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

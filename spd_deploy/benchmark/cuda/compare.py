@@ -8,8 +8,8 @@ from spd_deploy.benchmark.cuda.entrants import Weigh, entrant_of
 from spd_deploy.benchmark.cuda.place import refuse_without_cuda
 from spd_deploy.benchmark.cuda.run import run_on_gpu
 from spd_deploy.benchmark.gpu_values import Absent
+from spd_deploy.benchmark.records import Settings
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.values import Settings
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.progress import Progress
 

@@ -26,17 +26,17 @@ from spd_deploy.benchmark.cuda.dense_torch import DenseTorchSession, Way
 from spd_deploy.benchmark.cuda.entrants import Entrant, entrant_of
 from spd_deploy.benchmark.cuda.fused import fused_from_checkpoint
 from spd_deploy.benchmark.gpu_values import Absent, Ran
+from spd_deploy.benchmark.records import ArmFacts, Memory, Settings
 from spd_deploy.benchmark.run import as_dense
-from spd_deploy.benchmark.values import ArmFacts, Memory, Settings
 from spd_deploy.domain.artefact import is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadSetting, reason_of
 from spd_deploy.domain.files import bytes_of, sha256_of
-from spd_deploy.domain.measured import Shape
+from spd_deploy.domain.roofline import Work, encoder_work
+from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.text import Batch
-from spd_deploy.domain.work import Work, encoder_work
 from spd_deploy.sessions.onnxruntime import OnnxSession, onnxruntime_for
-from spd_deploy.sessions.opening import difference_between
+from spd_deploy.sessions.open import difference_between
 from spd_deploy.sessions.protocol import Description, Session
 
 ENGINES = ("tensorrt-fp16", "tensorrt-int8")
@@ -194,8 +194,8 @@ def _own_export(model: DenseModel, name: str, settings: Settings) -> Entrant:
     Raises:
         Unavailable: the runtime has no CUDA here.
     """
-    from exporters.onnx import artefact_from_checkpoint
-    from exporters.precisions import Precision
+    from exporters.export import artefact_from_checkpoint
+    from exporters.precision import Precision
     from exporters.torch.export import torch_artefact_from_checkpoint
     from spd_deploy.benchmark.arms import Arm
 

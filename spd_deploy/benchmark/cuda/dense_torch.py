@@ -21,7 +21,7 @@ from spd_deploy.domain.errors import EngineFailed, SpdError, Unavailable, first_
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.cuda.pytorch import Buffers
 from spd_deploy.sessions.cuda.room import fitting
-from spd_deploy.sessions.device import DeviceRun
+from spd_deploy.sessions.device_runs import DeviceRun
 from spd_deploy.sessions.protocol import Closing, Description
 from spd_deploy.sessions.torch import TorchSession
 
@@ -78,7 +78,7 @@ class DenseTorchSession(Closing):
         return run.logits()
 
     def prepare(self, batch: Batch, *, graph: bool) -> DeviceRun:
-        """The batch on the device (``sessions.device``)."""
+        """The batch on the device (``sessions.device_runs``)."""
         return self._made(batch, graph=graph)
 
     def close(self) -> None:

@@ -10,12 +10,12 @@ from functools import partial
 from spd_deploy.benchmark.arms import Arm, facts_of, open_arm
 from spd_deploy.benchmark.gpu_judge import sparse_kernels
 from spd_deploy.benchmark.gpu_values import Ran
-from spd_deploy.benchmark.values import ArmFacts, Memory, Settings
+from spd_deploy.benchmark.records import ArmFacts, Memory, Settings
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.engines.plan import read_plan
-from spd_deploy.domain.work import Work, encoder_work
-from spd_deploy.sessions.opening import prove
+from spd_deploy.domain.roofline import Work, encoder_work
+from spd_deploy.sessions.open import prove
 from spd_deploy.sessions.protocol import Description, Session
+from spd_deploy.sessions.tensorrt.build_plan import read_plan
 
 # Of the multiplications, what 2:4 kernels do.
 _SHARE = 2 / 4
@@ -67,7 +67,7 @@ def entrant_of(arm: Arm, settings: Settings, *, weigh: Weigh) -> Entrant:
             ran.shape,
             shares={**shares, **halved} if sparse_kernels(ran) else shares,
             number_bytes=number_bytes,
-            first_only=True,  # so all exports are made (``exporters.classifier``)
+            first_only=True,  # so all exports are made (``exporters.onnx.classifier_graph``)
         )
 
     return Entrant(

@@ -14,9 +14,9 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
 
-from exporters.precisions import Precision
-from spd_deploy.benchmark.breakeven.run import Plan, placed, settings_of
-from spd_deploy.benchmark.breakeven.values import BreakEven, Cell, Part
+from exporters.precision import Precision
+from spd_deploy.benchmark.breakeven.map_records import BreakEven, Cell, Part
+from spd_deploy.benchmark.breakeven.run_map import Plan, placed, settings_of
 from spd_deploy.benchmark.cuda.place import refuse_without_cuda, uuid
 from spd_deploy.benchmark.cuda.products import Product, Way, product_by, refused, ways_of, why_none
 from spd_deploy.benchmark.cuda.watch import Looker, looker_of, watching

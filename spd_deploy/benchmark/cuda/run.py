@@ -29,14 +29,14 @@ from spd_deploy.benchmark.gpu_values import (
     ShapeWork,
 )
 from spd_deploy.benchmark.measure import measure
+from spd_deploy.benchmark.records import ArmFacts, Series, Settings, Shape
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.values import ArmFacts, Series, Settings, Shape
 from spd_deploy.domain.errors import BadArtefact, Unavailable, reason_of
-from spd_deploy.domain.measured import random_batch
 from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.shapes import random_batch
 from spd_deploy.domain.text import Batch
 from spd_deploy.machine.facts import this_machine
-from spd_deploy.sessions.device import DeviceRuns
+from spd_deploy.sessions.device_runs import DeviceRuns
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.timing.machine_load import LoadObserver, load_average
 

@@ -20,11 +20,11 @@ from spd_deploy.benchmark.gpu_values import (
     DeviceSeries,
     Mode,
 )
-from spd_deploy.benchmark.values import Settings, Shape
+from spd_deploy.benchmark.records import Settings, Shape
 from spd_deploy.domain.errors import reason_of
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.text import Batch
-from spd_deploy.sessions.device import DeviceRun, DeviceRuns
+from spd_deploy.sessions.device_runs import DeviceRun, DeviceRuns
 from spd_deploy.timing.host_clock import Budget, Clock, collect
 from spd_deploy.timing.rounds import interleave
 

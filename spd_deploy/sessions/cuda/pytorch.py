@@ -38,7 +38,8 @@ def refuse_without_cuda() -> None:
 class Buffers:
     """A batch's ids in pinned memory and on the GPU, and its logits in both, on one stream.
 
-    All of :class:`~spd_deploy.sessions.device.DeviceRun` but ``enqueue``, which is the runtime's.
+    All of :class:`~spd_deploy.sessions.device_runs.DeviceRun` but ``enqueue``, which belongs to the
+    runtime.
     """
 
     def __init__(self, batch: Batch, stream: Any, classes: int) -> None:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spd_deploy.domain.engines.plan import Options
 from spd_deploy.domain.errors import BadArtefact, EngineFailed
-from spd_deploy.domain.measured import Shape
+from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.text import INPUTS, MASK
 from spd_deploy.sessions.cuda.device import CudaDevice
+from spd_deploy.sessions.tensorrt.build_plan import Options
 from spd_deploy.sessions.tensorrt.messages import Messages
 from spd_deploy.sessions.tensorrt.versions import host_code_allowed
 

@@ -9,27 +9,27 @@ from numpy.typing import NDArray
 
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import read_config
-from spd_deploy.domain.engines.buckets import Turn, turns_of
-from spd_deploy.domain.engines.record import EngineRecord, read_record
 from spd_deploy.domain.errors import EngineFailed, Unavailable
 from spd_deploy.domain.text import MASK, Batch
 from spd_deploy.sessions.cuda.device import CudaDevice
+from spd_deploy.sessions.id_bounds import Tables
 from spd_deploy.sessions.protocol import Closing, Description
-from spd_deploy.sessions.tables import Tables
-from spd_deploy.sessions.tensorrt.executor import Executor, Lane
-from spd_deploy.sessions.tensorrt.gate import (
+from spd_deploy.sessions.tensorrt.compatibility import (
     library,
     place_of,
     refuse_elsewhere,
     verified_engine,
 )
+from spd_deploy.sessions.tensorrt.engine_record import EngineRecord, read_record
+from spd_deploy.sessions.tensorrt.executor import Executor, Lane
+from spd_deploy.sessions.tensorrt.shape_buckets import Turn, turns_of
 
 
 class TensorRtSession(Closing):
     """An engine with its buckets.
 
     A batch goes through the smallest bucket that holds it, padded; one of more rows than any bucket
-    has goes through in turns (``domain.engines.buckets``). Several threads may run it: they wait
+    has goes through in turns (``sessions.tensorrt.shape_buckets``). Several threads may run it: they wait
     for each other.
     """
 
@@ -106,7 +106,7 @@ class TensorRtSession(Closing):
         return logits_BC
 
     def prepare(self, batch: Batch, *, graph: bool) -> "LaneRun":
-        """The batch in its bucket on the GPU (``sessions.device``); the next one takes its place.
+        """The batch in its bucket on the GPU (``sessions.device_runs``); the next one takes its place.
 
         Raises:
             Unavailable: without a graph, since each bucket has been recorded as one; or the batch
@@ -168,7 +168,7 @@ class TensorRtSession(Closing):
 
 
 class LaneRun:
-    """A batch in a bucket's memory; a :class:`~spd_deploy.sessions.device.DeviceRun`."""
+    """A batch in a bucket's memory; a :class:`~spd_deploy.sessions.device_runs.DeviceRun`."""
 
     def __init__(self, executor: Executor, lane: Lane, rows: int) -> None:
         self._executor, self._lane, self._rows = executor, lane, rows

@@ -8,9 +8,9 @@ for by name, and its absence is an error.
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from spd_deploy.domain.engines.plan import BuildPlan, Hardware, Options
-from spd_deploy.domain.engines.record import Arm
 from spd_deploy.domain.errors import Unavailable
+from spd_deploy.sessions.tensorrt.build_plan import BuildPlan, Hardware, Options
+from spd_deploy.sessions.tensorrt.engine_record import Arm
 
 if TYPE_CHECKING:
     import tensorrt as trt

@@ -1,6 +1,6 @@
 """A map made of numbers instead of measurements."""
 
-from spd_deploy.benchmark.breakeven.values import BreakEven, Cell, MapSettings, Part
+from spd_deploy.benchmark.breakeven.map_records import BreakEven, Cell, MapSettings, Part
 from tests.benchmark.made import IDLE, MACHINE
 
 SQUARE, WIDE = Part(shape=(64, 64), count=4), Part(shape=(128, 64), count=1)

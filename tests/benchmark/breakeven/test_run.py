@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.arithmetic.float32 import Float32
-from exporters.graph import Graph
-from exporters.precisions import Precision
-from spd_deploy.benchmark.breakeven.run import (
+from exporters.onnx.arithmetic.float32 import Float32
+from exporters.onnx.graph import Graph
+from exporters.precision import Precision
+from spd_deploy.benchmark.breakeven.map_records import Part
+from spd_deploy.benchmark.breakeven.run_map import (
     MODELS,
     Plan,
     lowering_of,
@@ -15,7 +16,6 @@ from spd_deploy.benchmark.breakeven.run import (
     patterns_of,
     placed,
 )
-from spd_deploy.benchmark.breakeven.values import Part
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.errors import BadPattern, BadSetting, SpdError
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from spd_deploy.benchmark.breakeven.values import BreakEven, Sparse, read_map, text_from_map
-from spd_deploy.benchmark.breakeven.words import answer, breakevens, doubts, map_table, where
+from spd_deploy.benchmark.breakeven.map_records import BreakEven, Sparse, read_map, text_from_map
+from spd_deploy.benchmark.breakeven.map_summary import answer, breakevens, doubts, map_table, where
 from spd_deploy.domain.errors import BadReport
 from tests.benchmark.breakeven.made import SQUARE, WIDE, cell, made_map
 from tests.benchmark.made import IDLE

@@ -20,13 +20,13 @@ from spd_deploy.benchmark.cuda.dense import (
 from spd_deploy.benchmark.cuda.dense_torch import forward_of, padded
 from spd_deploy.benchmark.cuda.fused import fused_from_checkpoint
 from spd_deploy.benchmark.gpu_values import Ran
-from spd_deploy.benchmark.values import Settings, Shape
+from spd_deploy.benchmark.records import Settings, Shape
 from spd_deploy.domain.artefact import open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadSetting, Unavailable
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.onnxruntime import OnnxSession
-from spd_deploy.sessions.opening import difference_between, session_from_artefact
+from spd_deploy.sessions.open import difference_between, session_from_artefact
 from spd_deploy.sessions.protocol import Closing, Description
 from spd_deploy.sessions.torch import TorchSession
 

@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from exporters.onnx import artefact_from_checkpoint
+from exporters.export import artefact_from_checkpoint
 from exporters.torch.export import torch_artefact_from_checkpoint
 from spd_deploy.benchmark.arms import arms_of
 from spd_deploy.benchmark.cuda.entrants import Entrant, entrant_of
 from spd_deploy.benchmark.gpu_values import Ran
-from spd_deploy.benchmark.values import Settings, Shape
+from spd_deploy.benchmark.records import Settings, Shape
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.patterns import NM
-from spd_deploy.domain.work import encoder_work
+from spd_deploy.domain.roofline import encoder_work
 from tests.benchmark.gpu_made import GEMM, SPARSE
-from tests.engines.conftest import exported
+from tests.sessions.tensorrt.conftest import exported
 from tests.tiny import tiny_checkpoint
 
 SHAPE = Shape(batch=2, seq=16)

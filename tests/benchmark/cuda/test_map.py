@@ -9,10 +9,9 @@ import pytest
 from click.testing import CliRunner
 from torch.utils.flop_counter import FlopCounterMode
 
-from exporters.precisions import Precision
+from exporters.precision import Precision
 from spd_deploy.benchmark.breakeven.figure import draw_map
-from spd_deploy.benchmark.breakeven.run import Plan
-from spd_deploy.benchmark.breakeven.values import (
+from spd_deploy.benchmark.breakeven.map_records import (
     BreakEven,
     Gain,
     Part,
@@ -20,7 +19,8 @@ from spd_deploy.benchmark.breakeven.values import (
     read_map,
     text_from_map,
 )
-from spd_deploy.benchmark.breakeven.words import answer, breakevens, doubts, map_table
+from spd_deploy.benchmark.breakeven.map_summary import answer, breakevens, doubts, map_table
+from spd_deploy.benchmark.breakeven.run_map import Plan
 from spd_deploy.benchmark.cuda.map import measure_map_on_gpu
 from spd_deploy.benchmark.cuda.products import Product
 from spd_deploy.cli.main import cli

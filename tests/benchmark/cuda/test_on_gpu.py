@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.onnx import artefact_from_checkpoint
-from exporters.precisions import Precision
+from exporters.export import artefact_from_checkpoint
+from exporters.precision import Precision
 from spd_deploy.benchmark.arms import arms_of
 from spd_deploy.benchmark.cuda.compare import compare_on_gpu
 from spd_deploy.benchmark.cuda.dense import DenseModel, proof_batch
@@ -21,15 +21,15 @@ from spd_deploy.benchmark.cuda.place import CudaGpu, uuid
 from spd_deploy.benchmark.cuda.timing import marked_s
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import write_report
+from spd_deploy.benchmark.records import Settings, Shape
 from spd_deploy.benchmark.report import read_report
-from spd_deploy.benchmark.values import Settings, Shape
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import EngineFailed
-from spd_deploy.domain.measured import random_batch
 from spd_deploy.domain.nvidia import look
+from spd_deploy.domain.shapes import random_batch
 from spd_deploy.sessions.onnxruntime import OnnxSession, import_onnxruntime
-from spd_deploy.sessions.opening import difference_between, session_from_artefact
+from spd_deploy.sessions.open import difference_between, session_from_artefact
 from spd_deploy.sessions.torch import TorchSession
 
 pytestmark = pytest.mark.gpu

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spd_deploy.benchmark.breakeven.run import placed
+from spd_deploy.benchmark.breakeven.run_map import placed
 from spd_deploy.benchmark.cuda.map import pruned
 from spd_deploy.benchmark.cuda.products import (
     packed_blocks,

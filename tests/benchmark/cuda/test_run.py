@@ -18,13 +18,13 @@ from spd_deploy.benchmark.gpu_tables import ran_table
 from spd_deploy.benchmark.gpu_values import Absent, Kernel
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import write_report
+from spd_deploy.benchmark.records import Settings, Shape
 from spd_deploy.benchmark.report import read_report
-from spd_deploy.benchmark.values import Settings, Shape
-from spd_deploy.benchmark.words import headlines
+from spd_deploy.benchmark.summary import headlines
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import BadArtefact, SpdError, Unavailable
-from spd_deploy.domain.measured import random_batch
-from spd_deploy.domain.runtimes import ASKED
+from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.shapes import random_batch
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.protocol import Closing, Description
 from tests.benchmark.cuda.simulated import SimulatedGpu, SimulatedRuns, Times

@@ -29,7 +29,7 @@ from benchmarks.gpu import (
 )
 from benchmarks.shapes import MODELS
 from spd_deploy.benchmark.gpu_values import Absent
-from spd_deploy.benchmark.values import Shape
+from spd_deploy.benchmark.records import Shape
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.patterns import NM
 from tests.benchmark.gpu_made import two_dense_and_a_block

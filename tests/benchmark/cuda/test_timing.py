@@ -7,11 +7,11 @@ import pytest
 
 from spd_deploy.benchmark.cuda.timing import Found, Timer, time_arms
 from spd_deploy.benchmark.gpu_values import DeviceSeries
-from spd_deploy.benchmark.values import Settings, Shape
-from spd_deploy.domain.measured import random_batch
+from spd_deploy.benchmark.records import Settings, Shape
 from spd_deploy.domain.progress import Silent
+from spd_deploy.domain.shapes import random_batch
 from spd_deploy.domain.text import Batch
-from spd_deploy.sessions.device import DeviceRuns
+from spd_deploy.sessions.device_runs import DeviceRuns
 from tests.benchmark.cuda.simulated import SimulatedGpu, SimulatedRun, SimulatedRuns, Times
 
 SHAPES = (Shape(batch=1, seq=8), Shape(batch=4, seq=8))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporters.torch.choose import Chosen, choose_torch, rate_of
-from exporters.weights import read_weights
+from exporters.classifier_weights import read_weights
+from exporters.torch.select_lowering import Chosen, choose_torch, rate_of
 from spd_deploy.domain.patterns import parse_pattern
 from spd_deploy.kernels.tiles import Number
 from tests.tiny import tiny_checkpoint

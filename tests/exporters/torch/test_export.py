@@ -18,9 +18,9 @@ from spd_deploy.domain.errors import BadCheckpoint, BadSetting, NotWritten, Veri
 from spd_deploy.domain.patterns import parse_pattern
 from spd_deploy.domain.text import Tokens, pad
 from spd_deploy.kernels.tiles import Number
-from spd_deploy.sessions.opening import difference_between, prove, session_from_artefact
+from spd_deploy.sessions.open import difference_between, prove, session_from_artefact
 from spd_deploy.sessions.torch import TorchSession
-from spd_deploy.sessions.torch_artefact.plan import PLAN_FILE, TENSORS_FILE, read_plan
+from spd_deploy.sessions.torch_network.plan import PLAN_FILE, TENSORS_FILE, read_plan
 from tests.tiny import tiny_checkpoint, with_weights
 
 # Pattern, sparsity, precision and sizes, with how matrices are run.
@@ -219,7 +219,7 @@ def test_lost_parity_is_not_written(
     tmp_path: Path, dense_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A network that answers otherwise than the checkpoint is not written."""
-    monkeypatch.setattr("spd_deploy.sessions.torch_artefact.network._HIDDEN", 0.0)
+    monkeypatch.setattr("spd_deploy.sessions.torch_network.network._HIDDEN", 0.0)
 
     with pytest.raises(VerificationFailed, match="logits"):
         torch_artefact_from_checkpoint(dense_checkpoint, tmp_path / "a")

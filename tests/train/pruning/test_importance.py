@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from spd_train.config import Importance
 from spd_train.pruning.importance import (
     GradientScores,
     activation_scores,
@@ -13,7 +14,6 @@ from spd_train.pruning.importance import (
     needs_gradients,
     needs_inputs,
 )
-from spd_train.recipe import Importance
 
 
 def inputs(tokens: int, K: int, seed: int = 0) -> Tensor:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
-from spd_train.network import GraftedNetwork
+from spd_train.config import Importance, PruneRecipe
+from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.masks import goals_of
 from spd_train.pruning.pruner import Pruner
-from spd_train.recipe import Importance, PruneRecipe
 from tests.train.runs import calibration, grafted, shaken
 
 PATTERNS: list[Pattern] = [

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from spd_train.pruning.sparse import SparseWeights
+from spd_train.pruning.masked_weights import SparseWeights
 
 
 def made(value: Tensor) -> tuple[SparseWeights, nn.Parameter]:

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE, open_checkpoint
 from spd_deploy.domain.progress import Silent
-from spd_train.recipe import Recipe
+from spd_train.config import Recipe
 from spd_train.recipes import changed
 from spd_train.run import run
-from spd_train.training.journal import JOURNAL_FILE, Record, read_journal
-from spd_train.training.processes import Processes, parts_of
+from spd_train.training.distributed import Processes, parts_of
+from spd_train.training.metrics_log import JOURNAL_FILE, Record, read_journal
 from spd_train.training.state import STATE_FILE
 from tests.tiny import tiny_model
 from tests.train.runs import QUICK, TASK, request_for, spd_recipe

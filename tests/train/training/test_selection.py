@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spd_deploy.domain.errors import BadCheckpoint
-from spd_train.training.selection import BEST_FILE, Selection, worth
+from spd_train.training.best_checkpoint import BEST_FILE, Selection, worth
 
 
 def weights(step: int) -> dict[str, nn.Parameter]:

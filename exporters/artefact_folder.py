@@ -1,0 +1,109 @@
+"""What the folders of all formats share: the files beside the model, and its matrices' rows."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from exporters.autotune.select import Choice
+from spd_deploy.domain.artefact import Format, Manifest, MatrixRow, Parity, is_artefact
+from spd_deploy.domain.checkpoint import CONFIG_FILE, Checkpoint, read_config
+from spd_deploy.domain.errors import BadModel, NotWritten
+from spd_deploy.domain.files import read_json, refuse_existing, write_json
+from spd_deploy.domain.runtime_choice import Runtime
+from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
+
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+
+
+def refuse_unready(checkpoint: Checkpoint, output: Path, *, overwrite: bool) -> None:
+    """Refuse an export that cannot end well, before anything is computed.
+
+    Raises:
+        NotWritten: ``output`` exists, or would be replaced and is no artefact.
+        BadModel: the checkpoint has no tokenizer.
+    """
+    refuse_existing(output, overwrite=overwrite)
+    if output.is_dir() and overwrite:
+        _refuse_foreign(output)
+    if not (checkpoint.folder / TOKENIZER_FILE).is_file():
+        raise BadModel(
+            f"{checkpoint.folder} has no {TOKENIZER_FILE}",
+            fix="save the model's fast tokenizer beside it",
+        )
+
+
+def matrix_rows(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> tuple[MatrixRow, ...]:
+    """How each matrix is sparse, run, and why."""
+    densities = checkpoint.densities
+    return tuple(
+        MatrixRow(
+            name=matrix.name,
+            shape=matrix.shape,
+            pattern=str(checkpoint.pattern_of(matrix) or "dense"),
+            density=densities.get(matrix.name, 1.0),
+            lowering=choices[matrix.name].lowering.name,
+            reason=choices[matrix.name].reason,
+            flops_share=choices[matrix.name].lowering.flops_share,
+            measured=choices[matrix.name].measured,
+        )
+        for matrix in checkpoint.encoder.matrices()
+    )
+
+
+def manifest_of(
+    checkpoint: Checkpoint,
+    *,
+    format: Format,
+    precision: str,
+    matrices: tuple[MatrixRow, ...],
+    parity: Parity,
+    files: Mapping[str, str],
+    runtime: Runtime,
+    scores: Mapping[str, Mapping[str, float | None]],
+    versions: Mapping[str, str],
+    opset: int | None = None,
+) -> Manifest:
+    """What an artefact says of itself, and of the checkpoint that it was made of."""
+    pattern = checkpoint.pattern
+    return Manifest(
+        format=format,
+        precision=precision,
+        task=checkpoint.task,
+        max_tokens=checkpoint.max_tokens,
+        pattern="dense" if pattern is None else str(pattern),
+        sparsity=None if pattern is None else pattern.sparsity,
+        matrices=matrices,
+        parity=parity,
+        checkpoint_sha256=checkpoint.weights_sha256,
+        files=files,
+        opset=opset,
+        runtime=runtime,
+        scores=scores,
+        split=checkpoint.split,
+        versions=versions,
+    )
+
+
+def copy_beside(source: Path, draft: Path, *, max_tokens: int) -> None:
+    """The tokenizer's files, and the configuration without the place it was made at.
+
+    Tokenizers that read no manifest, such as Transformers', are told where texts are cut.
+    """
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, draft / name)
+    if (draft / _TOKENIZER_CONFIG).is_file():
+        settings = read_json(draft / _TOKENIZER_CONFIG, error=BadModel, fix="copy it again")
+        write_json(draft / _TOKENIZER_CONFIG, {**settings, "model_max_length": max_tokens})
+    config = {k: v for k, v in read_config(source).items() if k != "_name_or_path"}
+    (draft / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _refuse_foreign(output: Path) -> None:
+    """Overwriting replaces an artefact, never a folder with something else in it."""
+    if any(output.iterdir()) and not is_artefact(output):
+        raise NotWritten(
+            f"{output} is not an artefact, so it is not replaced",
+            fix="choose another --output",
+        )

@@ -1,0 +1,46 @@
+"""fp16 for GPUs: products in half precision, all else in single.
+
+The precision is in the graph, as strongly typed networks (TensorRT 11) ask: input and weight of a
+product are half, its result is cast up before anything can overflow.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.onnx.arithmetic.arithmetic import Array, Operand, Weight, Wide
+from exporters.onnx.arithmetic.float32 import added, batched
+from exporters.onnx.graph import Graph, Name
+
+HALF, SINGLE = 10, 1  # TensorProto.FLOAT16 and FLOAT
+
+
+class Float16(Wide):
+    """Half precision in the products of the encoder's matrices."""
+
+    packs = False
+
+    def operand(self, g: Graph, x: Name, matrix: str) -> Operand:
+        """Cast once for all products that read it."""
+        return Operand(values=g.once("Cast", x, to=HALF))
+
+    def on_tokens(
+        self, g: Graph, x_TK: Operand, weight: Weight, bias_N: Array, residual: Name | None
+    ) -> Name:
+        """A product with the weight turned round, then bias and residual in fp32."""
+        values_NK = g.weight(f"{weight.name}.weight", halved(weight.values_GRJ[0]))
+        y = g.op("Cast", g.op("MatMul", x_TK.values, g.transpose(values_NK, 1, 0)), to=SINGLE)
+        return added(g, y, bias_N, residual)
+
+    def on_features(
+        self, g: Graph, x_BIS: Operand, weight: Weight, bias_N: Array, residual: Name | None
+    ) -> Name:
+        """One batched product over the groups."""
+        values = g.weight(f"{weight.name}.weight", halved(weight.values_GRJ[None]))
+        y = g.op("Cast", batched(g, values, x_BIS.values, weight), to=SINGLE)
+        return added(g, y, bias_N[:, None], residual)
+
+
+def halved(values: Array) -> NDArray[np.float16]:
+    """In half precision, as large as that goes: what would be infinite is clipped."""
+    most = float(np.finfo(np.float16).max)
+    return np.clip(values, -most, most).astype(np.float16)

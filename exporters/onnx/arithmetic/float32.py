@@ -1,0 +1,61 @@
+"""fp32: for ONNX Runtime in its fused forms, which save passes over memory."""
+
+from exporters.onnx.arithmetic.arithmetic import Array, Operand, Weight, Wide
+from exporters.onnx.graph import MICROSOFT, Graph, Name, Target
+
+
+class Float32(Wide):
+    """Single precision throughout."""
+
+    packs = True
+
+    def operand(self, g: Graph, x: Name, matrix: str) -> Operand:
+        """As it is."""
+        return Operand(values=x)
+
+    def on_tokens(
+        self, g: Graph, x_TK: Operand, weight: Weight, bias_N: Array, residual: Name | None
+    ) -> Name:
+        """One ``Gemm`` that adds bias and residual while it writes."""
+        values_NK = g.weight(f"{weight.name}.weight", weight.values_GRJ[0])
+        return gemm(g, x_TK.values, values_NK, bias_N, residual)
+
+    def on_features(
+        self, g: Graph, x_BIS: Operand, weight: Weight, bias_N: Array, residual: Name | None
+    ) -> Name:
+        """A convolution of width 1 with G groups, which takes bias and residual along.
+
+        OpenVINO, for one, has no good kernel for that, so the portable form is a batched product.
+        """
+        name = f"{weight.name}.weight"
+        G, R, J = weight.values_GRJ.shape
+        if g.target is not Target.ONNXRUNTIME:
+            y = batched(g, g.weight(name, weight.values_GRJ[None]), x_BIS.values, weight)
+            return added(g, y, bias_N[:, None], residual)
+        kernel = g.weight(name, weight.values_GRJ.reshape(G * R, J, 1))
+        inputs = [x_BIS.values, kernel, g.constant(bias_N)]
+        if residual is None:
+            return g.op("Conv", *inputs, group=G, kernel_shape=[1])
+        inputs.append(residual)
+        return g.op("FusedConv", *inputs, domain=MICROSOFT, group=G, kernel_shape=[1])
+
+
+def gemm(g: Graph, x_TK: Name, values_NK: Name, bias_N: Array, residual: Name | None) -> Name:
+    """``x W^T`` with bias and residual."""
+    addend = g.constant(bias_N)
+    if residual is not None:
+        addend = g.op("Add", residual, addend)
+    return g.op("Gemm", x_TK, values_NK, addend, transB=1)
+
+
+def batched(g: Graph, values_GRJ: Name, x_BIS: Name, weight: Weight) -> Name:
+    """The ``weight``'s values ``[1, G, R, J]`` in one batched product; gives ``[B, N, S]``."""
+    G, R, J = weight.values_GRJ.shape
+    y_BGRS = g.op("MatMul", values_GRJ, g.reshape(x_BIS, 0, G, J, -1))
+    return g.reshape(y_BGRS, 0, G * R, -1)
+
+
+def added(g: Graph, y: Name, bias: Array, residual: Name | None) -> Name:
+    """Bias and residual, in passes of their own; ``bias`` has the axes that it is spread along."""
+    y = g.op("Add", y, g.constant(bias))
+    return y if residual is None else g.op("Add", y, residual)

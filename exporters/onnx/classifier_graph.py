@@ -1,0 +1,176 @@
+"""A classifier as an ONNX graph, with each matrix run as its lowering says.
+
+Inputs ``input_ids``, ``attention_mask`` and ``token_type_ids`` are int64 ``[batch, sequence]``,
+both dynamic, also where a model reads no token types; the output ``logits`` is float32
+``[batch, classes]``. The classifier reads the first token alone, so the last layer computes
+queries, attention output and feed-forward for that token only, in dense and sparse graphs alike.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from exporters.autotune.select import Choice
+from exporters.classifier_weights import ClassifierWeights
+from exporters.onnx.arithmetic.arithmetic import Arithmetic
+from exporters.onnx.arithmetic.float32 import Float32
+from exporters.onnx.embeddings import embeddings
+from exporters.onnx.graph import Graph, Name, Target
+from exporters.onnx.layouts.feature_major import FeatureMajor
+from exporters.onnx.layouts.layout import Axes, Layout
+from exporters.onnx.layouts.token_major import TokenMajor
+from exporters.onnx.operators import gelu
+from exporters.precision import Precision
+from spd_deploy.domain.encoder import Matrix
+from spd_deploy.domain.layers import Role
+from spd_deploy.domain.text import IDS, INPUTS, MASK
+
+OUTPUT = "logits"
+
+# Added to the scores of padding: as low as fp32 goes with room to spare for the scores themselves.
+_HIDDEN = float(np.finfo(np.float32).min) / 2
+
+
+class ClassifierGraph:
+    """Emits the graph layer by layer."""
+
+    def __init__(
+        self,
+        weights: ClassifierWeights,
+        choices: Mapping[str, Choice],
+        target: Target = Target.ONNXRUNTIME,
+        arithmetic: Arithmetic | None = None,
+        words: Precision = Precision.FP32,
+    ) -> None:
+        self.weights = weights
+        self.choices = choices
+        self.words = words  # the precision that the table of words is stored in
+        self.g = Graph(target)
+        self.by: Arithmetic = arithmetic or Float32()
+        gathered = any(choice.lowering.feature_major for choice in choices.values())
+        self.layout: Layout = (FeatureMajor if gathered else TokenMajor)(self.g, self.by)
+
+    def emit(self) -> Graph:
+        """The graph with all its nodes; its constants are known from then on."""
+        axes = self._axes()
+        with self.g.scope("embeddings"):
+            x = embeddings(self.g, self.weights, axes, self.words)
+            x = self.layout.enter(x, axes)
+        with self.g.scope("mask"):
+            bias = self._mask_bias()
+        layers = self.weights.encoder.layers
+        for layer in range(layers):
+            with self.g.scope(f"layer.{layer}"):
+                x = self._layer(x, layer, bias, axes, last=layer == layers - 1)
+        with self.g.scope("head"):
+            first_BH = self.layout.leave(x, self.weights.encoder.hidden)
+        self.g.output(self._head(first_BH), OUTPUT)
+        return self.g
+
+    def inputs(self) -> list[Any]:
+        """The descriptions of the three inputs."""
+        from onnx import TensorProto, helper
+
+        return [
+            helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
+            for name in INPUTS
+        ]
+
+    def outputs(self) -> list[Any]:
+        """The description of the logits."""
+        from onnx import TensorProto, helper
+
+        classes = len(self.weights.bias(self.weights.architecture.head[-1].name))
+        return [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes])]
+
+    def _axes(self) -> Axes:
+        """Batch and sequence as they are at run time."""
+        with self.g.scope("axes"):
+            batch = self.g.op("Shape", IDS, start=0, end=1)
+            sequence = self.g.op("Shape", IDS, start=1, end=2)
+        return Axes(batch=batch, sequence=sequence)
+
+    def _mask_bias(self) -> Name:
+        """0 for real tokens and a very negative number for padding: ``[B, 1, 1, S]``."""
+        from onnx import TensorProto
+
+        g = self.g
+        mask = g.op("Cast", g.op("Unsqueeze", MASK, g.ints(1, 2)), to=TensorProto.FLOAT)
+        return g.op("Mul", g.op("Sub", g.number(1.0), mask), g.number(_HIDDEN))
+
+    def _layer(self, x: Name, layer: int, bias: Name, axes: Axes, *, last: bool) -> Name:
+        """One encoder layer; the last goes on with the first token of each row alone."""
+        encoder = self.weights.encoder
+        of = {m.role: m for m in encoder.matrices() if m.layer == layer}
+        kept = self.layout.first_tokens(x, axes, encoder.hidden) if last else x
+        if last:
+            axes = replace(axes, first=True)
+        x = self._attention(x, kept, of, bias, axes)
+        return self._feed_forward(x, of)
+
+    def _attention(
+        self, x: Name, kept: Name, of: Mapping[Role, Matrix], bias: Name, axes: Axes
+    ) -> Name:
+        """Attention of the ``kept`` tokens over all, residual and norm."""
+        size = self.weights.encoder.head_size
+        heads = self.choices[of["query"].name].lowering.outputs // size
+        output = of["attention_output"]
+        with self.g.scope("attention"):
+            if heads:
+                q = self._linear(kept, of["query"])
+                k, v = self._linear(x, of["key"]), self._linear(x, of["value"])
+                with self.g.scope("product"):
+                    context = self.layout.attention(
+                        q, k, v, heads=heads, size=size, bias=bias, axes=axes
+                    )
+                y = self._linear(context, output, residual=kept)
+            else:
+                y = self.layout.add_bias(kept, self.weights.bias(output.name))
+            return self._normed(y, output.layer, self.weights.encoder.naming.attention_norm)
+
+    def _feed_forward(self, x: Name, of: Mapping[Role, Matrix]) -> Name:
+        """The two products with the activation between, residual and norm."""
+        output = of["output"]
+        with self.g.scope("feed_forward"):
+            if self.choices[of["intermediate"].name].lowering.outputs:
+                inner = self._activated(self._linear(x, of["intermediate"]))
+                y = self._linear(inner, output, residual=x)
+            else:
+                y = self.layout.add_bias(x, self.weights.bias(output.name))
+            return self._normed(y, output.layer, self.weights.encoder.naming.output_norm)
+
+    def _linear(self, x: Name, matrix: Matrix, residual: Name | None = None) -> Name:
+        """A matrix in its lowering, with the biases of the rows that it has."""
+        lowering, bias_N = self.choices[matrix.name].lowering, self.weights.bias(matrix.name)
+        with self.g.scope(matrix.role):
+            return self.layout.linear(x, lowering, bias_N, residual)
+
+    def _activated(self, x: Name) -> Name:
+        """The feed-forward activation."""
+        match self.weights.activation:
+            case "relu":
+                return self.g.op("Relu", x)
+            case name:
+                return gelu(self.g, x, tanh=name != "gelu", number=self.by.number)
+
+    def _normed(self, x: Name, layer: int, norm: str) -> Name:
+        """A layer norm, by its name in the layer."""
+        with self.g.scope("norm"):
+            name = f"{self.weights.encoder.prefix}.{layer}.{norm}"
+            return self.layout.norm(x, *self.weights.norm(name))
+
+    def _head(self, first_BH: Name) -> Name:
+        """The logits of each row's first token."""
+        g = self.g
+        for layer in self.weights.architecture.head:
+            with g.scope(layer.name.removeprefix(f"{self.weights.encoder.base}.")):
+                weight = g.weight(f"{layer.name}.weight", self.weights.weight(layer.name))
+                bias = g.constant(self.weights.bias(layer.name))
+                first_BH = g.op("Gemm", first_BH, weight, bias, transB=1)
+                if layer.activation == "Gelu":
+                    first_BH = gelu(g, first_BH)
+                elif layer.activation:
+                    first_BH = g.op(layer.activation, first_BH)
+        return first_BH

@@ -1,0 +1,262 @@
+"""The verdicts in plain words: of a matrix, and of the whole model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from spd_deploy.benchmark.formatting import milliseconds, percent, ratio
+from spd_deploy.benchmark.layers.analysis import Analysis, Gain, MatrixGain
+from spd_deploy.benchmark.warnings import BUSY_SHARE
+
+# A density that promises less is no sparsity to speak of.
+LEAST_PROMISE = 1.05
+# A promise is kept where no more than this share of it is missing.
+_NEAR = 0.9
+# A promise is exceeded where the time is less than this share of the promised one.
+_BEATEN = 0.98
+# Losses below this share of all that was lost are not worth a word.
+_WORTH_SAYING = 0.1
+
+_SHORT = {"zeros": "zeros", "rate": "products", "copies": "copies", "passes": "bias"}
+LEGEND = (
+    "of, promised: the gain if the time were the dense time multiplied by the density",
+    "layers: the least and most of a layer, without the last, which runs a token a row",
+    "lost to: zeros, multiplied; products, below the dense rate; copied inputs; bias passes",
+    "runtime: what operators do not add up to: gaps between them, and waits for other processes",
+)
+
+
+def promise_of(gain: Gain) -> str:
+    """Speed-up and promise: ``4.1x of 10x``, or ``5.3x, 4x promised`` where it is exceeded."""
+    if _untimed(gain):
+        return "too short"
+    if gain.speed_up is None:
+        return "gone"
+    if _promises_nothing(gain):
+        return f"{ratio(gain.speed_up)}x"
+    promised = "all" if gain.promise is None else f"{_round(gain.promise)}x"
+    if _beaten(gain):
+        return f"{ratio(gain.speed_up)}x, {promised} promised"
+    return f"{ratio(gain.speed_up)}x of {promised}"
+
+
+def lost_to(gain: Gain, most: int = 2) -> str:
+    """The largest losses in a few characters, such as ``copies 62 %, products 31 %``."""
+    if _untimed(gain) or gain.speed_up is None or _promises_nothing(gain):
+        return "-"
+    if _beaten(gain):
+        return "none: faster than promised"
+    if _kept(gain):
+        return "none: as promised"
+    shares = _shares(gain.losses)
+    return ", ".join(f"{_SHORT[name]} {percent(shares[name])}" for name in list(shares)[:most])
+
+
+def verdict_of(matrix: MatrixGain) -> str:
+    """A sentence on one matrix: what it gained of what it was promised, and where the rest went."""
+    gain, facts = matrix.gain, matrix.facts
+    if _untimed(gain):
+        return "too short to be timed: measure more rows or tokens"
+    if gain.speed_up is None:
+        return "nothing of it is left to run"
+    if _promises_nothing(gain):
+        return f"{ratio(gain.speed_up)}x, and has no zeros that promise more: {facts.reason}"
+    if _beaten(gain):
+        return f"{promise_of(gain)}: faster than its density promises"
+    said = f"{promise_of(gain)} promised"
+    if _kept(gain):
+        return f"{said}: it keeps its promise"
+    parts = [f"{_long(name, gain)} ({percent(s)})" for name, s in _shares(gain.losses).items()]
+    why = f"; {facts.reason}" if facts.lowering == "dense" else ""
+    return f"{said}, lost to {_listed(parts)}{why}"
+
+
+def statement_of(analysis: Analysis) -> str:
+    """Whether the model is faster than its dense twin, by whole runs, and in what both ran."""
+    found = analysis.speed_up
+    times = f"{milliseconds(analysis.sparse_s)} ms against {milliseconds(analysis.dense_s)} ms"
+    said = (
+        f"{times} of its dense twin at {analysis.shape} in {analysis.where}: "
+        f"{found.verdict}, {found.numbers}"
+    )
+    if analysis.served is None:
+        return said
+    return f"{said}; it is served with {analysis.served}, which was not profiled"
+
+
+def explanation_of(analysis: Analysis) -> str:
+    """What the matrices' density promises the whole model, and where the largest losses are.
+
+    Last, where it is so, that a served batch is not run as these were.
+    """
+    said = _explained(analysis)
+    if not analysis.shared_out:
+        return said
+    return (
+        f"{said}. Operators are timed on whole batches, each split among the threads; a served "
+        "batch is shared out among them by the row, so a real run is faster"
+    )
+
+
+def notes_of(analysis: Analysis) -> tuple[str, ...]:
+    """How it was measured, and why one may doubt it."""
+    dense, sparse = (f"{1 + added:.2f}x" for added in analysis.profiler)
+    count = (
+        "threads left to the runtime" if analysis.threads is None else _threads(analysis.threads)
+    )
+    notes = [
+        f"{analysis.where}, {count}; whole runs are timed without the profiler, which makes them "
+        f"{dense} and {sparse} as long"
+    ]
+    if analysis.served is not None:
+        notes.append(
+            f"operators are timed by ONNX Runtime's profiler alone; spd bench measures whole runs "
+            f"of the artefact as it is served, with {analysis.served}"
+        )
+    if analysis.others_cores > BUSY_SHARE * (analysis.threads or 1):
+        notes.append(
+            f"doubt: other processes kept {analysis.others_cores:.1f} cores busy; "
+            "measure again on an idle machine"
+        )
+    return tuple(notes)
+
+
+def analysis_to_json(analysis: Analysis) -> dict[str, Any]:
+    """All of it for a program: seconds, shares, and the sentences."""
+    twin, model = analysis.profiler
+    found = analysis.speed_up
+    return {
+        "arm": analysis.arm,
+        "shape": analysis.shape,
+        "threads": analysis.threads,
+        "ran": analysis.where,
+        "served": analysis.served,
+        "statement": statement_of(analysis),
+        "explanation": explanation_of(analysis),
+        "dense_s": analysis.dense_s,
+        "sparse_s": analysis.sparse_s,
+        "promised_s": analysis.promised_s,
+        "speed_up": {
+            "ratio": found.ratio,
+            "low": found.low,
+            "high": found.high,
+            "verdict": found.verdict,
+        },
+        "promise": analysis.promise,
+        "losses_s": dict(analysis.losses),
+        "steps": [
+            {"name": step.name, "dense_s": step.dense_s, "sparse_s": step.sparse_s}
+            for step in analysis.steps
+        ],
+        "matrices": [_matrix_to_json(matrix) for matrix in analysis.matrices],
+        "profiler_added": {"dense": twin, "sparse": model},
+        "steady": analysis.steady,
+        "notes": list(notes_of(analysis)),
+    }
+
+
+def _explained(analysis: Analysis) -> str:
+    """The promise, and what became of it."""
+    if _promises_nothing(analysis.all_matrices):
+        return "Its matrices have no zeros that promise a gain"
+    if analysis.promise is None or not analysis.steady:
+        return (
+            "Its operators add up to more than its runs, so the machine was not steady: what each "
+            "part took is not to be trusted"
+        )
+    said = (
+        f"Were each matrix as fast as its density promises and all else as in the twin, it would "
+        f"be {ratio(analysis.promise)}x"
+    )
+    if analysis.sparse_s * _NEAR <= analysis.promised_s:
+        return f"{said}: it keeps that promise"
+    losses = _shares(analysis.losses)
+    parts = [
+        f"{_long(name, analysis.all_matrices)} ({milliseconds(analysis.losses[name])} ms)"
+        for name in list(losses)[:3]
+    ]
+    return f"{said}; lost most to {_listed(parts)}"
+
+
+def _matrix_to_json(matrix: MatrixGain) -> dict[str, Any]:
+    """One matrix for a program."""
+    facts, gain = matrix.facts, matrix.gain
+    return {
+        "name": facts.name,
+        "layer": facts.layer,
+        "role": facts.role,
+        "pattern": facts.pattern,
+        "density": facts.density,
+        "flops_share": facts.flops_share,
+        "lowering": facts.lowering,
+        "dense_s": gain.dense.total_s,
+        "sparse_s": gain.sparse.total_s,
+        "products_s": gain.sparse.products_s,
+        "copies_s": gain.sparse.copies_s,
+        "passes_s": gain.sparse.passes_s,
+        "speed_up": gain.speed_up,
+        "promise": gain.promise,
+        "rate": gain.rate,
+        "losses_s": dict(gain.losses),
+        "verdict": verdict_of(matrix),
+    }
+
+
+def _untimed(gain: Gain) -> bool:
+    """Whether something was run that took no longer than timing it does."""
+    return gain.dense.total_s <= 0 or (gain.sparse.total_s <= 0 and gain.kept_s > 0)
+
+
+def _promises_nothing(gain: Gain) -> bool:
+    """Whether the weights are as good as dense."""
+    return gain.promise is not None and gain.promise < LEAST_PROMISE
+
+
+def _kept(gain: Gain) -> bool:
+    """Whether the promise is kept, or as good as."""
+    return gain.sparse.total_s * _NEAR <= gain.promised.total_s
+
+
+def _beaten(gain: Gain) -> bool:
+    """Whether it is faster than its promise by more than the last digit that is shown."""
+    return gain.sparse.total_s < _BEATEN * gain.promised.total_s
+
+
+def _shares(losses: Mapping[Any, float]) -> dict[str, float]:
+    """What is worth saying of the losses: each as a share of all of them, the largest first."""
+    lost = {str(name): s for name, s in losses.items() if s > 0}
+    whole = sum(lost.values())
+    order = sorted(lost, key=lambda name: -lost[name])
+    return {name: lost[name] / whole for name in order if lost[name] >= _WORTH_SAYING * whole}
+
+
+def _long(name: str, gain: Gain) -> str:
+    """A loss in words."""
+    match name:
+        case "zeros":
+            return "multiplying zeros"
+        case "rate":
+            rate = "" if gain.rate is None else f" at {percent(gain.rate)} of the dense rate"
+            return f"products{rate}"
+        case "copies":
+            return "copying the kept inputs together"
+        case "passes":
+            return "passes for bias and residual"
+        case "runtime":
+            return "the runtime between operators"
+        case _:
+            return f"{name}, which takes longer than in the twin"
+
+
+def _listed(parts: list[str]) -> str:
+    """Parts in a row, the last one joined with ``and``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _threads(count: int) -> str:
+    """Such as ``1 thread``."""
+    return f"{count} thread{'' if count == 1 else 's'}"
+
+
+def _round(promise: float) -> str:
+    """A promise, which density knows to no more than three digits."""
+    return f"{promise:.3g}" if promise < 10 else f"{promise:.0f}"

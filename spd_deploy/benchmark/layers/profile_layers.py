@@ -1,0 +1,173 @@
+"""Measures a sparse artefact and its dense twin operator by operator, in turns.
+
+One session is open at a time. In each round a model is opened with ONNX Runtime's profiler on,
+warmed up, run while every operator is timed, and, once the profiler is off, run again for the time
+of whole runs that nothing is in the way of.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from exporters.dense_baseline import write_twin
+from spd_deploy.benchmark.arms import Arm, batches_for
+from spd_deploy.benchmark.layers.events import nodes_of, read_events
+from spd_deploy.benchmark.layers.layer_records import (
+    LayerProfile,
+    MatrixFacts,
+    NodeTime,
+    Timeline,
+    timeline_of,
+)
+from spd_deploy.benchmark.records import Settings
+from spd_deploy.domain.errors import BadArtefact, Unavailable
+from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.runtime_choice import Asked, computed_in
+from spd_deploy.domain.text import Batch
+from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
+from spd_deploy.sessions.protocol import Description
+from spd_deploy.timing.host_clock import time_runs
+from spd_deploy.timing.machine_load import cpu_times, others_cores
+from spd_deploy.timing.rounds import interleave
+
+_TWIN, _MODEL = "dense twin", "model"
+
+
+def refuse_unmeasurable(arm: Arm, settings: Settings) -> None:
+    """Refuse what the profiler cannot see into, before time is spent.
+
+    Raises:
+        BadArtefact: an artefact of another format than ONNX, or of another precision than fp32.
+        Unavailable: another device than the CPU.
+    """
+    if arm.artefact.manifest.format != "onnx":
+        raise BadArtefact(
+            f"only the operators of ONNX artefacts can be timed, not those of {arm.name}",
+            got=f"format {arm.artefact.manifest.format!r}",
+            fix="export the checkpoint with --format onnx and measure that",
+        )
+    if arm.artefact.manifest.precision != "fp32":
+        raise BadArtefact(
+            f"the dense twin that {arm.name} would be compared with is fp32, so the comparison "
+            "would not tell sparsity from precision",
+            got=f"precision {arm.artefact.manifest.precision}",
+            fix="export the checkpoint with --precision fp32 and measure that",
+        )
+    if settings.device != "cpu":
+        raise Unavailable(
+            "operators are timed on the CPU only: on a GPU they run later than they are started",
+            got=settings.device,
+            fix="measure with --device cpu",
+        )
+
+
+def profile_layers(
+    arm: Arm, settings: Settings, *, progress: Progress | None = None
+) -> tuple[LayerProfile, ...]:
+    """Measure an arm against its dense twin at each shape of the settings.
+
+    Raises:
+        BadArtefact: another format or precision, or an artefact that takes shorter texts only.
+        Unavailable: another device than the CPU, or a profile that is not understood.
+    """
+    refuse_unmeasurable(arm, settings)
+    batches = batches_for([arm], settings)
+    steps = 2 * settings.rounds * len(batches)
+    with (
+        (progress or Silent()).stage(f"layers of {arm.name}", steps) as advance,
+        tempfile.TemporaryDirectory(prefix="spd-twin-") as scratch,
+    ):
+        models = {
+            _TWIN: write_twin(arm.artefact, Path(scratch)),
+            _MODEL: arm.artefact.folder / MODEL_FILE,
+        }
+        found = []
+        for shape, batch in batches.items():
+            before = cpu_times()
+            visits: dict[str, list[_Visit]] = {name: [] for name in models}
+            for _, name in interleave(tuple(models), settings.rounds):
+                visits[name].append(_visit(models[name], batch, settings, Path(scratch)))
+                advance(note=f"{name}, {shape}")
+            ran = visits[_MODEL][0].ran
+            found.append(
+                LayerProfile(
+                    arm=arm.name,
+                    shape=shape,
+                    threads=settings.threads,
+                    matrices=matrices_of(arm),
+                    dense=_timeline(visits[_TWIN]),
+                    sparse=_timeline(visits[_MODEL]),
+                    others_cores=others_cores(before, cpu_times()),
+                    runtime=f"{ran.runtime} {ran.version}",
+                    precision=ran.precision,
+                    served=served_otherwise(arm),
+                )
+            )
+    return tuple(found)
+
+
+def served_otherwise(arm: Arm) -> str | None:
+    """What the artefact is served with, where that is not the ONNX Runtime and fp32 of a profile.
+
+    Such as ``openvino, bf16``.
+    """
+    manifest = arm.artefact.manifest
+    if manifest.asked == Asked(runtime="onnxruntime") and manifest.precision == "fp32":
+        return None
+    return f"{manifest.runtime}, {computed_in(manifest.precision, manifest.asked.precision)}"
+
+
+def matrices_of(arm: Arm) -> tuple[MatrixFacts, ...]:
+    """The matrices of the manifest, with the layer and role that their names stand for."""
+    rows = {row.name: row for row in arm.artefact.manifest.matrices}
+    return tuple(
+        MatrixFacts(
+            name=matrix.name,
+            layer=matrix.layer,
+            role=matrix.role,
+            weights=matrix.shape[0] * matrix.shape[1],
+            pattern=rows[matrix.name].pattern,
+            density=rows[matrix.name].density,
+            flops_share=rows[matrix.name].flops_share,
+            lowering=rows[matrix.name].lowering,
+            reason=rows[matrix.name].reason,
+        )
+        for matrix in arm.encoder.matrices()
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Visit:
+    """One model's part of a round, and what ran it."""
+
+    ran: Description
+    runs: tuple[float, ...]
+    profiled: tuple[float, ...]
+    nodes: tuple[NodeTime, ...]
+
+
+def _visit(model: Path, batch: Batch, settings: Settings, scratch: Path) -> _Visit:
+    """Open, warm up, run with operators timed, then run without."""
+    with OnnxSession(
+        model, precision="fp32", threads=settings.threads, profile=scratch / "profile"
+    ) as session:
+        run = partial(session.run, batch)
+        half = replace(settings.series, seconds=settings.series.seconds / 2)
+        time_runs(run, settings.warmup)
+        profiled = time_runs(run, half)
+        file = session.end_profile()
+        runs = time_runs(run, half)
+    nodes = nodes_of(read_events(file), runs=len(profiled))
+    file.unlink()
+    return _Visit(ran=session.description, runs=runs, profiled=profiled, nodes=nodes)
+
+
+def _timeline(visits: Sequence[_Visit]) -> Timeline:
+    """The rounds of one model."""
+    return timeline_of(
+        [visit.runs for visit in visits],
+        [visit.profiled for visit in visits],
+        [visit.nodes for visit in visits],
+    )

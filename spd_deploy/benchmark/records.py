@@ -1,0 +1,177 @@
+"""What a benchmark is made of, as frozen values: shapes, settings, arms and raw samples.
+
+An *arm* is one artefact in the comparison. A *round* opens each arm once and times every *shape*;
+the runs of one arm at one shape in one round are a *series*. Seconds and bytes throughout.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from spd_deploy.domain.errors import BadReport
+from spd_deploy.domain.shapes import Shape as Shape  # part of this vocabulary, made on the floor
+from spd_deploy.sessions.protocol import Description, Device
+from spd_deploy.timing.host_clock import Budget
+
+_WARMUP_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        threads: intra-op threads asked of the runtime; None leaves it to the runtime.
+        rounds: how often each arm is opened and timed; two at least, since the spread between
+            rounds is what an interval is made of.
+        seconds: time for one arm at one shape, over all rounds together.
+        seed: of the token ids.
+        warmup_runs: untimed runs before each series, at least.
+        min_runs: timed runs of a series, even where its time is up.
+        max_runs: timed runs of a series, even where it has time left.
+    """
+
+    shapes: tuple[Shape, ...]
+    device: Device = "cpu"
+    threads: int | None = None
+    rounds: int = 6
+    seconds: float = 5.0
+    seed: int = 0
+    warmup_runs: int = 2
+    min_runs: int = 3
+    max_runs: int = 500
+
+    def __post_init__(self) -> None:
+        """Refuse settings that measure nothing."""
+        enough = self.shapes and self.rounds >= 2 and 0 < self.min_runs <= self.max_runs
+        if not (enough and 0 < self.seconds < math.inf and self.warmup_runs >= 1):
+            raise BadReport(
+                "benchmark settings that measure nothing",
+                got=self,
+                fix="use a shape, two rounds and some seconds",
+            )
+
+    @property
+    def series(self) -> Budget:
+        """The timed runs of one series: its share of the time."""
+        return Budget(
+            seconds=self.seconds / self.rounds, at_least=self.min_runs, at_most=self.max_runs
+        )
+
+    @property
+    def warmup(self) -> Budget:
+        """The runs before a series, which touch the session's memory for the first time."""
+        seconds = min(_WARMUP_S, self.series.seconds / 4)
+        return Budget(seconds=seconds, at_least=self.warmup_runs, at_most=self.max_runs)
+
+    @property
+    def largest(self) -> Shape:
+        """The shape with the most tokens, which needs the most memory."""
+        return max(self.shapes, key=lambda shape: (shape.tokens, shape))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Series:
+    """The runs of one arm at one shape in one round, in the order they were made."""
+
+    arm: str
+    shape: Shape
+    round: int
+    warmup_s: tuple[float, ...]
+    seconds: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """A series has samples, and a run takes some finite time."""
+        if not self.seconds or not all(0 < s < math.inf for s in (*self.seconds, *self.warmup_s)):
+            raise BadReport(
+                f"the samples of {self.arm} at {self.shape} are missing or no durations",
+                fix="measure again",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """Resident memory of a process that did nothing but run one arm.
+
+    Attributes:
+        before_bytes: with Python and the runtime's library loaded, and no model yet.
+        opened_bytes: with the session open.
+        peak_bytes: the most it ever was, up to and with runs of the largest shape.
+    """
+
+    before_bytes: int
+    opened_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lowered:
+    """Matrices of an arm that are run in one way for one reason.
+
+    Attributes:
+        weights: how many numbers these matrices hold, zeros included.
+        density: share of non-zero weights among them.
+        flops_share: multiplications left, as a share of the dense matrices'.
+    """
+
+    lowering: str
+    reason: str
+    matrices: int
+    weights: int
+    density: float
+    flops_share: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArmFacts:
+    """What is known of an arm besides its speed.
+
+    Attributes:
+        name: the artefact's folder name, made unique among the arms; no path.
+        precision: what its session computed in.
+        sizes: layers, hidden size and so on: arms that differ there are different models.
+        models: SHA-256 of each file that its runtime read, by file name.
+        runtime: how its session ran, as the session itself found out.
+        score: the checkpoint's metrics, as the manifest has them; None marks an undefined one.
+        split: what the score was measured on.
+        parity: how far its logits were from its checkpoint's, before it was timed.
+        memory: None where the process that weighs it could not run.
+    """
+
+    name: str
+    format: str
+    precision: str
+    pattern: str | None
+    sparsity: float | None
+    task: str
+    sizes: Mapping[str, int]
+    models: Mapping[str, str]
+    model_bytes: int
+    folder_bytes: int
+    runtime: Description
+    lowered: tuple[Lowered, ...]
+    score: Mapping[str, float | None]
+    split: str | None
+    parity: float
+    memory: Memory | None
+
+    @property
+    def matrices(self) -> int:
+        """How many prunable matrices it has."""
+        return sum(group.matrices for group in self.lowered)
+
+    @property
+    def flops_share(self) -> float:
+        """Multiplications left in all its matrices, as a share of the dense ones'."""
+        left = sum(group.flops_share * group.weights for group in self.lowered)
+        return left / sum(group.weights for group in self.lowered)
+
+    @property
+    def runs_dense(self) -> bool:
+        """Whether every matrix is handed to the runtime whole, zeros and all."""
+        return all(group.lowering == "dense" for group in self.lowered)
+
+    @property
+    def left_to_runtime(self) -> bool:
+        """Whether the runtime itself may take kernels that skip the zeros of what it gets whole."""
+        return self.runtime.runtime == "tensorrt"

@@ -1,0 +1,60 @@
+"""Embeddings of a torch artefact: words, positions and types, summed, normalised, projected."""
+
+from typing import TYPE_CHECKING
+
+from spd_deploy.domain.encoder import Encoder
+from spd_deploy.sessions.torch_network.plan import NetworkPlan
+from spd_deploy.sessions.torch_network.tensors import Tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Embeddings:
+    """Token ids and types to the encoder's input ``[T, H]``."""
+
+    def __init__(self, plan: NetworkPlan, encoder: Encoder, tensors: Tensors) -> None:
+        """Find the tables, which are in the precision of the network.
+
+        Raises:
+            BadArtefact: one is missing or has another shape.
+        """
+        base = f"{encoder.base}.embeddings"
+        self.epsilon, self.first_position = plan.epsilon, encoder.first_position
+        self.words = tensors.get(f"{base}.word_embeddings.weight")
+        E = self.words.shape[1]
+        positions = encoder.first_position + encoder.positions
+        tensors.get(f"{base}.word_embeddings.weight", encoder.vocabulary, E)
+        self.positions = tensors.get(f"{base}.position_embeddings.weight", positions, E)
+        self.types: Tensor | None = None
+        if plan.token_types:
+            table = f"{base}.token_type_embeddings.weight"
+            self.types = tensors.get(table, plan.token_types, E)
+        self.weight_E = tensors.get(f"{base}.LayerNorm.weight", E).to(self.words.dtype)
+        self.bias_E = tensors.get(f"{base}.LayerNorm.bias", E).to(self.words.dtype)
+        self.project: tuple[Tensor, Tensor] | None = None
+        if plan.projected:
+            weight = tensors.get(f"{base}_project.weight", encoder.hidden, E)
+            bias = tensors.get(f"{base}_project.bias", encoder.hidden)
+            self.project = (weight.to(self.words.dtype), bias.to(self.words.dtype))
+
+    def __call__(self, ids_BS: "Tensor", types_BS: "Tensor") -> "Tensor":
+        """One type alone is not read: tokenizers number a second text 1 for every model."""
+        from torch.nn.functional import embedding, layer_norm, linear
+
+        x = embedding(ids_BS, self.words) + self._positions(ids_BS)
+        if self.types is not None:
+            x = x + (self.types[0] if len(self.types) == 1 else embedding(types_BS, self.types))
+        x = layer_norm(x, self.weight_E.shape, self.weight_E, self.bias_E, self.epsilon)
+        x = x.reshape(-1, x.shape[-1])
+        return x if self.project is None else linear(x, *self.project)
+
+    def _positions(self, ids_BS: "Tensor") -> "Tensor":
+        """The vector of each token's position; RoBERTa's kin count tokens that are no padding."""
+        from torch.nn.functional import embedding
+
+        if self.first_position == 0:
+            return self.positions[: ids_BS.shape[1]]
+        padding = self.first_position - 1
+        real_BS = (ids_BS != padding).long()
+        return embedding(real_BS.cumsum(1) * real_BS + padding, self.positions)

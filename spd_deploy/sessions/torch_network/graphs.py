@@ -1,0 +1,225 @@
+"""CUDA graphs of a network, one for each bucket of shapes, in one pool of memory.
+
+A graph is captured when its bucket first comes up: a warm-up run measures what is not known yet and
+lets libraries make their plans, then the launches are recorded. Replaying needs one call for all of
+them and allocates nothing: ids go from a pinned buffer of the bucket's to its own place on the GPU,
+logits come back the same way. Graphs are replayed one at a time, so they share their memory; how
+many are kept is bounded, the one longest unused goes first.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spd_deploy.domain.errors import EngineFailed, SpdError
+from spd_deploy.domain.text import Batch
+from spd_deploy.sessions.torch_network.buckets import Bucket, bucket_for
+from spd_deploy.sessions.torch_network.network import Network
+
+MOST_GRAPHS = 48
+_WARM_UPS = 2
+
+
+class Graphs:
+    """Runs batches on the current CUDA device; several threads may, and wait for one another."""
+
+    def __init__(self, network: Network, *, most: int = MOST_GRAPHS) -> None:
+        import torch
+
+        self.network = network
+        self.most = most
+        self.last: BucketRun | None = None
+        self._captured: OrderedDict[Bucket, BucketRun] = OrderedDict()
+        self._lock = threading.Lock()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._stream.wait_stream(torch.cuda.current_stream())  # which the weights are made on
+        self._pool: Any = torch.cuda.graph_pool_handle()
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits ``[B, C]``, in memory of the caller's own.
+
+        Raises:
+            EngineFailed: it does not fit into the GPU's memory, or the GPU failed.
+        """
+        import torch
+
+        bucket = self._bucket(batch)
+        with self._lock, torch.inference_mode(), self._failing(bucket):
+            graph = self._captured.get(bucket) or self._capture(bucket)
+            self._captured.move_to_end(bucket)
+            self.last = graph
+            return graph.run(batch)
+
+    def prepare(self, batch: Batch, *, graph: bool) -> "BucketRun":
+        """The batch in its bucket on the GPU, in buffers of its own, warm.
+
+        Raises:
+            EngineFailed: as :meth:`run`.
+        """
+        import torch
+
+        bucket = self._bucket(batch)
+        with self._lock, torch.inference_mode(), self._failing(bucket):
+            made = BucketRun(
+                self.network, bucket, stream=self._stream, pool=self._pool, graph=graph
+            )
+            self.last = made
+            made.run(batch)
+            return made
+
+    def close(self) -> None:
+        """Drop all graphs and give their memory back."""
+        with self._lock:
+            self._drop()
+
+    def __len__(self) -> int:
+        """How many graphs are kept."""
+        return len(self._captured)
+
+    def _bucket(self, batch: Batch) -> Bucket:
+        """The smallest that holds a batch."""
+        B, S = batch.ids_BS.shape
+        return bucket_for(B, S, positions=self.network.encoder.positions)
+
+    @contextmanager
+    def _failing(self, bucket: Bucket) -> Iterator[None]:
+        """What the GPU refuses, in words; without memory for a bucket all graphs make room."""
+        import torch
+
+        try:
+            yield
+        except torch.OutOfMemoryError as err:
+            self._drop()
+            self._pool = torch.cuda.graph_pool_handle()
+            raise out_of_memory(bucket, err) from err
+        except SpdError:
+            raise
+        except Exception as err:  # PyTorch's or Triton's, whose own are no RuntimeError
+            self._pool = torch.cuda.graph_pool_handle()  # a capture that broke off spoils its pool
+            raise EngineFailed(
+                "the GPU failed on a batch", got=err, fix="run `spd doctor`, and try again"
+            ) from err
+
+    def _capture(self, bucket: Bucket) -> "BucketRun":
+        """Record a bucket's graph; the one longest unused makes room where there are too many."""
+        while len(self._captured) >= self.most:
+            self._captured.popitem(last=False)[1].reset()
+        graph = BucketRun(self.network, bucket, stream=self._stream, pool=self._pool)
+        self._captured[bucket] = graph
+        return graph
+
+    def _drop(self) -> None:
+        """Forget everything that was captured."""
+        import torch
+
+        for graph in self._captured.values():
+            graph.reset()
+        self._captured.clear()
+        torch.cuda.empty_cache()
+
+
+class BucketRun:
+    """One bucket: its buffers and the launches between them, recorded as a graph or not.
+
+    A :class:`~spd_deploy.sessions.device_runs.DeviceRun`. ``two_four`` counts its products on 2:4
+    tensor cores.
+    """
+
+    def __init__(
+        self, network: Network, bucket: Bucket, *, stream: Any, pool: Any, graph: bool = True
+    ) -> None:
+        import torch
+
+        size = (3, bucket.batch, bucket.seq)
+        self.network, self.queue, self.rows = network, stream, bucket.batch
+        self.bucket = bucket
+        self.padding = max(0, network.encoder.first_position - 1)
+        self.host_3BS = torch.empty(size, dtype=torch.int64, pin_memory=True)
+        self.view_3BS = self.host_3BS.numpy()
+        self.fill(None)
+        self.graph: Any = None
+        with torch.cuda.stream(stream):
+            self.device_3BS = self.host_3BS.to("cuda")
+            for _ in range(_WARM_UPS):
+                self.logits_BC = network.logits(*self.device_3BS)
+            stream.synchronize()
+            if graph:
+                self.graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(
+                    self.graph, pool=pool, stream=stream, capture_error_mode="thread_local"
+                ):
+                    self.logits_BC = network.logits(*self.device_3BS)
+            self.answer_BC = torch.empty(self.logits_BC.shape, pin_memory=True)
+        self.two_four = network.two_four()
+
+    @property
+    def stream(self) -> int:
+        """The ``cudaStream_t``."""
+        return int(self.queue.cuda_stream)
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits of a batch that the bucket holds."""
+        self.fill(batch)
+        self.load()
+        self.enqueue()
+        self.unload()
+        return self.logits()
+
+    def fill(self, batch: Batch | None) -> None:
+        """The batch among padding; without one, rows of which every token is real."""
+        ids, mask, types = self.view_3BS
+        ids[:], mask[:], types[:] = self.padding, int(batch is None), 0
+        if batch is not None:
+            B, S = batch.ids_BS.shape
+            ids[:B, :S], mask[:B, :S] = batch.ids_BS, batch.mask_BS
+            types[:B, :S] = batch.types_BS
+            self.rows = B
+
+    def load(self) -> None:
+        """Enqueue the copy of the ids to the GPU."""
+        import torch
+
+        with torch.cuda.stream(self.queue), torch.inference_mode():
+            self.device_3BS.copy_(self.host_3BS, non_blocking=True)
+
+    def enqueue(self) -> None:
+        """Replay the graph, or launch kernel by kernel where there is none."""
+        import torch
+
+        with torch.cuda.stream(self.queue):
+            if self.graph is not None:
+                self.graph.replay()
+            else:
+                with torch.inference_mode():
+                    self.logits_BC = self.network.logits(*self.device_3BS)
+
+    def unload(self) -> None:
+        """Enqueue the copy of the logits to the host."""
+        import torch
+
+        with torch.cuda.stream(self.queue), torch.inference_mode():
+            self.answer_BC.copy_(self.logits_BC, non_blocking=True)
+
+    def logits(self) -> NDArray[np.float32]:
+        """What was unloaded last, in memory of the caller's own; waits for it."""
+        self.queue.synchronize()
+        return np.array(self.answer_BC.numpy()[: self.rows])
+
+    def reset(self) -> None:
+        """Give back what the graph holds."""
+        if self.graph is not None:
+            self.graph.reset()
+
+
+def out_of_memory(bucket: Bucket, err: BaseException) -> EngineFailed:
+    """The error for a batch that is too large for the GPU."""
+    return EngineFailed(
+        f"a batch of {bucket} tokens does not fit into the GPU's memory",
+        got=err,
+        fix="run fewer tokens at once (spd serve --max-batch-tokens), or free the GPU's memory",
+    )

@@ -1,0 +1,52 @@
+"""The classifier's head of a torch artefact, in fp32: it reads one token a row."""
+
+from typing import TYPE_CHECKING, assert_never
+
+from spd_deploy.domain.encoder import Encoder
+from spd_deploy.sessions.torch_network.plan import HeadActivation, NetworkPlan
+from spd_deploy.sessions.torch_network.tensors import Tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Head:
+    """``[B, H]`` to the logits ``[B, C]``."""
+
+    def __init__(self, plan: NetworkPlan, encoder: Encoder, tensors: Tensors) -> None:
+        """Find its layers.
+
+        Raises:
+            BadArtefact: one is missing or has another shape.
+        """
+        self.layers: list[tuple[Tensor, Tensor, HeadActivation]] = []
+        for layer in plan.head:
+            bias_N = tensors.get(f"{layer.name}.bias").float()
+            weight_NK = tensors.get(f"{layer.name}.weight", len(bias_N), encoder.hidden).float()
+            self.layers.append((weight_NK, bias_N, layer.activation))
+
+    def __call__(self, x_BH: "Tensor") -> "Tensor":
+        """All its layers."""
+        from torch.nn.functional import linear
+
+        x_BH = x_BH.float()
+        for weight_NK, bias_N, activation in self.layers:
+            x_BH = _activated(linear(x_BH, weight_NK, bias_N), activation)
+        return x_BH
+
+
+def _activated(x: "Tensor", activation: HeadActivation) -> "Tensor":
+    """The activation after a layer."""
+    from torch.nn.functional import gelu, relu
+
+    match activation:
+        case "tanh":
+            return x.tanh()
+        case "relu":
+            return relu(x)
+        case "gelu":
+            return gelu(x)
+        case "none":
+            return x
+        case never:
+            assert_never(never)

@@ -1,0 +1,191 @@
+"""A torch artefact's classifier: token ids in, logits out, in PyTorch and our kernels.
+
+It computes what the checkpoint's own module does, from the embeddings to the head, in the precision
+of the artefact. In fp32 are sums of products, norms and softmax, and the head. Biases and the
+tensors of norms are stored in fp32: our kernels read them so, PyTorch's products and norms read
+them rounded to the artefact's precision. It is no ``transformers`` module with other linears in it:
+activations would have to turn at each of them (``layouts.py``), the module's own code for masks
+reads numbers back from the GPU, which no CUDA graph can, and an artefact would need that library to
+be served.
+
+The classifier reads the first token alone, so the last layer computes queries, attention output and
+feed-forward for that token only, as in the exported graphs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from spd_deploy.domain.encoder import Encoder
+from spd_deploy.domain.layers import Role
+from spd_deploy.kernels.backends import Backend
+from spd_deploy.kernels.two_four import Chooser
+from spd_deploy.sessions.torch_network.embeddings import Embeddings
+from spd_deploy.sessions.torch_network.head import Head
+from spd_deploy.sessions.torch_network.layouts import FeatureMajor, Layout, TokenMajor
+from spd_deploy.sessions.torch_network.plan import MatrixPlan, NetworkPlan
+from spd_deploy.sessions.torch_network.products import Parts, Product, TwoFourTokens, product_of
+from spd_deploy.sessions.torch_network.tensors import Tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Added to the scores of padding: as low as fp32 goes with room to spare for the scores themselves.
+_HIDDEN = -1.7e38
+_READERS: tuple[Role, ...] = ("query", "key", "value")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Norm:
+    """A layer norm, its tensors in fp32."""
+
+    weight_H: "Tensor"
+    bias_H: "Tensor"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerParts:
+    """One encoder layer.
+
+    Attributes:
+        readers: products that read the layer's input, each with the roles whose outputs it gives.
+        output, second: None where no head, or no neuron, is left; then their biases are added.
+    """
+
+    heads: int
+    sizes: Mapping[Role, int]
+    readers: Sequence[tuple[tuple[Role, ...], Product]]
+    output: Product | None
+    output_bias_H: "Tensor"
+    attention_norm: Norm
+    first: Product | None
+    second: Product | None
+    second_bias_H: "Tensor"
+    output_norm: Norm
+
+    def products(self) -> list[Product]:
+        """All of them."""
+        found = [product for _, product in self.readers]
+        return found + [p for p in (self.output, self.first, self.second) if p is not None]
+
+
+class Network:
+    """All layers on one device."""
+
+    def __init__(
+        self,
+        plan: NetworkPlan,
+        encoder: Encoder,
+        tensors: Tensors,
+        *,
+        backend: Backend,
+        chooser: Chooser | None,
+    ) -> None:
+        """Make the products from the tensors, which lie on the device already.
+
+        Raises:
+            BadArtefact: the plan and the tensors do not fit together.
+        """
+        self.plan, self.encoder = plan, encoder
+        self.layout: Layout = FeatureMajor(backend=backend) if plan.feature_major else TokenMajor()
+        self.embeddings = Embeddings(plan, encoder, tensors)
+        self.head = Head(plan, encoder, tensors)
+        parts = Parts(
+            tensors=tensors, backend=backend, chooser=chooser, feature_major=plan.feature_major
+        )
+        self.layers = [self._layer_parts(layer, parts) for layer in range(encoder.layers)]
+
+    def logits(self, ids_BS: "Tensor", mask_BS: "Tensor", types_BS: "Tensor") -> "Tensor":
+        """``[B, C]`` in fp32."""
+        x = self.layout.enter(self.embeddings(ids_BS, types_BS))
+        bias_BS = (1 - mask_BS).float() * _HIDDEN
+        for layer in self.layers[:-1]:
+            x = self._layer(x, x, layer, bias_BS)
+        first = self.layout.first_tokens(x, len(ids_BS))
+        x = self._layer(x, first, self.layers[-1], bias_BS)
+        return self.head(self.layout.leave(x))
+
+    def two_four(self) -> int:
+        """How many products the last batch ran on 2:4 tensor cores."""
+        return sum(product.two_four for layer in self.layers for product in layer.products())
+
+    def refused(self) -> tuple[str, ...]:
+        """Why products that were to run on 2:4 tensor cores stay dense, one reason a product."""
+        products = [product for layer in self.layers for product in layer.products()]
+        two_four = [product for product in products if isinstance(product, TwoFourTokens)]
+        return tuple(product.refused for product in two_four if product.refused is not None)
+
+    def _layer(self, x: "Tensor", kept: "Tensor", layer: LayerParts, bias_BS: "Tensor") -> "Tensor":
+        """One layer over all tokens of ``x``, for the ``kept`` ones alone."""
+        if layer.output is None:
+            y = self.layout.add_bias(kept, layer.output_bias_H)
+        else:
+            of = self._read(x, kept, layer)
+            context = self.layout.attention(
+                of["query"], of["key"], of["value"], bias_BS, layer.heads
+            )
+            y = layer.output(context, residual=kept)
+        y = self._normed(y, layer.attention_norm)
+        if layer.first is None or layer.second is None:
+            z = self.layout.add_bias(y, layer.second_bias_H)
+        else:
+            z = layer.second(layer.first(y, activation=self.plan.activation), residual=y)
+        return self._normed(z, layer.output_norm)
+
+    def _read(self, x: "Tensor", kept: "Tensor", layer: LayerParts) -> dict[Role, "Tensor"]:
+        """Queries of the kept tokens, keys and values of all."""
+        found: dict[Role, Tensor] = {}
+        for roles, product in layer.readers:
+            y = product(kept if roles == ("query",) else x)
+            parts = self.layout.split(y, [layer.sizes[role] for role in roles])
+            found |= dict(zip(roles, parts, strict=True))
+        return found
+
+    def _normed(self, x: "Tensor", norm: Norm) -> "Tensor":
+        """A layer norm."""
+        return self.layout.norm(x, norm.weight_H, norm.bias_H, self.plan.epsilon)
+
+    def _layer_parts(self, layer: int, parts: Parts) -> LayerParts:
+        """The products and norms of a layer; in the last, queries are of other tokens than keys."""
+        of, naming = self.plan.of_layer(layer), self.encoder.naming
+        prefix = f"{self.encoder.prefix}.{layer}"
+        whole = of["query"].outputs > 0
+        neurons = of["intermediate"].outputs > 0
+        last = layer == self.encoder.layers - 1
+        return LayerParts(
+            heads=of["query"].outputs // self.encoder.head_size,
+            sizes={role: of[role].outputs for role in _READERS},
+            readers=_readers(of, parts, apart=last) if whole else (),
+            output=product_of([of["attention_output"]], parts) if whole else None,
+            output_bias_H=parts.tensors.get(f"{of['attention_output'].name}.bias"),
+            attention_norm=self._norm_of(f"{prefix}.{naming.attention_norm}", parts.tensors),
+            first=product_of([of["intermediate"]], parts) if neurons else None,
+            second=product_of([of["output"]], parts) if neurons else None,
+            second_bias_H=parts.tensors.get(f"{of['output'].name}.bias"),
+            output_norm=self._norm_of(f"{prefix}.{naming.output_norm}", parts.tensors),
+        )
+
+    def _norm_of(self, name: str, tensors: Tensors) -> Norm:
+        """The tensors of a layer norm."""
+        H = self.encoder.hidden
+        return Norm(
+            weight_H=tensors.get(f"{name}.weight", H), bias_H=tensors.get(f"{name}.bias", H)
+        )
+
+
+def _readers(
+    of: Mapping[Role, MatrixPlan], parts: Parts, *, apart: bool
+) -> list[tuple[tuple[Role, ...], Product]]:
+    """As few products as give queries, keys and values; ``apart``: the queries have their own."""
+    groups: list[tuple[Role, ...]] = [("query",), ("key", "value")] if apart else [_READERS]
+    found: list[tuple[tuple[Role, ...], Product]] = []
+    for roles in groups:
+        together = product_of([of[role] for role in roles], parts)
+        if together is not None:
+            found.append((roles, together))
+            continue
+        for role in roles:
+            alone = product_of([of[role]], parts)
+            assert alone is not None  # noqa: S101 - one matrix is always run alike
+            found.append(((role,), alone))
+    return found

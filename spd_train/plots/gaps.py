@@ -1,0 +1,115 @@
+"""How much better each arm is on train than on dev: the paper's thesis in one figure.
+
+Small marks are the seeds, large ones their mean, the bar its 95 % interval, which two seeds make so
+long that it may leave the panel; the grey line is the dense teacher's own gap.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spd_train.plots.style import EDGE, GREY, INK, STYLE, colour_of, mark_of, offsets, save_png
+from spd_train.seeds import Summary
+from spd_train.sweep.jobs import DENSE, spelled
+from spd_train.sweep.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GAPS_FILE = "gaps.png"
+_COLUMNS = 3
+_WIDTH, _HEIGHT = 3.4, 2.5  # of a panel, inches
+
+
+def draw_gaps(results: Results, output: Path) -> Path:
+    """Draw ``gaps.png``."""
+    from matplotlib import rc_context
+
+    with rc_context(STYLE):  # type: ignore[arg-type]  # the stub lists every key by name
+        return save_png(gaps_figure(results), output / GAPS_FILE)
+
+
+def gaps_figure(results: Results) -> "Figure":
+    """A panel a task, a group a pattern, a mark an arm."""
+    from matplotlib.figure import Figure
+
+    tasks = results.grid.tasks
+    columns = min(_COLUMNS, len(tasks))
+    rows = -(-len(tasks) // columns)
+    size = (max(6.4, 0.4 + _WIDTH * columns), 0.7 + _HEIGHT * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes, task in zip(panels.flat, tasks, strict=False):
+        _panel(axes, results, task)
+    for axes in panels.flat[len(tasks) :]:
+        axes.set_visible(False)
+    for row in panels:
+        row[0].set_ylabel("train minus dev, points")
+    _legend(figure, results)
+    return figure
+
+
+def _panel(axes: "Axes", results: Results, task: str) -> None:
+    """One task."""
+    grid = results.grid
+    axes.set_title(f"{task}, {results.metric(task)}")
+    axes.grid(axis="y")
+    axes.axhline(0, color=INK, linewidth=0.8)
+    places = offsets(grid.arms, 0.8 / max(1, len(grid.arms)))
+    for i, pattern in enumerate(grid.patterns):
+        if i:
+            axes.axvline(i - 0.5, color=EDGE, linewidth=0.6)
+        if (dense := results.gap(task, pattern, DENSE)) is not None:
+            axes.hlines(100 * dense.mean, i - 0.44, i + 0.44, color=GREY, linestyle=":", zorder=1)
+        for arm in grid.arms:
+            _draw_arm(axes, i + places[arm], results.gap(task, pattern, arm), arm)
+    axes.set_xlim(-0.5, len(grid.patterns) - 0.5)
+    labels = [spelled(pattern).replace("@", "\nat ") for pattern in grid.patterns]
+    axes.set_xticks(range(len(grid.patterns)), labels)
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylim(*limits(_points(results, task)))
+
+
+def limits(points: Sequence[float]) -> tuple[float, float]:
+    """Ends of the axis: 0 and every seed are seen, with a quarter of their range to spare."""
+    low, high = min([0.0, *points]), max([0.0, *points])
+    spare = 0.25 * (high - low) or 1.0
+    return low - (spare if low < 0 else 0.15 * spare), high + spare
+
+
+def _points(results: Results, task: str) -> list[float]:
+    """The gaps of every run in a panel."""
+    return [
+        100 * value
+        for pattern in results.grid.patterns
+        for arm in results.arms
+        if (gap := results.gap(task, pattern, arm)) is not None
+        for value in gap.values
+    ]
+
+
+def _draw_arm(axes: "Axes", x: float, gap: Summary | None, arm: str) -> None:
+    """The seeds of one arm, their mean and its interval."""
+    if gap is None:
+        return
+    colour, mark = colour_of(arm), mark_of(arm)
+    y = [100 * value for value in gap.values]
+    if gap.count > 1:
+        axes.scatter([x + 0.07] * len(y), y, s=9, color=colour, marker=mark, alpha=0.6, linewidth=0)
+    reach = None if gap.reach is None else 100 * gap.reach
+    axes.errorbar(
+        x, 100 * gap.mean, yerr=reach, fmt=mark, color=colour, markersize=6, elinewidth=1.2
+    )
+
+
+def _legend(figure: "Figure", results: Results) -> None:
+    """What colours and marks mean."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=colour_of(arm), marker=mark_of(arm), linestyle="", label=arm)
+        for arm in results.grid.arms
+    ]
+    handles += [Line2D([], [], color=GREY, linestyle=":", label="the dense teacher's")]
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), fontsize=8.5)

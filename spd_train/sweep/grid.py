@@ -1,0 +1,132 @@
+"""A grid: task x pattern x arm x seed, and the settings that its runs are trained with."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from spd_deploy.domain.errors import BadData
+from spd_deploy.domain.patterns import Pattern
+from spd_deploy.domain.tasks import BUILT_IN
+from spd_train.sweep.jobs import Cell, Job, Teacher, spelled
+
+Number = int | float
+STUDENTS_ONLY = ("epochs", "max_steps", "learning_rate")
+TEACHERS_ONLY = ("teacher_epochs", "teacher_learning_rate")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainOptions:
+    """The options of ``spd train`` that a grid may set; None leaves one to the recipe."""
+
+    epochs: Number | None = None
+    max_steps: int | None = None
+    learning_rate: Number | None = None
+    teacher_epochs: Number | None = None
+    teacher_learning_rate: Number | None = None
+    batch_size: int | None = None
+    accumulate: int | None = None
+    max_tokens: int | None = None
+    holdout: Number | None = None
+    precision: str | None = None
+
+    def given(self) -> dict[str, Number | str]:
+        """The options that are set, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainTable:
+    """The options for every task, and those that single tasks have otherwise."""
+
+    common: TrainOptions = TrainOptions()
+    by_task: Mapping[str, TrainOptions] = field(default_factory=dict)
+
+    def of(self, task: str) -> dict[str, Number | str]:
+        """The options of one task by name."""
+        return {**self.common.given(), **self.by_task.get(task, TrainOptions()).given()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """All that a sweep is to run.
+
+    Attributes:
+        model: the pretrained BERT, a folder or a name on the hub.
+        data: a folder with one folder a task, in GLUE's layout; None for the hub.
+        train: how the runs are trained.
+    """
+
+    model: str
+    data: Path | None
+    tasks: tuple[str, ...]
+    patterns: tuple[Pattern, ...]
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    train: TrainTable = TrainTable()
+
+    def teachers(self) -> list[Teacher]:
+        """The dense models, seed by seed."""
+        return [Teacher(task=task, seed=seed) for seed, task in product(self.seeds, self.tasks)]
+
+    def cells(self) -> list[Cell]:
+        """The sparse runs: all of the first seed, then all of the next, so a table comes early."""
+        return [
+            Cell(task=task, pattern=pattern, arm=arm, seed=seed)
+            for seed, task, pattern, arm in product(
+                self.seeds, self.tasks, self.patterns, self.arms
+            )
+        ]
+
+    def jobs(self) -> list[Job]:
+        """Everything, in the order in which it is started."""
+        return [*self.teachers(), *self.cells()]
+
+    def options(self, job: Job) -> dict[str, Number | str]:
+        """The options of ``spd train`` for one job, without those that mean nothing to it.
+
+        So a grid that gives its students other epochs keeps its teachers.
+        """
+        others = STUDENTS_ONLY if isinstance(job, Teacher) else TEACHERS_ONLY
+        found = self.train.of(job.task).items()
+        return {name: value for name, value in found if name not in others}
+
+    def to_json(self) -> dict[str, Any]:
+        """The grid as plain JSON values; of the model its name, not where it is kept."""
+        return {
+            "model": Path(self.model).name,
+            "tasks": list(self.tasks),
+            "patterns": [spelled(pattern) for pattern in self.patterns],
+            "arms": list(self.arms),
+            "seeds": list(self.seeds),
+            "train": {
+                "common": self.train.common.given(),
+                "by_task": {name: own.given() for name, own in self.train.by_task.items()},
+            },
+        }
+
+
+def data_folder(data: Path | None, task: str) -> Path | None:
+    """The folder of a task's files: ``STS-B``, ``sts_b`` and ``stsb`` are one; None has none.
+
+    Raises:
+        BadData: ``data`` has no such folder, or several.
+    """
+    if data is None or task in BUILT_IN:
+        return None
+    if not data.is_dir():
+        raise BadData("no such folder of data", got=data, fix="correct data in the grid, or --data")
+    names = sorted(f.name for f in data.iterdir() if f.is_dir() and _key(f.name) == task)
+    if len(names) != 1:
+        raise BadData(
+            f"{data} has no single folder for the task {task}",
+            got=", ".join(names) or "none",
+            fix=f"name one folder there after the task, such as {task.upper()}",
+        )
+    return data / names[0]
+
+
+def _key(name: str) -> str:
+    """A name as :func:`spd_deploy.domain.tasks.task_named` compares it."""
+    return name.lower().replace("-", "").replace("_", "")

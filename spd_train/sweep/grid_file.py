@@ -1,0 +1,165 @@
+"""A grid's TOML file, read strictly: every refusal names the field.
+
+model = "MINILM_FOLDER"     # a folder, from where the command is typed, or a name on the hub
+data = "GLUE"               # a folder with MRPC/, CoLA/, ...; left out: the hub
+tasks = ["mrpc", "cola"]
+patterns = ["2:4", "block:64x1@0.75"]   # with arms = [] as well: [], the dense teachers alone
+arms = ["spd", "prune"]
+seeds = [0, 1, 2]
+
+[train]                     # options of spd train
+epochs = 10
+teacher_epochs = 3
+[train.cola]                # what one task has otherwise
+epochs = 20
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from spd_deploy.domain.documents import value_of
+from spd_deploy.domain.errors import BadInput, BadPattern, BadSetting, UnknownTask
+from spd_deploy.domain.files import read_toml
+from spd_deploy.domain.patterns import SPELLINGS, Pattern, parse_pattern
+from spd_deploy.domain.tasks import task_named
+from spd_train.sweep.grid import Grid, TrainOptions, TrainTable
+from spd_train.sweep.jobs import ARMS
+
+Item = TypeVar("Item")
+Parsed = TypeVar("Parsed")
+
+_FIX = "correct it"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GridFile:
+    """The file's fields, each of its own type and not yet looked into.
+
+    ``train`` holds the common options, and among them a table for each task that differs.
+    """
+
+    model: str
+    tasks: tuple[str, ...]
+    patterns: tuple[str, ...]
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    data: str | None = None
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_grid(file: Path) -> Grid:
+    """The grid in ``file``.
+
+    Raises:
+        BadSetting: the file is missing or not TOML, or a field is missing, unknown or wrong.
+    """
+    value = read_toml(file, error=BadSetting, fix="check the path and the file")
+    try:
+        return grid_from(value)
+    except BadInput as err:
+        raise BadSetting(f"{file}: {err.what}", got=err.got, fix=err.fix) from err
+
+
+def grid_from(value: Mapping[str, Any]) -> Grid:
+    """The grid that a parsed file describes."""
+    file = value_of(GridFile, value, what="the grid", error=BadSetting, fix=_FIX)
+    for name in ("model", "data"):
+        if getattr(file, name) == "":
+            raise BadSetting(f"{name} is empty", fix="name a folder")
+    tasks = _axis("tasks", file.tasks, _task)
+    teachers_alone = not file.patterns and not file.arms
+    return Grid(
+        model=file.model,
+        data=None if file.data is None else Path(file.data),
+        tasks=tasks,
+        patterns=() if teachers_alone else _axis("patterns", file.patterns, _pattern),
+        arms=() if teachers_alone else _axis("arms", file.arms, _arm),
+        seeds=_axis("seeds", file.seeds, _seed),
+        train=_settings(file.train, tasks),
+    )
+
+
+def _axis(name: str, items: Sequence[Item], parse: Callable[[Item], Parsed]) -> tuple[Parsed, ...]:
+    """A list of different things, at least one."""
+    found: list[Parsed] = []
+    for i, item in enumerate(items):
+        try:
+            parsed = parse(item)
+        except BadInput as err:
+            raise BadSetting(f"{name}[{i}]: {err.what}", got=err.got, fix=err.fix) from err
+        if parsed in found:
+            raise BadSetting(f"{name}[{i}] is there twice", got=repr(item), fix="name it once")
+        found.append(parsed)
+    if not found:
+        raise BadSetting(f"{name} is empty", fix="name at least one")
+    return tuple(found)
+
+
+def _task(name: str) -> str:
+    """A known task by its own name."""
+    try:
+        return task_named(name).name
+    except UnknownTask as err:
+        fix = err.fix.partition(", or your own")[0]
+        raise BadSetting(err.what, got=err.got, fix=fix) from err
+
+
+def _pattern(item: str) -> Pattern:
+    """A pattern, with its sparsity after an ``@``."""
+    text, at, sparsity = item.partition("@")
+    try:
+        return parse_pattern(text, float(sparsity) if at else None)
+    except (BadPattern, ValueError) as err:
+        what = err.what if isinstance(err, BadPattern) else "the sparsity is not a number"
+        fix = f"use {SPELLINGS}, with @ and a sparsity such as unstructured@0.9"
+        raise BadSetting(what, got=repr(item), fix=fix) from err
+
+
+def _arm(name: str) -> str:
+    """One of the recipes."""
+    if name not in ARMS:
+        raise BadSetting("unknown arm", got=repr(name), fix=f"use one of {', '.join(ARMS)}")
+    return name
+
+
+def _seed(seed: int) -> int:
+    """A whole number from 0."""
+    if seed < 0:
+        raise BadSetting("a seed must be 0 or more", got=seed, fix="use 0, 1, 2")
+    return seed
+
+
+def _settings(train: Mapping[str, Any], tasks: tuple[str, ...]) -> TrainTable:
+    """The table of options, with tables for single tasks in it."""
+    common = {name: value for name, value in train.items() if not isinstance(value, dict)}
+    by_task: dict[str, TrainOptions] = {}
+    for name in (name for name in train if name not in common):
+        task = _task_of_grid(name, tasks)
+        if task in by_task:
+            raise BadSetting(f"train.{name} is there twice", fix=f"keep one table for {task}")
+        by_task[task] = _options(train[name], what=f"train.{name}")
+    return TrainTable(common=_options(common, what="train"), by_task=by_task)
+
+
+def _task_of_grid(name: str, tasks: tuple[str, ...]) -> str:
+    """A task that the grid has."""
+    try:
+        task = task_named(name).name
+    except UnknownTask:
+        task = ""
+    if task not in tasks:
+        fix = f"use one of {', '.join(tasks)}, or add it to tasks"
+        raise BadSetting(f"train.{name} is no task of the grid", fix=fix)
+    return task
+
+
+def _options(table: Mapping[str, Any], *, what: str) -> TrainOptions:
+    """Options of ``spd train`` that make sense."""
+    options = value_of(TrainOptions, table, what=what, error=BadSetting, fix=_FIX)
+    for name, value in options.given().items():
+        if not isinstance(value, str) and not 0 < value < math.inf:
+            raise BadSetting(f"{what}.{name} must be a number above 0", got=value, fix=_FIX)
+    return options

@@ -1,0 +1,131 @@
+"""What finished runs gave, read from their ``spd.json`` and ``log.jsonl``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spd_deploy.domain.checkpoint import SPD_FILE, Scores
+from spd_deploy.domain.errors import BadCheckpoint
+from spd_deploy.domain.files import read_json
+from spd_deploy.domain.tasks import task_named
+from spd_train.sweep.grid import Grid
+from spd_train.sweep.job_state import State, state_of
+from spd_train.sweep.jobs import DENSE, Job, Place, Teacher
+from spd_train.sweep.run_record import read_record
+from spd_train.training.metrics_log import JOURNAL_FILE, Record, read_journal
+
+PARTS = ("train", "holdout", "dev")
+_FIX = "remove the folder and type spd sweep again"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """The headline metric during training, on samples of train and of the part held out of it."""
+
+    epoch: float
+    train: float | None
+    holdout: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """One finished run.
+
+    Attributes:
+        metric: the task's headline.
+        scores: every metric on dev.
+        final: the chosen checkpoint's metrics by part of the data: train, holdout, dev.
+        curve: the headline, score by score.
+        steps: of the whole run; ``chosen_step`` is the checkpoint's own.
+    """
+
+    job: Job
+    metric: str
+    scores: Scores
+    final: Mapping[str, Scores]
+    curve: tuple[Point, ...]
+    steps: int | None
+    chosen_step: int | None
+    seconds: float | None
+    peak_memory_bytes: int | None
+
+    @property
+    def score(self) -> float | None:
+        """The headline on dev."""
+        return self.scores.get(self.metric)
+
+    @property
+    def gap(self) -> float | None:
+        """How much better the headline is on train than on dev, as logged at the end."""
+        train, dev = (self.final[part].get(self.metric) for part in ("train", "dev"))
+        return None if train is None or dev is None else train - dev
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "metric": self.metric,
+            "scores": dict(self.scores),
+            **{part: dict(self.final[part]) for part in PARTS},
+            "gap": self.gap,
+            "steps": self.steps,
+            "chosen_step": self.chosen_step,
+            "seconds": self.seconds,
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
+
+def read_outcomes(grid: Grid, output: Path) -> dict[Job, Outcome]:
+    """The outcome of each job of the grid that is finished."""
+    return {
+        job: read_outcome(job, output)
+        for job in grid.jobs()
+        if state_of(output / job.place) is State.FINISHED
+    }
+
+
+def read_outcome(job: Job, output: Path) -> Outcome:
+    """What a finished run gave.
+
+    Raises:
+        BadCheckpoint: its files are damaged.
+    """
+    place = Place.of(output, job)
+    arm = DENSE if isinstance(job, Teacher) else "sparse"
+    described = read_json(place.folder / SPD_FILE, error=BadCheckpoint, fix=_FIX)
+    records = read_journal(place.folder / JOURNAL_FILE)
+    record = read_record(place.record)
+    metric = task_named(job.task).metrics[0]
+    try:
+        final = _last(records, "final")
+        return Outcome(
+            job=job,
+            metric=metric,
+            scores=dict(described["scores"][arm]),
+            final={part: dict(final.get(part, {})) for part in PARTS},
+            curve=_curve(records, metric),
+            steps=_last(records, "step")["step"] + 1 if records else None,
+            chosen_step=final.get("chosen_step"),
+            seconds=record.seconds,
+            peak_memory_bytes=record.peak_memory_bytes,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        raise BadCheckpoint(f"{place.folder} is damaged", got=repr(err), fix=_FIX) from err
+
+
+def _last(records: list[Record], kind: str) -> Record:
+    """The last record of a kind; an empty one where there is none."""
+    return next((r for r in reversed(records) if r["kind"] == kind), {})
+
+
+def _curve(records: list[Record], metric: str) -> tuple[Point, ...]:
+    """The headline at each score."""
+    return tuple(
+        Point(
+            epoch=float(r["epoch"]),
+            train=r.get("train", {}).get(metric),
+            holdout=r.get("holdout", {}).get(metric),
+        )
+        for r in records
+        if r["kind"] == "score"
+    )

@@ -1,0 +1,138 @@
+"""The verdict a matrix: the first question whose answer is no, and nothing that is not known."""
+
+from dataclasses import replace
+
+import pytest
+
+from exporters.tensorrt.inspector import Layer
+from exporters.tensorrt.verdict import Seen, refuse_other_precision, typed_of, verdict_of
+from spd_deploy.domain.errors import VerificationFailed
+from spd_deploy.sessions.tensorrt.build_plan import Planned
+
+NODE = "layer.0/attention/query/MatMul"
+PLANNED = Planned(
+    name="query",
+    shape=(64, 64),
+    product=NODE,
+    two_of_four=True,
+    typed="fp16",
+    eligible=True,
+    why="at most 2 of every 4 inputs are kept, in fp16",
+)
+SPARSE = Layer(
+    name=NODE,
+    profile=0,
+    kind="gemm",
+    nodes=(NODE,),
+    tactic="sm80_xmma_sparse_gemm_f16f16_f16f32_f32_sptensor16x8x32",
+    inputs=("fp16",),
+    outputs=("fp16",),
+    weights_sparse=True,
+)
+DENSE = replace(SPARSE, tactic="sm80_xmma_gemm_f16f16_f16f16_f16_tensor16x8x16")
+FUSED = replace(SPARSE, name="{ForeignNode[layer.0/a...layer.9/z]}", kind="Myelin", tactic=None)
+
+
+def compiled(tactic: str) -> Layer:
+    return replace(SPARSE, tactic=tactic)
+
+
+def seen(layer: Layer | None, seconds: float = 1e-5) -> Seen:
+    layers = () if layer is None else (layer,)
+    return Seen(layers=layers, seconds={one.name: seconds for one in layers})
+
+
+@pytest.mark.parametrize(
+    ("planned", "layer", "picked", "said"),
+    [
+        (replace(PLANNED, eligible=False, why="it is fp32"), SPARSE, "no", "not eligible: it is"),
+        (PLANNED, None, "unknown", "unknown: no layer of the engine tells that it runs it"),
+        (PLANNED, FUSED, "unknown", "in a fused region"),
+        (PLANNED, replace(SPARSE, tactic=None), "unknown", "unknown"),
+        (PLANNED, compiled("__myl_FcAddCast_0x1a2b"), "unknown", "its kernel, __myl_FcAddCast_0x"),
+        (PLANNED, compiled("_gemm_mha_v2"), "unknown", "its kernel, _gemm_mha_v2, does not tell"),
+        (PLANNED, compiled("nvjet_hsh_128x64_tn"), "no", "took a dense kernel; its weights"),
+        (PLANNED, compiled("cutlass_tensorop_f16_s16832spgemm_f16_128x64"), "yes", "a sparse"),
+        (PLANNED, DENSE, "no", "flagged sparse, which proves nothing"),
+        (PLANNED, SPARSE, "yes", "a sparse kernel runs it"),
+    ],
+)
+def test_the_first_no_is_the_verdict(
+    planned: Planned, layer: Layer | None, picked: str, said: str
+) -> None:
+    """A flag of the weights decides nothing, and what is fused is unknown, not no."""
+    verdict = verdict_of(planned, 0, seen(layer), None)
+
+    assert verdict.picked == picked
+    assert said in verdict.why
+    assert verdict.dense_s is None
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        (1.0, 1.5, "1.50x faster than the dense build's"),
+        (2.0, 1.0, "2.00x slower than the dense build's"),
+        (1.0, 1.01, "as fast as the dense build's"),
+    ],
+)
+def test_a_sparse_kernel_is_held_against_the_dense_builds(
+    ours: float, theirs: float, said: str
+) -> None:
+    """Faster, slower or neither: it is the times of the two layers that say."""
+    verdict = verdict_of(PLANNED, 0, seen(SPARSE, ours), seen(DENSE, theirs))
+
+    assert (verdict.sparse_s, verdict.dense_s) == (ours, theirs)
+    assert said in verdict.why
+
+
+def test_layers_that_do_other_work_are_not_compared() -> None:
+    """The dense build fused an addition into it, so their times do not compare."""
+    other = replace(DENSE, nodes=(NODE, "layer.0/attention/query/Add"))
+
+    verdict = verdict_of(PLANNED, 0, seen(SPARSE), seen(other))
+
+    assert verdict.dense_s is None
+    assert "no layer of the dense build compares with it" in verdict.why
+
+
+def test_of_several_layers_the_one_that_multiplies_is_judged() -> None:
+    """What only moves or adds for the same node has a kernel too."""
+    moved = replace(SPARSE, name="moved", kind="kgen", tactic="__myl_Tran_0x1a2b")
+    hidden = replace(SPARSE, name="hidden", tactic=None)
+
+    for layers in ((moved, hidden, DENSE), (DENSE, moved, hidden)):
+        assert Seen(layers=layers, seconds={}).layer_of(NODE) is DENSE
+    assert Seen(layers=(hidden, moved), seconds={}).layer_of(NODE) is moved
+
+
+def test_a_kernel_of_several_matrices_says_so() -> None:
+    """Queries, keys and values may be one product, whose time is that of all three."""
+    nodes = tuple(f"layer.0/attention/{role}/MatMul" for role in ("query", "key", "value"))
+    joined = replace(SPARSE, nodes=(*nodes, "layer.0/attention/query/Add"))
+
+    assert "runs it and 2 more;" in verdict_of(PLANNED, 0, seen(joined), None).why
+
+
+def test_precision_is_proved_by_kernel_or_inputs() -> None:
+    """A kernel's name counts for more than what it reads, and what is hidden proves nothing."""
+    unnamed = replace(DENSE, tactic="a kernel")
+
+    assert typed_of(DENSE) == "fp16"
+    assert typed_of(replace(DENSE, inputs=("fp32",))) == "fp16"
+    assert typed_of(unnamed) == "fp16"
+    assert typed_of(replace(unnamed, inputs=("fp16", "fp32"))) is None
+    assert typed_of(FUSED) is None
+    assert typed_of(None) is None
+
+
+def test_another_precision_is_refused_and_a_hidden_one_is_counted() -> None:
+    """What is proved is told; what is fused is neither proved nor refused."""
+    slow = replace(DENSE, tactic="sm80_xmma_gemm_f32f32_tf32f32_f32_tn_n")
+    hidden = replace(PLANNED, name="key", product="elsewhere")
+
+    assert refuse_other_precision([PLANNED, hidden], [seen(DENSE)]) == (
+        "1 of 2 products provably in fp16"
+    )
+    with pytest.raises(VerificationFailed, match="query runs in fp32 in the engine, not in fp16"):
+        refuse_other_precision([PLANNED], [seen(DENSE), seen(slow)])

@@ -1,0 +1,85 @@
+"""2:4 weights that the library refuses: they stay dense, with the same answers, and say so."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from exporters.torch.export import torch_artefact_from_checkpoint
+from spd_deploy.domain.patterns import NM
+from spd_deploy.kernels.backends import Plain
+from spd_deploy.kernels.two_four import Chooser
+from spd_deploy.sessions.torch_network import products
+from spd_deploy.sessions.torch_network import session as sessions
+from spd_deploy.sessions.torch_network.loading import tensors_in
+from spd_deploy.sessions.torch_network.network import Network
+from spd_deploy.sessions.torch_network.products import DenseTokens, TwoFourTokens
+from spd_deploy.sessions.torch_network.session import TorchArtefactSession
+from tests.tiny import tiny_checkpoint
+
+REFUSAL = "cuSPARSELt not supported on your machine."
+
+
+def refusing(err: Exception) -> Any:
+    def packs(_: torch.Tensor) -> torch.Tensor:
+        raise err
+
+    return packs
+
+
+def test_a_refused_weight_stays_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives what the dense product gives, and nothing is measured."""
+    monkeypatch.setattr(products, "packed", refusing(RuntimeError(f"{REFUSAL}\nC++ trace")))
+    weight_NK, bias_N, x_TK = torch.randn(32, 64), torch.randn(32), torch.randn(5, 64)
+
+    chooser = Chooser()
+    product = TwoFourTokens(weight_NK, bias_N, chooser)
+
+    assert torch.equal(product(x_TK), DenseTokens(weight_NK=weight_NK, bias_N=bias_N)(x_TK))
+    assert (product.two_four, product.refused) == (False, REFUSAL)
+    assert chooser.known == {}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("CUDA error: out of memory"),
+        getattr(torch, "AcceleratorError", torch.OutOfMemoryError)("CUDA error: no device", 100),
+    ],
+    ids=["full", "full by CUDA", "failing"],
+)
+def test_a_fault_of_the_gpu_is_no_refusal(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full GPU is not worked around; whoever opens the session says so."""
+    monkeypatch.setattr(products, "packed", refusing(fault))
+
+    with pytest.raises(type(fault)):
+        TwoFourTokens(torch.randn(32, 64), torch.randn(32), Chooser())
+
+
+def test_a_session_says_what_was_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the number of products and the library's own words."""
+    checkpoint = tiny_checkpoint(tmp_path / "c", pattern=NM(n=2, m=4))
+    artefact = torch_artefact_from_checkpoint(checkpoint, tmp_path / "a")
+    monkeypatch.setattr(products, "packed", refusing(RuntimeError(REFUSAL)))
+    monkeypatch.setattr(sessions, "refuse_no_cuda", lambda: None)
+    monkeypatch.setattr(sessions, "Graphs", lambda network: SimpleNamespace(last=None))
+
+    def network(folder: Path, encoder: Any, plan: Any, device: str) -> Network:
+        """On the CPU, with the products that a GPU would have."""
+        tensors = tensors_in(folder, plan, "cpu")
+        return Network(plan, encoder, tensors, backend=Plain(), chooser=Chooser())
+
+    monkeypatch.setattr(sessions, "_network", network)
+
+    session = TorchArtefactSession(artefact.folder, checkpoint.encoder, device="cuda")
+
+    count = len(session.network.refused())
+    assert count > 0
+    assert session.description.kernels == (
+        f"2:4 tensor cores where they are faster, {count} dense: {REFUSAL}"
+    )
