@@ -12,11 +12,13 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from serve.classifier import Classifier
+from serve.forwarding import Forwarding
 from serve.http_errors import ClientLeft, on_error
 from serve.info import build_labels, form_of
 from serve.life import Life
@@ -32,11 +34,16 @@ from spd_deploy.domain.versions import PACKAGE, version_of
 
 _log = logging.getLogger(__name__)
 _CLOSE_WITHIN_S = 5.0
+_WATCH_EVERY_S = 1.0
 _DESCRIPTION = "Classifies texts with a sparse encoder."
 
 
 def create_app(
-    open_model: Callable[[], Served], settings: Settings, *, life: Life | None = None
+    open_model: Callable[[], Served],
+    settings: Settings,
+    *,
+    life: Life | None = None,
+    forwarding: Forwarding | None = None,
 ) -> FastAPI:
     """The server as an ASGI app.
 
@@ -44,6 +51,7 @@ def create_app(
         open_model: opens and proves the model; called once, in a thread, when the app starts.
         settings: the limits.
         life: where the app is in its life, for a process that wants to watch and drain it.
+        forwarding: which proxies are trusted to tell what address clients see; none if left out.
     """
     life = life or Life()
     metrics = Metrics()
@@ -59,11 +67,18 @@ def create_app(
         lifespan=lambda app: _living(open_model, settings, life, metrics),
     )
     router = Routes(life, settings, metrics).router()
-    app.include_router(router)
+    app.router.routes.extend(_answering(router))
+    app.include_router(router)  # for its description alone: the routes before it answer
     for kind in (SpdError, ClientLeft, HTTPException):
         app.add_exception_handler(kind, on_error)
-    paths = {route.path for route in router.routes if isinstance(route, Route)}
-    app.add_middleware(Watched, life=life, metrics=metrics, routes={"/openapi.json", *paths})
+    paths = {route.path for route in app.router.routes if isinstance(route, Route)}
+    app.add_middleware(
+        Watched,
+        life=life,
+        metrics=metrics,
+        forwarding=forwarding or Forwarding(),
+        routes=paths,
+    )
     return app
 
 
@@ -74,18 +89,37 @@ def _form_of(life: Life, settings: Settings) -> Form:
     return form_of(life.opened.served, settings)
 
 
+def _answering(router: APIRouter) -> list[Route]:
+    """The handlers without FastAPI, whose work they do themselves; HEAD wherever there is GET."""
+    return [
+        Route(route.path, route.endpoint, methods=route.methods)
+        for route in router.routes
+        if isinstance(route, APIRoute)
+    ]
+
+
 @contextlib.asynccontextmanager
 async def _living(
     open_model: Callable[[], Served], settings: Settings, life: Life, metrics: Metrics
 ) -> AsyncIterator[None]:
     """Open the model beside the running app; close it at the end."""
     opening = asyncio.create_task(_open(open_model, settings, life, metrics))
+    watching = asyncio.create_task(_watch(life, settings))
     try:
         yield
     finally:
+        watching.cancel()
         await opening
         if life.opened is not None:
             await asyncio.to_thread(life.opened.close, _CLOSE_WITHIN_S)
+
+
+async def _watch(life: Life, settings: Settings) -> None:
+    """Do not let clients wait for a batch that never comes back."""
+    while True:
+        await asyncio.sleep(min(_WATCH_EVERY_S, settings.stall_timeout_s))
+        if life.opened is not None:
+            life.opened.engine.give_up_stalled()
 
 
 async def _open(

@@ -10,14 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from serve.admission import Admission, Load
-from serve.engine import Engine, Ran
+from serve.engine import Engine
 from serve.metrics import Metrics
 from serve.model import Served
+from serve.request_ids import current_request_id
 from serve.settings import Settings
 from serve.texts import Text, named, refuse_cut, refuse_form, refuse_long, tokens_of
+from serve.waiting import Ran
 from spd_deploy.domain.answers import Answer, answers_of
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.text import Tokens
+
+# Below this, texts are tokenised faster than a thread can be asked to do it.
+_SHORT_CHARS = 1_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,8 +59,10 @@ class Classifier:
             served.session,
             served.tokenizer.pad,
             outputs=served.task.outputs,
+            known_good=served.tokenizer.encode("A text that every model has scores for."),
             max_padded_tokens=settings.max_batch_tokens,
             max_rows=settings.max_batch_rows,
+            stall_timeout_s=settings.stall_timeout_s,
             metrics=metrics,
         )
         self.admission = Admission(
@@ -82,9 +89,7 @@ class Classifier:
                 self._refuse_unfit(text, truncate=truncate)
         with self.admission.place_for(len(texts)) as place:
             start = time.perf_counter()
-            rows = await asyncio.get_running_loop().run_in_executor(
-                self._tokenisers, self._tokenise, texts
-            )
+            rows = await self._tokens_of(texts)
             tok_s = time.perf_counter() - start
             self._metrics.texts_tokenised(tok_s, truncated=sum(row.dropped > 0 for row in rows))
             self._refuse_rows(texts, rows, truncate=truncate)
@@ -112,6 +117,13 @@ class Classifier:
         if not truncate:
             refuse_long(text, max_chars=self._max_chars)
 
+    async def _tokens_of(self, texts: Sequence[Text]) -> list[Tokens]:
+        """Token ids of each text; long texts do not hold up the event loop."""
+        if sum(len(text.text) + len(text.pair or "") for text in texts) <= _SHORT_CHARS:
+            return self._tokenise(texts)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._tokenisers, self._tokenise, texts)
+
     def _tokenise(self, texts: Sequence[Text]) -> list[Tokens]:
         """Token ids of each text."""
         rows = []
@@ -132,7 +144,10 @@ class Classifier:
 
     async def _run(self, texts: Sequence[Text], rows: Sequence[Tokens]) -> list[Ran]:
         """All rows' logits, or the first failure among them."""
-        futures = [asyncio.wrap_future(future) for future in self.engine.submit(rows)]
+        futures = [
+            asyncio.wrap_future(future)
+            for future in self.engine.submit(rows, current_request_id.get())
+        ]
         try:
             return await asyncio.gather(*futures)
         except EngineFailed as err:

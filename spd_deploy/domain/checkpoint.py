@@ -18,6 +18,7 @@ from spd_deploy.domain.detection import detect
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.errors import BadCheckpoint, BadModel, BadPattern
 from spd_deploy.domain.files import read_json, sha256_of, write_json
+from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.patterns import Pattern, at_sparsity, parse_pattern
 from spd_deploy.domain.tasks import Columns, ProblemType, Task
 from spd_deploy.domain.zeros import nonzeros_in
@@ -114,8 +115,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         BadCheckpoint: nothing there, damaged, or written by a newer version.
         BadModel: a model that is not handled, or not stored as safetensors.
     """
-    if not folder.is_dir():
-        raise BadCheckpoint("no such folder", got=str(folder), fix="check the path")
+    refuse_no_model(folder)
     encoder = encoder_in(folder)
     weights_sha256 = sha256_of(folder / WEIGHTS_FILE)
     if not (folder / SPD_FILE).exists():

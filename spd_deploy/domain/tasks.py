@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting, UnknownTask
+from spd_deploy.domain.trained_rows import TrainedRows
 
 
 class ProblemType(StrEnum):
@@ -54,6 +55,7 @@ class Task:
         label_values: how the files spell the labels, where that differs from ``labels``.
         files: the file names of each split that GLUE's layout has; empty for other tasks.
         hub: the columns and configuration name of the hub's copy; None for other tasks.
+        trained_on: the rows that a model of this task was trained on, where that is recorded.
         sigmoid: whether the only output is read as a probability. A cross-encoder is such a
             model: its config.json has one label and names no problem type.
     """
@@ -66,6 +68,7 @@ class Task:
     label_values: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     hub: Columns | None = None
+    trained_on: TrainedRows | None = None
     sigmoid: bool = False
 
     @property
@@ -125,6 +128,7 @@ class Task:
                 label_values=dict(value["label_values"]),
                 files={split: tuple(names) for split, names in value["files"].items()},
                 hub=None if value["hub"] is None else Columns(**value["hub"]),
+                trained_on=TrainedRows.from_json(value.get("trained_on")),
                 sigmoid=bool(value.get("sigmoid", False)),  # older files do not have it
             )
         except (KeyError, TypeError, ValueError, AttributeError) as err:

@@ -50,6 +50,42 @@ class Tokens:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Lengths:
+    """How long texts (or pairs) are in tokens, special ones included, before any is cut.
+
+    Attributes:
+        limit: tokens that the model is given at most.
+        cut: how many of the texts are longer, and lose their end.
+    """
+
+    texts: int
+    median: int
+    longest: int
+    cut: int
+    limit: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Tokens], *, limit: int) -> "Lengths":
+        """The lengths of some rows, at least one, that were cut to ``limit``."""
+        whole = sorted(len(row) + row.dropped for row in rows)
+        return cls(
+            texts=len(rows),
+            median=whole[len(whole) // 2],
+            longest=whole[-1],
+            cut=sum(row.dropped > 0 for row in rows),
+            limit=limit,
+        )
+
+    def __str__(self) -> str:
+        """A sentence for who trains or evaluates."""
+        sizes = f"{self.median} tokens in the median, {self.longest} in the longest"
+        if not self.cut:
+            return f"{sizes}; none is cut at {self.limit} tokens"
+        share = f"{100 * self.cut / self.texts:.1f} %"
+        return f"{sizes}; {self.cut} of {self.texts} ({share}) are cut at {self.limit} tokens"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
     """B rows padded to S tokens; what a session runs. All arrays are int64 ``[B, S]``."""
 

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from exporters.onnx import artefact_from_checkpoint
 from spd_deploy.domain.files import write_json
+from spd_deploy.domain.folders import RUN_FILE
 from spd_deploy.domain.patterns import NM
 from spd_deploy.domain.tasks import TASKS
-from spd_train.claiming import RUN_FILE
 from spd_train.recipes import recipe_named
 from tests.cli.running import run_in
 from tests.cli.test_pipeline import mrpc_files

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spd_deploy.domain.errors import BadModel, MalformedRequest
-from spd_deploy.domain.text import Batch, Tokenizer, Tokens, pad
+from spd_deploy.domain.text import Batch, Lengths, Tokenizer, Tokens, pad
 from tests.tiny import tiny_tokenizer
 
 
@@ -121,6 +121,20 @@ def test_texts_without_a_token_are_no_batch() -> None:
     """Rows that a tokenizer without special tokens made of nothing cannot be run."""
     with pytest.raises(MalformedRequest, match=r"got \(2, 0\)"):
         pad([Tokens(ids=(), types=())] * 2, pad_id=0)
+
+
+def test_lengths_count_what_is_cut() -> None:
+    """A text counts with its whole length, and as cut where it lost tokens."""
+    rows = [Tokens(ids=(1,) * kept, types=(0,) * kept, dropped=lost) for kept, lost in
+            ((3, 0), (8, 0), (8, 1), (8, 40), (4, 0))]  # fmt: skip
+
+    found = Lengths.of(rows, limit=8)
+
+    assert (found.median, found.longest, found.cut, found.texts) == (8, 48, 2, 5)
+    assert str(found) == (
+        "8 tokens in the median, 48 in the longest; 2 of 5 (40.0 %) are cut at 8 tokens"
+    )
+    assert str(Lengths.of(rows[:2], limit=8)).endswith("none is cut at 8 tokens")
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta"])
