@@ -122,5 +122,5 @@ def _beginning(tokenizer: Tokenizer, text: str, chars: int) -> str:
     while chars < len(text):
         if tokenizer.encode(text[:chars]).dropped > _SPARE_TOKENS:
             return text[:chars]
-        chars *= 2
+        chars *= 4
     return text

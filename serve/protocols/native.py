@@ -37,7 +37,7 @@ class ClassifyRequest(Strict):
     truncate: bool = Field(
         default=True, description="Cut a text that is too long, and say so; false refuses it."
     )
-    top_k: Annotated[int, BeforeValidator(_whole), Field(ge=1)] | None = Field(
+    top_k: Annotated[int, Field(ge=1), BeforeValidator(_whole)] | None = Field(
         default=None, description="Give only the best labels."
     )
 

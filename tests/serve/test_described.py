@@ -88,6 +88,7 @@ def test_the_bounds_are_those_of_the_server(client: TestClient) -> None:
 
     assert (native["minItems"], native["maxItems"]) == (1, LIMIT)
     assert (batch["minItems"], batch["maxItems"]) == (1, LIMIT)
+    assert described["ClassifyRequest"]["properties"]["top_k"]["anyOf"][0]["minimum"] == 1
     assert text["minLength"] == batch["items"]["items"]["minLength"] == 1
     for bad in ("", " \n", "\u200b", "\x83"):
         assert not re.search(text["pattern"], bad)
