@@ -20,8 +20,8 @@ def hub_split(task: Task, split: str) -> Splits:
         import datasets
     except ImportError as err:
         raise Unavailable(
-            "without --data-dir the data comes from the hub, which needs the package datasets",
-            fix="name a folder with --data-dir, or pip install 'spd-deploy[data]'",
+            "without --data the data comes from the hub, which needs the package datasets",
+            fix="name a folder with --data, or pip install 'spd-deploy[data]'",
         ) from err
     found: Splits = {}
     for part in _parts(task, split):
@@ -31,7 +31,7 @@ def hub_split(task: Task, split: str) -> Splits:
             raise Unavailable(
                 f"the hub did not give {REPOSITORY} {task.name} {part}",
                 got=err,
-                fix="check the network, or name a folder with --data-dir",
+                fix="check the network, or name a folder with --data",
             ) from err
         found[part] = [_example(task, row) for row in rows]
     return found
