@@ -50,7 +50,9 @@ A line of answers.jsonl:
 @click.option("--overwrite", is_flag=True, help="Replace --output if it exists.")
 @runtime_option
 @device_option
-@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Default: the cores this process may use."
+)
 def predict(
     path: Path,
     texts: tuple[str, ...],
@@ -129,6 +131,13 @@ def classify(
     from spd_deploy.sessions.offline import logits_of
 
     rows = [opened.tokenizer.encode(e.text, e.pair) for e in examples]
+    for number, row in enumerate(rows, start=1):
+        if row.empty:
+            raise BadData(
+                f"text {number} of {len(rows)} is empty",
+                got="only characters that the tokenizer drops",
+                fix="give some text, or leave it out",
+            )
     with progress.stage("predict", len(rows)) as advance:
         logits_BC = logits_of(opened.session, opened.tokenizer, rows, advance)
     found = []
