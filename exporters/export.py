@@ -71,7 +71,7 @@ def artefact_from_checkpoint(
     progress = progress or Silent()
     refuse_unready(checkpoint, output, overwrite=overwrite)
     if precision is Precision.INT8 and trial is None:
-        raise BadSetting("int8 needs texts to calibrate on", fix="name data: --data-dir DIR")
+        raise BadSetting("int8 needs texts to calibrate on", fix="name data: --data DIR")
     weights = read_weights(checkpoint)
     tuning = None if tuner is None or lowering is not None else tuner(checkpoint, weights)
     with progress.stage("export", 5) as advance:

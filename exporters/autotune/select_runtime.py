@@ -42,7 +42,7 @@ def in_fastest_runtime(
             if ASKED[name].precision is not None and trial is None:
                 raise VerificationFailed(
                     "it rounds, and there are no labels to judge it by",
-                    fix="name the task's data: --data-dir DIR",
+                    fix="name the task's data: --data DIR",
                 )
             artefact = _judged(artefact, ASKED[name], trial, plan.threads, progress)
             candidates.append(name)

@@ -41,7 +41,7 @@ def trial_of(
     refuse_unlabelled(task, data_dir)
     tokenizer = Tokenizer(checkpoint.folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
     if data_dir is None:
-        progress.note("texts to calibrate on and to judge by come from the hub: no --data-dir")
+        progress.note("texts to calibrate on and to judge by come from the hub: no --data")
     data = read_data(task, data_dir, skip_broken=None, note=progress.note)
     rows = [tokenizer.encode(e.text, e.pair) for e in data.train[:_CALIBRATION_ROWS]]
     progress.note(

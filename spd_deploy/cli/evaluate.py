@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 @click.command(
     epilog="""\b
 Example:
-  spd evaluate artefacts/mrpc --task mrpc --data-dir GLUE/MRPC --split dev"""
+  spd evaluate artefacts/mrpc --task mrpc --data GLUE/MRPC --split dev"""
 )
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--task", "task_name", help="Default: the task the model was trained for.")
 @click.option(
+    "--data",
     "--data-dir",
+    "data_dir",
     type=click.Path(path_type=Path),
     help="As for spd train. Of the file that "
     "the model was trained on, the rows that training held out are scored.",
@@ -65,7 +67,7 @@ def evaluate(
     if split == "test":
         raise BadData(
             "the test split has no labels to score against",
-            fix="use spd predict, or name a file that has labels with --data-dir",
+            fix="use spd predict, or name a file that has labels with --data",
         )
     progress = TerminalProgress()
     opened = open_path(path, asked=ASKED[runtime], device=device, threads=threads)

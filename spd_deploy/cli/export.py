@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Examples:
   spd export runs/mrpc --format onnx --output artefacts/mrpc
   spd export runs/mrpc-block --tune --batch 1,8 --seq 32,128 --output artefacts/mrpc-block
-  spd export runs/mrpc-block --precision int8 --data-dir GLUE/MRPC --output artefacts/mrpc-int8
+  spd export runs/mrpc-block --precision int8 --data GLUE/MRPC --output artefacts/mrpc-int8
   spd export runs/mrpc-block --format torch --output artefacts/mrpc-gpu
   spd export runs/mrpc-24 --format trt --batch 1,8 --seq 32,128 --output artefacts/mrpc-trt""",
 )
@@ -61,11 +61,11 @@ Examples:
     "with --format torch; for OpenVINO export fp32 with --runtime openvino:bf16.  [default: fp32; "
     "of torch and trt: fp16]",
 )
+@click.option("--task", "task_name", help="Of --data. Default: the task the model was trained for.")
 @click.option(
-    "--task", "task_name", help="Of --data-dir. Default: the task the model was trained for."
-)
-@click.option(
+    "--data",
     "--data-dir",
+    "data_dir",
     type=click.Path(path_type=Path),
     help="The task's train and dev: int8 is calibrated and judged by them, bf16 judged.",
 )

@@ -140,7 +140,7 @@ class Wish:
 
     def _of_data(self) -> Mapping[str, object]:
         """The options that name data, and what may be lost on it."""
-        return {"--data-dir": self.data_dir, "--task": self.task_name, "--max-drop": self.max_drop}
+        return {"--data": self.data_dir, "--task": self.task_name, "--max-drop": self.max_drop}
 
     def _of_shapes(self) -> Mapping[str, object]:
         """Those that name shapes."""

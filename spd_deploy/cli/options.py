@@ -98,7 +98,9 @@ def data_options(verb: Verb) -> Verb:
             "is called after its file otherwise.",
         ),
         click.option(
+            "--data",
             "--data-dir",
+            "data_dir",
             type=click.Path(path_type=Path),
             help="Folder with the task's files in GLUE's layout, or with your own train and dev "
             "file, or one such file: .csv, .tsv, .jsonl or .parquet, the text ones also as .gz, "

@@ -292,6 +292,6 @@ def _show(
         f"-d '{_ASK[task.name]}'"
     )
     click.echo(
-        "  spd train --data-dir reviews.csv --text-column review --label-column stars "
+        "  spd train --data reviews.csv --text-column review --label-column stars "
         "--model BERT_FOLDER --pattern block:64x1 --output runs/reviews"
     )

@@ -64,8 +64,8 @@ _HEADINGS: Mapping[str, str] = {
     headings=_HEADINGS,
     epilog="""\b
 Example:
-  spd train --task mrpc --data-dir GLUE/MRPC --model MINILM_FOLDER --pattern 2:4 --output runs/mrpc
-  spd train --data-dir reviews.csv --text-column review --label-column stars \\
+  spd train --task mrpc --data GLUE/MRPC --model MINILM_FOLDER --pattern 2:4 --output runs/mrpc
+  spd train --data reviews.csv --text-column review --label-column stars \\
       --model MINILM_FOLDER --pattern block:64x1 --sparsity 0.75 --output runs/reviews
   spd train ... --recipe runs/mrpc/spd.json --seed 1 --output runs/mrpc-again
   spd train --resume --output runs/mrpc""",
@@ -275,7 +275,7 @@ def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
             raise click.UsageError("name a --task, or the --text-column of your own data")
         return task_named(name)
     if options["data_dir"] is None:
-        raise click.UsageError("--text-column needs --data-dir")
+        raise click.UsageError("--text-column needs --data")
     from spd_train.data.own import own_task_from
 
     return own_task_from(

@@ -271,7 +271,7 @@ def _without_files(task: Task, split: str) -> Splits:
 
         return {split: generate(task.name, split)}
     if task.hub is None:
-        raise BadData(f"task {task.name!r} has no data of its own", fix="name it with --data-dir")
+        raise BadData(f"task {task.name!r} has no data of its own", fix="name it with --data")
     from spd_train.data.hub import hub_split
 
     return hub_split(task, split)

@@ -23,7 +23,7 @@ def train_command(
     """The words that train ``job`` into its folder below ``output``."""
     words = [*program, "train", "--task", job.task]
     if (data := data_folder(grid.data, job.task)) is not None:
-        words += ["--data-dir", str(data)]
+        words += ["--data", str(data)]
     words += ["--model", grid.model]
     if isinstance(job, Cell):
         words += ["--recipe", job.arm, "--teacher", str(output / job.teacher.place)]

@@ -179,7 +179,7 @@ def test_a_stopped_training_goes_on(place: Path, tmp_path: Path) -> None:
     import signal
 
     words = [
-        *("train", "--task", "mrpc", "--data-dir", str(place / "GLUE/MRPC")),
+        *("train", "--task", "mrpc", "--data", str(place / "GLUE/MRPC")),
         *("--model", str(place / "MINILM_FOLDER"), "--pattern", "2:4", "--batch-size", "2"),
         *("--output", str(tmp_path / "run"), "--teacher-epochs", "40"),
         *("--prune-epochs", "0.1", "--graft-epochs", "0.1", "--finetune-epochs", "0.1"),

@@ -77,7 +77,7 @@ def test_with_labels_bf16_is_judged_and_timed(
     if "bf16" not in precisions_of(import_openvino().Core()):
         pytest.skip("this CPU has no bf16 for OpenVINO")
 
-    export(mrpc[0], tmp_path / "a", *QUICK, "--data-dir", mrpc[1], "--max-drop", "100")
+    export(mrpc[0], tmp_path / "a", *QUICK, "--data", mrpc[1], "--max-drop", "100")
 
     ran = [one.runtime for one in open_artefact(tmp_path / "a").manifest.ran]
     assert ran == ["onnxruntime", "openvino", "openvino:bf16"]
@@ -178,7 +178,7 @@ def test_int8_is_chosen_by_its_own_times(tmp_path: Path) -> None:
     """Times of int8 products decide an int8 export, then and again, and no export in fp32."""
     mrpc_files(tmp_path / "MRPC")
     blocks = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern("block:16x1"), task="mrpc")
-    int8 = ("--precision", "int8", "--data-dir", tmp_path / "MRPC", "--max-drop", "100")
+    int8 = ("--precision", "int8", "--data", tmp_path / "MRPC", "--max-drop", "100")
 
     first = export(blocks, tmp_path / "a", *int8, *QUICK)
     file = tmp_path / "a" / TUNING_FILE
@@ -198,7 +198,7 @@ def test_int8_is_chosen_by_its_own_times(tmp_path: Path) -> None:
     "words",
     [
         ("--max-drop", "1"),
-        ("--data-dir", "MRPC"),
+        ("--data", "MRPC"),
         ("--task", "mrpc"),
         ("--precision", "fp16", "--tuning", "tuning.json"),
         ("--precision", "fp16", "--tune"),

@@ -20,7 +20,7 @@ from spd_train.sweep.jobs import Cell, Job, Teacher
 from tests.train.made_runs import make_run
 
 PROGRAM = (sys.executable, "-m", "tests.train.fake_train")
-EXPECTED = ("task", "model", "output", "device", "data-dir", "recipe", "teacher", "precision")
+EXPECTED = ("task", "model", "output", "device", "data", "recipe", "teacher", "precision")
 
 
 def main() -> None:

@@ -231,7 +231,7 @@ def test_the_command_says_all_of_a_cell(grid: Grid, tmp_path: Path) -> None:
     words = train_command(cell, here, Path("out"), device="cuda", resume=True, program=("spd",))
 
     assert " ".join(words) == (
-        f"spd train --task cola --data-dir {tmp_path}/CoLA --model MODEL --recipe prune "
+        f"spd train --task cola --data {tmp_path}/CoLA --model MODEL --recipe prune "
         "--teacher out/teachers/cola/seed-2 --pattern block:64x1 --sparsity 0.75 --epochs 20 "
         "--batch-size 16 --seed 2 --device cuda --output "
         "out/runs/cola/block-64x1-0.75/prune/seed-2 --resume"
@@ -249,4 +249,4 @@ def test_the_command_of_a_teacher_has_no_pattern(grid: Grid) -> None:
         "--device cpu --output out/teachers/mrpc/seed-0"
     )
     words = train_command(cell, hub, Path("out"))
-    assert "--sparsity" not in words and "--data-dir" not in words and "--resume" not in words
+    assert "--sparsity" not in words and "--data" not in words and "--resume" not in words
