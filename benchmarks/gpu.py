@@ -62,8 +62,6 @@ PATTERNS: dict[str, Pattern] = {
 }
 BATCHES, SEQS = (1, 8, 32, 128), (128, 384)
 LONGEST = max(SEQS)
-# Tuning a compiler for minutes a shape leaves no time for the grid.
-DENSE = tuple(name for name in NAMES if name != "compile-max" and not name.endswith("-bf16"))
 # What a row is worth: large batches of short texts first, for which most is promised.
 _FIRST = (Shape(batch=32, seq=128), Shape(batch=1, seq=128), Shape(batch=128, seq=128))
 _MAP_TOKENS = (128, 1024, 4096, 16384)
@@ -86,7 +84,7 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--models", nargs="+", choices=("base", "large"), default=["base", "large"])
-    parser.add_argument("--dense", default=",".join(DENSE))
+    parser.add_argument("--dense", default=",".join(NAMES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="an arm and shape, a clock")
     parser.add_argument("--output", type=Path, required=True)

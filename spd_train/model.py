@@ -86,7 +86,8 @@ def classifier_config(reference: str, task: Task) -> Any:
     names = task.labels or ("score",)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: i for i, name in enumerate(names)}
-    config.problem_type = task.problem_type.value
+    # Where Transformers finds none it applies a sigmoid to the only output.
+    config.problem_type = None if task.sigmoid else task.problem_type.value
     return config
 
 

@@ -150,7 +150,7 @@ def _dense(request: Request, folder: Path, processes: Processes, progress: Progr
     processes.wait()
     torch.manual_seed(request.recipe.seed)  # the classifier's new head is drawn
     model = load_classifier(request.model, request.task)
-    prepared = prepare(request, model, folder, processes)
+    prepared = prepare(request, model, folder, processes, progress)
     training = FineTuning(
         model,
         task=request.task,
@@ -198,7 +198,7 @@ def _student(
         hidden=losses.hidden > 0,
     )
     network.to(processes.device)
-    prepared = prepare(request, model, folder, processes)
+    prepared = prepare(request, model, folder, processes, progress)
     stages = stages_of(recipe.student, prepared.steps_per_epoch, recipe.max_steps)
     pruner = Pruner(network, goals, pruning, calibration_of(prepared, pruning.calibration_tokens))
     training = Distillation(
@@ -268,7 +268,7 @@ def _describe(
     """Write ``spd.json`` and clear the state away: the training in ``folder`` is finished."""
     describe(
         folder,
-        task=request.task,
+        task=replace(request.task, trained_on=request.data.trained_on),
         max_tokens=request.recipe.max_tokens,
         scores=scores,
         split=request.data.dev_name,

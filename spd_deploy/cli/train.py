@@ -141,7 +141,12 @@ Example:
 @click.option("--teacher-learning-rate", type=float, help="Peak, of the teacher.")
 @click.option("--batch-size", type=int, help="Rows a step, over all processes.")
 @click.option("--accumulate", type=int, help="Parts a step is computed in, to save memory.")
-@click.option("--max-tokens", type=int, help="Longer texts are cut.")
+@click.option(
+    "--max-tokens",
+    type=int,
+    help="Tokens of a text or pair that the model is given; longer ones are cut, and counted at "
+    "the start.  [default: 128, or the recipe's]",
+)
 @click.option(
     "--holdout",
     type=float,
@@ -184,6 +189,7 @@ def train(**options: Any) -> None:
         return
 
     from spd_train.data.splits import read_data  # these take seconds
+    from spd_train.data.summary import tell_data
     from spd_train.run import Request, run
 
     recipe = recipe_to_resume(run_before, options, given)
@@ -198,6 +204,7 @@ def train(**options: Any) -> None:
         skip_broken=options["skip_broken_rows"],
         note=progress.note,
     )
+    tell_data(task, data, progress.note)
     if recipe.device == "cpu":
         options["threads"] = choose_threads(options["threads"], before, progress.note)
         use_threads(options["threads"])
@@ -269,7 +276,7 @@ def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
         return task_named(name)
     if options["data_dir"] is None:
         raise click.UsageError("--text-column needs --data-dir")
-    from spd_train.data.examples import own_task_from
+    from spd_train.data.own import own_task_from
 
     return own_task_from(
         options["data_dir"],
@@ -278,7 +285,7 @@ def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
         label_column=options["label_column"],
         regression=options["regression"],
         skip_broken=options["skip_broken_rows"],
-        name=name or "own",
+        name=name,
     )
 
 

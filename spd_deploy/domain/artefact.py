@@ -9,7 +9,7 @@ found before any runtime parses it.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.documents import refuse_schema, value_of
@@ -31,7 +31,6 @@ SCHEMA = 1
 
 _AGAIN = "export it again"
 # For pydantic, which reads manifests: a field that no version wrote is damage, and so is NaN.
-_STRICT = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,8 +55,6 @@ class MatrixRow:
     flops_share: float
     measured: tuple[Measured, ...] = ()
 
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parity:
@@ -73,8 +70,6 @@ class Parity:
     tolerance: float
     rows: int
 
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ran:
@@ -82,8 +77,6 @@ class Ran:
 
     runtime: str
     seconds: tuple[float, ...]
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,8 +113,6 @@ class Manifest:
     ran_at: tuple[str, ...] = ()
     measured: tuple[Measured, ...] = ()
     measured_on: str | None = None
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
 
     @property
     def asked(self) -> Asked:

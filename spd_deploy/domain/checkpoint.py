@@ -288,8 +288,10 @@ def _task_from_config(config: Mapping[str, Any]) -> Task:
     """A nameless task for a folder that does not say what it was trained for."""
     names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     problem = config.get("problem_type")
-    regression = problem == ProblemType.REGRESSION or (problem is None and len(names) == 1)
-    labels = () if regression else tuple(names[k] for k in sorted(names, key=int))
+    sigmoid = problem is None and len(names) == 1
+    regression = problem == ProblemType.REGRESSION or sigmoid
+    named = sigmoid or not regression
+    labels = tuple(names[k] for k in sorted(names, key=int)) if named else ()
     kind = (
         ProblemType.REGRESSION
         if regression
@@ -301,4 +303,5 @@ def _task_from_config(config: Mapping[str, Any]) -> Task:
         problem_type=kind,
         metrics=("pearson", "spearman") if regression else ("accuracy",),
         columns=Columns(text="text"),
+        sigmoid=sigmoid,
     )

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,16 @@ def read_json(path: Path, *, error: type[SpdError], fix: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise error(f"{path} is not a JSON object", got=type(value).__name__, fix=fix)
     return value
+
+
+def read_toml(path: Path, *, error: type[SpdError], fix: str) -> dict[str, Any]:
+    """Read a TOML file; raises ``error`` where it is missing, unreadable or no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise error(f"cannot read {path}", got=err.strerror, fix=fix) from err
+    except ValueError as err:  # broken UTF-8 too
+        raise error(f"{path} is not TOML", got=err, fix=fix) from err
 
 
 def sha256_of(path: Path) -> str:

@@ -97,7 +97,9 @@ def did_you_mean(folder: Path, *, wanted: Wanted = "checkpoint") -> str | None:
 def _corrected(path: Path) -> Path | None:
     """The folder whose path is nearly ``path``; None where there is none."""
     near = next((p for p in path.parents if p.is_dir()), None)
-    for part in path.parts[len(near.parts) :] if near else ():
+    if near is None:
+        return None
+    for part in path.parts[len(near.parts) :]:
         names = [p.name for p in _folders_in(near)]
         close = [part] if part in names else difflib.get_close_matches(part, names, 1)
         if not close:

@@ -5,15 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spd_deploy.domain.cores import physical_cores, usable_cores
+from spd_deploy.domain.nvidia import Gpu, driver_cuda, gpus
 from spd_deploy.domain.versions import versions_of
-from spd_deploy.machine.nvidia import Gpu, gpus
 from spd_deploy.machine.processor import (
     cpu_features,
     cpu_name,
     governor,
     memory_bytes,
 )
-from spd_deploy.sessions.cuda.library import driver_cuda
 
 _PACKAGES = (
     "onnxruntime",
@@ -34,7 +33,7 @@ class Machine:
     Attributes:
         cores: physical cores of the machine.
         usable_cores: cores that the process could use, after affinity and container quota.
-        features: instruction sets that matter here.
+        features: instruction sets that matter here; none where the system does not tell.
         governor: how the kernel sets the clock; None where it does not say.
         driver_cuda: the newest CUDA that the GPU's driver runs; None without a driver.
     """
@@ -58,7 +57,7 @@ def this_machine() -> Machine:
         cpu=cpu_name(),
         cores=physical_cores(),
         usable_cores=usable_cores(),
-        features=cpu_features(),
+        features=cpu_features() or (),
         memory_bytes=memory_bytes(),
         governor=governor(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",

@@ -169,7 +169,7 @@ def open_path(
     refuse_runtime(asked)
     checkpoint = open_checkpoint(path)
     tokenizer = Tokenizer(path / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
-    session = TorchSession(path, device=device or "cpu")
+    session = TorchSession(path, device=device or "cpu", threads=threads)
     return Opened(session=session, tokenizer=tokenizer, task=checkpoint.task)
 
 

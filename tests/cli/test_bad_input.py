@@ -169,6 +169,7 @@ CASES = [
     ("predict artefact --input pairs.jsonl", "check --text-column and --pair-column"),
     ("predict artefact --input nowhere.jsonl --output out", "cannot read"),
     ("predict artefact one", "in pairs"),
+    ("predict artefact one \u200b", "text 1 of 1 is empty"),
     ("predict artefact one two --output taken/thesis", "already exists"),
     ("predict damaged one two", "weights.bin was changed"),
     ("quickstart --output taken --overwrite", "not an earlier quickstart"),

@@ -32,6 +32,7 @@ HEAVY = (
     "sklearn",
     "scipy",
     "datasets",
+    "pyarrow",
 )
 
 # What each layer may import of ours, besides itself; see CONTRIBUTING.

@@ -3,10 +3,12 @@
 Nothing is trained: time does not depend on what weights are worth, so they are drawn.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import assert_never
 
 import numpy as np
@@ -20,6 +22,8 @@ from exporters.lowering.lowering import Lowering
 from exporters.precisions import Precision
 from exporters.tuning.product import opened_product
 from spd_deploy.benchmark.breakeven.values import BreakEven, Cell, MapSettings, Part
+from spd_deploy.domain.artefact import is_artefact, open_artefact
+from spd_deploy.domain.checkpoint import encoder_in
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.measured import Shape
@@ -89,6 +93,28 @@ def parts_of(model: str) -> tuple[Part, ...]:
         Part(shape=(inner, hidden), count=1),
         Part(shape=(hidden, inner), count=1),
     )
+
+
+def model_parts(model: str) -> tuple[str, tuple[Part, ...]]:
+    """The name and the matrices of one layer of a known size, or of the model in a folder.
+
+    Raises:
+        BadSetting: no known size, and no folder.
+        SpdError: a folder whose model is not handled, with the reason.
+    """
+    if model in MODELS:
+        return model, parts_of(model)
+    folder = Path(model)
+    if not folder.is_dir():
+        raise BadSetting(
+            "no such size of model, and no such folder",
+            got=model,
+            fix=f"use {', '.join(MODELS)}, or the folder of a model, a checkpoint or an artefact",
+        )
+    encoder = open_artefact(folder).encoder if is_artefact(folder) else encoder_in(folder)
+    shapes = Counter(matrix.shape for matrix in encoder.matrices() if matrix.layer == 0)
+    parts = tuple(Part(shape=shape, count=count) for shape, count in shapes.items())
+    return folder.resolve().name, parts
 
 
 def patterns_of(spelled: Sequence[str], sparsities: Sequence[float]) -> tuple[Pattern, ...]:

@@ -33,8 +33,8 @@ from typing import Self
 from spd_deploy.domain.documents import text_of, versioned
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
+from spd_deploy.domain.nvidia import GpuState
 from spd_deploy.machine.facts import Machine
-from spd_deploy.machine.gpu_state import GpuState
 from spd_deploy.sessions.protocol import Device
 from spd_deploy.timing.machine_load import Conditions
 
