@@ -47,7 +47,7 @@ def test_a_busy_machine_is_told(others: float, count: int, monkeypatch: pytest.M
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads, "default_threads", lambda: 4)
     monkeypatch.setattr(threads, "usable_cores", lambda: 4.0)
-    monkeypatch.setattr(threads.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
     monkeypatch.setattr(threads, "others_cores", lambda before, after: others)
     told: list[str] = []
 
