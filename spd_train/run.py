@@ -126,7 +126,7 @@ def run(request: Request, progress: Progress) -> Checkpoint:
         teacher = _teacher(request, processes, progress)
         return _student(request, teacher, processes, progress)
     except BaseException:  # a Ctrl-C included: what holds no training is not to block the next try
-        if processes.is_main:
+        if processes.is_main and not request.resume:
             give_back(request.output)
         raise
 

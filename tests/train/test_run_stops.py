@@ -78,3 +78,28 @@ def test_a_state_of_another_run_is_refused(model: Path, tmp_path: Path) -> None:
 
     with pytest.raises(BadCheckpoint, match="belongs to a run with other settings"):
         run(replace(request, resume=True), Silent())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_what_never_trained_blocks_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """Whatever ends a run before its first saved state, its folder is free for the next try."""
+    request = request_for(model, tmp_path / "run")
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("spd_train.run.prepare", fail)
+        with pytest.raises(error):
+            run(request, Silent())
+        assert not (tmp_path / "run").exists()
+
+    with pytest.raises(Interrupted):
+        run(replace(request, should_stop=StopAfter(1)), Silent())
+    with monkeypatch.context() as patch:
+        patch.setattr("spd_train.run.prepare", fail)
+        with pytest.raises(error):
+            run(replace(request, resume=True), Silent())
+    assert (tmp_path / "run" / RUN_FILE).exists()  # of a run that was begun nothing is removed
