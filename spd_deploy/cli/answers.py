@@ -18,7 +18,8 @@ _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _DIGITS = 6
 _PREFIX = "predicted_"
 
-Fields = Mapping[str | int, Any]
+# A row's fields by their names, or by position in a file without a header.
+Fields = Mapping[str, Any] | Mapping[str | int, Any]
 
 
 def kind_of_output(output: Path | None, asked: str | None, read: str) -> str:

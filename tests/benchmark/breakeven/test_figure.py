@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from matplotlib.lines import Line2D
 
@@ -32,13 +33,19 @@ def test_a_dot_stands_at_its_time() -> None:
     panel = map_figure(found).axes[1]  # 32 tokens
     dense_ms = 1e3 * 32e-6 * (4 * 64 + 128)
 
-    places = {line.get_ydata()[0]: line.get_xdata()[0] for line in panel.lines if dot(line)}
-    (rule,) = [line.get_xdata()[0] for line in panel.lines if not dot(line)]
+    places = {at(line)[1]: at(line)[0] for line in panel.lines if dot(line)}
+    (rule,) = [at(line)[0] for line in panel.lines if not dot(line)]
     heights = heights_of(found.rows)
     assert places[heights["dense"]] == pytest.approx(dense_ms)
     assert places[heights["block:16x1 90 %"]] == pytest.approx(dense_ms / 4)
     assert places[heights["2:4 50 %"]] == pytest.approx(dense_ms)
     assert rule == pytest.approx(dense_ms)
+
+
+def at(line: Line2D) -> tuple[float, float]:
+    """Where a line begins."""
+    x, y = np.asarray(line.get_xydata())[0]
+    return float(x), float(y)
 
 
 def dot(line: Line2D) -> bool:
