@@ -12,8 +12,9 @@ import numpy as np
 from spd_deploy.benchmark.intervals import Rounds, samples_for
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.spelling import percent
-from spd_deploy.benchmark.values import ArmFacts, Conditions
+from spd_deploy.benchmark.values import ArmFacts
 from spd_deploy.machine.facts import Machine
+from spd_deploy.timing.machine_load import Conditions
 
 NOISY = 0.10
 ROUNDS_APART = 0.10

@@ -93,7 +93,7 @@ def machine_table(report: Report) -> Table:
         ("device", settings.device),
         ("threads", str(settings.threads or "left to the runtime")),
         ("runtime", _unique(_runtime(arm) for arm in report.arms)),
-        ("rounds", f"{settings.rounds}, each {settings.series_s:.3g} s an arm and shape"),
+        ("rounds", f"{settings.rounds}, each {settings.series.seconds:.3g} s an arm and shape"),
         ("load before", NOTHING if seen.load_before is None else f"{seen.load_before:.2f}"),
         ("other processes", f"{seen.others_cores:.2f} cores busy during the run"),
         ("token ids", f"drawn evenly with seed {settings.seed}; all real, none padding"),

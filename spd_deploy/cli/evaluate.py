@@ -43,7 +43,9 @@ Example:
 @click.option("--skip-broken-rows", is_flag=True, help="Leave broken rows out instead of stopping.")
 @runtime_option
 @device_option
-@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Default: the cores this process may use."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def evaluate(
     path: Path,

@@ -16,6 +16,7 @@ from spd_deploy.cli.sizes import spelled_sizes
 from spd_deploy.domain.artefact import Artefact, MatrixRow, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, open_checkpoint
 from spd_deploy.domain.files import bytes_of
+from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.measured import spelled_gains
 from spd_deploy.domain.runtimes import computed_in
 from spd_deploy.domain.scores import own_arm
@@ -83,6 +84,7 @@ def inspect(path: Path, as_json: bool, every: bool, **measuring: Any) -> None:
     much its density promises, and where the rest is lost. Both run in ONNX Runtime in fp32, which
     is what its profiler sees into, whatever the artefact is served with.
     """
+    refuse_no_model(path, wanted="either")
     artefact = open_artefact(path) if is_artefact(path) else None
     analysis = measure(path, artefact, **measuring)
     found = of_checkpoint(open_checkpoint(path)) if artefact is None else of_artefact(artefact)

@@ -164,7 +164,6 @@ def map_(
     if model is not None and shapes:
         raise click.UsageError("--model and --shape both name sizes: leave one of them out")
     from exporters.precisions import Precision
-    from exporters.tuning.timing import Effort
     from spd_deploy.benchmark.breakeven.publish import refuse_taken, write_map
     from spd_deploy.benchmark.breakeven.run import (
         Plan,
@@ -176,6 +175,7 @@ def map_(
     from spd_deploy.benchmark.breakeven.values import Part, text_from_map
     from spd_deploy.benchmark.cuda.map import measure_map_on_gpu
     from spd_deploy.domain.cores import default_threads
+    from spd_deploy.timing.host_clock import Effort
 
     refuse_taken(output, overwrite=overwrite)
     own = tuple(Part(shape=shape, count=1) for shape in dict.fromkeys(shapes))
@@ -187,7 +187,7 @@ def map_(
         patterns=patterns_of(patterns or _PATTERNS[device], sparsities),
         precisions=tuple(map(Precision, dict.fromkeys(precisions or _PRECISIONS[device]))),
         threads=None if device == "cuda" else threads or default_threads(),
-        timing=Effort(seconds=seconds, rounds=rounds),
+        effort=Effort(seconds=seconds, rounds=rounds),
         runtimes=() if device == "cuda" else tuple(dict.fromkeys(runtimes)) or runtimes_here(),
     )
     measured = measure_map_on_gpu if device == "cuda" else measure_map

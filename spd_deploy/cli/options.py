@@ -61,7 +61,7 @@ def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> f
 THREADS = click.option(
     "--threads",
     type=click.IntRange(1, 1024),
-    help="Threads of the runtime.  [default: the physical cores]",
+    help="Threads of the runtime.  [default: the cores this process may use]",
 )
 
 

@@ -81,7 +81,9 @@ The columns that are added to a CSV or TSV file:
 @click.option("--overwrite", is_flag=True, help="Replace --output if it exists.")
 @runtime_option
 @device_option
-@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Default: the cores this process may use."
+)
 def predict(
     path: Path,
     texts: tuple[str, ...],
@@ -164,6 +166,13 @@ def classify(
     from spd_deploy.sessions.offline import logits_of
 
     rows = [opened.tokenizer.encode(e.text, e.pair) for e in examples]
+    for number, row in enumerate(rows, start=1):
+        if row.empty:
+            raise BadData(
+                f"text {number} of {len(rows)} is empty",
+                got="only characters that the tokenizer drops",
+                fix="give some text, or leave it out",
+            )
     with progress.stage("predict", len(rows)) as advance:
         logits_BC = logits_of(opened.session, opened.tokenizer, rows, advance)
     return [

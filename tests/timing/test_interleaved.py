@@ -5,9 +5,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from exporters.tuning.timing import Effort, Run, in_turns
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.measured import Shape
+from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.interleaved import Run, time_interleaved
 
 SMALL, LARGE = Shape(batch=1, seq=4), Shape(batch=2, seq=8)
 US = 1000
@@ -44,7 +45,7 @@ class House:
 def timed(house: House, effort: Effort) -> dict[str, tuple[tuple[float, ...], ...]]:
     """Two models, of 10 and 20 microseconds a token."""
     openers = {"a": lambda: house.opened("a", 10), "b": lambda: house.opened("b", 20)}
-    return in_turns(openers, (SMALL, LARGE), effort, clock=house.clock)
+    return time_interleaved(openers, (SMALL, LARGE), effort, clock=house.clock)
 
 
 def test_a_time_is_that_of_a_warm_run() -> None:
@@ -70,8 +71,8 @@ def test_runs_fill_the_time_there_is() -> None:
     """A series goes on until its time is spent, and makes its fewest runs whatever they take."""
     short, long = House(), House()
 
-    timed(short, Effort(seconds=1e-9, rounds=1, least=5))
-    timed(long, Effort(seconds=3.2e-3, rounds=1, least=5))
+    timed(short, Effort(seconds=1e-9, rounds=1, min_runs=5))
+    timed(long, Effort(seconds=3.2e-3, rounds=1, min_runs=5))
 
     warm = 4 * 2
     assert short.runs == warm + 4 * 5
@@ -79,7 +80,9 @@ def test_runs_fill_the_time_there_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"seconds": 0}, {"seconds": float("nan")}, {"rounds": 0}, {"least": 0}], ids=str
+    "change",
+    [{"seconds": 0}, {"seconds": float("nan")}, {"rounds": 0}, {"min_runs": 0}, {"warmup_runs": 0}],
+    ids=str,
 )
 def test_an_effort_that_measures_nothing_is_refused(change: dict[str, float]) -> None:
     """No rounds, no runs and no time are errors when they are made."""
