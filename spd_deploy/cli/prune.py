@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json
-from spd_deploy.cli.predict import from_file
+from spd_deploy.cli.texts import from_file
 from spd_deploy.cli.train import show_result
 from spd_deploy.domain.patterns import SPELLINGS, parse_pattern
 from spd_deploy.domain.progress import Progress

@@ -7,7 +7,7 @@ skipped, and then they are counted by what is wrong with them, each kind with it
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
@@ -66,24 +66,6 @@ def read_split(
         )
         for file in files_of(task, data_dir, split)
     }
-
-
-def examples_from_rows(
-    task: Task,
-    columns: Columns,
-    rows: Iterable[Row],
-    *,
-    skip_broken: bool | None = None,
-    note: Note = lambda _: None,
-) -> list[Example]:
-    """Unlabelled examples from rows whose texts stand in ``columns``.
-
-    Raises:
-        BadData: a row is broken, and broken rows are not to be skipped; it is named.
-    """
-    placed = replace(task, columns=columns)
-    made = ((row, example_of(placed, row, labelled=False, name=_OPTIONS)) for row in rows)
-    return _sound(made, skip_broken=skip_broken, note=note)
 
 
 def example_of(task: Task, row: Row, *, labelled: bool, name: str = _OPTIONS) -> Example | Fault:
@@ -191,7 +173,7 @@ def _examples(
                 refuse_foreign_file(task, row)
             yield row, example_of(task, row, labelled=labelled, name=name)
 
-    found = _sound(made(), skip_broken=skip_broken, note=note)
+    found = [one for _, one in sound(made(), skip_broken=skip_broken, note=note)]
     if not found:
         raise no_rows(file)
     return found
@@ -202,20 +184,23 @@ def no_rows(file: Path) -> BadData:
     return BadData(f"{file} holds no rows that can be used", fix="check how it was written")
 
 
-def _sound(
+def sound(
     made: Iterable[tuple[Row, Example | Fault]], *, skip_broken: bool | None, note: Note
-) -> list[Example]:
-    """The examples; the first fault is raised, or all are skipped and told of by kind."""
-    mend = MEND if skip_broken is None else f"{MEND}, or use --skip-broken-rows"
-    found: list[Example] = []
+) -> list[tuple[Row, Example]]:
+    """The rows that hold an example, with it; faults are skipped and told of by kind.
+
+    Raises:
+        BadData: the first fault, unless broken rows are to be skipped.
+    """
+    found: list[tuple[Row, Example]] = []
     broken: dict[str, list[Row]] = {}
     for row, example in made:
         if isinstance(example, Example):
-            found.append(example)
+            found.append((row, example))
         elif skip_broken:
             broken.setdefault(example.kind, []).append(row)
         else:
-            raise row.error(example, mend=mend)
+            raise row.error(example, skippable=skip_broken is not None)
     if broken:
         count = sum(map(len, broken.values()))
         kinds = (f"{kind}: {len(rows)}, first {rows[0].place}" for kind, rows in broken.items())

@@ -85,7 +85,7 @@ def _counts(file: Path, columns: Columns, *, skip_broken: bool) -> Counter[str]:
         if isinstance(label, str):
             counts[label] += 1
         elif not skip_broken:
-            raise row.error(label, mend="mend the row, or use --skip-broken-rows")
+            raise row.error(label, skippable=True)
     if not counts:
         raise no_rows(file)
     return counts

@@ -79,9 +79,12 @@ class Row:
         """The columns that the row has, or should have."""
         return tuple(self.fields) if self.header is None else self.header
 
-    def error(self, fault: Fault, *, mend: str = MEND) -> BadData:
-        """The error for a fault of this row."""
-        return BadData(f"{self.place}: {fault.kind}", got=fault.got, fix=fault.fix or mend)
+    def error(self, fault: Fault, *, skippable: bool) -> BadData:
+        """The error for a fault of this row; ``skippable`` where the user may leave it out."""
+        more = ", or use --skip-broken-rows" if skippable else ""
+        return BadData(
+            f"{self.place}: {fault.kind}", got=fault.got, fix=f"{fault.fix or MEND}{more}"
+        )
 
 
 def read_rows(file: Path, *, header: bool = True, quotes: bool = True) -> Iterator[Row]:

@@ -237,7 +237,7 @@ def test_a_wrong_command_line_exits_with_two(place: Path, command: str) -> None:
 @pytest.mark.parametrize(
     ("command", "may_skip"),
     [
-        ("predict checkpoint --input empty.jsonl", False),
+        ("predict checkpoint --input empty.jsonl", True),
         ("prune checkpoint --texts empty.jsonl --pattern 2:4 --output out", False),
         ("prune checkpoint --data labels --pattern 2:4 --output out", False),
         ("evaluate checkpoint --data hole", True),
