@@ -29,7 +29,6 @@ Example:
 @click.option("--task", "task_name", help="Default: the task the model was trained for.")
 @click.option(
     "--data",
-    "--data-dir",
     "data_dir",
     type=click.Path(path_type=Path),
     help="As for spd train. Of the file that "

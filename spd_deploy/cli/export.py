@@ -64,7 +64,6 @@ Examples:
 @click.option("--task", "task_name", help="Of --data. Default: the task the model was trained for.")
 @click.option(
     "--data",
-    "--data-dir",
     "data_dir",
     type=click.Path(path_type=Path),
     help="The task's train and dev: int8 is calibrated and judged by them, bf16 judged.",

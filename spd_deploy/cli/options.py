@@ -99,7 +99,6 @@ def data_options(verb: Verb) -> Verb:
         ),
         click.option(
             "--data",
-            "--data-dir",
             "data_dir",
             type=click.Path(path_type=Path),
             help="Folder with the task's files in GLUE's layout, or with your own train and dev "

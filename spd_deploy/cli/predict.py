@@ -17,6 +17,7 @@ from spd_deploy.cli.console import TerminalProgress
 from spd_deploy.cli.options import device_option, runtime_option
 from spd_deploy.cli.texts import STANDARD, from_arguments, rows_from_file
 from spd_deploy.domain.answers import answers_of
+from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.files import refuse_existing, write_text
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import ASKED
@@ -133,6 +134,7 @@ def predict(
                 skip_broken=skip_broken_rows,
                 note=progress.note,
                 kind=input_format or "jsonl",
+                tokenizer=opened.tokenizer,
             )
             rows = [(row.fields, example) for row, example in found]
         answers = classify(opened, [example for _, example in rows], progress)

@@ -45,7 +45,6 @@ Examples:
 @click.option("--task", "task_name", help="A GLUE task, where the model does not say its own.")
 @click.option(
     "--data",
-    "--data-dir",
     "data_dir",
     type=click.Path(path_type=Path),
     help="Instead of --texts: the data that the model was trained on, as for spd train.",

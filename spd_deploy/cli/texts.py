@@ -11,8 +11,9 @@ from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Columns, Task
 
 if TYPE_CHECKING:
+    from spd_deploy.domain.text import Tokenizer
     from spd_train.data.examples import Example
-    from spd_train.data.rows import Row
+    from spd_train.data.rows import Fault, Row
 
 STANDARD = Path("-")
 
@@ -54,6 +55,7 @@ def rows_from_file(
     skip_broken: bool | None,
     note: Callable[[str], None] = lambda _: None,
     kind: str = "jsonl",
+    tokenizer: "Tokenizer | None" = None,
 ) -> list[tuple["Row", "Example"]]:
     """The rows of a file with the example that each holds; every row is read before any is used.
 
@@ -65,6 +67,7 @@ def rows_from_file(
         skip_broken: leave broken rows out; None where the user has no such choice.
         note: told how many rows were left out, and why.
         kind: what standard input is; errors call it ``stdin.KIND``.
+        tokenizer: a row whose text has no token for it is broken; None lets such rows through.
 
     Raises:
         BadData: no such file, a column is missing, or a row is broken and not to be left out.
@@ -82,11 +85,25 @@ def rows_from_file(
     placed = task if whole is None else replace(
         task, columns=_columns(task, whole, text_column, pair_column)
     )  # fmt: skip
-    made = ((row, example_of(placed, row, labelled=False)) for row in rows)
+    made = ((row, _with_tokens(example_of(placed, row, labelled=False), tokenizer)) for row in rows)
     found = sound(made, skip_broken=skip_broken, note=note)
     if not found:
         raise no_rows(file)
     return found
+
+
+def _with_tokens(example: "Example | Fault", tokenizer: "Tokenizer | None") -> "Example | Fault":
+    """The example, or a fault where its text has no token, such as a zero-width space."""
+    from spd_train.data.rows import Fault
+
+    if tokenizer is None or isinstance(example, Fault):
+        return example
+    # Only a text without a letter or digit can be empty, and those are few.
+    texts = (example.text, *filter(None, [example.pair]))
+    if all(any(map(str.isalnum, text)) for text in texts):
+        return example
+    empty = tokenizer.encode(example.text, example.pair).empty
+    return Fault(kind="empty text: the tokenizer drops all its characters") if empty else example
 
 
 def _read(task: Task, file: Path) -> list["Row"]:

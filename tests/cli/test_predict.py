@@ -86,7 +86,10 @@ def test_a_table_comes_out_as_a_table(artefact: Artefact, tmp_path: Path, kind: 
         assert sum(float(row[label]) for label in labels) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("broken", ['{"id": 1, "text": " "}', "nonsense", "[1]", '{"id": 1}'])
+@pytest.mark.parametrize(
+    "broken",
+    ['{"id": 1, "text": " "}', '{"id": 1, "text": "\\u200b"}', "nonsense", "[1]", '{"id": 1}'],
+)
 def test_a_broken_row_stops_or_is_left_out(artefact: Artefact, tmp_path: Path, broken: str) -> None:
     """Its line is named and nothing written; with --skip-broken-rows the others are answered."""
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
