@@ -20,10 +20,10 @@ from spd_deploy.domain.answers import answers_of
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.files import refuse_existing, write_text
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 
 if TYPE_CHECKING:
-    from spd_deploy.sessions.open import Opened
+    from spd_deploy.sessions.open import OpenedModel
     from spd_deploy.sessions.protocol import Device
     from spd_train.data.examples import Example
 
@@ -120,7 +120,7 @@ def predict(
     if file is not None:
         refuse_existing(file, overwrite=overwrite)
     progress = TerminalProgress()
-    opened = open_path(path, asked=ASKED[runtime], device=device, threads=threads)
+    opened = open_path(path, asked=RUNTIME_CHOICES[runtime], device=device, threads=threads)
     with opened.session:
         rows: list[tuple[Fields, Example]]
         if input_file is None:
@@ -162,7 +162,7 @@ def _read_kind(file: Path | None, input_format: str | None) -> str:
 
 
 def classify(
-    opened: "Opened", examples: Sequence["Example"], progress: Progress
+    opened: "OpenedModel", examples: Sequence["Example"], progress: Progress
 ) -> list[dict[str, Any]]:
     """One answer for each example, in order."""
     from spd_deploy.sessions.offline import logits_of

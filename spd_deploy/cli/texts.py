@@ -13,7 +13,7 @@ from spd_deploy.domain.tasks import Columns, Task
 if TYPE_CHECKING:
     from spd_deploy.domain.text import Tokenizer
     from spd_train.data.examples import Example
-    from spd_train.data.rows import Fault, Row
+    from spd_train.data.rows import DataRow, Fault
 
 STANDARD = Path("-")
 
@@ -56,7 +56,7 @@ def rows_from_file(
     note: Callable[[str], None] = lambda _: None,
     kind: str = "jsonl",
     tokenizer: "Tokenizer | None" = None,
-) -> list[tuple["Row", "Example"]]:
+) -> list[tuple["DataRow", "Example"]]:
     """The rows of a file with the example that each holds; every row is read before any is used.
 
     Args:
@@ -106,7 +106,7 @@ def _with_tokens(example: "Example | Fault", tokenizer: "Tokenizer | None") -> "
     return Fault(kind="empty text: the tokenizer drops all its characters") if empty else example
 
 
-def _read(task: Task, file: Path) -> list["Row"]:
+def _read(task: Task, file: Path) -> list["DataRow"]:
     """The rows of a file; GLUE's own are written without quoting."""
     from spd_train.data.folders import in_glue_layout
     from spd_train.data.rows import read_rows
@@ -114,7 +114,7 @@ def _read(task: Task, file: Path) -> list["Row"]:
     return list(read_rows(file, quotes=not in_glue_layout(task, file)))
 
 
-def _read_standard(task: Task, name: Path) -> list["Row"]:
+def _read_standard(task: Task, name: Path) -> list["DataRow"]:
     """The rows of standard input, which is read to its end, as of a file of this ``name``.
 
     Raises:
@@ -130,7 +130,9 @@ def _read_standard(task: Task, name: Path) -> list["Row"]:
             raise BadData(what, got=err.got, fix=err.fix) from err
 
 
-def _columns(task: Task, row: "Row", text_column: str | None, pair_column: str | None) -> Columns:
+def _columns(
+    task: Task, row: "DataRow", text_column: str | None, pair_column: str | None
+) -> Columns:
     """The columns asked for, else the server's names where the file has them, else the task's."""
     ours = Columns(text="text", pair="text_pair" if task.has_pair else None)
     known = ours if "text" in row.names else task.columns
