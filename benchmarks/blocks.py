@@ -16,18 +16,19 @@ from statistics import median
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
 from exporters.tuning.product import opened_product
 from exporters.tuning.timing import Effort, in_turns
+from exporters.weights import float32_tensors
 from spd_deploy.benchmark.plot_style import COLOURS, STYLE, blank, note
 from spd_deploy.cli.console import show_table
-from spd_deploy.domain.checkpoint import WEIGHTS_FILE, read_config, shapes_in
+from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.patterns import Block
+from spd_deploy.domain.stored_weights import stored_weights
 
 BLOCKS = ((16, 1), (32, 1), (64, 1), (128, 1), (384, 1), (32, 4), (64, 4), (32, 16), (64, 16))
 SHAPES = (Shape(batch=1, seq=128), Shape(batch=8, seq=128))
@@ -101,12 +102,11 @@ def draw(rows: list[Row], file: Path) -> None:
 
 def one_layer_of(model: Path) -> dict[Matrix, np.ndarray]:
     """The matrices of the middle layer of a model, with their weights."""
-    encoder = Encoder.found_in(shapes_in(model / WEIGHTS_FILE), read_config(model))
-    tensors = load_file(model / WEIGHTS_FILE)
-    middle = encoder.layers // 2
-    return {
-        m: tensors[m.weight_name].float().numpy() for m in encoder.matrices() if m.layer == middle
-    }
+    stored = stored_weights(model, config := read_config(model))
+    encoder = Encoder.found_in(stored.shapes, config)
+    matrices = [m for m in encoder.matrices() if m.layer == encoder.layers // 2]
+    tensors = float32_tensors(stored, [m.weight_name for m in matrices])
+    return {m: tensors[m.weight_name] for m in matrices}
 
 
 def row_of(

@@ -23,13 +23,13 @@ from spd_deploy.domain.checkpoint import (
     SPD_FILE,
     Checkpoint,
     Scores,
+    notes_on,
     open_checkpoint,
 )
 from spd_deploy.domain.errors import BadInput, BadSetting
-from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.tasks import Task
-from spd_train.claiming import begin, give_back, identity_of, local_weights
+from spd_train.claiming import begin, give_back, identity_of, local_sha256
 from spd_train.data.splits import Data
 from spd_train.describing import describe
 from spd_train.model import copy_tokenizer, load_classifier, save_classifier
@@ -100,6 +100,8 @@ def run(request: Request, progress: Progress) -> Checkpoint:
     check_fit(source, request.task, request.recipe, len(request.data.train))
     if request.teacher is not None:
         check_teacher(Path(request.teacher), request.model, request.task)
+    for note in notes_on(Path(source)):
+        progress.note(note)
     precision = choose_precision(request.recipe.precision, request.recipe.device)
     # What was trained in is part of what was trained: it is kept, and a resumed run must have it.
     request = replace(request, recipe=replace(request.recipe, precision=precision.name))
@@ -142,7 +144,8 @@ def _dense(request: Request, folder: Path, processes: Processes, progress: Progr
         copy_tokenizer(request.model, folder)
     processes.wait()
     torch.manual_seed(request.recipe.seed)  # the classifier's new head is drawn
-    model = load_classifier(request.model, request.task)
+    note = (progress if processes.is_main else Silent()).note
+    model = load_classifier(request.model, request.task, note=note)
     prepared = prepare(request, model, folder, processes)
     training = FineTuning(
         model,
@@ -157,8 +160,8 @@ def _dense(request: Request, folder: Path, processes: Processes, progress: Progr
         _finish_log(folder, training, chosen, dev)
         save_classifier(model.config, model.state_dict(), folder)
         draw_curves(folder, title=f"{request.task.name}, dense", metric=request.task.metrics[0])
-        file = local_weights(request.model)
-        parents = {"pretrained": sha256_of(file)} if file else {}
+        pretrained = local_sha256(request.model)
+        parents = {"pretrained": pretrained} if pretrained else {}
         _describe(request, folder, scores={"dense": dev}, parents=parents)
     processes.wait()
     return open_checkpoint(folder)

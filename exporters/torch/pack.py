@@ -16,7 +16,6 @@ from spd_deploy.domain.files import not_written
 from spd_deploy.kernels.tiles import Number
 from spd_deploy.kernels.weights import dtype_of
 from spd_deploy.sessions.torch_artefact.plan import (
-    Activation,
     HeadActivation,
     HeadPlan,
     MatrixPlan,
@@ -26,12 +25,6 @@ from spd_deploy.sessions.torch_artefact.plan import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ACTIVATIONS: Mapping[str, Activation] = {
-    "relu": "relu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-}
 _HEAD: Mapping[str | None, HeadActivation] = {
     "Tanh": "tanh",
     "Relu": "relu",
@@ -47,7 +40,7 @@ def plan_of(
     base = f"{weights.encoder.base}.embeddings"
     return NetworkPlan(
         number=number,
-        activation=_ACTIVATIONS[weights.activation],
+        activation=weights.activation,
         epsilon=weights.epsilon,
         token_types=weights.token_types,
         projected=f"{base}_project.weight" in weights.tensors,

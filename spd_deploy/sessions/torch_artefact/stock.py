@@ -69,7 +69,9 @@ def _module(artefact: Artefact, plan: NetworkPlan, tensors: Tensors) -> Any:
 
     config = AutoConfig.from_pretrained(artefact.folder, local_files_only=True)
     with torch.device("cpu"):
-        model = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
+        model = AutoModelForSequenceClassification.from_config(  # type: ignore[no-untyped-call]
+            config, dtype=torch.float32
+        )
     matrices = {matrix.name for matrix in plan.matrices}
     state = {
         name: tensors.get(name, *value.shape)
