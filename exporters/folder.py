@@ -91,8 +91,7 @@ def copy_beside(source: Path, draft: Path, *, max_tokens: int) -> None:
     Tokenizers that read no manifest, such as Transformers', are told where texts are cut.
 
     Raises:
-        BadModel: Transformers reads no tokenizer there.
-        VerificationFailed: the tokenizer that was written gives other ids.
+        BadModel: Transformers reads no tokenizer there, or one whose ids no file gives.
     """
     for name in TOKENIZER_FILES:
         if (source / name).is_file():

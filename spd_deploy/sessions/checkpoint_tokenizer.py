@@ -12,11 +12,13 @@ from typing import Any
 
 from spd_deploy.domain.checkpoint import Checkpoint, read_config
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.errors import BadModel, VerificationFailed, first_line
+from spd_deploy.domain.errors import BadModel, first_line
 from spd_deploy.domain.files import write_text
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
 from spd_deploy.sessions.awkward_texts import awkward_inputs
 
+# Where the awkward texts are cut, some of which are longer.
+_CUT_AT = 64
 # Files that a vocabulary is read from. Without one Transformers makes up a tokenizer of 5 tokens.
 _VOCABULARIES = (TOKENIZER_FILE, "vocab.txt", "vocab.json", "*.model")
 
@@ -70,22 +72,26 @@ def tokenizer_json(reference: str | Path) -> str:
     """The content of a ``tokenizer.json`` that gives the ids and types of ``AutoTokenizer``.
 
     Raises:
-        BadModel: Transformers reads no tokenizer there, or one without a fast form.
+        BadModel: Transformers reads no tokenizer there, one without a fast form, or one whose ids
+            or types on the awkward texts no ``tokenizer.json`` gives.
     """
-    return _content_of(_auto_tokenizer(reference))
+    auto = _auto_tokenizer(reference)
+    content = _content_of(auto)
+    written = Tokenizer(Path(TOKENIZER_FILE), max_tokens=_CUT_AT, content=content)
+    _refuse_other_ids(written, auto, reference)
+    return content
 
 
 def write_tokenizer(reference: str | Path, file: Path, *, max_tokens: int) -> None:
-    """Write ``tokenizer.json`` for a model, and compare it with ``AutoTokenizer``.
+    """Write ``tokenizer.json`` for a model, and compare the file with ``AutoTokenizer``.
 
     Raises:
-        BadModel: Transformers reads no tokenizer there, or one without a fast form.
-        VerificationFailed: ids or types differ on one of the awkward texts.
+        BadModel: as :func:`tokenizer_json` does.
         NotWritten: no space, or no permission.
     """
     auto = _auto_tokenizer(reference)
     write_text(file, _content_of(auto))
-    _prove_ids(Tokenizer(file, max_tokens=max_tokens), auto, reference)
+    _refuse_other_ids(Tokenizer(file, max_tokens=max_tokens), auto, reference)
 
 
 def _content_of(auto: Any) -> str:
@@ -103,7 +109,7 @@ def _content_of(auto: Any) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _prove_ids(ours: Tokenizer, theirs: Any, reference: object) -> None:
+def _refuse_other_ids(ours: Tokenizer, theirs: Any, reference: object) -> None:
     """Compare two tokenizers on the awkward texts, alone, in pairs and cut."""
     for text, pair in awkward_inputs():
         expected = theirs(  # in a batch, since alone it takes an empty second text for none
@@ -115,12 +121,12 @@ def _prove_ids(ours: Tokenizer, theirs: Any, reference: object) -> None:
         found = ours.encode(text, pair)
         types = expected.get("token_type_ids", [[0] * len(found)])
         if ([list(found.ids)], [list(found.types)]) != (expected["input_ids"], types):
-            raise VerificationFailed(
-                f"{TOKENIZER_FILE} does not give the ids of AutoTokenizer on {reference}",
+            raise BadModel(
+                f"no {TOKENIZER_FILE} gives the ids of AutoTokenizer on {reference}",
                 got=f"another reading of {text[:60]!r}"
                 + ("" if pair is None else f" with {pair[:60]!r}"),
-                fix="nothing was written; use a model whose tokenizer.json and "
-                "tokenizer_config.json were saved by one tokenizer",
+                fix="leave out of tokenizer_config.json what a server without Transformers cannot "
+                "do, such as split_special_tokens",
             )
 
 

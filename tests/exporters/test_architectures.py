@@ -134,7 +134,7 @@ def test_an_architecture_without_export_is_refused(tmp_path: Path) -> None:
 def test_ernies_task_types_are_exported(tmp_path: Path) -> None:
     """With use_task_id every token has the vector of task 0, as in transformers."""
     config = tiny_config("ernie")
-    config.use_task_id, config.task_type_vocab_size = True, 3  # type: ignore[attr-defined]
+    config.use_task_id, config.task_type_vocab_size = True, 3
     folder = tiny_model(tmp_path / "m", architecture="ernie")
     classifier_of(config).save_pretrained(folder)
 

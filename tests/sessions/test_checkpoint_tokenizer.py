@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer as Fast
+from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, BertTokenizer
 
 from exporters.folder import copy_beside
 from spd_deploy.domain.checkpoint import open_checkpoint
-from spd_deploy.domain.errors import BadModel, VerificationFailed
+from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
-from spd_deploy.sessions.awkward_texts import awkward_inputs
+from spd_deploy.sessions.awkward_texts import AWKWARD_TEXTS, awkward_inputs
 from spd_deploy.sessions.checkpoint_tokenizer import (
     refuse_unembedded,
     tokenizer_json,
@@ -149,8 +151,28 @@ def test_ids_that_cannot_be_the_same_are_refused(tmp_path: Path) -> None:
     """A setting that tokenizer.json cannot hold is found on the awkward texts."""
     folder = told(tiny_model(tmp_path / "m"), split_special_tokens=True)
 
-    with pytest.raises(VerificationFailed, match="does not give the ids of AutoTokenizer"):
+    with pytest.raises(BadModel, match=r"no tokenizer.json gives the ids of AutoTokenizer.*CLS"):
+        tokenizer_of(open_checkpoint(folder))
+    with pytest.raises(BadModel, match=r"no tokenizer.json gives the ids"):
         write_tokenizer(folder, tmp_path / TOKENIZER_FILE, max_tokens=32)
+
+
+@pytest.mark.parametrize("spaced", [False, True])
+def test_byte_pairs_are_those_of_auto_tokenizer(tmp_path: Path, spaced: bool) -> None:
+    """RoBERTa's own tokenizer, with the setting that puts a space before each text."""
+    backend = Fast(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=letters)
+    backend.train_from_iterator(AWKWARD_TEXTS, trainer)
+    folder = tiny_model(tmp_path / "m", architecture="roberta")
+    backend.save(str(folder / TOKENIZER_FILE))
+    told(folder, tokenizer_class="RobertaTokenizer", add_prefix_space=spaced)
+
+    written = Tokenizer(folder / TOKENIZER_FILE, max_tokens=50, content=tokenizer_json(folder))
+
+    assert_alike(written, folder)
 
 
 @pytest.mark.parametrize(("limit", "longest"), [(16, 16), (1e30, 64), (512, 64), (None, 64)])

@@ -207,7 +207,7 @@ def test_the_configuration_of_every_skeleton_is_checked() -> None:
     from spd_train.model import encoder_from_config
 
     config = tiny_config()
-    config.layer_norm_type = "no_norm"  # type: ignore[attr-defined]
+    config.layer_norm_type = "no_norm"
 
     with pytest.raises(BadModel, match="norms are of another kind"):
         encoder_from_config(config)
