@@ -7,9 +7,15 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer as Fast
 from tokenizers import models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, BertTokenizer
+from transformers import (
+    AddedToken,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertTokenizer,
+)
 
 from exporters.folder import copy_beside
+from exporters.onnx import artefact_from_checkpoint
 from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
@@ -132,6 +138,25 @@ def test_a_token_without_an_embedding_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(BadModel, match=f"'zuschlag' has id {rows}, the model has {rows}"):
         tokenizer_of(open_checkpoint(folder))
+
+
+def test_added_tokens_are_kept(tmp_path: Path) -> None:
+    """Tokens that were added to the tokenizer and to the embeddings are read in both folders."""
+    folder = tiny_model(tmp_path / "m")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["zuschlag", AddedToken("<GOOD film>", special=True, lstrip=True)])
+    tokenizer.save_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(folder)
+    text = "the Zuschlag zuschlag is   <GOOD film> good"
+    expected = tokenizer(text)["input_ids"]
+
+    artefact = artefact_from_checkpoint(open_checkpoint(folder), tmp_path / "a")
+
+    assert {len(tokenizer) - 2, len(tokenizer) - 1} <= set(expected)
+    assert list(artefact.tokenizer().encode(text).ids) == expected
+    assert AutoTokenizer.from_pretrained(artefact.folder)(text)["input_ids"] == expected
 
 
 def test_a_type_without_an_embedding_is_refused(tmp_path: Path) -> None:
