@@ -19,7 +19,8 @@ from transformers.utils import logging
 from spd_deploy.domain.checkpoint import read_config, refuse_unsafe_weights
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel, first_line
-from spd_deploy.domain.files import not_written, replacing, write_text
+from spd_deploy.domain.files import not_written, refusals_named, replacing, write_text
+from spd_deploy.domain.folders import did_you_mean, refuse_no_model
 from spd_deploy.domain.layers import refusal, refuse_other_kind
 from spd_deploy.domain.model_config import labels_of
 from spd_deploy.domain.stored_weights import WEIGHTS_FILE
@@ -28,6 +29,7 @@ from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_json
 from spd_deploy.sessions.transformers_model import load_classifier as load_in_transformers
 from spd_train.data.tensors import TensorBatch
+from spd_train.hub import is_path
 
 _COMPLETE = "use a complete model whose config.json is its own"
 
@@ -70,11 +72,13 @@ def classifier_config(reference: str, task: Task) -> Any:
     """
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     if (folder := Path(reference)).is_dir():
+        refuse_no_model(folder)
         refuse_unsafe_weights(folder)
         refuse_other_kind(config := read_config(folder))
         labels_of(config)  # AutoConfig fails without a reason on those that it cannot read
-    elif reference.startswith((".", "/", "~")) or reference.count("/") > 1:
-        raise BadModel("no such model folder", got=reference, fix="check --model")
+    elif is_path(reference):
+        fix = did_you_mean(Path(reference)) or "check --model"
+        raise BadModel("no such model folder", got=reference, fix=fix)
     try:
         config = AutoConfig.from_pretrained(reference, trust_remote_code=False)
     except Exception as err:
@@ -87,7 +91,8 @@ def classifier_config(reference: str, task: Task) -> Any:
     names = task.labels or ("score",)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: i for i, name in enumerate(names)}
-    config.problem_type = task.problem_type.value
+    # Where Transformers finds none it applies a sigmoid to the only output.
+    config.problem_type = None if task.sigmoid else task.problem_type.value
     return config
 
 
@@ -139,10 +144,12 @@ def copy_tokenizer(reference: str, folder: Path) -> None:
     Raises:
         BadModel: there is no tokenizer that the ``tokenizers`` library can hold.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in TOKENIZER_FILES:
-        if (file := Path(reference) / name).is_file():
-            shutil.copyfile(file, folder / name)
+    source = Path(reference)
+    with refusals_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in TOKENIZER_FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
     write_text(folder / TOKENIZER_FILE, tokenizer_json(reference))
 
 

@@ -106,7 +106,7 @@ Examples:
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),
-    help="With --tune: threads of the runtime.  [default: the physical cores]",
+    help="With --tune: threads of the runtime.  [default: the cores this process may use]",
 )
 @click.option(
     "--seconds",

@@ -9,13 +9,14 @@ found before any runtime parses it.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.documents import refuse_schema, value_of
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import read_json, sha256_of, write_json
+from spd_deploy.domain.folders import did_you_mean, refuse_no_model
 from spd_deploy.domain.golden import GOLDEN_FILE, Golden, read_golden
 from spd_deploy.domain.measured import Measured
 from spd_deploy.domain.runtimes import Asked, Runtime
@@ -30,7 +31,6 @@ SCHEMA = 1
 
 _AGAIN = "export it again"
 # For pydantic, which reads manifests: a field that no version wrote is damage, and so is NaN.
-_STRICT = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +55,6 @@ class MatrixRow:
     flops_share: float
     measured: tuple[Measured, ...] = ()
 
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parity:
@@ -72,8 +70,6 @@ class Parity:
     tolerance: float
     rows: int
 
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ran:
@@ -81,8 +77,6 @@ class Ran:
 
     runtime: str
     seconds: tuple[float, ...]
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,8 +113,6 @@ class Manifest:
     ran_at: tuple[str, ...] = ()
     measured: tuple[Measured, ...] = ()
     measured_on: str | None = None
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
 
     @property
     def asked(self) -> Asked:
@@ -199,11 +191,13 @@ def open_artefact(folder: Path) -> Artefact:
         BadArtefact: not an artefact, a file missing or changed, or a link to elsewhere.
     """
     if not folder.is_dir():
-        raise BadArtefact("no such artefact folder", got=str(folder), fix="check the path")
+        meant = did_you_mean(folder, wanted="artefact")
+        raise BadArtefact("no such artefact folder", got=str(folder), fix=meant or "check the path")
     if not is_artefact(folder):
+        refuse_no_model(folder, wanted="artefact")
         raise BadArtefact(
             f"{folder} is not an artefact: it has no {MANIFEST_FILE}",
-            fix="make one with: spd export CHECKPOINT --format onnx --output DIR",
+            fix=f"make one with: spd export {folder} --format onnx --output DIR",
         )
     value = read_json(folder / MANIFEST_FILE, error=BadArtefact, fix=_AGAIN)
     manifest = Manifest.from_json(value)

@@ -18,6 +18,7 @@ from spd_deploy.domain.detection import detect
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.errors import BadCheckpoint, BadModel, BadPattern
 from spd_deploy.domain.files import read_json, write_json
+from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.layers import find_layers, passed_over
 from spd_deploy.domain.model_config import task_from_config
 from spd_deploy.domain.patterns import Pattern, at_sparsity, parse_pattern
@@ -134,8 +135,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         BadCheckpoint: nothing there, damaged, or written by a newer version.
         BadModel: a model that is not handled, or not stored as safetensors.
     """
-    if not folder.is_dir():
-        raise BadCheckpoint("no such folder", got=str(folder), fix="check the path")
+    refuse_no_model(folder)
     refuse_unsafe_weights(folder)
     config = read_config(folder)
     stored = stored_weights(folder, config)

@@ -68,7 +68,8 @@ def task_from_config(config: Mapping[str, Any]) -> Task:
         BadModel: labels or a problem type that Transformers cannot read either.
     """
     labels, kind = labels_of(config), _problem_type(config)
-    regression = kind is ProblemType.REGRESSION or (kind is None and len(labels) == 1)
+    sigmoid = kind is None and len(labels) == 1  # a cross-encoder
+    regression = kind is ProblemType.REGRESSION or sigmoid
     if regression and len(labels) > 1:
         raise BadModel(
             "config.json describes a regression with several numbers for a text",
@@ -83,10 +84,11 @@ def task_from_config(config: Mapping[str, Any]) -> Task:
         )
     return Task(
         name="unknown",
-        labels=() if regression else labels,
+        labels=labels if sigmoid or not regression else (),
         problem_type=ProblemType.REGRESSION if regression else kind or ProblemType.SINGLE_LABEL,
         metrics=("pearson", "spearman") if regression else ("accuracy",),
         columns=Columns(text="text"),
+        sigmoid=sigmoid,
     )
 
 

@@ -47,7 +47,10 @@ class OnnxSession(Closing):
         threads: int | None = None,
         profile: Path | None = None,
     ) -> None:
-        """Load ``model`` on ``device`` with ``threads`` intra-op threads (None: all cores).
+        """Load ``model`` on ``device`` with ``threads`` intra-op threads.
+
+        None are as many as this process may use cores: ONNX Runtime's own default would count the
+        machine's, and pin a thread to each, whatever the process is allowed to.
 
         With ``profile``, each operator is timed, until :meth:`end_profile`, into a file whose path
         begins so, and no batch is shared out.
@@ -58,13 +61,13 @@ class OnnxSession(Closing):
             BadArtefact: ONNX Runtime cannot read the file.
         """
         ort = onnxruntime_for(device)
-        options = options_for(ort, threads or 0)
+        count = threads or default_threads()
+        options = options_for(ort, count)
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
         self._session = _load(ort, model, options, device)
         self._refuse_fallback(device)
-        count = threads or default_threads()
         shared = device == "cpu" and profile is None and count > 1
         self._by_rows = _ByRows(ort, model, count) if shared else None
         self._open_device = partial(OnnxDevice, ort, model, options)
@@ -75,7 +78,7 @@ class OnnxSession(Closing):
             version=ort.__version__,
             device=device,
             precision=precision,
-            threads=threads if device == "cpu" else None,  # else it has no say
+            threads=count if device == "cpu" else None,  # else it has no say
         )
 
     def run(self, batch: Batch) -> NDArray[np.float32]:

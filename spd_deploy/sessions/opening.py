@@ -12,6 +12,7 @@ from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.engines.record import ENGINE_FILE, read_record
 from spd_deploy.domain.errors import BadArtefact, BadSetting, SpdError, Unavailable
+from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.golden import Golden
 from spd_deploy.domain.runtimes import Asked, Runtime, computed_in
 from spd_deploy.domain.tasks import Task
@@ -165,10 +166,11 @@ def open_path(
 
     from spd_deploy.sessions.torch import TorchSession
 
+    refuse_no_model(path, wanted="either")
     refuse_runtime(asked)
     checkpoint = open_checkpoint(path)
     tokenizer = tokenizer_of(checkpoint)
-    session = TorchSession(path, device=device or "cpu")
+    session = TorchSession(path, device=device or "cpu", threads=threads)
     return Opened(session=session, tokenizer=tokenizer, task=checkpoint.task)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.errors import BadArtefact, EngineFailed, Unavailable
 from spd_deploy.domain.text import INPUTS, Batch
 from spd_deploy.domain.versions import version_of
@@ -51,7 +52,7 @@ class OpenVinoSession(Closing):
     def __init__(
         self, model: Path, *, precision: str, positions: int, threads: int | None = None
     ) -> None:
-        """Compile ``model`` for ``threads`` threads (None: all cores).
+        """Compile ``model`` for ``threads`` threads (None: as many as this process may use cores).
 
         Args:
             model: an ONNX file.
@@ -69,7 +70,7 @@ class OpenVinoSession(Closing):
         try:
             read = core.read_model(model)
             self._rows = {name: _table_rows(read.input(name)) for name in INPUTS}
-            self._compiled = _compiled(core, read, precision, threads)
+            self._compiled = _compiled(core, read, precision, threads or default_threads())
             self._logits = self._compiled.output("logits")
         except Exception as err:
             raise BadArtefact(
@@ -207,9 +208,9 @@ def _without_telemetry() -> Iterator[None]:
             sys.modules[_TELEMETRY] = before
 
 
-def _compiled(core: Any, read: Any, precision: str, threads: int | None) -> Any:
-    """A model for so many threads of the CPU (None: all cores)."""
-    options = {**_OPTIONS, _HINT: _HINTS[precision], "INFERENCE_NUM_THREADS": threads or 0}
+def _compiled(core: Any, read: Any, precision: str, threads: int) -> Any:
+    """A model for so many threads of the CPU."""
+    options = {**_OPTIONS, _HINT: _HINTS[precision], "INFERENCE_NUM_THREADS": threads}
     return core.compile_model(read, "CPU", options)
 
 

@@ -7,18 +7,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.checkpoint import refuse_unsafe_weights
+from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
 from spd_deploy.sessions.cuda.room import fitting
 from spd_deploy.sessions.protocol import Closing, Description, Device
+from spd_deploy.sessions.torch_threads import threads_in_torch
 from spd_deploy.sessions.transformers_model import load_classifier
 
 
 class TorchSession(Closing):
     """A Hugging Face sequence classifier in PyTorch, in fp32."""
 
-    def __init__(self, folder: Path, *, device: Device = "cpu") -> None:
+    def __init__(self, folder: Path, *, device: Device = "cpu", threads: int | None = None) -> None:
         """Load the model of ``folder`` on ``device``.
+
+        On the CPU it runs with ``threads`` (None: as many as this process may use cores).
 
         Raises:
             Unavailable: CUDA was asked for and is not there, or has no room for the model.
@@ -33,12 +37,13 @@ class TorchSession(Closing):
         model = load_classifier(folder, fix="use a fine-tuned classifier", local_files_only=True)
         with fitting(folder, device):
             self.model = model.to(device).eval()
+        self._threads = threads or default_threads() if device == "cpu" else None
         self.description = Description(
             runtime="torch",
             version=torch.__version__,
             device=device,
             precision="fp32",
-            threads=torch.get_num_threads() if device == "cpu" else None,
+            threads=self._threads,
         )
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
@@ -49,7 +54,7 @@ class TorchSession(Closing):
         if getattr(self.model.config, "type_vocab_size", 0) > 1:  # else it tells no texts apart
             inputs["token_type_ids"] = batch.types_BS
         on_device = {k: torch.from_numpy(v).to(self.model.device) for k, v in inputs.items()}
-        with torch.inference_mode():
+        with torch.inference_mode(), threads_in_torch(self._threads):
             logits_BC = self.model(**on_device).logits
         return np.asarray(logits_BC.float().cpu().numpy())
 

@@ -4,19 +4,17 @@ What runs each matrix is in the description, as the session found out itself. On
 artefact gives the same answers, slowly: blocks by ``index_select`` and ``bmm``, 2:4 matrices dense.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import EngineFailed, Unavailable
 from spd_deploy.domain.text import Batch
 from spd_deploy.kernels.backends import Plain, Triton
 from spd_deploy.kernels.launch import KERNEL
-from spd_deploy.kernels.remembered import Memory
 from spd_deploy.sessions.cuda.room import fitting
 from spd_deploy.sessions.device import DeviceRun
 from spd_deploy.sessions.protocol import Closing, Description, Device
@@ -25,6 +23,7 @@ from spd_deploy.sessions.torch_artefact.graphs import Graphs
 from spd_deploy.sessions.torch_artefact.loading import refuse_no_cuda, runners_for, tensors_in
 from spd_deploy.sessions.torch_artefact.network import Network
 from spd_deploy.sessions.torch_artefact.plan import NetworkPlan, read_plan
+from spd_deploy.sessions.torch_threads import threads_in_torch
 
 
 class TorchArtefactSession(Closing):
@@ -40,7 +39,7 @@ class TorchArtefactSession(Closing):
     ) -> None:
         """Load what lies in ``folder``, whose files were verified, on ``device``.
 
-        On the CPU it runs with ``threads`` (None: PyTorch's own choice).
+        On the CPU it runs with ``threads`` (None: as many as this process may use cores).
 
         Raises:
             Unavailable: no CUDA where it was asked for, a GPU that is too old or too full, or no
@@ -52,13 +51,12 @@ class TorchArtefactSession(Closing):
         if device == "cuda":
             refuse_no_cuda()
         plan = read_plan(folder)
-        self.device, self.threads = device, threads
+        self.device, self.threads = device, threads or default_threads()
         self._tables = Tables(words=encoder.vocabulary, types=plan.token_types)
-        self.memory = Memory() if device == "cuda" else None
         self._closed = False
         with fitting(folder, device):
             with torch.inference_mode(False), torch.no_grad():
-                self.network = _network(folder, encoder, plan, device, self.memory)
+                self.network = _network(folder, encoder, plan, device)
             self._graphs = Graphs(self.network) if device == "cuda" else None
 
     @property
@@ -72,7 +70,7 @@ class TorchArtefactSession(Closing):
             version=torch.__version__,
             device=self.device,
             precision=self.network.plan.number,
-            threads=(self.threads or torch.get_num_threads()) if on_cpu else None,
+            threads=self.threads if on_cpu else None,
             kernels=self._kernels(),
             sparse_kernels=self._sparse_kernels(),
         )
@@ -109,7 +107,7 @@ class TorchArtefactSession(Closing):
 
         arrays = (batch.ids_BS, batch.mask_BS, batch.types_BS)
         try:
-            with torch.inference_mode(), _threads(self.threads):
+            with torch.inference_mode(), threads_in_torch(self.threads):
                 logits_BC = self.network.logits(*map(torch.from_numpy, arrays))
         except (RuntimeError, IndexError) as err:
             raise EngineFailed("PyTorch failed on a batch", got=err, fix="see above") from err
@@ -132,8 +130,6 @@ class TorchArtefactSession(Closing):
             said.append(f"{blocks} of {len(matrices)} matrices by {by}")
         if any(matrix.kind == "2:4" for matrix in matrices):
             said.append(self._two_four())
-        if self.memory is not None and self.memory.unsaved is not None:
-            said.append(f"what was measured is not kept: {self.memory.unsaved}")
         return "; ".join(said) or "all matrices dense"
 
     def _sparse_kernels(self) -> tuple[str, ...] | None:
@@ -153,26 +149,8 @@ class TorchArtefactSession(Closing):
         return f"{last.two_four} products on 2:4 tensor cores at {last.bucket}{but}"
 
 
-def _network(
-    folder: Path, encoder: Encoder, plan: NetworkPlan, device: Device, memory: Memory | None
-) -> Network:
+def _network(folder: Path, encoder: Encoder, plan: NetworkPlan, device: Device) -> Network:
     """The network on the device."""
     tensors = tensors_in(folder, plan, device)
-    backend, chooser = runners_for(plan, memory)
+    backend, chooser = runners_for(plan, device)
     return Network(plan, encoder, tensors, backend=backend, chooser=chooser)
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """So many threads in PyTorch while it lasts."""
-    import torch
-
-    before = torch.get_num_threads()
-    if count is None or count == before:
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
