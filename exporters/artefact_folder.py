@@ -12,8 +12,11 @@ from spd_deploy.domain.errors import BadModel, NotWritten
 from spd_deploy.domain.files import read_json, refuse_existing, write_json
 from spd_deploy.domain.runtime_choice import Runtime
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of, write_tokenizer
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"
+# A path of the machine it was made on, and an older name of dtype.
+_NOT_COPIED = ("_name_or_path", "torch_dtype")
 
 
 def refuse_unready(checkpoint: Checkpoint, output: Path, *, overwrite: bool) -> None:
@@ -21,16 +24,12 @@ def refuse_unready(checkpoint: Checkpoint, output: Path, *, overwrite: bool) -> 
 
     Raises:
         NotWritten: ``output`` exists, or would be replaced and is no artefact.
-        BadModel: the checkpoint has no tokenizer.
+        BadModel: the checkpoint has no tokenizer, or one that the model has too few embeddings for.
     """
     refuse_existing(output, overwrite=overwrite)
     if output.is_dir() and overwrite:
         _refuse_foreign(output)
-    if not (checkpoint.folder / TOKENIZER_FILE).is_file():
-        raise BadModel(
-            f"{checkpoint.folder} has no {TOKENIZER_FILE}",
-            fix="save the model's fast tokenizer beside it",
-        )
+    tokenizer_of(checkpoint)
 
 
 def matrix_rows(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> tuple[MatrixRow, ...]:
@@ -88,15 +87,21 @@ def manifest_of(
 def copy_beside(source: Path, draft: Path, *, max_tokens: int) -> None:
     """The tokenizer's files, and the configuration without the place it was made at.
 
+    ``tokenizer.json`` is what AutoTokenizer makes of the source, and is proved to give its ids.
     Tokenizers that read no manifest, such as Transformers', are told where texts are cut.
+
+    Raises:
+        BadModel: Transformers reads no tokenizer there, or one whose ids no file gives.
     """
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, draft / name)
+    write_tokenizer(source, draft / TOKENIZER_FILE, max_tokens=max_tokens)
     if (draft / _TOKENIZER_CONFIG).is_file():
         settings = read_json(draft / _TOKENIZER_CONFIG, error=BadModel, fix="copy it again")
         write_json(draft / _TOKENIZER_CONFIG, {**settings, "model_max_length": max_tokens})
-    config = {k: v for k, v in read_config(source).items() if k != "_name_or_path"}
+    config = {k: v for k, v in read_config(source).items() if k not in _NOT_COPIED}
+    config["dtype"] = "float32"  # as the weights are read, whatever they are stored in
     (draft / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

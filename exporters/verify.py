@@ -22,7 +22,8 @@ from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.errors import VerificationFailed
 from spd_deploy.domain.golden import Golden
-from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer, Tokens
+from spd_deploy.domain.text import Tokens
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 from spd_deploy.sessions.onnxruntime import OnnxSession
 from spd_deploy.sessions.open import difference_between, rows_alone
 from spd_deploy.sessions.protocol import Session
@@ -109,7 +110,7 @@ def parity_of(
     Raises:
         VerificationFailed: they differ by more than the tolerance.
     """
-    tokenizer = Tokenizer(checkpoint.folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
+    tokenizer = tokenizer_of(checkpoint)
     rows = golden_rows(checkpoint, pad_id=tokenizer.pad_id, pairs=weights.token_types > 1)
     batch = tokenizer.pad(rows)
     with TorchSession(checkpoint.folder) as reference:

@@ -12,7 +12,8 @@ from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.runtime_choice import RuntimeChoice
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer, Tokens
+from spd_deploy.domain.text import Tokenizer, Tokens
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 from spd_deploy.sessions.open import prove, refuse_runtime, session_from_artefact
 from spd_deploy.sessions.protocol import Device, Session
 
@@ -157,7 +158,7 @@ def _open_checkpoint(
     return Served(
         name=folder.resolve().name,
         session=TorchSession(folder, device=device or "cpu", threads=threads),
-        tokenizer=Tokenizer(folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens),
+        tokenizer=tokenizer_of(checkpoint),
         task=checkpoint.task,
         about=_about_checkpoint(checkpoint),
     )

@@ -15,7 +15,8 @@ from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.golden import Golden
 from spd_deploy.domain.runtime_choice import Runtime, RuntimeChoice, computed_in
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import TOKENIZER_FILE, Batch, Tokenizer
+from spd_deploy.domain.text import Batch, Tokenizer
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
 from spd_deploy.sessions.openvino import OpenVinoSession
 from spd_deploy.sessions.protocol import Device, Session
@@ -168,7 +169,7 @@ def open_path(
     refuse_no_model(path, wanted="either")
     refuse_runtime(asked)
     checkpoint = open_checkpoint(path)
-    tokenizer = Tokenizer(path / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
+    tokenizer = tokenizer_of(checkpoint)
     session = TorchSession(path, device=device or "cpu", threads=threads)
     return OpenedModel(session=session, tokenizer=tokenizer, task=checkpoint.task)
 
