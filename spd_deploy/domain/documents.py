@@ -4,14 +4,19 @@ Reports, maps, tunings and manifests are such. What is read has the schema that 
 no field unknown, none missing, each of its own type.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, cast
 
 from spd_deploy.domain.errors import SpdError
 
 Value = TypeVar("Value")
+
+# The field of a document that holds the hash of all its other fields.
+_OWN_HASH = "sha256"
 
 
 def text_of(document: Mapping[str, Any]) -> str:
@@ -30,15 +35,48 @@ def refuse_schema(
         )
 
 
+def with_own_hash(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with the SHA-256 of its content in it, after its first field."""
+    content = {name: part for name, part in document.items() if name != _OWN_HASH}
+    (first, *others) = content.items()
+    return dict([first, (_OWN_HASH, _hash_of(content)), *others])
+
+
+def without_own_hash(
+    document: Mapping[str, Any], *, what: object, error: type[SpdError], fix: str
+) -> dict[str, Any]:
+    """The document's content, if it has the SHA-256 that stands in it.
+
+    The hash is of the values, however they are laid out as JSON. Raises ``error`` where it differs
+    or is missing.
+    """
+    content = {name: part for name, part in document.items() if name != _OWN_HASH}
+    expected, found = document.get(_OWN_HASH), _hash_of(content)
+    if expected != found:
+        raise error(
+            f"{what} was changed after it was written",
+            got=f"SHA-256 {found[:12]}, expected {str(expected)[:12]}",
+            fix=fix,
+        )
+    return content
+
+
+def _hash_of(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of values, spelled in one way."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def value_of(
     kind: type[Value], fields: Mapping[str, Any], *, what: object, error: type[SpdError], fix: str
 ) -> Value:
     """The dataclass ``kind`` that ``fields`` make up; raises ``error`` with the field amiss."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
         # As JSON, where a list stands for a tuple; otherwise no type passes for another.
-        return TypeAdapter(kind).validate_json(json.dumps(fields), strict=True)
+        found: Value = _reader_of(cast("Any", kind)).validate_json(json.dumps(fields), strict=True)
+        return found
     except ValidationError as err:
         first = err.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -47,6 +85,14 @@ def value_of(
         raise
     except SpdError as err:  # a part that refuses its values
         raise error(f"{what} is damaged", got=err, fix=fix) from err
+
+
+@cache
+def _reader_of(kind: Any) -> Any:
+    """What reads a dataclass from JSON; making one takes longer than reading by it."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def versioned(
