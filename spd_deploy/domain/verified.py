@@ -7,8 +7,8 @@ folder of this process's own and hashed on the way; a runtime loads the copy, wh
 soon as it is loaded: a system such as Linux keeps what is mapped.
 
 A copy costs time and room on the disk; buffers in memory would cost memory, and OpenVINO has no way
-to take them. Measured with ONNX Runtime, whose session of two threads is two instances, on 2 cores of
-an AMD EPYC (Zen 4), 30 November 2026:
+to take them. Measured with ONNX Runtime, whose session of two threads is two instances, on 2 cores
+of an AMD EPYC (Zen 4), 30 November 2026:
 
 | | original, not safe | private copy | buffers in memory |
 |---|---|---|---|
