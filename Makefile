@@ -6,7 +6,7 @@ BIN := .venv/bin
 OPTIMUM := .venv-optimum
 TENSORRT := .venv-tensorrt
 
-.PHONY: help setup quickstart test test-optimum test-tensorrt check format bench clean
+.PHONY: help setup quickstart test test-optimum test-tensorrt check docs format bench clean
 
 help:
 	@echo "make quickstart   set up, then run the whole main job on built-in data"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-tensorrt graphs and plans in TensorRT's own parser and builder; no GPU, Linux on x86"
 	@echo "make setup        make .venv, pinned by constraints.txt"
 	@echo "make check        format, lint and types alone"
+	@echo "make docs         the documentation's pages, into .venv/site"
 	@echo "make format       mend what the formatter and linter can mend"
 	@echo "make bench        latency of dense and sparse BERT shapes on this machine"
 	@echo "make clean        remove .venv and what tools left behind"
@@ -30,7 +31,7 @@ MENDED = 's/\bin: list/in_: list/; s/\(channel_axis: int\)) -> IScaleLayer/\1 = 
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet $$(grep '^torch==' constraints.txt)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[cpu,openvino,triton,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[cpu,openvino,triton,docs,dev]'
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps --upgrade --target .venv/stubs tensorrt-stubs
 	sed -i $(MENDED) .venv/stubs/tensorrt_bindings/tensorrt.pyi
 	touch $@
@@ -44,7 +45,7 @@ check: setup
 	$(BIN)/mypy
 
 # One thread a worker: two workers on two cores, and threads that do not spin against each other.
-test: check
+test: check docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 	$(BIN)/python -m build --no-isolation --wheel --outdir .venv/dist . > .venv/build.log \
 		|| { cat .venv/build.log; exit 1; }
@@ -70,6 +71,10 @@ $(TENSORRT)/installed: constraints-tensorrt.txt tests/tensorrt_rtx/assemble.py
 	$(BIN)/pip install --quiet --no-deps --upgrade --target $(TENSORRT) -r constraints-tensorrt.txt
 	$(BIN)/python -m tests.tensorrt_rtx.assemble $(TENSORRT)
 	touch $@
+
+# NO_MKDOCS_2_WARNING: a note of the theme's authors about MkDocs 2, which is not what is pinned here.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir .venv/site
 
 format: setup
 	$(BIN)/ruff check --fix .

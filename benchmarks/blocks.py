@@ -21,13 +21,14 @@ from safetensors.torch import load_file
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
 from exporters.tuning.product import opened_product
-from exporters.tuning.timing import Effort, in_turns
 from spd_deploy.benchmark.plot_style import COLOURS, STYLE, blank, note
 from spd_deploy.cli.console import show_table
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, read_config, shapes_in
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.patterns import Block
+from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.interleaved import time_interleaved
 
 BLOCKS = ((16, 1), (32, 1), (64, 1), (128, 1), (384, 1), (32, 4), (64, 4), (32, 16), (64, 16))
 SHAPES = (Shape(batch=1, seq=128), Shape(batch=8, seq=128))
@@ -127,7 +128,7 @@ def row_of(
             way: lambda chosen=lowering: opened_product(chosen, threads=threads)
             for way, lowering in lowerings.items()
         }
-        for way, times in in_turns(openers, SHAPES, effort).items():
+        for way, times in time_interleaved(openers, SHAPES, effort).items():
             for shape, rounds in zip(SHAPES, times, strict=True):
                 seconds[way][shape] += median(rounds)
     gains = {str(s): seconds["dense"][s] / seconds["gathered"][s] for s in SHAPES}

@@ -33,7 +33,6 @@ from exporters.precisions import Precision
 from exporters.tensorrt.build import Order, build_engine
 from exporters.tensorrt.plan import engine_form
 from exporters.torch.export import torch_artefact_from_checkpoint
-from exporters.tuning.timing import Effort
 from spd_deploy.benchmark.arms import arms_of
 from spd_deploy.benchmark.breakeven.publish import write_map
 from spd_deploy.benchmark.breakeven.run import Plan, parts_of, patterns_of
@@ -54,6 +53,7 @@ from spd_deploy.domain.errors import SpdError, reason_of
 from spd_deploy.domain.patterns import NM, Block, Pattern
 from spd_deploy.sessions.onnxruntime import onnxruntime_for
 from spd_deploy.sessions.tensorrt.gate import engine_fault
+from spd_deploy.timing.host_clock import Effort
 
 PATTERNS: dict[str, Pattern] = {
     "block-64x1-90": Block(rows=64, columns=1, sparsity=0.9),
@@ -62,8 +62,6 @@ PATTERNS: dict[str, Pattern] = {
 }
 BATCHES, SEQS = (1, 8, 32, 128), (128, 384)
 LONGEST = max(SEQS)
-# Tuning a compiler for minutes a shape leaves no time for the grid.
-DENSE = tuple(name for name in NAMES if name != "compile-max" and not name.endswith("-bf16"))
 # What a row is worth: large batches of short texts first, for which most is promised.
 _FIRST = (Shape(batch=32, seq=128), Shape(batch=1, seq=128), Shape(batch=128, seq=128))
 _MAP_TOKENS = (128, 1024, 4096, 16384)
@@ -86,7 +84,7 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--models", nargs="+", choices=("base", "large"), default=["base", "large"])
-    parser.add_argument("--dense", default=",".join(DENSE))
+    parser.add_argument("--dense", default=",".join(NAMES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="an arm and shape, a clock")
     parser.add_argument("--output", type=Path, required=True)
@@ -223,7 +221,7 @@ class Grid:
             patterns=patterns_of(("block:64x1", "block:128x1", "2:4"), (0.5, 0.75, 0.9)),
             precisions=(Precision.FP16,),
             threads=None,
-            timing=Effort(seconds=0.1, rounds=3),
+            effort=Effort(seconds=0.1, rounds=3),
         )
         found = measure_map_on_gpu(plan, progress=TerminalProgress())
         write_map(found, self.output / f"map-{model}", overwrite=True)

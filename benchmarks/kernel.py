@@ -30,10 +30,8 @@ from spd_deploy.domain.documents import text_of
 from spd_deploy.domain.errors import SpdError, reason_of
 from spd_deploy.domain.files import refuse_existing, replacing, write_text
 from spd_deploy.kernels.launch import block_linear, refuse_no_triton
-from spd_deploy.kernels.remembered import Memory
 from spd_deploy.kernels.tiles import Tile
 from spd_deploy.kernels.timing import seconds_of
-from spd_deploy.kernels.tuning import Tuner
 from spd_deploy.kernels.weights import BlockWeight, dtype_of
 from spd_deploy.machine.facts import this_machine
 from spd_deploy.sessions.torch_artefact.loading import refuse_no_cuda
@@ -183,8 +181,7 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
 def measured(case: Case, rounds: int) -> Result:
     """The three arms in turn, in a new order each round; the tile is tuned first."""
     weight, x_KT = operands(case)
-    tuner = Tuner(Memory(), gpu=torch.cuda.get_device_name())
-    tile = tuner.tile_for(weight.problem(case.tokens), x_KT, weight, None)
+    tile = tuned_tile(weight, x_KT)
     arms = runs(case, weight, x_KT, tile)
     graphs = {name: captured(run) for name, run in arms.items()}
     flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device="cuda")
@@ -216,6 +213,14 @@ def operands(case: Case) -> tuple[BlockWeight, Tensor]:
         inputs=case.inputs,
     )
     return weight, torch.randn(case.inputs, case.tokens, device="cuda").to(kind)
+
+
+def tuned_tile(weight: BlockWeight, x_KT: Tensor) -> Tile:
+    """The tile that Triton's tuner takes for the product."""
+    from spd_deploy.kernels.sources.tuned import tile_of, tuned_block_linear
+
+    block_linear(x_KT, weight)
+    return tile_of(tuned_block_linear.best_config)
 
 
 def runs(

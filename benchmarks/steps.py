@@ -2,9 +2,9 @@
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +13,8 @@ from torch import nn
 
 from spd_deploy.domain.tasks import Task, task_named
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
+from spd_deploy.timing.host_clock import seconds_of
+from spd_deploy.timing.rounds import interleave
 from spd_train.data.batches import LabelledTokens, batches_per_epoch, epoch_batches, tokenise
 from spd_train.data.splits import read_data
 from spd_train.data.tensors import TensorBatch, batch_of
@@ -124,12 +126,10 @@ def seconds_in_turns(
     arms: Mapping[str, Callable[[Item], object]], items: Iterable[Item]
 ) -> dict[str, list[float]]:
     """Seconds that each arm takes for each item; every other round goes backwards."""
+    numbered = tuple(items)
     seconds: dict[str, list[float]] = {name: [] for name in arms}
-    for i, item in enumerate(items):
-        for name in list(arms)[:: -1 if i % 2 else 1]:
-            start = time.perf_counter()
-            arms[name](item)
-            seconds[name].append(time.perf_counter() - start)
+    for number, name in interleave(tuple(arms), len(numbered)):
+        seconds[name].append(seconds_of(partial(arms[name], numbered[number])))
     return seconds
 
 

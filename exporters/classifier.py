@@ -21,6 +21,7 @@ from exporters.layouts.layout import Axes, Layout
 from exporters.layouts.token_major import TokenMajor
 from exporters.lowering.choose import Choice
 from exporters.operators import gelu
+from exporters.precisions import Precision
 from exporters.weights import ClassifierWeights
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.layers import Role
@@ -41,9 +42,11 @@ class ClassifierGraph:
         choices: Mapping[str, Choice],
         target: Target = Target.ONNXRUNTIME,
         arithmetic: Arithmetic | None = None,
+        words: Precision = Precision.FP32,
     ) -> None:
         self.weights = weights
         self.choices = choices
+        self.words = words  # the precision that the table of words is stored in
         self.g = Graph(target)
         self.by: Arithmetic = arithmetic or Float32()
         gathered = any(choice.lowering.feature_major for choice in choices.values())
@@ -53,7 +56,8 @@ class ClassifierGraph:
         """The graph with all its nodes; its constants are known from then on."""
         axes = self._axes()
         with self.g.scope("embeddings"):
-            x = self.layout.enter(embeddings(self.g, self.weights, axes), axes)
+            x = embeddings(self.g, self.weights, axes, self.words)
+            x = self.layout.enter(x, axes)
         with self.g.scope("mask"):
             bias = self._mask_bias()
         layers = self.weights.encoder.layers

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from exporters.calibrate import ranges_on
@@ -11,10 +12,10 @@ from exporters.folder import copy_beside, manifest_of, matrix_rows, refuse_unrea
 from exporters.forms import ONNX, Draft, Form
 from exporters.lowering.choose import Choice, forced
 from exporters.lowering.ways import Way
-from exporters.precisions import Precision, Scores, Trial, arithmetic_for
+from exporters.precisions import Precision, Scores, Trial, arithmetic_for, words_in
 from exporters.storage import write_graphs
 from exporters.tuning.values import TUNING_FILE, Tuning
-from exporters.verify import verify_accuracy, verify_parity, verify_weights
+from exporters.verify import refuse_costly, scores_by_graph, verify_parity, verify_weights
 from exporters.weights import ClassifierWeights, read_weights
 from spd_deploy.domain.artefact import (
     Artefact,
@@ -31,6 +32,9 @@ from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.versions import versions_of
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
 
+_WORDS_STAY = (
+    "word embeddings are stored in fp32: smaller ones cost more accuracy than --max-drop allows"
+)
 # Measures the checkpoint, or knows what was measured of it.
 Tuner = Callable[[Checkpoint, ClassifierWeights], Tuning]
 # Saves the artefact with what it settled in its manifest.
@@ -64,12 +68,13 @@ def artefact_from_checkpoint(
         VerificationFailed: pattern, parity or accuracy broke; nothing was written.
         BadReport: the tuning is of another checkpoint, or in another precision.
     """
+    progress = progress or Silent()
     refuse_unready(checkpoint, output, overwrite=overwrite)
     if precision is Precision.INT8 and trial is None:
         raise BadSetting("int8 needs texts to calibrate on", fix="name data: --data-dir DIR")
     weights = read_weights(checkpoint)
     tuning = None if tuner is None or lowering is not None else tuner(checkpoint, weights)
-    with (progress or Silent()).stage("export", 5) as advance:
+    with progress.stage("export", 5) as advance:
         if lowering is None:
             choices = form.choose(checkpoint, weights, tuning, precision)
         else:
@@ -82,16 +87,23 @@ def artefact_from_checkpoint(
         with replacing(output) as draft:
             draft.mkdir()
             files = {name: draft / name for name in form.targets}
-            write_graphs(draft, _graphs(form, weights, choices, precision, ranges))
+            make = partial(_graphs, form, weights, choices, precision, ranges)
+            words = words_in(precision, next(iter(form.targets.values())))
+            if precision is Precision.INT8 and trial is not None:
+                smaller = words
+                words, judged = _write_int8(draft, files, make, smaller, trial, weights, choices)
+                scores |= judged
+                if words is not smaller:
+                    progress.note(_WORDS_STAY)
+            else:
+                write_graphs(draft, make(words))
             advance(note="written")
             for file in files.values():
-                verify_weights(file, checkpoint, weights, choices, precision)
+                verify_weights(file, checkpoint, weights, choices, precision, words)
             advance(note="weights verified")
             golden, parity = verify_parity(
                 list(files.values()), checkpoint, weights, form.tolerance(precision)
             )
-            if precision is Precision.INT8 and trial is not None:
-                scores |= _int8_scores(files, trial, weights, choices)
             advance(note=f"parity {parity.max_difference:.1g}")
             write_golden(draft / GOLDEN_FILE, golden)
             copy_beside(checkpoint, draft)
@@ -129,28 +141,52 @@ def _graphs(
     choices: Mapping[str, Choice],
     precision: Precision,
     ranges: Mapping[str, float],
+    words: Precision,
 ) -> dict[str, ClassifierGraph]:
-    """The graphs of the form."""
+    """The graphs of the form, with the table of words stored in the precision ``words``."""
     return {
-        name: ClassifierGraph(weights, choices, target, arithmetic_for(precision, target, ranges))
+        name: ClassifierGraph(
+            weights, choices, target, arithmetic_for(precision, target, ranges), words
+        )
         for name, target in form.targets.items()
     }
 
 
-def _int8_scores(
+def _write_int8(
+    draft: Path,
     files: Mapping[str, Path],
+    make: Callable[[Precision], dict[str, ClassifierGraph]],
+    smaller: Precision,
     trial: Trial,
     weights: ClassifierWeights,
     choices: Mapping[str, Choice],
-) -> dict[str, Scores]:
-    """The scores of the int8 graphs, held against those of the same graph in fp32."""
+) -> tuple[Precision, dict[str, Scores]]:
+    """Write int8 graphs; the table of words is fp32 where ``smaller`` costs too much accuracy.
+
+    Returns:
+        The precision of the words, and the scores of the same graph in fp32 and of each int8 graph.
+
+    Raises:
+        VerificationFailed: int8 costs more than the trial allows with fp32 words too.
+    """
+    before = _fp32_scores(trial, weights, choices)
+    words, after = smaller, dict[str, Scores]()
+    for words in (smaller, Precision.FP32):
+        write_graphs(draft, make(words))
+        after = scores_by_graph(files, trial)
+        if all(trial.allows(before, scores) for scores in after.values()):
+            break
+    refuse_costly(after.values(), trial, before)
+    arms = ("int8", "int8, portable")  # the first graph, and its twin where it has one
+    return words, {"fp32": before} | dict(zip(arms, after.values(), strict=False))
+
+
+def _fp32_scores(trial: Trial, weights: ClassifierWeights, choices: Mapping[str, Choice]) -> Scores:
+    """The task's scores of the same graph in fp32."""
     with tempfile.TemporaryDirectory(prefix="spd-fp32-") as scratch:
         write_graphs(Path(scratch), {MODEL_FILE: ClassifierGraph(weights, choices)})
         with OnnxSession(Path(scratch) / MODEL_FILE, precision="fp32") as session:
-            before = trial.score(session)
-    after = verify_accuracy(files, trial, before)
-    arms = ("int8", "int8, portable")  # the first graph, and its twin where it has one
-    return {"fp32": before} | dict(zip(arms, after.values(), strict=False))
+            return trial.score(session)
 
 
 def _split(known: str | None, judged: str) -> str:

@@ -26,7 +26,10 @@ _ROUNDING = 1e-9
 
 
 class Precision(StrEnum):
-    """Of the products of the encoder's matrices; in engines fp16 lies between all but fp32 ones."""
+    """Of the products of the encoder's matrices; in engines fp16 lies between all but fp32 ones.
+
+    The table of word embeddings is stored in it too, but for :func:`words_in`.
+    """
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -50,6 +53,9 @@ class Precision(StrEnum):
             return bool((off_NK <= 2**-11 * np.abs(weight_NK) + 2**-24).all())
         step_N = np.abs(weight_NK).max(1, initial=0.0) / 127
         return bool((off_NK <= 0.5001 * step_N[:, None]).all())
+
+
+_INT8_ENGINE = (Precision.INT8, Target.TENSORRT)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +95,16 @@ def arithmetic_for(precision: Precision, target: Target, ranges: Mapping[str, fl
             return Half() if target is Target.TENSORRT else Float16()
         case Precision.INT8:
             return _int8_for(target, ranges)
+
+
+def words_in(precision: Precision, target: Target) -> Precision:
+    """What the table of word embeddings is stored in, in a graph for ``target``.
+
+    An int8 engine is made from fp16 words. TensorRT takes int8 ones before ``DequantizeLinear``
+    alone, and there ONNX Runtime, which runs the same graph where there is no engine, makes the
+    whole table fp32 at every run.
+    """
+    return Precision.FP16 if (precision, target) == _INT8_ENGINE else precision
 
 
 def _int8_for(target: Target, ranges: Mapping[str, float]) -> Arithmetic:

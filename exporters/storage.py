@@ -8,6 +8,7 @@ graph costs kilobytes, and the 2 GB limit of a protobuf does not bind.
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.classifier import ClassifierGraph
+from exporters.embeddings import EMBEDDINGS, WORDS
 from spd_deploy.domain.files import not_written
 from spd_deploy.domain.versions import PACKAGE
 from spd_deploy.sessions.onnxruntime import DATA_FILE
@@ -22,6 +24,8 @@ from spd_deploy.sessions.onnxruntime import DATA_FILE
 _INLINE_BYTES = 1024
 # Constants begin at multiples of this, the alignment of the widest vector load.
 _ALIGNMENT = 64
+# What types of numbers are called here.
+SPELLED = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
 _PRODUCTS = ("MatMul", "Gemm", "MatMulInteger", "Conv", "FusedConv")
 
 
@@ -94,6 +98,41 @@ def bytes_of_matrices(model: Path, matrices: Iterable[str]) -> dict[str, int]:
     }
     parts = ("weight", "index", "scale")
     return {m: sum(sizes.get(f"{m}.{part}", 0) for part in parts) for m in matrices}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredBytes:
+    """What the constants of a graph take.
+
+    Attributes:
+        matrices: of the encoder's prunable matrices: values, positions and scales.
+        embeddings: of words, positions and token types.
+        rest: of biases, norms and the head.
+        words: the precision that the table of words is stored in.
+    """
+
+    matrices: int
+    embeddings: int
+    rest: int
+    words: str
+
+
+def stored_bytes(model: Path, matrices: Iterable[str]) -> StoredBytes:
+    """What the constants of an ONNX file take, those beside the file included."""
+    import onnx
+    from onnx import helper
+
+    stored = onnx.load(model, load_external_data=False).graph.initializer
+    kinds = {c.name: helper.tensor_dtype_to_np_dtype(c.data_type) for c in stored}
+    sizes = {c.name: math.prod(c.dims) * kinds[c.name].itemsize for c in stored}
+    of_matrices = sum(bytes_of_matrices(model, matrices).values())
+    embeddings = sum(size for name, size in sizes.items() if name.startswith(f"{EMBEDDINGS}."))
+    return StoredBytes(
+        matrices=of_matrices,
+        embeddings=embeddings,
+        rest=sum(sizes.values()) - of_matrices - embeddings,
+        words=SPELLED[str(kinds[WORDS])],
+    )
 
 
 class _Shared:

@@ -76,12 +76,16 @@ class Admission:
                 "the queue is full", fix=f"try again in {seconds} s", retry_after_s=seconds
             )
 
-    def refuse_wide(self, lengths: Sequence[int]) -> None:
-        """Refuse a row that no batch could hold."""
-        if max(lengths) > self._max_row_tokens:
+    def refuse_wide(self, length: int) -> None:
+        """Refuse a row that no batch could hold.
+
+        Raises:
+            TextTooLong: it has more tokens than any batch may have.
+        """
+        if length > self._max_row_tokens:
             raise TextTooLong(
                 "the text has more tokens than this server runs at once",
-                got=f"{max(lengths)}, {self._max_row_tokens} allowed",
+                got=f"{length}, {self._max_row_tokens} allowed",
                 fix="send a shorter text, or start the server with a larger --max-batch-tokens",
             )
 
@@ -100,11 +104,9 @@ class Place:
         self._admission.held += asked
 
     def measure(self, lengths: Sequence[int]) -> None:
-        """The texts are tokenised: count their tokens, and refuse what cannot run.
+        """The texts are tokenised: count their tokens.
 
         Raises:
-            TextTooLong: one of them is wider than any batch may be.
             Overloaded: there is no room for that many tokens.
         """
-        self._admission.refuse_wide(lengths)
         self.add(Load(tokens=sum(lengths)))

@@ -12,18 +12,21 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from serve.classifier import Classifier
+from serve.forwarding import Forwarding
 from serve.http_errors import ClientLeft, on_error
-from serve.info import build_labels
+from serve.info import build_labels, form_of
 from serve.life import Life
 from serve.metrics import Metrics
 from serve.middleware import Watched
 from serve.model import Served
 from serve.openapi import Described
+from serve.protocols.form import Form
 from serve.routes import BODIES, Routes
 from serve.settings import Settings
 from spd_deploy.domain.errors import SpdError, Unavailable
@@ -31,11 +34,16 @@ from spd_deploy.domain.versions import PACKAGE, version_of
 
 _log = logging.getLogger(__name__)
 _CLOSE_WITHIN_S = 5.0
+_WATCH_EVERY_S = 1.0
 _DESCRIPTION = "Classifies texts with a sparse encoder."
 
 
 def create_app(
-    open_model: Callable[[], Served], settings: Settings, *, life: Life | None = None
+    open_model: Callable[[], Served],
+    settings: Settings,
+    *,
+    life: Life | None = None,
+    forwarding: Forwarding | None = None,
 ) -> FastAPI:
     """The server as an ASGI app.
 
@@ -43,11 +51,13 @@ def create_app(
         open_model: opens and proves the model; called once, in a thread, when the app starts.
         settings: the limits.
         life: where the app is in its life, for a process that wants to watch and drain it.
+        forwarding: which proxies are trusted to tell what address clients see; none if left out.
     """
     life = life or Life()
     metrics = Metrics()
     app = Described(
         bodies=BODIES,
+        form=lambda: _form_of(life, settings),
         title="spd serve",
         description=_DESCRIPTION,
         version=version_of(PACKAGE) or "unknown",
@@ -57,12 +67,35 @@ def create_app(
         lifespan=lambda app: _living(open_model, settings, life, metrics),
     )
     router = Routes(life, settings, metrics).router()
-    app.include_router(router)
+    app.router.routes.extend(_answering(router))
+    app.include_router(router)  # for its description alone: the routes before it answer
     for kind in (SpdError, ClientLeft, HTTPException):
         app.add_exception_handler(kind, on_error)
-    paths = {route.path for route in router.routes if isinstance(route, Route)}
-    app.add_middleware(Watched, life=life, metrics=metrics, routes={"/openapi.json", *paths})
+    paths = {route.path for route in app.router.routes if isinstance(route, Route)}
+    app.add_middleware(
+        Watched,
+        life=life,
+        metrics=metrics,
+        forwarding=forwarding or Forwarding(),
+        routes=paths,
+    )
     return app
+
+
+def _form_of(life: Life, settings: Settings) -> Form:
+    """What requests look like to the model that is open; to any, while there is none."""
+    if life.opened is None:
+        return Form(takes="either", max_inputs=settings.max_inputs)
+    return form_of(life.opened.served, settings)
+
+
+def _answering(router: APIRouter) -> list[Route]:
+    """The handlers without FastAPI, whose work they do themselves; HEAD wherever there is GET."""
+    return [
+        Route(route.path, route.endpoint, methods=route.methods)
+        for route in router.routes
+        if isinstance(route, APIRoute)
+    ]
 
 
 @contextlib.asynccontextmanager
@@ -71,12 +104,22 @@ async def _living(
 ) -> AsyncIterator[None]:
     """Open the model beside the running app; close it at the end."""
     opening = asyncio.create_task(_open(open_model, settings, life, metrics))
+    watching = asyncio.create_task(_watch(life, settings))
     try:
         yield
     finally:
+        watching.cancel()
         await opening
         if life.opened is not None:
             await asyncio.to_thread(life.opened.close, _CLOSE_WITHIN_S)
+
+
+async def _watch(life: Life, settings: Settings) -> None:
+    """Do not let clients wait for a batch that never comes back."""
+    while True:
+        await asyncio.sleep(min(_WATCH_EVERY_S, settings.stall_timeout_s))
+        if life.opened is not None:
+            life.opened.engine.give_up_stalled()
 
 
 async def _open(

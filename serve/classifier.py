@@ -10,21 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from serve.admission import Admission, Load
-from serve.engine import Engine, Ran
+from serve.engine import Engine
 from serve.metrics import Metrics
 from serve.model import Served
+from serve.request_ids import current_request_id
 from serve.settings import Settings
+from serve.texts import Text, named, refuse_cut, refuse_form, refuse_long, tokens_of
+from serve.waiting import Ran
 from spd_deploy.domain.answers import Answer, answers_of
-from spd_deploy.domain.errors import EmptyText, MalformedRequest, TextTooLong
+from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.text import Tokens
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Text:
-    """One text, or a pair."""
-
-    text: str
-    pair: str | None = None
+# Below this, texts are tokenised faster than a thread can be asked to do it.
+_SHORT_CHARS = 1_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,8 +59,10 @@ class Classifier:
             served.session,
             served.tokenizer.pad,
             outputs=served.task.outputs,
+            known_good=served.tokenizer.encode("A text that every model has scores for."),
             max_padded_tokens=settings.max_batch_tokens,
             max_rows=settings.max_batch_rows,
+            stall_timeout_s=settings.stall_timeout_s,
             metrics=metrics,
         )
         self.admission = Admission(
@@ -85,94 +85,91 @@ class Classifier:
                 the model failed on one of the texts.
         """
         for text in texts:
-            self._refuse_unfit(text)
+            with named(text.where):
+                self._refuse_unfit(text, truncate=truncate)
         with self.admission.place_for(len(texts)) as place:
             start = time.perf_counter()
-            rows = await asyncio.get_running_loop().run_in_executor(
-                self._tokenisers, self._tokenise, texts
-            )
+            rows = await self._tokens_of(texts)
             tok_s = time.perf_counter() - start
             self._metrics.texts_tokenised(tok_s, truncated=sum(row.dropped > 0 for row in rows))
-            if not truncate:
-                refuse_cut(rows, self.served.tokenizer.max_tokens)
+            self._refuse_rows(texts, rows, truncate=truncate)
             place.measure([len(row) for row in rows])
-            ran = await self._run(rows)
+            ran = await self._run(texts, rows)
         slowest = max(ran, key=lambda one: one.queue_s + one.run_s)
         self._metrics.request_waited(slowest.queue_s)
         timing = Timing(tok_s=tok_s, queue_s=slowest.queue_s, run_s=slowest.run_s)
-        return [self._classified(*pair, raw_scores) for pair in zip(rows, ran, strict=True)], timing
+        answered = zip(texts, rows, ran, strict=True)
+        return [self._classified(*one, raw_scores=raw_scores) for one in answered], timing
 
     def close(self, timeout_s: float) -> None:
         """Stop; whatever still waits is refused."""
         self._tokenisers.shutdown(wait=False, cancel_futures=True)
         self.engine.close(timeout_s)
 
-    def _refuse_unfit(self, text: Text) -> None:
+    @property
+    def _max_chars(self) -> int:
+        """Of a text with more characters only the beginning is tokenised, where that is enough."""
+        return self._settings.max_chars_per_token * self.served.tokenizer.max_tokens
+
+    def _refuse_unfit(self, text: Text, *, truncate: bool) -> None:
         """Refuse what cannot be tokenised for this model, before time is spent on it."""
         refuse_form(text, self.served.takes)
-        limit = self._settings.max_chars_per_token * self.served.tokenizer.max_tokens
-        for part in (text.text, text.pair or ""):
-            if len(part) > limit:
-                raise TextTooLong(
-                    "the text is too long to be tokenised",
-                    got=f"{len(part)} characters, {limit} allowed",
-                    fix=f"send its beginning; the model reads {self.served.tokenizer.max_tokens} "
-                    "tokens",
-                )
+        if not truncate:
+            refuse_long(text, max_chars=self._max_chars)
+
+    async def _tokens_of(self, texts: Sequence[Text]) -> list[Tokens]:
+        """Token ids of each text; long texts do not hold up the event loop."""
+        if sum(len(text.text) + len(text.pair or "") for text in texts) <= _SHORT_CHARS:
+            return self._tokenise(texts)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._tokenisers, self._tokenise, texts)
 
     def _tokenise(self, texts: Sequence[Text]) -> list[Tokens]:
         """Token ids of each text."""
-        return [self.served.tokenizer.encode(text.text, text.pair) for text in texts]
+        rows = []
+        for text in texts:
+            with named(text.where):
+                rows.append(tokens_of(self.served.tokenizer, text, max_chars=self._max_chars))
+        return rows
 
-    async def _run(self, rows: Sequence[Tokens]) -> list[Ran]:
+    def _refuse_rows(
+        self, texts: Sequence[Text], rows: Sequence[Tokens], *, truncate: bool
+    ) -> None:
+        """Refuse a row that no batch could hold, and a cut one where cutting was declined."""
+        for text, row in zip(texts, rows, strict=True):
+            with named(text.where):
+                self.admission.refuse_wide(len(row))
+                if not truncate:
+                    refuse_cut(row, self.served.tokenizer.max_tokens)
+
+    async def _run(self, texts: Sequence[Text], rows: Sequence[Tokens]) -> list[Ran]:
         """All rows' logits, or the first failure among them."""
-        futures = [asyncio.wrap_future(future) for future in self.engine.submit(rows)]
+        futures = [
+            asyncio.wrap_future(future)
+            for future in self.engine.submit(rows, current_request_id.get())
+        ]
         try:
             return await asyncio.gather(*futures)
+        except EngineFailed as err:
+            with named(_where_of(err, texts, futures)):
+                raise
         finally:
             for future in futures:  # those still queued, where one failed or the client left
                 future.cancel()
 
-    def _classified(self, row: Tokens, ran: Ran, raw_scores: bool) -> Classified:
+    def _classified(self, text: Text, row: Tokens, ran: Ran, *, raw_scores: bool) -> Classified:
         """One row's logits as an answer."""
-        return Classified(
-            answers=answers_of(self.served.task, ran.logits_C, raw=raw_scores),
-            n_tokens=len(row),
-            dropped_tokens=row.dropped,
-        )
+        with named(text.where):
+            answers = answers_of(self.served.task, ran.logits_C, raw=raw_scores)
+        return Classified(answers=answers, n_tokens=len(row), dropped_tokens=row.dropped)
 
 
-def refuse_form(text: Text, takes: str) -> None:
-    """Refuse an empty text, and a pair or its absence where the model takes the other.
-
-    Raises:
-        EmptyText: nothing, or only white space.
-        MalformedRequest: ``takes`` is ``pair`` and there is none, or ``single`` and there is one.
-    """
-    if takes == "pair" and text.pair is None:
-        raise MalformedRequest(
-            "this model compares two texts", fix='send "text_pair" too; in /predict, two texts'
-        )
-    if takes == "single" and text.pair is not None:
-        raise MalformedRequest(
-            "this model takes single texts, not pairs",
-            fix='leave out "text_pair"; in /predict a flat list of two is a pair, '
-            'so nest each text: [["first text"], ["second text"]]',
-        )
-    if not text.text.strip() or (text.pair is not None and not text.pair.strip()):
-        raise EmptyText("a text is empty", fix="send some text")
-
-
-def refuse_cut(rows: Sequence[Tokens], max_tokens: int) -> None:
-    """Refuse rows that lost tokens, for a client that declined truncation.
-
-    Raises:
-        TextTooLong: one did.
-    """
-    longest = max(rows, key=lambda row: row.dropped)
-    if longest.dropped:
-        raise TextTooLong(
-            "a text has more tokens than the model reads",
-            got=f"{len(longest) + longest.dropped}, {max_tokens} allowed",
-            fix="send a shorter text, or allow truncation",
-        )
+def _where_of(
+    err: EngineFailed, texts: Sequence[Text], futures: Sequence["asyncio.Future[Ran]"]
+) -> str:
+    """Where the text stands whose future ended with ``err``."""
+    ended = (future.done() and not future.cancelled() for future in futures)
+    failed = zip(texts, futures, ended, strict=True)
+    return next(
+        text.where for text, one, has_ended in failed if has_ended and one.exception() is err
+    )

@@ -35,6 +35,7 @@ from spd_deploy.domain.errors import (
 
 _log = logging.getLogger(__name__)
 
+REFUSED = "refused"  # where a request's state holds why it is not HTTP that can be answered
 CLIENT_LEFT = 499  # nginx's number for it; never sent, since nobody is there
 _MAX_MESSAGE = 300
 
@@ -94,21 +95,22 @@ def response_for(error: BaseException, request_id: str) -> Response:
 async def on_error(request: Request, error: Exception) -> Response:
     """The app's handler for every exception that has an answer."""
     if isinstance(error, HTTPException):
-        error.detail = _of_path(request, error)
+        error = _of_path(request, error)
     return response_for(error, request_id_of(request.scope))
 
 
-def _of_path(request: Request, error: HTTPException) -> str:
+def _of_path(request: Request, error: HTTPException) -> HTTPException:
     """The framework's own refusals of a path or a method, in our words."""
     path = request.url.path
     match error.status_code:
         case 404:
-            return f"no such path; got {path}; /docs lists those there are"
+            return HTTPException(404, f"no such path; got {path}; /docs lists those there are")
         case 405:
-            takes = (error.headers or {}).get("Allow", "another method")
-            return f"{path} does not take this method; got {request.method}; use {takes}"
+            allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
+            told = f"{path} does not take this method; got {request.method}; use {allowed}"
+            return HTTPException(405, told, {"Allow": allowed})
         case _:
-            return error.detail
+            return error
 
 
 def request_id_of(scope: Mapping[str, Any]) -> str:

@@ -1,8 +1,12 @@
 """``GET /info``: what is served, how sparse it is, how it runs, and what the server allows."""
 
+from typing import Any
+
 from pydantic import BaseModel, Field
 
 from serve.model import Density, Served
+from serve.protocols import native
+from serve.protocols.form import Form
 from serve.settings import Settings
 from spd_deploy.domain.artefact import Parity
 from spd_deploy.domain.scores import own_arm, whose
@@ -16,10 +20,13 @@ class Info(BaseModel):
     model: str
     task: str
     problem_type: str
+    activation: str = Field(description="Of scores: `softmax`, `sigmoid`, or `none` of a number.")
     labels: list[str] = Field(description="In the order of the model's outputs.")
     takes: str = Field(description="`single` texts, a `pair`, or `either`.")
+    example: dict[str, Any] = Field(description="A body for `/v1/classify` that is answered.")
     max_tokens: int = Field(description="Longer texts are cut, or refused if so asked.")
     format: str
+    warning: str | None = Field(description="What to know of how it runs; null where all is well.")
     pattern: str
     sparsity: float | None = Field(description="The share of zeros that was aimed for.")
     density: Density | None
@@ -50,10 +57,13 @@ def info_of(served: Served, settings: Settings) -> Info:
         model=served.name,
         task=task.name,
         problem_type=task.problem_type.value,
+        activation=task.activation.value,
         labels=list(task.labels),
         takes=served.takes,
+        example=native.example(form_of(served, settings)),
         max_tokens=served.tokenizer.max_tokens,
         format=about.format,
+        warning=about.warning,
         pattern=about.pattern,
         sparsity=about.sparsity,
         density=about.density,
@@ -69,6 +79,15 @@ def info_of(served: Served, settings: Settings) -> Info:
         limits=settings,
         exported_with=dict(about.versions),
         served_with=versions_of("fastapi", "numpy", "tokenizers", "uvicorn"),
+    )
+
+
+def form_of(served: Served, settings: Settings) -> Form:
+    """What requests to the model look like."""
+    return Form(
+        takes=served.takes,
+        max_inputs=settings.max_inputs,
+        drops_unseen=served.tokenizer.encode("\0\u200b").empty,
     )
 
 

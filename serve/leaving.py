@@ -19,17 +19,23 @@ async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientLeft: it did.
     """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_left(request))
+    working, leaving = asyncio.current_task(), asyncio.ensure_future(_left(request))
+    at_work = True
+
+    def cancel(_: object) -> None:
+        if at_work and working is not None:
+            working.cancel()
+
+    leaving.add_done_callback(cancel)
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientLeft
+        return await work
+    except asyncio.CancelledError:
+        if leaving.done() and working is not None and working.uncancel() == 0:
+            raise ClientLeft from None
+        raise
     finally:
-        working.cancel()
+        at_work = False
         leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 async def _left(request: Request) -> None:

@@ -56,14 +56,29 @@ class Life:
         if self.phase is not Phase.FAILED:
             self.phase = Phase.DRAINING
 
+    def refuse_dead(self) -> None:
+        """Refuse to say that the server is alive where only a new process would help.
+
+        Raises:
+            NotReady: the engine has ended, or a batch does not come back from the model.
+        """
+        if self._classifier is None:
+            return
+        engine = self._classifier.engine
+        if not engine.alive:
+            raise NotReady("the engine has ended", fix="start the server again")
+        if engine.health.stalled:
+            raise NotReady("the model hangs", fix="start the server again")
+
     def classifier(self) -> Classifier:
         """The model, for a request.
 
         Raises:
-            NotReady: no model yet, none any more, or one whose engine has ended.
+            NotReady: no model yet, none any more, or one that does not answer.
         """
-        if self.phase is not Phase.READY:
+        if self._classifier is None or self.phase is not Phase.READY:
             raise NotReady(f"the server is {self.phase}", fix=_FIX.get(self.phase, ""))
-        if self._classifier is None or not self._classifier.engine.alive:
-            raise NotReady("the engine has ended", fix="start the server again")
+        self.refuse_dead()
+        if self._classifier.engine.health.failing:
+            raise NotReady("the model fails on every input", fix="see the server's log")
         return self._classifier

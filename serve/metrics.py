@@ -5,6 +5,7 @@ known routes and ``other``, statuses, stages; never a text, a client or a reques
 """
 
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -18,6 +19,14 @@ _SECONDS = (
 )
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+
+
+class Fault(StrEnum):
+    """How a batch can fail."""
+
+    EXCEPTION = "exception"
+    NOT_FINITE = "not_finite"
+    STALLED = "stalled"
 
 
 class Metrics:
@@ -56,8 +65,14 @@ class Metrics:
             "spd_truncated_total", "Texts that lost tokens.", registry=registry
         )
         self._engine_errors = Counter(
-            "spd_engine_errors_total", "Batches that failed.", registry=registry
+            "spd_engine_errors_total",
+            "Batches that failed, gave scores that are no numbers, or did not come back in time.",
+            ["kind"],
+            registry=registry,
         )
+        self._stages = {one: self._stage_seconds.labels(one) for one in ("tok", "queue", "run")}
+        for fault in Fault:
+            self._engine_errors.labels(fault)
 
     def request_answered(self, route: str, code: int, seconds: float) -> None:
         """A request got its answer; 499 stands for a client that left before it."""
@@ -66,22 +81,30 @@ class Metrics:
 
     def texts_tokenised(self, seconds: float, *, truncated: int) -> None:
         """A request's texts were tokenised."""
-        self._stage_seconds.labels("tok").observe(seconds)
+        self._stages["tok"].observe(seconds)
         self._truncated.inc(truncated)
 
     def request_waited(self, seconds: float) -> None:
         """A request's texts spent this long in the queue."""
-        self._stage_seconds.labels("queue").observe(seconds)
+        self._stages["queue"].observe(seconds)
 
     def batch_ran(self, rows: int, *, real_share: float, run_s: float) -> None:
         """A batch was run."""
-        self._stage_seconds.labels("run").observe(run_s)
+        self._stages["run"].observe(run_s)
         self._batch_rows.observe(rows)
         self._padding_efficiency.observe(real_share)
 
-    def engine_failed(self) -> None:
+    def engine_failed(self, fault: Fault) -> None:
         """A batch failed."""
-        self._engine_errors.inc()
+        self._engine_errors.labels(fault).inc()
+
+    def watch_model(self, running_s: Callable[[], float]) -> None:
+        """Read how long the batch in the model has been running whenever Prometheus asks."""
+        Gauge(
+            "spd_batch_running_seconds",
+            "How long the batch in the model has been running; 0 where there is none.",
+            registry=self._registry,
+        ).set_function(running_s)
 
     def watch_queue(self, items: Callable[[], int], tokens: Callable[[], int]) -> None:
         """Read the queue's size whenever Prometheus asks."""

@@ -5,31 +5,35 @@ left.
 """
 
 import asyncio
-import re
-import secrets
 import time
 from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.http_errors import CLIENT_LEFT, response_for
+from serve.forwarding import Forwarding
+from serve.http_errors import CLIENT_LEFT, REFUSED, response_for
 from serve.life import Life, Phase
 from serve.metrics import OTHER, Metrics
+from serve.request_ids import REQUEST_ID, current_request_id, request_id_from
 from spd_deploy.domain.errors import NotReady
-
-REQUEST_ID = "X-Request-Id"
-_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Watched:
     """Wraps an app so that every request has an id, is counted, and gets an answer."""
 
     def __init__(
-        self, app: ASGIApp, *, life: Life, metrics: Metrics, routes: Collection[str]
+        self,
+        app: ASGIApp,
+        *,
+        life: Life,
+        metrics: Metrics,
+        forwarding: Forwarding,
+        routes: Collection[str],
     ) -> None:
         """``routes`` are the paths that are counted by name."""
         self._app, self._life, self._metrics = app, life, metrics
+        self._forwarding = forwarding
         self._routes = frozenset(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,16 +43,16 @@ class Watched:
             return
         request_id = request_id_from(Headers(scope=scope).get(REQUEST_ID))
         scope.setdefault("state", {})["request_id"] = request_id
+        current_request_id.set(request_id)
         answer = _Answer(send, request_id)
         start = time.perf_counter()
         self._life.in_flight += 1
         try:
-            await self._answer(scope, receive, answer, request_id)
+            await self._answer(scope, _unless_refused(scope, receive), answer, request_id)
         finally:
             self._life.in_flight -= 1
-            path = scope["path"]
             self._metrics.request_answered(
-                path if path in self._routes else OTHER,
+                self._route(scope),
                 answer.status or CLIENT_LEFT,
                 time.perf_counter() - start,
             )
@@ -58,6 +62,8 @@ class Watched:
     ) -> None:
         """Run the app; what it lets escape becomes an error's answer."""
         try:
+            _raise_refusal(scope)
+            self._forwarding.apply(scope)
             await self._app(scope, receive, answer)
         except asyncio.CancelledError:
             # The process cancels what the drain's time was too short for.
@@ -69,6 +75,11 @@ class Watched:
             if answer.status:
                 raise
             await response_for(err, request_id)(scope, receive, answer)
+
+    def _route(self, scope: Scope) -> str:
+        """What a request is counted under."""
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        return path if path in self._routes and REFUSED not in scope["state"] else OTHER
 
 
 class _Answer:
@@ -86,6 +97,18 @@ class _Answer:
         await self._send(message)
 
 
-def request_id_from(given: str | None) -> str:
-    """The client's own id where it is a harmless one, else a new one."""
-    return given if given and _ACCEPTED_ID.fullmatch(given) else secrets.token_hex(8)
+def _unless_refused(scope: Scope, receive: Receive) -> Receive:
+    """``receive``, which raises where the connection found that the body is no HTTP."""
+
+    async def received() -> Message:
+        message = await receive()
+        _raise_refusal(scope)
+        return message
+
+    return received
+
+
+def _raise_refusal(scope: Scope) -> None:
+    """Raise what the connection found wrong with the request, if anything (``connection.py``)."""
+    if REFUSED in scope["state"]:
+        raise scope["state"][REFUSED]

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from spd_deploy.domain.artefact import Artefact, Parity, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact
@@ -19,6 +21,9 @@ from spd_deploy.sessions.opening import (
     session_from_checkpoint,
 )
 from spd_deploy.sessions.protocol import Device, Session
+
+CHECKPOINT = "checkpoint"
+NOT_EXPORTED = "not exported: runs in PyTorch, no sparse speed; spd export makes an artefact"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +60,11 @@ class About:
     scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     split: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def warning(self) -> str | None:
+        """What whoever serves it should know; None where there is nothing."""
+        return NOT_EXPORTED if self.format == CHECKPOINT else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,17 +111,22 @@ def warm_up(served: Served) -> None:
     """Run the shortest and the longest row, so that no client waits for what is slow once.
 
     Raises:
-        BadArtefact: the model answers with another number of logits than the task has labels.
+        BadArtefact: the model answers with another number of logits than the task has labels, or
+            with logits that are not numbers.
     """
     served.tokenizer.encode("The first text is slow to tokenise.")
     for length in (2, served.tokenizer.max_tokens):
         row = Tokens(ids=(served.tokenizer.pad_id,) * length, types=(0,) * length)
-        found = served.session.run(served.tokenizer.pad([row])).shape
-        if found != (1, served.task.outputs):
+        logits_BC = served.session.run(served.tokenizer.pad([row]))
+        if logits_BC.shape != (1, served.task.outputs):
             raise BadArtefact(
                 "the model's logits do not fit its labels",
-                got=f"{found[-1]} logits, {served.task.outputs} expected",
+                got=f"{logits_BC.shape[-1]} logits, {served.task.outputs} expected",
                 fix="export it again",
+            )
+        if not np.isfinite(logits_BC).all():
+            raise BadArtefact(
+                "the model's logits are not numbers", got=logits_BC.tolist(), fix="train it again"
             )
 
 
@@ -178,7 +193,7 @@ def _about_checkpoint(checkpoint: Checkpoint) -> About:
     densities = checkpoint.densities.items()
     known = [(shapes[name], share) for name, share in densities if name in shapes]
     return About(
-        format="checkpoint",
+        format=CHECKPOINT,
         pattern="dense" if checkpoint.pattern is None else str(checkpoint.pattern),
         sparsity=None if checkpoint.pattern is None else checkpoint.pattern.sparsity,
         density=_density(known),

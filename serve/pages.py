@@ -53,6 +53,9 @@ def type_of(schema: Mapping[str, Any]) -> str:
             return " or ".join(dict.fromkeys(type_of(choice) for choice in choices))
         case {"enum": list() as values}:
             return " or ".join(map(str, values))
+        case {"type": "array", "minItems": least, "maxItems": most, "items": items}:
+            count = f"{most}" if least == most else f"{least} to {most}"
+            return f"list of {count} {type_of(items)}"
         case {"type": "array", "items": items}:
             return f"list of {type_of(items)}"
         case {"type": "object", "additionalProperties": dict() as values}:
@@ -61,6 +64,11 @@ def type_of(schema: Mapping[str, Any]) -> str:
             return names.get(kind, kind)
         case _:
             return "anything"
+
+
+def quoted(text: str) -> str:
+    """The text as one word of a shell's command."""
+    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def _response(html: str) -> HTMLResponse:
@@ -90,9 +98,9 @@ def _routes(openapi: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {
                 "method": method.upper(),
                 "path": path,
-                "description": operation.get("description", ""),
+                "description": operation.get("description", "").split("\n\n"),
                 "body": type_of(body) if body else "",
-                "example": _example(openapi, body),
+                "example": quoted(_example(openapi, body)),
                 "answers": [
                     {
                         "status": status,
@@ -107,14 +115,31 @@ def _routes(openapi: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _schemas(openapi: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Each schema as the template shows it."""
     for name, schema in sorted(openapi["components"]["schemas"].items()):
+        description, attributes = _parted(schema.get("description", ""))
         yield {
             "name": name,
-            "description": schema.get("description", ""),
+            "description": description,
             "fields": [
-                {"name": key, "type": type_of(value), "text": value.get("description", "")}
+                {
+                    "name": key,
+                    "type": type_of(value),
+                    "text": _plain(value.get("description", attributes.get(key, ""))),
+                }
                 for key, value in schema.get("properties", {}).items()
             ],
         }
+
+
+def _parted(docstring: str) -> tuple[str, dict[str, str]]:
+    """What a class is, and what its section ``Attributes:`` says of each field."""
+    about, _, section = docstring.partition("Attributes:")
+    entries = re.findall(r"^ *(\w+): (.+(?:\n {8,}.+)*)", section, re.MULTILINE)
+    return _plain(about), {name: " ".join(text.split()) for name, text in entries}
+
+
+def _plain(text: str) -> str:
+    """A description without the marks of code."""
+    return text.replace("`", "").strip()
 
 
 def _schema_of(part: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ what they mean. The body is never kept beyond its limit, whatever its headers pr
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
+from email.message import Message
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,6 +28,8 @@ from spd_deploy.domain.errors import (
 # Below this a body parses faster than a thread can be asked to do it.
 _LONG_BYTES = 32_768
 _MAX_NAME = 40
+# What people call UTF-8, and the encoding that it contains, without dashes and underscores.
+_CHARSETS = ("utf8", "ascii", "usascii")
 # What pydantic says in words of Python's, in words of JSON's.
 _FAULTS = {
     "model_type": "Input should be an object",
@@ -55,15 +59,27 @@ async def read_json(request: Request, *, max_bytes: int) -> Any:
 
 
 def refuse_other_media(headers: Mapping[str, str]) -> None:
-    """Only uncompressed ``application/json`` in UTF-8 is read."""
-    kind, *parameters = headers.get("content-type", "").lower().split(";")
-    charsets = [p.partition("=")[2].strip(' "') for p in parameters if "charset" in p]
-    coding = headers.get("content-encoding", "identity").lower()
-    if kind.strip() != "application/json" or any(c != "utf-8" for c in charsets):
+    """Only uncompressed JSON in UTF-8 is read: ``application/json``, or ``application/..+json``.
+
+    Raises:
+        UnsupportedMedia: the headers name another media type, charset or coding.
+    """
+    content_type = Message()
+    content_type["Content-Type"] = headers.get("content-type", "")
+    kind = content_type.get_content_type()
+    if kind != "application/json" and not re.fullmatch(r"application/[^/]+\+json", kind):
         raise UnsupportedMedia(
-            "the body must be JSON in UTF-8", fix="send the header Content-Type: application/json"
+            "the body must be JSON", fix="send the header Content-Type: application/json"
         )
-    if coding.strip() != "identity":
+    says_one = content_type.get_param("charset")
+    charset = content_type.get_content_charset("not ASCII") if says_one else "utf-8"
+    if re.sub("[-_' ]", "", charset) not in _CHARSETS:
+        raise UnsupportedMedia(
+            "the body must be in UTF-8",
+            got=f"charset {_printable(charset)}",
+            fix="encode the text as UTF-8, and leave the charset out",
+        )
+    if headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
         raise UnsupportedMedia("compressed bodies are not read", fix="send it uncompressed")
 
 
@@ -74,6 +90,7 @@ def parse(body: bytes) -> Any:
         NotJson: invalid UTF-8, a byte order mark, no JSON, or nested too deep.
         MalformedRequest: an object that says the same name twice.
     """
+    _refuse_other_encodings(body)
     try:
         return json.loads(
             body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant
@@ -149,6 +166,22 @@ async def _read(request: Request, max_bytes: int) -> bytes:
 def _too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(
         f"the body has more than {max_bytes} bytes", fix="send fewer or shorter texts at a time"
+    )
+
+
+def _refuse_other_encodings(body: bytes) -> None:
+    """Name a byte order mark, or UTF-16 and UTF-32 without one, instead of a fault in the JSON."""
+    encoding = json.detect_encoding(body)
+    if encoding == "utf-8":
+        return
+    if encoding == "utf-8-sig":
+        raise NotJson(
+            "the body begins with a byte order mark",
+            got="U+FEFF in UTF-8",
+            fix="send the JSON without the mark; Python writes it in utf-8-sig, so use utf-8",
+        )
+    raise NotJson(
+        "the body is not in UTF-8", got=encoding.upper(), fix="encode it as UTF-8, without a mark"
     )
 
 

@@ -56,7 +56,7 @@ class Routes:
                 responses=work,
                 openapi_extra=body(model),
             )
-        router.add_api_route("/livez", self.livez, response_model=Status)
+        router.add_api_route("/livez", self.livez, response_model=Status, responses=waiting)
         router.add_api_route("/readyz", self.readyz, response_model=Status, responses=waiting)
         router.add_api_route("/info", self.info, response_model=Info, responses=waiting)
         router.add_api_route("/metrics", self.metrics, response_class=_MetricsPage)
@@ -94,21 +94,22 @@ class Routes:
         rows, timing = await unless_left(request, work)
         return _reply(tei.reply(rows, nested=asked.nested), timing)
 
-    async def livez(self) -> Response:
-        """Say that the process answers at all."""
+    async def livez(self, _: Request) -> Response:
+        """Say whether the process works: it answers, and no batch hangs in the model."""
+        self._life.refuse_dead()
         return JSONResponse({"status": "alive"})
 
-    async def readyz(self) -> Response:
-        """Say whether requests are taken now: the model is open, proven and warm."""
+    async def readyz(self, _: Request) -> Response:
+        """Say whether requests are taken now: the model is open, proven, warm, and answers."""
         self._life.classifier()
         return JSONResponse({"status": "ready"})
 
-    async def info(self) -> Response:
+    async def info(self, _: Request) -> Response:
         """Say what is served, how sparse it is, how it runs, and what the server allows."""
         served = self._life.classifier().served
         return JSONResponse(info_of(served, self._settings).model_dump())
 
-    async def metrics(self) -> Response:
+    async def metrics(self, _: Request) -> Response:
         """Give all counters in Prometheus' text format."""
         return _MetricsPage(self._metrics.page())
 
@@ -116,7 +117,7 @@ class Routes:
         """The API's description for people."""
         return docs_page(request.app.openapi(), base=str(request.base_url).rstrip("/"))
 
-    async def demo(self) -> Response:
+    async def demo(self, _: Request) -> Response:
         """The demo page."""
         return demo_page()
 

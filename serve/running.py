@@ -18,6 +18,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
+from serve.connection import Connection
 from serve.life import Life, Phase
 from spd_deploy.domain.errors import Unavailable
 
@@ -52,6 +53,23 @@ def url_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def config_of(app: ASGIApp) -> uvicorn.Config:
+    """How uvicorn serves the app: its own parser, our connection, and no word in the log."""
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_CANCEL_AFTER_S,
+    )
+
+
 def run(
     app: ASGIApp, life: Life, listening: socket.socket, *, drain_timeout_s: float, say: Say
 ) -> None:
@@ -67,20 +85,9 @@ def run(
     Raises:
         SpdError: the model did not open.
     """
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        log_level="error",  # uvicorn warns of every malformed request: anybody could fill the log
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=_CANCEL_AFTER_S,
+    server = _Server(
+        config_of(app), life, drain_timeout_s=drain_timeout_s, say=say, url=url_of(listening)
     )
-    server = _Server(config, life, drain_timeout_s=drain_timeout_s, say=say, url=url_of(listening))
     server.run(sockets=[listening])
     if life.error is not None:
         raise life.error

@@ -16,9 +16,11 @@ class Settings:
         max_batch_rows: rows of what runs at once.
         max_queue_items: texts or pairs that are being answered or wait for it.
         max_queue_tokens: the same in tokens, without padding.
-        max_chars_per_token: a text with more characters than this times the model's limit is
-            refused before it is tokenised, since tokenising takes time too.
+        max_chars_per_token: of a text with more characters than this times the model's limit,
+            only the beginning is tokenised; it is refused where cutting was declined.
         tokenizer_threads: how many requests are tokenised at once.
+        stall_timeout_s: a batch that runs longer, and ten times longer than its size promises, is
+            given up, and the server says that it is not alive.
         drain_timeout_s: how long requests may take to finish after SIGTERM.
     """
 
@@ -30,6 +32,7 @@ class Settings:
     max_queue_tokens: int = 65_536
     max_chars_per_token: int = 250
     tokenizer_threads: int = 2
+    stall_timeout_s: float = 60.0
     drain_timeout_s: float = 30.0
 
     def __post_init__(self) -> None:

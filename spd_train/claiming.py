@@ -7,15 +7,27 @@ from typing import Any
 
 from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting, NotWritten
-from spd_deploy.domain.files import read_json, sha256_of, write_json
+from spd_deploy.domain.files import read_json, refuse_unwritable, sha256_of, write_json
+from spd_deploy.domain.folders import COMMAND, RUN_FILE
 from spd_train.training.state import STATE_FILE
 
-RUN_FILE = "run.json"
 _NO_RUN = "there is no run to resume; leave --resume out"
 
 
-def begin(output: Path, settings: Mapping[str, Any], *, resume: bool) -> Checkpoint | None:
+def begin(
+    output: Path,
+    settings: Mapping[str, Any],
+    *,
+    resume: bool,
+    command: Mapping[str, Any] | None = None,
+) -> Checkpoint | None:
     """Claim the output folder; a run that is finished already is returned.
+
+    Args:
+        output: becomes the run's folder.
+        settings: what decides the outcome; a resumed run must have the same.
+        resume: go on with the run that is there.
+        command: how the run was begun on the command line, kept beside the settings.
 
     Raises:
         NotWritten: something is there, and it is not to be resumed.
@@ -25,7 +37,7 @@ def begin(output: Path, settings: Mapping[str, Any], *, resume: bool) -> Checkpo
     refuse_taken(output, resume=resume)
     file = output / RUN_FILE
     if not resume:
-        write_json(file, settings)
+        write_json(file, {**settings, COMMAND: dict(command or {})})
         return None
     before = read_json(file, error=BadCheckpoint, fix=_NO_RUN)
     _refuse_differences(before, settings)
@@ -41,12 +53,18 @@ def refuse_taken(output: Path, *, resume: bool) -> None:
     """
     if resume:
         if not (output / RUN_FILE).exists():
-            raise BadCheckpoint("nothing to resume", got=f"no {RUN_FILE} in {output}", fix=_NO_RUN)
+            raise no_run_in(output)
     elif output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise NotWritten(
             f"{output} already exists",
             fix="choose another --output, or continue the run there with --resume",
         )
+    refuse_unwritable(output, output)
+
+
+def no_run_in(output: Path) -> BadCheckpoint:
+    """The error for a folder in which no run was begun."""
+    return BadCheckpoint("nothing to resume", got=f"no {RUN_FILE} in {output}", fix=_NO_RUN)
 
 
 def give_back(output: Path) -> None:

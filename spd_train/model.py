@@ -19,11 +19,13 @@ from transformers.utils import logging
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, refuse_lacking, refuse_unsafe_weights
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel, first_line
-from spd_deploy.domain.files import not_written, replacing
+from spd_deploy.domain.files import not_written, refusals_named, replacing
+from spd_deploy.domain.folders import did_you_mean, refuse_no_model
 from spd_deploy.domain.layers import refusal
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_train.data.tensors import TensorBatch
+from spd_train.hub import is_path
 
 
 def load_classifier(reference: str, task: Task, *, trained: bool = False) -> PreTrainedModel:
@@ -67,9 +69,11 @@ def classifier_config(reference: str, task: Task) -> Any:
     """
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     if Path(reference).is_dir():
+        refuse_no_model(Path(reference))
         refuse_unsafe_weights(Path(reference))
-    elif reference.startswith((".", "/", "~")) or reference.count("/") > 1:
-        raise BadModel("no such model folder", got=reference, fix="check --model")
+    elif is_path(reference):
+        fix = did_you_mean(Path(reference)) or "check --model"
+        raise BadModel("no such model folder", got=reference, fix=fix)
     try:
         config = AutoConfig.from_pretrained(reference, trust_remote_code=False)
     except Exception as err:
@@ -82,7 +86,8 @@ def classifier_config(reference: str, task: Task) -> Any:
     names = task.labels or ("score",)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: i for i, name in enumerate(names)}
-    config.problem_type = task.problem_type.value
+    # Where Transformers finds none it applies a sigmoid to the only output.
+    config.problem_type = None if task.sigmoid else task.problem_type.value
     return config
 
 
@@ -134,13 +139,14 @@ def copy_tokenizer(reference: str, folder: Path) -> None:
     Raises:
         BadModel: there is no tokenizer that the ``tokenizers`` library can hold.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     source = Path(reference)
-    if (source / TOKENIZER_FILE).is_file():
-        for name in TOKENIZER_FILES:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, folder / name)
-        return
+    with refusals_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if (source / TOKENIZER_FILE).is_file():
+            for name in TOKENIZER_FILES:
+                if (source / name).is_file():
+                    shutil.copyfile(source / name, folder / name)
+            return
     from transformers import AutoTokenizer
 
     try:

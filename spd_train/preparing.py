@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from spd_deploy.domain.checkpoint import Scores
 from spd_deploy.domain.metrics import merged_scores
-from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
+from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.text import TOKENIZER_FILE, Lengths, Tokenizer
 from spd_train.data.batches import LabelledTokens, batches_per_epoch, by_length, tokenise
 from spd_train.data.tensors import batch_of
 from spd_train.model import encoder_sizes
@@ -45,19 +46,29 @@ class Prepared:
 
 
 def prepare(
-    request: "Request", model: PreTrainedModel, folder: Path, processes: Processes
+    request: "Request",
+    model: PreTrainedModel,
+    folder: Path,
+    processes: Processes,
+    progress: Progress,
 ) -> Prepared:
-    """Tokenise the data as the model's tokenizer does, and set up the loop."""
+    """Tokenise the data as the model's tokenizer does, tell how long it is, set up the loop."""
     recipe = request.recipe
     max_tokens = min(recipe.max_tokens, encoder_sizes(model).positions)
     tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens)
     rows = tokenise(request.data.train, tokenizer)
     samples = Samples.of(rows, tokenise(request.data.holdout, tokenizer))
+    dev = {name: tokenise(part, tokenizer) for name, part in request.data.dev.items()}
+    if processes.is_main and _is_first(request, folder):
+        measured = [row for part in dev.values() for row in part]
+        named = {"train": [*rows, *samples.holdout], "dev": measured}
+        for line in lengths_told(named, max_tokens, raised=max_tokens == recipe.max_tokens):
+            progress.note(line)
     precision = choose_precision(recipe.precision, recipe.device)
     settings = json.dumps(request.settings(), sort_keys=True)
     return Prepared(
         rows=rows,
-        dev={name: tokenise(part, tokenizer) for name, part in request.data.dev.items()},
+        dev=dev,
         place=Place(
             samples=samples,
             precision=precision,
@@ -79,6 +90,36 @@ def prepare(
             should_stop=request.should_stop,
         ),
     )
+
+
+def lengths_told(
+    parts: Mapping[str, Sequence[LabelledTokens]], limit: int, *, raised: bool
+) -> list[str]:
+    """How long the texts of each part are, and how many are cut at ``limit`` tokens.
+
+    Args:
+        parts: rows by what they are for.
+        limit: tokens that a text is cut to.
+        raised: ``--max-tokens`` decides the limit, and not the model's positions.
+    """
+    lengths = {
+        name: Lengths.of([row.tokens for row in rows], limit=limit) for name, rows in parts.items()
+    }
+    lines = [f"lengths of {name}: {found}" for name, found in lengths.items()]
+    if any(found.cut for found in lengths.values()):
+        why = (
+            "a higher --max-tokens cuts fewer texts, and takes longer"
+            if raised
+            else "the model reads no longer texts"
+        )
+        lines[-1] += f" ({why})"
+    return lines
+
+
+def _is_first(request: "Request", folder: Path) -> bool:
+    """Whether this is the run's first training: the student's follows a teacher's mostly."""
+    follows = folder == request.output and request.recipe.pattern is not None
+    return not follows or request.teacher is not None or request.resume
 
 
 def calibration_of(prepared: Prepared, tokens: int) -> Calibration:

@@ -42,10 +42,15 @@ _MOST_COMPARED = 500
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dev:
-    """Labelled rows to score on, by file, and the task whose metrics are taken of them."""
+    """Labelled rows to score on, by file, and the task whose metrics are taken of them.
+
+    Attributes:
+        name: what the rows are, for the record: ``dev``, or what was held out of train.
+    """
 
     task: Task
     parts: Mapping[str, Sequence[Example]]
+    name: str = "dev"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,7 +156,7 @@ def prune(request: OneShot, progress: Progress) -> tuple[Checkpoint, Agreement]:
             scores, split = _known(source), source.split
         else:
             scores = _scores(network, request.dev, tokenizer, request.device, progress)
-            split = "dev"
+            split = request.dev.name
         save_classifier(model.config, network.student_state(), draft)
         describe(
             draft,

@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
+from spd_deploy.domain.documents import value_of
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.patterns import NM, Pattern, parse_pattern
+
+_COMPARE = "compare it with the recipe in a spd.json that this version wrote"
 
 Device = Literal["cpu", "cuda"]
 PrecisionWish = Literal["auto", "fp32", "bf16"]
@@ -305,12 +308,18 @@ class Recipe:
             BadSetting: a field is unknown, missing, of the wrong type or makes no sense.
             BadPattern: the pattern makes no sense.
         """
-        from spd_train.reading import strictly
-
-        fields = {k: v for k, v in value.items() if k not in ("pattern", "sparsity")}
         for name in ("pattern", "sparsity"):
             if name not in value:
-                raise BadSetting("the recipe lacks a field", got=name, fix="write it whole")
+                raise BadSetting("the recipe lacks a field", got=name, fix=_COMPARE)
         spelled = value["pattern"]
         pattern = None if spelled is None else parse_pattern(str(spelled), value["sparsity"])
-        return replace(strictly(cls, {**fields, "pattern": None}), pattern=pattern)
+        fields = {name: part for name, part in value.items() if name != "sparsity"}
+        recipe = value_of(
+            cls,
+            {**fields, "pattern": None},
+            what="the recipe",
+            error=BadSetting,
+            fix=_COMPARE,
+            defaults=False,
+        )
+        return replace(recipe, pattern=pattern)

@@ -13,7 +13,7 @@ A recipe without a pattern trains the dense model alone, into the output folder 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ from spd_deploy.domain.checkpoint import (
     Scores,
     open_checkpoint,
 )
-from spd_deploy.domain.errors import BadInput, BadSetting
+from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.tasks import Task
 from spd_train.claiming import begin, give_back, identity_of, local_weights
 from spd_train.data.splits import Data
 from spd_train.describing import describe
+from spd_train.hub import require_hub_for
 from spd_train.model import copy_tokenizer, load_classifier, save_classifier
 from spd_train.network import GraftedNetwork
 from spd_train.preparing import Prepared, calibration_of, prepare, score_on_dev
@@ -64,6 +65,7 @@ class Request:
             are given the teacher must be a fine-tuned form of the model.
         resume: go on with what is in ``output``.
         should_stop: asked after each step.
+        command: how the run was begun on the command line; it is kept and decides nothing.
     """
 
     task: Task
@@ -74,6 +76,7 @@ class Request:
     output: Path
     resume: bool = False
     should_stop: Callable[[], bool] = lambda: False
+    command: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """What decides the run's outcome: a resumed run must agree in all of it."""
@@ -97,6 +100,8 @@ def run(request: Request, progress: Progress) -> Checkpoint:
     source = request.teacher or request.model
     if source is None:
         raise BadSetting("nothing to train", fix="name a --model, or a --teacher")
+    if request.model is not None:
+        require_hub_for(request.model)
     check_fit(source, request.task, request.recipe, len(request.data.train))
     if request.teacher is not None:
         check_teacher(Path(request.teacher), request.model, request.task)
@@ -106,7 +111,9 @@ def run(request: Request, progress: Progress) -> Checkpoint:
     processes = start_processes(request.recipe.device)
     finished = None
     if processes.is_main:
-        finished = begin(request.output, request.settings(), resume=request.resume)
+        finished = begin(
+            request.output, request.settings(), resume=request.resume, command=request.command
+        )
     if processes.any(finished is not None):
         if processes.is_main:
             progress.note(f"{request.output} is finished already")
@@ -118,7 +125,7 @@ def run(request: Request, progress: Progress) -> Checkpoint:
             return _dense(request, request.output, processes, progress)
         teacher = _teacher(request, processes, progress)
         return _student(request, teacher, processes, progress)
-    except BadInput:
+    except BaseException:  # a Ctrl-C included: what holds no training is not to block the next try
         if processes.is_main:
             give_back(request.output)
         raise
@@ -143,7 +150,7 @@ def _dense(request: Request, folder: Path, processes: Processes, progress: Progr
     processes.wait()
     torch.manual_seed(request.recipe.seed)  # the classifier's new head is drawn
     model = load_classifier(request.model, request.task)
-    prepared = prepare(request, model, folder, processes)
+    prepared = prepare(request, model, folder, processes, progress)
     training = FineTuning(
         model,
         task=request.task,
@@ -156,7 +163,12 @@ def _dense(request: Request, folder: Path, processes: Processes, progress: Progr
         dev = score_on_dev(prepared.dev, training.score_on)
         _finish_log(folder, training, chosen, dev)
         save_classifier(model.config, model.state_dict(), folder)
-        draw_curves(folder, title=f"{request.task.name}, dense", metric=request.task.metrics[0])
+        draw_curves(
+            folder,
+            title=f"{request.task.name}, dense",
+            metric=request.task.metrics[0],
+            measured_on=request.data.dev_name,
+        )
         file = local_weights(request.model)
         parents = {"pretrained": sha256_of(file)} if file else {}
         _describe(request, folder, scores={"dense": dev}, parents=parents)
@@ -186,7 +198,7 @@ def _student(
         hidden=losses.hidden > 0,
     )
     network.to(processes.device)
-    prepared = prepare(request, model, folder, processes)
+    prepared = prepare(request, model, folder, processes, progress)
     stages = stages_of(recipe.student, prepared.steps_per_epoch, recipe.max_steps)
     pruner = Pruner(network, goals, pruning, calibration_of(prepared, pruning.calibration_tokens))
     training = Distillation(
@@ -209,6 +221,7 @@ def _student(
             folder,
             title=f"{task.name}, {recipe.name}, {recipe.pattern} at {recipe.pattern.sparsity:.0%}",
             metric=task.metrics[0],
+            measured_on=request.data.dev_name,
         )
         dense = _teacher_scores(request, training, teacher, prepared)
         _describe(
@@ -255,7 +268,7 @@ def _describe(
     """Write ``spd.json`` and clear the state away: the training in ``folder`` is finished."""
     describe(
         folder,
-        task=request.task,
+        task=replace(request.task, trained_on=request.data.trained_on),
         max_tokens=request.recipe.max_tokens,
         scores=scores,
         split=request.data.dev_name,

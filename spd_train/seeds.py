@@ -20,6 +20,7 @@ from spd_deploy.domain.files import write_json
 SEEDS_FILE = "seeds.json"
 SCHEMA = 1
 LEVEL = 0.95
+_FOLDER = "seed-"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,11 +134,17 @@ def run_seeds(
         raise BadSetting(f"{output} holds no run to resume", fix="leave --resume out")
     runs = {}
     for seed in range(first, first + count):
-        folder = output / f"seed-{seed}"
+        folder = output / f"{_FOLDER}{seed}"
         runs[seed] = train(seed, folder, _holds_something(folder))
     seeds = Seeds(output=output, runs=runs)
     write_json(output / SEEDS_FILE, seeds.to_json())
     return seeds
+
+
+def folders_of_seeds(output: Path) -> list[Path]:
+    """The folders of the seeds that were begun in ``output``, in the order of the seeds."""
+    found = [p for p in output.glob(f"{_FOLDER}*") if p.name.removeprefix(_FOLDER).isdecimal()]
+    return sorted(found, key=lambda p: int(p.name.removeprefix(_FOLDER)))
 
 
 def _holds_something(folder: Path) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from spd_deploy.domain.checkpoint import CONFIG_FILE, open_checkpoint, read_config
 from spd_deploy.domain.errors import BadModel, BadSetting
-from spd_deploy.domain.tasks import Task, refuse_other_answers
+from spd_deploy.domain.tasks import TASKS, Task, refuse_other_answers
 from spd_deploy.domain.text import TOKENIZER_FILE
 from spd_train.data.batches import batches_per_epoch
 from spd_train.model import classifier_config, encoder_from_config
@@ -37,7 +37,9 @@ def check_teacher(folder: Path, model: str | None, task: Task) -> None:
         BadModel: its tokenizer knows ids that it has no embedding for.
     """
     teacher = open_checkpoint(folder)
-    if teacher.task.name not in ("unknown", task.name):
+    # What data of one's own is called follows its file, and says nothing of what it asks.
+    named = {teacher.task.name, task.name} & set(TASKS)
+    if named and teacher.task.name not in ("unknown", task.name):
         raise BadSetting(
             "the teacher was trained for another task",
             got=f"{teacher.task.name}, this is {task.name}",

@@ -19,7 +19,6 @@ from spd_deploy.sessions.tensorrt.versions import (
     apply_options,
     flags_for,
     network_flags,
-    pin_types,
 )
 
 if TYPE_CHECKING:
@@ -63,15 +62,12 @@ def compile_engine(
     builder = _builder_of(tensorrt, messages)
     network = builder.create_network(network_flags(tensorrt))
     _parse(tensorrt, network, messages, model)
-    pin_types(tensorrt, network, plan)
     flags = flags_for(tensorrt, plan, options, arm)
-    config = _configured(tensorrt, builder, plan, options, flags)
+    config = configured(tensorrt, builder, plan, options, flags)
     cache = _cache_of(config, timings, messages)
     start = time.perf_counter()
     with held_back() as stop:
-        monitor = _monitor_of(tensorrt, advance, stop)
-        if monitor is not None:
-            config.progress_monitor = monitor
+        config.progress_monitor = _monitor_of(tensorrt, advance, stop)
         built = builder.build_serialized_network(network, config)
     build_s = time.perf_counter() - start
     if built is None:
@@ -112,7 +108,7 @@ def _cache_of(config: Any, timings: bytes, messages: Messages) -> Any:
     )
 
 
-def _configured(
+def configured(
     tensorrt: ModuleType, builder: Any, plan: BuildPlan, options: Options, flags: Sequence[str]
 ) -> Any:
     """How the builder is to go about it."""
@@ -155,10 +151,8 @@ def _add_profile(builder: Any, config: Any, bucket: Shape) -> None:
         )
 
 
-def _monitor_of(tensorrt: ModuleType, advance: Advance, stop: Stop) -> Any | None:
-    """What TensorRT tells of its progress: the phase it is in; None before it tells any."""
-    if not hasattr(tensorrt, "IProgressMonitor"):
-        return None
+def _monitor_of(tensorrt: ModuleType, advance: Advance, stop: Stop) -> Any:
+    """What TensorRT tells of its progress: the phase it is in."""
 
     class Monitor(tensorrt.IProgressMonitor):  # type: ignore[name-defined,misc]  # late, as above
         """TensorRT's side of it. An exception here would be lost: it ends the build."""

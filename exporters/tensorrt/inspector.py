@@ -2,11 +2,11 @@
 
 The inspector gives JSON when an engine is built with detailed verbosity. Its form differs:
 
-    8.6, 10    ``Bindings`` are names; a tensor has one field ``Format/Datatype`` in words, such as
-               ``Row major linear FP16 format`` or ``Half``.
-    11         ``I/O Tensors`` are objects; format and type are fields of their own.
+    10    ``Bindings`` are names; a tensor has one field ``Format/Datatype`` in words, such as
+          ``Row major linear FP16 format`` or ``Half``.
+    11    ``I/O Tensors`` are objects; format and type are fields of their own.
 
-From 10 on ``Metadata`` names the ONNX nodes that a layer was made of. With several profiles each
+``Metadata`` names the ONNX nodes that a layer was made of. With several profiles each
 layer comes once for each, all of the first before all of the second, and may say which in the end
 of its name from the second on.
 """

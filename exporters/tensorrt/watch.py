@@ -18,6 +18,7 @@ from exporters.tensorrt.verdict import Seen
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.progress import Advance
 from spd_deploy.sessions.tensorrt.executor import Executor, Lane
+from spd_deploy.timing.rounds import interleave
 
 Opener = Callable[[bytes], AbstractContextManager[Executor]]
 
@@ -32,13 +33,11 @@ def time_in_turns(
 ) -> list[tuple[tuple[float, ...], ...]]:
     """Of each engine, the samples at each bucket, in seconds on the GPU."""
     found: list[list[list[float]]] = [[] for _ in engines]
-    for number in range(ROUNDS):
-        order = range(len(engines)) if number % 2 == 0 else reversed(range(len(engines)))
-        for i in order:
-            with opened(engines[i]) as executor:
-                rounds = [_launched(executor, lane) for lane in executor.lanes]
-            found[i] = [*map(list.__add__, found[i], rounds)] if found[i] else rounds
-            advance(note="timed in turns")
+    for _, i in interleave(range(len(engines)), ROUNDS):
+        with opened(engines[i]) as executor:
+            rounds = [_launched(executor, lane) for lane in executor.lanes]
+        found[i] = [*map(list.__add__, found[i], rounds)] if found[i] else rounds
+        advance(note="timed in turns")
     return [tuple(tuple(samples) for samples in of_engine) for of_engine in found]
 
 

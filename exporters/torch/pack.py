@@ -9,6 +9,7 @@ import numpy as np
 from exporters.arithmetic.arithmetic import Array, Constants
 from exporters.lowering.compact import Compact
 from exporters.lowering.lowering import Lowering
+from exporters.storage import SPELLED, StoredBytes
 from exporters.torch.choose import Chosen, gathered_in
 from exporters.weights import ClassifierWeights
 from spd_deploy.domain.encoder import Matrix
@@ -123,6 +124,24 @@ def bytes_in(file: Path, matrices: list[str]) -> int:
     wanted = {f"{name}.{part}" for name in matrices for part in ("weight", "index")}
     with safe_open(file, framework="pt") as tensors:
         return sum(tensors.get_tensor(name).nbytes for name in wanted & set(tensors.keys()))
+
+
+def stored_in(file: Path, matrices: list[str]) -> StoredBytes:
+    """What the tensors of a torch artefact take."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as tensors:
+        sizes = {name: tensors.get_tensor(name).nbytes for name in tensors.keys()}  # noqa: SIM118
+        (words,) = (name for name in sizes if name.endswith(".word_embeddings.weight"))
+        kind = str(tensors.get_tensor(words).dtype).removeprefix("torch.")
+    of_matrices = bytes_in(file, matrices)
+    embeddings = sum(size for name, size in sizes.items() if ".embeddings." in name)
+    return StoredBytes(
+        matrices=of_matrices,
+        embeddings=embeddings,
+        rest=sum(sizes.values()) - of_matrices - embeddings,
+        words=SPELLED[kind],
+    )
 
 
 def _planned(matrix: Matrix, chosen: Chosen) -> MatrixPlan:

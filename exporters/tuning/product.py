@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from exporters.graph import Graph, Target
 from exporters.lowering.lowering import Lowering
 from exporters.precisions import Precision, arithmetic_for
-from exporters.tuning.timing import Run
 from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.runtimes import CpuRuntime
 from spd_deploy.domain.versions import PACKAGE
 from spd_deploy.sessions.chunks import chunks_of
+from spd_deploy.timing.interleaved import Run
 
 INPUT, OUTPUT = "x", "y"
 TARGETS: Mapping[CpuRuntime, Target] = {

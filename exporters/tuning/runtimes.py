@@ -14,7 +14,6 @@ from statistics import median
 import numpy as np
 
 from exporters.precisions import Scores, Trial
-from exporters.tuning.timing import Run, in_turns, quickest
 from exporters.tuning.tune import Plan
 from spd_deploy.domain.artefact import Artefact, Ran, save_manifest
 from spd_deploy.domain.errors import SpdError, VerificationFailed
@@ -23,6 +22,7 @@ from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtimes import ASKED, Asked
 from spd_deploy.sessions.opening import prove, session_from_artefact
 from spd_deploy.sessions.protocol import Session
+from spd_deploy.timing.interleaved import Run, fastest, time_interleaved
 
 _CANDIDATES = ("onnxruntime", "openvino", "openvino:bf16")
 
@@ -50,7 +50,7 @@ def in_fastest_runtime(
             progress.note(f"{name} is left out: {err}")
     with progress.stage("time runtimes", 1) as advance:
         openers = {name: partial(_opened, artefact, ASKED[name], plan) for name in candidates}
-        times = in_turns(openers, plan.shapes, plan.effort)
+        times = time_interleaved(openers, plan.shapes, plan.effort)
         advance()
     ran = tuple(
         Ran(runtime=name, seconds=tuple(median(rounds) for rounds in of_shape))
@@ -58,7 +58,7 @@ def in_fastest_runtime(
     )
     at = tuple(map(str, plan.shapes))
     manifest = replace(artefact.manifest, ran=ran, ran_at=at)
-    return _named(replace(artefact, manifest=manifest), ASKED[fastest(ran)])
+    return _named(replace(artefact, manifest=manifest), ASKED[fastest_runtime(ran)])
 
 
 def in_runtime(
@@ -80,9 +80,9 @@ def in_runtime(
     return _named(_judged(artefact, asked, trial, None, progress or Silent()), asked)
 
 
-def fastest(ran: tuple[Ran, ...]) -> str:
+def fastest_runtime(ran: tuple[Ran, ...]) -> str:
     """The runtime that is the quickest over the shapes; the first unless another clearly is."""
-    return ran[quickest([one.seconds for one in ran])].runtime
+    return ran[fastest([one.seconds for one in ran])].runtime
 
 
 def _judged(

@@ -15,7 +15,6 @@ from exporters.lowering.ways import Way, Ways, ways_of
 from exporters.precisions import Precision, arithmetic_for
 from exporters.storage import write_graphs
 from exporters.tuning.product import RANGE, TARGETS, opened_product
-from exporters.tuning.timing import Effort, Opener, Run, in_turns
 from exporters.tuning.values import Product, ProductTimes, Times, Tuning
 from exporters.weights import ClassifierWeights
 from spd_deploy.domain.checkpoint import Checkpoint
@@ -27,6 +26,8 @@ from spd_deploy.domain.runtimes import CpuRuntime
 from spd_deploy.sessions.onnxruntime import OnnxSession
 from spd_deploy.sessions.openvino import OpenVinoSession
 from spd_deploy.sessions.protocol import Session
+from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.interleaved import Opener, Run, time_interleaved
 
 # The choices of whole networks, by the way they are run in.
 Networks = Mapping[Way, Mapping[str, Choice]]
@@ -182,7 +183,7 @@ def _time_product(product: Product, ways: Ways, plan: Plan) -> Times:
         )
         for way, lowering in ways.lowerings.items()
     }
-    return Times(seconds=in_turns(openers, plan.shapes, plan.effort))
+    return Times(seconds=time_interleaved(openers, plan.shapes, plan.effort))
 
 
 def _write_networks(
@@ -208,7 +209,7 @@ def _time_networks(begun: Sequence[_Begun]) -> list[Tuning]:
     openers = {
         f"{way} in {one.plan.runtime}": one.opener(way) for one in begun for way in one.files
     }
-    found = in_turns(openers, begun[0].plan.shapes, begun[0].plan.effort)
+    found = time_interleaved(openers, begun[0].plan.shapes, begun[0].plan.effort)
     return [
         replace(
             one.alone,

@@ -18,12 +18,12 @@ from exporters.lowering.compact import Compact
 from exporters.lowering.gathered import Gathered
 from exporters.lowering.ways import Way, Ways
 from exporters.precisions import Precision
-from exporters.tuning.timing import quickest
 from spd_deploy.domain.documents import versioned
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
 from spd_deploy.domain.measured import Measured, Shape, mean_gain
 from spd_deploy.domain.runtimes import CpuRuntime
+from spd_deploy.timing.interleaved import fastest
 
 SCHEMA = 1
 TUNING_FILE = "tuning.json"
@@ -251,7 +251,7 @@ def fastest_of(tunings: Sequence[Tuning]) -> Tuning:
     That is the one whose network is the fastest; the first unless another clearly is, and where
     there was nothing to time.
     """
-    return tunings[quickest([one.reached or (1.0,) for one in tunings])]
+    return tunings[fastest([one.reached or (1.0,) for one in tunings])]
 
 
 def read_tuning(file: Path) -> Tuning:

@@ -8,6 +8,9 @@
 The middle form is the protocol's trap: a flat list is never a batch. A flat list of one text is
 that text, as in TEI; one of three and more is refused, as is a pair for a model that takes single
 texts, and both refusals say to nest.
+
+Unknown fields are ignored, as in TEI: clients send them, such as the empty ``parameters`` of
+``huggingface_hub.InferenceClient.text_classification``.
 """
 
 from dataclasses import dataclass
@@ -15,46 +18,41 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from serve.classifier import Classified, Text
+from serve.classifier import Classified
+from serve.protocols.form import Form
 from serve.reading import Strict, inputs_of, refuse_count, validated
+from serve.texts import Text
 from spd_deploy.domain.errors import MalformedRequest
 
-EXAMPLE: dict[str, Any] = {"inputs": "a film that is never dull"}
 NEST = 'to classify several texts, nest each one: "inputs": [["first text"], ["second text"]]'
 
-_TEXT = {"type": "string"}
-_INPUTS = {
-    "title": "Inputs",
-    "oneOf": [
-        {**_TEXT, "description": "One text."},
-        {
-            "type": "array",
-            "items": _TEXT,
-            "minItems": 1,
-            "maxItems": 2,
-            "description": "One pair; never two texts of a batch.",
-        },
-        {
-            "type": "array",
-            "items": {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 2},
-            "minItems": 1,
-            "description": "A batch of texts and pairs.",
-        },
-    ],
+_ITEM = "a list of one text, or of a pair's two texts"
+# By what the model takes: how many texts an item has, and what the forms of "inputs" mean.
+_SIZES = {
+    "single": {"minItems": 1, "maxItems": 1},
+    "pair": {"minItems": 2, "maxItems": 2},
+    "either": {"minItems": 1, "maxItems": 2},
 }
+_FLAT = {
+    "single": "One text, as the only item of a list.",
+    "pair": "One pair; never two texts of a batch.",
+    "either": "One text, or one pair; never two texts of a batch.",
+}
+_BATCH = {"single": "A batch of texts.", "pair": "A batch of pairs.",
+          "either": "A batch of texts and pairs."}  # fmt: skip
 
 
 class PredictRequest(Strict):
-    """Texts to classify, in TEI's form."""
+    """Texts to classify, in TEI's form. Unknown fields are ignored, `parameters` too."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+    model_config = ConfigDict(extra="ignore")
 
-    inputs: Annotated[Any, WithJsonSchema(_INPUTS)] = Field(examples=[EXAMPLE["inputs"]])
+    inputs: Annotated[Any, WithJsonSchema({"title": "Inputs"})]
     raw_scores: bool = Field(default=False, description="Give logits instead of probabilities.")
     truncate: bool | None = Field(default=None, description="As in TEI: null means true.")
-    truncation_direction: Literal["Right", "right", "Left", "left"] = Field(
-        default="Right", description="Only the right side can be cut, as training did."
-    )
+    truncation_direction: Annotated[
+        Literal["Right", "right", "Left", "left"], WithJsonSchema({"enum": ["Right", "right"]})
+    ] = Field(default="Right", description="Only the right side can be cut, as training did.")
 
 
 class Prediction(BaseModel):
@@ -93,11 +91,33 @@ def request_from(value: Any, *, max_inputs: int) -> Asked:
             fix="leave it out",
         )
     return Asked(
-        texts=[_text(one) for one in request.inputs] if nested else [_alone(request.inputs)],
+        texts=_texts(request.inputs) if nested else [_alone(request.inputs)],
         nested=nested,
         raw_scores=request.raw_scores,
         truncate=request.truncate is not False,
     )
+
+
+def example(form: Form) -> dict[str, Any]:
+    """A body that a model of this form answers."""
+    return {"inputs": form.example[0] if len(form.example) == 1 else list(form.example)}
+
+
+def fit(schemas: dict[str, Any], form: Form) -> None:
+    """Change the schema of the body to what a model of this form takes."""
+    item = {"type": "array", "items": form.text, **_SIZES[form.takes]}
+    batch = {"type": "array", "items": item, "minItems": 1, "maxItems": form.max_inputs}
+    single = {**form.text, "description": "One text."}
+    whole = schemas["PredictRequest"]
+    whole["properties"]["inputs"] |= {
+        "oneOf": [
+            *([] if form.takes == "pair" else [single]),
+            {**item, "description": _FLAT[form.takes]},
+            {**batch, "description": _BATCH[form.takes]},
+        ],
+        "examples": [example(form)["inputs"]],
+    }
+    whole["examples"] = [example(form)]
 
 
 def reply(rows: list[Classified], *, nested: bool) -> list[Any]:
@@ -111,20 +131,25 @@ def _is_nested(inputs: Any) -> bool:
     return isinstance(inputs, list) and not (inputs and isinstance(inputs[0], str))
 
 
+def _texts(inputs: list[Any]) -> list[Text]:
+    """The texts and pairs of a batch."""
+    return [_text(one, f"inputs.{i}") for i, one in enumerate(inputs)]
+
+
 def _alone(inputs: Any) -> Text:
     """The only input: a bare text, or what an item of a batch may be."""
-    return Text(text=inputs) if isinstance(inputs, str) else _text(inputs)
+    return Text(text=inputs) if isinstance(inputs, str) else _text(inputs, "inputs")
 
 
-def _text(item: Any) -> Text:
+def _text(item: Any, where: str) -> Text:
     """A list of one text, or of a pair's two."""
     match item:
         case [str() as text]:
-            return Text(text=text)
+            return Text(text=text, where=where)
         case [str() as first, str() as second]:
-            return Text(text=first, pair=second)
+            return Text(text=first, pair=second, where=where)
         case _:
+            form = "a text, a pair of texts, or a batch of lists of one or two texts"
             raise MalformedRequest(
-                '"inputs" must be a text, a pair of texts, or a batch of lists of one or two texts',
-                fix=NEST,
+                f"{where}: Input should be {form if where == 'inputs' else _ITEM}", fix=NEST
             )

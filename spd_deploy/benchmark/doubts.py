@@ -12,8 +12,9 @@ import numpy as np
 from spd_deploy.benchmark.intervals import Rounds, samples_for
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.spelling import percent
-from spd_deploy.benchmark.values import ArmFacts, Conditions
+from spd_deploy.benchmark.values import ArmFacts
 from spd_deploy.machine.facts import Machine
+from spd_deploy.timing.machine_load import Conditions
 
 NOISY = 0.10
 ROUNDS_APART = 0.10
@@ -21,6 +22,8 @@ DRIFT = 0.05
 DRIFT_ROUNDS = 5
 BUSY_SHARE = 0.10
 LOAD_SHARE = 0.25
+# From this scatter on a ratio may be another one in the next run, whatever its interval says.
+UNSTEADY = 0.25
 # Fewer ratios than this make an interval that the next run may well leave.
 FEW_ROUNDS = 3
 
@@ -130,14 +133,11 @@ def series_doubts(rounds: Rounds) -> Iterator[tuple[str, str]]:
         if len(samples) < samples_for(quantile):
             few = f"fewer than {samples_for(quantile)} runs, so no p{100 * quantile:.0f}"
             yield few, f"{len(samples)} runs"
-    if len(samples) > 1:
-        spread = statistics.stdev(samples) / statistics.fmean(samples)
-        if spread > NOISY:
-            wide = f"runs scatter: their standard deviation is above {percent(NOISY)} of their mean"
-            yield wide, percent(spread)
+    if (spread := _scatter(samples)) > NOISY:
+        wide = f"runs scatter: their standard deviation is above {percent(NOISY)} of their mean"
+        yield wide, percent(spread)
     medians = [statistics.median(r) for r in rounds]
-    apart = (max(medians) - min(medians)) / statistics.median(medians)
-    if apart > ROUNDS_APART:
+    if (apart := _apart(medians)) > ROUNDS_APART:
         yield (
             f"rounds disagree: their medians lie more than {percent(ROUNDS_APART)} apart",
             percent(apart),
@@ -146,6 +146,35 @@ def series_doubts(rounds: Rounds) -> Iterator[tuple[str, str]]:
     if abs(drift) > DRIFT:
         way = "slower" if drift > 0 else "faster"
         yield f"it drifts: nearly every round was {way} than the last", percent(abs(drift))
+
+
+def unsteady(report: Report, names: Sequence[str]) -> str | None:
+    """Why the times of these arms are not to be relied on; None where they were steady.
+
+    Runs scatter or rounds disagree by more than :data:`UNSTEADY`, or other work kept cores busy.
+    """
+    rounds = [report.rounds(name, shape) for name in names for shape in report.settings.shapes]
+    scatter = max(_scatter([s for r in each for s in r]) for each in rounds)
+    apart = max(_apart([statistics.median(r) for r in each]) for each in rounds)
+    busy, cores = report.conditions.others_cores, report.machine.usable_cores
+    found = []
+    if scatter > UNSTEADY:
+        found.append(f"runs scatter by up to {percent(scatter)} of their mean")
+    if apart > UNSTEADY:
+        found.append(f"rounds lie up to {percent(apart)} apart")
+    if busy > BUSY_SHARE * cores:
+        found.append(f"other processes kept {busy:.1f} of {cores:g} cores busy")
+    return ", ".join(found) or None
+
+
+def _scatter(samples: Sequence[float]) -> float:
+    """Standard deviation over mean; 0 of a single run."""
+    return statistics.stdev(samples) / statistics.fmean(samples) if len(samples) > 1 else 0.0
+
+
+def _apart(medians: Sequence[float]) -> float:
+    """How far the rounds' medians lie apart, as a share of the one in the middle."""
+    return (max(medians) - min(medians)) / statistics.median(medians)
 
 
 def drift_of(medians: Sequence[float]) -> float:

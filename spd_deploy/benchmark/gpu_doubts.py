@@ -10,7 +10,7 @@ from spd_deploy.benchmark.gpu_judge import DeviceRow
 from spd_deploy.benchmark.gpu_values import GpuRun
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.spelling import percent
-from spd_deploy.machine.gpu_state import LOCKED, GpuState
+from spd_deploy.domain.nvidia import LOCKED, GpuState
 
 # Above this share of the GPU's time the host is what is measured.
 LAUNCH_BOUND = 0.8
@@ -47,7 +47,7 @@ def card_doubts(run: GpuRun) -> Iterator[str]:
 def state_doubts(looks: Sequence[GpuState]) -> Iterator[str]:
     """What the looks at a card while it was measured give reason for."""
     if not looks:
-        yield "what its clocks did is not known: nvidia-smi did not tell during the run"
+        yield "what its clocks did is not known: the driver did not tell; see `spd doctor`"
     working = [look for look in looks if is_working(look)]
     yield from throttle_doubts(working)
     yield from clock_doubts(working)

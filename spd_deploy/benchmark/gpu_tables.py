@@ -11,7 +11,7 @@ from spd_deploy.benchmark.spelling import megabytes, milliseconds, percent
 from spd_deploy.benchmark.tables import NOTHING, Table
 from spd_deploy.benchmark.values import ArmFacts
 from spd_deploy.domain.measured import Shape
-from spd_deploy.machine.gpu_state import GpuState
+from spd_deploy.domain.nvidia import GpuState
 
 # Of the kernels that an arm launched, so many are named.
 _NAMED = 3
@@ -155,7 +155,7 @@ def _untimed(arm: DeviceArm, shape: Shape) -> str:
 def _card_rows(run: GpuRun) -> tuple[tuple[str, str], ...]:
     """What does not change."""
     if run.card is None:
-        return (("card", "nvidia-smi does not tell of it"),)
+        return (("card", "the driver does not tell of it"),)
     on = {True: "on", False: "off", None: NOTHING}
     return (
         ("card", f"{run.card.name}, driver {run.card.driver}"),

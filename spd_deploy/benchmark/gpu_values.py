@@ -14,8 +14,8 @@ from typing import Literal
 
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.measured import Shape
+from spd_deploy.domain.nvidia import Card, GpuState
 from spd_deploy.domain.work import Work
-from spd_deploy.machine.gpu_state import Card, GpuState
 
 Mode = Literal["launched", "graph"]
 Cache = Literal["hot", "cold"]
@@ -169,7 +169,7 @@ class GpuRun:
     """Everything that a run on a GPU adds to a report.
 
     Attributes:
-        card: None where ``nvidia-smi`` does not tell of it.
+        card: None where the driver does not tell of it.
         before, during, after: looks at its state.
         processes_before: that computed on the machine's GPUs before this one did.
         l2_bytes: of the cache that cold runs find written over.

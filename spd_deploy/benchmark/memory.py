@@ -21,6 +21,7 @@ import numpy as np
 from spd_deploy.benchmark.arms import Arm, open_arm
 from spd_deploy.benchmark.values import Memory, Settings, Shape
 from spd_deploy.domain.artefact import open_artefact
+from spd_deploy.domain.child import child_environment, python_module
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.measured import random_batch
 from spd_deploy.domain.runtimes import ASKED, Runtime
@@ -50,10 +51,15 @@ def memory_of(arm: Arm, settings: Settings) -> Memory | None:
         "batch": shape.batch,
         "seq": shape.seq,
     }
-    command = [sys.executable, "-P", "-m", __name__]
+    command = python_module(__name__)
     try:
         done = subprocess.run(
-            command, input=json.dumps(order), capture_output=True, text=True, timeout=_PATIENCE_S
+            command,
+            input=json.dumps(order),
+            env=child_environment(),
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE_S,
         )
     except (OSError, subprocess.TimeoutExpired) as err:
         raise _failed(arm, str(err)) from err

@@ -30,7 +30,7 @@ from spd_deploy.benchmark.tables import (
     machine_table,
     size_table,
 )
-from spd_deploy.benchmark.words import headlines, runtimes_of
+from spd_deploy.benchmark.words import headlines, leading, runtimes_of
 from spd_deploy.sessions.opening import BF16_TOLERANCE
 
 _TEMPLATE = "page.html.j2"
@@ -78,10 +78,12 @@ def html_from_report(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["picture"] = picture
+    lines, first = headlines(report, judgement), leading(report, judgement)
     source = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(source).render(
         report=report,
-        headlines=headlines(report, judgement),
+        claim=lines[first],
+        others=[line for number, line in enumerate(lines) if number != first],
         latency=latency_table(report, judgement),
         sizes=size_table(report),
         lowering=lowering_table(report),

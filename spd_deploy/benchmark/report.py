@@ -20,11 +20,12 @@ from typing import Any
 from spd_deploy.benchmark.gpu_values import GpuRun
 from spd_deploy.benchmark.intervals import median
 from spd_deploy.benchmark.layerwise.values import LayerProfile
-from spd_deploy.benchmark.values import ArmFacts, Conditions, Series, Settings, Shape
+from spd_deploy.benchmark.values import ArmFacts, Series, Settings, Shape
 from spd_deploy.domain.documents import text_of, versioned
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
 from spd_deploy.machine.facts import Machine
+from spd_deploy.timing.machine_load import Conditions
 
 SCHEMA = 1
 DERIVED = "judgement"

@@ -12,16 +12,18 @@ from time import perf_counter_ns
 
 from spd_deploy.benchmark.arms import Arm, batches_for, facts_of, open_arm
 from spd_deploy.benchmark.layerwise.measure import profile_layers, refuse_unmeasurable
-from spd_deploy.benchmark.measure import Clock, measure
+from spd_deploy.benchmark.measure import measure
 from spd_deploy.benchmark.memory import memory_of
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.values import ArmFacts, Conditions, Memory, Settings
+from spd_deploy.benchmark.values import ArmFacts, Memory, Settings
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.progress import Progress, Silent
-from spd_deploy.machine.facts import load_now, moment, others_cores, this_machine
+from spd_deploy.machine.facts import this_machine
 from spd_deploy.sessions.opening import prove
 from spd_deploy.sessions.protocol import Session
+from spd_deploy.timing.host_clock import Clock
+from spd_deploy.timing.machine_load import LoadObserver, load_average
 
 Open = Callable[[Arm, Settings], Session]
 Weigh = Callable[[Arm, Settings], Memory | None]
@@ -49,7 +51,7 @@ def run_benchmark(
         Unavailable: the device is not there.
     """
     progress = progress or Silent()
-    load_before = load_now()
+    load_before = load_average()
     batches = batches_for(arms, settings)
     sparse = [arm for arm in arms if profile and arm.artefact.manifest.sparsity is not None]
     unprofiled = {arm.name: why for arm in sparse if (why := why_unprofiled(arm)) is not None}
@@ -60,15 +62,15 @@ def run_benchmark(
         refuse_unmeasurable(arm, settings)
     facts = _facts(arms, settings, progress, open_session, weigh)
     openers = {arm.name: partial(open_session, arm, settings) for arm in arms}
-    before = moment()
+    observer = LoadObserver(load_before)
     series = measure(openers, batches, settings, clock=clock, progress=progress)
-    after = moment()
+    conditions = observer.conditions()
     layers = [profile_layers(arm, settings, progress=progress) for arm in looked_into]
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=this_machine(),
         settings=settings,
-        conditions=Conditions(load_before=load_before, others_cores=others_cores(before, after)),
+        conditions=conditions,
         baseline=baseline,
         arms=facts,
         series=series,

@@ -25,16 +25,14 @@ class Table:
 
 def latency_table(report: Report, judgement: Judgement) -> Table:
     """One row an arm and shape; an interval stands in brackets."""
-    columns = ["batch x tokens", "arm", "p50 ms", "p90 ms", "p99 ms", "tokens/s", "runs"]
-    rows = [_latency_row(row) for row in judgement.rows]
-    if report.baseline is None:
-        return Table(title="Latency", columns=tuple(columns), rows=tuple(rows))
-    verdicts = [_verdict_cells(row) for row in judgement.rows]
-    return Table(
-        title="Latency",
-        columns=(*columns, "speed-up", "verdict"),
-        rows=tuple((*row, *cells) for row, cells in zip(rows, verdicts, strict=True)),
+    compared = report.baseline is not None
+    columns = (
+        *("batch x tokens", "arm", "p50 ms"),
+        *(("speed-up", "verdict") if compared else ()),
+        *("p90 ms", "p99 ms", "tokens/s", "runs"),
     )
+    rows = tuple(_latency_row(row, compared=compared) for row in judgement.rows)
+    return Table(title="Latency", columns=columns, rows=rows)
 
 
 def size_table(report: Report) -> Table:
@@ -95,7 +93,7 @@ def machine_table(report: Report) -> Table:
         ("device", settings.device),
         ("threads", str(settings.threads or "left to the runtime")),
         ("runtime", _unique(_runtime(arm) for arm in report.arms)),
-        ("rounds", f"{settings.rounds}, each {settings.series_s:.3g} s an arm and shape"),
+        ("rounds", f"{settings.rounds}, each {settings.series.seconds:.3g} s an arm and shape"),
         ("load before", NOTHING if seen.load_before is None else f"{seen.load_before:.2f}"),
         ("other processes", f"{seen.others_cores:.2f} cores busy during the run"),
         ("token ids", f"drawn evenly with seed {settings.seed}; all real, none padding"),
@@ -112,12 +110,13 @@ def files_table(report: Report) -> Table:
     return Table(title="Model files", columns=("arm", "file", "SHA-256"), rows=rows)
 
 
-def _latency_row(row: Row) -> tuple[str, ...]:
-    """The cells that every row has."""
+def _latency_row(row: Row, *, compared: bool) -> tuple[str, ...]:
+    """The cells of an arm at a shape; what one reads for stands before the details."""
     return (
         str(row.shape),
         row.arm,
         _estimate(row.p50),
+        *(_verdict_cells(row) if compared else ()),
         _estimate(row.p90),
         _estimate(row.p99),
         f"{row.tokens_per_s:,.0f}",

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.measured import Shape as Shape  # part of this vocabulary, made on the floor
 from spd_deploy.sessions.protocol import Description, Device
+from spd_deploy.timing.host_clock import Budget
+
+_WARMUP_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,9 +52,17 @@ class Settings:
             )
 
     @property
-    def series_s(self) -> float:
-        """Time for one series."""
-        return self.seconds / self.rounds
+    def series(self) -> Budget:
+        """The timed runs of one series: its share of the time."""
+        return Budget(
+            seconds=self.seconds / self.rounds, at_least=self.min_runs, at_most=self.max_runs
+        )
+
+    @property
+    def warmup(self) -> Budget:
+        """The runs before a series, which touch the session's memory for the first time."""
+        seconds = min(_WARMUP_S, self.series.seconds / 4)
+        return Budget(seconds=seconds, at_least=self.warmup_runs, at_most=self.max_runs)
 
     @property
     def largest(self) -> Shape:
@@ -164,16 +175,3 @@ class ArmFacts:
     def left_to_runtime(self) -> bool:
         """Whether the runtime itself may take kernels that skip the zeros of what it gets whole."""
         return self.runtime.runtime == "tensorrt"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Conditions:
-    """What else the machine did.
-
-    Attributes:
-        load_before: processes wanting to run in the minute before; None where not counted.
-        others_cores: cores kept busy by other processes, on average over the timed part.
-    """
-
-    load_before: float | None
-    others_cores: float

@@ -7,9 +7,10 @@ manifest; none is a constant claim.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from spd_deploy.benchmark.doubts import unsteady
 from spd_deploy.benchmark.gpu_judge import unproven
-from spd_deploy.benchmark.intervals import SpeedUp
-from spd_deploy.benchmark.judge import Judgement, Row
+from spd_deploy.benchmark.intervals import LEVEL, SpeedUp
+from spd_deploy.benchmark.judge import Judgement, Row, compare, measurement_of
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.spelling import milliseconds, percent, ratio
 from spd_deploy.benchmark.values import ArmFacts, Shape
@@ -20,19 +21,48 @@ WORTH_HAVING = 1.1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Headline:
-    """What a run shows of one arm, and, where it is not faster, why."""
+    """What a run shows of one arm.
+
+    Attributes:
+        statement: the ratio with its interval, or that no difference is shown.
+        why: why it is not faster, where it is not.
+        scope: what else than sparsity is in the ratio, where precision or runtime differ.
+        unsteady: why the numbers are not to be relied on; None where the runs were steady.
+    """
 
     statement: str
     why: str | None = None
+    scope: str | None = None
+    unsteady: str | None = None
 
     def __str__(self) -> str:
-        """Both in a line."""
-        return self.statement if self.why is None else f"{self.statement} Why: {self.why}."
+        """All of it in a line."""
+        parts = [
+            self.statement,
+            self.scope,
+            self.unsteady and f"Not steady: {self.unsteady}; measure again on an idle machine.",
+            self.why and f"Why: {self.why}.",
+        ]
+        return " ".join(part for part in parts if part)
 
 
 def headlines(report: Report, judgement: Judgement) -> tuple[Headline, ...]:
     """One for each arm but the baseline; for all arms where there is none."""
     return tuple(_headline(report, judgement, arm) for arm in report.others or report.arms)
+
+
+def leading(report: Report, judgement: Judgement) -> int:
+    """Which headline is the page's claim: that of the arm with the surest gain.
+
+    It is the arm whose least gain over all shapes, by the lower ends of the intervals, is largest.
+    """
+    if report.baseline is None:
+        return 0
+    least = [
+        min(row.speed_up.low if row.speed_up else 0.0 for row in judgement.of(arm.name))
+        for arm in report.others
+    ]
+    return least.index(max(least)) if least else 0
 
 
 def kind_of(arm: ArmFacts) -> str:
@@ -91,10 +121,63 @@ def _headline(report: Report, judgement: Judgement, arm: ArmFacts) -> Headline:
             statement=f"{who}: {medians} on {where}. Without a baseline no speed-up is claimed."
         )
     faster = any(row.speed_up and row.speed_up.verdict == "faster" for row in rows)
+    against = report.against or report.baseline
+    bases = dict.fromkeys(row.against for row in rows if row.against is not None)
     return Headline(
-        statement=f"{who}: {_outcome(rows, report.against or report.baseline)} on {where}.",
+        statement=f"{who}: {_outcome(rows, against)} on {where}.",
         why=None if faster or arm.pattern is None else _why(report, arm, rows),
+        scope=_scope(report, judgement, arm),
+        unsteady=unsteady(report, [arm.name, *bases]),
     )
+
+
+def _scope(report: Report, judgement: Judgement, arm: ArmFacts) -> str | None:
+    """What sparsity alone gained, where the ratio also holds another precision or runtime."""
+    if report.baseline is None or report.dense or arm.pattern is None:
+        return None
+    base = report.arm(report.baseline)
+    mixed = [
+        said
+        for said, differs in (
+            (f"{base.precision} to {arm.precision}", base.precision != arm.precision),
+            (
+                f"{base.runtime.runtime} to {arm.runtime.runtime}",
+                base.runtime.runtime != arm.runtime.runtime,
+            ),
+        )
+        if differs
+    ]
+    if not mixed:
+        return None
+    step = f"That includes the step from {' and from '.join(mixed)}"
+    twin = next((other for other in report.others if _dense_like(other, arm)), None)
+    if twin is None:
+        return f"{step}; no dense arm like it was measured to tell what sparsity alone gains."
+    gains = [
+        compare(measurement_of(report, twin.name, shape), measurement_of(report, arm.name, shape))
+        for shape in report.settings.shapes
+    ]
+    return f"{step}; sparsity alone, over {twin.name}: {_span(gains)} ({_interval(gains)})."
+
+
+def _dense_like(other: ArmFacts, arm: ArmFacts) -> bool:
+    """Whether an arm is the dense one that differs from ``arm`` in sparsity alone."""
+    same = (other.precision, other.runtime.runtime, other.sizes)
+    return other.pattern is None and same == (arm.precision, arm.runtime.runtime, arm.sizes)
+
+
+def _span(found: Sequence[SpeedUp]) -> str:
+    """The ratios from the least to the most, such as ``2.1 to 3.4x``."""
+    low, high = ratio(min(s.ratio for s in found)), ratio(max(s.ratio for s in found))
+    return f"{high}x" if low == high else f"{low} to {high}x"
+
+
+def _interval(found: Sequence[SpeedUp]) -> str:
+    """From the lowest end of their intervals to the highest."""
+    low, high = min(s.low for s in found), max(s.high for s in found)
+    digits = 1 if high - low >= 0.1 and low >= 1 else 2
+    several = "s" if len(found) > 1 else ""
+    return f"{100 * LEVEL:.0f} % interval{several} {low:.{digits}f} to {high:.{digits}f}"
 
 
 def _why(report: Report, arm: ArmFacts, rows: Sequence[Row]) -> str:
@@ -129,13 +212,11 @@ def _part(rows: Sequence[Row], verdict: str, baseline: str) -> Iterator[str]:
     found = [row for row in rows if row.speed_up and row.speed_up.verdict == verdict]
     if not found:
         return
-    ratios = sorted(row.speed_up.ratio for row in found if row.speed_up)
-    low, high = ratio(ratios[0]), ratio(ratios[-1])
-    span = f"{high}x" if low == high else f"{low} to {high}x"
+    ratios = [row.speed_up for row in found if row.speed_up]
     shapes = "" if len(found) == len(rows) else f" at {_listed([row.shape for row in found])}"
     how = "faster than" if verdict == "faster" else "the speed of"
     but = ", which is not shown to be sparsity's" if verdict == "unproven" else ""
-    yield f"{span} {how} {baseline}{shapes}{but}"
+    yield f"{_span(ratios)} {how} {baseline}{shapes} ({_interval(ratios)}){but}"
 
 
 def _unclear(speed_up: SpeedUp) -> bool:

@@ -1,12 +1,14 @@
 """What the command line shows: bars on a terminal, plain lines in a log, one line for an error."""
 
 import contextlib
+import errno
 import json
 import os
 import string
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,12 +18,13 @@ from rich.progress import (
     MofNCompleteColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from spd_deploy.cli.pace import BusyWatch, Pace, spelled_duration
 from spd_deploy.domain.errors import Interrupted, SpdError
+from spd_deploy.domain.files import FULL, not_written
 from spd_deploy.domain.progress import Advance
 
 _LOG_EVERY_S = 10.0
@@ -53,6 +56,10 @@ class Group(click.Group):
             return super().invoke(ctx)
         except SpdError as err:
             raise Failed(err) from err
+        except OSError as err:  # of a scratch or standard output, which no verb writes itself
+            if err.errno not in (*FULL, errno.EROFS):
+                raise
+            raise Failed(not_written(Path(err.filename or "an output"), err)) from err
         except KeyboardInterrupt as err:
             raise Failed(Interrupted("stopped", fix="run the command again")) from err
 
@@ -63,10 +70,15 @@ def speaks() -> bool:
 
 
 class TerminalProgress:
-    """Stages as bars on a terminal, or as a line every few seconds elsewhere, on standard error."""
+    """Stages as bars on a terminal, or as a line every few seconds elsewhere, on standard error.
 
-    def __init__(self) -> None:
+    Both say how long the stage will still take; with ``watch`` also when other processes take the
+    cores that it needs.
+    """
+
+    def __init__(self, *, watch: bool = False) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._watch = watch
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int) -> Iterator[Advance]:
@@ -86,15 +98,17 @@ class TerminalProgress:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}", markup=False),
             TextColumn("{task.fields[note]}", markup=False),
         )
+        stage = _Stage(total, watch=self._watch)
         with Bars(*columns, console=self._console) as bars:
-            task = bars.add_task(name, total=total, note="")
+            task = bars.add_task(name, total=total, note="", left="")
 
             def advance(steps: int = 1, *, note: str | None = None) -> None:
                 """Move the bar."""
-                bars.advance(task, steps)
+                stage.advance(steps)
+                bars.update(task, advance=steps, left=", ".join(stage.outlook()))
                 if note is not None:
                     bars.update(task, note=note)
 
@@ -103,21 +117,43 @@ class TerminalProgress:
     @contextlib.contextmanager
     def _lines(self, name: str, total: int) -> Iterator[Advance]:
         start = last = time.perf_counter()
-        done = 0
+        stage = _Stage(total, watch=self._watch)
 
         def advance(steps: int = 1, *, note: str | None = None) -> None:
             """Print a line when the last one is old enough."""
-            nonlocal done, last
-            done += steps
+            nonlocal last
+            stage.advance(steps)
             now = time.perf_counter()
             if now - last >= _LOG_EVERY_S:
                 last = now
-                self.note(
-                    f"{name}: {done}/{total}, {now - start:.0f} s{f', {note}' if note else ''}"
-                )
+                said = [f"{now - start:.0f} s", *stage.outlook(), *([note] if note else [])]
+                self.note(f"{name}: {stage.done}/{total}, {', '.join(said)}")
 
         yield advance
-        self.note(f"{name}: done, {done}/{total}, {time.perf_counter() - start:.1f} s")
+        self.note(f"{name}: done, {stage.done}/{total}, {time.perf_counter() - start:.1f} s")
+
+
+class _Stage:
+    """How far a stage is, what is left of it, and what keeps it from going on."""
+
+    def __init__(self, total: int, *, watch: bool) -> None:
+        self.total = total
+        self.done = 0
+        self._pace = Pace(total)
+        self._watch = BusyWatch() if watch else None
+
+    def advance(self, steps: int) -> None:
+        """``steps`` more are done."""
+        self.done += steps
+        self._pace.count(self.done)
+
+    def outlook(self) -> list[str]:
+        """Such as ``about 3 min left`` and ``other processes keep 1.5 of 2 cores busy``."""
+        left_s = self._pace.left_s(self.done) if self.done < self.total else None
+        return [
+            *([] if left_s is None else [f"about {spelled_duration(left_s)} left"]),
+            *([] if self._watch is None else self._watch.complaint()),
+        ]
 
 
 def show_json(value: Mapping[str, Any]) -> None:

@@ -27,8 +27,19 @@ Example:
 )
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--task", "task_name", help="Default: the task the model was trained for.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="As for spd train.")
-@click.option("--split", default="dev", show_default=True, help="train or dev.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="As for spd train. Of the file that "
+    "the model was trained on, the rows that training held out are scored.",
+)
+@click.option(
+    "--split",
+    default="dev",
+    show_default=True,
+    help="train or dev; a file without a "
+    "dev file beside it is scored whole, unless the model was trained on it.",
+)
 @click.option("--skip-broken-rows", is_flag=True, help="Leave broken rows out instead of stopping.")
 @runtime_option
 @device_option
@@ -49,27 +60,32 @@ def evaluate(
 ) -> None:
     """Score an artefact or checkpoint on labelled data."""
     from spd_deploy.sessions.opening import open_path
-    from spd_train.data.examples import read_split
+    from spd_train.data.splits import rows_to_score
 
     if split == "test":
-        raise BadData("the test split has no labels to score against", fix="use spd predict")
+        raise BadData(
+            "the test split has no labels to score against",
+            fix="use spd predict, or name a file that has labels with --data-dir",
+        )
     progress = TerminalProgress()
     opened = open_path(path, asked=ASKED[runtime], device=device, threads=threads)
     task = agreed_task(opened.task, task_name)
     refuse_unlabelled(task, data_dir)
     with opened.session:
-        parts = read_split(task, data_dir, split, skip_broken=skip_broken_rows, note=progress.note)
+        scored = rows_to_score(
+            task, data_dir, split, skip_broken=skip_broken_rows, note=progress.note
+        )
         start = time.perf_counter()
-        scores = score_parts(opened, task, parts, progress)
+        scores = score_parts(opened, task, scored.parts, progress)
         seconds = time.perf_counter() - start
-    rows, ran = sum(map(len, parts.values())), opened.session.description
+    rows, ran = sum(map(len, scored.parts.values())), opened.session.description
     if as_json:
-        told = {"path": str(path), "task": task.name, "split": split, "rows": rows}
+        told = {"path": str(path), "task": task.name, "split": scored.name, "rows": rows}
         show_json({**told, "runtime": asdict(ran), "scores": scores})
         return
     for metric, value in scores.items():
         click.echo(f"{metric:<20} {'-' if value is None else f'{value:.4f}'}")
-    click.echo(f"{task.name} {split}, {rows} rows in {seconds:.1f} s by {ran}")
+    click.echo(f"{task.name}, {scored.name}: {rows} rows in {seconds:.1f} s by {ran}")
 
 
 def agreed_task(trained: Task, name: str | None) -> Task:
@@ -110,8 +126,9 @@ def refuse_unlabelled(task: Task, data_dir: Path | None) -> None:
 def score_parts(
     opened: "Opened", task: Task, parts: "Splits", progress: Progress
 ) -> dict[str, float | None]:
-    """The task's metrics over the files of a split."""
+    """The task's metrics over the files of a split; it is told how many texts were cut."""
     from spd_deploy.domain.metrics import merged_scores, scores_of
+    from spd_deploy.domain.text import Lengths
     from spd_deploy.sessions.offline import logits_of
 
     found: dict[str, dict[str, float]] = {}
@@ -120,6 +137,7 @@ def score_parts(
         labels = [e.label for e in examples if e.label is not None]
         if len(labels) != len(examples):
             raise BadData(f"{part} has rows without a label", fix="score a labelled split")
+        progress.note(f"lengths of {part}: {Lengths.of(rows, limit=opened.tokenizer.max_tokens)}")
         with progress.stage(f"evaluate {part}", len(rows)) as advance:
             logits_BC = logits_of(opened.session, opened.tokenizer, rows, advance)
         found[part] = scores_of(task, logits_BC, labels)

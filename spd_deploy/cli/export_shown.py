@@ -3,6 +3,7 @@
 import click
 
 from spd_deploy.cli.console import show_json
+from spd_deploy.cli.sizes import spelled_sizes
 from spd_deploy.domain.artefact import Artefact, Manifest
 from spd_deploy.domain.engines.record import is_built
 from spd_deploy.domain.files import bytes_of
@@ -47,6 +48,7 @@ def show_result(artefact: Artefact) -> None:
         if arm not in ("dense", "sparse"):
             shown = ", ".join(f"{k} {v:.4f}" for k, v in scores.items() if v is not None)
             click.echo(f"scored    {arm}: {shown} ({manifest.split})")
+    click.echo(f"weights   {spelled_sizes(artefact)}")
     click.echo(f"saved     {folder} ({bytes_of(folder) / 1e6:.1f} MB)")
     click.echo(f"next      spd inspect {folder}")
     click.echo(f"          spd {'build' if unbuilt else 'serve'} {folder}")

@@ -1,6 +1,5 @@
 """``spd inspect``: how sparse each matrix is, how it is run, and why."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,12 +9,15 @@ import click
 
 from spd_deploy.cli.console import footnotes, show_json, show_table
 from spd_deploy.cli.engines import engine_to_json, show_engine
+from spd_deploy.cli.matrices import matrices_table
 from spd_deploy.cli.measuring import measure, measuring_options, show_measured
 from spd_deploy.cli.scores import score_lines
+from spd_deploy.cli.sizes import spelled_sizes
 from spd_deploy.domain.artefact import Artefact, MatrixRow, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, open_checkpoint
 from spd_deploy.domain.files import bytes_of
-from spd_deploy.domain.measured import mean_gain, spelled_gains
+from spd_deploy.domain.folders import refuse_no_model
+from spd_deploy.domain.measured import spelled_gains
 from spd_deploy.domain.runtimes import computed_in
 from spd_deploy.domain.scores import own_arm
 
@@ -64,14 +66,17 @@ class Inspection:
 Examples:
   spd inspect artefacts/mrpc
   spd inspect artefacts/mrpc --measure --batch 1 --seq 128
+  spd inspect runs/mrpc --all
   spd inspect runs/mrpc --json"""
 )
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option("--all", "every", is_flag=True, help="A row a matrix, not a row a role.")
 @measuring_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def inspect(path: Path, as_json: bool, **measuring: Any) -> None:
+def inspect(path: Path, as_json: bool, every: bool, **measuring: Any) -> None:
     """Show pattern, density, lowering and the reason for it, matrix by matrix.
 
+    Matrices of the same role that are alike share a row; --all shows each in a row of its own.
     PATH is an artefact, or a checkpoint, for which the lowering is the one that spd export would
     choose. Of a trt artefact the plan of its engine is shown, and after spd build what became of
     it: which matrix got a sparse kernel, and what that gained. With --measure an artefact is run in
@@ -79,6 +84,7 @@ def inspect(path: Path, as_json: bool, **measuring: Any) -> None:
     much its density promises, and where the rest is lost. Both run in ONNX Runtime in fp32, which
     is what its profiler sees into, whatever the artefact is served with.
     """
+    refuse_no_model(path, wanted="either")
     artefact = open_artefact(path) if is_artefact(path) else None
     analysis = measure(path, artefact, **measuring)
     found = of_checkpoint(open_checkpoint(path)) if artefact is None else of_artefact(artefact)
@@ -90,9 +96,9 @@ def inspect(path: Path, as_json: bool, **measuring: Any) -> None:
             more |= engine_to_json(path)
         show_json({**found.to_json(), **more})
     elif analysis is not None:
-        show_measured(f"{found.task}, {found.pattern}", analysis, every=measuring["every"])
+        show_measured(f"{found.task}, {found.pattern}", analysis, every=every)
     else:
-        show(found)
+        show(found, every=every)
         if artefact is not None and artefact.manifest.format == "trt":
             show_engine(path)
 
@@ -114,7 +120,7 @@ def of_artefact(artefact: Artefact) -> Inspection:
         ),
         split=manifest.split,
         notes=(
-            _bytes_note(artefact),
+            spelled_sizes(artefact),
             *_measured_note(artefact),
             f"parity: {manifest.nearness}",
             f"{len(manifest.files)} files, all with the SHA-256 that the manifest names",
@@ -172,31 +178,11 @@ def _kind(checkpoint: Checkpoint) -> str:
     return "checkpoint" if checkpoint.detected is None else f"checkpoint without {SPD_FILE}"
 
 
-def show(found: Inspection) -> None:
-    """A row a matrix, with the reasons as footnotes; then totals."""
-    timed = any(row.measured for row in found.matrices)
+def show(found: Inspection, *, every: bool) -> None:
+    """The matrices in groups that are alike, or each; the reasons as footnotes; then totals."""
     reasons = footnotes(row.reason for row in found.matrices)
-    show_table(
-        f"{found.task}, {found.pattern}: {found.kind}",
-        (
-            *("matrix", "outputs x inputs", "pattern", "density"),
-            *(("measured",) if timed else ()),
-            *("run as", "FLOPs kept", "why"),
-        ),
-        [
-            (
-                _short(row.name),
-                f"{row.shape[0]} x {row.shape[1]}",
-                row.pattern,
-                f"{row.density:.3f}",
-                *((_gain(row),) if timed else ()),
-                row.lowering,
-                f"{row.flops_share:.1%}",
-                reasons[row.reason],
-            )
-            for row in found.matrices
-        ],
-    )
+    columns, rows = matrices_table(found.matrices, reasons, every=every)
+    show_table(f"{found.task}, {found.pattern}: {found.kind}", columns, rows)
     click.echo()
     for reason, letter in reasons.items():
         click.echo(f"{letter}  {reason}")
@@ -210,39 +196,12 @@ def show(found: Inspection) -> None:
         click.echo(note)
 
 
-def _gain(row: MatrixRow) -> str:
-    """What a matrix alone was measured to gain, the mean of its shapes."""
-    return f"{mean_gain(one.gain for one in row.measured):.1f}x" if row.measured else "-"
-
-
-def _bytes_note(artefact: Artefact) -> str:
-    """What the matrices take as stored, beside what they would take dense."""
-    from exporters.storage import bytes_of_matrices
-    from exporters.torch.pack import bytes_in
-    from spd_deploy.sessions.opening import model_file
-
-    rows = artefact.manifest.matrices
-    names = [row.name for row in rows]
-    if artefact.manifest.format == "torch":
-        stored = bytes_in(model_file(artefact, "torch"), names)
-    else:
-        file = model_file(artefact, "onnxruntime")
-        stored = sum(bytes_of_matrices(file, names).values())
-    dense = sum(4 * row.shape[0] * row.shape[1] for row in rows)
-    return f"matrices {stored / 1e6:.1f} MB as stored, {dense / 1e6:.1f} MB dense in fp32"
-
-
 def _measured_note(artefact: Artefact) -> Iterator[str]:
     """What the whole network was measured to gain, where the export was tuned."""
     measured = artefact.manifest.measured
     if measured:
         where = artefact.manifest.measured_on
         yield f"the whole network over all dense: {spelled_gains(measured)} ({where})"
-
-
-def _short(name: str) -> str:
-    """A matrix's name from its layer on: ``bert.encoder.layer.0.x`` is ``layer.0.x``."""
-    return re.sub(r"^.*?(\w+\.\d+\.)", r"\1", name)
 
 
 def _spelled(pattern: str, sparsity: float | None) -> str:

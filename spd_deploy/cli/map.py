@@ -67,14 +67,15 @@ class Shares(click.ParamType[tuple[float, ...]]):
 Examples:
   spd map --output maps/here
   spd map --model minilm --tokens 32,256 --pattern block:32x1 --sparsity 0.8,0.9 --output maps/mini
+  spd map --model runs/mrpc/teacher --output maps/mine
   spd map --device cuda --tokens 128,4096 --pattern block:64x1 --pattern 2:4 --output maps/gpu
   spd map --shape 768x3072 --shape 3072x768 --pattern block:64x1 --threads 1 --output maps/ffn
   spd map --runtime openvino --precision int8 --output maps/openvino""",
 )
 @click.option(
     "--model",
-    type=click.Choice(["minilm", "base", "large"]),
-    help="Whose sizes of matrices.  [default: base]",
+    help="Whose sizes of matrices: minilm, base, large, or the folder of a model, a checkpoint or "
+    "an artefact.  [default: base]",
 )
 @click.option(
     "--shape",
@@ -109,14 +110,14 @@ Examples:
     "precisions",
     type=click.Choice(["fp32", "int8"]),
     multiple=True,
-    help="Each against dense in the same; repeatable.  [default: both; a GPU's is fp16]",
+    help="Of the products, dense and sparse; repeatable.  [default: both; a GPU's is fp16]",
 )
 @click.option(
     "--runtime",
     "runtimes",
     type=click.Choice(_RUNTIMES),
     multiple=True,
-    help="Each against dense in the same; repeatable.  [default: both, where OpenVINO is "
+    help="What runs them, dense and sparse; repeatable.  [default: both, where OpenVINO is "
     "installed; a GPU's products run in PyTorch]",
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
@@ -148,11 +149,11 @@ def map_(
     """Measure what each pattern gains on this machine, before anything is trained.
 
     Products of a model's sizes are timed dense and sparse, with drawn weights, in ONNX Runtime and,
-    where it is installed, in OpenVINO: a gain is over dense in the same runtime and precision. Time
-    does not depend on what a model has learned. Between its products a network has work that no
-    sparsity saves, so a whole model gains less: spd bench measures that. Out come a table, map.json
-    and map.png. With --device cuda each way to run a pattern on this GPU has its rows, 2:4 among
-    them, in fp16.
+    where it is installed, in OpenVINO. The table has the time of a layer's products, and how many
+    times as fast that is as dense in fp32. Last it says what to start with. Time does not depend on
+    what a model has learned. Between its products a network has work that no sparsity saves, so a
+    whole model gains less: spd bench measures that. With the table come map.json and map.png. With
+    --device cuda each way to run a pattern on this GPU has its rows, 2:4 among them, in fp16.
     """
     if threads is not None and device == "cuda":
         raise click.UsageError("--threads goes with --device cpu")
@@ -163,30 +164,30 @@ def map_(
     if model is not None and shapes:
         raise click.UsageError("--model and --shape both name sizes: leave one of them out")
     from exporters.precisions import Precision
-    from exporters.tuning.timing import Effort
     from spd_deploy.benchmark.breakeven.publish import refuse_taken, write_map
     from spd_deploy.benchmark.breakeven.run import (
         Plan,
         measure_map,
-        parts_of,
+        model_parts,
         patterns_of,
         runtimes_here,
     )
     from spd_deploy.benchmark.breakeven.values import Part, text_from_map
     from spd_deploy.benchmark.cuda.map import measure_map_on_gpu
     from spd_deploy.domain.cores import default_threads
+    from spd_deploy.timing.host_clock import Effort
 
     refuse_taken(output, overwrite=overwrite)
-    name = None if shapes else model or "base"
     own = tuple(Part(shape=shape, count=1) for shape in dict.fromkeys(shapes))
+    name, parts = (None, own) if shapes else model_parts(model or "base")
     plan = Plan(
         model=name,
-        parts=parts_of(name) if name else own,
+        parts=parts,
         tokens=tuple(sorted(set(tokens or _TOKENS[device]))),
         patterns=patterns_of(patterns or _PATTERNS[device], sparsities),
         precisions=tuple(map(Precision, dict.fromkeys(precisions or _PRECISIONS[device]))),
         threads=None if device == "cuda" else threads or default_threads(),
-        timing=Effort(seconds=seconds, rounds=rounds),
+        effort=Effort(seconds=seconds, rounds=rounds),
         runtimes=() if device == "cuda" else tuple(dict.fromkeys(runtimes)) or runtimes_here(),
     )
     measured = measure_map_on_gpu if device == "cuda" else measure_map
@@ -199,14 +200,17 @@ def map_(
 
 
 def _show(found: "BreakEven", output: Path) -> None:
-    """The table, where gains begin, and the doubts."""
-    from spd_deploy.benchmark.breakeven.words import doubts, headlines, map_table
+    """The table, from where each pattern pays, the doubts, and what to start with."""
+    from spd_deploy.benchmark.breakeven.words import answer, breakevens, doubts, map_table, where
 
+    click.echo(f"{where(found)}\n")
     table = map_table(found)
     show_table(table.title, table.columns, table.rows)
     click.echo()
-    for line in headlines(found):
+    for line in breakevens(found):
         click.echo(line)
     for line in doubts(found):
         click.echo(f"doubt: {line}")
-    click.echo(f"saved: {output}")
+    click.echo(f"saved: {output}\n")
+    for line in answer(found):
+        click.echo(line)

@@ -41,7 +41,6 @@ def measuring_options(function: _F) -> _F:
             callback=finite,
             help="Time for each of the two models.  [default: 6]",
         ),
-        click.option("--all", "every", is_flag=True, help="A row a matrix, not a row a role."),
     )
     for option in reversed(options):
         function = option(function)
@@ -57,7 +56,6 @@ def measure(
     seq: int | None,
     threads: int | None,
     seconds: float | None,
-    every: bool,
 ) -> "Analysis | None":
     """The layers' times of the artefact at ``path``; None where no one asked for them.
 
@@ -67,8 +65,8 @@ def measure(
     if not measure:
         asked = {"--batch": batch, "--seq": seq, "--threads": threads, "--seconds": seconds}
         alone = [name for name, value in asked.items() if value is not None]
-        if alone or every:
-            raise click.UsageError(f"{[*alone, '--all'][0]} goes with --measure")
+        if alone:
+            raise click.UsageError(f"{alone[0]} goes with --measure")
         return None
     if artefact is None:
         raise BadArtefact(

@@ -92,14 +92,19 @@ def data_options(verb: Verb) -> Verb:
     """Where labelled texts come from: a task by name, or files of the user's own."""
     options = (
         click.option(
-            "--task", "task_name", help=f"One of {', '.join(TASKS)}; or a name for your own data."
+            "--task",
+            "task_name",
+            help=f"One of {', '.join(TASKS)}; or a name for your own data, which "
+            "is called after its file otherwise.",
         ),
         click.option(
             "--data-dir",
             type=click.Path(path_type=Path),
             help="Folder with the task's files in GLUE's layout, or with your own train and dev "
-            "file (.csv, .tsv, .jsonl), or one such file. Left out: the Hugging Face hub, for "
-            "GLUE tasks.",
+            "file, or one such file: .csv, .tsv, .jsonl or .parquet, the text ones also as .gz, "
+            ".bz2, .xz or .zst. Your own .tsv may have quotes around fields, as pandas and Excel "
+            "write it; in GLUE's files a quote is a plain character. Left out: the Hugging Face "
+            "hub, for GLUE tasks.",
         ),
         click.option("--text-column", help="Your own data: the column with the text."),
         click.option(
@@ -115,7 +120,9 @@ def data_options(verb: Verb) -> Verb:
             "--regression", is_flag=True, help="Your own data: the label is a number to predict."
         ),
         click.option(
-            "--skip-broken-rows", is_flag=True, help="Leave broken rows out instead of stopping."
+            "--skip-broken-rows",
+            is_flag=True,
+            help="Leave broken rows out instead of stopping at the first; they are counted.",
         ),
     )
     return _with(options, verb)

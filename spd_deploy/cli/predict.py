@@ -114,9 +114,10 @@ def from_file(
 ) -> list["Example"]:
     """Examples from a file, one a row; every row is read before any is answered."""
     from spd_train.data.examples import examples_from_rows
+    from spd_train.data.folders import in_glue_layout
     from spd_train.data.rows import read_rows
 
-    rows = list(read_rows(file))
+    rows = list(read_rows(file, quotes=not in_glue_layout(task, file)))
     if not rows:
         raise BadData(f"{file} holds no rows", fix="check the file")
     columns = _columns(task, rows[0], text_column, pair_column)
@@ -130,6 +131,13 @@ def classify(
     from spd_deploy.sessions.offline import logits_of
 
     rows = [opened.tokenizer.encode(e.text, e.pair) for e in examples]
+    for number, row in enumerate(rows, start=1):
+        if row.empty:
+            raise BadData(
+                f"text {number} of {len(rows)} is empty",
+                got="only characters that the tokenizer drops",
+                fix="give some text, or leave it out",
+            )
     with progress.stage("predict", len(rows)) as advance:
         logits_BC = logits_of(opened.session, opened.tokenizer, rows, advance)
     found = []
@@ -149,7 +157,7 @@ def classify(
 def _columns(task: Task, row: "Row", text_column: str | None, pair_column: str | None) -> Columns:
     """The columns asked for, else the server's names where the file has them, else the task's."""
     ours = Columns(text="text", pair="text_pair" if task.has_pair else None)
-    known = ours if "text" in row.fields else task.columns
+    known = ours if "text" in row.names else task.columns
     return Columns(
         text=text_column or known.text,
         pair=(pair_column or known.pair) if task.has_pair else None,

@@ -38,13 +38,15 @@ Examples:
     "--texts",
     "texts_file",
     type=click.Path(path_type=Path),
-    help="Texts like those it will be used on (.csv, .tsv, .jsonl).",
+    help="Texts like those it will be used on (.csv, .tsv, .jsonl, .parquet).",
 )
 @click.option("--text-column", help="Of --texts.")
 @click.option("--pair-column", help="Of --texts.")
 @click.option("--task", "task_name", help="A GLUE task, where the model does not say its own.")
 @click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Instead of --texts: GLUE's folder."
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Instead of --texts: the data that the model was trained on, as for spd train.",
 )
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
@@ -115,7 +117,6 @@ def prune(
         raise click.UsageError("name a file with --texts, or a GLUE folder with --data-dir")
     from spd_deploy.domain.checkpoint import open_checkpoint
     from spd_train import prune as one_shot
-    from spd_train.data.examples import read_split
 
     progress = TerminalProgress()
     pattern = parse_pattern(spelled, sparsity)
@@ -136,9 +137,7 @@ def prune(
         dev = None
     else:
         known = task if task_name is None else task_named(task_name)
-        parts = read_split(known, data_dir, "train", note=progress.note)
-        texts = [example for part in parts.values() for example in part]
-        dev = _dev(task, known, data_dir, progress)
+        texts, dev = _texts_and_dev(task, known, data_dir, progress)
     request = one_shot.OneShot(
         source=model,
         texts=texts,
@@ -159,15 +158,24 @@ def prune(
     show_result(checkpoint)
 
 
-def _dev(model: Task, known: Task, data_dir: Path | None, progress: Progress) -> "Dev | None":
-    """The labelled dev split to score on; None where there is none that the model can answer."""
-    from spd_train.data.examples import has_split, read_split
+def _texts_and_dev(
+    model: Task, known: Task, data_dir: Path | None, progress: Progress
+) -> "tuple[Sequence[Example], Dev | None]":
+    """The training texts, and labelled rows to score on, where the model can answer them.
+
+    Where there is no dev file, what training held out is scored on and nothing else is done to it.
+    """
+    from spd_train.data.examples import read_split
+    from spd_train.data.splits import read_data
     from spd_train.prune import Dev
 
     foreign = model.name == "unknown" and model.answers(known)
-    if data_dir is None or known.columns.label is None or not (known.name == model.name or foreign):
-        return None
-    there = all((data_dir / name).is_file() for name in known.files.get("dev", ()))
-    if not (there and has_split(known, data_dir, "dev")):
-        return None
-    return Dev(task=known, parts=read_split(known, data_dir, "dev", note=progress.note))
+    answered = known.columns.label is not None and (known.name == model.name or foreign)
+    there = data_dir is None or all(
+        (data_dir / name).is_file() for name in known.files.get("dev", ())
+    )
+    if answered and there:
+        data = read_data(known, data_dir, skip_broken=None, note=progress.note)
+        return data.train, Dev(task=known, parts=data.dev, name=data.dev_name)
+    parts = read_split(known, data_dir, "train", note=progress.note)
+    return [example for part in parts.values() for example in part], None

@@ -10,11 +10,21 @@ from typing import TYPE_CHECKING
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_table
-from spd_deploy.cli.train import stop_on_signals
-from spd_deploy.domain.artefact import Artefact
-from spd_deploy.domain.files import bytes_of, refuse_foreign, write_json
+from spd_deploy.cli.stopping import going_on, stop_on_signals
+from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
+from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
+from spd_deploy.domain.errors import BadSetting, NotWritten
+from spd_deploy.domain.files import (
+    bytes_of,
+    read_json,
+    refuse_foreign,
+    refuse_unwritable,
+    write_json,
+)
+from spd_deploy.domain.folders import RUN_FILE
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import BUILT_IN, Task, task_named
+from spd_deploy.timing.machine_load import cpu_times
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.judge import Judgement
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
     from spd_train.recipe import Recipe
 
 _MARK = "quickstart.json"
+_REPORT = "report"  # the last that is written
 _BATCHES, _TOKENS = (1, 8, 32), (32,)
 _ASK = {
     "opinions": '{"inputs": [{"text": "The film was not boring."}]}',
@@ -60,21 +71,30 @@ Example:
     show_default=True,
     help="Folder to write.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an earlier quickstart there.")
-def quickstart(task_name: str, output: Path, overwrite: bool) -> None:
+@click.option("--overwrite", is_flag=True, help="Begin anew in place of an earlier quickstart.")
+@threads_option
+def quickstart(task_name: str, output: Path, overwrite: bool, threads: int | None) -> None:
     """Train, export, evaluate and benchmark a small sparse BERT on built-in synthetic data.
 
-    Takes a few minutes on two cores and needs no network, no GPU and no files.
+    Takes a few minutes on two free cores and needs no network, no GPU and no files. After a
+    Ctrl-C the same command goes on where it stopped.
     """
-    _claim(output, overwrite=overwrite)
+    before = cpu_times()
+    again = _claim(output, task_name, overwrite=overwrite)
     start = time.perf_counter()
-    progress = TerminalProgress()
+    progress = TerminalProgress(watch=True)
+    if again:
+        progress.note(f"going on with the quickstart in {output}")
     task = task_named(task_name)
-    checkpoint = _train(task, output, progress)
-    arms = _export(checkpoint, output, progress)
-    report, judgement = _measure(arms, progress)
-    page = _publish(report, judgement, checkpoint, output)
-    _show(task, arms, judgement, page, output, seconds=time.perf_counter() - start)
+    with going_on("go on with the same command", begun=lambda: True):
+        threads = choose_threads(threads, before, progress.note)
+        use_threads(threads)
+        checkpoint = _train(task, output, progress)
+        arms = _export(checkpoint, output, progress, threads)
+        report, judgement = _measure(arms, progress, threads)
+        page = _publish(report, judgement, checkpoint, output)
+    took = f"{time.perf_counter() - start:.0f} s {'since it went on' if again else 'in all'}"
+    _show(task, arms, judgement, page, output, took=took)
 
 
 def recipe_for(task: Task) -> "Recipe":
@@ -96,39 +116,69 @@ def recipe_for(task: Task) -> "Recipe":
     )
 
 
-def _claim(output: Path, *, overwrite: bool) -> None:
-    """Make the folder; only an earlier quickstart is ever replaced."""
+def _claim(output: Path, task_name: str, *, overwrite: bool) -> bool:
+    """Make the folder, or find the quickstart in it that was stopped; says whether there is one.
+
+    Only an earlier quickstart is ever replaced.
+
+    Raises:
+        NotWritten: something else is there, or a quickstart that is finished or of another task.
+    """
     made_here = (output / _MARK).is_file()
+    if made_here and not overwrite and not (output / _REPORT).exists():
+        mark = read_json(output / _MARK, error=NotWritten, fix="begin anew with --overwrite")
+        if (before := mark.get("task", task_name)) != task_name:
+            raise NotWritten(
+                f"{output} holds a quickstart of another task that is not finished",
+                got=f"--task {task_name}, it has {before}",
+                fix="name that --task, choose another --output, or begin anew with --overwrite",
+            )
+        refuse_unwritable(output, output)
+        return True
     refuse_foreign(output, overwrite=overwrite, what="quickstart", ours=lambda _: made_here)
     if made_here:
         shutil.rmtree(output)
-    write_json(output / _MARK, {"made_by": "spd quickstart"})
+    write_json(output / _MARK, {"made_by": "spd quickstart", "task": task_name})
+    return False
 
 
 def _train(task: Task, output: Path, progress: Progress) -> "Checkpoint":
     """The built-in model, its dense teacher, and the sparse student."""
+    from spd_deploy.domain.checkpoint import CONFIG_FILE
     from spd_train.data.built_in import make_model
     from spd_train.data.splits import read_data
     from spd_train.run import Request, run
 
+    model, folder = output / "model", output / "run"
+    if not (model / CONFIG_FILE).exists():  # which is written last
+        make_model(model)
     with stop_on_signals() as should_stop:
-        return run(
-            Request(
-                task=task,
-                data=read_data(task, None),
-                recipe=recipe_for(task),
-                model=str(make_model(output / "model")),
-                teacher=None,
-                output=output / "run",
-                should_stop=should_stop,
-            ),
-            progress,
+        request = Request(
+            task=task,
+            data=read_data(task, None),
+            recipe=recipe_for(task),
+            model=str(model),
+            teacher=None,
+            output=folder,
+            resume=(folder / RUN_FILE).exists(),
+            should_stop=should_stop,
         )
+        try:
+            return run(request, progress)
+        except BadSetting as err:
+            if not request.resume:
+                raise
+            raise BadSetting(
+                "the quickstart that was stopped was begun by another version of spd",
+                got=err.got,
+                fix="begin anew with --overwrite, or choose another --output",
+            ) from err
 
 
-def _export(checkpoint: "Checkpoint", output: Path, progress: Progress) -> list[Arm]:
+def _export(
+    checkpoint: "Checkpoint", output: Path, progress: Progress, threads: int | None
+) -> list[Arm]:
     """Both models as artefacts, each scored as it will be served."""
-    from exporters.onnx import artefact_from_checkpoint
     from spd_deploy.cli.evaluate import score_parts
     from spd_deploy.domain.checkpoint import open_checkpoint
     from spd_deploy.sessions.opening import open_path
@@ -138,15 +188,28 @@ def _export(checkpoint: "Checkpoint", output: Path, progress: Progress) -> list[
     dev = read_split(checkpoint.task, None, "dev")
     found = []
     for name, source in (("dense", teacher), ("sparse", checkpoint)):
-        artefact = artefact_from_checkpoint(source, output / name, progress=progress)
-        opened = open_path(artefact.folder)
+        artefact = _exported(source, output / name, progress)
+        opened = open_path(artefact.folder, threads=threads)
         with opened.session:
             scores = score_parts(opened, checkpoint.task, dev, progress)
         found.append(Arm(name=name, artefact=artefact, score=scores[checkpoint.task.metrics[0]]))
     return found
 
 
-def _measure(arms: Sequence[Arm], progress: Progress) -> tuple["Report", "Judgement"]:
+def _exported(source: "Checkpoint", folder: Path, progress: Progress) -> Artefact:
+    """The checkpoint's artefact: the one that an earlier call made, or a new one."""
+    from exporters.onnx import artefact_from_checkpoint
+
+    if is_artefact(folder):
+        artefact = open_artefact(folder)
+        if artefact.manifest.checkpoint_sha256 == source.weights_sha256:
+            return artefact
+    return artefact_from_checkpoint(source, folder, overwrite=True, progress=progress)
+
+
+def _measure(
+    arms: Sequence[Arm], progress: Progress, threads: int | None
+) -> tuple["Report", "Judgement"]:
     """The latency of both, interleaved."""
     from spd_deploy.benchmark.arms import arms_of
     from spd_deploy.benchmark.judge import judge
@@ -155,7 +218,10 @@ def _measure(arms: Sequence[Arm], progress: Progress) -> tuple["Report", "Judgem
     from spd_deploy.domain.cores import default_threads
 
     settings = Settings(
-        shapes=Shape.grid(_BATCHES, _TOKENS), threads=default_threads(), rounds=4, seconds=2.0
+        shapes=Shape.grid(_BATCHES, _TOKENS),
+        threads=threads or default_threads(),
+        rounds=4,
+        seconds=2.0,
     )
     compared = arms_of([arm.artefact for arm in arms])
     report = run_benchmark(compared, settings, baseline=compared[0].name, progress=progress)
@@ -174,10 +240,10 @@ def _publish(
         title="Training",
         png=(checkpoint.folder / CURVES_FILE).read_bytes(),
         caption="Sparse Progressive Distillation of the student from its dense teacher: the metric "
-        "on samples of train and dev, sparsity and graft probability, the losses, and the learning "
-        "rate. Shaded: the prune stage in grey, the graft stage in blue.",
+        "on a sample of train and on what is held out of it, sparsity and graft probability, the "
+        "losses, and the learning rate.",
     )
-    return write_report(report, output / "report", extra_sections=[curves], judgement=judgement)
+    return write_report(report, output / _REPORT, extra_sections=[curves], judgement=judgement)
 
 
 def _show(
@@ -187,7 +253,7 @@ def _show(
     page: Path,
     output: Path,
     *,
-    seconds: float,
+    took: str,
 ) -> None:
     """The table, the report's path, and what to type next."""
     shapes = [row.shape for row in judgement.of(judgement.rows[0].arm)]
@@ -215,7 +281,7 @@ def _show(
     click.echo()
     show_table(
         f"{task.name} (synthetic data), {manifest.pattern} at {manifest.sparsity:.0%}; "
-        f"latency by rows x tokens; {seconds:.0f} s in all",
+        f"latency by rows x tokens; {took}",
         ["", task.metrics[0], "size on disk", *(f"p50 {shape}" for shape in shapes)],
         rows,
     )

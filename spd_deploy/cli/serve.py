@@ -1,6 +1,7 @@
 """``spd serve``: answer requests over HTTP."""
 
 import ipaddress
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from spd_deploy.sessions.protocol import Device
 
 _DEFAULTS = Settings()
+_LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
 @click.command()
@@ -58,11 +61,31 @@ _DEFAULTS = Settings()
     help="Longest request body.",
 )
 @click.option(
+    "--stall-timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=_DEFAULTS.stall_timeout_s,
+    show_default=True,
+    help="Seconds after which a batch counts as hung and /livez says 503.",
+)
+@click.option(
     "--drain-timeout",
     type=click.FloatRange(0, min_open=True),
     default=_DEFAULTS.drain_timeout_s,
     show_default=True,
     help="Seconds that requests may take to finish after SIGTERM.",
+)
+@click.option(
+    "--root-path",
+    default="",
+    metavar="PREFIX",
+    help="Path under which a proxy offers this server, such as /models/sst2.",
+)
+@click.option(
+    "--forwarded-allow-ips",
+    default="",
+    metavar="ADDRESSES",
+    help="Proxies whose X-Forwarded-Proto, -Host and -Prefix are believed: addresses or networks "
+    "with commas between, * for all. Without it nobody's are.",
 )
 def serve(
     artefact: Path,
@@ -75,7 +98,10 @@ def serve(
     max_batch_tokens: int,
     max_queue: int,
     max_body_bytes: int,
+    stall_timeout: float,
     drain_timeout: float,
+    root_path: str,
+    forwarded_allow_ips: str,
 ) -> None:
     """Serve ARTEFACT over HTTP, with a demo page at / and the API's description at /docs.
 
@@ -94,21 +120,35 @@ def serve(
             "put a proxy that does before it, or add --insecure"
         )
     from serve.app import create_app
+    from serve.forwarding import Forwarding, trusted_from
     from serve.life import Life
-    from serve.model import open_served
+    from serve.model import Served, open_served
     from serve.running import bound_socket, run
 
     settings = Settings(
         max_batch_tokens=max_batch_tokens,
         max_queue_items=max_queue,
         max_body_bytes=max_body_bytes,
+        stall_timeout_s=stall_timeout,
         drain_timeout_s=drain_timeout,
     )
+    logging.basicConfig(format=_LOG_LINE, datefmt=_LOG_TIME)
     life = Life()
+
+    def opened() -> Served:
+        """The model; what its operator should know of it is told."""
+        served = open_served(artefact, asked=ASKED[runtime], device=device, threads=threads)
+        if served.about.warning is not None:
+            _say(served.about.warning)
+        return served
+
     app = create_app(
-        lambda: open_served(artefact, asked=ASKED[runtime], device=device, threads=threads),
+        opened,
         settings,
         life=life,
+        forwarding=Forwarding(
+            root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)
+        ),
     )
     with bound_socket(host, port) as listening:
         run(app, life, listening, drain_timeout_s=drain_timeout, say=_say)

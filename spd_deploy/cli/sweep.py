@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json, show_table
-from spd_deploy.cli.train import stop_on_signals
+from spd_deploy.cli.stopping import stop_on_signals
 from spd_deploy.domain.errors import BadSetting, Interrupted, RunsFailed, SpdError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _run(grid: "Grid", output: Path, options: dict[str, Any]) -> SpdError | None
     """Run the sweep; a failure or a stop is returned, since what is finished is shown first."""
     from spd_train.sweep import run_sweep
 
-    with stop_on_signals() as should_stop:
+    with stop_on_signals("stops when the runs have saved their states") as should_stop:
         try:
             run_sweep(_sweep(grid, output, options, should_stop), TerminalProgress())
         except (Interrupted, RunsFailed) as err:

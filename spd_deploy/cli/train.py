@@ -1,68 +1,49 @@
 """``spd train``: a classifier and its data in, a sparse classifier out."""
 
-import contextlib
-import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json, speaks
 from spd_deploy.cli.options import data_options
+from spd_deploy.cli.recipe_options import recipe_to_resume, refuse_student_options
+from spd_deploy.cli.resuming import (
+    command_of,
+    has_run,
+    is_finished,
+    options_given,
+    resumed_options,
+    run_to_resume,
+)
 from spd_deploy.cli.scores import score_lines
 from spd_deploy.cli.sections import Sectioned
 from spd_deploy.cli.seeds import show_seeds
-from spd_deploy.domain.patterns import SPELLINGS, parse_pattern
+from spd_deploy.cli.stopping import going_on, resume_command, stop_on_signals
+from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
+from spd_deploy.domain.folders import COMMAND
+from spd_deploy.domain.patterns import SPELLINGS
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.scores import own_arm
 from spd_deploy.domain.tasks import Task, task_named
+from spd_deploy.timing.machine_load import cpu_times
 from spd_train.recipe import Allocation, Device, GraftShape, GraftUnit, Importance, PrecisionWish
 
 if TYPE_CHECKING:
     from spd_deploy.domain.checkpoint import Checkpoint
-    from spd_train.recipe import Recipe
     from spd_train.run import Request
 
-# The field of the recipe that each option replaces; an option not given leaves it as it is.
-FIELDS: Mapping[str, str] = {
-    "teacher_epochs": "teacher.epochs",
-    "teacher_learning_rate": "teacher.learning_rate",
-    "prune_epochs": "student.prune_epochs",
-    "graft_epochs": "student.graft_epochs",
-    "finetune_epochs": "student.finetune_epochs",
-    "learning_rate": "student.learning_rate",
-    "dropout": "student.dropout",
-    "mix_pairs": "student.mix_pairs",
-    "graft": "student.graft.shape",
-    "graft_start": "student.graft.start",
-    "graft_unit": "student.graft.unit",
-    "attention_weight": "student.losses.attention",
-    "hidden_weight": "student.losses.hidden",
-    "logits_weight": "student.losses.logits",
-    "label_weight": "student.losses.label",
-    "temperature": "student.losses.temperature",
-    "importance": "student.pruning.importance",
-    "updates": "student.pruning.updates",
-    "regrow": "student.pruning.regrow",
-    "reconstruct": "student.pruning.reconstruct",
-    "permute": "student.pruning.permute",
-    "allocation": "student.pruning.allocation",
-    "least_density": "student.pruning.least_density",
-    "calibration_tokens": "student.pruning.calibration_tokens",
-    "batch_size": "batch_size",
-    "accumulate": "accumulate",
-    "max_tokens": "max_tokens",
-    "max_steps": "max_steps",
-    "holdout": "holdout",
-    "seed": "seed",
-    "precision": "precision",
-    "device": "device",
-    "compile": "compile",
-}
-
+# With these alone a run that is finished has nothing left to say or do.
+_ENOUGH_TO_RESUME = {"output", "resume", "as_json", "threads"}
+NO_PATTERN = (
+    "no --pattern: the dense model alone is trained, and nothing becomes sparse, smaller or faster"
+)
+_DENSE_ONLY = (
+    "dense   no --pattern was given, so this model has no zeros and is no faster; for a sparse one "
+    "add --pattern, with --teacher {teacher} in place of --model"
+)
 
 # The first option of each section of the help.
 _HEADINGS: Mapping[str, str] = {
@@ -86,7 +67,8 @@ Example:
   spd train --task mrpc --data-dir GLUE/MRPC --model MINILM_FOLDER --pattern 2:4 --output runs/mrpc
   spd train --data-dir reviews.csv --text-column review --label-column stars \\
       --model MINILM_FOLDER --pattern block:64x1 --sparsity 0.75 --output runs/reviews
-  spd train ... --recipe runs/mrpc/spd.json --seed 1 --output runs/mrpc-again""",
+  spd train ... --recipe runs/mrpc/spd.json --seed 1 --output runs/mrpc-again
+  spd train --resume --output runs/mrpc""",
 )
 @data_options
 @click.option("--model", help="Pretrained encoder: a folder, or a name on the Hugging Face hub.")
@@ -103,7 +85,11 @@ Example:
     help="Share of zeros, in (0, 1). Default: 0.9 unstructured, 0.75 block, 0.5 structured.",
 )
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --output after a stop.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run in --output after a stop. The run knows the other options.",
+)
 @click.option(
     "--recipe",
     "recipe_name",
@@ -155,7 +141,12 @@ Example:
 @click.option("--teacher-learning-rate", type=float, help="Peak, of the teacher.")
 @click.option("--batch-size", type=int, help="Rows a step, over all processes.")
 @click.option("--accumulate", type=int, help="Parts a step is computed in, to save memory.")
-@click.option("--max-tokens", type=int, help="Longer texts are cut.")
+@click.option(
+    "--max-tokens",
+    type=int,
+    help="Tokens of a text or pair that the model is given; longer ones are cut, and counted at "
+    "the start.  [default: 128, or the recipe's]",
+)
 @click.option(
     "--holdout",
     type=float,
@@ -171,22 +162,40 @@ Example:
     "--precision", type=click.Choice(get_args(PrecisionWish)), help="auto: bf16 where it is quick."
 )
 @click.option("--device", type=click.Choice(get_args(Device)), help="What to train on.")
+@threads_option
 @click.option("--compile/--no-compile", default=None, help="Compile layers (torch.compile).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(**options: Any) -> None:
-    """Fine-tune a dense teacher and distil a sparse student from it (SPD)."""
+    """Fine-tune a dense teacher and distil a sparse student from it (SPD).
+
+    Without a --pattern the dense model alone is trained. After a stop,
+    spd train --resume --output DIR goes on: the run knows its command.
+    """
     from spd_train.claiming import refuse_taken
 
+    before = cpu_times()
+    given = options_given(click.get_current_context())
+    run_before = run_to_resume(options["output"]) if options["resume"] else {}
+    if run_before:
+        options = resumed_options(options, given, run_before)
     if options["seeds"] is None:  # each seed has a folder of its own
         refuse_taken(options["output"], resume=options["resume"])
+    progress = TerminalProgress(watch=True) if speaks() else Silent()
+    if options["resume"] and is_finished(options["output"]) and given <= _ENOUGH_TO_RESUME:
+        from spd_deploy.domain.checkpoint import open_checkpoint
+
+        progress.note(f"{options['output']} is finished already")
+        _show(open_checkpoint(options["output"]), as_json=options["as_json"])
+        return
 
     from spd_train.data.splits import read_data  # these take seconds
+    from spd_train.data.summary import tell_data
     from spd_train.run import Request, run
 
-    progress = TerminalProgress() if speaks() else Silent()
-    recipe = recipe_from(options)
+    recipe = recipe_to_resume(run_before, options, given)
     if recipe.pattern is None:
-        _refuse_students_options(options)
+        refuse_student_options(options)
+        progress.note(NO_PATTERN)
     task = choose_task(options["task_name"], options)
     data = read_data(
         task,
@@ -195,24 +204,38 @@ def train(**options: Any) -> None:
         skip_broken=options["skip_broken_rows"],
         note=progress.note,
     )
-    with stop_on_signals() as should_stop:
+    tell_data(task, data, progress.note)
+    if recipe.device == "cpu":
+        options["threads"] = choose_threads(options["threads"], before, progress.note)
+        use_threads(options["threads"])
+    output = options["output"]
+    with (
+        going_on(resume_command(output), begun=lambda: has_run(output)),
+        stop_on_signals() as should_stop,
+    ):
         request = Request(
             task=task,
             data=data,
             recipe=recipe,
             model=options["model"],
             teacher=options["teacher"],
-            output=options["output"],
+            output=output,
             resume=options["resume"],
             should_stop=should_stop,
+            command=command_of(options, {*given, *run_before.get(COMMAND, ()), "threads"}),
         )
         if options["seeds"] is not None:
             _train_seeds(request, options["seeds"], progress, as_json=options["as_json"])
             return
         checkpoint = run(request, progress)
+    _show(checkpoint, as_json=options["as_json"])
+
+
+def _show(checkpoint: "Checkpoint", *, as_json: bool) -> None:
+    """What came out, from the one process that prints."""
     if not speaks():
         return
-    if options["as_json"]:
+    if as_json:
         show_json({"checkpoint": str(checkpoint.folder), **checkpoint.to_json()})
     else:
         show_result(checkpoint)
@@ -241,42 +264,8 @@ def _train_seeds(request: "Request", count: int, progress: Progress, *, as_json:
         show_json(seeds.to_json())
     else:
         show_seeds(seeds)
-
-
-def recipe_from(options: Mapping[str, Any]) -> "Recipe":
-    """The recipe named, with what the command line changes of it.
-
-    Raises:
-        SpdError: no such recipe, or settings that make no run.
-    """
-    from spd_train.recipes import all_changed, changed, recipe_named
-
-    if options["sparsity"] is not None and options["spelled"] is None:
-        raise click.UsageError("--sparsity needs a --pattern")
-    settings = {path: options[o] for o, path in FIELDS.items() if options[o] is not None}
-    if options["spelled"] is not None:
-        settings["pattern"] = parse_pattern(options["spelled"], options["sparsity"])
-    if options["exclude"]:
-        settings["student.pruning.exclude"] = options["exclude"]
-    recipe = all_changed(recipe_named(options["recipe_name"]), settings)
-    if options["epochs"] is not None:
-        recipe = changed(recipe, "student", recipe.student.lasting(options["epochs"]))
-    return recipe
-
-
-def _refuse_students_options(options: Mapping[str, Any]) -> None:
-    """Without a pattern there is no student, and what was said of it would be passed over."""
-    of_student = [name for name, path in FIELDS.items() if path.startswith("student.")]
-    given = [n for n in ("teacher", "epochs", "max_steps", *of_student) if options[n] is not None]
-    given += ["exclude"] if options["exclude"] else []
-    if options["recipe_name"] != "spd":
-        given.append("recipe")
-    if given:
-        option = f"--{given[0].replace('_', '-')}"
-        raise click.UsageError(
-            f"{option} is of the sparse student, and without a --pattern there is none: the dense "
-            "model alone would be trained; name a --pattern, or leave it out"
-        )
+        if request.recipe.pattern is None:
+            click.echo(_DENSE_ONLY.format(teacher=request.output / f"seed-{request.recipe.seed}"))
 
 
 def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
@@ -287,7 +276,7 @@ def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
         return task_named(name)
     if options["data_dir"] is None:
         raise click.UsageError("--text-column needs --data-dir")
-    from spd_train.data.examples import own_task_from
+    from spd_train.data.own import own_task_from
 
     return own_task_from(
         options["data_dir"],
@@ -296,7 +285,7 @@ def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
         label_column=options["label_column"],
         regression=options["regression"],
         skip_broken=options["skip_broken_rows"],
-        name=name or "own",
+        name=name,
     )
 
 
@@ -310,25 +299,7 @@ def show_result(checkpoint: "Checkpoint") -> None:
         click.echo(
             f"pattern {checkpoint.pattern}, density {density:.3f} over the encoder's matrices"
         )
+    else:
+        click.echo(_DENSE_ONLY.format(teacher=checkpoint.folder))
     click.echo(f"saved   {checkpoint.folder}")
     click.echo(f"next    spd export {checkpoint.folder} --format onnx --output DIR")
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yield a question that Ctrl-C or SIGTERM turns to True; a second Ctrl-C stops at once."""
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        """Remember the first signal; give the second its usual effect."""
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from spd_deploy.cli.evaluate import agreed_task, refuse_unlabelled, score_parts
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.progress import Progress, Silent
-from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
+from spd_deploy.domain.text import TOKENIZER_FILE, Lengths, Tokenizer
 
 if TYPE_CHECKING:
     from exporters.precisions import Trial
@@ -44,6 +44,9 @@ def trial_of(
         progress.note("texts to calibrate on and to judge by come from the hub: no --data-dir")
     data = read_data(task, data_dir, skip_broken=None, note=progress.note)
     rows = [tokenizer.encode(e.text, e.pair) for e in data.train[:_CALIBRATION_ROWS]]
+    progress.note(
+        f"lengths of texts to calibrate on: {Lengths.of(rows, limit=tokenizer.max_tokens)}"
+    )
     rows.sort(key=lambda row: len(row.ids))
     dev = {part: list(examples) for part, examples in data.dev.items()}
 

@@ -25,11 +25,11 @@ def plan_of(
     precision: "Precision",
 ) -> "Plan":
     """What is to be measured on this machine, and how long."""
-    from exporters.tuning.timing import Effort
     from exporters.tuning.tune import Plan
     from spd_deploy.domain.cores import default_threads
     from spd_deploy.domain.measured import Shape
     from spd_deploy.machine.facts import this_machine
+    from spd_deploy.timing.host_clock import Effort
 
     return Plan(
         shapes=Shape.grid(batches, seqs),
@@ -60,16 +60,15 @@ def tuner_for(plan: "Plan", runtimes: Sequence[CpuRuntime], progress: Progress) 
     from exporters.tuning.tune import tune
     from exporters.tuning.values import fastest_of
     from spd_deploy.benchmark.doubts import conditions_doubts
-    from spd_deploy.benchmark.values import Conditions
-    from spd_deploy.machine.facts import load_now, moment, others_cores, this_machine
+    from spd_deploy.machine.facts import this_machine
+    from spd_deploy.timing.machine_load import LoadObserver, load_average
 
     def measured(checkpoint: "Checkpoint", weights: "ClassifierWeights") -> "Tuning":
         """The tuning in the runtime whose network is the fastest, with its doubts."""
-        load_before, before = load_now(), moment()
+        observer = LoadObserver(load_average())
         plans = [replace(plan, runtime=runtime) for runtime in runtimes]
         found = fastest_of(tune(checkpoint, weights, plans, progress=progress))
-        busy = others_cores(before, moment())
-        seen = Conditions(load_before=load_before, others_cores=busy)
+        seen = observer.conditions()
         doubts = tuple(conditions_doubts(this_machine(), seen, plan.threads))
         for doubt in doubts:
             progress.note(f"doubt: {doubt}")

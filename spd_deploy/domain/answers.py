@@ -1,4 +1,4 @@
-"""Logits to answers: softmax, sigmoid or the number itself, as the task's problem type says."""
+"""Logits to answers: softmax, sigmoid or the number itself, as the task's activation says."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.errors import EngineFailed
-from spd_deploy.domain.tasks import ProblemType, Task
+from spd_deploy.domain.tasks import Activation, Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,18 +31,18 @@ def answers_of(task: Task, logits_C: NDArray[np.float32], *, raw: bool = False) 
     if not np.isfinite(logits_C).all():
         raise EngineFailed("the model gave a score that is not a number", fix="report this input")
     scores_C = logits_C.astype(np.float64) if raw else _activate(task, logits_C.astype(np.float64))
-    labels = ("score",) if task.is_regression else task.labels
+    labels = task.labels or ("score",)
     order = np.argsort(-scores_C, kind="stable")
     return [Answer(label=labels[i], score=float(scores_C[i])) for i in order]
 
 
 def _activate(task: Task, logits_C: NDArray[np.float64]) -> NDArray[np.float64]:
     """The task's activation."""
-    match task.problem_type:
-        case ProblemType.REGRESSION:
+    match task.activation:
+        case Activation.NONE:
             return logits_C
-        case ProblemType.MULTI_LABEL:
+        case Activation.SIGMOID:
             return np.asarray(np.exp(-np.logaddexp(0.0, -logits_C)))
-        case ProblemType.SINGLE_LABEL:
+        case Activation.SOFTMAX:
             weight_C = np.exp(logits_C - logits_C.max())  # so that no exponential overflows
             return np.asarray(weight_C / weight_C.sum())

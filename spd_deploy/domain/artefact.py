@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from spd_deploy.domain.checkpoint import CONFIG_FILE
 from spd_deploy.domain.documents import (
@@ -24,6 +24,7 @@ from spd_deploy.domain.documents import (
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import json_object, read_json, sha256_of, write_json
+from spd_deploy.domain.folders import did_you_mean, refuse_no_model
 from spd_deploy.domain.golden import ANSWERS_FILE, GOLDEN_FILE, Golden, golden_of
 from spd_deploy.domain.measured import Measured
 from spd_deploy.domain.runtimes import Asked, Runtime
@@ -48,7 +49,6 @@ _TOKENIZER_CONFIG = "tokenizer_config.json"
 _AGAIN = "export it again"
 _NEEDED = (CONFIG_FILE, TOKENIZER_FILE, GOLDEN_FILE, ANSWERS_FILE)
 # For pydantic, which reads manifests: a field that no version wrote is damage, and so is NaN.
-_STRICT = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,8 +73,6 @@ class MatrixRow:
     flops_share: float
     measured: tuple[Measured, ...] = ()
 
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parity:
@@ -90,8 +88,6 @@ class Parity:
     tolerance: float
     rows: int
 
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ran:
@@ -99,8 +95,6 @@ class Ran:
 
     runtime: str
     seconds: tuple[float, ...]
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,8 +131,6 @@ class Manifest:
     ran_at: tuple[str, ...] = ()
     measured: tuple[Measured, ...] = ()
     measured_on: str | None = None
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
 
     @property
     def asked(self) -> Asked:
@@ -276,11 +268,13 @@ def open_artefact(folder: Path, *, weights: bool = True) -> Artefact:
             other.
     """
     if not folder.is_dir():
-        raise BadArtefact("no such artefact folder", got=str(folder), fix="check the path")
+        meant = did_you_mean(folder, wanted="artefact")
+        raise BadArtefact("no such artefact folder", got=str(folder), fix=meant or "check the path")
     if not is_artefact(folder):
+        refuse_no_model(folder, wanted="artefact")
         raise BadArtefact(
             f"{folder} is not an artefact: it has no {MANIFEST_FILE}",
-            fix="make one with: spd export CHECKPOINT --format onnx --output DIR",
+            fix=f"make one with: spd export {folder} --format onnx --output DIR",
         )
     value = read_json(folder / MANIFEST_FILE, error=BadArtefact, fix=_AGAIN)
     artefact = Artefact(folder=folder, manifest=Manifest.from_json(value))

@@ -18,6 +18,7 @@ from spd_deploy.domain.detection import detect
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.errors import BadCheckpoint, BadModel, BadPattern
 from spd_deploy.domain.files import read_json, sha256_of, write_json
+from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.patterns import Pattern, at_sparsity, parse_pattern
 from spd_deploy.domain.tasks import Columns, ProblemType, Task
 from spd_deploy.domain.zeros import nonzeros_in
@@ -114,8 +115,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         BadCheckpoint: nothing there, damaged, or written by a newer version.
         BadModel: a model that is not handled, or not stored as safetensors.
     """
-    if not folder.is_dir():
-        raise BadCheckpoint("no such folder", got=str(folder), fix="check the path")
+    refuse_no_model(folder)
     encoder = encoder_in(folder)
     weights_sha256 = sha256_of(folder / WEIGHTS_FILE)
     if not (folder / SPD_FILE).exists():
@@ -288,8 +288,10 @@ def _task_from_config(config: Mapping[str, Any]) -> Task:
     """A nameless task for a folder that does not say what it was trained for."""
     names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     problem = config.get("problem_type")
-    regression = problem == ProblemType.REGRESSION or (problem is None and len(names) == 1)
-    labels = () if regression else tuple(names[k] for k in sorted(names, key=int))
+    sigmoid = problem is None and len(names) == 1
+    regression = problem == ProblemType.REGRESSION or sigmoid
+    named = sigmoid or not regression
+    labels = tuple(names[k] for k in sorted(names, key=int)) if named else ()
     kind = (
         ProblemType.REGRESSION
         if regression
@@ -301,4 +303,5 @@ def _task_from_config(config: Mapping[str, Any]) -> Task:
         problem_type=kind,
         metrics=("pearson", "spearman") if regression else ("accuracy",),
         columns=Columns(text="text"),
+        sigmoid=sigmoid,
     )

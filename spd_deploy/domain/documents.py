@@ -6,8 +6,11 @@ no field unknown, none missing, each of its own type.
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import fields as dataclass_fields
+from dataclasses import is_dataclass
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -68,23 +71,74 @@ def _hash_of(content: Mapping[str, Any]) -> str:
 
 
 def value_of(
-    kind: type[Value], fields: Mapping[str, Any], *, what: object, error: type[SpdError], fix: str
+    kind: type[Value],
+    fields: Mapping[str, Any],
+    *,
+    what: object,
+    error: type[SpdError],
+    fix: str,
+    defaults: bool = True,
 ) -> Value:
-    """The dataclass ``kind`` that ``fields`` make up; raises ``error`` with the field amiss."""
+    """The dataclass ``kind`` that ``fields`` make up, and its parts likewise.
+
+    A list stands for a tuple. Otherwise no type passes for another. ``error`` is raised with the
+    path of a field that is unknown, missing or of the wrong type. Without ``defaults`` a field that
+    has a default must be there too, so that an older file does not change its meaning.
+    """
     from pydantic import ValidationError
 
+    # Before what is missing: a misspelled field is both.
+    known = {field.name for field in dataclass_fields(cast("Any", kind))}
+    if unknown := [name for name in fields if name not in known]:
+        raise error(f"{what} has an unknown field", got=unknown[0], fix=fix)
+    text = json.dumps(fields, default=str)  # a date of TOML is no string
     try:
-        # As JSON, where a list stands for a tuple; otherwise no type passes for another.
-        found: Value = _reader_of(cast("Any", kind)).validate_json(json.dumps(fields), strict=True)
-        return found
+        value: Value = _reader_of(cast("Any", kind)).validate_json(text, strict=True)
     except ValidationError as err:
-        first = err.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise error(f"{what} is damaged", got=f"{where}: {first['msg']}", fix=fix) from err
+        reason, got = _told(err.errors()[0], what)
+        raise error(reason, got=got, fix=fix) from err
     except error:
         raise
     except SpdError as err:  # a part that refuses its values
         raise error(f"{what} is damaged", got=err, fix=fix) from err
+    for fault, path in _faults(value, fields, defaults=defaults):
+        raise error(f"{what} {fault}", got=path, fix=fix)
+    return value
+
+
+def _told(fault: Any, what: object) -> tuple[str, object]:
+    """What is wrong and what was found, of the first fault that pydantic found."""
+    where = ".".join(map(str, fault["loc"]))
+    if fault["type"] == "missing":
+        return f"{what} lacks a field", where
+    return f"{what} is damaged", f"{where}: {fault['msg']}"
+
+
+def _faults(
+    value: object, document: Any, *, defaults: bool, path: str = ""
+) -> Iterator[tuple[str, str]]:
+    """What pydantic lets through: each fault with the path of its field.
+
+    These are unknown fields, numbers that are not finite, and, without ``defaults``, fields that
+    were left out.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        yield "holds a number that is not finite", path
+    above = f"{path}." if path else ""
+    parts: list[tuple[str, object, Any]] = []
+    if is_dataclass(value):
+        names = {field.name for field in dataclass_fields(value)}
+        yield from (("has an unknown field", f"{above}{n}") for n in sorted(set(document) - names))
+        if not defaults:
+            yield from (("lacks a field", f"{above}{n}") for n in sorted(names - set(document)))
+        parts = [(name, getattr(value, name), document[name]) for name in names & set(document)]
+    elif isinstance(value, Mapping):
+        parts = [(str(name), part, document[name]) for name, part in value.items()]
+    elif isinstance(value, tuple | list):
+        both = zip(value, document, strict=True)
+        parts = [(str(i), part, inner) for i, (part, inner) in enumerate(both)]
+    for name, part, inner in parts:
+        yield from _faults(part, inner, defaults=defaults, path=f"{above}{name}")
 
 
 @cache

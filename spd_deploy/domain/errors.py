@@ -19,7 +19,7 @@
     `-- Refusal                 a request that the server answers with an error status
         |-- NotJson             a body that is not JSON, or not UTF-8
         |-- MalformedRequest    a missing or unknown field, a wrong type, text that is not Unicode
-        |-- UnsupportedMedia    a body that is not application/json
+        |-- UnsupportedMedia    a body that is not JSON in UTF-8, by its headers
         |-- BodyTooLarge        more bytes than the server reads
         |-- EmptyText           nothing to classify
         |-- TextTooLong         more text than the server runs, or than the model reads uncut
@@ -141,7 +141,7 @@ class MalformedRequest(Refusal):
 
 
 class UnsupportedMedia(Refusal):
-    """The body is not ``application/json``."""
+    """The body is not said to be JSON in UTF-8, or is compressed."""
 
 
 class BodyTooLarge(Refusal):

@@ -5,11 +5,14 @@ Every output of this project is written through :func:`replacing`, so a full dis
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,10 @@ from typing import Any
 from spd_deploy.domain.errors import NotWritten, SpdError
 
 _CHUNK_BYTES = 1 << 20
+# What is written to see whether anything can be: more than a file system keeps in its directory.
+_PROBE_BYTES = 1 << 14
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_KEPT = "what was there before is kept"
 
 
 @contextlib.contextmanager
@@ -29,26 +36,77 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         NotWritten: the operating system refused (full disk, no permission, read-only).
     """
-    try:
+    with refusals_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
             draft = Path(scratch) / path.name
-            yield draft
+            with _named(draft, path):
+                yield draft
             _move_into_place(draft, path, aside=Path(scratch) / "previous")
-    except SpdError:
-        raise
+
+
+@contextlib.contextmanager
+def refusals_named(path: Path) -> Iterator[None]:
+    """Turn what the operating system refuses in the block into an error that names ``path``.
+
+    Raises:
+        NotWritten: no space, no permission, a read-only disk.
+    """
+    try:
+        yield
     except OSError as err:
         raise not_written(path, err) from err
 
 
-def not_written(path: Path, err: Exception) -> NotWritten:
-    """The error for an output that the operating system refused."""
-    reason = (err.strerror if isinstance(err, OSError) else None) or str(err)
-    return NotWritten(
-        f"could not write {path}",
-        got=reason,
-        fix="free some space or choose another --output; nothing was changed",
-    )
+@contextlib.contextmanager
+def _named(draft: Path, path: Path) -> Iterator[None]:
+    """Name ``path`` in an error of its draft, whose own name says nothing to the user."""
+    try:
+        yield
+    except NotWritten as err:
+        what = err.what.replace(str(draft), str(path))
+        raise NotWritten(what, got=err.got, fix=err.fix) from err
+
+
+def not_written(path: Path, err: BaseException) -> NotWritten:
+    """The error for an output that the operating system refused, with the remedy for its reason."""
+    number = _errno_of(err)
+    reason = os.strerror(number) if number else str(err)
+    return NotWritten(f"could not write {path}", got=reason, fix=f"{_remedy(number)}; {_KEPT}")
+
+
+def _errno_of(err: BaseException) -> int | None:
+    """The number of a system's error; safetensors has it in its message alone."""
+    if isinstance(err, OSError) and err.errno:
+        return err.errno
+    found = re.search(r"os error (\d+)", str(err))
+    return int(found[1]) if found else None
+
+
+def _remedy(number: int | None) -> str:
+    """What to do about a system's error."""
+    if number in FULL:
+        return "free some space, or choose another --output"
+    if number == errno.EROFS:
+        return "that disk is mounted read-only: choose another --output"
+    if number in (errno.EACCES, errno.EPERM):
+        return "choose an --output that you may write to"
+    return "choose another --output"
+
+
+def refuse_unwritable(folder: Path, output: Path) -> None:
+    """Refuse an ``output`` in a ``folder`` that cannot be written to, before time is spent on it.
+
+    The folder need not exist yet; then the nearest one above it must take a file.
+
+    Raises:
+        NotWritten: with the reason.
+    """
+    with refusals_named(output):
+        nearest = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+        with tempfile.TemporaryFile(dir=nearest) as probe:
+            probe.write(bytes(_PROBE_BYTES))
+            probe.flush()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -82,6 +140,16 @@ def json_object(content: bytes, path: Path, *, error: type[SpdError], fix: str) 
     return value
 
 
+def read_toml(path: Path, *, error: type[SpdError], fix: str) -> dict[str, Any]:
+    """Read a TOML file; raises ``error`` where it is missing, unreadable or no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise error(f"cannot read {path}", got=err.strerror, fix=fix) from err
+    except ValueError as err:  # broken UTF-8 too
+        raise error(f"{path} is not TOML", got=err, fix=fix) from err
+
+
 def sha256_of(path: Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
@@ -92,16 +160,23 @@ def sha256_of(path: Path) -> str:
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Refuse to write over a non-empty ``path`` unless the user asked for that.
+    """Refuse a ``path`` that cannot become an output.
 
     Raises:
-        NotWritten: something is there already.
+        NotWritten: something is there already and ``overwrite`` was not said, or nothing can be
+            written there.
     """
     taken = path.is_file() or (path.is_dir() and any(path.iterdir()))
     if taken and not overwrite:
         raise NotWritten(
             f"{path} already exists", fix="choose another --output, or replace it with --overwrite"
         )
+    if path.is_mount():  # it cannot be replaced by a folder that was made beside it
+        raise NotWritten(
+            f"{path} is where a disk is mounted, and cannot be replaced",
+            fix=f"name a folder in it, such as {path / 'out'}",
+        )
+    refuse_unwritable(path.parent, path)
 
 
 def refuse_foreign(path: Path, *, overwrite: bool, what: str, ours: Callable[[str], bool]) -> None:

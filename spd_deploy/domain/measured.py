@@ -3,14 +3,12 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.text import Batch
-
-Name = TypeVar("Name", bound=str)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
@@ -48,14 +46,6 @@ def random_batch(shape: Shape, vocabulary: int, random: np.random.Generator) -> 
         mask_BS=np.ones(size, np.int64),
         types_BS=np.zeros(size, np.int64),
     )
-
-
-def turn(names: tuple[Name, ...], number: int) -> tuple[Name, ...]:
-    """The order in which they take part in a round: as given, then turned, and so on.
-
-    So a machine that slows down or speeds up does so for all of them.
-    """
-    return names if number % 2 == 0 else names[::-1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting, UnknownTask
+from spd_deploy.domain.trained_rows import TrainedRows
 
 
 class ProblemType(StrEnum):
@@ -20,6 +21,14 @@ class ProblemType(StrEnum):
     SINGLE_LABEL = "single_label_classification"
     MULTI_LABEL = "multi_label_classification"
     REGRESSION = "regression"
+
+
+class Activation(StrEnum):
+    """How logits become scores; ``none`` gives the logits themselves."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+    NONE = "none"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,12 +48,16 @@ class Task:
     """One classification or regression task.
 
     Attributes:
-        labels: class names in the order of the model's outputs; empty for a regression.
+        labels: class names in the order of the model's outputs; empty for a regression, unless
+            ``sigmoid`` is set.
         metrics: names known to ``domain.metrics``; the first is the headline.
         columns: where the files in GLUE's layout, or the user's own files, keep the fields.
         label_values: how the files spell the labels, where that differs from ``labels``.
         files: the file names of each split that GLUE's layout has; empty for other tasks.
         hub: the columns and configuration name of the hub's copy; None for other tasks.
+        trained_on: the rows that a model of this task was trained on, where that is recorded.
+        sigmoid: whether the only output is read as a probability. A cross-encoder is such a
+            model: its config.json has one label and names no problem type.
     """
 
     name: str
@@ -55,6 +68,8 @@ class Task:
     label_values: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     hub: Columns | None = None
+    trained_on: TrainedRows | None = None
+    sigmoid: bool = False
 
     @property
     def has_pair(self) -> bool:
@@ -70,6 +85,17 @@ class Task:
     def outputs(self) -> int:
         """How many numbers the model answers with."""
         return 1 if self.is_regression else len(self.labels)
+
+    @property
+    def activation(self) -> Activation:
+        """What makes scores of the logits, as Transformers' text-classification pipeline has it."""
+        match self.problem_type:
+            case ProblemType.REGRESSION:
+                return Activation.SIGMOID if self.sigmoid else Activation.NONE
+            case ProblemType.MULTI_LABEL:
+                return Activation.SIGMOID
+            case ProblemType.SINGLE_LABEL:
+                return Activation.SOFTMAX
 
     def answers(self, wanted: "Task") -> bool:
         """Whether a model of this task gives what ``wanted`` asks for: its labels, in its order.
@@ -102,6 +128,8 @@ class Task:
                 label_values=dict(value["label_values"]),
                 files={split: tuple(names) for split, names in value["files"].items()},
                 hub=None if value["hub"] is None else Columns(**value["hub"]),
+                trained_on=TrainedRows.from_json(value.get("trained_on")),
+                sigmoid=bool(value.get("sigmoid", False)),  # older files do not have it
             )
         except (KeyError, TypeError, ValueError, AttributeError) as err:
             raise BadCheckpoint(

@@ -8,17 +8,23 @@ a text otherwise than the trainer did.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.errors import BadModel, MalformedRequest
 
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
 # What the inputs of a classifier are called in every graph.
 IDS, MASK, TYPES = INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 TOKENIZER_FILE = "tokenizer.json"
 # What of a tokenizer travels along; only the first is read here, the rest is for other tools.
 TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+# How SentencePiece and byte-level BPE write a space.
+_SPACE_MARKS = "\u2581\u0120"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,15 +35,54 @@ class Tokens:
         ids: token ids, special tokens included.
         types: segment of each token: 0 for the first text, 1 for the second.
         dropped: how many tokens were cut off because the model takes no more.
+        empty: whether the text, or one of a pair, has no token of its own: it holds nothing, or
+            only characters that the tokenizer drops, such as a zero-width space or NUL.
     """
 
     ids: tuple[int, ...]
     types: tuple[int, ...]
     dropped: int = 0
+    empty: bool = False
 
     def __len__(self) -> int:
         """Number of tokens, special ones included."""
         return len(self.ids)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lengths:
+    """How long texts (or pairs) are in tokens, special ones included, before any is cut.
+
+    Attributes:
+        limit: tokens that the model is given at most.
+        cut: how many of the texts are longer, and lose their end.
+    """
+
+    texts: int
+    median: int
+    longest: int
+    cut: int
+    limit: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Tokens], *, limit: int) -> "Lengths":
+        """The lengths of some rows, at least one, that were cut to ``limit``."""
+        whole = sorted(len(row) + row.dropped for row in rows)
+        return cls(
+            texts=len(rows),
+            median=whole[len(whole) // 2],
+            longest=whole[-1],
+            cut=sum(row.dropped > 0 for row in rows),
+            limit=limit,
+        )
+
+    def __str__(self) -> str:
+        """A sentence for who trains or evaluates."""
+        sizes = f"{self.median} tokens in the median, {self.longest} in the longest"
+        if not self.cut:
+            return f"{sizes}; none is cut at {self.limit} tokens"
+        share = f"{100 * self.cut / self.texts:.1f} %"
+        return f"{sizes}; {self.cut} of {self.texts} ({share}) are cut at {self.limit} tokens"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,10 +167,15 @@ class Tokenizer:
         refuse_surrogates(text)
         refuse_surrogates(pair or "")
         found = self._cutting.encode(text, pair)
-        dropped = 0
-        if len(found.ids) >= self.max_tokens:
-            dropped = len(self._whole.encode(text, pair).ids) - len(found.ids)
-        return Tokens(ids=tuple(found.ids), types=tuple(found.type_ids), dropped=dropped)
+        whole = found if len(found) < self.max_tokens else self._whole.encode(text, pair)
+        texts = 1 if pair is None else 2
+        return Tokens(
+            ids=tuple(found.ids),
+            types=tuple(found.type_ids),
+            dropped=len(whole) - len(found),
+            # The cut alone may have taken all tokens of a text that has some.
+            empty=lacks_tokens(found, texts=texts) and lacks_tokens(whole, texts=texts),
+        )
 
     def pad(self, rows: Sequence[Tokens]) -> Batch:
         """The rows as one batch, padded on the right to the longest."""
@@ -137,6 +187,17 @@ class Tokenizer:
             if (number := self._whole.token_to_id(name)) is not None:
                 return int(number)
         return 0
+
+
+def lacks_tokens(encoding: "Encoding", *, texts: int) -> bool:
+    """Whether one of the ``texts`` has no token of its own; a mark of a space alone is none."""
+    lacking = set(range(texts))
+    for part, token in zip(encoding.sequence_ids, encoding.tokens, strict=True):
+        if part in lacking and token.strip(_SPACE_MARKS):
+            lacking.remove(part)
+            if not lacking:
+                return False
+    return True
 
 
 def pad(rows: Sequence[Tokens], *, pad_id: int) -> Batch:

@@ -8,8 +8,6 @@ from spd_deploy.kernels.weights import BlockWeight
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spd_deploy.kernels.tuning import Tuner
-
 
 class Backend(Protocol):
     """The three operations; all tensors are ``[features, tokens]``."""
@@ -53,28 +51,9 @@ class Plain:
 
 
 class Triton:
-    """The kernels, each product with the tile that the tuner knows."""
+    """The kernels, each product with the tile that was measured to be its fastest."""
 
     spelled = "the block-sparse kernel"
+    block_linear = staticmethod(launch.block_linear)
     layer_norm = staticmethod(launch.layer_norm)
     attention = staticmethod(launch.attention)
-
-    def __init__(self, tuner: "Tuner") -> None:
-        self.tuner = tuner
-
-    def block_linear(
-        self,
-        x_KT: "Tensor",
-        weight: BlockWeight,
-        *,
-        activation: str = "none",
-        residual_NT: "Tensor | None" = None,
-    ) -> "Tensor":
-        """With the product's tile, which is measured where it is not known."""
-        problem = weight.problem(
-            x_KT.shape[1], activation=activation, residual=residual_NT is not None
-        )
-        tile = self.tuner.tile_for(problem, x_KT, weight, residual_NT)
-        return launch.block_linear(
-            x_KT, weight, tile, activation=activation, residual_NT=residual_NT
-        )

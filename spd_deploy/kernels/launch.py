@@ -1,11 +1,14 @@
 """Launches the Triton kernels on PyTorch tensors.
 
-Nothing here allocates but the result, measures or decides; so all of it may be captured in a CUDA
-graph. Where addresses reach 2^31 elements they are computed in 64 bits, which costs registers and
-is left out elsewhere. Fusing a product with the sum after it is asked for by name, since Triton's
-default for that changes from 3.9 to 3.10.
+Nothing here allocates but the result, so all of it may be captured in a CUDA graph; a product whose
+tile is not known yet is tuned first, which must have happened before. Where addresses reach 2^31
+elements they are computed in 64 bits, which costs registers and is left out elsewhere. Fusing a
+product with the sum after it is asked for by name, since Triton's default for that changes from 3.9
+to 3.10.
 """
 
+import contextlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 from spd_deploy.domain.errors import Unavailable
@@ -15,6 +18,8 @@ from spd_deploy.kernels.weights import BlockWeight
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Triton's tuner keeps a call's arguments in itself, and models may run in threads of their own.
+_TUNER = threading.Lock()
 # The name under which a profiler shows the block-sparse product.
 KERNEL = "block_linear"
 FP_FUSION = {"enable_fp_fusion": True}
@@ -43,45 +48,47 @@ def refuse_no_triton() -> None:
 def block_linear(
     x_KT: "Tensor",
     weight: BlockWeight,
-    tile: Tile,
+    tile: Tile | None = None,
     *,
     activation: str = "none",
     residual_NT: "Tensor | None" = None,
 ) -> "Tensor":
-    """``[K, T]`` to ``[N, T]``; tokens are contiguous in all three."""
+    """``[K, T]`` to ``[N, T]``; tokens are contiguous in all three. Without a tile it is tuned."""
     from spd_deploy.kernels.sources.linear import block_linear as kernel
+    from spd_deploy.kernels.sources.tuned import tuned_block_linear
 
     G, R, J = weight.values_GRJ.shape
     T = x_KT.shape[1]
     out_NT = x_KT.new_empty((weight.outputs, T))
     added = out_NT if residual_NT is None else residual_NT
-    row_tiles = G * -(-R // tile.rows)
-    kernel[(row_tiles * -(-T // tile.tokens),)](
-        weight.values_GRJ,
-        weight.rows_GJ,
-        x_KT,
-        weight.bias_N,
-        added,
-        out_NT,
-        R,
-        J,
-        T,
-        row_tiles,
-        x_KT.stride(0),
-        added.stride(0),
-        out_NT.stride(0),
-        ACTIVATION=activation,
-        RESIDUAL=residual_NT is not None,
-        R_OK=R % tile.rows == 0,
-        WIDE=_is_wide(x_KT, out_NT, added),
-        TOKENS_FIRST=tile.tokens_first,
-        BLOCK_R=tile.rows,
-        BLOCK_T=tile.tokens,
-        BLOCK_J=tile.inputs,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-        **FP_FUSION,
-    )
+
+    def grid(meta: dict[str, int]) -> tuple[int]:
+        """Tiles of all groups times stretches of tokens."""
+        return (G * -(-R // meta["BLOCK_R"]) * -(-T // meta["BLOCK_T"]),)
+
+    options = {} if tile is None else {**tile.constants, **tile.options}
+    with _TUNER if tile is None else contextlib.nullcontext():
+        (tuned_block_linear if tile is None else kernel)[grid](
+            weight.values_GRJ,
+            weight.rows_GJ,
+            x_KT,
+            weight.bias_N,
+            added,
+            out_NT,
+            G,
+            R,
+            J,
+            T,
+            power_above(T),
+            x_KT.stride(0),
+            added.stride(0),
+            out_NT.stride(0),
+            ACTIVATION=activation,
+            RESIDUAL=residual_NT is not None,
+            WIDE=_is_wide(x_KT, out_NT, added),
+            **options,
+            **FP_FUSION,
+        )
     return out_NT
 
 

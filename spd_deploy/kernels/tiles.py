@@ -1,13 +1,11 @@
-"""How a block-sparse product is cut into tiles: what is possible, and what is taken unmeasured.
+"""How a block-sparse product is cut into tiles: which are possible, and which are worth measuring.
 
-Which tile is fastest depends on the GPU and on how many inputs a group kept, so tiles are measured
-where they run (``tuning.py``) and remembered (``remembered.py``). Here are the pure parts: the
-class of shapes that shares a tile, the candidates, and the default of an unmeasured product.
+Which tile is fastest depends on the GPU and on how many inputs a group kept, so Triton's tuner
+measures where they run (``sources/tuned.py``). Here are the pure parts.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from spd_deploy.domain.errors import BadSetting
 
@@ -43,8 +41,6 @@ class Tile:
     stages: int = 4
     tokens_first: bool = False
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
     def __post_init__(self) -> None:
         """Powers of two, no side below what a tensor core takes."""
         sides = (self.rows, self.tokens, self.inputs)
@@ -53,6 +49,21 @@ class Tile:
             raise BadSetting(
                 "a tile that no kernel can be made for", got=self, fix="use powers of two from 16"
             )
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """The constants of the kernel that it sets."""
+        return {
+            "TOKENS_FIRST": self.tokens_first,
+            "BLOCK_R": self.rows,
+            "BLOCK_T": self.tokens,
+            "BLOCK_J": self.inputs,
+        }
+
+    @property
+    def options(self) -> dict[str, int]:
+        """What the compiler is told."""
+        return {"num_warps": self.warps, "num_stages": self.stages}
 
     def shared_bytes(self, number: Number) -> int:
         """Shared memory for the loads under way."""
@@ -68,15 +79,6 @@ class Problem:
     inputs: int
     tokens: int
     number: Number
-    activation: str = "none"
-    residual: bool = False
-
-    @property
-    def name(self) -> str:
-        """The class of shapes that shares a tile: tokens count to the next power of two."""
-        end = f"{self.activation}{'+residual' if self.residual else ''}"
-        sizes = f"{self.groups}x{self.rows}x{self.inputs} {power_above(self.tokens)} tokens"
-        return f"{self.number} {sizes} {end}"
 
     def programs(self, tile: Tile) -> int:
         """How many tiles there are."""
@@ -94,43 +96,26 @@ def rows_of_tiles(rows: int) -> tuple[int, ...]:
     return whole[:2] or (min(_MOST_ROWS, max(LEAST, power_above(rows))),)
 
 
-def default_tile(problem: Problem) -> Tile:
-    """What an unmeasured product is run with.
-
-    Whole groups up to 128 rows; 128 tokens, and half of that until there is a program for every
-    multiprocessor; steps of 32 inputs with four under way (two in fp32, which is twice as large),
-    which is right for the fewest inputs.
-    """
-    rows = rows_of_tiles(problem.rows)[0]
-    stages = 2 if problem.number == "fp32" else 4
-    tokens = min(128, max(LEAST, power_above(problem.tokens)))
-    tile = _tile(rows, tokens, 32, stages=stages)
-    while problem.programs(tile) < _BUSY and tokens > 32:
-        tokens //= 2
-        tile = _tile(rows, tokens, 32, stages=stages)
-    return tile
-
-
 def candidates(problem: Problem) -> tuple[Tile, ...]:
-    """Tiles worth measuring, the default first: at most some two dozen."""
-    return tuple(dict.fromkeys((default_tile(problem), *_candidates(problem))))
+    """The :data:`TILES` worth measuring, at most some two dozen.
+
+    Rows and tokens are near enough to what keeps a GPU busy, steps are such that J fills them, and
+    two programs fit into a multiprocessor's shared memory.
+    """
+    rows = rows_of_tiles(problem.rows)
+    return tuple(tile for tile in TILES if tile.rows in rows and _suits(tile, problem))
 
 
-def _candidates(problem: Problem) -> Iterator[Tile]:
-    """Rows and tokens that are near enough to what keeps a GPU busy, in steps that J fills."""
+def _suits(tile: Tile, problem: Problem) -> bool:
+    """Whether a tile of the right rows is neither too large nor too small for a product."""
     longest = max(LEAST, power_above(problem.tokens))
-    for rows in rows_of_tiles(problem.rows):
-        for tokens in (LEAST, 32, 64, 128, 256):
-            if tokens > longest or (tokens == LEAST and longest > 4 * LEAST):
-                continue
-            for inputs in (LEAST, 32, 64):
-                if inputs > max(LEAST, problem.inputs):
-                    continue
-                tile = _tile(rows, tokens, inputs, stages=3 if inputs == 64 else 5)
-                if tokens > 32 and 8 * problem.programs(tile) < _BUSY:
-                    continue
-                if tile.shared_bytes(problem.number) <= _SHARED_BYTES:
-                    yield tile
+    if tile.tokens > longest or (tile.tokens == LEAST and longest > 4 * LEAST):
+        return False
+    if tile.inputs > max(LEAST, problem.inputs):
+        return False
+    if tile.tokens > 32 and 8 * problem.programs(tile) < _BUSY:
+        return False
+    return tile.shared_bytes(problem.number) <= _SHARED_BYTES
 
 
 def _tile(rows: int, tokens: int, inputs: int, *, stages: int) -> Tile:
@@ -147,3 +132,12 @@ def _tile(rows: int, tokens: int, inputs: int, *, stages: int) -> Tile:
         stages=stages,
         tokens_first=rows < 64 <= tokens,
     )
+
+
+# Every tile that is measured for any product.
+TILES = tuple(
+    _tile(rows, tokens, inputs, stages=3 if inputs == 64 else 5)
+    for rows in (_MOST_ROWS, 64, 32, LEAST)
+    for tokens in (LEAST, 32, 64, 128, 256)
+    for inputs in (LEAST, 32, 64)
+)

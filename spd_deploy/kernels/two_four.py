@@ -2,15 +2,14 @@
 
 Whether they do depends on GPU and shape, and users report anything from a third of the dense speed
 to a fifth more. So both ways are timed for each shape of product that comes up, in a network's
-warm-up, and the faster is taken; the times are remembered. Both forms of the weight stay in memory,
-since a shape that comes later may choose otherwise.
+warm-up, and the faster is taken from then on. Both forms of the weight stay in memory, since a
+shape that comes later may choose otherwise.
 """
 
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spd_deploy.domain.versions import version_of
-from spd_deploy.kernels.remembered import Memory, Place, TwoFour
 from spd_deploy.kernels.timing import graph_seconds
 from spd_deploy.kernels.weights import number_of
 
@@ -36,12 +35,24 @@ def packed(weight_NK: "Tensor") -> "Tensor":
         return torch.sparse.to_sparse_semi_structured(weight_NK)
 
 
-class Chooser:
-    """Knows for which products 2:4 tensor cores are faster on one GPU."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Times:
+    """How long a product takes dense, and on 2:4 tensor cores; None where those failed."""
 
-    def __init__(self, memory: Memory, *, gpu: str) -> None:
-        self.memory = memory
-        self.place = Place(gpu=gpu, version=f"torch {version_of('torch')}")
+    dense_s: float
+    sparse_s: float | None
+
+    @property
+    def wins(self) -> bool:
+        """Whether 2:4 tensor cores are the faster."""
+        return self.sparse_s is not None and self.sparse_s < self.dense_s
+
+
+class Chooser:
+    """Knows for which products 2:4 tensor cores are faster on the current GPU."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Times] = {}
 
     def wins(
         self, x_TK: "Tensor", dense_NK: "Tensor", sparse_NK: "Tensor", bias_N: "Tensor"
@@ -49,11 +60,9 @@ class Chooser:
         """Whether this product is faster on 2:4 tensor cores; measured where it is not known."""
         (N, K), T = dense_NK.shape, x_TK.shape[0]
         product = f"{number_of(x_TK.dtype)} {N}x{K} {T} tokens"
-        known = self.memory.known.two_four_of(self.place, product)
-        if known is None:
-            known = self._measured(product, x_TK, dense_NK, sparse_NK, bias_N)
-            self.memory.keep(known)
-        return known.wins
+        if product not in self.known:
+            self.known[product] = self._measured(product, x_TK, dense_NK, sparse_NK, bias_N)
+        return self.known[product].wins
 
     def _measured(
         self,
@@ -62,7 +71,7 @@ class Chooser:
         dense_NK: "Tensor",
         sparse_NK: "Tensor",
         bias_N: "Tensor",
-    ) -> TwoFour:
+    ) -> Times:
         """Both ways; a library that cannot do the shape has no time."""
         import torch
         from torch.nn.functional import linear
@@ -77,4 +86,4 @@ class Chooser:
         except RuntimeError as err:
             # The times say that dense is taken; the reason is for who looks for it.
             warnings.warn(f"2:4 does not run {product}: {err}", stacklevel=2)
-        return TwoFour(place=self.place, product=product, dense_s=dense_s, sparse_s=sparse_s)
+        return Times(dense_s=dense_s, sparse_s=sparse_s)

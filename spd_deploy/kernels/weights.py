@@ -85,7 +85,7 @@ class BlockWeight:
         """N."""
         return len(self.bias_N)
 
-    def problem(self, tokens: int, *, activation: str = "none", residual: bool = False) -> Problem:
+    def problem(self, tokens: int) -> Problem:
         """The product for so many tokens."""
         G, R, J = self.values_GRJ.shape
         return Problem(
@@ -94,8 +94,6 @@ class BlockWeight:
             inputs=J,
             tokens=tokens,
             number=number_of(self.values_GRJ.dtype),
-            activation=activation,
-            residual=residual,
         )
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
+from spd_deploy.domain.nvidia import driver_fault, gpus
 from spd_deploy.machine.check import Check, guarded
-from spd_deploy.machine.nvidia import gpus, nvidia_checks
+from spd_deploy.machine.nvidia import nvidia_checks
 from spd_deploy.machine.openvino import openvino_checks
 from spd_deploy.machine.processor import processor_checks
 from spd_deploy.machine.providers import provider_checks
 from spd_deploy.machine.software import engine_checks, package_checks, torch_checks
-from spd_deploy.sessions.cuda.library import driver_fault
 
 
 def examine() -> Iterator[Check]:
@@ -19,4 +19,6 @@ def examine() -> Iterator[Check]:
     yield from guarded("OpenVINO", lambda: list(openvino_checks()))
     yield from guarded("PyTorch", lambda: list(torch_checks()))
     yield from guarded("NVIDIA", lambda: list(nvidia_checks()))
-    yield from guarded("Optional engines", lambda: list(engine_checks(driver_fault=driver_fault())))
+    fault = driver_fault()
+    why = None if fault is None else fault.got
+    yield from guarded("Optional engines", lambda: list(engine_checks(driver_fault=why)))

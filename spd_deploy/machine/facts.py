@@ -1,21 +1,18 @@
-"""The machine as a benchmark's report records it, and what else it was doing meanwhile."""
+"""The machine as a benchmark's report records it."""
 
-import os
 import platform
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spd_deploy.domain.cores import physical_cores, usable_cores
+from spd_deploy.domain.nvidia import Gpu, driver_cuda, gpus
 from spd_deploy.domain.versions import versions_of
-from spd_deploy.machine.nvidia import Gpu, gpus
 from spd_deploy.machine.processor import (
     cpu_features,
     cpu_name,
     governor,
     memory_bytes,
 )
-from spd_deploy.sessions.cuda.library import driver_cuda
 
 _PACKAGES = (
     "onnxruntime",
@@ -36,7 +33,7 @@ class Machine:
     Attributes:
         cores: physical cores of the machine.
         usable_cores: cores that the process could use, after affinity and container quota.
-        features: instruction sets that matter here.
+        features: instruction sets that matter here; none where the system does not tell.
         governor: how the kernel sets the clock; None where it does not say.
         driver_cuda: the newest CUDA that the GPU's driver runs; None without a driver.
     """
@@ -60,7 +57,7 @@ def this_machine() -> Machine:
         cpu=cpu_name(),
         cores=physical_cores(),
         usable_cores=usable_cores(),
-        features=cpu_features(),
+        features=cpu_features() or (),
         memory_bytes=memory_bytes(),
         governor=governor(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -69,41 +66,3 @@ def this_machine() -> Machine:
         gpus=gpus(),
         driver_cuda=driver_cuda(),
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Moment:
-    """Processor seconds spent up to now: by the whole machine and by this process."""
-
-    clock_s: float
-    machine_s: float
-    own_s: float
-
-
-def moment() -> Moment:
-    """Now. Time stolen by other guests of the same host counts as the machine's."""
-    import psutil
-
-    times = psutil.cpu_times()._asdict()
-    busy = ("user", "nice", "system", "irq", "softirq", "steal")
-    own = psutil.Process().cpu_times()
-    return Moment(
-        clock_s=time.perf_counter(),
-        machine_s=sum(float(times.get(kind, 0.0)) for kind in busy),
-        own_s=own.user + own.system,
-    )
-
-
-def others_cores(before: Moment, after: Moment) -> float:
-    """How many cores others kept busy between two moments, on average."""
-    elapsed_s = max(after.clock_s - before.clock_s, 1e-9)
-    others_s = (after.machine_s - before.machine_s) - (after.own_s - before.own_s)
-    return max(0.0, others_s / elapsed_s)
-
-
-def load_now() -> float | None:
-    """Processes that wanted to run over the last minute; None where the system does not count."""
-    try:
-        return os.getloadavg()[0]
-    except (OSError, AttributeError):
-        return None

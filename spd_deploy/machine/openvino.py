@@ -28,7 +28,7 @@ def openvino_checks() -> Iterator[Check]:
     yield yes(GROUP, "openvino", f"openvino {version_of('openvino')}")
     offered = precisions_of(core)
     yield bf16_check(offered)
-    yield int8_check(offered, cpu_features())
+    yield int8_check(offered, cpu_features() or ())
 
 
 def bf16_check(offered: Collection[str]) -> Check:

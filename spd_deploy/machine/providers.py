@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterator
 
+from spd_deploy.domain.child import child_environment, python_module
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.versions import version_of
 from spd_deploy.machine.check import Check, no, yes
@@ -58,9 +59,15 @@ def check_of(name: str, listed: Collection[str], fault: str | None, *, has_gpu: 
 
 def fault_of(provider: str) -> str | None:
     """Why a session does not start on ``provider``; None if it does."""
-    command = [sys.executable, "-P", "-m", __name__, provider]
+    command = [*python_module(__name__), provider]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S)
+        done = subprocess.run(
+            command,
+            env=child_environment(),
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE_S,
+        )
     except (OSError, subprocess.TimeoutExpired) as err:
         return f"asking it failed: {err}"
     if done.returncode == 0:

@@ -162,7 +162,10 @@ def tensorrt_check(*, driver_fault: str | None) -> Check:
     except Unavailable as err:
         reason = f"{err.what}: {err.got}"
         return no(_ENGINES, _TENSORRT, found=found, reason=reason, remedy=f"{err.fix}")
+    if version_of("cuda-bindings") is None:
+        reason = "it needs the package cuda-bindings, which is not installed"
+        return no(_ENGINES, _TENSORRT, found=found, reason=reason, remedy=f"{_INSTALL}; {_WITHOUT}")
     if driver_fault is not None:
-        reason = f"no driver: {driver_fault}"
+        reason = f"NVIDIA's driver: {driver_fault}"
         return no(_ENGINES, _TENSORRT, found=found, reason=reason, remedy=_WITHOUT)
     return yes(_ENGINES, _TENSORRT, f"{found}, builds and runs engines of trt artefacts")

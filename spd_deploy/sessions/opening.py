@@ -13,6 +13,7 @@ from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.engines.record import ENGINE_FILE, read_record
 from spd_deploy.domain.errors import BadArtefact, BadSetting, SpdError, Unavailable
+from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.golden import Golden
 from spd_deploy.domain.runtimes import Asked, Runtime, computed_in
 from spd_deploy.domain.tasks import Task
@@ -187,6 +188,7 @@ def open_path(
             raise
         return Opened(session=session, tokenizer=artefact.tokenizer(), task=artefact.task)
 
+    refuse_no_model(path, wanted="either")
     refuse_runtime(asked)
     with verified_checkpoint(path) as checkpoint:
         tokenizer = Tokenizer(checkpoint.folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)

@@ -1,29 +1,27 @@
-"""Labelled texts: from GLUE's own layout, the user's CSV, TSV or JSONL, the hub, or built in.
+"""Labelled texts: from GLUE's own layout, the user's files, the hub, or built in.
 
 A row that is broken is named by file and line; it stops the run unless broken rows are to be
-skipped, and then they are counted and the first ones named.
+skipped, and then they are counted by what is wrong with them, each kind with its first line.
 """
 
+import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
-from spd_deploy.domain.tasks import BUILT_IN, Columns, Task, own_task
-from spd_train.data.rows import SUFFIXES, Row, read_rows
+from spd_deploy.domain.tasks import BUILT_IN, Columns, Task
+from spd_train.data.folders import files_of
+from spd_train.data.foreign import refuse_foreign_file, tasks_of_label
+from spd_train.data.formats import stem_of
+from spd_train.data.rows import MEND, Fault, Name, Row, other_delimiter, read_rows, type_name
 
 Note = Callable[[str], None]
 
-_OWN_NAMES: Mapping[str, tuple[str, ...]] = {
-    "train": ("train",),
-    "dev": ("dev", "validation", "valid", "val"),
-    "test": ("test",),
-}
-_SKIPPED_NAMED = 3
-_MEND = "mend the row"
 _OPTIONS = "check --text-column and --pair-column"
-_MOST_LABELS = 1000
+_SEPARATE = "save it with commas as .csv, or with tabs as .tsv"
+_MOST_NAMED = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,113 +60,167 @@ def read_split(
     """
     if data_dir is None:
         return _without_files(task, split)
-    labelled = split != "test"
-    found: Splits = {}
-    for file in files_of(task, data_dir, split):
-        rows = read_rows(file, header=not isinstance(task.columns.text, int))
-        examples = _examples(task, rows, labelled=labelled, skip_broken=skip_broken, note=note)
-        if not examples:
-            raise BadData(f"{file} holds no rows", fix="check the file")
-        found[file.stem] = examples
-    return found
+    return {
+        stem_of(file): _examples(
+            task, file, labelled=split != "test", skip_broken=skip_broken, note=note
+        )
+        for file in files_of(task, data_dir, split)
+    }
 
 
-def own_task_from(
-    data_dir: Path,
+def examples_from_rows(
+    task: Task,
+    columns: Columns,
+    rows: Iterable[Row],
     *,
-    text_column: str,
-    pair_column: str | None,
-    label_column: str,
-    regression: bool,
-    skip_broken: bool = False,
-    name: str = "own",
-) -> Task:
-    """The task that the user's training file holds, its labels found in the label column.
-
-    Raises:
-        BadData: no training file, no such column, or far too many different labels.
-    """
-    columns = Columns(text=text_column, pair=pair_column, label=label_column)
-    labels: set[str] = set()
-    for file in _own_files(data_dir, "train"):
-        for row in read_rows(file, header=True):
-            if skip_broken and not row.fields:
-                continue  # it is counted and named when examples are made of the rows
-            _refuse_missing_columns(row, columns, fix=f"{_OPTIONS}, and --label-column")
-            if row.fields[label_column].strip():  # without a label it is a broken row
-                labels.add(row.fields[label_column])
-    if len(labels) > _MOST_LABELS and not regression:
-        raise BadData(
-            f"column {label_column!r} holds too many different labels for a classification",
-            got=f"{len(labels)} of them",
-            fix="name another --label-column, or say --regression",
-        )
-    if len(labels) < 2:
-        raise BadData(
-            f"column {label_column!r} must hold at least two different labels",
-            got=", ".join(sorted(labels)) or "none",
-            fix="name another --label-column",
-        )
-    return own_task(
-        text_column=text_column,
-        pair_column=pair_column,
-        label_column=label_column,
-        labels=() if regression else tuple(sorted(labels, key=_label_order)),
-        name=name,
-    )
-
-
-def files_of(task: Task, data_dir: Path, split: str) -> list[Path]:
-    """The files of a split: GLUE's names for a GLUE task, the user's own otherwise."""
-    if not data_dir.exists():
-        raise BadData("no such data folder or file", got=str(data_dir), fix="check --data-dir")
-    if not task.files:
-        return _own_files(data_dir, split)
-    if split not in task.files:
-        raise BadData("no such split", got=split, fix=f"use one of {', '.join(task.files)}")
-    files = [data_dir / name for name in task.files[split]]
-    for file in files:
-        if not file.is_file():
-            raise BadData(f"{file} is missing", fix=_hint_where(data_dir, file.name))
-    return files
-
-
-def has_split(task: Task, data_dir: Path | None, split: str) -> bool:
-    """Whether the split is there to be read; GLUE and built-in tasks always have train and dev."""
-    if data_dir is None or task.files:
-        return True
-    return data_dir.is_dir() and any(_own_candidates(data_dir, split))
-
-
-def _examples(
-    task: Task, rows: Iterator[Row], *, labelled: bool, skip_broken: bool | None, note: Note
+    skip_broken: bool | None = None,
+    note: Note = lambda _: None,
 ) -> list[Example]:
-    """Rows to examples; broken ones raise, or are skipped and told of."""
-    found: list[Example] = []
-    broken: list[str] = []
-    mend = _MEND if skip_broken is None else f"{_MEND}, or use --skip-broken-rows"
-    name = _name_columns(task)
-    for row in rows:
-        try:
-            found.append(_example(task, row, labelled=labelled, mend=mend, name=name))
-        except BadData as err:
-            if not skip_broken:
-                raise
-            broken.append(str(err))
-    if broken:
-        note(f"skipped {len(broken)} broken rows, such as: {' | '.join(broken[:_SKIPPED_NAMED])}")
-    return found
-
-
-def examples_from_rows(task: Task, columns: Columns, rows: Iterable[Row]) -> list[Example]:
     """Unlabelled examples from rows whose texts stand in ``columns``.
 
     Raises:
-        BadData: a row is broken; it is named.
+        BadData: a row is broken, and broken rows are not to be skipped; it is named.
     """
     placed = replace(task, columns=columns)
-    name = _OPTIONS
-    return [_example(placed, row, labelled=False, mend=_MEND, name=name) for row in rows]
+    made = ((row, example_of(placed, row, labelled=False, name=_OPTIONS)) for row in rows)
+    return _sound(made, skip_broken=skip_broken, note=note)
+
+
+def example_of(task: Task, row: Row, *, labelled: bool, name: str = _OPTIONS) -> Example | Fault:
+    """One row as an example, or what is wrong with it.
+
+    Args:
+        task: says where the columns are and what the labels mean.
+        row: as the file has it.
+        labelled: the row must have a label.
+        name: what to do about a column that is missing.
+
+    Raises:
+        BadData: the whole file lacks a column that is read, or has it twice.
+    """
+    if row.fault is not None:
+        return row.fault
+    columns = task.columns
+    needed = columns if labelled else Columns(text=columns.text, pair=columns.pair)
+    if fault := columns_fault(row, needed, fix=name):
+        return fault
+    text = text_in(row, columns.text)
+    pair = None if columns.pair is None else text_in(row, columns.pair)
+    if isinstance(text, Fault):
+        return text
+    if isinstance(pair, Fault):
+        return pair
+    if not labelled or columns.label is None:
+        return Example(text=text, pair=pair)
+    label = _label(task, row, columns.label)
+    return label if isinstance(label, Fault) else Example(text=text, pair=pair, label=label)
+
+
+def columns_fault(row: Row, columns: Columns, *, fix: str) -> Fault | None:
+    """The fault of a row that lacks a column which is read, or has it twice.
+
+    Raises:
+        BadData: all rows of the file do, since its header does.
+    """
+    wanted = [c for c in (columns.text, columns.pair, columns.label) if c is not None]
+    for column in wanted:
+        if column in row.repeated or row.names.count(column) > 1:
+            fault = Fault(kind=f"column {column!r} stands there twice", fix="rename one of them")
+        elif column not in row.names:
+            found = ", ".join(map(repr, row.names[:_MOST_NAMED])) or "none"
+            other = None if row.header is None else other_delimiter(row.names, wanted)
+            fault = Fault(
+                kind=f"no column {column!r}",
+                got=f"columns {found}",
+                fix=fix if other is None else f"the file is separated by {other}: {_SEPARATE}",
+            )
+        else:
+            continue
+        if row.header is not None:
+            raise BadData(f"{row.file}: {fault.kind}", got=fault.got, fix=fault.fix or MEND)
+        return fault
+    return None
+
+
+def text_in(row: Row, column: Name) -> str | Fault:
+    """The text in a column, which must hold some."""
+    text = plain_in(row, column)
+    if isinstance(text, str) and not text.strip():
+        return Fault(kind="empty text")
+    return text
+
+
+def plain_in(row: Row, column: Name) -> str | Fault:
+    """What a column holds, as a CSV file would spell it: a text, a number, or true or false."""
+    value = row.fields[column]
+    if value is None:
+        return Fault(kind=f"nothing in column {column!r}")
+    if isinstance(value, (list, dict, bytes)):
+        return Fault(kind=f"column {column!r} holds {type_name(value)}, not a text")
+    if not isinstance(value, str):
+        return json.dumps(value) if isinstance(value, (bool, int, float)) else str(value)
+    if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+        return Fault(kind=f"half of a surrogate pair in column {column!r}, which is no Unicode")
+    return value
+
+
+def label_in(row: Row, column: Name) -> str | Fault:
+    """The label in a column, without spaces around it."""
+    value = row.fields[column]
+    if isinstance(value, list):
+        return Fault(
+            kind="a list of labels",
+            got=json.dumps(value, default=str)[:80],
+            fix="give each row one label: several labels a row (multi-label) are not supported",
+        )
+    label = Fault(kind="no label") if value is None else plain_in(row, column)
+    return label if isinstance(label, Fault) else label.strip() or Fault(kind="no label")
+
+
+def _examples(
+    task: Task, file: Path, *, labelled: bool, skip_broken: bool | None, note: Note
+) -> list[Example]:
+    """The examples of one file; broken rows raise, or are skipped and told of."""
+    positional = isinstance(task.columns.text, int)
+    rows = read_rows(file, header=not positional, quotes=not task.files)
+    name = _name_columns(task)
+
+    def made() -> Iterator[tuple[Row, Example | Fault]]:
+        for i, row in enumerate(rows):
+            if i == 0 and task.files:
+                refuse_foreign_file(task, row)
+            yield row, example_of(task, row, labelled=labelled, name=name)
+
+    found = _sound(made(), skip_broken=skip_broken, note=note)
+    if not found:
+        raise no_rows(file)
+    return found
+
+
+def no_rows(file: Path) -> BadData:
+    """The error for a file in which no row can be used."""
+    return BadData(f"{file} holds no rows that can be used", fix="check how it was written")
+
+
+def _sound(
+    made: Iterable[tuple[Row, Example | Fault]], *, skip_broken: bool | None, note: Note
+) -> list[Example]:
+    """The examples; the first fault is raised, or all are skipped and told of by kind."""
+    mend = MEND if skip_broken is None else f"{MEND}, or use --skip-broken-rows"
+    found: list[Example] = []
+    broken: dict[str, list[Row]] = {}
+    for row, example in made:
+        if isinstance(example, Example):
+            found.append(example)
+        elif skip_broken:
+            broken.setdefault(example.kind, []).append(row)
+        else:
+            raise row.error(example, mend=mend)
+    if broken:
+        count = sum(map(len, broken.values()))
+        kinds = (f"{kind}: {len(rows)}, first {rows[0].place}" for kind, rows in broken.items())
+        note(f"skipped {count} broken row{'s' * (count > 1)}: {'; '.join(kinds)}")
+    return found
 
 
 def _name_columns(task: Task) -> str:
@@ -180,88 +232,36 @@ def _name_columns(task: Task) -> str:
     return f"name the file's columns as those of task {task.name}: {read}"
 
 
-def _example(task: Task, row: Row, *, labelled: bool, mend: str, name: str) -> Example:
-    """One example, or an error that names the row and says how to ``mend`` it or ``name`` it."""
-    columns = task.columns
-    needed = columns if labelled else Columns(text=columns.text, pair=columns.pair)
-    _refuse_missing_columns(row, needed, mend=mend, fix=name)
-    text = row.fields[columns.text]
-    pair = None if columns.pair is None else row.fields[columns.pair]
-    if not text.strip() or (pair is not None and not pair.strip()):
-        raise BadData(f"{row.place}: empty text", fix=mend)
-    label = None
-    if labelled and columns.label is not None:
-        label = _label(task, row, row.fields[columns.label])
-    return Example(text=text, pair=pair, label=label)
-
-
-def _label(task: Task, row: Row, spelled: str) -> float:
+def _label(task: Task, row: Row, column: Name) -> float | Fault:
     """The class index, or the number of a regression."""
-    if not task.is_regression:
-        name = task.label_values.get(spelled, spelled)
-        if name in task.labels:
-            return task.labels.index(name)
-        raise BadData(
-            f"{row.place}: unknown label",
-            got=repr(spelled[:80]),
-            fix=f"use one of {', '.join(task.label_values or task.labels)}",
-        )
+    spelled = label_in(row, column)
+    if isinstance(spelled, Fault):
+        return spelled
+    if task.is_regression:
+        return _number(spelled)
+    name = task.label_values.get(spelled) if task.label_values else spelled
+    if name in task.labels:
+        return task.labels.index(name)
+    known = tuple(task.label_values or task.labels)
+    more = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
+    theirs = tasks_of_label(task, spelled)
+    other = f"; that is a label of task {' or '.join(theirs)}" if theirs else ""
+    return Fault(
+        kind="unknown label",
+        got=repr(spelled[:80]),
+        fix=f"use one of {', '.join(known[:_MOST_NAMED])}{more}{other}",
+    )
+
+
+def _number(spelled: str) -> float | Fault:
+    """The finite number that a text spells."""
     try:
         number = float(spelled)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
-        raise BadData(f"{row.place}: the label is no number", got=repr(spelled[:80]), fix="mend it")
-    return number
-
-
-def _refuse_missing_columns(row: Row, columns: Columns, *, mend: str = _MEND, fix: str) -> None:
-    """The row must have every column that is needed."""
-    wanted = [c for c in (columns.text, columns.pair, columns.label) if c is not None]
-    missing = [c for c in wanted if c not in row.fields]
-    if missing and not row.fields:
-        raise BadData(
-            f"{row.place}: another number of fields than the first line has",
-            fix=mend,
-        )
-    if missing:
-        raise BadData(
-            f"{row.place}: no column {missing[0]!r}",
-            got=f"columns {', '.join(map(str, row.fields))}",
-            fix=fix,
-        )
-
-
-def _own_files(data_dir: Path, split: str) -> list[Path]:
-    """The user's file for a split: the file given, or the one of that name in the folder."""
-    if data_dir.is_file():
-        return [data_dir]
-    if file := next(_own_candidates(data_dir, split), None):
-        return [file]
-    names = " or ".join(f"{_OWN_NAMES[split][0]}{suffix}" for suffix in SUFFIXES)
-    raise BadData(f"{data_dir} has no file for {split}", fix=f"add {names}")
-
-
-def _own_candidates(data_dir: Path, split: str) -> Iterator[Path]:
-    """Files in the folder that may hold the split, in order of preference."""
-    names = [f"{stem}{suffix}" for stem in _OWN_NAMES.get(split, (split,)) for suffix in SUFFIXES]
-    return (data_dir / name for name in names if (data_dir / name).is_file())
-
-
-def _hint_where(data_dir: Path, name: str) -> str:
-    """What to do about a missing file: the folder below that has one, where there is one."""
-    below = sorted(p.parent.name for p in data_dir.glob(f"*/{name}"))
-    if below:
-        return f"give the task's own folder, one of: {', '.join(below)} below {data_dir}"
-    return "give the folder that holds the task's files in GLUE's layout"
-
-
-def _label_order(label: str) -> tuple[int, float, str]:
-    """Numbers by value first, then words by letter, so that 10 comes after 9."""
-    try:
-        return (0, float(label), label)
-    except ValueError:
-        return (1, 0.0, label)
+    if math.isfinite(number):
+        return number
+    return Fault(kind="the label is no number", got=repr(spelled[:80]))
 
 
 def _without_files(task: Task, split: str) -> Splits:

@@ -3,9 +3,12 @@
 Needs the optional extra ``data`` and a network; nothing else in this project does.
 """
 
-from spd_deploy.domain.errors import Unavailable
+from importlib.util import find_spec
+
+from spd_deploy.domain.errors import Unavailable, first_line
 from spd_deploy.domain.tasks import Task
 from spd_train.data.examples import Example, Splits
+from spd_train.hub import silence_of_hub
 
 REPOSITORY = "nyu-mll/glue"
 
@@ -16,13 +19,14 @@ def hub_split(task: Task, split: str) -> Splits:
     Raises:
         Unavailable: ``datasets`` is not installed, or the hub cannot be reached.
     """
-    try:
-        import datasets
-    except ImportError as err:
+    if find_spec("datasets") is None:
         raise Unavailable(
             "without --data-dir the data comes from the hub, which needs the package datasets",
             fix="name a folder with --data-dir, or pip install 'spd-deploy[data]'",
-        ) from err
+        )
+    silence = silence_of_hub()  # before the import, which notes whether the hub is to be asked
+    import datasets
+
     found: Splits = {}
     for part in _parts(task, split):
         try:
@@ -30,7 +34,7 @@ def hub_split(task: Task, split: str) -> Splits:
         except Exception as err:  # the library raises whatever its transport raises
             raise Unavailable(
                 f"the hub did not give {REPOSITORY} {task.name} {part}",
-                got=err,
+                got=silence or first_line(err),
                 fix="check the network, or name a folder with --data-dir",
             ) from err
         found[part] = [_example(task, row) for row in rows]

@@ -1,5 +1,6 @@
 """The curves of a run as a picture, drawn from its log and from nothing else."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,60 +9,109 @@ from spd_deploy.domain.files import replacing
 from spd_train.training.journal import JOURNAL_FILE, Record, read_journal
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CURVES_FILE = "curves.png"
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#666666"
-_STAGE_SHADES = {"prune": "#f3f3f3", "graft": "#e6eef5", "finetune": "#ffffff"}
+_SHADES = {"prune": "#ececec", "graft": "#dbe8f3"}
+_LOSSES = {
+    "label_loss": BLUE,
+    "attention_loss": ORANGE,
+    "hidden_loss": GREEN,
+    "logits_loss": PINK,
+}
+_LEAST_WINDOW = 5
 
 
-def draw_curves(folder: Path, *, title: str, metric: str) -> Path:
+def draw_curves(folder: Path, *, title: str, metric: str, measured_on: str) -> Path:
     """Draw ``log.jsonl`` of ``folder`` into ``curves.png`` there.
 
-    Four panels: the metric on train and held-out rows, sparsity and graft probability, the losses,
-    and the learning rate with the share of tokens that is not padding. Stages are shaded.
-    """
-    from matplotlib.figure import Figure
+    The panels: the metric on train and on what is held out of it, the losses, the learning rate
+    with the share of tokens that is not padding; and for a student sparsity and graft probability,
+    its stages shaded.
 
-    records = read_journal(folder / JOURNAL_FILE)
-    steps = [r for r in records if r["kind"] == "step"]
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
-    figure.suptitle(title, fontsize=12)
-    panels = figure.subplots(2, 2, sharex=True)
-    for axes in panels.flat:
-        _shade_stages(axes, steps)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    _metric_panel(panels[0, 0], records, metric)
-    _schedule_panel(panels[0, 1], steps)
-    _loss_panel(panels[1, 0], steps)
-    _rate_panel(panels[1, 1], steps)
-    for axes in panels[1]:
-        axes.set_xlabel("optimiser step")
+    Args:
+        folder: of the training.
+        title: above all panels.
+        metric: the task's headline.
+        measured_on: what the chosen checkpoint was measured on in the end, such as ``dev``.
+    """
+    figure = curves_figure(
+        read_journal(folder / JOURNAL_FILE), title=title, metric=metric, measured_on=measured_on
+    )
     with replacing(folder / CURVES_FILE) as draft:
         figure.savefig(draft, dpi=130)
     return folder / CURVES_FILE
 
 
-def _metric_panel(axes: "Axes", records: Sequence[Record], metric: str) -> None:
-    """The headline metric on a sample of train and on what is held out; dev once, at the end."""
+def curves_figure(
+    records: Sequence[Record], *, title: str, metric: str, measured_on: str
+) -> "Figure":
+    """The panels; a dense training has no schedule, and so no panel for it."""
+    from matplotlib.figure import Figure
+
+    steps = [r for r in records if r["kind"] == "step"]
+    scheduled = any(name in r for r in steps for name in ("sparsity", "graft_probability"))
+    rows, columns = (2, 2) if scheduled else (1, 3)
+    figure = Figure(figsize=(10.5 if scheduled else 13, 3.5 * rows), layout="constrained")
+    figure.suptitle(title, fontsize=12)
+    panels = list(figure.subplots(rows, columns, sharex=True).flat)
+    for axes in panels:
+        _shade_stages(axes, steps)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    _metric_panel(panels[0], records, metric, measured_on)
+    if scheduled:
+        _schedule_panel(panels[1], steps)
+    _loss_panel(panels[-2], steps)
+    _rate_panel(panels[-1], steps)
+    for axes in panels[-columns:]:
+        axes.set_xlabel("optimiser step")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def _metric_panel(axes: "Axes", records: Sequence[Record], metric: str, measured_on: str) -> None:
+    """The headline metric on a sample of train and on what is held out; at the end on dev."""
     scores = [r for r in records if r["kind"] == "score"]
     x = [r["step"] + 1 for r in scores]
-    for sample, colour, label in (("train", GREY, "train"), ("holdout", BLUE, "held out")):
+    shown = []
+    for sample, colour, width, label in (
+        ("train", GREY, 3.0, "train, a sample"),
+        ("holdout", BLUE, 1.5, "held out to choose by"),
+    ):
         if scores and sample in scores[0]:
             y = [_number(r[sample].get(metric)) for r in scores]
-            axes.plot(x, y, marker="o", markersize=3, color=colour, label=label)
+            axes.plot(x, y, marker="o", ms=3, lw=width, color=colour, alpha=0.85, label=label)
+            shown += y
     for final in (r for r in records if r["kind"] == "final"):
-        chosen, dev = final["chosen_step"], _number(final["dev"].get(metric))
-        axes.plot(chosen, dev, marker="*", markersize=11, color=ORANGE, ls="", label="dev, chosen")
+        chosen, found = final["chosen_step"], _number(final["dev"].get(metric))
+        label = f"{measured_on}, the chosen step"
+        axes.plot(chosen, found, marker="*", ms=11, color=ORANGE, ls="", label=label)
+        shown.append(found)
     axes.set_ylabel(metric)
-    axes.legend(frameon=False, loc="lower right")
+    axes.set_ylim(*_limits(shown))
+    _legend_above(axes)
+
+
+def _limits(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """The ends of an axis for a metric, which is never above 1; None leaves an end alone."""
+    finite = [v for v in values if math.isfinite(v)]
+    if not finite:
+        return None, None
+    low, high = min(finite), max(finite)
+    room = max(0.05 * (high - low), 0.03)
+    return low - room, min(high + room, 1.01) if high <= 1 else high + room
 
 
 def _schedule_panel(axes: "Axes", steps: Sequence[Record]) -> None:
-    """Sparsity and graft probability, where the run has them."""
+    """Sparsity and graft probability, and what the shades mean."""
+    from matplotlib.patches import Patch
+
     x = [r["step"] for r in steps]
     for name, colour, label in (
         ("sparsity", ORANGE, "sparsity"),
@@ -70,39 +120,62 @@ def _schedule_panel(axes: "Axes", steps: Sequence[Record]) -> None:
         if any(name in r for r in steps):
             axes.plot(x, [_number(r.get(name)) for r in steps], color=colour, label=label)
     axes.set_ylim(-0.02, 1.05)
-    axes.set_ylabel("sparsity, graft probability")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, loc="lower right")
+    axes.set_ylabel("share")
+    stages = {r.get("stage") for r in steps}
+    patches = [Patch(color=c, label=f"{s} stage") for s, c in _SHADES.items() if s in stages]
+    _legend_above(axes, [*axes.get_lines(), *patches])
 
 
 def _loss_panel(axes: "Axes", steps: Sequence[Record]) -> None:
     """The terms of the loss, smoothed over a fiftieth of the run."""
     x = [r["step"] for r in steps]
-    names = [
-        n for n in ("label_loss", "attention_loss", "hidden_loss", "logits_loss") if n in steps[0]
-    ]
-    for name, colour in zip(names, (BLUE, ORANGE, GREEN, PINK), strict=False):
-        y = [_number(r[name]) for r in steps]
-        label = name.removesuffix("_loss")
-        axes.plot(x, smoothed(y, max(1, len(y) // 50)), color=colour, label=label)
+    for name, colour in _LOSSES.items():
+        if any(name in r for r in steps):
+            y = [_number(r.get(name)) for r in steps]
+            label = name.removesuffix("_loss")
+            axes.plot(x, smoothed(y, _window(y)), color=colour, label=label)
     axes.set_yscale("log")
     axes.set_ylabel("loss terms, weighted")
-    axes.legend(frameon=False)
+    _legend_above(axes)
 
 
 def _rate_panel(axes: "Axes", steps: Sequence[Record]) -> None:
     """Learning rate, and how much of each batch was real."""
     x = [r["step"] for r in steps]
     axes.plot(x, [r["learning_rate"] for r in steps], color=PINK, label="learning rate")
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_ylabel("learning rate")
     share = axes.twinx()
     share.spines[["top"]].set_visible(False)
-    y = smoothed([r["real_share"] for r in steps], max(1, len(steps) // 50))
-    share.plot(x, y, color=GREY, linewidth=0.8, label="real tokens in a batch")
+    real = [r["real_share"] for r in steps]
+    share.plot(x, smoothed(real, _window(real)), color=GREY, lw=0.8, label="real tokens (right)")
     share.set_ylim(0, 1.05)
-    handles = [*axes.get_lines(), *share.get_lines()]
+    share.set_ylabel("share of real tokens")
+    _legend_above(axes, [*axes.get_lines(), *share.get_lines()])
+
+
+def _legend_above(axes: "Axes", handles: "Sequence[Artist] | None" = None) -> None:
+    """A legend on top of the panel, where it hides nothing."""
+    handles = axes.get_lines() if handles is None else handles
     shown = [h for h in handles if not str(h.get_label()).startswith("_")]
-    axes.legend(handles=shown, frameon=False, loc="lower left")
+    if shown:
+        axes.legend(
+            handles=shown,
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=2,
+            frameon=False,
+            fontsize=8,
+            handlelength=1.4,
+            columnspacing=1.2,
+            borderaxespad=0.1,
+        )
+
+
+def _window(values: Sequence[float]) -> int:
+    """Over how many steps a curve is smoothed."""
+    return max(_LEAST_WINDOW, len(values) // 50)
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:
@@ -118,7 +191,7 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
 
 def _shade_stages(axes: "Axes", steps: Sequence[Record]) -> None:
     """A background for each stage."""
-    for stage, shade in _STAGE_SHADES.items():
+    for stage, shade in _SHADES.items():
         x = [r["step"] for r in steps if r.get("stage") == stage]
         if x:
             axes.axvspan(x[0], x[-1] + 1, color=shade, zorder=0)

@@ -1,14 +1,14 @@
 """The command line of one run: the one place that knows how ``spd train`` is called."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from spd_deploy.domain.child import python_module
 from spd_deploy.domain.patterns import NM
 from spd_train.sweeping.grid import Grid, data_folder
 from spd_train.sweeping.jobs import Cell, Job
 
-PROGRAM = (sys.executable, "-m", "spd_deploy")
+PROGRAM = tuple(python_module("spd_deploy"))
 
 
 def train_command(

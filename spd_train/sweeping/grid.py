@@ -1,7 +1,7 @@
 """A grid: task x pattern x arm x seed, and the settings that its runs are trained with."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,35 +11,41 @@ from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.tasks import BUILT_IN
 from spd_train.sweeping.jobs import Cell, Job, Teacher, spelled
 
-Value = int | float | str
-
-# The options of ``spd train`` that a grid may set, with what they hold.
-OPTIONS: Mapping[str, type[Value]] = {
-    "epochs": float,
-    "max_steps": int,
-    "learning_rate": float,
-    "teacher_epochs": float,
-    "teacher_learning_rate": float,
-    "batch_size": int,
-    "accumulate": int,
-    "max_tokens": int,
-    "holdout": float,
-    "precision": str,
-}
+Number = int | float
 STUDENTS_ONLY = ("epochs", "max_steps", "learning_rate")
 TEACHERS_ONLY = ("teacher_epochs", "teacher_learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """Options of ``spd train`` by name: for every task, and what single tasks have otherwise."""
+class TrainOptions:
+    """The options of ``spd train`` that a grid may set; None leaves one to the recipe."""
 
-    common: Mapping[str, Value] = field(default_factory=dict)
-    by_task: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    epochs: Number | None = None
+    max_steps: int | None = None
+    learning_rate: Number | None = None
+    teacher_epochs: Number | None = None
+    teacher_learning_rate: Number | None = None
+    batch_size: int | None = None
+    accumulate: int | None = None
+    max_tokens: int | None = None
+    holdout: Number | None = None
+    precision: str | None = None
 
-    def of(self, task: str) -> dict[str, Value]:
-        """The options of one task."""
-        return {**self.common, **self.by_task.get(task, {})}
+    def given(self) -> dict[str, Number | str]:
+        """The options that are set, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainTable:
+    """The options for every task, and those that single tasks have otherwise."""
+
+    common: TrainOptions = TrainOptions()
+    by_task: Mapping[str, TrainOptions] = field(default_factory=dict)
+
+    def of(self, task: str) -> dict[str, Number | str]:
+        """The options of one task by name."""
+        return {**self.common.given(), **self.by_task.get(task, TrainOptions()).given()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +64,7 @@ class Grid:
     patterns: tuple[Pattern, ...]
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
-    train: Settings = Settings()
+    train: TrainTable = TrainTable()
 
     def teachers(self) -> list[Teacher]:
         """The dense models, seed by seed."""
@@ -77,7 +83,7 @@ class Grid:
         """Everything, in the order in which it is started."""
         return [*self.teachers(), *self.cells()]
 
-    def options(self, job: Job) -> dict[str, Value]:
+    def options(self, job: Job) -> dict[str, Number | str]:
         """The options of ``spd train`` for one job, without those that mean nothing to it.
 
         So a grid that gives its students other epochs keeps its teachers.
@@ -94,7 +100,10 @@ class Grid:
             "patterns": [spelled(pattern) for pattern in self.patterns],
             "arms": list(self.arms),
             "seeds": list(self.seeds),
-            "train": {"common": dict(self.train.common), "by_task": dict(self.train.by_task)},
+            "train": {
+                "common": self.train.common.given(),
+                "by_task": {name: own.given() for name, own in self.train.by_task.items()},
+            },
         }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spd_deploy.domain.errors import NotWritten
-from spd_deploy.domain.files import not_written
+from spd_deploy.domain.files import not_written, refuse_unwritable
 
 LOCK_FILE = "sweep.lock"
 
@@ -20,8 +20,10 @@ def locked(output: Path) -> Iterator[int]:
     for as long as its runs go on.
 
     Raises:
-        NotWritten: another sweep, or what a killed one left running, works there.
+        NotWritten: another sweep, or what a killed one left running, works there; or nothing can
+            be written there.
     """
+    refuse_unwritable(output, output)
     try:
         output.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(output / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

@@ -1,6 +1,5 @@
 """Child processes: started, watched, stopped, and never left behind."""
 
-import os
 import signal
 import subprocess
 import time
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from spd_deploy.domain.child import child_environment
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.files import not_written
 from spd_train.sweeping.jobs import Job
@@ -39,7 +39,7 @@ class Pool:
     def __init__(self, *, threads: int, keep_open: int) -> None:
         """``threads`` are what each child computes with; ``keep_open`` is a descriptor it gets."""
         self._keep_open = keep_open
-        self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        self._environment = child_environment(OMP_NUM_THREADS=str(threads))
         self._children: dict[Job, _Child] = {}
 
     def __enter__(self) -> Self:

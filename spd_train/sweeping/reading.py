@@ -15,37 +15,48 @@ epochs = 20
 """
 
 import math
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from spd_deploy.domain.documents import value_of
 from spd_deploy.domain.errors import BadInput, BadPattern, BadSetting, UnknownTask
+from spd_deploy.domain.files import read_toml
 from spd_deploy.domain.patterns import SPELLINGS, Pattern, parse_pattern
 from spd_deploy.domain.tasks import task_named
-from spd_train.sweeping.grid import OPTIONS, Grid, Settings, Value
+from spd_train.sweeping.grid import Grid, TrainOptions, TrainTable
 from spd_train.sweeping.jobs import ARMS
 
-T = TypeVar("T")
+Item = TypeVar("Item")
+Parsed = TypeVar("Parsed")
 
-_FIELDS = ("model", "data", "tasks", "patterns", "arms", "seeds", "train")
-_WORDS: Mapping[type, str] = {
-    str: "a string", int: "a whole number", float: "a number", list: "a list", dict: "a table"
-}  # fmt: skip
+_FIX = "correct it"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GridFile:
+    """The file's fields, each of its own type and not yet looked into.
+
+    ``train`` holds the common options, and among them a table for each task that differs.
+    """
+
+    model: str
+    tasks: tuple[str, ...]
+    patterns: tuple[str, ...]
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    data: str | None = None
+    train: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_grid(file: Path) -> Grid:
     """The grid in ``file``.
 
     Raises:
-        BadSetting: not there, not TOML, or a field that is missing, unknown or makes no sense.
+        BadSetting: the file is missing or not TOML, or a field is missing, unknown or wrong.
     """
-    try:
-        value = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise BadSetting(f"cannot read {file}", got=err.strerror, fix="check the path") from err
-    except ValueError as err:  # broken UTF-8 too
-        raise BadSetting(f"{file} is not TOML", got=err, fix="mend it") from err
+    value = read_toml(file, error=BadSetting, fix="check the path and the file")
     try:
         return grid_from(value)
     except BadInput as err:
@@ -54,24 +65,27 @@ def read_grid(file: Path) -> Grid:
 
 def grid_from(value: Mapping[str, Any]) -> Grid:
     """The grid that a parsed file describes."""
-    _refuse_unknown(value, _FIELDS, where="the grid")
-    tasks = _axis(value, "tasks", _task)
-    teachers_alone = value.get("patterns") == value.get("arms") == []
+    file = value_of(GridFile, value, what="the grid", error=BadSetting, fix=_FIX)
+    for name in ("model", "data"):
+        if getattr(file, name) == "":
+            raise BadSetting(f"{name} is empty", fix="name a folder")
+    tasks = _axis("tasks", file.tasks, _task)
+    teachers_alone = not file.patterns and not file.arms
     return Grid(
-        model=_text(value, "model"),
-        data=Path(_text(value, "data")) if "data" in value else None,
+        model=file.model,
+        data=None if file.data is None else Path(file.data),
         tasks=tasks,
-        patterns=() if teachers_alone else _axis(value, "patterns", _pattern),
-        arms=() if teachers_alone else _axis(value, "arms", _arm),
-        seeds=_axis(value, "seeds", _seed),
-        train=_settings(value, tasks),
+        patterns=() if teachers_alone else _axis("patterns", file.patterns, _pattern),
+        arms=() if teachers_alone else _axis("arms", file.arms, _arm),
+        seeds=_axis("seeds", file.seeds, _seed),
+        train=_settings(file.train, tasks),
     )
 
 
-def _axis(value: Mapping[str, Any], name: str, parse: Callable[[Any], T]) -> tuple[T, ...]:
+def _axis(name: str, items: Sequence[Item], parse: Callable[[Item], Parsed]) -> tuple[Parsed, ...]:
     """A list of different things, at least one."""
-    found: list[T] = []
-    for i, item in enumerate(_typed(_needed(value, name), list, name)):
+    found: list[Parsed] = []
+    for i, item in enumerate(items):
         try:
             parsed = parse(item)
         except BadInput as err:
@@ -84,18 +98,18 @@ def _axis(value: Mapping[str, Any], name: str, parse: Callable[[Any], T]) -> tup
     return tuple(found)
 
 
-def _task(item: Any) -> str:
+def _task(name: str) -> str:
     """A known task by its own name."""
     try:
-        return task_named(_typed(item, str, "a task")).name
+        return task_named(name).name
     except UnknownTask as err:
         fix = err.fix.partition(", or your own")[0]
         raise BadSetting(err.what, got=err.got, fix=fix) from err
 
 
-def _pattern(item: Any) -> Pattern:
+def _pattern(item: str) -> Pattern:
     """A pattern, with its sparsity after an ``@``."""
-    text, at, sparsity = _typed(item, str, "a pattern").partition("@")
+    text, at, sparsity = item.partition("@")
     try:
         return parse_pattern(text, float(sparsity) if at else None)
     except (BadPattern, ValueError) as err:
@@ -104,84 +118,48 @@ def _pattern(item: Any) -> Pattern:
         raise BadSetting(what, got=repr(item), fix=fix) from err
 
 
-def _arm(item: Any) -> str:
+def _arm(name: str) -> str:
     """One of the recipes."""
-    if item not in ARMS:
-        raise BadSetting("unknown arm", got=repr(item), fix=f"use one of {', '.join(ARMS)}")
-    return str(item)
+    if name not in ARMS:
+        raise BadSetting("unknown arm", got=repr(name), fix=f"use one of {', '.join(ARMS)}")
+    return name
 
 
-def _seed(item: Any) -> int:
+def _seed(seed: int) -> int:
     """A whole number from 0."""
-    if _typed(item, int, "a seed") < 0:
-        raise BadSetting("a seed must be 0 or more", got=item, fix="use 0, 1, 2")
-    return int(item)
+    if seed < 0:
+        raise BadSetting("a seed must be 0 or more", got=seed, fix="use 0, 1, 2")
+    return seed
 
 
-def _settings(value: Mapping[str, Any], tasks: tuple[str, ...]) -> Settings:
+def _settings(train: Mapping[str, Any], tasks: tuple[str, ...]) -> TrainTable:
     """The table of options, with tables for single tasks in it."""
-    common: dict[str, Value] = {}
-    by_task: dict[str, Mapping[str, Value]] = {}
-    for key, item in _typed(value.get("train", {}), dict, "train").items():
-        if not isinstance(item, dict):
-            common[key] = _option(key, item, where="train")
-            continue
-        task = _task_of_grid(key, tasks)
+    common = {name: value for name, value in train.items() if not isinstance(value, dict)}
+    by_task: dict[str, TrainOptions] = {}
+    for name in (name for name in train if name not in common):
+        task = _task_of_grid(name, tasks)
         if task in by_task:
-            raise BadSetting(f"train.{key} is there twice", fix=f"keep one table for {task}")
-        by_task[task] = {k: _option(k, v, where=f"train.{key}") for k, v in item.items()}
-    return Settings(common=common, by_task=by_task)
+            raise BadSetting(f"train.{name} is there twice", fix=f"keep one table for {task}")
+        by_task[task] = _options(train[name], what=f"train.{name}")
+    return TrainTable(common=_options(common, what="train"), by_task=by_task)
 
 
-def _task_of_grid(key: str, tasks: tuple[str, ...]) -> str:
+def _task_of_grid(name: str, tasks: tuple[str, ...]) -> str:
     """A task that the grid has."""
     try:
-        task = task_named(key).name
+        task = task_named(name).name
     except UnknownTask:
         task = ""
     if task not in tasks:
         fix = f"use one of {', '.join(tasks)}, or add it to tasks"
-        raise BadSetting(f"train.{key} is no task of the grid", fix=fix)
+        raise BadSetting(f"train.{name} is no task of the grid", fix=fix)
     return task
 
 
-def _option(key: str, item: Any, *, where: str) -> Value:
-    """One option of ``spd train``."""
-    _refuse_unknown({key: item}, tuple(OPTIONS), where=where)
-    kind = OPTIONS[key]
-    found: Value = _typed(item, kind, f"{where}.{key}")
-    if kind is not str and not 0 < float(found) < math.inf:
-        raise BadSetting(f"{where}.{key} must be a number above 0", got=item, fix="correct it")
-    return found
-
-
-def _text(value: Mapping[str, Any], name: str) -> str:
-    """A string that is not empty."""
-    found = str(_typed(_needed(value, name), str, name))
-    if not found:
-        raise BadSetting(f"{name} is empty", fix="name a folder")
-    return found
-
-
-def _needed(value: Mapping[str, Any], name: str) -> Any:
-    """A field that must be there."""
-    if name not in value:
-        raise BadSetting(f"{name} is missing", fix=f"add {name} to the grid")
-    return value[name]
-
-
-def _typed(item: Any, kind: type, name: str) -> Any:
-    """The item, if it is of its kind; a whole number is a number too, true and false are none."""
-    fits = isinstance(item, (int, float) if kind is float else kind)
-    if not fits or (isinstance(item, bool) and kind is not bool):
-        raise BadSetting(f"{name} must be {_WORDS[kind]}", got=repr(item), fix="correct it")
-    return item
-
-
-def _refuse_unknown(value: Mapping[str, Any], known: tuple[str, ...], *, where: str) -> None:
-    """No field is passed over."""
-    for name in value:
-        if name not in known:
-            raise BadSetting(
-                f"{where} has an unknown field", got=name, fix=f"use {', '.join(known)}"
-            )
+def _options(table: Mapping[str, Any], *, what: str) -> TrainOptions:
+    """Options of ``spd train`` that make sense."""
+    options = value_of(TrainOptions, table, what=what, error=BadSetting, fix=_FIX)
+    for name, value in options.given().items():
+        if not isinstance(value, str) and not 0 < value < math.inf:
+            raise BadSetting(f"{what}.{name} must be a number above 0", got=value, fix=_FIX)
+    return options

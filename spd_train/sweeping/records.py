@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spd_deploy.domain.documents import versioned
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting
 from spd_deploy.domain.files import read_json, write_json
 from spd_train.recipe import TeacherRecipe
@@ -51,29 +52,13 @@ def read_record(file: Path) -> Record:
     if not file.exists():
         return Record()
     fix = f"remove {file} and the folder beside it, and type the command again"
-    value = read_json(file, error=BadCheckpoint, fix=fix)
-    try:
-        seconds, peak = value["seconds"], value["peak_memory_bytes"]
-        return Record(
-            settings=dict(value["settings"]),
-            seconds=None if seconds is None else float(seconds),
-            peak_memory_bytes=None if peak is None else int(peak),
-        )
-    except (KeyError, TypeError, ValueError) as err:
-        raise BadCheckpoint(f"{file} is damaged", got=repr(err), fix=fix) from err
+    document = read_json(file, error=BadCheckpoint, fix=fix)
+    return versioned(Record, document, SCHEMA, what=file, error=BadCheckpoint, fix=fix)
 
 
 def write_record(file: Path, record: Record) -> None:
     """Write a run's record."""
-    write_json(
-        file,
-        {
-            "schema": SCHEMA,
-            "settings": dict(record.settings),
-            "seconds": record.seconds,
-            "peak_memory_bytes": record.peak_memory_bytes,
-        },
-    )
+    write_json(file, {"schema": SCHEMA, **asdict(record)})
 
 
 def added(record: Record, *, seconds: float, peak_memory_bytes: int | None) -> Record:

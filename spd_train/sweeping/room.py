@@ -3,22 +3,20 @@
 On a CPU that is one a core, each with one thread. On a GPU its memory decides, and nobody knows
 beforehand what a run will take. So runs are started one by one: PyTorch keeps the memory that it
 once took, so a run that has written its first score has about reached its peak. Then what is
-left is asked of ``nvidia-smi``, and the next one starts if twice the most that any run took so
+left is asked of the driver, and the next one starts if twice the most that any run took so
 far is free: the texts of another task may be longer.
 """
 
 import os
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from spd_deploy.domain.errors import Unavailable
+from spd_deploy.domain.nvidia import free_bytes
 from spd_train.sweeping.jobs import Job
 
 # Share of free memory to need that lets another run start.
 MARGIN = 2.0
-_MIB = 1 << 20
-_PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,21 +91,17 @@ class GpuWatch:
 
 
 def gpu_free_bytes() -> int:
-    """Free memory of the GPU that the runs will use, as ``nvidia-smi`` tells.
+    """Free memory of the GPU that the runs will use.
 
     Raises:
-        Unavailable: it does not tell.
+        Unavailable: the driver does not tell.
     """
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
-    command = ["nvidia-smi", "-i", gpu, "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_PATIENCE_S, check=True
-        )
-        return int(done.stdout) * _MIB
-    except (OSError, ValueError, subprocess.SubprocessError) as err:
+        return free_bytes(gpu)
+    except Unavailable as err:
         raise Unavailable(
-            "nvidia-smi does not tell how much memory the GPU has free",
-            got=err,
+            f"GPU {gpu} does not tell how much memory it has free",
+            got=err.got or err.what,
             fix="say with --processes how many runs fit at once, or use --device cpu",
         ) from err

@@ -148,7 +148,7 @@ def train(
                 loop.processes.wait()
                 raise Interrupted(
                     f"stopped at step {step + 1} of {training.total_steps} of {training.name}",
-                    fix="continue with the same command and --resume",
+                    fix="continue with --resume",
                 )
     loop.processes.wait()
     chosen = Selection(loop.folder, fingerprint=loop.fingerprint, begun=True)

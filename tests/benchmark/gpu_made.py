@@ -18,8 +18,8 @@ from spd_deploy.benchmark.gpu_values import (
 )
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.values import ArmFacts, Shape
+from spd_deploy.domain.nvidia import Card, GpuState
 from spd_deploy.domain.work import Work
-from spd_deploy.machine.gpu_state import Card, GpuState
 from tests.benchmark.made import ARM, SHAPE, drawn, gathered, made_report, without_kernel
 
 CARD = Card(name="NVIDIA H100 80GB HBM3", driver="580.65.06", persistence=True, mig=False)

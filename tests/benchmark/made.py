@@ -11,7 +11,6 @@ from spd_deploy.benchmark.judge import Judgement, judge
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.values import (
     ArmFacts,
-    Conditions,
     Lowered,
     Memory,
     Series,
@@ -20,6 +19,7 @@ from spd_deploy.benchmark.values import (
 )
 from spd_deploy.machine.facts import Machine
 from spd_deploy.sessions.protocol import Description
+from spd_deploy.timing.machine_load import Conditions
 
 SHAPE = Shape(batch=8, seq=32)
 IDLE = Conditions(load_before=0.05, others_cores=0.02)

@@ -8,7 +8,7 @@ import pytest
 from spd_deploy.benchmark.doubts import Doubt, doubts_of, drift_of, grouped, series_doubts
 from spd_deploy.benchmark.intervals import Rounds
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.values import Conditions
+from spd_deploy.timing.machine_load import Conditions
 from tests.benchmark.made import ARM, MACHINE, drawn, made_report, three_arms
 
 

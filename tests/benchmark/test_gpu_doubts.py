@@ -9,8 +9,8 @@ from spd_deploy.benchmark.gpu_doubts import card_doubts, gpu_doubts
 from spd_deploy.benchmark.gpu_judge import device_rows
 from spd_deploy.benchmark.gpu_values import GpuRun
 from spd_deploy.benchmark.judge import judge
+from spd_deploy.domain.nvidia import GpuState
 from spd_deploy.domain.work import Work
-from spd_deploy.machine.gpu_state import GpuState
 from tests.benchmark.gpu_made import gpu_report, looked, two_dense_and_a_block
 from tests.benchmark.made import SHAPE, three_arms
 
@@ -82,7 +82,7 @@ def test_other_work_before_the_run_is_doubted() -> None:
 def test_a_card_that_was_not_seen_is_doubted() -> None:
     """Without a look during the run its clocks are unknown."""
     (found,) = card_doubts(replace(run(), during=()))
-    assert "nvidia-smi did not tell" in found
+    assert "the driver did not tell; see" in found
 
 
 @pytest.mark.parametrize(("share", "doubted"), [(0.79, False), (0.9, True)])

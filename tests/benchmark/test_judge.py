@@ -8,7 +8,7 @@ import pytest
 
 from spd_deploy.benchmark.judge import Measurement, compare, judge, measurement_of
 from spd_deploy.domain.errors import BadReport
-from spd_deploy.machine.nvidia import Gpu
+from spd_deploy.domain.nvidia import Gpu
 from tests.benchmark.made import MACHINE, SHAPE, drawn, made_report, three_arms, three_judged
 
 GPU = Gpu(name="GPU", driver="1", compute_capability="9.0", memory_bytes=1)

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from spd_deploy.benchmark.measure import measure
 from spd_deploy.benchmark.values import Series, Settings, Shape
-from spd_deploy.domain.measured import random_batch, turn
+from spd_deploy.domain.measured import random_batch
 from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.protocol import Closing, Description, Session
@@ -103,13 +103,6 @@ def test_arms_take_turns_and_only_one_is_open() -> None:
 
     order = ["a", "b", "b", "a"]
     assert house.log == [f"{verb} {arm}" for arm in order for verb in ("open", "close")]
-
-
-def test_the_order_turns_every_other_round() -> None:
-    """Over two rounds each arm is as often early as late."""
-    assert turn(("a", "b", "c"), 0) == ("a", "b", "c")
-    assert turn(("a", "b", "c"), 1) == ("c", "b", "a")
-    assert turn(("a", "b", "c"), 2) == ("a", "b", "c")
 
 
 def test_a_series_ends_with_its_time() -> None:

@@ -15,6 +15,7 @@ from spd_deploy.benchmark.publish import summary_of
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.spelling import milliseconds
 from spd_deploy.benchmark.tables import latency_table
+from spd_deploy.benchmark.words import headlines
 from tests.benchmark.made import NO_KERNEL, drawn, gathered, made_report, three_arms, three_judged
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -130,6 +131,40 @@ def test_names_are_text_and_never_markup() -> None:
     assert reader.text.count(HOSTILE) >= 3
 
 
+def test_the_page_makes_one_claim(report: Report) -> None:
+    """One heading is the claim; the other arms stand below it as a list."""
+    page = page_of(report)
+
+    (claim,) = re.findall(r"<h1>(.*?)</h1>", page)
+    assert claim == headlines(report, three_judged())[0].statement
+    (others,) = re.findall(r'<ul class="others">.*?</ul>', page, re.DOTALL)
+    assert others.count("<li>") == len(report.others) - 1
+
+
+def test_a_claim_from_unsteady_runs_is_not_bold_and_says_so() -> None:
+    """Runs that scatter by more than a quarter are named beside the claim, with what to do."""
+    report = made_report(
+        {"dense": drawn(0.010), "block": drawn(0.002, spread=1.5)}, arms=(gathered(),)
+    )
+
+    page = page_of(report)
+
+    assert '<h1 class="unsteady">' in page
+    assert "Not steady:" in page
+    assert "runs scatter by up to" in page
+    assert "Measure again on an idle machine" in page
+
+
+def test_every_cell_names_its_column(report: Report) -> None:
+    """On a narrow screen, where the head of a table is gone, each cell says what it is."""
+    page = page_of(report)
+    (latency,) = re.findall(r'<table class="latency main">.*?</table>', page, re.DOTALL)
+
+    columns = latency_table(report, three_judged()).columns
+    for column in columns[1:]:
+        assert latency.count(f'data-name="{column}"') == len(report.arms) * 2
+
+
 def test_a_caller_adds_sections(report: Report) -> None:
     """Markup, a picture and its caption are put in under their title."""
     curves = Section(title="Training <curves>", html="<p>as it is</p>", png=PNG, caption="A loss")
@@ -164,7 +199,8 @@ def test_the_latency_table_has_a_row_a_shape_and_arm(report: Report) -> None:
     assert [row[:2] for row in table.rows] == [
         (shape, arm) for shape in ("1x16", "8x32") for arm in ("dense", "block", "nm")
     ]
-    assert table.rows[0][-2:] == ("-", "baseline")
+    assert table.columns[2:5] == ("p50 ms", "speed-up", "verdict")
+    assert table.rows[0][3:5] == ("-", "baseline")
     assert {len(row) for row in table.rows} == {len(table.columns)}
 
 

@@ -13,7 +13,7 @@ from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import summary_of
 from spd_deploy.benchmark.report import Report, read_report, text_from_report
 from spd_deploy.domain.errors import BadReport
-from spd_deploy.machine.nvidia import Gpu
+from spd_deploy.domain.nvidia import Gpu
 from tests.benchmark.made import ARM, MACHINE, three_arms, three_judged
 
 Value = dict[str, Any]

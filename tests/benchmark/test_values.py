@@ -48,7 +48,7 @@ def test_the_largest_shape_has_the_most_tokens() -> None:
     settings = Settings(shapes=(Shape(batch=9, seq=1), Shape(batch=2, seq=8), SHAPE))
 
     assert settings.largest == Shape(batch=2, seq=8)
-    assert settings.series_s * settings.rounds == pytest.approx(settings.seconds)
+    assert settings.series.seconds * settings.rounds == pytest.approx(settings.seconds)
 
 
 @pytest.mark.parametrize("seconds", [(), (0.0,), (-1.0,), (float("nan"),), (float("inf"),)])

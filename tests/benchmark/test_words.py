@@ -7,7 +7,7 @@ import pytest
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.values import ArmFacts
-from spd_deploy.benchmark.words import headlines, kind_of
+from spd_deploy.benchmark.words import headlines, kind_of, leading
 from tests.benchmark.made import (
     ARM,
     DENSE,
@@ -44,7 +44,10 @@ def test_a_faster_arm_is_called_faster() -> None:
     """The ratio and the baseline are named, and no excuse is made."""
     line = against_dense(gathered(), 0.004)
 
-    assert line == "block (block:16x1 at 75 %): 2.5x faster than dense on this CPU."
+    assert line == (
+        "block (block:16x1 at 75 %): 2.5x faster than dense (95 % interval 2.50 to 2.50) "
+        "on this CPU."
+    )
 
 
 def test_an_arm_that_runs_dense_says_why() -> None:
@@ -109,9 +112,67 @@ def test_shapes_are_told_apart() -> None:
     )
 
     assert said(replace(report, series=slow))[0] == (
-        "block (block:16x1 at 75 %): 2.0x faster than dense at 1x16; "
-        "no difference shown at 8x32 on this CPU."
+        "block (block:16x1 at 75 %): 2.0x faster than dense at 1x16 "
+        "(95 % interval 1.99 to 2.00); no difference shown at 8x32 on this CPU."
     )
+
+
+def int8(arm: ArmFacts, name: str) -> ArmFacts:
+    """The arm in int8, under another name."""
+    runtime = replace(arm.runtime, precision="int8")
+    return replace(arm, name=name, precision="int8", runtime=runtime)
+
+
+def test_a_ratio_over_two_precisions_is_said_to_hold_both() -> None:
+    """Without a dense int8 arm nothing tells what sparsity alone gains, and that is said."""
+    line = against_dense(int8(gathered(), "block-int8"), 0.002)
+
+    assert "5.0x faster than dense" in line
+    assert "includes the step from fp32 to int8" in line
+    assert "no dense arm like it was measured" in line
+
+
+def test_a_dense_arm_of_the_same_precision_tells_what_sparsity_gains() -> None:
+    """Beside 5x over dense fp32 stands the 2x over dense int8."""
+    steady = {"dense": 0.010, "dense-int8": 0.004, "block-int8": 0.002}
+    report = made_report(
+        {name: drawn(s, spread=0.005, seed=i) for i, (name, s) in enumerate(steady.items())},
+        arms=(ARM, int8(ARM, "dense-int8"), int8(gathered(), "block-int8")),
+    )
+
+    (line,) = [line for line in said(report) if line.startswith("block-int8")]
+
+    assert "5.0x faster than dense " in line
+    assert "sparsity alone, over dense-int8: 2.0x (95 % interval 2.00 to 2.00)" in line
+
+
+def test_steady_runs_of_one_precision_need_no_more_words() -> None:
+    """Nothing is said of steps or steadiness where there is nothing to say."""
+    line = against_dense(gathered(), 0.004)
+
+    assert "includes" not in line
+    assert "Not steady" not in line
+
+
+def test_a_claim_says_that_its_runs_scatter() -> None:
+    """The largest scatter of the arm and what it is compared with stands in the headline."""
+    line = against_dense(gathered(), 0.004, spread=0.8)
+
+    assert "Not steady: runs scatter by up to" in line
+
+
+def test_the_claim_is_that_of_the_surest_gain() -> None:
+    """An arm that surely gains 2x leads before one that may gain 4x or nothing."""
+    report = made_report(
+        {
+            "dense": drawn(0.010, seed=1),
+            "wild": drawn(0.0025, spread=2.5, runs=3, seed=2),
+            "sure": drawn(0.005, seed=3),
+        },
+        arms=(ARM, gathered("wild"), gathered("sure")),
+    )
+
+    assert leading(report, judge(report)) == 1
 
 
 def test_without_a_baseline_nothing_is_claimed() -> None:

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from exporters.onnx import artefact_from_checkpoint
 from spd_deploy.domain.files import write_json
+from spd_deploy.domain.folders import RUN_FILE
 from spd_deploy.domain.patterns import NM
 from spd_deploy.domain.tasks import TASKS
-from spd_train.claiming import RUN_FILE
 from spd_train.recipes import recipe_named
 from tests.cli.running import run_in
 from tests.cli.test_pipeline import mrpc_files
@@ -169,6 +169,7 @@ CASES = [
     ("predict artefact --input pairs.jsonl", "check --text-column and --pair-column"),
     ("predict artefact --input nowhere.jsonl --output out", "cannot read"),
     ("predict artefact one", "in pairs"),
+    ("predict artefact one \u200b", "text 1 of 1 is empty"),
     ("predict artefact one two --output taken/thesis", "already exists"),
     ("predict damaged one two", "weights.bin was changed"),
     ("quickstart --output taken --overwrite", "not an earlier quickstart"),

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from exporters.onnx import artefact_from_checkpoint
 from spd_deploy.cli.main import cli
-from spd_deploy.domain.artefact import open_artefact
+from spd_deploy.cli.matrices import matrices_table, spelled_layers
+from spd_deploy.domain.artefact import MatrixRow, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, save_description
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import parse_pattern
@@ -57,12 +58,53 @@ def test_totals_are_those_of_the_weights(exported: Path) -> None:
 
 
 def test_every_reason_is_shown_once(exported: Path) -> None:
-    """The table has a row a matrix, and each reason stands below it, in full, once."""
-    said, shown = said_of(exported / "a"), inspect(exported / "a").stdout
+    """With --all there is a row a matrix, and each reason stands below them, in full, once."""
+    said, shown = said_of(exported / "a"), inspect(exported / "a", "--all").stdout
 
     for row in said["matrices"]:
         assert shown.count(row["name"].removeprefix("bert.encoder.")) == 1
         assert shown.count(row["reason"]) == 1
+
+
+def test_matrices_that_are_alike_share_a_row(tmp_path: Path) -> None:
+    """Of six layers with one pattern each role is one row, which names all its layers."""
+    checkpoint = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern("block:32x1"), layers=6)
+
+    lines = inspect(checkpoint.folder).stdout.splitlines()
+
+    rows = [[cell.strip() for cell in line.split("│")] for line in lines if "│" in line]
+    roles = {name.split(".", 4)[-1] for name in checkpoint.densities}
+    assert {row[0] for row in rows} == roles
+    assert len(rows) == len(roles) == 6
+    assert {row[1] for row in rows} == {"0-5"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "spelled"),
+    [([3], "3"), ([0, 1], "0-1"), ([0, 2, 3, 5], "0, 2-3, 5"), (range(12), "0-11")],
+)
+def test_layers_are_spelled_by_the_ends_of_their_runs(layers: list[int], spelled: str) -> None:
+    """A run of layers is its first and its last."""
+    assert spelled_layers(layers) == spelled
+
+
+def test_what_differs_is_not_in_one_row(tmp_path: Path) -> None:
+    """Layers that are run otherwise have rows of their own; densities that differ are a span."""
+    cases = [(0, 0.1, "dense"), (1, 0.9, "gathered"), (2, 0.25, "dense")]
+    rows = [
+        MatrixRow(
+            name=f"bert.encoder.layer.{layer}.output.dense", shape=(8, 8), pattern="unstructured",
+            density=density, lowering=lowering, reason="why", flops_share=1.0,
+        )
+        for layer, density, lowering in cases
+    ]  # fmt: skip
+
+    _, found = matrices_table(rows, {"why": "a"}, every=False)
+
+    assert [(row[1], row[4], row[5]) for row in found] == [
+        ("0, 2", "0.100-0.250", "dense"),
+        ("1", "0.900", "gathered"),
+    ]
 
 
 def test_a_broken_pattern_is_named(tmp_path: Path) -> None:
@@ -91,7 +133,7 @@ def test_what_was_left_dense_is_told(tmp_path: Path) -> None:
         goals={f"{attention}.q_lin": 0.0, f"{attention}.k_lin": 0.0},
     )
 
-    shown = inspect(tmp_path / "c").stdout
+    shown = inspect(tmp_path / "c", "--all").stdout
 
     assert "the pattern holds on every matrix but the 2 left dense" in shown
     assert shown.count("left dense: not pruned") == 1
@@ -121,7 +163,7 @@ def test_measured_gains_stand_beside_density(tmp_path: Path, block_checkpoint: C
     CliRunner().invoke(cli, ["export", str(block_checkpoint.folder), *words, *output])
     manifest = open_artefact(tmp_path / "a").manifest
 
-    shown = inspect(tmp_path / "a").stdout
+    shown = inspect(tmp_path / "a", "--all").stdout
 
     lines = {line.split()[0]: line for line in shown.splitlines() if line.startswith("layer.")}
     assert "density ┃ measured" in shown

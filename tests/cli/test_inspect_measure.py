@@ -135,7 +135,6 @@ def test_a_batch_is_timed_whole_and_said_to_be(folder: Path) -> None:
         (("--seq", "8"), "--seq goes with --measure"),
         (("--threads", "1"), "--threads goes with --measure"),
         (("--seconds", "1"), "--seconds goes with --measure"),
-        (("--all",), "--all goes with --measure"),
         (("--measure", "--batch", "0"), "'--batch'"),
         (("--measure", "--seconds", "nan"), "not a length of time"),
     ],

@@ -5,6 +5,7 @@ import errno
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -33,6 +34,12 @@ sys.modules.update(torch=None, transformers=None)
 from spd_deploy.cli.main import main
 main()
 """
+SICK = """
+from serve.engine import Engine
+def fail(engine, batch):
+    raise RuntimeError("injected")
+Engine._logits = fail
+"""
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +51,9 @@ def artefact(dense_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFact
 class Server:
     """A running ``spd serve`` in a Python where torch and transformers cannot be imported."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, before: str = "") -> None:
         self.process = subprocess.Popen(
-            command(folder, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command(folder, *options, before=before), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         ready = self.next_line()
         assert ready.startswith("ready on http://127.0.0.1:"), ready
@@ -84,15 +91,15 @@ class Server:
         return self.process.returncode, said, told
 
 
-def command(folder: Path, *options: str) -> list[str]:
-    return [sys.executable, "-c", WITHOUT_TORCH, "serve", str(folder), "--port", "0",
+def command(folder: Path, *options: str, before: str = "") -> list[str]:
+    return [sys.executable, "-c", before + WITHOUT_TORCH, "serve", str(folder), "--port", "0",
             "--threads", "1", *options]  # fmt: skip
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *options: str) -> Iterator[Server]:
-    """A server that is surely gone at the end."""
-    server = Server(folder, *options)
+def serving(folder: Path, *options: str, before: str = "") -> Iterator[Server]:
+    """A server that is surely gone at the end, of a process that runs ``before`` first."""
+    server = Server(folder, *options, before=before)
     try:
         yield server
     finally:
@@ -159,6 +166,19 @@ def test_a_second_signal_ends_it_at_once(artefact: Artefact) -> None:
         assert server.end()[0] == 128 + signal.SIGTERM
 
 
+def test_a_failure_is_logged_with_its_time_and_request(artefact: Artefact) -> None:
+    """The line of the log begins with a time in its zone and ends with the id that was told."""
+    with serving(artefact.folder, before=SICK) as server, server.connect() as connection:
+        connection.sendall(HEAD.replace(b"Host: x", b"Host: x\r\nX-Request-Id: mine") + BODY)
+
+        answer = answer_on(connection)
+
+        assert (answer.status, answer.headers["X-Request-Id"]) == (500, "mine")
+        line = server.next_line()
+    form = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} ERROR serve.engine: .*injected; requests: mine"
+    assert re.fullmatch(form, line)
+
+
 def run_to_its_end(folder: Path, *options: str) -> tuple[int, list[str]]:
     """Exit status and lines of a server that does not come up."""
     done = subprocess.run(
@@ -184,6 +204,52 @@ def test_a_damaged_artefact_ends_it_with_one_line(artefact: Artefact, tmp_path: 
     (line,) = lines
     assert line.startswith("spd: ")
     assert "model.onnx was changed" in line
+
+
+def test_a_folder_that_was_not_exported_is_said_to_be_that(dense_checkpoint: Checkpoint) -> None:
+    """Before it says ready, it says that PyTorch runs the model and that nothing is faster."""
+    line = [sys.executable, "-m", "spd_deploy", "serve", str(dense_checkpoint.folder)]
+    process = subprocess.Popen([*line, "--port", "0"], stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr
+        lines = [process.stderr.readline() for _ in range(2)]
+    finally:
+        process.kill()
+        process.communicate()
+
+    assert lines[0].startswith("not exported: runs in PyTorch, no sparse speed; ")
+    assert lines[1].startswith("ready on ")
+
+
+def test_a_trusted_proxy_tells_the_address(artefact: Artefact) -> None:
+    """With the flag, the docs of a real server name the scheme, host and prefix of its proxy."""
+    seen = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "a.example"}
+    options = ("--forwarded-allow-ips", "127.0.0.1", "--root-path", "/m/")
+    with serving(artefact.folder, *options) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
+        with contextlib.closing(connection):
+            connection.request("GET", "/docs", headers=seen)
+            page = connection.getresponse().read().decode()
+
+    assert "curl https://a.example/m/v1/classify" in page
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--forwarded-allow-ips", "proxy.example"), "not an address of a proxy"),
+        (("--root-path", "models"), "the root path is not a path"),
+    ],
+)
+def test_a_proxy_that_makes_no_sense_ends_it_with_one_line(
+    artefact: Artefact, options: Sequence[str], told: str
+) -> None:
+    """What is no address and no prefix is said before the server takes its port."""
+    status, lines = run_to_its_end(artefact.folder, *options)
+
+    assert status == 1
+    (line,) = lines
+    assert told in line
 
 
 def test_a_taken_port_ends_it_with_one_line(artefact: Artefact) -> None:

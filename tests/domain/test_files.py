@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import errno
 import os
 import resource
 import subprocess
@@ -11,10 +12,13 @@ import pytest
 
 from spd_deploy.domain.errors import BadInput, NotWritten
 from spd_deploy.domain.files import (
+    FULL,
     bytes_of,
+    not_written,
     read_json,
     refuse_existing,
     refuse_foreign,
+    refuse_unwritable,
     replacing,
     sha256_of,
     write_json,
@@ -98,6 +102,63 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     assert file.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "free some space"),
+        (errno.EFBIG, "free some space"),
+        (errno.EROFS, "mounted read-only"),
+        (errno.EACCES, "that you may write to"),
+        (errno.EPERM, "that you may write to"),
+        (errno.EIO, "choose another --output"),
+    ],
+)
+def test_a_refusal_says_its_own_cause_and_remedy(number: int, remedy: str) -> None:
+    """What the system says stands in the error, and the remedy is the one for that reason."""
+    system = OSError(number, os.strerror(number))
+    library = RuntimeError(f"I/O error: something (os error {number})")
+    for err in (system, library):
+        told = str(not_written(Path("out"), err))
+
+        assert told.startswith(f"could not write out; got {os.strerror(number)}; ")
+        assert remedy in told
+        assert ("free some space" in told) == (number in FULL)
+
+
+def test_an_error_of_a_draft_names_what_it_would_become(tmp_path: Path) -> None:
+    """A refusal inside the block names the output, not the scratch folder that is gone."""
+    with pytest.raises(NotWritten) as caught, replacing(tmp_path / "model") as draft:
+        raise not_written(draft / "weights", OSError(errno.ENOSPC, "x"))
+
+    assert str(caught.value).startswith(f"could not write {tmp_path / 'model' / 'weights'}; ")
+
+
+def test_an_output_is_tried_before_time_is_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nearest folder that exists must take a file; a try leaves nothing behind."""
+    output = tmp_path / "a" / "b" / "out"
+    refuse_unwritable(output, output)
+    refuse_existing(output, overwrite=False)
+    assert not list(tmp_path.iterdir())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr("spd_deploy.domain.files.tempfile.TemporaryFile", refuse)
+    with pytest.raises(NotWritten, match=r"could not write .*out; got Read-only file system"):
+        refuse_existing(output, overwrite=False)
+
+
+def test_a_mounted_disk_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An output that is a mount point is refused at once, since no folder can take its place."""
+    monkeypatch.setattr(Path, "is_mount", lambda self: self == tmp_path)
+
+    with pytest.raises(NotWritten, match=r"mounted.*name a folder in it"):
+        refuse_existing(tmp_path, overwrite=True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spd_deploy.domain.errors import BadModel, MalformedRequest
-from spd_deploy.domain.text import Batch, Tokenizer, Tokens, pad
+from spd_deploy.domain.text import Batch, Lengths, Tokenizer, Tokens, pad
 from tests.tiny import tiny_tokenizer
 
 
@@ -121,3 +121,63 @@ def test_texts_without_a_token_are_no_batch() -> None:
     """Rows that a tokenizer without special tokens made of nothing cannot be run."""
     with pytest.raises(MalformedRequest, match=r"got \(2, 0\)"):
         pad([Tokens(ids=(), types=())] * 2, pad_id=0)
+
+
+def test_lengths_count_what_is_cut() -> None:
+    """A text counts with its whole length, and as cut where it lost tokens."""
+    rows = [Tokens(ids=(1,) * kept, types=(0,) * kept, dropped=lost) for kept, lost in
+            ((3, 0), (8, 0), (8, 1), (8, 40), (4, 0))]  # fmt: skip
+
+    found = Lengths.of(rows, limit=8)
+
+    assert (found.median, found.longest, found.cut, found.texts) == (8, 48, 2, 5)
+    assert str(found) == (
+        "8 tokens in the median, 48 in the longest; 2 of 5 (40.0 %) are cut at 8 tokens"
+    )
+    assert str(Lengths.of(rows[:2], limit=8)).endswith("none is cut at 8 tokens")
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta"])
+@pytest.mark.parametrize(
+    ("text", "pair", "empty"),
+    [
+        ("a", None, False),
+        ("", None, True),
+        ("\u200b\0\u00ad\ufeff", None, True),
+        ("\u0301", None, True),
+        ("\u200b!", None, False),
+        ("日", None, False),
+        ("a", "\u200b", True),
+        ("\u200b", "a", True),
+        ("a", "b", False),
+        ("a " * 90, "b", False),
+        ("a", "b " * 90, False),
+        ("\u200b", "b " * 90, True),
+    ],
+)
+def test_a_text_without_tokens_is_empty(
+    tmp_path: Path, architecture: str, text: str, pair: str | None, empty: bool
+) -> None:
+    """Whether a text, or one of a pair, has a token is told, whatever else was cut off."""
+    file = tmp_path / "tokenizer.json"
+    file.write_text(tiny_tokenizer(architecture), encoding="utf-8")
+
+    for max_tokens in (5, 64):
+        assert Tokenizer(file, max_tokens=max_tokens).encode(text, pair).empty is empty
+
+
+def test_a_mark_of_a_space_alone_is_no_text(tmp_path: Path) -> None:
+    """Where SentencePiece makes a lone space of an unseen character, the text is empty."""
+    from tokenizers import Tokenizer as Fast
+    from tokenizers import models, normalizers, pre_tokenizers
+
+    made = Fast(models.Unigram([("<unk>", 0.0), ("\u2581", -2.0), ("a", -2.0)], unk_id=0))
+    made.normalizer = normalizers.Replace("\u200b", " ")
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    file = tmp_path / "tokenizer.json"
+    file.write_text(made.to_str(), encoding="utf-8")
+    tokenizer = Tokenizer(file, max_tokens=8)
+
+    assert len(tokenizer.encode("\u200b")) == 1
+    assert tokenizer.encode("\u200b").empty
+    assert not tokenizer.encode("\u200ba").empty

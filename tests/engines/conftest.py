@@ -1,4 +1,4 @@
-"""trt artefacts, and a machine that is made up: a driver, a GPU and TensorRT."""
+"""trt artefacts, and a machine that is made up: a GPU, and a TensorRT that builds and runs."""
 
 import shutil
 import sys
@@ -10,14 +10,15 @@ import pytest
 
 from exporters.onnx import artefact_from_checkpoint
 from exporters.precisions import Precision, Trial
+from exporters.tensorrt import build
 from exporters.tensorrt.plan import engine_form
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.engines.buckets import buckets_for
 from spd_deploy.domain.patterns import NM
-from tests.engines.fake_cuda import FakeDriver, install
-from tests.engines.fake_engine import Log
-from tests.engines.fake_tensorrt import fake_tensorrt
+from spd_deploy.sessions.tensorrt import gate, session
+from tests.engines.fake_gpu import FakeGpu
+from tests.engines.fake_tensorrt import Log, fake_compile, fake_tensorrt
 from tests.tiny import tiny_checkpoint
 
 
@@ -25,20 +26,24 @@ from tests.tiny import tiny_checkpoint
 class Machine:
     """What a test may look into and change."""
 
-    driver: FakeDriver
+    gpu: FakeGpu
     log: Log
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Machine]:
-    """Puts a driver and a TensorRT of some version in place, and a cache folder of its own."""
+    """Puts a GPU and a TensorRT of some version in place, and a cache folder of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
-    def made(version: str = "10.13.3.9", driver: FakeDriver | None = None) -> Machine:
-        found = Machine(driver=install(monkeypatch, driver or FakeDriver()), log=Log())
-        monkeypatch.setitem(
-            sys.modules, "tensorrt", fake_tensorrt(version, found.driver, found.log)
-        )
+    def made(version: str = "10.13.3.9", gpu: FakeGpu | None = None) -> Machine:
+        found = Machine(gpu=gpu or FakeGpu(), log=Log())
+        for module in (build, gate, session):
+            monkeypatch.setattr(module, "CudaDevice", found.gpu.open)
+        monkeypatch.setattr(build, "compile_engine", fake_compile(found.log))
+        monkeypatch.setattr(gate, "load_driver", lambda: None)
+        monkeypatch.setattr(gate, "driver_version", lambda: "580.95.05")
+        module = fake_tensorrt(version, found.gpu, found.log)
+        monkeypatch.setitem(sys.modules, "tensorrt", module)
         return found
 
     return made

@@ -1,87 +1,100 @@
-"""A stand-in for the module ``tensorrt``: its builder notes what it was told, its engines run.
+"""A stand-in for what runs engines: ``tensorrt.Runtime`` and what it gives; and for a build.
 
-It has the names that 8.6, 10 and 11 each have, as NVIDIA's migration guides list them, and none of
-those they lack, so a call of the wrong version is an ``AttributeError``.
+An engine is the path of its ONNX file with what it was built with, and is run by ONNX Runtime on
+the fake GPU's memory. What the inspector says of one is made up by ``told``. TensorRT's parser and
+builder are not stood in for: ``make test-tensorrt`` gives them our graphs.
 """
 
-import contextlib
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import IntEnum
-from types import ModuleType
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx
 
-from tests.engines.fake_cuda import FakeDriver
-from tests.engines.fake_engine import Log, Runtime
+from exporters.tensorrt.compile import Compiled
+from spd_deploy.domain.engines.plan import BuildPlan, Options
+from spd_deploy.domain.engines.record import Arm
+from spd_deploy.domain.text import INPUTS, Batch
+from spd_deploy.sessions.onnxruntime import OnnxSession
+from spd_deploy.sessions.tensorrt.versions import flags_for
+from tests.engines.fake_gpu import STREAM, FakeGpu
 
-_GONE_IN_11 = ("FP16", "BF16", "INT8", "OBEY_PRECISION_CONSTRAINTS")
-_FLAGS = (
-    *_GONE_IN_11,
-    "REFIT",
-    "DISABLE_TIMING_CACHE",
-    "TF32",
-    "SPARSE_WEIGHTS",
-    "VERSION_COMPATIBLE",
-    "STRICT_NANS",
-)
+# A layer of an engine as the inspector tells it, by the node it was made of.
+Told = Callable[[dict[str, Any], str, int], dict[str, Any]]
 
 
-def fake_tensorrt(version: str, driver: FakeDriver, log: Log) -> ModuleType:
-    """The module of one version."""
-    major = int(version.split(".")[0])
-    trt = ModuleType("tensorrt")
-    typed: Any = trt
-    typed.__version__ = version
-    flags = [f for f in _FLAGS if major < 11 or f not in _GONE_IN_11]
-    flags = [f for f in flags if major >= 10 or f != "STRICT_NANS"]
-    typed.BuilderFlag = _enum("BuilderFlag", {name: i for i, name in enumerate(flags)})
-    kinds = {
-        8: ["EXPLICIT_BATCH"],
-        10: ["EXPLICIT_BATCH", "STRONGLY_TYPED"],
-        11: ["STRONGLY_TYPED"],
-    }
-    typed.NetworkDefinitionCreationFlag = _enum(
-        "NetworkDefinitionCreationFlag",
-        {name: {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}[name] for name in kinds[major]},
-    )
-    levels = ["NONE", "AMPERE_PLUS", *(["SAME_COMPUTE_CAPABILITY"] if major >= 10 else [])]
-    typed.HardwareCompatibilityLevel = _enum(
-        "HardwareCompatibilityLevel", {name: i for i, name in enumerate(levels)}
-    )
-    typed.MemoryPoolType = _enum("MemoryPoolType", {"WORKSPACE": 0})
-    typed.ProfilingVerbosity = _enum("ProfilingVerbosity", {"LAYER_NAMES_ONLY": 0, "DETAILED": 2})
-    typed.LayerInformationFormat = _enum("LayerInformationFormat", {"ONELINE": 0, "JSON": 1})
-    typed.LayerType = _enum(
-        "LayerType",
-        {
-            "CONSTANT": 0,
-            "SHAPE": 1,
-            "CAST": 2,
-            "MATRIX_MULTIPLY": 3,
-            "NORMALIZATION": 4,
-            "QUANTIZE": 5,
-            "DEQUANTIZE": 6,
-        },
-    )
-    for name in ("float32", "float16", "int32", *(["int64"] if major >= 10 else [])):
-        setattr(trt, name, name)
-    if major >= 10:
-        typed.ExecutionContextAllocationStrategy = _enum(
-            "ExecutionContextAllocationStrategy", {"STATIC": 0, "ON_PROFILE_CHANGE": 1}
+@dataclass
+class Log:
+    """What was done with the module, and what it is to do.
+
+    Attributes:
+        builds: of each build, what it was built with.
+        seconds: how long an engine takes on the fake GPU, by what it was built with.
+        refuse: an error to log where an engine is deserialised, as TensorRT says it.
+        no_context: the same of a context that does not take its profile.
+        noise: added to each logit.
+    """
+
+    builds: list[dict[str, Any]] = field(default_factory=list)
+    seconds: Callable[[dict[str, Any]], float] = lambda config: 1e-3
+    told: Told | None = None
+    refuse: str | None = None
+    no_context: str | None = None
+    noise: float = 0.0
+    runtimes: int = 0
+    models: dict[str, "_Model"] = field(default_factory=dict)
+
+
+def fake_tensorrt(version: str, gpu: FakeGpu, log: Log) -> ModuleType:
+    """The module of one version, as far as engines are run with it."""
+    trt: Any = ModuleType("tensorrt")
+    trt.__version__ = version
+    trt.int32, trt.int64, trt.float32 = "int32", "int64", "float32"
+    trt.BuilderFlag = SimpleNamespace(SPARSE_WEIGHTS=0, STRICT_NANS=1, VERSION_COMPATIBLE=2)
+    trt.ExecutionContextAllocationStrategy = SimpleNamespace(ON_PROFILE_CHANGE=1)
+    trt.LayerInformationFormat = SimpleNamespace(JSON="json")
+    trt.ILogger, trt.IProfiler = _Logger, _Base
+    trt.Runtime = lambda logger: _Runtime(gpu, log, logger)
+    module: ModuleType = trt
+    return module
+
+
+def fake_compile(log: Log) -> Callable[..., Compiled]:
+    """What stands for ``compile_engine``: timings grow by a mark with each build."""
+
+    def compiled(
+        tensorrt: ModuleType,
+        model: Path,
+        plan: BuildPlan,
+        options: Options,
+        arm: Arm,
+        *,
+        timings: bytes,
+        advance: object,
+    ) -> Compiled:
+        flags = flags_for(tensorrt, plan, options, arm)
+        told = {
+            "number": len(log.builds),
+            "model": str(model),
+            "flags": flags,
+            "timings": timings.decode(),
+            "profiles": [[bucket.batch, bucket.seq] for bucket in plan.buckets],
+        }
+        log.builds.append(told)
+        return Compiled(
+            engine=json.dumps(told).encode(),
+            timings=timings + b"+",
+            flags=flags,
+            build_s=1.0,
+            sparsity_log=("(Sparsity) Layers eligible for sparse math: all of them",),
         )
-    typed.ILogger = _Logger
-    typed.IProfiler = _Base
-    if major >= 10:
-        typed.IProgressMonitor = _Base
-    typed.Builder = lambda logger: _Builder(trt, driver, log, logger)
-    typed.OnnxParser = lambda network, logger: _Parser(network, log)
-    typed.Runtime = lambda logger: Runtime(trt, driver, log, logger)
-    return trt
 
-
-# Enumerations are made at run time, by version; no type checker follows that.
-_enum: Any = IntEnum
+    return compiled
 
 
 class _Base:
@@ -94,154 +107,89 @@ class _Base:
 class _Logger(_Base):
     Severity = IntEnum("Severity", {"INTERNAL_ERROR": 0, "ERROR": 1, "WARNING": 2, "INFO": 3})
 
-    def log(self, severity: int, msg: str) -> None:
-        raise AssertionError("a logger is derived from this and says how it logs")
+
+class _Model:
+    """An ONNX file that runs, with the names of its products and the number of its classes."""
+
+    def __init__(self, path: str) -> None:
+        graph = onnx.load(path, load_external_data=False).graph
+        self.products = [node.name for node in graph.node if node.op_type in ("MatMul", "Gemm")]
+        self.classes = int(graph.output[0].type.tensor_type.shape.dim[1].dim_value)
+        self.session = OnnxSession(Path(path), precision="fp32", threads=1)
 
 
-class _Layer:
-    """A layer of a network, which 8.6 lets one pin the type of."""
+class _Runtime:
+    def __init__(self, gpu: FakeGpu, log: Log, logger: Any) -> None:
+        self._gpu, self._log, self._logger = gpu, log, logger
+        log.runtimes += 1
 
-    def __init__(self, trt: Any, kind: str, *types: str) -> None:
-        self.type = trt.LayerType[kind]
-        self._outputs = [type("Tensor", (), {"dtype": t})() for t in types]
-        self.pinned: dict[str, Any] = {}
-
-    @property
-    def num_outputs(self) -> int:
-        return len(self._outputs)
-
-    def get_output(self, number: int) -> Any:
-        return self._outputs[number]
-
-    def set_output_type(self, number: int, kind: str) -> None:
-        self.pinned[f"output {number}"] = kind
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "precision":
-            self.pinned["precision"] = value
-        else:
-            object.__setattr__(self, name, value)
+    def deserialize_cuda_engine(self, engine: bytes) -> "_Engine | None":
+        if self._log.refuse:
+            self._logger.log(1, self._log.refuse)
+            return None
+        return _Engine(self._gpu, self._log, self._logger, json.loads(engine))
 
 
-class _Network:
-    def __init__(self, trt: Any, flags: int) -> None:
-        self.flags, self.model = flags, ""
-        self.layers = [
-            _Layer(trt, "MATRIX_MULTIPLY", "float16"),
-            _Layer(trt, "NORMALIZATION", "float32"),
-            _Layer(trt, "CAST", "float16"),
-            _Layer(trt, "SHAPE", "int32"),
-        ]
+class _Engine:
+    def __init__(self, gpu: FakeGpu, log: Log, logger: Any, built: dict[str, Any]) -> None:
+        self.gpu, self.log, self.logger, self.built = gpu, log, logger, built
+        if built["model"] not in log.models:
+            log.models[built["model"]] = _Model(built["model"])
+        self.model = log.models[built["model"]]
+        self.num_optimization_profiles = len(built["profiles"])
 
-    @property
-    def num_layers(self) -> int:
-        return len(self.layers)
+    def get_tensor_dtype(self, name: str) -> str:
+        return "float32" if name == "logits" else "int64"
 
-    def get_layer(self, number: int) -> _Layer:
-        return self.layers[number]
+    def create_execution_context(self, strategy: int) -> "_Context":
+        return _Context(self)
 
+    def create_engine_inspector(self) -> Any:
+        rows = [row for n in range(self.num_optimization_profiles) for row in self.layers(n)]
+        text = json.dumps({"Layers": rows, "Bindings": []})
+        return SimpleNamespace(get_engine_information=lambda form: text)
 
-class _Parser:
-    def __init__(self, network: _Network, log: Log) -> None:
-        self._network, self._log = network, log
-
-    def parse_from_file(self, path: str) -> bool:
-        onnx.checker.check_model(path)
-        self._network.model = path
-        return not self._log.parse_errors
-
-    @property
-    def num_errors(self) -> int:
-        return len(self._log.parse_errors)
-
-    def get_error(self, number: int) -> str:
-        return self._log.parse_errors[number]
+    def layers(self, profile: int) -> list[dict[str, Any]]:
+        """What the inspector tells of one profile."""
+        told = self.log.told
+        return [told(self.built, name, profile) for name in self.model.products] if told else []
 
 
-class _Profile:
-    def __init__(self) -> None:
-        self.shapes: dict[str, Any] = {}
+class _Context:
+    def __init__(self, engine: _Engine) -> None:
+        self.engine, self.profile = engine, 0
+        self.shapes: dict[str, tuple[int, int]] = {}
+        self.addresses: dict[str, int] = {}
+        self.profiler: Any = None
 
-    def set_shape(self, name: str, min: Any, opt: Any, max: Any) -> None:
-        self.shapes[name] = [min, opt, max]
+    def set_optimization_profile_async(self, number: int, stream: int) -> bool:
+        if self.engine.log.no_context:
+            self.engine.logger.log(1, self.engine.log.no_context)
+            raise RuntimeError("Error in set optimization profile async.")
+        self.profile = number
+        return True
 
+    def set_input_shape(self, name: str, shape: tuple[int, int]) -> bool:
+        self.shapes[name] = shape
+        return shape == tuple(self.engine.built["profiles"][self.profile])
 
-class _Cache:
-    def __init__(self, content: bytes) -> None:
-        self.content = content
+    def set_tensor_address(self, name: str, address: int) -> None:
+        self.addresses[name] = address
 
-    def serialize(self) -> bytes:
-        return self.content + b"+"
+    def get_tensor_shape(self, name: str) -> tuple[int, int]:
+        return self.shapes["input_ids"][0], self.engine.model.classes
 
+    def execute_async_v3(self, stream: int) -> bool:
+        assert stream == STREAM
+        self.engine.gpu.submit(self._run)
+        if self.profiler is not None:
+            for layer in self.engine.layers(self.profile):
+                self.profiler.report_layer_time(layer["Name"], layer.get("ms", 0.01))
+        return True
 
-class _Config:
-    def __init__(self, log: Log) -> None:
-        object.__setattr__(self, "log", log)
-        self.told: dict[str, Any] = {"flags": [], "cleared": [], "profiles": []}
-
-    def set_flag(self, flag: Any) -> None:
-        self.told["flags"].append(flag.name)
-
-    def clear_flag(self, flag: Any) -> None:
-        self.told["cleared"].append(flag.name)
-
-    def set_memory_pool_limit(self, pool: Any, size: int) -> None:
-        self.told["workspace"] = size
-
-    def add_optimization_profile(self, profile: _Profile) -> int:
-        self.told["profiles"].append(profile.shapes)
-        return len(self.told["profiles"]) - 1
-
-    def create_timing_cache(self, content: bytes) -> _Cache | None:
-        log: Log = object.__getattribute__(self, "log")
-        return None if content in log.damaged else _Cache(content)
-
-    def set_timing_cache(self, cache: _Cache, ignore_mismatch: bool) -> bool:
-        if not isinstance(cache, _Cache):
-            raise TypeError("set_timing_cache(): incompatible function arguments")
-        self.told["timings"] = cache.content.decode()
-        return not ignore_mismatch
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "told":
-            object.__setattr__(self, name, value)
-        else:
-            self.told[name] = getattr(value, "name", value)
-
-
-class _Builder:
-    def __init__(self, trt: Any, driver: FakeDriver, log: Log, logger: Any) -> None:
-        assert driver.calls[0] == "cuInit", "a builder without a driver"
-        self._trt, self._log, self._logger = trt, log, log.registered(logger)
-        if log.no_builder:
-            self._logger.log(1, log.no_builder)
-            raise TypeError("pybind11::init(): factory function returned nullptr")
-
-    def create_network(self, flags: int) -> _Network:
-        return _Network(self._trt, flags)
-
-    def create_builder_config(self) -> _Config:
-        return _Config(self._log)
-
-    def create_optimization_profile(self) -> _Profile:
-        return _Profile()
-
-    def build_serialized_network(self, network: _Network, config: _Config) -> bytes | None:
-        monitor = config.told.pop("progress_monitor", None)
-        if monitor is not None:
-            monitor.phase_start("Building Engine", None, 1)
-            with contextlib.suppress(KeyboardInterrupt):  # lost in the C++ around Python
-                self._log.during()
-            goes_on = monitor.step_complete("Building Engine", 0)
-            monitor.phase_finish("Building Engine")
-            if not goes_on:
-                return None
-        else:
-            with contextlib.suppress(KeyboardInterrupt):
-                self._log.during()
-        self._logger.log(3, "[I] (Sparsity) Layers eligible for sparse math: all of them")
-        pinned = [layer.pinned for layer in network.layers]
-        told = {**config.told, "network": network.flags, "pinned": pinned, "model": network.model}
-        told["number"] = len(self._log.configs)
-        self._log.configs.append(told)
-        return json.dumps(told).encode()
+    def _run(self) -> None:
+        gpu, log = self.engine.gpu, self.engine.log
+        ids, mask, types = (gpu.view(self.addresses[n], self.shapes[n], np.int64) for n in INPUTS)
+        logits_BC = self.engine.model.session.run(Batch(ids_BS=ids, mask_BS=mask, types_BS=types))
+        gpu.view(self.addresses["logits"], logits_BC.shape, np.float32)[:] = logits_BC + log.noise
+        gpu.now_s += log.seconds(self.engine.built)

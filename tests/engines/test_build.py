@@ -14,7 +14,6 @@ from exporters.tensorrt.build import Order, build_engine
 from exporters.tensorrt.cache import cache_file, read_cache
 from spd_deploy.domain.artefact import Artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
-from spd_deploy.domain.engines.plan import Options
 from spd_deploy.domain.engines.record import (
     ENGINE_FILE,
     INSPECTOR_FILE,
@@ -24,7 +23,6 @@ from spd_deploy.domain.engines.record import (
 )
 from spd_deploy.domain.errors import (
     BadArtefact,
-    EngineFailed,
     SpdError,
     Unavailable,
     VerificationFailed,
@@ -70,7 +68,7 @@ def test_the_fastest_of_all_builds_is_kept(machine: Made, artefact: Artefact) ->
     assert record.chosen == 2
     assert json.loads((artefact.folder / ENGINE_FILE).read_bytes())["number"] == 2
     assert read_record(artefact.folder) == record
-    assert here.driver.held == 0
+    assert here.gpu.held == 0
 
 
 def test_a_dense_engine_is_kept_where_it_is_faster(machine: Made, artefact: Artefact) -> None:
@@ -92,19 +90,17 @@ def test_the_arms_differ_in_one_flag_and_share_their_timings(
     here = machine()
 
     build_engine(artefact, Order(builds=2))
-    again = len(here.log.configs)
+    again = len(here.log.builds)
     build_engine(artefact, Order(builds=1))
 
-    sparse, dense, second, _ = here.log.configs[:again]
+    sparse, dense, second, _ = here.log.builds[:again]
     assert set(sparse["flags"]) - set(dense["flags"]) == {"SPARSE_WEIGHTS"}
-    for key in ("network", "profiles", "cleared"):
-        assert sparse[key] == dense[key]
     assert [sparse["timings"], dense["timings"], second["timings"]] == ["", "+", ""]
-    assert here.log.configs[again]["timings"].startswith("+")
+    assert here.log.builds[again]["timings"].startswith("+")
 
 
 def test_the_record_binds_the_engine(machine: Made, artefact: Artefact) -> None:
-    """GPU, driver, versions, the hash of every file, and each profile is the bucket itself."""
+    """GPU, driver, versions, and the hash of every file."""
     here = machine()
     here.log.told = told
 
@@ -121,8 +117,6 @@ def test_the_record_binds_the_engine(machine: Made, artefact: Artefact) -> None:
     assert record.inspector_sha256 == sha256_of(artefact.folder / INSPECTOR_FILE)
     assert record.proved == "6 of 6 products provably in fp16"
     assert record.parity <= artefact.manifest.parity.tolerance
-    shapes = [profile["input_ids"] for profile in here.log.configs[0]["profiles"]]
-    assert shapes == [[(b.batch, b.seq)] * 3 for b in record.buckets]
     assert open_artefact(artefact.folder).manifest == artefact.manifest
 
 
@@ -144,7 +138,7 @@ def test_each_matrix_gets_its_verdict(machine: Made, artefact: Artefact) -> None
     assert record.sparsity_log == ("(Sparsity) Layers eligible for sparse math: all of them",)
 
 
-@pytest.mark.parametrize("version", ["8.6.1", "10.13.3.9", "11.4.0.106"])
+@pytest.mark.parametrize("version", ["10.13.3.9", "11.4.0.106"])
 def test_an_engine_gives_its_checkpoints_logits(
     version: str, machine: Made, artefact: Artefact, nm_checkpoint: Checkpoint
 ) -> None:
@@ -162,7 +156,7 @@ def test_an_engine_gives_its_checkpoints_logits(
         expected = reference.run(golden.batch)
     np.testing.assert_allclose(found[0], expected, atol=2e-2)
     assert not np.shares_memory(found[0], found[1])
-    assert here.driver.held == 0
+    assert here.gpu.held == 0
 
 
 def test_a_provably_other_precision_is_refused(machine: Made, artefact: Artefact) -> None:
@@ -186,32 +180,6 @@ def test_an_engine_with_other_logits_is_refused(machine: Made, artefact: Artefac
         build_engine(artefact, Order(builds=1))
 
     assert read_record(artefact.folder) == before
-
-
-def test_all_errors_of_the_parser_are_told(machine: Made, artefact: Artefact) -> None:
-    """Not the first alone: which operators are missing is known at once."""
-    here = machine()
-    here.log.parse_errors = ["node 3: no Erf", "node 9: no CumSum"]
-
-    with pytest.raises(BadArtefact, match=r"node 3: no Erf \| node 9: no CumSum"):
-        build_engine(artefact, Order(builds=1))
-    assert here.driver.held == 0
-
-
-def test_options_reach_the_builder(machine: Made, artefact: Artefact) -> None:
-    """Workspace, compatibility with versions and with GPUs, as asked for."""
-    here = machine()
-    options = Options(
-        workspace_bytes=1 << 30, version_compatible=True, hardware="same_compute_capability"
-    )
-
-    record = build_engine(artefact, Order(builds=1, options=options))
-
-    config = here.log.configs[0]
-    assert config["workspace"] == 1 << 30
-    assert "VERSION_COMPATIBLE" in config["flags"]
-    assert config["hardware_compatibility_level"] == "SAME_COMPUTE_CAPABILITY"
-    assert record.options == options
 
 
 def test_a_block_checkpoint_is_not_compared(
@@ -243,20 +211,7 @@ def test_the_gpu_may_be_too_small(machine: Made, artefact: Artefact) -> None:
 
     with pytest.raises(Unavailable, match="the GPU has not enough free memory"):
         build_engine(artefact, Order(builds=1))
-    assert here.driver.held == 0
-
-
-def test_a_builder_may_not_be_made(machine: Made, artefact: Artefact) -> None:
-    """The binding says nothing of why; the log does."""
-    here = machine()
-    here.log.no_builder = "[E] Target GPU SM 52 is not supported by this TensorRT release."
-
-    with pytest.raises(EngineFailed, match=r"cannot build engines on this GPU.* SM 52"):
-        build_engine(artefact, Order(builds=1))
-    here.log.no_builder = "[E] CUDA initialization failure: out of memory"
-    with pytest.raises(Unavailable, match="the GPU has not enough free memory"):
-        build_engine(artefact, Order(builds=1))
-    assert here.driver.held == 0
+    assert here.gpu.held == 0
 
 
 @pytest.mark.parametrize(
@@ -272,25 +227,13 @@ def test_a_context_may_not_take_its_profile(
 
     with pytest.raises(kind):
         build_engine(artefact, Order(builds=1))
-    assert here.driver.held == 0
+    assert here.gpu.held == 0
 
 
-def test_a_damaged_timing_cache_is_an_empty_one(
-    machine: Made, artefact: Artefact, tmp_path: Path
-) -> None:
+def test_a_cache_that_cannot_be_read_is_an_empty_one(tmp_path: Path) -> None:
     """It costs the time of a build without; the next one finds a whole one."""
-    here = machine()
-    build_engine(artefact, Order(builds=1))
-    (file,) = (tmp_path / "cache" / "spd" / "timings").iterdir()
-    file.write_bytes(b"half")
-    here.log.damaged = [b"half"]
-
-    build_engine(artefact, Order(builds=1))
-
-    assert here.log.configs[-2]["timings"] == ""
-    file.unlink()
-    file.mkdir()
-    assert read_cache(file) == b""
+    assert read_cache(tmp_path / "none") == b""
+    assert read_cache(tmp_path) == b""
 
 
 def test_a_record_is_read_strictly(machine: Made, artefact: Artefact) -> None:

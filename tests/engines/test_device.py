@@ -1,112 +1,101 @@
-"""The GPU through a driver library of C: what Python hands over arrives whole."""
+"""The GPU through NVIDIA's bindings, on a driver library of C: what Python hands over arrives."""
 
-import ctypes
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from spd_deploy.domain.errors import EngineFailed, Unavailable
-from spd_deploy.sessions.cuda import library as driver_library
+from spd_deploy.domain.nvidia import driver_fault
+from spd_deploy.sessions.cuda import device as device_module
 from spd_deploy.sessions.cuda.device import CudaDevice
-from spd_deploy.sessions.cuda.library import driver_fault, driver_version
-from tests.engines.fake_cuda import FakeDriver, install
+from spd_deploy.sessions.cuda.driver import load_driver, results
 
 SOURCE = Path(__file__).parent / "driver.c"
+no_driver = pytest.mark.skipif(driver_fault() is None, reason="a driver works here")
 
 
-@pytest.fixture
-def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CudaDevice:
-    """A GPU whose driver is compiled from ``driver.c``."""
+@no_driver
+def test_the_bindings_take_all_that_we_hand_over(tmp_path: Path) -> None:
+    """Addresses, sizes, handles, times and errors; in a process that finds the C library first."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("there is no C compiler")
     file = tmp_path / "driver.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", file, SOURCE], check=True)
-    monkeypatch.setattr(driver_library, "_opened", lambda name: ctypes.CDLL(str(file)))
-    return CudaDevice()
+    flags = ("-shared", "-fPIC", "-Wl,-soname,libcuda.so.1")
+    subprocess.run([compiler, *flags, "-o", file, SOURCE, "-ldl"], check=True)
 
-
-def test_the_gpu_tells_what_it_is(device: CudaDevice) -> None:
-    """Its name, its compute capability, and the CUDA of its driver."""
-    told = (device.name, device.compute_capability, device.cuda)
-
-    assert told == ("A GPU of paper", "8.9", "12.8")
-    device.close()
-    device.close()  # twice is once
-
-
-def test_bytes_go_there_and_back(device: CudaDevice) -> None:
-    """To an address that 32 bits do not hold, through pinned memory."""
-    address = device.allocate(1 << 16)
-    (there, sent), (back, got) = (device.allocate_pinned(1 << 16) for _ in range(2))
-    sent[:] = np.random.default_rng(0).integers(0, 256, 1 << 16)
-
-    device.copy_in(address, there, 1 << 16)
-    device.copy_out(back, address, 1 << 16)
-    device.wait()
-
-    assert address > 1 << 32
-    np.testing.assert_array_equal(got, sent)
-    device.free(address)
-    device.free_pinned(there)
-
-
-def test_graphs_and_events_keep_their_handles(device: CudaDevice) -> None:
-    """What one call made is what the next is given."""
-    with device.capture() as made:
-        pass
-    with device.timer() as timer:
-        with timer.around():
-            device.launch(made[0])
-        assert timer.seconds() == pytest.approx(1.5e-3)
-    device.free_graph(made[0])
-
-
-def test_errors_of_the_driver_are_told_in_its_words(device: CudaDevice) -> None:
-    """A full memory is one error; any other comes with its number and text."""
-    with pytest.raises(Unavailable, match="not enough free memory for 1099512 MB more"):
-        device.allocate(1 << 40)
-    with pytest.raises(EngineFailed, match="cuGraphLaunch: error 719, unspecified launch failure"):
-        device.launch(1)
-    with pytest.raises(EngineFailed, match="cuGraphExecDestroy: error 1, unknown"):
-        device.free_graph(1)
-
-
-def test_a_capture_that_fails_leaves_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error is the one that happened inside, and the stream records no more."""
-    driver = install(monkeypatch, FakeDriver())
-    device = CudaDevice()
-
-    with pytest.raises(RuntimeError, match="inside"), device.capture():
-        raise RuntimeError("inside")
-
-    assert driver.capturing is None
-    assert not driver.graphs
-
-
-class Without:
-    """A driver library that does not start."""
-
-    def cuInit(self, flags: Any) -> int:
-        return 100
-
-
-def test_a_driver_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its error code; one that is not there by the loader's words."""
-    monkeypatch.setattr(driver_library, "_opened", lambda name: Without())
-    assert driver_fault() == "a library that starts with error 100"
-
-    def missing(name: str) -> object:
-        raise OSError(f"{name}: cannot open shared object file")
-
-    monkeypatch.setattr(driver_library, "_opened", missing)
-    assert driver_fault() == (
-        "a library that does not load: libcuda.so.1: cannot open shared object file"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.engines.use_driver", file],
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert driver_version() == "unknown"
-    with pytest.raises(Unavailable, match="no NVIDIA driver works here"):
+
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "A GPU of paper, 8.9, CUDA 12.8",
+        "65536 bytes there and back, from beyond 32 bits: True",
+        "a graph took 0.0015 s",
+        "Unavailable: the GPU has not enough free memory for 1099512 MB more",
+        "EngineFailed: cuGraphLaunch: CUDA_ERROR_LAUNCH_FAILED",
+        "EngineFailed: cuGraphExecDestroy: CUDA_ERROR_INVALID_VALUE",
+        "RuntimeError: what failed in a capture is told as it is",
+        "closed",
+    ]
+
+
+@no_driver
+def test_without_a_driver_the_error_is_a_line() -> None:
+    """In the words of NVIDIA's bindings."""
+    with pytest.raises(Unavailable, match=r"no NVIDIA driver works here.*run `spd doctor`"):
         CudaDevice()
+
+
+def test_without_the_bindings_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are no part of a plain installation."""
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+
+    with pytest.raises(Unavailable, match=r"cuda-bindings.*pip install 'spd-deploy\[trt\]'"):
+        load_driver()
+
+
+def driver(**functions: Any) -> Any:
+    """A driver with these functions, each of which gives its code first."""
+    return SimpleNamespace(**{name: lambda *_, r=result: r for name, result in functions.items()})
+
+
+def code(value: int, name: str) -> Any:
+    return SimpleNamespace(value=value, name=name)
+
+
+def test_a_driver_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where CUDA_VISIBLE_DEVICES hides them all."""
+    none = driver(cuDeviceGetCount=(code(0, "CUDA_SUCCESS"), 0))
+    monkeypatch.setattr(device_module, "load_driver", lambda: none)
+
+    with pytest.raises(Unavailable, match="the driver finds no GPU; got 0 devices"):
+        CudaDevice()
+
+
+def test_a_driver_without_the_function_is_too_old() -> None:
+    """The bindings raise what is no code of the driver's."""
+
+    def missing(*_: object) -> None:
+        raise RuntimeError("function cuGraphInstantiateWithFlags is not found")
+
+    with pytest.raises(Unavailable, match="cuGraphInstantiateWithFlags is not found"):
+        results(SimpleNamespace(cuGraphInstantiate=missing), "cuGraphInstantiate", 1, 0)
+
+
+def test_values_come_without_their_code() -> None:
+    """None where a function gives nothing else; another code is an error with the function."""
+    fine = code(0, "CUDA_SUCCESS")
+    assert results(driver(cuMemAlloc=(fine, 5)), "cuMemAlloc", 1) == [5]
+    assert results(driver(cuMemFree=(fine,)), "cuMemFree", 5) == []
+    with pytest.raises(EngineFailed, match="cuMemFree: CUDA_ERROR_INVALID_VALUE"):
+        results(driver(cuMemFree=(code(1, "CUDA_ERROR_INVALID_VALUE"),)), "cuMemFree", 5)

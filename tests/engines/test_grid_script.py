@@ -49,7 +49,7 @@ def test_what_cannot_be_built_has_its_reason(
 ) -> None:
     """One that TensorRT does not take is a line, and the row goes on."""
     here = machine()
-    here.log.parse_errors = ["node 3: no Erf"]
+    here.log.refuse = "[E] no Erf"
 
     built, absent = engines_for(checkpoints, tmp_path, SHAPE, dense=())
 

@@ -1,42 +1,12 @@
 """Ctrl-C while TensorRT builds, whose C++ swallows what Python raises in it."""
 
-import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from exporters.tensorrt.build import Order, build_engine
-from spd_deploy.domain.artefact import Artefact
-from spd_deploy.domain.engines.record import RECORD_FILE
-from spd_deploy.domain.progress import Advance, Silent
-from tests.engines.conftest import Machine
-
-Made = Callable[..., Machine]
-
-
-class Impatient(Silent):
-    """Presses Ctrl-C when TensorRT tells of its first phase."""
-
-    @contextlib.contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Advance]:
-        def advance(steps: int = 1, *, note: str | None = None) -> None:
-            if note == "Building Engine":
-                raise KeyboardInterrupt
-
-        yield advance
-
-
-def test_ctrl_c_stops_a_build(machine: Made, artefact: Artefact) -> None:
-    """It does not fly through TensorRT, which would end the process: TensorRT is told to stop."""
-    here = machine()
-
-    with pytest.raises(KeyboardInterrupt):
-        build_engine(artefact, Order(), progress=Impatient())
-
-    assert not (artefact.folder / RECORD_FILE).exists()
-    assert here.driver.held == 0
+from exporters.tensorrt.interrupts import Stop, held_back
 
 
 @pytest.fixture
@@ -48,29 +18,31 @@ def heeded() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("heeded")
-@pytest.mark.parametrize("version", ["8.6.1", "10.13.3.9"])
-def test_a_signal_within_tensorrt_is_not_lost(
-    version: str, machine: Made, artefact: Artefact
-) -> None:
-    """C++ swallows what Python raises there; the build ends, and Ctrl-C is itself again."""
-    here = machine(version)
+def test_a_signal_is_raised_at_the_end() -> None:
+    """Within the block it is noted alone; afterwards Ctrl-C is itself again."""
     before = signal.getsignal(signal.SIGINT)
-    here.log.during = lambda: signal.raise_signal(signal.SIGINT)
+    noted = False
 
-    with pytest.raises(KeyboardInterrupt):
-        build_engine(artefact, Order())
+    with pytest.raises(KeyboardInterrupt), held_back() as stop:
+        signal.raise_signal(signal.SIGINT)
+        noted = stop.asked
 
-    assert len(here.log.configs) == (1 if version.startswith("8") else 0)
+    assert noted
     assert signal.getsignal(signal.SIGINT) is before
-    assert here.driver.held == 0
 
 
-def test_another_thread_may_build(machine: Made, artefact: Artefact) -> None:
-    """Signals are the main thread's alone, so there nothing is done about them."""
-    machine()
-    thread = threading.Thread(target=build_engine, args=(artefact, Order(builds=1)))
+@pytest.mark.usefixtures("heeded")
+def test_another_thread_changes_nothing() -> None:
+    """Signals are the main thread's alone."""
+    before, found = signal.getsignal(signal.SIGINT), list[Stop]()
 
+    def build() -> None:
+        with held_back() as stop:
+            found.append(stop)
+
+    thread = threading.Thread(target=build)
     thread.start()
     thread.join()
 
-    assert (artefact.folder / RECORD_FILE).exists()
+    assert [stop.asked for stop in found] == [False]
+    assert signal.getsignal(signal.SIGINT) is before

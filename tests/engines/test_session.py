@@ -33,7 +33,7 @@ from spd_deploy.sessions.tensorrt import gate
 from spd_deploy.sessions.tensorrt.gate import engine_fault, refuse_elsewhere, refuse_old_driver
 from spd_deploy.sessions.torch import TorchSession
 from tests.engines.conftest import Machine, exported
-from tests.engines.fake_cuda import FakeDriver
+from tests.engines.fake_gpu import FakeGpu
 
 Made = Callable[..., Machine]
 HERE = Place(
@@ -85,17 +85,17 @@ def test_a_run_launches_a_graph_and_allocates_nothing(machine: Made, artefact: A
     build_engine(artefact, Order(builds=1))
 
     with session_from_artefact(artefact) as session:
-        here.driver.calls.clear()
+        here.gpu.calls.clear()
         session.run(rows_of(artefact, (3, 4)))
 
-    assert here.driver.calls[:5] == [
-        "cuCtxSetCurrent",
-        "cuMemcpyHtoDAsync_v2",
-        "cuGraphLaunch",
-        "cuMemcpyDtoHAsync_v2",
-        "cuStreamSynchronize",
+    assert here.gpu.calls[:5] == [
+        "enter",
+        "copy_in",
+        "launch",
+        "copy_out",
+        "wait",
     ]
-    assert here.driver.held == 0
+    assert here.gpu.held == 0
 
 
 def test_answers_are_the_callers_own(built: Artefact) -> None:
@@ -181,26 +181,25 @@ def test_an_engine_with_one_byte_changed_is_not_loaded(machine: Made, artefact: 
     refusal(artefact, BadArtefact, "was changed after it was built; got SHA-256 .*build it again")
 
     assert here.log.runtimes == before
-    assert here.driver.held == 0
+    assert here.gpu.held == 0
 
 
 @pytest.mark.parametrize(
-    ("driver", "version", "said"),
+    ("gpu", "version", "said"),
     [
-        (FakeDriver(name="NVIDIA A30"), "10.13.3.9", "built for NVIDIA H200; got NVIDIA A30"),
-        (FakeDriver(capability=(8, 0)), "10.13.3.9", "compute capability 8.0"),
-        (FakeDriver(), "10.14.1", r"by TensorRT 10\.13\.3\.9; got TensorRT 10\.14\.1"),
-        (FakeDriver(), "11.4.0", "built by TensorRT 10"),
-        (FakeDriver(cuda=12080), "10.13.3.9", "for CUDA 13.0; got driver 580.95.05 for CUDA 12.8"),
-        (FakeDriver(count=0), "10.13.3.9", "the driver finds no GPU"),
-        (FakeDriver(), "9.3.0", "works with TensorRT 8.6, 10 and 11; got 9.3.0"),
+        (FakeGpu(name="NVIDIA A30"), "10.13.3.9", "built for NVIDIA H200; got NVIDIA A30"),
+        (FakeGpu(capability="8.0"), "10.13.3.9", "compute capability 8.0"),
+        (FakeGpu(), "10.14.1", r"by TensorRT 10\.13\.3\.9; got TensorRT 10\.14\.1"),
+        (FakeGpu(), "11.4.0", "built by TensorRT 10"),
+        (FakeGpu(cuda="12.8"), "10.13.3.9", "for CUDA 13.0; got driver 580.95.05 for CUDA 12.8"),
+        (FakeGpu(), "9.3.0", "TensorRT 10 or 11 is needed; got TensorRT 9.3.0"),
     ],
 )
 def test_an_engine_of_elsewhere_is_not_loaded(
-    driver: FakeDriver, version: str, said: str, built: Artefact, machine: Made
+    gpu: FakeGpu, version: str, said: str, built: Artefact, machine: Made
 ) -> None:
     """Another GPU, another TensorRT, an older driver: each is named, and nothing is loaded."""
-    other = machine("10.13.3.9", driver)
+    other = machine("10.13.3.9", gpu)
     vars(sys.modules["tensorrt"])["__version__"] = version
 
     refusal(built, Unavailable, said)
@@ -210,7 +209,7 @@ def test_an_engine_of_elsewhere_is_not_loaded(
 
 def test_a_newer_driver_is_fine(built: Artefact, machine: Made) -> None:
     """An engine outlives updates of the driver."""
-    machine("10.13.3.9", FakeDriver(cuda=13020))
+    machine("10.13.3.9", FakeGpu(cuda="13.2"))
 
     with session_from_artefact(built) as session:
         assert session.description.device == "cuda"
@@ -257,7 +256,7 @@ def test_an_old_driver_is_known_before_a_build(
     monkeypatch.setattr(gate, "cuda_major_of_tensorrt", lambda: 14)
 
     assert "the driver is too old for this TensorRT" in str(engine_fault())
-    assert here.driver.streams == {}
+    assert here.gpu.held == 0
 
 
 @pytest.mark.parametrize("field", ["onnx_sha256", "weights_sha256", "plan_sha256", "masks_sha256"])
@@ -287,11 +286,11 @@ def test_a_missing_or_damaged_record_is_told(built: Artefact) -> None:
 @pytest.mark.parametrize("memory_bytes", [0, 1000])
 def test_a_full_gpu_is_told(memory_bytes: int, built: Artefact, machine: Made) -> None:
     """Out of memory at load is one error, and what was taken is given back."""
-    here = machine("10.13.3.9", FakeDriver(memory_bytes=memory_bytes))
+    here = machine("10.13.3.9", FakeGpu(memory_bytes=memory_bytes))
 
     refusal(built, Unavailable, "the GPU has not enough free memory")
 
-    assert here.driver.held == 0
+    assert here.gpu.held == 0
 
 
 def test_an_engine_that_tensorrt_does_not_take_is_told(machine: Made, artefact: Artefact) -> None:
@@ -315,7 +314,7 @@ def test_without_a_driver_nothing_crashes() -> None:
         "    print(err)\n"
         "print('tensorrt' in sys.modules)\n"
     )
-    from spd_deploy.sessions.cuda.library import driver_fault
+    from spd_deploy.domain.nvidia import driver_fault
 
     if driver_fault() is None:
         pytest.skip("a driver works here")

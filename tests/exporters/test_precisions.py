@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from exporters.calibrate import percentile, ranges_on
+from exporters.embeddings import WORDS, restored_words
 from exporters.lowering.choose import choose
 from exporters.onnx import artefact_from_checkpoint
 from exporters.precisions import Precision, Trial
-from exporters.storage import bytes_of_matrices, read_constants
+from exporters.storage import bytes_of_matrices, read_constants, stored_bytes
 from exporters.weights import read_weights
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadData, BadSetting, VerificationFailed
@@ -177,7 +178,7 @@ def test_int8_runs_in_openvino(tmp_path: Path, spelled: str | None) -> None:
 
 
 def test_a_smaller_precision_is_smaller_on_disk(tmp_path: Path) -> None:
-    """fp32, fp16 and int8 of the same matrices take 4, 2 and 1 bytes a weight."""
+    """fp32, fp16 and int8 of the same matrices and words take 4, 2 and 1 bytes a weight."""
     checkpoint = made(tmp_path, None)
     sizes = {}
     for precision in Precision:
@@ -188,6 +189,7 @@ def test_a_smaller_precision_is_smaller_on_disk(tmp_path: Path) -> None:
         sizes[precision] = (artefact.folder / DATA_FILE).stat().st_size
 
     weights = sum(m.shape[0] * m.shape[1] for m in checkpoint.encoder.matrices())
+    weights += checkpoint.encoder.vocabulary * checkpoint.encoder.hidden
     assert sizes[Precision.FP32] - sizes[Precision.FP16] == pytest.approx(2 * weights, rel=0.02)
     assert sizes[Precision.FP32] - sizes[Precision.INT8] == pytest.approx(3 * weights, rel=0.02)
 
@@ -227,6 +229,62 @@ def test_int8_that_costs_too_much_is_not_written(tmp_path: Path) -> None:
         )
 
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("file", [MODEL_FILE, PORTABLE_FILE])
+def test_words_are_stored_in_int8_to_half_a_step(tmp_path: Path, file: str) -> None:
+    """Each row of the table has a scale, and no number is off by more than half of it."""
+    checkpoint = made(tmp_path, "block:32x1")
+    artefact = artefact_from_checkpoint(
+        checkpoint, tmp_path / "a", precision=Precision.INT8, trial=trial(checkpoint, max_drop=30)
+    )
+    words_VH = load_file(checkpoint.weights)["bert.embeddings.word_embeddings.weight"].numpy()
+
+    constants = read_constants(artefact.folder / file)
+
+    assert constants[WORDS].dtype == np.int8
+    assert constants[WORDS].shape == words_VH.shape
+    step_V1 = np.abs(words_VH).max(1, keepdims=True) / 127
+    assert (np.abs(restored_words(constants) - words_VH) <= 0.5001 * step_V1).all()
+
+
+def test_words_that_cost_too_much_in_int8_stay_fp32(tmp_path: Path) -> None:
+    """Where one number dwarfs the rest of each row, the table is fp32 and the matrices int8."""
+    plain = made(tmp_path, None)
+    tensors = load_file(plain.weights)
+    name = "bert.embeddings.word_embeddings.weight"
+    words_VH = tensors[name].clone()
+    words_VH[:, 0] = 300.0
+    scale_H = tensors["bert.embeddings.LayerNorm.weight"].clone() * 1000.0
+    scale_H[0] = 0.0
+    norm = {"bert.embeddings.LayerNorm.weight": scale_H}
+    checkpoint = with_weights(plain, {**tensors, name: words_VH, **norm})
+
+    artefact = artefact_from_checkpoint(
+        checkpoint, tmp_path / "a", precision=Precision.INT8, trial=trial(checkpoint, max_drop=8)
+    )
+
+    constants = read_constants(artefact.folder / MODEL_FILE)
+    assert constants[WORDS].dtype == np.float32
+    assert {constants[f"{row.name}.weight"].dtype for row in artefact.manifest.matrices} == {
+        np.dtype(np.int8)
+    }
+
+
+def test_what_is_stored_adds_up(tmp_path: Path) -> None:
+    """Matrices, embeddings and the rest are all that the constants take, in each precision."""
+    checkpoint = made(tmp_path, "block:32x1")
+    for precision in Precision:
+        judged = trial(checkpoint, max_drop=30) if precision is Precision.INT8 else None
+        artefact = artefact_from_checkpoint(
+            checkpoint, tmp_path / precision, precision=precision, trial=judged
+        )
+        file = artefact.folder / MODEL_FILE
+        found = stored_bytes(file, [row.name for row in artefact.manifest.matrices])
+
+        total = sum(constant.nbytes for constant in read_constants(file).values())
+        assert found.matrices + found.embeddings + found.rest == total
+        assert found.words == precision
 
 
 @pytest.mark.parametrize("points", range(1, 100))

@@ -10,8 +10,7 @@ from click.testing import CliRunner, Result
 
 from exporters.onnx import artefact_from_checkpoint
 from exporters.precisions import Precision, Trial
-from exporters.tuning.runtimes import fastest, in_fastest_runtime, in_runtime
-from exporters.tuning.timing import Effort
+from exporters.tuning.runtimes import fastest_runtime, in_fastest_runtime, in_runtime
 from exporters.tuning.tune import Plan
 from exporters.tuning.values import TUNING_FILE, read_tuning
 from spd_deploy.cli.main import cli
@@ -25,6 +24,7 @@ from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
 from spd_deploy.sessions.opening import difference_between, open_path
 from spd_deploy.sessions.openvino import import_openvino, precisions_of
 from spd_deploy.sessions.protocol import Session
+from spd_deploy.timing.host_clock import Effort
 from tests.cli.test_pipeline import mrpc_files
 from tests.tiny import tiny_checkpoint
 
@@ -50,9 +50,9 @@ def test_the_fastest_is_that_of_the_least_mean_time() -> None:
     slow = Ran(runtime="onnxruntime", seconds=(0.2, 0.2))
     quick = Ran(runtime="openvino", seconds=(0.1, 0.3))
 
-    assert fastest((slow, quick)) == "openvino"
-    assert fastest((slow, Ran(runtime="openvino", seconds=(0.195, 0.195)))) == "onnxruntime"
-    assert fastest((slow, Ran(runtime="openvino", seconds=(0.1, 0.4)))) == "onnxruntime"
+    assert fastest_runtime((slow, quick)) == "openvino"
+    assert fastest_runtime((slow, Ran(runtime="openvino", seconds=(0.195, 0.195)))) == "onnxruntime"
+    assert fastest_runtime((slow, Ran(runtime="openvino", seconds=(0.1, 0.4)))) == "onnxruntime"
 
 
 def test_without_labels_no_runtime_may_round(tmp_path: Path, mrpc: tuple[Checkpoint, Path]) -> None:
@@ -64,7 +64,7 @@ def test_without_labels_no_runtime_may_round(tmp_path: Path, mrpc: tuple[Checkpo
     assert [one.runtime for one in manifest.ran] == ["onnxruntime", "openvino"]
     assert manifest.ran_at == ("1x8", "2x8")
     assert all(len(one.seconds) == 2 for one in manifest.ran)
-    assert str(manifest.asked) == fastest(manifest.ran)
+    assert str(manifest.asked) == fastest_runtime(manifest.ran)
     assert f"runs in   {manifest.asked}: ms at 1x8, 2x8" in result.stdout
     with open_path(tmp_path / "a").session as session:
         assert session.description.runtime == manifest.runtime

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spd_deploy.kernels.tiles import Number, Tile
+from spd_deploy.kernels.tiles import Number, Tile, candidates
 from spd_deploy.kernels.weights import BlockWeight, dtype_of, number_of
 from spd_deploy.sessions.protocol import Closing
 
@@ -61,6 +61,18 @@ class Interpreter(Closing):
             activation=activation,
             wide=wide,
         )
+
+    def tuned(self, x_KT: Tensor, weight: BlockWeight, fastest: Tile) -> tuple[Tensor, Tensor]:
+        """The same product by the tuner, by whose clock one tile is the fastest.
+
+        Returns:
+            The product, and rows, tokens and inputs of each tile that was measured for it; the
+            last is the one that was taken.
+        """
+        tensors = {"x": x_KT, "values": weight.values_GRJ, "bias": weight.bias_N}
+        rows, number = weight.rows_GJ.numpy(), number_of(x_KT.dtype)
+        found = self._ask("tuned", tensors=tensors, number=number, rows=rows, fastest=fastest)
+        return found, self._ask("measured", tensors={}, number="fp32")
 
     def attention(
         self, q: Tensor, k: Tensor, v: Tensor, bias_BS: Tensor, heads: int, *, wide: bool = False
@@ -116,6 +128,8 @@ def _serve(pipe: Connection) -> None:
         "attention": _attention,
         "norm": _norm,
         "logits": _logits,
+        "tuned": _tuned,
+        "measured": lambda tensors, kind: torch.tensor(_MEASURED),
     }
     while (asked := pipe.recv()) is not None:
         work, arrays, number, rest = asked
@@ -185,6 +199,32 @@ def _linear(
     )
 
 
+_MEASURED: list[tuple[int, int, int]] = []
+
+
+def _tuned(tensors: Mapping[str, Tensor], kind: torch.dtype, *, rows: Any, fastest: Tile) -> Tensor:
+    """A product by the tuner, whose clock is made up."""
+    from spd_deploy.kernels import launch
+    from spd_deploy.kernels.sources.tuned import tile_of, tuned_block_linear
+
+    def bench(*arguments: Any, config: Any, **constants: Any) -> list[float]:
+        tile = tile_of(config)
+        _MEASURED.append((tile.rows, tile.tokens, tile.inputs))
+        return [0.0 if tile == fastest else 1.0] * 3
+
+    _MEASURED.clear()
+    tuned_block_linear._bench = bench
+    weight = BlockWeight(
+        values_GRJ=tensors["values"].to(kind),
+        rows_GJ=torch.from_numpy(rows),
+        bias_N=tensors["bias"],
+    )
+    found = launch.block_linear(tensors["x"].to(kind), weight)
+    taken = tile_of(tuned_block_linear.best_config)
+    _MEASURED.append((taken.rows, taken.tokens, taken.inputs))
+    return found
+
+
 def _attention(tensors: Mapping[str, Tensor], kind: torch.dtype, *, heads: int) -> Tensor:
     """One layer's attention."""
     from spd_deploy.kernels import launch
@@ -200,24 +240,46 @@ def _norm(tensors: Mapping[str, Tensor], kind: torch.dtype, *, epsilon: float) -
     return launch.layer_norm(tensors["x"].to(kind), tensors["weight"], tensors["bias"], epsilon)
 
 
+class _Untuned:
+    """The kernels, each product with the first tile of its shape: there is no GPU to time."""
+
+    spelled = "the interpreter"
+
+    def __init__(self) -> None:
+        from spd_deploy.kernels import launch
+
+        self.layer_norm, self.attention = launch.layer_norm, launch.attention
+
+    def block_linear(
+        self,
+        x_KT: Tensor,
+        weight: BlockWeight,
+        *,
+        activation: str = "none",
+        residual_NT: Tensor | None = None,
+    ) -> Tensor:
+        from spd_deploy.kernels import launch
+
+        tile = candidates(weight.problem(x_KT.shape[1]))[0]
+        return launch.block_linear(
+            x_KT, weight, tile, activation=activation, residual_NT=residual_NT
+        )
+
+
 def _logits(
     tensors: Mapping[str, Tensor], kind: torch.dtype, *, folder: Path, inputs: Mapping[str, Any]
 ) -> Tensor:
-    """A whole network, unmeasured tiles and all."""
+    """A whole network."""
     from spd_deploy.domain.artefact import open_artefact
-    from spd_deploy.kernels.backends import Triton
-    from spd_deploy.kernels.remembered import Memory
-    from spd_deploy.kernels.tuning import Tuner
     from spd_deploy.sessions.torch_artefact.network import Network
     from spd_deploy.sessions.torch_artefact.plan import TENSORS_FILE, read_plan
     from spd_deploy.sessions.torch_artefact.tensors import read_tensors
 
-    tuner = Tuner(Memory(folder / "nothing-remembered"), gpu="none", measure=False)
     network = Network(
         read_plan(folder),
         open_artefact(folder).encoder,
         read_tensors(folder / TENSORS_FILE, "cpu"),
-        backend=Triton(tuner),
+        backend=_Untuned(),
         chooser=None,
     )
     ids, mask, types = (torch.from_numpy(inputs[name]) for name in ("ids", "mask", "types"))

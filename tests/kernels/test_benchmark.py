@@ -109,7 +109,6 @@ def test_a_case_that_does_not_run_costs_no_other(
 @pytest.mark.gpu
 def test_on_a_gpu_it_writes_both_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the machine named, and every sample of every arm."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     sizes = ("--model", "base", "--tokens", "128", "--density", "0.1", "--number", "fp16")
 
     called(monkeypatch, *sizes, "--rounds", "3", "--output", str(tmp_path / "out"))

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from spd_deploy.kernels import launch, plain
-from spd_deploy.kernels.remembered import Memory, read_known
-from spd_deploy.kernels.tiles import Number, Tile, candidates, default_tile
+from spd_deploy.kernels.tiles import Number, Tile, candidates
 from spd_deploy.kernels.timing import graph_seconds
-from spd_deploy.kernels.tuning import Tuner
 from spd_deploy.kernels.two_four import Chooser, packed
 from tests.kernels.made import CLOSE, Made, activations, expected, made, off
 
@@ -40,7 +38,7 @@ def test_the_product_is_the_dense_one(number: Number, rows: int, tokens: int) ->
     found = launch.block_linear(
         x_KT.cuda(),
         product.weight,
-        default_tile(product.weight.problem(tokens)),
+        candidates(product.weight.problem(tokens))[0],
         activation="gelu",
         residual_NT=added.cuda(),
     )
@@ -86,7 +84,7 @@ def test_attention_and_norm_are_pytorchs(number: Number) -> None:
 def test_a_graph_gives_the_same_bits() -> None:
     """Replayed over new activations in the same place, as launched one by one."""
     product = made(12, 64, 77, 768, device="cuda")
-    tile = default_tile(product.weight.problem(512))
+    tile = candidates(product.weight.problem(512))[0]
     x_KT = activations(768, 512).cuda()
     graph, found = captured(lambda: launch.block_linear(x_KT, product.weight, tile))
 
@@ -112,19 +110,24 @@ def test_wide_addresses_reach_beyond_32_bits() -> None:
     assert off(found[:, -64:], expected(product, last)) <= CLOSE["fp16"]
 
 
-def test_the_tuner_measures_once(tmp_path: Path) -> None:
-    """What it chose is in the file, and another process would take it from there."""
-    product, file = made(12, 64, 77, 768, device="cuda"), tmp_path / "kernels.json"
-    x_KT, gpu = activations(768, 1024).cuda(), torch.cuda.get_device_name()
-    problem = product.weight.problem(1024)
+def test_a_product_is_tuned_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs with a candidate, whose times Triton keeps on disk for other processes to read."""
+    from spd_deploy.kernels.sources.tuned import tile_of, tuned_block_linear
 
-    tile = Tuner(Memory(file), gpu=gpu).tile_for(problem, x_KT, product.weight, None)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(tuned_block_linear, "cache", {})
+    product, x_KT = made(12, 64, 77, 768, device="cuda"), activations(768, 1024)
 
-    (known,) = read_known(file).tiles
-    assert known.tile == tile
-    assert tile in candidates(problem)
-    again = Tuner(Memory(file), gpu=gpu, measure=False)
-    assert again.tile_for(problem, x_KT, product.weight, None) == tile
+    found = launch.block_linear(x_KT.cuda(), product.weight)
+
+    tile = tile_of(tuned_block_linear.best_config)
+    assert tile in candidates(product.weight.problem(1024))
+    assert off(found, expected(product, x_KT)) <= CLOSE["fp16"]
+    assert len(list(tmp_path.rglob("*.autotune.json"))) == 1
+    tuned_block_linear.cache.clear()  # as in a new process
+    monkeypatch.setattr(tuned_block_linear, "_bench", None)
+    launch.block_linear(x_KT.cuda(), product.weight)
+    assert tile_of(tuned_block_linear.best_config) == tile
 
 
 def test_a_graph_is_timed() -> None:
@@ -134,18 +137,17 @@ def test_a_graph_is_timed() -> None:
     assert 0 < graph_seconds(lambda: x @ x) < 1
 
 
-def test_2_4_tensor_cores_give_the_dense_numbers(tmp_path: Path) -> None:
-    """Both forms of a weight multiply alike, and which is the faster is remembered."""
+def test_2_4_tensor_cores_give_the_dense_numbers() -> None:
+    """Both forms of a weight multiply alike, and which is the faster is measured once."""
     weight_NK = torch.randn(768, 768, device="cuda", dtype=torch.float16)
     weight_NK *= torch.tensor([0, 1, 0, 1], device="cuda").repeat(192)
     x_TK = torch.randn(256, 768, device="cuda", dtype=torch.float16)
     bias_N = torch.randn(768, device="cuda", dtype=torch.float16)
-    sparse_NK = packed(weight_NK)
-    memory = Memory(tmp_path / "kernels.json")
+    sparse_NK, chooser = packed(weight_NK), Chooser()
 
     found = torch.nn.functional.linear(x_TK, sparse_NK, bias_N)
-    Chooser(memory, gpu="here").wins(x_TK, weight_NK, sparse_NK, bias_N)
+    wins = [chooser.wins(x_TK, weight_NK, sparse_NK, bias_N) for _ in range(2)]
 
     wanted = torch.nn.functional.linear(x_TK, weight_NK, bias_N)
     assert off(found, wanted.float().cpu()) <= 2 * CLOSE["fp16"]
-    assert len(memory.known.two_four) == 1
+    assert len(chooser.known) == 1 and len(set(wins)) == 1

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spd_deploy.kernels.tiles import Number, Tile, default_tile
+from spd_deploy.kernels.tiles import Number, Tile, candidates
 from tests.kernels.interpreter import Interpreter
 from tests.kernels.made import CLOSE, activations, expected, made, off
 
@@ -62,12 +62,12 @@ def test_any_shape(interpreter: Interpreter, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("rows", [8, 16, 32, 64, 128])
-def test_the_default_tile(interpreter: Interpreter, rows: int) -> None:
+def test_the_smallest_candidate(interpreter: Interpreter, rows: int) -> None:
     """Runs every usual height of a block, those below a tensor core's least included."""
     product = made(2, rows, 77, 96)
     x_KT = activations(96, 33)
 
-    found = interpreter.linear(x_KT, product.weight, default_tile(product.weight.problem(33)))
+    found = interpreter.linear(x_KT, product.weight, candidates(product.weight.problem(33))[0])
 
     assert off(found, expected(product, x_KT)) <= CLOSE["fp16"]
 

@@ -79,5 +79,6 @@ def test_tokens_alone_can_fill_the_house() -> None:
 def test_a_row_that_no_batch_can_hold_is_refused() -> None:
     """Such a row would wait for ever."""
     door = admission()
-    with door.place_for(1) as place, pytest.raises(TextTooLong):
-        place.measure([10, 51])
+    door.refuse_wide(50)
+    with pytest.raises(TextTooLong):
+        door.refuse_wide(51)

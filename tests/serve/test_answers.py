@@ -176,6 +176,26 @@ def test_tei_batch(single: TestClient) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"parameters": {}},
+        {"parameters": {"top_k": 1, "function_to_apply": "none"}},
+        {"options": {"wait_for_model": True}},
+        {"normalize": True, "prompt_name": None},
+        {"foo": [1]},
+    ],
+)
+def test_tei_unknown_fields_are_ignored(single: TestClient, more: dict[str, object]) -> None:
+    """As in TEI, a field that the form does not have changes nothing."""
+    body = {"inputs": "a film"}
+
+    found = single.post("/predict", json={**body, **more})
+
+    assert found.status_code == 200
+    assert found.json() == single.post("/predict", json=body).json()
+
+
 def test_tei_flat_list_is_one_pair(pairs: TestClient) -> None:
     """A flat list of two gives one answer, that of the pair in our own form."""
     body = {"inputs": [{"text": "a film", "text_pair": "the movie"}]}

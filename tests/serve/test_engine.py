@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from serve.batching import take
-from serve.engine import Engine, Ran, Waiting
-from serve.metrics import Metrics
+from serve.engine import Engine
+from serve.metrics import Fault, Metrics
+from serve.waiting import Ran, Waiting
 from spd_deploy.domain.errors import EngineFailed, NotReady
 from spd_deploy.domain.text import Batch, Tokens, pad
 from tests.serve.fakes import PATIENCE_S, FakeSession, formula, tokens
 
 BAD = 99
+KNOWN_GOOD = tokens(2, 3, 4)
 ERRORS = [ValueError, MemoryError, asyncio.CancelledError, SystemExit, KeyboardInterrupt]
 
 
@@ -42,7 +44,7 @@ class BrokenMetrics(Metrics):
         """Fail."""
         raise OSError("no disk")
 
-    def engine_failed(self) -> None:
+    def engine_failed(self, fault: Fault) -> None:
         """Fail."""
         raise OSError("no disk")
 
@@ -62,6 +64,8 @@ def engine_of(
         session,
         pad,
         outputs=2,
+        known_good=KNOWN_GOOD,
+        stall_timeout_s=60,
         max_padded_tokens=64,
         max_rows=8,
         metrics=metrics or Metrics(),

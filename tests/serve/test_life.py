@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from starlette.testclient import TestClient
 
@@ -24,6 +25,7 @@ from spd_deploy.domain.documents import with_own_hash
 from spd_deploy.domain.errors import BadArtefact, BadSetting, SpdError, Unavailable
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.golden import GOLDEN_FILE
+from spd_deploy.domain.text import Batch
 from tests.serve.clients import wait_until_settled
 from tests.serve.fakes import PATIENCE_S, FakeSession, fake_served
 
@@ -121,15 +123,27 @@ def test_a_model_with_too_many_labels_is_refused(tmp_path: Path) -> None:
         warm_up(fake_served(tmp_path, FakeSession(), task="mnli"))
 
 
-def test_a_dead_engine_is_not_ready(tmp_path: Path, session: FakeSession) -> None:
-    """A server whose engine has ended lives, but says that it takes no requests."""
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_model_without_numbers_is_refused(tmp_path: Path, value: float) -> None:
+    """A model whose logits are not numbers never gets ready."""
+
+    class Empty(FakeSession):
+        def run(self, batch: Batch) -> NDArray[np.float32]:
+            return np.full((len(batch), 2), value, np.float32)
+
+    with pytest.raises(BadArtefact, match="not numbers"):
+        warm_up(fake_served(tmp_path, Empty()))
+
+
+def test_a_dead_engine_is_neither_ready_nor_alive(tmp_path: Path, session: FakeSession) -> None:
+    """A server whose engine has ended takes no requests, and says that only a new one will."""
     life = Life()
     app = create_app(lambda: fake_served(tmp_path, session), Settings(), life=life)
     with TestClient(app) as client:
         wait_until_settled(life)
         assert life.classifier().engine.close(PATIENCE_S)
 
-        assert client.get("/livez").status_code == 200
+        assert client.get("/livez").status_code == 503
         assert client.get("/readyz").status_code == 503
 
 

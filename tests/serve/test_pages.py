@@ -14,9 +14,9 @@ from starlette.testclient import TestClient
 from exporters.onnx import artefact_from_checkpoint
 from serve.http_errors import STATUS
 from serve.info import Info, info_of
-from serve.middleware import request_id_from
 from serve.model import open_served
 from serve.pages import type_of
+from serve.request_ids import request_id_from
 from serve.settings import Settings
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
@@ -191,7 +191,7 @@ def test_metrics_count_what_happened(fake: TestClient) -> None:
     assert metric(fake, "spd_batch_rows_sum") == 2
     assert metric(fake, "spd_truncated_total") == 1
     assert metric(fake, "spd_queue_items") == 0
-    assert metric(fake, "spd_engine_errors_total") == 0
+    assert metric(fake, 'spd_engine_errors_total{kind="exception"}') == 0
     assert 'spd_build_info{device="cpu",format="fake"' in fake.get("/metrics").text
 
 
@@ -204,7 +204,7 @@ def test_metrics_count_failed_batches(fake: TestClient, session: FakeSession) ->
     session.fail = fail
     fake.post("/predict", json={"inputs": "a"})
 
-    assert metric(fake, "spd_engine_errors_total") == 1
+    assert metric(fake, 'spd_engine_errors_total{kind="exception"}') == 1
 
 
 def test_metrics_do_not_grow_with_what_clients_send(fake: TestClient) -> None:

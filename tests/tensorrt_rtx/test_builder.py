@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from exporters.precisions import Precision
-from exporters.tensorrt.compile import Compiled, compile_engine
+from exporters.tensorrt.compile import Compiled, compile_engine, configured
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.engines.plan import BuildPlan, Options, read_plan
 from spd_deploy.domain.engines.record import Arm
@@ -133,6 +133,25 @@ def test_a_build_starts_from_known_timings_and_tells_its_phase(sparse: Artefact)
 
     assert notes and all(notes)
     assert again.timings == first.timings
+
+
+def test_timings_that_are_damaged_are_none(sparse: Artefact) -> None:
+    """They cost the time of a build that starts from nothing."""
+    assert build(sparse, timings=b"half").timings
+
+
+def test_the_builder_is_told_all(sparse: Artefact) -> None:
+    """Flags, one profile a bucket, no TF32, and an inspector that hides nothing."""
+    plan, options = read_plan(sparse.folder), Options(workspace_bytes=1 << 28)
+    builder = trt.Builder(Messages(trt).logger)
+
+    config = configured(trt, builder, plan, options, ("SPARSE_WEIGHTS",))
+
+    assert config.get_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
+    assert not config.get_flag(trt.BuilderFlag.TF32)
+    assert config.num_optimization_profiles == len(plan.buckets)
+    assert config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED
+    assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 1 << 28
 
 
 @pytest.mark.parametrize(

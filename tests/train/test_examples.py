@@ -1,12 +1,14 @@
 """Examples from files with the traps that real files have."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import TASKS, own_task
-from spd_train.data.examples import Example, own_task_from, read_split
+from spd_train.data.examples import Example, read_split
+from spd_train.data.folders import in_glue_layout
 from spd_train.data.splits import read_data
 
 MRPC = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
@@ -88,6 +90,90 @@ def test_broken_rows_may_be_skipped_and_are_told_of(tmp_path: Path) -> None:
     assert "1 broken row" in told[0] and "line 3" in told[0]
 
 
+def test_every_kind_of_broken_row_is_skipped_and_counted(tmp_path: Path) -> None:
+    """Rows that are no JSON, no object, no UTF-8 or no text are left out, each kind with a line."""
+    broken = (
+        b"nonsense", b"[1]", b'{"text": "\xff", "label": "bad"}',
+        b'{"text": ["a"], "label": "bad"}',
+        b'{"text": "a", "label": ["bad", "good"]}', b'{"text": "\\ud83d", "label": "bad"}',
+        b'{"text": "a"}', b'{"text": " ", "label": "bad"}', b'{"text": "a", "label": null}',
+        b'{"text": "a", "text": "b", "label": "bad"}', b'{"text": "a", "label": "ugly"}',
+        b'{"text": {"a": 1}, "label": "bad"}', b"nonsense",
+    )  # fmt: skip
+    sound = b'{"text": "a", "label": "good"}'
+    (tmp_path / "train.jsonl").write_bytes(b"\n".join([sound, *broken, sound]))
+    told: list[str] = []
+
+    found = read_split(OWN, tmp_path, "train", skip_broken=True, note=told.append)["train"]
+
+    assert len(found) == 2
+    (line,) = told
+    assert f"skipped {len(broken)} broken rows" in line
+    assert f"not JSON: 2, first {tmp_path / 'train.jsonl'}, line 2;" in line
+    for number in range(2, 2 + len(broken) - 1):
+        assert re.search(rf": 1, first [^;]*, line {number}\b|: 2, first [^;]*, line 2\b", line)
+
+
+def test_a_broken_row_is_named_where_it_is_not_skipped(tmp_path: Path) -> None:
+    """Half a surrogate pair has its line and the way past it in the error, as other faults do."""
+    folder = write(tmp_path, "train.jsonl", '{"text": "\\ud83d", "label": "bad"}\n')
+
+    with pytest.raises(BadData, match=r"line 1: half of a surrogate pair.*--skip-broken-rows"):
+        read_split(OWN, folder, "train", skip_broken=False)
+
+
+@pytest.mark.parametrize(
+    "header", ["text,label,label", "text,text,label"], ids=["label twice", "text twice"]
+)
+def test_a_column_that_is_read_may_not_stand_twice(tmp_path: Path, header: str) -> None:
+    """Neither of the two is taken; a column that is not read may stand there twice."""
+    with pytest.raises(BadData, match=r"train\.csv: column '\w+' stands there twice"):
+        read_split(OWN, write(tmp_path, "train.csv", f"{header}\na,good,bad\n"), "train")
+
+    folder = write(tmp_path, "train.csv", "text,label,x,x\na,good,1,2\n")
+    assert read_split(OWN, folder, "train") == {"train": [Example(text="a", label=1)]}
+
+
+def test_two_files_for_one_split_are_refused(tmp_path: Path) -> None:
+    """Neither is taken silently; both are named."""
+    write(tmp_path, "train.csv", "text,label\na,good\n")
+    write(tmp_path, "train.jsonl", '{"text": "b", "label": "bad"}\n')
+
+    with pytest.raises(BadData, match=r"2 files for train; got train\.csv, train\.jsonl"):
+        read_split(OWN, tmp_path, "train")
+
+
+def test_spaces_around_a_label_are_no_part_of_it(tmp_path: Path) -> None:
+    """A label with spaces is the label without."""
+    folder = write(tmp_path, "train.csv", "text,label\na, good \nb,bad\n")
+
+    assert [e.label for e in read_split(OWN, folder, "train")["train"]] == [1, 0]
+
+
+GLUE_HEADS = {
+    "cola": "gj04\t1\t\tHe ran.\n" * 2,
+    "sst2": "sentence\tlabel\nfine\t1\n",
+    "mrpc": MRPC + "1\t5\t6\ta\tb\n",
+    "stsb": "index\tsentence1\tsentence2\tscore\n1\ta\tb\t2.5\n",
+    "rte": "index\tsentence1\tsentence2\tlabel\n1\ta\tb\tentailment\n",
+    "wnli": "index\tsentence1\tsentence2\tlabel\n1\ta\tb\t1\n",
+}
+
+
+@pytest.mark.parametrize("task", GLUE_HEADS)
+@pytest.mark.parametrize("file", GLUE_HEADS)
+def test_another_tasks_file_is_named_as_that(tmp_path: Path, task: str, file: str) -> None:
+    """Each GLUE task reads its own file, and says of another's whose it is."""
+    folder = write(tmp_path, "train.tsv", GLUE_HEADS[file])
+
+    if task == file:
+        assert read_split(TASKS[task], folder, "train")["train"]
+        return
+    with pytest.raises(BadData) as caught:
+        read_split(TASKS[task], folder, "train", skip_broken=False)
+    assert file in str(caught.value).replace("rte or wnli", file)
+
+
 def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path) -> None:
     """The line of the first bad byte is in the error."""
     (tmp_path / "train.tsv").write_bytes(b"sentence\tlabel\ngood\t1\nbad \xff\t0\n")
@@ -143,7 +229,7 @@ def test_own_files_are_read_by_column(tmp_path: Path, name: str, content: str) -
         ("train.jsonl", '{"text": "a", "label": "good"}\n{"text": \n', "line 2"),
         ("train.jsonl", '["a", "good"]\n', "line 1"),
         ("train.jsonl", '{"text": "a"}\n', "line 1: no column 'label'"),
-        ("train.csv", "words,label\na,good\n", "line 2: no column 'text'"),
+        ("train.csv", "words,label\na,good\n", "train.csv: no column 'text'"),
     ],
 )
 def test_a_broken_own_file_is_named_by_line(
@@ -160,46 +246,6 @@ def test_a_missing_column_says_which_the_task_reads(tmp_path: Path) -> None:
 
     with pytest.raises(BadData, match=r"as those of task \w+: text, label"):
         read_split(OWN, folder, "dev")
-
-
-def test_labels_of_own_data_are_found_in_order(tmp_path: Path) -> None:
-    """Numbers count by value, so class 10 comes after class 9."""
-    rows = "".join(f"t{i},{label}\n" for i, label in enumerate((10, 9, 1)))
-    file = write(tmp_path, "train.csv", "text,y\n" + rows) / "train.csv"
-
-    task = own_task_from(
-        file, text_column="text", pair_column=None, label_column="y", regression=False
-    )
-
-    assert task.labels == ("1", "9", "10")
-
-
-def test_broken_rows_make_no_labels_of_own_data(tmp_path: Path) -> None:
-    """Skipped rows with too few fields do not stop the search; an empty label is no class."""
-    file = write(tmp_path, "train.csv", "text,y\na,good\nbroken\nb,bad\nc,\nd,good\n") / "train.csv"
-
-    task = own_task_from(
-        file,
-        text_column="text",
-        pair_column=None,
-        label_column="y",
-        regression=False,
-        skip_broken=True,
-    )
-    rows = read_split(task, file, "train", skip_broken=True)["train"]
-
-    assert task.labels == ("bad", "good")
-    assert [row.text for row in rows] == ["a", "b", "d"]
-
-
-def test_own_data_with_one_label_is_refused(tmp_path: Path) -> None:
-    """There is nothing to learn from a single class."""
-    folder = write(tmp_path, "train.csv", "text,label\na,x\nb,x\n")
-
-    with pytest.raises(BadData, match="two different labels"):
-        own_task_from(
-            folder, text_column="text", pair_column=None, label_column="label", regression=False
-        )
 
 
 def test_a_tenth_is_held_out_where_there_is_no_dev_file(tmp_path: Path) -> None:
@@ -234,3 +280,12 @@ def test_real_glue_files_are_read_whole(
 
     assert len(found.train) == train
     assert {name: len(rows) for name, rows in found.dev.items()} == {"dev": dev}
+
+
+def test_a_file_in_glues_layout_is_known_by_its_columns(tmp_path: Path) -> None:
+    """Its quotes are characters; another TSV file for the same task may quote its fields."""
+    glue = write(tmp_path, "dev.tsv", MRPC + "1\t5\t6\ta\tb\n") / "dev.tsv"
+    own = write(tmp_path, "own.tsv", "text\ttext_pair\na\tb\n") / "own.tsv"
+
+    assert in_glue_layout(TASKS["mrpc"], glue) and not in_glue_layout(TASKS["mrpc"], own)
+    assert not in_glue_layout(OWN, glue)

@@ -14,7 +14,7 @@ from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.patterns import NM, Block, Unstructured
 from spd_deploy.domain.tasks import TASKS
 from spd_train.sweeping.command import train_command
-from spd_train.sweeping.grid import Grid, Settings, data_folder
+from spd_train.sweeping.grid import Grid, TrainTable, data_folder
 from spd_train.sweeping.jobs import ARMS, Cell, Teacher, slug, spelled
 from spd_train.sweeping.reading import grid_from, read_grid
 
@@ -82,8 +82,8 @@ def test_teachers_and_students_have_options_of_their_own(grid: Grid) -> None:
     expected = {"teacher_epochs": 3, "batch_size": 16, "teacher_learning_rate": 3e-5}
 
     assert grid.options(teacher) == expected
-    assert replace(grid, train=Settings()).options(teacher) == {}
-    longer = replace(grid.train, by_task={"cola": {**grid.train.by_task["cola"], "epochs": 99}})
+    assert replace(grid, train=TrainTable()).options(teacher) == {}
+    longer = replace(grid.train, by_task={"cola": replace(grid.train.by_task["cola"], epochs=99)})
     assert replace(grid, train=longer).options(teacher) == expected
 
 
@@ -125,10 +125,10 @@ REFUSED = [
     ({"seeds": []}, "seeds is empty", None),
     ({"arms": []}, "arms is empty", None),
     ({"patterns": []}, "patterns is empty", None),
-    ({"tasks": "mrpc"}, "tasks must be a list", "'mrpc'"),
+    ({"tasks": "mrpc"}, "is damaged", "tasks: Input should be a valid array"),
     ({"tasks": ["mrcp"]}, "tasks[0]: unknown task", "'mrcp'"),
     ({"tasks": ["sst2", "SST-2"]}, "tasks[1] is there twice", "'SST-2'"),
-    ({"tasks": [3]}, "tasks[0]: a task must be a string", "3"),
+    ({"tasks": [3]}, "is damaged", "tasks.0: Input should be a valid string"),
     ({"patterns": ["2:4", "3x4"]}, "patterns[1]: unknown pattern", "'3x4'"),
     ({"patterns": ["2:4@0.7"]}, "patterns[0]: 2:4 always has sparsity", "'2:4@0.7'"),
     ({"patterns": ["unstructured@"]}, "patterns[0]: the sparsity is not a number", None),
@@ -136,19 +136,19 @@ REFUSED = [
     ({"patterns": ["unstructured@nan"]}, "patterns[0]: sparsity must lie", None),
     ({"patterns": ["unstructured", "unstructured@0.90"]}, "patterns[1] is there twice", None),
     ({"arms": ["spd", "magic"]}, "arms[1]: unknown arm", "'magic'"),
-    ({"seeds": [True]}, "seeds[0]: a seed must be a whole number", "True"),
+    ({"seeds": [True]}, "is damaged", "seeds.0: Input should be a valid integer"),
     ({"seeds": [-1]}, "seeds[0]: a seed must be 0 or more", "-1"),
-    ({"seeds": [0.0]}, "seeds[0]: a seed must be a whole number", "0.0"),
+    ({"seeds": [0.5]}, "is damaged", "seeds.0: Input should be a valid integer"),
     ({"model": ""}, "model is empty", None),
-    ({"model": 3}, "model must be a string", "3"),
-    ({"train": 3}, "train must be a table", "3"),
+    ({"model": 3}, "is damaged", "model: Input should be a valid string"),
+    ({"train": 3}, "is damaged", "train: Input should be an object"),
     ({"train": {"epoch": 3}}, "train has an unknown field", "epoch"),
-    ({"train": {"epochs": "3"}}, "train.epochs must be a number", "'3'"),
+    ({"train": {"epochs": "3"}}, "train is damaged", None),
     ({"train": {"epochs": 0}}, "train.epochs must be a number above 0", "0"),
-    ({"train": {"epochs": float("inf")}}, "train.epochs must be a number above 0", "inf"),
-    ({"train": {"max_steps": 1.5}}, "train.max_steps must be a whole number", "1.5"),
+    ({"train": {"epochs": float("inf")}}, "not finite", "train.epochs"),
+    ({"train": {"max_steps": 1.5}}, "train is damaged", None),
     ({"train": {"cola": {"epochs": 3}}}, "train.cola is no task of the grid", None),
-    ({"train": {"mrpc": {"epochs": True}}}, "train.mrpc.epochs must be a number", "True"),
+    ({"train": {"mrpc": {"epochs": True}}}, "train.mrpc is damaged", None),
     ({"train": {"mrpc": {"lr": 1}}}, "train.mrpc has an unknown field", "lr"),
     ({"train": {"mrpc": {}, "MRPC": {}}}, "train.MRPC is there twice", None),
 ]
@@ -170,7 +170,7 @@ def test_a_missing_field_is_named(name: str) -> None:
     value = small()
     del value[name]
 
-    with pytest.raises(BadSetting, match=f"{name} is missing"):
+    with pytest.raises(BadSetting, match=f"lacks a field; got {name}"):
         grid_from(value)
 
 
@@ -180,7 +180,7 @@ def test_a_broken_file_is_one_clear_line(tmp_path: Path) -> None:
         (None, "cannot read"),
         (b"model = [", "is not TOML"),
         (b"\xff\xfe", "is not TOML"),
-        (b"model = 'm'", "tasks is missing"),
+        (b"model = 'm'", "lacks a field; got tasks"),
     ):
         file = tmp_path / "grid.toml"
         if content is not None:

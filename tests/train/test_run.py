@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE, open_checkpoint
+from spd_deploy.domain.folders import RUN_FILE
 from spd_deploy.domain.patterns import Block, Pattern, Structured, Unstructured
 from spd_deploy.domain.progress import Silent
 from spd_deploy.sessions.torch import TorchSession
-from spd_train.claiming import RUN_FILE
 from spd_train.data.splits import Data
 from spd_train.recipe import Recipe, TeacherRecipe
 from spd_train.recipes import changed

@@ -8,8 +8,8 @@ import pytest
 
 from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting, Interrupted, NotWritten
+from spd_deploy.domain.folders import RUN_FILE
 from spd_deploy.domain.progress import Silent
-from spd_train.claiming import RUN_FILE
 from spd_train.run import run
 from spd_train.training.journal import JOURNAL_FILE, read_journal
 from spd_train.training.state import STATE_FILE

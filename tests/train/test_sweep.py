@@ -348,5 +348,5 @@ def test_attempts_add_up(tmp_path: Path) -> None:
     assert read_record(tmp_path / "r.json") == record
     assert (record.seconds, record.peak_memory_bytes) == (5.5, 7)
     (tmp_path / "r.json").write_text("{}")
-    with pytest.raises(BadCheckpoint, match="damaged"):
+    with pytest.raises(BadCheckpoint, match="does not read"):
         read_record(tmp_path / "r.json")

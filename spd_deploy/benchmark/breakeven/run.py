@@ -3,10 +3,12 @@
 Nothing is trained: time does not depend on what weights are worth, so they are drawn.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import assert_never
 
 import numpy as np
@@ -19,10 +21,9 @@ from exporters.lowering.gathered import Gathered
 from exporters.lowering.lowering import Lowering
 from exporters.precisions import Precision
 from exporters.tuning.product import opened_product
-from exporters.tuning.timing import Effort as Timing
-from exporters.tuning.timing import in_turns
-from spd_deploy.benchmark.breakeven.values import BreakEven, Cell, Effort, Part
-from spd_deploy.benchmark.values import Conditions
+from spd_deploy.benchmark.breakeven.values import BreakEven, Cell, MapSettings, Part
+from spd_deploy.domain.artefact import is_artefact, open_artefact
+from spd_deploy.domain.checkpoint import encoder_in
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.measured import Shape
@@ -30,9 +31,12 @@ from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructu
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtimes import CpuRuntime
 from spd_deploy.domain.versions import version_of
-from spd_deploy.machine.facts import load_now, moment, others_cores, this_machine
+from spd_deploy.machine.facts import this_machine
 from spd_deploy.sessions.onnxruntime import import_onnxruntime
 from spd_deploy.sessions.openvino import import_openvino
+from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.interleaved import time_interleaved
+from spd_deploy.timing.machine_load import LoadObserver, load_average
 
 # Hidden and feed-forward width by what models of this size are called.
 MODELS: Mapping[str, tuple[int, int]] = {
@@ -61,7 +65,7 @@ class Plan:
     patterns: tuple[Pattern, ...]
     precisions: tuple[Precision, ...]
     threads: int | None
-    timing: Timing
+    effort: Effort
     runtimes: tuple[CpuRuntime, ...] = ()
 
     def __post_init__(self) -> None:
@@ -89,6 +93,28 @@ def parts_of(model: str) -> tuple[Part, ...]:
         Part(shape=(inner, hidden), count=1),
         Part(shape=(hidden, inner), count=1),
     )
+
+
+def model_parts(model: str) -> tuple[str, tuple[Part, ...]]:
+    """The name and the matrices of one layer of a known size, or of the model in a folder.
+
+    Raises:
+        BadSetting: no known size, and no folder.
+        SpdError: a folder whose model is not handled, with the reason.
+    """
+    if model in MODELS:
+        return model, parts_of(model)
+    folder = Path(model)
+    if not folder.is_dir():
+        raise BadSetting(
+            "no such size of model, and no such folder",
+            got=model,
+            fix=f"use {', '.join(MODELS)}, or the folder of a model, a checkpoint or an artefact",
+        )
+    encoder = open_artefact(folder).encoder if is_artefact(folder) else encoder_in(folder)
+    shapes = Counter(matrix.shape for matrix in encoder.matrices() if matrix.layer == 0)
+    parts = tuple(Part(shape=shape, count=count) for shape, count in shapes.items())
+    return folder.resolve().name, parts
 
 
 def patterns_of(spelled: Sequence[str], sparsities: Sequence[float]) -> tuple[Pattern, ...]:
@@ -127,23 +153,27 @@ def measure_map(plan: Plan, *, progress: Progress | None = None) -> BreakEven:
         Unavailable: a runtime is not installed, or has not one of the precisions.
     """
     runtimes: dict[str, str] = {runtime: _version(runtime) for runtime in plan.runtimes}
-    load_before, before = load_now(), moment()
+    observer = LoadObserver(load_average())
     cells: list[Cell] = []
     with (progress or Silent()).stage("map", len(plan.parts)) as advance:
         for part in plan.parts:
             cells += _cells_of(part, plan)
             advance(note=str(part))
-    timing = plan.timing
     return BreakEven(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=this_machine(),
-        conditions=Conditions(load_before=load_before, others_cores=others_cores(before, moment())),
-        effort=Effort(threads=plan.threads, rounds=timing.rounds, seconds=timing.seconds),
+        conditions=observer.conditions(),
+        effort=settings_of(plan),
         model=plan.model,
         parts=plan.parts,
         cells=tuple(cells),
         runtimes=runtimes,
     )
+
+
+def settings_of(plan: Plan) -> MapSettings:
+    """What the map's file keeps of how it was measured."""
+    return MapSettings(threads=plan.threads, rounds=plan.effort.rounds, seconds=plan.effort.seconds)
 
 
 def _version(runtime: CpuRuntime) -> str:
@@ -177,7 +207,7 @@ def _cells_of(part: Part, plan: Plan) -> list[Cell]:
         for pattern, lowering in lowerings.items()
     }
     shapes = [Shape(batch=1, seq=tokens) for tokens in plan.tokens]
-    times = in_turns(openers, shapes, plan.timing)
+    times = time_interleaved(openers, shapes, plan.effort)
     nothing: tuple[tuple[float, ...], ...] = ((),) * len(shapes)
     return [
         Cell(

@@ -30,13 +30,13 @@ from pathlib import Path
 from statistics import median
 from typing import Self
 
-from spd_deploy.benchmark.values import Conditions
 from spd_deploy.domain.documents import text_of, versioned
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
+from spd_deploy.domain.nvidia import GpuState
 from spd_deploy.machine.facts import Machine
-from spd_deploy.machine.gpu_state import GpuState
 from spd_deploy.sessions.protocol import Device
+from spd_deploy.timing.machine_load import Conditions
 
 SCHEMA = 2
 _AGAIN = "measure again with: spd map"
@@ -159,7 +159,7 @@ class Gain:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Effort:
+class MapSettings:
     """How it was measured: threads, rounds, and seconds a product and number of tokens.
 
     On a GPU there is no number of threads.
@@ -183,7 +183,7 @@ class BreakEven:
     created: str
     machine: Machine
     conditions: Conditions
-    effort: Effort
+    effort: MapSettings
     model: str | None
     parts: tuple[Part, ...]
     cells: tuple[Cell, ...]

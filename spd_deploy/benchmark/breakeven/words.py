@@ -1,30 +1,41 @@
-"""The map as text: a table, and from where on each pattern gains."""
+"""The map as text: a table on one scale, what to start with, and from where each pattern pays."""
 
 from collections.abc import Iterator
-from itertools import product
 
-from spd_deploy.benchmark.breakeven.values import BreakEven, Sparse
+from spd_deploy.benchmark.breakeven.ranking import (
+    Advice,
+    Timed,
+    advice_of,
+    dense_entries,
+    fastest_dense,
+    pays_from,
+    reference_of,
+    sparse_entries,
+    unskipped,
+)
+from spd_deploy.benchmark.breakeven.values import BreakEven
 from spd_deploy.benchmark.doubts import conditions_doubts
 from spd_deploy.benchmark.gpu_doubts import state_doubts
-from spd_deploy.benchmark.spelling import milliseconds
+from spd_deploy.benchmark.spelling import milliseconds, ratio
 from spd_deploy.benchmark.tables import Table
-
-LAYER = "a layer"
 
 
 def map_table(found: BreakEven) -> Table:
-    """A row a pattern, sparsity and number of tokens; first what dense takes, in milliseconds."""
-    whole = found.model is not None
-    columns = ("", "tokens", *map(str, found.parts), *([LAYER] if whole else []))
+    """A row for each dense form and each pattern; at each length a time and one ratio."""
+    reference = reference_of(found)
+    columns = ["", *(name for n in found.tokens for name in (f"{n} tokens", "x"))]
     rows = [
-        _dense_row(found, row, tokens, whole=whole)
-        for row in found.dense_rows
-        for tokens in found.tokens
+        (entry.name, *(cell for n in found.tokens for cell in _cells(entry, reference, n)))
+        for entry in (*dense_entries(found), *sparse_entries(found))
     ]
-    rows += [
-        _gain_row(found, row, tokens, whole=whole) for row in found.rows for tokens in found.tokens
-    ]
-    return Table(title=f"Gain over dense, {where(found)}", columns=columns, rows=tuple(rows))
+    title = f"Products of {of_what(found)}: time, and times as fast as {reference.name}"
+    return Table(title=title, columns=tuple(columns), rows=tuple(rows))
+
+
+def of_what(found: BreakEven) -> str:
+    """Whose products are added up, such as ``a layer of base (4 x 768x768, 3072x768)``."""
+    sizes = ", ".join(f"{p.count} x {p}" if p.count > 1 else str(p) for p in found.parts)
+    return sizes if found.model is None else f"a layer of {found.model} ({sizes})"
 
 
 def where(found: BreakEven) -> str:
@@ -39,15 +50,44 @@ def where(found: BreakEven) -> str:
     return f"{found.machine.cpu}, {count}, {runtimes}, {precisions}"
 
 
-def headlines(found: BreakEven) -> Iterator[str]:
-    """For each pattern the least sparsity that gains over all sizes together, by tokens."""
-    for line in found.lines:
-        if line in found.reasons:
-            yield f"{line}: 1.0x, nothing here skips it ({found.reasons[line]})"
+def answer(found: BreakEven) -> Iterator[str]:
+    """What to start with on this machine, what it gains, and the command that trains it."""
+    advice, reference = advice_of(found), reference_of(found)
+    first = advice.first
+    over = _span(found, first, reference)
+    if first.dense:
+        same = "" if first.name == reference.name else f" ({over})"
+        yield (
+            f"On this machine, start with {first.name}{same}: no pattern measured here is faster "
+            "at every length."
+        )
+        return
+    dense = " or ".join(dict.fromkeys(fastest_dense(found, tokens).name for tokens in found.tokens))
+    gains = [first.gain_over(fastest_dense(found, n), n).ratio for n in found.tokens]
+    yield (
+        f"On this machine, start with {first.name}: {over}, and "
+        f"{_spelled(gains)} as fast as the fastest dense form ({dense})."
+    )
+    yield from _more(found, advice, reference)
+    if any(conditions_doubts(found.machine, found.conditions, found.effort.threads)):
+        yield "The machine was not idle: measure again before you rely on this."
+    row = first.row
+    yield f"next: spd train --pattern {row.pattern} --sparsity {row.sparsity:g} ..."
+
+
+def breakevens(found: BreakEven) -> Iterator[str]:
+    """For each pattern the least sparsity that beats the fastest dense form, by tokens."""
+    never = dict(unskipped(found))
+    for pattern in dict.fromkeys(row.pattern for row in found.rows):
+        if pattern in never:
+            yield f"{pattern}: nothing here skips its zeros ({never[pattern]})"
             continue
-        rows = [row for row in found.rows if row.line == line]
-        parts = [f"{_first_gain(found, rows, tokens)} at {tokens}" for tokens in found.tokens]
-        yield f"{line}: gains {', '.join(parts)} tokens"
+        least = {tokens: pays_from(found, pattern, tokens) for tokens in found.tokens}
+        parts = [
+            f"{'nowhere' if s is None else f'from {100 * s:g}%'} at {tokens}"
+            for tokens, s in least.items()
+        ]
+        yield f"{pattern}: faster than every dense form {', '.join(parts)} tokens"
 
 
 def doubts(found: BreakEven) -> Iterator[str]:
@@ -55,34 +95,47 @@ def doubts(found: BreakEven) -> Iterator[str]:
     yield from conditions_doubts(found.machine, found.conditions, found.effort.threads)
     if found.device == "cuda":
         yield from (f"of the GPU: {what}" for what in state_doubts(found.looks))
-    places = product(found.tokens, found.rows, found.parts)
-    sure = [found.gain(tokens, row, part).sure for tokens, row, part in places]
+    reference = reference_of(found)
+    sure = [
+        entry.gain_over(reference, tokens).sure
+        for entry in (*dense_entries(found), *sparse_entries(found))
+        for tokens in found.tokens
+        if entry.name != reference.name
+    ]
     if not all(sure):
-        shown = f"{sure.count(False)} of {len(sure)} products"
-        yield f"~ marks gains whose rounds disagree about what is faster: {shown}"
+        shown = f"{sure.count(False)} of {len(sure)} ratios"
+        yield f"~ marks ratios whose rounds disagree about what is faster: {shown}"
 
 
-def _first_gain(found: BreakEven, rows: list[Sparse], tokens: int) -> str:
-    """The least sparsity from which on all gain, as far as was measured."""
-    first = None
-    for row in reversed(rows):
-        gain = found.gain(tokens, row)
-        if gain.ratio <= 1 or not gain.sure:
-            break
-        first = row
-    return "nowhere" if first is None else f"from {100 * first.sparsity:g}%"
+def _cells(entry: Timed, reference: Timed, tokens: int) -> tuple[str, str]:
+    """The time, and how many times as fast as the reference."""
+    return f"{milliseconds(entry.seconds(tokens))} ms", f"{entry.gain_over(reference, tokens)}x"
 
 
-def _dense_row(found: BreakEven, row: Sparse, tokens: int, *, whole: bool) -> tuple[str, ...]:
-    """Milliseconds of the dense products that a row is compared with."""
-    seconds = [found.dense_s(part, tokens, row) for part in found.parts]
-    total = sum(s * part.count for s, part in zip(seconds, found.parts, strict=True))
-    cells = [*seconds, *([total] if whole else [])]
-    return (row.dense, str(tokens), *(f"{milliseconds(s)} ms" for s in cells))
+def _more(found: BreakEven, advice: Advice, reference: Timed) -> Iterator[str]:
+    """What more zeros would gain."""
+    if advice.denser:
+        each = (
+            f"at {100 * entry.row.sparsity:g}% {_spelled(_ratios(found, entry, reference))}"
+            for entry in advice.denser
+        )
+        yield (
+            f"More zeros gain more: {', '.join(each)} as fast as {reference.name}. "
+            "What they cost in accuracy, a training shows."
+        )
 
 
-def _gain_row(found: BreakEven, row: Sparse, tokens: int, *, whole: bool) -> tuple[str, ...]:
-    """Gains of the sparse ones."""
-    gains = [found.gain(tokens, row, part) for part in found.parts]
-    gains += [found.gain(tokens, row)] if whole else []
-    return (str(row), str(tokens), *(f"{gain}x" for gain in gains))
+def _span(found: BreakEven, entry: Timed, other: Timed) -> str:
+    """Such as ``2.1 to 3.4 times as fast as dense, onnxruntime, fp32``."""
+    return f"{_spelled(_ratios(found, entry, other))} as fast as {other.name}"
+
+
+def _ratios(found: BreakEven, entry: Timed, other: Timed) -> list[float]:
+    """At each length."""
+    return [entry.gain_over(other, tokens).ratio for tokens in found.tokens]
+
+
+def _spelled(ratios: list[float]) -> str:
+    """From the least to the most, such as ``2.1 to 3.4 times``."""
+    low, high = ratio(min(ratios)), ratio(max(ratios))
+    return f"{high if low == high else f'{low} to {high}'} times"

@@ -1,10 +1,7 @@
 """The dense baselines of a checkpoint on a GPU, by name, each as fast as its makers make it.
 
     eager               PyTorch with its fused attention, in fp16, by CUDA graph or launched
-    eager-bf16          the same in bf16
     compile             torch.compile, in fp16, likewise
-    compile-bf16        the same in bf16
-    compile-max         torch.compile with max-autotune
     torch               this project's own network in PyTorch, as torch artefacts have it, in fp16
     onnxruntime         this project's own dense export in fp16, in ONNX Runtime's CUDA provider
     onnxruntime-fused   ONNX Runtime's own transformer optimiser, in fp16, in the same provider
@@ -21,10 +18,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 
-from spd_deploy.benchmark.cuda.dense_torch import DenseTorchSession, Half, Way
+from spd_deploy.benchmark.cuda.dense_torch import DenseTorchSession, Way
 from spd_deploy.benchmark.cuda.entrants import Entrant, entrant_of
 from spd_deploy.benchmark.cuda.fused import fused_from_checkpoint
 from spd_deploy.benchmark.gpu_values import Absent, Ran
@@ -38,18 +36,11 @@ from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.text import Batch
 from spd_deploy.domain.work import Work, encoder_work
 from spd_deploy.sessions.onnxruntime import OnnxSession, onnxruntime_for
-from spd_deploy.sessions.opening import BF16_TOLERANCE, difference_between
+from spd_deploy.sessions.opening import difference_between
 from spd_deploy.sessions.protocol import Description, Session
 
-TORCH: dict[str, tuple[Way, Half]] = {
-    "eager": ("eager", "fp16"),
-    "eager-bf16": ("eager", "bf16"),
-    "compile": ("compile", "fp16"),
-    "compile-bf16": ("compile", "bf16"),
-    "compile-max": ("compile-max", "fp16"),
-}
 ENGINES = ("tensorrt-fp16", "tensorrt-int8")
-NAMES = (*TORCH, "torch", "onnxruntime", "onnxruntime-fused", *ENGINES)
+NAMES = (*get_args(Way), "torch", "onnxruntime", "onnxruntime-fused", *ENGINES)
 _FP16_TOLERANCE = 2e-2
 _PROOF = Shape(batch=4, seq=16)
 _SIZES = ("layers", "hidden", "heads", "intermediate", "vocabulary")
@@ -161,18 +152,16 @@ def _named(model: DenseModel, name: str, settings: Settings) -> Entrant:
         case "onnxruntime-fused":
             return _fused(model, name)
         case _:
-            return _of_torch(model, name)
+            return _of_torch(model, cast(Way, name))
 
 
-def _of_torch(model: DenseModel, name: str) -> Entrant:
+def _of_torch(model: DenseModel, way: Way) -> Entrant:
     """PyTorch, in one of its ways."""
-    way, half = TORCH[name]
-    tolerance = _FP16_TOLERANCE if half == "fp16" else BF16_TOLERANCE
     return _entrant(
         model,
-        name,
-        open_session=partial(DenseTorchSession, model.checkpoint.folder, way=way, precision=half),
-        check=partial(model.difference, tolerance=tolerance),
+        way,
+        open_session=partial(DenseTorchSession, model.checkpoint.folder, way=way),
+        check=partial(model.difference, tolerance=_FP16_TOLERANCE),
         model_file=lambda: model.checkpoint.folder / WEIGHTS_FILE,
         first_only=False,
     )

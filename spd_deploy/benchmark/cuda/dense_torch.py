@@ -29,10 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-Way = Literal["eager", "compile", "compile-max"]
-Half = Literal["fp16", "bf16"]
-# What torch.compile is asked for; CUDA graphs are captured around either.
-_MODES = {"compile": "default", "compile-max": "max-autotune-no-cudagraphs"}
+Way = Literal["eager", "compile"]
 _WARMUPS = 3
 # Shapes that one process may compile a model for; PyTorch's own limit would refuse the ninth.
 _MOST_SHAPES = 256
@@ -41,7 +38,7 @@ _MOST_SHAPES = 256
 class DenseTorchSession(Closing):
     """A Hugging Face classifier in half precision on CUDA, its batches by CUDA graph."""
 
-    def __init__(self, folder: Path, *, way: Way, precision: Half) -> None:
+    def __init__(self, folder: Path, *, way: Way) -> None:
         """Load the model of ``folder``.
 
         Raises:
@@ -53,11 +50,10 @@ class DenseTorchSession(Closing):
 
         with TorchSession(folder, device="cuda") as whole:
             model = whole.model
-        kind = torch.float16 if precision == "fp16" else torch.bfloat16
         self._types = getattr(model.config, "type_vocab_size", 0) > 1
         self._classes = int(model.config.num_labels)
         with fitting(folder, "cuda"):
-            self._forward = forward_of(model.to(kind).eval(), way)
+            self._forward = forward_of(model.half().eval(), way)
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
         self._kept: dict[tuple[int, int, bool], _TorchRun] = {}
@@ -65,7 +61,7 @@ class DenseTorchSession(Closing):
             runtime=f"torch {way}",
             version=torch.__version__,
             device="cuda",
-            precision=precision,
+            precision="fp16",
             threads=None,
         )
 
@@ -177,7 +173,7 @@ def forward_of(model: "Module", way: Way) -> Callable[..., "Tensor"]:
 
     if way == "eager":
         return torch.inference_mode()(logits)
-    compiled = torch.compile(logits, fullgraph=True, dynamic=False, mode=_MODES[way])
+    compiled = torch.compile(logits, fullgraph=True, dynamic=False)
     return torch.no_grad()(compiled)
 
 

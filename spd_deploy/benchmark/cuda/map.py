@@ -10,22 +10,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
 
 from exporters.precisions import Precision
-from spd_deploy.benchmark.breakeven.run import Plan, placed
-from spd_deploy.benchmark.breakeven.values import BreakEven, Cell, Effort, Part
+from spd_deploy.benchmark.breakeven.run import Plan, placed, settings_of
+from spd_deploy.benchmark.breakeven.values import BreakEven, Cell, Part
 from spd_deploy.benchmark.cuda.place import refuse_without_cuda, uuid
 from spd_deploy.benchmark.cuda.products import Product, Way, product_by, refused, ways_of, why_none
 from spd_deploy.benchmark.cuda.watch import Looker, looker_of, watching
-from spd_deploy.benchmark.values import Conditions
 from spd_deploy.domain.errors import SpdError
-from spd_deploy.domain.measured import turn
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.kernels.timing import seconds_of
-from spd_deploy.machine.facts import load_now, moment, others_cores, this_machine
+from spd_deploy.machine.facts import this_machine
+from spd_deploy.timing.host_clock import collect
+from spd_deploy.timing.machine_load import LoadObserver, load_average
+from spd_deploy.timing.rounds import interleave
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,7 +118,7 @@ def measure_map_on_gpu(
         Unavailable: there is none.
     """
     stopwatch = stopwatch or GraphStopwatch()
-    load_before, before = load_now(), moment()
+    observer = LoadObserver(load_average())
     cells: list[Cell] = []
     with (
         watching(looker or looker_of(uuid())) as seen,
@@ -128,8 +130,8 @@ def measure_map_on_gpu(
     return BreakEven(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=this_machine(),
-        conditions=Conditions(load_before=load_before, others_cores=others_cores(before, moment())),
-        effort=Effort(threads=None, rounds=plan.timing.rounds, seconds=plan.timing.seconds),
+        conditions=observer.conditions(),
+        effort=settings_of(plan),
         model=plan.model,
         parts=plan.parts,
         cells=tuple(cells),
@@ -215,15 +217,9 @@ def _on(device: str, weight_NK: "Tensor") -> "Tensor":
 def _in_turns(
     ready: Mapping[Key, Any], plan: Plan, watch: Stopwatch
 ) -> dict[Key, tuple[float, ...]]:
-    """The median of each product in each round; a round gives each its share of the time."""
-    found: dict[Key, list[float]] = {key: [] for key in ready}
-    timing, keys = plan.timing, tuple(ready)
-    order = {str(place): key for place, key in enumerate(keys)}
-    for number in range(timing.rounds):
-        for name in turn(tuple(order), number):
-            key, seconds = order[name], [watch.seconds(ready[order[name]])]
-            wanted = timing.seconds / timing.rounds / max(seconds[0] * _REPEATS, 1e-6)
-            for _ in range(max(timing.least - 1, min(int(wanted), 1000))):
-                seconds.append(watch.seconds(ready[key]))
-            found[key].append(median(seconds))
-    return {key: tuple(rounds) for key, rounds in found.items()}
+    """The median seconds of each product in each round."""
+    medians: dict[Key, list[float]] = {key: [] for key in ready}
+    for _, key in interleave(tuple(ready), plan.effort.rounds):
+        seconds = collect(partial(watch.seconds, ready[key]), plan.effort.series)
+        medians[key].append(median(seconds))
+    return {key: tuple(rounds) for key, rounds in medians.items()}

@@ -7,7 +7,7 @@ runtimes are timed by events on their own streams, which they name as numbers.
 from typing import Any, Protocol
 
 from spd_deploy.domain.errors import Unavailable
-from spd_deploy.machine.gpu_state import processes
+from spd_deploy.domain.nvidia import processes
 from spd_deploy.sessions.cuda.pytorch import why_no_cuda
 
 
@@ -95,7 +95,7 @@ def refuse_without_cuda() -> None:
 
 
 def uuid() -> str | None:
-    """The GPU's id as ``nvidia-smi`` spells it; None where PyTorch does not tell."""
+    """The GPU's id as NVML spells it; None where PyTorch does not tell."""
     import torch
 
     found = getattr(torch.cuda.get_device_properties(), "uuid", None)
@@ -117,7 +117,7 @@ def versions() -> dict[str, str]:
 def other_processes() -> int | None:
     """How many other processes compute on the machine's GPUs; None where it is not told.
 
-    By their number, since in a container ``nvidia-smi`` may know this one by another id.
+    By their number, since in a container NVML may know this one by another id.
     """
     import torch
 

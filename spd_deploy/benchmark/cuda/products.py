@@ -118,12 +118,7 @@ def by_kernel(weight_NK: "Tensor", x_TK: "Tensor", pattern: Block) -> Product:
             "the block-sparse kernel runs on a GPU", got=f"device {weight_NK.device}",
             fix="use the gathered way",
         )  # fmt: skip
-    import torch
-
-    from spd_deploy.kernels.backends import Triton
-    from spd_deploy.kernels.launch import refuse_no_triton
-    from spd_deploy.kernels.remembered import Memory
-    from spd_deploy.kernels.tuning import Tuner
+    from spd_deploy.kernels.launch import block_linear, refuse_no_triton
     from spd_deploy.kernels.weights import BlockWeight
 
     refuse_no_triton()
@@ -131,8 +126,7 @@ def by_kernel(weight_NK: "Tensor", x_TK: "Tensor", pattern: Block) -> Product:
     bias_N = weight_NK.new_ones(len(weight_NK))
     weight = BlockWeight.of(values_GRJ, index_GJ, bias_N, columns=1, inputs=weight_NK.shape[1])
     x_KT = x_TK.t().contiguous()
-    backend = Triton(Tuner(Memory(), gpu=torch.cuda.get_device_name()))
-    return lambda: backend.block_linear(x_KT, weight)
+    return lambda: block_linear(x_KT, weight)
 
 
 def two_four(weight_NK: "Tensor", x_TK: "Tensor") -> Product:

@@ -30,14 +30,15 @@ from spd_deploy.benchmark.gpu_values import (
 )
 from spd_deploy.benchmark.measure import measure
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.values import ArmFacts, Conditions, Series, Settings, Shape
+from spd_deploy.benchmark.values import ArmFacts, Series, Settings, Shape
 from spd_deploy.domain.errors import BadArtefact, Unavailable, reason_of
 from spd_deploy.domain.measured import random_batch
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.text import Batch
-from spd_deploy.machine.facts import load_now, moment, others_cores, this_machine
+from spd_deploy.machine.facts import this_machine
 from spd_deploy.sessions.device import DeviceRuns
 from spd_deploy.sessions.protocol import Session
+from spd_deploy.timing.machine_load import LoadObserver, load_average
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,21 +87,21 @@ def run_on_gpu(
         BadArtefact: an entrant does not give its model's logits, or reads shorter texts only.
     """
     refuse_long(entrants, settings)
-    progress, load_before = progress or Silent(), load_now()
+    progress, load_before = progress or Silent(), load_average()
     tools = tools or cuda_tools()
     batches, seen = batches_of(entrants, settings), tools.look(0.0)
     with ExitStack() as stack:
         opened, missing = _opened(entrants, tools, stack, progress, spare=spare)
-        before = moment()
+        observer = LoadObserver(load_before)
         took = _measured(opened, batches, settings, tools, progress)
-        after = moment()
+        conditions = observer.conditions()
         # Last of all: what traces kernels may stay attached to the driver and slow launches down.
         ran, untraced = _traced(opened, batches, tools, progress)
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=this_machine(),
         settings=settings,
-        conditions=Conditions(load_before=load_before, others_cores=others_cores(before, after)),
+        conditions=conditions,
         baseline=next((o.entrant.name for o in opened if o.entrant.dense), None),
         arms=tuple(o.facts for o in opened),
         series=took.by_host,

@@ -5,9 +5,10 @@ marks lie directly around the call that enqueues it: where the host is slower th
 GPU's time has waits for the host in it, as it has in use, and the enqueueing shows why.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from spd_deploy.benchmark.cuda.place import Gpu
 from spd_deploy.benchmark.gpu_values import (
@@ -19,15 +20,17 @@ from spd_deploy.benchmark.gpu_values import (
     DeviceSeries,
     Mode,
 )
-from spd_deploy.benchmark.measure import Clock
 from spd_deploy.benchmark.values import Settings, Shape
 from spd_deploy.domain.errors import reason_of
-from spd_deploy.domain.measured import turn
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.device import DeviceRun, DeviceRuns
+from spd_deploy.timing.host_clock import Budget, Clock, collect
+from spd_deploy.timing.rounds import interleave
 
 WARMUPS = 3
+Sample = TypeVar("Sample")
+Sample3 = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,18 +42,14 @@ class Timer:
     settings: Settings
 
     @property
-    def budget_s(self) -> float:
-        """Time for one way of one series: its share with the others and the copies."""
-        return self.settings.series_s / (len(MODES) * len(CACHES) + 1)
+    def budget(self) -> Budget:
+        """One way of one series: its share of the time with the others and the copies."""
+        series = self.settings.series
+        return replace(series, seconds=series.seconds / (len(MODES) * len(CACHES) + 1))
 
-    def turns(self) -> Iterator[int]:
-        """Counts runs: the least number of them, then until the time or the most is reached."""
-        begun = self.clock()
-        for number in range(self.settings.max_runs):
-            yield number
-            enough = number + 1 >= self.settings.min_runs
-            if enough and (self.clock() - begun) / 1e9 >= self.budget_s:
-                return
+    def collect(self, sample: Callable[[], Sample]) -> tuple[Sample, ...]:
+        """Samples until the budget is spent."""
+        return collect(sample, self.budget, clock=self.clock)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,11 +76,10 @@ def time_arms(
     """Every arm at every shape, every way, in every round, in turned order every other round."""
     found, rounds = Found(), timer.settings.rounds
     with progress.stage("measure on the GPU", rounds * len(sessions)) as advance:
-        for number in range(rounds):
-            for arm in turn(tuple(sessions), number):
-                for shape, batch in batches.items():
-                    _visit(found, Place(arm, shape, number), sessions[arm], batch, timer)
-                advance(note=arm)
+        for number, arm in interleave(tuple(sessions), rounds):
+            for shape, batch in batches.items():
+                _visit(found, Place(arm, shape, number), sessions[arm], batch, timer)
+            advance(note=arm)
     return found
 
 
@@ -111,39 +109,45 @@ def _visit(found: Found, place: Place, session: DeviceRuns, batch: Batch, timer:
         found.copies.append(_copies(run, place, timer))
 
 
-def _runs(run: DeviceRun, timer: Timer, cache: Cache) -> list[tuple[float, float, float]]:
+def _runs(run: DeviceRun, timer: Timer, cache: Cache) -> tuple[Sample3, ...]:
     """Seconds of each run by the GPU, by the host, and for enqueueing."""
-    gpu, clock, times = timer.gpu, timer.clock, []
     for _ in range(WARMUPS):
         run.enqueue()
+    timer.gpu.wait(run.stream)
+    return timer.collect(partial(_sample, run, timer, cache))
+
+
+def _sample(run: DeviceRun, timer: Timer, cache: Cache) -> Sample3:
+    """One run on an idle stream, by both clocks."""
+    gpu, clock = timer.gpu, timer.clock
+    if cache == "cold":
+        gpu.flush(run.stream)
     gpu.wait(run.stream)
-    for _ in timer.turns():
-        if cache == "cold":
-            gpu.flush(run.stream)
-        gpu.wait(run.stream)
-        before = clock()
-        first = gpu.mark(run.stream)
-        run.enqueue()
-        last = gpu.mark(run.stream)
-        enqueued = clock()
-        gpu.wait(run.stream)
-        after = clock()
-        on_gpu_s = gpu.between_s(first, last)
-        times.append((on_gpu_s, (after - before) / 1e9, (enqueued - before) / 1e9))
-    return times
+    before = clock()
+    first = gpu.mark(run.stream)
+    run.enqueue()
+    last = gpu.mark(run.stream)
+    enqueued = clock()
+    gpu.wait(run.stream)
+    after = clock()
+    return gpu.between_s(first, last), (after - before) / 1e9, (enqueued - before) / 1e9
 
 
 def _copies(run: DeviceRun, place: Place, timer: Timer) -> Copies:
     """Ids in and logits out, each by its own marks, warmed up once."""
     for copy in (run.load, run.unload):
         copy()
-    to_device_s: list[float] = []
-    to_host_s: list[float] = []
-    for _ in timer.turns():
-        for copy, seconds in ((run.load, to_device_s), (run.unload, to_host_s)):
+
+    def both() -> tuple[float, float]:
+        """Seconds of one copy each way."""
+        times = []
+        for copy in (run.load, run.unload):
             timer.gpu.wait(run.stream)
-            seconds.append(marked_s(timer.gpu, run.stream, copy))
-    return Copies(**place._asdict(), to_device_s=tuple(to_device_s), to_host_s=tuple(to_host_s))
+            times.append(marked_s(timer.gpu, run.stream, copy))
+        return times[0], times[1]
+
+    to_device_s, to_host_s = zip(*timer.collect(both), strict=True)
+    return Copies(**place._asdict(), to_device_s=to_device_s, to_host_s=to_host_s)
 
 
 def marked_s(gpu: Gpu, stream: int, enqueue: Callable[[], object]) -> float:
@@ -155,9 +159,7 @@ def marked_s(gpu: Gpu, stream: int, enqueue: Callable[[], object]) -> float:
     return gpu.between_s(first, last)
 
 
-def _series(
-    place: Place, mode: Mode, cache: Cache, times: Sequence[tuple[float, float, float]]
-) -> DeviceSeries:
+def _series(place: Place, mode: Mode, cache: Cache, times: Sequence[Sample3]) -> DeviceSeries:
     """The samples, a clock at a time."""
     gpu_s, host_s, enqueue_s = zip(*times, strict=True)
     return DeviceSeries(

@@ -18,7 +18,7 @@ from spd_deploy.benchmark.cuda.place import (
 )
 from spd_deploy.benchmark.cuda.watch import Looker, looker_of
 from spd_deploy.benchmark.gpu_values import Absent, Copied, Kernel, Peak
-from spd_deploy.benchmark.measure import Clock
+from spd_deploy.timing.host_clock import Clock
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,8 +1,6 @@
 """Looks at the GPU's state before, during and after a run, from a thread of its own.
 
-``nvidia-smi`` is asked anew each time: a process that runs on and writes into a pipe may hold lines
-back, and asking twice a second costs a core a few hundredths of its time. What it does not tell is
-left out; nothing that goes wrong here stops a measurement.
+What the driver does not tell is left out; nothing that goes wrong here stops a measurement.
 """
 
 import threading
@@ -10,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
-from spd_deploy.machine.gpu_state import Card, GpuState, Look, look
+from spd_deploy.domain.nvidia import Card, GpuState, Look, look
 
 EVERY_S = 0.5
 
@@ -19,7 +17,7 @@ Looker = Callable[[float], Look | None]
 
 
 def looker_of(uuid: str | None) -> Looker:
-    """Looks at the GPU of an id (``machine.gpu_state.look``)."""
+    """Looks at the GPU of an id (``domain.nvidia.look``)."""
     return lambda at_s: look(uuid, at_s=at_s)
 
 

@@ -26,7 +26,6 @@ from spd_deploy.domain.layers import Role
 from spd_deploy.sessions.chunks import chunks_of
 
 Loss = Literal["zeros", "rate", "copies", "passes"]
-LOSSES: tuple[Loss, ...] = ("zeros", "rate", "copies", "passes")
 RUNTIME = "runtime"
 # Operators that add up to more than a run, by this share of it, were not timed on a steady machine.
 _SLACK = 0.1

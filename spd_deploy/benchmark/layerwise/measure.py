@@ -7,9 +7,9 @@ of whole runs that nothing is in the way of.
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from time import perf_counter_ns
 
 from exporters.twin import write_twin
 from spd_deploy.benchmark.arms import Arm, batches_for
@@ -21,16 +21,16 @@ from spd_deploy.benchmark.layerwise.values import (
     Timeline,
     timeline_of,
 )
-from spd_deploy.benchmark.measure import WARMUP_S, timed
 from spd_deploy.benchmark.values import Settings
 from spd_deploy.domain.errors import BadArtefact, Unavailable
-from spd_deploy.domain.measured import turn
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtimes import Asked, computed_in
 from spd_deploy.domain.text import Batch
-from spd_deploy.machine.facts import moment, others_cores
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
 from spd_deploy.sessions.protocol import Description
+from spd_deploy.timing.host_clock import time_runs
+from spd_deploy.timing.machine_load import cpu_times, others_cores
+from spd_deploy.timing.rounds import interleave
 
 _TWIN, _MODEL = "dense twin", "model"
 
@@ -85,12 +85,11 @@ def profile_layers(
         }
         found = []
         for shape, batch in batches.items():
-            before = moment()
+            before = cpu_times()
             visits: dict[str, list[_Visit]] = {name: [] for name in models}
-            for number in range(settings.rounds):
-                for name in turn(tuple(models), number):
-                    visits[name].append(_visit(models[name], batch, settings, Path(scratch)))
-                    advance(note=f"{name}, {shape}")
+            for _, name in interleave(tuple(models), settings.rounds):
+                visits[name].append(_visit(models[name], batch, settings, Path(scratch)))
+                advance(note=f"{name}, {shape}")
             ran = visits[_MODEL][0].ran
             found.append(
                 LayerProfile(
@@ -100,7 +99,7 @@ def profile_layers(
                     matrices=matrices_of(arm),
                     dense=_timeline(visits[_TWIN]),
                     sparse=_timeline(visits[_MODEL]),
-                    others_cores=others_cores(before, moment()),
+                    others_cores=others_cores(before, cpu_times()),
                     runtime=f"{ran.runtime} {ran.version}",
                     precision=ran.precision,
                     served=served_otherwise(arm),
@@ -154,27 +153,15 @@ def _visit(model: Path, batch: Batch, settings: Settings, scratch: Path) -> _Vis
     with OnnxSession(
         model, precision="fp32", threads=settings.threads, profile=scratch / "profile"
     ) as session:
-        _timed(session, batch, settings, min(WARMUP_S, settings.series_s / 4), settings.warmup_runs)
-        profiled = _timed(session, batch, settings, settings.series_s / 2, settings.min_runs)
+        run = partial(session.run, batch)
+        half = replace(settings.series, seconds=settings.series.seconds / 2)
+        time_runs(run, settings.warmup)
+        profiled = time_runs(run, half)
         file = session.end_profile()
-        runs = _timed(session, batch, settings, settings.series_s / 2, settings.min_runs)
+        runs = time_runs(run, half)
     nodes = nodes_of(read_events(file), runs=len(profiled))
     file.unlink()
     return _Visit(ran=session.description, runs=runs, profiled=profiled, nodes=nodes)
-
-
-def _timed(
-    session: OnnxSession, batch: Batch, settings: Settings, budget_s: float, at_least: int
-) -> tuple[float, ...]:
-    """Seconds of each run, for ``budget_s``."""
-    return timed(
-        session,
-        batch,
-        perf_counter_ns,
-        budget_s=budget_s,
-        at_least=at_least,
-        at_most=settings.max_runs,
-    )
 
 
 def _timeline(visits: Sequence[_Visit]) -> Timeline:

@@ -11,12 +11,14 @@ from spd_deploy.benchmark.spelling import milliseconds, percent, ratio
 LEAST_PROMISE = 1.05
 # A promise is kept where no more than this share of it is missing.
 _NEAR = 0.9
+# A promise is exceeded where the time is less than this share of the promised one.
+_BEATEN = 0.98
 # Losses below this share of all that was lost are not worth a word.
 _WORTH_SAYING = 0.1
 
 _SHORT = {"zeros": "zeros", "rate": "products", "copies": "copies", "passes": "bias"}
 LEGEND = (
-    "of: what the density promises, the dense time times the density",
+    "of, promised: the gain if the time were the dense time multiplied by the density",
     "layers: the least and most of a layer, without the last, which runs a token a row",
     "lost to: zeros, multiplied; products, below the dense rate; copied inputs; bias passes",
     "runtime: what operators do not add up to: gaps between them, and waits for other processes",
@@ -24,7 +26,7 @@ LEGEND = (
 
 
 def promise_of(gain: Gain) -> str:
-    """Speed-up and promise, such as ``4.1x of 10x``."""
+    """Speed-up and promise: ``4.1x of 10x``, or ``5.3x, 4x promised`` where it is exceeded."""
     if _untimed(gain):
         return "too short"
     if gain.speed_up is None:
@@ -32,6 +34,8 @@ def promise_of(gain: Gain) -> str:
     if _promises_nothing(gain):
         return f"{ratio(gain.speed_up)}x"
     promised = "all" if gain.promise is None else f"{_round(gain.promise)}x"
+    if _beaten(gain):
+        return f"{ratio(gain.speed_up)}x, {promised} promised"
     return f"{ratio(gain.speed_up)}x of {promised}"
 
 
@@ -39,8 +43,10 @@ def lost_to(gain: Gain, most: int = 2) -> str:
     """The largest losses in a few characters, such as ``copies 62 %, products 31 %``."""
     if _untimed(gain) or gain.speed_up is None or _promises_nothing(gain):
         return "-"
+    if _beaten(gain):
+        return "none: faster than promised"
     if _kept(gain):
-        return "nothing"
+        return "none: as promised"
     shares = _shares(gain.losses)
     return ", ".join(f"{_SHORT[name]} {percent(shares[name])}" for name in list(shares)[:most])
 
@@ -54,6 +60,8 @@ def verdict_of(matrix: MatrixGain) -> str:
         return "nothing of it is left to run"
     if _promises_nothing(gain):
         return f"{ratio(gain.speed_up)}x, and has no zeros that promise more: {facts.reason}"
+    if _beaten(gain):
+        return f"{promise_of(gain)}: faster than its density promises"
     said = f"{promise_of(gain)} promised"
     if _kept(gain):
         return f"{said}: it keeps its promise"
@@ -206,6 +214,11 @@ def _promises_nothing(gain: Gain) -> bool:
 def _kept(gain: Gain) -> bool:
     """Whether the promise is kept, or as good as."""
     return gain.sparse.total_s * _NEAR <= gain.promised.total_s
+
+
+def _beaten(gain: Gain) -> bool:
+    """Whether it is faster than its promise by more than the last digit that is shown."""
+    return gain.sparse.total_s < _BEATEN * gain.promised.total_s
 
 
 def _shares(losses: Mapping[Any, float]) -> dict[str, float]:

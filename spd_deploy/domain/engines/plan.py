@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,6 @@ PLAN_FILE = "build.json"
 SCHEMA = 1
 
 # For pydantic, which reads it: a field that no version wrote is damage, and so is NaN.
-STRICT = {"extra": "forbid", "allow_inf_nan": False}
 _AGAIN = "export it again"
 
 Typed = Literal["fp32", "fp16", "int8"]
@@ -47,8 +46,6 @@ class Options:
     version_compatible: bool = False
     hardware: Hardware = "same_gpu"
     strict_nans: bool = False
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
         """Refuse no memory at all."""
@@ -78,8 +75,6 @@ class Planned:
     eligible: bool
     why: str
 
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildPlan:
@@ -102,8 +97,6 @@ class BuildPlan:
     largest_half: float
     matrices: tuple[Planned, ...]
     options: Options
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
         """Refuse a plan of no shape, and sparse kernels that no matrix is eligible for."""

@@ -10,7 +10,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import geometric_mean, median
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from spd_deploy.domain.documents import (
     refuse_schema,
@@ -19,7 +19,7 @@ from spd_deploy.domain.documents import (
     with_own_hash,
     without_own_hash,
 )
-from spd_deploy.domain.engines.plan import STRICT, Options
+from spd_deploy.domain.engines.plan import Options
 from spd_deploy.domain.errors import BadArtefact, Unavailable
 from spd_deploy.domain.files import read_json, write_text
 from spd_deploy.domain.measured import Shape
@@ -57,8 +57,6 @@ class Place:
     cuda: str
     tensorrt: str
 
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
-
     def __str__(self) -> str:
         """In one line."""
         return (
@@ -82,8 +80,6 @@ class Build:
     build_s: float
     samples_s: tuple[tuple[float, ...], ...]
     sparse_layers: tuple[str, ...]
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
 
     @property
     def seconds(self) -> tuple[float, ...]:
@@ -122,8 +118,6 @@ class Verdict:
     sparse_s: float | None
     dense_s: float | None
     why: str
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,8 +162,6 @@ class EngineRecord:
     chosen: int
     sparsity_log: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
         """Refuse a choice of none of the builds, and times of other buckets than its own."""

@@ -80,7 +80,8 @@ def _walk(acc, values, rows, x, start, end, row_ok, token_ok, stride_x, R_OK: tl
     return acc
 
 
-@triton.jit
+@triton.heuristics({"R_OK": lambda args: args["R"] % args["BLOCK_R"] == 0})
+@triton.jit(do_not_specialize=["tokens_class"])
 def block_linear(
     values,  # [G, R, J]
     rows,  # [G, J] int32: of x, the row of each kept input
@@ -88,25 +89,27 @@ def block_linear(
     bias,  # [G R] fp32
     residual,  # [G R, T], or anything where there is none
     out,  # [G R, T]
+    G,
     R,
     J,  # a multiple of 16
     T,
-    row_tiles,  # programs that share a stretch of tokens: G times the tiles of a group
+    tokens_class,  # not read: with G, R and J it tells the tuner which products share a tile
     stride_x,
     stride_residual,
     stride_out,
     ACTIVATION: tl.constexpr,
     RESIDUAL: tl.constexpr,
-    R_OK: tl.constexpr,  # whether BLOCK_R divides R
     WIDE: tl.constexpr,  # whether a tensor has 2^31 elements or more
     TOKENS_FIRST: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_J: tl.constexpr,
+    R_OK: tl.constexpr,  # whether BLOCK_R divides R
 ):
-    """One tile of outputs; the grid has ``row_tiles`` times the stretches of tokens."""
+    """One tile of outputs; the grid has the tiles of all groups times the stretches of tokens."""
     program = tl.program_id(0)
     tiles_of_group = tl.cdiv(R, BLOCK_R)
+    row_tiles = G * tiles_of_group  # programs that share a stretch of tokens
     tile, stretch = program % row_tiles, program // row_tiles
     g, part = tile // tiles_of_group, tile % tiles_of_group
     offs_R = part * BLOCK_R + tl.arange(0, BLOCK_R)

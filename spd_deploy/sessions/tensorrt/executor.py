@@ -20,7 +20,7 @@ from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.text import INPUTS, MASK
 from spd_deploy.sessions.cuda.device import CudaDevice
 from spd_deploy.sessions.tensorrt.messages import Messages
-from spd_deploy.sessions.tensorrt.versions import context_of, host_code_allowed
+from spd_deploy.sessions.tensorrt.versions import host_code_allowed
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -131,7 +131,10 @@ class Executor:
 
     def _lane(self, number: int, bucket: Shape, classes: int) -> Lane:
         """A context on a profile with its memory, run once and recorded as a graph."""
-        context = context_of(self._trt, self.engine)
+        context = self.engine.create_execution_context(
+            # Memory for the context's own profile, not for the largest of all.
+            self._trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
+        )
         if context is None:
             raise self.messages.failure(_refused(self.messages.why()))
         try:
@@ -194,13 +197,12 @@ class Executor:
             )  # fmt: skip
 
     def _kind(self, name: str) -> np.dtype[Any]:
-        """The numbers of a tensor, as NumPy has them; indices of tokens differ by version."""
+        """The numbers of a tensor, as NumPy has them."""
         kinds: dict[Any, np.dtype[Any]] = {
             self._trt.int32: np.dtype(np.int32),
+            self._trt.int64: np.dtype(np.int64),
             self._trt.float32: np.dtype(np.float32),
         }
-        if hasattr(self._trt, "int64"):
-            kinds[self._trt.int64] = np.dtype(np.int64)
         found = self.engine.get_tensor_dtype(name)
         if found not in kinds or (kinds[found].kind == "f") != (name == OUTPUT):
             raise _refused(f"{name} of type {found}")

@@ -14,9 +14,10 @@ from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact
 from spd_deploy.domain.engines.plan import PLAN_FILE, BuildPlan
 from spd_deploy.domain.engines.record import ENGINE_FILE, EngineRecord, Place
 from spd_deploy.domain.errors import BadArtefact, SpdError, Unavailable
+from spd_deploy.domain.nvidia import driver_version
 from spd_deploy.domain.verified import refuse_outside
 from spd_deploy.sessions.cuda.device import CudaDevice
-from spd_deploy.sessions.cuda.library import driver_version, load_driver
+from spd_deploy.sessions.cuda.driver import load_driver
 from spd_deploy.sessions.onnxruntime import DATA_FILE, PORTABLE_FILE
 from spd_deploy.sessions.tensorrt.versions import (
     cuda_major_of_tensorrt,
@@ -45,7 +46,7 @@ def library() -> ModuleType:
     """TensorRT, on a machine whose driver starts.
 
     Raises:
-        Unavailable: no driver, no TensorRT, or one of an unknown version.
+        Unavailable: no driver or no bindings of it, no TensorRT, or one of an unknown version.
     """
     load_driver()
     return import_tensorrt()
@@ -60,7 +61,7 @@ def place_of(device: CudaDevice, tensorrt: ModuleType) -> Place:
     place = Place(
         gpu=device.name,
         compute_capability=device.compute_capability,
-        driver=driver_version(),
+        driver=driver_version() or "unknown",
         cuda=device.cuda,
         tensorrt=str(tensorrt.__version__),
     )

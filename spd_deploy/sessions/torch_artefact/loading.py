@@ -5,8 +5,6 @@ from pathlib import Path
 from spd_deploy.domain.errors import BadArtefact, Unavailable
 from spd_deploy.kernels.backends import Backend, Plain, Triton
 from spd_deploy.kernels.launch import refuse_no_triton
-from spd_deploy.kernels.remembered import Memory
-from spd_deploy.kernels.tuning import Tuner
 from spd_deploy.kernels.two_four import Chooser
 from spd_deploy.kernels.weights import dtype_of
 from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
@@ -50,18 +48,15 @@ def tensors_in(folder: Path, plan: NetworkPlan, device: Device) -> Tensors:
     return tensors
 
 
-def runners_for(plan: NetworkPlan, memory: Memory | None) -> tuple[Backend, Chooser | None]:
-    """Who runs blocks, and who chooses 2:4 tensor cores; ``memory`` is None on the CPU.
+def runners_for(plan: NetworkPlan, device: Device) -> tuple[Backend, Chooser | None]:
+    """Who runs blocks, and who chooses 2:4 tensor cores, which a CPU does not have.
 
     Raises:
         Unavailable: blocks are to run on a GPU, and Triton is missing.
     """
-    import torch
-
-    if memory is None:
+    if device == "cpu":
         return Plain(), None
-    gpu = torch.cuda.get_device_name()
     if not plan.feature_major:
-        return Plain(), Chooser(memory, gpu=gpu)
+        return Plain(), Chooser()
     refuse_no_triton()
-    return Triton(Tuner(memory, gpu=gpu)), Chooser(memory, gpu=gpu)
+    return Triton(), Chooser()

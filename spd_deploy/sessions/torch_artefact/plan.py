@@ -9,7 +9,7 @@ checkpoint's names: ``NAME.weight`` is ``[N, K]`` of a dense or 2:4 matrix and t
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from spd_deploy.domain.documents import versioned
 from spd_deploy.domain.errors import BadArtefact
@@ -24,7 +24,6 @@ Kind = Literal["dense", "blocks", "2:4"]
 Activation = Literal["relu", "gelu", "gelu_tanh"]
 HeadActivation = Literal["tanh", "relu", "gelu", "none"]
 
-_STRICT = {"extra": "forbid", "allow_inf_nan": False}
 _AGAIN = "export it again with this version"
 
 
@@ -40,8 +39,6 @@ class MatrixPlan:
     inputs: int
     columns: int = 1
 
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadPlan:
@@ -49,8 +46,6 @@ class HeadPlan:
 
     name: str
     activation: HeadActivation
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,8 +59,6 @@ class NetworkPlan:
     projected: bool
     matrices: tuple[MatrixPlan, ...]
     head: tuple[HeadPlan, ...]
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _STRICT
 
     @property
     def feature_major(self) -> bool:

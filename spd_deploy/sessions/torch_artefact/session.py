@@ -15,7 +15,6 @@ from spd_deploy.domain.errors import EngineFailed, Unavailable
 from spd_deploy.domain.text import Batch
 from spd_deploy.kernels.backends import Plain, Triton
 from spd_deploy.kernels.launch import KERNEL
-from spd_deploy.kernels.remembered import Memory
 from spd_deploy.sessions.cuda.room import fitting
 from spd_deploy.sessions.device import DeviceRun
 from spd_deploy.sessions.protocol import Closing, Description, Device
@@ -54,11 +53,10 @@ class TorchArtefactSession(Closing):
         plan = read_plan(folder)
         self.device, self.threads = device, threads or default_threads()
         self._tables = Tables(words=encoder.vocabulary, types=plan.token_types)
-        self.memory = Memory() if device == "cuda" else None
         self._closed = False
         with fitting(folder, device):
             with torch.inference_mode(False), torch.no_grad():
-                self.network = _network(folder, encoder, plan, device, self.memory)
+                self.network = _network(folder, encoder, plan, device)
             self._graphs = Graphs(self.network) if device == "cuda" else None
 
     @property
@@ -132,8 +130,6 @@ class TorchArtefactSession(Closing):
             said.append(f"{blocks} of {len(matrices)} matrices by {by}")
         if any(matrix.kind == "2:4" for matrix in matrices):
             said.append(self._two_four())
-        if self.memory is not None and self.memory.unsaved is not None:
-            said.append(f"what was measured is not kept: {self.memory.unsaved}")
         return "; ".join(said) or "all matrices dense"
 
     def _sparse_kernels(self) -> tuple[str, ...] | None:
@@ -153,10 +149,8 @@ class TorchArtefactSession(Closing):
         return f"{last.two_four} products on 2:4 tensor cores at {last.bucket}{but}"
 
 
-def _network(
-    folder: Path, encoder: Encoder, plan: NetworkPlan, device: Device, memory: Memory | None
-) -> Network:
+def _network(folder: Path, encoder: Encoder, plan: NetworkPlan, device: Device) -> Network:
     """The network on the device."""
     tensors = tensors_in(folder, plan, device)
-    backend, chooser = runners_for(plan, memory)
+    backend, chooser = runners_for(plan, device)
     return Network(plan, encoder, tensors, backend=backend, chooser=chooser)

@@ -1,6 +1,6 @@
 """A map made of numbers instead of measurements."""
 
-from spd_deploy.benchmark.breakeven.values import BreakEven, Cell, Effort, Part
+from spd_deploy.benchmark.breakeven.values import BreakEven, Cell, MapSettings, Part
 from tests.benchmark.made import IDLE, MACHINE
 
 SQUARE, WIDE = Part(shape=(64, 64), count=4), Part(shape=(128, 64), count=1)
@@ -54,7 +54,7 @@ def made_map() -> BreakEven:
         created="2026-11-24T12:00:00+00:00",
         machine=MACHINE,
         conditions=IDLE,
-        effort=Effort(threads=2, rounds=2, seconds=0.3),
+        effort=MapSettings(threads=2, rounds=2, seconds=0.3),
         model="tiny",
         parts=(SQUARE, WIDE),
         cells=tuple(cells),

@@ -1,51 +1,59 @@
-"""The picture: where the line runs, and that what it shows is what was measured."""
+"""The picture: that what it shows is what was measured, and fits on a page."""
 
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import pairwise
 
+import numpy as np
 import pytest
+from matplotlib.lines import Line2D
 
 from spd_deploy.benchmark.breakeven.figure import (
     WIDEST_TITLE,
     draw_map,
-    fence_of,
     heights_of,
+    map_figure,
     title_of,
 )
 from tests.benchmark.breakeven.made import made_map
 
 
-@pytest.mark.parametrize("bits", range(64))
-def test_the_line_parts_what_loses_from_all_else(bits: int) -> None:
-    """Over all fields of 2 x 3, an edge is drawn where just one of its two sides loses."""
-    losing = [[bool(bits >> (3 * y + x) & 1) for x in range(3)] for y in range(2)]
-
-    def loses(x: int, y: int) -> bool:
-        return 0 <= x < 3 and 0 <= y < 2 and losing[y][x]
-
-    upright = [
-        ((x, y), (x, y + 1))
-        for x, y in product(range(4), range(2))
-        if loses(x - 1, y) != loses(x, y)
-    ]
-    level = [
-        ((x, y), (x + 1, y))
-        for x, y in product(range(3), range(3))
-        if loses(x, y - 1) != loses(x, y)
-    ]
-
-    assert sorted(fence_of(losing)) == sorted(upright + level)
-
-
 def test_patterns_stand_apart() -> None:
-    """Rows of one pattern are one apart, and more lies between two patterns."""
-    rows = made_map().rows
-    heights = list(heights_of(rows).values())
+    """Dense is on top; lines of one pattern are one apart, and more lies between two patterns."""
+    heights = heights_of(made_map().rows)
 
-    for (above, below), (first, second) in zip(pairwise(heights), pairwise(rows), strict=True):
+    assert next(iter(heights.items())) == ("dense", 0.0)
+    for (one, above), (other, below) in pairwise(heights.items()):
         gap = below - above
-        assert gap == pytest.approx(1.0) if first.pattern == second.pattern else gap > 1.0
-    assert heights[0] == 0
+        assert gap == pytest.approx(1.0) if one.split()[0] == other.split()[0] else gap > 1.0
+
+
+def test_a_dot_stands_at_its_time() -> None:
+    """Each entry is one dot at the milliseconds of its layer, the dashed line at the dense time."""
+    found = made_map()
+    panel = map_figure(found).axes[1]  # 32 tokens
+    dense_ms = 1e3 * 32e-6 * (4 * 64 + 128)
+
+    ends = [(np.asarray(line.get_xydata())[0], dot(line)) for line in panel.lines]
+    places = {point[1]: point[0] for point, is_dot in ends if is_dot}
+    (rule,) = [point[0] for point, is_dot in ends if not is_dot]
+    heights = heights_of(found.rows)
+    assert places[heights["dense"]] == pytest.approx(dense_ms)
+    assert places[heights["block:16x1 90 %"]] == pytest.approx(dense_ms / 4)
+    assert places[heights["2:4 50 %"]] == pytest.approx(dense_ms)
+    assert rule == pytest.approx(dense_ms)
+
+
+def dot(line: Line2D) -> bool:
+    """Whether it is a dot, and not the rule of the fastest dense form."""
+    return line.get_marker() != "None"
+
+
+def test_the_picture_is_no_tower() -> None:
+    """With the default patterns, sparsities and lengths it is wider than it is high."""
+    figure = map_figure(made_map())
+
+    assert figure.get_figheight() < figure.get_figwidth()
+    assert all(text.get_rotation() == 0 for text in figure.axes[0].get_yticklabels())
 
 
 def test_the_title_fits_and_names_what_ran_the_products() -> None:

@@ -7,7 +7,6 @@ import torch
 from exporters.arithmetic.float32 import Float32
 from exporters.graph import Graph
 from exporters.precisions import Precision
-from exporters.tuning.timing import Effort
 from spd_deploy.benchmark.breakeven.run import (
     MODELS,
     Plan,
@@ -20,6 +19,7 @@ from spd_deploy.benchmark.breakeven.values import Part
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.errors import BadPattern, BadSetting, SpdError
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
+from spd_deploy.timing.host_clock import Effort
 from tests.tiny import tiny_checkpoint
 
 FP32 = Precision.FP32
@@ -109,7 +109,7 @@ def test_a_map_of_nothing_is_refused(
             patterns=patterns,
             precisions=precisions,
             threads=1,
-            timing=Effort(),
+            effort=Effort(),
             runtimes=("onnxruntime",),
         )
 
@@ -124,5 +124,5 @@ def test_a_cpu_without_a_runtime_is_refused() -> None:
             patterns=(Structured(),),
             precisions=(FP32,),
             threads=1,
-            timing=Effort(),
+            effort=Effort(),
         )

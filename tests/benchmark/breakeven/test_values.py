@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from spd_deploy.benchmark.breakeven.values import BreakEven, Sparse, read_map, text_from_map
-from spd_deploy.benchmark.breakeven.words import doubts, headlines, map_table
+from spd_deploy.benchmark.breakeven.words import answer, breakevens, doubts, map_table, where
 from spd_deploy.domain.errors import BadReport
-from tests.benchmark.breakeven.made import BLOCK, SQUARE, WIDE, cell, made_map
+from tests.benchmark.breakeven.made import SQUARE, WIDE, cell, made_map
 from tests.benchmark.made import IDLE
 
 Value = dict[str, Any]
@@ -59,32 +59,70 @@ def test_a_gain_is_sure_where_rounds_agree() -> None:
 
 
 def test_what_nothing_skips_gains_nothing() -> None:
-    """Such a pattern has a gain of 1.0, not called measured, and the headline says the reason."""
+    """Such a pattern has a gain of 1.0, not called measured, and a line says the reason."""
     found = made_map()
     row = Sparse(pattern="2:4", sparsity=0.5, precision="fp32", runtime="onnxruntime")
     gain = found.gain(8, row)
 
     assert (str(gain), gain.measured) == ("1.0", False)
-    assert "nothing here skips it (2:4 needs sparse tensor cores)" in list(headlines(found))[1]
-
-
-def test_a_pattern_gains_from_where_all_sparser_ones_do() -> None:
-    """The headline names, for each number of tokens, the least sparsity whose gain is sure."""
-    assert next(headlines(made_map())) == (
-        "block:16x1, onnxruntime, fp32: gains from 90% at 8, from 90% at 32 tokens"
+    assert list(breakevens(found))[1] == (
+        "2:4: nothing here skips its zeros (2:4 needs sparse tensor cores)"
     )
 
 
-def test_the_table_has_every_product() -> None:
-    """A row for each pattern, sparsity and length, with the gain of each size and of the layer."""
+def test_a_pattern_pays_from_where_all_sparser_ones_do() -> None:
+    """A line names, for each length, the least sparsity that surely beats everything dense."""
+    assert next(breakevens(made_map())) == (
+        "block:16x1: faster than every dense form from 90% at 8, from 90% at 32 tokens"
+    )
+
+
+def test_the_table_is_on_one_scale() -> None:
+    """Dense and sparse alike have the time of a layer, and its ratio to dense fp32."""
     table = map_table(made_map())
 
-    assert table.columns == ("", "tokens", "64x64", "128x64", "a layer")
-    rows = {row[:2]: row[2:] for row in table.rows}
-    assert rows["dense, onnxruntime, fp32", "8"] == ("0.512 ms", "1.02 ms", "3.07 ms")
-    assert rows["block:16x1 at 90%, onnxruntime, fp32", "32"] == ("4.0x", "4.0x", "4.0x")
-    assert rows["2:4 at 50%, onnxruntime, fp32", "8"] == ("1.0x", "1.0x", "1.0x")
-    assert len(rows) == 2 + len(BLOCK) + 2
+    assert table.columns == ("", "8 tokens", "x", "32 tokens", "x")
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["dense, onnxruntime, fp32"] == ("3.07 ms", "1.00x", "12.3 ms", "1.00x")
+    assert rows["block:16x1 at 90%, onnxruntime, fp32"] == ("2.46 ms", "1.25x", "3.07 ms", "4.0x")
+    assert rows["2:4 at 50%, onnxruntime, fp32"] == ("3.07 ms", "1.0x", "12.3 ms", "1.0x")
+    assert len(rows) == len(table.rows) == 1 + 3
+
+
+def test_the_answer_is_the_fewest_zeros_that_beat_everything_dense() -> None:
+    """At 50 % the blocks lose, so one is to start at 90 %, with the command that trains it."""
+    first, *rest = answer(made_map())
+
+    assert first == (
+        "On this machine, start with block:16x1 at 90%, onnxruntime, fp32: 1.25 to 4.0 times as "
+        "fast as dense, onnxruntime, fp32, and 1.25 to 4.0 times as fast as the fastest dense form "
+        "(dense, onnxruntime, fp32)."
+    )
+    assert rest == ["next: spd train --pattern block:16x1 --sparsity 0.9 ..."]
+
+
+def test_where_nothing_pays_the_answer_is_dense() -> None:
+    """A dense form that beats every pattern at some length is the one to start with."""
+    found = made_map()
+    quick = tuple(
+        replace(cell, precision="int8", dense_s=tuple(s / 10 for s in cell.dense_s))
+        for cell in found.cells
+    )
+
+    (line,) = answer(replace(found, cells=(*found.cells, *quick)))
+
+    assert line == (
+        "On this machine, start with dense, onnxruntime, int8 (10.0 times as fast as dense, "
+        "onnxruntime, fp32): no pattern measured here is faster at every length."
+    )
+
+
+def test_a_busy_machine_is_part_of_the_answer() -> None:
+    """What other work may have changed is to be measured again before it is relied on."""
+    busy = replace(made_map(), conditions=replace(IDLE, others_cores=2.0))
+
+    assert any("measure again before you rely" in line for line in answer(busy))
+    assert not any("measure again" in line for line in answer(made_map()))
 
 
 def two_runtimes() -> BreakEven:
@@ -103,21 +141,24 @@ def two_runtimes() -> BreakEven:
     return replace(found, cells=(*found.cells, *quick), runtimes=runtimes)
 
 
-def test_each_runtime_has_rows_and_a_dense_product_of_its_own() -> None:
-    """Title, rows and headlines name it, and its gains are over what is dense in it."""
+def test_all_runtimes_are_compared_with_one_dense_form() -> None:
+    """OpenVINO's rows, twice as fast, have twice the ratio, its dense ones among them."""
     table = map_table(two_runtimes())
-    rows = {row[:2]: row[2:] for row in table.rows}
+    rows = {row[0]: row[1:] for row in table.rows}
 
-    assert "onnxruntime 1.24.0 and openvino 2026.4, fp32" in table.title
-    assert rows["dense, onnxruntime, fp32", "8"][0] == "0.512 ms"
-    assert rows["dense, openvino, fp32", "8"][0] == "0.256 ms"
-    assert rows["block:16x1 at 90%, openvino, fp32", "32"] == ("4.0x", "4.0x", "4.0x")
-    assert len(rows) == len(table.rows) == 2 * (2 + len(BLOCK) + 2)
-    assert [line.split(": ")[0] for line in headlines(two_runtimes())] == [
-        f"{pattern}, {runtime}, fp32"
-        for runtime in ("onnxruntime", "openvino")
-        for pattern in ("block:16x1", "2:4")
-    ]
+    assert "times as fast as dense, onnxruntime, fp32" in table.title
+    assert "onnxruntime 1.24.0 and openvino 2026.4, fp32" in where(two_runtimes())
+    assert rows["dense, openvino, fp32"] == ("1.54 ms", "2.0x", "6.14 ms", "2.0x")
+    assert rows["block:16x1 at 90%, openvino, fp32"] == ("1.23 ms", "2.5x", "1.54 ms", "8.0x")
+    assert len(rows) == len(table.rows) == 2 * (1 + 3)
+
+
+def test_the_answer_is_over_all_runtimes() -> None:
+    """The faster runtime is named; against its own dense form the gain is as it was."""
+    line = next(answer(two_runtimes()))
+
+    assert "start with block:16x1 at 90%, openvino, fp32: 2.5 to 8.0 times as fast" in line
+    assert "1.25 to 4.0 times as fast as the fastest dense form (dense, openvino, fp32)" in line
 
 
 def test_a_busy_machine_is_doubted() -> None:
@@ -127,7 +168,7 @@ def test_a_busy_machine_is_doubted() -> None:
 
     assert [line for line in doubts(found) if "cores busy" in line] == []
     assert any("other processes kept 2.0 of 4 cores busy" in line for line in doubts(busy))
-    assert any(line.endswith("faster: 2 of 12 products") for line in doubts(found))
+    assert any(line.endswith("faster: 1 of 6 ratios") for line in doubts(found))
 
 
 def put(new: object, *path: str | int) -> Callable[[Value], None]:

@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from torch.utils.flop_counter import FlopCounterMode
 
 from exporters.precisions import Precision
-from exporters.tuning.timing import Effort
 from spd_deploy.benchmark.breakeven.figure import draw_map
 from spd_deploy.benchmark.breakeven.run import Plan
 from spd_deploy.benchmark.breakeven.values import (
@@ -21,14 +20,15 @@ from spd_deploy.benchmark.breakeven.values import (
     read_map,
     text_from_map,
 )
-from spd_deploy.benchmark.breakeven.words import doubts, headlines, map_table
+from spd_deploy.benchmark.breakeven.words import answer, breakevens, doubts, map_table
 from spd_deploy.benchmark.cuda.map import measure_map_on_gpu
 from spd_deploy.benchmark.cuda.products import Product
 from spd_deploy.cli.main import cli
+from spd_deploy.domain.nvidia import Look
 from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
-from spd_deploy.machine.gpu_state import Look, looks_in
+from spd_deploy.timing.host_clock import Effort
 from tests.benchmark.breakeven.made import made_map
-from tests.machine.test_gpu_state import H100
+from tests.nvml import h100_look
 
 
 class Counting:
@@ -47,7 +47,7 @@ class Counting:
 
 def slow(at_s: float) -> Look:
     """A card that its power cap holds back."""
-    return looks_in(H100, at_s=at_s)[0]
+    return h100_look(at_s)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def found() -> BreakEven:
         ),
         precisions=(Precision.FP16,),
         threads=None,
-        timing=Effort(seconds=1e-6, rounds=2),
+        effort=Effort(seconds=1e-6, rounds=2),
     )
     return measure_map_on_gpu(plan, stopwatch=Counting(), looker=slow)
 
@@ -97,19 +97,20 @@ def test_what_runs_is_timed_and_what_does_not_says_why(found: BreakEven) -> None
 def test_a_throttled_card_is_doubted(found: BreakEven) -> None:
     """What the looks at it saw is said of the map; a card that was not seen is said to be so."""
     assert any("of the GPU: it was throttled under load (power cap)" in d for d in doubts(found))
-    assert any("nvidia-smi did not tell" in d for d in doubts(replace(found, looks=())))
+    assert any("the driver did not tell; see" in d for d in doubts(replace(found, looks=())))
     assert not any("GPU" in d for d in doubts(made_map()))
 
 
 def test_it_comes_back_and_is_drawn(found: BreakEven, tmp_path: Path) -> None:
-    """JSON, table, headlines and figure take ways as they take patterns."""
+    """JSON, table, answer and figure take ways as they take patterns."""
     (tmp_path / "map.json").write_text(text_from_map(found), encoding="utf-8")
 
     assert read_map(tmp_path / "map.json") == found
     assert draw_map(found).startswith(b"\x89PNG")
     rows = {row[0] for row in map_table(found).rows}
     assert "block:16x1 at 75%, gathered, fp16" in rows
-    assert len(list(headlines(found))) == len(found.lines)
+    assert len(list(breakevens(found))) == len({row.pattern for row in found.rows})
+    assert next(answer(found)).startswith("On this machine, start with ")
 
 
 def test_a_map_of_a_cpu_from_before_still_reads(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_a_gpu_is_mapped() -> None:
         patterns=(Block(rows=64, columns=1, sparsity=0.9), NM(n=2, m=4)),
         precisions=(Precision.FP16,),
         threads=None,
-        timing=Effort(seconds=0.02, rounds=2),
+        effort=Effort(seconds=0.02, rounds=2),
     )
 
     found = measure_map_on_gpu(plan)

@@ -14,7 +14,7 @@ from exporters.precisions import Precision
 from spd_deploy.benchmark.arms import arms_of
 from spd_deploy.benchmark.cuda.compare import compare_on_gpu
 from spd_deploy.benchmark.cuda.dense import DenseModel, proof_batch
-from spd_deploy.benchmark.cuda.dense_torch import DenseTorchSession, Half, Way
+from spd_deploy.benchmark.cuda.dense_torch import DenseTorchSession, Way
 from spd_deploy.benchmark.cuda.kernels import kernels_of
 from spd_deploy.benchmark.cuda.limits import measure_copy, measure_peaks
 from spd_deploy.benchmark.cuda.place import CudaGpu, uuid
@@ -27,7 +27,7 @@ from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.measured import random_batch
-from spd_deploy.machine.gpu_state import look
+from spd_deploy.domain.nvidia import look
 from spd_deploy.sessions.onnxruntime import OnnxSession, import_onnxruntime
 from spd_deploy.sessions.opening import difference_between, session_from_artefact
 from spd_deploy.sessions.torch import TorchSession
@@ -90,15 +90,14 @@ def test_a_flush_empties_the_cache(gpu: CudaGpu) -> None:
 
 
 @pytest.mark.parametrize("way", get_args(Way))
-@pytest.mark.parametrize("half", get_args(Half))
 def test_every_form_of_pytorch_gives_the_models_logits(
-    dense_checkpoint: Checkpoint, way: Way, half: Half
+    dense_checkpoint: Checkpoint, way: Way
 ) -> None:
     """By call, launched and by graph, with padding and without."""
     draw = np.random.default_rng(0)
     with (
         TorchSession(dense_checkpoint.folder) as reference,
-        DenseTorchSession(dense_checkpoint.folder, way=way, precision=half) as session,
+        DenseTorchSession(dense_checkpoint.folder, way=way) as session,
     ):
         for batch in (proof_batch(50), random_batch(Shape(batch=3, seq=8), 50, draw)):
             expected_BC = reference.run(batch)
@@ -119,7 +118,7 @@ def test_a_kept_graph_takes_other_batches_of_its_shape(dense_checkpoint: Checkpo
     batches = [random_batch(Shape(batch=2, seq=8), 50, draw) for _ in range(3)]
     with (
         TorchSession(dense_checkpoint.folder) as reference,
-        DenseTorchSession(dense_checkpoint.folder, way="eager", precision="fp16") as session,
+        DenseTorchSession(dense_checkpoint.folder, way="eager") as session,
     ):
         found = [session.run(batch) for batch in batches]
         for logits_BC, batch in zip(found, batches, strict=True):
@@ -128,7 +127,7 @@ def test_a_kept_graph_takes_other_batches_of_its_shape(dense_checkpoint: Checkpo
 
 def test_a_closed_session_is_not_run(dense_checkpoint: Checkpoint) -> None:
     """It says that it is closed."""
-    session = DenseTorchSession(dense_checkpoint.folder, way="eager", precision="fp16")
+    session = DenseTorchSession(dense_checkpoint.folder, way="eager")
     session.close()
     with pytest.raises(EngineFailed, match="closed"):
         session.run(proof_batch(50))
@@ -152,7 +151,7 @@ def test_onnxruntime_keeps_batches_on_the_gpu(half_artefact: Artefact) -> None:
 
 def test_kernels_are_traced_in_calls_and_in_graphs(dense_checkpoint: Checkpoint) -> None:
     """A run's kernels have names, counts and times, though a graph replays them."""
-    with DenseTorchSession(dense_checkpoint.folder, way="eager", precision="fp16") as session:
+    with DenseTorchSession(dense_checkpoint.folder, way="eager") as session:
         batch = proof_batch(50)
         found = kernels_of(lambda: session.run(batch))
         again = kernels_of(lambda: session.run(batch))
@@ -174,10 +173,10 @@ def test_limits_are_those_of_a_gpu(gpu: CudaGpu) -> None:
 
 
 def test_the_card_is_found_by_its_id() -> None:
-    """What PyTorch calls it, ``nvidia-smi`` knows, unless it is not there to ask."""
+    """What PyTorch calls it, NVML knows, unless it cannot be asked."""
     seen = look(uuid(), at_s=0.0)
     if seen is None:
-        pytest.skip("nvidia-smi does not tell of the device")
+        pytest.skip("the driver does not tell of the device")
     assert seen.card.name
 
 

@@ -26,11 +26,10 @@ from spd_deploy.domain.errors import BadArtefact, SpdError, Unavailable
 from spd_deploy.domain.measured import random_batch
 from spd_deploy.domain.runtimes import ASKED
 from spd_deploy.domain.text import Batch
-from spd_deploy.machine.gpu_state import looks_in
 from spd_deploy.sessions.protocol import Closing, Description
 from tests.benchmark.cuda.simulated import SimulatedGpu, SimulatedRuns, Times
 from tests.benchmark.gpu_made import COPIED, GEMM, PEAK, SPARSE
-from tests.machine.test_gpu_state import H100
+from tests.nvml import h100_look
 
 RANDOM = np.random.default_rng(0)
 SETTINGS = Settings(
@@ -79,7 +78,7 @@ class Bench:
         return Tools(
             gpu=self.gpu,
             clock=self.gpu.clock,
-            look=lambda at_s: looks_in(H100, at_s=at_s)[0],
+            look=h100_look,
             trace=lambda run: (GEMM, SPARSE) if len(self.sessions) > 1 else (GEMM,),
             used_bytes=lambda: 1000 * len(self.sessions),
             peaks=lambda: ((PEAK,), (Absent(name="peak in int8", reason="not supported"),)),

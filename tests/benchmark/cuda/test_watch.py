@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from spd_deploy.benchmark.cuda.watch import watching
-from spd_deploy.machine.gpu_state import Look, look, looks_in
-from tests.machine.test_gpu_state import H100
+from spd_deploy.domain.nvidia import Look
+from tests.nvml import h100_look
 
 
 def test_a_card_is_seen_before_during_and_after() -> None:
@@ -18,7 +18,7 @@ def test_a_card_is_seen_before_during_and_after() -> None:
         times.append(at_s)
         if len(times) > 3:
             looked.set()
-        return looks_in(H100, at_s=at_s)[0]
+        return h100_look(at_s)
 
     with watching(looker, every_s=0.0) as watch:
         assert looked.wait(30)
@@ -30,10 +30,9 @@ def test_a_card_is_seen_before_during_and_after() -> None:
     assert watch.after.at_s >= watch.during[-1].at_s >= 0
 
 
-def test_a_card_that_is_not_told_of_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without ``nvidia-smi`` there is nothing to see, and the work is done."""
-    monkeypatch.setenv("PATH", "")
-    with watching(lambda at_s: look(None, at_s=at_s), every_s=0.001) as watch:
+def test_a_card_that_is_not_told_of_stops_nothing() -> None:
+    """Where the driver tells nothing there is nothing to see, and the work is done."""
+    with watching(lambda at_s: None, every_s=0.001) as watch:
         pass
 
     assert (watch.card, watch.before, watch.during, watch.after) == (None, None, [], None)
@@ -43,7 +42,7 @@ def test_an_error_of_the_work_is_its_own() -> None:
     """What goes wrong meanwhile comes out, and the looking has ended."""
     with (
         pytest.raises(ValueError, match="work"),
-        watching(lambda at_s: looks_in(H100, at_s=at_s)[0]),
+        watching(h100_look),
     ):
         raise ValueError("work")
 

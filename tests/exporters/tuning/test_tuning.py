@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from exporters.lowering.choose import choose
 from exporters.lowering.ways import Way, ways_of
 from exporters.precisions import Precision
-from exporters.tuning.timing import Effort, Opener
 from exporters.tuning.tune import Plan, products_of, tune
 from exporters.tuning.values import Product, ProductTimes, Times, Tuning, fastest_of
 from exporters.weights import ClassifierWeights, read_weights
@@ -23,6 +22,8 @@ from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.measured import Shape
 from spd_deploy.domain.patterns import Block, Structured
+from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.interleaved import Opener
 from tests.tiny import tiny_checkpoint
 
 BLOCKS = Block(rows=16, columns=1, sparsity=0.75)
@@ -214,7 +215,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, dict
     """A checkpoint that lacks neurons and has blocks, with a ``tuning.json`` that was measured."""
     checkpoint = tiny_checkpoint(tmp_path_factory.mktemp("measured") / "c", pattern=BLOCKS)
     checkpoint = without_neurons(checkpoint)
-    effort = Effort(seconds=1e-6, rounds=1, warmups=1, least=1)
+    effort = Effort(seconds=1e-6, rounds=1, warmup_runs=1, min_runs=1)
     plan = Plan(shapes=SHAPES, threads=1, machine="here", effort=effort)
     (found,) = tune(checkpoint, read_weights(checkpoint), [plan])
     return checkpoint, json.loads(json.dumps(found.to_json()))
@@ -264,7 +265,7 @@ def test_a_network_is_tuned_in_openvino(
     blocks: tuple[Checkpoint, ClassifierWeights], precision: Precision
 ) -> None:
     """Products and networks have times there, and what is written down names the runtime."""
-    effort = Effort(seconds=1e-6, rounds=1, warmups=1, least=1)
+    effort = Effort(seconds=1e-6, rounds=1, warmup_runs=1, min_runs=1)
     plan = Plan(
         shapes=SHAPES, threads=1, machine="here", precision=precision, runtime="openvino",
         effort=effort,
@@ -289,7 +290,7 @@ def test_networks_of_all_runtimes_take_turns(
         together.append(tuple(openers))
         return {name: ((2.0 - ("gathered" in name),),) * len(SHAPES) for name in openers}
 
-    monkeypatch.setattr("exporters.tuning.tune.in_turns", remembered)
+    monkeypatch.setattr("exporters.tuning.tune.time_interleaved", remembered)
     plan = Plan(shapes=SHAPES, threads=1, machine="here")
 
     found = tune(*blocks, [plan, replace(plan, runtime="openvino")])

@@ -225,7 +225,7 @@ def narrow_table(tensors: dict[str, Any]) -> None:
     [
         (of_other_kind, nothing, r"network\.json is damaged"),
         (of_other_schema, nothing, "schema this version does not read"),
-        (with_more, nothing, r"network\.json is damaged"),
+        (with_more, nothing, r"network\.json has an unknown field"),
         (of_other_number, nothing, "not stored in bf16"),
         (nothing, without_weight, f"no tensor {KEY}.weight"),
         (nothing, without_norm, "no tensor bert.encoder.layer.1.output.LayerNorm.bias"),

@@ -10,7 +10,6 @@ import torch
 from exporters.torch.export import torch_artefact_from_checkpoint
 from spd_deploy.domain.patterns import NM
 from spd_deploy.kernels.backends import Plain
-from spd_deploy.kernels.remembered import Memory
 from spd_deploy.kernels.two_four import Chooser
 from spd_deploy.sessions.torch_artefact import products
 from spd_deploy.sessions.torch_artefact import session as sessions
@@ -30,20 +29,17 @@ def refusing(err: Exception) -> Any:
     return packs
 
 
-def chooser_in(folder: Path) -> Chooser:
-    return Chooser(Memory(folder / "kernels.json"), gpu="none")
-
-
-def test_a_refused_weight_stays_dense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_weight_stays_dense(monkeypatch: pytest.MonkeyPatch) -> None:
     """It gives what the dense product gives, and nothing is measured."""
     monkeypatch.setattr(products, "packed", refusing(RuntimeError(f"{REFUSAL}\nC++ trace")))
     weight_NK, bias_N, x_TK = torch.randn(32, 64), torch.randn(32), torch.randn(5, 64)
 
-    product = TwoFourTokens(weight_NK, bias_N, chooser_in(tmp_path))
+    chooser = Chooser()
+    product = TwoFourTokens(weight_NK, bias_N, chooser)
 
     assert torch.equal(product(x_TK), DenseTokens(weight_NK=weight_NK, bias_N=bias_N)(x_TK))
     assert (product.two_four, product.refused) == (False, REFUSAL)
-    assert not list(tmp_path.iterdir())
+    assert chooser.known == {}
 
 
 @pytest.mark.parametrize(
@@ -56,13 +52,13 @@ def test_a_refused_weight_stays_dense(tmp_path: Path, monkeypatch: pytest.Monkey
     ids=["full", "full by CUDA", "failing"],
 )
 def test_a_fault_of_the_gpu_is_no_refusal(
-    fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full GPU is not worked around; whoever opens the session says so."""
     monkeypatch.setattr(products, "packed", refusing(fault))
 
     with pytest.raises(type(fault)):
-        TwoFourTokens(torch.randn(32, 64), torch.randn(32), chooser_in(tmp_path))
+        TwoFourTokens(torch.randn(32, 64), torch.randn(32), Chooser())
 
 
 def test_a_session_says_what_was_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,13 +68,11 @@ def test_a_session_says_what_was_refused(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(products, "packed", refusing(RuntimeError(REFUSAL)))
     monkeypatch.setattr(sessions, "refuse_no_cuda", lambda: None)
     monkeypatch.setattr(sessions, "Graphs", lambda network: SimpleNamespace(last=None))
-    monkeypatch.setattr(sessions, "Memory", lambda: Memory(tmp_path / "kernels.json"))
 
-    def network(folder: Path, encoder: Any, plan: Any, device: str, memory: Any) -> Network:
+    def network(folder: Path, encoder: Any, plan: Any, device: str) -> Network:
         """On the CPU, with the products that a GPU would have."""
         tensors = tensors_in(folder, plan, "cpu")
-        chooser = Chooser(memory, gpu="none")
-        return Network(plan, encoder, tensors, backend=Plain(), chooser=chooser)
+        return Network(plan, encoder, tensors, backend=Plain(), chooser=Chooser())
 
     monkeypatch.setattr(sessions, "_network", network)
 

@@ -1,0 +1,279 @@
+"""What HTTP adds to a model: one kept-alive connection to ``spd serve``, against the bare engine.
+
+    python -m benchmarks.http_latency --output DIR              # MiniLM and BERT-base sizes
+    python -m benchmarks.http_latency ARTEFACT --output DIR     # an artefact of one's own
+
+The server is a process of its own. The bare engine is the same artefact opened in this process,
+asked for the logits of the same text, tokenised beforehand: what ``spd bench`` times. The two take
+turns for a moment each, so that other work on the machine meets both, and each turn gives a median.
+What is told is the median of the turns, and of the differences of neighbouring turns. A difference
+holds all that lies between a client and the logits: the socket, HTTP, JSON, tokenising, the queue.
+
+Without an artefact, random weights are drawn, pruned to blocks of 128x1 at 90 % and exported, as in
+``benchmarks.shapes``.
+"""
+
+import argparse
+import json
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.shapes import artefact_of
+from serve.model import Served, open_served
+from spd_deploy.cli.console import show_table
+from spd_deploy.domain.cores import default_threads
+from spd_deploy.domain.errors import SpdError
+from spd_deploy.domain.files import refuse_existing, write_text
+from spd_deploy.domain.patterns import Block
+from spd_deploy.machine.facts import this_machine
+
+SIZES = ("minilm", "base")
+PATTERN = Block(rows=128, columns=1, sparsity=0.9)
+SCHEMA = 1
+STAGES = ("tok", "queue", "run")
+_LENGTH = re.compile(rb"content-length: (\d+)")
+_STAGE = re.compile(rb"(\w+);dur=([\d.]+)")
+_WARM_UP_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """Medians of a moment of each, in seconds; ``stages_s`` are what the server says of itself."""
+
+    bare_s: float
+    http_s: float
+    asked: int
+    stages_s: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """One artefact at one length."""
+
+    model: str
+    pattern: str
+    tokens: int
+    threads: int
+    turns: list[Turn] = field(default_factory=list)
+
+    @property
+    def bare_s(self) -> float:
+        """The engine's median."""
+        return statistics.median(turn.bare_s for turn in self.turns)
+
+    @property
+    def http_s(self) -> float:
+        """The client's median."""
+        return statistics.median(turn.http_s for turn in self.turns)
+
+    @property
+    def added_s(self) -> float:
+        """What HTTP adds."""
+        return statistics.median(turn.http_s - turn.bare_s for turn in self.turns)
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long HTTP takes."""
+        return statistics.median(turn.http_s / turn.bare_s for turn in self.turns)
+
+    def stage_s(self, name: str) -> float:
+        """A stage of the server's own account."""
+        return statistics.median(turn.stages_s[name] for turn in self.turns)
+
+
+class Connection:
+    """One kept-alive connection that asks one thing again and again."""
+
+    def __init__(self, port: int, text: str) -> None:
+        body = json.dumps({"inputs": [{"text": text}]}).encode()
+        self._request = (
+            b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.head = b""
+
+    def ask(self) -> None:
+        """Send the request and read the whole answer, whose head is kept."""
+        self._socket.sendall(self._request)
+        received = b""
+        while True:
+            received += self._socket.recv(65_536)
+            self.head, end, body = received.partition(b"\r\n\r\n")
+            if end and len(body) >= int(_LENGTH.findall(self.head)[0]):
+                break
+        if b" 200 " not in self.head[:20]:
+            raise SystemExit(f"benchmarks.http_latency: the server refused: {received!r}")
+
+    def stages_s(self) -> dict[str, float]:
+        """What the server says of the last request."""
+        return {name.decode(): float(ms) / 1000 for name, ms in _STAGE.findall(self.head)}
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+
+def main() -> None:
+    """Measure, print, write."""
+    options = parsed()
+    try:
+        refuse_existing(options.output, overwrite=options.overwrite)
+    except SpdError as err:
+        raise SystemExit(f"benchmarks.http_latency: {err}") from err
+    found = []
+    for folder in folders(options.artefact):
+        measured = measure(folder, options)
+        found.append(measured)
+        show(measured)
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cores + 1:
+        print(f"busy: {load:.1f} processes wanted {cores} cores; measure again when it is quiet")
+    options.output.mkdir(parents=True, exist_ok=True)
+    write_text(options.output / "http.json", json.dumps(report(found, options), indent=1) + "\n")
+    print(options.output / "http.json")
+
+
+def parsed() -> argparse.Namespace:
+    """What was typed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("artefact", nargs="?", type=Path, help="default: both random ones")
+    parser.add_argument("--tokens", type=int, default=32, help="default: %(default)s")
+    parser.add_argument(
+        "--threads", type=int, default=default_threads(), help="default: %(default)s"
+    )
+    parser.add_argument("--rounds", type=int, default=30, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=0.5, help="default: %(default)s")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier report")
+    return parser.parse_args()
+
+
+def folders(artefact: Path | None) -> Iterator[Path]:
+    """The artefact, or random ones that are gone afterwards."""
+    if artefact is not None:
+        yield artefact
+        return
+    for size in SIZES:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield artefact_of(Path(scratch), size, size, PATTERN).folder
+
+
+def measure(folder: Path, options: argparse.Namespace) -> Measured:
+    """Server and engine in turns."""
+    served = open_served(folder, threads=options.threads)
+    text = text_of(served, options.tokens)
+    batch = served.tokenizer.pad([served.tokenizer.encode(text)])
+    measured = Measured(
+        model=folder.name,
+        pattern=served.about.pattern,
+        tokens=options.tokens,
+        threads=options.threads,
+    )
+    with (
+        served.session as session,
+        serving(folder, options.threads) as port,
+        closing(Connection(port, text)) as connection,
+    ):
+        for seconds in (_WARM_UP_S, *[options.seconds] * options.rounds):
+            bare = durations(lambda: session.run(batch), seconds)
+            http = durations(connection.ask, seconds)
+            turn = Turn(
+                bare_s=statistics.median(bare),
+                http_s=statistics.median(http),
+                asked=len(http),
+                stages_s=connection.stages_s(),
+            )
+            measured.turns.append(turn)
+    del measured.turns[0]  # the warm-up
+    return measured
+
+
+def text_of(served: Served, tokens: int) -> str:
+    """A text of so many tokens, special ones included."""
+    for words in range(1, tokens):
+        text = " ".join(["film"] * words)
+        if len(served.tokenizer.encode(text)) == tokens:
+            return text
+    raise SystemExit(f"benchmarks.http_latency: no text of {tokens} tokens; try another --tokens")
+
+
+@contextmanager
+def serving(folder: Path, threads: int) -> Iterator[int]:
+    """The port of ``spd serve`` in a process of its own."""
+    command = [sys.executable, "-m", "spd_deploy", "serve", str(folder), "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--threads", str(threads)], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        line = process.stderr.readline() if process.stderr else ""
+        if not line.startswith("ready on "):
+            raise SystemExit(f"benchmarks.http_latency: {line}{process.communicate()[1]}")
+        yield int(line.rpartition(":")[2])
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def durations(work: Callable[[], object], seconds: float) -> list[float]:
+    """How long each of the calls took that fit into so many seconds."""
+    found: list[float] = []
+    end = time.perf_counter() + seconds
+    while not found or time.perf_counter() < end:
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return found
+
+
+def show(measured: Measured) -> None:
+    """A table for people."""
+    turns = len(measured.turns)
+    show_table(
+        f"{measured.model}, {measured.pattern}, {measured.tokens} tokens, "
+        f"{measured.threads} threads; one connection, medians of {turns} turns",
+        ["bare engine", "over HTTP", "added", "ratio", *(f"of it {name}" for name in STAGES)],
+        [
+            [
+                *(
+                    f"{1e3 * s:.2f} ms"
+                    for s in (measured.bare_s, measured.http_s, measured.added_s)
+                ),
+                f"{measured.ratio:.2f}",
+                *(f"{1e3 * measured.stage_s(name):.2f} ms" for name in STAGES),
+            ]
+        ],
+    )
+
+
+def report(found: Sequence[Measured], options: argparse.Namespace) -> dict[str, object]:
+    """All turns, with the machine and the settings."""
+    return {
+        "schema": SCHEMA,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "settings": {"rounds": options.rounds, "seconds": options.seconds},
+        "machine": asdict(this_machine()),
+        "load_average": os.getloadavg(),
+        "measured": [
+            asdict(one) | {"added_ms": round(1e3 * one.added_s, 3), "ratio": round(one.ratio, 3)}
+            for one in found
+        ],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""One HTTP/1.1 connection: uvicorn's, with the rules of RFC 9112 that it leaves out.
+
+A request that is no HTTP, or HTTP that this server does not speak, is refused by the app itself:
+the connection starts the request with the refusal in its scope (``http_errors.REFUSED``), so that
+it gets the same JSON body, an id and a place in the metrics like every other. The connection is
+closed after it, since nobody knows where the next request would begin.
+
+An offer to go on in another protocol, such as ``Upgrade: h2c`` of curl and of Java's client, is
+declined as HTTP says: by answering the request as if the offer were not there.
+"""
+
+import re
+import socket
+from asyncio import BaseTransport, Transport
+from collections.abc import Iterable
+from typing import cast
+
+import httptools
+from starlette.exceptions import HTTPException
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serve.http_errors import REFUSED
+
+MAX_HEAD_BYTES = 65_536
+_HOST = re.compile(rb"([\w.~!$&'()*+,;=%-]*|\[[\da-fA-F:.]+\])(:\d*)?", re.ASCII)
+_OFFER = frozenset({b"upgrade", b"http2-settings"})
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Connection(HttpToolsProtocol):
+    """A client's connection."""
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Send every answer at once.
+
+        An answer leaves in two writes, headers and body, and with Nagle's algorithm the second
+        would wait for the client's delayed acknowledgement of the first: 40 ms.
+        """
+        made = transport.get_extra_info("socket")
+        if made is not None and made.family in (socket.AF_INET, socket.AF_INET6):
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._head_bytes = 0
+        self._in_head = self._in_body = self._offered = self._over = False
+        super().connection_made(cast("Transport", transport))
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived; what follows a refused request is dropped."""
+        self._unset_keepalive_if_required()
+        while data and not self._over:
+            data = self._parse(data)
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self._over:
+            self._refuse(_head_too_long())
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        if not self._over:
+            self._in_head = True
+            super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Start the request, unless its headers say that it cannot be answered."""
+        if self._over:
+            return
+        if self.parser.get_method() == b"CONNECT":
+            self._refuse(HTTPException(501, "CONNECT is for proxies, and this is none"))
+        elif self.parser.should_upgrade():
+            self._offered = True
+        elif refusal := refusal_of(self.parser.get_http_version(), self.headers):
+            self._refuse(refusal)
+        else:
+            super().on_headers_complete()
+            self._in_head, self._in_body = False, True
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body; that of a refused request is dropped."""
+        if not self._over:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request has arrived as a whole."""
+        self._head_bytes = 0
+        if not (self._over or self._offered):
+            self._in_body = False
+            super().on_message_complete()
+
+    def _parse(self, data: bytes) -> bytes:
+        """Hand ``data`` to the parser; gives what it has to be handed next."""
+        self._head_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            return b"" if self._over else self._without_offer() + data[upgrade.args[0] :]
+        except httptools.HttpParserError:
+            if not self._over:
+                self._refuse(HTTPException(400, "the request is not HTTP/1.1; use an HTTP client"))
+        return b""
+
+    def _without_offer(self) -> bytes:
+        """The head that was read, without its offer, for a new parser.
+
+        The old one passed over the body, as it does where another protocol is offered.
+        """
+        head = without_offer(
+            self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers
+        )
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self._offered = False
+        return head
+
+    def _refuse(self, refusal: HTTPException) -> None:
+        """Answer the request that is being read with ``refusal``, and read no other."""
+        self._over = True
+        if self._in_body:
+            self._break_off(refusal)
+            return
+        if not self._in_head:
+            super().on_message_begin()
+        self.url = b"/"  # what it asked for is not to be trusted, and not asked
+        self.scope["state"][REFUSED] = refusal
+        super().on_headers_complete()
+        self.cycle.keep_alive = False
+        super().on_message_complete()
+
+    def _break_off(self, refusal: HTTPException) -> None:
+        """The body broke: tell the app, which waits for it, or hang up where it has answered."""
+        if self.cycle.response_complete:
+            self.transport.close()
+            return
+        self.cycle.scope["state"][REFUSED] = refusal
+        self.cycle.keep_alive = False
+        super().on_message_complete()
+
+
+def refusal_of(version: str, headers: Headers) -> HTTPException | None:
+    """Why a request with this version and these headers is not answered; None where it is."""
+    if version not in ("1.0", "1.1"):
+        return HTTPException(505, "this server speaks HTTP/1.1; use it")
+    if sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEAD_BYTES:
+        return _head_too_long()
+    return (
+        _refusal_of_host(version, _values(headers, b"host"))
+        or _refusal_of_coding(version, _values(headers, b"transfer-encoding"))
+        or _refusal_of_expectation(version, _values(headers, b"expect"))
+    )
+
+
+def without_offer(method: bytes, url: bytes, version: str, headers: Headers) -> bytes:
+    """The head of a request without the headers that offer another protocol."""
+    lines = [b"%s %s HTTP/%s" % (method, url, version.encode())]
+    for name, value in headers:
+        if name == b"connection":
+            value = b",".join(o for o in value.split(b",") if o.strip().lower() not in _OFFER)
+        if name not in _OFFER:
+            lines.append(name + b": " + value)
+    return b"\r\n".join([*lines, b"", b""])
+
+
+def _refusal_of_host(version: str, hosts: list[bytes]) -> HTTPException | None:
+    """RFC 9112, 3.2: one host, and a host; HTTP/1.0 need not name it."""
+    if not hosts:
+        return HTTPException(400, "no Host header; send one") if version == "1.1" else None
+    if len(hosts) > 1:
+        return HTTPException(400, f"{len(hosts)} Host headers; send one")
+    if not _HOST.fullmatch(hosts[0]):
+        return HTTPException(400, "the Host header is not a host; send a name and a port")
+    return None
+
+
+def _refusal_of_coding(version: str, codings: list[bytes]) -> HTTPException | None:
+    """RFC 9112, 6.1: a body in a coding that is not understood cannot be read."""
+    if not codings:
+        return None
+    if version == "1.0":
+        return HTTPException(400, "HTTP/1.0 has no Transfer-Encoding; send a Content-Length")
+    if codings == [b"chunked"]:
+        return None
+    return HTTPException(501, "the only Transfer-Encoding that is read is chunked; send that")
+
+
+def _refusal_of_expectation(version: str, expected: list[bytes]) -> HTTPException | None:
+    """RFC 9110, 10.1.1: ``100-continue`` is the only one there is; HTTP/1.0 has none."""
+    if version == "1.0" or all(one == b"100-continue" for one in expected):
+        return None
+    return HTTPException(417, "the only Expect that is met is 100-continue; leave it out")
+
+
+def _values(headers: Headers, name: bytes) -> list[bytes]:
+    """All values of a header, in lower case."""
+    return [value.strip().lower() for key, value in headers if key == name]
+
+
+def _head_too_long() -> HTTPException:
+    return HTTPException(431, f"the headers have more than {MAX_HEAD_BYTES} bytes; send fewer")

@@ -1,0 +1,114 @@
+"""Behind a proxy: the address that clients see, where the proxy that says so is trusted.
+
+A proxy that ends TLS or takes a prefix off the path tells so in ``X-Forwarded-Proto``,
+``X-Forwarded-Host`` and ``X-Forwarded-Prefix``. Anybody can send these headers, so they are read
+only from addresses named in ``--forwarded-allow-ips``; a proxy that sends no prefix is helped by
+``--root-path``. What is learned goes where ASGI has it, and so into every link and example.
+"""
+
+import ipaddress
+import re
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+
+from spd_deploy.domain.errors import BadSetting
+
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~%-]+)*")
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
+_SCHEME = re.compile(r"https?")
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forwarding:
+    """What is known of the proxies before this server.
+
+    Attributes:
+        root_path: the prefix under which clients see the server, such as ``/models/sst2``.
+        trusted: networks of proxies whose headers are read.
+    """
+
+    root_path: str = ""
+    trusted: tuple[Network, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what is no prefix.
+
+        Raises:
+            BadSetting: it does not begin with a slash, ends with one, or is no path.
+        """
+        if not _PREFIX.fullmatch(self.root_path):
+            raise BadSetting(
+                "the root path is not a path", got=self.root_path, fix="write it like /models/sst2"
+            )
+
+    def trusts(self, client: str) -> bool:
+        """Whether what a client of this address says of itself is believed."""
+        try:
+            address = ipaddress.ip_address(client)
+        except ValueError:  # a Unix socket has none
+            return False
+        return any(address in network for network in self.trusted)
+
+    def apply(self, scope: MutableMapping[str, Any]) -> None:
+        """Put the address that the client sees into a request's scope.
+
+        Raises:
+            HTTPException: a trusted proxy said something that is no scheme, host or prefix.
+        """
+        headers = Headers(scope=scope)
+        client = scope.get("client")
+        prefix = self.root_path
+        if self.trusted and client and self.trusts(client[0]):
+            prefix = _prefix_in(headers) or prefix
+            scope["scheme"] = _first(headers, "X-Forwarded-Proto", _SCHEME) or scope["scheme"]
+            if host := _first(headers, "X-Forwarded-Host", _HOST):
+                rest = [pair for pair in scope["headers"] if pair[0] != b"host"]
+                scope["headers"] = [(b"host", host.encode()), *rest]
+        if prefix:
+            scope["root_path"] = prefix
+            if not f"{scope['path']}/".startswith(f"{prefix}/"):  # the proxy took it off
+                scope["path"] = prefix + scope["path"]
+
+
+def trusted_from(spelled: str) -> tuple[Network, ...]:
+    """Networks out of addresses and networks between commas; ``*`` is everybody.
+
+    Raises:
+        BadSetting: one of them is neither.
+    """
+    everybody = "0.0.0.0/0,::/0"
+    names = spelled.replace("*", everybody).split(",") if spelled else []
+    try:
+        return tuple(ipaddress.ip_network(name.strip()) for name in names)
+    except ValueError as err:
+        raise BadSetting(
+            "not an address of a proxy",
+            got=err,
+            fix="write addresses like 10.0.0.7 or networks like 10.0.0.0/8, with commas between",
+        ) from err
+
+
+def _prefix_in(headers: Headers) -> str:
+    """The prefixes that the proxies took off, the outermost first."""
+    parts = ",".join(headers.getlist("X-Forwarded-Prefix")).split(",")
+    prefix = "".join(part.strip().rstrip("/") for part in parts)
+    return _checked(prefix, "X-Forwarded-Prefix", _PREFIX)
+
+
+def _first(headers: Headers, name: str, form: re.Pattern[str]) -> str:
+    """What the outermost proxy said; empty where none did."""
+    said = headers.get(name, "").partition(",")[0].strip()
+    return _checked(said, name, form) if said else ""
+
+
+def _checked(said: str, name: str, form: re.Pattern[str]) -> str:
+    """What was said, if it has the form."""
+    if not form.fullmatch(said):
+        raise HTTPException(400, f"the proxy's {name} is malformed; correct the proxy")
+    return said

@@ -1,0 +1,129 @@
+"""Which file holds which split: GLUE's names, or the user's own."""
+
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+from spd_deploy.domain.errors import BadData
+from spd_deploy.domain.tasks import TASKS, Task
+from spd_train.data.formats import LIKE, SUFFIXES, stem_of
+from spd_train.data.rows import read_rows
+
+_OWN_NAMES: Mapping[str, tuple[str, ...]] = {
+    "train": ("train",),
+    "dev": ("dev", "validation", "valid", "val"),
+    "test": ("test",),
+}
+_MOST_NAMED = 8
+
+
+def files_of(task: Task, data_dir: Path, split: str) -> list[Path]:
+    """The files of a split: GLUE's names for a GLUE task, the user's own otherwise.
+
+    Raises:
+        BadData: there is no such split, folder or file, or there are two files for a split.
+    """
+    _refuse_absent(data_dir)
+    if not task.files:
+        return [own_file(data_dir, split)]
+    if split not in task.files:
+        raise BadData("no such split", got=split, fix=f"use one of {', '.join(task.files)}")
+    if data_dir.is_file():
+        raise BadData(
+            f"task {task.name} is read from a folder with its files in GLUE's layout",
+            got=f"the file {data_dir}",
+            fix=f"name its folder; a file of your own: leave --task {task.name} out and name "
+            "--text-column and --label-column",
+        )
+    files = [data_dir / name for name in task.files[split]]
+    for file in files:
+        if not file.is_file():
+            raise BadData(f"{file} is missing", fix=_hint_where(data_dir, file.name))
+    return files
+
+
+def own_file(data_dir: Path, split: str) -> Path:
+    """The user's file for a split: the file given, or the one of that name in the folder.
+
+    Raises:
+        BadData: there is none, or there are two.
+    """
+    _refuse_absent(data_dir)
+    if data_dir.is_file():
+        return data_dir
+    found = list(_candidates(data_dir, split))
+    if len(found) > 1:
+        raise BadData(
+            f"{data_dir} has {len(found)} files for {split}",
+            got=", ".join(file.name for file in found),
+            fix="keep one of them there, or name a file",
+        )
+    if found:
+        return found[0]
+    there = sorted(p.name for p in data_dir.iterdir() if not p.name.startswith("."))
+    more = ", ..." if len(there) > _MOST_NAMED else ""
+    raise BadData(
+        f"{data_dir} has no file for {split}",
+        got=(", ".join(there[:_MOST_NAMED]) or "an empty folder") + more,
+        fix=f"name the file itself, or add {_OWN_NAMES.get(split, (split,))[0]}.csv (or .tsv, "
+        ".jsonl, .parquet)",
+    )
+
+
+def has_split(task: Task, data_dir: Path | None, split: str) -> bool:
+    """Whether the split is there to be read; GLUE and built-in tasks always have train and dev."""
+    if data_dir is None or task.files:
+        return True
+    return data_dir.is_dir() and any(_candidates(data_dir, split))
+
+
+def own_name(data_dir: Path) -> str:
+    """What the task of the user's own data is called: as its file, or its folder.
+
+    A file called ``train`` says nothing, so its folder's name is taken. A name that another task
+    has already gets ``own-`` before it.
+    """
+    path = data_dir.resolve()
+    if path.is_file():
+        name = stem_of(path)
+        split = any(name.lower() in names for names in _OWN_NAMES.values())
+        name = path.parent.name if split else name
+    else:
+        name = path.name
+    key = re.sub("[-_]", "", name.lower())
+    return f"own-{name}".rstrip("-") if key in TASKS or key in ("", "unknown") else name
+
+
+def in_glue_layout(task: Task, file: Path) -> bool:
+    """Whether a TSV file has the columns of a GLUE task, and so is written without quoting."""
+    if not (task.files and file.name.lower().endswith(".tsv")):
+        return False
+    first = next(read_rows(file, quotes=False), None)
+    columns = {task.columns.text, task.columns.pair} - {None}
+    return first is not None and columns <= set(first.names)
+
+
+def _candidates(data_dir: Path, split: str) -> Iterator[Path]:
+    """Files in the folder that may hold the split."""
+    stems = _OWN_NAMES.get(split, (split,))
+    names = (f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES)
+    return (data_dir / name for name in names if (data_dir / name).is_file())
+
+
+def _refuse_absent(data_dir: Path) -> None:
+    """Refuse a path where nothing is; one that is spelled nearly so is named."""
+    if data_dir.exists():
+        return
+    siblings = [p.name for p in data_dir.parent.iterdir()] if data_dir.parent.is_dir() else []
+    close = get_close_matches(data_dir.name, siblings, n=1, cutoff=LIKE)
+    fix = f"did you mean {data_dir.parent / close[0]}?" if close else "check --data-dir"
+    raise BadData("no such data folder or file", got=str(data_dir), fix=fix)
+
+
+def _hint_where(data_dir: Path, name: str) -> str:
+    """What to do about a missing file: the folder below that has one, where there is one."""
+    below = sorted(p.parent.name for p in data_dir.glob(f"*/{name}"))
+    if below:
+        return f"give the task's own folder, one of: {', '.join(below)} below {data_dir}"
+    return "give the folder that holds the task's files in GLUE's layout"

@@ -1,0 +1,184 @@
+"""The kinds of files that rows are read from, and their text: decompressed, still undecoded.
+
+A file whose name and content disagree is named as what it is (a spreadsheet, a JSON array, UTF-16
+text, a compressed file without its suffix) instead of failing on a byte of its first line.
+"""
+
+import bz2
+import gzip
+import lzma
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from spd_deploy.domain.errors import BadData, first_line
+
+CSV, TSV, JSONL, PARQUET = "csv", "tsv", "jsonl", "parquet"
+
+_KINDS: Mapping[str, str] = {
+    ".csv": CSV,
+    ".tsv": TSV,
+    ".jsonl": JSONL,
+    ".ndjson": JSONL,
+    ".json": JSONL,
+    ".parquet": PARQUET,
+}
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+
+SUFFIXES = tuple(
+    kind + packed
+    for kind in _KINDS
+    for packed in (("",) if kind == ".parquet" else ("", *_COMPRESSED))
+)
+# How like two names are, for one to be offered where the other is missing (difflib's ratio).
+LIKE = 0.8
+SUPPORTED = ".csv, .tsv, .jsonl or .parquet; text also as .gz, .bz2, .xz or .zst"
+
+_CONVERT = "save it as one of " + SUPPORTED
+_SUFFIX = "add {} to its name"
+_LINES = 'write one object a line, as pandas does with to_json(..., orient="records", lines=True)'
+
+# The first bytes of what is often handed in instead: what it is, and what to do about it.
+_OTHERS: tuple[tuple[bytes, str, str], ...] = (
+    (b"PK\x03\x04", "a zip file or an Excel workbook (.xlsx)", _CONVERT),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)", _CONVERT),
+    (b"\xff\xfe", "UTF-16 text, as Excel's 'Unicode text' is", "save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16 text", "save it as UTF-8"),
+    (b"\x1f\x8b", "compressed by gzip", _SUFFIX.format(".gz")),
+    (b"BZh", "compressed by bzip2", _SUFFIX.format(".bz2")),
+    (b"\xfd7zXZ\x00", "compressed by xz", _SUFFIX.format(".xz")),
+    (b"\x28\xb5\x2f\xfd", "compressed by Zstandard", _SUFFIX.format(".zst")),
+    (b"PAR1", "a Parquet file", "give it the suffix .parquet"),
+    (b"ARROW1", "an Arrow file", _CONVERT),
+    (b"SQLite format 3", "an SQLite database", _CONVERT),
+    (b"%PDF", "a PDF", _CONVERT),
+)
+
+
+def kind_of(file: Path) -> str:
+    """The kind of a file by its name, compression aside.
+
+    Raises:
+        BadData: a kind that is not read.
+    """
+    name = file.name.lower()
+    for suffix in SUFFIXES:
+        if name.endswith(suffix):
+            return _KINDS["." + suffix.split(".")[1]]
+    raise BadData(
+        f"{file} is not of a kind that is read",
+        got=f"the suffix {file.suffix!r}{_really(file)}",
+        fix=_CONVERT,
+    )
+
+
+def stem_of(file: Path) -> str:
+    """The file's name without the suffixes of its kind and compression."""
+    ends = (s for s in sorted(SUFFIXES, key=len, reverse=True) if file.name.lower().endswith(s))
+    return file.name[: -len(next(ends, file.suffix)) or None]
+
+
+def content_of(file: Path) -> bytes:
+    """The bytes of a file of text, decompressed and without a byte-order mark.
+
+    Raises:
+        BadData: it cannot be read, is empty, is damaged, or is no text of the kind it is named.
+    """
+    try:
+        content = _unpack(file)
+    except FileNotFoundError as err:
+        raise BadData(f"cannot read {file}", got="no such file", fix=_check_path(file)) from err
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as err:
+        raise BadData(
+            f"{file} does not decompress", got=first_line(err), fix="make or copy it again"
+        ) from err
+    except OSError as err:
+        got = err.strerror or first_line(err)
+        raise BadData(f"cannot read {file}", got=got, fix="check the path and the file") from err
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    if not content.strip():
+        raise BadData(f"{file} is empty", fix="check how it was written")
+    _refuse_others(file, content)
+    return content
+
+
+def refuse_no_parquet(file: Path) -> None:
+    """Refuse a file that cannot be read, or that is no Parquet though it is named so.
+
+    Raises:
+        BadData: it is so.
+    """
+    try:
+        with file.open("rb") as stream:
+            first = stream.read(16)
+    except OSError as err:
+        raise BadData(f"cannot read {file}", got=err.strerror, fix=_check_path(file)) from err
+    if not first.startswith(b"PAR1"):
+        what = what_is(first) or ("an empty file" if not first else "another kind of file")
+        raise BadData(f"{file} is no Parquet file", got=what, fix=_CONVERT)
+
+
+def what_is(content: bytes) -> str | None:
+    """What begins with these bytes, where it is known and is not text."""
+    return next((what for magic, what, _ in _OTHERS if content.startswith(magic)), None)
+
+
+def _unpack(file: Path) -> bytes:
+    """The file's bytes without their compression."""
+    openers: Mapping[str, Callable[[bytes], bytes]] = {
+        ".gz": gzip.decompress,
+        ".bz2": bz2.decompress,
+        ".xz": lzma.decompress,
+        ".zst": _unpack_zstandard,
+    }
+    content = file.read_bytes()
+    unpack = openers.get(file.suffix.lower())
+    return content if unpack is None else unpack(content)
+
+
+def _unpack_zstandard(content: bytes) -> bytes:
+    """Zstandard, which the standard library has from Python 3.14 on."""
+    import pyarrow
+
+    try:
+        stream = pyarrow.CompressedInputStream(pyarrow.BufferReader(content), "zstd")
+        return bytes(stream.read())
+    except OSError as err:
+        raise zlib.error(first_line(err)) from err  # as the others' unpacking fails
+
+
+def _refuse_others(file: Path, content: bytes) -> None:
+    """Refuse what is no text, and a JSON array where objects on lines are expected."""
+    for magic, what, fix in _OTHERS:
+        if content.startswith(magic):
+            raise BadData(f"{file} is {what}", fix=fix)
+    if kind_of(file) == JSONL and _is_json_array(content):
+        raise BadData(f"{file} is one JSON array, not JSON Lines", fix=_LINES)
+
+
+def _is_json_array(content: bytes) -> bool:
+    """Whether an array of objects begins here; a row that is an array on its line is no such."""
+    head = content[:4096].lstrip()
+    return head.startswith(b"[") and head[1:].lstrip()[:1] in (b"{", b"", b"]")
+
+
+def _really(file: Path) -> str:
+    """What an unknown file is, for an error; nothing where that is not known."""
+    try:
+        with file.open("rb") as stream:
+            what = what_is(stream.read(16))
+    except OSError:
+        return ""
+    return f", it is {what}" if what else ""
+
+
+def _check_path(file: Path) -> str:
+    """What to do about a file that is not there: a name like it, where there is one."""
+    from difflib import get_close_matches
+
+    try:
+        names = [p.name for p in file.parent.iterdir()]
+    except OSError:
+        names = []
+    close = get_close_matches(file.name, names, n=1, cutoff=LIKE)
+    return f"did you mean {file.parent / close[0]}?" if close else "check the path"

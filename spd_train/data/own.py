@@ -1,0 +1,160 @@
+"""The task that the user's own file holds: its name, and its labels with how often each stands."""
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from spd_deploy.domain.errors import BadData
+from spd_deploy.domain.tasks import Columns, Task, own_task
+from spd_train.data.examples import columns_fault, label_in, no_rows, text_in
+from spd_train.data.folders import own_file, own_name
+from spd_train.data.rows import Fault, Row, read_rows
+
+_COLUMNS = "check --text-column, --pair-column and --label-column"
+_MOST_LABELS = 1000
+# With fewer labels than this, one a row is a small example and no mistake.
+_FEW_LABELS = 20
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def own_task_from(
+    data_dir: Path,
+    *,
+    text_column: str,
+    pair_column: str | None,
+    label_column: str,
+    regression: bool,
+    skip_broken: bool = False,
+    name: str | None = None,
+) -> Task:
+    """The task that the user's training file holds, its labels found in the label column.
+
+    Args:
+        data_dir: the file, or the folder that has a file for train.
+        text_column: the column with the text; ``pair_column`` that with a second one, if any.
+        pair_column: see above.
+        label_column: the column with the label.
+        regression: the label is a number to predict.
+        skip_broken: broken rows are to be skipped, so what they lack is no reason to stop here.
+        name: what to call the task; as its file, where none is given.
+
+    Raises:
+        BadData: no training file, no such column, or labels that make no classification.
+    """
+    columns = Columns(text=text_column, pair=pair_column, label=label_column)
+    _refuse_shared(columns)
+    counts = _counts(own_file(data_dir, "train"), columns, skip_broken=skip_broken)
+    if len(counts) < 2:
+        raise BadData(
+            f"column {label_column!r} must hold at least two different labels",
+            got=", ".join(counts) or "none",
+            fix="name another --label-column",
+        )
+    if not regression:
+        _refuse_alike(counts, label_column)
+        _refuse_absurd(counts, label_column)
+    return own_task(
+        text_column=text_column,
+        pair_column=pair_column,
+        label_column=label_column,
+        labels=() if regression else tuple(sorted(counts, key=label_order)),
+        name=name or own_name(data_dir),
+    )
+
+
+def label_order(label: str) -> tuple[int, float, str]:
+    """Numbers by value first, then words by letter, so that 10 comes after 9.
+
+    A word that Python reads as a number, such as ``nan`` or ``infinity``, is a word.
+    """
+    number = float(label) if _NUMBER.fullmatch(label) else math.inf
+    return (0, number, label) if math.isfinite(number) else (1, 0.0, label)
+
+
+def _counts(file: Path, columns: Columns, *, skip_broken: bool) -> Counter[str]:
+    """How many rows with texts have each label.
+
+    Broken rows that are to be skipped are passed over: they are told of when examples are made.
+    """
+    counts: Counter[str] = Counter()
+    for row in read_rows(file):
+        label = row.fault or _label_of(row, columns)
+        if isinstance(label, str):
+            counts[label] += 1
+        elif not skip_broken:
+            raise row.error(label, mend="mend the row, or use --skip-broken-rows")
+    if not counts:
+        raise no_rows(file)
+    return counts
+
+
+def _label_of(row: Row, columns: Columns) -> str | Fault:
+    """The label of a row that has its texts."""
+    assert columns.label is not None  # noqa: S101 - own data is labelled
+    if fault := columns_fault(row, columns, fix=_COLUMNS):
+        return fault
+    texts = (text_in(row, c) for c in (columns.text, columns.pair) if c is not None)
+    broken = next((text for text in texts if isinstance(text, Fault)), None)
+    return broken or label_in(row, columns.label)
+
+
+def _refuse_shared(columns: Columns) -> None:
+    """Refuse one column for two things: a label that is its text teaches nothing.
+
+    Raises:
+        BadData: it is so.
+    """
+    named = [c for c in (columns.text, columns.pair, columns.label) if c is not None]
+    twice = [column for column in named if named.count(column) > 1]
+    if twice:
+        raise BadData(
+            "--text-column, --pair-column and --label-column must differ",
+            got=f"{twice[0]!r} for two of them",
+            fix="name another column",
+        )
+
+
+def _refuse_alike(counts: Mapping[str, int], column: str) -> None:
+    """Refuse labels that a reader takes for one: they would be learned as two.
+
+    Raises:
+        BadData: two labels are one number, or differ in spaces or invisible characters alone.
+    """
+    seen: dict[object, str] = {}
+    for label in counts:
+        other = seen.setdefault(_alike(label), label)
+        if other != label:
+            raise BadData(
+                f"column {column!r} spells one label in two ways",
+                got=f"{other!r} in {counts[other]} rows and {label!r} in {counts[label]}",
+                fix="spell it in one way",
+            )
+
+
+def _alike(label: str) -> object:
+    """What is equal for labels that a reader takes for the same."""
+    if _NUMBER.fullmatch(label) and math.isfinite(number := float(label)):
+        return number
+    plain = unicodedata.normalize("NFKC", label)
+    visible = "".join(c for c in plain if unicodedata.category(c) != "Cf")
+    return " ".join(visible.split())
+
+
+def _refuse_absurd(counts: Mapping[str, int], column: str) -> None:
+    """Refuse labels that no classifier can learn: nearly one a row, or more than are handled.
+
+    Raises:
+        BadData: it is so.
+    """
+    rows = sum(counts.values())
+    nearly_one_a_row = len(counts) > _FEW_LABELS and 2 * len(counts) > rows
+    if nearly_one_a_row or len(counts) > _MOST_LABELS:
+        examples = ", ".join(repr(label[:40]) for label in list(counts)[:3])
+        raise BadData(
+            f"column {column!r} holds too many different labels for a classification",
+            got=f"{len(counts)} of them in {rows} rows, such as {examples}",
+            fix="name another --label-column, or say --regression if the label is a number",
+        )

@@ -1,0 +1,60 @@
+"""Rows of Parquet files, read by pyarrow."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from spd_deploy.domain.errors import BadData, first_line
+from spd_train.data.formats import refuse_no_parquet
+from spd_train.data.rows import Fault, Row
+
+
+def parquet_rows(file: Path) -> Iterator[Row]:
+    """The rows of a Parquet file; a missing value, NaN included, is None.
+
+    Raises:
+        BadData: no Parquet file, or a damaged one.
+    """
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    refuse_no_parquet(file)
+    try:
+        with ParquetFile(file) as opened:
+            header = tuple(opened.schema_arrow.names)
+            number = 0
+            for batch in opened.iter_batches():
+                columns = [_values(column) for column in batch.columns]
+                for values in zip(*columns, strict=True):
+                    number += 1
+                    yield _row(file, number, header, values)
+    except (pyarrow.ArrowException, OSError) as err:
+        raise BadData(
+            f"{file} is damaged", got=first_line(err), fix="make or copy it again"
+        ) from err
+
+
+def _row(file: Path, number: int, header: tuple[str, ...], values: tuple[Any, ...]) -> Row:
+    """One row; text that is not UTF-8 makes it a broken one."""
+    if any(isinstance(value, UnicodeDecodeError) for value in values):
+        fault = Fault(kind="not UTF-8", fix="write the file's texts as UTF-8")
+        return Row(file=file, line=number, header=header, fault=fault)
+    return Row(file=file, line=number, header=header, fields=dict(zip(header, values, strict=True)))
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of a column as Python has them; an error in place of what is not UTF-8."""
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        values = [_value(scalar) for scalar in column]
+    return [None if isinstance(v, float) and math.isnan(v) else v for v in values]
+
+
+def _value(scalar: Any) -> Any:
+    """One value, or the error of decoding it."""
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError as err:
+        return err

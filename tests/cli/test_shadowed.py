@@ -1,0 +1,85 @@
+"""Files in the working folder that are named as our packages are never shadow them."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from spd_deploy.domain.child import child_environment
+from spd_deploy.domain.tasks import TASKS
+from tests.cli.test_pipeline import README, mrpc_files
+from tests.tiny import tiny_checkpoint, tiny_model
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("serve", "exporters", "spd_train", "click", "torch")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A working folder in which a file of each name raises when it is imported."""
+    for name in NAMES:
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('the user\\'s {name}.py ran')\n")
+    return tmp_path
+
+
+def run_there(place: Path, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """The command in that folder; our packages are found through PYTHONPATH as if installed."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, cwd=place, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_module_runs_beside_such_files(place: Path) -> None:
+    """``python -m spd_deploy`` imports its own packages, whatever lies in the working folder."""
+    tiny_checkpoint(place / "model")
+
+    done = run_there(place, [sys.executable, "-m", "spd_deploy", "inspect", "model"])
+
+    assert done.returncode == 0, done.stderr
+    assert "density" in done.stdout
+
+
+def test_a_sweep_runs_beside_such_files(place: Path) -> None:
+    """The trainings that ``spd sweep`` starts import our packages too."""
+    mrpc_files(place / "GLUE" / "MRPC")
+    tiny_model(place / "model", task=TASKS["mrpc"])
+    (place / "grid.toml").write_text(
+        'model = "model"\ntasks = ["mrpc"]\npatterns = ["2:4"]\narms = ["prune"]\nseeds = [0]\n'
+        "[train]\nepochs = 0.2\nteacher_epochs = 0.1\n"
+    )
+
+    words = ["sweep", "grid.toml", "--data", "GLUE", "--output", "out"]
+    done = run_there(place, [sys.executable, "-m", "spd_deploy", *words])
+
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 runs are finished" in done.stdout
+
+
+def test_readmes_launcher_line_runs_beside_such_files(place: Path) -> None:
+    """Every process that README's ``torchrun`` starts imports our packages."""
+    lines = re.findall(r"`torchrun ([^`]*) train [^`]*`", README.read_text(encoding="utf-8"))
+    assert lines
+    for line in lines:
+        *options, program = line.split()
+        assert program == "spd"
+        launcher = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", *options]
+
+        done = run_there(place, [*launcher, str(Path(sys.executable).parent / "spd"), "--version"])
+
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("spd, version") == 2
+
+
+def test_a_checkout_that_is_not_installed_finds_itself(tmp_path: Path) -> None:
+    """A child without site-packages imports our packages from the checkout it was started from."""
+    subprocess.run(
+        [sys.executable, "-S", "-P", "-c", "import spd_deploy.domain.errors"],
+        cwd=tmp_path,
+        env=child_environment(),
+        check=True,
+    )

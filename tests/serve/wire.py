@@ -1,0 +1,108 @@
+"""A server on a real socket, in a thread, and plain connections to it."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from serve.app import create_app
+from serve.forwarding import Forwarding
+from serve.life import Life
+from serve.model import Served
+from serve.running import bound_socket, config_of
+from serve.settings import Settings
+from tests.serve.clients import wait_until_settled
+from tests.serve.fakes import PATIENCE_S
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back for one request; names of headers in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body's JSON value."""
+        return json.loads(self.body)
+
+
+class Wire:
+    """The address of a running server."""
+
+    def __init__(self, port: int, life: Life, server: uvicorn.Server) -> None:
+        self.port, self.life = port, life
+        self._server = server
+
+    def connect(self) -> socket.socket:
+        """A connection of one's own."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
+
+    def sockets(self) -> list[socket.socket]:
+        """The server's ends of the connections that are open."""
+        transports = [one.transport for one in list(self._server.server_state.connections)]
+        return [one.get_extra_info("socket") for one in transports if one is not None]
+
+    def say(self, *parts: bytes) -> list[Answer]:
+        """Send the parts in packets of their own, and read answers until the server hangs up.
+
+        The last request should ask it to.
+        """
+        with self.connect() as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for i, part in enumerate(parts):
+                time.sleep(0.02 if i else 0)
+                connection.sendall(part)
+            return list(answers_in(b"".join(iter(lambda: connection.recv(65_536), b""))))
+
+    def metric(self, name: str) -> float:
+        """The value of one line of ``/metrics``; 0 where there is none yet."""
+        (page,) = self.say(request("GET", "/metrics"))
+        found = [one for one in page.body.decode().splitlines() if one.startswith(f"{name} ")]
+        return float(found[0].rpartition(" ")[2]) if found else 0.0
+
+
+def request(method: str, path: str, *headers: str, body: bytes = b"") -> bytes:
+    """A request that asks the server to close, with the headers that every client sends."""
+    length = [f"Content-Length: {len(body)}", "Content-Type: application/json"] if body else []
+    lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", *length, *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def answers_in(data: bytes) -> Iterator[Answer]:
+    """The answers one after the other."""
+    while data:
+        head, _, data = data.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (x.partition(": ") for x in lines)}
+        length = int(headers.get("content-length", 0))
+        yield Answer(int(first.split()[1]), headers, data[:length])
+        data = data[length:]
+
+
+@contextlib.contextmanager
+def listening(
+    served: Served, settings: Settings | None = None, forwarding: Forwarding | None = None
+) -> Iterator[Wire]:
+    """A server of ``served`` on a free port."""
+    life = Life()
+    app = create_app(
+        lambda: served, settings or Settings(), life=life, forwarding=forwarding or Forwarding()
+    )
+    server = uvicorn.Server(config_of(app))
+    with bound_socket("127.0.0.1", 0) as bound:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+        thread.start()
+        wait_until_settled(life)
+        try:
+            yield Wire(bound.getsockname()[1], life, server)
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE_S)
