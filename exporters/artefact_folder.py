@@ -3,10 +3,18 @@
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from exporters.autotune.select import Choice
-from spd_deploy.domain.artefact import Format, Manifest, MatrixRow, Parity, is_artefact
+from spd_deploy.domain.artefact import (
+    Format,
+    Manifest,
+    MatrixRow,
+    Parity,
+    is_artefact,
+    labels_in,
+)
 from spd_deploy.domain.checkpoint import CONFIG_FILE, Checkpoint, read_config
 from spd_deploy.domain.errors import BadModel, NotWritten
 from spd_deploy.domain.files import read_json, refuse_existing, write_json
@@ -21,9 +29,10 @@ def refuse_unready(checkpoint: Checkpoint, output: Path, *, overwrite: bool) -> 
 
     Raises:
         NotWritten: ``output`` exists, or would be replaced and is no artefact.
-        BadModel: the checkpoint has no tokenizer.
+        BadModel: the checkpoint has no tokenizer, or contradicts itself about its labels.
     """
     refuse_existing(output, overwrite=overwrite)
+    _refuse_other_labels(checkpoint)
     if output.is_dir() and overwrite:
         _refuse_foreign(output)
     if not (checkpoint.folder / TOKENIZER_FILE).is_file():
@@ -85,19 +94,43 @@ def manifest_of(
     )
 
 
-def copy_beside(source: Path, draft: Path, *, max_tokens: int) -> None:
+def copy_beside(checkpoint: Checkpoint, draft: Path) -> None:
     """The tokenizer's files, and the configuration without the place it was made at.
 
-    Tokenizers that read no manifest, such as Transformers', are told where texts are cut.
+    Whoever reads no manifest, such as Transformers, is told the same as those who do: where texts
+    are cut, what the labels are called, and what the outputs mean.
     """
+    source, task = checkpoint.folder, checkpoint.task
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, draft / name)
     if (draft / _TOKENIZER_CONFIG).is_file():
         settings = read_json(draft / _TOKENIZER_CONFIG, error=BadModel, fix="copy it again")
-        write_json(draft / _TOKENIZER_CONFIG, {**settings, "model_max_length": max_tokens})
+        write_json(
+            draft / _TOKENIZER_CONFIG, {**settings, "model_max_length": checkpoint.max_tokens}
+        )
     config = {k: v for k, v in read_config(source).items() if k != "_name_or_path"}
+    config["problem_type"] = task.problem_type.value
+    if task.labels:
+        config["id2label"] = {str(i): label for i, label in enumerate(task.labels)}
+        config["label2id"] = {label: i for i, label in enumerate(task.labels)}
     (draft / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _refuse_other_labels(checkpoint: Checkpoint) -> None:
+    """Labels that ``config.json`` calls otherwise, or has in another order, are not guessed.
+
+    Names such as ``LABEL_0`` say nothing, so they agree with any.
+    """
+    task, found = checkpoint.task, labels_in(read_config(checkpoint.folder))
+    if not task.labels or found is None or len(found) != len(task.labels):
+        return
+    if not replace(task, labels=tuple(found)).answers(task):
+        raise BadModel(
+            f"{checkpoint.folder} is described with other labels than its {CONFIG_FILE} has",
+            got=f"{', '.join(task.labels)} and {', '.join(found)}",
+            fix=f"name the outputs in the id2label of {CONFIG_FILE} as they were trained",
+        )
 
 
 def _refuse_foreign(output: Path) -> None:

@@ -127,8 +127,10 @@ class Tokenizer:
     Safe to share between threads: its settings never change after it is made.
     """
 
-    def __init__(self, file: Path, *, max_tokens: int) -> None:
+    def __init__(self, file: Path, *, max_tokens: int, read: bytes | None = None) -> None:
         """Read ``tokenizer.json``; texts longer than ``max_tokens`` lose tokens, longest first.
+
+        What was ``read`` of the file already is not read again.
 
         Raises:
             BadModel: the file is missing or is not a tokenizer.
@@ -136,7 +138,7 @@ class Tokenizer:
         from tokenizers import Tokenizer as Fast
 
         try:
-            content = file.read_text(encoding="utf-8")
+            content = (file.read_bytes() if read is None else read).decode("utf-8")
             self._whole = Fast.from_str(content)
             self._cutting = Fast.from_str(content)
         except OSError as err:

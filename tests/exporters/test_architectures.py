@@ -106,7 +106,7 @@ def test_texts_are_answered_alike_from_both_folders(tmp_path: Path, architecture
 def test_electra_may_be_as_wide_as_its_embeddings(tmp_path: Path) -> None:
     """Without a projection there is none in the graph."""
     config = transformers.ElectraConfig(
-        vocab_size=70, num_hidden_layers=1, hidden_size=64, num_attention_heads=4,
+        vocab_size=100, num_hidden_layers=1, hidden_size=64, num_attention_heads=4,
         intermediate_size=128, embedding_size=64,
     )  # fmt: skip
     folder = tiny_model(tmp_path / "m", architecture="electra")
