@@ -7,20 +7,24 @@ here, and its tokenizer is written out as one ``tokenizer.json``, which needs no
 """
 
 import json
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from spd_deploy.domain.checkpoint import Checkpoint, read_config
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel, first_line
-from spd_deploy.domain.files import write_text
-from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
+from spd_deploy.domain.files import sha256_of, write_text
+from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES, Tokenizer
 from spd_deploy.sessions.awkward_texts import awkward_inputs
 
 # Where the awkward texts are cut, some of which are longer.
 _CUT_AT = 64
 # Files that a vocabulary is read from. Without one Transformers makes up a tokenizer of 5 tokens.
 _VOCABULARIES = (TOKENIZER_FILE, "vocab.txt", "vocab.json", "*.model")
+# All files that it reads for a tokenizer, and ``*.model``.
+_READ = (*TOKENIZER_FILES, "vocab.json", "merges.txt", "added_tokens.json")
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:
@@ -75,23 +79,57 @@ def tokenizer_json(reference: str | Path) -> str:
         BadModel: Transformers reads no tokenizer there, one without a fast form, or one whose ids
             or types on the awkward texts no ``tokenizer.json`` gives.
     """
-    auto = _auto_tokenizer(reference)
-    content = _content_of(auto)
-    written = Tokenizer(Path(TOKENIZER_FILE), max_tokens=_CUT_AT, content=content)
-    _refuse_other_ids(written, auto, reference)
-    return content
+    return _compared(_Source.of(reference), _CUT_AT)
 
 
 def write_tokenizer(reference: str | Path, file: Path, *, max_tokens: int) -> None:
-    """Write ``tokenizer.json`` for a model, and compare the file with ``AutoTokenizer``.
+    """Write ``tokenizer.json`` for a model, compared with ``AutoTokenizer`` as it will be used.
 
     Raises:
         BadModel: as :func:`tokenizer_json` does.
         NotWritten: no space, or no permission.
     """
-    auto = _auto_tokenizer(reference)
-    write_text(file, _content_of(auto))
-    _refuse_other_ids(Tokenizer(file, max_tokens=max_tokens), auto, reference)
+    write_text(file, _compared(_Source.of(reference), max_tokens))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Source:
+    """Where a tokenizer is read from; two with the same content are equal.
+
+    Attributes:
+        content: the files' hashes and what ``config.json`` says of the tokenizer's class.
+    """
+
+    content: tuple[str, ...]
+    reference: str = field(compare=False)
+
+    @classmethod
+    def of(cls, reference: str | Path) -> Self:
+        """A folder with what it holds, or a name on the hub."""
+        folder = Path(reference)
+        if not folder.is_dir():
+            return cls(content=(str(reference),), reference=str(reference))
+        config = read_config(folder)
+        kinds = (f"{name} {config.get(name)}" for name in ("model_type", "tokenizer_class"))
+        names = [name for name in _READ if (folder / name).is_file()]
+        names += sorted(file.name for file in folder.glob("*.model"))
+        hashes = (f"{name} {sha256_of(folder / name)}" for name in names)
+        return cls(content=(*kinds, *hashes), reference=str(reference))
+
+
+# To read a tokenizer and compare it takes half a second, and many folders hold the same one.
+@lru_cache(maxsize=32)
+def _compared(source: _Source, max_tokens: int) -> str:
+    """The ``tokenizer.json`` of a source, whose ids are those of ``AutoTokenizer``.
+
+    Raises:
+        BadModel: as :func:`tokenizer_json`.
+    """
+    auto = _auto_tokenizer(source.reference)
+    content = _content_of(auto)
+    written = Tokenizer(Path(TOKENIZER_FILE), max_tokens=max_tokens, content=content)
+    _refuse_other_ids(written, auto, source.reference)
+    return content
 
 
 def _content_of(auto: Any) -> str:
