@@ -16,7 +16,7 @@ from exporters.autotune.select import Choice
 from exporters.classifier_weights import Array, ClassifierWeights
 from exporters.onnx.embeddings import restored_words, word_table
 from exporters.onnx.storage import read_constants
-from exporters.precision import Precision, Scores, Trial
+from exporters.precision import CalibrationSet, Precision, Scores
 from spd_deploy.domain.artefact import Parity
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Matrix
@@ -136,7 +136,7 @@ def parity_of(
     return golden, Parity(max_difference=difference, tolerance=allowed, rows=len(rows))
 
 
-def scores_by_graph(models: Mapping[str, Path], trial: Trial) -> dict[str, Scores]:
+def scores_by_graph(models: Mapping[str, Path], trial: CalibrationSet) -> dict[str, Scores]:
     """The task's scores of each int8 graph, by the name of the graph."""
     found = {}
     for name, model in models.items():
@@ -145,7 +145,7 @@ def scores_by_graph(models: Mapping[str, Path], trial: Trial) -> dict[str, Score
     return found
 
 
-def refuse_costly(after: Iterable[Scores], trial: Trial, before: Scores) -> None:
+def refuse_costly(after: Iterable[Scores], trial: CalibrationSet, before: Scores) -> None:
     """Refuse int8 graphs whose scores fell too far from those ``before`` quantisation.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 from spd_deploy.domain.artefact import Artefact, Parity, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadArtefact
-from spd_deploy.domain.runtime_choice import Asked
+from spd_deploy.domain.runtime_choice import RuntimeChoice
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer, Tokens
 from spd_deploy.sessions.open import prove, refuse_runtime, session_from_artefact
@@ -82,7 +82,7 @@ class Served:
 def open_served(
     path: Path,
     *,
-    asked: Asked | None = None,
+    asked: RuntimeChoice | None = None,
     device: Device | None = None,
     threads: int | None = None,
 ) -> Served:
@@ -92,7 +92,7 @@ def open_served(
         SpdError: it is neither, it is damaged, or it does not run here.
     """
     opening = _open_artefact if is_artefact(path) else _open_checkpoint
-    served = opening(path, asked=asked or Asked(), device=device, threads=threads)
+    served = opening(path, asked=asked or RuntimeChoice(), device=device, threads=threads)
     try:
         warm_up(served)
     except BaseException:
@@ -125,7 +125,7 @@ def warm_up(served: Served) -> None:
 
 
 def _open_artefact(
-    folder: Path, *, asked: Asked, device: Device | None, threads: int | None
+    folder: Path, *, asked: RuntimeChoice, device: Device | None, threads: int | None
 ) -> Served:
     """An artefact: hashes first, then the runtime, then the golden inputs."""
     artefact = open_artefact(folder)
@@ -147,7 +147,7 @@ def _open_artefact(
 
 
 def _open_checkpoint(
-    folder: Path, *, asked: Asked, device: Device | None, threads: int | None
+    folder: Path, *, asked: RuntimeChoice, device: Device | None, threads: int | None
 ) -> Served:
     """A model folder, run in PyTorch."""
     from spd_deploy.sessions.torch import TorchSession

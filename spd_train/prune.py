@@ -26,7 +26,7 @@ from spd_train.data.examples import Example
 from spd_train.grafting import GraftedNetwork
 from spd_train.model import copy_tokenizer, load_classifier, save_classifier
 from spd_train.pruning.importance import needs_gradients
-from spd_train.pruning.masks import goals_of
+from spd_train.pruning.masks import targets_of
 from spd_train.pruning.permutation.permute import reorder
 from spd_train.pruning.pruner import Pruner
 from spd_train.save_checkpoint import describe
@@ -126,7 +126,7 @@ def prune(request: OneShot, progress: Progress) -> tuple[Checkpoint, Agreement]:
         )
     refuse_existing(request.output, overwrite=request.overwrite)
     source = open_checkpoint(request.source)
-    goals = goals_of(source.encoder, request.pattern, recipe.exclude)
+    goals = targets_of(source.encoder, request.pattern, recipe.exclude)
     precision = choose_precision(request.precision, request.device)
     progress.note(f"precision: {precision.name}, {precision.reason}")
     with replacing(request.output) as draft:

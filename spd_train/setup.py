@@ -19,13 +19,13 @@ from spd_train.data.tensors import batch_of
 from spd_train.model import encoder_sizes
 from spd_train.pruning.calibration import Autocast, Calibration
 from spd_train.training.device import Place
-from spd_train.training.distributed import Processes
+from spd_train.training.distributed import Distributed
 from spd_train.training.loop import Loop
 from spd_train.training.mixed_precision import choose_precision
 from spd_train.training.scoring import Samples
 
 if TYPE_CHECKING:
-    from spd_train.run import Request
+    from spd_train.run import TrainConfig
 
 _CALIBRATION_BATCH = 32
 
@@ -46,10 +46,10 @@ class Prepared:
 
 
 def prepare(
-    request: "Request",
+    request: "TrainConfig",
     model: PreTrainedModel,
     folder: Path,
-    processes: Processes,
+    processes: Distributed,
     progress: Progress,
 ) -> Prepared:
     """Tokenise the data as the model's tokenizer does, tell how long it is, set up the loop."""
@@ -116,7 +116,7 @@ def lengths_told(
     return lines
 
 
-def _is_first(request: "Request", folder: Path) -> bool:
+def _is_first(request: "TrainConfig", folder: Path) -> bool:
     """Whether this is the run's first training: the student's follows a teacher's mostly."""
     follows = folder == request.output and request.recipe.pattern is not None
     return not follows or request.teacher is not None or request.resume

@@ -10,7 +10,7 @@ from spd_deploy.domain.text import TOKENIZER_FILE
 from spd_train.config import Recipe
 from spd_train.data.batches import batches_per_epoch
 from spd_train.model import classifier_config, encoder_from_config
-from spd_train.pruning.masks import goals_of
+from spd_train.pruning.masks import targets_of
 from spd_train.training.schedule import stages_of
 
 
@@ -25,7 +25,7 @@ def check_fit(source: str, task: Task, recipe: Recipe, rows: int) -> None:
     """
     encoder = encoder_from_config(classifier_config(source, task))
     if recipe.pattern is not None:
-        goals_of(encoder, recipe.pattern, recipe.student.pruning.exclude)
+        targets_of(encoder, recipe.pattern, recipe.student.pruning.exclude)
         stages_of(recipe.student, batches_per_epoch(rows, recipe.batch_size), recipe.max_steps)
 
 

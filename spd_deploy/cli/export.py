@@ -8,7 +8,7 @@ import click
 
 from spd_deploy.cli.calibration_set import trial_of
 from spd_deploy.cli.console import TerminalProgress
-from spd_deploy.cli.export_options import Wish
+from spd_deploy.cli.export_options import ExportOptions
 from spd_deploy.cli.export_shown import show_export
 from spd_deploy.cli.options import Sizes, finite
 from spd_deploy.cli.sections import Sectioned
@@ -16,14 +16,14 @@ from spd_deploy.cli.tuning import known_tuning, plan_of, runtimes_for, tuner_for
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.sessions.tensorrt.shape_buckets import buckets_for
 
 if TYPE_CHECKING:
-    from exporters.autotune.tune import Plan
-    from exporters.export import Settle, Tuner
-    from exporters.formats import Form
-    from exporters.precision import Trial
+    from exporters.autotune.tune import TuningPlan
+    from exporters.export import SelectRuntime, Tuner
+    from exporters.formats import ExportFormat
+    from exporters.precision import CalibrationSet
     from spd_deploy.kernels.tiles import Number
 
 
@@ -94,7 +94,7 @@ Examples:
 @click.option(
     "--runtime",
     "runtime_name",
-    type=click.Choice(list(ASKED)),
+    type=click.Choice(list(RUNTIME_CHOICES)),
     default="auto",
     show_default=True,
     help="What it is to be served in. auto: the fastest with --tune, else ONNX Runtime; of trt "
@@ -123,7 +123,7 @@ def export(**options: Any) -> None:
     A cost model chooses how each matrix is run. With --tune, times do: of each distinct product
     alone, then of the whole network. What was measured is written into the artefact.
     """
-    wish = Wish(**options)
+    wish = ExportOptions(**options)
     wish.refuse_misfits()
     progress = TerminalProgress()
     source = _opened(wish.checkpoint, progress)
@@ -135,7 +135,7 @@ def export(**options: Any) -> None:
     show_export(made, as_json=wish.as_json)
 
 
-def _torch(wish: Wish, source: Checkpoint, progress: Progress) -> Artefact:
+def _torch(wish: ExportOptions, source: Checkpoint, progress: Progress) -> Artefact:
     """A torch artefact."""
     from exporters.torch.export import torch_artefact_from_checkpoint
 
@@ -149,7 +149,7 @@ def _torch(wish: Wish, source: Checkpoint, progress: Progress) -> Artefact:
     )
 
 
-def _graph(wish: Wish, source: Checkpoint, progress: Progress) -> Artefact:
+def _graph(wish: ExportOptions, source: Checkpoint, progress: Progress) -> Artefact:
     """An artefact of ONNX graphs, with an engine for TensorRT where that is asked for."""
     from exporters.export import artefact_from_checkpoint
     from exporters.precision import Precision
@@ -179,13 +179,13 @@ def _graph(wish: Wish, source: Checkpoint, progress: Progress) -> Artefact:
     return artefact
 
 
-def _tuner(wish: Wish, plan: "Plan | None", progress: Progress) -> "Tuner | None":
+def _tuner(wish: ExportOptions, plan: "TuningPlan | None", progress: Progress) -> "Tuner | None":
     """What times the ways to run the matrices, or knows their times."""
     if wish.tuning is not None:
         return known_tuning(wish.tuning)
     if plan is None:
         return None
-    return tuner_for(plan, runtimes_for(ASKED[wish.runtime_name]), progress)
+    return tuner_for(plan, runtimes_for(RUNTIME_CHOICES[wish.runtime_name]), progress)
 
 
 def _tell_misfit(artefact: Artefact, progress: Progress) -> None:
@@ -204,20 +204,23 @@ def _tell_misfit(artefact: Artefact, progress: Progress) -> None:
 
 
 def _settle(
-    wish: Wish, plan: "Plan | None", trial: "Trial | None", progress: Progress
-) -> "Settle | None":
+    wish: ExportOptions,
+    plan: "TuningPlan | None",
+    trial: "CalibrationSet | None",
+    progress: Progress,
+) -> "SelectRuntime | None":
     """What names the runtime to serve in: an engine has no choice."""
     from exporters.autotune.select_runtime import in_fastest_runtime, in_runtime
 
     if wish.format_ == "onnx" and wish.runtime_name != "auto":
-        asked = ASKED[wish.runtime_name]
+        asked = RUNTIME_CHOICES[wish.runtime_name]
         return partial(in_runtime, asked=asked, trial=trial, progress=progress)
     if plan is not None:
         return partial(in_fastest_runtime, plan=plan, trial=trial, progress=progress)
     return None
 
 
-def _form(wish: Wish, source: Checkpoint) -> "Form":
+def _form(wish: ExportOptions, source: Checkpoint) -> "ExportFormat":
     """What kind of artefact is made: for TensorRT for the shapes asked for and the longest text."""
     from exporters.formats import ONNX
     from exporters.tensorrt.engine_format import engine_form
@@ -227,7 +230,7 @@ def _form(wish: Wish, source: Checkpoint) -> "Form":
     return engine_form(buckets_for(*wish.shapes, longest=source.max_tokens))
 
 
-def _tell_cut(wish: Wish, source: Checkpoint, progress: Progress) -> None:
+def _tell_cut(wish: ExportOptions, source: Checkpoint, progress: Progress) -> None:
     """Lengths that no text has are no buckets; whoever asked for them is told."""
     longer = [str(seq) for seq in wish.shapes[1] if seq > source.max_tokens]
     if longer:

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 import click
 
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.domain.tasks import TASKS
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 LARGEST_SIZE = 65536
-RUNTIME = click.Choice(tuple(ASKED))
+RUNTIME = click.Choice(tuple(RUNTIME_CHOICES))
 runtime_option = click.option(
     "--runtime",
     type=RUNTIME,

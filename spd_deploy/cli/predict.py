@@ -13,14 +13,14 @@ from spd_deploy.domain.answers import answers_of
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.files import refuse_existing, write_text
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.domain.tasks import Columns, Task
 
 if TYPE_CHECKING:
-    from spd_deploy.sessions.open import Opened
+    from spd_deploy.sessions.open import OpenedModel
     from spd_deploy.sessions.protocol import Device
     from spd_train.data.examples import Example
-    from spd_train.data.rows import Row
+    from spd_train.data.rows import DataRow
 
 
 @click.command(
@@ -77,7 +77,7 @@ def predict(
         raise click.UsageError("give texts, or a file of them with --input")
     if output is not None:
         refuse_existing(output, overwrite=overwrite)
-    opened = open_path(path, asked=ASKED[runtime], device=device, threads=threads)
+    opened = open_path(path, asked=RUNTIME_CHOICES[runtime], device=device, threads=threads)
     with opened.session:
         if input_file is None:
             examples = from_arguments(opened.task, texts)
@@ -125,7 +125,7 @@ def from_file(
 
 
 def classify(
-    opened: "Opened", examples: Sequence["Example"], progress: Progress
+    opened: "OpenedModel", examples: Sequence["Example"], progress: Progress
 ) -> list[dict[str, Any]]:
     """One answer for each example, in order."""
     from spd_deploy.sessions.offline import logits_of
@@ -154,7 +154,9 @@ def classify(
     return found
 
 
-def _columns(task: Task, row: "Row", text_column: str | None, pair_column: str | None) -> Columns:
+def _columns(
+    task: Task, row: "DataRow", text_column: str | None, pair_column: str | None
+) -> Columns:
     """The columns asked for, else the server's names where the file has them, else the task's."""
     ours = Columns(text="text", pair="text_pair" if task.has_pair else None)
     known = ours if "text" in row.names else task.columns

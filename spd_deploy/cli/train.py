@@ -33,7 +33,7 @@ from spd_train.config import Allocation, Device, GraftShape, GraftUnit, Importan
 
 if TYPE_CHECKING:
     from spd_deploy.domain.checkpoint import Checkpoint
-    from spd_train.run import Request
+    from spd_train.run import TrainConfig
 
 # With these alone a run that is finished has nothing left to say or do.
 _ENOUGH_TO_RESUME = {"output", "resume", "as_json", "threads"}
@@ -190,7 +190,7 @@ def train(**options: Any) -> None:
 
     from spd_train.data.splits import read_data  # these take seconds
     from spd_train.data.summary import tell_data
-    from spd_train.run import Request, run
+    from spd_train.run import TrainConfig, run
 
     recipe = recipe_to_resume(run_before, options, given)
     if recipe.pattern is None:
@@ -213,7 +213,7 @@ def train(**options: Any) -> None:
         going_on(resume_command(output), begun=lambda: has_run(output)),
         stop_on_signals() as should_stop,
     ):
-        request = Request(
+        request = TrainConfig(
             task=task,
             data=data,
             recipe=recipe,
@@ -241,7 +241,7 @@ def _show(checkpoint: "Checkpoint", *, as_json: bool) -> None:
         show_result(checkpoint)
 
 
-def _train_seeds(request: "Request", count: int, progress: Progress, *, as_json: bool) -> None:
+def _train_seeds(request: "TrainConfig", count: int, progress: Progress, *, as_json: bool) -> None:
     """The same training with several seeds, and their mean with its interval."""
     from spd_train.recipes import changed
     from spd_train.run import run

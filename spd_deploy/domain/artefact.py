@@ -18,7 +18,7 @@ from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import read_json, sha256_of, write_json
 from spd_deploy.domain.folders import did_you_mean, refuse_no_model
 from spd_deploy.domain.golden import GOLDEN_FILE, Golden, read_golden
-from spd_deploy.domain.runtime_choice import Asked, Runtime
+from spd_deploy.domain.runtime_choice import Runtime, RuntimeChoice
 from spd_deploy.domain.shapes import Measured
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
@@ -72,7 +72,7 @@ class Parity:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ran:
+class RuntimeTiming:
     """How many seconds the artefact took in a runtime, spelled as ``--runtime`` is, by shape."""
 
     runtime: str
@@ -109,15 +109,15 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     runtime: Runtime = "onnxruntime"
     bf16: bool = False
-    ran: tuple[Ran, ...] = ()
+    ran: tuple[RuntimeTiming, ...] = ()
     ran_at: tuple[str, ...] = ()
     measured: tuple[Measured, ...] = ()
     measured_on: str | None = None
 
     @property
-    def asked(self) -> Asked:
+    def asked(self) -> RuntimeChoice:
         """The runtime and precision it runs in where nothing else is asked for."""
-        return Asked(runtime=self.runtime, precision="bf16" if self.bf16 else None)
+        return RuntimeChoice(runtime=self.runtime, precision="bf16" if self.bf16 else None)
 
     @property
     def nearness(self) -> str:

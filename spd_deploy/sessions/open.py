@@ -13,7 +13,7 @@ from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.errors import BadArtefact, BadSetting, SpdError, Unavailable
 from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.golden import Golden
-from spd_deploy.domain.runtime_choice import Asked, Runtime, computed_in
+from spd_deploy.domain.runtime_choice import Runtime, RuntimeChoice, computed_in
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Batch, Tokenizer
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
@@ -47,7 +47,7 @@ Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Opened:
+class OpenedModel:
     """A session with what is needed to feed it and to read its answers."""
 
     session: Session
@@ -137,16 +137,16 @@ def graph_file(format_: str, runtime: str) -> str:
 def open_path(
     path: Path,
     *,
-    asked: Asked | None = None,
+    asked: RuntimeChoice | None = None,
     device: Device | None = None,
     threads: int | None = None,
-) -> Opened:
+) -> OpenedModel:
     """Open an artefact or a checkpoint, whichever ``path`` holds, self-tested where it can be.
 
     Raises:
         SpdError: it is neither, it is damaged, or it does not run here.
     """
-    asked = asked or Asked()
+    asked = asked or RuntimeChoice()
     if is_artefact(path):
         artefact = open_artefact(path)
         session = session_from_artefact(
@@ -161,7 +161,7 @@ def open_path(
         except SpdError:
             session.close()
             raise
-        return Opened(session=session, tokenizer=artefact.tokenizer(), task=artefact.task)
+        return OpenedModel(session=session, tokenizer=artefact.tokenizer(), task=artefact.task)
 
     from spd_deploy.sessions.torch import TorchSession
 
@@ -170,10 +170,10 @@ def open_path(
     checkpoint = open_checkpoint(path)
     tokenizer = Tokenizer(path / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
     session = TorchSession(path, device=device or "cpu", threads=threads)
-    return Opened(session=session, tokenizer=tokenizer, task=checkpoint.task)
+    return OpenedModel(session=session, tokenizer=tokenizer, task=checkpoint.task)
 
 
-def refuse_runtime(asked: Asked) -> None:
+def refuse_runtime(asked: RuntimeChoice) -> None:
     """A checkpoint that was not exported runs in PyTorch alone.
 
     Raises:

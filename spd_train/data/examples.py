@@ -15,7 +15,7 @@ from spd_deploy.domain.tasks import BUILT_IN, Columns, Task
 from spd_train.data.folders import files_of
 from spd_train.data.foreign import refuse_foreign_file, tasks_of_label
 from spd_train.data.formats import stem_of
-from spd_train.data.rows import MEND, Fault, Name, Row, other_delimiter, read_rows, type_name
+from spd_train.data.rows import MEND, DataRow, Fault, Name, other_delimiter, read_rows, type_name
 
 Note = Callable[[str], None]
 
@@ -71,7 +71,7 @@ def read_split(
 def examples_from_rows(
     task: Task,
     columns: Columns,
-    rows: Iterable[Row],
+    rows: Iterable[DataRow],
     *,
     skip_broken: bool | None = None,
     note: Note = lambda _: None,
@@ -86,7 +86,9 @@ def examples_from_rows(
     return _sound(made, skip_broken=skip_broken, note=note)
 
 
-def example_of(task: Task, row: Row, *, labelled: bool, name: str = _OPTIONS) -> Example | Fault:
+def example_of(
+    task: Task, row: DataRow, *, labelled: bool, name: str = _OPTIONS
+) -> Example | Fault:
     """One row as an example, or what is wrong with it.
 
     Args:
@@ -116,7 +118,7 @@ def example_of(task: Task, row: Row, *, labelled: bool, name: str = _OPTIONS) ->
     return label if isinstance(label, Fault) else Example(text=text, pair=pair, label=label)
 
 
-def columns_fault(row: Row, columns: Columns, *, fix: str) -> Fault | None:
+def columns_fault(row: DataRow, columns: Columns, *, fix: str) -> Fault | None:
     """The fault of a row that lacks a column which is read, or has it twice.
 
     Raises:
@@ -142,7 +144,7 @@ def columns_fault(row: Row, columns: Columns, *, fix: str) -> Fault | None:
     return None
 
 
-def text_in(row: Row, column: Name) -> str | Fault:
+def text_in(row: DataRow, column: Name) -> str | Fault:
     """The text in a column, which must hold some."""
     text = plain_in(row, column)
     if isinstance(text, str) and not text.strip():
@@ -150,7 +152,7 @@ def text_in(row: Row, column: Name) -> str | Fault:
     return text
 
 
-def plain_in(row: Row, column: Name) -> str | Fault:
+def plain_in(row: DataRow, column: Name) -> str | Fault:
     """What a column holds, as a CSV file would spell it: a text, a number, or true or false."""
     value = row.fields[column]
     if value is None:
@@ -164,7 +166,7 @@ def plain_in(row: Row, column: Name) -> str | Fault:
     return value
 
 
-def label_in(row: Row, column: Name) -> str | Fault:
+def label_in(row: DataRow, column: Name) -> str | Fault:
     """The label in a column, without spaces around it."""
     value = row.fields[column]
     if isinstance(value, list):
@@ -185,7 +187,7 @@ def _examples(
     rows = read_rows(file, header=not positional, quotes=not task.files)
     name = _name_columns(task)
 
-    def made() -> Iterator[tuple[Row, Example | Fault]]:
+    def made() -> Iterator[tuple[DataRow, Example | Fault]]:
         for i, row in enumerate(rows):
             if i == 0 and task.files:
                 refuse_foreign_file(task, row)
@@ -203,12 +205,12 @@ def no_rows(file: Path) -> BadData:
 
 
 def _sound(
-    made: Iterable[tuple[Row, Example | Fault]], *, skip_broken: bool | None, note: Note
+    made: Iterable[tuple[DataRow, Example | Fault]], *, skip_broken: bool | None, note: Note
 ) -> list[Example]:
     """The examples; the first fault is raised, or all are skipped and told of by kind."""
     mend = MEND if skip_broken is None else f"{MEND}, or use --skip-broken-rows"
     found: list[Example] = []
-    broken: dict[str, list[Row]] = {}
+    broken: dict[str, list[DataRow]] = {}
     for row, example in made:
         if isinstance(example, Example):
             found.append(example)
@@ -232,7 +234,7 @@ def _name_columns(task: Task) -> str:
     return f"name the file's columns as those of task {task.name}: {read}"
 
 
-def _label(task: Task, row: Row, column: Name) -> float | Fault:
+def _label(task: Task, row: DataRow, column: Name) -> float | Fault:
     """The class index, or the number of a regression."""
     spelled = label_in(row, column)
     if isinstance(spelled, Fault):

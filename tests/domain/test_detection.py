@@ -17,7 +17,7 @@ from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.layers import BERT
 from spd_deploy.domain.nonzeros import nonzeros_in
 from spd_deploy.domain.patterns import Pattern, at_sparsity, parse_pattern
-from spd_train.pruning.masks import goals_of, masks_of
+from spd_train.pruning.masks import masks_of, targets_of
 from tests.tiny import tiny_model
 
 ENCODER = Encoder(
@@ -58,7 +58,7 @@ def random_weights(seed: int = 0) -> dict[str, Tensor]:
 
 def pruned(spelled: str, sparsity: float | None = None, exclude: tuple[str, ...] = ()) -> Weights:
     weights = random_weights()
-    goals = goals_of(ENCODER, parse_pattern(spelled, sparsity), exclude)
+    goals = targets_of(ENCODER, parse_pattern(spelled, sparsity), exclude)
     masks = masks_of(ENCODER, goals, {name: w.abs() for name, w in weights.items()})
     return {name: w * masks[name] if name in masks else w for name, w in weights.items()}
 

@@ -10,7 +10,7 @@ from serve.open_model import open_served
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact, Manifest
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadSetting, Unavailable
-from spd_deploy.domain.runtime_choice import ASKED, Asked, Runtime
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES, Runtime, RuntimeChoice
 from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
 from spd_deploy.sessions.open import model_file, open_path, session_from_artefact
 from tests.portable import with_portable
@@ -28,9 +28,11 @@ def artefact(plain: Artefact, tmp_path_factory: pytest.TempPathFactory) -> Artef
 
 def test_every_spelling_is_read_as_it_is_written() -> None:
     """The names on the command line are those that the values have themselves."""
-    assert {name: str(asked) for name, asked in ASKED.items()} == {name: name for name in ASKED}
-    assert ASKED["openvino:bf16"] == Asked(runtime="openvino", precision="bf16")
-    assert ASKED["auto"] == Asked()
+    assert {name: str(asked) for name, asked in RUNTIME_CHOICES.items()} == {
+        name: name for name in RUNTIME_CHOICES
+    }
+    assert RUNTIME_CHOICES["openvino:bf16"] == RuntimeChoice(runtime="openvino", precision="bf16")
+    assert RUNTIME_CHOICES["auto"] == RuntimeChoice()
 
 
 @pytest.mark.parametrize("own", ["onnxruntime", "openvino"])
@@ -67,14 +69,26 @@ def test_an_artefact_without_a_portable_file_says_so(artefact: Artefact, tmp_pat
 @pytest.mark.parametrize(
     ("asked", "device", "said"),
     [
-        (Asked(runtime="onnxruntime", precision="bf16"), "cpu", "runs an artefact of fp32 in fp32"),
-        (Asked(runtime="openvino", precision="int8"), "cpu", "of fp32 in fp32 or bf16; got int8"),
-        (Asked(runtime="openvino"), "cuda", "OpenVINO runs on the CPU here; got device cuda"),
+        (
+            RuntimeChoice(runtime="onnxruntime", precision="bf16"),
+            "cpu",
+            "runs an artefact of fp32 in fp32",
+        ),
+        (
+            RuntimeChoice(runtime="openvino", precision="int8"),
+            "cpu",
+            "of fp32 in fp32 or bf16; got int8",
+        ),
+        (
+            RuntimeChoice(runtime="openvino"),
+            "cuda",
+            "OpenVINO runs on the CPU here; got device cuda",
+        ),
     ],
     ids=["onnxruntime in bf16", "int8 of fp32", "openvino on cuda"],
 )
 def test_what_a_runtime_cannot_do_is_refused(
-    asked: Asked, device: str, said: str, artefact: Artefact
+    asked: RuntimeChoice, device: str, said: str, artefact: Artefact
 ) -> None:
     """A precision that the file does not give, or a device that the runtime does not run on."""
     with pytest.raises(Unavailable, match=said):
@@ -85,4 +99,4 @@ def test_a_checkpoint_runs_in_pytorch_alone(block_checkpoint: Checkpoint) -> Non
     """Asked for a runtime, neither the command line nor the server opens it in another."""
     for opening in (open_path, open_served):
         with pytest.raises(BadSetting, match="a checkpoint runs in PyTorch; got --runtime openvi"):
-            opening(block_checkpoint.folder, asked=ASKED["openvino"])
+            opening(block_checkpoint.folder, asked=RUNTIME_CHOICES["openvino"])

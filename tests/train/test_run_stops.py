@@ -11,7 +11,7 @@ from spd_deploy.domain.errors import BadCheckpoint, BadSetting, Interrupted, Not
 from spd_deploy.domain.folders import RUN_FILE
 from spd_deploy.domain.progress import Silent
 from spd_train.run import run
-from spd_train.training.metrics_log import JOURNAL_FILE, read_journal
+from spd_train.training.metrics_log import METRICS_FILE, read_journal
 from spd_train.training.state import STATE_FILE
 from tests.train.runs import QUICK, StopAfter, request_for
 
@@ -33,7 +33,7 @@ def test_resumed_equals_uninterrupted(
         ours, theirs = tmp_path / "run" / part, finished / part
         assert (ours / WEIGHTS_FILE).read_bytes() == (theirs / WEIGHTS_FILE).read_bytes()
         assert (ours / SPD_FILE).read_text() == (theirs / SPD_FILE).read_text()
-        assert read_journal(ours / JOURNAL_FILE) == read_journal(theirs / JOURNAL_FILE)
+        assert read_journal(ours / METRICS_FILE) == read_journal(theirs / METRICS_FILE)
 
 
 def test_a_finished_run_is_not_run_again(model: Path, finished: Path) -> None:

@@ -32,7 +32,7 @@ Picked = Literal["yes", "no", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class EngineHost:
     """Where an engine is built or run.
 
     Attributes:
@@ -135,7 +135,7 @@ class EngineRecord:
         verdicts: of each matrix at each bucket; empty where no matrix was to be sparse.
     """
 
-    place: Place
+    place: EngineHost
     onnx_sha256: str
     weights_sha256: str
     masks_sha256: str

@@ -18,7 +18,7 @@ from serve.open_model import open_served
 from spd_deploy.domain.artefact import Artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, EngineFailed, SpdError, Unavailable
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.domain.text import Batch, Tokens, pad
 from spd_deploy.sessions.device_runs import DeviceRuns
 from spd_deploy.sessions.open import difference_between, open_path, session_from_artefact
@@ -31,8 +31,8 @@ from spd_deploy.sessions.tensorrt.compatibility import (
 from spd_deploy.sessions.tensorrt.engine_record import (
     ENGINE_FILE,
     RECORD_FILE,
+    EngineHost,
     EngineRecord,
-    Place,
     read_record,
     write_record,
 )
@@ -41,7 +41,7 @@ from tests.sessions.tensorrt.conftest import Machine, exported
 from tests.sessions.tensorrt.fake_gpu import FakeGpu
 
 Made = Callable[..., Machine]
-HERE = Place(
+HERE = EngineHost(
     gpu="NVIDIA H200",
     compute_capability="9.0",
     driver="580.95.05",
@@ -224,7 +224,7 @@ def test_compatible_engines_load_where_they_say(built: Artefact) -> None:
     """Later versions, GPUs of the same compute capability, or Ampere and later; no others."""
     record = read_record(built.folder)
 
-    def loads(here: Place, **options: Any) -> bool:
+    def loads(here: EngineHost, **options: Any) -> bool:
         try:
             refuse_elsewhere(replace(record, options=replace(record.options, **options)), here)
         except Unavailable:
@@ -334,7 +334,7 @@ def test_without_an_engine_it_runs_on_the_cpu(
     batch = rows_of(artefact, (3, 32, 7))
 
     with (
-        open_path(artefact.folder, asked=ASKED["onnxruntime"]).session as session,
+        open_path(artefact.folder, asked=RUNTIME_CHOICES["onnxruntime"]).session as session,
         TorchSession(nm_checkpoint.folder) as reference,
     ):
         assert session.description.precision == "fp16"
