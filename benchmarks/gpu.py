@@ -35,22 +35,22 @@ from exporters.tensorrt.engine_format import engine_form
 from exporters.torch.export import torch_artefact_from_checkpoint
 from spd_deploy.benchmark.arms import arms_of
 from spd_deploy.benchmark.breakeven.publish_map import write_map
-from spd_deploy.benchmark.breakeven.run_map import Plan, parts_of, patterns_of
+from spd_deploy.benchmark.breakeven.run_gpu_map import measure_map_on_gpu
+from spd_deploy.benchmark.breakeven.run_map import MapPlan, parts_of, patterns_of
 from spd_deploy.benchmark.cuda.compare import compare_on_gpu
-from spd_deploy.benchmark.cuda.dense import ENGINES, NAMES, DenseModel, parse_dense
-from spd_deploy.benchmark.cuda.map import measure_map_on_gpu
-from spd_deploy.benchmark.cuda.place import refuse_without_cuda
+from spd_deploy.benchmark.dense.dense_arms import ENGINES, NAMES, DenseModel, parse_dense
+from spd_deploy.benchmark.device.device_records import Skipped
 from spd_deploy.benchmark.gpu_judge import DeviceRow
-from spd_deploy.benchmark.gpu_values import Absent
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import write_report
-from spd_deploy.benchmark.records import Memory, Settings, Shape
+from spd_deploy.benchmark.records import BenchmarkSettings, ResidentMemory, Shape
 from spd_deploy.benchmark.report import Report
 from spd_deploy.cli.console import TerminalProgress
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import SpdError, reason_of
 from spd_deploy.domain.patterns import NM, Block, Pattern
+from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
 from spd_deploy.sessions.onnxruntime import onnxruntime_for
 from spd_deploy.sessions.tensorrt.compatibility import engine_fault
 from spd_deploy.timing.host_clock import Effort
@@ -193,7 +193,7 @@ class Grid:
 
     def row(self, model: str, shape: Shape) -> Iterator[Line]:
         """One shape of one model: every arm in turns, its report written, a line an arm."""
-        settings = Settings(
+        settings = BenchmarkSettings(
             shapes=(shape,), device="cuda", rounds=self.rounds, seconds=self.seconds
         )
         forms = tuple(name for name in self.dense if name not in ENGINES)
@@ -214,7 +214,7 @@ class Grid:
 
     def map(self, model: str) -> Iterator[Line]:
         """The break-even map of the model's sizes, with its plot."""
-        plan = Plan(
+        plan = MapPlan(
             model=model,
             parts=parts_of(model),
             tokens=_MAP_TOKENS,
@@ -237,7 +237,7 @@ class Made:
     checkpoints: Mapping[str, Checkpoint]
     dense: DenseModel
     exported: tuple[Artefact, ...]
-    absent: tuple[Absent, ...]
+    absent: tuple[Skipped, ...]
 
 
 def made_of(scratch: Path, model: str) -> Made:
@@ -255,7 +255,7 @@ def made_of(scratch: Path, model: str) -> Made:
         if fault is None
     )
     absent = tuple(
-        Absent(name=f"{name}-{form}", reason=fault)
+        Skipped(name=f"{name}-{form}", reason=fault)
         for name in sparse
         for form, fault in faults.items()
         if fault is not None
@@ -307,7 +307,7 @@ def exported_as(form: str, checkpoint: Checkpoint, folder: Path) -> Artefact:
 
 def engines_for(
     checkpoints: Mapping[str, Checkpoint], folder: Path, shape: Shape, *, dense: Sequence[str]
-) -> tuple[tuple[Artefact, ...], tuple[Absent, ...]]:
+) -> tuple[tuple[Artefact, ...], tuple[Skipped, ...]]:
     """An engine of each checkpoint, and why of some there is none; ``dense`` names dense ones.
 
     Those of 2:4 are not held against dense twins, which a dense engine in the same row stands for.
@@ -317,15 +317,15 @@ def engines_for(
         for name, checkpoint in checkpoints.items()
         if name != "dense" or "tensorrt-fp16" in dense
     }
-    absent = [Absent(name=f"dense {name}", reason=_NO_DATA) for name in dense if "int8" in name]
+    absent = [Skipped(name=f"dense {name}", reason=_NO_DATA) for name in dense if "int8" in name]
     if (fault := engine_fault()) is not None:
-        return (), (*absent, *(Absent(name=f"{name}-trt", reason=fault) for name in wanted))
+        return (), (*absent, *(Skipped(name=f"{name}-trt", reason=fault) for name in wanted))
     built = []
     for name, checkpoint in wanted.items():
         try:
             built.append(engine_of(checkpoint, folder / f"{name}-trt", shape))
         except SpdError as err:
-            absent.append(Absent(name=f"{name}-trt", reason=str(err)))
+            absent.append(Skipped(name=f"{name}-trt", reason=str(err)))
     return tuple(built), tuple(absent)
 
 
@@ -378,7 +378,7 @@ def said(line: Line) -> str:
     return f"{about}: {1e3 * line['gpu_s']:.3f} ms, {line.get('gpu', 'dense')}"
 
 
-def _unweighed(*_: object) -> Memory | None:
+def _unweighed(*_: object) -> ResidentMemory | None:
     """The host's memory is no question here, and each weighing would start a process."""
     return None
 

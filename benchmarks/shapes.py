@@ -26,10 +26,10 @@ from transformers import BertConfig, BertForSequenceClassification
 from exporters.export import artefact_from_checkpoint
 from exporters.precision import Precision, Trial
 from spd_deploy.benchmark.arms import Arm, arms_of
-from spd_deploy.benchmark.cuda.fused import fused_from_checkpoint
+from spd_deploy.benchmark.dense.fused import fused_from_checkpoint
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import refuse_taken, write_report
-from spd_deploy.benchmark.records import Settings, Shape
+from spd_deploy.benchmark.records import BenchmarkSettings, Shape
 from spd_deploy.benchmark.run import run_benchmark
 from spd_deploy.benchmark.tables import latency_table, size_table
 from spd_deploy.cli.console import TerminalProgress, show_table
@@ -92,7 +92,7 @@ def main() -> None:
         refuse_taken(options.output, overwrite=options.overwrite)  # before minutes are spent
     except SpdError as err:
         raise SystemExit(f"benchmarks.shapes: {err}") from err
-    settings = Settings(
+    settings = BenchmarkSettings(
         shapes=tuple(Shape(batch=b, seq=s) for b, s in ((1, 32), (1, 128), (8, 128))),
         threads=default_threads(),
         rounds=options.rounds,

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from spd_deploy.benchmark.records import ArmFacts, Lowered, Memory, Settings, Shape
+from spd_deploy.benchmark.records import ArmFacts, BenchmarkSettings, Lowered, ResidentMemory, Shape
 from spd_deploy.domain.artefact import Artefact, MatrixRow
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact
@@ -64,7 +64,7 @@ def arms_of(artefacts: Iterable[Artefact], asked: Sequence[Asked] = (_AUTO,)) ->
     return tuple(arms)
 
 
-def open_arm(arm: Arm, settings: Settings) -> Session:
+def open_arm(arm: Arm, settings: BenchmarkSettings) -> Session:
     """The arm's session on the device and threads that the settings ask for."""
     return session_from_artefact(
         arm.artefact,
@@ -75,7 +75,7 @@ def open_arm(arm: Arm, settings: Settings) -> Session:
     )
 
 
-def batches_for(arms: Sequence[Arm], settings: Settings) -> dict[Shape, Batch]:
+def batches_for(arms: Sequence[Arm], settings: BenchmarkSettings) -> dict[Shape, Batch]:
     """Random token ids for each shape, the same for all arms; every token is real.
 
     Raises:
@@ -97,7 +97,7 @@ def refuse_unreadable(arms: Sequence[Arm]) -> None:
         model_file(arm.artefact, arm.runtime)
 
 
-def refuse_long(arms: Sequence[Arm], settings: Settings) -> None:
+def refuse_long(arms: Sequence[Arm], settings: BenchmarkSettings) -> None:
     """Refuse shapes that no served text would ever have.
 
     Raises:
@@ -114,7 +114,9 @@ def refuse_long(arms: Sequence[Arm], settings: Settings) -> None:
             )
 
 
-def facts_of(arm: Arm, runtime: Description, memory: Memory | None, *, parity: float) -> ArmFacts:
+def facts_of(
+    arm: Arm, runtime: Description, memory: ResidentMemory | None, *, parity: float
+) -> ArmFacts:
     """What the report says of an arm."""
     manifest, folder = arm.artefact.manifest, arm.artefact.folder
     models = _files_read(arm)

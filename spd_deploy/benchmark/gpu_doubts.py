@@ -5,11 +5,11 @@ Pure functions. A card that does not tell of something is doubted for it, once.
 
 from collections.abc import Iterator, Sequence
 
+from spd_deploy.benchmark.device.device_records import DevicePart
 from spd_deploy.benchmark.formatting import percent
 from spd_deploy.benchmark.gpu_judge import DeviceRow
-from spd_deploy.benchmark.gpu_values import GpuRun
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.warnings import Doubt
+from spd_deploy.benchmark.warnings import Caveat
 from spd_deploy.domain.nvidia import LOCKED, GpuState
 
 # Above this share of the GPU's time the host is what is measured.
@@ -20,22 +20,22 @@ BUSY_BEFORE_PERCENT = 5.0
 WORKING_PERCENT = 50.0
 
 
-def gpu_doubts(report: Report, rows: Sequence[DeviceRow]) -> tuple[Doubt, ...]:
+def device_caveats(report: Report, rows: Sequence[DeviceRow]) -> tuple[Caveat, ...]:
     """All of them: about the card first, then about arms, then about arms at a shape."""
     if report.gpu is None:
         return ()
-    found = [Doubt(about="the GPU", what=what) for what in card_doubts(report.gpu)]
+    found = [Caveat(about="the GPU", what=what) for what in card_caveats(report.gpu)]
     known = {row.arm for row in rows}
     for arm in report.arms:
         if arm.name not in known:
             what = "its time on the GPU alone is not known: its session does not offer such runs"
-            found.append(Doubt(about=arm.name, what=what))
-    return (*found, *(doubt for row in rows for doubt in row_doubts(row)))
+            found.append(Caveat(about=arm.name, what=what))
+    return (*found, *(doubt for row in rows for doubt in row_caveats(row)))
 
 
-def card_doubts(run: GpuRun) -> Iterator[str]:
+def card_caveats(run: DevicePart) -> Iterator[str]:
     """Throttling, clocks that moved or may, and other work."""
-    yield from state_doubts(run.during)
+    yield from state_caveats(run.during)
     if run.processes_before:
         count = run.processes_before
         yield f"{count} other process{'es' if count > 1 else ''} computed on it before the run"
@@ -44,13 +44,13 @@ def card_doubts(run: GpuRun) -> Iterator[str]:
         yield f"it was not idle before the run: {busy:.0f} % busy"
 
 
-def state_doubts(looks: Sequence[GpuState]) -> Iterator[str]:
+def state_caveats(looks: Sequence[GpuState]) -> Iterator[str]:
     """What the looks at a card while it was measured give reason for."""
     if not looks:
         yield "what its clocks did is not known: the driver did not tell; see `spd doctor`"
     working = [look for look in looks if is_working(look)]
-    yield from throttle_doubts(working)
-    yield from clock_doubts(working)
+    yield from throttle_caveats(working)
+    yield from clock_caveats(working)
 
 
 def is_working(look: GpuState) -> bool:
@@ -58,7 +58,7 @@ def is_working(look: GpuState) -> bool:
     return look.busy_percent is None or look.busy_percent >= WORKING_PERCENT
 
 
-def throttle_doubts(looks: Sequence[GpuState]) -> Iterator[str]:
+def throttle_caveats(looks: Sequence[GpuState]) -> Iterator[str]:
     """Every reason that held the clock back under load, with the share of looks that found it."""
     told = [look for look in looks if look.reasons is not None]
     if looks and not told:
@@ -69,7 +69,7 @@ def throttle_doubts(looks: Sequence[GpuState]) -> Iterator[str]:
         yield f"it was throttled under load ({reason}) at {percent(share)} of the looks at it"
 
 
-def clock_doubts(looks: Sequence[GpuState]) -> Iterator[str]:
+def clock_caveats(looks: Sequence[GpuState]) -> Iterator[str]:
     """A clock that moved under load, and one that nobody locked."""
     clocks = [look.sm_mhz for look in looks if look.sm_mhz is not None]
     if clocks and (moved := 1 - min(clocks) / max(clocks)) > CLOCK_MOVED:
@@ -82,18 +82,18 @@ def clock_doubts(looks: Sequence[GpuState]) -> Iterator[str]:
         yield "its clocks were not locked"
 
 
-def row_doubts(row: DeviceRow) -> Iterator[Doubt]:
+def row_caveats(row: DeviceRow) -> Iterator[Caveat]:
     """A run that is bound by the host, a way that is missing, a limit that was passed."""
     if row.enqueue_share > LAUNCH_BOUND:
         what = (
             f"it is launch-bound: the host's enqueueing takes more than {percent(LAUNCH_BOUND)} of "
             "the GPU's time"
         )
-        yield Doubt(
+        yield Caveat(
             about=row.arm, what=what, shape=str(row.shape), amount=percent(row.enqueue_share)
         )
     if row.share is not None and row.share > 1:
-        yield Doubt(
+        yield Caveat(
             about=row.arm,
             what="it ran below the least time that was thought possible: a rate or a count is off",
             shape=str(row.shape),

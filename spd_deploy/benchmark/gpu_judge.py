@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spd_deploy.benchmark.gpu_values import MODES, Cache, DeviceSeries, Mode, Ran
-from spd_deploy.benchmark.intervals import SpeedUp, speed_up_of
+from spd_deploy.benchmark.device.device_records import MODES, Cache, DeviceSeries, KernelTrace, Mode
 from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.stats import SpeedUp, speed_up_of
 from spd_deploy.domain.roofline import Bound
 from spd_deploy.domain.shapes import Shape
 
@@ -103,7 +103,7 @@ def unproven(report: Report, name: str, shape: Shape) -> str | None:
     return why_unproven(report.arm(name), report.gpu.arm(name).ran_at(shape))
 
 
-def why_unproven(facts: ArmFacts, ran: Ran) -> str | None:
+def why_unproven(facts: ArmFacts, ran: KernelTrace) -> str | None:
     """The same, of what is known of an arm, and of what it ran."""
     if facts.sparsity is None:
         return None  # it claims none
@@ -121,7 +121,7 @@ def why_unproven(facts: ArmFacts, ran: Ran) -> str | None:
     return f"no sparse kernel is among the {len(ran.kernels)} kernels that ran"
 
 
-def sparse_kernels(ran: Ran) -> tuple[str, ...]:
+def sparse_kernels(ran: KernelTrace) -> tuple[str, ...]:
     """The kernels that skip zeros: those the session knows, else traced ones with such names."""
     traced = tuple(k.name for k in ran.kernels or () if _SPARSE_NAME.search(k.name))
     return ran.sparse_kernels or traced

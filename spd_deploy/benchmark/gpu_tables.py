@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from spd_deploy.benchmark.device.device_records import DeviceArm, DevicePart, KernelTrace
 from spd_deploy.benchmark.formatting import megabytes, milliseconds, percent
 from spd_deploy.benchmark.gpu_judge import DeviceRow, sparse_kernels, why_unproven
-from spd_deploy.benchmark.gpu_values import DeviceArm, GpuRun, Ran
 from spd_deploy.benchmark.judge import Judgement
 from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report
@@ -30,7 +30,7 @@ def device_table(judgement: Judgement) -> Table | None:
     return Table(title="On the GPU, medians", columns=columns, rows=rows)
 
 
-def parts_table(judgement: Judgement) -> Table | None:
+def device_details_table(judgement: Judgement) -> Table | None:
     """What is not in the GPU's time, or is otherwise there: the other way, a cold cache, copies."""
     if not judgement.device:
         return None
@@ -49,7 +49,7 @@ def parts_table(judgement: Judgement) -> Table | None:
     return Table(title="Other times on the GPU, medians in ms", columns=columns, rows=rows)
 
 
-def ran_table(report: Report) -> Table | None:
+def kernel_table(report: Report) -> Table | None:
     """Which arm ran what at which shape: kernels, and whether any of them skips zeros."""
     if report.gpu is None:
         return None
@@ -72,7 +72,7 @@ def ran_table(report: Report) -> Table | None:
     return Table(title="What ran", columns=columns, rows=rows)
 
 
-def absent_table(report: Report) -> Table | None:
+def skipped_table(report: Report) -> Table | None:
     """What could not be measured here, and why; None where all was."""
     if report.gpu is None or not report.gpu.absent:
         return None
@@ -126,7 +126,7 @@ def _device_row(row: DeviceRow) -> tuple[str, ...]:
     )
 
 
-def _kernels(ran: Ran) -> str:
+def _kernels(ran: KernelTrace) -> str:
     """The longest kernels, with their share of the time of all."""
     if ran.kernels is None:
         return "not traced"
@@ -135,7 +135,7 @@ def _kernels(ran: Ran) -> str:
     return "; ".join(f"{k.name[:_LONGEST_NAME]} {percent(k.seconds / total)}" for k in named)
 
 
-def _proof(facts: ArmFacts, ran: Ran) -> str:
+def _proof(facts: ArmFacts, ran: KernelTrace) -> str:
     """Whether something that ran skips zeros, and how that is known."""
     if facts.sparsity is None:
         return "dense"
@@ -152,7 +152,7 @@ def _untimed(arm: DeviceArm, shape: Shape) -> str:
     return "; ".join(f"{one.name}: {one.reason}" for one in here) or NOTHING
 
 
-def _card_rows(run: GpuRun) -> tuple[tuple[str, str], ...]:
+def _card_rows(run: DevicePart) -> tuple[tuple[str, str], ...]:
     """What does not change."""
     if run.card is None:
         return (("card", "the driver does not tell of it"),)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from spd_deploy.benchmark.gpu_doubts import gpu_doubts
+from spd_deploy.benchmark.gpu_doubts import device_caveats
 from spd_deploy.benchmark.gpu_judge import DeviceRow, device_rows, unproven
-from spd_deploy.benchmark.intervals import Estimate, Rounds, SpeedUp, estimates, speed_up_of
 from spd_deploy.benchmark.records import Shape
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.warnings import Doubt, doubts_of
+from spd_deploy.benchmark.stats import Estimate, Rounds, SpeedUp, estimates, speed_up_of
+from spd_deploy.benchmark.warnings import Caveat, caveats_of
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.machine.facts import Machine
 from spd_deploy.sessions.protocol import Description
@@ -21,7 +21,7 @@ QUANTILES = (0.5, 0.9, 0.99)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class LatencyRow:
     """One arm at one shape.
 
     Attributes:
@@ -46,15 +46,15 @@ class Row:
 class Judgement:
     """All that is said of a report; ``device`` is by the GPU's own clock."""
 
-    rows: tuple[Row, ...]
-    doubts: tuple[Doubt, ...]
+    rows: tuple[LatencyRow, ...]
+    doubts: tuple[Caveat, ...]
     device: tuple[DeviceRow, ...] = ()
 
-    def row(self, arm: str, shape: Shape) -> Row:
+    def row(self, arm: str, shape: Shape) -> LatencyRow:
         """What is said of one arm at one shape."""
         return next(row for row in self.rows if (row.arm, row.shape) == (arm, shape))
 
-    def of(self, arm: str) -> tuple[Row, ...]:
+    def of(self, arm: str) -> tuple[LatencyRow, ...]:
         """The rows of one arm, by shape."""
         return tuple(row for row in self.rows if row.arm == arm)
 
@@ -69,7 +69,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measurement:
+class RoundSamples:
     """The samples of one arm at one shape, with what must be alike for a comparison."""
 
     machine: Machine
@@ -83,20 +83,20 @@ def judge(report: Report) -> Judgement:
         _row(report, arm.name, shape) for shape in report.settings.shapes for arm in report.arms
     )
     device = device_rows(report)
-    doubts = (*doubts_of(report), *gpu_doubts(report, device))
+    doubts = (*caveats_of(report), *device_caveats(report, device))
     return Judgement(rows=rows, doubts=doubts, device=device)
 
 
-def measurement_of(report: Report, arm: str, shape: Shape) -> Measurement:
+def measurement_of(report: Report, arm: str, shape: Shape) -> RoundSamples:
     """One side of a comparison."""
-    return Measurement(
+    return RoundSamples(
         machine=report.machine,
         runtime=report.arm(arm).runtime,
         rounds=report.rounds(arm, shape),
     )
 
 
-def compare(base: Measurement, other: Measurement) -> SpeedUp:
+def compare(base: RoundSamples, other: RoundSamples) -> SpeedUp:
     """How many times faster ``other`` is than ``base``.
 
     Raises:
@@ -112,7 +112,7 @@ def compare(base: Measurement, other: Measurement) -> SpeedUp:
     return speed_up_of(base.rounds, other.rounds)
 
 
-def _unlike(base: Measurement, other: Measurement) -> Iterator[str]:
+def _unlike(base: RoundSamples, other: RoundSamples) -> Iterator[str]:
     """What differs that must not."""
     for name in ("cpu", "cores", "usable_cores", "system", "gpus"):
         if getattr(base.machine, name) != getattr(other.machine, name):
@@ -125,12 +125,12 @@ def _unlike(base: Measurement, other: Measurement) -> Iterator[str]:
         yield "number of rounds"
 
 
-def _row(report: Report, arm: str, shape: Shape) -> Row:
+def _row(report: Report, arm: str, shape: Shape) -> LatencyRow:
     """One arm at one shape."""
     rounds = report.rounds(arm, shape)
     p50, p90, p99 = estimates(rounds, QUANTILES, seed=report.settings.seed)
     assert p50 is not None  # noqa: S101 - two rounds, so two samples
-    return Row(
+    return LatencyRow(
         arm=arm,
         shape=shape,
         samples=sum(map(len, rounds)),
@@ -153,7 +153,7 @@ def _speed_up(report: Report, arm: str, shape: Shape) -> SpeedUp | None:
     return replace(found, unproven=unproven(report, arm, shape))
 
 
-def _row_to_json(row: Row | DeviceRow) -> dict[str, Any]:
+def _row_to_json(row: LatencyRow | DeviceRow) -> dict[str, Any]:
     """A row with its shape spelled and its verdict beside the numbers."""
     value = {**asdict(row), "shape": str(row.shape)}
     if row.speed_up is not None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 
-from spd_deploy.benchmark.records import Series, Settings, Shape
+from spd_deploy.benchmark.records import BenchmarkSettings, Series, Shape
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.protocol import Session
@@ -20,7 +20,7 @@ from spd_deploy.timing.rounds import interleave
 def measure(
     openers: Mapping[str, Callable[[], AbstractContextManager[Session]]],
     batches: Mapping[Shape, Batch],
-    settings: Settings,
+    settings: BenchmarkSettings,
     *,
     clock: Clock,
     progress: Progress,
@@ -39,7 +39,7 @@ def _visit(
     arm: str,
     session: Session,
     batches: Mapping[Shape, Batch],
-    settings: Settings,
+    settings: BenchmarkSettings,
     number: int,
     clock: Clock,
 ) -> Iterator[Series]:

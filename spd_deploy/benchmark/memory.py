@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from spd_deploy.benchmark.arms import Arm, open_arm
-from spd_deploy.benchmark.records import Memory, Settings, Shape
+from spd_deploy.benchmark.records import BenchmarkSettings, ResidentMemory, Shape
 from spd_deploy.domain.artefact import open_artefact
 from spd_deploy.domain.child import child_environment, python_module
 from spd_deploy.domain.errors import EngineFailed
@@ -34,7 +34,7 @@ _RUNS = 3
 _STATUS = Path("/proc/self/status")
 
 
-def memory_of(arm: Arm, settings: Settings) -> Memory | None:
+def memory_of(arm: Arm, settings: BenchmarkSettings) -> ResidentMemory | None:
     """Weigh an arm at the largest shape; None where the system has no ``/proc``.
 
     Raises:
@@ -65,13 +65,13 @@ def memory_of(arm: Arm, settings: Settings) -> Memory | None:
         raise _failed(arm, str(err)) from err
     if done.returncode != 0:
         raise _failed(arm, (done.stderr.strip().splitlines() or ["no word"])[-1])
-    return Memory(**json.loads(done.stdout.splitlines()[-1]))
+    return ResidentMemory(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def weigh(order: Mapping[str, Any]) -> Memory:
+def weigh(order: Mapping[str, Any]) -> ResidentMemory:
     """What :func:`memory_of` asks for, in this very process."""
     shape = Shape(batch=order["batch"], seq=order["seq"])
-    settings = Settings(shapes=(shape,), device=order["device"], threads=order["threads"])
+    settings = BenchmarkSettings(shapes=(shape,), device=order["device"], threads=order["threads"])
     artefact = open_artefact(Path(order["folder"]))
     arm = Arm(name="weighed", artefact=artefact, asked=ASKED[order["asked"]])
     load_library(arm.runtime)
@@ -82,7 +82,7 @@ def weigh(order: Mapping[str, Any]) -> Memory:
         for _ in range(_RUNS):
             session.run(batch)
         peak = bytes_in(_STATUS.read_text(), "VmHWM")
-    return Memory(before_bytes=before, opened_bytes=opened, peak_bytes=peak)
+    return ResidentMemory(before_bytes=before, opened_bytes=opened, peak_bytes=peak)
 
 
 def load_library(runtime: Runtime) -> None:

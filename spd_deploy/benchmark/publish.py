@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from spd_deploy.benchmark.html import PageSection, html_from_report
 from spd_deploy.benchmark.judge import Judgement, judge
 from spd_deploy.benchmark.layers.analysis import analyse
 from spd_deploy.benchmark.layers.layer_summary import analysis_to_json
-from spd_deploy.benchmark.page import Section, html_from_report
 from spd_deploy.benchmark.plots import PLOTS, draw_plots
 from spd_deploy.benchmark.report import Report, text_from_report
 from spd_deploy.benchmark.summary import headlines
@@ -47,7 +47,7 @@ def write_report(
     folder: Path,
     *,
     overwrite: bool = False,
-    extra_sections: Sequence[Section] = (),
+    extra_sections: Sequence[PageSection] = (),
     judgement: Judgement | None = None,
 ) -> Path:
     """Write ``report.json``, ``report.html`` and the plots, all or none; returns the page.

@@ -17,7 +17,7 @@ _WARMUP_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class BenchmarkSettings:
     """How to measure.
 
     Attributes:
@@ -90,7 +90,7 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Memory:
+class ResidentMemory:
     """Resident memory of a process that did nothing but run one arm.
 
     Attributes:
@@ -153,7 +153,7 @@ class ArmFacts:
     score: Mapping[str, float | None]
     split: str | None
     parity: float
-    memory: Memory | None
+    memory: ResidentMemory | None
 
     @property
     def matrices(self) -> int:

@@ -17,10 +17,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from spd_deploy.benchmark.gpu_values import GpuRun
-from spd_deploy.benchmark.intervals import median
+from spd_deploy.benchmark.device.device_records import DevicePart
 from spd_deploy.benchmark.layers.layer_records import LayerProfile
-from spd_deploy.benchmark.records import ArmFacts, Series, Settings, Shape
+from spd_deploy.benchmark.records import ArmFacts, BenchmarkSettings, Series, Shape
+from spd_deploy.benchmark.stats import median
 from spd_deploy.domain.documents import text_of, versioned
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
@@ -46,13 +46,13 @@ class Report:
 
     created: str
     machine: Machine
-    settings: Settings
+    settings: BenchmarkSettings
     conditions: Conditions
     baseline: str | None
     arms: tuple[ArmFacts, ...]
     series: tuple[Series, ...]
     layers: tuple[LayerProfile, ...] = ()
-    gpu: GpuRun | None = None
+    gpu: DevicePart | None = None
     unprofiled: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

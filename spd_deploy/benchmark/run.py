@@ -14,7 +14,7 @@ from spd_deploy.benchmark.arms import Arm, batches_for, facts_of, open_arm
 from spd_deploy.benchmark.layers.profile_layers import profile_layers, refuse_unmeasurable
 from spd_deploy.benchmark.measure import measure
 from spd_deploy.benchmark.memory import memory_of
-from spd_deploy.benchmark.records import ArmFacts, Memory, Settings
+from spd_deploy.benchmark.records import ArmFacts, BenchmarkSettings, ResidentMemory
 from spd_deploy.benchmark.report import Report
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
@@ -25,13 +25,13 @@ from spd_deploy.sessions.protocol import Session
 from spd_deploy.timing.host_clock import Clock
 from spd_deploy.timing.machine_load import LoadObserver, load_average
 
-Open = Callable[[Arm, Settings], Session]
-Weigh = Callable[[Arm, Settings], Memory | None]
+Open = Callable[[Arm, BenchmarkSettings], Session]
+Weigh = Callable[[Arm, BenchmarkSettings], ResidentMemory | None]
 
 
 def run_benchmark(
     arms: Sequence[Arm],
-    settings: Settings,
+    settings: BenchmarkSettings,
     *,
     baseline: str | None = None,
     profile: bool = False,
@@ -114,7 +114,11 @@ def why_unprofiled(arm: Arm) -> str | None:
 
 
 def _facts(
-    arms: Sequence[Arm], settings: Settings, progress: Progress, open_session: Open, weigh: Weigh
+    arms: Sequence[Arm],
+    settings: BenchmarkSettings,
+    progress: Progress,
+    open_session: Open,
+    weigh: Weigh,
 ) -> tuple[ArmFacts, ...]:
     """Each arm self-tested and weighed."""
     found = []

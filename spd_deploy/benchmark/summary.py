@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from spd_deploy.benchmark.formatting import milliseconds, percent, ratio
 from spd_deploy.benchmark.gpu_judge import unproven
-from spd_deploy.benchmark.intervals import LEVEL, SpeedUp
-from spd_deploy.benchmark.judge import Judgement, Row, compare, measurement_of
+from spd_deploy.benchmark.judge import Judgement, LatencyRow, compare, measurement_of
 from spd_deploy.benchmark.records import ArmFacts, Shape
 from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.stats import LEVEL, SpeedUp
 from spd_deploy.benchmark.warnings import unsteady
 
 # An interval that ends above this does not rule out a gain that someone would want.
@@ -79,7 +79,7 @@ def runtimes_of(report: Report) -> str:
     return ", ".join(dict.fromkeys(f"{a.runtime.runtime} {a.runtime.version}" for a in report.arms))
 
 
-def why_not_faster(arm: ArmFacts, rows: Sequence[Row]) -> str:
+def why_not_faster(arm: ArmFacts, rows: Sequence[LatencyRow]) -> str:
     """Why no shape got faster: the manifest's reasons, runs too unsteady to tell, or what is left.
 
     Matrices that run dense cannot be faster however steady the runs, so that comes first. Where
@@ -180,7 +180,7 @@ def _interval(found: Sequence[SpeedUp]) -> str:
     return f"{100 * LEVEL:.0f} % interval{several} {low:.{digits}f} to {high:.{digits}f}"
 
 
-def _why(report: Report, arm: ArmFacts, rows: Sequence[Row]) -> str:
+def _why(report: Report, arm: ArmFacts, rows: Sequence[LatencyRow]) -> str:
     """Why it may not be called faster: what was not proven comes before what was not gained.
 
     A shape that gained nothing needs no proof; its lack of one is told where no shape has any.
@@ -197,7 +197,7 @@ def _why(report: Report, arm: ArmFacts, rows: Sequence[Row]) -> str:
     return "; ".join(f"{why} at {_listed(there)}" for why, there in at.items())
 
 
-def _outcome(rows: Sequence[Row], baseline: str) -> str:
+def _outcome(rows: Sequence[LatencyRow], baseline: str) -> str:
     """The verdicts of all shapes in a phrase, the fast ones first."""
     verdicts = ("faster", "slower", "unproven")
     parts = [part for verdict in verdicts for part in _part(rows, verdict, baseline)]
@@ -207,7 +207,7 @@ def _outcome(rows: Sequence[Row], baseline: str) -> str:
     return "; ".join([*parts, *([f"no difference shown at {_listed(still)}"] if still else [])])
 
 
-def _part(rows: Sequence[Row], verdict: str, baseline: str) -> Iterator[str]:
+def _part(rows: Sequence[LatencyRow], verdict: str, baseline: str) -> Iterator[str]:
     """The shapes that got one verdict, with the range of their ratios."""
     found = [row for row in rows if row.speed_up and row.speed_up.verdict == verdict]
     if not found:

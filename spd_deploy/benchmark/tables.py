@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from spd_deploy.benchmark.formatting import megabytes, milliseconds, percent
-from spd_deploy.benchmark.intervals import Estimate
-from spd_deploy.benchmark.judge import Judgement, Row
+from spd_deploy.benchmark.judge import Judgement, LatencyRow
 from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.stats import Estimate
 from spd_deploy.benchmark.summary import kind_of
 from spd_deploy.machine.facts import Machine
 
@@ -110,7 +110,7 @@ def files_table(report: Report) -> Table:
     return Table(title="Model files", columns=("arm", "file", "SHA-256"), rows=rows)
 
 
-def _latency_row(row: Row, *, compared: bool) -> tuple[str, ...]:
+def _latency_row(row: LatencyRow, *, compared: bool) -> tuple[str, ...]:
     """The cells of an arm at a shape; what one reads for stands before the details."""
     return (
         str(row.shape),
@@ -124,7 +124,7 @@ def _latency_row(row: Row, *, compared: bool) -> tuple[str, ...]:
     )
 
 
-def _verdict_cells(row: Row) -> tuple[str, str]:
+def _verdict_cells(row: LatencyRow) -> tuple[str, str]:
     """Speed-up and verdict."""
     found = row.speed_up
     if found is None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from spd_deploy.benchmark.formatting import percent
-from spd_deploy.benchmark.intervals import Rounds, samples_for
 from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.stats import Rounds, samples_for
 from spd_deploy.machine.facts import Machine
 from spd_deploy.timing.machine_load import Conditions
 
@@ -29,7 +29,7 @@ FEW_ROUNDS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Doubt:
+class Caveat:
     """One reason not to trust a number.
 
     Attributes:
@@ -45,20 +45,20 @@ class Doubt:
     amount: str | None = None
 
 
-def doubts_of(report: Report) -> tuple[Doubt, ...]:
+def caveats_of(report: Report) -> tuple[Caveat, ...]:
     """All doubts: about the machine, the comparison, and each arm at each shape."""
-    found = [Doubt(about="machine", what=what) for what in machine_doubts(report)]
+    found = [Caveat(about="machine", what=what) for what in machine_caveats(report)]
     for arm in report.arms:
-        found += [Doubt(about=arm.name, what=what) for what in comparison_doubts(report, arm)]
+        found += [Caveat(about=arm.name, what=what) for what in comparison_caveats(report, arm)]
         for shape in report.settings.shapes:
             found += [
-                Doubt(about=arm.name, what=what, shape=str(shape), amount=amount)
-                for what, amount in series_doubts(report.rounds(arm.name, shape))
+                Caveat(about=arm.name, what=what, shape=str(shape), amount=amount)
+                for what, amount in sample_caveats(report.rounds(arm.name, shape))
             ]
     return tuple(found)
 
 
-def grouped(doubts: Sequence[Doubt]) -> dict[str, list[str]]:
+def grouped(doubts: Sequence[Caveat]) -> dict[str, list[str]]:
     """Each reason once, with all that it is about, as ``block at 1x16 (12 %), 8x16 (20 %)``."""
     found: dict[str, dict[str, list[str]]] = {}
     for doubt in doubts:
@@ -73,15 +73,15 @@ def grouped(doubts: Sequence[Doubt]) -> dict[str, list[str]]:
     }
 
 
-def machine_doubts(report: Report) -> Iterator[str]:
+def machine_caveats(report: Report) -> Iterator[str]:
     """Other work, too many threads, a clock that may change."""
     settings = report.settings
-    yield from conditions_doubts(report.machine, report.conditions, settings.threads)
+    yield from load_caveats(report.machine, report.conditions, settings.threads)
     if settings.device == "cpu" and settings.threads is None:
         yield "the number of threads was left to the runtime and is unknown"
 
 
-def conditions_doubts(machine: Machine, seen: Conditions, threads: int | None) -> Iterator[str]:
+def load_caveats(machine: Machine, seen: Conditions, threads: int | None) -> Iterator[str]:
     """What the machine did meanwhile, and whether it could give what was asked of it."""
     if seen.others_cores > BUSY_SHARE * machine.usable_cores:
         yield (
@@ -96,7 +96,7 @@ def conditions_doubts(machine: Machine, seen: Conditions, threads: int | None) -
         yield f"the processor's clock may change: its governor is {machine.governor!r}"
 
 
-def comparison_doubts(report: Report, arm: ArmFacts) -> Iterator[str]:
+def comparison_caveats(report: Report, arm: ArmFacts) -> Iterator[str]:
     """What else but sparsity may explain a difference between an arm and the baseline."""
     if report.baseline is None:
         return
@@ -126,7 +126,7 @@ def comparison_doubts(report: Report, arm: ArmFacts) -> Iterator[str]:
         yield f"it runs in {arm.runtime.runtime} and {base.name} in {base.runtime.runtime}"
 
 
-def series_doubts(rounds: Rounds) -> Iterator[tuple[str, str]]:
+def sample_caveats(rounds: Rounds) -> Iterator[tuple[str, str]]:
     """Too few samples, too much spread, rounds that disagree or drift; each with its amount."""
     samples = [s for r in rounds for s in r]
     for quantile in (0.9, 0.99):

@@ -14,7 +14,7 @@ from spd_deploy.domain.runtime_choice import ASKED
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.judge import Judgement
-    from spd_deploy.benchmark.records import Settings
+    from spd_deploy.benchmark.records import BenchmarkSettings
     from spd_deploy.benchmark.report import Report
 
 _FOLDER = click.Path(path_type=Path)
@@ -92,7 +92,7 @@ def bench(
     """  # noqa: D301  # click reads the \b as a character
     from spd_deploy.benchmark.judge import judge
     from spd_deploy.benchmark.publish import refuse_taken, summary_of, write_report
-    from spd_deploy.benchmark.records import Settings, Shape
+    from spd_deploy.benchmark.records import BenchmarkSettings, Shape
     from spd_deploy.domain.cores import default_threads
 
     if dense is not None and device == "cpu":
@@ -102,7 +102,7 @@ def bench(
     if threads is not None and device == "cuda":
         raise click.UsageError("--threads goes with --device cpu")
     refuse_taken(output, overwrite=overwrite)
-    settings = Settings(
+    settings = BenchmarkSettings(
         shapes=Shape.grid(batches, seqs),
         device="cuda" if device == "cuda" else "cpu",
         threads=threads or (default_threads() if device == "cpu" else None),
@@ -125,7 +125,7 @@ def _measured(
     artefacts: Sequence[Path],
     baseline: Path | None,
     runtimes: Sequence[str],
-    settings: "Settings",
+    settings: "BenchmarkSettings",
     *,
     profile: bool,
 ) -> "Report":
@@ -151,7 +151,7 @@ def _measured_on_gpu(
     artefacts: Sequence[Path],
     baseline: Path | None,
     runtimes: Sequence[str],
-    settings: "Settings",
+    settings: "BenchmarkSettings",
     *,
     dense: str | None,
 ) -> "Report":
@@ -161,11 +161,11 @@ def _measured_on_gpu(
     """
     from spd_deploy.benchmark.arms import arms_of, refuse_long, refuse_unreadable
     from spd_deploy.benchmark.cuda.compare import compare_on_gpu, refuse_off_gpu
-    from spd_deploy.benchmark.cuda.dense import DenseModel, parse_dense
-    from spd_deploy.benchmark.cuda.place import refuse_without_cuda
+    from spd_deploy.benchmark.dense.dense_arms import DenseModel, parse_dense
     from spd_deploy.benchmark.memory import memory_of
     from spd_deploy.domain.artefact import is_artefact, open_artefact
     from spd_deploy.domain.checkpoint import open_checkpoint
+    from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
 
     names = parse_dense("all" if dense is None else dense)
     exported = [baseline] if baseline is not None and is_artefact(baseline) else []
@@ -187,7 +187,12 @@ def _measured_on_gpu(
 
 def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
     """The headlines, tables and doubts on the terminal."""
-    from spd_deploy.benchmark.gpu_tables import absent_table, device_table, parts_table, ran_table
+    from spd_deploy.benchmark.gpu_tables import (
+        device_details_table,
+        device_table,
+        kernel_table,
+        skipped_table,
+    )
     from spd_deploy.benchmark.layers.analysis import analyse
     from spd_deploy.benchmark.layers.layer_summary import explanation_of, statement_of
     from spd_deploy.benchmark.summary import headlines, runtimes_of
@@ -199,9 +204,9 @@ def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
     tables = (
         latency_table(report, judgement),
         device_table(judgement),
-        parts_table(judgement),
-        ran_table(report),
-        absent_table(report),
+        device_details_table(judgement),
+        kernel_table(report),
+        skipped_table(report),
         size_table(report),
     )
     for table in filter(None, tables):

@@ -12,7 +12,7 @@ from spd_deploy.cli.options import LARGEST_SIZE, Sizes, timing_options
 from spd_deploy.domain.runtime_choice import CpuRuntime
 
 if TYPE_CHECKING:
-    from spd_deploy.benchmark.breakeven.map_records import BreakEven
+    from spd_deploy.benchmark.breakeven.map_records import BreakEvenMap
 
 _TOKENS = {"cpu": (32, 128, 1024), "cuda": (128, 1024, 4096, 16384)}
 _PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp16",)}
@@ -164,23 +164,23 @@ def map_(
     if model is not None and shapes:
         raise click.UsageError("--model and --shape both name sizes: leave one of them out")
     from exporters.precision import Precision
-    from spd_deploy.benchmark.breakeven.map_records import Part, text_from_map
+    from spd_deploy.benchmark.breakeven.map_records import MapMatrix, text_from_map
     from spd_deploy.benchmark.breakeven.publish_map import refuse_taken, write_map
+    from spd_deploy.benchmark.breakeven.run_gpu_map import measure_map_on_gpu
     from spd_deploy.benchmark.breakeven.run_map import (
-        Plan,
+        MapPlan,
         measure_map,
         model_parts,
         patterns_of,
         runtimes_here,
     )
-    from spd_deploy.benchmark.cuda.map import measure_map_on_gpu
     from spd_deploy.domain.cores import default_threads
     from spd_deploy.timing.host_clock import Effort
 
     refuse_taken(output, overwrite=overwrite)
-    own = tuple(Part(shape=shape, count=1) for shape in dict.fromkeys(shapes))
+    own = tuple(MapMatrix(shape=shape, count=1) for shape in dict.fromkeys(shapes))
     name, parts = (None, own) if shapes else model_parts(model or "base")
-    plan = Plan(
+    plan = MapPlan(
         model=name,
         parts=parts,
         tokens=tuple(sorted(set(tokens or _TOKENS[device]))),
@@ -199,12 +199,12 @@ def map_(
         _show(found, output)
 
 
-def _show(found: "BreakEven", output: Path) -> None:
+def _show(found: "BreakEvenMap", output: Path) -> None:
     """The table, from where each pattern pays, the doubts, and what to start with."""
     from spd_deploy.benchmark.breakeven.map_summary import (
         answer,
         breakevens,
-        doubts,
+        map_caveats,
         map_table,
         where,
     )
@@ -215,7 +215,7 @@ def _show(found: "BreakEven", output: Path) -> None:
     click.echo()
     for line in breakevens(found):
         click.echo(line)
-    for line in doubts(found):
+    for line in map_caveats(found):
         click.echo(f"doubt: {line}")
     click.echo(f"saved: {output}\n")
     for line in answer(found):

@@ -76,14 +76,14 @@ def measure(
     from spd_deploy.benchmark.arms import arms_of, open_arm
     from spd_deploy.benchmark.layers.analysis import analyse
     from spd_deploy.benchmark.layers.profile_layers import profile_layers, refuse_unmeasurable
-    from spd_deploy.benchmark.records import Settings, Shape
+    from spd_deploy.benchmark.records import BenchmarkSettings, Shape
     from spd_deploy.domain.cores import default_threads
     from spd_deploy.domain.runtime_choice import ASKED
     from spd_deploy.sessions.open import prove
 
     (arm,) = arms_of([artefact], [ASKED["onnxruntime"]])  # whose profiler it is
     longest = min(artefact.manifest.max_tokens, arm.encoder.positions)
-    settings = Settings(
+    settings = BenchmarkSettings(
         shapes=(Shape(batch=batch or 1, seq=seq or min(_SEQ, longest)),),
         threads=threads or default_threads(),
         rounds=_ROUNDS,

@@ -15,7 +15,7 @@ from spd_deploy.benchmark.arms import (
     open_arm,
     refuse_unreadable,
 )
-from spd_deploy.benchmark.records import Settings, Shape
+from spd_deploy.benchmark.records import BenchmarkSettings, Shape
 from spd_deploy.domain.artefact import Artefact, MatrixRow
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.runtime_choice import ASKED, Runtime
@@ -24,7 +24,7 @@ from spd_deploy.sessions.open import prove
 from tests.benchmark.made import ARM
 from tests.portable import with_portable
 
-SETTINGS = Settings(shapes=Shape.grid((1, 3), (4, 32)), threads=1)
+SETTINGS = BenchmarkSettings(shapes=Shape.grid((1, 3), (4, 32)), threads=1)
 
 
 def moved(artefact: Artefact, folder: str) -> Artefact:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spd_deploy.benchmark.judge import Measurement, compare, judge, measurement_of
+from spd_deploy.benchmark.judge import RoundSamples, compare, judge, measurement_of
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.nvidia import Gpu
 from tests.benchmark.made import MACHINE, SHAPE, drawn, made_report, three_arms, three_judged
@@ -71,7 +71,7 @@ def test_a_judgement_is_json() -> None:
     assert value["rows"][1]["speed_up"]["verdict"] == "faster"
 
 
-def sides() -> tuple[Measurement, Measurement]:
+def sides() -> tuple[RoundSamples, RoundSamples]:
     """Two sides that may be compared."""
     report = three_arms()
     return measurement_of(report, "dense", SHAPE), measurement_of(report, "block", SHAPE)

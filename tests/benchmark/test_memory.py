@@ -7,12 +7,12 @@ import pytest
 
 from spd_deploy.benchmark.arms import Arm
 from spd_deploy.benchmark.memory import bytes_in, memory_of
-from spd_deploy.benchmark.records import Settings, Shape
+from spd_deploy.benchmark.records import BenchmarkSettings, Shape
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.runtime_choice import ASKED
 from tests.portable import with_portable
 
-SETTINGS = Settings(shapes=(Shape(batch=2, seq=16),), threads=1)
+SETTINGS = BenchmarkSettings(shapes=(Shape(batch=2, seq=16),), threads=1)
 
 
 def test_the_kernels_kibibytes_are_read() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spd_deploy.benchmark.page import Section
+from spd_deploy.benchmark.html import PageSection
 from spd_deploy.benchmark.publish import WRITTEN, summary_of, write_report
 from spd_deploy.benchmark.report import Report
 from spd_deploy.domain.errors import NotWritten
@@ -23,7 +23,7 @@ def test_a_report_is_json_page_and_pictures(report: Report, tmp_path: Path) -> N
     page = write_report(
         report,
         tmp_path / "r",
-        extra_sections=[Section(title="Added here")],
+        extra_sections=[PageSection(title="Added here")],
         judgement=three_judged(),
     )
 

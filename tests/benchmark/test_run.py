@@ -9,7 +9,7 @@ import pytest
 from spd_deploy.benchmark.arms import Arm, open_arm
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import summary_of, write_report
-from spd_deploy.benchmark.records import Memory, Settings, Shape
+from spd_deploy.benchmark.records import BenchmarkSettings, ResidentMemory, Shape
 from spd_deploy.benchmark.report import Report, read_report
 from spd_deploy.benchmark.run import as_dense, baseline_from, run_benchmark, why_unprofiled
 from spd_deploy.domain.artefact import Artefact
@@ -19,13 +19,13 @@ from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.runtime_choice import ASKED
 from spd_deploy.sessions.protocol import Session
 
-SETTINGS = Settings(
+SETTINGS = BenchmarkSettings(
     shapes=Shape.grid((1, 2), (8,)), threads=1, rounds=2, seconds=0.01, min_runs=2, max_runs=3
 )
-WEIGHT = Memory(before_bytes=1, opened_bytes=2, peak_bytes=3)
+WEIGHT = ResidentMemory(before_bytes=1, opened_bytes=2, peak_bytes=3)
 
 
-def weigh(arm: Arm, settings: Settings) -> Memory:
+def weigh(arm: Arm, settings: BenchmarkSettings) -> ResidentMemory:
     """Every arm weighs the same."""
     return WEIGHT
 
@@ -95,7 +95,7 @@ def test_arms_that_cannot_be_profiled_are_named(arms: tuple[Arm, ...]) -> None:
 def test_wrong_logits_stop_a_run_before_it_is_timed(arms: tuple[Arm, ...]) -> None:
     """An arm that is not what it says is never measured."""
 
-    def swapped(arm: Arm, settings: Settings) -> Session:
+    def swapped(arm: Arm, settings: BenchmarkSettings) -> Session:
         """The session of the other arm."""
         return open_arm(arms[1 - arms.index(arm)], settings)
 

@@ -44,7 +44,7 @@ MatrixShape = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class MapMatrix:
     """A size of matrix, and how many of it a layer of the model has."""
 
     shape: MatrixShape
@@ -61,7 +61,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
-class Sparse:
+class MapRow:
     """A pattern at a sparsity, run in one way, runtime and precision: a row of the map."""
 
     pattern: str
@@ -91,7 +91,7 @@ class Sparse:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cell:
+class MapCell:
     """One product, dense and sparse; the module tells what the fields are."""
 
     shape: MatrixShape
@@ -113,9 +113,9 @@ class Cell:
             raise BadReport("a cell of the map is not whole", got=self, fix=_AGAIN)
 
     @property
-    def row(self) -> Sparse:
+    def row(self) -> MapRow:
         """The row of the map that it is in."""
-        return Sparse(
+        return MapRow(
             pattern=self.pattern,
             sparsity=self.sparsity,
             precision=self.precision,
@@ -130,7 +130,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Gain:
+class MapGain:
     """How many times as fast as dense.
 
     Attributes:
@@ -143,7 +143,7 @@ class Gain:
     measured: bool = True
 
     @classmethod
-    def of(cls, cells: Sequence[tuple[Cell, int]]) -> Self:
+    def of(cls, cells: Sequence[tuple[MapCell, int]]) -> Self:
         """Of all cells together, each counted so many times: their seconds add up."""
         if not all(cell.measured for cell, _ in cells):
             return cls(ratio=1.0, measured=False)
@@ -171,7 +171,7 @@ class MapSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BreakEven:
+class BreakEvenMap:
     """The map.
 
     Attributes:
@@ -185,8 +185,8 @@ class BreakEven:
     conditions: Conditions
     effort: MapSettings
     model: str | None
-    parts: tuple[Part, ...]
-    cells: tuple[Cell, ...]
+    parts: tuple[MapMatrix, ...]
+    cells: tuple[MapCell, ...]
     device: Device = "cpu"
     looks: tuple[GpuState, ...] = ()
     runtimes: Mapping[str, str] = field(default_factory=dict)
@@ -206,7 +206,7 @@ class BreakEven:
         return tuple(sorted({cell.tokens for cell in self.cells}))
 
     @property
-    def rows(self) -> tuple[Sparse, ...]:
+    def rows(self) -> tuple[MapRow, ...]:
         """Patterns as they were asked for, each from the least sparsity to the most."""
         found = dict.fromkeys(cell.row for cell in self.cells)
         order = list(dict.fromkeys(row.line for row in found))
@@ -223,24 +223,24 @@ class BreakEven:
         return tuple(dict.fromkeys(row.precision for row in self.rows))
 
     @property
-    def dense_rows(self) -> tuple[Sparse, ...]:
+    def dense_rows(self) -> tuple[MapRow, ...]:
         """For each kind of dense product, the first row that is compared with it."""
         first = {row.dense: row for row in reversed(self.rows)}
         return tuple(row for row in self.rows if first[row.dense] == row)
 
-    def dense_s(self, part: Part, tokens: int, row: Sparse) -> float:
+    def dense_s(self, part: MapMatrix, tokens: int, row: MapRow) -> float:
         """Seconds of the dense product that a row is compared with, the median over the rounds."""
         return median(self.cell(part, tokens, row).dense_s)
 
-    def cell(self, part: Part, tokens: int, row: Sparse) -> Cell:
+    def cell(self, part: MapMatrix, tokens: int, row: MapRow) -> MapCell:
         """The cell at a place."""
         wanted = (part.shape, tokens, row)
         return next(c for c in self.cells if (c.shape, c.tokens, c.row) == wanted)
 
-    def gain(self, tokens: int, row: Sparse, part: Part | None = None) -> Gain:
+    def gain(self, tokens: int, row: MapRow, part: MapMatrix | None = None) -> MapGain:
         """What a part gains; None is all products of a layer, each as often as it has it."""
         parts = self.parts if part is None else (part,)
-        return Gain.of([(self.cell(part, tokens, row), part.count) for part in parts])
+        return MapGain.of([(self.cell(part, tokens, row), part.count) for part in parts])
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -248,12 +248,12 @@ class BreakEven:
         return {cell.row.line: cell.reason for cell in self.cells if cell.reason}
 
 
-def text_from_map(found: BreakEven) -> str:
+def text_from_map(found: BreakEvenMap) -> str:
     """The JSON document; a list of numbers on one line."""
     return text_of({"schema": SCHEMA, **asdict(found)})
 
 
-def read_map(file: Path) -> BreakEven:
+def read_map(file: Path) -> BreakEvenMap:
     """Read what :func:`text_from_map` wrote.
 
     Raises:
@@ -261,7 +261,9 @@ def read_map(file: Path) -> BreakEven:
     """
     value = read_json(file, error=BadReport, fix=_AGAIN)
     other = f"use the version of spd that wrote it; this one reads schema {SCHEMA}"
-    return versioned(BreakEven, value, SCHEMA, what=file, error=BadReport, fix=_AGAIN, other=other)
+    return versioned(
+        BreakEvenMap, value, SCHEMA, what=file, error=BadReport, fix=_AGAIN, other=other
+    )
 
 
 def _added(parts: Sequence[tuple[Sequence[float], int]]) -> list[float]:

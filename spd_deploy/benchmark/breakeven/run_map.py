@@ -21,7 +21,7 @@ from exporters.lowering.gathered import Gathered
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Array
 from exporters.precision import Precision
-from spd_deploy.benchmark.breakeven.map_records import BreakEven, Cell, MapSettings, Part
+from spd_deploy.benchmark.breakeven.map_records import BreakEvenMap, MapCell, MapMatrix, MapSettings
 from spd_deploy.domain.artefact import is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import encoder_in
 from spd_deploy.domain.encoder import Matrix
@@ -49,7 +49,7 @@ _LARGEST = 2**28
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class MapPlan:
     """What to measure.
 
     Attributes:
@@ -60,7 +60,7 @@ class Plan:
     """
 
     model: str | None
-    parts: tuple[Part, ...]
+    parts: tuple[MapMatrix, ...]
     tokens: tuple[int, ...]
     patterns: tuple[Pattern, ...]
     precisions: tuple[Precision, ...]
@@ -85,17 +85,17 @@ class Plan:
                 placed(pattern, part.shape).check(part.shape)
 
 
-def parts_of(model: str) -> tuple[Part, ...]:
+def parts_of(model: str) -> tuple[MapMatrix, ...]:
     """The matrices of one layer: four of attention, and the feed-forward part's two."""
     hidden, inner = MODELS[model]
     return (
-        Part(shape=(hidden, hidden), count=4),
-        Part(shape=(inner, hidden), count=1),
-        Part(shape=(hidden, inner), count=1),
+        MapMatrix(shape=(hidden, hidden), count=4),
+        MapMatrix(shape=(inner, hidden), count=1),
+        MapMatrix(shape=(hidden, inner), count=1),
     )
 
 
-def model_parts(model: str) -> tuple[str, tuple[Part, ...]]:
+def model_parts(model: str) -> tuple[str, tuple[MapMatrix, ...]]:
     """The name and the matrices of one layer of a known size, or of the model in a folder.
 
     Raises:
@@ -113,7 +113,7 @@ def model_parts(model: str) -> tuple[str, tuple[Part, ...]]:
         )
     encoder = open_artefact(folder).encoder if is_artefact(folder) else encoder_in(folder)
     shapes = Counter(matrix.shape for matrix in encoder.matrices() if matrix.layer == 0)
-    parts = tuple(Part(shape=shape, count=count) for shape, count in shapes.items())
+    parts = tuple(MapMatrix(shape=shape, count=count) for shape, count in shapes.items())
     return folder.resolve().name, parts
 
 
@@ -146,7 +146,7 @@ def placed(pattern: Pattern, shape: tuple[int, int]) -> Pattern:
     return pattern.on(axis=0 if shape[0] >= shape[1] else 1, width=1)
 
 
-def measure_map(plan: Plan, *, progress: Progress | None = None) -> BreakEven:
+def measure_map(plan: MapPlan, *, progress: Progress | None = None) -> BreakEvenMap:
     """Time every product of the plan on this machine's CPU.
 
     Raises:
@@ -154,12 +154,12 @@ def measure_map(plan: Plan, *, progress: Progress | None = None) -> BreakEven:
     """
     runtimes: dict[str, str] = {runtime: _version(runtime) for runtime in plan.runtimes}
     observer = LoadObserver(load_average())
-    cells: list[Cell] = []
+    cells: list[MapCell] = []
     with (progress or Silent()).stage("map", len(plan.parts)) as advance:
         for part in plan.parts:
             cells += _cells_of(part, plan)
             advance(note=str(part))
-    return BreakEven(
+    return BreakEvenMap(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=this_machine(),
         conditions=observer.conditions(),
@@ -171,7 +171,7 @@ def measure_map(plan: Plan, *, progress: Progress | None = None) -> BreakEven:
     )
 
 
-def settings_of(plan: Plan) -> MapSettings:
+def settings_of(plan: MapPlan) -> MapSettings:
     """What the map's file keeps of how it was measured."""
     return MapSettings(threads=plan.threads, rounds=plan.effort.rounds, seconds=plan.effort.seconds)
 
@@ -188,7 +188,7 @@ def _version(runtime: CpuRuntime) -> str:
             assert_never(never)
 
 
-def _cells_of(part: Part, plan: Plan) -> list[Cell]:
+def _cells_of(part: MapMatrix, plan: MapPlan) -> list[MapCell]:
     """All cells of one size of matrix, the dense product taking turns with all sparse ones."""
     N, K = part.shape
     matrix = Matrix(name="product", layer=0, role="query", shape=part.shape)
@@ -210,7 +210,7 @@ def _cells_of(part: Part, plan: Plan) -> list[Cell]:
     times = time_interleaved(openers, shapes, plan.effort)
     nothing: tuple[tuple[float, ...], ...] = ((),) * len(shapes)
     return [
-        Cell(
+        MapCell(
             shape=part.shape,
             tokens=tokens,
             pattern=str(pattern),

@@ -3,25 +3,25 @@
 from collections.abc import Sequence
 
 from spd_deploy.benchmark.arms import Arm
-from spd_deploy.benchmark.cuda.dense import DenseModel, dense_entrants
 from spd_deploy.benchmark.cuda.entrants import Weigh, entrant_of
-from spd_deploy.benchmark.cuda.place import refuse_without_cuda
 from spd_deploy.benchmark.cuda.run import run_on_gpu
-from spd_deploy.benchmark.gpu_values import Absent
-from spd_deploy.benchmark.records import Settings
+from spd_deploy.benchmark.dense.dense_arms import DenseModel, dense_entrants
+from spd_deploy.benchmark.device.device_records import Skipped
+from spd_deploy.benchmark.records import BenchmarkSettings
 from spd_deploy.benchmark.report import Report
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.progress import Progress
+from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
 
 
 def compare_on_gpu(
     arms: Sequence[Arm],
     model: DenseModel | None,
     names: Sequence[str],
-    settings: Settings,
+    settings: BenchmarkSettings,
     *,
     weigh: Weigh,
-    absent: Sequence[Absent] = (),
+    absent: Sequence[Skipped] = (),
     spare: bool = False,
     progress: Progress | None = None,
 ) -> Report:

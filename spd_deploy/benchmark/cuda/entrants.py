@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from spd_deploy.benchmark.arms import Arm, facts_of, open_arm
+from spd_deploy.benchmark.device.device_records import KernelTrace
 from spd_deploy.benchmark.gpu_judge import sparse_kernels
-from spd_deploy.benchmark.gpu_values import Ran
-from spd_deploy.benchmark.records import ArmFacts, Memory, Settings
+from spd_deploy.benchmark.records import ArmFacts, BenchmarkSettings, ResidentMemory
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.roofline import Work, encoder_work
 from spd_deploy.sessions.open import prove
@@ -21,7 +21,7 @@ from spd_deploy.sessions.tensorrt.build_plan import read_plan
 _SHARE = 2 / 4
 _NUMBER_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
-Weigh = Callable[[Arm, Settings], Memory | None]
+Weigh = Callable[[Arm, BenchmarkSettings], ResidentMemory | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,10 +43,10 @@ class Entrant:
     open: Callable[[], Session]
     check: Callable[[Session], float]
     facts: Callable[[Description, float], ArmFacts]
-    work: Callable[[Ran, int], Work]
+    work: Callable[[KernelTrace, int], Work]
 
 
-def entrant_of(arm: Arm, settings: Settings, *, weigh: Weigh) -> Entrant:
+def entrant_of(arm: Arm, settings: BenchmarkSettings, *, weigh: Weigh) -> Entrant:
     """An artefact as an entrant; one that is not sparse counts as a dense baseline."""
     manifest = arm.artefact.manifest
     shares = {row.name: row.flops_share for row in manifest.matrices}
@@ -57,7 +57,7 @@ def entrant_of(arm: Arm, settings: Settings, *, weigh: Weigh) -> Entrant:
         """Weighed where its process can be."""
         return facts_of(arm, runtime, weigh(arm, settings), parity=parity)
 
-    def work(ran: Ran, number_bytes: int) -> Work:
+    def work(ran: KernelTrace, number_bytes: int) -> Work:
         """Of its kept multiplications; 2:4 kernels leave half of theirs, and half the weights.
 
         Where some ran, every matrix they take is counted so, which keeps the least time a bound.

@@ -15,21 +15,21 @@ from functools import partial
 import numpy as np
 
 from spd_deploy.benchmark.cuda.entrants import Entrant, number_bytes
-from spd_deploy.benchmark.cuda.timing import Found, Timer, time_arms
-from spd_deploy.benchmark.cuda.tools import Tools, cuda_tools
-from spd_deploy.benchmark.cuda.watch import Watch, watching
-from spd_deploy.benchmark.gpu_values import (
-    Absent,
-    Copied,
+from spd_deploy.benchmark.device.cuda_tools import DeviceTools, cuda_tools
+from spd_deploy.benchmark.device.device_records import (
     DeviceArm,
-    GpuRun,
-    Kernel,
+    DevicePart,
+    KernelTrace,
+    MemoryCopy,
     Peak,
-    Ran,
     ShapeWork,
+    Skipped,
+    TracedKernel,
 )
+from spd_deploy.benchmark.device.time_device import DeviceSamples, DeviceTimer, time_arms
+from spd_deploy.benchmark.device.watch_gpu import GpuWatch, watching
 from spd_deploy.benchmark.measure import measure
-from spd_deploy.benchmark.records import ArmFacts, Series, Settings, Shape
+from spd_deploy.benchmark.records import ArmFacts, BenchmarkSettings, Series, Shape
 from spd_deploy.benchmark.report import Report
 from spd_deploy.domain.errors import BadArtefact, Unavailable, reason_of
 from spd_deploy.domain.progress import Progress, Silent
@@ -55,22 +55,22 @@ class Opened:
 class Took:
     """What was measured, and what the card did meanwhile; ``lacking`` are rates it has not."""
 
-    watch: Watch
+    watch: GpuWatch
     peaks: tuple[Peak, ...]
-    lacking: tuple[Absent, ...]
-    copied: Copied
+    lacking: tuple[Skipped, ...]
+    copied: MemoryCopy
     by_host: tuple[Series, ...]
-    by_gpu: Found
+    by_gpu: DeviceSamples
 
 
 def run_on_gpu(
     entrants: Sequence[Entrant],
-    settings: Settings,
+    settings: BenchmarkSettings,
     *,
-    absent: Sequence[Absent] = (),
+    absent: Sequence[Skipped] = (),
     spare: bool = False,
     progress: Progress | None = None,
-    tools: Tools | None = None,
+    tools: DeviceTools | None = None,
 ) -> Report:
     """Compare the entrants, the dense ones among them being the baselines.
 
@@ -105,7 +105,7 @@ def run_on_gpu(
         baseline=next((o.entrant.name for o in opened if o.entrant.dense), None),
         arms=tuple(o.facts for o in opened),
         series=took.by_host,
-        gpu=GpuRun(
+        gpu=DevicePart(
             card=took.watch.card,
             before=seen.state if seen else None,
             during=tuple(took.watch.during),
@@ -123,7 +123,7 @@ def run_on_gpu(
     )
 
 
-def refuse_long(entrants: Sequence[Entrant], settings: Settings) -> None:
+def refuse_long(entrants: Sequence[Entrant], settings: BenchmarkSettings) -> None:
     """Refuse shapes that some entrant does not read.
 
     Raises:
@@ -139,7 +139,7 @@ def refuse_long(entrants: Sequence[Entrant], settings: Settings) -> None:
             )
 
 
-def batches_of(entrants: Sequence[Entrant], settings: Settings) -> dict[Shape, Batch]:
+def batches_of(entrants: Sequence[Entrant], settings: BenchmarkSettings) -> dict[Shape, Batch]:
     """Random token ids for each shape, the same for all."""
     vocabulary = min(entrant.encoder.vocabulary for entrant in entrants)
     random = np.random.default_rng(settings.seed)
@@ -148,12 +148,12 @@ def batches_of(entrants: Sequence[Entrant], settings: Settings) -> dict[Shape, B
 
 def _opened(
     entrants: Sequence[Entrant],
-    tools: Tools,
+    tools: DeviceTools,
     stack: ExitStack,
     progress: Progress,
     *,
     spare: bool,
-) -> tuple[tuple[Opened, ...], tuple[Absent, ...]]:
+) -> tuple[tuple[Opened, ...], tuple[Skipped, ...]]:
     """Each entrant open and proven; dense ones that do not run, with the reason."""
     found, missing = [], []
     with progress.stage("open and check", len(entrants)) as advance:
@@ -163,7 +163,7 @@ def _opened(
             except Exception as err:
                 if not (entrant.dense or spare):
                     raise
-                missing.append(Absent(name=entrant.name, reason=reason_of(err)))
+                missing.append(Skipped(name=entrant.name, reason=reason_of(err)))
                 progress.note(f"{entrant.name} is left out: {reason_of(err)}")
             advance(note=entrant.name)
     if any(e.dense for e in entrants) and not any(o.entrant.dense for o in found):
@@ -175,7 +175,7 @@ def _opened(
     return tuple(found), tuple(missing)
 
 
-def _open(entrant: Entrant, tools: Tools, stack: ExitStack) -> Opened:
+def _open(entrant: Entrant, tools: DeviceTools, stack: ExitStack) -> Opened:
     """Open one, and close it again at once where it fails to prove itself."""
     before = tools.used_bytes()
     with ExitStack() as alone:
@@ -194,13 +194,13 @@ def _open(entrant: Entrant, tools: Tools, stack: ExitStack) -> Opened:
 def _measured(
     opened: Sequence[Opened],
     batches: Mapping[Shape, Batch],
-    settings: Settings,
-    tools: Tools,
+    settings: BenchmarkSettings,
+    tools: DeviceTools,
     progress: Progress,
 ) -> Took:
     """The limits, then all arms in rounds by the host's clock, then by the GPU's; watched."""
     offering = {o.entrant.name: o.session for o in opened if isinstance(o.session, DeviceRuns)}
-    timer = Timer(gpu=tools.gpu, clock=tools.clock, settings=settings)
+    timer = DeviceTimer(gpu=tools.gpu, clock=tools.clock, settings=settings)
     with watching(tools.look) as watch:
         peaks, lacking = tools.peaks()
         copied = tools.copied()
@@ -214,8 +214,8 @@ def _measured(
 def _by_host(
     opened: Sequence[Opened],
     batches: Mapping[Shape, Batch],
-    settings: Settings,
-    tools: Tools,
+    settings: BenchmarkSettings,
+    tools: DeviceTools,
     progress: Progress,
 ) -> tuple[Series, ...]:
     """The host's clock around whole calls, in rounds, as on a CPU; sessions stay open."""
@@ -229,8 +229,8 @@ def _by_host(
 
 
 def _traced(
-    opened: Sequence[Opened], batches: Mapping[Shape, Batch], tools: Tools, progress: Progress
-) -> tuple[dict[str, tuple[Ran, ...]], tuple[Absent, ...]]:
+    opened: Sequence[Opened], batches: Mapping[Shape, Batch], tools: DeviceTools, progress: Progress
+) -> tuple[dict[str, tuple[KernelTrace, ...]], tuple[Skipped, ...]]:
     """What one run of each arm launches at each shape; and what was not traced, with the reason."""
     found, untraced = {}, []
     with progress.stage("trace kernels", len(opened)) as advance:
@@ -239,10 +239,10 @@ def _traced(
             for shape, batch in batches.items():
                 kernels, fault = _kernels(one.session, batch, tools)
                 if fault is not None:
-                    untraced.append(Absent(name=f"kernels of {name} at {shape}", reason=fault))
+                    untraced.append(Skipped(name=f"kernels of {name} at {shape}", reason=fault))
                 said = one.session.description  # of its last run
                 ran.append(
-                    Ran(
+                    KernelTrace(
                         shape=shape,
                         kernels=kernels,
                         said=said.kernels,
@@ -255,8 +255,8 @@ def _traced(
 
 
 def _kernels(
-    session: Session, batch: Batch, tools: Tools
-) -> tuple[tuple[Kernel, ...] | None, str | None]:
+    session: Session, batch: Batch, tools: DeviceTools
+) -> tuple[tuple[TracedKernel, ...] | None, str | None]:
     """The kernels of a run, or why tracing them failed; all that was measured before it stays."""
     try:
         session.run(batch)  # the tracer runs nothing where it cannot trace
@@ -267,8 +267,8 @@ def _kernels(
 
 def _device_arm(
     opened: Opened,
-    found: Found,
-    ran: Mapping[str, tuple[Ran, ...]],
+    found: DeviceSamples,
+    ran: Mapping[str, tuple[KernelTrace, ...]],
 ) -> DeviceArm:
     """What is told of an arm on the GPU."""
     entrant, size = opened.entrant, number_bytes(opened.facts.precision)

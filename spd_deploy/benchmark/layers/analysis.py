@@ -19,9 +19,9 @@ from typing import Literal
 
 import numpy as np
 
-from spd_deploy.benchmark.intervals import SpeedUp, speed_up_of
-from spd_deploy.benchmark.layers.attribution import OF_MATRIX, PARTS, Part, place_of
+from spd_deploy.benchmark.layers.attribution import OF_MATRIX, PARTS, Part, attribution_of
 from spd_deploy.benchmark.layers.layer_records import LayerProfile, MatrixFacts, Timeline
+from spd_deploy.benchmark.stats import SpeedUp, speed_up_of
 from spd_deploy.domain.layers import Role
 from spd_deploy.sessions.row_parallel import chunks_of
 
@@ -32,7 +32,7 @@ _SLACK = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Split:
+class MatrixTime:
     """The time of a matrix, or of several, by what is done."""
 
     products_s: float = 0.0
@@ -44,17 +44,17 @@ class Split:
         """All of it."""
         return self.products_s + self.copies_s + self.passes_s
 
-    def __add__(self, other: "Split") -> "Split":
+    def __add__(self, other: "MatrixTime") -> "MatrixTime":
         """The time of both."""
-        return Split(
+        return MatrixTime(
             products_s=self.products_s + other.products_s,
             copies_s=self.copies_s + other.copies_s,
             passes_s=self.passes_s + other.passes_s,
         )
 
-    def times(self, share: float) -> "Split":
+    def times(self, share: float) -> "MatrixTime":
         """The same mixture, ``share`` as long."""
-        return Split(
+        return MatrixTime(
             products_s=share * self.products_s,
             copies_s=share * self.copies_s,
             passes_s=share * self.passes_s,
@@ -62,7 +62,7 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Gain:
+class LayerGain:
     """What a matrix, or several together, took dense and sparse.
 
     Attributes:
@@ -70,9 +70,9 @@ class Gain:
         kept_s: what the multiplications left would take at the dense products' rate.
     """
 
-    dense: Split
-    sparse: Split
-    promised: Split
+    dense: MatrixTime
+    sparse: MatrixTime
+    promised: MatrixTime
     kept_s: float
 
     @property
@@ -106,11 +106,11 @@ class MatrixGain:
     """One matrix of the model with what it gained."""
 
     facts: MatrixFacts
-    gain: Gain
+    gain: LayerGain
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
+class PartTime:
     """One part of the model: its time in the dense twin and in the sparse model."""
 
     name: str
@@ -141,7 +141,7 @@ class Analysis:
     shape: str
     threads: int | None
     matrices: tuple[MatrixGain, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[PartTime, ...]
     dense_s: float
     sparse_s: float
     speed_up: SpeedUp
@@ -158,7 +158,7 @@ class Analysis:
         return rest.dense_s > -_SLACK * self.dense_s and rest.sparse_s > -_SLACK * self.sparse_s
 
     @property
-    def all_matrices(self) -> Gain:
+    def all_matrices(self) -> LayerGain:
         """The gain of all matrices together."""
         return total_of(m.gain for m in self.matrices)
 
@@ -205,13 +205,13 @@ def analyse(profile: LayerProfile) -> Analysis:
     )
 
 
-def total_of(gains: Iterable[Gain]) -> Gain:
+def total_of(gains: Iterable[LayerGain]) -> LayerGain:
     """Several matrices as one."""
     found = tuple(gains)
-    return Gain(
-        dense=sum((g.dense for g in found), Split()),
-        sparse=sum((g.sparse for g in found), Split()),
-        promised=sum((g.promised for g in found), Split()),
+    return LayerGain(
+        dense=sum((g.dense for g in found), MatrixTime()),
+        sparse=sum((g.sparse for g in found), MatrixTime()),
+        promised=sum((g.promised for g in found), MatrixTime()),
         kept_s=sum(g.kept_s for g in found),
     )
 
@@ -234,23 +234,23 @@ def _sums(timeline: Timeline) -> _Sums:
     timer_s = timeline.timer_s
     found: dict[tuple[Part, tuple[int, Role] | None], float] = defaultdict(float)
     for node in timeline.nodes:
-        place = place_of(node.name, node.op)
+        place = attribution_of(node.name, node.op)
         found[place.part, place.matrix] += node.typical_s - timer_s
     return dict(found)
 
 
-def _split(sums: _Sums, facts: MatrixFacts) -> Split:
+def _split(sums: _Sums, facts: MatrixFacts) -> MatrixTime:
     """The time of one matrix."""
     products, copies, passes = (
         sums.get((part, (facts.layer, facts.role)), 0.0) for part in OF_MATRIX
     )
-    return Split(products_s=products, copies_s=copies, passes_s=passes)
+    return MatrixTime(products_s=products, copies_s=copies, passes_s=passes)
 
 
-def _gain(facts: MatrixFacts, dense: _Sums, sparse: _Sums) -> Gain:
+def _gain(facts: MatrixFacts, dense: _Sums, sparse: _Sums) -> LayerGain:
     """One matrix's times, and its promise."""
     base = _split(dense, facts)
-    return Gain(
+    return LayerGain(
         dense=base,
         sparse=_split(sparse, facts),
         promised=base.times(facts.density),
@@ -258,13 +258,13 @@ def _gain(facts: MatrixFacts, dense: _Sums, sparse: _Sums) -> Gain:
     )
 
 
-def _steps(profile: LayerProfile, dense: _Sums, sparse: _Sums) -> tuple[Step, ...]:
+def _steps(profile: LayerProfile, dense: _Sums, sparse: _Sums) -> tuple[PartTime, ...]:
     """Every part of the model, and last the time between operators that no node accounts for."""
     steps = [
-        Step(name=part, dense_s=_of_part(dense, part), sparse_s=_of_part(sparse, part))
+        PartTime(name=part, dense_s=_of_part(dense, part), sparse_s=_of_part(sparse, part))
         for part in PARTS
     ]
-    rest = Step(
+    rest = PartTime(
         name=RUNTIME,
         dense_s=profile.dense.total_s - sum(dense.values()),
         sparse_s=profile.sparse.total_s - sum(sparse.values()),

@@ -54,27 +54,27 @@ _AROUND = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class Attribution:
     """The part of the model an operator belongs to, and the matrix where it is one's."""
 
     part: Part
     matrix: tuple[int, Role] | None = None
 
 
-def place_of(name: str, op: str) -> Place:
+def attribution_of(name: str, op: str) -> Attribution:
     """The place of an operator of this name and kind."""
     name = name.removeprefix("fused ")
     if found := _MATRIX.match(name):
-        return Place(part=_part_of(op), matrix=(int(found[1]), cast("Role", found[2])))
+        return Attribution(part=_part_of(op), matrix=(int(found[1]), cast("Role", found[2])))
     if found := _LONE_BIAS.match(name):
         role: Role = "attention_output" if found[2] == "attention" else "output"
-        return Place(part="bias and residual", matrix=(int(found[1]), role))
+        return Attribution(part="bias and residual", matrix=(int(found[1]), role))
     for pattern, part in _IN_LAYER:
         if pattern.match(name):
-            return Place(part=part)
+            return Attribution(part=part)
     scope, slash, _ = name.partition("/")
     around = slash and scope in _AROUND
-    return Place(part="embeddings and head" if around else "unattributed")
+    return Attribution(part="embeddings and head" if around else "unattributed")
 
 
 def _part_of(op: str) -> Part:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spd_deploy.benchmark.intervals import median
 from spd_deploy.benchmark.records import Shape
+from spd_deploy.benchmark.stats import median
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.layers import Role
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spd_deploy.benchmark.formatting import milliseconds, percent, ratio
-from spd_deploy.benchmark.layers.analysis import Analysis, Gain, MatrixGain
+from spd_deploy.benchmark.layers.analysis import Analysis, LayerGain, MatrixGain
 from spd_deploy.benchmark.warnings import BUSY_SHARE
 
 # A density that promises less is no sparsity to speak of.
@@ -25,7 +25,7 @@ LEGEND = (
 )
 
 
-def promise_of(gain: Gain) -> str:
+def promise_of(gain: LayerGain) -> str:
     """Speed-up and promise: ``4.1x of 10x``, or ``5.3x, 4x promised`` where it is exceeded."""
     if _untimed(gain):
         return "too short"
@@ -39,7 +39,7 @@ def promise_of(gain: Gain) -> str:
     return f"{ratio(gain.speed_up)}x of {promised}"
 
 
-def lost_to(gain: Gain, most: int = 2) -> str:
+def lost_to(gain: LayerGain, most: int = 2) -> str:
     """The largest losses in a few characters, such as ``copies 62 %, products 31 %``."""
     if _untimed(gain) or gain.speed_up is None or _promises_nothing(gain):
         return "-"
@@ -201,22 +201,22 @@ def _matrix_to_json(matrix: MatrixGain) -> dict[str, Any]:
     }
 
 
-def _untimed(gain: Gain) -> bool:
+def _untimed(gain: LayerGain) -> bool:
     """Whether something was run that took no longer than timing it does."""
     return gain.dense.total_s <= 0 or (gain.sparse.total_s <= 0 and gain.kept_s > 0)
 
 
-def _promises_nothing(gain: Gain) -> bool:
+def _promises_nothing(gain: LayerGain) -> bool:
     """Whether the weights are as good as dense."""
     return gain.promise is not None and gain.promise < LEAST_PROMISE
 
 
-def _kept(gain: Gain) -> bool:
+def _kept(gain: LayerGain) -> bool:
     """Whether the promise is kept, or as good as."""
     return gain.sparse.total_s * _NEAR <= gain.promised.total_s
 
 
-def _beaten(gain: Gain) -> bool:
+def _beaten(gain: LayerGain) -> bool:
     """Whether it is faster than its promise by more than the last digit that is shown."""
     return gain.sparse.total_s < _BEATEN * gain.promised.total_s
 
@@ -229,7 +229,7 @@ def _shares(losses: Mapping[Any, float]) -> dict[str, float]:
     return {name: lost[name] / whole for name in order if lost[name] >= _WORTH_SAYING * whole}
 
 
-def _long(name: str, gain: Gain) -> str:
+def _long(name: str, gain: LayerGain) -> str:
     """A loss in words."""
     match name:
         case "zeros":

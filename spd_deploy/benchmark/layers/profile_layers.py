@@ -21,7 +21,7 @@ from spd_deploy.benchmark.layers.layer_records import (
     Timeline,
     timeline_of,
 )
-from spd_deploy.benchmark.records import Settings
+from spd_deploy.benchmark.records import BenchmarkSettings
 from spd_deploy.domain.errors import BadArtefact, Unavailable
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtime_choice import Asked, computed_in
@@ -35,7 +35,7 @@ from spd_deploy.timing.rounds import interleave
 _TWIN, _MODEL = "dense twin", "model"
 
 
-def refuse_unmeasurable(arm: Arm, settings: Settings) -> None:
+def refuse_unmeasurable(arm: Arm, settings: BenchmarkSettings) -> None:
     """Refuse what the profiler cannot see into, before time is spent.
 
     Raises:
@@ -64,7 +64,7 @@ def refuse_unmeasurable(arm: Arm, settings: Settings) -> None:
 
 
 def profile_layers(
-    arm: Arm, settings: Settings, *, progress: Progress | None = None
+    arm: Arm, settings: BenchmarkSettings, *, progress: Progress | None = None
 ) -> tuple[LayerProfile, ...]:
     """Measure an arm against its dense twin at each shape of the settings.
 
@@ -148,7 +148,7 @@ class _Visit:
     nodes: tuple[NodeTime, ...]
 
 
-def _visit(model: Path, batch: Batch, settings: Settings, scratch: Path) -> _Visit:
+def _visit(model: Path, batch: Batch, settings: BenchmarkSettings, scratch: Path) -> _Visit:
     """Open, warm up, run with operators timed, then run without."""
     with OnnxSession(
         model, precision="fp32", threads=settings.threads, profile=scratch / "profile"
