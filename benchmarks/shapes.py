@@ -25,7 +25,8 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from exporters.export import artefact_from_checkpoint
 from exporters.precision import Precision, Trial
-from spd_deploy.benchmark.arms import Arm, arms_of
+from spd_deploy.benchmark.arms import Arm, ArmSource
+from spd_deploy.benchmark.artefact_arms import arm_of, arms_of
 from spd_deploy.benchmark.dense.fused import fused_from_checkpoint
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import refuse_taken, write_report
@@ -105,7 +106,7 @@ def main() -> None:
             for arm in arms_for(Path(scratch), options.model, name, pattern)
         ]
         report = run_benchmark(
-            arms, settings, baseline="dense (onnxruntime)", progress=TerminalProgress()
+            arms, settings, baselines=("dense (onnxruntime)",), progress=TerminalProgress()
         )
     judgement = judge(report)
     for table in (latency_table(report, judgement), size_table(report)):
@@ -158,7 +159,8 @@ def fused_arm(checkpoint: Checkpoint, dense: Artefact, folder: Path) -> Arm:
     manifest = replace(dense.manifest, files=hashes_of(folder))
     save_manifest(folder, manifest)
     artefact = Artefact(folder=folder, manifest=manifest)
-    return Arm(name="dense, fused (onnxruntime)", artefact=artefact, asked=ASKED["onnxruntime"])
+    name = "dense, fused (onnxruntime)"
+    return arm_of(ArmSource(name=name, artefact=artefact, asked=ASKED["onnxruntime"]))
 
 
 def unjudged(checkpoint: Checkpoint) -> Trial:

@@ -5,17 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from spd_deploy.benchmark.gpu_tables import (
-    device_details_table,
-    device_table,
-    gpu_table,
-    kernel_table,
-    skipped_table,
-)
 from spd_deploy.benchmark.judge import Judgement
 from spd_deploy.benchmark.layers.analysis import analyse
 from spd_deploy.benchmark.layers.layer_summary import LEGEND, explanation_of, notes_of, statement_of
 from spd_deploy.benchmark.layers.layer_tables import matrix_table
+from spd_deploy.benchmark.machine_tables import files_table, gpu_table, machine_table
 from spd_deploy.benchmark.plot_latency import MOST_DOTS
 from spd_deploy.benchmark.plots import layers_plot
 from spd_deploy.benchmark.report import Report
@@ -24,11 +18,13 @@ from spd_deploy.benchmark.summary import headlines, leading, runtimes_of
 from spd_deploy.benchmark.tables import (
     Table,
     accuracy_table,
-    files_table,
+    device_details_table,
+    device_table,
+    kernel_table,
     latency_table,
     lowering_table,
-    machine_table,
     size_table,
+    skipped_table,
 )
 from spd_deploy.benchmark.warnings import grouped
 from spd_deploy.sessions.open import BF16_TOLERANCE
@@ -41,7 +37,7 @@ class PageSection:
     """A part of the page that the caller adds, such as training curves.
 
     Attributes:
-        html: markup that is put in as it is; the caller answers for it.
+        html: markup that is inserted without escaping; the caller must trust it.
         png: a picture, shown below the markup.
         caption: a sentence below the picture, and its text for who cannot see it.
     """
@@ -54,7 +50,7 @@ class PageSection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerSection:
-    """What the page says of where the time of a profiled arm goes."""
+    """The part of the page on the operators of one profiled arm."""
 
     arm: str
     lines: tuple[str, ...]
@@ -90,12 +86,12 @@ def html_from_report(
         accuracy=accuracy_table(report),
         machine=machine_table(report),
         files=files_table(report),
-        device=device_table(judgement),
-        parts=device_details_table(judgement),
-        ran=kernel_table(report),
-        absent=skipped_table(report),
+        device=device_table(report, judgement),
+        details=device_details_table(judgement),
+        kernels=kernel_table(report),
+        skipped=skipped_table(report),
         gpu=gpu_table(report),
-        doubts=grouped(judgement.doubts),
+        caveats=grouped(judgement.caveats),
         plots=plots,
         runtimes=runtimes_of(report),
         bf16_tolerance=BF16_TOLERANCE,

@@ -1,8 +1,7 @@
 """Times every arm at every shape in interleaved rounds by the host's clock.
 
-Only one session is open at a time: another's threads and memory would be beside what is timed, and
-a runtime may let its idle threads spin. Sessions run synchronously, so the time around ``run`` is
-the whole of it, on CUDA with the copies of ids in and logits out.
+Sessions run synchronously, so the time around ``run`` is the whole of it, on CUDA with the copies
+of ids in and logits out.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Every run as a dot: a panel a shape, a band an arm, and in the band a line of dots a round."""
+"""Every run as a dot: a panel for each shape, a band for each arm, a line for each round."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""How many times as fast as the baseline: a panel a shape, and in it a named bar an arm."""
+"""Speed-ups over the baseline: a panel for each shape, with a bar for each arm."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Writes a report where people and programs find it: JSON, pictures, and one page."""
+"""Writes the folder of a report: ``report.json``, ``report.html`` and the plots."""
 
 import re
 from collections.abc import Sequence
@@ -34,12 +34,12 @@ def _ours(name: str) -> bool:
 
 
 def summary_of(report: Report, judgement: Judgement) -> dict[str, Any]:
-    """What is said of a report, for programs: headlines, rows with verdicts, and doubts."""
+    """The judgement of a report for programs: headlines, rows with verdicts, and caveats."""
     lines = [str(headline) for headline in headlines(report, judgement)]
     layers = [analysis_to_json(analyse(profile)) for profile in report.layers]
-    said = {"headlines": lines, "baseline": report.baseline, **judgement.to_json()}
-    said |= {"unprofiled": dict(report.unprofiled)} if report.unprofiled else {}
-    return {**said, "layers": layers} if layers else said
+    value = {"headlines": lines, "baseline": report.baseline, **judgement.to_json()}
+    value |= {"unprofiled": dict(report.unprofiled)} if report.unprofiled else {}
+    return {**value, "layers": layers} if layers else value
 
 
 def write_report(

@@ -46,7 +46,7 @@ class SpeedUp:
 
     @property
     def verdict(self) -> Verdict:
-        """What the interval allows to say."""
+        """The verdict that the interval supports."""
         if self.low >= 1 + RESOLUTION:
             return "faster" if self.unproven is None else "unproven"
         if self.high <= 1 / (1 + RESOLUTION):
@@ -117,5 +117,5 @@ def speed_up_of(base: Rounds, other: Rounds) -> SpeedUp:
 
 
 def median(rounds: Rounds) -> float:
-    """Median of all runs."""
+    """Median of the runs of all rounds together."""
     return float(np.median(np.concatenate([np.asarray(r) for r in rounds])))

@@ -1,8 +1,6 @@
 """``spd bench``: measures artefacts against a dense baseline and writes the report."""
 
-import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,10 +107,7 @@ def bench(
         rounds=rounds,
         seconds=seconds,
     )
-    if device == "cuda":
-        report = _measured_on_gpu(artefacts, baseline, runtimes, settings, dense=dense)
-    else:
-        report = _measured(artefacts, baseline, runtimes, settings, profile=profile)
+    report = _measured(artefacts, baseline, runtimes, settings, dense=dense, profile=profile)
     judgement = judge(report)
     page = write_report(report, output, overwrite=overwrite, judgement=judgement)
     if as_json:
@@ -127,95 +122,45 @@ def _measured(
     runtimes: Sequence[str],
     settings: "BenchmarkSettings",
     *,
+    dense: str | None,
     profile: bool,
 ) -> "Report":
-    """Open the arms, the baseline first, and compare them."""
-    from spd_deploy.benchmark.arms import arms_of, refuse_long, refuse_unreadable
-    from spd_deploy.benchmark.run import baseline_from, run_benchmark
-    from spd_deploy.domain.artefact import open_artefact
-
-    progress = TerminalProgress()
-    opened = [open_artefact(path) for path in artefacts]
-    asked = [ASKED[name] for name in runtimes]
-    refuse_long(arms_of(opened, asked), settings)  # before a baseline is exported for nothing
-    refuse_unreadable(arms_of(opened, asked))
-    with ExitStack() as stack:
-        if baseline is not None:
-            opened.insert(0, stack.enter_context(baseline_from(baseline, progress=progress)))
-        arms = arms_of(opened, asked)
-        name = None if baseline is None else arms[0].name
-        return run_benchmark(arms, settings, baseline=name, profile=profile, progress=progress)
-
-
-def _measured_on_gpu(
-    artefacts: Sequence[Path],
-    baseline: Path | None,
-    runtimes: Sequence[str],
-    settings: "BenchmarkSettings",
-    *,
-    dense: str | None,
-) -> "Report":
-    """The same on a GPU, against the fastest dense form of the baseline.
-
-    An artefact as the baseline has no other forms; it takes part as the first.
-    """
-    from spd_deploy.benchmark.arms import arms_of, refuse_long, refuse_unreadable
-    from spd_deploy.benchmark.cuda.compare import compare_on_gpu, refuse_off_gpu
-    from spd_deploy.benchmark.dense.dense_arms import DenseModel, parse_dense
-    from spd_deploy.benchmark.memory import memory_of
-    from spd_deploy.domain.artefact import is_artefact, open_artefact
-    from spd_deploy.domain.checkpoint import open_checkpoint
-    from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
+    """The report of all artefacts; ``--dense`` must name forms of a checkpoint."""
+    from spd_deploy.benchmark.compare import compare_artefacts
+    from spd_deploy.benchmark.dense.dense_arms import parse_dense
+    from spd_deploy.domain.artefact import is_artefact
 
     names = parse_dense("all" if dense is None else dense)
-    exported = [baseline] if baseline is not None and is_artefact(baseline) else []
-    if dense not in (None, "none") and (baseline is None or exported):
+    if dense not in (None, "none") and (baseline is None or is_artefact(baseline)):
         raise click.UsageError("--dense goes with a checkpoint as --baseline")
-    checkpoint = None if baseline is None or exported else open_checkpoint(baseline)
-    opened = [open_artefact(path) for path in (*exported, *artefacts)]
-    arms = arms_of(opened, [ASKED[name] for name in runtimes])
-    refuse_long(arms, settings)
-    refuse_unreadable(arms)
-    refuse_off_gpu(arms)
-    refuse_without_cuda()
-    with tempfile.TemporaryDirectory(prefix="spd-bench-") as scratch:
-        model = None if checkpoint is None else DenseModel.of(checkpoint, Path(scratch))
-        return compare_on_gpu(
-            arms, model, names, settings, weigh=memory_of, progress=TerminalProgress()
-        )
+    return compare_artefacts(
+        artefacts,
+        settings,
+        baseline=baseline,
+        asked=[ASKED[name] for name in runtimes],
+        dense=names,
+        profile=profile,
+        progress=TerminalProgress(),
+    )
 
 
 def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
-    """The headlines, tables and doubts on the terminal."""
-    from spd_deploy.benchmark.gpu_tables import (
-        device_details_table,
-        device_table,
-        kernel_table,
-        skipped_table,
-    )
+    """Print the headlines, tables and caveats."""
     from spd_deploy.benchmark.layers.analysis import analyse
     from spd_deploy.benchmark.layers.layer_summary import explanation_of, statement_of
     from spd_deploy.benchmark.summary import headlines, runtimes_of
-    from spd_deploy.benchmark.tables import latency_table, size_table
+    from spd_deploy.benchmark.tables import tables_of
     from spd_deploy.benchmark.warnings import grouped
 
     for headline in headlines(report, judgement):
         click.echo(f"{headline}\n")
-    tables = (
-        latency_table(report, judgement),
-        device_table(judgement),
-        device_details_table(judgement),
-        kernel_table(report),
-        skipped_table(report),
-        size_table(report),
-    )
-    for table in filter(None, tables):
+    for table in tables_of(report, judgement):
         show_table(table.title, table.columns, table.rows)
         click.echo()
     for profile in report.layers:
         found = analyse(profile)
         click.echo(f"{found.arm}: {statement_of(found)}. {explanation_of(found)}.\n")
-    for what, about in grouped(judgement.doubts).items():
-        click.echo(f"doubt: {what} ({'; '.join(about)})")
+    for what, about in grouped(judgement.caveats).items():
+        click.echo(f"caveat: {what} ({'; '.join(about)})")
     click.echo(f"run by {runtimes_of(report)}")
     click.echo(f"report: {page}")

@@ -164,16 +164,15 @@ def map_(
     if model is not None and shapes:
         raise click.UsageError("--model and --shape both name sizes: leave one of them out")
     from exporters.precision import Precision
-    from spd_deploy.benchmark.breakeven.map_records import MapMatrix, text_from_map
-    from spd_deploy.benchmark.breakeven.publish_map import refuse_taken, write_map
-    from spd_deploy.benchmark.breakeven.run_gpu_map import measure_map_on_gpu
-    from spd_deploy.benchmark.breakeven.run_map import (
+    from spd_deploy.benchmark.breakeven.map_plan import (
         MapPlan,
-        measure_map,
         model_parts,
         patterns_of,
         runtimes_here,
     )
+    from spd_deploy.benchmark.breakeven.map_records import MapMatrix, text_from_map
+    from spd_deploy.benchmark.breakeven.publish_map import refuse_taken, write_map
+    from spd_deploy.benchmark.breakeven.run_map import measure_map
     from spd_deploy.domain.cores import default_threads
     from spd_deploy.timing.host_clock import Effort
 
@@ -188,10 +187,10 @@ def map_(
         precisions=tuple(map(Precision, dict.fromkeys(precisions or _PRECISIONS[device]))),
         threads=None if device == "cuda" else threads or default_threads(),
         effort=Effort(seconds=seconds, rounds=rounds),
+        device="cuda" if device == "cuda" else "cpu",
         runtimes=() if device == "cuda" else tuple(dict.fromkeys(runtimes)) or runtimes_here(),
     )
-    measured = measure_map_on_gpu if device == "cuda" else measure_map
-    found = measured(plan, progress=TerminalProgress())
+    found = measure_map(plan, progress=TerminalProgress())
     write_map(found, output, overwrite=overwrite)
     if as_json:
         click.echo(text_from_map(found), nl=False)
@@ -200,23 +199,23 @@ def map_(
 
 
 def _show(found: "BreakEvenMap", output: Path) -> None:
-    """The table, from where each pattern pays, the doubts, and what to start with."""
+    """Print the table, where each pattern pays, the caveats, and what to start with."""
     from spd_deploy.benchmark.breakeven.map_summary import (
-        answer,
-        breakevens,
+        advice_lines,
+        breakeven_lines,
+        machine_text,
         map_caveats,
         map_table,
-        where,
     )
 
-    click.echo(f"{where(found)}\n")
+    click.echo(f"{machine_text(found)}\n")
     table = map_table(found)
     show_table(table.title, table.columns, table.rows)
     click.echo()
-    for line in breakevens(found):
+    for line in breakeven_lines(found):
         click.echo(line)
     for line in map_caveats(found):
-        click.echo(f"doubt: {line}")
+        click.echo(f"caveat: {line}")
     click.echo(f"saved: {output}\n")
-    for line in answer(found):
+    for line in advice_lines(found):
         click.echo(line)

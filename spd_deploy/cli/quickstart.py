@@ -211,7 +211,7 @@ def _measure(
     arms: Sequence[Arm], progress: Progress, threads: int | None
 ) -> tuple["Report", "Judgement"]:
     """The latency of both, interleaved."""
-    from spd_deploy.benchmark.arms import arms_of
+    from spd_deploy.benchmark.artefact_arms import arms_of
     from spd_deploy.benchmark.judge import judge
     from spd_deploy.benchmark.records import BenchmarkSettings, Shape
     from spd_deploy.benchmark.run import run_benchmark
@@ -224,7 +224,7 @@ def _measure(
         seconds=2.0,
     )
     compared = arms_of([arm.artefact for arm in arms])
-    report = run_benchmark(compared, settings, baseline=compared[0].name, progress=progress)
+    report = run_benchmark(compared, settings, baselines=(compared[0].name,), progress=progress)
     return report, judge(report)
 
 

@@ -59,7 +59,7 @@ def tuner_for(plan: "Plan", runtimes: Sequence[CpuRuntime], progress: Progress) 
     """Measures on this machine, and says what casts doubt on that."""
     from exporters.autotune.tune import tune
     from exporters.autotune.tuning import fastest_of
-    from spd_deploy.benchmark.warnings import load_caveats
+    from spd_deploy.benchmark.machine_warnings import load_caveats
     from spd_deploy.machine.facts import this_machine
     from spd_deploy.timing.machine_load import LoadObserver, load_average
 

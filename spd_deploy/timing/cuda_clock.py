@@ -49,7 +49,7 @@ class CudaClock:
         self._streams: dict[int, Any] = {}
 
     def mark(self, stream: int) -> Any:
-        """Record an event."""
+        """Record an event on the stream."""
         event = _event()
         event.record(self._stream(stream))
         return event

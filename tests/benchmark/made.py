@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from spd_deploy.benchmark.arms import Arm, ArmSource
 from spd_deploy.benchmark.judge import Judgement, judge
 from spd_deploy.benchmark.records import (
     ArmFacts,
@@ -66,6 +67,12 @@ ARM = ArmFacts(
 )
 
 
+def source_of(arm: Arm) -> ArmSource:
+    """The artefact behind an arm."""
+    assert arm.source is not None
+    return arm.source
+
+
 def gathered(name: str = "block") -> ArmFacts:
     """An arm whose matrices all run on a quarter of their inputs."""
     group = replace(
@@ -106,7 +113,7 @@ def made_report(
         machine=MACHINE,
         settings=BenchmarkSettings(shapes=shapes, threads=2, rounds=rounds),
         conditions=IDLE,
-        baseline=baseline,
+        baselines=() if baseline is None else (baseline,),
         arms=tuple(known.get(name, replace(ARM, name=name)) for name in samples),
         series=tuple(
             Series(arm=name, shape=shape, round=number, warmup_s=(1.0,), seconds=tuple(sample))

@@ -13,10 +13,9 @@ from spd_deploy.benchmark.device.device_records import (
     Mode,
     Peak,
     ShapeWork,
-    Skipped,
     TracedKernel,
 )
-from spd_deploy.benchmark.records import ArmFacts, Shape
+from spd_deploy.benchmark.records import ArmFacts, Shape, Skipped
 from spd_deploy.benchmark.report import Report
 from spd_deploy.domain.nvidia import Card, GpuState
 from spd_deploy.domain.roofline import Work
@@ -58,17 +57,17 @@ def on_cuda(facts: ArmFacts, name: str) -> ArmFacts:
     return replace(facts, name=name, precision="fp16", runtime=runtime)
 
 
-def ran_of(
+def trace_of(
     facts: ArmFacts, kernels: tuple[TracedKernel, ...] | None, *, shape: Shape = SHAPE
 ) -> KernelTrace:
     """What an arm ran, of which its session knows what its description does."""
     known = facts.runtime.sparse_kernels
     return KernelTrace(
-        shape=shape, kernels=kernels, said=facts.runtime.kernels, sparse_kernels=known
+        shape=shape, kernels=kernels, described=facts.runtime.kernels, sparse_kernels=known
     )
 
 
-def gpu_report(
+def device_report(
     seconds: Mapping[str, tuple[float, float]],
     *,
     dense: Sequence[str],
@@ -98,12 +97,11 @@ def gpu_report(
         l2_bytes=50 << 20,
         versions={"CUDA of torch": "13.0"},
         peaks=(PEAK,),
-        copied=COPIED,
+        memory_copy=COPIED,
         arms=tuple(
             DeviceArm(
                 name=name,
-                dense=name in dense,
-                ran=(ran_of(known.get(name, ARM), traced.get(name, (GEMM,))),),
+                traces=(trace_of(known.get(name, ARM), traced.get(name, (GEMM,))),),
                 device_bytes=300_000_000,
                 work=(ShapeWork(shape=SHAPE, work=work),),
             )
@@ -114,10 +112,15 @@ def gpu_report(
             CopySeries(arm=name, shape=SHAPE, round=0, to_device_s=(1e-5,), to_host_s=(2e-5,))
             for name in seconds
         ),
-        absent=(Skipped(name="tensorrt-fp16", reason="TensorRT is not installed"),),
     )
     settings = replace(report.settings, device="cuda", threads=None)
-    return replace(report, settings=settings, gpu=run)
+    return replace(
+        report,
+        settings=settings,
+        baselines=tuple(dense),
+        device=run,
+        skipped=(Skipped(name="tensorrt-fp16", reason="TensorRT is not installed"),),
+    )
 
 
 def series_of(
@@ -146,7 +149,7 @@ def series_of(
 
 def two_dense_and_a_block(**changes: object) -> Report:
     """Eager and compiled dense arms, of which the second is faster, and a block arm."""
-    return gpu_report(
+    return device_report(
         {"eager": (0.020, 0.030), "compile": (0.016, 0.018), "block": (0.008, 0.012)},
         dense=("eager", "compile"),
         facts={"block": gathered("block"), "nm": without_kernel("nm")},

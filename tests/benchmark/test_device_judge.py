@@ -5,28 +5,29 @@ from dataclasses import replace
 import pytest
 
 from spd_deploy.benchmark.device.device_records import TracedKernel
-from spd_deploy.benchmark.gpu_judge import device_rows, fastest_way, why_unproven
-from spd_deploy.benchmark.gpu_tables import (
+from spd_deploy.benchmark.html import html_from_report
+from spd_deploy.benchmark.judge import judge
+from spd_deploy.benchmark.machine_tables import gpu_table
+from spd_deploy.benchmark.plots import draw_plots
+from spd_deploy.benchmark.proof import why_unproven
+from spd_deploy.benchmark.records import ArmFacts
+from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.samples import fastest_mode
+from spd_deploy.benchmark.summary import headlines
+from spd_deploy.benchmark.tables import (
     device_details_table,
     device_table,
-    gpu_table,
     kernel_table,
     skipped_table,
 )
-from spd_deploy.benchmark.html import html_from_report
-from spd_deploy.benchmark.judge import judge
-from spd_deploy.benchmark.plots import draw_plots
-from spd_deploy.benchmark.records import ArmFacts
-from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.summary import headlines
 from spd_deploy.domain.roofline import Work
 from tests.benchmark.made import ARM, DENSE, SHAPE, gathered, three_arms, without_kernel
 from tests.benchmark.made_device import (
     CUDA,
     GEMM,
     SPARSE,
-    gpu_report,
-    ran_of,
+    device_report,
+    trace_of,
     two_dense_and_a_block,
 )
 
@@ -45,15 +46,16 @@ def engine(known: tuple[str, ...] | None) -> ArmFacts:
 
 def test_each_arm_is_taken_in_its_faster_way() -> None:
     """The smaller median of graph and launched counts, and the other stands beside it."""
-    report = gpu_report({"a": (0.02, 0.03), "b": (0.03, 0.02)}, dense=("a", "b"))
+    report = device_report({"a": (0.02, 0.03), "b": (0.03, 0.02)}, dense=("a", "b"))
 
-    a, b = device_rows(report)
-    assert (a.mode, b.mode) == ("graph", "launched")
-    assert fastest_way(report, "b", SHAPE) == "launched"
-    assert a.gpu_s == pytest.approx(0.02, rel=0.02)
-    assert a.other_s == pytest.approx(0.03, rel=0.02)
-    assert a.cold_s == pytest.approx(1.1 * a.gpu_s, rel=0.02)
-    assert (a.to_device_s, a.to_host_s) == (1e-5, 2e-5)
+    a, b = judge(report).device
+    assert a.device is not None and b.device is not None
+    assert (a.device.mode, b.device.mode) == ("graph", "launched")
+    assert fastest_mode(report, "b", SHAPE) == "launched"
+    assert a.p50.value == pytest.approx(0.02, rel=0.02)
+    assert a.device.other_mode_s == pytest.approx(0.03, rel=0.02)
+    assert a.device.cold_s == pytest.approx(1.1 * a.p50.value, rel=0.02)
+    assert (a.device.to_device_s, a.device.to_host_s) == (1e-5, 2e-5)
 
 
 def test_all_are_compared_with_the_fastest_dense_arm() -> None:
@@ -70,7 +72,7 @@ def test_all_are_compared_with_the_fastest_dense_arm() -> None:
 
 def test_the_word_faster_needs_an_interval_off_1() -> None:
     """An arm of the baseline's own time is no different, though its kernel is sparse."""
-    report = gpu_report(
+    report = device_report(
         {"eager": (0.016, 0.02), "nm": (0.016, 0.02)},
         dense=("eager",),
         facts={"nm": nm_by("2:4")},
@@ -91,14 +93,14 @@ def test_the_word_faster_needs_an_interval_off_1() -> None:
         (nm_by("compact"), (GEMM,), None),
         (nm_by("2:4"), (GEMM, SPARSE), None),
         (nm_by("2:4"), (GEMM,), "no sparse kernel is among the 1 kernels that ran"),
-        (nm_by("2:4"), None, "which kernels ran is not known"),
+        (nm_by("2:4"), None, "it is not known which kernels ran"),
         (nm_by("compact, 2:4"), (GEMM,), "no sparse kernel is among the 1 kernels that ran"),
         (without_kernel("nm"), (GEMM,), "no sparse kernel ran: all its matrices run dense"),
         (without_kernel("nm"), (SPARSE,), "no sparse kernel ran: all its matrices run dense"),
-        (engine(None), None, "which kernels ran is not known"),
+        (engine(None), None, "it is not known which kernels ran"),
         (engine(None), (GEMM,), "no sparse kernel is among the 1 kernels that ran"),
         (engine(None), (GEMM, SPARSE), None),
-        (engine(()), (GEMM,), "no sparse kernel ran: tensorrt took dense ones"),
+        (engine(()), (GEMM,), "no sparse kernel ran: tensorrt chose dense kernels"),
         (engine((SPARSE.name,)), (GEMM,), None),
         (engine((SPARSE.name,)), None, None),
     ],
@@ -107,9 +109,9 @@ def test_a_gain_of_sparsity_needs_something_that_skips_zeros(
     facts: ArmFacts, kernels: tuple[TracedKernel, ...] | None, reason: str | None
 ) -> None:
     """By construction, or by a kernel with a name for it; else no sparse arm is called faster."""
-    assert why_unproven(facts, ran_of(facts, kernels)) == reason
+    assert why_unproven(facts, trace_of(facts, kernels)) == reason
 
-    report = gpu_report(
+    report = device_report(
         {"eager": (0.016, 0.02), facts.name: (0.008, 0.01)},
         dense=("eager",),
         facts={facts.name: facts},
@@ -129,12 +131,12 @@ def test_a_session_may_know_its_kernels_for_certain() -> None:
     known = replace(CUDA, sparse_kernels=("sm80_xmma_sparse_gemm",))
     facts = replace(nm_by("2:4"), runtime=known)
 
-    assert why_unproven(facts, ran_of(facts, None)) is None
+    assert why_unproven(facts, trace_of(facts, None)) is None
 
 
 def test_an_engine_whose_sparse_kernels_gained_nothing_is_not_said_to_run_dense() -> None:
     """Its matrices are stored whole, but what ran decides what is said of them."""
-    report = gpu_report(
+    report = device_report(
         {"eager": (0.016, 0.02), "nm": (0.032, 0.04)},
         dense=("eager",),
         facts={"nm": engine((SPARSE.name,))},
@@ -142,12 +144,12 @@ def test_an_engine_whose_sparse_kernels_gained_nothing_is_not_said_to_run_dense(
 
     (line,) = headlines(report, judge(report))
     assert line.why is not None
-    assert line.why.startswith("its sparse kernels ran, and what is left")
+    assert line.why.startswith("its sparse kernels ran, and the rest")
 
 
 def test_a_slower_arm_is_slower_proven_or_not() -> None:
     """Only the word for a gain is kept back."""
-    report = gpu_report(
+    report = device_report(
         {"eager": (0.016, 0.02), "nm": (0.032, 0.04)},
         dense=("eager",),
         facts={"nm": without_kernel("nm")},
@@ -165,31 +167,32 @@ def test_a_slower_arm_is_slower_proven_or_not() -> None:
 )
 def test_the_limit_is_the_larger_of_two_times(work: Work, seconds: float, bound: str) -> None:
     """Kept operations over the peak, or bytes over the bandwidth, both of this very run."""
-    report = gpu_report({"eager": (0.02, 0.03)}, dense=("eager",), work=work)
+    report = device_report({"eager": (0.02, 0.03)}, dense=("eager",), work=work)
 
-    (row,) = device_rows(report)
-    assert row.limit is not None and row.share is not None
-    assert row.limit.seconds == pytest.approx(seconds)
-    assert row.limit.bound == bound
-    assert row.share == pytest.approx(seconds / row.gpu_s)
+    (row,) = judge(report).device
+    assert row.device is not None and row.device.limit is not None
+    assert row.device.limit.seconds == pytest.approx(seconds)
+    assert row.device.limit.bound == bound
+    assert row.reached == pytest.approx(seconds / row.p50.value)
 
 
 def test_a_precision_without_a_peak_has_no_limit() -> None:
     """A rate that was not measured is not made up."""
-    report = gpu_report({"eager": (0.02, 0.03)}, dense=("eager",))
-    assert report.gpu is not None
-    without = replace(report, gpu=replace(report.gpu, peaks=()))
+    report = device_report({"eager": (0.02, 0.03)}, dense=("eager",))
+    assert report.device is not None
+    without = replace(report, device=replace(report.device, peaks=()))
 
-    (row,) = device_rows(without)
-    assert (row.limit, row.share) == (None, None)
+    (row,) = judge(without).device
+    assert row.device is not None
+    assert (row.device.limit, row.reached) == (None, None)
 
 
 def test_an_arm_that_the_gpu_never_timed_has_no_row() -> None:
     """Without device runs it is judged by the host's clock alone."""
     report = two_dense_and_a_block()
-    assert report.gpu is not None
-    series = tuple(s for s in report.gpu.series if s.arm != "block")
-    judgement = judge(replace(report, gpu=replace(report.gpu, series=series)))
+    assert report.device is not None
+    series = tuple(s for s in report.device.series if s.arm != "block")
+    judgement = judge(replace(report, device=replace(report.device, series=series)))
 
     assert {row.arm for row in judgement.device} == {"eager", "compile"}
     assert judgement.row("block", SHAPE).speed_up is not None
@@ -198,41 +201,42 @@ def test_an_arm_that_the_gpu_never_timed_has_no_row() -> None:
 def test_a_way_that_broke_off_is_not_compared() -> None:
     """Where a round is missing, as after memory ran out, the other way stands for the arm."""
     report = two_dense_and_a_block()
-    assert report.gpu is not None
+    assert report.device is not None
     series = tuple(
-        s for s in report.gpu.series if (s.arm, s.mode, s.round) != ("block", "graph", 5)
+        s for s in report.device.series if (s.arm, s.mode, s.round) != ("block", "graph", 5)
     )
-    rows = device_rows(replace(report, gpu=replace(report.gpu, series=series)))
+    rows = judge(replace(report, device=replace(report.device, series=series))).device
 
     (block,) = [row for row in rows if row.arm == "block"]
-    assert (block.mode, block.other_s) == ("launched", None)
+    assert block.device is not None
+    assert (block.device.mode, block.device.other_mode_s) == ("launched", None)
 
 
 def test_a_report_of_a_cpu_has_none_of_it() -> None:
     """Nothing is added where no GPU was measured."""
     report = three_arms()
 
-    assert device_rows(report) == ()
+    assert judge(report).device == ()
     assert "device" not in judge(report).to_json()
     tables = (kernel_table(report), gpu_table(report), skipped_table(report))
-    judged = (device_table(judge(report)), device_details_table(judge(report)))
+    judged = (device_table(report, judge(report)), device_details_table(judge(report)))
     assert (*judged, *tables) == (None,) * 5
 
 
 def test_tables_tell_what_ran_and_what_did_not() -> None:
     """Ways, kernels, limits, the card and what is missing stand in them."""
     report = two_dense_and_a_block()
-    device, parts = device_table(judge(report)), device_details_table(judge(report))
+    device, parts = device_table(report, judge(report)), device_details_table(judge(report))
     ran, absent, gpu = kernel_table(report), skipped_table(report), gpu_table(report)
 
     assert device is not None and parts is not None
     assert ran is not None and absent is not None and gpu is not None
     cells = {row[1]: row for row in device.rows}
-    assert cells["compile"][-1] == "baseline"
-    assert cells["block"][2] == "graph"
+    assert cells["compile"][4] == "baseline"
+    assert cells["block"][5] == "graph"
     assert {len(row) for row in device.rows} == {len(device.columns)}
     assert {len(row) for row in parts.rows} == {len(parts.columns)}
-    assert cells["block"][-1] == "faster"
+    assert cells["block"][4] == "faster"
     assert {row[0]: row[4] for row in ran.rows}["block"].startswith("yes: by construction")
     assert {len(row) for row in ran.rows} == {len(ran.columns)}
     assert absent.rows == (("tensorrt-fp16", "TensorRT is not installed"),)
@@ -240,7 +244,7 @@ def test_tables_tell_what_ran_and_what_did_not() -> None:
     assert rows["card"] == "NVIDIA H100 80GB HBM3, driver 580.65.06"
     assert rows["SM clock"] == "1500 MHz"
     assert rows["peak in fp16"] == "100.0 TFLOP/s, 1000 wide"
-    assert rows["memory's bandwidth"] == "1000 GB/s"
+    assert rows["memory bandwidth"] == "1000 GB/s"
 
 
 def page_of(report: Report) -> str:
@@ -257,6 +261,6 @@ def test_the_page_shows_the_gpu() -> None:
     assert line.statement.startswith(
         "block (block:16x1 at 75 %, fp16): 2.0x faster than the fastest"
     )
-    for said in ("On the GPU", "Not measured here", "100.0 TFLOP/s", "the fastest dense arm"):
+    for said in ("On the GPU", "Not measured", "100.0 TFLOP/s", "the fastest dense arm"):
         assert said in page
-    assert "On the GPU" not in page_of(three_arms())
+    assert "Latency on the GPU" not in page_of(three_arms())

@@ -26,10 +26,12 @@ def written(report: Report, file: Path) -> Path:
 def test_it_comes_back_as_it_went(tmp_path: Path) -> None:
     """Samples, states and limits survive, to the last bit; so does what no card told."""
     report = two_dense_and_a_block()
-    assert report.gpu is not None
-    bare = replace(report.gpu, card=None, before=None, after=None, during=(), processes_before=None)
+    assert report.device is not None
+    bare = replace(
+        report.device, card=None, before=None, after=None, during=(), processes_before=None
+    )
 
-    for one in (report, replace(report, gpu=bare)):
+    for one in (report, replace(report, device=bare)):
         found = read_report(written(one, tmp_path / "r"))
         assert found == one
         assert judge(found) == judge(one)
@@ -39,7 +41,7 @@ def test_a_report_of_before_still_reads(tmp_path: Path) -> None:
     """Without the part, and without what descriptions gained, it is the report it was."""
     file = written(three_arms(), tmp_path / "r")
     value = json.loads(file.read_text(encoding="utf-8"))
-    del value["gpu"]
+    del value["device"]
     for arm in value["arms"]:
         del arm["runtime"]["sparse_kernels"]
     file.write_text(json.dumps(value), encoding="utf-8")
@@ -50,15 +52,15 @@ def test_a_report_of_before_still_reads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        dropped("gpu", "copied"),
-        put([], "gpu", "series", 0, "gpu_s"),
-        put([1.0], "gpu", "series", 0, "enqueue_s"),
-        put([-1.0], "gpu", "copies", 0, "to_host_s"),
-        put("warm", "gpu", "series", 0, "cache"),
-        put("fast", "gpu", "during", 0, "sm_mhz"),
-        put([], "gpu", "peaks", 0, "seconds"),
-        put("other", "gpu", "arms", 0, "name"),
-        put([], "gpu", "arms", 0, "ran"),
+        dropped("device", "memory_copy"),
+        put([], "device", "series", 0, "gpu_s"),
+        put([1.0], "device", "series", 0, "enqueue_s"),
+        put([-1.0], "device", "copies", 0, "to_host_s"),
+        put("warm", "device", "series", 0, "cache"),
+        put("fast", "device", "during", 0, "sm_mhz"),
+        put([], "device", "peaks", 0, "seconds"),
+        put("other", "device", "arms", 0, "name"),
+        put([], "device", "arms", 0, "traces"),
     ],
 )
 def test_damage_is_refused(change: Callable[[Value], None], tmp_path: Path) -> None:
@@ -76,7 +78,7 @@ def test_what_is_compared_with_is_named() -> None:
     """Several dense arms are not among the others, and the fastest of them is the baseline."""
     report = two_dense_and_a_block()
 
-    assert report.dense == ("eager", "compile")
+    assert report.baselines == ("eager", "compile")
     assert [arm.name for arm in report.others] == ["block"]
     assert report.against == "the fastest dense arm"
-    assert (three_arms().dense, three_arms().against) == ((), "dense")
+    assert (three_arms().baselines, three_arms().against) == (("dense",), "dense")

@@ -1,22 +1,21 @@
-"""What a card's state and clocks give reason to doubt."""
+"""What a card's state and clocks give reason to caveat."""
 
 from dataclasses import replace
 
 import pytest
 
 from spd_deploy.benchmark.device.device_records import DevicePart
-from spd_deploy.benchmark.gpu_doubts import card_caveats, device_caveats
-from spd_deploy.benchmark.gpu_judge import device_rows
 from spd_deploy.benchmark.judge import judge
-from spd_deploy.benchmark.warnings import comparison_caveats
+from spd_deploy.benchmark.machine_warnings import card_caveats
+from spd_deploy.benchmark.warnings import comparison_caveats, device_caveats
 from spd_deploy.domain.nvidia import GpuState
 from spd_deploy.domain.roofline import Work
 from tests.benchmark.made import SHAPE, three_arms
-from tests.benchmark.made_device import gpu_report, looked, two_dense_and_a_block
+from tests.benchmark.made_device import device_report, looked, two_dense_and_a_block
 
 
 def run() -> DevicePart:
-    found = two_dense_and_a_block().gpu
+    found = two_dense_and_a_block().device
     assert found is not None
     return found
 
@@ -25,34 +24,37 @@ def said(*looks: GpuState, **changes: object) -> list[str]:
     return list(card_caveats(replace(run(), during=looks or run().during, **changes)))  # type: ignore[arg-type]
 
 
-def test_a_steady_card_with_locked_clocks_raises_no_doubt() -> None:
+def test_a_steady_card_with_locked_clocks_raises_no_caveat() -> None:
     """Nothing is said where there is nothing to say."""
-    assert judge(two_dense_and_a_block()).doubts == ()
+    assert judge(two_dense_and_a_block()).caveats == ()
     assert said() == []
 
 
 @pytest.mark.parametrize(
-    ("looks", "doubt"),
+    ("looks", "caveat"),
     [
         (
             [looked(reasons=("power cap", "clocks set by the user")), looked()],
-            "it was throttled under load (power cap) at 50 % of the looks at it",
+            "it was throttled under load (power cap) in 50 % of the readings",
         ),
         (
             [looked(reasons=("heat, by hardware", "clocks set by the user"))],
-            "it was throttled under load (heat, by hardware) at 100 % of the looks at it",
+            "it was throttled under load (heat, by hardware) in 100 % of the readings",
         ),
         (
             [looked(sm_mhz=1980.0), looked(sm_mhz=1485.0)],
             "its clock moved by 25 % under load, between 1485 and 1980 MHz",
         ),
         ([looked(reasons=())], "its clocks were not locked"),
-        ([looked(reasons=None)], "whether it was throttled is not known: it does not tell"),
+        (
+            [looked(reasons=None)],
+            "it is not known whether it was throttled: the card does not tell",
+        ),
     ],
 )
-def test_one_fault_raises_one_doubt(looks: list[GpuState], doubt: str) -> None:
+def test_one_fault_raises_one_caveat(looks: list[GpuState], caveat: str) -> None:
     """Throttling, moving and unlocked clocks, and a card that does not tell, are each named."""
-    assert said(*looks) == [doubt]
+    assert said(*looks) == [caveat]
 
 
 def test_small_and_idle_movements_are_none() -> None:
@@ -88,19 +90,19 @@ def test_a_card_that_was_not_seen_is_doubted() -> None:
 @pytest.mark.parametrize(("share", "doubted"), [(0.79, False), (0.9, True)])
 def test_launch_bound_runs_are_doubted(share: float, doubted: bool) -> None:
     """From four fifths of the GPU's time on, the host is what is measured."""
-    report = gpu_report({"eager": (0.02, 0.03)}, dense=("eager",), enqueue_share=share)
+    report = device_report({"eager": (0.02, 0.03)}, dense=("eager",), enqueue_share=share)
 
-    found = device_caveats(report, device_rows(report))
+    found = device_caveats(report, judge(report).device)
     assert [d.shape for d in found if "launch-bound" in d.what] == [str(SHAPE)] * doubted
 
 
 def test_a_limit_that_was_passed_is_doubted() -> None:
-    """Nothing runs below the least time: then a count or a rate is wrong."""
+    """Nothing runs below its least time: then a count or a rate is wrong."""
     work = Work(flops=1e13, moved_bytes=1e9)
-    report = gpu_report({"eager": (0.02, 0.03)}, dense=("eager",), work=work)
+    report = device_report({"eager": (0.02, 0.03)}, dense=("eager",), work=work)
 
-    (found,) = device_caveats(report, device_rows(report))
-    assert "below the least time" in found.what
+    (found,) = device_caveats(report, judge(report).device)
+    assert "below its least time" in found.what
     assert found.amount == "500 %"
 
 
@@ -108,19 +110,19 @@ def test_an_arm_that_the_gpu_never_timed_is_named() -> None:
     """A session without device runs is known by the host's clock alone, which is said."""
     report = two_dense_and_a_block()
     series = tuple(s for s in run().series if s.arm != "block")
-    report = replace(report, gpu=replace(run(), series=series))
+    report = replace(report, device=replace(run(), series=series))
 
-    (found,) = device_caveats(report, device_rows(report))
+    (found,) = device_caveats(report, judge(report).device)
     assert found.about == "block"
-    assert "does not offer such runs" in found.what
+    assert "its session keeps no batch on the GPU" in found.what
 
 
-def test_a_cpu_has_no_such_doubts() -> None:
+def test_a_cpu_has_no_such_caveats() -> None:
     """A report without a GPU raises none of them."""
-    assert device_caveats(three_arms(), ()) == ()
+    assert list(device_caveats(three_arms(), ())) == []
 
 
-def test_dense_forms_that_cover_a_precision_leave_nothing_to_doubt() -> None:
+def test_dense_forms_that_cover_a_precision_leave_nothing_to_caveat() -> None:
     """Among several the fastest counts, in whatever runtime; a precision that none has is named."""
     report = two_dense_and_a_block()
     eager, compiled, block = report.arms

@@ -75,7 +75,7 @@ def test_every_plot_is_a_png(plots: dict[str, bytes]) -> None:
 
 def test_without_a_baseline_no_speed_up_is_drawn(report: Report) -> None:
     """The picture of ratios is left out, and the page does not ask for it."""
-    alone = replace(report, baseline=None)
+    alone = replace(report, baselines=())
     plots = draw_plots(alone, judge(alone))
 
     assert sorted(plots) == ["latency.png", "size.png"]
@@ -108,14 +108,14 @@ def test_the_page_holds_the_numbers_of_the_json(report: Report) -> None:
             assert row["speed_up"]["verdict"] in text
 
 
-def test_the_page_says_why_and_what_to_doubt(report: Report) -> None:
-    """The manifest's reason, the doubts, the machine and the hashes are there."""
+def test_the_page_says_why_and_what_to_caveat(report: Report) -> None:
+    """The manifest's reason, the caveats, the machine and the hashes are there."""
     noisy = replace(report, conditions=replace(report.conditions, others_cores=3.0))
     text = Reader(page_of(noisy)).text
 
     for said in (NO_KERNEL, "other processes kept 3.0 of 4 cores busy", "Test CPU", "ab" * 32):
         assert said in text
-    assert "The samples gave no reason for any." in Reader(page_of(report)).text
+    assert "None was found in the samples." in Reader(page_of(report)).text
 
 
 def test_names_are_text_and_never_markup() -> None:
@@ -191,7 +191,7 @@ def test_a_page_of_a_gpu_tells_of_it(report: Report) -> None:
 
     assert "on this GPU" in text
     assert "copies to the GPU and back" in text
-    assert "threads not told" in text
+    assert "unknown threads" in text
 
 
 def test_the_latency_table_has_a_row_a_shape_and_arm(report: Report) -> None:

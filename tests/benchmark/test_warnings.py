@@ -1,4 +1,4 @@
-"""Each doubt is raised by the data that deserve it, and by no other."""
+"""Each caveat is raised by the data that deserve it, and by no other."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,13 +7,14 @@ import pytest
 
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.stats import Rounds
-from spd_deploy.benchmark.warnings import Caveat, caveats_of, drift_of, grouped, sample_caveats
+from spd_deploy.benchmark.steadiness import drift_of, sample_caveats
+from spd_deploy.benchmark.warnings import Caveat, caveats_of, grouped
 from spd_deploy.timing.machine_load import Conditions
 from tests.benchmark.made import ARM, MACHINE, drawn, made_report, three_arms
 
 
 def steady() -> Report:
-    """Two arms with nothing to doubt."""
+    """Two arms with nothing to caveat."""
     return made_report({"dense": drawn(0.01, seed=1), "sparse": drawn(0.005, seed=2)})
 
 
@@ -22,7 +23,7 @@ def with_arm(report: Report, **changes: object) -> Report:
     return replace(report, arms=(report.arms[0], replace(report.arms[1], **changes)))  # type: ignore[arg-type]
 
 
-def test_steady_samples_of_an_idle_machine_raise_no_doubt() -> None:
+def test_steady_samples_of_an_idle_machine_raise_no_caveat() -> None:
     """Nothing is said where there is nothing to say."""
     assert caveats_of(steady()) == ()
 
@@ -54,7 +55,7 @@ CHANGES: dict[str, Callable[[Report], Report]] = {
 
 
 @pytest.mark.parametrize("said", [said for said in CHANGES if "torch" not in said])
-def test_one_fault_raises_one_doubt(said: str) -> None:
+def test_one_fault_raises_one_caveat(said: str) -> None:
     """A fault of the machine or the comparison is named, and nothing else is."""
     (found,) = caveats_of(CHANGES[said](steady()))
 
@@ -77,7 +78,7 @@ def test_unlike_runtimes_are_doubted() -> None:
     """An arm in another runtime than the baseline is named."""
     changed = with_arm(steady(), runtime=replace(ARM.runtime, runtime="torch"))
 
-    assert [doubt.what for doubt in caveats_of(changed)] == [
+    assert [caveat.what for caveat in caveats_of(changed)] == [
         "it runs in torch and dense in onnxruntime"
     ]
 
@@ -85,7 +86,7 @@ def test_unlike_runtimes_are_doubted() -> None:
 @pytest.mark.parametrize(
     "conditions", [Conditions(load_before=None, others_cores=0.0)], ids=["load not counted"]
 )
-def test_what_the_system_does_not_count_is_no_doubt(conditions: Conditions) -> None:
+def test_what_the_system_does_not_count_is_no_caveat(conditions: Conditions) -> None:
     """A missing load or governor is not held against the machine."""
     report = replace(steady(), conditions=conditions, machine=replace(MACHINE, governor=None))
 
@@ -128,15 +129,15 @@ def test_rounds_up_and_down_are_no_drift() -> None:
 
 
 def test_a_reason_is_printed_once() -> None:
-    """Arms and shapes with the same doubt share its line, each with its amount."""
-    doubts = [
+    """Arms and shapes with the same caveat share its line, each with its amount."""
+    caveats = [
         Caveat(about="a", what="runs scatter", shape="1x16", amount="12 %"),
         Caveat(about="a", what="runs scatter", shape="8x16", amount="20 %"),
         Caveat(about="b", what="runs scatter", shape="1x16", amount="30 %"),
         Caveat(about="machine", what="it is busy"),
     ]
 
-    assert grouped(doubts) == {
+    assert grouped(caveats) == {
         "runs scatter": ["a at 1x16 (12 %), 8x16 (20 %)", "b at 1x16 (30 %)"],
         "it is busy": ["machine"],
     }
@@ -144,13 +145,13 @@ def test_a_reason_is_printed_once() -> None:
 
 def test_a_baseline_is_not_compared_with_itself() -> None:
     """Without a baseline no comparison is doubted."""
-    report = replace(with_arm(steady(), precision="int8"), baseline=None)
+    report = replace(with_arm(steady(), precision="int8"), baselines=())
 
     assert caveats_of(report) == ()
 
 
-def test_doubts_name_arm_and_shape() -> None:
-    """A series' doubt says where it holds."""
+def test_caveats_name_arm_and_shape() -> None:
+    """A series' caveat says where it holds."""
     report = three_arms()
     noisy = tuple(
         replace(s, seconds=s.seconds[:2]) if s.arm == "nm" and s.shape.batch == 1 else s

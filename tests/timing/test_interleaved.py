@@ -86,5 +86,5 @@ def test_runs_fill_the_time_there_is() -> None:
 )
 def test_an_effort_that_measures_nothing_is_refused(change: dict[str, float]) -> None:
     """No rounds, no runs and no time are errors when they are made."""
-    with pytest.raises(BadSetting, match="measures nothing"):
+    with pytest.raises(BadSetting, match="measure nothing"):
         Effort(**change)  # type: ignore[arg-type]

@@ -1,48 +1,20 @@
-"""Products of one matrix on a GPU, dense and by every way that this version has to skip zeros.
+"""Products of one matrix on a GPU in PyTorch, dense and in every way that skips zeros (``ways``).
 
-    dense                cuBLAS, through PyTorch's linear layer
-    gathered             blocks: rows of a feature-major input picked, then one batched product
-    kernel               blocks: this project's own kernel, which picks as it multiplies
-    sparse tensor cores  2:4: cuSPARSELt or CUTLASS, through ``torch.sparse``
-    compact              structured: a smaller dense product
-
-A way is a case in :func:`ways_of` and a function below it. Letters as in ``domain.patterns``; T
+A way is a case in :func:`product_by` and a function below it. Letters as in ``domain.patterns``; T
 counts tokens, R the rows of a block's group, J the inputs that a group kept.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, assert_never
+from typing import TYPE_CHECKING, assert_never
 
+from spd_deploy.benchmark.breakeven.ways import Way
 from spd_deploy.domain.errors import SpdError, Unavailable, first_line
-from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
+from spd_deploy.domain.patterns import Block, Pattern
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Way = Literal["dense", "gathered", "kernel", "sparse tensor cores", "compact"]
 Product = Callable[[], "Tensor"]
-
-
-def ways_of(pattern: Pattern) -> tuple[Way, ...]:
-    """The ways that skip zeros of a pattern; none where nothing does."""
-    match pattern:
-        case Block():
-            return ("gathered", "kernel")
-        case NM(n=2, m=4):
-            return ("sparse tensor cores",)
-        case Structured():
-            return ("compact",)
-        case NM() | Unstructured():
-            return ()
-        case never:
-            assert_never(never)
-
-
-def why_none(pattern: Pattern) -> str:
-    """Why nothing on a GPU skips zeros of a pattern that has no way."""
-    if isinstance(pattern, NM):
-        return f"{pattern}: tensor cores skip zeros of 2:4 alone"
-    return f"{pattern}: no library here skips single zeros in half precision"
 
 
 def product_by(way: Way, weight_NK: "Tensor", x_TK: "Tensor", pattern: Pattern | None) -> Product:
@@ -84,7 +56,7 @@ def refused(err: Exception) -> Unavailable:
 
 
 def dense(weight_NK: "Tensor", x_TK: "Tensor") -> Product:
-    """Zeros and all."""
+    """A dense product, in which zeros are multiplied too."""
     from torch.nn.functional import linear
 
     bias_N = weight_NK.new_ones(len(weight_NK))
@@ -130,7 +102,7 @@ def by_kernel(weight_NK: "Tensor", x_TK: "Tensor", pattern: Block) -> Product:
 
 
 def two_four(weight_NK: "Tensor", x_TK: "Tensor") -> Product:
-    """Sparse tensor cores.
+    """A 2:4 product on sparse tensor cores.
 
     Raises:
         Unavailable: the library does not take a weight of this shape.

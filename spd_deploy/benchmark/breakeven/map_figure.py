@@ -1,7 +1,7 @@
-"""The map as a picture: a panel a length, a line a pattern and sparsity, a dot a way to run it.
+"""The map as a picture: a panel for each number of tokens, a line for each pattern and sparsity.
 
-All dots are on one axis of milliseconds; what lies left of the dashed line is faster than anything
-dense.
+A dot is one way to run the products. All dots of a panel share one axis of milliseconds. Dots left
+of the dashed line are faster than every dense form.
 """
 
 import math
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from spd_deploy.benchmark.breakeven.map_records import BreakEvenMap, MapRow
-from spd_deploy.benchmark.breakeven.map_summary import of_what, where
+from spd_deploy.benchmark.breakeven.map_summary import machine_text, matrices_text
 from spd_deploy.benchmark.breakeven.ranking import (
     MapEntry,
     dense_entries,
@@ -34,7 +34,7 @@ WIDEST_TITLE = 100
 
 
 def draw_map(found: BreakEvenMap) -> bytes:
-    """The PNG file."""
+    """The map as a PNG file."""
     from matplotlib import rc_context
 
     with rc_context(NAMED_LINES):  # type: ignore[arg-type]  # the stub lists every key by name
@@ -60,13 +60,13 @@ def map_figure(found: BreakEvenMap) -> "Figure":
 
 
 def title_of(found: BreakEvenMap) -> str:
-    """What the times are of, and below it where they were measured and what ran the products."""
-    lines = (f"Milliseconds for the products of {of_what(found)}", where(found))
+    """The matrices, and below them the machine and the runtimes."""
+    lines = (f"Milliseconds for the products of {matrices_text(found)}", machine_text(found))
     return "\n".join(part for line in lines for part in textwrap.wrap(line, WIDEST_TITLE))
 
 
 def heights_of(rows: Sequence[MapRow]) -> dict[str, float]:
-    """Where each line stands by its label, downwards from dense at 0; patterns stand apart."""
+    """The height of each line by its label: dense at 0, then downwards, patterns with gaps."""
     found: dict[str, float] = {_DENSE: 0.0}
     height, previous = 0.0, _DENSE
     for row in sorted(rows, key=lambda row: _order(rows, row)):
@@ -84,7 +84,7 @@ def _order(rows: Sequence[MapRow], row: MapRow) -> tuple[int, float]:
 
 
 def _label(row: MapRow) -> str:
-    """What a line is called."""
+    """The label of a line, such as ``block:64x1 90 %``."""
     return f"{row.pattern} {100 * row.sparsity:g} %"
 
 

@@ -1,7 +1,7 @@
-"""The break-even map: what products of given sizes gain on a machine, by pattern and sparsity.
+"""The break-even map: times of dense and sparse products on a machine, by pattern and sparsity.
 
-``map.json`` holds it whole. What is derived (gains, the layer's totals) is computed anew when it is
-read. Its cells are one product each:
+``map.json`` holds all of it. Gains and a layer's totals are computed from it (``ranking``). Each
+cell is one product:
 
     shape       [outputs, inputs] of the matrix
     tokens      in one row
@@ -10,11 +10,11 @@ read. Its cells are one product each:
     precision   of the product, dense and sparse: fp32 or int8 on a CPU, half on a GPU
     dense_s     seconds of the dense product, the median of each round
     sparse_s    of the sparse one, in the same rounds; empty where nothing skips the zeros
-    reason      why nothing does
-    way         what skips the zeros, where there are several; empty where there is one
+    reason      why the sparse product has no times
+    way         of a GPU: how the zeros are skipped (``ways``); empty on a CPU, which has one way
     runtime     that ran both on a CPU; empty on a GPU, where PyTorch runs all
 
-On a GPU seconds are by its own clock, in CUDA graphs, with weights in its cache as far as they fit.
+On a GPU the seconds are by its own clock (``time_on_gpu``).
 
 History of the schema:
     1   the first; ``way``, ``device``, ``looks`` and effort without threads came with GPUs, and a
@@ -23,12 +23,10 @@ History of the schema:
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
-from statistics import median
-from typing import Self
 
 from spd_deploy.domain.documents import text_of, versioned
 from spd_deploy.domain.errors import BadReport
@@ -45,7 +43,7 @@ MatrixShape = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MapMatrix:
-    """A size of matrix, and how many of it a layer of the model has."""
+    """A size of matrix, and how many of that size a layer of the model has."""
 
     shape: MatrixShape
     count: int
@@ -56,13 +54,13 @@ class MapMatrix:
             raise BadReport("a matrix without weights", got=self, fix="use sizes of at least 1")
 
     def __str__(self) -> str:
-        """Outputs x inputs."""
+        """Outputs x inputs, such as ``768x3072``."""
         return f"{self.shape[0]}x{self.shape[1]}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class MapRow:
-    """A pattern at a sparsity, run in one way, runtime and precision: a row of the map."""
+    """A row of the map: a pattern at a sparsity, in one way, runtime and precision."""
 
     pattern: str
     sparsity: float
@@ -72,7 +70,7 @@ class MapRow:
 
     @property
     def line(self) -> str:
-        """What it has in common with other sparsities: the pattern, and how it is run."""
+        """The row without its sparsity: the pattern, and how it is run."""
         return ", ".join((self.pattern, *self._how))
 
     def __str__(self) -> str:
@@ -92,7 +90,7 @@ class MapRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MapCell:
-    """One product, dense and sparse; the module tells what the fields are."""
+    """One product, dense and sparse; the fields are explained in the module."""
 
     shape: MatrixShape
     tokens: int
@@ -106,7 +104,7 @@ class MapCell:
     runtime: str = ""
 
     def __post_init__(self) -> None:
-        """Times are times, and a sparse product has as many as the dense one, or a reason."""
+        """Times are durations; a sparse product has as many as the dense one, or a reason."""
         fine = self.dense_s and all(0 < s < math.inf for s in (*self.dense_s, *self.sparse_s))
         told = len(self.sparse_s) == len(self.dense_s) or (not self.sparse_s and self.reason)
         if not fine or not told or self.tokens < 1 or not 0 < self.sparsity < 1:
@@ -125,13 +123,13 @@ class MapCell:
 
     @property
     def measured(self) -> bool:
-        """Whether something skips its zeros, so that there was anything to measure."""
+        """Whether a sparse product was timed."""
         return bool(self.sparse_s)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MapGain:
-    """How many times as fast as dense.
+    """How many times as fast as another product.
 
     Attributes:
         sure: whether all rounds are on the same side of 1.
@@ -142,16 +140,6 @@ class MapGain:
     sure: bool = True
     measured: bool = True
 
-    @classmethod
-    def of(cls, cells: Sequence[tuple[MapCell, int]]) -> Self:
-        """Of all cells together, each counted so many times: their seconds add up."""
-        if not all(cell.measured for cell, _ in cells):
-            return cls(ratio=1.0, measured=False)
-        dense_s = _added([(cell.dense_s, count) for cell, count in cells])
-        sparse_s = _added([(cell.sparse_s, count) for cell, count in cells])
-        sides = {d >= s for d, s in zip(dense_s, sparse_s, strict=True)}
-        return cls(ratio=median(dense_s) / median(sparse_s), sure=len(sides) == 1)
-
     def __str__(self) -> str:
         """Such as ``2.3``; ``~1.0`` where the rounds disagree about who is faster."""
         digits = 2 if self.ratio < 1.95 and self.measured else 1
@@ -160,10 +148,7 @@ class MapGain:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MapSettings:
-    """How it was measured: threads, rounds, and seconds a product and number of tokens.
-
-    On a GPU there is no number of threads.
-    """
+    """Settings of a map: threads (None on a GPU), rounds, seconds for each product and length."""
 
     threads: int | None
     rounds: int
@@ -172,7 +157,7 @@ class MapSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BreakEvenMap:
-    """The map.
+    """The times of all products, and how they were measured.
 
     Attributes:
         model: whose sizes these are; None for sizes of the user's own.
@@ -228,19 +213,10 @@ class BreakEvenMap:
         first = {row.dense: row for row in reversed(self.rows)}
         return tuple(row for row in self.rows if first[row.dense] == row)
 
-    def dense_s(self, part: MapMatrix, tokens: int, row: MapRow) -> float:
-        """Seconds of the dense product that a row is compared with, the median over the rounds."""
-        return median(self.cell(part, tokens, row).dense_s)
-
     def cell(self, part: MapMatrix, tokens: int, row: MapRow) -> MapCell:
         """The cell at a place."""
         wanted = (part.shape, tokens, row)
         return next(c for c in self.cells if (c.shape, c.tokens, c.row) == wanted)
-
-    def gain(self, tokens: int, row: MapRow, part: MapMatrix | None = None) -> MapGain:
-        """What a part gains; None is all products of a layer, each as often as it has it."""
-        parts = self.parts if part is None else (part,)
-        return MapGain.of([(self.cell(part, tokens, row), part.count) for part in parts])
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -264,11 +240,3 @@ def read_map(file: Path) -> BreakEvenMap:
     return versioned(
         BreakEvenMap, value, SCHEMA, what=file, error=BadReport, fix=_AGAIN, other=other
     )
-
-
-def _added(parts: Sequence[tuple[Sequence[float], int]]) -> list[float]:
-    """Seconds of each round, summed over the parts."""
-    return [
-        sum(seconds * count for seconds, (_, count) in zip(round_, parts, strict=True))
-        for round_ in zip(*(rounds for rounds, _ in parts), strict=True)
-    ]

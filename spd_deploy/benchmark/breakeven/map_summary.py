@@ -1,4 +1,4 @@
-"""The map as text: a table on one scale, what to start with, and from where each pattern pays."""
+"""The map as text: one table, where each pattern pays, and what to start with."""
 
 from collections.abc import Iterator
 
@@ -15,9 +15,8 @@ from spd_deploy.benchmark.breakeven.ranking import (
     unskipped,
 )
 from spd_deploy.benchmark.formatting import milliseconds, ratio
-from spd_deploy.benchmark.gpu_doubts import state_caveats
+from spd_deploy.benchmark.machine_warnings import load_caveats, state_caveats
 from spd_deploy.benchmark.tables import Table
-from spd_deploy.benchmark.warnings import load_caveats
 
 
 def map_table(found: BreakEvenMap) -> Table:
@@ -28,17 +27,17 @@ def map_table(found: BreakEvenMap) -> Table:
         (entry.name, *(cell for n in found.tokens for cell in _cells(entry, reference, n)))
         for entry in (*dense_entries(found), *sparse_entries(found))
     ]
-    title = f"Products of {of_what(found)}: time, and times as fast as {reference.name}"
+    title = f"Products of {matrices_text(found)}: time, and times as fast as {reference.name}"
     return Table(title=title, columns=tuple(columns), rows=tuple(rows))
 
 
-def of_what(found: BreakEvenMap) -> str:
-    """Whose products are added up, such as ``a layer of base (4 x 768x768, 3072x768)``."""
+def matrices_text(found: BreakEvenMap) -> str:
+    """The matrices of the map, such as ``a layer of base (4 x 768x768, 3072x768)``."""
     sizes = ", ".join(f"{p.count} x {p}" if p.count > 1 else str(p) for p in found.parts)
     return sizes if found.model is None else f"a layer of {found.model} ({sizes})"
 
 
-def where(found: BreakEvenMap) -> str:
+def machine_text(found: BreakEvenMap) -> str:
     """Such as ``AMD EPYC, 2 threads, onnxruntime 1.32.0, fp32``, or ``NVIDIA H100, fp16``."""
     threads = found.effort.threads
     precisions = " and ".join(found.precisions)
@@ -50,8 +49,8 @@ def where(found: BreakEvenMap) -> str:
     return f"{found.machine.cpu}, {count}, {runtimes}, {precisions}"
 
 
-def answer(found: BreakEvenMap) -> Iterator[str]:
-    """What to start with on this machine, what it gains, and the command that trains it."""
+def advice_lines(found: BreakEvenMap) -> Iterator[str]:
+    """The advice for this machine: what to start with, its gain, and the command that trains it."""
     advice, reference = advice_of(found), reference_of(found)
     first = advice.first
     over = _span(found, first, reference)
@@ -75,7 +74,7 @@ def answer(found: BreakEvenMap) -> Iterator[str]:
     yield f"next: spd train --pattern {row.pattern} --sparsity {row.sparsity:g} ..."
 
 
-def breakevens(found: BreakEvenMap) -> Iterator[str]:
+def breakeven_lines(found: BreakEvenMap) -> Iterator[str]:
     """For each pattern the least sparsity that beats the fastest dense form, by tokens."""
     never = dict(unskipped(found))
     for pattern in dict.fromkeys(row.pattern for row in found.rows):
@@ -91,7 +90,7 @@ def breakevens(found: BreakEvenMap) -> Iterator[str]:
 
 
 def map_caveats(found: BreakEvenMap) -> Iterator[str]:
-    """What makes the numbers worth less."""
+    """Reasons not to trust the times of the map."""
     yield from load_caveats(found.machine, found.conditions, found.effort.threads)
     if found.device == "cuda":
         yield from (f"of the GPU: {what}" for what in state_caveats(found.looks))
@@ -113,7 +112,7 @@ def _cells(entry: MapEntry, reference: MapEntry, tokens: int) -> tuple[str, str]
 
 
 def _more(found: BreakEvenMap, advice: Advice, reference: MapEntry) -> Iterator[str]:
-    """What more zeros would gain."""
+    """The gains of higher sparsities of the same pattern."""
     if advice.denser:
         each = (
             f"at {100 * entry.row.sparsity:g}% {_spelled(_ratios(found, entry, reference))}"
@@ -121,7 +120,7 @@ def _more(found: BreakEvenMap, advice: Advice, reference: MapEntry) -> Iterator[
         )
         yield (
             f"More zeros gain more: {', '.join(each)} as fast as {reference.name}. "
-            "What they cost in accuracy, a training shows."
+            "Only training shows their cost in accuracy."
         )
 
 
@@ -131,7 +130,7 @@ def _span(found: BreakEvenMap, entry: MapEntry, other: MapEntry) -> str:
 
 
 def _ratios(found: BreakEvenMap, entry: MapEntry, other: MapEntry) -> list[float]:
-    """At each length."""
+    """The ratio of two entries at each number of tokens."""
     return [entry.gain_over(other, tokens).ratio for tokens in found.tokens]
 
 

@@ -45,7 +45,7 @@ class MapEntry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Advice:
-    """What to start with.
+    """The advice of a map: what to train first.
 
     Attributes:
         first: the entry to start with; a dense one where no pattern pays at every length.
@@ -81,7 +81,7 @@ def sparse_entries(found: BreakEvenMap) -> list[MapEntry]:
 
 
 def reference_of(found: BreakEvenMap) -> MapEntry:
-    """What all is compared with: dense in fp32 if it was measured, in the first runtime named."""
+    """The dense entry that all are compared with: fp32 if measured, in the first runtime."""
     return min(dense_entries(found), key=lambda entry: entry.row.precision != "fp32")
 
 
@@ -97,7 +97,7 @@ def pays(found: BreakEvenMap, entry: MapEntry, tokens: int) -> bool:
 
 
 def advice_of(found: BreakEvenMap) -> Advice:
-    """What to start with on this machine.
+    """The entry to start with on this machine.
 
     The form of a pattern that is fastest on average over all lengths and sparsities, at the fewest
     zeros with which it beats every dense form at every length.

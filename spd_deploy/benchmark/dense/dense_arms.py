@@ -1,4 +1,4 @@
-"""The dense baselines of a checkpoint on a GPU, by name, each as fast as its makers make it.
+"""The dense arms of a checkpoint on a GPU, by name, each in the fastest form of its makers.
 
     eager               PyTorch with its fused attention, in fp16, by CUDA graph or launched
     compile             torch.compile, in fp16, likewise
@@ -6,28 +6,30 @@
     onnxruntime         this project's own dense export in fp16, in ONNX Runtime's CUDA provider
     onnxruntime-fused   ONNX Runtime's own transformer optimiser, in fp16, in the same provider
 
-Our own two compute the last layer for the first token alone, and the network reads queries, keys
-and values in one product: what a sparse artefact gains by that is no gain of its zeros.
+The two exports of this project compute the last layer for the first token alone, and ``torch``
+reads queries, keys and values in one product. Sparse artefacts do the same, so that is no part of
+what zeros gain.
 
-A dense engine of TensorRT is an artefact that is built beforehand, on this GPU, and is named beside
-the others: every dense artefact counts as a baseline too. ``tensorrt-fp16`` and ``tensorrt-int8``
-stand in the report with that reason where no such artefact was named.
+A dense TensorRT engine is an artefact. It is built on this GPU beforehand and is named beside the
+others: every dense artefact is a baseline too. Where none was named, the report lists
+``tensorrt-fp16`` and ``tensorrt-int8`` as skipped.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast, get_args
 
 import numpy as np
 
-from spd_deploy.benchmark.cuda.entrants import Entrant, entrant_of
+from spd_deploy.benchmark.arms import Arm, ArmSource
+from spd_deploy.benchmark.artefact_arms import arm_of
+from spd_deploy.benchmark.baseline import as_dense
 from spd_deploy.benchmark.dense.fused import fused_from_checkpoint
 from spd_deploy.benchmark.dense.torch_dense import DenseTorchSession, TorchMode
-from spd_deploy.benchmark.device.device_records import KernelTrace, Skipped
-from spd_deploy.benchmark.records import ArmFacts, BenchmarkSettings, ResidentMemory
-from spd_deploy.benchmark.run import as_dense
+from spd_deploy.benchmark.device.device_records import KernelTrace
+from spd_deploy.benchmark.records import SIZES, ArmFacts, BenchmarkSettings, Skipped
 from spd_deploy.domain.artefact import is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadSetting, reason_of
@@ -43,14 +45,17 @@ ENGINES = ("tensorrt-fp16", "tensorrt-int8")
 NAMES = (*get_args(TorchMode), "torch", "onnxruntime", "onnxruntime-fused", *ENGINES)
 _FP16_TOLERANCE = 2e-2
 _PROOF = Shape(batch=4, seq=16)
-_SIZES = ("layers", "hidden", "heads", "intermediate", "vocabulary")
+_NO_ENGINE = (
+    "an engine is built beforehand: export the dense model with --format trt, build it here, and "
+    "name its folder beside the others"
+)
 
 
 def parse_dense(text: str) -> tuple[str, ...]:
-    """The names in ``all``, ``none``, or a list with commas, each once, in the order of a report.
+    """Names from ``all``, ``none``, or a list with commas; each once, in the order of a report.
 
     Raises:
-        BadSetting: a name that is none.
+        BadSetting: an unknown name.
     """
     asked = [part.strip() for part in text.split(",")]
     if asked == ["all"]:
@@ -59,7 +64,7 @@ def parse_dense(text: str) -> tuple[str, ...]:
         return ()
     if unknown := [name for name in asked if name not in NAMES]:
         raise BadSetting(
-            "no dense baseline has such a name",
+            "no dense arm has such a name",
             got=unknown[0] or "nothing",
             fix=f"name all, none, or some of {', '.join(NAMES)}",
         )
@@ -68,7 +73,7 @@ def parse_dense(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DenseModel:
-    """A checkpoint as a dense model, with what all its baselines share.
+    """A checkpoint as a dense model, and the logits that all its arms are checked against.
 
     Attributes:
         expected_BC: its logits for ``proof`` in fp32.
@@ -82,19 +87,18 @@ class DenseModel:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, scratch: Path) -> "DenseModel":
-        """Run it once, as the reference, with some padding in the batch; zeros are run as any."""
+        """Run the checkpoint once in fp32, as the reference, on a batch with some padding."""
         from spd_deploy.sessions.torch import TorchSession
 
         checkpoint = as_dense(checkpoint)
         scratch.mkdir(parents=True, exist_ok=True)
-
         proof = proof_batch(checkpoint.encoder.vocabulary)
         with TorchSession(checkpoint.folder) as session:
             expected_BC = session.run(proof)
         return cls(checkpoint=checkpoint, proof=proof, expected_BC=expected_BC, scratch=scratch)
 
     def difference(self, session: Session, *, tolerance: float) -> float:
-        """How far a session's logits are from the model's.
+        """How far a session's logits are from the reference.
 
         Raises:
             BadArtefact: further than ``tolerance``.
@@ -102,7 +106,7 @@ class DenseModel:
         found = difference_between(session.run(self.proof), self.expected_BC)
         if not found <= tolerance:
             raise BadArtefact(
-                "a dense baseline does not give its model's logits",
+                "a dense arm does not give its model's logits",
                 got=f"a difference of {found:.2g}, {tolerance:g} allowed",
                 fix="leave it out with --dense; please report it",
             )
@@ -110,89 +114,71 @@ class DenseModel:
 
 
 def proof_batch(vocabulary: int) -> Batch:
-    """A few rows of random ids, of which every other is half padding."""
+    """A few rows of random ids; every other row is half padding."""
     ids_BS = np.random.default_rng(1).integers(1, vocabulary, (_PROOF.batch, _PROOF.seq))
     mask_BS = np.ones_like(ids_BS)
     mask_BS[::2, _PROOF.seq // 2 :] = 0
     return Batch(ids_BS=ids_BS * mask_BS, mask_BS=mask_BS, types_BS=np.zeros_like(ids_BS))
 
 
-def dense_entrants(
-    model: DenseModel,
-    names: Iterable[str],
-    settings: BenchmarkSettings,
-    *,
-    engines: Iterable[str] = (),
-) -> tuple[tuple[Entrant, ...], tuple[Skipped, ...]]:
-    """The baselines of these names, and those that nothing here can make.
+def dense_arms(
+    model: DenseModel, names: Iterable[str], *, engines: Iterable[str] = ()
+) -> tuple[tuple[Arm, ...], tuple[Skipped, ...]]:
+    """The arms of these names, and those that cannot be made here, with the reason.
 
-    ``engines`` are the precisions of the dense TensorRT artefacts that take part by themselves.
+    ``engines`` are the precisions of the dense TensorRT artefacts that take part already.
     """
-    there = {f"tensorrt-{precision}" for precision in engines}
-    found, absent = [], []
+    built = {f"tensorrt-{precision}" for precision in engines}
+    found, skipped = [], []
     for name in names:
         if name in ENGINES:
-            if name not in there:
-                absent.append(Skipped(name=f"dense {name}", reason=_NO_ENGINE))
+            if name not in built:
+                skipped.append(Skipped(name=f"dense {name}", reason=_NO_ENGINE))
             continue
         try:
-            found.append(_named(model, name, settings))
-        except Exception as err:  # noqa: BLE001 - the other baselines are there all the same
-            absent.append(Skipped(name=f"dense {name}", reason=reason_of(err)))
-    return tuple(found), tuple(absent)
+            found.append(_dense_arm(model, name))
+        except Exception as err:  # noqa: BLE001 - the other arms are there all the same
+            skipped.append(Skipped(name=f"dense {name}", reason=reason_of(err)))
+    return tuple(found), tuple(skipped)
 
 
-_NO_ENGINE = (
-    "an engine is built beforehand: export the dense model with --format trt, build it here, and "
-    "name its folder beside the others"
-)
-
-
-def _named(model: DenseModel, name: str, settings: BenchmarkSettings) -> Entrant:
-    """The baseline of a name that is no engine's."""
+def _dense_arm(model: DenseModel, name: str) -> Arm:
+    """The arm of a name that is no engine's."""
     match name:
         case "torch" | "onnxruntime":
-            return _own_export(model, name, settings)
+            return _own_export(model, name)
         case "onnxruntime-fused":
             return _fused(model, name)
         case _:
-            return _of_torch(model, cast(TorchMode, name))
+            return _pytorch(model, cast(TorchMode, name))
 
 
-def _of_torch(model: DenseModel, way: TorchMode) -> Entrant:
-    """PyTorch, in one of its ways."""
-    return _entrant(
+def _pytorch(model: DenseModel, mode: TorchMode) -> Arm:
+    """The stock model in PyTorch."""
+    folder = model.checkpoint.folder
+    return _without_artefact(
         model,
-        way,
-        open_session=partial(DenseTorchSession, model.checkpoint.folder, way=way),
-        check=partial(model.difference, tolerance=_FP16_TOLERANCE),
-        model_file=lambda: model.checkpoint.folder / WEIGHTS_FILE,
-        first_only=False,
+        mode,
+        open_session=lambda: DenseTorchSession(folder, mode=mode),
+        model_file=folder / WEIGHTS_FILE,
     )
 
 
-def _fused(model: DenseModel, name: str) -> Entrant:
-    """What ONNX Runtime's own tools make of the checkpoint, when it is opened first."""
+def _fused(model: DenseModel, name: str) -> Arm:
+    """ONNX Runtime's own form of the model, which is made when it is opened first."""
     file = model.scratch / "fused.onnx"
 
-    def opened() -> Session:
-        """Made where it is not there yet, and can run."""
+    def open_session() -> Session:
+        """Make the file where it is not there yet, after CUDA was found."""
         onnxruntime_for("cuda")
         if not file.exists():
             fused_from_checkpoint(model.checkpoint.folder, model.checkpoint.encoder, file)
         return OnnxSession(file, precision="fp16", device="cuda")
 
-    return _entrant(
-        model,
-        name,
-        open_session=opened,
-        check=partial(model.difference, tolerance=_FP16_TOLERANCE),
-        model_file=lambda: file,
-        first_only=False,
-    )
+    return _without_artefact(model, name, open_session=open_session, model_file=file)
 
 
-def _own_export(model: DenseModel, name: str, settings: BenchmarkSettings) -> Entrant:
+def _own_export(model: DenseModel, name: str) -> Arm:
     """The dense export that ``spd export`` makes in fp16 for a runtime, once for all runs.
 
     Raises:
@@ -201,7 +187,6 @@ def _own_export(model: DenseModel, name: str, settings: BenchmarkSettings) -> En
     from exporters.export import artefact_from_checkpoint
     from exporters.precision import Precision
     from exporters.torch.export import torch_artefact_from_checkpoint
-    from spd_deploy.benchmark.arms import Arm
 
     if name == "onnxruntime":
         onnxruntime_for("cuda")  # before a model is exported for nothing
@@ -212,38 +197,33 @@ def _own_export(model: DenseModel, name: str, settings: BenchmarkSettings) -> En
         artefact = torch_artefact_from_checkpoint(model.checkpoint, folder, number="fp16")
     else:
         artefact = artefact_from_checkpoint(model.checkpoint, folder, precision=Precision.FP16)
-    arm = Arm(name=f"dense {name}", artefact=artefact)
-    return entrant_of(arm, settings, weigh=_unweighed)
+    arm = arm_of(ArmSource(name=f"dense {name}", artefact=artefact))
+    # Without a source its process is not weighed: of a dense arm the GPU's memory alone counts.
+    return replace(arm, source=None)
 
 
-def _entrant(
-    model: DenseModel,
-    name: str,
-    *,
-    open_session: Callable[[], Session],
-    check: Callable[[Session], float],
-    model_file: Callable[[], Path],
-    first_only: bool,
-) -> Entrant:
-    """A baseline that has no artefact."""
-    checkpoint, encoder = model.checkpoint, model.checkpoint.encoder
+def _without_artefact(
+    model: DenseModel, name: str, *, open_session: Callable[[], Session], model_file: Path
+) -> Arm:
+    """An arm that runs the checkpoint itself."""
+    checkpoint, encoder, named = model.checkpoint, model.checkpoint.encoder, f"dense {name}"
 
-    def facts(runtime: Description, parity: float) -> ArmFacts:
-        """Of the checkpoint, as this baseline ran it."""
-        return dense_facts(checkpoint, f"dense {name}", runtime, parity, model_file())
+    def open_on(settings: BenchmarkSettings) -> Session:
+        """On CUDA, the only device that these arms have."""
+        return open_session()
 
-    def work(ran: KernelTrace, number_bytes: int) -> Work:
-        """Of all multiplications."""
-        return encoder_work(encoder, ran.shape, number_bytes=number_bytes, first_only=first_only)
+    def work(trace: KernelTrace, number_bytes: int) -> Work:
+        """The work of every multiplication, since nothing is left out."""
+        return encoder_work(encoder, trace.shape, number_bytes=number_bytes)
 
-    return Entrant(
-        name=f"dense {name}",
+    return Arm(
+        name=named,
         dense=True,
         encoder=encoder,
-        longest=min(checkpoint.max_tokens, encoder.positions),
-        open=open_session,
-        check=check,
-        facts=facts,
+        max_tokens=min(checkpoint.max_tokens, encoder.positions),
+        open=open_on,
+        check=partial(model.difference, tolerance=_FP16_TOLERANCE),
+        facts=lambda runtime, parity: dense_facts(checkpoint, named, runtime, parity, model_file),
         work=work,
     )
 
@@ -251,7 +231,7 @@ def _entrant(
 def dense_facts(
     checkpoint: Checkpoint, name: str, runtime: Description, parity: float, file: Path
 ) -> ArmFacts:
-    """What the report says of a baseline without an artefact."""
+    """What the report says of an arm that has no artefact."""
     sizes = asdict(checkpoint.encoder)
     return ArmFacts(
         name=name,
@@ -260,7 +240,7 @@ def dense_facts(
         pattern=None,
         sparsity=None,
         task=checkpoint.task.name,
-        sizes={name: sizes[name] for name in _SIZES},
+        sizes={name: sizes[name] for name in SIZES},
         models={file.name: sha256_of(file)},
         model_bytes=bytes_of(file),
         folder_bytes=bytes_of(file),
@@ -271,8 +251,3 @@ def dense_facts(
         parity=parity,
         memory=None,
     )
-
-
-def _unweighed(*_: object) -> ResidentMemory | None:
-    """Baselines are not weighed on the host: what counts here is the GPU's memory."""
-    return None

@@ -1,9 +1,9 @@
-"""Dense models in PyTorch as fast as PyTorch makes them: the baselines that sparsity has to beat.
+"""Dense models in PyTorch's fastest forms: the arms that sparsity has to beat.
 
 The stock classifier in half precision with PyTorch's fused attention, as it comes or compiled by
 ``torch.compile``, and each of these launched or by CUDA graph. Graphs are captured here and not by
-``mode="reduce-overhead"``, which does the same and adds its own bookkeeping to every call; so what
-stands for compiled arms is at least as fast as that mode.
+``mode="reduce-overhead"``, which does the same and adds its own bookkeeping to every call; so the
+compiled arm is at least as fast as that mode.
 
 A batch without padding is run without a mask, so that attention takes its fastest kernel. Nothing
 falls back: a model is compiled whole (``fullgraph``) for each shape, or the arm says why not.
@@ -37,7 +37,7 @@ _MOST_SHAPES = 256
 class DenseTorchSession(Closing):
     """A Hugging Face classifier in half precision on CUDA, its batches by CUDA graph."""
 
-    def __init__(self, folder: Path, *, way: TorchMode) -> None:
+    def __init__(self, folder: Path, *, mode: TorchMode) -> None:
         """Load the model of ``folder``.
 
         Raises:
@@ -52,12 +52,12 @@ class DenseTorchSession(Closing):
         self._types = getattr(model.config, "type_vocab_size", 0) > 1
         self._classes = int(model.config.num_labels)
         with fitting(folder, "cuda"):
-            self._forward = forward_of(model.half().eval(), way)
+            self._forward = forward_of(model.half().eval(), mode)
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
         self._kept: dict[tuple[int, int, bool], _TorchRun] = {}
         self.description = Description(
-            runtime=f"torch {way}",
+            runtime=f"torch {mode}",
             version=torch.__version__,
             device="cuda",
             precision="fp16",
@@ -68,7 +68,7 @@ class DenseTorchSession(Closing):
         """Logits ``[B, C]``, by the graph of the batch's shape, which the first run captures."""
         key = (*batch.ids_BS.shape, padded(batch))
         if key not in self._kept:
-            self._kept[key] = self._made(batch, graph=True)
+            self._kept[key] = self._prepared(batch, graph=True)
         run = self._kept[key]
         run.fill(batch)
         run.load()
@@ -78,7 +78,7 @@ class DenseTorchSession(Closing):
 
     def prepare(self, batch: Batch, *, graph: bool) -> DeviceRun:
         """The batch on the device (``sessions.device_runs``)."""
-        return self._made(batch, graph=graph)
+        return self._prepared(batch, graph=graph)
 
     def close(self) -> None:
         """Drop the model, its graphs and their memory."""
@@ -89,7 +89,7 @@ class DenseTorchSession(Closing):
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
 
-    def _made(self, batch: Batch, *, graph: bool) -> "_TorchRun":
+    def _prepared(self, batch: Batch, *, graph: bool) -> "_TorchRun":
         """Buffers, warm-up, and a graph where one is wanted."""
         try:
             run = _TorchRun(self._forward, batch, self._stream, self._classes, types=self._types)
@@ -160,7 +160,7 @@ class _TorchRun(Buffers):
         self.out_BC.copy_(found_BC)
 
 
-def forward_of(model: "Module", way: TorchMode) -> Callable[..., "Tensor"]:
+def forward_of(model: "Module", mode: TorchMode) -> Callable[..., "Tensor"]:
     """Ids, mask and types ``[B, S]`` to logits ``[B, C]``; None stands for no padding, no types."""
     import torch
 
@@ -170,7 +170,7 @@ def forward_of(model: "Module", way: TorchMode) -> Callable[..., "Tensor"]:
         answer: Tensor = found.logits
         return answer
 
-    if way == "eager":
+    if mode == "eager":
         return torch.inference_mode()(logits)
     compiled = torch.compile(logits, fullgraph=True, dynamic=False)
     return torch.no_grad()(compiled)
@@ -182,7 +182,7 @@ def padded(batch: Batch) -> bool:
 
 
 def _failed(err: Exception, batch: Batch) -> SpdError:
-    """What PyTorch's failure means to its reader."""
+    """PyTorch's failure as an error of ours: out of memory, or a batch that it cannot run so."""
     import torch
 
     B, S = batch.ids_BS.shape
@@ -193,7 +193,7 @@ def _failed(err: Exception, batch: Batch) -> SpdError:
             fix="measure smaller shapes, or free the GPU",
         )
     return Unavailable(
-        f"PyTorch does not run {B}x{S} in this way", got=first_line(err), fix="leave this arm out"
+        f"PyTorch does not run {B}x{S} in this mode", got=first_line(err), fix="leave this arm out"
     )
 
 

@@ -1,42 +1,39 @@
-"""All that a run needs of the device, in one value, so that a simulated one can stand in."""
+"""Everything that a run needs of a GPU, in one value, so that tests can simulate it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter_ns
 
-from spd_deploy.benchmark.device.device_records import MemoryCopy, Peak, Skipped, TracedKernel
+from spd_deploy.benchmark.device.device_records import MemoryCopy, Peak, TracedKernel
 from spd_deploy.benchmark.device.limits import measure_copy, measure_peaks
 from spd_deploy.benchmark.device.trace_kernels import kernels_of
 from spd_deploy.benchmark.device.watch_gpu import Looker, looker_of
+from spd_deploy.benchmark.records import Skipped
 from spd_deploy.domain.nvidia import processes
 from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
 from spd_deploy.timing.cuda_clock import CudaClock, DeviceClock
-from spd_deploy.timing.host_clock import Clock
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceTools:
-    """A GPU with its clock and limits, and what is known of it.
+    """A GPU with its clock, its limits and its tracer.
 
     Attributes:
-        gpu: marks time on its streams.
-        clock: the host's.
-        look: tells its state.
-        trace: tells what kernels a run launches.
-        used_bytes: tells how much of its memory is in use.
-        peaks: measures its rate of products, and tells in which precisions it has none.
-        copied: measures its rate of copies.
-        processes_before: others that computed on the machine's GPUs before this one did.
+        gpu: its clock.
+        look: reads its state; takes the seconds since the first reading.
+        trace: the kernels that a run launches; None where nothing can be traced.
+        used_bytes: how much of its memory is in use.
+        peaks: measures its rate of products in each precision, and names those it does not have.
+        memory_copy: measures its rate of copies.
+        processes_before: other processes that computed on the machine's GPUs before this one.
     """
 
     gpu: DeviceClock
-    clock: Clock
     look: Looker
     trace: Callable[[Callable[[], object]], tuple[TracedKernel, ...] | None]
     used_bytes: Callable[[], int]
     peaks: Callable[[], tuple[tuple[Peak, ...], tuple[Skipped, ...]]]
-    copied: Callable[[], MemoryCopy]
+    memory_copy: Callable[[], MemoryCopy]
     l2_bytes: int
     versions: Mapping[str, str]
     processes_before: int | None
@@ -53,12 +50,11 @@ def cuda_tools() -> DeviceTools:
     gpu = CudaClock()
     return DeviceTools(
         gpu=gpu,
-        clock=perf_counter_ns,
         look=looker_of(uuid()),
         trace=kernels_of,
         used_bytes=used_bytes,
         peaks=partial(measure_peaks, gpu),
-        copied=partial(measure_copy, gpu),
+        memory_copy=partial(measure_copy, gpu),
         l2_bytes=gpu.l2_bytes,
         versions=versions(),
         processes_before=others,
@@ -66,7 +62,7 @@ def cuda_tools() -> DeviceTools:
 
 
 def uuid() -> str | None:
-    """The GPU's id as NVML spells it; None where PyTorch does not tell."""
+    """The GPU's id as NVML spells it; None where PyTorch does not know it."""
     import torch
 
     found = getattr(torch.cuda.get_device_properties(), "uuid", None)
@@ -86,9 +82,9 @@ def versions() -> dict[str, str]:
 
 
 def other_processes() -> int | None:
-    """How many other processes compute on the machine's GPUs; None where it is not told.
+    """Number of other processes that compute on the machine's GPUs; None where NVML does not tell.
 
-    By their number, since in a container NVML may know this one by another id.
+    This process is subtracted by count: in a container NVML may know it by another id.
     """
     import torch
 
@@ -98,7 +94,7 @@ def other_processes() -> int | None:
 
 
 def used_bytes() -> int:
-    """The device's memory that is in use, by whomever."""
+    """Memory of the device that is in use by all processes together."""
     import torch
 
     free, total = torch.cuda.mem_get_info()

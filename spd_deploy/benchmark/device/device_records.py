@@ -1,10 +1,14 @@
-"""What a benchmark on a GPU adds to a report, as frozen values: raw samples, and the card's state.
+"""Values of the device part of a report: raw samples by the GPU's clock, and the card's state.
 
-A *launched* run enqueues its kernels one by one, a run by *graph* replays a CUDA graph. *Hot* runs
-find what the last one left in the L2 cache, *cold* ones a cache that was written over. The clock of
-``gpu_s`` is the GPU's own, by events before and after the run on its stream; ``host_s`` is the
-host's, from before the first launch until the stream is idle, and ``enqueue_s`` the part of it that
-the host spent enqueueing. Copies are timed apart and are in none of these.
+In mode ``launched`` a run enqueues its kernels one by one, in mode ``graph`` it replays a CUDA
+graph. A ``hot`` run finds what the last run left in the L2 cache, a ``cold`` run finds a cache that
+was overwritten. Each run has three times:
+
+    gpu_s       between two events on its stream, by the GPU's clock
+    host_s      from before the first launch until the stream is idle, by the host's clock
+    enqueue_s   the part of ``host_s`` that the host spent enqueueing
+
+Copies are timed apart and are in none of these.
 """
 
 import math
@@ -25,7 +29,7 @@ CACHES: tuple[Cache, ...] = ("hot", "cold")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceSeries:
-    """The runs of one arm at one shape in one round, one way; the module tells of the clocks."""
+    """The runs of one arm at one shape in one round, in one mode and state of the cache."""
 
     arm: str
     shape: Shape
@@ -37,7 +41,7 @@ class DeviceSeries:
     enqueue_s: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """As many samples by each clock, and each a duration."""
+        """Refuse samples that are no durations, and clocks with different numbers of samples."""
         refuse_no_durations(self, self.gpu_s, self.host_s, self.enqueue_s)
         if not len(self.gpu_s) == len(self.host_s) == len(self.enqueue_s):
             raise BadReport(
@@ -56,13 +60,13 @@ class CopySeries:
     to_host_s: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Each a duration."""
+        """Refuse samples that are no durations."""
         refuse_no_durations(self, self.to_device_s, self.to_host_s)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TracedKernel:
-    """A kernel that ran, by the name the tracer has for it; copies and fills are none."""
+    """A kernel that ran, by the tracer's name for it; copies and fills do not count."""
 
     name: str
     calls: int
@@ -71,17 +75,17 @@ class TracedKernel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KernelTrace:
-    """What one run at a shape launched: engines and sessions choose kernels for each shape anew.
+    """The kernels of one run of an arm at a shape.
 
     Attributes:
-        kernels: the longest first; None where nothing traced it.
-        said: what ran the matrices, as the session says after it; empty where it has one way.
-        sparse_kernels: those it knows to skip zeros, as ``sessions.protocol`` has it.
+        kernels: the longest first; None where nothing traced them.
+        described: what ran the matrices, in the session's words; empty where it has one way.
+        sparse_kernels: those that the session knows to skip zeros, as ``Description`` has it.
     """
 
     shape: Shape
     kernels: tuple[TracedKernel, ...] | None
-    said: str = ""
+    described: str = ""
     sparse_kernels: tuple[str, ...] | None = None
 
 
@@ -94,38 +98,37 @@ class ShapeWork:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Skipped:
-    """Something that could not be measured here, and why."""
+class UntimedMode:
+    """A mode that an arm could not be run in at a shape, and why."""
 
-    name: str
+    mode: Mode
+    shape: Shape
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceArm:
-    """What is known of an arm on the GPU besides its times.
+    """What a report tells of an arm on the GPU besides its times.
 
     Attributes:
-        dense: whether it is one of the dense arms, the fastest of which is the baseline.
-        ran: what ran at each shape.
-        device_bytes: the GPU's memory that opening and proving it took; None where not seen.
-        work: at each shape.
-        untimed: ways that its session could not run, such as a CUDA graph, with the reasons.
+        traces: the kernels that ran, one for each shape of the report.
+        device_bytes: memory of the GPU that opening and checking it took.
+        work: one for each shape; empty where the size of its numbers is not known.
+        untimed: modes that its session could not run.
     """
 
     name: str
-    dense: bool
-    ran: tuple[KernelTrace, ...]
+    traces: tuple[KernelTrace, ...]
     device_bytes: int | None
     work: tuple[ShapeWork, ...]
-    untimed: tuple[Skipped, ...] = ()
+    untimed: tuple[UntimedMode, ...] = ()
 
-    def ran_at(self, shape: Shape) -> KernelTrace:
-        """What ran at one shape of the report."""
-        return next(one for one in self.ran if one.shape == shape)
+    def trace_at(self, shape: Shape) -> KernelTrace:
+        """The kernels that ran at one shape of the report."""
+        return next(one for one in self.traces if one.shape == shape)
 
     def work_at(self, shape: Shape) -> Work | None:
-        """At one shape; None where it was not counted."""
+        """The least work at one shape; None where it was not counted."""
         return next((one.work for one in self.work if one.shape == shape), None)
 
 
@@ -138,43 +141,43 @@ class Peak:
     seconds: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """It took some time."""
+        """Refuse samples that are no durations."""
         refuse_no_durations(self, self.seconds)
 
     @property
     def flops_per_s(self) -> float:
-        """Of the fastest run: a limit is what the GPU can do, not what it does on average."""
+        """The rate of the fastest run: a limit is what the GPU can do, not its average."""
         return 2.0 * self.size**3 / min(self.seconds)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryCopy:
-    """A large copy within the device's memory; ``moved_bytes`` counts both its ends."""
+    """A large copy within the device's memory; ``moved_bytes`` counts reads and writes."""
 
     moved_bytes: int
     seconds: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """It took some time."""
+        """Refuse samples that are no durations."""
         refuse_no_durations(self, self.seconds)
 
     @property
     def bytes_per_s(self) -> float:
-        """Of the fastest run."""
+        """The rate of the fastest copy."""
         return self.moved_bytes / min(self.seconds)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DevicePart:
-    """Everything that a run on a GPU adds to a report.
+    """The part of a report that only a GPU has.
 
     Attributes:
-        card: None where the driver does not tell of it.
-        before, during, after: looks at its state.
-        processes_before: that computed on the machine's GPUs before this one did.
-        l2_bytes: of the cache that cold runs find written over.
+        card: None where the driver tells nothing of it.
+        before, during, after: the card's state, read at these times.
+        processes_before: other processes that computed on the machine's GPUs before the run.
+        l2_bytes: size of the cache that is overwritten before a cold run.
         versions: of the CUDA libraries that PyTorch runs with.
-        absent: arms and products that could not be run here.
+        arms: in the order of the report's arms.
     """
 
     card: Card | None
@@ -185,33 +188,27 @@ class DevicePart:
     l2_bytes: int
     versions: Mapping[str, str]
     peaks: tuple[Peak, ...]
-    copied: MemoryCopy
+    memory_copy: MemoryCopy
     arms: tuple[DeviceArm, ...]
     series: tuple[DeviceSeries, ...]
     copies: tuple[CopySeries, ...]
-    absent: tuple[Skipped, ...] = ()
-
-    @property
-    def dense(self) -> tuple[str, ...]:
-        """The names of the dense arms."""
-        return tuple(arm.name for arm in self.arms if arm.dense)
 
     def arm(self, name: str) -> DeviceArm:
         """The arm of this name."""
         return next(arm for arm in self.arms if arm.name == name)
 
     def rounds(self, arm: str, shape: Shape, mode: Mode, cache: Cache) -> tuple[DeviceSeries, ...]:
-        """The series of one arm at one shape, one way, a round each; empty where it was not run."""
+        """The series of one arm at one shape, a round each; empty where it was not run so."""
         wanted = (arm, shape, mode, cache)
         found = [s for s in self.series if (s.arm, s.shape, s.mode, s.cache) == wanted]
         return tuple(sorted(found, key=lambda s: s.round))
 
     def copies_of(self, arm: str, shape: Shape) -> tuple[CopySeries, ...]:
-        """Its copies, a round each."""
+        """The copies of one arm at one shape, a round each."""
         return tuple(c for c in self.copies if (c.arm, c.shape) == (arm, shape))
 
     def flops_per_s(self, precision: str) -> float | None:
-        """What products of a precision reach at most here; None where that was not measured."""
+        """The peak rate of products in a precision; None where it was not measured."""
         return next((p.flops_per_s for p in self.peaks if p.precision == precision), None)
 
 

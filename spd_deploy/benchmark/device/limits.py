@@ -1,13 +1,14 @@
-"""What this GPU can do: products a second in each precision, and bytes a second, measured here.
+"""Measures the limits of this GPU: products a second in each precision, and bytes a second.
 
-A data sheet's numbers are of clocks that a card in a machine does not hold; so the limits are the
-fastest of some large products and copies on this card, in this run. They are computed by the
-libraries that the dense arms use, and so may be passed by a better kernel, which is then doubted.
+The numbers of a data sheet hold for clocks that a card in a machine does not keep. So the limits
+are the fastest of some large products and copies in this run. They run in the libraries that the
+dense arms use. A better kernel may pass them, and the report then has a caveat.
 """
 
 from collections.abc import Callable
 
-from spd_deploy.benchmark.device.device_records import MemoryCopy, Peak, Skipped
+from spd_deploy.benchmark.device.device_records import MemoryCopy, Peak
+from spd_deploy.benchmark.records import Skipped
 from spd_deploy.timing.cuda_clock import DeviceClock, stream_seconds
 
 # Rows and columns of the products: large enough to fill any GPU, small enough to take no second.
@@ -18,16 +19,16 @@ _MOST_BYTES = 1 << 30
 
 def measure_peaks(clock: DeviceClock) -> tuple[tuple[Peak, ...], tuple[Skipped, ...]]:
     """The rate of each precision that this GPU multiplies in, and those that it does not."""
-    peaks, absent = [], []
+    peaks, skipped = [], []
     for precision, size in SIZES.items():
         try:
             seconds = _timed(clock, _product(precision, size))
         except RuntimeError as err:  # PyTorch's word for both "not supported" and "out of memory"
             reason = str(err).splitlines()[0]
-            absent.append(Skipped(name=f"peak in {precision}", reason=reason))
+            skipped.append(Skipped(name=f"peak in {precision}", reason=reason))
         else:
             peaks.append(Peak(precision=precision, size=size, seconds=seconds))
-    return tuple(peaks), tuple(absent)
+    return tuple(peaks), tuple(skipped)
 
 
 def measure_copy(clock: DeviceClock) -> MemoryCopy:

@@ -1,8 +1,8 @@
-"""The loops that own the GPU's clock: runs, launched or by graph, with the L2 hot or cold; copies.
+"""Times runs by the GPU's clock: launched and by graph, with the L2 cache hot and cold; copies.
 
 Each run starts on an idle stream, so that the host's time and the GPU's are of this run alone. The
-marks lie directly around the call that enqueues it: where the host is slower than the GPU, the
-GPU's time has waits for the host in it, as it has in use, and the enqueueing shows why.
+marks lie directly around the call that enqueues it. Where the host is slower than the GPU, the
+GPU's time contains waits for the host, as it does in use, and the time for enqueueing shows why.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from spd_deploy.benchmark.device.device_records import (
     CopySeries,
     DeviceSeries,
     Mode,
-    Skipped,
+    UntimedMode,
 )
 from spd_deploy.benchmark.records import BenchmarkSettings, Shape
 from spd_deploy.domain.errors import reason_of
@@ -25,7 +25,7 @@ from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.device_runs import DeviceRun, DeviceRuns
 from spd_deploy.timing.cuda_clock import DeviceClock, stream_seconds
-from spd_deploy.timing.host_clock import Budget, Clock, collect
+from spd_deploy.timing.host_clock import Clock, TimeBudget, collect
 from spd_deploy.timing.rounds import interleave
 
 WARMUPS = 3
@@ -35,15 +35,15 @@ Sample3 = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceTimer:
-    """Both clocks, and how long to measure."""
+    """The GPU's clock and the host's, and how long to measure."""
 
     gpu: DeviceClock
     clock: Clock
     settings: BenchmarkSettings
 
     @property
-    def budget(self) -> Budget:
-        """One way of one series: its share of the time with the others and the copies."""
+    def budget(self) -> TimeBudget:
+        """One mode and cache of a series: modes, caches and copies share its time evenly."""
         series = self.settings.series
         return replace(series, seconds=series.seconds / (len(MODES) * len(CACHES) + 1))
 
@@ -54,16 +54,19 @@ class DeviceTimer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceSamples:
-    """What the rounds have given so far; ``untimed`` holds reasons by arm and way."""
+    """The samples of all rounds; ``untimed`` holds the reasons by arm, mode and shape."""
 
     series: list[DeviceSeries] = field(default_factory=list)
     copies: list[CopySeries] = field(default_factory=list)
-    untimed: dict[str, dict[str, str]] = field(default_factory=dict)
+    untimed: dict[tuple[str, Mode, Shape], str] = field(default_factory=dict)
 
-    def untimed_of(self, arm: str) -> tuple[Skipped, ...]:
-        """The ways that an arm could not be run, with the reasons."""
-        found = self.untimed.get(arm, {})
-        return tuple(Skipped(name=name, reason=reason) for name, reason in found.items())
+    def untimed_of(self, arm: str) -> tuple[UntimedMode, ...]:
+        """The modes that an arm could not be run in."""
+        return tuple(
+            UntimedMode(mode=mode, shape=shape, reason=reason)
+            for (name, mode, shape), reason in self.untimed.items()
+            if name == arm
+        )
 
 
 def time_arms(
@@ -73,7 +76,7 @@ def time_arms(
     *,
     progress: Progress,
 ) -> DeviceSamples:
-    """Every arm at every shape, every way, in every round, in turned order every other round."""
+    """Time every arm at every shape, in every mode and state of the cache, in every round."""
     found, rounds = DeviceSamples(), timer.settings.rounds
     with progress.stage("measure on the GPU", rounds * len(sessions)) as advance:
         for number, arm in interleave(tuple(sessions), rounds):
@@ -84,7 +87,7 @@ def time_arms(
 
 
 class SeriesKey(NamedTuple):
-    """Whose series it is."""
+    """The arm, shape and round of a series."""
 
     arm: str
     shape: Shape
@@ -92,23 +95,22 @@ class SeriesKey(NamedTuple):
 
 
 def _visit(
-    found: DeviceSamples, place: SeriesKey, session: DeviceRuns, batch: Batch, timer: DeviceTimer
+    found: DeviceSamples, key: SeriesKey, session: DeviceRuns, batch: Batch, timer: DeviceTimer
 ) -> None:
-    """One arm at one shape in one round, each way; what cannot be run is not tried again."""
-    refused = found.untimed.setdefault(place.arm, {})
+    """Time one arm at one shape in one round; a mode that failed is not tried again."""
     run = None
     for mode in MODES:
-        if (way := f"{mode} at {place.shape}") in refused:
+        if (key.arm, mode, key.shape) in found.untimed:
             continue
         try:
             run = session.prepare(batch, graph=mode == "graph")
-            timed = [_series(place, mode, cache, _runs(run, timer, cache)) for cache in CACHES]
+            timed = [_series(key, mode, cache, _runs(run, timer, cache)) for cache in CACHES]
         except Exception as err:  # noqa: BLE001 - the other arms are measured all the same
-            refused[way] = reason_of(err)
+            found.untimed[key.arm, mode, key.shape] = reason_of(err)
             continue
         found.series.extend(timed)
     if run is not None:
-        found.copies.append(_copies(run, place, timer))
+        found.copies.append(_copies(run, key, timer))
 
 
 def _runs(run: DeviceRun, timer: DeviceTimer, cache: Cache) -> tuple[Sample3, ...]:
@@ -135,7 +137,7 @@ def _sample(run: DeviceRun, timer: DeviceTimer, cache: Cache) -> Sample3:
     return gpu.seconds_between(first, last), (after - before) / 1e9, (enqueued - before) / 1e9
 
 
-def _copies(run: DeviceRun, place: SeriesKey, timer: DeviceTimer) -> CopySeries:
+def _copies(run: DeviceRun, key: SeriesKey, timer: DeviceTimer) -> CopySeries:
     """Ids in and logits out, each by its own marks, warmed up once."""
     for copy in (run.load, run.unload):
         copy()
@@ -149,14 +151,14 @@ def _copies(run: DeviceRun, place: SeriesKey, timer: DeviceTimer) -> CopySeries:
         return times[0], times[1]
 
     to_device_s, to_host_s = zip(*timer.collect(both), strict=True)
-    return CopySeries(**place._asdict(), to_device_s=to_device_s, to_host_s=to_host_s)
+    return CopySeries(**key._asdict(), to_device_s=to_device_s, to_host_s=to_host_s)
 
 
-def _series(place: SeriesKey, mode: Mode, cache: Cache, times: Sequence[Sample3]) -> DeviceSeries:
+def _series(key: SeriesKey, mode: Mode, cache: Cache, times: Sequence[Sample3]) -> DeviceSeries:
     """The samples, a clock at a time."""
     gpu_s, host_s, enqueue_s = zip(*times, strict=True)
     return DeviceSeries(
-        **place._asdict(),
+        **key._asdict(),
         mode=mode,
         cache=cache,
         gpu_s=gpu_s,

@@ -1,9 +1,9 @@
-"""Which kernels a run launches, traced by the driver's own profiling interface through PyTorch.
+"""Traces the kernels that a run launches, by the driver's profiling interface through PyTorch.
 
-It sees the kernels of every runtime in the process, those inside CUDA graphs too, so what a report
-says of an arm's kernels does not rest on the arm's word.
+The interface sees the kernels of every runtime in the process, also inside CUDA graphs. So a report
+does not depend on what a session says of its kernels.
 
-Between two traces the interface stays attached: to detach it and attach it anew crashes where CUDA
+The interface stays attached between two traces: to detach and attach it again crashes where CUDA
 graphs were captured before (PyTorch's profiler does the same for graphs that it knows of). So
 nothing is timed after the first trace.
 """
@@ -17,7 +17,7 @@ _NO_KERNELS = ("Memcpy", "Memset")
 
 
 def kernels_of(run: Callable[[], object]) -> tuple[TracedKernel, ...] | None:
-    """The kernels of one run, the longest first; None where this system lets nothing be traced."""
+    """The kernels of one run, the longest first; None where this system allows no tracing."""
     import torch
     from torch._C._autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile, supported_activities
@@ -25,7 +25,7 @@ def kernels_of(run: Callable[[], object]) -> tuple[TracedKernel, ...] | None:
     if ProfilerActivity.CUDA not in supported_activities():  # type: ignore[no-untyped-call]
         return None
     os.environ.update(TEARDOWN_CUPTI="0", DISABLE_CUPTI_LAZY_REINIT="1")
-    run()  # what is made at first use is not the run's
+    run()  # the first run also creates what later runs reuse
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         run()

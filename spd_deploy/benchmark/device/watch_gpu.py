@@ -1,6 +1,6 @@
-"""Looks at the GPU's state before, during and after a run, from a thread of its own.
+"""Reads the GPU's state before, during and after a run, from a thread of its own.
 
-What the driver does not tell is left out; nothing that goes wrong here stops a measurement.
+A value that the driver does not tell is None. An error here does not stop a measurement.
 """
 
 import threading
@@ -13,16 +13,16 @@ from spd_deploy.domain.nvidia import Card, GpuState, Look, look
 EVERY_S = 0.5
 
 Looker = Callable[[float], Look | None]
-"""Looks once; takes the seconds since the looking began."""
+"""Reads the state once; takes the seconds since the first reading."""
 
 
 def looker_of(uuid: str | None) -> Looker:
-    """Looks at the GPU of an id (``domain.nvidia.look``)."""
+    """Reads the GPU of this id (``domain.nvidia.look``)."""
     return lambda at_s: look(uuid, at_s=at_s)
 
 
-class GpuWatch:
-    """What was seen of a card; ``after`` is there once the watching ended."""
+class CardWatch:
+    """The card and its states; ``after`` is set when the watching ends."""
 
     def __init__(self, before: Look | None) -> None:
         self.card: Card | None = before.card if before else None
@@ -32,14 +32,14 @@ class GpuWatch:
 
 
 @contextmanager
-def watching(once: Looker, *, every_s: float = EVERY_S) -> Iterator[GpuWatch]:
-    """Look at a GPU until the context ends, at least once while it lasts."""
+def watching(once: Looker, *, every_s: float = EVERY_S) -> Iterator[CardWatch]:
+    """Read the state of a GPU until the context ends, at least once."""
     begun = perf_counter()
-    watch = GpuWatch(once(0.0))
+    watch = CardWatch(once(0.0))
     over = threading.Event()
 
     def keep_looking() -> None:
-        """The thread's work: look, and wait unless it is over."""
+        """Read the state until the context is over."""
         while True:
             if (seen := once(perf_counter() - begun)) is not None:
                 watch.during.append(seen.state)

@@ -1,7 +1,7 @@
-"""From node times to what each matrix gained, and where the gain that its density promised went.
+"""From node times to the gain of each matrix, and the losses on the gain that its density promises.
 
-A matrix of density d promises to take d times as long as a dense one. What it takes more is lost,
-and the losses add up to the last microsecond:
+A matrix of density d promises to take d times as long as a dense one. The time beyond that is lost,
+and the losses add up to all of it:
 
     zeros       more is multiplied than the non-zeros, as in a matrix that runs dense
     rate        what is multiplied takes longer than it would at the dense matrix's rate
@@ -41,11 +41,11 @@ class MatrixTime:
 
     @property
     def total_s(self) -> float:
-        """All of it."""
+        """Seconds of products, copies and passes together."""
         return self.products_s + self.copies_s + self.passes_s
 
     def __add__(self, other: "MatrixTime") -> "MatrixTime":
-        """The time of both."""
+        """The times of both, added part by part."""
         return MatrixTime(
             products_s=self.products_s + other.products_s,
             copies_s=self.copies_s + other.copies_s,
@@ -53,7 +53,7 @@ class MatrixTime:
         )
 
     def times(self, share: float) -> "MatrixTime":
-        """The same mixture, ``share`` as long."""
+        """Every part multiplied by ``share``."""
         return MatrixTime(
             products_s=share * self.products_s,
             copies_s=share * self.copies_s,
@@ -63,7 +63,7 @@ class MatrixTime:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerGain:
-    """What a matrix, or several together, took dense and sparse.
+    """Times of a matrix, or of several together, dense and sparse.
 
     Attributes:
         promised: the time that the density promises: the dense one times it.
@@ -119,13 +119,13 @@ class PartTime:
 
     @property
     def change_s(self) -> float:
-        """What the sparse model takes more; below zero is a gain."""
+        """Seconds that the sparse model takes more; below zero is a gain."""
         return self.sparse_s - self.dense_s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Analysis:
-    """All that a profile says.
+    """Everything that follows from a profile.
 
     Attributes:
         steps: the parts of the model; dense and sparse times add up to the totals.
@@ -184,7 +184,7 @@ class Analysis:
 
 
 def analyse(profile: LayerProfile) -> Analysis:
-    """What the node times of a profile amount to."""
+    """The gains, losses and parts that follow from the node times of a profile."""
     dense, sparse = _sums(profile.dense), _sums(profile.sparse)
     return Analysis(
         arm=profile.arm,
@@ -206,7 +206,7 @@ def analyse(profile: LayerProfile) -> Analysis:
 
 
 def total_of(gains: Iterable[LayerGain]) -> LayerGain:
-    """Several matrices as one."""
+    """The gain of several matrices together: all their times are added."""
     found = tuple(gains)
     return LayerGain(
         dense=sum((g.dense for g in found), MatrixTime()),

@@ -1,9 +1,9 @@
-"""Where in the model an operator belongs, told by its name.
+"""Attribution of operators: the part of the model that an operator belongs to, by its name.
 
 The exporter names every node after the scope it is made in, such as
 ``layer.0/attention/query/Conv``. ONNX Runtime fuses operators when it loads a graph and names the
 result after one of them, with ``fused `` before it or the fusion's name behind; the scope survives
-both. What has no scope of ours is ``unattributed``, and is counted as such.
+both. An operator without a scope of ours is counted as ``unattributed``.
 """
 
 import re
@@ -62,7 +62,7 @@ class Attribution:
 
 
 def attribution_of(name: str, op: str) -> Attribution:
-    """The place of an operator of this name and kind."""
+    """The part of an operator of this name and kind."""
     name = name.removeprefix("fused ")
     if found := _MATRIX.match(name):
         return Attribution(part=_part_of(op), matrix=(int(found[1]), cast("Role", found[2])))
@@ -78,7 +78,7 @@ def attribution_of(name: str, op: str) -> Attribution:
 
 
 def _part_of(op: str) -> Part:
-    """What an operator within a matrix's scope does there."""
+    """The part of an operator within a matrix's scope."""
     if op in _PRODUCTS:
         return "products"
     return "gather copies" if op in _COPIES else "bias and residual"

@@ -37,7 +37,7 @@ class WaterfallBar:
 
     @property
     def begin_s(self) -> float:
-        """Where the bar before it ended: for the last total its own end."""
+        """The end of the bar before it; for the last total its own end."""
         gains = self.change_s is None or self.change_s < 0
         return self.high_s if gains else self.low_s
 

@@ -1,6 +1,16 @@
 """A map made of numbers instead of measurements."""
 
-from spd_deploy.benchmark.breakeven.map_records import BreakEvenMap, MapCell, MapMatrix, MapSettings
+from dataclasses import replace
+
+from spd_deploy.benchmark.breakeven.map_records import (
+    BreakEvenMap,
+    MapCell,
+    MapGain,
+    MapMatrix,
+    MapRow,
+    MapSettings,
+)
+from spd_deploy.benchmark.breakeven.ranking import dense_entries, sparse_entries
 from tests.benchmark.made import IDLE, MACHINE
 
 SQUARE, WIDE = MapMatrix(shape=(64, 64), count=4), MapMatrix(shape=(128, 64), count=1)
@@ -60,3 +70,14 @@ def made_map() -> BreakEvenMap:
         cells=tuple(cells),
         runtimes={"onnxruntime": "1.24.0"},
     )
+
+
+def gain_of(
+    found: BreakEvenMap, tokens: int, row: MapRow, part: MapMatrix | None = None
+) -> MapGain:
+    """How many times as fast as dense in its own form; of one size of matrix, or of a layer."""
+    if part is not None:
+        cells = tuple(cell for cell in found.cells if cell.shape == part.shape)
+        found = replace(found, parts=(part,), cells=cells)
+    dense = {entry.name: entry for entry in dense_entries(found)}[row.dense]
+    return {entry.row: entry for entry in sparse_entries(found)}[row].gain_over(dense, tokens)

@@ -1,9 +1,9 @@
 """A map by the GPU's ways, timed by a stopwatch that counts multiplications instead."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from exporters.precision import Precision
 from spd_deploy.benchmark.breakeven.gpu_products import Product
 from spd_deploy.benchmark.breakeven.map_figure import draw_map
+from spd_deploy.benchmark.breakeven.map_plan import MapPlan
 from spd_deploy.benchmark.breakeven.map_records import (
     BreakEvenMap,
     MapGain,
@@ -20,14 +21,18 @@ from spd_deploy.benchmark.breakeven.map_records import (
     read_map,
     text_from_map,
 )
-from spd_deploy.benchmark.breakeven.map_summary import answer, breakevens, map_caveats, map_table
-from spd_deploy.benchmark.breakeven.run_gpu_map import measure_map_on_gpu
-from spd_deploy.benchmark.breakeven.run_map import MapPlan
+from spd_deploy.benchmark.breakeven.map_summary import (
+    advice_lines,
+    breakeven_lines,
+    map_caveats,
+    map_table,
+)
+from spd_deploy.benchmark.breakeven.run_map import measure_map
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.nvidia import Look
 from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
 from spd_deploy.timing.host_clock import Effort
-from tests.benchmark.breakeven.made_map import made_map
+from tests.benchmark.breakeven.made_map import gain_of, made_map
 from tests.nvml import h100_look
 
 
@@ -36,13 +41,10 @@ class Counting:
 
     device = "cpu"
 
-    def ready(self, product: Product) -> Any:
+    def prepare(self, product: Product) -> Callable[[], float]:
         with FlopCounterMode(display=False) as counter:
             product()
-        return counter.get_total_flops()
-
-    def seconds(self, ready: Any) -> float:
-        return 1e-9 * float(ready)
+        return lambda: 1e-9 * float(counter.get_total_flops())
 
 
 def slow(at_s: float) -> Look:
@@ -65,8 +67,9 @@ def found() -> BreakEvenMap:
         precisions=(Precision.FP16,),
         threads=None,
         effort=Effort(seconds=1e-6, rounds=2),
+        device="cuda",
     )
-    return measure_map_on_gpu(plan, stopwatch=Counting(), looker=slow)
+    return measure_map(plan, product_clock=Counting(), looker=slow)
 
 
 def test_each_way_has_its_rows(found: BreakEvenMap) -> None:
@@ -85,10 +88,10 @@ def test_what_runs_is_timed_and_what_does_not_says_why(found: BreakEvenMap) -> N
     for cell in found.cells:
         assert len(cell.dense_s) == 2
         assert bool(cell.reason) != cell.measured
-    assert found.gain(4, gathered).ratio == pytest.approx(4)
-    assert found.gain(4, replace(gathered, pattern="structured", sparsity=0.5, way="compact")) == (
-        MapGain(ratio=2.0)
-    )
+    assert gain_of(found, 4, gathered).ratio == pytest.approx(4)
+    assert gain_of(
+        found, 4, replace(gathered, pattern="structured", sparsity=0.5, way="compact")
+    ) == (MapGain(ratio=2.0))
     assert "runs on a GPU" in found.reasons["block:16x1, kernel, fp16"]
     assert "skips single zeros" in found.reasons["unstructured, fp16"]
     assert "does not run here" in found.reasons["2:4, sparse tensor cores, fp16"]
@@ -111,8 +114,8 @@ def test_it_comes_back_and_is_drawn(found: BreakEvenMap, tmp_path: Path) -> None
     assert draw_map(found).startswith(b"\x89PNG")
     rows = {row[0] for row in map_table(found).rows}
     assert "block:16x1 at 75%, gathered, fp16" in rows
-    assert len(list(breakevens(found))) == len({row.pattern for row in found.rows})
-    assert next(answer(found)).startswith("On this machine, start with ")
+    assert len(list(breakeven_lines(found))) == len({row.pattern for row in found.rows})
+    assert next(advice_lines(found)).startswith("On this machine, start with ")
 
 
 def test_a_map_of_a_cpu_from_before_still_reads(tmp_path: Path) -> None:
@@ -154,9 +157,10 @@ def test_a_gpu_is_mapped() -> None:
         precisions=(Precision.FP16,),
         threads=None,
         effort=Effort(seconds=0.02, rounds=2),
+        device="cuda",
     )
 
-    found = measure_map_on_gpu(plan)
+    found = measure_map(plan)
 
     gathered, *_ = found.cells
     assert gathered.measured

@@ -7,11 +7,10 @@ from spd_deploy.benchmark.breakeven.gpu_products import (
     packed_blocks,
     product_by,
     two_four,
-    ways_of,
-    why_none,
 )
-from spd_deploy.benchmark.breakeven.run_gpu_map import pruned
-from spd_deploy.benchmark.breakeven.run_map import placed
+from spd_deploy.benchmark.breakeven.map_plan import placed
+from spd_deploy.benchmark.breakeven.time_on_gpu import pruned
+from spd_deploy.benchmark.breakeven.ways import ways_of, why_none
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 
@@ -88,9 +87,9 @@ def test_compact_is_the_dense_product_of_what_is_left(shape: tuple[int, int]) ->
 )
 def test_every_pattern_has_ways_or_a_reason(pattern: Pattern, ways: tuple[str, ...]) -> None:
     """What nothing on a GPU skips says why."""
-    assert ways_of(pattern) == ways
+    assert ways_of(pattern, "cuda") == ways
     if not ways:
-        assert why_none(pattern).startswith(str(pattern))
+        assert why_none(pattern, None).startswith(str(pattern))
 
 
 def test_sizes_that_sparse_tensor_cores_refuse_are_told() -> None:

@@ -7,15 +7,9 @@ import torch
 from exporters.onnx.arithmetic.float32 import Float32
 from exporters.onnx.graph import Graph
 from exporters.precision import Precision
+from spd_deploy.benchmark.breakeven.cpu_products import lowering_of
+from spd_deploy.benchmark.breakeven.map_plan import MODELS, MapPlan, parts_of, patterns_of, placed
 from spd_deploy.benchmark.breakeven.map_records import MapMatrix
-from spd_deploy.benchmark.breakeven.run_map import (
-    MODELS,
-    MapPlan,
-    lowering_of,
-    parts_of,
-    patterns_of,
-    placed,
-)
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.errors import BadPattern, BadSetting, SpdError
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured

@@ -10,14 +10,14 @@ import pytest
 
 from spd_deploy.benchmark.breakeven.map_records import BreakEvenMap, MapRow, read_map, text_from_map
 from spd_deploy.benchmark.breakeven.map_summary import (
-    answer,
-    breakevens,
+    advice_lines,
+    breakeven_lines,
+    machine_text,
     map_caveats,
     map_table,
-    where,
 )
 from spd_deploy.domain.errors import BadReport
-from tests.benchmark.breakeven.made_map import SQUARE, WIDE, cell, made_map
+from tests.benchmark.breakeven.made_map import SQUARE, WIDE, cell, gain_of, made_map
 from tests.benchmark.made import IDLE
 
 Value = dict[str, Any]
@@ -44,9 +44,9 @@ def test_the_gain_of_a_layer_is_that_of_its_seconds() -> None:
     )
 
     dense, sparse = 4 * 64 + 128, 4 * 64 / 0.5 + 128 / 0.25
-    assert changed.gain(8, row).ratio == pytest.approx(dense / sparse)
-    assert changed.gain(8, row, SQUARE).ratio == pytest.approx(0.5)
-    assert changed.gain(8, row, WIDE).ratio == pytest.approx(0.25)
+    assert gain_of(changed, 8, row).ratio == pytest.approx(dense / sparse)
+    assert gain_of(changed, 8, row, SQUARE).ratio == pytest.approx(0.5)
+    assert gain_of(changed, 8, row, WIDE).ratio == pytest.approx(0.25)
 
 
 def key(row: MapRow) -> tuple[str, float]:
@@ -59,26 +59,26 @@ def test_a_gain_is_sure_where_rounds_agree() -> None:
     found = made_map()
     row = MapRow(pattern="block:16x1", sparsity=0.5, precision="fp32", runtime="onnxruntime")
 
-    assert found.gain(8, row, WIDE).sure
-    assert not found.gain(32, row, WIDE).sure
-    assert str(found.gain(32, row, WIDE)).startswith("~1.0")
+    assert gain_of(found, 8, row, WIDE).sure
+    assert not gain_of(found, 32, row, WIDE).sure
+    assert str(gain_of(found, 32, row, WIDE)).startswith("~1.0")
 
 
 def test_what_nothing_skips_gains_nothing() -> None:
     """Such a pattern has a gain of 1.0, not called measured, and a line says the reason."""
     found = made_map()
     row = MapRow(pattern="2:4", sparsity=0.5, precision="fp32", runtime="onnxruntime")
-    gain = found.gain(8, row)
+    gain = gain_of(found, 8, row)
 
     assert (str(gain), gain.measured) == ("1.0", False)
-    assert list(breakevens(found))[1] == (
+    assert list(breakeven_lines(found))[1] == (
         "2:4: nothing here skips its zeros (2:4 needs sparse tensor cores)"
     )
 
 
 def test_a_pattern_pays_from_where_all_sparser_ones_do() -> None:
     """A line names, for each length, the least sparsity that surely beats everything dense."""
-    assert next(breakevens(made_map())) == (
+    assert next(breakeven_lines(made_map())) == (
         "block:16x1: faster than every dense form from 90% at 8, from 90% at 32 tokens"
     )
 
@@ -97,7 +97,7 @@ def test_the_table_is_on_one_scale() -> None:
 
 def test_the_answer_is_the_fewest_zeros_that_beat_everything_dense() -> None:
     """At 50 % the blocks lose, so one is to start at 90 %, with the command that trains it."""
-    first, *rest = answer(made_map())
+    first, *rest = advice_lines(made_map())
 
     assert first == (
         "On this machine, start with block:16x1 at 90%, onnxruntime, fp32: 1.25 to 4.0 times as "
@@ -115,7 +115,7 @@ def test_where_nothing_pays_the_answer_is_dense() -> None:
         for cell in found.cells
     )
 
-    (line,) = answer(replace(found, cells=(*found.cells, *quick)))
+    (line,) = advice_lines(replace(found, cells=(*found.cells, *quick)))
 
     assert line == (
         "On this machine, start with dense, onnxruntime, int8 (10.0 times as fast as dense, "
@@ -127,8 +127,8 @@ def test_a_busy_machine_is_part_of_the_answer() -> None:
     """What other work may have changed is to be measured again before it is relied on."""
     busy = replace(made_map(), conditions=replace(IDLE, others_cores=2.0))
 
-    assert any("measure again before you rely" in line for line in answer(busy))
-    assert not any("measure again" in line for line in answer(made_map()))
+    assert any("measure again before you rely" in line for line in advice_lines(busy))
+    assert not any("measure again" in line for line in advice_lines(made_map()))
 
 
 def two_runtimes() -> BreakEvenMap:
@@ -153,7 +153,7 @@ def test_all_runtimes_are_compared_with_one_dense_form() -> None:
     rows = {row[0]: row[1:] for row in table.rows}
 
     assert "times as fast as dense, onnxruntime, fp32" in table.title
-    assert "onnxruntime 1.24.0 and openvino 2026.4, fp32" in where(two_runtimes())
+    assert "onnxruntime 1.24.0 and openvino 2026.4, fp32" in machine_text(two_runtimes())
     assert rows["dense, openvino, fp32"] == ("1.54 ms", "2.0x", "6.14 ms", "2.0x")
     assert rows["block:16x1 at 90%, openvino, fp32"] == ("1.23 ms", "2.5x", "1.54 ms", "8.0x")
     assert len(rows) == len(table.rows) == 2 * (1 + 3)
@@ -161,14 +161,14 @@ def test_all_runtimes_are_compared_with_one_dense_form() -> None:
 
 def test_the_answer_is_over_all_runtimes() -> None:
     """The faster runtime is named; against its own dense form the gain is as it was."""
-    line = next(answer(two_runtimes()))
+    line = next(advice_lines(two_runtimes()))
 
     assert "start with block:16x1 at 90%, openvino, fp32: 2.5 to 8.0 times as fast" in line
     assert "1.25 to 4.0 times as fast as the fastest dense form (dense, openvino, fp32)" in line
 
 
 def test_a_busy_machine_is_doubted() -> None:
-    """Other work during the run is a doubt, as are gains whose rounds disagree."""
+    """Other work during the run is a caveat, as are gains whose rounds disagree."""
     found = made_map()
     busy = replace(found, conditions=replace(IDLE, others_cores=2.0))
 

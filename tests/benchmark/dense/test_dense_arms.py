@@ -13,7 +13,7 @@ from spd_deploy.benchmark.dense.dense_arms import (
     ENGINES,
     NAMES,
     DenseModel,
-    dense_entrants,
+    dense_arms,
     parse_dense,
     proof_batch,
 )
@@ -95,11 +95,11 @@ def test_other_logits_are_refused(model: DenseModel) -> None:
             model.difference(Shifted(model, wrong), tolerance=2e-2)
 
 
-def test_each_name_is_an_entrant_or_has_a_reason(model: DenseModel) -> None:
+def test_each_name_is_an_arm_or_has_a_reason(model: DenseModel) -> None:
     """Engines are named as absent unless one takes part; all others can be tried."""
     ours = ("torch", "onnxruntime")  # which are exported at once
     names = [name for name in NAMES if name not in ours]
-    found, absent = dense_entrants(model, names, SETTINGS, engines=["fp16"])
+    found, absent = dense_arms(model, names, engines=["fp16"])
 
     assert [one.name for one in found] == [f"dense {name}" for name in names if name not in ENGINES]
     assert all(one.dense for one in found)
@@ -108,13 +108,13 @@ def test_each_name_is_an_entrant_or_has_a_reason(model: DenseModel) -> None:
 
 
 @pytest.mark.parametrize("name", ["torch", "onnxruntime"])
-def test_our_own_exports_are_entrants(
+def test_our_own_exports_are_arms(
     name: str, model: DenseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is the dense artefact in fp16, gives the model's logits, and counts one last token."""
     monkeypatch.setattr(dense, "onnxruntime_for", lambda device: None)
-    ((found,), absent) = dense_entrants(model, [name], SETTINGS)
-    ((eager,), _) = dense_entrants(model, ["eager"], SETTINGS)
+    ((found,), absent) = dense_arms(model, [name])
+    ((eager,), _) = dense_arms(model, ["eager"])
 
     assert (found.name, found.dense, absent) == (f"dense {name}", True, ())
     artefact = open_artefact(model.scratch / name)
@@ -138,11 +138,11 @@ def test_nothing_is_exported_for_a_runtime_without_cuda(
     monkeypatch.setattr(dense, "onnxruntime_for", refused)
     here = replace(model, scratch=tmp_path)
 
-    found, absent = dense_entrants(here, [name], SETTINGS)
+    found, absent = dense_arms(here, [name])
     reasons = [one.reason for one in absent]
     for one in found:
         with pytest.raises(Unavailable) as told:
-            one.open()
+            one.open(SETTINGS)
         reasons.append(str(told.value))
 
     assert reasons == ["no provider for it; got cuda; install one"]
@@ -155,9 +155,9 @@ def test_without_a_gpu_a_session_says_so(model: DenseModel) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    ((found,), _) = dense_entrants(model, ["eager"], SETTINGS)
+    ((found,), _) = dense_arms(model, ["eager"])
     with pytest.raises(Unavailable, match="PyTorch finds no CUDA device"):
-        found.open()
+        found.open(SETTINGS)
 
 
 def test_what_pytorch_runs_is_the_model(dense_checkpoint: Checkpoint) -> None:

@@ -11,9 +11,8 @@ import torch
 
 from exporters.export import artefact_from_checkpoint
 from exporters.precision import Precision
-from spd_deploy.benchmark.arms import arms_of
-from spd_deploy.benchmark.cuda.compare import compare_on_gpu
-from spd_deploy.benchmark.dense.dense_arms import DenseModel, proof_batch
+from spd_deploy.benchmark.compare import compare_artefacts
+from spd_deploy.benchmark.dense.dense_arms import proof_batch
 from spd_deploy.benchmark.dense.torch_dense import DenseTorchSession, TorchMode
 from spd_deploy.benchmark.device.cuda_tools import uuid
 from spd_deploy.benchmark.device.limits import measure_copy, measure_peaks
@@ -89,15 +88,15 @@ def test_a_flush_empties_the_cache(gpu: CudaClock) -> None:
     assert median(seconds[True]) > median(seconds[False])
 
 
-@pytest.mark.parametrize("way", get_args(TorchMode))
+@pytest.mark.parametrize("mode", get_args(TorchMode))
 def test_every_form_of_pytorch_gives_the_models_logits(
-    dense_checkpoint: Checkpoint, way: TorchMode
+    dense_checkpoint: Checkpoint, mode: TorchMode
 ) -> None:
     """By call, launched and by graph, with padding and without."""
     draw = np.random.default_rng(0)
     with (
         TorchSession(dense_checkpoint.folder) as reference,
-        DenseTorchSession(dense_checkpoint.folder, way=way) as session,
+        DenseTorchSession(dense_checkpoint.folder, mode=mode) as session,
     ):
         for batch in (proof_batch(50), random_batch(Shape(batch=3, seq=8), 50, draw)):
             expected_BC = reference.run(batch)
@@ -118,7 +117,7 @@ def test_a_kept_graph_takes_other_batches_of_its_shape(dense_checkpoint: Checkpo
     batches = [random_batch(Shape(batch=2, seq=8), 50, draw) for _ in range(3)]
     with (
         TorchSession(dense_checkpoint.folder) as reference,
-        DenseTorchSession(dense_checkpoint.folder, way="eager") as session,
+        DenseTorchSession(dense_checkpoint.folder, mode="eager") as session,
     ):
         found = [session.run(batch) for batch in batches]
         for logits_BC, batch in zip(found, batches, strict=True):
@@ -127,7 +126,7 @@ def test_a_kept_graph_takes_other_batches_of_its_shape(dense_checkpoint: Checkpo
 
 def test_a_closed_session_is_not_run(dense_checkpoint: Checkpoint) -> None:
     """It says that it is closed."""
-    session = DenseTorchSession(dense_checkpoint.folder, way="eager")
+    session = DenseTorchSession(dense_checkpoint.folder, mode="eager")
     session.close()
     with pytest.raises(EngineFailed, match="closed"):
         session.run(proof_batch(50))
@@ -151,7 +150,7 @@ def test_onnxruntime_keeps_batches_on_the_gpu(half_artefact: Artefact) -> None:
 
 def test_kernels_are_traced_in_calls_and_in_graphs(dense_checkpoint: Checkpoint) -> None:
     """A run's kernels have names, counts and times, though a graph replays them."""
-    with DenseTorchSession(dense_checkpoint.folder, way="eager") as session:
+    with DenseTorchSession(dense_checkpoint.folder, mode="eager") as session:
         batch = proof_batch(50)
         found = kernels_of(lambda: session.run(batch))
         again = kernels_of(lambda: session.run(batch))
@@ -188,16 +187,17 @@ def test_a_whole_comparison(
     settings = BenchmarkSettings(
         shapes=(Shape(batch=2, seq=16),), device="cuda", rounds=2, seconds=0.05, min_runs=3
     )
-    model = DenseModel.of(dense_checkpoint, tmp_path / "forms")
     names = ("eager", "compile", "onnxruntime", "onnxruntime-fused", "tensorrt-fp16")
 
-    report = compare_on_gpu(arms_of([half_artefact]), model, names, settings, weigh=lambda *_: None)
+    report = compare_artefacts(
+        [half_artefact.folder], settings, baseline=dense_checkpoint.folder, dense=names
+    )
 
     judgement = judge(report)
-    assert report.gpu is not None
-    assert [one.name for one in report.gpu.absent if "dense" in one.name] == ["dense tensorrt-fp16"]
+    assert report.device is not None
+    assert [one.name for one in report.skipped if "dense" in one.name] == ["dense tensorrt-fp16"]
     assert {row.arm for row in judgement.device} == {arm.name for arm in report.arms}
-    assert all(row.limit is not None for row in judgement.device)
-    assert all(ran.kernels for arm in report.gpu.arms for ran in arm.ran)
+    assert all(row.reached is not None for row in judgement.device)
+    assert all(one.kernels for arm in report.device.arms for one in arm.traces)
     write_report(report, tmp_path / "report", judgement=judgement)
     assert read_report(tmp_path / "report" / "report.json") == report

@@ -1,29 +1,25 @@
 """A whole run on a simulated GPU: real tiny artefacts, sessions that take known times."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from spd_deploy.benchmark.arms import Arm, arms_of
-from spd_deploy.benchmark.cuda.compare import engines_of, refuse_off_gpu
-from spd_deploy.benchmark.cuda.entrants import Entrant, entrant_of
-from spd_deploy.benchmark.cuda.run import run_on_gpu
+from spd_deploy.benchmark.arms import Arm
+from spd_deploy.benchmark.compare import dense_names
 from spd_deploy.benchmark.device.cuda_tools import DeviceTools
-from spd_deploy.benchmark.device.device_records import Skipped, TracedKernel
-from spd_deploy.benchmark.gpu_tables import kernel_table
+from spd_deploy.benchmark.device.device_records import TracedKernel
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import write_report
-from spd_deploy.benchmark.records import BenchmarkSettings, Shape
-from spd_deploy.benchmark.report import read_report
+from spd_deploy.benchmark.records import BenchmarkSettings, Shape, Skipped
+from spd_deploy.benchmark.report import Report, read_report
+from spd_deploy.benchmark.run import RunTools, run_benchmark
 from spd_deploy.benchmark.summary import headlines
-from spd_deploy.domain.artefact import Artefact
+from spd_deploy.benchmark.tables import kernel_table
 from spd_deploy.domain.errors import BadArtefact, SpdError, Unavailable
-from spd_deploy.domain.runtime_choice import ASKED
 from spd_deploy.domain.shapes import random_batch
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.protocol import Closing, Description
@@ -65,7 +61,7 @@ class FakeSession(SimulatedRuns, Closing):
 
 
 class Bench:
-    """Entrants over two artefacts on one simulated GPU."""
+    """Arms over two artefacts on one simulated GPU."""
 
     def __init__(self, arms: tuple[Arm, ...]) -> None:
         self.gpu = SimulatedGpu()
@@ -77,26 +73,42 @@ class Bench:
     def tools(self) -> DeviceTools:
         return DeviceTools(
             gpu=self.gpu,
-            clock=self.gpu.clock,
             look=h100_look,
             trace=lambda run: (GEMM, SPARSE) if len(self.sessions) > 1 else (GEMM,),
             used_bytes=lambda: 1000 * len(self.sessions),
             peaks=lambda: ((PEAK,), (Skipped(name="peak in int8", reason="not supported"),)),
-            copied=lambda: COPIED,
+            memory_copy=lambda: COPIED,
             l2_bytes=1 << 20,
             versions={"CUDA of torch": "13.0"},
             processes_before=0,
         )
 
-    def entrant(
+    def arm(
         self, name: str, times: Times, *, check: Callable[[object], float] = lambda _: 1e-3
-    ) -> Entrant:
-        known = entrant_of(self.arms[name], SETTINGS, weigh=lambda *_: None)
+    ) -> Arm:
         return replace(
-            known,
-            open=partial(FakeSession, self.gpu, times, self.sessions),
+            self.arms[name],
+            open=lambda settings: FakeSession(self.gpu, times, self.sessions),
             check=check,
         )
+
+
+def measured(
+    arms: Sequence[Arm],
+    settings: BenchmarkSettings,
+    *,
+    tools: DeviceTools,
+    skipped: Sequence[Skipped] = (),
+) -> Report:
+    """A run on the simulated GPU against every dense arm; nothing is weighed."""
+    assert isinstance(tools.gpu, SimulatedGpu)
+    return run_benchmark(
+        arms,
+        settings,
+        baselines=dense_names(arms),
+        skipped=skipped,
+        tools=RunTools(clock=tools.gpu.clock, weigh=lambda *_: None, device=tools),
+    )
 
 
 @pytest.fixture
@@ -106,17 +118,17 @@ def bench(arms: tuple[Arm, ...]) -> Bench:
 
 def test_a_run_makes_a_report(bench: Bench, tmp_path: Path) -> None:
     """Both clocks, limits, states and kernels are in it, and it comes back from its file."""
-    entrants = (bench.entrant("dense", Times()), bench.entrant("nm", Times(device_ns=50_000)))
+    arms = (bench.arm("dense", Times()), bench.arm("nm", Times(device_ns=50_000)))
     missing = (Skipped(name="dense compile", reason="no compiler"),)
 
-    report = run_on_gpu(entrants, SETTINGS, absent=missing, tools=bench.tools())
+    report = measured(arms, SETTINGS, skipped=missing, tools=bench.tools())
 
-    assert (report.baseline, report.dense) == ("dense", ("dense",))
-    assert report.gpu is not None
-    assert [one.name for one in report.gpu.absent] == ["dense compile", "peak in int8"]
-    assert report.gpu.card is not None and report.gpu.card.name == "NVIDIA H100 80GB HBM3"
-    assert report.gpu.during
-    assert [arm.device_bytes for arm in report.gpu.arms] == [1000, 1000]
+    assert report.baselines == ("dense",)
+    assert report.device is not None
+    assert [one.name for one in report.skipped] == ["dense compile", "peak in int8"]
+    assert report.device.card is not None and report.device.card.name == "NVIDIA H100 80GB HBM3"
+    assert report.device.during
+    assert [arm.device_bytes for arm in report.device.arms] == [1000, 1000]
     assert [session.closed for session in bench.sessions] == [1, 1]
     write_report(report, tmp_path / "report")
     assert read_report(tmp_path / "report" / "report.json") == report
@@ -124,14 +136,14 @@ def test_a_run_makes_a_report(bench: Bench, tmp_path: Path) -> None:
 
 def test_a_gain_without_a_sparse_way_is_unproven(bench: Bench) -> None:
     """The artefact's matrices run dense, so the half of the time is not called faster."""
-    entrants = (bench.entrant("dense", Times()), bench.entrant("nm", Times(device_ns=50_000)))
+    arms = (bench.arm("dense", Times()), bench.arm("nm", Times(device_ns=50_000)))
 
-    judgement = judge(run_on_gpu(entrants, SETTINGS, tools=bench.tools()))
+    judgement = judge(measured(arms, SETTINGS, tools=bench.tools()))
 
     found = [row.speed_up for row in judgement.device if row.arm == "nm"]
     assert [one and one.verdict for one in found] == ["unproven"] * len(SETTINGS.shapes)
     assert all(one and one.ratio == pytest.approx(105 / 55, rel=1e-6) for one in found)
-    assert all(row.limit is not None for row in judgement.device)
+    assert all(row.device and row.device.limit for row in judgement.device)
 
 
 class Choosing(FakeSession):
@@ -155,10 +167,10 @@ class Choosing(FakeSession):
 
 def test_each_shape_has_its_own_proof(bench: Bench, tmp_path: Path) -> None:
     """What a session says after a run of a shape, and what was traced there, is of that shape."""
-    known = bench.entrant("nm", Times(device_ns=50_000))
+    known = bench.arm("nm", Times(device_ns=50_000))
     nm = replace(
         known,
-        open=partial(Choosing, bench.gpu, Times(device_ns=50_000), bench.sessions),
+        open=lambda settings: Choosing(bench.gpu, Times(device_ns=50_000), bench.sessions),
         check=lambda session: float(session.run(random_batch(SETTINGS.largest, 50, RANDOM)).max()),
     )
     traced: list[int] = []
@@ -172,12 +184,12 @@ def test_each_shape_has_its_own_proof(bench: Bench, tmp_path: Path) -> None:
 
     tools = replace(bench.tools(), trace=trace)
 
-    report = run_on_gpu((bench.entrant("dense", Times()), nm), SETTINGS, tools=tools)
+    report = measured((bench.arm("dense", Times()), nm), SETTINGS, tools=tools)
 
     judgement = judge(report)
     assert traced == [1, 2, 1, 2]
-    assert report.gpu is not None
-    assert [(str(ran.shape), ran.said) for ran in report.gpu.arm("nm").ran] == [
+    assert report.device is not None
+    assert [(str(one.shape), one.described) for one in report.device.arm("nm").traces] == [
         ("1x8", "a bucket of 1"), ("2x8", "a bucket of 2"),
     ]  # fmt: skip
     for rows in (judgement.rows, judgement.device):
@@ -191,11 +203,13 @@ def test_each_shape_has_its_own_proof(bench: Bench, tmp_path: Path) -> None:
     table = kernel_table(report)
     assert table is not None
     assert [row[4] for row in table.rows if row[0] == "nm"] == [
-        "no: no sparse kernel ran: tensorrt took dense ones",
+        "no: no sparse kernel ran: tensorrt chose dense kernels",
         "yes: spgemm",
     ]
-    slower = replace(nm, name="nm", open=partial(Choosing, bench.gpu, Times(), bench.sessions))
-    again = run_on_gpu((bench.entrant("dense", Times()), slower), SETTINGS, tools=tools)
+    slower = replace(
+        nm, name="nm", open=lambda settings: Choosing(bench.gpu, Times(), bench.sessions)
+    )
+    again = measured((bench.arm("dense", Times()), slower), SETTINGS, tools=tools)
     (line,) = headlines(again, judge(again))
     assert line.why is not None and line.why.startswith("its sparse kernels ran")
 
@@ -207,14 +221,14 @@ def refusing(_: object) -> float:
 
 def test_a_dense_arm_that_fails_is_left_out_with_its_reason(bench: Bench) -> None:
     """It is closed at once, listed, and the rest is compared with the dense arms that remain."""
-    failing = replace(bench.entrant("dense", Times(), check=refusing), name="dense broken")
-    entrants = (failing, bench.entrant("dense", Times()), bench.entrant("nm", Times()))
+    failing = replace(bench.arm("dense", Times(), check=refusing), name="dense broken")
+    arms = (failing, bench.arm("dense", Times()), bench.arm("nm", Times()))
 
-    report = run_on_gpu(entrants, SETTINGS, tools=bench.tools())
+    report = measured(arms, SETTINGS, tools=bench.tools())
 
     assert report.baseline == "dense"
-    assert report.gpu is not None
-    assert report.gpu.absent[0] == Skipped(name="dense broken", reason="other logits; export again")
+    assert report.device is not None
+    assert report.skipped[0] == Skipped(name="dense broken", reason="other logits; export again")
     assert [session.closed for session in bench.sessions] == [1, 1, 1]
 
 
@@ -225,13 +239,13 @@ def failing_of_itself(_: object) -> float:
 
 def test_a_librarys_failure_leaves_the_other_arms(bench: Bench) -> None:
     """An arm whose runtime fails is closed and left out, by the error's kind and first line."""
-    failing = replace(bench.entrant("dense", Times(), check=failing_of_itself), name="broken")
-    entrants = (failing, bench.entrant("dense", Times()), bench.entrant("nm", Times()))
+    failing = replace(bench.arm("dense", Times(), check=failing_of_itself), name="broken")
+    arms = (failing, bench.arm("dense", Times()), bench.arm("nm", Times()))
 
-    report = run_on_gpu(entrants, SETTINGS, tools=bench.tools())
+    report = measured(arms, SETTINGS, tools=bench.tools())
 
-    assert report.gpu is not None
-    (left_out, _) = report.gpu.absent
+    assert report.device is not None
+    (left_out, _) = report.skipped
     assert left_out.reason == "RuntimeError: CUDA error: an illegal memory access"
     assert [session.closed for session in bench.sessions] == [1, 1, 1]
 
@@ -243,52 +257,40 @@ def test_a_tracer_that_fails_costs_no_time_that_was_measured(bench: Bench) -> No
         raise RuntimeError("CUPTI_ERROR_NOT_INITIALIZED")
 
     tools = replace(bench.tools(), trace=broken)
-    entrants = (bench.entrant("dense", Times()), bench.entrant("nm", Times()))
+    arms = (bench.arm("dense", Times()), bench.arm("nm", Times()))
 
-    report = run_on_gpu(entrants, SETTINGS, tools=tools)
+    report = measured(arms, SETTINGS, tools=tools)
 
-    assert report.gpu is not None
-    assert [ran.kernels for arm in report.gpu.arms for ran in arm.ran] == [None] * 4
-    assert report.gpu.absent[-1] == Skipped(
+    assert report.device is not None
+    assert [ran.kernels for arm in report.device.arms for ran in arm.traces] == [None] * 4
+    assert report.skipped[-1] == Skipped(
         name="kernels of nm at 2x8", reason="RuntimeError: CUPTI_ERROR_NOT_INITIALIZED"
     )
     assert len(judge(report).device) == 4
 
 
-@pytest.mark.parametrize(("name", "error"), [("nm", BadArtefact), ("dense", Unavailable)])
+@pytest.mark.parametrize(
+    ("name", "baselines", "error"),
+    [("nm", 1, BadArtefact), ("dense", 1, BadArtefact), ("dense", 2, Unavailable)],
+)
 def test_a_sparse_arm_that_fails_or_no_dense_one_is_an_error(
-    bench: Bench, name: str, error: type[SpdError]
+    bench: Bench, name: str, baselines: int, error: type[SpdError]
 ) -> None:
     """What was asked to be measured is not left out, nor a comparison made with nothing."""
-    entrants = [
-        bench.entrant(one, Times(), check=refusing if one == name else lambda _: 0.0)
-        for one in ("dense", "nm")
-    ]
+
+    def arm(known: str) -> Arm:
+        return bench.arm(known, Times(), check=refusing if known == name else lambda _: 0.0)
+
+    dense = [replace(arm("dense"), name=f"dense {i}") for i in range(baselines)]
     with pytest.raises(error):
-        run_on_gpu(entrants, SETTINGS, tools=bench.tools())
+        measured([*dense, arm("nm")], SETTINGS, tools=bench.tools())
     assert all(session.closed == 1 for session in bench.sessions)
 
 
 def test_long_shapes_are_refused(bench: Bench) -> None:
-    """Nothing is opened for a shape that an entrant does not read."""
+    """Nothing is opened for a shape that an arm does not read."""
     settings = replace(SETTINGS, shapes=(Shape(batch=1, seq=4096),))
 
     with pytest.raises(BadArtefact, match="cuts its texts"):
-        run_on_gpu([bench.entrant("dense", Times())], settings, tools=bench.tools())
+        measured([bench.arm("dense", Times())], settings, tools=bench.tools())
     assert bench.sessions == []
-
-
-def test_dense_engines_are_known_by_their_precision(dense_artefact: Artefact) -> None:
-    """A dense artefact of TensorRT stands for the baseline of its precision."""
-    engine = replace(
-        dense_artefact, manifest=replace(dense_artefact.manifest, format="trt", precision="int8")
-    )
-
-    assert engines_of(arms_of([dense_artefact, engine])) == {"int8"}
-
-
-def test_runtimes_without_a_gpu_are_refused(dense_artefact: Artefact) -> None:
-    """OpenVINO is named before anything is opened."""
-    refuse_off_gpu(arms_of([dense_artefact]))
-    with pytest.raises(Unavailable, match="OpenVINO runs on the CPU"):
-        refuse_off_gpu(arms_of([dense_artefact], [ASKED["openvino"]]))

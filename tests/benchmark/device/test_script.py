@@ -21,15 +21,14 @@ from benchmarks.gpu import (
     Line,
     do,
     in_child,
+    line_text,
     lines_in_child,
     lines_of,
     made_of,
-    said,
     shapes_by_worth,
 )
 from benchmarks.shapes import MODELS
-from spd_deploy.benchmark.device.device_records import Skipped
-from spd_deploy.benchmark.records import Shape
+from spd_deploy.benchmark.records import Shape, Skipped
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.patterns import NM
 from tests.benchmark.made_device import two_dense_and_a_block
@@ -77,8 +76,8 @@ def test_jobs_are_done_until_the_time_is_up() -> None:
         ("2", "the 5 minutes were up"),
         ("3", "the 5 minutes were up"),
     ]
-    assert said(found[0]) == "0 a: 1.000 ms, dense"
-    assert said(found[2]) == "1: not run: no kernel; get one"
+    assert line_text(found[0]) == "0 a: 1.000 ms, dense"
+    assert line_text(found[2]) == "1: not run: no kernel; get one"
 
 
 def test_what_nobody_foresaw_ends_one_job_alone(
@@ -120,7 +119,7 @@ def test_a_form_that_does_not_run_here_is_not_exported(
 
     names = [artefact.folder.name for artefact in made.exported]
     assert names == ["2-4-torch", *([] if fault else ["2-4-onnx"])]
-    assert made.absent == ((Skipped(name="2-4-onnx", reason=fault),) if fault else ())
+    assert made.skipped == ((Skipped(name="2-4-onnx", reason=fault),) if fault else ())
     again = made_of(tmp_path, "base")
     assert [one.manifest for one in again.exported] == [one.manifest for one in made.exported]
 

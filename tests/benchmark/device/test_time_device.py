@@ -89,7 +89,7 @@ def test_a_way_that_is_refused_is_told_once_and_not_tried_again() -> None:
 
     assert {s.mode for s in found.series} == {"launched"}
     told = found.untimed_of("a")
-    assert [one.name for one in told] == ["graph at 1x8", "graph at 4x8"]
+    assert [(one.mode, str(one.shape)) for one in told] == [("graph", "1x8"), ("graph", "4x8")]
     assert "no graph can be captured" in told[0].reason
     assert session.prepared == len(SHAPES) * SETTINGS.rounds
     assert found.copies

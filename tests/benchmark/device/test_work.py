@@ -6,10 +6,10 @@ import pytest
 
 from exporters.export import artefact_from_checkpoint
 from exporters.torch.export import torch_artefact_from_checkpoint
-from spd_deploy.benchmark.arms import arms_of
-from spd_deploy.benchmark.cuda.entrants import Entrant, entrant_of
+from spd_deploy.benchmark.arms import Arm
+from spd_deploy.benchmark.artefact_arms import arms_of
 from spd_deploy.benchmark.device.device_records import KernelTrace
-from spd_deploy.benchmark.records import BenchmarkSettings, Shape
+from spd_deploy.benchmark.records import Shape
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.patterns import NM
@@ -19,7 +19,6 @@ from tests.sessions.tensorrt.conftest import exported
 from tests.tiny import tiny_checkpoint
 
 SHAPE = Shape(batch=2, seq=16)
-SETTINGS = BenchmarkSettings(shapes=(SHAPE,), device="cuda")
 DENSE, ON_SPARSE = (
     KernelTrace(shape=SHAPE, kernels=(GEMM,)),
     KernelTrace(shape=SHAPE, kernels=(GEMM, SPARSE)),
@@ -32,9 +31,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return tiny_checkpoint(tmp_path_factory.mktemp("nm") / "c", pattern=NM(n=2, m=4))
 
 
-def entrant(artefact: Artefact) -> Entrant:
+def arm_for(artefact: Artefact) -> Arm:
     (arm,) = arms_of([artefact])
-    return entrant_of(arm, SETTINGS, weigh=lambda *_: None)
+    return arm
 
 
 @pytest.mark.parametrize("form", ["torch", "trt"])
@@ -47,7 +46,7 @@ def test_what_2_4_kernels_ran_counts_half(
     encoder = checkpoint.encoder
     halves = {matrix.name: 0.5 for matrix in encoder.matrices()}
 
-    found = entrant(artefact)
+    found = arm_for(artefact)
 
     assert found.work(DENSE, 2) == encoder_work(encoder, SHAPE, first_only=True)
     assert found.work(ON_SPARSE, 2) == encoder_work(encoder, SHAPE, shares=halves, first_only=True)
@@ -57,6 +56,6 @@ def test_what_2_4_kernels_ran_counts_half(
 
 def test_what_has_no_2_4_kernel_counts_whole(checkpoint: Checkpoint, tmp_path: Path) -> None:
     """ONNX Runtime multiplies the zeros, whatever a kernel of its is called."""
-    found = entrant(artefact_from_checkpoint(checkpoint, tmp_path / "a"))
+    found = arm_for(artefact_from_checkpoint(checkpoint, tmp_path / "a"))
 
     assert found.work(ON_SPARSE, 2) == found.work(DENSE, 2)

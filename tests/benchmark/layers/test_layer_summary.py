@@ -130,7 +130,7 @@ def test_busy_machines_are_doubted() -> None:
 
     assert len(notes_of(ANALYSIS)) == 1
     assert "1.50x and 1.50x as long" in busy[0]
-    assert busy[1].startswith("doubt: other processes kept 1.5 cores busy")
+    assert busy[1].startswith("caveat: other processes kept 1.5 cores busy")
 
 
 def test_each_bar_begins_where_the_last_one_ended() -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from exporters.export import artefact_from_checkpoint
-from spd_deploy.benchmark.arms import Arm, arms_of
+from spd_deploy.benchmark.arms import ArmSource
+from spd_deploy.benchmark.artefact_arms import sources_of
 from spd_deploy.benchmark.layers.analysis import analyse
 from spd_deploy.benchmark.layers.attribution import attribution_of
 from spd_deploy.benchmark.layers.layer_records import LayerProfile
@@ -34,7 +35,7 @@ class Case:
     """An arm with its profile."""
 
     name: str
-    arm: Arm
+    arm: ArmSource
     profile: LayerProfile
 
 
@@ -43,7 +44,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """One kind of artefact."""
     folder = tmp_path_factory.mktemp(request.param)
     checkpoint = tiny_checkpoint(folder / "c", pattern=PATTERNS[request.param])
-    (arm,) = arms_of([artefact_from_checkpoint(checkpoint, folder / request.param)])
+    (arm,) = sources_of([artefact_from_checkpoint(checkpoint, folder / request.param)])
     (profile,) = profile_layers(arm, QUICK)
     return Case(name=request.param, arm=arm, profile=profile)
 
@@ -115,7 +116,7 @@ def test_what_ran_it_is_what_the_session_says(case: Case) -> None:
 def test_what_the_profiler_cannot_see_into_is_refused(case: Case) -> None:
     """Another format, precision or device is refused before anything is opened."""
 
-    def changed(**change: Any) -> Arm:
+    def changed(**change: Any) -> ArmSource:
         manifest = replace(case.arm.artefact.manifest, **change)
         return replace(case.arm, artefact=replace(case.arm.artefact, manifest=manifest))
 
