@@ -8,10 +8,10 @@ among them, are built for each shape, one draw each. It needs neither network no
     python -m benchmarks.gpu --minutes 25 --output DIR
     python -m benchmarks.gpu --minutes 10 --models base --dense eager,compile --output DIR
 
-The rows that say most come first. Each is written when it is measured: a folder with its report,
-and a line in ``rows.jsonl``; so whatever ends the run leaves what was measured. What could not be
-run, or was not reached in time, has a line with the reason. No row is estimated. The script leaves
-the card's settings as they are.
+The most important rows come first. Each is written when it is measured, as a folder with its report
+and a line in ``rows.jsonl``, so an interrupted run keeps them. A row that could not be run, or was
+not reached in time, has a line with the reason. No row is estimated. The script does not change the
+card's settings.
 """
 
 import argparse

@@ -79,7 +79,7 @@ class Case:
 
     @property
     def flops(self) -> float:
-        """Operations that are left."""
+        """Floating-point operations of the kept inputs."""
         return 2.0 * self.outputs * self.kept * self.tokens
 
 
@@ -142,7 +142,7 @@ def tried(case: Case, rounds: int) -> Result | Lacking:
 
 
 def parsed() -> argparse.Namespace:
-    """The command line."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -245,7 +245,7 @@ COLUMNS = (
 
 
 def cells(result: Result) -> tuple[str, ...]:
-    """A result as text."""
+    """A result as the cells of a table's row."""
     case, tile = result.case, result.tile
     times = (f"{median(result.hot[arm]) * 1e6:.1f}" for arm in ARMS)
     side = "tokens" if tile.tokens_first else "rows"
@@ -268,7 +268,7 @@ def cells(result: Result) -> tuple[str, ...]:
 
 
 def line_of(result: Result) -> str:
-    """A result for who watches."""
+    """A result as a line for the terminal."""
     return "  ".join(cells(result))
 
 

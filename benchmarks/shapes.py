@@ -116,7 +116,7 @@ def main() -> None:
 
 
 def parsed() -> argparse.Namespace:
-    """What was typed."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

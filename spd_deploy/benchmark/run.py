@@ -16,21 +16,19 @@ from time import perf_counter_ns
 from spd_deploy.benchmark.arms import Arm, batches_for
 from spd_deploy.benchmark.check_arms import CheckedArm, Weigh, check_arms
 from spd_deploy.benchmark.device.cuda_tools import DeviceTools, cuda_tools
-from spd_deploy.benchmark.device.measure_device import (
-    DeviceTimings,
-    device_part_of,
-    measure_with_device,
-)
+from spd_deploy.benchmark.device.device_records import DevicePart
+from spd_deploy.benchmark.device.measure_device import device_part_of, measure_with_device
 from spd_deploy.benchmark.layers.profile_layers import profile_layers, to_profile
 from spd_deploy.benchmark.measure import measure
 from spd_deploy.benchmark.memory import memory_of
 from spd_deploy.benchmark.records import BenchmarkSettings, Series, Shape, Skipped
 from spd_deploy.benchmark.report import Report
+from spd_deploy.domain.nvidia import Look
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.text import Batch
 from spd_deploy.machine.facts import this_machine
 from spd_deploy.timing.host_clock import Clock
-from spd_deploy.timing.machine_load import LoadObserver, load_average
+from spd_deploy.timing.machine_load import Conditions, LoadObserver, load_average
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,42 +93,52 @@ def run_benchmark(
             skip_failing=skip_failing,
             progress=progress,
         )
-        observer = LoadObserver(load_before)
-        series, timings = _measured(checked, batches, settings, tools, progress)
-        conditions = observer.conditions()
-        device, untraced = (
-            (None, ())
-            if timings is None or tools.device is None
-            else device_part_of(checked, batches, timings, tools.device, before, progress)
+        measured = _measure(
+            checked, batches, settings, tools, LoadObserver(load_before), before, progress
         )
     layers = [profile_layers(source, settings, progress=progress) for source in profiled]
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=this_machine(),
         settings=settings,
-        conditions=conditions,
+        conditions=measured.conditions,
         baselines=tuple(one.arm.name for one in checked if one.arm.name in baselines),
         arms=tuple(one.facts for one in checked),
-        series=series,
+        series=measured.series,
         layers=tuple(chain.from_iterable(layers)),
-        device=device,
+        device=measured.device,
         unprofiled=unprofiled,
-        skipped=(*skipped, *failed, *untraced),
+        skipped=(*skipped, *failed, *measured.skipped),
     )
 
 
-def _measured(
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredRun:
+    """The samples of a run, the work of other processes meanwhile, and the device part."""
+
+    series: tuple[Series, ...]
+    conditions: Conditions
+    device: DevicePart | None = None
+    skipped: tuple[Skipped, ...] = ()
+
+
+def _measure(
     checked: Sequence[CheckedArm],
     batches: Mapping[Shape, Batch],
     settings: BenchmarkSettings,
     tools: RunTools,
+    observer: LoadObserver,
+    before: Look | None,
     progress: Progress,
-) -> tuple[tuple[Series, ...], DeviceTimings | None]:
-    """All arms in rounds by the host's clock; on a GPU by its own clock too, which comes last."""
+) -> MeasuredRun:
+    """All arms in rounds by the host's clock; on a GPU then by its own clock, kernels last."""
     openers = {one.arm.name: partial(one.session_in_round, settings) for one in checked}
     by_host = partial(measure, openers, batches, settings, clock=tools.clock, progress=progress)
     if tools.device is None:
-        return by_host(), None
-    return measure_with_device(
+        return MeasuredRun(series=by_host(), conditions=observer.conditions())
+    series, timings = measure_with_device(
         by_host, checked, batches, settings, tools.device, clock=tools.clock, progress=progress
     )
+    conditions = observer.conditions()
+    device, skipped = device_part_of(checked, batches, timings, tools.device, before, progress)
+    return MeasuredRun(series=series, conditions=conditions, device=device, skipped=skipped)

@@ -91,7 +91,7 @@ def _label(row: MapRow) -> str:
 def _draw_panel(
     axes: "Axes", found: BreakEvenMap, tokens: int, heights: Mapping[str, float]
 ) -> None:
-    """All entries at one length."""
+    """All entries at one number of tokens."""
     best = fastest_dense(found, tokens)
     for entry in (*dense_entries(found), *sparse_entries(found)):
         _draw_dot(axes, found, entry, tokens, heights)

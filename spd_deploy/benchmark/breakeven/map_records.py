@@ -214,7 +214,7 @@ class BreakEvenMap:
         return tuple(row for row in self.rows if first[row.dense] == row)
 
     def cell(self, part: MapMatrix, tokens: int, row: MapRow) -> MapCell:
-        """The cell at a place."""
+        """The cell of a size of matrix, a number of tokens and a row."""
         wanted = (part.shape, tokens, row)
         return next(c for c in self.cells if (c.shape, c.tokens, c.row) == wanted)
 

@@ -32,7 +32,7 @@ class MapEntry:
     rounds: Mapping[int, tuple[float, ...]]
 
     def seconds(self, tokens: int) -> float:
-        """The median of the rounds."""
+        """The median of the rounds at a number of tokens."""
         return median(self.rounds[tokens])
 
     def gain_over(self, other: "MapEntry", tokens: int) -> MapGain:
@@ -57,7 +57,7 @@ class Advice:
 
 
 def dense_entries(found: BreakEvenMap) -> list[MapEntry]:
-    """One for each dense form."""
+    """An entry for each dense form: each runtime in each precision."""
     return [
         MapEntry(
             name=row.dense, row=row, dense=True, skips=True, rounds=_rounds(found, row, "dense")

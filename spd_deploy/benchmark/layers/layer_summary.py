@@ -178,7 +178,7 @@ def _explained(analysis: Analysis) -> str:
 
 
 def _matrix_to_json(matrix: MatrixGain) -> dict[str, Any]:
-    """One matrix for a program."""
+    """The times, gain and losses of one matrix, for programs."""
     facts, gain = matrix.facts, matrix.gain
     return {
         "name": facts.name,
@@ -248,7 +248,7 @@ def _long(name: str, gain: LayerGain) -> str:
 
 
 def _threads(count: int) -> str:
-    """Such as ``1 thread``."""
+    """A number of threads, such as ``1 thread``."""
     return f"{count} thread{'' if count == 1 else 's'}"
 
 
