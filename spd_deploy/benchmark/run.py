@@ -81,7 +81,7 @@ def run_benchmark(
     batches = batches_for(arms, settings)
     profiled, unprofiled = to_profile(arms if profile else (), settings, progress)
     tools = tools or RunTools(device=cuda_tools() if settings.device == "cuda" else None)
-    before = None if tools.device is None else tools.device.look(0.0)
+    before = None if tools.device is None else tools.device.read_state(0.0)
     with ExitStack() as stack:
         checked, failed = check_arms(
             arms,

@@ -21,7 +21,15 @@ from spd_deploy.benchmark.tables import (
     skipped_table,
 )
 from spd_deploy.domain.roofline import Work
-from tests.benchmark.made import ARM, DENSE, SHAPE, gathered, three_arms, without_kernel
+from tests.benchmark.made import (
+    ARM,
+    DENSE,
+    SHAPE,
+    gathered,
+    three_arms,
+    three_judged,
+    without_kernel,
+)
 from tests.benchmark.made_device import (
     CUDA,
     GEMM,
@@ -214,19 +222,20 @@ def test_a_way_that_broke_off_is_not_compared() -> None:
 
 def test_a_report_of_a_cpu_has_none_of_it() -> None:
     """Nothing is added where no GPU was measured."""
-    report = three_arms()
+    report, judgement = three_arms(), three_judged()
 
-    assert judge(report).device == ()
-    assert "device" not in judge(report).to_json()
+    assert judgement.device == ()
+    assert "device" not in judgement.to_json()
     tables = (kernel_table(report), gpu_table(report), skipped_table(report))
-    judged = (device_table(report, judge(report)), device_details_table(judge(report)))
+    judged = (device_table(report, judgement), device_details_table(judgement))
     assert (*judged, *tables) == (None,) * 5
 
 
 def test_tables_tell_what_ran_and_what_did_not() -> None:
     """Ways, kernels, limits, the card and what is missing stand in them."""
     report = two_dense_and_a_block()
-    device, parts = device_table(report, judge(report)), device_details_table(judge(report))
+    judgement = judge(report)
+    device, parts = device_table(report, judgement), device_details_table(judgement)
     ran, absent, gpu = kernel_table(report), skipped_table(report), gpu_table(report)
 
     assert device is not None and parts is not None
@@ -261,6 +270,6 @@ def test_the_page_shows_the_gpu() -> None:
     assert line.statement.startswith(
         "block (block:16x1 at 75 %, fp16): 2.0x faster than the fastest"
     )
-    for said in ("On the GPU", "Not measured", "100.0 TFLOP/s", "the fastest dense arm"):
+    for said in ("Latency on the GPU", "Not measured", "100.0 TFLOP/s", "the fastest dense arm"):
         assert said in page
     assert "Latency on the GPU" not in page_of(three_arms())

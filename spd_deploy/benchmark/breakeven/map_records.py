@@ -20,6 +20,7 @@ History of the schema:
     1   the first; ``way``, ``device``, ``looks`` and effort without threads came with GPUs, and a
         map without them is of a CPU; several precisions in one map came with int8.
     2   ``runtime`` and ``runtimes``: before, a CPU's map was of ONNX Runtime and did not say so.
+    3   ``states`` was ``looks``.
 """
 
 import math
@@ -36,7 +37,7 @@ from spd_deploy.machine.facts import Machine
 from spd_deploy.sessions.protocol import Device
 from spd_deploy.timing.machine_load import Conditions
 
-SCHEMA = 2
+SCHEMA = 3
 _AGAIN = "measure again with: spd map"
 MatrixShape = tuple[int, int]
 
@@ -161,7 +162,7 @@ class BreakEvenMap:
 
     Attributes:
         model: whose sizes these are; None for sizes of the user's own.
-        looks: at a GPU's state while it was measured.
+        states: of a GPU, read while it was measured.
         runtimes: what ran the products on a CPU, each with its version.
     """
 
@@ -173,7 +174,7 @@ class BreakEvenMap:
     parts: tuple[MapMatrix, ...]
     cells: tuple[MapCell, ...]
     device: Device = "cpu"
-    looks: tuple[GpuState, ...] = ()
+    states: tuple[GpuState, ...] = ()
     runtimes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -93,7 +93,7 @@ def map_caveats(found: BreakEvenMap) -> Iterator[str]:
     """Reasons not to trust the times of the map."""
     yield from load_caveats(found.machine, found.conditions, found.effort.threads)
     if found.device == "cuda":
-        yield from (f"of the GPU: {what}" for what in state_caveats(found.looks))
+        yield from (f"of the GPU: {what}" for what in state_caveats(found.states))
     reference = reference_of(found)
     sure = [
         entry.gain_over(reference, tokens).sure

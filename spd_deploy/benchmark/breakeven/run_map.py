@@ -15,7 +15,7 @@ from spd_deploy.benchmark.breakeven.map_times import MapTimes
 from spd_deploy.benchmark.breakeven.time_on_gpu import ProductClock, cuda_product_clock, time_on_gpu
 from spd_deploy.benchmark.breakeven.ways import ProductKey, ways_of, why_none
 from spd_deploy.benchmark.device.cuda_tools import uuid
-from spd_deploy.benchmark.device.watch_gpu import CardWatch, Looker, looker_of, watching
+from spd_deploy.benchmark.device.watch_gpu import CardWatch, StateReader, state_reader, watching
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime
@@ -30,11 +30,11 @@ def measure_map(
     *,
     progress: Progress | None = None,
     product_clock: ProductClock | None = None,
-    looker: Looker | None = None,
+    read_state: StateReader | None = None,
 ) -> BreakEvenMap:
     """Time every product of the plan on this machine's CPU, or on PyTorch's current GPU.
 
-    Tests replace ``product_clock`` and ``looker``, which time a GPU's products and read its state.
+    ``product_clock`` times a GPU's products and ``read_state`` reads its state; tests replace them.
 
     Raises:
         Unavailable: a runtime is not installed or does not have one of the precisions, or there is
@@ -46,7 +46,7 @@ def measure_map(
         watch: CardWatch | None = None
         if plan.device == "cuda":
             clock = product_clock or cuda_product_clock()
-            watch = stack.enter_context(watching(looker or looker_of(uuid())))
+            watch = stack.enter_context(watching(read_state or state_reader(uuid())))
             time_part: TimePart = partial(time_on_gpu, keys=keys, plan=plan, clock=clock)
         else:
             time_part = partial(time_on_cpu, keys=keys, plan=plan)
@@ -65,7 +65,7 @@ def measure_map(
         parts=plan.parts,
         cells=tuple(cells),
         device=plan.device,
-        looks=() if watch is None else tuple(watch.during),
+        states=() if watch is None else tuple(watch.during),
         runtimes=versions,
     )
 

@@ -7,7 +7,7 @@ from functools import partial
 from spd_deploy.benchmark.device.device_records import MemoryCopy, Peak, TracedKernel
 from spd_deploy.benchmark.device.limits import measure_copy, measure_peaks
 from spd_deploy.benchmark.device.trace_kernels import kernels_of
-from spd_deploy.benchmark.device.watch_gpu import Looker, looker_of
+from spd_deploy.benchmark.device.watch_gpu import StateReader, state_reader
 from spd_deploy.benchmark.records import Skipped
 from spd_deploy.domain.nvidia import processes
 from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
@@ -20,7 +20,7 @@ class DeviceTools:
 
     Attributes:
         gpu: its clock.
-        look: reads its state; takes the seconds since the first reading.
+        read_state: its state; takes the seconds since the first reading.
         trace: the kernels that a run launches; None where nothing can be traced.
         used_bytes: how much of its memory is in use.
         peaks: measures its rate of products in each precision, and names those it does not have.
@@ -29,7 +29,7 @@ class DeviceTools:
     """
 
     gpu: DeviceClock
-    look: Looker
+    read_state: StateReader
     trace: Callable[[Callable[[], object]], tuple[TracedKernel, ...] | None]
     used_bytes: Callable[[], int]
     peaks: Callable[[], tuple[tuple[Peak, ...], tuple[Skipped, ...]]]
@@ -50,7 +50,7 @@ def cuda_tools() -> DeviceTools:
     gpu = CudaClock()
     return DeviceTools(
         gpu=gpu,
-        look=looker_of(uuid()),
+        read_state=state_reader(uuid()),
         trace=kernels_of,
         used_bytes=used_bytes,
         peaks=partial(measure_peaks, gpu),

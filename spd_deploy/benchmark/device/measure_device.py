@@ -58,7 +58,7 @@ def measure_with_device(
     kept = {one.arm.name: one.session for one in checked if one.session is not None}
     offering = {name: session for name, session in kept.items() if isinstance(session, DeviceRuns)}
     timer = DeviceTimer(gpu=tools.gpu, clock=clock, settings=settings)
-    with watching(tools.look) as watch:
+    with watching(tools.read_state) as watch:
         peaks, skipped = tools.peaks()
         memory_copy = tools.memory_copy()
         series = by_host()

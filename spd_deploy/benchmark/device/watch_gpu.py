@@ -1,4 +1,4 @@
-"""Reads the GPU's state before, during and after a run, from a thread of its own.
+"""Reads the GPU's state during and after a run, from a thread of its own.
 
 A value that the driver does not tell is None. An error here does not stop a measurement.
 """
@@ -12,33 +12,33 @@ from spd_deploy.domain.nvidia import Card, GpuState, Look, look
 
 EVERY_S = 0.5
 
-Looker = Callable[[float], Look | None]
+StateReader = Callable[[float], Look | None]
 """Reads the state once; takes the seconds since the first reading."""
 
 
-def looker_of(uuid: str | None) -> Looker:
+def state_reader(uuid: str | None) -> StateReader:
     """Reads the GPU of this id (``domain.nvidia.look``)."""
     return lambda at_s: look(uuid, at_s=at_s)
 
 
 class CardWatch:
-    """The card and its states; ``after`` is set when the watching ends."""
+    """The card and its states during a run; ``after`` is set when the watching ends."""
 
-    def __init__(self, before: Look | None) -> None:
-        self.card: Card | None = before.card if before else None
-        self.before: GpuState | None = before.state if before else None
+    def __init__(self, card: Card | None) -> None:
+        self.card = card
         self.during: list[GpuState] = []
         self.after: GpuState | None = None
 
 
 @contextmanager
-def watching(once: Looker, *, every_s: float = EVERY_S) -> Iterator[CardWatch]:
+def watching(once: StateReader, *, every_s: float = EVERY_S) -> Iterator[CardWatch]:
     """Read the state of a GPU until the context ends, at least once."""
     begun = perf_counter()
-    watch = CardWatch(once(0.0))
+    first = once(0.0)
+    watch = CardWatch(first.card if first else None)
     over = threading.Event()
 
-    def keep_looking() -> None:
+    def keep_reading() -> None:
         """Read the state until the context is over."""
         while True:
             if (seen := once(perf_counter() - begun)) is not None:
@@ -46,7 +46,7 @@ def watching(once: Looker, *, every_s: float = EVERY_S) -> Iterator[CardWatch]:
             if over.wait(every_s):
                 return
 
-    thread = threading.Thread(target=keep_looking, name="spd-gpu-watch", daemon=True)
+    thread = threading.Thread(target=keep_reading, name="spd-gpu-watch", daemon=True)
     thread.start()
     try:
         yield watch

@@ -69,7 +69,7 @@ def found() -> BreakEvenMap:
         effort=Effort(seconds=1e-6, rounds=2),
         device="cuda",
     )
-    return measure_map(plan, product_clock=Counting(), looker=slow)
+    return measure_map(plan, product_clock=Counting(), read_state=slow)
 
 
 def test_each_way_has_its_rows(found: BreakEvenMap) -> None:
@@ -98,11 +98,11 @@ def test_what_runs_is_timed_and_what_does_not_says_why(found: BreakEvenMap) -> N
 
 
 def test_a_throttled_card_is_doubted(found: BreakEvenMap) -> None:
-    """What the looks at it saw is said of the map; a card that was not seen is said to be so."""
+    """Its states are caveats of the map; a card whose states are not known has a caveat too."""
     assert any(
         "of the GPU: it was throttled under load (power cap)" in d for d in map_caveats(found)
     )
-    assert any("the driver did not tell; see" in d for d in map_caveats(replace(found, looks=())))
+    assert any("the driver did not tell; see" in d for d in map_caveats(replace(found, states=())))
     assert not any("GPU" in d for d in map_caveats(made_map()))
 
 
@@ -121,7 +121,7 @@ def test_it_comes_back_and_is_drawn(found: BreakEvenMap, tmp_path: Path) -> None
 def test_a_map_of_a_cpu_from_before_still_reads(tmp_path: Path) -> None:
     """Without ways and device it is the map it was."""
     value = json.loads(text_from_map(made_map()))
-    del value["device"], value["looks"]
+    del value["device"], value["states"]
     for cell in value["cells"]:
         del cell["way"]
     (tmp_path / "map.json").write_text(json.dumps(value), encoding="utf-8")

@@ -73,7 +73,7 @@ class Bench:
     def tools(self) -> DeviceTools:
         return DeviceTools(
             gpu=self.gpu,
-            look=h100_look,
+            read_state=h100_look,
             trace=lambda run: (GEMM, SPARSE) if len(self.sessions) > 1 else (GEMM,),
             used_bytes=lambda: 1000 * len(self.sessions),
             peaks=lambda: ((PEAK,), (Skipped(name="peak in int8", reason="not supported"),)),
