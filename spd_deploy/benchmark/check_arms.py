@@ -85,12 +85,12 @@ def _checked(
     before = 0 if device is None else device.used_bytes()
     with ExitStack() as alone:
         session = alone.enter_context(arm.open(settings))
-        parity = arm.check(session)
-        facts = arm.facts(session.description, parity)
+        facts = arm.facts(session.description, arm.check(session))
         used = None if device is None else max(0, device.used_bytes() - before)
-        if device is not None:
-            stack.push(alone.pop_all())
-    memory = None if arm.source is None else weigh(arm.source, settings)
+        if device is None:
+            alone.close()  # on a CPU nothing else is open while an arm is weighed
+        memory = None if arm.source is None else weigh(arm.source, settings)
+        stack.push(alone.pop_all())
     return CheckedArm(
         arm=arm,
         facts=replace(facts, memory=memory),
