@@ -21,11 +21,11 @@ from exporters.autotune.product_model import opened_product
 from exporters.classifier_weights import float32_tensors
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
-from spd_deploy.benchmark.plot_style import COLOURS, STYLE, blank, note
 from spd_deploy.cli.console import show_table
 from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.patterns import Block
+from spd_deploy.domain.plot_style import COLOURS, NAMED_LINES, blank, note
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.stored_weights import stored_weights
 from spd_deploy.timing.host_clock import Effort
@@ -75,7 +75,7 @@ def draw(rows: list[Row], file: Path) -> None:
     """Speed against what is kept, a panel a shape, a line a sparsity for blocks one input wide."""
     import matplotlib as mpl
 
-    with mpl.rc_context(STYLE):  # type: ignore[arg-type]  # the stub lists every key by name
+    with mpl.rc_context(NAMED_LINES):  # type: ignore[arg-type]  # the stub lists every key by name
         figure = blank(4.2)
         panels = figure.subplots(1, len(SHAPES), squeeze=False)[0]
         for axes, shape in zip(panels, SHAPES, strict=True):

@@ -1,8 +1,6 @@
 """``spd bench``: measures artefacts against a dense baseline and writes the report."""
 
-import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,7 @@ from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.judge import Judgement
-    from spd_deploy.benchmark.records import Settings
+    from spd_deploy.benchmark.records import BenchmarkSettings
     from spd_deploy.benchmark.report import Report
 
 _FOLDER = click.Path(path_type=Path)
@@ -92,7 +90,7 @@ def bench(
     """  # noqa: D301  # click reads the \b as a character
     from spd_deploy.benchmark.judge import judge
     from spd_deploy.benchmark.publish import refuse_taken, summary_of, write_report
-    from spd_deploy.benchmark.records import Settings, Shape
+    from spd_deploy.benchmark.records import BenchmarkSettings, Shape
     from spd_deploy.domain.cores import default_threads
 
     if dense is not None and device == "cpu":
@@ -102,17 +100,14 @@ def bench(
     if threads is not None and device == "cuda":
         raise click.UsageError("--threads goes with --device cpu")
     refuse_taken(output, overwrite=overwrite)
-    settings = Settings(
+    settings = BenchmarkSettings(
         shapes=Shape.grid(batches, seqs),
         device="cuda" if device == "cuda" else "cpu",
         threads=threads or (default_threads() if device == "cpu" else None),
         rounds=rounds,
         seconds=seconds,
     )
-    if device == "cuda":
-        report = _measured_on_gpu(artefacts, baseline, runtimes, settings, dense=dense)
-    else:
-        report = _measured(artefacts, baseline, runtimes, settings, profile=profile)
+    report = _measured(artefacts, baseline, runtimes, settings, dense=dense, profile=profile)
     judgement = judge(report)
     page = write_report(report, output, overwrite=overwrite, judgement=judgement)
     if as_json:
@@ -125,92 +120,47 @@ def _measured(
     artefacts: Sequence[Path],
     baseline: Path | None,
     runtimes: Sequence[str],
-    settings: "Settings",
-    *,
-    profile: bool,
-) -> "Report":
-    """Open the arms, the baseline first, and compare them."""
-    from spd_deploy.benchmark.arms import arms_of, refuse_long, refuse_unreadable
-    from spd_deploy.benchmark.run import baseline_from, run_benchmark
-    from spd_deploy.domain.artefact import open_artefact
-
-    progress = TerminalProgress()
-    opened = [open_artefact(path) for path in artefacts]
-    asked = [RUNTIME_CHOICES[name] for name in runtimes]
-    refuse_long(arms_of(opened, asked), settings)  # before a baseline is exported for nothing
-    refuse_unreadable(arms_of(opened, asked))
-    with ExitStack() as stack:
-        if baseline is not None:
-            opened.insert(0, stack.enter_context(baseline_from(baseline, progress=progress)))
-        arms = arms_of(opened, asked)
-        name = None if baseline is None else arms[0].name
-        return run_benchmark(arms, settings, baseline=name, profile=profile, progress=progress)
-
-
-def _measured_on_gpu(
-    artefacts: Sequence[Path],
-    baseline: Path | None,
-    runtimes: Sequence[str],
-    settings: "Settings",
+    settings: "BenchmarkSettings",
     *,
     dense: str | None,
+    profile: bool,
 ) -> "Report":
-    """The same on a GPU, against the fastest dense form of the baseline.
-
-    An artefact as the baseline has no other forms; it takes part as the first.
-    """
-    from spd_deploy.benchmark.arms import arms_of, refuse_long, refuse_unreadable
-    from spd_deploy.benchmark.cuda.compare import compare_on_gpu, refuse_off_gpu
-    from spd_deploy.benchmark.cuda.dense import DenseModel, parse_dense
-    from spd_deploy.benchmark.cuda.place import refuse_without_cuda
-    from spd_deploy.benchmark.memory import memory_of
-    from spd_deploy.domain.artefact import is_artefact, open_artefact
-    from spd_deploy.domain.checkpoint import open_checkpoint
+    """The report of all artefacts; ``--dense`` must name forms of a checkpoint."""
+    from spd_deploy.benchmark.compare import compare_artefacts
+    from spd_deploy.benchmark.dense.dense_arms import parse_dense
+    from spd_deploy.domain.artefact import is_artefact
 
     names = parse_dense("all" if dense is None else dense)
-    exported = [baseline] if baseline is not None and is_artefact(baseline) else []
-    if dense not in (None, "none") and (baseline is None or exported):
+    if dense not in (None, "none") and (baseline is None or is_artefact(baseline)):
         raise click.UsageError("--dense goes with a checkpoint as --baseline")
-    checkpoint = None if baseline is None or exported else open_checkpoint(baseline)
-    opened = [open_artefact(path) for path in (*exported, *artefacts)]
-    arms = arms_of(opened, [RUNTIME_CHOICES[name] for name in runtimes])
-    refuse_long(arms, settings)
-    refuse_unreadable(arms)
-    refuse_off_gpu(arms)
-    refuse_without_cuda()
-    with tempfile.TemporaryDirectory(prefix="spd-bench-") as scratch:
-        model = None if checkpoint is None else DenseModel.of(checkpoint, Path(scratch))
-        return compare_on_gpu(
-            arms, model, names, settings, weigh=memory_of, progress=TerminalProgress()
-        )
+    return compare_artefacts(
+        artefacts,
+        settings,
+        baseline=baseline,
+        asked=[RUNTIME_CHOICES[name] for name in runtimes],
+        dense=names,
+        profile=profile,
+        progress=TerminalProgress(),
+    )
 
 
 def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
-    """The headlines, tables and doubts on the terminal."""
-    from spd_deploy.benchmark.gpu_tables import absent_table, device_table, parts_table, ran_table
+    """Print the headlines, tables and caveats."""
     from spd_deploy.benchmark.layers.analysis import analyse
     from spd_deploy.benchmark.layers.layer_summary import explanation_of, statement_of
     from spd_deploy.benchmark.summary import headlines, runtimes_of
-    from spd_deploy.benchmark.tables import latency_table, size_table
+    from spd_deploy.benchmark.tables import tables_of
     from spd_deploy.benchmark.warnings import grouped
 
     for headline in headlines(report, judgement):
         click.echo(f"{headline}\n")
-    tables = (
-        latency_table(report, judgement),
-        device_table(judgement),
-        parts_table(judgement),
-        ran_table(report),
-        absent_table(report),
-        size_table(report),
-    )
-    for table in filter(None, tables):
+    for table in tables_of(report, judgement):
         show_table(table.title, table.columns, table.rows)
         click.echo()
     for profile in report.layers:
         found = analyse(profile)
         click.echo(f"{found.arm}: {statement_of(found)}. {explanation_of(found)}.\n")
-    for what, about in grouped(judgement.doubts).items():
-        click.echo(f"doubt: {what} ({'; '.join(about)})")
+    for what, about in grouped(judgement.caveats).items():
+        click.echo(f"caveat: {what} ({'; '.join(about)})")
     click.echo(f"run by {runtimes_of(report)}")
     click.echo(f"report: {page}")

@@ -73,26 +73,24 @@ def measure(
             f"{path} is not an exported artefact, and only those can be measured",
             fix="export it first: spd export CHECKPOINT --format onnx --output DIR",
         )
-    from spd_deploy.benchmark.arms import arms_of, open_arm
+    from spd_deploy.benchmark.artefact_arms import check_source, open_source, sources_of
     from spd_deploy.benchmark.layers.analysis import analyse
     from spd_deploy.benchmark.layers.profile_layers import profile_layers, refuse_unmeasurable
-    from spd_deploy.benchmark.records import Settings, Shape
+    from spd_deploy.benchmark.records import BenchmarkSettings, Shape
     from spd_deploy.domain.cores import default_threads
     from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
-    from spd_deploy.sessions.open import prove
 
-    (arm,) = arms_of([artefact], [RUNTIME_CHOICES["onnxruntime"]])  # whose profiler it is
-    longest = min(artefact.manifest.max_tokens, arm.encoder.positions)
-    settings = Settings(
-        shapes=(Shape(batch=batch or 1, seq=seq or min(_SEQ, longest)),),
+    (source,) = sources_of([artefact], [RUNTIME_CHOICES["onnxruntime"]])  # whose profiler it is
+    settings = BenchmarkSettings(
+        shapes=(Shape(batch=batch or 1, seq=seq or min(_SEQ, source.max_tokens)),),
         threads=threads or default_threads(),
         rounds=_ROUNDS,
         seconds=seconds or 6.0,
     )
-    refuse_unmeasurable(arm, settings)
-    with open_arm(arm, settings) as session:
-        prove(session, artefact)
-    (profile,) = profile_layers(arm, settings, progress=TerminalProgress())
+    refuse_unmeasurable(source, settings)
+    with open_source(source, settings) as session:
+        check_source(source, session)
+    (profile,) = profile_layers(source, settings, progress=TerminalProgress())
     return analyse(profile)
 
 

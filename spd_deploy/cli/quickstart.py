@@ -213,20 +213,20 @@ def _measure(
     arms: Sequence[QuickstartArm], progress: Progress, threads: int | None
 ) -> tuple["Report", "Judgement"]:
     """The latency of both, interleaved."""
-    from spd_deploy.benchmark.arms import arms_of
+    from spd_deploy.benchmark.artefact_arms import arms_of
     from spd_deploy.benchmark.judge import judge
-    from spd_deploy.benchmark.records import Settings, Shape
+    from spd_deploy.benchmark.records import BenchmarkSettings, Shape
     from spd_deploy.benchmark.run import run_benchmark
     from spd_deploy.domain.cores import default_threads
 
-    settings = Settings(
+    settings = BenchmarkSettings(
         shapes=Shape.grid(_BATCHES, _TOKENS),
         threads=threads or default_threads(),
         rounds=4,
         seconds=2.0,
     )
     compared = arms_of([arm.artefact for arm in arms])
-    report = run_benchmark(compared, settings, baseline=compared[0].name, progress=progress)
+    report = run_benchmark(compared, settings, baselines=(compared[0].name,), progress=progress)
     return report, judge(report)
 
 
@@ -234,11 +234,11 @@ def _publish(
     report: "Report", judgement: "Judgement", checkpoint: "Checkpoint", output: Path
 ) -> Path:
     """The benchmark's page with the training curves in it."""
-    from spd_deploy.benchmark.page import Section
+    from spd_deploy.benchmark.html import PageSection
     from spd_deploy.benchmark.publish import write_report
     from spd_train.plots.curves import CURVES_FILE
 
-    curves: Section = Section(
+    curves: PageSection = PageSection(
         title="Training",
         png=(checkpoint.folder / CURVES_FILE).read_bytes(),
         caption="Sparse Progressive Distillation of the student from its dense teacher: the metric "

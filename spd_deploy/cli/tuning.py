@@ -59,7 +59,7 @@ def tuner_for(plan: "TuningPlan", runtimes: Sequence[CpuRuntime], progress: Prog
     """Measures on this machine, and says what casts doubt on that."""
     from exporters.autotune.tune import tune
     from exporters.autotune.tuning import fastest_of
-    from spd_deploy.benchmark.warnings import conditions_doubts
+    from spd_deploy.benchmark.machine_warnings import load_caveats
     from spd_deploy.machine.facts import this_machine
     from spd_deploy.timing.machine_load import LoadObserver, load_average
 
@@ -69,7 +69,7 @@ def tuner_for(plan: "TuningPlan", runtimes: Sequence[CpuRuntime], progress: Prog
         plans = [replace(plan, runtime=runtime) for runtime in runtimes]
         found = fastest_of(tune(checkpoint, weights, plans, progress=progress))
         seen = observer.conditions()
-        doubts = tuple(conditions_doubts(this_machine(), seen, plan.threads))
+        doubts = tuple(load_caveats(this_machine(), seen, plan.threads))
         for doubt in doubts:
             progress.note(f"doubt: {doubt}")
         return replace(found, doubts=doubts)

@@ -10,8 +10,8 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spd_deploy.kernels.timing import graph_seconds
 from spd_deploy.kernels.weights import number_of
+from spd_deploy.timing.cuda_clock import graph_seconds
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spd_deploy.domain.files import replacing
+from spd_deploy.domain.plot_style import COLOURS, GREY
 from spd_train.training.metrics_log import METRICS_FILE, Record, read_journal
 
 if TYPE_CHECKING:
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 
 CURVES_FILE = "curves.png"
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
-BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#666666"
+BLUE, _, GREEN, PINK, ORANGE, _ = COLOURS
 _SHADES = {"prune": "#ececec", "graft": "#dbe8f3"}
 _LOSSES = {
     "label_loss": BLUE,

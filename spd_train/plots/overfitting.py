@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spd_deploy.domain.patterns import Pattern
-from spd_train.plots.style import EDGE, GREY, INK, STYLE, colour_of, mark_of, offsets, save_png
+from spd_deploy.domain.plot_style import EDGE, GREY, INK, STYLE, save_png
+from spd_train.plots.arm_markers import colour_of, mark_of, offsets
 from spd_train.sweep.jobs import DENSE, spelled
 from spd_train.sweep.outcomes import Outcome, Point
 from spd_train.sweep.results import Results

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from spd_deploy.kernels import launch, plain
 from spd_deploy.kernels.tiles import Number, Tile, candidates
-from spd_deploy.kernels.timing import graph_seconds
 from spd_deploy.kernels.two_four import Chooser, packed
+from spd_deploy.timing.cuda_clock import graph_seconds
 from tests.kernels.made import CLOSE, Made, activations, expected, made, off
 
 pytestmark = pytest.mark.gpu

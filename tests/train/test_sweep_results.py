@@ -12,9 +12,9 @@ from scipy import stats
 from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.errors import BadCheckpoint
 from spd_deploy.domain.files import write_json
+from spd_train.plots.arm_markers import colour_of, mark_of
 from spd_train.plots.gaps import draw_gaps, limits
 from spd_train.plots.overfitting import draw_overfitting, mean_curve, overfitting_figure
-from spd_train.plots.style import colour_of, mark_of
 from spd_train.sweep.grid import Grid
 from spd_train.sweep.grid_file import grid_from
 from spd_train.sweep.jobs import ARMS, DENSE, Job, JobPaths, StudentJob, TeacherJob

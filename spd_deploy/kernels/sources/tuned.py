@@ -12,8 +12,8 @@ import triton
 
 from spd_deploy.kernels.sources.linear import block_linear
 from spd_deploy.kernels.tiles import TILES, Problem, Tile, candidates
-from spd_deploy.kernels.timing import graph_seconds
 from spd_deploy.kernels.weights import number_of
+from spd_deploy.timing.cuda_clock import graph_seconds
 
 
 def config_of(tile: Tile) -> Any:
