@@ -1,11 +1,11 @@
-"""What the folders of all formats share: the files beside the model, and its matrices' rows."""
+"""The parts of an artefact's folder that all formats share: tokenizer, config and manifest."""
 
 import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from exporters.autotune.select import Choice
+from exporters.lowering.choice import LoweringChoice
 from spd_deploy.domain.artefact import Format, Manifest, MatrixRow, Parity, is_artefact
 from spd_deploy.domain.checkpoint import CONFIG_FILE, Checkpoint, read_config
 from spd_deploy.domain.errors import BadModel, NotWritten
@@ -32,8 +32,10 @@ def refuse_unready(checkpoint: Checkpoint, output: Path, *, overwrite: bool) -> 
     tokenizer_of(checkpoint)
 
 
-def matrix_rows(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> tuple[MatrixRow, ...]:
-    """How each matrix is sparse, run, and why."""
+def matrix_rows(
+    checkpoint: Checkpoint, choices: Mapping[str, LoweringChoice]
+) -> tuple[MatrixRow, ...]:
+    """For each matrix: pattern, density, lowering, reason and times, for the manifest."""
     densities = checkpoint.densities
     return tuple(
         MatrixRow(
@@ -63,7 +65,7 @@ def manifest_of(
     versions: Mapping[str, str],
     opset: int | None = None,
 ) -> Manifest:
-    """What an artefact says of itself, and of the checkpoint that it was made of."""
+    """The manifest of an artefact, with what the checkpoint says of task and pattern."""
     pattern = checkpoint.pattern
     return Manifest(
         format=format,

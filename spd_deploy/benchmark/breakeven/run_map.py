@@ -14,7 +14,7 @@ from typing import assert_never
 import numpy as np
 
 from exporters.autotune.product_model import opened_product
-from exporters.autotune.select import unskipped
+from exporters.autotune.select import why_zeros_are_multiplied
 from exporters.lowering.compact import Compact
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
@@ -218,7 +218,9 @@ def _cells_of(part: Part, plan: Plan) -> list[Cell]:
             precision=precision.value,
             dense_s=times[_name(runtime, precision, None)][place],
             sparse_s=times.get(_name(runtime, precision, pattern), nothing)[place],
-            reason=unskipped(pattern, runtime) if isinstance(pattern, Unstructured | NM) else "",
+            reason=why_zeros_are_multiplied(pattern, runtime)
+            if isinstance(pattern, Unstructured | NM)
+            else "",
             runtime=runtime,
         )
         for runtime in plan.runtimes

@@ -199,7 +199,7 @@ def _own_export(model: DenseModel, name: str, settings: Settings) -> Entrant:
     Raises:
         Unavailable: the runtime has no CUDA here.
     """
-    from exporters.export import artefact_from_checkpoint
+    from exporters.export import ExportRequest, artefact_from_checkpoint
     from exporters.precision import Precision
     from exporters.torch.export import torch_artefact_from_checkpoint
     from spd_deploy.benchmark.arms import Arm
@@ -212,7 +212,9 @@ def _own_export(model: DenseModel, name: str, settings: Settings) -> Entrant:
     elif name == "torch":
         artefact = torch_artefact_from_checkpoint(model.checkpoint, folder, number="fp16")
     else:
-        artefact = artefact_from_checkpoint(model.checkpoint, folder, precision=Precision.FP16)
+        artefact = artefact_from_checkpoint(
+            model.checkpoint, folder, ExportRequest(precision=Precision.FP16)
+        )
     arm = Arm(name=f"dense {name}", artefact=artefact)
     return entrant_of(arm, settings, weigh=_unweighed)
 

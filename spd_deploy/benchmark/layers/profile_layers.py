@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from exporters.dense_baseline import write_twin
+from exporters.dense_baseline import write_dense_baseline
 from spd_deploy.benchmark.arms import Arm, batches_for
 from spd_deploy.benchmark.layers.events import nodes_of, read_events
 from spd_deploy.benchmark.layers.layer_records import (
@@ -80,7 +80,7 @@ def profile_layers(
         tempfile.TemporaryDirectory(prefix="spd-twin-") as scratch,
     ):
         models = {
-            _TWIN: write_twin(arm.artefact, Path(scratch)),
+            _TWIN: write_dense_baseline(arm.artefact, Path(scratch)),
             _MODEL: arm.artefact.folder / MODEL_FILE,
         }
         found = []

@@ -5,7 +5,12 @@ from dataclasses import replace
 import pytest
 
 from exporters.tensorrt.inspector import Layer
-from exporters.tensorrt.verdict import Seen, refuse_other_precision, typed_of, verdict_of
+from exporters.tensorrt.verdict import (
+    BucketProfile,
+    product_type,
+    refuse_other_precision,
+    verdict_of,
+)
 from spd_deploy.domain.errors import VerificationFailed
 from spd_deploy.sessions.tensorrt.build_plan import Planned
 
@@ -37,9 +42,9 @@ def compiled(tactic: str) -> Layer:
     return replace(SPARSE, tactic=tactic)
 
 
-def seen(layer: Layer | None, seconds: float = 1e-5) -> Seen:
+def seen(layer: Layer | None, seconds: float = 1e-5) -> BucketProfile:
     layers = () if layer is None else (layer,)
-    return Seen(layers=layers, seconds={one.name: seconds for one in layers})
+    return BucketProfile(layers=layers, seconds={one.name: seconds for one in layers})
 
 
 @pytest.mark.parametrize(
@@ -102,8 +107,8 @@ def test_of_several_layers_the_one_that_multiplies_is_judged() -> None:
     hidden = replace(SPARSE, name="hidden", tactic=None)
 
     for layers in ((moved, hidden, DENSE), (DENSE, moved, hidden)):
-        assert Seen(layers=layers, seconds={}).layer_of(NODE) is DENSE
-    assert Seen(layers=(hidden, moved), seconds={}).layer_of(NODE) is moved
+        assert BucketProfile(layers=layers, seconds={}).layer_of(NODE) is DENSE
+    assert BucketProfile(layers=(hidden, moved), seconds={}).layer_of(NODE) is moved
 
 
 def test_a_kernel_of_several_matrices_says_so() -> None:
@@ -118,12 +123,12 @@ def test_precision_is_proved_by_kernel_or_inputs() -> None:
     """A kernel's name counts for more than what it reads, and what is hidden proves nothing."""
     unnamed = replace(DENSE, tactic="a kernel")
 
-    assert typed_of(DENSE) == "fp16"
-    assert typed_of(replace(DENSE, inputs=("fp32",))) == "fp16"
-    assert typed_of(unnamed) == "fp16"
-    assert typed_of(replace(unnamed, inputs=("fp16", "fp32"))) is None
-    assert typed_of(FUSED) is None
-    assert typed_of(None) is None
+    assert product_type(DENSE) == "fp16"
+    assert product_type(replace(DENSE, inputs=("fp32",))) == "fp16"
+    assert product_type(unnamed) == "fp16"
+    assert product_type(replace(unnamed, inputs=("fp16", "fp32"))) is None
+    assert product_type(FUSED) is None
+    assert product_type(None) is None
 
 
 def test_another_precision_is_refused_and_a_hidden_one_is_counted() -> None:
