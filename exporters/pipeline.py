@@ -98,10 +98,9 @@ def _verify_logits(steps: ExportSteps, folder: Path) -> Parity:
     Raises:
         VerificationFailed: the logits differ by more than the tolerance.
     """
-    checkpoint = steps.checkpoint
     golden, parity = verify_parity(
-        steps.openers(folder), checkpoint, steps.weights, steps.tolerance
+        steps.openers(folder), steps.checkpoint, steps.weights, steps.tolerance
     )
     write_golden(folder / GOLDEN_FILE, golden)
-    copy_beside(checkpoint.folder, folder, max_tokens=checkpoint.max_tokens)
+    copy_beside(steps.checkpoint, folder)
     return parity

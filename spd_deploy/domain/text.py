@@ -143,7 +143,8 @@ class Tokenizer:
         from tokenizers import Tokenizer as Fast
 
         try:
-            content = file.read_text(encoding="utf-8") if content is None else content
+            if content is None:
+                content = file.read_text(encoding="utf-8")
             self._whole = Fast.from_str(content)
             self._cutting = Fast.from_str(content)
         except OSError as err:

@@ -59,7 +59,7 @@ def test_with_a_gpu_the_engine_is_built_at_once(
     assert made.exit_code == 0
     assert "runs in   tensorrt" in made.stdout
     assert "the fastest of 3 sparse and 3 dense builds" in shown.stdout
-    assert "2.00x faster than the dense build's" in shown.stdout
+    assert "2.00x faster than the dense kernel" in shown.stdout
     assert "flagged sparse, which proves nothing" in shown.stdout
     assert answered.exit_code == 0
     assert on_cpu.exit_code == 1 and "TensorRT runs on GPUs alone" in on_cpu.stderr

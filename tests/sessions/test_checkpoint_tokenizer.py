@@ -74,7 +74,7 @@ def test_ids_are_those_of_auto_tokenizer(tmp_path: Path, settings: dict[str, Any
     checkpoint = open_checkpoint(folder)
     (tmp_path / "a").mkdir()
 
-    copy_beside(folder, tmp_path / "a", max_tokens=checkpoint.max_tokens)
+    copy_beside(checkpoint, tmp_path / "a")
 
     assert_alike(tokenizer_of(checkpoint), folder)
     exported = Tokenizer(tmp_path / "a" / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
