@@ -119,7 +119,7 @@ class GraphExport:
 
     @property
     def tolerance(self) -> float | None:
-        """That of the format in this precision."""
+        """The tolerance of the format in this precision; None in int8."""
         return self.request.export_format.tolerance(self.request.precision)
 
     def choose_lowerings(self) -> Self:

@@ -18,7 +18,7 @@ _SCORE_KEYS = ("int8", "int8, portable")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Int8Graphs:
-    """What was written.
+    """The result of writing int8 graphs.
 
     Attributes:
         word_embeddings: the precision that the word-embedding table is stored in.

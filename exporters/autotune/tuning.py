@@ -32,7 +32,7 @@ _AGAIN = "measure again with: spd export --tune"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimedProduct:
-    """What the time of a product depends on. Products that agree in all of it are timed once.
+    """The properties of a product that its time depends on; equal products are timed once.
 
     Attributes:
         shape: outputs and inputs of the whole matrix.

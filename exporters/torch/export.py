@@ -95,7 +95,7 @@ class TorchExport:
 
     @property
     def tolerance(self) -> float:
-        """That of the precision."""
+        """The tolerance of the precision."""
         return TOLERANCES[self.number]
 
     def choose_lowerings(self) -> Self:

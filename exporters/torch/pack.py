@@ -70,7 +70,7 @@ def tensors_of(
         owner = name.rpartition(".")[0]
         if owner in matrices:
             continue
-        table = value.ndim == 2 and not name.startswith(_heads(weights))
+        table = value.ndim == 2 and not name.startswith(_head_prefixes(weights))
         tensors[name] = torch.from_numpy(value).to(dtype if table else torch.float32)
     for matrix in matrices.values():
         lowering = chosen[matrix.name].choice.lowering
@@ -164,6 +164,6 @@ def _stored(
     return np.ascontiguousarray(whole_NK), None
 
 
-def _heads(weights: ClassifierWeights) -> tuple[str, ...]:
-    """What the names of the head's tensors begin with."""
+def _head_prefixes(weights: ClassifierWeights) -> tuple[str, ...]:
+    """The prefixes of the names of the head's tensors."""
     return tuple(f"{layer.name}." for layer in weights.architecture.head)

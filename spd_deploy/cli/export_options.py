@@ -103,8 +103,11 @@ class ExportOptions:
                 f"--runtime {self.runtime_name} cannot run a torch artefact: leave --runtime out"
             )
         _refuse_given(
+            self._data_options(),
+            why="does not go with --format torch: in fp16 and bf16 it is verified by its logits",
+        )
+        _refuse_given(
             {
-                **self._data_options(),
                 "--tune": self.tune or None,
                 "--tuning": self.tuning,
                 **self._shape_options(),
@@ -116,7 +119,7 @@ class ExportOptions:
         )
 
     def _refuse_other_formats(self) -> None:
-        """Refuse options that belong to another format than onnx or trt, whichever is written."""
+        """Refuse options that need another format than the one that is written, onnx or trt."""
         if self.resolved_precision == "bf16":
             raise click.UsageError(
                 "--precision bf16 needs --format torch; for bf16 in OpenVINO, export fp32 with "

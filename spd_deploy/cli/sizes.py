@@ -1,10 +1,10 @@
-"""What an artefact's weights take on disk, in words."""
+"""The sizes of an artefact's weights on disk, as text."""
 
 from spd_deploy.domain.artefact import Artefact
 
 
 def spelled_sizes(artefact: Artefact) -> str:
-    """Such as ``matrices 10.7 MB (42.5 MB dense in fp32), embeddings 12.6 MB as int8, ...``."""
+    """The sizes, such as ``matrices 10.7 MB (42.5 MB dense in fp32), embeddings 12.6 MB, ...``."""
     from exporters.onnx.storage import stored_bytes
     from exporters.torch.pack import stored_tensor_bytes
     from spd_deploy.sessions.open import graph_file
@@ -22,5 +22,5 @@ def spelled_sizes(artefact: Artefact) -> str:
 
 
 def _mb(size_bytes: int) -> str:
-    """Such as ``10.7 MB``."""
+    """A size in megabytes, such as ``10.7 MB``."""
     return f"{size_bytes / 1e6:.1f} MB"
