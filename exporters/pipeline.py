@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 from exporters.artefact_folder import copy_beside
 from exporters.classifier_weights import ClassifierWeights
-from exporters.verify import verify_parity
+from exporters.parity import verify_parity
 from spd_deploy.domain.artefact import Artefact, Manifest, Parity, open_artefact, save_manifest
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.files import replacing

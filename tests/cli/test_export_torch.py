@@ -37,7 +37,7 @@ def test_inspect_shows_how_it_runs(place: Path) -> None:
 
     assert done.exit_code == 0
     assert "gathered" in done.stdout
-    assert "the block-sparse kernel: 32 outputs at a time read the 25%" in done.stdout
+    assert "block-sparse kernel: each group of 32 outputs reads only 25%" in done.stdout
     assert "embeddings 0.0 MB (word embeddings in fp16)" in done.stdout
 
 

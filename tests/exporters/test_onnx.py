@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from exporters.export import artefact_from_checkpoint
 from exporters.onnx.storage import bytes_of_matrices, read_constants
-from exporters.verify import golden_rows
+from exporters.parity import golden_rows
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import (
     WEIGHTS_FILE,

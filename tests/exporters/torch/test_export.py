@@ -180,7 +180,7 @@ def test_a_lowering_can_be_forced(tmp_path: Path) -> None:
     )
 
     assert {row.lowering for row in artefact.manifest.matrices} == {"dense"}
-    with pytest.raises(BadSetting, match="can be run gathered"):
+    with pytest.raises(BadSetting, match="can be lowered as gathered"):
         torch_artefact_from_checkpoint(dense, tmp_path / "e", lowering="gathered")
 
 
