@@ -28,10 +28,10 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.shapes import checkpoint_of
-from exporters.export import artefact_from_checkpoint
+from exporters.export import ExportRequest, artefact_from_checkpoint
 from exporters.precision import Precision
-from exporters.tensorrt.build import Order, build_engine
-from exporters.tensorrt.engine_format import engine_form
+from exporters.tensorrt.build import BuildRequest, build_engine
+from exporters.tensorrt.engine_format import engine_format
 from exporters.torch.export import torch_artefact_from_checkpoint
 from spd_deploy.benchmark.artefact_arms import arms_of
 from spd_deploy.benchmark.breakeven.map_plan import MapPlan, parts_of, patterns_of
@@ -308,7 +308,7 @@ class SparseForm:
 FORMS: Mapping[str, SparseForm] = {
     "torch": SparseForm(export=torch_artefact_from_checkpoint),
     "onnx": SparseForm(
-        export=partial(artefact_from_checkpoint, precision=Precision.FP16),
+        export=partial(artefact_from_checkpoint, request=ExportRequest(precision=Precision.FP16)),
         fault=fault_of_onnxruntime,
     ),
 }
@@ -352,9 +352,11 @@ def engine_of(checkpoint: Checkpoint, folder: Path, shape: Shape) -> Artefact:
     """The checkpoint's engine for a shape, and for its proof's rows, one by one."""
     buckets = tuple(sorted({shape, Shape(batch=1, seq=checkpoint.max_tokens)}))
     artefact = artefact_from_checkpoint(
-        checkpoint, folder, precision=Precision.FP16, form=engine_form(buckets)
+        checkpoint,
+        folder,
+        ExportRequest(precision=Precision.FP16, export_format=engine_format(buckets)),
     )
-    build_engine(artefact, Order(builds=1, compare=False))
+    build_engine(artefact, BuildRequest(builds=1, compare=False))
     return artefact
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from exporters.export import artefact_from_checkpoint
+from exporters.export import ExportRequest, artefact_from_checkpoint
 from exporters.precision import CalibrationSet, Precision
 from spd_deploy.benchmark.arms import Arm, ArmSource
 from spd_deploy.benchmark.artefact_arms import arm_of, arms_of
@@ -136,9 +136,11 @@ def arms_for(scratch: Path, model: str, name: str, pattern: Pattern | None) -> l
     small = artefact_from_checkpoint(
         checkpoint,
         scratch / f"{name}-int8",
-        precision=Precision.INT8,
-        trial=unjudged(checkpoint),
-        lowering="gathered" if isinstance(pattern, Block) else None,
+        ExportRequest(
+            precision=Precision.INT8,
+            calibration_set=unjudged(checkpoint),
+            lowering="gathered" if isinstance(pattern, Block) else None,
+        ),
     )
     shutil.rmtree(checkpoint.folder)
     arms = arms_of([plain, small], [RUNTIME_CHOICES[one] for one in RUNTIMES])

@@ -1,4 +1,4 @@
-"""What the folders of all formats share: the files beside the model, and its matrices' rows."""
+"""The parts of an artefact's folder that all formats share: tokenizer, config and manifest."""
 
 import json
 import shutil
@@ -6,14 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from exporters.autotune.select import Choice
-from spd_deploy.domain.artefact import (
-    Format,
-    Manifest,
-    MatrixRow,
-    Parity,
-    is_artefact,
-)
+from exporters.lowering.choice import LoweringChoice
+from spd_deploy.domain.artefact import Format, Manifest, MatrixRow, Parity, is_artefact
 from spd_deploy.domain.checkpoint import CONFIG_FILE, Checkpoint, read_config
 from spd_deploy.domain.errors import BadModel, NotWritten
 from spd_deploy.domain.files import read_json, refuse_existing, write_json
@@ -42,8 +36,10 @@ def refuse_unready(checkpoint: Checkpoint, output: Path, *, overwrite: bool) -> 
     tokenizer_of(checkpoint)
 
 
-def matrix_rows(checkpoint: Checkpoint, choices: Mapping[str, Choice]) -> tuple[MatrixRow, ...]:
-    """How each matrix is sparse, run, and why."""
+def matrix_rows(
+    checkpoint: Checkpoint, choices: Mapping[str, LoweringChoice]
+) -> tuple[MatrixRow, ...]:
+    """For each matrix: pattern, density, lowering, reason and times, for the manifest."""
     densities = checkpoint.densities
     return tuple(
         MatrixRow(
@@ -73,7 +69,7 @@ def manifest_of(
     versions: Mapping[str, str],
     opset: int | None = None,
 ) -> Manifest:
-    """What an artefact says of itself, and of the checkpoint that it was made of."""
+    """The manifest of an artefact, with what the checkpoint says of task and pattern."""
     pattern = checkpoint.pattern
     return Manifest(
         format=format,
@@ -95,7 +91,7 @@ def manifest_of(
 
 
 def copy_beside(checkpoint: Checkpoint, draft: Path) -> None:
-    """The tokenizer's files, and the configuration without the place it was made at.
+    """Copy the tokenizer, and the configuration without the path of the machine it was made on.
 
     ``tokenizer.json`` is what AutoTokenizer makes of the source, and is proved to give its ids. A
     reader that knows no manifest, such as Transformers, finds in the other files where texts are
@@ -125,9 +121,12 @@ def copy_beside(checkpoint: Checkpoint, draft: Path) -> None:
 
 
 def _refuse_other_labels(checkpoint: Checkpoint) -> None:
-    """Labels that ``config.json`` calls otherwise, or has in another order, are not guessed.
+    """Refuse labels that differ from those of ``config.json``, or have another order there.
 
-    Names such as ``LABEL_0`` say nothing, so they agree with any.
+    Placeholders such as ``LABEL_0`` agree with any labels.
+
+    Raises:
+        BadModel: the labels differ.
     """
     task, found = checkpoint.task, labels_of(read_config(checkpoint.folder))
     if not task.labels or len(found) != len(task.labels):
@@ -141,7 +140,11 @@ def _refuse_other_labels(checkpoint: Checkpoint) -> None:
 
 
 def _refuse_foreign(output: Path) -> None:
-    """Overwriting replaces an artefact, never a folder with something else in it."""
+    """Refuse to overwrite a folder that is not empty and no artefact.
+
+    Raises:
+        NotWritten: it is one.
+    """
     if any(output.iterdir()) and not is_artefact(output):
         raise NotWritten(
             f"{output} is not an artefact, so it is not replaced",

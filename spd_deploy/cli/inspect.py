@@ -135,14 +135,14 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
     import torch
 
     from exporters.artefact_folder import matrix_rows
-    from exporters.autotune.select import choose
+    from exporters.autotune.select import choose_lowerings
     from exporters.classifier_weights import read_weights
 
     weights = read_weights(checkpoint)
     pattern = checkpoint.pattern
     rows = [
         MatrixRow(**{**asdict(row), "density": np.count_nonzero(w) / w.size})
-        for row in matrix_rows(checkpoint, choose(checkpoint, weights))
+        for row in matrix_rows(checkpoint, choose_lowerings(checkpoint, weights))
         for w in (weights.weight(row.name),)
     ]
     notes = list(checkpoint.notes)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from exporters.export import artefact_from_checkpoint
+from exporters.export import ExportRequest, artefact_from_checkpoint
 from exporters.precision import Precision
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.report import read_report
@@ -160,7 +160,9 @@ def test_a_profile_says_what_ran_and_that_batches_were_whole(
 def test_only_fp32_arms_are_profiled(folders: Folders, tmp_path: Path) -> None:
     """An fp16 arm is measured beside an fp32 one, but its layers have no twin to compare with."""
     half = tmp_path / "half"
-    artefact_from_checkpoint(folders.block_checkpoint, half, precision=Precision.FP16)
+    artefact_from_checkpoint(
+        folders.block_checkpoint, half, ExportRequest(precision=Precision.FP16)
+    )
 
     result = spd_bench(half, folders.block, "--output", tmp_path / "r", "--profile", *QUICK)
     report = read_report(tmp_path / "r" / "report.json")

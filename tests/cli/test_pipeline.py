@@ -179,7 +179,7 @@ def test_the_quickstart_goes_from_nothing_to_a_report(
 
 def test_a_stopped_quickstart_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same command goes on after a stop in the training, in the export and in the benchmark."""
-    from exporters import export as onnx
+    from exporters import pipeline
     from spd_deploy.benchmark import run as benchmark
 
     def stop(*_: object, **__: object) -> None:
@@ -194,7 +194,7 @@ def test_a_stopped_quickstart_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     written = {}
     for patched, name, fake, made in (
         (quickstart_module, "stop_on_signals", stop_after_five, "run/run.json"),
-        (onnx, "verify_parity", stop, "run/spd.json"),
+        (pipeline, "verify_parity", stop, "run/spd.json"),
         (benchmark, "run_benchmark", stop, "sparse/manifest.json"),
     ):
         with monkeypatch.context() as patch:

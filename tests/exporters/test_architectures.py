@@ -10,7 +10,7 @@ import pytest
 import transformers
 from safetensors.torch import load_file, save_file
 
-from exporters.autotune.select import choose
+from exporters.autotune.select import NOT_PRUNED, choose_lowerings
 from exporters.classifier_weights import read_weights
 from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint, open_checkpoint
@@ -197,7 +197,7 @@ def test_each_matrix_is_lowered_at_its_own_goal(tmp_path: Path, pattern: str) ->
         assert row.pattern == (pattern if goal else "dense")
         if goal == 0:
             assert (row.lowering, row.flops_share) == ("dense", 1.0)
-            assert row.reason == "left dense: not pruned"
+            assert row.reason == NOT_PRUNED
         elif row.lowering != "dense":
             assert row.flops_share == pytest.approx(row.density, abs=0.05)
 
@@ -211,7 +211,7 @@ def test_a_group_with_an_excluded_matrix_keeps_its_heads(tmp_path: Path) -> None
         goals=goals_of(plain, "value", layer=0, sparsity=0.0),
     )
 
-    found = choose(checkpoint, read_weights(checkpoint))
+    found = choose_lowerings(checkpoint, read_weights(checkpoint))
 
     layer = {m.role: found[m.name] for m in checkpoint.encoder.matrices() if m.layer == 0}
     assert layer["value"].lowering.name == "dense"

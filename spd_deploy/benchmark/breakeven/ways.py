@@ -10,7 +10,7 @@ compact              structured: a smaller dense product
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-from exporters.autotune.select import unskipped
+from exporters.autotune.select import why_zeros_are_multiplied
 from exporters.precision import Precision
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_deploy.domain.runtime_choice import CpuRuntime
@@ -54,7 +54,7 @@ def why_none(pattern: Pattern, runtime: CpuRuntime | None) -> str:
     if isinstance(pattern, Block | Structured):
         raise AssertionError(f"{pattern} has a way")
     if runtime is not None:
-        return unskipped(pattern, runtime)
+        return why_zeros_are_multiplied(pattern, runtime)
     if isinstance(pattern, NM):
         return f"{pattern}: tensor cores skip zeros of 2:4 alone"
     return f"{pattern}: no library here skips single zeros in half precision"

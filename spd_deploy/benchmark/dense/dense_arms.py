@@ -189,7 +189,7 @@ def _own_export(model: DenseModel, name: str) -> Arm:
     Raises:
         Unavailable: the runtime has no CUDA here.
     """
-    from exporters.export import artefact_from_checkpoint
+    from exporters.export import ExportRequest, artefact_from_checkpoint
     from exporters.precision import Precision
     from exporters.torch.export import torch_artefact_from_checkpoint
 
@@ -201,7 +201,9 @@ def _own_export(model: DenseModel, name: str) -> Arm:
     elif name == "torch":
         artefact = torch_artefact_from_checkpoint(model.checkpoint, folder, number="fp16")
     else:
-        artefact = artefact_from_checkpoint(model.checkpoint, folder, precision=Precision.FP16)
+        artefact = artefact_from_checkpoint(
+            model.checkpoint, folder, ExportRequest(precision=Precision.FP16)
+        )
     arm = arm_of(ArmSource(name=f"dense {name}", artefact=artefact))
     # Without a source its process is not weighed: of a dense arm the GPU's memory alone counts.
     return replace(arm, source=None)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from exporters.dense_baseline import write_twin
+from exporters.dense_baseline import write_dense_baseline
 from spd_deploy.benchmark.arms import Arm, ArmSource, batches_for
 from spd_deploy.benchmark.artefact_arms import arm_of
 from spd_deploy.benchmark.layers.events import nodes_of, read_events
@@ -108,7 +108,7 @@ def profile_layers(
         tempfile.TemporaryDirectory(prefix="spd-twin-") as scratch,
     ):
         models = {
-            _TWIN: write_twin(source.artefact, Path(scratch)),
+            _TWIN: write_dense_baseline(source.artefact, Path(scratch)),
             _MODEL: source.artefact.folder / MODEL_FILE,
         }
         found = []

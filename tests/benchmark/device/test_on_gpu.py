@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.export import artefact_from_checkpoint
+from exporters.export import ExportRequest, artefact_from_checkpoint
 from exporters.precision import Precision
 from spd_deploy.benchmark.compare import compare_artefacts
 from spd_deploy.benchmark.dense.dense_arms import proof_batch
@@ -48,7 +48,9 @@ def half_artefact(
     block_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory
 ) -> Artefact:
     folder = tmp_path_factory.mktemp("half") / "block"
-    return artefact_from_checkpoint(block_checkpoint, folder, precision=Precision.FP16)
+    return artefact_from_checkpoint(
+        block_checkpoint, folder, ExportRequest(precision=Precision.FP16)
+    )
 
 
 def new_stream() -> torch.cuda.Stream:

@@ -42,11 +42,11 @@ def test_a_width_that_four_does_not_divide_is_not_two_of_four() -> None:
 @pytest.mark.parametrize(
     ("spelled", "eligible", "why"),
     [
-        ("2:4", 6, "at most 2 of every 4 inputs are kept, in fp16"),
-        ("1:4", 6, "at most 2 of every 4 inputs are kept, in fp16"),
-        ("4:8", 0, "more than 2 of some 4 inputs are kept"),
+        ("2:4", 6, "at most 2 of every 4 inputs are not zero, in fp16"),
+        ("1:4", 6, "at most 2 of every 4 inputs are not zero, in fp16"),
+        ("4:8", 0, "more than 2 of some 4 inputs are not zero"),
         ("block:16x1", 0, "gathered into dense products"),
-        (None, 0, "more than 2 of some 4 inputs are kept"),
+        (None, 0, "more than 2 of some 4 inputs are not zero"),
     ],
 )
 def test_sparse_kernels_are_expected_where_they_can_be(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from exporters.export import artefact_from_checkpoint
-from exporters.tensorrt.build import Order, build_engine
+from exporters.tensorrt.build import BuildRequest, build_engine
 from serve.open_model import open_served
 from spd_deploy.domain.artefact import Artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
@@ -53,7 +53,7 @@ HERE = EngineHost(
 def built(machine: Made, artefact: Artefact) -> Artefact:
     """An artefact whose engine was built by TensorRT 10 on the made-up H200."""
     machine()
-    build_engine(artefact, Order(builds=1))
+    build_engine(artefact, BuildRequest(builds=1))
     return artefact
 
 
@@ -86,7 +86,7 @@ def test_batches_of_any_size_are_answered(
 def test_a_run_launches_a_graph_and_allocates_nothing(machine: Made, artefact: Artefact) -> None:
     """A copy in, a graph, a copy out, and the wait for it."""
     here = machine()
-    build_engine(artefact, Order(builds=1))
+    build_engine(artefact, BuildRequest(builds=1))
 
     with session_from_artefact(artefact) as session:
         here.gpu.calls.clear()
@@ -175,7 +175,7 @@ def refusal(artefact: Artefact, kind: type[SpdError], said: str) -> None:
 def test_an_engine_with_one_byte_changed_is_not_loaded(machine: Made, artefact: Artefact) -> None:
     """Its hash is not the record's; TensorRT's runtime is not even made."""
     here = machine()
-    build_engine(artefact, Order(builds=1))
+    build_engine(artefact, BuildRequest(builds=1))
     file = artefact.folder / ENGINE_FILE
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
@@ -300,7 +300,7 @@ def test_a_full_gpu_is_told(memory_bytes: int, built: Artefact, machine: Made) -
 def test_an_engine_that_tensorrt_does_not_take_is_told(machine: Made, artefact: Artefact) -> None:
     """TensorRT's own words are in the error."""
     here = machine()
-    build_engine(artefact, Order(builds=1))
+    build_engine(artefact, BuildRequest(builds=1))
     here.log.refuse = "[E] IRuntime::deserializeCudaEngine: Error Code 1: magic tag does not match"
 
     refusal(artefact, BadArtefact, "TensorRT does not take the engine; got .*magic tag")

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from exporters.tensorrt.build import Order, build_engine
+from exporters.tensorrt.build import BuildRequest, build_engine
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.sessions.tensorrt import versions
@@ -76,7 +76,7 @@ def test_strict_nans_are_the_same_in_both_arms(machine: Made, artefact: Artefact
     """The flag is no difference between what is compared."""
     here = machine()
 
-    build_engine(artefact, Order(builds=1, options=Options(strict_nans=True)))
+    build_engine(artefact, BuildRequest(builds=1, options=Options(strict_nans=True)))
 
     assert len(here.log.builds) == 2
     assert all("STRICT_NANS" in built["flags"] for built in here.log.builds)

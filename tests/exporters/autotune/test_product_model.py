@@ -47,15 +47,15 @@ def stored(weight_NK: NDArray[np.float32], precision: Precision) -> NDArray[np.f
 def test_a_product_alone_is_the_product(
     tmp_path: Path, pattern: Block | Structured, precision: Precision
 ) -> None:
-    """The graph that is timed computes W x + b in each way, on what is left, and as rounded."""
+    """The timed graph computes W x + b in each lowering, on what remains, and as rounded."""
     checkpoint = tiny_checkpoint(tmp_path / "c", pattern=pattern)
     weights = read_weights(checkpoint)
-    for name, ways in candidates_of(checkpoint, weights).items():
-        whole_NK, N = weights.weight(name), ways.matrix.shape[0]
+    for name, candidates in candidates_of(checkpoint, weights).items():
+        whole_NK, N = weights.weight(name), candidates.matrix.shape[0]
         bias_N = np.linspace(-1, 1, N, dtype=np.float32)
-        for lowering in ways.lowerings.values():
+        for lowering in candidates.lowerings.values():
             rows = getattr(lowering, "rows", np.arange(N))
-            columns = getattr(lowering, "columns", np.arange(ways.matrix.shape[1]))
+            columns = getattr(lowering, "columns", np.arange(candidates.matrix.shape[1]))
             x_TK = np.random.default_rng(0).standard_normal((6, lowering.inputs), np.float32)
             feed = x_TK.reshape(2, 3, -1).transpose(0, 2, 1) if lowering.feature_major else x_TK
 
@@ -70,12 +70,12 @@ def test_a_product_alone_is_the_product(
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("way", ["dense", "gathered"])
+@pytest.mark.parametrize("lowering_name", ["dense", "gathered"])
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize(("shape", "chunks"), [((1, 64), 1), ((3, 64), 1), ((16, 64), 4)])
 def test_a_product_is_shared_out_as_its_network_is(
     blocks: tuple[Checkpoint, ClassifierWeights],
-    way: LoweringName,
+    lowering_name: LoweringName,
     first: bool,
     shape: tuple[int, int],
     chunks: int,
@@ -83,8 +83,8 @@ def test_a_product_is_shared_out_as_its_network_is(
     """Of a batch of rows enough each chunk is a product, of all its tokens or its first ones."""
     checkpoint, weights = blocks
     role = "attention.output.dense" if first else "attention.self.key"
-    ways = candidates_of(checkpoint, weights)[f"bert.encoder.layer.2.{role}"]
-    lowering, product = ways.lowerings[way], TimedProduct.of(ways, last=2)
+    candidates = candidates_of(checkpoint, weights)[f"bert.encoder.layer.2.{role}"]
+    lowering, product = candidates.lowerings[lowering_name], TimedProduct.of(candidates, last=2)
     assert product.first == first
     B, S = shape
 
@@ -99,12 +99,12 @@ def test_a_product_is_shared_out_as_its_network_is(
     assert [part[0].shape for part in parts] == [expected] * chunks
 
 
-@pytest.mark.parametrize("way", ["dense", "gathered"])
+@pytest.mark.parametrize("lowering_name", ["dense", "gathered"])
 def test_both_runtimes_time_the_same_product(
-    blocks: tuple[Checkpoint, ClassifierWeights], way: LoweringName
+    blocks: tuple[Checkpoint, ClassifierWeights], lowering_name: LoweringName
 ) -> None:
     """What is drawn for one shape is the same, and so is what comes out."""
-    lowering = next(iter(candidates_of(*blocks).values())).lowerings[way]
+    lowering = next(iter(candidates_of(*blocks).values())).lowerings[lowering_name]
 
     def answer(runtime: CpuRuntime) -> NDArray[np.float32]:
         with opened_product(lowering, threads=1, runtime=runtime) as run:
@@ -118,8 +118,8 @@ def test_a_closed_product_holds_no_session(
     blocks: tuple[Checkpoint, ClassifierWeights],
 ) -> None:
     """What ran it cannot run it any more, so no threads stay beside the next."""
-    ways: Candidates = next(iter(candidates_of(*blocks).values()))
-    with opened_product(ways.lowerings["gathered"], threads=1) as run:
+    candidates: Candidates = next(iter(candidates_of(*blocks).values()))
+    with opened_product(candidates.lowerings["gathered"], threads=1) as run:
         run(SHAPES[0])
 
     with pytest.raises(IndexError):

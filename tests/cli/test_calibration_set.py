@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from exporters.export import artefact_from_checkpoint
+from exporters.export import ExportRequest, artefact_from_checkpoint
 from exporters.precision import Precision
-from spd_deploy.cli.calibration_set import trial_of
+from spd_deploy.cli.calibration_set import calibration_set_for
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.tasks import own_task
@@ -63,12 +63,12 @@ def test_one_file_judges_by_the_rows_that_training_held_out(
     place = file if name == "reviews.jsonl" else file.parent
     own = replace(dense_checkpoint, task=OWN)
 
-    trial = trial_of(own, None, place, 1.0, Silent())
-    trial.score(session := Watching())
+    calibration_set = calibration_set_for(own, None, place, 1.0, Silent())
+    calibration_set.score(session := Watching())
 
-    calibrated = {row for batch in trial.batches for row in rows_of(batch)}
+    calibrated = {row for batch in calibration_set.batches for row in rows_of(batch)}
     trained = read_data(OWN, place)
-    assert trial.split == trained.dev_name == "held out of train"
+    assert calibration_set.split == trained.dev_name == "held out of train"
     assert (len(session.seen), len(calibrated)) == (4, 36)
     assert calibrated.isdisjoint(session.seen)
 
@@ -77,7 +77,7 @@ def test_the_record_says_what_was_scored_on(tmp_path: Path, dense_checkpoint: Ch
     """Beside scores that a checkpoint brings from another split, both splits are named."""
     file = written(tmp_path / "reviews.jsonl")
     own = replace(dense_checkpoint, task=OWN)
-    trial = trial_of(own, None, file, 100.0, Silent())
+    calibration_set = calibration_set_for(own, None, file, 100.0, Silent())
 
     for known, said in (
         (None, "held out of train"),
@@ -85,7 +85,9 @@ def test_the_record_says_what_was_scored_on(tmp_path: Path, dense_checkpoint: Ch
         ("dev", "dev; when exported held out of train"),
     ):
         artefact = artefact_from_checkpoint(
-            replace(own, split=known), tmp_path / "a", precision=Precision.INT8, trial=trial,
+            replace(own, split=known),
+            tmp_path / "a",
+            ExportRequest(precision=Precision.INT8, calibration_set=calibration_set),
             overwrite=True,
-        )  # fmt: skip
+        )
         assert artefact.manifest.split == said

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporters.classifier_weights import read_weights
-from exporters.torch.select_lowering import Chosen, choose_torch, rate_of
+from exporters.torch.select_lowering import TorchChoice, choose_torch_lowerings, relative_rate
 from spd_deploy.domain.patterns import parse_pattern
 from spd_deploy.kernels.tiles import Number
 from tests.tiny import tiny_checkpoint
@@ -20,21 +20,23 @@ def chosen(
     """Each distinct choice: kind, lowering, reason."""
     pattern = None if spelled is None else parse_pattern(spelled, sparsity)
     checkpoint = tiny_checkpoint(folder / "c", pattern=pattern, layers=1, **sizes)
-    found: list[Chosen] = list(choose_torch(checkpoint, read_weights(checkpoint), number).values())
+    found: list[TorchChoice] = list(
+        choose_torch_lowerings(checkpoint, read_weights(checkpoint), number).values()
+    )
     return {(one.kind, one.choice.lowering.name, one.choice.reason) for one in found}
 
 
 @pytest.mark.parametrize(
-    ("spelled", "sparsity", "number", "kind", "said"),
+    ("spelled", "sparsity", "number", "kind", "fact"),
     [
-        (None, None, "fp16", "dense", "dense weights"),
+        (None, None, "fp16", "dense", "is not sparse"),
         ("unstructured", 0.9, "fp16", "dense", "do not skip single zeros"),
-        ("2:4", None, "fp16", "2:4", "measured faster"),
+        ("2:4", None, "fp16", "2:4", "measured to be faster"),
         ("2:4", None, "fp32", "dense", "fp16 and bf16, not fp32"),
         ("1:4", None, "fp16", "dense", "1:4 has no kernel"),
-        ("block:64x1", 0.75, "fp16", "blocks", "64 outputs at a time read the 25%"),
+        ("block:64x1", 0.75, "fp16", "blocks", "64 outputs reads only 25%"),
         ("block:8x1", 0.75, "fp16", "dense", "use too little of each input"),
-        ("block:16x1", 0.9, "bf16", "blocks", "16 outputs at a time"),
+        ("block:16x1", 0.9, "bf16", "blocks", "16 outputs reads only"),
         ("structured", 0.5, "fp16", "dense", "heads are left"),
     ],
 )
@@ -44,13 +46,13 @@ def test_the_pattern_decides(
     sparsity: float | None,
     number: Number,
     kind: str,
-    said: str,
+    fact: str,
 ) -> None:
-    """The way, and why."""
+    """Each pattern gets its kernel, with the reason."""
     found = chosen(tmp_path, spelled, sparsity, number)
 
     assert {one for one, _, _ in found} == {kind}
-    assert any(said in reason for _, _, reason in found)
+    assert any(fact in reason for _, _, reason in found)
 
 
 def test_2_4_needs_whole_tiles(tmp_path: Path) -> None:
@@ -64,12 +66,12 @@ def test_2_4_needs_whole_tiles(tmp_path: Path) -> None:
 @given(st.integers(1, 256), st.sampled_from(["fp16", "bf16", "fp32"]))
 def test_a_rate_is_a_share(rows: int, number: Number) -> None:
     """No group multiplies faster than a dense product."""
-    assert 0 < rate_of(rows, number) <= 1
+    assert 0 < relative_rate(rows, number) <= 1
 
 
 @pytest.mark.parametrize("number", ["fp16", "bf16", "fp32"])
 def test_taller_blocks_are_not_slower(number: Number) -> None:
     """Each input that is read serves more outputs."""
-    rates = [rate_of(rows, number) for rows in (8, 16, 32, 64, 128)]
+    rates = [relative_rate(rows, number) for rows in (8, 16, 32, 64, 128)]
 
     assert rates == sorted(rates)
