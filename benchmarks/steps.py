@@ -16,9 +16,15 @@ from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
 from spd_deploy.timing.host_clock import seconds_of
 from spd_deploy.timing.rounds import interleave
 from spd_train.config import LossRecipe
-from spd_train.data.batches import LabelledTokens, batches_per_epoch, epoch_batches, tokenise
+from spd_train.data.batching import (
+    LabelledTokens,
+    TensorBatch,
+    batch_of,
+    batches_per_epoch,
+    epoch_batches,
+    tokenise,
+)
 from spd_train.data.splits import read_data
-from spd_train.data.tensors import TensorBatch, batch_of
 from spd_train.grafting import GraftedNetwork
 from spd_train.model import encoder_sizes, load_classifier
 from spd_train.pruning.calibration import Calibration

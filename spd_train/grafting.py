@@ -22,8 +22,7 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from spd_deploy.domain.encoder import Encoder
 from spd_train.config import GraftUnit
-from spd_train.data.tensors import TensorBatch
-from spd_train.model import inputs_of
+from spd_train.data.batching import TensorBatch
 
 _RECORDED = "spd_recorded"
 _FUSED = "sdpa"
@@ -149,7 +148,7 @@ class GraftedNetwork(nn.Module):
         hidden: list[Tensor] = []
         self._hidden = hidden if self.record_hidden else None
         try:
-            answer = self.model(**inputs_of(self.model, batch))
+            answer = self.model(**batch.model_inputs(self.model.config))
             return Trace(
                 logits_BC=answer.logits,
                 hidden_BSH=tuple(hidden),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
@@ -24,7 +24,6 @@ from spd_deploy.domain.folders import did_you_mean, refuse_no_model
 from spd_deploy.domain.layers import refusal
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
-from spd_train.data.tensors import TensorBatch
 from spd_train.hub import is_path
 
 
@@ -123,14 +122,6 @@ def linear_weights(model: nn.Module, encoder: Encoder) -> dict[str, nn.Parameter
     """The prunable weights of a plain model by matrix name."""
     found = dict(model.named_parameters())
     return {m.name: found[m.weight_name] for m in encoder.matrices()}
-
-
-def inputs_of(model: PreTrainedModel, batch: TensorBatch) -> dict[str, Tensor]:
-    """What the model's forward takes of ``batch``: token types only where it tells two apart."""
-    inputs = {"input_ids": batch.ids_BS, "attention_mask": batch.mask_BS}
-    if getattr(model.config, "type_vocab_size", 0) > 1:
-        inputs["token_type_ids"] = batch.types_BS
-    return inputs
 
 
 def copy_tokenizer(reference: str, folder: Path) -> None:

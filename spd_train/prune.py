@@ -21,7 +21,7 @@ from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
 from spd_train.config import Device, PrecisionWish, PruneRecipe, refuse_unspreadable
-from spd_train.data.batches import LabelledTokens, tokenise
+from spd_train.data.batching import LabelledTokens, tokenise
 from spd_train.data.examples import Example
 from spd_train.grafting import GraftedNetwork
 from spd_train.model import copy_tokenizer, load_classifier, save_classifier

@@ -12,10 +12,9 @@ output/
 A recipe without a pattern trains the dense model alone, into the output folder itself.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,9 +27,6 @@ from spd_deploy.domain.checkpoint import (
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.progress import Progress, Silent
-from spd_deploy.domain.tasks import Task
-from spd_train.config import Recipe
-from spd_train.data.splits import Data
 from spd_train.grafting import GraftedNetwork
 from spd_train.hub import require_hub_for
 from spd_train.model import copy_tokenizer, load_classifier, save_classifier
@@ -38,10 +34,11 @@ from spd_train.plots.curves import draw_curves
 from spd_train.pruning.masks import targets_of
 from spd_train.pruning.permutation.permute import reorder
 from spd_train.pruning.pruner import Pruner
-from spd_train.run_folder import begin, give_back, identity_of, local_weights
+from spd_train.run_folder import begin, give_back, local_weights
 from spd_train.save_checkpoint import describe
 from spd_train.setup import Prepared, calibration_of, prepare, score_on_dev
 from spd_train.teacher import check_fit, check_teacher
+from spd_train.train_config import TrainConfig
 from spd_train.training.best_checkpoint import BEST_FILE
 from spd_train.training.distil import Distillation
 from spd_train.training.distributed import Distributed, start_processes
@@ -53,40 +50,6 @@ from spd_train.training.schedule import stages_of, steps_of
 from spd_train.training.state import STATE_FILE
 
 TEACHER_FOLDER = "teacher"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainConfig:
-    """What to train, from what, to where.
-
-    Attributes:
-        model: the pretrained encoder, a folder or a name on the hub.
-        teacher: a classifier that is fine-tuned already; None to fine-tune ``model``. Where both
-            are given the teacher must be a fine-tuned form of the model.
-        resume: go on with what is in ``output``.
-        should_stop: asked after each step.
-        command: how the run was begun on the command line; it is kept and decides nothing.
-    """
-
-    task: Task
-    data: Data
-    recipe: Recipe
-    model: str | None
-    teacher: str | None
-    output: Path
-    resume: bool = False
-    should_stop: Callable[[], bool] = lambda: False
-    command: Mapping[str, Any] = field(default_factory=dict)
-
-    def settings(self) -> dict[str, Any]:
-        """What decides the run's outcome: a resumed run must agree in all of it."""
-        return {
-            "task": self.task.name,
-            "recipe": self.recipe.to_json(),
-            "data_sha256": self.data.sha256,
-            "model": identity_of(self.model),
-            "teacher": identity_of(self.teacher),
-        }
 
 
 def run(request: TrainConfig, progress: Progress) -> Checkpoint:

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -14,18 +13,15 @@ from spd_deploy.domain.checkpoint import Scores
 from spd_deploy.domain.metrics import merged_scores
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.text import TOKENIZER_FILE, Lengths, Tokenizer
-from spd_train.data.batches import LabelledTokens, batches_per_epoch, by_length, tokenise
-from spd_train.data.tensors import batch_of
+from spd_train.data.batching import LabelledTokens, batch_of, batches_per_epoch, by_length, tokenise
 from spd_train.model import encoder_sizes
 from spd_train.pruning.calibration import Autocast, Calibration
+from spd_train.train_config import TrainConfig
 from spd_train.training.device import Place
 from spd_train.training.distributed import Distributed
 from spd_train.training.loop import Loop
 from spd_train.training.mixed_precision import choose_precision
 from spd_train.training.scoring import Samples
-
-if TYPE_CHECKING:
-    from spd_train.run import TrainConfig
 
 _CALIBRATION_BATCH = 32
 
@@ -46,7 +42,7 @@ class Prepared:
 
 
 def prepare(
-    request: "TrainConfig",
+    request: TrainConfig,
     model: PreTrainedModel,
     folder: Path,
     processes: Distributed,
@@ -116,7 +112,7 @@ def lengths_told(
     return lines
 
 
-def _is_first(request: "TrainConfig", folder: Path) -> bool:
+def _is_first(request: TrainConfig, folder: Path) -> bool:
     """Whether this is the run's first training: the student's follows a teacher's mostly."""
     follows = folder == request.output and request.recipe.pattern is not None
     return not follows or request.teacher is not None or request.resume

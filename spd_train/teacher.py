@@ -8,7 +8,7 @@ from spd_deploy.domain.errors import BadModel, BadSetting
 from spd_deploy.domain.tasks import TASKS, Task, refuse_other_answers
 from spd_deploy.domain.text import TOKENIZER_FILE
 from spd_train.config import Recipe
-from spd_train.data.batches import batches_per_epoch
+from spd_train.data.batching import batches_per_epoch
 from spd_train.model import classifier_config, encoder_from_config
 from spd_train.pruning.masks import targets_of
 from spd_train.training.schedule import stages_of

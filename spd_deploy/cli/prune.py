@@ -166,7 +166,7 @@ def _texts_and_dev(
 
     Where there is no dev file, what training held out is scored on and nothing else is done to it.
     """
-    from spd_train.data.examples import read_split
+    from spd_train.data.read_split import read_split
     from spd_train.data.splits import read_data
     from spd_train.prune import Dev
 

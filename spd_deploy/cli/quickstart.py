@@ -147,7 +147,8 @@ def _train(task: Task, output: Path, progress: Progress) -> "Checkpoint":
     from spd_deploy.domain.checkpoint import CONFIG_FILE
     from spd_train.data.built_in import make_model
     from spd_train.data.splits import read_data
-    from spd_train.run import TrainConfig, run
+    from spd_train.run import run
+    from spd_train.train_config import TrainConfig
 
     model, folder = output / "model", output / "run"
     if not (model / CONFIG_FILE).exists():  # which is written last
@@ -182,7 +183,7 @@ def _export(
     from spd_deploy.cli.evaluate import score_parts
     from spd_deploy.domain.checkpoint import open_checkpoint
     from spd_deploy.sessions.open import open_path
-    from spd_train.data.examples import read_split
+    from spd_train.data.read_split import read_split
 
     teacher = open_checkpoint(checkpoint.folder / "teacher")
     dev = read_split(checkpoint.task, None, "dev")

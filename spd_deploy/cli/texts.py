@@ -109,7 +109,7 @@ def _with_tokens(example: "Example | Fault", tokenizer: "Tokenizer | None") -> "
 def _read(task: Task, file: Path) -> list["DataRow"]:
     """The rows of a file; GLUE's own are written without quoting."""
     from spd_train.data.folders import in_glue_layout
-    from spd_train.data.rows import read_rows
+    from spd_train.data.read_rows import read_rows
 
     return list(read_rows(file, quotes=not in_glue_layout(task, file)))
 

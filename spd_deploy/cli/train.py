@@ -33,7 +33,7 @@ from spd_train.config import Allocation, Device, GraftShape, GraftUnit, Importan
 
 if TYPE_CHECKING:
     from spd_deploy.domain.checkpoint import Checkpoint
-    from spd_train.run import TrainConfig
+    from spd_train.train_config import TrainConfig
 
 # With these alone a run that is finished has nothing left to say or do.
 _ENOUGH_TO_RESUME = {"output", "resume", "as_json", "threads"}
@@ -190,7 +190,8 @@ def train(**options: Any) -> None:
 
     from spd_train.data.splits import read_data  # these take seconds
     from spd_train.data.summary import tell_data
-    from spd_train.run import TrainConfig, run
+    from spd_train.run import run
+    from spd_train.train_config import TrainConfig
 
     recipe = recipe_to_resume(run_before, options, given)
     if recipe.pattern is None:

@@ -13,7 +13,7 @@ from itertools import groupby
 import numpy as np
 
 from spd_deploy.domain.text import Tokens
-from spd_train.data.batches import LabelledTokens
+from spd_train.data.batching import LabelledTokens
 
 # Keeps these draws apart from the others that are made from seed and step.
 _STREAM = 0xA06

@@ -1,26 +1,30 @@
-"""Labelled texts: from GLUE's own layout, the user's files, the hub, or built in.
+"""Rows as labelled texts.
 
-A row that is broken is named by file and line; it stops the run unless broken rows are to be
-skipped, and then they are counted by what is wrong with them, each kind with its first line.
+A broken row is named by file and line. It stops the run unless broken rows are skipped. Skipped
+rows are counted by what is wrong with them, and the first line of each kind is named.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
-from spd_deploy.domain.tasks import BUILT_IN, Columns, Task
-from spd_train.data.folders import files_of
-from spd_train.data.foreign import refuse_foreign_file, tasks_of_label
-from spd_train.data.formats import stem_of
-from spd_train.data.rows import MEND, DataRow, Fault, Name, other_delimiter, read_rows, type_name
+from spd_deploy.domain.tasks import Columns, Task
+from spd_train.data.delimited import other_delimiter
+from spd_train.data.foreign import tasks_of_label
+from spd_train.data.rows import MEND, DataRow, Fault, Name, type_name
 
 Note = Callable[[str], None]
 
+
 _OPTIONS = "check --text-column and --pair-column"
+
+
 _SEPARATE = "save it with commas as .csv, or with tabs as .tsv"
+
+
 _MOST_NAMED = 20
 
 
@@ -34,38 +38,6 @@ class Example:
 
 
 Splits = dict[str, list[Example]]
-
-
-def read_split(
-    task: Task,
-    data_dir: Path | None,
-    split: str,
-    *,
-    skip_broken: bool | None = None,
-    note: Note = lambda _: None,
-) -> Splits:
-    """The examples of one split by file name; one file, or two for MNLI's dev and test.
-
-    Args:
-        task: says where the columns are and what the labels mean.
-        data_dir: a folder, or one file of the user's own; None for the hub or a built-in task.
-        split: ``train``, ``dev`` or ``test``; only the last may lack labels.
-        skip_broken: leave broken rows out instead of stopping at the first; None where the user
-            has no such choice, which is then not advised either.
-        note: told how many rows were left out.
-
-    Raises:
-        BadData: a file, row, column or label is amiss, named with file and line.
-        Unavailable: the hub's copy was asked for and cannot be had.
-    """
-    if data_dir is None:
-        return _without_files(task, split)
-    return {
-        stem_of(file): _examples(
-            task, file, labelled=split != "test", skip_broken=skip_broken, note=note
-        )
-        for file in files_of(task, data_dir, split)
-    }
 
 
 def example_of(
@@ -161,26 +133,6 @@ def label_in(row: DataRow, column: Name) -> str | Fault:
     return label if isinstance(label, Fault) else label.strip() or Fault(kind="no label")
 
 
-def _examples(
-    task: Task, file: Path, *, labelled: bool, skip_broken: bool | None, note: Note
-) -> list[Example]:
-    """The examples of one file; broken rows raise, or are skipped and told of."""
-    positional = isinstance(task.columns.text, int)
-    rows = read_rows(file, header=not positional, quotes=not task.files)
-    name = _name_columns(task)
-
-    def made() -> Iterator[tuple[DataRow, Example | Fault]]:
-        for i, row in enumerate(rows):
-            if i == 0 and task.files:
-                refuse_foreign_file(task, row)
-            yield row, example_of(task, row, labelled=labelled, name=name)
-
-    found = [one for _, one in sound(made(), skip_broken=skip_broken, note=note)]
-    if not found:
-        raise no_rows(file)
-    return found
-
-
 def no_rows(file: Path) -> BadData:
     """The error for a file in which no row can be used."""
     return BadData(f"{file} holds no rows that can be used", fix="check how it was written")
@@ -208,15 +160,6 @@ def sound(
         kinds = (f"{kind}: {len(rows)}, first {rows[0].place}" for kind, rows in broken.items())
         note(f"skipped {count} broken row{'s' * (count > 1)}: {'; '.join(kinds)}")
     return found
-
-
-def _name_columns(task: Task) -> str:
-    """What to do about a column that is missing where no option names the columns."""
-    if task.name == "unknown":
-        return "name a --task: the model does not say its own, nor which columns it reads"
-    columns = (task.columns.text, task.columns.pair, task.columns.label)
-    read = ", ".join(str(column) for column in columns if column is not None)
-    return f"name the file's columns as those of task {task.name}: {read}"
 
 
 def _label(task: Task, row: DataRow, column: Name) -> float | Fault:
@@ -249,16 +192,3 @@ def _number(spelled: str) -> float | Fault:
     if math.isfinite(number):
         return number
     return Fault(kind="the label is no number", got=repr(spelled[:80]))
-
-
-def _without_files(task: Task, split: str) -> Splits:
-    """A built-in task's examples, or the hub's."""
-    if task.name in BUILT_IN:
-        from spd_train.data.grammar import generate
-
-        return {split: generate(task.name, split)}
-    if task.hub is None:
-        raise BadData(f"task {task.name!r} has no data of its own", fix="name it with --data")
-    from spd_train.data.hub import hub_split
-
-    return hub_split(task, split)

@@ -8,7 +8,7 @@ from pathlib import Path
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import TASKS, Task
 from spd_train.data.formats import LIKE, SUFFIXES, stem_of
-from spd_train.data.rows import read_rows
+from spd_train.data.read_rows import read_rows
 
 _OWN_NAMES: Mapping[str, tuple[str, ...]] = {
     "train": ("train",),

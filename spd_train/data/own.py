@@ -11,7 +11,8 @@ from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Columns, Task, own_task
 from spd_train.data.examples import columns_fault, label_in, no_rows, text_in
 from spd_train.data.folders import own_file, own_name
-from spd_train.data.rows import DataRow, Fault, read_rows
+from spd_train.data.read_rows import read_rows
+from spd_train.data.rows import DataRow, Fault
 
 _COLUMNS = "check --text-column, --pair-column and --label-column"
 _MOST_LABELS = 1000

@@ -15,8 +15,9 @@ from typing import Self
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.trained_rows import TrainedRows
-from spd_train.data.examples import Example, Note, Splits, read_split
+from spd_train.data.examples import Example, Note, Splits
 from spd_train.data.folders import has_split, own_file
+from spd_train.data.read_split import read_split
 
 # Where the user's own data has no dev file, this share of it is held out to measure on.
 DEV_SHARE = 0.1

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spd_deploy.domain.encoder import Matrix
-from spd_train.data.tensors import TensorBatch
+from spd_train.data.batching import TensorBatch
 from spd_train.grafting import GraftedNetwork
 
 Autocast = Callable[[], contextlib.AbstractContextManager[object]]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spd_train.pruning.masks import Masks, apply_masks, sparsity_of
-from spd_train.training.state import below
+from spd_train.state_dict import with_prefix
 
 _MASK, _ASIDE = "mask/", "aside/"
 
@@ -59,6 +59,6 @@ class SparseWeights:
 
     def restore(self, state: Mapping[str, Tensor], device: str) -> None:
         """The inverse of :meth:`state`."""
-        self.masks = {n: mask.to(device) for n, mask in below(_MASK, state).items()}
-        self._aside = {n: value.to(device) for n, value in below(_ASIDE, state).items()}
+        self.masks = {n: mask.to(device) for n, mask in with_prefix(_MASK, state).items()}
+        self._aside = {n: value.to(device) for n, value in with_prefix(_ASIDE, state).items()}
         self.sparsity = sparsity_of(self.masks)

@@ -24,7 +24,7 @@ from spd_train.pruning.masked_weights import SparseWeights
 from spd_train.pruning.masks import Goals, densities_of, masks_of
 from spd_train.pruning.reconstruct import reconstruct
 from spd_train.pruning.sensitivity import sensitive_goals
-from spd_train.training.state import below
+from spd_train.state_dict import with_prefix
 
 _GOAL, _GRADIENT = "goal/", "gradient/"
 
@@ -129,10 +129,10 @@ class Pruner:
     def restore(self, state: Mapping[str, Tensor], device: str) -> None:
         """The inverse of :meth:`state`."""
         self.sparse.restore(state, device)
-        for name, value in below(_GOAL, state).items():
+        for name, value in with_prefix(_GOAL, state).items():
             self.goals[name] = at_sparsity(self.wanted[name], float(value))
             self._allocated = True
-        sums = below(_GRADIENT, state)
+        sums = with_prefix(_GRADIENT, state)
         self._gradients.restore({name: value.to(device) for name, value in sums.items()})
 
     def _scores(self) -> dict[str, Tensor]:

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from spd_deploy.domain.tasks import Task
 from spd_train.config import LossRecipe, StudentRecipe
 from spd_train.data.augment import mixed
-from spd_train.data.batches import LabelledTokens
-from spd_train.data.tensors import TensorBatch
+from spd_train.data.batching import LabelledTokens, TensorBatch
 from spd_train.grafting import GraftedNetwork, draw_graft
 from spd_train.pruning.pruner import Pruner
 from spd_train.training.device import Place

@@ -8,9 +8,7 @@ from transformers import PreTrainedModel
 
 from spd_deploy.domain.tasks import Task
 from spd_train.config import TeacherRecipe
-from spd_train.data.batches import LabelledTokens
-from spd_train.data.tensors import TensorBatch
-from spd_train.model import inputs_of
+from spd_train.data.batching import LabelledTokens, TensorBatch
 from spd_train.training.device import Place
 from spd_train.training.losses import label_loss
 from spd_train.training.schedule import warmup_decay
@@ -29,7 +27,7 @@ class LabelObjective(nn.Module):
 
     def logits(self, batch: TensorBatch) -> Tensor:
         """The classifier's outputs."""
-        return self.model(**inputs_of(self.model, batch)).logits  # type: ignore[no-any-return]
+        return self.model(**batch.model_inputs(self.model.config)).logits  # type: ignore[no-any-return]
 
     def forward(self, batch: TensorBatch) -> dict[str, Tensor]:
         """Cross-entropy, or squared error."""

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from spd_deploy.domain.errors import Diverged, Interrupted
 from spd_deploy.domain.progress import Progress, Silent
-from spd_train.data.batches import LabelledTokens, batches_per_epoch, epoch_batches
-from spd_train.data.tensors import batch_of
+from spd_train.data.batching import LabelledTokens, batch_of, batches_per_epoch, epoch_batches
 from spd_train.grafting import step_seed
 from spd_train.training.best_checkpoint import BestCheckpoint, worth
 from spd_train.training.distributed import Distributed, parts_of

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from spd_deploy.domain.tasks import ProblemType, Task
 from spd_train.config import LossRecipe
-from spd_train.data.tensors import TensorBatch
+from spd_train.data.batching import TensorBatch
 from spd_train.grafting import Trace
 
 

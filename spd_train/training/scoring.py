@@ -11,8 +11,7 @@ from torch.nn import functional
 
 from spd_deploy.domain.metrics import scores_of
 from spd_deploy.domain.tasks import Task
-from spd_train.data.batches import LabelledTokens, by_length
-from spd_train.data.tensors import TensorBatch, batch_of
+from spd_train.data.batching import LabelledTokens, TensorBatch, batch_of, by_length
 
 Forward = Callable[[TensorBatch], Tensor]
 Scored = dict[str, dict[str, float]]

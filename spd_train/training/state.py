@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spd_deploy.domain.errors import BadCheckpoint
 from spd_deploy.domain.files import not_written, replacing
+from spd_train.state_dict import with_prefix
 
 STATE_FILE = "state.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -73,7 +74,7 @@ def load_state(
                 fix="use the same command as before, or another --output",
             )
         _fill(parameters, optimizer, tensors)
-        return int(header["step"]), below("extra/", tensors)
+        return int(header["step"]), with_prefix("extra/", tensors)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as err:
         raise BadCheckpoint(
             f"{file} is damaged", got=repr(err), fix="remove the folder and train again"
@@ -99,12 +100,3 @@ def _fill(
 def _beside(parameter: nn.Parameter, moment: str, value: Tensor) -> Tensor:
     """A moment on its parameter's device; AdamW keeps its step counter on the CPU."""
     return value if moment == "step" else value.to(parameter.device)
-
-
-def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose name starts with ``prefix``, without it."""
-    return {
-        name.removeprefix(prefix): value
-        for name, value in tensors.items()
-        if name.startswith(prefix)
-    }

@@ -20,15 +20,14 @@ from spd_train.config import (
     StudentRecipe,
     TeacherRecipe,
 )
-from spd_train.data.batches import LabelledTokens
+from spd_train.data.batching import LabelledTokens, TensorBatch, batch_of
 from spd_train.data.examples import Example
 from spd_train.data.splits import Data
-from spd_train.data.tensors import TensorBatch, batch_of
 from spd_train.grafting import GraftedNetwork
 from spd_train.model import encoder_sizes, load_classifier
 from spd_train.pruning.calibration import Calibration
 from spd_train.recipes import changed, spd
-from spd_train.run import TrainConfig
+from spd_train.train_config import TrainConfig
 from spd_train.training.mixed_precision import MixedPrecision
 from tests.tiny import WORDS
 

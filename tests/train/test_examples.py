@@ -7,8 +7,9 @@ import pytest
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import TASKS, own_task
-from spd_train.data.examples import Example, read_split
+from spd_train.data.examples import Example
 from spd_train.data.folders import in_glue_layout
+from spd_train.data.read_split import read_split
 from spd_train.data.splits import read_data
 
 MRPC = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"

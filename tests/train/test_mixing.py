@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer, Tokens
 from spd_train.data.augment import mixed
-from spd_train.data.batches import LabelledTokens
+from spd_train.data.batching import LabelledTokens
 from tests.tiny import tiny_tokenizer
 
 CLS, SEP = 2, 3

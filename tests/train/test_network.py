@@ -8,9 +8,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from spd_train.config import GraftUnit
-from spd_train.data.tensors import TensorBatch
+from spd_train.data.batching import TensorBatch
 from spd_train.grafting import GraftedNetwork, draw_graft
-from spd_train.model import inputs_of
 from tests.tiny import tiny_model
 from tests.train.runs import TASK, batch, grafted, shaken
 
@@ -40,7 +39,7 @@ def plain(folder: Path) -> PreTrainedModel:
 def logits(model: PreTrainedModel, rows: TensorBatch) -> torch.Tensor:
     """What a plain model answers."""
     with torch.no_grad():
-        return model(**inputs_of(model, rows)).logits  # type: ignore[no-any-return]
+        return model(**rows.model_inputs(model.config)).logits  # type: ignore[no-any-return]
 
 
 def rows_for(network: GraftedNetwork, *lengths: int) -> TensorBatch:
@@ -124,7 +123,9 @@ def test_the_trace_is_what_transformers_computes(network: GraftedNetwork, folder
     found = network.teach(rows)
 
     model = plain(folder)
-    theirs = model(**inputs_of(model, rows), output_hidden_states=True, output_attentions=True)
+    theirs = model(
+        **rows.model_inputs(model.config), output_hidden_states=True, output_attentions=True
+    )
     torch.testing.assert_close(found.hidden_BSH, theirs.hidden_states[1:])
     torch.testing.assert_close(found.attention_BASS, theirs.attentions)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from spd_deploy.domain.errors import BadData
-from spd_train.data.rows import read_rows
+from spd_train.data.read_rows import read_rows
 
 FIELD = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)
 

@@ -21,7 +21,7 @@ from spd_deploy.domain.patterns import Block
 from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.tasks import TASKS
 from spd_train.config import GraftRecipe, LossRecipe, PruneRecipe, StudentRecipe, TeacherRecipe
-from spd_train.data.batches import epoch_batches
+from spd_train.data.batching import epoch_batches
 from spd_train.data.examples import Example
 from spd_train.data.splits import Data
 from spd_train.run import run

@@ -16,7 +16,8 @@ from pathlib import Path
 from spd_deploy.domain.errors import Interrupted
 from spd_deploy.domain.progress import Silent
 from spd_train.config import Recipe
-from spd_train.run import TrainConfig, run
+from spd_train.run import run
+from spd_train.train_config import TrainConfig
 from tests.train.runs import StopAfter, request_for
 from tests.train.training.test_processes import RECIPES, calm
 

@@ -16,8 +16,7 @@ from transformers import PreTrainedModel
 
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel
-from spd_train.data.tensors import TensorBatch
-from spd_train.model import inputs_of
+from spd_train.data.batching import TensorBatch
 
 # The dimension that lies along an axis, by name of the parameter.
 Places = Mapping[str, int]
@@ -84,7 +83,7 @@ def probe_logits(model: PreTrainedModel) -> Tensor:
     model.train(mode=False)
     try:
         with torch.no_grad():
-            return model(**inputs_of(model, batch)).logits  # type: ignore[no-any-return]
+            return model(**batch.model_inputs(model.config)).logits  # type: ignore[no-any-return]
     finally:
         model.train(was_training)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
-from spd_train.data.tensors import TensorBatch
+from spd_train.data.batching import TensorBatch
 from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.calibration import Calibration, flows_of, input_moments, quiet
 from spd_train.pruning.importance import magnitudes

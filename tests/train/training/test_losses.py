@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spd_deploy.domain.tasks import TASKS, ProblemType, Task
 from spd_train.config import LossRecipe, LossScale
-from spd_train.data.tensors import TensorBatch, batch_of
+from spd_train.data.batching import TensorBatch, batch_of
 from spd_train.grafting import GraftedNetwork
 from spd_train.training.losses import (
     Spread,
