@@ -16,7 +16,7 @@ from spd_deploy.domain.patterns import NM, Pattern, parse_pattern
 _COMPARE = "compare it with the recipe in a spd.json that this version wrote"
 
 Device = Literal["cpu", "cuda"]
-PrecisionWish = Literal["auto", "fp32", "bf16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16"]
 Importance = Literal["magnitude", "movement", "taylor", "activation", "second-order"]
 # Made of gradients, so that they need steps to be seen.
 FROM_GRADIENTS: tuple[Importance, ...] = ("movement", "taylor")
@@ -133,12 +133,12 @@ class PruneRecipe:
 
     def __post_init__(self) -> None:
         """Refuse values that make no schedule."""
-        _refuse_unless(self.updates >= 1, "--updates must be at least 1", self.updates)
+        _refuse_unless(self.updates >= 1, "--mask-updates must be at least 1", self.updates)
         if self.updates == 1 and self.importance in FROM_GRADIENTS:
             raise BadSetting(
                 "this importance is made of gradients, and the only mask update is the first step",
-                got=f"--importance {self.importance} with --updates 1",
-                fix="use more --updates, or another --importance",
+                got=f"--importance {self.importance} with --mask-updates 1",
+                fix="use more --mask-updates, or another --importance",
             )
         _refuse_unless(
             0 < self.least_density < 1, "least_density must lie in (0, 1)", self.least_density
@@ -169,7 +169,7 @@ def refuse_unspreadable(pattern: Pattern, pruning: PruneRecipe) -> None:
             f"every matrix keeps {pruning.least_density:g} of its weights where the sparsity is "
             "spread unevenly, so this one is out of reach",
             got=f"--sparsity {pattern.sparsity:g} with --allocation {pruning.allocation}",
-            fix="use --allocation uniform, or a lower --least-density",
+            fix="use --allocation uniform, or a lower --min-density",
         )
 
 
@@ -273,7 +273,7 @@ class Recipe:
     holdout: float = 0.1
     max_steps: int | None = None
     seed: int = 0
-    precision: PrecisionWish = "auto"
+    precision: PrecisionChoice = "auto"
     device: Device = "cpu"
     compile: bool = False
 

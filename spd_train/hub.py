@@ -1,6 +1,6 @@
-"""The Hugging Face hub is asked once whether it answers, before anything is fetched from it.
+"""Check once whether the Hugging Face hub answers, before anything is fetched from it.
 
-Its own client tries again for half a minute, file by file, and prints each try.
+Its own client retries for half a minute for each file, and prints each retry.
 """
 
 from pathlib import Path
@@ -12,9 +12,9 @@ _PATIENCE_S = 5.0
 
 
 def require_hub_for(reference: str) -> None:
-    """See to it that a model named on the hub can be had: from there, or from this machine's cache.
+    """Check that a model named on the hub can be fetched, or is in this machine's cache.
 
-    Nothing is asked for a folder. Where the hub does not answer, this process keeps to the cache.
+    A folder needs no check. If the hub does not answer, this process uses the cache alone.
 
     Raises:
         Unavailable: the hub does not answer, and the model is not in the cache.
@@ -36,14 +36,14 @@ def require_hub_for(reference: str) -> None:
 
 
 def is_path(reference: str) -> bool:
-    """Whether a reference to a model can be no name on the hub, which is NAME or OWNER/NAME."""
+    """Whether a reference to a model cannot be a hub name, which is NAME or OWNER/NAME."""
     return reference.startswith((".", "/", "~")) or reference.count("/") > 1
 
 
 def silence_of_hub() -> str | None:
-    """Why the hub gives nothing now; None where it answers, with whatever it does.
+    """Why the hub does not answer; None if it answers.
 
-    After a silence its client does not ask again in this process.
+    After a failure its client makes no further request in this process.
     """
     from huggingface_hub import constants, get_session, is_offline_mode
 

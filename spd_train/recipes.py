@@ -133,12 +133,12 @@ def recipe_named(name: str) -> Recipe:
     return Recipe.from_json(found)
 
 
-def changed(value: Value, path: str, new: object) -> Value:
+def with_field(value: Value, path: str, new: object) -> Value:
     """A frozen value with one field replaced, at any depth: ``student.graft.start``."""
-    return all_changed(value, {path: new})
+    return with_fields(value, {path: new})
 
 
-def all_changed(value: Value, settings: Mapping[str, object]) -> Value:
+def with_fields(value: Value, settings: Mapping[str, object]) -> Value:
     """A frozen value with fields replaced by their paths, all at once.
 
     What settings are only together is never refused on the way there.
@@ -152,7 +152,7 @@ def all_changed(value: Value, settings: Mapping[str, object]) -> Value:
         else:
             fields[name] = new
     below = {
-        name: all_changed(fields.get(name, getattr(value, name)), parts)
+        name: with_fields(fields.get(name, getattr(value, name)), parts)
         for name, parts in inner.items()
     }
     return replace(cast("Any", value), **{**fields, **below})  # type: ignore[no-any-return]

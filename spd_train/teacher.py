@@ -1,4 +1,4 @@
-"""What is checked before time is spent: does the model fit the task, and the teacher the model?"""
+"""Checks before time is spent: whether the model fits the task, and the teacher the model."""
 
 import json
 from pathlib import Path
@@ -15,13 +15,16 @@ from spd_train.training.schedule import stages_of
 
 
 def check_fit(source: str, task: Task, recipe: Recipe, rows: int) -> None:
-    """Refuse a model that is none of ours, and a pattern, exclusion or schedule that does not fit.
+    """Refuse a model that spd cannot train, or a pattern, exclusion or schedule that does not fit.
 
     Args:
-        source: the model's folder, or its name on the hub.
-        task: what it is to answer.
-        recipe: how it is to be trained.
-        rows: how many there are to train on.
+        source: folder or hub name of the model.
+        task: the task that it is trained for.
+        recipe: pattern and schedules.
+        rows: number of training rows.
+
+    Raises:
+        BadModel, BadPattern, BadSetting: one of them does not fit.
     """
     encoder = encoder_from_config(classifier_config(source, task))
     if recipe.pattern is not None:

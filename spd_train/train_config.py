@@ -1,4 +1,4 @@
-"""The configuration of one training run: the task, the data, the recipe, the models, the folder."""
+"""The configuration of one run: task, data, recipe, models and output folder."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,15 +13,20 @@ from spd_train.run_folder import identity_of
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """What to train, from what, to where.
+    """What :func:`spd_train.run.run` trains, from what, and where the result goes.
 
     Attributes:
-        model: the pretrained encoder, a folder or a name on the hub.
-        teacher: a classifier that is fine-tuned already; None to fine-tune ``model``. Where both
-            are given the teacher must be a fine-tuned form of the model.
-        resume: go on with what is in ``output``.
-        should_stop: asked after each step.
-        command: how the run was begun on the command line; it is kept and decides nothing.
+        task: labels, columns and metrics.
+        data: rows to train on, to choose on and to score on.
+        recipe: pattern, schedules, losses and sizes.
+        model: the pretrained encoder, a folder or a name on the Hugging Face hub.
+        teacher: a fine-tuned classifier; None fine-tunes ``model`` first. If both are given, the
+            teacher must be a fine-tuned form of the model.
+        output: folder to write.
+        resume: continue the run that is in ``output``.
+        should_stop: called after each step; True saves the state and raises ``Interrupted``.
+        command: the options that started the run, kept in ``run.json`` for ``--resume``. They do
+            not affect the result.
     """
 
     task: Task
@@ -35,7 +40,7 @@ class TrainConfig:
     command: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
-        """What decides the run's outcome: a resumed run must agree in all of it."""
+        """All that decides the result, as JSON values. A resumed run must have the same."""
         return {
             "task": self.task.name,
             "recipe": self.recipe.to_json(),

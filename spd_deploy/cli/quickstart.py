@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_table
-from spd_deploy.cli.signals import going_on, stop_on_signals
+from spd_deploy.cli.signals import resume_hint, stop_on_signals
 from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.errors import BadSetting, NotWritten
@@ -84,9 +84,9 @@ def quickstart(task_name: str, output: Path, overwrite: bool, threads: int | Non
     start = time.perf_counter()
     progress = TerminalProgress(watch=True)
     if again:
-        progress.note(f"going on with the quickstart in {output}")
+        progress.note(f"continuing the quickstart in {output}")
     task = task_named(task_name)
-    with going_on("go on with the same command", begun=lambda: True):
+    with resume_hint("continue with the same command", begun=lambda: True):
         threads = choose_threads(threads, before, progress.note)
         use_threads(threads)
         checkpoint = _train(task, output, progress)
@@ -154,7 +154,7 @@ def _train(task: Task, output: Path, progress: Progress) -> "Checkpoint":
     if not (model / CONFIG_FILE).exists():  # which is written last
         make_model(model)
     with stop_on_signals() as should_stop:
-        request = TrainConfig(
+        config = TrainConfig(
             task=task,
             data=read_data(task, None),
             recipe=recipe_for(task),
@@ -165,9 +165,9 @@ def _train(task: Task, output: Path, progress: Progress) -> "Checkpoint":
             should_stop=should_stop,
         )
         try:
-            return run(request, progress)
+            return run(config, progress)
         except BadSetting as err:
-            if not request.resume:
+            if not config.resume:
                 raise
             raise BadSetting(
                 "the quickstart that was stopped was begun by another version of spd",

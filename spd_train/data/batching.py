@@ -21,7 +21,13 @@ WINDOW_BATCHES = 50
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledTokens:
-    """One example as the model reads it."""
+    """One example as token ids.
+
+    Attributes:
+        tokens: ids and token types.
+        label: class index, or the number of a regression; NaN if only the teacher can label the
+            row.
+    """
 
     tokens: Tokens
     label: float
@@ -29,12 +35,16 @@ class LabelledTokens:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorBatch:
-    """B rows padded to S tokens, with their labels: all of a step's batch, or a part of it.
+    """B rows padded to S tokens, with their labels: all rows of a step, or a micro-batch of it.
 
     Attributes:
-        step_rows, step_tokens: rows and real tokens of the whole step. Losses are sums over the
-            part divided by these, so the parts' losses add up to the whole step's, whatever
-            processes and accumulation split it into.
+        ids_BS: token ids.
+        mask_BS: 1 at real tokens, 0 at padding.
+        types_BS: token types.
+        labels_B: labels in fp32.
+        step_rows, step_tokens: rows and real tokens of the whole step. A loss is a sum over the
+            micro-batch divided by these, so the losses of all micro-batches add up to that of the
+            step.
     """
 
     ids_BS: Tensor
@@ -63,7 +73,7 @@ class TensorBatch:
 
 
 def tokenise(examples: Sequence[Example], tokenizer: Tokenizer) -> list[LabelledTokens]:
-    """The examples as token ids, each cut to the tokenizer's length."""
+    """The examples as token ids, each cut to the tokenizer's maximum length."""
     return [
         LabelledTokens(
             tokens=tokenizer.encode(example.text, example.pair),
@@ -76,10 +86,16 @@ def tokenise(examples: Sequence[Example], tokenizer: Tokenizer) -> list[Labelled
 def epoch_batches(
     lengths: Sequence[int], *, batch_size: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """Row indices of each batch of an epoch: every row once, like lengths together.
+    """Row indices of each batch of an epoch: every row once, rows of similar length together.
 
-    A pure function of the seed and the epoch, so a resumed run sees the same batches. Only the
+    The result depends on seed and epoch alone, so a resumed run sees the same batches. Only the
     last batch of a window may be smaller than ``batch_size``.
+
+    Args:
+        lengths: number of tokens of each row.
+        batch_size: rows of a batch.
+        seed: seed of the run.
+        epoch: the epoch, from 0.
     """
     draw = np.random.default_rng([seed, epoch])
     order = draw.permutation(len(lengths))
@@ -92,12 +108,12 @@ def epoch_batches(
 
 
 def batches_per_epoch(rows: int, batch_size: int) -> int:
-    """How many batches :func:`epoch_batches` makes: windows are whole numbers of batches."""
+    """The number of batches that :func:`epoch_batches` makes."""
     return -(-rows // batch_size)
 
 
 def by_length(lengths: Sequence[int], *, batch_size: int) -> list[list[int]]:
-    """Row indices of batches for evaluation: the longest first, so that memory is known at once."""
+    """Row indices of batches for evaluation, the longest first: too little memory shows at once."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
@@ -109,7 +125,14 @@ def batch_of(
     device: str,
     step: Sequence[LabelledTokens] | None = None,
 ) -> TensorBatch:
-    """The rows as one batch on ``device``; ``step`` is the whole that they are a part of."""
+    """The rows as tensors.
+
+    Args:
+        rows: the rows, at least one.
+        pad_id: id of the padding token.
+        device: device of the tensors.
+        step: all rows of the step if ``rows`` are a part of it.
+    """
     whole = rows if step is None else step
     batch = pad([row.tokens for row in rows], pad_id=pad_id)
     return TensorBatch(

@@ -42,7 +42,7 @@ def raw_rows(file: Path, text: str, *, header: bool) -> Iterator[DataRow]:
 
 
 def quoted_rows(file: Path, text: str, delimiter: str) -> Iterator[DataRow]:
-    """Rows of a file with a header in which a quoted field may hold delimiters and span lines."""
+    """Rows of a file with a header, in which a quoted field may hold delimiters and line breaks."""
     lines = list(io.StringIO(text, newline=""))
     _refuse_other_delimiter(file, lines[0], delimiter)
     names: Sequence[Name] | None = None
@@ -57,11 +57,11 @@ def quoted_rows(file: Path, text: str, delimiter: str) -> Iterator[DataRow]:
 
 
 def other_delimiter(names: Sequence[Name], wanted: Sequence[Name]) -> str | None:
-    """What separates the columns of a header that was split at something else, in words.
+    """The name of the delimiter that the file really has; None if it is not known.
 
     Args:
-        names: the header as it was split.
-        wanted: the columns that are looked for in it.
+        names: the header, split at the delimiter of the file's kind.
+        wanted: the columns that should be in it.
     """
     for delimiter, name in _DELIMITER_NAMES.items():
         parts = {part.strip(' "') for n in names for part in str(n).split(delimiter)}
@@ -71,11 +71,11 @@ def other_delimiter(names: Sequence[Name], wanted: Sequence[Name]) -> str | None
 
 
 def _split(lines: Sequence[str], delimiter: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
-    """The fields of each row, or why it has none, with the number of its first line.
+    """The fields of each row with the number of its first line, or the error of a broken row.
 
-    A quote that nothing closes swallows the lines after it. So after a row that is broken, reading
-    goes on at the very next line; of the lines that it swallowed, those count that are sound by
-    themselves.
+    A quote that is never closed takes in the lines after it. After a broken row, reading continues
+    with the very next line. Of the lines that were taken in, only those that are sound alone are
+    returned.
     """
     csv.field_size_limit(_LONGEST_FIELD)
     sound = _sound_line(delimiter)
@@ -99,7 +99,7 @@ def _split(lines: Sequence[str], delimiter: str) -> Iterator[tuple[int, list[str
 
 
 def _sound_line(delimiter: str) -> re.Pattern[str]:
-    """What a row looks like whose quotes all stand around fields, by RFC 4180."""
+    """A pattern of rows whose quotes all surround fields, by RFC 4180."""
     one = rf'(?:"(?:[^"]|"")*"|[^"{re.escape(delimiter)}\r\n]*)'
     return re.compile(rf"{one}(?:{re.escape(delimiter)}{one})*[\r\n]*")
 
@@ -108,7 +108,7 @@ def _header(file: Path, fields: "list[str] | csv.Error") -> tuple[Name, ...]:
     """The names of the columns.
 
     Raises:
-        BadData: the first line does not hold any.
+        BadData: the first line holds none.
     """
     if isinstance(fields, csv.Error):
         raise BadData(f"{file}, line 1: quotes that do not match", got=fields, fix=_QUOTES)
@@ -118,10 +118,10 @@ def _header(file: Path, fields: "list[str] | csv.Error") -> tuple[Name, ...]:
 
 
 def _refuse_other_delimiter(file: Path, first: str, delimiter: str) -> None:
-    """Refuse a file whose first line holds no delimiter of its kind, but one of another kind.
+    """Refuse a file whose first line has another delimiter than its kind.
 
     Raises:
-        BadData: it is so.
+        BadData: the first line has no delimiter of the file's kind, but one of another kind.
     """
     others = [d for d in _DELIMITER_NAMES if d in first and d != delimiter]
     if delimiter in first or not others:
@@ -136,7 +136,7 @@ def _refuse_other_delimiter(file: Path, first: str, delimiter: str) -> None:
 
 
 def _row(file: Path, line: int, names: Sequence[Name], fields: Sequence[str]) -> DataRow:
-    """One row of a table."""
+    """One row as a mapping from column to field, or a fault."""
     fault = encoding_fault(fields)
     if fault is None and len(fields) != len(names):
         fault = Fault(

@@ -30,7 +30,13 @@ _MOST_NAMED = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One row: a text or a pair, and its label: a class index, or a number for a regression."""
+    """A text or a pair of texts, with its label.
+
+    Attributes:
+        text: the text, or the first of a pair.
+        pair: the second text; None for a single text.
+        label: class index, or the number of a regression; None for an unlabelled row.
+    """
 
     text: str
     pair: str | None = None
@@ -43,16 +49,16 @@ Splits = dict[str, list[Example]]
 def example_of(
     task: Task, row: DataRow, *, labelled: bool, name: str = _OPTIONS
 ) -> Example | Fault:
-    """One row as an example, or what is wrong with it.
+    """One row as an example, or the fault that prevents it.
 
     Args:
-        task: says where the columns are and what the labels mean.
-        row: as the file has it.
+        task: names the columns and the labels.
+        row: the row as read from the file.
         labelled: the row must have a label.
-        name: what to do about a column that is missing.
+        name: what to do if a column is missing, for the error.
 
     Raises:
-        BadData: the whole file lacks a column that is read, or has it twice.
+        BadData: the header of the file lacks a needed column, or has it twice.
     """
     if row.fault is not None:
         return row.fault
@@ -73,10 +79,10 @@ def example_of(
 
 
 def columns_fault(row: DataRow, columns: Columns, *, fix: str) -> Fault | None:
-    """The fault of a row that lacks a column which is read, or has it twice.
+    """The fault of a row that lacks a needed column, or has it twice; None if it has all.
 
     Raises:
-        BadData: all rows of the file do, since its header does.
+        BadData: the header lacks the column or has it twice, so all rows have the fault.
     """
     wanted = [c for c in (columns.text, columns.pair, columns.label) if c is not None]
     for column in wanted:
@@ -99,7 +105,7 @@ def columns_fault(row: DataRow, columns: Columns, *, fix: str) -> Fault | None:
 
 
 def text_in(row: DataRow, column: Name) -> str | Fault:
-    """The text in a column, which must hold some."""
+    """The text in a column, or the fault that it is empty or no text."""
     text = plain_in(row, column)
     if isinstance(text, str) and not text.strip():
         return Fault(kind="empty text")
@@ -107,7 +113,7 @@ def text_in(row: DataRow, column: Name) -> str | Fault:
 
 
 def plain_in(row: DataRow, column: Name) -> str | Fault:
-    """What a column holds, as a CSV file would spell it: a text, a number, or true or false."""
+    """The value of a column as a CSV file would spell it, or the fault that it has no such form."""
     value = row.fields[column]
     if value is None:
         return Fault(kind=f"nothing in column {column!r}")
@@ -121,7 +127,7 @@ def plain_in(row: DataRow, column: Name) -> str | Fault:
 
 
 def label_in(row: DataRow, column: Name) -> str | Fault:
-    """The label in a column, without spaces around it."""
+    """The label in a column without surrounding spaces, or the fault that there is none."""
     value = row.fields[column]
     if isinstance(value, list):
         return Fault(
@@ -133,22 +139,27 @@ def label_in(row: DataRow, column: Name) -> str | Fault:
     return label if isinstance(label, Fault) else label.strip() or Fault(kind="no label")
 
 
-def no_rows(file: Path) -> BadData:
-    """The error for a file in which no row can be used."""
+def no_usable_rows(file: Path) -> BadData:
+    """The error for a file without a usable row."""
     return BadData(f"{file} holds no rows that can be used", fix="check how it was written")
 
 
-def sound(
-    made: Iterable[tuple[DataRow, Example | Fault]], *, skip_broken: bool | None, note: Note
+def usable_rows(
+    pairs: Iterable[tuple[DataRow, Example | Fault]], *, skip_broken: bool | None, note: Note
 ) -> list[tuple[DataRow, Example]]:
-    """The rows that hold an example, with it; faults are skipped and told of by kind.
+    """The rows that give an example, with it. Skipped rows are counted by fault.
+
+    Args:
+        pairs: each row with its example or its fault.
+        skip_broken: skip rows with a fault. None if the user has no such option.
+        note: is told how many rows were skipped.
 
     Raises:
-        BadData: the first fault, unless broken rows are to be skipped.
+        BadData: a row has a fault, and broken rows are not skipped.
     """
     found: list[tuple[DataRow, Example]] = []
     broken: dict[str, list[DataRow]] = {}
-    for row, example in made:
+    for row, example in pairs:
         if isinstance(example, Example):
             found.append((row, example))
         elif skip_broken:
@@ -163,7 +174,7 @@ def sound(
 
 
 def _label(task: Task, row: DataRow, column: Name) -> float | Fault:
-    """The class index, or the number of a regression."""
+    """The class index of a row, or the number of a regression, or a fault."""
     spelled = label_in(row, column)
     if isinstance(spelled, Fault):
         return spelled
@@ -184,7 +195,7 @@ def _label(task: Task, row: DataRow, column: Name) -> float | Fault:
 
 
 def _number(spelled: str) -> float | Fault:
-    """The finite number that a text spells."""
+    """The finite number that a text spells, or a fault."""
     try:
         number = float(spelled)
     except ValueError:

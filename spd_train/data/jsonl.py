@@ -1,4 +1,4 @@
-"""Rows of JSON Lines files."""
+"""Rows of JSON Lines files: one object a line."""
 
 import json
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from spd_train.data.rows import DataRow, Fault, Name, encoding_fault, type_name
 
 
 def jsonl_rows(file: Path, text: str) -> Iterator[DataRow]:
-    """One JSON object a line; blank lines are passed over."""
+    """One row for each line; blank lines are skipped."""
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield _json_row(file, number, line)
 
 
 def _json_row(file: Path, number: int, line: str) -> DataRow:
-    """The row of one line of JSON."""
+    """The row of one line of JSON, or a fault."""
     if fault := encoding_fault([line]):
         return DataRow(file=file, line=number, fault=fault)
     repeated: set[Name] = set()
@@ -45,5 +45,5 @@ def _json_row(file: Path, number: int, line: str) -> DataRow:
 
 
 def _refuse_constant(name: str) -> None:
-    """Python's reader takes NaN and Infinity, which JSON does not have."""
+    """Refuse NaN and Infinity, which Python's reader accepts and JSON does not have."""
     raise ValueError(f"{name} is no JSON; write null for what is missing")

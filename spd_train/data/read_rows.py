@@ -11,14 +11,13 @@ from spd_train.data.rows import DataRow
 
 
 def read_rows(file: Path, *, header: bool = True, quotes: bool = True) -> Iterator[DataRow]:
-    """The rows of one file by column name, or by position where there is no header.
+    """The rows of one file, by column name, or by position if it has no header.
 
     Args:
-        file: .csv, .tsv, .jsonl (also .json and .ndjson) or .parquet; the text ones may be
-            compressed.
+        file: .csv, .tsv, .jsonl (also .json and .ndjson) or .parquet. Text files may be compressed.
         header: the first line of a TSV file names its columns.
-        quotes: quotes surround fields of a TSV file, as pandas and Excel write it; False for
-            GLUE's files, where a quote is a plain character.
+        quotes: quotes surround fields of a TSV file, as pandas and Excel write it; False for GLUE's
+            files, in which a quote is a plain character.
 
     Raises:
         BadData: the file cannot be read, or is of another kind than its name says.

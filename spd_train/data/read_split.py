@@ -5,7 +5,7 @@ from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import BUILT_IN, Task
-from spd_train.data.examples import Example, Note, Splits, example_of, no_rows, sound
+from spd_train.data.examples import Example, Note, Splits, example_of, no_usable_rows, usable_rows
 from spd_train.data.folders import files_of
 from spd_train.data.foreign import refuse_foreign_file
 from spd_train.data.formats import stem_of
@@ -23,19 +23,19 @@ def read_split(
     skip_broken: bool | None = None,
     note: Note = lambda _: None,
 ) -> Splits:
-    """The examples of one split by file name; one file, or two for MNLI's dev and test.
+    """The examples of one split by part: one part, or two for MNLI's dev and test.
 
     Args:
-        task: says where the columns are and what the labels mean.
+        task: names the columns and the labels.
         data_dir: a folder, or one file of the user's own; None for the hub or a built-in task.
-        split: ``train``, ``dev`` or ``test``; only the last may lack labels.
-        skip_broken: leave broken rows out instead of stopping at the first; None where the user
-            has no such choice, which is then not advised either.
-        note: told how many rows were left out.
+        split: ``train``, ``dev`` or ``test``; only ``test`` may lack labels.
+        skip_broken: skip broken rows instead of stopping at the first. None if the user has no such
+            option, so that no error recommends it.
+        note: is told how many rows were skipped.
 
     Raises:
-        BadData: a file, row, column or label is amiss, named with file and line.
-        Unavailable: the hub's copy was asked for and cannot be had.
+        BadData: a file, row, column or label is wrong; the error names file and line.
+        Unavailable: the hub's data is wanted and cannot be fetched.
     """
     if data_dir is None:
         return _without_files(task, split)
@@ -50,25 +50,25 @@ def read_split(
 def _examples(
     task: Task, file: Path, *, labelled: bool, skip_broken: bool | None, note: Note
 ) -> list[Example]:
-    """The examples of one file; broken rows raise, or are skipped and told of."""
+    """The examples of one file."""
     positional = isinstance(task.columns.text, int)
     rows = read_rows(file, header=not positional, quotes=not task.files)
     name = _name_columns(task)
 
-    def made() -> Iterator[tuple[DataRow, Example | Fault]]:
+    def pairs() -> Iterator[tuple[DataRow, Example | Fault]]:
         for i, row in enumerate(rows):
             if i == 0 and task.files:
                 refuse_foreign_file(task, row)
             yield row, example_of(task, row, labelled=labelled, name=name)
 
-    found = [one for _, one in sound(made(), skip_broken=skip_broken, note=note)]
+    found = [one for _, one in usable_rows(pairs(), skip_broken=skip_broken, note=note)]
     if not found:
-        raise no_rows(file)
+        raise no_usable_rows(file)
     return found
 
 
 def _name_columns(task: Task) -> str:
-    """What to do about a column that is missing where no option names the columns."""
+    """What to do about a missing column if no option names the columns."""
     if task.name == "unknown":
         return "name a --task: the model does not say its own, nor which columns it reads"
     columns = (task.columns.text, task.columns.pair, task.columns.label)
@@ -77,7 +77,7 @@ def _name_columns(task: Task) -> str:
 
 
 def _without_files(task: Task, split: str) -> Splits:
-    """A built-in task's examples, or the hub's."""
+    """The examples of a built-in task, or those of the hub."""
     if task.name in BUILT_IN:
         return {split: generate(task.name, split)}
     if task.hub is None:

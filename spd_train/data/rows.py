@@ -28,9 +28,9 @@ class Fault:
     """Why a row cannot be used.
 
     Attributes:
-        kind: what is wrong, in words that all rows with this fault share.
+        kind: what is wrong, in words that all rows with the same fault share.
         got: what the row has instead.
-        fix: what to do about it, where mending the row does not say enough.
+        fix: what to do, if correcting the row is not enough.
     """
 
     kind: str
@@ -40,14 +40,16 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataRow:
-    """One row of a file before its fields have a meaning.
+    """One row of a file, before its fields have a meaning.
 
     Attributes:
-        line: counts from 1; of a Parquet file, which has no lines, the row.
-        fields: what the row holds, as text or as JSON or Parquet has it; empty if it has a fault.
-        header: the column names that all rows of the file share; None where each row has its own.
-        repeated: names that stand in the row's JSON object more than once.
-        fault: why the row could not be read; None for a sound one.
+        file: the file.
+        line: number of the line from 1; of the row in a Parquet file, which has no lines.
+        fields: the fields by column name or position, as text, JSON or Parquet has them; empty if
+            the row has a fault.
+        header: the column names that all rows of the file share; None if each row has its own.
+        repeated: names that occur more than once in the row's JSON object.
+        fault: why the row could not be read; None for a sound row.
     """
 
     file: Path
@@ -59,7 +61,7 @@ class DataRow:
 
     @property
     def place(self) -> str:
-        """Where the row is, for an error."""
+        """File and line of the row, for an error."""
         unit = "row" if kind_of(self.file) == PARQUET else "line"
         return f"{self.file}, {unit} {self.line}"
 
@@ -69,7 +71,7 @@ class DataRow:
         return tuple(self.fields) if self.header is None else self.header
 
     def error(self, fault: Fault, *, skippable: bool) -> BadData:
-        """The error for a fault of this row; ``skippable`` where the user may leave it out."""
+        """The error for a fault of this row; ``skippable`` if the user may leave the row out."""
         more = ", or use --skip-broken-rows" if skippable else ""
         return BadData(
             f"{self.place}: {fault.kind}", got=fault.got, fix=f"{fault.fix or MEND}{more}"
@@ -77,7 +79,7 @@ class DataRow:
 
 
 def type_name(value: object) -> str:
-    """What a value that is no text is, in words."""
+    """The type of a value, in words for an error."""
     match value:
         case list():
             return "a list"
@@ -93,7 +95,7 @@ def type_name(value: object) -> str:
 
 
 def encoding_fault(fields: Sequence[str]) -> Fault | None:
-    """The fault of fields that hold a byte which is not UTF-8."""
+    """The fault of fields with a byte that is not UTF-8; None if there is none."""
     for text in fields:
         if not text.isascii() and (found := _ESCAPED_BYTE.search(text)):
             byte = f"byte 0x{ord(found[0]) - 0xDC00:02x}"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spd_train.plots.style import EDGE, GREY, INK, STYLE, colour_of, mark_of, offsets, save_png
-from spd_train.seeds import Summary
-from spd_train.sweep.jobs import DENSE, spelled
+from spd_train.seeds import SeedSummary
+from spd_train.sweep.jobs import DENSE, pattern_text
 from spd_train.sweep.results import Results
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _panel(axes: "Axes", results: Results, task: str) -> None:
         for arm in grid.arms:
             _draw_arm(axes, i + places[arm], results.gap(task, pattern, arm), arm)
     axes.set_xlim(-0.5, len(grid.patterns) - 0.5)
-    labels = [spelled(pattern).replace("@", "\nat ") for pattern in grid.patterns]
+    labels = [pattern_text(pattern).replace("@", "\nat ") for pattern in grid.patterns]
     axes.set_xticks(range(len(grid.patterns)), labels)
     axes.tick_params(axis="x", length=0)
     axes.set_ylim(*limits(_points(results, task)))
@@ -89,7 +89,7 @@ def _points(results: Results, task: str) -> list[float]:
     ]
 
 
-def _draw_arm(axes: "Axes", x: float, gap: Summary | None, arm: str) -> None:
+def _draw_arm(axes: "Axes", x: float, gap: SeedSummary | None, arm: str) -> None:
     """The seeds of one arm, their mean and its interval."""
     if gap is None:
         return
@@ -97,7 +97,7 @@ def _draw_arm(axes: "Axes", x: float, gap: Summary | None, arm: str) -> None:
     y = [100 * value for value in gap.values]
     if gap.count > 1:
         axes.scatter([x + 0.07] * len(y), y, s=9, color=colour, marker=mark, alpha=0.6, linewidth=0)
-    reach = None if gap.reach is None else 100 * gap.reach
+    reach = None if gap.half_width is None else 100 * gap.half_width
     axes.errorbar(
         x, 100 * gap.mean, yerr=reach, fmt=mark, color=colour, markersize=6, elinewidth=1.2
     )

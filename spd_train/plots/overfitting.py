@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from spd_deploy.domain.patterns import Pattern
 from spd_train.plots.style import EDGE, GREY, INK, STYLE, colour_of, mark_of, offsets, save_png
-from spd_train.sweep.jobs import DENSE, spelled
+from spd_train.sweep.jobs import DENSE, pattern_text
 from spd_train.sweep.outcomes import Outcome, Point
 from spd_train.sweep.results import Results
 
@@ -48,7 +48,7 @@ def overfitting_figure(results: Results) -> "Figure":
             _panel(panels[i, j], results, task, pattern, last=last)
         panels[i, 0].set_ylabel(f"{task}: {results.metric(task)}")
     for j, pattern in enumerate(grid.patterns):
-        panels[0, j].set_title(spelled(pattern))
+        panels[0, j].set_title(pattern_text(pattern))
         panels[-1, j].set_xlabel("epoch")
     _legend(figure, results.arms)
     return figure

@@ -25,7 +25,7 @@ class MetricsLog:
     def __init__(self, file: Path, *, from_step: int) -> None:
         """Continue ``file`` from ``from_step``: later records are dropped, 0 begins anew."""
         self.file = file
-        kept = [r for r in read_journal(file) if r["step"] < from_step] if from_step else []
+        kept = [r for r in read_metrics_log(file) if r["step"] < from_step] if from_step else []
         write_text(file, "".join(_line(record) for record in kept))
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
@@ -37,7 +37,7 @@ class MetricsLog:
             raise not_written(self.file, err) from err
 
 
-def read_journal(file: Path) -> list[Record]:
+def read_metrics_log(file: Path) -> list[Record]:
     """All records of a log; a last line that was cut off by a kill is passed over.
 
     Raises:

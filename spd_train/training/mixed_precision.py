@@ -8,7 +8,7 @@ import torch
 
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
-from spd_train.config import PrecisionWish
+from spd_train.config import PrecisionChoice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +23,7 @@ class MixedPrecision:
         return torch.autocast(device, torch.bfloat16, enabled=self.name == "bf16")
 
 
-def choose_precision(wish: PrecisionWish, device: str) -> MixedPrecision:
+def choose_precision(wish: PrecisionChoice, device: str) -> MixedPrecision:
     """What the user asked for, or for ``auto`` bf16 where the hardware computes in it.
 
     Raises:

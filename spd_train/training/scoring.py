@@ -14,7 +14,7 @@ from spd_deploy.domain.tasks import Task
 from spd_train.data.batching import LabelledTokens, TensorBatch, batch_of, by_length
 
 Forward = Callable[[TensorBatch], Tensor]
-Scored = dict[str, dict[str, float]]
+SampleScores = dict[str, dict[str, float]]
 
 # Metrics along the way are of this many training rows at most, and of no more than are held out.
 _SAMPLE_ROWS = 1000
@@ -41,7 +41,7 @@ class Samples:
         return {name: rows for name, rows in named.items() if rows}
 
 
-def logits_for(
+def logits_of(
     forward: Forward, rows: Sequence[LabelledTokens], *, pad_id: int, device: str
 ) -> NDArray[np.float32]:
     """Logits ``[rows, C]`` in the order of ``rows``, in fp32."""
@@ -57,7 +57,7 @@ def score_rows(
     forward: Forward, task: Task, rows: Sequence[LabelledTokens], *, pad_id: int, device: str
 ) -> dict[str, float]:
     """The task's metrics on ``rows``, and under ``loss`` the plain loss to their labels."""
-    logits_BC = logits_for(forward, rows, pad_id=pad_id, device=device)
+    logits_BC = logits_of(forward, rows, pad_id=pad_id, device=device)
     labels = [row.label for row in rows]
     return {**scores_of(task, logits_BC, labels), "loss": _loss(task, logits_BC, labels)}
 

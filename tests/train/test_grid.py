@@ -16,7 +16,7 @@ from spd_deploy.domain.tasks import TASKS
 from spd_train.sweep.command import train_command
 from spd_train.sweep.grid import Grid, TrainTable, data_folder
 from spd_train.sweep.grid_file import grid_from, read_grid
-from spd_train.sweep.jobs import ARMS, StudentJob, TeacherJob, slug, spelled
+from spd_train.sweep.jobs import ARMS, StudentJob, TeacherJob, pattern_text, slug
 
 GRID = """
 model = "MODEL"
@@ -51,7 +51,7 @@ def grid() -> Grid:
 
 def test_a_grid_is_the_product_of_its_axes(grid: Grid) -> None:
     """Every combination is a cell once, and every task and seed has one teacher."""
-    cells = grid.cells()
+    cells = grid.students()
 
     assert len(cells) == len(set(cells)) == 2 * 3 * 2 * 3
     assert set(grid.teachers()) == {cell.teacher for cell in cells}
@@ -63,7 +63,7 @@ def test_a_grid_is_the_product_of_its_axes(grid: Grid) -> None:
 
 def test_the_first_seed_comes_first(grid: Grid) -> None:
     """All cells of a seed stand before those of the next, so a table comes early."""
-    seeds = [cell.seed for cell in grid.cells()]
+    seeds = [cell.seed for cell in grid.students()]
 
     assert seeds == sorted(seeds)
 
@@ -104,7 +104,7 @@ def test_no_two_runs_share_a_place(
         )
     )
 
-    places = sorted(job.place + "/" for job in grid.jobs())
+    places = sorted(job.folder + "/" for job in grid.jobs())
 
     assert len(set(places)) == len(places)
     assert not any(b.startswith(a) for a, b in pairwise(places))
@@ -115,7 +115,7 @@ def test_a_pattern_is_spelled_as_it_was_read(text: str) -> None:
     """Spelling a parsed pattern gives the text, and its folder is a plain name."""
     (pattern,) = grid_from(small(patterns=[text])).patterns
 
-    assert spelled(pattern) == text
+    assert pattern_text(pattern) == text
     assert slug(pattern) == text.replace(":", "-").replace("@", "-")
 
 
