@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from spd_deploy.domain.checkpoint import Checkpoint, Scores, open_checkpoint
+from spd_deploy.domain.architectures import refuse_unexportable
+from spd_deploy.domain.checkpoint import Checkpoint, Scores, open_checkpoint, read_config
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.files import refuse_existing, replacing
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
+from spd_deploy.domain.text import Tokenizer
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 from spd_train.config import Device, PrecisionChoice, PruneRecipe, refuse_unspreadable
 from spd_train.data.batching import LabelledTokens, tokenise
 from spd_train.data.examples import Example
@@ -134,11 +136,14 @@ def prune(config: PruneConfig, progress: Progress) -> tuple[Checkpoint, Agreemen
     refuse_existing(config.output, overwrite=config.overwrite)
     source = open_checkpoint(config.source)
     targets = targets_of(source.encoder, config.pattern, recipe.exclude)
+    refuse_unexportable(source.encoder, read_config(config.source))
+    tokenizer = tokenizer_of(source)
+    for note in source.notes:
+        progress.note(note)
     precision = choose_precision(config.precision, config.device)
     progress.note(f"precision: {precision.name}, {precision.reason}")
     with replacing(config.output) as draft:
         copy_tokenizer(str(config.source), draft)
-        tokenizer = Tokenizer(draft / TOKENIZER_FILE, max_tokens=source.max_tokens)
         compared, rows = _apart(tokenise(config.texts, tokenizer))
         model = load_classifier(str(config.source), source.task, trained=True)
         if recipe.permute:

@@ -20,9 +20,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, open_checkpoint
+from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, notes_on, open_checkpoint
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress, Silent
 from spd_train.grafting import GraftedNetwork
@@ -32,7 +31,7 @@ from spd_train.plots.curves import draw_curves
 from spd_train.pruning.masks import targets_of
 from spd_train.pruning.permutation.permute import reorder_for
 from spd_train.pruning.pruner import Pruner
-from spd_train.run_folder import claim_folder, local_weights, release_folder
+from spd_train.run_folder import claim_folder, local_sha256, release_folder
 from spd_train.save_checkpoint import describe_checkpoint
 from spd_train.setup import PreparedRun, calibration_of, prepare_run, score_on_dev
 from spd_train.teacher import check_fit, check_teacher
@@ -59,34 +58,36 @@ def run(config: TrainConfig, progress: Progress) -> Checkpoint:
         Diverged: the loss or the gradient is not finite.
         SpdError: the configuration, the data or a model is wrong.
     """
-    _refuse_misfits(config)
+    source = _checked_source(config)
     precision = choose_precision(config.recipe.precision, config.recipe.device)
     # The number format decides the outcome, so it is stored and a resumed run must have the same.
     config = replace(config, recipe=replace(config.recipe, precision=precision.name))
     distributed = init_distributed(config.recipe.device)
-    told = progress if distributed.is_main else Silent()
+    main_progress = progress if distributed.is_main else Silent()
     finished = None
     if distributed.is_main:
         finished = claim_folder(
             config.output, config.settings(), resume=config.resume, command=config.command
         )
     if distributed.any(finished is not None):
-        told.note(f"{config.output} is finished already")
+        main_progress.note(f"{config.output} is finished already")
         return open_checkpoint(config.output)
-    told.note(f"precision: {precision.name}, {precision.reason}")
+    for note in notes_on(Path(source)):
+        main_progress.note(note)
+    main_progress.note(f"precision: {precision.name}, {precision.reason}")
     try:
         if config.recipe.pattern is None:
-            return _train_dense(config, config.output, distributed, told)
-        teacher = _teacher(config, distributed, told)
-        return _train_student(config, config.recipe.pattern, teacher, distributed, told)
+            return _train_dense(config, config.output, distributed, main_progress)
+        teacher = _teacher(config, distributed, main_progress)
+        return _train_student(config, config.recipe.pattern, teacher, distributed, main_progress)
     except BaseException:  # also Ctrl-C: a folder without training must not block the next try
         if distributed.is_main and not config.resume:
             release_folder(config.output)
         raise
 
 
-def _refuse_misfits(config: TrainConfig) -> None:
-    """Check that model, teacher, task and recipe fit each other, before anything is trained."""
+def _checked_source(config: TrainConfig) -> str:
+    """The model to start from, once model, teacher, task and recipe are known to fit."""
     source = config.teacher or config.model
     if source is None:
         raise BadSetting("nothing to train", fix="name a --model, or a --teacher")
@@ -95,6 +96,7 @@ def _refuse_misfits(config: TrainConfig) -> None:
     check_fit(source, config.task, config.recipe, len(config.data.train))
     if config.teacher is not None:
         check_teacher(Path(config.teacher), config.model, config.task)
+    return source
 
 
 def _teacher(config: TrainConfig, distributed: Distributed, progress: Progress) -> Checkpoint:
@@ -117,7 +119,7 @@ def _train_dense(
         copy_tokenizer(config.model, folder)
     distributed.barrier()
     torch.manual_seed(config.recipe.seed)  # the classification head is initialised at random
-    model = load_classifier(config.model, config.task)
+    model = load_classifier(config.model, config.task, note=progress.note)
     prepared = prepare_run(config, model, folder, distributed, progress)
     training = FineTuning(
         model,
@@ -132,8 +134,8 @@ def _train_dense(
         _write_model(
             config, folder, training, model, model.state_dict(), best_step, dev, title="dense"
         )
-        weights = local_weights(config.model)
-        parents = {"pretrained": sha256_of(weights)} if weights else {}
+        pretrained = local_sha256(config.model)
+        parents = {"pretrained": pretrained} if pretrained else {}
         _finish(config, folder, scores={"dense": dev}, parents=parents)
     distributed.barrier()
     return open_checkpoint(folder)

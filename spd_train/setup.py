@@ -13,6 +13,7 @@ from spd_deploy.domain.checkpoint import Scores
 from spd_deploy.domain.metrics import merged_scores
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.text import TOKENIZER_FILE, Lengths, Tokenizer
+from spd_deploy.sessions.checkpoint_tokenizer import refuse_unembedded
 from spd_train.data.batching import (
     LabelledTokens,
     batch_of,
@@ -71,8 +72,11 @@ def prepare_run(
         progress: is told the lengths, once in a run.
     """
     recipe = config.recipe
-    max_tokens = min(recipe.max_tokens, encoder_sizes(model).positions)
+    encoder = encoder_sizes(model)
+    max_tokens = min(recipe.max_tokens, encoder.positions)
     tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens)
+    types = getattr(model.config, "type_vocab_size", None)
+    refuse_unembedded(tokenizer, encoder, config.teacher or config.model, types=types)
     rows = tokenise(config.data.train, tokenizer)
     samples = Samples.of(rows, tokenise(config.data.holdout, tokenizer))
     dev = {name: tokenise(part, tokenizer) for name, part in config.data.dev.items()}

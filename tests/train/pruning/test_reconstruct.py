@@ -255,7 +255,7 @@ def test_a_layer_at_a_time_is_the_whole_network(folder: Path) -> None:
         flows = first_layer_inputs(network, calibration)
         for layer in network.layers:
             for one in flows:
-                one.student_BSH = one.through(layer, one.student_BSH)
+                one.student_BSH = one.run(layer, one.student_BSH)
 
         for one, rows in zip(flows, calibration.batches, strict=True):
             torch.testing.assert_close(one.student_BSH, network(rows).hidden_BSH[-1])
