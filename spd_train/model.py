@@ -125,8 +125,8 @@ def encoder_sizes(model: PreTrainedModel) -> Encoder:
 
 def linear_weights(model: nn.Module, encoder: Encoder) -> dict[str, nn.Parameter]:
     """The prunable weights of a plain model by matrix name."""
-    found = dict(model.named_parameters())
-    return {m.name: found[m.weight_name] for m in encoder.matrices()}
+    parameters = dict(model.named_parameters())
+    return {m.name: parameters[m.weight_name] for m in encoder.matrices()}
 
 
 def copy_tokenizer(reference: str, folder: Path) -> None:

@@ -37,7 +37,7 @@ from spd_train.training.mixed_precision import choose_precision
 from spd_train.training.schedule import cubic_share
 from spd_train.training.scoring import Forward, logits_of, score_rows
 
-# Texts that the agreement is measured on: the last tenth, and no more than tells it well enough.
+# Share and largest number of texts that the agreement is measured on.
 _COMPARED_SHARE = 0.1
 _MOST_COMPARED = 500
 
@@ -129,7 +129,7 @@ def prune(config: PruneConfig, progress: Progress) -> tuple[Checkpoint, Agreemen
     recipe = config.recipe
     if needs_gradients(recipe.importance):
         raise BadSetting(
-            "this importance is made of gradients, which need labels and training",
+            "this importance needs gradients, and so labels and training",
             got=f"--importance {recipe.importance}",
             fix="use magnitude, activation or second-order here, or spd train",
         )
@@ -189,7 +189,7 @@ def _apart(
 ) -> tuple[Sequence[LabelledTokens], Sequence[LabelledTokens]]:
     """Split ``rows`` at random into rows to compare on and rows to calibrate on."""
     if len(rows) < 2:
-        raise BadData("that is too few texts", got=len(rows), fix="give a hundred or more")
+        raise BadData("there are too few texts", got=len(rows), fix="give a hundred or more")
     count = min(_MOST_COMPARED, max(1, round(len(rows) * _COMPARED_SHARE)))
     shuffled = np.random.default_rng(0).permutation(len(rows)).tolist()
     return [rows[i] for i in shuffled[:count]], [rows[i] for i in shuffled[count:]]
@@ -227,13 +227,13 @@ def _scores(
         "dense": lambda b: network.teacher_forward(b).logits_BC,
         "sparse": lambda b: network(b).logits_BC,
     }
-    found: dict[str, Scores] = {}
+    scores: dict[str, Scores] = {}
     with progress.stage("score on dev", len(forwards)) as advance:
         for arm, forward in forwards.items():
             score = partial(score_rows, forward, dev.task, pad_id=tokenizer.pad_id, device=device)
-            found[arm] = score_on_dev(rows, score)
+            scores[arm] = score_on_dev(rows, score)
             advance()
-    return found
+    return scores
 
 
 def _known(source: Checkpoint) -> Mapping[str, Scores]:

@@ -58,8 +58,8 @@ def describe_checkpoint(
             densities=dense if pruner is None else pruner.densities(),
             sparsities={name: s for name, s in sparsities.items() if s != uniform},
             scores={
-                arm: {k: v for k, v in found.items() if k != "loss"}
-                for arm, found in scores.items()
+                arm: {name: value for name, value in metrics.items() if name != "loss"}
+                for arm, metrics in scores.items()
             },
             split=split,
             recipe=recipe,

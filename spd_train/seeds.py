@@ -57,10 +57,10 @@ def summarise(values: Sequence[float | None]) -> SeedSummary | None:
 
     A metric that is undefined for a seed is None or not finite.
     """
-    found = tuple(v for v in values if v is not None and math.isfinite(v))
-    if not found:
+    finite = tuple(v for v in values if v is not None and math.isfinite(v))
+    if not finite:
         return None
-    return SeedSummary(values=found, mean=statistics.fmean(found), half_width=_half_width(found))
+    return SeedSummary(values=finite, mean=statistics.fmean(finite), half_width=_half_width(finite))
 
 
 def _half_width(values: Sequence[float]) -> float | None:
@@ -103,7 +103,7 @@ class SeedResults:
             "level": LEVEL,
             "runs": {str(seed): run.folder.name for seed, run in self.runs.items()},
             "scores": {
-                arm: {name: found and found.to_json() for name, found in metrics.items()}
+                arm: {name: summary and summary.to_json() for name, summary in metrics.items()}
                 for arm, metrics in self.summaries().items()
             },
         }
@@ -152,8 +152,8 @@ def run_seeds(
 
 def folders_of_seeds(output: Path) -> list[Path]:
     """The folders of the seeds that were started in ``output``, in order."""
-    found = [p for p in output.glob(f"{_FOLDER}*") if p.name.removeprefix(_FOLDER).isdecimal()]
-    return sorted(found, key=lambda p: int(p.name.removeprefix(_FOLDER)))
+    folders = [p for p in output.glob(f"{_FOLDER}*") if p.name.removeprefix(_FOLDER).isdecimal()]
+    return sorted(folders, key=lambda p: int(p.name.removeprefix(_FOLDER)))
 
 
 def _holds_something(folder: Path) -> bool:

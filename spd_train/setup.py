@@ -123,8 +123,8 @@ def length_lines(
     lengths = {
         name: Lengths.of([row.tokens for row in rows], limit=limit) for name, rows in parts.items()
     }
-    lines = [f"lengths of {name}: {found}" for name, found in lengths.items()]
-    if any(found.cut for found in lengths.values()):
+    lines = [f"lengths of {name}: {part}" for name, part in lengths.items()]
+    if any(part.cut for part in lengths.values()):
         why = (
             "a higher --max-tokens cuts fewer texts, and takes longer"
             if by_option

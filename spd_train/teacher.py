@@ -98,12 +98,12 @@ def _vocabulary(folder: Path) -> dict[str, int]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
         pieces = value["model"]["vocab"]
-        found = (
+        ids = (
             {p: int(i) for p, i in pieces.items()}
             if isinstance(pieces, dict)
             else {str(p[0]): i for i, p in enumerate(pieces)}
         )
-        return {**found, **{a["content"]: int(a["id"]) for a in value.get("added_tokens", [])}}
+        return {**ids, **{a["content"]: int(a["id"]) for a in value.get("added_tokens", [])}}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise BadModel(
             f"{file} is not a tokenizer", got=repr(err), fix="copy it from the model again"

@@ -48,12 +48,16 @@ Examples:
     "few hundred are enough; labels are not read. Give this or --data.",
 )
 @click.option(
-    "--text-column", metavar="NAME", help="Column of --texts that holds the text.  [default: text]"
+    "--text-column",
+    metavar="NAME",
+    help="Column of --texts that holds the text.  [default: text, or the column that the model was "
+    "trained on]",
 )
 @click.option(
     "--pair-column",
     metavar="NAME",
-    help="Column of --texts that holds the second text of a pair.  [default: none]",
+    help="Column of --texts that holds the second text of a pair.  [default: text_pair, or the "
+    "column that the model was trained on]",
 )
 @click.option(
     "--task",

@@ -15,7 +15,7 @@ import numpy as np
 from spd_deploy.domain.text import Tokens
 from spd_train.data.batching import LabelledTokens
 
-# Keeps these draws apart from the others that are made from seed and step.
+# Separates these draws from the others of the same seed and step.
 _STREAM = 0xA06
 
 
@@ -42,37 +42,37 @@ def mix_pairs(
     """
     if share == 0:
         return rows
-    places = [_second_text(row.tokens, special_ids) for row in rows]
-    pairs = [i for i, place in enumerate(places) if place is not None]
+    spans = [_second_text(row.tokens, special_ids) for row in rows]
+    pairs = [i for i, span in enumerate(spans) if span is not None]
     if not pairs:
         return rows
     draw = np.random.default_rng([seed, step, _STREAM])
     longest = max(len(row.tokens) for row in rows)
-    found = list(rows)
+    mixed = list(rows)
     for i in pairs:
         other = pairs[draw.integers(len(pairs))]
         if draw.random() < share and other != i:
-            (place, theirs) = places[i], places[other]
-            assert place is not None and theirs is not None  # noqa: S101 - both are pairs
-            tokens = _with_second(rows[i].tokens, place, rows[other].tokens.ids[theirs], longest)
-            found[i] = LabelledTokens(tokens=tokens, label=math.nan)
-    return found
+            (span, theirs) = spans[i], spans[other]
+            assert span is not None and theirs is not None  # noqa: S101 - both are pairs
+            tokens = _with_second(rows[i].tokens, span, rows[other].tokens.ids[theirs], longest)
+            mixed[i] = LabelledTokens(tokens=tokens, label=math.nan)
+    return mixed
 
 
-def _with_second(tokens: Tokens, place: slice, second: tuple[int, ...], longest: int) -> Tokens:
-    """The tokens with another second text at ``place``, cut so that ``longest`` is kept."""
-    before, after = tokens.ids[: place.start], tokens.ids[place.stop :]
+def _with_second(tokens: Tokens, span: slice, second: tuple[int, ...], longest: int) -> Tokens:
+    """The tokens with another second text at ``span``, cut so that ``longest`` is kept."""
+    before, after = tokens.ids[: span.start], tokens.ids[span.stop :]
     second = second[: longest - len(before) - len(after)]
     types = tokens.types
     return replace(
         tokens,
         ids=before + second + after,
-        types=types[: place.start] + types[place][:1] * len(second) + types[place.stop :],
+        types=types[: span.start] + types[span][:1] * len(second) + types[span.stop :],
     )
 
 
 def _second_text(tokens: Tokens, special_ids: Set[int]) -> slice | None:
     """The positions of the second of exactly two texts; None if there are not two."""
     runs = groupby(range(len(tokens)), key=lambda i: tokens.ids[i] in special_ids)
-    texts = [list(places) for is_special, places in runs if not is_special]
+    texts = [list(positions) for is_special, positions in runs if not is_special]
     return slice(texts[1][0], texts[1][-1] + 1) if len(texts) == 2 else None

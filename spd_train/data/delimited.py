@@ -126,10 +126,10 @@ def _refuse_other_delimiter(file: Path, first: str, delimiter: str) -> None:
     others = [d for d in _DELIMITER_NAMES if d in first and d != delimiter]
     if delimiter in first or not others:
         return
-    found = max(others, key=first.count)
-    rename = {"\t": ", or name it .tsv", ",": ", or name it .csv"}.get(found, "")
+    other = max(others, key=first.count)
+    rename = {"\t": ", or name it .tsv", ",": ", or name it .csv"}.get(other, "")
     raise BadData(
-        f"{file} is separated by {_DELIMITER_NAMES[found]}, not by {_DELIMITER_NAMES[delimiter]}",
+        f"{file} is separated by {_DELIMITER_NAMES[other]}, not by {_DELIMITER_NAMES[delimiter]}",
         got=f"the first line {first.strip()[:80]!r}",
         fix=f"save it with {_DELIMITER_NAMES[delimiter]}{rename}",
     )

@@ -84,16 +84,16 @@ def columns_fault(row: DataRow, columns: Columns, *, fix: str) -> Fault | None:
     Raises:
         BadData: the header lacks the column or has it twice, so all rows have the fault.
     """
-    wanted = [c for c in (columns.text, columns.pair, columns.label) if c is not None]
-    for column in wanted:
+    needed = [c for c in (columns.text, columns.pair, columns.label) if c is not None]
+    for column in needed:
         if column in row.repeated or row.names.count(column) > 1:
             fault = Fault(kind=f"column {column!r} stands there twice", fix="rename one of them")
         elif column not in row.names:
-            found = ", ".join(map(repr, row.names[:_MOST_NAMED])) or "none"
-            other = None if row.header is None else other_delimiter(row.names, wanted)
+            columns_text = ", ".join(map(repr, row.names[:_MOST_NAMED])) or "none"
+            other = None if row.header is None else other_delimiter(row.names, needed)
             fault = Fault(
                 kind=f"no column {column!r}",
-                got=f"columns {found}",
+                got=f"columns {columns_text}",
                 fix=fix if other is None else f"the file is separated by {other}: {_SEPARATE}",
             )
         else:
@@ -157,11 +157,11 @@ def usable_rows(
     Raises:
         BadData: a row has a fault, and broken rows are not skipped.
     """
-    found: list[tuple[DataRow, Example]] = []
+    usable: list[tuple[DataRow, Example]] = []
     broken: dict[str, list[DataRow]] = {}
     for row, example in pairs:
         if isinstance(example, Example):
-            found.append((row, example))
+            usable.append((row, example))
         elif skip_broken:
             broken.setdefault(example.kind, []).append(row)
         else:
@@ -170,7 +170,7 @@ def usable_rows(
         count = sum(map(len, broken.values()))
         kinds = (f"{kind}: {len(rows)}, first {rows[0].place}" for kind, rows in broken.items())
         note(f"skipped {count} broken row{'s' * (count > 1)}: {'; '.join(kinds)}")
-    return found
+    return usable
 
 
 def _label(task: Task, row: DataRow, column: Name) -> float | Fault:

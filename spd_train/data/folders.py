@@ -52,15 +52,15 @@ def own_file(data_dir: Path, split: str) -> Path:
     _refuse_absent(data_dir)
     if data_dir.is_file():
         return data_dir
-    found = list(_candidates(data_dir, split))
-    if len(found) > 1:
+    files = list(_candidates(data_dir, split))
+    if len(files) > 1:
         raise BadData(
-            f"{data_dir} has {len(found)} files for {split}",
-            got=", ".join(file.name for file in found),
+            f"{data_dir} has {len(files)} files for {split}",
+            got=", ".join(file.name for file in files),
             fix="keep one of them there, or name a file",
         )
-    if found:
-        return found[0]
+    if files:
+        return files[0]
     there = sorted(p.name for p in data_dir.iterdir() if not p.name.startswith("."))
     more = ", ..." if len(there) > _MOST_NAMED else ""
     raise BadData(

@@ -27,7 +27,7 @@ def hub_split(task: Task, split: str) -> Splits:
     silence = silence_of_hub()  # before the import, which notes whether the hub is to be asked
     import datasets
 
-    found: Splits = {}
+    parts: Splits = {}
     for part in _parts(task, split):
         try:
             rows = datasets.load_dataset(REPOSITORY, task.name, split=part)
@@ -37,8 +37,8 @@ def hub_split(task: Task, split: str) -> Splits:
                 got=silence or first_line(err),
                 fix="check the network, or name a folder with --data",
             ) from err
-        found[part] = [_example(task, row) for row in rows]
-    return found
+        parts[part] = [_example(task, row) for row in rows]
+    return parts
 
 
 def _parts(task: Task, split: str) -> list[str]:

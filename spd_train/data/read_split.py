@@ -61,10 +61,10 @@ def _examples(
                 refuse_foreign_file(task, row)
             yield row, example_of(task, row, labelled=labelled, name=name)
 
-    found = [one for _, one in usable_rows(pairs(), skip_broken=skip_broken, note=note)]
-    if not found:
+    examples = [example for _, example in usable_rows(pairs(), skip_broken=skip_broken, note=note)]
+    if not examples:
         raise no_usable_rows(file)
-    return found
+    return examples
 
 
 def _name_columns(task: Task) -> str:

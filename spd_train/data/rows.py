@@ -97,7 +97,7 @@ def type_name(value: object) -> str:
 def encoding_fault(fields: Sequence[str]) -> Fault | None:
     """The fault of fields with a byte that is not UTF-8; None if there is none."""
     for text in fields:
-        if not text.isascii() and (found := _ESCAPED_BYTE.search(text)):
-            byte = f"byte 0x{ord(found[0]) - 0xDC00:02x}"
+        if not text.isascii() and (escaped := _ESCAPED_BYTE.search(text)):
+            byte = f"byte 0x{ord(escaped[0]) - 0xDC00:02x}"
             return Fault(kind="not UTF-8", got=byte, fix="save the file as UTF-8")
     return None

@@ -170,8 +170,8 @@ def set_apart(rows: Sequence[Example], share: float) -> tuple[Sequence[Example],
     The run's seed has no influence: all teachers, arms and seeds must leave out the same rows, or
     one would be chosen on rows that another was trained on.
     """
-    wanted = max(1, round(len(rows) * share)) if share > 0 else 0
-    count = min(len(rows) - 1, wanted, _MOST_APART)
+    target = max(1, round(len(rows) * share)) if share > 0 else 0
+    count = min(len(rows) - 1, target, _MOST_APART)
     chosen = set(Random(0).sample(range(len(rows)), count))
     kept = [row for i, row in enumerate(rows) if i not in chosen]
     return kept, [row for i, row in enumerate(rows) if i in chosen]

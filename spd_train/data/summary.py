@@ -88,7 +88,7 @@ def _text_warnings(task: Task, data: Data) -> Iterator[str]:
     labels: dict[tuple[str, str | None], set[float | None]] = {}
     for e in _all_rows(data):
         labels.setdefault((e.text, e.pair), set()).add(e.label)
-    if unlike := [texts for texts, found in labels.items() if len(found) > 1]:
+    if unlike := [texts for texts, seen in labels.items() if len(seen) > 1]:
         yield f"texts that have several labels: {len(unlike)}, such as {unlike[0][0][:40]!r}"
 
 
@@ -99,8 +99,8 @@ def _all_rows(data: Data) -> Iterator[Example]:
 
 def _counts(task: Task, rows: Sequence[Example]) -> dict[str, int]:
     """The number of rows of each label, in the order of the task's labels."""
-    found = Counter(row.label for row in rows)
-    return {label: found[i] for i, label in enumerate(task.labels)}
+    counts = Counter(row.label for row in rows)
+    return {label: counts[i] for i, label in enumerate(task.labels)}
 
 
 def _listed(labels: Sequence[str]) -> str:

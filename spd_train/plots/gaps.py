@@ -1,7 +1,7 @@
-"""How much better each arm is on train than on dev: the paper's thesis in one figure.
+"""The gap between train and dev of each arm: the paper's thesis in one figure.
 
-Small marks are the seeds, large ones their mean, the bar its 95 % interval, which two seeds make so
-long that it may leave the panel; the grey line is the dense teacher's own gap.
+Small marks are seeds, a large mark is their mean, and the bar is its 95 % interval, which may leave
+the panel for two seeds. The grey line is the gap of the dense teacher.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _WIDTH, _HEIGHT = 3.4, 2.5  # of a panel, inches
 
 
 def draw_gaps(results: Results, output: Path) -> Path:
-    """Draw ``gaps.png``."""
+    """Draw ``gaps.png`` into ``output``. Returns its path."""
     from matplotlib import rc_context
 
     with rc_context(STYLE):  # type: ignore[arg-type]  # the stub lists every key by name
@@ -31,7 +31,7 @@ def draw_gaps(results: Results, output: Path) -> Path:
 
 
 def gaps_figure(results: Results) -> "Figure":
-    """A panel a task, a group a pattern, a mark an arm."""
+    """A figure with a panel for each task, and in it a group of marks for each pattern."""
     from matplotlib.figure import Figure
 
     tasks = results.grid.tasks
@@ -51,19 +51,19 @@ def gaps_figure(results: Results) -> "Figure":
 
 
 def _panel(axes: "Axes", results: Results, task: str) -> None:
-    """One task."""
+    """Draw the gaps of one task."""
     grid = results.grid
     axes.set_title(f"{task}, {results.metric(task)}")
     axes.grid(axis="y")
     axes.axhline(0, color=INK, linewidth=0.8)
-    places = offsets(grid.arms, 0.8 / max(1, len(grid.arms)))
+    shifts = offsets(grid.arms, 0.8 / max(1, len(grid.arms)))
     for i, pattern in enumerate(grid.patterns):
         if i:
             axes.axvline(i - 0.5, color=EDGE, linewidth=0.6)
         if (dense := results.gap(task, pattern, DENSE)) is not None:
             axes.hlines(100 * dense.mean, i - 0.44, i + 0.44, color=GREY, linestyle=":", zorder=1)
         for arm in grid.arms:
-            _draw_arm(axes, i + places[arm], results.gap(task, pattern, arm), arm)
+            _draw_arm(axes, i + shifts[arm], results.gap(task, pattern, arm), arm)
     axes.set_xlim(-0.5, len(grid.patterns) - 0.5)
     labels = [pattern_text(pattern).replace("@", "\nat ") for pattern in grid.patterns]
     axes.set_xticks(range(len(grid.patterns)), labels)
@@ -72,14 +72,14 @@ def _panel(axes: "Axes", results: Results, task: str) -> None:
 
 
 def limits(points: Sequence[float]) -> tuple[float, float]:
-    """Ends of the axis: 0 and every seed are seen, with a quarter of their range to spare."""
+    """The ends of the axis: 0 and every seed are visible, with a quarter of the range to spare."""
     low, high = min([0.0, *points]), max([0.0, *points])
     spare = 0.25 * (high - low) or 1.0
     return low - (spare if low < 0 else 0.15 * spare), high + spare
 
 
 def _points(results: Results, task: str) -> list[float]:
-    """The gaps of every run in a panel."""
+    """The gaps of all runs of a task, in points."""
     return [
         100 * value
         for pattern in results.grid.patterns
@@ -90,7 +90,7 @@ def _points(results: Results, task: str) -> list[float]:
 
 
 def _draw_arm(axes: "Axes", x: float, gap: SeedSummary | None, arm: str) -> None:
-    """The seeds of one arm, their mean and its interval."""
+    """Draw the seeds of one arm, their mean and its interval."""
     if gap is None:
         return
     colour, mark = colour_of(arm), mark_of(arm)
@@ -104,7 +104,7 @@ def _draw_arm(axes: "Axes", x: float, gap: SeedSummary | None, arm: str) -> None
 
 
 def _legend(figure: "Figure", results: Results) -> None:
-    """What colours and marks mean."""
+    """Add a legend of the arms' colours and marks."""
     from matplotlib.lines import Line2D
 
     handles = [

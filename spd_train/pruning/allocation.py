@@ -47,7 +47,7 @@ def global_targets(
     total = sum(
         w * targets[group[0].name].sparsity for w, group in zip(weights, groups, strict=True)
     )
-    wanted = sum(weights) - share * total
+    to_keep = sum(weights) - share * total
 
     def densities(threshold: float) -> list[float]:
         return [
@@ -60,7 +60,7 @@ def global_targets(
     for _ in range(_BISECTIONS):
         middle = _middle(low, high)
         kept = sum(w * d for w, d in zip(weights, densities(middle), strict=True))
-        low, high = (middle, high) if kept > wanted else (low, middle)
+        low, high = (middle, high) if kept > to_keep else (low, middle)
     return with_densities(groups, targets, densities(high))
 
 

@@ -119,7 +119,7 @@ class _Entered(Exception):
 
 def first_layer_inputs(network: GraftedNetwork, calibration: Calibration) -> list[LayerInputs]:
     """The inputs of the first encoder layer, for each calibration batch."""
-    found: list[LayerInputs] = []
+    inputs: list[LayerInputs] = []
     entered: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ def first_layer_inputs(network: GraftedNetwork, calibration: Calibration) -> lis
             with calibration.autocast(), contextlib.suppress(_Entered):
                 network(batch)
             (hidden_BSH, *others), keywords = entered.pop()
-            found.append(
+            inputs.append(
                 LayerInputs(
                     student_BSH=hidden_BSH,
                     teacher_BSH=hidden_BSH,
@@ -143,7 +143,7 @@ def first_layer_inputs(network: GraftedNetwork, calibration: Calibration) -> lis
             )
     finally:
         handle.remove()
-    return found
+    return inputs
 
 
 def _first_reader(matrix: Matrix, matrices: Sequence[Matrix]) -> str:

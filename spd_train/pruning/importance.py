@@ -91,11 +91,11 @@ class GradientScores:
 
     def scores(self, dense: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The sums so far, which are then reset. Without any sum the magnitudes stand in."""
-        found = {n: self._sums.get(n, None) for n in dense}
+        sums = {n: self._sums.get(n, None) for n in dense}
         self._sums = {}
-        if any(value is None for value in found.values()):
+        if any(value is None for value in sums.values()):
             return magnitudes(dense)
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in sums.items() if value is not None}
 
     def state(self) -> dict[str, Tensor]:
         """The sums by matrix name, for the saved state."""

@@ -51,7 +51,7 @@ class Pruner:
         self.network = network
         self.recipe = recipe
         self.calibration = calibration
-        self.wanted = targets
+        self.final_targets = targets
         self.targets: dict[str, Pattern] = dict(targets)
         self.matrices = [m for m in network.encoder.matrices() if m.name in targets]
         students = dict(network.student_parameters())
@@ -136,7 +136,7 @@ class Pruner:
         """Restore what :meth:`state` returned, on ``device``."""
         self.weights.restore(state, device)
         for name, value in with_prefix(_TARGET, state).items():
-            self.targets[name] = at_sparsity(self.wanted[name], float(value))
+            self.targets[name] = at_sparsity(self.final_targets[name], float(value))
             self._allocated = True
         sums = with_prefix(_GRADIENT, state)
         self._gradients.restore({name: value.to(device) for name, value in sums.items()})
@@ -181,12 +181,12 @@ class Pruner:
         encoder, recipe = self.network.encoder, self.recipe
         if recipe.allocation == "global":
             self.targets = global_targets(
-                encoder, self.wanted, scores, share=share, least_density=recipe.least_density
+                encoder, self.final_targets, scores, share=share, least_density=recipe.least_density
             )
         elif recipe.allocation == "sensitivity" and not self._allocated:
             self.targets = sensitivity_targets(
                 self.network,
-                self.wanted,
+                self.final_targets,
                 scores,
                 self.calibration,
                 least_density=recipe.least_density,

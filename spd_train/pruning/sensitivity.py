@@ -46,7 +46,7 @@ def sensitivity_targets(
     groups = list(coupled_targets(network.encoder, targets))
     levels = [*(s for s in _LEVELS if s < 1 - least_density), 1 - least_density]
     sizes = [sum(m.shape[0] * m.shape[1] for m in group) for group in groups]
-    wanted = sum(
+    to_remove = sum(
         n * targets[group[0].name].sparsity for n, group in zip(sizes, groups, strict=True)
     )
     with evaluation_mode(network):
@@ -57,32 +57,34 @@ def sensitivity_targets(
             + [(s, _cost(network, group, targets, scores, s, calibration, before)) for s in levels]
             for group in groups
         ]
-    found = cheapest(curves, sizes, wanted)
-    return with_densities(groups, targets, [1 - s for s in found])
+    sparsities = cheapest(curves, sizes, to_remove)
+    return with_densities(groups, targets, [1 - s for s in sparsities])
 
 
-def cheapest(curves: Sequence[Sequence[Point]], sizes: Sequence[int], wanted: float) -> list[float]:
-    """The sparsity of each group that removes ``wanted`` weights in all at the least total cost.
+def cheapest(
+    curves: Sequence[Sequence[Point]], sizes: Sequence[int], to_remove: float
+) -> list[float]:
+    """The sparsity of each group that removes ``to_remove`` weights in all at the least total cost.
 
     Args:
         curves: of each group, points of sparsity and cost in rising order from (0, 0).
         sizes: number of weights of each group.
-        wanted: number of weights to remove, at most what the last points allow.
+        to_remove: number of weights to remove, at most what the last points allow.
     """
     steps = sorted(
         ((cost_b - cost_a) / ((at_b - at_a) * size), g, at_a, at_b)
         for g, (curve, size) in enumerate(zip(curves, sizes, strict=True))
         for (at_a, cost_a), (at_b, cost_b) in pairwise(lower_hull(curve))
     )
-    found = [0.0] * len(curves)
-    left = wanted
+    sparsities = [0.0] * len(curves)
+    left = to_remove
     for _, g, at_a, at_b in steps:
         taken = min(left, (at_b - at_a) * sizes[g])
-        found[g] = at_a + taken / sizes[g]
+        sparsities[g] = at_a + taken / sizes[g]
         left -= taken
         if left <= 0:
             break
-    return found
+    return sparsities
 
 
 def lower_hull(points: Sequence[Point]) -> list[Point]:
@@ -124,14 +126,14 @@ def _cost(
 
 def _last_hidden(network: GraftedNetwork, calibration: Calibration) -> list[Tensor]:
     """The last hidden state ``[T, H]`` at the real tokens of each trial batch."""
-    found: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     def keep(_: Tensor, output_BSH: Tensor) -> None:
-        found.append(output_BSH.float())
+        outputs.append(output_BSH.float())
 
     batches = calibration.batches[:_TRIAL_BATCHES]
     with forward_hook(network.layers[-1], keep):
         for batch in batches:
             with calibration.autocast():
                 network(batch)
-    return [h[b.mask_BS.bool()] for h, b in zip(found, batches, strict=True)]
+    return [h[b.mask_BS.bool()] for h, b in zip(outputs, batches, strict=True)]

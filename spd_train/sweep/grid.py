@@ -98,9 +98,9 @@ class Grid:
         Options of students are left out for teachers and the reverse, so a change of the students'
         options keeps the teachers.
         """
-        others = STUDENTS_ONLY if isinstance(job, TeacherJob) else TEACHERS_ONLY
-        found = self.train.of(job.task).items()
-        return {name: value for name, value in found if name not in others}
+        excluded = STUDENTS_ONLY if isinstance(job, TeacherJob) else TEACHERS_ONLY
+        options = self.train.of(job.task).items()
+        return {name: value for name, value in options if name not in excluded}
 
     def to_json(self) -> dict[str, Any]:
         """The grid as JSON values; of the model only its name."""

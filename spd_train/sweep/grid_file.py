@@ -85,18 +85,18 @@ def grid_from(value: Mapping[str, Any]) -> Grid:
 
 def _axis(name: str, items: Sequence[Item], parse: Callable[[Item], Parsed]) -> tuple[Parsed, ...]:
     """Parse a list that must hold at least one item, and none twice."""
-    found: list[Parsed] = []
+    axis: list[Parsed] = []
     for i, item in enumerate(items):
         try:
             parsed = parse(item)
         except BadInput as err:
             raise BadSetting(f"{name}[{i}]: {err.what}", got=err.got, fix=err.fix) from err
-        if parsed in found:
+        if parsed in axis:
             raise BadSetting(f"{name}[{i}] is there twice", got=repr(item), fix="name it once")
-        found.append(parsed)
-    if not found:
+        axis.append(parsed)
+    if not axis:
         raise BadSetting(f"{name} is empty", fix="name at least one")
-    return tuple(found)
+    return tuple(axis)
 
 
 def _task(name: str) -> str:

@@ -102,19 +102,19 @@ class Pool:
 
     def ended(self) -> list[EndedJob]:
         """The jobs whose processes have ended since the last call."""
-        found = []
+        ended = []
         for job, child in tuple(self._children.items()):
             child.peak_memory_bytes = _peak_of(child.process.pid) or child.peak_memory_bytes
             if (code := child.process.poll()) is None:
                 continue
             del self._children[job]
             seconds = time.perf_counter() - child.started_s
-            found.append(
+            ended.append(
                 EndedJob(
                     job=job, code=code, seconds=seconds, peak_memory_bytes=child.peak_memory_bytes
                 )
             )
-        return found
+        return ended
 
     def interrupt(self) -> None:
         """Ask every process to save its state and end."""

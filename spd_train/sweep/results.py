@@ -85,9 +85,9 @@ class Results:
 
     def average_kept(self, pattern: Pattern | None, arm: str) -> float | None:
         """The mean over all tasks of the share kept; None unless every task has one."""
-        found = [self.kept(task, pattern, arm) for task in self.grid.tasks]
-        shares = [share for share in found if share is not None]
-        return sum(shares) / len(shares) if len(shares) == len(found) else None
+        by_task = [self.kept(task, pattern, arm) for task in self.grid.tasks]
+        shares = [share for share in by_task if share is not None]
+        return sum(shares) / len(shares) if len(shares) == len(by_task) else None
 
     def _average(
         self, value: Callable[[Outcome], float | None], pattern: Pattern | None, arm: str
@@ -95,8 +95,8 @@ class Results:
         """Means over all tasks, one a seed, summarised over the seeds."""
         means = []
         for seed in self.grid.seeds:
-            found = [self._value(value, task, pattern, arm, seed) for task in self.grid.tasks]
-            means.append(_mean_of_all(found))
+            by_task = [self._value(value, task, pattern, arm, seed) for task in self.grid.tasks]
+            means.append(_mean_of_all(by_task))
         return summarise(means)
 
     def _value(
@@ -128,5 +128,5 @@ def _gap(run: Outcome) -> float | None:
 
 def _mean_of_all(values: Sequence[float | None]) -> float | None:
     """The mean; None unless every value is present."""
-    found = [value for value in values if value is not None]
-    return sum(found) / len(found) if found and len(found) == len(values) else None
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present and len(present) == len(values) else None

@@ -133,9 +133,9 @@ def _named(pattern: Pattern | None) -> str:
 
 def _score_cell(results: Results, task: str, pattern: Pattern | None, arm: str) -> str:
     """Score, share of the dense score, and number of seeds if some are missing."""
-    found = results.score(task, pattern, arm)
+    score = results.score(task, pattern, arm)
     kept = None if arm == DENSE else results.kept(task, pattern, arm)
-    return _with_remarks(found, kept, len(results.grid.seeds))
+    return _with_remarks(score, kept, len(results.grid.seeds))
 
 
 def _gap_cell(results: Results, task: str, pattern: Pattern | None, arm: str) -> str:
@@ -149,25 +149,25 @@ def _average_cell(results: Results, pattern: Pattern | None, arm: str) -> str:
     return _with_remarks(results.average_score(pattern, arm), kept, len(results.grid.seeds))
 
 
-def _with_remarks(found: SeedSummary | None, kept: float | None, seeds: int) -> str:
+def _with_remarks(score: SeedSummary | None, kept: float | None, seeds: int) -> str:
     """A score with its remarks, such as ``85.2 ± 1.2 (99.1 %)``."""
-    if found is None:
+    if score is None:
         return _MISSING
     remarks: Sequence[str] = [
         *([] if kept is None else [f"{kept:.1%}".replace("%", " %")]),
-        *([f"{found.count} of {seeds} seeds"] if found.count < seeds else []),
+        *([f"{score.count} of {seeds} seeds"] if score.count < seeds else []),
     ]
-    return _points(found) + (f" ({', '.join(remarks)})" if remarks else "")
+    return _points(score) + (f" ({', '.join(remarks)})" if remarks else "")
 
 
-def _points(found: SeedSummary | None) -> str:
+def _points(summary: SeedSummary | None) -> str:
     """A share as points with half the interval's width, such as ``85.2 ± 1.2``."""
-    if found is None:
+    if summary is None:
         return _MISSING
-    reach = "" if found.half_width is None else f" ± {100 * found.half_width:.1f}"
-    return f"{100 * found.mean:.1f}{reach}"
+    interval = "" if summary.half_width is None else f" ± {100 * summary.half_width:.1f}"
+    return f"{100 * summary.mean:.1f}{interval}"
 
 
-def _json(found: SeedSummary | None) -> dict[str, Any] | None:
+def _json(summary: SeedSummary | None) -> dict[str, Any] | None:
     """A summary as JSON values; None stays None."""
-    return None if found is None else found.to_json()
+    return None if summary is None else summary.to_json()

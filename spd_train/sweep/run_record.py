@@ -43,10 +43,10 @@ def settings_of(grid: Grid, job: Job) -> dict[str, Any]:
     """
     model = os.path.basename(grid.model.rstrip("/"))
     if isinstance(job, StudentJob):
-        made = {"student": recipe_named(job.arm).to_json()["student"]}
+        recipe = {"student": recipe_named(job.arm).to_json()["student"]}
     else:
-        made = {"teacher": asdict(TeacherRecipe())}
-    return {"model": model, **dict(_flat(made)), **grid.options(job)}
+        recipe = {"teacher": asdict(TeacherRecipe())}
+    return {"model": model, **dict(_flat(recipe)), **grid.options(job)}
 
 
 def read_record(file: Path) -> RunRecord:

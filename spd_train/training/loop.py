@@ -110,8 +110,8 @@ def take_step(
         seed = step_seed(training.context.seed, step, distributed.rank * loop.accumulate + i)
         torch.manual_seed(seed)
         last = i == len(batch.micro_batches) - 1
-        found = _micro_step(training, module, batch, positions, last=last)
-        terms = {name: terms.get(name, 0.0) + term for name, term in found.items()}
+        micro_terms = _micro_step(training, module, batch, positions, last=last)
+        terms = {name: terms.get(name, 0.0) + term for name, term in micro_terms.items()}
     terms = {name: distributed.sum(term) for name, term in terms.items()}
     loss = torch.stack(list(terms.values())).sum()
     _refuse_divergence(loss, "loss", step, batch, loop)

@@ -42,16 +42,18 @@ def hidden_variance(traces: Iterable[tuple[Trace, Tensor]]) -> HiddenVariance:
     tokens = 0
     sums: list[tuple[Tensor, Tensor]] = []
     for trace, mask_BS in traces:
-        real = [hidden[mask_BS.bool()].float() for hidden in trace.hidden_BSH]
-        parts = [(x_TH.sum(0), x_TH.square().sum()) for x_TH in real]
-        added = [(a + c, b + d) for (a, b), (c, d) in zip(sums, parts, strict=False)]
-        sums = added or parts
+        hidden_TH = [hidden[mask_BS.bool()].float() for hidden in trace.hidden_BSH]
+        parts = [(x_TH.sum(0), x_TH.square().sum()) for x_TH in hidden_TH]
+        totals = [(a + c, b + d) for (a, b), (c, d) in zip(sums, parts, strict=False)]
+        sums = totals or parts
         tokens += int(mask_BS.sum())
-    found = [
+    variances = [
         float((square - total_H.square().sum() / tokens) / (tokens * len(total_H)))
         for total_H, square in sums
     ]
-    return HiddenVariance(by_layer=tuple(max(v, torch.finfo(torch.float32).tiny) for v in found))
+    return HiddenVariance(
+        by_layer=tuple(max(v, torch.finfo(torch.float32).tiny) for v in variances)
+    )
 
 
 def loss_terms(
@@ -72,18 +74,18 @@ def loss_terms(
         recipe: weights, temperature and scale.
         variance: variance of the teacher's hidden states.
     """
-    found: dict[str, Tensor] = {}
+    terms: dict[str, Tensor] = {}
     if teacher is not None and recipe.attention:
-        found["attention"] = recipe.attention * _attention(student, teacher, batch, recipe)
+        terms["attention"] = recipe.attention * _attention(student, teacher, batch, recipe)
     if teacher is not None and recipe.hidden:
-        found["hidden"] = recipe.hidden * _hidden(student, teacher, batch, recipe, variance)
+        terms["hidden"] = recipe.hidden * _hidden(student, teacher, batch, recipe, variance)
     if teacher is not None and recipe.logits:
-        found["logits"] = recipe.logits * logits_loss(
+        terms["logits"] = recipe.logits * logits_loss(
             student.logits_BC, teacher.logits_BC, batch, task, recipe.temperature
         )
     if recipe.label:
-        found["label"] = recipe.label * label_loss(student.logits_BC, batch, task)
-    return found
+        terms["label"] = recipe.label * label_loss(student.logits_BC, batch, task)
+    return terms
 
 
 def attention_loss(student_BASS: Tensor, teacher_BASS: Tensor, batch: TensorBatch) -> Tensor:

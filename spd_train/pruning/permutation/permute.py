@@ -50,12 +50,12 @@ def reorder_for(
     if not any(isinstance(target, NM | Block) for target in targets.values()):
         return
     scores = magnitudes(linear_weights(model, encoder))
-    found = permute_model(model, encoder, targets=targets, scores=scores)
+    permutations = permute_model(model, encoder, targets=targets, scores=scores)
     progress.note(
-        f"permuted in {found.seconds:.0f} s: the masks keep {found.total.after:.4f} of the squared "
-        f"weights, {found.total.before:.4f} before"
+        f"permuted in {permutations.seconds:.0f} s: the masks keep {permutations.total.after:.4f} "
+        f"of the squared weights, {permutations.total.before:.4f} before"
     )
-    for axis, why in found.skipped.items():
+    for axis, why in permutations.skipped.items():
         progress.note(f"axis {axis} is not permuted: {why}")
 
 
@@ -89,11 +89,11 @@ def permute_model(
         places = residual_places(model, encoder)
     except BadModel as err:
         axes, skipped = [axis for axis in axes if axis.name != HIDDEN], {HIDDEN: err.what}
-    found = find_permutations(
+    permutations = find_permutations(
         axes, encoder, targets, scores, budget=budget or SearchBudget(), skipped=skipped
     )
-    fold_verified(model, found.moves, places)
-    return found
+    fold_verified(model, permutations.moves, places)
+    return permutations
 
 
 def fold_verified(model: PreTrainedModel, moves: Sequence[AxisOrder], residual: Places) -> None:

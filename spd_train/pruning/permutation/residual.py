@@ -41,12 +41,12 @@ def residual_places(model: PreTrainedModel, encoder: Encoder) -> Places:
     makers, reader = _makers(ran[: at[0]], modules), _reader(ran[at[-1] + 1 :], modules)
     if strange := [n for n in (*within, *reader[:-1]) if not isinstance(modules[n], nn.LayerNorm)]:
         raise _lost(f"{strange[0]} is no norm")
-    found: dict[str, int] = {}
+    places: dict[str, int] = {}
     for name in (*makers, *within, *reader):
         dimensions = _dimensions(name, modules[name], reads=name == reader[-1])
-        found |= {f"{name}.{p}": dimension for p, dimension in dimensions.items()}
+        places |= {f"{name}.{p}": dimension for p, dimension in dimensions.items()}
         _refuse_other_widths(name, modules[name], dimensions, encoder.hidden)
-    return found
+    return places
 
 
 def modules_that_run(model: PreTrainedModel) -> list[str]:

@@ -57,10 +57,10 @@ def find_permutations(
     for axis in axes:
         if reason := misfit(axis, local):
             reasons[axis.name] = reason
-        found = _order(axis, local, present, budget, generator)
-        if found is not None:
-            moves.append(found)
-            present = arranged_by(present, [found])
+        order = _order(axis, local, present, budget, generator)
+        if order is not None:
+            moves.append(order)
+            present = arranged_by(present, [order])
     before, after = _kept_by_name(local, scores), _kept_by_name(local, present)
     total = {name: float(scores[name].sum(dtype=torch.float64)) for name in local}
     return Permutations(
@@ -207,8 +207,8 @@ def _shares(
 
 def _by_role(encoder: Encoder, names: Container[str]) -> dict[Role, list[str]]:
     """The names of the encoder's matrices that are in ``names``, by role."""
-    found: dict[Role, list[str]] = {}
+    by_role: dict[Role, list[str]] = {}
     for matrix in encoder.matrices():
         if matrix.name in names:
-            found.setdefault(matrix.role, []).append(matrix.name)
-    return found
+            by_role.setdefault(matrix.role, []).append(matrix.name)
+    return by_role
