@@ -29,7 +29,7 @@ def require_hub_for(reference: str) -> None:
         cached = False
     if not cached:
         raise Unavailable(
-            f"{reference} is no folder here, and the Hugging Face hub does not answer",
+            f"{reference} is not a folder here, and the Hugging Face hub does not answer",
             got=reason,
             fix=did_you_mean(Path(reference)) or "name a model's folder, or try with a network",
         )

@@ -82,7 +82,7 @@ def classifier_config(reference: str, task: Task) -> Any:
         config = AutoConfig.from_pretrained(reference, trust_remote_code=False)
     except Exception as err:
         raise BadModel(
-            f"{reference} is no model folder, and no such model could be had from the hub",
+            f"{reference} is not a model folder, and could not be loaded from the hub",
             got=first_line(err),
             fix="name a folder with config.json and model.safetensors",
         ) from err

@@ -127,16 +127,8 @@ def prune(config: PruneConfig, progress: Progress) -> tuple[Checkpoint, Agreemen
         SpdError: the configuration, the texts or the model is wrong; nothing is written then.
     """
     recipe = config.recipe
-    if needs_gradients(recipe.importance):
-        raise BadSetting(
-            "this importance needs gradients, and so labels and training",
-            got=f"--importance {recipe.importance}",
-            fix="use magnitude, activation or second-order here, or spd train",
-        )
-    refuse_existing(config.output, overwrite=config.overwrite)
-    source = open_checkpoint(config.source)
+    source = _checked_source(config)
     targets = targets_of(source.encoder, config.pattern, recipe.exclude)
-    refuse_unexportable(source.encoder, read_config(config.source))
     tokenizer = tokenizer_of(source)
     for note in source.notes:
         progress.note(note)
@@ -158,11 +150,7 @@ def prune(config: PruneConfig, progress: Progress) -> tuple[Checkpoint, Agreemen
             autocast=lambda: precision.autocast(config.device),
         )
         pruner = Pruner(network, targets, recipe, calibration)
-        with progress.stage("prune", recipe.updates) as advance:
-            for update in range(1, recipe.updates + 1):
-                pruner.tighten(cubic_share(update, recipe.updates), last=update == recipe.updates)
-                advance(note=f"sparsity {pruner.sparsity:.3f}")
-        pruner.verify()
+        _tighten(pruner, recipe.updates, progress)
         agreement = _agreement(network, source, compared, tokenizer.pad_id, config.device)
         if config.dev is None:
             scores, split = _known(source), source.split
@@ -182,6 +170,36 @@ def prune(config: PruneConfig, progress: Progress) -> tuple[Checkpoint, Agreemen
             parents={"dense": source.weights_sha256},
         )
     return open_checkpoint(config.output), agreement
+
+
+def _checked_source(config: PruneConfig) -> Checkpoint:
+    """The dense classifier, once it is known that it can be pruned as configured.
+
+    Raises:
+        BadSetting: the importance needs gradients.
+        NotWritten: the output exists and is not to be replaced.
+        BadModel: the model is damaged, or could not be exported.
+    """
+    importance = config.recipe.importance
+    if needs_gradients(importance):
+        raise BadSetting(
+            "this importance needs gradients, and so labels and training",
+            got=f"--importance {importance}",
+            fix="use magnitude, activation or second-order here, or spd train",
+        )
+    refuse_existing(config.output, overwrite=config.overwrite)
+    source = open_checkpoint(config.source)
+    refuse_unexportable(source.encoder, read_config(config.source))
+    return source
+
+
+def _tighten(pruner: Pruner, updates: int, progress: Progress) -> None:
+    """Raise the sparsity to its target in ``updates`` mask updates, and verify the result."""
+    with progress.stage("prune", updates) as advance:
+        for update in range(1, updates + 1):
+            pruner.tighten(cubic_share(update, updates), last=update == updates)
+            advance(note=f"sparsity {pruner.sparsity:.3f}")
+    pruner.verify()
 
 
 def _apart(

@@ -129,7 +129,7 @@ def recipe_named(name: str) -> Recipe:
     value = read_json(file, error=BadSetting, fix=f"use a {SPD_FILE} that spd train wrote")
     recipe = value.get("recipe", value)
     if not isinstance(recipe, Mapping):
-        raise BadSetting(f"{file} holds no recipe", fix=f"use a {SPD_FILE} that spd train wrote")
+        raise BadSetting(f"{file} has no recipe", fix=f"use a {SPD_FILE} that spd train wrote")
     return Recipe.from_json(recipe)
 
 

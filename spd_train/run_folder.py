@@ -98,7 +98,7 @@ def _refuse_differences(before: Mapping[str, Any], now: Mapping[str, Any], path:
             _refuse_differences(old, value, f"{path}{name}.")
         elif old != value:
             raise BadSetting(
-                f"the run to be resumed had another {path}{name}",
+                f"the run that is resumed had another {path}{name}",
                 got=f"{value}, it had {old}",
                 fix="use the same command as before, or another --output",
             )

@@ -84,7 +84,7 @@ def _check_kinship(teacher: Path, model: Path, task: Task) -> None:
     sizes = [encoder_from_config(classifier_config(str(p), task)) for p in (teacher, model)]
     if sizes[0] != sizes[1]:
         raise BadSetting(
-            "the teacher is no fine-tuned form of the model: their sizes differ",
+            "the teacher is not a fine-tuned form of the model: their sizes differ",
             got=f"{teacher / CONFIG_FILE} and {model / CONFIG_FILE}",
             fix="leave --model out: the student starts from the teacher",
         )

@@ -87,7 +87,7 @@ def columns_fault(row: DataRow, columns: Columns, *, fix: str) -> Fault | None:
     needed = [c for c in (columns.text, columns.pair, columns.label) if c is not None]
     for column in needed:
         if column in row.repeated or row.names.count(column) > 1:
-            fault = Fault(kind=f"column {column!r} stands there twice", fix="rename one of them")
+            fault = Fault(kind=f"column {column!r} occurs twice", fix="rename one of them")
         elif column not in row.names:
             columns_text = ", ".join(map(repr, row.names[:_MOST_NAMED])) or "none"
             other = None if row.header is None else other_delimiter(row.names, needed)
@@ -122,7 +122,9 @@ def plain_in(row: DataRow, column: Name) -> str | Fault:
     if not isinstance(value, str):
         return json.dumps(value) if isinstance(value, (bool, int, float)) else str(value)
     if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-        return Fault(kind=f"half of a surrogate pair in column {column!r}, which is no Unicode")
+        return Fault(
+            kind=f"half of a surrogate pair in column {column!r}, which is not valid Unicode"
+        )
     return value
 
 
@@ -141,7 +143,7 @@ def label_in(row: DataRow, column: Name) -> str | Fault:
 
 def no_usable_rows(file: Path) -> BadData:
     """The error for a file without a usable row."""
-    return BadData(f"{file} holds no rows that can be used", fix="check how it was written")
+    return BadData(f"{file} holds no usable rows", fix="check how the file was written")
 
 
 def usable_rows(
@@ -202,4 +204,4 @@ def _number(spelled: str) -> float | Fault:
         number = math.nan
     if math.isfinite(number):
         return number
-    return Fault(kind="the label is no number", got=repr(spelled[:80]))
+    return Fault(kind="the label is not a number", got=repr(spelled[:80]))

@@ -57,7 +57,7 @@ def own_file(data_dir: Path, split: str) -> Path:
         raise BadData(
             f"{data_dir} has {len(files)} files for {split}",
             got=", ".join(file.name for file in files),
-            fix="keep one of them there, or name a file",
+            fix="keep one of them, or name a file with --data",
         )
     if files:
         return files[0]

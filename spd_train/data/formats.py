@@ -66,7 +66,7 @@ def kind_of(file: Path) -> str:
         if name.endswith(suffix):
             return _KINDS["." + suffix.split(".")[1]]
     raise BadData(
-        f"{file} is not of a kind that is read",
+        f"{file} is of a kind that spd does not read",
         got=f"the suffix {file.suffix!r}{_really(file)}",
         fix=_CONVERT,
     )
@@ -91,20 +91,20 @@ def content_of(file: Path) -> bytes:
         raise BadData(f"cannot read {file}", got="no such file", fix=_check_path(file)) from err
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as err:
         raise BadData(
-            f"{file} does not decompress", got=first_line(err), fix="make or copy it again"
+            f"{file} does not decompress", got=first_line(err), fix="write or copy the file again"
         ) from err
     except OSError as err:
         got = err.strerror or first_line(err)
         raise BadData(f"cannot read {file}", got=got, fix="check the path and the file") from err
     content = content.removeprefix(b"\xef\xbb\xbf")
     if not content.strip():
-        raise BadData(f"{file} is empty", fix="check how it was written")
+        raise BadData(f"{file} is empty", fix="check how the file was written")
     _refuse_others(file, content)
     return content
 
 
 def refuse_no_parquet(file: Path) -> None:
-    """Refuse a file that is named .parquet and is no Parquet file.
+    """Refuse a file that is named .parquet and is not a Parquet file.
 
     Raises:
         BadData: the file cannot be read or is of another kind.
@@ -116,7 +116,7 @@ def refuse_no_parquet(file: Path) -> None:
         raise BadData(f"cannot read {file}", got=err.strerror, fix=_check_path(file)) from err
     if not first.startswith(b"PAR1"):
         what = what_is(first) or ("an empty file" if not first else "another kind of file")
-        raise BadData(f"{file} is no Parquet file", got=what, fix=_CONVERT)
+        raise BadData(f"{file} is not a Parquet file", got=what, fix=_CONVERT)
 
 
 def what_is(content: bytes) -> str | None:

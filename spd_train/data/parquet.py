@@ -31,7 +31,7 @@ def parquet_rows(file: Path) -> Iterator[DataRow]:
                     yield _row(file, number, header, values)
     except (pyarrow.ArrowException, OSError) as err:
         raise BadData(
-            f"{file} is damaged", got=first_line(err), fix="make or copy it again"
+            f"{file} is damaged", got=first_line(err), fix="write or copy the file again"
         ) from err
 
 

@@ -16,7 +16,7 @@ from spd_train.data.formats import PARQUET, kind_of
 Name = str | int
 
 
-MEND = "mend the row"
+MEND = "correct the row"
 
 
 # Bytes that are not UTF-8, as Python's "surrogateescape" carries them.

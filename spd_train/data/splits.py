@@ -109,7 +109,7 @@ def read_data(
     parts = read_split(task, data_dir, TRAIN, skip_broken=skip_broken, note=note)
     rows = [example for part in parts.values() for example in part]
     if len(rows) < 3:
-        raise BadData("that is too few rows to train on", got=len(rows), fix="add rows")
+        raise BadData("there are too few rows to train on", got=len(rows), fix="add rows")
     sha256 = _sha256_of(rows)
     kept: Sequence[Example] = rows
     if apart := not has_split(task, data_dir, "dev"):

@@ -109,7 +109,7 @@ class Pruner:
             if not target.holds(self.parameters[name].detach()):
                 raise VerificationFailed(
                     f"{name} does not satisfy {target} after training",
-                    fix="this is a fault of spd; please report it",
+                    fix="this is a bug in spd; please report it",
                 )
 
     def sparsities(self) -> dict[str, float]:

@@ -92,7 +92,7 @@ def _axis(name: str, items: Sequence[Item], parse: Callable[[Item], Parsed]) -> 
         except BadInput as err:
             raise BadSetting(f"{name}[{i}]: {err.what}", got=err.got, fix=err.fix) from err
         if parsed in axis:
-            raise BadSetting(f"{name}[{i}] is there twice", got=repr(item), fix="name it once")
+            raise BadSetting(f"{name}[{i}] occurs twice", got=repr(item), fix="remove one of them")
         axis.append(parsed)
     if not axis:
         raise BadSetting(f"{name} is empty", fix="name at least one")
@@ -140,7 +140,7 @@ def _settings(train: Mapping[str, Any], tasks: tuple[str, ...]) -> TrainTable:
     for name in (name for name in train if name not in common):
         task = _task_of_grid(name, tasks)
         if task in by_task:
-            raise BadSetting(f"train.{name} is there twice", fix=f"keep one table for {task}")
+            raise BadSetting(f"train.{name} occurs twice", fix=f"keep one table for {task}")
         by_task[task] = _options(train[name], what=f"train.{name}")
     return TrainTable(common=_options(common, what="train"), by_task=by_task)
 
@@ -153,7 +153,7 @@ def _task_of_grid(name: str, tasks: tuple[str, ...]) -> str:
         task = ""
     if task not in tasks:
         fix = f"use one of {', '.join(tasks)}, or add it to tasks"
-        raise BadSetting(f"train.{name} is no task of the grid", fix=fix)
+        raise BadSetting(f"train.{name} is not a task of the grid", fix=fix)
     return task
 
 

@@ -87,7 +87,7 @@ def refuse_other_settings(grid: Grid, output: Path, begun: Iterable[Job]) -> Non
         for name in sorted({*before, *now}):
             if before.get(name) != now.get(name):
                 raise BadSetting(
-                    f"{paths.folder} was begun with another {name}",
+                    f"{paths.folder} was started with another {name}",
                     got=f"{_shown(now.get(name))}, it had {_shown(before.get(name))}",
                     fix="put the grid back, choose another --output, or remove that folder",
                 )

@@ -31,7 +31,7 @@ PRUNE = "prune checkpoint --pattern unstructured --data MRPC --output out"
     [
         (
             PRUNE.replace("--data MRPC", "--texts one.jsonl"),
-            "that is too few texts; got 1; give a hundred or more",
+            "there are too few texts; got 1; give a hundred or more",
         ),
         *(
             (

@@ -129,7 +129,7 @@ def test_a_table_does_not_mix_settings(grid: Path, tmp_path: Path) -> None:
     result = spd_sweep(grid, "--output", tmp_path / "out", "--table-only")
 
     assert result.exit_code == 1
-    assert "was begun with another epochs; got 3, it had none" in result.stderr
+    assert "was started with another epochs; got 3, it had none" in result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -128,7 +128,7 @@ def test_a_broken_row_is_named_where_it_is_not_skipped(tmp_path: Path) -> None:
 )
 def test_a_column_that_is_read_may_not_stand_twice(tmp_path: Path, header: str) -> None:
     """Neither of the two is taken; a column that is not read may stand there twice."""
-    with pytest.raises(BadData, match=r"train\.csv: column '\w+' stands there twice"):
+    with pytest.raises(BadData, match=r"train\.csv: column '\w+' occurs twice"):
         read_split(OWN, write(tmp_path, "train.csv", f"{header}\na,good,bad\n"), "train")
 
     folder = write(tmp_path, "train.csv", "text,label,x,x\na,good,1,2\n")
@@ -187,7 +187,7 @@ def test_a_regression_needs_numbers(tmp_path: Path) -> None:
     """A score that is no finite number is a broken row."""
     folder = write(tmp_path, "train.tsv", "sentence1\tsentence2\tscore\na\tb\tnan\n")
 
-    with pytest.raises(BadData, match="line 2: the label is no number"):
+    with pytest.raises(BadData, match="line 2: the label is not a number"):
         read_split(TASKS["stsb"], folder, "train")
 
 

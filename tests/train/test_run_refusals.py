@@ -170,7 +170,7 @@ def test_too_few_steps_are_refused_before_the_teacher_is_trained(
         ("regression", "does not answer as task sst2 needs: 2 labels, negative, positive; got a"),
         ("labels", "does not answer as task sst2 needs: 2 labels.*; got 3 labels, entailment"),
         ("order", "as task sst2 needs: .*negative, positive; got 2 labels, positive, negative"),
-        ("sizes", "no fine-tuned form of the model: their sizes differ"),
+        ("sizes", "not a fine-tuned form of the model: their sizes differ"),
         ("tokenizer", "another tokenizer than the model"),
         ("embeddings", "no embedding for; got 'zebra' has id"),
     ],

@@ -288,7 +288,7 @@ def test_changed_settings_are_not_mixed_into_old_runs(
     run_sweep(sweep_of(tmp_path), Silent())
     before = calls(tmp_path)
 
-    with pytest.raises(BadSetting, match="was begun with another"):
+    with pytest.raises(BadSetting, match="was started with another"):
         run_sweep(sweep_of(tmp_path, small(**changes)), Silent())
 
     assert calls(tmp_path) == before

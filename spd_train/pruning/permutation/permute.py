@@ -109,7 +109,7 @@ def fold_verified(model: PreTrainedModel, moves: Sequence[AxisOrder], residual: 
     if not difference <= TOLERANCE * largest:
         fold(model, [move.inverse() for move in reversed(moves)], residual)
         raise VerificationFailed(
-            "the permuted model does not give the original's logits",
+            "the permuted model does not give the logits of the original",
             got=f"a difference of {difference:.2g} where the largest is {largest:.2g}",
             fix="the model has been restored; use --no-permute",
         )

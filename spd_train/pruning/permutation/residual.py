@@ -40,7 +40,7 @@ def residual_places(model: PreTrainedModel, encoder: Encoder) -> Places:
     within = [name for name in ran[at[0] : at[-1]] if name not in matrices]
     makers, reader = _makers(ran[: at[0]], modules), _reader(ran[at[-1] + 1 :], modules)
     if strange := [n for n in (*within, *reader[:-1]) if not isinstance(modules[n], nn.LayerNorm)]:
-        raise _lost(f"{strange[0]} is no norm")
+        raise _lost(f"{strange[0]} is not a norm")
     places: dict[str, int] = {}
     for name in (*makers, *within, *reader):
         dimensions = _dimensions(name, modules[name], reads=name == reader[-1])
@@ -132,5 +132,6 @@ def _own(module: nn.Module) -> dict[str, nn.Parameter]:
 def _lost(why: str) -> BadModel:
     """The error for a model whose residual stream cannot be followed."""
     return BadModel(
-        f"the hidden state's order is left alone: {why}", fix="use a plain BERT-like classifier"
+        f"the order of the hidden state is not changed: {why}",
+        fix="use a plain BERT-like classifier",
     )
