@@ -25,7 +25,7 @@ def require_hub_for(reference: str) -> None:
 
     try:
         cached = isinstance(try_to_load_from_cache(reference, "config.json"), str)
-    except ValueError:  # no name that the hub could have
+    except ValueError:  # not a valid hub name
         cached = False
     if not cached:
         raise Unavailable(

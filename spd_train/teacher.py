@@ -21,10 +21,10 @@ from spd_train.training.schedule import stages_of
 
 
 def check_fit(source: str, task: Task, recipe: Recipe, rows: int) -> None:
-    """Refuse a model that spd cannot train, or a pattern, exclusion or schedule that does not fit.
+    """Refuse a model that spd cannot train, and a pattern, exclusion or schedule that does not fit.
 
-    A model that could be trained but not exported, or whose tokenizer knows more ids than it has
-    embeddings, is refused here too, before any time is spent on it.
+    A model that could be trained but not exported, or whose tokenizer has more ids than the model
+    has embeddings, is refused too, before any time is spent.
 
     Args:
         source: folder or hub name of the model.
@@ -33,7 +33,9 @@ def check_fit(source: str, task: Task, recipe: Recipe, rows: int) -> None:
         rows: number of training rows.
 
     Raises:
-        BadModel, BadPattern, BadSetting: one of them does not fit.
+        BadModel: the model is not supported.
+        BadPattern: the pattern does not fit its matrices.
+        BadSetting: an exclusion or the schedule does not fit.
     """
     config = classifier_config(source, task)
     encoder = encoder_from_config(config)
@@ -53,12 +55,17 @@ def check_fit(source: str, task: Task, recipe: Recipe, rows: int) -> None:
 def check_teacher(folder: Path, model: str | None, task: Task) -> None:
     """Refuse a teacher of another task, other labels or another tokenizer.
 
+    Args:
+        folder: folder of the teacher.
+        model: folder or hub name of the model that is given beside it, if any.
+        task: the task that the student is trained for.
+
     Raises:
-        BadSetting: it was trained for something else, or is no form of the ``model`` beside it.
-        BadModel: its tokenizer knows ids that it has no embedding for.
+        BadSetting: the teacher was trained for something else, or is not a form of ``model``.
+        BadModel: its tokenizer has ids without an embedding.
     """
     teacher = open_checkpoint(folder)
-    # What data of one's own is called follows its file, and says nothing of what it asks.
+    # The task of the user's own data is named after its file, which does not tell tasks apart.
     named = {teacher.task.name, task.name} & set(TASKS)
     if named and teacher.task.name not in ("unknown", task.name):
         raise BadSetting(
@@ -73,7 +80,7 @@ def check_teacher(folder: Path, model: str | None, task: Task) -> None:
 
 
 def _check_kinship(teacher: Path, model: Path, task: Task) -> None:
-    """A teacher given beside a model must be a fine-tuned form of it."""
+    """Refuse a teacher that is not a fine-tuned form of the model beside it."""
     ours, theirs = _vocabulary(model), _vocabulary(teacher)
     if ours and theirs and ours != theirs:
         raise BadSetting(
@@ -91,7 +98,7 @@ def _check_kinship(teacher: Path, model: Path, task: Task) -> None:
 
 
 def _vocabulary(folder: Path) -> dict[str, int]:
-    """Piece to id as ``tokenizer.json`` has it; empty where there is none."""
+    """The id of each token in ``tokenizer.json``; empty if there is no such file."""
     file = folder / TOKENIZER_FILE
     if not file.is_file():
         return {}

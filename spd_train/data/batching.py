@@ -14,8 +14,8 @@ from torch import Tensor
 from spd_deploy.domain.text import Tokenizer, Tokens, pad
 from spd_train.data.examples import Example
 
-# Rows are sorted by length only within a window of this many batches, so that an epoch still
-# mixes: two rows meet in a batch in some epochs and not in others.
+# Rows are sorted by length within a window of this many batches, so that the batches are still
+# random: two rows share a batch in some epochs and not in others.
 WINDOW_BATCHES = 50
 
 

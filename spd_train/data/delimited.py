@@ -20,7 +20,7 @@ DELIMITERS: Mapping[str, str] = {CSV: ",", TSV: "\t"}
 _DELIMITER_NAMES: Mapping[str, str] = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 
 
-# Longer than any field of a file that fits in memory; a C long holds it everywhere.
+# The largest C long on every system: no field that fits in memory is longer.
 _LONGEST_FIELD = 2**31 - 1
 
 

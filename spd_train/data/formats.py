@@ -30,7 +30,7 @@ SUFFIXES = tuple(
     for kind in _KINDS
     for packed in (("",) if kind == ".parquet" else ("", *_COMPRESSED))
 )
-# How like two names are, for one to be offered where the other is missing (difflib's ratio).
+# Similarity (difflib's ratio) from which a name is suggested in place of a missing one.
 LIKE = 0.8
 SUPPORTED = ".csv, .tsv, .jsonl or .parquet; text also as .gz, .bz2, .xz or .zst"
 
@@ -38,7 +38,7 @@ _CONVERT = "save it as one of " + SUPPORTED
 _SUFFIX = "add {} to its name"
 _LINES = 'write one object a line, as pandas does with to_json(..., orient="records", lines=True)'
 
-# The first bytes of what is often handed in instead: what it is, and what to do about it.
+# First bytes of files that are often given by mistake: what they are, and what to do.
 _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"PK\x03\x04", "a zip file or an Excel workbook (.xlsx)", _CONVERT),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)", _CONVERT),

@@ -24,14 +24,14 @@ def hub_split(task: Task, split: str) -> Splits:
             "without --data the data comes from the hub, which needs the package datasets",
             fix="name a folder with --data, or pip install 'spd-deploy[data]'",
         )
-    silence = silence_of_hub()  # before the import, which notes whether the hub is to be asked
+    silence = silence_of_hub()  # before the import, which reads whether the hub is offline
     import datasets
 
     parts: Splits = {}
     for part in _parts(task, split):
         try:
             rows = datasets.load_dataset(REPOSITORY, task.name, split=part)
-        except Exception as err:  # the library raises whatever its transport raises
+        except Exception as err:  # the library passes on any error of its transport
             raise Unavailable(
                 f"the hub did not give {REPOSITORY} {task.name} {part}",
                 got=silence or first_line(err),

@@ -46,8 +46,8 @@ _AGAINST = _words(
 )
 _NEGATIONS = ("not", "hardly", "never", "by no means")
 
-# Shares below a half leave the adjective some say, from which a model can start to learn; at a half
-# each, no word alone tells anything and training from scratch finds no way in.
+# Shares below a half leave the adjective some influence, from which a model starts to learn. With
+# shares of a half no word alone says anything, and training from scratch does not succeed.
 _ALONE = 0.5
 _NEGATED = 0.3
 _LESS = 0.3

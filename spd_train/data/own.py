@@ -16,7 +16,7 @@ from spd_train.data.rows import DataRow, Fault
 
 _COLUMNS = "check --text-column, --pair-column and --label-column"
 _MOST_LABELS = 1000
-# With fewer labels than this, one a row is a small example and no mistake.
+# With fewer labels than this, a label for each row is a small example and not a mistake.
 _FEW_LABELS = 20
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 

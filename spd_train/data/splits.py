@@ -20,11 +20,11 @@ from spd_train.data.examples import Example, Note, Splits
 from spd_train.data.folders import has_split, own_file
 from spd_train.data.read_split import read_split
 
-# Where the user's own data has no dev file, this share of it is held out to measure on.
+# If the user's own data has no dev file, this share of it is held out to score on.
 DEV_SHARE = 0.1
 HELD_OUT = "held out of train"
 TRAIN = "train"
-# More rows than this tell checkpoints apart no better, and would be missed in train.
+# More rows do not tell checkpoints apart better, and would be missing in train.
 _MOST_APART = 2000
 
 

@@ -13,7 +13,7 @@ from spd_train.data.splits import Data
 _MOST_SHOWN = 20
 _MANY_LABELS = 100
 _FEW_ROWS = 100
-# As pandas, R and JSON spell a value that is not there.
+# Spellings of a missing value in pandas, R and JSON.
 _MISSING = ("nan", "na", "n/a", "<na>", "null", "none")
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 CURVES_FILE = "curves.png"
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#666666"
 _SHADES = {"prune": "#ececec", "graft": "#dbe8f3"}
 _LOSSES = {

@@ -16,7 +16,7 @@ from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.patterns import Block, Pattern, Structured, at_sparsity
 from spd_train.pruning.masks import Targets, coupled_targets
 
-# A sparsity is above 0 by definition; this one drops nothing.
+# A sparsity must be above 0; this one prunes no weight.
 _NOTHING = 1e-6
 _BISECTIONS = 60
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from spd_train.config import FROM_GRADIENTS, Importance
 
-# Added to the diagonal of H as a share of its mean: inputs that never vary would have no inverse.
+# Added to the diagonal of H, as a share of its mean, so that constant inputs have an inverse.
 _DAMPING = 0.01
 
 

@@ -32,20 +32,20 @@ from spd_train.pruning.calibration import (
     forward_hook,
 )
 
-# Pull towards the weights as they were, as a share of the inputs' mean variance.
+# Weight of the ridge term towards the present weights, as a share of the inputs' mean variance.
 RIDGE = 1e-3
 _MOST_ITERATIONS = 25
 _TOLERANCE = 1e-3
 _TINY = torch.finfo(torch.float32).tiny
 
-# Matrices of a layer that can be solved together, since none reads what another gives.
+# Roles that are solved together, since none reads the output of another.
 _TOGETHER: Sequence[tuple[Role, ...]] = (
     ("query", "key", "value"),
     ("attention_output",),
     ("intermediate",),
     ("output",),
 )
-# Whose input is the residual that is added to the output of a role.
+# The role whose input is the residual that is added to the output of a role.
 _RESIDUAL: Mapping[Role, Role] = {"attention_output": "query", "output": "intermediate"}
 
 

@@ -28,7 +28,7 @@ def train_command(
     if isinstance(job, StudentJob):
         words += ["--recipe", job.arm, "--teacher", str(output / job.teacher.folder)]
         words += ["--pattern", str(job.pattern)]
-        if not isinstance(job.pattern, NM):  # whose sparsity is fixed
+        if not isinstance(job.pattern, NM):  # N:M fixes the sparsity
             words += ["--sparsity", f"{job.pattern.sparsity:g}"]
     for name, value in grid.options(job).items():
         words += [f"--{name.replace('_', '-')}", str(value)]

@@ -10,7 +10,7 @@ seeds = [0, 1, 2]
 [train]                     # options of spd train
 epochs = 10
 teacher_epochs = 3
-[train.cola]                # what one task has otherwise
+[train.cola]                # options of one task
 epochs = 20
 """
 

@@ -89,10 +89,10 @@ def init_distributed(device: Device) -> Distributed:
         return Distributed(device=device)
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    # A part that was drawn as teacher has no gradient, on any process: the draw is the same on all.
+    # The student's part has no gradient if the draw, equal on all processes, took the teacher's.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[unused])
-    # Left to the interpreter's end, the group's threads are sometimes torn down while they run.
+    # At the interpreter's end the threads of the group could be destroyed while they run.
     atexit.register(accelerator.state.destroy_process_group)
     if accelerator.device.type != device:
         raise BadSetting(

@@ -16,7 +16,7 @@ from spd_train.data.batching import LabelledTokens, TensorBatch, batch_of, by_le
 Forward = Callable[[TensorBatch], Tensor]
 SampleScores = dict[str, dict[str, float]]
 
-# Metrics along the way are of this many training rows at most, and of no more than are held out.
+# Largest number of training rows that are scored during training.
 _SAMPLE_ROWS = 1000
 _BATCH_ROWS = 64
 

@@ -23,10 +23,10 @@ from spd_deploy.domain.patterns import Block
 from spd_train.pruning.permutation.budget import SearchBudget
 from spd_train.pruning.permutation.pairing import random_pairs
 
-# Noise at the start, in standard deviations of the affinities: of a large group, and how many times
-# as much more for a group of one (the smaller the group, the more each row sways its choice). Then
-# the share of the rounds over which it fades. Measured on MiniLM's neurons (groups of 32 and 64,
-# where 0.3 to 1 do equally well) and heads (groups of 2, where 2 comes within 0.0005 of the best).
+# Noise of the first round, in standard deviations of the affinities: for a large group, and the
+# factor that a group of one has in addition, since its row decides its choice of blocks. Then the
+# share of the rounds over which the noise decreases to 0. Measured on MiniLM's neurons (groups of
+# 32 and 64: 0.3 to 1 are equally good) and heads (groups of 2: within 0.0005 of the best).
 _NOISE = 0.5
 _NOISE_OF_ONE = 6.0
 _NOISY_SHARE = 0.8

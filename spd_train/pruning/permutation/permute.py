@@ -28,8 +28,8 @@ from spd_train.pruning.permutation.permutations import Permutations
 from spd_train.pruning.permutation.residual import Places, probe_logits, residual_places
 from spd_train.pruning.permutation.search import Scores, Targets, find_permutations
 
-# Largest difference of logits, as a share of the largest, that another order of fp32 additions
-# may make.
+# Largest difference of logits, as a share of the largest logit. Another order of fp32 additions
+# makes such differences.
 TOLERANCE = 1e-4
 
 

@@ -140,7 +140,7 @@ def _order(
         if segment % height:
             continue
         grouped = now.better(_grouped(now, height, segment, budget, generator))
-        # What follows moves within the groups that were worth it, and so leaves their gain alone.
+        # Later orders move rows within a group that was a gain, so that the gain is kept.
         now, segment = grouped, segment if grouped is now else height
     for pattern in sorted(stripes, key=lambda p: (p.m, p.n)):
         if segment % pattern.m == 0:

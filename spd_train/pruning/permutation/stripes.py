@@ -20,14 +20,14 @@ from spd_deploy.domain.patterns import NM
 from spd_train.pruning.permutation.budget import SearchBudget
 from spd_train.pruning.permutation.pairing import random_pairs
 
-# A gain must be more than fp32 rounding, or two stripes could trade the same columns for ever.
+# A gain must exceed fp32 rounding, or two stripes could exchange the same columns endlessly.
 _LEAST_GAIN = 1e-6
 
-# Up to this m all deals of a pair are weighed; beyond, where they are too many (6435 for m = 8),
-# all exchanges of one column for one.
+# Up to this m all divisions of a pair are tried. For a larger m they are too many (6435 for m = 8),
+# and all exchanges of one column for one are tried.
 _MOST_DEALT = 4
 
-# Scores weighed at a time, so that what is compared lies in the processor's cache.
+# Scores that are compared at a time, so that they fit into the processor's cache.
 _CHUNK = 1 << 15
 
 
