@@ -58,7 +58,7 @@ def run(config: TrainConfig, progress: Progress) -> Checkpoint:
         Diverged: the loss or the gradient is not finite.
         SpdError: the configuration, the data or a model is wrong.
     """
-    source = _checked_source(config)
+    notes = notes_on(Path(_checked_source(config)))
     precision = choose_precision(config.recipe.precision, config.recipe.device)
     # The number format decides the outcome, so it is stored and a resumed run must have the same.
     config = replace(config, recipe=replace(config.recipe, precision=precision.name))
@@ -72,7 +72,7 @@ def run(config: TrainConfig, progress: Progress) -> Checkpoint:
     if distributed.any(finished is not None):
         main_progress.note(f"{config.output} is finished already")
         return open_checkpoint(config.output)
-    for note in notes_on(Path(source)):
+    for note in notes:
         main_progress.note(note)
     main_progress.note(f"precision: {precision.name}, {precision.reason}")
     try:
