@@ -36,7 +36,7 @@ PRUNE = "prune checkpoint --pattern unstructured --data MRPC --output out"
         *(
             (
                 f"{PRUNE} --importance {importance}",
-                "this importance is made of gradients, which need labels and training; "
+                "this importance needs gradients, and so labels and training; "
                 f"got --importance {importance}; "
                 "use magnitude, activation or second-order here, or spd train",
             )
@@ -52,7 +52,7 @@ PRUNE = "prune checkpoint --pattern unstructured --data MRPC --output out"
         ),
         (
             f"{PRUNE.replace('unstructured', '2:4')} --allocation global",
-            "2:4 has one sparsity, which no allocation can spread; got --allocation global; "
+            "2:4 has a fixed sparsity, which no allocation can spread; got --allocation global; "
             "use --allocation uniform, or another pattern",
         ),
         (
