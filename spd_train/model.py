@@ -1,4 +1,4 @@
-"""Classifiers from and to Hugging Face folders: safetensors only, no code but transformers' own."""
+"""Classifiers from and to Hugging Face folders: safetensors only, no code but Transformers."""
 
 import copy
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
@@ -28,7 +28,6 @@ from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_json
 from spd_deploy.sessions.transformers_model import load_classifier as load_in_transformers
-from spd_train.data.tensors import TensorBatch
 from spd_train.hub import is_path
 
 _COMPLETE = "use a complete model whose config.json is its own"
@@ -41,18 +40,20 @@ def load_classifier(
     trained: bool = False,
     note: Callable[[str], None] = lambda text: None,
 ) -> PreTrainedModel:
-    """The encoder at ``reference``, a folder or a name on the hub, as a classifier for ``task``.
+    """The model at ``reference``, a folder or a name on the hub, as a classifier for ``task``.
 
-    A new head is drawn where the model has none, or one with another number of outputs.
+    The classification head is initialised at random if the model has none, or one with another
+    number of outputs.
 
     Args:
-        reference: where the model is.
-        task: how many outputs it needs and what they are called.
-        trained: the model must have its classifier already, with the task's outputs.
-        note: told where the model's own head is left out.
+        reference: folder or hub name of the model.
+        task: gives the number of outputs and their names.
+        trained: the model must have its head already, with the task's outputs.
+        note: is told if the model's own head is left out.
 
     Raises:
-        BadModel: a model that is not handled, not safetensors, damaged, or without a whole encoder.
+        BadModel: spd does not support the model, or its weights are incomplete, damaged or not
+            safetensors.
     """
     model: PreTrainedModel = load_in_transformers(
         reference,
@@ -65,10 +66,10 @@ def load_classifier(
 
 
 def classifier_config(reference: str, task: Task) -> Any:
-    """The configuration at ``reference``, checked to be handled and fitted to the task.
+    """The configuration at ``reference``, with the task's labels.
 
     Raises:
-        BadModel: no model there, one that is not handled, or weights that are not safetensors.
+        BadModel: there is no model, spd does not support it, or its weights are not safetensors.
     """
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     if (folder := Path(reference)).is_dir():
@@ -83,7 +84,7 @@ def classifier_config(reference: str, task: Task) -> Any:
         config = AutoConfig.from_pretrained(reference, trust_remote_code=False)
     except Exception as err:
         raise BadModel(
-            f"{reference} is no model folder, and no such model could be had from the hub",
+            f"{reference} is not a model folder, and could not be loaded from the hub",
             got=first_line(err),
             fix="name a folder with config.json and model.safetensors",
         ) from err
@@ -91,16 +92,16 @@ def classifier_config(reference: str, task: Task) -> Any:
     names = task.labels or ("score",)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: i for i, name in enumerate(names)}
-    # Where Transformers finds none it applies a sigmoid to the only output.
+    # Without a problem type Transformers applies a sigmoid to a single output.
     config.problem_type = None if task.sigmoid else task.problem_type.value
     return config
 
 
 def encoder_from_config(config: Any) -> Encoder:
-    """The encoder that a classifier with this configuration has, found in one without weights.
+    """The encoder of a classifier with this configuration, found in a model without weights.
 
     Raises:
-        BadModel: transformers has no such classifier, or one that is not handled.
+        BadModel: Transformers has no such classifier, or spd does not support it.
     """
     known = config.to_dict()
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
@@ -120,29 +121,21 @@ def encoder_from_config(config: Any) -> Encoder:
 
 
 def encoder_sizes(model: PreTrainedModel) -> Encoder:
-    """The encoder of a model, grafted or not."""
+    """The encoder of a model, grafted or plain."""
     return encoder_from_config(model.config)
 
 
 def linear_weights(model: nn.Module, encoder: Encoder) -> dict[str, nn.Parameter]:
-    """The prunable weights of a plain model by matrix name."""
-    found = dict(model.named_parameters())
-    return {m.name: found[m.weight_name] for m in encoder.matrices()}
-
-
-def inputs_of(model: PreTrainedModel, batch: TensorBatch) -> dict[str, Tensor]:
-    """What the model's forward takes of ``batch``: token types only where it tells two apart."""
-    inputs = {"input_ids": batch.ids_BS, "attention_mask": batch.mask_BS}
-    if getattr(model.config, "type_vocab_size", 0) > 1:
-        inputs["token_type_ids"] = batch.types_BS
-    return inputs
+    """The prunable weights ``[N, K]`` of a plain model by matrix name."""
+    parameters = dict(model.named_parameters())
+    return {m.name: parameters[m.weight_name] for m in encoder.matrices()}
 
 
 def copy_tokenizer(reference: str, folder: Path) -> None:
-    """Put the tokenizer of ``reference`` into ``folder``, with the ids that AutoTokenizer gives.
+    """Write the tokenizer of ``reference`` into ``folder``, with the ids that AutoTokenizer gives.
 
     Raises:
-        BadModel: there is no tokenizer that the ``tokenizers`` library can hold.
+        BadModel: there is no tokenizer that the ``tokenizers`` library can read.
     """
     source = Path(reference)
     with refusals_named(folder):
@@ -154,7 +147,16 @@ def copy_tokenizer(reference: str, folder: Path) -> None:
 
 
 def save_classifier(config: Any, state: dict[str, Any], folder: Path) -> None:
-    """Write ``config.json`` and ``model.safetensors``, each whole or not at all."""
+    """Write ``config.json`` and ``model.safetensors``, each as a whole or not at all.
+
+    Args:
+        config: configuration of the model.
+        state: state dict of the plain model.
+        folder: folder to write.
+
+    Raises:
+        NotWritten: a file cannot be written.
+    """
     from safetensors.torch import save_file
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
@@ -176,16 +178,16 @@ def save_classifier(config: Any, state: dict[str, Any], folder: Path) -> None:
 
 
 def _classifier_class(config: Any) -> Any:
-    """The class of transformers' that makes a classifier of this configuration."""
+    """The class in Transformers for a classifier with this configuration."""
     return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
 
 
 def _is_of_head(name: str, model: PreTrainedModel) -> bool:
-    """Whether a tensor is of the head: outside the base model, or of its pooler."""
+    """Whether a tensor belongs to the head: it is outside the base model, or in its pooler."""
     base = model.base_model_prefix
     return not name.startswith(f"{base}.") or name.startswith(f"{base}.pooler.")
 
 
 def _refuse_to_draw(name: str, model: PreTrainedModel) -> bool:
-    """No tensor of a trained classifier may be drawn at random."""
+    """False: no tensor of a trained classifier may be initialised at random."""
     return False

@@ -125,7 +125,10 @@ CASES = [
         TRAIN.replace("2:4", "unstructured") + " --sparsity 0.99 --allocation global",
         "out of reach; got --sparsity 0.99 with --allocation global",
     ),
-    (f"{TRAIN} --importance taylor --updates 1", "got --importance taylor with --updates 1"),
+    (
+        f"{TRAIN} --importance taylor --mask-updates 1",
+        "got --importance taylor with --mask-updates 1",
+    ),
     (f"{TRAIN} --label-weight 1", "no labels to learn; got --label-weight 1 with --mix-pairs"),
     (f"{TRAIN} --mix-pairs 1.5", "--mix-pairs must lie in [0, 1]"),
     (f"{TRAIN} --seed -1", "--seed must be 0 or more"),

@@ -201,7 +201,7 @@ def test_a_stopped_quickstart_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
             patch.setattr(patched, name, fake)
             result = spd("quickstart")
         assert result.exit_code == 130, result.output
-        assert "go on with the same command" in result.stderr
+        assert "continue with the same command" in result.stderr
         written[made] = (tmp_path / "quickstart" / made).stat().st_mtime_ns
     other = spd("quickstart", "--task", "agreement")
     assert other.exit_code == 1 and "--task agreement, it has opinions" in other.stderr
@@ -209,7 +209,7 @@ def test_a_stopped_quickstart_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     result = spd("quickstart")
 
     assert result.exit_code == 0, result.output
-    assert "going on with the quickstart in quickstart" in result.stderr
+    assert "continuing the quickstart in quickstart" in result.stderr
     for made, time_ns in written.items():  # nothing was made twice
         assert (tmp_path / "quickstart" / made).stat().st_mtime_ns == time_ns
 
@@ -236,7 +236,7 @@ def test_a_stopped_training_goes_on(place: Path, tmp_path: Path) -> None:
 
     assert running.returncode == 130
     assert "stops after this step" in said and "Traceback" not in said
-    assert f"go on with: spd train --resume --output {tmp_path / 'run'}" in said
+    assert f"continue with: spd train --resume --output {tmp_path / 'run'}" in said
     result = spd(*words, "--resume")
     assert result.exit_code == 0
     assert open_checkpoint(tmp_path / "run").pattern is not None

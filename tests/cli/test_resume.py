@@ -69,7 +69,7 @@ def same_bits(ours: Path, theirs: Path) -> bool:
 def assert_stopped(result: Result, output: str) -> None:
     """It ended as a stopped command does, and named the way to go on."""
     assert result.exit_code == 130, result.output
-    assert f"go on with: spd train --resume --output {output}" in result.stderr
+    assert f"continue with: spd train --resume --output {output}" in result.stderr
 
 
 @pytest.mark.parametrize("steps", [1, 4], ids=["in the teacher", "in the student"])
@@ -172,6 +172,6 @@ def test_a_dense_training_says_so_at_both_ends(place: Path) -> None:
     result = run_in(place, words)
 
     assert result.exit_code == 0, result.output
-    assert "no --pattern: the dense model alone is trained" in result.stderr
+    assert "no --pattern is given: only the dense model is trained" in result.stderr
     assert "no --pattern was given" in result.stdout and "--teacher dense" in result.stdout
     assert "--pattern" not in run_in(place, "train --resume --output whole").output

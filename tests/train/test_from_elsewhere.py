@@ -18,10 +18,10 @@ from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.tasks import TASKS
 from spd_train.config import PruneRecipe, TeacherRecipe
 from spd_train.model import load_classifier
-from spd_train.prune import OneShot, prune
+from spd_train.prune import PruneConfig, prune
 from spd_train.run import run
 from tests.tiny import classifier_of, tiny_config, tiny_model
-from tests.train.runs import DATA, QUICK, TASK, request_for, student_request
+from tests.train.runs import DATA, QUICK, TASK, config_for, student_config
 
 SHORT = replace(QUICK, teacher=TeacherRecipe(epochs=0.5), student=QUICK.student.lasting(0.5))
 
@@ -58,7 +58,7 @@ def test_half_precision_is_trained_and_exported_in_fp32(
     """Teacher and student of a model in half precision, in shards, are fp32 and exported."""
     folder = halved(tiny_model(tmp_path / "m"), number)
 
-    made = run(request_for(folder, tmp_path / "run", SHORT), Silent())
+    made = run(config_for(folder, tmp_path / "run", SHORT), Silent())
 
     for part in (made.folder, made.folder / "teacher"):
         assert {t.dtype for t in load_file(part / WEIGHTS_FILE).values()} == {torch.float32}
@@ -88,7 +88,7 @@ def test_a_teacher_from_elsewhere_is_distilled(tmp_path: Path, names: str) -> No
     save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     told = Noting()
 
-    made = run(student_request(folder, tmp_path / "run", SHORT), told)
+    made = run(student_config(folder, tmp_path / "run", SHORT), told)
 
     assert str(made.pattern) == "2:4" and not made.notes
     assert any("__weight_mma_mask" in note for note in told.notes) == (names == "masked")
@@ -167,7 +167,7 @@ REFUSED = [
 def test_what_cannot_be_exported_is_not_trained(tmp_path: Path, kind: str, said: str) -> None:
     """As a model, as a teacher and for pruning it is refused, and nothing is written."""
     folder = foreign(tmp_path / "m", kind)
-    one_shot = OneShot(
+    one_shot = PruneConfig(
         source=folder,
         texts=DATA.train,
         pattern=NM(n=2, m=4),
@@ -176,9 +176,9 @@ def test_what_cannot_be_exported_is_not_trained(tmp_path: Path, kind: str, said:
     )
 
     with pytest.raises(BadModel, match=said):
-        run(request_for(folder, tmp_path / "out"), Silent())
+        run(config_for(folder, tmp_path / "out"), Silent())
     with pytest.raises(BadModel, match=said):
-        run(student_request(folder, tmp_path / "out", QUICK), Silent())
+        run(student_config(folder, tmp_path / "out", QUICK), Silent())
     with pytest.raises(BadModel, match=said):
         prune(one_shot, Silent())
 
@@ -195,7 +195,7 @@ def test_ids_in_training_are_auto_tokenizers(tmp_path: Path) -> None:
     expected = AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
     assert expected != AutoTokenizer.from_pretrained(folder)(text.lower())["input_ids"]
 
-    made = run(request_for(folder, tmp_path / "run", replace(SHORT, pattern=None)), Silent())
+    made = run(config_for(folder, tmp_path / "run", replace(SHORT, pattern=None)), Silent())
 
     artefact = artefact_from_checkpoint(made, tmp_path / "a")
     assert list(artefact.tokenizer().encode(text).ids) == expected

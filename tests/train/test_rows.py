@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from spd_deploy.domain.errors import BadData
-from spd_train.data.rows import read_rows
+from spd_train.data.read_rows import read_rows
 
 FIELD = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)
 
@@ -156,9 +156,9 @@ ROWS = "text,label\na,b\n"
         ("x.csv.bz2", b"BZh9nonsense", "cannot read|does not decompress"),
         ("x.csv.xz", b"nonsense", "does not decompress"),
         ("x.csv.zst", b"nonsense", "does not decompress"),
-        ("x.txt", b"a\n", "not of a kind that is read; got the suffix '.txt'"),
-        ("x.parquet", ROWS.encode(), "x.parquet is no Parquet file"),
-        ("x.parquet", b"", "x.parquet is no Parquet file; got an empty file"),
+        ("x.txt", b"a\n", "of a kind that spd does not read; got the suffix '.txt'"),
+        ("x.parquet", ROWS.encode(), "x.parquet is not a Parquet file"),
+        ("x.parquet", b"", "x.parquet is not a Parquet file; got an empty file"),
         ("x.parquet", b"PAR1nonsensePAR1", "x.parquet is damaged"),
         ("x.csv", b"te\xffxt,label\na,b\n", "line 1: not UTF-8; got byte 0xff"),
     ],

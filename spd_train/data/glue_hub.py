@@ -1,6 +1,6 @@
-"""GLUE from the Hugging Face hub, for those who have no folder with its files.
+"""GLUE from the Hugging Face hub, for users without a folder of its files.
 
-Needs the optional extra ``data`` and a network; nothing else in this project does.
+Needs the optional extra ``data`` and a network.
 """
 
 from importlib.util import find_spec
@@ -14,7 +14,7 @@ REPOSITORY = "nyu-mll/glue"
 
 
 def hub_split(task: Task, split: str) -> Splits:
-    """One split of a GLUE task, by the names that the hub gives its parts.
+    """One split of a GLUE task, by the names of its parts on the hub.
 
     Raises:
         Unavailable: ``datasets`` is not installed, or the hub cannot be reached.
@@ -24,25 +24,25 @@ def hub_split(task: Task, split: str) -> Splits:
             "without --data the data comes from the hub, which needs the package datasets",
             fix="name a folder with --data, or pip install 'spd-deploy[data]'",
         )
-    silence = silence_of_hub()  # before the import, which notes whether the hub is to be asked
+    silence = silence_of_hub()  # before the import, which reads whether the hub is offline
     import datasets
 
-    found: Splits = {}
+    parts: Splits = {}
     for part in _parts(task, split):
         try:
             rows = datasets.load_dataset(REPOSITORY, task.name, split=part)
-        except Exception as err:  # the library raises whatever its transport raises
+        except Exception as err:  # the library passes on any error of its transport
             raise Unavailable(
                 f"the hub did not give {REPOSITORY} {task.name} {part}",
                 got=silence or first_line(err),
                 fix="check the network, or name a folder with --data",
             ) from err
-        found[part] = [_example(task, row) for row in rows]
-    return found
+        parts[part] = [_example(task, row) for row in rows]
+    return parts
 
 
 def _parts(task: Task, split: str) -> list[str]:
-    """The hub's names for a split."""
+    """The hub's names for the parts of a split."""
     name = "validation" if split == "dev" else split
     if task.name == "mnli" and name != "train":
         return [f"{name}_matched", f"{name}_mismatched"]
@@ -50,7 +50,7 @@ def _parts(task: Task, split: str) -> list[str]:
 
 
 def _example(task: Task, row: dict[str, object]) -> Example:
-    """One row; the hub marks a missing label with -1."""
+    """One row as an example; the hub marks a missing label with -1."""
     assert task.hub is not None  # noqa: S101 - only GLUE tasks come here
     label = float(str(row["label"]))
     pair = None if task.hub.pair is None else str(row[str(task.hub.pair)])
