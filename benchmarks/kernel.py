@@ -34,7 +34,7 @@ from spd_deploy.kernels.tiles import Tile
 from spd_deploy.kernels.timing import seconds_of
 from spd_deploy.kernels.weights import BlockWeight, dtype_of
 from spd_deploy.machine.facts import this_machine
-from spd_deploy.sessions.torch_network.loading import refuse_no_cuda
+from spd_deploy.sessions.torch_network.load import refuse_unsupported_gpu
 
 SCHEMA = 1
 # The prunable products of a layer, as N x K, with what follows each in the network.
@@ -120,7 +120,7 @@ def main() -> None:
     options = parsed()
     try:
         refuse_existing(options.output, overwrite=False)
-        refuse_no_cuda()
+        refuse_unsupported_gpu()
         refuse_no_triton()
         machine = asdict(this_machine())
         found: list[Result | Lacking] = []

@@ -17,7 +17,7 @@ from exporters.tensorrt.inspector import Layer, layers_in
 from exporters.tensorrt.verdict import Seen
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.progress import Advance
-from spd_deploy.sessions.tensorrt.executor import Executor, Lane
+from spd_deploy.sessions.tensorrt.executor import Executor, ProfileContext
 from spd_deploy.timing.rounds import interleave
 
 Opener = Callable[[bytes], AbstractContextManager[Executor]]
@@ -35,7 +35,7 @@ def time_in_turns(
     found: list[list[list[float]]] = [[] for _ in engines]
     for _, i in interleave(range(len(engines)), ROUNDS):
         with opened(engines[i]) as executor:
-            rounds = [_launched(executor, lane) for lane in executor.lanes]
+            rounds = [_launched(executor, profile) for profile in executor.profiles]
         found[i] = [*map(list.__add__, found[i], rounds)] if found[i] else rounds
         advance(note="timed in turns")
     return [tuple(tuple(samples) for samples in of_engine) for of_engine in found]
@@ -48,12 +48,12 @@ def seen_in(
     documents: list[Any] = []
     found = []
     with opened(engine) as executor:
-        for number, lane in enumerate(executor.lanes):
-            text = _inspected(executor, lane, tensorrt)
+        for number, profile in enumerate(executor.profiles):
+            text = _inspected(executor, profile, tensorrt)
             documents.append(json.loads(text))
-            layers = of_profile(layers_in(text), number, len(executor.lanes))
-            found.append(Seen(layers=layers, seconds=_profiled(executor, lane, tensorrt)))
-            del lane  # it would keep its context past the memory that this points to
+            layers = of_profile(layers_in(text), number, len(executor.profiles))
+            found.append(Seen(layers=layers, seconds=_profiled(executor, profile, tensorrt)))
+            del profile  # it would keep its context past the memory that this points to
     return tuple(found), documents
 
 
@@ -74,33 +74,35 @@ def of_profile(layers: tuple[Layer, ...], number: int, profiles: int) -> tuple[L
     return tuple(layers[i] for i in marked if layers[i].profile == number)
 
 
-def _launched(executor: Executor, lane: Lane) -> list[float]:
-    """A lane's times after some launches that do not count."""
+def _launched(executor: Executor, profile: ProfileContext) -> list[float]:
+    """A profile's times after some launches that do not count."""
     for _ in range(_WARM_UP):
-        executor.launch(lane)
+        executor.launch(profile)
     samples = []
     with executor.device.timer() as timer:
         for _ in range(_LAUNCHES):
             with timer.around():
-                executor.launch(lane)
+                executor.launch(profile)
             samples.append(timer.seconds())
     return samples
 
 
-def _inspected(executor: Executor, lane: Lane, tensorrt: ModuleType) -> str:
-    """What the inspector says of a lane."""
+def _inspected(executor: Executor, profile: ProfileContext, tensorrt: ModuleType) -> str:
+    """What the inspector says of a profile."""
     inspector = executor.engine.create_engine_inspector()
-    inspector.execution_context = lane.context
+    inspector.execution_context = profile.context
     return str(inspector.get_engine_information(tensorrt.LayerInformationFormat.JSON))
 
 
-def _profiled(executor: Executor, lane: Lane, tensorrt: ModuleType) -> dict[str, float]:
+def _profiled(
+    executor: Executor, profile: ProfileContext, tensorrt: ModuleType
+) -> dict[str, float]:
     """The median time of each layer by its name, without a graph."""
     times: dict[str, list[float]] = {}
     profiler = _profiler_of(tensorrt, times)
-    lane.context.profiler = profiler
+    profile.context.profiler = profiler
     for _ in range(_PROFILED):
-        if not lane.context.execute_async_v3(executor.device.stream):
+        if not profile.context.execute_async_v3(executor.device.stream):
             raise EngineFailed(
                 "TensorRT failed to time layers", got=executor.messages.why(), fix="see above"
             )

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from exporters.tensorrt.inspector import Layer
 from spd_deploy.domain.errors import VerificationFailed
-from spd_deploy.sessions.tensorrt.build_plan import Planned
-from spd_deploy.sessions.tensorrt.engine_record import Picked, Verdict
+from spd_deploy.sessions.tensorrt.build_plan import PlannedMatrix
+from spd_deploy.sessions.tensorrt.engine_record import SparseTactic, Verdict
 
 # How much faster a layer must be to be called so: single layers are timed with that much noise.
 _NOISE = 0.02
@@ -34,7 +34,7 @@ class Seen:
 
 
 def verdicts_of(
-    matrices: Iterable[Planned], sparse: Sequence[Seen], dense: Sequence[Seen] | None
+    matrices: Iterable[PlannedMatrix], sparse: Sequence[Seen], dense: Sequence[Seen] | None
 ) -> tuple[Verdict, ...]:
     """A verdict for each matrix in each bucket; ``dense`` is None where no such build was made."""
     return tuple(
@@ -44,7 +44,7 @@ def verdicts_of(
     )
 
 
-def verdict_of(matrix: Planned, bucket: int, sparse: Seen, dense: Seen | None) -> Verdict:
+def verdict_of(matrix: PlannedMatrix, bucket: int, sparse: Seen, dense: Seen | None) -> Verdict:
     """What became of one matrix in one bucket."""
     layer = sparse.layer_of(matrix.product) if matrix.product else None
     typed = typed_of(layer)
@@ -64,7 +64,7 @@ def verdict_of(matrix: Planned, bucket: int, sparse: Seen, dense: Seen | None) -
     )
 
 
-def refuse_other_precision(matrices: Iterable[Planned], seen: Sequence[Seen]) -> str:
+def refuse_other_precision(matrices: Iterable[PlannedMatrix], seen: Sequence[Seen]) -> str:
     """Prove from the engine itself that products run in the precision that was planned.
 
     A kernel's name proves it either way. Inputs of the planned type prove it too, but inputs of
@@ -105,7 +105,7 @@ def typed_of(layer: Layer | None) -> str | None:
     return layer.kernel_type or (read.pop() if len(read) == 1 else None)
 
 
-def _picked(matrix: Planned, layer: Layer | None) -> Picked:
+def _picked(matrix: PlannedMatrix, layer: Layer | None) -> SparseTactic:
     """Whether a sparse kernel runs the matrix."""
     if not matrix.eligible:
         return "no"
@@ -117,7 +117,7 @@ def _picked(matrix: Planned, layer: Layer | None) -> Picked:
 
 
 def _times(
-    matrix: Planned, layer: Layer | None, sparse: Seen, dense: Seen | None
+    matrix: PlannedMatrix, layer: Layer | None, sparse: Seen, dense: Seen | None
 ) -> tuple[float | None, float | None]:
     """The layer's time, and that of the layer in the dense build that does the same work.
 
@@ -132,7 +132,11 @@ def _times(
 
 
 def _why(
-    matrix: Planned, layer: Layer | None, picked: Picked, ours: float | None, theirs: float | None
+    matrix: PlannedMatrix,
+    layer: Layer | None,
+    picked: SparseTactic,
+    ours: float | None,
+    theirs: float | None,
 ) -> str:
     """The outcome in words."""
     if not matrix.eligible:

@@ -32,16 +32,16 @@ from spd_deploy.domain.files import replacing
 from spd_deploy.domain.golden import GOLDEN_FILE, write_golden
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.versions import versions_of
-from spd_deploy.kernels.tiles import Number
+from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.sessions.open import BF16_TOLERANCE
-from spd_deploy.sessions.torch_network.plan import TENSORS_FILE, write_plan
+from spd_deploy.sessions.torch_network.network_plan import TENSORS_FILE, write_plan
 from spd_deploy.sessions.torch_network.session import TorchArtefactSession
 
 # Allowed difference of logits, in units of max(1, largest logit): in fp32 what another order of
 # additions makes, in the others what rounding every activation makes.
-TOLERANCES: Mapping[Number, float] = {"fp32": 1e-4, "fp16": 2e-2, "bf16": BF16_TOLERANCE}
+TOLERANCES: Mapping[FloatType, float] = {"fp32": 1e-4, "fp16": 2e-2, "bf16": BF16_TOLERANCE}
 # Half of the last bit that a number keeps, relative; and half of the least that fp16 tells apart.
-_ROUNDING: Mapping[Number, tuple[float, float]] = {
+_ROUNDING: Mapping[FloatType, tuple[float, float]] = {
     "fp32": (0.0, 0.0),
     "fp16": (2**-11, 2**-24),
     "bf16": (2**-8, 0.0),
@@ -52,7 +52,7 @@ def torch_artefact_from_checkpoint(
     checkpoint: Checkpoint,
     output: Path,
     *,
-    number: Number = "fp16",
+    number: FloatType = "fp16",
     lowering: LoweringName | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -93,7 +93,7 @@ def verify_stored(
     checkpoint: Checkpoint,
     weights: ClassifierWeights,
     chosen: Mapping[str, Chosen],
-    number: Number,
+    number: FloatType,
 ) -> None:
     """Read the tensors back and compare each matrix with the checkpoint's.
 
@@ -120,7 +120,7 @@ def _manifest(
     chosen: Mapping[str, Chosen],
     parity: Parity,
     draft: Path,
-    number: Number,
+    number: FloatType,
 ) -> Manifest:
     """What the artefact says of itself."""
     rows = matrix_rows(checkpoint, choices_of(chosen))

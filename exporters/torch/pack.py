@@ -14,9 +14,9 @@ from exporters.onnx.storage import SPELLED, StoredBytes
 from exporters.torch.select_lowering import Chosen, gathered_in
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.files import not_written
-from spd_deploy.kernels.tiles import Number
+from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.kernels.weights import dtype_of
-from spd_deploy.sessions.torch_network.plan import (
+from spd_deploy.sessions.torch_network.network_plan import (
     Activation,
     HeadActivation,
     HeadPlan,
@@ -42,7 +42,7 @@ _HEAD: Mapping[str | None, HeadActivation] = {
 
 
 def plan_of(
-    weights: ClassifierWeights, chosen: Mapping[str, Chosen], number: Number
+    weights: ClassifierWeights, chosen: Mapping[str, Chosen], number: FloatType
 ) -> NetworkPlan:
     """What ``network.json`` says."""
     base = f"{weights.encoder.base}.embeddings"
@@ -61,7 +61,7 @@ def plan_of(
 
 
 def tensors_of(
-    weights: ClassifierWeights, chosen: Mapping[str, Chosen], number: Number
+    weights: ClassifierWeights, chosen: Mapping[str, Chosen], number: FloatType
 ) -> dict[str, "Tensor"]:
     """Every tensor of the artefact.
 

@@ -20,12 +20,12 @@ from exporters.lowering.lowering import Lowering
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
-from spd_deploy.kernels.tiles import BYTES_OF, Number, rows_of_tiles
-from spd_deploy.kernels.two_four import NUMBERS, takes_two_four
-from spd_deploy.sessions.torch_network.plan import Kind
+from spd_deploy.kernels.tiles import BYTES_OF, FloatType, rows_of_tiles
+from spd_deploy.kernels.two_four import NUMBERS, supports_two_four
+from spd_deploy.sessions.torch_network.network_plan import MatrixKind
 
 # Of an H100: dense products, and reads from its L2 cache. Assumed, not measured here.
-_FLOPS_PER_SECOND: Mapping[Number, float] = {"fp16": 600e12, "bf16": 600e12, "fp32": 50e12}
+_FLOPS_PER_SECOND: Mapping[FloatType, float] = {"fp16": 600e12, "bf16": 600e12, "fp32": 50e12}
 _CACHE_BYTES_PER_SECOND = 5.5e12
 
 
@@ -34,13 +34,13 @@ class Chosen:
     """A matrix's lowering with its reason, and what multiplies it."""
 
     choice: Choice
-    kind: Kind
+    kind: MatrixKind
 
 
 def choose_torch(
     checkpoint: Checkpoint,
     weights: ClassifierWeights,
-    number: Number,
+    number: FloatType,
     way: LoweringName | None = None,
 ) -> dict[str, Chosen]:
     """A choice for every prunable matrix, by its name; ``way`` forces one.
@@ -62,7 +62,7 @@ def choose_torch(
     }
 
 
-def _chosen(ways: Candidates, plain: Choice, pattern: Pattern | None, number: Number) -> Chosen:
+def _chosen(ways: Candidates, plain: Choice, pattern: Pattern | None, number: FloatType) -> Chosen:
     """By pattern; ``plain`` is what an ONNX artefact would run on the CPU."""
     match pattern:
         case Block() if "gathered" in ways.lowerings:
@@ -79,7 +79,7 @@ def _chosen(ways: Candidates, plain: Choice, pattern: Pattern | None, number: Nu
     return Chosen(choice=Choice(lowering=ways.lowerings[ways.plain], reason=said), kind=kind)
 
 
-def _blocks(ways: Candidates, block: Block, number: Number) -> Chosen:
+def _blocks(ways: Candidates, block: Block, number: FloatType) -> Chosen:
     """The kernel, where it promises a gain over what is left of the matrix dense."""
     gathered, dense = ways.lowerings["gathered"], ways.lowerings[ways.plain]
     gain = dense.flops_share / gathered.flops_share * rate_of(block.rows, number)
@@ -100,7 +100,7 @@ def _blocks(ways: Candidates, block: Block, number: Number) -> Chosen:
     return Chosen(choice=Choice(lowering=gathered, reason=_said(ways, reason)), kind="blocks")
 
 
-def rate_of(rows: int, number: Number) -> float:
+def rate_of(rows: int, number: FloatType) -> float:
     """The rate at which a group of so many rows multiplies, as a share of a dense product's.
 
     Rows of padding are multiplied for nothing, and each input that is read from the cache serves
@@ -113,13 +113,13 @@ def rate_of(rows: int, number: Number) -> float:
     return min(1.0, filled, fed)
 
 
-def _two_four(matrix: Matrix, pattern: NM, number: Number) -> tuple[Kind, str]:
+def _two_four(matrix: Matrix, pattern: NM, number: FloatType) -> tuple[MatrixKind, str]:
     """2:4 tensor cores where PyTorch takes the matrix."""
     if (pattern.n, pattern.m) != (2, 4):
         return "dense", f"{pattern} has no kernel in PyTorch, so its zeros are multiplied"
     if number not in NUMBERS:
         return "dense", f"2:4 tensor cores multiply {' and '.join(NUMBERS)}, not {number}"
-    if not takes_two_four(matrix.shape, number):
+    if not supports_two_four(matrix.shape, number):
         return "dense", "PyTorch's 2:4 product needs outputs in 32s and inputs in 64s"
     return "2:4", "2:4 tensor cores on CUDA, for the shapes where they are measured faster there"
 

@@ -18,7 +18,7 @@ from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.open import model_file, session_from_artefact
 from spd_deploy.sessions.protocol import Description, Session
 from spd_deploy.sessions.tensorrt.engine_record import read_record
-from spd_deploy.sessions.torch_network.plan import PLAN_FILE
+from spd_deploy.sessions.torch_network.network_plan import PLAN_FILE
 
 _AUTO = RuntimeChoice()
 _SIZES = ("layers", "hidden", "heads", "intermediate", "vocabulary")

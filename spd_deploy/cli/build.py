@@ -9,7 +9,7 @@ import click
 from spd_deploy.cli.console import TerminalProgress, show_json
 from spd_deploy.cli.engines import record_lines
 from spd_deploy.domain.artefact import open_artefact
-from spd_deploy.sessions.tensorrt.build_plan import Hardware, Options, read_plan
+from spd_deploy.sessions.tensorrt.build_plan import HardwareCompatibility, Options, read_plan
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.tensorrt.build_plan import BuildPlan
@@ -43,7 +43,7 @@ Examples:
 )
 @click.option(
     "--hardware-compatible",
-    type=click.Choice([name for name in get_args(Hardware) if name != "same_gpu"]),
+    type=click.Choice([name for name in get_args(HardwareCompatibility) if name != "same_gpu"]),
     help="Let other GPUs load the engine, at a cost in speed.",
 )
 @click.option(
@@ -62,7 +62,7 @@ def build(
     builds: int,
     compare: bool,
     version_compatible: bool,
-    hardware_compatible: Hardware | None,
+    hardware_compatible: HardwareCompatibility | None,
     workspace_gib: float | None,
     strict_nans: bool,
     as_json: bool,
@@ -92,7 +92,10 @@ def build(
 
 
 def _options(
-    plan: "BuildPlan", version_compatible: bool, hardware: Hardware | None, gib: float | None
+    plan: "BuildPlan",
+    version_compatible: bool,
+    hardware: HardwareCompatibility | None,
+    gib: float | None,
 ) -> Options:
     """The plan's options, but for those that were asked for."""
     options = plan.options

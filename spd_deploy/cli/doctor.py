@@ -28,9 +28,9 @@ def doctor(as_json: bool) -> None:
     A "no" is no failure: most machines have some. The exit code is 0.
     """  # noqa: D301  # click reads the \b as a character
     from spd_deploy.domain.versions import PACKAGE, version_of
-    from spd_deploy.machine.doctor import examine
+    from spd_deploy.machine.doctor import all_checks
 
-    checks = list(examine())
+    checks = list(all_checks())
     if as_json:
         show_json({"version": version_of(PACKAGE), "checks": [asdict(check) for check in checks]})
     else:

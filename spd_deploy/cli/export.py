@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from exporters.export import SelectRuntime, Tuner
     from exporters.formats import ExportFormat
     from exporters.precision import CalibrationSet
-    from spd_deploy.kernels.tiles import Number
+    from spd_deploy.kernels.tiles import FloatType
 
 
 @click.command(
@@ -141,7 +141,7 @@ def _torch(wish: ExportOptions, source: Checkpoint, progress: Progress) -> Artef
     return torch_artefact_from_checkpoint(
         source,
         wish.output,
-        number=cast("Number", wish.number),
+        number=cast("FloatType", wish.number),
         lowering=wish.way,
         overwrite=wish.overwrite,
         progress=progress,

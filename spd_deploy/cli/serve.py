@@ -120,7 +120,7 @@ def serve(
             "put a proxy that does before it, or add --insecure"
         )
     from serve.app import create_app
-    from serve.forwarding import Forwarding, trusted_from
+    from serve.forwarding import ProxySettings, trusted_from
     from serve.open_model import Served, open_served
     from serve.server import bound_socket, run
     from serve.state import ServerState
@@ -133,7 +133,7 @@ def serve(
         drain_timeout_s=drain_timeout,
     )
     logging.basicConfig(format=_LOG_LINE, datefmt=_LOG_TIME)
-    life = ServerState()
+    state = ServerState()
 
     def opened() -> Served:
         """The model; what its operator should know of it is told."""
@@ -147,13 +147,13 @@ def serve(
     app = create_app(
         opened,
         settings,
-        life=life,
-        forwarding=Forwarding(
+        state=state,
+        forwarding=ProxySettings(
             root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)
         ),
     )
     with bound_socket(host, port) as listening:
-        run(app, life, listening, drain_timeout_s=drain_timeout, say=_say)
+        run(app, state, listening, drain_timeout_s=drain_timeout, say=_say)
 
 
 def is_loopback(host: str) -> bool:

@@ -1,9 +1,9 @@
-"""How long work on the GPU takes, without the time that Python needs to start it.
+"""Times work on the GPU without the time that Python needs to launch it.
 
-A kernel of a few microseconds is shorter than its launch from Python. So the work is captured in a
-CUDA graph some times over, and the graph is timed by CUDA events. The graph has a launch too: on an
-idle stream the first event is passed at once, and the GPU then waits for the host between the two.
-So the stream is given something to do first that takes longer than all of the enqueueing.
+A kernel of a few microseconds takes less time than its launch from Python. The work is therefore
+captured in a CUDA graph several times in a row, and CUDA events time the graph's replay. On an idle
+stream the GPU would pass the first event at once and then wait for the host to launch the graph. A
+busy-wait kernel comes first, which lasts longer than enqueueing the events and the graph.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from statistics import median
 
 _IN_A_GRAPH = 20
 _REPLAYS = 7
-# Of waiting on the GPU: 200 us at 2 GHz, and longer at lower clocks. To launch a graph takes tens.
+# Length of the busy-wait: 200 us at 2 GHz, and longer at lower clocks. A launch takes tens of us.
 _AHEAD_CYCLES = 400_000
 
 
 def graph_seconds(run: Callable[[], object], *, times: int = _IN_A_GRAPH) -> float:
-    """Median seconds of one ``run`` on the current device, warm, its data in the L2 cache.
+    """Median seconds of one ``run`` on the current device, warm, with its data in the L2 cache.
 
-    ``run`` is called on a stream of its own; what it allocates is the graph's.
+    ``run`` is called on a new stream; its allocations belong to the graph.
     """
     import torch
 
@@ -38,9 +38,9 @@ def graph_seconds(run: Callable[[], object], *, times: int = _IN_A_GRAPH) -> flo
 
 
 def seconds_of(enqueue: Callable[[], object]) -> float:
-    """Seconds of what is enqueued on the current stream, by the GPU's own clock; waits for it.
+    """Seconds of what ``enqueue`` puts on the current stream, by CUDA events; waits for it.
 
-    No time of the host's is in it, as long as that enqueues within what the stream waits first.
+    No host time is included, as long as enqueueing is shorter than the busy-wait.
     """
     import torch
 

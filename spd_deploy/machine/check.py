@@ -46,7 +46,7 @@ def without_folders(text: str) -> str:
     return re.sub(r"(?<!\w)(?:/[\w.+-]+)+/", "", text)
 
 
-def guarded(group: str, probe: Callable[[], Sequence[Check]]) -> list[Check]:
+def run_probe(group: str, probe: Callable[[], Sequence[Check]]) -> list[Check]:
     """What ``probe`` finds; where it fails, that failure as a "no", so that the rest is shown."""
     try:
         return list(probe())

@@ -38,7 +38,7 @@ def provider_checks(*, has_gpu: bool) -> Iterator[Check]:
     yield yes(GROUP, "onnxruntime", f"{package} {ort.__version__}")
     listed = [name for name in ort.get_available_providers() if name != _REMOTE]
     for name in dict.fromkeys((*_ASKED, *listed)):
-        fault = fault_of(name) if name in listed else None
+        fault = failure_of(name) if name in listed else None
         yield check_of(name, listed, fault, has_gpu=has_gpu)
 
 
@@ -57,7 +57,7 @@ def check_of(name: str, listed: Collection[str], fault: str | None, *, has_gpu: 
     return yes(GROUP, name, "loads and runs")
 
 
-def fault_of(provider: str) -> str | None:
+def failure_of(provider: str) -> str | None:
     """Why a session does not start on ``provider``; None if it does."""
     command = [*python_module(__name__), provider]
     try:
@@ -72,10 +72,10 @@ def fault_of(provider: str) -> str | None:
         return f"asking it failed: {err}"
     if done.returncode == 0:
         return None
-    return told_by(done.stderr) or f"the process that tried it ended with code {done.returncode}"
+    return reason_in(done.stderr) or f"the process that tried it ended with code {done.returncode}"
 
 
-def told_by(stderr: str) -> str | None:
+def reason_in(stderr: str) -> str | None:
     """What tells most: the library that does not load, else the runtime's error or last line."""
     if libraries := re.findall(r"with error: (.+)", stderr):
         return str(libraries[-1]).strip()

@@ -15,7 +15,7 @@ from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.errors import BadArtefact, EngineFailed, Unavailable
 from spd_deploy.domain.text import Batch
 from spd_deploy.domain.versions import version_of
-from spd_deploy.sessions.cuda.room import fitting
+from spd_deploy.sessions.cuda.oom import fitting
 from spd_deploy.sessions.device_runs import DeviceRun
 from spd_deploy.sessions.onnx_device import OnnxDevice
 from spd_deploy.sessions.protocol import Closing, Description, Device

@@ -22,7 +22,7 @@ from spd_deploy.sessions.protocol import Device, Session
 from spd_deploy.sessions.row_parallel import part_of
 from spd_deploy.sessions.tensorrt.engine_record import ENGINE_FILE, read_record
 from spd_deploy.sessions.tensorrt.session import TensorRtSession
-from spd_deploy.sessions.torch_network.plan import TENSORS_FILE
+from spd_deploy.sessions.torch_network.network_plan import TENSORS_FILE
 
 # bf16 keeps 8 bits of a number, so logits move by a hundredth or two of the largest, whatever an
 # export in fp32 was held to. More than this is not rounding.

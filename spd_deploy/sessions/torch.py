@@ -10,8 +10,8 @@ from spd_deploy.domain.checkpoint import refuse_lacking, refuse_unsafe_weights
 from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.text import Batch
+from spd_deploy.sessions.cuda.oom import fitting
 from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
-from spd_deploy.sessions.cuda.room import fitting
 from spd_deploy.sessions.protocol import Closing, Description, Device
 from spd_deploy.sessions.torch_threads import threads_in_torch
 

@@ -237,8 +237,8 @@ def test_a_trusted_proxy_tells_the_address(artefact: Artefact) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--forwarded-allow-ips", "proxy.example"), "not an address of a proxy"),
-        (("--root-path", "models"), "the root path is not a path"),
+        (("--forwarded-allow-ips", "proxy.example"), "neither an address nor a network"),
+        (("--root-path", "models"), "--root-path is not a path"),
     ],
 )
 def test_a_proxy_that_makes_no_sense_ends_it_with_one_line(

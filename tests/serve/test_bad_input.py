@@ -206,7 +206,10 @@ def test_a_refusal_says_what_to_do(single: TestClient) -> None:
     lost, wrong = single.get("/nowhere"), single.get("/predict")
 
     assert '[["first text"], ["second text"]]' in answer.json()["error"]
-    assert lost.json()["error"] == "no such path; got /nowhere; /docs lists those there are"
+    assert (
+        lost.json()["error"]
+        == "the path does not exist; got /nowhere; see /docs for the paths that do"
+    )
     assert wrong.json()["error"] == "/predict does not take this method; got GET; use POST"
     assert wrong.headers["Allow"] == "POST"
 

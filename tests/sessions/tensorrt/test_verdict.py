@@ -7,10 +7,10 @@ import pytest
 from exporters.tensorrt.inspector import Layer
 from exporters.tensorrt.verdict import Seen, refuse_other_precision, typed_of, verdict_of
 from spd_deploy.domain.errors import VerificationFailed
-from spd_deploy.sessions.tensorrt.build_plan import Planned
+from spd_deploy.sessions.tensorrt.build_plan import PlannedMatrix
 
 NODE = "layer.0/attention/query/MatMul"
-PLANNED = Planned(
+PLANNED = PlannedMatrix(
     name="query",
     shape=(64, 64),
     product=NODE,
@@ -58,7 +58,7 @@ def seen(layer: Layer | None, seconds: float = 1e-5) -> Seen:
     ],
 )
 def test_the_first_no_is_the_verdict(
-    planned: Planned, layer: Layer | None, picked: str, said: str
+    planned: PlannedMatrix, layer: Layer | None, picked: str, said: str
 ) -> None:
     """A flag of the weights decides nothing, and what is fused is unknown, not no."""
     verdict = verdict_of(planned, 0, seen(layer), None)

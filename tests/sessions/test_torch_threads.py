@@ -19,9 +19,9 @@ _ALONE = """
 import json, os, sys
 from pathlib import Path
 os.sched_setaffinity(0, {int(sys.argv[2])})
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.sessions.open import open_path
-with open_path(Path(sys.argv[1]), asked=ASKED[sys.argv[3]]).session as session:
+with open_path(Path(sys.argv[1]), asked=RUNTIME_CHOICES[sys.argv[3]]).session as session:
     tasks = [str(task) for task in Path("/proc/self/task").iterdir()]
     found = {cpu for task in tasks for cpu in os.sched_getaffinity(int(Path(task).name))}
     print(json.dumps({"threads": session.description.threads, "cpus": sorted(found)}))
