@@ -113,7 +113,7 @@ def model_of(folder: str | None) -> PreTrainedModel:
     if folder is None:
         return BertForSequenceClassification(BertConfig())
     return AutoModelForSequenceClassification.from_pretrained(  # type: ignore[no-any-return]
-        folder, num_labels=2
+        folder, num_labels=2, dtype=torch.float32
     )
 
 

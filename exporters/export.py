@@ -106,7 +106,7 @@ def artefact_from_checkpoint(
             )
             advance(note=f"parity {parity.max_difference:.1g}")
             write_golden(draft / GOLDEN_FILE, golden)
-            copy_beside(checkpoint.folder, draft, max_tokens=checkpoint.max_tokens)
+            copy_beside(checkpoint, draft)
             if tuning is not None:
                 write_json(draft / TUNING_FILE, tuning.to_json())
             form.complete(

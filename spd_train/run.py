@@ -23,10 +23,10 @@ from spd_deploy.domain.checkpoint import (
     SPD_FILE,
     Checkpoint,
     Scores,
+    notes_on,
     open_checkpoint,
 )
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.tasks import Task
 from spd_train.config import Recipe
@@ -38,7 +38,7 @@ from spd_train.plots.curves import draw_curves
 from spd_train.pruning.masks import targets_of
 from spd_train.pruning.permutation.permute import reorder
 from spd_train.pruning.pruner import Pruner
-from spd_train.run_folder import begin, give_back, identity_of, local_weights
+from spd_train.run_folder import begin, give_back, identity_of, local_sha256
 from spd_train.save_checkpoint import describe
 from spd_train.setup import Prepared, calibration_of, prepare, score_on_dev
 from spd_train.teacher import check_fit, check_teacher
@@ -105,6 +105,8 @@ def run(request: TrainConfig, progress: Progress) -> Checkpoint:
     check_fit(source, request.task, request.recipe, len(request.data.train))
     if request.teacher is not None:
         check_teacher(Path(request.teacher), request.model, request.task)
+    for note in notes_on(Path(source)):
+        progress.note(note)
     precision = choose_precision(request.recipe.precision, request.recipe.device)
     # What was trained in is part of what was trained: it is kept, and a resumed run must have it.
     request = replace(request, recipe=replace(request.recipe, precision=precision.name))
@@ -151,7 +153,8 @@ def _dense(
         copy_tokenizer(request.model, folder)
     processes.wait()
     torch.manual_seed(request.recipe.seed)  # the classifier's new head is drawn
-    model = load_classifier(request.model, request.task)
+    note = (progress if processes.is_main else Silent()).note
+    model = load_classifier(request.model, request.task, note=note)
     prepared = prepare(request, model, folder, processes, progress)
     training = FineTuning(
         model,
@@ -171,8 +174,8 @@ def _dense(
             metric=request.task.metrics[0],
             measured_on=request.data.dev_name,
         )
-        file = local_weights(request.model)
-        parents = {"pretrained": sha256_of(file)} if file else {}
+        pretrained = local_sha256(request.model)
+        parents = {"pretrained": pretrained} if pretrained else {}
         _describe(request, folder, scores={"dense": dev}, parents=parents)
     processes.wait()
     return open_checkpoint(folder)

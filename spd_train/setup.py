@@ -14,6 +14,7 @@ from spd_deploy.domain.checkpoint import Scores
 from spd_deploy.domain.metrics import merged_scores
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.text import TOKENIZER_FILE, Lengths, Tokenizer
+from spd_deploy.sessions.checkpoint_tokenizer import refuse_unembedded
 from spd_train.data.batches import LabelledTokens, batches_per_epoch, by_length, tokenise
 from spd_train.data.tensors import batch_of
 from spd_train.model import encoder_sizes
@@ -54,8 +55,11 @@ def prepare(
 ) -> Prepared:
     """Tokenise the data as the model's tokenizer does, tell how long it is, set up the loop."""
     recipe = request.recipe
-    max_tokens = min(recipe.max_tokens, encoder_sizes(model).positions)
+    encoder = encoder_sizes(model)
+    max_tokens = min(recipe.max_tokens, encoder.positions)
     tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens)
+    types = getattr(model.config, "type_vocab_size", None)
+    refuse_unembedded(tokenizer, encoder, request.teacher or request.model, types=types)
     rows = tokenise(request.data.train, tokenizer)
     samples = Samples.of(rows, tokenise(request.data.holdout, tokenizer))
     dev = {name: tokenise(part, tokenizer) for name, part in request.data.dev.items()}

@@ -82,7 +82,7 @@ def torch_artefact_from_checkpoint(
             )
             advance(note=f"parity {parity.max_difference:.1g}")
             write_golden(draft / GOLDEN_FILE, golden)
-            copy_beside(checkpoint.folder, draft, max_tokens=checkpoint.max_tokens)
+            copy_beside(checkpoint, draft)
             save_manifest(draft, _manifest(checkpoint, chosen, parity, draft, number))
         advance()
     return open_artefact(output)

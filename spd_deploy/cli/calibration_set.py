@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from spd_deploy.cli.evaluate import agreed_task, refuse_unlabelled, score_parts
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.progress import Progress, Silent
-from spd_deploy.domain.text import TOKENIZER_FILE, Lengths, Tokenizer
+from spd_deploy.domain.text import Lengths
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 
 if TYPE_CHECKING:
     from exporters.precision import CalibrationSet
@@ -39,7 +40,7 @@ def trial_of(
 
     task = agreed_task(checkpoint.task, task_name)
     refuse_unlabelled(task, data_dir)
-    tokenizer = Tokenizer(checkpoint.folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
+    tokenizer = tokenizer_of(checkpoint)
     if data_dir is None:
         progress.note("texts to calibrate on and to judge by come from the hub: no --data")
     data = read_data(task, data_dir, skip_broken=None, note=progress.note)

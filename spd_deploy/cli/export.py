@@ -243,6 +243,8 @@ def _opened(folder: Path, progress: Progress) -> Checkpoint:
     source = open_checkpoint(folder)
     if source.detected is not None:
         progress.note(f"{source.pattern} detected, not declared: {source.detected}")
+    for note in source.notes:
+        progress.note(note)
     return source
 
 

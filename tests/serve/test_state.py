@@ -21,6 +21,7 @@ from serve.settings import ServeSettings
 from serve.state import Phase, ServerState
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.documents import with_own_hash
 from spd_deploy.domain.errors import BadArtefact, BadSetting, SpdError, Unavailable
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.golden import GOLDEN_FILE
@@ -30,6 +31,7 @@ from tests.serve.fakes import PATIENCE_S, FakeSession, fake_served
 
 FILES = [
     "config.json",
+    "golden.json",
     "golden.safetensors",
     "model.onnx",
     "portable.onnx",
@@ -91,7 +93,7 @@ def test_an_artefact_with_other_logits_never_gets_ready(copy: Path) -> None:
     save_file({**arrays, "logits": np.ascontiguousarray(arrays["logits"] + 0.01)}, golden)
     manifest = json.loads((copy / MANIFEST_FILE).read_text(encoding="utf-8"))
     manifest["files"][GOLDEN_FILE] = sha256_of(golden)
-    (copy / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
+    (copy / MANIFEST_FILE).write_text(json.dumps(with_own_hash(manifest)), encoding="utf-8")
 
     error = assert_never_ready(lambda: open_served(copy, threads=1), BadArtefact)
 

@@ -9,13 +9,14 @@ import hashlib
 from collections.abc import Iterator
 from types import ModuleType
 
-from spd_deploy.domain.artefact import Artefact
+from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact
 from spd_deploy.domain.errors import BadArtefact, SpdError, Unavailable
 from spd_deploy.domain.nvidia import driver_version
+from spd_deploy.domain.verified import refuse_outside
 from spd_deploy.sessions.cuda.device import CudaDevice
 from spd_deploy.sessions.cuda.driver import load_driver
 from spd_deploy.sessions.onnxruntime import DATA_FILE, PORTABLE_FILE
-from spd_deploy.sessions.tensorrt.build_plan import PLAN_FILE, read_plan
+from spd_deploy.sessions.tensorrt.build_plan import PLAN_FILE, BuildPlan
 from spd_deploy.sessions.tensorrt.engine_record import ENGINE_FILE, EngineHost, EngineRecord
 from spd_deploy.sessions.tensorrt.versions import (
     cuda_major_of_tensorrt,
@@ -138,10 +139,11 @@ def verified_engine(artefact: Artefact, record: EngineRecord) -> bytes:
     for name, sha256 in built_from.items():
         if files.get(name) != sha256:
             raise _stale(artefact, f"another {name}", sha256, files.get(name, "none"))
-    masks = read_plan(artefact.folder).masks_sha256
+    masks = BuildPlan.from_json(artefact.document(PLAN_FILE)).masks_sha256
     if record.masks_sha256 != masks:
         raise _stale(artefact, "weights with other zeros", record.masks_sha256, masks)
     file = artefact.folder / ENGINE_FILE
+    refuse_outside(artefact.folder, file, anchor=artefact.folder / MANIFEST_FILE)
     try:
         engine = file.read_bytes()
     except OSError as err:

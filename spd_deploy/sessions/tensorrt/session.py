@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.artefact import Artefact
-from spd_deploy.domain.checkpoint import read_config
+from spd_deploy.domain.checkpoint import CONFIG_FILE
 from spd_deploy.domain.errors import EngineFailed, Unavailable
 from spd_deploy.domain.text import MASK, Batch
 from spd_deploy.sessions.cuda.device import CudaDevice
@@ -138,7 +138,7 @@ class TensorRtSession(Closing):
         self, trt: Any, artefact: Artefact, precision: str, record: EngineRecord | None = None
     ) -> None:
         """Set all fields; ``record`` is None for an engine that is being built."""
-        types = read_config(artefact.folder).get("type_vocab_size") or 0
+        types = artefact.document(CONFIG_FILE).get("type_vocab_size") or 0
         self._id_bounds = IdBounds(token_ids=artefact.encoder.vocabulary, token_types=types)
         self._lock = threading.Lock()
         self._closed = False

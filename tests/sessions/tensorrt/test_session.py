@@ -32,7 +32,6 @@ from spd_deploy.sessions.tensorrt.engine_record import (
     ENGINE_FILE,
     RECORD_FILE,
     EngineHost,
-    EngineRecord,
     read_record,
     write_record,
 )
@@ -268,16 +267,19 @@ def test_an_old_driver_is_known_before_a_build(
 def test_an_engine_of_other_files_is_not_loaded(field: str, built: Artefact) -> None:
     """The graph, the weights, the plan and the zeros are those it was built from."""
     record = read_record(built.folder)
-    changed: dict[str, Any] = {**record.to_json(), field: "0" * 64}
-    write_record(built.folder, EngineRecord.from_json(json.loads(json.dumps(changed))))
+    zeros: dict[str, Any] = {field: "0" * 64}
+    write_record(built.folder, replace(record, **zeros))
 
     refusal(built, BadArtefact, "was built from (another|weights with other)")
 
 
 def test_a_missing_or_damaged_record_is_told(built: Artefact) -> None:
-    """Without a record there is no engine; a cut one is damaged."""
+    """Without a record there is no engine; one that is cut or says something else is damaged."""
     file = built.folder / RECORD_FILE
     text = file.read_text()
+    file.write_text(json.dumps({**json.loads(text), "parity": 0.0}))
+    refusal(built, BadArtefact, r"engine\.json was changed after it was written")
+
     file.write_text(text[: len(text) // 2])
     refusal(built, BadArtefact, r"engine\.json is not valid JSON")
 
@@ -364,6 +366,28 @@ def test_an_engine_does_not_travel_to_another_export(
         (other.folder / name).write_bytes((built.folder / name).read_bytes())
 
     refusal(open_artefact(other.folder), BadArtefact, r"was built from another portable\.onnx")
+
+
+@pytest.mark.parametrize("name", [ENGINE_FILE, RECORD_FILE])
+def test_an_engine_is_no_link_to_elsewhere(built: Artefact, tmp_path: Path, name: str) -> None:
+    """An engine is code, and no hash of the export's says which; so it lies in the artefact."""
+    outside = (built.folder / name).rename(tmp_path / f"outside-{name}")
+    (built.folder / name).symlink_to(outside)
+
+    refusal(built, BadArtefact, "is a link to a file outside the artefact")
+
+
+def test_an_engine_may_lie_where_a_volume_keeps_it(built: Artefact) -> None:
+    """Links within the artefact's own folder are followed."""
+    data = built.folder / "..2026_11_30"
+    data.mkdir()
+    for file in [file for file in built.folder.iterdir() if file.is_file()]:
+        file.rename(data / file.name)
+        file.symlink_to(Path("..data") / file.name)
+    (built.folder / "..data").symlink_to(data.name)
+
+    with session_from_artefact(open_artefact(built.folder)) as session:
+        assert session.description.runtime == "tensorrt"
 
 
 def test_it_is_served_as_any_other(built: Artefact) -> None:
