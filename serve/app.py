@@ -23,7 +23,7 @@ from serve.http_errors import ClientDisconnected, on_error
 from serve.info import build_labels, input_spec_of
 from serve.metrics import Metrics
 from serve.middleware import RequestMiddleware
-from serve.open_model import Served
+from serve.open_model import ServedModel
 from serve.openapi import DocumentedApp
 from serve.protocols.input_spec import InputSpec
 from serve.routes import BODIES, Routes
@@ -39,7 +39,7 @@ _DESCRIPTION = "Classifies texts with a sparse encoder."
 
 
 def create_app(
-    open_model: Callable[[], Served],
+    open_model: Callable[[], ServedModel],
     settings: ServeSettings,
     *,
     state: ServerState | None = None,
@@ -100,7 +100,10 @@ def _plain_routes(router: APIRouter) -> list[Route]:
 
 @contextlib.asynccontextmanager
 async def _lifespan(
-    open_model: Callable[[], Served], settings: ServeSettings, state: ServerState, metrics: Metrics
+    open_model: Callable[[], ServedModel],
+    settings: ServeSettings,
+    state: ServerState,
+    metrics: Metrics,
 ) -> AsyncIterator[None]:
     """Open the model while the app runs already; close it at shutdown."""
     opening = asyncio.create_task(_open(open_model, settings, state, metrics))
@@ -123,7 +126,10 @@ async def _watch(state: ServerState, settings: ServeSettings) -> None:
 
 
 async def _open(
-    open_model: Callable[[], Served], settings: ServeSettings, state: ServerState, metrics: Metrics
+    open_model: Callable[[], ServedModel],
+    settings: ServeSettings,
+    state: ServerState,
+    metrics: Metrics,
 ) -> None:
     """Open the model, and set the state to ready or failed."""
     try:

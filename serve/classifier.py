@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from serve.admission import Admission, Load
 from serve.engine import Engine
 from serve.metrics import Metrics
-from serve.open_model import Served
+from serve.open_model import ServedModel
 from serve.queue_entry import BatchResult
 from serve.request_ids import current_request_id
 from serve.settings import ServeSettings
@@ -58,7 +58,7 @@ class Timing:
 class Classifier:
     """An open model with its engine, its admission control and its tokeniser threads."""
 
-    def __init__(self, served: Served, settings: ServeSettings, metrics: Metrics) -> None:
+    def __init__(self, served: ServedModel, settings: ServeSettings, metrics: Metrics) -> None:
         """Start the engine; :meth:`close` ends it."""
         self.served = served
         self._settings, self._metrics = settings, metrics

@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from serve.open_model import Density, Served
+from serve.model_card import Density
+from serve.open_model import ServedModel
 from serve.protocols import native
 from serve.protocols.input_spec import InputSpec
 from serve.settings import ServeSettings
@@ -64,10 +65,10 @@ class Info(BaseModel):
     served_with: dict[str, str] = Field(description="Versions of the packages that run the server.")
 
 
-def info_of(served: Served, settings: ServeSettings) -> Info:
+def info_of(served: ServedModel, settings: ServeSettings) -> Info:
     """The answer of ``/info``."""
-    about, task, runs = served.about, served.task, served.session.description
-    pruned = about.sparsity is not None
+    card, task, runs = served.card, served.task, served.session.description
+    pruned = card.sparsity is not None
     own = own_arm(pruned=pruned, precision=runs.precision, runtime=runs.runtime)
     return Info(
         model=served.name,
@@ -78,27 +79,27 @@ def info_of(served: Served, settings: ServeSettings) -> Info:
         takes=served.takes,
         example=native.example(input_spec_of(served, settings)),
         max_tokens=served.tokenizer.max_tokens,
-        format=about.format,
-        warning=about.warning,
-        pattern=about.pattern,
-        sparsity=about.sparsity,
-        density=about.density,
-        lowerings=dict(about.lowerings),
-        parity=about.parity,
-        self_test=about.self_test,
-        score=None if own not in about.scores else dict(about.scores[own]),
-        arms={arm: whose(arm, own) for arm in about.scores},
-        scores={arm: dict(scores) for arm, scores in about.scores.items()},
-        split=about.split,
-        checkpoint_sha256=about.sha256,
+        format=card.format,
+        warning=card.warning,
+        pattern=card.pattern,
+        sparsity=card.sparsity,
+        density=card.density,
+        lowerings=dict(card.lowerings),
+        parity=card.parity,
+        self_test=card.self_test,
+        score=None if own not in card.scores else dict(card.scores[own]),
+        arms={arm: whose(arm, own) for arm in card.scores},
+        scores={arm: dict(scores) for arm, scores in card.scores.items()},
+        split=card.split,
+        checkpoint_sha256=card.sha256,
         runtime=runs,
         limits=settings,
-        exported_with=dict(about.versions),
+        exported_with=dict(card.versions),
         served_with=versions_of("fastapi", "numpy", "tokenizers", "uvicorn"),
     )
 
 
-def input_spec_of(served: Served, settings: ServeSettings) -> InputSpec:
+def input_spec_of(served: ServedModel, settings: ServeSettings) -> InputSpec:
     """The input that requests to the model must have."""
     return InputSpec(
         takes=served.takes,
@@ -107,17 +108,17 @@ def input_spec_of(served: Served, settings: ServeSettings) -> InputSpec:
     )
 
 
-def build_labels(served: Served) -> dict[str, str]:
+def build_labels(served: ServedModel) -> dict[str, str]:
     """The labels of the metric ``spd_build_info`` with their values."""
-    about, runs = served.about, served.session.description
+    card, runs = served.card, served.session.description
     return {
         "version": version_of(PACKAGE) or "unknown",
         "model": served.name,
         "task": served.task.name,
-        "format": about.format,
+        "format": card.format,
         "precision": runs.precision,
         "runtime": f"{runs.runtime} {runs.version}",
         "device": runs.device,
-        "pattern": about.pattern,
-        "sparsity": "" if about.sparsity is None else f"{about.sparsity:g}",
+        "pattern": card.pattern,
+        "sparsity": "" if card.sparsity is None else f"{card.sparsity:g}",
     }

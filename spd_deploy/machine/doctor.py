@@ -1,4 +1,4 @@
-"""What this machine can run: every check of ``spd doctor``, in the order it is read."""
+"""All checks of ``spd doctor``, in the order of its output."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from spd_deploy.machine.software import engine_checks, package_checks, torch_che
 
 
 def all_checks() -> Iterator[Check]:
-    """Ask everything, one group after the other; no probe's failure stops the next."""
+    """Run every group of checks; a group that raises does not stop the next."""
     yield from run_probe("Processor", lambda: list(processor_checks()))
     yield from run_probe("Packages", lambda: list(package_checks()))
     yield from run_probe("ONNX Runtime", lambda: list(provider_checks(has_gpu=bool(gpus()))))

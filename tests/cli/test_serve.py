@@ -217,7 +217,7 @@ def test_a_folder_that_was_not_exported_is_said_to_be_that(dense_checkpoint: Che
         process.kill()
         process.communicate()
 
-    assert lines[0].startswith("not exported: runs in PyTorch, no sparse speed; ")
+    assert lines[0].startswith("the model is not exported: it runs in PyTorch")
     assert lines[1].startswith("ready on ")
 
 

@@ -40,7 +40,7 @@ def test_a_probe_that_fails_becomes_a_no() -> None:
     (found,) = run_probe("NVIDIA", broken)
 
     assert (found.ok, found.group) == (False, "NVIDIA")
-    assert found.reason == "they failed with OSError: the driver is on fire at y.so"
+    assert found.reason == "they raised OSError: the driver is on fire at y.so"
     assert found.remedy
 
 

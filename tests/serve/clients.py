@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message
 
 from serve.app import create_app
-from serve.open_model import Served
+from serve.open_model import ServedModel
 from serve.settings import ServeSettings
 from serve.state import Phase, ServerState
 from tests.serve.fakes import PATIENCE_S
@@ -20,7 +20,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 @contextlib.contextmanager
-def client_of(served: Served, settings: ServeSettings | None = None) -> Iterator[TestClient]:
+def client_of(served: ServedModel, settings: ServeSettings | None = None) -> Iterator[TestClient]:
     """A client of an app that is ready."""
     state = ServerState()
     app = create_app(lambda: served, settings or ServeSettings(), state=state)
@@ -101,7 +101,7 @@ class Exchange:
 
 @contextlib.asynccontextmanager
 async def ready(
-    served: Served, settings: ServeSettings | None = None
+    served: ServedModel, settings: ServeSettings | None = None
 ) -> AsyncIterator[tuple[ASGIApp, ServerState]]:
     """An app on the running event loop, open until the block ends."""
     state = ServerState()

@@ -68,7 +68,7 @@ BODIES: list[tuple[str, str, bytes, int, str]] = [
      "SPD_TEXT_TOO_LONG"),
     ("too long to be cut, TEI", TEI, json.dumps({"inputs": LONG, "truncate": False}).encode(),
      422, "SPD_TEXT_TOO_LONG"),
-    ("too long to be tokenised uncut", NATIVE,
+    ("too long to be tokenised without", NATIVE,
      json.dumps({"inputs": [{"text": "a" * 8001}], "truncate": False}).encode(), 422,
      "SPD_TEXT_TOO_LONG"),
     ("unseen characters", NATIVE, json.dumps({"inputs": [{"text": "\u200b\u00ad\0"}]}).encode(),

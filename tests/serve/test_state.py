@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from starlette.testclient import TestClient
 
 from serve.app import create_app
-from serve.open_model import Served, open_served, warm_up
+from serve.open_model import ServedModel, open_served, warm_up
 from serve.settings import ServeSettings
 from serve.state import Phase, ServerState
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact
@@ -53,7 +53,7 @@ def flip_a_byte(file: Path) -> None:
     file.write_bytes(content)
 
 
-def assert_never_ready(open_model: Callable[[], Served], error: type[SpdError]) -> SpdError:
+def assert_never_ready(open_model: Callable[[], ServedModel], error: type[SpdError]) -> SpdError:
     """An app of that model lives, is not ready, answers nothing, and holds the error."""
     state = ServerState()
     with TestClient(create_app(open_model, ServeSettings(), state=state)) as client:
@@ -110,7 +110,7 @@ def test_a_missing_file_never_gets_ready(copy: Path) -> None:
 def test_a_bug_while_opening_never_gets_ready(caplog: pytest.LogCaptureFixture) -> None:
     """An error nobody thought of ends the start like any other, with its cause in the log."""
 
-    def open_model() -> Served:
+    def open_model() -> ServedModel:
         raise ZeroDivisionError("a bug")
 
     assert_never_ready(open_model, Unavailable)
@@ -131,7 +131,7 @@ def test_a_model_without_numbers_is_refused(tmp_path: Path, value: float) -> Non
         def run(self, batch: Batch) -> NDArray[np.float32]:
             return np.full((len(batch), 2), value, np.float32)
 
-    with pytest.raises(BadArtefact, match="not numbers"):
+    with pytest.raises(BadArtefact, match="NaN or infinite"):
         warm_up(fake_served(tmp_path, Empty()))
 
 
@@ -151,7 +151,7 @@ def test_the_server_answers_before_it_is_ready(tmp_path: Path, session: FakeSess
     """While the model is opened the server lives and says 503; then it is ready."""
     may_open = threading.Event()
 
-    def open_model() -> Served:
+    def open_model() -> ServedModel:
         assert may_open.wait(PATIENCE_S)
         return fake_served(tmp_path, session)
 
@@ -175,7 +175,7 @@ def test_a_server_told_to_stop_while_it_starts_never_gets_ready(
     """A model that opens after the signal to stop is closed and never asked."""
     may_open = threading.Event()
 
-    def open_model() -> Served:
+    def open_model() -> ServedModel:
         assert may_open.wait(PATIENCE_S)
         return fake_served(tmp_path, session)
 

@@ -13,7 +13,7 @@ import uvicorn
 
 from serve.app import create_app
 from serve.forwarding import ProxySettings
-from serve.open_model import Served
+from serve.open_model import ServedModel
 from serve.server import bound_socket, config_of
 from serve.settings import ServeSettings
 from serve.state import ServerState
@@ -89,7 +89,9 @@ def answers_in(data: bytes) -> Iterator[Answer]:
 
 @contextlib.contextmanager
 def listening(
-    served: Served, settings: ServeSettings | None = None, forwarding: ProxySettings | None = None
+    served: ServedModel,
+    settings: ServeSettings | None = None,
+    forwarding: ProxySettings | None = None,
 ) -> Iterator[Wire]:
     """A server of ``served`` on a free port."""
     state = ServerState()

@@ -336,7 +336,9 @@ def test_without_an_engine_it_runs_on_the_cpu(
     batch = rows_of(artefact, (3, 32, 7))
 
     with (
-        open_path(artefact.folder, asked=RUNTIME_CHOICES["onnxruntime"]).session as session,
+        open_path(
+            artefact.folder, runtime_choice=RUNTIME_CHOICES["onnxruntime"]
+        ).session as session,
         TorchSession(nm_checkpoint.folder) as reference,
     ):
         assert session.description.precision == "fp16"
@@ -351,7 +353,7 @@ def test_tensorrt_is_of_gpus_and_of_trt_artefacts(
     """The CPU is refused, and so is an artefact that has no plan."""
     other = artefact_from_checkpoint(nm_checkpoint, tmp_path / "onnx")
 
-    with pytest.raises(Unavailable, match="TensorRT runs on GPUs alone"):
+    with pytest.raises(Unavailable, match="TensorRT runs on GPUs only"):
         session_from_artefact(built, device="cpu")
     with pytest.raises(Unavailable, match="tensorrt does not run an artefact of format onnx"):
         session_from_artefact(other, runtime="tensorrt")
@@ -396,5 +398,5 @@ def test_it_is_served_as_any_other(built: Artefact) -> None:
 
     with served.session:
         assert str(served.session.description) == "tensorrt 10.13.3.9 on cuda in fp16"
-        assert served.about.format == "trt"
-        assert served.about.self_test is not None and served.about.self_test < 2e-2
+        assert served.card.format == "trt"
+        assert served.card.self_test is not None and served.card.self_test < 2e-2

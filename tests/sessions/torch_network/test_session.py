@@ -264,7 +264,7 @@ def test_other_runtimes_refuse_it(artefact: Artefact, runtime: Any, format_: str
 
 def test_another_precision_is_refused(artefact: Artefact) -> None:
     """It computes in the precision that it is stored in."""
-    with pytest.raises(Unavailable, match="runs an artefact of fp16 in fp16"):
+    with pytest.raises(Unavailable, match="runs an fp16 artefact only in fp16"):
         session_from_artefact(artefact, precision="bf16")
 
 
