@@ -24,6 +24,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from spd_deploy.sessions.torch_network.loading import refuse_no_cuda
 from torch import Tensor
 
 from spd_deploy.domain.documents import text_of
@@ -33,7 +34,6 @@ from spd_deploy.kernels.launch import block_linear, refuse_no_triton
 from spd_deploy.kernels.tiles import Tile
 from spd_deploy.kernels.weights import BlockWeight, dtype_of
 from spd_deploy.machine.facts import this_machine
-from spd_deploy.sessions.torch_network.loading import refuse_no_cuda
 from spd_deploy.timing.cuda_clock import TimedGraph
 
 SCHEMA = 1

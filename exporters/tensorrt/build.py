@@ -31,7 +31,7 @@ from spd_deploy.sessions.cuda.device import CudaDevice
 from spd_deploy.sessions.onnxruntime import DATA_FILE, PORTABLE_FILE
 from spd_deploy.sessions.open import prove
 from spd_deploy.sessions.tensorrt.build_plan import PLAN_FILE, BuildPlan, Options, read_plan
-from spd_deploy.sessions.tensorrt.compatibility import library, place_of
+from spd_deploy.sessions.tensorrt.compatibility import engine_host, load_tensorrt
 from spd_deploy.sessions.tensorrt.engine_record import (
     ARMS,
     ENGINE_FILE,
@@ -77,10 +77,10 @@ def build_engine(
     """
     refuse_other_format(artefact)
     plan = read_plan(artefact.folder)
-    trt, progress = library(), progress or Silent()
+    trt, progress = load_tensorrt(), progress or Silent()
     device = CudaDevice()
     try:
-        host = place_of(device, trt)
+        host = engine_host(device, trt)
         progress.note(f"building for {host}")
         job = _BuildJob(
             artefact=artefact, plan=plan, request=request, trt=trt, device=device, host=host

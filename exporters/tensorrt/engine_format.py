@@ -27,8 +27,8 @@ from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
 from spd_deploy.sessions.tensorrt.build_plan import (
     BuildPlan,
     Options,
-    Planned,
-    Typed,
+    PlannedMatrix,
+    TrtPrecision,
     sha256_of_masks,
     write_plan,
 )
@@ -37,7 +37,7 @@ from spd_deploy.sessions.tensorrt.build_plan import (
 _ROWS, _INPUTS = 8, 16
 _KEPT, _OF = 2, 4
 _HALF_TOLERANCE = 5e-2
-_TYPED: Mapping[Precision, Typed] = {
+_TYPED: Mapping[Precision, TrtPrecision] = {
     Precision.FP32: "fp32",
     Precision.FP16: "fp16",
     Precision.INT8: "int8",
@@ -90,13 +90,15 @@ def plan_for(draft: DraftArtefact, buckets: tuple[Shape, ...]) -> BuildPlan:
     )
 
 
-def plan_matrix(lowering: Lowering, stored_NK: Array, product: str, typed: Typed) -> Planned:
+def plan_matrix(
+    lowering: Lowering, stored_NK: Array, product: str, typed: TrtPrecision
+) -> PlannedMatrix:
     """Whether a matrix, as it is stored, is eligible for sparse kernels, and why or why not."""
     multiplied_NK = _multiplied(lowering, stored_NK)
     fits = multiplied_NK is not None and two_of_four(multiplied_NK)
     reason = _obstacle(multiplied_NK, typed, fits=fits)
     name, shape = lowering.matrix.name, (int(stored_NK.shape[0]), int(stored_NK.shape[1]))
-    return Planned(
+    return PlannedMatrix(
         name=name,
         shape=shape,
         product=product,
@@ -126,7 +128,7 @@ def _multiplied(lowering: Lowering, stored_NK: Array) -> Array | None:
             return None
 
 
-def _obstacle(weight_NK: Array | None, typed: Typed, *, fits: bool) -> str | None:
+def _obstacle(weight_NK: Array | None, typed: TrtPrecision, *, fits: bool) -> str | None:
     """Why no sparse kernel can run the matrix; None where one can."""
     if weight_NK is None:
         return "blocks are gathered into dense products, or no weights remain"

@@ -18,7 +18,7 @@ from exporters.tensorrt.inspector import Layer, layers_in
 from exporters.tensorrt.verdict import BucketProfile
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.progress import Advance
-from spd_deploy.sessions.tensorrt.executor import Executor, Lane
+from spd_deploy.sessions.tensorrt.executor import Executor, ProfileContext
 from spd_deploy.timing.rounds import interleave
 
 Opener = Callable[[bytes], AbstractContextManager[Executor]]
@@ -36,7 +36,7 @@ def time_engines(
     samples: list[list[list[float]]] = [[] for _ in engines]
     for _, i in interleave(range(len(engines)), ROUNDS):
         with opened(engines[i]) as executor:
-            rounds = [_launched(executor, lane) for lane in executor.lanes]
+            rounds = [_launched(executor, lane) for lane in executor.profiles]
         samples[i] = [*map(list.__add__, samples[i], rounds)] if samples[i] else rounds
         advance(note="timed in turns")
     return [tuple(map(tuple, buckets)) for buckets in samples]
@@ -49,10 +49,10 @@ def profile_engine(
     documents: list[Any] = []
     profiles = []
     with opened(engine) as executor:
-        for number, lane in enumerate(executor.lanes):
+        for number, lane in enumerate(executor.profiles):
             text = _inspected(executor, lane, tensorrt)
             documents.append(json.loads(text))
-            layers = layers_of_profile(layers_in(text), number, len(executor.lanes))
+            layers = layers_of_profile(layers_in(text), number, len(executor.profiles))
             profiles.append(
                 BucketProfile(layers=layers, seconds=_profiled(executor, lane, tensorrt))
             )
@@ -77,7 +77,7 @@ def layers_of_profile(layers: tuple[Layer, ...], number: int, profiles: int) -> 
     return tuple(layers[i] for i in marked if layers[i].profile == number)
 
 
-def _launched(executor: Executor, lane: Lane) -> list[float]:
+def _launched(executor: Executor, lane: ProfileContext) -> list[float]:
     """The seconds of some launches of a lane, after launches to warm up."""
     for _ in range(_WARM_UP):
         executor.launch(lane)
@@ -90,14 +90,14 @@ def _launched(executor: Executor, lane: Lane) -> list[float]:
     return samples
 
 
-def _inspected(executor: Executor, lane: Lane, tensorrt: ModuleType) -> str:
+def _inspected(executor: Executor, lane: ProfileContext, tensorrt: ModuleType) -> str:
     """The inspector's document of a lane, as JSON."""
     inspector = executor.engine.create_engine_inspector()
     inspector.execution_context = lane.context
     return str(inspector.get_engine_information(tensorrt.LayerInformationFormat.JSON))
 
 
-def _profiled(executor: Executor, lane: Lane, tensorrt: ModuleType) -> dict[str, float]:
+def _profiled(executor: Executor, lane: ProfileContext, tensorrt: ModuleType) -> dict[str, float]:
     """The median seconds of each layer by its name, run without a CUDA graph."""
     times: dict[str, list[float]] = {}
     profiler = _profiler_of(tensorrt, times)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from exporters.tensorrt.inspector import Layer
 from spd_deploy.domain.errors import VerificationFailed
-from spd_deploy.sessions.tensorrt.build_plan import Planned
-from spd_deploy.sessions.tensorrt.engine_record import Picked, Verdict
+from spd_deploy.sessions.tensorrt.build_plan import PlannedMatrix
+from spd_deploy.sessions.tensorrt.engine_record import SparseTactic, Verdict
 
 # Noise of the time of one layer, relative: a smaller difference is reported as none.
 _NOISE = 0.02
@@ -34,7 +34,7 @@ class BucketProfile:
 
 
 def verdicts_of(
-    matrices: Iterable[Planned],
+    matrices: Iterable[PlannedMatrix],
     sparse: Sequence[BucketProfile],
     dense: Sequence[BucketProfile] | None,
 ) -> tuple[Verdict, ...]:
@@ -47,7 +47,7 @@ def verdicts_of(
 
 
 def verdict_of(
-    matrix: Planned, bucket: int, sparse: BucketProfile, dense: BucketProfile | None
+    matrix: PlannedMatrix, bucket: int, sparse: BucketProfile, dense: BucketProfile | None
 ) -> Verdict:
     """The verdict on one matrix in one bucket."""
     layer = sparse.layer_of(matrix.product) if matrix.product else None
@@ -68,7 +68,7 @@ def verdict_of(
     )
 
 
-def refuse_other_precision(matrices: Iterable[Planned], seen: Sequence[BucketProfile]) -> str:
+def refuse_other_precision(matrices: Iterable[PlannedMatrix], seen: Sequence[BucketProfile]) -> str:
     """Verify in the engine itself that products run in the planned precision.
 
     The name of a kernel proves or disproves it. Inputs of the planned type prove it too. Inputs of
@@ -109,7 +109,7 @@ def product_type(layer: Layer | None) -> str | None:
     return layer.kernel_type or (types.pop() if len(types) == 1 else None)
 
 
-def _picked(matrix: Planned, layer: Layer | None) -> Picked:
+def _picked(matrix: PlannedMatrix, layer: Layer | None) -> SparseTactic:
     """Whether a sparse kernel runs the matrix."""
     if not matrix.eligible:
         return "no"
@@ -121,7 +121,7 @@ def _picked(matrix: Planned, layer: Layer | None) -> Picked:
 
 
 def _times(
-    matrix: Planned, layer: Layer | None, sparse: BucketProfile, dense: BucketProfile | None
+    matrix: PlannedMatrix, layer: Layer | None, sparse: BucketProfile, dense: BucketProfile | None
 ) -> tuple[float | None, float | None]:
     """The seconds of the layer, and of the layer of the dense build that does the same work.
 
@@ -136,9 +136,9 @@ def _times(
 
 
 def _why(
-    matrix: Planned,
+    matrix: PlannedMatrix,
     layer: Layer | None,
-    picked: Picked,
+    picked: SparseTactic,
     sparse_s: float | None,
     dense_s: float | None,
 ) -> str:

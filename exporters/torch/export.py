@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from spd_deploy.sessions.torch_network.plan import TENSORS_FILE, write_plan
 
 from exporters.artefact_folder import manifest_of, matrix_rows, refuse_unready
 from exporters.classifier_weights import ClassifierWeights, read_weights
@@ -29,18 +30,17 @@ from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import VerificationFailed
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.versions import versions_of
-from spd_deploy.kernels.tiles import Number
+from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.sessions.open import BF16_TOLERANCE
 from spd_deploy.sessions.protocol import Session
-from spd_deploy.sessions.torch_network.plan import TENSORS_FILE, write_plan
 from spd_deploy.sessions.torch_network.session import TorchArtefactSession
 
 # Allowed difference of logits, in units of max(1, largest logit). In fp32 it covers another order
 # of additions, in fp16 and bf16 the rounding of every activation.
-TOLERANCES: Mapping[Number, float] = {"fp32": 1e-4, "fp16": 2e-2, "bf16": BF16_TOLERANCE}
+TOLERANCES: Mapping[FloatType, float] = {"fp32": 1e-4, "fp16": 2e-2, "bf16": BF16_TOLERANCE}
 # Rounding error of a stored weight: half of its last bit, relative, and in fp16 half of the
 # smallest step between two numbers, absolute.
-_ROUNDING: Mapping[Number, tuple[float, float]] = {
+_ROUNDING: Mapping[FloatType, tuple[float, float]] = {
     "fp32": (0.0, 0.0),
     "fp16": (2**-11, 2**-24),
     "bf16": (2**-8, 0.0),
@@ -51,7 +51,7 @@ def torch_artefact_from_checkpoint(
     checkpoint: Checkpoint,
     output: Path,
     *,
-    number: Number = "fp16",
+    number: FloatType = "fp16",
     lowering: LoweringName | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -89,7 +89,7 @@ class TorchExport:
 
     checkpoint: Checkpoint
     weights: ClassifierWeights
-    number: Number
+    number: FloatType
     lowering: LoweringName | None
     choices: Mapping[str, TorchChoice] = field(default_factory=dict)
 

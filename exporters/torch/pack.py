@@ -5,6 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from spd_deploy.sessions.torch_network.plan import (
+    HeadActivation,
+    HeadPlan,
+    MatrixPlan,
+    NetworkPlan,
+)
 
 from exporters.classifier_weights import ClassifierWeights
 from exporters.lowering.compact import Compact
@@ -14,14 +20,8 @@ from exporters.onnx.storage import PRECISION_NAMES, StoredBytes
 from exporters.torch.select_lowering import TorchChoice, gathered_in
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.files import not_written
-from spd_deploy.kernels.tiles import Number
+from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.kernels.weights import dtype_of
-from spd_deploy.sessions.torch_network.plan import (
-    HeadActivation,
-    HeadPlan,
-    MatrixPlan,
-    NetworkPlan,
-)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ _HEAD: Mapping[str | None, HeadActivation] = {
 
 
 def plan_of(
-    weights: ClassifierWeights, chosen: Mapping[str, TorchChoice], number: Number
+    weights: ClassifierWeights, chosen: Mapping[str, TorchChoice], number: FloatType
 ) -> NetworkPlan:
     """The content of ``network.json``."""
     base = f"{weights.encoder.base}.embeddings"
@@ -54,7 +54,7 @@ def plan_of(
 
 
 def tensors_of(
-    weights: ClassifierWeights, chosen: Mapping[str, TorchChoice], number: Number
+    weights: ClassifierWeights, chosen: Mapping[str, TorchChoice], number: FloatType
 ) -> dict[str, "Tensor"]:
     """Every tensor of the artefact.
 

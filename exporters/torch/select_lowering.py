@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
+from spd_deploy.sessions.torch_network.plan import Kind
+
 from exporters.autotune.select import MIN_GAIN, choose_lowerings, force_lowering
 from exporters.classifier_weights import ClassifierWeights
 from exporters.lowering.candidates import Candidates, LoweringName, candidates_of
@@ -22,12 +24,11 @@ from exporters.lowering.lowering import Lowering
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
-from spd_deploy.kernels.tiles import BYTES_OF, Number, rows_of_tiles
-from spd_deploy.kernels.two_four import NUMBERS, takes_two_four
-from spd_deploy.sessions.torch_network.plan import Kind
+from spd_deploy.kernels.tiles import BYTES_OF, FloatType, rows_of_tiles
+from spd_deploy.kernels.two_four import NUMBERS, supports_two_four
 
 # Rates of an H100: dense products, and reads from its L2 cache. Assumed, not measured here.
-_FLOPS_PER_SECOND: Mapping[Number, float] = {"fp16": 600e12, "bf16": 600e12, "fp32": 50e12}
+_FLOPS_PER_SECOND: Mapping[FloatType, float] = {"fp16": 600e12, "bf16": 600e12, "fp32": 50e12}
 _CACHE_BYTES_PER_SECOND = 5.5e12
 
 
@@ -42,7 +43,7 @@ class TorchChoice:
 def choose_torch_lowerings(
     checkpoint: Checkpoint,
     weights: ClassifierWeights,
-    number: Number,
+    number: FloatType,
     lowering: LoweringName | None = None,
 ) -> dict[str, TorchChoice]:
     """A choice for every prunable matrix, by its name; ``lowering`` forces one.
@@ -65,7 +66,7 @@ def choose_torch_lowerings(
 
 
 def _choose(
-    candidates: Candidates, on_cpu: LoweringChoice, pattern: Pattern | None, number: Number
+    candidates: Candidates, on_cpu: LoweringChoice, pattern: Pattern | None, number: FloatType
 ) -> TorchChoice:
     """The choice by pattern; ``on_cpu`` is that of an ONNX artefact, taken where it is dense."""
     match pattern:
@@ -82,7 +83,7 @@ def _choose(
     return TorchChoice(choice=candidates.choose(candidates.ungathered, reason), kind=kind)
 
 
-def _choose_for_blocks(candidates: Candidates, block: Block, number: Number) -> TorchChoice:
+def _choose_for_blocks(candidates: Candidates, block: Block, number: FloatType) -> TorchChoice:
     """The block-sparse kernel, where it should be faster than what remains of the matrix dense."""
     gathered = candidates.lowerings["gathered"]
     dense = candidates.lowerings[candidates.ungathered]
@@ -104,7 +105,7 @@ def _choose_for_blocks(candidates: Candidates, block: Block, number: Number) -> 
     return TorchChoice(choice=candidates.choose("gathered", reason), kind="blocks")
 
 
-def relative_rate(rows: int, number: Number) -> float:
+def relative_rate(rows: int, number: FloatType) -> float:
     """The rate at which a group of ``rows`` rows multiplies, as a share of a dense product's.
 
     Rows of padding are multiplied in vain, and each input that is read from the cache is used for
@@ -117,13 +118,13 @@ def relative_rate(rows: int, number: Number) -> float:
     return min(1.0, filled, fed)
 
 
-def _two_four(matrix: Matrix, pattern: NM, number: Number) -> tuple[Kind, str]:
+def _two_four(matrix: Matrix, pattern: NM, number: FloatType) -> tuple[Kind, str]:
     """2:4 tensor cores where PyTorch's product takes the matrix, with the reason."""
     if (pattern.n, pattern.m) != (2, 4):
         return "dense", f"{pattern} has no kernel in PyTorch, so its zeros are multiplied"
     if number not in NUMBERS:
         return "dense", f"2:4 tensor cores multiply {' and '.join(NUMBERS)}, not {number}"
-    if not takes_two_four(matrix.shape, number):
+    if not supports_two_four(matrix.shape, number):
         return "dense", "PyTorch's 2:4 product needs outputs in 32s and inputs in 64s"
     return "2:4", "2:4 tensor cores on CUDA, for the shapes where they are measured to be faster"
 

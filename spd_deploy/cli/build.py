@@ -9,7 +9,7 @@ import click
 from spd_deploy.cli.console import TerminalProgress, show_json
 from spd_deploy.cli.engines import record_lines
 from spd_deploy.domain.artefact import open_artefact
-from spd_deploy.sessions.tensorrt.build_plan import Hardware, Options, read_plan
+from spd_deploy.sessions.tensorrt.build_plan import HardwareCompatibility, Options, read_plan
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.tensorrt.build_plan import BuildPlan
@@ -48,7 +48,7 @@ Examples:
 )
 @click.option(
     "--hardware-compatible",
-    type=click.Choice([name for name in get_args(Hardware) if name != "same_gpu"]),
+    type=click.Choice([name for name in get_args(HardwareCompatibility) if name != "same_gpu"]),
     help="Build an engine that other GPUs can load too, at a cost in speed.  [default: this kind "
     "of GPU only]",
 )
@@ -70,7 +70,7 @@ def build(
     builds: int,
     compare: bool,
     version_compatible: bool,
-    hardware_compatible: Hardware | None,
+    hardware_compatible: HardwareCompatibility | None,
     workspace_gib: float | None,
     strict_nans: bool,
     as_json: bool,
@@ -100,7 +100,10 @@ def build(
 
 
 def _options(
-    plan: "BuildPlan", version_compatible: bool, hardware: Hardware | None, gib: float | None
+    plan: "BuildPlan",
+    version_compatible: bool,
+    hardware: HardwareCompatibility | None,
+    gib: float | None,
 ) -> Options:
     """The options of the plan, overridden by those of the command line."""
     options = plan.options

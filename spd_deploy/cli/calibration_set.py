@@ -59,7 +59,7 @@ def calibration_set_for(
     dev = {part: list(examples) for part, examples in data.dev.items()}
 
     def score(session: Session) -> Scores:
-        opened = OpenedModel(session=session, tokenizer=tokenizer, task=task)
+        opened = OpenedModel(session=session, tokenizer=tokenizer, task=task, source=checkpoint)
         return score_parts(opened, task, dev, Silent())
 
     return CalibrationSet(

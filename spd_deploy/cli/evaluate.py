@@ -69,7 +69,9 @@ def evaluate(
             fix="use spd predict, or name a file that has labels with --data",
         )
     progress = TerminalProgress()
-    opened = open_path(path, asked=RUNTIME_CHOICES[runtime], device=device, threads=threads)
+    opened = open_path(
+        path, runtime_choice=RUNTIME_CHOICES[runtime], device=device, threads=threads
+    )
     task = agreed_task(opened.task, task_name)
     refuse_unlabelled(task, data_dir)
     with opened.session:

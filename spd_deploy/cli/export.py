@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from exporters.export import SelectRuntime, Tuner
     from exporters.formats import ExportFormat
     from exporters.precision import CalibrationSet
-    from spd_deploy.kernels.tiles import Number
+    from spd_deploy.kernels.tiles import FloatType
 
 
 @click.command(
@@ -176,7 +176,7 @@ def _export_torch(options: ExportOptions, checkpoint: Checkpoint, progress: Prog
     return torch_artefact_from_checkpoint(
         checkpoint,
         options.output,
-        number=cast("Number", options.resolved_precision),
+        number=cast("FloatType", options.resolved_precision),
         lowering=options.forced_lowering,
         overwrite=options.overwrite,
         progress=progress,

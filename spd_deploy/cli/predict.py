@@ -120,7 +120,9 @@ def predict(
     if file is not None:
         refuse_existing(file, overwrite=overwrite)
     progress = TerminalProgress()
-    opened = open_path(path, asked=RUNTIME_CHOICES[runtime], device=device, threads=threads)
+    opened = open_path(
+        path, runtime_choice=RUNTIME_CHOICES[runtime], device=device, threads=threads
+    )
     with opened.session:
         rows: list[tuple[Fields, Example]]
         if input_file is None:

@@ -1,4 +1,4 @@
-"""Runs a checkpoint in PyTorch, as the reference that artefacts are compared with."""
+"""Runs a checkpoint in PyTorch; artefacts are compared with it."""
 
 import contextlib
 from pathlib import Path
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from spd_deploy.domain.checkpoint import refuse_unsafe_weights
 from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.text import Batch
+from spd_deploy.sessions.cuda.oom import fitting
 from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
-from spd_deploy.sessions.cuda.room import fitting
 from spd_deploy.sessions.protocol import Closing, Description, Device
 from spd_deploy.sessions.torch_threads import threads_in_torch
 from spd_deploy.sessions.transformers_model import load_classifier
@@ -22,7 +22,7 @@ class TorchSession(Closing):
     def __init__(self, folder: Path, *, device: Device = "cpu", threads: int | None = None) -> None:
         """Load the model of ``folder`` on ``device``.
 
-        On the CPU it runs with ``threads`` (None: as many as this process may use cores).
+        On the CPU it runs with ``threads``; None takes as many as this process may use cores.
 
         Raises:
             Unavailable: CUDA was asked for and is not there, or has no room for the model.
@@ -47,7 +47,7 @@ class TorchSession(Closing):
         )
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Logits ``[B, C]``."""
+        """Logits ``[B, C]``, in fp32."""
         import torch
 
         inputs = {"input_ids": batch.ids_BS, "attention_mask": batch.mask_BS}
@@ -59,6 +59,6 @@ class TorchSession(Closing):
         return np.asarray(logits_BC.float().cpu().numpy())
 
     def close(self) -> None:
-        """Drop the model."""
+        """Free the model."""
         with contextlib.suppress(AttributeError):
             del self.model

@@ -189,7 +189,7 @@ def test_int8_runs_in_openvino(tmp_path: Path, spelled: str | None) -> None:
         asked = RuntimeChoice(runtime="openvino", precision=precision.removeprefix("int8+"))
         with (
             TorchSession(checkpoint.folder) as reference,
-            open_path(artefact.folder, asked=asked).session as session,
+            open_path(artefact.folder, runtime_choice=asked).session as session,
         ):
             assert session.description.precision == precision
             assert difference_between(session.run(batch), reference.run(batch)) < 0.3

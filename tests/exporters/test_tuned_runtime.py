@@ -138,7 +138,7 @@ def test_a_runtime_that_does_not_run_it_is_refused_before_it_is_written(
     result = export(mrpc[0], tmp_path / "a", "--precision", "fp16", "--runtime", "openvino")
 
     assert result.exit_code == 1
-    assert "openvino does not run artefacts of fp16" in result.stderr
+    assert "openvino does not run fp16 artefacts" in result.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -72,17 +72,17 @@ def test_an_artefact_without_a_portable_file_says_so(artefact: Artefact, tmp_pat
         (
             RuntimeChoice(runtime="onnxruntime", precision="bf16"),
             "cpu",
-            "runs an artefact of fp32 in fp32",
+            "runs an fp32 artefact only in fp32",
         ),
         (
             RuntimeChoice(runtime="openvino", precision="int8"),
             "cpu",
-            "of fp32 in fp32 or bf16; got int8",
+            "fp32 artefact only in fp32 or bf16; got int8",
         ),
         (
             RuntimeChoice(runtime="openvino"),
             "cuda",
-            "OpenVINO runs on the CPU here; got device cuda",
+            "OpenVINO runs on the CPU only; got device cuda",
         ),
     ],
     ids=["onnxruntime in bf16", "int8 of fp32", "openvino on cuda"],
@@ -92,11 +92,13 @@ def test_what_a_runtime_cannot_do_is_refused(
 ) -> None:
     """A precision that the file does not give, or a device that the runtime does not run on."""
     with pytest.raises(Unavailable, match=said):
-        open_path(artefact.folder, asked=asked, device="cuda" if device == "cuda" else "cpu")
+        open_path(
+            artefact.folder, runtime_choice=asked, device="cuda" if device == "cuda" else "cpu"
+        )
 
 
 def test_a_checkpoint_runs_in_pytorch_alone(block_checkpoint: Checkpoint) -> None:
     """Asked for a runtime, neither the command line nor the server opens it in another."""
     for opening in (open_path, open_served):
-        with pytest.raises(BadSetting, match="a checkpoint runs in PyTorch; got --runtime openvi"):
-            opening(block_checkpoint.folder, asked=RUNTIME_CHOICES["openvino"])
+        with pytest.raises(BadSetting, match="runs in PyTorch only; got --runtime openvino"):
+            opening(block_checkpoint.folder, runtime_choice=RUNTIME_CHOICES["openvino"])

@@ -87,7 +87,7 @@ def test_an_artefact_of_links_is_served(
     """The content of files counts, not where they lie; a file that is linked to counts once."""
     folder = laid_out(models[runtime], tmp_path)
 
-    with open_served(folder, asked=RUNTIME_CHOICES[runtime]).session as session:
+    with open_served(folder, runtime_choice=RUNTIME_CHOICES[runtime]).session as session:
         assert session.description.runtime == runtime
     assert bytes_of(folder) == bytes_of(models[runtime])
 
@@ -121,7 +121,7 @@ def test_a_running_session_keeps_its_files(
 ) -> None:
     """Weights that are overwritten in place under a session change none of its answers."""
     folder = Path(shutil.copytree(models[runtime], tmp_path / "m"))
-    opened = open_path(folder, asked=RUNTIME_CHOICES[runtime], threads=2)
+    opened = open_path(folder, runtime_choice=RUNTIME_CHOICES[runtime], threads=2)
     batch = opened.tokenizer.pad([opened.tokenizer.encode("the film was great"), *_rows(opened, 8)])
     with opened.session as session:
         before_BC = session.run(batch)
@@ -142,10 +142,10 @@ def test_a_running_session_survives_a_truncated_file(
     script = f"""
 import os
 from pathlib import Path
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.sessions.open import open_path
 folder = Path({str(folder)!r})
-opened = open_path(folder, asked=ASKED[{runtime!r}], threads=1)
+opened = open_path(folder, runtime_choice=RUNTIME_CHOICES[{runtime!r}], threads=1)
 for name in {WEIGHTS}:
     if (folder / name).exists():
         os.truncate(folder / name, 0)
@@ -176,13 +176,13 @@ def test_private_copies_are_deleted(
     """No copy outlives the opening, and a place without room is told with the remedy."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for runtime in RUNTIMES:
-        with open_path(models[runtime], asked=RUNTIME_CHOICES[runtime]).session:
+        with open_path(models[runtime], runtime_choice=RUNTIME_CHOICES[runtime]).session:
             assert not list(tmp_path.iterdir())
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     for runtime in RUNTIMES:
         with pytest.raises(Unavailable, match=r"No such file or directory.*; set TMPDIR"):
-            open_path(models[runtime], asked=RUNTIME_CHOICES[runtime])
+            open_path(models[runtime], runtime_choice=RUNTIME_CHOICES[runtime])
 
 
 def flips(file: Path) -> Iterator[bytes]:

@@ -109,17 +109,17 @@ def two_four(weight_NK: "Tensor", x_TK: "Tensor") -> Product:
     """
     from torch.nn.functional import linear
 
-    from spd_deploy.kernels.two_four import COLUMNS, ROWS, packed, takes_two_four
-    from spd_deploy.kernels.weights import number_of
+    from spd_deploy.kernels.two_four import COLUMNS, ROWS, supports_two_four, to_two_four
+    from spd_deploy.kernels.weights import float_type_of
 
     N, K = weight_NK.shape
-    if not takes_two_four((N, K), number_of(weight_NK.dtype)):
+    if not supports_two_four((N, K), float_type_of(weight_NK.dtype)):
         raise Unavailable(
             f"torch.sparse takes multiples of {ROWS} outputs and {COLUMNS} inputs",
             got=f"{N}x{K}",
             fix="choose another pattern for this size",
         )
-    sparse_NK = packed(weight_NK)
+    sparse_NK = to_two_four(weight_NK)
     bias_N = weight_NK.new_ones(len(weight_NK))
     return lambda: linear(x_TK, sparse_NK, bias_N)
 

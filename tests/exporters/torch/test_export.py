@@ -17,14 +17,14 @@ from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting, NotWritten, VerificationFailed
 from spd_deploy.domain.patterns import parse_pattern
 from spd_deploy.domain.text import Tokens, pad
-from spd_deploy.kernels.tiles import Number
+from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.sessions.open import difference_between, prove, session_from_artefact
 from spd_deploy.sessions.torch import TorchSession
-from spd_deploy.sessions.torch_network.plan import PLAN_FILE, TENSORS_FILE, read_plan
+from spd_deploy.sessions.torch_network.network_plan import PLAN_FILE, TENSORS_FILE, read_plan
 from tests.tiny import tiny_checkpoint, with_weights
 
 # Pattern, sparsity, precision and sizes, with how matrices are run.
-KINDS: list[tuple[str, str | None, float | None, Number, str]] = [
+KINDS: list[tuple[str, str | None, float | None, FloatType, str]] = [
     ("bert", "block:32x1", 0.75, "fp16", "gathered"),
     ("bert", "block:32x1", 0.75, "fp32", "gathered"),
     ("roberta", "block:16x4", 0.9, "fp16", "gathered"),
@@ -42,7 +42,7 @@ def made(
     folder: Path,
     spelled: str | None,
     sparsity: float | None,
-    number: Number,
+    number: FloatType,
     *,
     architecture: str = "bert",
     **sizes: Any,
@@ -65,7 +65,7 @@ def test_an_artefact_gives_its_checkpoints_logits(
     architecture: str,
     spelled: str | None,
     sparsity: float | None,
-    number: Number,
+    number: FloatType,
     lowering: str,
 ) -> None:
     """At any batch and any length from 1 on, padded or alone, and in the self-test."""

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from exporters.classifier_weights import read_weights
 from exporters.torch.select_lowering import TorchChoice, choose_torch_lowerings, relative_rate
 from spd_deploy.domain.patterns import parse_pattern
-from spd_deploy.kernels.tiles import Number
+from spd_deploy.kernels.tiles import FloatType
 from tests.tiny import tiny_checkpoint
 
 
 def chosen(
-    folder: Path, spelled: str | None, sparsity: float | None, number: Number, **sizes: Any
+    folder: Path, spelled: str | None, sparsity: float | None, number: FloatType, **sizes: Any
 ) -> set[tuple[str, str, str]]:
     """Each distinct choice: kind, lowering, reason."""
     pattern = None if spelled is None else parse_pattern(spelled, sparsity)
@@ -44,7 +44,7 @@ def test_the_pattern_decides(
     tmp_path: Path,
     spelled: str | None,
     sparsity: float | None,
-    number: Number,
+    number: FloatType,
     kind: str,
     fact: str,
 ) -> None:
@@ -64,13 +64,13 @@ def test_2_4_needs_whole_tiles(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 256), st.sampled_from(["fp16", "bf16", "fp32"]))
-def test_a_rate_is_a_share(rows: int, number: Number) -> None:
+def test_a_rate_is_a_share(rows: int, number: FloatType) -> None:
     """No group multiplies faster than a dense product."""
     assert 0 < relative_rate(rows, number) <= 1
 
 
 @pytest.mark.parametrize("number", ["fp16", "bf16", "fp32"])
-def test_taller_blocks_are_not_slower(number: Number) -> None:
+def test_taller_blocks_are_not_slower(number: FloatType) -> None:
     """Each input that is read serves more outputs."""
     rates = [relative_rate(rows, number) for rows in (8, 16, 32, 64, 128)]
 

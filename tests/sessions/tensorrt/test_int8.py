@@ -43,7 +43,9 @@ def test_an_int8_artefact_is_symmetric_and_keeps_its_zeros(
     for node in quantisers:
         assert constants[node.input[2]].dtype == np.int8
         assert not constants[node.input[2]].any()
-    with open_path(artefact.folder, asked=RUNTIME_CHOICES["onnxruntime"]).session as session:
+    with open_path(
+        artefact.folder, runtime_choice=RUNTIME_CHOICES["onnxruntime"]
+    ).session as session:
         assert session.description.precision == "int8"
 
 

@@ -25,7 +25,7 @@ from spd_deploy.sessions.open import difference_between, open_path, session_from
 from spd_deploy.sessions.tensorrt import compatibility as gate
 from spd_deploy.sessions.tensorrt.compatibility import (
     engine_fault,
-    refuse_elsewhere,
+    refuse_incompatible,
     refuse_old_driver,
 )
 from spd_deploy.sessions.tensorrt.engine_record import (
@@ -129,7 +129,7 @@ def test_a_batch_stays_on_the_gpu(built: Artefact) -> None:
         assert prepared.stream != 0
         with pytest.raises(Unavailable, match="by its CUDA graph"):
             session.prepare(batch, graph=False)
-        with pytest.raises(Unavailable, match="turns"):
+        with pytest.raises(Unavailable, match="sub-batches"):
             session.prepare(rows_of(built, (4,) * 11), graph=True)
 
 
@@ -225,7 +225,7 @@ def test_compatible_engines_load_where_they_say(built: Artefact) -> None:
 
     def loads(here: EngineHost, **options: Any) -> bool:
         try:
-            refuse_elsewhere(replace(record, options=replace(record.options, **options)), here)
+            refuse_incompatible(replace(record, options=replace(record.options, **options)), here)
         except Unavailable:
             return False
         return True
@@ -289,7 +289,7 @@ def test_a_missing_or_damaged_record_is_told(built: Artefact) -> None:
 
 @pytest.mark.parametrize("memory_bytes", [0, 1000])
 def test_a_full_gpu_is_told(memory_bytes: int, built: Artefact, machine: Made) -> None:
-    """Out of memory at load is one error, and what was taken is given back."""
+    """Out of buffers at load is one error, and what was taken is given back."""
     here = machine("10.13.3.9", FakeGpu(memory_bytes=memory_bytes))
 
     refusal(built, Unavailable, "the GPU has not enough free memory")
@@ -303,7 +303,7 @@ def test_an_engine_that_tensorrt_does_not_take_is_told(machine: Made, artefact: 
     build_engine(artefact, BuildRequest(builds=1))
     here.log.refuse = "[E] IRuntime::deserializeCudaEngine: Error Code 1: magic tag does not match"
 
-    refusal(artefact, BadArtefact, "TensorRT does not take the engine; got .*magic tag")
+    refusal(artefact, BadArtefact, "TensorRT cannot load the engine; got .*magic tag")
 
 
 def test_without_a_driver_nothing_crashes() -> None:
@@ -313,7 +313,7 @@ def test_without_a_driver_nothing_crashes() -> None:
         "from spd_deploy.sessions.tensorrt import compatibility as gate\n"
         "from spd_deploy.domain.errors import Unavailable\n"
         "try:\n"
-        "    gate.library()\n"
+        "    gate.load_tensorrt()\n"
         "except Unavailable as err:\n"
         "    print(err)\n"
         "print('tensorrt' in sys.modules)\n"
@@ -336,7 +336,9 @@ def test_without_an_engine_it_runs_on_the_cpu(
     batch = rows_of(artefact, (3, 32, 7))
 
     with (
-        open_path(artefact.folder, asked=RUNTIME_CHOICES["onnxruntime"]).session as session,
+        open_path(
+            artefact.folder, runtime_choice=RUNTIME_CHOICES["onnxruntime"]
+        ).session as session,
         TorchSession(nm_checkpoint.folder) as reference,
     ):
         assert session.description.precision == "fp16"
@@ -351,7 +353,7 @@ def test_tensorrt_is_of_gpus_and_of_trt_artefacts(
     """The CPU is refused, and so is an artefact that has no plan."""
     other = artefact_from_checkpoint(nm_checkpoint, tmp_path / "onnx")
 
-    with pytest.raises(Unavailable, match="TensorRT runs on GPUs alone"):
+    with pytest.raises(Unavailable, match="TensorRT runs on GPUs only"):
         session_from_artefact(built, device="cpu")
     with pytest.raises(Unavailable, match="tensorrt does not run an artefact of format onnx"):
         session_from_artefact(other, runtime="tensorrt")
@@ -396,5 +398,5 @@ def test_it_is_served_as_any_other(built: Artefact) -> None:
 
     with served.session:
         assert str(served.session.description) == "tensorrt 10.13.3.9 on cuda in fp16"
-        assert served.about.format == "trt"
-        assert served.about.self_test is not None and served.about.self_test < 2e-2
+        assert served.card.format == "trt"
+        assert served.card.self_test is not None and served.card.self_test < 2e-2

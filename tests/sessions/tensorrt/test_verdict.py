@@ -12,10 +12,10 @@ from exporters.tensorrt.verdict import (
     verdict_of,
 )
 from spd_deploy.domain.errors import VerificationFailed
-from spd_deploy.sessions.tensorrt.build_plan import Planned
+from spd_deploy.sessions.tensorrt.build_plan import PlannedMatrix
 
 NODE = "layer.0/attention/query/MatMul"
-PLANNED = Planned(
+PLANNED = PlannedMatrix(
     name="query",
     shape=(64, 64),
     product=NODE,
@@ -68,7 +68,7 @@ def profile(layer: Layer | None, seconds: float = 1e-5) -> BucketProfile:
     ],
 )
 def test_the_first_no_is_the_verdict(
-    planned: Planned, layer: Layer | None, picked: str, fact: str
+    planned: PlannedMatrix, layer: Layer | None, picked: str, fact: str
 ) -> None:
     """A flag of the weights decides nothing, and what is fused is unknown, not no."""
     verdict = verdict_of(planned, 0, profile(layer), None)

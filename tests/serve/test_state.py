@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from starlette.testclient import TestClient
 
 from serve.app import create_app
-from serve.open_model import Served, open_served, warm_up
+from serve.open_model import ServedModel, open_served, warm_up
 from serve.settings import ServeSettings
 from serve.state import Phase, ServerState
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact
@@ -53,11 +53,11 @@ def flip_a_byte(file: Path) -> None:
     file.write_bytes(content)
 
 
-def assert_never_ready(open_model: Callable[[], Served], error: type[SpdError]) -> SpdError:
+def assert_never_ready(open_model: Callable[[], ServedModel], error: type[SpdError]) -> SpdError:
     """An app of that model lives, is not ready, answers nothing, and holds the error."""
-    life = ServerState()
-    with TestClient(create_app(open_model, ServeSettings(), life=life)) as client:
-        wait_until_settled(life)
+    state = ServerState()
+    with TestClient(create_app(open_model, ServeSettings(), state=state)) as client:
+        wait_until_settled(state)
         assert client.get("/livez").status_code == 200
         for answer in (
             client.get("/readyz"),
@@ -66,9 +66,9 @@ def assert_never_ready(open_model: Callable[[], Served], error: type[SpdError]) 
             client.post("/v1/classify", json={"inputs": [{"text": "x"}]}),
         ):
             assert (answer.status_code, answer.json()["code"]) == (503, "SPD_NOT_READY")
-    assert life.phase is Phase.FAILED
-    assert isinstance(life.error, error)
-    return life.error
+    assert state.phase is Phase.FAILED
+    assert isinstance(state.error, error)
+    return state.error
 
 
 def test_the_damaged_files_are_all_files(single_artefact: Artefact) -> None:
@@ -110,7 +110,7 @@ def test_a_missing_file_never_gets_ready(copy: Path) -> None:
 def test_a_bug_while_opening_never_gets_ready(caplog: pytest.LogCaptureFixture) -> None:
     """An error nobody thought of ends the start like any other, with its cause in the log."""
 
-    def open_model() -> Served:
+    def open_model() -> ServedModel:
         raise ZeroDivisionError("a bug")
 
     assert_never_ready(open_model, Unavailable)
@@ -131,17 +131,17 @@ def test_a_model_without_numbers_is_refused(tmp_path: Path, value: float) -> Non
         def run(self, batch: Batch) -> NDArray[np.float32]:
             return np.full((len(batch), 2), value, np.float32)
 
-    with pytest.raises(BadArtefact, match="not numbers"):
+    with pytest.raises(BadArtefact, match="NaN or infinite"):
         warm_up(fake_served(tmp_path, Empty()))
 
 
 def test_a_dead_engine_is_neither_ready_nor_alive(tmp_path: Path, session: FakeSession) -> None:
     """A server whose engine has ended takes no requests, and says that only a new one will."""
-    life = ServerState()
-    app = create_app(lambda: fake_served(tmp_path, session), ServeSettings(), life=life)
+    state = ServerState()
+    app = create_app(lambda: fake_served(tmp_path, session), ServeSettings(), state=state)
     with TestClient(app) as client:
-        wait_until_settled(life)
-        assert life.classifier().engine.close(PATIENCE_S)
+        wait_until_settled(state)
+        assert state.classifier().engine.close(PATIENCE_S)
 
         assert client.get("/livez").status_code == 503
         assert client.get("/readyz").status_code == 503
@@ -151,19 +151,19 @@ def test_the_server_answers_before_it_is_ready(tmp_path: Path, session: FakeSess
     """While the model is opened the server lives and says 503; then it is ready."""
     may_open = threading.Event()
 
-    def open_model() -> Served:
+    def open_model() -> ServedModel:
         assert may_open.wait(PATIENCE_S)
         return fake_served(tmp_path, session)
 
-    life = ServerState()
-    with TestClient(create_app(open_model, ServeSettings(), life=life)) as client:
+    state = ServerState()
+    with TestClient(create_app(open_model, ServeSettings(), state=state)) as client:
         assert client.get("/livez").status_code == 200
         starting = client.get("/readyz")
         assert starting.status_code == 503
         assert starting.headers["Retry-After"] == "1"
         assert client.post("/predict", content=b"not even JSON").status_code == 503
         may_open.set()
-        wait_until_settled(life)
+        wait_until_settled(state)
         assert client.get("/readyz").json() == {"status": "ready"}
         assert not session.closed
     assert session.closed
@@ -175,26 +175,26 @@ def test_a_server_told_to_stop_while_it_starts_never_gets_ready(
     """A model that opens after the signal to stop is closed and never asked."""
     may_open = threading.Event()
 
-    def open_model() -> Served:
+    def open_model() -> ServedModel:
         assert may_open.wait(PATIENCE_S)
         return fake_served(tmp_path, session)
 
-    life = ServerState()
-    with TestClient(create_app(open_model, ServeSettings(), life=life)) as client:
-        life.drain()
+    state = ServerState()
+    with TestClient(create_app(open_model, ServeSettings(), state=state)) as client:
+        state.drain()
         may_open.set()
         assert client.get("/readyz").status_code == 503
-    assert life.phase is Phase.DRAINING
+    assert state.phase is Phase.DRAINING
     assert session.closed
     assert session.batches == []
 
 
 def test_a_checkpoint_is_served_too(dense_checkpoint: Checkpoint) -> None:
     """A model folder that was not exported runs in PyTorch, and says so."""
-    life = ServerState()
-    app = create_app(lambda: open_served(dense_checkpoint.folder), ServeSettings(), life=life)
+    state = ServerState()
+    app = create_app(lambda: open_served(dense_checkpoint.folder), ServeSettings(), state=state)
     with TestClient(app) as client:
-        wait_until_settled(life)
+        wait_until_settled(state)
         info = client.get("/info").json()
         assert (info["format"], info["runtime"]["runtime"]) == ("checkpoint", "torch")
         assert client.post("/predict", json={"inputs": "a film"}).status_code == 200

@@ -33,20 +33,20 @@ def test_the_table_and_what_was_asked_of_it_are_named(
     ids: list[int], types: list[int], said: str | None
 ) -> None:
     """The first and the last row are there, the ones before and after are not."""
-    tables = IdBounds(words=10, types=2)
+    tables = IdBounds(token_ids=10, token_types=2)
     batch = batch_of(ids, types)
 
     if said is None:
-        tables.refuse_beyond(batch)
+        tables.refuse_out_of_range(batch)
         return
     with pytest.raises(EngineFailed, match=said):
-        tables.refuse_beyond(batch)
+        tables.refuse_out_of_range(batch)
 
 
 @pytest.mark.parametrize("types", [0, 1])
 def test_a_lone_type_is_not_looked_up(types: int) -> None:
     """Tokenizers number a second text 1 for every model, and such a model reads no types."""
-    IdBounds(words=10, types=types).refuse_beyond(batch_of([1, 2], [0, 1]))
+    IdBounds(token_ids=10, token_types=types).refuse_out_of_range(batch_of([1, 2], [0, 1]))
 
 
 def test_a_torch_artefact_looks_up_no_such_id(

@@ -19,9 +19,9 @@ _ALONE = """
 import json, os, sys
 from pathlib import Path
 os.sched_setaffinity(0, {int(sys.argv[2])})
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.sessions.open import open_path
-with open_path(Path(sys.argv[1]), asked=ASKED[sys.argv[3]]).session as session:
+with open_path(Path(sys.argv[1]), runtime_choice=RUNTIME_CHOICES[sys.argv[3]]).session as session:
     tasks = [str(task) for task in Path("/proc/self/task").iterdir()]
     found = {cpu for task in tasks for cpu in os.sched_getaffinity(int(Path(task).name))}
     print(json.dumps({"threads": session.description.threads, "cpus": sorted(found)}))
@@ -47,7 +47,7 @@ def models(
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "torch", "auto"])
 def test_threads_are_as_many_as_the_cores(models: dict[str, Path], runtime: str) -> None:
     """Every runtime takes as many threads as the process may use cores, and says so."""
-    with open_path(models[runtime], asked=RUNTIME_CHOICES[runtime]).session as session:
+    with open_path(models[runtime], runtime_choice=RUNTIME_CHOICES[runtime]).session as session:
         assert session.description.threads == default_threads()
 
 

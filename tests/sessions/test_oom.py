@@ -13,7 +13,7 @@ from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, Unavailable
 from spd_deploy.sessions import onnxruntime as onnx_sessions
 from spd_deploy.sessions import torch as torch_sessions
-from spd_deploy.sessions.cuda.room import fitting
+from spd_deploy.sessions.cuda.oom import fitting
 from spd_deploy.sessions.onnxruntime import OnnxSession
 from spd_deploy.sessions.torch import TorchSession
 from spd_deploy.sessions.torch_network import session as artefact_sessions
@@ -107,7 +107,7 @@ def test_a_torch_artefact_without_room_says_so(
     """Whatever PyTorch raises for it."""
     artefact = torch_artefact_from_checkpoint(dense_checkpoint, tmp_path / "a")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(artefact_sessions, "refuse_no_cuda", lambda: None)
+    monkeypatch.setattr(artefact_sessions, "refuse_unsupported_gpu", lambda: None)
 
     for fault in faults():
         monkeypatch.setattr(artefact_sessions, "_network", raising(fault))

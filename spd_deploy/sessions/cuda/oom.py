@@ -1,4 +1,4 @@
-"""What a GPU without room for a model says, in whichever library, made into one error of ours."""
+"""Turns the out-of-memory errors of all GPU libraries into one error of ours."""
 
 import sys
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Literal
 
 from spd_deploy.domain.errors import Unavailable
 
-# What TensorRT, ONNX Runtime, PyTorch and the libraries below them say.
+# Parts of the messages of TensorRT, ONNX Runtime, PyTorch and CUDA's libraries.
 _SIGNS = (
     "out of memory",
     "outofmemory",
@@ -19,16 +19,16 @@ _SIGNS = (
 
 
 def says_no_room(text: str) -> bool:
-    """Whether a library's words are of memory that it did not get."""
+    """Whether a library's message is about memory that it could not allocate."""
     return any(sign in text.lower() for sign in _SIGNS)
 
 
 @contextmanager
 def fitting(what: object, device: Literal["cpu", "cuda"]) -> Iterator[None]:
-    """Loading something onto a GPU; on the CPU nothing is made of what it raises.
+    """Load ``what`` onto a GPU inside the block; on the CPU errors pass unchanged.
 
     Raises:
-        Unavailable: the GPU has no room for it, or failed while it was loaded.
+        Unavailable: it does not fit into the GPU's memory, or the GPU failed meanwhile.
     """
     try:
         yield
@@ -39,7 +39,7 @@ def fitting(what: object, device: Literal["cpu", "cuda"]) -> Iterator[None]:
             raise Unavailable(
                 f"{what} does not fit into the GPU's memory",
                 got=err,
-                fix="free the GPU's memory, or use --device cpu",
+                fix="stop other processes on the GPU, or use --device cpu",
             ) from err
         if isinstance(err, _of_torch("AcceleratorError")):
             raise Unavailable(
@@ -51,12 +51,12 @@ def fitting(what: object, device: Literal["cpu", "cuda"]) -> Iterator[None]:
 
 
 def is_fault(err: BaseException) -> bool:
-    """Whether an error is of a full or failing GPU, and not of something that it cannot do."""
+    """Whether an error is an out-of-memory or a GPU failure, not an unsupported operation."""
     kinds = [_of_torch(name) for name in ("OutOfMemoryError", "AcceleratorError")]
     return says_no_room(str(err)) or any(isinstance(err, kind) for kind in kinds)
 
 
 def _of_torch(name: str) -> type[BaseException] | tuple[()]:
-    """An error of PyTorch's, where it is loaded and has it: ``AcceleratorError`` came with 2.8."""
+    """A PyTorch error class by name; empty where PyTorch is not imported or older (2.8)."""
     found: type[BaseException] | tuple[()] = getattr(sys.modules.get("torch"), name, ())
     return found

@@ -1,9 +1,9 @@
-"""``network.json``: how a torch artefact's tensors make a network.
+"""``network.json``: how the tensors of a torch artefact form a network.
 
-It names each matrix with the way it is run and what is left of it, and what shapes alone do not
-tell: the activation, epsilon, the kinds of tokens, and the layers of the head. The tensors keep the
-checkpoint's names: ``NAME.weight`` is ``[N, K]`` of a dense or 2:4 matrix and the values
-``[G, R, J]`` of a block-sparse one, which also has ``NAME.index``, the blocks ``[G, U]`` it kept.
+It lists each matrix with its kind of product and its remaining size. It also has the facts that
+shapes do not tell: the activation, epsilon, the number of token types, and the layers of the head.
+Tensors keep the checkpoint's names. ``NAME.weight`` is ``[N, K]`` for a dense or 2:4 matrix. For a
+block-sparse matrix it is the values ``[G, R, J]``, and ``NAME.index`` the kept blocks ``[G, U]``.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ PLAN_FILE = "network.json"
 TENSORS_FILE = "model.safetensors"
 SCHEMA = 1
 
-Kind = Literal["dense", "blocks", "2:4"]
+MatrixKind = Literal["dense", "blocks", "2:4"]
 HeadActivation = Literal["tanh", "relu", "gelu", "none"]
 
 _AGAIN = "export it again with this version"
@@ -29,12 +29,12 @@ _AGAIN = "export it again with this version"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MatrixPlan:
-    """One matrix: ``outputs`` by ``inputs`` are left of it; ``columns`` is a block's width."""
+    """One matrix: its remaining ``outputs`` and ``inputs``; ``columns`` is a block's width."""
 
     name: str
     layer: int
     role: Role
-    kind: Kind
+    kind: MatrixKind
     outputs: int
     inputs: int
     columns: int = 1
@@ -50,7 +50,7 @@ class HeadPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkPlan:
-    """A whole classifier; ``token_types`` is 0 where it has no table of them."""
+    """A whole classifier; ``token_types`` is 0 where it has no table of token types."""
 
     number: Literal["fp32", "fp16", "bf16"]
     activation: Activation
@@ -62,11 +62,11 @@ class NetworkPlan:
 
     @property
     def feature_major(self) -> bool:
-        """Whether activations lie feature-major: one block-sparse matrix decides for all."""
+        """Whether activations are feature-major, which a single block-sparse matrix requires."""
         return any(matrix.kind == "blocks" for matrix in self.matrices)
 
     def of_layer(self, layer: int) -> dict[Role, MatrixPlan]:
-        """The matrices of a layer."""
+        """The matrices of a layer by their role."""
         return {matrix.role: matrix for matrix in self.matrices if matrix.layer == layer}
 
     def to_json(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def write_plan(folder: Path, plan: NetworkPlan) -> None:
 
 
 def read_plan(folder: Path) -> NetworkPlan:
-    """Read it from there.
+    """Read ``network.json`` of a folder.
 
     Raises:
         BadArtefact: it is missing or damaged.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spd_deploy.domain.errors import BadArtefact
-from spd_deploy.kernels import plain
+from spd_deploy.kernels import eager
 from spd_deploy.kernels.weights import BlockWeight
 from tests.kernels.made import CLOSE, activations, expected, made, off
 
@@ -17,7 +17,7 @@ def test_the_product_is_the_dense_one(number: str, columns: int) -> None:
     x_KT = activations(12 * columns, 7, number)  # type: ignore[arg-type]
     added = activations(24, 7, number, seed=2)  # type: ignore[arg-type]
 
-    found = plain.block_linear(x_KT, product.weight, activation="gelu", residual_NT=added)
+    found = eager.block_linear(x_KT, product.weight, activation="gelu", residual_NT=added)
 
     wanted = expected(product, x_KT, activation="gelu", residual_NT=added)
     assert off(found, wanted) <= 2 * CLOSE[number]
@@ -43,8 +43,8 @@ def test_joined_weights_give_all_outputs() -> None:
     joined = BlockWeight.joined([first.weight, second.weight])
 
     assert joined is not None
-    parts = [plain.block_linear(x_KT, one.weight) for one in (first, second)]
-    assert torch.equal(plain.block_linear(x_KT, joined), torch.cat(parts))
+    parts = [eager.block_linear(x_KT, one.weight) for one in (first, second)]
+    assert torch.equal(eager.block_linear(x_KT, joined), torch.cat(parts))
     assert BlockWeight.joined([first.weight, other.weight]) is None
 
 
@@ -64,7 +64,7 @@ def test_parts_that_do_not_fit_are_refused(
     values: tuple[int, ...], index: list[list[int]], bias: int
 ) -> None:
     """No kernel is told to read where nothing is."""
-    with pytest.raises(BadArtefact, match="do not fit together"):
+    with pytest.raises(BadArtefact, match="contradict each other"):
         BlockWeight.of(
             torch.zeros(values),
             torch.tensor(index, dtype=torch.int32),

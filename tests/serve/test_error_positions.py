@@ -20,7 +20,7 @@ from tests.serve.test_bad_input import LONG, NATIVE, TEI
         ({"text": "\ud800"}, "the text holds half of a surrogate pair"),
         ({"text": "x", "text_pair": "y"}, "this model takes single texts, not pairs"),
         ({"text": LONG}, "a text has more tokens than the model reads"),
-        ({"text": "a" * 8001}, "the text is too long to be tokenised uncut"),
+        ({"text": "a" * 8001}, "the text is too long to be tokenised without truncation"),
     ],
     ids=["empty", "unseen", "surrogate", "pair", "long", "very long"],
 )

@@ -1,26 +1,26 @@
-"""What a torch artefact needs before it runs: a GPU that will do, tensors, and who runs them."""
+"""Prepares a torch artefact to run: checks the GPU, loads the tensors, picks the backend."""
 
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadArtefact, Unavailable
-from spd_deploy.kernels.backends import Backend, Plain, Triton
+from spd_deploy.kernels.backends import Backend, EagerBackend, TritonBackend
 from spd_deploy.kernels.launch import refuse_no_triton
-from spd_deploy.kernels.two_four import Chooser
+from spd_deploy.kernels.two_four import TwoFourSelector
 from spd_deploy.kernels.weights import dtype_of
 from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
 from spd_deploy.sessions.protocol import Device
-from spd_deploy.sessions.torch_network.plan import TENSORS_FILE, NetworkPlan
+from spd_deploy.sessions.torch_network.network_plan import TENSORS_FILE, NetworkPlan
 from spd_deploy.sessions.torch_network.tensors import Tensors, read_tensors
 
-# The kernels want Ampere's tensor cores, for bf16 and for copies into shared memory.
+# The kernels need Ampere: bf16 tensor cores and asynchronous copies into shared memory.
 _LEAST_CAPABILITY = (8, 0)
 
 
-def refuse_no_cuda() -> None:
-    """CUDA must be there, with a GPU that the kernels are made for.
+def refuse_unsupported_gpu() -> None:
+    """Refuse a machine without a GPU that the kernels support.
 
     Raises:
-        Unavailable: PyTorch finds no device, or one that is too old; or its driver is.
+        Unavailable: PyTorch finds no CUDA device, or one before compute capability 8.0.
     """
     import torch
 
@@ -35,10 +35,10 @@ def refuse_no_cuda() -> None:
 
 
 def tensors_in(folder: Path, plan: NetworkPlan, device: Device) -> Tensors:
-    """The tensors on the device, in the precision of the plan.
+    """Load the tensors onto the device, and check that they have the plan's precision.
 
     Raises:
-        BadArtefact: the file is damaged, or holds other numbers.
+        BadArtefact: the file is damaged, or its matrices have another precision.
     """
     tensors, kind = read_tensors(folder / TENSORS_FILE, device), dtype_of(plan.number)
     if any(tensors.get(f"{matrix.name}.weight").dtype != kind for matrix in plan.matrices):
@@ -48,15 +48,15 @@ def tensors_in(folder: Path, plan: NetworkPlan, device: Device) -> Tensors:
     return tensors
 
 
-def runners_for(plan: NetworkPlan, device: Device) -> tuple[Backend, Chooser | None]:
-    """Who runs blocks, and who chooses 2:4 tensor cores, which a CPU does not have.
+def backend_for(plan: NetworkPlan, device: Device) -> tuple[Backend, TwoFourSelector | None]:
+    """The backend of block-sparse products, and the selector of 2:4 products; None on a CPU.
 
     Raises:
-        Unavailable: blocks are to run on a GPU, and Triton is missing.
+        Unavailable: block-sparse matrices run on a GPU, and Triton is missing.
     """
     if device == "cpu":
-        return Plain(), None
+        return EagerBackend(), None
     if not plan.feature_major:
-        return Plain(), Chooser()
+        return EagerBackend(), TwoFourSelector()
     refuse_no_triton()
-    return Triton(), Chooser()
+    return TritonBackend(), TwoFourSelector()

@@ -1,7 +1,7 @@
-"""The kernels' work in plain PyTorch: what a torch artefact runs on the CPU.
+"""The kernels' operations in eager PyTorch, which a torch artefact runs on the CPU.
 
-The block-sparse product copies the kept inputs of all groups and multiplies each group's, as the
-exported graphs do. Sums and epilogues are in fp32, as in the kernels.
+The block-sparse product gathers the kept inputs of each group and multiplies them by ``bmm``, as
+the exported graphs do. Accumulation and epilogues are in fp32, as in the kernels.
 """
 
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def activated(y: "Tensor", activation: str) -> "Tensor":
-    """The activation, by its name here: ``none``, ``relu``, ``gelu`` or ``gelu_tanh``."""
+    """``y`` after an activation: ``none``, ``relu``, ``gelu`` or ``gelu_tanh``."""
     from torch.nn.functional import gelu, relu
 
     match activation:
@@ -36,7 +36,7 @@ def block_linear(
     activation: str = "none",
     residual_NT: "Tensor | None" = None,
 ) -> "Tensor":
-    """``[K, T]`` to ``[N, T]``."""
+    """Block-sparse product ``[K, T]`` to ``[N, T]``, with bias, activation and residual."""
     import torch
 
     G, _, J = weight.values_GRJ.shape
@@ -49,11 +49,11 @@ def block_linear(
 
 
 def layer_norm(x_HT: "Tensor", weight_H: "Tensor", bias_H: "Tensor", epsilon: float) -> "Tensor":
-    """Over the features of each token."""
+    """Layer norm over the features of each token of ``[H, T]``."""
     from torch.nn.functional import layer_norm as norm
 
-    turned_TH = x_HT.T.float()
-    y_TH = norm(turned_TH, weight_H.shape, weight_H, bias_H, epsilon)
+    x_TH = x_HT.T.float()
+    y_TH = norm(x_TH, weight_H.shape, weight_H, bias_H, epsilon)
     return y_TH.T.to(x_HT.dtype).contiguous()
 
 
@@ -70,7 +70,7 @@ def attention(q: "Tensor", k: "Tensor", v: "Tensor", bias_BS: "Tensor", *, heads
 
 
 def _lowest(x: "Tensor") -> float:
-    """As low as a bias may be so that a score added to it is still a number."""
+    """The lowest attention bias; a lower one would overflow when a score is added."""
     import torch
 
     return torch.finfo(x.dtype).min / 2

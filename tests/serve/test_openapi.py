@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from exporters.export import artefact_from_checkpoint
 from serve.app import create_app
 from serve.open_model import open_served
-from serve.protocols.form import Form
+from serve.protocols.input_spec import InputSpec
 from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import open_checkpoint
@@ -168,7 +168,7 @@ def test_an_example_is_quoted_for_a_shell() -> None:
 
 def test_every_form_has_an_example() -> None:
     """A pair has two texts, any other form one."""
-    assert [len(Form(takes=takes, max_inputs=1).example) for takes in TAKES] == [1, 2, 1]
+    assert [len(InputSpec(takes=takes, max_inputs=1).example) for takes in TAKES] == [1, 2, 1]
 
 
 @pytest.mark.parametrize("path", ["serve/html/demo.html", "serve/html/docs.html"])
