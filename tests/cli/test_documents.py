@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from starlette.testclient import TestClient
 
 import spd_deploy
+from docs.command_line import on_page_markdown
 from serve.app import create_app
 from serve.open_model import open_served
 from serve.settings import Settings
@@ -102,6 +103,22 @@ def test_every_block_that_is_not_run_says_why() -> None:
     assert len(marked) < len(runnable) / 2
     if hasattr(spd_deploy, "load"):  # then the blocks that show the Python API are run
         assert not any("import spd_deploy" in block.text for block in marked)
+
+
+def test_the_page_of_commands_has_every_option() -> None:
+    """The generated page has a section for each command, and in it a row for each option."""
+    page = on_page_markdown("<!-- commands -->")
+
+    sections = dict(part.split("\n", 1) for part in page.split("## spd ")[1:])
+
+    assert set(sections) == set(verbs())
+    for name, command in verbs().items():
+        options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
+        missing = [
+            o.opts[-1] for o in options if not re.search(rf"\| `.*{o.opts[-1]}\b", sections[name])
+        ]
+        assert not missing, name
+        assert f"spd {name} " in sections[name]
 
 
 def test_the_picture_of_readme_shows_what_the_quickstart_printed() -> None:
