@@ -26,7 +26,7 @@ from spd_deploy.domain.patterns import Pattern
 from spd_train.config import PruneRecipe
 from spd_train.data.tensors import TensorBatch
 from spd_train.grafting import GraftedNetwork
-from spd_train.pruning.masks import goals_of
+from spd_train.pruning.masks import targets_of
 from spd_train.pruning.pruner import Pruner
 from spd_train.recipes import spd
 from spd_train.training.schedule import cubic_share
@@ -90,7 +90,7 @@ def tightening(
     """Takes a network to the update of the item's number."""
     pruner = Pruner(
         network,
-        goals_of(network.encoder, goal),
+        targets_of(network.encoder, goal),
         recipe,
         setting.calibration(recipe.calibration_tokens),
     )

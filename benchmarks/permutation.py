@@ -25,7 +25,7 @@ from spd_deploy.domain.patterns import Pattern, parse_pattern
 from spd_train.model import encoder_sizes, linear_weights
 from spd_train.pruning.importance import magnitudes
 from spd_train.pruning.permutation.axes import Axis, Move, axes_of, spread
-from spd_train.pruning.permutation.budget import Budget
+from spd_train.pruning.permutation.budget import SearchBudget
 from spd_train.pruning.permutation.permute import permute_model
 from spd_train.pruning.permutation.search import Goals, Scores, find_permutations, kept_score
 
@@ -72,7 +72,7 @@ def show_alone(text: str, goal: Pattern, encoder: Encoder, scores: Scores) -> No
     rows = []
     for kind in ("hidden", "heads", "queries", "values", "neurons"):
         axes = [axis for axis in axes_of(encoder) if axis.name.endswith(kind)]
-        found = find_permutations(axes, encoder, goals, scores, budget=Budget())
+        found = find_permutations(axes, encoder, goals, scores, budget=SearchBudget())
         rows.append([kind, *shares(found.total.before, found.total.after), f"{found.seconds:.1f}"])
     show_table(f"{text}: one kind of axis alone", ["axis", "as it was", "found", "s"], rows)
 
@@ -113,7 +113,7 @@ def model_of(folder: str | None) -> PreTrainedModel:
     if folder is None:
         return BertForSequenceClassification(BertConfig())
     return AutoModelForSequenceClassification.from_pretrained(  # type: ignore[no-any-return]
-        folder, num_labels=2
+        folder, num_labels=2, dtype=torch.float32
     )
 
 

@@ -24,7 +24,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from exporters.export import artefact_from_checkpoint
-from exporters.precision import Precision, Trial
+from exporters.precision import CalibrationSet, Precision
 from spd_deploy.benchmark.arms import Arm, arms_of
 from spd_deploy.benchmark.cuda.fused import fused_from_checkpoint
 from spd_deploy.benchmark.judge import judge
@@ -44,13 +44,13 @@ from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.errors import SpdError
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import Block, Pattern, Structured
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE
 from spd_train.data.built_in import make_model
 from spd_train.model import linear_weights, save_classifier
 from spd_train.pruning.importance import magnitudes
-from spd_train.pruning.masks import apply_masks, densities_of, goals_of, masks_of
+from spd_train.pruning.masks import apply_masks, densities_of, masks_of, targets_of
 
 MODELS: dict[str, dict[str, Any]] = {
     "minilm": {
@@ -140,7 +140,7 @@ def arms_for(scratch: Path, model: str, name: str, pattern: Pattern | None) -> l
         lowering="gathered" if isinstance(pattern, Block) else None,
     )
     shutil.rmtree(checkpoint.folder)
-    arms = arms_of([plain, small], [ASKED[one] for one in RUNTIMES])
+    arms = arms_of([plain, small], [RUNTIME_CHOICES[one] for one in RUNTIMES])
     wanted = (
         f"{name} (onnxruntime)",
         f"{name} (openvino)",
@@ -158,15 +158,17 @@ def fused_arm(checkpoint: Checkpoint, dense: Artefact, folder: Path) -> Arm:
     manifest = replace(dense.manifest, files=hashes_of(folder))
     save_manifest(folder, manifest)
     artefact = Artefact(folder=folder, manifest=manifest)
-    return Arm(name="dense, fused (onnxruntime)", artefact=artefact, asked=ASKED["onnxruntime"])
+    return Arm(
+        name="dense, fused (onnxruntime)", artefact=artefact, asked=RUNTIME_CHOICES["onnxruntime"]
+    )
 
 
-def unjudged(checkpoint: Checkpoint) -> Trial:
+def unjudged(checkpoint: Checkpoint) -> CalibrationSet:
     """Random texts to calibrate on, and no score: a model of random weights has none."""
     draw = np.random.default_rng(0)
     ids = draw.integers(1, checkpoint.encoder.vocabulary, (8, 64))
     batch = Batch(ids_BS=ids, mask_BS=np.ones_like(ids), types_BS=np.zeros_like(ids))
-    return Trial(batches=[batch], score=lambda _: {}, metric="accuracy", max_drop=100.0)
+    return CalibrationSet(batches=[batch], score=lambda _: {}, metric="accuracy", max_drop=100.0)
 
 
 def artefact_of(
@@ -192,7 +194,7 @@ def checkpoint_of(
     plain = open_checkpoint(folder)
     weights = linear_weights(random, plain.encoder)
     if pattern is not None:
-        masks = masks_of(plain.encoder, goals_of(plain.encoder, pattern), magnitudes(weights))
+        masks = masks_of(plain.encoder, targets_of(plain.encoder, pattern), magnitudes(weights))
         apply_masks(weights, masks)
         save_classifier(config, random.state_dict(), folder)
     checkpoint = replace(

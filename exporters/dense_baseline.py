@@ -11,17 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters.architectures import architecture_of, expected_shapes
 from exporters.autotune.select import Choice
-from exporters.classifier_weights import Array, ClassifierWeights, activation_of, epsilon_of
+from exporters.classifier_weights import Array, ClassifierWeights
 from exporters.lowering.dense import Dense
 from exporters.onnx.classifier_graph import ClassifierGraph
 from exporters.onnx.storage import write_graphs
+from spd_deploy.domain.architectures import architecture_of, expected_shapes
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.layers import Shapes
+from spd_deploy.domain.model_config import activation_of, epsilon_of
 from spd_deploy.sessions.onnxruntime import MODEL_FILE
 
 # Large enough that no activation becomes a denormal number, small enough that none overflows.
@@ -57,8 +58,8 @@ def twin_of(artefact: Artefact) -> ClassifierWeights:
         encoder=encoder,
         architecture=architecture_of(encoder),
         tensors=_random(shapes),
-        activation=activation_of(config),
-        epsilon=epsilon_of(config),
+        activation=activation_of(encoder, config),
+        epsilon=epsilon_of(encoder, config),
     )
 
 

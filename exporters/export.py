@@ -10,12 +10,12 @@ from exporters.artefact_folder import copy_beside, manifest_of, matrix_rows, ref
 from exporters.autotune.select import Choice, forced
 from exporters.autotune.tuning import TUNING_FILE, Tuning
 from exporters.classifier_weights import ClassifierWeights, read_weights
-from exporters.formats import ONNX, Draft, Form
-from exporters.lowering.candidates import Way
+from exporters.formats import ONNX, Draft, ExportFormat
+from exporters.lowering.candidates import LoweringName
 from exporters.onnx.calibrate import ranges_on
 from exporters.onnx.classifier_graph import ClassifierGraph
 from exporters.onnx.storage import write_graphs
-from exporters.precision import Precision, Scores, Trial, arithmetic_for, words_in
+from exporters.precision import CalibrationSet, Precision, Scores, arithmetic_for, words_in
 from exporters.verify import refuse_costly, scores_by_graph, verify_parity, verify_weights
 from spd_deploy.domain.artefact import (
     Artefact,
@@ -38,7 +38,7 @@ _WORDS_STAY = (
 # Measures the checkpoint, or knows what was measured of it.
 Tuner = Callable[[Checkpoint, ClassifierWeights], Tuning]
 # Saves the artefact with what it settled in its manifest.
-Settle = Callable[[Artefact], Artefact]
+SelectRuntime = Callable[[Artefact], Artefact]
 
 
 def artefact_from_checkpoint(
@@ -46,13 +46,13 @@ def artefact_from_checkpoint(
     output: Path,
     *,
     precision: Precision = Precision.FP32,
-    trial: Trial | None = None,
+    trial: CalibrationSet | None = None,
     overwrite: bool = False,
     tuner: Tuner | None = None,
-    lowering: Way | None = None,
-    settle: Settle | None = None,
+    lowering: LoweringName | None = None,
+    settle: SelectRuntime | None = None,
     progress: Progress | None = None,
-    form: Form = ONNX,
+    form: ExportFormat = ONNX,
 ) -> Artefact:
     """Export a checkpoint, sparse or dense, into the folder ``output``, as an artefact of a form.
 
@@ -71,7 +71,7 @@ def artefact_from_checkpoint(
     progress = progress or Silent()
     refuse_unready(checkpoint, output, overwrite=overwrite)
     if precision is Precision.INT8 and trial is None:
-        raise BadSetting("int8 needs texts to calibrate on", fix="name data: --data-dir DIR")
+        raise BadSetting("int8 needs texts to calibrate on", fix="name data: --data DIR")
     weights = read_weights(checkpoint)
     tuning = None if tuner is None or lowering is not None else tuner(checkpoint, weights)
     with progress.stage("export", 5) as advance:
@@ -106,7 +106,7 @@ def artefact_from_checkpoint(
             )
             advance(note=f"parity {parity.max_difference:.1g}")
             write_golden(draft / GOLDEN_FILE, golden)
-            copy_beside(checkpoint.folder, draft, max_tokens=checkpoint.max_tokens)
+            copy_beside(checkpoint, draft)
             if tuning is not None:
                 write_json(draft / TUNING_FILE, tuning.to_json())
             form.complete(
@@ -136,7 +136,7 @@ def artefact_from_checkpoint(
 
 
 def _graphs(
-    form: Form,
+    form: ExportFormat,
     weights: ClassifierWeights,
     choices: Mapping[str, Choice],
     precision: Precision,
@@ -157,7 +157,7 @@ def _write_int8(
     files: Mapping[str, Path],
     make: Callable[[Precision], dict[str, ClassifierGraph]],
     smaller: Precision,
-    trial: Trial,
+    trial: CalibrationSet,
     weights: ClassifierWeights,
     choices: Mapping[str, Choice],
 ) -> tuple[Precision, dict[str, Scores]]:
@@ -181,7 +181,9 @@ def _write_int8(
     return words, {"fp32": before} | dict(zip(arms, after.values(), strict=False))
 
 
-def _fp32_scores(trial: Trial, weights: ClassifierWeights, choices: Mapping[str, Choice]) -> Scores:
+def _fp32_scores(
+    trial: CalibrationSet, weights: ClassifierWeights, choices: Mapping[str, Choice]
+) -> Scores:
     """The task's scores of the same graph in fp32."""
     with tempfile.TemporaryDirectory(prefix="spd-fp32-") as scratch:
         write_graphs(Path(scratch), {MODEL_FILE: ClassifierGraph(weights, choices)})

@@ -28,7 +28,7 @@ class Draft:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Form:
+class ExportFormat:
     """One kind of artefact.
 
     Attributes:
@@ -49,7 +49,7 @@ class Form:
 
 # Beside the graph for ONNX Runtime its twin with standard operators alone, for OpenVINO and
 # whatever else reads ONNX.
-ONNX = Form(
+ONNX = ExportFormat(
     format="onnx",
     targets={MODEL_FILE: Target.ONNXRUNTIME, PORTABLE_FILE: Target.PORTABLE},
     runtime="onnxruntime",

@@ -59,7 +59,7 @@ _INT8_ENGINE = (Precision.INT8, Target.TENSORRT)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trial:
+class CalibrationSet:
     """What int8 is made from and judged by.
 
     Attributes:

@@ -16,13 +16,15 @@ from exporters.autotune.select import Choice
 from exporters.classifier_weights import Array, ClassifierWeights
 from exporters.onnx.embeddings import restored_words, word_table
 from exporters.onnx.storage import read_constants
-from exporters.precision import Precision, Scores, Trial
+from exporters.precision import CalibrationSet, Precision, Scores
 from spd_deploy.domain.artefact import Parity
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Matrix
-from spd_deploy.domain.errors import VerificationFailed
-from spd_deploy.domain.golden import Golden
-from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer, Tokens
+from spd_deploy.domain.errors import BadModel, VerificationFailed
+from spd_deploy.domain.golden import Golden, GoldenText
+from spd_deploy.domain.text import Tokenizer, Tokens
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
+from spd_deploy.sessions.golden_texts import scores_of_logits
 from spd_deploy.sessions.onnxruntime import OnnxSession
 from spd_deploy.sessions.open import difference_between, rows_alone
 from spd_deploy.sessions.protocol import Session
@@ -31,6 +33,14 @@ from spd_deploy.sessions.torch import TorchSession
 # How far a quantised graph may be, on another machine or in another runtime, from what it gave
 # here: rounding at other places moves some numbers by a step of int8. OpenVINO was seen at 0.008.
 _OWN_TOLERANCE = 0.05
+
+# Golden texts: what tokenizers treat in different ways, and short, since each start runs them.
+_TEXTS = (
+    ("The film was not bad at all.", "It was never dull, and the ending is GREAT!"),
+    ("Café Müller: naïve façade, straße & ångström", "¿Qué tal? Ça va, merci."),
+    ("这部电影很好看。", "東京タワーはどこですか。"),
+    ("See https://example.com/?id=42 (it's $3.50)...", "e-mail: me@example.org\t#tag_1"),
+)
 
 _REPORT = "nothing was written; this is a fault of spd, please report it"
 
@@ -109,17 +119,25 @@ def parity_of(
     Raises:
         VerificationFailed: they differ by more than the tolerance.
     """
-    tokenizer = Tokenizer(checkpoint.folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
+    tokenizer = tokenizer_of(checkpoint)
     rows = golden_rows(checkpoint, pad_id=tokenizer.pad_id, pairs=weights.token_types > 1)
     batch = tokenizer.pad(rows)
+    texts = _golden_texts(checkpoint, tokenizer)
     with TorchSession(checkpoint.folder) as reference:
         logits_BC = reference.run(batch)
-    alone_BC, given = {}, []
+        expected = _logits_of(reference, tokenizer, texts)
+    alone_BC, of_texts, given = {}, {}, []
     for file, opener in openers.items():
         with opener() as session:
             alone_BC[file] = rows_alone(session, batch)
             given += [alone_BC[file], session.run(batch)]
+            of_texts[file] = _logits_of(session, tokenizer, texts)
     differences = [difference_between(it_BC, logits_BC) for it_BC in given]
+    differences += [
+        difference_between(found_C, expected_C)
+        for found in of_texts.values()
+        for found_C, expected_C in zip(found, expected, strict=True)
+    ]
     if tolerance is not None:  # the graphs agree with one another, too
         differences += [difference_between(it_BC, given[0]) for it_BC in given[1:]]
     difference = float(np.max(differences))  # NumPy's is NaN where one is, Python's is not
@@ -131,12 +149,27 @@ def parity_of(
             fix=_REPORT,
         )
     own_BC = alone_BC if tolerance is None else {}
-    golden = Golden(batch=batch, logits_BC=logits_BC, own_BC=own_BC)
+    golden = Golden(
+        batch=batch,
+        logits_BC=logits_BC,
+        own_BC=own_BC,
+        texts=tuple(
+            GoldenText(
+                text=text,
+                pair=pair,
+                ids=row.ids,
+                logits=tuple(expected[i].tolist()),
+                own={file: tuple(of_texts[file][i].tolist()) for file in own_BC},
+                scores=scores_of_logits(checkpoint.task, expected[i]),
+            )
+            for i, (text, pair, row) in enumerate(texts)
+        ),
+    )
     allowed = _OWN_TOLERANCE if tolerance is None else tolerance
     return golden, Parity(max_difference=difference, tolerance=allowed, rows=len(rows))
 
 
-def scores_by_graph(models: Mapping[str, Path], trial: Trial) -> dict[str, Scores]:
+def scores_by_graph(models: Mapping[str, Path], trial: CalibrationSet) -> dict[str, Scores]:
     """The task's scores of each int8 graph, by the name of the graph."""
     found = {}
     for name, model in models.items():
@@ -145,7 +178,7 @@ def scores_by_graph(models: Mapping[str, Path], trial: Trial) -> dict[str, Score
     return found
 
 
-def refuse_costly(after: Iterable[Scores], trial: Trial, before: Scores) -> None:
+def refuse_costly(after: Iterable[Scores], trial: CalibrationSet, before: Scores) -> None:
     """Refuse int8 graphs whose scores fell too far from those ``before`` quantisation.
 
     Raises:
@@ -161,6 +194,30 @@ def refuse_costly(after: Iterable[Scores], trial: Trial, before: Scores) -> None
                 fix="nothing was written; export in fp32 (OpenVINO runs that in bf16), calibrate "
                 "on more texts of the task, or allow more with --max-drop",
             )
+
+
+def _golden_texts(
+    checkpoint: Checkpoint, tokenizer: Tokenizer
+) -> list[tuple[str, str | None, Tokens]]:
+    """The golden texts, as pairs where the task has pairs, with their tokens."""
+    pairs = checkpoint.task.has_pair
+    texts = [(first, second if pairs else None) for first, second in _TEXTS]
+    rows = [(text, pair, tokenizer.encode(text, pair)) for text, pair in texts]
+    highest, known = max(max(row.ids) for _, _, row in rows), checkpoint.encoder.vocabulary
+    if highest >= known:
+        raise BadModel(
+            f"the tokenizer of {checkpoint.folder} gives ids that its model has no embedding for",
+            got=f"id {highest}, {known} embeddings",
+            fix="use the tokenizer that the model was trained with",
+        )
+    return rows
+
+
+def _logits_of(
+    session: Session, tokenizer: Tokenizer, texts: Sequence[tuple[str, str | None, Tokens]]
+) -> list[Array]:
+    """The logits ``[C]`` of each text alone."""
+    return [session.run(tokenizer.pad([row]))[0] for _, _, row in texts]
 
 
 def golden_rows(checkpoint: Checkpoint, *, pad_id: int, pairs: bool) -> list[Tokens]:

@@ -55,13 +55,13 @@ class Admission:
         self.held = Load()
 
     @contextlib.contextmanager
-    def place_for(self, items: int) -> Iterator["Place"]:
+    def place_for(self, items: int) -> Iterator["Slot"]:
         """Hold places for the texts of one request until the block ends.
 
         Raises:
             Overloaded: there are not enough.
         """
-        place = Place(self)
+        place = Slot(self)
         try:
             place.add(Load(items=items))
             yield place
@@ -90,7 +90,7 @@ class Admission:
             )
 
 
-class Place:
+class Slot:
     """What one request holds."""
 
     def __init__(self, admission: Admission) -> None:

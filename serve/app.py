@@ -4,7 +4,8 @@
 
 The app answers from its first moment: ``/livez`` says 200 while the model is opened in a thread,
 ``/readyz`` says 503 until it is verified, self-tested and warm. It never says ready for a model
-that failed; :class:`serve.state.Life` then holds the error, for the process around it to end with.
+that failed; :class:`serve.state.ServerState` then holds the error, with which the process around it
+ends.
 """
 
 import asyncio
@@ -27,8 +28,8 @@ from serve.open_model import Served
 from serve.openapi import Described
 from serve.protocols.form import Form
 from serve.routes import BODIES, Routes
-from serve.settings import Settings
-from serve.state import Life
+from serve.settings import ServeSettings
+from serve.state import ServerState
 from spd_deploy.domain.errors import SpdError, Unavailable
 from spd_deploy.domain.versions import PACKAGE, version_of
 
@@ -40,9 +41,9 @@ _DESCRIPTION = "Classifies texts with a sparse encoder."
 
 def create_app(
     open_model: Callable[[], Served],
-    settings: Settings,
+    settings: ServeSettings,
     *,
-    life: Life | None = None,
+    life: ServerState | None = None,
     forwarding: Forwarding | None = None,
 ) -> FastAPI:
     """The server as an ASGI app.
@@ -53,7 +54,7 @@ def create_app(
         life: where the app is in its life, for a process that wants to watch and drain it.
         forwarding: which proxies are trusted to tell what address clients see; none if left out.
     """
-    life = life or Life()
+    life = life or ServerState()
     metrics = Metrics()
     app = Described(
         bodies=BODIES,
@@ -82,7 +83,7 @@ def create_app(
     return app
 
 
-def _form_of(life: Life, settings: Settings) -> Form:
+def _form_of(life: ServerState, settings: ServeSettings) -> Form:
     """What requests look like to the model that is open; to any, while there is none."""
     if life.opened is None:
         return Form(takes="either", max_inputs=settings.max_inputs)
@@ -100,7 +101,7 @@ def _answering(router: APIRouter) -> list[Route]:
 
 @contextlib.asynccontextmanager
 async def _living(
-    open_model: Callable[[], Served], settings: Settings, life: Life, metrics: Metrics
+    open_model: Callable[[], Served], settings: ServeSettings, life: ServerState, metrics: Metrics
 ) -> AsyncIterator[None]:
     """Open the model beside the running app; close it at the end."""
     opening = asyncio.create_task(_open(open_model, settings, life, metrics))
@@ -114,7 +115,7 @@ async def _living(
             await asyncio.to_thread(life.opened.close, _CLOSE_WITHIN_S)
 
 
-async def _watch(life: Life, settings: Settings) -> None:
+async def _watch(life: ServerState, settings: ServeSettings) -> None:
     """Do not let clients wait for a batch that never comes back."""
     while True:
         await asyncio.sleep(min(_WATCH_EVERY_S, settings.stall_timeout_s))
@@ -123,7 +124,7 @@ async def _watch(life: Life, settings: Settings) -> None:
 
 
 async def _open(
-    open_model: Callable[[], Served], settings: Settings, life: Life, metrics: Metrics
+    open_model: Callable[[], Served], settings: ServeSettings, life: ServerState, metrics: Metrics
 ) -> None:
     """Open the model and say so, or say why it did not open."""
     try:

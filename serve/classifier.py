@@ -14,9 +14,9 @@ from serve.engine import Engine
 from serve.metrics import Metrics
 from serve.open_model import Served
 from serve.request_ids import current_request_id
-from serve.settings import Settings
+from serve.settings import ServeSettings
 from serve.texts import Text, named, refuse_cut, refuse_form, refuse_long, tokens_of
-from serve.waiting import Ran
+from serve.waiting import BatchResult
 from spd_deploy.domain.answers import Answer, answers_of
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.text import Tokens
@@ -51,7 +51,7 @@ class Timing:
 class Classifier:
     """A model at work."""
 
-    def __init__(self, served: Served, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, served: Served, settings: ServeSettings, metrics: Metrics) -> None:
         """Start the engine; :meth:`close` ends it."""
         self.served = served
         self._settings, self._metrics = settings, metrics
@@ -142,7 +142,7 @@ class Classifier:
                 if not truncate:
                     refuse_cut(row, self.served.tokenizer.max_tokens)
 
-    async def _run(self, texts: Sequence[Text], rows: Sequence[Tokens]) -> list[Ran]:
+    async def _run(self, texts: Sequence[Text], rows: Sequence[Tokens]) -> list[BatchResult]:
         """All rows' logits, or the first failure among them."""
         futures = [
             asyncio.wrap_future(future)
@@ -157,7 +157,9 @@ class Classifier:
             for future in futures:  # those still queued, where one failed or the client left
                 future.cancel()
 
-    def _classified(self, text: Text, row: Tokens, ran: Ran, *, raw_scores: bool) -> Classified:
+    def _classified(
+        self, text: Text, row: Tokens, ran: BatchResult, *, raw_scores: bool
+    ) -> Classified:
         """One row's logits as an answer."""
         with named(text.where):
             answers = answers_of(self.served.task, ran.logits_C, raw=raw_scores)
@@ -165,7 +167,7 @@ class Classifier:
 
 
 def _where_of(
-    err: EngineFailed, texts: Sequence[Text], futures: Sequence["asyncio.Future[Ran]"]
+    err: EngineFailed, texts: Sequence[Text], futures: Sequence["asyncio.Future[BatchResult]"]
 ) -> str:
     """Where the text stands whose future ended with ``err``."""
     ended = (future.done() and not future.cancelled() for future in futures)

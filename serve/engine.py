@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from serve.batching import padded_tokens, take
 from serve.health import CHECK_EVERY_S, Health
 from serve.metrics import Fault, Metrics
-from serve.waiting import Ran, Waiting, fail, requests_of
+from serve.waiting import BatchResult, Waiting, fail, requests_of
 from spd_deploy.domain.errors import EngineFailed, NotReady, SpdError, reason_of
 from spd_deploy.domain.text import Batch, Tokens
 from spd_deploy.sessions.protocol import Session
@@ -88,7 +88,7 @@ class Engine:
         """Whether it still works."""
         return self._thread.is_alive()
 
-    def submit(self, rows: Sequence[Tokens], request_id: str = "-") -> "list[Future[Ran]]":
+    def submit(self, rows: Sequence[Tokens], request_id: str = "-") -> "list[Future[BatchResult]]":
         """Queue rows; cancelling a future takes its row out again.
 
         Raises:
@@ -190,7 +190,9 @@ class Engine:
         finite_B: list[bool] = np.asarray(np.isfinite(logits_BC).all(axis=1)).tolist()
         for entry, logits_C, finite in zip(rows, logits_BC, finite_B, strict=True):
             if finite:
-                entry.answer(Ran(logits_C=logits_C, queue_s=start - entry.since, run_s=run_s))
+                entry.answer(
+                    BatchResult(logits_C=logits_C, queue_s=start - entry.since, run_s=run_s)
+                )
         if any(finite_B):
             self.health.succeeded()
         if not all(finite_B):

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from serve.open_model import Density, Served
 from serve.protocols import native
 from serve.protocols.form import Form
-from serve.settings import Settings
+from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Parity
 from spd_deploy.domain.scores import own_arm, whose
 from spd_deploy.domain.versions import PACKAGE, version_of, versions_of
@@ -43,12 +43,12 @@ class Info(BaseModel):
     split: str | None
     checkpoint_sha256: str
     runtime: Description
-    limits: Settings
+    limits: ServeSettings
     exported_with: dict[str, str] = Field(description="Versions of the packages that made it.")
     served_with: dict[str, str] = Field(description="Versions of the packages that run it.")
 
 
-def info_of(served: Served, settings: Settings) -> Info:
+def info_of(served: Served, settings: ServeSettings) -> Info:
     """All there is to say about a model and the server around it."""
     about, task, runs = served.about, served.task, served.session.description
     pruned = about.sparsity is not None
@@ -82,7 +82,7 @@ def info_of(served: Served, settings: Settings) -> Info:
     )
 
 
-def form_of(served: Served, settings: Settings) -> Form:
+def form_of(served: Served, settings: ServeSettings) -> Form:
     """What requests to the model look like."""
     return Form(
         takes=served.takes,

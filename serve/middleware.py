@@ -15,7 +15,7 @@ from serve.forwarding import Forwarding
 from serve.http_errors import CLIENT_LEFT, REFUSED, response_for
 from serve.metrics import OTHER, Metrics
 from serve.request_ids import REQUEST_ID, current_request_id, request_id_from
-from serve.state import Life, Phase
+from serve.state import Phase, ServerState
 from spd_deploy.domain.errors import NotReady
 
 
@@ -26,7 +26,7 @@ class Watched:
         self,
         app: ASGIApp,
         *,
-        life: Life,
+        life: ServerState,
         metrics: Metrics,
         forwarding: Forwarding,
         routes: Collection[str],

@@ -8,12 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from spd_deploy.domain.artefact import Artefact, Parity, is_artefact, open_artefact
-from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
+from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact
-from spd_deploy.domain.runtime_choice import Asked
+from spd_deploy.domain.runtime_choice import RuntimeChoice
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer, Tokens
-from spd_deploy.sessions.open import prove, refuse_runtime, session_from_artefact
+from spd_deploy.domain.text import Tokenizer, Tokens
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
+from spd_deploy.sessions.checkpoints import verified_checkpoint
+from spd_deploy.sessions.open import (
+    prove,
+    refuse_runtime,
+    session_from_artefact,
+    session_from_checkpoint,
+)
 from spd_deploy.sessions.protocol import Device, Session
 
 CHECKPOINT = "checkpoint"
@@ -82,7 +89,7 @@ class Served:
 def open_served(
     path: Path,
     *,
-    asked: Asked | None = None,
+    asked: RuntimeChoice | None = None,
     device: Device | None = None,
     threads: int | None = None,
 ) -> Served:
@@ -92,7 +99,7 @@ def open_served(
         SpdError: it is neither, it is damaged, or it does not run here.
     """
     opening = _open_artefact if is_artefact(path) else _open_checkpoint
-    served = opening(path, asked=asked or Asked(), device=device, threads=threads)
+    served = opening(path, asked=asked or RuntimeChoice(), device=device, threads=threads)
     try:
         warm_up(served)
     except BaseException:
@@ -125,10 +132,10 @@ def warm_up(served: Served) -> None:
 
 
 def _open_artefact(
-    folder: Path, *, asked: Asked, device: Device | None, threads: int | None
+    folder: Path, *, asked: RuntimeChoice, device: Device | None, threads: int | None
 ) -> Served:
     """An artefact: hashes first, then the runtime, then the golden inputs."""
-    artefact = open_artefact(folder)
+    artefact = open_artefact(folder, weights=False)
     session = session_from_artefact(
         artefact, runtime=asked.runtime, precision=asked.precision, device=device, threads=threads
     )
@@ -147,20 +154,18 @@ def _open_artefact(
 
 
 def _open_checkpoint(
-    folder: Path, *, asked: Asked, device: Device | None, threads: int | None
+    folder: Path, *, asked: RuntimeChoice, device: Device | None, threads: int | None
 ) -> Served:
     """A model folder, run in PyTorch."""
-    from spd_deploy.sessions.torch import TorchSession
-
     refuse_runtime(asked)
-    checkpoint = open_checkpoint(folder)
-    return Served(
-        name=folder.resolve().name,
-        session=TorchSession(folder, device=device or "cpu", threads=threads),
-        tokenizer=Tokenizer(folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens),
-        task=checkpoint.task,
-        about=_about_checkpoint(checkpoint),
-    )
+    with verified_checkpoint(folder) as checkpoint:
+        return Served(
+            name=folder.resolve().name,
+            session=session_from_checkpoint(checkpoint, device=device, threads=threads),
+            tokenizer=tokenizer_of(checkpoint),
+            task=checkpoint.task,
+            about=_about_checkpoint(checkpoint),
+        )
 
 
 def _about_artefact(artefact: Artefact, *, self_test: float) -> About:

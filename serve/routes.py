@@ -16,8 +16,8 @@ from serve.openapi import body
 from serve.pages import demo_page, docs_page
 from serve.protocols import native, tei
 from serve.request_body import read_json
-from serve.settings import Settings
-from serve.state import Life
+from serve.settings import ServeSettings
+from serve.state import ServerState
 from spd_deploy.domain.errors import NotReady
 
 BODIES: list[type[BaseModel]] = [native.ClassifyRequest, tei.PredictRequest]
@@ -36,7 +36,7 @@ class Routes:
     answered even where the server begins to drain before its body has arrived.
     """
 
-    def __init__(self, life: Life, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, life: ServerState, settings: ServeSettings, metrics: Metrics) -> None:
         self._life, self._settings, self._metrics = life, settings, metrics
 
     def router(self) -> APIRouter:

@@ -19,7 +19,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from serve.connection import Connection
-from serve.state import Life, Phase
+from serve.state import Phase, ServerState
 from spd_deploy.domain.errors import Unavailable
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -71,7 +71,7 @@ def config_of(app: ASGIApp) -> uvicorn.Config:
 
 
 def run(
-    app: ASGIApp, life: Life, listening: socket.socket, *, drain_timeout_s: float, say: Say
+    app: ASGIApp, life: ServerState, listening: socket.socket, *, drain_timeout_s: float, say: Say
 ) -> None:
     """Serve until a signal, and drain.
 
@@ -97,7 +97,13 @@ class _Server(uvicorn.Server):
     """Uvicorn with its handling of signals and of the end replaced."""
 
     def __init__(
-        self, config: uvicorn.Config, life: Life, *, drain_timeout_s: float, say: Say, url: str
+        self,
+        config: uvicorn.Config,
+        life: ServerState,
+        *,
+        drain_timeout_s: float,
+        say: Say,
+        url: str,
     ) -> None:
         super().__init__(config)
         self._life, self._say, self._url = life, say, url

@@ -6,7 +6,7 @@ from spd_deploy.domain.errors import BadSetting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class ServeSettings:
     """The server's limits.
 
     Attributes:

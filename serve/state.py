@@ -26,7 +26,7 @@ _FIX = {
 }
 
 
-class Life:
+class ServerState:
     """The phase, the model once there is one, and how many requests are being answered."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from spd_deploy.domain.text import Tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ran:
+class BatchResult:
     """One row's logits ``[C]``, how long it waited, and how long its batch ran."""
 
     logits_C: NDArray[np.float32]
@@ -28,7 +28,7 @@ class Waiting:
     row: Tokens
     since: float
     request_id: str
-    future: "Future[Ran]"
+    future: "Future[BatchResult]"
 
     @property
     def tokens(self) -> int:
@@ -40,7 +40,7 @@ class Waiting:
         """Whether its client has left."""
         return self.future.cancelled()
 
-    def answer(self, ran: Ran) -> None:
+    def answer(self, ran: BatchResult) -> None:
         """Hand out its logits, unless it was settled meanwhile."""
         with contextlib.suppress(InvalidStateError):
             self.future.set_result(ran)

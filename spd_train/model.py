@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,54 +12,56 @@ from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
-    AutoModelForSequenceClassification,
     PreTrainedModel,
 )
 from transformers.utils import logging
 
-from spd_deploy.domain.checkpoint import WEIGHTS_FILE, refuse_lacking, refuse_unsafe_weights
+from spd_deploy.domain.checkpoint import read_config, refuse_unsafe_weights
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel, first_line
-from spd_deploy.domain.files import not_written, refusals_named, replacing
+from spd_deploy.domain.files import not_written, refusals_named, replacing, write_text
 from spd_deploy.domain.folders import did_you_mean, refuse_no_model
-from spd_deploy.domain.layers import refusal
+from spd_deploy.domain.layers import refusal, refuse_other_kind
+from spd_deploy.domain.model_config import labels_of
+from spd_deploy.domain.stored_weights import WEIGHTS_FILE
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_json
+from spd_deploy.sessions.transformers_model import load_classifier as load_in_transformers
 from spd_train.data.tensors import TensorBatch
 from spd_train.hub import is_path
 
+_COMPLETE = "use a complete model whose config.json is its own"
 
-def load_classifier(reference: str, task: Task, *, trained: bool = False) -> PreTrainedModel:
+
+def load_classifier(
+    reference: str,
+    task: Task,
+    *,
+    trained: bool = False,
+    note: Callable[[str], None] = lambda text: None,
+) -> PreTrainedModel:
     """The encoder at ``reference``, a folder or a name on the hub, as a classifier for ``task``.
+
+    A new head is drawn where the model has none, or one with another number of outputs.
 
     Args:
         reference: where the model is.
         task: how many outputs it needs and what they are called.
         trained: the model must have its classifier already, with the task's outputs.
+        note: told where the model's own head is left out.
 
     Raises:
         BadModel: a model that is not handled, not safetensors, damaged, or without a whole encoder.
     """
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    config = classifier_config(reference, task)
-    try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            reference,
-            config=config,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=False,
-        )
-    except Exception as err:
-        raise BadModel(
-            f"{reference} does not load as a classifier",
-            got=err,
-            fix="check that the model is complete and stored as model.safetensors",
-        ) from err
-    _refuse_missing(reference, info["missing_keys"], model.base_model_prefix, trained=trained)
-    return model  # type: ignore[no-any-return]
+    model: PreTrainedModel = load_in_transformers(
+        reference,
+        config=classifier_config(reference, task),
+        may_draw=_refuse_to_draw if trained else _is_of_head,
+        note=note,
+        fix="use a fine-tuned classifier of this task" if trained else _COMPLETE,
+    )
+    return model
 
 
 def classifier_config(reference: str, task: Task) -> Any:
@@ -68,9 +71,11 @@ def classifier_config(reference: str, task: Task) -> Any:
         BadModel: no model there, one that is not handled, or weights that are not safetensors.
     """
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    if Path(reference).is_dir():
-        refuse_no_model(Path(reference))
-        refuse_unsafe_weights(Path(reference))
+    if (folder := Path(reference)).is_dir():
+        refuse_no_model(folder)
+        refuse_unsafe_weights(folder)
+        refuse_other_kind(config := read_config(folder))
+        labels_of(config)  # AutoConfig fails without a reason on those that it cannot read
     elif is_path(reference):
         fix = did_you_mean(Path(reference)) or "check --model"
         raise BadModel("no such model folder", got=reference, fix=fix)
@@ -134,7 +139,7 @@ def inputs_of(model: PreTrainedModel, batch: TensorBatch) -> dict[str, Tensor]:
 
 
 def copy_tokenizer(reference: str, folder: Path) -> None:
-    """Put the tokenizer of ``reference`` into ``folder``; an old one is turned into a fast one.
+    """Put the tokenizer of ``reference`` into ``folder``, with the ids that AutoTokenizer gives.
 
     Raises:
         BadModel: there is no tokenizer that the ``tokenizers`` library can hold.
@@ -142,26 +147,10 @@ def copy_tokenizer(reference: str, folder: Path) -> None:
     source = Path(reference)
     with refusals_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if (source / TOKENIZER_FILE).is_file():
-            for name in TOKENIZER_FILES:
-                if (source / name).is_file():
-                    shutil.copyfile(source / name, folder / name)
-            return
-    from transformers import AutoTokenizer
-
-    try:
-        AutoTokenizer.from_pretrained(reference, trust_remote_code=False).save_pretrained(folder)
-    except Exception as err:
-        raise BadModel(
-            f"{reference} has no tokenizer that can be read",
-            got=err,
-            fix="put tokenizer.json, or vocab.txt, beside the model",
-        ) from err
-    if not (folder / TOKENIZER_FILE).is_file():
-        raise BadModel(
-            f"the tokenizer of {reference} has no fast form",
-            fix="use a model with tokenizer.json or vocab.txt",
-        )
+        for name in TOKENIZER_FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
+    write_text(folder / TOKENIZER_FILE, tokenizer_json(reference))
 
 
 def save_classifier(config: Any, state: dict[str, Any], folder: Path) -> None:
@@ -172,11 +161,10 @@ def save_classifier(config: Any, state: dict[str, Any], folder: Path) -> None:
     value = {
         **json.loads(config.to_json_string(use_diff=False)),
         "architectures": [_classifier_class(config).__name__],
+        "dtype": "float32",
     }
-    for private in (
-        "_attn_implementation",
-        "_name_or_path",
-    ):  # the latter is a path of this machine
+    # The second is a path of this machine; the third an older name of dtype.
+    for private in ("_attn_implementation", "_name_or_path", "torch_dtype"):
         value.pop(private, None)
     with replacing(folder / WEIGHTS_FILE) as draft:
         try:
@@ -192,12 +180,12 @@ def _classifier_class(config: Any) -> Any:
     return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
 
 
-def _refuse_missing(reference: str, missing: list[str], base: str, *, trained: bool) -> None:
-    """A new head, which is all outside the base model and its pooler, may be made up; no more."""
+def _is_of_head(name: str, model: PreTrainedModel) -> bool:
+    """Whether a tensor is of the head: outside the base model, or of its pooler."""
+    base = model.base_model_prefix
+    return not name.startswith(f"{base}.") or name.startswith(f"{base}.pooler.")
 
-    def of_head(name: str) -> bool:
-        return not name.startswith(f"{base}.") or name.startswith(f"{base}.pooler.")
 
-    lacking = [name for name in missing if trained or not of_head(name)]
-    fix = "use a fine-tuned classifier" if trained else "use a complete model"
-    refuse_lacking(reference, lacking, fix=fix)
+def _refuse_to_draw(name: str, model: PreTrainedModel) -> bool:
+    """No tensor of a trained classifier may be drawn at random."""
+    return False

@@ -13,20 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from spd_deploy.domain.checkpoint import Checkpoint, Scores, open_checkpoint
+from spd_deploy.domain.architectures import refuse_unexportable
+from spd_deploy.domain.checkpoint import Checkpoint, Scores, open_checkpoint, read_config
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.files import refuse_existing, replacing
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
+from spd_deploy.domain.text import Tokenizer
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 from spd_train.config import Device, PrecisionWish, PruneRecipe, refuse_unspreadable
 from spd_train.data.batches import LabelledTokens, tokenise
 from spd_train.data.examples import Example
 from spd_train.grafting import GraftedNetwork
 from spd_train.model import copy_tokenizer, load_classifier, save_classifier
 from spd_train.pruning.importance import needs_gradients
-from spd_train.pruning.masks import goals_of
+from spd_train.pruning.masks import targets_of
 from spd_train.pruning.permutation.permute import reorder
 from spd_train.pruning.pruner import Pruner
 from spd_train.save_checkpoint import describe
@@ -126,12 +128,15 @@ def prune(request: OneShot, progress: Progress) -> tuple[Checkpoint, Agreement]:
         )
     refuse_existing(request.output, overwrite=request.overwrite)
     source = open_checkpoint(request.source)
-    goals = goals_of(source.encoder, request.pattern, recipe.exclude)
+    goals = targets_of(source.encoder, request.pattern, recipe.exclude)
+    refuse_unexportable(source.encoder, read_config(request.source))
+    tokenizer = tokenizer_of(source)
+    for note in source.notes:
+        progress.note(note)
     precision = choose_precision(request.precision, request.device)
     progress.note(f"precision: {precision.name}, {precision.reason}")
     with replacing(request.output) as draft:
         copy_tokenizer(str(request.source), draft)
-        tokenizer = Tokenizer(draft / TOKENIZER_FILE, max_tokens=source.max_tokens)
         compared, rows = _apart(tokenise(request.texts, tokenizer))
         model = load_classifier(str(request.source), source.task, trained=True)
         if recipe.permute:

@@ -23,10 +23,10 @@ from spd_deploy.domain.checkpoint import (
     SPD_FILE,
     Checkpoint,
     Scores,
+    notes_on,
     open_checkpoint,
 )
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.tasks import Task
 from spd_train.config import Recipe
@@ -35,19 +35,19 @@ from spd_train.grafting import GraftedNetwork
 from spd_train.hub import require_hub_for
 from spd_train.model import copy_tokenizer, load_classifier, save_classifier
 from spd_train.plots.curves import draw_curves
-from spd_train.pruning.masks import goals_of
+from spd_train.pruning.masks import targets_of
 from spd_train.pruning.permutation.permute import reorder
 from spd_train.pruning.pruner import Pruner
-from spd_train.run_folder import begin, give_back, identity_of, local_weights
+from spd_train.run_folder import begin, give_back, identity_of, local_sha256
 from spd_train.save_checkpoint import describe
 from spd_train.setup import Prepared, calibration_of, prepare, score_on_dev
 from spd_train.teacher import check_fit, check_teacher
 from spd_train.training.best_checkpoint import BEST_FILE
 from spd_train.training.distil import Distillation
-from spd_train.training.distributed import Processes, start_processes
+from spd_train.training.distributed import Distributed, start_processes
 from spd_train.training.finetune import FineTuning
 from spd_train.training.loop import train
-from spd_train.training.metrics_log import JOURNAL_FILE, Journal
+from spd_train.training.metrics_log import METRICS_FILE, MetricsLog
 from spd_train.training.mixed_precision import choose_precision
 from spd_train.training.schedule import stages_of, steps_of
 from spd_train.training.state import STATE_FILE
@@ -56,7 +56,7 @@ TEACHER_FOLDER = "teacher"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
+class TrainConfig:
     """What to train, from what, to where.
 
     Attributes:
@@ -89,7 +89,7 @@ class Request:
         }
 
 
-def run(request: Request, progress: Progress) -> Checkpoint:
+def run(request: TrainConfig, progress: Progress) -> Checkpoint:
     """Train, and return the sparse checkpoint; the dense one where no pattern is wanted.
 
     Raises:
@@ -105,6 +105,8 @@ def run(request: Request, progress: Progress) -> Checkpoint:
     check_fit(source, request.task, request.recipe, len(request.data.train))
     if request.teacher is not None:
         check_teacher(Path(request.teacher), request.model, request.task)
+    for note in notes_on(Path(source)):
+        progress.note(note)
     precision = choose_precision(request.recipe.precision, request.recipe.device)
     # What was trained in is part of what was trained: it is kept, and a resumed run must have it.
     request = replace(request, recipe=replace(request.recipe, precision=precision.name))
@@ -126,12 +128,12 @@ def run(request: Request, progress: Progress) -> Checkpoint:
         teacher = _teacher(request, processes, progress)
         return _student(request, teacher, processes, progress)
     except BaseException:  # a Ctrl-C included: what holds no training is not to block the next try
-        if processes.is_main:
+        if processes.is_main and not request.resume:
             give_back(request.output)
         raise
 
 
-def _teacher(request: Request, processes: Processes, progress: Progress) -> Checkpoint:
+def _teacher(request: TrainConfig, processes: Distributed, progress: Progress) -> Checkpoint:
     """The dense teacher: the one given, the one fine-tuned before a stop, or a new one."""
     if request.teacher is not None:
         return open_checkpoint(Path(request.teacher))
@@ -141,7 +143,9 @@ def _teacher(request: Request, processes: Processes, progress: Progress) -> Chec
     return _dense(request, folder, processes, progress)
 
 
-def _dense(request: Request, folder: Path, processes: Processes, progress: Progress) -> Checkpoint:
+def _dense(
+    request: TrainConfig, folder: Path, processes: Distributed, progress: Progress
+) -> Checkpoint:
     """The pretrained model fine-tuned on the labels, as a checkpoint in ``folder``."""
     if request.model is None:
         raise BadSetting("nothing to fine-tune", fix="name a --model")
@@ -149,7 +153,8 @@ def _dense(request: Request, folder: Path, processes: Processes, progress: Progr
         copy_tokenizer(request.model, folder)
     processes.wait()
     torch.manual_seed(request.recipe.seed)  # the classifier's new head is drawn
-    model = load_classifier(request.model, request.task)
+    note = (progress if processes.is_main else Silent()).note
+    model = load_classifier(request.model, request.task, note=note)
     prepared = prepare(request, model, folder, processes, progress)
     training = FineTuning(
         model,
@@ -169,15 +174,15 @@ def _dense(request: Request, folder: Path, processes: Processes, progress: Progr
             metric=request.task.metrics[0],
             measured_on=request.data.dev_name,
         )
-        file = local_weights(request.model)
-        parents = {"pretrained": sha256_of(file)} if file else {}
+        pretrained = local_sha256(request.model)
+        parents = {"pretrained": pretrained} if pretrained else {}
         _describe(request, folder, scores={"dense": dev}, parents=parents)
     processes.wait()
     return open_checkpoint(folder)
 
 
 def _student(
-    request: Request, teacher: Checkpoint, processes: Processes, progress: Progress
+    request: TrainConfig, teacher: Checkpoint, processes: Distributed, progress: Progress
 ) -> Checkpoint:
     """The sparse student, distilled from the teacher into the output folder."""
     recipe, folder, task = request.recipe, request.output, request.task
@@ -187,7 +192,7 @@ def _student(
     processes.wait()
     model = load_classifier(str(teacher.folder), task, trained=True)
     losses, pruning = recipe.student.losses, recipe.student.pruning
-    goals = goals_of(teacher.encoder, recipe.pattern, pruning.exclude)
+    goals = targets_of(teacher.encoder, recipe.pattern, pruning.exclude)
     if pruning.permute:
         reorder(model, teacher.encoder, goals, progress if processes.is_main else Silent())
     network = GraftedNetwork(
@@ -236,7 +241,7 @@ def _student(
 
 
 def _teacher_scores(
-    request: Request, training: Distillation, teacher: Checkpoint, prepared: Prepared
+    request: TrainConfig, training: Distillation, teacher: Checkpoint, prepared: Prepared
 ) -> Scores:
     """The teacher's metrics on dev: known where this data was measured, measured otherwise."""
     known = teacher.scores.get("dense")
@@ -251,14 +256,14 @@ def _finish_log(
     """The last record: what was chosen, and how it does on train, on what was held out, on dev."""
     samples = training.place.samples.parts()
     scores = {name: training.score_on(rows) for name, rows in samples.items()}
-    journal = Journal(folder / JOURNAL_FILE, from_step=training.total_steps)
+    journal = MetricsLog(folder / METRICS_FILE, from_step=training.total_steps)
     journal.write(
         "final", training.total_steps, {"chosen_step": chosen, **scores, "dev": dict(dev)}
     )
 
 
 def _describe(
-    request: Request,
+    request: TrainConfig,
     folder: Path,
     *,
     scores: Mapping[str, Scores],

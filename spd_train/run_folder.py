@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE, Checkpoint, open_checkpoint
+from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting, NotWritten
-from spd_deploy.domain.files import read_json, refuse_unwritable, sha256_of, write_json
+from spd_deploy.domain.files import read_json, refuse_unwritable, write_json
 from spd_deploy.domain.folders import COMMAND, RUN_FILE
+from spd_deploy.domain.stored_weights import has_weights, sha256_of_weights
 from spd_train.training.state import STATE_FILE
 
 _NO_RUN = "there is no run to resume; leave --resume out"
@@ -75,14 +76,15 @@ def give_back(output: Path) -> None:
 
 def identity_of(reference: str | None) -> str | None:
     """A model by the hash of its weights, so that it may be moved; by name on the hub."""
-    file = local_weights(reference)
-    return f"sha256:{sha256_of(file)}" if file else reference
+    found = local_sha256(reference)
+    return f"sha256:{found}" if found else reference
 
 
-def local_weights(reference: str | None) -> Path | None:
-    """The weights of a local model."""
-    file = None if reference is None else Path(reference) / WEIGHTS_FILE
-    return file if file is not None and file.is_file() else None
+def local_sha256(reference: str | None) -> str | None:
+    """The SHA-256 of a local model's weights; None for a name on the hub."""
+    if reference is None or not has_weights(Path(reference)):
+        return None
+    return sha256_of_weights(Path(reference))
 
 
 def _refuse_differences(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> None:

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from spd_deploy.domain.checkpoint import (
-    WEIGHTS_FILE,
     Checkpoint,
     Scores,
     encoder_in,
     save_description,
 )
-from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import Pattern
+from spd_deploy.domain.stored_weights import sha256_of_weights
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.versions import versions_of
 from spd_train.pruning.pruner import Pruner
@@ -45,7 +44,7 @@ def describe(
             task=task,
             encoder=encoder,
             max_tokens=min(max_tokens, encoder.positions),
-            weights_sha256=sha256_of(folder / WEIGHTS_FILE),
+            weights_sha256=sha256_of_weights(folder),
             pattern=pattern,
             densities=dense if pruner is None else pruner.densities(),
             sparsities={name: s for name, s in sparsities.items() if s != uniform},

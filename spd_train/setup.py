@@ -14,18 +14,19 @@ from spd_deploy.domain.checkpoint import Scores
 from spd_deploy.domain.metrics import merged_scores
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.text import TOKENIZER_FILE, Lengths, Tokenizer
+from spd_deploy.sessions.checkpoint_tokenizer import refuse_unembedded
 from spd_train.data.batches import LabelledTokens, batches_per_epoch, by_length, tokenise
 from spd_train.data.tensors import batch_of
 from spd_train.model import encoder_sizes
 from spd_train.pruning.calibration import Autocast, Calibration
 from spd_train.training.device import Place
-from spd_train.training.distributed import Processes
+from spd_train.training.distributed import Distributed
 from spd_train.training.loop import Loop
 from spd_train.training.mixed_precision import choose_precision
 from spd_train.training.scoring import Samples
 
 if TYPE_CHECKING:
-    from spd_train.run import Request
+    from spd_train.run import TrainConfig
 
 _CALIBRATION_BATCH = 32
 
@@ -46,16 +47,19 @@ class Prepared:
 
 
 def prepare(
-    request: "Request",
+    request: "TrainConfig",
     model: PreTrainedModel,
     folder: Path,
-    processes: Processes,
+    processes: Distributed,
     progress: Progress,
 ) -> Prepared:
     """Tokenise the data as the model's tokenizer does, tell how long it is, set up the loop."""
     recipe = request.recipe
-    max_tokens = min(recipe.max_tokens, encoder_sizes(model).positions)
+    encoder = encoder_sizes(model)
+    max_tokens = min(recipe.max_tokens, encoder.positions)
     tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens)
+    types = getattr(model.config, "type_vocab_size", None)
+    refuse_unembedded(tokenizer, encoder, request.teacher or request.model, types=types)
     rows = tokenise(request.data.train, tokenizer)
     samples = Samples.of(rows, tokenise(request.data.holdout, tokenizer))
     dev = {name: tokenise(part, tokenizer) for name, part in request.data.dev.items()}
@@ -116,7 +120,7 @@ def lengths_told(
     return lines
 
 
-def _is_first(request: "Request", folder: Path) -> bool:
+def _is_first(request: "TrainConfig", folder: Path) -> bool:
     """Whether this is the run's first training: the student's follows a teacher's mostly."""
     follows = folder == request.output and request.recipe.pattern is not None
     return not follows or request.teacher is not None or request.resume

@@ -3,19 +3,28 @@
 import json
 from pathlib import Path
 
-from spd_deploy.domain.checkpoint import CONFIG_FILE, open_checkpoint, read_config
+from spd_deploy.domain.architectures import refuse_unexportable
+from spd_deploy.domain.checkpoint import CONFIG_FILE, open_checkpoint
 from spd_deploy.domain.errors import BadModel, BadSetting
 from spd_deploy.domain.tasks import TASKS, Task, refuse_other_answers
-from spd_deploy.domain.text import TOKENIZER_FILE
+from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
+from spd_deploy.sessions.checkpoint_tokenizer import (
+    refuse_unembedded,
+    tokenizer_json,
+    tokenizer_of,
+)
 from spd_train.config import Recipe
 from spd_train.data.batches import batches_per_epoch
 from spd_train.model import classifier_config, encoder_from_config
-from spd_train.pruning.masks import goals_of
+from spd_train.pruning.masks import targets_of
 from spd_train.training.schedule import stages_of
 
 
 def check_fit(source: str, task: Task, recipe: Recipe, rows: int) -> None:
     """Refuse a model that is none of ours, and a pattern, exclusion or schedule that does not fit.
+
+    A model that could be trained but not exported, or whose tokenizer knows more ids than it has
+    embeddings, is refused here too, before any time is spent on it.
 
     Args:
         source: the model's folder, or its name on the hub.
@@ -23,9 +32,18 @@ def check_fit(source: str, task: Task, recipe: Recipe, rows: int) -> None:
         recipe: how it is to be trained.
         rows: how many there are to train on.
     """
-    encoder = encoder_from_config(classifier_config(source, task))
+    config = classifier_config(source, task)
+    encoder = encoder_from_config(config)
+    refuse_unexportable(encoder, config.to_dict())
+    if (folder := Path(source)).is_dir():
+        content = tokenizer_json(folder)
+        tokenizer = Tokenizer(
+            folder / TOKENIZER_FILE, max_tokens=recipe.max_tokens, content=content
+        )
+        types = getattr(config, "type_vocab_size", None)
+        refuse_unembedded(tokenizer, encoder, folder, types=types)
     if recipe.pattern is not None:
-        goals_of(encoder, recipe.pattern, recipe.student.pruning.exclude)
+        targets_of(encoder, recipe.pattern, recipe.student.pruning.exclude)
         stages_of(recipe.student, batches_per_epoch(rows, recipe.batch_size), recipe.max_steps)
 
 
@@ -46,21 +64,9 @@ def check_teacher(folder: Path, model: str | None, task: Task) -> None:
             fix="use a teacher that was fine-tuned for this task",
         )
     refuse_other_answers(teacher.task, task, whose=f"--teacher {folder}")
-    _check_vocabulary(folder)
+    tokenizer_of(teacher)
     if model is not None and Path(model).is_dir():
         _check_kinship(folder, Path(model), task)
-
-
-def _check_vocabulary(folder: Path) -> None:
-    """Every id of the tokenizer needs an embedding."""
-    known = _vocabulary(folder)
-    size = int(read_config(folder).get("vocab_size", 0))
-    if known and max(known.values()) >= size:
-        raise BadModel(
-            f"the tokenizer of {folder} is not the teacher's own",
-            got=f"ids up to {max(known.values())}, the model has {size} embeddings",
-            fix="put the tokenizer beside the teacher that it was trained with",
-        )
 
 
 def _check_kinship(teacher: Path, model: Path, task: Task) -> None:

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from exporters.autotune.tuning import Product, Times, Tuning
+from exporters.autotune.tuning import TimedProduct, Times, Tuning
 from exporters.classifier_weights import ClassifierWeights
-from exporters.lowering.candidates import Way, Ways, ways_of
+from exporters.lowering.candidates import Candidates, LoweringName, candidates_of
 from exporters.lowering.lowering import Lowering
 from exporters.precision import Precision
 from spd_deploy.domain.checkpoint import Checkpoint
@@ -46,7 +46,7 @@ def choose(
     tuning: Tuning | None = None,
     precision: Precision = Precision.FP32,
     *,
-    ways: Mapping[str, Ways] | None = None,
+    ways: Mapping[str, Candidates] | None = None,
 ) -> dict[str, Choice]:
     """A choice for every prunable matrix, by its name; by ``tuning``'s times where there is one.
 
@@ -57,7 +57,7 @@ def choose(
         BadReport: the tuning is of another checkpoint, in another precision, or lacks a product or
             one of its ways.
     """
-    ways = ways or ways_of(checkpoint, weights)
+    ways = ways or candidates_of(checkpoint, weights)
     sparse = checkpoint.pattern is not None
     if tuning is None:
         return {name: _promised(way, precision, sparse=sparse) for name, way in ways.items()}
@@ -71,7 +71,9 @@ def choose(
     return found
 
 
-def forced(checkpoint: Checkpoint, weights: ClassifierWeights, way: Way) -> dict[str, Choice]:
+def forced(
+    checkpoint: Checkpoint, weights: ClassifierWeights, way: LoweringName
+) -> dict[str, Choice]:
     """Every matrix in one way, whether it pays or not; those that have no such way as near to it.
 
     The reason of such a one says what it lacks.
@@ -79,7 +81,7 @@ def forced(checkpoint: Checkpoint, weights: ClassifierWeights, way: Way) -> dict
     Raises:
         BadSetting: no matrix can be run so.
     """
-    ways = ways_of(checkpoint, weights)
+    ways = candidates_of(checkpoint, weights)
     if not any(way in known.lowerings for known in ways.values()):
         possible = sorted({name for known in ways.values() for name in known.lowerings})
         raise BadSetting(
@@ -95,23 +97,23 @@ def forced(checkpoint: Checkpoint, weights: ClassifierWeights, way: Way) -> dict
     }
 
 
-def _lacking(ways: Ways, way: Way) -> str:
+def _lacking(ways: Candidates, way: LoweringName) -> str:
     """Why a matrix cannot be run in a way."""
     if way == "compact":
         return "no heads or neurons are wholly zero here"
     return "nothing is left to multiply" if isinstance(ways.pattern, Block) else "no blocks here"
 
 
-def in_way(ways: Mapping[str, Ways], way: Way) -> dict[str, Choice]:
+def in_way(ways: Mapping[str, Candidates], way: LoweringName) -> dict[str, Choice]:
     """Every matrix in one way, or as near to it as it can be run; for timing whole networks."""
     found = {}
     for name, known in ways.items():
-        nearest: Way = way if way in known.lowerings else known.plain
+        nearest: LoweringName = way if way in known.lowerings else known.plain
         found[name] = Choice(lowering=known.lowerings[nearest], reason=f"all {way}")
     return found
 
 
-def _promised(ways: Ways, precision: Precision, *, sparse: bool) -> Choice:
+def _promised(ways: Candidates, precision: Precision, *, sparse: bool) -> Choice:
     """By the cost model."""
     if "gathered" not in ways.lowerings:
         return _plain(ways, sparse=sparse)
@@ -129,11 +131,11 @@ def _promised(ways: Ways, precision: Precision, *, sparse: bool) -> Choice:
     return _choice(ways, "gathered", f"{reads(ways)}; the cost model promises {gain:.1f}x")
 
 
-def _timed(ways: Ways, tuning: Tuning, *, last: int, sparse: bool) -> Choice:
+def _timed(ways: Candidates, tuning: Tuning, *, last: int, sparse: bool) -> Choice:
     """By measurement."""
     if not ways.timed:
         return _plain(ways, sparse=sparse)
-    times = tuning.of(Product.of(ways, last=last))
+    times = tuning.of(TimedProduct.of(ways, last=last))
     times.refuse_lacking(ways.lowerings, of=ways.matrix.name)
     if "gathered" not in ways.lowerings:
         plain = _plain(ways, sparse=sparse)
@@ -158,7 +160,7 @@ def _timed(ways: Ways, tuning: Tuning, *, last: int, sparse: bool) -> Choice:
     return _choice(ways, "gathered", f"{reads(ways)}; measured {said}", times, tuning)
 
 
-def _plain(ways: Ways, *, sparse: bool) -> Choice:
+def _plain(ways: Candidates, *, sparse: bool) -> Choice:
     """Without gathering, for a matrix that has no blocks to gather."""
     match ways.pattern:
         case None:
@@ -191,7 +193,11 @@ def unskipped(pattern: Unstructured | NM, runtime: CpuRuntime = "onnxruntime") -
 
 
 def _choice(
-    ways: Ways, way: Way, reason: str, times: Times | None = None, tuning: Tuning | None = None
+    ways: Candidates,
+    way: LoweringName,
+    reason: str,
+    times: Times | None = None,
+    tuning: Tuning | None = None,
 ) -> Choice:
     """The choice of a way; the reason begins with the heads or neurons that are left, if some went.
 
@@ -204,7 +210,7 @@ def _choice(
     )
 
 
-def reads(ways: Ways) -> str:
+def reads(ways: Candidates) -> str:
     """What a gathered product saves."""
     assert isinstance(ways.pattern, Block)  # noqa: S101 - nothing else is gathered
     share = ways.lowerings["gathered"].flops_share / ways.lowerings[ways.plain].flops_share

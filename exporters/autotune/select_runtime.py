@@ -13,12 +13,12 @@ from statistics import median
 
 import numpy as np
 
-from exporters.autotune.tune import Plan
-from exporters.precision import Scores, Trial
-from spd_deploy.domain.artefact import Artefact, Ran, save_manifest
+from exporters.autotune.tune import TuningPlan
+from exporters.precision import CalibrationSet, Scores
+from spd_deploy.domain.artefact import Artefact, RuntimeTiming, save_manifest
 from spd_deploy.domain.errors import SpdError, VerificationFailed
 from spd_deploy.domain.progress import Progress, Silent
-from spd_deploy.domain.runtime_choice import ASKED, Asked
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES, RuntimeChoice
 from spd_deploy.domain.shapes import random_batch
 from spd_deploy.sessions.open import prove, session_from_artefact
 from spd_deploy.sessions.protocol import Session
@@ -29,8 +29,8 @@ _CANDIDATES = ("onnxruntime", "openvino", "openvino:bf16")
 
 def in_fastest_runtime(
     artefact: Artefact,
-    plan: Plan,
-    trial: Trial | None,
+    plan: TuningPlan,
+    trial: CalibrationSet | None,
     *,
     progress: Progress | None = None,
 ) -> Artefact:
@@ -39,32 +39,34 @@ def in_fastest_runtime(
     candidates = []
     for name in _CANDIDATES:
         try:
-            if ASKED[name].precision is not None and trial is None:
+            if RUNTIME_CHOICES[name].precision is not None and trial is None:
                 raise VerificationFailed(
                     "it rounds, and there are no labels to judge it by",
-                    fix="name the task's data: --data-dir DIR",
+                    fix="name the task's data: --data DIR",
                 )
-            artefact = _judged(artefact, ASKED[name], trial, plan.threads, progress)
+            artefact = _judged(artefact, RUNTIME_CHOICES[name], trial, plan.threads, progress)
             candidates.append(name)
         except SpdError as err:
             progress.note(f"{name} is left out: {err}")
     with progress.stage("time runtimes", 1) as advance:
-        openers = {name: partial(_opened, artefact, ASKED[name], plan) for name in candidates}
+        openers = {
+            name: partial(_opened, artefact, RUNTIME_CHOICES[name], plan) for name in candidates
+        }
         times = time_interleaved(openers, plan.shapes, plan.effort)
         advance()
     ran = tuple(
-        Ran(runtime=name, seconds=tuple(median(rounds) for rounds in of_shape))
+        RuntimeTiming(runtime=name, seconds=tuple(median(rounds) for rounds in of_shape))
         for name, of_shape in times.items()
     )
     at = tuple(map(str, plan.shapes))
     manifest = replace(artefact.manifest, ran=ran, ran_at=at)
-    return _named(replace(artefact, manifest=manifest), ASKED[fastest_runtime(ran)])
+    return _named(replace(artefact, manifest=manifest), RUNTIME_CHOICES[fastest_runtime(ran)])
 
 
 def in_runtime(
     artefact: Artefact,
-    asked: Asked,
-    trial: Trial | None = None,
+    asked: RuntimeChoice,
+    trial: CalibrationSet | None = None,
     *,
     progress: Progress | None = None,
 ) -> Artefact:
@@ -80,15 +82,15 @@ def in_runtime(
     return _named(_judged(artefact, asked, trial, None, progress or Silent()), asked)
 
 
-def fastest_runtime(ran: tuple[Ran, ...]) -> str:
+def fastest_runtime(ran: tuple[RuntimeTiming, ...]) -> str:
     """The runtime that is the quickest over the shapes; the first unless another clearly is."""
     return ran[fastest([one.seconds for one in ran])].runtime
 
 
 def _judged(
     artefact: Artefact,
-    asked: Asked,
-    trial: Trial | None,
+    asked: RuntimeChoice,
+    trial: CalibrationSet | None,
     threads: int | None,
     progress: Progress,
 ) -> Artefact:
@@ -110,16 +112,16 @@ def _judged(
     return replace(artefact, manifest=replace(artefact.manifest, scores=scores))
 
 
-def _before(artefact: Artefact, trial: Trial, threads: int | None) -> Scores:
+def _before(artefact: Artefact, trial: CalibrationSet, threads: int | None) -> Scores:
     """The score in fp32; an int8 artefact knows it from its export."""
     known = artefact.manifest.scores.get("fp32")
     if known is not None:
         return known
-    with _session(artefact, ASKED["onnxruntime"], threads) as session:
+    with _session(artefact, RUNTIME_CHOICES["onnxruntime"], threads) as session:
         return trial.score(session)
 
 
-def _named(artefact: Artefact, asked: Asked) -> Artefact:
+def _named(artefact: Artefact, asked: RuntimeChoice) -> Artefact:
     """The artefact saved with a runtime."""
     assert asked.runtime is not None  # noqa: S101 - "auto" is for the caller to settle
     manifest = replace(artefact.manifest, runtime=asked.runtime, bf16=asked.precision == "bf16")
@@ -128,7 +130,7 @@ def _named(artefact: Artefact, asked: Asked) -> Artefact:
 
 
 @contextmanager
-def _opened(artefact: Artefact, asked: Asked, plan: Plan) -> Iterator[Run]:
+def _opened(artefact: Artefact, asked: RuntimeChoice, plan: TuningPlan) -> Iterator[Run]:
     """The artefact in a runtime, with random token ids for each shape."""
     draw = np.random.default_rng(0)
     vocabulary = artefact.encoder.vocabulary
@@ -137,7 +139,7 @@ def _opened(artefact: Artefact, asked: Asked, plan: Plan) -> Iterator[Run]:
         yield lambda shape: session.run(batches[shape])
 
 
-def _session(artefact: Artefact, asked: Asked, threads: int | None) -> Session:
+def _session(artefact: Artefact, asked: RuntimeChoice, threads: int | None) -> Session:
     """The artefact in a runtime."""
     return session_from_artefact(
         artefact, runtime=asked.runtime, precision=asked.precision, threads=threads

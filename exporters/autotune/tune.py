@@ -11,9 +11,9 @@ import numpy as np
 
 from exporters.autotune.product_model import RANGE, TARGETS, opened_product
 from exporters.autotune.select import Choice, choose, in_way
-from exporters.autotune.tuning import Product, ProductTimes, Times, Tuning
+from exporters.autotune.tuning import ProductTimes, TimedProduct, Times, Tuning
 from exporters.classifier_weights import ClassifierWeights
-from exporters.lowering.candidates import Way, Ways, ways_of
+from exporters.lowering.candidates import Candidates, LoweringName, candidates_of
 from exporters.onnx.classifier_graph import ClassifierGraph
 from exporters.onnx.storage import write_graphs
 from exporters.precision import Precision, arithmetic_for
@@ -30,11 +30,11 @@ from spd_deploy.timing.host_clock import Effort
 from spd_deploy.timing.interleaved import Opener, Run, time_interleaved
 
 # The choices of whole networks, by the way they are run in.
-Networks = Mapping[Way, Mapping[str, Choice]]
+Networks = Mapping[LoweringName, Mapping[str, Choice]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class TuningPlan:
     """At which shapes to tune, in which precision and runtime, and how.
 
     Attributes:
@@ -57,7 +57,7 @@ class Plan:
 def tune(
     checkpoint: Checkpoint,
     weights: ClassifierWeights,
-    plans: Sequence[Plan],
+    plans: Sequence[TuningPlan],
     *,
     progress: Progress | None = None,
 ) -> list[Tuning]:
@@ -73,7 +73,7 @@ def tune(
     """
     progress = progress or Silent()
     _refuse_long(checkpoint, plans[0])
-    ways = ways_of(checkpoint, weights)
+    ways = candidates_of(checkpoint, weights)
     distinct = products_of(ways, last=checkpoint.encoder.layers - 1)
     if not distinct:
         progress.note("nothing to tune: each matrix can only be run dense")
@@ -103,12 +103,12 @@ def tune(
 class _Begun:
     """A runtime's products are timed, and the networks that are to be timed are written."""
 
-    plan: Plan
+    plan: TuningPlan
     alone: Tuning
     encoder: Encoder
-    files: Mapping[Way, Path]
+    files: Mapping[LoweringName, Path]
 
-    def opener(self, way: Way) -> Opener:
+    def opener(self, way: LoweringName) -> Opener:
         """Opens a network."""
         return partial(_opened_network, self.files[way], self.encoder, self.plan)
 
@@ -122,7 +122,7 @@ class _Begun:
             pass
 
 
-def _tuning(checkpoint: Checkpoint, plan: Plan, products: tuple[ProductTimes, ...]) -> Tuning:
+def _tuning(checkpoint: Checkpoint, plan: TuningPlan, products: tuple[ProductTimes, ...]) -> Tuning:
     """What is known before whole networks are timed."""
     return Tuning(
         checkpoint_sha256=checkpoint.weights_sha256,
@@ -136,21 +136,21 @@ def _tuning(checkpoint: Checkpoint, plan: Plan, products: tuple[ProductTimes, ..
     )
 
 
-def products_of(ways: Mapping[str, Ways], *, last: int) -> dict[Product, Ways]:
+def products_of(ways: Mapping[str, Candidates], *, last: int) -> dict[TimedProduct, Candidates]:
     """The distinct products that have more than one way to run, each with its first matrix."""
-    found: dict[Product, Ways] = {}
+    found: dict[TimedProduct, Candidates] = {}
     for known in ways.values():
         if known.timed:
-            found.setdefault(Product.of(known, last=last), known)
+            found.setdefault(TimedProduct.of(known, last=last), known)
     return found
 
 
-def _networks(ways: Mapping[str, Ways], chosen: Mapping[str, Choice]) -> Networks:
+def _networks(ways: Mapping[str, Candidates], chosen: Mapping[str, Choice]) -> Networks:
     """The whole network all dense, without what is dead, and as its products alone would have it.
 
     The last two only where they differ from those before.
     """
-    found: dict[Way, Mapping[str, Choice]] = {"dense": in_way(ways, "dense")}
+    found: dict[LoweringName, Mapping[str, Choice]] = {"dense": in_way(ways, "dense")}
     if any("compact" in known.lowerings for known in ways.values()):
         found["compact"] = in_way(ways, "compact")
     if any(choice.lowering.feature_major for choice in chosen.values()):
@@ -159,7 +159,7 @@ def _networks(ways: Mapping[str, Ways], chosen: Mapping[str, Choice]) -> Network
 
 
 def _time_products(
-    distinct: Mapping[Product, Ways], plan: Plan, progress: Progress
+    distinct: Mapping[TimedProduct, Candidates], plan: TuningPlan, progress: Progress
 ) -> tuple[ProductTimes, ...]:
     """Each product in each of its ways."""
     found = []
@@ -170,7 +170,7 @@ def _time_products(
     return tuple(found)
 
 
-def _time_product(product: Product, ways: Ways, plan: Plan) -> Times:
+def _time_product(product: TimedProduct, ways: Candidates, plan: TuningPlan) -> Times:
     """One product in each of its ways."""
     openers = {
         way: partial(
@@ -187,8 +187,8 @@ def _time_product(product: Product, ways: Ways, plan: Plan) -> Times:
 
 
 def _write_networks(
-    scratch: Path, weights: ClassifierWeights, networks: Networks, plan: Plan
-) -> dict[Way, Path]:
+    scratch: Path, weights: ClassifierWeights, networks: Networks, plan: TuningPlan
+) -> dict[LoweringName, Path]:
     """Each network as the plan's runtime reads it, over one file of weights."""
     folder = scratch / plan.runtime
     folder.mkdir()
@@ -222,7 +222,7 @@ def _time_networks(begun: Sequence[_Begun]) -> list[Tuning]:
 
 
 @contextmanager
-def _opened_network(model: Path, encoder: Encoder, plan: Plan) -> Iterator[Run]:
+def _opened_network(model: Path, encoder: Encoder, plan: TuningPlan) -> Iterator[Run]:
     """A network in its session, with random token ids for each shape."""
     draw = np.random.default_rng(0)
     batches = {shape: random_batch(shape, encoder.vocabulary, draw) for shape in plan.shapes}
@@ -230,7 +230,7 @@ def _opened_network(model: Path, encoder: Encoder, plan: Plan) -> Iterator[Run]:
         yield lambda shape: session.run(batches[shape])
 
 
-def _session(model: Path, encoder: Encoder, plan: Plan) -> Session:
+def _session(model: Path, encoder: Encoder, plan: TuningPlan) -> Session:
     """A network's graph in the runtime of the plan."""
     precision, threads = plan.precision.value, plan.threads
     if plan.runtime == "openvino":
@@ -239,7 +239,7 @@ def _session(model: Path, encoder: Encoder, plan: Plan) -> Session:
     return OnnxSession(model, precision=precision, threads=threads)
 
 
-def _refuse_long(checkpoint: Checkpoint, plan: Plan) -> None:
+def _refuse_long(checkpoint: Checkpoint, plan: TuningPlan) -> None:
     """A network cannot be timed at more tokens than it has positions."""
     longest, most = max(shape.seq for shape in plan.shapes), checkpoint.encoder.positions
     if longest > most:

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Self
 
-from exporters.lowering.candidates import Way, Ways
+from exporters.lowering.candidates import Candidates, LoweringName
 from exporters.lowering.compact import Compact
 from exporters.lowering.gathered import Gathered
 from exporters.precision import Precision
@@ -31,7 +31,7 @@ _AGAIN = "measure again with: spd export --tune"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Product:
+class TimedProduct:
     """What tells one product from another, as far as its time goes.
 
     Attributes:
@@ -49,7 +49,7 @@ class Product:
     first: bool
 
     @classmethod
-    def of(cls, ways: Ways, *, last: int) -> Self:
+    def of(cls, ways: Candidates, *, last: int) -> Self:
         """The product of a matrix in a network whose last layer is ``last``."""
         plain = ways.lowerings[ways.plain]
         left = (plain.outputs, plain.inputs)
@@ -75,7 +75,7 @@ class Times:
     ``seconds`` holds for each way, and there for each of the tuning's shapes, one median a round.
     """
 
-    seconds: Mapping[Way, tuple[tuple[float, ...], ...]]
+    seconds: Mapping[LoweringName, tuple[tuple[float, ...], ...]]
 
     def __post_init__(self) -> None:
         """Dense is among the ways, and all have times, as many as each other."""
@@ -86,7 +86,7 @@ class Times:
             raise BadReport("times that are missing or no durations", fix=_AGAIN)
 
     @property
-    def plain(self) -> Way:
+    def plain(self) -> LoweringName:
         """The way without gathering."""
         return "compact" if "compact" in self.seconds else "dense"
 
@@ -101,7 +101,7 @@ class Times:
         return "gathered" in self.seconds and self.gain < 1
 
     @property
-    def chosen(self) -> Way:
+    def chosen(self) -> LoweringName:
         """The way that these times choose: gathered where that is there and does not lose."""
         return "gathered" if "gathered" in self.seconds and not self.loses else self.plain
 
@@ -110,11 +110,11 @@ class Times:
         pairs = zip(self.medians(self.plain), self.medians("gathered"), strict=True)
         return tuple(plain_s / gathered_s for plain_s, gathered_s in pairs)
 
-    def medians(self, way: Way) -> tuple[float, ...]:
+    def medians(self, way: LoweringName) -> tuple[float, ...]:
         """The median over the rounds, at each shape."""
         return tuple(median(rounds) for rounds in self.seconds[way])
 
-    def refuse_lacking(self, ways: Iterable[Way], *, of: object) -> None:
+    def refuse_lacking(self, ways: Iterable[LoweringName], *, of: object) -> None:
         """Refuse times ``of`` something that lack one of its ways; a file may be edited by hand.
 
         Raises:
@@ -127,7 +127,7 @@ class Times:
                 fix=_AGAIN,
             )
 
-    def measured(self, way: Way, shapes: Sequence[Shape]) -> tuple[Measured, ...]:
+    def measured(self, way: LoweringName, shapes: Sequence[Shape]) -> tuple[Measured, ...]:
         """``way`` beside dense, for the manifest."""
         return tuple(
             Measured(batch=shape.batch, seq=shape.seq, dense_s=dense_s, chosen_s=chosen_s)
@@ -141,7 +141,7 @@ class Times:
 class ProductTimes:
     """A product and its times."""
 
-    product: Product
+    product: TimedProduct
     times: Times
 
 
@@ -191,7 +191,7 @@ class Tuning:
         """Seconds of the whole network at each shape, as it would be chosen; none without one."""
         return () if self.network is None else self.network.medians(self.network.chosen)
 
-    def of(self, product: Product) -> Times:
+    def of(self, product: TimedProduct) -> Times:
         """The times of a product.
 
         Raises:

@@ -22,11 +22,11 @@ from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import Block, Pattern, Structured
 
 # All of the matrix dense; what is left of it dense; what is left of it gathered.
-Way = Literal["dense", "compact", "gathered"]
+LoweringName = Literal["dense", "compact", "gathered"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ways:
+class Candidates:
     """How one matrix can be run.
 
     Attributes:
@@ -37,10 +37,10 @@ class Ways:
     matrix: Matrix
     pattern: Pattern | None
     left: str
-    lowerings: Mapping[Way, Lowering]
+    lowerings: Mapping[LoweringName, Lowering]
 
     @property
-    def plain(self) -> Way:
+    def plain(self) -> LoweringName:
         """The way without gathering."""
         return "compact" if "compact" in self.lowerings else "dense"
 
@@ -51,9 +51,9 @@ class Ways:
         return len(self.lowerings) > 1 and plain.inputs * plain.outputs > 0
 
 
-def ways_of(checkpoint: Checkpoint, weights: ClassifierWeights) -> dict[str, Ways]:
+def candidates_of(checkpoint: Checkpoint, weights: ClassifierWeights) -> dict[str, Candidates]:
     """The ways of every prunable matrix, by its name, in network order."""
-    found: dict[str, Ways] = {}
+    found: dict[str, Candidates] = {}
     for group in checkpoint.encoder.coupled():
         found |= _ways_of_group(checkpoint, weights, group)
     return {m.name: found[m.name] for m in checkpoint.encoder.matrices()}
@@ -61,7 +61,7 @@ def ways_of(checkpoint: Checkpoint, weights: ClassifierWeights) -> dict[str, Way
 
 def _ways_of_group(
     checkpoint: Checkpoint, weights: ClassifierWeights, group: Sequence[Matrix]
-) -> dict[str, Ways]:
+) -> dict[str, Candidates]:
     """Matrices that share heads or neurons: those that are wholly zero go, together.
 
     A head or neuron goes only where its rows and the columns that read them are all zero: rows that
@@ -77,7 +77,7 @@ def _ways_of_group(
         lines[_slices(checkpoint, matrix).axis] = np.flatnonzero(left_L)
         pattern = checkpoint.pattern_of(matrix)
         whole = bool(left_L.all())
-        found[matrix.name] = Ways(
+        found[matrix.name] = Candidates(
             matrix=matrix,
             pattern=pattern,
             left=said if not whole or isinstance(pattern, Structured) else "",
@@ -91,10 +91,10 @@ def _lowerings(
     matrix: Matrix,
     pattern: Pattern | None,
     lines: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
-) -> dict[Way, Lowering]:
+) -> dict[LoweringName, Lowering]:
     """A matrix in each way; ``lines`` are the rows and columns that are left, None for all."""
     whole_NK = weights.of(matrix)
-    found: dict[Way, Lowering] = {"dense": Dense.of(matrix, whole_NK)}
+    found: dict[LoweringName, Lowering] = {"dense": Dense.of(matrix, whole_NK)}
     part_NK = whole_NK if lines is None else whole_NK[np.ix_(*lines)]
     if lines is not None:
         left = Dense.of(matrix, part_NK)

@@ -41,7 +41,7 @@ def ranges_on(
         BadData: there are no batches.
     """
     if not batches:
-        raise BadData("no texts to calibrate int8 on", fix="name data with texts: --data-dir DIR")
+        raise BadData("no texts to calibrate int8 on", fix="name data with texts: --data DIR")
     observer = _Observer()
     graph = ClassifierGraph(weights, choices, Target.PORTABLE, observer)
     with tempfile.TemporaryDirectory(prefix="spd-calibrate-") as scratch:

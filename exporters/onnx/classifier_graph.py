@@ -153,7 +153,7 @@ class ClassifierGraph:
             case "relu":
                 return self.g.op("Relu", x)
             case name:
-                return gelu(self.g, x, tanh=name != "gelu", number=self.by.number)
+                return gelu(self.g, x, tanh=name == "gelu_tanh", number=self.by.number)
 
     def _normed(self, x: Name, layer: int, norm: str) -> Name:
         """A layer norm, by its name in the layer."""

@@ -39,8 +39,8 @@ from spd_deploy.sessions.tensorrt.engine_record import (
     RECORD_FILE,
     Arm,
     Build,
+    EngineHost,
     EngineRecord,
-    Place,
     Verdict,
     fastest,
     write_record,
@@ -128,7 +128,7 @@ class _Site:
     order: Order
     trt: ModuleType
     device: CudaDevice
-    place: Place
+    place: EngineHost
 
     @property
     def options(self) -> Options:

@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 
 from spd_deploy.domain.files import cache_folder, replacing
-from spd_deploy.sessions.tensorrt.engine_record import Place
+from spd_deploy.sessions.tensorrt.engine_record import EngineHost
 
 
-def cache_file(place: Place) -> Path:
+def cache_file(place: EngineHost) -> Path:
     """Where the timings of a place lie, in the user's cache folder.
 
     Raises:

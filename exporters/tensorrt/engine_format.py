@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from exporters.classifier_weights import Array
-from exporters.formats import Draft, Form
+from exporters.formats import Draft, ExportFormat
 from exporters.lowering.compact import Compact
 from exporters.lowering.dense import Dense
 from exporters.lowering.lowering import Lowering
@@ -44,9 +44,9 @@ _TYPED: Mapping[Precision, Typed] = {
 }
 
 
-def engine_form(buckets: tuple[Shape, ...]) -> Form:
+def engine_form(buckets: tuple[Shape, ...]) -> ExportFormat:
     """A trt artefact for so many shapes: the portable graph and the plan of its engine."""
-    return Form(
+    return ExportFormat(
         format="trt",
         targets={PORTABLE_FILE: Target.TENSORRT},
         runtime="tensorrt",

@@ -10,7 +10,7 @@ from typing import assert_never
 from exporters.autotune.select import EXCLUDED, Choice, reads
 from exporters.autotune.tuning import Tuning
 from exporters.classifier_weights import ClassifierWeights
-from exporters.lowering.candidates import Way, Ways, ways_of
+from exporters.lowering.candidates import Candidates, LoweringName, candidates_of
 from exporters.precision import Precision
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadSetting
@@ -36,18 +36,19 @@ def choose_for_engine(
         )
     sparse = checkpoint.pattern is not None
     return {
-        name: _choice(ways, sparse=sparse) for name, ways in ways_of(checkpoint, weights).items()
+        name: _choice(ways, sparse=sparse)
+        for name, ways in candidates_of(checkpoint, weights).items()
     }
 
 
-def _choice(ways: Ways, *, sparse: bool) -> Choice:
+def _choice(ways: Candidates, *, sparse: bool) -> Choice:
     """Gathered where that is a way; the reason begins with the heads or neurons that are left."""
-    way: Way = "gathered" if "gathered" in ways.lowerings else ways.plain
+    way: LoweringName = "gathered" if "gathered" in ways.lowerings else ways.plain
     parts = (ways.left, _reason(ways, sparse=sparse))
     return Choice(lowering=ways.lowerings[way], reason="; ".join(part for part in parts if part))
 
 
-def _reason(ways: Ways, *, sparse: bool) -> str:
+def _reason(ways: Candidates, *, sparse: bool) -> str:
     """Why it is run so."""
     match ways.pattern:
         case None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from exporters.artefact_folder import copy_beside, manifest_of, matrix_rows, refuse_unready
 from exporters.classifier_weights import ClassifierWeights, read_weights
-from exporters.lowering.candidates import Way
+from exporters.lowering.candidates import LoweringName
 from exporters.torch.pack import plan_of, read_constants, tensors_of, write_tensors
 from exporters.torch.select_lowering import Chosen, choices_of, choose_torch
 from exporters.verify import parity_of, refuse_broken_pattern
@@ -53,7 +53,7 @@ def torch_artefact_from_checkpoint(
     output: Path,
     *,
     number: Number = "fp16",
-    lowering: Way | None = None,
+    lowering: LoweringName | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Artefact:
@@ -82,7 +82,7 @@ def torch_artefact_from_checkpoint(
             )
             advance(note=f"parity {parity.max_difference:.1g}")
             write_golden(draft / GOLDEN_FILE, golden)
-            copy_beside(checkpoint.folder, draft, max_tokens=checkpoint.max_tokens)
+            copy_beside(checkpoint, draft)
             save_manifest(draft, _manifest(checkpoint, chosen, parity, draft, number))
         advance()
     return open_artefact(output)

@@ -17,7 +17,6 @@ from spd_deploy.domain.files import not_written
 from spd_deploy.kernels.tiles import Number
 from spd_deploy.kernels.weights import dtype_of
 from spd_deploy.sessions.torch_network.plan import (
-    Activation,
     HeadActivation,
     HeadPlan,
     MatrixPlan,
@@ -27,12 +26,6 @@ from spd_deploy.sessions.torch_network.plan import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ACTIVATIONS: Mapping[str, Activation] = {
-    "relu": "relu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-}
 _HEAD: Mapping[str | None, HeadActivation] = {
     "Tanh": "tanh",
     "Relu": "relu",
@@ -48,7 +41,7 @@ def plan_of(
     base = f"{weights.encoder.base}.embeddings"
     return NetworkPlan(
         number=number,
-        activation=_ACTIVATIONS[weights.activation],
+        activation=weights.activation,
         epsilon=weights.epsilon,
         token_types=weights.token_types,
         projected=f"{base}_project.weight" in weights.tensors,

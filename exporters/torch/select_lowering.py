@@ -13,7 +13,7 @@ from typing import assert_never
 
 from exporters.autotune.select import LEAST_GAIN, Choice, choose, forced
 from exporters.classifier_weights import ClassifierWeights
-from exporters.lowering.candidates import Way, Ways, ways_of
+from exporters.lowering.candidates import Candidates, LoweringName, candidates_of
 from exporters.lowering.compact import Compact
 from exporters.lowering.gathered import Gathered
 from exporters.lowering.lowering import Lowering
@@ -38,7 +38,10 @@ class Chosen:
 
 
 def choose_torch(
-    checkpoint: Checkpoint, weights: ClassifierWeights, number: Number, way: Way | None = None
+    checkpoint: Checkpoint,
+    weights: ClassifierWeights,
+    number: Number,
+    way: LoweringName | None = None,
 ) -> dict[str, Chosen]:
     """A choice for every prunable matrix, by its name; ``way`` forces one.
 
@@ -51,7 +54,7 @@ def choose_torch(
             name: Chosen(choice=one, kind="blocks" if one.lowering.feature_major else "dense")
             for name, one in choices.items()
         }
-    ways = ways_of(checkpoint, weights)
+    ways = candidates_of(checkpoint, weights)
     plain = choose(checkpoint, weights, ways=ways)
     return {
         name: _chosen(known, plain[name], checkpoint.pattern_of(known.matrix), number)
@@ -59,7 +62,7 @@ def choose_torch(
     }
 
 
-def _chosen(ways: Ways, plain: Choice, pattern: Pattern | None, number: Number) -> Chosen:
+def _chosen(ways: Candidates, plain: Choice, pattern: Pattern | None, number: Number) -> Chosen:
     """By pattern; ``plain`` is what an ONNX artefact would run on the CPU."""
     match pattern:
         case Block() if "gathered" in ways.lowerings:
@@ -76,7 +79,7 @@ def _chosen(ways: Ways, plain: Choice, pattern: Pattern | None, number: Number) 
     return Chosen(choice=Choice(lowering=ways.lowerings[ways.plain], reason=said), kind=kind)
 
 
-def _blocks(ways: Ways, block: Block, number: Number) -> Chosen:
+def _blocks(ways: Candidates, block: Block, number: Number) -> Chosen:
     """The kernel, where it promises a gain over what is left of the matrix dense."""
     gathered, dense = ways.lowerings["gathered"], ways.lowerings[ways.plain]
     gain = dense.flops_share / gathered.flops_share * rate_of(block.rows, number)
@@ -121,7 +124,7 @@ def _two_four(matrix: Matrix, pattern: NM, number: Number) -> tuple[Kind, str]:
     return "2:4", "2:4 tensor cores on CUDA, for the shapes where they are measured faster there"
 
 
-def _said(ways: Ways, reason: str) -> str:
+def _said(ways: Candidates, reason: str) -> str:
     """With the heads or neurons that are left."""
     return "; ".join(part for part in (ways.left, reason) if part)
 

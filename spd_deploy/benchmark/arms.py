@@ -11,7 +11,7 @@ from spd_deploy.domain.artefact import Artefact, MatrixRow
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import bytes_of
-from spd_deploy.domain.runtime_choice import Asked, Runtime
+from spd_deploy.domain.runtime_choice import Runtime, RuntimeChoice
 from spd_deploy.domain.scores import own_arm
 from spd_deploy.domain.shapes import random_batch
 from spd_deploy.domain.text import Batch
@@ -20,7 +20,7 @@ from spd_deploy.sessions.protocol import Description, Session
 from spd_deploy.sessions.tensorrt.engine_record import read_record
 from spd_deploy.sessions.torch_network.plan import PLAN_FILE
 
-_AUTO = Asked()
+_AUTO = RuntimeChoice()
 _SIZES = ("layers", "hidden", "heads", "intermediate", "vocabulary")
 
 
@@ -30,7 +30,7 @@ class Arm:
 
     name: str
     artefact: Artefact
-    asked: Asked = _AUTO
+    asked: RuntimeChoice = _AUTO
 
     @property
     def encoder(self) -> Encoder:
@@ -43,7 +43,9 @@ class Arm:
         return self.asked.runtime or self.artefact.manifest.runtime
 
 
-def arms_of(artefacts: Iterable[Artefact], asked: Sequence[Asked] = (_AUTO,)) -> tuple[Arm, ...]:
+def arms_of(
+    artefacts: Iterable[Artefact], asked: Sequence[RuntimeChoice] = (_AUTO,)
+) -> tuple[Arm, ...]:
     """Each artefact in each runtime asked for, named after its folder.
 
     A folder's name that comes again gets a number; where there are several runtimes, theirs
@@ -168,7 +170,7 @@ def _printable(name: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in name)
 
 
-def _settled(asked: Asked, artefact: Artefact) -> Asked:
+def _settled(asked: RuntimeChoice, artefact: Artefact) -> RuntimeChoice:
     """The same with a runtime named: the artefact's own where none was."""
     return asked if asked.runtime is not None else artefact.manifest.asked
 

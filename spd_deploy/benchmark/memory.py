@@ -23,7 +23,7 @@ from spd_deploy.benchmark.records import Memory, Settings, Shape
 from spd_deploy.domain.artefact import open_artefact
 from spd_deploy.domain.child import child_environment, python_module
 from spd_deploy.domain.errors import EngineFailed
-from spd_deploy.domain.runtime_choice import ASKED, Runtime
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES, Runtime
 from spd_deploy.domain.shapes import random_batch
 from spd_deploy.sessions.onnxruntime import import_onnxruntime
 from spd_deploy.sessions.openvino import import_openvino
@@ -73,7 +73,7 @@ def weigh(order: Mapping[str, Any]) -> Memory:
     shape = Shape(batch=order["batch"], seq=order["seq"])
     settings = Settings(shapes=(shape,), device=order["device"], threads=order["threads"])
     artefact = open_artefact(Path(order["folder"]))
-    arm = Arm(name="weighed", artefact=artefact, asked=ASKED[order["asked"]])
+    arm = Arm(name="weighed", artefact=artefact, asked=RUNTIME_CHOICES[order["asked"]])
     load_library(arm.runtime)
     batch = random_batch(shape, arm.encoder.vocabulary, np.random.default_rng(0))
     before = bytes_in(_STATUS.read_text(), "VmRSS")

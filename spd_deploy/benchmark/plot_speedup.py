@@ -38,8 +38,8 @@ def speedup_figure(report: Report, judgement: Judgement) -> "Figure":
         bars = {name: one for (name, at), one in found.items() if at == shape}
         _draw_panel(panel, report, shape, bars, log=log)
     _scale(panels[-1], list(found.values()), log=log)
-    scale = ", logarithmic" if log else ""
-    panels[-1].set_xlabel(f"speed-up over {report.against} (line at 1: none{scale})")
+    scale = "; logarithmic" if log else ""
+    panels[-1].set_xlabel(f"times as fast as {report.against} (dashed line: no difference{scale})")
     return figure
 
 

@@ -10,7 +10,7 @@ import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json, show_table
 from spd_deploy.cli.options import RUNTIME, Sizes, timing_options
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.judge import Judgement
@@ -136,7 +136,7 @@ def _measured(
 
     progress = TerminalProgress()
     opened = [open_artefact(path) for path in artefacts]
-    asked = [ASKED[name] for name in runtimes]
+    asked = [RUNTIME_CHOICES[name] for name in runtimes]
     refuse_long(arms_of(opened, asked), settings)  # before a baseline is exported for nothing
     refuse_unreadable(arms_of(opened, asked))
     with ExitStack() as stack:
@@ -173,7 +173,7 @@ def _measured_on_gpu(
         raise click.UsageError("--dense goes with a checkpoint as --baseline")
     checkpoint = None if baseline is None or exported else open_checkpoint(baseline)
     opened = [open_artefact(path) for path in (*exported, *artefacts)]
-    arms = arms_of(opened, [ASKED[name] for name in runtimes])
+    arms = arms_of(opened, [RUNTIME_CHOICES[name] for name in runtimes])
     refuse_long(arms, settings)
     refuse_unreadable(arms)
     refuse_off_gpu(arms)

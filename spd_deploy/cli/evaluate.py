@@ -11,11 +11,11 @@ from spd_deploy.cli.console import TerminalProgress, show_json
 from spd_deploy.cli.options import device_option, runtime_option
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.domain.tasks import Task, refuse_other_answers, task_named
 
 if TYPE_CHECKING:
-    from spd_deploy.sessions.open import Opened
+    from spd_deploy.sessions.open import OpenedModel
     from spd_deploy.sessions.protocol import Device
     from spd_train.data.examples import Splits
 
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 @click.command(
     epilog="""\b
 Example:
-  spd evaluate artefacts/mrpc --task mrpc --data-dir GLUE/MRPC --split dev"""
+  spd evaluate artefacts/mrpc --task mrpc --data GLUE/MRPC --split dev"""
 )
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--task", "task_name", help="Default: the task the model was trained for.")
 @click.option(
-    "--data-dir",
+    "--data",
+    "data_dir",
     type=click.Path(path_type=Path),
     help="As for spd train. Of the file that "
     "the model was trained on, the rows that training held out are scored.",
@@ -65,10 +66,10 @@ def evaluate(
     if split == "test":
         raise BadData(
             "the test split has no labels to score against",
-            fix="use spd predict, or name a file that has labels with --data-dir",
+            fix="use spd predict, or name a file that has labels with --data",
         )
     progress = TerminalProgress()
-    opened = open_path(path, asked=ASKED[runtime], device=device, threads=threads)
+    opened = open_path(path, asked=RUNTIME_CHOICES[runtime], device=device, threads=threads)
     task = agreed_task(opened.task, task_name)
     refuse_unlabelled(task, data_dir)
     with opened.session:
@@ -124,7 +125,7 @@ def refuse_unlabelled(task: Task, data_dir: Path | None) -> None:
 
 
 def score_parts(
-    opened: "Opened", task: Task, parts: "Splits", progress: Progress
+    opened: "OpenedModel", task: Task, parts: "Splits", progress: Progress
 ) -> dict[str, float | None]:
     """The task's metrics over the files of a split; it is told how many texts were cut."""
     from spd_deploy.domain.metrics import merged_scores, scores_of

@@ -8,7 +8,7 @@ import click
 
 from spd_deploy.cli.calibration_set import trial_of
 from spd_deploy.cli.console import TerminalProgress
-from spd_deploy.cli.export_options import Wish
+from spd_deploy.cli.export_options import ExportOptions
 from spd_deploy.cli.export_shown import show_export
 from spd_deploy.cli.options import Sizes, finite
 from spd_deploy.cli.sections import Sectioned
@@ -16,14 +16,14 @@ from spd_deploy.cli.tuning import known_tuning, plan_of, runtimes_for, tuner_for
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.sessions.tensorrt.shape_buckets import buckets_for
 
 if TYPE_CHECKING:
-    from exporters.autotune.tune import Plan
-    from exporters.export import Settle, Tuner
-    from exporters.formats import Form
-    from exporters.precision import Trial
+    from exporters.autotune.tune import TuningPlan
+    from exporters.export import SelectRuntime, Tuner
+    from exporters.formats import ExportFormat
+    from exporters.precision import CalibrationSet
     from spd_deploy.kernels.tiles import Number
 
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Examples:
   spd export runs/mrpc --format onnx --output artefacts/mrpc
   spd export runs/mrpc-block --tune --batch 1,8 --seq 32,128 --output artefacts/mrpc-block
-  spd export runs/mrpc-block --precision int8 --data-dir GLUE/MRPC --output artefacts/mrpc-int8
+  spd export runs/mrpc-block --precision int8 --data GLUE/MRPC --output artefacts/mrpc-int8
   spd export runs/mrpc-block --format torch --output artefacts/mrpc-gpu
   spd export runs/mrpc-24 --format trt --batch 1,8 --seq 32,128 --output artefacts/mrpc-trt""",
 )
@@ -61,11 +61,10 @@ Examples:
     "with --format torch; for OpenVINO export fp32 with --runtime openvino:bf16.  [default: fp32; "
     "of torch and trt: fp16]",
 )
+@click.option("--task", "task_name", help="Of --data. Default: the task the model was trained for.")
 @click.option(
-    "--task", "task_name", help="Of --data-dir. Default: the task the model was trained for."
-)
-@click.option(
-    "--data-dir",
+    "--data",
+    "data_dir",
     type=click.Path(path_type=Path),
     help="The task's train and dev: int8 is calibrated and judged by them, bf16 judged.",
 )
@@ -94,7 +93,7 @@ Examples:
 @click.option(
     "--runtime",
     "runtime_name",
-    type=click.Choice(list(ASKED)),
+    type=click.Choice(list(RUNTIME_CHOICES)),
     default="auto",
     show_default=True,
     help="What it is to be served in. auto: the fastest with --tune, else ONNX Runtime; of trt "
@@ -123,7 +122,7 @@ def export(**options: Any) -> None:
     A cost model chooses how each matrix is run. With --tune, times do: of each distinct product
     alone, then of the whole network. What was measured is written into the artefact.
     """
-    wish = Wish(**options)
+    wish = ExportOptions(**options)
     wish.refuse_misfits()
     progress = TerminalProgress()
     source = _opened(wish.checkpoint, progress)
@@ -135,7 +134,7 @@ def export(**options: Any) -> None:
     show_export(made, as_json=wish.as_json)
 
 
-def _torch(wish: Wish, source: Checkpoint, progress: Progress) -> Artefact:
+def _torch(wish: ExportOptions, source: Checkpoint, progress: Progress) -> Artefact:
     """A torch artefact."""
     from exporters.torch.export import torch_artefact_from_checkpoint
 
@@ -149,7 +148,7 @@ def _torch(wish: Wish, source: Checkpoint, progress: Progress) -> Artefact:
     )
 
 
-def _graph(wish: Wish, source: Checkpoint, progress: Progress) -> Artefact:
+def _graph(wish: ExportOptions, source: Checkpoint, progress: Progress) -> Artefact:
     """An artefact of ONNX graphs, with an engine for TensorRT where that is asked for."""
     from exporters.export import artefact_from_checkpoint
     from exporters.precision import Precision
@@ -179,13 +178,13 @@ def _graph(wish: Wish, source: Checkpoint, progress: Progress) -> Artefact:
     return artefact
 
 
-def _tuner(wish: Wish, plan: "Plan | None", progress: Progress) -> "Tuner | None":
+def _tuner(wish: ExportOptions, plan: "TuningPlan | None", progress: Progress) -> "Tuner | None":
     """What times the ways to run the matrices, or knows their times."""
     if wish.tuning is not None:
         return known_tuning(wish.tuning)
     if plan is None:
         return None
-    return tuner_for(plan, runtimes_for(ASKED[wish.runtime_name]), progress)
+    return tuner_for(plan, runtimes_for(RUNTIME_CHOICES[wish.runtime_name]), progress)
 
 
 def _tell_misfit(artefact: Artefact, progress: Progress) -> None:
@@ -204,20 +203,23 @@ def _tell_misfit(artefact: Artefact, progress: Progress) -> None:
 
 
 def _settle(
-    wish: Wish, plan: "Plan | None", trial: "Trial | None", progress: Progress
-) -> "Settle | None":
+    wish: ExportOptions,
+    plan: "TuningPlan | None",
+    trial: "CalibrationSet | None",
+    progress: Progress,
+) -> "SelectRuntime | None":
     """What names the runtime to serve in: an engine has no choice."""
     from exporters.autotune.select_runtime import in_fastest_runtime, in_runtime
 
     if wish.format_ == "onnx" and wish.runtime_name != "auto":
-        asked = ASKED[wish.runtime_name]
+        asked = RUNTIME_CHOICES[wish.runtime_name]
         return partial(in_runtime, asked=asked, trial=trial, progress=progress)
     if plan is not None:
         return partial(in_fastest_runtime, plan=plan, trial=trial, progress=progress)
     return None
 
 
-def _form(wish: Wish, source: Checkpoint) -> "Form":
+def _form(wish: ExportOptions, source: Checkpoint) -> "ExportFormat":
     """What kind of artefact is made: for TensorRT for the shapes asked for and the longest text."""
     from exporters.formats import ONNX
     from exporters.tensorrt.engine_format import engine_form
@@ -227,7 +229,7 @@ def _form(wish: Wish, source: Checkpoint) -> "Form":
     return engine_form(buckets_for(*wish.shapes, longest=source.max_tokens))
 
 
-def _tell_cut(wish: Wish, source: Checkpoint, progress: Progress) -> None:
+def _tell_cut(wish: ExportOptions, source: Checkpoint, progress: Progress) -> None:
     """Lengths that no text has are no buckets; whoever asked for them is told."""
     longer = [str(seq) for seq in wish.shapes[1] if seq > source.max_tokens]
     if longer:
@@ -241,6 +243,8 @@ def _opened(folder: Path, progress: Progress) -> Checkpoint:
     source = open_checkpoint(folder)
     if source.detected is not None:
         progress.note(f"{source.pattern} detected, not declared: {source.detected}")
+    for note in source.notes:
+        progress.note(note)
     return source
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Literal, cast
 import click
 
 if TYPE_CHECKING:
-    from exporters.lowering.candidates import Way
+    from exporters.lowering.candidates import LoweringName
 
 _BATCHES, _SEQS = (1, 8), (32, 128)
 _DROP = 1.0  # points
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
+class ExportOptions:
     """The options as typed; None where one was left out."""
 
     checkpoint: Path
@@ -43,9 +43,9 @@ class Wish:
         return self.precision or ("fp32" if self.format_ == "onnx" else "fp16")
 
     @property
-    def way(self) -> "Way | None":
+    def way(self) -> "LoweringName | None":
         """The lowering that is forced, if one is."""
-        return None if self.lowering == "auto" else cast("Way", self.lowering)
+        return None if self.lowering == "auto" else cast("LoweringName", self.lowering)
 
     @property
     def drop(self) -> float:
@@ -140,7 +140,7 @@ class Wish:
 
     def _of_data(self) -> Mapping[str, object]:
         """The options that name data, and what may be lost on it."""
-        return {"--data-dir": self.data_dir, "--task": self.task_name, "--max-drop": self.max_drop}
+        return {"--data": self.data_dir, "--task": self.task_name, "--max-drop": self.max_drop}
 
     def _of_shapes(self) -> Mapping[str, object]:
         """Those that name shapes."""

@@ -20,6 +20,7 @@ from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.runtime_choice import computed_in
 from spd_deploy.domain.scores import own_arm
 from spd_deploy.domain.shapes import spelled_gains
+from spd_deploy.domain.stored_weights import weight_files
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +145,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
         for row in matrix_rows(checkpoint, choose(checkpoint, weights))
         for w in (weights.weight(row.name),)
     ]
-    notes = []
+    notes = list(checkpoint.notes)
     if checkpoint.detected is not None:
         notes.append(f"the pattern was detected, not declared: {checkpoint.detected}")
     if pattern is not None:
@@ -163,7 +164,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
         task=checkpoint.task.name,
         pattern="dense" if pattern is None else _spelled(str(pattern), pattern.sparsity),
         matrices=rows,
-        disk_bytes=bytes_of(checkpoint.weights),
+        disk_bytes=sum(map(bytes_of, weight_files(checkpoint.folder))),
         scores=dict(checkpoint.scores),
         own=own_arm(pruned=pattern is not None),
         split=checkpoint.split,

@@ -23,7 +23,7 @@ _PATTERNS = {
 }
 
 
-class Matrix(click.ParamType[tuple[int, int]]):
+class MatrixSize(click.ParamType[tuple[int, int]]):
     """Outputs x inputs, each from 1 to :data:`LARGEST_SIZE`."""
 
     name = "NxK"
@@ -80,7 +80,7 @@ Examples:
 @click.option(
     "--shape",
     "shapes",
-    type=Matrix(),
+    type=MatrixSize(),
     multiple=True,
     help="Instead: sizes of your own, repeatable.",
 )

@@ -78,10 +78,10 @@ def measure(
     from spd_deploy.benchmark.layers.profile_layers import profile_layers, refuse_unmeasurable
     from spd_deploy.benchmark.records import Settings, Shape
     from spd_deploy.domain.cores import default_threads
-    from spd_deploy.domain.runtime_choice import ASKED
+    from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
     from spd_deploy.sessions.open import prove
 
-    (arm,) = arms_of([artefact], [ASKED["onnxruntime"]])  # whose profiler it is
+    (arm,) = arms_of([artefact], [RUNTIME_CHOICES["onnxruntime"]])  # whose profiler it is
     longest = min(artefact.manifest.max_tokens, arm.encoder.positions)
     settings = Settings(
         shapes=(Shape(batch=batch or 1, seq=seq or min(_SEQ, longest)),),

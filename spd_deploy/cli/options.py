@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 import click
 
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.domain.tasks import TASKS
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 LARGEST_SIZE = 65536
-RUNTIME = click.Choice(tuple(ASKED))
+RUNTIME = click.Choice(tuple(RUNTIME_CHOICES))
 runtime_option = click.option(
     "--runtime",
     type=RUNTIME,
@@ -98,7 +98,8 @@ def data_options(verb: Verb) -> Verb:
             "is called after its file otherwise.",
         ),
         click.option(
-            "--data-dir",
+            "--data",
+            "data_dir",
             type=click.Path(path_type=Path),
             help="Folder with the task's files in GLUE's layout, or with your own train and dev "
             "file, or one such file: .csv, .tsv, .jsonl or .parquet, the text ones also as .gz, "

@@ -1,26 +1,31 @@
 """``spd predict``: texts in, labels out; one line for each."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from spd_deploy.cli.answers import (
+    KINDS,
+    Fields,
+    answer_fields,
+    kind_of_output,
+    text_of_answers,
+)
 from spd_deploy.cli.console import TerminalProgress
 from spd_deploy.cli.options import device_option, runtime_option
+from spd_deploy.cli.texts import STANDARD, from_arguments, rows_from_file
 from spd_deploy.domain.answers import answers_of
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.files import refuse_existing, write_text
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.runtime_choice import ASKED
-from spd_deploy.domain.tasks import Columns, Task
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 
 if TYPE_CHECKING:
-    from spd_deploy.sessions.open import Opened
+    from spd_deploy.sessions.open import OpenedModel
     from spd_deploy.sessions.protocol import Device
     from spd_train.data.examples import Example
-    from spd_train.data.rows import Row
 
 
 @click.command(
@@ -29,12 +34,16 @@ Examples:
   spd predict artefacts/opinions "The film was not boring."
   spd predict artefacts/mrpc "He bought a car." "A car was bought by him."
   spd predict artefacts/mrpc --input pairs.jsonl --output answers.jsonl
+  spd predict artefacts/reviews --input reviews.csv --output scored.csv --skip-broken-rows
+  zcat reviews.csv.gz | spd predict artefacts/reviews --input - --input-format csv > scored.csv
 
 \b
 A line of pairs.jsonl:
-  {"text": "He bought a car.", "text_pair": "A car was bought by him."}
-A line of answers.jsonl:
-  {"label": "equivalent", "score": 0.93, "scores": {"equivalent": 0.93, ...}, "truncated": false}"""
+  {"id": 7, "text": "He bought a car.", "text_pair": "A car was bought by him."}
+A line of answers.jsonl, which begins with the fields of its row:
+  {"id": 7, "text": ..., "label": "equivalent", "score": 0.93, "scores": {...}, "truncated": false}
+The columns that are added to a CSV or TSV file:
+  label,score,truncated,score_not_equivalent,score_equivalent"""
 )
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1)
@@ -42,11 +51,34 @@ A line of answers.jsonl:
     "--input",
     "input_file",
     type=click.Path(path_type=Path),
-    help="A .jsonl, .csv or .tsv file with the columns text and, for pairs, text_pair.",
+    help="A file (.jsonl, .csv, .tsv, .parquet) with the columns text and, for pairs, text_pair; "
+    "- for standard input.",
+)
+@click.option(
+    "--input-format",
+    type=click.Choice(KINDS),
+    help="What standard input is.  [default: jsonl]",
 )
 @click.option("--text-column", help="Default: text, or the column the model was trained on.")
 @click.option("--pair-column", help="Default: text_pair, or the column the model was trained on.")
-@click.option("--output", type=click.Path(path_type=Path), help="A file for the answers, as JSONL.")
+@click.option(
+    "--skip-broken-rows",
+    is_flag=True,
+    help="Leave rows without a usable text out of the answers, and say how many, instead of "
+    "stopping at the first.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="A file for the answers: .jsonl, .csv or .tsv. It appears whole or not at all. "
+    "[default: standard output]",
+)
+@click.option(
+    "--output-format",
+    type=click.Choice(KINDS),
+    help="How answers are written.  [default: by the name of --output; on standard output as the "
+    "input]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace --output if it exists.")
 @runtime_option
 @device_option
@@ -57,9 +89,12 @@ def predict(
     path: Path,
     texts: tuple[str, ...],
     input_file: Path | None,
+    input_format: str | None,
     text_column: str | None,
     pair_column: str | None,
+    skip_broken_rows: bool,
     output: Path | None,
+    output_format: str | None,
     overwrite: bool,
     runtime: str,
     device: "Device | None",
@@ -67,7 +102,8 @@ def predict(
 ) -> None:
     """Classify texts given on the command line, or a file of them.
 
-    For a task of pairs, the texts on the command line are taken two by two.
+    For a task of pairs, the texts on the command line are taken two by two. Answers come in the
+    order of the rows, each with all fields of its row.
     """
     from spd_deploy.sessions.open import open_path
 
@@ -75,57 +111,58 @@ def predict(
         raise click.UsageError("both texts and --input are given; leave one out")
     if not texts and input_file is None:
         raise click.UsageError("give texts, or a file of them with --input")
-    if output is not None:
-        refuse_existing(output, overwrite=overwrite)
-    opened = open_path(path, asked=ASKED[runtime], device=device, threads=threads)
+    if input_format is not None and input_file != STANDARD:
+        raise click.UsageError("--input-format goes with --input -; a file's name says what it is")
+    if skip_broken_rows and input_file is None:
+        raise click.UsageError("--skip-broken-rows goes with --input")
+    kind = kind_of_output(output, output_format, _read_kind(input_file, input_format))
+    file = None if output is None or output == STANDARD else output
+    if file is not None:
+        refuse_existing(file, overwrite=overwrite)
+    progress = TerminalProgress()
+    opened = open_path(path, asked=RUNTIME_CHOICES[runtime], device=device, threads=threads)
     with opened.session:
+        rows: list[tuple[Fields, Example]]
         if input_file is None:
-            examples = from_arguments(opened.task, texts)
+            rows = [({}, example) for example in from_arguments(opened.task, texts)]
         else:
-            examples = from_file(opened.task, input_file, text_column, pair_column)
-        answers = classify(opened, examples, TerminalProgress())
+            found = rows_from_file(
+                opened.task,
+                input_file,
+                text_column,
+                pair_column,
+                skip_broken=skip_broken_rows,
+                note=progress.note,
+                kind=input_format or "jsonl",
+                tokenizer=opened.tokenizer,
+            )
+            rows = [(row.fields, example) for row, example in found]
+        answers = classify(opened, [example for _, example in rows], progress)
         ran = opened.session.description
-    lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-    if output is None:
-        click.echo(lines, nl=False)
-    else:
-        write_text(output, lines)
-        click.echo(f"{len(answers)} answers by {ran} in {output}", err=True)
-
-
-def from_arguments(task: Task, texts: Sequence[str]) -> list["Example"]:
-    """Examples from the command line, two texts each for a task of pairs."""
-    from spd_train.data.examples import Example
-
-    for text in texts:
-        if not text.strip():
-            raise BadData("a text is empty", fix="give some text")
-    if not task.has_pair:
-        return [Example(text=text) for text in texts]
-    if len(texts) % 2:
-        raise BadData(
-            f"{task.name} compares two texts", got=f"{len(texts)} texts", fix="give them in pairs"
+    fields = [row for row, _ in rows]
+    text, names = text_of_answers(answers, fields, opened.task.labels, kind)
+    if other := {name: ours for name, ours in names.items() if ours != name}:
+        progress.note(
+            f"rows have fields of their own called {', '.join(other)}: the answer's are "
+            f"{', '.join(other.values())}"
         )
-    return [Example(text=a, pair=b) for a, b in zip(texts[::2], texts[1::2], strict=True)]
+    if file is None:
+        click.echo(text, nl=False)
+    else:
+        write_text(file, text)
+        click.echo(f"{len(answers)} answers by {ran} in {file}", err=True)
 
 
-def from_file(
-    task: Task, file: Path, text_column: str | None, pair_column: str | None
-) -> list["Example"]:
-    """Examples from a file, one a row; every row is read before any is answered."""
-    from spd_train.data.examples import examples_from_rows
-    from spd_train.data.folders import in_glue_layout
-    from spd_train.data.rows import read_rows
-
-    rows = list(read_rows(file, quotes=not in_glue_layout(task, file)))
-    if not rows:
-        raise BadData(f"{file} holds no rows", fix="check the file")
-    columns = _columns(task, rows[0], text_column, pair_column)
-    return examples_from_rows(task, columns, rows)
+def _read_kind(file: Path | None, input_format: str | None) -> str:
+    """The kind of answers that fits the input: a table for a table, else JSON Lines."""
+    if file is None or file == STANDARD:
+        return input_format or "jsonl"
+    suffixes = {suffix.lower().removeprefix(".") for suffix in file.suffixes[-2:]}
+    return next((kind for kind in KINDS if kind in suffixes), "jsonl")
 
 
 def classify(
-    opened: "Opened", examples: Sequence["Example"], progress: Progress
+    opened: "OpenedModel", examples: Sequence["Example"], progress: Progress
 ) -> list[dict[str, Any]]:
     """One answer for each example, in order."""
     from spd_deploy.sessions.offline import logits_of
@@ -140,25 +177,7 @@ def classify(
             )
     with progress.stage("predict", len(rows)) as advance:
         logits_BC = logits_of(opened.session, opened.tokenizer, rows, advance)
-    found = []
-    for row, logits_C in zip(rows, logits_BC, strict=True):
-        answers = answers_of(opened.task, logits_C)
-        found.append(
-            {
-                "label": answers[0].label,
-                "score": answers[0].score,
-                "scores": {answer.label: answer.score for answer in answers},
-                "truncated": row.dropped > 0,
-            }
-        )
-    return found
-
-
-def _columns(task: Task, row: "Row", text_column: str | None, pair_column: str | None) -> Columns:
-    """The columns asked for, else the server's names where the file has them, else the task's."""
-    ours = Columns(text="text", pair="text_pair" if task.has_pair else None)
-    known = ours if "text" in row.names else task.columns
-    return Columns(
-        text=text_column or known.text,
-        pair=(pair_column or known.pair) if task.has_pair else None,
-    )
+    return [
+        answer_fields(opened.task, answers_of(opened.task, logits_C), truncated=row.dropped > 0)
+        for row, logits_C in zip(rows, logits_BC, strict=True)
+    ]

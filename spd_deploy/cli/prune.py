@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json
-from spd_deploy.cli.predict import from_file
+from spd_deploy.cli.texts import from_file
 from spd_deploy.cli.train import show_result
 from spd_deploy.domain.patterns import SPELLINGS, parse_pattern
 from spd_deploy.domain.progress import Progress
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog="""\b
 Examples:
-  spd prune runs/mrpc/teacher --pattern 2:4 --data-dir GLUE/MRPC --output pruned/mrpc-24
+  spd prune runs/mrpc/teacher --pattern 2:4 --data GLUE/MRPC --output pruned/mrpc-24
   spd prune MODEL_FOLDER --pattern block:64x1 --sparsity 0.5 --texts reviews.csv \\
       --text-column review --output pruned/reviews"""
 )
@@ -44,7 +44,8 @@ Examples:
 @click.option("--pair-column", help="Of --texts.")
 @click.option("--task", "task_name", help="A GLUE task, where the model does not say its own.")
 @click.option(
-    "--data-dir",
+    "--data",
+    "data_dir",
     type=click.Path(path_type=Path),
     help="Instead of --texts: the data that the model was trained on, as for spd train.",
 )
@@ -108,13 +109,13 @@ def prune(
     """Prune a fine-tuned classifier in one shot: no labels, no training, minutes.
 
     MODEL is a checkpoint of ours or any Hugging Face folder with a classifier. The kept weights are
-    solved again, so that each matrix gives what it gave before on the texts. Where --data-dir has
+    solved again, so that each matrix gives what it gave before on the texts. Where --data has
     labels and a dev split, both models are scored on it; nothing is chosen by that.
     """
     if texts_file is not None and data_dir is not None:
-        raise click.UsageError("both --texts and --data-dir are given; leave one out")
+        raise click.UsageError("both --texts and --data are given; leave one out")
     if texts_file is None and data_dir is None:
-        raise click.UsageError("name a file with --texts, or a GLUE folder with --data-dir")
+        raise click.UsageError("name a file with --texts, or a GLUE folder with --data")
     from spd_deploy.domain.checkpoint import open_checkpoint
     from spd_train import prune as one_shot
 

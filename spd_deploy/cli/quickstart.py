@@ -43,7 +43,7 @@ _ASK = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Arm:
+class QuickstartArm:
     """One of the two models: its artefact and its headline metric on dev."""
 
     name: str
@@ -147,13 +147,13 @@ def _train(task: Task, output: Path, progress: Progress) -> "Checkpoint":
     from spd_deploy.domain.checkpoint import CONFIG_FILE
     from spd_train.data.built_in import make_model
     from spd_train.data.splits import read_data
-    from spd_train.run import Request, run
+    from spd_train.run import TrainConfig, run
 
     model, folder = output / "model", output / "run"
     if not (model / CONFIG_FILE).exists():  # which is written last
         make_model(model)
     with stop_on_signals() as should_stop:
-        request = Request(
+        request = TrainConfig(
             task=task,
             data=read_data(task, None),
             recipe=recipe_for(task),
@@ -177,7 +177,7 @@ def _train(task: Task, output: Path, progress: Progress) -> "Checkpoint":
 
 def _export(
     checkpoint: "Checkpoint", output: Path, progress: Progress, threads: int | None
-) -> list[Arm]:
+) -> list[QuickstartArm]:
     """Both models as artefacts, each scored as it will be served."""
     from spd_deploy.cli.evaluate import score_parts
     from spd_deploy.domain.checkpoint import open_checkpoint
@@ -192,7 +192,9 @@ def _export(
         opened = open_path(artefact.folder, threads=threads)
         with opened.session:
             scores = score_parts(opened, checkpoint.task, dev, progress)
-        found.append(Arm(name=name, artefact=artefact, score=scores[checkpoint.task.metrics[0]]))
+        found.append(
+            QuickstartArm(name=name, artefact=artefact, score=scores[checkpoint.task.metrics[0]])
+        )
     return found
 
 
@@ -208,7 +210,7 @@ def _exported(source: "Checkpoint", folder: Path, progress: Progress) -> Artefac
 
 
 def _measure(
-    arms: Sequence[Arm], progress: Progress, threads: int | None
+    arms: Sequence[QuickstartArm], progress: Progress, threads: int | None
 ) -> tuple["Report", "Judgement"]:
     """The latency of both, interleaved."""
     from spd_deploy.benchmark.arms import arms_of
@@ -248,7 +250,7 @@ def _publish(
 
 def _show(
     task: Task,
-    arms: Sequence[Arm],
+    arms: Sequence[QuickstartArm],
     judgement: "Judgement",
     page: Path,
     output: Path,
@@ -292,6 +294,6 @@ def _show(
         f"-d '{_ASK[task.name]}'"
     )
     click.echo(
-        "  spd train --data-dir reviews.csv --text-column review --label-column stars "
+        "  spd train --data reviews.csv --text-column review --label-column stars "
         "--model BERT_FOLDER --pattern block:64x1 --output runs/reviews"
     )

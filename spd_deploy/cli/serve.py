@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from serve.settings import Settings
+from serve.settings import ServeSettings
 from spd_deploy.cli.options import device_option, runtime_option
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.protocol import Device
 
-_DEFAULTS = Settings()
+_DEFAULTS = ServeSettings()
 _LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
 
@@ -123,9 +123,9 @@ def serve(
     from serve.forwarding import Forwarding, trusted_from
     from serve.open_model import Served, open_served
     from serve.server import bound_socket, run
-    from serve.state import Life
+    from serve.state import ServerState
 
-    settings = Settings(
+    settings = ServeSettings(
         max_batch_tokens=max_batch_tokens,
         max_queue_items=max_queue,
         max_body_bytes=max_body_bytes,
@@ -133,11 +133,13 @@ def serve(
         drain_timeout_s=drain_timeout,
     )
     logging.basicConfig(format=_LOG_LINE, datefmt=_LOG_TIME)
-    life = Life()
+    life = ServerState()
 
     def opened() -> Served:
         """The model; what its operator should know of it is told."""
-        served = open_served(artefact, asked=ASKED[runtime], device=device, threads=threads)
+        served = open_served(
+            artefact, asked=RUNTIME_CHOICES[runtime], device=device, threads=threads
+        )
         if served.about.warning is not None:
             _say(served.about.warning)
         return served

@@ -71,7 +71,7 @@ def sweep(
 
 def show_plan(planned: "Sweep", *, as_json: bool) -> None:
     """Every run with its state and, where something is left to do, its command."""
-    from spd_train.sweep.job_state import State
+    from spd_train.sweep.job_state import JobState
     from spd_train.sweep.run_sweep import states_of
 
     rows = [
@@ -79,8 +79,8 @@ def show_plan(planned: "Sweep", *, as_json: bool) -> None:
             "run": str(job),
             "state": state.value,
             "command": []
-            if state is State.FINISHED
-            else planned.command(job, resume=state is State.BEGUN),
+            if state is JobState.FINISHED
+            else planned.command(job, resume=state is JobState.BEGUN),
         }
         for job, state in states_of(planned.grid, planned.output).items()
     ]

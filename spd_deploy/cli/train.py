@@ -33,7 +33,7 @@ from spd_train.config import Allocation, Device, GraftShape, GraftUnit, Importan
 
 if TYPE_CHECKING:
     from spd_deploy.domain.checkpoint import Checkpoint
-    from spd_train.run import Request
+    from spd_train.run import TrainConfig
 
 # With these alone a run that is finished has nothing left to say or do.
 _ENOUGH_TO_RESUME = {"output", "resume", "as_json", "threads"}
@@ -64,8 +64,8 @@ _HEADINGS: Mapping[str, str] = {
     headings=_HEADINGS,
     epilog="""\b
 Example:
-  spd train --task mrpc --data-dir GLUE/MRPC --model MINILM_FOLDER --pattern 2:4 --output runs/mrpc
-  spd train --data-dir reviews.csv --text-column review --label-column stars \\
+  spd train --task mrpc --data GLUE/MRPC --model MINILM_FOLDER --pattern 2:4 --output runs/mrpc
+  spd train --data reviews.csv --text-column review --label-column stars \\
       --model MINILM_FOLDER --pattern block:64x1 --sparsity 0.75 --output runs/reviews
   spd train ... --recipe runs/mrpc/spd.json --seed 1 --output runs/mrpc-again
   spd train --resume --output runs/mrpc""",
@@ -190,7 +190,7 @@ def train(**options: Any) -> None:
 
     from spd_train.data.splits import read_data  # these take seconds
     from spd_train.data.summary import tell_data
-    from spd_train.run import Request, run
+    from spd_train.run import TrainConfig, run
 
     recipe = recipe_to_resume(run_before, options, given)
     if recipe.pattern is None:
@@ -213,7 +213,7 @@ def train(**options: Any) -> None:
         going_on(resume_command(output), begun=lambda: has_run(output)),
         stop_on_signals() as should_stop,
     ):
-        request = Request(
+        request = TrainConfig(
             task=task,
             data=data,
             recipe=recipe,
@@ -241,7 +241,7 @@ def _show(checkpoint: "Checkpoint", *, as_json: bool) -> None:
         show_result(checkpoint)
 
 
-def _train_seeds(request: "Request", count: int, progress: Progress, *, as_json: bool) -> None:
+def _train_seeds(request: "TrainConfig", count: int, progress: Progress, *, as_json: bool) -> None:
     """The same training with several seeds, and their mean with its interval."""
     from spd_train.recipes import changed
     from spd_train.run import run
@@ -275,7 +275,7 @@ def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
             raise click.UsageError("name a --task, or the --text-column of your own data")
         return task_named(name)
     if options["data_dir"] is None:
-        raise click.UsageError("--text-column needs --data-dir")
+        raise click.UsageError("--text-column needs --data")
     from spd_train.data.own import own_task_from
 
     return own_task_from(

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.runtime_choice import Asked, CpuRuntime
+from spd_deploy.domain.runtime_choice import CpuRuntime, RuntimeChoice
 
 if TYPE_CHECKING:
-    from exporters.autotune.tune import Plan
+    from exporters.autotune.tune import TuningPlan
     from exporters.autotune.tuning import Tuning
     from exporters.classifier_weights import ClassifierWeights
     from exporters.export import Tuner
@@ -23,15 +23,15 @@ def plan_of(
     threads: int | None,
     seconds: float | None,
     precision: "Precision",
-) -> "Plan":
+) -> "TuningPlan":
     """What is to be measured on this machine, and how long."""
-    from exporters.autotune.tune import Plan
+    from exporters.autotune.tune import TuningPlan
     from spd_deploy.domain.cores import default_threads
     from spd_deploy.domain.shapes import Shape
     from spd_deploy.machine.facts import this_machine
     from spd_deploy.timing.host_clock import Effort
 
-    return Plan(
+    return TuningPlan(
         shapes=Shape.grid(batches, seqs),
         threads=threads or default_threads(),
         machine=this_machine().cpu,
@@ -48,14 +48,14 @@ def known_tuning(file: Path) -> "Tuner":
     return lambda checkpoint, weights: known
 
 
-def runtimes_for(asked: Asked) -> tuple[CpuRuntime, ...]:
+def runtimes_for(asked: RuntimeChoice) -> tuple[CpuRuntime, ...]:
     """In which runtimes to tune: in the one asked for, else in each that takes the task."""
     if asked.runtime is None:
         return ("onnxruntime", "openvino")
     return ("openvino",) if asked.runtime == "openvino" else ("onnxruntime",)
 
 
-def tuner_for(plan: "Plan", runtimes: Sequence[CpuRuntime], progress: Progress) -> "Tuner":
+def tuner_for(plan: "TuningPlan", runtimes: Sequence[CpuRuntime], progress: Progress) -> "Tuner":
     """Measures on this machine, and says what casts doubt on that."""
     from exporters.autotune.tune import tune
     from exporters.autotune.tuning import fastest_of

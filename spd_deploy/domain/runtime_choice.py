@@ -9,7 +9,7 @@ CpuRuntime = Literal["onnxruntime", "openvino"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
+class RuntimeChoice:
     """A runtime and a precision that a user asked for; None leaves either to the artefact."""
 
     runtime: Runtime | None = None
@@ -32,11 +32,11 @@ def computed_in(stored: str, asked: str | None) -> str:
 
 
 _ALL = (
-    Asked(),
-    Asked(runtime="onnxruntime"),
-    Asked(runtime="openvino"),
-    Asked(runtime="openvino", precision="bf16"),
-    Asked(runtime="tensorrt"),
-    Asked(runtime="torch"),
+    RuntimeChoice(),
+    RuntimeChoice(runtime="onnxruntime"),
+    RuntimeChoice(runtime="openvino"),
+    RuntimeChoice(runtime="openvino", precision="bf16"),
+    RuntimeChoice(runtime="tensorrt"),
+    RuntimeChoice(runtime="torch"),
 )
-ASKED: Mapping[str, Asked] = {str(asked): asked for asked in _ALL}
+RUNTIME_CHOICES: Mapping[str, RuntimeChoice] = {str(asked): asked for asked in _ALL}

@@ -31,7 +31,7 @@ def package_checks() -> Iterator[Check]:
             GROUP,
             "data sets from the hub",
             reason="the optional package datasets is not installed",
-            remedy="pip install 'spd-deploy[data]', or give your own files with --data-dir",
+            remedy="pip install 'spd-deploy[data]', or give your own files with --data",
         )
 
 

@@ -11,7 +11,7 @@ from spd_deploy.domain.text import Batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tables:
+class IdBounds:
     """How many rows there are for token ids and for their types.
 
     Attributes:

@@ -72,6 +72,8 @@ class OnnxSession(Closing):
         self._by_rows = _ByRows(ort, model, count) if shared else None
         self._open_device = partial(OnnxDevice, ort, model, options)
         self._devices: dict[bool, OnnxDevice] = {}
+        # What keeps the model's files for an instance that is loaded later.
+        self.files: contextlib.ExitStack | None = None
         self._closed = False
         self.description = Description(
             runtime="onnxruntime",
@@ -125,6 +127,8 @@ class OnnxSession(Closing):
     def close(self) -> None:
         """Drop the runtime's session and with it its threads."""
         self._closed = True
+        if self.files is not None:
+            self.files.close()
         self._devices.clear()
         with contextlib.suppress(AttributeError):
             del self._session

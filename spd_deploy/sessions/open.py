@@ -1,5 +1,6 @@
 """Opens whatever a path holds: an artefact in its runtime, a checkpoint in PyTorch."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,20 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
-from spd_deploy.domain.checkpoint import open_checkpoint
+from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.errors import BadArtefact, BadSetting, SpdError, Unavailable
 from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.golden import Golden
-from spd_deploy.domain.runtime_choice import Asked, Runtime, computed_in
+from spd_deploy.domain.runtime_choice import Runtime, RuntimeChoice, computed_in
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import TOKENIZER_FILE, Batch, Tokenizer
+from spd_deploy.domain.text import Batch, Tokenizer
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
+from spd_deploy.sessions.checkpoints import verified_checkpoint
+from spd_deploy.sessions.golden_texts import prove_texts
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
 from spd_deploy.sessions.openvino import OpenVinoSession
 from spd_deploy.sessions.protocol import Device, Session
 from spd_deploy.sessions.row_parallel import part_of
 from spd_deploy.sessions.tensorrt.engine_record import ENGINE_FILE, read_record
 from spd_deploy.sessions.tensorrt.session import TensorRtSession
+from spd_deploy.sessions.torch_network.plan import PLAN_FILE as NETWORK_FILE
 from spd_deploy.sessions.torch_network.plan import TENSORS_FILE
 
 # bf16 keeps 8 bits of a number, so logits move by a hundredth or two of the largest, whatever an
@@ -47,7 +52,7 @@ Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Opened:
+class OpenedModel:
     """A session with what is needed to feed it and to read its answers."""
 
     session: Session
@@ -76,34 +81,55 @@ def session_from_artefact(
     _refuse_format(manifest.format, runtime)
     precision = precision or manifest.precision
     _refuse_precision(manifest.precision, runtime, precision)
-    file = model_file(artefact, runtime)
-    match runtime:
-        case "onnxruntime":
-            return OnnxSession(file, precision=precision, device=device or "cpu", threads=threads)
-        case "tensorrt":
-            if device == "cpu":
-                raise Unavailable(
-                    "TensorRT runs on GPUs alone",
-                    got="--device cpu",
-                    fix="use --device cuda, or --runtime onnxruntime on the CPU",
+    _refuse_device(runtime, device)
+    file = model_file(artefact, runtime).name
+    if runtime == "tensorrt":
+        return TensorRtSession(artefact)
+    with contextlib.ExitStack() as files:
+        private = files.enter_context(artefact.private_copy(_files_read(artefact, file)))
+        match runtime:
+            case "onnxruntime":
+                session = OnnxSession(
+                    private / file, precision=precision, device=device or "cpu", threads=threads
                 )
-            return TensorRtSession(artefact)
-        case "openvino":
-            if device == "cuda":
-                raise Unavailable(
-                    "OpenVINO runs on the CPU here",
-                    got=f"device {device}",
-                    fix="use --runtime onnxruntime, or --device cpu",
+                if device == "cuda":  # where it may be loaded again, to be kept there
+                    session.files = files.pop_all()
+                return session
+            case "openvino":
+                return OpenVinoSession(
+                    private / file,
+                    precision=computed_in(manifest.precision, precision),
+                    positions=artefact.encoder.positions,
+                    threads=threads,
                 )
-            precision = computed_in(manifest.precision, precision)
-            positions = artefact.encoder.positions
-            return OpenVinoSession(file, precision=precision, positions=positions, threads=threads)
-        case "torch":
-            from spd_deploy.sessions.torch_network.session import TorchArtefactSession
+            case "torch":
+                from spd_deploy.sessions.torch_network.session import TorchArtefactSession
 
-            return TorchArtefactSession(
-                artefact.folder, artefact.encoder, device=device or "cpu", threads=threads
-            )
+                return TorchArtefactSession(
+                    private, artefact.encoder, device=device or "cpu", threads=threads
+                )
+
+
+def _refuse_device(runtime: Runtime, device: Device | None) -> None:
+    """A runtime that has no such device must not be asked for it."""
+    if runtime == "tensorrt" and device == "cpu":
+        raise Unavailable(
+            "TensorRT runs on GPUs alone",
+            got="--device cpu",
+            fix="use --device cuda, or --runtime onnxruntime on the CPU",
+        )
+    if runtime == "openvino" and device == "cuda":
+        raise Unavailable(
+            "OpenVINO runs on the CPU here",
+            got=f"device {device}",
+            fix="use --runtime onnxruntime, or --device cpu",
+        )
+
+
+def _files_read(artefact: Artefact, file: str) -> list[str]:
+    """An artefact's model file with what a runtime reads besides: weights, or its layers' plan."""
+    plan = {NETWORK_FILE} & set(artefact.manifest.files)
+    return list(dict.fromkeys([file, *artefact.weights(), *plan]))
 
 
 def model_file(artefact: Artefact, runtime: Runtime) -> Path:
@@ -137,18 +163,18 @@ def graph_file(format_: str, runtime: str) -> str:
 def open_path(
     path: Path,
     *,
-    asked: Asked | None = None,
+    asked: RuntimeChoice | None = None,
     device: Device | None = None,
     threads: int | None = None,
-) -> Opened:
+) -> OpenedModel:
     """Open an artefact or a checkpoint, whichever ``path`` holds, self-tested where it can be.
 
     Raises:
         SpdError: it is neither, it is damaged, or it does not run here.
     """
-    asked = asked or Asked()
+    asked = asked or RuntimeChoice()
     if is_artefact(path):
-        artefact = open_artefact(path)
+        artefact = open_artefact(path, weights=False)
         session = session_from_artefact(
             artefact,
             runtime=asked.runtime,
@@ -161,19 +187,30 @@ def open_path(
         except SpdError:
             session.close()
             raise
-        return Opened(session=session, tokenizer=artefact.tokenizer(), task=artefact.task)
-
-    from spd_deploy.sessions.torch import TorchSession
+        return OpenedModel(session=session, tokenizer=artefact.tokenizer(), task=artefact.task)
 
     refuse_no_model(path, wanted="either")
     refuse_runtime(asked)
-    checkpoint = open_checkpoint(path)
-    tokenizer = Tokenizer(path / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
-    session = TorchSession(path, device=device or "cpu", threads=threads)
-    return Opened(session=session, tokenizer=tokenizer, task=checkpoint.task)
+    with verified_checkpoint(path) as checkpoint:
+        tokenizer = tokenizer_of(checkpoint)
+        session = session_from_checkpoint(checkpoint, device=device, threads=threads)
+    return OpenedModel(session=session, tokenizer=tokenizer, task=checkpoint.task)
 
 
-def refuse_runtime(asked: Asked) -> None:
+def session_from_checkpoint(
+    checkpoint: Checkpoint, *, device: Device | None = None, threads: int | None = None
+) -> Session:
+    """Open a checkpoint in PyTorch.
+
+    Raises:
+        SpdError: it does not run here.
+    """
+    from spd_deploy.sessions.torch import TorchSession
+
+    return TorchSession(checkpoint.folder, device=device or "cpu", threads=threads)
+
+
+def refuse_runtime(asked: RuntimeChoice) -> None:
     """A checkpoint that was not exported runs in PyTorch alone.
 
     Raises:
@@ -191,6 +228,7 @@ def prove(session: Session, artefact: Artefact) -> float:
     """Run the golden inputs, and hold the session to the logits that it should give for them.
 
     Those are the checkpoint's or, of a graph that has its own, those it gave when it was exported.
+    Golden texts must get their tokens, labels and scores besides (:func:`prove_texts`).
     A runtime that rounds to bf16 is allowed :data:`BF16_TOLERANCE`, or :data:`BF16_OVER_INT8`.
 
     Returns:
@@ -208,12 +246,16 @@ def prove(session: Session, artefact: Artefact) -> float:
     if file in golden.own_BC:
         if rounded != manifest.precision or runtime == "tensorrt":  # which rounds what is around
             tolerance = max(tolerance, BF16_OVER_INT8 + manifest.parity.max_difference)
-        return _prove_alone(
+        difference = _prove_alone(
             session, golden, golden.own_BC[file], tolerance, copies=len(many.logits_BC)
         )
-    if rounded != manifest.precision:
-        tolerance = max(tolerance, BF16_TOLERANCE)
-    return max(self_test(session, one, tolerance=tolerance) for one in (golden, many))
+    else:
+        if rounded != manifest.precision:
+            tolerance = max(tolerance, BF16_TOLERANCE)
+        both = (golden, many)
+        difference = max(self_test(session, one, tolerance=tolerance) for one in both)
+    prove_texts(session, artefact, golden, file=file, tolerance=tolerance)
+    return difference
 
 
 def many_rows(golden: Golden, threads: int) -> Golden:

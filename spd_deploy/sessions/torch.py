@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spd_deploy.domain.checkpoint import refuse_lacking, refuse_unsafe_weights
+from spd_deploy.domain.checkpoint import refuse_unsafe_weights
 from spd_deploy.domain.cores import default_threads
-from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
 from spd_deploy.sessions.cuda.room import fitting
 from spd_deploy.sessions.protocol import Closing, Description, Device
 from spd_deploy.sessions.torch_threads import threads_in_torch
+from spd_deploy.sessions.transformers_model import load_classifier
 
 
 class TorchSession(Closing):
@@ -30,29 +30,11 @@ class TorchSession(Closing):
                 or one without its classifier.
         """
         import torch
-        from transformers import AutoModelForSequenceClassification
-        from transformers.utils import logging
 
         if device == "cuda":
             refuse_without_cuda()
         refuse_unsafe_weights(folder)
-        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        try:
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        except Exception as err:
-            raise BadModel(
-                f"{folder} does not load as a sequence classifier",
-                got=err,
-                fix="check that the folder is complete",
-            ) from err
-        refuse_lacking(folder, info["missing_keys"], fix="use a fine-tuned classifier")
+        model = load_classifier(folder, fix="use a fine-tuned classifier", local_files_only=True)
         with fitting(folder, device):
             self.model = model.to(device).eval()
         self._threads = threads or default_threads() if device == "cpu" else None

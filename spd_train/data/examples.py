@@ -7,7 +7,7 @@ skipped, and then they are counted by what is wrong with them, each kind with it
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
@@ -15,7 +15,7 @@ from spd_deploy.domain.tasks import BUILT_IN, Columns, Task
 from spd_train.data.folders import files_of
 from spd_train.data.foreign import refuse_foreign_file, tasks_of_label
 from spd_train.data.formats import stem_of
-from spd_train.data.rows import MEND, Fault, Name, Row, other_delimiter, read_rows, type_name
+from spd_train.data.rows import MEND, DataRow, Fault, Name, other_delimiter, read_rows, type_name
 
 Note = Callable[[str], None]
 
@@ -68,25 +68,9 @@ def read_split(
     }
 
 
-def examples_from_rows(
-    task: Task,
-    columns: Columns,
-    rows: Iterable[Row],
-    *,
-    skip_broken: bool | None = None,
-    note: Note = lambda _: None,
-) -> list[Example]:
-    """Unlabelled examples from rows whose texts stand in ``columns``.
-
-    Raises:
-        BadData: a row is broken, and broken rows are not to be skipped; it is named.
-    """
-    placed = replace(task, columns=columns)
-    made = ((row, example_of(placed, row, labelled=False, name=_OPTIONS)) for row in rows)
-    return _sound(made, skip_broken=skip_broken, note=note)
-
-
-def example_of(task: Task, row: Row, *, labelled: bool, name: str = _OPTIONS) -> Example | Fault:
+def example_of(
+    task: Task, row: DataRow, *, labelled: bool, name: str = _OPTIONS
+) -> Example | Fault:
     """One row as an example, or what is wrong with it.
 
     Args:
@@ -116,7 +100,7 @@ def example_of(task: Task, row: Row, *, labelled: bool, name: str = _OPTIONS) ->
     return label if isinstance(label, Fault) else Example(text=text, pair=pair, label=label)
 
 
-def columns_fault(row: Row, columns: Columns, *, fix: str) -> Fault | None:
+def columns_fault(row: DataRow, columns: Columns, *, fix: str) -> Fault | None:
     """The fault of a row that lacks a column which is read, or has it twice.
 
     Raises:
@@ -142,7 +126,7 @@ def columns_fault(row: Row, columns: Columns, *, fix: str) -> Fault | None:
     return None
 
 
-def text_in(row: Row, column: Name) -> str | Fault:
+def text_in(row: DataRow, column: Name) -> str | Fault:
     """The text in a column, which must hold some."""
     text = plain_in(row, column)
     if isinstance(text, str) and not text.strip():
@@ -150,7 +134,7 @@ def text_in(row: Row, column: Name) -> str | Fault:
     return text
 
 
-def plain_in(row: Row, column: Name) -> str | Fault:
+def plain_in(row: DataRow, column: Name) -> str | Fault:
     """What a column holds, as a CSV file would spell it: a text, a number, or true or false."""
     value = row.fields[column]
     if value is None:
@@ -164,7 +148,7 @@ def plain_in(row: Row, column: Name) -> str | Fault:
     return value
 
 
-def label_in(row: Row, column: Name) -> str | Fault:
+def label_in(row: DataRow, column: Name) -> str | Fault:
     """The label in a column, without spaces around it."""
     value = row.fields[column]
     if isinstance(value, list):
@@ -185,13 +169,13 @@ def _examples(
     rows = read_rows(file, header=not positional, quotes=not task.files)
     name = _name_columns(task)
 
-    def made() -> Iterator[tuple[Row, Example | Fault]]:
+    def made() -> Iterator[tuple[DataRow, Example | Fault]]:
         for i, row in enumerate(rows):
             if i == 0 and task.files:
                 refuse_foreign_file(task, row)
             yield row, example_of(task, row, labelled=labelled, name=name)
 
-    found = _sound(made(), skip_broken=skip_broken, note=note)
+    found = [one for _, one in sound(made(), skip_broken=skip_broken, note=note)]
     if not found:
         raise no_rows(file)
     return found
@@ -202,20 +186,23 @@ def no_rows(file: Path) -> BadData:
     return BadData(f"{file} holds no rows that can be used", fix="check how it was written")
 
 
-def _sound(
-    made: Iterable[tuple[Row, Example | Fault]], *, skip_broken: bool | None, note: Note
-) -> list[Example]:
-    """The examples; the first fault is raised, or all are skipped and told of by kind."""
-    mend = MEND if skip_broken is None else f"{MEND}, or use --skip-broken-rows"
-    found: list[Example] = []
-    broken: dict[str, list[Row]] = {}
+def sound(
+    made: Iterable[tuple[DataRow, Example | Fault]], *, skip_broken: bool | None, note: Note
+) -> list[tuple[DataRow, Example]]:
+    """The rows that hold an example, with it; faults are skipped and told of by kind.
+
+    Raises:
+        BadData: the first fault, unless broken rows are to be skipped.
+    """
+    found: list[tuple[DataRow, Example]] = []
+    broken: dict[str, list[DataRow]] = {}
     for row, example in made:
         if isinstance(example, Example):
-            found.append(example)
+            found.append((row, example))
         elif skip_broken:
             broken.setdefault(example.kind, []).append(row)
         else:
-            raise row.error(example, mend=mend)
+            raise row.error(example, skippable=skip_broken is not None)
     if broken:
         count = sum(map(len, broken.values()))
         kinds = (f"{kind}: {len(rows)}, first {rows[0].place}" for kind, rows in broken.items())
@@ -232,7 +219,7 @@ def _name_columns(task: Task) -> str:
     return f"name the file's columns as those of task {task.name}: {read}"
 
 
-def _label(task: Task, row: Row, column: Name) -> float | Fault:
+def _label(task: Task, row: DataRow, column: Name) -> float | Fault:
     """The class index, or the number of a regression."""
     spelled = label_in(row, column)
     if isinstance(spelled, Fault):
@@ -271,7 +258,7 @@ def _without_files(task: Task, split: str) -> Splits:
 
         return {split: generate(task.name, split)}
     if task.hub is None:
-        raise BadData(f"task {task.name!r} has no data of its own", fix="name it with --data-dir")
+        raise BadData(f"task {task.name!r} has no data of its own", fix="name it with --data")
     from spd_train.data.hub import hub_split
 
     return hub_split(task, split)

@@ -117,7 +117,7 @@ def _refuse_absent(data_dir: Path) -> None:
         return
     siblings = [p.name for p in data_dir.parent.iterdir()] if data_dir.parent.is_dir() else []
     close = get_close_matches(data_dir.name, siblings, n=1, cutoff=LIKE)
-    fix = f"did you mean {data_dir.parent / close[0]}?" if close else "check --data-dir"
+    fix = f"did you mean {data_dir.parent / close[0]}?" if close else "check --data"
     raise BadData("no such data folder or file", got=str(data_dir), fix=fix)
 
 

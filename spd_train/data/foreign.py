@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import TASKS, Task
-from spd_train.data.rows import Name, Row
+from spd_train.data.rows import DataRow, Name
 
 
-def refuse_foreign_file(task: Task, first: Row) -> None:
+def refuse_foreign_file(task: Task, first: DataRow) -> None:
     """Refuse a file that has not the columns of a GLUE task, but those of another.
 
     Args:

@@ -21,8 +21,8 @@ def hub_split(task: Task, split: str) -> Splits:
     """
     if find_spec("datasets") is None:
         raise Unavailable(
-            "without --data-dir the data comes from the hub, which needs the package datasets",
-            fix="name a folder with --data-dir, or pip install 'spd-deploy[data]'",
+            "without --data the data comes from the hub, which needs the package datasets",
+            fix="name a folder with --data, or pip install 'spd-deploy[data]'",
         )
     silence = silence_of_hub()  # before the import, which notes whether the hub is to be asked
     import datasets
@@ -35,7 +35,7 @@ def hub_split(task: Task, split: str) -> Splits:
             raise Unavailable(
                 f"the hub did not give {REPOSITORY} {task.name} {part}",
                 got=silence or first_line(err),
-                fix="check the network, or name a folder with --data-dir",
+                fix="check the network, or name a folder with --data",
             ) from err
         found[part] = [_example(task, row) for row in rows]
     return found

@@ -11,7 +11,7 @@ from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Columns, Task, own_task
 from spd_train.data.examples import columns_fault, label_in, no_rows, text_in
 from spd_train.data.folders import own_file, own_name
-from spd_train.data.rows import Fault, Row, read_rows
+from spd_train.data.rows import DataRow, Fault, read_rows
 
 _COLUMNS = "check --text-column, --pair-column and --label-column"
 _MOST_LABELS = 1000
@@ -85,13 +85,13 @@ def _counts(file: Path, columns: Columns, *, skip_broken: bool) -> Counter[str]:
         if isinstance(label, str):
             counts[label] += 1
         elif not skip_broken:
-            raise row.error(label, mend="mend the row, or use --skip-broken-rows")
+            raise row.error(label, skippable=True)
     if not counts:
         raise no_rows(file)
     return counts
 
 
-def _label_of(row: Row, columns: Columns) -> str | Fault:
+def _label_of(row: DataRow, columns: Columns) -> str | Fault:
     """The label of a row that has its texts."""
     assert columns.label is not None  # noqa: S101 - own data is labelled
     if fault := columns_fault(row, columns, fix=_COLUMNS):

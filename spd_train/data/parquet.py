@@ -7,10 +7,10 @@ from typing import Any
 
 from spd_deploy.domain.errors import BadData, first_line
 from spd_train.data.formats import refuse_no_parquet
-from spd_train.data.rows import Fault, Row
+from spd_train.data.rows import DataRow, Fault
 
 
-def parquet_rows(file: Path) -> Iterator[Row]:
+def parquet_rows(file: Path) -> Iterator[DataRow]:
     """The rows of a Parquet file; a missing value, NaN included, is None.
 
     Raises:
@@ -35,12 +35,14 @@ def parquet_rows(file: Path) -> Iterator[Row]:
         ) from err
 
 
-def _row(file: Path, number: int, header: tuple[str, ...], values: tuple[Any, ...]) -> Row:
+def _row(file: Path, number: int, header: tuple[str, ...], values: tuple[Any, ...]) -> DataRow:
     """One row; text that is not UTF-8 makes it a broken one."""
     if any(isinstance(value, UnicodeDecodeError) for value in values):
         fault = Fault(kind="not UTF-8", fix="write the file's texts as UTF-8")
-        return Row(file=file, line=number, header=header, fault=fault)
-    return Row(file=file, line=number, header=header, fields=dict(zip(header, values, strict=True)))
+        return DataRow(file=file, line=number, header=header, fault=fault)
+    return DataRow(
+        file=file, line=number, header=header, fields=dict(zip(header, values, strict=True))
+    )
 
 
 def _values(column: Any) -> list[Any]:

@@ -1,7 +1,7 @@
 """Rows of CSV, TSV, JSONL and Parquet files, each with the line it stands on.
 
-A row that cannot be read is a :class:`Row` with a :class:`Fault`, so that whoever reads may stop at
-it or pass over it and go on. What is wrong with a whole file is raised.
+A row that cannot be read is a :class:`DataRow` with a :class:`Fault`. The reader stops at it, or
+passes over it and goes on. A fault of a whole file is raised.
 
 Two dialects of TSV differ in one thing. In GLUE's files a quote is a plain character. In a file
 that pandas or Excel wrote, quotes surround a field that holds a tab, a line break or a quote.
@@ -50,7 +50,7 @@ class Fault:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class DataRow:
     """One row of a file before its fields have a meaning.
 
     Attributes:
@@ -79,12 +79,15 @@ class Row:
         """The columns that the row has, or should have."""
         return tuple(self.fields) if self.header is None else self.header
 
-    def error(self, fault: Fault, *, mend: str = MEND) -> BadData:
-        """The error for a fault of this row."""
-        return BadData(f"{self.place}: {fault.kind}", got=fault.got, fix=fault.fix or mend)
+    def error(self, fault: Fault, *, skippable: bool) -> BadData:
+        """The error for a fault of this row; ``skippable`` where the user may leave it out."""
+        more = ", or use --skip-broken-rows" if skippable else ""
+        return BadData(
+            f"{self.place}: {fault.kind}", got=fault.got, fix=f"{fault.fix or MEND}{more}"
+        )
 
 
-def read_rows(file: Path, *, header: bool = True, quotes: bool = True) -> Iterator[Row]:
+def read_rows(file: Path, *, header: bool = True, quotes: bool = True) -> Iterator[DataRow]:
     """The rows of one file by column name, or by position where there is no header.
 
     Args:
@@ -112,7 +115,7 @@ def read_rows(file: Path, *, header: bool = True, quotes: bool = True) -> Iterat
         yield from _quoted_rows(file, text, _DELIMITERS[kind])
 
 
-def _raw_rows(file: Path, text: str, *, header: bool) -> Iterator[Row]:
+def _raw_rows(file: Path, text: str, *, header: bool) -> Iterator[DataRow]:
     """Rows of tab-separated fields without quoting; only a line feed ends a line."""
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     if not lines[-1]:
@@ -123,7 +126,7 @@ def _raw_rows(file: Path, text: str, *, header: bool) -> Iterator[Row]:
         yield _row(file, number, names, line.split("\t"))
 
 
-def _quoted_rows(file: Path, text: str, delimiter: str) -> Iterator[Row]:
+def _quoted_rows(file: Path, text: str, delimiter: str) -> Iterator[DataRow]:
     """Rows of a file with a header in which a quoted field may hold delimiters and span lines."""
     lines = list(io.StringIO(text, newline=""))
     _refuse_other_delimiter(file, lines[0], delimiter)
@@ -133,7 +136,7 @@ def _quoted_rows(file: Path, text: str, delimiter: str) -> Iterator[Row]:
             names = _header(file, fields)
         elif isinstance(fields, csv.Error):
             fault = Fault(kind="quotes that do not match", got=str(fields), fix=_QUOTES)
-            yield Row(file=file, line=number, header=names, fault=fault)
+            yield DataRow(file=file, line=number, header=names, fault=fault)
         elif fields:
             yield _row(file, number, names, fields)
 
@@ -217,17 +220,17 @@ def other_delimiter(names: Sequence[Name], wanted: Sequence[Name]) -> str | None
     return None
 
 
-def _jsonl_rows(file: Path, text: str) -> Iterator[Row]:
+def _jsonl_rows(file: Path, text: str) -> Iterator[DataRow]:
     """One JSON object a line; blank lines are passed over."""
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield _json_row(file, number, line)
 
 
-def _json_row(file: Path, number: int, line: str) -> Row:
+def _json_row(file: Path, number: int, line: str) -> DataRow:
     """The row of one line of JSON."""
     if fault := _encoding_fault([line]):
-        return Row(file=file, line=number, fault=fault)
+        return DataRow(file=file, line=number, fault=fault)
     repeated: set[Name] = set()
 
     def gather(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -242,15 +245,15 @@ def _json_row(file: Path, number: int, line: str) -> Row:
     try:
         value = json.loads(line, object_pairs_hook=gather, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as err:
-        return Row(file=file, line=number, fault=Fault(kind="not JSON", got=str(err)))
+        return DataRow(file=file, line=number, fault=Fault(kind="not JSON", got=str(err)))
     if not isinstance(value, dict):
         fault = Fault(
             kind="not a JSON object",
             got=type_name(value),
             fix='write rows such as {"text": "...", "label": "..."}',
         )
-        return Row(file=file, line=number, fault=fault)
-    return Row(file=file, line=number, fields=value, repeated=frozenset(repeated))
+        return DataRow(file=file, line=number, fault=fault)
+    return DataRow(file=file, line=number, fields=value, repeated=frozenset(repeated))
 
 
 def _refuse_constant(name: str) -> None:
@@ -274,7 +277,7 @@ def type_name(value: object) -> str:
     return "a number"
 
 
-def _row(file: Path, line: int, names: Sequence[Name], fields: Sequence[str]) -> Row:
+def _row(file: Path, line: int, names: Sequence[Name], fields: Sequence[str]) -> DataRow:
     """One row of a table."""
     fault = _encoding_fault(fields)
     if fault is None and len(fields) != len(names):
@@ -283,8 +286,8 @@ def _row(file: Path, line: int, names: Sequence[Name], fields: Sequence[str]) ->
             got=f"{len(fields)}, the first line has {len(names)}",
         )
     if fault is not None:
-        return Row(file=file, line=line, header=names, fault=fault)
-    return Row(file=file, line=line, header=names, fields=dict(zip(names, fields, strict=True)))
+        return DataRow(file=file, line=line, header=names, fault=fault)
+    return DataRow(file=file, line=line, header=names, fields=dict(zip(names, fields, strict=True)))
 
 
 def _encoding_fault(fields: Sequence[str]) -> Fault | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spd_deploy.domain.files import replacing
-from spd_train.training.metrics_log import JOURNAL_FILE, Record, read_journal
+from spd_train.training.metrics_log import METRICS_FILE, Record, read_journal
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -41,7 +41,7 @@ def draw_curves(folder: Path, *, title: str, metric: str, measured_on: str) -> P
         measured_on: what the chosen checkpoint was measured on in the end, such as ``dev``.
     """
     figure = curves_figure(
-        read_journal(folder / JOURNAL_FILE), title=title, metric=metric, measured_on=measured_on
+        read_journal(folder / METRICS_FILE), title=title, metric=metric, measured_on=measured_on
     )
     with replacing(folder / CURVES_FILE) as draft:
         figure.savefig(draft, dpi=130)

@@ -18,7 +18,9 @@ Masks = Mapping[str, Tensor]
 Goals = Mapping[str, Pattern]
 
 
-def goals_of(encoder: Encoder, pattern: Pattern, exclude: Sequence[str] = ()) -> dict[str, Pattern]:
+def targets_of(
+    encoder: Encoder, pattern: Pattern, exclude: Sequence[str] = ()
+) -> dict[str, Pattern]:
     """The pattern on every matrix whose name contains none of ``exclude``.
 
     Raises:

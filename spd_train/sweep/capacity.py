@@ -20,7 +20,7 @@ MARGIN = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Room:
+class Capacity:
     """The most processes at once, the threads of each, and whether a GPU's memory decides too."""
 
     processes: int
@@ -28,14 +28,14 @@ class Room:
     watch_gpu: bool = False
 
 
-def room_for(device: str, *, cores: int, processes: int | None) -> Room:
+def room_for(device: str, *, cores: int, processes: int | None) -> Capacity:
     """The room on a machine with ``cores``; ``processes`` is what the user asked for, if they did.
 
     Who names a number has it, and answers for the memory.
     """
     if processes is not None:
-        return Room(processes=processes, threads=max(1, cores // processes))
-    return Room(processes=cores, threads=1, watch_gpu=device == "cuda")
+        return Capacity(processes=processes, threads=max(1, cores // processes))
+    return Capacity(processes=cores, threads=1, watch_gpu=device == "cuda")
 
 
 def may_start(free_bytes: int, most_taken_bytes: int, *, running: int, growing: int) -> bool:

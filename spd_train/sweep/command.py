@@ -6,7 +6,7 @@ from pathlib import Path
 from spd_deploy.domain.child import python_module
 from spd_deploy.domain.patterns import NM
 from spd_train.sweep.grid import Grid, data_folder
-from spd_train.sweep.jobs import Cell, Job
+from spd_train.sweep.jobs import Job, StudentJob
 
 PROGRAM = tuple(python_module("spd_deploy"))
 
@@ -23,9 +23,9 @@ def train_command(
     """The words that train ``job`` into its folder below ``output``."""
     words = [*program, "train", "--task", job.task]
     if (data := data_folder(grid.data, job.task)) is not None:
-        words += ["--data-dir", str(data)]
+        words += ["--data", str(data)]
     words += ["--model", grid.model]
-    if isinstance(job, Cell):
+    if isinstance(job, StudentJob):
         words += ["--recipe", job.arm, "--teacher", str(output / job.teacher.place)]
         words += ["--pattern", str(job.pattern)]
         if not isinstance(job.pattern, NM):  # whose sparsity is fixed

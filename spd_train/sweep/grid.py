@@ -9,7 +9,7 @@ from typing import Any
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.tasks import BUILT_IN
-from spd_train.sweep.jobs import Cell, Job, Teacher, spelled
+from spd_train.sweep.jobs import Job, StudentJob, TeacherJob, spelled
 
 Number = int | float
 STUDENTS_ONLY = ("epochs", "max_steps", "learning_rate")
@@ -66,14 +66,14 @@ class Grid:
     seeds: tuple[int, ...]
     train: TrainTable = TrainTable()
 
-    def teachers(self) -> list[Teacher]:
+    def teachers(self) -> list[TeacherJob]:
         """The dense models, seed by seed."""
-        return [Teacher(task=task, seed=seed) for seed, task in product(self.seeds, self.tasks)]
+        return [TeacherJob(task=task, seed=seed) for seed, task in product(self.seeds, self.tasks)]
 
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[StudentJob]:
         """The sparse runs: all of the first seed, then all of the next, so a table comes early."""
         return [
-            Cell(task=task, pattern=pattern, arm=arm, seed=seed)
+            StudentJob(task=task, pattern=pattern, arm=arm, seed=seed)
             for seed, task, pattern, arm in product(
                 self.seeds, self.tasks, self.patterns, self.arms
             )
@@ -88,7 +88,7 @@ class Grid:
 
         So a grid that gives its students other epochs keeps its teachers.
         """
-        others = STUDENTS_ONLY if isinstance(job, Teacher) else TEACHERS_ONLY
+        others = STUDENTS_ONLY if isinstance(job, TeacherJob) else TEACHERS_ONLY
         found = self.train.of(job.task).items()
         return {name: value for name, value in found if name not in others}
 

@@ -5,10 +5,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from spd_deploy.domain.checkpoint import SPD_FILE
-from spd_train.sweep.jobs import Cell, Job
+from spd_train.sweep.jobs import Job, StudentJob
 
 
-class State(StrEnum):
+class JobState(StrEnum):
     """How far a run has come."""
 
     NEW = "new"
@@ -16,15 +16,15 @@ class State(StrEnum):
     FINISHED = "finished"
 
 
-def state_of(folder: Path) -> State:
+def state_of(folder: Path) -> JobState:
     """What a run's folder tells: ``spd.json`` is written last."""
     if (folder / SPD_FILE).is_file():
-        return State.FINISHED
-    return State.BEGUN if folder.is_dir() and any(folder.iterdir()) else State.NEW
+        return JobState.FINISHED
+    return JobState.BEGUN if folder.is_dir() and any(folder.iterdir()) else JobState.NEW
 
 
 def startable(
-    jobs: Sequence[Job], states: Mapping[Job, State], *, busy: Collection[Job]
+    jobs: Sequence[Job], states: Mapping[Job, JobState], *, busy: Collection[Job]
 ) -> list[Job]:
     """The jobs that may start now, in order.
 
@@ -34,15 +34,15 @@ def startable(
     return [
         job
         for job in jobs
-        if states[job] is not State.FINISHED and job not in busy and _has_teacher(job, states)
+        if states[job] is not JobState.FINISHED and job not in busy and _has_teacher(job, states)
     ]
 
 
-def blocked(jobs: Sequence[Job], failed: Collection[Job]) -> list[Cell]:
+def blocked(jobs: Sequence[Job], failed: Collection[Job]) -> list[StudentJob]:
     """The cells whose teacher failed."""
-    return [job for job in jobs if isinstance(job, Cell) and job.teacher in failed]
+    return [job for job in jobs if isinstance(job, StudentJob) and job.teacher in failed]
 
 
-def _has_teacher(job: Job, states: Mapping[Job, State]) -> bool:
+def _has_teacher(job: Job, states: Mapping[Job, JobState]) -> bool:
     """A teacher needs none."""
-    return not isinstance(job, Cell) or states[job.teacher] is State.FINISHED
+    return not isinstance(job, StudentJob) or states[job.teacher] is JobState.FINISHED

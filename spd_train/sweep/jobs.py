@@ -21,7 +21,7 @@ DENSE = "dense"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Teacher:
+class TeacherJob:
     """The dense model of one task and seed, which all cells of both start from."""
 
     task: str
@@ -38,7 +38,7 @@ class Teacher:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cell:
+class StudentJob:
     """One sparse run of the grid."""
 
     task: str
@@ -47,9 +47,9 @@ class Cell:
     seed: int
 
     @property
-    def teacher(self) -> Teacher:
+    def teacher(self) -> TeacherJob:
         """What it starts from."""
-        return Teacher(task=self.task, seed=self.seed)
+        return TeacherJob(task=self.task, seed=self.seed)
 
     @property
     def place(self) -> str:
@@ -61,17 +61,17 @@ class Cell:
         return f"{self.task} {spelled(self.pattern)} {self.arm} seed {self.seed}"
 
 
-Job = Teacher | Cell
+Job = TeacherJob | StudentJob
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class JobPaths:
     """Where a job's files are."""
 
     folder: Path
 
     @classmethod
-    def of(cls, output: Path, job: Job) -> "Place":
+    def of(cls, output: Path, job: Job) -> "JobPaths":
         """The place of ``job`` below ``output``."""
         return cls(folder=output / job.place)
 

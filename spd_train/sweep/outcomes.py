@@ -10,10 +10,10 @@ from spd_deploy.domain.errors import BadCheckpoint
 from spd_deploy.domain.files import read_json
 from spd_deploy.domain.tasks import task_named
 from spd_train.sweep.grid import Grid
-from spd_train.sweep.job_state import State, state_of
-from spd_train.sweep.jobs import DENSE, Job, Place, Teacher
+from spd_train.sweep.job_state import JobState, state_of
+from spd_train.sweep.jobs import DENSE, Job, JobPaths, TeacherJob
 from spd_train.sweep.run_record import read_record
-from spd_train.training.metrics_log import JOURNAL_FILE, Record, read_journal
+from spd_train.training.metrics_log import METRICS_FILE, Record, read_journal
 
 PARTS = ("train", "holdout", "dev")
 _FIX = "remove the folder and type spd sweep again"
@@ -80,7 +80,7 @@ def read_outcomes(grid: Grid, output: Path) -> dict[Job, Outcome]:
     return {
         job: read_outcome(job, output)
         for job in grid.jobs()
-        if state_of(output / job.place) is State.FINISHED
+        if state_of(output / job.place) is JobState.FINISHED
     }
 
 
@@ -90,10 +90,10 @@ def read_outcome(job: Job, output: Path) -> Outcome:
     Raises:
         BadCheckpoint: its files are damaged.
     """
-    place = Place.of(output, job)
-    arm = DENSE if isinstance(job, Teacher) else "sparse"
+    place = JobPaths.of(output, job)
+    arm = DENSE if isinstance(job, TeacherJob) else "sparse"
     described = read_json(place.folder / SPD_FILE, error=BadCheckpoint, fix=_FIX)
-    records = read_journal(place.folder / JOURNAL_FILE)
+    records = read_journal(place.folder / METRICS_FILE)
     record = read_record(place.record)
     metric = task_named(job.task).metrics[0]
     try:

@@ -7,7 +7,7 @@ from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.tasks import task_named
 from spd_train.seeds import Summary, summarise
 from spd_train.sweep.grid import Grid
-from spd_train.sweep.jobs import DENSE, Cell, Job, Teacher
+from spd_train.sweep.jobs import DENSE, Job, StudentJob, TeacherJob
 from spd_train.sweep.outcomes import Outcome
 
 
@@ -45,7 +45,7 @@ class Results:
     @property
     def has_students(self) -> bool:
         """Whether any sparse run is finished, so that there is something to draw."""
-        return any(isinstance(job, Cell) for job in self.outcomes)
+        return any(isinstance(job, StudentJob) for job in self.outcomes)
 
     def metric(self, task: str) -> str:
         """A task's headline."""
@@ -114,8 +114,8 @@ class Results:
     def _job(self, task: str, pattern: Pattern | None, arm: str, seed: int) -> Job:
         """The job of an arm."""
         if arm == DENSE or pattern is None:
-            return Teacher(task=task, seed=seed)
-        return Cell(task=task, pattern=pattern, arm=arm, seed=seed)
+            return TeacherJob(task=task, seed=seed)
+        return StudentJob(task=task, pattern=pattern, arm=arm, seed=seed)
 
 
 def _score(run: Outcome) -> float | None:

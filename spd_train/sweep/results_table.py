@@ -9,7 +9,7 @@ from spd_deploy.domain.files import write_json, write_text
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.versions import versions_of
 from spd_train.seeds import LEVEL, Summary
-from spd_train.sweep.jobs import DENSE, Cell, Job, spelled
+from spd_train.sweep.jobs import DENSE, Job, StudentJob, spelled
 from spd_train.sweep.results import Results
 
 TABLE_JSON, TABLE_MD = "table.json", "table.md"
@@ -96,9 +96,9 @@ def _run_json(results: Results, job: Job) -> dict[str, Any]:
     outcome = results.outcomes.get(job)
     return {
         "task": job.task,
-        "pattern": spelled(job.pattern) if isinstance(job, Cell) else None,
-        "sparsity": job.pattern.sparsity if isinstance(job, Cell) else None,
-        "arm": job.arm if isinstance(job, Cell) else DENSE,
+        "pattern": spelled(job.pattern) if isinstance(job, StudentJob) else None,
+        "sparsity": job.pattern.sparsity if isinstance(job, StudentJob) else None,
+        "arm": job.arm if isinstance(job, StudentJob) else DENSE,
         "seed": job.seed,
         "folder": job.place,
         "outcome": None if outcome is None else outcome.to_json(),

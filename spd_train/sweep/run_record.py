@@ -16,13 +16,13 @@ from spd_deploy.domain.files import read_json, write_json
 from spd_train.config import TeacherRecipe
 from spd_train.recipes import recipe_named
 from spd_train.sweep.grid import Grid
-from spd_train.sweep.jobs import Cell, Job, Place
+from spd_train.sweep.jobs import Job, JobPaths, StudentJob
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
+class RunRecord:
     """What was asked for; seconds and peak memory of the process, None where nobody measured.
 
     The seconds are those of all attempts together.
@@ -40,31 +40,31 @@ def settings_of(grid: Grid, job: Job) -> dict[str, Any]:
     trains the job, since a later version may make an arm otherwise.
     """
     model = os.path.basename(grid.model.rstrip("/"))
-    if isinstance(job, Cell):
+    if isinstance(job, StudentJob):
         made = {"student": recipe_named(job.arm).to_json()["student"]}
     else:
         made = {"teacher": asdict(TeacherRecipe())}
     return {"model": model, **dict(_flat(made)), **grid.options(job)}
 
 
-def read_record(file: Path) -> Record:
+def read_record(file: Path) -> RunRecord:
     """A run's record; an empty one where the run was not started by a sweep."""
     if not file.exists():
-        return Record()
+        return RunRecord()
     fix = f"remove {file} and the folder beside it, and type the command again"
     document = read_json(file, error=BadCheckpoint, fix=fix)
-    return versioned(Record, document, SCHEMA, what=file, error=BadCheckpoint, fix=fix)
+    return versioned(RunRecord, document, SCHEMA, what=file, error=BadCheckpoint, fix=fix)
 
 
-def write_record(file: Path, record: Record) -> None:
+def write_record(file: Path, record: RunRecord) -> None:
     """Write a run's record."""
     write_json(file, {"schema": SCHEMA, **asdict(record)})
 
 
-def added(record: Record, *, seconds: float, peak_memory_bytes: int | None) -> Record:
+def added(record: RunRecord, *, seconds: float, peak_memory_bytes: int | None) -> RunRecord:
     """The record after another attempt."""
     peaks = [p for p in (record.peak_memory_bytes, peak_memory_bytes) if p is not None]
-    return Record(
+    return RunRecord(
         settings=record.settings,
         seconds=(record.seconds or 0.0) + seconds,
         peak_memory_bytes=max(peaks, default=None),
@@ -78,7 +78,7 @@ def refuse_other_settings(grid: Grid, output: Path, begun: Iterable[Job]) -> Non
         BadSetting: naming the run and the first difference.
     """
     for job in begun:
-        place = Place.of(output, job)
+        place = JobPaths.of(output, job)
         before, now = read_record(place.record).settings, settings_of(grid, job)
         if not before:
             continue

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from spd_deploy.domain.errors import Interrupted, RunsFailed
 from spd_deploy.domain.progress import Advance, Progress
-from spd_train.sweep.capacity import GpuWatch, Room, gpu_free_bytes
+from spd_train.sweep.capacity import Capacity, GpuWatch, gpu_free_bytes
 from spd_train.sweep.command import PROGRAM, train_command
 from spd_train.sweep.grid import Grid, data_folder
-from spd_train.sweep.job_state import State, blocked, startable, state_of
-from spd_train.sweep.jobs import Job, Place
+from spd_train.sweep.job_state import JobState, blocked, startable, state_of
+from spd_train.sweep.jobs import Job, JobPaths
 from spd_train.sweep.lock import locked
 from spd_train.sweep.pool import Ended, Pool, last_words
 from spd_train.sweep.run_record import (
@@ -27,7 +27,7 @@ from spd_train.sweep.run_record import (
     settings_of,
     write_record,
 )
-from spd_train.training.metrics_log import JOURNAL_FILE
+from spd_train.training.metrics_log import METRICS_FILE
 
 _POLL_S = 0.2
 _POLL_GPU_S = 1.0
@@ -44,7 +44,7 @@ class Sweep:
 
     grid: Grid
     output: Path
-    room: Room
+    room: Capacity
     device: str = "cpu"
     program: Sequence[str] = PROGRAM
     should_stop: Callable[[], bool] = lambda: False
@@ -56,7 +56,7 @@ class Sweep:
         )
 
 
-def states_of(grid: Grid, output: Path) -> dict[Job, State]:
+def states_of(grid: Grid, output: Path) -> dict[Job, JobState]:
     """How far each job of the grid has come."""
     return {job: state_of(output / job.place) for job in grid.jobs()}
 
@@ -74,7 +74,7 @@ def run_sweep(sweep: Sweep, progress: Progress) -> None:
         data_folder(sweep.grid.data, task)  # refuses early
     with locked(sweep.output) as descriptor:
         states = states_of(sweep.grid, sweep.output)
-        begun = [job for job, state in states.items() if state is not State.NEW]
+        begun = [job for job, state in states.items() if state is not JobState.NEW]
         refuse_other_settings(sweep.grid, sweep.output, begun)
         with Pool(threads=sweep.room.threads, keep_open=descriptor) as pool:
             _Run(sweep, states, pool, progress).to_the_end()
@@ -84,7 +84,7 @@ class _Run:
     """The loop: it owns the processes and the clock, and decides nothing."""
 
     def __init__(
-        self, sweep: Sweep, states: dict[Job, State], pool: Pool, progress: Progress
+        self, sweep: Sweep, states: dict[Job, JobState], pool: Pool, progress: Progress
     ) -> None:
         self.sweep = sweep
         self.states = states
@@ -111,12 +111,12 @@ class _Run:
         for job in startable(list(self.states), self.states, busy={*self.pool, *self.failed}):
             if not self._has_room():
                 return
-            place = Place.of(self.sweep.output, job)
+            place = JobPaths.of(self.sweep.output, job)
             asked = settings_of(self.sweep.grid, job)
             write_record(place.record, replace(read_record(place.record), settings=asked))
             if self.watch:
                 self.watch.started(job, scores=_scores_in(place.folder))
-            resume = self.states[job] is State.BEGUN
+            resume = self.states[job] is JobState.BEGUN
             self.pool.start(job, self.sweep.command(job, resume=resume), place.log)
 
     def _has_room(self) -> bool:
@@ -136,7 +136,7 @@ class _Run:
     def _note(self, ended: Ended, advance: Advance) -> None:
         """Write down what a run took, and say how it went."""
         job = ended.job
-        place = Place.of(self.sweep.output, job)
+        place = JobPaths.of(self.sweep.output, job)
         record = added(
             read_record(place.record),
             seconds=ended.seconds,
@@ -146,7 +146,7 @@ class _Run:
         if self.watch:
             self.watch.ended(job)
         self.states[job] = state_of(place.folder)
-        if self.states[job] is State.FINISHED:
+        if self.states[job] is JobState.FINISHED:
             self.progress.note(f"{job} finished, {ended.seconds:.0f} s")
             advance()
         else:
@@ -173,17 +173,17 @@ class _Run:
             first, waiting = self.failed[0], len(blocked(list(self.states), self.failed))
             raise RunsFailed(
                 f"{len(self.failed)} runs failed, {waiting} wait for them",
-                got=f"{first}: {last_words(Place.of(self.sweep.output, first).log)}",
+                got=f"{first}: {last_words(JobPaths.of(self.sweep.output, first).log)}",
                 fix=f"mend the cause and type the same command again; {count}",
             )
 
     def _finished(self) -> int:
         """How many jobs are done."""
-        return sum(state is State.FINISHED for state in self.states.values())
+        return sum(state is JobState.FINISHED for state in self.states.values())
 
 
 def _scores_in(folder: Path) -> int:
     """How many scores a run has logged."""
     with contextlib.suppress(OSError):
-        return (folder / JOURNAL_FILE).read_text(encoding="utf-8").count('"kind": "score"')
+        return (folder / METRICS_FILE).read_text(encoding="utf-8").count('"kind": "score"')
     return 0

@@ -29,7 +29,7 @@ def worth(scores: Mapping[str, float] | None, metrics: Sequence[str]) -> float |
     return fmean(scores[name] for name in metrics) if scores else None
 
 
-class Selection:
+class BestCheckpoint:
     """Keeps the parameters that scored best so far."""
 
     def __init__(self, folder: Path, *, fingerprint: str, begun: bool) -> None:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from spd_train.training.distributed import Processes
-from spd_train.training.mixed_precision import Precision
+from spd_train.training.distributed import Distributed
+from spd_train.training.mixed_precision import MixedPrecision
 from spd_train.training.scoring import Samples
 
 
@@ -17,8 +17,8 @@ class Place:
     """
 
     samples: Samples
-    precision: Precision
+    precision: MixedPrecision
     seed: int
     pad_id: int
     special_ids: frozenset[int]
-    processes: Processes
+    processes: Distributed

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Processes:
+class Distributed:
     """How many processes there are, which one this is, and what they do together."""
 
     count: int = 1
@@ -76,14 +76,14 @@ class Processes:
             self.accelerator.wait_for_everyone()
 
 
-def start_processes(device: Device) -> Processes:
+def start_processes(device: Device) -> Distributed:
     """Join the processes that a launcher started, or be the only one.
 
     Raises:
         BadSetting: the launcher's processes are to train on a device that there is none of.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Processes(device=device)
+        return Distributed(device=device)
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     # A part that was drawn as teacher has no gradient, on any process: the draw is the same on all.
@@ -97,7 +97,7 @@ def start_processes(device: Device) -> Processes:
             got=f"--device {device}",
             fix="launch with a matching configuration, or change --device",
         )
-    return Processes(
+    return Distributed(
         count=accelerator.num_processes,
         rank=accelerator.process_index,
         device=str(accelerator.device),

@@ -20,10 +20,10 @@ from spd_deploy.domain.progress import Progress, Silent
 from spd_train.data.batches import LabelledTokens, batches_per_epoch, epoch_batches
 from spd_train.data.tensors import batch_of
 from spd_train.grafting import step_seed
-from spd_train.training.best_checkpoint import Selection, worth
-from spd_train.training.distributed import Processes, parts_of
-from spd_train.training.metrics_log import JOURNAL_FILE, Journal
-from spd_train.training.mixed_precision import Precision
+from spd_train.training.best_checkpoint import BestCheckpoint, worth
+from spd_train.training.distributed import Distributed, parts_of
+from spd_train.training.metrics_log import METRICS_FILE, MetricsLog
+from spd_train.training.mixed_precision import MixedPrecision
 from spd_train.training.scoring import Scored
 from spd_train.training.state import STATE_FILE, load_state, save_state
 
@@ -110,8 +110,8 @@ class Loop:
     accumulate: int
     pad_id: int
     seed: int
-    processes: Processes
-    precision: Precision
+    processes: Distributed
+    precision: MixedPrecision
     save_every_s: float = 60.0
     should_stop: Callable[[], bool] = lambda: False
 
@@ -151,7 +151,7 @@ def train(
                     fix="continue with --resume",
                 )
     loop.processes.wait()
-    chosen = Selection(loop.folder, fingerprint=loop.fingerprint, begun=True)
+    chosen = BestCheckpoint(loop.folder, fingerprint=loop.fingerprint, begun=True)
     return chosen.take(training.parameters) or training.total_steps
 
 
@@ -297,8 +297,8 @@ class _Keeper:
     def __init__(self, training: Training, loop: Loop, first: int) -> None:
         self.training = training
         self.loop = loop
-        self.journal = Journal(loop.folder / JOURNAL_FILE, from_step=first)
-        self.selection = Selection(loop.folder, fingerprint=loop.fingerprint, begun=first > 0)
+        self.journal = MetricsLog(loop.folder / METRICS_FILE, from_step=first)
+        self.selection = BestCheckpoint(loop.folder, fingerprint=loop.fingerprint, begun=first > 0)
         self.saved_at = time.perf_counter()
 
     def after(self, step: int, record: Record, rows: int, *, stop: bool) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 from spd_deploy.domain.errors import BadCheckpoint
 from spd_deploy.domain.files import not_written, write_text
 
-JOURNAL_FILE = "log.jsonl"
+METRICS_FILE = "log.jsonl"
 
 Record = dict[str, Any]
 
 
-class Journal:
+class MetricsLog:
     """Appends records to a file; each is on disk when the call returns."""
 
     def __init__(self, file: Path, *, from_step: int) -> None:

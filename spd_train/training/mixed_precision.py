@@ -12,7 +12,7 @@ from spd_train.config import PrecisionWish
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Precision:
+class MixedPrecision:
     """A number format with the reason for it; weights and updates stay in fp32."""
 
     name: Literal["fp32", "bf16"]
@@ -23,7 +23,7 @@ class Precision:
         return torch.autocast(device, torch.bfloat16, enabled=self.name == "bf16")
 
 
-def choose_precision(wish: PrecisionWish, device: str) -> Precision:
+def choose_precision(wish: PrecisionWish, device: str) -> MixedPrecision:
     """What the user asked for, or for ``auto`` bf16 where the hardware computes in it.
 
     Raises:
@@ -34,13 +34,13 @@ def choose_precision(wish: PrecisionWish, device: str) -> Precision:
     has_bf16, reason = _bf16_hardware(device)
     match wish:
         case "fp32":
-            return Precision(name="fp32", reason="as asked")
+            return MixedPrecision(name="fp32", reason="as asked")
         case "bf16" if not has_bf16:
             raise Unavailable(f"no bf16 on this {device}", got=reason, fix="use --precision fp32")
         case "bf16":
-            return Precision(name="bf16", reason="as asked")
+            return MixedPrecision(name="bf16", reason="as asked")
         case "auto":
-            return Precision(name="bf16" if has_bf16 else "fp32", reason=reason)
+            return MixedPrecision(name="bf16" if has_bf16 else "fp32", reason=reason)
 
 
 def _bf16_hardware(device: str) -> tuple[bool, str]:

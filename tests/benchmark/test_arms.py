@@ -18,7 +18,7 @@ from spd_deploy.benchmark.arms import (
 from spd_deploy.benchmark.records import Settings, Shape
 from spd_deploy.domain.artefact import Artefact, MatrixRow
 from spd_deploy.domain.errors import BadArtefact
-from spd_deploy.domain.runtime_choice import ASKED, Runtime
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES, Runtime
 from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE
 from spd_deploy.sessions.open import prove
 from tests.benchmark.made import ARM
@@ -149,7 +149,9 @@ def test_another_models_logits_are_refused(arms: tuple[Arm, ...]) -> None:
 def test_an_artefact_is_an_arm_in_each_runtime(dense_artefact: Artefact) -> None:
     """Runtimes stand behind the folder's name; one that comes twice, or as auto too, is one arm."""
     other = moved(dense_artefact, "/b/dense")
-    asked = [ASKED[s] for s in ("openvino", "auto", "onnxruntime", "openvino:bf16", "openvino")]
+    asked = [
+        RUNTIME_CHOICES[s] for s in ("openvino", "auto", "onnxruntime", "openvino:bf16", "openvino")
+    ]
 
     found = arms_of([dense_artefact, other], asked)
 
@@ -163,7 +165,7 @@ def test_the_models_of_an_arm_are_the_files_its_runtime_reads(
     dense_artefact: Artefact, tmp_path: Path
 ) -> None:
     """The twin for other runtimes is no part of an arm in ONNX Runtime, nor the other way round."""
-    both = [ASKED[name] for name in ("onnxruntime", "openvino")]
+    both = [RUNTIME_CHOICES[name] for name in ("onnxruntime", "openvino")]
     arms = arms_of([with_portable(dense_artefact, tmp_path / "a")], both)
     ort, ov = (facts_of(arm, ARM.runtime, None, parity=0.0) for arm in arms)
 
@@ -180,4 +182,6 @@ def test_an_arm_without_a_file_for_its_runtime_is_refused(dense_artefact: Artefa
 
     refuse_unreadable(arms_of([old]))
     with pytest.raises(BadArtefact, match=r"has no portable\.onnx, which openvino reads"):
-        refuse_unreadable(arms_of([old], [ASKED["onnxruntime"], ASKED["openvino"]]))
+        refuse_unreadable(
+            arms_of([old], [RUNTIME_CHOICES["onnxruntime"], RUNTIME_CHOICES["openvino"]])
+        )

@@ -9,7 +9,7 @@ from spd_deploy.benchmark.arms import Arm
 from spd_deploy.benchmark.memory import bytes_in, memory_of
 from spd_deploy.benchmark.records import Settings, Shape
 from spd_deploy.domain.errors import EngineFailed
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from tests.portable import with_portable
 
 SETTINGS = Settings(shapes=(Shape(batch=2, seq=16),), threads=1)
@@ -34,7 +34,9 @@ def test_an_arm_is_weighed(arms: tuple[Arm, ...]) -> None:
 def test_an_arm_in_openvino_is_weighed(arms: tuple[Arm, ...], tmp_path: Path) -> None:
     """The process opens it in the runtime asked for, whose library is there before the model."""
     artefact = with_portable(arms[0].artefact, tmp_path / "a")
-    found = memory_of(replace(arms[0], artefact=artefact, asked=ASKED["openvino"]), SETTINGS)
+    found = memory_of(
+        replace(arms[0], artefact=artefact, asked=RUNTIME_CHOICES["openvino"]), SETTINGS
+    )
 
     assert found is not None
     assert 0 < found.before_bytes <= found.opened_bytes <= found.peak_bytes < 600_000_000

@@ -16,7 +16,7 @@ from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadCheckpoint
 from spd_deploy.domain.progress import Silent
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.sessions.protocol import Session
 
 SETTINGS = Settings(
@@ -88,7 +88,7 @@ def test_arms_that_cannot_be_profiled_are_named(arms: tuple[Arm, ...]) -> None:
     small = replace(nm, artefact=replace(nm.artefact, manifest=manifest))
 
     assert why_unprofiled(nm) is None
-    assert "in openvino" in str(why_unprofiled(replace(nm, asked=ASKED["openvino"])))
+    assert "in openvino" in str(why_unprofiled(replace(nm, asked=RUNTIME_CHOICES["openvino"])))
     assert "it is int8" in str(why_unprofiled(small))
 
 

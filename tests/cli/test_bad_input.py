@@ -72,30 +72,30 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-TRAIN = "train --task mrpc --data-dir MRPC --model model --pattern 2:4 --output out"
+TRAIN = "train --task mrpc --data MRPC --model model --pattern 2:4 --output out"
 
 CASES = [
-    ("train --task mrpc --data-dir nowhere --model model --pattern 2:4 --output out", "nowhere"),
-    ("train --task mrcp --data-dir MRPC --model model --pattern 2:4 --output out", "unknown task"),
-    ("train --task mrpc --data-dir labels --model model --pattern 2:4 --output out", "line 4"),
+    ("train --task mrpc --data nowhere --model model --pattern 2:4 --output out", "nowhere"),
+    ("train --task mrcp --data MRPC --model model --pattern 2:4 --output out", "unknown task"),
+    ("train --task mrpc --data labels --model model --pattern 2:4 --output out", "line 4"),
     (
-        "train --data-dir own.csv --text-column text --label-column y --model model "
+        "train --data own.csv --text-column text --label-column y --model model "
         "--pattern 2:4 --output out",
         "no column 'text'",
     ),
     (
-        "train --task mrpc --data-dir MRPC --model albert --pattern 2:4 --output out",
+        "train --task mrpc --data MRPC --model albert --pattern 2:4 --output out",
         "share one set",
     ),
-    ("train --task mrpc --data-dir MRPC --model pickled --pattern 2:4 --output out", "safetensors"),
-    ("train --task mrpc --data-dir MRPC --model ./no --pattern 2:4 --output out", "no such model"),
-    ("train --task mrpc --data-dir MRPC --model model --pattern 3:5 --output out", "divides"),
+    ("train --task mrpc --data MRPC --model pickled --pattern 2:4 --output out", "safetensors"),
+    ("train --task mrpc --data MRPC --model ./no --pattern 2:4 --output out", "no such model"),
+    ("train --task mrpc --data MRPC --model model --pattern 3:5 --output out", "divides"),
     (
-        "train --task mrpc --data-dir MRPC --model model --pattern block:24x1 --output out",
+        "train --task mrpc --data MRPC --model model --pattern block:24x1 --output out",
         "does not divide",
     ),
-    ("train --task mrpc --data-dir MRPC --model model --pattern 4:2 --output out", "N:M"),
-    ("train --task mrpc --data-dir MRPC --model model --pattern dense --output out", "pattern"),
+    ("train --task mrpc --data MRPC --model model --pattern 4:2 --output out", "N:M"),
+    ("train --task mrpc --data MRPC --model model --pattern dense --output out", "pattern"),
     (f"{TRAIN} --sparsity 0.7", "always has sparsity 0.5"),
     (TRAIN.replace("2:4", "unstructured") + " --sparsity 1.5", "between 0 and 1"),
     (TRAIN.replace("2:4", "unstructured") + " --sparsity nan", "between 0 and 1"),
@@ -107,7 +107,7 @@ CASES = [
     (f"{TRAIN} --teacher opinions", "another task; got sst2, this is mrpc"),
     (f"{TRAIN} --teacher number", "another task; got stsb, this is mrpc"),
     (f"{TRAIN} --teacher reversed", "got 2 labels, equivalent, not_equivalent"),
-    ("evaluate reversed --task mrpc --data-dir MRPC", "got 2 labels, equivalent, not_equivalent"),
+    ("evaluate reversed --task mrpc --data MRPC", "got 2 labels, equivalent, not_equivalent"),
     (f"{TRAIN} --teacher words", "another tokenizer"),
     (f"{TRAIN} --recipe sdp", "no such recipe; got sdp"),
     (f"{TRAIN} --recipe nowhere.json", "no such recipe"),
@@ -135,22 +135,22 @@ CASES = [
     (f"{TRAIN} --epochs 0", "--epochs"),
     (f"{TRAIN} --graft-start nan", "--graft-start"),
     (f"{TRAIN} --logits-weight -1", "weights of losses"),
-    ("train --task mrpc --data-dir MRPC --pattern 2:4 --output out", "--model"),
+    ("train --task mrpc --data MRPC --pattern 2:4 --output out", "--model"),
     ("export nowhere --output out", "no such folder"),
     ("export artefact --output out", "is an exported artefact already"),
     ("export unlisted --output out", "its manifest.json is missing"),
     ("predict unlisted one two", "its manifest.json is missing"),
     ("predict headless one two", "headless lack 2 tensors; got classifier.bias"),
-    ("evaluate headless --task mrpc --data-dir MRPC", "use a fine-tuned classifier"),
+    ("evaluate headless --task mrpc --data MRPC", "use a fine-tuned classifier"),
     ("build nowhere", "no such artefact folder; got nowhere"),
     ("build artefact", "artefact has no plan of an engine"),
     (
         "predict artefact one two --runtime tensorrt",
         "tensorrt does not run an artefact of format onnx",
     ),
-    ("export checkpoint --precision int8 --task cola --data-dir MRPC --output out", "mrpc"),
+    ("export checkpoint --precision int8 --task cola --data MRPC --output out", "mrpc"),
     (
-        "export model --precision int8 --data-dir own.csv --output out",
+        "export model --precision int8 --data own.csv --output out",
         "name the --task it was trained for",
     ),
     ("export checkpoint --output taken", "already exists"),
@@ -159,12 +159,12 @@ CASES = [
     ("inspect unlisted", "its manifest.json is missing"),
     ("bench artefact --seq 16 --baseline nowhere --output out", "no such folder; got nowhere"),
     ("inspect damaged", "weights.bin was changed"),
-    ("evaluate damaged --data-dir MRPC", "weights.bin was changed"),
-    ("evaluate artefact --task sst2 --data-dir MRPC", "another task"),
-    ("evaluate artefact --data-dir MRPC --split test", "no labels"),
-    ("evaluate artefact --data-dir MRPC --split holdout", "no such split"),
-    ("evaluate model --data-dir MRPC", "name the --task it was trained for"),
-    ("prune model --data-dir own.csv --pattern 2:4 --output out", "name a --task"),
+    ("evaluate damaged --data MRPC", "weights.bin was changed"),
+    ("evaluate artefact --task sst2 --data MRPC", "another task"),
+    ("evaluate artefact --data MRPC --split test", "no labels"),
+    ("evaluate artefact --data MRPC --split holdout", "no such split"),
+    ("evaluate model --data MRPC", "name the --task it was trained for"),
+    ("prune model --data own.csv --pattern 2:4 --output out", "name a --task"),
     ("predict artefact --input pairs.jsonl --output out", "pairs.jsonl, line 2"),
     ("predict artefact --input pairs.jsonl", "check --text-column and --pair-column"),
     ("predict artefact --input nowhere.jsonl --output out", "cannot read"),
@@ -192,15 +192,15 @@ def test_bad_input_is_one_clear_line(place: Path, command: str, said: str) -> No
 
 
 def test_the_hub_is_not_asked_without_its_package(place: Path) -> None:
-    """Without --data-dir and the package datasets, the error names both remedies, files first."""
+    """Without --data and the package datasets, the error names both remedies, files first."""
     import importlib.util
 
     if importlib.util.find_spec("datasets"):
         pytest.skip("the package datasets is installed")
-    result = run_in(place, TRAIN.replace("--data-dir MRPC ", ""))
+    result = run_in(place, TRAIN.replace("--data MRPC ", ""))
 
     assert result.exit_code == 1
-    assert "name a folder with --data-dir, or pip install 'spd-deploy[data]'" in result.stderr
+    assert "name a folder with --data, or pip install 'spd-deploy[data]'" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -208,11 +208,11 @@ def test_the_hub_is_not_asked_without_its_package(place: Path) -> None:
     [
         "tarin",
         "train --task mrpc",
-        "train --data-dir MRPC --model model --pattern 2:4 --output out",
+        "train --data MRPC --model model --pattern 2:4 --output out",
         "train --text-column a --model model --pattern 2:4 --output out",
-        "train --task mrpc --data-dir MRPC --model model --teacher checkpoint --output out",
-        "train --task mrpc --data-dir MRPC --model model --recipe prune --output out",
-        "train --task mrpc --data-dir MRPC --model model --epochs 3 --output out",
+        "train --task mrpc --data MRPC --model model --teacher checkpoint --output out",
+        "train --task mrpc --data MRPC --model model --recipe prune --output out",
+        "train --task mrpc --data MRPC --model model --epochs 3 --output out",
         "export checkpoint",
         "export checkpoint --format coreml --output out",
         "export checkpoint --format trt --tune --output out",
@@ -237,10 +237,10 @@ def test_a_wrong_command_line_exits_with_two(place: Path, command: str) -> None:
 @pytest.mark.parametrize(
     ("command", "may_skip"),
     [
-        ("predict checkpoint --input empty.jsonl", False),
+        ("predict checkpoint --input empty.jsonl", True),
         ("prune checkpoint --texts empty.jsonl --pattern 2:4 --output out", False),
-        ("prune checkpoint --data-dir labels --pattern 2:4 --output out", False),
-        ("evaluate checkpoint --data-dir hole", True),
+        ("prune checkpoint --data labels --pattern 2:4 --output out", False),
+        ("evaluate checkpoint --data hole", True),
     ],
 )
 def test_broken_rows_may_be_skipped_only_where_there_is_the_option(

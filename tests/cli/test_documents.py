@@ -20,7 +20,7 @@ import spd_deploy
 from docs.command_line import on_page_markdown
 from serve.app import create_app
 from serve.open_model import open_served
-from serve.settings import Settings
+from serve.settings import ServeSettings
 from spd_deploy.cli.main import cli
 from spd_deploy.sessions.tensorrt.compatibility import engine_fault
 from tests.cli.documents import README, ROOT, Block, blocks_of, code_spans, name_of, pages
@@ -42,7 +42,7 @@ READY_WITHIN_S = 60.0
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages take as given, with a trained and an exported model in it."""
     folder = user_folder(tmp_path_factory.mktemp("prepared"))
-    train = f"train --task mrpc --data-dir {folder}/GLUE/MRPC --model {folder}/MINILM_FOLDER"
+    train = f"train --task mrpc --data {folder}/GLUE/MRPC --model {folder}/MINILM_FOLDER"
     for command in (
         f"{train} --pattern block:64x1 --sparsity 0.75 --output {folder}/runs/mrpc",
         f"export {folder}/runs/mrpc --output {folder}/artefacts/mrpc",
@@ -211,7 +211,7 @@ def ask(artefact: str, words: Sequence[str], where: str) -> None:
     (url,) = (word for word in words if word.startswith("http://127.0.0.1:8000/"))
     headers = dict(words[i + 1].split(": ", 1) for i, word in enumerate(words) if word == "-H")
     data = next((words[i + 1] for i, word in enumerate(words) if word == "-d"), None)
-    app = create_app(lambda: open_served(Path(artefact), threads=1), Settings())
+    app = create_app(lambda: open_served(Path(artefact), threads=1), ServeSettings())
     with TestClient(app) as client:
         deadline = time.monotonic() + READY_WITHIN_S
         while client.get("/readyz").status_code != 200 and time.monotonic() < deadline:

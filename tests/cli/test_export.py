@@ -8,13 +8,14 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
 from exporters.autotune.select import choose, forced
-from exporters.autotune.tuning import TUNING_FILE, Product, Tuning, read_tuning
+from exporters.autotune.tuning import TUNING_FILE, TimedProduct, Tuning, read_tuning
 from exporters.classifier_weights import ClassifierWeights, read_weights
 from exporters.export import artefact_from_checkpoint
-from exporters.lowering.candidates import Way, ways_of
+from exporters.lowering.candidates import LoweringName, candidates_of
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import Manifest, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint
+from spd_deploy.domain.documents import with_own_hash
 from spd_deploy.domain.patterns import Block, parse_pattern
 from tests.tiny import tiny_checkpoint, with_weights
 
@@ -86,9 +87,12 @@ def test_a_tuned_export_holds_what_was_measured(
     assert [(one.batch, one.seq) for one in manifest.measured] == [(1, 8), (2, 8)]
     assert result.stderr.count("doubt: ") == len(tuning.doubts)
     weights = read_weights(block_checkpoint)
-    ways, chosen = ways_of(block_checkpoint, weights), choose(block_checkpoint, weights, tuning)
+    ways, chosen = (
+        candidates_of(block_checkpoint, weights),
+        choose(block_checkpoint, weights, tuning),
+    )
     for row in manifest.matrices:
-        times = tuning.of(Product.of(ways[row.name], last=1))
+        times = tuning.of(TimedProduct.of(ways[row.name], last=1))
         assert (row.lowering, row.measured) == (
             chosen[row.name].lowering.name,
             chosen[row.name].measured,
@@ -127,7 +131,7 @@ def test_an_export_without_tuning_has_no_times(
 
     assert artefact.manifest.measured == ()
     assert artefact.manifest.measured_on is None
-    assert Manifest.from_json(older) == artefact.manifest
+    assert Manifest.from_json(with_own_hash(older)) == artefact.manifest
 
 
 @pytest.mark.parametrize(
@@ -165,7 +169,7 @@ def test_a_lowering_can_be_forced(tmp_path: Path, block_checkpoint: Checkpoint) 
 
 
 @pytest.mark.parametrize("way", ["gathered", "compact"])
-def test_what_cannot_be_run_as_asked_says_what_it_lacks(tmp_path: Path, way: Way) -> None:
+def test_what_cannot_be_run_as_asked_says_what_it_lacks(tmp_path: Path, way: LoweringName) -> None:
     """Matrices without blocks, or with all their neurons, are named as such and fall back aloud."""
     feed_forward = "bert.encoder.layer.0.{}.dense"
     made = tiny_checkpoint(

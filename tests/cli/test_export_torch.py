@@ -73,7 +73,7 @@ def test_bench_measures_it(place: Path) -> None:
         ("--format torch --precision int8", "no int8"),
         ("--format torch --tune", "measured and remembered where the artefact runs"),
         ("--format torch --tuning tuning.json", "--tuning is not for --format torch"),
-        ("--format torch --data-dir data", "--data-dir is not for --format torch"),
+        ("--format torch --data data", "--data is not for --format torch"),
         ("--format torch --runtime openvino", "does not run a torch artefact"),
         ("--precision bf16", "--precision bf16 is for --format torch"),
         ("--runtime torch", "export with --format torch"),

@@ -12,7 +12,7 @@ from tests.tiny import tiny_checkpoint
 FOLDER = [
     "export FOLDER --output out",
     "inspect FOLDER",
-    "evaluate FOLDER --task mrpc --data-dir MRPC",
+    "evaluate FOLDER --task mrpc --data MRPC",
     "predict FOLDER one two",
     "serve FOLDER",
     "prune FOLDER --pattern 2:4 --texts texts.csv --output out",

@@ -17,9 +17,9 @@ from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_checkpoint, tiny_model
 
 VERBS = {
-    "train": "train --task mrpc --data-dir GLUE/MRPC --model model --pattern 2:4 --epochs 0.1 "
+    "train": "train --task mrpc --data GLUE/MRPC --model model --pattern 2:4 --epochs 0.1 "
     "--teacher-epochs 0.1",
-    "prune": "prune checkpoint --pattern 2:4 --data-dir GLUE/MRPC",
+    "prune": "prune checkpoint --pattern 2:4 --data GLUE/MRPC",
     "export": "export checkpoint",
     "export torch": "export checkpoint --format torch",
     "export trt": "export checkpoint --format trt --no-build",

@@ -27,7 +27,7 @@ def train(place: Path, model: str, endpoint: str) -> subprocess.CompletedProcess
     """A short dense training of a model from the hub at ``endpoint``; its cache is in ``place``."""
     environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
     environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(place / "cache")}
-    words = ["train", "--task", "mrpc", "--data-dir", "MRPC", "--model", model, "--output", "out"]
+    words = ["train", "--task", "mrpc", "--data", "MRPC", "--model", model, "--output", "out"]
     words += ["--teacher-epochs", "0.1"]
     return subprocess.run(
         [sys.executable, "-m", "spd_deploy", *words],

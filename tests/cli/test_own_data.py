@@ -12,7 +12,7 @@ from spd_deploy.domain.tasks import TASKS
 from tests.cli.running import run_in
 from tests.tiny import WORDS, tiny_model
 
-ON = "--text-column review --data-dir reviews.tsv"
+ON = "--text-column review --data reviews.tsv"
 TRAIN = f"train {ON} --label-column stars --model model --max-tokens 16 --teacher-epochs 1"
 
 
@@ -55,20 +55,20 @@ def test_the_task_is_called_after_the_file(place: Path) -> None:
 
 def test_evaluate_scores_what_training_held_out(place: Path) -> None:
     """The file that was trained on gives the score that training gave, and names the rows."""
-    result = run_in(place, "evaluate run --data-dir reviews.tsv --json")
+    result = run_in(place, "evaluate run --data reviews.tsv --json")
 
     found = json.loads(result.stdout)
     assert (found["split"], found["rows"]) == ("held out of train", 20)
     known = record(place)["scores"]["dense"]
     assert found["scores"] == pytest.approx(known)
     assert "are cut at 16 tokens" in result.stderr
-    shown = run_in(place, "evaluate run --data-dir reviews.tsv --split train").output
+    shown = run_in(place, "evaluate run --data reviews.tsv --split train").output
     assert "reviews, train: 180 rows" in shown and "these rows were trained on" in shown
 
 
 def test_prune_scores_what_training_held_out(place: Path) -> None:
     """A pruned model's dense score is the one that training gave, on the same split."""
-    command = "prune run --pattern unstructured --rounds 1 --data-dir reviews.tsv --output pruned"
+    command = "prune run --pattern unstructured --rounds 1 --data reviews.tsv --output pruned"
 
     result = run_in(place, command)
 
@@ -82,13 +82,13 @@ def test_prune_scores_what_training_held_out(place: Path) -> None:
 def test_an_artefact_knows_the_rows_too(place: Path) -> None:
     """An int8 artefact is judged on what was held out, and evaluated on the same rows."""
     result = run_in(
-        place, "export run --precision int8 --data-dir reviews.tsv --max-drop 100 --output int8"
+        place, "export run --precision int8 --data reviews.tsv --max-drop 100 --output int8"
     )
 
     assert result.exit_code == 0, result.output
     manifest = json.loads((place / "int8" / "manifest.json").read_text())
     assert manifest["split"] == "held out of train"
-    found = json.loads(run_in(place, "evaluate int8 --data-dir reviews.tsv --json").stdout)
+    found = json.loads(run_in(place, "evaluate int8 --data reviews.tsv --json").stdout)
     assert (found["split"], found["rows"]) == ("held out of train", 20)
     metric = next(iter(found["scores"]))
     assert found["scores"][metric] in [
@@ -112,7 +112,7 @@ def test_a_renamed_file_is_no_other_task_for_a_teacher(place: Path) -> None:
         (TRAIN.replace("--label-column stars", "--label-column ticket"), "too many different"),
         (TRAIN.replace("reviews.tsv", "review.tsv"), "did you mean reviews.tsv?"),
         (TRAIN.replace("--label-column stars", "--label-column review"), "must differ"),
-        ("evaluate run --data-dir model", "has no file for dev"),
+        ("evaluate run --data model", "has no file for dev"),
     ],
 )
 def test_data_that_cannot_be_meant_is_refused(place: Path, command: str, said: str) -> None:

@@ -1,11 +1,13 @@
 """The verbs one after another, as a user types them, on a tiny model and small real files."""
 
+import contextlib
 import json
 import re
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from spd_deploy.domain.tasks import Task
 from spd_train.config import Recipe
 from tests.cli.user_folder import user_folder
 from tests.tiny import tiny_checkpoint
+from tests.train.runs import StopAfter
 
 
 def spd(*arguments: str) -> Result:
@@ -101,14 +104,51 @@ def test_the_quickstart_goes_from_nothing_to_a_report(
     assert spd("quickstart").exit_code == 1  # what is there stays, unless --overwrite is said
 
 
+def test_a_stopped_quickstart_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same command goes on after a stop in the training, in the export and in the benchmark."""
+    from exporters import export as onnx
+    from spd_deploy.benchmark import run as benchmark
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def stop_after_five(*_: object) -> Iterator[StopAfter]:
+        yield StopAfter(5)
+
+    monkeypatch.setattr(quickstart_module, "recipe_for", quick)
+    monkeypatch.chdir(tmp_path)
+    written = {}
+    for patched, name, fake, made in (
+        (quickstart_module, "stop_on_signals", stop_after_five, "run/run.json"),
+        (onnx, "verify_parity", stop, "run/spd.json"),
+        (benchmark, "run_benchmark", stop, "sparse/manifest.json"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(patched, name, fake)
+            result = spd("quickstart")
+        assert result.exit_code == 130, result.output
+        assert "go on with the same command" in result.stderr
+        written[made] = (tmp_path / "quickstart" / made).stat().st_mtime_ns
+    other = spd("quickstart", "--task", "agreement")
+    assert other.exit_code == 1 and "--task agreement, it has opinions" in other.stderr
+
+    result = spd("quickstart")
+
+    assert result.exit_code == 0, result.output
+    assert "going on with the quickstart in quickstart" in result.stderr
+    for made, time_ns in written.items():  # nothing was made twice
+        assert (tmp_path / "quickstart" / made).stat().st_mtime_ns == time_ns
+
+
 def test_a_stopped_training_goes_on(place: Path, tmp_path: Path) -> None:
     """SIGINT leaves a state, says how to go on, exits with 130, and --resume finishes the run."""
     import signal
 
     words = [
-        *("train", "--task", "mrpc", "--data-dir", str(place / "GLUE/MRPC")),
+        *("train", "--task", "mrpc", "--data", str(place / "GLUE/MRPC")),
         *("--model", str(place / "MINILM_FOLDER"), "--pattern", "2:4", "--batch-size", "2"),
-        *("--output", str(tmp_path / "run"), "--teacher-epochs", "40"),
+        *("--output", str(tmp_path / "run"), "--teacher-epochs", "12"),
         *("--prune-epochs", "0.1", "--graft-epochs", "0.1", "--finetune-epochs", "0.1"),
     ]
     running = subprocess.Popen(
@@ -122,7 +162,8 @@ def test_a_stopped_training_goes_on(place: Path, tmp_path: Path) -> None:
     _, said = running.communicate(timeout=60)
 
     assert running.returncode == 130
-    assert "--resume" in said and "Traceback" not in said
+    assert "stops after this step" in said and "Traceback" not in said
+    assert f"go on with: spd train --resume --output {tmp_path / 'run'}" in said
     result = spd(*words, "--resume")
     assert result.exit_code == 0
     assert open_checkpoint(tmp_path / "run").pattern is not None

@@ -23,14 +23,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-PRUNE = "prune checkpoint --pattern unstructured --data-dir MRPC --output out"
+PRUNE = "prune checkpoint --pattern unstructured --data MRPC --output out"
 
 
 @pytest.mark.parametrize(
     ("command", "said"),
     [
         (
-            PRUNE.replace("--data-dir MRPC", "--texts one.jsonl"),
+            PRUNE.replace("--data MRPC", "--texts one.jsonl"),
             "that is too few texts; got 1; give a hundred or more",
         ),
         *(
@@ -81,16 +81,16 @@ def test_what_cannot_be_pruned_is_one_line(place: Path, command: str, said: str)
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        ("", "name a file with --texts, or a GLUE folder with --data-dir"),
+        ("", "name a file with --texts, or a GLUE folder with --data"),
         (
-            "--texts one.jsonl --data-dir MRPC",
-            "both --texts and --data-dir are given; leave one out",
+            "--texts one.jsonl --data MRPC",
+            "both --texts and --data are given; leave one out",
         ),
     ],
 )
 def test_texts_come_from_one_place(place: Path, texts: str, said: str) -> None:
     """Neither a file nor a folder, or both, is a usage error that says which of the two it is."""
-    result = run_in(place, PRUNE.replace("--data-dir MRPC", texts))
+    result = run_in(place, PRUNE.replace("--data MRPC", texts))
 
     assert result.exit_code == 2
     assert said in result.stderr
@@ -115,7 +115,7 @@ def test_the_sparse_model_is_scored_where_dev_has_labels(place: Path, tmp_path: 
     assert re.search(r"agrees with the dense model on \d+ % of \d+ held-out texts", shown.stdout)
     value = json.loads((tmp_path / "out" / "spd.json").read_text())
     for arm, path in (("sparse", tmp_path / "out"), ("dense", place / "checkpoint")):
-        told = run_in(place, f"evaluate {path} --data-dir MRPC --json")
+        told = run_in(place, f"evaluate {path} --data MRPC --json")
         assert value["scores"][arm] == pytest.approx(json.loads(told.stdout)["scores"])
     assert value["split"] == "dev"
     assert "this model: " in run_in(place, f"inspect {tmp_path / 'out'}").stdout
@@ -127,7 +127,7 @@ def test_a_model_without_a_score_of_its_own_says_so(place: Path, tmp_path: Path)
     (tmp_path / "texts.jsonl").write_text(texts)
     command = f"{PRUNE} --rounds 1".replace("output out", f"output {tmp_path / 'out'}")
 
-    run_in(place, command.replace("--data-dir MRPC", f"--texts {tmp_path / 'texts.jsonl'}"))
+    run_in(place, command.replace("--data MRPC", f"--texts {tmp_path / 'texts.jsonl'}"))
     shown = run_in(place, f"inspect {tmp_path / 'out'}").stdout
 
     assert re.search(r"dense model it was made from: \w+ 0\.9000", shown)

@@ -19,7 +19,7 @@ from tests.tiny import tiny_model
 from tests.train.runs import StopAfter
 
 COMMAND_LINE = (
-    "train --task mrpc --data-dir MRPC --model model --pattern block:8x1 --sparsity 0.5 "
+    "train --task mrpc --data MRPC --model model --pattern block:8x1 --sparsity 0.5 "
     "--epochs 0.7 --teacher-epochs 0.4 --batch-size 16 --max-tokens 32 --exclude layer.0 --seed 3 "
     "--no-dropout --calibration-tokens 64 --output"
 )
@@ -167,7 +167,7 @@ def test_a_run_without_its_command_needs_it_whole(place: Path, tmp_path: Path) -
 
 def test_a_dense_training_says_so_at_both_ends(place: Path) -> None:
     """Without a pattern nothing becomes sparse: told before the work, and after it."""
-    words = "train --task mrpc --data-dir MRPC --model model --teacher-epochs 0.1 --output dense"
+    words = "train --task mrpc --data MRPC --model model --teacher-epochs 0.1 --output dense"
 
     result = run_in(place, words)
 

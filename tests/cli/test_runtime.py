@@ -54,7 +54,7 @@ def test_a_score_says_what_ran(artefact: Artefact, tmp_path: Path) -> None:
     (tmp_path / "dev.tsv").write_text(SST2, encoding="utf-8")
     found = {}
     for name in ("auto", "openvino"):
-        words = ("--data-dir", tmp_path, "--runtime", name, "--json")
+        words = ("--data", tmp_path, "--runtime", name, "--json")
         found[name] = json.loads(spd("evaluate", artefact.folder, *words).stdout)
 
     assert found["auto"]["runtime"]["runtime"] == "onnxruntime"

@@ -91,7 +91,7 @@ def test_a_run_can_be_made_again_from_its_record(tmp_path: Path) -> None:
     """``--recipe RUN/spd.json`` and nothing else of its settings gives the same bits."""
     data, model = mrpc_files(tmp_path / "MRPC"), tmp_path / "model"
     tiny_model(model, task=TASKS["mrpc"], hidden=32, intermediate=64)
-    given = ("--task", "mrpc", "--data-dir", str(data), "--model", str(model))
+    given = ("--task", "mrpc", "--data", str(data), "--model", str(model))
     settings = (
         *("--pattern", "block:8x1", "--sparsity", "0.5", "--epochs", "1.5", "--seed", "3"),
         *("--teacher-epochs", "0.5", "--batch-size", "16", "--max-tokens", "32"),

@@ -17,7 +17,8 @@ from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.layers import BERT
 from spd_deploy.domain.nonzeros import nonzeros_in
 from spd_deploy.domain.patterns import Pattern, at_sparsity, parse_pattern
-from spd_train.pruning.masks import goals_of, masks_of
+from spd_deploy.domain.stored_weights import stored_weights
+from spd_train.pruning.masks import masks_of, targets_of
 from tests.tiny import tiny_model
 
 ENCODER = Encoder(
@@ -58,7 +59,7 @@ def random_weights(seed: int = 0) -> dict[str, Tensor]:
 
 def pruned(spelled: str, sparsity: float | None = None, exclude: tuple[str, ...] = ()) -> Weights:
     weights = random_weights()
-    goals = goals_of(ENCODER, parse_pattern(spelled, sparsity), exclude)
+    goals = targets_of(ENCODER, parse_pattern(spelled, sparsity), exclude)
     masks = masks_of(ENCODER, goals, {name: w.abs() for name, w in weights.items()})
     return {name: w * masks[name] if name in masks else w for name, w in weights.items()}
 
@@ -219,7 +220,7 @@ def test_zeros_are_found_in_every_float(tmp_path: Path, dtype: torch.dtype) -> N
     file = tmp_path / WEIGHTS_FILE
     save_file({"odd": torch.zeros(3, dtype=torch.uint8)} | by_weight_name(weights), file)
 
-    found = {m.name: mask for m, mask in nonzeros_in(file, matrices)}
+    found = {m.name: mask for m, mask in nonzeros_in(stored_weights(tmp_path, {}), matrices)}
 
     for name, weight in weights.items():
         np.testing.assert_array_equal(found[name], (weight != 0).numpy())

@@ -17,11 +17,11 @@ from exporters.export import artefact_from_checkpoint
 from exporters.onnx.calibrate import percentile, ranges_on
 from exporters.onnx.embeddings import WORDS, restored_words
 from exporters.onnx.storage import bytes_of_matrices, read_constants, stored_bytes
-from exporters.precision import Precision, Trial
+from exporters.precision import CalibrationSet, Precision
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadData, BadSetting, VerificationFailed
 from spd_deploy.domain.patterns import parse_pattern
-from spd_deploy.domain.runtime_choice import Asked, Runtime
+from spd_deploy.domain.runtime_choice import Runtime, RuntimeChoice
 from spd_deploy.domain.text import Batch, Tokens, pad
 from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE, OnnxSession
 from spd_deploy.sessions.open import difference_between, open_path, prove, session_from_artefact
@@ -51,7 +51,7 @@ def some_batches(checkpoint: Checkpoint, seed: int = 0) -> list[Batch]:
     return [pad(rows, pad_id=0), pad(rows[:1], pad_id=0)]
 
 
-def trial(checkpoint: Checkpoint, *, max_drop: float) -> Trial:
+def trial(checkpoint: Checkpoint, *, max_drop: float) -> CalibrationSet:
     """Judged by how near it is: 1 less the difference of the logits from the checkpoint's."""
     judged = some_batches(checkpoint, seed=1)
     with TorchSession(checkpoint.folder) as session:
@@ -61,7 +61,9 @@ def trial(checkpoint: Checkpoint, *, max_drop: float) -> Trial:
         found = zip(judged, expected, strict=True)
         return {"near": 1 - max(difference_between(session.run(b), e) for b, e in found)}
 
-    return Trial(batches=some_batches(checkpoint), score=score, metric="near", max_drop=max_drop)
+    return CalibrationSet(
+        batches=some_batches(checkpoint), score=score, metric="near", max_drop=max_drop
+    )
 
 
 @every_pattern
@@ -168,7 +170,7 @@ def test_int8_runs_in_openvino(tmp_path: Path, spelled: str | None) -> None:
         wanted.remove("int8+bf16")
 
     for precision in wanted:
-        asked = Asked(runtime="openvino", precision=precision.removeprefix("int8+"))
+        asked = RuntimeChoice(runtime="openvino", precision=precision.removeprefix("int8+"))
         with (
             TorchSession(checkpoint.folder) as reference,
             open_path(artefact.folder, asked=asked).session as session,
@@ -290,7 +292,7 @@ def test_what_is_stored_adds_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize("points", range(1, 100))
 def test_a_drop_as_large_as_allowed_is_allowed(points: int) -> None:
     """However the scores round as floats, a whole point is one point; a tenth more is too much."""
-    judge = Trial(batches=[], score=lambda _: {}, metric="near", max_drop=1.0)
+    judge = CalibrationSet(batches=[], score=lambda _: {}, metric="near", max_drop=1.0)
 
     assert judge.allows({"near": points / 100}, {"near": (points - 1) / 100})
     assert not judge.allows({"near": points / 100}, {"near": (points - 1.1) / 100})
@@ -299,7 +301,7 @@ def test_a_drop_as_large_as_allowed_is_allowed(points: int) -> None:
 def test_int8_needs_texts(tmp_path: Path) -> None:
     """Without data, or with none in it, it is refused before anything is written."""
     checkpoint = made(tmp_path, None)
-    empty = Trial(batches=[], score=lambda _: {}, metric="near", max_drop=1)
+    empty = CalibrationSet(batches=[], score=lambda _: {}, metric="near", max_drop=1)
 
     with pytest.raises(BadSetting, match="needs texts to calibrate on"):
         artefact_from_checkpoint(checkpoint, tmp_path / "a", precision=Precision.INT8)

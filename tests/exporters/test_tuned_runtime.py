@@ -9,16 +9,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from exporters.autotune.select_runtime import fastest_runtime, in_fastest_runtime, in_runtime
-from exporters.autotune.tune import Plan
+from exporters.autotune.tune import TuningPlan
 from exporters.autotune.tuning import TUNING_FILE, read_tuning
 from exporters.export import artefact_from_checkpoint
-from exporters.precision import Precision, Trial
+from exporters.precision import CalibrationSet, Precision
 from spd_deploy.cli.main import cli
-from spd_deploy.domain.artefact import Ran, hashes_of, open_artefact
+from spd_deploy.domain.artefact import RuntimeTiming, hashes_of, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import VerificationFailed
 from spd_deploy.domain.patterns import parse_pattern
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
 from spd_deploy.sessions.open import difference_between, open_path
@@ -30,7 +30,9 @@ from tests.tiny import tiny_checkpoint
 
 QUICK = ("--tune", "--batch", "1,2", "--seq", "8", "--threads", "1", "--seconds", "0.003")
 
-PLAN = Plan(shapes=(Shape(batch=1, seq=8),), threads=1, machine="m", effort=Effort(seconds=0.01))
+PLAN = TuningPlan(
+    shapes=(Shape(batch=1, seq=8),), threads=1, machine="m", effort=Effort(seconds=0.01)
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +49,18 @@ def export(checkpoint: Checkpoint, output: Path, *words: object) -> Result:
 
 def test_the_fastest_is_that_of_the_least_mean_time() -> None:
     """Twice as fast at one shape and half as fast at another is a tie, and the first is taken."""
-    slow = Ran(runtime="onnxruntime", seconds=(0.2, 0.2))
-    quick = Ran(runtime="openvino", seconds=(0.1, 0.3))
+    slow = RuntimeTiming(runtime="onnxruntime", seconds=(0.2, 0.2))
+    quick = RuntimeTiming(runtime="openvino", seconds=(0.1, 0.3))
 
     assert fastest_runtime((slow, quick)) == "openvino"
-    assert fastest_runtime((slow, Ran(runtime="openvino", seconds=(0.195, 0.195)))) == "onnxruntime"
-    assert fastest_runtime((slow, Ran(runtime="openvino", seconds=(0.1, 0.4)))) == "onnxruntime"
+    assert (
+        fastest_runtime((slow, RuntimeTiming(runtime="openvino", seconds=(0.195, 0.195))))
+        == "onnxruntime"
+    )
+    assert (
+        fastest_runtime((slow, RuntimeTiming(runtime="openvino", seconds=(0.1, 0.4))))
+        == "onnxruntime"
+    )
 
 
 def test_without_labels_no_runtime_may_round(tmp_path: Path, mrpc: tuple[Checkpoint, Path]) -> None:
@@ -77,7 +85,7 @@ def test_with_labels_bf16_is_judged_and_timed(
     if "bf16" not in precisions_of(import_openvino().Core()):
         pytest.skip("this CPU has no bf16 for OpenVINO")
 
-    export(mrpc[0], tmp_path / "a", *QUICK, "--data-dir", mrpc[1], "--max-drop", "100")
+    export(mrpc[0], tmp_path / "a", *QUICK, "--data", mrpc[1], "--max-drop", "100")
 
     ran = [one.runtime for one in open_artefact(tmp_path / "a").manifest.ran]
     assert ran == ["onnxruntime", "openvino", "openvino:bf16"]
@@ -110,13 +118,13 @@ def test_bf16_that_costs_too_much_is_left_out(
     def score(session: Session) -> dict[str, float | None]:
         return {"near": -difference_between(session.run(golden.batch), golden.logits_BC)}
 
-    trial = Trial(batches=[], score=score, metric="near", max_drop=0.01)
+    trial = CalibrationSet(batches=[], score=score, metric="near", max_drop=0.01)
 
     found = in_fastest_runtime(artefact, PLAN, trial)
 
     assert [one.runtime for one in found.manifest.ran] == ["onnxruntime", "openvino"]
     with pytest.raises(VerificationFailed, match="openvino:bf16 costs more near than allowed"):
-        in_runtime(artefact, ASKED["openvino:bf16"], trial)
+        in_runtime(artefact, RUNTIME_CHOICES["openvino:bf16"], trial)
 
 
 def test_a_runtime_that_does_not_run_it_is_refused_before_it_is_written(
@@ -178,7 +186,7 @@ def test_int8_is_chosen_by_its_own_times(tmp_path: Path) -> None:
     """Times of int8 products decide an int8 export, then and again, and no export in fp32."""
     mrpc_files(tmp_path / "MRPC")
     blocks = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern("block:16x1"), task="mrpc")
-    int8 = ("--precision", "int8", "--data-dir", tmp_path / "MRPC", "--max-drop", "100")
+    int8 = ("--precision", "int8", "--data", tmp_path / "MRPC", "--max-drop", "100")
 
     first = export(blocks, tmp_path / "a", *int8, *QUICK)
     file = tmp_path / "a" / TUNING_FILE
@@ -198,7 +206,7 @@ def test_int8_is_chosen_by_its_own_times(tmp_path: Path) -> None:
     "words",
     [
         ("--max-drop", "1"),
-        ("--data-dir", "MRPC"),
+        ("--data", "MRPC"),
         ("--task", "mrpc"),
         ("--precision", "fp16", "--tuning", "tuning.json"),
         ("--precision", "fp16", "--tune"),

@@ -128,3 +128,18 @@ print(default_threads())
     )
 
     assert done.stdout.strip() == "1"
+
+
+@pytest.mark.parametrize(
+    ("named", "bounds"), [("1", True), ("100000", False), ("", False), ("0", False), ("x", False)]
+)
+def test_omp_num_threads_bounds_the_number(
+    monkeypatch: pytest.MonkeyPatch, named: str, bounds: bool
+) -> None:
+    """A launcher that shares the cores out is obeyed, and nonsense is passed over."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    free = default_threads()
+
+    monkeypatch.setenv("OMP_NUM_THREADS", named)
+
+    assert default_threads() == (1 if bounds else free)

@@ -12,24 +12,24 @@ from starlette.types import ASGIApp, Message
 
 from serve.app import create_app
 from serve.open_model import Served
-from serve.settings import Settings
-from serve.state import Life, Phase
+from serve.settings import ServeSettings
+from serve.state import Phase, ServerState
 from tests.serve.fakes import PATIENCE_S
 
 JSON = {"Content-Type": "application/json"}
 
 
 @contextlib.contextmanager
-def client_of(served: Served, settings: Settings | None = None) -> Iterator[TestClient]:
+def client_of(served: Served, settings: ServeSettings | None = None) -> Iterator[TestClient]:
     """A client of an app that is ready."""
-    life = Life()
-    app = create_app(lambda: served, settings or Settings(), life=life)
+    life = ServerState()
+    app = create_app(lambda: served, settings or ServeSettings(), life=life)
     with TestClient(app, raise_server_exceptions=False) as client:
         wait_until_settled(life)
         yield client
 
 
-def wait_until_settled(life: Life) -> None:
+def wait_until_settled(life: ServerState) -> None:
     """Return once the app is no longer starting."""
     give_up_at = time.perf_counter() + PATIENCE_S
     while life.phase is Phase.STARTING:
@@ -101,11 +101,11 @@ class Exchange:
 
 @contextlib.asynccontextmanager
 async def ready(
-    served: Served, settings: Settings | None = None
-) -> AsyncIterator[tuple[ASGIApp, Life]]:
+    served: Served, settings: ServeSettings | None = None
+) -> AsyncIterator[tuple[ASGIApp, ServerState]]:
     """An app on the running event loop, open until the block ends."""
-    life = Life()
-    app = create_app(lambda: served, settings or Settings(), life=life)
+    life = ServerState()
+    app = create_app(lambda: served, settings or ServeSettings(), life=life)
     async with app.router.lifespan_context(app):
         await until(lambda: life.phase is not Phase.STARTING)
         yield app, life

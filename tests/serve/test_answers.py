@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from serve.protocols.native import ClassifyReply
-from serve.settings import Settings
+from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.sessions.offline import logits_of
 from spd_deploy.sessions.open import open_path
@@ -248,7 +248,10 @@ def test_a_text_that_fits_no_batch_is_refused(tmp_path: Path, session: FakeSessi
     """A row wider than the batch limit is refused instead of waiting for ever."""
 
     async def story() -> int | None:
-        async with ready(fake_served(tmp_path, session), Settings(max_batch_tokens=10)) as (app, _):
+        async with ready(fake_served(tmp_path, session), ServeSettings(max_batch_tokens=10)) as (
+            app,
+            _,
+        ):
             exchange = Exchange(app, "/predict", {"inputs": "x " * 20})
             await exchange.answer()
             return exchange.status

@@ -14,7 +14,7 @@ from exporters.export import artefact_from_checkpoint
 from serve.app import create_app
 from serve.open_model import open_served
 from serve.protocols.form import Form
-from serve.settings import Settings
+from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import open_checkpoint
 from tests.serve.clients import JSON, client_of
@@ -42,7 +42,7 @@ def client(
             checkpoint = open_checkpoint(tiny_model(folder / "model"))
             artefact = artefact_from_checkpoint(checkpoint, folder / "artefact")
     served = open_served(artefact.folder, threads=1)
-    with client_of(served, Settings(max_inputs=LIMIT)) as found:
+    with client_of(served, ServeSettings(max_inputs=LIMIT)) as found:
         assert found.get("/info").json()["takes"] == request.param
         yield found
 
@@ -128,7 +128,7 @@ def test_a_server_that_opens_its_model_describes_any() -> None:
     def never() -> Any:
         raise AssertionError
 
-    app = create_app(never, Settings())
+    app = create_app(never, ServeSettings())
 
     schemas = app.openapi()["components"]["schemas"]
 

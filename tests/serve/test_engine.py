@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from serve.batching import take
 from serve.engine import Engine
 from serve.metrics import Fault, Metrics
-from serve.waiting import Ran, Waiting
+from serve.waiting import BatchResult, Waiting
 from spd_deploy.domain.errors import EngineFailed, NotReady
 from spd_deploy.domain.text import Batch, Tokens, pad
 from tests.serve.fakes import PATIENCE_S, FakeSession, formula, tokens
@@ -83,7 +83,7 @@ def closing() -> Iterator[list[Engine]]:
 
 def queued_together(
     engine: Engine, session: FakeSession, rows: Sequence[Tokens]
-) -> list[Future[Ran]]:
+) -> list[Future[BatchResult]]:
     """Queue rows while the engine is busy, so that they run in one batch where they can."""
     session.gate.close()
     busy = engine.submit([tokens(1, 1)])
@@ -100,7 +100,7 @@ def refuse_bad(rows: Sequence[Sequence[int]], error: type[BaseException]) -> Non
 
 
 def assert_only_bad_failed(
-    engine: Engine, rows: Sequence[Tokens], futures: Sequence[Future[Ran]]
+    engine: Engine, rows: Sequence[Tokens], futures: Sequence[Future[BatchResult]]
 ) -> None:
     """Bad rows failed with our error, all others have their own logits, and the engine works."""
     for row, future in zip(rows, futures, strict=True):

@@ -9,8 +9,8 @@ from starlette.testclient import TestClient
 
 from serve.app import create_app
 from serve.forwarding import Forwarding, trusted_from
-from serve.settings import Settings
-from serve.state import Life
+from serve.settings import ServeSettings
+from serve.state import ServerState
 from spd_deploy.domain.errors import BadSetting
 from tests.serve.clients import wait_until_settled
 from tests.serve.fakes import FakeSession, fake_served
@@ -37,9 +37,12 @@ def trusting(tmp_path: Path) -> Iterator[TestClient]:
 
 
 def proxy_of(folder: Path, forwarding: Forwarding, address: str = PROXY) -> Iterator[TestClient]:
-    life = Life()
+    life = ServerState()
     app = create_app(
-        lambda: fake_served(folder, FakeSession()), Settings(), life=life, forwarding=forwarding
+        lambda: fake_served(folder, FakeSession()),
+        ServeSettings(),
+        life=life,
+        forwarding=forwarding,
     )
     with TestClient(app, client=(address, 5)) as client:
         wait_until_settled(life)

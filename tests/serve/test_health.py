@@ -11,8 +11,8 @@ from starlette.types import ASGIApp
 
 from serve.engine import Engine
 from serve.health import FAILURES_TO_DOUBT, Health
-from serve.settings import Settings
-from serve.state import Life
+from serve.settings import ServeSettings
+from serve.state import ServerState
 from spd_deploy.domain.text import Batch
 from tests.serve.clients import Exchange, ready, until
 from tests.serve.fakes import FakeSession, fake_served
@@ -39,7 +39,7 @@ def ask(app: ASGIApp, text: str = "a") -> Exchange:
     return Exchange(app, "/predict", {"inputs": text})
 
 
-def engine_of(life: Life) -> Engine:
+def engine_of(life: ServerState) -> Engine:
     """The engine of a server that is ready."""
     assert life.opened
     return life.opened.engine
@@ -126,7 +126,7 @@ def test_a_model_that_hangs_is_not_alive(
     """Who waits for it is told, who comes is sent away, and if it comes back all is well."""
 
     async def story() -> None:
-        settings = Settings(stall_timeout_s=0.2)
+        settings = ServeSettings(stall_timeout_s=0.2)
         async with ready(fake_served(tmp_path, session), settings) as (app, life):
             session.gate.close()
             hangs = ask(app)

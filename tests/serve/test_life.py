@@ -17,10 +17,11 @@ from starlette.testclient import TestClient
 
 from serve.app import create_app
 from serve.open_model import Served, open_served, warm_up
-from serve.settings import Settings
-from serve.state import Life, Phase
+from serve.settings import ServeSettings
+from serve.state import Phase, ServerState
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.documents import with_own_hash
 from spd_deploy.domain.errors import BadArtefact, BadSetting, SpdError, Unavailable
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.golden import GOLDEN_FILE
@@ -30,6 +31,7 @@ from tests.serve.fakes import PATIENCE_S, FakeSession, fake_served
 
 FILES = [
     "config.json",
+    "golden.json",
     "golden.safetensors",
     "model.onnx",
     "portable.onnx",
@@ -53,8 +55,8 @@ def flip_a_byte(file: Path) -> None:
 
 def assert_never_ready(open_model: Callable[[], Served], error: type[SpdError]) -> SpdError:
     """An app of that model lives, is not ready, answers nothing, and holds the error."""
-    life = Life()
-    with TestClient(create_app(open_model, Settings(), life=life)) as client:
+    life = ServerState()
+    with TestClient(create_app(open_model, ServeSettings(), life=life)) as client:
         wait_until_settled(life)
         assert client.get("/livez").status_code == 200
         for answer in (
@@ -91,7 +93,7 @@ def test_an_artefact_with_other_logits_never_gets_ready(copy: Path) -> None:
     save_file({**arrays, "logits": np.ascontiguousarray(arrays["logits"] + 0.01)}, golden)
     manifest = json.loads((copy / MANIFEST_FILE).read_text(encoding="utf-8"))
     manifest["files"][GOLDEN_FILE] = sha256_of(golden)
-    (copy / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
+    (copy / MANIFEST_FILE).write_text(json.dumps(with_own_hash(manifest)), encoding="utf-8")
 
     error = assert_never_ready(lambda: open_served(copy, threads=1), BadArtefact)
 
@@ -135,8 +137,8 @@ def test_a_model_without_numbers_is_refused(tmp_path: Path, value: float) -> Non
 
 def test_a_dead_engine_is_neither_ready_nor_alive(tmp_path: Path, session: FakeSession) -> None:
     """A server whose engine has ended takes no requests, and says that only a new one will."""
-    life = Life()
-    app = create_app(lambda: fake_served(tmp_path, session), Settings(), life=life)
+    life = ServerState()
+    app = create_app(lambda: fake_served(tmp_path, session), ServeSettings(), life=life)
     with TestClient(app) as client:
         wait_until_settled(life)
         assert life.classifier().engine.close(PATIENCE_S)
@@ -153,8 +155,8 @@ def test_the_server_answers_before_it_is_ready(tmp_path: Path, session: FakeSess
         assert may_open.wait(PATIENCE_S)
         return fake_served(tmp_path, session)
 
-    life = Life()
-    with TestClient(create_app(open_model, Settings(), life=life)) as client:
+    life = ServerState()
+    with TestClient(create_app(open_model, ServeSettings(), life=life)) as client:
         assert client.get("/livez").status_code == 200
         starting = client.get("/readyz")
         assert starting.status_code == 503
@@ -177,8 +179,8 @@ def test_a_server_told_to_stop_while_it_starts_never_gets_ready(
         assert may_open.wait(PATIENCE_S)
         return fake_served(tmp_path, session)
 
-    life = Life()
-    with TestClient(create_app(open_model, Settings(), life=life)) as client:
+    life = ServerState()
+    with TestClient(create_app(open_model, ServeSettings(), life=life)) as client:
         life.drain()
         may_open.set()
         assert client.get("/readyz").status_code == 503
@@ -189,8 +191,8 @@ def test_a_server_told_to_stop_while_it_starts_never_gets_ready(
 
 def test_a_checkpoint_is_served_too(dense_checkpoint: Checkpoint) -> None:
     """A model folder that was not exported runs in PyTorch, and says so."""
-    life = Life()
-    app = create_app(lambda: open_served(dense_checkpoint.folder), Settings(), life=life)
+    life = ServerState()
+    app = create_app(lambda: open_served(dense_checkpoint.folder), ServeSettings(), life=life)
     with TestClient(app) as client:
         wait_until_settled(life)
         info = client.get("/info").json()
@@ -198,12 +200,12 @@ def test_a_checkpoint_is_served_too(dense_checkpoint: Checkpoint) -> None:
         assert client.post("/predict", json={"inputs": "a film"}).status_code == 200
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Settings)])
+@pytest.mark.parametrize("name", [field.name for field in fields(ServeSettings)])
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
 def test_a_limit_that_lets_nothing_through_is_refused(name: str, value: float) -> None:
     """Every limit must be positive."""
     with pytest.raises(BadSetting, match=name):
-        Settings(**{name: value})  # type: ignore[arg-type]
+        ServeSettings(**{name: value})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

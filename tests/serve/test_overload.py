@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from starlette.types import ASGIApp
 
 from serve.admission import Load
-from serve.settings import Settings
-from serve.state import Life, Phase
+from serve.settings import ServeSettings
+from serve.state import Phase, ServerState
 from spd_deploy.domain.text import Batch, Tokenizer, Tokens
 from tests.serve.clients import Exchange, ready, until
 from tests.serve.fakes import FakeSession, fake_served
 
 PREDICT = "/predict"
-SMALL = Settings(max_queue_items=2)
+SMALL = ServeSettings(max_queue_items=2)
 
 
 def ask(app: ASGIApp, *texts: str) -> Exchange:
@@ -31,7 +31,7 @@ async def get(app: ASGIApp, path: str) -> int | None:
     return exchange.status
 
 
-async def held(life: Life, items: int) -> None:
+async def held(life: ServerState, items: int) -> None:
     """Return once so many texts are in the house and tokenised."""
     assert life.opened
     admission = life.opened.admission
@@ -92,7 +92,7 @@ def test_a_request_is_let_in_as_a_whole_or_not(tmp_path: Path, session: FakeSess
 
 def test_tokens_fill_the_queue_too(tmp_path: Path, session: FakeSession) -> None:
     """A request with more tokens than there is room for is refused after it is tokenised."""
-    settings = Settings(max_queue_tokens=10)
+    settings = ServeSettings(max_queue_tokens=10)
 
     async def story() -> None:
         async with ready(fake_served(tmp_path, session), settings) as (app, life):

@@ -17,7 +17,7 @@ from serve.info import Info, info_of
 from serve.open_model import open_served
 from serve.pages import type_of
 from serve.request_ids import request_id_from
-from serve.settings import Settings
+from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from tests.serve.clients import metric
@@ -174,7 +174,7 @@ def test_the_dense_score_is_never_the_models_own(
     served = open_served(artefact.folder, threads=1)
 
     with served.session:
-        info = info_of(served, Settings())
+        info = info_of(served, ServeSettings())
 
     assert info.score is None
     assert info.scores == dense

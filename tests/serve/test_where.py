@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from serve.settings import Settings
+from serve.settings import ServeSettings
 from tests.serve.clients import JSON, client_of
 from tests.serve.fakes import FakeSession, fake_served
 from tests.serve.test_bad_input import LONG, NATIVE, TEI
@@ -79,7 +79,7 @@ def test_the_text_that_the_model_fails_on_is_named(fake: TestClient, session: Fa
 
 def test_a_text_wider_than_any_batch_is_named(tmp_path: Path, session: FakeSession) -> None:
     """A row that the server's own batch limit keeps out is told by its index too."""
-    with client_of(fake_served(tmp_path, session), Settings(max_batch_tokens=10)) as client:
+    with client_of(fake_served(tmp_path, session), ServeSettings(max_batch_tokens=10)) as client:
         answer = client.post(TEI, json={"inputs": [["a"], ["b " * 20]]})
 
     assert answer.json()["error"].startswith("inputs.1: the text has more tokens than this server")

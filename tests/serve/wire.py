@@ -15,8 +15,8 @@ from serve.app import create_app
 from serve.forwarding import Forwarding
 from serve.open_model import Served
 from serve.server import bound_socket, config_of
-from serve.settings import Settings
-from serve.state import Life
+from serve.settings import ServeSettings
+from serve.state import ServerState
 from tests.serve.clients import wait_until_settled
 from tests.serve.fakes import PATIENCE_S
 
@@ -37,7 +37,7 @@ class Answer:
 class Wire:
     """The address of a running server."""
 
-    def __init__(self, port: int, life: Life, server: uvicorn.Server) -> None:
+    def __init__(self, port: int, life: ServerState, server: uvicorn.Server) -> None:
         self.port, self.life = port, life
         self._server = server
 
@@ -89,12 +89,15 @@ def answers_in(data: bytes) -> Iterator[Answer]:
 
 @contextlib.contextmanager
 def listening(
-    served: Served, settings: Settings | None = None, forwarding: Forwarding | None = None
+    served: Served, settings: ServeSettings | None = None, forwarding: Forwarding | None = None
 ) -> Iterator[Wire]:
     """A server of ``served`` on a free port."""
-    life = Life()
+    life = ServerState()
     app = create_app(
-        lambda: served, settings or Settings(), life=life, forwarding=forwarding or Forwarding()
+        lambda: served,
+        settings or ServeSettings(),
+        life=life,
+        forwarding=forwarding or Forwarding(),
     )
     server = uvicorn.Server(config_of(app))
     with bound_socket("127.0.0.1", 0) as bound:

@@ -1,6 +1,7 @@
 """Which runtime opens an artefact: the manifest's, the one asked for, or a refusal."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from exporters.export import artefact_from_checkpoint
 from serve.open_model import open_served
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact, Manifest
 from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.documents import with_own_hash
 from spd_deploy.domain.errors import BadArtefact, BadSetting, Unavailable
-from spd_deploy.domain.runtime_choice import ASKED, Asked, Runtime
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES, Runtime, RuntimeChoice
 from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
 from spd_deploy.sessions.open import model_file, open_path, session_from_artefact
 from tests.portable import with_portable
@@ -28,9 +30,11 @@ def artefact(plain: Artefact, tmp_path_factory: pytest.TempPathFactory) -> Artef
 
 def test_every_spelling_is_read_as_it_is_written() -> None:
     """The names on the command line are those that the values have themselves."""
-    assert {name: str(asked) for name, asked in ASKED.items()} == {name: name for name in ASKED}
-    assert ASKED["openvino:bf16"] == Asked(runtime="openvino", precision="bf16")
-    assert ASKED["auto"] == Asked()
+    assert {name: str(asked) for name, asked in RUNTIME_CHOICES.items()} == {
+        name: name for name in RUNTIME_CHOICES
+    }
+    assert RUNTIME_CHOICES["openvino:bf16"] == RuntimeChoice(runtime="openvino", precision="bf16")
+    assert RUNTIME_CHOICES["auto"] == RuntimeChoice()
 
 
 @pytest.mark.parametrize("own", ["onnxruntime", "openvino"])
@@ -44,21 +48,19 @@ def test_the_manifest_says_what_runs(own: Runtime, plain: Artefact, tmp_path: Pa
             assert session.description.runtime == expected
 
 
-def test_a_manifest_without_a_runtime_means_onnx_runtime(artefact: Artefact) -> None:
-    """Older manifests do not have the field."""
+def test_a_manifest_names_a_known_runtime(artefact: Artefact) -> None:
+    """A runtime that this version does not have is named in the refusal."""
     value = json.loads((artefact.folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    del value["runtime"]
 
-    assert Manifest.from_json(value).runtime == "onnxruntime"
-    with pytest.raises(BadArtefact, match="names a runtime that this version does not know"):
-        Manifest.from_json({**value, "runtime": "tvm"})
+    with pytest.raises(BadArtefact, match="does not know; got tvm"):
+        Manifest.from_json(with_own_hash({**value, "runtime": "tvm"}))
 
 
 def test_an_artefact_without_a_portable_file_says_so(artefact: Artefact, tmp_path: Path) -> None:
     """One that an older version exported has none for OpenVINO, and is to be exported again."""
     (tmp_path / PORTABLE_FILE).write_bytes(b"a file that the manifest does not vouch for")
     files = {name: sha for name, sha in artefact.manifest.files.items() if name != PORTABLE_FILE}
-    old = Manifest.from_json({**artefact.manifest.to_json(), "files": files})
+    old = replace(artefact.manifest, files=files)
 
     with pytest.raises(BadArtefact, match=r"no portable\.onnx, .* older version; export it again"):
         model_file(Artefact(folder=tmp_path, manifest=old), "openvino")
@@ -67,14 +69,26 @@ def test_an_artefact_without_a_portable_file_says_so(artefact: Artefact, tmp_pat
 @pytest.mark.parametrize(
     ("asked", "device", "said"),
     [
-        (Asked(runtime="onnxruntime", precision="bf16"), "cpu", "runs an artefact of fp32 in fp32"),
-        (Asked(runtime="openvino", precision="int8"), "cpu", "of fp32 in fp32 or bf16; got int8"),
-        (Asked(runtime="openvino"), "cuda", "OpenVINO runs on the CPU here; got device cuda"),
+        (
+            RuntimeChoice(runtime="onnxruntime", precision="bf16"),
+            "cpu",
+            "runs an artefact of fp32 in fp32",
+        ),
+        (
+            RuntimeChoice(runtime="openvino", precision="int8"),
+            "cpu",
+            "of fp32 in fp32 or bf16; got int8",
+        ),
+        (
+            RuntimeChoice(runtime="openvino"),
+            "cuda",
+            "OpenVINO runs on the CPU here; got device cuda",
+        ),
     ],
     ids=["onnxruntime in bf16", "int8 of fp32", "openvino on cuda"],
 )
 def test_what_a_runtime_cannot_do_is_refused(
-    asked: Asked, device: str, said: str, artefact: Artefact
+    asked: RuntimeChoice, device: str, said: str, artefact: Artefact
 ) -> None:
     """A precision that the file does not give, or a device that the runtime does not run on."""
     with pytest.raises(Unavailable, match=said):
@@ -85,4 +99,4 @@ def test_a_checkpoint_runs_in_pytorch_alone(block_checkpoint: Checkpoint) -> Non
     """Asked for a runtime, neither the command line nor the server opens it in another."""
     for opening in (open_path, open_served):
         with pytest.raises(BadSetting, match="a checkpoint runs in PyTorch; got --runtime openvi"):
-            opening(block_checkpoint.folder, asked=ASKED["openvino"])
+            opening(block_checkpoint.folder, asked=RUNTIME_CHOICES["openvino"])

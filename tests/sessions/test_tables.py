@@ -9,7 +9,7 @@ from exporters.torch.export import torch_artefact_from_checkpoint
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.text import Batch
-from spd_deploy.sessions.id_bounds import Tables
+from spd_deploy.sessions.id_bounds import IdBounds
 from spd_deploy.sessions.open import session_from_artefact
 from spd_deploy.sessions.torch_network.session import TorchArtefactSession
 
@@ -33,7 +33,7 @@ def test_the_table_and_what_was_asked_of_it_are_named(
     ids: list[int], types: list[int], said: str | None
 ) -> None:
     """The first and the last row are there, the ones before and after are not."""
-    tables = Tables(words=10, types=2)
+    tables = IdBounds(words=10, types=2)
     batch = batch_of(ids, types)
 
     if said is None:
@@ -46,7 +46,7 @@ def test_the_table_and_what_was_asked_of_it_are_named(
 @pytest.mark.parametrize("types", [0, 1])
 def test_a_lone_type_is_not_looked_up(types: int) -> None:
     """Tokenizers number a second text 1 for every model, and such a model reads no types."""
-    Tables(words=10, types=types).refuse_beyond(batch_of([1, 2], [0, 1]))
+    IdBounds(words=10, types=types).refuse_beyond(batch_of([1, 2], [0, 1]))
 
 
 def test_a_torch_artefact_looks_up_no_such_id(

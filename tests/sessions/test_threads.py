@@ -12,7 +12,7 @@ from exporters.export import artefact_from_checkpoint
 from exporters.torch.export import torch_artefact_from_checkpoint
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.cores import allowed_cpus, default_threads
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.sessions.open import open_path
 
 _ALONE = """
@@ -47,7 +47,7 @@ def models(
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "torch", "auto"])
 def test_threads_are_as_many_as_the_cores(models: dict[str, Path], runtime: str) -> None:
     """Every runtime takes as many threads as the process may use cores, and says so."""
-    with open_path(models[runtime], asked=ASKED[runtime]).session as session:
+    with open_path(models[runtime], asked=RUNTIME_CHOICES[runtime]).session as session:
         assert session.description.threads == default_threads()
 
 

@@ -16,11 +16,11 @@ from types import FrameType
 
 from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.patterns import parse_pattern
-from spd_train.sweep.jobs import Cell, Job, Teacher
+from spd_train.sweep.jobs import Job, StudentJob, TeacherJob
 from tests.train.made_runs import make_run
 
 PROGRAM = (sys.executable, "-m", "tests.train.fake_train")
-EXPECTED = ("task", "model", "output", "device", "data-dir", "recipe", "teacher", "precision")
+EXPECTED = ("task", "model", "output", "device", "data", "recipe", "teacher", "precision")
 
 
 def main() -> None:
@@ -56,9 +56,9 @@ def read_options() -> argparse.Namespace:
 def job_of(options: argparse.Namespace) -> Job:
     """What is asked for."""
     if options.pattern is None:
-        return Teacher(task=options.task, seed=options.seed)
+        return TeacherJob(task=options.task, seed=options.seed)
     pattern = parse_pattern(options.pattern, options.sparsity)
-    return Cell(task=options.task, pattern=pattern, arm=options.recipe, seed=options.seed)
+    return StudentJob(task=options.task, pattern=pattern, arm=options.recipe, seed=options.seed)
 
 
 def wait(folder: Path) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.files import write_json
 from spd_deploy.domain.tasks import TASKS
-from spd_train.sweep.jobs import Cell, Job
-from spd_train.training.metrics_log import JOURNAL_FILE, Journal
+from spd_train.sweep.jobs import Job, StudentJob
+from spd_train.training.metrics_log import METRICS_FILE, MetricsLog
 
 GREED = {"spd": 0.35, "spd-paper": 0.5, "prune": 1.0, "prune-kd": 0.75, "one-shot": 1.1}
 BEST = {"cola": 0.52, "mrpc": 0.89, "rte": 0.66, "stsb": 0.88, "sst2": 0.92}
@@ -25,8 +25,8 @@ def finals(job: Job) -> dict[str, float]:
     """The headline on train, holdout and dev that the job ends with."""
     random = Random(job.place)
     best = BEST.get(job.task, 0.8)
-    greed = GREED[job.arm] if isinstance(job, Cell) else 0.6
-    loss = job.pattern.sparsity**2 * (0.06 + 0.1 * greed) if isinstance(job, Cell) else 0.0
+    greed = GREED[job.arm] if isinstance(job, StudentJob) else 0.6
+    loss = job.pattern.sparsity**2 * (0.06 + 0.1 * greed) if isinstance(job, StudentJob) else 0.0
     dev = best - loss + random.gauss(0, 0.006)
     gap = (1 - best + 0.05) * (0.25 + 0.5 * greed) * (1 + random.gauss(0, 0.12)) + loss / 2
     train = min(0.995, dev + gap)
@@ -38,7 +38,7 @@ def make_run(folder: Path, job: Job, *, epochs: int = 10) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     metric = TASKS[job.task].metrics[0] if job.task in TASKS else "accuracy"
     final = finals(job)
-    journal = Journal(folder / JOURNAL_FILE, from_step=0)
+    journal = MetricsLog(folder / METRICS_FILE, from_step=0)
     random = Random(job.seed)
     last = epochs * STEPS_PER_EPOCH - 1
     for epoch in range(1, epochs + 1):
@@ -64,7 +64,7 @@ def _at(epoch: int, epochs: int, final: Mapping[str, float], part: str, random: 
 
 def _description(job: Job, metric: str, dev: float) -> dict[str, Any]:
     """The part of ``spd.json`` that a sweep reads."""
-    if isinstance(job, Cell):
+    if isinstance(job, StudentJob):
         return {
             "scores": {"dense": {metric: BEST.get(job.task, 0.8)}, "sparse": {metric: dev}},
             "pattern": str(job.pattern),

@@ -28,12 +28,12 @@ from spd_train.grafting import GraftedNetwork
 from spd_train.model import encoder_sizes, load_classifier
 from spd_train.pruning.calibration import Calibration
 from spd_train.recipes import changed, spd
-from spd_train.run import Request
-from spd_train.training.mixed_precision import Precision
+from spd_train.run import TrainConfig
+from spd_train.training.mixed_precision import MixedPrecision
 from tests.tiny import WORDS
 
 TASK = TASKS["sst2"]
-FP32 = Precision(name="fp32", reason="a test")
+FP32 = MixedPrecision(name="fp32", reason="a test")
 QUICK = Recipe(
     name="quick",
     pattern=NM(n=2, m=4),
@@ -103,14 +103,14 @@ def examples(count: int) -> list[Example]:
 DATA = Data.of(examples(48), {"dev": examples(16)}, dev_name="dev", holdout=examples(12))
 
 
-def request_for(model: Path, output: Path, recipe: Recipe = QUICK) -> Request:
+def request_for(model: Path, output: Path, recipe: Recipe = QUICK) -> TrainConfig:
     """A run on the easy task."""
-    return Request(
+    return TrainConfig(
         task=TASK, data=DATA, recipe=recipe, model=str(model), teacher=None, output=output
     )
 
 
-def student_request(teacher: Path, output: Path, recipe: Recipe, data: Data = DATA) -> Request:
+def student_request(teacher: Path, output: Path, recipe: Recipe, data: Data = DATA) -> TrainConfig:
     """A run that trains the student alone."""
     request = request_for(teacher, output, recipe)
     return replace(request, model=None, teacher=str(teacher), data=data)

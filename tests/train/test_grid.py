@@ -16,7 +16,7 @@ from spd_deploy.domain.tasks import TASKS
 from spd_train.sweep.command import train_command
 from spd_train.sweep.grid import Grid, TrainTable, data_folder
 from spd_train.sweep.grid_file import grid_from, read_grid
-from spd_train.sweep.jobs import ARMS, Cell, Teacher, slug, spelled
+from spd_train.sweep.jobs import ARMS, StudentJob, TeacherJob, slug, spelled
 
 GRID = """
 model = "MODEL"
@@ -70,7 +70,7 @@ def test_the_first_seed_comes_first(grid: Grid) -> None:
 
 def test_a_tasks_own_table_wins(grid: Grid) -> None:
     """A task's options replace the common ones, and the others stay."""
-    cola = Cell(task="cola", pattern=NM(n=2, m=4), arm="spd", seed=0)
+    cola = StudentJob(task="cola", pattern=NM(n=2, m=4), arm="spd", seed=0)
 
     assert grid.options(cola) == {"epochs": 20, "batch_size": 16}
     assert grid.options(replace(cola, task="mrpc")) == {"epochs": 10, "batch_size": 16}
@@ -78,7 +78,7 @@ def test_a_tasks_own_table_wins(grid: Grid) -> None:
 
 def test_teachers_and_students_have_options_of_their_own(grid: Grid) -> None:
     """Neither gets what means nothing to it, so other student epochs leave teachers as they are."""
-    teacher = Teacher(task="cola", seed=0)
+    teacher = TeacherJob(task="cola", seed=0)
     expected = {"teacher_epochs": 3, "batch_size": 16, "teacher_learning_rate": 3e-5}
 
     assert grid.options(teacher) == expected
@@ -226,12 +226,12 @@ def test_the_command_says_all_of_a_cell(grid: Grid, tmp_path: Path) -> None:
     (tmp_path / "CoLA").mkdir()
     here = replace(grid, data=tmp_path)
     pattern = Block(rows=64, columns=1, sparsity=0.75)
-    cell = Cell(task="cola", pattern=pattern, arm="prune", seed=2)
+    cell = StudentJob(task="cola", pattern=pattern, arm="prune", seed=2)
 
     words = train_command(cell, here, Path("out"), device="cuda", resume=True, program=("spd",))
 
     assert " ".join(words) == (
-        f"spd train --task cola --data-dir {tmp_path}/CoLA --model MODEL --recipe prune "
+        f"spd train --task cola --data {tmp_path}/CoLA --model MODEL --recipe prune "
         "--teacher out/teachers/cola/seed-2 --pattern block:64x1 --sparsity 0.75 --epochs 20 "
         "--batch-size 16 --seed 2 --device cuda --output "
         "out/runs/cola/block-64x1-0.75/prune/seed-2 --resume"
@@ -241,12 +241,12 @@ def test_the_command_says_all_of_a_cell(grid: Grid, tmp_path: Path) -> None:
 def test_the_command_of_a_teacher_has_no_pattern(grid: Grid) -> None:
     """Without a pattern ``spd train`` makes the dense model, and an N:M cell has no sparsity."""
     hub = replace(grid, data=None)
-    teacher = Teacher(task="mrpc", seed=0)
-    cell = Cell(task="mrpc", pattern=NM(n=2, m=4), arm="spd", seed=0)
+    teacher = TeacherJob(task="mrpc", seed=0)
+    cell = StudentJob(task="mrpc", pattern=NM(n=2, m=4), arm="spd", seed=0)
 
     assert " ".join(train_command(teacher, hub, Path("out"), program=("spd",))) == (
         "spd train --task mrpc --model MODEL --teacher-epochs 3 --batch-size 16 --seed 0 "
         "--device cpu --output out/teachers/mrpc/seed-0"
     )
     words = train_command(cell, hub, Path("out"))
-    assert "--sparsity" not in words and "--data-dir" not in words and "--resume" not in words
+    assert "--sparsity" not in words and "--data" not in words and "--resume" not in words

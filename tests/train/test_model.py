@@ -62,7 +62,7 @@ def test_inputs_are_what_the_model_takes(architecture: str) -> None:
 
     inputs = inputs_of(model, pairs())
 
-    assert ("token_type_ids" in inputs) == (architecture in ("bert", "electra"))
+    assert ("token_type_ids" in inputs) == (architecture in ("bert", "electra", "ernie"))
     assert model(**inputs).logits.shape == (2, 2)
 
 

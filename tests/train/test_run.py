@@ -19,7 +19,7 @@ from spd_train.data.splits import Data
 from spd_train.plots.curves import CURVES_FILE
 from spd_train.recipes import changed
 from spd_train.run import run
-from spd_train.training.metrics_log import JOURNAL_FILE, read_journal
+from spd_train.training.metrics_log import METRICS_FILE, read_journal
 from spd_train.training.mixed_precision import choose_precision
 from spd_train.training.state import STATE_FILE
 from tests.train.runs import DATA, QUICK, examples, request_for, spd_recipe, student_request
@@ -59,7 +59,7 @@ def test_embeddings_pooler_and_classifier_stay_the_teachers(finished: Path) -> N
 
 def test_the_log_tells_the_schedules(finished: Path) -> None:
     """Every step is there with its losses; sparsity and graft probability end where they should."""
-    records = read_journal(finished / JOURNAL_FILE)
+    records = read_journal(finished / METRICS_FILE)
     steps = [r for r in records if r["kind"] == "step"]
 
     assert [r["step"] for r in steps] == list(range(24))
@@ -123,7 +123,7 @@ def test_training_learns(model: Path, tmp_path: Path) -> None:
 
     run(request_for(model, tmp_path / "run", recipe), Silent())
 
-    for log in (tmp_path / "run/teacher" / JOURNAL_FILE, tmp_path / "run" / JOURNAL_FILE):
+    for log in (tmp_path / "run/teacher" / METRICS_FILE, tmp_path / "run" / METRICS_FILE):
         (last,) = (r for r in read_journal(log) if r["kind"] == "final")
         assert last["train"]["accuracy"] == 1.0
 
@@ -137,7 +137,7 @@ def test_the_best_on_what_was_held_out_is_kept(
 
     found = run(student_request(teacher, tmp_path / "run", recipe), Silent())
 
-    records = read_journal(found.folder / JOURNAL_FILE)
+    records = read_journal(found.folder / METRICS_FILE)
     steps = [r for r in records if r["kind"] == "step"]
     first = next(r["step"] for r in steps if r["sparsity"] == steps[-1]["sparsity"])
     scores = [r for r in records if r["kind"] == "score" and r["step"] >= first]
@@ -154,7 +154,7 @@ def test_without_holdout_the_last_weights_are_kept(teacher: Path, tmp_path: Path
 
     run(request, Silent())
 
-    *_, final = records = read_journal(tmp_path / "run" / JOURNAL_FILE)
+    *_, final = records = read_journal(tmp_path / "run" / METRICS_FILE)
     assert final["chosen_step"] == 24
     assert not any("holdout" in r for r in records)
 
@@ -193,7 +193,7 @@ def test_what_is_held_out_is_never_trained_on(teacher: Path, tmp_path: Path) -> 
     steps, weights = {}, {}
     for name, data in (("usual", DATA), ("held", held), ("dev", dev)):
         found = run(student_request(teacher, tmp_path / name, QUICK, data), Silent())
-        records = read_journal(found.folder / JOURNAL_FILE)
+        records = read_journal(found.folder / METRICS_FILE)
         steps[name] = [r for r in records if r["kind"] == "step"]
         weights[name] = found.weights.read_bytes()
 

@@ -14,7 +14,7 @@ from spd_train.config import Recipe
 from spd_train.recipes import ARMS, changed, recipe_named
 from spd_train.run import run
 from spd_train.training.best_checkpoint import BEST_FILE
-from spd_train.training.metrics_log import JOURNAL_FILE, read_journal
+from spd_train.training.metrics_log import METRICS_FILE, read_journal
 from spd_train.training.state import STATE_FILE
 from tests.train.runs import (
     QUICK,
@@ -55,7 +55,7 @@ def test_every_recipe_resumes_to_the_bit(
 ) -> None:
     """Stopped between mask updates, while grafting and in the last stage, the bits are the same."""
     recipe, expected = whole
-    total = len([r for r in read_journal(expected.folder / JOURNAL_FILE) if r["kind"] == "step"])
+    total = len([r for r in read_journal(expected.folder / METRICS_FILE) if r["kind"] == "step"])
     assert total == 24
     request = student_request(teacher, tmp_path / "parts", recipe)
     for i, steps in enumerate((3, 6, 7)):  # the prune stage has 6 steps, the graft stage 3
@@ -66,7 +66,7 @@ def test_every_recipe_resumes_to_the_bit(
 
     assert found.weights.read_bytes() == expected.weights.read_bytes()
     assert (found.folder / SPD_FILE).read_text() == (expected.folder / SPD_FILE).read_text()
-    assert read_journal(found.folder / JOURNAL_FILE) == read_journal(expected.folder / JOURNAL_FILE)
+    assert read_journal(found.folder / METRICS_FILE) == read_journal(expected.folder / METRICS_FILE)
     assert not (found.folder / STATE_FILE).exists() and not (found.folder / BEST_FILE).exists()
 
 
@@ -97,7 +97,7 @@ def test_every_built_in_recipe_trains(teacher: Path, tmp_path: Path, arm: str) -
     found = run(student_request(teacher, tmp_path / "run", recipe), Silent())
 
     assert set(found.densities.values()) == {0.5}
-    first, *_ = read_journal(found.folder / JOURNAL_FILE)
+    first, *_ = read_journal(found.folder / METRICS_FILE)
     losses = student.losses
     weights = {
         "attention_loss": losses.attention,

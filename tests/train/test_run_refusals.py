@@ -25,7 +25,7 @@ from spd_train.data.batches import epoch_batches
 from spd_train.data.examples import Example
 from spd_train.data.splits import Data
 from spd_train.run import run
-from spd_train.training.metrics_log import JOURNAL_FILE, read_journal
+from spd_train.training.metrics_log import METRICS_FILE, read_journal
 from spd_train.training.state import STATE_FILE
 from tests.tiny import tiny_checkpoint, tiny_model
 from tests.train.runs import QUICK, StopAfter, request_for
@@ -159,7 +159,7 @@ def test_too_few_steps_are_refused_before_the_teacher_is_trained(
 
     run(replace(request, recipe=replace(QUICK, max_steps=20)), Silent())
 
-    records = read_journal(tmp_path / "run" / JOURNAL_FILE)
+    records = read_journal(tmp_path / "run" / METRICS_FILE)
     assert [r["step"] for r in records if r["kind"] == "step"] == list(range(20))
 
 
@@ -172,7 +172,7 @@ def test_too_few_steps_are_refused_before_the_teacher_is_trained(
         ("order", "as task sst2 needs: .*negative, positive; got 2 labels, positive, negative"),
         ("sizes", "no fine-tuned form of the model: their sizes differ"),
         ("tokenizer", "another tokenizer than the model"),
-        ("embeddings", "is not the teacher's own; got ids up to"),
+        ("embeddings", "no embedding for; got 'zebra' has id"),
     ],
 )
 def test_a_teacher_that_does_not_fit_is_refused(

@@ -11,7 +11,7 @@ from spd_deploy.domain.errors import BadCheckpoint, BadSetting, Interrupted, Not
 from spd_deploy.domain.folders import RUN_FILE
 from spd_deploy.domain.progress import Silent
 from spd_train.run import run
-from spd_train.training.metrics_log import JOURNAL_FILE, read_journal
+from spd_train.training.metrics_log import METRICS_FILE, read_journal
 from spd_train.training.state import STATE_FILE
 from tests.train.runs import QUICK, StopAfter, request_for
 
@@ -33,7 +33,7 @@ def test_resumed_equals_uninterrupted(
         ours, theirs = tmp_path / "run" / part, finished / part
         assert (ours / WEIGHTS_FILE).read_bytes() == (theirs / WEIGHTS_FILE).read_bytes()
         assert (ours / SPD_FILE).read_text() == (theirs / SPD_FILE).read_text()
-        assert read_journal(ours / JOURNAL_FILE) == read_journal(theirs / JOURNAL_FILE)
+        assert read_journal(ours / METRICS_FILE) == read_journal(theirs / METRICS_FILE)
 
 
 def test_a_finished_run_is_not_run_again(model: Path, finished: Path) -> None:
@@ -78,3 +78,28 @@ def test_a_state_of_another_run_is_refused(model: Path, tmp_path: Path) -> None:
 
     with pytest.raises(BadCheckpoint, match="belongs to a run with other settings"):
         run(replace(request, resume=True), Silent())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_what_never_trained_blocks_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """Whatever ends a run before its first saved state, its folder is free for the next try."""
+    request = request_for(model, tmp_path / "run")
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("spd_train.run.prepare", fail)
+        with pytest.raises(error):
+            run(request, Silent())
+        assert not (tmp_path / "run").exists()
+
+    with pytest.raises(Interrupted):
+        run(replace(request, should_stop=StopAfter(1)), Silent())
+    with monkeypatch.context() as patch:
+        patch.setattr("spd_train.run.prepare", fail)
+        with pytest.raises(error):
+            run(replace(request, resume=True), Silent())
+    assert (tmp_path / "run" / RUN_FILE).exists()  # of a run that was begun nothing is removed

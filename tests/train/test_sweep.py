@@ -23,13 +23,13 @@ from spd_deploy.domain.errors import (
 )
 from spd_deploy.domain.progress import Silent
 from spd_train.recipes import ARMS
-from spd_train.sweep.capacity import Room
+from spd_train.sweep.capacity import Capacity
 from spd_train.sweep.grid import Grid
 from spd_train.sweep.grid_file import grid_from
-from spd_train.sweep.job_state import State
-from spd_train.sweep.jobs import Job, Place
+from spd_train.sweep.job_state import JobState
+from spd_train.sweep.jobs import Job, JobPaths
 from spd_train.sweep.lock import locked
-from spd_train.sweep.run_record import Record, added, read_record, write_record
+from spd_train.sweep.run_record import RunRecord, added, read_record, write_record
 from spd_train.sweep.run_sweep import Sweep, run_sweep, states_of
 from tests.train.fake_train import PROGRAM
 from tests.train.made_runs import make_run
@@ -51,7 +51,7 @@ def sweep_of(
     output: Path, grid: Grid | None = None, *, processes: int = 2, **changes: Any
 ) -> Sweep:
     """A sweep whose children are fakes."""
-    room = Room(processes=processes, threads=1)
+    room = Capacity(processes=processes, threads=1)
     return Sweep(grid=grid or small(), output=output, room=room, program=PROGRAM, **changes)
 
 
@@ -75,11 +75,11 @@ def calls(output: Path) -> dict[str, list[str]]:
     return {
         job.place: [
             line
-            for line in Place.of(output, job).log.read_text().splitlines()
+            for line in JobPaths.of(output, job).log.read_text().splitlines()
             if line.startswith("train ")
         ]
         for job in small().jobs()
-        if Place.of(output, job).log.exists()
+        if JobPaths.of(output, job).log.exists()
     }
 
 
@@ -95,13 +95,13 @@ def test_a_sweep_runs_everything_once(tmp_path: Path) -> None:
     """Teacher and cells are finished, each with its log and a record of what it took."""
     run_sweep(sweep_of(tmp_path), Silent())
 
-    assert set(states_of(small(), tmp_path).values()) == {State.FINISHED}
+    assert set(states_of(small(), tmp_path).values()) == {JobState.FINISHED}
     assert {place: len(lines) for place, lines in calls(tmp_path).items()} == {
         job.place: 1 for job in small().jobs()
     }
     assert all("OMP_NUM_THREADS=1" in lines[0] for lines in calls(tmp_path).values())
     for job in small().jobs():
-        record = read_record(Place.of(tmp_path, job).record)
+        record = read_record(JobPaths.of(tmp_path, job).record)
         whole = job.place == TEACHER
         asked = {"model": "m"} if whole else {"model": "m", "epochs": 3}
         assert record.settings.items() >= asked.items()
@@ -128,7 +128,7 @@ def test_a_grown_grid_only_adds_runs(tmp_path: Path) -> None:
 
     run_sweep(sweep_of(tmp_path, grown), Silent())
 
-    assert set(states_of(grown, tmp_path).values()) == {State.FINISHED}
+    assert set(states_of(grown, tmp_path).values()) == {JobState.FINISHED}
     assert calls(tmp_path) == before
 
 
@@ -159,7 +159,7 @@ def test_a_failing_run_does_not_stop_the_others(
     (told,) = (note for note in notes.told if "finished" not in note)
     assert told.startswith("mrpc 2:4 prune seed 0 failed: the loss is not a number; got nan")
     states = states_of(small(), tmp_path)
-    assert [s for j, s in states.items() if j.place != CELL] == [State.FINISHED] * 2
+    assert [s for j, s in states.items() if j.place != CELL] == [JobState.FINISHED] * 2
     monkeypatch.delenv("SPD_FAKE_FAIL")
     run_sweep(sweep_of(tmp_path), Silent())
     assert len(calls(tmp_path)[CELL]) == 2
@@ -318,7 +318,7 @@ def test_runs_of_others_are_taken_as_they_are(tmp_path: Path) -> None:
     run_sweep(sweep_of(tmp_path), Silent())
 
     assert TEACHER not in calls(tmp_path)
-    assert set(states_of(grid, tmp_path).values()) == {State.FINISHED}
+    assert set(states_of(grid, tmp_path).values()) == {JobState.FINISHED}
 
 
 def test_missing_data_is_told_before_anything_starts(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_a_program_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_attempts_add_up(tmp_path: Path) -> None:
     """A record keeps the seconds of all attempts and the highest peak, and survives the disk."""
-    record = added(Record(settings={"epochs": 3}), seconds=2.0, peak_memory_bytes=None)
+    record = added(RunRecord(settings={"epochs": 3}), seconds=2.0, peak_memory_bytes=None)
     record = added(record, seconds=3.0, peak_memory_bytes=7)
     record = added(record, seconds=0.5, peak_memory_bytes=5)
     write_record(tmp_path / "r.json", record)

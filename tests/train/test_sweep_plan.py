@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spd_deploy.domain.checkpoint import SPD_FILE
-from spd_train.sweep.capacity import MARGIN, GpuWatch, Room, may_start, room_for
+from spd_train.sweep.capacity import MARGIN, Capacity, GpuWatch, may_start, room_for
 from spd_train.sweep.grid import Grid
 from spd_train.sweep.grid_file import grid_from
-from spd_train.sweep.job_state import State, blocked, startable, state_of
-from spd_train.sweep.jobs import Cell, Job, Teacher
+from spd_train.sweep.job_state import JobState, blocked, startable, state_of
+from spd_train.sweep.jobs import Job, StudentJob, TeacherJob
 
 GRID: Grid = grid_from(
     {
@@ -20,35 +20,35 @@ GRID: Grid = grid_from(
     }
 )  # fmt: skip
 JOBS = GRID.jobs()
-any_states = st.fixed_dictionaries({job: st.sampled_from(State) for job in JOBS})
+any_states = st.fixed_dictionaries({job: st.sampled_from(JobState) for job in JOBS})
 
 
 @given(states=any_states, busy=st.sets(st.sampled_from(JOBS)))
-def test_what_may_start_is_all_that_is_left(states: dict[Job, State], busy: set[Job]) -> None:
+def test_what_may_start_is_all_that_is_left(states: dict[Job, JobState], busy: set[Job]) -> None:
     """Exactly the jobs that are not finished, not busy, and have a finished teacher, in order."""
     found = startable(JOBS, states, busy=busy)
 
     assert found == [job for job in JOBS if job in found]
     for job in JOBS:
-        free = states[job] is not State.FINISHED and job not in busy
-        if isinstance(job, Cell):
-            free = free and states[job.teacher] is State.FINISHED
+        free = states[job] is not JobState.FINISHED and job not in busy
+        if isinstance(job, StudentJob):
+            free = free and states[job.teacher] is JobState.FINISHED
         assert (job in found) == free
 
 
 def test_teachers_come_first_and_cells_follow_their_own() -> None:
     """At the start only teachers may run; with one of them finished, just its cells join."""
-    new = dict.fromkeys(JOBS, State.NEW)
-    teacher = Teacher(task="cola", seed=1)
+    new = dict.fromkeys(JOBS, JobState.NEW)
+    teacher = TeacherJob(task="cola", seed=1)
 
     assert startable(JOBS, new, busy=()) == GRID.teachers()
-    cells = startable(JOBS, {**new, teacher: State.FINISHED}, busy=GRID.teachers())
+    cells = startable(JOBS, {**new, teacher: JobState.FINISHED}, busy=GRID.teachers())
     assert cells == [cell for cell in GRID.cells() if cell.teacher == teacher]
 
 
 def test_a_failed_teacher_blocks_its_cells() -> None:
     """Its cells wait, those of other teachers do not."""
-    teacher = Teacher(task="mrpc", seed=0)
+    teacher = TeacherJob(task="mrpc", seed=0)
 
     assert blocked(JOBS, [teacher]) == [c for c in GRID.cells() if c.teacher == teacher]
     assert blocked(JOBS, [GRID.cells()[0]]) == []
@@ -57,28 +57,28 @@ def test_a_failed_teacher_blocks_its_cells() -> None:
 def test_a_folder_tells_its_state(tmp_path: Path) -> None:
     """Nothing or an empty folder is new, any file begins it, ``spd.json`` finishes it."""
     folder = tmp_path / "run"
-    assert state_of(folder) is State.NEW
+    assert state_of(folder) is JobState.NEW
     folder.mkdir()
-    assert state_of(folder) is State.NEW
+    assert state_of(folder) is JobState.NEW
     (folder / "run.json").touch()
-    assert state_of(folder) is State.BEGUN
+    assert state_of(folder) is JobState.BEGUN
     (folder / SPD_FILE).touch()
-    assert state_of(folder) is State.FINISHED
+    assert state_of(folder) is JobState.FINISHED
 
 
 @pytest.mark.parametrize(
     ("device", "processes", "expected"),
     [
-        ("cpu", None, Room(processes=8, threads=1)),
-        ("cpu", 2, Room(processes=2, threads=4)),
-        ("cpu", 3, Room(processes=3, threads=2)),
-        ("cpu", 16, Room(processes=16, threads=1)),
-        ("cuda", None, Room(processes=8, threads=1, watch_gpu=True)),
-        ("cuda", 4, Room(processes=4, threads=2)),
+        ("cpu", None, Capacity(processes=8, threads=1)),
+        ("cpu", 2, Capacity(processes=2, threads=4)),
+        ("cpu", 3, Capacity(processes=3, threads=2)),
+        ("cpu", 16, Capacity(processes=16, threads=1)),
+        ("cuda", None, Capacity(processes=8, threads=1, watch_gpu=True)),
+        ("cuda", 4, Capacity(processes=4, threads=2)),
     ],
 )
 def test_room_is_a_core_a_run_unless_told(
-    device: str, processes: int | None, expected: Room
+    device: str, processes: int | None, expected: Capacity
 ) -> None:
     """Eight cores take eight runs, or share their threads among as many as asked for."""
     assert room_for(device, cores=8, processes=processes) == expected

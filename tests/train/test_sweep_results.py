@@ -17,12 +17,12 @@ from spd_train.plots.overfitting import draw_overfitting, mean_curve, overfittin
 from spd_train.plots.style import colour_of, mark_of
 from spd_train.sweep.grid import Grid
 from spd_train.sweep.grid_file import grid_from
-from spd_train.sweep.jobs import ARMS, DENSE, Cell, Job, Place, Teacher
+from spd_train.sweep.jobs import ARMS, DENSE, Job, JobPaths, StudentJob, TeacherJob
 from spd_train.sweep.outcomes import Point, read_outcome, read_outcomes
 from spd_train.sweep.results import Results
 from spd_train.sweep.results_table import json_of, markdown_of, write_tables
-from spd_train.sweep.run_record import Record, write_record
-from spd_train.training.metrics_log import JOURNAL_FILE, read_journal
+from spd_train.sweep.run_record import RunRecord, write_record
+from spd_train.training.metrics_log import METRICS_FILE, read_journal
 from tests.train.made_runs import finals, make_run
 
 GRID: Grid = grid_from(
@@ -48,9 +48,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return results_in(tmp_path_factory.mktemp("whole"))
 
 
-def cells(arm: str, task: str) -> list[Cell]:
+def cells(arm: str, task: str) -> list[StudentJob]:
     """The seeds of one arm at the first pattern."""
-    return [Cell(task=task, pattern=FIRST, arm=arm, seed=seed) for seed in GRID.seeds]
+    return [StudentJob(task=task, pattern=FIRST, arm=arm, seed=seed) for seed in GRID.seeds]
 
 
 def test_an_outcome_is_what_the_files_say(tmp_path: Path) -> None:
@@ -58,12 +58,13 @@ def test_an_outcome_is_what_the_files_say(tmp_path: Path) -> None:
     job = cells("spd", "mrpc")[0]
     make_run(tmp_path / job.place, job)
     write_record(
-        Place.of(tmp_path, job).record, Record(settings={}, seconds=12.5, peak_memory_bytes=99)
+        JobPaths.of(tmp_path, job).record,
+        RunRecord(settings={}, seconds=12.5, peak_memory_bytes=99),
     )
 
     found = read_outcome(job, tmp_path)
 
-    records = read_journal(tmp_path / job.place / JOURNAL_FILE)
+    records = read_journal(tmp_path / job.place / METRICS_FILE)
     final = records[-1]
     assert final["kind"] == "final"
     assert found.metric == "f1"
@@ -83,7 +84,7 @@ def test_a_run_without_a_log_has_a_score_and_no_gap(tmp_path: Path) -> None:
     """What was not logged is not there, and nothing is made up."""
     job = cells("spd", "mrpc")[0]
     make_run(tmp_path / job.place, job)
-    (tmp_path / job.place / JOURNAL_FILE).unlink()
+    (tmp_path / job.place / METRICS_FILE).unlink()
 
     found = read_outcome(job, tmp_path)
 
@@ -182,7 +183,7 @@ def test_one_seed_has_no_interval(tmp_path: Path) -> None:
 
 def test_the_json_has_every_run(whole: Results, tmp_path: Path) -> None:
     """Each job of the grid is there with its outcome or null, and each mean with its values."""
-    outcomes = {j: o for j, o in whole.outcomes.items() if j != Teacher(task="mrpc", seed=2)}
+    outcomes = {j: o for j, o in whole.outcomes.items() if j != TeacherJob(task="mrpc", seed=2)}
     partial = replace(whole, outcomes=outcomes)
 
     markdown, file = write_tables(partial, tmp_path)
@@ -274,7 +275,7 @@ def test_a_grid_without_patterns_shows_its_teachers(tmp_path: Path) -> None:
 
     assert results.total == len(GRID.tasks) * len(GRID.seeds)
     for task in GRID.tasks:
-        scores = [results.outcomes[Teacher(task=task, seed=seed)].score for seed in GRID.seeds]
+        scores = [results.outcomes[TeacherJob(task=task, seed=seed)].score for seed in GRID.seeds]
         (summary,) = (s for s in json_of(results)["summaries"] if s["task"] == task)
         assert (summary["pattern"], summary["arm"]) == (None, DENSE)
         assert summary["score"]["mean"] == pytest.approx(np.mean([float(s or 0) for s in scores]))

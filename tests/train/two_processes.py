@@ -16,7 +16,7 @@ from pathlib import Path
 from spd_deploy.domain.errors import Interrupted
 from spd_deploy.domain.progress import Silent
 from spd_train.config import Recipe
-from spd_train.run import Request, run
+from spd_train.run import TrainConfig, run
 from tests.train.runs import StopAfter, request_for
 from tests.train.training.test_processes import RECIPES, calm
 
@@ -26,7 +26,7 @@ def main() -> None:
     teacher, place = Path(sys.argv[1]), Path(sys.argv[2])
     rank = int(os.environ["RANK"])
 
-    def request(name: str, recipe: Recipe) -> Request:
+    def request(name: str, recipe: Recipe) -> TrainConfig:
         return replace(request_for(teacher, place / name, recipe), model=None, teacher=str(teacher))
 
     for name, recipe in RECIPES.items():

@@ -29,7 +29,7 @@ from spd_deploy.benchmark.gpu_values import Absent, Ran
 from spd_deploy.benchmark.records import ArmFacts, Memory, Settings
 from spd_deploy.benchmark.run import as_dense
 from spd_deploy.domain.artefact import is_artefact, open_artefact
-from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint
+from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadSetting, reason_of
 from spd_deploy.domain.files import bytes_of, sha256_of
 from spd_deploy.domain.roofline import Work, encoder_work
@@ -162,9 +162,14 @@ def _of_torch(model: DenseModel, way: Way) -> Entrant:
         way,
         open_session=partial(DenseTorchSession, model.checkpoint.folder, way=way),
         check=partial(model.difference, tolerance=_FP16_TOLERANCE),
-        model_file=lambda: model.checkpoint.folder / WEIGHTS_FILE,
+        model_file=partial(_stored_at, model.checkpoint),
         first_only=False,
     )
+
+
+def _stored_at(checkpoint: Checkpoint) -> Path:
+    """The checkpoint's weights: one file, or the folder of its shards."""
+    return checkpoint.weights if checkpoint.weights.is_file() else checkpoint.folder
 
 
 def _fused(model: DenseModel, name: str) -> Entrant:

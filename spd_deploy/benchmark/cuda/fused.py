@@ -11,6 +11,7 @@ from typing import Any
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import Unavailable, first_line
 from spd_deploy.domain.text import INPUTS
+from spd_deploy.sessions.transformers_model import load_classifier
 
 
 def fused_from_checkpoint(folder: Path, encoder: Encoder, file: Path, *, gpu: bool = True) -> Path:
@@ -34,15 +35,8 @@ def fused_from_checkpoint(folder: Path, encoder: Encoder, file: Path, *, gpu: bo
 def _export(folder: Path, file: Path) -> None:
     """The graph as the model computes, with attention written out, which the optimiser knows."""
     import torch
-    from transformers import AutoModelForSequenceClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder,
-        attn_implementation="eager",
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-    ).eval()
+    model = load_classifier(folder, local_files_only=True, attn_implementation="eager").eval()
     typed = getattr(model.config, "type_vocab_size", 0) > 1
 
     class Logits(torch.nn.Module):

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from exporters.architectures import ARCHITECTURES
+from spd_deploy.domain.architectures import ARCHITECTURES
 from spd_deploy.domain.layers import ROLES, Role
 
 Part = Literal[

@@ -24,7 +24,7 @@ from spd_deploy.benchmark.layers.layer_records import (
 from spd_deploy.benchmark.records import Settings
 from spd_deploy.domain.errors import BadArtefact, Unavailable
 from spd_deploy.domain.progress import Progress, Silent
-from spd_deploy.domain.runtime_choice import Asked, computed_in
+from spd_deploy.domain.runtime_choice import RuntimeChoice, computed_in
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
 from spd_deploy.sessions.protocol import Description
@@ -114,7 +114,7 @@ def served_otherwise(arm: Arm) -> str | None:
     Such as ``openvino, bf16``.
     """
     manifest = arm.artefact.manifest
-    if manifest.asked == Asked(runtime="onnxruntime") and manifest.precision == "fp32":
+    if manifest.asked == RuntimeChoice(runtime="onnxruntime") and manifest.precision == "fp32":
         return None
     return f"{manifest.runtime}, {computed_in(manifest.precision, manifest.asked.precision)}"
 

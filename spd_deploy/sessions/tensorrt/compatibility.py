@@ -10,14 +10,15 @@ import hashlib
 from collections.abc import Iterator
 from types import ModuleType
 
-from spd_deploy.domain.artefact import Artefact
+from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact
 from spd_deploy.domain.errors import BadArtefact, SpdError, Unavailable
 from spd_deploy.domain.nvidia import driver_version
+from spd_deploy.domain.verified import refuse_outside
 from spd_deploy.sessions.cuda.device import CudaDevice
 from spd_deploy.sessions.cuda.driver import load_driver
 from spd_deploy.sessions.onnxruntime import DATA_FILE, PORTABLE_FILE
-from spd_deploy.sessions.tensorrt.build_plan import PLAN_FILE, read_plan
-from spd_deploy.sessions.tensorrt.engine_record import ENGINE_FILE, EngineRecord, Place
+from spd_deploy.sessions.tensorrt.build_plan import PLAN_FILE, BuildPlan
+from spd_deploy.sessions.tensorrt.engine_record import ENGINE_FILE, EngineHost, EngineRecord
 from spd_deploy.sessions.tensorrt.versions import (
     cuda_major_of_tensorrt,
     import_tensorrt,
@@ -51,13 +52,13 @@ def library() -> ModuleType:
     return import_tensorrt()
 
 
-def place_of(device: CudaDevice, tensorrt: ModuleType) -> Place:
+def place_of(device: CudaDevice, tensorrt: ModuleType) -> EngineHost:
     """Where this process is.
 
     Raises:
         Unavailable: the driver is older than the CUDA that TensorRT was built for.
     """
-    place = Place(
+    place = EngineHost(
         gpu=device.name,
         compute_capability=device.compute_capability,
         driver=driver_version() or "unknown",
@@ -68,7 +69,7 @@ def place_of(device: CudaDevice, tensorrt: ModuleType) -> Place:
     return place
 
 
-def refuse_old_driver(place: Place, *, built_for: int | None) -> None:
+def refuse_old_driver(place: EngineHost, *, built_for: int | None) -> None:
     """A driver runs programs of its own major version of CUDA and of older ones.
 
     Raises:
@@ -82,7 +83,7 @@ def refuse_old_driver(place: Place, *, built_for: int | None) -> None:
         )
 
 
-def refuse_elsewhere(record: EngineRecord, here: Place) -> None:
+def refuse_elsewhere(record: EngineRecord, here: EngineHost) -> None:
     """Refuse an engine that was not built for where this process is.
 
     A newer driver than the one it was built with is fine, an older one is not.
@@ -97,7 +98,7 @@ def refuse_elsewhere(record: EngineRecord, here: Place) -> None:
         )  # fmt: skip
 
 
-def _mismatches(record: EngineRecord, here: Place) -> Iterator[tuple[str, str]]:
+def _mismatches(record: EngineRecord, here: EngineHost) -> Iterator[tuple[str, str]]:
     """What differs, with what was found here."""
     there, options = record.place, record.options
     if options.version_compatible:
@@ -139,10 +140,11 @@ def verified_engine(artefact: Artefact, record: EngineRecord) -> bytes:
     for name, sha256 in built_from.items():
         if files.get(name) != sha256:
             raise _stale(artefact, f"another {name}", sha256, files.get(name, "none"))
-    masks = read_plan(artefact.folder).masks_sha256
+    masks = BuildPlan.from_json(artefact.document(PLAN_FILE)).masks_sha256
     if record.masks_sha256 != masks:
         raise _stale(artefact, "weights with other zeros", record.masks_sha256, masks)
     file = artefact.folder / ENGINE_FILE
+    refuse_outside(artefact.folder, file, anchor=artefact.folder / MANIFEST_FILE)
     try:
         engine = file.read_bytes()
     except OSError as err:

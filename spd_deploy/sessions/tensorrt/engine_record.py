@@ -13,16 +13,25 @@ from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any, Literal, Self
 
-from spd_deploy.domain.documents import text_of, versioned
+from spd_deploy.domain.documents import (
+    refuse_schema,
+    text_of,
+    versioned,
+    with_own_hash,
+    without_own_hash,
+)
 from spd_deploy.domain.errors import BadArtefact, Unavailable
 from spd_deploy.domain.files import read_json, write_text
 from spd_deploy.domain.shapes import Shape
+from spd_deploy.domain.verified import refuse_outside
 from spd_deploy.sessions.tensorrt.build_plan import Options
 
 ENGINE_FILE = "engine.plan"
 RECORD_FILE = "engine.json"
 INSPECTOR_FILE = "inspector.json"
-SCHEMA = 1
+# 1: the first. 2: it has its own hash.
+SCHEMA = 2
+_MANIFEST_FILE = "manifest.json"  # of ``domain.artefact``, which knows nothing of engines
 _AGAIN = "build it again: spd build ARTEFACT"
 
 Arm = Literal["sparse", "dense"]
@@ -32,7 +41,7 @@ Picked = Literal["yes", "no", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class EngineHost:
     """Where an engine is built or run.
 
     Attributes:
@@ -135,7 +144,7 @@ class EngineRecord:
         verdicts: of each matrix at each bucket; empty where no matrix was to be sparse.
     """
 
-    place: Place
+    place: EngineHost
     onnx_sha256: str
     weights_sha256: str
     masks_sha256: str
@@ -184,17 +193,20 @@ class EngineRecord:
         return None if unknown and not found else tuple(found)
 
     def to_json(self) -> dict[str, Any]:
-        """The content of ``engine.json``."""
-        return {"schema": SCHEMA, **asdict(self)}
+        """The content of ``engine.json``, with its own hash."""
+        return with_own_hash({"schema": SCHEMA, **asdict(self)})
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_json`.
 
         Raises:
-            BadArtefact: another schema, or a field that is missing, unknown or of the wrong kind.
+            BadArtefact: another schema, another content than was written, or a field that is
+                missing, unknown or of the wrong kind.
         """
-        return versioned(cls, value, SCHEMA, what=RECORD_FILE, error=BadArtefact, fix=_AGAIN)
+        refuse_schema(value, SCHEMA, what=RECORD_FILE, error=BadArtefact, fix=_AGAIN)
+        content = without_own_hash(value, what=RECORD_FILE, error=BadArtefact, fix=_AGAIN)
+        return versioned(cls, content, SCHEMA, what=RECORD_FILE, error=BadArtefact, fix=_AGAIN)
 
 
 def fastest(builds: Sequence[Build], arm: Arm | None = None) -> int | None:
@@ -222,6 +234,7 @@ def read_record(folder: Path) -> EngineRecord:
             fix=f"on the machine that is to serve: spd build {folder}; "
             "until then --runtime onnxruntime runs its portable.onnx",
         )
+    refuse_outside(folder, folder / RECORD_FILE, anchor=folder / _MANIFEST_FILE)
     value = read_json(folder / RECORD_FILE, error=BadArtefact, fix=_AGAIN)
     return EngineRecord.from_json(value)
 

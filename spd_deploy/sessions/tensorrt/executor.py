@@ -31,7 +31,7 @@ _ALIGNMENT = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Memory:
+class DeviceMemory:
     """What a bucket's inputs and logits lie in; addresses are whole numbers.
 
     Attributes:
@@ -58,7 +58,7 @@ class Lane:
 
     bucket: Shape
     context: "trt.IExecutionContext"
-    memory: Memory
+    memory: DeviceMemory
     graph: int
 
 
@@ -155,7 +155,7 @@ class Executor:
         self.device.copy_in(memory.device_in, memory.pinned_in, memory.in_bytes)
         return Lane(bucket=bucket, context=context, memory=memory, graph=self._graph(context))
 
-    def _memory(self, bucket: Shape, classes: int) -> Memory:
+    def _memory(self, bucket: Shape, classes: int) -> DeviceMemory:
         """Memory for a bucket, with inputs in it that any model can run: one token a row."""
         kinds = {name: self._kind(name) for name in (*INPUTS, OUTPUT)}
         shape = (bucket.batch, bucket.seq)
@@ -169,7 +169,7 @@ class Executor:
             for name, (start, end) in places.items()
         }
         inputs[MASK][:, 0] = 1
-        return Memory(
+        return DeviceMemory(
             inputs=inputs,
             logits_BC=bytes_out.view(np.float32).reshape(bucket.batch, classes),
             pinned_in=pinned_in,

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.artefact import Artefact
-from spd_deploy.domain.checkpoint import read_config
+from spd_deploy.domain.checkpoint import CONFIG_FILE
 from spd_deploy.domain.errors import EngineFailed, Unavailable
 from spd_deploy.domain.text import MASK, Batch
 from spd_deploy.sessions.cuda.device import CudaDevice
-from spd_deploy.sessions.id_bounds import Tables
+from spd_deploy.sessions.id_bounds import IdBounds
 from spd_deploy.sessions.protocol import Closing, Description
 from spd_deploy.sessions.tensorrt.compatibility import (
     library,
@@ -136,8 +136,8 @@ class TensorRtSession(Closing):
         self, trt: Any, artefact: Artefact, precision: str, record: EngineRecord | None = None
     ) -> None:
         """Be ready; an engine that is being built has no record yet."""
-        types = read_config(artefact.folder).get("type_vocab_size") or 0
-        self._tables = Tables(words=artefact.encoder.vocabulary, types=types)
+        types = artefact.document(CONFIG_FILE).get("type_vocab_size") or 0
+        self._tables = IdBounds(words=artefact.encoder.vocabulary, types=types)
         self._lock = threading.Lock()
         self._closed = False
         self._buckets = [lane.bucket for lane in self._executor.lanes]

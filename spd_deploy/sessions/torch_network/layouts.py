@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Layout(Protocol):
+class TorchLayout(Protocol):
     """One of the two."""
 
     def enter(self, x_TH: "Tensor") -> "Tensor":
@@ -57,7 +57,7 @@ class Layout(Protocol):
         ...
 
 
-class TokenMajor:
+class TorchTokenMajor:
     """``[tokens, features]``, in PyTorch's operators."""
 
     def enter(self, x_TH: "Tensor") -> "Tensor":
@@ -106,7 +106,7 @@ class TokenMajor:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FeatureMajor:
+class TorchFeatureMajor:
     """``[features, tokens]``, in the backend's operators."""
 
     backend: Backend

@@ -22,9 +22,18 @@ from spd_deploy.kernels.backends import Backend
 from spd_deploy.kernels.two_four import Chooser
 from spd_deploy.sessions.torch_network.embeddings import Embeddings
 from spd_deploy.sessions.torch_network.head import Head
-from spd_deploy.sessions.torch_network.layouts import FeatureMajor, Layout, TokenMajor
+from spd_deploy.sessions.torch_network.layouts import (
+    TorchFeatureMajor,
+    TorchLayout,
+    TorchTokenMajor,
+)
 from spd_deploy.sessions.torch_network.plan import MatrixPlan, NetworkPlan
-from spd_deploy.sessions.torch_network.products import Parts, Product, TwoFourTokens, product_of
+from spd_deploy.sessions.torch_network.products import (
+    MatrixProduct,
+    Parts,
+    TwoFourTokens,
+    product_of,
+)
 from spd_deploy.sessions.torch_network.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -54,16 +63,16 @@ class LayerParts:
 
     heads: int
     sizes: Mapping[Role, int]
-    readers: Sequence[tuple[tuple[Role, ...], Product]]
-    output: Product | None
+    readers: Sequence[tuple[tuple[Role, ...], MatrixProduct]]
+    output: MatrixProduct | None
     output_bias_H: "Tensor"
     attention_norm: Norm
-    first: Product | None
-    second: Product | None
+    first: MatrixProduct | None
+    second: MatrixProduct | None
     second_bias_H: "Tensor"
     output_norm: Norm
 
-    def products(self) -> list[Product]:
+    def products(self) -> list[MatrixProduct]:
         """All of them."""
         found = [product for _, product in self.readers]
         return found + [p for p in (self.output, self.first, self.second) if p is not None]
@@ -87,7 +96,9 @@ class Network:
             BadArtefact: the plan and the tensors do not fit together.
         """
         self.plan, self.encoder = plan, encoder
-        self.layout: Layout = FeatureMajor(backend=backend) if plan.feature_major else TokenMajor()
+        self.layout: TorchLayout = (
+            TorchFeatureMajor(backend=backend) if plan.feature_major else TorchTokenMajor()
+        )
         self.embeddings = Embeddings(plan, encoder, tensors)
         self.head = Head(plan, encoder, tensors)
         parts = Parts(
@@ -175,10 +186,10 @@ class Network:
 
 def _readers(
     of: Mapping[Role, MatrixPlan], parts: Parts, *, apart: bool
-) -> list[tuple[tuple[Role, ...], Product]]:
+) -> list[tuple[tuple[Role, ...], MatrixProduct]]:
     """As few products as give queries, keys and values; ``apart``: the queries have their own."""
     groups: list[tuple[Role, ...]] = [("query",), ("key", "value")] if apart else [_READERS]
-    found: list[tuple[tuple[Role, ...], Product]] = []
+    found: list[tuple[tuple[Role, ...], MatrixProduct]] = []
     for roles in groups:
         together = product_of([of[role] for role in roles], parts)
         if together is not None:

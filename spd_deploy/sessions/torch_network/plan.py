@@ -15,13 +15,13 @@ from spd_deploy.domain.documents import versioned
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import read_json, write_json
 from spd_deploy.domain.layers import Role
+from spd_deploy.domain.model_config import Activation
 
 PLAN_FILE = "network.json"
 TENSORS_FILE = "model.safetensors"
 SCHEMA = 1
 
 Kind = Literal["dense", "blocks", "2:4"]
-Activation = Literal["relu", "gelu", "gelu_tanh"]
 HeadActivation = Literal["tanh", "relu", "gelu", "none"]
 
 _AGAIN = "export it again with this version"

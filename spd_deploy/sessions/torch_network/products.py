@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Product(Protocol):
+class MatrixProduct(Protocol):
     """A matrix with its bias."""
 
     @property
@@ -45,7 +45,7 @@ class Parts:
     feature_major: bool
 
 
-def product_of(matrices: Sequence[MatrixPlan], parts: Parts) -> Product | None:
+def product_of(matrices: Sequence[MatrixPlan], parts: Parts) -> MatrixProduct | None:
     """One product for all of ``matrices``; None where they are not run alike.
 
     Raises:

@@ -17,7 +17,7 @@ from spd_deploy.kernels.backends import Plain, Triton
 from spd_deploy.kernels.launch import KERNEL
 from spd_deploy.sessions.cuda.room import fitting
 from spd_deploy.sessions.device_runs import DeviceRun
-from spd_deploy.sessions.id_bounds import Tables
+from spd_deploy.sessions.id_bounds import IdBounds
 from spd_deploy.sessions.protocol import Closing, Description, Device
 from spd_deploy.sessions.torch_network.graphs import Graphs
 from spd_deploy.sessions.torch_network.loading import refuse_no_cuda, runners_for, tensors_in
@@ -52,7 +52,7 @@ class TorchArtefactSession(Closing):
             refuse_no_cuda()
         plan = read_plan(folder)
         self.device, self.threads = device, threads or default_threads()
-        self._tables = Tables(words=encoder.vocabulary, types=plan.token_types)
+        self._tables = IdBounds(words=encoder.vocabulary, types=plan.token_types)
         self._closed = False
         with fitting(folder, device):
             with torch.inference_mode(False), torch.no_grad():

@@ -6,7 +6,7 @@ from spd_deploy.domain.errors import BadSetting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Budget:
+class SearchBudget:
     """Effort of a search for permutations; the same budget and seed find the same orders.
 
     Attributes:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from spd_deploy.domain.patterns import Block
-from spd_train.pruning.permutation.budget import Budget
+from spd_train.pruning.permutation.budget import SearchBudget
 from spd_train.pruning.permutation.pairing import random_pairs
 
 # Noise at the start, in standard deviations of the affinities: of a large group, and how many times
@@ -60,7 +60,7 @@ def group_order(
     *,
     size: int,
     segment: int,
-    budget: Budget,
+    budget: SearchBudget,
     generator: torch.Generator,
 ) -> Tensor:
     """An order of the X rows in groups of ``size`` that keeps no less than the present one.

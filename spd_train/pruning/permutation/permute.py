@@ -24,7 +24,7 @@ from spd_deploy.domain.progress import Progress
 from spd_train.model import linear_weights
 from spd_train.pruning.importance import magnitudes
 from spd_train.pruning.permutation.axes import HIDDEN, Axis, Move, axes_of
-from spd_train.pruning.permutation.budget import Budget
+from spd_train.pruning.permutation.budget import SearchBudget
 from spd_train.pruning.permutation.found import Permutations
 from spd_train.pruning.permutation.residual import Places, probe_logits, residual_places
 from spd_train.pruning.permutation.search import Goals, Scores, find_permutations
@@ -58,7 +58,7 @@ def permute_model(
     *,
     goals: Goals,
     scores: Scores,
-    budget: Budget | None = None,
+    budget: SearchBudget | None = None,
 ) -> Permutations:
     """Search, then fold what was found into ``model`` in place.
 
@@ -83,7 +83,7 @@ def permute_model(
     except BadModel as err:
         axes, skipped = [axis for axis in axes if axis.name != HIDDEN], {HIDDEN: err.what}
     found = find_permutations(
-        axes, encoder, goals, scores, budget=budget or Budget(), skipped=skipped
+        axes, encoder, goals, scores, budget=budget or SearchBudget(), skipped=skipped
     )
     fold_verified(model, found.moves, places)
     return found

@@ -20,7 +20,7 @@ from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.layers import Role
 from spd_deploy.domain.patterns import NM, Block, Pattern
 from spd_train.pruning.permutation.axes import Axis, Move, spread
-from spd_train.pruning.permutation.budget import Budget
+from spd_train.pruning.permutation.budget import SearchBudget
 from spd_train.pruning.permutation.found import Kept, Permutations, arranged_by
 from spd_train.pruning.permutation.grouping import Section, group_order
 from spd_train.pruning.permutation.stripes import stripe_order
@@ -36,7 +36,7 @@ def find_permutations(
     goals: Goals,
     scores: Scores,
     *,
-    budget: Budget,
+    budget: SearchBudget,
     skipped: Mapping[str, str] | None = None,
 ) -> Permutations:
     """Search all the axes; the model is not touched.
@@ -125,7 +125,7 @@ class _Arrangement:
 
 
 def _order(
-    axis: Axis, goals: Goals, scores: Scores, budget: Budget, generator: torch.Generator
+    axis: Axis, goals: Goals, scores: Scores, budget: SearchBudget, generator: torch.Generator
 ) -> Move | None:
     """The best order found for one axis, or none if that is the present one."""
     heights = {g.rows for g in _goals(goals, axis.rows, Block) if groups_fit(g.rows, axis)}
@@ -147,7 +147,7 @@ def _order(
 
 
 def _grouped(
-    now: _Arrangement, height: int, segment: int, budget: Budget, generator: torch.Generator
+    now: _Arrangement, height: int, segment: int, budget: SearchBudget, generator: torch.Generator
 ) -> Tensor:
     """The order that a grouping of the rows into groups of ``height`` proposes."""
     unit = now.axis.unit
@@ -167,7 +167,7 @@ def _grouped(
 
 
 def _striped(
-    now: _Arrangement, pattern: NM, segment: int, budget: Budget, generator: torch.Generator
+    now: _Arrangement, pattern: NM, segment: int, budget: SearchBudget, generator: torch.Generator
 ) -> Tensor:
     """The order that the matrices with this N:M pattern propose."""
     readers = [now.scores[name] for name in now.axis.columns if now.goals.get(name) == pattern]

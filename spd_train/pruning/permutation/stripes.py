@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from spd_deploy.domain.patterns import NM
-from spd_train.pruning.permutation.budget import Budget
+from spd_train.pruning.permutation.budget import SearchBudget
 from spd_train.pruning.permutation.pairing import random_pairs
 
 # A gain must be more than fp32 rounding, or two stripes could trade the same columns for ever.
@@ -31,7 +31,7 @@ _CHUNK = 1 << 15
 
 
 def stripe_order(
-    score_NK: Tensor, pattern: NM, *, segment: int, budget: Budget, generator: torch.Generator
+    score_NK: Tensor, pattern: NM, *, segment: int, budget: SearchBudget, generator: torch.Generator
 ) -> Tensor:
     """An order of the K inputs, each within its segment, that keeps no less than the present one.
 

@@ -33,14 +33,19 @@ def test_a_dot_stands_at_its_time() -> None:
     panel = map_figure(found).axes[1]  # 32 tokens
     dense_ms = 1e3 * 32e-6 * (4 * 64 + 128)
 
-    ends = [(np.asarray(line.get_xydata())[0], dot(line)) for line in panel.lines]
-    places = {point[1]: point[0] for point, is_dot in ends if is_dot}
-    (rule,) = [point[0] for point, is_dot in ends if not is_dot]
+    places = {at(line)[1]: at(line)[0] for line in panel.lines if dot(line)}
+    (rule,) = [at(line)[0] for line in panel.lines if not dot(line)]
     heights = heights_of(found.rows)
     assert places[heights["dense"]] == pytest.approx(dense_ms)
     assert places[heights["block:16x1 90 %"]] == pytest.approx(dense_ms / 4)
     assert places[heights["2:4 50 %"]] == pytest.approx(dense_ms)
     assert rule == pytest.approx(dense_ms)
+
+
+def at(line: Line2D) -> tuple[float, float]:
+    """Where a line begins."""
+    x, y = np.asarray(line.get_xydata())[0]
+    return float(x), float(y)
 
 
 def dot(line: Line2D) -> bool:

@@ -23,7 +23,7 @@ from spd_deploy.benchmark.report import read_report
 from spd_deploy.benchmark.summary import headlines
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import BadArtefact, SpdError, Unavailable
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.domain.shapes import random_batch
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.protocol import Closing, Description
@@ -291,4 +291,4 @@ def test_runtimes_without_a_gpu_are_refused(dense_artefact: Artefact) -> None:
     """OpenVINO is named before anything is opened."""
     refuse_off_gpu(arms_of([dense_artefact]))
     with pytest.raises(Unavailable, match="OpenVINO runs on the CPU"):
-        refuse_off_gpu(arms_of([dense_artefact], [ASKED["openvino"]]))
+        refuse_off_gpu(arms_of([dense_artefact], [RUNTIME_CHOICES["openvino"]]))

@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from exporters.autotune.product_model import INPUT, OUTPUT, opened_product, product_model
-from exporters.autotune.tuning import Product
+from exporters.autotune.tuning import TimedProduct
 from exporters.classifier_weights import ClassifierWeights, read_weights
-from exporters.lowering.candidates import Way, Ways, ways_of
+from exporters.lowering.candidates import Candidates, LoweringName, candidates_of
 from exporters.precision import Precision
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.patterns import Block, Structured
@@ -50,7 +50,7 @@ def test_a_product_alone_is_the_product(
     """The graph that is timed computes W x + b in each way, on what is left, and as rounded."""
     checkpoint = tiny_checkpoint(tmp_path / "c", pattern=pattern)
     weights = read_weights(checkpoint)
-    for name, ways in ways_of(checkpoint, weights).items():
+    for name, ways in candidates_of(checkpoint, weights).items():
         whole_NK, N = weights.weight(name), ways.matrix.shape[0]
         bias_N = np.linspace(-1, 1, N, dtype=np.float32)
         for lowering in ways.lowerings.values():
@@ -75,7 +75,7 @@ def test_a_product_alone_is_the_product(
 @pytest.mark.parametrize(("shape", "chunks"), [((1, 64), 1), ((3, 64), 1), ((16, 64), 4)])
 def test_a_product_is_shared_out_as_its_network_is(
     blocks: tuple[Checkpoint, ClassifierWeights],
-    way: Way,
+    way: LoweringName,
     first: bool,
     shape: tuple[int, int],
     chunks: int,
@@ -83,8 +83,8 @@ def test_a_product_is_shared_out_as_its_network_is(
     """Of a batch of rows enough each chunk is a product, of all its tokens or its first ones."""
     checkpoint, weights = blocks
     role = "attention.output.dense" if first else "attention.self.key"
-    ways = ways_of(checkpoint, weights)[f"bert.encoder.layer.2.{role}"]
-    lowering, product = ways.lowerings[way], Product.of(ways, last=2)
+    ways = candidates_of(checkpoint, weights)[f"bert.encoder.layer.2.{role}"]
+    lowering, product = ways.lowerings[way], TimedProduct.of(ways, last=2)
     assert product.first == first
     B, S = shape
 
@@ -101,10 +101,10 @@ def test_a_product_is_shared_out_as_its_network_is(
 
 @pytest.mark.parametrize("way", ["dense", "gathered"])
 def test_both_runtimes_time_the_same_product(
-    blocks: tuple[Checkpoint, ClassifierWeights], way: Way
+    blocks: tuple[Checkpoint, ClassifierWeights], way: LoweringName
 ) -> None:
     """What is drawn for one shape is the same, and so is what comes out."""
-    lowering = next(iter(ways_of(*blocks).values())).lowerings[way]
+    lowering = next(iter(candidates_of(*blocks).values())).lowerings[way]
 
     def answer(runtime: CpuRuntime) -> NDArray[np.float32]:
         with opened_product(lowering, threads=1, runtime=runtime) as run:
@@ -118,7 +118,7 @@ def test_a_closed_product_holds_no_session(
     blocks: tuple[Checkpoint, ClassifierWeights],
 ) -> None:
     """What ran it cannot run it any more, so no threads stay beside the next."""
-    ways: Ways = next(iter(ways_of(*blocks).values()))
+    ways: Candidates = next(iter(candidates_of(*blocks).values()))
     with opened_product(ways.lowerings["gathered"], threads=1) as run:
         run(SHAPES[0])
 

@@ -12,10 +12,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from exporters.autotune.select import choose
-from exporters.autotune.tune import Plan, products_of, tune
-from exporters.autotune.tuning import Product, ProductTimes, Times, Tuning, fastest_of
+from exporters.autotune.tune import TuningPlan, products_of, tune
+from exporters.autotune.tuning import ProductTimes, TimedProduct, Times, Tuning, fastest_of
 from exporters.classifier_weights import ClassifierWeights, read_weights
-from exporters.lowering.candidates import Way, ways_of
+from exporters.lowering.candidates import LoweringName, candidates_of
 from exporters.precision import Precision
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadReport
@@ -29,12 +29,12 @@ from tests.tiny import tiny_checkpoint
 BLOCKS = Block(rows=16, columns=1, sparsity=0.75)
 SHAPES = (Shape(batch=1, seq=8), Shape(batch=2, seq=16))
 # Seconds of each way at each shape.
-Speeds = Mapping[Way, tuple[float, ...]]
+Speeds = Mapping[LoweringName, tuple[float, ...]]
 WINS: Speeds = {"dense": (2e-3, 8e-3), "compact": (2e-3, 8e-3), "gathered": (1e-3, 2e-3)}
 LOSES: Speeds = {"dense": (2e-3, 8e-3), "compact": (2e-3, 8e-3), "gathered": (4e-3, 8e-3)}
 
 
-def times(speeds: Speeds, ways: tuple[Way, ...]) -> Times:
+def times(speeds: Speeds, ways: tuple[LoweringName, ...]) -> Times:
     """Times with three rounds around each speed."""
     return Times(seconds={way: tuple((1.1 * s, s, 0.9 * s) for s in speeds[way]) for way in ways})
 
@@ -43,7 +43,7 @@ def tuned(
     checkpoint: Checkpoint, weights: ClassifierWeights, speeds: Speeds, network: Speeds | None
 ) -> Tuning:
     """A tuning made of numbers instead of measurements, the same for all products."""
-    distinct = products_of(ways_of(checkpoint, weights), last=checkpoint.encoder.layers - 1)
+    distinct = products_of(candidates_of(checkpoint, weights), last=checkpoint.encoder.layers - 1)
     return Tuning(
         checkpoint_sha256=checkpoint.weights_sha256,
         machine="Test CPU",
@@ -61,7 +61,7 @@ def test_products_are_timed_once(blocks: tuple[Checkpoint, ClassifierWeights]) -
     """Matrices of one size that keep as many inputs, on as many tokens, are one product."""
     checkpoint, weights = blocks
 
-    found = products_of(ways_of(checkpoint, weights), last=2)
+    found = products_of(candidates_of(checkpoint, weights), last=2)
 
     expected = set()
     for matrix in checkpoint.encoder.matrices():
@@ -80,7 +80,7 @@ def test_dense_models_have_nothing_to_time(dense_checkpoint: Checkpoint) -> None
     """Where each matrix can only be run dense, there is no product to compare."""
     weights = read_weights(dense_checkpoint)
 
-    assert not products_of(ways_of(dense_checkpoint, weights), last=1)
+    assert not products_of(candidates_of(dense_checkpoint, weights), last=1)
 
 
 def test_what_loses_is_not_used(blocks: tuple[Checkpoint, ClassifierWeights]) -> None:
@@ -124,7 +124,7 @@ def test_one_product_alone_can_lose(blocks: tuple[Checkpoint, ClassifierWeights]
     """Each matrix goes by the times of its own product."""
     checkpoint, weights = blocks
     name = "bert.encoder.layer.1.attention.self.key"
-    odd = Product.of(ways_of(checkpoint, weights)[name], last=2)
+    odd = TimedProduct.of(candidates_of(checkpoint, weights)[name], last=2)
     tuning = tuned(checkpoint, weights, WINS, WINS)
     lost = ProductTimes(product=odd, times=times(LOSES, ("dense", "gathered")))
     products = tuple(lost if known.product == odd else known for known in tuning.products)
@@ -216,7 +216,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, dict
     checkpoint = tiny_checkpoint(tmp_path_factory.mktemp("measured") / "c", pattern=BLOCKS)
     checkpoint = without_neurons(checkpoint)
     effort = Effort(seconds=1e-6, rounds=1, warmup_runs=1, min_runs=1)
-    plan = Plan(shapes=SHAPES, threads=1, machine="here", effort=effort)
+    plan = TuningPlan(shapes=SHAPES, threads=1, machine="here", effort=effort)
     (found,) = tune(checkpoint, read_weights(checkpoint), [plan])
     return checkpoint, json.loads(json.dumps(found.to_json()))
 
@@ -266,7 +266,7 @@ def test_a_network_is_tuned_in_openvino(
 ) -> None:
     """Products and networks have times there, and what is written down names the runtime."""
     effort = Effort(seconds=1e-6, rounds=1, warmup_runs=1, min_runs=1)
-    plan = Plan(
+    plan = TuningPlan(
         shapes=SHAPES, threads=1, machine="here", precision=precision, runtime="openvino",
         effort=effort,
     )  # fmt: skip
@@ -291,7 +291,7 @@ def test_networks_of_all_runtimes_take_turns(
         return {name: ((2.0 - ("gathered" in name),),) * len(SHAPES) for name in openers}
 
     monkeypatch.setattr("exporters.autotune.tune.time_interleaved", remembered)
-    plan = Plan(shapes=SHAPES, threads=1, machine="here")
+    plan = TuningPlan(shapes=SHAPES, threads=1, machine="here")
 
     found = tune(*blocks, [plan, replace(plan, runtime="openvino")])
 

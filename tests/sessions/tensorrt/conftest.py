@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporters.export import artefact_from_checkpoint
-from exporters.precision import Precision, Trial
+from exporters.precision import CalibrationSet, Precision
 from exporters.tensorrt import build
 from exporters.tensorrt.engine_format import engine_form
 from spd_deploy.domain.artefact import Artefact
@@ -61,7 +61,7 @@ def exported(
     *,
     seqs: tuple[int, ...] = (8,),
     precision: Precision = Precision.FP16,
-    trial: Trial | None = None,
+    trial: CalibrationSet | None = None,
 ) -> Artefact:
     """Its trt artefact for 1 and 4 rows of 8 tokens, and of as many as it reads."""
     buckets = buckets_for((1, 4), seqs, longest=checkpoint.max_tokens)

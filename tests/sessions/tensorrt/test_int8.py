@@ -10,7 +10,7 @@ from onnx import TensorProto
 from exporters.precision import Precision
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.patterns import parse_pattern
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
 from spd_deploy.sessions.open import open_path
 from spd_deploy.sessions.tensorrt.build_plan import read_plan
@@ -41,7 +41,7 @@ def test_an_int8_artefact_is_symmetric_and_keeps_its_zeros(
     for node in quantisers:
         assert constants[node.input[2]].dtype == np.int8
         assert not constants[node.input[2]].any()
-    with open_path(artefact.folder, asked=ASKED["onnxruntime"]).session as session:
+    with open_path(artefact.folder, asked=RUNTIME_CHOICES["onnxruntime"]).session as session:
         assert session.description.precision == "int8"
 
 

@@ -18,7 +18,7 @@ from serve.open_model import open_served
 from spd_deploy.domain.artefact import Artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, EngineFailed, SpdError, Unavailable
-from spd_deploy.domain.runtime_choice import ASKED
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.domain.text import Batch, Tokens, pad
 from spd_deploy.sessions.device_runs import DeviceRuns
 from spd_deploy.sessions.open import difference_between, open_path, session_from_artefact
@@ -31,8 +31,7 @@ from spd_deploy.sessions.tensorrt.compatibility import (
 from spd_deploy.sessions.tensorrt.engine_record import (
     ENGINE_FILE,
     RECORD_FILE,
-    EngineRecord,
-    Place,
+    EngineHost,
     read_record,
     write_record,
 )
@@ -41,7 +40,7 @@ from tests.sessions.tensorrt.conftest import Machine, exported
 from tests.sessions.tensorrt.fake_gpu import FakeGpu
 
 Made = Callable[..., Machine]
-HERE = Place(
+HERE = EngineHost(
     gpu="NVIDIA H200",
     compute_capability="9.0",
     driver="580.95.05",
@@ -224,7 +223,7 @@ def test_compatible_engines_load_where_they_say(built: Artefact) -> None:
     """Later versions, GPUs of the same compute capability, or Ampere and later; no others."""
     record = read_record(built.folder)
 
-    def loads(here: Place, **options: Any) -> bool:
+    def loads(here: EngineHost, **options: Any) -> bool:
         try:
             refuse_elsewhere(replace(record, options=replace(record.options, **options)), here)
         except Unavailable:
@@ -268,16 +267,19 @@ def test_an_old_driver_is_known_before_a_build(
 def test_an_engine_of_other_files_is_not_loaded(field: str, built: Artefact) -> None:
     """The graph, the weights, the plan and the zeros are those it was built from."""
     record = read_record(built.folder)
-    changed: dict[str, Any] = {**record.to_json(), field: "0" * 64}
-    write_record(built.folder, EngineRecord.from_json(json.loads(json.dumps(changed))))
+    zeros: dict[str, Any] = {field: "0" * 64}
+    write_record(built.folder, replace(record, **zeros))
 
     refusal(built, BadArtefact, "was built from (another|weights with other)")
 
 
 def test_a_missing_or_damaged_record_is_told(built: Artefact) -> None:
-    """Without a record there is no engine; a cut one is damaged."""
+    """Without a record there is no engine; one that is cut or says something else is damaged."""
     file = built.folder / RECORD_FILE
     text = file.read_text()
+    file.write_text(json.dumps({**json.loads(text), "parity": 0.0}))
+    refusal(built, BadArtefact, r"engine\.json was changed after it was written")
+
     file.write_text(text[: len(text) // 2])
     refusal(built, BadArtefact, r"engine\.json is not valid JSON")
 
@@ -334,7 +336,7 @@ def test_without_an_engine_it_runs_on_the_cpu(
     batch = rows_of(artefact, (3, 32, 7))
 
     with (
-        open_path(artefact.folder, asked=ASKED["onnxruntime"]).session as session,
+        open_path(artefact.folder, asked=RUNTIME_CHOICES["onnxruntime"]).session as session,
         TorchSession(nm_checkpoint.folder) as reference,
     ):
         assert session.description.precision == "fp16"
@@ -364,6 +366,28 @@ def test_an_engine_does_not_travel_to_another_export(
         (other.folder / name).write_bytes((built.folder / name).read_bytes())
 
     refusal(open_artefact(other.folder), BadArtefact, r"was built from another portable\.onnx")
+
+
+@pytest.mark.parametrize("name", [ENGINE_FILE, RECORD_FILE])
+def test_an_engine_is_no_link_to_elsewhere(built: Artefact, tmp_path: Path, name: str) -> None:
+    """An engine is code, and no hash of the export's says which; so it lies in the artefact."""
+    outside = (built.folder / name).rename(tmp_path / f"outside-{name}")
+    (built.folder / name).symlink_to(outside)
+
+    refusal(built, BadArtefact, "is a link to a file outside the artefact")
+
+
+def test_an_engine_may_lie_where_a_volume_keeps_it(built: Artefact) -> None:
+    """Links within the artefact's own folder are followed."""
+    data = built.folder / "..2026_11_30"
+    data.mkdir()
+    for file in [file for file in built.folder.iterdir() if file.is_file()]:
+        file.rename(data / file.name)
+        file.symlink_to(Path("..data") / file.name)
+    (built.folder / "..data").symlink_to(data.name)
+
+    with session_from_artefact(open_artefact(built.folder)) as session:
+        assert session.description.runtime == "tensorrt"
 
 
 def test_it_is_served_as_any_other(built: Artefact) -> None:

@@ -23,7 +23,7 @@ from spd_deploy.sessions.device_runs import DeviceRuns
 from spd_deploy.sessions.open import open_path, prove, session_from_artefact
 from spd_deploy.sessions.torch_network.buckets import Bucket
 from spd_deploy.sessions.torch_network.graphs import Graphs
-from spd_deploy.sessions.torch_network.layouts import TokenMajor
+from spd_deploy.sessions.torch_network.layouts import TorchTokenMajor
 from spd_deploy.sessions.torch_network.plan import PLAN_FILE, TENSORS_FILE
 from spd_deploy.sessions.torch_network.session import TorchArtefactSession
 from tests.tiny import tiny_checkpoint
@@ -116,7 +116,7 @@ def test_first_tokens_lie_close_together() -> None:
     """A 2:4 product is given no stride, so it would read the tokens that follow the first."""
     x_TH = torch.arange(24.0).reshape(6, 4)
 
-    found_BH = TokenMajor().first_tokens(x_TH, 2)
+    found_BH = TorchTokenMajor().first_tokens(x_TH, 2)
 
     assert found_BH.is_contiguous()
     assert torch.equal(found_BH, x_TH[[0, 3]])

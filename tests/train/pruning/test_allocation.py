@@ -11,7 +11,7 @@ from torch import Tensor
 from spd_deploy.domain.patterns import Block, Pattern, Structured, Unstructured
 from spd_train.model import encoder_from_config
 from spd_train.pruning.allocation import global_goals, unit_scores, with_densities
-from spd_train.pruning.masks import coupled_goals, goals_of, masks_of, sparsity_of
+from spd_train.pruning.masks import coupled_goals, masks_of, sparsity_of, targets_of
 from spd_train.pruning.sensitivity import Point, cheapest, lower_hull
 from tests.tiny import tiny_config
 
@@ -32,7 +32,7 @@ def scores(seed: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_global_goals_are_one_ranking_of_all_weights(seed: int, share: float) -> None:
     """Where the floor binds nowhere, the masks are those of the highest scores of the encoder."""
-    goals = goals_of(ENCODER, Unstructured(sparsity=0.5))
+    goals = targets_of(ENCODER, Unstructured(sparsity=0.5))
     score = scores(seed)
 
     found = global_goals(ENCODER, goals, score, share=share, least_density=1e-6)
@@ -64,7 +64,7 @@ def test_global_goals_meet_the_total_and_the_floor(
         "block": Block(rows=4, columns=1, sparsity=sparsity),
         "structured": Structured(sparsity=sparsity),
     }[kind]  # type: ignore[assignment]
-    goals = goals_of(ENCODER, pattern)
+    goals = targets_of(ENCODER, pattern)
     score = scores(seed)
 
     found = global_goals(ENCODER, goals, score, share=share, least_density=least)
@@ -81,7 +81,7 @@ def test_global_goals_meet_the_total_and_the_floor(
 
 def test_global_goals_take_what_scores_least() -> None:
     """A matrix whose every score is below all others' is pruned to the floor before they are."""
-    goals = goals_of(ENCODER, Block(rows=4, columns=1, sparsity=0.1))
+    goals = targets_of(ENCODER, Block(rows=4, columns=1, sparsity=0.1))
     score = {m.name: torch.rand(m.shape) + 1 for m in ENCODER.matrices()}
     worst = next(iter(score))
     score[worst] = score[worst] * 1e-6
@@ -96,12 +96,12 @@ def test_global_goals_take_what_scores_least() -> None:
 def test_the_score_of_a_unit_is_its_mean_over_all_its_weights() -> None:
     """A block's over its weights; a head's and a neuron's over all matrices it reaches into."""
     score = scores(0)
-    blocks = goals_of(ENCODER, Block(rows=4, columns=2, sparsity=0.5))
+    blocks = targets_of(ENCODER, Block(rows=4, columns=2, sparsity=0.5))
     first = next(iter(ENCODER.matrices()))
     means = unit_scores((first,), blocks, score)
     assert float(means[1]) == pytest.approx(float(score[first.name][:4, 2:4].mean()), rel=1e-5)
 
-    slices = goals_of(ENCODER, Structured(sparsity=0.5))
+    slices = targets_of(ENCODER, Structured(sparsity=0.5))
     heads, neurons, *_ = coupled_goals(ENCODER, slices)
     query, key, value, output = (score[m.name] for m in heads)
     size = ENCODER.head_size
@@ -119,7 +119,7 @@ def test_the_score_of_a_unit_is_its_mean_over_all_its_weights() -> None:
 
 def test_goals_at_other_densities_are_still_patterns() -> None:
     """Neither everything nor nothing is a sparsity; the ends become the nearest that are."""
-    goals = goals_of(ENCODER, Unstructured(sparsity=0.5))
+    goals = targets_of(ENCODER, Unstructured(sparsity=0.5))
     groups = list(coupled_goals(ENCODER, goals))
 
     found = with_densities(groups, goals, [1.0, 0.0] + [0.25] * (len(groups) - 2))

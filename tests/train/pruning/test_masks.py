@@ -14,7 +14,7 @@ from spd_train.pruning.importance import (
     inverse_diagonal,
     magnitudes,
 )
-from spd_train.pruning.masks import coupled_goals, densities_of, goals_of, masks_of, sparsity_of
+from spd_train.pruning.masks import coupled_goals, densities_of, masks_of, sparsity_of, targets_of
 from tests.domain.test_patterns import choices
 from tests.tiny import tiny_config
 
@@ -52,7 +52,7 @@ def test_no_other_masks_keep_a_higher_score(pattern: Pattern, importance: str) -
     """Each matrix keeps the most that any mask of its pattern could, by every score."""
     scores = scores_of(TINY, importance)
 
-    masks = masks_of(TINY, goals_of(TINY, pattern), scores)
+    masks = masks_of(TINY, targets_of(TINY, pattern), scores)
 
     assert set(masks) == {m.name for m in TINY.matrices()}
     for matrix in TINY.matrices():
@@ -65,7 +65,7 @@ def test_no_other_masks_keep_a_higher_score(pattern: Pattern, importance: str) -
 def test_no_other_slices_keep_a_higher_score(importance: str) -> None:
     """Coupled matrices keep those heads and neurons whose scores sum highest over all of them."""
     scores = scores_of(TINY, importance)
-    goals = goals_of(TINY, Structured(sparsity=0.5))
+    goals = targets_of(TINY, Structured(sparsity=0.5))
 
     masks = masks_of(TINY, goals, scores)
 
@@ -81,7 +81,7 @@ def test_no_other_slices_keep_a_higher_score(importance: str) -> None:
 
 def test_an_excluded_matrix_has_no_goal() -> None:
     """Names that contain a part are left out, and their masks with them."""
-    goals = goals_of(TINY, Unstructured(sparsity=0.5), ("query", "output.dense"))
+    goals = targets_of(TINY, Unstructured(sparsity=0.5), ("query", "output.dense"))
 
     masks = masks_of(TINY, goals, scores_of(TINY, "magnitude"))
 
@@ -106,7 +106,7 @@ def test_an_exclusion_that_makes_no_sense_is_refused(
 ) -> None:
     """One that matches nothing, one that leaves nothing, one that tears heads apart."""
     with pytest.raises(BadSetting, match=reason):
-        goals_of(TINY, pattern, exclude)
+        targets_of(TINY, pattern, exclude)
 
 
 @pytest.mark.parametrize(
@@ -124,15 +124,15 @@ def test_a_pattern_must_fit_what_is_not_excluded(pattern: Pattern, misfit: str) 
     (name,) = (m.name for m in encoder.matrices() if m.role == misfit)
 
     with pytest.raises(BadPattern, match="divide"):
-        goals_of(encoder, pattern)
+        targets_of(encoder, pattern)
 
     fitting = {m.name for m in encoder.matrices()} - {name}
-    assert goals_of(encoder, pattern, (name,)) == dict.fromkeys(fitting, pattern)
+    assert targets_of(encoder, pattern, (name,)) == dict.fromkeys(fitting, pattern)
 
 
 def test_whole_groups_of_slices_may_be_excluded() -> None:
     """All matrices that share neurons stay dense together."""
-    goals = goals_of(TINY, Structured(), ("intermediate.dense", "layer.0.output.dense"))
+    goals = targets_of(TINY, Structured(), ("intermediate.dense", "layer.0.output.dense"))
 
     assert len(goals) == 4
 

@@ -24,7 +24,7 @@ from spd_deploy.domain.patterns import NM, Block, Pattern
 from spd_train.model import linear_weights
 from spd_train.pruning.importance import magnitudes
 from spd_train.pruning.permutation.axes import HIDDEN, Axis, Move, axes_of, spread
-from spd_train.pruning.permutation.budget import Budget
+from spd_train.pruning.permutation.budget import SearchBudget
 from spd_train.pruning.permutation.permute import fold, fold_verified, permute_model
 from spd_train.pruning.permutation.residual import probe_logits, residual_places
 
@@ -47,7 +47,7 @@ ENCODER = Encoder(
     vocabulary=50,
     positions=40,
 )
-BUDGET = Budget(stripe_sweeps=20, patience=5, group_rounds=20)
+BUDGET = SearchBudget(stripe_sweeps=20, patience=5, group_rounds=20)
 AXES = {axis.name.removeprefix("layer 1 "): axis for axis in axes_of(ENCODER)}
 
 

@@ -10,7 +10,7 @@ from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.layers import BERT
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_train.pruning.permutation.axes import axes_of
-from spd_train.pruning.permutation.budget import Budget
+from spd_train.pruning.permutation.budget import SearchBudget
 from spd_train.pruning.permutation.found import Permutations
 from spd_train.pruning.permutation.grouping import Section, group_order
 from spd_train.pruning.permutation.pairing import random_pairs
@@ -21,7 +21,7 @@ from spd_train.pruning.permutation.search import (
 )
 from spd_train.pruning.permutation.stripes import deals, kept_by_exchange, stripe_order, top_sum
 
-BUDGET = Budget(stripe_sweeps=30, patience=5, group_rounds=40)
+BUDGET = SearchBudget(stripe_sweeps=30, patience=5, group_rounds=40)
 ENCODER = Encoder(
     prefix="bert.encoder.layer",
     naming=BERT,
@@ -53,7 +53,7 @@ def goals_of(encoder: Encoder, pattern: Pattern) -> dict[str, Pattern]:
     return {m.name: encoder.pattern_on(m, pattern) for m in encoder.matrices()}
 
 
-def search(pattern: Pattern, budget: Budget = BUDGET) -> Permutations:
+def search(pattern: Pattern, budget: SearchBudget = BUDGET) -> Permutations:
     return find_permutations(
         axes_of(ENCODER), ENCODER, goals_of(ENCODER, pattern), scores_of(ENCODER), budget=budget
     )
@@ -70,7 +70,7 @@ def grouped(score_NK: Tensor, pattern: Block, *, segment: int | None = None) -> 
         [Section.of(score_NK, pattern, unit=1)],
         size=pattern.rows,
         segment=segment or len(score_NK),
-        budget=Budget(),
+        budget=SearchBudget(),
         generator=draw(),
     )
 
@@ -98,7 +98,7 @@ def test_planted_stripes_are_found() -> None:
     shuffled_NK = full_NK[:, torch.randperm(32, generator=draw())]
 
     order_K = stripe_order(
-        shuffled_NK, pattern, segment=32, budget=Budget(patience=40), generator=draw()
+        shuffled_NK, pattern, segment=32, budget=SearchBudget(patience=40), generator=draw()
     )
 
     assert kept_score(shuffled_NK[:, order_K], pattern) == pytest.approx(float(full_NK.sum()))
@@ -242,7 +242,7 @@ def test_patterns_without_neighbours_move_nothing(pattern: Pattern) -> None:
 def test_the_same_seed_finds_the_same_orders(pattern: Pattern) -> None:
     """Two searches agree order by order; another seed finds others."""
     once, again = search(pattern), search(pattern)
-    other = search(pattern, Budget(stripe_sweeps=30, patience=5, group_rounds=40, seed=1))
+    other = search(pattern, SearchBudget(stripe_sweeps=30, patience=5, group_rounds=40, seed=1))
 
     def orders(found: Permutations) -> list[list[int]]:
         return [move.order_X.tolist() for move in found.moves]

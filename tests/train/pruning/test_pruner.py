@@ -8,7 +8,7 @@ import torch
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_train.config import Importance, PruneRecipe
 from spd_train.grafting import GraftedNetwork
-from spd_train.pruning.masks import goals_of
+from spd_train.pruning.masks import targets_of
 from spd_train.pruning.pruner import Pruner
 from tests.train.runs import calibration, grafted, shaken
 
@@ -23,7 +23,7 @@ PATTERNS: list[Pattern] = [
 def pruner_of(network: GraftedNetwork, pattern: Pattern, importance: Importance) -> Pruner:
     """A pruner of four updates without regrowth."""
     recipe = PruneRecipe(importance=importance, updates=4, regrow=False, calibration_tokens=64)
-    return Pruner(network, goals_of(network.encoder, pattern), recipe, calibration(9, 7, 5))
+    return Pruner(network, targets_of(network.encoder, pattern), recipe, calibration(9, 7, 5))
 
 
 @pytest.mark.parametrize("importance", ["magnitude", "movement", "taylor", "second-order"])

@@ -11,7 +11,7 @@ from spd_train.data.tensors import TensorBatch
 from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.calibration import Calibration, flows_of, input_moments, quiet
 from spd_train.pruning.importance import magnitudes
-from spd_train.pruning.masks import goals_of, masks_of
+from spd_train.pruning.masks import masks_of, targets_of
 from spd_train.pruning.reconstruct import RIDGE, Moments, moments_of, reconstruct, solve_kept
 from spd_train.pruning.sensitivity import sensitive_goals
 from tests.tiny import tiny_model
@@ -153,7 +153,7 @@ def last_error(network: GraftedNetwork, batches: list[TensorBatch]) -> float:
 
 def masked(network: GraftedNetwork, pattern: Pattern) -> dict[str, Tensor]:
     """Prune the students by magnitude; returns the masks."""
-    goals = goals_of(network.encoder, pattern)
+    goals = targets_of(network.encoder, pattern)
     weights = {name: network.linear(name).weight for name in goals}
     masks = masks_of(network.encoder, goals, magnitudes(weights))
     with torch.no_grad():
@@ -263,7 +263,7 @@ def test_sensitive_goals_meet_the_total_and_spare_what_matters(
     """All together are as sparse as wanted, none below the floor, and the student is untouched."""
     network = grafted(folder)
     calibration = texts(network)
-    goals = goals_of(network.encoder, pattern)
+    goals = targets_of(network.encoder, pattern)
     weights = {name: network.linear(name).weight for name in goals}
     before = {name: weight.clone() for name, weight in weights.items()}
     wild = [name for name in goals if ".0." in name]

@@ -16,8 +16,8 @@ from spd_deploy.domain.progress import Silent
 from spd_train.config import Recipe
 from spd_train.recipes import changed
 from spd_train.run import run
-from spd_train.training.distributed import Processes, parts_of
-from spd_train.training.metrics_log import JOURNAL_FILE, Record, read_journal
+from spd_train.training.distributed import Distributed, parts_of
+from spd_train.training.metrics_log import METRICS_FILE, Record, read_journal
 from spd_train.training.state import STATE_FILE
 from tests.tiny import tiny_model
 from tests.train.runs import QUICK, TASK, request_for, spd_recipe
@@ -67,7 +67,7 @@ def test_parts_are_the_same_however_they_are_spread(rows: int, count: int, accum
 
 def test_alone_there_is_nothing_to_agree_on() -> None:
     """One process is the main one, and what it says is what all say."""
-    alone = Processes()
+    alone = Distributed()
 
     assert alone.is_main and alone.any(True) and not alone.any(False)
 
@@ -84,7 +84,7 @@ def train(teacher: Path, output: Path, recipe: Recipe) -> list[Record]:
     """A student's run in this process; returns its log."""
     request = request_for(teacher, output, recipe)
     run(replace(request, model=None, teacher=str(teacher)), Silent())
-    return read_journal(output / JOURNAL_FILE)
+    return read_journal(output / METRICS_FILE)
 
 
 def assert_alike(ours: list[Record], theirs: list[Record], *, within: float) -> None:
@@ -139,7 +139,7 @@ def test_two_processes_are_one_that_accumulates(
     alone = train(teacher, tmp_path / "alone", replace(RECIPES[name], accumulate=2))
 
     together = two / name
-    assert read_journal(together / JOURNAL_FILE) == alone
+    assert read_journal(together / METRICS_FILE) == alone
     ours, theirs = together / WEIGHTS_FILE, tmp_path / "alone" / WEIGHTS_FILE
     assert ours.read_bytes() == theirs.read_bytes()
 
@@ -148,14 +148,14 @@ def test_two_processes_have_the_losses_of_one(teacher: Path, two: Path, tmp_path
     """Two processes log what one does in a calm run on the same whole batches."""
     alone = train(teacher, tmp_path / "alone", calm(RECIPES["spd"]))
 
-    assert_alike(read_journal(two / "calm" / JOURNAL_FILE), alone, within=1e-5)
+    assert_alike(read_journal(two / "calm" / METRICS_FILE), alone, within=1e-5)
 
 
 def test_two_processes_resume_to_the_bit(two: Path) -> None:
     """Stopped by one of them while pruning and while fine-tuning, they end as if never stopped."""
     resumed, whole = two / "spd-resumed", two / "spd"
 
-    assert read_journal(resumed / JOURNAL_FILE) == read_journal(whole / JOURNAL_FILE)
+    assert read_journal(resumed / METRICS_FILE) == read_journal(whole / METRICS_FILE)
     assert (resumed / WEIGHTS_FILE).read_bytes() == (whole / WEIGHTS_FILE).read_bytes()
     assert (resumed / SPD_FILE).read_text() == (whole / SPD_FILE).read_text()
     assert not (resumed / STATE_FILE).exists()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spd_deploy.domain.errors import BadCheckpoint
-from spd_train.training.best_checkpoint import BEST_FILE, Selection, worth
+from spd_train.training.best_checkpoint import BEST_FILE, BestCheckpoint, worth
 
 
 def weights(step: int) -> dict[str, nn.Parameter]:
@@ -35,7 +35,7 @@ def test_the_best_of_what_was_offered_is_taken(
     tmp_path_factory: pytest.TempPathFactory, values: list[float | None]
 ) -> None:
     """It is the last of the highest among scores that are finite numbers; none where none are."""
-    selection = Selection(tmp_path_factory.mktemp("s"), fingerprint="f", begun=False)
+    selection = BestCheckpoint(tmp_path_factory.mktemp("s"), fingerprint="f", begun=False)
     for i, value in enumerate(values, 1):
         selection.offer(i, value, weights(i))
 
@@ -49,7 +49,7 @@ def test_the_best_of_what_was_offered_is_taken(
 
 def test_an_offer_says_whether_it_was_kept(tmp_path: Path) -> None:
     """Higher and equal scores are, lower ones are not."""
-    selection = Selection(tmp_path, fingerprint="f", begun=False)
+    selection = BestCheckpoint(tmp_path, fingerprint="f", begun=False)
 
     said = [selection.offer(i, v, weights(i)) for i, v in enumerate((0.5, 0.4, 0.5, 0.6, math.nan))]
 
@@ -58,20 +58,20 @@ def test_an_offer_says_whether_it_was_kept(tmp_path: Path) -> None:
 
 def test_a_choice_goes_on_where_the_training_does(tmp_path: Path) -> None:
     """A resumed training keeps the best so far, a new one forgets it."""
-    Selection(tmp_path, fingerprint="f", begun=False).offer(3, 0.9, weights(3))
+    BestCheckpoint(tmp_path, fingerprint="f", begun=False).offer(3, 0.9, weights(3))
 
-    resumed = Selection(tmp_path, fingerprint="f", begun=True)
+    resumed = BestCheckpoint(tmp_path, fingerprint="f", begun=True)
     assert not resumed.offer(5, 0.8, weights(5))
     assert resumed.take(weights(0)) == 3
 
-    assert Selection(tmp_path, fingerprint="f", begun=False).take(weights(0)) is None
+    assert BestCheckpoint(tmp_path, fingerprint="f", begun=False).take(weights(0)) is None
 
 
 def test_the_choice_of_another_run_is_refused(tmp_path: Path) -> None:
     """A file with another fingerprint is neither taken nor replaced."""
-    Selection(tmp_path, fingerprint="theirs", begun=False).offer(3, 0.9, weights(3))
+    BestCheckpoint(tmp_path, fingerprint="theirs", begun=False).offer(3, 0.9, weights(3))
     before = (tmp_path / BEST_FILE).read_bytes()
-    ours = Selection(tmp_path, fingerprint="ours", begun=True)
+    ours = BestCheckpoint(tmp_path, fingerprint="ours", begun=True)
 
     with pytest.raises(BadCheckpoint, match="belongs to a run with other settings"):
         ours.take(weights(0))
@@ -86,4 +86,4 @@ def test_a_damaged_choice_is_named(tmp_path: Path) -> None:
     (tmp_path / BEST_FILE).write_bytes(b"nonsense")
 
     with pytest.raises(BadCheckpoint, match="is damaged"):
-        Selection(tmp_path, fingerprint="f", begun=True).take(weights(0))
+        BestCheckpoint(tmp_path, fingerprint="f", begun=True).take(weights(0))

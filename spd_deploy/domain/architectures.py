@@ -7,11 +7,12 @@ classifier's head, whose activation no tensor shows, reads the first token alone
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.layers import Shapes
+from spd_deploy.domain.model_config import activation_of, epsilon_of
 
 _Expected = dict[str, tuple[int, ...]]
 
@@ -32,11 +33,14 @@ class Architecture:
         head: what the first token goes through; the last layer gives the logits.
         token_types: whether there is a table of token types.
         projected: whether embeddings may be narrower than the encoder, and projected to its width.
+        task_types: whether ``use_task_id`` of ``config.json`` adds a table of task types, of which
+            a classifier reads row 0 for every token.
     """
 
     head: tuple[HeadLayer, ...]
     token_types: bool = True
     projected: bool = False
+    task_types: bool = False
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -48,6 +52,19 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             HeadLayer(name="classifier.dense", activation="Tanh"),
             HeadLayer(name="classifier.out_proj"),
         ),
+    ),
+    "data2vec_text": Architecture(
+        head=(
+            HeadLayer(name="classifier.dense", activation="Tanh"),
+            HeadLayer(name="classifier.out_proj"),
+        ),
+    ),
+    "ernie": Architecture(
+        head=(
+            HeadLayer(name="ernie.pooler.dense", activation="Tanh"),
+            HeadLayer(name="classifier"),
+        ),
+        task_types=True,
     ),
     "distilbert": Architecture(
         head=(HeadLayer(name="pre_classifier", activation="Relu"), HeadLayer(name="classifier")),
@@ -76,6 +93,18 @@ def architecture_of(encoder: Encoder) -> Architecture:
             got=f"a base model named {encoder.base!r}" if encoder.base else "an encoder alone",
             fix=f"use a classifier whose base model is {', '.join(ARCHITECTURES)}",
         )
+    return known
+
+
+def refuse_unexportable(encoder: Encoder, config: Mapping[str, Any]) -> Architecture:
+    """The architecture of a model that can be exported, told by its encoder and ``config.json``.
+
+    Raises:
+        BadModel: its embeddings, head, activation or norms cannot be exported.
+    """
+    known = architecture_of(encoder)
+    activation_of(encoder, config)
+    epsilon_of(encoder, config)
     return known
 
 

@@ -1,0 +1,142 @@
+"""Texts without labels, from the command line, a file or standard input."""
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spd_deploy.domain.errors import BadData
+from spd_deploy.domain.tasks import Columns, Task
+
+if TYPE_CHECKING:
+    from spd_deploy.domain.text import Tokenizer
+    from spd_train.data.examples import Example
+    from spd_train.data.rows import DataRow, Fault
+
+STANDARD = Path("-")
+
+
+def from_arguments(task: Task, texts: Sequence[str]) -> list["Example"]:
+    """Examples from the command line, two texts each for a task of pairs.
+
+    Raises:
+        BadData: a text is empty, or one of a pair is missing.
+    """
+    from spd_train.data.examples import Example
+
+    for text in texts:
+        if not text.strip():
+            raise BadData("a text is empty", fix="give some text")
+    if not task.has_pair:
+        return [Example(text=text) for text in texts]
+    if len(texts) % 2:
+        raise BadData(
+            f"{task.name} compares two texts", got=f"{len(texts)} texts", fix="give them in pairs"
+        )
+    return [Example(text=a, pair=b) for a, b in zip(texts[::2], texts[1::2], strict=True)]
+
+
+def from_file(
+    task: Task, file: Path, text_column: str | None, pair_column: str | None
+) -> list["Example"]:
+    """The examples of a file, of which no row may be broken."""
+    rows = rows_from_file(task, file, text_column, pair_column, skip_broken=None)
+    return [example for _, example in rows]
+
+
+def rows_from_file(
+    task: Task,
+    file: Path,
+    text_column: str | None,
+    pair_column: str | None,
+    *,
+    skip_broken: bool | None,
+    note: Callable[[str], None] = lambda _: None,
+    kind: str = "jsonl",
+    tokenizer: "Tokenizer | None" = None,
+) -> list[tuple["DataRow", "Example"]]:
+    """The rows of a file with the example that each holds; every row is read before any is used.
+
+    Args:
+        task: says whether rows are pairs, and which columns it was trained on.
+        file: of a kind that ``spd train`` reads; :data:`STANDARD` for standard input.
+        text_column: the column of the text, where the user names it.
+        pair_column: the column of the second text, where the user names it.
+        skip_broken: leave broken rows out; None where the user has no such choice.
+        note: told how many rows were left out, and why.
+        kind: what standard input is; errors call it ``stdin.KIND``.
+        tokenizer: a row whose text has no token for it is broken; None lets such rows through.
+
+    Raises:
+        BadData: no such file, a column is missing, or a row is broken and not to be left out.
+    """
+    from spd_train.data.examples import example_of, no_rows, sound
+
+    if file == STANDARD:
+        file = Path(f"stdin.{kind}")
+        rows = _read_standard(task, file)
+    else:
+        rows = _read(task, file)
+    whole = next((row for row in rows if row.fault is None), None)
+    if whole is None and (skip_broken or not rows):
+        raise no_rows(file)
+    placed = task if whole is None else replace(
+        task, columns=_columns(task, whole, text_column, pair_column)
+    )  # fmt: skip
+    made = ((row, _with_tokens(example_of(placed, row, labelled=False), tokenizer)) for row in rows)
+    found = sound(made, skip_broken=skip_broken, note=note)
+    if not found:
+        raise no_rows(file)
+    return found
+
+
+def _with_tokens(example: "Example | Fault", tokenizer: "Tokenizer | None") -> "Example | Fault":
+    """The example, or a fault where its text has no token, such as a zero-width space."""
+    from spd_train.data.rows import Fault
+
+    if tokenizer is None or isinstance(example, Fault):
+        return example
+    # Only a text without a letter or digit can be empty, and those are few.
+    texts = (example.text, *filter(None, [example.pair]))
+    if all(any(map(str.isalnum, text)) for text in texts):
+        return example
+    empty = tokenizer.encode(example.text, example.pair).empty
+    return Fault(kind="empty text: the tokenizer drops all its characters") if empty else example
+
+
+def _read(task: Task, file: Path) -> list["DataRow"]:
+    """The rows of a file; GLUE's own are written without quoting."""
+    from spd_train.data.folders import in_glue_layout
+    from spd_train.data.rows import read_rows
+
+    return list(read_rows(file, quotes=not in_glue_layout(task, file)))
+
+
+def _read_standard(task: Task, name: Path) -> list["DataRow"]:
+    """The rows of standard input, which is read to its end, as of a file of this ``name``.
+
+    Raises:
+        BadData: as of a file.
+    """
+    with tempfile.TemporaryDirectory(prefix="spd-") as scratch:
+        file = Path(scratch) / name
+        file.write_bytes(sys.stdin.buffer.read())
+        try:
+            return [replace(row, file=name) for row in _read(task, file)]
+        except BadData as err:
+            what = err.what.replace(f"{scratch}/", "")
+            raise BadData(what, got=err.got, fix=err.fix) from err
+
+
+def _columns(
+    task: Task, row: "DataRow", text_column: str | None, pair_column: str | None
+) -> Columns:
+    """The columns asked for, else the server's names where the file has them, else the task's."""
+    ours = Columns(text="text", pair="text_pair" if task.has_pair else None)
+    known = ours if "text" in row.names else task.columns
+    return Columns(
+        text=text_column or known.text,
+        pair=(pair_column or known.pair) if task.has_pair else None,
+    )

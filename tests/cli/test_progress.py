@@ -1,0 +1,117 @@
+"""Progress says what is left and what holds it up, on a terminal and in a log."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spd_deploy.cli import console, pace
+from spd_deploy.cli.console import TerminalProgress
+from spd_deploy.cli.pace import BusyWatch, Pace, spelled_duration
+from spd_deploy.timing.machine_load import CpuTimes
+
+
+class Clock:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+@given(
+    before=st.integers(0, 50),
+    steps=st.integers(1, 200),
+    left=st.integers(0, 500),
+    seconds=st.floats(0.01, 100),
+)
+def test_of_equal_steps_the_rest_is_exact(
+    before: int, steps: int, left: int, seconds: float
+) -> None:
+    """What is left takes its number of steps; those done before a resume count for nothing."""
+    clock = Clock()
+    found = Pace(before + steps + left, clock=clock)
+    found.count(before)
+    for done in range(before + 1, before + steps + 1):
+        clock.now += seconds
+        found.count(done)
+
+    assert found.left_s(before + steps) == pytest.approx(left * seconds)
+
+
+def test_slow_steps_at_the_beginning_are_forgotten() -> None:
+    """After ten steps of 10 s and a long time of quick ones, the quick ones are what counts."""
+    clock = Clock()
+    found = Pace(1000, clock=clock)
+    found.count(0)
+    for done in range(1, 211):
+        clock.now += 10 if done <= 10 else 1
+        found.count(done)
+
+    assert found.left_s(210) == pytest.approx(790, rel=0.01)
+
+
+def test_before_the_first_step_nothing_is_told() -> None:
+    """An estimate is made of steps that were done."""
+    found = Pace(10)
+    assert found.left_s(0) is None
+    found.count(4)
+    assert found.left_s(4) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "spelled"),
+    [(0.4, "0 s"), (99, "99 s"), (100, "2 min"), (5940, "99 min"), (7800, "2 h 10 min")],
+)
+def test_durations_are_spelled_for_people(seconds: float, spelled: str) -> None:
+    """Seconds, minutes, or hours and minutes."""
+    assert spelled_duration(seconds) == spelled
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_stage_says_what_is_left(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line of a log and a bar on a terminal have an estimate while a stage is under way."""
+    monkeypatch.setattr(console, "_LOG_EVERY_S", 0.0)
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    progress = TerminalProgress(watch=True)
+    with progress.stage("teacher", 4) as advance:
+        for _ in range(4):
+            advance(note="loss 0.5")
+
+    told = capsys.readouterr().err
+    assert "teacher" in told and "4/4" in told and "loss 0.5" in told
+    if not terminal:
+        second = told.splitlines()[1]
+        assert second.startswith("teacher: 2/4, 0 s, about 0 s left") and "loss 0.5" in second
+        assert told.splitlines()[-1].startswith("teacher: done, 4/4, ")
+
+
+@pytest.mark.parametrize(
+    ("machine_s", "own_s", "complaint"),
+    [
+        (12.0, 12.0, []),  # alone
+        (6.0, 0.0, []),  # others work, but this process leaves cores free
+        (20.0, 10.0, ["other processes keep 1.0 of 2 cores busy"]),
+    ],
+)
+def test_a_busy_machine_is_complained_of(
+    machine_s: float, own_s: float, complaint: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where others and this process together want more cores than there are."""
+    times = iter(
+        [
+            CpuTimes(clock_s=-10.0, machine_s=0.0, own_s=0.0),
+            CpuTimes(clock_s=0.0, machine_s=machine_s, own_s=own_s),
+        ]
+    )
+    monkeypatch.setattr(pace, "cpu_times", lambda: next(times))
+    monkeypatch.setattr(pace, "usable_cores", lambda: 2.0)
+    monkeypatch.setattr("time.perf_counter", lambda: 0.0)
+
+    assert BusyWatch().complaint() == complaint
