@@ -16,7 +16,7 @@ from spd_deploy.domain.patterns import NM
 from spd_deploy.domain.tasks import TASKS
 from spd_train.recipes import recipe_named
 from tests.cli.running import run_in
-from tests.cli.test_pipeline import mrpc_files
+from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_checkpoint, tiny_model
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.tasks import TASKS
-from tests.cli.test_pipeline import mrpc_files
+from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_checkpoint, tiny_model
 
 VERBS = {

@@ -12,7 +12,7 @@ import pytest
 
 from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.tasks import TASKS
-from tests.cli.test_pipeline import mrpc_files
+from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_model
 
 

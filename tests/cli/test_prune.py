@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.running import run_in
-from tests.cli.test_pipeline import mrpc_files
+from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_checkpoint
 
 

@@ -14,7 +14,7 @@ from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE
 from spd_deploy.domain.folders import COMMAND, RUN_FILE
 from spd_deploy.domain.tasks import TASKS
 from tests.cli.running import run_in
-from tests.cli.test_pipeline import mrpc_files
+from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_model
 from tests.train.runs import StopAfter
 

@@ -15,7 +15,7 @@ from spd_deploy.cli.main import cli
 from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.tasks import TASKS
 from spd_train.sweep import command
-from tests.cli.test_pipeline import mrpc_files
+from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_model
 from tests.train import fake_train
 

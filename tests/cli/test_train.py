@@ -15,7 +15,7 @@ from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE, open_checkpoint
 from spd_deploy.domain.tasks import TASKS
 from spd_train.config import Recipe
 from spd_train.recipes import recipe_named
-from tests.cli.test_pipeline import mrpc_files
+from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_model
 
 

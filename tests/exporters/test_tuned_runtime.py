@@ -29,7 +29,7 @@ from spd_deploy.sessions.open import difference_between, open_path
 from spd_deploy.sessions.openvino import import_openvino, precisions_of
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.timing.host_clock import Effort
-from tests.cli.test_pipeline import mrpc_files
+from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_checkpoint
 
 QUICK = ("--tune", "--batch", "1,2", "--seq", "8", "--threads", "1", "--seconds", "0.003")

@@ -244,6 +244,15 @@ def test_every_folder_is_on_the_map() -> None:
     assert not [name for name in folders if f"{name}/" not in text]
 
 
+def test_files_on_the_map_exist() -> None:
+    """Every file and folder that CONTRIBUTING names is there, so a move mends the map too."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:spd_|exporters|serve|tests|docs|benchmarks)[\w/]*(?:/|\.\w+))`", text)
+
+    assert len(named) > 60
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
 def test_the_wheel_holds_just_our_packages(tmp_path: Path) -> None:
     """The built wheel has our four packages with their templates, and neither tests nor data."""
     code = f"from hatchling.build import build_wheel; print(build_wheel({str(tmp_path)!r}))"
