@@ -24,7 +24,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from spd_deploy.sessions.torch_network.loading import refuse_no_cuda
 from torch import Tensor
 
 from spd_deploy.domain.documents import text_of
@@ -34,6 +33,7 @@ from spd_deploy.kernels.launch import block_linear, refuse_no_triton
 from spd_deploy.kernels.tiles import Tile
 from spd_deploy.kernels.weights import BlockWeight, dtype_of
 from spd_deploy.machine.facts import this_machine
+from spd_deploy.sessions.torch_network.load import refuse_unsupported_gpu
 from spd_deploy.timing.cuda_clock import TimedGraph
 
 SCHEMA = 1
@@ -120,7 +120,7 @@ def main() -> None:
     options = parsed()
     try:
         refuse_existing(options.output, overwrite=False)
-        refuse_no_cuda()
+        refuse_unsupported_gpu()
         refuse_no_triton()
         machine = asdict(this_machine())
         found: list[Result | Lacking] = []

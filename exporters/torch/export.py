@@ -1,6 +1,6 @@
 """Checkpoint to torch artefact, by the steps of ``exporters.pipeline``.
 
-The folder holds ``model.safetensors``, ``network.json`` (``sessions/torch_network/plan.py``), the
+The folder holds ``model.safetensors``, ``network.json`` (``sessions/torch_network/network_plan.py``), the
 tokenizer, ``config.json``, ``golden.safetensors`` and ``manifest.json``. Nothing in it is pickled.
 It is verified on the CPU, where the same tensors run in plain PyTorch.
 """
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from spd_deploy.sessions.torch_network.plan import TENSORS_FILE, write_plan
 
 from exporters.artefact_folder import manifest_of, matrix_rows, refuse_unready
 from exporters.classifier_weights import ClassifierWeights, read_weights
@@ -33,6 +32,7 @@ from spd_deploy.domain.versions import versions_of
 from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.sessions.open import BF16_TOLERANCE
 from spd_deploy.sessions.protocol import Session
+from spd_deploy.sessions.torch_network.network_plan import TENSORS_FILE, write_plan
 from spd_deploy.sessions.torch_network.session import TorchArtefactSession
 
 # Allowed difference of logits, in units of max(1, largest logit). In fp32 it covers another order

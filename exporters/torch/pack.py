@@ -5,12 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from spd_deploy.sessions.torch_network.plan import (
-    HeadActivation,
-    HeadPlan,
-    MatrixPlan,
-    NetworkPlan,
-)
 
 from exporters.classifier_weights import ClassifierWeights
 from exporters.lowering.compact import Compact
@@ -22,6 +16,12 @@ from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.files import not_written
 from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.kernels.weights import dtype_of
+from spd_deploy.sessions.torch_network.network_plan import (
+    HeadActivation,
+    HeadPlan,
+    MatrixPlan,
+    NetworkPlan,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor

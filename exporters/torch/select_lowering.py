@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from spd_deploy.sessions.torch_network.plan import Kind
-
 from exporters.autotune.select import MIN_GAIN, choose_lowerings, force_lowering
 from exporters.classifier_weights import ClassifierWeights
 from exporters.lowering.candidates import Candidates, LoweringName, candidates_of
@@ -26,6 +24,7 @@ from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_deploy.kernels.tiles import BYTES_OF, FloatType, rows_of_tiles
 from spd_deploy.kernels.two_four import NUMBERS, supports_two_four
+from spd_deploy.sessions.torch_network.network_plan import MatrixKind
 
 # Rates of an H100: dense products, and reads from its L2 cache. Assumed, not measured here.
 _FLOPS_PER_SECOND: Mapping[FloatType, float] = {"fp16": 600e12, "bf16": 600e12, "fp32": 50e12}
@@ -37,7 +36,7 @@ class TorchChoice:
     """The lowering of one matrix with its reason, and the kernel that multiplies it."""
 
     choice: LoweringChoice
-    kind: Kind
+    kind: MatrixKind
 
 
 def choose_torch_lowerings(
@@ -118,7 +117,7 @@ def relative_rate(rows: int, number: FloatType) -> float:
     return min(1.0, filled, fed)
 
 
-def _two_four(matrix: Matrix, pattern: NM, number: FloatType) -> tuple[Kind, str]:
+def _two_four(matrix: Matrix, pattern: NM, number: FloatType) -> tuple[MatrixKind, str]:
     """2:4 tensor cores where PyTorch's product takes the matrix, with the reason."""
     if (pattern.n, pattern.m) != (2, 4):
         return "dense", f"{pattern} has no kernel in PyTorch, so its zeros are multiplied"

@@ -21,7 +21,7 @@ from spd_deploy.sessions.open import model_file, prove, session_from_artefact
 from spd_deploy.sessions.protocol import Description, Device, Session
 from spd_deploy.sessions.tensorrt.build_plan import read_plan
 from spd_deploy.sessions.tensorrt.engine_record import read_record
-from spd_deploy.sessions.torch_network.plan import PLAN_FILE
+from spd_deploy.sessions.torch_network.network_plan import PLAN_FILE
 
 # Share of the multiplications that 2:4 kernels do.
 _TWO_FOUR_SHARE = 2 / 4

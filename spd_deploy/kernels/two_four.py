@@ -35,7 +35,7 @@ def to_two_four(weight_NK: "Tensor") -> "Tensor":
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Times:
+class TwoFourTimes:
     """Seconds of a product, dense and on 2:4 tensor cores; None where the latter failed."""
 
     dense_s: float
@@ -51,7 +51,7 @@ class TwoFourSelector:
     """Measures and remembers which products are faster on 2:4 tensor cores of this GPU."""
 
     def __init__(self) -> None:
-        self.known: dict[str, Times] = {}
+        self.known: dict[str, TwoFourTimes] = {}
 
     def wins(
         self, x_TK: "Tensor", dense_NK: "Tensor", sparse_NK: "Tensor", bias_N: "Tensor"
@@ -70,7 +70,7 @@ class TwoFourSelector:
         dense_NK: "Tensor",
         sparse_NK: "Tensor",
         bias_N: "Tensor",
-    ) -> Times:
+    ) -> TwoFourTimes:
         """Time both; the sparse time is None where PyTorch refuses the shape."""
         import torch
         from torch.nn.functional import linear
@@ -85,4 +85,4 @@ class TwoFourSelector:
         except RuntimeError as err:
             # The product runs dense then; the warning tells the reason.
             warnings.warn(f"2:4 does not run {product}: {err}", stacklevel=2)
-        return Times(dense_s=dense_s, sparse_s=sparse_s)
+        return TwoFourTimes(dense_s=dense_s, sparse_s=sparse_s)

@@ -6,8 +6,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -102,64 +101,15 @@ def test_arrows_point_down() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@cache
-def import_graph() -> dict[str, set[str]]:
-    """For each of our modules, those that it imports anywhere, also for the type checker alone."""
-    modules = {module_of(file): file for file in sources(*PACKAGES)}
-    return {name: imported_modules(file, modules) - {name} for name, file in modules.items()}
+def test_a_class_name_is_in_one_module() -> None:
+    """No two modules have a public class of one name, so that a name says which is meant."""
+    modules: dict[str, set[str]] = {}
+    for file in sources(*PACKAGES):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                modules.setdefault(node.name, set()).add(module_of(file))
 
-
-def imported_modules(file: Path, modules: Collection[str]) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    return {name for name in names if name in modules}
-
-
-def circles(imports: Mapping[str, set[str]]) -> list[list[str]]:
-    """For each module that imports itself in some steps, one shortest way back to it."""
-    found = []
-    for start in sorted(imports):
-        paths, seen = [[start]], {start}
-        while paths:
-            path = paths.pop(0)
-            if start in imports[path[-1]] and len(path) > 1:
-                found.append([*path, start])
-                break
-            paths += [[*path, name] for name in sorted(imports[path[-1]] - seen)]
-            seen |= imports[path[-1]]
-    return found
-
-
-def test_a_circle_is_found() -> None:
-    """Each module of a circle is named with the way round, and one that leads to it is not."""
-    imports = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set[str]()}
-
-    assert circles(imports) == [["b", "c", "b"], ["c", "b", "c"]]
-
-
-@pytest.mark.parametrize(
-    "package",
-    [
-        "spd_deploy",
-        pytest.param(
-            "spd_train",
-            marks=pytest.mark.xfail(strict=True, reason="its three circles are being taken out"),
-        ),
-        "exporters",
-        "serve",
-    ],
-)
-def test_no_module_imports_itself_in_a_circle(package: str) -> None:
-    """No imports go round, neither inside functions nor under TYPE_CHECKING."""
-    found = circles(import_graph())
-
-    wrong = [" -> ".join(path) for path in found if within(path[0], (package,))]
-
-    assert not wrong, "\n".join(wrong)
+    assert not {name: where for name, where in modules.items() if len(where) > 1}
 
 
 def test_importing_is_free() -> None:

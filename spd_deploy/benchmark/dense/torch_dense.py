@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from spd_deploy.domain.errors import EngineFailed, SpdError, Unavailable, first_line
 from spd_deploy.domain.text import Batch
+from spd_deploy.sessions.cuda.oom import fitting
 from spd_deploy.sessions.cuda.pytorch import Buffers, refuse_without_cuda
-from spd_deploy.sessions.cuda.room import fitting
 from spd_deploy.sessions.device_runs import DeviceRun
 from spd_deploy.sessions.protocol import Closing, Description
 from spd_deploy.sessions.torch import TorchSession
