@@ -1,6 +1,6 @@
 """Checkpoint to torch artefact, by the steps of ``exporters.pipeline``.
 
-The folder holds ``model.safetensors``, ``network.json`` (``sessions.torch_network.network_plan``), the
+The folder holds ``model.safetensors``, ``network.json`` (``torch_network.network_plan``), the
 tokenizer, ``config.json``, ``golden.safetensors`` and ``manifest.json``. Nothing in it is pickled.
 It is verified on the CPU, where the same tensors run in plain PyTorch.
 """

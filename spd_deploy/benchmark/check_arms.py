@@ -85,7 +85,8 @@ def _checked(
     before = 0 if device is None else device.used_bytes()
     with ExitStack() as alone:
         session = alone.enter_context(arm.open(settings))
-        facts = arm.facts(session.description, arm.check(session))
+        parity = arm.check(session)
+        facts = arm.facts(session.description, parity)  # a session may learn from its first run
         used = None if device is None else max(0, device.used_bytes() - before)
         if device is None:
             alone.close()  # on a CPU nothing else is open while an arm is weighed

@@ -146,7 +146,7 @@ CASES = [
     ("predict headless one two", "headless lack 2 tensors; got classifier.bias"),
     ("evaluate headless --task mrpc --data MRPC", "use a fine-tuned classifier"),
     ("build nowhere", "no such artefact folder; got nowhere"),
-    ("build artefact", "artefact has no plan of an engine"),
+    ("build artefact", "artefact is not a trt artefact"),
     (
         "predict artefact one two --runtime tensorrt",
         "tensorrt does not run an artefact of format onnx",

@@ -1,6 +1,7 @@
 """What an export is judged on: never on what it was calibrated or trained on."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,7 +62,11 @@ def test_one_file_judges_by_the_rows_that_training_held_out(
     """A lone file, or a folder with train alone: what is scored is what ``spd train`` left out."""
     file = written(tmp_path / name)
     place = file if name == "reviews.jsonl" else file.parent
-    own = replace(dense_checkpoint, task=OWN)
+    folder = shutil.copytree(dense_checkpoint.folder, tmp_path / "checkpoint")
+    config = json.loads((folder / "config.json").read_text())
+    labels = {"id2label": dict(enumerate(OWN.labels))}
+    (folder / "config.json").write_text(json.dumps({**config, **labels}))
+    own = replace(dense_checkpoint, folder=folder, task=OWN)
 
     calibration_set = calibration_set_for(own, None, place, 1.0, Silent())
     calibration_set.score(session := Watching())
@@ -76,7 +81,11 @@ def test_one_file_judges_by_the_rows_that_training_held_out(
 def test_the_record_says_what_was_scored_on(tmp_path: Path, dense_checkpoint: Checkpoint) -> None:
     """Beside scores that a checkpoint brings from another split, both splits are named."""
     file = written(tmp_path / "reviews.jsonl")
-    own = replace(dense_checkpoint, task=OWN)
+    folder = shutil.copytree(dense_checkpoint.folder, tmp_path / "checkpoint")
+    config = json.loads((folder / "config.json").read_text())
+    labels = {"id2label": dict(enumerate(OWN.labels))}
+    (folder / "config.json").write_text(json.dumps({**config, **labels}))
+    own = replace(dense_checkpoint, folder=folder, task=OWN)
     calibration_set = calibration_set_for(own, None, file, 100.0, Silent())
 
     for known, said in (

@@ -30,7 +30,7 @@ LANGUAGES = ("sh", "python", "json", "toml", "yaml", "text")
 # What keeps a command short on a tiny model; of an option that is given twice, the last counts.
 SHORTER = {
     "train": ("--epochs", "0.2", "--teacher-epochs", "0.2", "--threads", "1"),
-    "prune": ("--calibration-tokens", "256", "--rounds", "1"),
+    "prune": ("--calibration-tokens", "256", "--mask-updates", "1"),
     "bench": ("--rounds", "2", "--seconds", "0.01", "--seq", "16,32"),
     "map": ("--model", "MINILM_FOLDER", "--rounds", "2", "--seconds", "0.001"),
     "sweep": ("--dry-run",),

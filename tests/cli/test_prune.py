@@ -81,7 +81,7 @@ def test_what_cannot_be_pruned_is_one_line(place: Path, command: str, said: str)
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        ("", "name a file with --texts, or a GLUE folder with --data"),
+        ("", "name a file with --texts, or the model's data with --data"),
         (
             "--texts one.jsonl --data MRPC",
             "both --texts and --data are given; leave one out",

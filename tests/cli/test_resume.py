@@ -146,7 +146,7 @@ def test_a_run_of_one_seed_takes_no_others(place: Path) -> None:
     result = run_in(place, "train --resume --output whole --seeds 2")
 
     assert result.exit_code == 1
-    assert "the run to be resumed has one seed; got --seeds 2" in result.stderr
+    assert "the run that is resumed has one seed; got --seeds 2" in result.stderr
 
 
 def test_a_run_without_its_command_needs_it_whole(place: Path, tmp_path: Path) -> None:

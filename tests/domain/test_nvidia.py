@@ -116,7 +116,7 @@ def test_free_memory_is_asked_by_number_or_id(monkeypatch: pytest.MonkeyPatch) -
     assert free_bytes("1") == 11 << 30
     assert free_bytes(H100["UUID"]) == 60 << 30
     for missing in ("2", "GPU-none"):
-        with pytest.raises(Unavailable, match=f"how much memory GPU {missing} has free"):
+        with pytest.raises(Unavailable, match=f"free memory of GPU {missing}"):
             free_bytes(missing)
 
 

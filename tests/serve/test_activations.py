@@ -83,7 +83,8 @@ def test_scores_are_those_of_the_pipeline(made: tuple[Path, Path, str], client: 
 
     for answers in (tei, native["results"][0]["labels"]):
         assert {one["label"]: one["score"] for one in answers} == pytest.approx(expected, abs=1e-5)
-    assert line["scores"] == pytest.approx(expected, abs=1e-5)
+    one_output = {next(iter(expected)): line["score"]}
+    assert line.get("scores", one_output) == pytest.approx(expected, abs=1e-5)
 
 
 def test_raw_scores_are_logits(made: tuple[Path, Path, str], client: TestClient) -> None:

@@ -180,7 +180,10 @@ def test_int8_is_refused_where_nothing_is_quantised(artefact: Artefact) -> None:
     ("options", "said"),
     [
         ({"precision": "fp16"}, r"OpenVINO runs fp32, bf16, int8, int8\+bf16 here; got fp16"),
-        ({"precision": "fp32", "threads": 4096}, "no more threads than there are cores; got 4096"),
+        (
+            {"precision": "fp32", "threads": 4096},
+            "threads than there are cores; got --threads 4096",
+        ),
     ],
     ids=["precision", "threads"],
 )

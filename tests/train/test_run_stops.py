@@ -91,7 +91,7 @@ def test_what_never_trained_blocks_nothing(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("spd_train.run.prepare", fail)
+        patch.setattr("spd_train.run.prepare_run", fail)
         with pytest.raises(error):
             run(config, Silent())
         assert not (tmp_path / "run").exists()
@@ -99,7 +99,7 @@ def test_what_never_trained_blocks_nothing(
     with pytest.raises(Interrupted):
         run(replace(config, should_stop=StopAfter(1)), Silent())
     with monkeypatch.context() as patch:
-        patch.setattr("spd_train.run.prepare", fail)
+        patch.setattr("spd_train.run.prepare_run", fail)
         with pytest.raises(error):
             run(replace(config, resume=True), Silent())
     assert (tmp_path / "run" / RUN_FILE).exists()  # of a run that was begun nothing is removed

@@ -73,7 +73,7 @@ def test_sizes_that_sparse_kernels_do_not_take_are_told(tmp_path: Path) -> None:
 
     assert not plan.sparse_weights
     assert {m.why for m in plan.matrices if m.shape == (12, 12)} == {
-        "12 x 12 is not a multiple of 8 x 16, as sparse kernels want it"
+        "12 x 12 is not a multiple of 8 x 16, which sparse kernels need"
     }
 
 
@@ -100,7 +100,7 @@ def test_a_block_checkpoint_is_gathered_in_standard_operators(
     graph = onnx.load(artefact.folder / PORTABLE_FILE, load_external_data=False).graph
 
     assert {row.lowering for row in artefact.manifest.matrices} == {"gathered"}
-    assert all("read the 25% of inputs" in row.reason for row in artefact.manifest.matrices)
+    assert all("reads only 25% of the inputs" in row.reason for row in artefact.manifest.matrices)
     assert {node.domain for node in graph.node} == {""}
     assert {node.op_type for node in graph.node} <= TENSORRT_OPERATORS
 

@@ -67,7 +67,7 @@ def test_a_session_says_what_was_refused(tmp_path: Path, monkeypatch: pytest.Mon
     artefact = torch_artefact_from_checkpoint(checkpoint, tmp_path / "a")
     monkeypatch.setattr(products, "to_two_four", refusing(RuntimeError(REFUSAL)))
     monkeypatch.setattr(sessions, "refuse_unsupported_gpu", lambda: None)
-    monkeypatch.setattr(sessions, "Graphs", lambda network: SimpleNamespace(last=None))
+    monkeypatch.setattr(sessions, "CudaGraphs", lambda network: SimpleNamespace(last=None))
 
     def network(folder: Path, encoder: Any, plan: Any, device: str) -> Network:
         """On the CPU, with the products that a GPU would have."""

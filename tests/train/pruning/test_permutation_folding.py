@@ -179,7 +179,7 @@ def test_a_module_between_the_matrices_is_not_taken_for_a_norm() -> None:
     model = bert()
     model.get_submodule(f"{ENCODER.prefix}.0.output").dropout = nn.Linear(32, 32)
 
-    with pytest.raises(BadModel, match="no norm"):
+    with pytest.raises(BadModel, match="not a norm"):
         residual_places(model, ENCODER)
 
 
