@@ -133,6 +133,15 @@ class GraftedNetwork(nn.Module):
         assert isinstance(linear, nn.Linear)  # noqa: S101 - the encoder names linear layers only
         return linear
 
+    def replace_linear(self, name: str, linear: nn.Linear) -> None:
+        """Put another module in the place of a student's linear layer."""
+        path = next(p for p in self._switches if name == p or name.startswith(f"{p}."))
+        switch = self._switches[path]
+        if name == path:
+            switch.student = linear
+        else:
+            switch.student.set_submodule(name[len(path) + 1 :], linear)
+
     def graft(self, in_place: Sequence[bool]) -> None:
         """Set for each unit, in order, whether the student is in place."""
         for unit, student in zip(self.units, in_place, strict=True):

@@ -180,7 +180,8 @@ class Structured:
 
     A slice is one attention head's share of a matrix, or one feed-forward neuron's. Which slices
     of which matrices stand or fall together, the encoder knows (``domain.encoder``); on the
-    command line the pattern has neither axis nor width.
+    command line the pattern has neither axis nor width. A sparsity of 1 removes all slices of one
+    matrix; no model has it as a whole.
     """
 
     sparsity: float = 0.5
@@ -188,8 +189,9 @@ class Structured:
     width: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse a sparsity outside (0, 1)."""
-        _refuse_sparsity(self.sparsity)
+        """Refuse a sparsity outside (0, 1]."""
+        if self.sparsity != 1:
+            _refuse_sparsity(self.sparsity)
 
     def __str__(self) -> str:
         """The command line's spelling."""
@@ -218,7 +220,9 @@ class Structured:
         return score_NK.sum(1 - self.axis).reshape(-1, self.width).sum(1)
 
     def keep(self, score_U: "Tensor", sparsity: float) -> "Tensor":
-        """Which of U slices stay: those of highest score, at least one."""
+        """Which of U slices stay: those of highest score, at least one below a sparsity of 1."""
+        if sparsity == 1:
+            return score_U != score_U
         return _highest(score_U[None], _kept(len(score_U), sparsity))[0]
 
     def spread(self, keep_U: "Tensor", shape: tuple[int, int]) -> "Tensor":
@@ -231,7 +235,8 @@ class Structured:
         if weight_NK.shape[self.axis] % self.width:
             return False
         alive_U = (weight_NK != 0).any(1 - self.axis).reshape(-1, self.width).any(1)
-        return int(alive_U.sum()) <= _kept(len(alive_U), self.sparsity)
+        most = 0 if self.sparsity == 1 else _kept(len(alive_U), self.sparsity)
+        return int(alive_U.sum()) <= most
 
 
 Pattern = Unstructured | NM | Block | Structured
@@ -254,7 +259,10 @@ def parse_pattern(text: str, sparsity: float | None = None) -> Pattern:
         pattern = Structured()
     else:
         raise BadPattern("unknown pattern", got=repr(text), fix=f"use {SPELLINGS}")
-    return pattern if sparsity is None else at_sparsity(pattern, sparsity)
+    if sparsity is None:
+        return pattern
+    _refuse_sparsity(sparsity)
+    return at_sparsity(pattern, sparsity)
 
 
 def at_sparsity(pattern: Pattern, sparsity: float) -> Pattern:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from spd_deploy.domain.encoder import Matrix
 from spd_train.data.batching import TensorBatch
 from spd_train.grafting import GraftedNetwork
+from spd_train.pruning.structured.compact import computing_all
 
 Autocast = Callable[[], contextlib.AbstractContextManager[object]]
 
@@ -51,11 +52,14 @@ class LayerInputs:
 
 @contextlib.contextmanager
 def evaluation_mode(network: GraftedNetwork) -> Iterator[None]:
-    """Switch dropout and gradients off; the mode and the graft are restored at the end."""
+    """Switch dropout and gradients off, and compute every row and column of compact students.
+
+    The mode and the graft are restored at the end.
+    """
     before, training = [u.student_in_place for u in network.units], network.training
     network.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), computing_all(network):
             yield
     finally:
         network.graft(before)
@@ -72,23 +76,37 @@ def forward_hook(module: nn.Module, see: Callable[[Tensor, Tensor], None]) -> It
         handle.remove()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class InputMoments:
+    """First and second moments of the inputs of a matrix over all real tokens.
+
+    Attributes:
+        mean_K: E[x].
+        second_KK: E[x x^T].
+    """
+
+    mean_K: Tensor
+    second_KK: Tensor
+
+    @property
+    def covariance_KK(self) -> Tensor:
+        """E[x x^T] - E[x] E[x]^T."""
+        return self.second_KK - torch.outer(self.mean_K, self.mean_K)
+
+
 def input_moments(
     network: GraftedNetwork, matrices: Sequence[Matrix], calibration: Calibration
-) -> dict[str, Tensor]:
-    """Second moments E[x x^T] ``[K, K]`` of the inputs of each student matrix.
+) -> dict[str, InputMoments]:
+    """The moments of the inputs of each student matrix, by matrix name.
 
-    The mean is over all real tokens. Query, key and value of a layer read the same input and share
-    one tensor.
+    Query, key and value of a layer read the same input and share one value.
 
     Args:
         network: the network; all students are in place during the passes.
         matrices: the matrices whose inputs are measured.
         calibration: the texts.
-
-    Returns:
-        The moments by matrix name.
     """
-    sums: dict[str, Tensor] = {}
+    sums: dict[str, tuple[Tensor, Tensor]] = {}
     real: list[Tensor] = []
     tokens = sum(batch.step_tokens for batch in calibration.batches)
 
@@ -96,8 +114,9 @@ def input_moments(
         def add(input_BSK: Tensor, _: Tensor) -> None:
             x_TK = input_BSK[real[-1]].float()
             with torch.autocast(x_TK.device.type, enabled=False):
-                product_KK = x_TK.T @ x_TK / tokens
-            sums[name] = sums[name] + product_KK if name in sums else product_KK
+                parts = x_TK.sum(0) / tokens, x_TK.T @ x_TK / tokens
+            mean_K, second_KK = sums.get(name, (0, 0))
+            sums[name] = mean_K + parts[0], second_KK + parts[1]
 
         return add
 
@@ -110,7 +129,8 @@ def input_moments(
             real.append(batch.mask_BS.bool())
             with calibration.autocast():
                 network(batch)
-    return {name: sums[reader] for name, reader in own.items()}
+    found = {name: InputMoments(mean_K=m, second_KK=s) for name, (m, s) in sums.items()}
+    return {name: found[reader] for name, reader in own.items()}
 
 
 class _Entered(Exception):

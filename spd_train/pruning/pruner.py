@@ -152,17 +152,19 @@ class Pruner:
             return self._gradients.scores(dense)
         if not needs_inputs(importance):
             return magnitudes(dense)
-        moments = input_moments(self.network, self.matrices, self.calibration)
+        moments = {
+            name: found.second_KK
+            for name, found in input_moments(
+                self.network, self.matrices, self.calibration
+            ).items()
+        }
         if importance == "activation":
             return {n: activation_scores(weight, moments[n]) for n, weight in dense.items()}
-        known: dict[
-            int, Tensor
-        ] = {}  # query, key and value share their moments, so the inverse too
-        for second_KK in moments.values():
-            if id(second_KK) not in known:
-                known[id(second_KK)] = inverse_diagonal(second_KK)
+        # Query, key and value share their moments, so the inverse too.
+        inverses = {id(second_KK): second_KK for second_KK in moments.values()}
+        inverses = {key: inverse_diagonal(second_KK) for key, second_KK in inverses.items()}
         return {
-            n: second_order_scores(weight, known[id(moments[n])]) for n, weight in dense.items()
+            n: second_order_scores(weight, inverses[id(moments[n])]) for n, weight in dense.items()
         }
 
     def _settled(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:

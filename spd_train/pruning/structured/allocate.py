@@ -1,0 +1,73 @@
+"""How many heads and neurons each layer keeps: the least error within a budget of seconds.
+
+Each unit, the attention or the feed-forward part of a layer, offers levels: so much kept costs so
+many seconds and makes such an error. Dynamic programming chooses a level for each unit, such that
+the seconds fit the budget and the sum of the errors is least (SPDY, Frantar and Alistarh 2022).
+
+L levels of a unit, B bins of the budget.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+# The budget is divided into this many bins. Seconds are rounded up to bins, so the budget holds.
+BINS = 4000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class UnitLevels:
+    """The levels of one unit, from nothing kept to everything kept.
+
+    Attributes:
+        kept_L: numbers of heads or neurons.
+        seconds_L: seconds of the unit.
+        errors_L: error of the unit's output, in [0, 1].
+    """
+
+    kept_L: NDArray[np.int64]
+    seconds_L: Floats
+    errors_L: Floats
+
+
+def allocate(
+    units: Sequence[UnitLevels],
+    weights: Sequence[float],
+    budget_s: float,
+    *,
+    bins: int = BINS,
+) -> list[int] | None:
+    """The level of each unit that makes the least sum of weighted errors within the budget.
+
+    Args:
+        units: the units and their levels.
+        weights: how much the error of each unit counts.
+        budget_s: seconds that all units may take together.
+        bins: resolution of the budget.
+
+    Returns:
+        The index of each unit's level; None if no choice fits the budget.
+    """
+    if budget_s <= 0:
+        return None
+    best_B = np.zeros(bins + 1)
+    chosen: list[NDArray[np.int64]] = []
+    bins_of = [np.ceil(unit.seconds_L * (bins / budget_s) - 1e-9).astype(int) for unit in units]
+    for unit, cost_L, weight in zip(units, bins_of, weights, strict=True):
+        total_LB = np.full((len(cost_L), bins + 1), np.inf)
+        for total_B, cost, error in zip(total_LB, cost_L, unit.errors_L, strict=True):
+            if cost <= bins:
+                total_B[cost:] = best_B[: bins + 1 - cost] + weight * error
+        chosen.append(total_LB.argmin(0))
+        best_B = total_LB.min(0)
+    if not np.isfinite(best_B[bins]):
+        return None
+    levels, left = [], bins
+    for choice_B, cost_L in zip(reversed(chosen), reversed(bins_of), strict=True):
+        levels.append(int(choice_B[left]))
+        left -= cost_L[levels[-1]]
+    return levels[::-1]

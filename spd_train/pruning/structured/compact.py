@@ -1,0 +1,89 @@
+"""Students that compute only the heads and neurons that are left, so that steps get faster.
+
+The parameters keep their names and sizes, so masks, optimiser, saved states and checkpoints are as
+for any other pattern. Only the rows and columns that the masks keep take part in a pass. The result
+is that of the masked matrices.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spd_train.grafting import GraftedNetwork
+
+
+class CompactLinear(nn.Linear):
+    """A linear layer that computes ``rows`` of its outputs from ``columns`` of its inputs.
+
+    Attributes:
+        rows, columns: indices; None for all.
+        whole: compute everything, whatever ``rows`` and ``columns`` say.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        """Share the parameters of ``linear``."""
+        super().__init__(1, 1, device="meta")
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self.whole = False
+        self.rows: Tensor | None = None
+        self.columns: Tensor | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The outputs of ``rows``, for inputs that have ``columns`` alone."""
+        weight_NK, bias_N = self.weight, self.bias
+        if not self.whole and self.rows is not None:
+            weight_NK, bias_N = weight_NK[self.rows], bias_N[self.rows]
+        if not self.whole and self.columns is not None:
+            weight_NK = weight_NK.index_select(1, self.columns)
+        return functional.linear(input, weight_NK, bias_N)
+
+
+class CompactStudents:
+    """The students of a network, made compact by their masks."""
+
+    def __init__(self, network: GraftedNetwork) -> None:
+        """Put a :class:`CompactLinear` in the place of each prunable matrix of the students."""
+        self.encoder = network.encoder
+        self.masks: Mapping[str, Tensor] = {}
+        self._linears: dict[str, CompactLinear] = {}
+        for matrix in self.encoder.matrices():
+            linear = CompactLinear(network.linear(matrix.name))
+            network.replace_linear(matrix.name, linear)
+            self._linears[matrix.name] = linear
+
+    def set_masks(self, masks: Mapping[str, Tensor]) -> None:
+        """Compute from now on what the masks keep.
+
+        Of a layer without heads one head is computed, since attention needs one. Its matrices are
+        zero.
+        """
+        self.masks = masks
+        for *producers, reader in self.encoder.coupled():
+            if reader.name not in masks:
+                for matrix in (*producers, reader):
+                    self._linears[matrix.name].rows = self._linears[matrix.name].columns = None
+                continue
+            kept = masks[reader.name].any(0).nonzero()[:, 0]
+            width = self.encoder.head_size if len(producers) > 1 else 1
+            if not len(kept):
+                kept = torch.arange(width, device=kept.device)
+            for matrix in producers:
+                self._linears[matrix.name].rows = kept
+            self._linears[reader.name].columns = kept
+
+
+@contextlib.contextmanager
+def computing_all(network: nn.Module) -> Iterator[None]:
+    """Compute everything inside the block, so that inputs and outputs have their full width."""
+    compact = [m for m in network.modules() if isinstance(m, CompactLinear)]
+    try:
+        for module in compact:
+            module.whole = True
+        yield
+    finally:
+        for module in compact:
+            module.whole = False

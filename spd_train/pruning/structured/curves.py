@@ -1,0 +1,120 @@
+"""What it costs to remove heads and neurons: a removal curve for each part of each layer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spd_deploy.domain.encoder import Encoder, Matrix
+from spd_train.grafting import GraftedNetwork
+from spd_train.pruning.calibration import Calibration, InputMoments, input_moments
+from spd_train.pruning.structured.removal import RemovalCurve, columns_of, removal_curve
+
+# Weight of the ridge term of a solution, as a share of the inputs' mean variance.
+_RIDGE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unit:
+    """The attention or the feed-forward part of a layer.
+
+    Attributes:
+        producers: the matrices whose rows are the heads or neurons.
+        reader: the matrix whose columns they are.
+        width: columns of a head, or 1 for neurons.
+    """
+
+    layer: int
+    producers: tuple[Matrix, ...]
+    reader: Matrix
+    width: int
+
+    @property
+    def is_attention(self) -> bool:
+        """Whether the unit consists of heads."""
+        return self.reader.role == "attention_output"
+
+    @property
+    def matrices(self) -> tuple[Matrix, ...]:
+        """All matrices of the unit."""
+        return (*self.producers, self.reader)
+
+    @property
+    def count(self) -> int:
+        """The number of heads or neurons."""
+        return self.reader.shape[1] // self.width
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class UnitCurve:
+    """A unit's removal curve, with what it takes to solve its reader for any number of columns."""
+
+    unit: Unit
+    curve: RemovalCurve
+    weight_NK: Tensor
+    bias_N: Tensor
+    inputs: InputMoments
+
+    def solved(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The kept columns ``[C]``, the weight ``[N, C]`` over them and the bias that fit best."""
+        keep_U = self.curve.keep(count)
+        columns = columns_of(keep_U.nonzero()[:, 0], self.unit.width)
+        covariance_KK = self.inputs.covariance_KK
+        pull = _RIDGE * covariance_KK.diagonal().mean()
+        left_CC = covariance_KK[columns][:, columns]
+        left_CC.diagonal().add_(pull)
+        right_CN = (covariance_KK[columns] @ self.weight_NK.T) + pull * self.weight_NK.T[columns]
+        weight_NC = torch.cholesky_solve(right_CN, torch.linalg.cholesky(left_CC)).T
+        mean_K = self.inputs.mean_K
+        bias_N = self.bias_N + self.weight_NK @ mean_K - weight_NC @ mean_K[columns]
+        return columns, weight_NC, bias_N
+
+
+def units_of(encoder: Encoder) -> list[Unit]:
+    """The units of an encoder in network order."""
+    return [
+        Unit(
+            layer=group[0].layer,
+            producers=group[:-1],
+            reader=group[-1],
+            width=encoder.head_size if len(group) > 2 else 1,
+        )
+        for group in encoder.coupled()
+    ]
+
+
+def unit_curves(
+    network: GraftedNetwork,
+    units: Sequence[Unit],
+    calibration: Calibration,
+    masks: Mapping[str, Tensor],
+) -> list[UnitCurve]:
+    """The removal curve of each unit of the students, on the inputs that they have now.
+
+    Args:
+        network: the network.
+        units: the units to remove heads and neurons of.
+        calibration: texts to measure the inputs on.
+        masks: masks ``[N, K]`` of what has gone already, by matrix name; empty at the start.
+    """
+    inputs = input_moments(network, [unit.reader for unit in units], calibration)
+    curves = []
+    for unit in units:
+        linear = network.linear(unit.reader.name)
+        weight_NK = linear.weight.detach().float()
+        alive_U = None
+        if unit.reader.name in masks:
+            alive_U = masks[unit.reader.name].any(0).reshape(-1, unit.width).any(1)
+        found = inputs[unit.reader.name]
+        curve = removal_curve(weight_NK, found.covariance_KK, width=unit.width, alive_U=alive_U)
+        curves.append(
+            UnitCurve(
+                unit=unit,
+                curve=curve,
+                weight_NK=weight_NK.clone(),
+                bias_N=linear.bias.detach().float().clone(),
+                inputs=found,
+            )
+        )
+    return curves

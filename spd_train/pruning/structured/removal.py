@@ -1,0 +1,192 @@
+"""Which heads or neurons to remove: one at a time by second order, the rest solved again each time.
+
+The output of a matrix W ``[N, K]`` on inputs with the covariance H ``[K, K]`` changes by
+tr(D H D^T) when W changes by D. Removing the columns g, and solving the others again, costs
+
+    s_g = tr(W_g ([H^-1]_gg)^-1 W_g^T)
+    W    <-  W    - W_g     ([H^-1]_gg)^-1 [H^-1]_g:
+    H^-1 <-  H^-1 - [H^-1]_:g ([H^-1]_gg)^-1 [H^-1]_g:
+
+(Optimal Brain Surgeon, Hassibi and Stork 1993, for groups of columns as in ZipLM, Kurtic et al.
+2023, equations 2 to 4). The cheapest unit goes first. Scores that ignore the update miss that units
+stand in for each other: of two equal neurons the second is dear once the first has gone.
+
+Whole updates are done in blocks: among the cheapest units of all, a few are removed one at a time
+with the small part of H^-1 that concerns them, then all of their updates are applied at once.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Added to the diagonal of H, as a share of its mean, so that constant inputs have an inverse.
+_DAMPING = 0.01
+# A block removes this share of the units that are left, out of so many times as many candidates.
+_BLOCK_SHARE = 1 / 32
+_CANDIDATES = 4
+# The matrices are made smaller once no more than this share of their units is left.
+_FULL = 0.75
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RemovalCurve:
+    """The order in which the units of a matrix are removed, and the error that remains.
+
+    Attributes:
+        order_U: the units, the first removed first; units that had gone before come first.
+        error_U: squared error of the output with k units kept, as a share of the output's
+            variance, for k = 0 to U ``[U + 1]``.
+    """
+
+    order_U: Tensor
+    error_U: Tensor
+
+    def keep(self, count: int) -> Tensor:
+        """Which units ``[U]`` stay when ``count`` are kept."""
+        kept_U = torch.ones(len(self.order_U), dtype=torch.bool, device=self.order_U.device)
+        kept_U[self.order_U[: len(self.order_U) - count]] = False
+        return kept_U
+
+
+def removal_curve(
+    weight_NK: Tensor, covariance_KK: Tensor, *, width: int, alive_U: Tensor | None = None
+) -> RemovalCurve:
+    """Remove all units of a matrix, one at a time, and record order and error.
+
+    Args:
+        weight_NK: the weight; its columns are the units' outputs.
+        covariance_KK: covariance of its inputs.
+        width: columns of a unit: the size of a head, or 1 for neurons.
+        alive_U: units that are still there; None for all.
+    """
+    units = weight_NK.shape[1] // width
+    alive = torch.arange(units, device=weight_NK.device)
+    gone = alive[:0]
+    if alive_U is not None:
+        alive, gone = alive[alive_U], alive[~alive_U]
+    columns = columns_of(alive, width)
+    weight_NK, covariance_KK = weight_NK[:, columns], covariance_KK[columns][:, columns]
+    state = _Remaining.of(weight_NK, covariance_KK, width)
+    removed, rises = [gone], [torch.zeros(len(gone), dtype=torch.double, device=gone.device)]
+    while state.count:
+        units_U, rises_U = state.remove_cheapest(max(1, int(state.count * _BLOCK_SHARE)))
+        removed.append(alive[units_U])
+        rises.append(rises_U)
+    errors = torch.cat(rises).cumsum(0) / _energy(weight_NK, covariance_KK)
+    return RemovalCurve(
+        order_U=torch.cat(removed),
+        error_U=torch.cat([errors.new_zeros(1), errors]).flip(0),
+    )
+
+
+def columns_of(units_U: Tensor, width: int) -> Tensor:
+    """The columns of units of ``width`` columns each."""
+    return (units_U[:, None] * width + torch.arange(width, device=units_U.device)).flatten()
+
+
+@dataclass(kw_only=True, slots=True)
+class _Remaining:
+    """The units that are left: their weight, solved again, and the inverse of their covariance.
+
+    Attributes:
+        units_U: the number of each unit.
+        alive_U: False for units whose columns are still in place although they are removed.
+    """
+
+    weight_NK: Tensor
+    inverse_KK: Tensor
+    width: int
+    units_U: Tensor
+    alive_U: Tensor
+
+    @classmethod
+    def of(cls, weight_NK: Tensor, covariance_KK: Tensor, width: int) -> "_Remaining":
+        """All units of a matrix, in double precision: the inverse is updated thousands of times."""
+        damped_KK = covariance_KK.to(torch.double, copy=True)
+        tiny = torch.finfo(torch.float32).tiny
+        damped_KK.diagonal().add_(_DAMPING * damped_KK.diagonal().mean().clamp_min(tiny))
+        inverse_KK = torch.cholesky_inverse(torch.linalg.cholesky(damped_KK))
+        return cls._whole(weight_NK.double(), inverse_KK, width)
+
+    @classmethod
+    def _whole(cls, weight_NK: Tensor, inverse_KK: Tensor, width: int) -> "_Remaining":
+        """Units that are all there, numbered from 0."""
+        units_U = torch.arange(len(inverse_KK) // width, device=inverse_KK.device)
+        return cls(
+            weight_NK=weight_NK,
+            inverse_KK=inverse_KK,
+            width=width,
+            units_U=units_U,
+            alive_U=torch.ones_like(units_U, dtype=torch.bool),
+        )
+
+    @property
+    def count(self) -> int:
+        """How many units are left."""
+        return int(self.alive_U.sum())
+
+    def remove_cheapest(self, count: int) -> tuple[Tensor, Tensor]:
+        """Remove ``count`` units, one at a time. Returns them and the rise of the error by each."""
+        most = min(self.count, _CANDIDATES * count)
+        candidates_U = self._costs().topk(most, largest=False).indices
+        columns = columns_of(candidates_U, self.width)
+        inverse_KK = self.inverse_KK[columns][:, columns]
+        part = self._whole(self.weight_NK[:, columns], inverse_KK, self.width)
+        chosen, rises = [], []
+        for _ in range(count):
+            costs_U = part._costs()
+            chosen.append(costs_U.argmin())
+            rises.append(costs_U[chosen[-1]])
+            part.remove(chosen[-1][None])
+        places_U = candidates_U[torch.stack(chosen)]
+        removed_U = self.units_U[places_U]
+        self.remove(places_U)
+        self._drop_removed()
+        return removed_U, torch.stack(rises).clamp_min(0)
+
+    def remove(self, places_U: Tensor) -> None:
+        """Take the units at these places away, and solve the others again."""
+        gone = columns_of(places_U, self.width)
+        rows_RK = self.inverse_KK[gone]
+        factor = torch.linalg.cholesky(rows_RK[:, gone])
+        solved_RK = torch.cholesky_solve(rows_RK, factor)
+        self.weight_NK.addmm_(self.weight_NK[:, gone], solved_RK, alpha=-1)
+        self.inverse_KK.addmm_(rows_RK.T, solved_RK, alpha=-1)
+        self.alive_U[places_U] = False
+
+    def _drop_removed(self) -> None:
+        """Make the matrices smaller where a quarter of their units has gone."""
+        if self.count > _FULL * len(self.alive_U):
+            return
+        places_U = self.alive_U.nonzero()[:, 0]
+        columns = columns_of(places_U, self.width)
+        self.weight_NK = self.weight_NK[:, columns]
+        self.inverse_KK = self.inverse_KK[columns][:, columns]
+        self.units_U = self.units_U[places_U]
+        self.alive_U = self.alive_U[places_U]
+
+    def _costs(self) -> Tensor:
+        """Rise of the squared error ``[U]`` if each unit were removed next; inf if it has gone."""
+        if self.width == 1:
+            costs_U = self.weight_NK.square().sum(0) / self.inverse_KK.diagonal()
+        else:
+            costs_U = self._group_costs()
+        return costs_U.masked_fill(~self.alive_U, torch.inf)
+
+    def _group_costs(self) -> Tensor:
+        """tr(W_g ([H^-1]_gg)^-1 W_g^T) of each unit ``[U]`` of several columns (D)."""
+        units, width = len(self.units_U), self.width
+        weight_UDN = self.weight_NK.T.reshape(units, width, -1)
+        of_unit = torch.arange(units, device=self.units_U.device)
+        inverse_UDD = self.inverse_KK.reshape(units, width, units, width)[of_unit, :, of_unit]
+        # What has gone has a zero block, which no solver takes.
+        inverse_UDD[~self.alive_U] = torch.eye(width, dtype=torch.double, device=of_unit.device)
+        return (weight_UDN * torch.linalg.solve(inverse_UDD, weight_UDN)).sum((1, 2))
+
+
+def _energy(weight_NK: Tensor, covariance_KK: Tensor) -> Tensor:
+    """tr(W H W^T): variance of the output, summed over its N numbers; above 0."""
+    weight_NK, covariance_KK = weight_NK.double(), covariance_KK.double()
+    energy = ((weight_NK @ covariance_KK) * weight_NK).sum()
+    return energy.clamp_min(torch.finfo(torch.float32).tiny)

@@ -1,0 +1,171 @@
+"""The search for how much each unit keeps: candidates are scored by the whole network's output.
+
+Errors of single units are a poor currency between units: the network forgives some layers more than
+others. So the cost of a level is what the network's output moves if one unit alone is pruned to it.
+Dynamic programming then finds the levels that cost least in total within the budget. Costs do not
+quite add up, so each unit's costs are weighted, and the weights are corrected around the best
+candidate so far: by what the output really moves if one unit gives up a step more. Random changes
+of the weights follow, as in SPDY (Frantar and Alistarh 2022) and ZipLM (Kurtic et al. 2023).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from spd_train.pruning.structured.allocate import Floats, UnitLevels, allocate
+
+Distance = Callable[[Sequence[int]], float]
+
+# Shares of a unit's levels at which the network's output is measured, besides none and all.
+_ANCHORS = (0.05, 0.125, 0.25, 0.5)
+_TINY = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchEffort:
+    """How many candidates are tried.
+
+    Attributes:
+        corrections: rounds in which the weights are corrected; each tries one candidate a unit.
+        mutations: candidates with random changes of the weights.
+        seed: seed of the changes.
+    """
+
+    corrections: int = 4
+    mutations: int = 40
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """Numbers of heads and neurons of each unit, and the distance of the network's output."""
+
+    kept: tuple[int, ...]
+    distance: float
+
+
+def search(
+    units: Sequence[UnitLevels],
+    budget_s: float,
+    distance: Distance,
+    effort: SearchEffort,
+    *,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Candidate | None:
+    """The best candidate within the budget; None if nothing fits it.
+
+    Args:
+        units: the levels of each unit, with the errors of its own output.
+        budget_s: seconds that all units may take together.
+        distance: how far the network's output moves if each unit keeps so much.
+        effort: how many candidates are tried.
+        advance: is called with the number of trials that were done.
+    """
+    search_ = _Search(measured_costs(units, distance, advance), budget_s, distance, advance)
+    weights = np.ones(len(units))
+    best = search_.best_of([search_.even(), search_.candidate(weights)])
+    if best is None:
+        return None
+    for _ in range(effort.corrections):
+        corrected = search_.corrected(best, weights)
+        found = search_.candidate(corrected)
+        if found is None or found.distance >= best.distance:
+            corrected = np.sqrt(corrected * weights)
+            found = search_.candidate(corrected)
+        if found is None or found.distance >= best.distance:
+            break
+        best, weights = found, corrected
+    draw = np.random.default_rng(effort.seed)
+    for _ in range(effort.mutations):
+        changed = draw.random(len(units)) < 0.3
+        mutated = weights * np.exp(np.where(changed, draw.normal(0, 0.5, len(units)), 0.0))
+        found = search_.candidate(mutated)
+        if found is not None and found.distance < best.distance:
+            best, weights = found, mutated
+    return best
+
+
+def measured_costs(
+    units: Sequence[UnitLevels], distance: Distance, advance: Callable[[int], None]
+) -> list[UnitLevels]:
+    """The units with the output's distance in place of their own errors.
+
+    It is measured at a few levels of each unit, with all others whole. Between these, the ratio of
+    distance and error is interpolated.
+    """
+    whole = [int(unit.kept_L[-1]) for unit in units]
+    measured = []
+    for i, unit in enumerate(units):
+        last = len(unit.kept_L) - 1
+        places = sorted({0, *(round(share * last) for share in _ANCHORS)} - {last})
+        ratios = []
+        for place in places:
+            kept = [*whole]
+            kept[i] = int(unit.kept_L[place])
+            ratios.append(distance(kept) / max(float(unit.errors_L[place]), _TINY))
+            advance(1)
+        ratio_L = np.interp(np.arange(last + 1), places, ratios)
+        measured.append(replace(unit, errors_L=unit.errors_L * ratio_L))
+    return measured
+
+
+class _Search:
+    """Candidates within a budget, each tried once."""
+
+    def __init__(
+        self,
+        units: Sequence[UnitLevels],
+        budget_s: float,
+        distance: Distance,
+        advance: Callable[[int], None],
+    ) -> None:
+        self.units = units
+        self.budget_s = budget_s
+        self._distance = distance
+        self._advance = advance
+        self._tried: dict[tuple[int, ...], float] = {}
+
+    def candidate(self, weights: Floats) -> Candidate | None:
+        """The candidate that dynamic programming finds; None if nothing fits the budget."""
+        levels = allocate(self.units, weights.tolist(), self.budget_s)
+        return None if levels is None else self._try(levels)
+
+    def even(self) -> Candidate | None:
+        """The candidate of which each unit keeps about the same share, as large as fits."""
+        for share in np.linspace(1, 0, 201):
+            levels = [round(share * (len(unit.kept_L) - 1)) for unit in self.units]
+            if self._seconds(levels) <= self.budget_s:
+                return self._try(levels)
+        return None
+
+    def best_of(self, candidates: Sequence[Candidate | None]) -> Candidate | None:
+        """The candidate with the least distance."""
+        found = [c for c in candidates if c is not None]
+        return min(found, key=lambda c: c.distance, default=None)
+
+    def corrected(self, best: Candidate, weights: Floats) -> Floats:
+        """The weights that predict what the output moves if a unit of ``best`` gives up a step."""
+        corrected = weights.copy()
+        for i, unit in enumerate(self.units):
+            level = int(np.searchsorted(unit.kept_L, best.kept[i]))
+            other = level - 1 if level else level + 1
+            levels = [int(np.searchsorted(u.kept_L, k)) for u, k in zip(self.units, best.kept, strict=True)]
+            levels[i] = other
+            moved = (self._try(levels).distance - best.distance) * (level - other)
+            predicted = (unit.errors_L[other] - unit.errors_L[level]) * (level - other)
+            if predicted > _TINY:
+                corrected[i] = np.clip(moved / predicted, 0.1 * weights[i], 10 * weights[i])
+        return corrected
+
+    def _try(self, levels: Sequence[int]) -> Candidate:
+        """The candidate at these levels."""
+        kept = tuple(int(u.kept_L[level]) for u, level in zip(self.units, levels, strict=True))
+        if kept not in self._tried:
+            self._tried[kept] = self._distance(kept)
+            self._advance(1)
+        return Candidate(kept=kept, distance=self._tried[kept])
+
+    def _seconds(self, levels: Sequence[int]) -> float:
+        """Seconds of all units at these levels."""
+        return sum(float(u.seconds_L[i]) for u, i in zip(self.units, levels, strict=True))

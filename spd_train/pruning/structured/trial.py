@@ -1,0 +1,94 @@
+"""Trials of whole networks: how far the output moves if each unit keeps so many heads or neurons."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from spd_train.grafting import GraftedNetwork
+from spd_train.pruning.calibration import Calibration, forward_hook
+from spd_train.pruning.structured.compact import CompactStudents
+from spd_train.pruning.structured.curves import UnitCurve
+
+
+class Trials:
+    """Networks in which each unit's reader is solved for the columns that it keeps."""
+
+    def __init__(
+        self,
+        network: GraftedNetwork,
+        students: CompactStudents,
+        curves: Sequence[UnitCurve],
+        calibration: Calibration,
+    ) -> None:
+        self.network = network
+        self.students = students
+        self.curves = curves
+        self.calibration = calibration
+        self._solved: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
+        with self._quiet():
+            network.graft_all(False)
+            self._expected = self._outputs()
+
+    def distance(self, kept: Sequence[int]) -> float:
+        """How far the outputs are from the teacher's, if the units keep so many.
+
+        The squared distance of the last hidden states over their variance, plus that of the logits
+        over theirs.
+        """
+        with self._quiet(), self._pruned(kept):
+            self.network.graft_all(True)
+            outputs = self._outputs()
+        total = 0.0
+        for found, expected in zip(zip(*outputs), zip(*self._expected)):
+            a, b = torch.cat(found), torch.cat(expected)
+            total += float((a - b).square().sum() / (b - b.mean(0)).square().sum())
+        return total
+
+    @contextlib.contextmanager
+    def _quiet(self) -> Iterator[None]:
+        before, training = [u.student_in_place for u in self.network.units], self.network.training
+        self.network.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.network.graft(before)
+            self.network.train(training)
+
+    @contextlib.contextmanager
+    def _pruned(self, kept: Sequence[int]) -> Iterator[None]:
+        masks = {}
+        before = []
+        for i, (curve, count) in enumerate(zip(self.curves, kept, strict=True)):
+            linear = self.network.linear(curve.unit.reader.name)
+            before.append((linear, linear.weight.clone(), linear.bias.clone()))
+            if (i, count) not in self._solved:
+                self._solved[i, count] = curve.solved(count)
+            columns, weight_NC, bias_N = self._solved[i, count]
+            linear.weight.zero_()
+            linear.weight[:, columns] = weight_NC
+            linear.bias.copy_(bias_N)
+            mask = torch.zeros_like(linear.weight, dtype=torch.bool)
+            mask[:, columns] = True
+            masks[curve.unit.reader.name] = mask
+        masks_before = self.students.masks
+        self.students.set_masks(masks)
+        try:
+            yield
+        finally:
+            for linear, weight, bias in before:
+                linear.weight.copy_(weight)
+                linear.bias.copy_(bias)
+            self.students.set_masks(masks_before)
+
+    def _outputs(self) -> list[tuple[Tensor, Tensor]]:
+        found = []
+        hidden: list[Tensor] = []
+        with forward_hook(self.network.layers[-1], lambda _, y: hidden.append(y)):
+            for batch in self.calibration.batches:
+                with self.calibration.autocast():
+                    logits = self.network(batch).logits_BC
+                found.append((hidden.pop()[batch.mask_BS.bool()].float(), logits.float()))
+        return found
