@@ -6,27 +6,20 @@ writes for a dense checkpoint. Sizes that the manifest does not hold, such as th
 embeddings, are read from the artefact's graph.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from exporters.classifier_weights import Array, ClassifierWeights
+from exporters.classifier_weights import ClassifierWeights
+from exporters.drawn_weights import drawn_weights
 from exporters.lowering.choice import LoweringChoice
 from exporters.lowering.dense import Dense
 from exporters.onnx.classifier_graph import ClassifierGraph
 from exporters.onnx.storage import write_graphs
-from spd_deploy.domain.architectures import architecture_of, expected_shapes
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.layers import Shapes
-from spd_deploy.domain.model_config import activation_of, epsilon_of
 from spd_deploy.sessions.onnxruntime import MODEL_FILE
-
-# Large enough that no activation becomes a denormal number, small enough that none overflows.
-_SCALE = 0.05
 
 
 def write_dense_baseline(artefact: Artefact, folder: Path) -> Path:
@@ -54,14 +47,11 @@ def dense_baseline_weights(artefact: Artefact) -> ClassifierWeights:
         BadArtefact: the artefact has another format than onnx.
     """
     encoder = artefact.encoder
-    config = read_config(artefact.folder)
-    shapes = expected_shapes(encoder, artefact.task.outputs, _tables(artefact, encoder))
-    return ClassifierWeights(
-        encoder=encoder,
-        architecture=architecture_of(encoder),
-        tensors=_random(shapes),
-        activation=activation_of(encoder, config),
-        epsilon=epsilon_of(encoder, config),
+    return drawn_weights(
+        encoder,
+        read_config(artefact.folder),
+        outputs=artefact.task.outputs,
+        tables=_tables(artefact, encoder),
     )
 
 
@@ -84,19 +74,3 @@ def _tables(artefact: Artefact, encoder: Encoder) -> Shapes:
         for short, table in named.items()
         if f"embeddings.{short}" in dims
     }
-
-
-def _random(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    """Random numbers of the given shapes; layer norms scale by 1.
-
-    No two matrices are equal: equal ones would share memory, and so the cache, which those of a
-    trained model do not.
-    """
-    generator = np.random.default_rng(0)
-    tensors: dict[str, Array] = {}
-    for name, shape in shapes.items():
-        if name.endswith(("LayerNorm.weight", "layer_norm.weight")):
-            tensors[name] = np.ones(shape, np.float32)
-        else:
-            tensors[name] = _SCALE * (2 * generator.random(shape, np.float32) - 1)
-    return tensors

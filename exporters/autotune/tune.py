@@ -1,34 +1,27 @@
 """Times the lowerings of a checkpoint's products, then of its whole network, on this machine."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from exporters.autotune.product_model import ASSUMED_RANGE, TARGETS, opened_product
+from exporters.autotune.networks import opened_network, write_networks
+from exporters.autotune.product_model import opened_product
 from exporters.autotune.select import choose_lowerings, with_lowering
 from exporters.autotune.tuning import ProductTimes, TimedProduct, Times, Tuning
 from exporters.classifier_weights import ClassifierWeights
 from exporters.lowering.candidates import Candidates, LoweringName, candidates_of
 from exporters.lowering.choice import LoweringChoice
-from exporters.onnx.classifier_graph import ClassifierGraph
-from exporters.onnx.storage import write_graphs
-from exporters.precision import Precision, arithmetic_for
+from exporters.precision import Precision
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadSetting, Unavailable
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime
-from spd_deploy.domain.shapes import Shape, random_batch
-from spd_deploy.sessions.onnxruntime import OnnxSession
-from spd_deploy.sessions.openvino import OpenVinoSession
-from spd_deploy.sessions.protocol import Session
+from spd_deploy.domain.shapes import Shape
 from spd_deploy.timing.host_clock import Effort
-from spd_deploy.timing.interleaved import Opener, Run, time_interleaved
+from spd_deploy.timing.interleaved import Opener, time_interleaved
 
 # The choices of whole networks, by the lowering that they stand for.
 Networks = Mapping[LoweringName, Mapping[str, LoweringChoice]]
@@ -115,7 +108,15 @@ class _DraftTuning:
 
     def opener(self, lowering: LoweringName) -> Opener:
         """A function that opens one of the networks."""
-        return partial(_opened_network, self.files[lowering], self.encoder, self.plan)
+        return partial(
+            opened_network,
+            self.files[lowering],
+            self.encoder,
+            shapes=self.plan.shapes,
+            runtime=self.plan.runtime,
+            precision=self.plan.precision.value,
+            threads=self.plan.threads,
+        )
 
     def refuse_unavailable(self) -> None:
         """Open a network once, since a runtime may run a product and not a network.
@@ -219,14 +220,12 @@ def _write_networks(
     folder = scratch / plan.runtime
     folder.mkdir()
     files = {name: folder / f"{name}.onnx" for name in networks}
-    target = TARGETS[plan.runtime]
-    ranges = dict.fromkeys((m.name for m in weights.encoder.matrices()), ASSUMED_RANGE)
-    arithmetic = arithmetic_for(plan.precision, target, ranges)
-    graphs = {
-        files[name].name: ClassifierGraph(weights, choices, target, arithmetic)
-        for name, choices in networks.items()
-    }
-    write_graphs(folder, graphs)
+    write_networks(
+        {files[name]: choices for name, choices in networks.items()},
+        weights,
+        runtime=plan.runtime,
+        precision=plan.precision,
+    )
     return files
 
 
@@ -236,24 +235,6 @@ def _time_networks(drafts: Sequence[_DraftTuning]) -> list[Tuning]:
     plan = drafts[0].plan
     seconds = time_interleaved(openers, plan.shapes, plan.effort)
     return [replace(draft.tuning, network=draft.times_in(seconds)) for draft in drafts]
-
-
-@contextmanager
-def _opened_network(model: Path, encoder: Encoder, plan: TuningPlan) -> Iterator[Run]:
-    """A function that runs the network once at a shape, on random token ids."""
-    generator = np.random.default_rng(0)
-    batches = {shape: random_batch(shape, encoder.vocabulary, generator) for shape in plan.shapes}
-    with _session(model, encoder, plan) as session:
-        yield lambda shape: session.run(batches[shape])
-
-
-def _session(model: Path, encoder: Encoder, plan: TuningPlan) -> Session:
-    """A session of the network in the plan's runtime."""
-    precision, threads = plan.precision.value, plan.threads
-    if plan.runtime == "openvino":
-        positions = encoder.positions
-        return OpenVinoSession(model, precision=precision, positions=positions, threads=threads)
-    return OnnxSession(model, precision=precision, threads=threads)
 
 
 def _refuse_long(checkpoint: Checkpoint, plan: TuningPlan) -> None:

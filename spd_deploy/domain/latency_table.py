@@ -1,14 +1,80 @@
 """The latency table of a machine: seconds of each part of an encoder layer, by what it keeps.
 
-A network's latency is predicted as ``base_s`` plus, for each layer, the seconds of its attention
-with h heads and of its feed-forward part with n neurons (ZipLM, Kurtic et al. 2023, section 3.2).
+A network's latency is predicted as a base, which nothing saves, plus for each layer the seconds of
+its attention with so many heads and of its feed-forward part with so many neurons (ZipLM, Kurtic
+et al. 2023, section 3.2). The last layer has times of its own: exports compute it for the first
+token alone.
+
+Where a table has several shapes:
+
+    speedup     geometric mean over the shapes of dense seconds by seconds, as in a tuning
+    seconds     geometric mean over the shapes; speedup = seconds of dense / seconds
+    share       mean over the shapes of seconds by dense seconds. It is a sum over parts, which an
+                allocation needs, and it never promises too much: 1 / share <= speedup
+
+History of the schema:
+    1   the first.
 """
 
+import math
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean, geometric_mean, median
+from typing import Any, Self
 
+from spd_deploy.domain.documents import text_of, versioned
+from spd_deploy.domain.encoder import Encoder
+from spd_deploy.domain.errors import BadReport, BadSetting
+from spd_deploy.domain.files import read_json, write_text
+from spd_deploy.domain.runtime_choice import CpuRuntime
+from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.structures import Structures
+
+SCHEMA = 1
+_AGAIN = "measure again with: spd map --structured"
+# A larger part that takes up to this much more time costs the same.
+SAME_COST = 0.02
+# Rounds agree that differ by no more than this.
+_AGREE = 0.03
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderSizes:
+    """The sizes of an encoder that the time of its layers depends on."""
+
+    layers: int
+    hidden: int
+    heads: int
+    intermediate: int
+
+    def __post_init__(self) -> None:
+        """Sizes of at least 1, and heads that divide the hidden size."""
+        sizes = (self.layers, self.hidden, self.heads, self.intermediate)
+        if min(sizes) < 1 or self.hidden % self.heads:
+            raise BadReport("sizes of no encoder", got=self, fix=_AGAIN)
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden // self.heads
+
+    @classmethod
+    def of(cls, encoder: Encoder) -> Self:
+        """The sizes of an encoder."""
+        return cls(
+            layers=encoder.layers,
+            hidden=encoder.hidden,
+            heads=encoder.heads,
+            intermediate=encoder.intermediate,
+        )
+
+    def __str__(self) -> str:
+        """Such as ``6 layers of 384, 12 heads, 1536 neurons``."""
+        layers = f"{self.layers} layer{'s' if self.layers > 1 else ''}"
+        return f"{layers} of {self.hidden}, {self.heads} heads, {self.intermediate} neurons"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,15 +83,34 @@ class PartTimes:
 
     Attributes:
         kept: numbers of heads or neurons, rising from 0 to all.
-        seconds: seconds of the part at each of them, for all shapes of the table together
-            (geometric mean over the shapes), 0 at none.
+        seconds: seconds of the part at each of them; 0 at none, never falling.
     """
 
     kept: tuple[int, ...]
     seconds: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that do not rise from 0, and times that fall."""
+        rising = all(low < high for low, high in pairwise(self.kept))
+        growing = all(a <= b for a, b in pairwise(self.seconds))
+        whole = 2 <= len(self.kept) == len(self.seconds)
+        if not (whole and rising and growing) or self.kept[0] or self.seconds[0]:
+            raise BadReport(
+                "the times of a part do not rise from 0 at none", got=self.kept, fix=_AGAIN
+            )
+
     def at(self, kept: int) -> float:
-        """Seconds at ``kept``, interpolated between the measured numbers."""
+        """Seconds at ``kept``, interpolated between the measured numbers.
+
+        Raises:
+            BadSetting: fewer than none, or more than all.
+        """
+        if not 0 <= kept <= self.kept[-1]:
+            raise BadSetting(
+                f"a part of a layer keeps from 0 to {self.kept[-1]}",
+                got=kept,
+                fix="use the table of a model of these sizes",
+            )
         i = bisect_left(self.kept, kept)
         if self.kept[i] == kept:
             return self.seconds[i]
@@ -33,19 +118,295 @@ class PartTimes:
         share = (kept - low) / (high - low)
         return self.seconds[i - 1] + share * (self.seconds[i] - self.seconds[i - 1])
 
+    def worthwhile(self) -> tuple[int, ...]:
+        """The measured numbers at which keeping more would cost more; 0 and all are among them.
+
+        A number is left out where the next larger one takes at most :data:`SAME_COST` more.
+        """
+        steps = zip(self.kept, pairwise(self.seconds), strict=False)
+        found = [n for n, (seconds, above) in steps if above > _same(seconds)]
+        return tuple(dict.fromkeys((0, *found, self.kept[-1])))
+
+
+def _same(seconds: float) -> float:
+    """The most seconds that count as the same."""
+    return seconds * (1 + SAME_COST)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LatencyTable:
-    """Seconds of one run of an encoder's parts at one shape, in one runtime and precision."""
+class LayerTimes:
+    """Seconds of the two parts of a layer."""
 
     attention: PartTimes
     feed_forward: PartTimes
+
+    def seconds(self, heads: int, neurons: int) -> float:
+        """Seconds of a layer that keeps so many of each."""
+        return self.attention.at(heads) + self.feed_forward.at(neurons)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShapeTimes:
+    """The times at one shape.
+
+    Attributes:
+        base_s: what is left of a network without heads and neurons: embeddings, norms, head.
+        inner: each layer but the last.
+        last: the last layer, computed for the first token of each row.
+    """
+
+    shape: Shape
     base_s: float
-    layers: int
+    inner: LayerTimes
+    last: LayerTimes
+
+    def __post_init__(self) -> None:
+        """The base takes some finite time."""
+        if not 0 < self.base_s < math.inf:
+            raise BadReport("a base that is no duration", got=self.base_s, fix=_AGAIN)
+
+    def layer(self, number: int, layers: int) -> LayerTimes:
+        """The times of layer ``number`` of so many."""
+        return self.last if number == layers - 1 else self.inner
 
     def seconds(self, structures: Structures) -> float:
         """Predicted seconds of a network that keeps ``structures``."""
+        layers = len(structures.heads)
         return self.base_s + sum(
-            self.attention.at(heads) + self.feed_forward.at(neurons)
-            for heads, neurons in structures.layers()
+            self.layer(i, layers).seconds(heads, neurons)
+            for i, (heads, neurons) in enumerate(structures.layers())
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimedStructures:
+    """A whole network that was timed; for each shape, the fastest run of each round."""
+
+    structures: Structures
+    seconds: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Every time is a duration."""
+        if not all(r and all(0 < s < math.inf for s in r) for r in self.seconds):
+            raise BadReport("a network with times that are no durations", fix=_AGAIN)
+
+
+def undisturbed(rounds: Sequence[float]) -> float:
+    """The seconds of a network: the median of its three fastest rounds.
+
+    Other work on the machine only adds to a round; one round alone may be lucky.
+    """
+    return median(sorted(rounds)[:3])
+
+
+def settled(rounds: Sequence[float]) -> bool:
+    """Whether there are three rounds, and two of the three fastest agree."""
+    fastest = sorted(rounds)[:3]
+    agree = any(b <= a * (1 + _AGREE) for a, b in pairwise(fastest))
+    return len(fastest) == 3 and agree
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatencyTable:
+    """The times of an encoder's parts on a machine, in one runtime and precision.
+
+    Attributes:
+        machine: the name of the processor, as in a tuning.
+        precision: in which the runtime computes: fp32, int8, bf16 or int8+bf16.
+        times: one for each shape.
+        networks: the networks whose times the table is fitted to.
+        doubts: reasons not to trust the times, such as other work on the machine.
+    """
+
+    machine: str
+    runtime: CpuRuntime
+    precision: str
+    threads: int
+    sizes: EncoderSizes
+    times: tuple[ShapeTimes, ...]
+    networks: tuple[TimedStructures, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """There are shapes, each once; every part has times up to all that the encoder has."""
+        ends = {
+            (part.attention.kept[-1], part.feed_forward.kept[-1])
+            for times in self.times
+            for part in (times.inner, times.last)
+        }
+        apart = len(set(self.shapes)) == len(self.shapes)
+        timed = {len(network.seconds) for network in self.networks} <= {len(self.times)}
+        if ends != {(self.sizes.heads, self.sizes.intermediate)} or not apart or not timed:
+            raise BadReport("the table's times do not fit its sizes and shapes", fix=_AGAIN)
+        if self.threads < 1:
+            raise BadReport("a table of no threads", got=self.threads, fix=_AGAIN)
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shapes that it has times at."""
+        return tuple(times.shape for times in self.times)
+
+    @property
+    def where(self) -> str:
+        """Such as ``AMD EPYC, 2 threads, onnxruntime, fp32``."""
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.machine}, {threads}, {self.runtime}, {self.precision}"
+
+    @property
+    def dense(self) -> Structures:
+        """The structures of the dense model."""
+        return self._all(self.sizes.heads, self.sizes.intermediate)
+
+    def seconds(self, structures: Structures) -> float:
+        """Predicted seconds: the geometric mean over the shapes."""
+        self._refuse_other_depth(structures)
+        return geometric_mean(times.seconds(structures) for times in self.times)
+
+    def speedup(self, structures: Structures) -> float:
+        """How many times as fast as dense: the geometric mean over the shapes."""
+        return self.seconds(self.dense) / self.seconds(structures)
+
+    @property
+    def fastest_speedup(self) -> float:
+        """The speed-up of the network that keeps no head and no neuron."""
+        return self.speedup(self._all(0, 0))
+
+    def share(self, structures: Structures) -> float:
+        """The share of the dense time that is left, as a sum of the three shares below."""
+        self._refuse_other_depth(structures)
+        return self.base_share + sum(
+            self.attention_share(i, heads) + self.feed_forward_share(i, neurons)
+            for i, (heads, neurons) in enumerate(structures.layers())
+        )
+
+    @property
+    def base_share(self) -> float:
+        """The share of the dense time that no pruning saves."""
+        return fmean(times.base_s / times.seconds(self.dense) for times in self.times)
+
+    def attention_share(self, layer: int, heads: int) -> float:
+        """The share of the dense time that a layer's attention with ``heads`` heads takes."""
+        return fmean(
+            times.layer(layer, self.sizes.layers).attention.at(heads) / times.seconds(self.dense)
+            for times in self.times
+        )
+
+    def feed_forward_share(self, layer: int, neurons: int) -> float:
+        """The share of the dense time that a layer's feed-forward part takes."""
+        return fmean(
+            times.layer(layer, self.sizes.layers).feed_forward.at(neurons)
+            / times.seconds(self.dense)
+            for times in self.times
+        )
+
+    def head_steps(self) -> tuple[int, ...]:
+        """Numbers of heads worth keeping: more would cost more at some shape."""
+        return _united(times.inner.attention for times in self.times)
+
+    def neuron_steps(self) -> tuple[int, ...]:
+        """Numbers of neurons worth keeping: more would cost more at some shape."""
+        return _united(times.inner.feed_forward for times in self.times)
+
+    @property
+    def unsettled(self) -> int:
+        """How many of the timed networks gave no time twice, as on a machine with other work."""
+        return sum(not all(map(settled, network.seconds)) for network in self.networks)
+
+    def misfits(self) -> tuple[float, ...]:
+        """For each network and shape that was timed, the relative error of the prediction."""
+        return tuple(
+            abs(times.seconds(network.structures) / undisturbed(rounds) - 1)
+            for network in self.networks
+            for times, rounds in zip(self.times, network.seconds, strict=True)
+        )
+
+    def refuse_misfit(
+        self,
+        *,
+        machine: str,
+        runtime: str,
+        precision: str,
+        threads: int,
+        sizes: EncoderSizes,
+        any_machine: bool = False,
+    ) -> None:
+        """Refuse a table that was measured for something else.
+
+        Args:
+            machine: the name of this machine.
+            runtime: what will run the model.
+            precision: in which it will run.
+            threads: threads of the runtime.
+            sizes: the model's.
+            any_machine: take the times of another machine.
+
+        Raises:
+            BadReport: another machine, runtime, precision, number of threads or model.
+        """
+        wanted: dict[str, tuple[object, object]] = {
+            "model": (self.sizes, sizes),
+            "runtime": (self.runtime, runtime),
+            "precision": (self.precision, precision),
+            "number of threads": (self.threads, threads),
+            "machine": (self.machine, machine),
+        }
+        for what, (found, expected) in wanted.items():
+            if found != expected and not (what == "machine" and any_machine):
+                raise BadReport(
+                    f"the latency table was measured for another {what}",
+                    got=f"{found}, expected {expected}",
+                    fix=_AGAIN + (", or take it all the same" if what == "machine" else ""),
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of the file, with the number of its schema."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            BadReport: another schema, or a field that is missing or of the wrong kind.
+        """
+        other = f"{_AGAIN}; this version reads schema {SCHEMA}"
+        return versioned(
+            cls, value, SCHEMA, what="the latency table", error=BadReport, fix=_AGAIN, other=other
+        )
+
+    def _all(self, heads: int, neurons: int) -> Structures:
+        """The same in every layer."""
+        layers = self.sizes.layers
+        return Structures(heads=(heads,) * layers, neurons=(neurons,) * layers)
+
+    def _refuse_other_depth(self, structures: Structures) -> None:
+        """Refuse structures of a model with another number of layers."""
+        if len(structures.heads) != self.sizes.layers:
+            raise BadSetting(
+                f"the latency table is of {self.sizes.layers} layers",
+                got=f"{len(structures.heads)} layers",
+                fix="use the table of a model of these sizes",
+            )
+
+
+def _united(parts: Iterator[PartTimes]) -> tuple[int, ...]:
+    """The numbers that are worthwhile in some of the parts."""
+    return tuple(sorted({kept for part in parts for kept in part.worthwhile()}))
+
+
+def read_latency_table(file: Path) -> LatencyTable:
+    """Read a table.
+
+    Raises:
+        BadReport: no such file, or one that is damaged.
+    """
+    return LatencyTable.from_json(read_json(file, error=BadReport, fix=_AGAIN))
+
+
+def write_latency_table(file: Path, table: LatencyTable) -> None:
+    """Write a table, whole or not at all.
+
+    Raises:
+        NotWritten: no space, or no permission.
+    """
+    write_text(file, text_of(table.to_json()))

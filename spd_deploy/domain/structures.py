@@ -34,7 +34,8 @@ class Structures:
     def all_of(cls, encoder: Encoder) -> Self:
         """The dense model's."""
         return cls(
-            heads=(encoder.heads,) * encoder.layers, neurons=(encoder.intermediate,) * encoder.layers
+            heads=(encoder.heads,) * encoder.layers,
+            neurons=(encoder.intermediate,) * encoder.layers,
         )
 
     def layers(self) -> Iterator[tuple[int, int]]:

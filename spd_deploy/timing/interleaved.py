@@ -30,17 +30,20 @@ def time_interleaved(
     *,
     clock: Clock = perf_counter_ns,
     seconds: Callable[[Callable[[], Any]], float] | None = None,
+    typical: Callable[[Sequence[float]], float] = median,
 ) -> dict[Name, tuple[tuple[float, ...], ...]]:
     """Median seconds of a warm run: for each model, then for each shape, one median a round.
 
     ``seconds`` runs a model once and returns its time; None takes that of the host's clock.
+    ``typical`` takes the place of the median: the one number that stands for a round's runs.
     """
     sample = seconds or partial(seconds_of, clock=clock)
     medians: dict[Name, list[list[float]]] = {name: [[] for _ in shapes] for name in openers}
     for _, name in interleave(tuple(openers), effort.rounds):
         with openers[name]() as run:
             for rounds, shape in zip(medians[name], shapes, strict=True):
-                rounds.append(_median_s(partial(run, shape), effort, sample, clock))
+                samples = _samples(partial(run, shape), effort, sample, clock)
+                rounds.append(typical(samples))
     return {name: tuple(map(tuple, rounds)) for name, rounds in medians.items()}
 
 
@@ -55,13 +58,13 @@ def fastest(seconds: Sequence[Sequence[float]]) -> int:
     return best if means[0] / means[best] > _LEAST_GAIN else 0
 
 
-def _median_s(
+def _samples(
     run: Callable[[], Any],
     effort: Effort,
     sample: Callable[[Callable[[], Any]], float],
     clock: Clock,
-) -> float:
-    """Median seconds of one run, after the warm-up."""
+) -> tuple[float, ...]:
+    """Seconds of each run of one series, after the warm-up."""
     for _ in range(effort.warmup_runs):
         run()
-    return median(collect(partial(sample, run), effort.series, clock=clock))
+    return collect(partial(sample, run), effort.series, clock=clock)

@@ -1,0 +1,172 @@
+"""Measures the latency table of this machine: whole networks of a model's sizes, in rounds.
+
+The networks are those that an export of a structured model writes, in the session that serves it
+(``structured_network``), with drawn weights. One is open at a time, and its file is removed again
+with it, since the networks of a large model together would fill a disk.
+
+A table is made of small differences, which a disturbed run would drown. So of each round the
+fastest run counts, and of the rounds the fast ones (``latency_table.undisturbed``).
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from exporters.autotune.fit_latency import fit_shape, networks_to_time
+from exporters.autotune.networks import opened_network, write_networks
+from exporters.autotune.structured_network import structured_choices
+from exporters.classifier_weights import ClassifierWeights
+from exporters.precision import Precision
+from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.latency_table import (
+    EncoderSizes,
+    LatencyTable,
+    TimedStructures,
+    settled,
+    undisturbed,
+)
+from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.runtime_choice import CpuRuntime, computed_in
+from spd_deploy.domain.shapes import Shape
+from spd_deploy.domain.structures import Structures
+from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.interleaved import Run, time_interleaved
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatencyPlan:
+    """What to time networks at and in.
+
+    Attributes:
+        stored: precision of the graph.
+        computed: the runtime's own precision where it is another: bf16 in OpenVINO.
+        machine: the name of this machine in the table.
+        effort: of one round; there are as many as it takes.
+        most_rounds: rounds of networks that other work disturbs.
+    """
+
+    shapes: tuple[Shape, ...]
+    threads: int
+    machine: str
+    runtime: CpuRuntime = "onnxruntime"
+    stored: Precision = Precision.FP32
+    computed: str | None = None
+    effort: Effort = field(
+        default_factory=lambda: Effort(seconds=0.1, rounds=1, warmup_runs=1, min_runs=3)
+    )
+    most_rounds: int = 8
+
+    def __post_init__(self) -> None:
+        """There are shapes, each once, and a thread."""
+        if not self.shapes or len(set(self.shapes)) < len(self.shapes) or self.threads < 1:
+            raise BadSetting(
+                "a latency table needs shapes, each once, and threads",
+                got=", ".join(map(str, self.shapes)) or "no shape",
+                fix="name shapes such as --at 1x32,8x128",
+            )
+
+    @property
+    def precision(self) -> str:
+        """The precision in which the runtime computes."""
+        return computed_in(self.stored.value, self.computed)
+
+    def refuse_long(self, positions: int) -> None:
+        """Refuse shapes with more tokens than a model has positions.
+
+        Raises:
+            BadSetting: there is one.
+        """
+        longest = max(shape.seq for shape in self.shapes)
+        if longest > positions:
+            raise BadSetting(
+                f"the model has positions for {positions} tokens",
+                got=f"sequences of {longest}",
+                fix=f"use shapes of {positions} tokens or less",
+            )
+
+
+def measure_latency_table(
+    weights: ClassifierWeights, plan: LatencyPlan, *, progress: Progress | None = None
+) -> LatencyTable:
+    """Time networks of the sizes of ``weights``, and fit the table to them.
+
+    Raises:
+        BadSetting: a shape with more tokens than the model has positions.
+        Unavailable: the runtime is not installed, or does not run this precision.
+    """
+    plan.refuse_long(weights.encoder.positions)
+    sizes = EncoderSizes.of(weights.encoder)
+    networks = networks_to_time(sizes)
+    timed = time_structures(weights, networks, plan, progress=progress)
+    return LatencyTable(
+        machine=plan.machine,
+        runtime=plan.runtime,
+        precision=plan.precision,
+        threads=plan.threads,
+        sizes=sizes,
+        times=tuple(
+            fit_shape(shape, networks, [undisturbed(one.seconds[i]) for one in timed])
+            for i, shape in enumerate(plan.shapes)
+        ),
+        networks=timed,
+    )
+
+
+def time_structures(
+    weights: ClassifierWeights,
+    networks: Sequence[Structures],
+    plan: LatencyPlan,
+    *,
+    progress: Progress | None = None,
+) -> tuple[TimedStructures, ...]:
+    """Seconds of structured networks at each shape: the fastest run of each round.
+
+    Every network is timed in three rounds. Those of which no two agree go on, since other work
+    disturbed them, up to ``plan.most_rounds``.
+    """
+    progress = progress or Silent()
+    found: dict[Structures, list[list[float]]] = {n: [[] for _ in plan.shapes] for n in networks}
+    waiting = list(networks)
+    for number in range(plan.most_rounds):
+        stage = f"time {len(waiting)} networks, round {number + 1}"
+        with progress.stage(stage, len(waiting)) as advance:
+            openers = {n: partial(_opened, weights, n, plan, advance) for n in waiting}
+            seconds = time_interleaved(openers, plan.shapes, plan.effort, typical=min)
+        for network in waiting:
+            for rounds, new in zip(found[network], seconds[network], strict=True):
+                rounds += new
+        unsettled = [n for n in waiting if number < 2 or not all(map(settled, found[n]))]
+        waiting = unsettled[::-1]
+        if not waiting:
+            break
+    return tuple(
+        TimedStructures(structures=network, seconds=tuple(map(tuple, found[network])))
+        for network in networks
+    )
+
+
+@contextmanager
+def _opened(
+    weights: ClassifierWeights,
+    structures: Structures,
+    plan: LatencyPlan,
+    advance: Callable[[], None],
+) -> Iterator[Run]:
+    """A structured network, written and opened; both are undone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="spd-latency-") as scratch:
+        file = Path(scratch) / "model.onnx"
+        choices = structured_choices(weights, structures)
+        write_networks({file: choices}, weights, runtime=plan.runtime, precision=plan.stored)
+        with opened_network(
+            file,
+            weights.encoder,
+            shapes=plan.shapes,
+            runtime=plan.runtime,
+            precision=plan.precision,
+            threads=plan.threads,
+        ) as run:
+            yield run
+    advance()
