@@ -7,11 +7,11 @@ that the same run can be repeated from it.
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from spd_deploy.domain.documents import value_of
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.patterns import NM, Pattern, parse_pattern
+from spd_deploy.domain.patterns import NM, Pattern, Structured, parse_pattern
 
 _COMPARE = "compare it with the recipe in a spd.json that this version wrote"
 
@@ -268,6 +268,8 @@ class Recipe:
     Attributes:
         name: name of the recipe, for tables.
         pattern: pattern and sparsity; None trains the dense model alone.
+        speedup: how many times as fast as dense the student has to be. A latency table then decides
+            what each layer keeps, and the pattern's sparsity is not used. None: the sparsity does.
         teacher: training of the dense teacher.
         student: training of the sparse student.
         batch_size: rows of a step, over all processes and micro-batches.
@@ -283,6 +285,7 @@ class Recipe:
 
     name: str = "spd"
     pattern: Pattern | None
+    speedup: float | None = None
     teacher: TeacherRecipe = TeacherRecipe()
     student: StudentRecipe = StudentRecipe()
     batch_size: int = 32
@@ -309,13 +312,34 @@ class Recipe:
         _refuse_unless(self.seed >= 0, "--seed must be 0 or more", self.seed)
         if self.pattern is not None:
             refuse_unspreadable(self.pattern, self.student.pruning)
+        if self.speedup is not None:
+            self._refuse_unshrinkable()
+
+    def _refuse_unshrinkable(self) -> None:
+        """Refuse a speed-up of a student that does not become smaller, or that is none."""
+        _refuse_unless(
+            1 < cast("float", self.speedup) < math.inf, "--speedup must be above 1", self.speedup
+        )
+        if not isinstance(self.pattern, Structured):
+            raise BadSetting(
+                "--speedup removes heads and neurons, which this pattern does not",
+                got=f"--pattern {self.pattern}",
+                fix="use --pattern structured, or leave --pattern out",
+            )
+        if self.student.pruning.importance != "second-order":
+            raise BadSetting(
+                "--speedup removes heads and neurons by second order",
+                got=f"--importance {self.student.pruning.importance}",
+                fix="use --importance second-order, as the recipe spd does",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as JSON values, with the pattern and the sparsity as separate fields."""
         value = asdict(self)
         value["student"]["pruning"]["exclude"] = list(self.student.pruning.exclude)
         value["pattern"] = None if self.pattern is None else str(self.pattern)
-        value["sparsity"] = None if self.pattern is None else self.pattern.sparsity
+        fixed = None if self.speedup is not None else self.pattern
+        value["sparsity"] = None if fixed is None else fixed.sparsity
         return value
 
     @classmethod

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, notes_on, open_checkpoint
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.patterns import Pattern
+from spd_deploy.domain.patterns import Pattern, at_sparsity
 from spd_deploy.domain.progress import Progress, Silent
 from spd_train.grafting import GraftedNetwork
 from spd_train.hub import require_hub_for
@@ -34,6 +34,7 @@ from spd_train.pruning.pruner import Pruner
 from spd_train.run_folder import claim_folder, local_sha256, release_folder
 from spd_train.save_checkpoint import describe_checkpoint
 from spd_train.setup import PreparedRun, calibration_of, prepare_run, score_on_dev
+from spd_train.sparse_start import load_students
 from spd_train.teacher import check_fit, check_teacher
 from spd_train.train_config import TrainConfig
 from spd_train.training.base import Training
@@ -88,6 +89,7 @@ def run(config: TrainConfig, progress: Progress) -> Checkpoint:
 
 def _checked_source(config: TrainConfig) -> str:
     """The model to start from, once model, teacher, task and recipe are known to fit."""
+    _ = config.speed  # refuses a speed-up that cannot be reached
     source = config.teacher or config.model
     if source is None:
         raise BadSetting("nothing to train", fix="name a --model, or a --teacher")
@@ -160,7 +162,15 @@ def _train_student(
     network = _grafted(model, teacher, config).to(distributed.device)
     prepared = prepare_run(config, model, folder, distributed, progress)
     calibration = calibration_of(prepared, recipe.student.pruning.calibration_tokens)
-    pruner = Pruner(network, targets, recipe.student.pruning, calibration)
+    pruner = Pruner(
+        network,
+        targets,
+        recipe.student.pruning,
+        calibration,
+        speed=config.speed,
+        masks={} if config.start is None else load_students(network, config.start, task),
+        progress=progress,
+    )
     training = Distillation(
         network,
         pruner,
@@ -175,13 +185,14 @@ def _train_student(
     pruner.verify()
     if distributed.is_main:
         dev = score_on_dev(prepared.dev, training.score)
+        pattern = at_sparsity(pattern, pruner.sparsity) if recipe.speedup else pattern
         title = f"{recipe.name}, {pattern} at {pattern.sparsity:.0%}"
         state = network.student_state()
         _write_model(config, folder, training, model, state, best_step, dev, title=title)
         dense = _teacher_scores(config, training, teacher, prepared)
         scores = {"dense": dense, "sparse": dev}
         parents = {"teacher": teacher.weights_sha256}
-        _finish(config, folder, scores=scores, parents=parents, pruner=pruner)
+        _finish(config, folder, scores=scores, parents=parents, pattern=pattern, pruner=pruner)
     distributed.barrier()
     return open_checkpoint(folder)
 
@@ -240,6 +251,7 @@ def _finish(
     *,
     scores: Mapping[str, Scores],
     parents: Mapping[str, str],
+    pattern: Pattern | None = None,
     pruner: Pruner | None = None,
 ) -> None:
     """Write ``spd.json``, which marks the training as finished, and remove the saved state."""
@@ -251,7 +263,7 @@ def _finish(
         split=config.data.dev_name,
         recipe=config.recipe.to_json(),
         parents=parents,
-        pattern=None if pruner is None else config.recipe.pattern,
+        pattern=pattern,
         pruner=pruner,
     )
     for name in (STATE_FILE, BEST_FILE):

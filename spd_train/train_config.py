@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.latency_table import LatencyTable
 from spd_deploy.domain.tasks import Task
 from spd_train.config import Recipe
 from spd_train.data.splits import Data
+from spd_train.pruning.structured.plan import SpeedTarget
 from spd_train.run_folder import identity_of
 
 
@@ -22,6 +25,9 @@ class TrainConfig:
         model: the pretrained encoder, a folder or a name on the Hugging Face hub.
         teacher: a fine-tuned classifier; None fine-tunes ``model`` first. If both are given, the
             teacher must be a fine-tuned form of the model.
+        latency: the latency table of the machine that will run the student; needed for a speed-up.
+        start: folder of a sparse student of the same teacher to prune further; None starts from the
+            teacher itself.
         output: folder to write.
         resume: continue the run that is in ``output``.
         should_stop: called after each step; True saves the state and raises ``Interrupted``.
@@ -35,6 +41,8 @@ class TrainConfig:
     model: str | None
     teacher: str | None
     output: Path
+    latency: LatencyTable | None = None
+    start: Path | None = None
     resume: bool = False
     should_stop: Callable[[], bool] = lambda: False
     command: Mapping[str, Any] = field(default_factory=dict)
@@ -47,4 +55,23 @@ class TrainConfig:
             "data_sha256": self.data.sha256,
             "model": identity_of(self.model),
             "teacher": identity_of(self.teacher),
+            "latency": None if self.latency is None else self.latency.sha256,
+            "start": None if self.start is None else identity_of(str(self.start)),
         }
+
+    @property
+    def speed(self) -> SpeedTarget | None:
+        """The speed-up that the student has to reach; None if its sparsity is given.
+
+        Raises:
+            BadSetting: there is no latency table, or no structures reach the speed-up.
+        """
+        if self.recipe.speedup is None:
+            return None
+        if self.latency is None:
+            raise BadSetting(
+                "a speed-up needs the latency table of a machine",
+                got=f"a speed-up of {self.recipe.speedup:g} without a table",
+                fix="measure one with spd map --structured",
+            )
+        return SpeedTarget(factor=self.recipe.speedup, table=self.latency)

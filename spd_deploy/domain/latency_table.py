@@ -16,6 +16,7 @@ History of the schema:
     1   the first.
 """
 
+import hashlib
 import math
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
@@ -357,6 +358,11 @@ class LatencyTable:
                     got=f"{found}, expected {expected}",
                     fix=_AGAIN + (", or take it all the same" if what == "machine" else ""),
                 )
+
+    @property
+    def sha256(self) -> str:
+        """The hash of its content, by which a resumed training knows it again."""
+        return hashlib.sha256(text_of(self.to_json()).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file, with the number of its schema."""

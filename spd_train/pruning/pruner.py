@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from spd_deploy.domain.errors import VerificationFailed
-from spd_deploy.domain.patterns import Pattern, at_sparsity
+from spd_deploy.domain.patterns import Pattern, Structured, at_sparsity
+from spd_deploy.domain.progress import Progress, Silent
 from spd_train.config import PruneRecipe
 from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.allocation import global_targets
@@ -24,9 +25,17 @@ from spd_train.pruning.masked_weights import MaskedWeights
 from spd_train.pruning.masks import Targets, densities_of, masks_of
 from spd_train.pruning.reconstruct import reconstruct
 from spd_train.pruning.sensitivity import sensitivity_targets
+from spd_train.pruning.structured.plan import SpeedTarget
+from spd_train.pruning.structured.remover import StructureRemover
 from spd_train.state_dict import with_prefix
 
 _TARGET, _GRADIENT = "goal/", "gradient/"
+
+
+def removes_one_at_a_time(targets: Targets, recipe: PruneRecipe) -> bool:
+    """Whether heads and neurons are removed one at a time, the rest solved again each time."""
+    structured = any(isinstance(target, Structured) for target in targets.values())
+    return structured and recipe.importance == "second-order"
 
 
 class Pruner:
@@ -38,8 +47,12 @@ class Pruner:
         targets: Targets,
         recipe: PruneRecipe,
         calibration: Calibration,
+        *,
+        speed: SpeedTarget | None = None,
+        masks: Mapping[str, Tensor] | None = None,
+        progress: Progress | None = None,
     ) -> None:
-        """Start with dense weights.
+        """Start with dense weights, or with those that a sparse student has.
 
         Args:
             network: its students are pruned.
@@ -47,6 +60,10 @@ class Pruner:
                 allocation is not uniform.
             recipe: importance, allocation and reconstruction.
             calibration: texts for the statistics and the reconstruction.
+            speed: the speed-up that decides what each layer keeps; None if the targets do.
+            masks: masks ``[N, K]`` of what has been pruned before, by matrix name; None for dense
+                weights. It stays pruned under the structured pattern.
+            progress: is told how the search for what each layer keeps goes.
         """
         self.network = network
         self.recipe = recipe
@@ -59,8 +76,21 @@ class Pruner:
             m.name: students[m.weight_name] for m in self.matrices
         }
         self.weights = MaskedWeights(self.parameters)
+        if masks:
+            self.weights.set_masks(masks, regrow=False)
         self._gradients = GradientScores(recipe.importance)
         self._allocated = False
+        self._remover: StructureRemover | None = None
+        if removes_one_at_a_time(targets, recipe):
+            self._remover = StructureRemover(
+                network,
+                targets,
+                recipe,
+                calibration,
+                speed=speed,
+                masks=masks or {},
+                progress=progress or Silent(),
+            )
 
     @property
     def sparsity(self) -> float:
@@ -74,13 +104,26 @@ class Pruner:
             share: share of the final sparsity, in (0, 1].
             last: the masks are final, so no pruned weight can come back.
         """
+        masks = self._masks_by_score(share) if self._remover is None else self._remaining(share)
+        regrow = self.recipe.regrow and self._remover is None and not last
+        self.weights.set_masks(masks, regrow=regrow)
+        if self.recipe.reconstruct:
+            reconstruct(self.network, masks, self.calibration)
+
+    def _masks_by_score(self, share: float) -> dict[str, Tensor]:
+        """The masks that keep the weights with the highest scores."""
         scores = self._scores() if self.recipe.regrow else self._settled(self._scores())
         self._allocate(scores, share)
         at_once = self.recipe.allocation == "global"  # its targets are those of this share already
-        masks = masks_of(self.network.encoder, self.targets, scores, 1.0 if at_once else share)
-        self.weights.set_masks(masks, regrow=self.recipe.regrow and not last)
-        if self.recipe.reconstruct:
-            reconstruct(self.network, masks, self.calibration)
+        return masks_of(self.network.encoder, self.targets, scores, 1.0 if at_once else share)
+
+    def _remaining(self, share: float) -> dict[str, Tensor]:
+        """The masks of what is left after heads and neurons were removed one at a time."""
+        assert self._remover is not None  # noqa: S101 - the caller knows
+        if not self._allocated:
+            self.targets = self._remover.choose_targets()
+            self._allocated = True
+        return self._remover.masks(self.targets, share, self.weights.masks)
 
     def add_gradients(self) -> None:
         """Add the gradients of a step to the scores, if the importance is made of gradients."""
@@ -135,6 +178,8 @@ class Pruner:
     def restore(self, state: Mapping[str, Tensor], device: str) -> None:
         """Restore what :meth:`state` returned, on ``device``."""
         self.weights.restore(state, device)
+        if self._remover is not None:
+            self._remover.students.set_masks(self.weights.masks)
         for name, value in with_prefix(_TARGET, state).items():
             self.targets[name] = at_sparsity(self.final_targets[name], float(value))
             self._allocated = True
@@ -154,9 +199,7 @@ class Pruner:
             return magnitudes(dense)
         moments = {
             name: found.second_KK
-            for name, found in input_moments(
-                self.network, self.matrices, self.calibration
-            ).items()
+            for name, found in input_moments(self.network, self.matrices, self.calibration).items()
         }
         if importance == "activation":
             return {n: activation_scores(weight, moments[n]) for n, weight in dense.items()}

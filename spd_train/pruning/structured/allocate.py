@@ -1,8 +1,8 @@
-"""How many heads and neurons each layer keeps: the least error within a budget of seconds.
+"""How many heads and neurons each layer keeps: the least error within a budget.
 
 Each unit, the attention or the feed-forward part of a layer, offers levels: so much kept costs so
-many seconds and makes such an error. Dynamic programming chooses a level for each unit, such that
-the seconds fit the budget and the sum of the errors is least (SPDY, Frantar and Alistarh 2022).
+much time and makes such an error. Dynamic programming chooses a level for each unit, such that
+the costs fit the budget and the sum of the errors is least (SPDY, Frantar and Alistarh 2022).
 
 L levels of a unit, B bins of the budget.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# The budget is divided into this many bins. Seconds are rounded up to bins, so the budget holds.
+# The budget is divided into this many bins. Costs are rounded up to bins, so the budget holds.
 BINS = 4000
 
 
@@ -25,19 +25,19 @@ class UnitLevels:
 
     Attributes:
         kept_L: numbers of heads or neurons.
-        seconds_L: seconds of the unit.
+        costs_L: cost of the unit: its share of the dense time, or its number of weights.
         errors_L: error of the unit's output, in [0, 1].
     """
 
     kept_L: NDArray[np.int64]
-    seconds_L: Floats
+    costs_L: Floats
     errors_L: Floats
 
 
 def allocate(
     units: Sequence[UnitLevels],
     weights: Sequence[float],
-    budget_s: float,
+    budget: float,
     *,
     bins: int = BINS,
 ) -> list[int] | None:
@@ -46,17 +46,17 @@ def allocate(
     Args:
         units: the units and their levels.
         weights: how much the error of each unit counts.
-        budget_s: seconds that all units may take together.
+        budget: what all units may cost together.
         bins: resolution of the budget.
 
     Returns:
         The index of each unit's level; None if no choice fits the budget.
     """
-    if budget_s <= 0:
+    if budget <= 0:
         return None
     best_B = np.zeros(bins + 1)
     chosen: list[NDArray[np.int64]] = []
-    bins_of = [np.ceil(unit.seconds_L * (bins / budget_s) - 1e-9).astype(int) for unit in units]
+    bins_of = [np.ceil(unit.costs_L * (bins / budget) - 1e-9).astype(int) for unit in units]
     for unit, cost_L, weight in zip(units, bins_of, weights, strict=True):
         total_LB = np.full((len(cost_L), bins + 1), np.inf)
         for total_B, cost, error in zip(total_LB, cost_L, unit.errors_L, strict=True):

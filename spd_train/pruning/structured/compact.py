@@ -34,7 +34,8 @@ class CompactLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """The outputs of ``rows``, for inputs that have ``columns`` alone."""
-        weight_NK, bias_N = self.weight, self.bias
+        weight_NK: Tensor = self.weight
+        bias_N: Tensor = self.bias
         if not self.whole and self.rows is not None:
             weight_NK, bias_N = weight_NK[self.rows], bias_N[self.rows]
         if not self.whole and self.columns is not None:

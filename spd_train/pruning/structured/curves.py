@@ -45,12 +45,27 @@ class Unit:
         """The number of heads or neurons."""
         return self.reader.shape[1] // self.width
 
+    def alive(self, masks: Mapping[str, Tensor]) -> Tensor | None:
+        """Which heads or neurons ``[U]`` the masks keep; None if there is no mask, so all."""
+        mask_NK = masks.get(self.reader.name)
+        return None if mask_NK is None else mask_NK.any(0).reshape(-1, self.width).any(1)
+
+    def left_of(self, masks: Mapping[str, Tensor]) -> int:
+        """How many heads or neurons the masks keep."""
+        alive_U = self.alive(masks)
+        return self.count if alive_U is None else int(alive_U.sum())
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class UnitCurve:
-    """A unit's removal curve, with what it takes to solve its reader for any number of columns."""
+    """A unit's removal curve, with what it takes to solve its reader for any number of columns.
+
+    Attributes:
+        left: heads or neurons that are left now.
+    """
 
     unit: Unit
+    left: int
     curve: RemovalCurve
     weight_NK: Tensor
     bias_N: Tensor
@@ -103,14 +118,13 @@ def unit_curves(
     for unit in units:
         linear = network.linear(unit.reader.name)
         weight_NK = linear.weight.detach().float()
-        alive_U = None
-        if unit.reader.name in masks:
-            alive_U = masks[unit.reader.name].any(0).reshape(-1, unit.width).any(1)
+        alive_U = unit.alive(masks)
         found = inputs[unit.reader.name]
         curve = removal_curve(weight_NK, found.covariance_KK, width=unit.width, alive_U=alive_U)
         curves.append(
             UnitCurve(
                 unit=unit,
+                left=unit.left_of(masks),
                 curve=curve,
                 weight_NK=weight_NK.clone(),
                 bias_N=linear.bias.detach().float().clone(),

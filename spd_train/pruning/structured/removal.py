@@ -182,7 +182,8 @@ class _Remaining:
         inverse_UDD = self.inverse_KK.reshape(units, width, units, width)[of_unit, :, of_unit]
         # What has gone has a zero block, which no solver takes.
         inverse_UDD[~self.alive_U] = torch.eye(width, dtype=torch.double, device=of_unit.device)
-        return (weight_UDN * torch.linalg.solve(inverse_UDD, weight_UDN)).sum((1, 2))
+        solved_UDN: Tensor = torch.linalg.solve(inverse_UDD, weight_UDN)
+        return (weight_UDN * solved_UDN).sum((1, 2))
 
 
 def _energy(weight_NK: Tensor, covariance_KK: Tensor) -> Tensor:

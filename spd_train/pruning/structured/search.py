@@ -47,7 +47,7 @@ class Candidate:
 
 def search(
     units: Sequence[UnitLevels],
-    budget_s: float,
+    budget: float,
     distance: Distance,
     effort: SearchEffort,
     *,
@@ -57,12 +57,12 @@ def search(
 
     Args:
         units: the levels of each unit, with the errors of its own output.
-        budget_s: seconds that all units may take together.
+        budget: what all units may cost together.
         distance: how far the network's output moves if each unit keeps so much.
         effort: how many candidates are tried.
         advance: is called with the number of trials that were done.
     """
-    search_ = _Search(measured_costs(units, distance, advance), budget_s, distance, advance)
+    search_ = _Search(measured_costs(units, distance, advance), budget, distance, advance)
     weights = np.ones(len(units))
     best = search_.best_of([search_.even(), search_.candidate(weights)])
     if best is None:
@@ -84,6 +84,12 @@ def search(
         if found is not None and found.distance < best.distance:
             best, weights = found, mutated
     return best
+
+
+def trials_at_most(units: int, effort: SearchEffort) -> int:
+    """How many candidates a search tries at most."""
+    corrections = effort.corrections * (units + 2)
+    return units * (len(_ANCHORS) + 1) + 2 + corrections + effort.mutations
 
 
 def measured_costs(
@@ -116,26 +122,26 @@ class _Search:
     def __init__(
         self,
         units: Sequence[UnitLevels],
-        budget_s: float,
+        budget: float,
         distance: Distance,
         advance: Callable[[int], None],
     ) -> None:
         self.units = units
-        self.budget_s = budget_s
+        self.budget = budget
         self._distance = distance
         self._advance = advance
         self._tried: dict[tuple[int, ...], float] = {}
 
     def candidate(self, weights: Floats) -> Candidate | None:
         """The candidate that dynamic programming finds; None if nothing fits the budget."""
-        levels = allocate(self.units, weights.tolist(), self.budget_s)
+        levels = allocate(self.units, weights.tolist(), self.budget)
         return None if levels is None else self._try(levels)
 
     def even(self) -> Candidate | None:
         """The candidate of which each unit keeps about the same share, as large as fits."""
         for share in np.linspace(1, 0, 201):
             levels = [round(share * (len(unit.kept_L) - 1)) for unit in self.units]
-            if self._seconds(levels) <= self.budget_s:
+            if self._cost(levels) <= self.budget:
                 return self._try(levels)
         return None
 
@@ -150,7 +156,10 @@ class _Search:
         for i, unit in enumerate(self.units):
             level = int(np.searchsorted(unit.kept_L, best.kept[i]))
             other = level - 1 if level else level + 1
-            levels = [int(np.searchsorted(u.kept_L, k)) for u, k in zip(self.units, best.kept, strict=True)]
+            levels = [
+                int(np.searchsorted(u.kept_L, k))
+                for u, k in zip(self.units, best.kept, strict=True)
+            ]
             levels[i] = other
             moved = (self._try(levels).distance - best.distance) * (level - other)
             predicted = (unit.errors_L[other] - unit.errors_L[level]) * (level - other)
@@ -166,6 +175,6 @@ class _Search:
             self._advance(1)
         return Candidate(kept=kept, distance=self._tried[kept])
 
-    def _seconds(self, levels: Sequence[int]) -> float:
-        """Seconds of all units at these levels."""
-        return sum(float(u.seconds_L[i]) for u, i in zip(self.units, levels, strict=True))
+    def _cost(self, levels: Sequence[int]) -> float:
+        """Cost of all units at these levels."""
+        return sum(float(u.costs_L[i]) for u, i in zip(self.units, levels, strict=True))

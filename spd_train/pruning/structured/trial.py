@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.calibration import Calibration, forward_hook
@@ -41,13 +41,16 @@ class Trials:
             self.network.graft_all(True)
             outputs = self._outputs()
         total = 0.0
-        for found, expected in zip(zip(*outputs), zip(*self._expected)):
+        for found, expected in zip(
+            zip(*outputs, strict=True), zip(*self._expected, strict=True), strict=True
+        ):
             a, b = torch.cat(found), torch.cat(expected)
             total += float((a - b).square().sum() / (b - b.mean(0)).square().sum())
         return total
 
     @contextlib.contextmanager
     def _quiet(self) -> Iterator[None]:
+        """Switch dropout and gradients off; the mode and the graft are restored at the end."""
         before, training = [u.student_in_place for u in self.network.units], self.network.training
         self.network.eval()
         try:
@@ -59,36 +62,41 @@ class Trials:
 
     @contextlib.contextmanager
     def _pruned(self, kept: Sequence[int]) -> Iterator[None]:
-        masks = {}
-        before = []
-        for i, (curve, count) in enumerate(zip(self.curves, kept, strict=True)):
-            linear = self.network.linear(curve.unit.reader.name)
-            before.append((linear, linear.weight.clone(), linear.bias.clone()))
-            if (i, count) not in self._solved:
-                self._solved[i, count] = curve.solved(count)
-            columns, weight_NC, bias_N = self._solved[i, count]
-            linear.weight.zero_()
-            linear.weight[:, columns] = weight_NC
-            linear.bias.copy_(bias_N)
-            mask = torch.zeros_like(linear.weight, dtype=torch.bool)
-            mask[:, columns] = True
-            masks[curve.unit.reader.name] = mask
+        """Put the solved readers in place; the students are restored at the end."""
+        readers = [self.network.linear(curve.unit.reader.name) for curve in self.curves]
+        before = [(reader.weight.clone(), reader.bias.clone()) for reader in readers]
         masks_before = self.students.masks
-        self.students.set_masks(masks)
+        self.students.set_masks({**masks_before, **self._put(readers, kept)})
         try:
             yield
         finally:
-            for linear, weight, bias in before:
-                linear.weight.copy_(weight)
-                linear.bias.copy_(bias)
+            for reader, (weight_NK, bias_N) in zip(readers, before, strict=True):
+                reader.weight.copy_(weight_NK)
+                reader.bias.copy_(bias_N)
             self.students.set_masks(masks_before)
 
+    def _put(self, readers: Sequence[nn.Linear], kept: Sequence[int]) -> dict[str, Tensor]:
+        """Write the solved weights into the readers. Returns their masks by name."""
+        masks = {}
+        for i, (curve, reader, count) in enumerate(zip(self.curves, readers, kept, strict=True)):
+            if (i, count) not in self._solved:
+                self._solved[i, count] = curve.solved(count)
+            columns, weight_NC, bias_N = self._solved[i, count]
+            mask_NK = torch.zeros_like(reader.weight, dtype=torch.bool)
+            mask_NK[:, columns] = True
+            reader.weight.zero_()
+            reader.weight[:, columns] = weight_NC
+            reader.bias.copy_(bias_N)
+            masks[curve.unit.reader.name] = mask_NK
+        return masks
+
     def _outputs(self) -> list[tuple[Tensor, Tensor]]:
+        """Last hidden states ``[T, H]`` of the real tokens and logits ``[B, C]``, by batch."""
         found = []
         hidden: list[Tensor] = []
         with forward_hook(self.network.layers[-1], lambda _, y: hidden.append(y)):
             for batch in self.calibration.batches:
                 with self.calibration.autocast():
-                    logits = self.network(batch).logits_BC
-                found.append((hidden.pop()[batch.mask_BS.bool()].float(), logits.float()))
+                    logits_BC = self.network(batch).logits_BC
+                found.append((hidden.pop()[batch.mask_BS.bool()].float(), logits_BC.float()))
         return found

@@ -242,7 +242,9 @@ def test_input_moments_are_those_of_what_the_matrices_read(folder: Path) -> None
             handle.remove()
     for name, parts in seen.items():
         x_TK = torch.cat(parts)
-        torch.testing.assert_close(found[name].second_KK, x_TK.T @ x_TK / len(x_TK), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            found[name].second_KK, x_TK.T @ x_TK / len(x_TK), atol=1e-4, rtol=1e-4
+        )
 
 
 def test_a_layer_at_a_time_is_the_whole_network(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Removal of heads and neurons one at a time: against solving every candidate again by brute force."""
+"""Heads and neurons removed one at a time: against trying each of them by brute force."""
 
 import pytest
 import torch

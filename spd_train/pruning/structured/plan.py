@@ -1,0 +1,135 @@
+"""The heads and neurons that each layer keeps at the end: found once, before the first is removed.
+
+speed-up       the least error within a share of the dense time, by the machine's latency table
+weights        the least error within a number of weights (``--allocation global``)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spd_deploy.domain.encoder import Encoder
+from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.latency_table import LatencyTable
+from spd_deploy.domain.patterns import Pattern, Structured, at_sparsity
+from spd_deploy.domain.progress import Advance
+from spd_deploy.domain.structures import Structures
+from spd_train.grafting import GraftedNetwork
+from spd_train.pruning.calibration import Calibration
+from spd_train.pruning.masks import Targets
+from spd_train.pruning.structured.allocate import UnitLevels
+from spd_train.pruning.structured.compact import CompactStudents
+from spd_train.pruning.structured.curves import Unit, UnitCurve
+from spd_train.pruning.structured.levels import latency_levels, weight_levels
+from spd_train.pruning.structured.search import SearchEffort, search
+from spd_train.pruning.structured.trial import Trials
+
+# A sparsity must be above 0; this one prunes nothing.
+_NOTHING = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpeedTarget:
+    """How much faster than dense a student has to be, and by which table.
+
+    Attributes:
+        factor: the speed-up, above 1.
+        table: the latency table of the machine that will run the student.
+    """
+
+    factor: float
+    table: LatencyTable
+
+    def __post_init__(self) -> None:
+        """Refuse a speed-up that no structures reach."""
+        refuse_unreachable(self.table, self.factor)
+
+
+class StructurePlanner:
+    """Searches structures for a network; every candidate is tried on calibration texts."""
+
+    def __init__(
+        self,
+        network: GraftedNetwork,
+        students: CompactStudents,
+        curves: Sequence[UnitCurve],
+        calibration: Calibration,
+        effort: SearchEffort,
+        advance: Advance,
+    ) -> None:
+        self.curves = curves
+        self.effort = effort
+        self.advance = advance
+        self._trials = Trials(network, students, curves, calibration)
+
+    def for_speed(self, speed: SpeedTarget) -> list[int]:
+        """What each unit keeps to be as fast as ``speed`` says."""
+        budget = 1 / speed.factor - speed.table.base_share
+        return self._search(latency_levels(self.curves, speed.table), budget)
+
+    def for_sparsity(self, sparsity: float) -> list[int]:
+        """What each unit keeps so that a share ``sparsity`` of all weights is pruned."""
+        levels = weight_levels(self.curves)
+        dense = sum(m.shape[0] * m.shape[1] for c in self.curves for m in c.unit.matrices)
+        return self._search(levels, (1 - sparsity) * dense)
+
+    def _search(self, levels: Sequence[UnitLevels], budget: float) -> list[int]:
+        """The best candidate within the budget, which always has one: keeping nothing is free."""
+        found = search(
+            levels, budget, self._trials.distance, self.effort, advance=lambda _: self.advance()
+        )
+        assert found is not None  # noqa: S101 - every unit may keep nothing, at no cost
+        return list(found.kept)
+
+
+def refuse_unreachable(table: LatencyTable, speedup: float) -> None:
+    """Refuse a speed-up that no structures reach.
+
+    Raises:
+        BadSetting: the network without any head and neuron would be slower than that.
+    """
+    fastest = table.fastest_speedup
+    if not 1 < speedup < fastest:
+        raise BadSetting(
+            "no structured model of this size is so much faster than dense here"
+            if speedup > 1
+            else "a speed-up must be above 1",
+            got=f"--speedup {speedup:g}; without any head and neuron it would be {fastest:.1f} "
+            f"times as fast, at {', '.join(map(str, table.shapes))} on {table.where}",
+            fix="name a lower --speedup, or a larger shape with --at",
+        )
+
+
+def targets_keeping(
+    curves: Sequence[UnitCurve], kept: Sequence[int], targets: Targets
+) -> dict[str, Pattern]:
+    """The targets of matrices whose units keep so many heads or neurons.
+
+    Args:
+        curves: the units.
+        kept: of each unit.
+        targets: the pattern of each matrix by name, at any sparsity.
+    """
+    return {
+        matrix.name: _keeping(targets[matrix.name], count, curve.unit.count)
+        for curve, count in zip(curves, kept, strict=True)
+        for matrix in curve.unit.matrices
+    }
+
+
+def structures_keeping(encoder: Encoder, units: Sequence[Unit], kept: Sequence[int]) -> Structures:
+    """The structures of an encoder whose units keep so many; other units are whole."""
+    heads, neurons = [encoder.heads] * encoder.layers, [encoder.intermediate] * encoder.layers
+    for unit, count in zip(units, kept, strict=True):
+        (heads if unit.is_attention else neurons)[unit.layer] = count
+    return Structures(heads=tuple(heads), neurons=tuple(neurons))
+
+
+def kept_at(target: Pattern, count: int) -> int:
+    """How many of ``count`` heads or neurons a target keeps."""
+    assert isinstance(target, Structured)  # noqa: S101 - units have structured targets only
+    return 0 if target.sparsity == 1 else max(1, round(count * (1 - target.sparsity)))
+
+
+def _keeping(target: Pattern, kept: int, count: int) -> Pattern:
+    """A target that keeps so many of ``count``; all of them is a sparsity too small to prune."""
+    return at_sparsity(target, 1 - kept / count if kept < count else _NOTHING)

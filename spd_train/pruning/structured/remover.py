@@ -1,0 +1,99 @@
+"""Removes heads and neurons from the students of a network, over several mask updates."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from spd_deploy.domain.patterns import Pattern, Structured
+from spd_deploy.domain.progress import Progress
+from spd_train.config import PruneRecipe
+from spd_train.grafting import GraftedNetwork
+from spd_train.pruning.calibration import Calibration
+from spd_train.pruning.masks import Targets
+from spd_train.pruning.structured.compact import CompactStudents
+from spd_train.pruning.structured.curves import unit_curves, units_of
+from spd_train.pruning.structured.plan import (
+    SpeedTarget,
+    StructurePlanner,
+    kept_at,
+    structures_keeping,
+    targets_keeping,
+)
+from spd_train.pruning.structured.search import SearchEffort, trials_at_most
+
+
+class StructureRemover:
+    """Chooses what each unit keeps, and which heads and neurons go at each update.
+
+    From the first update on, the students compute only what is left.
+    """
+
+    def __init__(
+        self,
+        network: GraftedNetwork,
+        targets: Targets,
+        recipe: PruneRecipe,
+        calibration: Calibration,
+        *,
+        speed: SpeedTarget | None,
+        masks: Mapping[str, Tensor],
+        progress: Progress,
+    ) -> None:
+        self.network = network
+        self.targets = targets
+        self.recipe = recipe
+        self.calibration = calibration
+        self.speed = speed
+        self.progress = progress
+        self.students = CompactStudents(network)
+        self.students.set_masks(masks)
+        self.units = [u for u in units_of(network.encoder) if u.reader.name in targets]
+        self.begun = {u.reader.name: u.left_of(masks) for u in self.units}
+
+    def choose_targets(self) -> dict[str, Pattern]:
+        """The final target of each matrix by name."""
+        if self.speed is None and self.recipe.allocation == "uniform":
+            return dict(self.targets)
+        curves = unit_curves(self.network, self.units, self.calibration, self.students.masks)
+        effort = SearchEffort()
+        with self.progress.stage("allocate", trials_at_most(len(self.units), effort)) as advance:
+            planner = StructurePlanner(
+                self.network, self.students, curves, self.calibration, effort, advance
+            )
+            if self.speed is None:
+                kept = planner.for_sparsity(self._sparsity())
+            else:
+                kept = planner.for_speed(self.speed)
+        structures = structures_keeping(self.network.encoder, self.units, kept)
+        self.progress.note(f"heads and neurons of each layer: {structures}")
+        return targets_keeping(curves, kept, self.targets)
+
+    def masks(
+        self, targets: Targets, share: float, before: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """New masks ``[N, K]`` by matrix name, at a share of the way from the start to the targets.
+
+        Args:
+            targets: the final target of each matrix.
+            share: share of the heads and neurons to remove that are removed now, in (0, 1].
+            before: the masks so far; empty at the start.
+        """
+        masks: dict[str, Tensor] = {}
+        for curve in unit_curves(self.network, self.units, self.calibration, before):
+            unit = curve.unit
+            final = kept_at(targets[unit.reader.name], unit.count)
+            begun = self.begun[unit.reader.name]
+            count = min(curve.left, begun - round(share * (begun - final)))
+            keep_U = curve.curve.keep(count)
+            for matrix in unit.matrices:
+                target = targets[matrix.name]
+                assert isinstance(target, Structured)  # noqa: S101 - units have no other
+                masks[matrix.name] = target.spread(keep_U, matrix.shape)
+        self.students.set_masks(masks)
+        return masks
+
+    def _sparsity(self) -> float:
+        """Share of the weights of all units that the targets prune."""
+        sizes = {m.name: m.shape[0] * m.shape[1] for u in self.units for m in u.matrices}
+        pruned = sum(size * self.targets[name].sparsity for name, size in sizes.items())
+        return pruned / sum(sizes.values())
