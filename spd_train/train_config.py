@@ -1,12 +1,15 @@
 """The configuration of one run: task, data, recipe, models and output folder."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spd_deploy.domain.documents import text_of
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.latency_table import LatencyTable
+from spd_deploy.domain.structures import Structures
 from spd_deploy.domain.tasks import Task
 from spd_train.config import Recipe
 from spd_train.data.splits import Data
@@ -26,6 +29,7 @@ class TrainConfig:
         teacher: a fine-tuned classifier; None fine-tunes ``model`` first. If both are given, the
             teacher must be a fine-tuned form of the model.
         latency: the latency table of the machine that will run the student; needed for a speed-up.
+        measure: measures the speed-up of structures on this machine; None trusts the table.
         start: folder of a sparse student of the same teacher to prune further; None starts from the
             teacher itself.
         output: folder to write.
@@ -42,6 +46,7 @@ class TrainConfig:
     teacher: str | None
     output: Path
     latency: LatencyTable | None = None
+    measure: Callable[[Structures], float] | None = None
     start: Path | None = None
     resume: bool = False
     should_stop: Callable[[], bool] = lambda: False
@@ -55,7 +60,9 @@ class TrainConfig:
             "data_sha256": self.data.sha256,
             "model": identity_of(self.model),
             "teacher": identity_of(self.teacher),
-            "latency": None if self.latency is None else self.latency.sha256,
+            "latency": None
+            if self.latency is None
+            else json.loads(text_of(self.latency.to_json())),
             "start": None if self.start is None else identity_of(str(self.start)),
         }
 
@@ -74,4 +81,4 @@ class TrainConfig:
                 got=f"a speed-up of {self.recipe.speedup:g} without a table",
                 fix="measure one with spd map --structured",
             )
-        return SpeedTarget(factor=self.recipe.speedup, table=self.latency)
+        return SpeedTarget(factor=self.recipe.speedup, table=self.latency, measure=self.measure)

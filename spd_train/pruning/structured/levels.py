@@ -8,7 +8,7 @@ from spd_deploy.domain.latency_table import LatencyTable
 from spd_train.pruning.structured.allocate import UnitLevels
 from spd_train.pruning.structured.curves import UnitCurve
 
-# Neurons are offered in steps of this many where no latency table says which numbers are worthwhile.
+# Steps of neurons where no latency table says which numbers are worthwhile.
 _NEURON_STEP = 16
 
 

@@ -4,27 +4,31 @@ speed-up       the least error within a share of the dense time, by the machine'
 weights        the least error within a number of weights (``--allocation global``)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.latency_table import LatencyTable
 from spd_deploy.domain.patterns import Pattern, Structured, at_sparsity
-from spd_deploy.domain.progress import Advance
+from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.structures import Structures
 from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.calibration import Calibration
 from spd_train.pruning.masks import Targets
 from spd_train.pruning.structured.allocate import UnitLevels
 from spd_train.pruning.structured.compact import CompactStudents
-from spd_train.pruning.structured.curves import Unit, UnitCurve
+from spd_train.pruning.structured.curves import UnitCurve
 from spd_train.pruning.structured.levels import latency_levels, weight_levels
-from spd_train.pruning.structured.search import SearchEffort, search
+from spd_train.pruning.structured.search import SearchEffort, search, trials_at_most
 from spd_train.pruning.structured.trial import Trials
 
 # A sparsity must be above 0; this one prunes nothing.
 _NOTHING = 1e-6
+# A search is repeated where the measured speed-up is further from the wanted one than this.
+_CLOSE = 0.02
+_MOST_SEARCHES = 3
+# A corrected speed-up stays below the fastest one by the table.
+_NEAR = 0.98
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,10 +38,14 @@ class SpeedTarget:
     Attributes:
         factor: the speed-up, above 1.
         table: the latency table of the machine that will run the student.
+        measure: measures the speed-up of a network with given structures. The search is repeated
+            with a corrected budget where its result is not as fast as the table says. None trusts
+            the table.
     """
 
     factor: float
     table: LatencyTable
+    measure: Callable[[Structures], float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a speed-up that no structures reach."""
@@ -54,17 +62,36 @@ class StructurePlanner:
         curves: Sequence[UnitCurve],
         calibration: Calibration,
         effort: SearchEffort,
-        advance: Advance,
+        progress: Progress,
     ) -> None:
+        self.encoder = network.encoder
         self.curves = curves
         self.effort = effort
-        self.advance = advance
+        self.progress = progress
         self._trials = Trials(network, students, curves, calibration)
 
     def for_speed(self, speed: SpeedTarget) -> list[int]:
         """What each unit keeps to be as fast as ``speed`` says."""
-        budget = 1 / speed.factor - speed.table.base_share
-        return self._search(latency_levels(self.curves, speed.table), budget)
+        levels = latency_levels(self.curves, speed.table)
+        factor = speed.factor
+        for _ in range(_MOST_SEARCHES):
+            kept = self._search(levels, 1 / factor - speed.table.base_share)
+            if speed.measure is None:
+                return kept
+            measured = speed.measure(self.structures(kept))
+            self.progress.note(f"measured {measured:.2f} times as fast as dense")
+            if abs(measured / speed.factor - 1) <= _CLOSE:
+                break
+            factor = min(factor * speed.factor / measured, _NEAR * speed.table.fastest_speedup)
+        return kept
+
+    def structures(self, kept: Sequence[int]) -> Structures:
+        """The structures of the encoder whose units keep so many; other units are whole."""
+        encoder = self.encoder
+        heads, neurons = [encoder.heads] * encoder.layers, [encoder.intermediate] * encoder.layers
+        for curve, count in zip(self.curves, kept, strict=True):
+            (heads if curve.unit.is_attention else neurons)[curve.unit.layer] = count
+        return Structures(heads=tuple(heads), neurons=tuple(neurons))
 
     def for_sparsity(self, sparsity: float) -> list[int]:
         """What each unit keeps so that a share ``sparsity`` of all weights is pruned."""
@@ -74,10 +101,13 @@ class StructurePlanner:
 
     def _search(self, levels: Sequence[UnitLevels], budget: float) -> list[int]:
         """The best candidate within the budget, which always has one: keeping nothing is free."""
-        found = search(
-            levels, budget, self._trials.distance, self.effort, advance=lambda _: self.advance()
-        )
+        total = trials_at_most(len(levels), self.effort)
+        with self.progress.stage("allocate", total) as advance:
+            found = search(
+                levels, budget, self._trials.distance, self.effort, advance=lambda: advance()
+            )
         assert found is not None  # noqa: S101 - every unit may keep nothing, at no cost
+        self.progress.note(f"heads and neurons of each layer: {self.structures(found.kept)}")
         return list(found.kept)
 
 
@@ -114,14 +144,6 @@ def targets_keeping(
         for curve, count in zip(curves, kept, strict=True)
         for matrix in curve.unit.matrices
     }
-
-
-def structures_keeping(encoder: Encoder, units: Sequence[Unit], kept: Sequence[int]) -> Structures:
-    """The structures of an encoder whose units keep so many; other units are whole."""
-    heads, neurons = [encoder.heads] * encoder.layers, [encoder.intermediate] * encoder.layers
-    for unit, count in zip(units, kept, strict=True):
-        (heads if unit.is_attention else neurons)[unit.layer] = count
-    return Structures(heads=tuple(heads), neurons=tuple(neurons))
 
 
 def kept_at(target: Pattern, count: int) -> int:

@@ -16,10 +16,9 @@ from spd_train.pruning.structured.plan import (
     SpeedTarget,
     StructurePlanner,
     kept_at,
-    structures_keeping,
     targets_keeping,
 )
-from spd_train.pruning.structured.search import SearchEffort, trials_at_most
+from spd_train.pruning.structured.search import SearchEffort
 
 
 class StructureRemover:
@@ -55,17 +54,13 @@ class StructureRemover:
         if self.speed is None and self.recipe.allocation == "uniform":
             return dict(self.targets)
         curves = unit_curves(self.network, self.units, self.calibration, self.students.masks)
-        effort = SearchEffort()
-        with self.progress.stage("allocate", trials_at_most(len(self.units), effort)) as advance:
-            planner = StructurePlanner(
-                self.network, self.students, curves, self.calibration, effort, advance
-            )
-            if self.speed is None:
-                kept = planner.for_sparsity(self._sparsity())
-            else:
-                kept = planner.for_speed(self.speed)
-        structures = structures_keeping(self.network.encoder, self.units, kept)
-        self.progress.note(f"heads and neurons of each layer: {structures}")
+        planner = StructurePlanner(
+            self.network, self.students, curves, self.calibration, SearchEffort(), self.progress
+        )
+        if self.speed is None:
+            kept = planner.for_sparsity(self._sparsity())
+        else:
+            kept = planner.for_speed(self.speed)
         return targets_keeping(curves, kept, self.targets)
 
     def masks(

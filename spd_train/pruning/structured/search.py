@@ -51,7 +51,7 @@ def search(
     distance: Distance,
     effort: SearchEffort,
     *,
-    advance: Callable[[int], None] = lambda _: None,
+    advance: Callable[[], None] = lambda: None,
 ) -> Candidate | None:
     """The best candidate within the budget; None if nothing fits it.
 
@@ -60,7 +60,7 @@ def search(
         budget: what all units may cost together.
         distance: how far the network's output moves if each unit keeps so much.
         effort: how many candidates are tried.
-        advance: is called with the number of trials that were done.
+        advance: is called after each trial.
     """
     search_ = _Search(measured_costs(units, distance, advance), budget, distance, advance)
     weights = np.ones(len(units))
@@ -93,7 +93,7 @@ def trials_at_most(units: int, effort: SearchEffort) -> int:
 
 
 def measured_costs(
-    units: Sequence[UnitLevels], distance: Distance, advance: Callable[[int], None]
+    units: Sequence[UnitLevels], distance: Distance, advance: Callable[[], None]
 ) -> list[UnitLevels]:
     """The units with the output's distance in place of their own errors.
 
@@ -110,7 +110,7 @@ def measured_costs(
             kept = [*whole]
             kept[i] = int(unit.kept_L[place])
             ratios.append(distance(kept) / max(float(unit.errors_L[place]), _TINY))
-            advance(1)
+            advance()
         ratio_L = np.interp(np.arange(last + 1), places, ratios)
         measured.append(replace(unit, errors_L=unit.errors_L * ratio_L))
     return measured
@@ -124,7 +124,7 @@ class _Search:
         units: Sequence[UnitLevels],
         budget: float,
         distance: Distance,
-        advance: Callable[[int], None],
+        advance: Callable[[], None],
     ) -> None:
         self.units = units
         self.budget = budget
@@ -172,7 +172,7 @@ class _Search:
         kept = tuple(int(u.kept_L[level]) for u, level in zip(self.units, levels, strict=True))
         if kept not in self._tried:
             self._tried[kept] = self._distance(kept)
-            self._advance(1)
+            self._advance()
         return Candidate(kept=kept, distance=self._tried[kept])
 
     def _cost(self, levels: Sequence[int]) -> float:
