@@ -123,15 +123,16 @@ def export(**options: Any) -> None:
     alone, then of the whole network. What was measured is written into the artefact.
     """
     wish = ExportOptions(**options)
+    show_export(exported(wish, TerminalProgress()), as_json=wish.as_json)
+
+
+def exported(wish: ExportOptions, progress: Progress) -> Artefact:
+    """The artefact that the options ask for, written and verified."""
     wish.refuse_misfits()
-    progress = TerminalProgress()
     source = _opened(wish.checkpoint, progress)
-    made = (
-        _torch(wish, source, progress)
-        if wish.format_ == "torch"
-        else _graph(wish, source, progress)
-    )
-    show_export(made, as_json=wish.as_json)
+    if wish.format_ == "torch":
+        return _torch(wish, source, progress)
+    return _graph(wish, source, progress)
 
 
 def _torch(wish: ExportOptions, source: Checkpoint, progress: Progress) -> Artefact:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -16,8 +16,9 @@ from spd_deploy.domain.tasks import Task, task_named
 from spd_train.config import Allocation, Device, Importance, PrecisionWish, PruneRecipe
 
 if TYPE_CHECKING:
+    from spd_deploy.domain.checkpoint import Checkpoint
     from spd_train.data.examples import Example
-    from spd_train.prune import Dev
+    from spd_train.prune import Agreement, Dev
 
 
 @click.command(
@@ -83,7 +84,25 @@ Examples:
 )
 @click.option("--device", type=click.Choice(get_args(Device)), default="cpu", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def prune(
+def prune(as_json: bool, **options: Any) -> None:
+    """Prune a fine-tuned classifier in one shot: no labels, no training, minutes.
+
+    MODEL is a checkpoint of ours or any Hugging Face folder with a classifier. The kept weights are
+    solved again, so that each matrix gives what it gave before on the texts. Where --data has
+    labels and a dev split, both models are scored on it; nothing is chosen by that.
+    """
+    checkpoint, agreement = pruned(progress=TerminalProgress(), **options)
+    if as_json:
+        agreed = asdict(agreement)
+        found = {"checkpoint": str(checkpoint.folder), "agreement": agreed}
+        show_json({**found, **checkpoint.to_json()})
+        return
+    click.echo(agreement.said)
+    show_result(checkpoint)
+
+
+def pruned(
+    *,
     model: Path,
     spelled: str,
     sparsity: float | None,
@@ -104,14 +123,9 @@ def prune(
     calibration_tokens: int,
     precision: PrecisionWish,
     device: Device,
-    as_json: bool,
-) -> None:
-    """Prune a fine-tuned classifier in one shot: no labels, no training, minutes.
-
-    MODEL is a checkpoint of ours or any Hugging Face folder with a classifier. The kept weights are
-    solved again, so that each matrix gives what it gave before on the texts. Where --data has
-    labels and a dev split, both models are scored on it; nothing is chosen by that.
-    """
+    progress: Progress,
+) -> "tuple[Checkpoint, Agreement]":
+    """Prune as the options say: the checkpoint, and how far it agrees with the dense model."""
     if texts_file is not None and data_dir is not None:
         raise click.UsageError("both --texts and --data are given; leave one out")
     if texts_file is None and data_dir is None:
@@ -119,7 +133,6 @@ def prune(
     from spd_deploy.domain.checkpoint import open_checkpoint
     from spd_train import prune as one_shot
 
-    progress = TerminalProgress()
     pattern = parse_pattern(spelled, sparsity)
     recipe = PruneRecipe(
         importance=importance,
@@ -150,13 +163,7 @@ def prune(
         precision=precision,
         device=device,
     )
-    checkpoint, agreement = one_shot.prune(request, progress)
-    if as_json:
-        agreed = asdict(agreement)
-        show_json({"checkpoint": str(output), "agreement": agreed, **checkpoint.to_json()})
-        return
-    click.echo(agreement.said)
-    show_result(checkpoint)
+    return one_shot.prune(request, progress)
 
 
 def _texts_and_dev(

@@ -179,7 +179,7 @@ def _export(
     checkpoint: "Checkpoint", output: Path, progress: Progress, threads: int | None
 ) -> list[QuickstartArm]:
     """Both models as artefacts, each scored as it will be served."""
-    from spd_deploy.cli.evaluate import score_parts
+    from spd_deploy.api.evaluation import score_parts
     from spd_deploy.domain.checkpoint import open_checkpoint
     from spd_deploy.sessions.open import open_path
     from spd_train.data.examples import read_split

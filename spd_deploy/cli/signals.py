@@ -4,6 +4,7 @@ import contextlib
 import os
 import shlex
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -20,7 +21,12 @@ def stop_on_signals(answer: str = _AFTER_THIS_STEP) -> Iterator[Callable[[], boo
 
     Args:
         answer: told as soon as the signal comes, since the step under way may take long.
+
+    Python delivers signals to the main thread alone; in another one the question stays False.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     asked = False
 
     def ask(number: int, frame: FrameType | None) -> None:

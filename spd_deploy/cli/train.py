@@ -1,6 +1,6 @@
 """``spd train``: a classifier and its data in, a sparse classifier out."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -23,6 +23,7 @@ from spd_deploy.cli.sections import Sectioned
 from spd_deploy.cli.seeds import show_seeds
 from spd_deploy.cli.signals import going_on, resume_command, stop_on_signals
 from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
+from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.folders import COMMAND
 from spd_deploy.domain.patterns import SPELLINGS
 from spd_deploy.domain.progress import Progress, Silent
@@ -32,8 +33,8 @@ from spd_deploy.timing.machine_load import cpu_times
 from spd_train.config import Allocation, Device, GraftShape, GraftUnit, Importance, PrecisionWish
 
 if TYPE_CHECKING:
-    from spd_deploy.domain.checkpoint import Checkpoint
     from spd_train.run import TrainConfig
+    from spd_train.seeds import Seeds
 
 # With these alone a run that is finished has nothing left to say or do.
 _ENOUGH_TO_RESUME = {"output", "resume", "as_json", "threads"}
@@ -171,22 +172,36 @@ def train(**options: Any) -> None:
     Without a --pattern the dense model alone is trained. After a stop,
     spd train --resume --output DIR goes on: the run knows its command.
     """
+    progress = TerminalProgress(watch=True) if speaks() else Silent()
+    found = trained(options, options_given(click.get_current_context()), progress)
+    if isinstance(found, Checkpoint):
+        _show(found, as_json=options["as_json"])
+    else:
+        _show_seeds(found, as_json=options["as_json"])
+
+
+def trained(
+    options: Mapping[str, Any], given: Collection[str], progress: Progress
+) -> "Checkpoint | Seeds":
+    """Train as the options say, and return the finished checkpoint, or those of several seeds.
+
+    Args:
+        options: every option of the verb under the name that it has there.
+        given: the names of those that the user gave; a resumed run takes the others from its start.
+        progress: told how far the training is.
+    """
     from spd_train.run_folder import refuse_taken
 
     before = cpu_times()
-    given = options_given(click.get_current_context())
+    options = dict(options)
     run_before = run_to_resume(options["output"]) if options["resume"] else {}
     if run_before:
         options = resumed_options(options, given, run_before)
     if options["seeds"] is None:  # each seed has a folder of its own
         refuse_taken(options["output"], resume=options["resume"])
-    progress = TerminalProgress(watch=True) if speaks() else Silent()
-    if options["resume"] and is_finished(options["output"]) and given <= _ENOUGH_TO_RESUME:
-        from spd_deploy.domain.checkpoint import open_checkpoint
-
+    if options["resume"] and is_finished(options["output"]) and set(given) <= _ENOUGH_TO_RESUME:
         progress.note(f"{options['output']} is finished already")
-        _show(open_checkpoint(options["output"]), as_json=options["as_json"])
-        return
+        return open_checkpoint(options["output"])
 
     from spd_train.data.splits import read_data  # these take seconds
     from spd_train.data.summary import tell_data
@@ -225,13 +240,11 @@ def train(**options: Any) -> None:
             command=command_of(options, {*given, *run_before.get(COMMAND, ()), "threads"}),
         )
         if options["seeds"] is not None:
-            _train_seeds(request, options["seeds"], progress, as_json=options["as_json"])
-            return
-        checkpoint = run(request, progress)
-    _show(checkpoint, as_json=options["as_json"])
+            return _train_seeds(request, options["seeds"], progress)
+        return run(request, progress)
 
 
-def _show(checkpoint: "Checkpoint", *, as_json: bool) -> None:
+def _show(checkpoint: Checkpoint, *, as_json: bool) -> None:
     """What came out, from the one process that prints."""
     if not speaks():
         return
@@ -241,31 +254,36 @@ def _show(checkpoint: "Checkpoint", *, as_json: bool) -> None:
         show_result(checkpoint)
 
 
-def _train_seeds(request: "TrainConfig", count: int, progress: Progress, *, as_json: bool) -> None:
-    """The same training with several seeds, and their mean with its interval."""
+def _train_seeds(request: "TrainConfig", count: int, progress: Progress) -> "Seeds":
+    """The same training with several seeds."""
     from spd_train.recipes import changed
     from spd_train.run import run
     from spd_train.seeds import run_seeds
 
-    def train_one(seed: int, folder: Path, resume: bool) -> "Checkpoint":
+    def train_one(seed: int, folder: Path, resume: bool) -> Checkpoint:
         recipe = changed(request.recipe, "seed", seed)
         return run(replace(request, recipe=recipe, output=folder, resume=resume), progress)
 
-    seeds = run_seeds(
+    return run_seeds(
         train_one,
         first=request.recipe.seed,
         count=count,
         output=request.output,
         resume=request.resume,
     )
+
+
+def _show_seeds(seeds: "Seeds", *, as_json: bool) -> None:
+    """The mean of several seeds with its interval."""
     if not speaks():
         return
     if as_json:
         show_json(seeds.to_json())
     else:
         show_seeds(seeds)
-        if request.recipe.pattern is None:
-            click.echo(_DENSE_ONLY.format(teacher=request.output / f"seed-{request.recipe.seed}"))
+        first = next(iter(seeds.runs.values()))
+        if first.pattern is None:
+            click.echo(_DENSE_ONLY.format(teacher=first.folder))
 
 
 def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
@@ -289,7 +307,7 @@ def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
     )
 
 
-def show_result(checkpoint: "Checkpoint") -> None:
+def show_result(checkpoint: Checkpoint) -> None:
     """What came out, and the next command."""
     own = own_arm(pruned=checkpoint.pattern is not None)
     for line in score_lines(checkpoint.scores, checkpoint.split, own):

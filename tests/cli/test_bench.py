@@ -228,7 +228,7 @@ def test_a_missing_artefact_is_named(folders: Folders, tmp_path: Path) -> None:
 
     assert f"no such artefact folder; got {gone}" in refusal(gone, *out)
     assert "no such folder" in refusal(folders.block, "--baseline", gone, *out, *QUICK)
-    assert "spd export CHECKPOINT" in refusal(folders.dense_checkpoint, *out)
+    assert f"spd export {folders.dense_checkpoint}" in refusal(folders.dense_checkpoint, *out)
 
 
 # ONNX Runtime's own warning, which comes before our refusal.
