@@ -5,7 +5,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Literal
 
 from serve.settings import ServeSettings
-from spd_deploy.api.options import checked
+from spd_deploy.api.values import DEVICE, RUNTIME, THREADS, Number, WholeNumber, read_path
 from spd_deploy.domain.errors import SpdError
 from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from serve.open_model import Served
 
 _DEFAULTS = ServeSettings()
+_COUNT, _TIMEOUT = WholeNumber(1), Number(0.001, 86400)
 _log = logging.getLogger(__name__)
 
 
@@ -54,34 +55,31 @@ def create_app(
         BadCheckpoint: there is no model in the folder.
         BadSetting: a value that is not allowed.
     """
-    values = dict(locals())
     from serve.app import create_app as app_of
     from serve.forwarding import Forwarding, trusted_from
     from serve.open_model import open_served
-    from spd_deploy.cli.serve import serve as command
 
-    asked = checked(command, values)
-    refuse_no_model(asked["artefact"], wanted="either")
+    folder = read_path("artefact", artefact)
+    asked = RUNTIME_CHOICES[RUNTIME.read("runtime", runtime)]
+    if device is not None:
+        DEVICE.read("device", device)
+    if threads is not None:
+        threads = THREADS.read("threads", threads)
     settings = ServeSettings(
-        max_batch_tokens=asked["max_batch_tokens"],
-        max_queue_items=asked["max_queue"],
-        max_body_bytes=asked["max_body_bytes"],
-        stall_timeout_s=asked["stall_timeout"],
+        max_batch_tokens=_COUNT.read("max_batch_tokens", max_batch_tokens),
+        max_queue_items=_COUNT.read("max_queue", max_queue),
+        max_body_bytes=_COUNT.read("max_body_bytes", max_body_bytes),
+        stall_timeout_s=_TIMEOUT.read("stall_timeout", stall_timeout),
     )
     forwarding = Forwarding(
-        root_path=asked["root_path"].rstrip("/"),
-        trusted=trusted_from(asked["forwarded_allow_ips"]),
+        root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)
     )
+    refuse_no_model(folder, wanted="either")
 
     def opened() -> "Served":
         """The model; an error is logged, since no process ends with it here."""
         try:
-            return open_served(
-                asked["artefact"],
-                asked=RUNTIME_CHOICES[asked["runtime"]],
-                device=asked["device"],
-                threads=asked["threads"],
-            )
+            return open_served(folder, asked=asked, device=device, threads=threads)
         except SpdError as err:
             _log.error("the model did not open: %s", err)
             raise

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from spd_deploy.api.display import Displayed, ResultTable, ResultView
 from spd_deploy.api.notes import NoteRecorder
-from spd_deploy.api.options import checked
+from spd_deploy.api.values import (
+    DEVICE,
+    ROUNDS,
+    RUNTIME,
+    SECONDS,
+    THREADS,
+    read_flag,
+    read_path,
+    read_sizes,
+    read_text,
+    read_words,
+)
 from spd_deploy.domain.errors import OptionConflict
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
@@ -109,81 +120,103 @@ def bench(
         NotWritten: ``output`` exists.
         Unavailable: the device is not there.
     """
-    many = [artefacts] if isinstance(artefacts, str | PathLike) else list(artefacts)
-    values = {name: value for name, value in locals().items() if name not in ("progress", "many")}
     from spd_deploy.benchmark.judge import judge
     from spd_deploy.benchmark.publish import refuse_taken, write_report
     from spd_deploy.benchmark.records import Settings, Shape
-    from spd_deploy.cli.bench import bench as command
     from spd_deploy.domain.cores import default_threads
 
-    asked = checked(command, {**values, "artefacts": many})
-    _refuse_other_device(asked)
-    if not asked["artefacts"]:
-        raise OptionConflict("there is nothing to measure", got="no artefact", fix="name one")
-    refuse_taken(asked["output"], overwrite=asked["overwrite"])
-    on_gpu = asked["device"] == "cuda"
+    many = [artefacts] if isinstance(artefacts, str | PathLike) else list(artefacts)
+    compared = _Compared(
+        artefacts=tuple(read_path("artefacts", one) for one in many),
+        baseline=None if baseline is None else read_path("baseline", baseline),
+        runtimes=read_words(RUNTIME, "runtime", runtime),
+        dense=None if dense is None else read_text("dense", dense),
+        profile=read_flag("profile", profile),
+    )
+    on_gpu = DEVICE.read("device", device) == "cuda"
+    if threads is not None:
+        threads = THREADS.read("threads", threads)
+    shapes = Shape.grid(read_sizes("batch", batch), read_sizes("seq", seq))
+    _refuse_other_device(compared, threads, on_gpu=on_gpu)
+    folder = read_path("output", output)
+    refuse_taken(folder, overwrite=read_flag("overwrite", overwrite))
     settings = Settings(
-        shapes=Shape.grid(asked["batch"], asked["seq"]),
-        device=asked["device"],
-        threads=asked["threads"] or (None if on_gpu else default_threads()),
-        rounds=asked["rounds"],
-        seconds=asked["seconds"],
+        shapes=shapes,
+        device=device,
+        threads=threads or (None if on_gpu else default_threads()),
+        rounds=ROUNDS.read("rounds", rounds),
+        seconds=SECONDS.read("seconds", seconds),
     )
     recorder = NoteRecorder(progress)
-    report = (_measured_on_gpu if on_gpu else _measured)(asked, settings, recorder)
+    report = (_measured_on_gpu if on_gpu else _measured)(compared, settings, recorder)
     judgement = judge(report)
-    page = write_report(report, asked["output"], overwrite=asked["overwrite"], judgement=judgement)
+    page = write_report(report, folder, overwrite=overwrite, judgement=judgement)
     return BenchResult(page=page, report=report, judgement=judgement, notes=recorder.notes)
 
 
-def _refuse_other_device(asked: dict[str, Any]) -> None:
-    """Refuse settings that would be ignored on the device.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Compared:
+    """What is measured, and against what.
+
+    Attributes:
+        dense: with a GPU, the names of the dense forms of the baseline.
+    """
+
+    artefacts: tuple[Path, ...]
+    baseline: Path | None
+    runtimes: tuple[str, ...]
+    dense: str | None
+    profile: bool
+
+
+def _refuse_other_device(compared: _Compared, threads: int | None, *, on_gpu: bool) -> None:
+    """Refuse settings that would be ignored on the device, and a benchmark of nothing.
 
     Raises:
         OptionConflict: one of them is given.
     """
-    device = asked["device"]
-    if device == "cpu" and asked["dense"] is not None:
+    if not compared.artefacts:
+        raise OptionConflict("there is nothing to measure", got="no artefact", fix="name one")
+    if not on_gpu and compared.dense is not None:
         raise OptionConflict(
             "--dense goes with --device cuda",
             got="--device cpu",
             fix="leave --dense out: on a CPU the baseline has one dense form",
         )
-    if device == "cuda" and asked["profile"]:
+    if on_gpu and compared.profile:
         raise OptionConflict(
             "--profile times operators on the CPU, so it goes with --device cpu",
             got="--device cuda",
             fix="leave one of them out",
         )
-    if device == "cuda" and asked["threads"] is not None:
+    if on_gpu and threads is not None:
         raise OptionConflict(
             "--threads goes with --device cpu", got="--device cuda", fix="leave --threads out"
         )
 
 
-def _measured(asked: dict[str, Any], settings: "Settings", progress: Progress) -> "Report":
+def _measured(compared: _Compared, settings: "Settings", progress: Progress) -> "Report":
     """Open the arms, the baseline first, and compare them."""
     from spd_deploy.benchmark.arms import arms_of, refuse_long, refuse_unreadable
     from spd_deploy.benchmark.run import baseline_from, run_benchmark
     from spd_deploy.domain.artefact import open_artefact
 
-    opened = [open_artefact(path) for path in asked["artefacts"]]
-    choices = [RUNTIME_CHOICES[name] for name in asked["runtime"]]
+    opened = [open_artefact(path) for path in compared.artefacts]
+    choices = [RUNTIME_CHOICES[name] for name in compared.runtimes]
     refuse_long(arms_of(opened, choices), settings)  # before a baseline is exported for nothing
     refuse_unreadable(arms_of(opened, choices))
-    baseline = asked["baseline"]
+    baseline = compared.baseline
     with ExitStack() as stack:
         if baseline is not None:
             opened.insert(0, stack.enter_context(baseline_from(baseline, progress=progress)))
         arms = arms_of(opened, choices)
         name = None if baseline is None else arms[0].name
         return run_benchmark(
-            arms, settings, baseline=name, profile=asked["profile"], progress=progress
+            arms, settings, baseline=name, profile=compared.profile, progress=progress
         )
 
 
-def _measured_on_gpu(asked: dict[str, Any], settings: "Settings", progress: Progress) -> "Report":
+def _measured_on_gpu(compared: _Compared, settings: "Settings", progress: Progress) -> "Report":
     """The same on a GPU, against the fastest dense form of the baseline.
 
     An artefact as the baseline has no other forms; it takes part as the first.
@@ -196,7 +229,7 @@ def _measured_on_gpu(asked: dict[str, Any], settings: "Settings", progress: Prog
     from spd_deploy.domain.artefact import is_artefact, open_artefact
     from spd_deploy.domain.checkpoint import open_checkpoint
 
-    baseline, dense = asked["baseline"], asked["dense"]
+    baseline, dense = compared.baseline, compared.dense
     names = parse_dense("all" if dense is None else dense)
     exported = [baseline] if baseline is not None and is_artefact(baseline) else []
     if dense not in (None, "none") and (baseline is None or exported):
@@ -206,8 +239,8 @@ def _measured_on_gpu(asked: dict[str, Any], settings: "Settings", progress: Prog
             fix="name the checkpoint of the dense model, or leave --dense out",
         )
     checkpoint = None if baseline is None or exported else open_checkpoint(baseline)
-    opened = [open_artefact(path) for path in (*exported, *asked["artefacts"])]
-    arms = arms_of(opened, [RUNTIME_CHOICES[name] for name in asked["runtime"]])
+    opened = [open_artefact(path) for path in (*exported, *compared.artefacts)]
+    arms = arms_of(opened, [RUNTIME_CHOICES[name] for name in compared.runtimes])
     refuse_long(arms, settings)
     refuse_unreadable(arms)
     refuse_off_gpu(arms)

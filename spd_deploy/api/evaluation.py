@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from spd_deploy.api.display import Displayed, ResultTable, ResultView, score
 from spd_deploy.api.loading import load
 from spd_deploy.api.notes import NoteRecorder
-from spd_deploy.api.options import checked
+from spd_deploy.api.values import read_flag, read_path, read_text
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task, refuse_other_answers, task_named
@@ -98,13 +98,10 @@ def evaluate(
         BadData: the data is missing or broken, or has no labels.
         BadSetting: the model was trained for another task.
     """
-    from spd_deploy.cli.evaluate import evaluate as command
     from spd_train.data.splits import rows_to_score
 
-    asked = checked(
-        command,
-        {"task": task, "data": data, "split": split, "skip_broken_rows": skip_broken_rows},
-    )
+    name = None if task is None else read_text("task", task)
+    place = None if data is None else read_path("data", data)
     if split == "test":
         raise BadData(
             "the test split has no labels to score against",
@@ -112,13 +109,13 @@ def evaluate(
         )
     recorder = NoteRecorder(progress)
     with load(path, runtime=runtime, device=device, threads=threads) as model:
-        agreed = agreed_task(model.task, asked["task"])
-        refuse_unlabelled(agreed, asked["data"])
+        agreed = agreed_task(model.task, name)
+        refuse_unlabelled(agreed, place)
         scored = rows_to_score(
             agreed,
-            asked["data"],
-            asked["split"],
-            skip_broken=asked["skip_broken_rows"],
+            place,
+            read_text("split", split),
+            skip_broken=read_flag("skip_broken_rows", skip_broken_rows),
             note=recorder.note,
         )
         start = time.perf_counter()

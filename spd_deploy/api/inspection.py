@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from spd_deploy.api.display import Displayed, ResultTable, ResultView
 from spd_deploy.api.layer_times import measure_layers, refuse_unused
 from spd_deploy.api.notes import NoteRecorder
-from spd_deploy.api.options import checked
+from spd_deploy.api.values import SECONDS, SIZE, THREADS, read_flag, read_path
 from spd_deploy.domain.artefact import Artefact, MatrixRow, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, open_checkpoint
 from spd_deploy.domain.errors import BadArtefact
@@ -147,34 +147,30 @@ def inspect(
         OptionConflict: a setting of the measurement without ``measure``.
     """
     from spd_deploy.cli.engines import engine_to_json
-    from spd_deploy.cli.inspect import inspect as command
 
-    settings = {"batch": batch, "seq": seq, "threads": threads, "seconds": seconds}
-    asked = checked(command, {"path": path, "measure": measure, **settings})
-    path = asked["path"]
-    assert isinstance(path, Path)  # noqa: S101  # for the type checker
-    refuse_no_model(path, wanted="either")
-    if not measure:
-        refuse_unused(settings)
-    if not is_artefact(path):
+    folder = read_path("path", path)
+    refuse_no_model(folder, wanted="either")
+    if not read_flag("measure", measure):
+        refuse_unused({"batch": batch, "seq": seq, "threads": threads, "seconds": seconds})
+    if not is_artefact(folder):
         if measure:
             raise BadArtefact(
-                f"{path} is not an exported artefact, and only those can be measured",
+                f"{folder} is not an exported artefact, and only those can be measured",
                 fix="export it first: spd export CHECKPOINT --format onnx --output DIR",
             )
-        return of_checkpoint(open_checkpoint(path))
-    artefact = open_artefact(path)
+        return of_checkpoint(open_checkpoint(folder))
+    artefact = open_artefact(folder)
     analysis = None
     if measure:
         analysis = measure_layers(
             artefact,
-            batch=asked["batch"],
-            seq=asked["seq"],
-            threads=asked["threads"],
-            seconds=asked["seconds"],
+            batch=None if batch is None else SIZE.read("batch", batch),
+            seq=None if seq is None else SIZE.read("seq", seq),
+            threads=None if threads is None else THREADS.read("threads", threads),
+            seconds=None if seconds is None else SECONDS.read("seconds", seconds),
             progress=NoteRecorder(progress),
         )
-    engine = engine_to_json(path) if artefact.manifest.format == "trt" else None
+    engine = engine_to_json(folder) if artefact.manifest.format == "trt" else None
     return replace(of_artefact(artefact), measured=analysis, engine=engine)
 
 

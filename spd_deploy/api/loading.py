@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from spd_deploy.api.display import Displayed, ResultView
 from spd_deploy.api.notes import NoteRecorder
-from spd_deploy.api.options import checked
 from spd_deploy.api.predictions import Predictions, TextPrediction, predictions_for
 from spd_deploy.api.texts import Texts, examples_from
+from spd_deploy.api.values import DEVICE, RUNTIME, THREADS, read_path
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
@@ -161,16 +161,12 @@ def load(
         BadSetting: a value that is not allowed, or a runtime that does not run such a model.
         Unavailable: the runtime or the device is missing on this machine.
     """
-    from spd_deploy.cli.predict import predict
     from spd_deploy.sessions.open import open_path
 
-    asked = checked(
-        predict, {"path": path, "runtime": runtime, "device": device, "threads": threads}
-    )
-    opened = open_path(
-        asked["path"],
-        asked=RUNTIME_CHOICES[asked["runtime"]],
-        device=asked["device"],
-        threads=asked["threads"],
-    )
-    return Model(asked["path"], opened)
+    folder = read_path("path", path)
+    asked = RUNTIME_CHOICES[RUNTIME.read("runtime", runtime)]
+    if device is not None:
+        DEVICE.read("device", device)
+    if threads is not None:
+        threads = THREADS.read("threads", threads)
+    return Model(folder, open_path(folder, asked=asked, device=device, threads=threads))

@@ -6,9 +6,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from spd_deploy.api.command_options import as_options, no_usage_errors
 from spd_deploy.api.display import Displayed, ResultView
 from spd_deploy.api.notes import NoteRecorder
-from spd_deploy.api.options import as_options, no_usage_errors
 from spd_deploy.api.training import facts_of, scores_table
 from spd_deploy.domain.progress import Progress
 

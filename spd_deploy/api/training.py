@@ -7,9 +7,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from spd_deploy.api.command_options import as_options, no_usage_errors, options_given
 from spd_deploy.api.display import Displayed, ResultTable, ResultView, score
 from spd_deploy.api.notes import NoteRecorder
-from spd_deploy.api.options import as_options, no_usage_errors, options_given
 from spd_deploy.domain.progress import Progress
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import click
 
 from spd_deploy.api import benchmarks as api
 from spd_deploy.cli.console import TerminalProgress, show_json, show_table
-from spd_deploy.cli.options import RUNTIME, Sizes, default_of, timing_options
+from spd_deploy.cli.options import DEVICE, RUNTIME, Sizes, default_of, timing_options
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.judge import Judgement
@@ -60,7 +60,7 @@ Examples:
 )
 @click.option(
     "--device",
-    type=click.Choice(["cpu", "cuda"]),
+    type=DEVICE,
     default=default_of(api.bench, "device"),
     show_default=True,
     help="Processor to measure on.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_table
-from spd_deploy.cli.options import LARGEST_SIZE, Sizes, timing_options
+from spd_deploy.cli.options import DEVICE, LARGEST_SIZE, Sizes, timing_options
 from spd_deploy.domain.runtime_choice import CpuRuntime
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ Examples:
 )
 @click.option(
     "--device",
-    type=click.Choice(["cpu", "cuda"]),
+    type=DEVICE,
     default="cpu",
     show_default=True,
     help="Processor to measure on.",

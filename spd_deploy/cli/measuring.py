@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from spd_deploy.api import values
 from spd_deploy.api.layer_times import BATCH, SECONDS, SEQ
 from spd_deploy.cli.console import footnotes, show_table
 from spd_deploy.cli.options import LARGEST_SIZE, THREADS, finite
@@ -38,7 +39,7 @@ def measuring_options(function: _F) -> _F:
         THREADS,
         click.option(
             "--seconds",
-            type=click.FloatRange(0.001, 3600),
+            type=click.FloatRange(values.SECONDS.low, values.SECONDS.high),
             callback=finite,
             help="With --measure: time for each of the two models, in seconds. More time gives "
             f"steadier figures.  [default: {SECONDS:g}]",

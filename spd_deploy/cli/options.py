@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 
 import click
 
+from spd_deploy.api import values
 from spd_deploy.api.loading import load
-from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
+from spd_deploy.api.values import SIZE
 from spd_deploy.domain.tasks import TASKS
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
-LARGEST_SIZE = 65536
+LARGEST_SIZE = SIZE.high or 0
 
 
 def default_of(function: Callable[..., Any], parameter: str) -> Any:
@@ -25,7 +26,8 @@ def default_of(function: Callable[..., Any], parameter: str) -> Any:
     return inspect.signature(function).parameters[parameter].default
 
 
-RUNTIME = click.Choice(tuple(RUNTIME_CHOICES))
+RUNTIME = click.Choice(values.RUNTIME.words)
+DEVICE = click.Choice(values.DEVICE.words)
 runtime_option = click.option(
     "--runtime",
     type=RUNTIME,
@@ -37,7 +39,7 @@ runtime_option = click.option(
 )
 device_option = click.option(
     "--device",
-    type=click.Choice(["cpu", "cuda"]),
+    type=DEVICE,
     help="Processor that runs the model.  [default: cpu; cuda for a TensorRT engine]",
 )
 
@@ -87,7 +89,7 @@ def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> f
 
 THREADS = click.option(
     "--threads",
-    type=click.IntRange(1, 1024),
+    type=click.IntRange(values.THREADS.low, values.THREADS.high),
     help="Threads that the runtime computes with. Set it to the cores that the model gets where it "
     "is served.  [default: the cores this process may use]",
 )
@@ -106,14 +108,14 @@ def timing_options(*, rounds: int, seconds: float, turns: str, time: str) -> Cal
         THREADS,
         click.option(
             "--rounds",
-            type=click.IntRange(2, 1000),
+            type=click.IntRange(values.ROUNDS.low, values.ROUNDS.high),
             default=rounds,
             show_default=True,
             help=turns,
         ),
         click.option(
             "--seconds",
-            type=click.FloatRange(0.001, 86400),
+            type=click.FloatRange(values.SECONDS.low, values.SECONDS.high),
             default=seconds,
             show_default=True,
             callback=finite,

@@ -10,7 +10,7 @@ import click
 import pytest
 
 import spd_deploy as spd
-from spd_deploy.api.options import defaults_of, parameter_name
+from spd_deploy.api.command_options import defaults_of, parameter_name
 from spd_deploy.cli.main import cli
 
 # A function with the verb that it is, and the options that only a shell needs.

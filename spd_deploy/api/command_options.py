@@ -1,7 +1,7 @@
-"""Checks the arguments of a function as the command line checks the options of its verb.
+"""Arguments of a function as the options of a verb that does the work: train, prune, export.
 
-A parameter is named as its option, with underscores: ``max_drop`` is ``--max-drop``. The allowed
-values are declared once, as the types of the click options, and both callers are refused by them.
+A parameter is named as its option, with underscores: ``max_drop`` is ``--max-drop``. Which values
+are allowed is declared once, as the types of the click options.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from spd_deploy.cli.options import Sizes
 from spd_deploy.domain.errors import BadSetting, OptionConflict
 
 
@@ -91,8 +92,6 @@ def _checked(context: click.Context, parameter: click.Parameter, value: object) 
 
 def _converted(context: click.Context, parameter: click.Parameter, value: object) -> Any:
     """The value in the option's type; several values of an option that may be repeated."""
-    from spd_deploy.cli.options import Sizes
-
     kind = parameter.type
     if parameter.multiple or parameter.nargs == -1:
         many = [value] if isinstance(value, str) else _items(value)
