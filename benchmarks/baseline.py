@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 
 from benchmarks.shapes import MODELS, artefact_of
-from spd_deploy.benchmark.cuda.fused import fused_from_checkpoint
+from spd_deploy.benchmark.dense.fused import fused_from_checkpoint
 from spd_deploy.domain.text import INPUTS
 from spd_deploy.sessions.onnxruntime import MODEL_FILE
 

@@ -16,17 +16,18 @@ from statistics import median
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from exporters.autotune.product_model import opened_product
+from exporters.classifier_weights import float32_tensors
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
-from spd_deploy.benchmark.plot_style import COLOURS, STYLE, blank, note
 from spd_deploy.cli.console import show_table
-from spd_deploy.domain.checkpoint import WEIGHTS_FILE, read_config, shapes_in
+from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.patterns import Block
+from spd_deploy.domain.plot_style import COLOURS, NAMED_LINES, blank, note
 from spd_deploy.domain.shapes import Shape
+from spd_deploy.domain.stored_weights import stored_weights
 from spd_deploy.timing.host_clock import Effort
 from spd_deploy.timing.interleaved import time_interleaved
 
@@ -74,7 +75,7 @@ def draw(rows: list[Row], file: Path) -> None:
     """Speed against what is kept, a panel a shape, a line a sparsity for blocks one input wide."""
     import matplotlib as mpl
 
-    with mpl.rc_context(STYLE):  # type: ignore[arg-type]  # the stub lists every key by name
+    with mpl.rc_context(NAMED_LINES):  # type: ignore[arg-type]  # the stub lists every key by name
         figure = blank(4.2)
         panels = figure.subplots(1, len(SHAPES), squeeze=False)[0]
         for axes, shape in zip(panels, SHAPES, strict=True):
@@ -102,12 +103,11 @@ def draw(rows: list[Row], file: Path) -> None:
 
 def one_layer_of(model: Path) -> dict[Matrix, np.ndarray]:
     """The matrices of the middle layer of a model, with their weights."""
-    encoder = Encoder.found_in(shapes_in(model / WEIGHTS_FILE), read_config(model))
-    tensors = load_file(model / WEIGHTS_FILE)
-    middle = encoder.layers // 2
-    return {
-        m: tensors[m.weight_name].float().numpy() for m in encoder.matrices() if m.layer == middle
-    }
+    stored = stored_weights(model, config := read_config(model))
+    encoder = Encoder.found_in(stored.shapes, config)
+    matrices = [m for m in encoder.matrices() if m.layer == encoder.layers // 2]
+    tensors = float32_tensors(stored, [m.weight_name for m in matrices])
+    return {m: tensors[m.weight_name] for m in matrices}
 
 
 def row_of(

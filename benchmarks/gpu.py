@@ -8,10 +8,10 @@ among them, are built for each shape, one draw each. It needs neither network no
     python -m benchmarks.gpu --minutes 25 --output DIR
     python -m benchmarks.gpu --minutes 10 --models base --dense eager,compile --output DIR
 
-The rows that say most come first. Each is written when it is measured: a folder with its report,
-and a line in ``rows.jsonl``; so whatever ends the run leaves what was measured. What could not be
-run, or was not reached in time, has a line with the reason. No row is estimated. The script leaves
-the card's settings as they are.
+The most important rows come first. Each is written when it is measured, as a folder with its report
+and a line in ``rows.jsonl``, so an interrupted run keeps them. A row that could not be run, or was
+not reached in time, has a line with the reason. No row is estimated. The script does not change the
+card's settings.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,29 +28,35 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.shapes import checkpoint_of
-from exporters.export import artefact_from_checkpoint
+from exporters.export import ExportRequest, artefact_from_checkpoint
 from exporters.precision import Precision
-from exporters.tensorrt.build import Order, build_engine
-from exporters.tensorrt.engine_format import engine_form
+from exporters.tensorrt.build import BuildRequest, build_engine
+from exporters.tensorrt.engine_format import engine_format
 from exporters.torch.export import torch_artefact_from_checkpoint
-from spd_deploy.benchmark.arms import arms_of
+from spd_deploy.benchmark.artefact_arms import arms_of
+from spd_deploy.benchmark.breakeven.map_plan import MapPlan, parts_of, patterns_of
 from spd_deploy.benchmark.breakeven.publish_map import write_map
-from spd_deploy.benchmark.breakeven.run_map import Plan, parts_of, patterns_of
-from spd_deploy.benchmark.cuda.compare import compare_on_gpu
-from spd_deploy.benchmark.cuda.dense import ENGINES, NAMES, DenseModel, parse_dense
-from spd_deploy.benchmark.cuda.map import measure_map_on_gpu
-from spd_deploy.benchmark.cuda.place import refuse_without_cuda
-from spd_deploy.benchmark.gpu_judge import DeviceRow
-from spd_deploy.benchmark.gpu_values import Absent
+from spd_deploy.benchmark.breakeven.run_map import measure_map
+from spd_deploy.benchmark.compare import dense_names, engines_of
+from spd_deploy.benchmark.dense.dense_arms import (
+    ENGINES,
+    NAMES,
+    DenseModel,
+    dense_arms,
+    parse_dense,
+)
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import write_report
-from spd_deploy.benchmark.records import Memory, Settings, Shape
+from spd_deploy.benchmark.records import BenchmarkSettings, Shape, Skipped
 from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.rows import LatencyRow
+from spd_deploy.benchmark.run import run_benchmark
 from spd_deploy.cli.console import TerminalProgress
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import SpdError, reason_of
 from spd_deploy.domain.patterns import NM, Block, Pattern
+from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
 from spd_deploy.sessions.onnxruntime import onnxruntime_for
 from spd_deploy.sessions.tensorrt.compatibility import engine_fault
 from spd_deploy.timing.host_clock import Effort
@@ -112,7 +118,7 @@ def main() -> None:
             for line in do(jobs, budget_s=60 * options.minutes, clock=perf_counter):
                 rows.write(json.dumps(line) + "\n")
                 rows.flush()
-                progress.note(said(line))
+                progress.note(line_text(line))
 
 
 def in_child(grid: "Grid", models: Sequence[str], name: str) -> list[Line]:
@@ -131,7 +137,7 @@ def lines_in_child(grid: "Grid", models: Sequence[str], name: str) -> list[Line]
     try:
         lines.extend(grid.jobs(models)[name]())
     except Exception as err:  # noqa: BLE001 - the jobs after it are to run, whatever this one meets
-        lines.append({"not_run": said_of(err)})
+        lines.append({"not_run": reason_to_tell(err)})
     return lines
 
 
@@ -149,11 +155,11 @@ def do(
             for line in job.work():
                 yield {"job": job.name, **line}
         except Exception as err:  # noqa: BLE001 - a lost process, or what does not travel from it
-            yield {"job": job.name, "not_run": said_of(err)}
+            yield {"job": job.name, "not_run": reason_to_tell(err)}
         took[kind] = clock() - at
 
 
-def said_of(err: Exception) -> str:
+def reason_to_tell(err: Exception) -> str:
     """Why a job ended; of what is no refusal of ours, stderr has the traceback."""
     if not isinstance(err, SpdError):
         traceback.print_exception(err)
@@ -193,28 +199,37 @@ class Grid:
 
     def row(self, model: str, shape: Shape) -> Iterator[Line]:
         """One shape of one model: every arm in turns, its report written, a line an arm."""
-        settings = Settings(
+        settings = BenchmarkSettings(
             shapes=(shape,), device="cuda", rounds=self.rounds, seconds=self.seconds
         )
-        forms = tuple(name for name in self.dense if name not in ENGINES)
+        names = tuple(name for name in self.dense if name not in ENGINES)
         with tempfile.TemporaryDirectory(prefix="engines-", dir=self.scratch) as engines:
             made = made_of(self.scratch, model)
-            built, absent = engines_for(
+            built, skipped = engines_for(
                 made.checkpoints,
                 Path(engines),
                 shape,
                 dense=tuple(name for name in self.dense if name in ENGINES),
             )
-            report = compare_on_gpu(
-                arms_of((*made.exported, *built)), made.dense, forms, settings, weigh=_unweighed,
-                absent=(*made.absent, *absent), spare=True, progress=TerminalProgress(),
-            )  # fmt: skip
+            exported = arms_of((*made.exported, *built))
+            sources = [arm.source for arm in exported if arm.source is not None]
+            forms, lacking = dense_arms(made.dense, names, engines=engines_of(sources))
+            # Dense arms are not weighed on the host, so neither are the others.
+            arms = (*forms, *(replace(arm, source=None) for arm in exported))
+            report = run_benchmark(
+                arms,
+                settings,
+                baselines=dense_names(arms),
+                skipped=(*made.skipped, *skipped, *lacking),
+                skip_failing=True,
+                progress=TerminalProgress(),
+            )
         write_report(report, self.output / f"{model}-{shape}", overwrite=True)
         yield from lines_of(report)
 
     def map(self, model: str) -> Iterator[Line]:
         """The break-even map of the model's sizes, with its plot."""
-        plan = Plan(
+        plan = MapPlan(
             model=model,
             parts=parts_of(model),
             tokens=_MAP_TOKENS,
@@ -222,8 +237,9 @@ class Grid:
             precisions=(Precision.FP16,),
             threads=None,
             effort=Effort(seconds=0.1, rounds=3),
+            device="cuda",
         )
-        found = measure_map_on_gpu(plan, progress=TerminalProgress())
+        found = measure_map(plan, progress=TerminalProgress())
         write_map(found, self.output / f"map-{model}", overwrite=True)
         for reason in dict.fromkeys(found.reasons.items()):
             yield {"arm": reason[0], "not_run": reason[1]}
@@ -237,7 +253,7 @@ class Made:
     checkpoints: Mapping[str, Checkpoint]
     dense: DenseModel
     exported: tuple[Artefact, ...]
-    absent: tuple[Absent, ...]
+    skipped: tuple[Skipped, ...]
 
 
 def made_of(scratch: Path, model: str) -> Made:
@@ -254,14 +270,14 @@ def made_of(scratch: Path, model: str) -> Made:
         for form, fault in faults.items()
         if fault is None
     )
-    absent = tuple(
-        Absent(name=f"{name}-{form}", reason=fault)
+    skipped = tuple(
+        Skipped(name=f"{name}-{form}", reason=fault)
         for name in sparse
         for form, fault in faults.items()
         if fault is not None
     )
     dense = DenseModel.of(checkpoints["dense"], scratch / model / "forms")
-    return Made(checkpoints=checkpoints, dense=dense, exported=exported, absent=absent)
+    return Made(checkpoints=checkpoints, dense=dense, exported=exported, skipped=skipped)
 
 
 def drawn(scratch: Path, model: str, name: str, pattern: Pattern | None) -> Checkpoint:
@@ -292,7 +308,7 @@ class SparseForm:
 FORMS: Mapping[str, SparseForm] = {
     "torch": SparseForm(export=torch_artefact_from_checkpoint),
     "onnx": SparseForm(
-        export=partial(artefact_from_checkpoint, precision=Precision.FP16),
+        export=partial(artefact_from_checkpoint, request=ExportRequest(precision=Precision.FP16)),
         fault=fault_of_onnxruntime,
     ),
 }
@@ -307,7 +323,7 @@ def exported_as(form: str, checkpoint: Checkpoint, folder: Path) -> Artefact:
 
 def engines_for(
     checkpoints: Mapping[str, Checkpoint], folder: Path, shape: Shape, *, dense: Sequence[str]
-) -> tuple[tuple[Artefact, ...], tuple[Absent, ...]]:
+) -> tuple[tuple[Artefact, ...], tuple[Skipped, ...]]:
     """An engine of each checkpoint, and why of some there is none; ``dense`` names dense ones.
 
     Those of 2:4 are not held against dense twins, which a dense engine in the same row stands for.
@@ -317,16 +333,16 @@ def engines_for(
         for name, checkpoint in checkpoints.items()
         if name != "dense" or "tensorrt-fp16" in dense
     }
-    absent = [Absent(name=f"dense {name}", reason=_NO_DATA) for name in dense if "int8" in name]
+    skipped = [Skipped(name=f"dense {name}", reason=_NO_DATA) for name in dense if "int8" in name]
     if (fault := engine_fault()) is not None:
-        return (), (*absent, *(Absent(name=f"{name}-trt", reason=fault) for name in wanted))
+        return (), (*skipped, *(Skipped(name=f"{name}-trt", reason=fault) for name in wanted))
     built = []
     for name, checkpoint in wanted.items():
         try:
             built.append(engine_of(checkpoint, folder / f"{name}-trt", shape))
         except SpdError as err:
-            absent.append(Absent(name=f"{name}-trt", reason=str(err)))
-    return tuple(built), tuple(absent)
+            skipped.append(Skipped(name=f"{name}-trt", reason=str(err)))
+    return tuple(built), tuple(skipped)
 
 
 _NO_DATA = "int8 is calibrated on a task's data, and weights that were drawn have no task"
@@ -336,14 +352,16 @@ def engine_of(checkpoint: Checkpoint, folder: Path, shape: Shape) -> Artefact:
     """The checkpoint's engine for a shape, and for its proof's rows, one by one."""
     buckets = tuple(sorted({shape, Shape(batch=1, seq=checkpoint.max_tokens)}))
     artefact = artefact_from_checkpoint(
-        checkpoint, folder, precision=Precision.FP16, form=engine_form(buckets)
+        checkpoint,
+        folder,
+        ExportRequest(precision=Precision.FP16, export_format=engine_format(buckets)),
     )
-    build_engine(artefact, Order(builds=1, compare=False))
+    build_engine(artefact, BuildRequest(builds=1, compare=False))
     return artefact
 
 
 def lines_of(report: Report) -> Iterator[Line]:
-    """A line for each arm at each shape, by both clocks, and one for each that is absent."""
+    """A line for each arm at each shape, by both clocks, and one for each that was skipped."""
     judgement = judge(report)
     device = {(row.arm, row.shape): row for row in judgement.device}
     for row in judgement.rows:
@@ -356,19 +374,24 @@ def lines_of(report: Report) -> Iterator[Line]:
         if row.speed_up is not None:
             line |= {"against": row.against, "host": str(row.speed_up)}
         yield {**line, **(by_clock(by_gpu) if by_gpu else {})}
-    for one in report.gpu.absent if report.gpu else ():
+    for one in report.skipped:
         yield {"arm": one.name, "not_run": one.reason}
 
 
-def by_clock(row: DeviceRow) -> Line:
-    """What the GPU's clock says of an arm."""
-    line: dict[str, Any] = {"run_by": row.mode, "gpu_s": row.gpu_s, "cold_s": row.cold_s}
-    if row.limit is not None:
-        line |= {"limit_s": row.limit.seconds, "bound": row.limit.bound}
+def by_clock(row: LatencyRow) -> Line:
+    """The figures of an arm by the GPU's clock."""
+    assert row.device is not None  # noqa: S101 - a row by the GPU's clock
+    line: dict[str, Any] = {
+        "run_by": row.device.mode,
+        "gpu_s": row.p50.value,
+        "cold_s": row.device.cold_s,
+    }
+    if (limit := row.device.limit) is not None:
+        line |= {"limit_s": limit.seconds, "bound": limit.bound}
     return line if row.speed_up is None else {**line, "gpu": str(row.speed_up)}
 
 
-def said(line: Line) -> str:
+def line_text(line: Line) -> str:
     """A line for who looks on."""
     about = " ".join(str(line[name]) for name in ("job", "arm") if name in line)
     if "not_run" in line:
@@ -376,11 +399,6 @@ def said(line: Line) -> str:
     if "gpu_s" not in line:
         return about
     return f"{about}: {1e3 * line['gpu_s']:.3f} ms, {line.get('gpu', 'dense')}"
-
-
-def _unweighed(*_: object) -> Memory | None:
-    """The host's memory is no question here, and each weighing would start a process."""
-    return None
 
 
 if __name__ == "__main__":

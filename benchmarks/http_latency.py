@@ -30,7 +30,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.shapes import artefact_of
-from serve.open_model import Served, open_served
+from serve.open_model import ServedModel, open_served
 from spd_deploy.cli.console import show_table
 from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.errors import SpdError
@@ -180,7 +180,7 @@ def measure(folder: Path, options: argparse.Namespace) -> Measured:
     batch = served.tokenizer.pad([served.tokenizer.encode(text)])
     measured = Measured(
         model=folder.name,
-        pattern=served.about.pattern,
+        pattern=served.card.pattern,
         tokens=options.tokens,
         threads=options.threads,
     )
@@ -203,7 +203,7 @@ def measure(folder: Path, options: argparse.Namespace) -> Measured:
     return measured
 
 
-def text_of(served: Served, tokens: int) -> str:
+def text_of(served: ServedModel, tokens: int) -> str:
     """A text of so many tokens, special ones included."""
     for words in range(1, tokens):
         text = " ".join(["film"] * words)

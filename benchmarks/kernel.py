@@ -31,10 +31,10 @@ from spd_deploy.domain.errors import SpdError, reason_of
 from spd_deploy.domain.files import refuse_existing, replacing, write_text
 from spd_deploy.kernels.launch import block_linear, refuse_no_triton
 from spd_deploy.kernels.tiles import Tile
-from spd_deploy.kernels.timing import seconds_of
 from spd_deploy.kernels.weights import BlockWeight, dtype_of
 from spd_deploy.machine.facts import this_machine
-from spd_deploy.sessions.torch_network.loading import refuse_no_cuda
+from spd_deploy.sessions.torch_network.load import refuse_unsupported_gpu
+from spd_deploy.timing.cuda_clock import TimedGraph
 
 SCHEMA = 1
 # The prunable products of a layer, as N x K, with what follows each in the network.
@@ -79,7 +79,7 @@ class Case:
 
     @property
     def flops(self) -> float:
-        """Operations that are left."""
+        """Floating-point operations of the kept inputs."""
         return 2.0 * self.outputs * self.kept * self.tokens
 
 
@@ -120,7 +120,7 @@ def main() -> None:
     options = parsed()
     try:
         refuse_existing(options.output, overwrite=False)
-        refuse_no_cuda()
+        refuse_unsupported_gpu()
         refuse_no_triton()
         machine = asdict(this_machine())
         found: list[Result | Lacking] = []
@@ -142,7 +142,7 @@ def tried(case: Case, rounds: int) -> Result | Lacking:
 
 
 def parsed() -> argparse.Namespace:
-    """The command line."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -183,17 +183,16 @@ def measured(case: Case, rounds: int) -> Result:
     weight, x_KT = operands(case)
     tile = tuned_tile(weight, x_KT)
     arms = runs(case, weight, x_KT, tile)
-    graphs = {name: captured(run) for name, run in arms.items()}
+    many = {name: TimedGraph(run, runs=_IN_A_GRAPH) for name, run in arms.items()}
+    once = {name: TimedGraph(run, runs=1) for name, run in arms.items()}
     flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device="cuda")
     hot: dict[str, list[float]] = {name: [] for name in arms}
     cold: dict[str, list[float]] = {name: [] for name in arms}
     draw = random.Random(0)
     for _ in range(rounds):
         for name in draw.sample(ARMS, len(ARMS)):
-            many, one = graphs[name]
-            hot[name].append(seconds_of(many.replay) / _IN_A_GRAPH)
-            flush.zero_()
-            cold[name].append(seconds_of(one.replay))
+            hot[name].append(many[name].seconds())
+            cold[name].append(once[name].seconds(before=flush.zero_))
     result = replace(Result(case=case, tile=tile), hot=hot, cold=cold)
     print(line_of(result), flush=True)
     return result
@@ -239,22 +238,6 @@ def runs(
     }
 
 
-def captured(run: Callable[[], Tensor]) -> tuple[Any, Any]:
-    """A graph of several runs, and one of a single run."""
-    run()
-    torch.cuda.synchronize()
-    found = []
-    for times in (_IN_A_GRAPH, 1):
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            for _ in range(times):
-                run()
-        graph.replay()
-        found.append(graph)
-    torch.cuda.synchronize()
-    return found[0], found[1]
-
-
 COLUMNS = (
     "model", "product", "N x K", "kept", "block", "numbers", "tokens", "kernel us", "kept us",
     "dense us", "kernel TFLOP/s", "of kept's rate", "over dense", "over dense, cold", "tile",
@@ -262,7 +245,7 @@ COLUMNS = (
 
 
 def cells(result: Result) -> tuple[str, ...]:
-    """A result as text."""
+    """A result as the cells of a table's row."""
     case, tile = result.case, result.tile
     times = (f"{median(result.hot[arm]) * 1e6:.1f}" for arm in ARMS)
     side = "tokens" if tile.tokens_first else "rows"
@@ -285,7 +268,7 @@ def cells(result: Result) -> tuple[str, ...]:
 
 
 def line_of(result: Result) -> str:
-    """A result for who watches."""
+    """A result as a line for the terminal."""
     return "  ".join(cells(result))
 
 

@@ -24,7 +24,7 @@ from benchmarks.steps import (
 from spd_deploy.cli.console import show_table
 from spd_deploy.domain.patterns import Pattern
 from spd_train.config import PruneRecipe
-from spd_train.data.tensors import TensorBatch
+from spd_train.data.batching import TensorBatch
 from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.masks import targets_of
 from spd_train.pruning.pruner import Pruner
@@ -46,10 +46,10 @@ def main() -> None:
     """Time updates and steps in turns, and print seconds and shares."""
     parser = parser_of(__doc__, steps=spd().pruning.updates)
     parser.add_argument("--epochs", type=float, default=spd().epochs, help="of the training")
-    parser.add_argument("--goal", default="unstructured@0.9", help="2:4 or block:64x1@0.75")
+    parser.add_argument("--target", default="unstructured@0.9", help="2:4 or block:64x1@0.75")
     options = parser.parse_args()
     setting = setting_of(options)
-    arms = arms_of(setting, goal_of(options.goal), options.steps)
+    arms = arms_of(setting, goal_of(options.target), options.steps)
     numbered = enumerate(setting.batches(options.steps), start=1)
     seconds = seconds_in_turns(arms, numbered)
     median = {name: statistics.median(values) for name, values in seconds.items()}
@@ -61,14 +61,14 @@ def main() -> None:
         share = f"{updating / (updating + stepping):.2%}" if name in UPDATES else "-"
         rows.append([*row, share])
     show_table(
-        f"{options.task}, {options.goal}, {options.steps} updates; a training has them all and "
+        f"{options.task}, {options.target}, {options.steps} updates; a training has them all and "
         f"{options.epochs:g} epochs of {setting.steps_per_epoch} steps of distillation",
         ["arm", "median", "to a plain step", "share of a training"],
         rows,
     )
 
 
-def arms_of(setting: Setting, goal: Pattern, updates: int) -> dict[str, Arm]:
+def arms_of(setting: Setting, target: Pattern, updates: int) -> dict[str, Arm]:
     """A step of each kind, and the updates of each recipe on a network of its own."""
     losses = spd().losses
     networks = {name: network_of(setting, losses) for name in UPDATES}
@@ -78,19 +78,19 @@ def arms_of(setting: Setting, goal: Pattern, updates: int) -> dict[str, Arm]:
         PLAIN: lambda item: plain(item[1]),
         DISTILLED: lambda item: distilled(item[1]),
         **{
-            name: tightening(setting, networks[name], goal, recipe, updates)
+            name: tightening(setting, networks[name], target, recipe, updates)
             for name, recipe in UPDATES.items()
         },
     }
 
 
 def tightening(
-    setting: Setting, network: GraftedNetwork, goal: Pattern, recipe: PruneRecipe, updates: int
+    setting: Setting, network: GraftedNetwork, target: Pattern, recipe: PruneRecipe, updates: int
 ) -> Arm:
     """Takes a network to the update of the item's number."""
     pruner = Pruner(
         network,
-        targets_of(network.encoder, goal),
+        targets_of(network.encoder, target),
         recipe,
         setting.calibration(recipe.calibration_tokens),
     )

@@ -20,7 +20,7 @@ from benchmarks.steps import (
     setting_of,
 )
 from spd_deploy.cli.console import show_table
-from spd_train.data.tensors import TensorBatch
+from spd_train.data.batching import TensorBatch
 from spd_train.recipes import spd
 
 OURS, FIXED = "by length", f"padded to {MAX_TOKENS} tokens"

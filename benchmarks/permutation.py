@@ -3,8 +3,8 @@
 The order that was there, a random one, and the one that the search finds; and what each kind of
 axis brings alone. Nothing is trained or timed but the search.
 
-    python -m benchmarks.permutation --model FOLDER --goal 2:4 --goal block:64x1@0.75
-    python -m benchmarks.permutation --goal 2:4             # BERT-base's sizes, random weights
+    python -m benchmarks.permutation --model FOLDER --target 2:4 --target block:64x1@0.75
+    python -m benchmarks.permutation --target 2:4             # BERT-base's sizes, random weights
 """
 
 import argparse
@@ -24,55 +24,55 @@ from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.patterns import Pattern, parse_pattern
 from spd_train.model import encoder_sizes, linear_weights
 from spd_train.pruning.importance import magnitudes
-from spd_train.pruning.permutation.axes import Axis, Move, axes_of, spread
+from spd_train.pruning.permutation.axes import Axis, AxisOrder, axes_of, spread
 from spd_train.pruning.permutation.budget import SearchBudget
 from spd_train.pruning.permutation.permute import permute_model
-from spd_train.pruning.permutation.search import Goals, Scores, find_permutations, kept_score
+from spd_train.pruning.permutation.search import Scores, Targets, find_permutations, kept_score
 
 
 def main() -> None:
-    """Search for each goal and print what is kept."""
+    """Search for each target and print what is kept."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="a Hugging Face folder; none: BERT-base, random weights")
-    parser.add_argument("--goal", action="append", required=True, help="2:4 or block:64x1@0.75")
+    parser.add_argument("--target", action="append", required=True, help="2:4 or block:64x1@0.75")
     parser.add_argument("--alone", action="store_true", help="each kind of axis alone, too")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for text in options.goal:
+    for text in options.target:
         model = model_of(options.model)
         encoder = encoder_sizes(model)
-        goal = goal_of(text)
+        target = goal_of(text)
         if options.alone:
-            show_alone(text, goal, encoder, magnitudes(linear_weights(model, encoder)))
-        show_found(text, goal, encoder, model)
+            show_alone(text, target, encoder, magnitudes(linear_weights(model, encoder)))
+        show_found(text, target, encoder, model)
 
 
-def show_found(text: str, goal: Pattern, encoder: Encoder, model: PreTrainedModel) -> None:
+def show_found(text: str, target: Pattern, encoder: Encoder, model: PreTrainedModel) -> None:
     """Shares kept by role: in the old order, a random one and the one found."""
     scores = magnitudes(linear_weights(model, encoder))
-    goals: Goals = {m.name: goal for m in encoder.matrices()}
-    found = permute_model(model, encoder, goals=goals, scores=scores)
+    targets: Targets = {m.name: target for m in encoder.matrices()}
+    found = permute_model(model, encoder, targets=targets, scores=scores)
     at_random = shuffled(axes_of(encoder), scores)
     names = {m.name: m.role for m in encoder.matrices()}
     rows = []
     for role, kept in found.kept.items():
-        random = share(at_random, goal, [name for name in names if names[name] == role])
+        random = share(at_random, target, [name for name in names if names[name] == role])
         rows.append([role, *shares(kept.before, random, kept.after)])
     total = found.total
-    rows.append(["all", *shares(total.before, share(at_random, goal, names), total.after)])
+    rows.append(["all", *shares(total.before, share(at_random, target, names), total.after)])
     title = (
         f"{text}: share of squared weights kept; {found.seconds:.0f} s, {len(found.moves)} moves"
     )
     show_table(title, ["role", "as it was", "random order", "found"], rows)
 
 
-def show_alone(text: str, goal: Pattern, encoder: Encoder, scores: Scores) -> None:
+def show_alone(text: str, target: Pattern, encoder: Encoder, scores: Scores) -> None:
     """Share of all that is kept when only one kind of axis may be reordered."""
-    goals: Goals = {m.name: goal for m in encoder.matrices()}
+    targets: Targets = {m.name: target for m in encoder.matrices()}
     rows = []
     for kind in ("hidden", "heads", "queries", "values", "neurons"):
         axes = [axis for axis in axes_of(encoder) if axis.name.endswith(kind)]
-        found = find_permutations(axes, encoder, goals, scores, budget=SearchBudget())
+        found = find_permutations(axes, encoder, targets, scores, budget=SearchBudget())
         rows.append([kind, *shares(found.total.before, found.total.after), f"{found.seconds:.1f}"])
     show_table(f"{text}: one kind of axis alone", ["axis", "as it was", "found", "s"], rows)
 
@@ -85,15 +85,15 @@ def shuffled(axes: Iterable[Axis], scores: Scores) -> dict[str, Tensor]:
         per = axis.segment // axis.unit
         inner = torch.rand(axis.size // axis.segment, per, generator=draw).argsort(1)
         order_U = (inner + torch.arange(len(inner))[:, None] * per).flatten()
-        move = Move(axis=axis, order_X=spread(order_U, axis.unit))
+        move = AxisOrder(axis=axis, order_X=spread(order_U, axis.unit))
         arranged |= {name: move.arranged(name, arranged[name]) for name in axis.matrices}
     return arranged
 
 
-def share(scores: Scores, goal: Pattern, names: Iterable[str]) -> float:
-    """Share of the named matrices' score that the goal keeps."""
+def share(scores: Scores, target: Pattern, names: Iterable[str]) -> float:
+    """Share of the named matrices' score that the target keeps."""
     named = [scores[name] for name in names]
-    return sum(kept_score(s, goal) for s in named) / sum(float(s.sum()) for s in named)
+    return sum(kept_score(s, target) for s in named) / sum(float(s.sum()) for s in named)
 
 
 def shares(*values: float) -> list[str]:
@@ -113,7 +113,7 @@ def model_of(folder: str | None) -> PreTrainedModel:
     if folder is None:
         return BertForSequenceClassification(BertConfig())
     return AutoModelForSequenceClassification.from_pretrained(  # type: ignore[no-any-return]
-        folder, num_labels=2
+        folder, num_labels=2, dtype=torch.float32
     )
 
 

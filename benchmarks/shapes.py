@@ -23,13 +23,14 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from exporters.export import artefact_from_checkpoint
+from exporters.export import ExportRequest, artefact_from_checkpoint
 from exporters.precision import CalibrationSet, Precision
-from spd_deploy.benchmark.arms import Arm, arms_of
-from spd_deploy.benchmark.cuda.fused import fused_from_checkpoint
+from spd_deploy.benchmark.arms import Arm, ArmSource
+from spd_deploy.benchmark.artefact_arms import arm_of, arms_of
+from spd_deploy.benchmark.dense.fused import fused_from_checkpoint
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import refuse_taken, write_report
-from spd_deploy.benchmark.records import Settings, Shape
+from spd_deploy.benchmark.records import BenchmarkSettings, Shape
 from spd_deploy.benchmark.run import run_benchmark
 from spd_deploy.benchmark.tables import latency_table, size_table
 from spd_deploy.cli.console import TerminalProgress, show_table
@@ -92,7 +93,7 @@ def main() -> None:
         refuse_taken(options.output, overwrite=options.overwrite)  # before minutes are spent
     except SpdError as err:
         raise SystemExit(f"benchmarks.shapes: {err}") from err
-    settings = Settings(
+    settings = BenchmarkSettings(
         shapes=tuple(Shape(batch=b, seq=s) for b, s in ((1, 32), (1, 128), (8, 128))),
         threads=default_threads(),
         rounds=options.rounds,
@@ -105,7 +106,7 @@ def main() -> None:
             for arm in arms_for(Path(scratch), options.model, name, pattern)
         ]
         report = run_benchmark(
-            arms, settings, baseline="dense (onnxruntime)", progress=TerminalProgress()
+            arms, settings, baselines=("dense (onnxruntime)",), progress=TerminalProgress()
         )
     judgement = judge(report)
     for table in (latency_table(report, judgement), size_table(report)):
@@ -115,7 +116,7 @@ def main() -> None:
 
 
 def parsed() -> argparse.Namespace:
-    """What was typed."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -135,9 +136,11 @@ def arms_for(scratch: Path, model: str, name: str, pattern: Pattern | None) -> l
     small = artefact_from_checkpoint(
         checkpoint,
         scratch / f"{name}-int8",
-        precision=Precision.INT8,
-        trial=unjudged(checkpoint),
-        lowering="gathered" if isinstance(pattern, Block) else None,
+        ExportRequest(
+            precision=Precision.INT8,
+            calibration_set=unjudged(checkpoint),
+            lowering="gathered" if isinstance(pattern, Block) else None,
+        ),
     )
     shutil.rmtree(checkpoint.folder)
     arms = arms_of([plain, small], [RUNTIME_CHOICES[one] for one in RUNTIMES])
@@ -158,9 +161,8 @@ def fused_arm(checkpoint: Checkpoint, dense: Artefact, folder: Path) -> Arm:
     manifest = replace(dense.manifest, files=hashes_of(folder))
     save_manifest(folder, manifest)
     artefact = Artefact(folder=folder, manifest=manifest)
-    return Arm(
-        name="dense, fused (onnxruntime)", artefact=artefact, asked=RUNTIME_CHOICES["onnxruntime"]
-    )
+    name = "dense, fused (onnxruntime)"
+    return arm_of(ArmSource(name=name, artefact=artefact, asked=RUNTIME_CHOICES["onnxruntime"]))
 
 
 def unjudged(checkpoint: Checkpoint) -> CalibrationSet:

@@ -16,15 +16,22 @@ from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
 from spd_deploy.timing.host_clock import seconds_of
 from spd_deploy.timing.rounds import interleave
 from spd_train.config import LossRecipe
-from spd_train.data.batches import LabelledTokens, batches_per_epoch, epoch_batches, tokenise
+from spd_train.data.batching import (
+    LabelledTokens,
+    TensorBatch,
+    batch_of,
+    batches_per_epoch,
+    epoch_batches,
+    tokenise,
+)
 from spd_train.data.splits import read_data
-from spd_train.data.tensors import TensorBatch, batch_of
 from spd_train.grafting import GraftedNetwork
 from spd_train.model import encoder_sizes, load_classifier
 from spd_train.pruning.calibration import Calibration
 from spd_train.setup import calibration_on
+from spd_train.training.base import adamw
 from spd_train.training.distil import Objective
-from spd_train.training.finetune import LabelObjective, adamw
+from spd_train.training.finetune import LabelObjective
 from spd_train.training.mixed_precision import choose_precision
 
 Item = TypeVar("Item")
@@ -115,11 +122,11 @@ def distilled_step(
 ) -> Step:
     """A step of distillation with every student part in place."""
     objective = Objective(network, setting.task, losses)
-    objective.measure_spread(setting.calibration(_SPREAD_TOKENS).batches)
+    objective.measure_variance(setting.calibration(_SPREAD_TOKENS).batches)
     network.train()
     if compiled:
         network.compile_parts()
-    return _step(objective, dict(network.students()))
+    return _step(objective, dict(network.student_parameters()))
 
 
 def seconds_in_turns(

@@ -1,20 +1,20 @@
 """A checkpoint's tensors as float32 arrays, checked to be the ones its encoder must have."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.architectures import Architecture, architecture_of, expected_shapes
+from spd_deploy.domain.architectures import Architecture, expected_shapes, refuse_unexportable
 from spd_deploy.domain.checkpoint import Checkpoint, read_config
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.errors import BadModel
+from spd_deploy.domain.layers import find_layers, passed_over
+from spd_deploy.domain.model_config import Activation, activation_of, epsilon_of
+from spd_deploy.domain.stored_weights import StoredWeights
 
 Array = NDArray[np.float32]
-
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,14 +23,14 @@ class ClassifierWeights:
 
     Attributes:
         tensors: every array of the checkpoint by its name there.
-        activation: of the feed-forward part, one of ``ACTIVATIONS``.
+        activation: of the feed-forward part.
         epsilon: of the layer norms.
     """
 
     encoder: Encoder
     architecture: Architecture
     tensors: Mapping[str, Array]
-    activation: str
+    activation: Activation
     epsilon: float
 
     def weight(self, name: str) -> Array:
@@ -67,62 +67,90 @@ def read_weights(checkpoint: Checkpoint) -> ClassifierWeights:
         BadModel: an architecture or activation that cannot be exported, or a tensor that is
             missing, has another shape or holds NaN or infinity.
     """
+    encoder = checkpoint.encoder
     config = read_config(checkpoint.folder)
-    architecture = architecture_of(checkpoint.encoder)
-    activation = activation_of(config)
+    architecture = refuse_unexportable(encoder, config)
     tensors = _load(checkpoint)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    expected = expected_shapes(checkpoint.encoder, checkpoint.task.outputs, shapes)
-    for name, shape in expected.items():
-        found = tensors.get(name)
-        if found is None or found.shape != shape:
-            raise BadModel(
-                f"{checkpoint.folder} has no tensor {name} of shape {shape}",
-                got="none" if found is None else f"shape {found.shape}",
-                fix="use a complete classifier whose config.json is its own",
-            )
-        if not np.isfinite(found).all():
-            raise BadModel(
-                f"{name} in {checkpoint.folder} holds NaN or infinity",
-                fix="use another checkpoint: the training of this one diverged",
-            )
+    if not any(name.startswith(_outside(encoder, architecture)) for name in tensors):
+        raise BadModel(
+            f"{checkpoint.folder} holds an encoder alone, without a classifier",
+            got=f"no tensor {architecture.head[-1].name}.weight",
+            fix="use a fine-tuned classifier, or train one with spd train",
+        )
+    for name, shape in expected_shapes(encoder, checkpoint.task.outputs, shapes).items():
+        _refuse_tensor(checkpoint, name, shape, tensors.get(name))
+    if architecture.task_types and config.get("use_task_id"):
+        tensors = _without_task_types(checkpoint, tensors)
     return ClassifierWeights(
-        encoder=checkpoint.encoder,
+        encoder=encoder,
         architecture=architecture,
         tensors=tensors,
-        activation=activation,
-        epsilon=epsilon_of(config),
+        activation=activation_of(encoder, config),
+        epsilon=epsilon_of(encoder, config),
     )
 
 
-def activation_of(config: Mapping[str, Any]) -> str:
-    """The activation of the feed-forward part that ``config.json`` names.
+def _outside(encoder: Encoder, architecture: Architecture) -> tuple[str, ...]:
+    """What the names of the head's tensors begin with, but for those of the base model's pooler."""
+    names = (f"{layer.name}." for layer in architecture.head)
+    return tuple(name for name in names if not name.startswith(f"{encoder.base}."))
 
-    Raises:
-        BadModel: one that cannot be exported.
-    """
-    activation = str(config.get("hidden_act", config.get("activation", "gelu")))
-    if activation not in ACTIVATIONS:
+
+def _refuse_tensor(
+    checkpoint: Checkpoint, name: str, shape: tuple[int, ...], found: Array | None
+) -> None:
+    """Refuse a tensor that is missing, has another shape or holds NaN or infinity."""
+    if found is None or found.shape != shape:
         raise BadModel(
-            "an activation that cannot be exported",
-            got=activation,
-            fix=f"use a model with one of {', '.join(ACTIVATIONS)}",
+            f"{checkpoint.folder} has no tensor {name} of shape {shape}",
+            got="none" if found is None else f"shape {found.shape}",
+            fix="use a complete classifier whose config.json is its own",
         )
-    return activation
+    if not np.isfinite(found).all():
+        raise BadModel(
+            f"{name} in {checkpoint.folder} holds NaN or infinity",
+            fix="use another checkpoint: the training of this one diverged",
+        )
 
 
-def epsilon_of(config: Mapping[str, Any]) -> float:
-    """What the layer norms add to the variance."""
-    return float(config.get("layer_norm_eps", 1e-12))
+def _without_task_types(checkpoint: Checkpoint, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """The tensors with the task type that every token has, row 0, added to all token types."""
+    base = f"{checkpoint.encoder.base}.embeddings"
+    table, types = f"{base}.task_type_embeddings.weight", f"{base}.token_type_embeddings.weight"
+    found = tensors.get(table)
+    rows = 1 if found is None else len(found)
+    _refuse_tensor(checkpoint, table, (rows, tensors[types].shape[1]), found)
+    kept = {name: value for name, value in tensors.items() if name != table}
+    return {**kept, types: tensors[types] + tensors[table][:1]}
 
 
 def _load(checkpoint: Checkpoint) -> dict[str, Array]:
-    """All tensors in float32."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    """All tensors of a checkpoint but those that Transformers passes over."""
+    stored = checkpoint.stored()
+    layers = find_layers(stored.shapes, read_config(checkpoint.folder))
+    passed = set(passed_over(stored.shapes, layers))
+    return float32_tensors(stored, [name for name in stored.tensors if name not in passed])
 
-    try:
-        tensors = load_file(checkpoint.weights)
-    except (OSError, SafetensorError) as err:
-        raise BadModel(f"{checkpoint.weights} is damaged", got=err, fix="copy it again") from err
-    return {name: value.float().numpy() for name, value in tensors.items()}
+
+def float32_tensors(stored: StoredWeights, names: Iterable[str]) -> dict[str, Array]:
+    """The named tensors in float32, whatever they are stored in.
+
+    Raises:
+        BadModel: a file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    wanted = [(name, stored.tensors[name]) for name in names]
+    found: dict[str, Array] = {}
+    for file in stored.files:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                found |= {
+                    name: opened.get_tensor(tensor.stored_name).float().numpy()
+                    for name, tensor in wanted
+                    if tensor.file == file
+                }
+        except (OSError, SafetensorError) as err:
+            raise BadModel(f"{file} is damaged", got=err, fix="copy it again") from err
+    return found

@@ -1,203 +1,237 @@
-"""Checkpoint to ONNX artefact: lower, emit, write, verify; whole or not at all."""
+"""Checkpoint to an artefact of ONNX graphs, for ONNX Runtime, OpenVINO and TensorRT."""
 
-import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Self
 
-from exporters.artefact_folder import copy_beside, manifest_of, matrix_rows, refuse_unready
-from exporters.autotune.select import Choice, forced
+from exporters.artefact_folder import manifest_of, matrix_rows, refuse_unready
+from exporters.autotune.select import force_lowering
 from exporters.autotune.tuning import TUNING_FILE, Tuning
 from exporters.classifier_weights import ClassifierWeights, read_weights
-from exporters.formats import ONNX, Draft, ExportFormat
+from exporters.formats import ONNX, DraftArtefact, ExportFormat
+from exporters.int8 import write_int8_graphs
 from exporters.lowering.candidates import LoweringName
-from exporters.onnx.calibrate import ranges_on
+from exporters.lowering.choice import LoweringChoice
+from exporters.onnx.calibrate import calibrate_ranges
 from exporters.onnx.classifier_graph import ClassifierGraph
 from exporters.onnx.storage import write_graphs
-from exporters.precision import CalibrationSet, Precision, Scores, arithmetic_for, words_in
-from exporters.verify import refuse_costly, scores_by_graph, verify_parity, verify_weights
-from spd_deploy.domain.artefact import (
-    Artefact,
-    Manifest,
-    hashes_of,
-    open_artefact,
-    save_manifest,
+from exporters.pipeline import run_export
+from exporters.precision import (
+    CalibrationSet,
+    Precision,
+    Scores,
+    arithmetic_for,
+    word_embedding_precision,
 )
+from exporters.verify import verify_weights
+from spd_deploy.domain.artefact import Artefact, Manifest, Parity, hashes_of
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.files import replacing, write_json
-from spd_deploy.domain.golden import GOLDEN_FILE, write_golden
+from spd_deploy.domain.files import write_json
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.versions import versions_of
-from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
+from spd_deploy.sessions.onnxruntime import OnnxSession
+from spd_deploy.sessions.protocol import Session
 
-_WORDS_STAY = (
-    "word embeddings are stored in fp32: smaller ones cost more accuracy than --max-drop allows"
-)
-# Measures the checkpoint, or knows what was measured of it.
+# Times the lowerings of a checkpoint, or returns times that were measured before.
 Tuner = Callable[[Checkpoint, ClassifierWeights], Tuning]
-# Saves the artefact with what it settled in its manifest.
+# Saves the artefact with the chosen runtime in its manifest.
 SelectRuntime = Callable[[Artefact], Artefact]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportRequest:
+    """What to make of a checkpoint.
+
+    Attributes:
+        export_format: the graphs to write: ``ONNX``, or those of a TensorRT engine.
+        precision: precision of the products with the encoder's matrices.
+        calibration_set: texts that int8 is calibrated on, and the metric it must keep.
+        lowering: the lowering to force on every matrix that has it; then nothing is timed.
+        tuner: gives the times to choose lowerings by; without one, a cost model chooses.
+        select_runtime: writes the runtime to serve in into the manifest, before the artefact
+            appears under its name.
+
+    Raises:
+        BadSetting: int8 without a calibration set.
+    """
+
+    export_format: ExportFormat = ONNX
+    precision: Precision = Precision.FP32
+    calibration_set: CalibrationSet | None = None
+    lowering: LoweringName | None = None
+    tuner: Tuner | None = None
+    select_runtime: SelectRuntime | None = None
+
+    def __post_init__(self) -> None:
+        """int8 has a calibration set."""
+        if self.precision is Precision.INT8 and self.calibration_set is None:
+            raise BadSetting("int8 needs texts to calibrate on", fix="name the task's data: --data")
 
 
 def artefact_from_checkpoint(
     checkpoint: Checkpoint,
     output: Path,
+    request: ExportRequest | None = None,
     *,
-    precision: Precision = Precision.FP32,
-    trial: CalibrationSet | None = None,
     overwrite: bool = False,
-    tuner: Tuner | None = None,
-    lowering: LoweringName | None = None,
-    settle: SelectRuntime | None = None,
     progress: Progress | None = None,
-    form: ExportFormat = ONNX,
 ) -> Artefact:
-    """Export a checkpoint, sparse or dense, into the folder ``output``, as an artefact of a form.
-
-    The lowerings are chosen by what ``tuner`` gives, or by the cost model where there is none;
-    ``lowering`` forces one instead, and then nothing is timed. int8 needs a ``trial``, by which it
-    is calibrated and judged; other precisions need none. ``settle`` has the last word on the
-    manifest, such as which runtime to serve in, before the artefact appears under its name.
+    """Export a checkpoint, sparse or dense, into the folder ``output``. Default: onnx in fp32.
 
     Raises:
         NotWritten: ``output`` exists, or cannot be written.
         BadModel: the checkpoint has no tokenizer, or tensors that do not fit.
-        BadSetting: int8 without a trial, or a lowering that fits no matrix.
+        BadSetting: the forced lowering fits no matrix.
         VerificationFailed: pattern, parity or accuracy broke; nothing was written.
         BadReport: the tuning is of another checkpoint, or in another precision.
     """
-    progress = progress or Silent()
+    request = request or ExportRequest()
     refuse_unready(checkpoint, output, overwrite=overwrite)
-    if precision is Precision.INT8 and trial is None:
-        raise BadSetting("int8 needs texts to calibrate on", fix="name data: --data DIR")
     weights = read_weights(checkpoint)
-    tuning = None if tuner is None or lowering is not None else tuner(checkpoint, weights)
-    with progress.stage("export", 5) as advance:
-        if lowering is None:
-            choices = form.choose(checkpoint, weights, tuning, precision)
-        else:
-            choices = forced(checkpoint, weights, lowering)
-        scores = dict(checkpoint.scores)
-        ranges: Mapping[str, float] = {}
-        if precision is Precision.INT8 and trial is not None:
-            ranges = ranges_on(weights, choices, trial.batches)
-        advance(note="lowered")
-        with replacing(output) as draft:
-            draft.mkdir()
-            files = {name: draft / name for name in form.targets}
-            make = partial(_graphs, form, weights, choices, precision, ranges)
-            words = words_in(precision, next(iter(form.targets.values())))
-            if precision is Precision.INT8 and trial is not None:
-                smaller = words
-                words, judged = _write_int8(draft, files, make, smaller, trial, weights, choices)
-                scores |= judged
-                if words is not smaller:
-                    progress.note(_WORDS_STAY)
-            else:
-                write_graphs(draft, make(words))
-            advance(note="written")
-            for file in files.values():
-                verify_weights(file, checkpoint, weights, choices, precision, words)
-            advance(note="weights verified")
-            golden, parity = verify_parity(
-                list(files.values()), checkpoint, weights, form.tolerance(precision)
-            )
-            advance(note=f"parity {parity.max_difference:.1g}")
-            write_golden(draft / GOLDEN_FILE, golden)
-            copy_beside(checkpoint.folder, draft, max_tokens=checkpoint.max_tokens)
-            if tuning is not None:
-                write_json(draft / TUNING_FILE, tuning.to_json())
-            form.complete(
-                Draft(folder=draft, weights=weights, choices=choices, precision=precision)
-            )
-            manifest = manifest_of(
-                checkpoint,
-                format=form.format,
-                precision=precision.value,
-                matrices=matrix_rows(checkpoint, choices),
-                parity=parity,
-                files=hashes_of(draft),
-                opset=next(iter(form.targets.values())).opset,
-                runtime=form.runtime,
-                scores=scores,
-                versions=versions_of("onnx", "onnxruntime", "onnxruntime-gpu", "torch"),
-            )
-            if trial is not None:  # which has scores of its own
-                manifest = replace(manifest, split=_split(checkpoint.split, trial.split))
-            if tuning is not None:
-                manifest = _tuned(manifest, tuning)
-            save_manifest(draft, manifest)
-            if settle is not None:
-                settle(Artefact(folder=draft, manifest=manifest))
-        advance()
-    return open_artefact(output)
+    timed = request.tuner is not None and request.lowering is None
+    tuning = request.tuner(checkpoint, weights) if timed and request.tuner else None
+    steps = GraphExport(checkpoint=checkpoint, weights=weights, request=request, tuning=tuning)
+    return run_export(steps, output, progress=progress or Silent())
 
 
-def _graphs(
-    form: ExportFormat,
-    weights: ClassifierWeights,
-    choices: Mapping[str, Choice],
-    precision: Precision,
-    ranges: Mapping[str, float],
-    words: Precision,
-) -> dict[str, ClassifierGraph]:
-    """The graphs of the form, with the table of words stored in the precision ``words``."""
-    return {
-        name: ClassifierGraph(
-            weights, choices, target, arithmetic_for(precision, target, ranges), words
-        )
-        for name, target in form.targets.items()
-    }
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphExport:
+    """The steps of an export to ONNX graphs (``exporters.pipeline.ExportSteps``).
 
-
-def _write_int8(
-    draft: Path,
-    files: Mapping[str, Path],
-    make: Callable[[Precision], dict[str, ClassifierGraph]],
-    smaller: Precision,
-    trial: CalibrationSet,
-    weights: ClassifierWeights,
-    choices: Mapping[str, Choice],
-) -> tuple[Precision, dict[str, Scores]]:
-    """Write int8 graphs; the table of words is fp32 where ``smaller`` costs too much accuracy.
-
-    Returns:
-        The precision of the words, and the scores of the same graph in fp32 and of each int8 graph.
-
-    Raises:
-        VerificationFailed: int8 costs more than the trial allows with fp32 words too.
+    Attributes:
+        choices: the lowering of each matrix, once chosen.
+        ranges: the largest input of each matrix on the calibration texts; empty but in int8.
+        word_embeddings: the precision that the word-embedding table is stored in, once written.
+        scores: the task's scores in fp32 and int8, once measured; empty but in int8.
     """
-    before = _fp32_scores(trial, weights, choices)
-    words, after = smaller, dict[str, Scores]()
-    for words in (smaller, Precision.FP32):
-        write_graphs(draft, make(words))
-        after = scores_by_graph(files, trial)
-        if all(trial.allows(before, scores) for scores in after.values()):
-            break
-    refuse_costly(after.values(), trial, before)
-    arms = ("int8", "int8, portable")  # the first graph, and its twin where it has one
-    return words, {"fp32": before} | dict(zip(arms, after.values(), strict=False))
+
+    checkpoint: Checkpoint
+    weights: ClassifierWeights
+    request: ExportRequest
+    tuning: Tuning | None
+    choices: Mapping[str, LoweringChoice] = field(default_factory=dict)
+    ranges: Mapping[str, float] = field(default_factory=dict)
+    word_embeddings: Precision = Precision.FP32
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+
+    @property
+    def tolerance(self) -> float | None:
+        """The tolerance of the format in this precision; None in int8."""
+        return self.request.export_format.tolerance(self.request.precision)
+
+    def choose_lowerings(self) -> Self:
+        """Force the lowering that was asked for, or choose by times or by the cost model."""
+        request = self.request
+        if request.lowering is not None:
+            choices = force_lowering(self.checkpoint, self.weights, request.lowering)
+        else:
+            choices = request.export_format.choose_lowerings(
+                self.checkpoint, self.weights, self.tuning, request.precision
+            )
+        return replace(self, choices=choices)
+
+    def write_model(self, folder: Path, progress: Progress) -> Self:
+        """Write all graphs over one file of weights; int8 is calibrated and scored as well."""
+        precision, calibration_set = self.request.precision, self.request.calibration_set
+        stored = word_embedding_precision(precision, self.request.export_format.main_target)
+        if precision is not Precision.INT8 or calibration_set is None:
+            write_graphs(folder, self.graphs(stored))
+            return replace(self, word_embeddings=stored)
+        ranges = calibrate_ranges(self.weights, self.choices, calibration_set.batches)
+        calibrated = replace(self, ranges=ranges)
+        written = write_int8_graphs(
+            folder,
+            calibrated.graphs,
+            (stored, Precision.FP32),
+            ClassifierGraph(self.weights, self.choices),
+            calibration_set,
+            progress,
+        )
+        return replace(calibrated, word_embeddings=written.word_embeddings, scores=written.scores)
+
+    def graphs(self, word_embeddings: Precision) -> dict[str, ClassifierGraph]:
+        """The graphs of the format by file name, with the word embeddings in a precision."""
+        request = self.request
+        return {
+            name: ClassifierGraph(
+                self.weights,
+                self.choices,
+                target,
+                arithmetic_for(request.precision, target, self.ranges),
+                word_embeddings,
+            )
+            for name, target in request.export_format.targets.items()
+        }
+
+    def verify_weights(self, folder: Path) -> None:
+        """Compare the constants of each graph with the checkpoint's weights."""
+        for name in self.request.export_format.targets:
+            verify_weights(
+                folder / name,
+                self.checkpoint,
+                self.weights,
+                self.choices,
+                self.request.precision,
+                self.word_embeddings,
+            )
+
+    def openers(self, folder: Path) -> Mapping[str, Callable[[], Session]]:
+        """Each graph in ONNX Runtime."""
+        return {
+            name: partial(OnnxSession, folder / name, precision="fp32")
+            for name in self.request.export_format.targets
+        }
+
+    def complete(self, folder: Path) -> None:
+        """Write ``tuning.json`` where something was timed, and what the format adds."""
+        if self.tuning is not None:
+            write_json(folder / TUNING_FILE, self.tuning.to_json())
+        draft = DraftArtefact(
+            folder=folder,
+            weights=self.weights,
+            choices=self.choices,
+            precision=self.request.precision,
+        )
+        self.request.export_format.complete(draft)
+
+    def manifest(self, folder: Path, parity: Parity) -> Manifest:
+        """The manifest, with the times of the network and the scores where there are any."""
+        export_format, checkpoint = self.request.export_format, self.checkpoint
+        manifest = manifest_of(
+            checkpoint,
+            format=export_format.format,
+            precision=self.request.precision.value,
+            matrices=matrix_rows(checkpoint, self.choices),
+            parity=parity,
+            files=hashes_of(folder),
+            opset=export_format.main_target.opset,
+            runtime=export_format.runtime,
+            scores={**checkpoint.scores, **self.scores},
+            versions=versions_of("onnx", "onnxruntime", "onnxruntime-gpu", "torch"),
+        )
+        if self.request.calibration_set is not None:
+            split = _split(checkpoint.split, self.request.calibration_set.split)
+            manifest = replace(manifest, split=split)
+        return manifest if self.tuning is None else _with_times(manifest, self.tuning)
+
+    def select_runtime(self, artefact: Artefact) -> None:
+        """Let the request choose the runtime, where it does."""
+        if self.request.select_runtime is not None:
+            self.request.select_runtime(artefact)
 
 
-def _fp32_scores(
-    trial: CalibrationSet, weights: ClassifierWeights, choices: Mapping[str, Choice]
-) -> Scores:
-    """The task's scores of the same graph in fp32."""
-    with tempfile.TemporaryDirectory(prefix="spd-fp32-") as scratch:
-        write_graphs(Path(scratch), {MODEL_FILE: ClassifierGraph(weights, choices)})
-        with OnnxSession(Path(scratch) / MODEL_FILE, precision="fp32") as session:
-            return trial.score(session)
+def _split(of_checkpoint: str | None, of_export: str) -> str:
+    """The data split of all scores in the manifest; both where the export was scored on another."""
+    if of_checkpoint in (None, of_export):
+        return of_export
+    return f"{of_checkpoint}; when exported {of_export}"
 
 
-def _split(known: str | None, judged: str) -> str:
-    """What all scores were measured on: the checkpoint's, and those that judged the export."""
-    return judged if known in (None, judged) else f"{known}; when exported {judged}"
-
-
-def _tuned(manifest: Manifest, tuning: Tuning) -> Manifest:
-    """The manifest with the times of the whole network as it was chosen."""
+def _with_times(manifest: Manifest, tuning: Tuning) -> Manifest:
+    """The manifest with the times of the whole network in the lowerings that were chosen."""
     network = tuning.network
     measured = () if network is None else network.measured(network.chosen, tuning.shapes)
     return replace(manifest, measured=measured, measured_on=tuning.where)

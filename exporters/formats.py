@@ -1,12 +1,13 @@
-"""The kinds of artefact that a checkpoint is lowered into: their graphs and what is beside them."""
+"""The formats of artefacts that are made of ONNX graphs: ``onnx`` here, ``trt`` in ``tensorrt``."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporters.autotune.select import Choice, choose
+from exporters.autotune.select import choose_lowerings
 from exporters.autotune.tuning import Tuning
 from exporters.classifier_weights import ClassifierWeights
+from exporters.lowering.choice import LoweringChoice
 from exporters.onnx.graph import Target
 from exporters.precision import Precision
 from spd_deploy.domain.artefact import Format
@@ -14,46 +15,54 @@ from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.runtime_choice import Runtime
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE
 
-Chooser = Callable[[Checkpoint, ClassifierWeights, Tuning | None, Precision], dict[str, Choice]]
+ChooseLowerings = Callable[
+    [Checkpoint, ClassifierWeights, Tuning | None, Precision], dict[str, LoweringChoice]
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Draft:
-    """An artefact that is being written: its graphs and their weights stand already."""
+class DraftArtefact:
+    """An artefact that is being written. Its graphs and their weights are in ``folder`` already."""
 
     folder: Path
     weights: ClassifierWeights
-    choices: Mapping[str, Choice]
+    choices: Mapping[str, LoweringChoice]
     precision: Precision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportFormat:
-    """One kind of artefact.
+    """One format of artefact.
 
     Attributes:
-        targets: its graphs by their files; the first is what others are compared with.
-        runtime: what runs it where nothing else is asked for.
-        choose: how a matrix's lowering is chosen where none is forced.
-        tolerance: how far its logits may be from the checkpoint's; None: by accuracy.
-        complete: writes what else belongs to it.
+        targets: the graphs, by file name. The logits of all are compared with those of the first.
+        runtime: the runtime that serves the artefact unless another is chosen.
+        choose_lowerings: chooses the lowering of each matrix where none is forced.
+        tolerance: allowed difference of the logits in a precision; None where the task's metric
+            decides instead.
+        complete: writes the other files of the format.
     """
 
     format: Format
     targets: Mapping[str, Target]
     runtime: Runtime
-    choose: Chooser
+    choose_lowerings: ChooseLowerings
     tolerance: Callable[[Precision], float | None]
-    complete: Callable[[Draft], None]
+    complete: Callable[[DraftArtefact], None]
+
+    @property
+    def main_target(self) -> Target:
+        """The target of the first graph, which decides what all graphs share."""
+        return next(iter(self.targets.values()))
 
 
-# Beside the graph for ONNX Runtime its twin with standard operators alone, for OpenVINO and
-# whatever else reads ONNX.
+# An ``onnx`` artefact has two graphs over one file of weights: one for ONNX Runtime, and a portable
+# one of standard operators alone, for OpenVINO and other readers of ONNX.
 ONNX = ExportFormat(
     format="onnx",
     targets={MODEL_FILE: Target.ONNXRUNTIME, PORTABLE_FILE: Target.PORTABLE},
     runtime="onnxruntime",
-    choose=choose,
+    choose_lowerings=choose_lowerings,
     tolerance=lambda precision: precision.tolerance,
     complete=lambda draft: None,
 )

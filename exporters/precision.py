@@ -1,6 +1,6 @@
-"""The precisions an artefact can be exported in: their graphs, and how near they must stay.
+"""The precisions of ONNX graphs: their arithmetic, and how far they may be from the checkpoint.
 
-bf16 is none of them: it is a runtime's choice over an fp32 artefact (OpenVINO's, ``sessions``).
+bf16 is not one of them: OpenVINO rounds an fp32 artefact to bf16 itself (``sessions``).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +26,10 @@ _ROUNDING = 1e-9
 
 
 class Precision(StrEnum):
-    """Of the products of the encoder's matrices; in engines fp16 lies between all but fp32 ones.
+    """The precision of the products with the encoder's matrices.
 
-    The table of word embeddings is stored in it too, but for :func:`words_in`.
+    The word-embedding table is stored in it too, except where :func:`word_embedding_precision` says
+    otherwise. In TensorRT graphs of fp16 and int8, the values between operators are fp16.
     """
 
     FP32 = "fp32"
@@ -37,22 +38,22 @@ class Precision(StrEnum):
 
     @property
     def tolerance(self) -> float | None:
-        """Allowed difference of logits, in units of max(1, largest logit); None: by accuracy.
+        """Allowed difference of logits, in units of max(1, largest logit); None in int8.
 
-        In fp32 what a change of the order of additions may make; in fp16 what 11 bits of each
-        product's operands may. How far int8 goes is for the task's metric to say.
+        In fp32 it covers another order of additions, in fp16 operands of 11 bits. In int8 the
+        task's metric decides instead.
         """
         return {Precision.FP32: 1e-4, Precision.FP16: 2e-2, Precision.INT8: None}[self]
 
-    def near(self, stored_NK: Array, weight_NK: Array) -> bool:
-        """Whether a stored weight is the checkpoint's, as nearly as this precision holds it."""
+    def matches(self, stored_NK: Array, weight_NK: Array) -> bool:
+        """Whether a stored weight is the checkpoint's, rounded to this precision."""
         if self is Precision.FP32:
             return np.array_equal(stored_NK, weight_NK)
-        off_NK = np.abs(stored_NK - weight_NK)
+        error_NK = np.abs(stored_NK - weight_NK)
         if self is Precision.FP16:
-            return bool((off_NK <= 2**-11 * np.abs(weight_NK) + 2**-24).all())
+            return bool((error_NK <= 2**-11 * np.abs(weight_NK) + 2**-24).all())
         step_N = np.abs(weight_NK).max(1, initial=0.0) / 127
-        return bool((off_NK <= 0.5001 * step_N[:, None]).all())
+        return bool((error_NK <= 0.5001 * step_N[:, None]).all())
 
 
 _INT8_ENGINE = (Precision.INT8, Target.TENSORRT)
@@ -60,14 +61,14 @@ _INT8_ENGINE = (Precision.INT8, Target.TENSORRT)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CalibrationSet:
-    """What int8 is made from and judged by.
+    """Texts that int8 is calibrated on, and a score that int8 and bf16 must keep.
 
     Attributes:
-        batches: texts of the task, for the ranges.
-        score: the task's metrics of a session, on data it was not calibrated on.
-        metric: the headline among them.
-        max_drop: how much of the headline may be lost, in points of 100.
-        split: what ``score`` scores on, for the record.
+        batches: texts of the task, to calibrate ranges on.
+        score: gives the task's metrics of a session, on other texts than ``batches``.
+        metric: the metric that must be kept.
+        max_drop: how much of the metric may be lost, in points of 100.
+        split: the name of the data that ``score`` uses, for the manifest.
     """
 
     batches: Sequence[Batch]
@@ -77,17 +78,20 @@ class CalibrationSet:
     split: str = "dev"
 
     def allows(self, before: Scores, after: Scores) -> bool:
-        """Whether the headline fell by no more than allowed.
+        """Whether the metric fell by no more than allowed.
 
-        An undefined one, of constant answers, is a fall where it was defined before.
+        A metric is undefined where all answers are the same. That counts as a loss where it was
+        defined before.
         """
-        was, is_ = before.get(self.metric), after.get(self.metric)
-        most = self.max_drop / 100 + _ROUNDING
-        return was is None or (is_ is not None and was - is_ <= most)
+        score_before, score_after = before.get(self.metric), after.get(self.metric)
+        if score_before is None:
+            return True
+        allowed = self.max_drop / 100 + _ROUNDING
+        return score_after is not None and score_before - score_after <= allowed
 
 
 def arithmetic_for(precision: Precision, target: Target, ranges: Mapping[str, float]) -> Arithmetic:
-    """How a graph for ``target`` computes in ``precision``."""
+    """The arithmetic of ``precision`` in a graph for ``target``, with int8 ranges by matrix."""
     match precision:
         case Precision.FP32:
             return Float32()
@@ -97,18 +101,18 @@ def arithmetic_for(precision: Precision, target: Target, ranges: Mapping[str, fl
             return _int8_for(target, ranges)
 
 
-def words_in(precision: Precision, target: Target) -> Precision:
-    """What the table of word embeddings is stored in, in a graph for ``target``.
+def word_embedding_precision(precision: Precision, target: Target) -> Precision:
+    """The precision that the word-embedding table is stored in, in a graph for ``target``.
 
-    An int8 engine is made from fp16 words. TensorRT takes int8 ones before ``DequantizeLinear``
-    alone, and there ONNX Runtime, which runs the same graph where there is no engine, makes the
-    whole table fp32 at every run.
+    In int8 graphs for TensorRT it is fp16. TensorRT reads an int8 table only where
+    ``DequantizeLinear`` comes directly after it. ONNX Runtime, which runs the same graph where
+    there is no engine, would then convert the whole table to fp32 at every run.
     """
     return Precision.FP16 if (precision, target) == _INT8_ENGINE else precision
 
 
 def _int8_for(target: Target, ranges: Mapping[str, float]) -> Arithmetic:
-    """The int8 that each target has kernels for."""
+    """The int8 arithmetic that the target has kernels for."""
     match target:
         case Target.ONNXRUNTIME:
             return DynamicInt8()

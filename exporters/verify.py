@@ -1,36 +1,24 @@
-"""What must hold of an export before it may appear under its name.
+"""Verifies the weights and the accuracy of an export before it may appear under its name.
 
-The weights, read back from the file as stored, are the checkpoint's, in fp32 bit for bit, and
-satisfy its pattern along K; the logits on fixed inputs are those of the checkpoint in PyTorch, in
-one padded batch and row by row. In int8 the task's metric is the judge instead.
+The weights, read back from the file, are the checkpoint's, in fp32 bit for bit, and satisfy its
+pattern. In int8 the task's metric must not fall too far. Logits are compared in
+``exporters.parity``.
 """
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from exporters.autotune.select import Choice
 from exporters.classifier_weights import Array, ClassifierWeights
-from exporters.onnx.embeddings import restored_words, word_table
+from exporters.lowering.choice import LoweringChoice
+from exporters.onnx.embeddings import restored_word_embeddings, word_embeddings
 from exporters.onnx.storage import read_constants
 from exporters.precision import CalibrationSet, Precision, Scores
-from spd_deploy.domain.artefact import Parity
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.errors import VerificationFailed
-from spd_deploy.domain.golden import Golden
-from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer, Tokens
 from spd_deploy.sessions.onnxruntime import OnnxSession
-from spd_deploy.sessions.open import difference_between, rows_alone
-from spd_deploy.sessions.protocol import Session
-from spd_deploy.sessions.torch import TorchSession
-
-# How far a quantised graph may be, on another machine or in another runtime, from what it gave
-# here: rounding at other places moves some numbers by a step of int8. OpenVINO was seen at 0.008.
-_OWN_TOLERANCE = 0.05
 
 _REPORT = "nothing was written; this is a fault of spd, please report it"
 
@@ -39,31 +27,34 @@ def verify_weights(
     model: Path,
     checkpoint: Checkpoint,
     weights: ClassifierWeights,
-    choices: Mapping[str, Choice],
+    choices: Mapping[str, LoweringChoice],
     precision: Precision,
-    words: Precision = Precision.FP32,
+    stored_embeddings: Precision = Precision.FP32,
 ) -> None:
-    """Read the constants back and compare each matrix, and the words, with the checkpoint's.
+    """Read the constants of a graph back and compare them with the checkpoint's.
+
+    Each encoder matrix is compared in ``precision``, and the word-embedding table in
+    ``stored_embeddings``.
 
     Raises:
-        VerificationFailed: a matrix or a word's vector differs by more than its precision makes it,
-            or a matrix does not satisfy its pattern.
+        VerificationFailed: a matrix or the table differs by more than its precision rounds, or a
+            matrix does not satisfy its pattern.
     """
     constants = read_constants(model)
-    if not words.near(restored_words(constants), word_table(weights)):
+    if not stored_embeddings.matches(restored_word_embeddings(constants), word_embeddings(weights)):
         raise VerificationFailed("the word embeddings were not stored as they were", fix=_REPORT)
     for matrix in weights.encoder.matrices():
         restored_NK = choices[matrix.name].lowering.restored(constants)
         refuse_broken_pattern(checkpoint, matrix, restored_NK)
-        if not precision.near(restored_NK, weights.of(matrix)):
+        if not precision.matches(restored_NK, weights.of(matrix)):
             raise VerificationFailed(f"{matrix.name} was not stored as it was", fix=_REPORT)
 
 
 def refuse_broken_pattern(checkpoint: Checkpoint, matrix: Matrix, stored_NK: Array) -> None:
-    """Refuse a matrix that, as it is stored, has lost its pattern.
+    """Refuse a matrix that does not satisfy its sparsity pattern as it is stored.
 
     Raises:
-        VerificationFailed: it has.
+        VerificationFailed: a weight outside the pattern is not zero.
     """
     import torch
 
@@ -76,102 +67,30 @@ def refuse_broken_pattern(checkpoint: Checkpoint, matrix: Matrix, stored_NK: Arr
         )
 
 
-def verify_parity(
-    models: Sequence[Path],
-    checkpoint: Checkpoint,
-    weights: ClassifierWeights,
-    tolerance: float | None,
-) -> tuple[Golden, Parity]:
-    """Compare the exported graphs with the checkpoint on the golden inputs, in ONNX Runtime.
-
-    Graphs that may not round far are compared with one another too. Without a ``tolerance`` the
-    task's metric is the judge, and each graph is held to its own logits later.
-
-    Returns:
-        The golden inputs with the logits that a self-test asks for, and how far the farthest graph
-        is from the checkpoint.
-
-    Raises:
-        VerificationFailed: they differ by more than the precision may make them.
-    """
-    openers = {model.name: partial(OnnxSession, model, precision="fp32") for model in models}
-    return parity_of(openers, checkpoint, weights, tolerance)
-
-
-def parity_of(
-    openers: Mapping[str, Callable[[], Session]],
-    checkpoint: Checkpoint,
-    weights: ClassifierWeights,
-    tolerance: float | None,
-) -> tuple[Golden, Parity]:
-    """:func:`verify_parity` for sessions of any kind, by the file they read, one at a time.
-
-    Raises:
-        VerificationFailed: they differ by more than the tolerance.
-    """
-    tokenizer = Tokenizer(checkpoint.folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
-    rows = golden_rows(checkpoint, pad_id=tokenizer.pad_id, pairs=weights.token_types > 1)
-    batch = tokenizer.pad(rows)
-    with TorchSession(checkpoint.folder) as reference:
-        logits_BC = reference.run(batch)
-    alone_BC, given = {}, []
-    for file, opener in openers.items():
-        with opener() as session:
-            alone_BC[file] = rows_alone(session, batch)
-            given += [alone_BC[file], session.run(batch)]
-    differences = [difference_between(it_BC, logits_BC) for it_BC in given]
-    if tolerance is not None:  # the graphs agree with one another, too
-        differences += [difference_between(it_BC, given[0]) for it_BC in given[1:]]
-    difference = float(np.max(differences))  # NumPy's is NaN where one is, Python's is not
-    if not (math.isfinite(difference) if tolerance is None else difference <= tolerance):
-        raise VerificationFailed(
-            "the exported model does not give the checkpoint's logits",
-            got=f"a difference of {difference:.2g}"
-            + ("" if tolerance is None else f", {tolerance:g} allowed"),
-            fix=_REPORT,
-        )
-    own_BC = alone_BC if tolerance is None else {}
-    golden = Golden(batch=batch, logits_BC=logits_BC, own_BC=own_BC)
-    allowed = _OWN_TOLERANCE if tolerance is None else tolerance
-    return golden, Parity(max_difference=difference, tolerance=allowed, rows=len(rows))
-
-
-def scores_by_graph(models: Mapping[str, Path], trial: CalibrationSet) -> dict[str, Scores]:
-    """The task's scores of each int8 graph, by the name of the graph."""
-    found = {}
+def score_graphs(models: Mapping[str, Path], calibration_set: CalibrationSet) -> dict[str, Scores]:
+    """The task's scores of each int8 graph, by the name of its file."""
+    scores = {}
     for name, model in models.items():
         with OnnxSession(model, precision="int8") as session:
-            found[name] = trial.score(session)
-    return found
+            scores[name] = calibration_set.score(session)
+    return scores
 
 
-def refuse_costly(after: Iterable[Scores], trial: CalibrationSet, before: Scores) -> None:
-    """Refuse int8 graphs whose scores fell too far from those ``before`` quantisation.
+def refuse_accuracy_loss(
+    after: Iterable[Scores], calibration_set: CalibrationSet, before: Scores
+) -> None:
+    """Refuse int8 graphs whose metric fell too far below that ``before`` quantisation.
 
     Raises:
-        VerificationFailed: the headline fell by more than the trial allows.
+        VerificationFailed: the metric fell by more than the calibration set allows.
     """
     for scores in after:
-        if not trial.allows(before, scores):
-            score = scores.get(trial.metric)
+        if not calibration_set.allows(before, scores):
+            score = scores.get(calibration_set.metric)
             raise VerificationFailed(
-                f"int8 costs more {trial.metric} than allowed",
-                got=f"{before.get(trial.metric):.4f} in fp32, "
+                f"int8 costs more {calibration_set.metric} than allowed",
+                got=f"{before.get(calibration_set.metric):.4f} in fp32, "
                 f"{'undefined' if score is None else f'{score:.4f}'} in int8",
                 fix="nothing was written; export in fp32 (OpenVINO runs that in bf16), calibrate "
                 "on more texts of the task, or allow more with --max-drop",
             )
-
-
-def golden_rows(checkpoint: Checkpoint, *, pad_id: int, pairs: bool) -> list[Tokens]:
-    """Fixed random rows of many lengths without padding; with ``pairs``, every other one is two."""
-    draw = np.random.default_rng(0)
-    longest = checkpoint.max_tokens
-    lengths = sorted({1, 2, 3, 7, longest // 2, longest - 1, longest} & set(range(1, longest + 1)))
-    rows = []
-    for i, length in enumerate(lengths):
-        ids = draw.integers(0, checkpoint.encoder.vocabulary - 1, length)
-        ids += ids >= pad_id
-        types = [int(pairs and i % 2 and place > length // 2) for place in range(length)]
-        rows.append(Tokens(ids=tuple(map(int, ids)), types=tuple(types)))
-    return rows

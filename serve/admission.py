@@ -1,8 +1,8 @@
-"""Who may come in: a count of the work in the house, and a refusal at once when it is full.
+"""Admission control: counts queued and running work, and refuses a request when it is too much.
 
-All of a request's texts are let in or none. A place is held from before the text is tokenised
-until its answer is made, or until its client leaves, by a ``with`` block that cannot forget it.
-Used from the event loop's thread only, so it needs no lock.
+A request is admitted with all its texts or not at all. Its slot is held by a ``with`` block, from
+before tokenising until the answer is made or the client disconnects. All of it runs in the event
+loop's thread, so it needs no lock.
 """
 
 import contextlib
@@ -17,70 +17,74 @@ _MAX_RETRY_AFTER_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """An amount of work."""
+    """An amount of work: texts or pairs, and their tokens without padding."""
 
     items: int = 0
     tokens: int = 0
 
     def __add__(self, other: "Load") -> "Load":
-        """Both."""
+        """The sum."""
         return Load(self.items + other.items, self.tokens + other.tokens)
 
     def __sub__(self, other: "Load") -> "Load":
-        """One without the other."""
+        """The difference."""
         return Load(self.items - other.items, self.tokens - other.tokens)
 
 
-def has_room(held: Load, asked: Load, limit: Load) -> bool:
-    """Whether ``asked`` fits beside ``held``; an idle server takes any request."""
-    both = held + asked
+def has_room(held: Load, added: Load, limit: Load) -> bool:
+    """Whether ``held`` and ``added`` are within ``limit``; an idle server admits any request."""
+    both = held + added
     return held.items == 0 or (both.items <= limit.items and both.tokens <= limit.tokens)
 
 
 def retry_after_s(tokens: int, seconds_per_token: float) -> int:
-    """Whole seconds until ``tokens`` will have been run, at least 1 and at most a minute."""
+    """Seconds until ``tokens`` have been run, as a whole number from 1 to 60."""
     return max(1, min(_MAX_RETRY_AFTER_S, math.ceil(tokens * seconds_per_token)))
 
 
 class Admission:
-    """The work in the house, and the limit on it."""
+    """The admitted work, and the limit on it."""
 
     def __init__(
         self, limit: Load, *, max_row_tokens: int, seconds_per_token: Callable[[], float]
     ) -> None:
-        """Nothing is in the house; ``seconds_per_token`` tells how fast it leaves."""
+        """Begin with no work; ``seconds_per_token`` is asked for the model's present pace."""
         self._limit = limit
         self._max_row_tokens = max_row_tokens
         self._seconds_per_token = seconds_per_token
         self.held = Load()
 
     @contextlib.contextmanager
-    def place_for(self, items: int) -> Iterator["Slot"]:
-        """Hold places for the texts of one request until the block ends.
+    def slot_for(self, items: int) -> Iterator["Slot"]:
+        """Hold a slot for the texts of one request until the block ends.
 
         Raises:
-            Overloaded: there are not enough.
+            Overloaded: the queue has no room for so many texts.
         """
-        place = Slot(self)
+        slot = Slot(self)
         try:
-            place.add(Load(items=items))
-            yield place
+            slot.add(Load(items=items))
+            yield slot
         finally:
-            self.held -= place.load
+            self.held -= slot.load
 
-    def refuse_overload(self, own: Load, asked: Load) -> None:
-        """Refuse what has no room beside the work of the others."""
-        if not has_room(self.held - own, own + asked, self._limit):
+    def refuse_overload(self, own: Load, added: Load) -> None:
+        """Refuse a request whose slot ``own`` cannot grow by ``added``.
+
+        Raises:
+            Overloaded: the work of the other requests leaves no room.
+        """
+        if not has_room(self.held - own, own + added, self._limit):
             seconds = retry_after_s(self.held.tokens, self._seconds_per_token())
             raise Overloaded(
                 "the queue is full", fix=f"try again in {seconds} s", retry_after_s=seconds
             )
 
-    def refuse_wide(self, length: int) -> None:
-        """Refuse a row that no batch could hold.
+    def refuse_too_long(self, length: int) -> None:
+        """Refuse a row that is longer than any batch.
 
         Raises:
-            TextTooLong: it has more tokens than any batch may have.
+            TextTooLong: the row has more tokens than ``max_batch_tokens``.
         """
         if length > self._max_row_tokens:
             raise TextTooLong(
@@ -91,20 +95,24 @@ class Admission:
 
 
 class Slot:
-    """What one request holds."""
+    """The work that one request has reserved."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self.load = Load()
 
-    def add(self, asked: Load) -> None:
-        """Hold more, or raise ``Overloaded`` and hold what was held."""
-        self._admission.refuse_overload(self.load, asked)
-        self.load += asked
-        self._admission.held += asked
+    def add(self, added: Load) -> None:
+        """Reserve more.
+
+        Raises:
+            Overloaded: there is no room; the slot keeps its size.
+        """
+        self._admission.refuse_overload(self.load, added)
+        self.load += added
+        self._admission.held += added
 
     def measure(self, lengths: Sequence[int]) -> None:
-        """The texts are tokenised: count their tokens.
+        """Reserve the tokens of texts that are now tokenised, given their lengths.
 
         Raises:
             Overloaded: there is no room for that many tokens.

@@ -1,11 +1,10 @@
-"""Puts the server together: ``create_app`` makes an ASGI app of a model and limits.
+"""Assembles the server: ``create_app`` makes an ASGI app from a model and settings.
 
-    app = create_app(lambda: open_served(Path("artefact")), Settings())
+    app = create_app(lambda: open_served(Path("artefact")), ServeSettings())
 
-The app answers from its first moment: ``/livez`` says 200 while the model is opened in a thread,
-``/readyz`` says 503 until it is verified, self-tested and warm. It never says ready for a model
-that failed; :class:`serve.state.ServerState` then holds the error, with which the process around it
-ends.
+The app answers at once: ``/livez`` gives 200 while the model is opened in a thread, and ``/readyz``
+gives 503 until the model is verified, self-tested and warm. If the model does not open,
+:class:`serve.state.ServerState` holds the error, and the process exits with it.
 """
 
 import asyncio
@@ -19,14 +18,14 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from serve.classifier import Classifier
-from serve.forwarding import Forwarding
-from serve.http_errors import ClientLeft, on_error
-from serve.info import build_labels, form_of
+from serve.forwarding import ProxySettings
+from serve.http_errors import ClientDisconnected, on_error
+from serve.info import build_labels, input_spec_of
 from serve.metrics import Metrics
-from serve.middleware import Watched
-from serve.open_model import Served
-from serve.openapi import Described
-from serve.protocols.form import Form
+from serve.middleware import RequestMiddleware
+from serve.open_model import ServedModel
+from serve.openapi import DocumentedApp
+from serve.protocols.input_spec import InputSpec
 from serve.routes import BODIES, Routes
 from serve.settings import ServeSettings
 from serve.state import ServerState
@@ -40,58 +39,58 @@ _DESCRIPTION = "Classifies texts with a sparse encoder."
 
 
 def create_app(
-    open_model: Callable[[], Served],
+    open_model: Callable[[], ServedModel],
     settings: ServeSettings,
     *,
-    life: ServerState | None = None,
-    forwarding: Forwarding | None = None,
+    state: ServerState | None = None,
+    forwarding: ProxySettings | None = None,
 ) -> FastAPI:
     """The server as an ASGI app.
 
     Args:
-        open_model: opens and proves the model; called once, in a thread, when the app starts.
-        settings: the limits.
-        life: where the app is in its life, for a process that wants to watch and drain it.
-        forwarding: which proxies are trusted to tell what address clients see; none if left out.
+        open_model: opens and self-tests the model; called once, in a thread, when the app starts.
+        settings: the server's limits.
+        state: where the app is in its state, for a process that wants to watch and drain it.
+        forwarding: the proxies whose X-Forwarded headers are trusted; none by default.
     """
-    life = life or ServerState()
+    state = state or ServerState()
     metrics = Metrics()
-    app = Described(
+    app = DocumentedApp(
         bodies=BODIES,
-        form=lambda: _form_of(life, settings),
+        input_spec=lambda: _input_spec_of(state, settings),
         title="spd serve",
         description=_DESCRIPTION,
         version=version_of(PACKAGE) or "unknown",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=lambda app: _living(open_model, settings, life, metrics),
+        lifespan=lambda app: _lifespan(open_model, settings, state, metrics),
     )
-    router = Routes(life, settings, metrics).router()
-    app.router.routes.extend(_answering(router))
-    app.include_router(router)  # for its description alone: the routes before it answer
-    for kind in (SpdError, ClientLeft, HTTPException):
+    router = Routes(state, settings, metrics).router()
+    app.router.routes.extend(_plain_routes(router))
+    app.include_router(router)  # only for its OpenAPI description; the routes before it answer
+    for kind in (SpdError, ClientDisconnected, HTTPException):
         app.add_exception_handler(kind, on_error)
     paths = {route.path for route in app.router.routes if isinstance(route, Route)}
     app.add_middleware(
-        Watched,
-        life=life,
+        RequestMiddleware,
+        state=state,
         metrics=metrics,
-        forwarding=forwarding or Forwarding(),
+        forwarding=forwarding or ProxySettings(),
         routes=paths,
     )
     return app
 
 
-def _form_of(life: ServerState, settings: ServeSettings) -> Form:
-    """What requests look like to the model that is open; to any, while there is none."""
-    if life.opened is None:
-        return Form(takes="either", max_inputs=settings.max_inputs)
-    return form_of(life.opened.served, settings)
+def _input_spec_of(state: ServerState, settings: ServeSettings) -> InputSpec:
+    """The input of the open model; before it is open, that of any model."""
+    if state.opened is None:
+        return InputSpec(takes="either", max_inputs=settings.max_inputs)
+    return input_spec_of(state.opened.served, settings)
 
 
-def _answering(router: APIRouter) -> list[Route]:
-    """The handlers without FastAPI, whose work they do themselves; HEAD wherever there is GET."""
+def _plain_routes(router: APIRouter) -> list[Route]:
+    """The handlers as Starlette routes, without FastAPI's parsing; HEAD wherever there is GET."""
     return [
         Route(route.path, route.endpoint, methods=route.methods)
         for route in router.routes
@@ -100,39 +99,51 @@ def _answering(router: APIRouter) -> list[Route]:
 
 
 @contextlib.asynccontextmanager
-async def _living(
-    open_model: Callable[[], Served], settings: ServeSettings, life: ServerState, metrics: Metrics
+async def _lifespan(
+    open_model: Callable[[], ServedModel],
+    settings: ServeSettings,
+    state: ServerState,
+    metrics: Metrics,
 ) -> AsyncIterator[None]:
-    """Open the model beside the running app; close it at the end."""
-    opening = asyncio.create_task(_open(open_model, settings, life, metrics))
-    watching = asyncio.create_task(_watch(life, settings))
+    """Open the model while the app runs already; close it at shutdown."""
+    opening = asyncio.create_task(_open(open_model, settings, state, metrics))
+    watching = asyncio.create_task(_watch(state, settings))
     try:
         yield
     finally:
         watching.cancel()
         await opening
-        if life.opened is not None:
-            await asyncio.to_thread(life.opened.close, _CLOSE_WITHIN_S)
+        if state.opened is not None:
+            await asyncio.to_thread(state.opened.close, _CLOSE_WITHIN_S)
 
 
-async def _watch(life: ServerState, settings: ServeSettings) -> None:
-    """Do not let clients wait for a batch that never comes back."""
+async def _watch(state: ServerState, settings: ServeSettings) -> None:
+    """Watch for a hanging batch once a second, and fail its requests."""
     while True:
         await asyncio.sleep(min(_WATCH_EVERY_S, settings.stall_timeout_s))
-        if life.opened is not None:
-            life.opened.engine.give_up_stalled()
+        if state.opened is not None:
+            state.opened.engine.give_up_stalled()
 
 
 async def _open(
-    open_model: Callable[[], Served], settings: ServeSettings, life: ServerState, metrics: Metrics
+    open_model: Callable[[], ServedModel],
+    settings: ServeSettings,
+    state: ServerState,
+    metrics: Metrics,
 ) -> None:
-    """Open the model and say so, or say why it did not open."""
+    """Open the model, and set the state to ready or failed."""
     try:
         served = await asyncio.to_thread(open_model)
         metrics.describe_build(build_labels(served))
-        life.start(Classifier(served, settings, metrics))
+        state.start(Classifier(served, settings, metrics))
     except SpdError as err:
-        life.fail(err)
-    except Exception as err:  # noqa: BLE001  # whatever it is, the process must end with it
+        state.fail(err)
+    except Exception as err:  # noqa: BLE001  # the process must end with any error
         _log.exception("the model did not open")
-        life.fail(Unavailable("the model did not open", got=repr(err), fix="see the log above"))
+        state.fail(
+            Unavailable(
+                "the model did not open",
+                got=repr(err),
+                fix="read the traceback in the server's log",
+            )
+        )

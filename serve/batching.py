@@ -1,12 +1,12 @@
-"""Which of the waiting rows run next: a pure choice.
+"""Chooses the rows of the next batch (dynamic batching), as a pure function of the queue.
 
-A session runs its rows padded to the longest, so a batch costs rows times width. The choice is
-made from all that wait at that moment and never waits for more: when the model is idle a lone row
-runs at once, and while it is busy the next batch grows by itself.
+A session pads the rows of a batch to the longest, so a batch costs rows times its longest row. A
+batch is chosen from the rows that wait at that moment; nothing waits for more rows to arrive. An
+idle model therefore runs a single row at once, and batches grow while the model is busy.
 
-The row that has waited longest is always in the batch, so the row at place n runs at the latest
-with the n-th batch. It is joined by the rows nearest to it in length, as long as no row adds more
-padding than tokens of its own: a short text does not pay for a long one that came with it.
+The oldest row is always in the batch, so the row at position n of the queue runs in the n-th batch
+at the latest. Rows of similar length join it as long as no row adds more padding than it has
+tokens. A short text therefore does not wait for a long one that arrived with it.
 """
 
 from collections.abc import Sequence
@@ -14,48 +14,50 @@ from typing import Protocol, TypeVar
 
 
 class Entry(Protocol):
-    """Something that waits for its batch."""
+    """A row that waits for its batch."""
 
     @property
     def tokens(self) -> int:
-        """Its length."""
+        """Length in tokens."""
         ...
 
     @property
-    def gone(self) -> bool:
-        """Whether its client has left."""
+    def cancelled(self) -> bool:
+        """Whether the client has closed its connection."""
         ...
 
 
 E = TypeVar("E", bound=Entry)
 
 
-def take(waiting: Sequence[E], *, max_padded_tokens: int, max_rows: int) -> tuple[list[E], list[E]]:
-    """The rows to run next, and those left, both in order of arrival.
+def next_batch(
+    waiting: Sequence[E], *, max_padded_tokens: int, max_rows: int
+) -> tuple[list[E], list[E]]:
+    """The rows to run next and the rows that stay, both in order of arrival.
 
-    Entries whose client has left are in neither. The oldest entry is taken even where it alone is
-    wider than ``max_padded_tokens``; keeping such a row out is admission's work.
+    Cancelled entries are in neither. The oldest entry is taken even if it alone exceeds
+    ``max_padded_tokens``; admission refuses such rows before they are queued.
     """
-    live = [entry for entry in waiting if not entry.gone]
+    live = [entry for entry in waiting if not entry.cancelled]
     if not live:
         return [], []
     by_length = sorted(range(len(live)), key=lambda i: (live[i].tokens, i))
     lengths = [live[i].tokens for i in by_length]
-    low, high = _run_around(by_length.index(0), lengths, max_padded_tokens, max_rows)
+    low, high = _grow(by_length.index(0), lengths, max_padded_tokens, max_rows)
     chosen = set(by_length[low:high])
     rows = [entry for i, entry in enumerate(live) if i in chosen]
     return rows, [entry for i, entry in enumerate(live) if i not in chosen]
 
 
 def padded_tokens(rows: Sequence[Entry]) -> int:
-    """What a batch costs: its rows, all as wide as the widest."""
+    """Tokens of a batch with padding: rows times the longest row."""
     return len(rows) * max(row.tokens for row in rows)
 
 
-def _run_around(
+def _grow(
     start: int, lengths: Sequence[int], max_padded_tokens: int, max_rows: int
 ) -> tuple[int, int]:
-    """The run ``[low, high)`` of sorted lengths that grows from ``start`` to its best neighbour."""
+    """The range ``[low, high)`` of sorted lengths; it grows from ``start`` to the cheaper side."""
     low, high = start, start + 1
     while high - low < max_rows:
         rows, width = high - low, lengths[high - 1]
@@ -73,7 +75,7 @@ def _run_around(
 
 
 def _padding(rows: int, width: int, tokens: int, max_padded_tokens: int) -> int | None:
-    """Padding that one more entry brings to a batch; None where it may not join."""
+    """Padding tokens that one more entry adds to a batch; None where it may not join."""
     padded = (rows + 1) * max(width, tokens)
     padding = padded - rows * width - tokens
     return padding if padded <= max_padded_tokens and padding <= tokens else None

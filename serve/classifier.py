@@ -1,6 +1,6 @@
-"""Texts to answers, whatever protocol they came by: check, admit, tokenise, run, read the logits.
+"""Classifies the texts of a request: check, admit, tokenise, run, and read the logits.
 
-Made once a model is open; everything here but the tokenising runs on the event loop.
+It serves every protocol. All of it runs in the event loop, but for tokenising long texts.
 """
 
 import asyncio
@@ -12,11 +12,18 @@ from dataclasses import dataclass
 from serve.admission import Admission, Load
 from serve.engine import Engine
 from serve.metrics import Metrics
-from serve.open_model import Served
+from serve.open_model import ServedModel
+from serve.queue_entry import BatchResult
 from serve.request_ids import current_request_id
 from serve.settings import ServeSettings
-from serve.texts import Text, named, refuse_cut, refuse_form, refuse_long, tokens_of
-from serve.waiting import BatchResult
+from serve.texts import (
+    Text,
+    errors_at,
+    refuse_too_many_characters,
+    refuse_truncated,
+    refuse_wrong_arity,
+    tokens_of,
+)
 from spd_deploy.domain.answers import Answer, answers_of
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.text import Tokens
@@ -27,7 +34,7 @@ _SHORT_CHARS = 1_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Classified:
-    """The answer to one text."""
+    """The answer to one text, labels best first, with its tokens read and its tokens cut off."""
 
     answers: list[Answer]
     n_tokens: int
@@ -36,22 +43,22 @@ class Classified:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timing:
-    """Where a request's time went: its tokenising, and the wait and run of its slowest row."""
+    """Seconds of a request: tokenising, and the queue and run of its slowest row."""
 
     tok_s: float
     queue_s: float
     run_s: float
 
     def server_timing(self) -> str:
-        """The value of the header ``Server-Timing``: milliseconds, exact to the microsecond."""
+        """The value of the header ``Server-Timing``: milliseconds with three decimals."""
         stages = (("tok", self.tok_s), ("queue", self.queue_s), ("run", self.run_s))
         return ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in stages)
 
 
 class Classifier:
-    """A model at work."""
+    """An open model with its engine, its admission control and its tokeniser threads."""
 
-    def __init__(self, served: Served, settings: ServeSettings, metrics: Metrics) -> None:
+    def __init__(self, served: ServedModel, settings: ServeSettings, metrics: Metrics) -> None:
         """Start the engine; :meth:`close` ends it."""
         self.served = served
         self._settings, self._metrics = settings, metrics
@@ -76,24 +83,24 @@ class Classifier:
     async def classify(
         self, texts: Sequence[Text], *, truncate: bool, raw_scores: bool
     ) -> tuple[list[Classified], Timing]:
-        """The answers to the texts, in their order.
+        """The answers to the texts in their order, and where the time went.
 
-        Cancelling it gives the texts' places back and takes their rows out of the queue.
+        Cancelling the call frees the request's slot and removes its rows from the queue.
 
         Raises:
-            Refusal: a text is empty, too long or does not fit the model; the queue is full; or
-                the model failed on one of the texts.
+            Refusal: a text is empty, too long or of the wrong kind for the model; the queue is
+                full; or the model failed on one of the texts.
         """
         for text in texts:
-            with named(text.where):
+            with errors_at(text.where):
                 self._refuse_unfit(text, truncate=truncate)
-        with self.admission.place_for(len(texts)) as place:
+        with self.admission.slot_for(len(texts)) as slot:
             start = time.perf_counter()
             rows = await self._tokens_of(texts)
             tok_s = time.perf_counter() - start
             self._metrics.texts_tokenised(tok_s, truncated=sum(row.dropped > 0 for row in rows))
             self._refuse_rows(texts, rows, truncate=truncate)
-            place.measure([len(row) for row in rows])
+            slot.measure([len(row) for row in rows])
             ran = await self._run(texts, rows)
         slowest = max(ran, key=lambda one: one.queue_s + one.run_s)
         self._metrics.request_waited(slowest.queue_s)
@@ -102,48 +109,48 @@ class Classifier:
         return [self._classified(*one, raw_scores=raw_scores) for one in answered], timing
 
     def close(self, timeout_s: float) -> None:
-        """Stop; whatever still waits is refused."""
+        """Stop the engine and refuse the rows that wait."""
         self._tokenisers.shutdown(wait=False, cancel_futures=True)
         self.engine.close(timeout_s)
 
     @property
     def _max_chars(self) -> int:
-        """Of a text with more characters only the beginning is tokenised, where that is enough."""
+        """A text with more characters is tokenised from its beginning only."""
         return self._settings.max_chars_per_token * self.served.tokenizer.max_tokens
 
     def _refuse_unfit(self, text: Text, *, truncate: bool) -> None:
-        """Refuse what cannot be tokenised for this model, before time is spent on it."""
-        refuse_form(text, self.served.takes)
+        """Refuse a text that this model cannot take, before it is tokenised."""
+        refuse_wrong_arity(text, self.served.takes)
         if not truncate:
-            refuse_long(text, max_chars=self._max_chars)
+            refuse_too_many_characters(text, max_chars=self._max_chars)
 
     async def _tokens_of(self, texts: Sequence[Text]) -> list[Tokens]:
-        """Token ids of each text; long texts do not hold up the event loop."""
+        """Token ids of each text; long texts are tokenised in a thread, outside the event loop."""
         if sum(len(text.text) + len(text.pair or "") for text in texts) <= _SHORT_CHARS:
             return self._tokenise(texts)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._tokenisers, self._tokenise, texts)
 
     def _tokenise(self, texts: Sequence[Text]) -> list[Tokens]:
-        """Token ids of each text."""
+        """Token ids of each text, in the calling thread."""
         rows = []
         for text in texts:
-            with named(text.where):
+            with errors_at(text.where):
                 rows.append(tokens_of(self.served.tokenizer, text, max_chars=self._max_chars))
         return rows
 
     def _refuse_rows(
         self, texts: Sequence[Text], rows: Sequence[Tokens], *, truncate: bool
     ) -> None:
-        """Refuse a row that no batch could hold, and a cut one where cutting was declined."""
+        """Refuse a row that is longer than any batch, and a cut row if ``truncate`` is false."""
         for text, row in zip(texts, rows, strict=True):
-            with named(text.where):
-                self.admission.refuse_wide(len(row))
+            with errors_at(text.where):
+                self.admission.refuse_too_long(len(row))
                 if not truncate:
-                    refuse_cut(row, self.served.tokenizer.max_tokens)
+                    refuse_truncated(row, self.served.tokenizer.max_tokens)
 
     async def _run(self, texts: Sequence[Text], rows: Sequence[Tokens]) -> list[BatchResult]:
-        """All rows' logits, or the first failure among them."""
+        """The results of all rows, or the first failure among them."""
         futures = [
             asyncio.wrap_future(future)
             for future in self.engine.submit(rows, current_request_id.get())
@@ -151,17 +158,17 @@ class Classifier:
         try:
             return await asyncio.gather(*futures)
         except EngineFailed as err:
-            with named(_where_of(err, texts, futures)):
+            with errors_at(_where_of(err, texts, futures)):
                 raise
         finally:
-            for future in futures:  # those still queued, where one failed or the client left
+            for future in futures:  # removes the rows that still wait
                 future.cancel()
 
     def _classified(
         self, text: Text, row: Tokens, ran: BatchResult, *, raw_scores: bool
     ) -> Classified:
-        """One row's logits as an answer."""
-        with named(text.where):
+        """One row's logits as labels and scores."""
+        with errors_at(text.where):
             answers = answers_of(self.served.task, ran.logits_C, raw=raw_scores)
         return Classified(answers=answers, n_tokens=len(row), dropped_tokens=row.dropped)
 
@@ -169,7 +176,7 @@ class Classifier:
 def _where_of(
     err: EngineFailed, texts: Sequence[Text], futures: Sequence["asyncio.Future[BatchResult]"]
 ) -> str:
-    """Where the text stands whose future ended with ``err``."""
+    """The position in the request of the text whose future ended with ``err``."""
     ended = (future.done() and not future.cancelled() for future in futures)
     failed = zip(texts, futures, ended, strict=True)
     return next(

@@ -1,12 +1,11 @@
-"""One HTTP/1.1 connection: uvicorn's, with the rules of RFC 9112 that it leaves out.
+"""One HTTP/1.1 connection: uvicorn's, with the checks of RFC 9112 that uvicorn leaves out.
 
-A request that is no HTTP, or HTTP that this server does not speak, is refused by the app itself:
-the connection starts the request with the refusal in its scope (``http_errors.REFUSED``), so that
-it gets the same JSON body, an id and a place in the metrics like every other. The connection is
-closed after it, since nobody knows where the next request would begin.
+The app answers malformed and unsupported HTTP itself. The connection starts the request with the
+error in its scope (``http_errors.PROTOCOL_ERROR``), so that it gets the usual JSON body, an id and
+its metrics. The connection is closed afterwards, since the start of a next request is not known.
 
-An offer to go on in another protocol, such as ``Upgrade: h2c`` of curl and of Java's client, is
-declined as HTTP says: by answering the request as if the offer were not there.
+An ``Upgrade`` to another protocol, such as the ``h2c`` of curl and of Java's client, is declined as
+HTTP asks: the request is answered as if the header were missing.
 """
 
 import re
@@ -19,20 +18,20 @@ import httptools
 from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serve.http_errors import REFUSED
+from serve.http_errors import PROTOCOL_ERROR
 
 MAX_HEAD_BYTES = 65_536
 _HOST = re.compile(rb"([\w.~!$&'()*+,;=%-]*|\[[\da-fA-F:.]+\])(:\d*)?", re.ASCII)
-_OFFER = frozenset({b"upgrade", b"http2-settings"})
+_UPGRADE = frozenset({b"upgrade", b"http2-settings"})
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Connection(HttpToolsProtocol):
-    """A client's connection."""
+    """A connection that refuses malformed HTTP through the app."""
 
     def connection_made(self, transport: BaseTransport) -> None:
-        """Send every answer at once.
+        """Set TCP_NODELAY, so that every response is sent at once.
 
         An answer leaves in two writes, headers and body, and with Nagle's algorithm the second
         would wait for the client's delayed acknowledgement of the first: 40 ms.
@@ -41,11 +40,11 @@ class Connection(HttpToolsProtocol):
         if made is not None and made.family in (socket.AF_INET, socket.AF_INET6):
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._head_bytes = 0
-        self._in_head = self._in_body = self._offered = self._over = False
+        self._in_head = self._in_body = self._upgrading = self._over = False
         super().connection_made(cast("Transport", transport))
 
     def data_received(self, data: bytes) -> None:
-        """Parse what arrived; what follows a refused request is dropped."""
+        """Parse the received bytes; bytes after a refused request are dropped."""
         self._unset_keepalive_if_required()
         while data and not self._over:
             data = self._parse(data)
@@ -53,19 +52,19 @@ class Connection(HttpToolsProtocol):
             self._refuse(_head_too_long())
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Note that a request begins; the parser's callback."""
         if not self._over:
             self._in_head = True
             super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Start the request, unless its headers say that it cannot be answered."""
+        """Start the request, or refuse it by its headers; the parser's callback."""
         if self._over:
             return
         if self.parser.get_method() == b"CONNECT":
-            self._refuse(HTTPException(501, "CONNECT is for proxies, and this is none"))
+            self._refuse(HTTPException(501, "CONNECT is not supported; this server is not a proxy"))
         elif self.parser.should_upgrade():
-            self._offered = True
+            self._upgrading = True
         elif refusal := refusal_of(self.parser.get_http_version(), self.headers):
             self._refuse(refusal)
         else:
@@ -73,70 +72,70 @@ class Connection(HttpToolsProtocol):
             self._in_head, self._in_body = False, True
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body; that of a refused request is dropped."""
+        """Pass a part of the body on; the parser's callback."""
         if not self._over:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request has arrived as a whole."""
+        """Note that the request is complete; the parser's callback."""
         self._head_bytes = 0
-        if not (self._over or self._offered):
+        if not (self._over or self._upgrading):
             self._in_body = False
             super().on_message_complete()
 
     def _parse(self, data: bytes) -> bytes:
-        """Hand ``data`` to the parser; gives what it has to be handed next."""
+        """Feed ``data`` to the parser, and return what it must be fed next."""
         self._head_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            return b"" if self._over else self._without_offer() + data[upgrade.args[0] :]
+            return b"" if self._over else self._without_upgrade() + data[upgrade.args[0] :]
         except httptools.HttpParserError:
             if not self._over:
                 self._refuse(HTTPException(400, "the request is not HTTP/1.1; use an HTTP client"))
         return b""
 
-    def _without_offer(self) -> bytes:
+    def _without_upgrade(self) -> bytes:
         """The head that was read, without its offer, for a new parser.
 
         The old one passed over the body, as it does where another protocol is offered.
         """
-        head = without_offer(
+        head = without_upgrade(
             self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers
         )
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
-        self._offered = False
+        self._upgrading = False
         return head
 
     def _refuse(self, refusal: HTTPException) -> None:
-        """Answer the request that is being read with ``refusal``, and read no other."""
+        """Answer the present request with ``refusal``, and read no other."""
         self._over = True
         if self._in_body:
             self._break_off(refusal)
             return
         if not self._in_head:
             super().on_message_begin()
-        self.url = b"/"  # what it asked for is not to be trusted, and not asked
-        self.scope["state"][REFUSED] = refusal
+        self.url = b"/"  # a malformed request's path is not used
+        self.scope["state"][PROTOCOL_ERROR] = refusal
         super().on_headers_complete()
         self.cycle.keep_alive = False
         super().on_message_complete()
 
     def _break_off(self, refusal: HTTPException) -> None:
-        """The body broke: tell the app, which waits for it, or hang up where it has answered."""
+        """Pass a malformed body's error to the app; close if the app has answered already."""
         if self.cycle.response_complete:
             self.transport.close()
             return
-        self.cycle.scope["state"][REFUSED] = refusal
+        self.cycle.scope["state"][PROTOCOL_ERROR] = refusal
         self.cycle.keep_alive = False
         super().on_message_complete()
 
 
 def refusal_of(version: str, headers: Headers) -> HTTPException | None:
-    """Why a request with this version and these headers is not answered; None where it is."""
+    """The error of a request with this version and these headers; None where it is valid."""
     if version not in ("1.0", "1.1"):
-        return HTTPException(505, "this server speaks HTTP/1.1; use it")
+        return HTTPException(505, "this HTTP version is not supported; use HTTP/1.1")
     if sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEAD_BYTES:
         return _head_too_long()
     return (
@@ -146,13 +145,13 @@ def refusal_of(version: str, headers: Headers) -> HTTPException | None:
     )
 
 
-def without_offer(method: bytes, url: bytes, version: str, headers: Headers) -> bytes:
-    """The head of a request without the headers that offer another protocol."""
+def without_upgrade(method: bytes, url: bytes, version: str, headers: Headers) -> bytes:
+    """The head of a request without its ``Upgrade`` headers."""
     lines = [b"%s %s HTTP/%s" % (method, url, version.encode())]
     for name, value in headers:
         if name == b"connection":
-            value = b",".join(o for o in value.split(b",") if o.strip().lower() not in _OFFER)
-        if name not in _OFFER:
+            value = b",".join(o for o in value.split(b",") if o.strip().lower() not in _UPGRADE)
+        if name not in _UPGRADE:
             lines.append(name + b": " + value)
     return b"\r\n".join([*lines, b"", b""])
 
@@ -176,18 +175,18 @@ def _refusal_of_coding(version: str, codings: list[bytes]) -> HTTPException | No
         return HTTPException(400, "HTTP/1.0 has no Transfer-Encoding; send a Content-Length")
     if codings == [b"chunked"]:
         return None
-    return HTTPException(501, "the only Transfer-Encoding that is read is chunked; send that")
+    return HTTPException(501, "this Transfer-Encoding is not supported; use chunked")
 
 
 def _refusal_of_expectation(version: str, expected: list[bytes]) -> HTTPException | None:
     """RFC 9110, 10.1.1: ``100-continue`` is the only one there is; HTTP/1.0 has none."""
     if version == "1.0" or all(one == b"100-continue" for one in expected):
         return None
-    return HTTPException(417, "the only Expect that is met is 100-continue; leave it out")
+    return HTTPException(417, "this Expect is not supported; use 100-continue or leave it out")
 
 
 def _values(headers: Headers, name: bytes) -> list[bytes]:
-    """All values of a header, in lower case."""
+    """All values of a header, stripped and in lower case."""
     return [value.strip().lower() for key, value in headers if key == name]
 
 

@@ -1,4 +1,4 @@
-"""Stops working for a client that has left."""
+"""Cancels the work for a client that closed its connection."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,39 +6,40 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from serve.http_errors import ClientLeft
+from serve.http_errors import ClientDisconnected
 
 T = TypeVar("T")
 
 
-async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of ``work``, which is cancelled when the client closes its connection.
+async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await ``work``, and cancel it when the client closes its connection.
 
-    The request's body must have been read.
+    The request's body must have been read to its end before.
 
     Raises:
-        ClientLeft: it did.
+        ClientDisconnected: the client closed the connection first.
     """
-    working, leaving = asyncio.current_task(), asyncio.ensure_future(_left(request))
-    at_work = True
+    handler = asyncio.current_task()
+    watcher = asyncio.ensure_future(_wait_for_disconnect(request))
+    running = True
 
     def cancel(_: object) -> None:
-        if at_work and working is not None:
-            working.cancel()
+        if running and handler is not None:
+            handler.cancel()
 
-    leaving.add_done_callback(cancel)
+    watcher.add_done_callback(cancel)
     try:
         return await work
     except asyncio.CancelledError:
-        if leaving.done() and working is not None and working.uncancel() == 0:
-            raise ClientLeft from None
+        if watcher.done() and handler is not None and handler.uncancel() == 0:
+            raise ClientDisconnected from None
         raise
     finally:
-        at_work = False
-        leaving.cancel()
+        running = False
+        watcher.cancel()
 
 
-async def _left(request: Request) -> None:
-    """Return once the client is gone."""
+async def _wait_for_disconnect(request: Request) -> None:
+    """Return when the client has closed its connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,10 +1,11 @@
-"""One thread that owns the session and runs batch after batch, whatever happens in one of them.
+"""The inference thread: it owns the session and runs one batch after the other.
 
-It knows token ids and logits, no text and no HTTP. A batch that fails is split in two and tried
-again, down to single rows, so that only the row at fault fails; where the choice of a batch fails,
-the oldest row runs alone. No exception ends the thread. A row whose client has left is not run.
-Every future that :meth:`Engine.submit` hands out is settled or cancelled in the end, also where
-the session never comes back: whoever watches the engine calls :meth:`Engine.give_up_stalled`.
+The engine handles token ids and logits, and knows neither texts nor HTTP. A batch that fails is
+split in two and run again, down to single rows, so that only the faulty row fails. Where choosing a
+batch fails, the oldest row runs alone. No exception ends the thread. Cancelled rows are not run.
+
+Every future of :meth:`Engine.submit` ends in a result, an error or a cancellation. For a batch that
+hangs in the session, the app's watchdog calls :meth:`Engine.give_up_stalled`.
 """
 
 import contextlib
@@ -18,10 +19,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.batching import padded_tokens, take
+from serve.batching import next_batch, padded_tokens
 from serve.health import CHECK_EVERY_S, Health
-from serve.metrics import Fault, Metrics
-from serve.waiting import BatchResult, Waiting, fail, requests_of
+from serve.metrics import BatchFault, Metrics
+from serve.queue_entry import BatchResult, QueueEntry, fail, requests_of
 from spd_deploy.domain.errors import EngineFailed, NotReady, SpdError, reason_of
 from spd_deploy.domain.text import Batch, Tokens
 from spd_deploy.sessions.protocol import Session
@@ -30,18 +31,18 @@ _log = logging.getLogger(__name__)
 _WEIGHT_OF_NEWEST = 0.2
 
 
-class Choose(Protocol):
-    """Picks the next batch, as :func:`serve.batching.take` does."""
+class ChooseBatch(Protocol):
+    """Chooses the next batch; :func:`serve.batching.next_batch` is the one in use."""
 
     def __call__(
-        self, waiting: Sequence[Waiting], *, max_padded_tokens: int, max_rows: int
-    ) -> tuple[list[Waiting], list[Waiting]]:
-        """The rows to run, and those left."""
+        self, waiting: Sequence[QueueEntry], *, max_padded_tokens: int, max_rows: int
+    ) -> tuple[list[QueueEntry], list[QueueEntry]]:
+        """The rows to run, and the rows that stay."""
         ...
 
 
 class Engine:
-    """The queue before a session, and the thread that works it off."""
+    """A queue of rows, and the thread that runs them in a session."""
 
     def __init__(
         self,
@@ -54,20 +55,20 @@ class Engine:
         max_rows: int,
         stall_timeout_s: float,
         metrics: Metrics,
-        choose: Choose = take,
+        choose: ChooseBatch = next_batch,
     ) -> None:
         """Start the thread.
 
         Args:
-            session: run by that thread alone from now on, and closed by :meth:`close`.
-            pad: makes a batch of rows.
-            outputs: how many logits a row must have.
-            known_good: a row that a sound model answers; run where the model is in doubt.
-            max_padded_tokens: limit of a batch, padding included.
-            max_rows: limit of a batch.
-            stall_timeout_s: a batch that runs longer is given up.
-            metrics: told of every batch and failure.
-            choose: picks the rows of a batch.
+            session: only this thread runs it from now on; :meth:`close` closes it.
+            pad: pads rows to a batch.
+            outputs: logits that each row must have.
+            known_good: a row that a working model answers, to probe the model after failures.
+            max_padded_tokens: most tokens of a batch, padding included.
+            max_rows: most rows of a batch.
+            stall_timeout_s: a batch that runs longer counts as hung (:class:`Health`).
+            metrics: counts batches and failures.
+            choose: chooses the rows of a batch.
         """
         self._session, self._pad, self._choose = session, pad, choose
         self._outputs, self._known_good = outputs, known_good
@@ -75,8 +76,8 @@ class Engine:
         self._metrics = metrics
         self.health = Health(stall_timeout_s=stall_timeout_s)
         metrics.watch_model(lambda: self.health.running_s)
-        self._waiting: list[Waiting] = []
-        self._in_model: Sequence[Waiting] = ()
+        self._waiting: list[QueueEntry] = []
+        self._in_model: Sequence[QueueEntry] = ()
         self._changed = threading.Condition()
         self._closing = False
         self.seconds_per_token = 0.0
@@ -85,18 +86,18 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """Whether it still works."""
+        """Whether the thread still runs."""
         return self._thread.is_alive()
 
     def submit(self, rows: Sequence[Tokens], request_id: str = "-") -> "list[Future[BatchResult]]":
-        """Queue rows; cancelling a future takes its row out again.
+        """Queue rows and return a future for each; cancelling a future removes its row.
 
         Raises:
             NotReady: the engine is closing.
         """
         now = time.perf_counter()
         entries = [
-            Waiting(row=row, since=now, request_id=request_id, future=Future()) for row in rows
+            QueueEntry(row=row, since=now, request_id=request_id, future=Future()) for row in rows
         ]
         with self._changed:
             if self._closing:
@@ -106,24 +107,29 @@ class Engine:
         return [entry.future for entry in entries]
 
     def give_up_stalled(self) -> None:
-        """Where a batch does not come back, fail its rows and all that wait behind it."""
+        """If the running batch hangs, fail its rows and all rows that wait behind it."""
         if not self.health.stalled:
             return
         rows, self._in_model = self._in_model, ()
         if rows:
             seconds = f"{self.health.running_s:.0f} s"
-            _log.error("hangs in the model for %s; requests: %s", seconds, requests_of(rows))
-            self._count(Fault.STALLED)
-            fail(rows, EngineFailed("the model does not answer", fix="send it to another server"))
+            _log.error(
+                "a batch hangs in the model for %s; requests: %s", seconds, requests_of(rows)
+            )
+            self._count_fault(BatchFault.STALLED)
+            fail(
+                rows,
+                EngineFailed("the model does not answer", fix="send the request to another server"),
+            )
         with self._changed:
             left, self._waiting = self._waiting, []
-        fail(left, NotReady("the model does not answer", fix="send it to another server"))
+        fail(left, NotReady("the model does not answer", fix="send the request to another server"))
 
     def close(self, timeout_s: float) -> bool:
-        """Let the running batch finish, fail what still waits, and close the session.
+        """Let the running batch finish, fail the rows that wait, and close the session.
 
         Returns:
-            False where the batch did not finish in time; the session is left open then.
+            False where the batch did not finish within ``timeout_s``; the session stays open then.
         """
         with self._changed:
             self._closing = True
@@ -137,14 +143,14 @@ class Engine:
         return True
 
     def _work(self) -> None:
-        """The thread: batch after batch until :meth:`close`."""
+        """Run batches until :meth:`close`; this is the thread's function."""
         while not self._closing:
             self._run(self._next())
             if self.health.failing:
-                self._check()
+                self._probe_model()
 
-    def _next(self) -> list[Waiting]:
-        """Wait for work and take a batch of it; empty when there is none to run after all."""
+    def _next(self) -> list[QueueEntry]:
+        """Wait for rows and take a batch of them; empty where all of it was cancelled."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._waiting or self._closing,
@@ -156,20 +162,20 @@ class Engine:
                     max_padded_tokens=self._max_padded_tokens,
                     max_rows=self._max_rows,
                 )
-            except BaseException as err:  # noqa: BLE001  # which row is at fault is not known
-                self._tell(self._waiting, err)
+            except BaseException as err:  # noqa: BLE001  # the faulty row is not known
+                self._log_failure(self._waiting, err)
                 rows, self._waiting = self._waiting[:1], self._waiting[1:]
         return [entry for entry in rows if entry.future.set_running_or_notify_cancel()]
 
-    def _run(self, rows: Sequence[Waiting]) -> None:
-        """Run the rows; where that fails, run each half on its own."""
+    def _run(self, rows: Sequence[QueueEntry]) -> None:
+        """Run the rows; if that fails, run each half separately."""
         if not rows:
             return
         try:
             self._forward(rows)
         except BaseException as err:  # noqa: BLE001  # the thread must outlive any failure
-            self._tell(rows, err)
-            self._doubt()
+            self._log_failure(rows, err)
+            self._suspect_model()
             if len(rows) == 1:
                 fail(rows, _failure(err))
                 return
@@ -177,8 +183,8 @@ class Engine:
             self._run([row for row in rows[:middle] if not row.future.done()])
             self._run([row for row in rows[middle:] if not row.future.done()])
 
-    def _forward(self, rows: Sequence[Waiting]) -> None:
-        """Pad, run, check, and hand each row its own logits."""
+    def _forward(self, rows: Sequence[QueueEntry]) -> None:
+        """Pad and run the rows, check their logits, and set each row's result."""
         start = time.perf_counter()
         batch = self._pad([entry.row for entry in rows])
         self._in_model = rows
@@ -190,19 +196,19 @@ class Engine:
         finite_B: list[bool] = np.asarray(np.isfinite(logits_BC).all(axis=1)).tolist()
         for entry, logits_C, finite in zip(rows, logits_BC, finite_B, strict=True):
             if finite:
-                entry.answer(
+                entry.set_result(
                     BatchResult(logits_C=logits_C, queue_s=start - entry.since, run_s=run_s)
                 )
         if any(finite_B):
             self.health.succeeded()
         if not all(finite_B):
             bad = [entry for entry, finite in zip(rows, finite_B, strict=True) if not finite]
-            self._refuse(bad, all_of_batch=not any(finite_B))
+            self._fail_not_finite(bad, all_of_batch=not any(finite_B))
         self._learn_pace(run_s / padded_tokens(rows))
         self._metrics.batch_ran(len(rows), real_share=batch.real_share, run_s=run_s)
 
     def _logits(self, batch: Batch) -> NDArray[np.float32]:
-        """Logits ``[B, C]`` of the session, which is watched meanwhile."""
+        """Logits ``[B, C]`` of the session, timed by :class:`Health` meanwhile."""
         self.health.began(batch.ids_BS.size * self.seconds_per_token)
         try:
             logits_BC = self._session.run(batch)
@@ -210,70 +216,78 @@ class Engine:
             self.health.ended()
         if logits_BC.shape != (len(batch), self._outputs):
             raise EngineFailed(
-                "the model answered with logits of another shape",
+                "the model's logits have the wrong shape",
                 got=f"{logits_BC.shape}, expected {(len(batch), self._outputs)}",
                 fix="export the model again",
             )
         return logits_BC
 
-    def _refuse(self, rows: Sequence[Waiting], *, all_of_batch: bool) -> None:
-        """Rows whose logits are no numbers: a fault of theirs or, where all are, of the model's."""
-        error = EngineFailed("the model gave a score that is not a number", fix="see the log")
-        self._tell(rows, error, Fault.NOT_FINITE)
+    def _fail_not_finite(self, rows: Sequence[QueueEntry], *, all_of_batch: bool) -> None:
+        """Fail rows whose logits are NaN or infinite; if all rows are, suspect the model."""
+        error = EngineFailed(
+            "the model gave a score that is NaN or infinite",
+            fix="send another text; if that fails too, read the server's log",
+        )
+        self._log_failure(rows, error, BatchFault.NOT_FINITE)
         if all_of_batch:
-            self._doubt()
+            self._suspect_model()
         fail(rows, error)
 
-    def _doubt(self) -> None:
-        """A batch failed; after several, find out who is at fault before they are answered."""
+    def _suspect_model(self) -> None:
+        """Count a failed batch; after several, probe the model before the rows are answered."""
         self.health.failed()
-        if self.health.in_doubt:
-            self._check()
+        if self.health.suspect:
+            self._probe_model()
 
-    def _check(self) -> None:
-        """Find out by an input that is known to be good whether the model is at fault."""
-        reason = "its scores are not numbers"
+    def _probe_model(self) -> None:
+        """Run the known good row, to learn whether the model or the input is at fault."""
+        reason = "its scores are NaN or infinite"
         try:
             good = bool(np.isfinite(self._logits(self._pad([self._known_good]))).all())
         except BaseException as err:  # noqa: BLE001  # the thread must outlive any failure
             good, reason = False, reason_of(err)
         if self.health.checked(good=good):
             if good:
-                _log.warning("the model answers again: ready")
+                _log.warning("the model answers again; the server is ready")
             else:
-                _log.error("the model fails on what it answered before: not ready; %s", reason)
+                _log.error(
+                    "the model fails on a known good input; the server is not ready: %s", reason
+                )
 
     def _learn_pace(self, seconds_per_token: float) -> None:
-        """Follow the time a padded token takes; the first batch counts in full."""
+        """Update the moving average of seconds per padded token; the first batch sets it."""
         weight = _WEIGHT_OF_NEWEST if self.seconds_per_token else 1.0
         self.seconds_per_token += weight * (seconds_per_token - self.seconds_per_token)
 
-    def _tell(
-        self, rows: Sequence[Waiting], err: BaseException, fault: Fault = Fault.EXCEPTION
+    def _log_failure(
+        self,
+        rows: Sequence[QueueEntry],
+        err: BaseException,
+        fault: BatchFault = BatchFault.EXCEPTION,
     ) -> None:
-        """Log and count what went wrong; a bug that concerns one row with its traceback."""
+        """Log and count a failure; with its traceback where it is a bug that one row causes."""
         trace = len(rows) == 1 and not isinstance(err, SpdError)
         _log.error(
-            "failed in the model: %s; requests: %s",
+            "a batch failed in the model: %s; requests: %s",
             reason_of(err),
             requests_of(rows),
             exc_info=err if trace else None,
         )
-        self._count(fault)
+        self._count_fault(fault)
 
-    def _count(self, fault: Fault) -> None:
-        """Count a failure, which must not cost the others their answer."""
+    def _count_fault(self, fault: BatchFault) -> None:
+        """Count a failure; an error of the metrics must not fail the other rows."""
         with contextlib.suppress(Exception):
             self._metrics.engine_failed(fault)
 
 
 def _failure(err: BaseException) -> EngineFailed:
-    """What a row's client is told of an error that is none of ours."""
+    """The client's error for an exception of the runtime, whose text stays in the log."""
     return EngineFailed(
-        "the model failed on this input", got=type(err).__name__, fix="see the server's log"
+        "the model failed on this input", got=type(err).__name__, fix="read the server's log"
     )
 
 
 def _closed() -> NotReady:
-    """The engine takes no more work."""
+    """The error of a request that comes while the engine closes."""
     return NotReady("the server is shutting down", fix="send the request to another server")

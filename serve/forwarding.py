@@ -1,9 +1,9 @@
-"""Behind a proxy: the address that clients see, where the proxy that says so is trusted.
+"""X-Forwarded headers: the scheme, host and prefix under which clients see the server.
 
-A proxy that ends TLS or takes a prefix off the path tells so in ``X-Forwarded-Proto``,
-``X-Forwarded-Host`` and ``X-Forwarded-Prefix``. Anybody can send these headers, so they are read
-only from addresses named in ``--forwarded-allow-ips``; a proxy that sends no prefix is helped by
-``--root-path``. What is learned goes where ASGI has it, and so into every link and example.
+A proxy that ends TLS or strips a prefix from the path reports it in ``X-Forwarded-Proto``,
+``X-Forwarded-Host`` and ``X-Forwarded-Prefix``. Any client can send these headers, so they are read
+only from the addresses in ``--forwarded-allow-ips``. For a proxy that sends no prefix there is
+``--root-path``. The values go into the ASGI scope, and from there into every link and example.
 """
 
 import ipaddress
@@ -25,30 +25,30 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Forwarding:
-    """What is known of the proxies before this server.
+class ProxySettings:
+    """The proxies in front of the server.
 
     Attributes:
         root_path: the prefix under which clients see the server, such as ``/models/sst2``.
-        trusted: networks of proxies whose headers are read.
+        trusted: networks of the proxies whose X-Forwarded headers are read.
     """
 
     root_path: str = ""
     trusted: tuple[Network, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what is no prefix.
+        """Refuse a malformed prefix.
 
         Raises:
-            BadSetting: it does not begin with a slash, ends with one, or is no path.
+            BadSetting: the prefix does not begin with a slash, ends with one, or is no path.
         """
         if not _PREFIX.fullmatch(self.root_path):
             raise BadSetting(
-                "the root path is not a path", got=self.root_path, fix="write it like /models/sst2"
+                "--root-path is not a path", got=self.root_path, fix="write it like /models/sst2"
             )
 
     def trusts(self, client: str) -> bool:
-        """Whether what a client of this address says of itself is believed."""
+        """Whether X-Forwarded headers of a client with this address are read."""
         try:
             address = ipaddress.ip_address(client)
         except ValueError:  # a Unix socket has none
@@ -56,10 +56,10 @@ class Forwarding:
         return any(address in network for network in self.trusted)
 
     def apply(self, scope: MutableMapping[str, Any]) -> None:
-        """Put the address that the client sees into a request's scope.
+        """Put the scheme, host and prefix that the client sees into a request's ASGI scope.
 
         Raises:
-            HTTPException: a trusted proxy said something that is no scheme, host or prefix.
+            HTTPException: a trusted proxy sent a malformed scheme, host or prefix.
         """
         headers = Headers(scope=scope)
         client = scope.get("client")
@@ -77,10 +77,10 @@ class Forwarding:
 
 
 def trusted_from(spelled: str) -> tuple[Network, ...]:
-    """Networks out of addresses and networks between commas; ``*`` is everybody.
+    """Parse addresses and networks with commas between; ``*`` is every address.
 
     Raises:
-        BadSetting: one of them is neither.
+        BadSetting: a part is neither an address nor a network.
     """
     everybody = "0.0.0.0/0,::/0"
     names = spelled.replace("*", everybody).split(",") if spelled else []
@@ -88,27 +88,27 @@ def trusted_from(spelled: str) -> tuple[Network, ...]:
         return tuple(ipaddress.ip_network(name.strip()) for name in names)
     except ValueError as err:
         raise BadSetting(
-            "not an address of a proxy",
+            "--forwarded-allow-ips holds something that is neither an address nor a network",
             got=err,
             fix="write addresses like 10.0.0.7 or networks like 10.0.0.0/8, with commas between",
         ) from err
 
 
 def _prefix_in(headers: Headers) -> str:
-    """The prefixes that the proxies took off, the outermost first."""
+    """The prefixes that the proxies stripped from the path, outermost first."""
     parts = ",".join(headers.getlist("X-Forwarded-Prefix")).split(",")
     prefix = "".join(part.strip().rstrip("/") for part in parts)
     return _checked(prefix, "X-Forwarded-Prefix", _PREFIX)
 
 
 def _first(headers: Headers, name: str, form: re.Pattern[str]) -> str:
-    """What the outermost proxy said; empty where none did."""
+    """The outermost proxy's value of a header; empty where it is missing."""
     said = headers.get(name, "").partition(",")[0].strip()
     return _checked(said, name, form) if said else ""
 
 
 def _checked(said: str, name: str, form: re.Pattern[str]) -> str:
-    """What was said, if it has the form."""
+    """The value, if it matches the pattern; else a 400."""
     if not form.fullmatch(said):
         raise HTTPException(400, f"the proxy's {name} is malformed; correct the proxy")
     return said

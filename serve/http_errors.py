@@ -2,9 +2,9 @@
 
     {"error": "...", "error_type": "Overloaded", "code": "SPD_QUEUE_FULL", "request_id": "..."}
 
-``error`` and ``error_type`` are Text Embeddings Inference's, with its names of the types; ``code``
-is stable and says which of our errors it is. A body's size does not depend on the request, and an
-error on our side tells nothing of its inside: the log has it, under the same request id.
+``error`` and ``error_type`` are fields of Text Embeddings Inference, with its names of the types.
+``code`` identifies the error and is stable between versions. The body's size does not depend on the
+request. A 5xx tells no detail of the server; the log has it, under the same request id.
 """
 
 import logging
@@ -35,52 +35,54 @@ from spd_deploy.domain.errors import (
 
 _log = logging.getLogger(__name__)
 
-REFUSED = "refused"  # where a request's state holds why it is not HTTP that can be answered
-CLIENT_LEFT = 499  # nginx's number for it; never sent, since nobody is there
+PROTOCOL_ERROR = "refused"  # key of ``scope["state"]``: the error of a malformed HTTP request
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for metrics and the log; it is never sent
 _MAX_MESSAGE = 300
 
 
-class ClientLeft(Exception):
+class ClientDisconnected(Exception):
     """The client closed the connection before its answer was ready."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """How a class of errors looks to a client."""
+class ErrorKind:
+    """The HTTP status, the TEI name and the stable code of an error class."""
 
     status: int
     error_type: str
     code: str
 
 
-STATUS: Mapping[type[Refusal], Kind] = {
-    NotJson: Kind(400, "Validation", "SPD_NOT_JSON"),
-    EmptyText: Kind(400, "Empty", "SPD_EMPTY_TEXT"),
-    BodyTooLarge: Kind(413, "Validation", "SPD_BODY_TOO_LARGE"),
-    UnsupportedMedia: Kind(415, "Validation", "SPD_UNSUPPORTED_MEDIA"),
-    MalformedRequest: Kind(422, "Validation", "SPD_MALFORMED"),
-    TextTooLong: Kind(422, "Validation", "SPD_TEXT_TOO_LONG"),
-    TooManyInputs: Kind(422, "Validation", "SPD_TOO_MANY_INPUTS"),
-    Overloaded: Kind(429, "Overloaded", "SPD_QUEUE_FULL"),
-    EngineFailed: Kind(500, "Backend", "SPD_ENGINE_FAILED"),
-    NotReady: Kind(503, "Unhealthy", "SPD_NOT_READY"),
+STATUS: Mapping[type[Refusal], ErrorKind] = {
+    NotJson: ErrorKind(400, "Validation", "SPD_NOT_JSON"),
+    EmptyText: ErrorKind(400, "Empty", "SPD_EMPTY_TEXT"),
+    BodyTooLarge: ErrorKind(413, "Validation", "SPD_BODY_TOO_LARGE"),
+    UnsupportedMedia: ErrorKind(415, "Validation", "SPD_UNSUPPORTED_MEDIA"),
+    MalformedRequest: ErrorKind(422, "Validation", "SPD_MALFORMED"),
+    TextTooLong: ErrorKind(422, "Validation", "SPD_TEXT_TOO_LONG"),
+    TooManyInputs: ErrorKind(422, "Validation", "SPD_TOO_MANY_INPUTS"),
+    Overloaded: ErrorKind(429, "Overloaded", "SPD_QUEUE_FULL"),
+    EngineFailed: ErrorKind(500, "Backend", "SPD_ENGINE_FAILED"),
+    NotReady: ErrorKind(503, "Unhealthy", "SPD_NOT_READY"),
 }
-INTERNAL = Kind(500, "Backend", "SPD_INTERNAL")
+INTERNAL = ErrorKind(500, "Backend", "SPD_INTERNAL")
 
 
 class ErrorBody(BaseModel):
-    """What every status of 400 and above carries."""
+    """The body of every answer with a status of 400 or above."""
 
-    error: str = Field(description="What is wrong and what to do about it.")
-    error_type: str = Field(description="The kind of error, in the names of TEI.")
-    code: str = Field(description="Which error it is; stable between versions.")
-    request_id: str = Field(description="Also in the header X-Request-Id and in the log.")
+    error: str = Field(description="What is wrong, and what to do.")
+    error_type: str = Field(description="The kind of error, as Text Embeddings Inference names it.")
+    code: str = Field(description="Identifies the error; stable between versions.")
+    request_id: str = Field(
+        description="The request's id; also in the header X-Request-Id and in the log."
+    )
 
 
 def response_for(error: BaseException, request_id: str) -> Response:
-    """The answer to a request that ended in ``error``."""
-    if isinstance(error, ClientLeft):
-        return Response(status_code=CLIENT_LEFT)
+    """The response to a request that ended in ``error``."""
+    if isinstance(error, ClientDisconnected):
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     if isinstance(error, HTTPException):
         return _response(
             _kind_of_status(error.status_code), error.detail, request_id, error.headers
@@ -88,23 +90,25 @@ def response_for(error: BaseException, request_id: str) -> Response:
     kind = STATUS.get(type(error), INTERNAL) if isinstance(error, Refusal) else INTERNAL
     if not isinstance(error, SpdError) or kind is INTERNAL:
         _log.error("request %s failed", request_id, exc_info=error)
-        return _response(kind, "the server failed; its log says why", request_id)
-    return _response(kind, _told(error, kind), request_id, _advice(error))
+        return _response(kind, "the server failed; read the reason in its log", request_id)
+    return _response(kind, _message_of(error, kind), request_id, _headers_of(error))
 
 
 async def on_error(request: Request, error: Exception) -> Response:
-    """The app's handler for every exception that has an answer."""
+    """The app's exception handler."""
     if isinstance(error, HTTPException):
-        error = _of_path(request, error)
+        error = _reworded(request, error)
     return response_for(error, request_id_of(request.scope))
 
 
-def _of_path(request: Request, error: HTTPException) -> HTTPException:
-    """The framework's own refusals of a path or a method, in our words."""
+def _reworded(request: Request, error: HTTPException) -> HTTPException:
+    """Starlette's 404 and 405 with a message that says what exists."""
     path = request.url.path
     match error.status_code:
         case 404:
-            return HTTPException(404, f"no such path; got {path}; /docs lists those there are")
+            return HTTPException(
+                404, f"the path does not exist; got {path}; see /docs for the paths that do"
+            )
         case 405:
             allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
             told = f"{path} does not take this method; got {request.method}; use {allowed}"
@@ -114,12 +118,12 @@ def _of_path(request: Request, error: HTTPException) -> HTTPException:
 
 
 def request_id_of(scope: Mapping[str, Any]) -> str:
-    """The id that the middleware gave the request."""
+    """The request's id, which the middleware has put into the scope."""
     return str(scope.get("state", {}).get("request_id", ""))
 
 
-def refusals(*errors: type[Refusal]) -> dict[int | str, dict[str, Any]]:
-    """The part of an OpenAPI description that says how these errors are answered."""
+def error_responses(*errors: type[Refusal]) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI responses of these errors, by status."""
     told: dict[int, list[str]] = {}
     for error in errors:
         meaning = (error.__doc__ or "").partition(";")[0].replace("``", "").rstrip(".")
@@ -130,8 +134,8 @@ def refusals(*errors: type[Refusal]) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _told(error: SpdError, kind: Kind) -> str:
-    """The error in one line; what was got is left out where it comes from our inside."""
+def _message_of(error: SpdError, kind: ErrorKind) -> str:
+    """The error in one line; a 5xx leaves out what was found, which may show internals."""
     shown = [
         error.what,
         *([f"got {error.got}"] if error.got and kind.status < 500 else []),
@@ -141,9 +145,9 @@ def _told(error: SpdError, kind: Kind) -> str:
 
 
 def _response(
-    kind: Kind, message: str, request_id: str, headers: Mapping[str, str] | None = None
+    kind: ErrorKind, message: str, request_id: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The JSON body."""
+    """A response with the JSON body of an error."""
     body = ErrorBody(
         error=message[:_MAX_MESSAGE],
         error_type=kind.error_type,
@@ -153,8 +157,8 @@ def _response(
     return JSONResponse(body.model_dump(), status_code=kind.status, headers=headers)
 
 
-def _advice(error: SpdError) -> dict[str, str]:
-    """When to come again, where it is worth it; a server that ends asks for a new connection."""
+def _headers_of(error: SpdError) -> dict[str, str]:
+    """Retry-After for errors that pass; a server that shuts down also closes the connection."""
     match error:
         case Overloaded():
             return {"Retry-After": str(error.retry_after_s)}
@@ -164,10 +168,10 @@ def _advice(error: SpdError) -> dict[str, str]:
             return {}
 
 
-def _kind_of_status(status: int) -> Kind:
-    """How the framework's own refusals (404, 405) look."""
+def _kind_of_status(status: int) -> ErrorKind:
+    """The kind of an error that Starlette or the connection raises by its status, such as 404."""
     try:
         name = HTTPStatus(status).name
     except ValueError:
-        name = "REFUSED"
-    return Kind(status, "Validation" if status < 500 else "Backend", f"SPD_{name}")
+        name = "PROTOCOL_ERROR"
+    return ErrorKind(status, "Validation" if status < 500 else "Backend", f"SPD_{name}")

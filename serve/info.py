@@ -1,12 +1,13 @@
-"""``GET /info``: what is served, how sparse it is, how it runs, and what the server allows."""
+"""``GET /info``: the model, its sparsity, its runtime and the server's limits."""
 
 from typing import Any
 
 from pydantic import BaseModel, Field
 
-from serve.open_model import Density, Served
+from serve.model_card import Density
+from serve.open_model import ServedModel
 from serve.protocols import native
-from serve.protocols.form import Form
+from serve.protocols.input_spec import InputSpec
 from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Parity
 from spd_deploy.domain.scores import own_arm, whose
@@ -15,43 +16,59 @@ from spd_deploy.sessions.protocol import Description
 
 
 class Info(BaseModel):
-    """What is served."""
+    """The model that is served, and the server's limits."""
 
     model: str
     task: str
     problem_type: str
-    activation: str = Field(description="Of scores: `softmax`, `sigmoid`, or `none` of a number.")
+    activation: str = Field(
+        description="How logits become scores: `softmax`, `sigmoid`, or `none` for regression."
+    )
     labels: list[str] = Field(description="In the order of the model's outputs.")
-    takes: str = Field(description="`single` texts, a `pair`, or `either`.")
-    example: dict[str, Any] = Field(description="A body for `/v1/classify` that is answered.")
-    max_tokens: int = Field(description="Longer texts are cut, or refused if so asked.")
+    takes: str = Field(description="What an input is: a `single` text, a `pair`, or `either`.")
+    example: dict[str, Any] = Field(description="A valid body for `/v1/classify`.")
+    max_tokens: int = Field(
+        description="Longest input. Longer texts are cut, or refused with `truncate: false`."
+    )
     format: str
-    warning: str | None = Field(description="What to know of how it runs; null where all is well.")
+    warning: str | None = Field(
+        description="What an operator should know, such as a model without export; else null."
+    )
     pattern: str
-    sparsity: float | None = Field(description="The share of zeros that was aimed for.")
+    sparsity: float | None = Field(
+        description="Share of zeros that the pattern was given, from 0 to 1."
+    )
     density: Density | None
-    lowerings: dict[str, int] = Field(description="How many matrices are run in which way.")
-    parity: Parity | None = Field(description="Of the export with its checkpoint.")
-    self_test: float | None = Field(description="The same difference on this machine, at start.")
+    lowerings: dict[str, int] = Field(
+        description="Number of matrices by the way they are multiplied."
+    )
+    parity: Parity | None = Field(
+        description="Largest difference of the export's logits from its checkpoint's."
+    )
+    self_test: float | None = Field(
+        description="The same difference on this machine, measured at start."
+    )
     score: dict[str, float | None] | None = Field(
-        description="Metrics of this very model, on `split`; null where it was never scored."
+        description="Metrics of this model on `split`; null where it was never evaluated."
     )
     scores: dict[str, dict[str, float | None]] = Field(
-        description="Metrics by arm, on `split`: also of models that this one was made from."
+        description="Metrics on `split` by model: this one and those that it was made from."
     )
-    arms: dict[str, str] = Field(description="Of each arm of `scores`, which model it is.")
+    arms: dict[str, str] = Field(description="For each key of `scores`, which model it is.")
     split: str | None
     checkpoint_sha256: str
     runtime: Description
     limits: ServeSettings
-    exported_with: dict[str, str] = Field(description="Versions of the packages that made it.")
-    served_with: dict[str, str] = Field(description="Versions of the packages that run it.")
+    exported_with: dict[str, str] = Field(
+        description="Versions of the packages that exported the model."
+    )
+    served_with: dict[str, str] = Field(description="Versions of the packages that run the server.")
 
 
-def info_of(served: Served, settings: ServeSettings) -> Info:
-    """All there is to say about a model and the server around it."""
-    about, task, runs = served.about, served.task, served.session.description
-    pruned = about.sparsity is not None
+def info_of(served: ServedModel, settings: ServeSettings) -> Info:
+    """The answer of ``/info``."""
+    card, task, runs = served.card, served.task, served.session.description
+    pruned = card.sparsity is not None
     own = own_arm(pruned=pruned, precision=runs.precision, runtime=runs.runtime)
     return Info(
         model=served.name,
@@ -60,48 +77,48 @@ def info_of(served: Served, settings: ServeSettings) -> Info:
         activation=task.activation.value,
         labels=list(task.labels),
         takes=served.takes,
-        example=native.example(form_of(served, settings)),
+        example=native.example(input_spec_of(served, settings)),
         max_tokens=served.tokenizer.max_tokens,
-        format=about.format,
-        warning=about.warning,
-        pattern=about.pattern,
-        sparsity=about.sparsity,
-        density=about.density,
-        lowerings=dict(about.lowerings),
-        parity=about.parity,
-        self_test=about.self_test,
-        score=None if own not in about.scores else dict(about.scores[own]),
-        arms={arm: whose(arm, own) for arm in about.scores},
-        scores={arm: dict(scores) for arm, scores in about.scores.items()},
-        split=about.split,
-        checkpoint_sha256=about.sha256,
+        format=card.format,
+        warning=card.warning,
+        pattern=card.pattern,
+        sparsity=card.sparsity,
+        density=card.density,
+        lowerings=dict(card.lowerings),
+        parity=card.parity,
+        self_test=card.self_test,
+        score=None if own not in card.scores else dict(card.scores[own]),
+        arms={arm: whose(arm, own) for arm in card.scores},
+        scores={arm: dict(scores) for arm, scores in card.scores.items()},
+        split=card.split,
+        checkpoint_sha256=card.sha256,
         runtime=runs,
         limits=settings,
-        exported_with=dict(about.versions),
+        exported_with=dict(card.versions),
         served_with=versions_of("fastapi", "numpy", "tokenizers", "uvicorn"),
     )
 
 
-def form_of(served: Served, settings: ServeSettings) -> Form:
-    """What requests to the model look like."""
-    return Form(
+def input_spec_of(served: ServedModel, settings: ServeSettings) -> InputSpec:
+    """The input that requests to the model must have."""
+    return InputSpec(
         takes=served.takes,
         max_inputs=settings.max_inputs,
         drops_unseen=served.tokenizer.encode("\0\u200b").empty,
     )
 
 
-def build_labels(served: Served) -> dict[str, str]:
-    """The labels of the metric ``spd_build_info``."""
-    about, runs = served.about, served.session.description
+def build_labels(served: ServedModel) -> dict[str, str]:
+    """The labels of the metric ``spd_build_info`` with their values."""
+    card, runs = served.card, served.session.description
     return {
         "version": version_of(PACKAGE) or "unknown",
         "model": served.name,
         "task": served.task.name,
-        "format": about.format,
+        "format": card.format,
         "precision": runs.precision,
         "runtime": f"{runs.runtime} {runs.version}",
         "device": runs.device,
-        "pattern": about.pattern,
-        "sparsity": "" if about.sparsity is None else f"{about.sparsity:g}",
+        "pattern": card.pattern,
+        "sparsity": "" if card.sparsity is None else f"{card.sparsity:g}",
     }

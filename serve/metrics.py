@@ -1,7 +1,7 @@
-"""What the server counts, for Prometheus to read at ``/metrics``.
+"""The server's metrics, which Prometheus reads at ``/metrics``.
 
-One registry an app, so two apps in one process do not share numbers. Labels take few values: the
-known routes and ``other``, statuses, stages; never a text, a client or a request id.
+Each app has a registry of its own, so two apps in one process do not share counters. Labels have
+few values: the routes and ``other``, statuses, stages. No label holds a text, client or request id.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,8 +21,8 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 
-class Fault(StrEnum):
-    """How a batch can fail."""
+class BatchFault(StrEnum):
+    """The ways in which a batch fails: the label ``kind`` of ``spd_engine_errors_total``."""
 
     EXCEPTION = "exception"
     NOT_FINITE = "not_finite"
@@ -30,95 +30,103 @@ class Fault(StrEnum):
 
 
 class Metrics:
-    """The counters of one app; safe to use from any thread."""
+    """The metrics of one app; any thread may use them."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         registry = self._registry
         self._requests = Counter(
-            "spd_requests_total", "Requests answered.", ["route", "code"], registry=registry
+            "spd_requests_total",
+            "Requests answered, by route and status.",
+            ["route", "code"],
+            registry=registry,
         )
         self._request_seconds = Histogram(
             "spd_request_seconds",
-            "From the first byte of the headers to the answer.",
+            "Seconds from a request's headers to the end of its answer.",
             ["route"],
             buckets=_SECONDS,
             registry=registry,
         )
         self._stage_seconds = Histogram(
             "spd_stage_seconds",
-            "Time in one stage: tok and queue a request, run a batch.",
+            "Seconds of a stage: tok and queue of a request, run of a batch.",
             ["stage"],
             buckets=_SECONDS,
             registry=registry,
         )
         self._batch_rows = Histogram(
-            "spd_batch_rows", "Rows run at once.", buckets=_ROWS, registry=registry
+            "spd_batch_rows", "Texts or pairs in a batch.", buckets=_ROWS, registry=registry
         )
         self._padding_efficiency = Histogram(
             "spd_padding_efficiency",
-            "Share of a batch's tokens that is not padding.",
+            "Share of a batch's tokens that are not padding, from 0 to 1.",
             buckets=_SHARES,
             registry=registry,
         )
         self._truncated = Counter(
-            "spd_truncated_total", "Texts that lost tokens.", registry=registry
+            "spd_truncated_total", "Texts cut to the model's longest input.", registry=registry
         )
         self._engine_errors = Counter(
             "spd_engine_errors_total",
-            "Batches that failed, gave scores that are no numbers, or did not come back in time.",
+            "Batches that raised, gave NaN or infinite scores, or exceeded the stall timeout.",
             ["kind"],
             registry=registry,
         )
         self._stages = {one: self._stage_seconds.labels(one) for one in ("tok", "queue", "run")}
-        for fault in Fault:
+        for fault in BatchFault:
             self._engine_errors.labels(fault)
 
     def request_answered(self, route: str, code: int, seconds: float) -> None:
-        """A request got its answer; 499 stands for a client that left before it."""
+        """Count an answered request; 499 stands for a client that disconnected before."""
         self._requests.labels(route, str(code)).inc()
         self._request_seconds.labels(route).observe(seconds)
 
     def texts_tokenised(self, seconds: float, *, truncated: int) -> None:
-        """A request's texts were tokenised."""
+        """Count the tokenising of a request's texts, and how many of them were cut."""
         self._stages["tok"].observe(seconds)
         self._truncated.inc(truncated)
 
     def request_waited(self, seconds: float) -> None:
-        """A request's texts spent this long in the queue."""
+        """Count the seconds that a request's slowest row waited in the queue."""
         self._stages["queue"].observe(seconds)
 
     def batch_ran(self, rows: int, *, real_share: float, run_s: float) -> None:
-        """A batch was run."""
+        """Count a batch: its rows, the share of real tokens, and its seconds in the model."""
         self._stages["run"].observe(run_s)
         self._batch_rows.observe(rows)
         self._padding_efficiency.observe(real_share)
 
-    def engine_failed(self, fault: Fault) -> None:
-        """A batch failed."""
+    def engine_failed(self, fault: BatchFault) -> None:
+        """Count a failed batch."""
         self._engine_errors.labels(fault).inc()
 
     def watch_model(self, running_s: Callable[[], float]) -> None:
-        """Read how long the batch in the model has been running whenever Prometheus asks."""
+        """Read the running batch's seconds from ``running_s`` at each scrape."""
         Gauge(
             "spd_batch_running_seconds",
-            "How long the batch in the model has been running; 0 where there is none.",
+            "Seconds that the running batch has taken so far; 0 where none runs.",
             registry=self._registry,
         ).set_function(running_s)
 
     def watch_queue(self, items: Callable[[], int], tokens: Callable[[], int]) -> None:
-        """Read the queue's size whenever Prometheus asks."""
+        """Read the queue's size at each scrape."""
         for name, text, read in (
-            ("spd_queue_items", "Texts being answered or waiting.", items),
-            ("spd_queue_tokens", "Tokens being answered or waiting.", tokens),
+            ("spd_queue_items", "Texts or pairs that are queued or running.", items),
+            ("spd_queue_tokens", "Tokens that are queued or running, without padding.", tokens),
         ):
             Gauge(name, text, registry=self._registry).set_function(read)
 
     def describe_build(self, facts: Mapping[str, str]) -> None:
-        """Say once what is served, as labels of a gauge that is always 1."""
-        gauge = Gauge("spd_build_info", "What is served.", list(facts), registry=self._registry)
+        """Publish facts of the model and the server as labels of a gauge that is always 1."""
+        gauge = Gauge(
+            "spd_build_info",
+            "Always 1; its labels describe the model and the server.",
+            list(facts),
+            registry=self._registry,
+        )
         gauge.labels(*facts.values()).set(1)
 
     def page(self) -> bytes:
-        """All numbers in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)

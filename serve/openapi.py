@@ -1,8 +1,8 @@
-"""The app's own description of itself, which must be true: bodies, answers, and every error.
+"""The app's OpenAPI description: bodies, responses, and every error.
 
-The routes read their bodies themselves, more strictly than the framework would, so the framework
-does not know them: :class:`Described` adds their schemas to ``/openapi.json``, with the bounds and
-the examples of the model that is served.
+The routes read their bodies themselves, more strictly than FastAPI would, so FastAPI does not know
+them. :class:`DocumentedApp` adds their schemas to ``/openapi.json``, with the limits and the
+examples of the model that is open.
 """
 
 import copy
@@ -14,36 +14,36 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from serve.protocols import native, tei
-from serve.protocols.form import Form
+from serve.protocols.input_spec import InputSpec
 
 _REF = "#/components/schemas/{model}"
 
 
-def body(model: type[BaseModel]) -> dict[str, Any]:
-    """What an operation's description says of its body."""
+def request_body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The OpenAPI ``requestBody`` of an operation that reads ``model``."""
     schema = {"$ref": _REF.format(model=model.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-class Described(FastAPI):
-    """A FastAPI app whose description includes the bodies its routes read themselves."""
+class DocumentedApp(FastAPI):
+    """A FastAPI app whose OpenAPI description includes the bodies that routes read themselves."""
 
     def __init__(
-        self, *, bodies: list[type[BaseModel]], form: Callable[[], Form], **options: Any
+        self, *, bodies: list[type[BaseModel]], input_spec: Callable[[], InputSpec], **options: Any
     ) -> None:
-        """``form`` tells what the model takes at the moment; ``options`` are FastAPI's own."""
+        """``input_spec`` gives the open model's input; ``options`` are FastAPI's own."""
         super().__init__(**options)
-        self._bodies, self._form = bodies, form
+        self._bodies, self._input_spec = bodies, input_spec
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI description of the model that is served now."""
+        """The OpenAPI description, with the limits and examples of the model that is open now."""
         described = copy.deepcopy(super().openapi())
         _, found = models_json_schema(
             [(model, "validation") for model in self._bodies], ref_template=_REF
         )
         schemas = described.setdefault("components", {}).setdefault("schemas", {})
         schemas.update(found["$defs"])
-        form = self._form()
-        for fit in (native.fit, tei.fit):
-            fit(schemas, form)
+        spec = self._input_spec()
+        for specialise in (native.specialise, tei.specialise):
+            specialise(schemas, spec)
         return described

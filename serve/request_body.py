@@ -1,8 +1,8 @@
-"""A request's body to a JSON value, as strictly as JSON itself: bytes enter here.
+"""Reads a request's body into a JSON value, strictly.
 
-Each way to be wrong has its own error: not ``application/json``, too long, not UTF-8, not JSON. A
-name that appears twice in an object, or ``NaN``, is refused too, since readers of JSON disagree on
-what they mean. The body is never kept beyond its limit, whatever its headers promised.
+Each fault has its own error: not ``application/json``, too long, not UTF-8, not JSON. A key that
+appears twice in an object, and ``NaN``, are refused too, since JSON parsers disagree on them. No
+more than the limit is kept of a body, whatever its headers say.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from serve.http_errors import ClientLeft
+from serve.http_errors import ClientDisconnected
 from spd_deploy.domain.errors import (
     BodyTooLarge,
     EmptyText,
@@ -25,12 +25,12 @@ from spd_deploy.domain.errors import (
     UnsupportedMedia,
 )
 
-# Below this a body parses faster than a thread can be asked to do it.
+# A shorter body is parsed faster than it could be handed to a thread.
 _LONG_BYTES = 32_768
 _MAX_NAME = 40
-# What people call UTF-8, and the encoding that it contains, without dashes and underscores.
+# Names of UTF-8 and of ASCII, its subset, without dashes and underscores.
 _CHARSETS = ("utf8", "ascii", "usascii")
-# What pydantic says in words of Python's, in words of JSON's.
+# pydantic's messages in JSON's terms instead of Python's.
 _FAULTS = {
     "model_type": "Input should be an object",
     "extra_forbidden": "Unknown field",
@@ -41,7 +41,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """A body read literally: no unknown field, no conversion between types."""
+    """A model that refuses unknown fields and converts no types."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -50,7 +50,7 @@ async def read_json(request: Request, *, max_bytes: int) -> Any:
     """The request's body as a JSON value; a long one is parsed outside the event loop.
 
     Raises:
-        Refusal: it is not ``application/json``, too long, not UTF-8 or not JSON.
+        Refusal: the body is not ``application/json``, too long, not UTF-8 or not JSON.
         ClientLeft: the client closed the connection while sending it.
     """
     refuse_other_media(request.headers)
@@ -59,10 +59,10 @@ async def read_json(request: Request, *, max_bytes: int) -> Any:
 
 
 def refuse_other_media(headers: Mapping[str, str]) -> None:
-    """Only uncompressed JSON in UTF-8 is read: ``application/json``, or ``application/..+json``.
+    """Refuse all but uncompressed UTF-8 of type ``application/json`` or ``application/..+json``.
 
     Raises:
-        UnsupportedMedia: the headers name another media type, charset or coding.
+        UnsupportedMedia: the headers name another media type, charset or content coding.
     """
     content_type = Message()
     content_type["Content-Type"] = headers.get("content-type", "")
@@ -80,15 +80,17 @@ def refuse_other_media(headers: Mapping[str, str]) -> None:
             fix="encode the text as UTF-8, and leave the charset out",
         )
     if headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
-        raise UnsupportedMedia("compressed bodies are not read", fix="send it uncompressed")
+        raise UnsupportedMedia(
+            "compressed bodies are not supported", fix="send the body without Content-Encoding"
+        )
 
 
 def parse(body: bytes) -> Any:
-    """One JSON value, read strictly.
+    """Parse one JSON value strictly.
 
     Raises:
         NotJson: invalid UTF-8, a byte order mark, no JSON, or nested too deep.
-        MalformedRequest: an object that says the same name twice.
+        MalformedRequest: an object has the same key twice.
     """
     _refuse_other_encodings(body)
     try:
@@ -102,21 +104,21 @@ def parse(body: bytes) -> Any:
     except ValueError as err:
         where = f" at character {err.pos}" if isinstance(err, json.JSONDecodeError) else ""
         raise NotJson(
-            f"the body is not valid JSON{where}", fix="check it with a validator"
+            f"the body is not valid JSON{where}", fix="check the body with a JSON validator"
         ) from err
 
 
 def inputs_of(value: Any) -> Any:
-    """The field that every form of request calls ``inputs``; None where there is none."""
+    """The field ``inputs`` of a request, which every protocol has; None where it is missing."""
     return value.get("inputs") if isinstance(value, dict) else None
 
 
 def refuse_count(inputs: Any, *, max_inputs: int) -> None:
-    """Count the texts before looking at any of them; what is no list is left to validation.
+    """Refuse too few or too many inputs before any is read; validation refuses all but a list.
 
     Raises:
-        EmptyText: there is none.
-        TooManyInputs: more than ``max_inputs``.
+        EmptyText: the list is empty.
+        TooManyInputs: the list has more than ``max_inputs`` items.
     """
     if not isinstance(inputs, list):
         return
@@ -131,10 +133,10 @@ def refuse_count(inputs: Any, *, max_inputs: int) -> None:
 
 
 def validated(model: type[Model], value: Any) -> Model:
-    """``value`` as ``model``, or its first fault.
+    """``value`` as an instance of ``model``.
 
     Raises:
-        MalformedRequest: a field is missing, unknown or of the wrong type.
+        MalformedRequest: a field is missing, unknown or of the wrong type; the first one is named.
     """
     try:
         return model.model_validate(value)
@@ -143,12 +145,12 @@ def validated(model: type[Model], value: Any) -> Model:
         where = ".".join(_printable(part) for part in first["loc"][:4])
         raise MalformedRequest(
             f"{where or 'the body'}: {_FAULTS.get(first['type'], first['msg'])}",
-            fix="see /docs for the request's form",
+            fix="see /docs for the fields of the request",
         ) from None
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:
-    """The body's bytes, refused as soon as they are known to be too many."""
+    """The body's bytes; a body over the limit is refused as soon as that is known."""
     promised = request.headers.get("content-length", "")
     if promised.isdecimal() and int(promised[:20]) > max_bytes:
         raise _too_large(max_bytes)
@@ -159,18 +161,18 @@ async def _read(request: Request, max_bytes: int) -> bytes:
             if len(body) > max_bytes:
                 raise _too_large(max_bytes)
     except ClientDisconnect as err:
-        raise ClientLeft from err
+        raise ClientDisconnected from err
     return bytes(body)
 
 
 def _too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(
-        f"the body has more than {max_bytes} bytes", fix="send fewer or shorter texts at a time"
+        f"the body has more than {max_bytes} bytes", fix="send fewer or shorter texts in a request"
     )
 
 
 def _refuse_other_encodings(body: bytes) -> None:
-    """Name a byte order mark, or UTF-16 and UTF-32 without one, instead of a fault in the JSON."""
+    """Refuse a byte order mark, UTF-16 and UTF-32 by name, before the JSON parser fails on them."""
     encoding = json.detect_encoding(body)
     if encoding == "utf-8":
         return
@@ -186,18 +188,18 @@ def _refuse_other_encodings(body: bytes) -> None:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, each of whose names must appear once."""
+    """A JSON object; a key that appears twice is refused."""
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise MalformedRequest("an object says the same name twice", fix="say each name once")
+        raise MalformedRequest("an object has the same key twice", fix="send each key once")
     return value
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    """``NaN`` and ``Infinity`` are Python's, not JSON's."""
+    """Refuse ``NaN`` and ``Infinity``, which Python's parser accepts and JSON does not have."""
     raise NotJson(f"{name} is not JSON", fix="send a number or null")
 
 
 def _printable(part: str | int) -> str:
-    """A field's name as it can safely be shown: short, and ASCII."""
+    """A field's name for a message: ASCII, at most 40 characters."""
     return str(part).encode("ascii", "backslashreplace").decode("ascii")[:_MAX_NAME]

@@ -1,4 +1,4 @@
-"""The id of the request that is being answered, for whoever logs on its behalf."""
+"""Request ids: the header ``X-Request-Id``, and the current id for the log."""
 
 import re
 import secrets
@@ -10,5 +10,5 @@ _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def request_id_from(given: str | None) -> str:
-    """The client's own id where it is a harmless one, else a new one."""
+    """The client's id if it has 1 to 64 letters, digits, ``.``, ``_`` or ``-``; else a new one."""
     return given if given and _ACCEPTED_ID.fullmatch(given) else secrets.token_hex(8)

@@ -1,4 +1,4 @@
-"""The routes: what each path answers, put together from parts that know nothing of each other."""
+"""The routes: the handler of each path."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serve.classifier import Timing
-from serve.disconnect import unless_left
-from serve.http_errors import STATUS, refusals
+from serve.disconnect import cancel_on_disconnect
+from serve.http_errors import STATUS, error_responses
 from serve.info import Info, info_of
 from serve.metrics import CONTENT_TYPE, Metrics
-from serve.openapi import body
+from serve.openapi import request_body_of
 from serve.pages import demo_page, docs_page
 from serve.protocols import native, tei
 from serve.request_body import read_json
@@ -24,26 +24,26 @@ BODIES: list[type[BaseModel]] = [native.ClassifyRequest, tei.PredictRequest]
 
 
 class Status(BaseModel):
-    """The answer of a probe."""
+    """The answer of `/livez` and `/readyz`."""
 
     status: str
 
 
 class Routes:
-    """The handlers, with what they share.
+    """The handlers, with the state, settings and metrics that they share.
 
-    A handler asks for the model once, before it reads the body: a request that was let in is
-    answered even where the server begins to drain before its body has arrived.
+    A handler gets the model once, before it reads the body. A request is then answered even if the
+    server begins to drain before its body has arrived.
     """
 
-    def __init__(self, life: ServerState, settings: ServeSettings, metrics: Metrics) -> None:
-        self._life, self._settings, self._metrics = life, settings, metrics
+    def __init__(self, state: ServerState, settings: ServeSettings, metrics: Metrics) -> None:
+        self._state, self._settings, self._metrics = state, settings, metrics
 
     def router(self) -> APIRouter:
-        """Every path with its handler and its description."""
+        """A router of every path with its handler and its OpenAPI description."""
         router = APIRouter()
-        work: dict[int | str, Any] = refusals(*STATUS)
-        waiting: dict[int | str, Any] = refusals(NotReady)
+        work: dict[int | str, Any] = error_responses(*STATUS)
+        waiting: dict[int | str, Any] = error_responses(NotReady)
         for path, handler, model, reply in (
             ("/v1/classify", self.classify, native.ClassifyRequest, native.ClassifyReply),
             ("/predict", self.predict, tei.PredictRequest, tei.PredictReply),
@@ -54,7 +54,7 @@ class Routes:
                 methods=["POST"],
                 response_model=reply,
                 responses=work,
-                openapi_extra=body(model),
+                openapi_extra=request_body_of(model),
             )
         router.add_api_route("/livez", self.livez, response_model=Status, responses=waiting)
         router.add_api_route("/readyz", self.readyz, response_model=Status, responses=waiting)
@@ -67,71 +67,71 @@ class Routes:
     async def classify(self, request: Request) -> Response:
         """Classify texts or pairs.
 
-        The answers come in the order of the inputs, each with its labels best first and with how
-        much of the text the model read.
+        The results come in the order of the inputs. Each has its labels, best first, and tells how
+        many tokens the model read and how many were cut off.
         """
-        classifier = self._life.classifier()
+        classifier = self._state.classifier()
         value = await self._value(request)
-        asked = native.request_from(value, max_inputs=self._settings.max_inputs)
+        parsed = native.request_from(value, max_inputs=self._settings.max_inputs)
         work = classifier.classify(
-            native.texts_of(asked), truncate=asked.truncate, raw_scores=asked.raw_scores
+            native.texts_of(parsed), truncate=parsed.truncate, raw_scores=parsed.raw_scores
         )
-        rows, timing = await unless_left(request, work)
-        return _reply(native.reply(classifier.served.name, rows, top_k=asked.top_k), timing)
+        rows, timing = await cancel_on_disconnect(request, work)
+        return _reply(native.reply(classifier.served.name, rows, top_k=parsed.top_k), timing)
 
     async def predict(self, request: Request) -> Response:
-        """Classify in the form of Text Embeddings Inference.
+        """Classify texts or pairs with the request and response of Text Embeddings Inference.
 
         A flat list is ONE PAIR and never a batch; to send several texts, nest each one:
         [["first text"], ["second text"]].
         """
-        classifier = self._life.classifier()
+        classifier = self._state.classifier()
         value = await self._value(request)
-        asked = tei.request_from(value, max_inputs=self._settings.max_inputs)
+        parsed = tei.request_from(value, max_inputs=self._settings.max_inputs)
         work = classifier.classify(
-            asked.texts, truncate=asked.truncate, raw_scores=asked.raw_scores
+            parsed.texts, truncate=parsed.truncate, raw_scores=parsed.raw_scores
         )
-        rows, timing = await unless_left(request, work)
-        return _reply(tei.reply(rows, nested=asked.nested), timing)
+        rows, timing = await cancel_on_disconnect(request, work)
+        return _reply(tei.reply(rows, nested=parsed.nested), timing)
 
     async def livez(self, _: Request) -> Response:
-        """Say whether the process works: it answers, and no batch hangs in the model."""
-        self._life.refuse_dead()
+        """Liveness probe: 200 while no batch hangs in the model; else 503."""
+        self._state.refuse_dead()
         return JSONResponse({"status": "alive"})
 
     async def readyz(self, _: Request) -> Response:
-        """Say whether requests are taken now: the model is open, proven, warm, and answers."""
-        self._life.classifier()
+        """Readiness probe: 200 while the model is open, self-tested and answering; else 503."""
+        self._state.classifier()
         return JSONResponse({"status": "ready"})
 
     async def info(self, _: Request) -> Response:
-        """Say what is served, how sparse it is, how it runs, and what the server allows."""
-        served = self._life.classifier().served
+        """Describe the model, its sparsity, its runtime and the server's limits."""
+        served = self._state.classifier().served
         return JSONResponse(info_of(served, self._settings).model_dump())
 
     async def metrics(self, _: Request) -> Response:
-        """Give all counters in Prometheus' text format."""
+        """Metrics in Prometheus' text format."""
         return _MetricsPage(self._metrics.page())
 
     async def docs(self, request: Request) -> Response:
-        """The API's description for people."""
+        """The API reference as an HTML page."""
         return docs_page(request.app.openapi(), base=str(request.base_url).rstrip("/"))
 
     async def demo(self, _: Request) -> Response:
-        """The demo page."""
+        """The demo page, which classifies a text that is typed into it."""
         return demo_page()
 
     async def _value(self, request: Request) -> Any:
-        """The request's body."""
+        """The request's body as a JSON value."""
         return await read_json(request, max_bytes=self._settings.max_body_bytes)
 
 
 class _MetricsPage(Response):
-    """Prometheus' text format."""
+    """A response in Prometheus' text format."""
 
     media_type = CONTENT_TYPE
 
 
 def _reply(value: Any, timing: Timing) -> Response:
-    """An answer with where its time went."""
+    """A JSON response with the header ``Server-Timing``."""
     return JSONResponse(value, headers={"Server-Timing": timing.server_timing()})

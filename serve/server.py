@@ -1,10 +1,10 @@
-"""Runs the app in uvicorn as a process should: one line when ready, a drain, a clean exit.
+"""Runs the app in uvicorn: a line when it is ready, a drain after a signal, and exit status 0.
 
-Stock uvicorn closes its door at the first SIGTERM, answers what it cannot finish with a bare 500
-and ends with the signal's own exit status. Here SIGTERM or Ctrl-C first turns ``/readyz`` to 503
-and refuses new work, while the door stays open for probes; when the last request in flight is
-answered, or the drain's time is over and the rest was answered with 503, the process ends with
-exit status 0. A second signal ends it at once.
+Plain uvicorn stops listening at the first SIGTERM, answers unfinished requests with a bare 500 and
+exits with the signal's status. Here SIGTERM or Ctrl-C makes ``/readyz`` answer 503 and refuses new
+work, and the socket stays open for probes. The process exits with status 0 when the last request in
+flight is answered, or when the drain timeout is over and the rest got 503. A second signal ends the
+process at once.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """A listening socket, taken before any model is opened for it.
+    """A listening socket; bound first, so that a taken port is known before a model is opened.
 
     Raises:
         Unavailable: the port is taken, or the address is not this machine's.
@@ -48,13 +48,13 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 
 def url_of(listening: socket.socket) -> str:
-    """The address to type into a browser."""
+    """The URL of a listening socket."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def config_of(app: ASGIApp) -> uvicorn.Config:
-    """How uvicorn serves the app: its own parser, our connection, and no word in the log."""
+    """Settings of uvicorn: the parser httptools, our connection, and no log of its own."""
     return uvicorn.Config(
         app,
         http=Connection,
@@ -71,49 +71,49 @@ def config_of(app: ASGIApp) -> uvicorn.Config:
 
 
 def run(
-    app: ASGIApp, life: ServerState, listening: socket.socket, *, drain_timeout_s: float, say: Say
+    app: ASGIApp, state: ServerState, listening: socket.socket, *, drain_timeout_s: float, say: Say
 ) -> None:
-    """Serve until a signal, and drain.
+    """Serve until a signal, then drain.
 
     Args:
         app: what :func:`serve.app.create_app` made.
-        life: the one that was given to it.
-        listening: closed in the end.
-        drain_timeout_s: how long requests may take to finish after the first signal.
-        say: told one line when the server is ready and one when it drains.
+        state: the one that was given to it.
+        listening: a bound socket, which is closed at the end.
+        drain_timeout_s: time that requests have to finish after the first signal.
+        say: gets a line when the server is ready, and one when it drains.
 
     Raises:
         SpdError: the model did not open.
     """
     server = _Server(
-        config_of(app), life, drain_timeout_s=drain_timeout_s, say=say, url=url_of(listening)
+        config_of(app), state, drain_timeout_s=drain_timeout_s, say=say, url=url_of(listening)
     )
     server.run(sockets=[listening])
-    if life.error is not None:
-        raise life.error
+    if state.error is not None:
+        raise state.error
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn with its handling of signals and of the end replaced."""
+    """A uvicorn server with our handling of signals and shutdown."""
 
     def __init__(
         self,
         config: uvicorn.Config,
-        life: ServerState,
+        state: ServerState,
         *,
         drain_timeout_s: float,
         say: Say,
         url: str,
     ) -> None:
         super().__init__(config)
-        self._life, self._say, self._url = life, say, url
+        self._state, self._say, self._url = state, say, url
         self._drain_timeout_s = drain_timeout_s
         self._give_up_at: float | None = None
-        self._told: Phase | None = None
+        self._announced: Phase | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle the signals; unlike uvicorn's own, do not raise them again at the end."""
+        """Handle the signals; uvicorn would raise them again at the end."""
         before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
         try:
             yield
@@ -122,35 +122,35 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain at the first signal, end at the second."""
+        """Drain at the first signal; exit at the second."""
         if self._give_up_at is not None:
             os._exit(128 + sig)
         self._give_up_at = time.perf_counter() + self._drain_timeout_s
-        self._life.drain()
+        self._state.drain()
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: tell of a new phase, and find out whether it is time to end."""
-        self._tell()
+        """Announce a new phase, and return whether to stop; uvicorn calls it ten times a second."""
+        self._announce_phase()
         return await super().on_tick(counter) or self._is_over()
 
     def _is_over(self) -> bool:
-        """The model did not open, or everything in flight is answered or out of time."""
-        if self._life.phase is Phase.FAILED:
+        """Whether to stop: the model did not open, or the drain is complete or out of time."""
+        if self._state.phase is Phase.FAILED:
             return True
         if self._give_up_at is None:
             return False
-        return self._life.in_flight == 0 or time.perf_counter() >= self._give_up_at
+        return self._state.in_flight == 0 or time.perf_counter() >= self._give_up_at
 
-    def _tell(self) -> None:
-        """One line when a phase begins that somebody waits for."""
-        phase = self._life.phase
-        if phase is self._told:
+    def _announce_phase(self) -> None:
+        """Print a line when the server becomes ready or begins to drain."""
+        phase = self._state.phase
+        if phase is self._announced:
             return
-        self._told = phase
+        self._announced = phase
         if phase is Phase.READY:
             self._say(f"ready on {self._url}")
         elif phase is Phase.DRAINING:
             self._say(
-                f"draining: {self._life.in_flight} requests in flight; "
-                "a second signal ends it at once"
+                f"draining: {self._state.in_flight} requests in flight; "
+                "a second signal ends the server at once"
             )

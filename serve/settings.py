@@ -1,4 +1,4 @@
-"""What the server allows: every limit, in one value that refuses nonsense at birth."""
+"""The server's limits, checked when they are made."""
 
 from dataclasses import dataclass, fields
 
@@ -10,18 +10,18 @@ class ServeSettings:
     """The server's limits.
 
     Attributes:
-        max_body_bytes: a longer request body is refused before it is read to its end.
-        max_inputs: texts or pairs in one request.
-        max_batch_tokens: rows times the longest row, padding included, of what runs at once.
-        max_batch_rows: rows of what runs at once.
-        max_queue_items: texts or pairs that are being answered or wait for it.
-        max_queue_tokens: the same in tokens, without padding.
-        max_chars_per_token: of a text with more characters than this times the model's limit,
-            only the beginning is tokenised; it is refused where cutting was declined.
-        tokenizer_threads: how many requests are tokenised at once.
-        stall_timeout_s: a batch that runs longer, and ten times longer than its size promises, is
-            given up, and the server says that it is not alive.
-        drain_timeout_s: how long requests may take to finish after SIGTERM.
+        max_body_bytes: longest request body. A longer one gets 413 before it is read to its end.
+        max_inputs: most texts or pairs in one request.
+        max_batch_tokens: most tokens of a batch with padding: rows times its longest row.
+        max_batch_rows: most rows of a batch.
+        max_queue_items: most texts or pairs that are queued or running.
+        max_queue_tokens: most tokens that are queued or running, without padding.
+        max_chars_per_token: a text with more characters than this times the model's longest input
+            is tokenised from its beginning only, or refused if the request sets truncate to false.
+        tokenizer_threads: how many requests are tokenised at the same time.
+        stall_timeout_s: time after which a running batch counts as hung, unless ten times its
+            expected time is longer. Its requests then fail and /livez answers 503.
+        drain_timeout_s: time that running requests have to finish after SIGTERM.
     """
 
     max_body_bytes: int = 2_000_000
@@ -36,7 +36,7 @@ class ServeSettings:
     drain_timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
-        """Refuse a limit that would let nothing through."""
+        """Refuse a limit of zero or less."""
         for field in fields(self):
             value = getattr(self, field.name)
             if not value > 0:

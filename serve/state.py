@@ -1,6 +1,6 @@
-"""Where the server is in its life: starting, ready, draining or failed.
+"""The server's state: starting, ready, draining or failed, and the model once it is open.
 
-One value that the routes, the middleware and the process around them share. Used from the event
+The routes, the middleware and the process share one :class:`ServerState`. It is used from the event
 loop's thread, and by signal handlers, which only set the phase.
 """
 
@@ -11,7 +11,7 @@ from spd_deploy.domain.errors import NotReady, SpdError
 
 
 class Phase(StrEnum):
-    """One stretch of the server's life."""
+    """The phases in their order; FAILED replaces READY where the model does not open."""
 
     STARTING = "starting"
     READY = "ready"
@@ -20,14 +20,14 @@ class Phase(StrEnum):
 
 
 _FIX = {
-    Phase.STARTING: "try again in a moment; /readyz says when",
+    Phase.STARTING: "try again when /readyz answers 200",
     Phase.DRAINING: "send the request to another server",
-    Phase.FAILED: "see the server's log",
+    Phase.FAILED: "read the reason in the server's log",
 }
 
 
 class ServerState:
-    """The phase, the model once there is one, and how many requests are being answered."""
+    """The phase, the open model, and the number of requests in flight."""
 
     def __init__(self) -> None:
         self.phase = Phase.STARTING
@@ -37,48 +37,50 @@ class ServerState:
 
     @property
     def opened(self) -> Classifier | None:
-        """The model, whatever the phase; None where it was never opened."""
+        """The model in any phase; None until it is open."""
         return self._classifier
 
     def start(self, classifier: Classifier) -> None:
-        """The model is open; requests are taken from now on, unless it was told to stop."""
+        """Take requests with this model, unless the server drains already."""
         self._classifier = classifier
         if self.phase is Phase.STARTING:
             self.phase = Phase.READY
 
     def fail(self, error: SpdError) -> None:
-        """The model did not open."""
+        """Record why the model did not open; the process then ends with this error."""
         self.error = error
         self.phase = Phase.FAILED
 
     def drain(self) -> None:
-        """Take no more requests; those in flight are answered."""
+        """Refuse new requests; requests in flight are still answered."""
         if self.phase is not Phase.FAILED:
             self.phase = Phase.DRAINING
 
     def refuse_dead(self) -> None:
-        """Refuse to say that the server is alive where only a new process would help.
+        """Refuse where only a restart helps; ``/livez`` answers 503 then.
 
         Raises:
-            NotReady: the engine has ended, or a batch does not come back from the model.
+            NotReady: the engine's thread has ended, or a batch hangs in the model.
         """
         if self._classifier is None:
             return
         engine = self._classifier.engine
         if not engine.alive:
-            raise NotReady("the engine has ended", fix="start the server again")
+            raise NotReady("the engine's thread has ended", fix="restart the server")
         if engine.health.stalled:
-            raise NotReady("the model hangs", fix="start the server again")
+            raise NotReady("a batch hangs in the model", fix="restart the server")
 
     def classifier(self) -> Classifier:
-        """The model, for a request.
+        """The model for a new request.
 
         Raises:
-            NotReady: no model yet, none any more, or one that does not answer.
+            NotReady: the server is not in phase READY, or the model hangs or fails on every input.
         """
         if self._classifier is None or self.phase is not Phase.READY:
             raise NotReady(f"the server is {self.phase}", fix=_FIX.get(self.phase, ""))
         self.refuse_dead()
         if self._classifier.engine.health.failing:
-            raise NotReady("the model fails on every input", fix="see the server's log")
+            raise NotReady(
+                "the model fails on every input", fix="read the reason in the server's log"
+            )
         return self._classifier

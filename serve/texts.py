@@ -1,10 +1,10 @@
-"""The texts of a request: which are refused, and how a very long one becomes token ids.
+"""The texts of a request: refusing what the model cannot take, and tokenising the rest.
 
-    with named("inputs.16"):
-        refuse_form(text, "single")       # EmptyText: inputs.16: a text is empty
+    with errors_at("inputs.16"):
+        refuse_wrong_arity(text, "single")       # EmptyText: inputs.16: a text is empty
 
-Tokenising costs about a second for a megabyte, so of a text with more characters than a limit only
-the beginning is tokenised, where that gives the same row as the whole text would.
+Tokenising a megabyte takes about a second. A very long text is therefore tokenised from its
+beginning only, as far as that gives the same row as the whole text would.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _SPARE_TOKENS = 128
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Text:
-    """One text, or a pair; ``where`` names its place in the request, as ``inputs.16``."""
+    """One text or a pair; ``where`` is its position in the request, such as ``inputs.16``."""
 
     text: str
     pair: str | None = None
@@ -30,29 +30,31 @@ class Text:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The text, and the second of a pair."""
+        """The text, and the second text of a pair."""
         return (self.text,) if self.pair is None else (self.text, self.pair)
 
 
 @contextlib.contextmanager
-def named(where: str) -> Iterator[None]:
-    """Put ``where`` before the message of a refusal raised in the block."""
+def errors_at(where: str) -> Iterator[None]:
+    """Put the position ``where`` before the message of a refusal raised in the block."""
     try:
         yield
     except Refusal as err:
         raise type(err)(f"{where}: {err.what}", got=err.got, fix=err.fix) from err
 
 
-def refuse_form(text: Text, takes: str) -> None:
-    """Refuse an empty text, and a pair or its absence where the model takes the other.
+def refuse_wrong_arity(text: Text, takes: str) -> None:
+    """Refuse an empty text, and a pair for a model of single texts or the reverse.
 
     Raises:
-        EmptyText: nothing, or only white space.
-        MalformedRequest: ``takes`` is ``pair`` and there is none, or ``single`` and there is one.
+        EmptyText: a text is empty or only white space.
+        MalformedRequest: ``takes`` is ``pair`` and there is one text, or ``single`` and there are
+            two.
     """
     if takes == "pair" and text.pair is None:
         raise MalformedRequest(
-            "this model compares two texts", fix='send "text_pair" too; in /predict, two texts'
+            "this model classifies pairs of texts, and one text came",
+            fix='send "text_pair" too; in /predict send a list of two texts',
         )
     if takes == "single" and text.pair is not None:
         raise MalformedRequest(
@@ -64,26 +66,26 @@ def refuse_form(text: Text, takes: str) -> None:
         raise EmptyText("a text is empty", fix="send some text")
 
 
-def refuse_long(text: Text, *, max_chars: int) -> None:
-    """Refuse a text that is too long to be tokenised whole, for a client that declined truncation.
+def refuse_too_many_characters(text: Text, *, max_chars: int) -> None:
+    """Refuse a text that is too long to tokenise whole, for a request with truncate=false.
 
     Raises:
-        TextTooLong: it has more than ``max_chars`` characters.
+        TextTooLong: the text has more than ``max_chars`` characters.
     """
     longest = max(map(len, text.parts))
     if longest > max_chars:
         raise TextTooLong(
-            "the text is too long to be tokenised uncut",
+            "the text is too long to be tokenised without truncation",
             got=f"{longest} characters, {max_chars} allowed",
             fix="send a shorter text, or allow truncation",
         )
 
 
-def refuse_cut(row: Tokens, max_tokens: int) -> None:
-    """Refuse a row that lost tokens, for a client that declined truncation.
+def refuse_truncated(row: Tokens, max_tokens: int) -> None:
+    """Refuse a row that lost tokens, for a request with truncate=false.
 
     Raises:
-        TextTooLong: it did.
+        TextTooLong: the row lost tokens.
     """
     if row.dropped:
         raise TextTooLong(
@@ -94,9 +96,9 @@ def refuse_cut(row: Tokens, max_tokens: int) -> None:
 
 
 def tokens_of(tokenizer: Tokenizer, text: Text, *, max_chars: int) -> Tokens:
-    """The row of one text or pair, equal to that of the whole text however long it is.
+    """The row of one text or pair; it equals the row of the whole text, however long that is.
 
-    Where only the beginning was tokenised, at least ``dropped`` tokens were cut off.
+    If only the beginning was tokenised, ``dropped`` is a lower bound of the tokens cut off.
 
     Raises:
         EmptyText: the tokenizer drops all characters of a text.
@@ -112,13 +114,15 @@ def tokens_of(tokenizer: Tokenizer, text: Text, *, max_chars: int) -> Tokens:
         row = replace(row, dropped=row.dropped - _SPARE_TOKENS)
     if row.empty:
         raise EmptyText(
-            "a text is empty", got="only characters that the tokenizer drops", fix="send some text"
+            "a text is empty",
+            got="only characters that the tokenizer drops",
+            fix="send some text",
         )
     return row
 
 
 def _beginning(tokenizer: Tokenizer, text: str, chars: int) -> str:
-    """The first ``chars`` characters, or as many more as fill the model's row."""
+    """The first ``chars`` characters, or more where they do not fill the model's row."""
     while chars < len(text):
         if tokenizer.encode(text[:chars]).dropped > _SPARE_TOKENS:
             return text[:chars]

@@ -1,7 +1,7 @@
-"""All that decides how a run goes, as frozen values that travel in the checkpoint.
+"""The settings of a run, as frozen values that are stored in its checkpoint.
 
-A recipe is composed by a function (``spd_train.recipes``), never read from options one by one, and
-what was composed stands whole in ``spd.json``, from which the same run can be made again.
+A recipe is composed by a function of ``spd_train.recipes``. ``spd.json`` holds the whole recipe, so
+that the same run can be repeated from it.
 """
 
 import math
@@ -16,9 +16,9 @@ from spd_deploy.domain.patterns import NM, Pattern, parse_pattern
 _COMPARE = "compare it with the recipe in a spd.json that this version wrote"
 
 Device = Literal["cpu", "cuda"]
-PrecisionWish = Literal["auto", "fp32", "bf16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16"]
 Importance = Literal["magnitude", "movement", "taylor", "activation", "second-order"]
-# Made of gradients, so that they need steps to be seen.
+# Sums over the gradients of training steps.
 FROM_GRADIENTS: tuple[Importance, ...] = ("movement", "taylor")
 Allocation = Literal["uniform", "global", "sensitivity"]
 GraftShape = Literal["none", "constant", "linear", "paper"]
@@ -28,14 +28,21 @@ LossScale = Literal["teacher", "plain"]
 
 
 def _refuse_unless(fine: bool, what: str, got: object) -> None:
-    """Raise where a setting makes no sense; NaN never does."""
+    """Raise ``BadSetting`` if a setting is wrong; NaN always is."""
     if not fine:
         raise BadSetting(what, got=got, fix="see spd train --help")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherRecipe:
-    """Plain fine-tuning of the dense teacher: AdamW, a linear warm-up and decay."""
+    """Fine-tuning of the dense teacher with AdamW, linear warm-up and linear decay.
+
+    Attributes:
+        epochs: length of the training.
+        learning_rate: peak learning rate.
+        warmup_share: share of the steps in which the learning rate rises, in [0, 1).
+        weight_decay: weight decay of AdamW.
+    """
 
     epochs: float = 3.0
     learning_rate: float = 5e-5
@@ -57,14 +64,15 @@ class TeacherRecipe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraftRecipe:
-    """How student parts come to stand in for the teacher's.
+    """The schedule of grafting: when parts of the student replace the teacher's.
 
     Attributes:
-        shape: ``paper`` holds ``start`` while pruning, then rises linearly to 1 over the graft
-            stage; ``linear`` rises from the first step; ``constant`` holds until the graft stage
-            ends; ``none`` has every student part in place from the first step.
-        start: the chance that a unit's student is in place at first.
-        unit: whole layers, or attention and feed-forward apart.
+        shape: schedule of the grafting probability p. ``paper`` holds ``start`` over the prune
+            stage, then rises linearly to 1 over the graft stage; ``linear`` rises to 1 from the
+            first step on; ``constant`` holds ``start`` until the graft stage ends; ``none``: p is
+            always 1.
+        start: p at the first step, in [0, 1].
+        unit: part that is drawn as one: a whole layer, or attention and feed-forward separately.
     """
 
     shape: GraftShape = "paper"
@@ -72,22 +80,22 @@ class GraftRecipe:
     unit: GraftUnit = "layer"
 
     def __post_init__(self) -> None:
-        """Refuse what is no probability."""
+        """Refuse a start that is no probability."""
         _refuse_unless(0 <= self.start <= 1, "--graft-start must lie in [0, 1]", self.start)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossRecipe:
-    """The terms of the loss and their weights; a weight of 0 leaves the term out.
+    """The weights of the terms of the loss; a weight of 0 leaves the term out.
 
     Attributes:
         attention: squared distance of attention probabilities.
         hidden: squared distance of hidden states.
-        logits: divergence from the teacher's answer.
-        label: plain loss to the true labels.
-        temperature: of the divergence.
-        scale: ``teacher`` measures hidden states in the teacher's own spread and takes means over
-            layers; ``plain`` sums plain means over layers, unweighted, as the paper does.
+        logits: KL divergence from the teacher's logits.
+        label: cross-entropy to the true labels.
+        temperature: temperature of the KL divergence, above 0.
+        scale: ``teacher`` divides the hidden term by the teacher's variance and averages over
+            layers; ``plain`` sums plain means over layers, as the paper does.
     """
 
     attention: float = 1.0
@@ -98,27 +106,27 @@ class LossRecipe:
     scale: LossScale = "teacher"
 
     def __post_init__(self) -> None:
-        """Refuse a loss that is nothing."""
+        """Refuse negative weights, and a loss without any term."""
         weights = (self.attention, self.hidden, self.logits, self.label)
         _refuse_unless(min(weights) >= 0, "weights of losses must be 0 or more", weights)
         _refuse_unless(sum(weights) > 0, "at least one loss needs a weight above 0", weights)
-        _refuse_unless(self.temperature > 0, "temperature must be above 0", self.temperature)
+        _refuse_unless(self.temperature > 0, "--temperature must be above 0", self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PruneRecipe:
-    """Which weights go, when, and what the others become.
+    """Which weights are pruned, when, and what happens to the others.
 
     Attributes:
-        importance: what a weight is ranked by (``spd_train.pruning.importance``).
-        updates: how often the masks tighten in the prune stage.
-        regrow: whether a weight that went may come back at a later update.
+        importance: score by which weights are ranked.
+        updates: number of mask updates in the prune stage.
+        regrow: whether a pruned weight may come back at a later update.
         reconstruct: whether kept weights are solved again by least squares after each update.
-        permute: whether inputs and rows are reordered first so that the pattern keeps more.
-        allocation: the same sparsity everywhere, or more where it costs less.
-        least_density: what every matrix keeps under an uneven allocation.
-        exclude: matrices whose name contains one of these stay dense.
-        calibration_tokens: how much training text statistics and reconstruction are made on.
+        permute: whether rows and columns are reordered first, so that the pattern keeps more.
+        allocation: the same sparsity for every matrix, or more where it costs less.
+        least_density: share of its weights that every matrix keeps with an uneven allocation.
+        exclude: matrices whose name contains one of these texts stay dense.
+        calibration_tokens: tokens of training text for statistics and reconstruction.
     """
 
     importance: Importance = "magnitude"
@@ -132,16 +140,16 @@ class PruneRecipe:
     calibration_tokens: int = 8192
 
     def __post_init__(self) -> None:
-        """Refuse values that make no schedule."""
-        _refuse_unless(self.updates >= 1, "--updates must be at least 1", self.updates)
+        """Refuse values out of range, and gradient scores without a step before them."""
+        _refuse_unless(self.updates >= 1, "--mask-updates must be at least 1", self.updates)
         if self.updates == 1 and self.importance in FROM_GRADIENTS:
             raise BadSetting(
-                "this importance is made of gradients, and the only mask update is the first step",
-                got=f"--importance {self.importance} with --updates 1",
-                fix="use more --updates, or another --importance",
+                "this importance needs gradients, but the only mask update is at the first step",
+                got=f"--importance {self.importance} with --mask-updates 1",
+                fix="raise --mask-updates, or use another --importance",
             )
         _refuse_unless(
-            0 < self.least_density < 1, "least_density must lie in (0, 1)", self.least_density
+            0 < self.least_density < 1, "--min-density must lie in (0, 1)", self.least_density
         )
         _refuse_unless(
             self.calibration_tokens >= 1,
@@ -154,22 +162,22 @@ def refuse_unspreadable(pattern: Pattern, pruning: PruneRecipe) -> None:
     """Refuse an uneven allocation of a sparsity that cannot be spread.
 
     Raises:
-        BadSetting: the pattern has one sparsity, or so much that every matrix is at its floor.
+        BadSetting: the pattern has a fixed sparsity, or every matrix is at its smallest density.
     """
     if pruning.allocation == "uniform":
         return
     if isinstance(pattern, NM):
         raise BadSetting(
-            f"{pattern} has one sparsity, which no allocation can spread",
+            f"{pattern} has a fixed sparsity, which no allocation can spread",
             got=f"--allocation {pruning.allocation}",
             fix="use --allocation uniform, or another pattern",
         )
     if pattern.sparsity > 1 - pruning.least_density:
         raise BadSetting(
-            f"every matrix keeps {pruning.least_density:g} of its weights where the sparsity is "
-            "spread unevenly, so this one is out of reach",
+            f"with an uneven allocation every matrix keeps {pruning.least_density:g} of its "
+            "weights, so this sparsity is out of reach",
             got=f"--sparsity {pattern.sparsity:g} with --allocation {pruning.allocation}",
-            fix="use --allocation uniform, or a lower --least-density",
+            fix="use --allocation uniform, or a lower --min-density",
         )
 
 
@@ -178,16 +186,20 @@ class StudentRecipe:
     """The training of the sparse student in three stages.
 
     Attributes:
-        prune_epochs: length of the stage in which sparsity rises along a cubic.
-        graft_epochs: length of the stage in which the graft probability comes to 1.
-        finetune_epochs: length of the stage in which all student parts are in place.
-        learning_rate: the peak.
-        decay: ``rewound`` decays over the prune stage and once more over the rest, as the paper
-            does; ``once`` decays over the whole.
-        warmup_share: share of the whole over which the rate first rises.
-        dropout: whether the student's dropout is on; the teacher's never is.
-        mix_pairs: share of a batch's pairs that get the second text of another row, for the
-            teacher to answer (``spd_train.data.augment``).
+        prune_epochs: length of the stage in which the sparsity rises, along a cubic.
+        graft_epochs: length of the stage in which the grafting probability reaches 1.
+        finetune_epochs: length of the stage in which all parts of the student are in place.
+        learning_rate: peak learning rate.
+        decay: ``rewound`` decays over the prune stage and again over the rest, as the paper does;
+            ``once`` decays over all stages.
+        warmup_share: share of all steps in which the learning rate rises first, in [0, 1).
+        weight_decay: weight decay of AdamW.
+        dropout: whether the student has dropout; the teacher never has.
+        mix_pairs: share of a batch's pairs that get the second text of another row, in [0, 1]
+            (``spd_train.data.augment``).
+        graft: the schedule of grafting.
+        losses: the terms of the loss.
+        pruning: the masks.
     """
 
     prune_epochs: float = 3.0
@@ -204,7 +216,7 @@ class StudentRecipe:
     pruning: PruneRecipe = PruneRecipe()
 
     def __post_init__(self) -> None:
-        """Refuse values that make no run."""
+        """Refuse values outside their range, and mixed pairs with a loss to the labels."""
         _refuse_unless(
             0 < self.prune_epochs < math.inf, "--prune-epochs must be above 0", self.prune_epochs
         )
@@ -227,18 +239,18 @@ class StudentRecipe:
         _refuse_unless(0 <= self.mix_pairs <= 1, "--mix-pairs must lie in [0, 1]", self.mix_pairs)
         if self.losses.label > 0 and self.mix_pairs > 0:
             raise BadSetting(
-                "pairs that are made up have no labels to learn",
+                "mixed pairs have no labels to learn",
                 got=f"--label-weight {self.losses.label:g} with --mix-pairs {self.mix_pairs:g}",
                 fix="use --mix-pairs 0, or --label-weight 0",
             )
 
     @property
     def epochs(self) -> float:
-        """Length of all three stages."""
+        """Length of all three stages together, in epochs."""
         return self.prune_epochs + self.graft_epochs + self.finetune_epochs
 
     def lasting(self, epochs: float) -> Self:
-        """The same recipe with its stages scaled so that they last ``epochs`` together."""
+        """The recipe with its three stages scaled to ``epochs`` together."""
         _refuse_unless(0 < epochs < math.inf, "--epochs must be above 0", epochs)
         factor = epochs / self.epochs
         return replace(
@@ -251,16 +263,22 @@ class StudentRecipe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """One whole run: the pattern, both trainings, and what they share.
+    """All settings of one run: the pattern, both trainings, and what they share.
 
     Attributes:
-        name: the arm it was composed as, for tables.
-        pattern: None trains the dense model alone.
-        batch_size: rows a step, over all processes and accumulated parts.
-        accumulate: how many parts each process computes a step in, to save memory.
-        holdout: share of train that is kept out of it, to choose the best checkpoint on.
-        max_steps: bound on the student's steps; None for as many as its epochs have.
-        compile: whether layers are compiled by ``torch.compile``.
+        name: name of the recipe, for tables.
+        pattern: pattern and sparsity; None trains the dense model alone.
+        teacher: training of the dense teacher.
+        student: training of the sparse student.
+        batch_size: rows of a step, over all processes and micro-batches.
+        accumulate: micro-batches in which each process computes a step.
+        max_tokens: length to which a text or pair is cut.
+        holdout: share of train that is held out to choose the best checkpoint on, in [0, 1).
+        max_steps: upper bound on the student's steps; None for no bound.
+        seed: seed of everything that is random.
+        precision: number format of the passes.
+        device: where the training runs.
+        compile: whether layers are compiled with ``torch.compile``.
     """
 
     name: str = "spd"
@@ -273,12 +291,12 @@ class Recipe:
     holdout: float = 0.1
     max_steps: int | None = None
     seed: int = 0
-    precision: PrecisionWish = "auto"
+    precision: PrecisionChoice = "auto"
     device: Device = "cpu"
     compile: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse sizes that make no batch, and settings that exclude each other."""
+        """Refuse values outside their range, and an allocation that the pattern does not allow."""
         _refuse_unless(self.batch_size >= 1, "--batch-size must be at least 1", self.batch_size)
         _refuse_unless(self.accumulate >= 1, "--accumulate must be at least 1", self.accumulate)
         _refuse_unless(self.max_tokens >= 4, "--max-tokens must be at least 4", self.max_tokens)
@@ -293,7 +311,7 @@ class Recipe:
             refuse_unspreadable(self.pattern, self.student.pruning)
 
     def to_json(self) -> dict[str, Any]:
-        """The recipe as plain JSON values, the pattern in its one spelling."""
+        """The recipe as JSON values, with the pattern and the sparsity as separate fields."""
         value = asdict(self)
         value["student"]["pruning"]["exclude"] = list(self.student.pruning.exclude)
         value["pattern"] = None if self.pattern is None else str(self.pattern)
@@ -302,11 +320,11 @@ class Recipe:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`to_json`: every field must be there, and no other.
+        """The recipe from the JSON values of :meth:`to_json`; no field may be missing or unknown.
 
         Raises:
-            BadSetting: a field is unknown, missing, of the wrong type or makes no sense.
-            BadPattern: the pattern makes no sense.
+            BadSetting: a field is unknown, missing, of the wrong type or out of range.
+            BadPattern: the pattern is wrong.
         """
         for name in ("pattern", "sparsity"):
             if name not in value:

@@ -1,12 +1,12 @@
 """The grafted network: each part of an encoder layer is the frozen teacher's or its sparse student.
 
-One network holds both. With every student in place it is the student; with none it is the teacher,
-bit for bit, since embeddings and head are shared and frozen. So the same module gives the teacher's
-targets, the grafted pass and the student's answers.
+One network holds both. With every student in place it is the student. With none it is the teacher,
+bit for bit, since embeddings and head are shared and frozen. The same module therefore gives the
+teacher's targets, the grafted pass and the student's logits.
 
 A graft unit is a whole encoder layer, as in the paper, or its attention and its feed-forward part
-apart. Attention probabilities are recorded before dropout, where the released code compares them
-after it; where nobody asks for them the fused kernel runs and none exist.
+separately. Attention probabilities are recorded before dropout; the released code compares them
+after it. If no loss needs them, the fused attention kernel runs and they are never computed.
 """
 
 import copy
@@ -22,8 +22,7 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from spd_deploy.domain.encoder import Encoder
 from spd_train.config import GraftUnit
-from spd_train.data.tensors import TensorBatch
-from spd_train.model import inputs_of
+from spd_train.data.batching import TensorBatch
 
 _RECORDED = "spd_recorded"
 _FUSED = "sdpa"
@@ -32,12 +31,13 @@ _recorded: ContextVar[list[Tensor] | None] = ContextVar("attention probabilities
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trace:
-    """What one pass computed, from which the distillation losses are made.
+    """What one forward pass computed and the distillation losses compare.
 
     Attributes:
-        logits_BC: the classifier's outputs.
-        hidden_BSH: hidden states after each layer, in order; empty if they were not wanted.
-        attention_BASS: attention probabilities of each layer (A heads) before dropout; likewise.
+        logits_BC: logits of the classifier.
+        hidden_BSH: hidden states after each layer, in order; empty if they are not recorded.
+        attention_BASS: attention probabilities of each layer (A heads), before dropout; empty if
+            they are not recorded.
     """
 
     logits_BC: Tensor
@@ -47,14 +47,14 @@ class Trace:
 
 @dataclass(slots=True)
 class Unit:
-    """What is grafted at once: its switches turn together."""
+    """A graft unit: its switches always have the same position."""
 
     student_in_place: bool = True
     switches: list["Switch"] = field(default_factory=list)
 
 
 class Switch(nn.Module):
-    """A module of the student and the frozen one of the teacher whose place it may take."""
+    """A module of the student and the frozen one of the teacher that it may replace."""
 
     def __init__(self, teacher: nn.Module, unit: Unit) -> None:
         super().__init__()
@@ -64,19 +64,19 @@ class Switch(nn.Module):
         unit.switches.append(self)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the one that is in place."""
+        """Run the student's module if the student is in place, otherwise the teacher's."""
         module = self.student if self.unit.student_in_place else self.teacher
         return module(*args, **kwargs)
 
     def train(self, mode: bool = True) -> "Switch":
-        """Only the student ever has dropout on: the teacher is a fixed function."""
+        """Set the mode of the student's module. The teacher's stays in evaluation mode."""
         super().train(mode=False)
         self.student.train(mode)
         return self
 
 
 class GraftedNetwork(nn.Module):
-    """A classifier whose encoder layers are made of :class:`Switch`."""
+    """A classifier whose encoder layers consist of :class:`Switch` modules."""
 
     def __init__(
         self,
@@ -87,14 +87,14 @@ class GraftedNetwork(nn.Module):
         attention: bool = True,
         hidden: bool = True,
     ) -> None:
-        """Take over ``teacher``: freeze it and set a student, dense as yet, beside each part.
+        """Freeze ``teacher``, and put a trainable copy beside each part of its layers.
 
         Args:
-            teacher: a fine-tuned classifier.
-            encoder: where its encoder layers are.
-            unit: what is grafted at once.
-            attention: whether traces hold attention probabilities; without, attention is fused.
-            hidden: whether traces hold hidden states.
+            teacher: a fine-tuned classifier; it becomes part of the network.
+            encoder: names its encoder layers.
+            unit: the parts that are grafted together.
+            attention: record attention probabilities; without them attention is fused.
+            hidden: record hidden states.
         """
         super().__init__()
         teacher.config._attn_implementation = _RECORDED if attention else _FUSED
@@ -111,45 +111,45 @@ class GraftedNetwork(nn.Module):
             layer.register_forward_hook(self._keep_hidden)
 
     def train(self, mode: bool = True) -> "GraftedNetwork":
-        """Training mode for the students; what is frozen stays in evaluation mode."""
+        """Set the mode of the students. Everything frozen stays in evaluation mode."""
         super().train(mode=False)
         for switch in self._switches.values():
             switch.train(mode)
         self.training = mode
         return self
 
-    def students(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The trained parameters, by the name they have in a plain model."""
+    def student_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The trained parameters, with the names that they have in a plain model."""
         for path, switch in self._switches.items():
             for name, parameter in switch.student.named_parameters():
                 yield f"{path}.{name}", parameter
 
     def linear(self, name: str, *, teacher: bool = False) -> nn.Linear:
-        """The student's (or the teacher's) linear layer, by its name in a plain model."""
+        """A linear layer of the student or the teacher, by its name in a plain model."""
         path = next(p for p in self._switches if name == p or name.startswith(f"{p}."))
         switch = self._switches[path]
         module = switch.teacher if teacher else switch.student
-        found = module.get_submodule(name[len(path) + 1 :])
-        assert isinstance(found, nn.Linear)  # noqa: S101 - the encoder names linear layers only
-        return found
+        linear = module.get_submodule(name[len(path) + 1 :])
+        assert isinstance(linear, nn.Linear)  # noqa: S101 - the encoder names linear layers only
+        return linear
 
     def graft(self, in_place: Sequence[bool]) -> None:
-        """Say of each unit whether the student stands in for its teacher."""
+        """Set for each unit, in order, whether the student is in place."""
         for unit, student in zip(self.units, in_place, strict=True):
             unit.student_in_place = student
 
     def graft_all(self, in_place: bool) -> None:
-        """The student alone, or the teacher alone."""
+        """Put every student in place (True), or every teacher (False)."""
         self.graft([in_place] * len(self.units))
 
     def forward(self, batch: TensorBatch) -> Trace:
-        """One pass with what is in place."""
+        """One forward pass with the parts that are in place."""
         attention: list[Tensor] = []
         token = _recorded.set(attention if self.record_attention else None)
         hidden: list[Tensor] = []
         self._hidden = hidden if self.record_hidden else None
         try:
-            answer = self.model(**inputs_of(self.model, batch))
+            answer = self.model(**batch.model_inputs(self.model.config))
             return Trace(
                 logits_BC=answer.logits,
                 hidden_BSH=tuple(hidden),
@@ -159,8 +159,8 @@ class GraftedNetwork(nn.Module):
             _recorded.reset(token)
             self._hidden = None
 
-    def teach(self, batch: TensorBatch) -> Trace:
-        """What the teacher computes; what is in place is as before afterwards."""
+    def teacher_forward(self, batch: TensorBatch) -> Trace:
+        """A forward pass of the teacher without gradients. The graft is restored afterwards."""
         before = [unit.student_in_place for unit in self.units]
         self.graft_all(False)
         try:
@@ -170,13 +170,13 @@ class GraftedNetwork(nn.Module):
             self.graft(before)
 
     def compile_parts(self) -> None:
-        """Compile each part by itself: which of them run changes from step to step."""
+        """Compile each part on its own, since the parts that run change from step to step."""
         for switch in self._switches.values():
             for module in (switch.student, switch.teacher):
                 module.compile(dynamic=True)
 
     def student_state(self) -> dict[str, Tensor]:
-        """The student alone, as the state of a plain model."""
+        """The state dict of the student as a plain model."""
         inside = tuple(f"{path}." for path in self._switches)
         shared = {
             name: value
@@ -191,43 +191,57 @@ class GraftedNetwork(nn.Module):
         return {**shared, **students}
 
     def _split(self, i: int, layer: nn.Module, unit: GraftUnit) -> None:
-        """Put a switch in the place of each child of a layer, in one unit or two."""
+        """Replace each child of a layer by a switch, in one unit or two."""
         children = list(layer.named_children())
         first = feed_forward_child(self.encoder, i)
         names = [name for name, _ in children]
         at = names.index(first)
         parts = [children] if unit == "layer" else [children[:at], children[at:]]
         for part in parts:
-            made = Unit()
-            self.units.append(made)
+            graft_unit = Unit()
+            self.units.append(graft_unit)
             for name, child in part:
-                switch = Switch(child, made)
+                switch = Switch(child, graft_unit)
                 setattr(layer, name, switch)
                 self._switches[f"{self.encoder.prefix}.{i}.{name}"] = switch
 
     def _keep_hidden(self, layer: nn.Module, args: Any, output: Tensor) -> None:
-        """Keep a layer's output for the trace."""
+        """Forward hook: record a layer's output."""
         if self._hidden is not None:
             self._hidden.append(output)
 
 
 def feed_forward_child(encoder: Encoder, layer: int) -> str:
-    """The child of a layer that its feed-forward part begins with."""
+    """The name of the child of a layer that starts its feed-forward part."""
     name = next(m.name for m in encoder.matrices() if m.layer == layer and m.role == "intermediate")
     return name.removeprefix(f"{encoder.prefix}.{layer}.").split(".")[0]
 
 
 def draw_graft(units: int, probability: float, *, seed: int, step: int) -> list[bool]:
-    """Which of the units have their student in place at ``step``: one independent draw each.
+    """Which units have their student in place at ``step``: one independent draw each.
 
-    A pure function of seed and step, so every process of a distributed run draws the same.
+    The draw depends on seed and step alone, so every process of a distributed run has the same.
+
+    Args:
+        units: number of units.
+        probability: of the student, in [0, 1].
+        seed: seed of the run.
+        step: the step, from 0.
     """
     generator = torch.Generator().manual_seed(step_seed(seed, step))
     return (torch.rand(units, generator=generator) < probability).tolist()
 
 
 def step_seed(seed: int, step: int, part: int = 0) -> int:
-    """The seed of all randomness in one part of ``step``; a resumed run needs no other state."""
+    """The seed of all randomness in one micro-batch of ``step``.
+
+    It depends on its arguments alone, so a resumed run needs no saved random state.
+
+    Args:
+        seed: seed of the run.
+        step: the step, from 0.
+        part: number of the micro-batch over all processes.
+    """
     return ((seed * 1_000_003 + step) * 1_009 + part) % (1 << 63)
 
 
@@ -241,7 +255,7 @@ def _recorded_attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Softmax attention over A heads of width D that keeps its probabilities, when recording."""
+    """Softmax attention over A heads of width D, which records its probabilities if asked to."""
     score_BASS = query_BASD @ key_BASD.transpose(2, 3) * scaling
     if attention_mask is not None:
         score_BASS = score_BASS + attention_mask

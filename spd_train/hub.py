@@ -1,6 +1,6 @@
-"""The Hugging Face hub is asked once whether it answers, before anything is fetched from it.
+"""Check once whether the Hugging Face hub answers, before anything is fetched from it.
 
-Its own client tries again for half a minute, file by file, and prints each try.
+Its own client retries for half a minute for each file, and prints each retry.
 """
 
 from pathlib import Path
@@ -12,9 +12,9 @@ _PATIENCE_S = 5.0
 
 
 def require_hub_for(reference: str) -> None:
-    """See to it that a model named on the hub can be had: from there, or from this machine's cache.
+    """Check that a model named on the hub can be fetched, or is in this machine's cache.
 
-    Nothing is asked for a folder. Where the hub does not answer, this process keeps to the cache.
+    A folder needs no check. If the hub does not answer, this process uses the cache alone.
 
     Raises:
         Unavailable: the hub does not answer, and the model is not in the cache.
@@ -25,25 +25,25 @@ def require_hub_for(reference: str) -> None:
 
     try:
         cached = isinstance(try_to_load_from_cache(reference, "config.json"), str)
-    except ValueError:  # no name that the hub could have
+    except ValueError:  # not a valid hub name
         cached = False
     if not cached:
         raise Unavailable(
-            f"{reference} is no folder here, and the Hugging Face hub does not answer",
+            f"{reference} is not a folder here, and the Hugging Face hub does not answer",
             got=reason,
             fix=did_you_mean(Path(reference)) or "name a model's folder, or try with a network",
         )
 
 
 def is_path(reference: str) -> bool:
-    """Whether a reference to a model can be no name on the hub, which is NAME or OWNER/NAME."""
+    """Whether a reference to a model cannot be a hub name, which is NAME or OWNER/NAME."""
     return reference.startswith((".", "/", "~")) or reference.count("/") > 1
 
 
 def silence_of_hub() -> str | None:
-    """Why the hub gives nothing now; None where it answers, with whatever it does.
+    """Why the hub does not answer; None if it answers.
 
-    After a silence its client does not ask again in this process.
+    After a failure its client makes no further request in this process.
     """
     from huggingface_hub import constants, get_session, is_offline_mode
 

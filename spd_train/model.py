@@ -1,76 +1,82 @@
-"""Classifiers from and to Hugging Face folders: safetensors only, no code but transformers' own."""
+"""Classifiers from and to Hugging Face folders: safetensors only, no code but Transformers."""
 
 import copy
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
-    AutoModelForSequenceClassification,
     PreTrainedModel,
 )
 from transformers.utils import logging
 
-from spd_deploy.domain.checkpoint import WEIGHTS_FILE, refuse_lacking, refuse_unsafe_weights
+from spd_deploy.domain.checkpoint import read_config, refuse_unsafe_weights
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel, first_line
-from spd_deploy.domain.files import not_written, refusals_named, replacing
+from spd_deploy.domain.files import not_written, refusals_named, replacing, write_text
 from spd_deploy.domain.folders import did_you_mean, refuse_no_model
-from spd_deploy.domain.layers import refusal
+from spd_deploy.domain.layers import refusal, refuse_other_kind
+from spd_deploy.domain.model_config import labels_of
+from spd_deploy.domain.stored_weights import WEIGHTS_FILE
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
-from spd_train.data.tensors import TensorBatch
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_json
+from spd_deploy.sessions.transformers_model import load_classifier as load_in_transformers
 from spd_train.hub import is_path
 
+_COMPLETE = "use a complete model whose config.json is its own"
 
-def load_classifier(reference: str, task: Task, *, trained: bool = False) -> PreTrainedModel:
-    """The encoder at ``reference``, a folder or a name on the hub, as a classifier for ``task``.
+
+def load_classifier(
+    reference: str,
+    task: Task,
+    *,
+    trained: bool = False,
+    note: Callable[[str], None] = lambda text: None,
+) -> PreTrainedModel:
+    """The model at ``reference``, a folder or a name on the hub, as a classifier for ``task``.
+
+    The classification head is initialised at random if the model has none, or one with another
+    number of outputs.
 
     Args:
-        reference: where the model is.
-        task: how many outputs it needs and what they are called.
-        trained: the model must have its classifier already, with the task's outputs.
+        reference: folder or hub name of the model.
+        task: gives the number of outputs and their names.
+        trained: the model must have its head already, with the task's outputs.
+        note: is told if the model's own head is left out.
 
     Raises:
-        BadModel: a model that is not handled, not safetensors, damaged, or without a whole encoder.
+        BadModel: spd does not support the model, or its weights are incomplete, damaged or not
+            safetensors.
     """
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    config = classifier_config(reference, task)
-    try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            reference,
-            config=config,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=False,
-        )
-    except Exception as err:
-        raise BadModel(
-            f"{reference} does not load as a classifier",
-            got=err,
-            fix="check that the model is complete and stored as model.safetensors",
-        ) from err
-    _refuse_missing(reference, info["missing_keys"], model.base_model_prefix, trained=trained)
-    return model  # type: ignore[no-any-return]
+    model: PreTrainedModel = load_in_transformers(
+        reference,
+        config=classifier_config(reference, task),
+        may_draw=_refuse_to_draw if trained else _is_of_head,
+        note=note,
+        fix="use a fine-tuned classifier of this task" if trained else _COMPLETE,
+    )
+    return model
 
 
 def classifier_config(reference: str, task: Task) -> Any:
-    """The configuration at ``reference``, checked to be handled and fitted to the task.
+    """The configuration at ``reference``, with the task's labels.
 
     Raises:
-        BadModel: no model there, one that is not handled, or weights that are not safetensors.
+        BadModel: there is no model, spd does not support it, or its weights are not safetensors.
     """
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    if Path(reference).is_dir():
-        refuse_no_model(Path(reference))
-        refuse_unsafe_weights(Path(reference))
+    if (folder := Path(reference)).is_dir():
+        refuse_no_model(folder)
+        refuse_unsafe_weights(folder)
+        refuse_other_kind(config := read_config(folder))
+        labels_of(config)  # AutoConfig fails without a reason on those that it cannot read
     elif is_path(reference):
         fix = did_you_mean(Path(reference)) or "check --model"
         raise BadModel("no such model folder", got=reference, fix=fix)
@@ -78,7 +84,7 @@ def classifier_config(reference: str, task: Task) -> Any:
         config = AutoConfig.from_pretrained(reference, trust_remote_code=False)
     except Exception as err:
         raise BadModel(
-            f"{reference} is no model folder, and no such model could be had from the hub",
+            f"{reference} is not a model folder, and could not be loaded from the hub",
             got=first_line(err),
             fix="name a folder with config.json and model.safetensors",
         ) from err
@@ -86,16 +92,16 @@ def classifier_config(reference: str, task: Task) -> Any:
     names = task.labels or ("score",)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: i for i, name in enumerate(names)}
-    # Where Transformers finds none it applies a sigmoid to the only output.
+    # Without a problem type Transformers applies a sigmoid to a single output.
     config.problem_type = None if task.sigmoid else task.problem_type.value
     return config
 
 
 def encoder_from_config(config: Any) -> Encoder:
-    """The encoder that a classifier with this configuration has, found in one without weights.
+    """The encoder of a classifier with this configuration, found in a model without weights.
 
     Raises:
-        BadModel: transformers has no such classifier, or one that is not handled.
+        BadModel: Transformers has no such classifier, or spd does not support it.
     """
     known = config.to_dict()
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
@@ -115,68 +121,52 @@ def encoder_from_config(config: Any) -> Encoder:
 
 
 def encoder_sizes(model: PreTrainedModel) -> Encoder:
-    """The encoder of a model, grafted or not."""
+    """The encoder of a model, grafted or plain."""
     return encoder_from_config(model.config)
 
 
 def linear_weights(model: nn.Module, encoder: Encoder) -> dict[str, nn.Parameter]:
-    """The prunable weights of a plain model by matrix name."""
-    found = dict(model.named_parameters())
-    return {m.name: found[m.weight_name] for m in encoder.matrices()}
-
-
-def inputs_of(model: PreTrainedModel, batch: TensorBatch) -> dict[str, Tensor]:
-    """What the model's forward takes of ``batch``: token types only where it tells two apart."""
-    inputs = {"input_ids": batch.ids_BS, "attention_mask": batch.mask_BS}
-    if getattr(model.config, "type_vocab_size", 0) > 1:
-        inputs["token_type_ids"] = batch.types_BS
-    return inputs
+    """The prunable weights ``[N, K]`` of a plain model by matrix name."""
+    parameters = dict(model.named_parameters())
+    return {m.name: parameters[m.weight_name] for m in encoder.matrices()}
 
 
 def copy_tokenizer(reference: str, folder: Path) -> None:
-    """Put the tokenizer of ``reference`` into ``folder``; an old one is turned into a fast one.
+    """Write the tokenizer of ``reference`` into ``folder``, with the ids that AutoTokenizer gives.
 
     Raises:
-        BadModel: there is no tokenizer that the ``tokenizers`` library can hold.
+        BadModel: there is no tokenizer that the ``tokenizers`` library can read.
     """
     source = Path(reference)
     with refusals_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if (source / TOKENIZER_FILE).is_file():
-            for name in TOKENIZER_FILES:
-                if (source / name).is_file():
-                    shutil.copyfile(source / name, folder / name)
-            return
-    from transformers import AutoTokenizer
-
-    try:
-        AutoTokenizer.from_pretrained(reference, trust_remote_code=False).save_pretrained(folder)
-    except Exception as err:
-        raise BadModel(
-            f"{reference} has no tokenizer that can be read",
-            got=err,
-            fix="put tokenizer.json, or vocab.txt, beside the model",
-        ) from err
-    if not (folder / TOKENIZER_FILE).is_file():
-        raise BadModel(
-            f"the tokenizer of {reference} has no fast form",
-            fix="use a model with tokenizer.json or vocab.txt",
-        )
+        for name in TOKENIZER_FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
+    write_text(folder / TOKENIZER_FILE, tokenizer_json(reference))
 
 
 def save_classifier(config: Any, state: dict[str, Any], folder: Path) -> None:
-    """Write ``config.json`` and ``model.safetensors``, each whole or not at all."""
+    """Write ``config.json`` and ``model.safetensors``, each as a whole or not at all.
+
+    Args:
+        config: configuration of the model.
+        state: state dict of the plain model.
+        folder: folder to write.
+
+    Raises:
+        NotWritten: a file cannot be written.
+    """
     from safetensors.torch import save_file
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     value = {
         **json.loads(config.to_json_string(use_diff=False)),
         "architectures": [_classifier_class(config).__name__],
+        "dtype": "float32",
     }
-    for private in (
-        "_attn_implementation",
-        "_name_or_path",
-    ):  # the latter is a path of this machine
+    # The second is a path of this machine; the third an older name of dtype.
+    for private in ("_attn_implementation", "_name_or_path", "torch_dtype"):
         value.pop(private, None)
     with replacing(folder / WEIGHTS_FILE) as draft:
         try:
@@ -188,16 +178,16 @@ def save_classifier(config: Any, state: dict[str, Any], folder: Path) -> None:
 
 
 def _classifier_class(config: Any) -> Any:
-    """The class of transformers' that makes a classifier of this configuration."""
+    """The class in Transformers for a classifier with this configuration."""
     return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
 
 
-def _refuse_missing(reference: str, missing: list[str], base: str, *, trained: bool) -> None:
-    """A new head, which is all outside the base model and its pooler, may be made up; no more."""
+def _is_of_head(name: str, model: PreTrainedModel) -> bool:
+    """Whether a tensor belongs to the head: it is outside the base model, or in its pooler."""
+    base = model.base_model_prefix
+    return not name.startswith(f"{base}.") or name.startswith(f"{base}.pooler.")
 
-    def of_head(name: str) -> bool:
-        return not name.startswith(f"{base}.") or name.startswith(f"{base}.pooler.")
 
-    lacking = [name for name in missing if trained or not of_head(name)]
-    fix = "use a fine-tuned classifier" if trained else "use a complete model"
-    refuse_lacking(reference, lacking, fix=fix)
+def _refuse_to_draw(name: str, model: PreTrainedModel) -> bool:
+    """False: no tensor of a trained classifier may be initialised at random."""
+    return False

@@ -1,8 +1,8 @@
-"""One shot: a dense classifier and some texts in, a sparse classifier out; no labels, no training.
+"""One-shot pruning: a dense classifier and texts in, a sparse classifier out, no training.
 
-The masks are tightened in a few rounds, and after each the kept weights are solved again against
-the dense model's outputs (``spd_train.pruning.reconstruct``). How often the sparse model answers
-as the dense one does is measured on texts that were not calibrated on.
+The masks are updated in a few rounds. After each round the kept weights are solved again against
+the dense model's outputs (``spd_train.pruning.reconstruct``). No labels are needed. The share of
+texts that both models classify alike is measured on texts that were not calibrated on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,39 +13,43 @@ from typing import Any
 
 import numpy as np
 
-from spd_deploy.domain.checkpoint import Checkpoint, Scores, open_checkpoint
+from spd_deploy.domain.architectures import refuse_unexportable
+from spd_deploy.domain.checkpoint import Checkpoint, Scores, open_checkpoint, read_config
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.files import refuse_existing, replacing
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
-from spd_train.config import Device, PrecisionWish, PruneRecipe, refuse_unspreadable
-from spd_train.data.batches import LabelledTokens, tokenise
+from spd_deploy.domain.text import Tokenizer
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
+from spd_train.config import Device, PrecisionChoice, PruneRecipe, refuse_unspreadable
+from spd_train.data.batching import LabelledTokens, tokenise
 from spd_train.data.examples import Example
 from spd_train.grafting import GraftedNetwork
 from spd_train.model import copy_tokenizer, load_classifier, save_classifier
 from spd_train.pruning.importance import needs_gradients
 from spd_train.pruning.masks import targets_of
-from spd_train.pruning.permutation.permute import reorder
+from spd_train.pruning.permutation.permute import reorder_for
 from spd_train.pruning.pruner import Pruner
-from spd_train.save_checkpoint import describe
+from spd_train.save_checkpoint import describe_checkpoint
 from spd_train.setup import calibration_on, score_on_dev
 from spd_train.training.mixed_precision import choose_precision
 from spd_train.training.schedule import cubic_share
-from spd_train.training.scoring import Forward, logits_for, score_rows
+from spd_train.training.scoring import Forward, logits_of, score_rows
 
-# Texts that the agreement is measured on: the last tenth, and no more than tells it well enough.
+# Share and largest number of texts that the agreement is measured on.
 _COMPARED_SHARE = 0.1
 _MOST_COMPARED = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Dev:
-    """Labelled rows to score on, by file, and the task whose metrics are taken of them.
+class DevSplit:
+    """Labelled rows to score both models on.
 
     Attributes:
-        name: what the rows are, for the record: ``dev``, or what was held out of train.
+        task: its metrics are computed.
+        parts: the rows by file; MNLI has two.
+        name: name of the rows in the checkpoint: ``dev``, or what was held out of train.
     """
 
     task: Task
@@ -54,14 +58,19 @@ class Dev:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OneShot:
-    """What to prune, on what, how, to where.
+class PruneConfig:
+    """What :func:`prune` prunes, on what, how, and where the result goes.
 
     Attributes:
-        source: a fine-tuned classifier, ours or any Hugging Face folder.
-        texts: like those that it will be used on; their labels are not looked at.
-        dev: what both models are scored on in the end; nothing is chosen by it.
-        recipe: ``updates`` is the number of rounds.
+        source: folder of a fine-tuned classifier, of spd or of Transformers.
+        texts: texts like those that the model will classify; their labels are not read.
+        pattern: pattern and sparsity.
+        recipe: importance, allocation and reconstruction; ``updates`` is the number of rounds.
+        output: folder to write.
+        dev: rows to score both models on at the end; the scores do not affect the pruning.
+        overwrite: replace a checkpoint that is in ``output``.
+        precision: number format of the forward passes.
+        device: where the passes run.
     """
 
     source: Path
@@ -69,17 +78,17 @@ class OneShot:
     pattern: Pattern
     recipe: PruneRecipe
     output: Path
-    dev: Dev | None = None
+    dev: DevSplit | None = None
     overwrite: bool = False
-    precision: PrecisionWish = "auto"
+    precision: PrecisionChoice = "auto"
     device: Device = "cpu"
 
     def __post_init__(self) -> None:
-        """Refuse a sparsity that cannot be spread as asked."""
+        """Refuse a sparsity that the allocation cannot spread."""
         refuse_unspreadable(self.pattern, self.recipe)
 
     def to_json(self) -> dict[str, Any]:
-        """How it was pruned, for the checkpoint."""
+        """How the model was pruned, as JSON values for the checkpoint."""
         return {
             "name": "one-shot without labels",
             "pattern": str(self.pattern),
@@ -90,12 +99,12 @@ class OneShot:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agreement:
-    """How the sparse model's answers compare with the dense one's on texts apart.
+    """How the sparse model's outputs compare with the dense model's on held-out texts.
 
     Attributes:
-        value: share of equal answers, or Pearson's correlation for a regression.
-        what: which of the two.
-        rows: how many texts.
+        value: share of equal classes in [0, 1], or Pearson's correlation for a regression.
+        what: ``equal answers`` or ``correlation``.
+        rows: number of texts.
     """
 
     value: float
@@ -103,81 +112,102 @@ class Agreement:
     rows: int
 
     @property
-    def said(self) -> str:
-        """A sentence for who pruned."""
+    def sentence(self) -> str:
+        """The comparison as a sentence for the user."""
         on = f"{self.rows} held-out texts"
         if self.what == "correlation":
             return f"correlates {self.value:.4f} with the dense model on {on}"
         return f"agrees with the dense model on {100 * self.value:.0f} % of {on}"
 
 
-def prune(request: OneShot, progress: Progress) -> tuple[Checkpoint, Agreement]:
-    """Prune in one shot, and return the checkpoint and how far it agrees with the dense model.
+def prune(config: PruneConfig, progress: Progress) -> tuple[Checkpoint, Agreement]:
+    """Prune a classifier. Returns its checkpoint and how far it agrees with the dense model.
 
     Raises:
-        SpdError: whatever of the input is amiss; nothing is written then.
+        SpdError: the configuration, the texts or the model is wrong; nothing is written then.
     """
-    recipe = request.recipe
-    if needs_gradients(recipe.importance):
-        raise BadSetting(
-            "this importance is made of gradients, which need labels and training",
-            got=f"--importance {recipe.importance}",
-            fix="use magnitude, activation or second-order here, or spd train",
-        )
-    refuse_existing(request.output, overwrite=request.overwrite)
-    source = open_checkpoint(request.source)
-    goals = targets_of(source.encoder, request.pattern, recipe.exclude)
-    precision = choose_precision(request.precision, request.device)
+    recipe = config.recipe
+    source = _checked_source(config)
+    targets = targets_of(source.encoder, config.pattern, recipe.exclude)
+    tokenizer = tokenizer_of(source)
+    for note in source.notes:
+        progress.note(note)
+    precision = choose_precision(config.precision, config.device)
     progress.note(f"precision: {precision.name}, {precision.reason}")
-    with replacing(request.output) as draft:
-        copy_tokenizer(str(request.source), draft)
-        tokenizer = Tokenizer(draft / TOKENIZER_FILE, max_tokens=source.max_tokens)
-        compared, rows = _apart(tokenise(request.texts, tokenizer))
-        model = load_classifier(str(request.source), source.task, trained=True)
+    with replacing(config.output) as draft:
+        copy_tokenizer(str(config.source), draft)
+        compared, rows = _apart(tokenise(config.texts, tokenizer))
+        model = load_classifier(str(config.source), source.task, trained=True)
         if recipe.permute:
-            reorder(model, source.encoder, goals, progress)
+            reorder_for(model, source.encoder, targets, progress)
         network = GraftedNetwork(model, source.encoder, attention=False, hidden=False)
-        network.to(request.device)
+        network.to(config.device)
         calibration = calibration_on(
             rows,
             recipe.calibration_tokens,
             pad_id=tokenizer.pad_id,
-            device=request.device,
-            autocast=lambda: precision.autocast(request.device),
+            device=config.device,
+            autocast=lambda: precision.autocast(config.device),
         )
-        pruner = Pruner(network, goals, recipe, calibration)
-        with progress.stage("prune", recipe.updates) as advance:
-            for update in range(1, recipe.updates + 1):
-                pruner.tighten(cubic_share(update, recipe.updates), last=update == recipe.updates)
-                advance(note=f"sparsity {pruner.sparsity:.3f}")
-        pruner.verify()
-        agreement = _agreement(network, source, compared, tokenizer.pad_id, request.device)
-        if request.dev is None:
+        pruner = Pruner(network, targets, recipe, calibration)
+        _tighten(pruner, recipe.updates, progress)
+        agreement = _agreement(network, source, compared, tokenizer.pad_id, config.device)
+        if config.dev is None:
             scores, split = _known(source), source.split
         else:
-            scores = _scores(network, request.dev, tokenizer, request.device, progress)
-            split = request.dev.name
+            scores = _scores(network, config.dev, tokenizer, config.device, progress)
+            split = config.dev.name
         save_classifier(model.config, network.student_state(), draft)
-        describe(
+        describe_checkpoint(
             draft,
             task=source.task,
             max_tokens=source.max_tokens,
-            pattern=request.pattern,
+            pattern=config.pattern,
             pruner=pruner,
             scores=scores,
             split=split,
-            recipe={**request.to_json(), "precision": precision.name},
+            recipe={**config.to_json(), "precision": precision.name},
             parents={"dense": source.weights_sha256},
         )
-    return open_checkpoint(request.output), agreement
+    return open_checkpoint(config.output), agreement
+
+
+def _checked_source(config: PruneConfig) -> Checkpoint:
+    """The dense classifier, once it is known that it can be pruned as configured.
+
+    Raises:
+        BadSetting: the importance needs gradients.
+        NotWritten: the output exists and is not to be replaced.
+        BadModel: the model is damaged, or could not be exported.
+    """
+    importance = config.recipe.importance
+    if needs_gradients(importance):
+        raise BadSetting(
+            "this importance needs gradients, and so labels and training",
+            got=f"--importance {importance}",
+            fix="use magnitude, activation or second-order here, or spd train",
+        )
+    refuse_existing(config.output, overwrite=config.overwrite)
+    source = open_checkpoint(config.source)
+    refuse_unexportable(source.encoder, read_config(config.source))
+    return source
+
+
+def _tighten(pruner: Pruner, updates: int, progress: Progress) -> None:
+    """Raise the sparsity to its target in ``updates`` mask updates, and verify the result."""
+    with progress.stage("prune", updates) as advance:
+        for update in range(1, updates + 1):
+            pruner.tighten(cubic_share(update, updates), last=update == updates)
+            advance(note=f"sparsity {pruner.sparsity:.3f}")
+    pruner.verify()
 
 
 def _apart(
     rows: Sequence[LabelledTokens],
 ) -> tuple[Sequence[LabelledTokens], Sequence[LabelledTokens]]:
-    """Some rows to compare on, and the others to calibrate on."""
+    """Split ``rows`` at random into rows to compare on and rows to calibrate on."""
     if len(rows) < 2:
-        raise BadData("that is too few texts", got=len(rows), fix="give a hundred or more")
+        raise BadData("there are too few texts", got=len(rows), fix="give a hundred or more")
     count = min(_MOST_COMPARED, max(1, round(len(rows) * _COMPARED_SHARE)))
     shuffled = np.random.default_rng(0).permutation(len(rows)).tolist()
     return [rows[i] for i in shuffled[:count]], [rows[i] for i in shuffled[count:]]
@@ -190,11 +220,13 @@ def _agreement(
     pad_id: int,
     device: str,
 ) -> Agreement:
-    """Compare the answers of student and teacher."""
+    """Compare the outputs of student and teacher on ``rows``."""
     network.eval()
     network.graft_all(True)
-    sparse_BC = logits_for(lambda b: network(b).logits_BC, rows, pad_id=pad_id, device=device)
-    dense_BC = logits_for(lambda b: network.teach(b).logits_BC, rows, pad_id=pad_id, device=device)
+    sparse_BC = logits_of(lambda b: network(b).logits_BC, rows, pad_id=pad_id, device=device)
+    dense_BC = logits_of(
+        lambda b: network.teacher_forward(b).logits_BC, rows, pad_id=pad_id, device=device
+    )
     if source.task.is_regression:
         value = float(np.corrcoef(sparse_BC[:, 0], dense_BC[:, 0])[0, 1]) if len(rows) > 1 else 1.0
         return Agreement(value=value, what="correlation", rows=len(rows))
@@ -203,25 +235,25 @@ def _agreement(
 
 
 def _scores(
-    network: GraftedNetwork, dev: Dev, tokenizer: Tokenizer, device: str, progress: Progress
+    network: GraftedNetwork, dev: DevSplit, tokenizer: Tokenizer, device: str, progress: Progress
 ) -> Mapping[str, Scores]:
-    """Both models on the same labelled rows."""
+    """The metrics of both models on the dev rows, by arm."""
     rows = {part: tokenise(examples, tokenizer) for part, examples in dev.parts.items()}
     network.eval()
     network.graft_all(True)
     forwards: dict[str, Forward] = {
-        "dense": lambda b: network.teach(b).logits_BC,
+        "dense": lambda b: network.teacher_forward(b).logits_BC,
         "sparse": lambda b: network(b).logits_BC,
     }
-    found: dict[str, Scores] = {}
+    scores: dict[str, Scores] = {}
     with progress.stage("score on dev", len(forwards)) as advance:
         for arm, forward in forwards.items():
             score = partial(score_rows, forward, dev.task, pad_id=tokenizer.pad_id, device=device)
-            found[arm] = score_on_dev(rows, score)
+            scores[arm] = score_on_dev(rows, score)
             advance()
-    return found
+    return scores
 
 
 def _known(source: Checkpoint) -> Mapping[str, Scores]:
-    """What is known of the dense model."""
+    """The dense model's scores that its checkpoint records, by arm."""
     return {"dense": source.scores["dense"]} if "dense" in source.scores else {}

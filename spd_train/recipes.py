@@ -1,15 +1,15 @@
-"""The recipes that come with the tool, each composed by one function.
+"""The recipes that come with spd, each composed by one function.
 
-    spd         ours: reordered, second-order importance, kept weights reconstructed, grafted,
-                distilled, on pairs that are made up too
+    spd         our best: permuted, second-order importance, kept weights reconstructed, grafted,
+                distilled, with mixed pairs
     spd-paper   what the paper's code intends: magnitude, cubic in 12 updates, p held and then
                 raised to 1, the learning rate decayed and rewound, three unweighted losses
-    prune       magnitude pruning on the true labels
-    prune-kd    magnitude pruning with distillation, no grafting
+    prune       magnitude pruning with the true labels
+    prune-kd    magnitude pruning with distillation, without grafting
     one-shot    pruned once with reconstruction, then fine-tuned on the true labels
 
-The last three are what the first two are compared with. They start from the same fine-tuned teacher
-and train the same parameters for as many epochs.
+The last three are baselines. They start from the same fine-tuned teacher and train the same
+parameters for as many epochs.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ _UNGRAFTED = GraftRecipe(shape="none", start=1.0)
 
 
 def spd() -> StudentRecipe:
-    """Sparse Progressive Distillation as we know it best."""
+    """Sparse Progressive Distillation with our best settings: 2, 1 and 5 epochs."""
     return StudentRecipe(
         prune_epochs=2.0,
         graft_epochs=1.0,
@@ -47,7 +47,7 @@ def spd() -> StudentRecipe:
 
 
 def spd_paper() -> StudentRecipe:
-    """The paper's: 30, 10 and 20 epochs there (Huang et al. 2022, and their code's command)."""
+    """The paper's schedule: 30, 10 and 20 epochs (Huang et al. 2022, and their code's command)."""
     return StudentRecipe(
         prune_epochs=30.0,
         graft_epochs=10.0,
@@ -74,7 +74,7 @@ def prune() -> StudentRecipe:
 
 
 def prune_kd() -> StudentRecipe:
-    """The same with the three distillation losses, and no grafting."""
+    """Gradual magnitude pruning with the three distillation losses, without grafting."""
     return StudentRecipe(
         prune_epochs=4.0,
         graft_epochs=0.0,
@@ -87,7 +87,7 @@ def prune_kd() -> StudentRecipe:
 
 
 def one_shot() -> StudentRecipe:
-    """Pruned at the first step with reconstruction; all the rest is fine-tuning on the labels."""
+    """Pruned at the first step with reconstruction, then fine-tuned on the true labels."""
     return StudentRecipe(
         prune_epochs=0.01,
         graft_epochs=0.0,
@@ -111,13 +111,13 @@ ARMS: Mapping[str, Callable[[], StudentRecipe]] = {
 
 
 def recipe_named(name: str) -> Recipe:
-    """The built-in recipe of this name, or the one that a file holds; its pattern may be missing.
+    """The recipe of this name, or the one in a file; its pattern may be None.
 
     Args:
-        name: one of ``ARMS``; or a ``spd.json``, or the folder of one.
+        name: one of ``ARMS``, or the path of a ``spd.json`` or of its folder.
 
     Raises:
-        BadSetting: there is neither such a recipe nor such a file, or the file's is not whole.
+        BadSetting: there is no such recipe and no such file, or the file is damaged.
     """
     if name in ARMS:
         return Recipe(name=name, pattern=None, student=ARMS[name]())
@@ -127,21 +127,21 @@ def recipe_named(name: str) -> Recipe:
             "no such recipe", got=name, fix=f"use one of {', '.join(ARMS)}, or a {SPD_FILE}"
         )
     value = read_json(file, error=BadSetting, fix=f"use a {SPD_FILE} that spd train wrote")
-    found = value.get("recipe", value)
-    if not isinstance(found, Mapping):
-        raise BadSetting(f"{file} holds no recipe", fix=f"use a {SPD_FILE} that spd train wrote")
-    return Recipe.from_json(found)
+    recipe = value.get("recipe", value)
+    if not isinstance(recipe, Mapping):
+        raise BadSetting(f"{file} has no recipe", fix=f"use a {SPD_FILE} that spd train wrote")
+    return Recipe.from_json(recipe)
 
 
-def changed(value: Value, path: str, new: object) -> Value:
-    """A frozen value with one field replaced, at any depth: ``student.graft.start``."""
-    return all_changed(value, {path: new})
+def with_field(value: Value, path: str, new: object) -> Value:
+    """A frozen value with one field replaced, at any depth, such as ``student.graft.start``."""
+    return with_fields(value, {path: new})
 
 
-def all_changed(value: Value, settings: Mapping[str, object]) -> Value:
+def with_fields(value: Value, settings: Mapping[str, object]) -> Value:
     """A frozen value with fields replaced by their paths, all at once.
 
-    What settings are only together is never refused on the way there.
+    The value is checked only after the last field is replaced, so the order does not matter.
     """
     fields: dict[str, object] = {}
     inner: dict[str, dict[str, object]] = {}
@@ -152,7 +152,7 @@ def all_changed(value: Value, settings: Mapping[str, object]) -> Value:
         else:
             fields[name] = new
     below = {
-        name: all_changed(fields.get(name, getattr(value, name)), parts)
+        name: with_fields(fields.get(name, getattr(value, name)), parts)
         for name, parts in inner.items()
     }
     return replace(cast("Any", value), **{**fields, **below})  # type: ignore[no-any-return]

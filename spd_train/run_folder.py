@@ -1,38 +1,42 @@
-"""The output folder of a run: claimed, found again, given back."""
+"""The output folder of a run: claimed by a new run, found by a resumed one, released on failure."""
 
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE, Checkpoint, open_checkpoint
+from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting, NotWritten
-from spd_deploy.domain.files import read_json, refuse_unwritable, sha256_of, write_json
+from spd_deploy.domain.files import read_json, refuse_unwritable, write_json
 from spd_deploy.domain.folders import COMMAND, RUN_FILE
+from spd_deploy.domain.stored_weights import has_weights, sha256_of_weights
 from spd_train.training.state import STATE_FILE
 
 _NO_RUN = "there is no run to resume; leave --resume out"
 
 
-def begin(
+def claim_folder(
     output: Path,
     settings: Mapping[str, Any],
     *,
     resume: bool,
     command: Mapping[str, Any] | None = None,
 ) -> Checkpoint | None:
-    """Claim the output folder; a run that is finished already is returned.
+    """Claim the output folder for a run.
 
     Args:
-        output: becomes the run's folder.
-        settings: what decides the outcome; a resumed run must have the same.
-        resume: go on with the run that is there.
-        command: how the run was begun on the command line, kept beside the settings.
+        output: folder of the run.
+        settings: all that decides the result; a resumed run must have the same.
+        resume: continue the run that is in the folder.
+        command: the options that started the run, stored beside the settings.
+
+    Returns:
+        The checkpoint of a run that is finished already, otherwise None.
 
     Raises:
-        NotWritten: something is there, and it is not to be resumed.
-        BadCheckpoint: there is nothing to resume.
-        BadSetting: what is to be resumed was another run.
+        NotWritten: the folder is not empty, and is not resumed.
+        BadCheckpoint: there is no run to resume.
+        BadSetting: the run in the folder has other settings.
     """
     refuse_taken(output, resume=resume)
     file = output / RUN_FILE
@@ -45,11 +49,11 @@ def begin(
 
 
 def refuse_taken(output: Path, *, resume: bool) -> None:
-    """What can be refused of the folder before data and models are read.
+    """Refuse an output folder that cannot be used, before data and models are read.
 
     Raises:
-        NotWritten: something is there, and it is not to be resumed.
-        BadCheckpoint: there is nothing to resume.
+        NotWritten: the folder is not empty and is not resumed, or cannot be written.
+        BadCheckpoint: there is no run to resume.
     """
     if resume:
         if not (output / RUN_FILE).exists():
@@ -63,37 +67,38 @@ def refuse_taken(output: Path, *, resume: bool) -> None:
 
 
 def no_run_in(output: Path) -> BadCheckpoint:
-    """The error for a folder in which no run was begun."""
+    """The error for a folder without a run."""
     return BadCheckpoint("nothing to resume", got=f"no {RUN_FILE} in {output}", fix=_NO_RUN)
 
 
-def give_back(output: Path) -> None:
-    """Remove a folder in which nothing was trained yet, so that the next try finds it free."""
+def release_folder(output: Path) -> None:
+    """Remove a folder in which nothing was trained, so that the next try can use it."""
     if not any(p.name in (STATE_FILE, SPD_FILE) for p in output.rglob("*")):
         shutil.rmtree(output, ignore_errors=True)
 
 
 def identity_of(reference: str | None) -> str | None:
-    """A model by the hash of its weights, so that it may be moved; by name on the hub."""
-    file = local_weights(reference)
-    return f"sha256:{sha256_of(file)}" if file else reference
+    """What tells a model apart: the hash of local weights, or the name of a hub model."""
+    sha256 = local_sha256(reference)
+    return f"sha256:{sha256}" if sha256 else reference
 
 
-def local_weights(reference: str | None) -> Path | None:
-    """The weights of a local model."""
-    file = None if reference is None else Path(reference) / WEIGHTS_FILE
-    return file if file is not None and file.is_file() else None
+def local_sha256(reference: str | None) -> str | None:
+    """The SHA-256 of a local model's weights; None for a hub model."""
+    if reference is None or not has_weights(Path(reference)):
+        return None
+    return sha256_of_weights(Path(reference))
 
 
-def _refuse_differences(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> None:
-    """A resumed run with other settings would be neither the one nor the other."""
+def _refuse_differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> None:
+    """Refuse to resume a run with other settings than those it was started with."""
     for name, value in now.items():
         old = before.get(name)
         if isinstance(value, dict) and isinstance(old, dict):
-            _refuse_differences(old, value, f"{place}{name}.")
+            _refuse_differences(old, value, f"{path}{name}.")
         elif old != value:
             raise BadSetting(
-                f"the run to be resumed had another {place}{name}",
+                f"the run that is resumed had another {path}{name}",
                 got=f"{value}, it had {old}",
                 fix="use the same command as before, or another --output",
             )

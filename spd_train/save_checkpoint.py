@@ -1,24 +1,23 @@
-"""The description that makes a folder with weights one of our checkpoints."""
+"""``spd.json``, which makes a folder with weights a checkpoint of spd."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from spd_deploy.domain.checkpoint import (
-    WEIGHTS_FILE,
     Checkpoint,
     Scores,
     encoder_in,
     save_description,
 )
-from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import Pattern
+from spd_deploy.domain.stored_weights import sha256_of_weights
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.versions import versions_of
 from spd_train.pruning.pruner import Pruner
 
 
-def describe(
+def describe_checkpoint(
     folder: Path,
     *,
     task: Task,
@@ -30,10 +29,19 @@ def describe(
     pattern: Pattern | None = None,
     pruner: Pruner | None = None,
 ) -> None:
-    """Write ``spd.json`` beside weights and tokenizer; without a ``pruner`` they are dense.
+    """Write ``spd.json`` beside weights and tokenizer.
 
-    The goal of a matrix is written down where it is not the pattern's own. The plain loss, which is
-    scored along with the metrics, is left to the log.
+    Args:
+        folder: holds the weights, the configuration and the tokenizer.
+        task: the task of the model.
+        max_tokens: length to which texts are cut.
+        scores: metrics by arm; the loss is not stored.
+        split: name of the rows that were scored.
+        recipe: how the model was trained.
+        parents: hashes of the models that it was made from, by role.
+        pattern: the pattern; None for a dense model.
+        pruner: gives densities and target sparsities; None for a dense model. A target is stored
+            only if it differs from the pattern's sparsity.
     """
     encoder = encoder_in(folder)
     uniform = None if pattern is None else pattern.sparsity
@@ -45,13 +53,13 @@ def describe(
             task=task,
             encoder=encoder,
             max_tokens=min(max_tokens, encoder.positions),
-            weights_sha256=sha256_of(folder / WEIGHTS_FILE),
+            weights_sha256=sha256_of_weights(folder),
             pattern=pattern,
             densities=dense if pruner is None else pruner.densities(),
             sparsities={name: s for name, s in sparsities.items() if s != uniform},
             scores={
-                arm: {k: v for k, v in found.items() if k != "loss"}
-                for arm, found in scores.items()
+                arm: {name: value for name, value in metrics.items() if name != "loss"}
+                for arm, metrics in scores.items()
             },
             split=split,
             recipe=recipe,

@@ -1,9 +1,9 @@
-"""One training with several seeds, and what their scores say together.
+"""One training with several seeds, and the mean of their scores with its interval.
 
     output/seed-0/ ...   a run each
     output/seeds.json    mean and 95 % interval by arm and metric, written last
 
-The interval is Student's: with as few seeds as anybody runs, a bootstrap would be too sure.
+The interval is Student's t. With a few seeds a bootstrap interval would be too narrow.
 """
 
 import math
@@ -24,43 +24,47 @@ _FOLDER = "seed-"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Summary:
-    """Values of several seeds: their mean, and the half-width of its 95 % interval.
+class SeedSummary:
+    """The mean of a metric over several seeds, with its 95 % interval.
 
     Attributes:
-        reach: None for a single value, which says nothing of its spread.
+        values: the value of each seed that has one.
+        mean: their mean.
+        half_width: half the width of the interval; None for a single value.
     """
 
     values: tuple[float, ...]
     mean: float
-    reach: float | None
+    half_width: float | None
 
     @property
     def count(self) -> int:
-        """How many seeds."""
+        """Number of seeds that have a value."""
         return len(self.values)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, with the interval's ends."""
+        """The summary as JSON values, with both ends of the interval."""
         low, high = (
-            (None, None) if self.reach is None else (self.mean - self.reach, self.mean + self.reach)
+            (None, None)
+            if self.half_width is None
+            else (self.mean - self.half_width, self.mean + self.half_width)
         )
         return {"mean": self.mean, "low": low, "high": high, "values": list(self.values)}
 
 
-def summarise(values: Sequence[float | None]) -> Summary | None:
-    """Mean and 95 % t-interval of what is a number; None where nothing is.
+def summarise(values: Sequence[float | None]) -> SeedSummary | None:
+    """Mean and 95 % t-interval of the finite values; None if there are none.
 
-    None and what is not finite stand for a metric that is undefined for that seed.
+    A metric that is undefined for a seed is None or not finite.
     """
-    found = tuple(v for v in values if v is not None and math.isfinite(v))
-    if not found:
+    finite = tuple(v for v in values if v is not None and math.isfinite(v))
+    if not finite:
         return None
-    return Summary(values=found, mean=statistics.fmean(found), reach=_reach(found))
+    return SeedSummary(values=finite, mean=statistics.fmean(finite), half_width=_half_width(finite))
 
 
-def _reach(values: Sequence[float]) -> float | None:
-    """Half the width of the mean's interval."""
+def _half_width(values: Sequence[float]) -> float | None:
+    """Half the width of the mean's 95 % t-interval; None for one value."""
     if len(values) < 2:
         return None
     from scipy import stats
@@ -70,14 +74,14 @@ def _reach(values: Sequence[float]) -> float | None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seeds:
-    """Finished runs of one setting, by seed."""
+class SeedResults:
+    """The finished runs of one setting, by seed."""
 
     output: Path
     runs: Mapping[int, Checkpoint]
 
-    def summaries(self) -> dict[str, dict[str, Summary | None]]:
-        """What the seeds scored, by arm (``dense``, ``sparse``) and metric."""
+    def summaries(self) -> dict[str, dict[str, SeedSummary | None]]:
+        """The summary of each metric, by arm (``dense``, ``sparse``) and metric."""
         runs = list(self.runs.values())
         return {
             arm: {
@@ -88,7 +92,7 @@ class Seeds:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """The content of ``seeds.json``."""
+        """The content of ``seeds.json`` as JSON values."""
         first = next(iter(self.runs.values()))
         return {
             "schema": SCHEMA,
@@ -99,7 +103,7 @@ class Seeds:
             "level": LEVEL,
             "runs": {str(seed): run.folder.name for seed, run in self.runs.items()},
             "scores": {
-                arm: {name: found and found.to_json() for name, found in metrics.items()}
+                arm: {name: summary and summary.to_json() for name, summary in metrics.items()}
                 for arm, metrics in self.summaries().items()
             },
         }
@@ -112,16 +116,21 @@ def run_seeds(
     count: int,
     output: Path,
     resume: bool,
-) -> Seeds:
-    """Train ``count`` times, with the seeds from ``first`` on, and write ``seeds.json``.
+) -> SeedResults:
+    """Train with ``count`` seeds, and write ``seeds.json``.
 
-    ``train`` trains one seed into a folder; its last argument says whether to resume the run that
-    is there, which returns at once from a finished one. ``resume`` goes on with what is in
-    ``output``; without it the folder must be empty.
+    Args:
+        train: trains one seed into a folder; the last argument says whether to resume the run that
+            is in it. A finished run returns at once.
+        first: the first seed.
+        count: number of seeds.
+        output: folder of all seeds.
+        resume: continue the seeds that are in ``output``; otherwise the folder must be empty.
 
     Raises:
-        NotWritten: ``output`` holds something.
-        Interrupted: from ``train``; with ``resume`` the seeds go on.
+        NotWritten: ``output`` is not empty.
+        BadSetting: ``count`` is below 1, or there is nothing to resume.
+        Interrupted: ``train`` was stopped; with ``resume`` the seeds continue.
     """
     if count < 1:
         raise BadSetting("--seeds must be at least 1", got=count, fix="use --seeds 3")
@@ -136,17 +145,17 @@ def run_seeds(
     for seed in range(first, first + count):
         folder = output / f"{_FOLDER}{seed}"
         runs[seed] = train(seed, folder, _holds_something(folder))
-    seeds = Seeds(output=output, runs=runs)
+    seeds = SeedResults(output=output, runs=runs)
     write_json(output / SEEDS_FILE, seeds.to_json())
     return seeds
 
 
 def folders_of_seeds(output: Path) -> list[Path]:
-    """The folders of the seeds that were begun in ``output``, in the order of the seeds."""
-    found = [p for p in output.glob(f"{_FOLDER}*") if p.name.removeprefix(_FOLDER).isdecimal()]
-    return sorted(found, key=lambda p: int(p.name.removeprefix(_FOLDER)))
+    """The folders of the seeds that were started in ``output``, in order."""
+    folders = [p for p in output.glob(f"{_FOLDER}*") if p.name.removeprefix(_FOLDER).isdecimal()]
+    return sorted(folders, key=lambda p: int(p.name.removeprefix(_FOLDER)))
 
 
 def _holds_something(folder: Path) -> bool:
-    """Whether there is a run, or anything else."""
+    """Whether the path is a file or a folder that is not empty."""
     return folder.is_file() or (folder.is_dir() and any(folder.iterdir()))

@@ -1,11 +1,10 @@
-"""What both trainings need before they start: token ids, samples, calibration texts, the loop."""
+"""What both trainings need before their first step: token ids, samples, calibration, settings."""
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -14,130 +13,157 @@ from spd_deploy.domain.checkpoint import Scores
 from spd_deploy.domain.metrics import merged_scores
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.text import TOKENIZER_FILE, Lengths, Tokenizer
-from spd_train.data.batches import LabelledTokens, batches_per_epoch, by_length, tokenise
-from spd_train.data.tensors import batch_of
+from spd_deploy.sessions.checkpoint_tokenizer import refuse_unembedded
+from spd_train.data.batching import (
+    LabelledTokens,
+    batch_of,
+    batches_per_epoch,
+    by_length,
+    tokenise,
+)
 from spd_train.model import encoder_sizes
 from spd_train.pruning.calibration import Autocast, Calibration
-from spd_train.training.device import Place
+from spd_train.train_config import TrainConfig
+from spd_train.training.context import TrainContext
 from spd_train.training.distributed import Distributed
-from spd_train.training.loop import Loop
+from spd_train.training.loop import LoopConfig
 from spd_train.training.mixed_precision import choose_precision
 from spd_train.training.scoring import Samples
-
-if TYPE_CHECKING:
-    from spd_train.run import TrainConfig
 
 _CALIBRATION_BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Prepared:
-    """Rows as token ids, where the training takes place, and the loop's settings."""
+class PreparedRun:
+    """The inputs of one training.
+
+    Attributes:
+        rows: the training rows as token ids.
+        dev: the rows to score on at the end, by part; MNLI has two parts.
+        context: devices, precision, seed and samples.
+        loop: settings of the loop.
+    """
 
     rows: list[LabelledTokens]
     dev: Mapping[str, list[LabelledTokens]]
-    place: Place
-    loop: Loop
+    context: TrainContext
+    loop: LoopConfig
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps in an epoch."""
+        """Optimiser steps of an epoch."""
         return batches_per_epoch(len(self.rows), self.loop.batch_size)
 
 
-def prepare(
-    request: "TrainConfig",
+def prepare_run(
+    config: TrainConfig,
     model: PreTrainedModel,
     folder: Path,
-    processes: Distributed,
+    distributed: Distributed,
     progress: Progress,
-) -> Prepared:
-    """Tokenise the data as the model's tokenizer does, tell how long it is, set up the loop."""
-    recipe = request.recipe
-    max_tokens = min(recipe.max_tokens, encoder_sizes(model).positions)
+) -> PreparedRun:
+    """Tokenise the data, report how long the texts are, and put the settings together.
+
+    Args:
+        config: the run.
+        model: gives the largest number of tokens.
+        folder: has the tokenizer, and gets the files of the training.
+        distributed: the processes of the run.
+        progress: is told the lengths, once in a run.
+    """
+    recipe = config.recipe
+    encoder = encoder_sizes(model)
+    max_tokens = min(recipe.max_tokens, encoder.positions)
     tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens)
-    rows = tokenise(request.data.train, tokenizer)
-    samples = Samples.of(rows, tokenise(request.data.holdout, tokenizer))
-    dev = {name: tokenise(part, tokenizer) for name, part in request.data.dev.items()}
-    if processes.is_main and _is_first(request, folder):
-        measured = [row for part in dev.values() for row in part]
-        named = {"train": [*rows, *samples.holdout], "dev": measured}
-        for line in lengths_told(named, max_tokens, raised=max_tokens == recipe.max_tokens):
+    types = getattr(model.config, "type_vocab_size", None)
+    refuse_unembedded(tokenizer, encoder, config.teacher or config.model, types=types)
+    rows = tokenise(config.data.train, tokenizer)
+    samples = Samples.of(rows, tokenise(config.data.holdout, tokenizer))
+    dev = {name: tokenise(part, tokenizer) for name, part in config.data.dev.items()}
+    if distributed.is_main and _is_first_training(config, folder):
+        parts = {
+            "train": [*rows, *samples.holdout],
+            "dev": [row for part in dev.values() for row in part],
+        }
+        for line in length_lines(parts, max_tokens, by_option=max_tokens == recipe.max_tokens):
             progress.note(line)
-    precision = choose_precision(recipe.precision, recipe.device)
-    settings = json.dumps(request.settings(), sort_keys=True)
-    return Prepared(
+    settings = json.dumps(config.settings(), sort_keys=True)
+    return PreparedRun(
         rows=rows,
         dev=dev,
-        place=Place(
+        context=TrainContext(
             samples=samples,
-            precision=precision,
+            precision=choose_precision(recipe.precision, recipe.device),
             seed=recipe.seed,
             pad_id=tokenizer.pad_id,
             special_ids=tokenizer.special_ids,
-            processes=processes,
+            distributed=distributed,
         ),
-        loop=Loop(
+        loop=LoopConfig(
             folder=folder,
             fingerprint=hashlib.sha256(settings.encode()).hexdigest(),
-            metrics=request.task.metrics,
+            metrics=config.task.metrics,
             batch_size=recipe.batch_size,
             accumulate=recipe.accumulate,
-            pad_id=tokenizer.pad_id,
-            seed=recipe.seed,
-            processes=processes,
-            precision=precision,
-            should_stop=request.should_stop,
+            should_stop=config.should_stop,
         ),
     )
 
 
-def lengths_told(
-    parts: Mapping[str, Sequence[LabelledTokens]], limit: int, *, raised: bool
+def length_lines(
+    parts: Mapping[str, Sequence[LabelledTokens]], limit: int, *, by_option: bool
 ) -> list[str]:
-    """How long the texts of each part are, and how many are cut at ``limit`` tokens.
+    """A line for each part: how long its texts are, and how many are cut at ``limit`` tokens.
 
     Args:
-        parts: rows by what they are for.
-        limit: tokens that a text is cut to.
-        raised: ``--max-tokens`` decides the limit, and not the model's positions.
+        parts: rows by the name of their part.
+        limit: number of tokens that a text is cut to.
+        by_option: ``--max-tokens`` sets the limit; False if the model's positions do.
     """
     lengths = {
         name: Lengths.of([row.tokens for row in rows], limit=limit) for name, rows in parts.items()
     }
-    lines = [f"lengths of {name}: {found}" for name, found in lengths.items()]
-    if any(found.cut for found in lengths.values()):
+    lines = [f"lengths of {name}: {part}" for name, part in lengths.items()]
+    if any(part.cut for part in lengths.values()):
         why = (
             "a higher --max-tokens cuts fewer texts, and takes longer"
-            if raised
+            if by_option
             else "the model reads no longer texts"
         )
         lines[-1] += f" ({why})"
     return lines
 
 
-def _is_first(request: "TrainConfig", folder: Path) -> bool:
-    """Whether this is the run's first training: the student's follows a teacher's mostly."""
-    follows = folder == request.output and request.recipe.pattern is not None
-    return not follows or request.teacher is not None or request.resume
+def _is_first_training(config: TrainConfig, folder: Path) -> bool:
+    """Whether this training is the first of the run: a student mostly follows its teacher."""
+    follows = folder == config.output and config.recipe.pattern is not None
+    return not follows or config.teacher is not None or config.resume
 
 
-def calibration_of(prepared: Prepared, tokens: int) -> Calibration:
-    """Training texts of about ``tokens`` in all, the same ones for every run on the same data."""
-    place, loop = prepared.place, prepared.loop
+def calibration_of(prepared: PreparedRun, tokens: int) -> Calibration:
+    """Training texts of about ``tokens`` tokens in all, the same for every run on the data."""
+    context = prepared.context
     return calibration_on(
         prepared.rows,
         tokens,
-        pad_id=place.pad_id,
-        device=place.processes.device,
-        autocast=lambda: loop.precision.autocast(loop.processes.kind),
+        pad_id=context.pad_id,
+        device=context.distributed.device,
+        autocast=lambda: context.precision.autocast(context.distributed.kind),
     )
 
 
 def calibration_on(
     rows: Sequence[LabelledTokens], tokens: int, *, pad_id: int, device: str, autocast: Autocast
 ) -> Calibration:
-    """As many of ``rows``, drawn at random but the same every time, as have ``tokens`` in all."""
+    """A random sample of ``rows``, the same every time, with about ``tokens`` tokens in all.
+
+    Args:
+        rows: the rows to draw from.
+        tokens: size of the sample; all rows if they have fewer.
+        pad_id: id of the padding token.
+        device: where the batches are put.
+        autocast: context of the passes over the batches.
+    """
     shuffled = np.random.default_rng(0).permutation(len(rows)).tolist()
     ends = np.cumsum([len(rows[i].tokens) for i in shuffled])
     count = min(len(shuffled), int(np.searchsorted(ends, tokens)) + 1)
@@ -153,5 +179,5 @@ def score_on_dev(
     dev: Mapping[str, Sequence[LabelledTokens]],
     score: Callable[[Sequence[LabelledTokens]], dict[str, float]],
 ) -> Scores:
-    """The metrics on all of dev, and the loss."""
+    """The metrics and the loss on all parts of dev, merged as GLUE reports them."""
     return merged_scores({part: score(rows) for part, rows in dev.items()})

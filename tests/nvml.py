@@ -70,7 +70,7 @@ def put(patch: pytest.MonkeyPatch, *cards: Answers) -> None:
     patch.setattr(pynvml, "nvmlDeviceGetCount", lambda: len(cards))
     patch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", by_index)
     patch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", by_uuid)
-    patch.setattr(nvidia, "_library", lambda: pynvml)
+    patch.setattr(nvidia, "_nvml", lambda: pynvml)
 
 
 def _answer(cards: tuple[Answers, ...], what: str, handle: int, *rest: Any) -> Any:

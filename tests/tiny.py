@@ -15,8 +15,10 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     CamembertConfig,
+    Data2VecTextConfig,
     DistilBertConfig,
     ElectraConfig,
+    ErnieConfig,
     PretrainedConfig,
     PreTrainedModel,
     RobertaConfig,
@@ -47,8 +49,10 @@ CONFIGS: dict[str, Callable[..., PretrainedConfig]] = {
     "electra": ElectraConfig,
     "camembert": CamembertConfig,
     "xlm-roberta": XLMRobertaConfig,
+    "ernie": ErnieConfig,
+    "data2vec-text": Data2VecTextConfig,
 }
-OF_ROBERTA = ("roberta", "camembert", "xlm-roberta")
+OF_ROBERTA = ("roberta", "camembert", "xlm-roberta", "data2vec-text")
 
 
 def tiny_tokenizer(architecture: str = "bert") -> str:

@@ -1,7 +1,7 @@
-"""One product alone, as a runtime gets it in a whole network, opened to be timed.
+"""A model of one product alone, to time it as it runs in a whole network.
 
-In ONNX Runtime it is shared out as a network's batch is (``sessions.row_parallel``): one of rows
-enough runs by the chunk, each on one thread, and one of few rows whole, on all threads.
+In ONNX Runtime its batch is split as a network's batch is (``sessions.row_parallel``): a batch with
+enough rows runs in chunks, each on one thread; a smaller one runs whole, on all threads.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,8 +26,8 @@ TARGETS: Mapping[CpuRuntime, Target] = {
     "onnxruntime": Target.ONNXRUNTIME,
     "openvino": Target.PORTABLE,
 }
-# What a calibrated range is taken for, where time is all that is asked: no time depends on it.
-RANGE = 4.0
+# The int8 range in models that are only timed: times do not depend on it.
+ASSUMED_RANGE = 4.0
 
 
 def product_model(
@@ -35,18 +35,18 @@ def product_model(
     precision: Precision = Precision.FP32,
     target: Target = Target.ONNXRUNTIME,
 ) -> Any:
-    """The ``ModelProto`` of a product with its bias, batch and sequence being dynamic.
+    """The ``ModelProto`` of a product with its bias; batch and sequence are dynamic.
 
-    Each is in the layout that its own network would have: ``[T, K]`` to ``[T, N]``, and
-    ``[B, K, S]`` to ``[B, N, S]`` where it is gathered. Input and output are fp32 in all
-    precisions, as they are in a network: in int8 the input is quantised here, once.
+    The layout is that of its network: ``[T, K]`` to ``[T, N]``, and ``[B, K, S]`` to ``[B, N, S]``
+    where it is gathered. Input and output are fp32 in all precisions, as in a network. In int8 the
+    model quantises its input.
     """
     from onnx import TensorProto, helper
 
     g = Graph(target)
     bias_N = np.linspace(-1, 1, lowering.matrix.shape[0], dtype=np.float32)
     emit = lowering.on_features if lowering.feature_major else lowering.on_tokens
-    arithmetic = arithmetic_for(precision, target, ranges={lowering.matrix.name: RANGE})
+    arithmetic = arithmetic_for(precision, target, ranges={lowering.matrix.name: ASSUMED_RANGE})
     g.output(emit(g, arithmetic, INPUT, bias_N, None), OUTPUT)
     features = (lowering.inputs, lowering.outputs)
     x, y = (
@@ -69,12 +69,12 @@ def opened_product(
     runtime: CpuRuntime = "onnxruntime",
     shape_at: Callable[[Shape], Shape] = lambda shape: shape,
 ) -> Iterator[Run]:
-    """The product in sessions of its own, run as a network of so many threads would run it.
+    """A function that runs the product once at a shape of its network, with ``threads`` threads.
 
-    ``shape_at`` tells what it gets of a network's shape, and of a chunk's.
+    ``shape_at`` gives the product's own shape for a shape of the network.
 
     Raises:
-        Unavailable: no such runtime, not in this precision, or ONNX Runtime twice.
+        Unavailable: the runtime is missing or lacks this precision, or ONNX Runtime is there twice.
     """
     inputs = _Inputs(lowering, shape_at)
     model = product_model(lowering, precision, TARGETS[runtime]).SerializeToString()
@@ -86,50 +86,50 @@ def opened_product(
     try:
         yield lambda shape: opened[0].run(shape)
     finally:
-        opened.pop().close()  # the caller may keep what runs it; the sessions' threads must go
+        opened.pop().close()  # the caller may keep the function; the threads must end
 
 
 class _Product(Protocol):
-    """A product that can be run."""
+    """A product in a runtime."""
 
     def run(self, shape: Shape) -> object:
-        """Once at a network's shape; what that needs is made before it is warm, and kept."""
+        """Run once at a network's shape. The first run at a shape makes and keeps its inputs."""
         ...
 
     def close(self) -> None:
-        """Let threads and sessions go."""
+        """End the threads and free the sessions."""
         ...
 
 
 class _Inputs:
-    """What a product reads, drawn once for each shape of the network."""
+    """Random inputs of a product, made once for each shape of the network."""
 
     def __init__(self, lowering: Lowering, shape_at: Callable[[Shape], Shape]) -> None:
         self._lowering = lowering
         self._shape_at = shape_at
-        self._known: dict[tuple[Shape, int], list[NDArray[np.float32]]] = {}
-        self._draw = np.random.default_rng(0)
+        self._inputs_by_shape: dict[tuple[Shape, int], list[NDArray[np.float32]]] = {}
+        self._generator = np.random.default_rng(0)
 
     def at(self, shape: Shape, threads: int = 1) -> list[NDArray[np.float32]]:
-        """For each chunk that a network shares its batch out in among so many threads."""
-        if (shape, threads) not in self._known:
+        """The input of each chunk of a batch that is split for ``threads`` threads."""
+        if (shape, threads) not in self._inputs_by_shape:
             mask_BS = np.ones((shape.batch, shape.seq), np.int64)
             chunks = chunks_of(mask_BS, threads)
-            self._known[shape, threads] = [
-                self._drawn(Shape(batch=len(rows), seq=shape.seq)) for rows in chunks
+            self._inputs_by_shape[shape, threads] = [
+                self._random_input(Shape(batch=len(rows), seq=shape.seq)) for rows in chunks
             ]
-        return self._known[shape, threads]
+        return self._inputs_by_shape[shape, threads]
 
-    def _drawn(self, shape: Shape) -> NDArray[np.float32]:
-        """What the product gets where the network gets this shape."""
+    def _random_input(self, shape: Shape) -> NDArray[np.float32]:
+        """A random input of the product where the network runs at ``shape``."""
         B, S = (at := self._shape_at(shape)).batch, at.seq
         K = self._lowering.inputs
         size = (B, K, S) if self._lowering.feature_major else (B * S, K)
-        return self._draw.standard_normal(size, np.float32)
+        return self._generator.standard_normal(size, np.float32)
 
 
 class _InOpenVino:
-    """A product compiled by OpenVINO, which takes each batch whole."""
+    """A product compiled by OpenVINO, which runs each batch whole."""
 
     def __init__(self, model: bytes, precision: Precision, threads: int, inputs: _Inputs) -> None:
         from spd_deploy.sessions.openvino import compiled_product
@@ -138,17 +138,17 @@ class _InOpenVino:
         self._inputs = inputs
 
     def run(self, shape: Shape) -> object:
-        """Once."""
+        """Run once on the whole batch."""
         (whole,) = self._inputs.at(shape)
         return self._request.infer([whole])
 
     def close(self) -> None:
-        """Drop the request, and with it the compiled product."""
+        """Free the request, and with it the compiled product."""
         del self._request
 
 
 class _InOnnxRuntime:
-    """A product's sessions: the one with all threads, and the one that chunks run on."""
+    """A product in ONNX Runtime: a session with all threads, and one with one thread for chunks."""
 
     def __init__(self, model: bytes, threads: int, inputs: _Inputs) -> None:
         from spd_deploy.sessions.onnxruntime import refuse_double_install
@@ -162,7 +162,7 @@ class _InOnnxRuntime:
         self._pool = ThreadPoolExecutor(threads)
 
     def run(self, shape: Shape) -> object:
-        """Once, whole or by the chunk."""
+        """Run once, whole or in chunks."""
         inputs = self._inputs.at(shape, self._threads)
         if len(inputs) == 1:
             self._whole = self._whole or _session(self._model, self._threads)
@@ -171,17 +171,17 @@ class _InOnnxRuntime:
         return list(self._pool.map(self._run_chunk, inputs))
 
     def close(self) -> None:
-        """Let the threads and the sessions go."""
+        """End the threads and free the sessions."""
         self._pool.shutdown()
         self._whole = self._single = None
 
     def _run_chunk(self, x: NDArray[np.float32]) -> object:
-        """One chunk, on the thread that calls."""
+        """Run one chunk on the calling thread."""
         return self._single.run([OUTPUT], {INPUT: x})
 
 
 def _session(model: bytes, threads: int) -> Any:
-    """The product in ONNX Runtime, with the options that ``OnnxSession`` opens a network with."""
+    """A session of the product, with the options that ``OnnxSession`` uses for a network."""
     from spd_deploy.sessions.onnxruntime import import_onnxruntime, options_for
 
     ort = import_onnxruntime()

@@ -1,225 +1,237 @@
 """Which lowering each matrix gets, and why: a pure function of its pattern, weights and times.
 
-What remains of a matrix is gathered where it has blocks and gathering pays, and dense otherwise.
-Whether it pays, a :class:`Tuning` knows that was measured on the machine; without one, the cost
-model promises. An artefact has one graph for all shapes, so what counts is the geometric mean of
-the gains at the shapes that were asked for. One gathered matrix makes the whole network
-feature-major: a tuning has timed that too, and a network that loses as a whole has none gathered;
-the cost model knows of products alone. Heads and neurons that are wholly zero go whatever the times
-say, which then only tell what that gained: they take room in the file, and all that lies between
-coupled matrices is smaller without them. The reason is written down for ``spd inspect``.
+What remains of a matrix is gathered where it has blocks and gathering is faster; otherwise it is
+multiplied dense. A :class:`Tuning` holds times that were measured on a machine; without one, the
+cost model estimates them. Rules:
+
+- An artefact has one graph for all shapes. The geometric mean of the gains at the tuned shapes
+  decides.
+- One gathered matrix makes the whole network feature-major. A tuning has timed that network too,
+  and where it is slower than the dense one, nothing is gathered. The cost model knows single
+  products only.
+- Heads and neurons that are all zero are removed whatever the times are: the file and the
+  activations between coupled matrices are smaller without them.
+
+Each choice has a reason, which ``spd inspect`` shows.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import assert_never
 
 from exporters.autotune.tuning import TimedProduct, Times, Tuning
 from exporters.classifier_weights import ClassifierWeights
 from exporters.lowering.candidates import Candidates, LoweringName, candidates_of
-from exporters.lowering.lowering import Lowering
+from exporters.lowering.choice import LoweringChoice
 from exporters.precision import Precision
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
 from spd_deploy.domain.runtime_choice import CpuRuntime
-from spd_deploy.domain.shapes import Measured, Shape
+from spd_deploy.domain.shapes import Shape
 
-# A gathered product must promise at least this gain over the dense one to be chosen unmeasured.
-LEAST_GAIN = 1.1
+# The gain over dense that the cost model must estimate before a matrix is gathered without timing.
+MIN_GAIN = 1.1
 
-EXCLUDED = "left dense: not pruned"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
-    """A matrix's lowering with the reason for it, and with its times where it was timed."""
-
-    lowering: Lowering
-    reason: str
-    measured: tuple[Measured, ...] = ()
+NOT_PRUNED = "dense: this matrix was not pruned"
+DENSE_WEIGHTS = "dense: the checkpoint is not sparse"
+NOTHING_REMAINS = "no weights remain to multiply"
 
 
-def choose(
+def choose_lowerings(
     checkpoint: Checkpoint,
     weights: ClassifierWeights,
     tuning: Tuning | None = None,
     precision: Precision = Precision.FP32,
     *,
-    ways: Mapping[str, Candidates] | None = None,
-) -> dict[str, Choice]:
-    """A choice for every prunable matrix, by its name; by ``tuning``'s times where there is one.
+    candidates: Mapping[str, Candidates] | None = None,
+) -> dict[str, LoweringChoice]:
+    """A choice for every prunable matrix, by its name.
 
-    ``precision`` is that of the products; ``ways`` are those of the checkpoint, for who has them
-    already.
+    Args:
+        checkpoint: the model whose matrices are lowered.
+        weights: its tensors.
+        tuning: the times to choose by; None lets the cost model estimate them.
+        precision: the precision of the products.
+        candidates: those of the checkpoint, where the caller has them already.
 
     Raises:
         BadReport: the tuning is of another checkpoint, in another precision, or lacks a product or
-            one of its ways.
+            one of its lowerings.
     """
-    ways = ways or candidates_of(checkpoint, weights)
+    candidates = candidates or candidates_of(checkpoint, weights)
     sparse = checkpoint.pattern is not None
     if tuning is None:
-        return {name: _promised(way, precision, sparse=sparse) for name, way in ways.items()}
+        return {
+            name: _choose_by_cost_model(one, precision, sparse=sparse)
+            for name, one in candidates.items()
+        }
     tuning.refuse_other(checkpoint.weights_sha256)
     tuning.refuse_precision(precision)
     last = checkpoint.encoder.layers - 1
-    found = {name: _timed(way, tuning, last=last, sparse=sparse) for name, way in ways.items()}
-    compact = any("compact" in known.lowerings for known in ways.values())
+    choices = {
+        name: _choose_by_times(one, tuning, last=last, sparse=sparse)
+        for name, one in candidates.items()
+    }
+    compact = any("compact" in one.lowerings for one in candidates.values())
     if tuning.network is not None and compact:
-        tuning.network.refuse_lacking(["compact"], of="the whole network")
-    return found
+        tuning.network.refuse_lacking(["compact"], subject="the whole network")
+    return choices
 
 
-def forced(
-    checkpoint: Checkpoint, weights: ClassifierWeights, way: LoweringName
-) -> dict[str, Choice]:
-    """Every matrix in one way, whether it pays or not; those that have no such way as near to it.
+def force_lowering(
+    checkpoint: Checkpoint, weights: ClassifierWeights, lowering: LoweringName
+) -> dict[str, LoweringChoice]:
+    """One lowering for every matrix, whether it is faster or not.
 
-    The reason of such a one says what it lacks.
+    A matrix that cannot have it gets its best lowering that does not gather, and a reason that says
+    what it lacks.
 
     Raises:
-        BadSetting: no matrix can be run so.
+        BadSetting: no matrix can have this lowering.
     """
-    ways = candidates_of(checkpoint, weights)
-    if not any(way in known.lowerings for known in ways.values()):
-        possible = sorted({name for known in ways.values() for name in known.lowerings})
+    candidates = candidates_of(checkpoint, weights)
+    if not any(lowering in one.lowerings for one in candidates.values()):
+        possible = sorted({name for one in candidates.values() for name in one.lowerings})
         raise BadSetting(
-            f"no matrix of {checkpoint.folder} can be run {way}",
-            got=f"a pattern of {checkpoint.pattern or 'dense'}, which runs {', '.join(possible)}",
-            fix="leave --lowering out; gathered needs blocks, compact dead heads or neurons",
+            f"no matrix of {checkpoint.folder} can be lowered as {lowering}",
+            got=f"{checkpoint.pattern or 'dense'} weights, which can be {', '.join(possible)}",
+            fix="leave --lowering out; gathered needs a block pattern, compact needs heads or "
+            "neurons that are all zero",
         )
     return {
-        name: _choice(known, way, "asked for with --lowering")
-        if way in known.lowerings
-        else _choice(known, known.plain, f"{way} was asked for: {_lacking(known, way)}")
-        for name, known in ways.items()
+        name: one.choose(lowering, f"{lowering} was forced with --lowering")
+        if lowering in one.lowerings
+        else one.choose(
+            one.ungathered, f"{lowering} was forced with --lowering, but {_missing(one, lowering)}"
+        )
+        for name, one in candidates.items()
     }
 
 
-def _lacking(ways: Candidates, way: LoweringName) -> str:
-    """Why a matrix cannot be run in a way."""
-    if way == "compact":
-        return "no heads or neurons are wholly zero here"
-    return "nothing is left to multiply" if isinstance(ways.pattern, Block) else "no blocks here"
+def _missing(candidates: Candidates, lowering: LoweringName) -> str:
+    """Why a matrix cannot have a lowering."""
+    if lowering == "compact":
+        return "no heads or neurons of this matrix are all zero"
+    return NOTHING_REMAINS if isinstance(candidates.pattern, Block) else "this matrix has no blocks"
 
 
-def in_way(ways: Mapping[str, Candidates], way: LoweringName) -> dict[str, Choice]:
-    """Every matrix in one way, or as near to it as it can be run; for timing whole networks."""
-    found = {}
-    for name, known in ways.items():
-        nearest: LoweringName = way if way in known.lowerings else known.plain
-        found[name] = Choice(lowering=known.lowerings[nearest], reason=f"all {way}")
-    return found
-
-
-def _promised(ways: Candidates, precision: Precision, *, sparse: bool) -> Choice:
-    """By the cost model."""
-    if "gathered" not in ways.lowerings:
-        return _plain(ways, sparse=sparse)
-    assert isinstance(ways.pattern, Block)  # noqa: S101 - nothing else is gathered
-    plain, gathered = ways.lowerings[ways.plain], ways.lowerings["gathered"]
-    gain = plain.cost.seconds(precision) / gathered.cost.seconds(precision)
-    if gain < LEAST_GAIN:
-        return _choice(
-            ways,
-            ways.plain,
-            f"gathered would be {gain:.1f}x the {ways.plain} speed by the cost model: with "
-            f"{ways.pattern.rows} rows a block, copying the kept inputs costs more than it saves"
-            + (f" in {precision}" if precision is not Precision.FP32 else ""),
+def with_lowering(
+    candidates: Mapping[str, Candidates], lowering: LoweringName
+) -> dict[str, LoweringChoice]:
+    """One lowering for every matrix that can have it, for timing whole networks."""
+    return {
+        name: LoweringChoice(
+            lowering=one.lowerings[lowering if lowering in one.lowerings else one.ungathered],
+            reason=f"all matrices {lowering}",
         )
-    return _choice(ways, "gathered", f"{reads(ways)}; the cost model promises {gain:.1f}x")
+        for name, one in candidates.items()
+    }
 
 
-def _timed(ways: Candidates, tuning: Tuning, *, last: int, sparse: bool) -> Choice:
-    """By measurement."""
-    if not ways.timed:
-        return _plain(ways, sparse=sparse)
-    times = tuning.of(TimedProduct.of(ways, last=last))
-    times.refuse_lacking(ways.lowerings, of=ways.matrix.name)
-    if "gathered" not in ways.lowerings:
-        plain = _plain(ways, sparse=sparse)
-        return Choice(
-            lowering=plain.lowering,
-            reason=plain.reason,
-            measured=times.measured(ways.plain, tuning.shapes),
+def _choose_by_cost_model(
+    candidates: Candidates, precision: Precision, *, sparse: bool
+) -> LoweringChoice:
+    """Gathered where the cost model estimates a gain of ``MIN_GAIN`` at least."""
+    if "gathered" not in candidates.lowerings:
+        return _choose_ungathered(candidates, sparse=sparse)
+    assert isinstance(candidates.pattern, Block)  # noqa: S101 - no other pattern is gathered
+    ungathered = candidates.ungathered
+    gathered_cost = candidates.lowerings["gathered"].cost.seconds(precision)
+    gain = candidates.lowerings[ungathered].cost.seconds(precision) / gathered_cost
+    if gain >= MIN_GAIN:
+        return candidates.choose(
+            "gathered",
+            f"{candidates.kept_inputs}; the cost model estimates {gain:.1f}x the {ungathered} "
+            "speed",
         )
-    said = _gain(times, tuning.shapes)
+    return candidates.choose(
+        ungathered,
+        f"{ungathered}: the cost model estimates {gain:.1f}x the {ungathered} speed for gathered; "
+        f"with blocks of {candidates.pattern.rows} rows, copying the kept inputs takes longer than "
+        "it saves" + (f" in {precision}" if precision is not Precision.FP32 else ""),
+    )
+
+
+def _choose_by_times(
+    candidates: Candidates, tuning: Tuning, *, last: int, sparse: bool
+) -> LoweringChoice:
+    """Gathered where both the product and the whole network were measured to be faster."""
+    if not candidates.worth_timing:
+        return _choose_ungathered(candidates, sparse=sparse)
+    times = tuning.times_of(TimedProduct.of(candidates, last=last))
+    times.refuse_lacking(candidates.lowerings, subject=candidates.matrix.name)
+    if "gathered" not in candidates.lowerings:
+        choice = _choose_ungathered(candidates, sparse=sparse)
+        return _timed(choice, times, candidates.ungathered, tuning)
+    lowering, reason = _compare(candidates, times, tuning)
+    return _timed(candidates.choose(lowering, reason), times, lowering, tuning)
+
+
+def _compare(candidates: Candidates, times: Times, tuning: Tuning) -> tuple[LoweringName, str]:
+    """Gathered or not, by the times of the product and of the whole network, with the reason."""
+    ungathered = candidates.ungathered
+    product = _gain(times, tuning.shapes)
     if times.loses:
-        reason = f"{ways.plain}: gathered would be {said}"
-        return _choice(ways, ways.plain, reason, times, tuning)
+        return ungathered, f"{ungathered}: gathered was measured at {product}"
     if tuning.network is not None:
-        tuning.network.refuse_lacking(["gathered"], of="the whole network")
-    if tuning.network is not None and tuning.network.loses:
-        whole = _gain(tuning.network, tuning.shapes)
-        reason = (
-            f"{ways.plain}: gathered would be {said}, but the network as a whole {whole}, "
-            "since what is not gathered is slower beside it"
-        )
-        return _choice(ways, ways.plain, reason, times, tuning)
-    return _choice(ways, "gathered", f"{reads(ways)}; measured {said}", times, tuning)
+        tuning.network.refuse_lacking(["gathered"], subject="the whole network")
+        if tuning.network.loses:
+            network = _gain(tuning.network, tuning.shapes)
+            return ungathered, (
+                f"{ungathered}: gathered was measured at {product}, but the whole network with "
+                f"gathered matrices at {network}, because its other operators are slower then"
+            )
+    return "gathered", f"{candidates.kept_inputs}; measured at {product}"
 
 
-def _plain(ways: Candidates, *, sparse: bool) -> Choice:
-    """Without gathering, for a matrix that has no blocks to gather."""
-    match ways.pattern:
+def _choose_ungathered(candidates: Candidates, *, sparse: bool) -> LoweringChoice:
+    """The choice for a matrix that has no blocks to gather."""
+    match candidates.pattern:
         case None:
-            reason = EXCLUDED if sparse else "dense weights"
+            reason = NOT_PRUNED if sparse else DENSE_WEIGHTS
         case Unstructured() | NM():
-            reason = unskipped(ways.pattern)
+            reason = why_zeros_are_multiplied(candidates.pattern)
         case Block():
-            reason = "nothing is left to multiply"
+            reason = NOTHING_REMAINS
         case Structured():
-            reason = ""
+            reason = ""  # how many heads or neurons remain says it all
         case never:
             assert_never(never)
-    return _choice(ways, ways.plain, reason)
+    return candidates.choose(candidates.ungathered, reason)
 
 
-def unskipped(pattern: Unstructured | NM, runtime: CpuRuntime = "onnxruntime") -> str:
-    """Why zeros of this pattern save no time in a runtime."""
+def why_zeros_are_multiplied(
+    pattern: Unstructured | NM, runtime: CpuRuntime = "onnxruntime"
+) -> str:
+    """Why the zeros of this pattern save no time in a runtime on a CPU."""
     if runtime == "openvino":
-        return f"{pattern}: OpenVINO has no CPU kernel that skips such zeros, it multiplies them"
+        return f"{pattern}: OpenVINO has no CPU kernel that skips such zeros, so it multiplies them"
     match pattern:
         case Unstructured():
-            return "unstructured: ONNX Runtime does not skip single zeros, it multiplies them"
+            return (
+                "unstructured: ONNX Runtime has no kernel that skips single zeros, so it "
+                "multiplies them"
+            )
         case NM(n=n, m=m):
             return (
-                f"{n}:{m} needs sparse tensor cores: ONNX Runtime has no kernel for it, "
-                "so its zeros are multiplied"
+                f"{n}:{m} needs sparse tensor cores; ONNX Runtime has no kernel for it, so it "
+                "multiplies the zeros"
             )
         case never:
             assert_never(never)
 
 
-def _choice(
-    ways: Candidates,
-    way: LoweringName,
-    reason: str,
-    times: Times | None = None,
-    tuning: Tuning | None = None,
-) -> Choice:
-    """The choice of a way; the reason begins with the heads or neurons that are left, if some went.
-
-    Of a structured pattern there is no more to say than that.
-    """
-    return Choice(
-        lowering=ways.lowerings[way],
-        reason="; ".join(part for part in (ways.left, reason) if part),
-        measured=times.measured(way, tuning.shapes) if times and tuning else (),
-    )
-
-
-def reads(ways: Candidates) -> str:
-    """What a gathered product saves."""
-    assert isinstance(ways.pattern, Block)  # noqa: S101 - nothing else is gathered
-    share = ways.lowerings["gathered"].flops_share / ways.lowerings[ways.plain].flops_share
-    return f"{ways.pattern.rows} outputs at a time read the {share:.0%} of inputs they kept"
+def _timed(
+    choice: LoweringChoice, times: Times, lowering: LoweringName, tuning: Tuning
+) -> LoweringChoice:
+    """The choice with the times of its lowering beside those of the dense one."""
+    return replace(choice, measured=times.measured(lowering, tuning.shapes))
 
 
 def _gain(times: Times, shapes: Sequence[Shape]) -> str:
-    """The mean gain with those it is the mean of, such as ``0.8x here (1x32 0.7x, 8x128 0.9x)``."""
+    """The mean gain and that of each shape: ``0.8x the dense speed (0.7x at 1x32, ...)``."""
     each = ", ".join(
-        f"{shape} {gain:.1f}x" for shape, gain in zip(shapes, times.gains(), strict=True)
+        f"{gain:.1f}x at {shape}" for shape, gain in zip(shapes, times.gains(), strict=True)
     )
-    return f"{times.gain:.1f}x here ({each})"
+    return f"{times.gain:.1f}x the {times.ungathered} speed ({each})"

@@ -1,8 +1,8 @@
 """Which runtime an artefact is served in: the fastest on this machine that keeps the accuracy.
 
-A candidate must run here and give the checkpoint's logits on the golden inputs; bf16, which rounds
-what the export was held to, must be judged by the task's own metric as well. Those that remain take
-turns, one session at a time. Who is left out is told, with the reason.
+A candidate must run here and give the checkpoint's logits on the golden inputs. bf16 rounds more
+than the export was verified with, so it must also keep the task's metric. The candidates that pass
+are timed in turns, one session at a time. Each of the others is reported with its reason.
 """
 
 from collections.abc import Iterator
@@ -27,24 +27,25 @@ from spd_deploy.timing.interleaved import Run, fastest, time_interleaved
 _CANDIDATES = ("onnxruntime", "openvino", "openvino:bf16")
 
 
-def in_fastest_runtime(
+def select_fastest_runtime(
     artefact: Artefact,
     plan: TuningPlan,
-    trial: CalibrationSet | None,
+    calibration_set: CalibrationSet | None,
     *,
     progress: Progress | None = None,
 ) -> Artefact:
-    """The artefact with the fastest runtime in its manifest, and the times of all candidates."""
+    """Save the fastest runtime, and the times of all candidates, in the artefact's manifest."""
     progress = progress or Silent()
     candidates = []
     for name in _CANDIDATES:
         try:
-            if RUNTIME_CHOICES[name].precision is not None and trial is None:
+            choice = RUNTIME_CHOICES[name]
+            if choice.precision is not None and calibration_set is None:
                 raise VerificationFailed(
-                    "it rounds, and there are no labels to judge it by",
-                    fix="name the task's data: --data DIR",
+                    "it rounds, and there is no labelled data to measure what that costs",
+                    fix="name the task's data: --data",
                 )
-            artefact = _judged(artefact, RUNTIME_CHOICES[name], trial, plan.threads, progress)
+            artefact = _verified(artefact, choice, calibration_set, plan.threads, progress)
             candidates.append(name)
         except SpdError as err:
             progress.note(f"{name} is left out: {err}")
@@ -54,93 +55,102 @@ def in_fastest_runtime(
         }
         times = time_interleaved(openers, plan.shapes, plan.effort)
         advance()
-    ran = tuple(
+    timings = tuple(
         RuntimeTiming(runtime=name, seconds=tuple(median(rounds) for rounds in of_shape))
         for name, of_shape in times.items()
     )
     at = tuple(map(str, plan.shapes))
-    manifest = replace(artefact.manifest, ran=ran, ran_at=at)
-    return _named(replace(artefact, manifest=manifest), RUNTIME_CHOICES[fastest_runtime(ran)])
+    manifest = replace(artefact.manifest, ran=timings, ran_at=at)
+    choice = RUNTIME_CHOICES[fastest_runtime(timings)]
+    return _save_runtime(replace(artefact, manifest=manifest), choice)
 
 
-def in_runtime(
+def select_named_runtime(
     artefact: Artefact,
-    asked: RuntimeChoice,
-    trial: CalibrationSet | None = None,
+    choice: RuntimeChoice,
+    calibration_set: CalibrationSet | None = None,
     *,
     progress: Progress | None = None,
 ) -> Artefact:
-    """The artefact with the runtime that was asked for in its manifest.
+    """Save one runtime in the manifest of the artefact, after it was verified there.
 
-    bf16 is judged where there is a ``trial``, and otherwise the word of who asked for it.
+    The task's metric is measured in bf16 where there is a ``calibration_set``.
 
     Raises:
-        Unavailable: it does not run here, or not in this precision.
+        Unavailable: the runtime does not run here, or not in this precision.
         VerificationFailed: it costs more of the task's metric than allowed.
-        BadArtefact: it does not give the checkpoint's logits there.
+        BadArtefact: it does not give the checkpoint's logits.
     """
-    return _named(_judged(artefact, asked, trial, None, progress or Silent()), asked)
+    verified = _verified(artefact, choice, calibration_set, None, progress or Silent())
+    return _save_runtime(verified, choice)
 
 
-def fastest_runtime(ran: tuple[RuntimeTiming, ...]) -> str:
-    """The runtime that is the quickest over the shapes; the first unless another clearly is."""
-    return ran[fastest([one.seconds for one in ran])].runtime
+def fastest_runtime(timings: tuple[RuntimeTiming, ...]) -> str:
+    """The fastest runtime over all shapes; the first unless another is clearly faster."""
+    return timings[fastest([one.seconds for one in timings])].runtime
 
 
-def _judged(
+def _verified(
     artefact: Artefact,
-    asked: RuntimeChoice,
-    trial: CalibrationSet | None,
+    choice: RuntimeChoice,
+    calibration_set: CalibrationSet | None,
     threads: int | None,
     progress: Progress,
 ) -> Artefact:
-    """The artefact, with its score in a runtime where that rounds; an error where it may not be."""
-    with _session(artefact, asked, threads) as session:
-        off = prove(session, artefact)
-        progress.note(f"{asked}: {off:.1e} from the checkpoint's logits")
-        if asked.precision is None or trial is None:
+    """The artefact after it was verified in a runtime, with its score there where that rounds.
+
+    Raises:
+        VerificationFailed: it costs more of the task's metric than allowed.
+    """
+    with _session(artefact, choice, threads) as session:
+        difference = prove(session, artefact)
+        progress.note(f"{choice}: {difference:.1e} from the checkpoint's logits")
+        if choice.precision is None or calibration_set is None:
             return artefact
-        after = trial.score(session)
-    before = _before(artefact, trial, threads)
-    if not trial.allows(before, after):
+        after = calibration_set.score(session)
+    before = _fp32_scores(artefact, calibration_set, threads)
+    if not calibration_set.allows(before, after):
+        metric = calibration_set.metric
         raise VerificationFailed(
-            f"{asked} costs more {trial.metric} than allowed",
-            got=f"{after.get(trial.metric)} after {before.get(trial.metric)}",
+            f"{choice} costs more {metric} than allowed",
+            got=f"{after.get(metric)}, in fp32 {before.get(metric)}",
             fix="use another runtime, or allow more with --max-drop",
         )
     scores = {**artefact.manifest.scores, "fp32": before, session.description.precision: after}
     return replace(artefact, manifest=replace(artefact.manifest, scores=scores))
 
 
-def _before(artefact: Artefact, trial: CalibrationSet, threads: int | None) -> Scores:
-    """The score in fp32; an int8 artefact knows it from its export."""
-    known = artefact.manifest.scores.get("fp32")
-    if known is not None:
-        return known
+def _fp32_scores(
+    artefact: Artefact, calibration_set: CalibrationSet, threads: int | None
+) -> Scores:
+    """The scores in fp32: those in the manifest, where the export measured them."""
+    measured = artefact.manifest.scores.get("fp32")
+    if measured is not None:
+        return measured
     with _session(artefact, RUNTIME_CHOICES["onnxruntime"], threads) as session:
-        return trial.score(session)
+        return calibration_set.score(session)
 
 
-def _named(artefact: Artefact, asked: RuntimeChoice) -> Artefact:
-    """The artefact saved with a runtime."""
-    assert asked.runtime is not None  # noqa: S101 - "auto" is for the caller to settle
-    manifest = replace(artefact.manifest, runtime=asked.runtime, bf16=asked.precision == "bf16")
+def _save_runtime(artefact: Artefact, choice: RuntimeChoice) -> Artefact:
+    """The artefact, saved with a runtime in its manifest."""
+    assert choice.runtime is not None  # noqa: S101 - the caller has resolved "auto"
+    manifest = replace(artefact.manifest, runtime=choice.runtime, bf16=choice.precision == "bf16")
     save_manifest(artefact.folder, manifest)
     return replace(artefact, manifest=manifest)
 
 
 @contextmanager
-def _opened(artefact: Artefact, asked: RuntimeChoice, plan: TuningPlan) -> Iterator[Run]:
-    """The artefact in a runtime, with random token ids for each shape."""
-    draw = np.random.default_rng(0)
+def _opened(artefact: Artefact, choice: RuntimeChoice, plan: TuningPlan) -> Iterator[Run]:
+    """A function that runs the artefact once at a shape, on random token ids."""
+    generator = np.random.default_rng(0)
     vocabulary = artefact.encoder.vocabulary
-    batches = {shape: random_batch(shape, vocabulary, draw) for shape in plan.shapes}
-    with _session(artefact, asked, plan.threads) as session:
+    batches = {shape: random_batch(shape, vocabulary, generator) for shape in plan.shapes}
+    with _session(artefact, choice, plan.threads) as session:
         yield lambda shape: session.run(batches[shape])
 
 
-def _session(artefact: Artefact, asked: RuntimeChoice, threads: int | None) -> Session:
-    """The artefact in a runtime."""
+def _session(artefact: Artefact, choice: RuntimeChoice, threads: int | None) -> Session:
+    """A session of the artefact in a runtime."""
     return session_from_artefact(
-        artefact, runtime=asked.runtime, precision=asked.precision, threads=threads
+        artefact, runtime=choice.runtime, precision=choice.precision, threads=threads
     )

@@ -1,4 +1,4 @@
-"""Times the ways of a checkpoint's products, then of the whole network, on this machine."""
+"""Times the lowerings of a checkpoint's products, then of its whole network, on this machine."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters.autotune.product_model import RANGE, TARGETS, opened_product
-from exporters.autotune.select import Choice, choose, in_way
+from exporters.autotune.product_model import ASSUMED_RANGE, TARGETS, opened_product
+from exporters.autotune.select import choose_lowerings, with_lowering
 from exporters.autotune.tuning import ProductTimes, TimedProduct, Times, Tuning
 from exporters.classifier_weights import ClassifierWeights
 from exporters.lowering.candidates import Candidates, LoweringName, candidates_of
+from exporters.lowering.choice import LoweringChoice
 from exporters.onnx.classifier_graph import ClassifierGraph
 from exporters.onnx.storage import write_graphs
 from exporters.precision import Precision, arithmetic_for
@@ -29,16 +30,19 @@ from spd_deploy.sessions.protocol import Session
 from spd_deploy.timing.host_clock import Effort
 from spd_deploy.timing.interleaved import Opener, Run, time_interleaved
 
-# The choices of whole networks, by the way they are run in.
-Networks = Mapping[LoweringName, Mapping[str, Choice]]
+# The choices of whole networks, by the lowering that they stand for.
+Networks = Mapping[LoweringName, Mapping[str, LoweringChoice]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TuningPlan:
-    """At which shapes to tune, in which precision and runtime, and how.
+    """What to time.
 
     Attributes:
-        machine: what the tuning calls the machine it is measured on.
+        shapes: the shapes of the batches that the network is timed at.
+        threads: threads of the runtime.
+        machine: the name of this machine in the tuning.
+        effort: how long each product and network is timed.
     """
 
     shapes: tuple[Shape, ...]
@@ -49,9 +53,11 @@ class TuningPlan:
     effort: Effort = field(default_factory=Effort)
 
     def __post_init__(self) -> None:
-        """At least one shape and thread."""
+        """There is at least one shape, and one thread."""
         if not self.shapes or self.threads < 1:
-            raise BadSetting("a tuning without shapes or threads", got=self, fix="name some")
+            raise BadSetting(
+                "a tuning needs shapes and threads", got=self, fix="name --batch, --seq, --threads"
+            )
 
 
 def tune(
@@ -61,69 +67,76 @@ def tune(
     *,
     progress: Progress | None = None,
 ) -> list[Tuning]:
-    """Everything that :func:`choose` needs to choose by measurement, for each plan's runtime.
+    """Measure what :func:`choose_lowerings` chooses by, once for each plan's runtime.
 
-    The plans differ in the runtime alone. Products are timed one runtime after another; whole
-    networks take turns in all of them, so that their times can be compared. The first runtime must
-    be there; another that is not is told of, and left out.
+    The plans differ in the runtime alone. Products are timed one runtime after another. Whole
+    networks of all runtimes are timed in the same rounds, so that their times can be compared. The
+    first runtime must be available; another that is not is reported and left out.
 
     Raises:
         BadSetting: a shape with more tokens than the model has positions.
-        Unavailable: no such runtime, or not in this precision.
+        Unavailable: the first runtime is not installed, or does not run this precision.
     """
     progress = progress or Silent()
     _refuse_long(checkpoint, plans[0])
-    ways = candidates_of(checkpoint, weights)
-    distinct = products_of(ways, last=checkpoint.encoder.layers - 1)
-    if not distinct:
-        progress.note("nothing to tune: each matrix can only be run dense")
+    candidates = candidates_of(checkpoint, weights)
+    products = distinct_products(candidates, last=checkpoint.encoder.layers - 1)
+    if not products:
+        progress.note("nothing to tune: each matrix has one lowering only")
         return [_tuning(checkpoint, plans[0], ())]
     with tempfile.TemporaryDirectory(prefix="spd-tune-") as scratch:
-        begun: list[_Begun] = []
+        drafts: list[_DraftTuning] = []
         for plan in plans:
             try:
-                products = _time_products(distinct, plan, progress)
-                alone = _tuning(checkpoint, plan, products)
-                chosen = choose(checkpoint, weights, alone, precision=plan.precision, ways=ways)
-                files = _write_networks(Path(scratch), weights, _networks(ways, chosen), plan)
-                one = _Begun(plan=plan, alone=alone, encoder=weights.encoder, files=files)
-                one.refuse_unavailable()
-                begun.append(one)
+                tuning = _tuning(checkpoint, plan, _time_products(products, plan, progress))
+                networks = _networks(checkpoint, weights, candidates, tuning)
+                files = _write_networks(Path(scratch), weights, networks, plan)
+                draft = _DraftTuning(plan=plan, tuning=tuning, encoder=weights.encoder, files=files)
+                draft.refuse_unavailable()
+                drafts.append(draft)
             except Unavailable as err:
-                if plan is plans[0]:  # asked for, or what every export needs
+                if plan is plans[0]:
                     raise
                 progress.note(f"not tuned in {plan.runtime}: {err}")
         with progress.stage("time networks", 1) as advance:
-            found = _time_networks(begun)
+            tunings = _time_networks(drafts)
             advance()
-    return found
+    return tunings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Begun:
-    """A runtime's products are timed, and the networks that are to be timed are written."""
+class _DraftTuning:
+    """A tuning whose products are timed, and whose networks are written but not timed yet."""
 
     plan: TuningPlan
-    alone: Tuning
+    tuning: Tuning
     encoder: Encoder
     files: Mapping[LoweringName, Path]
 
-    def opener(self, way: LoweringName) -> Opener:
-        """Opens a network."""
-        return partial(_opened_network, self.files[way], self.encoder, self.plan)
+    def opener(self, lowering: LoweringName) -> Opener:
+        """A function that opens one of the networks."""
+        return partial(_opened_network, self.files[lowering], self.encoder, self.plan)
 
     def refuse_unavailable(self) -> None:
-        """A runtime may take a product and no network: it is asked before networks take turns.
+        """Open a network once, since a runtime may run a product and not a network.
 
         Raises:
-            Unavailable: it does not run here, or not so.
+            Unavailable: the runtime does not run the network here, or not in this precision.
         """
         with self.opener("dense")():
             pass
 
+    def times_in(self, seconds: Mapping[str, tuple[tuple[float, ...], ...]]) -> Times:
+        """The times of this runtime's networks, out of those of all runtimes."""
+        return Times(seconds={name: seconds[self.label(name)] for name in self.files})
+
+    def label(self, lowering: LoweringName) -> str:
+        """The name of a network among those of all runtimes."""
+        return f"{lowering} in {self.plan.runtime}"
+
 
 def _tuning(checkpoint: Checkpoint, plan: TuningPlan, products: tuple[ProductTimes, ...]) -> Tuning:
-    """What is known before whole networks are timed."""
+    """The tuning before whole networks are timed."""
     return Tuning(
         checkpoint_sha256=checkpoint.weights_sha256,
         precision=plan.precision,
@@ -136,44 +149,57 @@ def _tuning(checkpoint: Checkpoint, plan: TuningPlan, products: tuple[ProductTim
     )
 
 
-def products_of(ways: Mapping[str, Candidates], *, last: int) -> dict[TimedProduct, Candidates]:
-    """The distinct products that have more than one way to run, each with its first matrix."""
-    found: dict[TimedProduct, Candidates] = {}
-    for known in ways.values():
-        if known.timed:
-            found.setdefault(TimedProduct.of(known, last=last), known)
-    return found
+def distinct_products(
+    candidates: Mapping[str, Candidates], *, last: int
+) -> dict[TimedProduct, Candidates]:
+    """The products that have several lowerings, each with the first matrix that is one of them."""
+    products: dict[TimedProduct, Candidates] = {}
+    for one in candidates.values():
+        if one.worth_timing:
+            products.setdefault(TimedProduct.of(one, last=last), one)
+    return products
 
 
-def _networks(ways: Mapping[str, Candidates], chosen: Mapping[str, Choice]) -> Networks:
-    """The whole network all dense, without what is dead, and as its products alone would have it.
+def _networks(
+    checkpoint: Checkpoint,
+    weights: ClassifierWeights,
+    candidates: Mapping[str, Candidates],
+    tuning: Tuning,
+) -> Networks:
+    """The networks to time: all dense, all compact, and gathered where the products' times say so.
 
-    The last two only where they differ from those before.
+    The last two are left out where they do not differ from those before.
     """
-    found: dict[LoweringName, Mapping[str, Choice]] = {"dense": in_way(ways, "dense")}
-    if any("compact" in known.lowerings for known in ways.values()):
-        found["compact"] = in_way(ways, "compact")
-    if any(choice.lowering.feature_major for choice in chosen.values()):
-        found["gathered"] = chosen
-    return found
+    networks: dict[LoweringName, Mapping[str, LoweringChoice]] = {
+        "dense": with_lowering(candidates, "dense")
+    }
+    if any("compact" in one.lowerings for one in candidates.values()):
+        networks["compact"] = with_lowering(candidates, "compact")
+    choices = choose_lowerings(
+        checkpoint, weights, tuning, precision=tuning.precision, candidates=candidates
+    )
+    if any(choice.lowering.feature_major for choice in choices.values()):
+        networks["gathered"] = choices
+    return networks
 
 
 def _time_products(
-    distinct: Mapping[TimedProduct, Candidates], plan: TuningPlan, progress: Progress
+    products: Mapping[TimedProduct, Candidates], plan: TuningPlan, progress: Progress
 ) -> tuple[ProductTimes, ...]:
-    """Each product in each of its ways."""
-    found = []
-    with progress.stage(f"time products in {plan.runtime}", len(distinct)) as advance:
-        for product, known in distinct.items():
-            found.append(ProductTimes(product=product, times=_time_product(product, known, plan)))
+    """The times of each product in each of its lowerings."""
+    timed = []
+    with progress.stage(f"time products in {plan.runtime}", len(products)) as advance:
+        for product, candidates in products.items():
+            times = _time_product(product, candidates, plan)
+            timed.append(ProductTimes(product=product, times=times))
             advance(note=f"{product.shape[0]}x{product.shape[1]}")
-    return tuple(found)
+    return tuple(timed)
 
 
-def _time_product(product: TimedProduct, ways: Candidates, plan: TuningPlan) -> Times:
-    """One product in each of its ways."""
+def _time_product(product: TimedProduct, candidates: Candidates, plan: TuningPlan) -> Times:
+    """The times of one product in each of its lowerings, which take turns."""
     openers = {
-        way: partial(
+        name: partial(
             opened_product,
             lowering,
             threads=plan.threads,
@@ -181,7 +207,7 @@ def _time_product(product: TimedProduct, ways: Candidates, plan: TuningPlan) -> 
             runtime=plan.runtime,
             shape_at=product.shape_at,
         )
-        for way, lowering in ways.lowerings.items()
+        for name, lowering in candidates.lowerings.items()
     }
     return Times(seconds=time_interleaved(openers, plan.shapes, plan.effort))
 
@@ -189,49 +215,40 @@ def _time_product(product: TimedProduct, ways: Candidates, plan: TuningPlan) -> 
 def _write_networks(
     scratch: Path, weights: ClassifierWeights, networks: Networks, plan: TuningPlan
 ) -> dict[LoweringName, Path]:
-    """Each network as the plan's runtime reads it, over one file of weights."""
+    """Write each network for the plan's runtime, over one file of weights."""
     folder = scratch / plan.runtime
     folder.mkdir()
-    files = {way: folder / f"{way}.onnx" for way in networks}
+    files = {name: folder / f"{name}.onnx" for name in networks}
     target = TARGETS[plan.runtime]
-    ranges = dict.fromkeys((m.name for m in weights.encoder.matrices()), RANGE)
+    ranges = dict.fromkeys((m.name for m in weights.encoder.matrices()), ASSUMED_RANGE)
     arithmetic = arithmetic_for(plan.precision, target, ranges)
     graphs = {
-        files[way].name: ClassifierGraph(weights, choices, target, arithmetic)
-        for way, choices in networks.items()
+        files[name].name: ClassifierGraph(weights, choices, target, arithmetic)
+        for name, choices in networks.items()
     }
     write_graphs(folder, graphs)
     return files
 
 
-def _time_networks(begun: Sequence[_Begun]) -> list[Tuning]:
-    """Whole networks in their runtimes, all in the same rounds."""
-    openers = {
-        f"{way} in {one.plan.runtime}": one.opener(way) for one in begun for way in one.files
-    }
-    found = time_interleaved(openers, begun[0].plan.shapes, begun[0].plan.effort)
-    return [
-        replace(
-            one.alone,
-            network=Times(
-                seconds={way: found[f"{way} in {one.plan.runtime}"] for way in one.files}
-            ),
-        )
-        for one in begun
-    ]
+def _time_networks(drafts: Sequence[_DraftTuning]) -> list[Tuning]:
+    """The tunings with the times of their networks, of all runtimes in the same rounds."""
+    openers = {draft.label(name): draft.opener(name) for draft in drafts for name in draft.files}
+    plan = drafts[0].plan
+    seconds = time_interleaved(openers, plan.shapes, plan.effort)
+    return [replace(draft.tuning, network=draft.times_in(seconds)) for draft in drafts]
 
 
 @contextmanager
 def _opened_network(model: Path, encoder: Encoder, plan: TuningPlan) -> Iterator[Run]:
-    """A network in its session, with random token ids for each shape."""
-    draw = np.random.default_rng(0)
-    batches = {shape: random_batch(shape, encoder.vocabulary, draw) for shape in plan.shapes}
+    """A function that runs the network once at a shape, on random token ids."""
+    generator = np.random.default_rng(0)
+    batches = {shape: random_batch(shape, encoder.vocabulary, generator) for shape in plan.shapes}
     with _session(model, encoder, plan) as session:
         yield lambda shape: session.run(batches[shape])
 
 
 def _session(model: Path, encoder: Encoder, plan: TuningPlan) -> Session:
-    """A network's graph in the runtime of the plan."""
+    """A session of the network in the plan's runtime."""
     precision, threads = plan.precision.value, plan.threads
     if plan.runtime == "openvino":
         positions = encoder.positions
@@ -240,11 +257,15 @@ def _session(model: Path, encoder: Encoder, plan: TuningPlan) -> Session:
 
 
 def _refuse_long(checkpoint: Checkpoint, plan: TuningPlan) -> None:
-    """A network cannot be timed at more tokens than it has positions."""
-    longest, most = max(shape.seq for shape in plan.shapes), checkpoint.encoder.positions
-    if longest > most:
+    """Refuse shapes with more tokens than the model has positions.
+
+    Raises:
+        BadSetting: there is one.
+    """
+    longest, positions = max(shape.seq for shape in plan.shapes), checkpoint.encoder.positions
+    if longest > positions:
         raise BadSetting(
-            f"the model has positions for {most} tokens",
+            f"the model has positions for {positions} tokens",
             got=f"sequences of {longest}",
-            fix=f"tune with --seq {most} or less",
+            fix=f"tune with --seq {positions} or less",
         )

@@ -1,7 +1,7 @@
-"""What a tuning is made of: the products that were timed, their times, and the whole network's.
+"""A tuning: the times of a checkpoint's products, and of its whole network, on one machine.
 
-Written as ``tuning.json`` into the artefact, so that an export can be made again from it, on
-another machine too: ``spd export --tuning FILE``.
+An export with ``--tune`` writes it into the artefact as ``tuning.json``. ``spd export --tuning
+FILE`` chooses by these times again, also on another machine.
 
 History of the schema:
     1   the first; one without ``precision`` and ``runtime`` is of fp32 in ONNX Runtime.
@@ -32,14 +32,14 @@ _AGAIN = "measure again with: spd export --tune"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimedProduct:
-    """What tells one product from another, as far as its time goes.
+    """The properties of a product that its time depends on; equal products are timed once.
 
     Attributes:
         shape: outputs and inputs of the whole matrix.
-        left: outputs and inputs without the heads or neurons that are wholly zero.
-        kept: inputs that each group of outputs reads; all that are left where none are gathered.
-        block: the blocks, where there are any, as the command line spells them.
-        first: whether it runs on the first token of each row alone, as in the last layer.
+        left: outputs and inputs that remain without heads or neurons that are all zero.
+        kept: inputs that each group of outputs reads; those of ``left`` where none are gathered.
+        block: the block pattern as the command line spells it; None for other patterns.
+        first: whether the product reads only the first token of each row, as in the last layer.
     """
 
     shape: tuple[int, int]
@@ -49,90 +49,91 @@ class TimedProduct:
     first: bool
 
     @classmethod
-    def of(cls, ways: Candidates, *, last: int) -> Self:
+    def of(cls, candidates: Candidates, *, last: int) -> Self:
         """The product of a matrix in a network whose last layer is ``last``."""
-        plain = ways.lowerings[ways.plain]
-        left = (plain.outputs, plain.inputs)
-        gathered = ways.lowerings.get("gathered")
+        ungathered = candidates.lowerings[candidates.ungathered]
+        left = (ungathered.outputs, ungathered.inputs)
+        gathered = candidates.lowerings.get("gathered")
         inner = gathered.inner if isinstance(gathered, Compact) else gathered
         return cls(
-            shape=ways.matrix.shape,
+            shape=candidates.matrix.shape,
             left=left,
             kept=int(inner.values_GRJ.shape[2]) if isinstance(inner, Gathered) else left[1],
-            block=str(ways.pattern) if gathered is not None else None,
-            first=ways.matrix.layer == last and ways.matrix.role not in ("key", "value"),
+            block=str(candidates.pattern) if gathered is not None else None,
+            first=candidates.matrix.layer == last
+            and candidates.matrix.role not in ("key", "value"),
         )
 
     def shape_at(self, shape: Shape) -> Shape:
-        """What it multiplies when the network runs at ``shape``: first tokens lie in one row."""
+        """Its own shape when the network runs at ``shape``: first tokens form one row."""
         return Shape(batch=1, seq=shape.batch) if self.first else shape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Times:
-    """Seconds of a product, or of a whole network, in each way it can be run.
+    """Seconds of a product, or of a whole network, in each of its lowerings.
 
-    ``seconds`` holds for each way, and there for each of the tuning's shapes, one median a round.
+    ``seconds`` holds one median a round, for each lowering and each of the tuning's shapes.
     """
 
     seconds: Mapping[LoweringName, tuple[tuple[float, ...], ...]]
 
     def __post_init__(self) -> None:
-        """Dense is among the ways, and all have times, as many as each other."""
+        """Dense is one of the lowerings, and all have times at the same number of shapes."""
         counts = {len(shapes) for shapes in self.seconds.values()}
         rounds = [s for shapes in self.seconds.values() for s in shapes]
         fine = all(r and all(0 < s < math.inf for s in r) for r in rounds)
         if "dense" not in self.seconds or len(counts) != 1 or not rounds or not fine:
-            raise BadReport("times that are missing or no durations", fix=_AGAIN)
+            raise BadReport("the tuning has times that are missing or not positive", fix=_AGAIN)
 
     @property
-    def plain(self) -> LoweringName:
-        """The way without gathering."""
+    def ungathered(self) -> LoweringName:
+        """The best lowering that does not gather: ``compact`` where it was timed, else dense."""
         return "compact" if "compact" in self.seconds else "dense"
 
     @property
     def gain(self) -> float:
-        """What gathering gains over the way without it, the geometric mean of all shapes."""
+        """Geometric mean over the shapes of how many times faster gathering is."""
         return mean_gain(self.gains())
 
     @property
     def loses(self) -> bool:
-        """Whether gathering is there, and loses."""
+        """Whether gathering was timed and is slower."""
         return "gathered" in self.seconds and self.gain < 1
 
     @property
     def chosen(self) -> LoweringName:
-        """The way that these times choose: gathered where that is there and does not lose."""
-        return "gathered" if "gathered" in self.seconds and not self.loses else self.plain
+        """The lowering that these times choose: gathered where that was timed and is not slower."""
+        return "gathered" if "gathered" in self.seconds and not self.loses else self.ungathered
 
     def gains(self) -> tuple[float, ...]:
-        """What gathering gains at each shape."""
-        pairs = zip(self.medians(self.plain), self.medians("gathered"), strict=True)
-        return tuple(plain_s / gathered_s for plain_s, gathered_s in pairs)
+        """How many times faster gathering is at each shape."""
+        pairs = zip(self.medians(self.ungathered), self.medians("gathered"), strict=True)
+        return tuple(ungathered_s / gathered_s for ungathered_s, gathered_s in pairs)
 
-    def medians(self, way: LoweringName) -> tuple[float, ...]:
-        """The median over the rounds, at each shape."""
-        return tuple(median(rounds) for rounds in self.seconds[way])
+    def medians(self, lowering: LoweringName) -> tuple[float, ...]:
+        """The median seconds over the rounds, at each shape."""
+        return tuple(median(rounds) for rounds in self.seconds[lowering])
 
-    def refuse_lacking(self, ways: Iterable[LoweringName], *, of: object) -> None:
-        """Refuse times ``of`` something that lack one of its ways; a file may be edited by hand.
+    def refuse_lacking(self, lowerings: Iterable[LoweringName], *, subject: str) -> None:
+        """Refuse times of a ``subject`` that lack one of its lowerings, as an edited file may.
 
         Raises:
-            BadReport: a way was not timed.
+            BadReport: a lowering was not timed.
         """
-        if lacking := [way for way in ways if way not in self.seconds]:
+        if missing := [name for name in lowerings if name not in self.seconds]:
             raise BadReport(
-                f"the tuning lacks times of {of} {lacking[0]}",
+                f"the tuning lacks times of {subject} {missing[0]}",
                 got=f"times of {', '.join(self.seconds)}",
                 fix=_AGAIN,
             )
 
-    def measured(self, way: LoweringName, shapes: Sequence[Shape]) -> tuple[Measured, ...]:
-        """``way`` beside dense, for the manifest."""
+    def measured(self, lowering: LoweringName, shapes: Sequence[Shape]) -> tuple[Measured, ...]:
+        """The times of a lowering beside those of dense, for the manifest."""
         return tuple(
             Measured(batch=shape.batch, seq=shape.seq, dense_s=dense_s, chosen_s=chosen_s)
             for shape, dense_s, chosen_s in zip(
-                shapes, self.medians("dense"), self.medians(way), strict=True
+                shapes, self.medians("dense"), self.medians(lowering), strict=True
             )
         )
 
@@ -151,10 +152,10 @@ class Tuning:
 
     Attributes:
         precision: of the matrix products.
-        machine: the processor's name and the system's; no host.
-        network: the whole network; ``gathered`` as its products alone would have it. None where
-            there is nothing to choose.
-        doubts: why the times should not be trusted, such as other work on the machine.
+        machine: the names of the processor and of the system, without that of the host.
+        network: the times of the whole network, in which ``gathered`` stands for the lowerings that
+            the products' own times choose. None where there is nothing to choose.
+        doubts: reasons not to trust the times, such as other work on the machine.
     """
 
     checkpoint_sha256: str
@@ -168,8 +169,8 @@ class Tuning:
     doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """There are times at every shape."""
-        times = [known.times for known in self.products]
+        """Each product and the network have times at every shape."""
+        times = [timed.times for timed in self.products]
         times += [] if self.network is None else [self.network]
         counts = {len(shapes) for one in times for shapes in one.seconds.values()}
         if not self.shapes or self.threads < 1 or counts - {len(self.shapes)}:
@@ -177,36 +178,36 @@ class Tuning:
 
     @property
     def where(self) -> str:
-        """Such as ``AMD EPYC, 2 threads, openvino``."""
+        """Machine, threads and runtime, such as ``AMD EPYC, 2 threads, openvino``."""
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         return f"{self.machine}, {threads}, {self.runtime}"
 
     @property
     def decides(self) -> bool:
-        """Whether there is anything that its times decide: a product that could be gathered."""
-        return any("gathered" in known.times.seconds for known in self.products)
+        """Whether the times decide anything, which needs a product that could be gathered."""
+        return any("gathered" in timed.times.seconds for timed in self.products)
 
     @property
-    def reached(self) -> tuple[float, ...]:
-        """Seconds of the whole network at each shape, as it would be chosen; none without one."""
+    def network_seconds(self) -> tuple[float, ...]:
+        """Seconds of the network in its chosen lowering, at each shape; empty without a network."""
         return () if self.network is None else self.network.medians(self.network.chosen)
 
-    def of(self, product: TimedProduct) -> Times:
+    def times_of(self, product: TimedProduct) -> Times:
         """The times of a product.
 
         Raises:
             BadReport: it was not timed.
         """
-        for known in self.products:
-            if known.product == product:
-                return known.times
+        for timed in self.products:
+            if timed.product == product:
+                return timed.times
         raise BadReport("the tuning lacks a product of this checkpoint", got=product, fix=_AGAIN)
 
     def refuse_other(self, checkpoint_sha256: str) -> None:
-        """Times of one checkpoint say nothing of another, whose matrices keep other inputs.
+        """Refuse times of another checkpoint, whose matrices keep other inputs.
 
         Raises:
-            BadReport: it was measured for another.
+            BadReport: the tuning was measured for other weights.
         """
         if self.checkpoint_sha256 != checkpoint_sha256:
             raise BadReport(
@@ -216,10 +217,10 @@ class Tuning:
             )
 
     def refuse_precision(self, precision: Precision) -> None:
-        """Times in one precision say little of another, whose dense products have another rate.
+        """Refuse times in another precision, whose dense products have another rate.
 
         Raises:
-            BadReport: it was measured in another.
+            BadReport: the tuning was measured in another precision.
         """
         if self.precision is not precision:
             raise BadReport(
@@ -229,7 +230,7 @@ class Tuning:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The content of ``tuning.json``."""
+        """The content of ``tuning.json``, with the number of its schema."""
         return {"schema": SCHEMA, **asdict(self)}
 
     @classmethod
@@ -245,13 +246,12 @@ class Tuning:
         )
 
 
-def fastest_of(tunings: Sequence[Tuning]) -> Tuning:
-    """Of tunings of one checkpoint at the same shapes, in several runtimes, the best to choose by.
+def fastest_tuning(tunings: Sequence[Tuning]) -> Tuning:
+    """The tuning with the fastest network, of several runtimes' tunings of one checkpoint.
 
-    That is the one whose network is the fastest; the first unless another clearly is, and where
-    there was nothing to time.
+    The first is kept unless another is clearly faster, and where nothing was timed.
     """
-    return tunings[fastest([one.reached or (1.0,) for one in tunings])]
+    return tunings[fastest([one.network_seconds or (1.0,) for one in tunings])]
 
 
 def read_tuning(file: Path) -> Tuning:

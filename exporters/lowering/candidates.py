@@ -1,7 +1,8 @@
-"""All the ways in which each matrix of a checkpoint can be run, before one of them is chosen.
+"""The lowerings that each matrix of a checkpoint can have, before one of them is chosen.
 
-First ``compact``: heads and neurons that are wholly zero go, in every pattern. What remains can run
-dense, and where it has blocks, gathered.
+Attention heads and feed-forward neurons whose weights are all zero are removed first, in every
+pattern (``compact``). What remains of a matrix can be multiplied dense, and where it has blocks,
+gathered.
 """
 
 import math
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.classifier_weights import ClassifierWeights
+from exporters.lowering.choice import LoweringChoice
 from exporters.lowering.compact import Compact
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
@@ -21,126 +23,148 @@ from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import Block, Pattern, Structured
 
-# All of the matrix dense; what is left of it dense; what is left of it gathered.
+# The whole matrix dense; what remains of it dense; what remains of it gathered.
 LoweringName = Literal["dense", "compact", "gathered"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidates:
-    """How one matrix can be run.
+    """The lowerings that one matrix can have.
 
     Attributes:
-        left: its heads or neurons that are left, in words; empty where it has them all.
-        lowerings: by way; ``dense`` is always among them.
+        remaining: says how many heads or neurons remain; empty where none was removed.
+        lowerings: the lowerings by name; ``dense`` is always one of them.
     """
 
     matrix: Matrix
     pattern: Pattern | None
-    left: str
+    remaining: str
     lowerings: Mapping[LoweringName, Lowering]
 
     @property
-    def plain(self) -> LoweringName:
-        """The way without gathering."""
+    def ungathered(self) -> LoweringName:
+        """The best lowering that does not gather: ``compact`` where there is one, else dense."""
         return "compact" if "compact" in self.lowerings else "dense"
 
     @property
-    def timed(self) -> bool:
-        """Whether there is something to time: more than one way, and weights that are left."""
-        plain = self.lowerings[self.plain]
-        return len(self.lowerings) > 1 and plain.inputs * plain.outputs > 0
+    def worth_timing(self) -> bool:
+        """Whether there is a choice to make: several lowerings, and weights that remain."""
+        ungathered = self.lowerings[self.ungathered]
+        return len(self.lowerings) > 1 and ungathered.inputs * ungathered.outputs > 0
+
+    @property
+    def kept_inputs(self) -> str:
+        """A phrase that says which share of the inputs a gathered product reads."""
+        assert isinstance(self.pattern, Block)  # noqa: S101 - no other pattern is gathered
+        gathered, ungathered = self.lowerings["gathered"], self.lowerings[self.ungathered]
+        share = gathered.flops_share / ungathered.flops_share
+        return f"each group of {self.pattern.rows} outputs reads only {share:.0%} of the inputs"
+
+    def explain(self, reason: str) -> str:
+        """The reason for a choice, after what remains of the matrix where something was removed."""
+        return "; ".join(part for part in (self.remaining, reason) if part)
+
+    def choose(self, lowering: LoweringName, reason: str) -> LoweringChoice:
+        """The choice of one of the lowerings."""
+        return LoweringChoice(lowering=self.lowerings[lowering], reason=self.explain(reason))
 
 
 def candidates_of(checkpoint: Checkpoint, weights: ClassifierWeights) -> dict[str, Candidates]:
-    """The ways of every prunable matrix, by its name, in network order."""
-    found: dict[str, Candidates] = {}
+    """The candidates of every prunable matrix, by its name, in the order of the network."""
+    candidates: dict[str, Candidates] = {}
     for group in checkpoint.encoder.coupled():
-        found |= _ways_of_group(checkpoint, weights, group)
-    return {m.name: found[m.name] for m in checkpoint.encoder.matrices()}
+        candidates |= _candidates_of_group(checkpoint, weights, group)
+    return {m.name: candidates[m.name] for m in checkpoint.encoder.matrices()}
 
 
-def _ways_of_group(
+def _candidates_of_group(
     checkpoint: Checkpoint, weights: ClassifierWeights, group: Sequence[Matrix]
 ) -> dict[str, Candidates]:
-    """Matrices that share heads or neurons: those that are wholly zero go, together.
+    """The candidates of matrices that share heads or neurons, which are removed from all at once.
 
-    A head or neuron goes only where its rows and the columns that read them are all zero: rows that
-    nothing reads could go as well, but then the artefact would not hold the checkpoint's weights.
-    Where a matrix of the group is left dense, so are the heads or neurons of them all.
+    A head or neuron is removed only where its rows and the columns that read them are all zero.
+    Rows that nothing reads could be removed as well, but then the artefact would not hold the
+    checkpoint's weights. Where one matrix of the group was not pruned, nothing is removed.
     """
-    left_L = _left(checkpoint, weights, group)
+    remain_L = _remaining(checkpoint, weights, group)
     width, noun = _unit(checkpoint, group[0])
-    said = f"{left_L.sum() // width} of {len(left_L) // width} {noun} are left"
-    found = {}
+    remaining = f"{remain_L.sum() // width} of {len(remain_L) // width} {noun} are left"
+    whole = bool(remain_L.all())
+    candidates = {}
     for matrix in group:
-        lines = [np.arange(size) for size in matrix.shape]
-        lines[_slices(checkpoint, matrix).axis] = np.flatnonzero(left_L)
+        rows, columns = (np.arange(size) for size in matrix.shape)
+        if _removal(checkpoint, matrix).axis == 0:
+            rows = np.flatnonzero(remain_L)
+        else:
+            columns = np.flatnonzero(remain_L)
         pattern = checkpoint.pattern_of(matrix)
-        whole = bool(left_L.all())
-        found[matrix.name] = Candidates(
+        candidates[matrix.name] = Candidates(
             matrix=matrix,
             pattern=pattern,
-            left=said if not whole or isinstance(pattern, Structured) else "",
-            lowerings=_lowerings(weights, matrix, pattern, None if whole else (lines[0], lines[1])),
+            remaining=remaining if not whole or isinstance(pattern, Structured) else "",
+            lowerings=_lowerings(weights, matrix, pattern, None if whole else (rows, columns)),
         )
-    return found
+    return candidates
 
 
 def _lowerings(
     weights: ClassifierWeights,
     matrix: Matrix,
     pattern: Pattern | None,
-    lines: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
+    remaining: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
 ) -> dict[LoweringName, Lowering]:
-    """A matrix in each way; ``lines`` are the rows and columns that are left, None for all."""
+    """The lowerings of a matrix; ``remaining`` are rows and columns that remain, None for all."""
     whole_NK = weights.of(matrix)
-    found: dict[LoweringName, Lowering] = {"dense": Dense.of(matrix, whole_NK)}
-    part_NK = whole_NK if lines is None else whole_NK[np.ix_(*lines)]
-    if lines is not None:
-        left = Dense.of(matrix, part_NK)
-        found["compact"] = Compact.of(matrix, left, rows=lines[0], columns=lines[1])
+    lowerings: dict[LoweringName, Lowering] = {"dense": Dense.of(matrix, whole_NK)}
+    part_NK = whole_NK if remaining is None else whole_NK[np.ix_(*remaining)]
+
+    def compact(inner: Dense | Gathered) -> Lowering:
+        if remaining is None:
+            return inner
+        return Compact.of(matrix, inner, rows=remaining[0], columns=remaining[1])
+
+    if remaining is not None:
+        lowerings["compact"] = compact(Dense.of(matrix, part_NK))
     if isinstance(pattern, Block) and part_NK.size:
-        gathered = Gathered.of(matrix, part_NK, pattern)
-        found["gathered"] = (
-            gathered
-            if lines is None
-            else Compact.of(matrix, gathered, rows=lines[0], columns=lines[1])
-        )
-    return found
+        lowerings["gathered"] = compact(Gathered.of(matrix, part_NK, pattern))
+    return lowerings
 
 
-def _left(
+def _remaining(
     checkpoint: Checkpoint, weights: ClassifierWeights, group: Sequence[Matrix]
 ) -> NDArray[np.bool_]:
-    """Which rows, or columns, that the matrices of a group share must stay, ``[L]``.
+    """Which of the rows or columns that the matrices of a group share must remain, ``[L]``.
 
-    They go by the head or neuron, and in a block pattern by as many as fill whole blocks, so that
-    what remains has blocks too.
+    Whole heads or neurons are removed. In a block pattern as many are removed together as fill
+    whole blocks, so that what remains has blocks too.
     """
     patterns = [checkpoint.pattern_of(matrix) for matrix in group]
     width, _ = _unit(checkpoint, group[0])
     blocks = [(p.rows, p.columns) for p in patterns if isinstance(p, Block)]
     run = math.lcm(width, *(size for block in blocks for size in block))
-    alive_L = np.logical_or.reduce([_alive(checkpoint, weights, matrix) for matrix in group])
-    if None in patterns or len(alive_L) % run:
-        return np.ones_like(alive_L)
-    return np.repeat(alive_L.reshape(-1, run).any(1), run)
+    nonzero_L = np.logical_or.reduce([_nonzero(checkpoint, weights, matrix) for matrix in group])
+    if None in patterns or len(nonzero_L) % run:
+        return np.ones_like(nonzero_L)
+    return np.repeat(nonzero_L.reshape(-1, run).any(1), run)
 
 
-def _alive(checkpoint: Checkpoint, weights: ClassifierWeights, matrix: Matrix) -> NDArray[np.bool_]:
-    """Which of a matrix's shared rows or columns have anything but zeros."""
-    alive_L: NDArray[np.bool_] = (weights.of(matrix) != 0).any(1 - _slices(checkpoint, matrix).axis)
-    return alive_L
+def _nonzero(
+    checkpoint: Checkpoint, weights: ClassifierWeights, matrix: Matrix
+) -> NDArray[np.bool_]:
+    """Which of a matrix's shared rows or columns have a weight that is not zero, ``[L]``."""
+    other_axis = 1 - _removal(checkpoint, matrix).axis
+    nonzero_L: NDArray[np.bool_] = (weights.of(matrix) != 0).any(other_axis)
+    return nonzero_L
 
 
-def _slices(checkpoint: Checkpoint, matrix: Matrix) -> Structured:
-    """Along which axis the heads or neurons of a matrix lie, and how wide they are."""
-    found = checkpoint.encoder.pattern_on(matrix, Structured())
-    assert isinstance(found, Structured)  # noqa: S101 - of a structured pattern it makes another
-    return found
+def _removal(checkpoint: Checkpoint, matrix: Matrix) -> Structured:
+    """The axis along which the heads or neurons of a matrix lie, and the width of one."""
+    pattern = checkpoint.encoder.pattern_on(matrix, Structured())
+    assert isinstance(pattern, Structured)  # noqa: S101 - a structured pattern stays one
+    return pattern
 
 
 def _unit(checkpoint: Checkpoint, matrix: Matrix) -> tuple[int, str]:
-    """How many lines go together, and what they are called."""
-    width = _slices(checkpoint, matrix).width
+    """How many rows or columns one head or neuron has, and the plural of its name."""
+    width = _removal(checkpoint, matrix).width
     return width, "neurons" if matrix.role in ("intermediate", "output") else "heads"

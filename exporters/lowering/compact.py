@@ -1,8 +1,8 @@
-"""Compact: whole rows and columns are gone; what is left is lowered like a matrix of its own.
+"""Compact: rows and columns of zero heads or neurons are removed; the rest is a smaller matrix.
 
-Before: heads or neurons of the layer are wholly zero, where they are made and where they are read.
-After: the matrix has only the rows and columns of those that remain, dense or gathered. The
-residual stream keeps its width.
+Before: some heads or neurons of the layer have only zeros, in the matrix that produces them and in
+the one that reads them. After: the matrix has only the rows and columns that remain, dense or
+gathered. The residual stream keeps its width.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compact:
-    """The sub-matrix of ``rows`` and ``columns`` in a lowering of its own; the rest is gone."""
+    """The sub-matrix of ``rows`` and ``columns``, in the lowering ``inner``."""
 
     matrix: Matrix
     inner: Dense | Gathered
@@ -39,49 +39,49 @@ class Compact:
 
     @property
     def name(self) -> str:
-        """How what is left is run, where that is not dense."""
+        """``compact``, with the name of the inner lowering where that is not dense."""
         return "compact" if isinstance(self.inner, Dense) else f"compact, {self.inner.name}"
 
     @property
     def outputs(self) -> int:
-        """Rows that are left."""
+        """How many rows remain."""
         return len(self.rows)
 
     @property
     def inputs(self) -> int:
-        """Columns that are left."""
+        """How many columns remain."""
         return len(self.columns)
 
     @property
     def feature_major(self) -> bool:
-        """As what is left needs it."""
+        """Whether the inner lowering needs feature-major activations."""
         return self.inner.feature_major
 
     @property
     def flops_share(self) -> float:
-        """Multiplications left, as a share of the whole matrix's."""
+        """The share of the whole matrix's multiplications that is done."""
         N, K = self.matrix.shape
         return self.inner.flops_share * len(self.rows) * len(self.columns) / (N * K)
 
     @property
     def cost(self) -> Cost:
-        """That of what is left."""
+        """The work of the inner lowering."""
         return self.inner.cost
 
     def on_tokens(
-        self, g: Graph, by: Arithmetic, x_TK: Name, bias_N: Array, residual: Name | None
+        self, g: Graph, arithmetic: Arithmetic, x_TK: Name, bias_N: Array, residual: Name | None
     ) -> Name:
-        """What is left, with the biases of its rows."""
-        return self.inner.on_tokens(g, by, x_TK, bias_N[self.rows], residual)
+        """The inner product, with the biases of the rows that remain."""
+        return self.inner.on_tokens(g, arithmetic, x_TK, bias_N[self.rows], residual)
 
     def on_features(
-        self, g: Graph, by: Arithmetic, x_BKS: Name, bias_N: Array, residual: Name | None
+        self, g: Graph, arithmetic: Arithmetic, x_BKS: Name, bias_N: Array, residual: Name | None
     ) -> Name:
-        """What is left, with the biases of its rows."""
-        return self.inner.on_features(g, by, x_BKS, bias_N[self.rows], residual)
+        """The inner product, with the biases of the rows that remain."""
+        return self.inner.on_features(g, arithmetic, x_BKS, bias_N[self.rows], residual)
 
     def restored(self, constants: Constants) -> Array:
-        """What is stored, among zeros; none of it where no row or column is left."""
+        """The stored sub-matrix among zeros; only zeros where no row or column remains."""
         whole_NK = np.zeros(self.matrix.shape, np.float32)
         if len(self.rows) and len(self.columns):
             whole_NK[np.ix_(self.rows, self.columns)] = self.inner.restored(constants)

@@ -1,11 +1,12 @@
-"""Dense: the matrix as it is, zeros and all.
+"""Dense: the whole matrix is multiplied, with all its zeros.
 
-Right for dense matrices, and for zeros that nothing on the target skips. Where zeros are many they
-take no room on disk: values and positions are stored, and the runtime puts them together once, when
-it loads the graph. That is a ``ScatterElements`` over constants, which every runtime folds. ONNX
-has sparse initialisers for it, but their positions are twice as large and OpenVINO does not read
-them. Only fp32 is packed: what reads a smaller weight, such as an engine's ``DequantizeLinear`` or
-a 2:4 kernel, takes the constant as it is stored. So int8 at 90 % zeros takes more than fp32 does.
+For dense matrices, and for zeros that no kernel of the target skips. A matrix with many zeros is
+packed: the file holds the non-zero values and their positions, and the runtime makes the matrix of
+them once, when it loads the graph. That is a ``ScatterElements`` over constants, which every
+runtime folds. ONNX has sparse initialisers for this, but their positions are twice as large, and
+OpenVINO does not read them. Only fp32 is packed: readers of smaller weights, such as TensorRT's
+``DequantizeLinear`` and 2:4 kernels, need the constant as it is. So at 90 % zeros an int8 file is
+larger than an fp32 one.
 
 Before: any weight. After: the same weight.
 """
@@ -21,14 +22,14 @@ from exporters.onnx.arithmetic.float32 import added, gemm
 from exporters.onnx.graph import Graph, Name
 from spd_deploy.domain.encoder import Matrix
 
-# A stored non-zero takes 8 bytes, value and position, a dense weight 4; below this density packing
-# saves a third at least.
+# A packed weight takes 8 bytes, for value and position; an unpacked one takes 4. Below this density
+# packing saves at least a third.
 PACKED_BELOW = 1 / 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dense:
-    """All N x K weights are multiplied; their zeros are stored unless they are ``packed``."""
+    """All N x K weights are multiplied; zeros are left out of the file where it is ``packed``."""
 
     matrix: Matrix
     weight_NK: Array
@@ -40,7 +41,7 @@ class Dense:
 
     @classmethod
     def of(cls, matrix: Matrix, weight_NK: Array) -> Self:
-        """Lower a matrix; this always works."""
+        """Lower a matrix; every matrix can be dense."""
         N, K = weight_NK.shape
         density = np.count_nonzero(weight_NK) / max(1, weight_NK.size)
         return cls(
@@ -51,40 +52,40 @@ class Dense:
 
     @property
     def outputs(self) -> int:
-        """N."""
+        """N: the rows of the matrix."""
         return int(self.weight_NK.shape[0])
 
     @property
     def inputs(self) -> int:
-        """K."""
+        """K: the columns of the matrix."""
         return int(self.weight_NK.shape[1])
 
     @property
     def cost(self) -> Cost:
-        """N K multiply-adds; bias and residual ride along."""
+        """N K multiply-adds; bias and residual are added in the same pass."""
         return Cost(operations=2.0 * self.weight_NK.size)
 
     def on_tokens(
-        self, g: Graph, by: Arithmetic, x_TK: Name, bias_N: Array, residual: Name | None
+        self, g: Graph, arithmetic: Arithmetic, x_TK: Name, bias_N: Array, residual: Name | None
     ) -> Name:
         """One product that adds bias and residual while it writes."""
-        if self.packed and by.packs:
+        if self.packed and arithmetic.packs:
             return gemm(g, x_TK, self._unpacked(g), bias_N, residual)
-        read = by.operand(g, x_TK, self.matrix.name)
-        return by.on_tokens(g, read, self._weight, bias_N, residual)
+        read = arithmetic.operand(g, x_TK, self.matrix.name)
+        return arithmetic.on_tokens(g, read, self._weight, bias_N, residual)
 
     def on_features(
-        self, g: Graph, by: Arithmetic, x_BKS: Name, bias_N: Array, residual: Name | None
+        self, g: Graph, arithmetic: Arithmetic, x_BKS: Name, bias_N: Array, residual: Name | None
     ) -> Name:
-        """As one group that reads all inputs."""
-        if self.packed and by.packs:
+        """One product, as one group that reads all inputs."""
+        if self.packed and arithmetic.packs:
             product = g.op("MatMul", self._unpacked(g), x_BKS)
             return added(g, product, bias_N[:, None], residual)
-        read = by.operand(g, x_BKS, self.matrix.name)
-        return by.on_features(g, read, self._weight, bias_N, residual)
+        read = arithmetic.operand(g, x_BKS, self.matrix.name)
+        return arithmetic.on_features(g, read, self._weight, bias_N, residual)
 
     def restored(self, constants: Constants) -> Array:
-        """What is stored, among zeros where it was packed."""
+        """The stored weight; a packed one among zeros."""
         stored = restored(constants, self.matrix.name)
         if self._index not in constants:
             return stored.reshape(self.matrix.shape)
@@ -94,16 +95,16 @@ class Dense:
 
     @property
     def _weight(self) -> Weight:
-        """The whole matrix as one group."""
+        """The whole matrix as one group of rows."""
         return Weight(name=self.matrix.name, values_GRJ=self.weight_NK[None])
 
     @property
     def _index(self) -> str:
-        """The name of the positions."""
+        """The name of the constant with the positions of a packed weight."""
         return f"{self.matrix.name}.index"
 
     def _unpacked(self, g: Graph) -> Name:
-        """The ``[N, K]`` weight from its non-zeros and where they are."""
+        """Add the operators that make the ``[N, K]`` weight of its values and positions."""
         positions = np.flatnonzero(self.weight_NK).astype(np.int32)
         zeros = g.op("ConstantOfShape", g.ints(self.weight_NK.size))
         whole = g.op(

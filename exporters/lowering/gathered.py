@@ -1,7 +1,7 @@
 """Gathered: each group of rows reads only the inputs it kept, all groups in one product.
 
-Activations lie feature-major, so a kept input is one contiguous row and a ``Gather`` is a few
-memory copies. What is multiplied then is dense, at the full rate of a dense product.
+Activations are feature-major, so a kept input is one contiguous row and a ``Gather`` is a few
+memory copies. The product that follows is dense and runs at the full rate of a dense product.
 
 Before: blocks of R rows and C inputs, about the same number in each group of R rows. After: values
 ``[G, R, J]`` and the indices ``[G, k]`` of the k blocks, J = k C inputs, that each of the G groups
@@ -39,10 +39,10 @@ class Gathered:
         N, K = weight_NK.shape
         R, C = block.rows, block.columns
         blocks_GURC = weight_NK.reshape(N // R, R, K // C, C).transpose(0, 2, 1, 3)
-        alive_GU = (blocks_GURC != 0).any((2, 3))
-        kept = max(1, int(alive_GU.sum(1).max()))
+        nonzero_GU = (blocks_GURC != 0).any((2, 3))
+        kept = max(1, int(nonzero_GU.sum(1).max()))
         # A stable sort puts non-zero blocks first, in order; the first ``kept`` are read.
-        index_GU = np.sort(np.argsort(~alive_GU, axis=1, kind="stable")[:, :kept], axis=1)
+        index_GU = np.sort(np.argsort(~nonzero_GU, axis=1, kind="stable")[:, :kept], axis=1)
         values_GURC = np.take_along_axis(blocks_GURC, index_GU[:, :, None, None], axis=1)
         values_GRJ = values_GURC.transpose(0, 2, 1, 3).reshape(N // R, R, kept * C)
         return cls(
@@ -54,17 +54,17 @@ class Gathered:
 
     @property
     def outputs(self) -> int:
-        """N."""
+        """N: the rows of the lowered matrix."""
         return self.matrix.shape[0]
 
     @property
     def inputs(self) -> int:
-        """K."""
+        """K: the columns of the lowered matrix."""
         return self.matrix.shape[1]
 
     @property
     def flops_share(self) -> float:
-        """Multiplications left, as a share of the whole matrix's."""
+        """The share of the inputs that each group of rows reads."""
         return int(self.values_GRJ.shape[2]) / self.matrix.shape[1]
 
     @property
@@ -74,29 +74,29 @@ class Gathered:
         return Cost(operations=2.0 * G * R * J, copies=1.0 * G * J, results=1.0 * G * R)
 
     def on_tokens(
-        self, g: Graph, by: Arithmetic, x_TK: Name, bias_N: Array, residual: Name | None
+        self, g: Graph, arithmetic: Arithmetic, x_TK: Name, bias_N: Array, residual: Name | None
     ) -> Name:
-        """Never: a kept input would be a strided column."""
+        """Not possible: in token-major activations a kept input is a strided column."""
         raise AssertionError("a gathered product needs feature-major activations")
 
     def on_features(
-        self, g: Graph, by: Arithmetic, x_BKS: Name, bias_N: Array, residual: Name | None
+        self, g: Graph, arithmetic: Arithmetic, x_BKS: Name, bias_N: Array, residual: Name | None
     ) -> Name:
-        """Gather the kept inputs of all groups, then multiply each group's."""
+        """Gather the kept inputs of all groups, then multiply those of each group."""
         G, _, J = self.values_GRJ.shape
         C, K = self.block.columns, self.matrix.shape[1]
         index = g.weight(f"{self.matrix.name}.index", self.index_GU.reshape(-1))
-        whole = by.operand(g, x_BKS, self.matrix.name)
+        whole = arithmetic.operand(g, x_BKS, self.matrix.name)
         if C == 1:
             read = g.op("Gather", whole.values, index, axis=1)
         else:  # a block of C inputs is C contiguous rows, so one row of C S numbers
             blocks = g.reshape(whole.values, 0, K // C, -1)
             read = g.reshape(g.op("Gather", blocks, index, axis=1), 0, G * J, -1)
         weight = Weight(name=self.matrix.name, values_GRJ=self.values_GRJ)
-        return by.on_features(g, replace(whole, values=read), weight, bias_N, residual)
+        return arithmetic.on_features(g, replace(whole, values=read), weight, bias_N, residual)
 
     def restored(self, constants: Constants) -> Array:
-        """Each group's values at the blocks it reads, among zeros."""
+        """The values of each group at the blocks it reads, and zeros elsewhere."""
         G, R, J = self.values_GRJ.shape
         N, K = self.matrix.shape
         C = self.block.columns

@@ -1,4 +1,4 @@
-"""What a lowering is: one way to run a matrix, with what it costs and how it is written."""
+"""A lowering: how one matrix is stored and multiplied, and what that costs."""
 
 import math
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ from spd_deploy.domain.encoder import Matrix
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rates:
-    """What one core does in a second; the attributes are those of :class:`Cost`."""
+    """Work that one core does in a second, by the kinds of work of :class:`Cost`."""
 
     operations: float
     copies: float
     results: float
 
 
-# The cost model's constants, seen on an AMD EPYC (AVX-512, VNNI) in November 2026. Copied rows lie
-# in the cache; int8 ones must also be woven together by fours for the product's instruction, and
-# their sums be made numbers of fp32 again. fp16 is a GPU's, of which none was measured: an ONNX
-# artefact of it is lowered by fp32's. A trt or torch artefact goes by none of these.
+# The cost model's constants, measured on an AMD EPYC (AVX-512, VNNI) in November 2026. Copied rows
+# are in the cache. In int8, copied rows are also interleaved by fours for the VNNI instruction, and
+# sums are converted to fp32. fp16 is for GPUs, of which none was measured, so it has the rates of
+# fp32. trt and torch artefacts do not use the cost model.
 RATES: Mapping[Precision, Rates] = {
     Precision.FP32: Rates(operations=83e9, copies=2.5e9, results=math.inf),
     Precision.FP16: Rates(operations=83e9, copies=2.5e9, results=math.inf),
@@ -33,12 +33,12 @@ RATES: Mapping[Precision, Rates] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What a product costs for each token.
+    """The work of a product for each token.
 
     Attributes:
         operations: multiplications and additions.
-        copies: inputs copied to where they are read.
-        results: outputs that take passes of their own, where a precision needs them.
+        copies: inputs that are copied before they are multiplied.
+        results: outputs that need a pass of their own, in precisions where they do.
     """
 
     operations: float
@@ -46,7 +46,7 @@ class Cost:
     results: float = 0.0
 
     def seconds(self, precision: Precision) -> float:
-        """Time of one core for one token, by the cost model."""
+        """Seconds of one core for one token, by the cost model."""
         rates = RATES[precision]
         return (
             self.operations / rates.operations
@@ -56,59 +56,59 @@ class Cost:
 
 
 class Lowering(Protocol):
-    """One matrix, ready to be emitted.
+    """One matrix, ready to be written into a graph.
 
-    What it holds may be smaller than the matrix; :meth:`restored` is its checked post-condition:
-    from the constants as stored in a file it gives the checkpoint's weight, in fp32 bit for bit.
+    It may hold fewer weights than the matrix has. Every export verifies :meth:`restored`: from the
+    constants of the written file it must give the checkpoint's weight, in fp32 bit for bit.
     """
 
     @property
     def matrix(self) -> Matrix:
-        """Which matrix it runs."""
+        """The matrix of the encoder that is lowered."""
         ...
 
     @property
     def name(self) -> str:
-        """Such as ``gathered``."""
+        """The lowering's name in the manifest, such as ``gathered``."""
         ...
 
     @property
     def flops_share(self) -> float:
-        """Multiplications left, as a share of the dense matrix's."""
+        """The share of the dense matrix's multiplications that is done, from 0 to 1."""
         ...
 
     @property
     def cost(self) -> Cost:
-        """What it costs for each token."""
+        """The work of the product for each token."""
         ...
 
     @property
     def outputs(self) -> int:
-        """How many outputs are left."""
+        """How many outputs remain."""
         ...
 
     @property
     def inputs(self) -> int:
-        """How many inputs are left."""
+        """How many inputs remain."""
         ...
 
     @property
     def feature_major(self) -> bool:
-        """Whether it needs activations to lie feature-major."""
+        """Whether the product needs feature-major activations ``[B, features, S]``."""
         ...
 
     def on_tokens(
-        self, g: Graph, by: Arithmetic, x_TK: Name, bias_N: Array, residual: Name | None
+        self, g: Graph, arithmetic: Arithmetic, x_TK: Name, bias_N: Array, residual: Name | None
     ) -> Name:
-        """Emit for ``[T, K]``; the result is ``[T, N]``."""
+        """Add the product to ``g`` for an input ``[T, K]``; the result is ``[T, N]``."""
         ...
 
     def on_features(
-        self, g: Graph, by: Arithmetic, x_BKS: Name, bias_N: Array, residual: Name | None
+        self, g: Graph, arithmetic: Arithmetic, x_BKS: Name, bias_N: Array, residual: Name | None
     ) -> Name:
-        """Emit for ``[B, K, S]``; the result is ``[B, N, S]``."""
+        """Add the product to ``g`` for an input ``[B, K, S]``; the result is ``[B, N, S]``."""
         ...
 
     def restored(self, constants: Constants) -> Array:
-        """The ``[N, K]`` weight that the stored constants amount to."""
+        """The ``[N, K]`` weight in fp32 that the stored constants stand for."""
         ...

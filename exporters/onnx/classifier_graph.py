@@ -1,9 +1,10 @@
-"""A classifier as an ONNX graph, with each matrix run as its lowering says.
+"""A classifier as an ONNX graph, with each matrix in its lowering.
 
-Inputs ``input_ids``, ``attention_mask`` and ``token_type_ids`` are int64 ``[batch, sequence]``,
-both dynamic, also where a model reads no token types; the output ``logits`` is float32
-``[batch, classes]``. The classifier reads the first token alone, so the last layer computes
-queries, attention output and feed-forward for that token only, in dense and sparse graphs alike.
+The inputs ``input_ids``, ``attention_mask`` and ``token_type_ids`` are int64 ``[batch, sequence]``
+with both axes dynamic. All three exist also where a model has no token types. The output ``logits``
+is float32 ``[batch, classes]``. The classifier reads the first token only, so the last layer
+computes queries, attention output and feed-forward for that token only, in dense and sparse graphs
+alike.
 """
 
 from collections.abc import Mapping
@@ -12,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from exporters.autotune.select import Choice
 from exporters.classifier_weights import ClassifierWeights
+from exporters.lowering.choice import LoweringChoice
 from exporters.onnx.arithmetic.arithmetic import Arithmetic
 from exporters.onnx.arithmetic.float32 import Float32
 from exporters.onnx.embeddings import embeddings
@@ -29,34 +30,43 @@ from spd_deploy.domain.text import IDS, INPUTS, MASK
 
 OUTPUT = "logits"
 
-# Added to the scores of padding: as low as fp32 goes with room to spare for the scores themselves.
-_HIDDEN = float(np.finfo(np.float32).min) / 2
+# Added to the attention scores of padding: half of the lowest fp32 number, so that adding a score
+# does not overflow.
+_MASKED_SCORE = float(np.finfo(np.float32).min) / 2
 
 
 class ClassifierGraph:
-    """Emits the graph layer by layer."""
+    """Builds the graph of a classifier, layer by layer.
+
+    Args:
+        weights: the tensors of the checkpoint.
+        choices: the lowering of each matrix, by the matrix's name.
+        target: the runtime that the graph is made for.
+        arithmetic: the precision of the products; None for fp32.
+        word_embeddings: the precision that the word-embedding table is stored in.
+    """
 
     def __init__(
         self,
         weights: ClassifierWeights,
-        choices: Mapping[str, Choice],
+        choices: Mapping[str, LoweringChoice],
         target: Target = Target.ONNXRUNTIME,
         arithmetic: Arithmetic | None = None,
-        words: Precision = Precision.FP32,
+        word_embeddings: Precision = Precision.FP32,
     ) -> None:
         self.weights = weights
         self.choices = choices
-        self.words = words  # the precision that the table of words is stored in
+        self.word_embeddings = word_embeddings
         self.g = Graph(target)
-        self.by: Arithmetic = arithmetic or Float32()
+        self.arithmetic: Arithmetic = arithmetic or Float32()
         gathered = any(choice.lowering.feature_major for choice in choices.values())
-        self.layout: Layout = (FeatureMajor if gathered else TokenMajor)(self.g, self.by)
+        self.layout: Layout = (FeatureMajor if gathered else TokenMajor)(self.g, self.arithmetic)
 
     def emit(self) -> Graph:
-        """The graph with all its nodes; its constants are known from then on."""
+        """The graph with all its nodes and constants."""
         axes = self._axes()
         with self.g.scope("embeddings"):
-            x = embeddings(self.g, self.weights, axes, self.words)
+            x = embeddings(self.g, self.weights, axes, self.word_embeddings)
             x = self.layout.enter(x, axes)
         with self.g.scope("mask"):
             bias = self._mask_bias()
@@ -70,7 +80,7 @@ class ClassifierGraph:
         return self.g
 
     def inputs(self) -> list[Any]:
-        """The descriptions of the three inputs."""
+        """The ``ValueInfoProto`` of each of the three inputs."""
         from onnx import TensorProto, helper
 
         return [
@@ -79,14 +89,14 @@ class ClassifierGraph:
         ]
 
     def outputs(self) -> list[Any]:
-        """The description of the logits."""
+        """The ``ValueInfoProto`` of the logits."""
         from onnx import TensorProto, helper
 
         classes = len(self.weights.bias(self.weights.architecture.head[-1].name))
         return [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes])]
 
     def _axes(self) -> Axes:
-        """Batch and sequence as they are at run time."""
+        """The sizes of batch and sequence at run time."""
         with self.g.scope("axes"):
             batch = self.g.op("Shape", IDS, start=0, end=1)
             sequence = self.g.op("Shape", IDS, start=1, end=2)
@@ -98,29 +108,29 @@ class ClassifierGraph:
 
         g = self.g
         mask = g.op("Cast", g.op("Unsqueeze", MASK, g.ints(1, 2)), to=TensorProto.FLOAT)
-        return g.op("Mul", g.op("Sub", g.number(1.0), mask), g.number(_HIDDEN))
+        return g.op("Mul", g.op("Sub", g.number(1.0), mask), g.number(_MASKED_SCORE))
 
     def _layer(self, x: Name, layer: int, bias: Name, axes: Axes, *, last: bool) -> Name:
-        """One encoder layer; the last goes on with the first token of each row alone."""
+        """One encoder layer; the last one computes the first token of each row only."""
         encoder = self.weights.encoder
-        of = {m.role: m for m in encoder.matrices() if m.layer == layer}
+        matrices = {m.role: m for m in encoder.matrices() if m.layer == layer}
         kept = self.layout.first_tokens(x, axes, encoder.hidden) if last else x
         if last:
             axes = replace(axes, first=True)
-        x = self._attention(x, kept, of, bias, axes)
-        return self._feed_forward(x, of)
+        x = self._attention(x, kept, matrices, bias, axes)
+        return self._feed_forward(x, matrices)
 
     def _attention(
-        self, x: Name, kept: Name, of: Mapping[Role, Matrix], bias: Name, axes: Axes
+        self, x: Name, kept: Name, matrices: Mapping[Role, Matrix], bias: Name, axes: Axes
     ) -> Name:
-        """Attention of the ``kept`` tokens over all, residual and norm."""
+        """Attention of the ``kept`` tokens to all tokens, with residual and norm."""
         size = self.weights.encoder.head_size
-        heads = self.choices[of["query"].name].lowering.outputs // size
-        output = of["attention_output"]
+        heads = self.choices[matrices["query"].name].lowering.outputs // size
+        output = matrices["attention_output"]
         with self.g.scope("attention"):
             if heads:
-                q = self._linear(kept, of["query"])
-                k, v = self._linear(x, of["key"]), self._linear(x, of["value"])
+                q = self._linear(kept, matrices["query"])
+                k, v = self._linear(x, matrices["key"]), self._linear(x, matrices["value"])
                 with self.g.scope("product"):
                     context = self.layout.attention(
                         q, k, v, heads=heads, size=size, bias=bias, axes=axes
@@ -128,41 +138,41 @@ class ClassifierGraph:
                 y = self._linear(context, output, residual=kept)
             else:
                 y = self.layout.add_bias(kept, self.weights.bias(output.name))
-            return self._normed(y, output.layer, self.weights.encoder.naming.attention_norm)
+            return self._norm(y, output.layer, self.weights.encoder.naming.attention_norm)
 
-    def _feed_forward(self, x: Name, of: Mapping[Role, Matrix]) -> Name:
-        """The two products with the activation between, residual and norm."""
-        output = of["output"]
+    def _feed_forward(self, x: Name, matrices: Mapping[Role, Matrix]) -> Name:
+        """The two products with the activation between them, residual and norm."""
+        output = matrices["output"]
         with self.g.scope("feed_forward"):
-            if self.choices[of["intermediate"].name].lowering.outputs:
-                inner = self._activated(self._linear(x, of["intermediate"]))
+            if self.choices[matrices["intermediate"].name].lowering.outputs:
+                inner = self._activate(self._linear(x, matrices["intermediate"]))
                 y = self._linear(inner, output, residual=x)
             else:
                 y = self.layout.add_bias(x, self.weights.bias(output.name))
-            return self._normed(y, output.layer, self.weights.encoder.naming.output_norm)
+            return self._norm(y, output.layer, self.weights.encoder.naming.output_norm)
 
     def _linear(self, x: Name, matrix: Matrix, residual: Name | None = None) -> Name:
-        """A matrix in its lowering, with the biases of the rows that it has."""
+        """The product with a matrix in its lowering, with bias."""
         lowering, bias_N = self.choices[matrix.name].lowering, self.weights.bias(matrix.name)
         with self.g.scope(matrix.role):
             return self.layout.linear(x, lowering, bias_N, residual)
 
-    def _activated(self, x: Name) -> Name:
-        """The feed-forward activation."""
+    def _activate(self, x: Name) -> Name:
+        """The feed-forward activation of ``x``."""
         match self.weights.activation:
             case "relu":
                 return self.g.op("Relu", x)
             case name:
-                return gelu(self.g, x, tanh=name != "gelu", number=self.by.number)
+                return gelu(self.g, x, tanh=name == "gelu_tanh", number=self.arithmetic.number)
 
-    def _normed(self, x: Name, layer: int, norm: str) -> Name:
-        """A layer norm, by its name in the layer."""
+    def _norm(self, x: Name, layer: int, norm: str) -> Name:
+        """The layer norm that is called ``norm`` in this layer."""
         with self.g.scope("norm"):
             name = f"{self.weights.encoder.prefix}.{layer}.{norm}"
             return self.layout.norm(x, *self.weights.norm(name))
 
     def _head(self, first_BH: Name) -> Name:
-        """The logits of each row's first token."""
+        """The logits, from each row's first token."""
         g = self.g
         for layer in self.weights.architecture.head:
             with g.scope(layer.name.removeprefix(f"{self.weights.encoder.base}.")):

@@ -1,8 +1,8 @@
-"""Embeddings as graph operators: words, positions and token types, summed, normalised, projected.
+"""Embeddings as graph operators: word, position and token type, summed, normalised, projected.
 
-Whether a model has token types and a projection is seen from its tensors; where the positions of
-its texts begin, its encoder knows. The table of words is most of a small model's file, so it can be
-stored in fp16, or in int8 with a scale a row; what a text reads of it is fp32 again.
+The tensors of a model show whether it has token types and a projection; its encoder says at which
+position texts begin. The word-embedding table is most of a small model's file. So it can be stored
+in fp16, or in int8 with a scale for each row; the rows that a text reads are converted to fp32.
 """
 
 import numpy as np
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from exporters.classifier_weights import ClassifierWeights
 from exporters.onnx.arithmetic.arithmetic import Array, Constants
-from exporters.onnx.arithmetic.float16 import SINGLE, halved
+from exporters.onnx.arithmetic.float16 import SINGLE, to_fp16
 from exporters.onnx.arithmetic.float32 import Float32
-from exporters.onnx.arithmetic.int8 import quantised
+from exporters.onnx.arithmetic.int8 import quantize_rows
 from exporters.onnx.graph import Graph, Name, Target
 from exporters.onnx.layouts.layout import Axes
 from exporters.onnx.layouts.token_major import TokenMajor
@@ -20,19 +20,19 @@ from exporters.precision import Precision
 from spd_deploy.domain.text import IDS, TYPES
 
 EMBEDDINGS = "embeddings"
-WORDS = f"{EMBEDDINGS}.word"
-_SCALES = f"{WORDS}.scale"
+WORD_EMBEDDINGS = f"{EMBEDDINGS}.word"
+_SCALES = f"{WORD_EMBEDDINGS}.scale"
 
 
 def embeddings(g: Graph, weights: ClassifierWeights, axes: Axes, stored: Precision) -> Name:
-    """The encoder's input ``[T, H]`` in fp32, with the table of words ``stored`` in a precision."""
+    """The encoder's input ``[T, H]`` in fp32; the word-embedding table is ``stored`` so."""
     base = f"{weights.encoder.base}.embeddings"
-    word = word_table(weights)
-    x = _words(g, word, stored)
+    table_VE = word_embeddings(weights)
+    x = _gather_words(g, table_VE, stored)
     if weights.token_types:
         x = g.op("Add", x, _types(g, weights))
     x = g.op("Add", x, _positions(g, weights, axes))
-    x = g.reshape(x, -1, word.shape[1])
+    x = g.reshape(x, -1, table_VE.shape[1])
     x = TokenMajor(g, Float32()).norm(x, *weights.norm(f"{base}.LayerNorm"))
     if f"{base}_project.weight" not in weights.tensors:
         return x
@@ -40,38 +40,38 @@ def embeddings(g: Graph, weights: ClassifierWeights, axes: Axes, stored: Precisi
     return g.op("Gemm", x, project, g.constant(weights.bias(f"{base}_project")), transB=1)
 
 
-def word_table(weights: ClassifierWeights) -> Array:
-    """The vectors of the vocabulary ``[V, H]``, as the checkpoint has them."""
+def word_embeddings(weights: ClassifierWeights) -> Array:
+    """The word-embedding table of the checkpoint, ``[V, E]``."""
     return weights.weight(f"{weights.encoder.base}.embeddings.word_embeddings")
 
 
-def restored_words(constants: Constants) -> Array:
-    """The vectors of the vocabulary ``[V, H]`` in fp32, from the constants of a graph."""
-    table_VH = np.asarray(constants[WORDS], np.float32)
+def restored_word_embeddings(constants: Constants) -> Array:
+    """The word-embedding table ``[V, E]`` in fp32, from the constants of a graph."""
+    table_VE = np.asarray(constants[WORD_EMBEDDINGS], np.float32)
     scale_V = constants.get(_SCALES)
-    return table_VH if scale_V is None else np.asarray(table_VH * scale_V[:, None], np.float32)
+    return table_VE if scale_V is None else np.asarray(table_VE * scale_V[:, None], np.float32)
 
 
-def _words(g: Graph, table_VH: Array, stored: Precision) -> Name:
-    """The vectors ``[B, S, H]`` of the tokens, in fp32."""
+def _gather_words(g: Graph, table_VE: Array, stored: Precision) -> Name:
+    """The word embeddings ``[B, S, E]`` of the tokens in fp32."""
     match stored:
         case Precision.FP32:
-            return g.op("Gather", g.weight(WORDS, table_VH), IDS)
+            return g.op("Gather", g.weight(WORD_EMBEDDINGS, table_VE), IDS)
         case Precision.FP16:
-            halves = g.op("Gather", g.weight(WORDS, halved(table_VH)), IDS)
+            halves = g.op("Gather", g.weight(WORD_EMBEDDINGS, to_fp16(table_VE)), IDS)
             return g.op("Cast", halves, to=SINGLE)
         case Precision.INT8:
-            return _int8_words(g, *quantised(table_VH))
+            return _gather_int8_words(g, *quantize_rows(table_VE))
 
 
-def _int8_words(g: Graph, steps_VH: NDArray[np.int8], scale_V: Array) -> Name:
-    """Rows of int8 with a scale each, in the order of operators that the target is quick with.
+def _gather_int8_words(g: Graph, steps_VE: NDArray[np.int8], scale_V: Array) -> Name:
+    """The word embeddings from int8 rows, with operators in the order that the target needs.
 
-    ONNX Runtime makes a whole table fp32 at every run where ``DequantizeLinear`` stands before the
-    ``Gather``. In the portable form it does: OpenVINO gathers first all the same, and TensorRT
-    takes an int8 constant nowhere else.
+    For ONNX Runtime ``Gather`` comes first: else it converts the whole table to fp32 at every run.
+    For OpenVINO and TensorRT ``DequantizeLinear`` comes first: OpenVINO swaps the two itself, and
+    TensorRT reads an int8 constant nowhere else.
     """
-    steps, scales = g.weight(WORDS, steps_VH), g.weight(_SCALES, scale_V)
+    steps, scales = g.weight(WORD_EMBEDDINGS, steps_VE), g.weight(_SCALES, scale_V)
     if g.target is not Target.ONNXRUNTIME:
         zeros = g.constant(np.zeros(len(scale_V), np.int8))
         return g.op("Gather", g.op("DequantizeLinear", steps, scales, zeros, axis=0), IDS)
@@ -80,19 +80,19 @@ def _int8_words(g: Graph, steps_VH: NDArray[np.int8], scale_V: Array) -> Name:
 
 
 def _types(g: Graph, weights: ClassifierWeights) -> Name:
-    """The vector of each token's type; where there is one type alone, the input is not read.
+    """The embedding of each token's type; with one type alone, the input is not read.
 
-    Tokenizers number the second text of a pair 1, also those of models that know only type 0.
+    Tokenizers give the second text of a pair type 1, also for models that have type 0 only.
     """
     table = g.weight(f"{EMBEDDINGS}.type", weights.type_table)
     return table if weights.token_types == 1 else g.op("Gather", table, TYPES)
 
 
 def _positions(g: Graph, weights: ClassifierWeights, axes: Axes) -> Name:
-    """The vector of each token's position.
+    """The embedding of each token's position.
 
-    From row 0 on, positions are the columns of the batch. Elsewhere RoBERTa's rule holds: tokens
-    that are not padding are counted, and padding has its own id for a position.
+    Where positions begin at 0, they are the columns of the batch. Elsewhere RoBERTa's rule holds:
+    tokens that are not padding are counted, and the position of padding is the padding id.
     """
     from onnx import TensorProto
 

@@ -1,4 +1,4 @@
-"""A thin builder over ``onnx.helper``: operators in, names out, constants stored once."""
+"""A builder of ONNX graphs: each operator returns the name of its value; constants are shared."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,9 +14,10 @@ Name = str
 
 
 class Target(StrEnum):
-    """What a graph is made for: ONNX Runtime's own operators, or the standard's alone.
+    """The runtime that a graph is made for.
 
-    Of the standard's there are two: as CPUs like them, and as TensorRT does.
+    ``ONNXRUNTIME`` graphs have its own operators. ``PORTABLE`` and ``TENSORRT`` graphs have only
+    standard operators, in the forms that CPUs and TensorRT are fastest with.
     """
 
     ONNXRUNTIME = "onnxruntime"
@@ -25,7 +26,7 @@ class Target(StrEnum):
 
     @property
     def opset(self) -> int:
-        """20 has Gelu as an operator of its own; 17 is the last that all converters read."""
+        """The opset: 20 has a Gelu operator; 17 is the newest that all converters read."""
         return 20 if self is Target.ONNXRUNTIME else 17
 
 
@@ -33,9 +34,9 @@ MICROSOFT = "com.microsoft"
 
 
 class Graph:
-    """Collects nodes and constants; values are known by name.
+    """Collects nodes and constants. Values are identified by name.
 
-    Nodes are named after the scope they are made in, so that a profile can be read.
+    Nodes are named after the scope they are made in, so that profiles are readable.
     """
 
     def __init__(self, target: Target = Target.ONNXRUNTIME) -> None:
@@ -43,25 +44,25 @@ class Graph:
         self.constants: dict[Name, NDArray[Any]] = {}
         self._nodes: list[Any] = []
         self._shared: dict[tuple[str, tuple[int, ...], bytes], Name] = {}
-        self._made: dict[tuple[Any, ...], tuple[Name, ...]] = {}
+        self._nodes_by_call: dict[tuple[Any, ...], tuple[Name, ...]] = {}
         self._used: dict[str, int] = {}
         self._scope: list[str] = []
 
     @contextlib.contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Name what is made inside after ``name``."""
+        """Prefix the names of nodes made in this block with ``name``."""
         self._scope.append(name)
         yield
         self._scope.pop()
 
     def weight(self, name: Name, value: NDArray[Any]) -> Name:
-        """A constant under a name of its own, to be found again by it."""
+        """A constant with the given name, by which it is read back from the file."""
         assert name not in self.constants, name  # noqa: S101 - each weight is stored once
         self.constants[name] = np.ascontiguousarray(value)
         return name
 
     def constant(self, value: NDArray[Any]) -> Name:
-        """A constant; equal ones are one."""
+        """A constant with a name of the graph's choice; equal constants are stored once."""
         array = np.asarray(value, order="C")
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._shared:
@@ -74,7 +75,7 @@ class Graph:
         return self.constant(np.array(values, np.int64))
 
     def number(self, value: float) -> Name:
-        """A float32 scalar."""
+        """A constant float32 scalar."""
         return self.constant(np.array(value, np.float32))
 
     def op(self, kind: str, *inputs: Name, domain: str = "", **attributes: Any) -> Name:
@@ -82,35 +83,35 @@ class Graph:
         return self._node(kind, inputs, 1, domain, attributes)[0]
 
     def once(self, kind: str, *inputs: Name, **attributes: Any) -> Name:
-        """One node with one output; the same call again gives the same one."""
+        """One node with one output; a call with the same arguments again returns the same value."""
         return self.once_many(kind, *inputs, outputs=1, **attributes)[0]
 
     def once_many(
         self, kind: str, *inputs: Name, outputs: int, **attributes: Any
     ) -> tuple[Name, ...]:
-        """One node with several outputs; the same call again gives the same ones."""
+        """One node with several outputs; a second call with the same arguments returns the same."""
         key = (kind, inputs, outputs, *sorted(attributes.items()))
-        if key not in self._made:
-            self._made[key] = self._node(kind, inputs, outputs, "", attributes)
-        return self._made[key]
+        if key not in self._nodes_by_call:
+            self._nodes_by_call[key] = self._node(kind, inputs, outputs, "", attributes)
+        return self._nodes_by_call[key]
 
     def shape(self, *parts: int | Name) -> Name:
-        """A shape from whole numbers and one-element vectors; -1 is what remains, 0 as it was."""
+        """A shape of integers and one-element vectors; -1 is the rest, 0 keeps the old size."""
         if all(isinstance(part, int) for part in parts):
             return self.ints(*(int(part) for part in parts))
         named = [self.ints(part) if isinstance(part, int) else part for part in parts]
         return self.op("Concat", *named, axis=0)
 
     def reshape(self, value: Name, *parts: int | Name) -> Name:
-        """``value`` in another shape."""
+        """``value`` in the shape of ``parts``, as :meth:`shape` reads them."""
         return self.op("Reshape", value, self.shape(*parts))
 
     def transpose(self, value: Name, *axes: int) -> Name:
-        """``value`` with its axes in another order."""
+        """``value`` with its axes in the order ``axes``."""
         return self.op("Transpose", value, perm=list(axes))
 
     def output(self, value: Name, name: Name) -> None:
-        """Call ``value`` ``name`` in the finished graph."""
+        """Make ``value`` an output of the graph, under the name ``name``."""
         from onnx import helper
 
         self._nodes.append(helper.make_node("Identity", [value], [name], name=name))
@@ -123,7 +124,7 @@ class Graph:
         producer: str,
         stored: Callable[[Name, NDArray[Any]], Any] | None = None,
     ) -> Any:
-        """The finished ``ModelProto``; ``stored`` makes the tensor of a constant, if not inline."""
+        """The finished ``ModelProto``; ``stored`` makes the tensors of constants, else inline."""
         from onnx import helper, numpy_helper
 
         make = stored or (lambda name, value: numpy_helper.from_array(value, name))
@@ -144,7 +145,7 @@ class Graph:
         domain: str,
         attributes: Mapping[str, Any],
     ) -> tuple[Name, ...]:
-        """A node named after its scope and kind; its first output has its name."""
+        """Add a node, named after scope and kind; its first output has the node's name."""
         from onnx import helper
 
         label = "/".join(self._scope)
@@ -158,12 +159,12 @@ class Graph:
         return names
 
     def _opsets(self) -> Mapping[str, int]:
-        """The operator sets that are used."""
+        """The versions of the operator sets that the nodes use."""
         used = {node.domain for node in self._nodes}
         return {"": self.target.opset} | ({MICROSOFT: 1} if MICROSOFT in used else {})
 
     def _fresh(self, name: str) -> Name:
-        """``name``, with a number where it is taken."""
+        """``name``, followed by a number where the name is taken."""
         count = self._used.get(name, 0)
         self._used[name] = count + 1
         return f"{name}_{count}" if count else name

@@ -1,7 +1,7 @@
-"""Operators that are written otherwise for ONNX Runtime than in the standard's own terms.
+"""Operators that are fused in ONNX Runtime, and made of standard operators elsewhere.
 
-Each function emits the same arithmetic for both targets. What the fused forms save is passes over
-memory, which is where a sparse model spends its time.
+Each function computes the same for all targets. Fused operators save passes over memory, which take
+most of a sparse model's time.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,10 @@ def gelu(g: Graph, x: Name, *, tanh: bool = False, number: Number = Graph.number
     if tanh:
         cube = g.op("Mul", g.op("Mul", x, x), x)
         inner = g.op("Add", x, g.op("Mul", cube, number(g, 0.044715)))
-        bent = g.op("Tanh", g.op("Mul", inner, number(g, (2 / 3.141592653589793) ** 0.5)))
+        curve = g.op("Tanh", g.op("Mul", inner, number(g, (2 / 3.141592653589793) ** 0.5)))
     else:
-        bent = g.op("Erf", g.op("Mul", x, number(g, 2**-0.5)))
-    return g.op("Mul", half, g.op("Add", bent, number(g, 1.0)))
+        curve = g.op("Erf", g.op("Mul", x, number(g, 2**-0.5)))
+    return g.op("Mul", half, g.op("Add", curve, number(g, 1.0)))
 
 
 def product(
@@ -38,14 +38,14 @@ def product(
     scale: float = 1.0,
     number: Number = Graph.number,
 ) -> Name:
-    """``scale`` a b over the last two of four axes, either turned round first.
+    """``scale`` a b over the last two of four axes, each transposed first where that is asked for.
 
     ``number`` makes scalars of the type of ``a``.
     """
     if g.target is Target.ONNXRUNTIME:
-        turned = {"transA": int(transpose_a), "transB": int(transpose_b)}
-        return g.op("FusedMatMul", a, b, domain=MICROSOFT, alpha=scale, **turned)
-    if scale != 1.0:  # before the product: of its operands the first is small
+        transposes = {"transA": int(transpose_a), "transB": int(transpose_b)}
+        return g.op("FusedMatMul", a, b, domain=MICROSOFT, alpha=scale, **transposes)
+    if scale != 1.0:  # scaling an operand is cheaper than scaling the product, which is larger
         a = g.op("Mul", a, number(g, scale))
     a = g.transpose(a, 0, 1, 3, 2) if transpose_a else a
     b = g.transpose(b, 0, 1, 3, 2) if transpose_b else b

@@ -1,8 +1,8 @@
-"""One file of weights beside the graphs that read it, each constant stored once for all of them.
+"""Writes and reads graphs and their weights: one file of weights, which all graphs share.
 
-A graph keeps its small constants, such as shapes, inline, so that it can be read; the others lie in
-``DATA_FILE`` by content, whatever the graphs call them and however they shape them. So a second
-graph costs kilobytes, and the 2 GB limit of a protobuf does not bind.
+Small constants, such as shapes, are inside the graph. Larger ones are in ``DATA_FILE``, once for
+each content, whatever names and shapes the graphs give them. So a second graph takes kilobytes, and
+the 2 GB limit of protobuf files does not matter.
 """
 
 import hashlib
@@ -16,21 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.onnx.classifier_graph import ClassifierGraph
-from exporters.onnx.embeddings import EMBEDDINGS, WORDS
+from exporters.onnx.embeddings import EMBEDDINGS, WORD_EMBEDDINGS
 from spd_deploy.domain.files import not_written
 from spd_deploy.domain.versions import PACKAGE
 from spd_deploy.sessions.onnxruntime import DATA_FILE
 
 _INLINE_BYTES = 1024
-# Constants begin at multiples of this, the alignment of the widest vector load.
+# Constants begin at multiples of this number of bytes: the alignment of the widest vector load.
 _ALIGNMENT = 64
-# What types of numbers are called here.
-SPELLED = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
+# The names of precisions, by NumPy's names of types.
+PRECISION_NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
 _PRODUCTS = ("MatMul", "Gemm", "MatMulInteger", "Conv", "FusedConv")
 
 
 def write_graphs(folder: Path, graphs: Mapping[str, ClassifierGraph]) -> None:
-    """Write each graph under its file name, and the weights of all beside them.
+    """Write each graph under its file name, and the weights of all in ``DATA_FILE``.
 
     Raises:
         NotWritten: no space, or no permission.
@@ -55,7 +55,7 @@ def write_graphs(folder: Path, graphs: Mapping[str, ClassifierGraph]) -> None:
 
 
 def read_constants(model: Path) -> dict[str, NDArray[np.generic]]:
-    """The constants of an ONNX file by name, those beside the file included."""
+    """The constants of an ONNX file by name, including those in ``DATA_FILE``."""
     import onnx
     from onnx import numpy_helper
 
@@ -63,10 +63,10 @@ def read_constants(model: Path) -> dict[str, NDArray[np.generic]]:
     return {c.name: numpy_helper.to_array(c) for c in stored.graph.initializer}
 
 
-def products_of(model: Path, matrices: Iterable[str]) -> dict[str, str]:
-    """The node of a graph that multiplies by each matrix, followed from its constant on.
+def product_nodes(model: Path, matrices: Iterable[str]) -> dict[str, str]:
+    """The name of the node that multiplies by each matrix, found from its constant onwards.
 
-    A matrix of which nothing is stored has none.
+    A matrix of which nothing is stored has no node.
     """
     import onnx
 
@@ -75,19 +75,19 @@ def products_of(model: Path, matrices: Iterable[str]) -> dict[str, str]:
     for node in nodes:
         for value in node.input:
             readers.setdefault(value, []).append(node)
-    found = {}
+    products = {}
     for matrix in matrices:
         value = f"{matrix}.weight"
-        while value in readers and matrix not in found:
-            (node,) = readers[value]  # a matrix is read by one node, and so is what becomes of it
+        while value in readers and matrix not in products:
+            (node,) = readers[value]  # one node alone reads a matrix, and each value made of it
             if node.op_type in _PRODUCTS:
-                found[matrix] = str(node.name)
+                products[matrix] = str(node.name)
             value = node.output[0]
-    return found
+    return products
 
 
 def bytes_of_matrices(model: Path, matrices: Iterable[str]) -> dict[str, int]:
-    """How many bytes the constants of each matrix take in a graph: values, positions, scales."""
+    """Bytes of the constants of each matrix in a graph: values, positions and scales."""
     import onnx
     from onnx import helper
 
@@ -102,23 +102,23 @@ def bytes_of_matrices(model: Path, matrices: Iterable[str]) -> dict[str, int]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredBytes:
-    """What the constants of a graph take.
+    """Bytes of the constants of a model.
 
     Attributes:
-        matrices: of the encoder's prunable matrices: values, positions and scales.
-        embeddings: of words, positions and token types.
-        rest: of biases, norms and the head.
-        words: the precision that the table of words is stored in.
+        matrices: bytes of the encoder's prunable matrices: values, positions and scales.
+        embeddings: bytes of the word, position and token-type embeddings.
+        rest: bytes of biases, norms and the head.
+        word_embeddings: the precision that the word-embedding table is stored in.
     """
 
     matrices: int
     embeddings: int
     rest: int
-    words: str
+    word_embeddings: str
 
 
 def stored_bytes(model: Path, matrices: Iterable[str]) -> StoredBytes:
-    """What the constants of an ONNX file take, those beside the file included."""
+    """Bytes of the constants of an ONNX file, including those in ``DATA_FILE``."""
     import onnx
     from onnx import helper
 
@@ -131,19 +131,19 @@ def stored_bytes(model: Path, matrices: Iterable[str]) -> StoredBytes:
         matrices=of_matrices,
         embeddings=embeddings,
         rest=sum(sizes.values()) - of_matrices - embeddings,
-        words=SPELLED[str(kinds[WORDS])],
+        word_embeddings=PRECISION_NAMES[str(kinds[WORD_EMBEDDINGS])],
     )
 
 
 class _Shared:
-    """The open file of weights, and where in it what lies."""
+    """The open file of weights, with the offset of each constant in it."""
 
     def __init__(self, data: IO[bytes]) -> None:
         self.data = data
         self.offsets: dict[tuple[str, bytes], int] = {}
 
     def tensor(self, name: str, value: NDArray[Any]) -> Any:
-        """The constant's tensor: inline if small, a reference into the file otherwise."""
+        """The tensor of a constant: inline if it is small, else a reference into the file."""
         from onnx import TensorProto, helper, numpy_helper
 
         if value.nbytes < _INLINE_BYTES:
@@ -154,13 +154,13 @@ class _Shared:
             dims=value.shape,
             data_location=TensorProto.EXTERNAL,
         )
-        where = {"location": DATA_FILE, "offset": self._offset(value), "length": value.nbytes}
-        for key, content in where.items():
+        fields = {"location": DATA_FILE, "offset": self._offset(value), "length": value.nbytes}
+        for key, content in fields.items():
             tensor.external_data.add(key=key, value=str(content))
         return tensor
 
     def _offset(self, value: NDArray[Any]) -> int:
-        """Where the bytes of ``value`` lie; they are written if they are new."""
+        """The offset of the bytes of ``value``, which are written where they are new."""
         content = np.ascontiguousarray(value).data.cast("B")
         key = (value.dtype.str, hashlib.blake2b(content).digest())
         if key not in self.offsets:

@@ -1,12 +1,12 @@
-"""``spd build``: a trt artefact's engine, built on the GPU that will serve it.
+"""``spd build``: builds the engine of a trt artefact on the GPU that will serve it.
 
-Which kernels a build takes depends on timings that come out a little otherwise each time, so
-several are built and the fastest is kept. Where sparse kernels may be taken, every build has a
-dense twin of the same graph with the same flags but that one, which starts from its timings, so
-that the two differ in nothing else. If the fastest of all is a dense one, it is kept, and
-``spd inspect`` says so: sparse kernels are not always faster.
+TensorRT chooses kernels by timings that vary from build to build. So several engines are built, and
+the fastest is kept. Where sparse kernels may be chosen, each sparse build is followed by a dense
+build of the same graph. It starts from the timings of the sparse build and differs from it in the
+sparsity flag alone. If a dense engine is the fastest of all, it is kept, and ``spd inspect`` says
+so: sparse kernels are not always faster.
 
-Before anything is written the engine has proved its precision (``exporters.tensorrt.verdict``) and
+Before anything is written, the engine has proved its precision (``exporters.tensorrt.verdict``) and
 given the checkpoint's logits.
 """
 
@@ -20,8 +20,8 @@ from typing import Any
 
 from exporters.tensorrt.cache import cache_file, read_cache, write_cache
 from exporters.tensorrt.compile import Compiled, compile_engine
-from exporters.tensorrt.profile import ROUNDS, seen_in, time_in_turns
-from exporters.tensorrt.verdict import Seen, refuse_other_precision, verdicts_of
+from exporters.tensorrt.profile import ROUNDS, profile_engine, time_engines
+from exporters.tensorrt.verdict import BucketProfile, refuse_other_precision, verdicts_of
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.documents import text_of
 from spd_deploy.domain.errors import BadArtefact, NotWritten, VerificationFailed
@@ -31,7 +31,7 @@ from spd_deploy.sessions.cuda.device import CudaDevice
 from spd_deploy.sessions.onnxruntime import DATA_FILE, PORTABLE_FILE
 from spd_deploy.sessions.open import prove
 from spd_deploy.sessions.tensorrt.build_plan import PLAN_FILE, BuildPlan, Options, read_plan
-from spd_deploy.sessions.tensorrt.compatibility import library, place_of
+from spd_deploy.sessions.tensorrt.compatibility import engine_host, load_tensorrt
 from spd_deploy.sessions.tensorrt.engine_record import (
     ARMS,
     ENGINE_FILE,
@@ -50,13 +50,13 @@ from spd_deploy.sessions.tensorrt.session import TensorRtSession
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
-    """How to build.
+class BuildRequest:
+    """How to build an engine.
 
     Attributes:
-        builds: how many engines of each arm.
-        compare: whether a dense twin is built where sparse kernels may be taken.
-        options: None for those of the plan.
+        builds: the number of engines to build of each arm, sparse and dense.
+        compare: whether dense engines are built as well where sparse kernels may be chosen.
+        options: options for TensorRT; None takes those of the plan.
     """
 
     builds: int = 3
@@ -65,79 +65,81 @@ class Order:
 
 
 def build_engine(
-    artefact: Artefact, order: Order, *, progress: Progress | None = None
+    artefact: Artefact, request: BuildRequest, *, progress: Progress | None = None
 ) -> EngineRecord:
     """Build, time and verify engines, and put the fastest into the artefact's folder.
 
     Raises:
-        Unavailable: no driver, GPU or TensorRT, or not what the plan asks for.
-        BadArtefact: no trt artefact, or TensorRT does not take its graph.
-        VerificationFailed: the engine is not what was planned; an earlier one is left as it is.
+        Unavailable: driver, GPU or TensorRT is missing, or cannot do what the plan needs.
+        BadArtefact: the artefact is no trt artefact, or TensorRT cannot parse its graph.
+        VerificationFailed: the engine differs from its plan; an earlier engine stays in place.
         NotWritten: the folder cannot be written.
     """
     refuse_other_format(artefact)
     plan = read_plan(artefact.folder)
-    trt, progress = library(), progress or Silent()
+    trt, progress = load_tensorrt(), progress or Silent()
     device = CudaDevice()
     try:
-        place = place_of(device, trt)
-        progress.note(f"building for {place}")
-        site = _Site(artefact=artefact, plan=plan, order=order, trt=trt, device=device, place=place)
-        return _built(site, progress)
+        host = engine_host(device, trt)
+        progress.note(f"building for {host}")
+        job = _BuildJob(
+            artefact=artefact, plan=plan, request=request, trt=trt, device=device, host=host
+        )
+        return _build_and_judge(job, progress)
     finally:
         device.close()
 
 
 def refuse_other_format(artefact: Artefact) -> None:
-    """Refuse an artefact that no engine is built of.
+    """Refuse an artefact of another format than trt.
 
     Raises:
-        BadArtefact: it has another format.
+        BadArtefact: its format is another.
     """
     if artefact.manifest.format != "trt":
         raise BadArtefact(
-            f"{artefact.folder} has no plan of an engine",
-            got=f"an artefact of format {artefact.manifest.format}",
+            f"{artefact.folder} is not a trt artefact, so no engine can be built from it",
+            got=f"format {artefact.manifest.format}",
             fix="export the checkpoint with --format trt",
         )
 
 
-def arms_of(plan: BuildPlan, order: Order) -> tuple[Arm, ...]:
-    """What is built: where no matrix may be sparse, there is nothing to compare with."""
+def arms_of(plan: BuildPlan, request: BuildRequest) -> tuple[Arm, ...]:
+    """The arms to build: dense alone where no matrix can run on a sparse kernel."""
     if not plan.sparse_weights:
         return ("dense",)
-    return ("sparse", "dense") if order.compare else ("sparse",)
+    return ("sparse", "dense") if request.compare else ("sparse",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Made:
-    """An engine that was built, and what was seen of it on the GPU."""
+class _BuiltEngine:
+    """An engine that was built, with its layers in each bucket and the inspector's documents."""
 
     arm: Arm
     compiled: Compiled
-    seen: tuple[Seen, ...]
+    profiles: tuple[BucketProfile, ...]
     documents: Sequence[Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Site:
-    """Where one run of the command builds, and what."""
+class _BuildJob:
+    """The artefact, plan and GPU of one build, with what opens and compiles engines there."""
 
     artefact: Artefact
     plan: BuildPlan
-    order: Order
+    request: BuildRequest
     trt: ModuleType
     device: CudaDevice
-    place: EngineHost
+    host: EngineHost
 
     @property
     def options(self) -> Options:
-        """As asked for, else as planned."""
-        return self.order.options or self.plan.options
+        """The options of the request, else those of the plan."""
+        return self.request.options or self.plan.options
 
     @contextlib.contextmanager
     def opened(self, engine: bytes) -> Iterator[Executor]:
-        """An engine that was just built, on the GPU."""
+        """Load an engine onto the GPU for the length of the block."""
         executor = Executor(
             self.trt,
             self.device,
@@ -152,127 +154,128 @@ class _Site:
             executor.close()
 
     def compiled(self, arm: Arm, timings: bytes, advance: Advance) -> Compiled:
-        """One build."""
+        """Build one engine, starting from known ``timings``."""
         model = self.artefact.folder / PORTABLE_FILE
         return compile_engine(
             self.trt, model, self.plan, self.options, arm, timings=timings, advance=advance
         )
 
 
-def _built(site: _Site, progress: Progress) -> EngineRecord:
-    """Compile, look, time, verify, write."""
-    arms = arms_of(site.plan, site.order)
-    with progress.stage("build", len(arms) * site.order.builds * (1 + ROUNDS) + 1) as advance:
-        made = list(_all_made(site, arms, advance))
-        engines = [one.compiled.engine for one in made]
-        samples = time_in_turns(engines, site.opened, advance)
+def _build_and_judge(job: _BuildJob, progress: Progress) -> EngineRecord:
+    """Build all engines, profile and time them, then verify the fastest and write it."""
+    arms = arms_of(job.plan, job.request)
+    with progress.stage("build", len(arms) * job.request.builds * (1 + ROUNDS) + 1) as advance:
+        engines = list(_build_all(job, arms, advance))
+        samples = time_engines([one.compiled.engine for one in engines], job.opened, advance)
         builds = tuple(
             Build(
                 arm=one.arm,
                 build_s=one.compiled.build_s,
                 samples_s=times,
-                sparse_layers=_sparse_layers(one.seen),
+                sparse_layers=_sparse_layers(one.profiles),
             )
-            for one, times in zip(made, samples, strict=True)
+            for one, times in zip(engines, samples, strict=True)
         )
-        record = _judged(site, made, builds)
+        record = _verify_and_write(job, engines, builds)
         advance(note="verified")
-    _keep(site, made[len(arms) - 1].compiled.timings, progress)
+    _save_timings(job, engines[len(arms) - 1].compiled.timings, progress)
     return record
 
 
-def _keep(site: _Site, timings: bytes, progress: Progress) -> None:
-    """Keep timings for the next build; the engine is whole without, so no failure is one here.
+def _save_timings(job: _BuildJob, timings: bytes, progress: Progress) -> None:
+    """Save kernel timings for the next build; a failure is only noted, since the engine is done.
 
-    They must be those of the first draw. The others start from nothing, so theirs lack what builds
-    of other models found out.
+    ``timings`` are those of the first round of builds. Later rounds start from empty timings, so
+    theirs lack what builds of other models have added.
     """
     try:
-        write_cache(cache_file(site.place), timings)
+        write_cache(cache_file(job.host), timings)
     except (NotWritten, RuntimeError) as err:
         why = f"{err.what}, {err.got}" if isinstance(err, NotWritten) else str(err)
-        progress.note(f"the next build times its kernels anew: {why}")
+        progress.note(
+            f"kernel timings were not saved, so the next build takes as long as this one: {why}"
+        )
 
 
-def _all_made(site: _Site, arms: Sequence[Arm], advance: Advance) -> Iterator[_Made]:
-    """Every engine. Each draw starts from nothing but the first, which starts from what is known.
+def _build_all(job: _BuildJob, arms: Sequence[Arm], advance: Advance) -> Iterator[_BuiltEngine]:
+    """Build every engine, in rounds of one engine an arm.
 
-    A build from known timings takes the known kernels, and would be no second draw. The arms of a
-    draw share their timings.
+    The first round starts from saved timings. The others start from empty ones: a build from known
+    timings would choose the same kernels again. The arms of a round share their timings.
     """
-    for number in range(site.order.builds):
-        timings = _known(site) if number == 0 else b""
+    for number in range(job.request.builds):
+        timings = _saved_timings(job) if number == 0 else b""
         for arm in arms:
-            compiled = site.compiled(arm, timings, advance)
+            compiled = job.compiled(arm, timings, advance)
             timings = compiled.timings
-            seen, documents = seen_in(compiled.engine, site.opened, site.trt)
-            yield _Made(arm=arm, compiled=compiled, seen=seen, documents=documents)
-            advance(note=f"{arm} engine {number + 1} of {site.order.builds}")
+            profiles, documents = profile_engine(compiled.engine, job.opened, job.trt)
+            yield _BuiltEngine(arm=arm, compiled=compiled, profiles=profiles, documents=documents)
+            advance(note=f"{arm} engine {number + 1} of {job.request.builds}")
 
 
-def _known(site: _Site) -> bytes:
-    """The timings of earlier builds; nothing where the user has no home to keep them in."""
+def _saved_timings(job: _BuildJob) -> bytes:
+    """The timings of earlier builds; empty where the user has no home folder."""
     try:
-        return read_cache(cache_file(site.place))
+        return read_cache(cache_file(job.host))
     except RuntimeError:
         return b""
 
 
-def _sparse_layers(seen: Sequence[Seen]) -> tuple[str, ...]:
-    """The layers with a sparse kernel, in any bucket."""
-    return tuple(sorted({layer.name for one in seen for layer in one.layers if layer.sparse}))
+def _sparse_layers(profiles: Sequence[BucketProfile]) -> tuple[str, ...]:
+    """The names of the layers that run on a sparse kernel in some bucket."""
+    return tuple(sorted({layer.name for one in profiles for layer in one.layers if layer.sparse}))
 
 
-def _judged(site: _Site, made: Sequence[_Made], builds: tuple[Build, ...]) -> EngineRecord:
-    """Prove the fastest engine, judge the best sparse one, and write both down."""
+def _verify_and_write(
+    job: _BuildJob, engines: Sequence[_BuiltEngine], builds: tuple[Build, ...]
+) -> EngineRecord:
+    """Verify the fastest engine, write it with its record, and report the best sparse one in it."""
     chosen = fastest(builds)
     assert chosen is not None  # noqa: S101 - something was built
-    compiled, files = made[chosen].compiled, site.artefact.manifest.files
-    proved = refuse_other_precision(site.plan.matrices, made[chosen].seen)
-    best = {arm: found for arm in ARMS if (found := fastest(builds, arm)) is not None}
-    inspected = {str(arm): made[i].documents for arm, i in best.items()}
+    compiled, files = engines[chosen].compiled, job.artefact.manifest.files
+    proved = refuse_other_precision(job.plan.matrices, engines[chosen].profiles)
+    best = {arm: i for arm in ARMS if (i := fastest(builds, arm)) is not None}
+    inspected = {str(arm): engines[i].documents for arm, i in best.items()}
     verdicts: tuple[Verdict, ...] = ()
     if "sparse" in best:
-        dense = made[best["dense"]].seen if "dense" in best else None
-        verdicts = verdicts_of(site.plan.matrices, made[best["sparse"]].seen, dense)
-    told = text_of(inspected)
+        dense = engines[best["dense"]].profiles if "dense" in best else None
+        verdicts = verdicts_of(job.plan.matrices, engines[best["sparse"]].profiles, dense)
+    inspected_text = text_of(inspected)
     record = EngineRecord(
-        place=site.place,
+        place=job.host,
         onnx_sha256=files[PORTABLE_FILE],
         weights_sha256=files[DATA_FILE],
-        masks_sha256=site.plan.masks_sha256,
+        masks_sha256=job.plan.masks_sha256,
         plan_sha256=files[PLAN_FILE],
         engine_sha256=hashlib.sha256(compiled.engine).hexdigest(),
         engine_bytes=len(compiled.engine),
-        inspector_sha256=hashlib.sha256(told.encode()).hexdigest(),
+        inspector_sha256=hashlib.sha256(inspected_text.encode()).hexdigest(),
         timing_cache_sha256=hashlib.sha256(compiled.timings).hexdigest(),
-        buckets=site.plan.buckets,
-        options=site.options,
+        buckets=job.plan.buckets,
+        options=job.options,
         flags=compiled.flags,
-        precision=site.plan.precision,
+        precision=job.plan.precision,
         proved=proved,
-        parity=_parity(site, compiled.engine),
+        parity=_parity(job, compiled.engine),
         builds=builds,
         chosen=chosen,
-        sparsity_log=made[best.get("sparse", chosen)].compiled.sparsity_log,
+        sparsity_log=engines[best.get("sparse", chosen)].compiled.sparsity_log,
         verdicts=verdicts,
     )
-    _write(site.artefact.folder, compiled.engine, told, record)
+    _write(job.artefact.folder, compiled.engine, inspected_text, record)
     return record
 
 
-def _parity(site: _Site, engine: bytes) -> float:
-    """How far the engine's logits are from the checkpoint's on the golden inputs.
+def _parity(job: _BuildJob, engine: bytes) -> float:
+    """The difference of the engine's logits from the checkpoint's on the golden inputs.
 
     Raises:
-        VerificationFailed: further than the artefact's precision allows.
+        VerificationFailed: the difference is larger than the artefact's precision allows.
     """
-    with site.opened(engine) as executor:
-        session = TensorRtSession.of(
-            executor, site.trt, site.artefact, precision=site.plan.precision
-        )
+    with job.opened(engine) as executor:
+        session = TensorRtSession.of(executor, job.trt, job.artefact, precision=job.plan.precision)
         try:
-            return prove(session, site.artefact)
+            return prove(session, job.artefact)
         except BadArtefact as err:
             raise VerificationFailed(
                 "the engine does not give the checkpoint's logits",
@@ -282,7 +285,7 @@ def _parity(site: _Site, engine: bytes) -> float:
 
 
 def _write(folder: Path, engine: bytes, inspected: str, record: EngineRecord) -> None:
-    """Put the engine into the folder; while it is there without its record, it is not opened."""
+    """Write the engine, then its record; an engine without a record is never opened."""
     try:
         (folder / RECORD_FILE).unlink(missing_ok=True)
     except OSError as err:

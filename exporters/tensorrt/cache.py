@@ -1,8 +1,7 @@
-"""The timings by which TensorRT chose kernels, kept for the next build on the same kind of GPU.
+"""The timing cache: kernel timings of TensorRT, saved for the next build on the same kind of GPU.
 
-A build that finds its timings in the cache takes minutes less and the same kernels as the build
-they are of. They are of use to one version of TensorRT on one kind of GPU, and the file is named
-after both.
+A build that starts from saved timings is minutes faster and chooses the same kernels. Timings fit
+one version of TensorRT on one kind of GPU, so the file is named after both.
 """
 
 import re
@@ -12,21 +11,21 @@ from spd_deploy.domain.files import cache_folder, replacing
 from spd_deploy.sessions.tensorrt.engine_record import EngineHost
 
 
-def cache_file(place: EngineHost) -> Path:
-    """Where the timings of a place lie, in the user's cache folder.
+def cache_file(host: EngineHost) -> Path:
+    """The file of a GPU's timings, in the user's cache folder.
 
     Raises:
-        RuntimeError: the user has no home.
+        RuntimeError: the user has no home folder.
     """
-    parts = (place.gpu, f"cc{place.compute_capability}", f"tensorrt-{place.tensorrt}")
+    parts = (host.gpu, f"cc{host.compute_capability}", f"tensorrt-{host.tensorrt}")
     name = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
     return cache_folder() / "timings" / f"{name}.cache"
 
 
 def read_cache(file: Path) -> bytes:
-    """The timings; nothing where there are none yet, or none that can be read.
+    """The saved timings; empty where there are none, or the file cannot be read.
 
-    What is lost then is time: the build times kernels anew.
+    Without them the build times all kernels itself, which takes minutes longer.
     """
     try:
         return file.read_bytes()
@@ -35,7 +34,7 @@ def read_cache(file: Path) -> bytes:
 
 
 def write_cache(file: Path, timings: bytes) -> None:
-    """Keep timings for the next build.
+    """Save timings for the next build.
 
     Raises:
         NotWritten: the folder cannot be written.

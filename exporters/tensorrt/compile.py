@@ -1,4 +1,4 @@
-"""One build of an engine: an ONNX file parsed, a configuration, and minutes of TensorRT's work."""
+"""Builds one engine: parses the ONNX file, configures the builder, and runs it for minutes."""
 
 import time
 from collections.abc import Sequence
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compiled:
-    """What one build gave.
+    """The result of one build.
 
     Attributes:
-        timings: the timing cache as it was afterwards.
-        sparsity_log: what the builder said of sparse kernels.
+        engine: the serialised engine.
+        timings: the timing cache after the build.
+        flags: the names of the builder flags that were set.
+        sparsity_log: the lines of the builder's log about sparse kernels.
     """
 
     engine: bytes
@@ -54,9 +56,9 @@ def compile_engine(
     """Build an engine of ``model`` for the plan's buckets, starting from known ``timings``.
 
     Raises:
-        BadArtefact: TensorRT's parser does not take the file; every one of its errors is told.
-        Unavailable: this TensorRT cannot do what the plan asks, or the GPU's memory is full.
-        EngineFailed: TensorRT built nothing.
+        BadArtefact: TensorRT's parser refuses the file; the error lists all of its messages.
+        Unavailable: this TensorRT cannot do what the plan needs, or the GPU's memory is full.
+        EngineFailed: TensorRT built no engine.
     """
     messages = Messages(tensorrt)
     builder = _builder_of(tensorrt, messages)
@@ -84,7 +86,11 @@ def compile_engine(
 
 
 def _builder_of(tensorrt: ModuleType, messages: Messages) -> Any:
-    """A builder; where TensorRT makes none, its binding says no more than that it got nothing."""
+    """A builder of TensorRT.
+
+    Raises:
+        EngineFailed: TensorRT made none; its binding raises an error without a reason then.
+    """
     try:
         return tensorrt.Builder(messages.logger)
     except (RuntimeError, TypeError) as err:
@@ -98,7 +104,7 @@ def _builder_of(tensorrt: ModuleType, messages: Messages) -> Any:
 
 
 def _cache_of(config: Any, timings: bytes, messages: Messages) -> Any:
-    """The timing cache that the build starts from: an empty one where TensorRT takes no other."""
+    """The timing cache to start from; an empty one where TensorRT refuses ``timings``."""
     for content in (timings, b""):
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, False):
@@ -111,11 +117,11 @@ def _cache_of(config: Any, timings: bytes, messages: Messages) -> Any:
 def configured(
     tensorrt: ModuleType, builder: Any, plan: BuildPlan, options: Options, flags: Sequence[str]
 ) -> Any:
-    """How the builder is to go about it."""
+    """The builder's configuration: flags, limits, and one profile for each bucket."""
     config = builder.create_builder_config()
     for name in flags:
         config.set_flag(getattr(tensorrt.BuilderFlag, name))
-    config.clear_flag(tensorrt.BuilderFlag.TF32)  # what is fp32 in the graph is fp32
+    config.clear_flag(tensorrt.BuilderFlag.TF32)  # fp32 in the graph stays fp32
     config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED
     apply_options(tensorrt, config, options)
     for bucket in plan.buckets:
@@ -126,53 +132,57 @@ def configured(
 def _parse(
     tensorrt: ModuleType, network: "trt.INetworkDefinition", messages: Messages, model: Path
 ) -> None:
-    """The ONNX file into a network."""
+    """Parse the ONNX file into ``network``.
+
+    Raises:
+        BadArtefact: the parser refuses it.
+    """
     parser = tensorrt.OnnxParser(network, messages.logger)
     if parser.parse_from_file(str(model)):
         return
     errors = [str(parser.get_error(i)) for i in range(parser.num_errors)]
     raise BadArtefact(
-        f"TensorRT's parser does not take {model.name}",
+        f"TensorRT's parser refuses {model.name}",
         got=" | ".join(errors) or messages.why(),
         fix="export it again; if that fails too, please report this, with TensorRT's version",
     )
 
 
 def _add_profile(builder: Any, config: Any, bucket: Shape) -> None:
-    """A profile that is the bucket, no smaller and no larger."""
+    """Add a profile whose minimum, optimum and maximum shape are all the bucket."""
     profile = builder.create_optimization_profile()
     shape = (bucket.batch, bucket.seq)
     for name in INPUTS:
         profile.set_shape(name, shape, shape, shape)
     if config.add_optimization_profile(profile) < 0:
         raise EngineFailed(
-            f"TensorRT does not take the shape {bucket}",
+            f"TensorRT refuses the shape {bucket}",
             fix="export again with other --batch and --seq",
         )
 
 
 def _monitor_of(tensorrt: ModuleType, advance: Advance, stop: Stop) -> Any:
-    """What TensorRT tells of its progress: the phase it is in."""
+    """A progress monitor that reports TensorRT's phases, and stops the build after Ctrl-C."""
 
     class Monitor(tensorrt.IProgressMonitor):  # type: ignore[name-defined,misc]  # late, as above
-        """TensorRT's side of it. An exception here would be lost: it ends the build."""
+        """TensorRT calls this while it builds. An exception here ends the build and is lost."""
 
         def __init__(self) -> None:
             tensorrt.IProgressMonitor.__init__(self)
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            """A phase begins."""
+            """Report a phase that is no part of another."""
             try:
                 if parent_phase is None:
                     advance(0, note=phase_name)
             except KeyboardInterrupt:
-                stop.asked = True
+                stop.requested = True
 
         def phase_finish(self, phase_name: str) -> None:
-            """A phase ends."""
+            """Report nothing when a phase ends: the next one does."""
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            """Whether to go on."""
-            return not stop.asked
+            """Whether TensorRT may continue: no after Ctrl-C."""
+            return not stop.requested
 
     return Monitor()

@@ -1,9 +1,9 @@
-"""What a TensorRT engine of a checkpoint is to be, as far as it can be known without a GPU.
+"""The ``trt`` format: a portable graph, and the plan of the engine that is built from it later.
 
-Which matrices may be run by sparse kernels is decided by what was stored, not by what was meant: at
-most 2 of every 4 inputs of each row, a product of fp16 or int8, and sizes that the tiles of sparse
-tensor cores divide. Whether such a kernel is then taken, TensorRT decides by timing both
-(``exporters.tensorrt.verdict``).
+The plan says which matrices are eligible for sparse kernels. That depends on the stored weights: at
+most 2 of every 4 inputs of each row are not zero, the product is fp16 or int8, and the tiles of
+sparse tensor cores divide its sizes. Whether TensorRT then chooses a sparse kernel, it decides by
+timing (``exporters.tensorrt.verdict``).
 """
 
 from collections.abc import Mapping
@@ -12,97 +12,100 @@ from functools import partial
 import numpy as np
 
 from exporters.classifier_weights import Array
-from exporters.formats import Draft, ExportFormat
+from exporters.formats import DraftArtefact, ExportFormat
 from exporters.lowering.compact import Compact
 from exporters.lowering.dense import Dense
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.graph import Target
-from exporters.onnx.storage import products_of, read_constants
+from exporters.onnx.storage import product_nodes, read_constants
 from exporters.precision import Precision
-from exporters.tensorrt.fp16_range import peak_of_halves
-from exporters.tensorrt.select_lowering import choose_for_engine
+from exporters.tensorrt.fp16_range import largest_fp16_value
+from exporters.tensorrt.select_lowering import choose_engine_lowerings
 from spd_deploy.domain.golden import GOLDEN_FILE, read_golden
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
 from spd_deploy.sessions.tensorrt.build_plan import (
     BuildPlan,
     Options,
-    Planned,
-    Typed,
+    PlannedMatrix,
+    TrtPrecision,
     sha256_of_masks,
     write_plan,
 )
 
-# Rows and inputs come to sparse tensor cores by so many at a time.
+# Sparse tensor cores read rows and inputs in multiples of these.
 _ROWS, _INPUTS = 8, 16
 _KEPT, _OF = 2, 4
 _HALF_TOLERANCE = 5e-2
-_TYPED: Mapping[Precision, Typed] = {
+_TYPED: Mapping[Precision, TrtPrecision] = {
     Precision.FP32: "fp32",
     Precision.FP16: "fp16",
     Precision.INT8: "int8",
 }
 
 
-def engine_form(buckets: tuple[Shape, ...]) -> ExportFormat:
-    """A trt artefact for so many shapes: the portable graph and the plan of its engine."""
+def engine_format(buckets: tuple[Shape, ...]) -> ExportFormat:
+    """The trt format with an engine that has one profile for each of the shapes ``buckets``."""
     return ExportFormat(
         format="trt",
         targets={PORTABLE_FILE: Target.TENSORRT},
         runtime="tensorrt",
-        choose=choose_for_engine,
+        choose_lowerings=choose_engine_lowerings,
         tolerance=tolerance_of,
         complete=partial(_complete, buckets),
     )
 
 
 def tolerance_of(precision: Precision) -> float | None:
-    """As for a graph whose products alone are fp16, but where all between them is as well.
+    """Allowed difference of logits: larger in fp16 than for onnx, since all operators are fp16.
 
-    Each of some dozen roundings a layer moves a number by 2^-11 of it. Random models of 12 layers,
-    run in ONNX's own reference implementation, which rounds after each operator, were up to 0.022
-    from their checkpoints (``tests.sessions.tensorrt.test_half``); trained ones are less sensitive.
+    Each of about a dozen roundings a layer changes a number by 2^-11 of it. Random models of 12
+    layers, run in ONNX's reference implementation, which rounds after each operator, were up to
+    0.022 from their checkpoints (``tests.sessions.tensorrt.test_half``). Trained models are less
+    sensitive.
     """
     return _HALF_TOLERANCE if precision is Precision.FP16 else precision.tolerance
 
 
-def plan_for(draft: Draft, buckets: tuple[Shape, ...]) -> BuildPlan:
-    """The plan for an artefact whose graph stands, from what was stored in it."""
+def plan_for(draft: DraftArtefact, buckets: tuple[Shape, ...]) -> BuildPlan:
+    """The plan for a draft, from the weights that are stored in its graph."""
     file = draft.folder / PORTABLE_FILE
     constants = read_constants(file)
     names = [matrix.name for matrix in draft.weights.encoder.matrices()]
     lowerings = {name: draft.choices[name].lowering for name in names}
     stored = {name: lowering.restored(constants) for name, lowering in lowerings.items()}
-    products = products_of(file, names)
+    products = product_nodes(file, names)
     typed = _TYPED[draft.precision]
     matrices = tuple(
-        planned(lowerings[name], stored[name], products.get(name, ""), typed) for name in names
+        plan_matrix(lowerings[name], stored[name], products.get(name, ""), typed) for name in names
     )
     return BuildPlan(
         buckets=buckets,
         precision=typed,
         sparse_weights=any(matrix.eligible for matrix in matrices),
         masks_sha256=sha256_of_masks(stored.items()),
-        largest_half=peak_of_halves(file, read_golden(draft.folder / GOLDEN_FILE)),
+        largest_half=largest_fp16_value(file, read_golden(draft.folder / GOLDEN_FILE)),
         matrices=matrices,
         options=Options(),
     )
 
 
-def planned(lowering: Lowering, stored_NK: Array, product: str, typed: Typed) -> Planned:
-    """What is to be expected of a matrix that is stored so."""
+def plan_matrix(
+    lowering: Lowering, stored_NK: Array, product: str, typed: TrtPrecision
+) -> PlannedMatrix:
+    """Whether a matrix, as it is stored, is eligible for sparse kernels, and why or why not."""
     multiplied_NK = _multiplied(lowering, stored_NK)
     fits = multiplied_NK is not None and two_of_four(multiplied_NK)
     reason = _obstacle(multiplied_NK, typed, fits=fits)
     name, shape = lowering.matrix.name, (int(stored_NK.shape[0]), int(stored_NK.shape[1]))
-    return Planned(
+    return PlannedMatrix(
         name=name,
         shape=shape,
         product=product,
         two_of_four=fits,
         typed=typed,
         eligible=reason is None,
-        why=reason or f"at most {_KEPT} of every {_OF} inputs are kept, in {typed}",
+        why=reason or f"at most {_KEPT} of every {_OF} inputs are not zero, in {typed}",
     )
 
 
@@ -115,7 +118,7 @@ def two_of_four(weight_NK: Array) -> bool:
 
 
 def _multiplied(lowering: Lowering, stored_NK: Array) -> Array | None:
-    """The one matrix that is multiplied; None where there are many, or none."""
+    """The matrix that is multiplied as it is; None where it is gathered, or nothing remains."""
     match lowering:
         case Dense():
             return stored_NK
@@ -125,20 +128,20 @@ def _multiplied(lowering: Lowering, stored_NK: Array) -> Array | None:
             return None
 
 
-def _obstacle(weight_NK: Array | None, typed: Typed, *, fits: bool) -> str | None:
-    """Why no sparse kernel can be taken; None where one can."""
+def _obstacle(weight_NK: Array | None, typed: TrtPrecision, *, fits: bool) -> str | None:
+    """Why no sparse kernel can run the matrix; None where one can."""
     if weight_NK is None:
-        return "gathered into dense products, or nothing is left"
+        return "blocks are gathered into dense products, or no weights remain"
     if not fits:
-        return f"more than {_KEPT} of some {_OF} inputs are kept"
+        return f"more than {_KEPT} of some {_OF} inputs are not zero"
     if typed == "fp32":
         return "sparse tensor cores multiply fp16 and int8, not fp32"
     N, K = weight_NK.shape
     if N % _ROWS or K % _INPUTS:
-        return f"{N} x {K} is not a multiple of {_ROWS} x {_INPUTS}, as sparse kernels want it"
+        return f"{N} x {K} is not a multiple of {_ROWS} x {_INPUTS}, which sparse kernels need"
     return None
 
 
-def _complete(buckets: tuple[Shape, ...], draft: Draft) -> None:
+def _complete(buckets: tuple[Shape, ...], draft: DraftArtefact) -> None:
     """Write the plan beside the graph."""
     write_plan(draft.folder, plan_for(draft, buckets))

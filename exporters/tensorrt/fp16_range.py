@@ -1,8 +1,8 @@
-"""How large the half-precision values of a graph get: whether fp16 holds them, and with what room.
+"""Refuses a graph whose fp16 values overflow on the golden inputs.
 
-On a CPU ONNX Runtime computes halves in single and rounds where it likes, so an overflow on a GPU
-need not show in its logits. So the graph itself is asked, on the golden inputs, for the largest
-magnitude of every value that is half.
+On a CPU, ONNX Runtime computes fp16 operators in fp32 and rounds where it likes. So an overflow on
+a GPU need not show in its logits. Therefore a copy of the graph gives the largest magnitude of
+every fp16 value as a further output.
 """
 
 from pathlib import Path
@@ -11,47 +11,49 @@ from spd_deploy.domain.errors import VerificationFailed
 from spd_deploy.domain.golden import Golden
 from spd_deploy.sessions.onnxruntime import OnnxSession
 
-LARGEST = 65504.0  # that fp16 has
-_WATCHED = "watched.onnx"  # beside the graph, whose weights it shares, and only while it is run
+FP16_MAX = 65504.0  # the largest finite fp16 number
+_OBSERVED = "observed.onnx"  # beside the graph, whose weights it shares; deleted afterwards
 
 
-def peak_of_halves(model: Path, golden: Golden) -> float:
-    """The largest magnitude of a half-precision value on the golden inputs; 0 where none is half.
+def largest_fp16_value(model: Path, golden: Golden) -> float:
+    """The largest magnitude of an fp16 value on the golden inputs; 0 where no value is fp16.
 
     Raises:
-        VerificationFailed: it is more than fp16 holds.
+        VerificationFailed: a value overflows fp16.
     """
-    watched = model.with_name(_WATCHED)
+    observed = model.with_name(_OBSERVED)
     try:
-        names = _watch(model, watched)
+        names = _add_outputs(model, observed)
         if not names:
             return 0.0
-        with OnnxSession(watched, precision="fp16") as session:
+        with OnnxSession(observed, precision="fp16") as session:
             values = session.values([_output(name) for name in names], golden.batch)
     finally:
-        watched.unlink(missing_ok=True)
+        observed.unlink(missing_ok=True)
     peaks = {name: float(value) for name, value in zip(names, values, strict=True)}
-    # A value that is no number came from one that is too large, which compares as such.
-    over = [name for name, peak in peaks.items() if not peak <= LARGEST]
+    # NaN comes from an overflow too, and ``not NaN <= x`` is true.
+    over = [name for name, peak in peaks.items() if not peak <= FP16_MAX]
     if over:
         raise VerificationFailed(
-            f"the model overflows fp16, which ends at {LARGEST:.0f}",
+            f"the model overflows fp16, whose largest number is {FP16_MAX:.0f}",
             got=f"{peaks[over[0]]:.4g} in {over[0]}",
             fix="nothing was written; export with --precision fp32",
         )
     return max(peaks.values())
 
 
-def _watch(model: Path, watched: Path) -> list[str]:
-    """Write the graph with the largest magnitude of each half as a further output; their names."""
+def _add_outputs(model: Path, observed: Path) -> list[str]:
+    """Write the graph with one further output for each fp16 value; returns the values' names."""
     import onnx
     from onnx import TensorProto, helper
 
-    graph_of = onnx.load(model, load_external_data=False)
-    graph = graph_of.graph
+    onnx_model = onnx.load(model, load_external_data=False)
+    graph = onnx_model.graph
     kinds = {
         value.name: value.type.tensor_type.elem_type
-        for value in onnx.shape_inference.infer_shapes(graph_of, strict_mode=True).graph.value_info
+        for value in onnx.shape_inference.infer_shapes(
+            onnx_model, strict_mode=True
+        ).graph.value_info
     }
     constant = {tensor.name for tensor in graph.initializer}
     names = []
@@ -66,10 +68,10 @@ def _watch(model: Path, watched: Path) -> list[str]:
         graph.node.append(helper.make_node("Abs", [wide], [size]))
         graph.node.append(helper.make_node("ReduceMax", [size], [_output(name)], keepdims=0))
         graph.output.append(helper.make_tensor_value_info(_output(name), TensorProto.FLOAT, []))
-    watched.write_bytes(graph_of.SerializeToString())
+    observed.write_bytes(onnx_model.SerializeToString())
     return names
 
 
 def _output(name: str) -> str:
-    """What the graph is to give of a value."""
+    """The name of the output that gives a value's largest magnitude."""
     return f"{name}/peak"

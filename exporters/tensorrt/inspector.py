@@ -1,14 +1,15 @@
-"""What TensorRT's engine inspector says, as values: which kernel runs which layer, and on what.
+"""Reads the document of TensorRT's engine inspector: the kernel and types of each layer.
 
-The inspector gives JSON when an engine is built with detailed verbosity. Its form differs:
+The inspector gives JSON when an engine is built with detailed verbosity. Its form differs between
+versions:
 
-    10    ``Bindings`` are names; a tensor has one field ``Format/Datatype`` in words, such as
+    10    ``Bindings`` are names; a tensor has one field ``Format/Datatype``, such as
           ``Row major linear FP16 format`` or ``Half``.
     11    ``I/O Tensors`` are objects; format and type are fields of their own.
 
-``Metadata`` names the ONNX nodes that a layer was made of. With several profiles each
-layer comes once for each, all of the first before all of the second, and may say which in the end
-of its name from the second on.
+``Metadata`` names the ONNX nodes that a layer was made of. With several profiles each layer is
+listed once for each profile, all of the first before all of the second. From the second profile on,
+the name of a layer may end with a mark of its profile.
 """
 
 import json
@@ -22,12 +23,12 @@ from spd_deploy.domain.errors import EngineFailed
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _PRODUCT = re.compile(r"(^|/)(MatMul|Gemm)(_\d+)?$")
 _PROFILE = re.compile(r"\s*\[profile (\d+)\]$")
-# What kernels that skip zeros are called; a flag of the layer's says no more than that it could.
+# Names of kernels that skip zeros contain one of these. A layer's own flag proves nothing.
 _SPARSE = ("sparse", "sptensor", "spgemm")
-# What kernels are called that multiply matrices and do nothing else of weight. What is compiled for
-# one region alone begins with an underscore, and may multiply in whichever way.
+# Names of kernels that mainly multiply matrices. The name of a kernel that was compiled for one
+# fused region begins with an underscore; it may multiply in any way.
 _MULTIPLIES = re.compile(r"(?!_).*(gemm|gemv|xmma|cutlass|nvjet)", re.IGNORECASE)
-# Regions that are compiled as one and do not tell what is inside.
+# Fused regions, which do not say what is inside.
 _FOREIGN = re.compile(r"ForeignNode", re.IGNORECASE)
 _OPERAND = {
     "bf16": "bf16",
@@ -61,11 +62,11 @@ class Layer:
     """One layer of an engine, in one profile.
 
     Attributes:
-        name: without the mark of its profile.
-        profile: by that mark; 0 where there is none, which it may lack in others too.
-        nodes: the ONNX nodes it was made of, where the inspector says.
-        tactic: the kernel's name; None where it has none to tell.
-        inputs: the types of what it reads, in order; None where it does not tell.
+        name: the name without the mark of its profile.
+        profile: the number in that mark; 0 without one, although a mark may be missing elsewhere.
+        nodes: the ONNX nodes it was made of; empty where the inspector does not say.
+        tactic: the kernel's name; None where the inspector names none.
+        inputs: the types of its inputs, in order; None for a type that is not given.
         weights_sparse: whether the inspector calls its weights sparse, which proves nothing.
     """
 
@@ -80,24 +81,24 @@ class Layer:
 
     @property
     def sparse(self) -> bool:
-        """Whether its kernel is a sparse one, by its name."""
+        """Whether the name of its kernel says that it is sparse."""
         return any(sign in (self.tactic or "").lower() for sign in _SPARSE)
 
     @property
     def multiplies(self) -> bool:
-        """Whether its kernel is by its name a product's, so that it would say if it was sparse."""
+        """Whether its kernel's name is that of a product, which would say if it was sparse."""
         return _MULTIPLIES.match(self.tactic or "") is not None
 
     @property
     def products(self) -> int:
-        """How many of the graph's products it was made of; 0 where it does not tell."""
+        """How many of the graph's products it was made of; 0 where that is unknown."""
         return sum(bool(_PRODUCT.search(node)) for node in self.nodes)
 
     @property
     def kernel_type(self) -> str | None:
-        """In what its kernel multiplies, by its name; None where that does not tell."""
-        found = _OPERANDS.search((self.tactic or "").lower())
-        return _OPERAND[found["after"] or found["doubled"]] if found else None
+        """The type that its kernel multiplies, by its name; None where the name does not say."""
+        match = _OPERANDS.search((self.tactic or "").lower())
+        return _OPERAND[match["after"] or match["doubled"]] if match else None
 
     @property
     def opaque(self) -> bool:
@@ -105,7 +106,7 @@ class Layer:
         return bool(_FOREIGN.search(self.name)) or (self.kind == "Myelin" and not self.tactic)
 
     def runs(self, node: str) -> bool:
-        """Whether it was made of an ONNX node: as it says itself, else as its name does."""
+        """Whether it was made of an ONNX node, by its metadata, else by its name."""
         if self.nodes:
             return node in self.nodes
         spellings = (node, node.replace(".", "_"))
@@ -118,10 +119,10 @@ _NAMED = r"(?<![\w./]){}(?=$|_myl|[^\w./])"
 
 
 def layers_in(text: str) -> tuple[Layer, ...]:
-    """The layers of an inspector's document, in whichever form.
+    """The layers of an inspector's document, in the form of any supported version.
 
     Raises:
-        EngineFailed: it is no such document, or has names alone.
+        EngineFailed: the text is no such document, or has names of layers only.
     """
     try:
         value = json.loads(text)
@@ -151,28 +152,28 @@ def _layer(row: Mapping[str, Any]) -> Layer:
 
 
 def _types(tensors: Any) -> Iterator[str | None]:
-    """The types of a layer's tensors."""
+    """The type of each of a layer's tensors; None for one that is not given."""
     for tensor in tensors if isinstance(tensors, list) else ():
         if isinstance(tensor, dict):
-            yield type_in(_said(tensor))
+            yield type_named(_type_field(tensor))
 
 
-def _said(tensor: Mapping[str, Any]) -> str:
-    """Where a tensor's type stands: in a field of its own, else among the words of its format."""
+def _type_field(tensor: Mapping[str, Any]) -> str:
+    """The field that holds a tensor's type: its own, else the description of its format."""
     for field in ("DataType", "Datatype", "Format/Datatype", "Format"):
         if tensor.get(field):
             return str(tensor[field])
     return ""
 
 
-def type_in(words: str) -> str | None:
-    """The type that the inspector's words name, as this project spells it; None if none."""
-    lowered = words.lower()
+def type_named(description: str) -> str | None:
+    """The type in an inspector's description, in this project's spelling; None without one."""
+    lowered = description.lower()
     return next((ours for ours, theirs in _TYPES if any(t in lowered for t in theirs)), None)
 
 
 def _unreadable(why: str) -> EngineFailed:
-    """The error for a document that tells nothing."""
+    """The error for a document without layers."""
     return EngineFailed(
         "TensorRT's inspector gave no layers", got=why, fix="please report this, with its version"
     )

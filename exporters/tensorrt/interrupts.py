@@ -1,8 +1,8 @@
-"""Ctrl-C during a build, which TensorRT would lose.
+"""Ctrl-C during a build, which TensorRT would swallow.
 
-While TensorRT works, Python runs only where TensorRT calls it, for a line of the log or a step of
-its progress, and an exception there is swallowed by the C++ around it. So for that time a signal
-sets a flag, which is looked at where TensorRT asks whether to go on, and afterwards.
+While TensorRT builds, Python code runs only in its callbacks, for a line of the log or a step of
+the progress. The C++ code around them swallows exceptions. So during a build the signal sets a
+flag, which the progress monitor reads, and ``KeyboardInterrupt`` is raised when the build ends.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ from types import FrameType
 
 @dataclass(slots=True)
 class Stop:
-    """Whether someone asked to stop."""
+    """Whether Ctrl-C was pressed."""
 
-    asked: bool = False
+    requested: bool = False
 
 
 @contextlib.contextmanager
@@ -27,12 +27,12 @@ def held_back() -> Iterator[Stop]:
     Outside the main thread, or where the process ignores Ctrl-C, nothing is changed.
 
     Raises:
-        KeyboardInterrupt: at the end of the block, if it was asked for within.
+        KeyboardInterrupt: at the end of the block, if Ctrl-C was pressed in it.
     """
     stop = Stop()
 
     def note(number: int, frame: FrameType | None) -> None:
-        stop.asked = True
+        stop.requested = True
 
     before = signal.getsignal(signal.SIGINT)
     in_main = threading.current_thread() is threading.main_thread()
@@ -44,5 +44,5 @@ def held_back() -> Iterator[Stop]:
     finally:
         if held:
             signal.signal(signal.SIGINT, before)
-    if stop.asked:
+    if stop.requested:
         raise KeyboardInterrupt

@@ -1,8 +1,9 @@
 """Built engines on the GPU: how long each takes at each bucket, and what runs in them.
 
-Whole engines are timed in turns, each loaded, timed at every bucket and dropped, again and again,
-so that a GPU that slows down does so for all. Layers are timed by TensorRT's own profiler, whose
-sum is more than the engine takes: it waits after each. So they compare with each other alone.
+Whole engines take turns: each is loaded, timed at every bucket and dropped, in several rounds. A
+GPU that slows down then slows all of them down. Layers are timed by TensorRT's own profiler. It
+waits after each layer, so their sum is more than the engine takes, and their times compare with
+each other only.
 """
 
 import json
@@ -14,10 +15,10 @@ from types import ModuleType
 from typing import Any
 
 from exporters.tensorrt.inspector import Layer, layers_in
-from exporters.tensorrt.verdict import Seen
+from exporters.tensorrt.verdict import BucketProfile
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.progress import Advance
-from spd_deploy.sessions.tensorrt.executor import Executor, Lane
+from spd_deploy.sessions.tensorrt.executor import Executor, ProfileContext
 from spd_deploy.timing.rounds import interleave
 
 Opener = Callable[[bytes], AbstractContextManager[Executor]]
@@ -28,40 +29,42 @@ _PROFILED = 10
 _PROFILE = re.compile(r"\s*\[profile \d+\]$")
 
 
-def time_in_turns(
+def time_engines(
     engines: Sequence[bytes], opened: Opener, advance: Advance
 ) -> list[tuple[tuple[float, ...], ...]]:
-    """Of each engine, the samples at each bucket, in seconds on the GPU."""
-    found: list[list[list[float]]] = [[] for _ in engines]
+    """The times of each engine at each bucket, in seconds on the GPU."""
+    samples: list[list[list[float]]] = [[] for _ in engines]
     for _, i in interleave(range(len(engines)), ROUNDS):
         with opened(engines[i]) as executor:
-            rounds = [_launched(executor, lane) for lane in executor.lanes]
-        found[i] = [*map(list.__add__, found[i], rounds)] if found[i] else rounds
+            rounds = [_launched(executor, lane) for lane in executor.profiles]
+        samples[i] = [*map(list.__add__, samples[i], rounds)] if samples[i] else rounds
         advance(note="timed in turns")
-    return [tuple(tuple(samples) for samples in of_engine) for of_engine in found]
+    return [tuple(map(tuple, buckets)) for buckets in samples]
 
 
-def seen_in(
+def profile_engine(
     engine: bytes, opened: Opener, tensorrt: ModuleType
-) -> tuple[tuple[Seen, ...], list[Any]]:
-    """What runs in an engine at each bucket, with the inspector's own documents."""
+) -> tuple[tuple[BucketProfile, ...], list[Any]]:
+    """The layers of an engine at each bucket with their times, and the inspector's documents."""
     documents: list[Any] = []
-    found = []
+    profiles = []
     with opened(engine) as executor:
-        for number, lane in enumerate(executor.lanes):
+        for number, lane in enumerate(executor.profiles):
             text = _inspected(executor, lane, tensorrt)
             documents.append(json.loads(text))
-            layers = of_profile(layers_in(text), number, len(executor.lanes))
-            found.append(Seen(layers=layers, seconds=_profiled(executor, lane, tensorrt)))
+            layers = layers_of_profile(layers_in(text), number, len(executor.profiles))
+            profiles.append(
+                BucketProfile(layers=layers, seconds=_profiled(executor, lane, tensorrt))
+            )
             del lane  # it would keep its context past the memory that this points to
-    return tuple(found), documents
+    return tuple(profiles), documents
 
 
-def of_profile(layers: tuple[Layer, ...], number: int, profiles: int) -> tuple[Layer, ...]:
-    """The layers of one of ``profiles``, of a document that tells of all; none where it is unclear.
+def layers_of_profile(layers: tuple[Layer, ...], number: int, profiles: int) -> tuple[Layer, ...]:
+    """The layers of profile ``number``, from a document of all ``profiles``; empty if unclear.
 
-    Profiles lie one after another, each with as many layers. Marks of profiles may be missing on
-    compiled layers, so the place counts, unless a mark contradicts it; then the marks do.
+    Profiles follow one another with the same number of layers each. Compiled layers may lack the
+    mark of their profile, so the position decides, unless a mark contradicts it; then marks do.
     """
     each, rest = divmod(len(layers), profiles)
     turns = [layers[i * each : (i + 1) * each] for i in range(profiles)]
@@ -74,8 +77,8 @@ def of_profile(layers: tuple[Layer, ...], number: int, profiles: int) -> tuple[L
     return tuple(layers[i] for i in marked if layers[i].profile == number)
 
 
-def _launched(executor: Executor, lane: Lane) -> list[float]:
-    """A lane's times after some launches that do not count."""
+def _launched(executor: Executor, lane: ProfileContext) -> list[float]:
+    """The seconds of some launches of a lane, after launches to warm up."""
     for _ in range(_WARM_UP):
         executor.launch(lane)
     samples = []
@@ -87,38 +90,40 @@ def _launched(executor: Executor, lane: Lane) -> list[float]:
     return samples
 
 
-def _inspected(executor: Executor, lane: Lane, tensorrt: ModuleType) -> str:
-    """What the inspector says of a lane."""
+def _inspected(executor: Executor, lane: ProfileContext, tensorrt: ModuleType) -> str:
+    """The inspector's document of a lane, as JSON."""
     inspector = executor.engine.create_engine_inspector()
     inspector.execution_context = lane.context
     return str(inspector.get_engine_information(tensorrt.LayerInformationFormat.JSON))
 
 
-def _profiled(executor: Executor, lane: Lane, tensorrt: ModuleType) -> dict[str, float]:
-    """The median time of each layer by its name, without a graph."""
+def _profiled(executor: Executor, lane: ProfileContext, tensorrt: ModuleType) -> dict[str, float]:
+    """The median seconds of each layer by its name, run without a CUDA graph."""
     times: dict[str, list[float]] = {}
     profiler = _profiler_of(tensorrt, times)
     lane.context.profiler = profiler
     for _ in range(_PROFILED):
         if not lane.context.execute_async_v3(executor.device.stream):
             raise EngineFailed(
-                "TensorRT failed to time layers", got=executor.messages.why(), fix="see above"
+                "TensorRT failed to time layers",
+                got=executor.messages.why(),
+                fix="run `spd doctor`; if it finds nothing, report this with TensorRT's version",
             )
         executor.device.wait()
     return {name: median(seconds) for name, seconds in times.items()}
 
 
 def _profiler_of(tensorrt: ModuleType, times: dict[str, list[float]]) -> Any:
-    """A profiler that keeps what it is told."""
+    """A profiler that collects the times of each layer in ``times``."""
 
     class Profiler(tensorrt.IProfiler):  # type: ignore[name-defined,misc]  # known when imported
-        """TensorRT's side of it."""
+        """TensorRT calls this for each layer of each run."""
 
         def __init__(self) -> None:
             tensorrt.IProfiler.__init__(self)
 
         def report_layer_time(self, layer_name: str, ms: float) -> None:
-            """One layer of one run."""
+            """Note the time of one layer in one run; the mark of its profile is cut off."""
             times.setdefault(_PROFILE.sub("", layer_name), []).append(ms / 1e3)
 
     return Profiler()

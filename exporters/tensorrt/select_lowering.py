@@ -1,28 +1,29 @@
-"""How each matrix is run in an engine: blocks gathered, the rest as it is, and why.
+"""Which lowering each matrix of a trt artefact gets, and why.
 
-No cost model of a CPU says anything about a GPU, and none is asked. Blocks are gathered, in
-standard operators, wherever there are blocks; zeros in 2:4 are left in place for TensorRT's sparse
-kernels, which it takes where it finds them faster.
+The cost model is one of a CPU, so it decides nothing here. Every matrix with blocks is gathered, in
+standard operators. The zeros of 2:4 matrices stay in place: TensorRT times its sparse kernels and
+takes them where they are faster.
 """
 
 from typing import assert_never
 
-from exporters.autotune.select import EXCLUDED, Choice, reads
+from exporters.autotune.select import DENSE_WEIGHTS, NOT_PRUNED, NOTHING_REMAINS
 from exporters.autotune.tuning import Tuning
 from exporters.classifier_weights import ClassifierWeights
-from exporters.lowering.candidates import Candidates, LoweringName, candidates_of
+from exporters.lowering.candidates import Candidates, candidates_of
+from exporters.lowering.choice import LoweringChoice
 from exporters.precision import Precision
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
 
 
-def choose_for_engine(
+def choose_engine_lowerings(
     checkpoint: Checkpoint,
     weights: ClassifierWeights,
     tuning: Tuning | None,
     precision: Precision,
-) -> dict[str, Choice]:
+) -> dict[str, LoweringChoice]:
     """A choice for every prunable matrix, by its name; the same in every precision.
 
     Raises:
@@ -30,38 +31,39 @@ def choose_for_engine(
     """
     if tuning is not None:
         raise BadSetting(
-            "a tuning holds times of a CPU, and an engine runs on a GPU",
+            "a tuning holds times of a CPU, and a TensorRT engine runs on a GPU",
             got=tuning.where,
             fix="leave --tuning and --tune out",
         )
     sparse = checkpoint.pattern is not None
     return {
-        name: _choice(ways, sparse=sparse)
-        for name, ways in candidates_of(checkpoint, weights).items()
+        name: _choose(one, sparse=sparse)
+        for name, one in candidates_of(checkpoint, weights).items()
     }
 
 
-def _choice(ways: Candidates, *, sparse: bool) -> Choice:
-    """Gathered where that is a way; the reason begins with the heads or neurons that are left."""
-    way: LoweringName = "gathered" if "gathered" in ways.lowerings else ways.plain
-    parts = (ways.left, _reason(ways, sparse=sparse))
-    return Choice(lowering=ways.lowerings[way], reason="; ".join(part for part in parts if part))
+def _choose(candidates: Candidates, *, sparse: bool) -> LoweringChoice:
+    """Gathered where the matrix has blocks, with the reason."""
+    gathered = "gathered" in candidates.lowerings
+    return candidates.choose(
+        "gathered" if gathered else candidates.ungathered, _reason(candidates, sparse=sparse)
+    )
 
 
-def _reason(ways: Candidates, *, sparse: bool) -> str:
-    """Why it is run so."""
-    match ways.pattern:
+def _reason(candidates: Candidates, *, sparse: bool) -> str:
+    """Why the matrix has the lowering that it has."""
+    match candidates.pattern:
         case None:
-            return EXCLUDED if sparse else "dense weights"
+            return NOT_PRUNED if sparse else DENSE_WEIGHTS
         case Unstructured():
-            return "unstructured: no kernel skips single zeros, they are multiplied"
+            return "unstructured: no kernel skips single zeros, so they are multiplied"
         case NM():
-            return f"{ways.pattern}: zeros stay in place, for TensorRT to skip"
-        case Block() if "gathered" in ways.lowerings:
-            return f"{reads(ways)}; untimed: spd bench holds it against dense on the GPU"
+            return f"{candidates.pattern}: zeros stay in place, so that TensorRT can skip them"
+        case Block() if "gathered" in candidates.lowerings:
+            return f"{candidates.kept_inputs}; not timed: `spd bench` compares it with dense"
         case Block():
-            return "nothing is left to multiply"
+            return NOTHING_REMAINS
         case Structured():
-            return ""
+            return ""  # how many heads or neurons remain says it all
         case never:
             assert_never(never)

@@ -1,10 +1,10 @@
-"""What became of each sparse matrix in an engine, and what that gained: as far as can be known.
+"""Whether TensorRT runs each sparse matrix on a sparse kernel, and how much time that saves.
 
-A chain of questions, of which the first "no" is the answer: does the pattern hold in what is
-stored, is the product typed for it, is it eligible, was a sparse kernel picked, and was that faster
-than the same layer in the dense build. A kernel is sparse by its name alone: what the inspector
-calls sparse weights may run on a dense kernel. Where a region is fused and hides its kernels, the
-answer is that nobody knows.
+The questions, in order; the first "no" is the verdict: do the stored weights satisfy 2:4, has the
+product a type that sparse kernels take, is the matrix eligible, did TensorRT choose a sparse
+kernel, and is that faster than the same layer in the dense build. Only the name of a kernel proves
+that it is sparse: weights that the inspector calls sparse may run on a dense kernel. Where a fused
+region hides its kernels, the verdict is "unknown".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,31 +12,33 @@ from dataclasses import dataclass
 
 from exporters.tensorrt.inspector import Layer
 from spd_deploy.domain.errors import VerificationFailed
-from spd_deploy.sessions.tensorrt.build_plan import Planned
-from spd_deploy.sessions.tensorrt.engine_record import Picked, Verdict
+from spd_deploy.sessions.tensorrt.build_plan import PlannedMatrix
+from spd_deploy.sessions.tensorrt.engine_record import SparseTactic, Verdict
 
-# How much faster a layer must be to be called so: single layers are timed with that much noise.
+# Noise of the time of one layer, relative: a smaller difference is reported as none.
 _NOISE = 0.02
 _OPERAND_TYPES = ("fp16", "int8", "fp32", "bf16", "fp8")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
-    """What was seen of a build in one bucket: its layers, and how long each took by its name."""
+class BucketProfile:
+    """The layers of an engine in one bucket, and the seconds of each by its name."""
 
     layers: tuple[Layer, ...]
     seconds: Mapping[str, float]
 
     def layer_of(self, node: str) -> Layer | None:
         """The layer that runs an ONNX node; of several, the one whose kernel multiplies."""
-        found = [layer for layer in self.layers if layer.runs(node)]
-        return max(found, key=lambda layer: (layer.multiplies, bool(layer.tactic)), default=None)
+        layers = [layer for layer in self.layers if layer.runs(node)]
+        return max(layers, key=lambda layer: (layer.multiplies, bool(layer.tactic)), default=None)
 
 
 def verdicts_of(
-    matrices: Iterable[Planned], sparse: Sequence[Seen], dense: Sequence[Seen] | None
+    matrices: Iterable[PlannedMatrix],
+    sparse: Sequence[BucketProfile],
+    dense: Sequence[BucketProfile] | None,
 ) -> tuple[Verdict, ...]:
-    """A verdict for each matrix in each bucket; ``dense`` is None where no such build was made."""
+    """A verdict for each matrix in each bucket; ``dense`` is None without a dense engine."""
     return tuple(
         verdict_of(matrix, number, seen, None if dense is None else dense[number])
         for matrix in matrices
@@ -44,11 +46,13 @@ def verdicts_of(
     )
 
 
-def verdict_of(matrix: Planned, bucket: int, sparse: Seen, dense: Seen | None) -> Verdict:
-    """What became of one matrix in one bucket."""
+def verdict_of(
+    matrix: PlannedMatrix, bucket: int, sparse: BucketProfile, dense: BucketProfile | None
+) -> Verdict:
+    """The verdict on one matrix in one bucket."""
     layer = sparse.layer_of(matrix.product) if matrix.product else None
-    typed = typed_of(layer)
-    ours, theirs = _times(matrix, layer, sparse, dense)
+    typed = product_type(layer)
+    sparse_s, dense_s = _times(matrix, layer, sparse, dense)
     picked = _picked(matrix, layer)
     return Verdict(
         matrix=matrix.name,
@@ -58,23 +62,23 @@ def verdict_of(matrix: Planned, bucket: int, sparse: Seen, dense: Seen | None) -
         eligible=matrix.eligible,
         picked=picked,
         tactic=None if layer is None else layer.tactic,
-        sparse_s=ours,
-        dense_s=theirs,
-        why=_why(matrix, layer, picked, ours, theirs),
+        sparse_s=sparse_s,
+        dense_s=dense_s,
+        why=_why(matrix, layer, picked, sparse_s, dense_s),
     )
 
 
-def refuse_other_precision(matrices: Iterable[Planned], seen: Sequence[Seen]) -> str:
-    """Prove from the engine itself that products run in the precision that was planned.
+def refuse_other_precision(matrices: Iterable[PlannedMatrix], seen: Sequence[BucketProfile]) -> str:
+    """Verify in the engine itself that products run in the planned precision.
 
-    A kernel's name proves it either way. Inputs of the planned type prove it too, but inputs of
-    another do not disprove it: a fused kernel may cast what it reads.
+    The name of a kernel proves or disproves it. Inputs of the planned type prove it too. Inputs of
+    another type do not disprove it, since a fused kernel may cast what it reads.
 
     Returns:
-        How many of them the engine proves it of, in words: fused regions prove nothing.
+        A phrase that says for how many products it is proved; fused regions prove nothing.
 
     Raises:
-        VerificationFailed: one provably runs in another.
+        VerificationFailed: a product provably runs in another precision.
     """
     rows = [matrix for matrix in matrices if matrix.product]
     proven = 0
@@ -88,24 +92,24 @@ def refuse_other_precision(matrices: Iterable[Planned], seen: Sequence[Seen]) ->
                     got=None if layer is None else layer.tactic,
                     fix="the engine was not kept; please report this, with TensorRT's version",
                 )
-        proven += all(typed_of(layer) == matrix.typed for layer in layers)
+        proven += all(product_type(layer) == matrix.typed for layer in layers)
     return (
         f"{proven} of {len(rows)} products provably in {rows[0].typed}" if rows else "no products"
     )
 
 
-def typed_of(layer: Layer | None) -> str | None:
-    """In what precision a layer multiplies: by its kernel's name, else by what its inputs agree on.
+def product_type(layer: Layer | None) -> str | None:
+    """The precision that a layer multiplies in, by its kernel's name, else by its inputs.
 
-    None where a fused region hides it.
+    None where the inputs disagree, or a fused region hides them.
     """
     if layer is None or layer.opaque:
         return None
-    read = {found for found in layer.inputs if found in _OPERAND_TYPES}
-    return layer.kernel_type or (read.pop() if len(read) == 1 else None)
+    types = {one for one in layer.inputs if one in _OPERAND_TYPES}
+    return layer.kernel_type or (types.pop() if len(types) == 1 else None)
 
 
-def _picked(matrix: Planned, layer: Layer | None) -> Picked:
+def _picked(matrix: PlannedMatrix, layer: Layer | None) -> SparseTactic:
     """Whether a sparse kernel runs the matrix."""
     if not matrix.eligible:
         return "no"
@@ -117,52 +121,56 @@ def _picked(matrix: Planned, layer: Layer | None) -> Picked:
 
 
 def _times(
-    matrix: Planned, layer: Layer | None, sparse: Seen, dense: Seen | None
+    matrix: PlannedMatrix, layer: Layer | None, sparse: BucketProfile, dense: BucketProfile | None
 ) -> tuple[float | None, float | None]:
-    """The layer's time, and that of the layer in the dense build that does the same work.
+    """The seconds of the layer, and of the layer of the dense build that does the same work.
 
-    Where the builds fused the product with different nodes, the two do not compare.
+    Where the two builds fused the product with different nodes, they cannot be compared.
     """
-    ours = None if layer is None else sparse.seconds.get(layer.name)
+    sparse_s = None if layer is None else sparse.seconds.get(layer.name)
     other = None if dense is None else dense.layer_of(matrix.product)
     if dense is None or layer is None or other is None:
-        return ours, None
+        return sparse_s, None
     alike = set(layer.nodes) == set(other.nodes) if layer.nodes else layer.name == other.name
-    return ours, dense.seconds.get(other.name) if alike else None
+    return sparse_s, dense.seconds.get(other.name) if alike else None
 
 
 def _why(
-    matrix: Planned, layer: Layer | None, picked: Picked, ours: float | None, theirs: float | None
+    matrix: PlannedMatrix,
+    layer: Layer | None,
+    picked: SparseTactic,
+    sparse_s: float | None,
+    dense_s: float | None,
 ) -> str:
-    """The outcome in words."""
+    """The verdict as a phrase that ``spd inspect`` shows."""
     if not matrix.eligible:
         return f"not eligible: {matrix.why}"
     if picked == "unknown":
         return f"unknown: {_hidden(layer)}"
     if picked == "no":
         flagged = layer is not None and layer.weights_sparse
-        noted = "; its weights are flagged sparse, which proves nothing" if flagged else ""
-        return f"eligible, but TensorRT took a dense kernel{noted}"
+        note = "; its weights are flagged sparse, which proves nothing" if flagged else ""
+        return f"eligible, but TensorRT chose a dense kernel{note}"
     shared = 0 if layer is None else layer.products - 1
     runs = f"a sparse kernel runs it{f' and {shared} more' if shared > 0 else ''}"
-    if ours is None or theirs is None:
-        return f"{runs}; no layer of the dense build compares with it"
-    gain = theirs / ours
+    if sparse_s is None or dense_s is None:
+        return f"{runs}; no layer of the dense build does the same work, so no gain is known"
+    gain = dense_s / sparse_s
     if abs(gain - 1) <= _NOISE:
-        return f"{runs}, as fast as the dense build's"
+        return f"{runs}, as fast as the dense kernel"
     verb = "faster" if gain > 1 else "slower"
-    return f"{runs}, {max(gain, 1 / gain):.2f}x {verb} than the dense build's"
+    return f"{runs}, {max(gain, 1 / gain):.2f}x {verb} than the dense kernel"
 
 
 def _hidden(layer: Layer | None) -> str:
-    """Why nobody knows which kernel runs a matrix."""
+    """Why the kernel that runs a matrix is unknown."""
     if layer is None:
-        return "no layer of the engine tells that it runs it"
+        return "no layer of the engine says that it runs this matrix"
     if layer.tactic and not layer.opaque:
-        return f"its kernel, {_cut(layer.tactic)}, does not tell by its name how it multiplies"
+        return f"the name of its kernel, {_cut(layer.tactic)}, does not say how it multiplies"
     return f"it is in a fused region, {_cut(layer.name)}, which hides its kernels"
 
 
 def _cut(name: str) -> str:
-    """The beginning of a long name."""
+    """The first 60 characters of a long name."""
     return name if len(name) <= 60 else f"{name[:57]}..."

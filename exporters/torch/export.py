@@ -1,47 +1,46 @@
-"""Checkpoint to torch artefact: choose, pack, write, verify; whole or not at all.
+"""Checkpoint to torch artefact, by the steps of ``exporters.pipeline``.
 
-The folder holds ``model.safetensors``, ``network.json`` (``sessions/torch_artefact/plan.py``), the
+The folder holds ``model.safetensors``, ``network.json`` (``torch_network.network_plan``), the
 tokenizer, ``config.json``, ``golden.safetensors`` and ``manifest.json``. Nothing in it is pickled.
 It is verified on the CPU, where the same tensors run in plain PyTorch.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
-from exporters.artefact_folder import copy_beside, manifest_of, matrix_rows, refuse_unready
+from exporters.artefact_folder import manifest_of, matrix_rows, refuse_unready
 from exporters.classifier_weights import ClassifierWeights, read_weights
 from exporters.lowering.candidates import LoweringName
+from exporters.pipeline import run_export
 from exporters.torch.pack import plan_of, read_constants, tensors_of, write_tensors
-from exporters.torch.select_lowering import Chosen, choices_of, choose_torch
-from exporters.verify import parity_of, refuse_broken_pattern
-from spd_deploy.domain.artefact import (
-    Artefact,
-    Manifest,
-    Parity,
-    hashes_of,
-    open_artefact,
-    save_manifest,
+from exporters.torch.select_lowering import (
+    TorchChoice,
+    choose_torch_lowerings,
+    lowering_choices,
 )
+from exporters.verify import refuse_broken_pattern
+from spd_deploy.domain.artefact import Artefact, Manifest, Parity, hashes_of
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import VerificationFailed
-from spd_deploy.domain.files import replacing
-from spd_deploy.domain.golden import GOLDEN_FILE, write_golden
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.versions import versions_of
-from spd_deploy.kernels.tiles import Number
+from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.sessions.open import BF16_TOLERANCE
-from spd_deploy.sessions.torch_network.plan import TENSORS_FILE, write_plan
+from spd_deploy.sessions.protocol import Session
+from spd_deploy.sessions.torch_network.network_plan import TENSORS_FILE, write_plan
 from spd_deploy.sessions.torch_network.session import TorchArtefactSession
 
-# Allowed difference of logits, in units of max(1, largest logit): in fp32 what another order of
-# additions makes, in the others what rounding every activation makes.
-TOLERANCES: Mapping[Number, float] = {"fp32": 1e-4, "fp16": 2e-2, "bf16": BF16_TOLERANCE}
-# Half of the last bit that a number keeps, relative; and half of the least that fp16 tells apart.
-_ROUNDING: Mapping[Number, tuple[float, float]] = {
+# Allowed difference of logits, in units of max(1, largest logit). In fp32 it covers another order
+# of additions, in fp16 and bf16 the rounding of every activation.
+TOLERANCES: Mapping[FloatType, float] = {"fp32": 1e-4, "fp16": 2e-2, "bf16": BF16_TOLERANCE}
+# Rounding error of a stored weight: half of its last bit, relative, and in fp16 half of the
+# smallest step between two numbers, absolute.
+_ROUNDING: Mapping[FloatType, tuple[float, float]] = {
     "fp32": (0.0, 0.0),
     "fp16": (2**-11, 2**-24),
     "bf16": (2**-8, 0.0),
@@ -52,88 +51,113 @@ def torch_artefact_from_checkpoint(
     checkpoint: Checkpoint,
     output: Path,
     *,
-    number: Number = "fp16",
+    number: FloatType = "fp16",
     lowering: LoweringName | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Artefact:
-    """Export a checkpoint, sparse or dense, into the folder ``output``; ``lowering`` forces a way.
+    """Export a checkpoint, sparse or dense, into the folder ``output``.
+
+    Args:
+        checkpoint: the model to export.
+        output: the folder to write.
+        number: the precision of the matrices and of all activations.
+        lowering: the lowering to force on every matrix that has it; None chooses by pattern.
+        overwrite: whether an artefact in ``output`` is replaced.
+        progress: is told of each step.
 
     Raises:
         NotWritten: ``output`` exists, or cannot be written.
         BadModel: the checkpoint has no tokenizer, or tensors that do not fit.
-        BadSetting: a lowering that fits no matrix.
+        BadSetting: the forced lowering fits no matrix.
         VerificationFailed: pattern or parity broke; nothing was written.
     """
     refuse_unready(checkpoint, output, overwrite=overwrite)
-    weights = read_weights(checkpoint)
-    with (progress or Silent()).stage("export", 4) as advance:
-        chosen = choose_torch(checkpoint, weights, number, lowering)
-        advance(note="chosen")
-        with replacing(output) as draft:
-            draft.mkdir()
-            write_tensors(draft / TENSORS_FILE, tensors_of(weights, chosen, number))
-            write_plan(draft, plan_of(weights, chosen, number))
-            verify_stored(draft / TENSORS_FILE, checkpoint, weights, chosen, number)
-            advance(note="weights verified")
-            opener = partial(TorchArtefactSession, draft, checkpoint.encoder)
-            golden, parity = parity_of(
-                {TENSORS_FILE: opener}, checkpoint, weights, TOLERANCES[number]
-            )
-            advance(note=f"parity {parity.max_difference:.1g}")
-            write_golden(draft / GOLDEN_FILE, golden)
-            copy_beside(checkpoint.folder, draft, max_tokens=checkpoint.max_tokens)
-            save_manifest(draft, _manifest(checkpoint, chosen, parity, draft, number))
-        advance()
-    return open_artefact(output)
-
-
-def verify_stored(
-    file: Path,
-    checkpoint: Checkpoint,
-    weights: ClassifierWeights,
-    chosen: Mapping[str, Chosen],
-    number: Number,
-) -> None:
-    """Read the tensors back and compare each matrix with the checkpoint's.
-
-    Raises:
-        VerificationFailed: a matrix differs, or does not satisfy its pattern.
-    """
-    constants = read_constants(file)
-    relative, absolute = _ROUNDING[number]
-    for matrix in weights.encoder.matrices():
-        restored_NK = chosen[matrix.name].choice.lowering.restored(constants)
-        weight_NK = weights.of(matrix)
-        refuse_broken_pattern(checkpoint, matrix, restored_NK)
-        off_NK = np.abs(restored_NK - weight_NK)
-        if not bool((off_NK <= relative * np.abs(weight_NK) + absolute).all()):
-            raise VerificationFailed(
-                f"{matrix.name} was not stored as it was",
-                got=f"a weight that is {float(off_NK.max()):.2g} off in {number}",
-                fix="nothing was written; export in bf16 or fp32, which hold larger numbers",
-            )
-
-
-def _manifest(
-    checkpoint: Checkpoint,
-    chosen: Mapping[str, Chosen],
-    parity: Parity,
-    draft: Path,
-    number: Number,
-) -> Manifest:
-    """What the artefact says of itself."""
-    rows = matrix_rows(checkpoint, choices_of(chosen))
-    return manifest_of(
-        checkpoint,
-        format="torch",
-        precision=number,
-        matrices=tuple(
-            replace(row, lowering="2:4") if chosen[row.name].kind == "2:4" else row for row in rows
-        ),
-        parity=parity,
-        files=hashes_of(draft),
-        runtime="torch",
-        scores=dict(checkpoint.scores),
-        versions=versions_of("torch", "triton"),
+    steps = TorchExport(
+        checkpoint=checkpoint, weights=read_weights(checkpoint), number=number, lowering=lowering
     )
+    return run_export(steps, output, progress=progress or Silent())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TorchExport:
+    """The steps of an export to a torch artefact (``exporters.pipeline.ExportSteps``).
+
+    Attributes:
+        choices: the lowering and kernel of each matrix, once chosen.
+    """
+
+    checkpoint: Checkpoint
+    weights: ClassifierWeights
+    number: FloatType
+    lowering: LoweringName | None
+    choices: Mapping[str, TorchChoice] = field(default_factory=dict)
+
+    @property
+    def tolerance(self) -> float:
+        """The tolerance of the precision."""
+        return TOLERANCES[self.number]
+
+    def choose_lowerings(self) -> Self:
+        """Force the lowering that was asked for, or choose by pattern and shape."""
+        return replace(
+            self,
+            choices=choose_torch_lowerings(
+                self.checkpoint, self.weights, self.number, self.lowering
+            ),
+        )
+
+    def write_model(self, folder: Path, progress: Progress) -> Self:
+        """Write the tensors, and the plan that makes a network of them."""
+        tensors = tensors_of(self.weights, self.choices, self.number)
+        write_tensors(folder / TENSORS_FILE, tensors)
+        write_plan(folder, plan_of(self.weights, self.choices, self.number))
+        return self
+
+    def verify_weights(self, folder: Path) -> None:
+        """Read the tensors back and compare each matrix with the checkpoint's.
+
+        Raises:
+            VerificationFailed: a matrix differs, or does not satisfy its pattern.
+        """
+        constants = read_constants(folder / TENSORS_FILE)
+        relative, absolute = _ROUNDING[self.number]
+        for matrix in self.weights.encoder.matrices():
+            restored_NK = self.choices[matrix.name].choice.lowering.restored(constants)
+            weight_NK = self.weights.of(matrix)
+            refuse_broken_pattern(self.checkpoint, matrix, restored_NK)
+            error_NK = np.abs(restored_NK - weight_NK)
+            if not bool((error_NK <= relative * np.abs(weight_NK) + absolute).all()):
+                raise VerificationFailed(
+                    f"{matrix.name} was not stored as it was",
+                    got=f"a weight that is {float(error_NK.max()):.2g} off in {self.number}",
+                    fix="nothing was written; export in bf16 or fp32, which hold larger numbers",
+                )
+
+    def openers(self, folder: Path) -> Mapping[str, Callable[[], Session]]:
+        """The artefact in PyTorch, on the CPU."""
+        return {TENSORS_FILE: partial(TorchArtefactSession, folder, self.checkpoint.encoder)}
+
+    def complete(self, folder: Path) -> None:
+        """Write nothing more: tensors and plan are all that the format has."""
+
+    def manifest(self, folder: Path, parity: Parity) -> Manifest:
+        """The manifest; matrices for 2:4 tensor cores have the lowering ``2:4`` in it."""
+        rows = matrix_rows(self.checkpoint, lowering_choices(self.choices))
+        return manifest_of(
+            self.checkpoint,
+            format="torch",
+            precision=self.number,
+            matrices=tuple(
+                replace(row, lowering="2:4") if self.choices[row.name].kind == "2:4" else row
+                for row in rows
+            ),
+            parity=parity,
+            files=hashes_of(folder),
+            runtime="torch",
+            scores=dict(self.checkpoint.scores),
+            versions=versions_of("torch", "triton"),
+        )
+
+    def select_runtime(self, artefact: Artefact) -> None:
+        """Leave the manifest as it is: PyTorch alone runs the format."""

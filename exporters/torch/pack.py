@@ -1,4 +1,4 @@
-"""A checkpoint as a torch artefact's tensors, and the plan that says how they make a network."""
+"""The tensors of a torch artefact, and the plan from which PyTorch makes a network of them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,14 +10,13 @@ from exporters.classifier_weights import ClassifierWeights
 from exporters.lowering.compact import Compact
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Array, Constants
-from exporters.onnx.storage import SPELLED, StoredBytes
-from exporters.torch.select_lowering import Chosen, gathered_in
+from exporters.onnx.storage import PRECISION_NAMES, StoredBytes
+from exporters.torch.select_lowering import TorchChoice, gathered_in
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.files import not_written
-from spd_deploy.kernels.tiles import Number
+from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.kernels.weights import dtype_of
-from spd_deploy.sessions.torch_network.plan import (
-    Activation,
+from spd_deploy.sessions.torch_network.network_plan import (
     HeadActivation,
     HeadPlan,
     MatrixPlan,
@@ -27,12 +26,6 @@ from spd_deploy.sessions.torch_network.plan import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ACTIVATIONS: Mapping[str, Activation] = {
-    "relu": "relu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-}
 _HEAD: Mapping[str | None, HeadActivation] = {
     "Tanh": "tanh",
     "Relu": "relu",
@@ -42,13 +35,13 @@ _HEAD: Mapping[str | None, HeadActivation] = {
 
 
 def plan_of(
-    weights: ClassifierWeights, chosen: Mapping[str, Chosen], number: Number
+    weights: ClassifierWeights, chosen: Mapping[str, TorchChoice], number: FloatType
 ) -> NetworkPlan:
-    """What ``network.json`` says."""
+    """The content of ``network.json``."""
     base = f"{weights.encoder.base}.embeddings"
     return NetworkPlan(
         number=number,
-        activation=_ACTIVATIONS[weights.activation],
+        activation=weights.activation,
         epsilon=weights.epsilon,
         token_types=weights.token_types,
         projected=f"{base}_project.weight" in weights.tensors,
@@ -61,7 +54,7 @@ def plan_of(
 
 
 def tensors_of(
-    weights: ClassifierWeights, chosen: Mapping[str, Chosen], number: Number
+    weights: ClassifierWeights, chosen: Mapping[str, TorchChoice], number: FloatType
 ) -> dict[str, "Tensor"]:
     """Every tensor of the artefact.
 
@@ -70,29 +63,29 @@ def tensors_of(
     """
     import torch
 
-    kind = dtype_of(number)
-    found: dict[str, Tensor] = {}
+    dtype = dtype_of(number)
+    tensors: dict[str, Tensor] = {}
     matrices = {matrix.name: matrix for matrix in weights.encoder.matrices()}
     for name, value in weights.tensors.items():
         owner = name.rpartition(".")[0]
         if owner in matrices:
             continue
-        table = value.ndim == 2 and not name.startswith(_heads(weights))
-        found[name] = torch.from_numpy(value).to(kind if table else torch.float32)
+        table = value.ndim == 2 and not name.startswith(_head_prefixes(weights))
+        tensors[name] = torch.from_numpy(value).to(dtype if table else torch.float32)
     for matrix in matrices.values():
         lowering = chosen[matrix.name].choice.lowering
         bias_N = weights.bias(matrix.name)
         kept_N = lowering.rows if isinstance(lowering, Compact) else slice(None)
-        found[f"{matrix.name}.bias"] = torch.from_numpy(np.ascontiguousarray(bias_N[kept_N]))
+        tensors[f"{matrix.name}.bias"] = torch.from_numpy(np.ascontiguousarray(bias_N[kept_N]))
         values, index = _stored(weights, matrix, lowering)
-        found[f"{matrix.name}.weight"] = torch.from_numpy(values).to(kind)
+        tensors[f"{matrix.name}.weight"] = torch.from_numpy(values).to(dtype)
         if index is not None:
-            found[f"{matrix.name}.index"] = torch.from_numpy(index)
-    return {name: tensor.contiguous().clone() for name, tensor in found.items()}
+            tensors[f"{matrix.name}.index"] = torch.from_numpy(index)
+    return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
 
 
 def write_tensors(file: Path, tensors: Mapping[str, "Tensor"]) -> None:
-    """As safetensors.
+    """Write the tensors as a safetensors file.
 
     Raises:
         NotWritten: no space, or no permission.
@@ -107,18 +100,18 @@ def write_tensors(file: Path, tensors: Mapping[str, "Tensor"]) -> None:
 
 
 def read_constants(file: Path) -> Constants:
-    """What a file holds, by name, each number as fp32 and each index as it is."""
+    """The tensors of a file by name; floating-point ones in fp32, indices unchanged."""
     from safetensors.torch import load_file
 
-    found = load_file(file)
+    tensors = load_file(file)
     return {
         name: (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-        for name, tensor in found.items()
+        for name, tensor in tensors.items()
     }
 
 
-def bytes_in(file: Path, matrices: list[str]) -> int:
-    """How many bytes the values and positions of these matrices take."""
+def bytes_of_tensors(file: Path, matrices: list[str]) -> int:
+    """Bytes of the values and positions of these matrices in a file."""
     from safetensors import safe_open
 
     wanted = {f"{name}.{part}" for name in matrices for part in ("weight", "index")}
@@ -126,26 +119,26 @@ def bytes_in(file: Path, matrices: list[str]) -> int:
         return sum(tensors.get_tensor(name).nbytes for name in wanted & set(tensors.keys()))
 
 
-def stored_in(file: Path, matrices: list[str]) -> StoredBytes:
-    """What the tensors of a torch artefact take."""
+def stored_tensor_bytes(file: Path, matrices: list[str]) -> StoredBytes:
+    """Bytes of the tensors of a torch artefact, by what they belong to."""
     from safetensors import safe_open
 
     with safe_open(file, framework="pt") as tensors:
         sizes = {name: tensors.get_tensor(name).nbytes for name in tensors.keys()}  # noqa: SIM118
         (words,) = (name for name in sizes if name.endswith(".word_embeddings.weight"))
         kind = str(tensors.get_tensor(words).dtype).removeprefix("torch.")
-    of_matrices = bytes_in(file, matrices)
+    of_matrices = bytes_of_tensors(file, matrices)
     embeddings = sum(size for name, size in sizes.items() if ".embeddings." in name)
     return StoredBytes(
         matrices=of_matrices,
         embeddings=embeddings,
         rest=sum(sizes.values()) - of_matrices - embeddings,
-        words=SPELLED[kind],
+        word_embeddings=PRECISION_NAMES[kind],
     )
 
 
-def _planned(matrix: Matrix, chosen: Chosen) -> MatrixPlan:
-    """How one matrix is run."""
+def _planned(matrix: Matrix, chosen: TorchChoice) -> MatrixPlan:
+    """The plan of one matrix."""
     lowering = chosen.choice.lowering
     gathered = gathered_in(lowering)
     return MatrixPlan(
@@ -162,7 +155,7 @@ def _planned(matrix: Matrix, chosen: Chosen) -> MatrixPlan:
 def _stored(
     weights: ClassifierWeights, matrix: Matrix, lowering: Lowering
 ) -> tuple[Array, np.ndarray | None]:
-    """What is left of a matrix: ``[N, K]``, or values ``[G, R, J]`` and blocks ``[G, U]``."""
+    """The weight that remains, ``[N, K]``, or the values ``[G, R, J]`` and blocks ``[G, U]``."""
     if (gathered := gathered_in(lowering)) is not None:
         return gathered.values_GRJ, gathered.index_GU
     whole_NK = weights.of(matrix)
@@ -171,6 +164,6 @@ def _stored(
     return np.ascontiguousarray(whole_NK), None
 
 
-def _heads(weights: ClassifierWeights) -> tuple[str, ...]:
-    """What the names of the head's tensors begin with."""
+def _head_prefixes(weights: ClassifierWeights) -> tuple[str, ...]:
+    """The prefixes of the names of the head's tensors."""
     return tuple(f"{layer.name}." for layer in weights.architecture.head)

@@ -1,4 +1,4 @@
-"""Our own form of a request, in which nothing can be taken for something else.
+"""``POST /v1/classify``, the server's own protocol, with named fields.
 
     POST /v1/classify   {"inputs": [{"text": "..", "text_pair": ".."}], "truncate": true}
     ->  {"model": "..", "results": [{"labels": [{"label": "..", "score": 0.98}, ..],
@@ -12,13 +12,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, FailFast, Field
 
 from serve.classifier import Classified
-from serve.protocols.form import Form
+from serve.protocols.input_spec import InputSpec
 from serve.request_body import Strict, inputs_of, refuse_count, validated
 from serve.texts import Text
 
 
 def _whole(value: Any) -> Any:
-    """JSON has one kind of number: 3.0 is a whole one too."""
+    """3.0 as 3: JSON has one type of number, but pydantic's strict mode has two."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -33,70 +33,70 @@ class ClassifyRequest(Strict):
     """Texts to classify."""
 
     inputs: Annotated[list[Input], FailFast()] = Field(min_length=1)
-    raw_scores: bool = Field(default=False, description="Give logits instead of probabilities.")
+    raw_scores: bool = Field(default=False, description="Return logits instead of probabilities.")
     truncate: bool = Field(
-        default=True, description="Cut a text that is too long, and say so; false refuses it."
+        default=True, description="Cut texts that are longer than max_tokens; false refuses them."
     )
     top_k: Annotated[int, Field(ge=1), BeforeValidator(_whole)] | None = Field(
-        default=None, description="Give only the best labels."
+        default=None, description="Return only so many labels, best first. Default: all."
     )
 
 
 class Score(BaseModel):
-    """A label with its probability; its logit, where asked for; or a regression's number."""
+    """A label with its probability, its logit (`raw_scores`), or the number of a regression."""
 
     label: str
     score: float
 
 
 class Result(BaseModel):
-    """The answer to one input."""
+    """The result of one input."""
 
     labels: list[Score] = Field(description="Best first.")
-    n_tokens: int = Field(description="Tokens the model read, special ones included.")
+    n_tokens: int = Field(description="Tokens that the model read, special tokens included.")
     truncated: bool = Field(description="Whether the text was cut.")
     dropped_tokens: int = Field(
-        description="How many tokens were cut off; at least so many where a text is so long that "
+        description="Tokens that were cut off; a lower bound where a text is so long that "
         "only its beginning was tokenised."
     )
 
 
 class ClassifyReply(BaseModel):
-    """One result an input."""
+    """The results in the order of the inputs."""
 
     model: str
     results: list[Result]
 
 
 def request_from(value: Any, *, max_inputs: int) -> ClassifyRequest:
-    """The request that a JSON value makes.
+    """Validate a JSON value as a request.
 
     Raises:
-        Refusal: it makes none.
+        Refusal: a field is missing, unknown or of the wrong type, or there are too many inputs.
     """
     refuse_count(inputs_of(value), max_inputs=max_inputs)
     return validated(ClassifyRequest, value)
 
 
 def texts_of(request: ClassifyRequest) -> list[Text]:
-    """The texts to classify."""
+    """The texts to classify, with their positions in the request."""
     return [
         Text(text=one.text, pair=one.text_pair, where=f"inputs.{i}")
         for i, one in enumerate(request.inputs)
     ]
 
 
-def example(form: Form) -> dict[str, Any]:
-    """A body that a model of this form answers."""
-    return {"inputs": [dict(zip(("text", "text_pair"), form.example, strict=False))]}
+def example(spec: InputSpec) -> dict[str, Any]:
+    """An example body for a model with this input."""
+    return {"inputs": [dict(zip(("text", "text_pair"), spec.example, strict=False))]}
 
 
-def fit(schemas: dict[str, Any], form: Form) -> None:
-    """Change the schemas of the bodies to what a model of this form takes."""
+def specialise(schemas: dict[str, Any], spec: InputSpec) -> None:
+    """Narrow the OpenAPI schemas to the input that the open model takes."""
     one, whole = schemas["Input"], schemas["ClassifyRequest"]
     fields = one["properties"]
-    fields["text"] |= form.text
-    match form.takes:
+    fields["text"] |= spec.text
+    match spec.takes:
         case "pair":
             described = fields["text_pair"]["description"]
             fields["text_pair"] = {**fields["text"], "description": described, "title": "Text Pair"}
@@ -108,9 +108,9 @@ def fit(schemas: dict[str, Any], form: Form) -> None:
                 "description": "This model takes single texts.",
             }
         case _:
-            fields["text_pair"]["anyOf"][0] |= form.text
-    whole["properties"]["inputs"]["maxItems"] = form.max_inputs
-    whole["examples"] = [example(form)]
+            fields["text_pair"]["anyOf"][0] |= spec.text
+    whole["properties"]["inputs"]["maxItems"] = spec.max_inputs
+    whole["examples"] = [example(spec)]
 
 
 def reply(model: str, rows: list[Classified], *, top_k: int | None) -> dict[str, Any]:

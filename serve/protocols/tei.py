@@ -1,13 +1,13 @@
-"""The form of Text Embeddings Inference's ``POST /predict``, for the clients that speak it.
+"""``POST /predict`` as Text Embeddings Inference has it, for its clients.
 
     {"inputs": "text"}                                one text
     {"inputs": ["first", "second"]}                   ONE PAIR, not two texts
     {"inputs": [["text"], ["first", "second"], ..]}   a batch of texts and pairs
     ->  [{"score": 0.98, "label": ".."}, ..], best first; for a batch a list of those
 
-The middle form is the protocol's trap: a flat list is never a batch. A flat list of one text is
-that text, as in TEI; one of three and more is refused, as is a pair for a model that takes single
-texts, and both refusals say to nest.
+A flat list is never a batch in this protocol, which is easy to get wrong. A flat list of one text
+is that text, as in TEI. A flat list of three or more is refused, and so is a pair for a model of
+single texts; both errors say to nest the texts.
 
 Unknown fields are ignored, as in TEI: clients send them, such as the empty ``parameters`` of
 ``huggingface_hub.InferenceClient.text_classification``.
@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from serve.classifier import Classified
-from serve.protocols.form import Form
+from serve.protocols.input_spec import InputSpec
 from serve.request_body import Strict, inputs_of, refuse_count, validated
 from serve.texts import Text
 from spd_deploy.domain.errors import MalformedRequest
@@ -27,7 +27,7 @@ from spd_deploy.domain.errors import MalformedRequest
 NEST = 'to classify several texts, nest each one: "inputs": [["first text"], ["second text"]]'
 
 _ITEM = "a list of one text, or of a pair's two texts"
-# By what the model takes: how many texts an item has, and what the forms of "inputs" mean.
+# By what the model takes: how many texts an item has, and the meaning of each shape of "inputs".
 _SIZES = {
     "single": {"minItems": 1, "maxItems": 1},
     "pair": {"minItems": 2, "maxItems": 2},
@@ -43,16 +43,21 @@ _BATCH = {"single": "A batch of texts.", "pair": "A batch of pairs.",
 
 
 class PredictRequest(Strict):
-    """Texts to classify, in TEI's form. Unknown fields are ignored, `parameters` too."""
+    """Texts to classify, as in TEI. Unknown fields are ignored, `parameters` too."""
 
     model_config = ConfigDict(extra="ignore")
 
     inputs: Annotated[Any, WithJsonSchema({"title": "Inputs"})]
-    raw_scores: bool = Field(default=False, description="Give logits instead of probabilities.")
-    truncate: bool | None = Field(default=None, description="As in TEI: null means true.")
+    raw_scores: bool = Field(default=False, description="Return logits instead of probabilities.")
+    truncate: bool | None = Field(
+        default=None,
+        description="Cut texts longer than max_tokens; false refuses them; null is true.",
+    )
     truncation_direction: Annotated[
         Literal["Right", "right", "Left", "left"], WithJsonSchema({"enum": ["Right", "right"]})
-    ] = Field(default="Right", description="Only the right side can be cut, as training did.")
+    ] = Field(
+        default="Right", description="Only Right is possible: training cut texts on the right."
+    )
 
 
 class Prediction(BaseModel):
@@ -66,8 +71,8 @@ PredictReply = list[Prediction] | list[list[Prediction]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
-    """A request that was understood; ``nested`` asks for a list of answers."""
+class ParsedPredict:
+    """A validated request; if ``nested``, the answer is a list of lists."""
 
     texts: list[Text]
     nested: bool
@@ -75,11 +80,11 @@ class Asked:
     truncate: bool
 
 
-def request_from(value: Any, *, max_inputs: int) -> Asked:
-    """The request that a JSON value makes.
+def request_from(value: Any, *, max_inputs: int) -> ParsedPredict:
+    """Validate a JSON value as a request.
 
     Raises:
-        Refusal: it makes none.
+        Refusal: a field is missing or of the wrong type, or there are too many inputs.
     """
     nested = _is_nested(inputs_of(value))
     if nested:
@@ -90,7 +95,7 @@ def request_from(value: Any, *, max_inputs: int) -> Asked:
             "truncation_direction can only be Right: the model was trained on texts cut there",
             fix="leave it out",
         )
-    return Asked(
+    return ParsedPredict(
         texts=_texts(request.inputs) if nested else [_alone(request.inputs)],
         nested=nested,
         raw_scores=request.raw_scores,
@@ -98,26 +103,26 @@ def request_from(value: Any, *, max_inputs: int) -> Asked:
     )
 
 
-def example(form: Form) -> dict[str, Any]:
-    """A body that a model of this form answers."""
-    return {"inputs": form.example[0] if len(form.example) == 1 else list(form.example)}
+def example(spec: InputSpec) -> dict[str, Any]:
+    """An example body for a model with this input."""
+    return {"inputs": spec.example[0] if len(spec.example) == 1 else list(spec.example)}
 
 
-def fit(schemas: dict[str, Any], form: Form) -> None:
-    """Change the schema of the body to what a model of this form takes."""
-    item = {"type": "array", "items": form.text, **_SIZES[form.takes]}
-    batch = {"type": "array", "items": item, "minItems": 1, "maxItems": form.max_inputs}
-    single = {**form.text, "description": "One text."}
+def specialise(schemas: dict[str, Any], spec: InputSpec) -> None:
+    """Narrow the OpenAPI schema to the input that the open model takes."""
+    item = {"type": "array", "items": spec.text, **_SIZES[spec.takes]}
+    batch = {"type": "array", "items": item, "minItems": 1, "maxItems": spec.max_inputs}
+    single = {**spec.text, "description": "One text."}
     whole = schemas["PredictRequest"]
     whole["properties"]["inputs"] |= {
         "oneOf": [
-            *([] if form.takes == "pair" else [single]),
-            {**item, "description": _FLAT[form.takes]},
-            {**batch, "description": _BATCH[form.takes]},
+            *([] if spec.takes == "pair" else [single]),
+            {**item, "description": _FLAT[spec.takes]},
+            {**batch, "description": _BATCH[spec.takes]},
         ],
-        "examples": [example(form)["inputs"]],
+        "examples": [example(spec)["inputs"]],
     }
-    whole["examples"] = [example(form)]
+    whole["examples"] = [example(spec)]
 
 
 def reply(rows: list[Classified], *, nested: bool) -> list[Any]:
@@ -127,22 +132,22 @@ def reply(rows: list[Classified], *, nested: bool) -> list[Any]:
 
 
 def _is_nested(inputs: Any) -> bool:
-    """Whether this is a batch: a list that does not begin with a text."""
+    """Whether ``inputs`` is a batch: a list whose first item is not a text."""
     return isinstance(inputs, list) and not (inputs and isinstance(inputs[0], str))
 
 
 def _texts(inputs: list[Any]) -> list[Text]:
-    """The texts and pairs of a batch."""
+    """The texts and pairs of a batch, with their positions."""
     return [_text(one, f"inputs.{i}") for i, one in enumerate(inputs)]
 
 
 def _alone(inputs: Any) -> Text:
-    """The only input: a bare text, or what an item of a batch may be."""
+    """The only input: a bare text, or a list of one or two texts."""
     return Text(text=inputs) if isinstance(inputs, str) else _text(inputs, "inputs")
 
 
 def _text(item: Any, where: str) -> Text:
-    """A list of one text, or of a pair's two."""
+    """A list of one text, or of the two texts of a pair."""
     match item:
         case [str() as text]:
             return Text(text=text, where=where)

@@ -13,7 +13,7 @@ from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from serve.open_model import Served
+    from serve.open_model import ServedModel
 
 _DEFAULTS = ServeSettings()
 _COUNT, _TIMEOUT = WholeNumber(1), Number(0.001, 86400)
@@ -56,11 +56,11 @@ def create_app(
         BadSetting: a value that is not allowed.
     """
     from serve.app import create_app as app_of
-    from serve.forwarding import Forwarding, trusted_from
+    from serve.forwarding import ProxySettings, trusted_from
     from serve.open_model import open_served
 
     folder = read_path("artefact", artefact)
-    asked = RUNTIME_CHOICES[RUNTIME.read("runtime", runtime)]
+    choice = RUNTIME_CHOICES[RUNTIME.read("runtime", runtime)]
     if device is not None:
         DEVICE.read("device", device)
     if threads is not None:
@@ -71,15 +71,15 @@ def create_app(
         max_body_bytes=_COUNT.read("max_body_bytes", max_body_bytes),
         stall_timeout_s=_TIMEOUT.read("stall_timeout", stall_timeout),
     )
-    forwarding = Forwarding(
+    forwarding = ProxySettings(
         root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)
     )
     refuse_no_model(folder, wanted="either")
 
-    def opened() -> "Served":
+    def opened() -> "ServedModel":
         """The model; an error is logged, since no process ends with it here."""
         try:
-            return open_served(folder, asked=asked, device=device, threads=threads)
+            return open_served(folder, runtime_choice=choice, device=device, threads=threads)
         except SpdError as err:
             _log.error("the model did not open: %s", err)
             raise

@@ -1,8 +1,6 @@
 """``spd.bench``: artefacts measured in turns with a dense baseline, and a report of it."""
 
-import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -28,7 +26,7 @@ from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.judge import Judgement
-    from spd_deploy.benchmark.records import Settings
+    from spd_deploy.benchmark.records import BenchmarkSettings
     from spd_deploy.benchmark.report import Report
 
 
@@ -39,7 +37,7 @@ class BenchResult(Displayed):
     Attributes:
         page: the report to read, ``report.html``; ``report.json`` beside it has every sample.
         report: the machine, the settings, the arms and every sample.
-        judgement: percentiles, speed-ups with their verdicts, and doubts.
+        judgement: percentiles, speed-ups with their verdicts, and caveats.
         notes: what was said on the way.
     """
 
@@ -62,17 +60,17 @@ class BenchResult(Displayed):
         return {"report": str(self.page), **summary_of(self.report, self.judgement)}
 
     def view(self) -> ResultView:
-        """The headlines, the latency of each arm at each shape, the sizes and the doubts."""
-        from spd_deploy.benchmark.tables import latency_table, size_table
+        """The headlines, the latency of each arm at each shape, the sizes and the caveats."""
+        from spd_deploy.benchmark.tables import tables_of
         from spd_deploy.benchmark.warnings import grouped
 
-        tables = (latency_table(self.report, self.judgement), size_table(self.report))
-        doubts = grouped(self.judgement.doubts).items()
+        tables = tables_of(self.report, self.judgement)
+        caveats = grouped(self.judgement.caveats).items()
         return ResultView(
             title=" ".join(self.headlines),
             tables=[ResultTable(title=t.title, columns=t.columns, rows=t.rows) for t in tables],
             lines=(
-                *(f"doubt: {what} ({'; '.join(about)})" for what, about in doubts),
+                *(f"caveat: {what} ({'; '.join(about)})" for what, about in caveats),
                 f"report: {self.page}",
             ),
         )
@@ -122,7 +120,7 @@ def bench(
     """
     from spd_deploy.benchmark.judge import judge
     from spd_deploy.benchmark.publish import refuse_taken, write_report
-    from spd_deploy.benchmark.records import Settings, Shape
+    from spd_deploy.benchmark.records import BenchmarkSettings, Shape
     from spd_deploy.domain.cores import default_threads
 
     many = [artefacts] if isinstance(artefacts, str | PathLike) else list(artefacts)
@@ -140,7 +138,7 @@ def bench(
     _refuse_other_device(compared, threads, on_gpu=on_gpu)
     folder = read_path("output", output)
     refuse_taken(folder, overwrite=read_flag("overwrite", overwrite))
-    settings = Settings(
+    settings = BenchmarkSettings(
         shapes=shapes,
         device=device,
         threads=threads or (None if on_gpu else default_threads()),
@@ -148,7 +146,7 @@ def bench(
         seconds=SECONDS.read("seconds", seconds),
     )
     recorder = NoteRecorder(progress)
-    report = (_measured_on_gpu if on_gpu else _measured)(compared, settings, recorder)
+    report = _measured(compared, settings, recorder)
     judgement = judge(report)
     page = write_report(report, folder, overwrite=overwrite, judgement=judgement)
     return BenchResult(page=page, report=report, judgement=judgement, notes=recorder.notes)
@@ -195,56 +193,30 @@ def _refuse_other_device(compared: _Compared, threads: int | None, *, on_gpu: bo
         )
 
 
-def _measured(compared: _Compared, settings: "Settings", progress: Progress) -> "Report":
-    """Open the arms, the baseline first, and compare them."""
-    from spd_deploy.benchmark.arms import arms_of, refuse_long, refuse_unreadable
-    from spd_deploy.benchmark.run import baseline_from, run_benchmark
-    from spd_deploy.domain.artefact import open_artefact
+def _measured(compared: _Compared, settings: "BenchmarkSettings", progress: Progress) -> "Report":
+    """Measure the artefacts in turns with the baseline.
 
-    opened = [open_artefact(path) for path in compared.artefacts]
-    choices = [RUNTIME_CHOICES[name] for name in compared.runtimes]
-    refuse_long(arms_of(opened, choices), settings)  # before a baseline is exported for nothing
-    refuse_unreadable(arms_of(opened, choices))
-    baseline = compared.baseline
-    with ExitStack() as stack:
-        if baseline is not None:
-            opened.insert(0, stack.enter_context(baseline_from(baseline, progress=progress)))
-        arms = arms_of(opened, choices)
-        name = None if baseline is None else arms[0].name
-        return run_benchmark(
-            arms, settings, baseline=name, profile=compared.profile, progress=progress
-        )
-
-
-def _measured_on_gpu(compared: _Compared, settings: "Settings", progress: Progress) -> "Report":
-    """The same on a GPU, against the fastest dense form of the baseline.
-
-    An artefact as the baseline has no other forms; it takes part as the first.
+    Raises:
+        OptionConflict: dense forms are named, and the baseline is not a checkpoint.
     """
-    from spd_deploy.benchmark.arms import arms_of, refuse_long, refuse_unreadable
-    from spd_deploy.benchmark.cuda.compare import compare_on_gpu, refuse_off_gpu
-    from spd_deploy.benchmark.cuda.dense import DenseModel, parse_dense
-    from spd_deploy.benchmark.cuda.place import refuse_without_cuda
-    from spd_deploy.benchmark.memory import memory_of
-    from spd_deploy.domain.artefact import is_artefact, open_artefact
-    from spd_deploy.domain.checkpoint import open_checkpoint
+    from spd_deploy.benchmark.compare import compare_artefacts
+    from spd_deploy.benchmark.dense.dense_arms import parse_dense
+    from spd_deploy.domain.artefact import is_artefact
 
     baseline, dense = compared.baseline, compared.dense
     names = parse_dense("all" if dense is None else dense)
-    exported = [baseline] if baseline is not None and is_artefact(baseline) else []
-    if dense not in (None, "none") and (baseline is None or exported):
+    if dense not in (None, "none") and (baseline is None or is_artefact(baseline)):
         raise OptionConflict(
             "--dense goes with a checkpoint as --baseline",
             got=baseline or "no --baseline",
             fix="name the checkpoint of the dense model, or leave --dense out",
         )
-    checkpoint = None if baseline is None or exported else open_checkpoint(baseline)
-    opened = [open_artefact(path) for path in (*exported, *compared.artefacts)]
-    arms = arms_of(opened, [RUNTIME_CHOICES[name] for name in compared.runtimes])
-    refuse_long(arms, settings)
-    refuse_unreadable(arms)
-    refuse_off_gpu(arms)
-    refuse_without_cuda()
-    with tempfile.TemporaryDirectory(prefix="spd-bench-") as scratch:
-        model = None if checkpoint is None else DenseModel.of(checkpoint, Path(scratch))
-        return compare_on_gpu(arms, model, names, settings, weigh=memory_of, progress=progress)
+    return compare_artefacts(
+        compared.artefacts,
+        settings,
+        baseline=baseline,
+        asked=[RUNTIME_CHOICES[name] for name in compared.runtimes],
+        dense=names,
+        profile=compared.profile,
+        progress=progress,
+    )

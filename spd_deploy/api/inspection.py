@@ -19,6 +19,7 @@ from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import computed_in
 from spd_deploy.domain.scores import own_arm
 from spd_deploy.domain.shapes import spelled_gains
+from spd_deploy.domain.stored_weights import weight_files
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.layers.analysis import Analysis
@@ -208,17 +209,17 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
     import torch
 
     from exporters.artefact_folder import matrix_rows
-    from exporters.autotune.select import choose
+    from exporters.autotune.select import choose_lowerings
     from exporters.classifier_weights import read_weights
 
     weights = read_weights(checkpoint)
     pattern = checkpoint.pattern
     rows = [
         MatrixRow(**{**asdict(row), "density": np.count_nonzero(w) / w.size})
-        for row in matrix_rows(checkpoint, choose(checkpoint, weights))
+        for row in matrix_rows(checkpoint, choose_lowerings(checkpoint, weights))
         for w in (weights.weight(row.name),)
     ]
-    notes = []
+    notes = list(checkpoint.notes)
     if checkpoint.detected is not None:
         notes.append(f"the pattern was detected, not declared: {checkpoint.detected}")
     if pattern is not None:
@@ -238,7 +239,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
         task=checkpoint.task.name,
         pattern="dense" if pattern is None else _spelled(str(pattern), pattern.sparsity),
         matrices=rows,
-        disk_bytes=bytes_of(checkpoint.weights),
+        disk_bytes=sum(map(bytes_of, weight_files(checkpoint.folder))),
         scores=dict(checkpoint.scores),
         own=own_arm(pruned=pattern is not None),
         split=checkpoint.split,

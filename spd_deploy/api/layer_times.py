@@ -41,24 +41,22 @@ def measure_layers(
     Raises:
         BadArtefact: an artefact of another format, or one that reads shorter texts.
     """
-    from spd_deploy.benchmark.arms import arms_of, open_arm
+    from spd_deploy.benchmark.artefact_arms import check_source, open_source, sources_of
     from spd_deploy.benchmark.layers.analysis import analyse
     from spd_deploy.benchmark.layers.profile_layers import profile_layers, refuse_unmeasurable
-    from spd_deploy.benchmark.records import Settings, Shape
+    from spd_deploy.benchmark.records import BenchmarkSettings, Shape
     from spd_deploy.domain.cores import default_threads
     from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
-    from spd_deploy.sessions.open import prove
 
-    (arm,) = arms_of([artefact], [RUNTIME_CHOICES["onnxruntime"]])  # whose profiler it is
-    longest = min(artefact.manifest.max_tokens, arm.encoder.positions)
-    settings = Settings(
-        shapes=(Shape(batch=batch or BATCH, seq=seq or min(SEQ, longest)),),
+    (source,) = sources_of([artefact], [RUNTIME_CHOICES["onnxruntime"]])  # whose profiler it is
+    settings = BenchmarkSettings(
+        shapes=(Shape(batch=batch or BATCH, seq=seq or min(SEQ, source.max_tokens)),),
         threads=threads or default_threads(),
         rounds=ROUNDS,
         seconds=seconds or SECONDS,
     )
-    refuse_unmeasurable(arm, settings)
-    with open_arm(arm, settings) as session:
-        prove(session, artefact)
-    (profile,) = profile_layers(arm, settings, progress=progress)
+    refuse_unmeasurable(source, settings)
+    with open_source(source, settings) as session:
+        check_source(source, session)
+    (profile,) = profile_layers(source, settings, progress=progress)
     return analyse(profile)

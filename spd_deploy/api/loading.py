@@ -164,9 +164,9 @@ def load(
     from spd_deploy.sessions.open import open_path
 
     folder = read_path("path", path)
-    asked = RUNTIME_CHOICES[RUNTIME.read("runtime", runtime)]
+    choice = RUNTIME_CHOICES[RUNTIME.read("runtime", runtime)]
     if device is not None:
         DEVICE.read("device", device)
     if threads is not None:
         threads = THREADS.read("threads", threads)
-    return Model(folder, open_path(folder, asked=asked, device=device, threads=threads))
+    return Model(folder, open_path(folder, runtime_choice=choice, device=device, threads=threads))

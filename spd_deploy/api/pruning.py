@@ -51,7 +51,7 @@ class PruneResult(Displayed):
             title=f"pruned {self.checkpoint.task.name}",
             facts=facts_of(self.checkpoint),
             tables=(scores_table(self.checkpoint),) if self.checkpoint.scores else (),
-            lines=(self.agreement.said,),
+            lines=(self.agreement.sentence,),
         )
 
 
@@ -70,11 +70,11 @@ def prune(
     importance: Literal[
         "magnitude", "movement", "taylor", "activation", "second-order"
     ] = "second-order",
-    rounds: int = 4,
+    mask_updates: int = 4,
     reconstruct: bool = True,
     permute: bool = True,
     allocation: Literal["uniform", "global", "sensitivity"] = "uniform",
-    least_density: float = 0.02,
+    min_density: float = 0.02,
     exclude: Sequence[str] = (),
     calibration_tokens: int = 16384,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
@@ -98,11 +98,11 @@ def prune(
         data: instead of ``texts``: the data that the model was trained on, as for ``train``.
         overwrite: replace what is in ``output``.
         importance: what the weights are ranked by; ``movement`` and ``taylor`` need ``train``.
-        rounds: in how many steps the sparsity rises.
+        mask_updates: in how many steps the sparsity rises.
         reconstruct: whether kept weights are solved again by least squares.
         permute: whether rows and inputs are first reordered so that the pattern keeps more.
         allocation: how the sparsity is spread over the matrices.
-        least_density: the density that every matrix keeps under an uneven allocation.
+        min_density: the density that every matrix keeps under an uneven allocation.
         exclude: matrices whose name contains one of these stay dense.
         calibration_tokens: how many tokens of text statistics are made on.
         precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the machine is fast in it.
@@ -117,8 +117,7 @@ def prune(
     from spd_deploy.cli.prune import pruned
 
     options = as_options(command, values)
-    del options["as_json"]
     recorder = NoteRecorder(progress)
     with no_usage_errors(command):
-        checkpoint, agreement = pruned(**options, progress=recorder)
+        checkpoint, agreement = pruned(options, recorder)
     return PruneResult(checkpoint=checkpoint, agreement=agreement, notes=recorder.notes)

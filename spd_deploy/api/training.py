@@ -14,7 +14,7 @@ from spd_deploy.domain.progress import Progress
 
 if TYPE_CHECKING:
     from spd_deploy.domain.checkpoint import Checkpoint
-    from spd_train.seeds import Seeds
+    from spd_train.seeds import SeedResults, SeedSummary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -28,7 +28,7 @@ class TrainResult(Displayed):
     """
 
     checkpoint: "Checkpoint"
-    seeds: "Seeds | None" = None
+    seeds: "SeedResults | None" = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -80,7 +80,7 @@ def train(
     learning_rate: float | None = None,
     dropout: bool | None = None,
     mix_pairs: float | None = None,
-    graft: Literal["none", "constant", "linear", "paper"] | None = None,
+    graft_schedule: Literal["none", "constant", "linear", "paper"] | None = None,
     graft_start: float | None = None,
     graft_unit: Literal["layer", "sublayer"] | None = None,
     attention_weight: float | None = None,
@@ -90,12 +90,12 @@ def train(
     temperature: float | None = None,
     importance: Literal["magnitude", "movement", "taylor", "activation", "second-order"]
     | None = None,
-    updates: int | None = None,
+    mask_updates: int | None = None,
     regrow: bool | None = None,
     reconstruct: bool | None = None,
     permute: bool | None = None,
     allocation: Literal["uniform", "global", "sensitivity"] | None = None,
-    least_density: float | None = None,
+    min_density: float | None = None,
     exclude: Sequence[str] = (),
     calibration_tokens: int | None = None,
     teacher_epochs: float | None = None,
@@ -144,7 +144,7 @@ def train(
         learning_rate: the student's peak learning rate.
         dropout: whether the student is trained with dropout.
         mix_pairs: the share of a batch's pairs that get the second text of another row.
-        graft: how the grafting probability changes over the training.
+        graft_schedule: how the grafting probability changes over the training.
         graft_start: the grafting probability at the first step, between 0 and 1.
         graft_unit: graft whole layers, or attention and feed-forward parts separately.
         attention_weight: the weight of the loss between attention probabilities.
@@ -153,12 +153,12 @@ def train(
         label_weight: the weight of the loss to the true labels.
         temperature: the temperature of the loss between logits.
         importance: what the weights are ranked by.
-        updates: how often the masks tighten in the prune stage.
+        mask_updates: how often the masks tighten in the prune stage.
         regrow: whether a pruned weight may come back at a later update.
         reconstruct: whether kept weights are solved again by least squares after each update.
         permute: whether rows and inputs are first reordered so that the pattern keeps more.
         allocation: how the sparsity is spread over the matrices.
-        least_density: the density that every matrix keeps under an uneven allocation.
+        min_density: the density that every matrix keeps under an uneven allocation.
         exclude: matrices whose name contains one of these stay dense.
         calibration_tokens: how many tokens of training text statistics are made on.
         teacher_epochs: the length of the teacher's fine-tuning.
@@ -194,11 +194,11 @@ def train(
     return _result_of(found, recorder.notes)
 
 
-def _result_of(found: "Checkpoint | Seeds", notes: tuple[str, ...]) -> TrainResult:
+def _result_of(found: "Checkpoint | SeedResults", notes: tuple[str, ...]) -> TrainResult:
     """The result of a training with one seed or several."""
-    from spd_train.seeds import Seeds
+    from spd_train.seeds import SeedResults
 
-    if isinstance(found, Seeds):
+    if isinstance(found, SeedResults):
         first = next(iter(found.runs.values()))
         return TrainResult(checkpoint=first, seeds=found, notes=notes)
     return TrainResult(checkpoint=found, notes=notes)
@@ -243,11 +243,11 @@ def scores_table(checkpoint: "Checkpoint") -> ResultTable:
     )
 
 
-def _means(seeds: "Seeds") -> ResultTable:
+def _means(seeds: "SeedResults") -> ResultTable:
     """The mean of each metric over the seeds, and its interval."""
     first = next(iter(seeds.runs.values()))
     rows = [
-        (arm, metric, *(("-", "-") if found is None else (score(found.mean), score(found.reach))))
+        (arm, metric, *_mean_and_half_width(found))
         for arm, metrics in seeds.summaries().items()
         for metric, found in metrics.items()
     ]
@@ -256,3 +256,10 @@ def _means(seeds: "Seeds") -> ResultTable:
         columns=("model", "metric", "mean", "+-"),
         rows=rows,
     )
+
+
+def _mean_and_half_width(found: "SeedSummary | None") -> tuple[str, str]:
+    """The cells of one metric; ``-`` where no seed has a value."""
+    if found is None:
+        return score(None), score(None)
+    return score(found.mean), score(found.half_width)

@@ -1,19 +1,21 @@
-"""From samples to statements: percentiles, speed-ups with a verdict, and the doubts beside them.
+"""From samples to statements: percentiles, speed-ups with a verdict, and caveats.
 
-Pure: the same report gives the same judgement, to the last digit.
+Rows by the host's clock and rows by the GPU's are made by the same functions. Pure: the same report
+gives the same judgement, to the last digit.
 """
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from spd_deploy.benchmark.gpu_doubts import gpu_doubts
-from spd_deploy.benchmark.gpu_judge import DeviceRow, device_rows, unproven
-from spd_deploy.benchmark.intervals import Estimate, Rounds, SpeedUp, estimates, speed_up_of
-from spd_deploy.benchmark.records import Shape
+from spd_deploy.benchmark.proof import unproven
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.warnings import Doubt, doubts_of
+from spd_deploy.benchmark.rows import LatencyRow
+from spd_deploy.benchmark.samples import ClockSamples, device_samples, host_samples
+from spd_deploy.benchmark.stats import Rounds, SpeedUp, estimates, speed_up_of
+from spd_deploy.benchmark.warnings import Caveat, caveats_of
 from spd_deploy.domain.errors import BadReport
+from spd_deploy.domain.shapes import Shape
 from spd_deploy.machine.facts import Machine
 from spd_deploy.sessions.protocol import Description
 
@@ -21,55 +23,38 @@ QUANTILES = (0.5, 0.9, 0.99)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One arm at one shape.
+class Judgement:
+    """Everything that is said of a report.
 
     Attributes:
-        p90, p99: None where there are too few samples for them.
-        tokens_per_s: tokens of one run over its median time.
-        speed_up: against the baseline; None for the baseline itself, or without one.
-        against: the arm it is compared with.
+        rows: by the host's clock, one for each arm and shape.
+        device: by the GPU's clock, one for each arm and shape that it timed.
     """
 
-    arm: str
-    shape: Shape
-    samples: int
-    p50: Estimate
-    p90: Estimate | None
-    p99: Estimate | None
-    tokens_per_s: float
-    speed_up: SpeedUp | None
-    against: str | None = None
+    rows: tuple[LatencyRow, ...]
+    caveats: tuple[Caveat, ...]
+    device: tuple[LatencyRow, ...] = ()
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Judgement:
-    """All that is said of a report; ``device`` is by the GPU's own clock."""
-
-    rows: tuple[Row, ...]
-    doubts: tuple[Doubt, ...]
-    device: tuple[DeviceRow, ...] = ()
-
-    def row(self, arm: str, shape: Shape) -> Row:
-        """What is said of one arm at one shape."""
+    def row(self, arm: str, shape: Shape) -> LatencyRow:
+        """The row of one arm at one shape, by the host's clock."""
         return next(row for row in self.rows if (row.arm, row.shape) == (arm, shape))
 
-    def of(self, arm: str) -> tuple[Row, ...]:
-        """The rows of one arm, by shape."""
+    def of(self, arm: str) -> tuple[LatencyRow, ...]:
+        """The rows of one arm, by shape, by the host's clock."""
         return tuple(row for row in self.rows if row.arm == arm)
 
     def to_json(self) -> dict[str, Any]:
-        """For programs: the rows with their verdicts, and the doubts."""
-        said = {
-            "rows": [_row_to_json(row) for row in self.rows],
-            "doubts": [asdict(doubt) for doubt in self.doubts],
+        """For programs: the rows with their verdicts, and the caveats."""
+        value = {
+            "rows": [row.to_json() for row in self.rows],
+            "caveats": [asdict(caveat) for caveat in self.caveats],
         }
-        device = [_row_to_json(row) for row in self.device]
-        return {**said, "device": device} if device else said
+        device = [row.to_json() for row in self.device]
+        return {**value, "device": device} if device else value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measurement:
+class RoundSamples:
     """The samples of one arm at one shape, with what must be alike for a comparison."""
 
     machine: Machine
@@ -79,24 +64,18 @@ class Measurement:
 
 def judge(report: Report) -> Judgement:
     """Everything that the report's samples support saying."""
-    rows = tuple(
-        _row(report, arm.name, shape) for shape in report.settings.shapes for arm in report.arms
+    host, device = (
+        tuple(_rows(report, samples)) for samples in (host_samples(report), device_samples(report))
     )
-    device = device_rows(report)
-    doubts = (*doubts_of(report), *gpu_doubts(report, device))
-    return Judgement(rows=rows, doubts=doubts, device=device)
+    return Judgement(rows=host, caveats=caveats_of(report, device), device=device)
 
 
-def measurement_of(report: Report, arm: str, shape: Shape) -> Measurement:
+def measurement_of(report: Report, arm: str, rounds: Rounds) -> RoundSamples:
     """One side of a comparison."""
-    return Measurement(
-        machine=report.machine,
-        runtime=report.arm(arm).runtime,
-        rounds=report.rounds(arm, shape),
-    )
+    return RoundSamples(machine=report.machine, runtime=report.arm(arm).runtime, rounds=rounds)
 
 
-def compare(base: Measurement, other: Measurement) -> SpeedUp:
+def compare(base: RoundSamples, other: RoundSamples) -> SpeedUp:
     """How many times faster ``other`` is than ``base``.
 
     Raises:
@@ -112,8 +91,8 @@ def compare(base: Measurement, other: Measurement) -> SpeedUp:
     return speed_up_of(base.rounds, other.rounds)
 
 
-def _unlike(base: Measurement, other: Measurement) -> Iterator[str]:
-    """What differs that must not."""
+def _unlike(base: RoundSamples, other: RoundSamples) -> Iterator[str]:
+    """The names of what differs and must not."""
     for name in ("cpu", "cores", "usable_cores", "system", "gpus"):
         if getattr(base.machine, name) != getattr(other.machine, name):
             yield f"machine ({name})"
@@ -125,37 +104,32 @@ def _unlike(base: Measurement, other: Measurement) -> Iterator[str]:
         yield "number of rounds"
 
 
-def _row(report: Report, arm: str, shape: Shape) -> Row:
-    """One arm at one shape."""
-    rounds = report.rounds(arm, shape)
-    p50, p90, p99 = estimates(rounds, QUANTILES, seed=report.settings.seed)
-    assert p50 is not None  # noqa: S101 - two rounds, so two samples
-    return Row(
-        arm=arm,
-        shape=shape,
-        samples=sum(map(len, rounds)),
-        p50=p50,
-        p90=p90,
-        p99=p99,
-        tokens_per_s=shape.tokens / p50.value,
-        speed_up=_speed_up(report, arm, shape),
-        against=report.baseline_at(shape),
-    )
+def _rows(report: Report, samples: ClockSamples) -> Iterator[LatencyRow]:
+    """A row for each arm and shape that the clock timed."""
+    for (arm, shape), rounds in samples.rounds.items():
+        p50, p90, p99 = estimates(rounds, QUANTILES, seed=report.settings.seed)
+        assert p50 is not None  # noqa: S101 - two rounds, so two samples
+        yield LatencyRow(
+            arm=arm,
+            shape=shape,
+            clock=samples.clock,
+            samples=sum(map(len, rounds)),
+            p50=p50,
+            p90=p90,
+            p99=p99,
+            tokens_per_s=shape.tokens / p50.value,
+            speed_up=_speed_up(report, samples, arm, shape),
+            against=samples.baseline_at(shape),
+            device=samples.details.get((arm, shape)),
+        )
 
 
-def _speed_up(report: Report, arm: str, shape: Shape) -> SpeedUp | None:
-    """Against the report's baseline."""
-    baseline = report.baseline_at(shape)
+def _speed_up(report: Report, samples: ClockSamples, arm: str, shape: Shape) -> SpeedUp | None:
+    """Over the baseline of the shape; None for the baseline itself, or without one."""
+    baseline = samples.baseline_at(shape)
     if baseline is None or arm == baseline:
         return None
-    base = measurement_of(report, baseline, shape)
-    found = compare(base, measurement_of(report, arm, shape))
-    return replace(found, unproven=unproven(report, arm, shape))
-
-
-def _row_to_json(row: Row | DeviceRow) -> dict[str, Any]:
-    """A row with its shape spelled and its verdict beside the numbers."""
-    value = {**asdict(row), "shape": str(row.shape)}
-    if row.speed_up is not None:
-        value["speed_up"] = {**asdict(row.speed_up), "verdict": row.speed_up.verdict}
-    return value
+    base, other = (
+        measurement_of(report, name, samples.rounds[name, shape]) for name in (baseline, arm)
+    )
+    return replace(compare(base, other), unproven=unproven(report, arm, shape))

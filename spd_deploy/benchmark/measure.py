@@ -1,15 +1,14 @@
 """Times every arm at every shape in interleaved rounds by the host's clock.
 
-Only one session is open at a time: another's threads and memory would be beside what is timed, and
-a runtime may let its idle threads spin. Sessions run synchronously, so the time around ``run`` is
-the whole of it, on CUDA with the copies of ids in and logits out.
+Sessions run synchronously, so the time around ``run`` is the whole of it, on CUDA with the copies
+of ids in and logits out.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 
-from spd_deploy.benchmark.records import Series, Settings, Shape
+from spd_deploy.benchmark.records import BenchmarkSettings, Series, Shape
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.protocol import Session
@@ -20,7 +19,7 @@ from spd_deploy.timing.rounds import interleave
 def measure(
     openers: Mapping[str, Callable[[], AbstractContextManager[Session]]],
     batches: Mapping[Shape, Batch],
-    settings: Settings,
+    settings: BenchmarkSettings,
     *,
     clock: Clock,
     progress: Progress,
@@ -39,7 +38,7 @@ def _visit(
     arm: str,
     session: Session,
     batches: Mapping[Shape, Batch],
-    settings: Settings,
+    settings: BenchmarkSettings,
     number: int,
     clock: Clock,
 ) -> Iterator[Series]:

@@ -1,4 +1,4 @@
-"""How much memory an arm takes, weighed in a process of its own that does nothing else.
+"""Resident memory of an arm, measured in a process of its own that does nothing else.
 
     echo '{"folder": "ARTEFACT", ...}' | python -m spd_deploy.benchmark.memory
 
@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from spd_deploy.benchmark.arms import Arm, open_arm
-from spd_deploy.benchmark.records import Memory, Settings, Shape
+from spd_deploy.benchmark.arms import ArmSource
+from spd_deploy.benchmark.artefact_arms import open_source
+from spd_deploy.benchmark.records import BenchmarkSettings, ResidentMemory, Shape
 from spd_deploy.domain.artefact import open_artefact
 from spd_deploy.domain.child import child_environment, python_module
 from spd_deploy.domain.errors import EngineFailed
@@ -34,8 +35,8 @@ _RUNS = 3
 _STATUS = Path("/proc/self/status")
 
 
-def memory_of(arm: Arm, settings: Settings) -> Memory | None:
-    """Weigh an arm at the largest shape; None where the system has no ``/proc``.
+def memory_of(source: ArmSource, settings: BenchmarkSettings) -> ResidentMemory | None:
+    """Measure an artefact at the largest shape; None where the system has no ``/proc``.
 
     Raises:
         EngineFailed: the process that ran it failed.
@@ -44,8 +45,8 @@ def memory_of(arm: Arm, settings: Settings) -> Memory | None:
         return None
     shape = settings.largest
     order = {
-        "folder": str(arm.artefact.folder.resolve()),
-        "asked": str(arm.asked),
+        "folder": str(source.artefact.folder.resolve()),
+        "asked": str(source.asked),
         "device": settings.device,
         "threads": settings.threads,
         "batch": shape.batch,
@@ -62,27 +63,27 @@ def memory_of(arm: Arm, settings: Settings) -> Memory | None:
             timeout=_PATIENCE_S,
         )
     except (OSError, subprocess.TimeoutExpired) as err:
-        raise _failed(arm, str(err)) from err
+        raise _failed(source, str(err)) from err
     if done.returncode != 0:
-        raise _failed(arm, (done.stderr.strip().splitlines() or ["no word"])[-1])
-    return Memory(**json.loads(done.stdout.splitlines()[-1]))
+        raise _failed(source, (done.stderr.strip().splitlines() or ["no output"])[-1])
+    return ResidentMemory(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def weigh(order: Mapping[str, Any]) -> Memory:
-    """What :func:`memory_of` asks for, in this very process."""
+def weigh(order: Mapping[str, Any]) -> ResidentMemory:
+    """Measure what :func:`memory_of` asks for, in this process."""
     shape = Shape(batch=order["batch"], seq=order["seq"])
-    settings = Settings(shapes=(shape,), device=order["device"], threads=order["threads"])
+    settings = BenchmarkSettings(shapes=(shape,), device=order["device"], threads=order["threads"])
     artefact = open_artefact(Path(order["folder"]))
-    arm = Arm(name="weighed", artefact=artefact, asked=RUNTIME_CHOICES[order["asked"]])
-    load_library(arm.runtime)
-    batch = random_batch(shape, arm.encoder.vocabulary, np.random.default_rng(0))
+    source = ArmSource(name="weighed", artefact=artefact, asked=RUNTIME_CHOICES[order["asked"]])
+    load_library(source.runtime)
+    batch = random_batch(shape, source.encoder.vocabulary, np.random.default_rng(0))
     before = bytes_in(_STATUS.read_text(), "VmRSS")
-    with open_arm(arm, settings) as session:
+    with open_source(source, settings) as session:
         opened = bytes_in(_STATUS.read_text(), "VmRSS")
         for _ in range(_RUNS):
             session.run(batch)
         peak = bytes_in(_STATUS.read_text(), "VmHWM")
-    return Memory(before_bytes=before, opened_bytes=opened, peak_bytes=peak)
+    return ResidentMemory(before_bytes=before, opened_bytes=opened, peak_bytes=peak)
 
 
 def load_library(runtime: Runtime) -> None:
@@ -104,10 +105,10 @@ def bytes_in(status: str, field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def _failed(arm: Arm, why: str) -> EngineFailed:
-    """The error for an arm that could not be weighed."""
+def _failed(source: ArmSource, why: str) -> EngineFailed:
+    """The error for an arm whose memory could not be measured."""
     return EngineFailed(
-        f"{arm.name} failed in the process that measures its memory",
+        f"{source.name} failed in the process that measures its memory",
         got=why,
         fix="free some memory, or measure smaller shapes",
     )

@@ -1,4 +1,4 @@
-"""Every run as a dot: a panel a shape, a band an arm, and in the band a line of dots a round."""
+"""Every run as a dot: a panel for each shape, a band for each arm, a line for each round."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from spd_deploy.benchmark.arm_colours import colours_of
 from spd_deploy.benchmark.formatting import milliseconds
-from spd_deploy.benchmark.intervals import median
-from spd_deploy.benchmark.plot_style import INK, blank, colours_of
 from spd_deploy.benchmark.records import Shape
 from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.stats import median
+from spd_deploy.domain.plot_style import INK, blank
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from spd_deploy.benchmark.formatting import milliseconds
 from spd_deploy.benchmark.layers.analysis import Analysis
-from spd_deploy.benchmark.layers.layer_tables import Bar, bars_of, signed
-from spd_deploy.benchmark.plot_style import COLOURS, GREY, INK, blank, note
+from spd_deploy.benchmark.layers.layer_tables import WaterfallBar, bars_of, signed
+from spd_deploy.domain.plot_style import COLOURS, GREY, INK, blank, note
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ def layers_figure(analyses: Sequence[Analysis]) -> "Figure":
     return figure
 
 
-def _draw_panel(axes: "Axes", bars: Sequence[Bar]) -> None:
+def _draw_panel(axes: "Axes", bars: Sequence[WaterfallBar]) -> None:
     """One shape: bars from top to bottom, each hanging where the one before ended."""
     places = range(len(bars))
     axes.barh(
@@ -56,7 +56,7 @@ def _draw_panel(axes: "Axes", bars: Sequence[Bar]) -> None:
     axes.grid(axis="x")
 
 
-def _colour(bar: Bar) -> str:
+def _colour(bar: WaterfallBar) -> str:
     """Grey for the twin, dark for the model, green for a gain and red for a loss."""
     if bar.change_s is None:
         return GREY if bar.sparse_s is None else INK

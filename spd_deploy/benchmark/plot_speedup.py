@@ -1,15 +1,16 @@
-"""How many times as fast as the baseline: a panel a shape, and in it a named bar an arm."""
+"""Speed-ups over the baseline: a panel for each shape, with a bar for each arm."""
 
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from spd_deploy.benchmark.arm_colours import colours_of
 from spd_deploy.benchmark.formatting import ratio
-from spd_deploy.benchmark.intervals import SpeedUp
 from spd_deploy.benchmark.judge import Judgement
-from spd_deploy.benchmark.plot_style import INK, blank, colours_of, note
 from spd_deploy.benchmark.records import Shape
 from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.stats import SpeedUp
+from spd_deploy.domain.plot_style import DASHED, INK, blank, note
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +62,7 @@ def _draw_panel(
         shown = one.verdict in ("faster", "slower")
         label = f"{ratio(one.ratio)}x" if shown else one.verdict
         note(axes, max(one.high, start), place, label)
-    axes.axvline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.axvline(1, color=INK, linewidth=1, linestyle=DASHED)
     axes.set_yticks(range(len(bars)), list(bars))
     axes.set_ylim(len(bars) - 0.45, -0.55)
     axes.set_title(str(shape))

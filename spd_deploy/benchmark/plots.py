@@ -6,19 +6,19 @@ latency.png    every run as a dot (``plot_latency``)
 size.png       what each arm takes on disk and in memory
 """
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from spd_deploy.benchmark.arm_colours import colours_of
 from spd_deploy.benchmark.formatting import megabytes
 from spd_deploy.benchmark.judge import Judgement
 from spd_deploy.benchmark.layers.analysis import analyse
 from spd_deploy.benchmark.plot_latency import latency_figure
 from spd_deploy.benchmark.plot_layers import layers_figure
 from spd_deploy.benchmark.plot_speedup import speedup_figure
-from spd_deploy.benchmark.plot_style import STYLE, blank, colours_of, note
 from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report
+from spd_deploy.domain.plot_style import NAMED_LINES, blank, note, png_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,14 +31,14 @@ def draw_plots(report: Report, judgement: Judgement) -> dict[str, bytes]:
     """PNG files by name; the one of speed-ups only where there is a baseline."""
     from matplotlib import rc_context
 
-    with rc_context(STYLE):  # type: ignore[arg-type]  # the stub lists every key by name
+    with rc_context(NAMED_LINES):  # type: ignore[arg-type]  # the stub lists every key by name
         figures = {"latency.png": latency_figure(report), "size.png": size_figure(report)}
         if report.baseline is not None and report.others:
             figures["speedup.png"] = speedup_figure(report, judgement)
         for number, arm in enumerate(report.profiled, 1):
             found = [analyse(profile) for profile in report.layers if profile.arm == arm]
             figures[layers_plot(number)] = layers_figure(found)
-        return {name: _png(figure) for name, figure in figures.items()}
+        return {name: png_of(figure) for name, figure in figures.items()}
 
 
 def layers_plot(number: int) -> str:
@@ -74,10 +74,3 @@ def _draw_sizes(axes: "Axes", report: Report, title: str, sizes: Sequence[int | 
 def _peak(arm: ArmFacts) -> int | None:
     """Peak memory, where it was weighed."""
     return None if arm.memory is None else arm.memory.peak_bytes
-
-
-def _png(figure: "Figure") -> bytes:
-    """The figure as the bytes of a PNG file."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()

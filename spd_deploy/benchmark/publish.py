@@ -1,14 +1,14 @@
-"""Writes a report where people and programs find it: JSON, pictures, and one page."""
+"""Writes the folder of a report: ``report.json``, ``report.html`` and the plots."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from spd_deploy.benchmark.html import PageSection, html_from_report
 from spd_deploy.benchmark.judge import Judgement, judge
 from spd_deploy.benchmark.layers.analysis import analyse
 from spd_deploy.benchmark.layers.layer_summary import analysis_to_json
-from spd_deploy.benchmark.page import Section, html_from_report
 from spd_deploy.benchmark.plots import PLOTS, draw_plots
 from spd_deploy.benchmark.report import Report, text_from_report
 from spd_deploy.benchmark.summary import headlines
@@ -34,12 +34,12 @@ def _ours(name: str) -> bool:
 
 
 def summary_of(report: Report, judgement: Judgement) -> dict[str, Any]:
-    """What is said of a report, for programs: headlines, rows with verdicts, and doubts."""
+    """The judgement of a report for programs: headlines, rows with verdicts, and caveats."""
     lines = [str(headline) for headline in headlines(report, judgement)]
     layers = [analysis_to_json(analyse(profile)) for profile in report.layers]
-    said = {"headlines": lines, "baseline": report.baseline, **judgement.to_json()}
-    said |= {"unprofiled": dict(report.unprofiled)} if report.unprofiled else {}
-    return {**said, "layers": layers} if layers else said
+    value = {"headlines": lines, "baseline": report.baseline, **judgement.to_json()}
+    value |= {"unprofiled": dict(report.unprofiled)} if report.unprofiled else {}
+    return {**value, "layers": layers} if layers else value
 
 
 def write_report(
@@ -47,7 +47,7 @@ def write_report(
     folder: Path,
     *,
     overwrite: bool = False,
-    extra_sections: Sequence[Section] = (),
+    extra_sections: Sequence[PageSection] = (),
     judgement: Judgement | None = None,
 ) -> Path:
     """Write ``report.json``, ``report.html`` and the plots, all or none; returns the page.

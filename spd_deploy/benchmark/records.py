@@ -1,7 +1,7 @@
-"""What a benchmark is made of, as frozen values: shapes, settings, arms and raw samples.
+"""Values of a benchmark: settings, arms and raw samples, all frozen.
 
-An *arm* is one artefact in the comparison. A *round* opens each arm once and times every *shape*;
-the runs of one arm at one shape in one round are a *series*. Seconds and bytes throughout.
+An *arm* is one model in the comparison. In each *round* every arm is timed at every *shape*. The
+runs of one arm at one shape in one round are a *series*. Times are seconds, sizes are bytes.
 """
 
 import math
@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.shapes import Shape as Shape  # part of this vocabulary, made on the floor
 from spd_deploy.sessions.protocol import Description, Device
-from spd_deploy.timing.host_clock import Budget
+from spd_deploy.timing.host_clock import TimeBudget
 
+# Sizes of a model that a report tells; arms that differ in them are different models.
+SIZES = ("layers", "hidden", "heads", "intermediate", "vocabulary")
 _WARMUP_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """How to measure.
+class BenchmarkSettings:
+    """Settings of a benchmark: shapes, device, and how long to measure.
 
     Attributes:
         threads: intra-op threads asked of the runtime; None leaves it to the runtime.
@@ -52,17 +54,17 @@ class Settings:
             )
 
     @property
-    def series(self) -> Budget:
+    def series(self) -> TimeBudget:
         """The timed runs of one series: its share of the time."""
-        return Budget(
+        return TimeBudget(
             seconds=self.seconds / self.rounds, at_least=self.min_runs, at_most=self.max_runs
         )
 
     @property
-    def warmup(self) -> Budget:
+    def warmup(self) -> TimeBudget:
         """The runs before a series, which touch the session's memory for the first time."""
         seconds = min(_WARMUP_S, self.series.seconds / 4)
-        return Budget(seconds=seconds, at_least=self.warmup_runs, at_most=self.max_runs)
+        return TimeBudget(seconds=seconds, at_least=self.warmup_runs, at_most=self.max_runs)
 
     @property
     def largest(self) -> Shape:
@@ -90,7 +92,15 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Memory:
+class Skipped:
+    """Something that was not measured, and why: an arm, a precision's peak, an arm's kernels."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResidentMemory:
     """Resident memory of a process that did nothing but run one arm.
 
     Attributes:
@@ -106,7 +116,7 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lowered:
-    """Matrices of an arm that are run in one way for one reason.
+    """Matrices of an arm that share a lowering and the reason for it.
 
     Attributes:
         weights: how many numbers these matrices hold, zeros included.
@@ -124,18 +134,18 @@ class Lowered:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArmFacts:
-    """What is known of an arm besides its speed.
+    """Everything that a report tells of an arm besides its speed.
 
     Attributes:
-        name: the artefact's folder name, made unique among the arms; no path.
+        name: unique among the arms; no path.
         precision: what its session computed in.
-        sizes: layers, hidden size and so on: arms that differ there are different models.
+        sizes: of the model, by the names in :data:`SIZES`.
         models: SHA-256 of each file that its runtime read, by file name.
         runtime: how its session ran, as the session itself found out.
         score: the checkpoint's metrics, as the manifest has them; None marks an undefined one.
         split: what the score was measured on.
         parity: how far its logits were from its checkpoint's, before it was timed.
-        memory: None where the process that weighs it could not run.
+        memory: None where it was not measured.
     """
 
     name: str
@@ -153,7 +163,7 @@ class ArmFacts:
     score: Mapping[str, float | None]
     split: str | None
     parity: float
-    memory: Memory | None
+    memory: ResidentMemory | None
 
     @property
     def matrices(self) -> int:

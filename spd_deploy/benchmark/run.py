@@ -1,127 +1,144 @@
-"""One benchmark from artefacts to report: check, weigh, measure."""
+"""One benchmark from arms to report, on a CPU or a GPU: check, weigh, measure, profile.
 
-import contextlib
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+On a CPU one session is open at a time and is opened anew in every round: the idle threads of
+another would slow it. On a GPU all sessions stay open: an idle one takes nothing but memory, and
+to open one may compile it. There the GPU's own clock, its limits and its kernels are measured too.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from time import perf_counter_ns
 
-from spd_deploy.benchmark.arms import Arm, batches_for, facts_of, open_arm
-from spd_deploy.benchmark.layers.profile_layers import profile_layers, refuse_unmeasurable
+from spd_deploy.benchmark.arms import Arm, batches_for
+from spd_deploy.benchmark.check_arms import CheckedArm, Weigh, check_arms
+from spd_deploy.benchmark.device.cuda_tools import DeviceTools, cuda_tools
+from spd_deploy.benchmark.device.device_records import DevicePart
+from spd_deploy.benchmark.device.measure_device import device_part_of, measure_with_device
+from spd_deploy.benchmark.layers.profile_layers import profile_layers, to_profile
 from spd_deploy.benchmark.measure import measure
 from spd_deploy.benchmark.memory import memory_of
-from spd_deploy.benchmark.records import ArmFacts, Memory, Settings
+from spd_deploy.benchmark.records import BenchmarkSettings, Series, Shape, Skipped
 from spd_deploy.benchmark.report import Report
-from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
-from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
+from spd_deploy.domain.nvidia import Look
 from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.text import Batch
 from spd_deploy.machine.facts import this_machine
-from spd_deploy.sessions.open import prove
-from spd_deploy.sessions.protocol import Session
 from spd_deploy.timing.host_clock import Clock
-from spd_deploy.timing.machine_load import LoadObserver, load_average
+from spd_deploy.timing.machine_load import Conditions, LoadObserver, load_average
 
-Open = Callable[[Arm, Settings], Session]
-Weigh = Callable[[Arm, Settings], Memory | None]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunTools:
+    """Everything that a run measures with; tests put simulated tools in its place.
+
+    Attributes:
+        clock: the host's.
+        weigh: measures the memory of an artefact's process.
+        device: the GPU's clock, limits and tracer; None on a CPU.
+    """
+
+    clock: Clock = perf_counter_ns
+    weigh: Weigh = memory_of
+    device: DeviceTools | None = None
 
 
 def run_benchmark(
     arms: Sequence[Arm],
-    settings: Settings,
+    settings: BenchmarkSettings,
     *,
-    baseline: str | None = None,
+    baselines: Collection[str] = (),
+    skipped: Sequence[Skipped] = (),
+    skip_failing: bool = False,
     profile: bool = False,
     progress: Progress | None = None,
-    clock: Clock = perf_counter_ns,
-    open_session: Open = open_arm,
-    weigh: Weigh = memory_of,
+    tools: RunTools | None = None,
 ) -> Report:
-    """Compare ``arms``, of which ``baseline`` names one, or measure them each for itself.
+    """Measure the arms in turns and compare them with the baselines.
 
-    Every arm proves its logits and is weighed before any is timed. With ``profile`` the operators
-    of each sparse fp32 arm in ONNX Runtime are timed afterwards, in turns with a dense twin of its
-    own; of the other sparse arms it is told why not.
+    Every arm proves its logits and is weighed before any is timed.
+
+    Args:
+        arms: in the order of the report.
+        settings: how to measure, and on which device.
+        baselines: names of the arms that the others are compared with. Where there are several,
+            each shape is compared with the fastest, and one that does not run is left out.
+        skipped: what the caller already knows not to run here.
+        skip_failing: leave out every arm that does not run, with its reason.
+        profile: also time the operators of each sparse fp32 arm in ONNX Runtime, in turns with a
+            dense twin. The report tells of the other sparse arms why they were not profiled.
+        progress: shows how far it is.
+        tools: measure with these; None takes those of this machine.
 
     Raises:
-        BadArtefact: an arm does not give its checkpoint's logits, or takes shorter texts only.
-        Unavailable: the device is not there.
+        BadArtefact: an arm does not give its model's logits, or reads shorter texts only.
+        Unavailable: the device is not there, or none of the baselines runs on it.
     """
-    progress = progress or Silent()
-    load_before = load_average()
+    progress, load_before = progress or Silent(), load_average()
     batches = batches_for(arms, settings)
-    sparse = [arm for arm in arms if profile and arm.artefact.manifest.sparsity is not None]
-    unprofiled = {arm.name: why for arm in sparse if (why := why_unprofiled(arm)) is not None}
-    for name, why in unprofiled.items():
-        progress.note(f"{name} is not profiled: {why}")
-    looked_into = [arm for arm in sparse if arm.name not in unprofiled]
-    for arm in looked_into:
-        refuse_unmeasurable(arm, settings)
-    facts = _facts(arms, settings, progress, open_session, weigh)
-    openers = {arm.name: partial(open_session, arm, settings) for arm in arms}
-    observer = LoadObserver(load_before)
-    series = measure(openers, batches, settings, clock=clock, progress=progress)
-    conditions = observer.conditions()
-    layers = [profile_layers(arm, settings, progress=progress) for arm in looked_into]
+    profiled, unprofiled = to_profile(arms if profile else (), settings, progress)
+    tools = tools or RunTools(device=cuda_tools() if settings.device == "cuda" else None)
+    before = None if tools.device is None else tools.device.read_state(0.0)
+    with ExitStack() as stack:
+        checked, failed = check_arms(
+            arms,
+            settings,
+            stack,
+            weigh=tools.weigh,
+            device=tools.device,
+            baselines=baselines,
+            skip_failing=skip_failing,
+            progress=progress,
+        )
+        measured = _measure(
+            checked, batches, settings, tools, LoadObserver(load_before), before, progress
+        )
+    layers = [profile_layers(source, settings, progress=progress) for source in profiled]
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=this_machine(),
         settings=settings,
-        conditions=conditions,
-        baseline=baseline,
-        arms=facts,
-        series=series,
+        conditions=measured.conditions,
+        baselines=tuple(one.arm.name for one in checked if one.arm.name in baselines),
+        arms=tuple(one.facts for one in checked),
+        series=measured.series,
         layers=tuple(chain.from_iterable(layers)),
+        device=measured.device,
         unprofiled=unprofiled,
+        skipped=(*skipped, *failed, *measured.skipped),
     )
 
 
-@contextlib.contextmanager
-def baseline_from(path: Path, *, progress: Progress) -> Iterator[Artefact]:
-    """The baseline that ``path`` holds: an artefact, or a checkpoint exported for the occasion.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredRun:
+    """The samples of a run, the work of other processes meanwhile, and the device part."""
 
-    The export runs every matrix dense, whatever zeros it has, and is gone with the context.
-    """
-    if is_artefact(path):
-        yield open_artefact(path)
-        return
-    from exporters.export import artefact_from_checkpoint
-
-    checkpoint = as_dense(open_checkpoint(path))
-    with tempfile.TemporaryDirectory(prefix="spd-bench-") as scratch:
-        folder = Path(scratch) / path.resolve().name
-        yield artefact_from_checkpoint(checkpoint, folder, progress=progress)
+    series: tuple[Series, ...]
+    conditions: Conditions
+    device: DevicePart | None = None
+    skipped: tuple[Skipped, ...] = ()
 
 
-def as_dense(checkpoint: Checkpoint) -> Checkpoint:
-    """The same weights without the promise of a pattern, under the score they have."""
-    if checkpoint.pattern is None:
-        return checkpoint
-    scores = {"dense": checkpoint.scores["sparse"]} if "sparse" in checkpoint.scores else {}
-    return replace(checkpoint, pattern=None, densities={}, detected=None, scores=scores)
-
-
-def why_unprofiled(arm: Arm) -> str | None:
-    """Why the operators of a sparse arm are not timed; None where they can be."""
-    if arm.runtime != "onnxruntime":
-        return f"it runs in {arm.runtime}, and operators are timed by ONNX Runtime's profiler alone"
-    if (precision := arm.artefact.manifest.precision) != "fp32":
-        return f"it is {precision}, and the dense twin it would be compared with is fp32"
-    return None
-
-
-def _facts(
-    arms: Sequence[Arm], settings: Settings, progress: Progress, open_session: Open, weigh: Weigh
-) -> tuple[ArmFacts, ...]:
-    """Each arm self-tested and weighed."""
-    found = []
-    with progress.stage("check and weigh", len(arms)) as advance:
-        for arm in arms:
-            with open_session(arm, settings) as session:
-                runtime, parity = session.description, prove(session, arm.artefact)
-            found.append(facts_of(arm, runtime, weigh(arm, settings), parity=parity))
-            advance(note=arm.name)
-    return tuple(found)
+def _measure(
+    checked: Sequence[CheckedArm],
+    batches: Mapping[Shape, Batch],
+    settings: BenchmarkSettings,
+    tools: RunTools,
+    observer: LoadObserver,
+    before: Look | None,
+    progress: Progress,
+) -> MeasuredRun:
+    """All arms in rounds by the host's clock; on a GPU then by its own clock, kernels last."""
+    openers = {one.arm.name: partial(one.session_in_round, settings) for one in checked}
+    by_host = partial(measure, openers, batches, settings, clock=tools.clock, progress=progress)
+    if tools.device is None:
+        return MeasuredRun(series=by_host(), conditions=observer.conditions())
+    series, timings = measure_with_device(
+        by_host, checked, batches, settings, tools.device, clock=tools.clock, progress=progress
+    )
+    conditions = observer.conditions()
+    device, skipped = device_part_of(checked, batches, timings, tools.device, before, progress)
+    return MeasuredRun(series=series, conditions=conditions, device=device, skipped=skipped)

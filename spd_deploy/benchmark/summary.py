@@ -1,19 +1,20 @@
-"""What a report says in sentences: the headline of each arm, and why it is not faster.
+"""Headlines: the result of each arm in a sentence, and why it is not faster.
 
 The sentences are made from the judgement and from the reasons that the exporter wrote into the
-manifest; none is a constant claim.
+manifest. None is a constant claim.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from spd_deploy.benchmark.formatting import milliseconds, percent, ratio
-from spd_deploy.benchmark.gpu_judge import unproven
-from spd_deploy.benchmark.intervals import LEVEL, SpeedUp
-from spd_deploy.benchmark.judge import Judgement, Row, compare, measurement_of
-from spd_deploy.benchmark.records import ArmFacts, Shape
+from spd_deploy.benchmark.formatting import listed, milliseconds, percent, ratio
+from spd_deploy.benchmark.judge import Judgement, compare, measurement_of
+from spd_deploy.benchmark.proof import unproven
+from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.warnings import unsteady
+from spd_deploy.benchmark.rows import LatencyRow
+from spd_deploy.benchmark.stats import LEVEL, SpeedUp
+from spd_deploy.benchmark.steadiness import unsteady
 
 # An interval that ends above this does not rule out a gain that someone would want.
 WORTH_HAVING = 1.1
@@ -21,13 +22,13 @@ WORTH_HAVING = 1.1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Headline:
-    """What a run shows of one arm.
+    """The result of one arm.
 
     Attributes:
         statement: the ratio with its interval, or that no difference is shown.
         why: why it is not faster, where it is not.
-        scope: what else than sparsity is in the ratio, where precision or runtime differ.
-        unsteady: why the numbers are not to be relied on; None where the runs were steady.
+        scope: what the ratio holds besides sparsity, where precision or runtime differ.
+        unsteady: why the numbers are not reliable; None where the runs were steady.
     """
 
     statement: str
@@ -36,7 +37,7 @@ class Headline:
     unsteady: str | None = None
 
     def __str__(self) -> str:
-        """All of it in a line."""
+        """The headline in one line."""
         parts = [
             self.statement,
             self.scope,
@@ -66,7 +67,7 @@ def leading(report: Report, judgement: Judgement) -> int:
 
 
 def kind_of(arm: ArmFacts) -> str:
-    """What an arm is, such as ``2:4 at 50 %`` or ``dense, int8``."""
+    """The kind of an arm, such as ``2:4 at 50 %`` or ``dense, int8``."""
     if arm.pattern is None or arm.sparsity is None:
         kind = "dense"
     else:
@@ -79,11 +80,11 @@ def runtimes_of(report: Report) -> str:
     return ", ".join(dict.fromkeys(f"{a.runtime.runtime} {a.runtime.version}" for a in report.arms))
 
 
-def why_not_faster(arm: ArmFacts, rows: Sequence[Row]) -> str:
-    """Why no shape got faster: the manifest's reasons, runs too unsteady to tell, or what is left.
+def why_not_faster(arm: ArmFacts, rows: Sequence[LatencyRow]) -> str:
+    """Why no shape got faster: the manifest's reasons, unsteady runs, or the rest of the work.
 
-    Matrices that run dense cannot be faster however steady the runs, so that comes first. Where
-    the runtime may take sparse kernels, it is asked after they were found to have run.
+    Matrices that run dense cannot be faster however steady the runs are, so that comes first. A
+    runtime that may choose sparse kernels is asked about after its kernels were seen to run.
     """
     if not arm.lowered:
         return "its manifest does not say how its matrices are run"
@@ -101,9 +102,7 @@ def why_not_faster(arm: ArmFacts, rows: Sequence[Row]) -> str:
             f"the runs are too unsteady to tell, with intervals from {low:.2f}x to {high:.2f}x; "
             "measure longer, on an idle machine"
         )
-    rest = (
-        "what is left of the time is attention, element-wise work, and products too small to gain"
-    )
+    rest = "the rest of the time is attention, element-wise work, and products too small to gain"
     if arm.runs_dense:
         return f"its sparse kernels ran, and {rest}"
     left = f"its matrices do {percent(arm.flops_share)} of the dense multiplications, and {rest}"
@@ -111,7 +110,7 @@ def why_not_faster(arm: ArmFacts, rows: Sequence[Row]) -> str:
 
 
 def _headline(report: Report, judgement: Judgement, arm: ArmFacts) -> Headline:
-    """What the run shows of one arm."""
+    """The headline of one arm."""
     rows = judgement.of(arm.name)
     who = f"{arm.name} ({kind_of(arm)})"
     where = "this CPU" if report.settings.device == "cpu" else "this GPU"
@@ -132,13 +131,13 @@ def _headline(report: Report, judgement: Judgement, arm: ArmFacts) -> Headline:
 
 
 def _scope(report: Report, judgement: Judgement, arm: ArmFacts) -> str | None:
-    """What sparsity alone gained, where the ratio also holds another precision or runtime."""
-    if report.baseline is None or report.dense or arm.pattern is None:
+    """The gain of sparsity alone, where the ratio also holds another precision or runtime."""
+    if len(report.baselines) != 1 or arm.pattern is None:
         return None
-    base = report.arm(report.baseline)
+    base = report.arm(report.baselines[0])
     mixed = [
-        said
-        for said, differs in (
+        step
+        for step, differs in (
             (f"{base.precision} to {arm.precision}", base.precision != arm.precision),
             (
                 f"{base.runtime.runtime} to {arm.runtime.runtime}",
@@ -150,14 +149,15 @@ def _scope(report: Report, judgement: Judgement, arm: ArmFacts) -> str | None:
     if not mixed:
         return None
     step = f"That includes the step from {' and from '.join(mixed)}"
-    twin = next((other for other in report.others if _dense_like(other, arm)), None)
-    if twin is None:
+    dense = next((other for other in report.others if _dense_like(other, arm)), None)
+    if dense is None:
         return f"{step}; no dense arm like it was measured to tell what sparsity alone gains."
+    pair = (dense.name, arm.name)
     gains = [
-        compare(measurement_of(report, twin.name, shape), measurement_of(report, arm.name, shape))
+        compare(*(measurement_of(report, name, report.rounds(name, shape)) for name in pair))
         for shape in report.settings.shapes
     ]
-    return f"{step}; sparsity alone, over {twin.name}: {_span(gains)} ({_interval(gains)})."
+    return f"{step}; sparsity alone, over {dense.name}: {_span(gains)} ({_interval(gains)})."
 
 
 def _dense_like(other: ArmFacts, arm: ArmFacts) -> bool:
@@ -180,42 +180,42 @@ def _interval(found: Sequence[SpeedUp]) -> str:
     return f"{100 * LEVEL:.0f} % interval{several} {low:.{digits}f} to {high:.{digits}f}"
 
 
-def _why(report: Report, arm: ArmFacts, rows: Sequence[Row]) -> str:
-    """Why it may not be called faster: what was not proven comes before what was not gained.
+def _why(report: Report, arm: ArmFacts, rows: Sequence[LatencyRow]) -> str:
+    """Why it may not be called faster: a gain without proof comes before the lack of a gain.
 
-    A shape that gained nothing needs no proof; its lack of one is told where no shape has any.
+    A shape that gained nothing needs no proof. The lack of one is told where no shape has any.
     """
     reasons = {row.shape: why for row in rows if (why := unproven(report, arm.name, row.shape))}
     gained = [row.shape for row in rows if row.speed_up and row.speed_up.verdict == "unproven"]
     shapes = gained or (list(reasons) if len(reasons) == len(rows) else [])
     if not shapes:
         return why_not_faster(arm, rows)
-    told = list(dict.fromkeys(reasons[shape] for shape in shapes))
-    if len(told) == 1:
-        return told[0]
-    at = {why: [shape for shape in shapes if reasons[shape] == why] for why in told}
-    return "; ".join(f"{why} at {_listed(there)}" for why, there in at.items())
+    distinct = list(dict.fromkeys(reasons[shape] for shape in shapes))
+    if len(distinct) == 1:
+        return distinct[0]
+    at = {why: [shape for shape in shapes if reasons[shape] == why] for why in distinct}
+    return "; ".join(f"{why} at {listed(there)}" for why, there in at.items())
 
 
-def _outcome(rows: Sequence[Row], baseline: str) -> str:
+def _outcome(rows: Sequence[LatencyRow], baseline: str) -> str:
     """The verdicts of all shapes in a phrase, the fast ones first."""
     verdicts = ("faster", "slower", "unproven")
     parts = [part for verdict in verdicts for part in _part(rows, verdict, baseline)]
     still = [row.shape for row in rows if row.speed_up and not _moved(row.speed_up)]
     if len(still) == len(rows):
         return f"no speed-up over {baseline} shown"
-    return "; ".join([*parts, *([f"no difference shown at {_listed(still)}"] if still else [])])
+    return "; ".join([*parts, *([f"no difference shown at {listed(still)}"] if still else [])])
 
 
-def _part(rows: Sequence[Row], verdict: str, baseline: str) -> Iterator[str]:
+def _part(rows: Sequence[LatencyRow], verdict: str, baseline: str) -> Iterator[str]:
     """The shapes that got one verdict, with the range of their ratios."""
     found = [row for row in rows if row.speed_up and row.speed_up.verdict == verdict]
     if not found:
         return
     ratios = [row.speed_up for row in found if row.speed_up]
-    shapes = "" if len(found) == len(rows) else f" at {_listed([row.shape for row in found])}"
+    shapes = "" if len(found) == len(rows) else f" at {listed([row.shape for row in found])}"
     how = "faster than" if verdict == "faster" else "the speed of"
-    but = ", which is not shown to be sparsity's" if verdict == "unproven" else ""
+    but = ", which is not proven to come from sparsity" if verdict == "unproven" else ""
     yield f"{_span(ratios)} {how} {baseline}{shapes} ({_interval(ratios)}){but}"
 
 
@@ -232,9 +232,3 @@ def _moved(speed_up: SpeedUp) -> bool:
 def _of(part: int, whole: int) -> str:
     """A part of the matrices, such as ``all 72 matrices`` or ``8 of 72 matrices``."""
     return f"all {whole} matrices" if part == whole else f"{part} of {whole} matrices"
-
-
-def _listed(shapes: Sequence[Shape]) -> str:
-    """Shapes in a row, the last one joined with ``and``."""
-    names = [str(shape) for shape in shapes]
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -1,22 +1,28 @@
-"""The report's tables, as text: for the terminal and for the page alike."""
+"""The report's tables as text, for the terminal and the page alike."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+from spd_deploy.benchmark.device.device_records import DeviceArm, KernelTrace
 from spd_deploy.benchmark.formatting import megabytes, milliseconds, percent
-from spd_deploy.benchmark.intervals import Estimate
-from spd_deploy.benchmark.judge import Judgement, Row
+from spd_deploy.benchmark.judge import Judgement
+from spd_deploy.benchmark.proof import sparse_kernels, why_unproven
 from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.rows import DeviceDetails, LatencyRow
+from spd_deploy.benchmark.stats import Estimate
 from spd_deploy.benchmark.summary import kind_of
-from spd_deploy.machine.facts import Machine
+from spd_deploy.domain.shapes import Shape
 
 NOTHING = "-"
+# Of the kernels that an arm launched, so many are named.
+_KERNELS_NAMED = 3
+_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """Rows of text under column names; the first column is what a row is about."""
+    """Rows of text under column names; the first column names the subject of the row."""
 
     title: str
     columns: tuple[str, ...]
@@ -24,20 +30,79 @@ class Table:
 
 
 def latency_table(report: Report, judgement: Judgement) -> Table:
-    """One row an arm and shape; an interval stands in brackets."""
-    compared = report.baseline is not None
-    columns = (
-        *("batch x tokens", "arm", "p50 ms"),
-        *(("speed-up", "verdict") if compared else ()),
-        *("p90 ms", "p99 ms", "tokens/s", "runs"),
+    """Latency by the host's clock, a row for each arm and shape."""
+    return _latency_table(
+        "Latency",
+        judgement.rows,
+        ("p90 ms", "p99 ms", "tokens/s", "runs"),
+        _tail_cells,
+        compared=report.baseline is not None,
     )
-    rows = tuple(_latency_row(row, compared=compared) for row in judgement.rows)
-    return Table(title="Latency", columns=columns, rows=rows)
+
+
+def device_table(report: Report, judgement: Judgement) -> Table | None:
+    """Latency by the GPU's clock, with its limit; None where it timed nothing."""
+    if not judgement.device:
+        return None
+    return _latency_table(
+        "Latency on the GPU",
+        judgement.device,
+        ("run by", "limit ms", "bound by", "reached"),
+        _limit_cells,
+        compared=report.baseline is not None,
+    )
+
+
+def device_details_table(judgement: Judgement) -> Table | None:
+    """Times besides the latency on the GPU: the other mode, a cold cache, the host, copies."""
+    if not judgement.device:
+        return None
+    columns = (
+        "batch x tokens", "arm", "other mode", "L2 cold", "host", "enqueue", "ids in", "logits out",
+    )  # fmt: skip
+    rows = tuple(
+        (str(row.shape), row.arm, *_detail_cells(row.device))
+        for row in judgement.device
+        if row.device is not None
+    )
+    return Table(title="Other times on the GPU, medians in ms", columns=columns, rows=rows)
+
+
+def kernel_table(report: Report) -> Table | None:
+    """The kernels of each arm at each shape, and whether any skips zeros; None on a CPU."""
+    if report.device is None:
+        return None
+    rows = tuple(
+        (
+            arm.name,
+            str(trace.shape),
+            str(replace(arm.runtime, kernels=trace.described)),
+            _kernels(trace),
+            _proof(arm, trace),
+            NOTHING if on_gpu.device_bytes is None else megabytes(on_gpu.device_bytes),
+            _untimed(on_gpu, trace.shape),
+        )
+        for arm, on_gpu in zip(report.arms, report.device.arms, strict=True)
+        for trace in on_gpu.traces
+    )
+    columns = (
+        "arm", "batch x tokens", "runtime", "longest kernels", "skips zeros", "GPU MB",
+        "not run by",
+    )  # fmt: skip
+    return Table(title="Kernels", columns=columns, rows=rows)
+
+
+def skipped_table(report: Report) -> Table | None:
+    """Everything that was not measured, and why; None where all was."""
+    if not report.skipped:
+        return None
+    rows = tuple((one.name, one.reason) for one in report.skipped)
+    return Table(title="Not measured", columns=("", "why"), rows=rows)
 
 
 def size_table(report: Report) -> Table:
-    """What each arm takes on disk and in memory, in megabytes."""
-    columns = ("arm", "what", "model", "folder", "before opening", "opened", "peak")
+    """Size of each arm on disk and in memory, in megabytes."""
+    columns = ("arm", "kind", "model", "folder", "before opening", "opened", "peak")
     rows = tuple((arm.name, kind_of(arm), *_sizes(arm)) for arm in report.arms)
     return Table(title="Size and memory, MB", columns=columns, rows=rows)
 
@@ -79,65 +144,117 @@ def accuracy_table(report: Report) -> Table | None:
     return Table(title="Accuracy", columns=columns, rows=rows)
 
 
-def machine_table(report: Report) -> Table:
-    """Where and how it was measured."""
-    machine, settings, seen = report.machine, report.settings, report.conditions
-    rows = (
-        ("processor", f"{machine.cpu}; {machine.cores} cores, {machine.usable_cores:g} usable"),
-        ("instruction sets", ", ".join(machine.features) or NOTHING),
-        ("clock governor", machine.governor or "not told by the system"),
-        ("memory", f"{machine.memory_bytes / 1e9:.1f} GB"),
-        ("GPU", _gpus(machine)),
-        ("system", f"{machine.system}, Python {machine.python}"),
-        ("packages", ", ".join(f"{name} {number}" for name, number in machine.versions.items())),
-        ("device", settings.device),
-        ("threads", str(settings.threads or "left to the runtime")),
-        ("runtime", _unique(_runtime(arm) for arm in report.arms)),
-        ("rounds", f"{settings.rounds}, each {settings.series.seconds:.3g} s an arm and shape"),
-        ("load before", NOTHING if seen.load_before is None else f"{seen.load_before:.2f}"),
-        ("other processes", f"{seen.others_cores:.2f} cores busy during the run"),
-        ("token ids", f"drawn evenly with seed {settings.seed}; all real, none padding"),
-        ("measured", report.created),
+def tables_of(report: Report, judgement: Judgement) -> tuple[Table, ...]:
+    """The tables that the terminal shows."""
+    found = (
+        latency_table(report, judgement),
+        device_table(report, judgement),
+        device_details_table(judgement),
+        kernel_table(report),
+        skipped_table(report),
+        size_table(report),
     )
-    return Table(title="Machine and settings", columns=("", ""), rows=rows)
+    return tuple(table for table in found if table is not None)
 
 
-def files_table(report: Report) -> Table:
-    """Which models were measured, by their hashes."""
-    rows = tuple(
-        (arm.name, name, sha256) for arm in report.arms for name, sha256 in arm.models.items()
+def _latency_table(
+    title: str,
+    rows: Sequence[LatencyRow],
+    columns: tuple[str, ...],
+    cells: Callable[[LatencyRow], tuple[str, ...]],
+    *,
+    compared: bool,
+) -> Table:
+    """A row for each arm and shape: the median with its interval, the verdict, further cells."""
+    verdict = ("speed-up", "verdict") if compared else ()
+    return Table(
+        title=title,
+        columns=("batch x tokens", "arm", "p50 ms", *verdict, *columns),
+        rows=tuple(
+            (
+                str(row.shape),
+                row.arm,
+                _estimate(row.p50),
+                *(_verdict_cells(row) if compared else ()),
+                *cells(row),
+            )
+            for row in rows
+        ),
     )
-    return Table(title="Model files", columns=("arm", "file", "SHA-256"), rows=rows)
 
 
-def _latency_row(row: Row, *, compared: bool) -> tuple[str, ...]:
-    """The cells of an arm at a shape; what one reads for stands before the details."""
+def _tail_cells(row: LatencyRow) -> tuple[str, ...]:
+    """Slow runs, throughput and number of samples."""
     return (
-        str(row.shape),
-        row.arm,
-        _estimate(row.p50),
-        *(_verdict_cells(row) if compared else ()),
-        _estimate(row.p90),
-        _estimate(row.p99),
-        f"{row.tokens_per_s:,.0f}",
-        str(row.samples),
+        _estimate(row.p90), _estimate(row.p99), f"{row.tokens_per_s:,.0f}", str(row.samples),
+    )  # fmt: skip
+
+
+def _limit_cells(row: LatencyRow) -> tuple[str, ...]:
+    """The mode, the least possible time, and how much of it was reached."""
+    assert row.device is not None  # noqa: S101 - a row by the GPU's clock
+    limit = row.device.limit
+    least = (NOTHING, NOTHING) if limit is None else (_ms(limit.seconds), limit.bound)
+    reached = NOTHING if row.reached is None else percent(row.reached)
+    return (row.device.mode, *least, reached)
+
+
+def _detail_cells(details: DeviceDetails) -> tuple[str, ...]:
+    """The other times in milliseconds, in the order of the columns."""
+    return tuple(
+        map(
+            _ms,
+            (
+                details.other_mode_s,
+                details.cold_s,
+                details.host_s,
+                details.enqueue_s,
+                details.to_device_s,
+                details.to_host_s,
+            ),
+        )
     )
 
 
-def _verdict_cells(row: Row) -> tuple[str, str]:
-    """Speed-up and verdict."""
-    found = row.speed_up
-    if found is None:
-        return NOTHING, "baseline"
-    return found.numbers, found.verdict
+def _verdict_cells(row: LatencyRow) -> tuple[str, str]:
+    """Speed-up with its interval, and the verdict; the baseline has its name instead."""
+    if row.speed_up is not None:
+        return row.speed_up.numbers, row.speed_up.verdict
+    return NOTHING, "baseline" if row.arm == row.against else NOTHING
 
 
 def _estimate(estimate: Estimate | None) -> str:
-    """A time with its interval."""
+    """A time with its interval in brackets."""
     if estimate is None:
         return NOTHING
     ends = f"{milliseconds(estimate.low)}, {milliseconds(estimate.high)}"
     return f"{milliseconds(estimate.value)} [{ends}]"
+
+
+def _kernels(trace: KernelTrace) -> str:
+    """The longest kernels, each with its share of the time of all."""
+    if trace.kernels is None:
+        return "not traced"
+    total = sum(kernel.seconds for kernel in trace.kernels) or 1.0
+    named = sorted(trace.kernels, key=lambda kernel: -kernel.seconds)[:_KERNELS_NAMED]
+    return "; ".join(f"{k.name[:_LONGEST_NAME]} {percent(k.seconds / total)}" for k in named)
+
+
+def _proof(facts: ArmFacts, trace: KernelTrace) -> str:
+    """Whether something that ran skips zeros, and how that is known."""
+    if facts.sparsity is None:
+        return "dense"
+    if why := why_unproven(facts, trace):
+        return f"no: {why}"
+    if known := sparse_kernels(trace):
+        return f"yes: {known[0][:_LONGEST_NAME]}"
+    return "yes: by construction, its products are over kept weights alone"
+
+
+def _untimed(arm: DeviceArm, shape: Shape) -> str:
+    """The modes that it could not be run in at a shape."""
+    here = (one for one in arm.untimed if one.shape == shape)
+    return "; ".join(f"{one.mode}: {one.reason}" for one in here) or NOTHING
 
 
 def _sizes(arm: ArmFacts) -> Sequence[str]:
@@ -154,20 +271,6 @@ def _score(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.4f}"
 
 
-def _gpus(machine: Machine) -> str:
-    """The GPUs with their drivers."""
-    named = ", ".join(f"{g.name}, driver {g.driver}" for g in machine.gpus) or "none"
-    return named if machine.driver_cuda is None else f"{named}, CUDA {machine.driver_cuda}"
-
-
-def _runtime(arm: ArmFacts) -> str:
-    """An arm's runtime as its session described it."""
-    threads = (
-        "threads not told" if arm.runtime.threads is None else f"{arm.runtime.threads} threads"
-    )
-    return f"{arm.runtime}, {threads}"
-
-
-def _unique(texts: Iterable[str]) -> str:
-    """Each text once."""
-    return "; ".join(dict.fromkeys(texts))
+def _ms(seconds: float | None) -> str:
+    """Milliseconds, where there are any."""
+    return NOTHING if seconds is None else milliseconds(seconds)

@@ -1,39 +1,30 @@
-"""Why a reader should not trust a number: every doubt that the data themselves raise.
+"""Caveats: the reasons in a report's own data not to trust a number.
 
-Pure functions of a report. No doubt means only that none of these was found.
+Pure functions of a report. A report without caveats is one in which none of these was found.
 """
 
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from spd_deploy.benchmark.formatting import percent
-from spd_deploy.benchmark.intervals import Rounds, samples_for
+from spd_deploy.benchmark.machine_warnings import card_caveats, load_caveats
 from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report
-from spd_deploy.machine.facts import Machine
-from spd_deploy.timing.machine_load import Conditions
+from spd_deploy.benchmark.rows import LatencyRow
+from spd_deploy.benchmark.steadiness import sample_caveats
 
-NOISY = 0.10
-ROUNDS_APART = 0.10
-DRIFT = 0.05
-DRIFT_ROUNDS = 5
-BUSY_SHARE = 0.10
-LOAD_SHARE = 0.25
-# From this scatter on a ratio may be another one in the next run, whatever its interval says.
-UNSTEADY = 0.25
-# Fewer ratios than this make an interval that the next run may well leave.
+# With fewer ratios than this the next run may well leave the interval.
 FEW_ROUNDS = 3
+# Above this share of the GPU's time the host is what is measured.
+LAUNCH_BOUND = 0.8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Doubt:
+class Caveat:
     """One reason not to trust a number.
 
     Attributes:
-        about: an arm, or ``machine``.
+        about: an arm, ``machine`` or ``the GPU``.
         what: the reason, in words that are the same wherever it holds.
         shape: where it holds, if at one shape only.
         amount: how bad it is there, where that is a number.
@@ -45,67 +36,49 @@ class Doubt:
     amount: str | None = None
 
 
-def doubts_of(report: Report) -> tuple[Doubt, ...]:
-    """All doubts: about the machine, the comparison, and each arm at each shape."""
-    found = [Doubt(about="machine", what=what) for what in machine_doubts(report)]
+def caveats_of(report: Report, device_rows: Sequence[LatencyRow] = ()) -> tuple[Caveat, ...]:
+    """All caveats: about the machine, the comparison, each arm at each shape, and the GPU."""
+    found = [Caveat(about="machine", what=what) for what in machine_caveats(report)]
     for arm in report.arms:
-        found += [Doubt(about=arm.name, what=what) for what in comparison_doubts(report, arm)]
+        found += [Caveat(about=arm.name, what=what) for what in comparison_caveats(report, arm)]
         for shape in report.settings.shapes:
             found += [
-                Doubt(about=arm.name, what=what, shape=str(shape), amount=amount)
-                for what, amount in series_doubts(report.rounds(arm.name, shape))
+                Caveat(about=arm.name, what=what, shape=str(shape), amount=amount)
+                for what, amount in sample_caveats(report.rounds(arm.name, shape))
             ]
-    return tuple(found)
+    return (*found, *device_caveats(report, device_rows))
 
 
-def grouped(doubts: Sequence[Doubt]) -> dict[str, list[str]]:
+def grouped(caveats: Sequence[Caveat]) -> dict[str, list[str]]:
     """Each reason once, with all that it is about, as ``block at 1x16 (12 %), 8x16 (20 %)``."""
     found: dict[str, dict[str, list[str]]] = {}
-    for doubt in doubts:
-        places = found.setdefault(doubt.what, {}).setdefault(doubt.about, [])
-        if doubt.shape is not None:
-            places.append(
-                doubt.shape if doubt.amount is None else f"{doubt.shape} ({doubt.amount})"
-            )
+    for caveat in caveats:
+        places = found.setdefault(caveat.what, {}).setdefault(caveat.about, [])
+        if caveat.shape is not None:
+            amount = "" if caveat.amount is None else f" ({caveat.amount})"
+            places.append(f"{caveat.shape}{amount}")
     return {
         what: [f"{about} at {', '.join(at)}" if at else about for about, at in abouts.items()]
         for what, abouts in found.items()
     }
 
 
-def machine_doubts(report: Report) -> Iterator[str]:
-    """Other work, too many threads, a clock that may change."""
+def machine_caveats(report: Report) -> Iterator[str]:
+    """Other work, too many threads or an unknown number of them, a clock that may change."""
     settings = report.settings
-    yield from conditions_doubts(report.machine, report.conditions, settings.threads)
+    yield from load_caveats(report.machine, report.conditions, settings.threads)
     if settings.device == "cpu" and settings.threads is None:
         yield "the number of threads was left to the runtime and is unknown"
 
 
-def conditions_doubts(machine: Machine, seen: Conditions, threads: int | None) -> Iterator[str]:
-    """What the machine did meanwhile, and whether it could give what was asked of it."""
-    if seen.others_cores > BUSY_SHARE * machine.usable_cores:
-        yield (
-            f"other processes kept {seen.others_cores:.1f} of {machine.usable_cores:g} cores busy "
-            "during the run"
-        )
-    if seen.load_before is not None and seen.load_before > LOAD_SHARE * machine.usable_cores:
-        yield f"the machine was not idle before the run: load {seen.load_before:.2f}"
-    if threads is not None and threads > machine.usable_cores:
-        yield f"{threads} threads share {machine.usable_cores:g} usable cores"
-    if machine.governor not in (None, "performance"):
-        yield f"the processor's clock may change: its governor is {machine.governor!r}"
-
-
-def comparison_doubts(report: Report, arm: ArmFacts) -> Iterator[str]:
-    """What else but sparsity may explain a difference between an arm and the baseline."""
+def comparison_caveats(report: Report, arm: ArmFacts) -> Iterator[str]:
+    """Other explanations than sparsity for a difference between an arm and the baseline."""
     if report.baseline is None:
         return
-    base = report.arm(report.baseline)
-    if arm.name == base.name:
-        if base.sparsity is not None:
-            yield "the baseline is sparse itself: what is gained over a dense model is not told"
-        return
-    if arm.name in report.dense:  # it is there to be compared with, whatever it runs in
+    base, several = report.arm(report.baseline), len(report.baselines) > 1
+    if arm.name in report.baselines:
+        if not several and base.sparsity is not None:
+            yield "the baseline is sparse itself: the gain over a dense model is not measured"
         return
     rounds = report.settings.rounds
     if rounds < FEW_ROUNDS:
@@ -114,8 +87,7 @@ def comparison_doubts(report: Report, arm: ArmFacts) -> Iterator[str]:
         yield f"it answers task {arm.task}, and {base.name} task {base.task}"
     if arm.sizes != base.sizes:
         yield f"it is another model than {base.name}: their sizes differ"
-    several = len(report.dense) > 1  # which cover runtimes and precisions between them
-    if several and arm.precision in {report.arm(name).precision for name in report.dense}:
+    if several and arm.precision in {report.arm(name).precision for name in report.baselines}:
         return
     if arm.precision != base.precision:
         yield (
@@ -126,65 +98,28 @@ def comparison_doubts(report: Report, arm: ArmFacts) -> Iterator[str]:
         yield f"it runs in {arm.runtime.runtime} and {base.name} in {base.runtime.runtime}"
 
 
-def series_doubts(rounds: Rounds) -> Iterator[tuple[str, str]]:
-    """Too few samples, too much spread, rounds that disagree or drift; each with its amount."""
-    samples = [s for r in rounds for s in r]
-    for quantile in (0.9, 0.99):
-        if len(samples) < samples_for(quantile):
-            few = f"fewer than {samples_for(quantile)} runs, so no p{100 * quantile:.0f}"
-            yield few, f"{len(samples)} runs"
-    if (spread := _scatter(samples)) > NOISY:
-        wide = f"runs scatter: their standard deviation is above {percent(NOISY)} of their mean"
-        yield wide, percent(spread)
-    medians = [statistics.median(r) for r in rounds]
-    if (apart := _apart(medians)) > ROUNDS_APART:
+def device_caveats(report: Report, rows: Sequence[LatencyRow]) -> Iterator[Caveat]:
+    """Caveats of the GPU: its state, arms that its clock did not time, and its rows."""
+    if report.device is None:
+        return
+    yield from (Caveat(about="the GPU", what=what) for what in card_caveats(report.device))
+    timed = {row.arm for row in rows}
+    for arm in report.arms:
+        if arm.name not in timed:
+            what = "the GPU's own clock did not time it: its session keeps no batch on the GPU"
+            yield Caveat(about=arm.name, what=what)
+    for row in rows:
+        for what, amount in row_caveats(row):
+            yield Caveat(about=row.arm, what=what, shape=str(row.shape), amount=amount)
+
+
+def row_caveats(row: LatencyRow) -> Iterator[tuple[str, str]]:
+    """Runs that the host holds up, and times below the limit; each with its amount."""
+    if row.enqueue_share > LAUNCH_BOUND:
         yield (
-            f"rounds disagree: their medians lie more than {percent(ROUNDS_APART)} apart",
-            percent(apart),
+            "it is launch-bound: the host's enqueueing takes more than "
+            f"{percent(LAUNCH_BOUND)} of the GPU's time",
+            percent(row.enqueue_share),
         )
-    drift = drift_of(medians)
-    if abs(drift) > DRIFT:
-        way = "slower" if drift > 0 else "faster"
-        yield f"it drifts: nearly every round was {way} than the last", percent(abs(drift))
-
-
-def unsteady(report: Report, names: Sequence[str]) -> str | None:
-    """Why the times of these arms are not to be relied on; None where they were steady.
-
-    Runs scatter or rounds disagree by more than :data:`UNSTEADY`, or other work kept cores busy.
-    """
-    rounds = [report.rounds(name, shape) for name in names for shape in report.settings.shapes]
-    scatter = max(_scatter([s for r in each for s in r]) for each in rounds)
-    apart = max(_apart([statistics.median(r) for r in each]) for each in rounds)
-    busy, cores = report.conditions.others_cores, report.machine.usable_cores
-    found = []
-    if scatter > UNSTEADY:
-        found.append(f"runs scatter by up to {percent(scatter)} of their mean")
-    if apart > UNSTEADY:
-        found.append(f"rounds lie up to {percent(apart)} apart")
-    if busy > BUSY_SHARE * cores:
-        found.append(f"other processes kept {busy:.1f} of {cores:g} cores busy")
-    return ", ".join(found) or None
-
-
-def _scatter(samples: Sequence[float]) -> float:
-    """Standard deviation over mean; 0 of a single run."""
-    return statistics.stdev(samples) / statistics.fmean(samples) if len(samples) > 1 else 0.0
-
-
-def _apart(medians: Sequence[float]) -> float:
-    """How far the rounds' medians lie apart, as a share of the one in the middle."""
-    return (max(medians) - min(medians)) / statistics.median(medians)
-
-
-def drift_of(medians: Sequence[float]) -> float:
-    """Change from the first round to the last, as a share, if nearly every round went that way.
-
-    Nearly: the rank correlation with the round is 0.9 or more. Fewer than
-    :data:`DRIFT_ROUNDS` rounds line up by chance too often to say; they give 0.
-    """
-    if len(medians) < DRIFT_ROUNDS:
-        return 0.0
-    order = np.argsort(np.argsort(medians, kind="stable"), kind="stable")
-    agreement = float(np.corrcoef(order, np.arange(len(medians)))[0, 1])
-    return medians[-1] / medians[0] - 1 if abs(agreement) >= 0.9 else 0.0
+    if row.reached is not None and row.reached > 1:
+        yield "it ran below its least time: a rate or a count is wrong", percent(row.reached)

@@ -104,31 +104,22 @@ def bench(as_json: bool, **options: Any) -> None:
 
 
 def _show(report: "Report", judgement: "Judgement", page: Path) -> None:
-    """The headlines, tables and doubts on the terminal."""
-    from spd_deploy.benchmark.gpu_tables import absent_table, device_table, parts_table, ran_table
+    """Print the headlines, tables and caveats."""
     from spd_deploy.benchmark.layers.analysis import analyse
     from spd_deploy.benchmark.layers.layer_summary import explanation_of, statement_of
     from spd_deploy.benchmark.summary import headlines, runtimes_of
-    from spd_deploy.benchmark.tables import latency_table, size_table
+    from spd_deploy.benchmark.tables import tables_of
     from spd_deploy.benchmark.warnings import grouped
 
     for headline in headlines(report, judgement):
         click.echo(f"{headline}\n")
-    tables = (
-        latency_table(report, judgement),
-        device_table(judgement),
-        parts_table(judgement),
-        ran_table(report),
-        absent_table(report),
-        size_table(report),
-    )
-    for table in filter(None, tables):
+    for table in tables_of(report, judgement):
         show_table(table.title, table.columns, table.rows)
         click.echo()
     for profile in report.layers:
         found = analyse(profile)
         click.echo(f"{found.arm}: {statement_of(found)}. {explanation_of(found)}.\n")
-    for what, about in grouped(judgement.doubts).items():
-        click.echo(f"doubt: {what} ({'; '.join(about)})")
+    for what, about in grouped(judgement.caveats).items():
+        click.echo(f"caveat: {what} ({'; '.join(about)})")
     click.echo(f"run by {runtimes_of(report)}")
     click.echo(f"report: {page}")

@@ -1,4 +1,4 @@
-"""``spd build``: the engine of a trt artefact, built on the machine that will serve it."""
+"""``spd build``: builds the engine of a trt artefact on the machine that will serve it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ import click
 from spd_deploy.cli.console import TerminalProgress, show_json
 from spd_deploy.cli.engines import record_lines
 from spd_deploy.domain.artefact import open_artefact
-from spd_deploy.sessions.tensorrt.build_plan import Hardware, Options, read_plan
+from spd_deploy.sessions.tensorrt.build_plan import HardwareCompatibility, Options, read_plan
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.tensorrt.build_plan import BuildPlan
@@ -30,57 +30,65 @@ Examples:
     type=click.IntRange(1, 100),
     default=3,
     show_default=True,
-    help="Engines to build, of which the fastest is kept: each comes out otherwise.",
+    help="Number of engines to build of each kind, sparse and dense; the fastest is kept. Builds "
+    "differ, since TensorRT chooses kernels by noisy timings. Lower it to build faster.",
 )
 @click.option(
     "--compare/--no-compare",
     default=True,
     show_default=True,
-    help="Where sparse kernels may be taken, also build dense twins, and keep the fastest of all.",
+    help="Where sparse kernels may be used, also build engines without them, and keep the fastest "
+    "of all. --no-compare halves the time of the build, and shows no gain of sparse kernels.",
 )
 @click.option(
-    "--version-compatible", is_flag=True, help="Let later versions of TensorRT load the engine."
+    "--version-compatible",
+    is_flag=True,
+    help="Build an engine that later versions of TensorRT can load too. Off by default: it may be "
+    "slower.",
 )
 @click.option(
     "--hardware-compatible",
-    type=click.Choice([name for name in get_args(Hardware) if name != "same_gpu"]),
-    help="Let other GPUs load the engine, at a cost in speed.",
+    type=click.Choice([name for name in get_args(HardwareCompatibility) if name != "same_gpu"]),
+    help="Build an engine that other GPUs can load too, at a cost in speed.  [default: this kind "
+    "of GPU only]",
 )
 @click.option(
     "--workspace-gib",
     type=click.FloatRange(0, 1024, min_open=True),
-    help="Most scratch memory of one layer.  [default: what the GPU has]",
+    help="Scratch memory that one layer may use, in GiB. Lower it where other processes use the "
+    "GPU.  [default: all that the GPU has]",
 )
 @click.option(
     "--strict-nans",
     is_flag=True,
-    help="Take only kernels through which NaN and infinity pass as in a dense product.",
+    help="Use only kernels that propagate NaN and infinity as a dense product does. Off by "
+    "default.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print engine.json.")
+@click.option("--json", "as_json", is_flag=True, help="Print engine.json instead of a summary.")
 def build(
     artefact: Path,
     builds: int,
     compare: bool,
     version_compatible: bool,
-    hardware_compatible: Hardware | None,
+    hardware_compatible: HardwareCompatibility | None,
     workspace_gib: float | None,
     strict_nans: bool,
     as_json: bool,
 ) -> None:
-    """Build ARTEFACT's TensorRT engine for this machine's GPU, time it, and prove what it does.
+    """Build ARTEFACT's TensorRT engine for this machine's GPU, time it, and verify it.
 
-    The engine is bound to this GPU, TensorRT and driver and to the artefact's files; a session
-    checks that before it loads it. spd inspect shows which matrix got a sparse kernel and what it
-    gained.
+    The engine fits this GPU, TensorRT, driver and the artefact's files only. Every session checks
+    that before it loads the engine. spd inspect shows which matrices run on sparse kernels, and how
+    much faster these are.
     """
-    from exporters.tensorrt.build import Order, build_engine, refuse_other_format
+    from exporters.tensorrt.build import BuildRequest, build_engine, refuse_other_format
 
     opened = open_artefact(artefact)
     refuse_other_format(opened)
     plan = read_plan(artefact)
     options = _options(plan, version_compatible, hardware_compatible, workspace_gib)
     options = replace(options, strict_nans=strict_nans or options.strict_nans)
-    order = Order(builds=builds, compare=compare, options=options)
+    order = BuildRequest(builds=builds, compare=compare, options=options)
     record = build_engine(opened, order, progress=TerminalProgress())
     if as_json:
         show_json({"artefact": str(artefact), **record.to_json()})
@@ -92,9 +100,12 @@ def build(
 
 
 def _options(
-    plan: "BuildPlan", version_compatible: bool, hardware: Hardware | None, gib: float | None
+    plan: "BuildPlan",
+    version_compatible: bool,
+    hardware: HardwareCompatibility | None,
+    gib: float | None,
 ) -> Options:
-    """The plan's options, but for those that were asked for."""
+    """The options of the plan, overridden by those of the command line."""
     options = plan.options
     if version_compatible:
         options = replace(options, version_compatible=True)

@@ -1,36 +1,45 @@
-"""What int8 is calibrated on and judged by: the task's own train and dev.
+"""The texts that int8 is calibrated on, and those that int8 and bf16 are scored on.
 
-They are read by the rule of ``spd train``: where there is no dev file, the rows that training held
-out to measure on are the ones to judge by, and none of them is calibrated on.
+They are the task's train and dev data, read as ``spd train`` reads them. Where there is no dev
+file, the rows that training held out are scored, and none of them is calibrated on.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spd_deploy.api.evaluation import agreed_task, refuse_unlabelled, score_parts
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.progress import Progress, Silent
-from spd_deploy.domain.text import TOKENIZER_FILE, Lengths, Tokenizer
+from spd_deploy.domain.text import Batch, Lengths, Tokenizer, Tokens
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 
 if TYPE_CHECKING:
     from exporters.precision import CalibrationSet
 
-# Texts that int8 is calibrated on, in batches of some: enough for ranges, and seconds to run.
+# Number of texts to calibrate on, and the batch size: enough for ranges, in seconds.
 _CALIBRATION_ROWS, _CALIBRATION_BATCH = 512, 16
 
 
-def trial_of(
+def calibration_set_for(
     checkpoint: Checkpoint,
     task_name: str | None,
     data_dir: Path | None,
     max_drop: float,
     progress: Progress,
 ) -> "CalibrationSet":
-    """Train's first texts to calibrate int8 on, and dev, or what is held out, to judge it by.
+    """The first texts of train to calibrate on, and dev, or what is held out, to score.
+
+    Args:
+        checkpoint: the model that is exported.
+        task_name: the task of the data; None for the checkpoint's.
+        data_dir: the task's data; None for the hub's.
+        max_drop: how much of the first metric may be lost, in points of 100.
+        progress: is told where the data come from and how long the texts are.
 
     Raises:
-        BadSetting: data of another task, or of one that says nothing of labels.
-        BadData: none, too few rows, broken, or without labels.
+        BadSetting: the data are of another task, or the task has no labels.
+        BadData: there are no rows, too few, broken ones, or rows without labels.
     """
     from exporters.precision import CalibrationSet, Scores
     from spd_deploy.sessions.open import OpenedModel
@@ -39,28 +48,33 @@ def trial_of(
 
     task = agreed_task(checkpoint.task, task_name)
     refuse_unlabelled(task, data_dir)
-    tokenizer = Tokenizer(checkpoint.folder / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
+    tokenizer = tokenizer_of(checkpoint)
     if data_dir is None:
-        progress.note("texts to calibrate on and to judge by come from the hub: no --data")
+        progress.note("no --data: texts to calibrate and score on come from the hub")
     data = read_data(task, data_dir, skip_broken=None, note=progress.note)
     rows = [tokenizer.encode(e.text, e.pair) for e in data.train[:_CALIBRATION_ROWS]]
     progress.note(
-        f"lengths of texts to calibrate on: {Lengths.of(rows, limit=tokenizer.max_tokens)}"
+        f"lengths of the calibration texts: {Lengths.of(rows, limit=tokenizer.max_tokens)}"
     )
-    rows.sort(key=lambda row: len(row.ids))
     dev = {part: list(examples) for part, examples in data.dev.items()}
 
     def score(session: Session) -> Scores:
-        opened = OpenedModel(session=session, tokenizer=tokenizer, task=task)
+        opened = OpenedModel(session=session, tokenizer=tokenizer, task=task, source=checkpoint)
         return score_parts(opened, task, dev, Silent())
 
     return CalibrationSet(
-        batches=[
-            tokenizer.pad(rows[i : i + _CALIBRATION_BATCH])
-            for i in range(0, len(rows), _CALIBRATION_BATCH)
-        ],
+        batches=_batches(tokenizer, rows),
         score=score,
         metric=task.metrics[0],
         max_drop=max_drop,
         split=data.dev_name,
     )
+
+
+def _batches(tokenizer: Tokenizer, rows: Sequence[Tokens]) -> list[Batch]:
+    """The rows in batches of similar length, so that little is padding."""
+    by_length = sorted(rows, key=lambda row: len(row.ids))
+    return [
+        tokenizer.pad(by_length[i : i + _CALIBRATION_BATCH])
+        for i in range(0, len(by_length), _CALIBRATION_BATCH)
+    ]

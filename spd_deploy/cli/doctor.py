@@ -17,20 +17,28 @@ _NAME_WIDTH = 26
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the checks as JSON, for scripts and bug reports. Default: text.",
+)
 def doctor(as_json: bool) -> None:
-    """Say what this machine can run, and for each thing it cannot, why and what to do.
+    """Check what this machine can run, and explain what it cannot run.
+
+    The checks are of the processor, the packages, ONNX Runtime, OpenVINO, PyTorch, NVIDIA's driver
+    and TensorRT. Each check that fails has a reason and a remedy. Most machines fail some checks,
+    so the exit code is 0 either way.
 
     \b
-    spd doctor
-    spd doctor --json
-
-    A "no" is no failure: most machines have some. The exit code is 0.
+    Example:
+      spd doctor
+      spd doctor --json
     """  # noqa: D301  # click reads the \b as a character
     from spd_deploy.domain.versions import PACKAGE, version_of
-    from spd_deploy.machine.doctor import examine
+    from spd_deploy.machine.doctor import all_checks
 
-    checks = list(examine())
+    checks = list(all_checks())
     if as_json:
         show_json({"version": version_of(PACKAGE), "checks": [asdict(check) for check in checks]})
     else:
@@ -38,7 +46,7 @@ def doctor(as_json: bool) -> None:
 
 
 def _show(checks: Sequence["Check"]) -> None:
-    """A line a check under its group's name, and below a "no" its reason and remedy."""
+    """Print a line for each check under its group, with reason and remedy of a failed one."""
     console = Console(highlight=False, soft_wrap=True)
     group = None
     for check in checks:

@@ -1,4 +1,4 @@
-"""What the command line says of engines: of their plans before a build, and of them after it."""
+"""How the command line shows engines: the plan before a build, and the record after it."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from spd_deploy.cli.console import footnotes, show_table
 from spd_deploy.sessions.tensorrt.build_plan import BuildPlan, read_plan
 from spd_deploy.sessions.tensorrt.engine_record import EngineRecord, Verdict, is_built, read_record
 
-_UNTOLD = "-"
+_UNKNOWN = "-"
 
 
 def engine_to_json(folder: Path) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def engine_to_json(folder: Path) -> dict[str, Any]:
 
 
 def show_engine(folder: Path) -> None:
-    """The plan, and before the build what is expected of it, after it what became of that."""
+    """Print the plan, and after a build the record, with a verdict for each matrix."""
     plan = read_plan(folder)
     click.echo()
     for line in plan_lines(plan):
@@ -37,18 +37,18 @@ def show_engine(folder: Path) -> None:
 
 
 def plan_lines(plan: BuildPlan) -> Iterator[str]:
-    """What an engine is to be."""
+    """The lines about an engine's plan."""
     yield f"planned   {plan.precision}, for {', '.join(map(str, plan.buckets))} (rows x tokens)"
     if plan.largest_half:
         yield f"          largest fp16 number on golden inputs {plan.largest_half:.3g}, of 65504"
     for why, count in Counter(matrix.why for matrix in plan.matrices).items():
         eligible = next(matrix.eligible for matrix in plan.matrices if matrix.why == why)
-        said = "may be run by sparse kernels" if eligible else "run on dense kernels"
-        yield f"          {count} of {len(plan.matrices)} matrices {said}: {why}"
+        kernels = "may run on sparse kernels" if eligible else "run on dense kernels"
+        yield f"          {count} of {len(plan.matrices)} matrices {kernels}: {why}"
 
 
 def record_lines(record: EngineRecord) -> Iterator[str]:
-    """What was built, where, and how fast it is."""
+    """The lines about an engine: its GPU, its times, its accuracy."""
     yield f"built     for {record.place}"
     build = record.builds[record.chosen]
     times = ", ".join(
@@ -56,28 +56,28 @@ def record_lines(record: EngineRecord) -> Iterator[str]:
         for bucket, seconds in zip(record.buckets, build.seconds, strict=True)
     )
     counts = Counter(one.arm for one in record.builds)
-    made = " and ".join(f"{count} {arm}" for arm, count in counts.items())
-    yield f"kept      the fastest of {made} builds, a {record.arm} one: {times}"
+    builds = " and ".join(f"{count} {arm}" for arm, count in counts.items())
+    yield f"kept      the fastest of {builds} builds, a {record.arm} one: {times}"
     sparse, dense = record.best("sparse"), record.best("dense")
     if sparse is not None and dense is not None:
         gains = ", ".join(
-            f"{bucket} {theirs / ours:.2f}x"
-            for bucket, ours, theirs in zip(
+            f"{bucket} {dense_s / sparse_s:.2f}x"
+            for bucket, sparse_s, dense_s in zip(
                 record.buckets, sparse.seconds, dense.seconds, strict=True
             )
         )
-        yield f"sparse    best sparse build over best dense build of the same graph: {gains}"
+        yield f"sparse    speed of the best sparse build over the best dense build: {gains}"
     yield f"parity    {record.parity:.1e} from the checkpoint's logits"
     yield f"engine    {record.engine_bytes / 1e6:.1f} MB; {record.proved}"
 
 
 def _show_verdicts(record: EngineRecord) -> None:
-    """A row for each matrix and bucket of the best sparse build, with the outcomes as footnotes."""
+    """Print a row for each matrix and bucket of the best sparse build, with footnotes."""
     notes = footnotes(verdict.why for verdict in record.verdicts)
     show_table(
-        "the best sparse build, matrix by matrix",
+        "The best sparse build, by matrix",
         ("matrix", "rows x tokens", "runs in", "2:4", "eligible", "sparse kernel",
-         "time", "dense build's", "outcome"),
+         "time", "dense build", "note"),
         [_row(record, verdict, notes[verdict.why]) for verdict in record.verdicts],
     )  # fmt: skip
     click.echo()
@@ -86,7 +86,7 @@ def _show_verdicts(record: EngineRecord) -> None:
 
 
 def _row(record: EngineRecord, verdict: Verdict, mark: str) -> tuple[str, ...]:
-    """One verdict."""
+    """The cells of one verdict."""
     return (
         verdict.matrix,
         str(record.buckets[verdict.bucket]),
@@ -101,5 +101,5 @@ def _row(record: EngineRecord, verdict: Verdict, mark: str) -> tuple[str, ...]:
 
 
 def _microseconds(seconds: float | None) -> str:
-    """A layer's time."""
-    return _UNTOLD if seconds is None else f"{seconds * 1e6:.1f} us"
+    """The time of a layer in microseconds, or a dash where it is unknown."""
+    return _UNKNOWN if seconds is None else f"{seconds * 1e6:.1f} us"

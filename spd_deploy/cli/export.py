@@ -1,4 +1,4 @@
-"""``spd export``: a checkpoint in, an artefact that can be served out."""
+"""``spd export``: writes an artefact that can be served from a checkpoint."""
 
 from functools import partial
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from spd_deploy.cli.calibration_set import trial_of
+from spd_deploy.cli.calibration_set import calibration_set_for
 from spd_deploy.cli.console import TerminalProgress
 from spd_deploy.cli.export_options import ExportOptions
 from spd_deploy.cli.export_shown import show_export
 from spd_deploy.cli.options import Sizes, finite
 from spd_deploy.cli.sections import Sectioned
-from spd_deploy.cli.tuning import known_tuning, plan_of, runtimes_for, tuner_for
+from spd_deploy.cli.tuning import saved_tuning, tuned_runtimes, tuner_for, tuning_plan
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.progress import Progress
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from exporters.export import SelectRuntime, Tuner
     from exporters.formats import ExportFormat
     from exporters.precision import CalibrationSet
-    from spd_deploy.kernels.tiles import Number
+    from spd_deploy.kernels.tiles import FloatType
 
 
 @click.command(
     cls=Sectioned,
     headings={
-        "format_": "What is made",
-        "task_name": "Data, for what rounds",
-        "tune": "How the matrices are run, and in what",
+        "format_": "Format",
+        "task_name": "Data, for int8 and bf16",
+        "tune": "Lowerings and runtime",
         "output": "Result",
     },
     epilog="""\b
@@ -50,45 +50,57 @@ Examples:
     type=click.Choice(["onnx", "trt", "torch"]),
     default="onnx",
     show_default=True,
-    help="onnx: ONNX Runtime on CPU or CUDA, OpenVINO. torch: PyTorch, with kernels for blocks and "
-    "2:4 on CUDA. trt: a TensorRT engine, built at once where there is a GPU with TensorRT, else "
-    "later by spd build.",
+    help="Format of the artefact. onnx: for ONNX Runtime on a CPU or on CUDA, and for OpenVINO. "
+    "torch: for PyTorch, with kernels for block patterns and 2:4 on CUDA. trt: for TensorRT; the "
+    "engine is built at once where this machine has a GPU and TensorRT, else later by spd build.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
-    help="Of the matrix products. fp16: for GPUs. int8: calibrated and scored on the task. bf16: "
-    "with --format torch; for OpenVINO export fp32 with --runtime openvino:bf16.  [default: fp32; "
-    "of torch and trt: fp16]",
+    help="Precision of the products with the encoder's matrices. fp32: exact. fp16: for GPUs. "
+    "int8: the smallest; calibrated and scored on --data. bf16: with --format torch only; for bf16 "
+    "in OpenVINO, export fp32 with --runtime openvino:bf16.  [default: fp32 for "
+    "onnx, fp16 for trt and torch]",
 )
-@click.option("--task", "task_name", help="Of --data. Default: the task the model was trained for.")
+@click.option(
+    "--task",
+    "task_name",
+    help="Task of --data. Needed only where the checkpoint does not name its task.  [default: the "
+    "task that the model was trained for]",
+)
 @click.option(
     "--data",
     "data_dir",
     type=click.Path(path_type=Path),
-    help="The task's train and dev: int8 is calibrated and judged by them, bf16 judged.",
+    help="The task's data: a folder with train and dev files, or one file. int8 is calibrated on "
+    "train and scored on dev; bf16 is scored on dev. Without it, data come from the hub.",
 )
 @click.option(
     "--max-drop",
     type=click.FloatRange(min=0),
-    help="How much of the headline metric int8 or bf16 may lose, in points.  [default: 1]",
+    help="How much of the task's first metric int8 or bf16 may lose, in points of 100. An export "
+    "that loses more is refused. Raise it to trade accuracy for speed.  [default: 1]",
 )
 @click.option(
     "--tune",
     is_flag=True,
-    help="Choose by timing on this machine's CPU: how the matrices are run, and the runtime.",
+    help="Time the lowerings and the runtimes on this machine's CPU, and choose the fastest. Takes "
+    "minutes. Use it on the machine that will serve. Without it, a cost model chooses lowerings.",
 )
 @click.option(
     "--tuning",
     type=click.Path(path_type=Path),
-    help="Choose by an earlier export's tuning.json, such as of the machine that will serve.",
+    help="Choose lowerings by the tuning.json of an earlier export with --tune of the same "
+    "checkpoint, such as one made on the machine that will serve. Nothing is timed.",
 )
 @click.option(
     "--lowering",
     type=click.Choice(["auto", "dense", "compact", "gathered"]),
     default="auto",
     show_default=True,
-    help="Force one way to run the matrices, for comparison.",
+    help="How matrices are multiplied. dense: with all zeros. compact: without heads and neurons "
+    "that are all zero. gathered: only the blocks that are not zero. auto: the fastest of them for "
+    "each matrix. Name one to compare it with others.",
 )
 @click.option(
     "--runtime",
@@ -96,167 +108,219 @@ Examples:
     type=click.Choice(list(RUNTIME_CHOICES)),
     default="auto",
     show_default=True,
-    help="What it is to be served in. auto: the fastest with --tune, else ONNX Runtime; of trt "
-    "TensorRT.",
+    help="Runtime that spd serve opens the artefact in. auto: the fastest with --tune, else ONNX "
+    "Runtime; PyTorch for torch and TensorRT for trt. Name one to serve in it without timing.",
 )
-@click.option("--batch", "batches", type=Sizes(), help="With --tune or trt: rows.  [default: 1,8]")
-@click.option("--seq", "seqs", type=Sizes(), help="With --tune or trt: tokens.  [default: 32,128]")
-@click.option("--no-build", is_flag=True, help="With trt: leave the engine to spd build.")
+@click.option(
+    "--batch",
+    "batches",
+    type=Sizes(),
+    help="Batch sizes to tune for, or to build an engine for, as 1,8: those you serve. Goes with "
+    "--tune or --format trt.  [default: 1,8]",
+)
+@click.option(
+    "--seq",
+    "seqs",
+    type=Sizes(),
+    help="Sequence lengths in tokens to tune for, or to build an engine for, as 32,128: those of "
+    "your texts. Goes with --tune or --format trt.  [default: 32,128]",
+)
+@click.option(
+    "--no-build",
+    is_flag=True,
+    help="Do not build the TensorRT engine now. Use it where another GPU will serve, and run spd "
+    "build there. Goes with --format trt.",
+)
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),
-    help="With --tune: threads of the runtime.  [default: the cores this process may use]",
+    help="CPU threads to time with: as many as the server will use. Goes with --tune.  [default: "
+    "the cores this process may use]",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(0.001, 86400),
     callback=finite,
-    help="With --tune: time for one way to run one product at one shape.  [default: 0.3]",
+    help="Seconds to time one lowering of one product at one shape. Raise it on a machine that "
+    "does other work. Goes with --tune.  [default: 0.3]",
 )
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
-@click.option("--overwrite", is_flag=True, help="Replace the artefact that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder to write the artefact to. It must not exist, unless --overwrite is given.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the artefact that --output holds already.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the manifest as JSON instead of a summary."
+)
 def export(**options: Any) -> None:
-    """Lower a checkpoint into a form whose zeros cost no time, verified before it is written.
+    """Export CHECKPOINT as an artefact for a runtime, in which zeros cost no time where possible.
 
-    A cost model chooses how each matrix is run. With --tune, times do: of each distinct product
-    alone, then of the whole network. What was measured is written into the artefact.
+    Weights, sparsity pattern and logits are verified before the artefact appears. A cost model
+    chooses how each matrix is multiplied; with --tune, times on this machine do. The manifest names
+    each choice with its reason, and spd inspect shows them.
     """
-    wish = ExportOptions(**options)
-    show_export(exported(wish, TerminalProgress()), as_json=wish.as_json)
+    parsed = ExportOptions(**options)
+    show_export(exported(parsed, TerminalProgress()), as_json=parsed.as_json)
 
 
-def exported(wish: ExportOptions, progress: Progress) -> Artefact:
-    """The artefact that the options ask for, written and verified."""
-    wish.refuse_misfits()
-    source = _opened(wish.checkpoint, progress)
-    if wish.format_ == "torch":
-        return _torch(wish, source, progress)
-    return _graph(wish, source, progress)
+def exported(options: ExportOptions, progress: Progress) -> Artefact:
+    """Export as the options say, and return the verified artefact.
+
+    Raises:
+        UsageError: options that do not go together.
+    """
+    options.refuse_misfits()
+    checkpoint = _open(options.checkpoint, progress)
+    export_as = _export_torch if options.format_ == "torch" else _export_graphs
+    return export_as(options, checkpoint, progress)
 
 
-def _torch(wish: ExportOptions, source: Checkpoint, progress: Progress) -> Artefact:
-    """A torch artefact."""
+def _export_torch(options: ExportOptions, checkpoint: Checkpoint, progress: Progress) -> Artefact:
+    """Export to a torch artefact."""
     from exporters.torch.export import torch_artefact_from_checkpoint
 
     return torch_artefact_from_checkpoint(
-        source,
-        wish.output,
-        number=cast("Number", wish.number),
-        lowering=wish.way,
-        overwrite=wish.overwrite,
+        checkpoint,
+        options.output,
+        number=cast("FloatType", options.resolved_precision),
+        lowering=options.forced_lowering,
+        overwrite=options.overwrite,
         progress=progress,
     )
 
 
-def _graph(wish: ExportOptions, source: Checkpoint, progress: Progress) -> Artefact:
-    """An artefact of ONNX graphs, with an engine for TensorRT where that is asked for."""
-    from exporters.export import artefact_from_checkpoint
+def _export_graphs(options: ExportOptions, checkpoint: Checkpoint, progress: Progress) -> Artefact:
+    """Export to ONNX graphs, and build the engine of a trt artefact."""
+    from exporters.export import ExportRequest, artefact_from_checkpoint
     from exporters.precision import Precision
 
-    told = (wish.task_name, wish.data_dir, wish.drop)
-    trial = trial_of(source, *told, progress) if wish.judged else None
-    precision = Precision(wish.number)
-    plan = plan_of(*wish.shapes, wish.threads, wish.seconds, precision) if wish.tune else None
-    artefact = artefact_from_checkpoint(
-        source,
-        wish.output,
-        precision=precision,
-        trial=trial,
-        tuner=_tuner(wish, plan, progress),
-        lowering=wish.way,
-        settle=_settle(wish, plan, trial, progress),
-        overwrite=wish.overwrite,
-        progress=progress,
-        form=_form(wish, source),
+    calibration_set = _calibration_set(options, checkpoint, progress)
+    precision = Precision(options.resolved_precision)
+    plan = (
+        tuning_plan(*options.shapes, options.threads, options.seconds, precision)
+        if options.tune
+        else None
     )
-    if wish.format_ == "trt":
-        _tell_cut(wish, source, progress)
-        _build(artefact, progress, asked=not wish.no_build)
-    if wish.tuning is not None and wish.runtime_name == "auto":
-        progress.note("a tuning has no times of runtimes: name one with --runtime, or --tune here")
-    _tell_misfit(artefact, progress)
+    request = ExportRequest(
+        export_format=_export_format(options, checkpoint),
+        precision=precision,
+        calibration_set=calibration_set,
+        lowering=options.forced_lowering,
+        tuner=_tuner(options, plan, progress),
+        select_runtime=_select_runtime(options, plan, calibration_set, progress),
+    )
+    artefact = artefact_from_checkpoint(
+        checkpoint, options.output, request, overwrite=options.overwrite, progress=progress
+    )
+    if options.format_ == "trt":
+        _note_dropped_lengths(options, checkpoint, progress)
+        _build_engine(artefact, progress, build=not options.no_build)
+    if options.tuning is not None and options.runtime_name == "auto":
+        progress.note("--tuning has no times of runtimes: name one with --runtime, or use --tune")
+    _note_other_runtime(artefact, progress)
     return artefact
 
 
-def _tuner(wish: ExportOptions, plan: "TuningPlan | None", progress: Progress) -> "Tuner | None":
-    """What times the ways to run the matrices, or knows their times."""
-    if wish.tuning is not None:
-        return known_tuning(wish.tuning)
+def _calibration_set(
+    options: ExportOptions, checkpoint: Checkpoint, progress: Progress
+) -> "CalibrationSet | None":
+    """The task's data, where a precision has to be calibrated or scored on them."""
+    if not options.needs_data:
+        return None
+    return calibration_set_for(
+        checkpoint, options.task_name, options.data_dir, options.allowed_drop, progress
+    )
+
+
+def _tuner(options: ExportOptions, plan: "TuningPlan | None", progress: Progress) -> "Tuner | None":
+    """What gives the times to choose lowerings by; None where the cost model chooses."""
+    if options.tuning is not None:
+        return saved_tuning(options.tuning)
     if plan is None:
         return None
-    return tuner_for(plan, runtimes_for(RUNTIME_CHOICES[wish.runtime_name]), progress)
+    return tuner_for(plan, tuned_runtimes(RUNTIME_CHOICES[options.runtime_name]), progress)
 
 
-def _tell_misfit(artefact: Artefact, progress: Progress) -> None:
-    """Say where what is run how was decided by another runtime's times than the artefact's."""
-    from exporters.autotune.tuning import TUNING_FILE, read_tuning
-
-    served = artefact.manifest.runtime
-    if not (artefact.folder / TUNING_FILE).is_file():
-        return
-    tuned = read_tuning(artefact.folder / TUNING_FILE)
-    if tuned.decides and tuned.runtime != served:
-        progress.note(
-            f"the matrices are run as {tuned.runtime} runs them fastest, and {served} is to serve "
-            f"it: --tune --runtime {served} chooses for that"
-        )
-
-
-def _settle(
-    wish: ExportOptions,
+def _select_runtime(
+    options: ExportOptions,
     plan: "TuningPlan | None",
-    trial: "CalibrationSet | None",
+    calibration_set: "CalibrationSet | None",
     progress: Progress,
 ) -> "SelectRuntime | None":
-    """What names the runtime to serve in: an engine has no choice."""
-    from exporters.autotune.select_runtime import in_fastest_runtime, in_runtime
+    """What chooses the runtime to serve in; None for the format's own."""
+    from exporters.autotune.select_runtime import select_fastest_runtime, select_named_runtime
 
-    if wish.format_ == "onnx" and wish.runtime_name != "auto":
-        asked = RUNTIME_CHOICES[wish.runtime_name]
-        return partial(in_runtime, asked=asked, trial=trial, progress=progress)
+    if options.format_ == "onnx" and options.runtime_name != "auto":
+        choice = RUNTIME_CHOICES[options.runtime_name]
+        return partial(
+            select_named_runtime, choice=choice, calibration_set=calibration_set, progress=progress
+        )
     if plan is not None:
-        return partial(in_fastest_runtime, plan=plan, trial=trial, progress=progress)
+        return partial(
+            select_fastest_runtime, plan=plan, calibration_set=calibration_set, progress=progress
+        )
     return None
 
 
-def _form(wish: ExportOptions, source: Checkpoint) -> "ExportFormat":
-    """What kind of artefact is made: for TensorRT for the shapes asked for and the longest text."""
+def _export_format(options: ExportOptions, checkpoint: Checkpoint) -> "ExportFormat":
+    """onnx, or trt with an engine for the shapes of the options and for the longest text."""
     from exporters.formats import ONNX
-    from exporters.tensorrt.engine_format import engine_form
+    from exporters.tensorrt.engine_format import engine_format
 
-    if wish.format_ == "onnx":
+    if options.format_ == "onnx":
         return ONNX
-    return engine_form(buckets_for(*wish.shapes, longest=source.max_tokens))
+    return engine_format(buckets_for(*options.shapes, longest=checkpoint.max_tokens))
 
 
-def _tell_cut(wish: ExportOptions, source: Checkpoint, progress: Progress) -> None:
-    """Lengths that no text has are no buckets; whoever asked for them is told."""
-    longer = [str(seq) for seq in wish.shapes[1] if seq > source.max_tokens]
-    if longer:
+def _note_other_runtime(artefact: Artefact, progress: Progress) -> None:
+    """Say where lowerings were chosen by times in another runtime than the artefact's."""
+    from exporters.autotune.tuning import TUNING_FILE, read_tuning
+
+    runtime = artefact.manifest.runtime
+    if not (artefact.folder / TUNING_FILE).is_file():
+        return
+    tuning = read_tuning(artefact.folder / TUNING_FILE)
+    if tuning.decides and tuning.runtime != runtime:
         progress.note(
-            f"no bucket for --seq {','.join(longer)}: the model reads {source.max_tokens} tokens"
+            f"lowerings were chosen by times in {tuning.runtime}, but the artefact is served in "
+            f"{runtime}: --tune --runtime {runtime} chooses for that"
         )
 
 
-def _opened(folder: Path, progress: Progress) -> Checkpoint:
-    """The checkpoint; where nobody declared its pattern, how that was found is told."""
-    source = open_checkpoint(folder)
-    if source.detected is not None:
-        progress.note(f"{source.pattern} detected, not declared: {source.detected}")
-    return source
+def _note_dropped_lengths(
+    options: ExportOptions, checkpoint: Checkpoint, progress: Progress
+) -> None:
+    """Say which lengths of --seq the engine leaves out, since the model reads fewer tokens."""
+    too_long = [str(seq) for seq in options.shapes[1] if seq > checkpoint.max_tokens]
+    if too_long:
+        progress.note(
+            f"no bucket for --seq {','.join(too_long)}: the model reads {checkpoint.max_tokens} "
+            "tokens at most"
+        )
 
 
-def _build(artefact: Artefact, progress: Progress, *, asked: bool) -> None:
-    """Build the engine where one can be built; elsewhere say in a line how to finish."""
-    from exporters.tensorrt.build import Order, build_engine
+def _open(folder: Path, progress: Progress) -> Checkpoint:
+    """The checkpoint; a detected pattern and notes of its reader are reported."""
+    checkpoint = open_checkpoint(folder)
+    if checkpoint.detected is not None:
+        progress.note(f"{checkpoint.pattern} detected, not declared: {checkpoint.detected}")
+    for note in checkpoint.notes:
+        progress.note(note)
+    return checkpoint
+
+
+def _build_engine(artefact: Artefact, progress: Progress, *, build: bool) -> None:
+    """Build the engine where that is possible; elsewhere say why not, and how to do it later."""
+    from exporters.tensorrt.build import BuildRequest, build_engine
     from spd_deploy.sessions.tensorrt.compatibility import engine_fault
 
-    fault = engine_fault() if asked else "as asked for"
+    fault = engine_fault() if build else "--no-build was given"
     if fault is None:
-        build_engine(artefact, Order(), progress=progress)
+        build_engine(artefact, BuildRequest(), progress=progress)
         return
     progress.note(
-        f"the engine is not built here: {fault}; on the machine that is to serve: "
+        f"the engine is not built here: {fault}; on the machine that will serve, run: "
         f"spd build {artefact.folder}"
     )

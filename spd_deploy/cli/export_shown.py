@@ -1,4 +1,4 @@
-"""What ``spd export`` says of what it wrote."""
+"""The output of ``spd export``: a summary of the artefact, or its manifest as JSON."""
 
 import click
 
@@ -11,15 +11,15 @@ from spd_deploy.sessions.tensorrt.engine_record import is_built
 
 
 def show_export(artefact: Artefact, *, as_json: bool) -> None:
-    """What was written, for a reader or as JSON."""
+    """Print the manifest as JSON, or the summary."""
     if as_json:
         show_json({"artefact": str(artefact.folder), **artefact.manifest.to_json()})
     else:
         show_result(artefact)
 
 
-def spelled_ran(manifest: Manifest) -> str:
-    """The times of each runtime, where they were measured."""
+def runtime_times(manifest: Manifest) -> str:
+    """The milliseconds of each runtime that was timed; empty where none was."""
     if not manifest.ran:
         return ""
     each = (
@@ -30,19 +30,19 @@ def spelled_ran(manifest: Manifest) -> str:
 
 
 def show_result(artefact: Artefact) -> None:
-    """What was written, and the next commands."""
+    """Print the summary, and the commands that come next."""
     manifest, folder = artefact.manifest, artefact.folder
     counts: dict[str, int] = {}
     for row in manifest.matrices:
         counts[row.lowering] = counts.get(row.lowering, 0) + 1
     lowered = ", ".join(f"{n} {name}" for name, n in counts.items())
-    click.echo(f"pattern   {manifest.pattern}: verified on the weights as stored")
+    click.echo(f"pattern   {manifest.pattern}: verified on the stored weights")
     click.echo(f"matrices  {lowered}")
     if manifest.measured:
         click.echo(f"measured  {spelled_gains(manifest.measured)} over all dense")
     unbuilt = manifest.format == "trt" and not is_built(folder)
-    later = ", once its engine is built" if unbuilt else ""
-    click.echo(f"runs in   {manifest.asked}{spelled_ran(manifest)}{later}")
+    condition = ", once its engine is built" if unbuilt else ""
+    click.echo(f"runs in   {manifest.asked}{runtime_times(manifest)}{condition}")
     click.echo(f"parity    {manifest.nearness}")
     for arm, scores in manifest.scores.items():
         if arm not in ("dense", "sparse"):

@@ -12,7 +12,7 @@ from spd_deploy.cli.options import DEVICE, LARGEST_SIZE, Sizes, timing_options
 from spd_deploy.domain.runtime_choice import CpuRuntime
 
 if TYPE_CHECKING:
-    from spd_deploy.benchmark.breakeven.map_records import BreakEven
+    from spd_deploy.benchmark.breakeven.map_records import BreakEvenMap
 
 _TOKENS = {"cpu": (32, 128, 1024), "cuda": (128, 1024, 4096, 16384)}
 _PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp16",)}
@@ -180,23 +180,22 @@ def map_(
     if model is not None and shapes:
         raise click.UsageError("--model and --shape both name sizes: leave one of them out")
     from exporters.precision import Precision
-    from spd_deploy.benchmark.breakeven.map_records import Part, text_from_map
-    from spd_deploy.benchmark.breakeven.publish_map import refuse_taken, write_map
-    from spd_deploy.benchmark.breakeven.run_map import (
-        Plan,
-        measure_map,
+    from spd_deploy.benchmark.breakeven.map_plan import (
+        MapPlan,
         model_parts,
         patterns_of,
         runtimes_here,
     )
-    from spd_deploy.benchmark.cuda.map import measure_map_on_gpu
+    from spd_deploy.benchmark.breakeven.map_records import MapMatrix, text_from_map
+    from spd_deploy.benchmark.breakeven.publish_map import refuse_taken, write_map
+    from spd_deploy.benchmark.breakeven.run_map import measure_map
     from spd_deploy.domain.cores import default_threads
     from spd_deploy.timing.host_clock import Effort
 
     refuse_taken(output, overwrite=overwrite)
-    own = tuple(Part(shape=shape, count=1) for shape in dict.fromkeys(shapes))
+    own = tuple(MapMatrix(shape=shape, count=1) for shape in dict.fromkeys(shapes))
     name, parts = (None, own) if shapes else model_parts(model or "base")
-    plan = Plan(
+    plan = MapPlan(
         model=name,
         parts=parts,
         tokens=tuple(sorted(set(tokens or _TOKENS[device]))),
@@ -204,10 +203,10 @@ def map_(
         precisions=tuple(map(Precision, dict.fromkeys(precisions or _PRECISIONS[device]))),
         threads=None if device == "cuda" else threads or default_threads(),
         effort=Effort(seconds=seconds, rounds=rounds),
+        device="cuda" if device == "cuda" else "cpu",
         runtimes=() if device == "cuda" else tuple(dict.fromkeys(runtimes)) or runtimes_here(),
     )
-    measured = measure_map_on_gpu if device == "cuda" else measure_map
-    found = measured(plan, progress=TerminalProgress())
+    found = measure_map(plan, progress=TerminalProgress())
     write_map(found, output, overwrite=overwrite)
     if as_json:
         click.echo(text_from_map(found), nl=False)
@@ -215,24 +214,24 @@ def map_(
         _show(found, output)
 
 
-def _show(found: "BreakEven", output: Path) -> None:
-    """The table, from where each pattern pays, the doubts, and what to start with."""
+def _show(found: "BreakEvenMap", output: Path) -> None:
+    """Print the table, where each pattern pays, the caveats, and what to start with."""
     from spd_deploy.benchmark.breakeven.map_summary import (
-        answer,
-        breakevens,
-        doubts,
+        advice_lines,
+        breakeven_lines,
+        machine_text,
+        map_caveats,
         map_table,
-        where,
     )
 
-    click.echo(f"{where(found)}\n")
+    click.echo(f"{machine_text(found)}\n")
     table = map_table(found)
     show_table(table.title, table.columns, table.rows)
     click.echo()
-    for line in breakevens(found):
+    for line in breakeven_lines(found):
         click.echo(line)
-    for line in doubts(found):
-        click.echo(f"doubt: {line}")
+    for line in map_caveats(found):
+        click.echo(f"caveat: {line}")
     click.echo(f"saved: {output}\n")
-    for line in answer(found):
+    for line in advice_lines(found):
         click.echo(line)

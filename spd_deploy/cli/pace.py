@@ -1,4 +1,4 @@
-"""How long the rest of a stage will take, from how it went so far, and what slows it down."""
+"""The remaining time of a stage, estimated from its progress, and what slows it down."""
 
 import time
 from bisect import bisect_right
@@ -10,15 +10,16 @@ from spd_deploy.timing.machine_load import cpu_times, others_cores
 
 _OBSERVED_S = 5.0
 _BUSY_CORES = 0.5
-_LEAST_APART_S = 0.5
+_MIN_INTERVAL_S = 0.5
 
 
 @dataclass(slots=True)
 class Pace:
-    """Remembers when how much was done.
+    """Estimates the remaining time of a stage of ``total`` items.
 
-    The first count is where the stage begins: of a resumed training it is what was done before.
-    The rate is that of the later half of the time, since steps may become quicker or slower.
+    The first count is the start of the stage; a resumed training starts with the steps that were
+    done before. The rate is that of the second half of the elapsed time, since the speed of steps
+    may change.
     """
 
     total: int
@@ -27,14 +28,14 @@ class Pace:
     _counts: list[int] = field(default_factory=list)
 
     def count(self, done: int) -> None:
-        """So much is done now."""
+        """Record that ``done`` items are done now."""
         now = self.clock()
-        if not self._times_s or now - self._times_s[-1] >= _LEAST_APART_S:
+        if not self._times_s or now - self._times_s[-1] >= _MIN_INTERVAL_S:
             self._times_s.append(now)
             self._counts.append(done)
 
     def left_s(self, done: int) -> float | None:
-        """Seconds until all is done; None where nothing was done yet to tell it by."""
+        """Seconds until all items are done; None if no item has been done yet."""
         if not self._times_s:
             return None
         now = self.clock()
@@ -45,7 +46,7 @@ class Pace:
 
 
 def spelled_duration(seconds: float) -> str:
-    """Such as ``40 s``, ``3 min``, ``2 h 10 min``."""
+    """A duration for people, such as ``40 s``, ``3 min`` or ``2 h 10 min``."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -53,14 +54,14 @@ def spelled_duration(seconds: float) -> str:
 
 
 class BusyWatch:
-    """Looks every few seconds whether other processes take cores that this one could use."""
+    """Checks every few seconds whether other processes use cores that this one could use."""
 
     def __init__(self) -> None:
         self._before = cpu_times()
         self._complaint: list[str] = []
 
     def complaint(self) -> list[str]:
-        """What is to be said of the last few seconds: nothing on a quiet machine."""
+        """A warning about the last few seconds in a list, or an empty list on a quiet machine."""
         if time.perf_counter() - self._before.clock_s < _OBSERVED_S:
             return self._complaint
         now = cpu_times()

@@ -1,6 +1,6 @@
-"""``spd prune``: a dense classifier and some texts in, a sparse one out; minutes, no labels."""
+"""``spd prune``: a dense classifier and some texts in, a sparse classifier out, in minutes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -8,17 +8,28 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json
+from spd_deploy.cli.pattern_options import pattern_options
+from spd_deploy.cli.recipe_table import (
+    ALLOCATION_HELP,
+    CALIBRATION_HELP,
+    EXCLUDE_HELP,
+    IMPORTANCE_HELP,
+    MIN_DENSITY_HELP,
+    PERMUTE_HELP,
+    PRECISION_HELP,
+    RECONSTRUCT_HELP,
+)
 from spd_deploy.cli.texts import from_file
 from spd_deploy.cli.train import show_result
-from spd_deploy.domain.patterns import SPELLINGS, parse_pattern
+from spd_deploy.domain.patterns import parse_pattern
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task, task_named
-from spd_train.config import Allocation, Device, Importance, PrecisionWish, PruneRecipe
+from spd_train.config import Allocation, Device, Importance, PrecisionChoice, PruneRecipe
 
 if TYPE_CHECKING:
     from spd_deploy.domain.checkpoint import Checkpoint
     from spd_train.data.examples import Example
-    from spd_train.prune import Agreement, Dev
+    from spd_train.prune import Agreement, DevSplit
 
 
 @click.command(
@@ -29,161 +40,200 @@ Examples:
       --text-column review --output pruned/reviews"""
 )
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--pattern", "spelled", required=True, metavar="PATTERN", help=f"{SPELLINGS}.")
-@click.option(
-    "--sparsity",
-    type=float,
-    help="Share of zeros, in (0, 1). Default: 0.9 unstructured, 0.75 block, 0.5 structured.",
-)
+@pattern_options(required=True)
 @click.option(
     "--texts",
     "texts_file",
     type=click.Path(path_type=Path),
-    help="Texts like those it will be used on (.csv, .tsv, .jsonl, .parquet).",
+    help="File of texts like those that the model will classify: .csv, .tsv, .jsonl or .parquet. A "
+    "few hundred are enough; labels are not read. Give this or --data.",
 )
-@click.option("--text-column", help="Of --texts.")
-@click.option("--pair-column", help="Of --texts.")
-@click.option("--task", "task_name", help="A GLUE task, where the model does not say its own.")
+@click.option(
+    "--text-column",
+    metavar="NAME",
+    help="Column of --texts that holds the text.  [default: text, or the column that the model was "
+    "trained on]",
+)
+@click.option(
+    "--pair-column",
+    metavar="NAME",
+    help="Column of --texts that holds the second text of a pair.  [default: text_pair, or the "
+    "column that the model was trained on]",
+)
+@click.option(
+    "--task",
+    "task_name",
+    metavar="TASK",
+    help="GLUE task of --data. Needed only if the model does not record its task.",
+)
 @click.option(
     "--data",
     "data_dir",
     type=click.Path(path_type=Path),
-    help="Instead of --texts: the data that the model was trained on, as for spd train.",
+    help="Folder or file that the model was trained on, as for spd train. Its training texts "
+    "calibrate the pruning, and both models are scored on its dev split. Give this or --texts.",
 )
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
-@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder to write the sparse checkpoint to.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a checkpoint that is in --output.")
 @click.option(
     "--importance",
     type=click.Choice(get_args(Importance)),
     default="second-order",
     show_default=True,
-    help="What weights are ranked by; movement and taylor need spd train.",
+    help=IMPORTANCE_HELP + " `movement` and `taylor` need spd train.",
 )
 @click.option(
-    "--rounds", type=click.IntRange(min=1), default=4, show_default=True, help="Steps to the goal."
+    "--mask-updates",
+    type=click.IntRange(min=1),
+    metavar="COUNT",
+    default=4,
+    show_default=True,
+    help="Number of mask updates, each at a higher sparsity. More are more exact and slower.",
 )
-@click.option("--reconstruct/--no-reconstruct", default=True, show_default=True)
-@click.option("--permute/--no-permute", default=True, show_default=True)
+@click.option(
+    "--reconstruct/--no-reconstruct", default=True, show_default=True, help=RECONSTRUCT_HELP
+)
+@click.option("--permute/--no-permute", default=True, show_default=True, help=PERMUTE_HELP)
 @click.option(
     "--allocation",
     type=click.Choice(get_args(Allocation)),
     default="uniform",
     show_default=True,
+    help=ALLOCATION_HELP,
 )
 @click.option(
-    "--least-density",
+    "--min-density",
     type=float,
-    default=0.02,
+    metavar="SHARE",
+    default=PruneRecipe().least_density,
     show_default=True,
-    help="What every matrix keeps under an uneven allocation.",
+    help=MIN_DENSITY_HELP,
 )
-@click.option("--exclude", multiple=True, help="Leave matrices with this in their name dense.")
-@click.option("--calibration-tokens", type=click.IntRange(min=1), default=16384, show_default=True)
+@click.option("--exclude", multiple=True, metavar="TEXT", help=EXCLUDE_HELP)
 @click.option(
-    "--precision", type=click.Choice(get_args(PrecisionWish)), default="auto", show_default=True
+    "--calibration-tokens",
+    type=click.IntRange(min=1),
+    metavar="TOKENS",
+    default=16384,
+    show_default=True,
+    help=CALIBRATION_HELP,
 )
-@click.option("--device", type=click.Choice(get_args(Device)), default="cpu", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(PrecisionChoice)),
+    default="auto",
+    show_default=True,
+    help=PRECISION_HELP,
+)
+@click.option(
+    "--device",
+    type=click.Choice(get_args(Device)),
+    default="cpu",
+    show_default=True,
+    help="Device to prune on. cuda needs an NVIDIA GPU and PyTorch with CUDA.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def prune(as_json: bool, **options: Any) -> None:
-    """Prune a fine-tuned classifier in one shot: no labels, no training, minutes.
+    """Prune a fine-tuned classifier in minutes, without training and without labels.
 
-    MODEL is a checkpoint of ours or any Hugging Face folder with a classifier. The kept weights are
-    solved again, so that each matrix gives what it gave before on the texts. Where --data has
-    labels and a dev split, both models are scored on it; nothing is chosen by that.
+    MODEL is a checkpoint of spd, or any Hugging Face folder with a classifier. The kept weights are
+    solved again, so that each matrix gives the dense model's outputs on the texts. If --data has
+    labels and a dev split, both models are scored on it; the scores do not affect the pruning.
     """
-    checkpoint, agreement = pruned(progress=TerminalProgress(), **options)
+    checkpoint, agreement = pruned(options, TerminalProgress())
     if as_json:
-        agreed = asdict(agreement)
-        found = {"checkpoint": str(checkpoint.folder), "agreement": agreed}
+        found = {"checkpoint": str(checkpoint.folder), "agreement": asdict(agreement)}
         show_json({**found, **checkpoint.to_json()})
         return
-    click.echo(agreement.said)
+    click.echo(agreement.sentence)
     show_result(checkpoint)
 
 
-def pruned(
-    *,
-    model: Path,
-    spelled: str,
-    sparsity: float | None,
-    texts_file: Path | None,
-    text_column: str | None,
-    pair_column: str | None,
-    task_name: str | None,
-    data_dir: Path | None,
-    output: Path,
-    overwrite: bool,
-    importance: Importance,
-    rounds: int,
-    reconstruct: bool,
-    permute: bool,
-    allocation: Allocation,
-    least_density: float,
-    exclude: tuple[str, ...],
-    calibration_tokens: int,
-    precision: PrecisionWish,
-    device: Device,
-    progress: Progress,
-) -> "tuple[Checkpoint, Agreement]":
-    """Prune as the options say: the checkpoint, and how far it agrees with the dense model."""
+def pruned(options: Mapping[str, Any], progress: Progress) -> "tuple[Checkpoint, Agreement]":
+    """Prune as the options say, and return the sparse model and its agreement with the dense one.
+
+    Args:
+        options: every option of the command but ``--json``, under the name that it has there.
+        progress: is told about the rows, and how far the pruning is.
+
+    Raises:
+        UsageError: options that do not go together.
+    """
+    texts_file, data_dir = options["texts_file"], options["data_dir"]
     if texts_file is not None and data_dir is not None:
         raise click.UsageError("both --texts and --data are given; leave one out")
     if texts_file is None and data_dir is None:
-        raise click.UsageError("name a file with --texts, or a GLUE folder with --data")
+        raise click.UsageError("name a file with --texts, or the model's data with --data")
     from spd_deploy.domain.checkpoint import open_checkpoint
     from spd_train import prune as one_shot
 
-    pattern = parse_pattern(spelled, sparsity)
-    recipe = PruneRecipe(
-        importance=importance,
-        updates=rounds,
-        regrow=True,
-        reconstruct=reconstruct,
-        permute=permute,
-        allocation=allocation,
-        least_density=least_density,
-        exclude=exclude,
-        calibration_tokens=calibration_tokens,
-    )
-    task = open_checkpoint(model).task
+    pattern = parse_pattern(options["pattern"], options["sparsity"])
+    recipe = _recipe(options)
+    task = open_checkpoint(options["model"]).task
     if texts_file is not None:
-        texts: Sequence[Example] = from_file(task, texts_file, text_column, pair_column)
+        texts: Sequence[Example] = from_file(
+            task, texts_file, options["text_column"], options["pair_column"]
+        )
         dev = None
     else:
-        known = task if task_name is None else task_named(task_name)
-        texts, dev = _texts_and_dev(task, known, data_dir, progress)
-    request = one_shot.OneShot(
-        source=model,
+        named = task if options["task_name"] is None else task_named(options["task_name"])
+        texts, dev = _texts_and_dev(task, named, data_dir, progress)
+    config = one_shot.PruneConfig(
+        source=options["model"],
         texts=texts,
         dev=dev,
         pattern=pattern,
         recipe=recipe,
-        output=output,
-        overwrite=overwrite,
-        precision=precision,
-        device=device,
+        output=options["output"],
+        overwrite=options["overwrite"],
+        precision=options["precision"],
+        device=options["device"],
     )
-    return one_shot.prune(request, progress)
+    return one_shot.prune(config, progress)
+
+
+def _recipe(options: Mapping[str, Any]) -> PruneRecipe:
+    """The recipe that the options make; weights may always come back between two mask updates."""
+    return PruneRecipe(
+        importance=options["importance"],
+        updates=options["mask_updates"],
+        regrow=True,
+        reconstruct=options["reconstruct"],
+        permute=options["permute"],
+        allocation=options["allocation"],
+        least_density=options["min_density"],
+        exclude=options["exclude"],
+        calibration_tokens=options["calibration_tokens"],
+    )
 
 
 def _texts_and_dev(
-    model: Task, known: Task, data_dir: Path | None, progress: Progress
-) -> "tuple[Sequence[Example], Dev | None]":
-    """The training texts, and labelled rows to score on, where the model can answer them.
+    model: Task, task: Task, data_dir: Path | None, progress: Progress
+) -> "tuple[Sequence[Example], DevSplit | None]":
+    """The training texts, and the labelled rows to score on if the model can answer them.
 
-    Where there is no dev file, what training held out is scored on and nothing else is done to it.
+    Args:
+        model: the task that the model records.
+        task: the task of the data.
+        data_dir: the data.
+        progress: is told about the rows.
     """
-    from spd_train.data.examples import read_split
+    from spd_train.data.read_split import read_split
     from spd_train.data.splits import read_data
-    from spd_train.prune import Dev
+    from spd_train.prune import DevSplit
 
-    foreign = model.name == "unknown" and model.answers(known)
-    answered = known.columns.label is not None and (known.name == model.name or foreign)
-    there = data_dir is None or all(
-        (data_dir / name).is_file() for name in known.files.get("dev", ())
+    foreign = model.name == "unknown" and model.answers(task)
+    answered = task.columns.label is not None and (task.name == model.name or foreign)
+    has_dev = data_dir is None or all(
+        (data_dir / name).is_file() for name in task.files.get("dev", ())
     )
-    if answered and there:
-        data = read_data(known, data_dir, skip_broken=None, note=progress.note)
-        return data.train, Dev(task=known, parts=data.dev, name=data.dev_name)
-    parts = read_split(known, data_dir, "train", note=progress.note)
+    if answered and has_dev:
+        data = read_data(task, data_dir, skip_broken=None, note=progress.note)
+        return data.train, DevSplit(task=task, parts=data.dev, name=data.dev_name)
+    parts = read_split(task, data_dir, "train", note=progress.note)
     return [example for part in parts.values() for example in part], None

@@ -1,4 +1,4 @@
-"""``spd quickstart``: the whole main job on built-in data, from nothing to a report."""
+"""``spd quickstart``: train, export, evaluate and benchmark a small model on built-in data."""
 
 import shutil
 import time
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_table
-from spd_deploy.cli.signals import going_on, stop_on_signals
+from spd_deploy.cli.signals import resume_hint, stop_on_signals
 from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.errors import BadSetting, NotWritten
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from spd_train.config import Recipe
 
 _MARK = "quickstart.json"
-_REPORT = "report"  # the last that is written
+_REPORT = "report"  # written last
 _BATCHES, _TOKENS = (1, 8, 32), (32,)
 _ASK = {
     "opinions": '{"inputs": [{"text": "The film was not boring."}]}',
@@ -44,7 +44,13 @@ _ASK = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuickstartArm:
-    """One of the two models: its artefact and its headline metric on dev."""
+    """One of the two models.
+
+    Attributes:
+        name: ``dense`` or ``sparse``.
+        artefact: the exported model.
+        score: its main metric on dev; None if undefined.
+    """
 
     name: str
     artefact: Artefact
@@ -62,43 +68,50 @@ Example:
     type=click.Choice(BUILT_IN),
     default="opinions",
     show_default=True,
-    help="Single sentences, or pairs of them (which take longer to learn).",
+    help="Built-in data: `opinions` has single sentences, `agreement` has pairs, which take about "
+    "three times as long to learn.",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     default=Path("quickstart"),
     show_default=True,
-    help="Folder to write.",
+    help="Folder to write: model, checkpoints, artefacts and report.",
 )
-@click.option("--overwrite", is_flag=True, help="Begin anew in place of an earlier quickstart.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace an earlier quickstart in --output and start from the beginning.",
+)
 @threads_option
 def quickstart(task_name: str, output: Path, overwrite: bool, threads: int | None) -> None:
     """Train, export, evaluate and benchmark a small sparse BERT on built-in synthetic data.
 
-    Takes a few minutes on two free cores and needs no network, no GPU and no files. After a
-    Ctrl-C the same command goes on where it stopped.
+    Takes a few minutes on two free cores, and needs no network, no GPU and no files. After a Ctrl-C
+    the same command continues.
     """
     before = cpu_times()
-    again = _claim(output, task_name, overwrite=overwrite)
+    resumed = _claim(output, task_name, overwrite=overwrite)
     start = time.perf_counter()
     progress = TerminalProgress(watch=True)
-    if again:
-        progress.note(f"going on with the quickstart in {output}")
+    if resumed:
+        progress.note(f"continuing the quickstart in {output}")
     task = task_named(task_name)
-    with going_on("go on with the same command", begun=lambda: True):
+    with resume_hint("continue with the same command", begun=lambda: True):
         threads = choose_threads(threads, before, progress.note)
         use_threads(threads)
         checkpoint = _train(task, output, progress)
         arms = _export(checkpoint, output, progress, threads)
         report, judgement = _measure(arms, progress, threads)
         page = _publish(report, judgement, checkpoint, output)
-    took = f"{time.perf_counter() - start:.0f} s {'since it went on' if again else 'in all'}"
-    _show(task, arms, judgement, page, output, took=took)
+    duration = (
+        f"{time.perf_counter() - start:.0f} s {'since it was resumed' if resumed else 'in all'}"
+    )
+    _show(task, arms, judgement, page, output, duration=duration)
 
 
 def recipe_for(task: Task) -> "Recipe":
-    """Settings that fit the built-in model and data, and a few minutes on two cores."""
+    """A recipe for the built-in model and data that takes a few minutes on two cores."""
     from spd_deploy.domain.patterns import Block
     from spd_train.config import Recipe, TeacherRecipe
     from spd_train.recipes import spd
@@ -117,21 +130,20 @@ def recipe_for(task: Task) -> "Recipe":
 
 
 def _claim(output: Path, task_name: str, *, overwrite: bool) -> bool:
-    """Make the folder, or find the quickstart in it that was stopped; says whether there is one.
-
-    Only an earlier quickstart is ever replaced.
+    """Create the folder, or find an unfinished quickstart in it. Returns whether there is one.
 
     Raises:
-        NotWritten: something else is there, or a quickstart that is finished or of another task.
+        NotWritten: the folder holds something else, or a finished quickstart, or one of another
+            task.
     """
     made_here = (output / _MARK).is_file()
     if made_here and not overwrite and not (output / _REPORT).exists():
-        mark = read_json(output / _MARK, error=NotWritten, fix="begin anew with --overwrite")
+        mark = read_json(output / _MARK, error=NotWritten, fix="start again with --overwrite")
         if (before := mark.get("task", task_name)) != task_name:
             raise NotWritten(
                 f"{output} holds a quickstart of another task that is not finished",
                 got=f"--task {task_name}, it has {before}",
-                fix="name that --task, choose another --output, or begin anew with --overwrite",
+                fix="name that --task, choose another --output, or start again with --overwrite",
             )
         refuse_unwritable(output, output)
         return True
@@ -143,17 +155,18 @@ def _claim(output: Path, task_name: str, *, overwrite: bool) -> bool:
 
 
 def _train(task: Task, output: Path, progress: Progress) -> "Checkpoint":
-    """The built-in model, its dense teacher, and the sparse student."""
+    """Train the built-in model's dense teacher and its sparse student."""
     from spd_deploy.domain.checkpoint import CONFIG_FILE
     from spd_train.data.built_in import make_model
     from spd_train.data.splits import read_data
-    from spd_train.run import TrainConfig, run
+    from spd_train.run import run
+    from spd_train.train_config import TrainConfig
 
     model, folder = output / "model", output / "run"
-    if not (model / CONFIG_FILE).exists():  # which is written last
+    if not (model / CONFIG_FILE).exists():  # written last
         make_model(model)
     with stop_on_signals() as should_stop:
-        request = TrainConfig(
+        config = TrainConfig(
             task=task,
             data=read_data(task, None),
             recipe=recipe_for(task),
@@ -164,25 +177,25 @@ def _train(task: Task, output: Path, progress: Progress) -> "Checkpoint":
             should_stop=should_stop,
         )
         try:
-            return run(request, progress)
+            return run(config, progress)
         except BadSetting as err:
-            if not request.resume:
+            if not config.resume:
                 raise
             raise BadSetting(
-                "the quickstart that was stopped was begun by another version of spd",
+                "the quickstart in the folder was started by another version of spd",
                 got=err.got,
-                fix="begin anew with --overwrite, or choose another --output",
+                fix="start again with --overwrite, or choose another --output",
             ) from err
 
 
 def _export(
     checkpoint: "Checkpoint", output: Path, progress: Progress, threads: int | None
 ) -> list[QuickstartArm]:
-    """Both models as artefacts, each scored as it will be served."""
+    """Export both models, and score each as it will be served."""
     from spd_deploy.api.evaluation import score_parts
     from spd_deploy.domain.checkpoint import open_checkpoint
     from spd_deploy.sessions.open import open_path
-    from spd_train.data.examples import read_split
+    from spd_train.data.read_split import read_split
 
     teacher = open_checkpoint(checkpoint.folder / "teacher")
     dev = read_split(checkpoint.task, None, "dev")
@@ -212,33 +225,33 @@ def _exported(source: "Checkpoint", folder: Path, progress: Progress) -> Artefac
 def _measure(
     arms: Sequence[QuickstartArm], progress: Progress, threads: int | None
 ) -> tuple["Report", "Judgement"]:
-    """The latency of both, interleaved."""
-    from spd_deploy.benchmark.arms import arms_of
+    """Measure the latency of both models in interleaved rounds."""
+    from spd_deploy.benchmark.artefact_arms import arms_of
     from spd_deploy.benchmark.judge import judge
-    from spd_deploy.benchmark.records import Settings, Shape
+    from spd_deploy.benchmark.records import BenchmarkSettings, Shape
     from spd_deploy.benchmark.run import run_benchmark
     from spd_deploy.domain.cores import default_threads
 
-    settings = Settings(
+    settings = BenchmarkSettings(
         shapes=Shape.grid(_BATCHES, _TOKENS),
         threads=threads or default_threads(),
         rounds=4,
         seconds=2.0,
     )
     compared = arms_of([arm.artefact for arm in arms])
-    report = run_benchmark(compared, settings, baseline=compared[0].name, progress=progress)
+    report = run_benchmark(compared, settings, baselines=(compared[0].name,), progress=progress)
     return report, judge(report)
 
 
 def _publish(
     report: "Report", judgement: "Judgement", checkpoint: "Checkpoint", output: Path
 ) -> Path:
-    """The benchmark's page with the training curves in it."""
-    from spd_deploy.benchmark.page import Section
+    """Write the report of the benchmark with the training curves in it. Returns its path."""
+    from spd_deploy.benchmark.html import PageSection
     from spd_deploy.benchmark.publish import write_report
     from spd_train.plots.curves import CURVES_FILE
 
-    curves: Section = Section(
+    curves: PageSection = PageSection(
         title="Training",
         png=(checkpoint.folder / CURVES_FILE).read_bytes(),
         caption="Sparse Progressive Distillation of the student from its dense teacher: the metric "
@@ -255,9 +268,9 @@ def _show(
     page: Path,
     output: Path,
     *,
-    took: str,
+    duration: str,
 ) -> None:
-    """The table, the report's path, and what to type next."""
+    """Print the table, the path of the report, and the next commands."""
     shapes = [row.shape for row in judgement.of(judgement.rows[0].arm)]
     _, sparse = arms
     manifest = sparse.artefact.manifest
@@ -283,7 +296,7 @@ def _show(
     click.echo()
     show_table(
         f"{task.name} (synthetic data), {manifest.pattern} at {manifest.sparsity:.0%}; "
-        f"latency by rows x tokens; {took}",
+        f"latency by rows x tokens; {duration}",
         ["", task.metrics[0], "size on disk", *(f"p50 {shape}" for shape in shapes)],
         rows,
     )

@@ -1,101 +1,111 @@
-"""The options of ``spd train`` that make its recipe."""
+"""From the options of ``spd train`` to its recipe."""
 
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from spd_deploy.cli.recipe_table import DEFAULT_RECIPE, EXCLUDE_HELP, FIELDS, OPTIONS, recipe_option
 from spd_deploy.domain.folders import COMMAND
 from spd_deploy.domain.patterns import parse_pattern
 
 if TYPE_CHECKING:
     from spd_train.config import Recipe
 
-# The field of the recipe that each option replaces; an option not given leaves it as it is.
-FIELDS: Mapping[str, str] = {
-    "teacher_epochs": "teacher.epochs",
-    "teacher_learning_rate": "teacher.learning_rate",
-    "prune_epochs": "student.prune_epochs",
-    "graft_epochs": "student.graft_epochs",
-    "finetune_epochs": "student.finetune_epochs",
-    "learning_rate": "student.learning_rate",
-    "dropout": "student.dropout",
-    "mix_pairs": "student.mix_pairs",
-    "graft": "student.graft.shape",
-    "graft_start": "student.graft.start",
-    "graft_unit": "student.graft.unit",
-    "attention_weight": "student.losses.attention",
-    "hidden_weight": "student.losses.hidden",
-    "logits_weight": "student.losses.logits",
-    "label_weight": "student.losses.label",
-    "temperature": "student.losses.temperature",
-    "importance": "student.pruning.importance",
-    "updates": "student.pruning.updates",
-    "regrow": "student.pruning.regrow",
-    "reconstruct": "student.pruning.reconstruct",
-    "permute": "student.pruning.permute",
-    "allocation": "student.pruning.allocation",
-    "least_density": "student.pruning.least_density",
-    "calibration_tokens": "student.pruning.calibration_tokens",
-    "batch_size": "batch_size",
-    "accumulate": "accumulate",
-    "max_tokens": "max_tokens",
-    "max_steps": "max_steps",
-    "holdout": "holdout",
-    "seed": "seed",
-    "precision": "precision",
-    "device": "device",
-    "compile": "compile",
-}
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+# These are no fields of the recipe, and yet change it.
+_COMPOSING = ("pattern", "sparsity", "exclude", "recipe", "epochs")
+
+
+def recipe_options(verb: Verb) -> Verb:
+    """The verb with ``--recipe``, ``--epochs``, ``--exclude`` and all of :data:`OPTIONS`."""
+    recipe = click.option(
+        "--recipe",
+        default=DEFAULT_RECIPE,
+        show_default=True,
+        metavar="NAME|FILE",
+        help="spd, spd-paper, prune, prune-kd or one-shot; or the spd.json of an earlier run. The "
+        "options below change single fields of the recipe. Their defaults are those of the recipe "
+        "spd.",
+    )
+    epochs = click.option(
+        "--epochs",
+        type=float,
+        metavar="EPOCHS",
+        help="Length of the student's three stages together, in epochs; each is scaled by the same "
+        f"factor. Raise it for accuracy, lower it for speed.  [default: {_default_epochs():g}]",
+    )
+    exclude = click.option("--exclude", multiple=True, metavar="TEXT", help=EXCLUDE_HELP)
+    options: list[Callable[[Verb], Verb]] = [recipe, epochs]
+    for name in OPTIONS:
+        options.append(recipe_option(name))
+        if name == "min_density":
+            options.append(exclude)
+    for option in reversed(options):
+        verb = option(verb)
+    return verb
 
 
 def recipe_from(options: Mapping[str, Any]) -> "Recipe":
-    """The recipe named, with what the command line changes of it.
+    """The recipe that ``--recipe`` names, with the fields that the other options replace.
 
     Raises:
-        SpdError: no such recipe, or settings that make no run.
+        SpdError: there is no such recipe, or the settings contradict each other.
     """
-    from spd_train.recipes import all_changed, changed, recipe_named
+    from spd_train.recipes import recipe_named, with_field, with_fields
 
-    if options["sparsity"] is not None and options["spelled"] is None:
+    if options["sparsity"] is not None and options["pattern"] is None:
         raise click.UsageError("--sparsity needs a --pattern")
     settings = {path: options[o] for o, path in FIELDS.items() if options[o] is not None}
-    if options["spelled"] is not None:
-        settings["pattern"] = parse_pattern(options["spelled"], options["sparsity"])
+    if options["pattern"] is not None:
+        settings["pattern"] = parse_pattern(options["pattern"], options["sparsity"])
     if options["exclude"]:
         settings["student.pruning.exclude"] = options["exclude"]
-    recipe = all_changed(recipe_named(options["recipe_name"]), settings)
+    recipe = with_fields(recipe_named(options["recipe"]), settings)
     if options["epochs"] is not None:
-        recipe = changed(recipe, "student", recipe.student.lasting(options["epochs"]))
+        recipe = with_field(recipe, "student", recipe.student.lasting(options["epochs"]))
     return recipe
 
 
 def recipe_to_resume(
     run: Mapping[str, Any], options: Mapping[str, Any], given: Collection[str]
 ) -> "Recipe":
-    """The recipe of a run that is gone on with, or else the one that the options make.
+    """The recipe of the run that is resumed, or of the options if one of them changes the recipe.
 
-    Where an option says something of the recipe, all of them make it again, so that what was said
-    before counts as the same.
+    Args:
+        run: the run's ``run.json``; empty if no run is resumed.
+        options: all options, with those that the run was started with.
+        given: names of the options that the user typed now.
     """
     from spd_train.config import Recipe
 
-    of_recipe = {*FIELDS, "spelled", "sparsity", "exclude", "recipe_name", "epochs"}
-    if run.get(COMMAND) and not of_recipe & set(given):
+    if run.get(COMMAND) and not {*FIELDS, *_COMPOSING} & set(given):
         return Recipe.from_json(run["recipe"])
     return recipe_from(options)
 
 
 def refuse_student_options(options: Mapping[str, Any]) -> None:
-    """Without a pattern there is no student, and what was said of it would be passed over."""
+    """Refuse options of the student where no pattern is given, and so no student is trained.
+
+    Raises:
+        UsageError: naming the first of them.
+    """
     of_student = [name for name, path in FIELDS.items() if path.startswith("student.")]
     given = [n for n in ("teacher", "epochs", "max_steps", *of_student) if options[n] is not None]
     given += ["exclude"] if options["exclude"] else []
-    if options["recipe_name"] != "spd":
+    if options["recipe"] != DEFAULT_RECIPE:
         given.append("recipe")
     if given:
-        option = f"--{given[0].replace('_', '-')}"
         raise click.UsageError(
-            f"{option} is of the sparse student, and without a --pattern there is none: the dense "
-            "model alone would be trained; name a --pattern, or leave it out"
+            f"--{given[0].replace('_', '-')} configures the sparse student, but no --pattern is "
+            "given, so only the dense model would be trained; add a --pattern, or leave the option "
+            "out"
         )
+
+
+def _default_epochs() -> float:
+    """Length of the three stages of the default recipe, in epochs."""
+    from spd_train.recipes import recipe_named
+
+    return recipe_named(DEFAULT_RECIPE).student.epochs

@@ -1,7 +1,7 @@
-"""``spd train --resume --output DIR`` alone: a run knows the command that began it.
+"""``spd train --resume --output DIR``: a run stores the options that it was started with.
 
-The options that were given stand in ``run.json``, with paths that hold from any folder. Options
-given again win over them; whether the run agrees is judged as ever (``spd_train.run_folder``).
+``run.json`` holds these options, with absolute paths. An option that is given again replaces the
+stored one. ``spd_train.run_folder`` then refuses settings that differ from the run's.
 """
 
 import os
@@ -18,13 +18,13 @@ from spd_deploy.domain.files import read_json
 from spd_deploy.domain.folders import COMMAND, RUN_FILE
 from spd_train.seeds import folders_of_seeds
 
-# Options that say how a command behaves, and nothing of the run.
-_OF_THE_CALL = ("output", "resume", "as_json")
-_PATHS = ("data_dir", "model", "teacher", "recipe_name")
+# Options of a single command, which are not stored.
+_NOT_STORED = ("output", "resume", "as_json")
+_PATHS = ("data_dir", "model", "teacher", "recipe")
 
 
 def options_given(context: click.Context) -> set[str]:
-    """The names of the options that the user typed."""
+    """The parameter names of the options that the user typed."""
     return {
         name
         for name in context.params
@@ -33,19 +33,27 @@ def options_given(context: click.Context) -> set[str]:
 
 
 def command_of(options: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
-    """What ``run.json`` keeps of a command: each option that was given, as a JSON value."""
+    """The options of a command for ``run.json``.
+
+    Args:
+        options: all options by parameter name.
+        given: the names of those that were given.
+
+    Returns:
+        The given options as JSON values, without those that do not concern the run.
+    """
     return {
         name: _stored(name, value)
         for name, value in options.items()
-        if name in given and name not in _OF_THE_CALL and value is not None
+        if name in given and name not in _NOT_STORED and value is not None
     }
 
 
 def run_to_resume(output: Path) -> dict[str, Any]:
-    """The ``run.json`` in ``output``, or that of its first seed.
+    """The ``run.json`` in ``output``, or that of the first seed of several.
 
     Raises:
-        BadCheckpoint: there is none, or it is damaged.
+        BadCheckpoint: there is no such file, or it is damaged.
     """
     from spd_train.run_folder import no_run_in
 
@@ -53,46 +61,51 @@ def run_to_resume(output: Path) -> dict[str, Any]:
     folder = seeds[0] if seeds and not (output / RUN_FILE).exists() else output
     if not (folder / RUN_FILE).exists():
         raise no_run_in(output)
-    found = read_json(folder / RUN_FILE, error=BadCheckpoint, fix="train again")
-    command = found.get(COMMAND) or {}  # an older version kept none
-    if folder == output:  # of one of several seeds the run is resumed alone
+    run = read_json(folder / RUN_FILE, error=BadCheckpoint, fix="train again")
+    command = run.get(COMMAND) or {}  # older versions stored none
+    if folder == output:  # one seed of several is resumed on its own
         command = {name: value for name, value in command.items() if name != "seeds"}
-    return {**found, COMMAND: command}
+    return {**run, COMMAND: command}
 
 
 def resumed_options(
     options: Mapping[str, Any], given: Collection[str], run: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The options of a resumed run: those given now, and of the others those it began with.
+    """The options given now, completed by those that the run was started with.
+
+    Args:
+        options: all options by parameter name.
+        given: the names of those that were given now.
+        run: the run's ``run.json``.
 
     Raises:
-        BadSetting: several seeds are asked of a run of one.
+        BadSetting: ``--seeds`` is given for a run of one seed.
     """
     command = run[COMMAND]
     if command and "seeds" in given and "seeds" not in command:
         raise BadSetting(
-            "the run to be resumed has one seed",
+            "the run that is resumed has one seed",
             got=f"--seeds {options['seeds']}",
             fix="leave --seeds out, or choose another --output",
         )
-    before = {n: _read(n, v) for n, v in command.items() if n in options and n not in given}
+    stored = {n: _read(n, v) for n, v in command.items() if n in options and n not in given}
     if command and "seed" not in given:
-        before["seed"] = run["recipe"]["seed"]
-    return {**options, **before}
+        stored["seed"] = run["recipe"]["seed"]
+    return {**options, **stored}
 
 
 def has_run(output: Path) -> bool:
-    """Whether a run, or one of several seeds, was begun in ``output``."""
+    """Whether ``output`` holds a run, or a run of one of several seeds."""
     return any((p / RUN_FILE).exists() for p in (output, *folders_of_seeds(output)))
 
 
 def is_finished(output: Path) -> bool:
-    """Whether the run of one seed in ``output`` came to its end."""
+    """Whether the run in ``output`` is finished."""
     return (output / SPD_FILE).exists()
 
 
 def _stored(name: str, value: Any) -> Any:
-    """An option's value for JSON; what lies on this disk by its whole path."""
+    """An option's value as JSON; an existing path becomes absolute."""
     if name in _PATHS and os.path.exists(value):
         return os.path.abspath(value)
     return list(value) if isinstance(value, tuple) else str(value) if name in _PATHS else value

@@ -1,4 +1,4 @@
-"""How ``spd train --seeds`` shows what several seeds gave."""
+"""The table that ``spd train --seeds`` prints."""
 
 from typing import TYPE_CHECKING
 
@@ -7,11 +7,11 @@ import click
 from spd_deploy.cli.console import show_table
 
 if TYPE_CHECKING:
-    from spd_train.seeds import Seeds, Summary
+    from spd_train.seeds import SeedResults, SeedSummary
 
 
-def show_seeds(seeds: "Seeds") -> None:
-    """A row an arm and metric: mean with its 95 % interval, then each seed."""
+def show_seeds(seeds: "SeedResults") -> None:
+    """Print a row for each arm and metric: the mean with its 95 % interval, then each seed."""
     from spd_train.seeds import SEEDS_FILE
 
     first = next(iter(seeds.runs.values()))
@@ -19,22 +19,24 @@ def show_seeds(seeds: "Seeds") -> None:
         f"{first.task.name} on {first.split}: mean of {len(seeds.runs)} seeds, 95 % t-interval",
         ["", "metric", "mean", *(f"seed {seed}" for seed in seeds.runs)],
         [
-            [arm, metric, _spelled(found), *_each(seeds, arm, metric)]
+            [arm, metric, _mean_text(summary), *_scores(seeds, arm, metric)]
             for arm, metrics in seeds.summaries().items()
-            for metric, found in metrics.items()
+            for metric, summary in metrics.items()
         ],
     )
     click.echo(f"saved   {seeds.output / SEEDS_FILE}")
 
 
-def _spelled(found: "Summary | None") -> str:
-    """Such as ``0.8515 ± 0.0123``."""
-    if found is None:
+def _mean_text(summary: "SeedSummary | None") -> str:
+    """The mean and half the width of its interval, such as ``0.8515 ± 0.0123``."""
+    if summary is None:
         return "-"
-    return f"{found.mean:.4f}" + ("" if found.reach is None else f" ± {found.reach:.4f}")
+    return f"{summary.mean:.4f}" + (
+        "" if summary.half_width is None else f" ± {summary.half_width:.4f}"
+    )
 
 
-def _each(seeds: "Seeds", arm: str, metric: str) -> list[str]:
-    """The score of each seed."""
+def _scores(seeds: "SeedResults", arm: str, metric: str) -> list[str]:
+    """The score of each seed, or a dash where the metric is undefined."""
     found = [run.scores.get(arm, {}).get(metric) for run in seeds.runs.values()]
     return ["-" if score is None else f"{score:.4f}" for score in found]

@@ -21,71 +21,85 @@ _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 @click.command()
 @click.argument("artefact", type=click.Path(path_type=Path))
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. Use 0.0.0.0 with --insecure in a container or behind a proxy.",
+)
 @click.option(
     "--port",
     default=8000,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="Port to listen on; 0 takes a free one.",
+    help="TCP port to listen on. 0 takes a free port, which the first line of output names.",
 )
 @click.option(
-    "--insecure", is_flag=True, help="Allow a --host that other machines reach; nobody is asked."
+    "--insecure",
+    is_flag=True,
+    help="Allow a --host that other machines can reach, although the server has no "
+    "authentication. Default: only addresses of this machine.",
 )
 @runtime_option
 @device_option
 @click.option(
     "--threads",
     type=click.IntRange(1),
-    help="Threads of the runtime.  [default: the cores this process may use]",
+    help="CPU threads of the runtime. Lower it where other processes share the machine.  "
+    "[default: the cores that this process may use]",
 )
 @click.option(
     "--max-batch-tokens",
     type=click.IntRange(1),
     default=_DEFAULTS.max_batch_tokens,
     show_default=True,
-    help="Tokens run at once, padding included.",
+    help="Most tokens of a batch, padding included. Lower it for latency or to save memory.",
 )
 @click.option(
     "--max-queue",
     type=click.IntRange(1),
     default=_DEFAULTS.max_queue_items,
     show_default=True,
-    help="Texts in the house before new ones get 429.",
+    help="Most texts that are queued or running; more requests get HTTP 429. Lower it to bound "
+    "the time that a request waits.",
 )
 @click.option(
     "--max-body-bytes",
     type=click.IntRange(1),
     default=_DEFAULTS.max_body_bytes,
     show_default=True,
-    help="Longest request body.",
+    help="Longest request body in bytes; a longer one gets HTTP 413. Raise it for long texts.",
 )
 @click.option(
     "--stall-timeout",
     type=click.FloatRange(0, min_open=True),
     default=_DEFAULTS.stall_timeout_s,
     show_default=True,
-    help="Seconds after which a batch counts as hung and /livez says 503.",
+    help="Seconds after which a running batch counts as hung. Its requests fail, and /livez "
+    "answers 503. Raise it for long texts on a slow machine.",
 )
 @click.option(
     "--drain-timeout",
     type=click.FloatRange(0, min_open=True),
     default=_DEFAULTS.drain_timeout_s,
     show_default=True,
-    help="Seconds that requests may take to finish after SIGTERM.",
+    help="Seconds that running requests have to finish after SIGTERM. Set it below the grace "
+    "period of your container platform.",
 )
 @click.option(
     "--root-path",
     default="",
     metavar="PREFIX",
-    help="Path under which a proxy offers this server, such as /models/sst2.",
+    help="Path prefix under which a proxy offers this server, such as /models/sst2. Needed where "
+    "the proxy sends no X-Forwarded-Prefix. Default: none.",
 )
 @click.option(
     "--forwarded-allow-ips",
     default="",
     metavar="ADDRESSES",
-    help="Proxies whose X-Forwarded-Proto, -Host and -Prefix are believed: addresses or networks "
-    "with commas between, * for all. Without it nobody's are.",
+    help="Proxies whose X-Forwarded-Proto, -Host and -Prefix headers are trusted: addresses or "
+    "networks with commas between, or * for all. Set it behind a proxy that ends TLS. Default: "
+    "none.",
 )
 def serve(
     artefact: Path,
@@ -105,8 +119,8 @@ def serve(
 ) -> None:
     """Serve ARTEFACT over HTTP, with a demo page at / and the API's description at /docs.
 
-    The artefact is verified, self-tested and warmed up before the server says it is ready. A model
-    folder that was not exported is served too, in PyTorch.
+    The artefact is verified, self-tested and warmed up before /readyz answers 200. A checkpoint
+    folder that is not exported is served too, in PyTorch and without sparse speed-up.
 
     \b
     Example:
@@ -116,12 +130,12 @@ def serve(
     """  # noqa: D301  # click reads the \b as a character
     if not (insecure or is_loopback(host)):
         raise click.UsageError(
-            f"--host {host} lets other machines in and this server asks nobody who they are; "
-            "put a proxy that does before it, or add --insecure"
+            f"--host {host} can be reached by other machines, and this server has no "
+            "authentication; put a proxy with authentication before it, or add --insecure"
         )
     from serve.app import create_app
-    from serve.forwarding import Forwarding, trusted_from
-    from serve.open_model import Served, open_served
+    from serve.forwarding import ProxySettings, trusted_from
+    from serve.open_model import ServedModel, open_served
     from serve.server import bound_socket, run
     from serve.state import ServerState
 
@@ -133,31 +147,31 @@ def serve(
         drain_timeout_s=drain_timeout,
     )
     logging.basicConfig(format=_LOG_LINE, datefmt=_LOG_TIME)
-    life = ServerState()
+    state = ServerState()
 
-    def opened() -> Served:
-        """The model; what its operator should know of it is told."""
+    def opened() -> ServedModel:
+        """Open the model, and print its warning for the operator, if any."""
         served = open_served(
-            artefact, asked=RUNTIME_CHOICES[runtime], device=device, threads=threads
+            artefact, runtime_choice=RUNTIME_CHOICES[runtime], device=device, threads=threads
         )
-        if served.about.warning is not None:
-            _say(served.about.warning)
+        if served.card.warning is not None:
+            _say(served.card.warning)
         return served
 
     app = create_app(
         opened,
         settings,
-        life=life,
-        forwarding=Forwarding(
+        state=state,
+        forwarding=ProxySettings(
             root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)
         ),
     )
     with bound_socket(host, port) as listening:
-        run(app, life, listening, drain_timeout_s=drain_timeout, say=_say)
+        run(app, state, listening, drain_timeout_s=drain_timeout, say=_say)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address; a name other than ``localhost`` may not."""
+    """Whether only this machine can reach the address; of names, only ``localhost`` counts."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -165,5 +179,5 @@ def is_loopback(host: str) -> bool:
 
 
 def _say(line: str) -> None:
-    """Tell whoever watches; standard output stays empty."""
+    """Print a line to standard error; standard output stays empty."""
     click.echo(line, err=True)

@@ -1,4 +1,4 @@
-"""What a Ctrl-C does to long work: it is answered at once, and the way to go on is named."""
+"""Ctrl-C during a long run: it is acknowledged at once, and the error says how to continue."""
 
 import contextlib
 import os
@@ -17,12 +17,14 @@ _AFTER_THIS_STEP = "stops after this step and saves its state; a second Ctrl-C s
 
 @contextlib.contextmanager
 def stop_on_signals(answer: str = _AFTER_THIS_STEP) -> Iterator[Callable[[], bool]]:
-    """Yield a question that Ctrl-C or SIGTERM turns to True; a second Ctrl-C stops at once.
+    """Yield a function that returns True once Ctrl-C or SIGTERM has come.
+
+    The first signal is only remembered. The second one raises ``KeyboardInterrupt``.
 
     Args:
-        answer: told as soon as the signal comes, since the step under way may take long.
+        answer: printed to stderr as soon as the signal comes, since the current step may be long.
 
-    Python delivers signals to the main thread alone; in another one the question stays False.
+    Python delivers signals to the main thread only. In another thread the function stays False.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -30,12 +32,12 @@ def stop_on_signals(answer: str = _AFTER_THIS_STEP) -> Iterator[Callable[[], boo
     asked = False
 
     def ask(number: int, frame: FrameType | None) -> None:
-        """Answer and remember the first signal; give the second its usual effect."""
+        """Remember and acknowledge the first signal; interrupt at the second."""
         nonlocal asked
         if asked:
             raise KeyboardInterrupt
         asked = True
-        if speaks():  # past Python's streams: one that is being written to must not be entered
+        if speaks():  # a signal handler must not write to a Python stream: it may be in use
             with contextlib.suppress(OSError):
                 os.write(2, f"\nspd: {answer}\n".encode())
 
@@ -48,16 +50,17 @@ def stop_on_signals(answer: str = _AFTER_THIS_STEP) -> Iterator[Callable[[], boo
 
 
 @contextlib.contextmanager
-def going_on(how: str, *, begun: Callable[[], bool]) -> Iterator[None]:
-    """Name the way to go on in an error that ends work which left something to go on with.
+def resume_hint(how: str, *, begun: Callable[[], bool]) -> Iterator[None]:
+    """Add to an ``Interrupted`` or ``NotWritten`` error how the work is continued.
 
     Args:
-        how: the way, as a sentence without a full stop.
-        begun: asked then; where nothing is left the same command starts anew.
+        how: what to do, as a sentence without a full stop.
+        begun: returns whether the work left anything to continue from. If not, the same command
+            starts from the beginning.
 
     Raises:
-        Interrupted: for an interrupted block.
-        NotWritten: for a block that could not write.
+        Interrupted: the block was interrupted.
+        NotWritten: the block could not write a file.
     """
     try:
         yield
@@ -71,5 +74,5 @@ def going_on(how: str, *, begun: Callable[[], bool]) -> Iterator[None]:
 
 
 def resume_command(output: Path) -> str:
-    """How a training in ``output`` is gone on with."""
-    return f"go on with: spd train --resume --output {shlex.quote(str(output))}"
+    """What to type to continue the training in ``output``."""
+    return f"continue with: spd train --resume --output {shlex.quote(str(output))}"

@@ -14,7 +14,7 @@ from spd_deploy.domain.errors import BadSetting, Interrupted, RunsFailed, SpdErr
 if TYPE_CHECKING:
     from spd_train.sweep.grid import Grid
     from spd_train.sweep.results import Results
-    from spd_train.sweep.run_sweep import Sweep
+    from spd_train.sweep.run_sweep import SweepConfig
 
 
 @click.command(
@@ -25,35 +25,60 @@ Examples:
   spd sweep benchmarks/accuracy/full.toml --output sweeps/full --table-only"""
 )
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
-@click.option("--model", help="Pretrained BERT, instead of the grid's.")
 @click.option(
-    "--data", type=click.Path(path_type=Path), help="GLUE's folder, instead of the grid's."
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder to write: teachers, runs, table and figures. The same folder continues a sweep.",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option(
-    "--processes",
+    "--model",
+    metavar="FOLDER|NAME",
+    help="Pretrained encoder: a folder, or a name on the Hugging Face hub.  [default: the file's]",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder with one folder a GLUE task.  [default: the file's, or the Hugging Face hub]",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Device to train on. cuda needs an NVIDIA GPU and PyTorch with CUDA.",
+)
+@click.option(
+    "--jobs",
     type=click.IntRange(min=1),
-    help="Runs at once. Default: on a CPU one a core, on a GPU as many as its memory takes.",
+    metavar="COUNT",
+    help="Number of runs at the same time. Lower it if memory runs out.  [default: one a core on a "
+    "CPU; as many as the memory holds on a GPU]",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would be run, and run nothing.")
-@click.option("--table-only", is_flag=True, help="Make the table and figures of what is finished.")
-@click.option("--json", "as_json", is_flag=True, help="Print the table, or the plan, as JSON.")
+@click.option("--dry-run", is_flag=True, help="List the runs and their commands, and run nothing.")
+@click.option(
+    "--table-only",
+    is_flag=True,
+    help="Write table and figures of the finished runs, and run nothing. Works during a sweep too.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the table, or with --dry-run the list, as JSON."
+)
 def sweep(
     file: Path, output: Path, model: str | None, data: Path | None, as_json: bool, **options: Any
 ) -> None:
-    """Train a grid of task x pattern x arm x seed, each run a process, as many as fit.
+    """Train a grid of task x pattern x arm x seed, several runs at a time.
 
-    FILE is a TOML file; benchmarks/accuracy holds some. What is finished in --output is passed
-    over and what was begun goes on, so the same command continues after a stop, a failure or a
-    grid that has grown.
+    FILE is a TOML file; benchmarks/accuracy has examples. An arm is a recipe of spd train. Runs
+    that are finished in --output are kept, and runs that were started are continued, so the same
+    command continues after a stop, after a failure, and with a grid that has grown.
     """
     from spd_train.sweep.grid_file import read_grid
 
     grid = read_grid(file)
     grid = replace(grid, model=model or grid.model, data=data or grid.data)
     if options["dry_run"]:
-        show_plan(_sweep(grid, output, options), as_json=as_json)
+        show_plan(_config(grid, output, options), as_json=as_json)
         return
     failure: SpdError | None = None
     if not options["table_only"]:
@@ -69,8 +94,8 @@ def sweep(
         raise failure
 
 
-def show_plan(planned: "Sweep", *, as_json: bool) -> None:
-    """Every run with its state and, where something is left to do, its command."""
+def show_plan(config: "SweepConfig", *, as_json: bool) -> None:
+    """Print every run with its state, and the commands of those that are not finished."""
     from spd_train.sweep.job_state import JobState
     from spd_train.sweep.run_sweep import states_of
 
@@ -80,22 +105,22 @@ def show_plan(planned: "Sweep", *, as_json: bool) -> None:
             "state": state.value,
             "command": []
             if state is JobState.FINISHED
-            else planned.command(job, resume=state is JobState.BEGUN),
+            else config.command(job, resume=state is JobState.BEGUN),
         }
-        for job, state in states_of(planned.grid, planned.output).items()
+        for job, state in states_of(config.grid, config.output).items()
     ]
     if as_json:
-        show_json({"processes": planned.room.processes, "runs": rows})
+        show_json({"jobs": config.capacity.jobs, "runs": rows})
         return
     show_table("", ["run", "state"], [[str(row["run"]), str(row["state"])] for row in rows])
     left = [row["command"] for row in rows if row["command"]]
-    click.echo(f"\n{len(left)} of {len(rows)} runs to do, {_at_once(planned)} at once")
+    click.echo(f"\n{len(left)} of {len(rows)} runs to do, {_at_once(config)} at once")
     if left:
         click.echo(f"the first: {' '.join(left[0])}")
 
 
 def show_results(results: "Results", files: Sequence[Path]) -> None:
-    """A table a task, and where all is written."""
+    """Print a table for each task, and the files that were written."""
     from spd_train.sweep.results_table import rows_of
 
     for task in results.grid.tasks:
@@ -111,35 +136,35 @@ def show_results(results: "Results", files: Sequence[Path]) -> None:
 
 
 def _run(grid: "Grid", output: Path, options: dict[str, Any]) -> SpdError | None:
-    """Run the sweep; a failure or a stop is returned, since what is finished is shown first."""
+    """Run the sweep. A failure or a stop is returned, so that the finished runs are shown first."""
     from spd_train.sweep.run_sweep import run_sweep
 
-    with stop_on_signals("stops when the runs have saved their states") as should_stop:
+    with stop_on_signals("stops when the runs have saved their state") as should_stop:
         try:
-            run_sweep(_sweep(grid, output, options, should_stop), TerminalProgress())
+            run_sweep(_config(grid, output, options, should_stop), TerminalProgress())
         except (Interrupted, RunsFailed) as err:
             return err
     return None
 
 
-def _sweep(
+def _config(
     grid: "Grid",
     output: Path,
     options: dict[str, Any],
     should_stop: Callable[[], bool] = lambda: False,
-) -> "Sweep":
-    """The options as the one value that decides the sweep."""
+) -> "SweepConfig":
+    """The configuration of the sweep that the options make."""
     from spd_deploy.domain.cores import default_threads
-    from spd_train.sweep.capacity import room_for
+    from spd_train.sweep.capacity import capacity_for
     from spd_train.sweep.command import PROGRAM
-    from spd_train.sweep.run_sweep import Sweep
+    from spd_train.sweep.run_sweep import SweepConfig
 
     device = options["device"]
-    room = room_for(device, cores=default_threads(), processes=options["processes"])
-    return Sweep(
+    capacity = capacity_for(device, cores=default_threads(), jobs=options["jobs"])
+    return SweepConfig(
         grid=grid,
         output=output,
-        room=room,
+        capacity=capacity,
         device=device,
         program=PROGRAM,
         should_stop=should_stop,
@@ -147,7 +172,7 @@ def _sweep(
 
 
 def _publish(grid: "Grid", output: Path) -> tuple[list[Path], "Results"]:
-    """The table and the figures of what is finished."""
+    """Write the table and the figures of the finished runs."""
     from spd_train.plots.gaps import draw_gaps
     from spd_train.plots.overfitting import draw_overfitting
     from spd_train.sweep.outcomes import read_outcomes
@@ -165,6 +190,6 @@ def _publish(grid: "Grid", output: Path) -> tuple[list[Path], "Results"]:
     return files, results
 
 
-def _at_once(planned: "Sweep") -> str:
-    """How many runs go side by side."""
-    return f"{'at most ' if planned.room.watch_gpu else ''}{planned.room.processes}"
+def _at_once(config: "SweepConfig") -> str:
+    """The number of runs at the same time, in words."""
+    return f"{'at most ' if config.capacity.watch_gpu else ''}{config.capacity.jobs}"

@@ -72,7 +72,7 @@ def rows_from_file(
     Raises:
         BadData: no such file, a column is missing, or a row is broken and not to be left out.
     """
-    from spd_train.data.examples import example_of, no_rows, sound
+    from spd_train.data.examples import example_of, no_usable_rows, usable_rows
 
     if file == STANDARD:
         file = Path(f"stdin.{kind}")
@@ -81,14 +81,14 @@ def rows_from_file(
         rows = _read(task, file)
     whole = next((row for row in rows if row.fault is None), None)
     if whole is None and (skip_broken or not rows):
-        raise no_rows(file)
+        raise no_usable_rows(file)
     placed = task if whole is None else replace(
         task, columns=_columns(task, whole, text_column, pair_column)
     )  # fmt: skip
     made = ((row, _with_tokens(example_of(placed, row, labelled=False), tokenizer)) for row in rows)
-    found = sound(made, skip_broken=skip_broken, note=note)
+    found = usable_rows(made, skip_broken=skip_broken, note=note)
     if not found:
-        raise no_rows(file)
+        raise no_usable_rows(file)
     return found
 
 
@@ -109,7 +109,7 @@ def _with_tokens(example: "Example | Fault", tokenizer: "Tokenizer | None") -> "
 def _read(task: Task, file: Path) -> list["DataRow"]:
     """The rows of a file; GLUE's own are written without quoting."""
     from spd_train.data.folders import in_glue_layout
-    from spd_train.data.rows import read_rows
+    from spd_train.data.read_rows import read_rows
 
     return list(read_rows(file, quotes=not in_glue_layout(task, file)))
 

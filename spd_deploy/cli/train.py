@@ -3,13 +3,18 @@
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json, speaks
 from spd_deploy.cli.options import data_options
-from spd_deploy.cli.recipe_options import recipe_to_resume, refuse_student_options
+from spd_deploy.cli.pattern_options import pattern_options
+from spd_deploy.cli.recipe_options import (
+    recipe_options,
+    recipe_to_resume,
+    refuse_student_options,
+)
 from spd_deploy.cli.resume import (
     command_of,
     has_run,
@@ -21,25 +26,25 @@ from spd_deploy.cli.resume import (
 from spd_deploy.cli.scores import score_lines
 from spd_deploy.cli.sections import Sectioned
 from spd_deploy.cli.seeds import show_seeds
-from spd_deploy.cli.signals import going_on, resume_command, stop_on_signals
+from spd_deploy.cli.signals import resume_command, resume_hint, stop_on_signals
 from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.folders import COMMAND
-from spd_deploy.domain.patterns import SPELLINGS
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.scores import own_arm
 from spd_deploy.domain.tasks import Task, task_named
-from spd_deploy.timing.machine_load import cpu_times
-from spd_train.config import Allocation, Device, GraftShape, GraftUnit, Importance, PrecisionWish
+from spd_deploy.timing.machine_load import CpuTimes, cpu_times
 
 if TYPE_CHECKING:
-    from spd_train.run import TrainConfig
-    from spd_train.seeds import Seeds
+    from spd_train.config import Recipe
+    from spd_train.data.splits import Data
+    from spd_train.seeds import SeedResults
+    from spd_train.train_config import TrainConfig
 
-# With these alone a run that is finished has nothing left to say or do.
-_ENOUGH_TO_RESUME = {"output", "resume", "as_json", "threads"}
+# A finished run that is resumed with these options alone is shown without reading its data.
+_SHOWING_OPTIONS = {"output", "resume", "as_json", "threads"}
 NO_PATTERN = (
-    "no --pattern: the dense model alone is trained, and nothing becomes sparse, smaller or faster"
+    "no --pattern is given: only the dense model is trained, which is no smaller and no faster"
 )
 _DENSE_ONLY = (
     "dense   no --pattern was given, so this model has no zeros and is no faster; for a sparse one "
@@ -50,9 +55,9 @@ _DENSE_ONLY = (
 _HEADINGS: Mapping[str, str] = {
     "task_name": "Data",
     "model": "Model, pattern and result",
-    "recipe_name": "Recipe",
+    "recipe": "Recipe",
     "epochs": "Length of the student's training",
-    "graft": "Grafting",
+    "graft_schedule": "Grafting",
     "attention_weight": "Losses",
     "importance": "Pruning",
     "teacher_epochs": "Teacher",
@@ -72,105 +77,45 @@ Example:
   spd train --resume --output runs/mrpc""",
 )
 @data_options
-@click.option("--model", help="Pretrained encoder: a folder, or a name on the Hugging Face hub.")
-@click.option("--teacher", help="A fine-tuned classifier to distil from, instead of making one.")
 @click.option(
-    "--pattern",
-    "spelled",
-    metavar="PATTERN",
-    help=f"{SPELLINGS}. Left out, and not in the recipe: the dense model alone.",
+    "--model",
+    metavar="FOLDER|NAME",
+    help="Pretrained encoder to start from: a folder, or a name on the Hugging Face hub. Needed "
+    "unless --teacher is given.",
 )
 @click.option(
-    "--sparsity",
-    type=float,
-    help="Share of zeros, in (0, 1). Default: 0.9 unstructured, 0.75 block, 0.5 structured.",
+    "--teacher",
+    metavar="FOLDER",
+    help="Folder of a classifier that is fine-tuned for the task already. The student is distilled "
+    "from it and no teacher is trained. Default: fine-tune --model first.",
 )
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@pattern_options(required=False)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder to write: checkpoint, log, curves, and the teacher. It must be new or empty.",
+)
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on with the run in --output after a stop. The run knows the other options.",
+    help="Continue the run in --output after a stop. The run knows its other options.",
 )
+@recipe_options
 @click.option(
-    "--recipe",
-    "recipe_name",
-    default="spd",
-    show_default=True,
-    help="spd, spd-paper, prune, prune-kd or one-shot; or the spd.json of an earlier run. The "
-    "options below change single settings of it.",
+    "--seeds",
+    type=click.IntRange(min=1),
+    metavar="COUNT",
+    help="Train with this many seeds, from --seed on, and show the mean and its 95 % interval. Use "
+    "it to compare two settings.  [default: one run]",
 )
-@click.option("--epochs", type=float, help="Length of all the student's stages, scaled alike.")
-@click.option("--max-steps", type=int, help="Bound on the student's steps; fine-tuning is cut.")
-@click.option("--prune-epochs", type=float, help="Stage in which sparsity rises.")
-@click.option("--graft-epochs", type=float, help="Stage in which p comes to 1.")
-@click.option("--finetune-epochs", type=float, help="Stage in which all is grafted.")
-@click.option("--learning-rate", type=float, help="Peak, of the student.")
-@click.option("--dropout/--no-dropout", default=None, help="Of the student; the teacher has none.")
-@click.option("--mix-pairs", type=float, help="Share of pairs made up of two rows of a batch.")
-@click.option("--graft", type=click.Choice(get_args(GraftShape)), help="How p goes.")
-@click.option(
-    "--graft-start", type=float, help="Chance p of a student part to be in place at first."
-)
-@click.option(
-    "--graft-unit", type=click.Choice(get_args(GraftUnit)), help="What is grafted at once."
-)
-@click.option(
-    "--attention-weight", type=float, help="Of the attention loss; at 0 attention is fused."
-)
-@click.option("--hidden-weight", type=float, help="Of the hidden-state loss.")
-@click.option("--logits-weight", type=float, help="Of the distance from the teacher's answer.")
-@click.option("--label-weight", type=float, help="Of the loss to the true labels.")
-@click.option("--temperature", type=float, help="Of the distance from the teacher's answer.")
-@click.option(
-    "--importance",
-    type=click.Choice(get_args(Importance)),
-    help="What weights are ranked by.",
-)
-@click.option("--updates", type=int, help="How often the masks tighten.")
-@click.option("--regrow/--no-regrow", default=None, help="May a weight come back while pruning?")
-@click.option("--reconstruct/--no-reconstruct", default=None, help="Solve kept weights again?")
-@click.option("--permute/--no-permute", default=None, help="Reorder first, so that more is kept?")
-@click.option(
-    "--allocation",
-    type=click.Choice(get_args(Allocation)),
-    help="How sparsity is spread over the matrices.",
-)
-@click.option("--least-density", type=float, help="What every matrix keeps if it is uneven.")
-@click.option("--exclude", multiple=True, help="Leave matrices with this in their name dense.")
-@click.option("--calibration-tokens", type=int, help="Text for statistics and reconstruction.")
-@click.option("--teacher-epochs", type=float, help="Where one is made.")
-@click.option("--teacher-learning-rate", type=float, help="Peak, of the teacher.")
-@click.option("--batch-size", type=int, help="Rows a step, over all processes.")
-@click.option("--accumulate", type=int, help="Parts a step is computed in, to save memory.")
-@click.option(
-    "--max-tokens",
-    type=int,
-    help="Tokens of a text or pair that the model is given; longer ones are cut, and counted at "
-    "the start.  [default: 128, or the recipe's]",
-)
-@click.option(
-    "--holdout",
-    type=float,
-    help="Share of train kept out to choose the best on; at most 2000 rows.",
-)
-@click.option(
-    "--seed", type=int, help="Of the new classifier, batches, dropout, texts and grafting."
-)
-@click.option(
-    "--seeds", type=click.IntRange(min=1), help="Train so many, and show mean and interval."
-)
-@click.option(
-    "--precision", type=click.Choice(get_args(PrecisionWish)), help="auto: bf16 where it is quick."
-)
-@click.option("--device", type=click.Choice(get_args(Device)), help="What to train on.")
 @threads_option
-@click.option("--compile/--no-compile", default=None, help="Compile layers (torch.compile).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(**options: Any) -> None:
     """Fine-tune a dense teacher and distil a sparse student from it (SPD).
 
-    Without a --pattern the dense model alone is trained. After a stop,
-    spd train --resume --output DIR goes on: the run knows its command.
+    Without a --pattern only the dense model is trained. After a stop,
+    spd train --resume --output DIR continues the run: it knows its command.
     """
     progress = TerminalProgress(watch=True) if speaks() else Silent()
     found = trained(options, options_given(click.get_current_context()), progress)
@@ -182,35 +127,47 @@ def train(**options: Any) -> None:
 
 def trained(
     options: Mapping[str, Any], given: Collection[str], progress: Progress
-) -> "Checkpoint | Seeds":
+) -> "Checkpoint | SeedResults":
     """Train as the options say, and return the finished checkpoint, or those of several seeds.
 
     Args:
-        options: every option of the verb under the name that it has there.
-        given: the names of those that the user gave; a resumed run takes the others from its start.
-        progress: told how far the training is.
+        options: every option of the command, under the name that it has there.
+        given: the names of the options that the user set. A resumed run keeps its own others.
+        progress: is told about the data, and how far the training is.
+
+    Raises:
+        UsageError: options that do not go together.
     """
     from spd_train.run_folder import refuse_taken
 
-    before = cpu_times()
-    options = dict(options)
-    run_before = run_to_resume(options["output"]) if options["resume"] else {}
-    if run_before:
-        options = resumed_options(options, given, run_before)
+    cpu_before = cpu_times()
+    options, given = dict(options), set(given)
+    earlier_run = run_to_resume(options["output"]) if options["resume"] else {}
+    if earlier_run:
+        options = resumed_options(options, given, earlier_run)
     if options["seeds"] is None:  # each seed has a folder of its own
         refuse_taken(options["output"], resume=options["resume"])
-    if options["resume"] and is_finished(options["output"]) and set(given) <= _ENOUGH_TO_RESUME:
+    if options["resume"] and is_finished(options["output"]) and given <= _SHOWING_OPTIONS:
         progress.note(f"{options['output']} is finished already")
         return open_checkpoint(options["output"])
-
-    from spd_train.data.splits import read_data  # these take seconds
-    from spd_train.data.summary import tell_data
-    from spd_train.run import TrainConfig, run
-
-    recipe = recipe_to_resume(run_before, options, given)
+    recipe = recipe_to_resume(earlier_run, options, given)
     if recipe.pattern is None:
         refuse_student_options(options)
         progress.note(NO_PATTERN)
+    task, data = _read_task_and_data(options, recipe, progress)
+    if recipe.device == "cpu":
+        options["threads"] = _use_threads(options["threads"], cpu_before, progress)
+    command = command_of(options, {*given, *earlier_run.get(COMMAND, ()), "threads"})
+    return _train(options, task, data, recipe, command, progress)
+
+
+def _read_task_and_data(
+    options: Mapping[str, Any], recipe: "Recipe", progress: Progress
+) -> "tuple[Task, Data]":
+    """The task and its data; the progress is told what they look like."""
+    from spd_train.data.splits import read_data
+    from spd_train.data.summary import report_data
+
     task = choose_task(options["task_name"], options)
     data = read_data(
         task,
@@ -219,16 +176,35 @@ def trained(
         skip_broken=options["skip_broken_rows"],
         note=progress.note,
     )
-    tell_data(task, data, progress.note)
-    if recipe.device == "cpu":
-        options["threads"] = choose_threads(options["threads"], before, progress.note)
-        use_threads(options["threads"])
+    report_data(task, data, progress.note)
+    return task, data
+
+
+def _use_threads(asked: int | None, cpu_before: CpuTimes, progress: Progress) -> int | None:
+    """Set PyTorch's number of threads. Returns it; None if PyTorch chooses."""
+    threads = choose_threads(asked, cpu_before, progress.note)
+    use_threads(threads)
+    return threads
+
+
+def _train(
+    options: Mapping[str, Any],
+    task: Task,
+    data: "Data",
+    recipe: "Recipe",
+    command: Mapping[str, Any],
+    progress: Progress,
+) -> "Checkpoint | SeedResults":
+    """Train one seed or several; Ctrl-C saves the state and names the command that resumes."""
+    from spd_train.run import run
+    from spd_train.train_config import TrainConfig
+
     output = options["output"]
     with (
-        going_on(resume_command(output), begun=lambda: has_run(output)),
+        resume_hint(resume_command(output), begun=lambda: has_run(output)),
         stop_on_signals() as should_stop,
     ):
-        request = TrainConfig(
+        config = TrainConfig(
             task=task,
             data=data,
             recipe=recipe,
@@ -237,15 +213,15 @@ def trained(
             output=output,
             resume=options["resume"],
             should_stop=should_stop,
-            command=command_of(options, {*given, *run_before.get(COMMAND, ()), "threads"}),
+            command=command,
         )
         if options["seeds"] is not None:
-            return _train_seeds(request, options["seeds"], progress)
-        return run(request, progress)
+            return _train_seeds(config, options["seeds"], progress)
+        return run(config, progress)
 
 
 def _show(checkpoint: Checkpoint, *, as_json: bool) -> None:
-    """What came out, from the one process that prints."""
+    """Print the result, on the main process alone."""
     if not speaks():
         return
     if as_json:
@@ -254,27 +230,27 @@ def _show(checkpoint: Checkpoint, *, as_json: bool) -> None:
         show_result(checkpoint)
 
 
-def _train_seeds(request: "TrainConfig", count: int, progress: Progress) -> "Seeds":
-    """The same training with several seeds."""
-    from spd_train.recipes import changed
+def _train_seeds(config: "TrainConfig", count: int, progress: Progress) -> "SeedResults":
+    """Train with ``count`` seeds."""
+    from spd_train.recipes import with_field
     from spd_train.run import run
     from spd_train.seeds import run_seeds
 
     def train_one(seed: int, folder: Path, resume: bool) -> Checkpoint:
-        recipe = changed(request.recipe, "seed", seed)
-        return run(replace(request, recipe=recipe, output=folder, resume=resume), progress)
+        recipe = with_field(config.recipe, "seed", seed)
+        return run(replace(config, recipe=recipe, output=folder, resume=resume), progress)
 
     return run_seeds(
         train_one,
-        first=request.recipe.seed,
+        first=config.recipe.seed,
         count=count,
-        output=request.output,
-        resume=request.resume,
+        output=config.output,
+        resume=config.resume,
     )
 
 
-def _show_seeds(seeds: "Seeds", *, as_json: bool) -> None:
-    """The mean of several seeds with its interval."""
+def _show_seeds(seeds: "SeedResults", *, as_json: bool) -> None:
+    """Print the mean scores of several seeds with their intervals, on the main process alone."""
     if not speaks():
         return
     if as_json:
@@ -287,7 +263,12 @@ def _show_seeds(seeds: "Seeds", *, as_json: bool) -> None:
 
 
 def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
-    """A known task by name, or the user's own by its columns."""
+    """The task named ``name``, or the task of the user's own columns.
+
+    Raises:
+        UsageError: neither a task nor a text column is given, or own columns without data.
+        BadData: the labels of the user's own data make no task.
+    """
     if options["text_column"] is None:
         if name is None:
             raise click.UsageError("name a --task, or the --text-column of your own data")
@@ -308,7 +289,7 @@ def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
 
 
 def show_result(checkpoint: Checkpoint) -> None:
-    """What came out, and the next command."""
+    """Print scores, pattern and folder of a checkpoint, and the command to type next."""
     own = own_arm(pruned=checkpoint.pattern is not None)
     for line in score_lines(checkpoint.scores, checkpoint.split, own):
         click.echo(line)

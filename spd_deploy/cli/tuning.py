@@ -1,4 +1,4 @@
-"""What ``spd export --tune`` measures, and what casts doubt on it."""
+"""``spd export --tune`` and ``--tuning``: where the times to choose lowerings by come from."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from spd_deploy.domain.checkpoint import Checkpoint
 
 
-def plan_of(
+def tuning_plan(
     batches: tuple[int, ...],
     seqs: tuple[int, ...],
     threads: int | None,
     seconds: float | None,
     precision: "Precision",
 ) -> "TuningPlan":
-    """What is to be measured on this machine, and how long."""
+    """What to time on this machine, and for how long."""
     from exporters.autotune.tune import TuningPlan
     from spd_deploy.domain.cores import default_threads
     from spd_deploy.domain.shapes import Shape
@@ -40,38 +40,38 @@ def plan_of(
     )
 
 
-def known_tuning(file: Path) -> "Tuner":
-    """What was measured before."""
+def saved_tuning(file: Path) -> "Tuner":
+    """A tuner that returns the times of a ``tuning.json``."""
     from exporters.autotune.tuning import read_tuning
 
-    known = read_tuning(file)
-    return lambda checkpoint, weights: known
+    tuning = read_tuning(file)
+    return lambda checkpoint, weights: tuning
 
 
-def runtimes_for(asked: RuntimeChoice) -> tuple[CpuRuntime, ...]:
-    """In which runtimes to tune: in the one asked for, else in each that takes the task."""
-    if asked.runtime is None:
+def tuned_runtimes(choice: RuntimeChoice) -> tuple[CpuRuntime, ...]:
+    """The runtimes to tune in: the one that was chosen, or both for ``auto``."""
+    if choice.runtime is None:
         return ("onnxruntime", "openvino")
-    return ("openvino",) if asked.runtime == "openvino" else ("onnxruntime",)
+    return ("openvino",) if choice.runtime == "openvino" else ("onnxruntime",)
 
 
 def tuner_for(plan: "TuningPlan", runtimes: Sequence[CpuRuntime], progress: Progress) -> "Tuner":
-    """Measures on this machine, and says what casts doubt on that."""
+    """A tuner that times on this machine, and notes reasons to doubt the times."""
     from exporters.autotune.tune import tune
-    from exporters.autotune.tuning import fastest_of
-    from spd_deploy.benchmark.warnings import conditions_doubts
+    from exporters.autotune.tuning import fastest_tuning
+    from spd_deploy.benchmark.machine_warnings import load_caveats
     from spd_deploy.machine.facts import this_machine
     from spd_deploy.timing.machine_load import LoadObserver, load_average
 
-    def measured(checkpoint: "Checkpoint", weights: "ClassifierWeights") -> "Tuning":
-        """The tuning in the runtime whose network is the fastest, with its doubts."""
+    def measure(checkpoint: "Checkpoint", weights: "ClassifierWeights") -> "Tuning":
+        """The tuning of the runtime with the fastest network, with the doubts."""
         observer = LoadObserver(load_average())
         plans = [replace(plan, runtime=runtime) for runtime in runtimes]
-        found = fastest_of(tune(checkpoint, weights, plans, progress=progress))
-        seen = observer.conditions()
-        doubts = tuple(conditions_doubts(this_machine(), seen, plan.threads))
+        tuning = fastest_tuning(tune(checkpoint, weights, plans, progress=progress))
+        conditions = observer.conditions()
+        doubts = tuple(load_caveats(this_machine(), conditions, plan.threads))
         for doubt in doubts:
             progress.note(f"doubt: {doubt}")
-        return replace(found, doubts=doubts)
+        return replace(tuning, doubts=doubts)
 
-    return measured
+    return measure

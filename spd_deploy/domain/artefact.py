@@ -1,35 +1,53 @@
 """An exported artefact on disk: all that serving needs, and the proof that it is what it says.
 
-A folder with the model file(s), ``tokenizer.json``, ``config.json``, ``golden.safetensors``
-(inputs, and the logits the checkpoint gave for them) and ``manifest.json``, which holds the
-SHA-256 of every other file. Opening an artefact verifies them all, so a damaged or swapped file is
-found before any runtime parses it.
+A folder with the model file(s), ``tokenizer.json``, ``config.json``, ``golden.safetensors`` and
+``golden.json`` (inputs, and what the checkpoint answered) and ``manifest.json``, which holds the
+SHA-256 of every other file and of itself. A damaged or swapped file is found before anything parses
+it, and what was verified is what is used, whatever becomes of the folder (``domain.verified``).
+
+Files may be links, as in the volumes of Kubernetes and in hub caches: their content is what counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from spd_deploy.domain.checkpoint import read_config
-from spd_deploy.domain.documents import refuse_schema, value_of
+from spd_deploy.domain.checkpoint import CONFIG_FILE
+from spd_deploy.domain.documents import (
+    refuse_schema,
+    value_of,
+    with_own_hash,
+    without_own_hash,
+)
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact
-from spd_deploy.domain.files import read_json, sha256_of, write_json
+from spd_deploy.domain.files import json_object, read_json, sha256_of, write_json
 from spd_deploy.domain.folders import did_you_mean, refuse_no_model
-from spd_deploy.domain.golden import GOLDEN_FILE, Golden, read_golden
+from spd_deploy.domain.golden import ANSWERS_FILE, GOLDEN_FILE, Golden, golden_of
 from spd_deploy.domain.runtime_choice import Runtime, RuntimeChoice
 from spd_deploy.domain.shapes import Measured
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
+from spd_deploy.domain.verified import (
+    copy_verified,
+    errors_naming,
+    private_folder,
+    read_verified,
+    verify,
+)
 
 # onnx: a graph for ONNX Runtime and a portable one. trt: a portable one, and the plan of an engine.
 Format = Literal["onnx", "trt", "torch"]
 
 MANIFEST_FILE = "manifest.json"
-SCHEMA = 1
+# 1: the first. 2: the manifest has its own hash, and golden.json is there.
+SCHEMA = 2
 
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 _AGAIN = "export it again"
+_NEEDED = (CONFIG_FILE, TOKENIZER_FILE, GOLDEN_FILE, ANSWERS_FILE)
 # For pydantic, which reads manifests: a field that no version wrote is damage, and so is NaN.
 
 
@@ -86,7 +104,7 @@ class Manifest:
     Attributes:
         precision: of the numbers in the files; a runtime may be asked to compute in less.
         files: each file's name with its SHA-256.
-        runtime: what it was exported for; older manifests, which have none, mean ONNX Runtime.
+        runtime: what it was exported for.
         bf16: whether that runtime is to compute in bf16 where it may round.
         ran: how fast each runtime was at the shapes ``ran_at``, where the export was tuned.
         measured: times of the whole network, where the export was tuned; one a shape.
@@ -129,19 +147,20 @@ class Manifest:
         return f"{far}, {parity.tolerance:.0e} allowed"
 
     def to_json(self) -> dict[str, Any]:
-        """The content of ``manifest.json``."""
-        return {"schema": SCHEMA, **asdict(self)}
+        """The content of ``manifest.json``, with its own hash."""
+        return with_own_hash({"schema": SCHEMA, **asdict(self)})
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_json`.
 
         Raises:
-            BadArtefact: another schema, a runtime of another version, or a field that is missing,
-                unknown or of the wrong kind.
+            BadArtefact: another schema, another content than was written, a runtime of another
+                version, or a field that is missing, unknown or of the wrong kind.
         """
         fix = f"export it again with this version, which reads schema {SCHEMA}"
         refuse_schema(value, SCHEMA, what="the manifest", error=BadArtefact, fix=fix)
+        value = without_own_hash(value, what="the manifest", error=BadArtefact, fix=_AGAIN)
         if (runtime := value.get("runtime", "onnxruntime")) not in get_args(Runtime):
             raise BadArtefact(
                 "the manifest names a runtime that this version does not know",
@@ -154,7 +173,7 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Artefact:
-    """A verified artefact folder."""
+    """A verified artefact folder. Each file is verified again when it is read."""
 
     folder: Path
     manifest: Manifest
@@ -168,15 +187,70 @@ class Artefact:
     def encoder(self) -> Encoder:
         """The sizes of its model."""
         shapes = {f"{row.name}.weight": row.shape for row in self.manifest.matrices}
-        return Encoder.of_matrices(shapes, read_config(self.folder))
+        return Encoder.of_matrices(shapes, self.document(CONFIG_FILE))
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer it was trained with, cutting where training cut."""
-        return Tokenizer(self.folder / TOKENIZER_FILE, max_tokens=self.manifest.max_tokens)
+        return Tokenizer(
+            self.folder / TOKENIZER_FILE,
+            max_tokens=self.manifest.max_tokens,
+            content=self.content(TOKENIZER_FILE).decode("utf-8"),
+        )
 
     def golden(self) -> Golden:
-        """The inputs and logits of its self-test."""
-        return read_golden(self.folder / GOLDEN_FILE)
+        """The inputs and answers of its self-test."""
+        return golden_of(self.content(GOLDEN_FILE), self.content(ANSWERS_FILE), self.folder)
+
+    def weights(self) -> tuple[str, ...]:
+        """The files of weights, which may be large, and which a session reads in any case."""
+        small = (".json", ".txt", ".onnx")
+        return tuple(n for n in self.manifest.files if n != GOLDEN_FILE and not n.endswith(small))
+
+    def content(self, name: str) -> bytes:
+        """What one of its files holds.
+
+        Raises:
+            BadArtefact: it has none of this name, or not the one that was exported.
+        """
+        return read_verified(self.folder / name, self._hash_of(name))
+
+    def document(self, name: str) -> dict[str, Any]:
+        """The JSON object in one of its files.
+
+        Raises:
+            BadArtefact: as :meth:`content`, or it holds no JSON object.
+        """
+        file = self.folder / name
+        return json_object(self.content(name), file, error=BadArtefact, fix=_AGAIN)
+
+    @contextmanager
+    def private_copy(self, names: Iterable[str]) -> Iterator[Path]:
+        """A folder with verified copies of some files, to load them from; deleted afterwards.
+
+        Errors that are raised meanwhile name the artefact's own files.
+
+        Raises:
+            BadArtefact: as :meth:`content`.
+            Unavailable: there is no room for copies.
+        """
+        with private_folder() as private, errors_naming(self.folder, instead_of=private):
+            for name in names:
+                copy_verified(self.folder / name, self._hash_of(name), private / name)
+            yield private
+
+    def refuse_lacking(self, name: str) -> None:
+        """Refuse to go on without a file.
+
+        Raises:
+            BadArtefact: the manifest does not list it.
+        """
+        if name not in self.manifest.files:
+            raise BadArtefact(f"the manifest of {self.folder} lists no {name}", fix=_AGAIN)
+
+    def _hash_of(self, name: str) -> str:
+        """The hash that the manifest has of a file."""
+        self.refuse_lacking(name)
+        return self.manifest.files[name]
 
 
 def is_artefact(folder: Path) -> bool:
@@ -184,11 +258,14 @@ def is_artefact(folder: Path) -> bool:
     return (folder / MANIFEST_FILE).is_file()
 
 
-def open_artefact(folder: Path) -> Artefact:
+def open_artefact(folder: Path, *, weights: bool = True) -> Artefact:
     """Read the manifest and verify the SHA-256 of every file it lists.
 
+    Without ``weights`` these are left to the session that loads them, which verifies them as well.
+
     Raises:
-        BadArtefact: not an artefact, a file missing or changed, or a link to elsewhere.
+        BadArtefact: not an artefact, a file missing or changed, or files that contradict each
+            other.
     """
     if not folder.is_dir():
         meant = did_you_mean(folder, wanted="artefact")
@@ -200,13 +277,15 @@ def open_artefact(folder: Path) -> Artefact:
             fix=f"make one with: spd export {folder} --format onnx --output DIR",
         )
     value = read_json(folder / MANIFEST_FILE, error=BadArtefact, fix=_AGAIN)
-    manifest = Manifest.from_json(value)
-    for name, expected in manifest.files.items():
-        _verify(folder, name, expected)
-    missing = {TOKENIZER_FILE, GOLDEN_FILE} - set(manifest.files)
-    if missing:
-        raise BadArtefact(f"the manifest of {folder} lists no {min(missing)}", fix=_AGAIN)
-    return Artefact(folder=folder, manifest=manifest)
+    artefact = Artefact(folder=folder, manifest=Manifest.from_json(value))
+    for name, expected in artefact.manifest.files.items():
+        _refuse_path(name)
+        if weights or name not in artefact.weights():
+            verify(folder / name, expected)
+    for name in _NEEDED:
+        artefact.refuse_lacking(name)
+    _refuse_contradictions(artefact)
+    return artefact
 
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:
@@ -223,17 +302,39 @@ def hashes_of(folder: Path) -> dict[str, str]:
     }
 
 
-def _verify(folder: Path, name: str, expected: str) -> None:
-    """One file of the manifest: a plain name, no link, and the bytes it was exported with."""
-    file = folder / name
-    if Path(name).name != name or file.is_symlink():
+def _refuse_path(name: str) -> None:
+    """A manifest names files of its own folder."""
+    if Path(name).name != name or name in ("", "..", MANIFEST_FILE):
         raise BadArtefact("the manifest names a file outside the artefact", got=name, fix=_AGAIN)
-    if not file.is_file():
-        raise BadArtefact(f"{file} is missing", fix=_AGAIN)
-    found = sha256_of(file)
-    if found != expected:
-        raise BadArtefact(
-            f"{file} was changed after the export",
-            got=f"SHA-256 {found[:12]}, expected {str(expected)[:12]}",
-            fix=_AGAIN,
-        )
+
+
+def _refuse_contradictions(artefact: Artefact) -> None:
+    """What the manifest says of the model, ``config.json`` and the tokenizer must say as well."""
+    task, longest = artefact.task, artefact.manifest.max_tokens
+    config = artefact.document(CONFIG_FILE)
+    told = {
+        "problem_type": (
+            None if task.sigmoid else task.problem_type.value,
+            config.get("problem_type"),
+        ),
+        "labels": (list(task.labels), _labels_in(config) if task.labels else []),
+        "max_tokens": (longest, min(max(longest, 1), artefact.encoder.positions)),
+    }
+    if _TOKENIZER_CONFIG in artefact.manifest.files:
+        cut = artefact.document(_TOKENIZER_CONFIG).get("model_max_length")
+        told["max_tokens of the tokenizer"] = (longest, cut)
+    for what, (mine, theirs) in told.items():
+        if mine != theirs:
+            raise BadArtefact(
+                f"the manifest of {artefact.folder} and its {CONFIG_FILE} disagree about {what}",
+                got=f"{mine} and {theirs}",
+                fix=_AGAIN,
+            )
+
+
+def _labels_in(config: Mapping[str, Any]) -> list[str] | None:
+    """The labels of a ``config.json`` in the order of the model's outputs; None without any."""
+    names = config.get("id2label")
+    if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
+        return None
+    return [str(names[str(i)]) for i in range(len(names))]

@@ -10,22 +10,32 @@ whether it is sparse, and in which pattern, is read off its zeros (``domain.dete
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from spd_deploy.domain.detection import detect
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.errors import BadCheckpoint, BadModel, BadPattern
-from spd_deploy.domain.files import read_json, sha256_of, write_json
+from spd_deploy.domain.files import read_json, write_json
 from spd_deploy.domain.folders import refuse_no_model
+from spd_deploy.domain.layers import find_layers, passed_over
+from spd_deploy.domain.model_config import task_from_config
 from spd_deploy.domain.nonzeros import nonzeros_in
 from spd_deploy.domain.patterns import Pattern, at_sparsity, parse_pattern
-from spd_deploy.domain.tasks import Columns, ProblemType, Task
+from spd_deploy.domain.stored_weights import WEIGHTS_FILE as WEIGHTS_FILE
+from spd_deploy.domain.stored_weights import (
+    StoredWeights,
+    has_weights,
+    sha256_of_weights,
+    stored_weights,
+    weight_files,
+)
+from spd_deploy.domain.tasks import Task
 
 SPD_FILE = "spd.json"
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 SCHEMA = 1
 
 # What tells a folder that ``domain.artefact`` wrote, which imports this module.
@@ -50,6 +60,7 @@ class Checkpoint:
         detected: how the zeros gave the pattern away, where no ``spd.json`` declares one.
         split: what the scores were measured on.
         parents: SHA-256 of the weights this one was made from, by what they were.
+        notes: what is read otherwise than it is stored, a sentence each.
     """
 
     folder: Path
@@ -66,11 +77,20 @@ class Checkpoint:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     parents: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def weights(self) -> Path:
-        """The safetensors file."""
+        """The one safetensors file of a checkpoint of ours; other folders may have shards."""
         return self.folder / WEIGHTS_FILE
+
+    def stored(self) -> StoredWeights:
+        """Where each tensor is stored, by the name that Transformers gives it.
+
+        Raises:
+            BadModel: a file is missing or damaged.
+        """
+        return stored_weights(self.folder, read_config(self.folder))
 
     def pattern_of(self, matrix: Matrix) -> Pattern | None:
         """What ``matrix`` must satisfy: the pattern at the matrix's own goal; None if dense."""
@@ -116,15 +136,19 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         BadModel: a model that is not handled, or not stored as safetensors.
     """
     refuse_no_model(folder)
-    encoder = encoder_in(folder)
-    weights_sha256 = sha256_of(folder / WEIGHTS_FILE)
+    refuse_unsafe_weights(folder)
+    config = read_config(folder)
+    stored = stored_weights(folder, config)
+    encoder = _encoder_of(stored, config)
+    notes = _notes(stored, encoder, config)
+    weights_sha256 = sha256_of_weights(folder)
     if not (folder / SPD_FILE).exists():
-        return _undeclared(folder, encoder, weights_sha256)
+        return _undeclared(folder, encoder, config, stored, weights_sha256, notes)
     value = read_json(folder / SPD_FILE, error=BadCheckpoint, fix=_DAMAGED)
-    checkpoint = _from_json(folder, encoder, value)
+    checkpoint = replace(_from_json(folder, encoder, value), notes=notes)
     if checkpoint.weights_sha256 != weights_sha256:
         raise BadCheckpoint(
-            f"{folder / WEIGHTS_FILE} is not the file that {SPD_FILE} describes",
+            f"{stored.files[0]} is not the file that {SPD_FILE} describes",
             got=f"SHA-256 {weights_sha256[:12]}, expected {checkpoint.weights_sha256[:12]}",
             fix=_DAMAGED,
         )
@@ -140,7 +164,22 @@ def encoder_in(folder: Path) -> Encoder:
     """
     config = read_config(folder)
     refuse_unsafe_weights(folder)
-    return Encoder.found_in(shapes_in(folder / WEIGHTS_FILE), config)
+    return _encoder_of(stored_weights(folder, config), config)
+
+
+def notes_on(folder: Path) -> tuple[str, ...]:
+    """What of a model folder is read otherwise than it is stored, a sentence each.
+
+    Of what is no folder, such as a name on the hub, nothing is known.
+
+    Raises:
+        BadModel: a model that is not handled, or not stored as safetensors.
+    """
+    if not folder.is_dir():
+        return ()
+    config = read_config(folder)
+    stored = stored_weights(folder, config)
+    return _notes(stored, _encoder_of(stored, config), config)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -150,39 +189,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     )
 
 
-def shapes_in(weights: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor by its name, from the header of a safetensors file.
-
-    Raises:
-        BadModel: the file is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(weights, framework="np") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as err:
-        raise BadModel(f"{weights} is damaged", got=err, fix="copy it again") from err
-
-
 def refuse_unsafe_weights(folder: Path) -> None:
     """Only safetensors are read: other formats can run code when they are opened.
 
     Raises:
-        BadModel: the folder has no ``model.safetensors``.
+        BadModel: the folder has no safetensors of a whole model.
         BadCheckpoint: it is an artefact.
     """
     _refuse_artefact(folder)
-    if (folder / WEIGHTS_FILE).is_file():
-        return
-    others = sorted(p.name for p in folder.glob("*.bin")) + sorted(
-        p.name for p in folder.glob("*.pt*")
-    )
-    raise BadModel(
-        f"{folder} has no {WEIGHTS_FILE}",
-        got=", ".join(others) or "no weights at all",
-        fix="convert the weights to safetensors first; pickled weights are never opened",
-    )
+    weight_files(folder)
 
 
 def refuse_lacking(reference: object, lacking: Collection[str], *, fix: str) -> None:
@@ -205,7 +220,7 @@ def refuse_lacking(reference: object, lacking: Collection[str], *, fix: str) -> 
 def _refuse_artefact(folder: Path) -> None:
     """A folder that an export wrote, with weights of its own or without: no checkpoint."""
     whole = (folder / _GOLDEN_FILE).is_file()
-    if (folder / _MANIFEST_FILE).is_file() and (whole or not (folder / WEIGHTS_FILE).is_file()):
+    if (folder / _MANIFEST_FILE).is_file() and (whole or not has_weights(folder)):
         raise BadCheckpoint(
             f"{folder} is an exported artefact already, not a checkpoint",
             fix="name the checkpoint that it was exported from",
@@ -235,20 +250,63 @@ def _refuse_misfits(checkpoint: Checkpoint) -> None:
             ) from err
 
 
-def _undeclared(folder: Path, encoder: Encoder, weights_sha256: str) -> Checkpoint:
+def _encoder_of(stored: StoredWeights, config: Mapping[str, Any]) -> Encoder:
+    """The encoder of stored tensors, which must be floating-point numbers."""
+    encoder = Encoder.found_in(stored.shapes, config)
+    stored.refuse_quantised([matrix.weight_name for matrix in encoder.matrices()])
+    return encoder
+
+
+def _notes(stored: StoredWeights, encoder: Encoder, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What of the stored weights is read otherwise than it is stored."""
+    notes = []
+    half = stored.stored_in_half([m.weight_name for m in encoder.matrices()])
+    if half:
+        notes.append(f"the weights are stored as {' and '.join(half)} and computed with in fp32")
+    ignored = passed_over(stored.shapes, find_layers(stored.shapes, config))
+    if ignored:
+        notes.append(
+            f"{len(ignored)} tensors in the layers are ignored, as Transformers ignores them: "
+            + ", ".join(ignored[:2])
+            + (", ..." if len(ignored) > 2 else "")
+        )
+    return tuple(notes)
+
+
+def _undeclared(
+    folder: Path,
+    encoder: Encoder,
+    config: Mapping[str, Any],
+    stored: StoredWeights,
+    weights_sha256: str,
+    notes: tuple[str, ...],
+) -> Checkpoint:
     """The checkpoint of a folder that has no ``spd.json``: its weights and configuration speak."""
-    found = detect(encoder, nonzeros_in(folder / WEIGHTS_FILE, encoder.matrices()))
+    found = detect(encoder, nonzeros_in(stored, encoder.matrices()))
     return Checkpoint(
         folder=folder,
-        task=_task_from_config(read_config(folder)),
+        task=task_from_config(config),
         encoder=encoder,
-        max_tokens=encoder.positions,
+        max_tokens=_longest_text(folder, encoder),
         weights_sha256=weights_sha256,
         pattern=found.pattern,
         densities=found.densities,
         sparsities=found.sparsities,
         detected=None if found.pattern is None else found.reason,
+        notes=notes,
     )
+
+
+def _longest_text(folder: Path, encoder: Encoder) -> int:
+    """Where texts are cut: at the tokenizer's own limit, where the model could read more."""
+    file = folder / TOKENIZER_CONFIG_FILE
+    if not file.is_file():
+        return encoder.positions
+    settings = read_json(file, error=BadModel, fix="copy it from the model again")
+    limit = settings.get("model_max_length")
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or limit < 1:
+        return encoder.positions
+    return min(encoder.positions, int(limit))
 
 
 def _from_json(folder: Path, encoder: Encoder, value: Mapping[str, Any]) -> Checkpoint:
@@ -282,26 +340,3 @@ def _from_json(folder: Path, encoder: Encoder, value: Mapping[str, Any]) -> Chec
         )
     except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise BadCheckpoint(f"{folder / SPD_FILE} is damaged", got=repr(err), fix=_DAMAGED) from err
-
-
-def _task_from_config(config: Mapping[str, Any]) -> Task:
-    """A nameless task for a folder that does not say what it was trained for."""
-    names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    problem = config.get("problem_type")
-    sigmoid = problem is None and len(names) == 1
-    regression = problem == ProblemType.REGRESSION or sigmoid
-    named = sigmoid or not regression
-    labels = tuple(names[k] for k in sorted(names, key=int)) if named else ()
-    kind = (
-        ProblemType.REGRESSION
-        if regression
-        else ProblemType(problem or "single_label_classification")
-    )
-    return Task(
-        name="unknown",
-        labels=labels,
-        problem_type=kind,
-        metrics=("pearson", "spearman") if regression else ("accuracy",),
-        columns=Columns(text="text"),
-        sigmoid=sigmoid,
-    )

@@ -33,9 +33,13 @@ def default_threads(root: Path = _ROOT) -> int:
     """As many threads as there are cores that this process may use, hyper-threads left out.
 
     Part of a core, as a quota may grant, counts for nothing beside whole ones: a thread more would
-    spend the quota early and then all of them would wait.
+    spend the quota early and then all of them would wait. ``OMP_NUM_THREADS`` bounds the number, as
+    it does in other tools: launchers set it where several processes share the cores.
     """
-    return max(1, min(cores_of(allowed_cpus(), root), int(usable_cores(root))))
+    named = os.environ.get("OMP_NUM_THREADS", "")
+    most = int(named) if named.isdecimal() and int(named) else None
+    found = max(1, min(cores_of(allowed_cpus(), root), int(usable_cores(root))))
+    return found if most is None else min(found, most)
 
 
 def allowed_cpus() -> frozenset[int]:

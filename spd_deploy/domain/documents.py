@@ -4,17 +4,22 @@ Reports, maps, tunings and manifests are such. What is read has the schema that 
 no field unknown, none missing, each of its own type.
 """
 
+import hashlib
 import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
+from functools import cache
 from typing import Any, TypeVar, cast
 
 from spd_deploy.domain.errors import SpdError
 
 Value = TypeVar("Value")
+
+# The field of a document that holds the hash of all its other fields.
+_OWN_HASH = "sha256"
 
 
 def text_of(document: Mapping[str, Any]) -> str:
@@ -33,6 +38,38 @@ def refuse_schema(
         )
 
 
+def with_own_hash(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with the SHA-256 of its content in it, after its first field."""
+    content = {name: part for name, part in document.items() if name != _OWN_HASH}
+    (first, *others) = content.items()
+    return dict([first, (_OWN_HASH, _hash_of(content)), *others])
+
+
+def without_own_hash(
+    document: Mapping[str, Any], *, what: object, error: type[SpdError], fix: str
+) -> dict[str, Any]:
+    """The document's content, if it has the SHA-256 that stands in it.
+
+    The hash is of the values, however they are laid out as JSON. Raises ``error`` where it differs
+    or is missing.
+    """
+    content = {name: part for name, part in document.items() if name != _OWN_HASH}
+    expected, found = document.get(_OWN_HASH), _hash_of(content)
+    if expected != found:
+        raise error(
+            f"{what} was changed after it was written",
+            got=f"SHA-256 {found[:12]}, expected {str(expected)[:12]}",
+            fix=fix,
+        )
+    return content
+
+
+def _hash_of(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of values, spelled in one way."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def value_of(
     kind: type[Value],
     fields: Mapping[str, Any],
@@ -48,7 +85,7 @@ def value_of(
     path of a field that is unknown, missing or of the wrong type. Without ``defaults`` a field that
     has a default must be there too, so that an older file does not change its meaning.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     # Before what is missing: a misspelled field is both.
     known = {field.name for field in dataclass_fields(cast("Any", kind))}
@@ -56,7 +93,7 @@ def value_of(
         raise error(f"{what} has an unknown field", got=unknown[0], fix=fix)
     text = json.dumps(fields, default=str)  # a date of TOML is no string
     try:
-        value: Value = TypeAdapter(kind).validate_json(text, strict=True)
+        value: Value = _reader_of(cast("Any", kind)).validate_json(text, strict=True)
     except ValidationError as err:
         reason, got = _told(err.errors()[0], what)
         raise error(reason, got=got, fix=fix) from err
@@ -102,6 +139,14 @@ def _faults(
         parts = [(str(i), part, inner) for i, (part, inner) in enumerate(both)]
     for name, part, inner in parts:
         yield from _faults(part, inner, defaults=defaults, path=f"{above}{name}")
+
+
+@cache
+def _reader_of(kind: Any) -> Any:
+    """What reads a dataclass from JSON; making one takes longer than reading by it."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def versioned(

@@ -22,10 +22,11 @@ from spd_deploy.domain.layers import (
     refuse_other_tensors,
 )
 from spd_deploy.domain.patterns import Pattern, Structured
+from spd_deploy.domain.tensor_names import BASE_OF
 
 # Base models whose first token has position 0. In others, RoBERTa's kin, positions are counted
 # from behind the padding token's id; a model that does not do so loses a position, no more.
-_COUNT_FROM_0 = ("bert", "distilbert", "electra")
+_COUNT_FROM_0 = ("bert", "distilbert", "electra", "ernie")
 _ORIGINAL = "use the model's original config.json"
 
 
@@ -93,6 +94,7 @@ class Encoder:
                 that do not fit together.
         """
         layers = find_layers(shapes, config)
+        _refuse_other_base(_base_of(layers.prefix), config)
         refuse_other_tensors(shapes, layers, config)
         table = _embedding(_base_of(layers.prefix), "position")
         if table not in shapes:
@@ -207,6 +209,17 @@ class Encoder:
                 got=f"{self.hidden} and {self.heads}",
                 fix=_ORIGINAL,
             )
+
+
+def _refuse_other_base(base: str, config: Mapping[str, Any]) -> None:
+    """Tensors must be named as Transformers reads them, or it loads none of them."""
+    expected = BASE_OF.get(str(config.get("model_type")))
+    if expected is not None and base != expected:
+        raise refusal(
+            f"its tensors are named {base}. ..., where Transformers reads {expected}. ... of a "
+            f"model of type {config['model_type']}",
+            config,
+        )
 
 
 def _base_of(prefix: str) -> str:

@@ -123,10 +123,17 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def read_json(path: Path, *, error: type[SpdError], fix: str) -> dict[str, Any]:
     """Read a JSON object; raises ``error`` where the file is missing, unreadable or no object."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as err:
         raise error(f"cannot read {path}", got=err.strerror, fix=fix) from err
-    except ValueError as err:
+    return json_object(content, path, error=error, fix=fix)
+
+
+def json_object(content: bytes, path: Path, *, error: type[SpdError], fix: str) -> dict[str, Any]:
+    """The JSON object that was read from ``path``; raises ``error`` where it is none."""
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as err:
         raise error(f"{path} is not valid JSON", got=err, fix=fix) from err
     if not isinstance(value, dict):
         raise error(f"{path} is not a JSON object", got=type(value).__name__, fix=fix)
@@ -197,9 +204,10 @@ def refuse_foreign(path: Path, *, overwrite: bool, what: str, ours: Callable[[st
 
 
 def bytes_of(path: Path) -> int:
-    """Size of a file, or of all files below a folder, in bytes."""
+    """Size of a file, or of all files below a folder, in bytes; links to one file count once."""
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-    return sum(p.stat().st_size for p in files)
+    sizes = {(found.st_dev, found.st_ino): found.st_size for found in (p.stat() for p in files)}
+    return sum(sizes.values())
 
 
 def _move_into_place(draft: Path, path: Path, *, aside: Path) -> None:

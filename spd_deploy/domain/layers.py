@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from spd_deploy.domain.errors import BadModel
+from spd_deploy.domain.tensor_names import BASE_OF
 
 Role = Literal["query", "key", "value", "attention_output", "intermediate", "output"]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -80,6 +81,31 @@ _SIGNS = (
     ("in_proj", "query, key and value are one matrix"),
     ("conv", "it convolves"),
 )
+# What tensors tell of weights that are not whole as they are stored, and how they become it.
+_APART = (
+    (
+        ".weight_orig",
+        "its weights are stored apart from the masks of torch.nn.utils.prune",
+        "call torch.nn.utils.prune.remove on each pruned module, and save the model again",
+    ),
+    (
+        ".parametrizations.",
+        "its weights are stored as parametrizations of torch.nn.utils.parametrize",
+        "call remove_parametrizations on each module, and save the model again",
+    ),
+    (
+        ".lora_",
+        "it holds LoRA adapters, which Transformers does not load by itself",
+        "merge them with PEFT's merge_and_unload(), and save the model again",
+    ),
+    (
+        "adapter",
+        "it holds adapters, which Transformers does not load by itself",
+        "use the model without its adapters",
+    ),
+)
+# Norms that Transformers' code computes, as a config may call them.
+_LAYER_NORMS = ("layernorm", "post", "postnorm", "postln")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,8 +123,8 @@ def find_layers(shapes: Shapes, config: Mapping[str, Any]) -> Layers:
     Raises:
         BadModel: the model is of another kind, has no such layers, several stacks, or a gap.
     """
-    if (reason := _other_kind(config)) is not None:
-        raise refusal(reason, config)
+    refuse_other_kind(config)
+    _refuse_apart(shapes, config)
     stacks: dict[tuple[str, Naming], set[int]] = {}
     for naming in (BERT, DISTILBERT):
         query = re.compile(rf"(.+)\.(\d+)\.{re.escape(naming.query)}\.weight")
@@ -114,20 +140,56 @@ def find_layers(shapes: Shapes, config: Mapping[str, Any]) -> Layers:
     raise refusal(next(signs, "none of its tensors is an encoder layer's query matrix"), config)
 
 
-def refuse_other_tensors(shapes: Shapes, layers: Layers, config: Mapping[str, Any]) -> None:
-    """Every layer must hold the tensors that its naming says, and no others.
+def refuse_other_kind(config: Mapping[str, Any]) -> None:
+    """Refuse what ``config.json`` tells of a model, and its tensors do not.
 
     Raises:
-        BadModel: a layer lacks a tensor or has one too many, which is named.
+        BadModel: attention, positions, norms or weights of another kind.
+    """
+    if (reason := _other_kind(config)) is not None:
+        raise refusal(reason, config)
+
+
+def refuse_other_tensors(shapes: Shapes, layers: Layers, config: Mapping[str, Any]) -> None:
+    """Every layer must hold the tensors that its naming says.
+
+    Others, such as the mask buffers of ASP, are passed over where the model is of a type whose
+    classifier in Transformers is known to pass over them too; :func:`passed_over` names them.
+
+    Raises:
+        BadModel: a layer lacks a tensor, or has one too many that may be part of the model.
     """
     expected = set(layers.naming.tensors())
+    known = config.get("model_type") in BASE_OF
     for layer in range(layers.count):
-        prefix = f"{layers.prefix}.{layer}."
-        found = {name.removeprefix(prefix) for name in shapes if name.startswith(prefix)}
+        found = _in_layer(shapes, layers, layer)
         if lacking := expected - found:
             raise refusal(f"its layer {layer} has no {min(lacking)}", config)
-        if others := found - expected:
+        if (others := found - expected) and not known:
             raise refusal(f"its layer {layer} holds {min(others)}, as no BERT's does", config)
+
+
+def passed_over(shapes: Shapes, layers: Layers) -> tuple[str, ...]:
+    """The tensors in the layers that are no part of them, in order."""
+    expected = set(layers.naming.tensors())
+    return tuple(
+        f"{layers.prefix}.{layer}.{name}"
+        for layer in range(layers.count)
+        for name in sorted(_in_layer(shapes, layers, layer) - expected)
+    )
+
+
+def _in_layer(shapes: Shapes, layers: Layers, layer: int) -> set[str]:
+    """The tensors of one layer, as seen from it."""
+    prefix = f"{layers.prefix}.{layer}."
+    return {name.removeprefix(prefix) for name in shapes if name.startswith(prefix)}
+
+
+def _refuse_apart(shapes: Shapes, config: Mapping[str, Any]) -> None:
+    """Weights that are stored in parts, of which Transformers would load some or none."""
+    for sign, reason, fix in _APART:
+        if (name := next((n for n in shapes if sign in n), None)) is not None:
+            raise BadModel(f"the weights are not whole: {reason}", got=name, fix=fix)
 
 
 def refusal(reason: str, config: Mapping[str, Any]) -> BadModel:
@@ -156,4 +218,30 @@ def _other_kind(config: Mapping[str, Any]) -> str | None:
         return "its positions are rotary"
     if attention != "original_full":
         return f"its attention is of type {attention}, not full"
+    if config.get("pruned_heads"):
+        return "heads were pruned from its layers, of which Transformers keeps no account any more"
+    if config.get("quantization_config"):
+        return "its weights are quantised"
+    if (code := _own_code(config)) is not None:
+        return f"it comes with code of its own, {code}, which is never run"
+    return _other_norm(config)
+
+
+def _own_code(config: Mapping[str, Any]) -> str | None:
+    """The code that a folder brings along for its model, where ``config.json`` names some."""
+    named = config.get("auto_map")
+    models = named.items() if isinstance(named, dict) else ()
+    return next((str(code) for name, code in models if str(name).startswith("AutoModel")), None)
+
+
+def _other_norm(config: Mapping[str, Any]) -> str | None:
+    """Norms of another kind, or at other places, than the layer norm after each part."""
+    for name, value in config.items():
+        if "norm" not in name:
+            continue
+        plain = "".join(c for c in str(value).lower() if c.isalnum())
+        if isinstance(value, str) and plain not in _LAYER_NORMS:
+            return f"its norms are of another kind, {name} {value!r} in config.json"
+        if value is True and ("pre" in name or "before" in name):
+            return f"its norms come before each part, {name} in config.json"
     return None

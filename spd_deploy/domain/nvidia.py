@@ -1,9 +1,9 @@
-"""NVIDIA's driver, asked through its management library (NVML): the GPUs and what they do now.
+"""GPUs through NVIDIA's management library (NVML): their properties and their present state.
 
-Nothing else in the project asks for clocks, power, memory or versions of the driver. The package
-``nvidia-ml-py`` binds the library, which comes with the driver; neither PyTorch nor CUDA is loaded.
-What a GPU does not tell, as consumer cards and MIG slices often do not, is None. No field names a
-machine or a person.
+This is the only module that reads clocks, power, memory or the version of the driver. The package
+``nvidia-ml-py`` binds the library, which comes with the driver. Neither PyTorch nor CUDA is loaded.
+A value that a GPU does not report is None, as on many consumer cards and MIG slices. No field
+identifies a machine or a person.
 """
 
 import functools
@@ -14,7 +14,7 @@ from typing import Any
 from spd_deploy.domain.errors import Unavailable
 
 _SPARSE_SINCE = (8, 0)
-# NVML's bits of why the clock is where it is.
+# NVML's bits of the reasons that limit the clock.
 _REASONS = {
     0x1: "idle",
     0x2: "clocks set by the user",
@@ -32,7 +32,7 @@ HARMLESS = frozenset({_REASONS[0x1], LOCKED})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
-    """One GPU; ``compute_capability`` is NVIDIA's version of its instruction set, as ``9.0``."""
+    """One GPU; ``compute_capability`` is a string such as ``9.0``."""
 
     name: str
     driver: str
@@ -48,11 +48,11 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GpuState:
-    """One look at a GPU.
+    """The state of a GPU at one moment; None where the GPU does not report a value.
 
     Attributes:
-        at_s: seconds since the looking began.
-        reasons: what keeps the clock from being higher; None where the GPU does not tell.
+        at_s: seconds since the measurement began.
+        reasons: the reasons that limit the clock.
     """
 
     at_s: float
@@ -68,13 +68,13 @@ class GpuState:
 
     @property
     def throttled_by(self) -> tuple[str, ...]:
-        """The reasons that slow work down."""
+        """The reasons that slow the GPU down: all but idle and clocks set by the user."""
         return tuple(reason for reason in self.reasons or () if reason not in HARMLESS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
-    """What does not change while a GPU works; None where it does not tell."""
+    """Constant properties of a GPU; None where the GPU does not report a value."""
 
     name: str
     driver: str
@@ -84,39 +84,39 @@ class Card:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Look:
-    """A card with its state."""
+    """A GPU's properties and its state at one moment."""
 
     card: Card
     state: GpuState
 
 
 def driver_fault() -> Unavailable | None:
-    """Why NVIDIA's driver cannot be asked, and what to do about it; None if it can."""
+    """The error that keeps NVML from working, with its remedy; None if NVML works."""
     try:
-        _library()
+        _nvml()
     except Unavailable as err:
         return err
     return None
 
 
 def driver_version() -> str | None:
-    """NVIDIA's version of the driver, such as ``580.95.05``; None where it cannot be asked."""
-    return None if driver_fault() else _asked("nvmlSystemGetDriverVersion")
+    """Version of the driver, such as ``580.95.05``; None where NVML does not work."""
+    return None if driver_fault() else _query("nvmlSystemGetDriverVersion")
 
 
 def driver_cuda() -> str | None:
-    """The newest CUDA that the driver runs, such as ``13.0``; None where it cannot be asked."""
-    number = None if driver_fault() else _asked("nvmlSystemGetCudaDriverVersion")
+    """The newest CUDA that the driver runs, such as ``13.0``; None where NVML does not work."""
+    number = None if driver_fault() else _query("nvmlSystemGetCudaDriverVersion")
     return None if number is None else cuda_in(number)
 
 
 def cuda_in(number: int) -> str:
-    """CUDA's version as its driver spells it in a number: 12080 is 12.8."""
+    """The CUDA version of the driver's number: 12080 is ``12.8``."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """The machine's GPUs; none where the driver cannot be asked (:func:`driver_fault`)."""
+    """The machine's GPUs; empty where NVML does not work (:func:`driver_fault`)."""
     found = []
     for handle in _handles():
         capability, memory = _get(handle, "CudaComputeCapability"), _get(handle, "MemoryInfo")
@@ -133,10 +133,10 @@ def gpus() -> tuple[Gpu, ...]:
 
 
 def look(uuid: str | None, *, at_s: float) -> Look | None:
-    """The GPU of this id (``GPU-...``); None where the driver does not tell of it.
+    """The properties and state of the GPU with this UUID; None where it is not known.
 
-    Without an id, or under one that is not listed (a MIG slice has one of its own), it is the only
-    GPU, where there is only one.
+    Without a UUID, or with one that NVML does not list (as of a MIG slice), it is the machine's
+    only GPU, and None where there are several.
     """
     handles = _handles()
     same = [one for one in handles if uuid and _get(one, "UUID") == uuid]
@@ -145,36 +145,36 @@ def look(uuid: str | None, *, at_s: float) -> Look | None:
 
 
 def processes() -> int | None:
-    """How many processes compute on the machine's GPUs; None where it is not told.
+    """Number of processes that compute on the machine's GPUs; None where it is not reported.
 
-    In a container others may be hidden, so none listed does not prove that there is none.
+    A container may hide the processes of others, so 0 does not prove that there is none.
     """
     running = [_get(handle, "ComputeRunningProcesses") for handle in _handles()]
     return None if not running or None in running else sum(map(len, running))
 
 
 def free_bytes(which: str) -> int:
-    """Free memory of a GPU, which is given by its number or its id, as CUDA_VISIBLE_DEVICES does.
+    """Free memory in bytes of a GPU, given by index or UUID as in CUDA_VISIBLE_DEVICES.
 
     Raises:
-        Unavailable: the driver does not tell.
+        Unavailable: NVML does not work, or does not report it.
     """
-    nvml = _library()
+    nvml = _nvml()
     by, key = ("Index", int(which)) if which.isdigit() else ("UUID", which)
     try:
         handle = getattr(nvml, f"nvmlDeviceGetHandleBy{by}")(key)
         return int(nvml.nvmlDeviceGetMemoryInfo(handle).free)
     except nvml.NVMLError as err:
         raise Unavailable(
-            f"the driver does not tell how much memory GPU {which} has free",
+            f"the driver does not report the free memory of GPU {which}",
             got=err,
             fix="set CUDA_VISIBLE_DEVICES to a GPU that `nvidia-smi -L` lists",
         ) from err
 
 
 def _look(handle: Any, at_s: float) -> Look:
-    """What the driver tells of one GPU."""
-    nvml = _library()
+    """The properties and state of one GPU."""
+    nvml = _nvml()
     get = functools.partial(_get, handle)
     return Look(
         card=Card(
@@ -199,13 +199,13 @@ def _look(handle: Any, at_s: float) -> Look:
 
 
 def _clock_reasons(get: Callable[[str], int | None]) -> int | None:
-    """The bits of why the clock is where it is; drivers before 535 know them by the older name."""
+    """The bits of the reasons that limit the clock; drivers before 535 have an older name."""
     newer = get("CurrentClocksEventReasons")
     return get("CurrentClocksThrottleReasons") if newer is None else newer
 
 
 def reasons_in(bits: int | None) -> tuple[str, ...] | None:
-    """The names of the bits; a bit without a name keeps its number."""
+    """The names of the bits; an unknown bit is named by its number."""
     if bits is None:
         return None
     ones = [1 << place for place in range(bits.bit_length()) if bits >> place & 1]
@@ -213,22 +213,22 @@ def reasons_in(bits: int | None) -> tuple[str, ...] | None:
 
 
 def _handles() -> list[Any]:
-    """NVML's handles of the GPUs; none where the driver cannot be asked."""
+    """NVML's handles of the GPUs; empty where NVML does not work."""
     if driver_fault() is not None:
         return []
-    count = _asked("nvmlDeviceGetCount") or 0
-    found = [_asked("nvmlDeviceGetHandleByIndex", number) for number in range(count)]
+    count = _query("nvmlDeviceGetCount") or 0
+    found = [_query("nvmlDeviceGetHandleByIndex", number) for number in range(count)]
     return [handle for handle in found if handle is not None]
 
 
 def _get(handle: Any, what: str, *rest: Any) -> Any:
-    """A property of a GPU; None where it does not tell."""
-    return _asked(f"nvmlDeviceGet{what}", handle, *rest)
+    """A property of a GPU; None where the GPU does not report it."""
+    return _query(f"nvmlDeviceGet{what}", handle, *rest)
 
 
-def _asked(function: str, *arguments: Any) -> Any:
-    """What a function of NVML answers; None where the GPU, the driver or the user may not."""
-    nvml = _library()
+def _query(function: str, *arguments: Any) -> Any:
+    """The result of an NVML function; None where it fails, as for lack of support or rights."""
+    nvml = _nvml()
     try:
         return getattr(nvml, function)(*arguments)
     except nvml.NVMLError:
@@ -236,35 +236,35 @@ def _asked(function: str, *arguments: Any) -> Any:
 
 
 def _number(value: float | None, unit: float = 1.0) -> float | None:
-    """In the unit that is asked for."""
+    """The value times ``unit``; None stays None."""
     return None if value is None else value * unit
 
 
 def _switch(value: int | None) -> bool | None:
-    """On or off."""
+    """A flag as a bool; None stays None."""
     return None if value is None else bool(value)
 
 
 @functools.cache
-def _library() -> Any:
-    """NVML, started once and for good.
+def _nvml() -> Any:
+    """NVML, initialised once.
 
     Raises:
-        Unavailable: no package, no driver, or one that does not start.
+        Unavailable: the package or the driver is missing, or the library does not start.
     """
     try:
         import pynvml
     except ImportError as err:
         raise Unavailable(
-            "NVIDIA's driver cannot be asked",
+            "NVML, NVIDIA's management library, cannot be used",
             got="the package nvidia-ml-py is not installed",
-            fix="pip install nvidia-ml-py; GPUs work without it, but nothing is known of them",
+            fix="pip install nvidia-ml-py; GPUs work without it, but their state is unknown",
         ) from err
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as err:
         raise Unavailable(
-            "no NVIDIA driver works here",
+            "NVIDIA's driver does not work here",
             got=f"its management library does not start: {err}",
             fix="install or restart NVIDIA's driver, or use --device cpu",
         ) from err

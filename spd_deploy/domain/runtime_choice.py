@@ -1,4 +1,4 @@
-"""The runtimes that run an artefact, and how a user asks for one."""
+"""The runtimes of artefacts, and a user's choice of runtime and precision."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ CpuRuntime = Literal["onnxruntime", "openvino"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RuntimeChoice:
-    """A runtime and a precision that a user asked for; None leaves either to the artefact."""
+    """A runtime and a precision chosen by a user; None takes the artefact's own."""
 
     runtime: Runtime | None = None
     precision: str | None = None
 
     def __str__(self) -> str:
-        """As it is spelled on the command line."""
+        """The value of ``--runtime``, such as ``openvino:bf16``."""
         parts = (self.runtime or "auto", self.precision)
         return ":".join(part for part in parts if part)
 
 
-def computed_in(stored: str, asked: str | None) -> str:
-    """The precision that files of one precision are computed in when another is asked for.
+def computed_in(stored: str, chosen: str | None) -> str:
+    """The precision in which files in ``stored`` run when ``chosen`` is the user's choice.
 
-    What is quantised stays so: an int8 artefact asked for in bf16 runs in ``int8+bf16``.
+    Quantised operators stay quantised: an int8 artefact with bf16 runs in ``int8+bf16``.
     """
-    if asked is None or asked == stored:
+    if chosen is None or chosen == stored:
         return stored
-    return asked if stored == "fp32" else f"{stored}+{asked}"
+    return chosen if stored == "fp32" else f"{stored}+{chosen}"
 
 
 _ALL = (
@@ -39,4 +39,4 @@ _ALL = (
     RuntimeChoice(runtime="tensorrt"),
     RuntimeChoice(runtime="torch"),
 )
-RUNTIME_CHOICES: Mapping[str, RuntimeChoice] = {str(asked): asked for asked in _ALL}
+RUNTIME_CHOICES: Mapping[str, RuntimeChoice] = {str(choice): choice for choice in _ALL}

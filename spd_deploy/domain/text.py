@@ -127,8 +127,15 @@ class Tokenizer:
     Safe to share between threads: its settings never change after it is made.
     """
 
-    def __init__(self, file: Path, *, max_tokens: int) -> None:
+    def __init__(self, file: Path, *, max_tokens: int, content: str | None = None) -> None:
         """Read ``tokenizer.json``; texts longer than ``max_tokens`` lose tokens, longest first.
+
+        They lose them at the end, or at the beginning where the file itself cuts on the left.
+
+        Args:
+            file: where the tokenizer is.
+            max_tokens: how many tokens a text, or the two texts of a pair, may have.
+            content: what stands in for the content of ``file``.
 
         Raises:
             BadModel: the file is missing or is not a tokenizer.
@@ -136,7 +143,8 @@ class Tokenizer:
         from tokenizers import Tokenizer as Fast
 
         try:
-            content = file.read_text(encoding="utf-8")
+            if content is None:
+                content = file.read_text(encoding="utf-8")
             self._whole = Fast.from_str(content)
             self._cutting = Fast.from_str(content)
         except OSError as err:
@@ -147,10 +155,11 @@ class Tokenizer:
             raise BadModel(
                 f"{file} is not a tokenizer", got=err, fix="copy it from the model again"
             ) from err
+        side = (self._whole.truncation or {}).get("direction", "right")
         self._whole.no_padding()
         self._whole.no_truncation()
         self._cutting.no_padding()
-        self._cutting.enable_truncation(max_tokens)
+        self._cutting.enable_truncation(max_tokens, direction=side)
         self.max_tokens = max_tokens
         self.pad_id = self._pad_id()
         # What stands around two texts of nothing.
@@ -174,6 +183,11 @@ class Tokenizer:
             # The cut alone may have taken all tokens of a text that has some.
             empty=lacks_tokens(found, texts=texts) and lacks_tokens(whole, texts=texts),
         )
+
+    def last_token(self) -> tuple[str, int]:
+        """The token with the highest id, and that id."""
+        vocabulary = self._whole.get_vocab(with_added_tokens=True)
+        return max(vocabulary.items(), key=lambda item: item[1])
 
     def pad(self, rows: Sequence[Tokens]) -> Batch:
         """The rows as one batch, padded on the right to the longest."""

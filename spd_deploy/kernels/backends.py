@@ -1,8 +1,8 @@
-"""Who does the work of a feature-major network: PyTorch alone, or the Triton kernels."""
+"""The backends of a feature-major network: PyTorch's operators, or the Triton kernels."""
 
 from typing import TYPE_CHECKING, Protocol
 
-from spd_deploy.kernels import launch, plain
+from spd_deploy.kernels import eager, launch
 from spd_deploy.kernels.weights import BlockWeight
 
 if TYPE_CHECKING:
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """The three operations; all tensors are ``[features, tokens]``."""
+    """Three operations on feature-major tensors ``[features, tokens]``."""
 
     @property
-    def spelled(self) -> str:
-        """What runs a block-sparse product, in words."""
+    def label(self) -> str:
+        """Name of the block-sparse product's implementation, for a session's description."""
         ...
 
     def block_linear(
@@ -25,35 +25,35 @@ class Backend(Protocol):
         activation: str = "none",
         residual_NT: "Tensor | None" = None,
     ) -> "Tensor":
-        """The product with bias, activation and then residual."""
+        """``activation(weight @ x + bias) + residual``, ``[K, T]`` to ``[N, T]``."""
         ...
 
     def layer_norm(
         self, x_HT: "Tensor", weight_H: "Tensor", bias_H: "Tensor", epsilon: float
     ) -> "Tensor":
-        """Over the features of each token."""
+        """Layer norm over the features of each token."""
         ...
 
     def attention(
         self, q: "Tensor", k: "Tensor", v: "Tensor", bias_BS: "Tensor", *, heads: int
     ) -> "Tensor":
-        """The context of the queries."""
+        """Scaled dot-product attention; ``bias_BS`` is added to the scores of each key."""
         ...
 
 
-class Plain:
-    """PyTorch's own operators."""
+class EagerBackend:
+    """PyTorch's operators, on any device."""
 
-    spelled = "index_select and bmm"
-    block_linear = staticmethod(plain.block_linear)
-    layer_norm = staticmethod(plain.layer_norm)
-    attention = staticmethod(plain.attention)
+    label = "index_select and bmm"
+    block_linear = staticmethod(eager.block_linear)
+    layer_norm = staticmethod(eager.layer_norm)
+    attention = staticmethod(eager.attention)
 
 
-class Triton:
-    """The kernels, each product with the tile that was measured to be its fastest."""
+class TritonBackend:
+    """The Triton kernels; each product uses the tile that was measured as its fastest."""
 
-    spelled = "the block-sparse kernel"
+    label = "the block-sparse kernel"
     block_linear = staticmethod(launch.block_linear)
     layer_norm = staticmethod(launch.layer_norm)
     attention = staticmethod(launch.attention)

@@ -1,10 +1,9 @@
 """Launches the Triton kernels on PyTorch tensors.
 
-Nothing here allocates but the result, so all of it may be captured in a CUDA graph; a product whose
-tile is not known yet is tuned first, which must have happened before. Where addresses reach 2^31
-elements they are computed in 64 bits, which costs registers and is left out elsewhere. Fusing a
-product with the sum after it is asked for by name, since Triton's default for that changes from 3.9
-to 3.10.
+Only the result is allocated, so a launch can be captured in a CUDA graph. The tile of a product is
+tuned at its first launch, which must therefore come before a capture. Offsets are 64-bit only for
+tensors of 2^31 elements or more, since that costs registers. ``enable_fp_fusion`` is set
+explicitly, because its default differs between Triton 3.9 and 3.10.
 """
 
 import contextlib
@@ -12,28 +11,28 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from spd_deploy.domain.errors import Unavailable
-from spd_deploy.kernels.tiles import LEAST, Tile, power_above
+from spd_deploy.kernels.tiles import MIN_TILE_SIDE, Tile, next_power_of_2
 from spd_deploy.kernels.weights import BlockWeight
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Triton's tuner keeps a call's arguments in itself, and models may run in threads of their own.
+# Triton's autotuner stores a call's arguments in itself, and models may run in several threads.
 _TUNER = threading.Lock()
-# The name under which a profiler shows the block-sparse product.
+# The kernel's name in a profiler.
 KERNEL = "block_linear"
 FP_FUSION = {"enable_fp_fusion": True}
 _WIDE = 2**31
-# Tokens that one program normalises: 64 bytes a row, and 16 where there are few programs.
+# Tokens that one program normalises: 64 bytes of a row in fp16, or 16 bytes for few tokens.
 _NORM_TOKENS, _FEW_NORM_TOKENS = 32, 8
 _BUSY_TOKENS = 4096
 
 
 def refuse_no_triton() -> None:
-    """The kernels need Triton, which CUDA builds of PyTorch for Linux bring along.
+    """Refuse to run the kernels without Triton, which PyTorch's CUDA builds for Linux include.
 
     Raises:
-        Unavailable: it is not installed, or broken.
+        Unavailable: Triton does not import.
     """
     try:
         import triton  # noqa: F401 - whether it imports is the question
@@ -53,7 +52,7 @@ def block_linear(
     activation: str = "none",
     residual_NT: "Tensor | None" = None,
 ) -> "Tensor":
-    """``[K, T]`` to ``[N, T]``; tokens are contiguous in all three. Without a tile it is tuned."""
+    """Block-sparse product ``[K, T]`` to ``[N, T]``; without ``tile`` the fastest is tuned."""
     from spd_deploy.kernels.sources.linear import block_linear as kernel
     from spd_deploy.kernels.sources.tuned import tuned_block_linear
 
@@ -63,7 +62,7 @@ def block_linear(
     added = out_NT if residual_NT is None else residual_NT
 
     def grid(meta: dict[str, int]) -> tuple[int]:
-        """Tiles of all groups times stretches of tokens."""
+        """Number of programs: the row tiles of all groups, times the token tiles."""
         return (G * -(-R // meta["BLOCK_R"]) * -(-T // meta["BLOCK_T"]),)
 
     options = {} if tile is None else {**tile.constants, **tile.options}
@@ -79,7 +78,7 @@ def block_linear(
             R,
             J,
             T,
-            power_above(T),
+            next_power_of_2(T),
             x_KT.stride(0),
             added.stride(0),
             out_NT.stride(0),
@@ -93,7 +92,7 @@ def block_linear(
 
 
 def layer_norm(x_HT: "Tensor", weight_H: "Tensor", bias_H: "Tensor", epsilon: float) -> "Tensor":
-    """Over the features of each token."""
+    """Layer norm over the features of each token of ``[H, T]``."""
     from spd_deploy.kernels.sources.norm import layer_norm as kernel
 
     H, T = x_HT.shape
@@ -110,7 +109,7 @@ def layer_norm(x_HT: "Tensor", weight_H: "Tensor", bias_H: "Tensor", epsilon: fl
         out_HT.stride(0),
         epsilon,
         WIDE=_is_wide(x_HT, out_HT),
-        BLOCK_H=power_above(H),
+        BLOCK_H=next_power_of_2(H),
         BLOCK_T=tokens,
         num_warps=8 if tokens == _NORM_TOKENS else 4,
         **FP_FUSION,
@@ -125,8 +124,8 @@ def attention(q: "Tensor", k: "Tensor", v: "Tensor", bias_BS: "Tensor", *, heads
     B, S = bias_BS.shape
     D, asking = q.shape[0] // heads, q.shape[1] // B
     out = q.new_empty(q.shape)
-    queries, keys = (min(64, max(LEAST, power_above(size))) for size in (asking, S))
-    kernel[(B * heads, -(-asking // queries))](  # the second may not pass 65535, the first may
+    queries, keys = (min(64, max(MIN_TILE_SIDE, next_power_of_2(size))) for size in (asking, S))
+    kernel[(B * heads, -(-asking // queries))](  # the grid's second size is limited to 65535
         q,
         k,
         v,
@@ -142,7 +141,7 @@ def attention(q: "Tensor", k: "Tensor", v: "Tensor", bias_BS: "Tensor", *, heads
         D**-0.5,
         D=D,
         WIDE=_is_wide(q, k, v, out),
-        BLOCK_D=max(LEAST, power_above(D)),
+        BLOCK_D=max(MIN_TILE_SIDE, next_power_of_2(D)),
         BLOCK_Q=queries,
         BLOCK_K=keys,
         num_warps=4,
@@ -153,5 +152,5 @@ def attention(q: "Tensor", k: "Tensor", v: "Tensor", bias_BS: "Tensor", *, heads
 
 
 def _is_wide(*tensors: Any) -> bool:
-    """Whether an element of one of them is out of 32 bits' reach."""
+    """Whether a tensor has an element whose offset needs more than 32 bits."""
     return any(x.shape[0] * x.stride(0) >= _WIDE for x in tensors)

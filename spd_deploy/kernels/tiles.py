@@ -1,7 +1,7 @@
-"""How a block-sparse product is cut into tiles: which are possible, and which are worth measuring.
+"""The tiles of a block-sparse product: all possible ones, and the candidates to measure.
 
-Which tile is fastest depends on the GPU and on how many inputs a group kept, so Triton's tuner
-measures where they run (``sources/tuned.py``). Here are the pure parts.
+The fastest tile depends on the GPU and on the number of inputs that a group kept. Triton's
+autotuner therefore measures the candidates on the GPU at hand (``sources/tuned.py``).
 """
 
 from dataclasses import dataclass
@@ -9,29 +9,29 @@ from typing import Any, Literal
 
 from spd_deploy.domain.errors import BadSetting
 
-Number = Literal["fp16", "bf16", "fp32"]
-BYTES_OF: dict[Number, int] = {"fp16": 2, "bf16": 2, "fp32": 4}
+FloatType = Literal["fp16", "bf16", "fp32"]
+BYTES_OF: dict[FloatType, int] = {"fp16": 2, "bf16": 2, "fp32": 4}
 
-# The least of either side that a tensor core takes; groups with fewer rows are padded to it.
-LEAST = 16
-# Programs that keep a large GPU busy: about two for each of an H100's 132 multiprocessors.
+# The smallest side of a tensor core's tile; groups with fewer rows are padded to it.
+MIN_TILE_SIDE = 16
+# Programs that fill a large GPU: about two for each of an H100's 132 multiprocessors.
 _BUSY = 256
 _MOST_ROWS = 128
-# Shared memory that a program may take so that two fit on an A100 or H100.
+# Most shared memory of a program, so that two fit on a multiprocessor of an A100 or H100.
 _SHARED_BYTES = 100 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tile:
-    """One way to cut a product.
+    """The sizes of one program's part of a product, and its launch options.
 
     Attributes:
-        rows: outputs of a program, of one group.
+        rows: outputs of a program, all of one group.
         tokens: tokens of a program.
-        inputs: kept inputs of a step.
+        inputs: kept inputs of one step of the loop.
         warps: groups of 32 threads.
-        stages: steps whose loads are under way at once.
-        tokens_first: whether tokens are the side that Hopper's tensor cores take 64 of.
+        stages: steps whose loads are in flight at the same time.
+        tokens_first: whether tokens are the M side, of which Hopper's tensor cores take 64.
     """
 
     rows: int
@@ -42,17 +42,19 @@ class Tile:
     tokens_first: bool = False
 
     def __post_init__(self) -> None:
-        """Powers of two, no side below what a tensor core takes."""
+        """Refuse sizes that are no powers of two, and sides that tensor cores do not take."""
         sides = (self.rows, self.tokens, self.inputs)
         powers = all(n >= 1 and n & (n - 1) == 0 for n in (*sides, self.warps))
-        if not (powers and min(sides) >= LEAST and self.warps <= 16 and 1 <= self.stages <= 8):
+        if not (
+            powers and min(sides) >= MIN_TILE_SIDE and self.warps <= 16 and 1 <= self.stages <= 8
+        ):
             raise BadSetting(
-                "a tile that no kernel can be made for", got=self, fix="use powers of two from 16"
+                "no kernel can be compiled for this tile", got=self, fix="use powers of two from 16"
             )
 
     @property
     def constants(self) -> dict[str, Any]:
-        """The constants of the kernel that it sets."""
+        """The kernel's ``tl.constexpr`` arguments."""
         return {
             "TOKENS_FIRST": self.tokens_first,
             "BLOCK_R": self.rows,
@@ -62,56 +64,56 @@ class Tile:
 
     @property
     def options(self) -> dict[str, int]:
-        """What the compiler is told."""
+        """Triton's launch options."""
         return {"num_warps": self.warps, "num_stages": self.stages}
 
-    def shared_bytes(self, number: Number) -> int:
-        """Shared memory for the loads under way."""
+    def shared_bytes(self, number: FloatType) -> int:
+        """Shared memory in bytes of the loads in flight."""
         return (self.rows + self.tokens) * self.inputs * self.stages * BYTES_OF[number]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Problem:
-    """A product: G groups of R rows over J kept inputs each, for T tokens."""
+class ProblemSize:
+    """Size of a product: G groups of R rows, J kept inputs in each group, and T tokens."""
 
     groups: int
     rows: int
     inputs: int
     tokens: int
-    number: Number
+    number: FloatType
 
     def programs(self, tile: Tile) -> int:
-        """How many tiles there are."""
+        """Number of programs that cover the product."""
         return self.groups * -(-self.rows // tile.rows) * -(-self.tokens // tile.tokens)
 
 
-def power_above(n: int) -> int:
-    """The least power of two that is not less than ``n``."""
+def next_power_of_2(n: int) -> int:
+    """The smallest power of two that is at least ``n``."""
     return 1 << max(0, n - 1).bit_length()
 
 
 def rows_of_tiles(rows: int) -> tuple[int, ...]:
-    """The two largest tiles that divide a group of rows, else the one that it is padded to."""
-    whole = tuple(n for n in (_MOST_ROWS, 64, 32, LEAST) if rows % n == 0)
-    return whole[:2] or (min(_MOST_ROWS, max(LEAST, power_above(rows))),)
+    """The two largest tile heights that divide ``rows``, else the height it is padded to."""
+    whole = tuple(n for n in (_MOST_ROWS, 64, 32, MIN_TILE_SIDE) if rows % n == 0)
+    return whole[:2] or (min(_MOST_ROWS, max(MIN_TILE_SIDE, next_power_of_2(rows))),)
 
 
-def candidates(problem: Problem) -> tuple[Tile, ...]:
-    """The :data:`TILES` worth measuring, at most some two dozen.
+def candidates(problem: ProblemSize) -> tuple[Tile, ...]:
+    """The :data:`TILES` to measure for a product, at most about two dozen.
 
-    Rows and tokens are near enough to what keeps a GPU busy, steps are such that J fills them, and
-    two programs fit into a multiprocessor's shared memory.
+    They give enough programs to fill a GPU, have no step longer than J, and let two programs fit
+    into a multiprocessor's shared memory.
     """
     rows = rows_of_tiles(problem.rows)
-    return tuple(tile for tile in TILES if tile.rows in rows and _suits(tile, problem))
+    return tuple(tile for tile in TILES if tile.rows in rows and _fits(tile, problem))
 
 
-def _suits(tile: Tile, problem: Problem) -> bool:
-    """Whether a tile of the right rows is neither too large nor too small for a product."""
-    longest = max(LEAST, power_above(problem.tokens))
-    if tile.tokens > longest or (tile.tokens == LEAST and longest > 4 * LEAST):
+def _fits(tile: Tile, problem: ProblemSize) -> bool:
+    """Whether a tile is neither too large nor too small for a product."""
+    longest = max(MIN_TILE_SIDE, next_power_of_2(problem.tokens))
+    if tile.tokens > longest or (tile.tokens == MIN_TILE_SIDE and longest > 4 * MIN_TILE_SIDE):
         return False
-    if tile.inputs > max(LEAST, problem.inputs):
+    if tile.inputs > max(MIN_TILE_SIDE, problem.inputs):
         return False
     if tile.tokens > 32 and 8 * problem.programs(tile) < _BUSY:
         return False
@@ -119,9 +121,9 @@ def _suits(tile: Tile, problem: Problem) -> bool:
 
 
 def _tile(rows: int, tokens: int, inputs: int, *, stages: int) -> Tile:
-    """With the warps that a tile of this size needs, so that no thread holds more than 64 sums.
+    """A tile with its number of warps, so that a thread holds at most 64 accumulators.
 
-    Fewer than 4 never: Hopper's tensor-core instruction is of four warps together.
+    There are at least 4 warps, because Hopper's tensor-core instruction spans four.
     """
     warps = 8 if rows * tokens >= 64 * 256 else 4
     return Tile(
@@ -134,10 +136,10 @@ def _tile(rows: int, tokens: int, inputs: int, *, stages: int) -> Tile:
     )
 
 
-# Every tile that is measured for any product.
+# Every tile that some product may measure.
 TILES = tuple(
     _tile(rows, tokens, inputs, stages=3 if inputs == 64 else 5)
-    for rows in (_MOST_ROWS, 64, 32, LEAST)
-    for tokens in (LEAST, 32, 64, 128, 256)
-    for inputs in (LEAST, 32, 64)
+    for rows in (_MOST_ROWS, 64, 32, MIN_TILE_SIDE)
+    for tokens in (MIN_TILE_SIDE, 32, 64, 128, 256)
+    for inputs in (MIN_TILE_SIDE, 32, 64)
 )

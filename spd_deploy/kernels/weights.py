@@ -1,9 +1,9 @@
-"""A block-sparse weight as the kernel reads it.
+"""A block-sparse weight in the form that the kernel reads.
 
-Exported are the values ``[G, R, J]`` and the numbers ``[G, U]`` of the blocks of C inputs that each
-of the G groups of R rows kept, J = U C. For the kernel a block's number becomes the numbers of its
-C inputs, so that one kernel does all widths, and J grows to a multiple of 16 with values of zero,
-which read an input that the group reads anyway.
+An artefact holds the values ``[G, R, J]`` and the indices ``[G, U]`` of the blocks that each of the
+G groups of R rows kept. A block has C inputs, so J = U C. For the kernel the index of a block is
+expanded to the indices of its C inputs, so that one kernel runs all widths. J is padded to a
+multiple of 16 with values of zero, which read an input that the group reads anyway.
 """
 
 from collections.abc import Sequence
@@ -11,20 +11,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from spd_deploy.domain.errors import BadArtefact
-from spd_deploy.kernels.tiles import LEAST, Number, Problem
+from spd_deploy.kernels.tiles import MIN_TILE_SIDE, FloatType, ProblemSize
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
 
-NUMBERS: dict[str, Number] = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
+NUMBERS: dict[str, FloatType] = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockWeight:
-    """G groups of R outputs over the J inputs each kept, with a bias in fp32.
+    """G groups of R outputs with J kept inputs each, and a bias in fp32.
 
     Attributes:
-        rows_GJ: int32, which input each column of a group's values multiplies.
+        values_GRJ: the weights of the kept inputs.
+        rows_GJ: int32, the index of the input that each column of the values multiplies.
     """
 
     values_GRJ: "Tensor"
@@ -41,17 +42,17 @@ class BlockWeight:
         columns: int,
         inputs: int,
     ) -> Self:
-        """Of a weight as it is exported, for ``inputs`` inputs in blocks of ``columns``.
+        """Convert an exported weight with ``inputs`` inputs in blocks of ``columns``.
 
         Raises:
-            BadArtefact: sizes that do not fit together, or a block that is not there.
+            BadArtefact: the sizes contradict each other, or a block index is out of range.
         """
         import torch
         from torch.nn.functional import pad
 
         if not _fits(values_GRJ, index_GU, bias_N, columns=columns, inputs=inputs):
             raise BadArtefact(
-                "a block-sparse weight whose parts do not fit together",
+                "the parts of a block-sparse weight contradict each other",
                 got=f"values {tuple(values_GRJ.shape)}, blocks {tuple(index_GU.shape)}, "
                 f"{len(bias_N)} outputs, {inputs} inputs in blocks of {columns}",
                 fix="export it again",
@@ -59,7 +60,7 @@ class BlockWeight:
         G, _, J = values_GRJ.shape
         within_C = torch.arange(columns, device=index_GU.device)
         rows_GJ = (index_GU.long()[:, :, None] * columns + within_C).reshape(G, J)
-        more = -J % LEAST
+        more = -J % MIN_TILE_SIDE
         rows_GJ = torch.cat([rows_GJ, rows_GJ[:, -1:].expand(G, more)], 1)
         return cls(
             values_GRJ=pad(values_GRJ, (0, more)).contiguous(),
@@ -69,7 +70,7 @@ class BlockWeight:
 
     @classmethod
     def joined(cls, weights: Sequence[Self]) -> Self | None:
-        """One weight that gives the outputs of all one after another; None where they differ."""
+        """Concatenate the outputs of weights; None where R or J differ between them."""
         import torch
 
         if len({weight.values_GRJ.shape[1:] for weight in weights}) != 1:
@@ -82,25 +83,25 @@ class BlockWeight:
 
     @property
     def outputs(self) -> int:
-        """N."""
+        """Number of outputs N = G R."""
         return len(self.bias_N)
 
-    def problem(self, tokens: int) -> Problem:
-        """The product for so many tokens."""
+    def problem(self, tokens: int) -> ProblemSize:
+        """The size of the product with so many tokens."""
         G, R, J = self.values_GRJ.shape
-        return Problem(
+        return ProblemSize(
             groups=G,
             rows=R,
             inputs=J,
             tokens=tokens,
-            number=number_of(self.values_GRJ.dtype),
+            number=float_type_of(self.values_GRJ.dtype),
         )
 
 
 def _fits(
     values_GRJ: "Tensor", index_GU: "Tensor", bias_N: "Tensor", *, columns: int, inputs: int
 ) -> bool:
-    """Whether sizes agree and every block is there: a kernel reads whatever it is told to."""
+    """Whether sizes agree and block indices are in range, which the kernel does not check."""
     if values_GRJ.ndim != 3 or index_GU.ndim != 2 or not values_GRJ.numel():
         return False
     G, R, J = values_GRJ.shape
@@ -113,13 +114,13 @@ def _fits(
     )
 
 
-def number_of(kind: "dtype") -> Number:
-    """The name of a PyTorch number."""
+def float_type_of(kind: "dtype") -> FloatType:
+    """The short name of a PyTorch dtype, such as ``fp16``."""
     return NUMBERS[str(kind).removeprefix("torch.")]
 
 
 def dtype_of(number: str) -> "dtype":
-    """The PyTorch number of a name."""
+    """The PyTorch dtype of a short name."""
     import torch
 
     return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[number]

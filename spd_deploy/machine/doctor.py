@@ -1,9 +1,9 @@
-"""What this machine can run: every check of ``spd doctor``, in the order it is read."""
+"""All checks of ``spd doctor``, in the order of its output."""
 
 from collections.abc import Iterator
 
 from spd_deploy.domain.nvidia import driver_fault, gpus
-from spd_deploy.machine.check import Check, guarded
+from spd_deploy.machine.check import Check, run_probe
 from spd_deploy.machine.nvidia import nvidia_checks
 from spd_deploy.machine.openvino import openvino_checks
 from spd_deploy.machine.processor import processor_checks
@@ -11,14 +11,14 @@ from spd_deploy.machine.providers import provider_checks
 from spd_deploy.machine.software import engine_checks, package_checks, torch_checks
 
 
-def examine() -> Iterator[Check]:
-    """Ask everything, one group after the other; no probe's failure stops the next."""
-    yield from guarded("Processor", lambda: list(processor_checks()))
-    yield from guarded("Packages", lambda: list(package_checks()))
-    yield from guarded("ONNX Runtime", lambda: list(provider_checks(has_gpu=bool(gpus()))))
-    yield from guarded("OpenVINO", lambda: list(openvino_checks()))
-    yield from guarded("PyTorch", lambda: list(torch_checks()))
-    yield from guarded("NVIDIA", lambda: list(nvidia_checks()))
+def all_checks() -> Iterator[Check]:
+    """Run every group of checks; a group that raises does not stop the next."""
+    yield from run_probe("Processor", lambda: list(processor_checks()))
+    yield from run_probe("Packages", lambda: list(package_checks()))
+    yield from run_probe("ONNX Runtime", lambda: list(provider_checks(has_gpu=bool(gpus()))))
+    yield from run_probe("OpenVINO", lambda: list(openvino_checks()))
+    yield from run_probe("PyTorch", lambda: list(torch_checks()))
+    yield from run_probe("NVIDIA", lambda: list(nvidia_checks()))
     fault = driver_fault()
     why = None if fault is None else fault.got
-    yield from guarded("Optional engines", lambda: list(engine_checks(driver_fault=why)))
+    yield from run_probe("Optional engines", lambda: list(engine_checks(driver_fault=why)))

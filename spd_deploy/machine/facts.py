@@ -1,4 +1,4 @@
-"""The machine as a benchmark's report records it."""
+"""The description of a machine that a benchmark's report contains."""
 
 import platform
 from collections.abc import Mapping
@@ -28,13 +28,13 @@ _PACKAGES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:
-    """Where something was measured; nothing in it names a person, a host or a path.
+    """The machine of a measurement; no field identifies a person, a host or a path.
 
     Attributes:
         cores: physical cores of the machine.
-        usable_cores: cores that the process could use, after affinity and container quota.
-        features: instruction sets that matter here; none where the system does not tell.
-        governor: how the kernel sets the clock; None where it does not say.
+        usable_cores: cores that the process may use, by affinity and container quota.
+        features: instruction sets that matter for products; empty where they are unknown.
+        governor: the kernel's CPU frequency governor; None where it is unknown.
         driver_cuda: the newest CUDA that the GPU's driver runs; None without a driver.
     """
 
@@ -52,7 +52,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """The machine this runs on."""
+    """The machine of this process."""
     return Machine(
         cpu=cpu_name(),
         cores=physical_cores(),

@@ -1,4 +1,4 @@
-"""What ``spd doctor`` says of NVIDIA's GPUs and driver (``domain.nvidia``)."""
+"""The checks of NVIDIA's driver and GPUs; ``domain.nvidia`` queries the driver."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +12,7 @@ _WITHOUT = "use --device cpu here, or a machine with an NVIDIA GPU"
 
 
 def nvidia_checks() -> Iterator[Check]:
-    """GPU, driver and 2:4 tensor cores, and whether the GPU tells what its clocks do."""
+    """Checks of the driver, the GPUs, their 2:4 tensor cores, and their reports of clocks."""
     found = gpus()
     yield from checks_of(found, driver_fault())
     if found:
@@ -20,15 +20,15 @@ def nvidia_checks() -> Iterator[Check]:
 
 
 def state_check(seen: Look | None, *, count: int) -> Check:
-    """Whether a benchmark can record clocks and throttling; with several GPUs it asks by id."""
+    """Whether benchmarks can record clocks and throttling; with several GPUs this is assumed."""
     if seen is None and count > 1:
-        return yes(GROUP, "clocks and throttling", f"told of each of {count} GPUs")
+        return yes(GROUP, "clocks and throttling", f"reported for each of {count} GPUs")
     if seen is None or seen.state.sm_mhz is None:
         return no(
             GROUP,
             "clocks and throttling",
-            reason="the driver does not tell of them",
-            remedy="spd bench runs without, and says that they are not known",
+            reason="the driver does not report them",
+            remedy="spd bench works without them, and its report says that they are unknown",
         )
     state = seen.state
     parts = [f"SM at {state.sm_mhz:.0f} MHz"]
@@ -38,14 +38,14 @@ def state_check(seen: Look | None, *, count: int) -> Check:
 
 
 def checks_of(found: Sequence[Gpu], fault: Unavailable | None) -> Iterator[Check]:
-    """The same for GPUs that are known, or why the driver cannot be asked."""
+    """Checks of these GPUs, or the driver's fault where it does not work."""
     if fault is not None:
         for name in ("driver", "GPU", "2:4 tensor cores"):
             yield no(GROUP, name, reason=fault.got or fault.what, remedy=fault.fix)
         return
-    yield yes(GROUP, "driver", found[0].driver if found else "it lists no GPU")
+    yield yes(GROUP, "driver", found[0].driver if found else "no GPU listed")
     if not found:
-        reason = "the driver lists none"
+        reason = "the driver lists no GPU"
         yield no(GROUP, "GPU", reason=reason, remedy=_WITHOUT)
         yield no(GROUP, "2:4 tensor cores", reason="there is no GPU to have them", remedy=_WITHOUT)
     for gpu in found:
@@ -54,7 +54,7 @@ def checks_of(found: Sequence[Gpu], fault: Unavailable | None) -> Iterator[Check
 
 
 def _sparse_check(gpu: Gpu) -> Check:
-    """Whether 2:4 sparsity can be multiplied at all."""
+    """Whether a GPU's tensor cores multiply 2:4 matrices."""
     found = f"{gpu.name}, compute capability {gpu.compute_capability}"
     if gpu.has_sparse_cores:
         return yes(GROUP, "2:4 tensor cores", found)
@@ -62,6 +62,6 @@ def _sparse_check(gpu: Gpu) -> Check:
         GROUP,
         "2:4 tensor cores",
         found=found,
-        reason="tensor cores multiply 2:4 matrices from compute capability 8.0 (Ampere) on",
-        remedy="use a block or structured pattern, which is smaller dense products anywhere",
+        reason="2:4 products need compute capability 8.0 (Ampere) or later",
+        remedy="use a block or structured pattern, which runs as smaller dense products on any GPU",
     )

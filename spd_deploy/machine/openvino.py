@@ -1,4 +1,4 @@
-"""Whether OpenVINO is there, and the precisions in which it computes on this processor."""
+"""The checks of OpenVINO and the precisions in which it runs on this processor."""
 
 from collections.abc import Collection, Iterator
 
@@ -13,7 +13,7 @@ _INT8 = ("VNNI", "AMX")
 
 
 def openvino_checks() -> Iterator[Check]:
-    """The package, then bf16 and int8."""
+    """Checks of the package, of bf16 and of int8."""
     try:
         core = import_openvino().Core()
     except Unavailable as err:
@@ -22,7 +22,7 @@ def openvino_checks() -> Iterator[Check]:
             "openvino",
             reason="the optional package openvino does not import",
             found=err.got,
-            remedy=f"{err.fix}; without it artefacts run in ONNX Runtime",
+            remedy=f"{err.fix}; artefacts also run in ONNX Runtime",
         )
         return
     yield yes(GROUP, "openvino", f"openvino {version_of('openvino')}")
@@ -32,19 +32,19 @@ def openvino_checks() -> Iterator[Check]:
 
 
 def bf16_check(offered: Collection[str]) -> Check:
-    """Whether fp32 artefacts may be run in bf16."""
+    """Whether fp32 artefacts can run in bf16."""
     if "bf16" in offered:
         return yes(GROUP, "openvino in bf16", "--runtime openvino:bf16")
     return no(
         GROUP,
         "openvino in bf16",
         reason="OpenVINO offers no bf16 on this processor",
-        remedy="run in fp32, or in int8, which every processor does",
+        remedy="use fp32 or int8, which run on every processor",
     )
 
 
 def int8_check(offered: Collection[str], features: Collection[str]) -> Check:
-    """Whether int8 products have instructions of their own."""
+    """Whether the processor has instructions for int8 products."""
     found = [name for name in _INT8 if name in features]
     if "int8" in offered and found:
         return yes(GROUP, "openvino in int8", f"products by {' and '.join(found)}")
@@ -52,5 +52,5 @@ def int8_check(offered: Collection[str], features: Collection[str]) -> Check:
         GROUP,
         "openvino in int8",
         reason=f"the processor has neither {' nor '.join(_INT8)} for int8 products",
-        remedy="int8 artefacts run, but may be no faster; measure with: spd bench",
+        remedy="int8 artefacts run, but may not be faster than fp32; measure with: spd bench",
     )

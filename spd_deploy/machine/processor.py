@@ -1,4 +1,4 @@
-"""The processor, its memory and the disk: what is there, and what each feature is good for."""
+"""The checks of the processor, its instruction sets, the memory and the disk."""
 
 import platform
 import shutil
@@ -19,7 +19,7 @@ _LITTLE_DISK_BYTES = 5 * _GB
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Feature:
-    """An instruction set that matters here, and the names it goes by in the processor's flags."""
+    """An instruction set that speeds products up, and its names in the processor's flags."""
 
     name: str
     flags: tuple[str, ...]
@@ -40,46 +40,46 @@ FEATURES = (
 
 
 def cpu_name() -> str:
-    """The processor's marketing name, or its architecture where the system does not tell it."""
-    return named_in(_told()) or platform.processor() or platform.machine() or "unknown"
+    """The processor's model name, or its architecture where the name is unknown."""
+    return named_in(_cpuinfo()) or platform.processor() or platform.machine() or "unknown"
 
 
 def cpu_features() -> tuple[str, ...] | None:
-    """The names of those :data:`FEATURES` that the processor has; None where it is not told."""
-    flags = flags_in(_told())
+    """The :data:`FEATURES` of the processor by name; None where they are unknown."""
+    flags = flags_in(_cpuinfo())
     return None if flags is None else features_in(flags)
 
 
 def named_in(cpuinfo: str) -> str | None:
-    """The first processor's name in Linux's ``/proc/cpuinfo``; None where it has none."""
+    """The model name of the first processor in ``/proc/cpuinfo``; None where it is missing."""
     return _field(cpuinfo, "model name")
 
 
 def flags_in(cpuinfo: str) -> tuple[str, ...] | None:
-    """The first processor's flags in there; ARM calls them ``Features``."""
+    """The flags of the first processor in ``/proc/cpuinfo``; ARM calls them ``Features``."""
     told = _field(cpuinfo, "flags") or _field(cpuinfo, "Features")
     return None if told is None else tuple(told.split())
 
 
 def features_in(flags: Collection[str]) -> tuple[str, ...]:
-    """The names of those :data:`FEATURES` that ``flags`` spells."""
+    """The names of the :data:`FEATURES` that ``flags`` contains."""
     return tuple(feature.name for feature in FEATURES if set(feature.flags) & set(flags))
 
 
 def governor() -> str | None:
-    """How the kernel sets the clock, such as ``performance``; None where it does not say."""
+    """The CPU frequency governor, such as ``performance``; None where it is unknown."""
     return _text_of(_GOVERNOR)
 
 
 def memory_bytes() -> int:
-    """Memory of the machine."""
+    """Memory of the machine in bytes."""
     import psutil
 
     return int(psutil.virtual_memory().total)
 
 
 def processor_checks() -> Iterator[Check]:
-    """The processor and its instruction sets, memory and disk."""
+    """Checks of the processor, its instruction sets, memory and disk."""
     import psutil
 
     yield yes(
@@ -93,13 +93,13 @@ def processor_checks() -> Iterator[Check]:
 
 
 def feature_checks(present: Collection[str] | None) -> Iterator[Check]:
-    """A line for each instruction set that matters here; one where the system tells none."""
+    """A check for each instruction set, or one failed check where they are unknown."""
     if present is None:
         yield no(
             GROUP,
             "instruction sets",
             reason=f"{platform.system()} has no {_CPUINFO}, which would list them",
-            remedy="everything runs all the same; measure with: spd bench",
+            remedy="everything runs anyway; measure its speed with: spd bench",
         )
         return
     for feature in FEATURES:
@@ -110,12 +110,12 @@ def feature_checks(present: Collection[str] | None) -> Iterator[Check]:
                 GROUP,
                 feature.name,
                 reason=f"the processor does not offer {feature.name}: {feature.use}",
-                remedy="everything runs without it, only slower; measure with: spd bench",
+                remedy="everything runs without it, but slower; measure with: spd bench",
             )
 
 
 def room_check(name: str, free_bytes: int, total_bytes: int, enough_bytes: int) -> Check:
-    """Whether enough memory or disk is free to train and export a BERT-base."""
+    """Whether enough memory or disk space is free to train and export a BERT-base."""
     found = f"{free_bytes / _GB:.1f} of {total_bytes / _GB:.1f} GB free"
     if free_bytes >= enough_bytes:
         return yes(GROUP, name, found)
@@ -124,12 +124,12 @@ def room_check(name: str, free_bytes: int, total_bytes: int, enough_bytes: int) 
         name,
         found=found,
         reason=f"less than the {enough_bytes / _GB:g} GB that a BERT-base needs is free",
-        remedy="free some, or work with a smaller model",
+        remedy=f"free some {name} space, or use a smaller model",
     )
 
 
-def _told() -> str:
-    """What Linux tells of the processors; nothing elsewhere."""
+def _cpuinfo() -> str:
+    """The content of ``/proc/cpuinfo``; empty on other systems than Linux."""
     return _text_of(_CPUINFO) or ""
 
 
@@ -143,7 +143,7 @@ def _field(cpuinfo: str, name: str) -> str | None:
 
 
 def _text_of(file: Path) -> str | None:
-    """The content of a kernel's file, None where it has none."""
+    """The content of a file of the kernel; None where it cannot be read."""
     try:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):

@@ -1,8 +1,8 @@
-"""Which of ONNX Runtime's execution providers really load.
+"""The checks of ONNX Runtime's execution providers: whether each one really loads.
 
-ONNX Runtime lists what it was built with, and falls back to the CPU with a log line where a
-provider cannot start. So a session on a one-node model is opened for each, in a process of its
-own: a crash stays there, and the log line, which alone holds the reason, can be read.
+ONNX Runtime lists the providers that it was built with. Where one cannot start, it falls back to
+the CPU and writes a log line. Therefore each provider opens a session on a one-node model in a
+separate process. A crash stays in that process, and its log, which has the reason, can be read.
 
     python -m spd_deploy.machine.providers CUDAExecutionProvider
 """
@@ -20,14 +20,14 @@ from spd_deploy.sessions.onnxruntime import import_onnxruntime, refuse_double_in
 
 GROUP = "ONNX Runtime"
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
-_ASKED = ("CPUExecutionProvider", CUDA, TENSORRT)
-# It sends work to a cloud service and computes nothing here.
+_COMMON = ("CPUExecutionProvider", CUDA, TENSORRT)
+# This provider sends work to a cloud service.
 _REMOTE = "AzureExecutionProvider"
 _PATIENCE_S = 120.0
 
 
 def provider_checks(*, has_gpu: bool) -> Iterator[Check]:
-    """The package, then each provider that matters here or is listed."""
+    """A check of the package, then one of each provider that is listed or commonly wanted."""
     try:
         refuse_double_install()
         ort = import_onnxruntime()
@@ -37,13 +37,13 @@ def provider_checks(*, has_gpu: bool) -> Iterator[Check]:
     package = "onnxruntime-gpu" if version_of("onnxruntime-gpu") else "onnxruntime"
     yield yes(GROUP, "onnxruntime", f"{package} {ort.__version__}")
     listed = [name for name in ort.get_available_providers() if name != _REMOTE]
-    for name in dict.fromkeys((*_ASKED, *listed)):
-        fault = fault_of(name) if name in listed else None
+    for name in dict.fromkeys((*_COMMON, *listed)):
+        fault = failure_of(name) if name in listed else None
         yield check_of(name, listed, fault, has_gpu=has_gpu)
 
 
 def check_of(name: str, listed: Collection[str], fault: str | None, *, has_gpu: bool) -> Check:
-    """What is to be said of a provider, given whether it is built in and why it does not load."""
+    """The check of a provider, given the listed ones and the reason why it does not load."""
     if name not in listed:
         return no(
             GROUP,
@@ -57,8 +57,8 @@ def check_of(name: str, listed: Collection[str], fault: str | None, *, has_gpu: 
     return yes(GROUP, name, "loads and runs")
 
 
-def fault_of(provider: str) -> str | None:
-    """Why a session does not start on ``provider``; None if it does."""
+def failure_of(provider: str) -> str | None:
+    """The reason why no session starts on ``provider``; None if one does."""
     command = [*python_module(__name__), provider]
     try:
         done = subprocess.run(
@@ -69,14 +69,14 @@ def fault_of(provider: str) -> str | None:
             timeout=_PATIENCE_S,
         )
     except (OSError, subprocess.TimeoutExpired) as err:
-        return f"asking it failed: {err}"
+        return f"the process that tries it did not end: {err}"
     if done.returncode == 0:
         return None
-    return told_by(done.stderr) or f"the process that tried it ended with code {done.returncode}"
+    return reason_in(done.stderr) or f"the process that tried it ended with code {done.returncode}"
 
 
-def told_by(stderr: str) -> str | None:
-    """What tells most: the library that does not load, else the runtime's error or last line."""
+def reason_in(stderr: str) -> str | None:
+    """The reason in a log: a library that does not load, else the runtime's error or last line."""
     if libraries := re.findall(r"with error: (.+)", stderr):
         return str(libraries[-1]).strip()
     lines = [line.strip() for line in stderr.splitlines() if line.strip(" *")]
@@ -85,7 +85,7 @@ def told_by(stderr: str) -> str | None:
 
 
 def runs_on(provider: str) -> bool:
-    """Whether a session asked for ``provider`` runs there; ONNX Runtime logs why if not."""
+    """Whether a session with ``provider`` runs on it; if not, ONNX Runtime logs the reason."""
     import numpy as np
 
     ort = import_onnxruntime()
@@ -97,7 +97,7 @@ def runs_on(provider: str) -> bool:
 
 
 def _one_node() -> bytes:
-    """An ONNX model that hands its input back, in a version that every runtime reads."""
+    """An ONNX model that returns its input, in a version that every runtime reads."""
     from onnx import TensorProto, helper
 
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
@@ -109,9 +109,9 @@ def _one_node() -> bytes:
 
 
 def _remedy(name: str, *, has_gpu: bool) -> str:
-    """What would make a provider load."""
+    """The remedy for a provider that does not load."""
     if name in (CUDA, TENSORRT) and not has_gpu:
-        return "nothing to mend without an NVIDIA GPU; use --device cpu"
+        return "it needs an NVIDIA GPU; use --device cpu"
     match name:
         case "CUDAExecutionProvider":
             return (

@@ -1,4 +1,4 @@
-"""Python and the packages: those that are needed, PyTorch's abilities, and the optional engines."""
+"""The checks of Python, the required packages, PyTorch and TensorRT."""
 
 import importlib.util
 import platform
@@ -21,7 +21,7 @@ _WITHOUT = "without it trt artefacts run with --runtime onnxruntime"
 
 
 def package_checks() -> Iterator[Check]:
-    """Python, the packages that ``spd`` always needs, and the one that downloads data sets."""
+    """Checks of Python, the required packages, and the package that downloads data sets."""
     yield yes(GROUP, "Python", platform.python_version())
     yield required_check()
     if number := version_of("datasets"):
@@ -36,7 +36,7 @@ def package_checks() -> Iterator[Check]:
 
 
 def required_check() -> Check:
-    """Whether all that ours declares is there; a folder that is run without installing does not."""
+    """Whether all required packages are installed; a source folder declares none."""
     try:
         return missing_check([name for name in required_packages() if version_of(name) is None])
     except metadata.PackageNotFoundError:
@@ -44,20 +44,20 @@ def required_check() -> Check:
             GROUP,
             "required packages",
             found=_found(),
-            reason=f"{PACKAGE} is run from its folder, where nothing declares what it needs",
-            remedy="pip install -e . in that folder, or go on if all of it is there",
+            reason=f"{PACKAGE} runs from its source folder, which does not declare its packages",
+            remedy="run pip install -e . in that folder, or go on if all packages are installed",
         )
 
 
 def required_packages() -> list[str]:
-    """The packages that ours declares without an extra."""
+    """The packages that this one requires, without those of its extras."""
     declared = metadata.requires(PACKAGE) or []
     plain = [line for line in declared if "extra ==" not in line]
     return [match[0] for line in plain if (match := re.match(r"[\w.-]+", line))]
 
 
 def missing_check(missing: list[str]) -> Check:
-    """Whether a package that is always needed is absent."""
+    """Whether required packages are missing."""
     if not missing:
         return yes(GROUP, "required packages", _found())
     return no(
@@ -70,12 +70,12 @@ def missing_check(missing: list[str]) -> Check:
 
 
 def _found() -> str:
-    """The versions of the packages that shape a result."""
+    """The versions of the packages that influence results."""
     return ", ".join(f"{name} {version_of(name)}" for name in SHOWN if version_of(name))
 
 
 def torch_checks() -> Iterator[Check]:
-    """PyTorch with the instruction set that its kernels chose, and its CUDA."""
+    """Checks of PyTorch's CPU kernels, its CUDA, Triton and 2:4 products."""
     import torch
 
     capability = torch.backends.cpu.get_cpu_capability()
@@ -88,7 +88,7 @@ def torch_checks() -> Iterator[Check]:
 
 
 def triton_check() -> Check:
-    """Whether ``torch.compile`` can make kernels for a GPU."""
+    """Whether Triton imports, which our kernels and ``torch.compile`` need on a GPU."""
     name = "Triton"
     try:
         import triton
@@ -104,9 +104,9 @@ def triton_check() -> Check:
 
 
 def two_four_check(*, library: bool, gpu: bool) -> Check:
-    """Whether this PyTorch multiplies 2:4 on sparse tensor cores: a library, and a GPU for it.
+    """Whether PyTorch multiplies 2:4 matrices on sparse tensor cores: cuSPARSELt and a GPU.
 
-    A build for CUDA has the library, and says so, wherever it is.
+    A CUDA build reports the library as available on machines without a GPU too.
     """
     if library and gpu:
         return yes(_TORCH, "2:4 products", "cuSPARSELt")
@@ -114,8 +114,8 @@ def two_four_check(*, library: bool, gpu: bool) -> Check:
         _TORCH,
         "2:4 products",
         found="cuSPARSELt" if library else None,
-        reason="there is no GPU for it" if library else "this build of PyTorch has no cuSPARSELt",
-        remedy="use PyTorch's CUDA build on a GPU; block and structured patterns need neither",
+        reason="PyTorch finds no GPU" if library else "this build of PyTorch has no cuSPARSELt",
+        remedy="use PyTorch's CUDA build on a GPU, or a block or structured pattern",
     )
 
 
@@ -125,8 +125,8 @@ def torch_cuda_check(*, built_for: str | None, works: bool) -> Check:
         return no(
             _TORCH,
             "torch on CUDA",
-            reason="this build of PyTorch has no CUDA in it",
-            remedy="training runs on the CPU; for a GPU install PyTorch's CUDA build",
+            reason="this build of PyTorch has no CUDA",
+            remedy="install PyTorch's CUDA build to use a GPU; training also runs on the CPU",
         )
     if not works:
         return no(
@@ -134,20 +134,20 @@ def torch_cuda_check(*, built_for: str | None, works: bool) -> Check:
             "torch on CUDA",
             found=f"built for CUDA {built_for}",
             reason="PyTorch finds no usable GPU or driver",
-            remedy="see the section NVIDIA; without a GPU use --device cpu",
+            remedy="see the checks under NVIDIA; without a GPU use --device cpu",
         )
     return yes(_TORCH, "torch on CUDA", f"CUDA {built_for}")
 
 
 def engine_checks(*, driver_fault: str | None) -> Iterator[Check]:
-    """TensorRT."""
+    """The check of TensorRT."""
     yield tensorrt_check(driver_fault=driver_fault)
 
 
 def tensorrt_check(*, driver_fault: str | None) -> Check:
-    """Whether TensorRT can be imported, is of a known version, and has a driver to run on.
+    """Whether TensorRT imports, has a supported version, and finds a working driver.
 
-    No ``Runtime`` is made to find out: without a driver TensorRT hands out one that crashes.
+    No ``Runtime`` is created for it: without a driver TensorRT returns one that crashes.
     """
     if importlib.util.find_spec("tensorrt") is None:
         return no(
@@ -163,7 +163,7 @@ def tensorrt_check(*, driver_fault: str | None) -> Check:
         reason = f"{err.what}: {err.got}"
         return no(_ENGINES, _TENSORRT, found=found, reason=reason, remedy=f"{err.fix}")
     if version_of("cuda-bindings") is None:
-        reason = "it needs the package cuda-bindings, which is not installed"
+        reason = "TensorRT engines need the package cuda-bindings, which is not installed"
         return no(_ENGINES, _TENSORRT, found=found, reason=reason, remedy=f"{_INSTALL}; {_WITHOUT}")
     if driver_fault is not None:
         reason = f"NVIDIA's driver: {driver_fault}"

@@ -1,23 +1,22 @@
-"""Runs that stay on the GPU: what a session may offer beyond ``run``, so that it is timed finely.
+"""An optional interface of sessions whose batches can stay on the GPU, for timing by CUDA events.
 
-Every session is timed by the host's clock around ``run``, copies and all. One that is also
-:class:`DeviceRuns` puts a batch into device memory once and enqueues it as often as it is asked to,
-so that the GPU's own time, the copies and the host's part can each be told apart. A session that
-offers nothing of this is still a session; the report then says that its GPU time is not known.
+Every session is timed by the host's clock around ``run``, which includes the copies. A session that
+implements :class:`DeviceRuns` also copies a batch to the GPU once and enqueues runs on it. The time
+of the GPU, of the copies and of the host can then be measured separately. For other sessions a
+report says that the GPU time is unknown.
 
-To offer it, a session has one method, ``prepare``, and gives back an object with the five members
-of :class:`DeviceRun`:
+The session implements ``prepare``, which returns an object with five members (:class:`DeviceRun`):
 
-    stream      the ``cudaStream_t`` that everything is enqueued on, as a whole number: torch's
-                ``Stream.cuda_stream``, what TensorRT's ``execute_async_v3`` takes, what ONNX
-                Runtime was given as ``user_compute_stream``. Never the default stream, 0.
-    load        enqueue the copy of the batch from pinned host memory to the device
-    enqueue     enqueue one run, from ids on the device to logits on the device, and return
-    unload      enqueue the copy of the logits from the device to pinned host memory
-    logits      wait for the stream, and give what ``unload`` copied
+    stream      the ``cudaStream_t`` of all its work, as an integer: PyTorch's
+                ``Stream.cuda_stream``, the argument of TensorRT's ``execute_async_v3``, ONNX
+                Runtime's ``user_compute_stream``. It is never 0, the default stream.
+    load        enqueues the copy of the batch from pinned host memory to the device
+    enqueue     enqueues one run, from ids on the device to logits on the device
+    unload      enqueues the copy of the logits from the device to pinned host memory
+    logits      waits for the stream, and returns what ``unload`` copied
 
-None of the first three waits for the GPU, allocates, or moves a buffer; so they may be called in
-any number and order after one ``load``, and events recorded on ``stream`` around them time them.
+``load``, ``enqueue`` and ``unload`` neither wait for the GPU nor allocate nor move a buffer. After
+one ``load`` they may be called in any number and order, and events on ``stream`` time them.
 """
 
 from typing import Protocol, runtime_checkable
@@ -29,11 +28,11 @@ from spd_deploy.domain.text import Batch
 
 
 class DeviceRun(Protocol):
-    """One batch at one place in device memory, with room for its logits; the module tells more."""
+    """One batch in device memory with space for its logits; see the module."""
 
     @property
     def stream(self) -> int:
-        """The ``cudaStream_t`` of everything below."""
+        """The ``cudaStream_t`` of all work of this object."""
         ...
 
     def load(self) -> None:
@@ -49,7 +48,7 @@ class DeviceRun(Protocol):
         ...
 
     def logits(self) -> NDArray[np.float32]:
-        """Logits ``[B, C]`` as last unloaded, in memory of the caller's own; waits for them."""
+        """Logits ``[B, C]`` of the last ``unload``, copied; waits for the stream."""
         ...
 
 
@@ -58,11 +57,11 @@ class DeviceRuns(Protocol):
     """A session whose batches can be kept on the GPU."""
 
     def prepare(self, batch: Batch, *, graph: bool) -> DeviceRun:
-        """A batch on the device, loaded and warm; with ``graph``, its run replays a CUDA graph.
+        """Load a batch onto the device and warm it up; with ``graph``, runs replay a CUDA graph.
 
         Raises:
-            Unavailable: it cannot run it so, with the reason: no graph can be captured, no bucket
-                holds the shape.
-            EngineFailed: it should have, and failed.
+            Unavailable: the session cannot do so, such as where no graph can be captured or no
+                bucket holds the shape; the error has the reason.
+            EngineFailed: the run failed.
         """
         ...

@@ -1,7 +1,7 @@
-"""Refuses ids that lie beyond a model's tables, before a GPU looks them up.
+"""Refuses ids that are out of range of a model's embedding tables, before a GPU looks them up.
 
-An engine reads past a table's end without an error. A kernel of PyTorch's stops at it, and with it
-the process's whole work on that GPU: no later batch runs.
+A TensorRT engine reads beyond the end of a table without an error. PyTorch's kernel raises a device
+assert, after which the process can run nothing more on that GPU.
 """
 
 from dataclasses import dataclass
@@ -12,25 +12,27 @@ from spd_deploy.domain.text import Batch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IdBounds:
-    """How many rows there are for token ids and for their types.
+    """The rows of the embedding tables of token ids and token types.
 
     Attributes:
-        types: one row alone is added to every token and looked up by none, as none is.
+        token_ids: rows of the word embeddings.
+        token_types: rows of the token type embeddings. With 0 or 1 rows nothing is looked up, and
+            any token type is accepted.
     """
 
-    words: int
-    types: int
+    token_ids: int
+    token_types: int
 
-    def refuse_beyond(self, batch: Batch) -> None:
-        """Refuse a batch that asks for a row that is not there.
+    def refuse_out_of_range(self, batch: Batch) -> None:
+        """Refuse a batch with an id that has no row.
 
         Raises:
-            EngineFailed: it does.
+            EngineFailed: a token id or a token type is out of range.
         """
-        asked = [("input_ids", batch.ids_BS, self.words)]
-        if self.types > 1:
-            asked.append(("token_type_ids", batch.types_BS, self.types))
-        for name, values_BS, rows in asked:
+        lookups = [("input_ids", batch.ids_BS, self.token_ids)]
+        if self.token_types > 1:
+            lookups.append(("token_type_ids", batch.types_BS, self.token_types))
+        for name, values_BS, rows in lookups:
             if not values_BS.size:
                 continue
             low, high = int(values_BS.min()), int(values_BS.max())
@@ -38,5 +40,5 @@ class IdBounds:
                 raise EngineFailed(
                     f"the model takes {name} of 0 to {rows - 1}",
                     got=f"{low} to {high}",
-                    fix="tokenise with its own tokenizer",
+                    fix="tokenise the text with the model's own tokenizer",
                 )

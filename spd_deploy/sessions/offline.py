@@ -1,4 +1,4 @@
-"""Many texts through a session, without a server: for evaluation and for files of texts."""
+"""Runs many rows through a session without a server, for evaluation and prediction."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +15,7 @@ MAX_PADDED_TOKENS = 4096
 def logits_of(
     session: Session, tokenizer: Tokenizer, rows: Sequence[Tokens], advance: Advance | None = None
 ) -> NDArray[np.float32]:
-    """Logits ``[rows, C]`` in the order of ``rows``; like lengths run together."""
+    """Logits ``[rows, C]`` in the order of ``rows``; rows of similar length run in one batch."""
     found: list[NDArray[np.float32] | None] = [None] * len(rows)
     for batch in batches_within([len(row) for row in rows], MAX_PADDED_TOKENS):
         logits_BC = session.run(tokenizer.pad([rows[i] for i in batch]))
@@ -27,9 +27,9 @@ def logits_of(
 
 
 def batches_within(lengths: Sequence[int], max_padded_tokens: int) -> Iterator[list[int]]:
-    """Row indices in batches whose padded size fits, longest rows first.
+    """Split row indices into batches of at most ``max_padded_tokens``, longest rows first.
 
-    A row that is longer than the budget gets a batch of its own.
+    A row that is longer than that gets a batch of its own.
     """
     batch: list[int] = []
     width = 0

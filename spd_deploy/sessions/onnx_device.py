@@ -1,11 +1,11 @@
-"""ONNX Runtime's CUDA provider with ids and logits kept on the device, launched or by CUDA graph.
+"""ONNX Runtime's CUDA provider with ids and logits on the device, with or without a CUDA graph.
 
-An instance of the model for each, since where it computes and whether it captures graphs is settled
-when a model is loaded, and not every model can be captured. It computes on a stream of ours, so
-that events lie around a run, and does not wait for it; some versions of ONNX Runtime wait for a
-graph's replay all the same, which then shows as time of enqueueing.
+There is one instance of the model with CUDA graphs and one without, because ONNX Runtime fixes that
+when a model is loaded, and not every model can be captured. The instance computes on our stream, so
+that events can time a run, and does not wait for it. Some versions of ONNX Runtime do wait for the
+replay of a graph, which then counts as time of enqueueing.
 
-Buffers are PyTorch's: ONNX Runtime takes their addresses, and has no pinned memory of its own.
+The buffers are PyTorch's. ONNX Runtime takes their addresses, and has no pinned memory of its own.
 """
 
 from itertools import count
@@ -21,18 +21,18 @@ from spd_deploy.sessions.cuda.pytorch import Buffers, refuse_without_cuda
 from spd_deploy.sessions.device_runs import DeviceRun
 
 PROVIDER = "CUDAExecutionProvider"
-# ONNX Runtime runs some times as usual before it captures; then each run is a replay.
+# ONNX Runtime runs a few times normally before it captures; later runs are replays.
 _WARMUPS = 4
 
 
 class OnnxDevice:
-    """A model on the GPU that runs batches which lie there, all of them by graph or none."""
+    """A model on the GPU that runs batches kept there, all with CUDA graphs or all without."""
 
     def __init__(self, ort: ModuleType, model: Path, options: Any, *, graph: bool) -> None:
-        """Load the model on a stream of its own.
+        """Load the model on a new stream.
 
         Raises:
-            Unavailable: no PyTorch on CUDA, or ONNX Runtime cannot capture graphs of this model.
+            Unavailable: PyTorch has no CUDA, or ONNX Runtime cannot load or capture this model.
         """
         import torch
 
@@ -43,10 +43,10 @@ class OnnxDevice:
         self._session = self._load(model, options)
 
     def prepare(self, batch: Batch, *, classes: int) -> DeviceRun:
-        """The batch on the device, warm, with room for its logits.
+        """Load the batch onto the device, warm it up, and allocate its logits.
 
         Raises:
-            EngineFailed: ONNX Runtime failed on it.
+            EngineFailed: ONNX Runtime failed on the batch.
         """
         options = self._ort.RunOptions()
         if self._graph:
@@ -61,7 +61,7 @@ class OnnxDevice:
         return run
 
     def _load(self, model: Path, options: Any) -> Any:
-        """The model in the provider."""
+        """Load the model into the CUDA provider."""
         settings = {
             "enable_cuda_graph": "1" if self._graph else "0",
             "user_compute_stream": str(self._stream.cuda_stream),
@@ -70,7 +70,9 @@ class OnnxDevice:
             session = self._ort.InferenceSession(model, options, providers=[(PROVIDER, settings)])
         except Exception as err:
             raise Unavailable(
-                "ONNX Runtime cannot keep this model on the GPU", got=err, fix="run it as it is"
+                "ONNX Runtime cannot keep this model's batches on the GPU",
+                got=err,
+                fix="use the session's ordinary runs, which copy each batch",
             ) from err
         if PROVIDER not in session.get_providers():
             raise Unavailable(
@@ -82,7 +84,7 @@ class OnnxDevice:
 
 
 class _OnnxRun(Buffers):
-    """One batch in device memory, bound to the model."""
+    """One batch in device memory, bound to the model's inputs and output."""
 
     def __init__(self, session: Any, options: Any, stream: Any, batch: Batch, classes: int) -> None:
         super().__init__(batch, stream, classes)
@@ -98,10 +100,14 @@ class _OnnxRun(Buffers):
         try:
             self._session.run_with_iobinding(self._binding, self._options)
         except Exception as err:
-            raise EngineFailed("ONNX Runtime failed on a batch", got=err, fix="see above") from err
+            raise EngineFailed(
+                "ONNX Runtime failed on a batch",
+                got=err,
+                fix="run `spd doctor`, or use --device cpu",
+            ) from err
 
     def _bound(self) -> Any:
-        """The addresses of inputs and output."""
+        """Bind the addresses of inputs and output."""
         binding = self._session.io_binding()
         for name, there in zip(INPUTS, self.device_3BS, strict=True):
             binding.bind_input(name, "cuda", 0, np.int64, list(there.shape), there.data_ptr())

@@ -15,27 +15,28 @@ from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.errors import BadArtefact, EngineFailed, Unavailable
 from spd_deploy.domain.text import Batch
 from spd_deploy.domain.versions import version_of
-from spd_deploy.sessions.cuda.room import fitting
+from spd_deploy.sessions.cuda.oom import fitting
 from spd_deploy.sessions.device_runs import DeviceRun
 from spd_deploy.sessions.onnx_device import OnnxDevice
 from spd_deploy.sessions.protocol import Closing, Description, Device
 from spd_deploy.sessions.row_parallel import chunks_of, joined, part_of
 
 MODEL_FILE = "model.onnx"
-PORTABLE_FILE = "portable.onnx"  # the same model in standard operators, for other runtimes
-DATA_FILE = "weights.bin"  # the weights of both
+PORTABLE_FILE = "portable.onnx"  # the same model in standard ONNX operators, for other runtimes
+DATA_FILE = "weights.bin"  # the weights of both files
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OnnxSession(Closing):
-    """An ONNX file loaded into ONNX Runtime with all its graph optimisations on.
+    """An ONNX file in ONNX Runtime with all graph optimisations.
 
     Inputs are ``input_ids``, ``attention_mask`` and ``token_type_ids``, the output ``logits``.
 
-    On the CPU a batch of many rows is shared out: each thread runs rows of its own
-    (``sessions.row_parallel``), on a second instance of the model that has one thread. Both are
-    loaded at once, so that what was verified is what runs. Worker threads of the first spin while
-    it runs and no longer, or they would slow the second. Several threads may run a session.
+    On the CPU a batch of many rows is split by rows among threads (``sessions.row_parallel``). They
+    run on a second instance of the model, which has one thread. Both instances are loaded when the
+    session is opened, so that the verified file is the one that runs. Threads of the first instance
+    stop spinning after a run, because they would slow the second. Several threads may run a
+    session.
     """
 
     def __init__(
@@ -49,15 +50,15 @@ class OnnxSession(Closing):
     ) -> None:
         """Load ``model`` on ``device`` with ``threads`` intra-op threads.
 
-        None are as many as this process may use cores: ONNX Runtime's own default would count the
-        machine's, and pin a thread to each, whatever the process is allowed to.
+        By default there are as many threads as cores that this process may use. ONNX Runtime's own
+        default counts all cores of the machine, and pins a thread to each.
 
-        With ``profile``, each operator is timed, until :meth:`end_profile`, into a file whose path
-        begins so, and no batch is shared out.
+        With ``profile``, each operator is timed until :meth:`end_profile`, into a file whose path
+        begins with it, and no batch is split by rows.
 
         Raises:
-            Unavailable: no ONNX Runtime, two of them at once, or a device that does not load or
-                has no room for the model.
+            Unavailable: ONNX Runtime is missing or installed twice, or the device does not work or
+                has too little memory for the model.
             BadArtefact: ONNX Runtime cannot read the file.
         """
         ort = onnxruntime_for(device)
@@ -72,13 +73,15 @@ class OnnxSession(Closing):
         self._by_rows = _ByRows(ort, model, count) if shared else None
         self._open_device = partial(OnnxDevice, ort, model, options)
         self._devices: dict[bool, OnnxDevice] = {}
+        # What keeps the model's files for an instance that is loaded later.
+        self.files: contextlib.ExitStack | None = None
         self._closed = False
         self.description = Description(
             runtime="onnxruntime",
             version=ort.__version__,
             device=device,
             precision=precision,
-            threads=count if device == "cpu" else None,  # else it has no say
+            threads=count if device == "cpu" else None,  # threads have no effect on a GPU
         )
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
@@ -97,10 +100,10 @@ class OnnxSession(Closing):
         return np.asarray(logits_BC, np.float32)
 
     def prepare(self, batch: Batch, *, graph: bool) -> DeviceRun:
-        """The batch kept on the GPU (``sessions.device_runs``), by an instance of the model for it.
+        """The batch in buffers on the GPU (``sessions.device_runs``), on an instance of its own.
 
         Raises:
-            Unavailable: this session is on the CPU, or the model cannot be kept on the GPU.
+            Unavailable: the session runs on the CPU, or the model cannot run so on the GPU.
             EngineFailed: ONNX Runtime failed on this batch.
         """
         if self.description.device != "cuda":
@@ -111,7 +114,7 @@ class OnnxSession(Closing):
         return self._devices[graph].prepare(batch, classes=classes)
 
     def values(self, names: Sequence[str], batch: Batch) -> list[NDArray[Any]]:
-        """The outputs of these names; besides ``logits`` a graph may give inner values.
+        """The outputs of these names; besides ``logits`` a graph may have other outputs.
 
         Raises:
             EngineFailed: ONNX Runtime failed on this batch.
@@ -119,12 +122,14 @@ class OnnxSession(Closing):
         return _values(self._session, names, batch)
 
     def end_profile(self) -> Path:
-        """Stop timing operators; later runs are as fast as ever. Returns the file of the events."""
+        """Stop timing operators, and return the file of the events."""
         return Path(self._session.end_profiling())
 
     def close(self) -> None:
-        """Drop the runtime's session and with it its threads."""
+        """Free the model and its threads."""
         self._closed = True
+        if self.files is not None:
+            self.files.close()
         self._devices.clear()
         with contextlib.suppress(AttributeError):
             del self._session
@@ -132,7 +137,7 @@ class OnnxSession(Closing):
             self._by_rows.close()
 
     def _refuse_fallback(self, device: Device) -> None:
-        """ONNX Runtime falls back to the CPU with no more than a log line; find out and refuse."""
+        """Refuse ONNX Runtime's fallback to the CPU, of which it only writes a log line."""
         if _PROVIDERS[device] not in self._session.get_providers():
             raise Unavailable(
                 f"ONNX Runtime could not start on {device}",
@@ -142,7 +147,7 @@ class OnnxSession(Closing):
 
 
 class _ByRows:
-    """A second instance of a model, with one thread, that several threads run rows on."""
+    """A second instance of a model, with one thread, on which several threads run rows."""
 
     def __init__(self, ort: ModuleType, model: Path, threads: int) -> None:
         self.threads = threads
@@ -150,22 +155,22 @@ class _ByRows:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="spd-rows")
 
     def run(self, batch: Batch, chunks: Sequence[NDArray[np.intp]]) -> NDArray[np.float32]:
-        """Logits ``[B, C]`` of the chunks that the batch is cut into."""
+        """Logits ``[B, C]`` of a batch that is split into chunks of rows."""
         logits = self._pool.map(partial(self._logits, batch), chunks)
         return joined([part for (part,) in logits], chunks)
 
     def close(self) -> None:
-        """Let the threads and the model go."""
+        """Free the threads and the model."""
         self._pool.shutdown()
         self._session = None
 
     def _logits(self, batch: Batch, rows: NDArray[np.intp]) -> list[NDArray[Any]]:
-        """Of some rows."""
+        """Logits of some rows."""
         return _values(self._session, ("logits",), part_of(batch, rows))
 
 
 def options_for(ort: ModuleType, threads: int) -> Any:
-    """Options of a session with so many threads that are idle while it is."""
+    """Session options with so many threads, which do not spin between runs."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -174,7 +179,7 @@ def options_for(ort: ModuleType, threads: int) -> Any:
 
 
 def _load(ort: ModuleType, model: Path, options: Any, device: Device) -> Any:
-    """The model in the runtime."""
+    """Load the model into ONNX Runtime."""
     try:
         with fitting(model, device):
             return ort.InferenceSession(model, options, providers=[_PROVIDERS[device]])
@@ -191,12 +196,16 @@ def _values(session: Any, names: Sequence[str], batch: Batch) -> list[NDArray[An
     try:
         found: list[NDArray[Any]] = session.run(list(names), batch.named())
     except Exception as err:
-        raise EngineFailed("ONNX Runtime failed on a batch", got=err, fix="see above") from err
+        raise EngineFailed(
+            "ONNX Runtime failed on a batch",
+            got=err,
+            fix="send a smaller batch; if that fails too, export the model again",
+        ) from err
     return found
 
 
 def _refuse_missing_provider(ort: ModuleType, device: Device) -> None:
-    """The installed package must have been built for the device at all."""
+    """Refuse a device for which the installed package was not built."""
     if _PROVIDERS[device] not in ort.get_available_providers():
         raise Unavailable(
             f"the installed ONNX Runtime has no {_PROVIDERS[device]}",
@@ -206,10 +215,10 @@ def _refuse_missing_provider(ort: ModuleType, device: Device) -> None:
 
 
 def onnxruntime_for(device: Device) -> ModuleType:
-    """The ONNX Runtime module, built for a device; to ask before a model is made for it.
+    """Import ONNX Runtime, and check that it was built for a device.
 
     Raises:
-        Unavailable: none is installed, two are, or the one that is has nothing for the device.
+        Unavailable: it is missing, installed twice, or not built for the device.
     """
     refuse_double_install()
     ort = import_onnxruntime()
@@ -235,7 +244,7 @@ def import_onnxruntime() -> ModuleType:
 
 
 def refuse_double_install() -> None:
-    """Two ONNX Runtime packages overwrite each other's files and silently lose CUDA.
+    """Refuse two ONNX Runtime packages, which overwrite each other's files and lose CUDA.
 
     Raises:
         Unavailable: ``onnxruntime`` and ``onnxruntime-gpu`` are both installed.

@@ -1,5 +1,6 @@
-"""Opens whatever a path holds: an artefact in its runtime, a checkpoint in PyTorch."""
+"""Opens a model: an artefact in its runtime, self-tested, or a checkpoint in PyTorch."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,28 +9,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
-from spd_deploy.domain.checkpoint import open_checkpoint
+from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.cores import default_threads
-from spd_deploy.domain.errors import BadArtefact, BadSetting, SpdError, Unavailable
+from spd_deploy.domain.errors import BadArtefact, BadSetting, Unavailable
 from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.golden import Golden
 from spd_deploy.domain.runtime_choice import Runtime, RuntimeChoice, computed_in
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import TOKENIZER_FILE, Batch, Tokenizer
+from spd_deploy.domain.text import Batch, Tokenizer
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
+from spd_deploy.sessions.checkpoints import verified_checkpoint
+from spd_deploy.sessions.golden_texts import prove_texts
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
 from spd_deploy.sessions.openvino import OpenVinoSession
 from spd_deploy.sessions.protocol import Device, Session
 from spd_deploy.sessions.row_parallel import part_of
 from spd_deploy.sessions.tensorrt.engine_record import ENGINE_FILE, read_record
 from spd_deploy.sessions.tensorrt.session import TensorRtSession
-from spd_deploy.sessions.torch_network.plan import TENSORS_FILE
+from spd_deploy.sessions.torch_network.network_plan import PLAN_FILE as NETWORK_FILE
+from spd_deploy.sessions.torch_network.network_plan import TENSORS_FILE
 
-# bf16 keeps 8 bits of a number, so logits move by a hundredth or two of the largest, whatever an
-# export in fp32 was held to. More than this is not rounding.
+# Largest difference that rounding to bf16 explains. bf16 has 8 significant bits, so logits differ
+# by one or two percent of the largest; the export's own tolerance is for fp32.
 BF16_TOLERANCE = 0.05
-# Of a quantised graph such a rounding moves numbers over the edges of int8's steps: on random
-# inputs, which strain its ranges, by 0.07 in a dense model and by 0.11 and 0.35 in two of 25 %
-# density. So this much is allowed and what the steps themselves made, the export's own difference.
+# The same for a quantised graph, where rounding to bf16 can move a value into the next int8 step.
+# On random inputs, which exceed the calibrated ranges, logits of a dense model differ by 0.07 and
+# those of two models of 25 % density by 0.11 and 0.35. The export's own difference is added to it.
 BF16_OVER_INT8 = 0.25
 # The runtimes of each format.
 _FORMATS: Mapping[str, tuple[Runtime, ...]] = {
@@ -37,9 +42,9 @@ _FORMATS: Mapping[str, tuple[Runtime, ...]] = {
     "trt": ("tensorrt", "onnxruntime", "openvino"),
     "torch": ("torch",),
 }
-# Golden rows of at most so many tokens are short.
+# Golden rows of at most so many tokens count as short.
 _SHORT = 8
-# What OpenVINO can make of the precision in an artefact's files.
+# The precisions in which OpenVINO can run an artefact, by the precision of its files.
 _IN_OPENVINO = {"fp32": ("fp32", "bf16"), "int8": ("int8", "bf16")}
 
 
@@ -48,11 +53,19 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenedModel:
-    """A session with what is needed to feed it and to read its answers."""
+    """A session with its tokenizer and task.
+
+    Attributes:
+        source: the artefact or the checkpoint that was opened.
+        self_test: largest difference of the logits from the checkpoint's on this machine; None for
+            a checkpoint, which is its own reference.
+    """
 
     session: Session
     tokenizer: Tokenizer
     task: Task
+    source: Artefact | Checkpoint
+    self_test: float | None = None
 
 
 def session_from_artefact(
@@ -63,12 +76,12 @@ def session_from_artefact(
     device: Device | None = None,
     threads: int | None = None,
 ) -> Session:
-    """Open the artefact in ``runtime`` and ``precision``, or in what its manifest names.
+    """Open an artefact in ``runtime`` and ``precision``; by default in those of its manifest.
 
-    ``device`` is the CPU where none is named, but for TensorRT, which has no other than a GPU.
+    ``device`` is the CPU by default, but for TensorRT, which runs on a GPU only.
 
     Raises:
-        SpdError: it does not run in that here.
+        SpdError: the artefact does not run so on this machine.
     """
     manifest = artefact.manifest
     if runtime is None:
@@ -76,42 +89,63 @@ def session_from_artefact(
     _refuse_format(manifest.format, runtime)
     precision = precision or manifest.precision
     _refuse_precision(manifest.precision, runtime, precision)
-    file = model_file(artefact, runtime)
-    match runtime:
-        case "onnxruntime":
-            return OnnxSession(file, precision=precision, device=device or "cpu", threads=threads)
-        case "tensorrt":
-            if device == "cpu":
-                raise Unavailable(
-                    "TensorRT runs on GPUs alone",
-                    got="--device cpu",
-                    fix="use --device cuda, or --runtime onnxruntime on the CPU",
+    _refuse_device(runtime, device)
+    file = model_file(artefact, runtime).name
+    if runtime == "tensorrt":
+        return TensorRtSession(artefact)
+    with contextlib.ExitStack() as files:
+        private = files.enter_context(artefact.private_copy(_files_read(artefact, file)))
+        match runtime:
+            case "onnxruntime":
+                session = OnnxSession(
+                    private / file, precision=precision, device=device or "cpu", threads=threads
                 )
-            return TensorRtSession(artefact)
-        case "openvino":
-            if device == "cuda":
-                raise Unavailable(
-                    "OpenVINO runs on the CPU here",
-                    got=f"device {device}",
-                    fix="use --runtime onnxruntime, or --device cpu",
+                if device == "cuda":  # prepare() loads the model again
+                    session.files = files.pop_all()
+                return session
+            case "openvino":
+                return OpenVinoSession(
+                    private / file,
+                    precision=computed_in(manifest.precision, precision),
+                    positions=artefact.encoder.positions,
+                    threads=threads,
                 )
-            precision = computed_in(manifest.precision, precision)
-            positions = artefact.encoder.positions
-            return OpenVinoSession(file, precision=precision, positions=positions, threads=threads)
-        case "torch":
-            from spd_deploy.sessions.torch_network.session import TorchArtefactSession
+            case "torch":
+                from spd_deploy.sessions.torch_network.session import TorchArtefactSession
 
-            return TorchArtefactSession(
-                artefact.folder, artefact.encoder, device=device or "cpu", threads=threads
-            )
+                return TorchArtefactSession(
+                    private, artefact.encoder, device=device or "cpu", threads=threads
+                )
+
+
+def _refuse_device(runtime: Runtime, device: Device | None) -> None:
+    """Refuse a device that the runtime does not have."""
+    if runtime == "tensorrt" and device == "cpu":
+        raise Unavailable(
+            "TensorRT runs on GPUs only",
+            got="--device cpu",
+            fix="use --device cuda, or --runtime onnxruntime on the CPU",
+        )
+    if runtime == "openvino" and device == "cuda":
+        raise Unavailable(
+            "OpenVINO runs on the CPU only",
+            got=f"device {device}",
+            fix="use --runtime onnxruntime, or --device cpu",
+        )
+
+
+def _files_read(artefact: Artefact, file: str) -> list[str]:
+    """The files that a runtime reads: the model, its weights, and a torch artefact's plan."""
+    plan = {NETWORK_FILE} & set(artefact.manifest.files)
+    return list(dict.fromkeys([file, *artefact.weights(), *plan]))
 
 
 def model_file(artefact: Artefact, runtime: Runtime) -> Path:
-    """The file that a runtime reads.
+    """The model file that a runtime reads.
 
     Raises:
-        BadArtefact: the artefact has none for it.
-        Unavailable: it is for another runtime, or is an engine that is not built yet.
+        BadArtefact: the artefact has no file for the runtime.
+        Unavailable: its format is for other runtimes, or its engine is not built yet.
     """
     _refuse_format(artefact.manifest.format, runtime)
     if runtime == "tensorrt":
@@ -128,7 +162,7 @@ def model_file(artefact: Artefact, runtime: Runtime) -> Path:
 
 
 def graph_file(format_: str, runtime: str) -> str:
-    """The file of a model that a runtime reads, or that its engine was built of."""
+    """Name of the model file that a runtime reads, or from which its engine was built."""
     if format_ == "torch":
         return TENSORS_FILE
     return MODEL_FILE if format_ == "onnx" and runtime == "onnxruntime" else PORTABLE_FILE
@@ -137,68 +171,95 @@ def graph_file(format_: str, runtime: str) -> str:
 def open_path(
     path: Path,
     *,
-    asked: RuntimeChoice | None = None,
+    runtime_choice: RuntimeChoice | None = None,
     device: Device | None = None,
     threads: int | None = None,
 ) -> OpenedModel:
-    """Open an artefact or a checkpoint, whichever ``path`` holds, self-tested where it can be.
+    """Open an artefact or a checkpoint; an artefact is verified and self-tested.
 
     Raises:
-        SpdError: it is neither, it is damaged, or it does not run here.
+        SpdError: the path holds neither, the model is damaged, or it does not run here.
     """
-    asked = asked or RuntimeChoice()
+    choice = runtime_choice or RuntimeChoice()
     if is_artefact(path):
-        artefact = open_artefact(path)
-        session = session_from_artefact(
-            artefact,
-            runtime=asked.runtime,
-            precision=asked.precision,
-            device=device,
-            threads=threads,
+        return _open_artefact(path, choice, device, threads)
+    refuse_no_model(path, wanted="either")
+    _refuse_runtime_of_checkpoint(choice)
+    with verified_checkpoint(path) as checkpoint:
+        return OpenedModel(
+            session=session_from_checkpoint(checkpoint, device=device, threads=threads),
+            tokenizer=tokenizer_of(checkpoint),
+            task=checkpoint.task,
+            source=checkpoint,
         )
-        try:
-            prove(session, artefact)
-        except SpdError:
-            session.close()
-            raise
-        return OpenedModel(session=session, tokenizer=artefact.tokenizer(), task=artefact.task)
 
+
+def _open_artefact(
+    folder: Path, choice: RuntimeChoice, device: Device | None, threads: int | None
+) -> OpenedModel:
+    """Verify the hashes, open the session, and run the golden inputs."""
+    artefact = open_artefact(folder, weights=False)
+    session = session_from_artefact(
+        artefact,
+        runtime=choice.runtime,
+        precision=choice.precision,
+        device=device,
+        threads=threads,
+    )
+    try:
+        return OpenedModel(
+            session=session,
+            tokenizer=artefact.tokenizer(),
+            task=artefact.task,
+            source=artefact,
+            self_test=prove(session, artefact),
+        )
+    except BaseException:
+        session.close()
+        raise
+
+
+def session_from_checkpoint(
+    checkpoint: Checkpoint, *, device: Device | None = None, threads: int | None = None
+) -> Session:
+    """Open a checkpoint in PyTorch.
+
+    Raises:
+        SpdError: it does not run on this machine.
+    """
     from spd_deploy.sessions.torch import TorchSession
 
-    refuse_no_model(path, wanted="either")
-    refuse_runtime(asked)
-    checkpoint = open_checkpoint(path)
-    tokenizer = Tokenizer(path / TOKENIZER_FILE, max_tokens=checkpoint.max_tokens)
-    session = TorchSession(path, device=device or "cpu", threads=threads)
-    return OpenedModel(session=session, tokenizer=tokenizer, task=checkpoint.task)
+    return TorchSession(checkpoint.folder, device=device or "cpu", threads=threads)
 
 
-def refuse_runtime(asked: RuntimeChoice) -> None:
-    """A checkpoint that was not exported runs in PyTorch alone.
+def _refuse_runtime_of_checkpoint(choice: RuntimeChoice) -> None:
+    """Refuse every runtime but PyTorch for a checkpoint.
 
     Raises:
-        BadSetting: another runtime was asked for.
+        BadSetting: another runtime was chosen.
     """
-    if asked.runtime not in (None, "torch"):
+    if choice.runtime not in (None, "torch"):
         raise BadSetting(
-            "a checkpoint runs in PyTorch",
-            got=f"--runtime {asked}",
+            "a checkpoint that is not exported runs in PyTorch only",
+            got=f"--runtime {choice}",
             fix="export it with spd export, or leave --runtime out",
         )
 
 
 def prove(session: Session, artefact: Artefact) -> float:
-    """Run the golden inputs, and hold the session to the logits that it should give for them.
+    """Self-test a session: compare its logits on the golden inputs with the expected ones.
 
-    Those are the checkpoint's or, of a graph that has its own, those it gave when it was exported.
-    A runtime that rounds to bf16 is allowed :data:`BF16_TOLERANCE`, or :data:`BF16_OVER_INT8`.
+    Expected are the logits of the checkpoint or, for a graph with logits of its own, those that it
+    gave at the export. Golden texts must also get their tokens, labels and scores
+    (:func:`prove_texts`). A runtime that rounds to bf16 is allowed :data:`BF16_TOLERANCE`, or
+    :data:`BF16_OVER_INT8` for a quantised graph.
 
     Returns:
         The largest difference from the checkpoint's logits, absolute for logits below 1 and
         relative above.
 
     Raises:
-        BadArtefact: it gives others.
+        BadArtefact: the difference exceeds the tolerance.
     """
     manifest, golden = artefact.manifest, artefact.golden()
     runtime, rounded = session.description.runtime, session.description.precision
@@ -206,18 +267,24 @@ def prove(session: Session, artefact: Artefact) -> float:
     tolerance = manifest.parity.tolerance
     many = many_rows(golden, session.description.threads or default_threads())
     if file in golden.own_BC:
-        if rounded != manifest.precision or runtime == "tensorrt":  # which rounds what is around
+        if (
+            rounded != manifest.precision or runtime == "tensorrt"
+        ):  # TensorRT rounds the operators around
             tolerance = max(tolerance, BF16_OVER_INT8 + manifest.parity.max_difference)
-        return _prove_alone(
+        difference = _prove_alone(
             session, golden, golden.own_BC[file], tolerance, copies=len(many.logits_BC)
         )
-    if rounded != manifest.precision:
-        tolerance = max(tolerance, BF16_TOLERANCE)
-    return max(self_test(session, one, tolerance=tolerance) for one in (golden, many))
+    else:
+        if rounded != manifest.precision:
+            tolerance = max(tolerance, BF16_TOLERANCE)
+        both = (golden, many)
+        difference = max(self_test(session, one, tolerance=tolerance) for one in both)
+    prove_texts(session, artefact, golden, file=file, tolerance=tolerance)
+    return difference
 
 
 def many_rows(golden: Golden, threads: int) -> Golden:
-    """The short golden rows again and again: enough for a session to share them out."""
+    """The short golden rows repeated, so that a session splits the batch among its threads."""
     mask_BS = golden.batch.mask_BS
     short = np.flatnonzero(mask_BS.sum(1) <= _SHORT)
     rows = np.resize(short, 2 * threads)
@@ -241,7 +308,7 @@ def self_test(session: Session, golden: Golden, *, tolerance: float) -> float:
 def _prove_alone(
     session: Session, golden: Golden, own_BC: Logits, tolerance: float, *, copies: int
 ) -> float:
-    """Each row alone, and ``copies`` of one, which a session shares out among its threads."""
+    """Self-test with each row alone, and with ``copies`` of one row, which threads share."""
     found_BC = rows_alone(session, golden.batch)
     first = np.zeros(copies, np.intp)
     many_BC = session.run(part_of(golden.batch, first))
@@ -261,7 +328,7 @@ def rows_alone(session: Session, batch: Batch) -> Logits:
 
 
 def _refuse_different(difference: float, tolerance: float, *, whose: str) -> None:
-    """Refuse a difference that is larger than allowed, or not a number."""
+    """Refuse a difference that exceeds the tolerance or is NaN."""
     if not difference <= tolerance:
         raise BadArtefact(
             f"the artefact does not give {whose} on this machine",
@@ -271,13 +338,13 @@ def _refuse_different(difference: float, tolerance: float, *, whose: str) -> Non
 
 
 def difference_between(found_BC: Logits, expected_BC: Logits) -> float:
-    """Largest difference between logits, measured in units of max(1, largest expected)."""
+    """Largest difference between logits, divided by max(1, largest expected logit)."""
     scale = max(1.0, float(np.abs(expected_BC).max()))
     return float(np.abs(found_BC - expected_BC).max()) / scale
 
 
 def _refuse_format(format_: str, runtime: Runtime) -> None:
-    """An artefact runs in the runtimes that its format is made for."""
+    """Refuse a runtime that the artefact's format is not made for."""
     if runtime not in (possible := _FORMATS.get(format_, ())):
         wanted = next(name for name, runtimes in _FORMATS.items() if runtime in runtimes)
         raise Unavailable(
@@ -289,15 +356,15 @@ def _refuse_format(format_: str, runtime: Runtime) -> None:
 
 
 def _refuse_precision(stored: str, runtime: Runtime, precision: str) -> None:
-    """Runtimes compute in the precision of the file; OpenVINO may round fp32 to bf16."""
+    """Refuse a precision other than the file's; OpenVINO also rounds fp32 and int8 to bf16."""
     possible = _IN_OPENVINO.get(stored, ()) if runtime == "openvino" else (stored,)
     if not possible:
         raise Unavailable(
-            f"{runtime} does not run artefacts of {stored}", fix="use --runtime onnxruntime"
+            f"{runtime} does not run {stored} artefacts", fix="use --runtime onnxruntime"
         )
     if precision not in possible:
         raise Unavailable(
-            f"{runtime} runs an artefact of {stored} in {' or '.join(possible)}",
+            f"{runtime} runs an {stored} artefact only in {' or '.join(possible)}",
             got=precision,
             fix="choose another --runtime, or export the artefact in that precision",
         )

@@ -1,8 +1,8 @@
 """Runs an ONNX artefact in OpenVINO, on the CPU.
 
-Three things are seen to here because OpenVINO does not: its own default is bf16 wherever the
-processor has it; it answers a batch that its tables do not hold with numbers instead of an error;
-and importing it reports the use over the network.
+OpenVINO has three habits that this module changes. Its default precision is bf16 on processors that
+have it. It answers ids that are out of range with numbers instead of an error. And its import
+reports the use over the network.
 """
 
 import contextlib
@@ -23,21 +23,21 @@ from spd_deploy.sessions.protocol import Closing, Description
 
 _TELEMETRY = "openvino_telemetry"
 _HINT = "INFERENCE_PRECISION_HINT"
-# What is asked for each precision, and in what the products have run where it was taken: in
-# nothing else for fp32, at least in some of them for the others.
+# The hint for each precision, and the precisions in which products must have run afterwards: in
+# no other for fp32, and in at least one of these for the others.
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32", "int8+bf16": "bf16"}
 _PROOFS = {"fp32": {"f32"}, "bf16": {"bf16"}, "int8": {"i8", "u8"}, "int8+bf16": {"i8", "u8"}}
 _PRODUCTS = ("FullyConnected", "MatMul", "ScaledDotProductAttention")
 _OPTIONS = {
     "PERFORMANCE_HINT": "LATENCY",
     "NUM_STREAMS": 1,
-    # Two pinned sessions in one process would both sit on the first core.
+    # Two pinned sessions in one process would both use the first core.
     "ENABLE_CPU_PINNING": False,
-    # Nothing is quantised that the file does not quantise itself.
+    # 0 turns off OpenVINO's own quantisation of activations.
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
-    # Compiled kernels are kept for each new shape, up to half a megabyte for one product. The
-    # default of 5000 lets a server that sees many shapes grow by gigabytes; compiling a kernel
-    # that was dropped takes about a millisecond.
+    # OpenVINO caches compiled kernels for each new shape, up to half a megabyte for a product.
+    # The default of 5000 lets a server that sees many shapes grow by gigabytes. Compiling a
+    # dropped kernel again takes about a millisecond.
     "CPU_RUNTIME_CACHE_CAPACITY": 1024,
 }
 
@@ -56,13 +56,14 @@ class OpenVinoSession(Closing):
 
         Args:
             model: an ONNX file.
-            precision: ``fp32`` or ``bf16`` for a file of fp32, ``int8`` for a quantised one, and
-                ``int8+bf16`` where what is not quantised is to run in bf16.
-            positions: how many tokens a row may have; OpenVINO itself would not mind more.
-            threads: of the compiled model.
+            precision: ``fp32`` or ``bf16`` for an fp32 file, ``int8`` for a quantised file, and
+                ``int8+bf16`` to run the operators that are not quantised in bf16.
+            positions: most tokens of a row; OpenVINO itself does not check it.
+            threads: threads of the compiled model.
 
         Raises:
-            Unavailable: no OpenVINO, or not in this precision or with so many threads.
+            Unavailable: OpenVINO is missing, or does not run in this precision or with so many
+                threads.
             BadArtefact: OpenVINO cannot read the file.
         """
         core = import_openvino().Core()
@@ -92,7 +93,7 @@ class OpenVinoSession(Closing):
         """Logits ``[B, C]``.
 
         Raises:
-            EngineFailed: the batch is not one that the model takes, or OpenVINO failed on it.
+            EngineFailed: the batch is too long or has ids out of range, or OpenVINO failed on it.
         """
         feed = batch.named()
         self._refuse_beyond_tables(feed)
@@ -100,42 +101,46 @@ class OpenVinoSession(Closing):
             found = self._request.infer(feed)
             return np.array(found[self._logits], np.float32)
         except Exception as err:
-            raise EngineFailed("OpenVINO failed on a batch", got=err, fix="see above") from err
+            raise EngineFailed(
+                "OpenVINO failed on a batch",
+                got=err,
+                fix="send a smaller batch; if that fails too, export the model again",
+            ) from err
 
     def close(self) -> None:
-        """Drop the compiled model and with it its memory."""
+        """Free the compiled model and its memory."""
         for name in ("_request", "_logits", "_compiled"):
             with contextlib.suppress(AttributeError):
                 delattr(self, name)
 
     def _refuse_unlookable(self, model: Path) -> None:
-        """The table that bounds the ids must be in sight, or they could not be checked."""
+        """Refuse a graph whose word embeddings are not found, since ids could not be checked."""
         if self._rows["input_ids"] is None:
             raise BadArtefact(
-                f"{model} does not look its input_ids up in a table", fix="export it again"
+                f"{model} has no embedding table for input_ids", fix="export it again"
             )
 
     def _refuse_fallback(self, precision: str, threads: int | None) -> None:
-        """OpenVINO takes another precision or fewer threads without a word; find out and refuse."""
+        """Refuse another precision or fewer threads, which OpenVINO takes without an error."""
         hint = self._compiled.get_property(_HINT).get_type_name()
         ran, proof = product_precisions(self._compiled), _PROOFS[precision]
         proven = ran == proof if precision == "fp32" else bool(ran & proof)
         if hint != _HINTS[precision] or not proven:
             raise Unavailable(
-                f"OpenVINO did not take {precision}",
-                got=f"a hint of {hint}, products in {', '.join(sorted(ran)) or 'nothing'}",
+                f"OpenVINO does not run this model in {precision}",
+                got=f"precision hint {hint}, products in {', '.join(sorted(ran)) or 'none'}",
                 fix="run `spd doctor` for what this CPU can, or use --runtime onnxruntime",
             )
         given = int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
         if threads is not None and given != threads:
             raise Unavailable(
                 "OpenVINO starts no more threads than there are cores",
-                got=f"{threads} threads asked, {given} given",
+                got=f"--threads {threads}, of which {given} start",
                 fix=f"use --threads {given}",
             )
 
     def _refuse_beyond_tables(self, feed: dict[str, NDArray[np.int64]]) -> None:
-        """OpenVINO reads beyond a table's end, or ignores what does not fit, without an error."""
+        """Refuse rows that are too long and ids out of range, which OpenVINO does not."""
         tokens = feed["input_ids"].shape[1]
         if not 0 < tokens <= self._positions:
             raise _not_taken(f"rows of 1 to {self._positions} tokens", f"{tokens} tokens")
@@ -148,10 +153,10 @@ class OpenVinoSession(Closing):
 
 
 def compiled_product(model: bytes, precision: str, threads: int) -> Any:
-    """A graph of one product, compiled as a session would compile a network with it.
+    """Compile a graph of one product with the options of a session.
 
     Raises:
-        Unavailable: no OpenVINO, or not in this precision.
+        Unavailable: OpenVINO is missing, or does not run in this precision.
     """
     core = import_openvino().Core()
     _refuse_missing_precision(precision, precisions_of(core))
@@ -159,7 +164,7 @@ def compiled_product(model: bytes, precision: str, threads: int) -> Any:
 
 
 def import_openvino() -> ModuleType:
-    """The OpenVINO module, imported without the part that reports its use.
+    """Import OpenVINO without its telemetry.
 
     Raises:
         Unavailable: it is not installed.
@@ -175,14 +180,14 @@ def import_openvino() -> ModuleType:
 
 
 def precisions_of(core: Any) -> frozenset[str]:
-    """The precisions that OpenVINO offers on this CPU, by our names."""
+    """The precisions that OpenVINO offers on this CPU: fp32, bf16, int8."""
     listed = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     names = {"FP32": "fp32", "BF16": "bf16", "INT8": "int8"}
     return frozenset(ours for theirs, ours in names.items() if theirs in listed)
 
 
 def product_precisions(compiled: Any) -> frozenset[str]:
-    """In what precisions the compiled model runs its matrix products."""
+    """The precisions in which the compiled model runs its matrix products."""
     layers = (node.get_rt_info() for node in compiled.get_runtime_model().get_ops())
     return frozenset(
         str(layer["runtimePrecision"].value)
@@ -193,10 +198,9 @@ def product_precisions(compiled: Any) -> frozenset[str]:
 
 @contextlib.contextmanager
 def _without_telemetry() -> Iterator[None]:
-    """Let the import fail of the optional package by which OpenVINO reports that it is imported.
+    """Block the import of OpenVINO's telemetry package inside the block.
 
-    It is asked for nowhere else, and OpenVINO has a stand-in that does nothing. Otherwise it
-    would have to be told by a file in the user's home.
+    OpenVINO then uses a stub that does nothing. The alternative would be a file in the user's home.
     """
     before = sys.modules.get(_TELEMETRY)
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
@@ -209,13 +213,13 @@ def _without_telemetry() -> Iterator[None]:
 
 
 def _compiled(core: Any, read: Any, precision: str, threads: int) -> Any:
-    """A model for so many threads of the CPU."""
+    """Compile a model for so many threads of the CPU."""
     options = {**_OPTIONS, _HINT: _HINTS[precision], "INFERENCE_NUM_THREADS": threads}
     return core.compile_model(read, "CPU", options)
 
 
 def _refuse_missing_precision(precision: str, offered: frozenset[str]) -> None:
-    """The precision must be one that this session knows and this processor has."""
+    """Refuse a precision that this session does not know or this processor does not have."""
     if precision not in _HINTS:
         raise Unavailable(
             f"OpenVINO runs {', '.join(_HINTS)} here",
@@ -231,7 +235,7 @@ def _refuse_missing_precision(precision: str, offered: frozenset[str]) -> None:
 
 
 def _table_rows(output: Any) -> int | None:
-    """The rows of the table that an input indexes; None where it indexes none."""
+    """The rows of the table that an input indexes; None where it indexes no table."""
     for target in output.get_target_inputs():
         node = target.get_node()
         if node.get_type_name() == "Gather" and target.get_index() == 1:
@@ -242,5 +246,7 @@ def _table_rows(output: Any) -> int | None:
 
 
 def _not_taken(takes: str, got: str) -> EngineFailed:
-    """The error for a batch that the model was not made for."""
-    return EngineFailed(f"the model takes {takes}", got=got, fix="tokenise with its own tokenizer")
+    """The error for a batch that the model does not take."""
+    return EngineFailed(
+        f"the model takes {takes}", got=got, fix="tokenise with the model's tokenizer"
+    )

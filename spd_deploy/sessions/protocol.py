@@ -1,7 +1,7 @@
-"""What runs a model: token ids in, logits out.
+"""The interface of a session, which runs a model: token ids in, logits out.
 
-A session proves on opening that it runs on the device and runtime it was asked for, or refuses.
-Nothing falls back in silence.
+A session checks at opening that it runs on the requested device in the requested precision, and
+raises otherwise. There is no silent fallback.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,13 @@ Device = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Description:
-    """How a session runs, as it found out itself.
+    """How a session runs, as it has found out from its runtime.
 
     Attributes:
-        threads: None where it has no say.
-        kernels: what runs the matrices, where the runtime has several ways; else empty.
-        sparse_kernels: names of the kernels that skip zeros in it, where it knows for certain,
-            as from an engine's inspector or because it launches them itself; None where it does
-            not know, which is no claim either way.
+        threads: threads on the CPU; None on a GPU.
+        kernels: what multiplies the matrices, where the runtime has several ways; else empty.
+        sparse_kernels: names of the kernels that skip zeros, where the session knows them from an
+            engine's inspector or launches them itself; None where it does not know.
     """
 
     runtime: str
@@ -37,13 +36,13 @@ class Description:
     sparse_kernels: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
-        """What ran where, such as ``openvino 2026.4.1 on cpu in bf16``."""
+        """Runtime, device and precision, such as ``openvino 2026.4.1 on cpu in bf16``."""
         where = f"{self.runtime} {self.version} on {self.device} in {self.precision}"
         return f"{where}, {self.kernels}" if self.kernels else where
 
 
 class Session(Protocol):
-    """A model ready to run; a context manager, since it holds threads and memory."""
+    """A model that is ready to run; a context manager that frees threads and memory."""
 
     @property
     def description(self) -> Description:
@@ -51,11 +50,11 @@ class Session(Protocol):
         ...
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Logits ``[B, C]`` of the batch, in memory of the caller's own."""
+        """Logits ``[B, C]`` of the batch; later runs do not overwrite them."""
         ...
 
     def close(self) -> None:
-        """Free what it holds; a closed session may not be run."""
+        """Free threads and memory; a closed session cannot run."""
         ...
 
     def __enter__(self) -> Self:
@@ -73,10 +72,10 @@ class Session(Protocol):
 
 
 class Closing:
-    """The context manager's half of a session."""
+    """Base class that makes a session a context manager."""
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Free threads and memory."""
         raise AssertionError("a session must say how it closes")
 
     def __enter__(self) -> Self:

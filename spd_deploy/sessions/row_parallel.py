@@ -1,8 +1,8 @@
-"""How a batch is shared out among threads: whole rows to each, a few at a time.
+"""Splits a batch by rows among threads (data parallelism), in chunks of a few rows.
 
-A runtime splits every operator among its threads, one after another. Where a batch has rows enough
-it is faster to give each thread rows of its own: nothing waits at every operator, and what a thread
-works on stays in its own cache. Rows of like length go together, so that less padding is computed.
+A runtime splits each operator among its threads. With enough rows it is faster to give each thread
+rows of its own: threads do not wait for each other at each operator, and a thread's data stays in
+its cache. A chunk has rows of similar length, so that less padding is computed.
 """
 
 import math
@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 
 from spd_deploy.domain.text import Batch
 
-# Tokens that a thread takes at a time. Measured with BERT-base on 2 cores with 1 MiB of cache each:
-# from 128 to 512 it matters little; less loses in the products, more in the cache.
+# Tokens of a chunk. Measured with BERT-base on 2 cores with 1 MiB of cache each:
+# 128 to 512 make little difference; fewer make slower products, more exceed the cache.
 CHUNK_TOKENS = 256
-# Rows do not always share out evenly; a thread may be idle for this share of the time at most.
+# Largest share of the time that a thread may be idle where rows do not divide evenly.
 _MOST_IDLE = 0.2
 
 
 def chunks_of(mask_BS: NDArray[np.int64], threads: int) -> list[NDArray[np.intp]]:
-    """The numbers of the rows of each chunk; one chunk where sharing out does not pay.
+    """The row indices of each chunk; one chunk where splitting does not pay.
 
-    There are as many chunks as a multiple of ``threads``, or one a row where there are fewer rows
-    than that. The longest rows come first: the last chunk is then the least work, and threads that
-    take the chunks in turn are done at about the same time.
+    The number of chunks is a multiple of ``threads``, or the number of rows where that is smaller.
+    The longest rows come first. The last chunks are then the smallest, and threads that take chunks
+    one by one end at about the same time.
     """
     B, S = mask_BS.shape
     rows = np.arange(B)
@@ -39,7 +39,7 @@ def chunks_of(mask_BS: NDArray[np.int64], threads: int) -> list[NDArray[np.intp]
 
 
 def part_of(batch: Batch, rows: NDArray[np.intp]) -> Batch:
-    """Some rows of a batch, cut after the last column in which any of them has a real token."""
+    """Some rows of a batch, without the columns that are padding in all of them."""
     S = max(1, int(lengths_of(batch.mask_BS[rows]).max()))
     return Batch(
         ids_BS=np.ascontiguousarray(batch.ids_BS[rows, :S]),
@@ -50,7 +50,7 @@ def part_of(batch: Batch, rows: NDArray[np.intp]) -> Batch:
 
 def joined(parts: Sequence[NDArray[np.float32]], rows: Sequence[NDArray[np.intp]]
 ) -> NDArray[np.float32]:  # fmt: skip
-    """The results of chunks in the order of the batch."""
+    """Concatenate the results of chunks in the order of the batch."""
     found = np.empty((sum(map(len, rows)), *parts[0].shape[1:]), np.float32)
     for part, numbers in zip(parts, rows, strict=True):
         found[numbers] = part
@@ -58,6 +58,6 @@ def joined(parts: Sequence[NDArray[np.float32]], rows: Sequence[NDArray[np.intp]
 
 
 def lengths_of(mask_BS: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Of each row, the column after its last real token."""
+    """Length of each row: the column after its last real token."""
     S = mask_BS.shape[1]
     return np.where(mask_BS.any(1), S - mask_BS[:, ::-1].argmax(1), 0)

@@ -1,4 +1,4 @@
-"""Runs a checkpoint in PyTorch, as the reference that artefacts are compared with."""
+"""Runs a checkpoint in PyTorch; artefacts are compared with it."""
 
 import contextlib
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spd_deploy.domain.checkpoint import refuse_lacking, refuse_unsafe_weights
+from spd_deploy.domain.checkpoint import refuse_unsafe_weights
 from spd_deploy.domain.cores import default_threads
-from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.text import Batch
+from spd_deploy.sessions.cuda.oom import fitting
 from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
-from spd_deploy.sessions.cuda.room import fitting
 from spd_deploy.sessions.protocol import Closing, Description, Device
 from spd_deploy.sessions.torch_threads import threads_in_torch
+from spd_deploy.sessions.transformers_model import load_classifier
 
 
 class TorchSession(Closing):
@@ -22,7 +22,7 @@ class TorchSession(Closing):
     def __init__(self, folder: Path, *, device: Device = "cpu", threads: int | None = None) -> None:
         """Load the model of ``folder`` on ``device``.
 
-        On the CPU it runs with ``threads`` (None: as many as this process may use cores).
+        On the CPU it runs with ``threads``; None takes as many as this process may use cores.
 
         Raises:
             Unavailable: CUDA was asked for and is not there, or has no room for the model.
@@ -30,29 +30,11 @@ class TorchSession(Closing):
                 or one without its classifier.
         """
         import torch
-        from transformers import AutoModelForSequenceClassification
-        from transformers.utils import logging
 
         if device == "cuda":
             refuse_without_cuda()
         refuse_unsafe_weights(folder)
-        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        try:
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        except Exception as err:
-            raise BadModel(
-                f"{folder} does not load as a sequence classifier",
-                got=err,
-                fix="check that the folder is complete",
-            ) from err
-        refuse_lacking(folder, info["missing_keys"], fix="use a fine-tuned classifier")
+        model = load_classifier(folder, fix="use a fine-tuned classifier", local_files_only=True)
         with fitting(folder, device):
             self.model = model.to(device).eval()
         self._threads = threads or default_threads() if device == "cpu" else None
@@ -65,7 +47,7 @@ class TorchSession(Closing):
         )
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Logits ``[B, C]``."""
+        """Logits ``[B, C]``, in fp32."""
         import torch
 
         inputs = {"input_ids": batch.ids_BS, "attention_mask": batch.mask_BS}
@@ -77,6 +59,6 @@ class TorchSession(Closing):
         return np.asarray(logits_BC.float().cpu().numpy())
 
     def close(self) -> None:
-        """Drop the model."""
+        """Free the model."""
         with contextlib.suppress(AttributeError):
             del self.model

@@ -1,4 +1,4 @@
-"""How many threads PyTorch computes with, set for the time of a run."""
+"""Sets PyTorch's number of threads for the time of a run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def threads_in_torch(count: int | None) -> Iterator[None]:
-    """So many threads in PyTorch while it lasts; None leaves their number as it is.
+    """Set PyTorch's number of threads inside the block; None leaves it unchanged.
 
-    A thread of Python has a number of its own, so it is set where the run is, not where a session
-    was opened.
+    The setting belongs to the calling Python thread. It is therefore set at each run, and not when
+    a session is opened.
     """
     import torch
 

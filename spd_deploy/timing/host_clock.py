@@ -14,7 +14,7 @@ Clock = Callable[[], int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Budget:
+class TimeBudget:
     """When a series of samples ends.
 
     Attributes:
@@ -29,7 +29,7 @@ class Budget:
 
 
 def collect(
-    sample: Callable[[], Sample], budget: Budget, *, clock: Clock = perf_counter_ns
+    sample: Callable[[], Sample], budget: TimeBudget, *, clock: Clock = perf_counter_ns
 ) -> tuple[Sample, ...]:
     """Call ``sample`` until the budget is spent, and return what it gave each time."""
     samples: list[Sample] = []
@@ -42,14 +42,14 @@ def collect(
 
 
 def time_runs(
-    run: Callable[[], object], budget: Budget, *, clock: Clock = perf_counter_ns
+    run: Callable[[], object], budget: TimeBudget, *, clock: Clock = perf_counter_ns
 ) -> tuple[float, ...]:
     """Seconds of each call of ``run``, until the budget is spent."""
     return collect(lambda: seconds_of(run, clock=clock), budget, clock=clock)
 
 
 def seconds_of(run: Callable[[], object], *, clock: Clock = perf_counter_ns) -> float:
-    """Seconds of one call."""
+    """Seconds that one call of ``run`` takes."""
     before = clock()
     run()
     return (clock() - before) / 1e9
@@ -57,7 +57,7 @@ def seconds_of(run: Callable[[], object], *, clock: Clock = perf_counter_ns) -> 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effort:
-    """How long to measure.
+    """Time and number of runs of a measurement.
 
     Attributes:
         seconds: time for one model at one shape, over all rounds together.
@@ -72,14 +72,14 @@ class Effort:
     min_runs: int = 3
 
     def __post_init__(self) -> None:
-        """Refuse what measures nothing."""
+        """Refuse an effort that measures nothing."""
         counts = self.rounds >= 1 and self.warmup_runs >= 1 and self.min_runs >= 1
         if not (counts and 0 < self.seconds < math.inf):
             raise BadSetting(
-                "an effort that measures nothing", got=self, fix="use some seconds and rounds"
+                "these settings measure nothing", got=self, fix="use some seconds and rounds"
             )
 
     @property
-    def series(self) -> Budget:
+    def series(self) -> TimeBudget:
         """One series: its share of the time."""
-        return Budget(seconds=self.seconds / self.rounds, at_least=self.min_runs)
+        return TimeBudget(seconds=self.seconds / self.rounds, at_least=self.min_runs)

@@ -1,4 +1,4 @@
-"""What else the machine did while something was timed."""
+"""Work of other processes while something is timed."""
 
 import os
 import time
@@ -45,7 +45,7 @@ def load_average() -> float | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conditions:
-    """What else the machine did.
+    """Work of other processes during a measurement.
 
     Attributes:
         load_before: processes wanting to run in the minute before; None where not counted.
@@ -65,7 +65,7 @@ class LoadObserver:
         self._before = cpu_times()
 
     def conditions(self) -> Conditions:
-        """What the machine did up to now."""
+        """The work of other processes from the start up to now."""
         return Conditions(
             load_before=self._load_before, others_cores=others_cores(self._before, cpu_times())
         )

@@ -1,8 +1,8 @@
-"""Pairs that nobody wrote, for the teacher to answer: distillation needs no labels.
+"""Text pairs that nobody wrote, for the teacher to label: distillation needs no true labels.
 
-Jiao et al., "TinyBERT", 2020, section 4.3, enlarge a training set by words that a language model
-and word vectors propose. A pair can be had without either: with the second text of another row of
-the same batch, which keeps a batch of like lengths one. The teacher says how the two go together.
+Jiao et al., "TinyBERT", 2020, section 4.3, enlarge a training set with words that a language model
+and word vectors propose. A pair needs neither: its second text is replaced by that of another row
+of the same batch, so the lengths of a batch stay similar.
 """
 
 import math
@@ -13,13 +13,13 @@ from itertools import groupby
 import numpy as np
 
 from spd_deploy.domain.text import Tokens
-from spd_train.data.batches import LabelledTokens
+from spd_train.data.batching import LabelledTokens
 
-# Keeps these draws apart from the others that are made from seed and step.
+# Separates these draws from the others of the same seed and step.
 _STREAM = 0xA06
 
 
-def mixed(
+def mix_pairs(
     rows: Sequence[LabelledTokens],
     share: float,
     *,
@@ -27,52 +27,52 @@ def mixed(
     seed: int,
     step: int,
 ) -> Sequence[LabelledTokens]:
-    """The rows of a step, of whose pairs a share got the second text of another row.
+    """The rows of a step; a share of its pairs gets the second text of another row.
 
-    A pure function of its arguments: a resumed run and every process see the same texts. No row is
-    longer than the longest was: a second text is cut to that. A row that was changed has no label
-    any more (NaN).
+    The result depends on the arguments alone, so a resumed run and every process see the same rows.
+    A second text is cut so that no row is longer than the longest row was. A changed row has the
+    label NaN.
 
     Args:
-        rows: the whole step's, over all processes and parts.
-        share: of the pairs, in [0, 1]; single texts stay as they are.
-        special_ids: of the tokens that mark where texts begin and end.
-        seed: the run's.
-        step: counted from 0.
+        rows: all rows of the step, over all processes and micro-batches.
+        share: share of the pairs, in [0, 1]; single texts stay as they are.
+        special_ids: ids of the tokens that mark the start and the end of a text.
+        seed: seed of the run.
+        step: the step, from 0.
     """
     if share == 0:
         return rows
-    places = [_second_text(row.tokens, special_ids) for row in rows]
-    pairs = [i for i, place in enumerate(places) if place is not None]
+    spans = [_second_text(row.tokens, special_ids) for row in rows]
+    pairs = [i for i, span in enumerate(spans) if span is not None]
     if not pairs:
         return rows
     draw = np.random.default_rng([seed, step, _STREAM])
     longest = max(len(row.tokens) for row in rows)
-    found = list(rows)
+    mixed = list(rows)
     for i in pairs:
         other = pairs[draw.integers(len(pairs))]
         if draw.random() < share and other != i:
-            (place, theirs) = places[i], places[other]
-            assert place is not None and theirs is not None  # noqa: S101 - both are pairs
-            tokens = _with_second(rows[i].tokens, place, rows[other].tokens.ids[theirs], longest)
-            found[i] = LabelledTokens(tokens=tokens, label=math.nan)
-    return found
+            (span, theirs) = spans[i], spans[other]
+            assert span is not None and theirs is not None  # noqa: S101 - both are pairs
+            tokens = _with_second(rows[i].tokens, span, rows[other].tokens.ids[theirs], longest)
+            mixed[i] = LabelledTokens(tokens=tokens, label=math.nan)
+    return mixed
 
 
-def _with_second(tokens: Tokens, place: slice, second: tuple[int, ...], longest: int) -> Tokens:
-    """The tokens with another second text in its ``place``, as much of it as there is room for."""
-    before, after = tokens.ids[: place.start], tokens.ids[place.stop :]
+def _with_second(tokens: Tokens, span: slice, second: tuple[int, ...], longest: int) -> Tokens:
+    """The tokens with another second text at ``span``, cut so that ``longest`` is kept."""
+    before, after = tokens.ids[: span.start], tokens.ids[span.stop :]
     second = second[: longest - len(before) - len(after)]
     types = tokens.types
     return replace(
         tokens,
         ids=before + second + after,
-        types=types[: place.start] + types[place][:1] * len(second) + types[place.stop :],
+        types=types[: span.start] + types[span][:1] * len(second) + types[span.stop :],
     )
 
 
 def _second_text(tokens: Tokens, special_ids: Set[int]) -> slice | None:
-    """Where the second of exactly two texts stands; None where there are not two."""
+    """The positions of the second of exactly two texts; None if there are not two."""
     runs = groupby(range(len(tokens)), key=lambda i: tokens.ids[i] in special_ids)
-    texts = [list(places) for is_special, places in runs if not is_special]
+    texts = [list(positions) for is_special, positions in runs if not is_special]
     return slice(texts[1][0], texts[1][-1] + 1) if len(texts) == 2 else None

@@ -1,6 +1,6 @@
-"""The built-in model: a small untrained BERT, its vocabulary learned from the built-in data.
+"""The built-in model: a small untrained BERT, with a vocabulary learned from the built-in data.
 
-Small enough to train from scratch in a minute or two on two cores, wide enough that a sparse matrix
+It trains from scratch in a minute or two on two cores, and is wide enough that a sparse matrix
 product can be faster than a dense one.
 """
 
@@ -72,7 +72,7 @@ def _learned_tokenizer() -> str:
 
 
 def _texts() -> Iterator[str]:
-    """All training texts of the built-in tasks."""
+    """All training texts of the built-in tasks, first and second texts alike."""
     for task in BUILT_IN:
         for example in generate(task, "train"):
             yield example.text

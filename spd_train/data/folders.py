@@ -1,4 +1,4 @@
-"""Which file holds which split: GLUE's names, or the user's own."""
+"""Which file holds which split, in GLUE's layout and in the user's own folders."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from pathlib import Path
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import TASKS, Task
 from spd_train.data.formats import LIKE, SUFFIXES, stem_of
-from spd_train.data.rows import read_rows
+from spd_train.data.read_rows import read_rows
 
 _OWN_NAMES: Mapping[str, tuple[str, ...]] = {
     "train": ("train",),
@@ -19,10 +19,10 @@ _MOST_NAMED = 8
 
 
 def files_of(task: Task, data_dir: Path, split: str) -> list[Path]:
-    """The files of a split: GLUE's names for a GLUE task, the user's own otherwise.
+    """The files of a split: GLUE's for a GLUE task, the user's own otherwise.
 
     Raises:
-        BadData: there is no such split, folder or file, or there are two files for a split.
+        BadData: there is no such split, folder or file, or several files for the split.
     """
     _refuse_absent(data_dir)
     if not task.files:
@@ -44,23 +44,23 @@ def files_of(task: Task, data_dir: Path, split: str) -> list[Path]:
 
 
 def own_file(data_dir: Path, split: str) -> Path:
-    """The user's file for a split: the file given, or the one of that name in the folder.
+    """The user's file for a split: ``data_dir`` itself, or the file of that name in it.
 
     Raises:
-        BadData: there is none, or there are two.
+        BadData: there is none, or there are several.
     """
     _refuse_absent(data_dir)
     if data_dir.is_file():
         return data_dir
-    found = list(_candidates(data_dir, split))
-    if len(found) > 1:
+    files = list(_candidates(data_dir, split))
+    if len(files) > 1:
         raise BadData(
-            f"{data_dir} has {len(found)} files for {split}",
-            got=", ".join(file.name for file in found),
-            fix="keep one of them there, or name a file",
+            f"{data_dir} has {len(files)} files for {split}",
+            got=", ".join(file.name for file in files),
+            fix="keep one of them, or name a file with --data",
         )
-    if found:
-        return found[0]
+    if files:
+        return files[0]
     there = sorted(p.name for p in data_dir.iterdir() if not p.name.startswith("."))
     more = ", ..." if len(there) > _MOST_NAMED else ""
     raise BadData(
@@ -72,17 +72,17 @@ def own_file(data_dir: Path, split: str) -> Path:
 
 
 def has_split(task: Task, data_dir: Path | None, split: str) -> bool:
-    """Whether the split is there to be read; GLUE and built-in tasks always have train and dev."""
+    """Whether there is a file for the split. GLUE and built-in tasks always have train and dev."""
     if data_dir is None or task.files:
         return True
     return data_dir.is_dir() and any(_candidates(data_dir, split))
 
 
 def own_name(data_dir: Path) -> str:
-    """What the task of the user's own data is called: as its file, or its folder.
+    """The name of the task of the user's own data: that of its file or folder.
 
-    A file called ``train`` says nothing, so its folder's name is taken. A name that another task
-    has already gets ``own-`` before it.
+    A file named ``train`` gives the name of its folder. A name that a known task has gets ``own-``
+    before it.
     """
     path = data_dir.resolve()
     if path.is_file():
@@ -105,14 +105,14 @@ def in_glue_layout(task: Task, file: Path) -> bool:
 
 
 def _candidates(data_dir: Path, split: str) -> Iterator[Path]:
-    """Files in the folder that may hold the split."""
+    """The files in the folder that may hold the split."""
     stems = _OWN_NAMES.get(split, (split,))
     names = (f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES)
     return (data_dir / name for name in names if (data_dir / name).is_file())
 
 
 def _refuse_absent(data_dir: Path) -> None:
-    """Refuse a path where nothing is; one that is spelled nearly so is named."""
+    """Refuse a path that does not exist; the error names a similar one."""
     if data_dir.exists():
         return
     siblings = [p.name for p in data_dir.parent.iterdir()] if data_dir.parent.is_dir() else []
@@ -122,7 +122,7 @@ def _refuse_absent(data_dir: Path) -> None:
 
 
 def _hint_where(data_dir: Path, name: str) -> str:
-    """What to do about a missing file: the folder below that has one, where there is one."""
+    """What to do about a missing file: the subfolder that has one, if there is one."""
     below = sorted(p.parent.name for p in data_dir.glob(f"*/{name}"))
     if below:
         return f"give the task's own folder, one of: {', '.join(below)} below {data_dir}"

@@ -1,4 +1,4 @@
-"""A file of another GLUE task than the one that was named, known by its columns or labels."""
+"""Files of another GLUE task than the named one, recognised by their columns or labels."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ from spd_train.data.rows import DataRow, Name
 
 
 def refuse_foreign_file(task: Task, first: DataRow) -> None:
-    """Refuse a file that has not the columns of a GLUE task, but those of another.
+    """Refuse a file with the columns of another GLUE task.
 
     Args:
         task: a GLUE task.
         first: the first row of the file.
 
     Raises:
-        BadData: the file is another task's.
+        BadData: the file belongs to another task.
     """
     headless = isinstance(task.columns.text, int)
     if not headless and set(_columns(task)) <= set(first.names):
@@ -31,10 +31,10 @@ def refuse_foreign_file(task: Task, first: DataRow) -> None:
 
 
 def tasks_with(names: Sequence[object]) -> list[str]:
-    """The GLUE tasks whose files have columns of these names; several share theirs.
+    """The GLUE tasks whose files have columns of these names; some tasks have the same.
 
-    CoLA's files have no header, so their first row is known by its shape: an id, 0 or 1, a mark and
-    a sentence.
+    CoLA's files have no header. Their first row is recognised by its shape: an id, 0 or 1, a mark
+    and a sentence.
     """
     if len(names) == 4 and names[1] in ("0", "1"):
         return ["cola"]
@@ -43,7 +43,7 @@ def tasks_with(names: Sequence[object]) -> list[str]:
 
 
 def tasks_of_label(task: Task, spelled: str) -> list[str]:
-    """Other GLUE tasks with the same columns, whose files spell a label so."""
+    """Other GLUE tasks with the same columns whose files have this label."""
     return [
         other.name
         for other in TASKS.values()
@@ -56,6 +56,6 @@ def tasks_of_label(task: Task, spelled: str) -> list[str]:
 
 
 def _columns(task: Task) -> tuple[Name | None, ...]:
-    """The columns that are read of the task's files."""
+    """The columns of the task's files that are read."""
     columns = (task.columns.text, task.columns.pair, task.columns.label)
     return tuple(column for column in columns if column is not None)

@@ -1,7 +1,7 @@
-"""The kinds of files that rows are read from, and their text: decompressed, still undecoded.
+"""The kinds of data files, and their content: decompressed, not yet decoded.
 
-A file whose name and content disagree is named as what it is (a spreadsheet, a JSON array, UTF-16
-text, a compressed file without its suffix) instead of failing on a byte of its first line.
+If the name and the content of a file disagree, the error says what the file really is: a
+spreadsheet, a JSON array, UTF-16 text, or a compressed file without its suffix.
 """
 
 import bz2
@@ -30,7 +30,7 @@ SUFFIXES = tuple(
     for kind in _KINDS
     for packed in (("",) if kind == ".parquet" else ("", *_COMPRESSED))
 )
-# How like two names are, for one to be offered where the other is missing (difflib's ratio).
+# Similarity (difflib's ratio) from which a name is suggested in place of a missing one.
 LIKE = 0.8
 SUPPORTED = ".csv, .tsv, .jsonl or .parquet; text also as .gz, .bz2, .xz or .zst"
 
@@ -38,7 +38,7 @@ _CONVERT = "save it as one of " + SUPPORTED
 _SUFFIX = "add {} to its name"
 _LINES = 'write one object a line, as pandas does with to_json(..., orient="records", lines=True)'
 
-# The first bytes of what is often handed in instead: what it is, and what to do about it.
+# First bytes of files that are often given by mistake: what they are, and what to do.
 _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"PK\x03\x04", "a zip file or an Excel workbook (.xlsx)", _CONVERT),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)", _CONVERT),
@@ -56,17 +56,17 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
 
 
 def kind_of(file: Path) -> str:
-    """The kind of a file by its name, compression aside.
+    """The kind of a file (``csv``, ``tsv``, ``jsonl``, ``parquet``) by its name.
 
     Raises:
-        BadData: a kind that is not read.
+        BadData: spd does not read this kind.
     """
     name = file.name.lower()
     for suffix in SUFFIXES:
         if name.endswith(suffix):
             return _KINDS["." + suffix.split(".")[1]]
     raise BadData(
-        f"{file} is not of a kind that is read",
+        f"{file} is of a kind that spd does not read",
         got=f"the suffix {file.suffix!r}{_really(file)}",
         fix=_CONVERT,
     )
@@ -79,10 +79,11 @@ def stem_of(file: Path) -> str:
 
 
 def content_of(file: Path) -> bytes:
-    """The bytes of a file of text, decompressed and without a byte-order mark.
+    """The bytes of a text file, decompressed and without a byte-order mark.
 
     Raises:
-        BadData: it cannot be read, is empty, is damaged, or is no text of the kind it is named.
+        BadData: the file cannot be read, is empty, is damaged, or is of another kind than its name
+            says.
     """
     try:
         content = _unpack(file)
@@ -90,23 +91,23 @@ def content_of(file: Path) -> bytes:
         raise BadData(f"cannot read {file}", got="no such file", fix=_check_path(file)) from err
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as err:
         raise BadData(
-            f"{file} does not decompress", got=first_line(err), fix="make or copy it again"
+            f"{file} does not decompress", got=first_line(err), fix="write or copy the file again"
         ) from err
     except OSError as err:
         got = err.strerror or first_line(err)
         raise BadData(f"cannot read {file}", got=got, fix="check the path and the file") from err
     content = content.removeprefix(b"\xef\xbb\xbf")
     if not content.strip():
-        raise BadData(f"{file} is empty", fix="check how it was written")
+        raise BadData(f"{file} is empty", fix="check how the file was written")
     _refuse_others(file, content)
     return content
 
 
 def refuse_no_parquet(file: Path) -> None:
-    """Refuse a file that cannot be read, or that is no Parquet though it is named so.
+    """Refuse a file that is named .parquet and is not a Parquet file.
 
     Raises:
-        BadData: it is so.
+        BadData: the file cannot be read or is of another kind.
     """
     try:
         with file.open("rb") as stream:
@@ -115,16 +116,16 @@ def refuse_no_parquet(file: Path) -> None:
         raise BadData(f"cannot read {file}", got=err.strerror, fix=_check_path(file)) from err
     if not first.startswith(b"PAR1"):
         what = what_is(first) or ("an empty file" if not first else "another kind of file")
-        raise BadData(f"{file} is no Parquet file", got=what, fix=_CONVERT)
+        raise BadData(f"{file} is not a Parquet file", got=what, fix=_CONVERT)
 
 
 def what_is(content: bytes) -> str | None:
-    """What begins with these bytes, where it is known and is not text."""
+    """The kind of a file that starts with these bytes, in words; None if it may be text."""
     return next((what for magic, what, _ in _OTHERS if content.startswith(magic)), None)
 
 
 def _unpack(file: Path) -> bytes:
-    """The file's bytes without their compression."""
+    """The file's bytes, decompressed if its suffix says that it is compressed."""
     openers: Mapping[str, Callable[[bytes], bytes]] = {
         ".gz": gzip.decompress,
         ".bz2": bz2.decompress,
@@ -137,7 +138,7 @@ def _unpack(file: Path) -> bytes:
 
 
 def _unpack_zstandard(content: bytes) -> bytes:
-    """Zstandard, which the standard library has from Python 3.14 on."""
+    """Decompress Zstandard, which the standard library has from Python 3.14 on."""
     import pyarrow
 
     try:
@@ -148,7 +149,7 @@ def _unpack_zstandard(content: bytes) -> bytes:
 
 
 def _refuse_others(file: Path, content: bytes) -> None:
-    """Refuse what is no text, and a JSON array where objects on lines are expected."""
+    """Refuse content that is no text, and a JSON array in place of JSON Lines."""
     for magic, what, fix in _OTHERS:
         if content.startswith(magic):
             raise BadData(f"{file} is {what}", fix=fix)
@@ -157,13 +158,13 @@ def _refuse_others(file: Path, content: bytes) -> None:
 
 
 def _is_json_array(content: bytes) -> bool:
-    """Whether an array of objects begins here; a row that is an array on its line is no such."""
+    """Whether the content starts with an array of objects. A row may be an array on its line."""
     head = content[:4096].lstrip()
     return head.startswith(b"[") and head[1:].lstrip()[:1] in (b"{", b"", b"]")
 
 
 def _really(file: Path) -> str:
-    """What an unknown file is, for an error; nothing where that is not known."""
+    """What an unknown file really is, for an error; an empty text if that is not known."""
     try:
         with file.open("rb") as stream:
             what = what_is(stream.read(16))
@@ -173,7 +174,7 @@ def _really(file: Path) -> str:
 
 
 def _check_path(file: Path) -> str:
-    """What to do about a file that is not there: a name like it, where there is one."""
+    """What to do about a missing file: a similar name, if there is one."""
     from difflib import get_close_matches
 
     try:

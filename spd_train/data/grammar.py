@@ -27,7 +27,7 @@ _ORDER = ("test", "dev", "train")  # generated in this order, so that train may 
 
 
 def _words(text: str) -> tuple[str, ...]:
-    """The words of a text."""
+    """The words of a text, split at white space."""
     return tuple(text.split())
 
 
@@ -46,8 +46,8 @@ _AGAINST = _words(
 )
 _NEGATIONS = ("not", "hardly", "never", "by no means")
 
-# Shares below a half leave the adjective some say, from which a model can start to learn; at a half
-# each, no word alone tells anything and training from scratch finds no way in.
+# Shares below a half leave the adjective some influence, from which a model starts to learn. With
+# shares of a half no word alone says anything, and training from scratch does not succeed.
 _ALONE = 0.5
 _NEGATED = 0.3
 _LESS = 0.3
@@ -72,7 +72,7 @@ _PRAISED = 0.85
 
 
 def generate(task: str, split: str) -> list[Example]:
-    """The rows of one split, the same at every call and in every version of the tool."""
+    """The rows of one split, the same at every call and in every version of spd."""
     make: Callable[[Random], Example] = {"opinions": _opinion, "agreement": _agreement}[task]
     random = Random(f"{task} 1")
     seen: set[tuple[str, str | None]] = set()
@@ -89,7 +89,7 @@ def _distinct(
     seen: set[tuple[str, str | None]],
     count: int,
 ) -> Iterator[Example]:
-    """``count`` rows that were not seen before."""
+    """``count`` rows that are not in ``seen``, to which they are added."""
     while count:
         row = make(random)
         if (row.text, row.pair) not in seen:
@@ -99,7 +99,7 @@ def _distinct(
 
 
 def _opinion(random: Random) -> Example:
-    """One sentence with 1 for a favourable point and 0 for an unfavourable one."""
+    """A sentence, with label 1 if its point is favourable and 0 if not."""
     thing, part = random.choice(_THINGS), random.choice(_PARTS)
     first, first_for = _clause(random, f"the {thing}")
     if random.random() < _ALONE:
@@ -117,7 +117,7 @@ def _opinion(random: Random) -> Example:
 
 
 def _clause(random: Random, subject: str) -> tuple[str, bool]:
-    """A clause about ``subject``, and whether it speaks for it."""
+    """A clause about ``subject``, and whether it is favourable."""
     favourable = random.random() < 0.5
     adjective = random.choice(_FOR if favourable else _AGAINST)
     negated = random.random() < _NEGATED
@@ -132,13 +132,13 @@ def _clause(random: Random, subject: str) -> tuple[str, bool]:
 
 
 def _agreement(random: Random) -> Example:
-    """A sentence and a judgement, with 1 where both are for the same."""
-    said = _opinion(random)
+    """A sentence and a judgement, with label 1 if both are for the same side."""
+    opinion = _opinion(random)
     praise = random.random() < _PRAISED
     judgement = random.choice(_PRAISE if praise else _BLAME)
-    return Example(text=said.text, pair=judgement, label=int(said.label == praise))
+    return Example(text=opinion.text, pair=judgement, label=int(opinion.label == praise))
 
 
 def _sentence(words: str) -> str:
-    """Words with a capital and a full stop."""
+    """The words with a capital letter and a full stop."""
     return f"{words[0].upper()}{words[1:]}."

@@ -1,4 +1,4 @@
-"""The task that the user's own file holds: its name, and its labels with how often each stands."""
+"""The task of the user's own data: its name, and the labels found in its file."""
 
 import math
 import re
@@ -9,13 +9,14 @@ from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Columns, Task, own_task
-from spd_train.data.examples import columns_fault, label_in, no_rows, text_in
+from spd_train.data.examples import columns_fault, label_in, no_usable_rows, text_in
 from spd_train.data.folders import own_file, own_name
-from spd_train.data.rows import DataRow, Fault, read_rows
+from spd_train.data.read_rows import read_rows
+from spd_train.data.rows import DataRow, Fault
 
 _COLUMNS = "check --text-column, --pair-column and --label-column"
 _MOST_LABELS = 1000
-# With fewer labels than this, one a row is a small example and no mistake.
+# With fewer labels than this, a label for each row is a small example and not a mistake.
 _FEW_LABELS = 20
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
@@ -30,19 +31,19 @@ def own_task_from(
     skip_broken: bool = False,
     name: str | None = None,
 ) -> Task:
-    """The task that the user's training file holds, its labels found in the label column.
+    """The task of the user's training file, with the labels found in the label column.
 
     Args:
-        data_dir: the file, or the folder that has a file for train.
-        text_column: the column with the text; ``pair_column`` that with a second one, if any.
-        pair_column: see above.
-        label_column: the column with the label.
+        data_dir: the file, or a folder with a file for train.
+        text_column: column with the text.
+        pair_column: column with the second text, if any.
+        label_column: column with the label.
         regression: the label is a number to predict.
-        skip_broken: broken rows are to be skipped, so what they lack is no reason to stop here.
-        name: what to call the task; as its file, where none is given.
+        skip_broken: broken rows are skipped later, so they are no error here.
+        name: name of the task; by default that of its file.
 
     Raises:
-        BadData: no training file, no such column, or labels that make no classification.
+        BadData: there is no training file or no such column, or the labels make no classification.
     """
     columns = Columns(text=text_column, pair=pair_column, label=label_column)
     _refuse_shared(columns)
@@ -66,7 +67,7 @@ def own_task_from(
 
 
 def label_order(label: str) -> tuple[int, float, str]:
-    """Numbers by value first, then words by letter, so that 10 comes after 9.
+    """Sort key of labels: numbers by value first, then words by letter, so 10 comes after 9.
 
     A word that Python reads as a number, such as ``nan`` or ``infinity``, is a word.
     """
@@ -77,7 +78,7 @@ def label_order(label: str) -> tuple[int, float, str]:
 def _counts(file: Path, columns: Columns, *, skip_broken: bool) -> Counter[str]:
     """How many rows with texts have each label.
 
-    Broken rows that are to be skipped are passed over: they are told of when examples are made.
+    Broken rows that are to be skipped are ignored; they are reported when the examples are made.
     """
     counts: Counter[str] = Counter()
     for row in read_rows(file):
@@ -87,12 +88,12 @@ def _counts(file: Path, columns: Columns, *, skip_broken: bool) -> Counter[str]:
         elif not skip_broken:
             raise row.error(label, skippable=True)
     if not counts:
-        raise no_rows(file)
+        raise no_usable_rows(file)
     return counts
 
 
 def _label_of(row: DataRow, columns: Columns) -> str | Fault:
-    """The label of a row that has its texts."""
+    """The label of a row that has its texts, or the row's fault."""
     assert columns.label is not None  # noqa: S101 - own data is labelled
     if fault := columns_fault(row, columns, fix=_COLUMNS):
         return fault
@@ -102,10 +103,10 @@ def _label_of(row: DataRow, columns: Columns) -> str | Fault:
 
 
 def _refuse_shared(columns: Columns) -> None:
-    """Refuse one column for two things: a label that is its text teaches nothing.
+    """Refuse the same column for two roles, such as text and label.
 
     Raises:
-        BadData: it is so.
+        BadData: two of the columns are the same.
     """
     named = [c for c in (columns.text, columns.pair, columns.label) if c is not None]
     twice = [column for column in named if named.count(column) > 1]
@@ -118,10 +119,10 @@ def _refuse_shared(columns: Columns) -> None:
 
 
 def _refuse_alike(counts: Mapping[str, int], column: str) -> None:
-    """Refuse labels that a reader takes for one: they would be learned as two.
+    """Refuse labels that a reader takes for the same one, since they would be two classes.
 
     Raises:
-        BadData: two labels are one number, or differ in spaces or invisible characters alone.
+        BadData: two labels are the same number, or differ only in spaces or invisible characters.
     """
     seen: dict[object, str] = {}
     for label in counts:
@@ -135,7 +136,7 @@ def _refuse_alike(counts: Mapping[str, int], column: str) -> None:
 
 
 def _alike(label: str) -> object:
-    """What is equal for labels that a reader takes for the same."""
+    """A key that is equal for labels that a reader takes for the same."""
     if _NUMBER.fullmatch(label) and math.isfinite(number := float(label)):
         return number
     plain = unicodedata.normalize("NFKC", label)
@@ -144,10 +145,10 @@ def _alike(label: str) -> object:
 
 
 def _refuse_absurd(counts: Mapping[str, int], column: str) -> None:
-    """Refuse labels that no classifier can learn: nearly one a row, or more than are handled.
+    """Refuse labels that no classifier can learn.
 
     Raises:
-        BadData: it is so.
+        BadData: nearly every row has a label of its own, or there are too many labels.
     """
     rows = sum(counts.values())
     nearly_one_a_row = len(counts) > _FEW_LABELS and 2 * len(counts) > rows

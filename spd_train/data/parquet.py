@@ -1,4 +1,4 @@
-"""Rows of Parquet files, read by pyarrow."""
+"""Rows of Parquet files, read with pyarrow."""
 
 import math
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from spd_train.data.rows import DataRow, Fault
 
 
 def parquet_rows(file: Path) -> Iterator[DataRow]:
-    """The rows of a Parquet file; a missing value, NaN included, is None.
+    """The rows of a Parquet file; missing values and NaN are None.
 
     Raises:
-        BadData: no Parquet file, or a damaged one.
+        BadData: the file is damaged or no Parquet file.
     """
     import pyarrow
     from pyarrow.parquet import ParquetFile
@@ -31,12 +31,12 @@ def parquet_rows(file: Path) -> Iterator[DataRow]:
                     yield _row(file, number, header, values)
     except (pyarrow.ArrowException, OSError) as err:
         raise BadData(
-            f"{file} is damaged", got=first_line(err), fix="make or copy it again"
+            f"{file} is damaged", got=first_line(err), fix="write or copy the file again"
         ) from err
 
 
 def _row(file: Path, number: int, header: tuple[str, ...], values: tuple[Any, ...]) -> DataRow:
-    """One row; text that is not UTF-8 makes it a broken one."""
+    """One row; a text that is not UTF-8 makes it a broken row."""
     if any(isinstance(value, UnicodeDecodeError) for value in values):
         fault = Fault(kind="not UTF-8", fix="write the file's texts as UTF-8")
         return DataRow(file=file, line=number, header=header, fault=fault)
@@ -46,7 +46,7 @@ def _row(file: Path, number: int, header: tuple[str, ...], values: tuple[Any, ..
 
 
 def _values(column: Any) -> list[Any]:
-    """The values of a column as Python has them; an error in place of what is not UTF-8."""
+    """The values of a column; an error in place of each text that is not UTF-8."""
     try:
         values = column.to_pylist()
     except UnicodeDecodeError:

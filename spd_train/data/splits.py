@@ -1,7 +1,8 @@
-"""The data of one run: training rows, the dev split(s), and a hash that tells runs apart.
+"""The data of one run: rows to train on, to choose on and to score on, and their hash.
 
-Where the user's own data has no dev file, a share of train takes its place. The record of what was
-trained on (``domain.trained_rows``) lets evaluate, int8 and prune find the same rows again.
+If the user's own data has no dev file, a share of train takes its place. The checkpoint records
+what was trained on (``domain.trained_rows``), so that evaluate, int8 and prune can tell these rows
+again.
 """
 
 import hashlib
@@ -15,27 +16,29 @@ from typing import Self
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.trained_rows import TrainedRows
-from spd_train.data.examples import Example, Note, Splits, read_split
+from spd_train.data.examples import Example, Note, Splits
 from spd_train.data.folders import has_split, own_file
+from spd_train.data.read_split import read_split
 
-# Where the user's own data has no dev file, this share of it is held out to measure on.
+# If the user's own data has no dev file, this share of it is held out to score on.
 DEV_SHARE = 0.1
 HELD_OUT = "held out of train"
 TRAIN = "train"
-# More rows than this tell checkpoints apart no better, and would be missed in train.
+# More rows do not tell checkpoints apart better, and would be missing in train.
 _MOST_APART = 2000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Data:
-    """Examples to train on and to measure on.
+    """Examples to train on, to choose on and to score on.
 
     Attributes:
-        dev: the examples of each dev file; MNLI has two. Measured on once, at the end.
-        holdout: rows kept out of train, on which the best checkpoint is chosen; may be empty.
-        dev_name: what the measuring was done on, for the record.
-        sha256: a hash of every row in order.
-        trained_on: what lets the training rows be known again; goes into the checkpoint.
+        train: training rows.
+        dev: rows of each dev file; MNLI has two. They are scored once, at the end.
+        dev_name: name of the dev rows, for the record.
+        sha256: hash of all rows in order.
+        holdout: rows held out of train, on which the best checkpoint is chosen; may be empty.
+        trained_on: record by which the training rows are recognised; stored in the checkpoint.
     """
 
     train: Sequence[Example]
@@ -55,7 +58,7 @@ class Data:
         holdout: Sequence[Example] = (),
         trained_on: TrainedRows | None = None,
     ) -> Self:
-        """The data with its hash."""
+        """The data, with the hash of its rows."""
         return cls(
             train=train,
             dev=dev,
@@ -67,8 +70,13 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scored:
-    """Labelled rows to score a model on, and what they are: a split, or a file's name."""
+class ScoringRows:
+    """Labelled rows to score a model on.
+
+    Attributes:
+        name: name of the split or of the file.
+        parts: the rows by part.
+    """
 
     name: str
     parts: Splits
@@ -84,16 +92,24 @@ def read_data(
 ) -> Data:
     """Train, dev, and a share ``holdout`` of train to choose the best checkpoint on.
 
-    Where the user's own data has no dev file, a tenth of train takes its place. Of a model's own
-    task, whose record of training rows is known, it is said how many of dev were trained on.
+    If the user's own data has no dev file, a tenth of train takes its place. If the task comes from
+    a model that records its training rows, the number of dev rows that it was trained on is
+    reported.
+
+    Args:
+        task: names files, columns and labels.
+        data_dir: a folder or a file; None for the hub or a built-in task.
+        holdout: share of train, in [0, 1).
+        skip_broken: skip broken rows; None if the user has no such option.
+        note: is told about the rows.
 
     Raises:
-        BadData: a file, row, column or label is amiss, or there are too few rows.
+        BadData: a file, row, column or label is wrong, or there are too few rows.
     """
     parts = read_split(task, data_dir, TRAIN, skip_broken=skip_broken, note=note)
     rows = [example for part in parts.values() for example in part]
     if len(rows) < 3:
-        raise BadData("that is too few rows to train on", got=len(rows), fix="add rows")
+        raise BadData("there are too few rows to train on", got=len(rows), fix="add rows")
     sha256 = _sha256_of(rows)
     kept: Sequence[Example] = rows
     if apart := not has_split(task, data_dir, "dev"):
@@ -124,15 +140,14 @@ def rows_to_score(
     *,
     skip_broken: bool = False,
     note: Note = lambda _: None,
-) -> Scored:
+) -> ScoringRows:
     """The rows to score a model of ``task`` on.
 
-    Where ``data_dir`` is the file that the model was trained on, dev is what training held out of
-    it. Another file is scored whole, whatever the split is called. Rows that were trained on are
-    said to be that.
+    If ``data_dir`` is the file that the model was trained on, dev is what the training held out of
+    it. Another file is scored as a whole, with every split. Rows that were trained on are reported.
 
     Raises:
-        BadData: a file, row, column or label is amiss, or there is no such split.
+        BadData: a file, row, column or label is wrong, or there is no such split.
     """
     own = data_dir is not None and not task.files
     if own and data_dir is not None and (split == TRAIN or not has_split(task, data_dir, split)):
@@ -141,7 +156,7 @@ def rows_to_score(
         scored = _part_of(task, file, data_dir, split, parts, note)
     else:
         parts = read_split(task, data_dir, split, skip_broken=skip_broken, note=note)
-        scored = Scored(name=split, parts=parts)
+        scored = ScoringRows(name=split, parts=parts)
     if scored.name == TRAIN:
         note("these rows were trained on: their scores say nothing of other texts")
     else:
@@ -150,23 +165,23 @@ def rows_to_score(
 
 
 def set_apart(rows: Sequence[Example], share: float) -> tuple[Sequence[Example], Sequence[Example]]:
-    """``rows`` without, and with only, a random ``share`` of them; the same rows every time.
+    """``rows`` without a random share of them, and that share; the same rows every time.
 
-    Not a matter of the run's seed: teachers, arms and seeds must all leave the same rows out, or
-    one would be chosen on what another has learned.
+    The run's seed has no influence: all teachers, arms and seeds must leave out the same rows, or
+    one would be chosen on rows that another was trained on.
     """
-    wanted = max(1, round(len(rows) * share)) if share > 0 else 0
-    count = min(len(rows) - 1, wanted, _MOST_APART)
+    target = max(1, round(len(rows) * share)) if share > 0 else 0
+    count = min(len(rows) - 1, target, _MOST_APART)
     chosen = set(Random(0).sample(range(len(rows)), count))
     kept = [row for i, row in enumerate(rows) if i not in chosen]
     return kept, [row for i, row in enumerate(rows) if i in chosen]
 
 
 def _training_file(task: Task, data_dir: Path, split: str) -> Path:
-    """The user's file that may be the one that was trained on.
+    """The user's file that the model may have been trained on.
 
     Raises:
-        BadData: neither a file for the split nor one to take it from.
+        BadData: there is no file for the split, and none to take it from.
     """
     dividable = split in (TRAIN, "dev")
     if data_dir.is_file():
@@ -178,26 +193,26 @@ def _training_file(task: Task, data_dir: Path, split: str) -> Path:
 
 def _part_of(
     task: Task, file: Path, data_dir: Path, split: str, parts: Splits, note: Note
-) -> Scored:
-    """What of a file without a dev file beside it is the split."""
+) -> ScoringRows:
+    """The rows of a split, from a file that has no dev file beside it."""
     (rows,) = parts.values()
     known = task.trained_on
     if known is not None and known.sha256 == _sha256_of(rows):
         if not known.held_out:
-            return Scored(name=TRAIN, parts=parts)
+            return ScoringRows(name=TRAIN, parts=parts)
         kept, held = set_apart(rows, known.held_out)
         note(f"{file} is the file that the model was trained on: {len(held)} rows were held out")
         name, part = (TRAIN, kept) if split == TRAIN else (HELD_OUT, held)
-        return Scored(name=name, parts={name.replace(" ", "_"): list(part)})
+        return ScoringRows(name=name, parts={name.replace(" ", "_"): list(part)})
     if data_dir.is_dir() and split != TRAIN:
         own_file(data_dir, split)  # there is none: the error says so
     if known is None and task.name != "unknown":
         note("the model does not record which rows it was trained on; these may be among them")
-    return Scored(name=file.name, parts=parts)
+    return ScoringRows(name=file.name, parts=parts)
 
 
 def _tell_seen(known: TrainedRows | None, rows: Sequence[Example], note: Note) -> None:
-    """Say how many of the rows a model was trained on."""
+    """Report how many of the rows the model was trained on."""
     if known is not None and (seen := known.seen([_texts(row) for row in rows])):
         note(
             f"about {seen} of {len(rows)} rows to measure on are rows that the model was trained "
@@ -206,12 +221,12 @@ def _tell_seen(known: TrainedRows | None, rows: Sequence[Example], note: Note) -
 
 
 def _texts(example: Example) -> tuple[str, str | None]:
-    """What of an example is known again, whatever its label."""
+    """The texts of an example, by which it is recognised whatever its label is."""
     return example.text, example.pair
 
 
 def _sha256_of(*parts: Iterable[Example]) -> str:
-    """A hash of every row in order."""
+    """A hash of all rows in order."""
     digest = hashlib.sha256()
     for part in parts:
         for example in part:

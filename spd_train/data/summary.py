@@ -1,4 +1,4 @@
-"""What the data of a run looks like, and what about it is suspicious: said before training."""
+"""A report on the data of a run before training: counts, and warnings."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,49 +13,49 @@ from spd_train.data.splits import Data
 _MOST_SHOWN = 20
 _MANY_LABELS = 100
 _FEW_ROWS = 100
-# As pandas, R and JSON spell a value that is not there.
+# Spellings of a missing value in pandas, R and JSON.
 _MISSING = ("nan", "na", "n/a", "<na>", "null", "none")
 
 
-def tell_data(task: Task, data: Data, note: Note) -> None:
-    """Say how many rows and labels there are, then what is suspicious, a line each."""
-    note(rows_said(data))
-    note(labels_said(task, data))
-    for doubt in doubts_about(task, data):
-        note(f"warning: {doubt}")
+def report_data(task: Task, data: Data, note: Note) -> None:
+    """Report the number of rows and labels, then a line for each warning."""
+    note(row_counts(data))
+    note(label_counts(task, data))
+    for warning in data_warnings(task, data):
+        note(f"warning: {warning}")
 
 
-def rows_said(data: Data) -> str:
-    """How many rows there are, and what each is for."""
+def row_counts(data: Data) -> str:
+    """The number of rows to train on, to choose on and to score on, as a line."""
     held = f", {len(data.holdout)} to choose the best checkpoint on" if data.holdout else ""
     dev = sum(map(len, data.dev.values()))
     return f"data: {len(data.train)} rows to train on{held}, {dev} to measure on ({data.dev_name})"
 
 
-def labels_said(task: Task, data: Data) -> str:
-    """Each label with its count over all rows; the range of the numbers of a regression."""
+def label_counts(task: Task, data: Data) -> str:
+    """Each label with its count over all rows, or the range of a regression, as a line."""
     rows = list(_all_rows(data))
     if task.is_regression:
         numbers = np.array([row.label for row in rows if row.label is not None])
         ends = f"from {numbers.min():g} to {numbers.max():g}"
         return f"labels: numbers {ends}, mean {numbers.mean():.3g}"
     counts = _counts(task, rows)
-    shown = ", ".join(f"{_spelled(label)} {n}" for label, n in list(counts.items())[:_MOST_SHOWN])
+    shown = ", ".join(f"{_quoted(label)} {n}" for label, n in list(counts.items())[:_MOST_SHOWN])
     more = f", and {len(counts) - _MOST_SHOWN} more" if len(counts) > _MOST_SHOWN else ""
     return f"labels: {len(counts)}: {shown}{more}"
 
 
-def doubts_about(task: Task, data: Data) -> Iterator[str]:
-    """What is suspicious, in words."""
+def data_warnings(task: Task, data: Data) -> Iterator[str]:
+    """Warnings about the number of rows, the labels and the texts."""
     if len(data.train) < _FEW_ROWS:
         yield f"{len(data.train)} rows to train on are few: a useful classifier needs hundreds"
     if not task.is_regression:
-        yield from _doubts_about_labels(task, data)
-    yield from _doubts_about_texts(task, data)
+        yield from _label_warnings(task, data)
+    yield from _text_warnings(task, data)
 
 
-def _doubts_about_labels(task: Task, data: Data) -> Iterator[str]:
-    """Too many labels, too few rows of one, labels alike but for case."""
+def _label_warnings(task: Task, data: Data) -> Iterator[str]:
+    """Warnings about many labels, rare labels, and labels that differ in case alone."""
     counts = _counts(task, list(_all_rows(data)))
     if len(counts) > _MANY_LABELS:
         yield f"{len(counts)} labels are many: is the label column the right one?"
@@ -73,8 +73,8 @@ def _doubts_about_labels(task: Task, data: Data) -> Iterator[str]:
         yield f"{_listed(alike)} differ in case alone, and are learned as different labels"
 
 
-def _doubts_about_texts(task: Task, data: Data) -> Iterator[str]:
-    """Rows to measure on that are trained on too, and equal texts with unlike labels."""
+def _text_warnings(task: Task, data: Data) -> Iterator[str]:
+    """Warnings about dev rows that are trained on too, and equal texts with several labels."""
     trained = {(e.text, e.pair) for e in chain(data.train, data.holdout)}
     dev = [e for part in data.dev.values() for e in part]
     twice = [e for e in dev if (e.text, e.pair) in trained]
@@ -88,27 +88,27 @@ def _doubts_about_texts(task: Task, data: Data) -> Iterator[str]:
     labels: dict[tuple[str, str | None], set[float | None]] = {}
     for e in _all_rows(data):
         labels.setdefault((e.text, e.pair), set()).add(e.label)
-    if unlike := [texts for texts, found in labels.items() if len(found) > 1]:
+    if unlike := [texts for texts, seen in labels.items() if len(seen) > 1]:
         yield f"texts that have several labels: {len(unlike)}, such as {unlike[0][0][:40]!r}"
 
 
 def _all_rows(data: Data) -> Iterator[Example]:
-    """Every labelled row."""
+    """All labelled rows of train, holdout and dev."""
     return chain(data.train, data.holdout, *data.dev.values())
 
 
 def _counts(task: Task, rows: Sequence[Example]) -> dict[str, int]:
-    """How many rows have each label of the task, in the order of its labels."""
-    found = Counter(row.label for row in rows)
-    return {label: found[i] for i, label in enumerate(task.labels)}
+    """The number of rows of each label, in the order of the task's labels."""
+    counts = Counter(row.label for row in rows)
+    return {label: counts[i] for i, label in enumerate(task.labels)}
 
 
 def _listed(labels: Sequence[str]) -> str:
-    """Some labels, and how many more there are."""
+    """The first labels, and how many more there are."""
     more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
     return ", ".join(map(repr, labels[:5])) + more
 
 
-def _spelled(label: str) -> str:
-    """A label; in quotes where it would not be read as one word."""
+def _quoted(label: str) -> str:
+    """A label, in quotes if it would not be read as one word."""
     return label if label and all(c.isalnum() or c in "._-" for c in label) else repr(label)

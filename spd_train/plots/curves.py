@@ -1,4 +1,4 @@
-"""The curves of a run as a picture, drawn from its log and from nothing else."""
+"""The curves of a run as a figure, drawn from its log alone."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spd_deploy.domain.files import replacing
-from spd_train.training.metrics_log import METRICS_FILE, Record, read_journal
+from spd_deploy.domain.plot_style import COLOURS, GREY
+from spd_train.training.metrics_log import METRICS_FILE, Record, read_metrics_log
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 
 CURVES_FILE = "curves.png"
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
-BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#666666"
+BLUE, _, GREEN, PINK, ORANGE, _ = COLOURS
 _SHADES = {"prune": "#ececec", "graft": "#dbe8f3"}
 _LOSSES = {
     "label_loss": BLUE,
@@ -28,20 +28,20 @@ _LEAST_WINDOW = 5
 
 
 def draw_curves(folder: Path, *, title: str, metric: str, measured_on: str) -> Path:
-    """Draw ``log.jsonl`` of ``folder`` into ``curves.png`` there.
+    """Draw ``log.jsonl`` of ``folder`` into ``curves.png`` there. Returns the path of the figure.
 
-    The panels: the metric on train and on what is held out of it, the losses, the learning rate
-    with the share of tokens that is not padding; and for a student sparsity and graft probability,
-    its stages shaded.
+    The panels show the metric on train and on the held-out rows; the losses; the learning rate with
+    the share of tokens that is not padding; and for a student the sparsity and the grafting
+    probability, with shaded stages.
 
     Args:
-        folder: of the training.
-        title: above all panels.
-        metric: the task's headline.
-        measured_on: what the chosen checkpoint was measured on in the end, such as ``dev``.
+        folder: folder of the training.
+        title: title of the figure.
+        metric: main metric of the task.
+        measured_on: name of the rows that the best checkpoint was scored on, such as ``dev``.
     """
     figure = curves_figure(
-        read_journal(folder / METRICS_FILE), title=title, metric=metric, measured_on=measured_on
+        read_metrics_log(folder / METRICS_FILE), title=title, metric=metric, measured_on=measured_on
     )
     with replacing(folder / CURVES_FILE) as draft:
         figure.savefig(draft, dpi=130)
@@ -51,7 +51,7 @@ def draw_curves(folder: Path, *, title: str, metric: str, measured_on: str) -> P
 def curves_figure(
     records: Sequence[Record], *, title: str, metric: str, measured_on: str
 ) -> "Figure":
-    """The panels; a dense training has no schedule, and so no panel for it."""
+    """The figure; a dense training has no panel for schedules."""
     from matplotlib.figure import Figure
 
     steps = [r for r in records if r["kind"] == "step"]
@@ -76,7 +76,7 @@ def curves_figure(
 
 
 def _metric_panel(axes: "Axes", records: Sequence[Record], metric: str, measured_on: str) -> None:
-    """The headline metric on a sample of train and on what is held out; at the end on dev."""
+    """The main metric on a sample of train, on the held-out rows, and at the end on dev."""
     scores = [r for r in records if r["kind"] == "score"]
     x = [r["step"] + 1 for r in scores]
     shown = []
@@ -89,17 +89,17 @@ def _metric_panel(axes: "Axes", records: Sequence[Record], metric: str, measured
             axes.plot(x, y, marker="o", ms=3, lw=width, color=colour, alpha=0.85, label=label)
             shown += y
     for final in (r for r in records if r["kind"] == "final"):
-        chosen, found = final["chosen_step"], _number(final["dev"].get(metric))
+        chosen, value = final["chosen_step"], _number(final["dev"].get(metric))
         label = f"{measured_on}, the chosen step"
-        axes.plot(chosen, found, marker="*", ms=11, color=ORANGE, ls="", label=label)
-        shown.append(found)
+        axes.plot(chosen, value, marker="*", ms=11, color=ORANGE, ls="", label=label)
+        shown.append(value)
     axes.set_ylabel(metric)
     axes.set_ylim(*_limits(shown))
     _legend_above(axes)
 
 
 def _limits(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """The ends of an axis for a metric, which is never above 1; None leaves an end alone."""
+    """The ends of the axis of a metric, which is at most 1; None leaves an end to matplotlib."""
     finite = [v for v in values if math.isfinite(v)]
     if not finite:
         return None, None
@@ -109,7 +109,7 @@ def _limits(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 def _schedule_panel(axes: "Axes", steps: Sequence[Record]) -> None:
-    """Sparsity and graft probability, and what the shades mean."""
+    """Sparsity and grafting probability, with a legend of the shaded stages."""
     from matplotlib.patches import Patch
 
     x = [r["step"] for r in steps]
@@ -127,7 +127,7 @@ def _schedule_panel(axes: "Axes", steps: Sequence[Record]) -> None:
 
 
 def _loss_panel(axes: "Axes", steps: Sequence[Record]) -> None:
-    """The terms of the loss, smoothed over a fiftieth of the run."""
+    """The weighted terms of the loss, smoothed over a fiftieth of the run."""
     x = [r["step"] for r in steps]
     for name, colour in _LOSSES.items():
         if any(name in r for r in steps):
@@ -140,7 +140,7 @@ def _loss_panel(axes: "Axes", steps: Sequence[Record]) -> None:
 
 
 def _rate_panel(axes: "Axes", steps: Sequence[Record]) -> None:
-    """Learning rate, and how much of each batch was real."""
+    """Learning rate, and share of real tokens in each batch."""
     x = [r["step"] for r in steps]
     axes.plot(x, [r["learning_rate"] for r in steps], color=PINK, label="learning rate")
     axes.set_ylim(bottom=0)
@@ -156,7 +156,7 @@ def _rate_panel(axes: "Axes", steps: Sequence[Record]) -> None:
 
 
 def _legend_above(axes: "Axes", handles: "Sequence[Artist] | None" = None) -> None:
-    """A legend on top of the panel, where it hides nothing."""
+    """A legend above the panel, where it hides nothing."""
     handles = axes.get_lines() if handles is None else handles
     shown = [h for h in handles if not str(h.get_label()).startswith("_")]
     if shown:
@@ -174,7 +174,7 @@ def _legend_above(axes: "Axes", handles: "Sequence[Artist] | None" = None) -> No
 
 
 def _window(values: Sequence[float]) -> int:
-    """Over how many steps a curve is smoothed."""
+    """The number of steps over which a curve is smoothed."""
     return max(_LEAST_WINDOW, len(values) // 50)
 
 
@@ -190,7 +190,7 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
 
 
 def _shade_stages(axes: "Axes", steps: Sequence[Record]) -> None:
-    """A background for each stage."""
+    """Shade the background of the prune and the graft stage."""
     for stage, shade in _SHADES.items():
         x = [r["step"] for r in steps if r.get("stage") == stage]
         if x:
@@ -198,5 +198,5 @@ def _shade_stages(axes: "Axes", steps: Sequence[Record]) -> None:
 
 
 def _number(value: Any) -> float:
-    """A logged number; null stands for what was not finite."""
+    """A logged number; null stands for a value that was not finite."""
     return float("nan") if value is None else float(value)

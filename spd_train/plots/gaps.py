@@ -1,16 +1,17 @@
-"""How much better each arm is on train than on dev: the paper's thesis in one figure.
+"""The gap between train and dev of each arm: the paper's thesis in one figure.
 
-Small marks are the seeds, large ones their mean, the bar its 95 % interval, which two seeds make so
-long that it may leave the panel; the grey line is the dense teacher's own gap.
+Small marks are seeds, a large mark is their mean, and the bar is its 95 % interval, which may leave
+the panel for two seeds. The grey line is the gap of the dense teacher.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spd_train.plots.style import EDGE, GREY, INK, STYLE, colour_of, mark_of, offsets, save_png
-from spd_train.seeds import Summary
-from spd_train.sweep.jobs import DENSE, spelled
+from spd_deploy.domain.plot_style import EDGE, GREY, INK, STYLE, save_png
+from spd_train.plots.arm_markers import colour_of, mark_of, offsets
+from spd_train.seeds import SeedSummary
+from spd_train.sweep.jobs import DENSE, pattern_text
 from spd_train.sweep.results import Results
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _WIDTH, _HEIGHT = 3.4, 2.5  # of a panel, inches
 
 
 def draw_gaps(results: Results, output: Path) -> Path:
-    """Draw ``gaps.png``."""
+    """Draw ``gaps.png`` into ``output``. Returns its path."""
     from matplotlib import rc_context
 
     with rc_context(STYLE):  # type: ignore[arg-type]  # the stub lists every key by name
@@ -31,7 +32,7 @@ def draw_gaps(results: Results, output: Path) -> Path:
 
 
 def gaps_figure(results: Results) -> "Figure":
-    """A panel a task, a group a pattern, a mark an arm."""
+    """A figure with a panel for each task, and in it a group of marks for each pattern."""
     from matplotlib.figure import Figure
 
     tasks = results.grid.tasks
@@ -51,35 +52,35 @@ def gaps_figure(results: Results) -> "Figure":
 
 
 def _panel(axes: "Axes", results: Results, task: str) -> None:
-    """One task."""
+    """Draw the gaps of one task."""
     grid = results.grid
     axes.set_title(f"{task}, {results.metric(task)}")
     axes.grid(axis="y")
     axes.axhline(0, color=INK, linewidth=0.8)
-    places = offsets(grid.arms, 0.8 / max(1, len(grid.arms)))
+    shifts = offsets(grid.arms, 0.8 / max(1, len(grid.arms)))
     for i, pattern in enumerate(grid.patterns):
         if i:
             axes.axvline(i - 0.5, color=EDGE, linewidth=0.6)
         if (dense := results.gap(task, pattern, DENSE)) is not None:
             axes.hlines(100 * dense.mean, i - 0.44, i + 0.44, color=GREY, linestyle=":", zorder=1)
         for arm in grid.arms:
-            _draw_arm(axes, i + places[arm], results.gap(task, pattern, arm), arm)
+            _draw_arm(axes, i + shifts[arm], results.gap(task, pattern, arm), arm)
     axes.set_xlim(-0.5, len(grid.patterns) - 0.5)
-    labels = [spelled(pattern).replace("@", "\nat ") for pattern in grid.patterns]
+    labels = [pattern_text(pattern).replace("@", "\nat ") for pattern in grid.patterns]
     axes.set_xticks(range(len(grid.patterns)), labels)
     axes.tick_params(axis="x", length=0)
     axes.set_ylim(*limits(_points(results, task)))
 
 
 def limits(points: Sequence[float]) -> tuple[float, float]:
-    """Ends of the axis: 0 and every seed are seen, with a quarter of their range to spare."""
+    """The ends of the axis: 0 and every seed are visible, with a quarter of the range to spare."""
     low, high = min([0.0, *points]), max([0.0, *points])
     spare = 0.25 * (high - low) or 1.0
     return low - (spare if low < 0 else 0.15 * spare), high + spare
 
 
 def _points(results: Results, task: str) -> list[float]:
-    """The gaps of every run in a panel."""
+    """The gaps of all runs of a task, in points."""
     return [
         100 * value
         for pattern in results.grid.patterns
@@ -89,22 +90,22 @@ def _points(results: Results, task: str) -> list[float]:
     ]
 
 
-def _draw_arm(axes: "Axes", x: float, gap: Summary | None, arm: str) -> None:
-    """The seeds of one arm, their mean and its interval."""
+def _draw_arm(axes: "Axes", x: float, gap: SeedSummary | None, arm: str) -> None:
+    """Draw the seeds of one arm, their mean and its interval."""
     if gap is None:
         return
     colour, mark = colour_of(arm), mark_of(arm)
     y = [100 * value for value in gap.values]
     if gap.count > 1:
         axes.scatter([x + 0.07] * len(y), y, s=9, color=colour, marker=mark, alpha=0.6, linewidth=0)
-    reach = None if gap.reach is None else 100 * gap.reach
+    reach = None if gap.half_width is None else 100 * gap.half_width
     axes.errorbar(
         x, 100 * gap.mean, yerr=reach, fmt=mark, color=colour, markersize=6, elinewidth=1.2
     )
 
 
 def _legend(figure: "Figure", results: Results) -> None:
-    """What colours and marks mean."""
+    """Add a legend of the arms' colours and marks."""
     from matplotlib.lines import Line2D
 
     handles = [

@@ -1,7 +1,7 @@
-"""Train and held-out metric of every arm over the epochs, a panel a task and pattern.
+"""Metric on train and on held-out rows over the epochs, with a panel for each task and pattern.
 
-A pruned model that overfits is seen at once: its solid line climbs while its dashed one does not,
-and its mark on dev stays below both. Drawn from the logs and from nothing else.
+Overfitting shows as a solid line that rises while its dashed line does not, with the mark of dev
+below both. Drawn from the logs alone.
 """
 
 from collections import defaultdict
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spd_deploy.domain.patterns import Pattern
-from spd_train.plots.style import EDGE, GREY, INK, STYLE, colour_of, mark_of, offsets, save_png
-from spd_train.sweep.jobs import DENSE, spelled
+from spd_deploy.domain.plot_style import EDGE, GREY, INK, STYLE, save_png
+from spd_train.plots.arm_markers import colour_of, mark_of, offsets
+from spd_train.sweep.jobs import DENSE, pattern_text
 from spd_train.sweep.outcomes import Outcome, Point
 from spd_train.sweep.results import Results
 
@@ -26,7 +27,7 @@ _BESIDE = 0.035  # from one arm's mark to the next, as a share of the epochs
 
 
 def draw_overfitting(results: Results, output: Path) -> Path:
-    """Draw ``overfitting.png``; of several seeds the lines are the mean."""
+    """Draw ``overfitting.png`` into ``output``. Lines are means over the seeds."""
     from matplotlib import rc_context
 
     with rc_context(STYLE):  # type: ignore[arg-type]  # the stub lists every key by name
@@ -34,7 +35,7 @@ def draw_overfitting(results: Results, output: Path) -> Path:
 
 
 def overfitting_figure(results: Results) -> "Figure":
-    """The panels: a row a task, a column a pattern."""
+    """A figure with a row of panels for each task and a column for each pattern."""
     from matplotlib.figure import Figure
 
     grid = results.grid
@@ -48,41 +49,41 @@ def overfitting_figure(results: Results) -> "Figure":
             _panel(panels[i, j], results, task, pattern, last=last)
         panels[i, 0].set_ylabel(f"{task}: {results.metric(task)}")
     for j, pattern in enumerate(grid.patterns):
-        panels[0, j].set_title(spelled(pattern))
+        panels[0, j].set_title(pattern_text(pattern))
         panels[-1, j].set_xlabel("epoch")
     _legend(figure, results.arms)
     return figure
 
 
 def mean_curve(runs: Sequence[Outcome]) -> list[Point]:
-    """The mean over seeds at each epoch that all of them have scores at."""
-    found: dict[float, list[Point]] = defaultdict(list)
+    """The mean over the seeds, at each epoch at which all of them have scores."""
+    by_epoch: dict[float, list[Point]] = defaultdict(list)
     for run in runs:
         for point in run.curve:
-            found[round(point.epoch, 3)].append(point)
+            by_epoch[round(point.epoch, 3)].append(point)
     return [
         Point(
             epoch=epoch,
             train=_mean([p.train for p in points]),
             holdout=_mean([p.holdout for p in points]),
         )
-        for epoch, points in sorted(found.items())
+        for epoch, points in sorted(by_epoch.items())
         if len(points) == len(runs)
     ]
 
 
 def _panel(axes: "Axes", results: Results, task: str, pattern: Pattern, *, last: float) -> None:
-    """The arms of one task and pattern, and the dense score on dev as a line."""
+    """Draw the arms of one task and pattern, and the dense score on dev as a line."""
     axes.grid(axis="y")
     if (dense := results.score(task, pattern, DENSE)) is not None:
         axes.axhline(dense.mean, color=GREY, linewidth=1, linestyle=":", zorder=1)
-    places = offsets(results.grid.arms, _BESIDE * last)
-    half = _BESIDE / 2 * max(3, len(places)) * last
+    shifts = offsets(results.grid.arms, _BESIDE * last)
+    half = _BESIDE / 2 * max(3, len(shifts)) * last
     middle = 1.04 * last + half
     for arm in results.grid.arms:
         _draw_curve(axes, mean_curve(results.of(task, pattern, arm)), colour_of(arm))
         if (dev := results.score(task, pattern, arm)) is not None:
-            x = middle + places[arm]
+            x = middle + shifts[arm]
             axes.plot(x, dev.mean, mark_of(arm), color=colour_of(arm), markersize=5, zorder=4)
     axes.axvline(1.02 * last, color=EDGE, linewidth=0.8)
     ticks = [*_epoch_ticks(last), middle]
@@ -91,13 +92,13 @@ def _panel(axes: "Axes", results: Results, task: str, pattern: Pattern, *, last:
 
 
 def _epoch_ticks(last: float) -> list[float]:
-    """At most five round numbers from 0 on that do not run into the mark for dev."""
+    """At most five round numbers from 0 on that keep clear of the mark for dev."""
     step = next(s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1000) if last / s <= 5)
     return [i * step for i in range(int(last / step) + 1)]
 
 
 def _draw_curve(axes: "Axes", curve: Sequence[Point], colour: str) -> None:
-    """One arm: train solid, held out dashed."""
+    """Draw one arm: train as a solid line, held-out rows as a dashed line."""
     x = [p.epoch for p in curve]
     for values, line in (
         ([p.train for p in curve], "-"),
@@ -108,14 +109,14 @@ def _draw_curve(axes: "Axes", curve: Sequence[Point], colour: str) -> None:
 
 
 def _last_epoch(results: Results, task: str) -> float:
-    """Where the longest run of a task ended."""
+    """The last epoch of the longest run of a task."""
     grid = results.grid
     runs = [r for p in grid.patterns for arm in grid.arms for r in results.of(task, p, arm)]
     return max((point.epoch for run in runs for point in run.curve), default=1.0)
 
 
 def _legend(figure: "Figure", arms: Sequence[str]) -> None:
-    """What colours, lines and marks mean."""
+    """Add a legend of colours, lines and marks."""
     from matplotlib.lines import Line2D
 
     students = [arm for arm in arms if arm != DENSE]
@@ -133,6 +134,6 @@ def _legend(figure: "Figure", arms: Sequence[str]) -> None:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean of numbers; None where one is missing."""
-    found = [value for value in values if value is not None]
-    return sum(found) / len(found) if len(found) == len(values) else None
+    """The mean of numbers; None if one is missing."""
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if len(numbers) == len(values) else None

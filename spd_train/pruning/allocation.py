@@ -1,10 +1,10 @@
-"""How sparse each matrix is to be, so that all together reach the goal.
+"""The sparsity of each matrix, such that all matrices together have the wanted one.
 
-    uniform       each matrix at the pattern's own sparsity
+    uniform       each matrix has the pattern's own sparsity
     global        units (weights, blocks, slices) of all matrices are ranked in one list
     sensitivity   more where a trial showed that it costs less (``pruning.sensitivity``)
 
-Every matrix keeps a floor, so that none dies. Matrices whose slices are coupled count as one.
+Every matrix keeps a smallest share of its weights. Coupled matrices have one sparsity.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,31 +14,40 @@ from torch import Tensor
 
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.patterns import Block, Pattern, Structured, at_sparsity
-from spd_train.pruning.masks import Goals, coupled_goals
+from spd_train.pruning.masks import Targets, coupled_targets
 
-# A sparsity is above 0 by definition; this one drops nothing.
+# A sparsity must be above 0; this one prunes no weight.
 _NOTHING = 1e-6
 _BISECTIONS = 60
 
 
-def global_goals(
+def global_targets(
     encoder: Encoder,
-    goals: Goals,
+    targets: Targets,
     scores: Mapping[str, Tensor],
     *,
     share: float,
     least_density: float,
 ) -> dict[str, Pattern]:
-    """Goals whose sparsities are those of one ranking over all matrices.
+    """The targets at the sparsities that one ranking of the units of all matrices gives.
 
-    A unit's score is its mean over the weights in it. ``share`` of the goals' own total sparsity is
-    met as nearly as whole units allow.
+    A unit's score is the mean over its weights. The total sparsity comes as close to the wanted one
+    as whole units allow.
+
+    Args:
+        encoder: says which matrices are coupled.
+        targets: the pattern of each matrix by name; their sparsities give the total.
+        scores: importance ``[N, K]`` by matrix name.
+        share: share of the total sparsity that is wanted now, in (0, 1].
+        least_density: share of its weights that every matrix keeps.
     """
-    groups = list(coupled_goals(encoder, goals))
-    sorted_U = [unit_scores(group, goals, scores).sort().values for group in groups]
+    groups = list(coupled_targets(encoder, targets))
+    sorted_U = [unit_scores(group, targets, scores).sort().values for group in groups]
     weights = [sum(m.shape[0] * m.shape[1] for m in group) for group in groups]
-    total = sum(w * goals[group[0].name].sparsity for w, group in zip(weights, groups, strict=True))
-    wanted = sum(weights) - share * total
+    total = sum(
+        w * targets[group[0].name].sparsity for w, group in zip(weights, groups, strict=True)
+    )
+    to_keep = sum(weights) - share * total
 
     def densities(threshold: float) -> list[float]:
         return [
@@ -51,28 +60,37 @@ def global_goals(
     for _ in range(_BISECTIONS):
         middle = _middle(low, high)
         kept = sum(w * d for w, d in zip(weights, densities(middle), strict=True))
-        low, high = (middle, high) if kept > wanted else (low, middle)
-    return with_densities(groups, goals, densities(high))
+        low, high = (middle, high) if kept > to_keep else (low, middle)
+    return with_densities(groups, targets, densities(high))
 
 
 def with_densities(
-    groups: Sequence[tuple[Matrix, ...]], goals: Goals, densities: Sequence[float]
+    groups: Sequence[tuple[Matrix, ...]], targets: Targets, densities: Sequence[float]
 ) -> dict[str, Pattern]:
-    """The goals at other densities, one for each group."""
+    """The targets of all matrices in ``groups``, at one density a group.
+
+    Args:
+        groups: coupled matrices, which share a sparsity.
+        targets: the pattern of each matrix by name.
+        densities: share of weights to keep, for each group.
+    """
     return {
-        m.name: at_sparsity(goals[m.name], min(1 - _NOTHING, max(_NOTHING, 1 - density)))
+        m.name: at_sparsity(targets[m.name], min(1 - _NOTHING, max(_NOTHING, 1 - density)))
         for group, density in zip(groups, densities, strict=True)
         for m in group
     }
 
 
-def unit_scores(group: Sequence[Matrix], goals: Goals, scores: Mapping[str, Tensor]) -> Tensor:
-    """Mean score of each unit ``[U]`` that a group of coupled matrices keeps or drops whole."""
-    pattern = goals[group[0].name]
+def unit_scores(group: Sequence[Matrix], targets: Targets, scores: Mapping[str, Tensor]) -> Tensor:
+    """Mean score ``[U]`` of each unit of a group of coupled matrices.
+
+    A unit is kept or pruned as a whole: a weight, a block, or a slice under the structured pattern.
+    """
+    pattern = targets[group[0].name]
     if isinstance(pattern, Structured):
         sums, weights = [], 0
         for matrix in group:
-            placed = goals[matrix.name]
+            placed = targets[matrix.name]
             assert isinstance(placed, Structured)  # noqa: S101 - coupled matrices share a pattern
             sums.append(placed.slice_scores(scores[matrix.name]))
             weights += matrix.shape[0] * matrix.shape[1] // len(sums[-1])
@@ -84,5 +102,5 @@ def unit_scores(group: Sequence[Matrix], goals: Goals, scores: Mapping[str, Tens
 
 
 def _middle(low: float, high: float) -> float:
-    """Halfway, on a scale of powers where both ends are positive: scores span many of them."""
+    """The geometric mean of positive bounds, since scores span many powers; otherwise the mean."""
     return (low * high) ** 0.5 if low > 0 else (low + high) / 2

@@ -1,7 +1,7 @@
-"""What flows through the matrices on calibration texts: second moments of inputs, and targets.
+"""Passes over calibration texts: second moments of matrix inputs, and inputs of each layer.
 
-Nothing here keeps activations of the whole network: moments are summed batch by batch, and a layer
-at a time is run on hidden states that were kept from the layer before.
+Activations of the whole network are never stored. Moments are summed batch by batch, and one layer
+at a time runs on the hidden states of the layer before.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spd_deploy.domain.encoder import Matrix
-from spd_train.data.tensors import TensorBatch
+from spd_train.data.batching import TensorBatch
 from spd_train.grafting import GraftedNetwork
 
 Autocast = Callable[[], contextlib.AbstractContextManager[object]]
@@ -21,20 +21,20 @@ Autocast = Callable[[], contextlib.AbstractContextManager[object]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """Texts to calibrate on, and the number format to run them in."""
+    """Texts to calibrate on, and the autocast context of the passes over them."""
 
     batches: Sequence[TensorBatch]
     autocast: Autocast
 
 
 @dataclass(slots=True)
-class Flow:
-    """One calibration batch on its way through the encoder.
+class LayerInputs:
+    """The inputs of one encoder layer for one calibration batch.
 
     Attributes:
-        student_BSH, teacher_BSH: hidden states before the layer that comes next.
-        real_BS: which tokens are real.
-        arguments, keywords: what else the model hands to each of its layers.
+        student_BSH, teacher_BSH: hidden states before the layer, of student and teacher.
+        real_BS: True at real tokens, False at padding.
+        arguments, keywords: what the model passes to each of its layers besides the hidden states.
     """
 
     student_BSH: Tensor
@@ -43,15 +43,15 @@ class Flow:
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any]
 
-    def through(self, layer: nn.Module, hidden_BSH: Tensor) -> Tensor:
-        """What ``layer`` makes of a hidden state."""
+    def run(self, layer: nn.Module, hidden_BSH: Tensor) -> Tensor:
+        """The output ``[B, S, H]`` of ``layer`` for a hidden state."""
         output: Tensor = layer(hidden_BSH, *self.arguments, **self.keywords)
         return output
 
 
 @contextlib.contextmanager
-def quiet(network: GraftedNetwork) -> Iterator[None]:
-    """The network without dropout and gradients; what was in place and its mode come back."""
+def evaluation_mode(network: GraftedNetwork) -> Iterator[None]:
+    """Switch dropout and gradients off; the mode and the graft are restored at the end."""
     before, training = [u.student_in_place for u in network.units], network.training
     network.eval()
     try:
@@ -63,8 +63,8 @@ def quiet(network: GraftedNetwork) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watched(module: nn.Module, see: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
-    """Call ``see`` with input and output of every pass through ``module``."""
+def forward_hook(module: nn.Module, see: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
+    """Call ``see`` with the input and the output of every forward pass of ``module``."""
     handle = module.register_forward_hook(lambda _, args, output: see(args[0], output))
     try:
         yield
@@ -75,9 +75,18 @@ def watched(module: nn.Module, see: Callable[[Tensor, Tensor], None]) -> Iterato
 def input_moments(
     network: GraftedNetwork, matrices: Sequence[Matrix], calibration: Calibration
 ) -> dict[str, Tensor]:
-    """E[x x^T] ``[K, K]`` of the inputs of each student matrix, over all real tokens.
+    """Second moments E[x x^T] ``[K, K]`` of the inputs of each student matrix.
 
-    Query, key and value of a layer read the same input and share one result.
+    The mean is over all real tokens. Query, key and value of a layer read the same input and share
+    one tensor.
+
+    Args:
+        network: the network; all students are in place during the passes.
+        matrices: the matrices whose inputs are measured.
+        calibration: the texts.
+
+    Returns:
+        The moments by matrix name.
     """
     sums: dict[str, Tensor] = {}
     real: list[Tensor] = []
@@ -93,10 +102,10 @@ def input_moments(
         return add
 
     own = {m.name: _first_reader(m, matrices) for m in matrices}
-    with quiet(network), contextlib.ExitStack() as stack:
+    with evaluation_mode(network), contextlib.ExitStack() as stack:
         network.graft_all(True)
         for name in dict.fromkeys(own.values()):
-            stack.enter_context(watched(network.linear(name), adding(name)))
+            stack.enter_context(forward_hook(network.linear(name), adding(name)))
         for batch in calibration.batches:
             real.append(batch.mask_BS.bool())
             with calibration.autocast():
@@ -105,12 +114,12 @@ def input_moments(
 
 
 class _Entered(Exception):
-    """Ends a pass at the first layer."""
+    """Ends a forward pass when it has reached the first layer."""
 
 
-def flows_of(network: GraftedNetwork, calibration: Calibration) -> list[Flow]:
-    """The calibration batches as they enter the first layer."""
-    found: list[Flow] = []
+def first_layer_inputs(network: GraftedNetwork, calibration: Calibration) -> list[LayerInputs]:
+    """The inputs of the first encoder layer, for each calibration batch."""
+    inputs: list[LayerInputs] = []
     entered: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -123,8 +132,8 @@ def flows_of(network: GraftedNetwork, calibration: Calibration) -> list[Flow]:
             with calibration.autocast(), contextlib.suppress(_Entered):
                 network(batch)
             (hidden_BSH, *others), keywords = entered.pop()
-            found.append(
-                Flow(
+            inputs.append(
+                LayerInputs(
                     student_BSH=hidden_BSH,
                     teacher_BSH=hidden_BSH,
                     real_BS=batch.mask_BS.bool(),
@@ -134,11 +143,11 @@ def flows_of(network: GraftedNetwork, calibration: Calibration) -> list[Flow]:
             )
     finally:
         handle.remove()
-    return found
+    return inputs
 
 
 def _first_reader(matrix: Matrix, matrices: Sequence[Matrix]) -> str:
-    """The first of the matrices that read the same input as ``matrix``."""
+    """The name of the first of ``matrices`` that reads the same input as ``matrix``."""
     together = ("query", "key", "value")
     if matrix.role not in together:
         return matrix.name

@@ -18,40 +18,49 @@ from torch import Tensor, nn
 
 from spd_train.config import FROM_GRADIENTS, Importance
 
-# Added to the diagonal of H as a share of its mean: inputs that never vary would have no inverse.
+# Added to the diagonal of H, as a share of its mean, so that constant inputs have an inverse.
 _DAMPING = 0.01
 
 
 def needs_gradients(importance: Importance) -> bool:
-    """Whether scores accumulate from training steps."""
+    """Whether the scores are sums over the gradients of training steps."""
     return importance in FROM_GRADIENTS
 
 
 def needs_inputs(importance: Importance) -> bool:
-    """Whether scores need the second moments of each matrix's inputs."""
+    """Whether the scores need the second moments of each matrix's inputs."""
     return importance in ("activation", "second-order")
 
 
 def magnitudes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The squared magnitude of each weight: sums over blocks are energies."""
+    """w^2 ``[N, K]`` by matrix name. Sums over blocks of squares are squared norms."""
     return {name: weight.detach().float().square() for name, weight in weights.items()}
 
 
 def activation_scores(weight_NK: Tensor, second_KK: Tensor) -> Tensor:
-    """Energy that each weight puts into its output, for inputs with these second moments."""
+    """w^2 E[x_k^2] ``[N, K]`` (Sun et al. 2023, squared): the energy in the output.
+
+    Args:
+        weight_NK: weight of the matrix.
+        second_KK: second moments of its inputs.
+    """
     return weight_NK.float().square() * second_KK.diagonal()
 
 
-def error_rises(weight_NK: Tensor, inverse_K: Tensor) -> Tensor:
-    """Rise of the squared output error if the weight goes and its row makes up for it at best.
+def second_order_scores(weight_NK: Tensor, inverse_K: Tensor) -> Tensor:
+    """w^2 / [H^-1]_kk ``[N, K]``: rise of the squared output error without the weight.
 
-    The inverse's diagonal is :func:`inverse_diagonal`'s; matrices of one input share it.
+    The other weights of the row are assumed to be solved again (Hassibi and Stork 1993).
+
+    Args:
+        weight_NK: weight of the matrix.
+        inverse_K: the diagonal of H^-1 (:func:`inverse_diagonal`).
     """
     return weight_NK.float().square() / inverse_K
 
 
 def inverse_diagonal(second_KK: Tensor) -> Tensor:
-    """The diagonal ``[K]`` of the damped inverse of a second-moment matrix."""
+    """The diagonal ``[K]`` of the inverse of a damped second-moment matrix, in fp32."""
     wide_KK = second_KK.to(torch.double, copy=True)
     damping = _DAMPING * wide_KK.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
     wide_KK.diagonal().add_(damping)
@@ -59,16 +68,19 @@ def inverse_diagonal(second_KK: Tensor) -> Tensor:
 
 
 class GradientScores:
-    """Accumulates ``movement`` or ``taylor`` scores over the steps between two mask updates."""
+    """Sums ``movement`` or ``taylor`` scores over the steps between two mask updates."""
 
     def __init__(self, importance: Importance) -> None:
         self.importance = importance
         self._sums: dict[str, Tensor] = {}
 
     def add(self, parameters: Mapping[str, nn.Parameter], dense: Mapping[str, Tensor]) -> None:
-        """Take in one step's gradients; a part that was not in place has none.
+        """Add one step's gradients; a parameter without a gradient adds nothing.
 
-        The weights are the dense ones: a masked weight's gradient says whether it should return.
+        Args:
+            parameters: the parameters with their gradients, by matrix name.
+            dense: their values without masks, by matrix name: the gradient of a masked weight says
+                whether it should come back.
         """
         for name, weight in dense.items():
             gradient = parameters[name].grad
@@ -77,18 +89,18 @@ class GradientScores:
                 term = -product if self.importance == "movement" else product.square()
                 self._sums[name] = self._sums.get(name, torch.zeros_like(term)) + term
 
-    def take(self, dense: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The scores so far, which are then forgotten; magnitudes where there are none yet."""
-        found = {n: self._sums.get(n, None) for n in dense}
+    def scores(self, dense: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The sums so far, which are then reset. Without any sum the magnitudes stand in."""
+        sums = {n: self._sums.get(n, None) for n in dense}
         self._sums = {}
-        if any(value is None for value in found.values()):
+        if any(value is None for value in sums.values()):
             return magnitudes(dense)
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in sums.items() if value is not None}
 
     def state(self) -> dict[str, Tensor]:
-        """The sums, to be saved."""
+        """The sums by matrix name, for the saved state."""
         return dict(self._sums)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of :meth:`state`."""
+        """Restore the sums that :meth:`state` returned."""
         self._sums = dict(state)

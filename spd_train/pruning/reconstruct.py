@@ -1,16 +1,16 @@
-"""Solve the kept weights again, so that each matrix gives what the teacher's gives.
+"""Solve the kept weights again, so that each matrix gives the outputs of the teacher's matrix.
 
-Matrix by matrix in network order: with x the inputs that the pruned network really feeds to a
-matrix, and y what the teacher's twin gives on its own inputs,
+The matrices are solved one after another in the order of the network. With x the inputs of a matrix
+in the pruned network, and y the outputs of the teacher's matrix on the teacher's own inputs,
 
     W' = argmin E|W' x + b' - y|^2 + r |W' - W|^2   over the weights that the mask keeps,
 
-so that a matrix also makes up for the errors before it. Where the output is added to a residual,
-the residual's own error is part of the target. This is the least-squares step of Optimal Brain
-Compression, SparseGPT and ZipLM, for any mask; nothing in the released SPD code has it.
+so a matrix also corrects the errors of those before it. If the output is added to a residual, the
+error of the residual is part of the target. This is the least-squares step of Optimal Brain
+Compression, SparseGPT and ZipLM, for any mask. The released SPD code has no such step.
 
 One solver serves every pattern: conjugate gradients on all rows at once, projected on the mask,
-preconditioned by the diagonal, from the weights as they are.
+preconditioned by the diagonal, starting from the present weights.
 """
 
 import contextlib
@@ -26,32 +26,32 @@ from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.calibration import (
     Autocast,
     Calibration,
-    Flow,
-    flows_of,
-    quiet,
-    watched,
+    LayerInputs,
+    evaluation_mode,
+    first_layer_inputs,
+    forward_hook,
 )
 
-# Pull towards the weights as they were, as a share of the inputs' mean variance.
+# Weight of the ridge term towards the present weights, as a share of the inputs' mean variance.
 RIDGE = 1e-3
 _MOST_ITERATIONS = 25
 _TOLERANCE = 1e-3
 _TINY = torch.finfo(torch.float32).tiny
 
-# Matrices of a layer that can be solved together, since none reads what another gives.
+# Roles that are solved together, since none reads the output of another.
 _TOGETHER: Sequence[tuple[Role, ...]] = (
     ("query", "key", "value"),
     ("attention_output",),
     ("intermediate",),
     ("output",),
 )
-# Whose input is the residual that is added to the output of a role.
+# The role whose input is the residual that is added to the output of a role.
 _RESIDUAL: Mapping[Role, Role] = {"attention_output": "query", "output": "intermediate"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moments:
-    """Centred second moments of a matrix's inputs x and targets y, and their means."""
+    """Centred second moments of a matrix's inputs x and targets y, and the means of both."""
 
     inputs_KK: Tensor
     cross_NK: Tensor
@@ -62,9 +62,15 @@ class Moments:
 def reconstruct(
     network: GraftedNetwork, masks: Mapping[str, Tensor], calibration: Calibration
 ) -> None:
-    """Solve every masked matrix of the student in place, in network order."""
-    with quiet(network):
-        flows = flows_of(network, calibration)
+    """Solve every masked matrix of the students in place, in the order of the network.
+
+    Args:
+        network: students and teachers.
+        masks: masks ``[N, K]`` by matrix name.
+        calibration: texts to fit the outputs on.
+    """
+    with evaluation_mode(network):
+        flows = first_layer_inputs(network, calibration)
         for i, layer in enumerate(network.layers):
             of_layer = [m for m in network.encoder.matrices() if m.layer == i]
             _solve_layer(network, layer, of_layer, masks, flows, calibration.autocast)
@@ -75,7 +81,14 @@ def solve_kept(
 ) -> tuple[Tensor, Tensor]:
     """The weight ``[N, K]``, zero off the mask, and the bias ``[N]`` that fit the moments best.
 
-    Each row is a system of its own, with the inputs that its mask keeps; all are iterated together.
+    Each row is a least-squares problem of its own, over the inputs that its mask keeps. Conjugate
+    gradients solve all rows at once.
+
+    Args:
+        moments: moments of inputs and targets.
+        mask_NK: the weights to keep.
+        start_NK: where the iteration starts, and what the ridge term pulls towards.
+        ridge: weight of the ridge term, as a share of the inputs' mean variance.
     """
     mask_NK = mask_NK.to(start_NK.dtype)
     pull = ridge * moments.inputs_KK.diagonal().mean().clamp_min(_TINY)
@@ -84,12 +97,12 @@ def solve_kept(
     def applied(weight_NK: Tensor) -> Tensor:
         return mask_NK * (weight_NK @ moments.inputs_KK) + pull * weight_NK
 
-    goal_NK = mask_NK * (moments.cross_NK + pull * start_NK)
+    target_NK = mask_NK * (moments.cross_NK + pull * start_NK)
     weight_NK = mask_NK * start_NK
-    rest_NK = goal_NK - applied(weight_NK)
+    rest_NK = target_NK - applied(weight_NK)
     toward_NK = rest_NK / scale_K
     way_NK, power_N1 = toward_NK, _dot(rest_NK, toward_NK)
-    enough = _TOLERANCE * goal_NK.norm()
+    enough = _TOLERANCE * target_NK.norm()
     for _ in range(_MOST_ITERATIONS):
         if rest_NK.norm() <= enough:
             break
@@ -104,7 +117,7 @@ def solve_kept(
 
 
 def moments_of(pairs: Iterator[tuple[Tensor, Tensor]]) -> Moments:
-    """The moments of inputs ``[T, K]`` and targets ``[T, N]`` that come batch by batch."""
+    """The moments of inputs ``[T, K]`` and targets ``[T, N]``, summed over batches of T tokens."""
     tokens = 0
     sums: list[Tensor] = []
     for x_TK, y_TN in pairs:
@@ -123,10 +136,10 @@ def moments_of(pairs: Iterator[tuple[Tensor, Tensor]]) -> Moments:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Seen:
-    """What a layer's matrices read and gave on one batch, at its real tokens, by role.
+    """Inputs and outputs of a layer's matrices on the real tokens of one batch, by role.
 
     Attributes:
-        hidden_BSH: the layer's output, where the pass went to its end.
+        hidden_BSH: the layer's output; None if the pass stopped before it.
     """
 
     inputs: Mapping[Role, Tensor]
@@ -139,12 +152,12 @@ def _solve_layer(
     layer: nn.Module,
     of_layer: Sequence[Matrix],
     masks: Mapping[str, Tensor],
-    flows: Sequence[Flow],
+    flows: Sequence[LayerInputs],
     autocast: Autocast,
 ) -> None:
-    """Solve the matrices of one layer, those that read later outputs after those that give them.
+    """Solve the matrices of one layer in order of their inputs, then run the layer.
 
-    Then take the hidden states of student and teacher through it.
+    The hidden states of student and teacher are those after the layer at the end.
     """
     names = {m.role: m.name for m in of_layer}
     with autocast():
@@ -172,7 +185,7 @@ def _pairs(
     roles: Sequence[Role],
     residual: Role | None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """What the student's matrices of these roles read, and their targets side by side, by batch."""
+    """Inputs of the student's matrices of these roles, and their targets side by side, by batch."""
     reader = next(group[0] for group in _TOGETHER if roles[0] in group)
     for student, teacher in zip(seen, taught, strict=True):
         target_TN = torch.cat([teacher.outputs[role].float() for role in roles], dim=1)
@@ -189,20 +202,20 @@ def _by_target(moments: Moments, count: int) -> Iterator[Moments]:
 
 
 class _SeenEnough(Exception):
-    """Ends a pass through a layer: what comes after is not needed."""
+    """Ends a pass through a layer after the last matrix that is observed."""
 
 
 def _watch(
     network: GraftedNetwork,
     layer: nn.Module,
-    flow: Flow,
+    flow: LayerInputs,
     names: Mapping[Role, str],
     *,
     teacher: bool,
 ) -> _Seen:
-    """Run one layer of the teacher or the student on a batch, and look at some of its matrices.
+    """Run one layer of teacher or student on a batch, and record some of its matrices.
 
-    The student's pass ends with the last of them; the teacher's gives its hidden states too.
+    The student's pass stops at the last of them. The teacher's pass also gives its hidden states.
     """
     inputs: dict[Role, Tensor] = {}
     outputs: dict[Role, Tensor] = {}
@@ -215,28 +228,28 @@ def _watch(
                 if not teacher and len(inputs) == len(names):
                     raise _SeenEnough
 
-            stack.enter_context(watched(network.linear(name, teacher=teacher), see))
+            stack.enter_context(forward_hook(network.linear(name, teacher=teacher), see))
         network.graft_all(not teacher)
         with contextlib.suppress(_SeenEnough):
             before_BSH = flow.teacher_BSH if teacher else flow.student_BSH
-            hidden_BSH = flow.through(layer, before_BSH)
+            hidden_BSH = flow.run(layer, before_BSH)
     return _Seen(inputs=inputs, outputs=outputs, hidden_BSH=hidden_BSH)
 
 
 def _advance(
     network: GraftedNetwork,
     layer: nn.Module,
-    flows: Sequence[Flow],
+    flows: Sequence[LayerInputs],
     taught: Sequence[_Seen],
     autocast: Autocast,
 ) -> None:
-    """Take the hidden states of student and teacher through a layer."""
+    """Replace the hidden states of student and teacher by those after the layer."""
     network.graft_all(True)
     for flow, teacher in zip(flows, taught, strict=True):
         assert teacher.hidden_BSH is not None  # noqa: S101 - the teacher's passes are whole
         flow.teacher_BSH = teacher.hidden_BSH
         with autocast():
-            flow.student_BSH = flow.through(layer, flow.student_BSH)
+            flow.student_BSH = flow.run(layer, flow.student_BSH)
 
 
 def _dot(a_NK: Tensor, b_NK: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""A budget spread by trial: what does it cost to prune one matrix alone, to this level or that?
+"""An allocation of the sparsity by trial: the cost of pruning one matrix alone.
 
-Each group of coupled matrices is pruned by itself to each level, and the change of the last hidden
-state is measured on calibration texts. The levels of a group form a curve of cost over weights
-removed; its lower convex hull is taken, and weights are removed where the next one costs least
-until the whole budget is spent. That is optimal as far as the costs of groups add up.
+Each group of coupled matrices is pruned alone to several levels, and the change of the last hidden
+state is measured on calibration texts. The lower convex hull of these costs is a curve for each
+group. Weights are then removed where the next one costs least, until the total is reached. This is
+optimal as far as the costs of the groups add up.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,8 @@ from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import Pattern
 from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.allocation import with_densities
-from spd_train.pruning.calibration import Calibration, quiet, watched
-from spd_train.pruning.masks import Goals, coupled_goals, masks_of
+from spd_train.pruning.calibration import Calibration, evaluation_mode, forward_hook
+from spd_train.pruning.masks import Targets, coupled_targets, masks_of
 
 _LEVELS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
 # A trial needs fewer texts than a reconstruction: only the order of the costs matters.
@@ -26,53 +26,65 @@ _TRIAL_BATCHES = 2
 Point = tuple[float, float]
 
 
-def sensitive_goals(
+def sensitivity_targets(
     network: GraftedNetwork,
-    goals: Goals,
+    targets: Targets,
     scores: Mapping[str, Tensor],
     calibration: Calibration,
     *,
     least_density: float,
 ) -> dict[str, Pattern]:
-    """Goals at which all together have the sparsity of ``goals``, spread where it costs least."""
-    groups = list(coupled_goals(network.encoder, goals))
+    """The targets at the sparsities that cost least, with the same total sparsity.
+
+    Args:
+        network: its students are tried.
+        targets: the pattern of each matrix by name; their sparsities give the total.
+        scores: importance ``[N, K]`` by matrix name.
+        calibration: texts to measure the costs on.
+        least_density: share of its weights that every matrix keeps.
+    """
+    groups = list(coupled_targets(network.encoder, targets))
     levels = [*(s for s in _LEVELS if s < 1 - least_density), 1 - least_density]
     sizes = [sum(m.shape[0] * m.shape[1] for m in group) for group in groups]
-    wanted = sum(n * goals[group[0].name].sparsity for n, group in zip(sizes, groups, strict=True))
-    with quiet(network):
+    to_remove = sum(
+        n * targets[group[0].name].sparsity for n, group in zip(sizes, groups, strict=True)
+    )
+    with evaluation_mode(network):
         network.graft_all(True)
         before = _last_hidden(network, calibration)
         curves = [
             [(0.0, 0.0)]
-            + [(s, _cost(network, group, goals, scores, s, calibration, before)) for s in levels]
+            + [(s, _cost(network, group, targets, scores, s, calibration, before)) for s in levels]
             for group in groups
         ]
-    found = cheapest(curves, sizes, wanted)
-    return with_densities(groups, goals, [1 - s for s in found])
+    sparsities = cheapest(curves, sizes, to_remove)
+    return with_densities(groups, targets, [1 - s for s in sparsities])
 
 
-def cheapest(curves: Sequence[Sequence[Point]], sizes: Sequence[int], wanted: float) -> list[float]:
-    """The sparsity of each group that removes ``wanted`` weights in all at the least total cost.
+def cheapest(
+    curves: Sequence[Sequence[Point]], sizes: Sequence[int], to_remove: float
+) -> list[float]:
+    """The sparsity of each group that removes ``to_remove`` weights in all at the least total cost.
 
     Args:
         curves: of each group, points of sparsity and cost in rising order from (0, 0).
-        sizes: weights in each group.
-        wanted: weights to remove; more than the last points allow removes what they allow.
+        sizes: number of weights of each group.
+        to_remove: number of weights to remove, at most what the last points allow.
     """
     steps = sorted(
         ((cost_b - cost_a) / ((at_b - at_a) * size), g, at_a, at_b)
         for g, (curve, size) in enumerate(zip(curves, sizes, strict=True))
         for (at_a, cost_a), (at_b, cost_b) in pairwise(lower_hull(curve))
     )
-    found = [0.0] * len(curves)
-    left = wanted
+    sparsities = [0.0] * len(curves)
+    left = to_remove
     for _, g, at_a, at_b in steps:
         taken = min(left, (at_b - at_a) * sizes[g])
-        found[g] = at_a + taken / sizes[g]
+        sparsities[g] = at_a + taken / sizes[g]
         left -= taken
         if left <= 0:
             break
-    return found
+    return sparsities
 
 
 def lower_hull(points: Sequence[Point]) -> list[Point]:
@@ -86,21 +98,21 @@ def lower_hull(points: Sequence[Point]) -> list[Point]:
 
 
 def _turns_up(a: Point, b: Point, c: Point) -> bool:
-    """Whether the slope rises at ``b``."""
+    """Whether the slope from b to c is steeper than that from a to b."""
     return (b[1] - a[1]) * (c[0] - b[0]) < (c[1] - b[1]) * (b[0] - a[0])
 
 
 def _cost(
     network: GraftedNetwork,
     group: Sequence[Matrix],
-    goals: Goals,
+    targets: Targets,
     scores: Mapping[str, Tensor],
     sparsity: float,
     calibration: Calibration,
     before: Sequence[Tensor],
 ) -> float:
-    """Change of the last hidden state, over its variance, when this group alone is pruned."""
-    mine = with_densities([tuple(group)], {m.name: goals[m.name] for m in group}, [1 - sparsity])
+    """The cost of pruning ``group`` alone: change of the last hidden state, over its variance."""
+    mine = with_densities([tuple(group)], {m.name: targets[m.name] for m in group}, [1 - sparsity])
     masks = masks_of(network.encoder, mine, scores)
     kept = {name: network.linear(name).weight.clone() for name in masks}
     for name, mask in masks.items():
@@ -114,14 +126,14 @@ def _cost(
 
 def _last_hidden(network: GraftedNetwork, calibration: Calibration) -> list[Tensor]:
     """The last hidden state ``[T, H]`` at the real tokens of each trial batch."""
-    found: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     def keep(_: Tensor, output_BSH: Tensor) -> None:
-        found.append(output_BSH.float())
+        outputs.append(output_BSH.float())
 
     batches = calibration.batches[:_TRIAL_BATCHES]
-    with watched(network.layers[-1], keep):
+    with forward_hook(network.layers[-1], keep):
         for batch in batches:
             with calibration.autocast():
                 network(batch)
-    return [h[b.mask_BS.bool()] for h, b in zip(found, batches, strict=True)]
+    return [h[b.mask_BS.bool()] for h, b in zip(outputs, batches, strict=True)]

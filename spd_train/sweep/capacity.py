@@ -1,10 +1,10 @@
-"""How many runs fit on the machine at once.
+"""How many runs a sweep has at the same time.
 
-On a CPU that is one a core, each with one thread. On a GPU its memory decides, and nobody knows
-beforehand what a run will take. So runs are started one by one: PyTorch keeps the memory that it
-once took, so a run that has written its first score has about reached its peak. Then what is
-left is asked of the driver, and the next one starts if twice the most that any run took so
-far is free: the texts of another task may be longer.
+On a CPU: one a core, each with one thread. On a GPU: as many as its memory holds. The memory of a
+run is not known beforehand, so runs start one by one. PyTorch keeps the memory that it has
+allocated, so a run that has logged its first score has about reached its peak. The driver then
+reports the free memory, and the next run starts if twice the largest peak so far is free, since
+the texts of another task may be longer.
 """
 
 import os
@@ -15,34 +15,49 @@ from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.nvidia import free_bytes
 from spd_train.sweep.jobs import Job
 
-# Share of free memory to need that lets another run start.
+# Another run starts if so many times the largest peak so far is free.
 MARGIN = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capacity:
-    """The most processes at once, the threads of each, and whether a GPU's memory decides too."""
+    """The largest number of runs at the same time.
 
-    processes: int
+    Attributes:
+        jobs: the largest number of runs.
+        threads: CPU threads of each run.
+        watch_gpu: whether the free memory of the GPU limits the number further.
+    """
+
+    jobs: int
     threads: int
     watch_gpu: bool = False
 
 
-def room_for(device: str, *, cores: int, processes: int | None) -> Capacity:
-    """The room on a machine with ``cores``; ``processes`` is what the user asked for, if they did.
+def capacity_for(device: str, *, cores: int, jobs: int | None) -> Capacity:
+    """The capacity of a machine.
 
-    Who names a number has it, and answers for the memory.
+    Args:
+        device: ``cpu`` or ``cuda``.
+        cores: number of CPU cores.
+        jobs: the number of runs that the user asked for; the GPU's memory is then not watched.
     """
-    if processes is not None:
-        return Capacity(processes=processes, threads=max(1, cores // processes))
-    return Capacity(processes=cores, threads=1, watch_gpu=device == "cuda")
+    if jobs is not None:
+        return Capacity(jobs=jobs, threads=max(1, cores // jobs))
+    return Capacity(jobs=cores, threads=1, watch_gpu=device == "cuda")
 
 
 def may_start(free_bytes: int, most_taken_bytes: int, *, running: int, growing: int) -> bool:
-    """Whether a GPU takes another run.
+    """Whether another run may start on the GPU.
 
-    Alone a run may always try; beside others only when none of them still grows and there is
-    room for the largest so far, twice.
+    The first run always may. Another one may if no run still grows and ``MARGIN`` times the largest
+    peak is free.
+
+    Args:
+        free_bytes: free memory of the GPU.
+        most_taken_bytes: the largest peak of a run so far.
+        running: number of runs.
+        growing: number of runs that have not logged a score yet.
     """
     if running == 0:
         return True
@@ -51,7 +66,12 @@ def may_start(free_bytes: int, most_taken_bytes: int, *, running: int, growing: 
 
 @dataclass(slots=True)
 class GpuWatch:
-    """Keeps account of what runs took of a GPU's memory."""
+    """Measures how much memory of a GPU each run takes.
+
+    Attributes:
+        free_bytes: returns the free memory of the GPU.
+        most_taken_bytes: the largest peak of a run so far.
+    """
 
     free_bytes: Callable[[], int]
     most_taken_bytes: int = 0
@@ -61,18 +81,18 @@ class GpuWatch:
         """Whether another run may start."""
         growing = len(self._at_start)
         if running and growing:
-            return False  # without asking
+            return False
         return may_start(self.free_bytes(), self.most_taken_bytes, running=running, growing=growing)
 
     def started(self, job: Job, *, scores: int) -> None:
-        """The job begins to take memory; a resumed one has ``scores`` in its log already."""
+        """Note that ``job`` starts with ``scores`` in its log; a resumed job has some already."""
         self._at_start[job] = (self.free_bytes(), scores)
 
     def seen(self, job: Job, *, scores: int) -> None:
-        """The job has that many scores in its log now; with a new one it has what it needs.
+        """Measure the memory of ``job`` if its log has a new score, and so its peak is reached.
 
-        A run that ended meanwhile makes the difference too small, never too large, and the
-        largest of all is what counts.
+        A run that ended in the meantime makes the measured value too small, never too large, and
+        only the largest value is used.
         """
         free_bytes, before = self._at_start[job]
         if scores > before:
@@ -81,12 +101,12 @@ class GpuWatch:
             self.most_taken_bytes = max(self.most_taken_bytes, taken)
 
     def ended(self, job: Job) -> None:
-        """The job is gone."""
+        """Forget ``job``, which has ended."""
         self._at_start.pop(job, None)
 
     @property
     def growing(self) -> list[Job]:
-        """The jobs that have not settled yet."""
+        """The jobs that have not logged a new score since they started."""
         return list(self._at_start)
 
 
@@ -94,14 +114,14 @@ def gpu_free_bytes() -> int:
     """Free memory of the GPU that the runs will use.
 
     Raises:
-        Unavailable: the driver does not tell.
+        Unavailable: the driver does not report it.
     """
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
     try:
         return free_bytes(gpu)
     except Unavailable as err:
         raise Unavailable(
-            f"GPU {gpu} does not tell how much memory it has free",
+            f"GPU {gpu} does not report its free memory",
             got=err.got or err.what,
-            fix="say with --processes how many runs fit at once, or use --device cpu",
+            fix="set the number of runs with --jobs, or use --device cpu",
         ) from err

@@ -20,17 +20,17 @@ def train_command(
     resume: bool = False,
     program: Sequence[str] = PROGRAM,
 ) -> list[str]:
-    """The words that train ``job`` into its folder below ``output``."""
+    """The command line that trains ``job`` into its folder below ``output``."""
     words = [*program, "train", "--task", job.task]
     if (data := data_folder(grid.data, job.task)) is not None:
         words += ["--data", str(data)]
     words += ["--model", grid.model]
     if isinstance(job, StudentJob):
-        words += ["--recipe", job.arm, "--teacher", str(output / job.teacher.place)]
+        words += ["--recipe", job.arm, "--teacher", str(output / job.teacher.folder)]
         words += ["--pattern", str(job.pattern)]
-        if not isinstance(job.pattern, NM):  # whose sparsity is fixed
+        if not isinstance(job.pattern, NM):  # N:M fixes the sparsity
             words += ["--sparsity", f"{job.pattern.sparsity:g}"]
     for name, value in grid.options(job).items():
         words += [f"--{name.replace('_', '-')}", str(value)]
-    words += ["--seed", str(job.seed), "--device", device, "--output", str(output / job.place)]
+    words += ["--seed", str(job.seed), "--device", device, "--output", str(output / job.folder)]
     return [*words, "--resume"] if resume else words

@@ -9,7 +9,7 @@ from typing import Any
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.tasks import BUILT_IN
-from spd_train.sweep.jobs import Job, StudentJob, TeacherJob, spelled
+from spd_train.sweep.jobs import Job, StudentJob, TeacherJob, pattern_text
 
 Number = int | float
 STUDENTS_ONLY = ("epochs", "max_steps", "learning_rate")
@@ -18,7 +18,7 @@ TEACHERS_ONLY = ("teacher_epochs", "teacher_learning_rate")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainOptions:
-    """The options of ``spd train`` that a grid may set; None leaves one to the recipe."""
+    """The options of ``spd train`` that a grid may set; None leaves the option to the recipe."""
 
     epochs: Number | None = None
     max_steps: int | None = None
@@ -38,24 +38,33 @@ class TrainOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainTable:
-    """The options for every task, and those that single tasks have otherwise."""
+    """The options of all runs.
+
+    Attributes:
+        common: options of every task.
+        by_task: options that a task has instead.
+    """
 
     common: TrainOptions = TrainOptions()
     by_task: Mapping[str, TrainOptions] = field(default_factory=dict)
 
     def of(self, task: str) -> dict[str, Number | str]:
-        """The options of one task by name."""
+        """The options of one task, by name."""
         return {**self.common.given(), **self.by_task.get(task, TrainOptions()).given()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
-    """All that a sweep is to run.
+    """The runs of a sweep: every task with every pattern, arm and seed.
 
     Attributes:
-        model: the pretrained BERT, a folder or a name on the hub.
+        model: the pretrained encoder, a folder or a name on the Hugging Face hub.
         data: a folder with one folder a task, in GLUE's layout; None for the hub.
-        train: how the runs are trained.
+        tasks: GLUE tasks.
+        patterns: patterns with their sparsity; none for the teachers alone.
+        arms: names of recipes; none for the teachers alone.
+        seeds: seeds.
+        train: options of the runs.
     """
 
     model: str
@@ -67,11 +76,11 @@ class Grid:
     train: TrainTable = TrainTable()
 
     def teachers(self) -> list[TeacherJob]:
-        """The dense models, seed by seed."""
+        """The training jobs of the dense models, seed by seed."""
         return [TeacherJob(task=task, seed=seed) for seed, task in product(self.seeds, self.tasks)]
 
-    def cells(self) -> list[StudentJob]:
-        """The sparse runs: all of the first seed, then all of the next, so a table comes early."""
+    def students(self) -> list[StudentJob]:
+        """The training jobs of the sparse models: all of the first seed, then all of the next."""
         return [
             StudentJob(task=task, pattern=pattern, arm=arm, seed=seed)
             for seed, task, pattern, arm in product(
@@ -80,24 +89,25 @@ class Grid:
         ]
 
     def jobs(self) -> list[Job]:
-        """Everything, in the order in which it is started."""
-        return [*self.teachers(), *self.cells()]
+        """All jobs, in the order in which they start."""
+        return [*self.teachers(), *self.students()]
 
     def options(self, job: Job) -> dict[str, Number | str]:
-        """The options of ``spd train`` for one job, without those that mean nothing to it.
+        """The options of ``spd train`` for one job.
 
-        So a grid that gives its students other epochs keeps its teachers.
+        Options of students are left out for teachers and the reverse, so a change of the students'
+        options keeps the teachers.
         """
-        others = STUDENTS_ONLY if isinstance(job, TeacherJob) else TEACHERS_ONLY
-        found = self.train.of(job.task).items()
-        return {name: value for name, value in found if name not in others}
+        excluded = STUDENTS_ONLY if isinstance(job, TeacherJob) else TEACHERS_ONLY
+        options = self.train.of(job.task).items()
+        return {name: value for name, value in options if name not in excluded}
 
     def to_json(self) -> dict[str, Any]:
-        """The grid as plain JSON values; of the model its name, not where it is kept."""
+        """The grid as JSON values; of the model only its name."""
         return {
             "model": Path(self.model).name,
             "tasks": list(self.tasks),
-            "patterns": [spelled(pattern) for pattern in self.patterns],
+            "patterns": [pattern_text(pattern) for pattern in self.patterns],
             "arms": list(self.arms),
             "seeds": list(self.seeds),
             "train": {
@@ -108,7 +118,9 @@ class Grid:
 
 
 def data_folder(data: Path | None, task: str) -> Path | None:
-    """The folder of a task's files: ``STS-B``, ``sts_b`` and ``stsb`` are one; None has none.
+    """The folder of a task's files; None without ``data``, and for built-in tasks.
+
+    ``STS-B``, ``sts_b`` and ``stsb`` are the same name.
 
     Raises:
         BadData: ``data`` has no such folder, or several.
@@ -128,5 +140,5 @@ def data_folder(data: Path | None, task: str) -> Path | None:
 
 
 def _key(name: str) -> str:
-    """A name as :func:`spd_deploy.domain.tasks.task_named` compares it."""
+    """A name in the form in which :func:`spd_deploy.domain.tasks.task_named` compares it."""
     return name.lower().replace("-", "").replace("_", "")

@@ -10,7 +10,7 @@ seeds = [0, 1, 2]
 [train]                     # options of spd train
 epochs = 10
 teacher_epochs = 3
-[train.cola]                # what one task has otherwise
+[train.cola]                # options of one task
 epochs = 20
 """
 
@@ -36,9 +36,10 @@ _FIX = "correct it"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridFile:
-    """The file's fields, each of its own type and not yet looked into.
+    """The fields of a grid file, with checked types and values that are not checked yet.
 
-    ``train`` holds the common options, and among them a table for each task that differs.
+    Attributes:
+        train: common options, and a table for each task that has others.
     """
 
     model: str
@@ -64,7 +65,7 @@ def read_grid(file: Path) -> Grid:
 
 
 def grid_from(value: Mapping[str, Any]) -> Grid:
-    """The grid that a parsed file describes."""
+    """The grid of a parsed file."""
     file = value_of(GridFile, value, what="the grid", error=BadSetting, fix=_FIX)
     for name in ("model", "data"):
         if getattr(file, name) == "":
@@ -83,23 +84,23 @@ def grid_from(value: Mapping[str, Any]) -> Grid:
 
 
 def _axis(name: str, items: Sequence[Item], parse: Callable[[Item], Parsed]) -> tuple[Parsed, ...]:
-    """A list of different things, at least one."""
-    found: list[Parsed] = []
+    """Parse a list that must hold at least one item, and none twice."""
+    axis: list[Parsed] = []
     for i, item in enumerate(items):
         try:
             parsed = parse(item)
         except BadInput as err:
             raise BadSetting(f"{name}[{i}]: {err.what}", got=err.got, fix=err.fix) from err
-        if parsed in found:
-            raise BadSetting(f"{name}[{i}] is there twice", got=repr(item), fix="name it once")
-        found.append(parsed)
-    if not found:
+        if parsed in axis:
+            raise BadSetting(f"{name}[{i}] occurs twice", got=repr(item), fix="remove one of them")
+        axis.append(parsed)
+    if not axis:
         raise BadSetting(f"{name} is empty", fix="name at least one")
-    return tuple(found)
+    return tuple(axis)
 
 
 def _task(name: str) -> str:
-    """A known task by its own name."""
+    """The name of a known task."""
     try:
         return task_named(name).name
     except UnknownTask as err:
@@ -119,45 +120,45 @@ def _pattern(item: str) -> Pattern:
 
 
 def _arm(name: str) -> str:
-    """One of the recipes."""
+    """The name of a recipe of ``spd train``."""
     if name not in ARMS:
         raise BadSetting("unknown arm", got=repr(name), fix=f"use one of {', '.join(ARMS)}")
     return name
 
 
 def _seed(seed: int) -> int:
-    """A whole number from 0."""
+    """A seed, which must be 0 or more."""
     if seed < 0:
         raise BadSetting("a seed must be 0 or more", got=seed, fix="use 0, 1, 2")
     return seed
 
 
 def _settings(train: Mapping[str, Any], tasks: tuple[str, ...]) -> TrainTable:
-    """The table of options, with tables for single tasks in it."""
+    """The options in the ``train`` table, common ones and those of single tasks."""
     common = {name: value for name, value in train.items() if not isinstance(value, dict)}
     by_task: dict[str, TrainOptions] = {}
     for name in (name for name in train if name not in common):
         task = _task_of_grid(name, tasks)
         if task in by_task:
-            raise BadSetting(f"train.{name} is there twice", fix=f"keep one table for {task}")
+            raise BadSetting(f"train.{name} occurs twice", fix=f"keep one table for {task}")
         by_task[task] = _options(train[name], what=f"train.{name}")
     return TrainTable(common=_options(common, what="train"), by_task=by_task)
 
 
 def _task_of_grid(name: str, tasks: tuple[str, ...]) -> str:
-    """A task that the grid has."""
+    """A task that is in the grid."""
     try:
         task = task_named(name).name
     except UnknownTask:
         task = ""
     if task not in tasks:
         fix = f"use one of {', '.join(tasks)}, or add it to tasks"
-        raise BadSetting(f"train.{name} is no task of the grid", fix=fix)
+        raise BadSetting(f"train.{name} is not a task of the grid", fix=fix)
     return task
 
 
 def _options(table: Mapping[str, Any], *, what: str) -> TrainOptions:
-    """Options of ``spd train`` that make sense."""
+    """The options of one table, with checked values."""
     options = value_of(TrainOptions, table, what=what, error=BadSetting, fix=_FIX)
     for name, value in options.given().items():
         if not isinstance(value, str) and not 0 < value < math.inf:

@@ -1,4 +1,4 @@
-"""What is to be started next: pure decisions over what the output folder holds."""
+"""The state of each job, and the jobs that may start: pure decisions over the output folder."""
 
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
@@ -9,7 +9,7 @@ from spd_train.sweep.jobs import Job, StudentJob
 
 
 class JobState(StrEnum):
-    """How far a run has come."""
+    """How far a job has come."""
 
     NEW = "new"
     BEGUN = "begun"
@@ -17,7 +17,7 @@ class JobState(StrEnum):
 
 
 def state_of(folder: Path) -> JobState:
-    """What a run's folder tells: ``spd.json`` is written last."""
+    """The state of a run's folder; ``spd.json`` is written last."""
     if (folder / SPD_FILE).is_file():
         return JobState.FINISHED
     return JobState.BEGUN if folder.is_dir() and any(folder.iterdir()) else JobState.NEW
@@ -28,8 +28,8 @@ def startable(
 ) -> list[Job]:
     """The jobs that may start now, in order.
 
-    Those are neither finished nor ``busy`` (running, or failed in this sweep), and a cell's
-    teacher is finished.
+    A job may start if it is not finished, not in ``busy`` (running, or failed in this sweep), and
+    its teacher is finished.
     """
     return [
         job
@@ -39,10 +39,10 @@ def startable(
 
 
 def blocked(jobs: Sequence[Job], failed: Collection[Job]) -> list[StudentJob]:
-    """The cells whose teacher failed."""
+    """The students that cannot start, since their teacher failed."""
     return [job for job in jobs if isinstance(job, StudentJob) and job.teacher in failed]
 
 
 def _has_teacher(job: Job, states: Mapping[Job, JobState]) -> bool:
-    """A teacher needs none."""
+    """Whether the teacher of a job is finished; a teacher needs none."""
     return not isinstance(job, StudentJob) or states[job.teacher] is JobState.FINISHED

@@ -1,11 +1,11 @@
-"""What a sweep is made of: dense teachers, and cells that are made sparse from them.
+"""The jobs of a sweep: dense teachers, and sparse students that are made from them.
 
-Each has one place below the output folder. The run's own folder is the trainer's alone, so what
-the sweep keeps of it stands beside it:
+Each job has a folder below the output folder. The trainer alone writes into it; the sweep's own
+files are beside it:
 
-    teachers/mrpc/seed-0/                               the run: spd.json says that it is finished
-    teachers/mrpc/seed-0.log                            what the process printed
-    teachers/mrpc/seed-0.json                           what was asked for, and what it took
+    teachers/mrpc/seed-0/                               the run; spd.json says that it is finished
+    teachers/mrpc/seed-0.log                            output of the process
+    teachers/mrpc/seed-0.json                           settings, time and memory
     runs/mrpc/block-64x1-0.75/spd/seed-0/ .log .json
 """
 
@@ -15,31 +15,31 @@ from pathlib import Path
 from spd_deploy.domain.patterns import NM, Pattern
 from spd_train import recipes
 
-# How a student can be made: the recipes of ``spd train --recipe``.
+# The recipes of ``spd train --recipe``.
 ARMS = tuple(recipes.ARMS)
 DENSE = "dense"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherJob:
-    """The dense model of one task and seed, which all cells of both start from."""
+    """Training of the dense model of one task and seed, from which its students start."""
 
     task: str
     seed: int
 
     @property
-    def place(self) -> str:
-        """Its folder below the output."""
+    def folder(self) -> str:
+        """Its folder, relative to the output folder."""
         return f"teachers/{self.task}/seed-{self.seed}"
 
     def __str__(self) -> str:
-        """Such as ``mrpc dense seed 0``."""
+        """The job for people, such as ``mrpc dense seed 0``."""
         return f"{self.task} {DENSE} seed {self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentJob:
-    """One sparse run of the grid."""
+    """Training of one sparse model. ``arm`` is the name of its recipe."""
 
     task: str
     pattern: Pattern
@@ -48,17 +48,17 @@ class StudentJob:
 
     @property
     def teacher(self) -> TeacherJob:
-        """What it starts from."""
+        """The teacher that it is distilled from."""
         return TeacherJob(task=self.task, seed=self.seed)
 
     @property
-    def place(self) -> str:
-        """Its folder below the output."""
+    def folder(self) -> str:
+        """Its folder, relative to the output folder."""
         return f"runs/{self.task}/{slug(self.pattern)}/{self.arm}/seed-{self.seed}"
 
     def __str__(self) -> str:
-        """Such as ``mrpc 2:4 spd seed 0``."""
-        return f"{self.task} {spelled(self.pattern)} {self.arm} seed {self.seed}"
+        """The job for people, such as ``mrpc 2:4 spd seed 0``."""
+        return f"{self.task} {pattern_text(self.pattern)} {self.arm} seed {self.seed}"
 
 
 Job = TeacherJob | StudentJob
@@ -66,31 +66,35 @@ Job = TeacherJob | StudentJob
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobPaths:
-    """Where a job's files are."""
+    """The paths of a job's files.
+
+    Attributes:
+        folder: folder of the run.
+    """
 
     folder: Path
 
     @classmethod
     def of(cls, output: Path, job: Job) -> "JobPaths":
-        """The place of ``job`` below ``output``."""
-        return cls(folder=output / job.place)
+        """The paths of ``job`` below ``output``."""
+        return cls(folder=output / job.folder)
 
     @property
     def log(self) -> Path:
-        """What the process printed."""
+        """File with the output of the process."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
     def record(self) -> Path:
-        """What was asked for, and what it took."""
+        """File with the settings, the time and the memory of the run."""
         return self.folder.with_name(f"{self.folder.name}.json")
 
 
-def spelled(pattern: Pattern) -> str:
-    """A pattern with its sparsity where that is open: ``2:4``, ``block:64x1@0.75``."""
+def pattern_text(pattern: Pattern) -> str:
+    """A pattern, with its sparsity if the pattern leaves it open: ``2:4``, ``block:64x1@0.75``."""
     return str(pattern) if isinstance(pattern, NM) else f"{pattern}@{pattern.sparsity:g}"
 
 
 def slug(pattern: Pattern) -> str:
-    """The pattern as a folder's name: ``2-4``, ``block-64x1-0.75``."""
-    return spelled(pattern).replace(":", "-").replace("@", "-")
+    """The pattern as the name of a folder: ``2-4``, ``block-64x1-0.75``."""
+    return pattern_text(pattern).replace(":", "-").replace("@", "-")

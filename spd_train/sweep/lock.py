@@ -1,4 +1,4 @@
-"""One sweep a folder."""
+"""A lock that gives a sweep its output folder alone."""
 
 import contextlib
 import fcntl
@@ -13,15 +13,14 @@ LOCK_FILE = "sweep.lock"
 
 
 @contextlib.contextmanager
-def locked(output: Path) -> Iterator[int]:
-    """Hold ``output`` alone; yields the lock's file descriptor.
+def lock_folder(output: Path) -> Iterator[int]:
+    """Lock ``output`` for this process. Yields the lock's file descriptor.
 
-    Child processes inherit the descriptor, so a sweep that was killed leaves the folder locked
-    for as long as its runs go on.
+    Child processes inherit the descriptor. If a sweep is killed, the folder stays locked until its
+    runs have ended.
 
     Raises:
-        NotWritten: another sweep, or what a killed one left running, works there; or nothing can
-            be written there.
+        NotWritten: another sweep, or runs of a killed one, use the folder, or it cannot be written.
     """
     refuse_unwritable(output, output)
     try:
@@ -34,7 +33,7 @@ def locked(output: Path) -> Iterator[int]:
     except BlockingIOError as err:
         os.close(descriptor)
         raise NotWritten(
-            f"another sweep, or what is left of one, works in {output}",
+            f"another sweep, or a run of a killed sweep, uses {output}",
             fix="wait for it, stop it, or choose another --output; --table-only works meanwhile",
         ) from err
     try:

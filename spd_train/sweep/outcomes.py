@@ -1,4 +1,4 @@
-"""What finished runs gave, read from their ``spd.json`` and ``log.jsonl``."""
+"""The results of finished runs, read from their ``spd.json`` and ``log.jsonl``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from spd_train.sweep.grid import Grid
 from spd_train.sweep.job_state import JobState, state_of
 from spd_train.sweep.jobs import DENSE, Job, JobPaths, TeacherJob
 from spd_train.sweep.run_record import read_record
-from spd_train.training.metrics_log import METRICS_FILE, Record, read_journal
+from spd_train.training.metrics_log import METRICS_FILE, Record, read_metrics_log
 
 PARTS = ("train", "holdout", "dev")
 _FIX = "remove the folder and type spd sweep again"
@@ -21,7 +21,13 @@ _FIX = "remove the folder and type spd sweep again"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """The headline metric during training, on samples of train and of the part held out of it."""
+    """The main metric at one score during training.
+
+    Attributes:
+        epoch: epochs since the start.
+        train: on a sample of train; None if undefined.
+        holdout: on the rows held out of train; None if undefined.
+    """
 
     epoch: float
     train: float | None
@@ -30,14 +36,18 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """One finished run.
+    """The results of one finished run.
 
     Attributes:
-        metric: the task's headline.
+        job: the job.
+        metric: the main metric of the task.
         scores: every metric on dev.
-        final: the chosen checkpoint's metrics by part of the data: train, holdout, dev.
-        curve: the headline, score by score.
-        steps: of the whole run; ``chosen_step`` is the checkpoint's own.
+        final: metrics of the best checkpoint by part of the data: train, holdout, dev.
+        curve: the main metric at each score during training.
+        steps: optimiser steps of the run.
+        chosen_step: step of the best checkpoint.
+        seconds: duration of the process; None if it was not measured.
+        peak_memory_bytes: largest resident memory; None if it was not measured.
     """
 
     job: Job
@@ -52,17 +62,17 @@ class Outcome:
 
     @property
     def score(self) -> float | None:
-        """The headline on dev."""
+        """The main metric on dev."""
         return self.scores.get(self.metric)
 
     @property
     def gap(self) -> float | None:
-        """How much better the headline is on train than on dev, as logged at the end."""
+        """The main metric on train minus that on dev, both at the end."""
         train, dev = (self.final[part].get(self.metric) for part in ("train", "dev"))
         return None if train is None or dev is None else train - dev
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The results as JSON values."""
         return {
             "metric": self.metric,
             "scores": dict(self.scores),
@@ -76,25 +86,25 @@ class Outcome:
 
 
 def read_outcomes(grid: Grid, output: Path) -> dict[Job, Outcome]:
-    """The outcome of each job of the grid that is finished."""
+    """The results of each finished job of the grid."""
     return {
         job: read_outcome(job, output)
         for job in grid.jobs()
-        if state_of(output / job.place) is JobState.FINISHED
+        if state_of(output / job.folder) is JobState.FINISHED
     }
 
 
 def read_outcome(job: Job, output: Path) -> Outcome:
-    """What a finished run gave.
+    """The results of one finished run.
 
     Raises:
         BadCheckpoint: its files are damaged.
     """
-    place = JobPaths.of(output, job)
+    paths = JobPaths.of(output, job)
     arm = DENSE if isinstance(job, TeacherJob) else "sparse"
-    described = read_json(place.folder / SPD_FILE, error=BadCheckpoint, fix=_FIX)
-    records = read_journal(place.folder / METRICS_FILE)
-    record = read_record(place.record)
+    described = read_json(paths.folder / SPD_FILE, error=BadCheckpoint, fix=_FIX)
+    records = read_metrics_log(paths.folder / METRICS_FILE)
+    record = read_record(paths.record)
     metric = task_named(job.task).metrics[0]
     try:
         final = _last(records, "final")
@@ -110,16 +120,16 @@ def read_outcome(job: Job, output: Path) -> Outcome:
             peak_memory_bytes=record.peak_memory_bytes,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as err:
-        raise BadCheckpoint(f"{place.folder} is damaged", got=repr(err), fix=_FIX) from err
+        raise BadCheckpoint(f"{paths.folder} is damaged", got=repr(err), fix=_FIX) from err
 
 
 def _last(records: list[Record], kind: str) -> Record:
-    """The last record of a kind; an empty one where there is none."""
+    """The last record of a kind; an empty one if there is none."""
     return next((r for r in reversed(records) if r["kind"] == kind), {})
 
 
 def _curve(records: list[Record], metric: str) -> tuple[Point, ...]:
-    """The headline at each score."""
+    """The main metric at each score."""
     return tuple(
         Point(
             epoch=float(r["epoch"]),

@@ -1,4 +1,4 @@
-"""Child processes: started, watched, stopped, and never left behind."""
+"""The child processes of a sweep: started, observed, interrupted, and killed at the end."""
 
 import signal
 import subprocess
@@ -17,8 +17,15 @@ _TAIL_BYTES = 8192
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ended:
-    """A child that is gone; its peak of resident memory as last seen, where the system tells."""
+class EndedJob:
+    """A job whose process has ended.
+
+    Attributes:
+        job: the job.
+        code: exit status of the process.
+        seconds: duration of the process.
+        peak_memory_bytes: peak of its resident memory; None if the system does not report it.
+    """
 
     job: Job
     code: int
@@ -34,10 +41,15 @@ class _Child:
 
 
 class Pool:
-    """The runs under way. As a context manager it kills what is left when it is left."""
+    """The running processes. Used as a context manager, it kills what still runs at the end."""
 
     def __init__(self, *, threads: int, keep_open: int) -> None:
-        """``threads`` are what each child computes with; ``keep_open`` is a descriptor it gets."""
+        """Start with no process.
+
+        Args:
+            threads: CPU threads of each process.
+            keep_open: file descriptor that each process inherits.
+        """
         self._keep_open = keep_open
         self._environment = child_environment(OMP_NUM_THREADS=str(threads))
         self._children: dict[Job, _Child] = {}
@@ -51,17 +63,21 @@ class Pool:
             child.process.wait()
 
     def __iter__(self) -> Iterator[Job]:
-        """The jobs under way."""
+        """Iterate over the running jobs."""
         return iter(tuple(self._children))
 
     def __len__(self) -> int:
         return len(self._children)
 
     def start(self, job: Job, command: Sequence[str], log: Path) -> None:
-        """Start a child whose output is appended to ``log``.
+        """Start the process of ``job``; its output is appended to ``log``.
 
-        It gets a session of its own: a Ctrl-C at the terminal reaches the sweep alone, which
-        passes it on once. A second one would make the child drop its state.
+        The process gets a session of its own, so a Ctrl-C at the terminal reaches the sweep alone.
+        The sweep passes it on once; a second one would end a run before its state is saved.
+
+        Raises:
+            NotWritten: the log cannot be written.
+            Unavailable: the process cannot be started.
         """
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -80,46 +96,46 @@ class Pool:
                     pass_fds=(self._keep_open,),
                 )
             except OSError as err:
-                fix = "free some memory, or run fewer at once with --processes"
+                fix = "free some memory, or run fewer at the same time with --jobs"
                 raise Unavailable(f"could not start {job}", got=err, fix=fix) from err
         self._children[job] = _Child(process, time.perf_counter())
 
-    def ended(self) -> list[Ended]:
-        """The children that have ended since the last call."""
-        found = []
+    def ended(self) -> list[EndedJob]:
+        """The jobs whose processes have ended since the last call."""
+        ended = []
         for job, child in tuple(self._children.items()):
             child.peak_memory_bytes = _peak_of(child.process.pid) or child.peak_memory_bytes
             if (code := child.process.poll()) is None:
                 continue
             del self._children[job]
             seconds = time.perf_counter() - child.started_s
-            found.append(
-                Ended(
+            ended.append(
+                EndedJob(
                     job=job, code=code, seconds=seconds, peak_memory_bytes=child.peak_memory_bytes
                 )
             )
-        return found
+        return ended
 
     def interrupt(self) -> None:
-        """Ask every child to save its state and end."""
+        """Ask every process to save its state and end."""
         for child in self._children.values():
             child.process.send_signal(signal.SIGINT)
 
 
-def last_words(log: Path) -> str:
-    """The last line of a log that says something."""
+def last_log_line(log: Path) -> str:
+    """The last line of a log that is not blank."""
     try:
         with log.open("rb") as stream:
             stream.seek(max(0, log.stat().st_size - _TAIL_BYTES))
             lines = stream.read().decode(errors="replace").splitlines()
     except OSError:
-        return "no word"
-    said = [line.strip() for line in lines if line.strip()]
-    return said[-1].removeprefix("spd: ") if said else "no word"
+        return "no output"
+    written = [line.strip() for line in lines if line.strip()]
+    return written[-1].removeprefix("spd: ") if written else "no output"
 
 
 def _peak_of(pid: int) -> int | None:
-    """``VmHWM`` of a process; None where the system or the process does not tell."""
+    """Peak resident memory (``VmHWM``) of a process in bytes; None if it is not known."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except OSError:

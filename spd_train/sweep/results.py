@@ -1,11 +1,11 @@
-"""What a grid's outcomes say together: means over seeds, gaps, and averages over tasks."""
+"""The results of a grid: means over seeds, gaps, and averages over tasks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.tasks import task_named
-from spd_train.seeds import Summary, summarise
+from spd_train.seeds import SeedSummary, summarise
 from spd_train.sweep.grid import Grid
 from spd_train.sweep.jobs import DENSE, Job, StudentJob, TeacherJob
 from spd_train.sweep.outcomes import Outcome
@@ -16,7 +16,7 @@ class Results:
     """A grid, and the outcomes of its finished jobs.
 
     An arm is one of the grid's, or ``dense`` for the teachers, which are the same for every
-    pattern. What is not there is None.
+    pattern. A missing value is None.
     """
 
     grid: Grid
@@ -24,48 +24,48 @@ class Results:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """The teachers and the grid's own."""
+        """``dense``, and the arms of the grid."""
         return (DENSE, *self.grid.arms)
 
     @property
     def patterns(self) -> tuple[Pattern | None, ...]:
-        """The grid's; where it has teachers alone, the one that they are of."""
+        """The patterns of the grid; None stands for that of a grid of teachers alone."""
         return self.grid.patterns or (None,)
 
     @property
     def finished(self) -> int:
-        """How many jobs there is an outcome of."""
+        """The number of finished jobs."""
         return len(self.outcomes)
 
     @property
     def total(self) -> int:
-        """How many jobs the grid has."""
+        """The number of jobs of the grid."""
         return len(self.grid.jobs())
 
     @property
     def has_students(self) -> bool:
-        """Whether any sparse run is finished, so that there is something to draw."""
+        """Whether any student is finished."""
         return any(isinstance(job, StudentJob) for job in self.outcomes)
 
     def metric(self, task: str) -> str:
-        """A task's headline."""
+        """The main metric of a task."""
         return task_named(task).metrics[0]
 
     def of(self, task: str, pattern: Pattern | None, arm: str) -> list[Outcome]:
-        """The finished runs, seed by seed."""
+        """The outcomes of the finished runs, seed by seed."""
         jobs = [self._job(task, pattern, arm, seed) for seed in self.grid.seeds]
         return [self.outcomes[job] for job in jobs if job in self.outcomes]
 
-    def score(self, task: str, pattern: Pattern | None, arm: str) -> Summary | None:
-        """The headline on dev."""
+    def score(self, task: str, pattern: Pattern | None, arm: str) -> SeedSummary | None:
+        """The main metric on dev, over the seeds."""
         return summarise([run.score for run in self.of(task, pattern, arm)])
 
-    def gap(self, task: str, pattern: Pattern | None, arm: str) -> Summary | None:
-        """The headline on train minus that on dev."""
+    def gap(self, task: str, pattern: Pattern | None, arm: str) -> SeedSummary | None:
+        """The main metric on train minus that on dev, over the seeds."""
         return summarise([run.gap for run in self.of(task, pattern, arm)])
 
     def kept(self, task: str, pattern: Pattern | None, arm: str) -> float | None:
-        """Share of the dense score that is left: the mean's of the seeds that have both."""
+        """Share of the dense score that the arm keeps, over the seeds that have both scores."""
         pairs = []
         for seed in self.grid.seeds:
             sparse = self._value(_score, task, pattern, arm, seed)
@@ -75,28 +75,28 @@ class Results:
         whole = sum(dense for _, dense in pairs)
         return sum(sparse for sparse, _ in pairs) / whole if whole > 0 else None
 
-    def average_score(self, pattern: Pattern | None, arm: str) -> Summary | None:
-        """The mean over tasks, seed by seed; only seeds that have every task count."""
+    def average_score(self, pattern: Pattern | None, arm: str) -> SeedSummary | None:
+        """The mean score over all tasks, over the seeds that have every task."""
         return self._average(_score, pattern, arm)
 
-    def average_gap(self, pattern: Pattern | None, arm: str) -> Summary | None:
-        """The gap's mean over tasks, likewise."""
+    def average_gap(self, pattern: Pattern | None, arm: str) -> SeedSummary | None:
+        """The mean gap over all tasks, over the seeds that have every task."""
         return self._average(_gap, pattern, arm)
 
     def average_kept(self, pattern: Pattern | None, arm: str) -> float | None:
-        """The mean over tasks of the share kept; None unless every task has one."""
-        found = [self.kept(task, pattern, arm) for task in self.grid.tasks]
-        shares = [share for share in found if share is not None]
-        return sum(shares) / len(shares) if len(shares) == len(found) else None
+        """The mean over all tasks of the share kept; None unless every task has one."""
+        by_task = [self.kept(task, pattern, arm) for task in self.grid.tasks]
+        shares = [share for share in by_task if share is not None]
+        return sum(shares) / len(shares) if len(shares) == len(by_task) else None
 
     def _average(
         self, value: Callable[[Outcome], float | None], pattern: Pattern | None, arm: str
-    ) -> Summary | None:
-        """Means over tasks, one a seed, summarised over seeds."""
+    ) -> SeedSummary | None:
+        """Means over all tasks, one a seed, summarised over the seeds."""
         means = []
         for seed in self.grid.seeds:
-            found = [self._value(value, task, pattern, arm, seed) for task in self.grid.tasks]
-            means.append(_mean_of_all(found))
+            by_task = [self._value(value, task, pattern, arm, seed) for task in self.grid.tasks]
+            means.append(_mean_of_all(by_task))
         return summarise(means)
 
     def _value(
@@ -107,12 +107,12 @@ class Results:
         arm: str,
         seed: int,
     ) -> float | None:
-        """What one run gave, if it is finished."""
+        """A value of one run; None if the run is not finished."""
         run = self.outcomes.get(self._job(task, pattern, arm, seed))
         return None if run is None else value(run)
 
     def _job(self, task: str, pattern: Pattern | None, arm: str, seed: int) -> Job:
-        """The job of an arm."""
+        """The job of an arm, which is a teacher for ``dense``."""
         if arm == DENSE or pattern is None:
             return TeacherJob(task=task, seed=seed)
         return StudentJob(task=task, pattern=pattern, arm=arm, seed=seed)
@@ -127,6 +127,6 @@ def _gap(run: Outcome) -> float | None:
 
 
 def _mean_of_all(values: Sequence[float | None]) -> float | None:
-    """The mean; None unless every value is there."""
-    found = [value for value in values if value is not None]
-    return sum(found) / len(found) if found and len(found) == len(values) else None
+    """The mean; None unless every value is present."""
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present and len(present) == len(values) else None

@@ -1,4 +1,4 @@
-"""A sweep's table, as Markdown for readers and as JSON for programs."""
+"""The table of a sweep, as Markdown for readers and as JSON for programs."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -8,8 +8,8 @@ from typing import Any
 from spd_deploy.domain.files import write_json, write_text
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.versions import versions_of
-from spd_train.seeds import LEVEL, Summary
-from spd_train.sweep.jobs import DENSE, Job, StudentJob, spelled
+from spd_train.seeds import LEVEL, SeedSummary
+from spd_train.sweep.jobs import DENSE, Job, StudentJob, pattern_text
 from spd_train.sweep.results import Results
 
 TABLE_JSON, TABLE_MD = "table.json", "table.md"
@@ -18,14 +18,14 @@ _MISSING = "-"
 
 
 def write_tables(results: Results, output: Path) -> tuple[Path, Path]:
-    """Write ``table.md`` and ``table.json`` of what is finished."""
+    """Write ``table.md`` and ``table.json`` of the finished runs. Returns both paths."""
     write_text(output / TABLE_MD, markdown_of(results))
     write_json(output / TABLE_JSON, json_of(results))
     return output / TABLE_MD, output / TABLE_JSON
 
 
 def markdown_of(results: Results) -> str:
-    """One section a task, and the averages over all tasks where there are several."""
+    """The table as Markdown: a section for each task, and averages over several tasks."""
     grid = results.grid
     lines = [
         f"# {Path(grid.model).name}: {', '.join(grid.tasks)}",
@@ -48,12 +48,12 @@ def markdown_of(results: Results) -> str:
 
 
 def rows_of(results: Results, task: str) -> list[list[str]]:
-    """The rows of a task's table: pattern, the dense score, and a cell an arm."""
+    """The rows of a task's table: the pattern, the dense score, and a cell for each arm."""
     return _rows(results, partial(_score_cell, results, task))
 
 
 def json_of(results: Results) -> dict[str, Any]:
-    """Every run, finished or not, and what they say together."""
+    """All runs, finished or not, with summaries and averages, as JSON values."""
     grid = results.grid
     return {
         "schema": SCHEMA,
@@ -66,7 +66,7 @@ def json_of(results: Results) -> dict[str, Any]:
         "summaries": [
             {
                 "task": task,
-                "pattern": None if pattern is None else spelled(pattern),
+                "pattern": None if pattern is None else pattern_text(pattern),
                 "arm": arm,
                 "metric": results.metric(task),
                 "score": _json(results.score(task, pattern, arm)),
@@ -79,7 +79,7 @@ def json_of(results: Results) -> dict[str, Any]:
         ],
         "averages": [
             {
-                "pattern": None if pattern is None else spelled(pattern),
+                "pattern": None if pattern is None else pattern_text(pattern),
                 "arm": arm,
                 "score": _json(results.average_score(pattern, arm)),
                 "kept": results.average_kept(pattern, arm),
@@ -92,26 +92,26 @@ def json_of(results: Results) -> dict[str, Any]:
 
 
 def _run_json(results: Results, job: Job) -> dict[str, Any]:
-    """One run; ``outcome`` is null where it is not finished."""
+    """One run as JSON values; ``outcome`` is null if it is not finished."""
     outcome = results.outcomes.get(job)
     return {
         "task": job.task,
-        "pattern": spelled(job.pattern) if isinstance(job, StudentJob) else None,
+        "pattern": pattern_text(job.pattern) if isinstance(job, StudentJob) else None,
         "sparsity": job.pattern.sparsity if isinstance(job, StudentJob) else None,
         "arm": job.arm if isinstance(job, StudentJob) else DENSE,
         "seed": job.seed,
-        "folder": job.place,
+        "folder": job.folder,
         "outcome": None if outcome is None else outcome.to_json(),
     }
 
 
 def _over(seeds: int) -> str:
-    """What the numbers are the mean of."""
+    """What a number is the mean of, in words."""
     return "one seed" if seeds == 1 else f"means of {seeds} seeds ± {100 * LEVEL:.0f} % t-interval"
 
 
 def _table(results: Results, cell: Callable[[Pattern | None, str], str]) -> list[str]:
-    """A Markdown table: a row a pattern, a column an arm."""
+    """A Markdown table with a row for each pattern and a column for each arm."""
     head = ["pattern", *results.arms]
     rows = [[f"`{row[0]}`", *row[1:]] for row in _rows(results, cell)]
     rule = ["---", *("---:" for _ in results.arms)]
@@ -119,7 +119,7 @@ def _table(results: Results, cell: Callable[[Pattern | None, str], str]) -> list
 
 
 def _rows(results: Results, cell: Callable[[Pattern | None, str], str]) -> list[list[str]]:
-    """The same as lists."""
+    """The cells of a table as text: a row for each pattern, and in it a cell for each arm."""
     return [
         [_named(pattern), *(cell(pattern, arm) for arm in results.arms)]
         for pattern in results.patterns
@@ -127,47 +127,47 @@ def _rows(results: Results, cell: Callable[[Pattern | None, str], str]) -> list[
 
 
 def _named(pattern: Pattern | None) -> str:
-    """A row's name."""
-    return "none" if pattern is None else spelled(pattern)
+    """The name of a pattern's row."""
+    return "none" if pattern is None else pattern_text(pattern)
 
 
 def _score_cell(results: Results, task: str, pattern: Pattern | None, arm: str) -> str:
-    """The score, how much of dense that is, and over how many seeds where some are missing."""
-    found = results.score(task, pattern, arm)
+    """Score, share of the dense score, and number of seeds if some are missing."""
+    score = results.score(task, pattern, arm)
     kept = None if arm == DENSE else results.kept(task, pattern, arm)
-    return _with_remarks(found, kept, len(results.grid.seeds))
+    return _with_remarks(score, kept, len(results.grid.seeds))
 
 
 def _gap_cell(results: Results, task: str, pattern: Pattern | None, arm: str) -> str:
-    """The gap in points."""
+    """The gap between train and dev in points."""
     return _points(results.gap(task, pattern, arm))
 
 
 def _average_cell(results: Results, pattern: Pattern | None, arm: str) -> str:
-    """The same over tasks."""
+    """Average score over the tasks, share of the dense score, and number of seeds."""
     kept = None if arm == DENSE else results.average_kept(pattern, arm)
     return _with_remarks(results.average_score(pattern, arm), kept, len(results.grid.seeds))
 
 
-def _with_remarks(found: Summary | None, kept: float | None, seeds: int) -> str:
-    """Such as ``85.2 ± 1.2 (99.1 %)``."""
-    if found is None:
+def _with_remarks(score: SeedSummary | None, kept: float | None, seeds: int) -> str:
+    """A score with its remarks, such as ``85.2 ± 1.2 (99.1 %)``."""
+    if score is None:
         return _MISSING
     remarks: Sequence[str] = [
         *([] if kept is None else [f"{kept:.1%}".replace("%", " %")]),
-        *([f"{found.count} of {seeds} seeds"] if found.count < seeds else []),
+        *([f"{score.count} of {seeds} seeds"] if score.count < seeds else []),
     ]
-    return _points(found) + (f" ({', '.join(remarks)})" if remarks else "")
+    return _points(score) + (f" ({', '.join(remarks)})" if remarks else "")
 
 
-def _points(found: Summary | None) -> str:
-    """A share in points, such as ``85.2 ± 1.2``."""
-    if found is None:
+def _points(summary: SeedSummary | None) -> str:
+    """A share as points with half the interval's width, such as ``85.2 ± 1.2``."""
+    if summary is None:
         return _MISSING
-    reach = "" if found.reach is None else f" ± {100 * found.reach:.1f}"
-    return f"{100 * found.mean:.1f}{reach}"
+    interval = "" if summary.half_width is None else f" ± {100 * summary.half_width:.1f}"
+    return f"{100 * summary.mean:.1f}{interval}"
 
 
-def _json(found: Summary | None) -> dict[str, Any] | None:
-    """A summary as plain JSON values."""
-    return None if found is None else found.to_json()
+def _json(summary: SeedSummary | None) -> dict[str, Any] | None:
+    """A summary as JSON values; None stays None."""
+    return None if summary is None else summary.to_json()

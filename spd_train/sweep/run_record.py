@@ -1,7 +1,6 @@
-"""What the sweep keeps of a run beside its folder: what was asked for, and what it took.
+"""The record of a run that the sweep keeps beside its folder: settings, time and memory.
 
-The record is what keeps a table honest: a grid whose settings were changed does not get the runs
-of the earlier settings mixed into its table in silence.
+The record prevents that runs with earlier settings appear in the table of a grid that was changed.
 """
 
 import os
@@ -23,9 +22,12 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """What was asked for; seconds and peak memory of the process, None where nobody measured.
+    """Settings of a run, and what its process took.
 
-    The seconds are those of all attempts together.
+    Attributes:
+        settings: all that decides the result; empty if no sweep started the run.
+        seconds: duration of all attempts together; None if it was not measured.
+        peak_memory_bytes: largest resident memory; None if it was not measured.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -34,21 +36,21 @@ class RunRecord:
 
 
 def settings_of(grid: Grid, job: Job) -> dict[str, Any]:
-    """What decides a run's outcome, of all that a grid file may change without its place.
+    """The settings of a job that a change of the grid file may change.
 
-    The model counts by its name alone, so that its folder may be moved; of the recipe counts what
-    trains the job, since a later version may make an arm otherwise.
+    The model counts by its name, so that its folder may be moved. The recipe counts with all its
+    fields, since another version of spd may define an arm differently.
     """
     model = os.path.basename(grid.model.rstrip("/"))
     if isinstance(job, StudentJob):
-        made = {"student": recipe_named(job.arm).to_json()["student"]}
+        recipe = {"student": recipe_named(job.arm).to_json()["student"]}
     else:
-        made = {"teacher": asdict(TeacherRecipe())}
-    return {"model": model, **dict(_flat(made)), **grid.options(job)}
+        recipe = {"teacher": asdict(TeacherRecipe())}
+    return {"model": model, **dict(_flat(recipe)), **grid.options(job)}
 
 
 def read_record(file: Path) -> RunRecord:
-    """A run's record; an empty one where the run was not started by a sweep."""
+    """The record in ``file``; an empty one if there is no file."""
     if not file.exists():
         return RunRecord()
     fix = f"remove {file} and the folder beside it, and type the command again"
@@ -57,12 +59,12 @@ def read_record(file: Path) -> RunRecord:
 
 
 def write_record(file: Path, record: RunRecord) -> None:
-    """Write a run's record."""
+    """Write the record into ``file``."""
     write_json(file, {"schema": SCHEMA, **asdict(record)})
 
 
-def added(record: RunRecord, *, seconds: float, peak_memory_bytes: int | None) -> RunRecord:
-    """The record after another attempt."""
+def with_attempt(record: RunRecord, *, seconds: float, peak_memory_bytes: int | None) -> RunRecord:
+    """The record with the time and the memory of another attempt added."""
     peaks = [p for p in (record.peak_memory_bytes, peak_memory_bytes) if p is not None]
     return RunRecord(
         settings=record.settings,
@@ -72,27 +74,27 @@ def added(record: RunRecord, *, seconds: float, peak_memory_bytes: int | None) -
 
 
 def refuse_other_settings(grid: Grid, output: Path, begun: Iterable[Job]) -> None:
-    """No run that is there already may have been made with other settings than the grid's.
+    """Refuse a folder with runs that were started with other settings than the grid's.
 
     Raises:
-        BadSetting: naming the run and the first difference.
+        BadSetting: naming the run and the first setting that differs.
     """
     for job in begun:
-        place = JobPaths.of(output, job)
-        before, now = read_record(place.record).settings, settings_of(grid, job)
+        paths = JobPaths.of(output, job)
+        before, now = read_record(paths.record).settings, settings_of(grid, job)
         if not before:
             continue
         for name in sorted({*before, *now}):
             if before.get(name) != now.get(name):
                 raise BadSetting(
-                    f"{place.folder} was begun with another {name}",
+                    f"{paths.folder} was started with another {name}",
                     got=f"{_shown(now.get(name))}, it had {_shown(before.get(name))}",
                     fix="put the grid back, choose another --output, or remove that folder",
                 )
 
 
 def _flat(value: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every field by its path: ``student.graft.start``."""
+    """Every field by its path, such as ``student.graft.start``."""
     for name, inner in value.items():
         if isinstance(inner, Mapping):
             yield from _flat(inner, f"{above}{name}.")
@@ -101,5 +103,5 @@ def _flat(value: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]
 
 
 def _shown(value: object) -> object:
-    """A value, or that there is none."""
+    """A value for an error; ``none`` if there is none."""
     return "none" if value is None else value

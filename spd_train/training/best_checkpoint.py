@@ -1,8 +1,8 @@
-"""The best checkpoint of a training, chosen on rows that were held out from train.
+"""The best checkpoint of a training, chosen on rows that were held out of train.
 
-Its parameters lie beside the state in a safetensors file of their own, whose header says of which
-step they are and what they scored. A resumed run finds them there; since it repeats what it did
-before, it comes to the same choice.
+Its parameters are in a safetensors file beside the saved state. The header of the file holds their
+step and their score. A resumed run continues from that file and makes the same choice as a run
+that was never stopped.
 """
 
 import math
@@ -21,28 +21,32 @@ from spd_deploy.domain.files import not_written, replacing
 BEST_FILE = "best.safetensors"
 
 
-def worth(scores: Mapping[str, float] | None, metrics: Sequence[str]) -> float | None:
-    """What a checkpoint is chosen by: the mean of the task's metrics, as GLUE averages them.
+def selection_score(scores: Mapping[str, float] | None, metrics: Sequence[str]) -> float | None:
+    """The mean of the task's metrics, by which the best checkpoint is chosen; None without scores.
 
-    F1 alone would choose a model that nearly always says yes; F1 with accuracy does not.
+    GLUE averages a task's metrics in the same way. F1 alone would choose a model that predicts the
+    positive class for nearly every row; F1 and accuracy together do not.
     """
     return fmean(scores[name] for name in metrics) if scores else None
 
 
 class BestCheckpoint:
-    """Keeps the parameters that scored best so far."""
+    """Stores the parameters with the highest score so far in ``best.safetensors``."""
 
     def __init__(self, folder: Path, *, fingerprint: str, begun: bool) -> None:
-        """Continue the choice in ``folder``, or begin anew where the training was not ``begun``."""
+        """Continue the choice in ``folder``; remove its file if the training has not ``begun``."""
         self.file = folder / BEST_FILE
         self.fingerprint = fingerprint
         if not begun:
             self.file.unlink(missing_ok=True)
 
     def offer(self, step: int, value: float | None, parameters: Mapping[str, Tensor]) -> bool:
-        """Keep the parameters as of after ``step`` if none scored higher; says whether it did.
+        """Store the parameters if their score is the highest so far. Returns whether it did.
 
-        A score that is undefined is never kept. Of equal scores the later one is.
+        Args:
+            step: number of steps after which the model has these parameters.
+            value: their score. None and NaN are never stored. Of equal scores the later is stored.
+            parameters: the trained parameters by name.
         """
         before = self._header()
         if value is None or not math.isfinite(value):
@@ -58,8 +62,12 @@ class BestCheckpoint:
                 raise not_written(self.file, err) from err
         return True
 
-    def take(self, parameters: Mapping[str, nn.Parameter]) -> int | None:
-        """Put the best parameters in place; returns their step, None where none was ever kept."""
+    def load(self, parameters: Mapping[str, nn.Parameter]) -> int | None:
+        """Copy the stored values into ``parameters``. Returns their step, None if none is stored.
+
+        Raises:
+            BadCheckpoint: the file is damaged or belongs to another run.
+        """
         header = self._header()
         if header is None:
             return None
@@ -69,7 +77,7 @@ class BestCheckpoint:
         return int(header["step"])
 
     def _header(self) -> dict[str, str] | None:
-        """What is known of the best so far."""
+        """The header of the file, or None if there is no file."""
         if not self.file.exists():
             return None
         try:

@@ -1,26 +1,25 @@
 """The training of the sparse student: pruned, grafted onto its teacher, and distilled.
 
-Huang et al., "Sparse Progressive Distillation", ACL 2022. At every step each student part stands in
-for its teacher's with the schedule's probability; the grafted network is pulled towards the
-teacher's attention, hidden states and answer, or to the true labels, as the recipe weighs them;
-after every update the masks are applied again. Embeddings and head stay the teacher's.
+Huang et al., "Sparse Progressive Distillation", ACL 2022. At every step each part of the student
+replaces its teacher's with the schedule's probability. The loss pulls the grafted network towards
+the teacher's attention, hidden states and logits, or towards the true labels, with the recipe's
+weights. The masks are applied again after every optimiser step. Embeddings and head stay the
+teacher's.
 """
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from spd_deploy.domain.tasks import Task
 from spd_train.config import LossRecipe, StudentRecipe
-from spd_train.data.augment import mixed
-from spd_train.data.batches import LabelledTokens
-from spd_train.data.tensors import TensorBatch
+from spd_train.data.augment import mix_pairs
+from spd_train.data.batching import LabelledTokens, TensorBatch
 from spd_train.grafting import GraftedNetwork, draw_graft
 from spd_train.pruning.pruner import Pruner
-from spd_train.training.device import Place
-from spd_train.training.finetune import adamw
-from spd_train.training.losses import Spread, loss_terms, spread_of
+from spd_train.training.base import Record, Training
+from spd_train.training.context import TrainContext
+from spd_train.training.losses import HiddenVariance, hidden_variance, loss_terms
 from spd_train.training.schedule import (
     Stages,
     cubic_share,
@@ -29,38 +28,43 @@ from spd_train.training.schedule import (
     last_mask_update,
     mask_update,
 )
-from spd_train.training.scoring import Scored, score_rows
+from spd_train.training.scoring import score_rows
 
 
 class Objective(nn.Module):
-    """The loss terms of a part of a step, as one module that can run on many processes."""
+    """The terms of the distillation loss over a part of a step.
+
+    It is a module so that distributed data parallelism can wrap it.
+    """
 
     def __init__(self, network: GraftedNetwork, task: Task, recipe: LossRecipe) -> None:
         super().__init__()
         self.network = network
         self.task = task
         self.recipe = recipe
-        self.spread = Spread(hidden=())
+        self.variance = HiddenVariance(by_layer=())
 
     @property
-    def has_teacher(self) -> bool:
-        """Whether any term looks at the teacher."""
+    def needs_teacher(self) -> bool:
+        """Whether any term of the loss compares the student with the teacher."""
         return max(self.recipe.attention, self.recipe.hidden, self.recipe.logits) > 0
 
-    def measure_spread(self, batches: Sequence[TensorBatch]) -> None:
-        """Measure the unit of the hidden term on calibration texts."""
+    def measure_variance(self, batches: Sequence[TensorBatch]) -> None:
+        """Measure the variance of the teacher's hidden states, which scales the hidden loss."""
         if self.recipe.hidden:
-            self.spread = spread_of((self.network.teach(b), b.mask_BS) for b in batches)
+            self.variance = hidden_variance(
+                (self.network.teacher_forward(b), b.mask_BS) for b in batches
+            )
 
     def forward(self, batch: TensorBatch) -> dict[str, Tensor]:
-        """The weighted terms, by name."""
-        teacher = self.network.teach(batch) if self.has_teacher else None
+        """The weighted terms of the loss by name, each a scalar."""
+        teacher = self.network.teacher_forward(batch) if self.needs_teacher else None
         student = self.network(batch)
-        return loss_terms(student, teacher, batch, self.task, self.recipe, self.spread)
+        return loss_terms(student, teacher, batch, self.task, self.recipe, self.variance)
 
 
-class Distillation:
-    """A :class:`spd_train.training.loop.Training` of the sparse student."""
+class Distillation(Training):
+    """Prunes, grafts and distils the sparse student."""
 
     name = "student"
 
@@ -72,108 +76,98 @@ class Distillation:
         task: Task,
         recipe: StudentRecipe,
         stages: Stages,
-        place: Place,
+        context: TrainContext,
     ) -> None:
         self.network = network
         self.pruner = pruner
-        self.task = task
         self.recipe = recipe
         self.stages = stages
-        self.place = place
-        self.total_steps = stages.total
         self.updates = min(recipe.pruning.updates, stages.prune)
-        self.parameters: Mapping[str, nn.Parameter] = dict(network.students())
-        self.optimizer: torch.optim.Optimizer = adamw(self.parameters, recipe.weight_decay)
-        self.objective = Objective(network, task, recipe.losses)
-        self.objective.measure_spread(pruner.calibration.batches)
+        objective = Objective(network, task, recipe.losses)
+        super().__init__(
+            objective,
+            dict(network.student_parameters()),
+            task=task,
+            context=context,
+            total_steps=stages.total,
+            weight_decay=recipe.weight_decay,
+        )
+        objective.measure_variance(pruner.calibration.batches)
 
     @property
-    def moves(self) -> bool:
-        """Whether any parameter takes part in the step that was prepared."""
+    def has_gradients(self) -> bool:
+        """Whether the draw of this step put at least one part of the student in place."""
         return any(unit.student_in_place for unit in self.network.units)
 
-    def prepare(self, step: int) -> dict[str, float | str]:
-        """Tighten the masks where that is due, and draw the graft."""
+    def begin_step(self, step: int) -> Record:
+        """Update the masks where an update is due, and draw which parts the student takes."""
         if update := mask_update(step, self.stages, self.updates):
             last = update == self.updates
             self.pruner.tighten(cubic_share(update, self.updates), last=last)
-            self.place.processes.same(
-                [*self.parameters.values(), *self.pruner.sparse.state().values()]
+            self.context.distributed.broadcast(
+                [*self.parameters.values(), *self.pruner.weights.state().values()]
             )
         probability = graft_probability(step, self.stages, self.recipe.graft)
         self.network.train(self.recipe.dropout)
         units = len(self.network.units)
-        self.network.graft(draw_graft(units, probability, seed=self.place.seed, step=step))
+        self.network.graft(draw_graft(units, probability, seed=self.context.seed, step=step))
         return {
             "stage": self.stages.at(step),
             "sparsity": self.pruner.sparsity,
             "graft_probability": probability,
         }
 
-    def texts(self, rows: Sequence[LabelledTokens], step: int) -> Sequence[LabelledTokens]:
-        """As they are, or pairs made up for the teacher to answer."""
-        place = self.place
-        return mixed(
-            rows,
-            self.recipe.mix_pairs,
-            special_ids=place.special_ids,
-            seed=place.seed,
-            step=step,
-        )
-
     def learning_rate(self, step: int) -> float:
-        """The peak times the schedule's share."""
+        """The recipe's peak times the share of :func:`decayed_share`."""
         recipe = self.recipe
         return recipe.learning_rate * decayed_share(
             step, self.stages, recipe.decay, recipe.warmup_share
         )
 
-    def before_update(self) -> None:
-        """Gradients may be scores."""
-        self.pruner.before_update()
+    def rows_for(self, rows: Sequence[LabelledTokens], step: int) -> Sequence[LabelledTokens]:
+        """The batch's rows; a share ``mix_pairs`` of its pairs gets another row's second text."""
+        return mix_pairs(
+            rows,
+            self.recipe.mix_pairs,
+            special_ids=self.context.special_ids,
+            seed=self.context.seed,
+            step=step,
+        )
 
-    def after_update(self) -> None:
-        """The optimiser moved pruned weights too: set them back to zero."""
-        self.pruner.after_update()
+    def clip_gradients(self) -> Tensor:
+        """Add the gradients to the importance scores, then clip them. Returns the norm before."""
+        self.pruner.add_gradients()
+        return super().clip_gradients()
 
-    def eligible(self, step: int) -> bool:
-        """The student may be chosen once its masks are final."""
+    def optimizer_step(self) -> None:
+        """Update the parameters, then set the pruned weights back to zero."""
+        super().optimizer_step()
+        self.pruner.apply_masks()
+
+    def may_be_best(self, step: int) -> bool:
+        """Whether the masks are final after ``step``: a less sparse student is no result."""
         return step >= last_mask_update(self.stages, self.updates)
 
-    def score(self) -> Scored:
-        """Metrics of the student alone on the samples."""
-        place = self.place
-        with place.precision.autocast(place.processes.kind):
-            return {name: self.score_on(rows) for name, rows in place.samples.parts().items()}
-
-    def score_on(self, rows: Sequence[LabelledTokens]) -> dict[str, float]:
-        """Metrics of the student alone on rows."""
-        place = self.place
-        return score_rows(
-            self.answer, self.task, rows, pad_id=place.pad_id, device=place.processes.device
-        )
-
-    def teacher_score_on(self, rows: Sequence[LabelledTokens]) -> dict[str, float]:
-        """Metrics of the teacher on rows."""
-        place = self.place
-        return score_rows(
-            lambda batch: self.network.eval().teach(batch).logits_BC,
-            self.task,
-            rows,
-            pad_id=place.pad_id,
-            device=place.processes.device,
-        )
-
-    def answer(self, batch: TensorBatch) -> Tensor:
-        """The student's logits, all its parts in place and no dropout."""
+    def logits(self, batch: TensorBatch) -> Tensor:
+        """The student's logits ``[B, C]``, with all its parts in place and without dropout."""
         self.network.eval()
         self.network.graft_all(True)
         return self.network(batch).logits_BC  # type: ignore[no-any-return]
 
+    def score_teacher(self, rows: Sequence[LabelledTokens]) -> dict[str, float]:
+        """Metrics of the teacher on ``rows``, and its ``loss``."""
+        return score_rows(
+            lambda batch: self.network.eval().teacher_forward(batch).logits_BC,
+            self.task,
+            rows,
+            pad_id=self.context.pad_id,
+            device=self.context.distributed.device,
+        )
+
     def extra_state(self) -> dict[str, Tensor]:
-        """Masks and what belongs to them."""
+        """The pruner's masks, targets and scores."""
         return self.pruner.state()
 
-    def restore(self, extra: Mapping[str, Tensor]) -> None:
-        """Put them back."""
-        self.pruner.restore(extra, self.place.processes.device)
+    def load_extra_state(self, extra: Mapping[str, Tensor]) -> None:
+        """Restore the pruner's masks, targets and scores."""
+        self.pruner.restore(extra, self.context.distributed.device)

@@ -1,8 +1,8 @@
-"""The processes of one training, through ``accelerate``: one, or many on GPUs, CPUs and nodes.
+"""The processes of one training: one, or several on GPUs, CPUs and nodes through ``accelerate``.
 
-Started alone, this is one process and costs nothing. Under ``accelerate launch`` or ``torchrun``
-each process computes its parts of every step; gradients are averaged by PyTorch's own distributed
-data parallelism, which ``accelerate`` sets up.
+A run that no launcher started is one process, and nothing here costs time. Under ``accelerate
+launch`` or ``torchrun`` each process computes its micro-batches of every step. PyTorch's
+``DistributedDataParallel``, which ``accelerate`` sets up, averages the gradients.
 """
 
 import atexit
@@ -23,29 +23,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Distributed:
-    """How many processes there are, which one this is, and what they do together."""
+    """The number of processes, the rank of this one, its device, and the collective operations.
 
-    count: int = 1
+    Without an ``accelerator`` every operation returns what it is given.
+    """
+
+    world_size: int = 1
     rank: int = 0
     device: str = "cpu"
     accelerator: "Accelerator | None" = field(default=None, repr=False, compare=False)
 
     @property
     def kind(self) -> str:
-        """The kind of device, ``cpu`` or ``cuda``."""
+        """The type of the device, ``cpu`` or ``cuda``, without its index."""
         return self.device.split(":")[0]
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this process writes the files and the progress: it has rank 0."""
         return self.rank == 0
 
-    def prepared(self, module: nn.Module) -> nn.Module:
-        """The module whose backward pass averages gradients over all processes."""
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module, wrapped so that its backward pass averages gradients over all processes."""
         return module if self.accelerator is None else self.accelerator.prepare_model(module)
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so; all get the same answer at the same step."""
+        """Whether ``flag`` is True on any process. All processes get the same answer."""
         if self.accelerator is None:
             return flag
         mine = torch.tensor([float(flag)], device=self.device)
@@ -53,7 +56,7 @@ class Distributed:
         assert isinstance(total, Tensor)  # noqa: S101 - a tensor went in
         return bool(total.item() > 0)
 
-    def total(self, value: Tensor) -> Tensor:
+    def sum(self, value: Tensor) -> Tensor:
         """The sum of a tensor over all processes."""
         if self.accelerator is None:
             return value
@@ -61,35 +64,35 @@ class Distributed:
         assert isinstance(summed, Tensor)  # noqa: S101 - a tensor went in
         return summed
 
-    def same(self, tensors: Iterable[Tensor]) -> None:
-        """Give every process the main one's values, in place."""
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors of every process with those of rank 0, in place."""
         if self.accelerator is not None:
-            from accelerate.utils import broadcast
+            from accelerate.utils import broadcast as broadcast_tensor
 
             with torch.no_grad():
                 for tensor in tensors:
-                    tensor.copy_(broadcast(tensor.contiguous()))
+                    tensor.copy_(broadcast_tensor(tensor.contiguous()))
 
-    def wait(self) -> None:
-        """Go on when all processes are here."""
+    def barrier(self) -> None:
+        """Block until every process has come to this call."""
         if self.accelerator is not None:
             self.accelerator.wait_for_everyone()
 
 
-def start_processes(device: Device) -> Distributed:
-    """Join the processes that a launcher started, or be the only one.
+def init_distributed(device: Device) -> Distributed:
+    """Join the process group that a launcher started; one process if there is none.
 
     Raises:
-        BadSetting: the launcher's processes are to train on a device that there is none of.
+        BadSetting: the launcher's processes run on another type of device.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Distributed(device=device)
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    # A part that was drawn as teacher has no gradient, on any process: the draw is the same on all.
+    # The student's part has no gradient if the draw, equal on all processes, took the teacher's.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[unused])
-    # Left to the interpreter's end, the group's threads are sometimes torn down while they run.
+    # At the interpreter's end the threads of the group could be destroyed while they run.
     atexit.register(accelerator.state.destroy_process_group)
     if accelerator.device.type != device:
         raise BadSetting(
@@ -98,18 +101,25 @@ def start_processes(device: Device) -> Distributed:
             fix="launch with a matching configuration, or change --device",
         )
     return Distributed(
-        count=accelerator.num_processes,
+        world_size=accelerator.num_processes,
         rank=accelerator.process_index,
         device=str(accelerator.device),
         accelerator=accelerator,
     )
 
 
-def parts_of(rows: int, *, count: int, rank: int, accumulate: int) -> list[list[int]]:
-    """Which rows of a step each of this process's parts computes: every row once over all.
+def micro_batches(rows: int, *, world_size: int, rank: int, accumulate: int) -> list[list[int]]:
+    """The positions of a step's rows in each micro-batch of one process.
 
-    Rows are dealt out in turn, so that parts of a batch sorted by length are alike in length. A
-    step with fewer rows than parts leaves some parts empty.
+    Over all processes every row is computed once. Rows are dealt out in turn, so that the
+    micro-batches of a batch sorted by length have similar lengths. A step with fewer rows than
+    micro-batches leaves some of them empty.
+
+    Args:
+        rows: rows of the step.
+        world_size: number of processes.
+        rank: of this process, from 0.
+        accumulate: micro-batches of each process.
     """
-    parts = count * accumulate
+    parts = world_size * accumulate
     return [list(range(rows))[rank * accumulate + i :: parts] for i in range(accumulate)]

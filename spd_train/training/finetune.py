@@ -1,26 +1,19 @@
-"""Plain fine-tuning on the true labels: how the dense teacher is made."""
+"""Fine-tuning on the true labels: how the dense teacher is trained."""
 
-from collections.abc import Mapping, Sequence
-
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from spd_deploy.domain.tasks import Task
 from spd_train.config import TeacherRecipe
-from spd_train.data.batches import LabelledTokens
-from spd_train.data.tensors import TensorBatch
-from spd_train.model import inputs_of
-from spd_train.training.device import Place
+from spd_train.data.batching import TensorBatch
+from spd_train.training.base import Record, Training
+from spd_train.training.context import TrainContext
 from spd_train.training.losses import label_loss
 from spd_train.training.schedule import warmup_decay
-from spd_train.training.scoring import Scored, score_rows
-
-NO_DECAY = ("bias", "LayerNorm.weight", "layer_norm.weight")
 
 
 class LabelObjective(nn.Module):
-    """The loss to the labels of a part of a step."""
+    """The loss to the true labels, over a part of a step."""
 
     def __init__(self, model: PreTrainedModel, task: Task) -> None:
         super().__init__()
@@ -28,19 +21,19 @@ class LabelObjective(nn.Module):
         self.task = task
 
     def logits(self, batch: TensorBatch) -> Tensor:
-        """The classifier's outputs."""
-        return self.model(**inputs_of(self.model, batch)).logits  # type: ignore[no-any-return]
+        """The classifier's logits ``[B, C]``."""
+        inputs = batch.model_inputs(self.model.config)
+        return self.model(**inputs).logits  # type: ignore[no-any-return]
 
     def forward(self, batch: TensorBatch) -> dict[str, Tensor]:
-        """Cross-entropy, or squared error."""
+        """Cross-entropy, or squared error for a regression, under the name ``label``."""
         return {"label": label_loss(self.logits(batch), batch, self.task)}
 
 
-class FineTuning:
-    """A :class:`spd_train.training.loop.Training` of all of a classifier's weights."""
+class FineTuning(Training):
+    """Trains all weights of a classifier with AdamW and a linear warm-up and decay."""
 
     name = "teacher"
-    moves = True
 
     def __init__(
         self,
@@ -49,76 +42,32 @@ class FineTuning:
         task: Task,
         recipe: TeacherRecipe,
         steps: int,
-        place: Place,
+        context: TrainContext,
     ) -> None:
+        nn.Module.to(model, context.distributed.device)
         self.model = model
-        nn.Module.to(model, place.processes.device)
-        self.task = task
         self.recipe = recipe
-        self.total_steps = steps
-        self.place = place
-        self.objective = LabelObjective(model, task)
-        self.parameters: Mapping[str, nn.Parameter] = dict(model.named_parameters())
-        self.optimizer: torch.optim.Optimizer = adamw(self.parameters, recipe.weight_decay)
+        self.label_objective = LabelObjective(model, task)
+        super().__init__(
+            self.label_objective,
+            dict(model.named_parameters()),
+            task=task,
+            context=context,
+            total_steps=steps,
+            weight_decay=recipe.weight_decay,
+        )
 
-    def prepare(self, step: int) -> dict[str, float | str]:
+    def begin_step(self, step: int) -> Record:
         """Switch dropout on."""
         self.model.train()
         return {"stage": "teacher"}
 
     def learning_rate(self, step: int) -> float:
-        """Warm-up and linear decay."""
+        """The recipe's peak times the share of :func:`warmup_decay`."""
         share = warmup_decay(step, self.total_steps, self.recipe.warmup_share)
         return self.recipe.learning_rate * share
 
-    def texts(self, rows: Sequence[LabelledTokens], step: int) -> Sequence[LabelledTokens]:
-        """As they are: labels belong to them."""
-        return rows
-
-    def before_update(self) -> None:
-        """Nothing is made of gradients but updates."""
-
-    def after_update(self) -> None:
-        """Nothing is constrained."""
-
-    def eligible(self, step: int) -> bool:
-        """Any step's weights may be chosen."""
-        return True
-
-    def score(self) -> Scored:
-        """Metrics on the samples."""
-        place = self.place
-        with place.precision.autocast(place.processes.kind):
-            return {name: self.score_on(rows) for name, rows in place.samples.parts().items()}
-
-    def score_on(self, rows: Sequence[LabelledTokens]) -> dict[str, float]:
-        """Metrics on rows."""
+    def logits(self, batch: TensorBatch) -> Tensor:
+        """Logits ``[B, C]`` without dropout."""
         self.model.train(mode=False)
-        place = self.place
-        return score_rows(
-            self.objective.logits,
-            self.task,
-            rows,
-            pad_id=place.pad_id,
-            device=place.processes.device,
-        )
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """Nothing else is kept."""
-        return {}
-
-    def restore(self, extra: Mapping[str, Tensor]) -> None:
-        """Nothing else is kept."""
-
-
-def adamw(parameters: Mapping[str, nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with the decay left off biases and layer norms, as BERT was trained."""
-    decayed = [p for name, p in parameters.items() if not name.endswith(NO_DECAY)]
-    others = [p for name, p in parameters.items() if name.endswith(NO_DECAY)]
-    return torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        lr=0.0,  # set at every step
-    )
+        return self.label_objective.logits(batch)

@@ -1,106 +1,43 @@
-"""The training loop: it owns steps, batches, the optimiser, the log and the saved state.
+"""The training loop: optimiser steps, micro-batches, the log and the saved state.
 
-It knows no schedule and no loss; those are the :class:`Training`'s. What happens at a step is a
-function of the weights, the seed and the step alone, so a run that was stopped and resumed gives
-the bits of one that was not.
+The loop knows no schedule and no loss; those belong to the :class:`Training`. A step is a function
+of the weights, the seed and the step number alone, so a run that was stopped and resumed ends with
+the same bits as a run that was not.
 """
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from spd_deploy.domain.errors import Diverged, Interrupted
 from spd_deploy.domain.progress import Progress, Silent
-from spd_train.data.batches import LabelledTokens, batches_per_epoch, epoch_batches
-from spd_train.data.tensors import batch_of
+from spd_train.data.batching import LabelledTokens, batch_of, batches_per_epoch
 from spd_train.grafting import step_seed
-from spd_train.training.best_checkpoint import BestCheckpoint, worth
-from spd_train.training.distributed import Distributed, parts_of
-from spd_train.training.metrics_log import METRICS_FILE, MetricsLog
-from spd_train.training.mixed_precision import MixedPrecision
-from spd_train.training.scoring import Scored
-from spd_train.training.state import STATE_FILE, load_state, save_state
+from spd_train.training.base import Record, Training
+from spd_train.training.best_checkpoint import BestCheckpoint
+from spd_train.training.recorder import Recorder
+from spd_train.training.state import STATE_FILE, load_state
+from spd_train.training.step_batches import StepBatch, step_batches
 
-_CLIP_NORM = 1.0
-_MOST_LOGGED_STEPS = 2000
-_LEAST_SCORES = 4
-
-Record = dict[str, float | str]
-
-
-class Training(Protocol):
-    """What is trained and how: see :mod:`spd_train.training.finetune` and ``distil`` beside it."""
-
-    name: str
-    total_steps: int
-    parameters: Mapping[str, nn.Parameter]
-    optimizer: torch.optim.Optimizer
-
-    @property
-    def objective(self) -> nn.Module:
-        """Gives the terms of the loss for a batch, by name."""
-        ...
-
-    @property
-    def moves(self) -> bool:
-        """Whether any parameter takes part in the step that was prepared."""
-        ...
-
-    def prepare(self, step: int) -> Record:
-        """Get ready for ``step``; returns what of it belongs in the log."""
-        ...
-
-    def texts(self, rows: Sequence[LabelledTokens], step: int) -> Sequence[LabelledTokens]:
-        """What is trained on at ``step`` in place of its ``rows``, one for one."""
-        ...
-
-    def learning_rate(self, step: int) -> float:
-        """The learning rate at ``step``."""
-        ...
-
-    def before_update(self) -> None:
-        """What is to be done with the gradients before the optimiser takes them."""
-        ...
-
-    def after_update(self) -> None:
-        """What must hold again after the optimiser moved the weights."""
-        ...
-
-    def eligible(self, step: int) -> bool:
-        """Whether the weights after ``step`` may be chosen as the best."""
-        ...
-
-    def score(self) -> Scored:
-        """Metrics of the model as it is now, by sample."""
-        ...
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """What besides parameters and moments a resumed run needs."""
-        ...
-
-    def restore(self, extra: Mapping[str, Tensor]) -> None:
-        """The inverse of :meth:`extra_state`."""
-        ...
+_MAX_NAMED_ROWS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Loop:
+class LoopConfig:
     """The settings of a loop.
 
     Attributes:
-        folder: where the log and the state are kept.
-        fingerprint: tells whether a saved state belongs to this run.
-        metrics: the best checkpoint is chosen by their mean, as GLUE averages them.
-        batch_size: rows a step, over all processes and parts.
-        accumulate: parts of a step that each process computes one after another.
-        save_every_s: how much work a kill may cost, in seconds.
-        should_stop: asked after every step; True ends the loop with its state saved.
+        folder: where the log and the state are written.
+        fingerprint: hash of the run's settings; a saved state with another one is refused.
+        metrics: the best checkpoint has the highest mean of these, as GLUE averages them.
+        batch_size: rows of a step, over all processes and micro-batches.
+        accumulate: micro-batches that each process computes for a step, one after another.
+        save_every_s: seconds between two saved states; a kill loses at most that much work.
+        should_stop: called after every step; True saves the state and ends the loop.
     """
 
     folder: Path
@@ -108,231 +45,159 @@ class Loop:
     metrics: Sequence[str]
     batch_size: int
     accumulate: int
-    pad_id: int
-    seed: int
-    processes: Distributed
-    precision: MixedPrecision
     save_every_s: float = 60.0
     should_stop: Callable[[], bool] = lambda: False
 
 
-def train(
-    training: Training, rows: Sequence[LabelledTokens], loop: Loop, progress: Progress
+def run_loop(
+    training: Training, rows: Sequence[LabelledTokens], loop: LoopConfig, progress: Progress
 ) -> int:
-    """Run ``training`` to its end, from its saved state where there is one.
+    """Run ``training`` to its end, from its saved state if there is one.
 
-    The best weights are in place afterwards: those that scored highest on the rows held out, or
-    the last where none are. On all processes but the main one nothing is written, told or scored.
+    Afterwards the model has the weights that scored highest on the held-out rows, or the last
+    weights where no rows are held out. Only the main process writes files, scores and progress.
 
     Returns:
-        The step after which the weights were as they are now.
+        The number of steps after which the model had the weights that it has now.
 
     Raises:
-        Interrupted: ``should_stop`` said so on any process; the state is saved.
-        Diverged: loss or gradient is not a number any more; the last saved state is left.
+        Interrupted: ``should_stop`` returned True on any process; the state is saved.
+        Diverged: the loss or the gradient is not finite; the last saved state is kept.
     """
+    distributed = training.context.distributed
     first = _resume(training, loop)
-    main = loop.processes.is_main
-    keeper = _Keeper(training, loop, first) if main else None
-    module = loop.processes.prepared(training.objective)
-    speaking = progress if main else Silent()
-    with speaking.stage(training.name, training.total_steps) as advance:
+    recorder = _recorder(training, rows, loop, first) if distributed.is_main else None
+    module = distributed.wrap(training.objective)
+    batches = step_batches(
+        training, rows, batch_size=loop.batch_size, accumulate=loop.accumulate, first=first
+    )
+    shown = progress if distributed.is_main else Silent()
+    with shown.stage(training.name, training.total_steps) as advance:
         advance(first)
-        for step, batch in _steps(training, rows, loop, first):
+        for step, batch in batches:
             record = take_step(training, module, batch, step, loop)
-            stop = loop.processes.any(loop.should_stop())
-            if keeper is not None:
-                keeper.after(step, record, len(rows), stop=stop)
+            stop = distributed.any(loop.should_stop())
+            if recorder is not None:
+                recorder.after_step(step, record, stop=stop)
             advance(note=f"loss {record['loss']:.3f}")
             if stop:
-                loop.processes.wait()
+                distributed.barrier()
                 raise Interrupted(
                     f"stopped at step {step + 1} of {training.total_steps} of {training.name}",
                     fix="continue with --resume",
                 )
-    loop.processes.wait()
-    chosen = BestCheckpoint(loop.folder, fingerprint=loop.fingerprint, begun=True)
-    return chosen.take(training.parameters) or training.total_steps
-
-
-def score_interval(total_steps: int, per_epoch: int) -> int:
-    """Steps from one score to the next: an epoch, or less where a run has few epochs."""
-    return min(per_epoch, max(1, total_steps // _LEAST_SCORES))
+    distributed.barrier()
+    best = BestCheckpoint(loop.folder, fingerprint=loop.fingerprint, begun=True)
+    return best.load(training.parameters) or training.total_steps
 
 
 def take_step(
-    training: Training,
-    module: nn.Module,
-    batch: "StepBatch",
-    step: int,
-    loop: Loop,
+    training: Training, module: nn.Module, batch: StepBatch, step: int, loop: LoopConfig
 ) -> Record:
-    """One optimiser step over this process's parts of the batch; returns its record for the log."""
-    processes = loop.processes
-    record = training.prepare(step)
+    """Take one optimiser step over this process's micro-batches. Returns its values for the log.
+
+    Raises:
+        Diverged: the loss or the gradient is not finite; the weights are not updated.
+    """
+    distributed = training.context.distributed
+    record = training.begin_step(step)
     rate = training.learning_rate(step)
     for group in training.optimizer.param_groups:
         group["lr"] = rate
     training.optimizer.zero_grad(set_to_none=True)
     terms: dict[str, Tensor] = {}
-    for i, part in enumerate(batch.parts):
-        torch.manual_seed(step_seed(loop.seed, step, processes.rank * loop.accumulate + i))
-        last = i == len(batch.parts) - 1
-        found = _part(training, module, batch, part, loop, last=last)
-        terms = {name: terms.get(name, 0.0) + term for name, term in found.items()}
-    terms = {name: processes.total(term) for name, term in terms.items()}
-    values = {name: term.item() for name, term in terms.items()}
+    for i, positions in enumerate(batch.micro_batches):
+        seed = step_seed(training.context.seed, step, distributed.rank * loop.accumulate + i)
+        torch.manual_seed(seed)
+        last = i == len(batch.micro_batches) - 1
+        micro_terms = _micro_step(training, module, batch, positions, last=last)
+        terms = {name: terms.get(name, 0.0) + term for name, term in micro_terms.items()}
+    terms = {name: distributed.sum(term) for name, term in terms.items()}
     loss = torch.stack(list(terms.values())).sum()
     _refuse_divergence(loss, "loss", step, batch, loop)
-    if training.moves:
-        training.before_update()
-        norm = nn.utils.clip_grad_norm_(training.parameters.values(), _CLIP_NORM)
+    if training.has_gradients:
+        norm = training.clip_gradients()
         _refuse_divergence(norm, "gradient", step, batch, loop)
-        training.optimizer.step()
-        training.after_update()
+        training.optimizer_step()
     return {
         "loss": loss.item(),
-        **{f"{name}_loss": value for name, value in values.items()},
+        **{f"{name}_loss": term.item() for name, term in terms.items()},
         "learning_rate": rate,
         "real_share": batch.real_share,
         **record,
     }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepBatch:
-    """The rows of one step and how this process splits its share of them.
-
-    Attributes:
-        rows: of the whole step, over all processes.
-        numbers: their numbers in the training set.
-        parts: of each part, which of ``rows`` it computes.
-    """
-
-    rows: Sequence[LabelledTokens]
-    numbers: Sequence[int]
-    parts: Sequence[Sequence[int]]
-
-    @property
-    def real_share(self) -> float:
-        """Share of real tokens, were the step padded as one batch."""
-        lengths = [len(row.tokens) for row in self.rows]
-        return sum(lengths) / (max(lengths) * len(lengths))
-
-
-def _steps(
-    training: Training, rows: Sequence[LabelledTokens], loop: Loop, first: int
-) -> Iterator[tuple[int, StepBatch]]:
-    """The batch of each step from ``first`` on."""
-    lengths = [len(row.tokens) for row in rows]
-    per_epoch = batches_per_epoch(len(rows), loop.batch_size)
-    order: list[list[int]] = []
-    for step in range(first, training.total_steps):
-        epoch, position = divmod(step, per_epoch)
-        if not order or position == 0:
-            order = epoch_batches(lengths, batch_size=loop.batch_size, seed=loop.seed, epoch=epoch)
-        numbers = order[position]
-        processes = loop.processes
-        parts = parts_of(
-            len(numbers), count=processes.count, rank=processes.rank, accumulate=loop.accumulate
-        )
-        texts = training.texts([rows[i] for i in numbers], step)
-        yield step, StepBatch(rows=texts, numbers=numbers, parts=parts)
-
-
-def _part(
+def _micro_step(
     training: Training,
     module: nn.Module,
     batch: StepBatch,
-    part: Sequence[int],
-    loop: Loop,
+    positions: Sequence[int],
     *,
     last: bool,
 ) -> dict[str, Tensor]:
-    """Forward and backward of one part; returns its detached terms.
+    """Forward and backward pass of one micro-batch. Returns the terms of its loss, detached.
 
-    A part without rows computes the first row for nothing: all processes must take part in what
-    they do together. Gradients are averaged over processes, so the loss is multiplied by their
-    number; they are averaged once, with the ``last`` part.
+    An empty micro-batch computes the first row and multiplies the result by 0, since all processes
+    must take part in every collective operation. Gradients are averaged over the processes once,
+    with the ``last`` micro-batch, so the loss is multiplied by the number of processes.
     """
-    processes = loop.processes
-    factor = 1.0 if part else 0.0
+    context = training.context
+    distributed = context.distributed
+    factor = 1.0 if positions else 0.0
     tensors = batch_of(
-        [batch.rows[i] for i in part or (0,)],
-        pad_id=loop.pad_id,
-        device=processes.device,
+        [batch.rows[i] for i in positions or (0,)],
+        pad_id=context.pad_id,
+        device=distributed.device,
         step=batch.rows,
     )
-    together = training.moves and last
-    runner = module if training.moves else training.objective
+    runner = module if training.has_gradients else training.objective
     with contextlib.ExitStack() as stack:
-        if training.moves and not together and processes.accelerator is not None:
-            stack.enter_context(processes.accelerator.no_sync(module))
-        with loop.precision.autocast(processes.kind):
+        if training.has_gradients and not last and distributed.accelerator is not None:
+            stack.enter_context(distributed.accelerator.no_sync(module))
+        with context.precision.autocast(distributed.kind):
             terms = runner(tensors)
-        if training.moves:
-            loss = torch.stack(list(terms.values())).sum() * (factor * processes.count)
+        if training.has_gradients:
+            loss = torch.stack(list(terms.values())).sum() * (factor * distributed.world_size)
             loss.backward()  # type: ignore[no-untyped-call]
     return {name: term.detach() * factor for name, term in terms.items()}
 
 
-def _refuse_divergence(value: Tensor, what: str, step: int, batch: StepBatch, loop: Loop) -> None:
-    """Stop before weights are spoiled by what is not a number."""
+def _refuse_divergence(
+    value: Tensor, what: str, step: int, batch: StepBatch, loop: LoopConfig
+) -> None:
+    """Raise ``Diverged`` if ``value`` is not finite, before it reaches the weights."""
     if torch.isfinite(value):
         return
-    rows = ", ".join(map(str, sorted(batch.numbers)[:8]))
-    more = ", ..." if len(batch.numbers) > 8 else ""
-    kept = loop.folder / STATE_FILE
+    rows = ", ".join(map(str, sorted(batch.numbers)[:_MAX_NAMED_ROWS]))
+    more = ", ..." if len(batch.numbers) > _MAX_NAMED_ROWS else ""
+    state = loop.folder / STATE_FILE
     raise Diverged(
         f"training diverged: the {what} at step {step} is not a number, on the batch of training "
         f"rows {rows}{more} (counted from 0)",
         fix="start again with a lower learning rate, or with --precision fp32"
-        + (f"; the last good state is kept in {kept}" if kept.exists() else ""),
+        + (f"; the last good state is kept in {state}" if state.exists() else ""),
     )
 
 
-class _Keeper:
-    """What only the main process does: the log, the scores, the choice and the saved state."""
-
-    def __init__(self, training: Training, loop: Loop, first: int) -> None:
-        self.training = training
-        self.loop = loop
-        self.journal = MetricsLog(loop.folder / METRICS_FILE, from_step=first)
-        self.selection = BestCheckpoint(loop.folder, fingerprint=loop.fingerprint, begun=first > 0)
-        self.saved_at = time.perf_counter()
-
-    def after(self, step: int, record: Record, rows: int, *, stop: bool) -> None:
-        """All there is to do after ``step``."""
-        training, total = self.training, self.training.total_steps
-        per_epoch = batches_per_epoch(rows, self.loop.batch_size)
-        last = step == total - 1
-        if step % max(1, total // _MOST_LOGGED_STEPS) == 0 or last:
-            self.journal.write("step", step, record)
-        if (step + 1) % score_interval(total, per_epoch) == 0 or last:
-            scores = training.score()
-            self.journal.write("score", step, {"epoch": (step + 1) / per_epoch, **scores})
-            if training.eligible(step):
-                value = worth(scores.get("holdout"), self.loop.metrics)
-                self.selection.offer(step + 1, value, training.parameters)
-        if stop or last or time.perf_counter() - self.saved_at > self.loop.save_every_s:
-            self._save(step + 1)
-            self.saved_at = time.perf_counter()
-
-    def _save(self, step: int) -> None:
-        """Save the state as of before ``step``."""
-        save_state(
-            self.loop.folder / STATE_FILE,
-            step=step,
-            fingerprint=self.loop.fingerprint,
-            parameters=self.training.parameters,
-            optimizer=self.training.optimizer,
-            extra=self.training.extra_state(),
-        )
+def _recorder(
+    training: Training, rows: Sequence[LabelledTokens], loop: LoopConfig, first: int
+) -> Recorder:
+    """The recorder of a training that starts at step ``first``."""
+    return Recorder(
+        training,
+        loop.folder,
+        fingerprint=loop.fingerprint,
+        metrics=loop.metrics,
+        steps_per_epoch=batches_per_epoch(len(rows), loop.batch_size),
+        save_every_s=loop.save_every_s,
+        first=first,
+    )
 
 
-def _resume(training: Training, loop: Loop) -> int:
-    """Put the saved state in place; returns the step to begin with."""
-    loop.processes.wait()
+def _resume(training: Training, loop: LoopConfig) -> int:
+    """Load the saved state, if there is one. Returns the step to continue with."""
+    training.context.distributed.barrier()
     file = loop.folder / STATE_FILE
     if not file.exists():
         return 0
@@ -342,5 +207,5 @@ def _resume(training: Training, loop: Loop) -> int:
         parameters=training.parameters,
         optimizer=training.optimizer,
     )
-    training.restore(extra)
+    training.load_extra_state(extra)
     return step

@@ -1,9 +1,9 @@
-"""The terms of the loss, each a mean over what is real.
+"""The terms of the distillation loss, each a mean over real rows or real tokens, without padding.
 
-They depart from the released code of the paper where that is wrong, and each docstring says how.
-Under the scale ``plain`` the first two are plain means, summed over layers unweighted, as the paper
-has them; under ``teacher`` they are means over layers, of hidden states in shares of the teacher's
-own spread, and of distances between attention distributions, which have a scale of their own.
+Each docstring names where a term departs from the released code of the paper, and why. With the
+scale ``plain`` the attention and hidden terms are plain means, summed over the layers, as in the
+paper. With the scale ``teacher`` they are averaged over the layers, and the hidden term is divided
+by the variance of the teacher's hidden states.
 """
 
 from collections.abc import Iterable
@@ -15,36 +15,45 @@ from torch.nn import functional
 
 from spd_deploy.domain.tasks import ProblemType, Task
 from spd_train.config import LossRecipe
-from spd_train.data.tensors import TensorBatch
+from spd_train.data.batching import TensorBatch
 from spd_train.grafting import Trace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Spread:
-    """Variance of the teacher's hidden states after each layer: the unit of the hidden loss.
+class HiddenVariance:
+    """Variance of the teacher's hidden states, which divides the hidden loss.
 
-    Measured once, on calibration texts: a unit that changed from batch to batch would make the
-    loss of a batch depend on what else is in it.
+    It is measured once, on calibration texts. A variance measured on each batch would make the
+    loss of a row depend on the other rows.
+
+    Attributes:
+        by_layer: variance of the output of each layer, in order.
     """
 
-    hidden: tuple[float, ...]
+    by_layer: tuple[float, ...]
 
 
-def spread_of(traces: Iterable[tuple[Trace, Tensor]]) -> Spread:
-    """The spread over all real tokens of the teacher's traces, each with its mask ``[B, S]``."""
+def hidden_variance(traces: Iterable[tuple[Trace, Tensor]]) -> HiddenVariance:
+    """The variance over all real tokens.
+
+    Args:
+        traces: the teacher's traces, each with its attention mask ``[B, S]``.
+    """
     tokens = 0
     sums: list[tuple[Tensor, Tensor]] = []
     for trace, mask_BS in traces:
-        real = [hidden[mask_BS.bool()].float() for hidden in trace.hidden_BSH]
-        parts = [(x_TH.sum(0), x_TH.square().sum()) for x_TH in real]
-        added = [(a + c, b + d) for (a, b), (c, d) in zip(sums, parts, strict=False)]
-        sums = added or parts
+        hidden_TH = [hidden[mask_BS.bool()].float() for hidden in trace.hidden_BSH]
+        parts = [(x_TH.sum(0), x_TH.square().sum()) for x_TH in hidden_TH]
+        totals = [(a + c, b + d) for (a, b), (c, d) in zip(sums, parts, strict=False)]
+        sums = totals or parts
         tokens += int(mask_BS.sum())
-    found = [
+    variances = [
         float((square - total_H.square().sum() / tokens) / (tokens * len(total_H)))
         for total_H, square in sums
     ]
-    return Spread(hidden=tuple(max(v, torch.finfo(torch.float32).tiny) for v in found))
+    return HiddenVariance(
+        by_layer=tuple(max(v, torch.finfo(torch.float32).tiny) for v in variances)
+    )
 
 
 def loss_terms(
@@ -53,61 +62,62 @@ def loss_terms(
     batch: TensorBatch,
     task: Task,
     recipe: LossRecipe,
-    spread: Spread,
+    variance: HiddenVariance,
 ) -> dict[str, Tensor]:
-    """The weighted terms by name, those of weight 0 left out; training minimises their sum.
+    """The weighted terms by name. Terms of weight 0 are left out. Training minimises the sum.
 
     Args:
-        student: the grafted network's pass.
-        teacher: the teacher's; None where the recipe has no term that needs it.
-        batch: the part of a step that both passes read.
-        task: what the logits mean.
+        student: trace of the grafted network.
+        teacher: trace of the teacher; None if no term needs one.
+        batch: the batch that both traces are of.
+        task: the task of the logits.
         recipe: weights, temperature and scale.
-        spread: the unit of hidden states.
+        variance: variance of the teacher's hidden states.
     """
-    found: dict[str, Tensor] = {}
+    terms: dict[str, Tensor] = {}
     if teacher is not None and recipe.attention:
-        found["attention"] = recipe.attention * _attention(student, teacher, batch, recipe)
+        terms["attention"] = recipe.attention * _attention(student, teacher, batch, recipe)
     if teacher is not None and recipe.hidden:
-        found["hidden"] = recipe.hidden * _hidden(student, teacher, batch, recipe, spread)
+        terms["hidden"] = recipe.hidden * _hidden(student, teacher, batch, recipe, variance)
     if teacher is not None and recipe.logits:
-        found["logits"] = recipe.logits * logits_loss(
+        terms["logits"] = recipe.logits * logits_loss(
             student.logits_BC, teacher.logits_BC, batch, task, recipe.temperature
         )
     if recipe.label:
-        found["label"] = recipe.label * label_loss(student.logits_BC, batch, task)
-    return found
+        terms["label"] = recipe.label * label_loss(student.logits_BC, batch, task)
+    return terms
 
 
 def attention_loss(student_BASS: Tensor, teacher_BASS: Tensor, batch: TensorBatch) -> Tensor:
-    """Squared distance of the attention distributions, mean over heads and real queries.
+    """Squared distance of the attention distributions, averaged over heads and real queries.
 
-    Between 0 and 2, whatever the length: it is summed over the keys, not averaged. The released
-    code compares the student's probabilities after dropout, which no student can match.
+    The distance is summed over the keys, so it lies in [0, 2] for every length. The released code
+    compares the student's probabilities after dropout, which no student can match.
     """
     return token_mean(_distance_BS(student_BASS, teacher_BASS), batch)
 
 
 def plain_attention_loss(student_BASS: Tensor, teacher_BASS: Tensor, batch: TensorBatch) -> Tensor:
-    """The same as a mean over the keys too, as the paper has it; only real ones are counted."""
+    """Like :func:`attention_loss`, but averaged over the real keys too, as in the paper."""
     keys_B1 = batch.mask_BS.sum(1, keepdim=True)
     return token_mean(_distance_BS(student_BASS, teacher_BASS) / keys_B1, batch)
 
 
 def hidden_loss(student_BSH: Tensor, teacher_BSH: Tensor, batch: TensorBatch) -> Tensor:
-    """Mean squared difference over real tokens; the released code counts the padding too."""
+    """Mean squared difference over the real tokens. The released code includes the padding."""
     return token_mean((student_BSH.float() - teacher_BSH.float()).square().mean(-1), batch)
 
 
 def logits_loss(
     student_BC: Tensor, teacher_BC: Tensor, batch: TensorBatch, task: Task, temperature: float
 ) -> Tensor:
-    """Divergence from the teacher's answer; squared difference for a regression.
+    """KL divergence of the student's distribution from the teacher's, averaged over the rows.
 
-    Summed over classes and times the squared temperature, so that its gradient keeps its size
-    (Hinton et al. 2015, section 2.1); the released code averages over classes and has no such
-    factor. The teacher's entropy is taken off: the gradient is the same, and a perfect student's
-    loss is 0. A regression is distilled to the teacher; the released code fits the label alone.
+    T^2 * KL(softmax(teacher / T) || softmax(student / T)), with the temperature T. The factor T^2
+    keeps the size of the gradient (Hinton et al. 2015, section 2.1). The released code averages
+    over the classes and has no such factor. Multi-label tasks use one Bernoulli distribution a
+    label. A regression uses the squared difference of the outputs; the released code fits the
+    label alone.
     """
     student_BC, teacher_BC = student_BC.float(), teacher_BC.float()
     match task.problem_type:
@@ -131,7 +141,7 @@ def logits_loss(
 
 
 def label_loss(logits_BC: Tensor, batch: TensorBatch, task: Task) -> Tensor:
-    """The loss to the true labels, by which the teacher is fine-tuned."""
+    """Cross-entropy to the true labels, or squared error for a regression, averaged over rows."""
     logits_BC = logits_BC.float()
     if task.is_regression:
         return row_mean((logits_BC[:, 0] - batch.labels_B).square(), batch)
@@ -164,11 +174,11 @@ def _attention(student: Trace, teacher: Trace, batch: TensorBatch, recipe: LossR
 
 
 def _hidden(
-    student: Trace, teacher: Trace, batch: TensorBatch, recipe: LossRecipe, spread: Spread
+    student: Trace, teacher: Trace, batch: TensorBatch, recipe: LossRecipe, variance: HiddenVariance
 ) -> Tensor:
     """The hidden term over all layers."""
     pairs = zip(student.hidden_BSH, teacher.hidden_BSH, strict=True)
     by_layer = torch.stack([hidden_loss(s, t, batch) for s, t in pairs])
     if recipe.scale == "plain":
         return by_layer.sum()
-    return (by_layer / by_layer.new_tensor(spread.hidden)).mean()
+    return (by_layer / by_layer.new_tensor(variance.by_layer)).mean()

@@ -1,8 +1,9 @@
-"""The training log: one JSON object a line, for programs to read and for the curves.
+"""The training log: one JSON object a line, read by programs and by the figures.
 
 A record has a ``kind``: ``step`` (losses and schedules at one optimiser step), ``score`` (metrics
-on samples of train and dev). A resumed run first drops what was written after the state it resumes
-from, so the log is that of an uninterrupted run.
+on samples of train and of the held-out rows), or ``final`` (metrics of the best checkpoint). A
+resumed run first drops the records after the state that it continues from, so the log is that of an
+uninterrupted run.
 """
 
 import json
@@ -20,16 +21,22 @@ Record = dict[str, Any]
 
 
 class MetricsLog:
-    """Appends records to a file; each is on disk when the call returns."""
+    """Appends records to a file. Each is written to disk when the call returns."""
 
     def __init__(self, file: Path, *, from_step: int) -> None:
-        """Continue ``file`` from ``from_step``: later records are dropped, 0 begins anew."""
+        """Continue ``file`` at ``from_step``: later records are dropped, and 0 drops all."""
         self.file = file
-        kept = [r for r in read_journal(file) if r["step"] < from_step] if from_step else []
+        kept = [r for r in read_metrics_log(file) if r["step"] < from_step] if from_step else []
         write_text(file, "".join(_line(record) for record in kept))
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Append one record."""
+        """Append one record.
+
+        Args:
+            kind: ``step``, ``score`` or ``final``.
+            step: the step, from 0.
+            values: further fields.
+        """
         try:
             with self.file.open("a", encoding="utf-8") as stream:
                 stream.write(_line({"kind": kind, "step": step, **values}))
@@ -37,11 +44,11 @@ class MetricsLog:
             raise not_written(self.file, err) from err
 
 
-def read_journal(file: Path) -> list[Record]:
-    """All records of a log; a last line that was cut off by a kill is passed over.
+def read_metrics_log(file: Path) -> list[Record]:
+    """All records of a log; a last line that a kill cut off is skipped.
 
     Raises:
-        BadCheckpoint: a line that is no record.
+        BadCheckpoint: a line is no record.
     """
     if not file.exists():
         return []
@@ -54,7 +61,7 @@ def read_journal(file: Path) -> list[Record]:
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    """A record as a line; what is not finite becomes null, since JSON has no word for it."""
+    """A record as a line of JSON; NaN and infinities become null, since JSON has none."""
     return json.dumps({k: _finite(v) for k, v in record.items()}, ensure_ascii=False) + "\n"
 
 

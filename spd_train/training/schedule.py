@@ -1,13 +1,13 @@
-"""What changes with the step, as pure functions of it.
+"""The schedules of a student's training, as pure functions of the step.
 
     stage          prune                    graft                     finetune
-    sparsity       cubic rise to the goal   goal                      goal
-    graft          by shape, see graft_probability                    1
+    sparsity       cubic rise to target     target                    target
+    grafting       by shape, see graft_probability                    1
     learning rate  rewound: decays to 0, back to the peak, then one decay to 0 over both
                    once: one decay to 0 over all three
 
-The released code of the paper spells these as five scheduler classes that mutate the model, one of
-which never reaches 1; all are points of these functions.
+The paper's released code has five scheduler classes that change the model, one of which never
+reaches 1. Each of them is a special case of these functions.
 """
 
 import math
@@ -22,7 +22,7 @@ Stage = Literal["prune", "graft", "finetune"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stages:
-    """Length of the three stages in optimiser steps."""
+    """Length of the three stages, in optimiser steps."""
 
     prune: int
     graft: int
@@ -30,20 +30,21 @@ class Stages:
 
     @property
     def total(self) -> int:
-        """All steps."""
+        """Length of all three stages together, in optimiser steps."""
         return self.prune + self.graft + self.finetune
 
     def at(self, step: int) -> Stage:
-        """The stage that ``step`` (from 0) belongs to."""
+        """The stage of ``step`` (from 0)."""
         if step < self.prune:
             return "prune"
         return "graft" if step < self.prune + self.graft else "finetune"
 
     def bounded(self, most: int | None) -> Self:
-        """The same stages, the last one cut so that there are at most ``most`` steps.
+        """The stages with the last one cut, so that they have at most ``most`` steps.
 
         Raises:
-            BadSetting: pruning and grafting alone take longer, so the goal would not be reached.
+            BadSetting: pruning and grafting alone have more steps, so the target would not be
+                reached.
         """
         if most is None or self.total <= most:
             return self
@@ -68,15 +69,15 @@ def stages_of(recipe: StudentRecipe, steps_per_epoch: int, most: int | None = No
 
 
 def steps_of(epochs: float, steps_per_epoch: int) -> int:
-    """Optimiser steps in ``epochs``; at least one where any were asked for."""
+    """Optimiser steps of ``epochs``; at least one if ``epochs`` is above 0."""
     return max(1, round(epochs * steps_per_epoch)) if epochs > 0 else 0
 
 
 def mask_update(step: int, stages: Stages, updates: int) -> int | None:
-    """The number (from 1) of the mask update due at ``step``, None where none is.
+    """The number (from 1) of the mask update at ``step``; None if there is none.
 
-    The updates are spread evenly from step 0, so the last leaves room to recover before the stage
-    ends. A stage shorter than ``updates`` steps updates at every step.
+    The updates are spread evenly from step 0 on, so after the last one there are steps to recover
+    before the stage ends. A stage of fewer steps than updates has an update at every step.
     """
     due = min(updates, stages.prune)
     if step >= stages.prune:
@@ -86,19 +87,19 @@ def mask_update(step: int, stages: Stages, updates: int) -> int | None:
 
 
 def last_mask_update(stages: Stages, updates: int) -> int:
-    """The step at which the masks become final."""
+    """The step of the last mask update, after which the masks are final."""
     return next(
         step for step in reversed(range(stages.prune)) if mask_update(step, stages, updates)
     )
 
 
 def cubic_share(update: int, updates: int) -> float:
-    """Share of the final sparsity after ``update`` of ``updates``: 1 - (1 - k/K)^3, 1 at last."""
+    """Share of the final sparsity after update k of K: 1 - (1 - k/K)^3 (Zhu and Gupta 2017)."""
     return 1.0 if update >= updates else 1 - (1 - update / updates) ** 3
 
 
 def graft_probability(step: int, stages: Stages, graft: GraftRecipe) -> float:
-    """Chance in [start, 1] that a student part stands in for its teacher at ``step``."""
+    """Probability in [start, 1] that a part of the student is in place at ``step``."""
     ramp_end = stages.prune + stages.graft
     if graft.shape == "none" or step >= ramp_end:
         return 1.0
@@ -113,7 +114,7 @@ def graft_probability(step: int, stages: Stages, graft: GraftRecipe) -> float:
 
 
 def decayed_share(step: int, stages: Stages, decay: Decay, warmup_share: float) -> float:
-    """Share of the peak learning rate at ``step``."""
+    """Learning rate at ``step`` as a share of its peak, in [0, 1]."""
     if decay == "once":
         return warmup_decay(step, stages.total, warmup_share)
     rise = math.ceil(stages.total * warmup_share)
@@ -121,7 +122,7 @@ def decayed_share(step: int, stages: Stages, decay: Decay, warmup_share: float) 
 
 
 def rewound_decay(step: int, stages: Stages) -> float:
-    """Share of the peak learning rate: one linear decay over pruning, one over the rest."""
+    """Share of the peak learning rate: one linear decay over pruning, and one over the rest."""
     if step < stages.prune:
         return 1.0 - step / stages.prune
     return 1.0 - (step - stages.prune) / (stages.graft + stages.finetune)
@@ -136,5 +137,5 @@ def warmup_decay(step: int, total: int, warmup_share: float) -> float:
 
 
 def _between(start: float, done: float) -> float:
-    """From ``start`` to 1 as ``done`` goes from 0 to 1."""
+    """Interpolation from ``start`` to 1 at ``done`` in [0, 1]."""
     return start + (1.0 - start) * done

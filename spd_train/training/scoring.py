@@ -1,4 +1,4 @@
-"""How well a network does on rows: its logits in their order, the task's metrics, and the loss."""
+"""Scores of a network on labelled rows: the task's metrics, and the loss."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,27 +11,31 @@ from torch.nn import functional
 
 from spd_deploy.domain.metrics import scores_of
 from spd_deploy.domain.tasks import Task
-from spd_train.data.batches import LabelledTokens, by_length
-from spd_train.data.tensors import TensorBatch, batch_of
+from spd_train.data.batching import LabelledTokens, TensorBatch, batch_of, by_length
 
 Forward = Callable[[TensorBatch], Tensor]
-Scored = dict[str, dict[str, float]]
+SampleScores = dict[str, dict[str, float]]
 
-# Metrics along the way are of this many training rows at most, and of no more than are held out.
+# Largest number of training rows that are scored during training.
 _SAMPLE_ROWS = 1000
 _BATCH_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Samples:
-    """The rows that the curves of a run are measured on: some of train, and what is held out."""
+    """The rows that are scored during training.
+
+    Attributes:
+        train: a sample of the training rows.
+        holdout: the rows held out of train; may be empty.
+    """
 
     train: Sequence[LabelledTokens]
     holdout: Sequence[LabelledTokens]
 
     @classmethod
     def of(cls, train: Sequence[LabelledTokens], holdout: Sequence[LabelledTokens]) -> "Samples":
-        """As many training rows as are held out, the same ones every time."""
+        """As many training rows as are held out, at most 1000, the same ones every time."""
         count = min(len(train), len(holdout) or _SAMPLE_ROWS, _SAMPLE_ROWS)
         chosen = np.random.default_rng(0).choice(len(train), count, replace=False)
         return cls(train=[train[i] for i in sorted(chosen.tolist())], holdout=holdout)
@@ -42,23 +46,30 @@ class Samples:
         return {name: rows for name, rows in named.items() if rows}
 
 
-def logits_for(
+def logits_of(
     forward: Forward, rows: Sequence[LabelledTokens], *, pad_id: int, device: str
 ) -> NDArray[np.float32]:
-    """Logits ``[rows, C]`` in the order of ``rows``, in fp32."""
-    found: dict[int, NDArray[np.float32]] = {}
+    """Logits ``[rows, C]`` in fp32, in the order of ``rows``.
+
+    Args:
+        forward: maps a batch to its logits ``[B, C]``.
+        rows: the rows.
+        pad_id: id of the padding token.
+        device: device of the batches.
+    """
+    by_row: dict[int, NDArray[np.float32]] = {}
     with torch.inference_mode():
         for batch in by_length([len(row.tokens) for row in rows], batch_size=_BATCH_ROWS):
             logits_BC = forward(batch_of([rows[i] for i in batch], pad_id=pad_id, device=device))
-            found |= dict(zip(batch, logits_BC.float().cpu().numpy(), strict=True))
-    return np.stack([found[i] for i in range(len(rows))])
+            by_row |= dict(zip(batch, logits_BC.float().cpu().numpy(), strict=True))
+    return np.stack([by_row[i] for i in range(len(rows))])
 
 
 def score_rows(
     forward: Forward, task: Task, rows: Sequence[LabelledTokens], *, pad_id: int, device: str
 ) -> dict[str, float]:
-    """The task's metrics on ``rows``, and under ``loss`` the plain loss to their labels."""
-    logits_BC = logits_for(forward, rows, pad_id=pad_id, device=device)
+    """The task's metrics on ``rows``, and under ``loss`` the loss to their labels."""
+    logits_BC = logits_of(forward, rows, pad_id=pad_id, device=device)
     labels = [row.label for row in rows]
     return {**scores_of(task, logits_BC, labels), "loss": _loss(task, logits_BC, labels)}
 

@@ -1,9 +1,9 @@
-"""The state of a training run on disk, from which it goes on as if it had never stopped.
+"""The saved state of a training, from which a resumed run continues with the same bits.
 
-One safetensors file, replaced atomically: the trained parameters, the optimiser's moments, and
-whatever else the training keeps (its masks). The number of the next step and a fingerprint of the
-run stand in the file's header. Random state needs no saving: all randomness is a function of seed
-and step. Nothing is ever unpickled.
+It is one safetensors file, replaced atomically: the trained parameters, the moments of the
+optimiser, and the extra tensors of the training (its masks). The header of the file holds the next
+step and a fingerprint of the run. Random state is not saved, since all randomness is a function of
+seed and step. Nothing is unpickled.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spd_deploy.domain.errors import BadCheckpoint
 from spd_deploy.domain.files import not_written, replacing
+from spd_train.state_dict import with_prefix
 
 STATE_FILE = "state.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -30,7 +31,19 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     extra: Mapping[str, Tensor],
 ) -> None:
-    """Write the state as of before ``step``."""
+    """Write the state as it is before ``step``.
+
+    Args:
+        file: the file, which is replaced.
+        step: the next step, from 0.
+        fingerprint: hash of the run's settings.
+        parameters: the trained parameters by name.
+        optimizer: AdamW over these parameters.
+        extra: further tensors of the training.
+
+    Raises:
+        NotWritten: the file cannot be written.
+    """
     tensors = {f"parameter/{name}": value.detach().cpu() for name, value in parameters.items()}
     for name, parameter in parameters.items():
         for moment in _MOMENTS:
@@ -55,10 +68,10 @@ def load_state(
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> tuple[int, dict[str, Tensor]]:
-    """Put a saved state into the parameters and the optimiser.
+    """Load a saved state into the parameters and the optimiser.
 
     Returns:
-        The next step, and the extra tensors that were saved.
+        The next step, and the extra tensors.
 
     Raises:
         BadCheckpoint: the file is damaged or belongs to another run.
@@ -73,7 +86,7 @@ def load_state(
                 fix="use the same command as before, or another --output",
             )
         _fill(parameters, optimizer, tensors)
-        return int(header["step"]), below("extra/", tensors)
+        return int(header["step"]), with_prefix("extra/", tensors)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as err:
         raise BadCheckpoint(
             f"{file} is damaged", got=repr(err), fix="remove the folder and train again"
@@ -85,7 +98,7 @@ def _fill(
     optimizer: torch.optim.Optimizer,
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """Copy saved parameters and moments to where they were."""
+    """Copy saved parameters and moments into the parameters and the optimiser."""
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[f"parameter/{name}"])
@@ -97,14 +110,5 @@ def _fill(
 
 
 def _beside(parameter: nn.Parameter, moment: str, value: Tensor) -> Tensor:
-    """A moment on its parameter's device; AdamW keeps its step counter on the CPU."""
+    """A moment on the device of its parameter; AdamW keeps its step counter on the CPU."""
     return value if moment == "step" else value.to(parameter.device)
-
-
-def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose name starts with ``prefix``, without it."""
-    return {
-        name.removeprefix(prefix): value
-        for name, value in tensors.items()
-        if name.startswith(prefix)
-    }

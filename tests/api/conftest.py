@@ -32,7 +32,7 @@ def trained(place: Path) -> spd.TrainResult:
         sparsity=0.5,
         epochs=1,
         teacher_epochs=1,
-        updates=2,
+        mask_updates=2,
         calibration_tokens=256,
         max_tokens=16,
         batch_size=16,

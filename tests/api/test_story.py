@@ -203,13 +203,35 @@ def test_the_app_answers(exported: spd.ExportResult) -> None:
     assert answer["results"][0]["labels"][0]["label"] == expected.label
 
 
+def test_several_seeds_give_a_mean(place: Path, tmp_path: Path) -> None:
+    """The result shows the mean over the seeds, and stands for the checkpoint of the first one."""
+    found = spd.train(
+        data=place / "reviews.csv",
+        text_column="review",
+        label_column="stars",
+        model=place / "MINILM_FOLDER",
+        teacher_epochs=0.5,
+        max_tokens=8,
+        threads=1,
+        seeds=2,
+        output=tmp_path / "runs",
+    )
+
+    assert found.seeds is not None
+    summary = found.seeds.summaries()["dense"]["accuracy"]
+    assert summary is not None
+    each = [run.scores["dense"]["accuracy"] for run in found.seeds.runs.values()]
+    assert f"{sum(map(float, filter(None, each))) / 2:.4f}" in repr(found)
+    assert found.path == tmp_path / "runs" / "seed-0"
+
+
 def test_pruning_needs_no_training(place: Path, tmp_path: Path, trained: spd.TrainResult) -> None:
     """The teacher pruned in one shot keeps the pattern, and says how far it agrees."""
     found = spd.prune(
         trained.path / "teacher",
         pattern="2:4",
         data=place / "reviews.csv",
-        rounds=1,
+        mask_updates=1,
         calibration_tokens=256,
         precision="fp32",
         output=tmp_path / "pruned",
@@ -217,7 +239,7 @@ def test_pruning_needs_no_training(place: Path, tmp_path: Path, trained: spd.Tra
 
     assert {row.density for row in spd.inspect(found).matrices} == {0.5}
     assert 0 <= found.agreement.value <= 1
-    assert found.agreement.said in repr(found)
+    assert found.agreement.sentence in repr(found)
 
 
 def test_ctrl_c_saves_the_run(place: Path, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 import pytest
 
 from exporters.export import artefact_from_checkpoint
-from spd_deploy.benchmark.arms import Arm, arms_of
+from spd_deploy.benchmark.arms import Arm
+from spd_deploy.benchmark.artefact_arms import arms_of
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.patterns import NM

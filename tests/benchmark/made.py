@@ -6,17 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from spd_deploy.benchmark.intervals import Rounds
+from spd_deploy.benchmark.arms import Arm, ArmSource
 from spd_deploy.benchmark.judge import Judgement, judge
 from spd_deploy.benchmark.records import (
     ArmFacts,
+    BenchmarkSettings,
     Lowered,
-    Memory,
+    ResidentMemory,
     Series,
-    Settings,
     Shape,
 )
 from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.stats import Rounds
 from spd_deploy.machine.facts import Machine
 from spd_deploy.sessions.protocol import Description
 from spd_deploy.timing.machine_load import Conditions
@@ -62,8 +63,14 @@ ARM = ArmFacts(
     score={"accuracy": 0.9, "mcc": None},
     split="dev",
     parity=1e-6,
-    memory=Memory(before_bytes=50_000_000, opened_bytes=60_000_000, peak_bytes=70_000_000),
+    memory=ResidentMemory(before_bytes=50_000_000, opened_bytes=60_000_000, peak_bytes=70_000_000),
 )
+
+
+def source_of(arm: Arm) -> ArmSource:
+    """The artefact behind an arm."""
+    assert arm.source is not None
+    return arm.source
 
 
 def gathered(name: str = "block") -> ArmFacts:
@@ -104,9 +111,9 @@ def made_report(
     return Report(
         created="2026-01-02T03:04:05+00:00",
         machine=MACHINE,
-        settings=Settings(shapes=shapes, threads=2, rounds=rounds),
+        settings=BenchmarkSettings(shapes=shapes, threads=2, rounds=rounds),
         conditions=IDLE,
-        baseline=baseline,
+        baselines=() if baseline is None else (baseline,),
         arms=tuple(known.get(name, replace(ARM, name=name)) for name in samples),
         series=tuple(
             Series(arm=name, shape=shape, round=number, warmup_s=(1.0,), seconds=tuple(sample))

@@ -6,25 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spd_deploy.benchmark.arms import (
-    Arm,
+from spd_deploy.benchmark.arms import Arm, batches_for
+from spd_deploy.benchmark.artefact_arms import (
     arms_of,
-    batches_for,
     facts_of,
     lowered_of,
-    open_arm,
     refuse_unreadable,
+    sources_of,
 )
-from spd_deploy.benchmark.records import Settings, Shape
+from spd_deploy.benchmark.compare import engines_of
+from spd_deploy.benchmark.records import BenchmarkSettings, Shape
 from spd_deploy.domain.artefact import Artefact, MatrixRow
-from spd_deploy.domain.errors import BadArtefact
+from spd_deploy.domain.errors import BadArtefact, Unavailable
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES, Runtime
 from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE
-from spd_deploy.sessions.open import prove
-from tests.benchmark.made import ARM
+from tests.benchmark.made import ARM, source_of
 from tests.portable import with_portable
 
-SETTINGS = Settings(shapes=Shape.grid((1, 3), (4, 32)), threads=1)
+SETTINGS = BenchmarkSettings(shapes=Shape.grid((1, 3), (4, 32)), threads=1)
 
 
 def moved(artefact: Artefact, folder: str) -> Artefact:
@@ -35,16 +34,16 @@ def moved(artefact: Artefact, folder: str) -> Artefact:
 def test_arms_are_named_after_their_folders(dense_artefact: Artefact) -> None:
     """A name that comes again gets the next free number."""
     folders = ["/a/sparse", "/b/sparse", "/c/sparse-2", "/d/sparse"]
-    arms = arms_of([moved(dense_artefact, folder) for folder in folders])
+    sources = sources_of([moved(dense_artefact, folder) for folder in folders])
 
-    assert [arm.name for arm in arms] == ["sparse", "sparse-2", "sparse-2-2", "sparse-3"]
+    assert [source.name for source in sources] == ["sparse", "sparse-2", "sparse-2-2", "sparse-3"]
 
 
 def test_a_name_is_printable(dense_artefact: Artefact) -> None:
     """Line breaks and bytes that are no text do not reach the report."""
-    (arm,) = arms_of([moved(dense_artefact, "/a/x\ny\udcff")])
+    (source,) = sources_of([moved(dense_artefact, "/a/x\ny\udcff")])
 
-    assert arm.name == "x?y?"
+    assert source.name == "x?y?"
 
 
 def test_all_arms_are_fed_the_same_ids(arms: tuple[Arm, ...]) -> None:
@@ -102,37 +101,37 @@ def test_a_score_is_that_of_what_ran(
 ) -> None:
     """What rounds has a score of its own, or none; it never borrows that of fp32."""
     scores = {"sparse": 0.8, "int8": 0.7, "int8, portable": 0.6, "int8+bf16": 0.5}
-    arm = arms[1]
+    source = source_of(arms[1])
     named = {name: {"accuracy": value} for name, value in scores.items()}
-    manifest = replace(arm.artefact.manifest, scores=named)
-    arm = replace(arm, artefact=replace(arm.artefact, manifest=manifest))
+    manifest = replace(source.artefact.manifest, scores=named)
+    source = replace(source, artefact=replace(source.artefact, manifest=manifest))
     ran = replace(ARM.runtime, runtime=runtime, precision=precision)
 
-    assert facts_of(arm, ran, None, parity=0.0).score.get("accuracy") == expected
+    assert facts_of(source, ran, 0.0).score.get("accuracy") == expected
 
 
 def test_facts_are_those_of_the_manifest(arms: tuple[Arm, ...]) -> None:
     """Reasons, sizes, scores and hashes are told; no path is."""
-    dense, nm = (facts_of(arm, ARM.runtime, None, parity=3e-7) for arm in arms)
+    dense, nm = (arm.facts(ARM.runtime, 3e-7) for arm in arms)
 
     assert (dense.pattern, dense.score) == (None, {"accuracy": 0.9})
     assert (nm.pattern, nm.sparsity, nm.score) == ("2:4", 0.5, {"accuracy": 0.8})
     assert nm.runs_dense
-    assert nm.matrices == len(arms[1].artefact.manifest.matrices)
+    assert nm.matrices == len(source_of(arms[1]).artefact.manifest.matrices)
     assert nm.models == {
         name: sha
-        for name, sha in arms[1].artefact.manifest.files.items()
+        for name, sha in source_of(arms[1]).artefact.manifest.files.items()
         if name in (MODEL_FILE, DATA_FILE)
     }
     assert 0 < nm.model_bytes < nm.folder_bytes
-    assert str(arms[1].artefact.folder.parent) not in str(asdict(nm))
+    assert str(source_of(arms[1]).artefact.folder.parent) not in str(asdict(nm))
 
 
 def test_an_arm_proves_its_logits(arms: tuple[Arm, ...]) -> None:
     """A session that gives the golden logits passes, and says itself how it runs."""
-    with open_arm(arms[0], SETTINGS) as session:
+    with arms[0].open(SETTINGS) as session:
         found = session.description
-        assert prove(session, arms[0].artefact) <= 1e-4
+        assert arms[0].check(session) <= 1e-4
 
     assert (found.runtime, found.device, found.threads) == ("onnxruntime", "cpu", 1)
 
@@ -140,10 +139,10 @@ def test_an_arm_proves_its_logits(arms: tuple[Arm, ...]) -> None:
 def test_another_models_logits_are_refused(arms: tuple[Arm, ...]) -> None:
     """A session that gives other logits than the artefact's checkpoint is refused."""
     with (
-        open_arm(arms[1], SETTINGS) as session,
+        arms[1].open(SETTINGS) as session,
         pytest.raises(BadArtefact, match="does not give its checkpoint's logits"),
     ):
-        prove(session, arms[0].artefact)
+        arms[0].check(session)
 
 
 def test_an_artefact_is_an_arm_in_each_runtime(dense_artefact: Artefact) -> None:
@@ -153,7 +152,7 @@ def test_an_artefact_is_an_arm_in_each_runtime(dense_artefact: Artefact) -> None
         RUNTIME_CHOICES[s] for s in ("openvino", "auto", "onnxruntime", "openvino:bf16", "openvino")
     ]
 
-    found = arms_of([dense_artefact, other], asked)
+    found = sources_of([dense_artefact, other], asked)
 
     ways = ("openvino", "onnxruntime", "openvino:bf16")
     assert [arm.name for arm in found] == [f"{n} ({w})" for n in ("dense", "dense-2") for w in ways]
@@ -167,7 +166,7 @@ def test_the_models_of_an_arm_are_the_files_its_runtime_reads(
     """The twin for other runtimes is no part of an arm in ONNX Runtime, nor the other way round."""
     both = [RUNTIME_CHOICES[name] for name in ("onnxruntime", "openvino")]
     arms = arms_of([with_portable(dense_artefact, tmp_path / "a")], both)
-    ort, ov = (facts_of(arm, ARM.runtime, None, parity=0.0) for arm in arms)
+    ort, ov = (arm.facts(ARM.runtime, 0.0) for arm in arms)
 
     assert (MODEL_FILE in ort.models, PORTABLE_FILE in ort.models) == (True, False)
     assert (MODEL_FILE in ov.models, PORTABLE_FILE in ov.models) == (False, True)
@@ -180,8 +179,24 @@ def test_an_arm_without_a_file_for_its_runtime_is_refused(dense_artefact: Artefa
     files = {name: sha for name, sha in manifest.files.items() if name != PORTABLE_FILE}
     old = replace(dense_artefact, manifest=replace(manifest, files=files))
 
-    refuse_unreadable(arms_of([old]))
+    refuse_unreadable(sources_of([old]), "cpu")
     with pytest.raises(BadArtefact, match=r"has no portable\.onnx, which openvino reads"):
         refuse_unreadable(
-            arms_of([old], [RUNTIME_CHOICES["onnxruntime"], RUNTIME_CHOICES["openvino"]])
+            sources_of([old], [RUNTIME_CHOICES["onnxruntime"], RUNTIME_CHOICES["openvino"]]), "cpu"
         )
+
+
+def test_runtimes_without_a_gpu_are_refused_on_one(dense_artefact: Artefact) -> None:
+    """OpenVINO is named before anything is opened."""
+    refuse_unreadable(sources_of([dense_artefact]), "cuda")
+    with pytest.raises(Unavailable, match="OpenVINO runs on the CPU"):
+        refuse_unreadable(sources_of([dense_artefact], [RUNTIME_CHOICES["openvino"]]), "cuda")
+
+
+def test_dense_engines_are_known_by_their_precision(dense_artefact: Artefact) -> None:
+    """A dense artefact of TensorRT stands for the baseline of its precision."""
+    engine = replace(
+        dense_artefact, manifest=replace(dense_artefact.manifest, format="trt", precision="int8")
+    )
+
+    assert engines_of(sources_of([dense_artefact, engine])) == {"int8"}

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spd_deploy.benchmark.judge import Measurement, compare, judge, measurement_of
+from spd_deploy.benchmark.judge import RoundSamples, compare, judge, measurement_of
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.nvidia import Gpu
 from tests.benchmark.made import MACHINE, SHAPE, drawn, made_report, three_arms, three_judged
@@ -49,7 +49,7 @@ def test_the_same_report_gets_the_same_judgement() -> None:
 
 def test_without_a_baseline_there_is_no_speed_up() -> None:
     """No arm is compared where none was named to compare with."""
-    report = replace(three_arms(), baseline=None)
+    report = replace(three_arms(), baselines=())
 
     assert {row.speed_up for row in judge(report).rows} == {None}
 
@@ -71,10 +71,12 @@ def test_a_judgement_is_json() -> None:
     assert value["rows"][1]["speed_up"]["verdict"] == "faster"
 
 
-def sides() -> tuple[Measurement, Measurement]:
+def sides() -> tuple[RoundSamples, RoundSamples]:
     """Two sides that may be compared."""
     report = three_arms()
-    return measurement_of(report, "dense", SHAPE), measurement_of(report, "block", SHAPE)
+    return measurement_of(report, "dense", report.rounds("dense", SHAPE)), measurement_of(
+        report, "block", report.rounds("block", SHAPE)
+    )
 
 
 @pytest.mark.parametrize(

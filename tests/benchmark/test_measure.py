@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from spd_deploy.benchmark.measure import measure
-from spd_deploy.benchmark.records import Series, Settings, Shape
+from spd_deploy.benchmark.records import BenchmarkSettings, Series, Shape
 from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.shapes import random_batch
 from spd_deploy.domain.text import Batch
@@ -57,15 +57,17 @@ class Failing(Timed):
         raise RuntimeError("no")
 
 
-def settings(**changes: int | float) -> Settings:
+def settings(**changes: int | float) -> BenchmarkSettings:
     """Two rounds of exactly four runs after one warm-up run."""
     plain: dict[str, int | float] = {
         "rounds": 2, "seconds": 1e-9, "warmup_runs": 1, "min_runs": 4, "max_runs": 4,
     }  # fmt: skip
-    return Settings(shapes=(SMALL, LARGE), **{**plain, **changes})  # type: ignore[arg-type]
+    return BenchmarkSettings(shapes=(SMALL, LARGE), **{**plain, **changes})  # type: ignore[arg-type]
 
 
-def measured(house: House, chosen: Settings, *, kind: type[Timed] = Timed) -> tuple[Series, ...]:
+def measured(
+    house: House, chosen: BenchmarkSettings, *, kind: type[Timed] = Timed
+) -> tuple[Series, ...]:
     """Two arms, of 10 and 20 microseconds a token, timed."""
     random = np.random.default_rng(0)
     batches = {shape: random_batch(shape, 9, random) for shape in chosen.shapes}

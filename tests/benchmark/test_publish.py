@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from spd_deploy.benchmark.page import Section
+from spd_deploy.benchmark.html import PageSection
 from spd_deploy.benchmark.publish import WRITTEN, summary_of, write_report
-from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.report import SCHEMA, Report
 from spd_deploy.domain.errors import NotWritten
 from tests.benchmark.made import three_arms, three_judged
 
@@ -23,7 +23,7 @@ def test_a_report_is_json_page_and_pictures(report: Report, tmp_path: Path) -> N
     page = write_report(
         report,
         tmp_path / "r",
-        extra_sections=[Section(title="Added here")],
+        extra_sections=[PageSection(title="Added here")],
         judgement=three_judged(),
     )
 
@@ -41,7 +41,7 @@ def test_an_earlier_report_is_replaced_when_asked(report: Report, tmp_path: Path
         write_report(report, tmp_path)
     write_report(report, tmp_path, overwrite=True, judgement=three_judged())
 
-    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["schema"] == 1
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["schema"] == SCHEMA
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", ".git", "model.onnx"])

@@ -42,7 +42,7 @@ def test_a_report_of_a_gpu_comes_back_too(tmp_path: Path) -> None:
         machine=replace(MACHINE, gpus=(gpu,), governor=None),
         arms=(replace(ARM, memory=None), *report.arms[1:]),
         conditions=replace(report.conditions, load_before=None),
-        baseline=None,
+        baselines=(),
     )
     (tmp_path / "r").write_text(text_from_report(changed, {}), encoding="utf-8")
 
@@ -98,12 +98,12 @@ DAMAGE: dict[str, Callable[[Value], None]] = {
     "an endless sample": put([float("inf")], "series", 0, "seconds"),
     "a series of an unknown arm": put("other", "series", 0, "arm"),
     "an arm twice": put("dense", "arms", 1, "name"),
-    "an unknown baseline": put("teacher", "baseline"),
+    "an unknown baseline": put(["teacher"], "baselines"),
     "an unknown device": put("tpu", "settings", "device"),
     "a shape of nothing": put(0, "settings", "shapes", 0, "batch"),
     "one round": put(1, "settings", "rounds"),
     "a machine that is a list": put([], "machine"),
-    "a newer schema": put(2, "schema"),
+    "a newer schema": put(3, "schema"),
     "no schema": dropped("schema"),
 }
 
@@ -120,7 +120,7 @@ def test_a_damaged_report_is_refused(damage: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"schema": 1}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"schema": 2}'])
 def test_what_is_no_report_is_refused(content: str, tmp_path: Path) -> None:
     """So is a file that was never one."""
     (tmp_path / "r").write_text(content, encoding="utf-8")

@@ -6,26 +6,27 @@ from pathlib import Path
 
 import pytest
 
-from spd_deploy.benchmark.arms import Arm, open_arm
+from spd_deploy.benchmark.arms import Arm, ArmSource
+from spd_deploy.benchmark.baseline import as_dense, baseline_from
 from spd_deploy.benchmark.judge import judge
+from spd_deploy.benchmark.layers.profile_layers import why_unprofiled
 from spd_deploy.benchmark.publish import summary_of, write_report
-from spd_deploy.benchmark.records import Memory, Settings, Shape
+from spd_deploy.benchmark.records import BenchmarkSettings, ResidentMemory, Shape
 from spd_deploy.benchmark.report import Report, read_report
-from spd_deploy.benchmark.run import as_dense, baseline_from, run_benchmark, why_unprofiled
+from spd_deploy.benchmark.run import RunTools, run_benchmark
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadCheckpoint
 from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
-from spd_deploy.sessions.protocol import Session
 
-SETTINGS = Settings(
+SETTINGS = BenchmarkSettings(
     shapes=Shape.grid((1, 2), (8,)), threads=1, rounds=2, seconds=0.01, min_runs=2, max_runs=3
 )
-WEIGHT = Memory(before_bytes=1, opened_bytes=2, peak_bytes=3)
+WEIGHT = ResidentMemory(before_bytes=1, opened_bytes=2, peak_bytes=3)
 
 
-def weigh(arm: Arm, settings: Settings) -> Memory:
+def weigh(source: ArmSource, settings: BenchmarkSettings) -> ResidentMemory:
     """Every arm weighs the same."""
     return WEIGHT
 
@@ -39,7 +40,9 @@ def report(arms: tuple[Arm, ...]) -> Report:
 def run(arms: tuple[Arm, ...], baseline: str | None = "dense") -> Report:
     """A run in which each look at the clock takes a millisecond."""
     ticks = itertools.count(step=10**6)
-    return run_benchmark(arms, SETTINGS, baseline=baseline, clock=lambda: next(ticks), weigh=weigh)
+    tools = RunTools(clock=lambda: next(ticks), weigh=weigh)
+    baselines = () if baseline is None else (baseline,)
+    return run_benchmark(arms, SETTINGS, baselines=baselines, tools=tools)
 
 
 def test_a_run_makes_a_report(report: Report, tmp_path: Path) -> None:
@@ -66,7 +69,13 @@ def test_no_path_of_the_machine_is_published(
 ) -> None:
     """Neither file names a folder of this machine."""
     write_report(report, tmp_path / "report")
-    folders = {str(p) for arm in arms for p in arm.artefact.folder.parents if len(p.parts) > 1}
+    folders = {
+        str(p)
+        for arm in arms
+        if arm.source
+        for p in arm.source.artefact.folder.parents
+        if len(p.parts) > 1
+    }
     folders |= {str(tmp_path), str(Path.home()), str(Path.cwd())}
 
     for name in ("report.json", "report.html"):
@@ -83,7 +92,8 @@ def test_a_run_without_a_baseline_compares_nothing(arms: tuple[Arm, ...]) -> Non
 
 def test_arms_that_cannot_be_profiled_are_named(arms: tuple[Arm, ...]) -> None:
     """A sparse arm in another runtime or precision has a reason; where it can be, there is none."""
-    _, nm = arms
+    nm = arms[1].source
+    assert nm is not None
     manifest = replace(nm.artefact.manifest, precision="int8")
     small = replace(nm, artefact=replace(nm.artefact, manifest=manifest))
 
@@ -94,13 +104,10 @@ def test_arms_that_cannot_be_profiled_are_named(arms: tuple[Arm, ...]) -> None:
 
 def test_wrong_logits_stop_a_run_before_it_is_timed(arms: tuple[Arm, ...]) -> None:
     """An arm that is not what it says is never measured."""
-
-    def swapped(arm: Arm, settings: Settings) -> Session:
-        """The session of the other arm."""
-        return open_arm(arms[1 - arms.index(arm)], settings)
+    swapped = [replace(arm, open=other.open) for arm, other in zip(arms, arms[::-1], strict=True)]
 
     with pytest.raises(BadArtefact, match="does not give its checkpoint's logits"):
-        run_benchmark(arms, SETTINGS, open_session=swapped, weigh=weigh)
+        run_benchmark(swapped, SETTINGS, tools=RunTools(weigh=weigh))
 
 
 def test_an_artefact_is_its_own_baseline(dense_artefact: Artefact) -> None:

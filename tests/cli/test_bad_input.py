@@ -16,7 +16,7 @@ from spd_deploy.domain.patterns import NM
 from spd_deploy.domain.tasks import TASKS
 from spd_train.recipes import recipe_named
 from tests.cli.running import run_in
-from tests.cli.test_pipeline import mrpc_files
+from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_checkpoint, tiny_model
 
 
@@ -125,7 +125,10 @@ CASES = [
         TRAIN.replace("2:4", "unstructured") + " --sparsity 0.99 --allocation global",
         "out of reach; got --sparsity 0.99 with --allocation global",
     ),
-    (f"{TRAIN} --importance taylor --updates 1", "got --importance taylor with --updates 1"),
+    (
+        f"{TRAIN} --importance taylor --mask-updates 1",
+        "got --importance taylor with --mask-updates 1",
+    ),
     (f"{TRAIN} --label-weight 1", "no labels to learn; got --label-weight 1 with --mix-pairs"),
     (f"{TRAIN} --mix-pairs 1.5", "--mix-pairs must lie in [0, 1]"),
     (f"{TRAIN} --seed -1", "--seed must be 0 or more"),
@@ -143,7 +146,7 @@ CASES = [
     ("predict headless one two", "headless lack 2 tensors; got classifier.bias"),
     ("evaluate headless --task mrpc --data MRPC", "use a fine-tuned classifier"),
     ("build nowhere", "no such artefact folder; got nowhere"),
-    ("build artefact", "artefact has no plan of an engine"),
+    ("build artefact", "artefact is not a trt artefact"),
     (
         "predict artefact one two --runtime tensorrt",
         "tensorrt does not run an artefact of format onnx",

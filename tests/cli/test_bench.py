@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from exporters.export import artefact_from_checkpoint
+from exporters.export import ExportRequest, artefact_from_checkpoint
 from exporters.precision import Precision
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.report import read_report
@@ -77,12 +77,12 @@ def measured(folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return spd_bench(*words, *QUICK), output
 
 
-def test_a_run_prints_tables_and_doubts(measured: tuple[Result, Path]) -> None:
-    """Headlines, latency, sizes, doubts and the report's place are told."""
+def test_a_run_prints_tables_and_caveats(measured: tuple[Result, Path]) -> None:
+    """Headlines, latency, sizes, caveats and the report's place are told."""
     result, output = measured
 
     assert result.exit_code == 0, result.output
-    for said in ("Latency", "Size and memory, MB", "doubt: ", "1x8", "2x8", "baseline"):
+    for said in ("Latency", "Size and memory, MB", "caveat: ", "1x8", "2x8", "baseline"):
         assert said in result.stdout
     assert result.stdout.splitlines()[-1] == f"report: {output / 'report.html'}"
 
@@ -160,7 +160,9 @@ def test_a_profile_says_what_ran_and_that_batches_were_whole(
 def test_only_fp32_arms_are_profiled(folders: Folders, tmp_path: Path) -> None:
     """An fp16 arm is measured beside an fp32 one, but its layers have no twin to compare with."""
     half = tmp_path / "half"
-    artefact_from_checkpoint(folders.block_checkpoint, half, precision=Precision.FP16)
+    artefact_from_checkpoint(
+        folders.block_checkpoint, half, ExportRequest(precision=Precision.FP16)
+    )
 
     result = spd_bench(half, folders.block, "--output", tmp_path / "r", "--profile", *QUICK)
     report = read_report(tmp_path / "r" / "report.json")
@@ -228,7 +230,7 @@ def test_a_missing_artefact_is_named(folders: Folders, tmp_path: Path) -> None:
 
     assert f"no such artefact folder; got {gone}" in refusal(gone, *out)
     assert "no such folder" in refusal(folders.block, "--baseline", gone, *out, *QUICK)
-    assert f"spd export {folders.dense_checkpoint}" in refusal(folders.dense_checkpoint, *out)
+    assert "spd export " in refusal(folders.dense_checkpoint, *out)
 
 
 # ONNX Runtime's own warning, which comes before our refusal.
@@ -268,7 +270,7 @@ def test_dense_forms_are_a_matter_of_gpus(folders: Folders, tmp_path: Path) -> N
     assert "with a checkpoint" in refusal(*on_gpu, "--dense", "eager")
     artefact = ("--baseline", folders.nm, "--dense", "eager")
     assert "with a checkpoint" in refusal(*on_gpu, *artefact)
-    assert "no dense baseline" in refusal(
+    assert "no dense arm" in refusal(
         *on_gpu, "--baseline", folders.dense_checkpoint, "--dense", "fast"
     )
     assert not (tmp_path / "r").exists()

@@ -33,9 +33,9 @@ def test_without_a_gpu_the_rest_is_said_in_a_line(
     assert "the engine is not built here" in made.stderr and "spd build a" in made.stderr
     assert "next      spd inspect a" in made.stdout and "spd build a" in made.stdout
     assert "planned   fp16, for 1x16, 1x32" in shown.stdout
-    assert "6 of 6 matrices may be run by sparse kernels" in shown.stdout
+    assert "6 of 6 matrices may run on sparse kernels" in shown.stdout
     assert "not built here yet: spd build a" in shown.stdout
-    assert refused.exit_code == 1 and "no NVIDIA driver works here" in refused.stderr
+    assert refused.exit_code == 1 and "NVIDIA's driver does not work here" in refused.stderr
     assert unbuilt.exit_code == 1 and "--runtime onnxruntime" in unbuilt.stderr
     assert set(json.loads(answered.stdout)["scores"]) == {"negative", "positive"}
 
@@ -59,10 +59,10 @@ def test_with_a_gpu_the_engine_is_built_at_once(
     assert made.exit_code == 0
     assert "runs in   tensorrt" in made.stdout
     assert "the fastest of 3 sparse and 3 dense builds" in shown.stdout
-    assert "2.00x faster than the dense build's" in shown.stdout
+    assert "2.00x faster than the dense kernel" in shown.stdout
     assert "flagged sparse, which proves nothing" in shown.stdout
     assert answered.exit_code == 0
-    assert on_cpu.exit_code == 1 and "TensorRT runs on GPUs alone" in on_cpu.stderr
-    assert "as asked for" in left.stderr
+    assert on_cpu.exit_code == 1 and "TensorRT runs on GPUs only" in on_cpu.stderr
+    assert "--no-build was given" in left.stderr
     assert [one["arm"] for one in json.loads(built.stdout)["builds"]] == ["sparse"]
     assert json.loads(run_in(tmp_path, "inspect b --json").stdout)["engine"]["chosen"] == 0

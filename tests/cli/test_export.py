@@ -7,14 +7,15 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
-from exporters.autotune.select import choose, forced
+from exporters.autotune.select import choose_lowerings, force_lowering
 from exporters.autotune.tuning import TUNING_FILE, TimedProduct, Tuning, read_tuning
 from exporters.classifier_weights import ClassifierWeights, read_weights
-from exporters.export import artefact_from_checkpoint
+from exporters.export import ExportRequest, artefact_from_checkpoint
 from exporters.lowering.candidates import LoweringName, candidates_of
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import Manifest, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint
+from spd_deploy.domain.documents import with_own_hash
 from spd_deploy.domain.patterns import Block, parse_pattern
 from tests.tiny import tiny_checkpoint, with_weights
 
@@ -28,7 +29,7 @@ def test_the_summary_says_what_was_made(tmp_path: Path, block_checkpoint: Checkp
     result = export(block_checkpoint.folder, "--output", tmp_path / "a")
 
     assert result.exit_code == 0
-    assert "block:16x1: verified on the weights as stored" in result.stdout
+    assert "block:16x1: verified on the stored weights" in result.stdout
     assert f"spd inspect {tmp_path / 'a'}" in result.stdout
     counts = [line for line in result.stdout.splitlines() if line.startswith("matrices")]
     assert sum(int(word) for word in counts[0].split() if word.isdigit()) == 12
@@ -86,12 +87,12 @@ def test_a_tuned_export_holds_what_was_measured(
     assert [(one.batch, one.seq) for one in manifest.measured] == [(1, 8), (2, 8)]
     assert result.stderr.count("doubt: ") == len(tuning.doubts)
     weights = read_weights(block_checkpoint)
-    ways, chosen = (
+    candidates, chosen = (
         candidates_of(block_checkpoint, weights),
-        choose(block_checkpoint, weights, tuning),
+        choose_lowerings(block_checkpoint, weights, tuning),
     )
     for row in manifest.matrices:
-        times = tuning.of(TimedProduct.of(ways[row.name], last=1))
+        times = tuning.times_of(TimedProduct.of(candidates[row.name], last=1))
         assert (row.lowering, row.measured) == (
             chosen[row.name].lowering.name,
             chosen[row.name].measured,
@@ -130,30 +131,30 @@ def test_an_export_without_tuning_has_no_times(
 
     assert artefact.manifest.measured == ()
     assert artefact.manifest.measured_on is None
-    assert Manifest.from_json(older) == artefact.manifest
+    assert Manifest.from_json(with_own_hash(older)) == artefact.manifest
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("options", "message"),
     [
-        (("--batch", "1"), "--batch says at which shapes: it needs --tune, or --format trt"),
+        (("--batch", "1"), "--batch needs --tune or --format trt"),
         (("--threads", "1"), "needs --tune"),
-        (("--tune", "--tuning", "x.json"), "leave one of them out"),
-        (("--tune", "--lowering", "dense"), "--tune chooses the lowerings: leave --lowering out"),
-        (("--tuning", "x.json", "--lowering", "dense"), "--tuning chooses the lowerings: leave"),
+        (("--tune", "--tuning", "x.json"), "give one of the two"),
+        (("--tune", "--lowering", "dense"), "--tune chooses lowerings and --lowering forces one"),
+        (("--tuning", "x.json", "--lowering", "dense"), "--tuning chooses lowerings"),
         (("--tune", "--seq", "65"), "positions for 64 tokens"),
         (("--tuning", "nowhere.json"), "cannot read nowhere.json"),
     ],
     ids=str,
 )
 def test_tuning_that_cannot_be_is_refused(
-    tmp_path: Path, block_checkpoint: Checkpoint, words: tuple[str, ...], said: str
+    tmp_path: Path, block_checkpoint: Checkpoint, options: tuple[str, ...], message: str
 ) -> None:
     """Options without their verb, too long texts and missing files are errors before a file is."""
-    result = export(block_checkpoint.folder, "--output", tmp_path / "a", *words)
+    result = export(block_checkpoint.folder, "--output", tmp_path / "a", *options)
 
     assert result.exit_code in (1, 2)
-    assert said in result.stderr
+    assert message in result.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -164,11 +165,13 @@ def test_a_lowering_can_be_forced(tmp_path: Path, block_checkpoint: Checkpoint) 
     assert result.exit_code == 0, result.output
     rows = open_artefact(tmp_path / "a").manifest.matrices
     assert {row.lowering for row in rows} == {"dense"}
-    assert {row.reason for row in rows} == {"asked for with --lowering"}
+    assert {row.reason for row in rows} == {"dense was forced with --lowering"}
 
 
-@pytest.mark.parametrize("way", ["gathered", "compact"])
-def test_what_cannot_be_run_as_asked_says_what_it_lacks(tmp_path: Path, way: LoweringName) -> None:
+@pytest.mark.parametrize("lowering", ["gathered", "compact"])
+def test_a_matrix_that_cannot_have_the_forced_lowering_says_why(
+    tmp_path: Path, lowering: LoweringName
+) -> None:
     """Matrices without blocks, or with all their neurons, are named as such and fall back aloud."""
     feed_forward = "bert.encoder.layer.0.{}.dense"
     made = tiny_checkpoint(
@@ -180,21 +183,29 @@ def test_what_cannot_be_run_as_asked_says_what_it_lacks(tmp_path: Path, way: Low
     weights[feed_forward.format("intermediate") + ".weight"][:64] = 0
     weights[feed_forward.format("output") + ".weight"][:, :64] = 0
 
-    found = forced(checkpoint := with_weights(made, weights), read_weights(checkpoint), way)
+    found = force_lowering(
+        checkpoint := with_weights(made, weights), read_weights(checkpoint), lowering
+    )
 
-    neurons = "64 of 128 neurons are left; asked for with --lowering"
+    neurons = f"64 of 128 neurons are left; {lowering} was forced with --lowering"
     lacks = {
-        "gathered": ("dense", "gathered was asked for: no blocks here"),
-        "compact": ("dense", "compact was asked for: no heads or neurons are wholly zero here"),
-    }[way]
+        "gathered": ("dense", "gathered was forced with --lowering, but this matrix has no blocks"),
+        "compact": (
+            "dense",
+            "compact was forced with --lowering, but no heads or neurons of this matrix are "
+            "all zero",
+        ),
+    }[lowering]
     whole = found["bert.encoder.layer.1.output.dense"]
     assert (whole.lowering.name, whole.reason) == lacks
     for part in ("intermediate", "output"):
         choice = found[feed_forward.format(part)]
         assert choice.reason == neurons
-        assert choice.lowering.name == ("compact" if way == "compact" else "compact, gathered")
+        assert choice.lowering.name == ("compact" if lowering == "compact" else "compact, gathered")
     query = found["bert.encoder.layer.0.attention.self.query"]
-    assert query.reason == ("asked for with --lowering" if way == "gathered" else lacks[1])
+    assert query.reason == (
+        "gathered was forced with --lowering" if lowering == "gathered" else lacks[1]
+    )
 
 
 def test_nothing_is_timed_for_a_forced_lowering(
@@ -206,7 +217,7 @@ def test_nothing_is_timed_for_a_forced_lowering(
         raise AssertionError("asked")
 
     artefact = artefact_from_checkpoint(
-        block_checkpoint, tmp_path / "a", tuner=tuner, lowering="gathered"
+        block_checkpoint, tmp_path / "a", ExportRequest(tuner=tuner, lowering="gathered")
     )
 
     assert (artefact.manifest.measured, artefact.manifest.measured_on) == ((), None)
@@ -220,5 +231,5 @@ def test_a_lowering_that_fits_no_matrix_is_refused(
     result = export(dense_checkpoint.folder, "--output", tmp_path / "a", "--lowering", "gathered")
 
     assert result.exit_code == 1
-    assert "can be run gathered; got a pattern of dense" in result.stderr
+    assert "can be lowered as gathered; got dense weights" in result.stderr
     assert not list(tmp_path.iterdir())

@@ -37,8 +37,8 @@ def test_inspect_shows_how_it_runs(place: Path) -> None:
 
     assert done.exit_code == 0
     assert "gathered" in done.stdout
-    assert "the block-sparse kernel: 32 outputs at a time read the 25%" in done.stdout
-    assert "embeddings 0.0 MB (words in fp16)" in done.stdout
+    assert "block-sparse kernel: each group of 32 outputs reads only 25%" in done.stdout
+    assert "embeddings 0.0 MB (word embeddings in fp16)" in done.stdout
 
 
 @pytest.mark.parametrize("runtime", ["", " --runtime torch", " --runtime auto"])
@@ -71,13 +71,13 @@ def test_bench_measures_it(place: Path) -> None:
     ("options", "said"),
     [
         ("--format torch --precision int8", "no int8"),
-        ("--format torch --tune", "measured and remembered where the artefact runs"),
-        ("--format torch --tuning tuning.json", "--tuning is not for --format torch"),
-        ("--format torch --data data", "--data is not for --format torch"),
-        ("--format torch --runtime openvino", "does not run a torch artefact"),
-        ("--precision bf16", "--precision bf16 is for --format torch"),
+        ("--format torch --tune", "tuned on the GPU that serves it"),
+        ("--format torch --tuning tuning.json", "--tuning does not go with --format torch"),
+        ("--format torch --data data", "--data does not go with --format torch"),
+        ("--format torch --runtime openvino", "cannot run a torch artefact"),
+        ("--precision bf16", "--precision bf16 needs --format torch"),
         ("--runtime torch", "export with --format torch"),
-        ("--format torch --lowering compact", "no matrix of run can be run compact"),
+        ("--format torch --lowering compact", "no matrix of run can be lowered as compact"),
     ],
 )
 def test_what_makes_no_sense_is_refused(place: Path, options: str, said: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.tasks import TASKS
-from tests.cli.test_pipeline import mrpc_files
+from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_model
 
 
@@ -48,7 +48,7 @@ def test_a_hub_that_is_silent_is_one_line(tmp_path: Path, silent: str) -> None:
     assert done.returncode == 1
     assert "Retry" not in done.stderr and "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("spd: ")]
-    assert "some/bert is no folder here, and the Hugging Face hub does not answer; got" in line
+    assert "some/bert is not a folder here, and the Hugging Face hub does not answer; got" in line
     assert not (tmp_path / "out").exists()
 
 

@@ -136,7 +136,7 @@ def test_what_was_left_dense_is_told(tmp_path: Path) -> None:
     shown = inspect(tmp_path / "c", "--all").stdout
 
     assert "the pattern holds on every matrix but the 2 left dense" in shown
-    assert shown.count("left dense: not pruned") == 1
+    assert shown.count("dense: this matrix was not pruned") == 1
     assert "layer.0.attention.q_lin" in shown
     assert "transformer.layer" not in shown
 

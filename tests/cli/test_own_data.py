@@ -68,7 +68,7 @@ def test_evaluate_scores_what_training_held_out(place: Path) -> None:
 
 def test_prune_scores_what_training_held_out(place: Path) -> None:
     """A pruned model's dense score is the one that training gave, on the same split."""
-    command = "prune run --pattern unstructured --rounds 1 --data reviews.tsv --output pruned"
+    command = "prune run --pattern unstructured --mask-updates 1 --data reviews.tsv --output pruned"
 
     result = run_in(place, command)
 

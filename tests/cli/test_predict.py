@@ -167,7 +167,7 @@ def test_nothing_that_can_be_used_is_an_error(artefact: Artefact) -> None:
     done = predict(artefact, "--input", "-", "--skip-broken-rows", text='{"text": ""}\n')
 
     assert done.exit_code == 1
-    assert "holds no rows that can be used" in done.stderr
+    assert "holds no usable rows" in done.stderr
     assert done.stdout == ""
 
 

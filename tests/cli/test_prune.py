@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.running import run_in
-from tests.cli.test_pipeline import mrpc_files
+from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_checkpoint
 
 
@@ -31,12 +31,12 @@ PRUNE = "prune checkpoint --pattern unstructured --data MRPC --output out"
     [
         (
             PRUNE.replace("--data MRPC", "--texts one.jsonl"),
-            "that is too few texts; got 1; give a hundred or more",
+            "there are too few texts; got 1; give a hundred or more",
         ),
         *(
             (
                 f"{PRUNE} --importance {importance}",
-                "this importance is made of gradients, which need labels and training; "
+                "this importance needs gradients, and so labels and training; "
                 f"got --importance {importance}; "
                 "use magnitude, activation or second-order here, or spd train",
             )
@@ -52,7 +52,7 @@ PRUNE = "prune checkpoint --pattern unstructured --data MRPC --output out"
         ),
         (
             f"{PRUNE.replace('unstructured', '2:4')} --allocation global",
-            "2:4 has one sparsity, which no allocation can spread; got --allocation global; "
+            "2:4 has a fixed sparsity, which no allocation can spread; got --allocation global; "
             "use --allocation uniform, or another pattern",
         ),
         (
@@ -81,7 +81,7 @@ def test_what_cannot_be_pruned_is_one_line(place: Path, command: str, said: str)
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        ("", "name a file with --texts, or a GLUE folder with --data"),
+        ("", "name a file with --texts, or the model's data with --data"),
         (
             "--texts one.jsonl --data MRPC",
             "both --texts and --data are given; leave one out",
@@ -96,7 +96,7 @@ def test_texts_come_from_one_place(place: Path, texts: str, said: str) -> None:
     assert said in result.stderr
 
 
-@pytest.mark.parametrize("option", ["--rounds", "--calibration-tokens"])
+@pytest.mark.parametrize("option", ["--mask-updates", "--calibration-tokens"])
 def test_a_number_below_one_is_a_usage_error_of_its_option(place: Path, option: str) -> None:
     """The option is named, and the help that is pointed to is the verb's own."""
     result = run_in(place, f"{PRUNE} {option} 0")
@@ -107,7 +107,7 @@ def test_a_number_below_one_is_a_usage_error_of_its_option(place: Path, option: 
 
 def test_the_sparse_model_is_scored_where_dev_has_labels(place: Path, tmp_path: Path) -> None:
     """Its own score on dev is the one that evaluate gives, and stands beside the dense model's."""
-    command = f"{PRUNE} --rounds 1".replace("output out", f"output {tmp_path / 'out'}")
+    command = f"{PRUNE} --mask-updates 1".replace("output out", f"output {tmp_path / 'out'}")
 
     shown = run_in(place, command)
 
@@ -125,7 +125,7 @@ def test_a_model_without_a_score_of_its_own_says_so(place: Path, tmp_path: Path)
     """Pruned on texts alone, inspect names the score that is known as the dense model's."""
     texts = "".join('{"text": "the film", "text_pair": "it was good"}\n' for _ in range(20))
     (tmp_path / "texts.jsonl").write_text(texts)
-    command = f"{PRUNE} --rounds 1".replace("output out", f"output {tmp_path / 'out'}")
+    command = f"{PRUNE} --mask-updates 1".replace("output out", f"output {tmp_path / 'out'}")
 
     run_in(place, command.replace("--data MRPC", f"--texts {tmp_path / 'texts.jsonl'}"))
     shown = run_in(place, f"inspect {tmp_path / 'out'}").stdout
@@ -137,7 +137,7 @@ def test_a_model_without_a_score_of_its_own_says_so(place: Path, tmp_path: Path)
 def test_the_options_are_the_recipe_of_the_checkpoint(place: Path, tmp_path: Path) -> None:
     """What was typed stands in the checkpoint's recipe; the masks may regrow between rounds."""
     command = (
-        f"{PRUNE} --importance activation --rounds 2 --no-reconstruct --no-permute "
+        f"{PRUNE} --importance activation --mask-updates 2 --no-reconstruct --no-permute "
         "--allocation global --exclude query --calibration-tokens 64 --sparsity 0.5 "
         "--precision fp32 --json"
     )

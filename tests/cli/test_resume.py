@@ -14,7 +14,7 @@ from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE
 from spd_deploy.domain.folders import COMMAND, RUN_FILE
 from spd_deploy.domain.tasks import TASKS
 from tests.cli.running import run_in
-from tests.cli.test_pipeline import mrpc_files
+from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_model
 from tests.train.runs import StopAfter
 
@@ -69,7 +69,7 @@ def same_bits(ours: Path, theirs: Path) -> bool:
 def assert_stopped(result: Result, output: str) -> None:
     """It ended as a stopped command does, and named the way to go on."""
     assert result.exit_code == 130, result.output
-    assert f"go on with: spd train --resume --output {output}" in result.stderr
+    assert f"continue with: spd train --resume --output {output}" in result.stderr
 
 
 @pytest.mark.parametrize("steps", [1, 4], ids=["in the teacher", "in the student"])
@@ -146,7 +146,7 @@ def test_a_run_of_one_seed_takes_no_others(place: Path) -> None:
     result = run_in(place, "train --resume --output whole --seeds 2")
 
     assert result.exit_code == 1
-    assert "the run to be resumed has one seed; got --seeds 2" in result.stderr
+    assert "the run that is resumed has one seed; got --seeds 2" in result.stderr
 
 
 def test_a_run_without_its_command_needs_it_whole(place: Path, tmp_path: Path) -> None:
@@ -172,6 +172,6 @@ def test_a_dense_training_says_so_at_both_ends(place: Path) -> None:
     result = run_in(place, words)
 
     assert result.exit_code == 0, result.output
-    assert "no --pattern: the dense model alone is trained" in result.stderr
+    assert "no --pattern is given: only the dense model is trained" in result.stderr
     assert "no --pattern was given" in result.stdout and "--teacher dense" in result.stdout
     assert "--pattern" not in run_in(place, "train --resume --output whole").output

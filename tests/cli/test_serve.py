@@ -217,7 +217,7 @@ def test_a_folder_that_was_not_exported_is_said_to_be_that(dense_checkpoint: Che
         process.kill()
         process.communicate()
 
-    assert lines[0].startswith("not exported: runs in PyTorch, no sparse speed; ")
+    assert lines[0].startswith("the model is not exported: it runs in PyTorch")
     assert lines[1].startswith("ready on ")
 
 
@@ -237,8 +237,8 @@ def test_a_trusted_proxy_tells_the_address(artefact: Artefact) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--forwarded-allow-ips", "proxy.example"), "not an address of a proxy"),
-        (("--root-path", "models"), "the root path is not a path"),
+        (("--forwarded-allow-ips", "proxy.example"), "neither an address nor a network"),
+        (("--root-path", "models"), "--root-path is not a path"),
     ],
 )
 def test_a_proxy_that_makes_no_sense_ends_it_with_one_line(

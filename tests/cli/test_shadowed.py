@@ -11,7 +11,8 @@ import pytest
 
 from spd_deploy.domain.child import child_environment
 from spd_deploy.domain.tasks import TASKS
-from tests.cli.test_pipeline import README, mrpc_files
+from tests.cli.documents import blocks_of, pages
+from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_checkpoint, tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -60,12 +61,14 @@ def test_a_sweep_runs_beside_such_files(place: Path) -> None:
     assert "2 of 2 runs are finished" in done.stdout
 
 
-def test_readmes_launcher_line_runs_beside_such_files(place: Path) -> None:
-    """Every process that README's ``torchrun`` starts imports our packages."""
-    lines = re.findall(r"`torchrun ([^`]*) train [^`]*`", README.read_text(encoding="utf-8"))
-    assert lines
-    for line in lines:
-        *options, program = line.split()
+def test_the_documented_launcher_line_runs_beside_such_files(place: Path) -> None:
+    """Every process that the documentation's ``torchrun`` starts on one machine imports ours."""
+    commands = [line for page in pages() for b in blocks_of(page) for line in b.commands]
+    lines = {re.split(" train ", line)[0] for line in commands if line.startswith("torchrun ")}
+    here = [line for line in lines if "--nnodes" not in line]
+    assert here
+    for line in here:
+        _, *options, program = line.split()
         assert program == "spd"
         launcher = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", *options]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spd_deploy.cli.signals import going_on, resume_command, stop_on_signals
+from spd_deploy.cli.signals import resume_command, resume_hint, stop_on_signals
 from spd_deploy.domain.errors import BadData, Interrupted, NotWritten, SpdError
 from spd_deploy.domain.files import not_written
 
@@ -57,18 +57,18 @@ def test_an_error_names_the_way_to_go_on(
     raised: BaseException, kind: type[SpdError], begun: str
 ) -> None:
     """Where something is left the way is named, and where nothing is the same command starts."""
-    with pytest.raises(kind) as caught, going_on("go on so", begun=lambda: True):
+    with pytest.raises(kind) as caught, resume_hint("go on so", begun=lambda: True):
         raise raised
     assert str(caught.value).endswith(begun)
 
-    with pytest.raises(kind) as caught, going_on("go on so", begun=lambda: False):
+    with pytest.raises(kind) as caught, resume_hint("go on so", begun=lambda: False):
         raise raised
     assert "go on so" not in str(caught.value)
 
 
 def test_other_errors_are_left_as_they_are() -> None:
     """What is wrong with the input is not mended by going on."""
-    with pytest.raises(BadData) as caught, going_on("go on so", begun=lambda: True):
+    with pytest.raises(BadData) as caught, resume_hint("go on so", begun=lambda: True):
         raise BadData("no such file", fix="name another")
 
     assert str(caught.value) == "no such file; name another"
@@ -78,4 +78,4 @@ def test_the_command_can_be_pasted() -> None:
     """A folder with a space in its name is quoted."""
     command = resume_command(Path("my runs/x"))
 
-    assert command == "go on with: spd train --resume --output 'my runs/x'"
+    assert command == "continue with: spd train --resume --output 'my runs/x'"

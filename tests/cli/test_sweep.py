@@ -15,7 +15,7 @@ from spd_deploy.cli.main import cli
 from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.tasks import TASKS
 from spd_train.sweep import command
-from tests.cli.test_pipeline import mrpc_files
+from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_model
 from tests.train import fake_train
 
@@ -56,7 +56,7 @@ def spd_sweep(*words: str | Path) -> Result:
 
 def test_a_plan_is_shown_and_nothing_run(grid: Path, tmp_path: Path) -> None:
     """Every run stands there with its state, and the first command whole."""
-    result = spd_sweep(grid, "--output", tmp_path / "out", "--processes", "3", "--dry-run")
+    result = spd_sweep(grid, "--output", tmp_path / "out", "--jobs", "3", "--dry-run")
 
     assert result.exit_code == 0
     for said in ("mrpc dense seed 0", "mrpc unstructured@0.9 prune seed 0", "5 of 5 runs to do"):
@@ -129,7 +129,7 @@ def test_a_table_does_not_mix_settings(grid: Path, tmp_path: Path) -> None:
     result = spd_sweep(grid, "--output", tmp_path / "out", "--table-only")
 
     assert result.exit_code == 1
-    assert "was begun with another epochs; got 3, it had none" in result.stderr
+    assert "was started with another epochs; got 3, it had none" in result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -150,7 +150,7 @@ def test_a_stopped_sweep_says_how_to_go_on(number: int, grid: Path, tmp_path: Pa
     said, told = running.communicate(timeout=60)
 
     assert running.returncode == 130, told
-    assert "stopped; 1 of 5 runs are finished; go on with the same command" in told
+    assert "stopped; 1 of 5 runs are finished; continue with the same command" in told
     assert "Traceback" not in told
     assert "1 of 5 runs are finished" in said
     assert (output / "table.md").exists()
@@ -200,7 +200,7 @@ def test_a_sweep_of_real_trainings(grid: Path, tmp_path: Path) -> None:
 
     result = spd_sweep(
         grid, "--model", tmp_path / "model", "--data", tmp_path / "GLUE",
-        "--output", tmp_path / "out", "--processes", "2", "--json",
+        "--output", tmp_path / "out", "--jobs", "2", "--json",
     )  # fmt: skip
 
     assert result.exit_code == 0, result.output

@@ -55,4 +55,4 @@ def test_a_busy_machine_is_told(others: float, count: int, monkeypatch: pytest.M
 
     (line,) = told
     assert line.startswith(f"threads: {count} of 4 cores") and "--threads" in line
-    assert ("other work keeps 2.0 busy" in line) == (count < 4)
+    assert ("other processes keep 2.0 busy" in line) == (count < 4)

@@ -8,13 +8,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from spd_deploy.cli.main import cli
-from spd_deploy.cli.recipe_options import FIELDS, recipe_from
+from spd_deploy.cli.recipe_options import recipe_from
+from spd_deploy.cli.recipe_table import FIELDS
 from spd_deploy.cli.train import train
 from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE, open_checkpoint
 from spd_deploy.domain.tasks import TASKS
 from spd_train.config import Recipe
 from spd_train.recipes import recipe_named
-from tests.cli.test_pipeline import mrpc_files
+from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_model
 
 

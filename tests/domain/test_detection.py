@@ -17,6 +17,7 @@ from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.layers import BERT
 from spd_deploy.domain.nonzeros import nonzeros_in
 from spd_deploy.domain.patterns import Pattern, at_sparsity, parse_pattern
+from spd_deploy.domain.stored_weights import stored_weights
 from spd_train.pruning.masks import masks_of, targets_of
 from tests.tiny import tiny_model
 
@@ -219,7 +220,7 @@ def test_zeros_are_found_in_every_float(tmp_path: Path, dtype: torch.dtype) -> N
     file = tmp_path / WEIGHTS_FILE
     save_file({"odd": torch.zeros(3, dtype=torch.uint8)} | by_weight_name(weights), file)
 
-    found = {m.name: mask for m, mask in nonzeros_in(file, matrices)}
+    found = {m.name: mask for m, mask in nonzeros_in(stored_weights(tmp_path, {}), matrices)}
 
     for name, weight in weights.items():
         np.testing.assert_array_equal(found[name], (weight != 0).numpy())

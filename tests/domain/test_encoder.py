@@ -12,7 +12,7 @@ from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.layers import ROLES
 from spd_deploy.domain.patterns import Structured
-from tests.tiny import CONFIGS, SIZES, classifier_of, tiny_config
+from tests.tiny import CONFIGS, OF_ROBERTA, SIZES, classifier_of, tiny_config
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -61,6 +61,8 @@ def test_bert_base_has_the_papers_count_of_weights(bert_base: Encoder) -> None:
         ("xlm-roberta", "roberta.encoder.layer", "attention.self.query", "output.dense"),
         ("electra", "electra.encoder.layer", "attention.self.query", "output.dense"),
         ("distilbert", "distilbert.transformer.layer", "attention.q_lin", "ffn.lin2"),
+        ("ernie", "ernie.encoder.layer", "attention.self.query", "output.dense"),
+        ("data2vec-text", "data2vec_text.encoder.layer", "attention.self.query", "output.dense"),
     ],
 )
 def test_encoders_are_found(architecture: str, prefix: str, query: str, output: str) -> None:
@@ -72,7 +74,7 @@ def test_encoders_are_found(architecture: str, prefix: str, query: str, output: 
     assert (encoder.naming.query, encoder.naming.output) == (query, output)
     assert encoder.layers == 3
     assert encoder.positions == SIZES["positions"]
-    assert encoder.first_position == (2 if encoder.base == "roberta" else 0)
+    assert encoder.first_position == (2 if architecture in OF_ROBERTA else 0)
     assert encoder.head_size == SIZES["hidden"] // SIZES["heads"]
     assert encoder.intermediate == SIZES["intermediate"]
 
@@ -160,7 +162,7 @@ KINDS: list[tuple[str, dict[str, Any], str]] = [
     ("SqueezeBertConfig", {**SMALL, "embedding_size": 64}, "convolves"),
     ("RobertaPreLayerNormConfig", SMALL, "attention.output.LayerNorm.bias"),
     ("XLMRobertaXLConfig", SMALL, "attention.output.LayerNorm.bias"),
-    ("MobileBertConfig", {"num_hidden_layers": 2, "vocab_size": 60}, "as no BERT's does"),
+    ("MobileBertConfig", {"num_hidden_layers": 2, "vocab_size": 60}, "norms are of another kind"),
     ("CanineConfig", {**SMALL, "intermediate_size": 128}, "3 stacks"),
 ]
 
@@ -185,6 +187,12 @@ def test_another_kind_of_model_is_refused(kind: str, sizes: dict[str, Any], reas
         ({"num_attention_heads": "many"}, "num_attention_heads"),
         ({"hidden_size": 32}, "disagree about hidden_size"),
         ({"num_hidden_layers": 3}, "disagree about num_hidden_layers"),
+        ({"layer_norm_type": "no_norm"}, "another kind, layer_norm_type 'no_norm'"),
+        ({"norm_type": "rms_norm"}, "another kind, norm_type"),
+        ({"pre_layer_norm": True}, "come before each part"),
+        ({"pruned_heads": {"0": [1]}}, "heads were pruned"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantised"),
+        ({"auto_map": {"AutoModelForMaskedLM": "modeling.Mine"}}, "code of its own, modeling.Mine"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(
@@ -206,7 +214,10 @@ LAYER = "bert.encoder.layer."
         (lambda s: {n: v for n, v in s.items() if f"{LAYER}1." not in n}, "num_hidden_layers"),
         (lambda s: {n: v for n, v in s.items() if "value.bias" not in n}, "no .*value.bias"),
         (lambda s: {n: v for n, v in s.items() if "position" not in n}, "absolute positions"),
-        (lambda s: {**s, f"{LAYER}1.adapter.weight": (2, 2)}, "layer 1 holds adapter.weight"),
+        (lambda s: {**s, f"{LAYER}1.adapter.weight": (2, 2)}, "adapters.*1.adapter.weight"),
+        (lambda s: {**s, f"{LAYER}0.output.dense.lora_A.weight": (2, 2)}, "merge_and_unload"),
+        (lambda s: {n.replace("y.weight", "y.weight_orig"): v for n, v in s.items()}, "prune"),
+        (lambda s: {f"module.{n}": v for n, v in s.items()}, r"named module.bert\. .*reads bert\."),
         (lambda s: {**s, f"{LAYER}0.intermediate.dense.weight": (8,)}, "does not fit"),
         (lambda s: {**s, f"{LAYER}1.output.dense.weight": (64, 9)}, r"\(64, 9\), expected \(64,"),
         (lambda s: {**s, f"{LAYER}1.attention.self.key.weight": (32, 64)}, "key.weight does not"),

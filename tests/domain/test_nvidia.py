@@ -116,14 +116,14 @@ def test_free_memory_is_asked_by_number_or_id(monkeypatch: pytest.MonkeyPatch) -
     assert free_bytes("1") == 11 << 30
     assert free_bytes(H100["UUID"]) == 60 << 30
     for missing in ("2", "GPU-none"):
-        with pytest.raises(Unavailable, match=f"how much memory GPU {missing} has free"):
+        with pytest.raises(Unavailable, match=f"free memory of GPU {missing}"):
             free_bytes(missing)
 
 
 @pytest.fixture
 def unstarted(monkeypatch: pytest.MonkeyPatch) -> None:
     """NVML is started anew, by whoever asks first."""
-    monkeypatch.setattr(nvidia, "_library", nvidia._library.__wrapped__)
+    monkeypatch.setattr(nvidia, "_nvml", nvidia._nvml.__wrapped__)
 
 
 def tells_nothing() -> bool:
@@ -142,11 +142,11 @@ def test_without_a_driver_there_is_one_reason(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(pynvml, "nvmlInit", missing)
 
     assert str(driver_fault()) == (
-        "no NVIDIA driver works here; got its management library does not start: NVML Shared "
-        "Library Not Found; install or restart NVIDIA's driver, or use --device cpu"
+        "NVIDIA's driver does not work here; got its management library does not start: NVML "
+        "Shared Library Not Found; install or restart NVIDIA's driver, or use --device cpu"
     )
     assert tells_nothing()
-    with pytest.raises(Unavailable, match="no NVIDIA driver works here"):
+    with pytest.raises(Unavailable, match="driver does not work here"):
         free_bytes("0")
 
 
@@ -156,7 +156,8 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "pynvml", None)
 
     assert str(driver_fault()).startswith(
-        "NVIDIA's driver cannot be asked; got the package nvidia-ml-py is not installed; "
+        "NVML, NVIDIA's management library, cannot be used; "
+        "got the package nvidia-ml-py is not installed; "
         "pip install nvidia-ml-py"
     )
     assert tells_nothing()

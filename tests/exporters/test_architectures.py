@@ -10,8 +10,7 @@ import pytest
 import transformers
 from safetensors.torch import load_file, save_file
 
-from exporters.architectures import ARCHITECTURES
-from exporters.autotune.select import choose
+from exporters.autotune.select import NOT_PRUNED, choose_lowerings
 from exporters.classifier_weights import read_weights
 from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint, open_checkpoint
@@ -21,7 +20,7 @@ from spd_deploy.domain.text import Batch, Tokenizer, Tokens
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
 from spd_deploy.sessions.open import open_path
 from spd_deploy.sessions.torch import TorchSession
-from tests.tiny import CONFIGS, tiny_checkpoint, tiny_model
+from tests.tiny import CONFIGS, OF_ROBERTA, classifier_of, tiny_checkpoint, tiny_config, tiny_model
 
 LOWERED = [(None, "dense"), ("block:32x1", "gathered"), ("structured", "compact")]
 
@@ -81,7 +80,7 @@ def test_the_graph_has_the_same_three_inputs(tmp_path: Path, architecture: str) 
     assert [i.name for i in session.get_inputs()] == [
         "input_ids", "attention_mask", "token_type_ids",
     ]  # fmt: skip
-    assert artefact.golden().batch.types_BS.any() == (architecture in ("bert", "electra"))
+    assert artefact.golden().batch.types_BS.any() == (architecture in ("bert", "electra", "ernie"))
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -100,13 +99,13 @@ def test_texts_are_answered_alike_from_both_folders(tmp_path: Path, architecture
             logits.append(session.run(opened.tokenizer.pad(rows)))
 
     np.testing.assert_allclose(logits[1], logits[0], rtol=1e-4, atol=1e-5)
-    assert opened.tokenizer.pad_id == (1 if checkpoint.encoder.base == "roberta" else 0)
+    assert opened.tokenizer.pad_id == (1 if architecture in OF_ROBERTA else 0)
 
 
 def test_electra_may_be_as_wide_as_its_embeddings(tmp_path: Path) -> None:
     """Without a projection there is none in the graph."""
     config = transformers.ElectraConfig(
-        vocab_size=70, num_hidden_layers=1, hidden_size=64, num_attention_heads=4,
+        vocab_size=100, num_hidden_layers=1, hidden_size=64, num_attention_heads=4,
         intermediate_size=128, embedding_size=64,
     )  # fmt: skip
     folder = tiny_model(tmp_path / "m", architecture="electra")
@@ -118,18 +117,30 @@ def test_electra_may_be_as_wide_as_its_embeddings(tmp_path: Path) -> None:
 
 
 def test_an_architecture_without_export_is_refused(tmp_path: Path) -> None:
-    """A model whose layers can be pruned but whose head is not known is named."""
-    config = transformers.ErnieConfig(
-        vocab_size=70, num_hidden_layers=1, hidden_size=64, num_attention_heads=4,
+    """A model whose layers can be pruned but whose embeddings are not known is named."""
+    config = transformers.LayoutLMConfig(
+        vocab_size=100, num_hidden_layers=1, hidden_size=64, num_attention_heads=4,
         intermediate_size=128,
     )  # fmt: skip
     folder = tiny_model(tmp_path / "m")
-    transformers.ErnieForSequenceClassification(config).save_pretrained(folder)
+    transformers.LayoutLMForSequenceClassification(config).save_pretrained(folder)
 
-    with pytest.raises(BadModel, match="cannot be exported; got a base model named 'ernie'"):
+    with pytest.raises(BadModel, match="cannot be exported; got a base model named 'layoutlm'"):
         artefact_from_checkpoint(open_checkpoint(folder), tmp_path / "a")
 
     assert not (tmp_path / "a").exists()
+
+
+def test_ernies_task_types_are_exported(tmp_path: Path) -> None:
+    """With use_task_id every token has the vector of task 0, as in transformers."""
+    config = tiny_config("ernie")
+    config.use_task_id, config.task_type_vocab_size = True, 3
+    folder = tiny_model(tmp_path / "m", architecture="ernie")
+    classifier_of(config).save_pretrained(folder)
+
+    artefact = artefact_from_checkpoint(open_checkpoint(folder), tmp_path / "a")
+
+    assert artefact.manifest.parity.max_difference < 1e-5
 
 
 def test_an_encoder_without_a_classifier_is_refused(tmp_path: Path) -> None:
@@ -141,7 +152,7 @@ def test_an_encoder_without_a_classifier_is_refused(tmp_path: Path) -> None:
         artefact_from_checkpoint(open_checkpoint(folder), tmp_path / "a")
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", CONFIGS)
 def test_every_tensor_of_a_head_is_needed(tmp_path: Path, architecture: str) -> None:
     """A missing tensor outside the layers is named before anything is lowered."""
     folder = tiny_model(tmp_path / "m", architecture=architecture)
@@ -186,7 +197,7 @@ def test_each_matrix_is_lowered_at_its_own_goal(tmp_path: Path, pattern: str) ->
         assert row.pattern == (pattern if goal else "dense")
         if goal == 0:
             assert (row.lowering, row.flops_share) == ("dense", 1.0)
-            assert row.reason == "left dense: not pruned"
+            assert row.reason == NOT_PRUNED
         elif row.lowering != "dense":
             assert row.flops_share == pytest.approx(row.density, abs=0.05)
 
@@ -200,7 +211,7 @@ def test_a_group_with_an_excluded_matrix_keeps_its_heads(tmp_path: Path) -> None
         goals=goals_of(plain, "value", layer=0, sparsity=0.0),
     )
 
-    found = choose(checkpoint, read_weights(checkpoint))
+    found = choose_lowerings(checkpoint, read_weights(checkpoint))
 
     layer = {m.role: found[m.name] for m in checkpoint.encoder.matrices() if m.layer == 0}
     assert layer["value"].lowering.name == "dense"
@@ -224,5 +235,7 @@ def test_distilberts_activation_is_read(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"activation": "silu"}))
 
-    with pytest.raises(BadModel, match="activation that cannot be exported; got silu"):
+    with pytest.raises(
+        BadModel, match=r"activation in config.json, cannot be exported; got 'silu'"
+    ):
         read_weights(open_checkpoint(folder))

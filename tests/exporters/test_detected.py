@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from exporters.artefact_folder import matrix_rows
-from exporters.autotune.select import choose
+from exporters.autotune.select import choose_lowerings
 from exporters.classifier_weights import read_weights
 from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.artefact import MatrixRow
@@ -39,7 +39,7 @@ def foreign(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
 
 
 def rows_of(checkpoint: Checkpoint) -> tuple[MatrixRow, ...]:
-    return matrix_rows(checkpoint, choose(checkpoint, read_weights(checkpoint)))
+    return matrix_rows(checkpoint, choose_lowerings(checkpoint, read_weights(checkpoint)))
 
 
 @pytest.mark.parametrize(("spelled", "sparsity", "goals"), KINDS, ids=str)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from exporters.autotune.select import choose
+from exporters.autotune.select import choose_lowerings
 from exporters.classifier_weights import read_weights
 from exporters.lowering.compact import Compact
 from exporters.lowering.dense import Dense
@@ -187,7 +187,7 @@ class Case:
 
 
 def case_of(kind: str, *, groups: int, block: Block, seed: int) -> Case:
-    """A weight that half of the blocks are left of, lowered in one way."""
+    """A weight that half of the blocks are left of, in one lowering."""
     draw = np.random.default_rng(seed)
     N, K = groups * block.rows, 5 * block.columns
     alive = draw.random((groups, 5)) < 0.5
@@ -247,32 +247,32 @@ def run(
 
 
 @pytest.mark.parametrize(
-    ("spelled", "sparsity", "expected", "said"),
+    ("spelled", "sparsity", "expected", "fact"),
     [
-        (None, None, "dense", "dense weights"),
-        ("unstructured", 0.9, "dense", "does not skip"),
+        (None, None, "dense", "is not sparse"),
+        ("unstructured", 0.9, "dense", "no kernel that skips"),
         ("2:4", None, "dense", "tensor cores"),
-        ("block:32x1", 0.75, "gathered", "cost model promises"),
-        ("block:2x1", 0.5, "dense", "gathered would be"),
+        ("block:32x1", 0.75, "gathered", "cost model estimates"),
+        ("block:2x1", 0.5, "dense", "copying the kept inputs"),
         ("structured", 0.5, "compact", "are left"),
     ],
 )
 def test_every_matrix_has_a_lowering_and_a_reason(
-    tmp_path: Path, spelled: str | None, sparsity: float | None, expected: str, said: str
+    tmp_path: Path, spelled: str | None, sparsity: float | None, expected: str, fact: str
 ) -> None:
     """Each pattern is lowered as documented, and says why; a loss is not taken."""
     pattern = None if spelled is None else parse_pattern(spelled, sparsity)
     checkpoint = tiny_checkpoint(tmp_path / "c", pattern=pattern)
 
-    found = choose(checkpoint, read_weights(checkpoint))
+    found = choose_lowerings(checkpoint, read_weights(checkpoint))
 
     assert set(found) == {m.name for m in checkpoint.encoder.matrices()}
     for choice in found.values():
         assert choice.lowering.name == expected
-        assert said in choice.reason
+        assert fact in choice.reason
 
 
-def test_sparser_blocks_promise_more() -> None:
+def test_sparser_blocks_are_estimated_to_gain_more() -> None:
     """The cost model's gain grows with sparsity and rows of a block, and is less in int8."""
 
     def gain(rows: int, sparsity: float, precision: Precision = Precision.FP32) -> float:
@@ -280,8 +280,8 @@ def test_sparser_blocks_promise_more() -> None:
         dense = torch.from_numpy(weight(64, 64))
         mask = block.mask(dense.abs(), sparsity)
         gathered = Gathered.of(matrix(64, 64), (dense * mask).numpy(), block)
-        plain = Dense.of(matrix(64, 64), dense.numpy())
-        return plain.cost.seconds(precision) / gathered.cost.seconds(precision)
+        ungathered = Dense.of(matrix(64, 64), dense.numpy())
+        return ungathered.cost.seconds(precision) / gathered.cost.seconds(precision)
 
     assert gain(64, 0.9) > gain(64, 0.75) > gain(64, 0.5)
     assert gain(64, 0.75) > gain(32, 0.75) > gain(8, 0.75)

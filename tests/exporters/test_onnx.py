@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from exporters.export import artefact_from_checkpoint
 from exporters.onnx.storage import bytes_of_matrices, read_constants
-from exporters.verify import golden_rows
+from exporters.parity import golden_rows
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import (
     WEIGHTS_FILE,
@@ -110,7 +110,7 @@ def test_the_manifest_tells_the_truth(
 
 
 @every_kind
-def test_the_twin_has_standard_operators_alone(
+def test_the_portable_graph_has_standard_operators_alone(
     tmp_path: Path, spelled: str | None, sparsity: float | None, sizes: dict[str, int]
 ) -> None:
     """It runs wherever ONNX does: operators of opset 17 that TensorRT's parser lists, no others."""

@@ -21,6 +21,7 @@ from spd_deploy.domain.checkpoint import (
     Checkpoint,
     open_checkpoint,
 )
+from spd_deploy.domain.documents import with_own_hash
 from spd_deploy.domain.errors import BadArtefact, BadModel, NotWritten, VerificationFailed
 from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE
 from spd_deploy.sessions.open import open_path
@@ -55,7 +56,7 @@ def test_lost_parity_is_not_written(
 ) -> None:
     """A graph that answers otherwise than the checkpoint is not written."""
     monkeypatch.setattr(
-        "exporters.onnx.classifier_graph._HIDDEN", 0.0
+        "exporters.onnx.classifier_graph._MASKED_SCORE", 0.0
     )  # padding is no longer hidden
 
     with pytest.raises(VerificationFailed, match="logits"):
@@ -226,11 +227,11 @@ def test_a_damaged_manifest_names_the_field(
     fault = "(is damaged|lacks a field|has an unknown field|holds a number that is not finite)"
 
     with pytest.raises(BadArtefact, match=f"^the manifest {fault}; got {said}"):
-        Manifest.from_json({**sound, **change})
+        Manifest.from_json(with_own_hash({**sound, **change}))
 
 
 def test_other_ways_to_damage_an_artefact(tmp_path: Path, block_checkpoint: Checkpoint) -> None:
-    """A missing file, a link, a foreign manifest and a path outside are all refused."""
+    """A missing file, a link to nothing, a foreign manifest and a path outside are refused."""
     artefact = artefact_from_checkpoint(block_checkpoint, tmp_path / "a")
     value = json.loads((artefact.folder / MANIFEST_FILE).read_text())
 
@@ -238,19 +239,19 @@ def test_other_ways_to_damage_an_artefact(tmp_path: Path, block_checkpoint: Chec
         folder = Path(
             shutil.copytree(artefact.folder, tmp_path / str(len(list(tmp_path.iterdir()))))
         )
-        (folder / MANIFEST_FILE).write_text(json.dumps({**value, **change}))
+        (folder / MANIFEST_FILE).write_text(json.dumps(with_own_hash({**value, **change})))
         return folder
 
     missing, linked = damaged(), damaged()
     (missing / "tokenizer.json").unlink()
     (linked / "tokenizer.json").unlink()
-    (linked / "tokenizer.json").symlink_to(artefact.folder / "tokenizer.json")
+    (linked / "tokenizer.json").symlink_to(linked / "nothing")
     outside = damaged(files={"../c/config.json": "0", **value["files"]})
     for folder in (
         missing,
         linked,
         outside,
-        damaged(schema=2),
+        damaged(schema=1),
         damaged(matrices=[{}]),
         damaged(files={}),
         tmp_path / "nowhere",

@@ -1,6 +1,5 @@
-"""An artefact in plain ONNX Runtime, as README shows it."""
+"""An artefact in plain ONNX Runtime, as the documentation shows it."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +9,8 @@ import numpy as np
 from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.sessions.torch import TorchSession
+from tests.cli.documents import blocks_of, pages
 
-README = Path(__file__).parents[2] / "README.md"
 TEXTS = [("He bought a car.", "A car was bought by him."), ("No.", "It rains.")]
 _AFTER = """
 import sys
@@ -24,11 +23,10 @@ np.save("logits.npy", logits)
 def test_onnx_runtime_and_a_tokenizer_are_enough(
     tmp_path: Path, block_checkpoint: Checkpoint
 ) -> None:
-    """README's lines, which import nothing of ours, give the logits of PyTorch."""
+    """The documentation's lines, which import nothing of ours, give the logits of PyTorch."""
     artefact = artefact_from_checkpoint(block_checkpoint, tmp_path / "artefacts" / "mrpc")
-    (shown,) = re.findall(
-        r"```python\n(.*?InferenceSession.*?)```", README.read_text(encoding="utf-8"), re.DOTALL
-    )
+    blocks = [block for page in pages() for block in blocks_of(page)]
+    (shown,) = (b.text for b in blocks if "InferenceSession" in b.text and not b.reason)
 
     subprocess.run([sys.executable, "-c", shown + _AFTER], cwd=tmp_path, check=True)
 

@@ -11,11 +11,11 @@ from onnx import TensorProto
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from exporters.autotune.select import choose
+from exporters.autotune.select import choose_lowerings
 from exporters.classifier_weights import read_weights
-from exporters.export import artefact_from_checkpoint
-from exporters.onnx.calibrate import percentile, ranges_on
-from exporters.onnx.embeddings import WORDS, restored_words
+from exporters.export import ExportRequest, artefact_from_checkpoint
+from exporters.onnx.calibrate import calibrate_ranges, percentile
+from exporters.onnx.embeddings import WORD_EMBEDDINGS, restored_word_embeddings
 from exporters.onnx.storage import bytes_of_matrices, read_constants, stored_bytes
 from exporters.precision import CalibrationSet, Precision
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint
@@ -51,7 +51,7 @@ def some_batches(checkpoint: Checkpoint, seed: int = 0) -> list[Batch]:
     return [pad(rows, pad_id=0), pad(rows[:1], pad_id=0)]
 
 
-def trial(checkpoint: Checkpoint, *, max_drop: float) -> CalibrationSet:
+def calibration_set(checkpoint: Checkpoint, *, max_drop: float) -> CalibrationSet:
     """Judged by how near it is: 1 less the difference of the logits from the checkpoint's."""
     judged = some_batches(checkpoint, seed=1)
     with TorchSession(checkpoint.folder) as session:
@@ -71,7 +71,9 @@ def test_fp16_is_near_and_stores_halves(tmp_path: Path, spelled: str | None) -> 
     """Every encoder matrix is stored in two bytes a weight, and the logits are the checkpoint's."""
     checkpoint = made(tmp_path, spelled)
 
-    artefact = artefact_from_checkpoint(checkpoint, tmp_path / "a", precision=Precision.FP16)
+    artefact = artefact_from_checkpoint(
+        checkpoint, tmp_path / "a", ExportRequest(precision=Precision.FP16)
+    )
 
     assert artefact.manifest.precision == "fp16"
     assert artefact.manifest.parity.max_difference < 2e-2
@@ -87,7 +89,11 @@ def test_int8_is_scored_and_stores_bytes(tmp_path: Path, spelled: str | None) ->
     checkpoint = made(tmp_path, spelled)
 
     artefact = artefact_from_checkpoint(
-        checkpoint, tmp_path / "a", precision=Precision.INT8, trial=trial(checkpoint, max_drop=30)
+        checkpoint,
+        tmp_path / "a",
+        ExportRequest(
+            precision=Precision.INT8, calibration_set=calibration_set(checkpoint, max_drop=30)
+        ),
     )
 
     assert artefact.manifest.precision == "int8"
@@ -103,14 +109,14 @@ def test_int8_is_scored_and_stores_bytes(tmp_path: Path, spelled: str | None) ->
 
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8])
 @every_pattern
-def test_smaller_twins_have_standard_operators_alone(
+def test_smaller_portable_graphs_have_standard_operators_alone(
     tmp_path: Path, spelled: str | None, precision: Precision
 ) -> None:
     """Operators of opset 17 that TensorRT's parser lists, no others."""
     checkpoint = made(tmp_path, spelled)
-    judged = trial(checkpoint, max_drop=30) if precision is Precision.INT8 else None
+    judged = calibration_set(checkpoint, max_drop=30) if precision is Precision.INT8 else None
     artefact = artefact_from_checkpoint(
-        checkpoint, tmp_path / "a", precision=precision, trial=judged
+        checkpoint, tmp_path / "a", ExportRequest(precision=precision, calibration_set=judged)
     )
 
     model = onnx.load(artefact.folder / PORTABLE_FILE)
@@ -121,11 +127,17 @@ def test_smaller_twins_have_standard_operators_alone(
 
 
 @every_pattern
-def test_the_int8_twin_quantises_as_tensorrt_asks(tmp_path: Path, spelled: str | None) -> None:
+def test_the_portable_int8_graph_quantises_as_tensorrt_asks(
+    tmp_path: Path, spelled: str | None
+) -> None:
     """Weights and activations are int8, every zero point is 0, and none is read from int32."""
     checkpoint = made(tmp_path, spelled)
     artefact = artefact_from_checkpoint(
-        checkpoint, tmp_path / "a", precision=Precision.INT8, trial=trial(checkpoint, max_drop=30)
+        checkpoint,
+        tmp_path / "a",
+        ExportRequest(
+            precision=Precision.INT8, calibration_set=calibration_set(checkpoint, max_drop=30)
+        ),
     )
 
     model = onnx.load(artefact.folder / PORTABLE_FILE)
@@ -162,7 +174,11 @@ def test_int8_runs_in_openvino(tmp_path: Path, spelled: str | None) -> None:
     """Its products run in int8, with what is around them in fp32, or in bf16 where the CPU can."""
     checkpoint = made(tmp_path, spelled)
     artefact = artefact_from_checkpoint(
-        checkpoint, tmp_path / "a", precision=Precision.INT8, trial=trial(checkpoint, max_drop=30)
+        checkpoint,
+        tmp_path / "a",
+        ExportRequest(
+            precision=Precision.INT8, calibration_set=calibration_set(checkpoint, max_drop=30)
+        ),
     )
     batch = some_batches(checkpoint)[0]
     wanted = ["int8", "int8+bf16"]
@@ -173,7 +189,7 @@ def test_int8_runs_in_openvino(tmp_path: Path, spelled: str | None) -> None:
         asked = RuntimeChoice(runtime="openvino", precision=precision.removeprefix("int8+"))
         with (
             TorchSession(checkpoint.folder) as reference,
-            open_path(artefact.folder, asked=asked).session as session,
+            open_path(artefact.folder, runtime_choice=asked).session as session,
         ):
             assert session.description.precision == precision
             assert difference_between(session.run(batch), reference.run(batch)) < 0.3
@@ -184,9 +200,11 @@ def test_a_smaller_precision_is_smaller_on_disk(tmp_path: Path) -> None:
     checkpoint = made(tmp_path, None)
     sizes = {}
     for precision in Precision:
-        judged = trial(checkpoint, max_drop=30) if precision is Precision.INT8 else None
+        judged = calibration_set(checkpoint, max_drop=30) if precision is Precision.INT8 else None
         artefact = artefact_from_checkpoint(
-            checkpoint, tmp_path / precision, precision=precision, trial=judged
+            checkpoint,
+            tmp_path / precision,
+            ExportRequest(precision=precision, calibration_set=judged),
         )
         sizes[precision] = (artefact.folder / DATA_FILE).stat().st_size
 
@@ -209,9 +227,11 @@ def test_only_fp32_leaves_single_zeros_out(tmp_path: Path) -> None:
     }
 
     for precision, size in expected.items():
-        judged = trial(checkpoint, max_drop=100) if precision is Precision.INT8 else None
+        judged = calibration_set(checkpoint, max_drop=100) if precision is Precision.INT8 else None
         artefact = artefact_from_checkpoint(
-            checkpoint, tmp_path / precision, precision=precision, trial=judged
+            checkpoint,
+            tmp_path / precision,
+            ExportRequest(precision=precision, calibration_set=judged),
         )
         for file in (MODEL_FILE, PORTABLE_FILE):
             stored = bytes_of_matrices(artefact.folder / file, [m.name for m in matrices])
@@ -226,8 +246,9 @@ def test_int8_that_costs_too_much_is_not_written(tmp_path: Path) -> None:
         artefact_from_checkpoint(
             checkpoint,
             tmp_path / "a",
-            precision=Precision.INT8,
-            trial=trial(checkpoint, max_drop=0.0),
+            ExportRequest(
+                precision=Precision.INT8, calibration_set=calibration_set(checkpoint, max_drop=0.0)
+            ),
         )
 
     assert not (tmp_path / "a").exists()
@@ -238,16 +259,20 @@ def test_words_are_stored_in_int8_to_half_a_step(tmp_path: Path, file: str) -> N
     """Each row of the table has a scale, and no number is off by more than half of it."""
     checkpoint = made(tmp_path, "block:32x1")
     artefact = artefact_from_checkpoint(
-        checkpoint, tmp_path / "a", precision=Precision.INT8, trial=trial(checkpoint, max_drop=30)
+        checkpoint,
+        tmp_path / "a",
+        ExportRequest(
+            precision=Precision.INT8, calibration_set=calibration_set(checkpoint, max_drop=30)
+        ),
     )
     words_VH = load_file(checkpoint.weights)["bert.embeddings.word_embeddings.weight"].numpy()
 
     constants = read_constants(artefact.folder / file)
 
-    assert constants[WORDS].dtype == np.int8
-    assert constants[WORDS].shape == words_VH.shape
+    assert constants[WORD_EMBEDDINGS].dtype == np.int8
+    assert constants[WORD_EMBEDDINGS].shape == words_VH.shape
     step_V1 = np.abs(words_VH).max(1, keepdims=True) / 127
-    assert (np.abs(restored_words(constants) - words_VH) <= 0.5001 * step_V1).all()
+    assert (np.abs(restored_word_embeddings(constants) - words_VH) <= 0.5001 * step_V1).all()
 
 
 def test_words_that_cost_too_much_in_int8_stay_fp32(tmp_path: Path) -> None:
@@ -263,11 +288,15 @@ def test_words_that_cost_too_much_in_int8_stay_fp32(tmp_path: Path) -> None:
     checkpoint = with_weights(plain, {**tensors, name: words_VH, **norm})
 
     artefact = artefact_from_checkpoint(
-        checkpoint, tmp_path / "a", precision=Precision.INT8, trial=trial(checkpoint, max_drop=8)
+        checkpoint,
+        tmp_path / "a",
+        ExportRequest(
+            precision=Precision.INT8, calibration_set=calibration_set(checkpoint, max_drop=8)
+        ),
     )
 
     constants = read_constants(artefact.folder / MODEL_FILE)
-    assert constants[WORDS].dtype == np.float32
+    assert constants[WORD_EMBEDDINGS].dtype == np.float32
     assert {constants[f"{row.name}.weight"].dtype for row in artefact.manifest.matrices} == {
         np.dtype(np.int8)
     }
@@ -277,16 +306,18 @@ def test_what_is_stored_adds_up(tmp_path: Path) -> None:
     """Matrices, embeddings and the rest are all that the constants take, in each precision."""
     checkpoint = made(tmp_path, "block:32x1")
     for precision in Precision:
-        judged = trial(checkpoint, max_drop=30) if precision is Precision.INT8 else None
+        judged = calibration_set(checkpoint, max_drop=30) if precision is Precision.INT8 else None
         artefact = artefact_from_checkpoint(
-            checkpoint, tmp_path / precision, precision=precision, trial=judged
+            checkpoint,
+            tmp_path / precision,
+            ExportRequest(precision=precision, calibration_set=judged),
         )
         file = artefact.folder / MODEL_FILE
         found = stored_bytes(file, [row.name for row in artefact.manifest.matrices])
 
         total = sum(constant.nbytes for constant in read_constants(file).values())
         assert found.matrices + found.embeddings + found.rest == total
-        assert found.words == precision
+        assert found.word_embeddings == precision
 
 
 @pytest.mark.parametrize("points", range(1, 100))
@@ -304,9 +335,15 @@ def test_int8_needs_texts(tmp_path: Path) -> None:
     empty = CalibrationSet(batches=[], score=lambda _: {}, metric="near", max_drop=1)
 
     with pytest.raises(BadSetting, match="needs texts to calibrate on"):
-        artefact_from_checkpoint(checkpoint, tmp_path / "a", precision=Precision.INT8)
+        artefact_from_checkpoint(
+            checkpoint, tmp_path / "a", ExportRequest(precision=Precision.INT8)
+        )
     with pytest.raises(BadData, match="no texts to calibrate"):
-        artefact_from_checkpoint(checkpoint, tmp_path / "a", precision=Precision.INT8, trial=empty)
+        artefact_from_checkpoint(
+            checkpoint,
+            tmp_path / "a",
+            ExportRequest(precision=Precision.INT8, calibration_set=empty),
+        )
 
 
 @pytest.mark.parametrize("spelled", [None, "block:32x1"])
@@ -343,7 +380,7 @@ def test_ranges_are_those_of_the_models_own_layers(tmp_path: Path, spelled: str 
                 token_type_ids=torch.from_numpy(batch.types_BS),
             )
 
-    found = ranges_on(weights, choose(checkpoint, weights), batches)
+    found = calibrate_ranges(weights, choose_lowerings(checkpoint, weights), batches)
 
     assert set(found) == {m.name for m in checkpoint.encoder.matrices()}
     for name in compared:
@@ -353,7 +390,9 @@ def test_ranges_are_those_of_the_models_own_layers(tmp_path: Path, spelled: str 
 def test_an_fp16_artefact_runs_by_its_tolerance(tmp_path: Path) -> None:
     """Opening it tests it against the checkpoint's logits as fp16 allows, and it answers."""
     checkpoint = made(tmp_path, "block:32x1")
-    artefact = artefact_from_checkpoint(checkpoint, tmp_path / "a", precision=Precision.FP16)
+    artefact = artefact_from_checkpoint(
+        checkpoint, tmp_path / "a", ExportRequest(precision=Precision.FP16)
+    )
     batch = some_batches(checkpoint)[0]
 
     with (
@@ -376,12 +415,16 @@ def test_a_percentile_is_known_from_the_largest_values(size: int) -> None:
 def test_int8_is_held_to_what_it_gave_itself(tmp_path: Path, runtime: Runtime) -> None:
     """However far from the checkpoint, it passes in each runtime; another bias does not."""
     coarse = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern("block:32x1", 0.75))
-    lax = trial(coarse, max_drop=1000)
-    artefact = artefact_from_checkpoint(coarse, tmp_path / "a", precision=Precision.INT8, trial=lax)
+    lax = calibration_set(coarse, max_drop=1000)
+    artefact = artefact_from_checkpoint(
+        coarse, tmp_path / "a", ExportRequest(precision=Precision.INT8, calibration_set=lax)
+    )
     tensors = load_file(coarse.folder / WEIGHTS_FILE)
     name = "classifier.bias"
     other = with_weights(coarse, {**tensors, name: tensors[name] + 0.5})
-    wrong = artefact_from_checkpoint(other, tmp_path / "b", precision=Precision.INT8, trial=lax)
+    wrong = artefact_from_checkpoint(
+        other, tmp_path / "b", ExportRequest(precision=Precision.INT8, calibration_set=lax)
+    )
 
     with session_from_artefact(artefact, runtime=runtime) as session:
         assert prove(session, artefact) <= artefact.manifest.parity.max_difference + 0.05

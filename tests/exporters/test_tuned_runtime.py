@@ -8,7 +8,11 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 
-from exporters.autotune.select_runtime import fastest_runtime, in_fastest_runtime, in_runtime
+from exporters.autotune.select_runtime import (
+    fastest_runtime,
+    select_fastest_runtime,
+    select_named_runtime,
+)
 from exporters.autotune.tune import TuningPlan
 from exporters.autotune.tuning import TUNING_FILE, read_tuning
 from exporters.export import artefact_from_checkpoint
@@ -25,7 +29,7 @@ from spd_deploy.sessions.open import difference_between, open_path
 from spd_deploy.sessions.openvino import import_openvino, precisions_of
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.timing.host_clock import Effort
-from tests.cli.test_pipeline import mrpc_files
+from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_checkpoint
 
 QUICK = ("--tune", "--batch", "1,2", "--seq", "8", "--threads", "1", "--seconds", "0.003")
@@ -118,13 +122,13 @@ def test_bf16_that_costs_too_much_is_left_out(
     def score(session: Session) -> dict[str, float | None]:
         return {"near": -difference_between(session.run(golden.batch), golden.logits_BC)}
 
-    trial = CalibrationSet(batches=[], score=score, metric="near", max_drop=0.01)
+    calibration_set = CalibrationSet(batches=[], score=score, metric="near", max_drop=0.01)
 
-    found = in_fastest_runtime(artefact, PLAN, trial)
+    found = select_fastest_runtime(artefact, PLAN, calibration_set)
 
     assert [one.runtime for one in found.manifest.ran] == ["onnxruntime", "openvino"]
     with pytest.raises(VerificationFailed, match="openvino:bf16 costs more near than allowed"):
-        in_runtime(artefact, RUNTIME_CHOICES["openvino:bf16"], trial)
+        select_named_runtime(artefact, RUNTIME_CHOICES["openvino:bf16"], calibration_set)
 
 
 def test_a_runtime_that_does_not_run_it_is_refused_before_it_is_written(
@@ -134,7 +138,7 @@ def test_a_runtime_that_does_not_run_it_is_refused_before_it_is_written(
     result = export(mrpc[0], tmp_path / "a", "--precision", "fp16", "--runtime", "openvino")
 
     assert result.exit_code == 1
-    assert "openvino does not run artefacts of fp16" in result.stderr
+    assert "openvino does not run fp16 artefacts" in result.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -148,7 +152,7 @@ def test_a_graph_that_answers_otherwise_is_no_candidate(
     (artefact.folder / PORTABLE_FILE).write_bytes(model.SerializeToString())
     manifest = replace(artefact.manifest, files=hashes_of(artefact.folder))
 
-    found = in_fastest_runtime(replace(artefact, manifest=manifest), PLAN, None)
+    found = select_fastest_runtime(replace(artefact, manifest=manifest), PLAN, None)
 
     assert [one.runtime for one in found.manifest.ran] == ["onnxruntime"]
 
@@ -163,7 +167,7 @@ def test_matrices_tuned_for_another_runtime_are_told(tmp_path: Path) -> None:
 
     assert (first.exit_code, again.exit_code) == (0, 0), first.output
     assert read_tuning(file).runtime == open_artefact(tmp_path / "a").manifest.runtime == "openvino"
-    said = "run as openvino runs them fastest, and onnxruntime is to serve it"
+    said = "chosen by times in openvino, but the artefact is served in onnxruntime"
     assert said in " ".join(again.stderr.split())
     assert said not in " ".join(first.stderr.split())
 

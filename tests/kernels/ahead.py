@@ -14,7 +14,7 @@ from triton.compiler import ASTSource
 
 from spd_deploy.kernels.launch import FP_FUSION
 from spd_deploy.kernels.sources.linear import block_linear
-from spd_deploy.kernels.tiles import LEAST, Number, Tile
+from spd_deploy.kernels.tiles import MIN_TILE_SIDE, FloatType, Tile
 
 # What the compiler may take for granted: PyTorch's allocations begin at multiples of it, rows of
 # activations and of values too where the number of tokens is a multiple of 16.
@@ -41,7 +41,7 @@ class Compiled:
 
 def compiled_linear(
     capability: int,
-    number: Number,
+    number: FloatType,
     tile: Tile,
     *,
     group_rows: int,
@@ -76,7 +76,7 @@ def compiled_linear(
     )
 
 
-def _kind(name: str, number: Number, constants: dict[str, Any]) -> str:
+def _kind(name: str, number: FloatType, constants: dict[str, Any]) -> str:
     """The type of a parameter, as Triton spells it."""
     if name in constants:
         return "constexpr"
@@ -88,4 +88,4 @@ def _kind(name: str, number: Number, constants: dict[str, Any]) -> str:
 def _alignments(names: list[str], *, aligned: bool) -> dict[tuple[int], list[list[object]]]:
     """Which parameters are multiples of 16, by their places."""
     sure = [*_ALIGNED, *_ALIGNED_STRIDES] if aligned else [n for n in _ALIGNED if n != "T"]
-    return {(names.index(name),): [["tt.divisibility", LEAST]] for name in sure}
+    return {(names.index(name),): [["tt.divisibility", MIN_TILE_SIDE]] for name in sure}

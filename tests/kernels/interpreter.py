@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spd_deploy.kernels.tiles import Number, Tile, candidates
-from spd_deploy.kernels.weights import BlockWeight, dtype_of, number_of
+from spd_deploy.kernels.tiles import FloatType, Tile, candidates
+from spd_deploy.kernels.weights import BlockWeight, dtype_of, float_type_of
 from spd_deploy.sessions.protocol import Closing
 
 
@@ -55,7 +55,7 @@ class Interpreter(Closing):
                 "bias": weight.bias_N,
                 **({} if residual_NT is None else {"residual": residual_NT}),
             },
-            number=number_of(x_KT.dtype),
+            number=float_type_of(x_KT.dtype),
             rows=weight.rows_GJ.numpy(),
             tile=tile,
             activation=activation,
@@ -70,7 +70,7 @@ class Interpreter(Closing):
             last is the one that was taken.
         """
         tensors = {"x": x_KT, "values": weight.values_GRJ, "bias": weight.bias_N}
-        rows, number = weight.rows_GJ.numpy(), number_of(x_KT.dtype)
+        rows, number = weight.rows_GJ.numpy(), float_type_of(x_KT.dtype)
         found = self._ask("tuned", tensors=tensors, number=number, rows=rows, fastest=fastest)
         return found, self._ask("measured", tensors={}, number="fp32")
 
@@ -80,7 +80,7 @@ class Interpreter(Closing):
         """The attention kernel."""
         tensors = {"q": q, "k": k, "v": v, "bias": bias_BS}
         return self._ask(
-            "attention", tensors=tensors, number=number_of(q.dtype), heads=heads, wide=wide
+            "attention", tensors=tensors, number=float_type_of(q.dtype), heads=heads, wide=wide
         )
 
     def norm(
@@ -95,7 +95,7 @@ class Interpreter(Closing):
         """The layer norm kernel."""
         tensors = {"x": x_HT, "weight": weight_H, "bias": bias_H}
         return self._ask(
-            "norm", tensors=tensors, number=number_of(x_HT.dtype), epsilon=epsilon, wide=wide
+            "norm", tensors=tensors, number=float_type_of(x_HT.dtype), epsilon=epsilon, wide=wide
         )
 
     def logits(self, folder: Path, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -104,7 +104,7 @@ class Interpreter(Closing):
         return self._ask("logits", tensors={}, number="fp32", folder=folder, inputs=arrays)
 
     def _ask(
-        self, work: str, *, tensors: Mapping[str, Tensor], number: Number, **rest: Any
+        self, work: str, *, tensors: Mapping[str, Tensor], number: FloatType, **rest: Any
     ) -> Tensor:
         """Send the work, wait for its result."""
         arrays = {name: value.float().numpy() for name, value in tensors.items()}
@@ -243,7 +243,7 @@ def _norm(tensors: Mapping[str, Tensor], kind: torch.dtype, *, epsilon: float) -
 class _Untuned:
     """The kernels, each product with the first tile of its shape: there is no GPU to time."""
 
-    spelled = "the interpreter"
+    label = "the interpreter"
 
     def __init__(self) -> None:
         from spd_deploy.kernels import launch
@@ -272,7 +272,7 @@ def _logits(
     """A whole network."""
     from spd_deploy.domain.artefact import open_artefact
     from spd_deploy.sessions.torch_network.network import Network
-    from spd_deploy.sessions.torch_network.plan import TENSORS_FILE, read_plan
+    from spd_deploy.sessions.torch_network.network_plan import TENSORS_FILE, read_plan
     from spd_deploy.sessions.torch_network.tensors import read_tensors
 
     network = Network(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spd_deploy.kernels.plain import activated
-from spd_deploy.kernels.tiles import Number
+from spd_deploy.kernels.eager import activated
+from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.kernels.weights import BlockWeight, dtype_of
 
 # How far a sum of random products may be off, for numbers of about 1: half of the last bit that the
@@ -31,7 +31,7 @@ def made(
     blocks: int,
     *,
     columns: int = 1,
-    number: Number = "fp16",
+    number: FloatType = "fp16",
     seed: int = 0,
     device: str = "cpu",
 ) -> Made:
@@ -60,7 +60,7 @@ def made(
     )
 
 
-def activations(features: int, tokens: int, number: Number = "fp16", seed: int = 1) -> Tensor:
+def activations(features: int, tokens: int, number: FloatType = "fp16", seed: int = 1) -> Tensor:
     """Random activations ``[features, tokens]``."""
     draw = torch.Generator().manual_seed(seed)
     return torch.randn(features, tokens, generator=draw).to(dtype_of(number))

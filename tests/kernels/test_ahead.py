@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spd_deploy.kernels.tiles import Number, Problem, Tile, candidates
+from spd_deploy.kernels.tiles import FloatType, ProblemSize, Tile, candidates
 from tests.kernels.ahead import Compiled, compiled_linear
 
 
@@ -20,15 +20,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def tile_of(rows: int, number: Number) -> Tile:
+def tile_of(rows: int, number: FloatType) -> Tile:
     """A candidate of blocks of so many rows for many tokens: whole groups, 128 tokens by 32."""
-    problem = Problem(groups=48, rows=rows, inputs=80, tokens=4096, number=number)
+    problem = ProblemSize(groups=48, rows=rows, inputs=80, tokens=4096, number=number)
     found = [t for t in candidates(problem) if (t.tokens, t.inputs) == (128, 32)]
     return max(found, key=lambda tile: tile.rows)
 
 
 @functools.cache
-def compiled(capability: int, number: Number, rows: int, *, aligned: bool = True) -> Compiled:
+def compiled(capability: int, number: FloatType, rows: int, *, aligned: bool = True) -> Compiled:
     """With everything that can be fused."""
     return compiled_linear(
         capability,
@@ -51,7 +51,7 @@ def compiled(capability: int, number: Number, rows: int, *, aligned: bool = True
     ],
 )
 def test_it_multiplies_on_tensor_cores(
-    capability: int, number: Number, rows: int, instruction: str
+    capability: int, number: FloatType, rows: int, instruction: str
 ) -> None:
     """Each GPU's own instruction, with sums in fp32."""
     assert compiled(capability, number, rows).tensor_core == instruction

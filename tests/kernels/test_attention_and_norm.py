@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from spd_deploy.kernels import plain
-from spd_deploy.kernels.tiles import Number
+from spd_deploy.kernels import eager
+from spd_deploy.kernels.tiles import FloatType
 from tests.kernels.interpreter import Interpreter
 from tests.kernels.made import CLOSE, activations, off
 
@@ -30,7 +30,7 @@ def bias_of(lengths: list[int], longest: int) -> Tensor:
     ],
 )
 def test_attention_is_pytorchs(
-    interpreter: Interpreter, number: Number, heads: int, size: int, lengths: list[int]
+    interpreter: Interpreter, number: FloatType, heads: int, size: int, lengths: list[int]
 ) -> None:
     """Any number and width of heads, mixed lengths, and lengths that no tile divides."""
     S, B, features = max(lengths), len(lengths), heads * size
@@ -39,7 +39,7 @@ def test_attention_is_pytorchs(
 
     found = interpreter.attention(q, k, v, bias_BS, heads)
 
-    wanted = plain.attention(q.float(), k.float(), v.float(), bias_BS, heads=heads)
+    wanted = eager.attention(q.float(), k.float(), v.float(), bias_BS, heads=heads)
     assert off(found, wanted) <= 2 * CLOSE[number]
 
 
@@ -50,7 +50,7 @@ def test_one_query_a_row(interpreter: Interpreter) -> None:
 
     found = interpreter.attention(q, k, v, bias_BS, 2)
 
-    wanted = plain.attention(q.float(), k.float(), v.float(), bias_BS, heads=2)
+    wanted = eager.attention(q.float(), k.float(), v.float(), bias_BS, heads=2)
     assert off(found, wanted) <= CLOSE["fp16"]
     assert torch.equal(found, interpreter.attention(q, k, v, bias_BS, 2, wide=True))
 
@@ -70,7 +70,7 @@ def test_a_row_of_padding_gives_numbers(interpreter: Interpreter) -> None:
 @pytest.mark.parametrize("number", ["fp16", "bf16", "fp32"])
 @pytest.mark.parametrize(("features", "tokens"), [(16, 1), (24, 37), (100, 9), (768, 4)])
 def test_norm_is_pytorchs(
-    interpreter: Interpreter, number: Number, features: int, tokens: int
+    interpreter: Interpreter, number: FloatType, features: int, tokens: int
 ) -> None:
     """Over the features of each token, of any number, with numbers that have a mean."""
     x_HT = activations(features, tokens, number) * 3 + 5

@@ -86,7 +86,7 @@ def test_a_case_that_does_not_run_costs_no_other(
         times = {arm: [1e-5] * rounds for arm in ("kernel", "kept", "dense")}
         return Result(case=case, tile=Tile(rows=64, tokens=128, inputs=32), hot=times, cold=times)
 
-    for refusal in ("refuse_no_cuda", "refuse_no_triton"):
+    for refusal in ("refuse_unsupported_gpu", "refuse_no_triton"):
         monkeypatch.setattr(script, refusal, lambda: None)
     monkeypatch.setattr(script, "measured", some)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from spd_deploy.kernels import launch, plain
-from spd_deploy.kernels.tiles import Number, Tile, candidates
-from spd_deploy.kernels.timing import graph_seconds
-from spd_deploy.kernels.two_four import Chooser, packed
+from spd_deploy.kernels import eager, launch
+from spd_deploy.kernels.tiles import FloatType, Tile, candidates
+from spd_deploy.kernels.two_four import TwoFourSelector, to_two_four
+from spd_deploy.timing.cuda_clock import graph_seconds
 from tests.kernels.made import CLOSE, Made, activations, expected, made, off
 
 pytestmark = pytest.mark.gpu
@@ -30,7 +30,7 @@ def captured(run: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
 @NUMBERS
 @pytest.mark.parametrize("rows", [8, 16, 32, 64, 96, 128])
 @pytest.mark.parametrize("tokens", [1, 37, 128, 1024])
-def test_the_product_is_the_dense_one(number: Number, rows: int, tokens: int) -> None:
+def test_the_product_is_the_dense_one(number: FloatType, rows: int, tokens: int) -> None:
     """Heights of blocks and numbers of tokens, with everything fused after the product."""
     product = made(6, rows, 77, 768, number=number, device="cuda")
     x_KT, added = activations(768, tokens, number), activations(6 * rows, tokens, number, seed=2)
@@ -65,7 +65,7 @@ def test_every_candidate_gives_the_same_numbers(rows: int) -> None:
 
 
 @NUMBERS
-def test_attention_and_norm_are_pytorchs(number: Number) -> None:
+def test_attention_and_norm_are_pytorchs(number: FloatType) -> None:
     """Heads of 64 over rows of mixed lengths; features of BERT-base."""
     q, k, v = (activations(768, 3 * 100, number, seed=i) for i in range(3))
     real = torch.arange(100)[None, :] < torch.tensor([100, 7, 1])[:, None]
@@ -75,9 +75,9 @@ def test_attention_and_norm_are_pytorchs(number: Number) -> None:
     context = launch.attention(q.cuda(), k.cuda(), v.cuda(), bias_BS.cuda(), heads=12)
     normed = launch.layer_norm(q.cuda(), weight_H.cuda(), bias_H.cuda(), 1e-12)
 
-    wanted = plain.attention(q.float(), k.float(), v.float(), bias_BS, heads=12)
+    wanted = eager.attention(q.float(), k.float(), v.float(), bias_BS, heads=12)
     assert off(context, wanted) <= 2 * CLOSE[number]
-    wanted = plain.layer_norm(q.float(), weight_H, bias_H, 1e-12)
+    wanted = eager.layer_norm(q.float(), weight_H, bias_H, 1e-12)
     assert off(normed, wanted) <= 2 * CLOSE[number]
 
 
@@ -143,7 +143,7 @@ def test_2_4_tensor_cores_give_the_dense_numbers() -> None:
     weight_NK *= torch.tensor([0, 1, 0, 1], device="cuda").repeat(192)
     x_TK = torch.randn(256, 768, device="cuda", dtype=torch.float16)
     bias_N = torch.randn(768, device="cuda", dtype=torch.float16)
-    sparse_NK, chooser = packed(weight_NK), Chooser()
+    sparse_NK, chooser = to_two_four(weight_NK), TwoFourSelector()
 
     found = torch.nn.functional.linear(x_TK, sparse_NK, bias_N)
     wins = [chooser.wins(x_TK, weight_NK, sparse_NK, bias_N) for _ in range(2)]

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spd_deploy.kernels.tiles import Number, Tile, candidates
+from spd_deploy.kernels.tiles import FloatType, Tile, candidates
 from tests.kernels.interpreter import Interpreter
 from tests.kernels.made import CLOSE, activations, expected, made, off
 
@@ -26,7 +26,7 @@ SMALL = Tile(rows=16, tokens=16, inputs=32)
     ],
 )
 def test_every_epilogue_in_every_precision(
-    interpreter: Interpreter, number: Number, activation: str, tokens_first: bool, residual: bool
+    interpreter: Interpreter, number: FloatType, activation: str, tokens_first: bool, residual: bool
 ) -> None:
     """Bias, activation and then the residual, whichever side the tensor core takes 64 of."""
     product = made(2, 24, 21, 40, number=number)

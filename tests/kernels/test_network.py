@@ -7,7 +7,7 @@ import torch
 
 from exporters.torch.export import torch_artefact_from_checkpoint
 from spd_deploy.domain.patterns import Block
-from spd_deploy.kernels.tiles import Number
+from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.sessions.open import difference_between
 from tests.kernels.interpreter import Interpreter
 from tests.tiny import tiny_checkpoint
@@ -22,7 +22,7 @@ from tests.tiny import tiny_checkpoint
     ids=lambda value: str(value),
 )
 def test_the_kernels_give_the_checkpoints_logits(
-    interpreter: Interpreter, tmp_path: Path, number: Number, block: Block, tolerance: float
+    interpreter: Interpreter, tmp_path: Path, number: FloatType, block: Block, tolerance: float
 ) -> None:
     """All launches of a network after one another, over the golden rows of mixed lengths."""
     checkpoint = tiny_checkpoint(tmp_path / "c", pattern=block, max_tokens=9)

@@ -13,7 +13,7 @@ from spd_deploy.kernels.launch import block_linear
 from spd_deploy.kernels.sources import tuned
 from spd_deploy.kernels.sources.tuned import config_of, tile_of, tuned_block_linear
 from spd_deploy.kernels.tiles import TILES, Tile, candidates
-from spd_deploy.kernels.two_four import Chooser, takes_two_four
+from spd_deploy.kernels.two_four import TwoFourSelector, supports_two_four
 from tests.kernels.interpreter import Interpreter
 from tests.kernels.made import CLOSE, activations, expected, made, off
 
@@ -82,11 +82,11 @@ def test_times_are_medians_by_our_clock(monkeypatch: pytest.MonkeyPatch) -> None
     """A launch's median stands for every quantile; in a capture nothing is measured."""
     monkeypatch.setattr(tuned, "graph_seconds", lambda run: 2e-6)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    assert tuned.measured(lambda: None, (0.5, 0.2, 0.8)) == [2e-6] * 3
+    assert tuned.do_bench(lambda: None, (0.5, 0.2, 0.8)) == [2e-6] * 3
 
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     with pytest.raises(AssertionError):
-        tuned.measured(lambda: None, (0.5,))
+        tuned.do_bench(lambda: None, (0.5,))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_2_4_is_taken_where_it_is_faster(
 
     monkeypatch.setattr("spd_deploy.kernels.two_four.graph_seconds", seconds)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    chooser = Chooser()
+    chooser = TwoFourSelector()
 
     if sparse_s is None:
         with pytest.warns(UserWarning, match="2:4 does not run fp32 32x64 8 tokens"):
@@ -128,4 +128,4 @@ def test_2_4_is_taken_where_it_is_faster(
 )
 def test_which_matrices_2_4_takes(shape: tuple[int, int], number: str, takes: bool) -> None:
     """Outputs in 32s, inputs in 64s, in fp16 and bf16."""
-    assert takes_two_four(shape, number) is takes
+    assert supports_two_four(shape, number) is takes

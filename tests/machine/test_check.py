@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from spd_deploy.machine.check import Check, guarded, no, without_folders, yes
+from spd_deploy.machine.check import Check, no, run_probe, without_folders, yes
 
 
 def test_a_yes_needs_no_reason() -> None:
@@ -37,13 +37,13 @@ def broken() -> Sequence[Check]:
 
 def test_a_probe_that_fails_becomes_a_no() -> None:
     """What it threw is the reason, and nothing is raised."""
-    (found,) = guarded("NVIDIA", broken)
+    (found,) = run_probe("NVIDIA", broken)
 
     assert (found.ok, found.group) == (False, "NVIDIA")
-    assert found.reason == "they failed with OSError: the driver is on fire at y.so"
+    assert found.reason == "they raised OSError: the driver is on fire at y.so"
     assert found.remedy
 
 
 def test_a_probe_that_works_is_passed_on() -> None:
     """Its checks come as they are."""
-    assert guarded("G", lambda: [yes("G", "n")]) == [yes("G", "n")]
+    assert run_probe("G", lambda: [yes("G", "n")]) == [yes("G", "n")]

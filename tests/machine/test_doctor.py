@@ -3,7 +3,7 @@
 import pytest
 
 from spd_deploy.machine.check import Check
-from spd_deploy.machine.doctor import examine
+from spd_deploy.machine.doctor import all_checks
 
 GROUPS = [
     "Processor",
@@ -19,7 +19,7 @@ GROUPS = [
 @pytest.fixture(scope="module")
 def checks() -> list[Check]:
     """What doctor finds here."""
-    return list(examine())
+    return list(all_checks())
 
 
 def test_every_group_is_asked(checks: list[Check]) -> None:
@@ -45,6 +45,6 @@ def test_no_check_failed_here(checks: list[Check]) -> None:
 def test_a_probe_that_fails_does_not_stop_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a path on which nothing can be run, all groups are still answered."""
     monkeypatch.setenv("PATH", "")
-    found = list(examine())
+    found = list(all_checks())
 
     assert list(dict.fromkeys(check.group for check in found)) == GROUPS

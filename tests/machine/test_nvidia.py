@@ -56,7 +56,7 @@ def test_a_driver_without_a_gpu_is_a_driver() -> None:
     driver, gpu, _ = checks_of([], None)
 
     assert driver.ok
-    assert (gpu.ok, gpu.reason) == (False, "the driver lists none")
+    assert (gpu.ok, gpu.reason) == (False, "the driver lists no GPU")
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from spd_deploy.machine.providers import (
     CUDA,
     TENSORRT,
     check_of,
-    fault_of,
+    failure_of,
     provider_checks,
-    told_by,
+    reason_in,
 )
 
 LIBRARY = (
@@ -23,7 +23,7 @@ LIBRARY = (
 
 def test_the_library_that_does_not_load_is_the_reason() -> None:
     """Of a long log, the library's name tells most."""
-    assert told_by(LIBRARY) == (
+    assert reason_in(LIBRARY) == (
         "libcublasLt.so.12: cannot open shared object file: No such file or directory"
     )
 
@@ -39,7 +39,7 @@ def test_the_library_that_does_not_load_is_the_reason() -> None:
 )
 def test_else_the_error_or_the_last_line_is(log: str, said: str | None) -> None:
     """An error line comes before other lines, and stars are no words."""
-    assert told_by(log) == said
+    assert reason_in(log) == said
 
 
 def test_a_provider_that_loads_is_a_yes() -> None:
@@ -62,7 +62,7 @@ def test_a_provider_that_does_not_load_is_an_explained_no(name: str, has_gpu: bo
 
 def test_a_provider_that_is_not_there_has_a_fault() -> None:
     """A session that does not run where it was asked to is a fault with a reason."""
-    assert fault_of("NoSuchExecutionProvider")
+    assert failure_of("NoSuchExecutionProvider")
 
 
 def test_the_cpu_provider_loads_here() -> None:

@@ -51,7 +51,7 @@ def test_a_folder_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch)
     python, packages, _ = package_checks()
 
     assert python.ok and not packages.ok
-    assert "spd-deploy is run from its folder" in str(packages.reason)
+    assert "spd-deploy runs from its source folder" in str(packages.reason)
     assert f"numpy {importlib.metadata.version('numpy')}" in str(packages.found)
 
 
@@ -67,7 +67,7 @@ def test_torch_tells_its_kernels() -> None:
 def test_sparse_tensor_cores_need_their_library() -> None:
     """Without it 2:4 is a no that names the patterns which need none."""
     assert two_four_check(library=True, gpu=True).ok
-    assert two_four_check(library=True, gpu=False).reason == "there is no GPU for it"
+    assert two_four_check(library=True, gpu=False).reason == "PyTorch finds no GPU"
     assert "no cuSPARSELt" in str(two_four_check(library=False, gpu=True).reason)
     assert "block" in str(two_four_check(library=False, gpu=False).remedy)
 
@@ -88,7 +88,7 @@ def test_a_build_and_a_gpu_are_told_apart() -> None:
     reasons = {torch_cuda_check(built_for=b, works=False).reason for b in (None, "12.8")}
 
     assert reasons == {
-        "this build of PyTorch has no CUDA in it",
+        "this build of PyTorch has no CUDA",
         "PyTorch finds no usable GPU or driver",
     }
 

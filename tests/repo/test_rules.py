@@ -105,6 +105,17 @@ def test_arrows_point_down() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_a_class_name_is_in_one_module() -> None:
+    """No two modules have a public class of one name, so that a name says which is meant."""
+    modules: dict[str, set[str]] = {}
+    for file in sources(*PACKAGES):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                modules.setdefault(node.name, set()).add(module_of(file))
+
+    assert not {name: where for name, where in modules.items() if len(where) > 1}
+
+
 def test_importing_is_free() -> None:
     """The Python API, the command line and the server import none of the heavy packages."""
     code = (
@@ -185,6 +196,15 @@ def test_every_folder_is_on_the_map() -> None:
     folders = {f.parent.relative_to(ROOT).as_posix() for f in sources(*PACKAGES)} - {"spd_deploy"}
 
     assert not [name for name in folders if f"{name}/" not in text]
+
+
+def test_files_on_the_map_exist() -> None:
+    """Every file and folder that CONTRIBUTING names is there, so a move mends the map too."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:spd_|exporters|serve|tests|docs|benchmarks)[\w/]*(?:/|\.\w+))`", text)
+
+    assert len(named) > 60
+    assert not [name for name in named if not (ROOT / name).exists()]
 
 
 def test_the_wheel_holds_just_our_packages(tmp_path: Path) -> None:

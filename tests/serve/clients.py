@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message
 
 from serve.app import create_app
-from serve.open_model import Served
+from serve.open_model import ServedModel
 from serve.settings import ServeSettings
 from serve.state import Phase, ServerState
 from tests.serve.fakes import PATIENCE_S
@@ -20,19 +20,19 @@ JSON = {"Content-Type": "application/json"}
 
 
 @contextlib.contextmanager
-def client_of(served: Served, settings: ServeSettings | None = None) -> Iterator[TestClient]:
+def client_of(served: ServedModel, settings: ServeSettings | None = None) -> Iterator[TestClient]:
     """A client of an app that is ready."""
-    life = ServerState()
-    app = create_app(lambda: served, settings or ServeSettings(), life=life)
+    state = ServerState()
+    app = create_app(lambda: served, settings or ServeSettings(), state=state)
     with TestClient(app, raise_server_exceptions=False) as client:
-        wait_until_settled(life)
+        wait_until_settled(state)
         yield client
 
 
-def wait_until_settled(life: ServerState) -> None:
+def wait_until_settled(state: ServerState) -> None:
     """Return once the app is no longer starting."""
     give_up_at = time.perf_counter() + PATIENCE_S
-    while life.phase is Phase.STARTING:
+    while state.phase is Phase.STARTING:
         assert time.perf_counter() < give_up_at
         time.sleep(0.005)
 
@@ -101,14 +101,14 @@ class Exchange:
 
 @contextlib.asynccontextmanager
 async def ready(
-    served: Served, settings: ServeSettings | None = None
+    served: ServedModel, settings: ServeSettings | None = None
 ) -> AsyncIterator[tuple[ASGIApp, ServerState]]:
     """An app on the running event loop, open until the block ends."""
-    life = ServerState()
-    app = create_app(lambda: served, settings or ServeSettings(), life=life)
+    state = ServerState()
+    app = create_app(lambda: served, settings or ServeSettings(), state=state)
     async with app.router.lifespan_context(app):
-        await until(lambda: life.phase is not Phase.STARTING)
-        yield app, life
+        await until(lambda: state.phase is not Phase.STARTING)
+        yield app, state
 
 
 async def until(is_so: Callable[[], bool]) -> None:

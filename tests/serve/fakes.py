@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.open_model import About, Served
+from serve.model_card import ModelCard
+from serve.open_model import ServedModel
 from spd_deploy.domain.tasks import task_named
 from spd_deploy.domain.text import Batch, Tokenizer, Tokens
 from spd_deploy.sessions.protocol import Closing, Description
@@ -95,14 +96,16 @@ def tokens(*ids: int) -> Tokens:
 
 def fake_served(
     folder: Path, session: FakeSession, *, task: str = "sst2", max_tokens: int = 32
-) -> Served:
+) -> ServedModel:
     """The fake with the tiny tokenizer, as something to serve."""
     file = folder / "tokenizer.json"
     file.write_text(tiny_tokenizer(), encoding="utf-8")
-    return Served(
+    return ServedModel(
         name="fake",
         session=session,
         tokenizer=Tokenizer(file, max_tokens=max_tokens),
         task=task_named(task),
-        about=About(format="fake", pattern="dense", sparsity=None, density=None, sha256="0" * 64),
+        card=ModelCard(
+            format="fake", pattern="dense", sparsity=None, density=None, sha256="0" * 64
+        ),
     )

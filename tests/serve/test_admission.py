@@ -47,8 +47,8 @@ def test_every_place_is_given_back(requests: list[tuple[int, list[int]]]) -> Non
     door = admission()
     for items, lengths in requests:
         try:
-            with door.place_for(items) as place, door.place_for(1):
-                place.measure(lengths)
+            with door.slot_for(items) as slot, door.slot_for(1):
+                slot.measure(lengths)
         except (Overloaded, TextTooLong):
             pass
         assert door.held == Load()
@@ -57,9 +57,9 @@ def test_every_place_is_given_back(requests: list[tuple[int, list[int]]]) -> Non
 def test_a_full_house_refuses_and_tells_when_to_come_again() -> None:
     """The time to wait is that of the tokens in the house, and the refused request holds none."""
     door = admission(items=2, seconds=0.1)
-    with door.place_for(2) as place:
-        place.measure([30, 40])
-        with pytest.raises(Overloaded) as refused, door.place_for(1):
+    with door.slot_for(2) as slot:
+        slot.measure([30, 40])
+        with pytest.raises(Overloaded) as refused, door.slot_for(1):
             pass
         assert refused.value.retry_after_s == 7
         assert door.held == Load(2, 70)
@@ -68,7 +68,7 @@ def test_a_full_house_refuses_and_tells_when_to_come_again() -> None:
 def test_tokens_alone_can_fill_the_house() -> None:
     """A few long texts are as much work as many short ones."""
     door = admission(items=10, tokens=60)
-    with door.place_for(1) as first, door.place_for(1) as second:
+    with door.slot_for(1) as first, door.slot_for(1) as second:
         first.measure([50])
         with pytest.raises(Overloaded):
             second.measure([11])
@@ -79,6 +79,6 @@ def test_tokens_alone_can_fill_the_house() -> None:
 def test_a_row_that_no_batch_can_hold_is_refused() -> None:
     """Such a row would wait for ever."""
     door = admission()
-    door.refuse_wide(50)
+    door.refuse_too_long(50)
     with pytest.raises(TextTooLong):
-        door.refuse_wide(51)
+        door.refuse_too_long(51)

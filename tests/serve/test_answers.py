@@ -103,14 +103,14 @@ def test_requests_that_wait_share_a_batch(tmp_path: Path, session: FakeSession) 
     texts = ["a b c", "d e f", "g h i"]
 
     async def story() -> list[Any]:
-        async with ready(served) as (app, life):
+        async with ready(served) as (app, state):
             session.gate.close()
             first = Exchange(app, "/predict", {"inputs": "x"})
             await asyncio.to_thread(session.gate.wait_until_reached)
             others = [
                 Exchange(app, "/predict", {"inputs": text, "raw_scores": True}) for text in texts
             ]
-            await until(lambda: life.classifier().admission.held.tokens == 3 + 3 * 5)
+            await until(lambda: state.classifier().admission.held.tokens == 3 + 3 * 5)
             session.gate.open()
             await first.answer()
             return [await other.answer() for other in others]

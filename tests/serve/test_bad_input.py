@@ -68,7 +68,7 @@ BODIES: list[tuple[str, str, bytes, int, str]] = [
      "SPD_TEXT_TOO_LONG"),
     ("too long to be cut, TEI", TEI, json.dumps({"inputs": LONG, "truncate": False}).encode(),
      422, "SPD_TEXT_TOO_LONG"),
-    ("too long to be tokenised uncut", NATIVE,
+    ("too long to be tokenised without", NATIVE,
      json.dumps({"inputs": [{"text": "a" * 8001}], "truncate": False}).encode(), 422,
      "SPD_TEXT_TOO_LONG"),
     ("unseen characters", NATIVE, json.dumps({"inputs": [{"text": "\u200b\u00ad\0"}]}).encode(),
@@ -206,7 +206,10 @@ def test_a_refusal_says_what_to_do(single: TestClient) -> None:
     lost, wrong = single.get("/nowhere"), single.get("/predict")
 
     assert '[["first text"], ["second text"]]' in answer.json()["error"]
-    assert lost.json()["error"] == "no such path; got /nowhere; /docs lists those there are"
+    assert (
+        lost.json()["error"]
+        == "the path does not exist; got /nowhere; see /docs for the paths that do"
+    )
     assert wrong.json()["error"] == "/predict does not take this method; got GET; use POST"
     assert wrong.headers["Allow"] == "POST"
 

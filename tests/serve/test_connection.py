@@ -245,4 +245,4 @@ def test_a_client_that_hangs_up_halfway_harms_nobody(wire: Wire) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0] + [0] * 4))
 
     assert wire.say(post())[0].status == 200
-    assert wire.life.in_flight == 0
+    assert wire.state.in_flight == 0

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from serve.batching import take
+from serve.batching import next_batch
 from serve.engine import Engine
-from serve.metrics import Fault, Metrics
-from serve.waiting import BatchResult, Waiting
+from serve.metrics import BatchFault, Metrics
+from serve.queue_entry import BatchResult, QueueEntry
 from spd_deploy.domain.errors import EngineFailed, NotReady
 from spd_deploy.domain.text import Batch, Tokens, pad
 from tests.serve.fakes import PATIENCE_S, FakeSession, formula, tokens
@@ -44,7 +44,7 @@ class BrokenMetrics(Metrics):
         """Fail."""
         raise OSError("no disk")
 
-    def engine_failed(self, fault: Fault) -> None:
+    def engine_failed(self, fault: BatchFault) -> None:
         """Fail."""
         raise OSError("no disk")
 
@@ -171,10 +171,10 @@ def test_a_fault_in_the_choice_fails_no_row(
     """Where no batch can be chosen, the rows run one by one, oldest first."""
 
     def picky(
-        waiting: Sequence[Waiting], *, max_padded_tokens: int, max_rows: int
-    ) -> tuple[list[Waiting], list[Waiting]]:
+        waiting: Sequence[QueueEntry], *, max_padded_tokens: int, max_rows: int
+    ) -> tuple[list[QueueEntry], list[QueueEntry]]:
         refuse_bad([entry.row.ids for entry in waiting], error)
-        return take(waiting, max_padded_tokens=max_padded_tokens, max_rows=max_rows)
+        return next_batch(waiting, max_padded_tokens=max_padded_tokens, max_rows=max_rows)
 
     session = FakeSession()
     closing.append(engine := engine_of(session, choose=picky))

@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from serve.app import create_app
-from serve.forwarding import Forwarding, trusted_from
+from serve.forwarding import ProxySettings, trusted_from
 from serve.settings import ServeSettings
 from serve.state import ServerState
 from spd_deploy.domain.errors import BadSetting
@@ -33,19 +33,19 @@ def before(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def trusting(tmp_path: Path) -> Iterator[TestClient]:
     """A proxy of a server that trusts it."""
-    yield from proxy_of(tmp_path, Forwarding(trusted=trusted_from("127.0.0.1, 10.0.0.0/8")))
+    yield from proxy_of(tmp_path, ProxySettings(trusted=trusted_from("127.0.0.1, 10.0.0.0/8")))
 
 
-def proxy_of(folder: Path, forwarding: Forwarding, address: str = PROXY) -> Iterator[TestClient]:
-    life = ServerState()
+def proxy_of(folder: Path, forwarding: ProxySettings, address: str = PROXY) -> Iterator[TestClient]:
+    state = ServerState()
     app = create_app(
         lambda: fake_served(folder, FakeSession()),
         ServeSettings(),
-        life=life,
+        state=state,
         forwarding=forwarding,
     )
     with TestClient(app, client=(address, 5)) as client:
-        wait_until_settled(life)
+        wait_until_settled(state)
         yield client
 
 
@@ -75,7 +75,7 @@ def test_everything_answers_under_the_prefix(trusting: TestClient, before: str) 
 
 def test_a_root_path_needs_no_header(tmp_path: Path, before: str) -> None:
     """Where the proxy does not tell its prefix, the flag does, for everybody."""
-    for client in proxy_of(tmp_path, Forwarding(root_path="/models/sst2")):
+    for client in proxy_of(tmp_path, ProxySettings(root_path="/models/sst2")):
         html = client.get(f"{before}/docs", headers={"Host": "api.example.org"}).text
 
         assert addresses_in(html) == {"http://api.example.org/models/sst2"}
@@ -84,14 +84,14 @@ def test_a_root_path_needs_no_header(tmp_path: Path, before: str) -> None:
 @pytest.mark.parametrize("address", ["11.0.0.1", "::ffff:1", "testclient", "::1"])
 def test_nobody_else_is_believed(tmp_path: Path, address: str) -> None:
     """The headers of whom the server was not told to trust change nothing."""
-    forwarding = Forwarding(trusted=trusted_from("10.0.0.0/8"))
+    forwarding = ProxySettings(trusted=trusted_from("10.0.0.0/8"))
     for client in proxy_of(tmp_path, forwarding, address):
         assert addresses_in(client.get("/docs", headers=SEEN).text) == {"http://testserver"}
 
 
 def test_nobody_is_believed_unless_told(tmp_path: Path) -> None:
     """Without the flag the headers are any client's."""
-    for client in proxy_of(tmp_path, Forwarding(), "127.0.0.1"):
+    for client in proxy_of(tmp_path, ProxySettings(), "127.0.0.1"):
         assert addresses_in(client.get("/docs", headers=SEEN).text) == {"http://testserver"}
 
 
@@ -138,19 +138,19 @@ def test_what_a_proxy_lets_through_is_checked(
 @pytest.mark.parametrize("spelled", ["localhost", "10.0.0.0/99", "1.2.3", "10.0.0.1/8", ",", "a*"])
 def test_what_is_no_address_is_refused(spelled: str) -> None:
     """A proxy is named by its address or network."""
-    with pytest.raises(BadSetting, match="address of a proxy"):
+    with pytest.raises(BadSetting, match="neither an address nor a network"):
         trusted_from(spelled)
 
 
 @pytest.mark.parametrize("root", ["models", "/a/", "/", "//a", "/a b", "https://a.example/b"])
 def test_what_is_no_prefix_is_refused(root: str) -> None:
     """A prefix is a path from the root, without a slash at its end."""
-    with pytest.raises(BadSetting, match="root path"):
-        Forwarding(root_path=root)
+    with pytest.raises(BadSetting, match="root-path"):
+        ProxySettings(root_path=root)
 
 
 def test_everybody_can_be_trusted() -> None:
     """A star stands for every address of both families."""
-    everybody = Forwarding(trusted=trusted_from("*"))
+    everybody = ProxySettings(trusted=trusted_from("*"))
 
     assert all(map(everybody.trusts, ["1.2.3.4", "::1", "fe80::1"]))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from starlette.types import ASGIApp
 
 from serve.engine import Engine
-from serve.health import FAILURES_TO_DOUBT, Health
+from serve.health import FAILURES_BEFORE_PROBE, Health
 from serve.settings import ServeSettings
 from serve.state import ServerState
 from spd_deploy.domain.text import Batch
@@ -39,10 +39,10 @@ def ask(app: ASGIApp, text: str = "a") -> Exchange:
     return Exchange(app, "/predict", {"inputs": text})
 
 
-def engine_of(life: ServerState) -> Engine:
+def engine_of(state: ServerState) -> Engine:
     """The engine of a server that is ready."""
-    assert life.opened
-    return life.opened.engine
+    assert state.opened
+    return state.opened.engine
 
 
 async def asked(app: ASGIApp, text: str = "a") -> tuple[int | None, str]:
@@ -78,18 +78,18 @@ def test_a_model_that_always_fails_is_not_ready_until_it_answers(
     session = Sick(how)
 
     async def story() -> None:
-        async with ready(fake_served(tmp_path, session)) as (app, life):
-            for _ in range(FAILURES_TO_DOUBT):
+        async with ready(fake_served(tmp_path, session)) as (app, state):
+            for _ in range(FAILURES_BEFORE_PROBE):
                 assert await probes(app) == (200, 200)
                 assert await asked(app) == (500, "SPD_ENGINE_FAILED")
             assert await probes(app) == (200, 503)
             assert await asked(app) == (503, "SPD_NOT_READY")
             failures = await metric(app, f'spd_engine_errors_total{{kind="{kind}"}}')
-            assert failures == FAILURES_TO_DOUBT
+            assert failures == FAILURES_BEFORE_PROBE
             await asyncio.sleep(0.1)
             assert await probes(app) == (200, 503)
             session.how = "healed"
-            health = engine_of(life).health
+            health = engine_of(state).health
             await until(lambda: not health.failing)
             assert await probes(app) == (200, 200)
             assert (await asked(app))[0] == 200
@@ -112,7 +112,7 @@ def test_inputs_that_fail_do_not_unready_a_model_that_answers_others(
 
     async def story() -> None:
         async with ready(served) as (app, _):
-            for _ in range(3 * FAILURES_TO_DOUBT):
+            for _ in range(3 * FAILURES_BEFORE_PROBE):
                 assert await asked(app, BAD) == (500, "SPD_ENGINE_FAILED")
                 assert await probes(app) == (200, 200)
             assert (await asked(app))[0] == 200
@@ -127,7 +127,7 @@ def test_a_model_that_hangs_is_not_alive(
 
     async def story() -> None:
         settings = ServeSettings(stall_timeout_s=0.2)
-        async with ready(fake_served(tmp_path, session), settings) as (app, life):
+        async with ready(fake_served(tmp_path, session), settings) as (app, state):
             session.gate.close()
             hangs = ask(app)
             await asyncio.to_thread(session.gate.wait_until_reached)
@@ -142,7 +142,7 @@ def test_a_model_that_hangs_is_not_alive(
             assert await metric(app, 'spd_engine_errors_total{kind="stalled"}') == 1
             assert await metric(app, "spd_batch_running_seconds") >= 0.2
             session.gate.open()
-            health = engine_of(life).health
+            health = engine_of(state).health
             await until(lambda: not health.stalled)
             assert await probes(app) == (200, 200)
             assert (await asked(app))[0] == 200

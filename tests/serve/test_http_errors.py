@@ -5,7 +5,7 @@ import json
 import pytest
 from starlette.exceptions import HTTPException
 
-from serve.http_errors import CLIENT_LEFT, STATUS, ClientLeft, response_for
+from serve.http_errors import CLIENT_CLOSED_REQUEST, STATUS, ClientDisconnected, response_for
 from spd_deploy.domain.errors import BadArtefact, Refusal, SpdError
 
 LONG = "long " * 10_000
@@ -58,6 +58,6 @@ def test_other_errors_tell_nothing(error: Exception) -> None:
 
 def test_who_left_gets_an_empty_answer() -> None:
     """A client that is gone is counted under a status of its own."""
-    answer = response_for(ClientLeft(), "id")
+    answer = response_for(ClientDisconnected(), "id")
 
-    assert (answer.status_code, answer.body) == (CLIENT_LEFT, b"")
+    assert (answer.status_code, answer.body) == (CLIENT_CLOSED_REQUEST, b"")

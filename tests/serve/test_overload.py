@@ -31,10 +31,10 @@ async def get(app: ASGIApp, path: str) -> int | None:
     return exchange.status
 
 
-async def held(life: ServerState, items: int) -> None:
+async def held(state: ServerState, items: int) -> None:
     """Return once so many texts are in the house and tokenised."""
-    assert life.opened
-    admission = life.opened.admission
+    assert state.opened
+    admission = state.opened.admission
     await until(lambda: admission.held == Load(items, 3 * items))
 
 
@@ -50,10 +50,10 @@ def test_a_full_queue_gets_429(tmp_path: Path, session: FakeSession) -> None:
     """Who finds no place is told at once when to come again; probes and the others are served."""
 
     async def story() -> None:
-        async with ready(fake_served(tmp_path, session), SMALL) as (app, life):
+        async with ready(fake_served(tmp_path, session), SMALL) as (app, state):
             running = await make_busy(app, session)
             waiting = ask(app, "b")
-            await held(life, 2)
+            await held(state, 2)
             refused = ask(app, "c")
             told = await refused.answer()
             assert (refused.status, told["code"]) == (429, "SPD_QUEUE_FULL")
@@ -67,7 +67,7 @@ def test_a_full_queue_gets_429(tmp_path: Path, session: FakeSession) -> None:
             later = ask(app, "c")
             await later.answer()
             assert later.status == 200
-            await held(life, 0)
+            await held(state, 0)
 
     asyncio.run(story())
     assert len(session.batches) == 3
@@ -77,12 +77,12 @@ def test_a_request_is_let_in_as_a_whole_or_not(tmp_path: Path, session: FakeSess
     """Where there is room for one of two texts, neither is run."""
 
     async def story() -> None:
-        async with ready(fake_served(tmp_path, session), SMALL) as (app, life):
+        async with ready(fake_served(tmp_path, session), SMALL) as (app, state):
             running = await make_busy(app, session)
             refused = ask(app, "b", "c")
             await refused.answer()
             assert refused.status == 429
-            await held(life, 1)
+            await held(state, 1)
             session.gate.open()
             await running.answer()
 
@@ -95,12 +95,12 @@ def test_tokens_fill_the_queue_too(tmp_path: Path, session: FakeSession) -> None
     settings = ServeSettings(max_queue_tokens=10)
 
     async def story() -> None:
-        async with ready(fake_served(tmp_path, session), settings) as (app, life):
+        async with ready(fake_served(tmp_path, session), settings) as (app, state):
             running = await make_busy(app, session)
             refused = ask(app, "b " * 8)
             await refused.answer()
             assert refused.status == 429
-            await held(life, 1)
+            await held(state, 1)
             session.gate.open()
             await running.answer()
 
@@ -112,15 +112,15 @@ def test_a_client_that_leaves_frees_its_place(tmp_path: Path, session: FakeSessi
     served = fake_served(tmp_path, session)
 
     async def story() -> str:
-        async with ready(served, SMALL) as (app, life):
+        async with ready(served, SMALL) as (app, state):
             running = await make_busy(app, session)
             leaving = ask(app, "b")
-            await held(life, 2)
+            await held(state, 2)
             leaving.leave()
             await asyncio.wait_for(leaving.task, 10)
-            await held(life, 1)
+            await held(state, 1)
             other = ask(app, "c")
-            await held(life, 2)
+            await held(state, 2)
             session.gate.open()
             await running.answer()
             await other.answer()
@@ -141,11 +141,11 @@ def test_a_client_that_leaves_while_its_text_runs_harms_nobody(
     """Its answer is dropped, its place is free, and the next client is served."""
 
     async def story() -> None:
-        async with ready(fake_served(tmp_path, session), SMALL) as (app, life):
+        async with ready(fake_served(tmp_path, session), SMALL) as (app, state):
             leaving = await make_busy(app, session)
             leaving.leave()
             await asyncio.wait_for(leaving.task, 10)
-            await held(life, 0)
+            await held(state, 0)
             session.gate.open()
             other = ask(app, "b")
             await other.answer()
@@ -160,11 +160,11 @@ def test_a_client_that_leaves_while_it_sends_harms_nobody(
     """Half a body is dropped, and never run even where it would be a good one."""
 
     async def story() -> int | None:
-        async with ready(fake_served(tmp_path, session)) as (app, life):
+        async with ready(fake_served(tmp_path, session)) as (app, state):
             leaving = Exchange(app, PREDICT, {"inputs": "a"}, whole=False)
             leaving.leave()
             await asyncio.wait_for(leaving.task, 10)
-            assert life.in_flight == 0
+            assert state.in_flight == 0
             return leaving.status
 
     assert asyncio.run(story()) == 499
@@ -179,11 +179,11 @@ def test_one_of_several_texts_that_fails_takes_the_request_along(
     session.fail = refusing(served.tokenizer.encode("bad"))
 
     async def story() -> None:
-        async with ready(served, SMALL) as (app, life):
+        async with ready(served, SMALL) as (app, state):
             failing = ask(app, "a", "bad", "c")
             told = await failing.answer()
             assert (failing.status, told["code"]) == (500, "SPD_ENGINE_FAILED")
-            await held(life, 0)
+            await held(state, 0)
             other = ask(app, "a")
             await other.answer()
             assert other.status == 200
@@ -197,16 +197,16 @@ def test_a_fault_hurts_only_its_own_request(tmp_path: Path, session: FakeSession
     session.fail = refusing(served.tokenizer.encode("bad"))
 
     async def story() -> None:
-        async with ready(served) as (app, life):
+        async with ready(served) as (app, state):
             running = await make_busy(app, session)
             others = [ask(app, text) for text in ("b", "bad", "c")]
-            await held(life, 4)
+            await held(state, 4)
             session.gate.open()
             told = [await exchange.answer() for exchange in (running, *others)]
             assert [one.status for one in (running, *others)] == [200, 200, 500, 200]
             assert "injected" not in told[2]["error"]
             assert "RuntimeError" not in told[2]["error"]
-            assert life.phase is Phase.READY
+            assert state.phase is Phase.READY
 
     asyncio.run(story())
 
@@ -232,10 +232,10 @@ def test_a_score_that_is_no_number_is_500(tmp_path: Path) -> None:
     session = NotANumber(tokenizer.encode("bad"))
 
     async def story() -> None:
-        async with ready(fake_served(tmp_path, session)) as (app, life):
+        async with ready(fake_served(tmp_path, session)) as (app, state):
             running = await make_busy(app, session)
             others = [ask(app, text) for text in ("bad", "c")]
-            await held(life, 3)
+            await held(state, 3)
             session.gate.open()
             told = [await exchange.answer() for exchange in (running, *others)]
             assert [one.status for one in (running, *others)] == [200, 500, 200]
@@ -262,11 +262,11 @@ def test_a_bug_of_ours_is_a_500_that_tells_nothing(
     broken = BrokenTokenizer(tmp_path / "tokenizer.json", max_tokens=32)
 
     async def story() -> Any:
-        async with ready(replace(served, tokenizer=broken)) as (app, life):
+        async with ready(replace(served, tokenizer=broken)) as (app, state):
             failing = ask(app, "bad")
             told = await failing.answer()
             assert (failing.status, told["code"]) == (500, "SPD_INTERNAL")
-            await held(life, 0)
+            await held(state, 0)
             other = ask(app, "a")
             await other.answer()
             assert other.status == 200
@@ -284,23 +284,23 @@ def test_requests_in_flight_are_answered_while_draining(
     """Draining refuses new work and unreadies the server, and finishes what was let in."""
 
     async def story() -> None:
-        async with ready(fake_served(tmp_path, session)) as (app, life):
+        async with ready(fake_served(tmp_path, session)) as (app, state):
             native = {"inputs": [{"text": "b"}]}
             running = [await make_busy(app, session), Exchange(app, "/v1/classify", native)]
-            await held(life, 2)
-            life.drain()
+            await held(state, 2)
+            state.drain()
             late = ask(app, "c")
             told = await late.answer()
             assert (late.status, told["code"]) == (503, "SPD_NOT_READY")
             assert late.headers["retry-after"] == "1"
             assert late.headers["connection"] == "close"
             assert [await get(app, path) for path in ("/livez", "/readyz")] == [200, 503]
-            assert life.in_flight == 2
+            assert state.in_flight == 2
             session.gate.open()
             for exchange in running:
                 await exchange.answer()
             assert [exchange.status for exchange in running] == [200, 200]
-            assert life.in_flight == 0
+            assert state.in_flight == 0
 
     asyncio.run(story())
     assert session.closed

@@ -30,7 +30,7 @@ def test_the_server_answers_from_the_runtime_asked_for(
 ) -> None:
     """OpenVINO, in the engine's thread, gives ONNX Runtime's logits; /info says which one ran."""
     artefact = with_portable(pair_artefact, tmp_path / "a")
-    served = open_served(artefact.folder, asked=RUNTIME_CHOICES["openvino"], threads=1)
+    served = open_served(artefact.folder, runtime_choice=RUNTIME_CHOICES["openvino"], threads=1)
     with client_of(served) as client:
         found, info = scores_by(client), client.get("/info").json()
 

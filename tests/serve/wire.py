@@ -12,8 +12,8 @@ from typing import Any
 import uvicorn
 
 from serve.app import create_app
-from serve.forwarding import Forwarding
-from serve.open_model import Served
+from serve.forwarding import ProxySettings
+from serve.open_model import ServedModel
 from serve.server import bound_socket, config_of
 from serve.settings import ServeSettings
 from serve.state import ServerState
@@ -37,8 +37,8 @@ class Answer:
 class Wire:
     """The address of a running server."""
 
-    def __init__(self, port: int, life: ServerState, server: uvicorn.Server) -> None:
-        self.port, self.life = port, life
+    def __init__(self, port: int, state: ServerState, server: uvicorn.Server) -> None:
+        self.port, self.state = port, state
         self._server = server
 
     def connect(self) -> socket.socket:
@@ -89,23 +89,25 @@ def answers_in(data: bytes) -> Iterator[Answer]:
 
 @contextlib.contextmanager
 def listening(
-    served: Served, settings: ServeSettings | None = None, forwarding: Forwarding | None = None
+    served: ServedModel,
+    settings: ServeSettings | None = None,
+    forwarding: ProxySettings | None = None,
 ) -> Iterator[Wire]:
     """A server of ``served`` on a free port."""
-    life = ServerState()
+    state = ServerState()
     app = create_app(
         lambda: served,
         settings or ServeSettings(),
-        life=life,
-        forwarding=forwarding or Forwarding(),
+        state=state,
+        forwarding=forwarding or ProxySettings(),
     )
     server = uvicorn.Server(config_of(app))
     with bound_socket("127.0.0.1", 0) as bound:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
-        wait_until_settled(life)
+        wait_until_settled(state)
         try:
-            yield Wire(bound.getsockname()[1], life, server)
+            yield Wire(bound.getsockname()[1], state, server)
         finally:
             server.should_exit = True
             thread.join(PATIENCE_S)

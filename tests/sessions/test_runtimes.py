@@ -1,6 +1,7 @@
 """Which runtime opens an artefact: the manifest's, the one asked for, or a refusal."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from exporters.export import artefact_from_checkpoint
 from serve.open_model import open_served
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact, Manifest
 from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.documents import with_own_hash
 from spd_deploy.domain.errors import BadArtefact, BadSetting, Unavailable
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES, Runtime, RuntimeChoice
 from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
@@ -46,21 +48,19 @@ def test_the_manifest_says_what_runs(own: Runtime, plain: Artefact, tmp_path: Pa
             assert session.description.runtime == expected
 
 
-def test_a_manifest_without_a_runtime_means_onnx_runtime(artefact: Artefact) -> None:
-    """Older manifests do not have the field."""
+def test_a_manifest_names_a_known_runtime(artefact: Artefact) -> None:
+    """A runtime that this version does not have is named in the refusal."""
     value = json.loads((artefact.folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    del value["runtime"]
 
-    assert Manifest.from_json(value).runtime == "onnxruntime"
-    with pytest.raises(BadArtefact, match="names a runtime that this version does not know"):
-        Manifest.from_json({**value, "runtime": "tvm"})
+    with pytest.raises(BadArtefact, match="does not know; got tvm"):
+        Manifest.from_json(with_own_hash({**value, "runtime": "tvm"}))
 
 
 def test_an_artefact_without_a_portable_file_says_so(artefact: Artefact, tmp_path: Path) -> None:
     """One that an older version exported has none for OpenVINO, and is to be exported again."""
     (tmp_path / PORTABLE_FILE).write_bytes(b"a file that the manifest does not vouch for")
     files = {name: sha for name, sha in artefact.manifest.files.items() if name != PORTABLE_FILE}
-    old = Manifest.from_json({**artefact.manifest.to_json(), "files": files})
+    old = replace(artefact.manifest, files=files)
 
     with pytest.raises(BadArtefact, match=r"no portable\.onnx, .* older version; export it again"):
         model_file(Artefact(folder=tmp_path, manifest=old), "openvino")
@@ -72,17 +72,17 @@ def test_an_artefact_without_a_portable_file_says_so(artefact: Artefact, tmp_pat
         (
             RuntimeChoice(runtime="onnxruntime", precision="bf16"),
             "cpu",
-            "runs an artefact of fp32 in fp32",
+            "runs an fp32 artefact only in fp32",
         ),
         (
             RuntimeChoice(runtime="openvino", precision="int8"),
             "cpu",
-            "of fp32 in fp32 or bf16; got int8",
+            "fp32 artefact only in fp32 or bf16; got int8",
         ),
         (
             RuntimeChoice(runtime="openvino"),
             "cuda",
-            "OpenVINO runs on the CPU here; got device cuda",
+            "OpenVINO runs on the CPU only; got device cuda",
         ),
     ],
     ids=["onnxruntime in bf16", "int8 of fp32", "openvino on cuda"],
@@ -92,11 +92,13 @@ def test_what_a_runtime_cannot_do_is_refused(
 ) -> None:
     """A precision that the file does not give, or a device that the runtime does not run on."""
     with pytest.raises(Unavailable, match=said):
-        open_path(artefact.folder, asked=asked, device="cuda" if device == "cuda" else "cpu")
+        open_path(
+            artefact.folder, runtime_choice=asked, device="cuda" if device == "cuda" else "cpu"
+        )
 
 
 def test_a_checkpoint_runs_in_pytorch_alone(block_checkpoint: Checkpoint) -> None:
     """Asked for a runtime, neither the command line nor the server opens it in another."""
     for opening in (open_path, open_served):
-        with pytest.raises(BadSetting, match="a checkpoint runs in PyTorch; got --runtime openvi"):
-            opening(block_checkpoint.folder, asked=RUNTIME_CHOICES["openvino"])
+        with pytest.raises(BadSetting, match="runs in PyTorch only; got --runtime openvino"):
+            opening(block_checkpoint.folder, runtime_choice=RUNTIME_CHOICES["openvino"])

@@ -21,7 +21,7 @@ from spd_deploy.sessions.tensorrt.build_plan import BuildPlan, Options, read_pla
 from spd_deploy.sessions.tensorrt.engine_record import Arm
 from spd_deploy.sessions.tensorrt.messages import Messages
 from spd_deploy.sessions.tensorrt.versions import import_tensorrt, network_flags
-from tests.exporters.test_precisions import trial
+from tests.exporters.test_precisions import calibration_set
 from tests.sessions.tensorrt.conftest import exported
 from tests.tiny import tiny_checkpoint
 
@@ -35,8 +35,8 @@ def artefact_of(folder: Path, spelled: str, precision: Precision, **sizes: Any) 
     """A trt artefact of a small checkpoint with this pattern."""
     pattern = parse_pattern(spelled, None if ":" in spelled[:2] else 0.75) if spelled else None
     checkpoint = tiny_checkpoint(folder / "checkpoint", pattern=pattern, **sizes)
-    judged = trial(checkpoint, max_drop=100) if precision is Precision.INT8 else None
-    return exported(checkpoint, folder / "artefact", precision=precision, trial=judged)
+    judged = calibration_set(checkpoint, max_drop=100) if precision is Precision.INT8 else None
+    return exported(checkpoint, folder / "artefact", precision=precision, calibration_set=judged)
 
 
 def build(
@@ -186,7 +186,7 @@ def test_a_broken_graph_is_refused_in_the_parsers_words(sparse: Artefact, tmp_pa
     whole = (sparse.folder / PORTABLE_FILE).read_bytes()
     (tmp_path / PORTABLE_FILE).write_bytes(whole[: len(whole) // 2])
 
-    with pytest.raises(BadArtefact, match=r"parser does not take.*Failed to parse the ONNX model"):
+    with pytest.raises(BadArtefact, match=r"parser refuses.*Failed to parse the ONNX model"):
         build(broken, plan=read_plan(sparse.folder))
 
 

@@ -1,7 +1,7 @@
 """The loop that times, under a clock that only the models move."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -12,6 +12,7 @@ from spd_deploy.timing.interleaved import Run, time_interleaved
 
 SMALL, LARGE = Shape(batch=1, seq=4), Shape(batch=2, seq=8)
 US = 1000
+SPEEDS = {"a": 2.0, "b": 3.0}
 
 
 class House:
@@ -86,5 +87,16 @@ def test_runs_fill_the_time_there_is() -> None:
 )
 def test_an_effort_that_measures_nothing_is_refused(change: dict[str, float]) -> None:
     """No rounds, no runs and no time are errors when they are made."""
-    with pytest.raises(BadSetting, match="measures nothing"):
+    with pytest.raises(BadSetting, match="measure nothing"):
         Effort(**change)  # type: ignore[arg-type]
+
+
+def test_another_clock_may_time_the_runs() -> None:
+    """A run's time is what ``seconds`` returns, whatever the host's clock saw."""
+    openers = {name: lambda s=speed: nullcontext(lambda shape: s) for name, speed in SPEEDS.items()}
+
+    found = time_interleaved(
+        openers, (SMALL,), Effort(seconds=1e-3, rounds=2), seconds=lambda run: float(run())
+    )
+
+    assert found == {name: ((speed, speed),) for name, speed in SPEEDS.items()}

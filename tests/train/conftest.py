@@ -7,7 +7,7 @@ import pytest
 from spd_deploy.domain.progress import Silent
 from spd_train.run import run
 from tests.tiny import tiny_model
-from tests.train.runs import TASK, request_for
+from tests.train.runs import TASK, config_for
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped."""
     output = tmp_path_factory.mktemp("finished") / "run"
-    run(request_for(model, output), Silent())
+    run(config_for(model, output), Silent())
     return output
 
 

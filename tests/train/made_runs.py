@@ -23,7 +23,7 @@ STEPS_PER_EPOCH = 20
 
 def finals(job: Job) -> dict[str, float]:
     """The headline on train, holdout and dev that the job ends with."""
-    random = Random(job.place)
+    random = Random(job.folder)
     best = BEST.get(job.task, 0.8)
     greed = GREED[job.arm] if isinstance(job, StudentJob) else 0.6
     loss = job.pattern.sparsity**2 * (0.06 + 0.1 * greed) if isinstance(job, StudentJob) else 0.0

@@ -20,15 +20,14 @@ from spd_train.config import (
     StudentRecipe,
     TeacherRecipe,
 )
-from spd_train.data.batches import LabelledTokens
+from spd_train.data.batching import LabelledTokens, TensorBatch, batch_of
 from spd_train.data.examples import Example
 from spd_train.data.splits import Data
-from spd_train.data.tensors import TensorBatch, batch_of
 from spd_train.grafting import GraftedNetwork
 from spd_train.model import encoder_sizes, load_classifier
 from spd_train.pruning.calibration import Calibration
-from spd_train.recipes import changed, spd
-from spd_train.run import TrainConfig
+from spd_train.recipes import spd, with_field
+from spd_train.train_config import TrainConfig
 from spd_train.training.mixed_precision import MixedPrecision
 from tests.tiny import WORDS
 
@@ -103,24 +102,24 @@ def examples(count: int) -> list[Example]:
 DATA = Data.of(examples(48), {"dev": examples(16)}, dev_name="dev", holdout=examples(12))
 
 
-def request_for(model: Path, output: Path, recipe: Recipe = QUICK) -> TrainConfig:
+def config_for(model: Path, output: Path, recipe: Recipe = QUICK) -> TrainConfig:
     """A run on the easy task."""
     return TrainConfig(
         task=TASK, data=DATA, recipe=recipe, model=str(model), teacher=None, output=output
     )
 
 
-def student_request(teacher: Path, output: Path, recipe: Recipe, data: Data = DATA) -> TrainConfig:
+def student_config(teacher: Path, output: Path, recipe: Recipe, data: Data = DATA) -> TrainConfig:
     """A run that trains the student alone."""
-    request = request_for(teacher, output, recipe)
-    return replace(request, model=None, teacher=str(teacher), data=data)
+    config = config_for(teacher, output, recipe)
+    return replace(config, model=None, teacher=str(teacher), data=data)
 
 
 def with_pruning(recipe: Recipe, pattern: Pattern, **settings: object) -> Recipe:
     """The recipe with some settings of its pruning replaced."""
     recipe = replace(recipe, pattern=pattern)
     for name, value in settings.items():
-        recipe = changed(recipe, f"student.pruning.{name}", value)
+        recipe = with_field(recipe, f"student.pruning.{name}", value)
     return recipe
 
 
@@ -173,6 +172,6 @@ def shaken(network: GraftedNetwork) -> GraftedNetwork:
     """Students that differ from their teachers."""
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for _, parameter in network.students():
+        for _, parameter in network.student_parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=draw))
     return network

@@ -7,8 +7,9 @@ import pytest
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import TASKS, own_task
-from spd_train.data.examples import Example, read_split
+from spd_train.data.examples import Example
 from spd_train.data.folders import in_glue_layout
+from spd_train.data.read_split import read_split
 from spd_train.data.splits import read_data
 
 MRPC = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
@@ -127,7 +128,7 @@ def test_a_broken_row_is_named_where_it_is_not_skipped(tmp_path: Path) -> None:
 )
 def test_a_column_that_is_read_may_not_stand_twice(tmp_path: Path, header: str) -> None:
     """Neither of the two is taken; a column that is not read may stand there twice."""
-    with pytest.raises(BadData, match=r"train\.csv: column '\w+' stands there twice"):
+    with pytest.raises(BadData, match=r"train\.csv: column '\w+' occurs twice"):
         read_split(OWN, write(tmp_path, "train.csv", f"{header}\na,good,bad\n"), "train")
 
     folder = write(tmp_path, "train.csv", "text,label,x,x\na,good,1,2\n")
@@ -186,7 +187,7 @@ def test_a_regression_needs_numbers(tmp_path: Path) -> None:
     """A score that is no finite number is a broken row."""
     folder = write(tmp_path, "train.tsv", "sentence1\tsentence2\tscore\na\tb\tnan\n")
 
-    with pytest.raises(BadData, match="line 2: the label is no number"):
+    with pytest.raises(BadData, match="line 2: the label is not a number"):
         read_split(TASKS["stsb"], folder, "train")
 
 

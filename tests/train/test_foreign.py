@@ -11,7 +11,7 @@ from spd_deploy.domain.patterns import Unstructured
 from spd_deploy.domain.progress import Silent
 from spd_train.run import run
 from tests.tiny import tiny_checkpoint
-from tests.train.runs import QUICK, request_for
+from tests.train.runs import QUICK, config_for
 
 SHORT = replace(QUICK, student=QUICK.student.lasting(1.0))
 
@@ -27,9 +27,9 @@ def sparse(tmp_path: Path) -> Path:
 
 def test_a_sparse_model_is_trained_as_a_dense_one(sparse: Path, tmp_path: Path) -> None:
     """What was zero may change, and the result is dense."""
-    request = request_for(sparse, tmp_path / "run", replace(QUICK, pattern=None, max_steps=3))
+    config = config_for(sparse, tmp_path / "run", replace(QUICK, pattern=None, max_steps=3))
 
-    found = run(request, Silent())
+    found = run(config, Silent())
 
     weights = load_file(found.weights)
     assert found.pattern is None
@@ -38,18 +38,18 @@ def test_a_sparse_model_is_trained_as_a_dense_one(sparse: Path, tmp_path: Path) 
 
 def test_a_sparse_model_may_teach(sparse: Path, tmp_path: Path) -> None:
     """The student has the pattern that was asked for, whatever its teacher's zeros."""
-    request = replace(
-        request_for(sparse, tmp_path / "run", SHORT),
+    config = replace(
+        config_for(sparse, tmp_path / "run", SHORT),
         model=None,
         teacher=str(sparse),
     )
 
-    found = run(request, Silent())
+    found = run(config, Silent())
 
     weights = load_file(found.weights)
     assert str(found.pattern) == "2:4"
     assert found.parents == {"teacher": open_checkpoint(sparse).weights_sha256}
     for matrix in found.encoder.matrices():
-        goal = found.pattern_of(matrix)
-        assert goal is not None
-        assert goal.holds(weights[matrix.weight_name])
+        target = found.pattern_of(matrix)
+        assert target is not None
+        assert target.holds(weights[matrix.weight_name])

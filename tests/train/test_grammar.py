@@ -5,8 +5,9 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from spd_deploy.domain.tasks import BUILT_IN, TASKS
-from spd_train.data.examples import Example, read_split
+from spd_train.data.examples import Example
 from spd_train.data.grammar import generate
+from spd_train.data.read_split import read_split
 
 every_task = pytest.mark.parametrize("task", BUILT_IN)
 

@@ -16,7 +16,7 @@ from spd_deploy.domain.tasks import TASKS
 from spd_train.sweep.command import train_command
 from spd_train.sweep.grid import Grid, TrainTable, data_folder
 from spd_train.sweep.grid_file import grid_from, read_grid
-from spd_train.sweep.jobs import ARMS, StudentJob, TeacherJob, slug, spelled
+from spd_train.sweep.jobs import ARMS, StudentJob, TeacherJob, pattern_text, slug
 
 GRID = """
 model = "MODEL"
@@ -51,7 +51,7 @@ def grid() -> Grid:
 
 def test_a_grid_is_the_product_of_its_axes(grid: Grid) -> None:
     """Every combination is a cell once, and every task and seed has one teacher."""
-    cells = grid.cells()
+    cells = grid.students()
 
     assert len(cells) == len(set(cells)) == 2 * 3 * 2 * 3
     assert set(grid.teachers()) == {cell.teacher for cell in cells}
@@ -63,7 +63,7 @@ def test_a_grid_is_the_product_of_its_axes(grid: Grid) -> None:
 
 def test_the_first_seed_comes_first(grid: Grid) -> None:
     """All cells of a seed stand before those of the next, so a table comes early."""
-    seeds = [cell.seed for cell in grid.cells()]
+    seeds = [cell.seed for cell in grid.students()]
 
     assert seeds == sorted(seeds)
 
@@ -104,7 +104,7 @@ def test_no_two_runs_share_a_place(
         )
     )
 
-    places = sorted(job.place + "/" for job in grid.jobs())
+    places = sorted(job.folder + "/" for job in grid.jobs())
 
     assert len(set(places)) == len(places)
     assert not any(b.startswith(a) for a, b in pairwise(places))
@@ -115,7 +115,7 @@ def test_a_pattern_is_spelled_as_it_was_read(text: str) -> None:
     """Spelling a parsed pattern gives the text, and its folder is a plain name."""
     (pattern,) = grid_from(small(patterns=[text])).patterns
 
-    assert spelled(pattern) == text
+    assert pattern_text(pattern) == text
     assert slug(pattern) == text.replace(":", "-").replace("@", "-")
 
 
@@ -127,14 +127,14 @@ REFUSED = [
     ({"patterns": []}, "patterns is empty", None),
     ({"tasks": "mrpc"}, "is damaged", "tasks: Input should be a valid array"),
     ({"tasks": ["mrcp"]}, "tasks[0]: unknown task", "'mrcp'"),
-    ({"tasks": ["sst2", "SST-2"]}, "tasks[1] is there twice", "'SST-2'"),
+    ({"tasks": ["sst2", "SST-2"]}, "tasks[1] occurs twice", "'SST-2'"),
     ({"tasks": [3]}, "is damaged", "tasks.0: Input should be a valid string"),
     ({"patterns": ["2:4", "3x4"]}, "patterns[1]: unknown pattern", "'3x4'"),
     ({"patterns": ["2:4@0.7"]}, "patterns[0]: 2:4 always has sparsity", "'2:4@0.7'"),
     ({"patterns": ["unstructured@"]}, "patterns[0]: the sparsity is not a number", None),
     ({"patterns": ["unstructured@1"]}, "patterns[0]: sparsity must lie", None),
     ({"patterns": ["unstructured@nan"]}, "patterns[0]: sparsity must lie", None),
-    ({"patterns": ["unstructured", "unstructured@0.90"]}, "patterns[1] is there twice", None),
+    ({"patterns": ["unstructured", "unstructured@0.90"]}, "patterns[1] occurs twice", None),
     ({"arms": ["spd", "magic"]}, "arms[1]: unknown arm", "'magic'"),
     ({"seeds": [True]}, "is damaged", "seeds.0: Input should be a valid integer"),
     ({"seeds": [-1]}, "seeds[0]: a seed must be 0 or more", "-1"),
@@ -147,10 +147,10 @@ REFUSED = [
     ({"train": {"epochs": 0}}, "train.epochs must be a number above 0", "0"),
     ({"train": {"epochs": float("inf")}}, "not finite", "train.epochs"),
     ({"train": {"max_steps": 1.5}}, "train is damaged", None),
-    ({"train": {"cola": {"epochs": 3}}}, "train.cola is no task of the grid", None),
+    ({"train": {"cola": {"epochs": 3}}}, "train.cola is not a task of the grid", None),
     ({"train": {"mrpc": {"epochs": True}}}, "train.mrpc is damaged", None),
     ({"train": {"mrpc": {"lr": 1}}}, "train.mrpc has an unknown field", "lr"),
-    ({"train": {"mrpc": {}, "MRPC": {}}}, "train.MRPC is there twice", None),
+    ({"train": {"mrpc": {}, "MRPC": {}}}, "train.MRPC occurs twice", None),
 ]
 
 

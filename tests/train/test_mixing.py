@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer, Tokens
-from spd_train.data.augment import mixed
-from spd_train.data.batches import LabelledTokens
+from spd_train.data.augment import mix_pairs
+from spd_train.data.batching import LabelledTokens
 from tests.tiny import tiny_tokenizer
 
 CLS, SEP = 2, 3
@@ -35,7 +35,7 @@ def pair(first: Sequence[int], second: Sequence[int]) -> LabelledTokens:
 
 def made(rows: Sequence[LabelledTokens], share: float, step: int = 3) -> Sequence[LabelledTokens]:
     """The rows as they are trained on at a step."""
-    return mixed(rows, share, special_ids=SPECIAL, seed=1, step=step)
+    return mix_pairs(rows, share, special_ids=SPECIAL, seed=1, step=step)
 
 
 @given(texts=PAIRS, share=SHARES)
@@ -111,7 +111,7 @@ def test_second_texts_are_found_by_the_marks_of_each_tokenizer(
     found = {
         row.tokens.ids
         for step in range(60)
-        for row in mixed(rows, 1.0, special_ids=tokenizer.special_ids, seed=0, step=step)
+        for row in mix_pairs(rows, 1.0, special_ids=tokenizer.special_ids, seed=0, step=step)
     }
 
     assert found == expected

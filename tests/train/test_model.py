@@ -12,13 +12,11 @@ from spd_deploy.domain.checkpoint import WEIGHTS_FILE, open_checkpoint
 from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.tasks import TASKS
 from spd_deploy.domain.text import Tokens
-from spd_train.data.batches import LabelledTokens
-from spd_train.data.tensors import TensorBatch, batch_of
+from spd_train.data.batching import LabelledTokens, TensorBatch, batch_of
 from spd_train.model import (
     classifier_config,
     encoder_from_config,
     encoder_sizes,
-    inputs_of,
     linear_weights,
     load_classifier,
     save_classifier,
@@ -49,7 +47,7 @@ def test_a_saved_model_is_loaded_by_transformers(tmp_path: Path, architecture: s
 
     (name,) = json.loads((tmp_path / "s" / "config.json").read_text())["architectures"]
     again = getattr(transformers, name).from_pretrained(tmp_path / "s")
-    inputs = inputs_of(model, pairs())
+    inputs = pairs().model_inputs(model.config)
     assert type(again) is type(model)
     assert torch.equal(again(**inputs).logits, model(**inputs).logits)
     assert open_checkpoint(tmp_path / "s").encoder == encoder_sizes(model)
@@ -60,9 +58,9 @@ def test_inputs_are_what_the_model_takes(architecture: str) -> None:
     """Token types are given where the model tells two apart, and nowhere else."""
     model = classifier_of(tiny_config(architecture))
 
-    inputs = inputs_of(model, pairs())
+    inputs = pairs().model_inputs(model.config)
 
-    assert ("token_type_ids" in inputs) == (architecture in ("bert", "electra"))
+    assert ("token_type_ids" in inputs) == (architecture in ("bert", "electra", "ernie"))
     assert model(**inputs).logits.shape == (2, 2)
 
 

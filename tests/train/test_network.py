@@ -8,9 +8,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from spd_train.config import GraftUnit
-from spd_train.data.tensors import TensorBatch
+from spd_train.data.batching import TensorBatch
 from spd_train.grafting import GraftedNetwork, draw_graft
-from spd_train.model import inputs_of
 from tests.tiny import tiny_model
 from tests.train.runs import TASK, batch, grafted, shaken
 
@@ -40,7 +39,7 @@ def plain(folder: Path) -> PreTrainedModel:
 def logits(model: PreTrainedModel, rows: TensorBatch) -> torch.Tensor:
     """What a plain model answers."""
     with torch.no_grad():
-        return model(**inputs_of(model, rows)).logits  # type: ignore[no-any-return]
+        return model(**rows.model_inputs(model.config)).logits  # type: ignore[no-any-return]
 
 
 def rows_for(network: GraftedNetwork, *lengths: int) -> TensorBatch:
@@ -56,7 +55,7 @@ def test_no_student_in_place_is_the_teacher_bit_for_bit(
     """At probability 0 the grafted network gives the teacher's logits, even in training mode."""
     network = grafted(folder, unit=unit, attention=recorded)
     rows = rows_for(network, 9, 4, 7)
-    expected = network.teach(rows).logits_BC
+    expected = network.teacher_forward(rows).logits_BC
 
     shaken(network).train().graft_all(False)
 
@@ -79,7 +78,7 @@ def test_every_student_in_place_is_the_student(
     found = network(rows).logits_BC
 
     torch.testing.assert_close(found.detach(), logits(student, rows))
-    assert not torch.allclose(found, network.teach(rows).logits_BC, atol=1e-3)
+    assert not torch.allclose(found, network.teacher_forward(rows).logits_BC, atol=1e-3)
 
 
 @every_unit
@@ -88,7 +87,7 @@ def test_each_unit_switched_alone_is_a_mixture_made_by_hand(folder: Path, unit: 
     network = shaken(grafted(folder, unit=unit))
     encoder, rows = network.encoder, rows_for(network, 9, 4, 7)
     assert len(network.units) == encoder.layers * (2 if unit == "sublayer" else 1)
-    students = dict(network.students())
+    students = dict(network.student_parameters())
     seen: set[str] = set()
     for i in range(len(network.units)):
         layer = i // 2 if unit == "sublayer" else i
@@ -121,10 +120,12 @@ def test_the_trace_is_what_transformers_computes(network: GraftedNetwork, folder
     """Hidden states and attention probabilities are transformers' own, layer by layer."""
     rows = rows_for(network, 9, 4)
 
-    found = network.teach(rows)
+    found = network.teacher_forward(rows)
 
     model = plain(folder)
-    theirs = model(**inputs_of(model, rows), output_hidden_states=True, output_attentions=True)
+    theirs = model(
+        **rows.model_inputs(model.config), output_hidden_states=True, output_attentions=True
+    )
     torch.testing.assert_close(found.hidden_BSH, theirs.hidden_states[1:])
     torch.testing.assert_close(found.attention_BASS, theirs.attentions)
 
@@ -133,7 +134,7 @@ def test_a_trace_holds_no_more_than_was_wanted(folder: Path) -> None:
     """Fused attention records no probabilities, and hidden states are left out where unwanted."""
     network = grafted(folder, attention=False, hidden=False)
 
-    found = network.teach(rows_for(network, 9, 4))
+    found = network.teacher_forward(rows_for(network, 9, 4))
 
     assert found.attention_BASS == () and found.hidden_BSH == ()
 
@@ -145,7 +146,7 @@ def test_fused_and_recorded_attention_agree(folder: Path) -> None:
         network = shaken(grafted(folder, attention=recorded))
         trace = network(rows_for(network, 9, 4, 7))
         trace.logits_BC.square().sum().backward()
-        gradients = [p.grad for _, p in network.students() if p.grad is not None]
+        gradients = [p.grad for _, p in network.student_parameters() if p.grad is not None]
         assert gradients
         found.append((trace.logits_BC, trace.hidden_BSH[-1][0], gradients))
 
@@ -160,11 +161,11 @@ def test_only_students_are_trained(folder: Path, unit: GraftUnit) -> None:
 
     network(rows_for(network, 5, 5)).logits_BC.sum().backward()
 
-    reached = {name for name, p in network.students() if p.grad is not None}
+    reached = {name for name, p in network.student_parameters() if p.grad is not None}
     assert reached and all(".layer.0." in name for name in reached)
     if unit == "sublayer":
         assert not any(_of_feed_forward(name) for name in reached)
-    students = {id(p) for _, p in network.students()}
+    students = {id(p) for _, p in network.student_parameters()}
     frozen = [p for p in network.parameters() if id(p) not in students]
     assert frozen and all(p.grad is None and not p.requires_grad for p in frozen)
 
@@ -183,7 +184,7 @@ def test_teaching_leaves_the_graft_as_it_was(network: GraftedNetwork) -> None:
     """The teacher's pass puts back what was in place."""
     network.graft([True, False])
 
-    network.teach(rows_for(network, 5))
+    network.teacher_forward(rows_for(network, 5))
 
     assert [u.student_in_place for u in network.units] == [True, False]
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Task
-from spd_train.data.examples import read_split
 from spd_train.data.own import label_order, own_task_from
+from spd_train.data.read_split import read_split
 
 NANS = ("nan", "NaN", "NA", "null", "inf", "-Infinity", "1_0", "\u0661")
 

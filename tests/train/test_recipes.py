@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_train.config import PruneRecipe, Recipe
-from spd_train.recipes import ARMS, all_changed, changed, recipe_named
+from spd_train.recipes import ARMS, recipe_named, with_field, with_fields
 
 PATTERNS: list[Pattern | None] = [
     None,
@@ -30,7 +30,7 @@ PATTERNS: list[Pattern | None] = [
 def test_every_recipe_survives_json(name: str, pattern: Pattern | None) -> None:
     """What is written into a checkpoint and read again is the same value."""
     recipe = replace(recipe_named(name), pattern=pattern, max_steps=7)
-    recipe = changed(recipe, "student.pruning.exclude", ("layer.0", "query"))
+    recipe = with_field(recipe, "student.pruning.exclude", ("layer.0", "query"))
 
     text = json.dumps(recipe.to_json())
 
@@ -186,7 +186,7 @@ def test_one_field_is_changed_and_no_other(
     recipe = recipe_named("spd")
     before = recipe.to_json()
 
-    found = changed(recipe, path, new)
+    found = with_field(recipe, path, new)
 
     assert read(found) == new
     assert recipe.to_json() == before
@@ -198,15 +198,15 @@ def test_one_field_is_changed_and_no_other(
 def test_a_change_is_checked() -> None:
     """A value that makes no run is refused where it is put in."""
     with pytest.raises(BadSetting, match="graft-start"):
-        changed(recipe_named("spd"), "student.graft.start", 2.0)
+        with_field(recipe_named("spd"), "student.graft.start", 2.0)
 
 
 def test_made_up_pairs_and_labels_are_refused_together() -> None:
     """A recipe that learns labels cannot have pairs which nobody labelled; the error has both."""
     with pytest.raises(BadSetting, match=r"no labels.*--label-weight 0.5 with --mix-pairs 0.5"):
-        changed(recipe_named("spd"), "student.losses.label", 0.5)
+        with_field(recipe_named("spd"), "student.losses.label", 0.5)
     with pytest.raises(BadSetting, match=r"no labels.*--label-weight 1 with --mix-pairs 0.25"):
-        changed(recipe_named("prune"), "student.mix_pairs", 0.25)
+        with_field(recipe_named("prune"), "student.mix_pairs", 0.25)
 
 
 @pytest.mark.parametrize("backwards", [False, True])
@@ -220,9 +220,9 @@ def test_settings_are_refused_for_what_they_are_together(backwards: bool) -> Non
         "student.pruning.allocation": "uniform",
     }
     before = replace(recipe_named("prune"), pattern=Unstructured())
-    before = changed(before, "student.pruning.allocation", "global")
+    before = with_field(before, "student.pruning.allocation", "global")
 
-    found = all_changed(before, dict(sorted(settings.items(), reverse=backwards)))
+    found = with_fields(before, dict(sorted(settings.items(), reverse=backwards)))
 
     value = found.to_json()
     for path, new in settings.items():
@@ -234,7 +234,7 @@ def test_settings_are_refused_for_what_they_are_together(backwards: bool) -> Non
 def test_a_pattern_of_one_sparsity_cannot_be_spread(allocation: Any) -> None:
     """N:M with an uneven allocation is refused; with the even one it is fine."""
     recipe = replace(recipe_named("spd"), pattern=Unstructured())
-    uneven = changed(recipe, "student.pruning.allocation", allocation)
+    uneven = with_field(recipe, "student.pruning.allocation", allocation)
 
     with pytest.raises(BadSetting, match="no allocation can spread"):
         replace(uneven, pattern=NM(n=2, m=4))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from spd_deploy.domain.errors import BadData
-from spd_train.data.rows import read_rows
+from spd_train.data.read_rows import read_rows
 
 FIELD = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)
 
@@ -137,7 +137,7 @@ ROWS = "text,label\na,b\n"
     [
         ("x.csv", b"", "x.csv is empty"),
         ("x.csv", b"\n \n", "x.csv is empty"),
-        ("x.csv.gz", gzip.compress(b""), "x.csv.gz is empty"),
+        ("x.csv.gz", gzip.compress(b"", mtime=0), "x.csv.gz is empty"),
         ("x.csv", ROWS.replace(",", ";").encode(), "separated by semicolons, not by commas"),
         ("x.csv", b'"text";"label"\n"a";"b"\n', "separated by semicolons, not by commas"),
         ("x.csv", ROWS.replace(",", "\t").encode(), "separated by tabs.* name it .tsv"),
@@ -149,16 +149,16 @@ ROWS = "text,label\na,b\n"
         ("x.csv", b"PK\x03\x04", "is a zip file or an Excel workbook"),
         ("x.xls", b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
         ("x.csv", ROWS.encode("utf-16"), "is UTF-16 text"),
-        ("x.csv", gzip.compress(ROWS.encode()), "compressed by gzip; add .gz to its name"),
+        ("x.csv", gzip.compress(ROWS.encode(), mtime=0), "compressed by gzip; add .gz to its name"),
         ("x.csv", zstandard(ROWS.encode()), "compressed by Zstandard; add .zst"),
         ("x.csv.gz", ROWS.encode(), "does not decompress"),
-        ("x.csv.gz", gzip.compress(ROWS.encode() * 9)[:-12], "does not decompress"),
+        ("x.csv.gz", gzip.compress(ROWS.encode() * 9, mtime=0)[:-12], "does not decompress"),
         ("x.csv.bz2", b"BZh9nonsense", "cannot read|does not decompress"),
         ("x.csv.xz", b"nonsense", "does not decompress"),
         ("x.csv.zst", b"nonsense", "does not decompress"),
-        ("x.txt", b"a\n", "not of a kind that is read; got the suffix '.txt'"),
-        ("x.parquet", ROWS.encode(), "x.parquet is no Parquet file"),
-        ("x.parquet", b"", "x.parquet is no Parquet file; got an empty file"),
+        ("x.txt", b"a\n", "of a kind that spd does not read; got the suffix '.txt'"),
+        ("x.parquet", ROWS.encode(), "x.parquet is not a Parquet file"),
+        ("x.parquet", b"", "x.parquet is not a Parquet file; got an empty file"),
         ("x.parquet", b"PAR1nonsensePAR1", "x.parquet is damaged"),
         ("x.csv", b"te\xffxt,label\na,b\n", "line 1: not UTF-8; got byte 0xff"),
     ],

@@ -17,12 +17,12 @@ from spd_deploy.sessions.torch import TorchSession
 from spd_train.config import Recipe, TeacherRecipe
 from spd_train.data.splits import Data
 from spd_train.plots.curves import CURVES_FILE
-from spd_train.recipes import changed
+from spd_train.recipes import with_field
 from spd_train.run import run
-from spd_train.training.metrics_log import METRICS_FILE, read_journal
+from spd_train.training.metrics_log import METRICS_FILE, read_metrics_log
 from spd_train.training.mixed_precision import choose_precision
 from spd_train.training.state import STATE_FILE
-from tests.train.runs import DATA, QUICK, examples, request_for, spd_recipe, student_request
+from tests.train.runs import DATA, QUICK, config_for, examples, spd_recipe, student_config
 
 
 def test_a_run_leaves_a_whole_checkpoint(finished: Path) -> None:
@@ -59,7 +59,7 @@ def test_embeddings_pooler_and_classifier_stay_the_teachers(finished: Path) -> N
 
 def test_the_log_tells_the_schedules(finished: Path) -> None:
     """Every step is there with its losses; sparsity and graft probability end where they should."""
-    records = read_journal(finished / METRICS_FILE)
+    records = read_metrics_log(finished / METRICS_FILE)
     steps = [r for r in records if r["kind"] == "step"]
 
     assert [r["step"] for r in steps] == list(range(24))
@@ -78,11 +78,11 @@ def test_the_log_tells_the_schedules(finished: Path) -> None:
 
 def test_a_given_teacher_is_not_trained(model: Path, finished: Path, tmp_path: Path) -> None:
     """With --teacher only the student is trained, and the teacher is scored as it is."""
-    request = replace(
-        request_for(model, tmp_path / "run"), model=None, teacher=str(finished / "teacher")
+    config = replace(
+        config_for(model, tmp_path / "run"), model=None, teacher=str(finished / "teacher")
     )
 
-    found = run(request, Silent())
+    found = run(config, Silent())
 
     assert not (tmp_path / "run" / "teacher").exists()
     assert found.scores["dense"] == open_checkpoint(finished).scores["dense"]
@@ -100,7 +100,7 @@ def test_a_given_teacher_is_not_trained(model: Path, finished: Path, tmp_path: P
 )
 def test_every_pattern_comes_out_of_training(model: Path, tmp_path: Path, pattern: Pattern) -> None:
     """The trained weights have the zeros that the pattern asks for, coupled slices together."""
-    found = run(request_for(model, tmp_path / "run", replace(QUICK, pattern=pattern)), Silent())
+    found = run(config_for(model, tmp_path / "run", replace(QUICK, pattern=pattern)), Silent())
 
     weights = load_file(found.weights)
     for matrix in found.encoder.matrices():
@@ -121,10 +121,10 @@ def test_training_learns(model: Path, tmp_path: Path) -> None:
         student=replace(QUICK.student, prune_epochs=8, graft_epochs=4, finetune_epochs=8),
     )
 
-    run(request_for(model, tmp_path / "run", recipe), Silent())
+    run(config_for(model, tmp_path / "run", recipe), Silent())
 
     for log in (tmp_path / "run/teacher" / METRICS_FILE, tmp_path / "run" / METRICS_FILE):
-        (last,) = (r for r in read_journal(log) if r["kind"] == "final")
+        (last,) = (r for r in read_metrics_log(log) if r["kind"] == "final")
         assert last["train"]["accuracy"] == 1.0
 
 
@@ -133,11 +133,11 @@ def test_the_best_on_what_was_held_out_is_kept(
     teacher: Path, tmp_path: Path, recipe: Recipe
 ) -> None:
     """Of the scores after the masks are final, the last of the highest on holdout was chosen."""
-    recipe = changed(recipe, "student.learning_rate", 3e-3)
+    recipe = with_field(recipe, "student.learning_rate", 3e-3)
 
-    found = run(student_request(teacher, tmp_path / "run", recipe), Silent())
+    found = run(student_config(teacher, tmp_path / "run", recipe), Silent())
 
-    records = read_journal(found.folder / METRICS_FILE)
+    records = read_metrics_log(found.folder / METRICS_FILE)
     steps = [r for r in records if r["kind"] == "step"]
     first = next(r["step"] for r in steps if r["sparsity"] == steps[-1]["sparsity"])
     scores = [r for r in records if r["kind"] == "score" and r["step"] >= first]
@@ -150,11 +150,11 @@ def test_the_best_on_what_was_held_out_is_kept(
 def test_without_holdout_the_last_weights_are_kept(teacher: Path, tmp_path: Path) -> None:
     """Nothing is chosen: the step is the last, and no score of a holdout is in the log."""
     data = Data.of(DATA.train, DATA.dev, dev_name="dev")
-    request = student_request(teacher, tmp_path / "run", replace(QUICK, holdout=0.0), data)
+    config = student_config(teacher, tmp_path / "run", replace(QUICK, holdout=0.0), data)
 
-    run(request, Silent())
+    run(config, Silent())
 
-    *_, final = records = read_journal(tmp_path / "run" / METRICS_FILE)
+    *_, final = records = read_metrics_log(tmp_path / "run" / METRICS_FILE)
     assert final["chosen_step"] == 24
     assert not any("holdout" in r for r in records)
 
@@ -169,7 +169,7 @@ def test_a_new_head_is_drawn_by_the_seed(model: Path, tmp_path: Path) -> None:
     for i, seed in enumerate((1, 0, 1)):
         torch.manual_seed(100 + i)  # what another run leaves behind
         recipe = replace(QUICK, pattern=None, seed=seed, teacher=TeacherRecipe(epochs=0.5))
-        made = run(request_for(encoder, tmp_path / str(i), recipe), Silent())
+        made = run(config_for(encoder, tmp_path / str(i), recipe), Silent())
         found.append(made.weights.read_bytes())
 
     assert found[0] == found[2] != found[1]
@@ -179,7 +179,7 @@ def test_what_was_trained_in_is_written_down(model: Path, tmp_path: Path) -> Non
     """``auto`` is what it came to, in the checkpoint and for a resumed run."""
     recipe = replace(QUICK, pattern=None, precision="auto", teacher=TeacherRecipe(epochs=0.5))
 
-    made = run(request_for(model, tmp_path / "run", recipe), Silent())
+    made = run(config_for(model, tmp_path / "run", recipe), Silent())
 
     expected = choose_precision("auto", "cpu").name
     for name in (SPD_FILE, RUN_FILE):
@@ -192,8 +192,8 @@ def test_what_is_held_out_is_never_trained_on(teacher: Path, tmp_path: Path) -> 
     dev = Data.of(DATA.train, {"dev": examples(30)}, dev_name="dev", holdout=DATA.holdout)
     steps, weights = {}, {}
     for name, data in (("usual", DATA), ("held", held), ("dev", dev)):
-        found = run(student_request(teacher, tmp_path / name, QUICK, data), Silent())
-        records = read_journal(found.folder / METRICS_FILE)
+        found = run(student_config(teacher, tmp_path / name, QUICK, data), Silent())
+        records = read_metrics_log(found.folder / METRICS_FILE)
         steps[name] = [r for r in records if r["kind"] == "step"]
         weights[name] = found.weights.read_bytes()
 
@@ -204,6 +204,6 @@ def test_what_is_held_out_is_never_trained_on(teacher: Path, tmp_path: Path) -> 
 @pytest.mark.gpu
 def test_a_gpu_trains_too(model: Path, tmp_path: Path) -> None:
     """On CUDA a run ends with a checkpoint whose pattern holds."""
-    found = run(request_for(model, tmp_path / "run", replace(QUICK, device="cuda")), Silent())
+    found = run(config_for(model, tmp_path / "run", replace(QUICK, device="cuda")), Silent())
 
     assert set(found.densities.values()) == {0.5}

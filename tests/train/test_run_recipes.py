@@ -11,17 +11,17 @@ from spd_deploy.domain.errors import Interrupted
 from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
 from spd_deploy.domain.progress import Silent
 from spd_train.config import Recipe
-from spd_train.recipes import ARMS, changed, recipe_named
+from spd_train.recipes import ARMS, recipe_named, with_field
 from spd_train.run import run
 from spd_train.training.best_checkpoint import BEST_FILE
-from spd_train.training.metrics_log import METRICS_FILE, read_journal
+from spd_train.training.metrics_log import METRICS_FILE, read_metrics_log
 from spd_train.training.state import STATE_FILE
 from tests.train.runs import (
     QUICK,
     StopAfter,
-    request_for,
+    config_for,
     spd_recipe,
-    student_request,
+    student_config,
     with_pruning,
 )
 
@@ -47,7 +47,7 @@ def whole(
     """Each recipe with what it gives when it is never stopped."""
     recipe = RECIPES[request.param]
     output = tmp_path_factory.mktemp("whole") / "run"
-    return recipe, run(student_request(teacher, output, recipe), Silent())
+    return recipe, run(student_config(teacher, output, recipe), Silent())
 
 
 def test_every_recipe_resumes_to_the_bit(
@@ -55,9 +55,11 @@ def test_every_recipe_resumes_to_the_bit(
 ) -> None:
     """Stopped between mask updates, while grafting and in the last stage, the bits are the same."""
     recipe, expected = whole
-    total = len([r for r in read_journal(expected.folder / METRICS_FILE) if r["kind"] == "step"])
+    total = len(
+        [r for r in read_metrics_log(expected.folder / METRICS_FILE) if r["kind"] == "step"]
+    )
     assert total == 24
-    request = student_request(teacher, tmp_path / "parts", recipe)
+    request = student_config(teacher, tmp_path / "parts", recipe)
     for i, steps in enumerate((3, 6, 7)):  # the prune stage has 6 steps, the graft stage 3
         with pytest.raises(Interrupted):
             run(replace(request, resume=i > 0, should_stop=StopAfter(steps)), Silent())
@@ -66,12 +68,14 @@ def test_every_recipe_resumes_to_the_bit(
 
     assert found.weights.read_bytes() == expected.weights.read_bytes()
     assert (found.folder / SPD_FILE).read_text() == (expected.folder / SPD_FILE).read_text()
-    assert read_journal(found.folder / METRICS_FILE) == read_journal(expected.folder / METRICS_FILE)
+    assert read_metrics_log(found.folder / METRICS_FILE) == read_metrics_log(
+        expected.folder / METRICS_FILE
+    )
     assert not (found.folder / STATE_FILE).exists() and not (found.folder / BEST_FILE).exists()
 
 
 def test_every_recipe_keeps_its_pattern(whole: tuple[Recipe, Checkpoint]) -> None:
-    """Whatever scores, regrows, solves and spreads: in the end each matrix holds its goal."""
+    """Whatever scores, regrows, solves and spreads: in the end each matrix holds its target."""
     recipe, found = whole
     weights = load_file(found.weights)
     sizes = {m.name: m.shape[0] * m.shape[1] for m in found.encoder.matrices()}
@@ -90,14 +94,14 @@ def test_every_recipe_keeps_its_pattern(whole: tuple[Recipe, Checkpoint]) -> Non
 def test_every_built_in_recipe_trains(teacher: Path, tmp_path: Path, arm: str) -> None:
     """Each of them, as it is but for its length, ends with its pattern and its own losses."""
     student = ARMS[arm]().lasting(3)
-    recipe = changed(
+    recipe = with_field(
         replace(QUICK, name=arm, student=student), "student.pruning.calibration_tokens", 64
     )
 
-    found = run(student_request(teacher, tmp_path / "run", recipe), Silent())
+    found = run(student_config(teacher, tmp_path / "run", recipe), Silent())
 
     assert set(found.densities.values()) == {0.5}
-    first, *_ = read_journal(found.folder / METRICS_FILE)
+    first, *_ = read_metrics_log(found.folder / METRICS_FILE)
     losses = student.losses
     weights = {
         "attention_loss": losses.attention,
@@ -110,10 +114,10 @@ def test_every_built_in_recipe_trains(teacher: Path, tmp_path: Path, arm: str) -
 
 @pytest.mark.parametrize("allocation", ["uniform", "global", "sensitivity"])
 def test_what_is_excluded_stays_dense(teacher: Path, tmp_path: Path, allocation: str) -> None:
-    """Excluded matrices have no zeros and sparsity 0 in ``spd.json``; the others meet the goal."""
+    """Excluded matrices have no zeros and sparsity 0 in ``spd.json``; others meet the target."""
     recipe = with_pruning(QUICK, HALF, allocation=allocation, exclude=("layer.0", "query"))
 
-    found = run(student_request(teacher, tmp_path / "run", recipe), Silent())
+    found = run(student_config(teacher, tmp_path / "run", recipe), Silent())
 
     matrices = list(found.encoder.matrices())
     dense = [m for m in matrices if ".layer.0." in m.name or "query" in m.name]
@@ -136,7 +140,7 @@ def test_the_recipe_of_a_run_gives_the_run_again(
     recipe = recipe_named(str(finished / SPD_FILE))
     assert recipe == QUICK
 
-    again = run(request_for(model, tmp_path / "again", recipe), Silent())
+    again = run(config_for(model, tmp_path / "again", recipe), Silent())
 
     for part in (".", "teacher"):
         ours, theirs = tmp_path / "again" / part, finished / part

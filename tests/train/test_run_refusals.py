@@ -21,14 +21,14 @@ from spd_deploy.domain.patterns import Block
 from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.tasks import TASKS
 from spd_train.config import GraftRecipe, LossRecipe, PruneRecipe, StudentRecipe, TeacherRecipe
-from spd_train.data.batches import epoch_batches
+from spd_train.data.batching import epoch_batches
 from spd_train.data.examples import Example
 from spd_train.data.splits import Data
 from spd_train.run import run
-from spd_train.training.metrics_log import METRICS_FILE, read_journal
+from spd_train.training.metrics_log import METRICS_FILE, read_metrics_log
 from spd_train.training.state import STATE_FILE
 from tests.tiny import tiny_checkpoint, tiny_model
-from tests.train.runs import QUICK, StopAfter, request_for
+from tests.train.runs import QUICK, StopAfter, config_for
 
 
 def test_a_diverged_run_says_so(model: Path, tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_diverged_run_says_so(model: Path, tmp_path: Path) -> None:
     recipe = replace(QUICK, teacher=TeacherRecipe(epochs=4, learning_rate=1e30))
 
     with pytest.raises(Diverged, match="diverged"):
-        run(request_for(model, tmp_path / "run", recipe), Silent())
+        run(config_for(model, tmp_path / "run", recipe), Silent())
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_pattern_the_model_does_not_fit_is_refused(model: Path, tmp_path: Path
     recipe = replace(QUICK, pattern=Block(rows=24, columns=1))
 
     with pytest.raises(BadPattern, match="divide"):
-        run(request_for(model, tmp_path / "run", recipe), Silent())
+        run(config_for(model, tmp_path / "run", recipe), Silent())
 
     assert not (tmp_path / "run").exists()
 
@@ -99,7 +99,7 @@ def broken(model: Path, folder: Path, kind: str) -> Path:
 def test_a_model_that_will_not_do_is_refused(model: Path, tmp_path: Path, kind: str) -> None:
     """Another architecture, damaged, pickled or missing weights, no tokenizer: each is named."""
     with pytest.raises(BadModel):
-        run(request_for(broken(model, tmp_path, kind), tmp_path / "run"), Silent())
+        run(config_for(broken(model, tmp_path, kind), tmp_path / "run"), Silent())
 
     assert not (tmp_path / "run").exists()
 
@@ -107,7 +107,7 @@ def test_a_model_that_will_not_do_is_refused(model: Path, tmp_path: Path, kind: 
 def test_a_model_that_is_nowhere_is_refused(tmp_path: Path) -> None:
     """A path that does not exist is named, and nothing is fetched."""
     with pytest.raises(BadModel, match="no such model folder"):
-        run(request_for(tmp_path / "nowhere", tmp_path / "run"), Silent())
+        run(config_for(tmp_path / "nowhere", tmp_path / "run"), Silent())
 
 
 def test_a_teacher_without_a_classifier_is_refused(model: Path, tmp_path: Path) -> None:
@@ -116,10 +116,10 @@ def test_a_teacher_without_a_classifier_is_refused(model: Path, tmp_path: Path) 
 
     copy = Path(shutil.copytree(model, tmp_path / "encoder"))
     BertModel.from_pretrained(model).save_pretrained(copy)
-    request = replace(request_for(model, tmp_path / "run"), model=None, teacher=str(copy))
+    config = replace(config_for(model, tmp_path / "run"), model=None, teacher=str(copy))
 
     with pytest.raises(BadModel, match="lack"):
-        run(request, Silent())
+        run(config, Silent())
 
 
 def test_a_loss_that_is_no_number_names_its_rows(tmp_path: Path) -> None:
@@ -133,14 +133,14 @@ def test_a_loss_that_is_no_number_names_its_rows(tmp_path: Path) -> None:
     ]
     data = Data.of(rows, {"dev": rows[:1]}, dev_name="dev")
     recipe = replace(QUICK, batch_size=4)
-    request = replace(request_for(model, tmp_path / "run", recipe), task=task, data=data)
+    config = replace(config_for(model, tmp_path / "run", recipe), task=task, data=data)
     with pytest.raises(Interrupted):
-        run(replace(request, should_stop=StopAfter(2)), Silent())
+        run(replace(config, should_stop=StopAfter(2)), Silent())
     state = tmp_path / "run/teacher" / STATE_FILE
     before = state.read_bytes()
 
     with pytest.raises(Diverged, match=r"the loss at step 3 is not a number") as caught:
-        run(replace(request, resume=True), Silent())
+        run(replace(config, resume=True), Silent())
 
     batch = sorted(epoch_batches([5] * 24, batch_size=4, seed=0, epoch=0)[3])
     assert f"rows {', '.join(map(str, batch))} (counted from 0)" in str(caught.value)
@@ -152,14 +152,14 @@ def test_too_few_steps_are_refused_before_the_teacher_is_trained(
     model: Path, tmp_path: Path
 ) -> None:
     """A bound below pruning and grafting leaves no folder; one above it is kept to."""
-    request = request_for(model, tmp_path / "run", replace(QUICK, max_steps=17))
+    config = config_for(model, tmp_path / "run", replace(QUICK, max_steps=17))
     with pytest.raises(BadSetting, match="take 18 steps; got --max-steps 17"):
-        run(request, Silent())
+        run(config, Silent())
     assert not (tmp_path / "run").exists()
 
-    run(replace(request, recipe=replace(QUICK, max_steps=20)), Silent())
+    run(replace(config, recipe=replace(QUICK, max_steps=20)), Silent())
 
-    records = read_journal(tmp_path / "run" / METRICS_FILE)
+    records = read_metrics_log(tmp_path / "run" / METRICS_FILE)
     assert [r["step"] for r in records if r["kind"] == "step"] == list(range(20))
 
 
@@ -170,9 +170,9 @@ def test_too_few_steps_are_refused_before_the_teacher_is_trained(
         ("regression", "does not answer as task sst2 needs: 2 labels, negative, positive; got a"),
         ("labels", "does not answer as task sst2 needs: 2 labels.*; got 3 labels, entailment"),
         ("order", "as task sst2 needs: .*negative, positive; got 2 labels, positive, negative"),
-        ("sizes", "no fine-tuned form of the model: their sizes differ"),
+        ("sizes", "not a fine-tuned form of the model: their sizes differ"),
         ("tokenizer", "another tokenizer than the model"),
-        ("embeddings", "is not the teacher's own; got ids up to"),
+        ("embeddings", "no embedding for; got 'zebra' has id"),
     ],
 )
 def test_a_teacher_that_does_not_fit_is_refused(
@@ -196,9 +196,9 @@ def test_a_teacher_that_does_not_fit_is_refused(
         words = value["model"]["vocab"]
         words["zebra"] = words.pop("plot") if kind == "tokenizer" else len(words)
         file.write_text(json.dumps(value))
-    request = replace(request_for(model, tmp_path / "run"), teacher=str(folder))
+    config = replace(config_for(model, tmp_path / "run"), teacher=str(folder))
 
     with pytest.raises((BadSetting, BadModel), match=reason):
-        run(request, Silent())
+        run(config, Silent())
 
     assert not (tmp_path / "run").exists()

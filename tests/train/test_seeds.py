@@ -22,14 +22,16 @@ def test_the_interval_is_scipys(values: list[float]) -> None:
     """Mean and ends are those of scipy's t-distribution at the standard error of the mean."""
     found = summarise(values)
 
-    assert found is not None and found.reach is not None
+    assert found is not None and found.half_width is not None
     assert found.mean == pytest.approx(sum(values) / len(values))
     error = stats.sem(values)
     if error > 1e-12:
         low, high = stats.t.interval(0.95, len(values) - 1, loc=found.mean, scale=error)
-        assert (found.mean - found.reach, found.mean + found.reach) == pytest.approx((low, high))
+        assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(
+            (low, high)
+        )
     else:
-        assert found.reach == pytest.approx(0, abs=1e-9)
+        assert found.half_width == pytest.approx(0, abs=1e-9)
 
 
 def test_one_value_has_no_interval() -> None:
@@ -37,7 +39,7 @@ def test_one_value_has_no_interval() -> None:
     found = summarise([0.8])
 
     assert found is not None
-    assert (found.mean, found.reach, found.count) == (0.8, None, 1)
+    assert (found.mean, found.half_width, found.count) == (0.8, None, 1)
     assert found.to_json() == {"mean": 0.8, "low": None, "high": None, "values": [0.8]}
 
 

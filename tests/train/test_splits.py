@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import TASKS, Task, own_task
 from spd_train.data.examples import Example
-from spd_train.data.splits import Scored, read_data, rows_to_score, set_apart
+from spd_train.data.splits import ScoringRows, read_data, rows_to_score, set_apart
 
 OWN = own_task(text_column="text", pair_column=None, label_column="label", labels=("a", "b"))
 
@@ -61,7 +61,7 @@ def trained(data_dir: Path, holdout: float = 0.1) -> Task:
     return replace(OWN, trained_on=read_data(OWN, data_dir, holdout=holdout).trained_on)
 
 
-def texts_of(scored: Scored) -> set[str]:
+def texts_of(scored: ScoringRows) -> set[str]:
     return {e.text for part in scored.parts.values() for e in part}
 
 

@@ -7,7 +7,7 @@ import pytest
 from spd_deploy.domain.tasks import TASKS, Task, own_task
 from spd_train.data.examples import Example
 from spd_train.data.splits import Data
-from spd_train.data.summary import doubts_about, labels_said, rows_said, tell_data
+from spd_train.data.summary import data_warnings, label_counts, report_data, row_counts
 
 
 def task_of(*labels: str) -> Task:
@@ -27,7 +27,7 @@ def test_sound_data_is_told_of_and_not_doubted() -> None:
     data = data_of(rows(200), rows(20, start=300), rows(30, start=400))
     told: list[str] = []
 
-    tell_data(task_of("bad", "very good"), data, told.append)
+    report_data(task_of("bad", "very good"), data, told.append)
 
     assert told == [
         "data: 200 rows to train on, 30 to choose the best checkpoint on, 20 to measure on (dev)",
@@ -39,7 +39,7 @@ def test_a_regression_tells_its_numbers() -> None:
     """The range and the mean stand in place of labels."""
     train = [Example(text=str(i), label=i) for i in range(5)]
 
-    assert labels_said(TASKS["stsb"], data_of(train, train)) == (
+    assert label_counts(TASKS["stsb"], data_of(train, train)) == (
         "labels: numbers from 0 to 4, mean 2"
     )
 
@@ -66,7 +66,7 @@ MANY = tuple(f"l{i}" for i in range(120))
 )
 def test_each_doubt_is_said_alone(task: Task, data: Data, said: str) -> None:
     """What is suspicious is said, and nothing else is."""
-    (doubt,) = doubts_about(task, data)
+    (doubt,) = data_warnings(task, data)
 
     assert said in doubt
 
@@ -75,4 +75,4 @@ def test_rows_are_counted_over_all_dev_files() -> None:
     """MNLI has two."""
     data = Data.of(rows(9), {"a": rows(2), "b": rows(3)}, dev_name="dev")
 
-    assert rows_said(data) == "data: 9 rows to train on, 5 to measure on (dev)"
+    assert row_counts(data) == "data: 9 rows to train on, 5 to measure on (dev)"

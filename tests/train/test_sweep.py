@@ -28,9 +28,9 @@ from spd_train.sweep.grid import Grid
 from spd_train.sweep.grid_file import grid_from
 from spd_train.sweep.job_state import JobState
 from spd_train.sweep.jobs import Job, JobPaths
-from spd_train.sweep.lock import locked
-from spd_train.sweep.run_record import RunRecord, added, read_record, write_record
-from spd_train.sweep.run_sweep import Sweep, run_sweep, states_of
+from spd_train.sweep.lock import lock_folder
+from spd_train.sweep.run_record import RunRecord, read_record, with_attempt, write_record
+from spd_train.sweep.run_sweep import SweepConfig, run_sweep, states_of
 from tests.train.fake_train import PROGRAM
 from tests.train.made_runs import make_run
 
@@ -39,7 +39,7 @@ CELL = "runs/mrpc/2-4/prune/seed-0"
 
 
 def small(**changes: Any) -> Grid:
-    """One task, two arms: a teacher and two cells."""
+    """One task, two arms: a teacher and two students."""
     value = {
         "model": "m", "tasks": ["mrpc"], "patterns": ["2:4"], "arms": ["spd", "prune"],
         "seeds": [0], "train": {"epochs": 3},
@@ -49,10 +49,12 @@ def small(**changes: Any) -> Grid:
 
 def sweep_of(
     output: Path, grid: Grid | None = None, *, processes: int = 2, **changes: Any
-) -> Sweep:
+) -> SweepConfig:
     """A sweep whose children are fakes."""
-    room = Capacity(processes=processes, threads=1)
-    return Sweep(grid=grid or small(), output=output, room=room, program=PROGRAM, **changes)
+    room = Capacity(jobs=processes, threads=1)
+    return SweepConfig(
+        grid=grid or small(), output=output, capacity=room, program=PROGRAM, **changes
+    )
 
 
 class Notes(Silent):
@@ -67,13 +69,13 @@ class Notes(Silent):
 
 def job_at(grid: Grid, place: str) -> Job:
     """The job with this folder."""
-    return next(job for job in grid.jobs() if job.place == place)
+    return next(job for job in grid.jobs() if job.folder == place)
 
 
 def calls(output: Path) -> dict[str, list[str]]:
     """The command lines that the children got, by place."""
     return {
-        job.place: [
+        job.folder: [
             line
             for line in JobPaths.of(output, job).log.read_text().splitlines()
             if line.startswith("train ")
@@ -92,17 +94,17 @@ def wait_for(happened: Callable[[], bool]) -> None:
 
 
 def test_a_sweep_runs_everything_once(tmp_path: Path) -> None:
-    """Teacher and cells are finished, each with its log and a record of what it took."""
+    """Teacher and students are finished, each with its log and a record of what it took."""
     run_sweep(sweep_of(tmp_path), Silent())
 
     assert set(states_of(small(), tmp_path).values()) == {JobState.FINISHED}
     assert {place: len(lines) for place, lines in calls(tmp_path).items()} == {
-        job.place: 1 for job in small().jobs()
+        job.folder: 1 for job in small().jobs()
     }
     assert all("OMP_NUM_THREADS=1" in lines[0] for lines in calls(tmp_path).values())
     for job in small().jobs():
         record = read_record(JobPaths.of(tmp_path, job).record)
-        whole = job.place == TEACHER
+        whole = job.folder == TEACHER
         asked = {"model": "m"} if whole else {"model": "m", "epochs": 3}
         assert record.settings.items() >= asked.items()
         assert ("teacher.learning_rate" if whole else "student.mix_pairs") in record.settings
@@ -142,7 +144,7 @@ def test_what_was_begun_is_resumed(tmp_path: Path) -> None:
     resumed = {
         place: lines[0].split()[-2] == "--resume" for place, lines in calls(tmp_path).items()
     }
-    assert resumed == {job.place: job.place == CELL for job in small().jobs()}
+    assert resumed == {job.folder: job.folder == CELL for job in small().jobs()}
 
 
 def test_a_failing_run_does_not_stop_the_others(
@@ -159,7 +161,7 @@ def test_a_failing_run_does_not_stop_the_others(
     (told,) = (note for note in notes.told if "finished" not in note)
     assert told.startswith("mrpc 2:4 prune seed 0 failed: the loss is not a number; got nan")
     states = states_of(small(), tmp_path)
-    assert [s for j, s in states.items() if j.place != CELL] == [JobState.FINISHED] * 2
+    assert [s for j, s in states.items() if j.folder != CELL] == [JobState.FINISHED] * 2
     monkeypatch.delenv("SPD_FAKE_FAIL")
     run_sweep(sweep_of(tmp_path), Silent())
     assert len(calls(tmp_path)[CELL]) == 2
@@ -178,32 +180,34 @@ def test_cells_of_a_failed_teacher_are_not_tried(
 
 
 def test_no_more_than_the_room_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With room for one, the second cell is not begun while the first holds on."""
+    """With room for one, the second student is not begun while the first holds on."""
     monkeypatch.setenv("SPD_FAKE_WAIT", "runs/")
-    cells = [tmp_path / cell.place / "run.json" for cell in small().cells()]
+    students = [tmp_path / student.folder / "run.json" for student in small().students()]
 
     with pytest.raises(Interrupted):
         run_sweep(
-            sweep_of(tmp_path, processes=1, should_stop=lambda: any(c.exists() for c in cells)),
+            sweep_of(tmp_path, processes=1, should_stop=lambda: any(c.exists() for c in students)),
             Silent(),
         )
 
-    assert [cell.exists() for cell in cells] == [True, False]
+    assert [student.exists() for student in students] == [True, False]
 
 
 def test_a_stop_is_passed_on_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both running cells get one SIGINT, are waited for, and go on with the same command."""
+    """Both running students get one SIGINT, are waited for, and go on with the same command."""
     monkeypatch.setenv("SPD_FAKE_WAIT", "runs/")
-    cells = [tmp_path / cell.place for cell in small().cells()]
+    students = [tmp_path / student.folder for student in small().students()]
     notes = Notes()
 
     with pytest.raises(Interrupted, match="1 of 3 runs are finished"):
         run_sweep(
-            sweep_of(tmp_path, should_stop=lambda: all((c / "run.json").exists() for c in cells)),
+            sweep_of(
+                tmp_path, should_stop=lambda: all((c / "run.json").exists() for c in students)
+            ),
             notes,
         )
 
-    assert [(c / "signals").read_text() for c in cells] == [f"{signal.SIGINT.value}\n"] * 2
+    assert [(c / "signals").read_text() for c in students] == [f"{signal.SIGINT.value}\n"] * 2
     assert notes.told[0].startswith("mrpc dense seed 0 finished, ")
     assert notes.told[1:] == ["stopping: 2 runs save their state"]
     monkeypatch.delenv("SPD_FAKE_WAIT")
@@ -227,7 +231,7 @@ def test_an_error_of_the_sweep_leaves_no_process(
     with pytest.raises(KeyboardInterrupt):
         run_sweep(sweep_of(tmp_path, should_stop=stop), Silent())
 
-    with locked(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
@@ -254,16 +258,16 @@ def test_two_sweeps_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_what_a_killed_sweep_leaves_running_holds_the_lock(tmp_path: Path) -> None:
     """A child that outlives its sweep keeps others out until it ends."""
-    with locked(tmp_path) as descriptor:
+    with lock_folder(tmp_path) as descriptor:
         child = subprocess.Popen(
             [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(descriptor,)
         )
-    with pytest.raises(NotWritten), locked(tmp_path):
+    with pytest.raises(NotWritten), lock_folder(tmp_path):
         pass
 
     child.communicate(b"\n", timeout=30)
 
-    with locked(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
@@ -284,7 +288,7 @@ def test_changed_settings_are_not_mixed_into_old_runs(
     run_sweep(sweep_of(tmp_path), Silent())
     before = calls(tmp_path)
 
-    with pytest.raises(BadSetting, match="was begun with another"):
+    with pytest.raises(BadSetting, match="was started with another"):
         run_sweep(sweep_of(tmp_path, small(**changes)), Silent())
 
     assert calls(tmp_path) == before
@@ -340,9 +344,9 @@ def test_a_program_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_attempts_add_up(tmp_path: Path) -> None:
     """A record keeps the seconds of all attempts and the highest peak, and survives the disk."""
-    record = added(RunRecord(settings={"epochs": 3}), seconds=2.0, peak_memory_bytes=None)
-    record = added(record, seconds=3.0, peak_memory_bytes=7)
-    record = added(record, seconds=0.5, peak_memory_bytes=5)
+    record = with_attempt(RunRecord(settings={"epochs": 3}), seconds=2.0, peak_memory_bytes=None)
+    record = with_attempt(record, seconds=3.0, peak_memory_bytes=7)
+    record = with_attempt(record, seconds=0.5, peak_memory_bytes=5)
     write_record(tmp_path / "r.json", record)
 
     assert read_record(tmp_path / "r.json") == record

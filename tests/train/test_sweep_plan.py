@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spd_deploy.domain.checkpoint import SPD_FILE
-from spd_train.sweep.capacity import MARGIN, Capacity, GpuWatch, may_start, room_for
+from spd_train.sweep.capacity import MARGIN, Capacity, GpuWatch, capacity_for, may_start
 from spd_train.sweep.grid import Grid
 from spd_train.sweep.grid_file import grid_from
 from spd_train.sweep.job_state import JobState, blocked, startable, state_of
@@ -43,15 +43,15 @@ def test_teachers_come_first_and_cells_follow_their_own() -> None:
 
     assert startable(JOBS, new, busy=()) == GRID.teachers()
     cells = startable(JOBS, {**new, teacher: JobState.FINISHED}, busy=GRID.teachers())
-    assert cells == [cell for cell in GRID.cells() if cell.teacher == teacher]
+    assert cells == [cell for cell in GRID.students() if cell.teacher == teacher]
 
 
 def test_a_failed_teacher_blocks_its_cells() -> None:
     """Its cells wait, those of other teachers do not."""
     teacher = TeacherJob(task="mrpc", seed=0)
 
-    assert blocked(JOBS, [teacher]) == [c for c in GRID.cells() if c.teacher == teacher]
-    assert blocked(JOBS, [GRID.cells()[0]]) == []
+    assert blocked(JOBS, [teacher]) == [c for c in GRID.students() if c.teacher == teacher]
+    assert blocked(JOBS, [GRID.students()[0]]) == []
 
 
 def test_a_folder_tells_its_state(tmp_path: Path) -> None:
@@ -69,19 +69,19 @@ def test_a_folder_tells_its_state(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("device", "processes", "expected"),
     [
-        ("cpu", None, Capacity(processes=8, threads=1)),
-        ("cpu", 2, Capacity(processes=2, threads=4)),
-        ("cpu", 3, Capacity(processes=3, threads=2)),
-        ("cpu", 16, Capacity(processes=16, threads=1)),
-        ("cuda", None, Capacity(processes=8, threads=1, watch_gpu=True)),
-        ("cuda", 4, Capacity(processes=4, threads=2)),
+        ("cpu", None, Capacity(jobs=8, threads=1)),
+        ("cpu", 2, Capacity(jobs=2, threads=4)),
+        ("cpu", 3, Capacity(jobs=3, threads=2)),
+        ("cpu", 16, Capacity(jobs=16, threads=1)),
+        ("cuda", None, Capacity(jobs=8, threads=1, watch_gpu=True)),
+        ("cuda", 4, Capacity(jobs=4, threads=2)),
     ],
 )
 def test_room_is_a_core_a_run_unless_told(
     device: str, processes: int | None, expected: Capacity
 ) -> None:
     """Eight cores take eight runs, or share their threads among as many as asked for."""
-    assert room_for(device, cores=8, processes=processes) == expected
+    assert capacity_for(device, cores=8, jobs=processes) == expected
 
 
 @given(free=st.integers(0, 100), most=st.integers(0, 50), running=st.integers(0, 9), data=st.data())
@@ -108,7 +108,7 @@ class Gpu:
 
 def test_a_gpu_is_filled_up_and_not_over() -> None:
     """Runs of 9 GB are started one after another, each when the last has scored, seven in all."""
-    gpu, cells = Gpu(), GRID.cells()
+    gpu, cells = Gpu(), GRID.students()
     watch = GpuWatch(gpu.free_bytes)
     running = 0
     for job in cells:

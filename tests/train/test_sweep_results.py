@@ -12,9 +12,9 @@ from scipy import stats
 from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.errors import BadCheckpoint
 from spd_deploy.domain.files import write_json
+from spd_train.plots.arm_markers import colour_of, mark_of
 from spd_train.plots.gaps import draw_gaps, limits
 from spd_train.plots.overfitting import draw_overfitting, mean_curve, overfitting_figure
-from spd_train.plots.style import colour_of, mark_of
 from spd_train.sweep.grid import Grid
 from spd_train.sweep.grid_file import grid_from
 from spd_train.sweep.jobs import ARMS, DENSE, Job, JobPaths, StudentJob, TeacherJob
@@ -22,7 +22,7 @@ from spd_train.sweep.outcomes import Point, read_outcome, read_outcomes
 from spd_train.sweep.results import Results
 from spd_train.sweep.results_table import json_of, markdown_of, write_tables
 from spd_train.sweep.run_record import RunRecord, write_record
-from spd_train.training.metrics_log import METRICS_FILE, read_journal
+from spd_train.training.metrics_log import METRICS_FILE, read_metrics_log
 from tests.train.made_runs import finals, make_run
 
 GRID: Grid = grid_from(
@@ -37,8 +37,8 @@ FIRST, SECOND = GRID.patterns
 def results_in(folder: Path, *, without: str = "nothing", grid: Grid = GRID) -> Results:
     """Made-up runs of a grid, all but those whose place holds ``without``."""
     for job in grid.jobs():
-        if without not in job.place:
-            make_run(folder / job.place, job)
+        if without not in job.folder:
+            make_run(folder / job.folder, job)
     return Results(grid=grid, outcomes=read_outcomes(grid, folder))
 
 
@@ -56,7 +56,7 @@ def cells(arm: str, task: str) -> list[StudentJob]:
 def test_an_outcome_is_what_the_files_say(tmp_path: Path) -> None:
     """Scores come from ``spd.json``, the gap and the curve from the log, costs from the record."""
     job = cells("spd", "mrpc")[0]
-    make_run(tmp_path / job.place, job)
+    make_run(tmp_path / job.folder, job)
     write_record(
         JobPaths.of(tmp_path, job).record,
         RunRecord(settings={}, seconds=12.5, peak_memory_bytes=99),
@@ -64,13 +64,13 @@ def test_an_outcome_is_what_the_files_say(tmp_path: Path) -> None:
 
     found = read_outcome(job, tmp_path)
 
-    records = read_journal(tmp_path / job.place / METRICS_FILE)
+    records = read_metrics_log(tmp_path / job.folder / METRICS_FILE)
     final = records[-1]
     assert final["kind"] == "final"
     assert found.metric == "f1"
     assert (
         found.score
-        == json.loads((tmp_path / job.place / SPD_FILE).read_text())["scores"]["sparse"]["f1"]
+        == json.loads((tmp_path / job.folder / SPD_FILE).read_text())["scores"]["sparse"]["f1"]
     )
     assert found.gap == final["train"]["f1"] - final["dev"]["f1"]
     assert (found.steps, found.chosen_step) == (200, final["chosen_step"])
@@ -83,8 +83,8 @@ def test_an_outcome_is_what_the_files_say(tmp_path: Path) -> None:
 def test_a_run_without_a_log_has_a_score_and_no_gap(tmp_path: Path) -> None:
     """What was not logged is not there, and nothing is made up."""
     job = cells("spd", "mrpc")[0]
-    make_run(tmp_path / job.place, job)
-    (tmp_path / job.place / METRICS_FILE).unlink()
+    make_run(tmp_path / job.folder, job)
+    (tmp_path / job.folder / METRICS_FILE).unlink()
 
     found = read_outcome(job, tmp_path)
 
@@ -96,8 +96,8 @@ def test_a_run_without_a_log_has_a_score_and_no_gap(tmp_path: Path) -> None:
 def test_a_damaged_run_is_named(value: dict[str, Any], tmp_path: Path) -> None:
     """A description without the scores is an error with the folder's name."""
     job = cells("spd", "mrpc")[0]
-    make_run(tmp_path / job.place, job)
-    write_json(tmp_path / job.place / SPD_FILE, value)
+    make_run(tmp_path / job.folder, job)
+    write_json(tmp_path / job.folder / SPD_FILE, value)
 
     with pytest.raises(BadCheckpoint, match="runs/mrpc/2-4/spd/seed-0 is damaged"):
         read_outcome(job, tmp_path)
@@ -110,9 +110,9 @@ def test_scores_are_summed_up_over_seeds(whole: Results) -> None:
 
     score, gap = whole.score("mrpc", FIRST, "prune"), whole.gap("mrpc", FIRST, "prune")
 
-    assert score is not None and score.reach is not None and gap is not None
+    assert score is not None and score.half_width is not None and gap is not None
     low, _ = stats.t.interval(0.95, 2, loc=sum(values) / 3, scale=stats.sem(values))
-    assert score.mean - score.reach == pytest.approx(low)
+    assert score.mean - score.half_width == pytest.approx(low)
     assert gap.mean == pytest.approx(sum(gaps) / 3)
 
 
@@ -153,8 +153,8 @@ def test_the_table_has_a_row_a_pattern_and_a_column_an_arm(whole: Results) -> No
     ]  # fmt: skip
     assert text.count("| pattern | dense | spd | prune |") == text.count("`2:4`") == 6
     found, kept = whole.score("mrpc", FIRST, "spd"), whole.kept("mrpc", FIRST, "spd")
-    assert found is not None and found.reach is not None and kept is not None
-    cell = f"{100 * found.mean:.1f} ± {100 * found.reach:.1f} ({100 * kept:.1f} %)"
+    assert found is not None and found.half_width is not None and kept is not None
+    cell = f"{100 * found.mean:.1f} ± {100 * found.half_width:.1f} ({100 * kept:.1f} %)"
     row = next(line for line in text.splitlines() if line.startswith("| `2:4`"))
     assert row.split(" | ")[2] == cell
 
@@ -197,7 +197,7 @@ def test_the_json_has_every_run(whole: Results, tmp_path: Path) -> None:
     assert len(by_folder) == 30
     assert by_folder["teachers/mrpc/seed-2"]["outcome"] is None
     job = cells("prune", "cola")[1]
-    run = by_folder[job.place]
+    run = by_folder[job.folder]
     assert (run["task"], run["pattern"], run["arm"], run["seed"]) == ("cola", "2:4", "prune", 1)
     assert run["outcome"]["gap"] == whole.outcomes[job].gap
     (row,) = (
@@ -261,8 +261,8 @@ def test_every_arm_has_a_look_of_its_own() -> None:
 def test_finished_runs_alone_count(tmp_path: Path) -> None:
     """A run without ``spd.json`` is no outcome, whatever its log says."""
     job: Job = cells("spd", "mrpc")[0]
-    make_run(tmp_path / job.place, job)
-    (tmp_path / job.place / SPD_FILE).unlink()
+    make_run(tmp_path / job.folder, job)
+    (tmp_path / job.folder / SPD_FILE).unlink()
 
     assert read_outcomes(GRID, tmp_path) == {}
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from spd_deploy.domain.errors import Interrupted
 from spd_deploy.domain.progress import Silent
 from spd_train.config import Recipe
-from spd_train.run import TrainConfig, run
-from tests.train.runs import StopAfter, request_for
+from spd_train.run import run
+from spd_train.train_config import TrainConfig
+from tests.train.runs import StopAfter, config_for
 from tests.train.training.test_processes import RECIPES, calm
 
 
@@ -26,12 +27,12 @@ def main() -> None:
     teacher, place = Path(sys.argv[1]), Path(sys.argv[2])
     rank = int(os.environ["RANK"])
 
-    def request(name: str, recipe: Recipe) -> TrainConfig:
-        return replace(request_for(teacher, place / name, recipe), model=None, teacher=str(teacher))
+    def config(name: str, recipe: Recipe) -> TrainConfig:
+        return replace(config_for(teacher, place / name, recipe), model=None, teacher=str(teacher))
 
     for name, recipe in RECIPES.items():
-        run(request(name, recipe), Silent())
-    again = request("spd-resumed", RECIPES["spd"])
+        run(config(name, recipe), Silent())
+    again = config("spd-resumed", RECIPES["spd"])
     for i, steps in enumerate((4, 11)):
         stop = StopAfter(steps if rank == 1 else -1)  # the first never says so itself
         try:
@@ -40,8 +41,8 @@ def main() -> None:
             continue
         raise AssertionError("the run was not stopped")
     run(replace(again, resume=True), Silent())
-    run(request("calm", calm(RECIPES["spd"])), Silent())
-    found = run(replace(request("spd", RECIPES["spd"]), resume=True), Silent())
+    run(config("calm", calm(RECIPES["spd"])), Silent())
+    found = run(replace(config("spd", RECIPES["spd"]), resume=True), Silent())
     (place / f"finished-{rank}.json").write_text(json.dumps(found.to_json()))
 
 

@@ -1,8 +1,9 @@
-"""What a precision is to a graph: how a product reads its input, multiplies, and stores its weight.
+"""Arithmetic: how a product reads its input, multiplies, and stores its weight in a precision.
 
-Everything else - normalisation, softmax, activations, the residual stream, the head - is fp32,
-which keeps fp16 finite and int8 accurate. But ``Half`` and ``HalfInt8`` have what lies between
-operators in fp16 as well: the layouts say where a number is to be ``narrow`` or ``wide``.
+Normalisation, softmax, activations, the residual stream and the head are fp32, which keeps fp16
+finite and int8 accurate. ``Half`` and ``HalfInt8`` also keep the activations between operators in
+fp16. The layouts say where a value is ``narrow``, in the precision between operators, and where it
+is ``wide``, in fp32.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ class Weight:
     """A matrix as it is multiplied.
 
     Attributes:
-        name: of the matrix; its constants are ``name.weight`` and what belongs to it.
+        name: the name of the matrix, with which the names of its constants begin.
         values_GRJ: G groups of R rows over J inputs each; a dense matrix is one group.
     """
 
@@ -33,7 +34,7 @@ class Weight:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operand:
-    """A product's input as it is read; quantised ones bring their scale and zero point."""
+    """The input of a product; a quantised one has a scale and a zero point."""
 
     values: Name
     scale: Name = ""
@@ -41,24 +42,24 @@ class Operand:
 
 
 class Arithmetic(Protocol):
-    """One precision."""
+    """The operators of a product in one precision."""
 
     @property
     def packs(self) -> bool:
-        """Whether many zeros may be left out of a stored weight.
+        """Whether a weight with many zeros may be stored packed.
 
-        Not where what reads it takes the constant as it is stored.
+        Not where its reader needs the constant as it is.
         """
         ...
 
     def operand(self, g: Graph, x: Name, matrix: str) -> Operand:
-        """What the product of ``matrix`` reads of ``x``."""
+        """The input of the product with ``matrix``, made from ``x``."""
         ...
 
     def on_tokens(
         self, g: Graph, x_TK: Operand, weight: Weight, bias_N: Array, residual: Name | None
     ) -> Name:
-        """``[T, K]`` to ``[T, N]``, with bias and residual; the weight is one group.
+        """The product, ``[T, K]`` to ``[T, N]``, with bias and residual; the weight is one group.
 
         The result is wide where there is a residual, and narrow where there is none.
         """
@@ -67,43 +68,44 @@ class Arithmetic(Protocol):
     def on_features(
         self, g: Graph, x_BIS: Operand, weight: Weight, bias_N: Array, residual: Name | None
     ) -> Name:
-        """Each of G runs of J of the I inputs ``[B, I, S]`` to its R of the outputs ``[B, N, S]``.
+        """The product of G groups, ``[B, I, S]`` to ``[B, N, S]``, with bias and residual.
 
-        The result has bias and residual; it is wide where there is a residual, else narrow.
+        Group g reads inputs g J to (g + 1) J and gives R outputs. The result is wide where there is
+        a residual, and narrow where there is none.
         """
         ...
 
     def narrow(self, g: Graph, x: Name) -> Name:
-        """``x`` of fp32 as it lies between operators."""
+        """The fp32 value ``x`` in the precision between operators."""
         ...
 
     def wide(self, g: Graph, x: Name) -> Name:
-        """What lies between operators, in fp32."""
+        """The value ``x`` between operators in fp32."""
         ...
 
     def number(self, g: Graph, value: float) -> Name:
-        """A scalar to compute with what lies between operators."""
+        """A scalar in the precision between operators."""
         ...
 
 
 class Wide:
-    """A precision with fp32 between operators, where narrow is as wide."""
+    """The part of an arithmetic that keeps fp32 between operators, so narrow equals wide."""
 
     def narrow(self, g: Graph, x: Name) -> Name:
-        """As it is."""
+        """``x`` itself, which is fp32."""
         return x
 
     def wide(self, g: Graph, x: Name) -> Name:
-        """As it is."""
+        """``x`` itself, which is fp32 already."""
         return x
 
     def number(self, g: Graph, value: float) -> Name:
-        """A scalar of fp32."""
+        """An fp32 scalar."""
         return g.number(value)
 
 
 def restored(constants: Constants, name: str) -> Array:
-    """The values of a weight from its constants, in fp32; int8 ones by their row scales."""
+    """The values of a stored weight in fp32; int8 values are multiplied by their row scales."""
     values = constants[f"{name}.weight"]
     scale_N = constants.get(f"{name}.scale")
     if scale_N is None:

@@ -1,16 +1,16 @@
-"""fp32: for ONNX Runtime in its fused forms, which save passes over memory."""
+"""fp32: in ONNX Runtime's fused operators, which save passes over memory, or in portable ones."""
 
 from exporters.onnx.arithmetic.arithmetic import Array, Operand, Weight, Wide
 from exporters.onnx.graph import MICROSOFT, Graph, Name, Target
 
 
 class Float32(Wide):
-    """Single precision throughout."""
+    """Products in fp32; a weight with many zeros may be packed."""
 
     packs = True
 
     def operand(self, g: Graph, x: Name, matrix: str) -> Operand:
-        """As it is."""
+        """``x`` itself."""
         return Operand(values=x)
 
     def on_tokens(
@@ -23,9 +23,9 @@ class Float32(Wide):
     def on_features(
         self, g: Graph, x_BIS: Operand, weight: Weight, bias_N: Array, residual: Name | None
     ) -> Name:
-        """A convolution of width 1 with G groups, which takes bias and residual along.
+        """A convolution of width 1 with G groups, which adds bias and residual while it writes.
 
-        OpenVINO, for one, has no good kernel for that, so the portable form is a batched product.
+        OpenVINO has no fast kernel for that, so the portable graph has a batched product instead.
         """
         name = f"{weight.name}.weight"
         G, R, J = weight.values_GRJ.shape
@@ -41,7 +41,7 @@ class Float32(Wide):
 
 
 def gemm(g: Graph, x_TK: Name, values_NK: Name, bias_N: Array, residual: Name | None) -> Name:
-    """``x W^T`` with bias and residual."""
+    """``x W^T`` with bias and residual, in one ``Gemm``."""
     addend = g.constant(bias_N)
     if residual is not None:
         addend = g.op("Add", residual, addend)
@@ -49,13 +49,13 @@ def gemm(g: Graph, x_TK: Name, values_NK: Name, bias_N: Array, residual: Name | 
 
 
 def batched(g: Graph, values_GRJ: Name, x_BIS: Name, weight: Weight) -> Name:
-    """The ``weight``'s values ``[1, G, R, J]`` in one batched product; gives ``[B, N, S]``."""
+    """One batched product with the values ``[1, G, R, J]`` of ``weight``; gives ``[B, N, S]``."""
     G, R, J = weight.values_GRJ.shape
     y_BGRS = g.op("MatMul", values_GRJ, g.reshape(x_BIS, 0, G, J, -1))
     return g.reshape(y_BGRS, 0, G * R, -1)
 
 
 def added(g: Graph, y: Name, bias: Array, residual: Name | None) -> Name:
-    """Bias and residual, in passes of their own; ``bias`` has the axes that it is spread along."""
+    """``y`` with bias and residual, each in a pass of its own; ``bias`` broadcasts to ``y``."""
     y = g.op("Add", y, g.constant(bias))
     return y if residual is None else g.op("Add", y, residual)

@@ -1,10 +1,10 @@
-"""int8 products with fp16 between them, as GPUs like it.
+"""int8 for TensorRT: products in int8, and fp16 between them.
 
-What lies between quantised products is as large as it would be without them, and attention's own
-products are not quantised at all; in single precision both would take longer than all of the
-products. So the rest is as ``Half`` has it. Numbers are single only from a ``Cast`` to the
-``QuantizeLinear`` behind it, and from a product to the ``Cast`` after it, since until opset 19
-those operators know no halves.
+Activations between int8 products are as large as between others, and the products inside attention
+are not quantised. In fp32 both would take longer than all the quantised products. So the rest of
+the graph is as in ``Half``. Values are fp32 only between a ``Cast`` and the ``QuantizeLinear``
+after it, and between a product and the ``Cast`` after it: up to opset 18 those operators have no
+fp16.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,32 +18,32 @@ Product = Callable[[Graph, Operand, Weight, Array, Name | None], Name]
 
 
 class HalfInt8(Half):
-    """Calibrated int8 in the products of the encoder's matrices, half precision between them."""
+    """Calibrated int8 in the products with the encoder's matrices, and fp16 between operators."""
 
     def __init__(self, ranges: Mapping[str, float]) -> None:
         self._products = StaticInt8(ranges=ranges)
 
     def operand(self, g: Graph, x: Name, matrix: str) -> Operand:
-        """Quantised once for all products that read it."""
+        """``x`` quantised once for all products that read it."""
         return self._products.operand(g, self.wide(g, x), matrix)
 
     def on_tokens(
         self, g: Graph, x_TK: Operand, weight: Weight, bias_N: Array, residual: Name | None
     ) -> Name:
-        """One ``Gemm``; with a residual the sum is single."""
+        """One ``Gemm``; the sum with a residual is fp32."""
         return self._between(self._products.on_tokens, g, x_TK, weight, bias_N, residual)
 
     def on_features(
         self, g: Graph, x_BIS: Operand, weight: Weight, bias_N: Array, residual: Name | None
     ) -> Name:
-        """One batched product over the groups; with a residual the sum is single."""
+        """One batched product over the groups; the sum with a residual is fp32."""
         return self._between(self._products.on_features, g, x_BIS, weight, bias_N, residual)
 
     def _between(
         self, product: Product, g: Graph, x: Operand, weight: Weight, bias_N: Array,
         residual: Name | None,
     ) -> Name:  # fmt: skip
-        """A product of single numbers among halves."""
+        """A product with fp32 output, cast to fp16 where it has no residual."""
         if residual is None:
             return self.narrow(g, product(g, x, weight, bias_N, None))
         return product(g, x, weight, bias_N, self.wide(g, residual))

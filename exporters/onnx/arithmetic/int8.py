@@ -1,10 +1,10 @@
-"""int8: weights quantised by the row, symmetric, so that a zero stays a zero.
+"""int8: weights are quantised by row and symmetrically, so zeros stay zeros.
 
-For ONNX Runtime activations are quantised as they come (``DynamicInt8``), which needs no data. The
-portable form has ``QuantizeLinear`` / ``DequantizeLinear`` pairs with ranges calibrated before
-(``StaticInt8``), as TensorRT's parser asks: it takes no zero point but 0, so all are written, as
-zeros of int8 (left out, a ``QuantizeLinear`` would give uint8); and no ``DequantizeLinear`` of
-int32, so biases stay fp32.
+ONNX Runtime's graph quantises activations at run time (``DynamicInt8``) and needs no data. The
+portable graph has ``QuantizeLinear`` and ``DequantizeLinear`` pairs with calibrated ranges
+(``StaticInt8``), in the form that TensorRT's parser needs. It accepts no zero point but 0, so zero
+points are written as int8 zeros; without one, ``QuantizeLinear`` would give uint8. It accepts no
+``DequantizeLinear`` of int32, so biases stay fp32.
 """
 
 from collections.abc import Mapping
@@ -22,52 +22,53 @@ _FLOAT, _UINT8, _INT32 = 1, 2, 6  # of TensorProto
 _ZERO_OF_UINT8 = 128
 
 
-def quantised(rows_NJ: Array) -> tuple[NDArray[np.int8], Array]:
-    """Rows as int8 with a scale each; a row of zeros has scale 1."""
+def quantize_rows(rows_NJ: Array) -> tuple[NDArray[np.int8], Array]:
+    """The rows in int8 with a scale for each; the scale of a row of zeros is 1."""
     most_N = np.abs(rows_NJ).max(1, initial=0.0)
     scale_N = np.where(most_N > 0, most_N / _MOST, 1).astype(np.float32)
     return np.rint(rows_NJ / scale_N[:, None]).astype(np.int8), scale_N
 
 
 def _stored(g: Graph, weight: Weight, *shape: int) -> tuple[Name, Name, Array]:
-    """The constants of a weight: int8 values in the shape that its reader takes, and row scales.
+    """Add the constants of a weight: int8 values in the shape ``shape``, and the row scales.
 
-    The files of an artefact share the bytes, whatever shapes they read them in.
+    The graphs of an artefact share the bytes, whatever shapes they read them in.
     """
     G, R, J = weight.values_GRJ.shape
-    values_NJ, scale_N = quantised(weight.values_GRJ.reshape(G * R, J))
+    values_NJ, scale_N = quantize_rows(weight.values_GRJ.reshape(G * R, J))
     values = g.weight(f"{weight.name}.weight", values_NJ.reshape(shape))
     return values, g.weight(f"{weight.name}.scale", scale_N), scale_N
 
 
 class DynamicInt8(Wide):
-    """ONNX Runtime's: each input is quantised by its own range, when it is there."""
+    """int8 for ONNX Runtime: each input is quantised at run time, by its own range."""
 
     packs = False
 
     def operand(self, g: Graph, x: Name, matrix: str) -> Operand:
-        """Quantised once for all products that read it."""
+        """``x`` quantised once for all products that read it."""
         values, scale, zero = g.once_many("DynamicQuantizeLinear", x, outputs=3)
         return Operand(values=values, scale=scale, zero=zero)
 
     def on_tokens(
         self, g: Graph, x_TK: Operand, weight: Weight, bias_N: Array, residual: Name | None
     ) -> Name:
-        """In the form that ONNX Runtime fuses into one ``DynamicQuantizeMatMul``."""
+        """The operators that ONNX Runtime fuses into one ``DynamicQuantizeMatMul``."""
         values, scale, _ = _stored(g, weight, *weight.values_GRJ.shape[1:])
-        turned_KN = g.transpose(values, 1, 0)
+        values_KN = g.transpose(values, 1, 0)
         zero = g.constant(np.array(0, np.int8))
-        y = g.op("MatMulInteger", x_TK.values, turned_KN, x_TK.zero, zero)
+        y = g.op("MatMulInteger", x_TK.values, values_KN, x_TK.zero, zero)
         y = g.op("Mul", g.op("Cast", y, to=_FLOAT), g.op("Mul", x_TK.scale, scale))
         return added(g, y, bias_N, residual)
 
     def on_features(
         self, g: Graph, x_BIS: Operand, weight: Weight, bias_N: Array, residual: Name | None
     ) -> Name:
-        """The weight is the first operand, which must be unsigned for the VNNI kernel.
+        """A product whose first operand is the weight, as uint8, which the VNNI kernel needs.
 
-        The shift by 128 is folded when the graph is loaded. Scale and bias take one pass together,
-        as a batch norm of mean 0 and variance 1: apart they cost up to 1.6 times the product.
+        The shift by 128 is folded when the graph is loaded. A batch norm of mean 0 and variance 1
+        multiplies by the scale and adds the bias in one pass; two passes take up to 1.6 times the
+        time of the product.
         """
         G, R, J = weight.values_GRJ.shape
         values, scale, _ = _stored(g, weight, G, R, J)
@@ -87,20 +88,20 @@ class DynamicInt8(Wide):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StaticInt8(Wide):
-    """The portable one: pairs of ``QuantizeLinear`` and ``DequantizeLinear``.
+    """int8 for portable graphs: pairs of ``QuantizeLinear`` and ``DequantizeLinear``.
 
     Attributes:
-        ranges: the largest magnitude that the input of each matrix is to hold, by its name.
+        ranges: the largest magnitude of each matrix's input, by the matrix's name.
     """
 
     ranges: Mapping[str, float]
     packs = False
 
     def operand(self, g: Graph, x: Name, matrix: str) -> Operand:
-        """Rounded to int8 steps of its calibrated range, once for all products that read it.
+        """``x`` quantised by its calibrated range, once for all products that read it.
 
-        What reads parts of it reads the steps: a product is int8 to TensorRT and OpenVINO only
-        where ``DequantizeLinear`` comes directly before it.
+        A ``Gather`` reads the int8 values: TensorRT and OpenVINO compute a product in int8 only
+        where ``DequantizeLinear`` is directly before it.
         """
         scale = g.number(self.ranges[matrix] / _MOST)
         zero = g.constant(np.array(0, np.int8))
@@ -110,7 +111,7 @@ class StaticInt8(Wide):
     def on_tokens(
         self, g: Graph, x_TK: Operand, weight: Weight, bias_N: Array, residual: Name | None
     ) -> Name:
-        """One ``Gemm``, whose weight has a scale a row."""
+        """One ``Gemm``, whose weight has one scale for each row."""
         values, scale, scale_N = _stored(g, weight, *weight.values_GRJ.shape[1:])
         zeros = g.constant(np.zeros(len(scale_N), np.int8))
         values_NK = g.op("DequantizeLinear", values, scale, zeros, axis=0)
@@ -120,7 +121,7 @@ class StaticInt8(Wide):
     def on_features(
         self, g: Graph, x_BIS: Operand, weight: Weight, bias_N: Array, residual: Name | None
     ) -> Name:
-        """One batched product; its rows lie on two axes, so their scales come after it."""
+        """One batched product; rows are on two axes, so their scales are multiplied afterwards."""
         G, R, J = weight.values_GRJ.shape
         values, scale, _ = _stored(g, weight, 1, G, R, J)
         zero = g.constant(np.array(0, np.int8))

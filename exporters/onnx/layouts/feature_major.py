@@ -1,8 +1,8 @@
-"""Feature-major ``[B, features, S]``: what gathered products need.
+"""Feature-major ``[B, features, S]``: the layout that gathered products need.
 
-A kept input is one contiguous row of S numbers, so gathering is a few memory copies. Kept from the
-embeddings to the classifier attention needs no transpose: heads are a view, scores a product whose
-first operand is turned, context one whose second is.
+A kept input is one contiguous row of S numbers, so gathering is a few memory copies. The layout is
+kept from the embeddings to the classifier. Attention needs no transpose in it: heads are a view,
+and the products of scores and context transpose one operand while they read it.
 
 One product for queries, keys and values was measured at 0.94 to 1.00 times the speed of three:
 splitting its result copies it. So there are three.
@@ -19,65 +19,67 @@ from exporters.onnx.operators import product
 
 
 class FeatureMajor:
-    """Activations ``[B, features, S]``, in the last layer ``[1, features, B]``: a token a row."""
+    """The operators on activations ``[B, features, S]``; ``[1, features, B]`` in the last layer."""
 
     def __init__(self, graph: Graph, arithmetic: Arithmetic) -> None:
         self.g = graph
-        self.by = arithmetic
+        self.arithmetic = arithmetic
 
     def enter(self, x_TH: Name, axes: Axes) -> Name:
         """One transpose for the whole network."""
         rows = self.g.reshape(x_TH, axes.batch, axes.sequence, -1)
-        return self.by.narrow(self.g, self.g.transpose(rows, 0, 2, 1))
+        return self.arithmetic.narrow(self.g, self.g.transpose(rows, 0, 2, 1))
 
     def linear(self, x: Name, lowering: Lowering, bias_N: Array, residual: Name | None) -> Name:
-        """The product from the left, gathered where it is sparse."""
-        return lowering.on_features(self.g, self.by, x, bias_N, residual)
+        """The product with the weight as the first operand, gathered where it is sparse."""
+        return lowering.on_features(self.g, self.arithmetic, x, bias_N, residual)
 
     def add_bias(self, x: Name, bias_N: Array) -> Name:
-        """Along the features."""
-        return self.g.op("Add", self.by.wide(self.g, x), self.g.constant(bias_N[:, None]))
+        """The bias along the second axis."""
+        return self.g.op("Add", self.arithmetic.wide(self.g, x), self.g.constant(bias_N[:, None]))
 
     def norm(self, x: Name, scale_H: Array, shift_H: Array, epsilon: float) -> Name:
-        """The standard operator between two transposes, or written out over axis 1.
+        """The standard operator between two transposes, or its parts over axis 1.
 
-        ONNX Runtime runs the first as fast on some rows of tokens, and faster on one short row.
-        Others fuse the second. Its means are products with a row of 1 / H for OpenVINO, and
-        reductions for TensorRT, which fuses no product.
+        In ONNX Runtime the first is as fast for batches, and faster for one short row. OpenVINO and
+        TensorRT fuse the parts. The mean is a product with a row of 1 / H for OpenVINO, and a
+        reduction for TensorRT, which does not fuse products.
         """
         g = self.g
         if g.target is Target.ONNXRUNTIME:
-            turned = TokenMajor(g, self.by).norm(g.transpose(x, 0, 2, 1), scale_H, shift_H, epsilon)
-            return g.transpose(turned, 0, 2, 1)
+            normed = TokenMajor(g, self.arithmetic).norm(
+                g.transpose(x, 0, 2, 1), scale_H, shift_H, epsilon
+            )
+            return g.transpose(normed, 0, 2, 1)
         centred = g.op("Sub", x, self._mean(x, len(scale_H)))
         variance = self._mean(g.op("Mul", centred, centred), len(scale_H))
         deviation = g.op("Sqrt", g.op("Add", variance, g.number(epsilon)))
         unit = g.op("Mul", centred, g.op("Reciprocal", deviation))
         scaled = g.op("Mul", unit, g.constant(scale_H[:, None]))
-        return self.by.narrow(g, g.op("Add", scaled, g.constant(shift_H[:, None])))
+        return self.arithmetic.narrow(g, g.op("Add", scaled, g.constant(shift_H[:, None])))
 
     def attention(self, q: Name, k: Name, v: Name, *, heads: int, size: int, bias: Name, axes: Axes
     ) -> Name:  # fmt: skip
-        """Heads are ``[B, A, D, S]``."""
+        """Attention on heads ``[B, A, D, S]``."""
         g = self.g
         if axes.first:
             q = g.transpose(q, 2, 1, 0)
         q4, k4, v4 = (g.reshape(x, 0, heads, size, -1) for x in (q, k, v))
-        number = self.by.number
+        number = self.arithmetic.number
         scores = product(g, q4, k4, transpose_a=True, scale=size**-0.5, number=number)
-        scores = self.by.wide(g, scores)
-        probability = self.by.narrow(g, g.op("Softmax", g.op("Add", scores, bias), axis=-1))
+        scores = self.arithmetic.wide(g, scores)
+        probability = self.arithmetic.narrow(g, g.op("Softmax", g.op("Add", scores, bias), axis=-1))
         context = g.reshape(product(g, v4, probability, transpose_b=True), 0, heads * size, -1)
         return g.transpose(context, 2, 1, 0) if axes.first else context
 
     def first_tokens(self, x: Name, axes: Axes, width: int) -> Name:
-        """``[B, width, S]`` to ``[1, width, B]``: one product for all rows."""
+        """The first tokens: ``[B, width, S]`` to ``[1, width, B]``, one product for all rows."""
         first = self.g.op("Gather", x, self.g.ints(0), axis=2)
         return self.g.transpose(first, 2, 1, 0)
 
     def leave(self, x: Name, width: int) -> Name:
-        """``[1, width, B]`` to ``[B, width]``."""
-        return self.by.wide(self.g, self.g.reshape(self.g.transpose(x, 2, 1, 0), -1, width))
+        """The first tokens ``[1, width, B]`` as ``[B, width]`` in fp32."""
+        return self.arithmetic.wide(self.g, self.g.reshape(self.g.transpose(x, 2, 1, 0), -1, width))
 
     def _mean(self, x: Name, H: int) -> Name:
         """The mean over the features, ``[B, 1, S]``."""

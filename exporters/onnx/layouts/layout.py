@@ -1,6 +1,6 @@
-"""What an encoder layer asks of a way activations lie in memory.
+"""A layout: how activations are arranged in memory, and the operators of a layer on them.
 
-B rows of S tokens make T tokens; heads A are D wide.
+B rows of S tokens are T tokens; A heads are D wide.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from exporters.onnx.graph import Name
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Axes:
-    """The dynamic sizes as one-element vectors.
+    """The dynamic sizes, each the name of a one-element vector.
 
     Attributes:
-        first: whether queries are the first token of each row alone, as in the last layer.
+        first: whether there are queries for the first token of each row only, as in the last layer.
     """
 
     batch: Name
@@ -27,35 +27,35 @@ class Axes:
 class Layout(Protocol):
     """The operators of a layer on activations in one layout.
 
-    Activations are narrow, as the arithmetic has them (``exporters.onnx.arithmetic``). The inputs
-    of norms and the outputs of the layers are wide.
+    Activations are narrow: in the precision that the arithmetic keeps between operators
+    (``exporters.onnx.arithmetic``). The inputs of norms and the outputs of layers are wide: fp32.
     """
 
     def enter(self, x_TH: Name, axes: Axes) -> Name:
-        """From token-major."""
+        """Token-major activations ``[T, H]`` in this layout."""
         ...
 
     def linear(self, x: Name, lowering: Lowering, bias_N: Array, residual: Name | None) -> Name:
-        """Product, bias, and the residual where there is one."""
+        """The product of a lowering with bias, and with the residual where there is one."""
         ...
 
     def add_bias(self, x: Name, bias_N: Array) -> Name:
-        """What is left of a layer part that has nothing to multiply."""
+        """The bias alone, for a part of a layer that has no weights left."""
         ...
 
     def norm(self, x: Name, scale_H: Array, shift_H: Array, epsilon: float) -> Name:
-        """Layer norm over the features."""
+        """The layer norm over the features."""
         ...
 
     def attention(self, q: Name, k: Name, v: Name, *, heads: int, size: int, bias: Name, axes: Axes
     ) -> Name:  # fmt: skip
-        """Softmax attention of ``heads`` heads; ``bias`` ``[B, 1, 1, S]`` hides the padding."""
+        """Softmax attention of ``heads`` heads; ``bias`` ``[B, 1, 1, S]`` masks the padding."""
         ...
 
     def first_tokens(self, x: Name, axes: Axes, width: int) -> Name:
-        """Only the first token of each row."""
+        """The activations of the first token of each row."""
         ...
 
     def leave(self, x: Name, width: int) -> Name:
-        """First tokens to ``[B, width]``."""
+        """The activations of the first tokens as ``[B, width]``."""
         ...

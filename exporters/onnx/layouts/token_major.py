@@ -1,8 +1,8 @@
-"""Token-major ``[T, features]``: what dense products like best.
+"""Token-major ``[T, features]``: the layout in which dense products are fastest.
 
-The form was chosen by measurement: ``benchmarks/baseline.py`` holds it against ONNX Runtime's own
-fused form. One product for queries, keys and values gains nothing over three, since the result must
-be split again.
+The operators were chosen by measurement: ``benchmarks/baseline.py`` compares them with ONNX
+Runtime's own fused attention. One product for queries, keys and values gains nothing over three,
+since its result must be split again.
 """
 
 import numpy as np
@@ -14,51 +14,51 @@ from exporters.onnx.layouts.layout import Axes
 
 
 class TokenMajor:
-    """Activations ``[T, features]``."""
+    """The operators on activations ``[T, features]``."""
 
     def __init__(self, graph: Graph, arithmetic: Arithmetic) -> None:
         self.g = graph
-        self.by = arithmetic
+        self.arithmetic = arithmetic
 
     def enter(self, x_TH: Name, axes: Axes) -> Name:
-        """As it is, narrowed."""
-        return self.by.narrow(self.g, x_TH)
+        """The activations unchanged, but narrow."""
+        return self.arithmetic.narrow(self.g, x_TH)
 
     def linear(self, x: Name, lowering: Lowering, bias_N: Array, residual: Name | None) -> Name:
         """One ``Gemm`` that adds bias and residual while it writes."""
-        return lowering.on_tokens(self.g, self.by, x, bias_N, residual)
+        return lowering.on_tokens(self.g, self.arithmetic, x, bias_N, residual)
 
     def add_bias(self, x: Name, bias_N: Array) -> Name:
-        """Along the features."""
-        return self.g.op("Add", self.by.wide(self.g, x), self.g.constant(bias_N))
+        """The bias along the last axis."""
+        return self.g.op("Add", self.arithmetic.wide(self.g, x), self.g.constant(bias_N))
 
     def norm(self, x: Name, scale_H: Array, shift_H: Array, epsilon: float) -> Name:
-        """The standard operator, whose axis this is."""
+        """The standard operator, which normalises the last axis."""
         scale, shift = self.g.constant(scale_H), self.g.constant(shift_H)
-        return self.by.narrow(
+        return self.arithmetic.narrow(
             self.g,
             self.g.op("LayerNormalization", x, scale, shift, axis=-1, epsilon=epsilon),
         )
 
     def attention(self, q: Name, k: Name, v: Name, *, heads: int, size: int, bias: Name, axes: Axes
     ) -> Name:  # fmt: skip
-        """Heads are ``[B, A, S, D]``; ONNX Runtime fuses the scale into the product itself."""
+        """Attention on heads ``[B, A, S, D]``; ONNX Runtime fuses the scale into the product."""
         g = self.g
         queries: int | Name = 1 if axes.first else axes.sequence
         q4 = g.transpose(g.reshape(q, axes.batch, queries, heads, size), 0, 2, 1, 3)
         k4 = g.transpose(g.reshape(k, axes.batch, axes.sequence, heads, size), 0, 2, 3, 1)
         v4 = g.transpose(g.reshape(v, axes.batch, axes.sequence, heads, size), 0, 2, 1, 3)
-        q4 = g.op("Mul", q4, self.by.number(g, size**-0.5))
-        scores = self.by.wide(g, g.op("MatMul", q4, k4))
-        probability = self.by.narrow(g, g.op("Softmax", g.op("Add", scores, bias), axis=-1))
+        q4 = g.op("Mul", q4, self.arithmetic.number(g, size**-0.5))
+        scores = self.arithmetic.wide(g, g.op("MatMul", q4, k4))
+        probability = self.arithmetic.narrow(g, g.op("Softmax", g.op("Add", scores, bias), axis=-1))
         context = g.transpose(g.op("MatMul", probability, v4), 0, 2, 1, 3)
         return g.reshape(context, -1, heads * size)
 
     def first_tokens(self, x: Name, axes: Axes, width: int) -> Name:
-        """``[T, width]`` to ``[B, width]``."""
+        """The first token of each row: ``[T, width]`` to ``[B, width]``."""
         rows = self.g.reshape(x, axes.batch, axes.sequence, width)
         return self.g.op("Gather", rows, self.g.constant(np.array(0, np.int64)), axis=1)
 
     def leave(self, x: Name, width: int) -> Name:
-        """As it is, widened."""
-        return self.by.wide(self.g, x)
+        """The activations unchanged, but wide."""
+        return self.arithmetic.wide(self.g, x)

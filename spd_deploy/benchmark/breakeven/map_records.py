@@ -1,7 +1,7 @@
-"""The break-even map: what products of given sizes gain on a machine, by pattern and sparsity.
+"""The break-even map: times of dense and sparse products on a machine, by pattern and sparsity.
 
-``map.json`` holds it whole. What is derived (gains, the layer's totals) is computed anew when it is
-read. Its cells are one product each:
+``map.json`` holds all of it. Gains and a layer's totals are computed from it (``ranking``). Each
+cell is one product:
 
     shape       [outputs, inputs] of the matrix
     tokens      in one row
@@ -10,25 +10,24 @@ read. Its cells are one product each:
     precision   of the product, dense and sparse: fp32 or int8 on a CPU, half on a GPU
     dense_s     seconds of the dense product, the median of each round
     sparse_s    of the sparse one, in the same rounds; empty where nothing skips the zeros
-    reason      why nothing does
-    way         what skips the zeros, where there are several; empty where there is one
+    reason      why the sparse product has no times
+    way         of a GPU: how the zeros are skipped (``ways``); empty on a CPU, which has one way
     runtime     that ran both on a CPU; empty on a GPU, where PyTorch runs all
 
-On a GPU seconds are by its own clock, in CUDA graphs, with weights in its cache as far as they fit.
+On a GPU the seconds are by its own clock (``time_on_gpu``).
 
 History of the schema:
     1   the first; ``way``, ``device``, ``looks`` and effort without threads came with GPUs, and a
         map without them is of a CPU; several precisions in one map came with int8.
     2   ``runtime`` and ``runtimes``: before, a CPU's map was of ONNX Runtime and did not say so.
+    3   ``states`` was ``looks``.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
-from statistics import median
-from typing import Self
 
 from spd_deploy.domain.documents import text_of, versioned
 from spd_deploy.domain.errors import BadReport
@@ -38,14 +37,14 @@ from spd_deploy.machine.facts import Machine
 from spd_deploy.sessions.protocol import Device
 from spd_deploy.timing.machine_load import Conditions
 
-SCHEMA = 2
+SCHEMA = 3
 _AGAIN = "measure again with: spd map"
 MatrixShape = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
-    """A size of matrix, and how many of it a layer of the model has."""
+class MapMatrix:
+    """A size of matrix, and how many of that size a layer of the model has."""
 
     shape: MatrixShape
     count: int
@@ -56,13 +55,13 @@ class Part:
             raise BadReport("a matrix without weights", got=self, fix="use sizes of at least 1")
 
     def __str__(self) -> str:
-        """Outputs x inputs."""
+        """Outputs x inputs, such as ``768x3072``."""
         return f"{self.shape[0]}x{self.shape[1]}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
-class Sparse:
-    """A pattern at a sparsity, run in one way, runtime and precision: a row of the map."""
+class MapRow:
+    """A row of the map: a pattern at a sparsity, in one way, runtime and precision."""
 
     pattern: str
     sparsity: float
@@ -72,7 +71,7 @@ class Sparse:
 
     @property
     def line(self) -> str:
-        """What it has in common with other sparsities: the pattern, and how it is run."""
+        """The row without its sparsity: the pattern, and how it is run."""
         return ", ".join((self.pattern, *self._how))
 
     def __str__(self) -> str:
@@ -91,8 +90,8 @@ class Sparse:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cell:
-    """One product, dense and sparse; the module tells what the fields are."""
+class MapCell:
+    """One product, dense and sparse; the fields are explained in the module."""
 
     shape: MatrixShape
     tokens: int
@@ -106,16 +105,16 @@ class Cell:
     runtime: str = ""
 
     def __post_init__(self) -> None:
-        """Times are times, and a sparse product has as many as the dense one, or a reason."""
+        """Times are durations; a sparse product has as many as the dense one, or a reason."""
         fine = self.dense_s and all(0 < s < math.inf for s in (*self.dense_s, *self.sparse_s))
         told = len(self.sparse_s) == len(self.dense_s) or (not self.sparse_s and self.reason)
         if not fine or not told or self.tokens < 1 or not 0 < self.sparsity < 1:
             raise BadReport("a cell of the map is not whole", got=self, fix=_AGAIN)
 
     @property
-    def row(self) -> Sparse:
+    def row(self) -> MapRow:
         """The row of the map that it is in."""
-        return Sparse(
+        return MapRow(
             pattern=self.pattern,
             sparsity=self.sparsity,
             precision=self.precision,
@@ -125,13 +124,13 @@ class Cell:
 
     @property
     def measured(self) -> bool:
-        """Whether something skips its zeros, so that there was anything to measure."""
+        """Whether a sparse product was timed."""
         return bool(self.sparse_s)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Gain:
-    """How many times as fast as dense.
+class MapGain:
+    """How many times as fast as another product.
 
     Attributes:
         sure: whether all rounds are on the same side of 1.
@@ -142,16 +141,6 @@ class Gain:
     sure: bool = True
     measured: bool = True
 
-    @classmethod
-    def of(cls, cells: Sequence[tuple[Cell, int]]) -> Self:
-        """Of all cells together, each counted so many times: their seconds add up."""
-        if not all(cell.measured for cell, _ in cells):
-            return cls(ratio=1.0, measured=False)
-        dense_s = _added([(cell.dense_s, count) for cell, count in cells])
-        sparse_s = _added([(cell.sparse_s, count) for cell, count in cells])
-        sides = {d >= s for d, s in zip(dense_s, sparse_s, strict=True)}
-        return cls(ratio=median(dense_s) / median(sparse_s), sure=len(sides) == 1)
-
     def __str__(self) -> str:
         """Such as ``2.3``; ``~1.0`` where the rounds disagree about who is faster."""
         digits = 2 if self.ratio < 1.95 and self.measured else 1
@@ -160,10 +149,7 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MapSettings:
-    """How it was measured: threads, rounds, and seconds a product and number of tokens.
-
-    On a GPU there is no number of threads.
-    """
+    """Settings of a map: threads (None on a GPU), rounds, seconds for each product and length."""
 
     threads: int | None
     rounds: int
@@ -171,12 +157,12 @@ class MapSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BreakEven:
-    """The map.
+class BreakEvenMap:
+    """The times of all products, and how they were measured.
 
     Attributes:
         model: whose sizes these are; None for sizes of the user's own.
-        looks: at a GPU's state while it was measured.
+        states: of a GPU, read while it was measured.
         runtimes: what ran the products on a CPU, each with its version.
     """
 
@@ -185,10 +171,10 @@ class BreakEven:
     conditions: Conditions
     effort: MapSettings
     model: str | None
-    parts: tuple[Part, ...]
-    cells: tuple[Cell, ...]
+    parts: tuple[MapMatrix, ...]
+    cells: tuple[MapCell, ...]
     device: Device = "cpu"
-    looks: tuple[GpuState, ...] = ()
+    states: tuple[GpuState, ...] = ()
     runtimes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -206,7 +192,7 @@ class BreakEven:
         return tuple(sorted({cell.tokens for cell in self.cells}))
 
     @property
-    def rows(self) -> tuple[Sparse, ...]:
+    def rows(self) -> tuple[MapRow, ...]:
         """Patterns as they were asked for, each from the least sparsity to the most."""
         found = dict.fromkeys(cell.row for cell in self.cells)
         order = list(dict.fromkeys(row.line for row in found))
@@ -223,24 +209,15 @@ class BreakEven:
         return tuple(dict.fromkeys(row.precision for row in self.rows))
 
     @property
-    def dense_rows(self) -> tuple[Sparse, ...]:
+    def dense_rows(self) -> tuple[MapRow, ...]:
         """For each kind of dense product, the first row that is compared with it."""
         first = {row.dense: row for row in reversed(self.rows)}
         return tuple(row for row in self.rows if first[row.dense] == row)
 
-    def dense_s(self, part: Part, tokens: int, row: Sparse) -> float:
-        """Seconds of the dense product that a row is compared with, the median over the rounds."""
-        return median(self.cell(part, tokens, row).dense_s)
-
-    def cell(self, part: Part, tokens: int, row: Sparse) -> Cell:
-        """The cell at a place."""
+    def cell(self, part: MapMatrix, tokens: int, row: MapRow) -> MapCell:
+        """The cell of a size of matrix, a number of tokens and a row."""
         wanted = (part.shape, tokens, row)
         return next(c for c in self.cells if (c.shape, c.tokens, c.row) == wanted)
-
-    def gain(self, tokens: int, row: Sparse, part: Part | None = None) -> Gain:
-        """What a part gains; None is all products of a layer, each as often as it has it."""
-        parts = self.parts if part is None else (part,)
-        return Gain.of([(self.cell(part, tokens, row), part.count) for part in parts])
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -248,12 +225,12 @@ class BreakEven:
         return {cell.row.line: cell.reason for cell in self.cells if cell.reason}
 
 
-def text_from_map(found: BreakEven) -> str:
+def text_from_map(found: BreakEvenMap) -> str:
     """The JSON document; a list of numbers on one line."""
     return text_of({"schema": SCHEMA, **asdict(found)})
 
 
-def read_map(file: Path) -> BreakEven:
+def read_map(file: Path) -> BreakEvenMap:
     """Read what :func:`text_from_map` wrote.
 
     Raises:
@@ -261,12 +238,6 @@ def read_map(file: Path) -> BreakEven:
     """
     value = read_json(file, error=BadReport, fix=_AGAIN)
     other = f"use the version of spd that wrote it; this one reads schema {SCHEMA}"
-    return versioned(BreakEven, value, SCHEMA, what=file, error=BadReport, fix=_AGAIN, other=other)
-
-
-def _added(parts: Sequence[tuple[Sequence[float], int]]) -> list[float]:
-    """Seconds of each round, summed over the parts."""
-    return [
-        sum(seconds * count for seconds, (_, count) in zip(round_, parts, strict=True))
-        for round_ in zip(*(rounds for rounds, _ in parts), strict=True)
-    ]
+    return versioned(
+        BreakEvenMap, value, SCHEMA, what=file, error=BadReport, fix=_AGAIN, other=other
+    )

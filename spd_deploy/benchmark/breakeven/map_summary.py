@@ -1,11 +1,11 @@
-"""The map as text: a table on one scale, what to start with, and from where each pattern pays."""
+"""The map as text: one table, where each pattern pays, and what to start with."""
 
 from collections.abc import Iterator
 
-from spd_deploy.benchmark.breakeven.map_records import BreakEven
+from spd_deploy.benchmark.breakeven.map_records import BreakEvenMap
 from spd_deploy.benchmark.breakeven.ranking import (
     Advice,
-    Timed,
+    MapEntry,
     advice_of,
     dense_entries,
     fastest_dense,
@@ -15,12 +15,11 @@ from spd_deploy.benchmark.breakeven.ranking import (
     unskipped,
 )
 from spd_deploy.benchmark.formatting import milliseconds, ratio
-from spd_deploy.benchmark.gpu_doubts import state_doubts
+from spd_deploy.benchmark.machine_warnings import load_caveats, state_caveats
 from spd_deploy.benchmark.tables import Table
-from spd_deploy.benchmark.warnings import conditions_doubts
 
 
-def map_table(found: BreakEven) -> Table:
+def map_table(found: BreakEvenMap) -> Table:
     """A row for each dense form and each pattern; at each length a time and one ratio."""
     reference = reference_of(found)
     columns = ["", *(name for n in found.tokens for name in (f"{n} tokens", "x"))]
@@ -28,17 +27,17 @@ def map_table(found: BreakEven) -> Table:
         (entry.name, *(cell for n in found.tokens for cell in _cells(entry, reference, n)))
         for entry in (*dense_entries(found), *sparse_entries(found))
     ]
-    title = f"Products of {of_what(found)}: time, and times as fast as {reference.name}"
+    title = f"Products of {matrices_text(found)}: time, and times as fast as {reference.name}"
     return Table(title=title, columns=tuple(columns), rows=tuple(rows))
 
 
-def of_what(found: BreakEven) -> str:
-    """Whose products are added up, such as ``a layer of base (4 x 768x768, 3072x768)``."""
+def matrices_text(found: BreakEvenMap) -> str:
+    """The matrices of the map, such as ``a layer of base (4 x 768x768, 3072x768)``."""
     sizes = ", ".join(f"{p.count} x {p}" if p.count > 1 else str(p) for p in found.parts)
     return sizes if found.model is None else f"a layer of {found.model} ({sizes})"
 
 
-def where(found: BreakEven) -> str:
+def machine_text(found: BreakEvenMap) -> str:
     """Such as ``AMD EPYC, 2 threads, onnxruntime 1.32.0, fp32``, or ``NVIDIA H100, fp16``."""
     threads = found.effort.threads
     precisions = " and ".join(found.precisions)
@@ -50,8 +49,8 @@ def where(found: BreakEven) -> str:
     return f"{found.machine.cpu}, {count}, {runtimes}, {precisions}"
 
 
-def answer(found: BreakEven) -> Iterator[str]:
-    """What to start with on this machine, what it gains, and the command that trains it."""
+def advice_lines(found: BreakEvenMap) -> Iterator[str]:
+    """The advice for this machine: what to start with, its gain, and the command that trains it."""
     advice, reference = advice_of(found), reference_of(found)
     first = advice.first
     over = _span(found, first, reference)
@@ -69,13 +68,13 @@ def answer(found: BreakEven) -> Iterator[str]:
         f"{_spelled(gains)} as fast as the fastest dense form ({dense})."
     )
     yield from _more(found, advice, reference)
-    if any(conditions_doubts(found.machine, found.conditions, found.effort.threads)):
+    if any(load_caveats(found.machine, found.conditions, found.effort.threads)):
         yield "The machine was not idle: measure again before you rely on this."
     row = first.row
     yield f"next: spd train --pattern {row.pattern} --sparsity {row.sparsity:g} ..."
 
 
-def breakevens(found: BreakEven) -> Iterator[str]:
+def breakeven_lines(found: BreakEvenMap) -> Iterator[str]:
     """For each pattern the least sparsity that beats the fastest dense form, by tokens."""
     never = dict(unskipped(found))
     for pattern in dict.fromkeys(row.pattern for row in found.rows):
@@ -90,11 +89,11 @@ def breakevens(found: BreakEven) -> Iterator[str]:
         yield f"{pattern}: faster than every dense form {', '.join(parts)} tokens"
 
 
-def doubts(found: BreakEven) -> Iterator[str]:
-    """What makes the numbers worth less."""
-    yield from conditions_doubts(found.machine, found.conditions, found.effort.threads)
+def map_caveats(found: BreakEvenMap) -> Iterator[str]:
+    """Reasons not to trust the times of the map."""
+    yield from load_caveats(found.machine, found.conditions, found.effort.threads)
     if found.device == "cuda":
-        yield from (f"of the GPU: {what}" for what in state_doubts(found.looks))
+        yield from (f"of the GPU: {what}" for what in state_caveats(found.states))
     reference = reference_of(found)
     sure = [
         entry.gain_over(reference, tokens).sure
@@ -107,13 +106,13 @@ def doubts(found: BreakEven) -> Iterator[str]:
         yield f"~ marks ratios whose rounds disagree about what is faster: {shown}"
 
 
-def _cells(entry: Timed, reference: Timed, tokens: int) -> tuple[str, str]:
+def _cells(entry: MapEntry, reference: MapEntry, tokens: int) -> tuple[str, str]:
     """The time, and how many times as fast as the reference."""
     return f"{milliseconds(entry.seconds(tokens))} ms", f"{entry.gain_over(reference, tokens)}x"
 
 
-def _more(found: BreakEven, advice: Advice, reference: Timed) -> Iterator[str]:
-    """What more zeros would gain."""
+def _more(found: BreakEvenMap, advice: Advice, reference: MapEntry) -> Iterator[str]:
+    """The gains of higher sparsities of the same pattern."""
     if advice.denser:
         each = (
             f"at {100 * entry.row.sparsity:g}% {_spelled(_ratios(found, entry, reference))}"
@@ -121,17 +120,17 @@ def _more(found: BreakEven, advice: Advice, reference: Timed) -> Iterator[str]:
         )
         yield (
             f"More zeros gain more: {', '.join(each)} as fast as {reference.name}. "
-            "What they cost in accuracy, a training shows."
+            "Only training shows their cost in accuracy."
         )
 
 
-def _span(found: BreakEven, entry: Timed, other: Timed) -> str:
+def _span(found: BreakEvenMap, entry: MapEntry, other: MapEntry) -> str:
     """Such as ``2.1 to 3.4 times as fast as dense, onnxruntime, fp32``."""
     return f"{_spelled(_ratios(found, entry, other))} as fast as {other.name}"
 
 
-def _ratios(found: BreakEven, entry: Timed, other: Timed) -> list[float]:
-    """At each length."""
+def _ratios(found: BreakEvenMap, entry: MapEntry, other: MapEntry) -> list[float]:
+    """The ratio of two entries at each number of tokens."""
     return [entry.gain_over(other, tokens).ratio for tokens in found.tokens]
 
 

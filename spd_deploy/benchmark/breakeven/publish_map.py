@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from spd_deploy.benchmark.breakeven.figure import draw_map
-from spd_deploy.benchmark.breakeven.map_records import BreakEven, text_from_map
+from spd_deploy.benchmark.breakeven.map_figure import draw_map
+from spd_deploy.benchmark.breakeven.map_records import BreakEvenMap, text_from_map
 from spd_deploy.domain.files import refuse_foreign, replacing
 
 JSON_FILE = "map.json"
@@ -20,7 +20,7 @@ def refuse_taken(folder: Path, *, overwrite: bool) -> None:
     refuse_foreign(folder, overwrite=overwrite, what="map", ours=ours.__contains__)
 
 
-def write_map(found: BreakEven, folder: Path, *, overwrite: bool = False) -> None:
+def write_map(found: BreakEvenMap, folder: Path, *, overwrite: bool = False) -> None:
     """Write ``map.json`` and ``map.png``, both or neither.
 
     Raises:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import product
 from statistics import median
 
-from spd_deploy.benchmark.breakeven.map_records import BreakEven, Gain, Sparse
+from spd_deploy.benchmark.breakeven.map_records import BreakEvenMap, MapGain, MapRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Timed:
+class MapEntry:
     """One way to run a layer's products.
 
     Attributes:
@@ -26,48 +26,50 @@ class Timed:
     """
 
     name: str
-    row: Sparse
+    row: MapRow
     dense: bool
     skips: bool
     rounds: Mapping[int, tuple[float, ...]]
 
     def seconds(self, tokens: int) -> float:
-        """The median of the rounds."""
+        """The median of the rounds at a number of tokens."""
         return median(self.rounds[tokens])
 
-    def gain_over(self, other: "Timed", tokens: int) -> Gain:
+    def gain_over(self, other: "MapEntry", tokens: int) -> MapGain:
         """How many times as fast as another entry; both were timed in the same rounds."""
         pairs = zip(other.rounds[tokens], self.rounds[tokens], strict=True)
         sure = len({theirs >= ours for theirs, ours in pairs}) == 1
         ratio = other.seconds(tokens) / self.seconds(tokens)
-        return Gain(ratio=ratio, sure=sure, measured=self.skips)
+        return MapGain(ratio=ratio, sure=sure, measured=self.skips)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Advice:
-    """What to start with.
+    """The advice of a map: what to train first.
 
     Attributes:
         first: the entry to start with; a dense one where no pattern pays at every length.
         denser: further sparsities of the same pattern in the same form, the fewest zeros first.
     """
 
-    first: Timed
-    denser: tuple[Timed, ...] = ()
+    first: MapEntry
+    denser: tuple[MapEntry, ...] = ()
 
 
-def dense_entries(found: BreakEven) -> list[Timed]:
-    """One for each dense form."""
+def dense_entries(found: BreakEvenMap) -> list[MapEntry]:
+    """An entry for each dense form: each runtime in each precision."""
     return [
-        Timed(name=row.dense, row=row, dense=True, skips=True, rounds=_rounds(found, row, "dense"))
+        MapEntry(
+            name=row.dense, row=row, dense=True, skips=True, rounds=_rounds(found, row, "dense")
+        )
         for row in found.dense_rows
     ]
 
 
-def sparse_entries(found: BreakEven) -> list[Timed]:
+def sparse_entries(found: BreakEvenMap) -> list[MapEntry]:
     """One for each row of the map."""
     return [
-        Timed(
+        MapEntry(
             name=str(row),
             row=row,
             dense=False,
@@ -78,29 +80,29 @@ def sparse_entries(found: BreakEven) -> list[Timed]:
     ]
 
 
-def reference_of(found: BreakEven) -> Timed:
-    """What all is compared with: dense in fp32 if it was measured, in the first runtime named."""
+def reference_of(found: BreakEvenMap) -> MapEntry:
+    """The dense entry that all are compared with: fp32 if measured, in the first runtime."""
     return min(dense_entries(found), key=lambda entry: entry.row.precision != "fp32")
 
 
-def fastest_dense(found: BreakEven, tokens: int) -> Timed:
+def fastest_dense(found: BreakEvenMap, tokens: int) -> MapEntry:
     """The dense form with the least time at a length."""
     return min(dense_entries(found), key=lambda entry: entry.seconds(tokens))
 
 
-def pays(found: BreakEven, entry: Timed, tokens: int) -> bool:
+def pays(found: BreakEvenMap, entry: MapEntry, tokens: int) -> bool:
     """Whether it is faster than every dense form at a length, in every round."""
     gain = entry.gain_over(fastest_dense(found, tokens), tokens)
     return entry.skips and gain.sure and gain.ratio > 1
 
 
-def advice_of(found: BreakEven) -> Advice:
-    """What to start with on this machine.
+def advice_of(found: BreakEvenMap) -> Advice:
+    """The entry to start with on this machine.
 
     The form of a pattern that is fastest on average over all lengths and sparsities, at the fewest
     zeros with which it beats every dense form at every length.
     """
-    lines: dict[str, list[Timed]] = {}
+    lines: dict[str, list[MapEntry]] = {}
     for entry in sparse_entries(found):
         lines.setdefault(entry.row.line, []).append(entry)
     ranked = sorted(lines.values(), key=lambda entries: _mean_s(found, entries))
@@ -111,7 +113,7 @@ def advice_of(found: BreakEven) -> Advice:
     return Advice(first=min(dense_entries(found), key=lambda entry: _mean_s(found, [entry])))
 
 
-def pays_from(found: BreakEven, pattern: str, tokens: int) -> float | None:
+def pays_from(found: BreakEvenMap, pattern: str, tokens: int) -> float | None:
     """The least sparsity from which on a pattern, in its best form, beats every dense form.
 
     None where it does not, as far as was measured.
@@ -125,7 +127,7 @@ def pays_from(found: BreakEven, pattern: str, tokens: int) -> float | None:
     return least
 
 
-def unskipped(found: BreakEven) -> Iterator[tuple[str, str]]:
+def unskipped(found: BreakEvenMap) -> Iterator[tuple[str, str]]:
     """Patterns that nothing here skips, in any form, each with the reasons."""
     for pattern in dict.fromkeys(row.pattern for row in found.rows):
         lines = {row.line for row in found.rows if row.pattern == pattern}
@@ -134,13 +136,13 @@ def unskipped(found: BreakEven) -> Iterator[tuple[str, str]]:
             yield pattern, "; ".join(reasons)
 
 
-def _mean_s(found: BreakEven, entries: Sequence[Timed]) -> float:
+def _mean_s(found: BreakEvenMap, entries: Sequence[MapEntry]) -> float:
     """The geometric mean over all lengths and entries."""
     logs = [math.log(entry.seconds(n)) for entry, n in product(entries, found.tokens)]
     return math.exp(sum(logs) / len(logs))
 
 
-def _rounds(found: BreakEven, row: Sparse, side: str) -> dict[int, tuple[float, ...]]:
+def _rounds(found: BreakEvenMap, row: MapRow, side: str) -> dict[int, tuple[float, ...]]:
     """Seconds of each round of a layer's products, by tokens."""
     times = {}
     for tokens in found.tokens:

@@ -1,7 +1,7 @@
-"""From node times to what each matrix gained, and where the gain that its density promised went.
+"""From node times to the gain of each matrix, and the losses on the gain that its density promises.
 
-A matrix of density d promises to take d times as long as a dense one. What it takes more is lost,
-and the losses add up to the last microsecond:
+A matrix of density d promises to take d times as long as a dense one. The time beyond that is lost,
+and the losses add up to all of it:
 
     zeros       more is multiplied than the non-zeros, as in a matrix that runs dense
     rate        what is multiplied takes longer than it would at the dense matrix's rate
@@ -19,9 +19,9 @@ from typing import Literal
 
 import numpy as np
 
-from spd_deploy.benchmark.intervals import SpeedUp, speed_up_of
-from spd_deploy.benchmark.layers.attribution import OF_MATRIX, PARTS, Part, place_of
+from spd_deploy.benchmark.layers.attribution import OF_MATRIX, PARTS, Part, attribution_of
 from spd_deploy.benchmark.layers.layer_records import LayerProfile, MatrixFacts, Timeline
+from spd_deploy.benchmark.stats import SpeedUp, speed_up_of
 from spd_deploy.domain.layers import Role
 from spd_deploy.sessions.row_parallel import chunks_of
 
@@ -32,7 +32,7 @@ _SLACK = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Split:
+class MatrixTime:
     """The time of a matrix, or of several, by what is done."""
 
     products_s: float = 0.0
@@ -41,20 +41,20 @@ class Split:
 
     @property
     def total_s(self) -> float:
-        """All of it."""
+        """Seconds of products, copies and passes together."""
         return self.products_s + self.copies_s + self.passes_s
 
-    def __add__(self, other: "Split") -> "Split":
-        """The time of both."""
-        return Split(
+    def __add__(self, other: "MatrixTime") -> "MatrixTime":
+        """The times of both, added part by part."""
+        return MatrixTime(
             products_s=self.products_s + other.products_s,
             copies_s=self.copies_s + other.copies_s,
             passes_s=self.passes_s + other.passes_s,
         )
 
-    def times(self, share: float) -> "Split":
-        """The same mixture, ``share`` as long."""
-        return Split(
+    def times(self, share: float) -> "MatrixTime":
+        """Every part multiplied by ``share``."""
+        return MatrixTime(
             products_s=share * self.products_s,
             copies_s=share * self.copies_s,
             passes_s=share * self.passes_s,
@@ -62,17 +62,17 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Gain:
-    """What a matrix, or several together, took dense and sparse.
+class LayerGain:
+    """Times of a matrix, or of several together, dense and sparse.
 
     Attributes:
         promised: the time that the density promises: the dense one times it.
         kept_s: what the multiplications left would take at the dense products' rate.
     """
 
-    dense: Split
-    sparse: Split
-    promised: Split
+    dense: MatrixTime
+    sparse: MatrixTime
+    promised: MatrixTime
     kept_s: float
 
     @property
@@ -106,11 +106,11 @@ class MatrixGain:
     """One matrix of the model with what it gained."""
 
     facts: MatrixFacts
-    gain: Gain
+    gain: LayerGain
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
+class PartTime:
     """One part of the model: its time in the dense twin and in the sparse model."""
 
     name: str
@@ -119,13 +119,13 @@ class Step:
 
     @property
     def change_s(self) -> float:
-        """What the sparse model takes more; below zero is a gain."""
+        """Seconds that the sparse model takes more; below zero is a gain."""
         return self.sparse_s - self.dense_s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Analysis:
-    """All that a profile says.
+    """Everything that follows from a profile.
 
     Attributes:
         steps: the parts of the model; dense and sparse times add up to the totals.
@@ -141,7 +141,7 @@ class Analysis:
     shape: str
     threads: int | None
     matrices: tuple[MatrixGain, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[PartTime, ...]
     dense_s: float
     sparse_s: float
     speed_up: SpeedUp
@@ -158,7 +158,7 @@ class Analysis:
         return rest.dense_s > -_SLACK * self.dense_s and rest.sparse_s > -_SLACK * self.sparse_s
 
     @property
-    def all_matrices(self) -> Gain:
+    def all_matrices(self) -> LayerGain:
         """The gain of all matrices together."""
         return total_of(m.gain for m in self.matrices)
 
@@ -184,7 +184,7 @@ class Analysis:
 
 
 def analyse(profile: LayerProfile) -> Analysis:
-    """What the node times of a profile amount to."""
+    """The gains, losses and parts that follow from the node times of a profile."""
     dense, sparse = _sums(profile.dense), _sums(profile.sparse)
     return Analysis(
         arm=profile.arm,
@@ -205,13 +205,13 @@ def analyse(profile: LayerProfile) -> Analysis:
     )
 
 
-def total_of(gains: Iterable[Gain]) -> Gain:
-    """Several matrices as one."""
+def total_of(gains: Iterable[LayerGain]) -> LayerGain:
+    """The gain of several matrices together: all their times are added."""
     found = tuple(gains)
-    return Gain(
-        dense=sum((g.dense for g in found), Split()),
-        sparse=sum((g.sparse for g in found), Split()),
-        promised=sum((g.promised for g in found), Split()),
+    return LayerGain(
+        dense=sum((g.dense for g in found), MatrixTime()),
+        sparse=sum((g.sparse for g in found), MatrixTime()),
+        promised=sum((g.promised for g in found), MatrixTime()),
         kept_s=sum(g.kept_s for g in found),
     )
 
@@ -234,23 +234,23 @@ def _sums(timeline: Timeline) -> _Sums:
     timer_s = timeline.timer_s
     found: dict[tuple[Part, tuple[int, Role] | None], float] = defaultdict(float)
     for node in timeline.nodes:
-        place = place_of(node.name, node.op)
+        place = attribution_of(node.name, node.op)
         found[place.part, place.matrix] += node.typical_s - timer_s
     return dict(found)
 
 
-def _split(sums: _Sums, facts: MatrixFacts) -> Split:
+def _split(sums: _Sums, facts: MatrixFacts) -> MatrixTime:
     """The time of one matrix."""
     products, copies, passes = (
         sums.get((part, (facts.layer, facts.role)), 0.0) for part in OF_MATRIX
     )
-    return Split(products_s=products, copies_s=copies, passes_s=passes)
+    return MatrixTime(products_s=products, copies_s=copies, passes_s=passes)
 
 
-def _gain(facts: MatrixFacts, dense: _Sums, sparse: _Sums) -> Gain:
+def _gain(facts: MatrixFacts, dense: _Sums, sparse: _Sums) -> LayerGain:
     """One matrix's times, and its promise."""
     base = _split(dense, facts)
-    return Gain(
+    return LayerGain(
         dense=base,
         sparse=_split(sparse, facts),
         promised=base.times(facts.density),
@@ -258,13 +258,13 @@ def _gain(facts: MatrixFacts, dense: _Sums, sparse: _Sums) -> Gain:
     )
 
 
-def _steps(profile: LayerProfile, dense: _Sums, sparse: _Sums) -> tuple[Step, ...]:
+def _steps(profile: LayerProfile, dense: _Sums, sparse: _Sums) -> tuple[PartTime, ...]:
     """Every part of the model, and last the time between operators that no node accounts for."""
     steps = [
-        Step(name=part, dense_s=_of_part(dense, part), sparse_s=_of_part(sparse, part))
+        PartTime(name=part, dense_s=_of_part(dense, part), sparse_s=_of_part(sparse, part))
         for part in PARTS
     ]
-    rest = Step(
+    rest = PartTime(
         name=RUNTIME,
         dense_s=profile.dense.total_s - sum(dense.values()),
         sparse_s=profile.sparse.total_s - sum(sparse.values()),

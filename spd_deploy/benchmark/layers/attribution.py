@@ -1,16 +1,16 @@
-"""Where in the model an operator belongs, told by its name.
+"""Attribution of operators: the part of the model that an operator belongs to, by its name.
 
 The exporter names every node after the scope it is made in, such as
 ``layer.0/attention/query/Conv``. ONNX Runtime fuses operators when it loads a graph and names the
 result after one of them, with ``fused `` before it or the fusion's name behind; the scope survives
-both. What has no scope of ours is ``unattributed``, and is counted as such.
+both. An operator without a scope of ours is counted as ``unattributed``.
 """
 
 import re
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from exporters.architectures import ARCHITECTURES
+from spd_deploy.domain.architectures import ARCHITECTURES
 from spd_deploy.domain.layers import ROLES, Role
 
 Part = Literal[
@@ -54,31 +54,31 @@ _AROUND = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class Attribution:
     """The part of the model an operator belongs to, and the matrix where it is one's."""
 
     part: Part
     matrix: tuple[int, Role] | None = None
 
 
-def place_of(name: str, op: str) -> Place:
-    """The place of an operator of this name and kind."""
+def attribution_of(name: str, op: str) -> Attribution:
+    """The part of an operator of this name and kind."""
     name = name.removeprefix("fused ")
     if found := _MATRIX.match(name):
-        return Place(part=_part_of(op), matrix=(int(found[1]), cast("Role", found[2])))
+        return Attribution(part=_part_of(op), matrix=(int(found[1]), cast("Role", found[2])))
     if found := _LONE_BIAS.match(name):
         role: Role = "attention_output" if found[2] == "attention" else "output"
-        return Place(part="bias and residual", matrix=(int(found[1]), role))
+        return Attribution(part="bias and residual", matrix=(int(found[1]), role))
     for pattern, part in _IN_LAYER:
         if pattern.match(name):
-            return Place(part=part)
+            return Attribution(part=part)
     scope, slash, _ = name.partition("/")
     around = slash and scope in _AROUND
-    return Place(part="embeddings and head" if around else "unattributed")
+    return Attribution(part="embeddings and head" if around else "unattributed")
 
 
 def _part_of(op: str) -> Part:
-    """What an operator within a matrix's scope does there."""
+    """The part of an operator within a matrix's scope."""
     if op in _PRODUCTS:
         return "products"
     return "gather copies" if op in _COPIES else "bias and residual"

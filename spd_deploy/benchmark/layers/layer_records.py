@@ -1,7 +1,6 @@
-"""What a layer-by-layer measurement is made of: the operators' times of a model and its dense twin.
+"""Values of a layer-by-layer measurement: the operators' times of a model and its dense twin.
 
-Raw and frozen, so that a report can hold it; what follows from it is in ``layerwise.analysis``.
-Seconds throughout.
+A report holds these raw samples; ``layers.analysis`` computes the rest. Times are seconds.
 """
 
 import math
@@ -10,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spd_deploy.benchmark.intervals import median
 from spd_deploy.benchmark.records import Shape
+from spd_deploy.benchmark.stats import median
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.layers import Role
 
@@ -64,9 +63,9 @@ class Timeline:
 
     @property
     def timer_s(self) -> float:
-        """What timing an operator costs, and is in its time: the time of the one that does least.
+        """Cost of timing one operator, which is part of its time: the least time of any operator.
 
-        A reshape does nothing at run time, and every graph has one; a profile still says 2 us.
+        A reshape does nothing at run time, and every graph has one. A profile still gives it 2 us.
         """
         return min(node.typical_s for node in self.nodes)
 

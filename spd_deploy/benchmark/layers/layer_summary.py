@@ -1,11 +1,11 @@
-"""The verdicts in plain words: of a matrix, and of the whole model."""
+"""Sentences on the gain of a matrix and of the whole model."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from spd_deploy.benchmark.formatting import milliseconds, percent, ratio
-from spd_deploy.benchmark.layers.analysis import Analysis, Gain, MatrixGain
-from spd_deploy.benchmark.warnings import BUSY_SHARE
+from spd_deploy.benchmark.formatting import listed, milliseconds, percent, ratio
+from spd_deploy.benchmark.layers.analysis import Analysis, LayerGain, MatrixGain
+from spd_deploy.benchmark.machine_warnings import BUSY_SHARE
 
 # A density that promises less is no sparsity to speak of.
 LEAST_PROMISE = 1.05
@@ -25,7 +25,7 @@ LEGEND = (
 )
 
 
-def promise_of(gain: Gain) -> str:
+def promise_of(gain: LayerGain) -> str:
     """Speed-up and promise: ``4.1x of 10x``, or ``5.3x, 4x promised`` where it is exceeded."""
     if _untimed(gain):
         return "too short"
@@ -39,7 +39,7 @@ def promise_of(gain: Gain) -> str:
     return f"{ratio(gain.speed_up)}x of {promised}"
 
 
-def lost_to(gain: Gain, most: int = 2) -> str:
+def lost_to(gain: LayerGain, most: int = 2) -> str:
     """The largest losses in a few characters, such as ``copies 62 %, products 31 %``."""
     if _untimed(gain) or gain.speed_up is None or _promises_nothing(gain):
         return "-"
@@ -62,43 +62,43 @@ def verdict_of(matrix: MatrixGain) -> str:
         return f"{ratio(gain.speed_up)}x, and has no zeros that promise more: {facts.reason}"
     if _beaten(gain):
         return f"{promise_of(gain)}: faster than its density promises"
-    said = f"{promise_of(gain)} promised"
+    text = f"{promise_of(gain)} promised"
     if _kept(gain):
-        return f"{said}: it keeps its promise"
+        return f"{text}: it keeps its promise"
     parts = [f"{_long(name, gain)} ({percent(s)})" for name, s in _shares(gain.losses).items()]
     why = f"; {facts.reason}" if facts.lowering == "dense" else ""
-    return f"{said}, lost to {_listed(parts)}{why}"
+    return f"{text}, lost to {listed(parts)}{why}"
 
 
 def statement_of(analysis: Analysis) -> str:
     """Whether the model is faster than its dense twin, by whole runs, and in what both ran."""
     found = analysis.speed_up
     times = f"{milliseconds(analysis.sparse_s)} ms against {milliseconds(analysis.dense_s)} ms"
-    said = (
+    text = (
         f"{times} of its dense twin at {analysis.shape} in {analysis.where}: "
         f"{found.verdict}, {found.numbers}"
     )
     if analysis.served is None:
-        return said
-    return f"{said}; it is served with {analysis.served}, which was not profiled"
+        return text
+    return f"{text}; it is served with {analysis.served}, which was not profiled"
 
 
 def explanation_of(analysis: Analysis) -> str:
-    """What the matrices' density promises the whole model, and where the largest losses are.
+    """The gain that density promises for the whole model, and the largest losses.
 
-    Last, where it is so, that a served batch is not run as these were.
+    It ends with a remark where a served batch is not run as these were.
     """
-    said = _explained(analysis)
+    text = _explained(analysis)
     if not analysis.shared_out:
-        return said
+        return text
     return (
-        f"{said}. Operators are timed on whole batches, each split among the threads; a served "
+        f"{text}. Operators are timed on whole batches, each split among the threads; a served "
         "batch is shared out among them by the row, so a real run is faster"
     )
 
 
 def notes_of(analysis: Analysis) -> tuple[str, ...]:
-    """How it was measured, and why one may doubt it."""
+    """The method of the measurement, and caveats."""
     dense, sparse = (f"{1 + added:.2f}x" for added in analysis.profiler)
     count = (
         "threads left to the runtime" if analysis.threads is None else _threads(analysis.threads)
@@ -114,14 +114,14 @@ def notes_of(analysis: Analysis) -> tuple[str, ...]:
         )
     if analysis.others_cores > BUSY_SHARE * (analysis.threads or 1):
         notes.append(
-            f"doubt: other processes kept {analysis.others_cores:.1f} cores busy; "
+            f"caveat: other processes kept {analysis.others_cores:.1f} cores busy; "
             "measure again on an idle machine"
         )
     return tuple(notes)
 
 
 def analysis_to_json(analysis: Analysis) -> dict[str, Any]:
-    """All of it for a program: seconds, shares, and the sentences."""
+    """The analysis for programs: seconds, shares, and the sentences."""
     twin, model = analysis.profiler
     found = analysis.speed_up
     return {
@@ -161,26 +161,26 @@ def _explained(analysis: Analysis) -> str:
     if analysis.promise is None or not analysis.steady:
         return (
             "Its operators add up to more than its runs, so the machine was not steady: what each "
-            "part took is not to be trusted"
+            "part took is not reliable"
         )
-    said = (
-        f"Were each matrix as fast as its density promises and all else as in the twin, it would "
-        f"be {ratio(analysis.promise)}x"
+    text = (
+        "If each matrix were as fast as its density promises, and the rest as in the twin, it "
+        f"would be {ratio(analysis.promise)}x"
     )
     if analysis.sparse_s < _BEATEN * analysis.promised_s:
-        return f"{said}: it is faster than that"
+        return f"{text}: it is faster than that"
     if analysis.sparse_s * _NEAR <= analysis.promised_s:
-        return f"{said}: it keeps that promise"
+        return f"{text}: it keeps that promise"
     losses = _shares(analysis.losses)
     parts = [
         f"{_long(name, analysis.all_matrices)} ({milliseconds(analysis.losses[name])} ms)"
         for name in list(losses)[:3]
     ]
-    return f"{said}; lost most to {_listed(parts)}"
+    return f"{text}; lost most to {listed(parts)}"
 
 
 def _matrix_to_json(matrix: MatrixGain) -> dict[str, Any]:
-    """One matrix for a program."""
+    """The times, gain and losses of one matrix, for programs."""
     facts, gain = matrix.facts, matrix.gain
     return {
         "name": facts.name,
@@ -203,36 +203,36 @@ def _matrix_to_json(matrix: MatrixGain) -> dict[str, Any]:
     }
 
 
-def _untimed(gain: Gain) -> bool:
+def _untimed(gain: LayerGain) -> bool:
     """Whether something was run that took no longer than timing it does."""
     return gain.dense.total_s <= 0 or (gain.sparse.total_s <= 0 and gain.kept_s > 0)
 
 
-def _promises_nothing(gain: Gain) -> bool:
+def _promises_nothing(gain: LayerGain) -> bool:
     """Whether the weights are as good as dense."""
     return gain.promise is not None and gain.promise < LEAST_PROMISE
 
 
-def _kept(gain: Gain) -> bool:
+def _kept(gain: LayerGain) -> bool:
     """Whether the promise is kept, or as good as."""
     return gain.sparse.total_s * _NEAR <= gain.promised.total_s
 
 
-def _beaten(gain: Gain) -> bool:
+def _beaten(gain: LayerGain) -> bool:
     """Whether it is faster than its promise by more than the last digit that is shown."""
     return gain.sparse.total_s < _BEATEN * gain.promised.total_s
 
 
 def _shares(losses: Mapping[Any, float]) -> dict[str, float]:
-    """What is worth saying of the losses: each as a share of all of them, the largest first."""
+    """The losses worth naming, each as a share of all losses, the largest first."""
     lost = {str(name): s for name, s in losses.items() if s > 0}
     whole = sum(lost.values())
     order = sorted(lost, key=lambda name: -lost[name])
     return {name: lost[name] / whole for name in order if lost[name] >= _WORTH_SAYING * whole}
 
 
-def _long(name: str, gain: Gain) -> str:
-    """A loss in words."""
+def _long(name: str, gain: LayerGain) -> str:
+    """The name of a loss in a sentence."""
     match name:
         case "zeros":
             return "multiplying zeros"
@@ -249,13 +249,8 @@ def _long(name: str, gain: Gain) -> str:
             return f"{name}, which takes longer than in the twin"
 
 
-def _listed(parts: list[str]) -> str:
-    """Parts in a row, the last one joined with ``and``."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
 def _threads(count: int) -> str:
-    """Such as ``1 thread``."""
+    """A number of threads, such as ``1 thread``."""
     return f"{count} thread{'' if count == 1 else 's'}"
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from spd_deploy.benchmark.formatting import milliseconds, ratio
 from spd_deploy.benchmark.layers.analysis import (
     Analysis,
-    Gain,
+    LayerGain,
     MatrixGain,
-    Step,
+    PartTime,
     grouped,
     total_of,
 )
@@ -20,7 +20,7 @@ _TOTAL, _GAIN, _LOSS, _SLIVER = "█", "░", "▓", "│"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bar:
+class WaterfallBar:
     """One line of the waterfall; a total stands on the ground, a change hangs between two.
 
     Attributes:
@@ -37,7 +37,7 @@ class Bar:
 
     @property
     def begin_s(self) -> float:
-        """Where the bar before it ended: for the last total its own end."""
+        """The end of the bar before it; for the last total its own end."""
         gains = self.change_s is None or self.change_s < 0
         return self.high_s if gains else self.low_s
 
@@ -63,16 +63,16 @@ def matrix_table(analysis: Analysis, *, every: bool, marks: Mapping[str, str]) -
     return Table(title=title, columns=columns, rows=(*rows, whole))
 
 
-def bars_of(analysis: Analysis) -> tuple[Bar, ...]:
+def bars_of(analysis: Analysis) -> tuple[WaterfallBar, ...]:
     """The waterfall from the dense total down to the sparse one; parts of no time are left out."""
     at_s = analysis.dense_s
-    bars = [Bar(name="dense twin", low_s=0.0, high_s=at_s, dense_s=at_s)]
+    bars = [WaterfallBar(name="dense twin", low_s=0.0, high_s=at_s, dense_s=at_s)]
     for step in analysis.steps:
         if step.dense_s or step.sparse_s:
             bars.append(_change(step, at_s))
             at_s += step.change_s
     end_s = analysis.sparse_s
-    return (*bars, Bar(name=analysis.arm, low_s=0.0, high_s=end_s, sparse_s=end_s))
+    return (*bars, WaterfallBar(name=analysis.arm, low_s=0.0, high_s=end_s, sparse_s=end_s))
 
 
 def waterfall_lines(analysis: Analysis) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ def _row(
     )
 
 
-def _range(gains: Sequence[Gain]) -> str:
+def _range(gains: Sequence[LayerGain]) -> str:
     """The least and the largest speed-up."""
     found = sorted(g.speed_up for g in gains if g.speed_up is not None)
     return NOTHING if len(found) < 2 else f"{ratio(found[0])}-{ratio(found[-1])}"
@@ -125,10 +125,10 @@ def _label(group: Sequence[MatrixGain], layers: int, *, every: bool) -> str:
     return role if len(group) == layers else f"{role} x{len(group)}"
 
 
-def _change(step: Step, at_s: float) -> Bar:
+def _change(step: PartTime, at_s: float) -> WaterfallBar:
     """The bar of a part that begins where the one before ended."""
     ends = sorted((at_s, at_s + step.change_s))
-    return Bar(
+    return WaterfallBar(
         name=step.name,
         low_s=ends[0],
         high_s=ends[1],
@@ -138,7 +138,7 @@ def _change(step: Step, at_s: float) -> Bar:
     )
 
 
-def _drawn(bar: Bar, whole_s: float) -> str:
+def _drawn(bar: WaterfallBar, whole_s: float) -> str:
     """A bar as characters; what is too short for one is a line at its place."""
     low, high = (round(_BAR * max(0.0, s) / whole_s) for s in (bar.low_s, bar.high_s))
     block = _TOTAL if bar.change_s is None else _LOSS if bar.change_s > 0 else _GAIN

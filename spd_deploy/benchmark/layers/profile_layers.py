@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from exporters.dense_baseline import write_twin
-from spd_deploy.benchmark.arms import Arm, batches_for
+from exporters.dense_baseline import write_dense_baseline
+from spd_deploy.benchmark.arms import Arm, ArmSource, batches_for
+from spd_deploy.benchmark.artefact_arms import arm_of
 from spd_deploy.benchmark.layers.events import nodes_of, read_events
 from spd_deploy.benchmark.layers.layer_records import (
     LayerProfile,
@@ -21,7 +22,7 @@ from spd_deploy.benchmark.layers.layer_records import (
     Timeline,
     timeline_of,
 )
-from spd_deploy.benchmark.records import Settings
+from spd_deploy.benchmark.records import BenchmarkSettings
 from spd_deploy.domain.errors import BadArtefact, Unavailable
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtime_choice import RuntimeChoice, computed_in
@@ -35,24 +36,24 @@ from spd_deploy.timing.rounds import interleave
 _TWIN, _MODEL = "dense twin", "model"
 
 
-def refuse_unmeasurable(arm: Arm, settings: Settings) -> None:
+def refuse_unmeasurable(source: ArmSource, settings: BenchmarkSettings) -> None:
     """Refuse what the profiler cannot see into, before time is spent.
 
     Raises:
         BadArtefact: an artefact of another format than ONNX, or of another precision than fp32.
         Unavailable: another device than the CPU.
     """
-    if arm.artefact.manifest.format != "onnx":
+    if source.artefact.manifest.format != "onnx":
         raise BadArtefact(
-            f"only the operators of ONNX artefacts can be timed, not those of {arm.name}",
-            got=f"format {arm.artefact.manifest.format!r}",
+            f"only the operators of ONNX artefacts can be timed, not those of {source.name}",
+            got=f"format {source.artefact.manifest.format!r}",
             fix="export the checkpoint with --format onnx and measure that",
         )
-    if arm.artefact.manifest.precision != "fp32":
+    if source.artefact.manifest.precision != "fp32":
         raise BadArtefact(
-            f"the dense twin that {arm.name} would be compared with is fp32, so the comparison "
+            f"the dense twin that {source.name} would be compared with is fp32, so the comparison "
             "would not tell sparsity from precision",
-            got=f"precision {arm.artefact.manifest.precision}",
+            got=f"precision {source.artefact.manifest.precision}",
             fix="export the checkpoint with --precision fp32 and measure that",
         )
     if settings.device != "cpu":
@@ -63,8 +64,35 @@ def refuse_unmeasurable(arm: Arm, settings: Settings) -> None:
         )
 
 
+def to_profile(
+    arms: Sequence[Arm], settings: BenchmarkSettings, progress: Progress
+) -> tuple[tuple[ArmSource, ...], dict[str, str]]:
+    """The sparse artefacts whose operators can be timed, and why those of others cannot.
+
+    Raises:
+        BadArtefact, Unavailable: none can be, with these settings.
+    """
+    sources = [arm.source for arm in arms if arm.source is not None and not arm.dense]
+    reasons = {one.name: why for one in sources if (why := why_unprofiled(one)) is not None}
+    for name, why in reasons.items():
+        progress.note(f"{name} is not profiled: {why}")
+    profiled = tuple(source for source in sources if source.name not in reasons)
+    for source in profiled:
+        refuse_unmeasurable(source, settings)
+    return profiled, reasons
+
+
+def why_unprofiled(source: ArmSource) -> str | None:
+    """Why the operators of a sparse artefact are not timed; None where they can be."""
+    if source.runtime != "onnxruntime":
+        return f"it runs in {source.runtime}, and only ONNX Runtime's profiler times operators"
+    if (precision := source.artefact.manifest.precision) != "fp32":
+        return f"it is {precision}, and the dense twin it would be compared with is fp32"
+    return None
+
+
 def profile_layers(
-    arm: Arm, settings: Settings, *, progress: Progress | None = None
+    source: ArmSource, settings: BenchmarkSettings, *, progress: Progress | None = None
 ) -> tuple[LayerProfile, ...]:
     """Measure an arm against its dense twin at each shape of the settings.
 
@@ -72,16 +100,16 @@ def profile_layers(
         BadArtefact: another format or precision, or an artefact that takes shorter texts only.
         Unavailable: another device than the CPU, or a profile that is not understood.
     """
-    refuse_unmeasurable(arm, settings)
-    batches = batches_for([arm], settings)
+    refuse_unmeasurable(source, settings)
+    batches = batches_for([arm_of(source)], settings)
     steps = 2 * settings.rounds * len(batches)
     with (
-        (progress or Silent()).stage(f"layers of {arm.name}", steps) as advance,
+        (progress or Silent()).stage(f"layers of {source.name}", steps) as advance,
         tempfile.TemporaryDirectory(prefix="spd-twin-") as scratch,
     ):
         models = {
-            _TWIN: write_twin(arm.artefact, Path(scratch)),
-            _MODEL: arm.artefact.folder / MODEL_FILE,
+            _TWIN: write_dense_baseline(source.artefact, Path(scratch)),
+            _MODEL: source.artefact.folder / MODEL_FILE,
         }
         found = []
         for shape, batch in batches.items():
@@ -93,35 +121,35 @@ def profile_layers(
             ran = visits[_MODEL][0].ran
             found.append(
                 LayerProfile(
-                    arm=arm.name,
+                    arm=source.name,
                     shape=shape,
                     threads=settings.threads,
-                    matrices=matrices_of(arm),
+                    matrices=matrices_of(source),
                     dense=_timeline(visits[_TWIN]),
                     sparse=_timeline(visits[_MODEL]),
                     others_cores=others_cores(before, cpu_times()),
                     runtime=f"{ran.runtime} {ran.version}",
                     precision=ran.precision,
-                    served=served_otherwise(arm),
+                    served=served_otherwise(source),
                 )
             )
     return tuple(found)
 
 
-def served_otherwise(arm: Arm) -> str | None:
-    """What the artefact is served with, where that is not the ONNX Runtime and fp32 of a profile.
+def served_otherwise(source: ArmSource) -> str | None:
+    """The runtime and precision of serving, where they are not a profile's ONNX Runtime and fp32.
 
     Such as ``openvino, bf16``.
     """
-    manifest = arm.artefact.manifest
+    manifest = source.artefact.manifest
     if manifest.asked == RuntimeChoice(runtime="onnxruntime") and manifest.precision == "fp32":
         return None
     return f"{manifest.runtime}, {computed_in(manifest.precision, manifest.asked.precision)}"
 
 
-def matrices_of(arm: Arm) -> tuple[MatrixFacts, ...]:
+def matrices_of(source: ArmSource) -> tuple[MatrixFacts, ...]:
     """The matrices of the manifest, with the layer and role that their names stand for."""
-    rows = {row.name: row for row in arm.artefact.manifest.matrices}
+    rows = {row.name: row for row in source.artefact.manifest.matrices}
     return tuple(
         MatrixFacts(
             name=matrix.name,
@@ -134,7 +162,7 @@ def matrices_of(arm: Arm) -> tuple[MatrixFacts, ...]:
             lowering=rows[matrix.name].lowering,
             reason=rows[matrix.name].reason,
         )
-        for matrix in arm.encoder.matrices()
+        for matrix in source.encoder.matrices()
     )
 
 
@@ -148,7 +176,7 @@ class _Visit:
     nodes: tuple[NodeTime, ...]
 
 
-def _visit(model: Path, batch: Batch, settings: Settings, scratch: Path) -> _Visit:
+def _visit(model: Path, batch: Batch, settings: BenchmarkSettings, scratch: Path) -> _Visit:
     """Open, warm up, run with operators timed, then run without."""
     with OnnxSession(
         model, precision="fp32", threads=settings.threads, profile=scratch / "profile"

@@ -1,13 +1,13 @@
 """Attention over feature-major activations as a Triton kernel, with no transpose in memory.
 
-Queries, keys and values are ``[A D, tokens]``: A heads of D features, the tokens of a row of the
-batch one after another. PyTorch's fused attention wants a head's features contiguous and would copy
-all three first. Here a tile of D features by some tokens is loaded as it lies, turned where the
-tensor core wants it so, and the context is stored as it lies again.
+Queries, keys and values are ``[A D, tokens]``: A heads of D features, with the tokens of a row side
+by side. PyTorch's fused attention needs a head's features contiguous and would copy all three
+tensors first. This kernel loads a tile of D features by some tokens as it is, transposes it in
+registers for the tensor cores, and stores the context feature-major.
 
-A program makes the context of some queries of one head of one row: online softmax over the keys in
-fp32 (Milakov and Gimelshein 2018; Dao et al. 2022), one pass, deterministic. Padding is hidden by a
-bias a key, as in the exported graphs, so a row of padding alone gives a mean and not NaN.
+A program computes the context of some queries of one head of one row. It uses online softmax over
+the keys in fp32 (Milakov and Gimelshein 2018; Dao et al. 2022) in one deterministic pass. A bias
+for each key masks padding, as in the exported graphs; a row of padding alone gives a mean, not NaN.
 """
 
 import triton
@@ -21,7 +21,7 @@ def attention(
     q,  # [A D, B SQ]
     k,  # [A D, B SK]
     v,  # [A D, B SK]
-    bias,  # [B SK] fp32: 0, or very low where a key is hidden
+    bias,  # [B SK] fp32: 0, or very low where a key is masked
     out,  # [A D, B SQ]
     heads,
     SQ,
@@ -37,7 +37,7 @@ def attention(
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """The grid is (batch x heads, stretches of queries)."""
+    """The grid is (batch x heads, query tiles)."""
     b, a = tl.program_id(0) // heads, tl.program_id(0) % heads
     offs_Q = tl.program_id(1) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     offs_D = tl.arange(0, BLOCK_D)

@@ -2,27 +2,27 @@
 
     out[N, T] = act(values[G, R, J] @ x[rows[G, J], T] + bias[N]) + residual[N, T]
 
-Activations lie feature-major ``[features, T]``: a kept input is one contiguous row of tokens, so a
-tile of J inputs by T tokens is loaded by index in whole cache lines, and what is then multiplied is
-dense, on tensor cores, whatever the width of a block. Blocks wider than one input are told apart by
-the index alone, which names every kept input; it takes 4 bytes where the values take 2 R.
+Activations are feature-major ``[features, T]``, so a kept input is one contiguous row of tokens. A
+tile of J inputs by T tokens is gathered by index in whole cache lines. The product of the tile is
+dense and runs on tensor cores, for any width of a block. The index names every kept input, whatever
+the width; it takes 4 bytes for an input, and the values take 2 R.
 
-A program makes one tile of outputs: some rows of one group, a stretch of tokens. It walks all kept
-inputs itself, in fp32, so that nothing is added by several programs and the result is the same bits
-each time. The main steps take BLOCK_J inputs and the tail steps of 16, since 10 % of 768 inputs are
-77: a whole step more would multiply zeros for a third of the time. J is padded to a multiple of 16
-when the weight is prepared (``weights.py``), so neither values nor rows are ever masked.
+A program computes one tile of outputs: some rows of one group and some tokens. It accumulates all
+kept inputs itself in fp32, so the result is deterministic. The main loop takes BLOCK_J inputs a
+step, and the tail 16 a step. Density 10 % of 768 inputs is 77, and one more whole step would spend
+a third of the time on zeros. J is padded to a multiple of 16 when the weight is prepared
+(``weights.py``), so values and rows need no mask.
 
-Programs that share a stretch of tokens follow one another, all groups of it before the next: the
-stretch, K x BLOCK_T, is a few hundred KB and stays in the L2 cache while every group reads its
-share. That cache is the limit: a tile does 2 R BLOCK_T J operations on 2 (R + BLOCK_T) J bytes, so
-64 rows by 128 tokens do 43 operations a byte. A GPU that reads 5 TB/s from L2 reaches about 210
-TFLOP/s so, 280 with 256 tokens, and with blocks of 128 rows half as much again: taller blocks are
-faster.
+Programs of the same token tile run one after another, over all groups, before the next token tile.
+Their activations, K x BLOCK_T, are a few hundred KB and stay in the L2 cache while every group
+reads its inputs. The L2 bandwidth is the limit. A tile does 2 R BLOCK_T J operations on
+2 (R + BLOCK_T) J bytes: 64 rows by 128 tokens do 43 operations a byte. A GPU that reads 5 TB/s from
+L2 then reaches about 210 TFLOP/s, 280 with 256 tokens, and half as much again with blocks of 128
+rows. Taller blocks are therefore faster.
 
-Which side of the product is M, the tensor core's side of 64 rows on Hopper, the tile says: outputs
-where a group has 64 rows or more, tokens where it has fewer. Groups of fewer than 16 rows are
-padded to 16, the least a tensor core takes; the rows beyond are computed, not stored.
+The tile decides which side is M, of which Hopper's tensor cores take 64: outputs where a group has
+64 rows or more, tokens where it has fewer. Groups of fewer than 16 rows are padded to 16, the
+smallest tensor core tile; rows beyond the group are computed but not stored.
 """
 
 import triton
@@ -36,7 +36,7 @@ _TAIL = tl.constexpr(16)
 
 @triton.jit
 def _activated(y, ACTIVATION: tl.constexpr):
-    """The activation in fp32, by its name."""
+    """``y`` in fp32 after the activation of this name."""
     if ACTIVATION == "gelu":
         y = 0.5 * y * (1.0 + tl.erf(y * _INVERSE_ROOT_2))
     elif ACTIVATION == "gelu_tanh":
@@ -51,12 +51,12 @@ def _activated(y, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
-def _walk(acc, values, rows, x, start, end, row_ok, token_ok, stride_x, R_OK: tl.constexpr,
+def _accumulate(acc, values, rows, x, start, end, row_ok, token_ok, stride_x, R_OK: tl.constexpr,
           WIDE: tl.constexpr, TOKENS_FIRST: tl.constexpr, BLOCK_J: tl.constexpr):  # fmt: skip
-    """Add the products of the kept inputs from ``start`` to ``end``, BLOCK_J at a time.
+    """Accumulate the products of the kept inputs from ``start`` to ``end``, BLOCK_J a step.
 
-    Which rows a step reads is loaded a step ahead. Loaded in the step itself, they would be one
-    more stage of the pipeline, and half of its depth would go to waiting for them.
+    The row indices of a step are loaded one step ahead. Loaded in the same step, they would take a
+    stage of the pipeline, and half of its depth would wait for them.
     """
     offs_J = start + tl.arange(0, BLOCK_J)
     row_J = tl.load(rows + offs_J, mask=offs_J < end, other=0)
@@ -93,7 +93,7 @@ def block_linear(
     R,
     J,  # a multiple of 16
     T,
-    tokens_class,  # not read: with G, R and J it tells the tuner which products share a tile
+    tokens_class,  # not read; a key of the autotuner, with G, R and J
     stride_x,
     stride_residual,
     stride_out,
@@ -106,14 +106,14 @@ def block_linear(
     BLOCK_J: tl.constexpr,
     R_OK: tl.constexpr,  # whether BLOCK_R divides R
 ):
-    """One tile of outputs; the grid has the tiles of all groups times the stretches of tokens."""
+    """Compute one tile of outputs; the grid is the row tiles of all groups times token tiles."""
     program = tl.program_id(0)
     tiles_of_group = tl.cdiv(R, BLOCK_R)
-    row_tiles = G * tiles_of_group  # programs that share a stretch of tokens
-    tile, stretch = program % row_tiles, program // row_tiles
+    row_tiles = G * tiles_of_group  # programs of one token tile
+    tile, token_tile = program % row_tiles, program // row_tiles
     g, part = tile // tiles_of_group, tile % tiles_of_group
     offs_R = part * BLOCK_R + tl.arange(0, BLOCK_R)
-    offs_T = stretch * BLOCK_T + tl.arange(0, BLOCK_T)
+    offs_T = token_tile * BLOCK_T + tl.arange(0, BLOCK_T)
     row_ok, token_ok = offs_R < R, offs_T < T
     values_R1 = values + g.to(tl.int64) * R * J + offs_R[:, None] * J
     rows_of_g = rows + g * J
@@ -123,9 +123,9 @@ def block_linear(
     else:
         acc = tl.zeros((BLOCK_R, BLOCK_T), tl.float32)
     whole = J // BLOCK_J * BLOCK_J
-    acc = _walk(acc, values_R1, rows_of_g, x_1T, 0, whole, row_ok, token_ok, stride_x,
+    acc = _accumulate(acc, values_R1, rows_of_g, x_1T, 0, whole, row_ok, token_ok, stride_x,
                 R_OK, WIDE, TOKENS_FIRST, BLOCK_J)  # fmt: skip
-    acc = _walk(acc, values_R1, rows_of_g, x_1T, whole, J, row_ok, token_ok, stride_x,
+    acc = _accumulate(acc, values_R1, rows_of_g, x_1T, whole, J, row_ok, token_ok, stride_x,
                 R_OK, WIDE, TOKENS_FIRST, _TAIL)  # fmt: skip
     if TOKENS_FIRST:
         acc = tl.trans(acc)

@@ -1,7 +1,7 @@
 """Layer norm over feature-major activations as a Triton kernel.
 
-A program takes a few tokens with all their features, which lie in as many rows; mean and variance
-are of fp32, in two passes over registers, so the activations are read once and written once.
+A program normalises a few tokens with all their features. Mean and variance are computed in fp32 by
+two passes over registers, so the activations are read once and written once.
 """
 
 import triton
@@ -23,7 +23,7 @@ def layer_norm(
     BLOCK_H: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):
-    """BLOCK_H is at least H; the grid has the stretches of tokens."""
+    """BLOCK_H must be at least H; the grid is the number of token tiles."""
     offs_H = tl.arange(0, BLOCK_H)
     offs_T = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
     ok_H = offs_H < H

@@ -1,9 +1,9 @@
-"""The block-sparse product with the tile that is fastest here, by Triton's own autotuner.
+"""The block-sparse product with the tile that is fastest on this GPU, by Triton's autotuner.
 
-A class of products (groups, rows, kept inputs, tokens to the next power of two, numbers and
-epilogue) is tuned when it first comes up, in a network's warm-up: a minute or so the first time,
-most of it compiling. Triton keeps compiled kernels and measured times in its cache folder,
-``~/.triton/cache`` or ``TRITON_CACHE_DIR``, so that later processes read what the first one found.
+A class of products is tuned at its first launch, in a network's warm-up. A class is the groups,
+rows, kept inputs, tokens up to the next power of two, dtype and epilogue. Tuning takes about a
+minute, mostly for compiling. Triton stores compiled kernels and times in its cache folder,
+``~/.triton/cache`` or ``TRITON_CACHE_DIR``, so that later processes do not tune again.
 """
 
 from typing import Any
@@ -11,18 +11,18 @@ from typing import Any
 import triton
 
 from spd_deploy.kernels.sources.linear import block_linear
-from spd_deploy.kernels.tiles import TILES, Problem, Tile, candidates
-from spd_deploy.kernels.timing import graph_seconds
-from spd_deploy.kernels.weights import number_of
+from spd_deploy.kernels.tiles import TILES, ProblemSize, Tile, candidates
+from spd_deploy.kernels.weights import float_type_of
+from spd_deploy.timing.cuda_clock import graph_seconds
 
 
 def config_of(tile: Tile) -> Any:
-    """A tile as Triton takes it."""
+    """A tile as a ``triton.Config``."""
     return triton.Config(tile.constants, num_warps=tile.warps, num_stages=tile.stages)
 
 
 def tile_of(config: Any) -> Tile:
-    """The inverse."""
+    """The tile of a ``triton.Config``; the inverse of :func:`config_of`."""
     of = config.kwargs
     return Tile(
         rows=of["BLOCK_R"],
@@ -34,24 +34,24 @@ def tile_of(config: Any) -> Tile:
     )
 
 
-def worth_measuring(configs: list[Any], named: dict[str, Any], **_: object) -> list[Any]:
-    """The configurations whose tiles suit the product (``tiles.candidates``)."""
-    problem = Problem(
+def prune_configs(configs: list[Any], named: dict[str, Any], **_: object) -> list[Any]:
+    """The configs whose tiles are candidates of the product; Triton's ``early_config_prune``."""
+    problem = ProblemSize(
         groups=named["G"],
         rows=named["R"],
         inputs=named["J"],
         tokens=named["T"],
-        number=number_of(named["x"].dtype),
+        number=float_type_of(named["x"].dtype),
     )
     wanted = set(candidates(problem))
     return [config for config in configs if tile_of(config) in wanted]
 
 
-def measured(launch: Any, quantiles: tuple[float, ...]) -> list[float]:
-    """The median time of a launch for each quantile that Triton asks for.
+def do_bench(launch: Any, quantiles: tuple[float, ...]) -> list[float]:
+    """The median seconds of a launch, repeated for each quantile that Triton asks for.
 
-    While a CUDA graph is captured nothing may be measured, so a product that comes up first in a
-    capture is a fault of the caller.
+    Nothing can be measured during the capture of a CUDA graph, so the caller must have launched the
+    product before.
     """
     import torch
 
@@ -62,7 +62,7 @@ def measured(launch: Any, quantiles: tuple[float, ...]) -> list[float]:
 tuned_block_linear = triton.autotune(
     configs=[config_of(tile) for tile in TILES],
     key=["G", "R", "J", "tokens_class", "ACTIVATION", "RESIDUAL"],
-    prune_configs_by={"early_config_prune": worth_measuring},
-    do_bench=measured,
+    prune_configs_by={"early_config_prune": prune_configs},
+    do_bench=do_bench,
     cache_results=True,
 )(block_linear)

@@ -1,10 +1,10 @@
 """One GPU through CUDA's driver API: memory, copies, a stream, graphs and events.
 
-PyTorch would do as well, but its CPU build, which many serve from, has no CUDA in it, importing it
-takes seconds, and its allocator would stand between the addresses that a CUDA graph keeps for good
-and the memory behind them.
+PyTorch is not used for it, for three reasons. Its CPU build, which many servers have, has no CUDA.
+Importing it takes seconds. And a CUDA graph keeps the addresses of its buffers, which PyTorch's
+allocator could reuse.
 
-Memory and handles are whole numbers; who makes them frees them, or closes the device with all.
+Addresses and handles are integers. The caller that makes one also frees it.
 """
 
 import contextlib
@@ -23,35 +23,35 @@ Bytes = NDArray[np.uint8]
 
 
 class CudaDevice:
-    """The first GPU that ``CUDA_VISIBLE_DEVICES`` leaves, with one stream.
+    """The first GPU of ``CUDA_VISIBLE_DEVICES``, with one stream.
 
-    Its context is the one that TensorRT and every other library of this process uses. A thread
-    that calls must have entered it (:meth:`enter`); that costs next to nothing.
+    Its context is the primary context, which TensorRT and all other libraries of the process use.
+    A thread must call :meth:`enter`, which is cheap, before it uses the device.
     """
 
     def __init__(self) -> None:
-        """Take hold of the GPU.
+        """Retain the GPU's primary context and create a stream.
 
         Raises:
-            Unavailable: no bindings, no driver, no GPU, or none that can be used.
+            Unavailable: the bindings, the driver or a usable GPU is missing.
         """
         self._driver = load_driver()
         self._device = self._first()
         self._context = self._one("cuDevicePrimaryCtxRetain", self._device)
         self.enter()
-        # A stream that does not wait for the default stream.
+        # A non-blocking stream does not wait for the default stream.
         flags = self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING
         self.stream = int(self._one("cuStreamCreate", int(flags)))
 
     @property
     def name(self) -> str:
-        """What the driver calls it."""
+        """Name of the GPU, as the driver gives it."""
         text: bytes = self._one("cuDeviceGetName", 256, self._device)
         return text.split(b"\0")[0].decode()
 
     @property
     def compute_capability(self) -> str:
-        """NVIDIA's version of its instruction set, such as ``9.0``."""
+        """Compute capability of the GPU, such as ``9.0``."""
         kinds = self._driver.CUdevice_attribute
         numbers = (
             self._one("cuDeviceGetAttribute", kind, self._device)
@@ -64,15 +64,15 @@ class CudaDevice:
 
     @property
     def cuda(self) -> str:
-        """The newest version of CUDA that its driver runs, such as ``13.0``."""
+        """The newest CUDA version that the driver runs, such as ``13.0``."""
         return cuda_in(self._one("cuDriverGetVersion"))
 
     def enter(self) -> None:
-        """Let the calling thread use it."""
+        """Make the context current in the calling thread."""
         self._call("cuCtxSetCurrent", self._context)
 
     def allocate(self, size: int) -> int:
-        """The address of so many bytes on the GPU, aligned as any kernel wants it.
+        """Allocate ``size`` bytes on the GPU and return their address, aligned for any kernel.
 
         Raises:
             Unavailable: the GPU's memory is full.
@@ -80,39 +80,39 @@ class CudaDevice:
         return int(self._one("cuMemAlloc", size, size=size))
 
     def free(self, address: int) -> None:
-        """Give memory on the GPU back."""
+        """Free memory on the GPU."""
         self._call("cuMemFree", address)
 
     def allocate_pinned(self, size: int) -> tuple[int, Bytes]:
-        """Memory of the host that the GPU copies from and to by itself: its address, and a view."""
+        """Allocate pinned host memory: its address, and a view of its bytes."""
         address = int(self._one("cuMemHostAlloc", size, 0, size=size))
         return address, np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
     def free_pinned(self, address: int) -> None:
-        """Give pinned memory back; its view may not be used any more."""
+        """Free pinned memory; its view must not be used afterwards."""
         self._call("cuMemFreeHost", address)
 
     def copy_in(self, to: int, source: int, size: int) -> None:
-        """Queue a copy of pinned memory to the GPU."""
+        """Enqueue a copy of pinned memory to the GPU."""
         self._call("cuMemcpyHtoDAsync", to, source, size, self.stream)
 
     def copy_out(self, to: int, source: int, size: int) -> None:
-        """Queue a copy from the GPU to pinned memory."""
+        """Enqueue a copy from the GPU to pinned memory."""
         self._call("cuMemcpyDtoHAsync", to, source, size, self.stream)
 
     def wait(self) -> None:
-        """Wait until all that was queued is done."""
+        """Wait until the stream has done all enqueued work."""
         self._call("cuStreamSynchronize", self.stream)
 
     @contextlib.contextmanager
     def capture(self) -> Iterator[list[int]]:
-        """What is queued inside is not run but recorded; the list then holds the graph of it."""
+        """Capture what the block enqueues instead of running it; the list then holds the graph."""
         made: list[int] = []
-        modes = self._driver.CUstreamCaptureMode  # other threads may go on meanwhile
+        modes = self._driver.CUstreamCaptureMode  # other threads may use the GPU meanwhile
         self._call("cuStreamBeginCapture", self.stream, modes.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
         try:
             yield made
-        except BaseException:  # the stream must not stay in capture; what failed is told as it is
+        except BaseException:  # end the capture, and raise the original error
             _, graph = self._driver.cuStreamEndCapture(self.stream)
             if graph is not None and int(graph):
                 self._driver.cuGraphDestroy(graph)
@@ -124,16 +124,16 @@ class CudaDevice:
             self._call("cuGraphDestroy", graph)
 
     def launch(self, graph: int) -> None:
-        """Queue a recorded graph."""
+        """Enqueue a captured graph."""
         self._call("cuGraphLaunch", graph, self.stream)
 
     def free_graph(self, graph: int) -> None:
-        """Give a graph back."""
+        """Free a graph."""
         self._call("cuGraphExecDestroy", graph)
 
     @contextlib.contextmanager
     def timer(self) -> Iterator["Timer"]:
-        """Two events to time queued work by."""
+        """A :class:`Timer` of two events, which are destroyed at the end of the block."""
         made = [int(self._one("cuEventCreate", 0)) for _ in range(2)]  # with timing
         try:
             yield Timer(self, *made)
@@ -142,15 +142,15 @@ class CudaDevice:
                 self._call("cuEventDestroy", event)
 
     def record(self, event: int) -> None:
-        """Queue an event."""
+        """Enqueue an event."""
         self._call("cuEventRecord", event, self.stream)
 
     def seconds_between(self, start: int, end: int) -> float:
-        """The time between two events that have happened."""
+        """Seconds between two events that have completed."""
         return float(self._one("cuEventElapsedTime", start, end)) / 1e3
 
     def close(self) -> None:
-        """Let the GPU go; what was allocated must have been freed."""
+        """Destroy the stream and release the context; all memory must be freed before."""
         if self.stream:
             self.enter()
             self._call("cuStreamDestroy", self.stream)
@@ -158,7 +158,7 @@ class CudaDevice:
             self._call("cuDevicePrimaryCtxRelease", self._device)
 
     def _first(self) -> Any:
-        """The driver's handle of the first GPU."""
+        """The driver's handle of the first visible GPU."""
         if self._one("cuDeviceGetCount") < 1:
             raise Unavailable(
                 "the driver finds no GPU",
@@ -168,17 +168,17 @@ class CudaDevice:
         return self._one("cuDeviceGet", 0)
 
     def _call(self, function: str, *arguments: Any) -> None:
-        """Call the driver for what it does."""
+        """Call a function of the driver that has no result."""
         results(self._driver, function, *arguments)
 
     def _one(self, function: str, *arguments: Any, size: int | None = None) -> Any:
-        """Call the driver for the one value that it gives."""
+        """Call a function of the driver that has one result."""
         (found,) = results(self._driver, function, *arguments, size=size)
         return found
 
 
 class Timer:
-    """Times work that is queued between its start and its end."""
+    """Times the work that is enqueued between two events."""
 
     def __init__(self, device: CudaDevice, start: int, end: int) -> None:
         self._device = device
@@ -186,12 +186,12 @@ class Timer:
 
     @contextlib.contextmanager
     def around(self) -> Iterator[None]:
-        """What is queued inside is timed."""
+        """Time what the block enqueues."""
         self._device.record(self._start)
         yield
         self._device.record(self._end)
 
     def seconds(self) -> float:
-        """The time that it took on the GPU, once it is done."""
+        """Seconds on the GPU of the timed work; waits for it."""
         self._device.wait()
         return self._device.seconds_between(self._start, self._end)

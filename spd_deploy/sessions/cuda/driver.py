@@ -1,8 +1,8 @@
-"""CUDA's driver API, through NVIDIA's own bindings: whether it starts, and what its errors mean.
+"""CUDA's driver API through NVIDIA's bindings: initialisation and error codes.
 
-The package is ``cuda-bindings`` of cuda-python, which only engines of TensorRT need. It must be
-asked before anything of TensorRT is made, which without a driver hands out objects that crash the
-process when they are used.
+The package is ``cuda-bindings`` of cuda-python, which only TensorRT engines need. The driver is
+initialised before any TensorRT object is made, because without a driver TensorRT returns objects
+that crash the process when they are used.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ def load_driver() -> Any:
         ) from err
     try:
         (code,) = driver.cuInit(0)
-    except RuntimeError as err:  # the bindings find no library of the driver's
+    except RuntimeError as err:  # the bindings do not find the driver's library
         raise _no_driver(err) from err
     if code.value != 0:
         raise _no_driver(f"cuInit failed with {code.name}")
@@ -34,7 +34,7 @@ def load_driver() -> Any:
 
 
 def results(driver: Any, function: str, *arguments: Any, size: int | None = None) -> list[Any]:
-    """What a function of the driver gives besides its error code.
+    """Call a function of the driver, check its error code, and return its other results.
 
     Raises:
         Unavailable: the GPU's memory is full, of which ``size`` bytes were asked for; or the driver
@@ -44,7 +44,7 @@ def results(driver: Any, function: str, *arguments: Any, size: int | None = None
     found: list[Any]
     try:
         code, *found = getattr(driver, function)(*arguments)
-    except RuntimeError as err:  # the bindings find no such function in the driver's library
+    except RuntimeError as err:  # the driver's library lacks the function
         raise _no_driver(err) from err
     if code.value != 0:
         raise _error(function, code, size)
@@ -52,21 +52,21 @@ def results(driver: Any, function: str, *arguments: Any, size: int | None = None
 
 
 def _error(function: str, code: Any, size: int | None) -> SpdError:
-    """What an error code of the driver means."""
+    """The error for an error code of the driver."""
     if code.name == "CUDA_ERROR_OUT_OF_MEMORY":
         wanted = "" if size is None else f" for {size / 1e6:.0f} MB more"
         return Unavailable(
             f"the GPU has not enough free memory{wanted}",
             got=f"{function} failed with {code.name}",
-            fix="end what else runs on the GPU, or export with smaller --batch and --seq",
+            fix="stop other processes on the GPU, or export with smaller --batch and --seq",
         )
     return EngineFailed("the GPU failed", got=f"{function}: {code.name}", fix="run `spd doctor`")
 
 
 def _no_driver(why: object) -> Unavailable:
-    """The error for a machine whose driver does not start."""
+    """The error for a machine without a working NVIDIA driver."""
     return Unavailable(
-        "no NVIDIA driver works here, so nothing can run on a GPU",
+        "NVIDIA's driver does not work here, so nothing can run on a GPU",
         got=why,
         fix="run `spd doctor`; without a GPU an artefact runs with --runtime onnxruntime",
     )

@@ -1,4 +1,4 @@
-"""Whether PyTorch can use a GPU, and buffers of it that a batch stays in."""
+"""PyTorch on CUDA: whether it works, and buffers that keep a batch on the GPU."""
 
 import warnings
 from typing import Any
@@ -11,7 +11,7 @@ from spd_deploy.domain.text import Batch
 
 
 def why_no_cuda() -> str | None:
-    """Why PyTorch finds no CUDA device, with what it says of the driver; None if it finds one."""
+    """The reason why PyTorch finds no CUDA device, with its warnings; None if it finds one."""
     import torch
 
     with warnings.catch_warnings(record=True) as told:
@@ -19,15 +19,15 @@ def why_no_cuda() -> str | None:
         if torch.cuda.is_available():
             return None
     built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
-    said = [str(one.message) for one in told]  # such as that the driver is too old
+    said = [str(one.message) for one in told]  # such as a driver that is too old
     return ": ".join([f"PyTorch {torch.__version__}, built {built}", *said])
 
 
 def refuse_without_cuda() -> None:
-    """Refuse to go on where PyTorch finds no CUDA device.
+    """Refuse a machine where PyTorch finds no CUDA device.
 
     Raises:
-        Unavailable: it finds none; with the reason.
+        Unavailable: PyTorch finds no device; the error has the reason.
     """
     if (why := why_no_cuda()) is not None:
         raise Unavailable(
@@ -36,10 +36,9 @@ def refuse_without_cuda() -> None:
 
 
 class Buffers:
-    """A batch's ids in pinned memory and on the GPU, and its logits in both, on one stream.
+    """A batch's ids and logits in pinned memory and on the GPU, with copies on one stream.
 
-    All of :class:`~spd_deploy.sessions.device_runs.DeviceRun` but ``enqueue``, which belongs to the
-    runtime.
+    A base of :class:`~spd_deploy.sessions.device_runs.DeviceRun` classes, which add ``enqueue``.
     """
 
     def __init__(self, batch: Batch, stream: Any, classes: int) -> None:
@@ -59,14 +58,14 @@ class Buffers:
         return int(self.queue.cuda_stream)
 
     def fill(self, batch: Batch) -> None:
-        """Put another batch of the same shape into pinned memory."""
+        """Copy another batch of the same shape into pinned memory."""
         import torch
 
         for place, array in enumerate(batch.named().values()):
             self.host_3BS[place].copy_(torch.from_numpy(array))
 
     def load(self) -> None:
-        """Enqueue the copy of all three arrays to the GPU."""
+        """Enqueue the copy of ids, mask and types to the GPU."""
         import torch
 
         with torch.cuda.stream(self.queue):
@@ -80,6 +79,6 @@ class Buffers:
             self.back_BC.copy_(self.out_BC, non_blocking=True)
 
     def logits(self) -> NDArray[np.float32]:
-        """Of the last copy, in memory of the caller's own; waits for it."""
+        """Logits ``[B, C]`` of the last ``unload``, copied; waits for the stream."""
         self.queue.synchronize()
         return np.array(self.back_BC.numpy(), np.float32)

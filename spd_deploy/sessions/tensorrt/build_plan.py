@@ -1,8 +1,8 @@
-"""``build.json``: how an engine is to be built from an artefact's ONNX file, on any GPU machine.
+"""``build.json``: the plan by which an engine is built from an artefact's ONNX file.
 
-It is written by ``spd export --format trt``, hashed in the manifest, and read by ``spd build``.
-Nothing in it depends on a GPU or on a version of TensorRT; what those make of it,
-``engine.json`` tells afterwards (``sessions.tensorrt.engine_record``).
+``spd export --format trt`` writes it, the manifest holds its hash, and ``spd build`` reads it. It
+depends neither on a GPU nor on a version of TensorRT. The result of a build is in ``engine.json``
+(``sessions.tensorrt.engine_record``).
 """
 
 import hashlib
@@ -25,86 +25,88 @@ SCHEMA = 1
 # For pydantic, which reads it: a field that no version wrote is damage, and so is NaN.
 _AGAIN = "export it again"
 
-Typed = Literal["fp32", "fp16", "int8"]
-# Which GPUs besides the one it was built on may load an engine.
-Hardware = Literal["same_gpu", "same_compute_capability", "ampere_plus"]
+TrtPrecision = Literal["fp32", "fp16", "int8"]
+# The GPUs that may load an engine: TensorRT's hardware compatibility level.
+HardwareCompatibility = Literal["same_gpu", "same_compute_capability", "ampere_plus"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """What of a build is a choice.
+    """The options of a build, which ``spd build`` may override.
 
     Attributes:
-        workspace_bytes: most scratch memory of one layer; None for all that the GPU has.
-        version_compatible: whether later versions of TensorRT are to load it, at some cost.
-        hardware: which GPUs are to load it; every other one than ``same_gpu`` has its cost.
-        strict_nans: whether NaN and infinity must pass through zeros as in a dense product. A
-            sparse build and the dense one that it is compared with have it alike.
+        workspace_bytes: most scratch memory of a layer; None allows all of the GPU's memory.
+        version_compatible: whether later versions of TensorRT can load it, at some cost in speed.
+        hardware: the GPUs that can load it; all but ``same_gpu`` cost some speed.
+        strict_nans: whether zero times NaN or infinity must be NaN, as in a dense product. The
+            sparse builds and the dense builds that they are compared with share it.
     """
 
     workspace_bytes: int | None = None
     version_compatible: bool = False
-    hardware: Hardware = "same_gpu"
+    hardware: HardwareCompatibility = "same_gpu"
     strict_nans: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse no memory at all."""
+        """Refuse a workspace of less than a byte."""
         if self.workspace_bytes is not None and self.workspace_bytes < 1:
             raise BadArtefact(
-                "a workspace without memory", got=self.workspace_bytes, fix="leave it out for all"
+                "the workspace has no memory",
+                got=f"{self.workspace_bytes} bytes",
+                fix="leave it out to allow all of the GPU's memory",
             )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Planned:
-    """One encoder matrix: what can be known of its sparse kernel before there is an engine.
+class PlannedMatrix:
+    """One encoder matrix, and whether a sparse tactic may run it.
 
     Attributes:
-        product: the ONNX node that multiplies by it; empty where nothing is left to multiply.
-        two_of_four: whether at most 2 of every 4 inputs of a row are kept in what is stored.
-        typed: in what precision the graph multiplies it.
-        eligible: whether a sparse kernel may be taken for it.
-        why: the reason for that, in words.
+        product: the ONNX node that multiplies by it; empty where nothing of the matrix is left.
+        two_of_four: whether at most 2 of every 4 inputs of a stored row are non-zero.
+        typed: the precision in which the graph multiplies it.
+        eligible: whether TensorRT may choose a sparse tactic for it.
+        why: the reason, as a sentence.
     """
 
     name: str
     shape: tuple[int, int]
     product: str
     two_of_four: bool
-    typed: Typed
+    typed: TrtPrecision
     eligible: bool
     why: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildPlan:
-    """What ``build.json`` says.
+    """The content of ``build.json``.
 
     Attributes:
-        buckets: the shapes, each a profile of its own (``sessions.tensorrt.shape_buckets``).
-        precision: of the products in the graph.
-        sparse_weights: whether sparse kernels may be taken: where some matrix is eligible.
-        largest_half: the largest fp16 value between operators on the golden inputs, of the 65504
-            that fp16 has; 0 where none is fp16.
-        masks_sha256: of where the matrices' zeros are (:func:`sha256_of_masks`).
-        options: as ``spd build`` takes them where it is told nothing else.
+        buckets: the shapes, one optimization profile each (``sessions.tensorrt.shape_buckets``).
+        precision: precision of the products in the graph.
+        sparse_weights: whether to set SPARSE_WEIGHTS: true where a matrix is eligible.
+        largest_half: the largest fp16 activation on the golden inputs, where fp16 ends at 65504;
+            0 where no activation is fp16.
+        masks_sha256: hash of the positions of the matrices' zeros (:func:`sha256_of_masks`).
+        options: defaults of ``spd build``.
     """
 
     buckets: tuple[Shape, ...]
-    precision: Typed
+    precision: TrtPrecision
     sparse_weights: bool
     masks_sha256: str
     largest_half: float
-    matrices: tuple[Planned, ...]
+    matrices: tuple[PlannedMatrix, ...]
     options: Options
 
     def __post_init__(self) -> None:
-        """Refuse a plan of no shape, and sparse kernels that no matrix is eligible for."""
+        """Refuse a plan without shapes, and ``sparse_weights`` that contradict the matrices."""
         if not self.buckets:
-            raise BadArtefact("a build plan without shapes", fix=_AGAIN)
+            raise BadArtefact("the build plan has no shapes", fix=_AGAIN)
         if self.sparse_weights != any(matrix.eligible for matrix in self.matrices):
             raise BadArtefact(
-                "a build plan whose sparse_weights is not what its matrices say", fix=_AGAIN
+                "the build plan's sparse_weights contradicts its matrices", fix=_AGAIN
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -140,10 +142,10 @@ def read_plan(folder: Path) -> BuildPlan:
 
 
 def sha256_of_masks(matrices: Iterable[tuple[str, NDArray[Any]]]) -> str:
-    """A hash of where matrices' zeros are: each one's name, shape, and a bit a weight, row by row.
+    """A hash of the positions of the matrices' zeros: name, shape, and one bit a weight.
 
-    Two exports have the same exactly if every matrix has its zeros at the same places, whatever the
-    other weights are and in whatever precision they are stored.
+    Two exports have the same hash exactly if every matrix has its zeros at the same positions. The
+    values and the precision of the other weights do not matter.
     """
     digest = hashlib.sha256()
     for name, weight_NK in matrices:

@@ -1,22 +1,22 @@
-"""What must hold before an engine is deserialised: it is native code, made for one machine.
+"""Compatibility checks before an engine is deserialised, since it is native code for one machine.
 
-Everything is asked of the driver library, of installed packages and of files. Nothing of
-TensorRT's runtime is made until all of it has been answered: without a driver TensorRT hands out
-objects that crash the process when they are used, and an engine of another version or GPU fails in
-words that help no one.
+The checks ask the driver library, the installed packages and the files. No TensorRT object is made
+before they pass: without a driver TensorRT returns objects that crash the process when used, and
+its error for an engine of another version or GPU does not name the cause.
 """
 
 import hashlib
 from collections.abc import Iterator
 from types import ModuleType
 
-from spd_deploy.domain.artefact import Artefact
+from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact
 from spd_deploy.domain.errors import BadArtefact, SpdError, Unavailable
 from spd_deploy.domain.nvidia import driver_version
+from spd_deploy.domain.verified import refuse_outside
 from spd_deploy.sessions.cuda.device import CudaDevice
 from spd_deploy.sessions.cuda.driver import load_driver
 from spd_deploy.sessions.onnxruntime import DATA_FILE, PORTABLE_FILE
-from spd_deploy.sessions.tensorrt.build_plan import PLAN_FILE, read_plan
+from spd_deploy.sessions.tensorrt.build_plan import PLAN_FILE, BuildPlan
 from spd_deploy.sessions.tensorrt.engine_record import ENGINE_FILE, EngineHost, EngineRecord
 from spd_deploy.sessions.tensorrt.versions import (
     cuda_major_of_tensorrt,
@@ -28,12 +28,12 @@ _SPARSE_SINCE = (8, 0)
 
 
 def engine_fault() -> str | None:
-    """Why no engine can be built or run here; None if one can."""
+    """The reason why engines can be neither built nor run here; None if they can."""
     try:
-        trt = library()
+        trt = load_tensorrt()
         device = CudaDevice()
         try:
-            place_of(device, trt)
+            engine_host(device, trt)
         finally:
             device.close()
     except SpdError as err:
@@ -41,18 +41,18 @@ def engine_fault() -> str | None:
     return None
 
 
-def library() -> ModuleType:
-    """TensorRT, on a machine whose driver starts.
+def load_tensorrt() -> ModuleType:
+    """Import TensorRT after NVIDIA's driver has been initialised.
 
     Raises:
-        Unavailable: no driver or no bindings of it, no TensorRT, or one of an unknown version.
+        Unavailable: no driver, no cuda-bindings, no TensorRT, or an unsupported version of it.
     """
     load_driver()
     return import_tensorrt()
 
 
-def place_of(device: CudaDevice, tensorrt: ModuleType) -> EngineHost:
-    """Where this process is.
+def engine_host(device: CudaDevice, tensorrt: ModuleType) -> EngineHost:
+    """The GPU, driver and TensorRT of this process.
 
     Raises:
         Unavailable: the driver is older than the CUDA that TensorRT was built for.
@@ -69,10 +69,10 @@ def place_of(device: CudaDevice, tensorrt: ModuleType) -> EngineHost:
 
 
 def refuse_old_driver(place: EngineHost, *, built_for: int | None) -> None:
-    """A driver runs programs of its own major version of CUDA and of older ones.
+    """Refuse a driver whose major version of CUDA is older than the one TensorRT was built for.
 
     Raises:
-        Unavailable: TensorRT was ``built_for`` a newer one.
+        Unavailable: ``built_for`` is newer than the driver's CUDA.
     """
     if built_for is not None and numbers_of(place.cuda)[0] < built_for:
         raise Unavailable(
@@ -82,10 +82,10 @@ def refuse_old_driver(place: EngineHost, *, built_for: int | None) -> None:
         )
 
 
-def refuse_elsewhere(record: EngineRecord, here: EngineHost) -> None:
-    """Refuse an engine that was not built for where this process is.
+def refuse_incompatible(record: EngineRecord, here: EngineHost) -> None:
+    """Refuse an engine that this machine cannot run.
 
-    A newer driver than the one it was built with is fine, an older one is not.
+    A newer driver than at build time is accepted, an older one is refused.
 
     Raises:
         Unavailable: another GPU, another TensorRT, or an older driver.
@@ -98,7 +98,7 @@ def refuse_elsewhere(record: EngineRecord, here: EngineHost) -> None:
 
 
 def _mismatches(record: EngineRecord, here: EngineHost) -> Iterator[tuple[str, str]]:
-    """What differs, with what was found here."""
+    """Each requirement of the engine that this machine misses, with what was found here."""
     there, options = record.place, record.options
     if options.version_compatible:
         if numbers_of(here.tensorrt) < numbers_of(there.tensorrt):
@@ -123,9 +123,9 @@ def _mismatches(record: EngineRecord, here: EngineHost) -> Iterator[tuple[str, s
 
 
 def verified_engine(artefact: Artefact, record: EngineRecord) -> bytes:
-    """The engine's bytes, if it is the one that was built from this very artefact.
+    """The engine's bytes, verified to be built from this artefact.
 
-    What is verified is what is returned: the file is read once.
+    The file is read once, so that the bytes returned are the bytes verified.
 
     Raises:
         BadArtefact: the engine was changed, or was built from other files.
@@ -139,10 +139,11 @@ def verified_engine(artefact: Artefact, record: EngineRecord) -> bytes:
     for name, sha256 in built_from.items():
         if files.get(name) != sha256:
             raise _stale(artefact, f"another {name}", sha256, files.get(name, "none"))
-    masks = read_plan(artefact.folder).masks_sha256
+    masks = BuildPlan.from_json(artefact.document(PLAN_FILE)).masks_sha256
     if record.masks_sha256 != masks:
         raise _stale(artefact, "weights with other zeros", record.masks_sha256, masks)
     file = artefact.folder / ENGINE_FILE
+    refuse_outside(artefact.folder, file, anchor=artefact.folder / MANIFEST_FILE)
     try:
         engine = file.read_bytes()
     except OSError as err:
@@ -158,7 +159,7 @@ def verified_engine(artefact: Artefact, record: EngineRecord) -> bytes:
 
 
 def _stale(artefact: Artefact, other: str, built: str, found: str) -> BadArtefact:
-    """The error for an engine of another artefact."""
+    """The error for an engine that was built from other files than the artefact's."""
     return BadArtefact(
         f"the engine in {artefact.folder} was built from {other}",
         got=f"SHA-256 {built[:12]}, the artefact has {found[:12]}",
@@ -167,5 +168,5 @@ def _stale(artefact: Artefact, other: str, built: str, found: str) -> BadArtefac
 
 
 def _again(artefact: Artefact) -> str:
-    """What mends an engine."""
+    """The remedy for an engine that cannot be used."""
     return f"build it again: spd build {artefact.folder}"

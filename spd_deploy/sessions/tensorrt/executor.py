@@ -1,8 +1,9 @@
-"""A deserialised engine with a lane for each of its buckets, ready to be launched.
+"""Executes a deserialised engine: an execution context and a CUDA graph for each bucket.
 
-A lane has a context on its profile, memory on the GPU and pinned memory on the host for inputs and
-logits, and a CUDA graph of the whole network at its one shape. All is made when the engine is
-loaded; a launch is a copy in, a graph, and a copy out, and allocates nothing.
+Each bucket is an optimization profile. It has an execution context, buffers for inputs and logits
+on the GPU and in pinned host memory, and a CUDA graph of the whole network at its one shape. All of
+it is made when the engine is loaded. A run copies the inputs to the GPU, launches the graph and
+copies the logits back, and allocates nothing.
 """
 
 import contextlib
@@ -26,20 +27,23 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 OUTPUT = "logits"
-# Where a tensor may begin on the GPU, for the widest vector loads.
+# Alignment in bytes of a tensor on the GPU, for the widest vector loads.
 _ALIGNMENT = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DeviceMemory:
-    """What a bucket's inputs and logits lie in; addresses are whole numbers.
+class ProfileBuffers:
+    """A bucket's input and output buffers; addresses are integers.
 
     Attributes:
-        inputs: views into pinned memory, ``[B, S]`` of the engine's own integers, by name.
+        inputs: views ``[B, S]`` into pinned memory in the engine's integer type, by name.
         logits_BC: a view into pinned memory.
-        device_in: where the inputs lie on the GPU, one after the other as in pinned memory.
-        starts: where in that each begins.
-        in_bytes: how many bytes they take with the room between.
+        pinned_in: address of the inputs in pinned memory.
+        pinned_out: address of the logits in pinned memory.
+        device_in: address of the inputs on the GPU, laid out as in pinned memory.
+        device_out: address of the logits on the GPU.
+        starts: offset in bytes of each input.
+        in_bytes: size of all inputs with the alignment between them.
     """
 
     inputs: Mapping[str, NDArray[Any]]
@@ -53,17 +57,17 @@ class DeviceMemory:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lane:
-    """What one bucket runs with."""
+class ProfileContext:
+    """An execution context on one optimization profile, with its buffers and its CUDA graph."""
 
     bucket: Shape
     context: "trt.IExecutionContext"
-    memory: DeviceMemory
+    buffers: ProfileBuffers
     graph: int
 
 
 class Executor:
-    """An engine on the GPU. One thread at a time may use it."""
+    """An engine on the GPU; only one thread at a time may use it."""
 
     def __init__(
         self,
@@ -75,16 +79,16 @@ class Executor:
         *,
         classes: int,
     ) -> None:
-        """Deserialise ``engine``, whose origin must have been verified, and make its lanes.
+        """Deserialise ``engine``, which must be verified already, and make a context per bucket.
 
         Raises:
-            BadArtefact: TensorRT does not take it, or it has other profiles than ``buckets``.
+            BadArtefact: TensorRT cannot load it, or it has other profiles than ``buckets``.
             Unavailable: the GPU's memory is full.
         """
         self._trt, self.device = tensorrt, device
         self.messages = Messages(tensorrt)
         self._held = contextlib.ExitStack()
-        self.lanes: list[Lane] = []
+        self.profiles: list[ProfileContext] = []
         device.enter()
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(self.close)
@@ -98,39 +102,39 @@ class Executor:
                     f"{self.engine.num_optimization_profiles} profiles, {len(buckets)} expected"
                 )
             for number, bucket in enumerate(buckets):
-                self.lanes.append(self._lane(number, bucket, classes))
+                self.profiles.append(self._profile(number, bucket, classes))
             on_failure.pop_all()
 
-    def put(self, lane: Lane) -> None:
-        """Queue the copy of what stands in the lane's inputs."""
-        memory = lane.memory
-        self.device.copy_in(memory.device_in, memory.pinned_in, memory.in_bytes)
+    def copy_inputs(self, profile: ProfileContext) -> None:
+        """Enqueue the copy of the inputs to the GPU."""
+        buffers = profile.buffers
+        self.device.copy_in(buffers.device_in, buffers.pinned_in, buffers.in_bytes)
 
-    def launch(self, lane: Lane) -> None:
-        """Queue the network."""
-        self.device.launch(lane.graph)
+    def launch(self, profile: ProfileContext) -> None:
+        """Enqueue the profile's CUDA graph."""
+        self.device.launch(profile.graph)
 
-    def get(self, lane: Lane) -> None:
-        """Queue the copy of the logits to where the lane shows them."""
-        memory = lane.memory
-        self.device.copy_out(memory.pinned_out, memory.device_out, memory.logits_BC.nbytes)
+    def copy_logits(self, profile: ProfileContext) -> None:
+        """Enqueue the copy of the logits to pinned memory."""
+        buffers = profile.buffers
+        self.device.copy_out(buffers.pinned_out, buffers.device_out, buffers.logits_BC.nbytes)
 
     def wait(self) -> None:
-        """Until all that was queued is done."""
+        """Wait until all enqueued work is done."""
         self.device.wait()
 
     def close(self) -> None:
-        """Free all of it; TensorRT's objects go before the memory that they point to."""
+        """Free everything; TensorRT's objects go before the buffers that they point to."""
         self.device.enter()
-        while self.lanes:  # no name may keep the last context
-            self.device.free_graph(self.lanes.pop().graph)
+        while self.profiles:  # no variable may keep the last context alive
+            self.device.free_graph(self.profiles.pop().graph)
         for name in ("engine", "runtime"):
             with contextlib.suppress(AttributeError):
                 delattr(self, name)
         self._held.close()
 
-    def _lane(self, number: int, bucket: Shape, classes: int) -> Lane:
-        """A context on a profile with its memory, run once and recorded as a graph."""
+    def _profile(self, number: int, bucket: Shape, classes: int) -> ProfileContext:
+        """A context on profile ``number`` with its buffers, run once and captured as a graph."""
         context = self.engine.create_execution_context(
             # Memory for the context's own profile, not for the largest of all.
             self._trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
@@ -143,20 +147,22 @@ class Executor:
             raise self.messages.failure(
                 _refused(f"profile {number}: {self.messages.why()}")
             ) from err
-        memory = self._memory(bucket, classes)
-        for name, start in memory.starts.items():
+        buffers = self._buffers(bucket, classes)
+        for name, start in buffers.starts.items():
             if not context.set_input_shape(name, (bucket.batch, bucket.seq)):
                 raise _refused(f"{name} of {bucket}: {self.messages.why()}")
-            context.set_tensor_address(name, memory.device_in + start)
-        context.set_tensor_address(OUTPUT, memory.device_out)
+            context.set_tensor_address(name, buffers.device_in + start)
+        context.set_tensor_address(OUTPUT, buffers.device_out)
         dims: Any = context.get_tensor_shape(OUTPUT)
         if tuple(dims) != (bucket.batch, classes):
             raise _refused(f"logits of shape {tuple(dims)} for {bucket}")
-        self.device.copy_in(memory.device_in, memory.pinned_in, memory.in_bytes)
-        return Lane(bucket=bucket, context=context, memory=memory, graph=self._graph(context))
+        self.device.copy_in(buffers.device_in, buffers.pinned_in, buffers.in_bytes)
+        return ProfileContext(
+            bucket=bucket, context=context, buffers=buffers, graph=self._graph(context)
+        )
 
-    def _memory(self, bucket: Shape, classes: int) -> DeviceMemory:
-        """Memory for a bucket, with inputs in it that any model can run: one token a row."""
+    def _buffers(self, bucket: Shape, classes: int) -> ProfileBuffers:
+        """Buffers for a bucket, filled with valid inputs: one real token a row."""
         kinds = {name: self._kind(name) for name in (*INPUTS, OUTPUT)}
         shape = (bucket.batch, bucket.seq)
         places, in_bytes = _places({name: (shape, kinds[name]) for name in INPUTS})
@@ -169,7 +175,7 @@ class Executor:
             for name, (start, end) in places.items()
         }
         inputs[MASK][:, 0] = 1
-        return DeviceMemory(
+        return ProfileBuffers(
             inputs=inputs,
             logits_BC=bytes_out.view(np.float32).reshape(bucket.batch, classes),
             pinned_in=pinned_in,
@@ -181,7 +187,7 @@ class Executor:
         )
 
     def _graph(self, context: "trt.IExecutionContext") -> int:
-        """The network as a graph: run once first, since what is lazy may not be recorded."""
+        """Capture the network as a CUDA graph, after a run that does all lazy initialisation."""
         self._enqueue(context)
         self.device.wait()
         with self.device.capture() as made:
@@ -189,7 +195,7 @@ class Executor:
         return made[0]
 
     def _enqueue(self, context: "trt.IExecutionContext") -> None:
-        """Queue the network without a graph."""
+        """Enqueue the network without a graph."""
         if not context.execute_async_v3(self.device.stream):
             raise self.messages.failure(
                 EngineFailed("TensorRT failed to run the engine", got=self.messages.why(),
@@ -197,7 +203,7 @@ class Executor:
             )  # fmt: skip
 
     def _kind(self, name: str) -> np.dtype[Any]:
-        """The numbers of a tensor, as NumPy has them."""
+        """The NumPy dtype of a tensor of the engine."""
         kinds: dict[Any, np.dtype[Any]] = {
             self._trt.int32: np.dtype(np.int32),
             self._trt.int64: np.dtype(np.int64),
@@ -209,13 +215,13 @@ class Executor:
         return kinds[found]
 
     def _on_gpu(self, size: int) -> int:
-        """Memory on the GPU until this is closed."""
+        """Allocate GPU memory that :meth:`close` frees."""
         address = self.device.allocate(size)
         self._held.callback(self.device.free, address)
         return address
 
     def _pinned(self, size: int) -> tuple[int, NDArray[np.uint8]]:
-        """Pinned memory until this is closed."""
+        """Allocate pinned memory that :meth:`close` frees."""
         address, view = self.device.allocate_pinned(size)
         self._held.callback(self.device.free_pinned, address)
         return address, view
@@ -224,7 +230,7 @@ class Executor:
 def _places(
     tensors: Mapping[str, tuple[tuple[int, int], np.dtype[Any]]],
 ) -> tuple[dict[str, tuple[int, int]], int]:
-    """Where each tensor begins and ends in one piece of memory, and how large that is."""
+    """Start and end offset of each tensor in one aligned buffer, and the buffer's size."""
     places, end = {}, 0
     for name, (shape, kind) in tensors.items():
         start = end + -end % _ALIGNMENT
@@ -234,7 +240,7 @@ def _places(
 
 
 def _refused(why: str) -> BadArtefact:
-    """The error for an engine that is not what it should be."""
+    """The error for an engine that TensorRT rejects or whose tensors are not as expected."""
     return BadArtefact(
-        "TensorRT does not take the engine", got=why, fix="build it again: spd build ARTEFACT"
+        "TensorRT cannot load the engine", got=why, fix="build it again: spd build ARTEFACT"
     )

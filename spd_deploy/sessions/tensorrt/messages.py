@@ -1,8 +1,9 @@
-"""What TensorRT says while it works: it reports errors to a logger and returns nothing.
+"""TensorRT's log messages, which carry the reason when one of its functions returns nothing.
 
-A process has one logger. TensorRT keeps that of its first object and passes over those of later
-ones, so a logger for each would tell the second engine's errors to the first, and be gone with the
-first while TensorRT still calls it. Ours is one for good, and hands its lines to all who listen.
+TensorRT has one logger in a process: it keeps the logger of its first object and ignores those of
+later objects. A logger per engine would receive the errors of other engines, and could be freed
+while TensorRT still calls it. Therefore there is one logger, which lives as long as the process and
+passes its lines to every :class:`Messages` that is alive.
 """
 
 import functools
@@ -13,23 +14,23 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from spd_deploy.domain.errors import SpdError, Unavailable
-from spd_deploy.sessions.cuda.room import says_no_room
+from spd_deploy.sessions.cuda.oom import says_no_room
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
 _SPARSITY = "(Sparsity)"
-# So many lines are kept; an engine that serves for months listens all the while.
+# A bound on the lines kept, since an engine that serves collects them for months.
 _KEPT = 100
 
 
 class Messages:
-    """Keeps what matters of the lines that are logged while it lives, whatever they are about.
+    """Collects errors and sparsity messages that are logged while it is alive.
 
     Attributes:
-        logger: for TensorRT.
+        logger: the process's logger, to pass to TensorRT.
         errors: the last lines of severity error and worse.
-        sparsity: what the builder says of sparse kernels.
+        sparsity: the builder's last lines on sparse tactics.
     """
 
     def __init__(self, tensorrt: ModuleType) -> None:
@@ -40,7 +41,7 @@ class Messages:
             _LISTENING.add(self)
 
     def take(self, severity: int, text: str) -> None:
-        """A line; the lower the severity's number, the worse."""
+        """Keep a line if it matters; severity 0 is an internal error, 1 an error, more is less."""
         if severity <= 1:
             self.errors.append(text)
         if _SPARSITY in text:
@@ -53,7 +54,7 @@ class Messages:
         )
 
     def failure(self, otherwise: SpdError) -> SpdError:
-        """The error for something that TensorRT did not make: out of memory, or ``otherwise``."""
+        """Out of memory, if a message says so, else ``otherwise``, when TensorRT made no object."""
         said = self.why()
         if says_no_room(said):
             return Unavailable(
@@ -72,16 +73,16 @@ _LOCK = threading.Lock()
 
 @functools.cache
 def _logger_of(tensorrt: ModuleType) -> "trt.ILogger":
-    """The process's logger, which hands its lines on."""
+    """The process's logger, which passes its lines on to every listener."""
 
     class Logger(tensorrt.ILogger):  # type: ignore[name-defined,misc]  # known when it is imported
-        """TensorRT's side of it."""
+        """An ``ILogger`` that passes its lines on."""
 
         def __init__(self) -> None:
             tensorrt.ILogger.__init__(self)
 
         def log(self, severity: "trt.ILogger.Severity", msg: str) -> None:
-            """One line."""
+            """Pass one line on; TensorRT's callback."""
             with _LOCK:
                 listening = list(_LISTENING)
             for messages in listening:

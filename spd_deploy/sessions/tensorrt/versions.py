@@ -1,40 +1,40 @@
-"""TensorRT 10 and 11: which of them is installed, and what a build asks of it.
+"""TensorRT 10 and 11: the installed version, and the flags of a build.
 
-Both take batches of explicit size and strongly typed networks, in which every tensor has the type
-that the graph gives it; in 11 there are no others. What only some of their releases have is looked
-for by name, and its absence is an error.
+Both versions have explicit batch sizes and strongly typed networks, in which every tensor has the
+type that the graph gives it; version 11 has no other networks. Features that only some releases
+have are looked up by name, and a missing one is an error.
 """
 
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from spd_deploy.domain.errors import Unavailable
-from spd_deploy.sessions.tensorrt.build_plan import BuildPlan, Hardware, Options
+from spd_deploy.sessions.tensorrt.build_plan import BuildPlan, HardwareCompatibility, Options
 from spd_deploy.sessions.tensorrt.engine_record import Arm
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
 _MAJORS = (10, 11)
-_LEVELS: dict[Hardware, str] = {
+_LEVELS: dict[HardwareCompatibility, str] = {
     "same_gpu": "NONE",
     "same_compute_capability": "SAME_COMPUTE_CAPABILITY",
     "ampere_plus": "AMPERE_PLUS",
 }
-# Distributions whose names tell the version of CUDA that TensorRT was built for.
+# Packages whose names tell the CUDA version that TensorRT was built for.
 _PACKAGES = ("tensorrt_cu{}", "tensorrt_cu{}_bindings", "tensorrt_cu{}_libs")
 _CUDA_MAJORS = (11, 12, 13, 14)
 
 
 def import_tensorrt() -> ModuleType:
-    """The TensorRT module, of a version that is known here.
+    """Import TensorRT in a supported version.
 
     Raises:
-        Unavailable: it is not installed, does not load, or is of another version.
+        Unavailable: it is not installed, does not load, or its version is not supported.
     """
     try:
         import tensorrt
-    except Exception as err:  # a library that it lacks raises what it likes
+    except Exception as err:  # a missing library raises errors of any class
         raise Unavailable(
             "TensorRT is not installed here, or does not load",
             got=err,
@@ -51,19 +51,19 @@ def import_tensorrt() -> ModuleType:
 
 
 def supported(version: str) -> bool:
-    """Whether a version is one that this project knows."""
+    """Whether a version of TensorRT is supported: 10 or 11."""
     return numbers_of(version)[0] in _MAJORS
 
 
 def numbers_of(version: str) -> tuple[int, ...]:
-    """A version's numbers, two at least: ``10.13.0.35`` is (10, 13, 0, 35)."""
+    """A version as at least two numbers: ``10.13.0.35`` is (10, 13, 0, 35)."""
     digits = ["".join(c for c in part if c.isdigit()) for part in version.split(".")]
     found = tuple(int(part) for part in digits if part)
     return (*found, 0, 0)[: max(2, len(found))]
 
 
 def cuda_major_of_tensorrt() -> int | None:
-    """The version of CUDA that the installed TensorRT was built for, as its packages are named."""
+    """The CUDA major version that TensorRT was built for, from the names of its packages."""
     from spd_deploy.domain.versions import version_of
 
     majors = (m for m in _CUDA_MAJORS if any(version_of(p.format(m)) for p in _PACKAGES))
@@ -71,15 +71,15 @@ def cuda_major_of_tensorrt() -> int | None:
 
 
 def network_flags(trt: ModuleType) -> int:
-    """How a network is created: strongly typed, which 10 must be asked for and 11 always is."""
+    """Flags of ``create_network``: strongly typed, which TensorRT 10 needs and 11 always is."""
     return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
 
 def flags_for(trt: ModuleType, plan: BuildPlan, options: Options, arm: Arm) -> tuple[str, ...]:
-    """The names of the builder's flags to set.
+    """The names of the ``BuilderFlag`` values to set.
 
     Raises:
-        Unavailable: this TensorRT has no such flag, so the engine would not be what was planned.
+        Unavailable: this TensorRT lacks a flag that the plan needs.
     """
     wanted: list[str] = []
     if plan.sparse_weights and arm == "sparse":
@@ -97,10 +97,10 @@ def flags_for(trt: ModuleType, plan: BuildPlan, options: Options, arm: Arm) -> t
 
 
 def apply_options(trt: ModuleType, config: "trt.IBuilderConfig", options: Options) -> None:
-    """Workspace and compatibility with other GPUs.
+    """Set the workspace limit and the hardware compatibility level of a build.
 
     Raises:
-        Unavailable: this TensorRT does not know that compatibility.
+        Unavailable: this TensorRT has no such compatibility level.
     """
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
@@ -115,6 +115,6 @@ def apply_options(trt: ModuleType, config: "trt.IBuilderConfig", options: Option
 
 
 def host_code_allowed(runtime: Any, options: Options) -> None:
-    """A version-compatible engine brings the code it runs with along, which must be allowed."""
+    """Allow the host code that a version-compatible engine carries with it."""
     if options.version_compatible:
         runtime.engine_host_code_allowed = True

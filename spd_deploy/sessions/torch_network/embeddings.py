@@ -1,9 +1,9 @@
-"""Embeddings of a torch artefact: words, positions and types, summed, normalised, projected."""
+"""Embeddings of a torch artefact: words, positions and token types, normalised, projected."""
 
 from typing import TYPE_CHECKING
 
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.sessions.torch_network.plan import NetworkPlan
+from spd_deploy.sessions.torch_network.network_plan import NetworkPlan
 from spd_deploy.sessions.torch_network.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 class Embeddings:
-    """Token ids and types to the encoder's input ``[T, H]``."""
+    """Maps token ids and token types to the encoder's input ``[T, H]``."""
 
     def __init__(self, plan: NetworkPlan, encoder: Encoder, tensors: Tensors) -> None:
-        """Find the tables, which are in the precision of the network.
+        """Look up the embedding tables, which have the precision of the network.
 
         Raises:
-            BadArtefact: one is missing or has another shape.
+            BadArtefact: a table is missing or has another shape.
         """
         base = f"{encoder.base}.embeddings"
         self.epsilon, self.first_position = plan.epsilon, encoder.first_position
@@ -39,7 +39,7 @@ class Embeddings:
             self.project = (weight.to(self.words.dtype), bias.to(self.words.dtype))
 
     def __call__(self, ids_BS: "Tensor", types_BS: "Tensor") -> "Tensor":
-        """One type alone is not read: tokenizers number a second text 1 for every model."""
+        """The input ``[T, H]``; a table of one type ignores ids, since tokenizers give 1 anyway."""
         from torch.nn.functional import embedding, layer_norm, linear
 
         x = embedding(ids_BS, self.words) + self._positions(ids_BS)
@@ -50,7 +50,7 @@ class Embeddings:
         return x if self.project is None else linear(x, *self.project)
 
     def _positions(self, ids_BS: "Tensor") -> "Tensor":
-        """The vector of each token's position; RoBERTa's kin count tokens that are no padding."""
+        """The position embeddings; models of the RoBERTa family count non-padding tokens only."""
         from torch.nn.functional import embedding
 
         if self.first_position == 0:

@@ -1,10 +1,10 @@
-"""CUDA graphs of a network, one for each bucket of shapes, in one pool of memory.
+"""CUDA graphs of a network, one for each bucket, in one memory pool.
 
-A graph is captured when its bucket first comes up: a warm-up run measures what is not known yet and
-lets libraries make their plans, then the launches are recorded. Replaying needs one call for all of
-them and allocates nothing: ids go from a pinned buffer of the bucket's to its own place on the GPU,
-logits come back the same way. Graphs are replayed one at a time, so they share their memory; how
-many are kept is bounded, the one longest unused goes first.
+A graph is captured when a batch first needs its bucket, after a warm-up run in which kernels are
+tuned and libraries initialise. A replay launches all kernels by one call and allocates nothing:
+ids are copied from a pinned buffer to the GPU, and logits are copied back. Graphs are replayed one
+at a time, so they share their memory. The number of graphs is bounded; the least recently used one
+is dropped first.
 """
 
 import threading
@@ -17,34 +17,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.errors import EngineFailed, SpdError
+from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.text import Batch
-from spd_deploy.sessions.torch_network.buckets import Bucket, bucket_for
+from spd_deploy.sessions.torch_network.buckets import bucket_for
 from spd_deploy.sessions.torch_network.network import Network
 
-MOST_GRAPHS = 48
+MAX_GRAPHS = 48
 _WARM_UPS = 2
 
 
-class Graphs:
-    """Runs batches on the current CUDA device; several threads may, and wait for one another."""
+class CudaGraphs:
+    """Runs batches on the current CUDA device; several threads may run it, and take turns."""
 
-    def __init__(self, network: Network, *, most: int = MOST_GRAPHS) -> None:
+    def __init__(self, network: Network, *, most: int = MAX_GRAPHS) -> None:
         import torch
 
         self.network = network
         self.most = most
         self.last: BucketRun | None = None
-        self._captured: OrderedDict[Bucket, BucketRun] = OrderedDict()
+        self._captured: OrderedDict[Shape, BucketRun] = OrderedDict()
         self._lock = threading.Lock()
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._stream.wait_stream(torch.cuda.current_stream())  # which the weights are made on
+        self._stream.wait_stream(
+            torch.cuda.current_stream()
+        )  # the weights were made on that stream
         self._pool: Any = torch.cuda.graph_pool_handle()
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Logits ``[B, C]``, in memory of the caller's own.
+        """Logits ``[B, C]``, copied.
 
         Raises:
-            EngineFailed: it does not fit into the GPU's memory, or the GPU failed.
+            EngineFailed: the batch does not fit into the GPU's memory, or the GPU failed.
         """
         import torch
 
@@ -56,7 +59,7 @@ class Graphs:
             return graph.run(batch)
 
     def prepare(self, batch: Batch, *, graph: bool) -> "BucketRun":
-        """The batch in its bucket on the GPU, in buffers of its own, warm.
+        """The batch in buffers of its own on the GPU, warmed up; with ``graph``, captured.
 
         Raises:
             EngineFailed: as :meth:`run`.
@@ -78,17 +81,17 @@ class Graphs:
             self._drop()
 
     def __len__(self) -> int:
-        """How many graphs are kept."""
+        """Number of captured graphs."""
         return len(self._captured)
 
-    def _bucket(self, batch: Batch) -> Bucket:
-        """The smallest that holds a batch."""
+    def _bucket(self, batch: Batch) -> Shape:
+        """The smallest bucket that holds a batch."""
         B, S = batch.ids_BS.shape
         return bucket_for(B, S, positions=self.network.encoder.positions)
 
     @contextmanager
-    def _failing(self, bucket: Bucket) -> Iterator[None]:
-        """What the GPU refuses, in words; without memory for a bucket all graphs make room."""
+    def _failing(self, bucket: Shape) -> Iterator[None]:
+        """Turn the GPU's errors into ours; after an out-of-memory all graphs are dropped."""
         import torch
 
         try:
@@ -99,14 +102,16 @@ class Graphs:
             raise out_of_memory(bucket, err) from err
         except SpdError:
             raise
-        except Exception as err:  # PyTorch's or Triton's, whose own are no RuntimeError
-            self._pool = torch.cuda.graph_pool_handle()  # a capture that broke off spoils its pool
+        except Exception as err:  # PyTorch's or Triton's; Triton's are no RuntimeError
+            self._pool = (
+                torch.cuda.graph_pool_handle()
+            )  # an aborted capture makes its pool unusable
             raise EngineFailed(
                 "the GPU failed on a batch", got=err, fix="run `spd doctor`, and try again"
             ) from err
 
-    def _capture(self, bucket: Bucket) -> "BucketRun":
-        """Record a bucket's graph; the one longest unused makes room where there are too many."""
+    def _capture(self, bucket: Shape) -> "BucketRun":
+        """Capture a bucket's graph, after dropping the least recently used of too many."""
         while len(self._captured) >= self.most:
             self._captured.popitem(last=False)[1].reset()
         graph = BucketRun(self.network, bucket, stream=self._stream, pool=self._pool)
@@ -114,7 +119,7 @@ class Graphs:
         return graph
 
     def _drop(self) -> None:
-        """Forget everything that was captured."""
+        """Drop every captured graph."""
         import torch
 
         for graph in self._captured.values():
@@ -124,14 +129,14 @@ class Graphs:
 
 
 class BucketRun:
-    """One bucket: its buffers and the launches between them, recorded as a graph or not.
+    """A bucket's buffers and its run, captured as a CUDA graph or launched kernel by kernel.
 
-    A :class:`~spd_deploy.sessions.device_runs.DeviceRun`. ``two_four`` counts its products on 2:4
-    tensor cores.
+    It is a :class:`~spd_deploy.sessions.device_runs.DeviceRun`. ``two_four`` is the number of its
+    products that run on 2:4 tensor cores.
     """
 
     def __init__(
-        self, network: Network, bucket: Bucket, *, stream: Any, pool: Any, graph: bool = True
+        self, network: Network, bucket: Shape, *, stream: Any, pool: Any, graph: bool = True
     ) -> None:
         import torch
 
@@ -163,7 +168,7 @@ class BucketRun:
         return int(self.queue.cuda_stream)
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Logits of a batch that the bucket holds."""
+        """Logits ``[B, C]`` of a batch that fits into the bucket."""
         self.fill(batch)
         self.load()
         self.enqueue()
@@ -171,7 +176,7 @@ class BucketRun:
         return self.logits()
 
     def fill(self, batch: Batch | None) -> None:
-        """The batch among padding; without one, rows of which every token is real."""
+        """Put the batch into the host buffer, padded; None fills it with real tokens only."""
         ids, mask, types = self.view_3BS
         ids[:], mask[:], types[:] = self.padding, int(batch is None), 0
         if batch is not None:
@@ -188,7 +193,7 @@ class BucketRun:
             self.device_3BS.copy_(self.host_3BS, non_blocking=True)
 
     def enqueue(self) -> None:
-        """Replay the graph, or launch kernel by kernel where there is none."""
+        """Enqueue the graph, or each kernel where there is no graph."""
         import torch
 
         with torch.cuda.stream(self.queue):
@@ -206,18 +211,18 @@ class BucketRun:
             self.answer_BC.copy_(self.logits_BC, non_blocking=True)
 
     def logits(self) -> NDArray[np.float32]:
-        """What was unloaded last, in memory of the caller's own; waits for it."""
+        """Logits ``[B, C]`` of the last ``unload``, copied; waits for the stream."""
         self.queue.synchronize()
         return np.array(self.answer_BC.numpy()[: self.rows])
 
     def reset(self) -> None:
-        """Give back what the graph holds."""
+        """Free the graph's memory."""
         if self.graph is not None:
             self.graph.reset()
 
 
-def out_of_memory(bucket: Bucket, err: BaseException) -> EngineFailed:
-    """The error for a batch that is too large for the GPU."""
+def out_of_memory(bucket: Shape, err: BaseException) -> EngineFailed:
+    """The error for a batch that does not fit into the GPU's memory."""
     return EngineFailed(
         f"a batch of {bucket} tokens does not fit into the GPU's memory",
         got=err,

@@ -1,23 +1,23 @@
-"""The classifier's head of a torch artefact, in fp32: it reads one token a row."""
+"""The classifier head of a torch artefact, in fp32; its input is the first token of each row."""
 
 from typing import TYPE_CHECKING, assert_never
 
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.sessions.torch_network.plan import HeadActivation, NetworkPlan
+from spd_deploy.sessions.torch_network.network_plan import HeadActivation, NetworkPlan
 from spd_deploy.sessions.torch_network.tensors import Tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Head:
-    """``[B, H]`` to the logits ``[B, C]``."""
+class ClassifierHead:
+    """Maps ``[B, H]`` to logits ``[B, C]``."""
 
     def __init__(self, plan: NetworkPlan, encoder: Encoder, tensors: Tensors) -> None:
-        """Find its layers.
+        """Look up the tensors of the head's layers.
 
         Raises:
-            BadArtefact: one is missing or has another shape.
+            BadArtefact: a tensor is missing or has another shape.
         """
         self.layers: list[tuple[Tensor, Tensor, HeadActivation]] = []
         for layer in plan.head:
@@ -26,7 +26,7 @@ class Head:
             self.layers.append((weight_NK, bias_N, layer.activation))
 
     def __call__(self, x_BH: "Tensor") -> "Tensor":
-        """All its layers."""
+        """Logits ``[B, C]`` of ``[B, H]``."""
         from torch.nn.functional import linear
 
         x_BH = x_BH.float()
@@ -36,7 +36,7 @@ class Head:
 
 
 def _activated(x: "Tensor", activation: HeadActivation) -> "Tensor":
-    """The activation after a layer."""
+    """``x`` after the activation of this name."""
     from torch.nn.functional import gelu, relu
 
     match activation:

@@ -1,16 +1,19 @@
-"""How activations lie between the products of a torch artefact.
+"""The memory layouts of activations between the products of a torch artefact.
 
-Token-major ``[tokens, features]`` is PyTorch's own layout; dense and 2:4 products want it. The
-block-sparse kernel wants feature-major ``[features, tokens]``, where a kept input is one contiguous
-row. A linear layer that takes PyTorch's layout and gives it back would turn its input and its
-output each time: for BERT-base at 32x128 in fp16 that is 63 MB more for the first feed-forward
-product, which itself moves 31 MB. So the layers are not kept as modules whose linears are replaced:
-the whole stack stays feature-major, with one turn of ``[T, H]`` after the embeddings and one of
-``[B, H]`` before the head. Seven launches a layer (queries, keys and values in one; attention; its
-output with the residual; norm; the first feed-forward product with its activation; the second with
-the residual; norm) read and write each activation once. For H hidden features, T tokens and a
-feed-forward of 4 H that is 26 H T numbers a layer, 164 MB for BERT-base at 32x128, most of which
-the 50 MB of an H100's L2 cache hold from one launch to the next.
+Token-major ``[tokens, features]`` is PyTorch's layout; dense and 2:4 products use it. The
+block-sparse kernel needs feature-major ``[features, tokens]``, where a kept input is one contiguous
+row.
+
+The whole encoder stays in one layout. A linear layer that took and returned PyTorch's layout would
+transpose its input and output each time. For BERT-base at 32x128 in fp16 that moves 63 MB more for
+the first feed-forward product, which itself moves 31 MB. In a feature-major network there is one
+transpose of ``[T, H]`` after the embeddings and one of ``[B, H]`` before the head.
+
+A layer takes seven launches, which read and write each activation once: queries, keys and values;
+attention; its output with the residual; norm; the first feed-forward product with its activation;
+the second with the residual; norm. For H hidden features, T tokens and a feed-forward of 4 H that
+is 26 H T numbers a layer, or 164 MB for BERT-base at 32x128. Most of it stays in the 50 MB of an
+H100's L2 cache from one launch to the next.
 """
 
 from collections.abc import Sequence
@@ -24,66 +27,66 @@ if TYPE_CHECKING:
 
 
 class TorchLayout(Protocol):
-    """One of the two."""
+    """Operations on activations in one layout."""
 
     def enter(self, x_TH: "Tensor") -> "Tensor":
-        """The embeddings, as the layers want them."""
+        """The embeddings ``[T, H]`` in this layout."""
         ...
 
     def leave(self, x: "Tensor") -> "Tensor":
-        """What the layers gave for each row's first token, as ``[B, H]``."""
+        """The encoder's output for each row's first token, as ``[B, H]``."""
         ...
 
     def first_tokens(self, x: "Tensor", batch: int) -> "Tensor":
-        """Of each row the first token alone."""
+        """The first token of each row."""
         ...
 
     def split(self, x: "Tensor", sizes: Sequence[int]) -> Sequence["Tensor"]:
-        """The features in parts."""
+        """Split the features into parts of these sizes."""
         ...
 
     def add_bias(self, x: "Tensor", bias_H: "Tensor") -> "Tensor":
-        """The bias of a product that is gone, to every token."""
+        """Add the bias of a product without remaining inputs to every token."""
         ...
 
     def norm(self, x: "Tensor", weight_H: "Tensor", bias_H: "Tensor", epsilon: float) -> "Tensor":
-        """Layer norm of each token; weight and bias are fp32."""
+        """Layer norm over the features of each token; weight and bias are fp32."""
         ...
 
     def attention(
         self, q: "Tensor", k: "Tensor", v: "Tensor", bias_BS: "Tensor", heads: int
     ) -> "Tensor":
-        """The context of the queries, of B S keys, or of B first tokens."""
+        """The context of the queries: all B S tokens, or the B first tokens."""
         ...
 
 
 class TorchTokenMajor:
-    """``[tokens, features]``, in PyTorch's operators."""
+    """``[tokens, features]``, computed by PyTorch's operators."""
 
     def enter(self, x_TH: "Tensor") -> "Tensor":
-        """As it is."""
+        """The embeddings unchanged."""
         return x_TH
 
     def leave(self, x: "Tensor") -> "Tensor":
-        """As it is."""
+        """The encoder's output unchanged."""
         return x
 
     def first_tokens(self, x: "Tensor", batch: int) -> "Tensor":
-        """Every S-th row, close together: a 2:4 product reads a row's length on, whatever it is."""
+        """Every S-th row, copied: a 2:4 product ignores strides between rows."""
         return x.reshape(batch, -1, x.shape[1])[:, 0].contiguous()
 
     def split(self, x: "Tensor", sizes: Sequence[int]) -> Sequence["Tensor"]:
-        """Columns."""
+        """Split the columns."""
         import torch
 
         return torch.split(x, list(sizes), 1)
 
     def add_bias(self, x: "Tensor", bias_H: "Tensor") -> "Tensor":
-        """To every row."""
+        """Add the bias to every row."""
         return x + bias_H.to(x.dtype)
 
     def norm(self, x: "Tensor", weight_H: "Tensor", bias_H: "Tensor", epsilon: float) -> "Tensor":
-        """PyTorch's own, which sums in fp32."""
+        """PyTorch's layer norm, which accumulates in fp32."""
         from torch.nn.functional import layer_norm
 
         return layer_norm(x, weight_H.shape, weight_H.to(x.dtype), bias_H.to(x.dtype), epsilon)
@@ -91,7 +94,7 @@ class TorchTokenMajor:
     def attention(
         self, q: "Tensor", k: "Tensor", v: "Tensor", bias_BS: "Tensor", heads: int
     ) -> "Tensor":
-        """PyTorch's own; heads are views."""
+        """PyTorch's scaled dot-product attention on views of the heads."""
         import torch
         from torch.nn.functional import scaled_dot_product_attention
 
@@ -107,38 +110,38 @@ class TorchTokenMajor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TorchFeatureMajor:
-    """``[features, tokens]``, in the backend's operators."""
+    """``[features, tokens]``, computed by the backend's operators."""
 
     backend: Backend
 
     def enter(self, x_TH: "Tensor") -> "Tensor":
-        """Turned, in memory."""
+        """The embeddings transposed into new memory."""
         return x_TH.T.contiguous()
 
     def leave(self, x: "Tensor") -> "Tensor":
-        """Turned back, in memory."""
+        """The encoder's output transposed into new memory."""
         return x.T.contiguous()
 
     def first_tokens(self, x: "Tensor", batch: int) -> "Tensor":
-        """Every S-th column."""
+        """Every S-th column, copied."""
         return x.reshape(len(x), batch, -1)[:, :, 0].contiguous()
 
     def split(self, x: "Tensor", sizes: Sequence[int]) -> Sequence["Tensor"]:
-        """Rows."""
+        """Split the rows."""
         import torch
 
         return torch.split(x, list(sizes), 0)
 
     def add_bias(self, x: "Tensor", bias_H: "Tensor") -> "Tensor":
-        """To every column."""
+        """Add the bias to every column."""
         return x + bias_H[:, None].to(x.dtype)
 
     def norm(self, x: "Tensor", weight_H: "Tensor", bias_H: "Tensor", epsilon: float) -> "Tensor":
-        """The backend's."""
+        """The backend's layer norm."""
         return self.backend.layer_norm(x, weight_H, bias_H, epsilon)
 
     def attention(
         self, q: "Tensor", k: "Tensor", v: "Tensor", bias_BS: "Tensor", heads: int
     ) -> "Tensor":
-        """The backend's; heads are views."""
+        """The backend's attention, which splits the heads itself."""
         return self.backend.attention(q, k, v, bias_BS, heads=heads)

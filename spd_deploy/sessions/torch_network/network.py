@@ -1,15 +1,16 @@
 """A torch artefact's classifier: token ids in, logits out, in PyTorch and our kernels.
 
-It computes what the checkpoint's own module does, from the embeddings to the head, in the precision
-of the artefact. In fp32 are sums of products, norms and softmax, and the head. Biases and the
-tensors of norms are stored in fp32: our kernels read them so, PyTorch's products and norms read
-them rounded to the artefact's precision. It is no ``transformers`` module with other linears in it:
-activations would have to turn at each of them (``layouts.py``), the module's own code for masks
-reads numbers back from the GPU, which no CUDA graph can, and an artefact would need that library to
-be served.
+It computes the same function as the checkpoint's module, in the precision of the artefact. Products
+accumulate in fp32, and norms, softmax and the head run in fp32. Biases and norm tensors are stored
+in fp32; our kernels read them in fp32, and PyTorch's operators read them in the artefact's
+precision.
 
-The classifier reads the first token alone, so the last layer computes queries, attention output and
-feed-forward for that token only, as in the exported graphs.
+It is not a ``transformers`` module with other linear layers, for three reasons. Activations would
+be transposed at each layer (``layouts.py``). The module's mask code reads values back from the GPU,
+which a CUDA graph cannot. And serving an artefact would need ``transformers``.
+
+The classifier reads the first token only. The last layer therefore computes queries, attention
+output and feed-forward for that token only, as the exported graphs do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,19 +20,19 @@ from typing import TYPE_CHECKING
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.layers import Role
 from spd_deploy.kernels.backends import Backend
-from spd_deploy.kernels.two_four import Chooser
+from spd_deploy.kernels.two_four import TwoFourSelector
 from spd_deploy.sessions.torch_network.embeddings import Embeddings
-from spd_deploy.sessions.torch_network.head import Head
+from spd_deploy.sessions.torch_network.head import ClassifierHead
 from spd_deploy.sessions.torch_network.layouts import (
     TorchFeatureMajor,
     TorchLayout,
     TorchTokenMajor,
 )
-from spd_deploy.sessions.torch_network.plan import MatrixPlan, NetworkPlan
+from spd_deploy.sessions.torch_network.network_plan import MatrixPlan, NetworkPlan
 from spd_deploy.sessions.torch_network.products import (
     MatrixProduct,
-    Parts,
-    TwoFourTokens,
+    ProductInputs,
+    TwoFourLinear,
     product_of,
 )
 from spd_deploy.sessions.torch_network.tensors import Tensors
@@ -39,26 +40,26 @@ from spd_deploy.sessions.torch_network.tensors import Tensors
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Added to the scores of padding: as low as fp32 goes with room to spare for the scores themselves.
+# Added to the attention scores of padding: near the lowest fp32 number, without overflow.
 _HIDDEN = -1.7e38
 _READERS: tuple[Role, ...] = ("query", "key", "value")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Norm:
-    """A layer norm, its tensors in fp32."""
+    """The weight and bias ``[H]`` of a layer norm, in fp32."""
 
     weight_H: "Tensor"
     bias_H: "Tensor"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LayerParts:
-    """One encoder layer.
+class EncoderLayer:
+    """The products and norms of one encoder layer.
 
     Attributes:
-        readers: products that read the layer's input, each with the roles whose outputs it gives.
-        output, second: None where no head, or no neuron, is left; then their biases are added.
+        readers: products of the layer's input, each with the roles whose outputs it computes.
+        output, second: None where no head, or no neuron, remains; only their biases are added.
     """
 
     heads: int
@@ -73,13 +74,13 @@ class LayerParts:
     output_norm: Norm
 
     def products(self) -> list[MatrixProduct]:
-        """All of them."""
+        """All products of the layer that remain."""
         found = [product for _, product in self.readers]
         return found + [p for p in (self.output, self.first, self.second) if p is not None]
 
 
 class Network:
-    """All layers on one device."""
+    """Embeddings, encoder layers and head on one device."""
 
     def __init__(
         self,
@@ -88,26 +89,26 @@ class Network:
         tensors: Tensors,
         *,
         backend: Backend,
-        chooser: Chooser | None,
+        chooser: TwoFourSelector | None,
     ) -> None:
-        """Make the products from the tensors, which lie on the device already.
+        """Build the products from tensors that are on the device already.
 
         Raises:
-            BadArtefact: the plan and the tensors do not fit together.
+            BadArtefact: the plan and the tensors contradict each other.
         """
         self.plan, self.encoder = plan, encoder
         self.layout: TorchLayout = (
             TorchFeatureMajor(backend=backend) if plan.feature_major else TorchTokenMajor()
         )
         self.embeddings = Embeddings(plan, encoder, tensors)
-        self.head = Head(plan, encoder, tensors)
-        parts = Parts(
+        self.head = ClassifierHead(plan, encoder, tensors)
+        parts = ProductInputs(
             tensors=tensors, backend=backend, chooser=chooser, feature_major=plan.feature_major
         )
         self.layers = [self._layer_parts(layer, parts) for layer in range(encoder.layers)]
 
     def logits(self, ids_BS: "Tensor", mask_BS: "Tensor", types_BS: "Tensor") -> "Tensor":
-        """``[B, C]`` in fp32."""
+        """Logits ``[B, C]`` in fp32."""
         x = self.layout.enter(self.embeddings(ids_BS, types_BS))
         bias_BS = (1 - mask_BS).float() * _HIDDEN
         for layer in self.layers[:-1]:
@@ -117,17 +118,19 @@ class Network:
         return self.head(self.layout.leave(x))
 
     def two_four(self) -> int:
-        """How many products the last batch ran on 2:4 tensor cores."""
+        """Number of products that ran on 2:4 tensor cores in the last batch."""
         return sum(product.two_four for layer in self.layers for product in layer.products())
 
     def refused(self) -> tuple[str, ...]:
-        """Why products that were to run on 2:4 tensor cores stay dense, one reason a product."""
+        """The reasons why 2:4 products stay dense, one for each such product."""
         products = [product for layer in self.layers for product in layer.products()]
-        two_four = [product for product in products if isinstance(product, TwoFourTokens)]
+        two_four = [product for product in products if isinstance(product, TwoFourLinear)]
         return tuple(product.refused for product in two_four if product.refused is not None)
 
-    def _layer(self, x: "Tensor", kept: "Tensor", layer: LayerParts, bias_BS: "Tensor") -> "Tensor":
-        """One layer over all tokens of ``x``, for the ``kept`` ones alone."""
+    def _layer(
+        self, x: "Tensor", kept: "Tensor", layer: EncoderLayer, bias_BS: "Tensor"
+    ) -> "Tensor":
+        """One layer: keys and values of all tokens ``x``, outputs of the tokens ``kept`` only."""
         if layer.output is None:
             y = self.layout.add_bias(kept, layer.output_bias_H)
         else:
@@ -143,8 +146,8 @@ class Network:
             z = layer.second(layer.first(y, activation=self.plan.activation), residual=y)
         return self._normed(z, layer.output_norm)
 
-    def _read(self, x: "Tensor", kept: "Tensor", layer: LayerParts) -> dict[Role, "Tensor"]:
-        """Queries of the kept tokens, keys and values of all."""
+    def _read(self, x: "Tensor", kept: "Tensor", layer: EncoderLayer) -> dict[Role, "Tensor"]:
+        """Queries of the kept tokens, and keys and values of all tokens, by role."""
         found: dict[Role, Tensor] = {}
         for roles, product in layer.readers:
             y = product(kept if roles == ("query",) else x)
@@ -153,17 +156,17 @@ class Network:
         return found
 
     def _normed(self, x: "Tensor", norm: Norm) -> "Tensor":
-        """A layer norm."""
+        """``x`` after a layer norm."""
         return self.layout.norm(x, norm.weight_H, norm.bias_H, self.plan.epsilon)
 
-    def _layer_parts(self, layer: int, parts: Parts) -> LayerParts:
-        """The products and norms of a layer; in the last, queries are of other tokens than keys."""
+    def _layer_parts(self, layer: int, parts: ProductInputs) -> EncoderLayer:
+        """Build a layer; in the last one queries have fewer tokens than keys and values."""
         of, naming = self.plan.of_layer(layer), self.encoder.naming
         prefix = f"{self.encoder.prefix}.{layer}"
         whole = of["query"].outputs > 0
         neurons = of["intermediate"].outputs > 0
         last = layer == self.encoder.layers - 1
-        return LayerParts(
+        return EncoderLayer(
             heads=of["query"].outputs // self.encoder.head_size,
             sizes={role: of[role].outputs for role in _READERS},
             readers=_readers(of, parts, apart=last) if whole else (),
@@ -185,9 +188,9 @@ class Network:
 
 
 def _readers(
-    of: Mapping[Role, MatrixPlan], parts: Parts, *, apart: bool
+    of: Mapping[Role, MatrixPlan], parts: ProductInputs, *, apart: bool
 ) -> list[tuple[tuple[Role, ...], MatrixProduct]]:
-    """As few products as give queries, keys and values; ``apart``: the queries have their own."""
+    """The fewest products for queries, keys and values; ``apart`` separates the queries."""
     groups: list[tuple[Role, ...]] = [("query",), ("key", "value")] if apart else [_READERS]
     found: list[tuple[tuple[Role, ...], MatrixProduct]] = []
     for roles in groups:

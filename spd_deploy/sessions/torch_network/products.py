@@ -1,7 +1,7 @@
-"""How a matrix of a torch artefact is multiplied: dense, on 2:4 tensor cores, or by its blocks.
+"""The products of a torch artefact: dense, on 2:4 tensor cores, or block-sparse.
 
-Matrices that read the same activations run as one product where they are run alike: queries, keys
-and values in one launch instead of three.
+Matrices that read the same activations are fused into one product where they have the same kind:
+queries, keys and values then take one launch instead of three.
 """
 
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 from spd_deploy.kernels.backends import Backend
-from spd_deploy.kernels.plain import activated
-from spd_deploy.kernels.two_four import Chooser, packed
+from spd_deploy.kernels.eager import activated
+from spd_deploy.kernels.two_four import TwoFourSelector, to_two_four
 from spd_deploy.kernels.weights import BlockWeight
-from spd_deploy.sessions.cuda.room import is_fault
-from spd_deploy.sessions.torch_network.plan import MatrixPlan
+from spd_deploy.sessions.cuda.oom import is_fault
+from spd_deploy.sessions.torch_network.network_plan import MatrixPlan
 from spd_deploy.sessions.torch_network.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -21,56 +21,56 @@ if TYPE_CHECKING:
 
 
 class MatrixProduct(Protocol):
-    """A matrix with its bias."""
+    """A product with one or several fused matrices, with bias."""
 
     @property
     def two_four(self) -> bool:
-        """Whether the last run was on 2:4 tensor cores."""
+        """Whether the last call ran on 2:4 tensor cores."""
         ...
 
     def __call__(
         self, x: "Tensor", *, activation: str = "none", residual: "Tensor | None" = None
     ) -> "Tensor":
-        """The product of activations in the layout it was made for, then activation, residual."""
+        """Product and bias, then the activation, then the residual, in the network's layout."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parts:
-    """What products are made from: tensors, who runs blocks, and who chooses 2:4, if anyone."""
+class ProductInputs:
+    """The tensors, the block-sparse backend, the 2:4 selector (or None) and the layout."""
 
     tensors: Tensors
     backend: Backend
-    chooser: Chooser | None
+    chooser: TwoFourSelector | None
     feature_major: bool
 
 
-def product_of(matrices: Sequence[MatrixPlan], parts: Parts) -> MatrixProduct | None:
-    """One product for all of ``matrices``; None where they are not run alike.
+def product_of(matrices: Sequence[MatrixPlan], parts: ProductInputs) -> MatrixProduct | None:
+    """One fused product for all of ``matrices``; None where they cannot be fused.
 
     Raises:
-        BadArtefact: their tensors are missing, or do not fit together.
+        BadArtefact: tensors are missing, or their shapes contradict each other.
     """
     kinds = {matrix.kind for matrix in matrices}
     if len(kinds) > 1:
         return None
     if kinds == {"blocks"}:
         joined = BlockWeight.joined([_blocks(matrix, parts.tensors) for matrix in matrices])
-        return None if joined is None else Blocks(weight=joined, backend=parts.backend)
+        return None if joined is None else BlockSparseProduct(weight=joined, backend=parts.backend)
     import torch
 
     weight_NK = torch.cat([_dense(matrix, parts.tensors) for matrix in matrices])
     bias_N = torch.cat([_bias(matrix, parts.tensors) for matrix in matrices]).to(weight_NK.dtype)
     if parts.feature_major:
-        return DenseFeatures(weight_NK=weight_NK, bias_N1=bias_N[:, None])
+        return FeatureMajorLinear(weight_NK=weight_NK, bias_N1=bias_N[:, None])
     if kinds == {"2:4"} and parts.chooser is not None:
-        return TwoFourTokens(weight_NK, bias_N, parts.chooser)
-    return DenseTokens(weight_NK=weight_NK, bias_N=bias_N)
+        return TwoFourLinear(weight_NK, bias_N, parts.chooser)
+    return TokenMajorLinear(weight_NK=weight_NK, bias_N=bias_N)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DenseTokens:
-    """``[T, K]`` to ``[T, N]``."""
+class TokenMajorLinear:
+    """A dense product ``[T, K]`` to ``[T, N]``."""
 
     weight_NK: "Tensor"
     bias_N: "Tensor"
@@ -80,26 +80,26 @@ class DenseTokens:
     def __call__(
         self, x: "Tensor", *, activation: str = "none", residual: "Tensor | None" = None
     ) -> "Tensor":
-        """PyTorch's linear layer."""
+        """``torch.nn.functional.linear``, then activation and residual."""
         from torch.nn.functional import linear
 
         y_TN = activated(linear(x, self.weight_NK, self.bias_N), activation)
         return y_TN if residual is None else y_TN + residual
 
 
-class TwoFourTokens:
-    """``[T, K]`` to ``[T, N]``, dense or on 2:4 tensor cores, whichever is faster for T tokens.
+class TwoFourLinear:
+    """A product ``[T, K]`` to ``[T, N]``, dense or 2:4, whichever is faster for T tokens.
 
     Attributes:
-        refused: why the library does not take the weight, which then stays dense; else None.
+        refused: why PyTorch cannot pack the weight, which then stays dense; else None.
     """
 
-    def __init__(self, weight_NK: "Tensor", bias_N: "Tensor", chooser: Chooser) -> None:
-        self.dense = DenseTokens(weight_NK=weight_NK, bias_N=bias_N)
-        self.sparse: DenseTokens | None = None
+    def __init__(self, weight_NK: "Tensor", bias_N: "Tensor", chooser: TwoFourSelector) -> None:
+        self.dense = TokenMajorLinear(weight_NK=weight_NK, bias_N=bias_N)
+        self.sparse: TokenMajorLinear | None = None
         self.refused: str | None = None
         try:
-            self.sparse = DenseTokens(weight_NK=packed(weight_NK), bias_N=bias_N)
+            self.sparse = TokenMajorLinear(weight_NK=to_two_four(weight_NK), bias_N=bias_N)
         except RuntimeError as err:
             if is_fault(err):
                 raise
@@ -110,7 +110,7 @@ class TwoFourTokens:
     def __call__(
         self, x: "Tensor", *, activation: str = "none", residual: "Tensor | None" = None
     ) -> "Tensor":
-        """PyTorch's linear layer, over one form of the weight or the other."""
+        """``torch.nn.functional.linear`` with the dense or the packed weight."""
         chosen = self.dense
         if self.sparse is not None and self.chooser.wins(
             x, self.dense.weight_NK, self.sparse.weight_NK, self.dense.bias_N
@@ -121,7 +121,7 @@ class TwoFourTokens:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DenseFeatures:
+class FeatureMajorLinear:
     """``[K, T]`` to ``[N, T]``."""
 
     weight_NK: "Tensor"
@@ -132,7 +132,7 @@ class DenseFeatures:
     def __call__(
         self, x: "Tensor", *, activation: str = "none", residual: "Tensor | None" = None
     ) -> "Tensor":
-        """The product from the left."""
+        """``torch.addmm`` with the weight on the left, then activation and residual."""
         import torch
 
         y_NT = activated(torch.addmm(self.bias_N1, self.weight_NK, x), activation)
@@ -140,8 +140,8 @@ class DenseFeatures:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Blocks:
-    """``[K, T]`` to ``[N, T]`` by the blocks that were kept."""
+class BlockSparseProduct:
+    """A block-sparse product ``[K, T]`` to ``[N, T]``."""
 
     weight: BlockWeight
     backend: Backend
@@ -151,14 +151,14 @@ class Blocks:
     def __call__(
         self, x: "Tensor", *, activation: str = "none", residual: "Tensor | None" = None
     ) -> "Tensor":
-        """All in one launch."""
+        """Product, bias, activation and residual in one launch."""
         return self.backend.block_linear(
             x, self.weight, activation=activation, residual_NT=residual
         )
 
 
 def _blocks(matrix: MatrixPlan, tensors: Tensors) -> BlockWeight:
-    """The blocks of one matrix."""
+    """The block-sparse weight of one matrix."""
     return BlockWeight.of(
         tensors.get(f"{matrix.name}.weight"),
         tensors.get(f"{matrix.name}.index"),
@@ -169,7 +169,7 @@ def _blocks(matrix: MatrixPlan, tensors: Tensors) -> BlockWeight:
 
 
 def _dense(matrix: MatrixPlan, tensors: Tensors) -> "Tensor":
-    """The whole of what is left of one matrix."""
+    """The dense weight ``[N, K]`` that remains of one matrix."""
     match matrix.kind:
         case "dense" | "2:4":
             return tensors.get(f"{matrix.name}.weight", matrix.outputs, matrix.inputs)
@@ -180,5 +180,5 @@ def _dense(matrix: MatrixPlan, tensors: Tensors) -> "Tensor":
 
 
 def _bias(matrix: MatrixPlan, tensors: Tensors) -> "Tensor":
-    """In fp32."""
+    """The bias ``[N]`` of one matrix, in fp32."""
     return tensors.get(f"{matrix.name}.bias", matrix.outputs)

@@ -1,4 +1,4 @@
-"""A torch artefact's tensors, found by name; what is missing or misshapen is an error of ours."""
+"""A torch artefact's tensors by name; a missing or misshapen one is a ``BadArtefact``."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +19,10 @@ class Tensors:
         self._found = found
 
     def get(self, name: str, *shape: int) -> "Tensor":
-        """The tensor of this name; with ``shape``, of just that shape.
+        """The tensor of this name, checked to have ``shape`` if one is given.
 
         Raises:
-            BadArtefact: there is none.
+            BadArtefact: it is missing or has another shape.
         """
         tensor = self._found.get(name)
         if tensor is None or (shape and tuple(tensor.shape) != shape):

@@ -1,4 +1,4 @@
-"""The orders a classifier leaves free: axes whose positions may be renumbered at no cost.
+"""The axes of a classifier whose order is free: renumbering them does not change its outputs.
 
     hidden             the residual stream, one order for the whole network
     layer L heads      whole heads: outputs of query, key and value, inputs of attention_output
@@ -6,8 +6,8 @@
     layer L values     within a head: outputs of value, inputs of attention_output
     layer L neurons    outputs of intermediate, inputs of output
 
-The two matrices on either side of an axis are renumbered together, so the function stays what it
-is; only which weights are neighbours changes, and neighbours are what a pattern chooses among.
+The matrices on both sides of an axis are renumbered together, so the outputs stay the same. Only
+the neighbours of each weight change, and a pattern chooses among neighbours.
 
 X counts the positions of an axis. An order says where each new position comes from:
 ``new_X = old_X[order_X]``.
@@ -30,12 +30,12 @@ class Axis:
     """Positions that may change places, and the matrices that lie along them.
 
     Attributes:
-        name: what a log calls it.
+        name: name in reports.
         size: number of positions.
-        rows: names of the matrices whose outputs lie along it.
-        columns: names of the matrices whose inputs lie along it.
-        segment: a position stays within its segment of so many.
-        unit: so many consecutive positions stay together.
+        rows: names of the matrices whose outputs lie along the axis.
+        columns: names of the matrices whose inputs lie along the axis.
+        segment: number of consecutive positions that a position cannot leave.
+        unit: number of consecutive positions that move together.
     """
 
     name: str
@@ -47,48 +47,48 @@ class Axis:
 
     @property
     def matrices(self) -> tuple[str, ...]:
-        """Names of all matrices along it."""
+        """Names of all matrices along the axis."""
         return self.rows + self.columns
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Move:
-    """A new order of an axis."""
+class AxisOrder:
+    """A new order of an axis: ``new_X = old_X[order_X]``."""
 
     axis: Axis
     order_X: Tensor
 
     def arranged(self, name: str, array_NK: Tensor) -> Tensor:
-        """The array of the matrix ``name`` in the new order: its weights, scores or mask."""
+        """The array ``[N, K]`` of the matrix ``name`` (weights or scores) in the new order."""
         order_X = self.order_X.to(array_NK.device)
         if name in self.axis.rows:
             array_NK = array_NK[order_X]
         return array_NK[:, order_X] if name in self.axis.columns else array_NK
 
-    def inverse(self) -> "Move":
-        """The move that takes this one back."""
-        return Move(axis=self.axis, order_X=self.order_X.argsort())
+    def inverse(self) -> "AxisOrder":
+        """The order that undoes this one."""
+        return AxisOrder(axis=self.axis, order_X=self.order_X.argsort())
 
 
 def axes_of(encoder: Encoder) -> Iterator[Axis]:
-    """All free axes; whole heads come before what is inside them."""
+    """All axes whose order is free; whole heads come before what is inside them."""
     yield _hidden(encoder)
     yield from local_axes(encoder)
 
 
 def local_axes(encoder: Encoder) -> Iterator[Axis]:
-    """The free axes inside layers: nothing but the encoder's own matrices lies along them."""
+    """The axes inside layers, along which only the encoder's own matrices lie."""
     for layer in range(encoder.layers):
         yield from _axes_of_layer(encoder, layer)
 
 
 def spread(order_U: Tensor, unit: int) -> Tensor:
-    """The order of positions that moves U units of ``unit`` positions each."""
+    """The order of single positions, from the order of U units of ``unit`` positions each."""
     return (order_U[:, None] * unit + torch.arange(unit)).reshape(-1)
 
 
 def _hidden(encoder: Encoder) -> Axis:
-    """The residual stream: what every layer adds to, and what every layer reads."""
+    """The residual stream, which every layer reads and adds to."""
     writers = ("attention_output", "output")
     return Axis(
         name=HIDDEN,
@@ -100,7 +100,7 @@ def _hidden(encoder: Encoder) -> Axis:
 
 
 def _axes_of_layer(encoder: Encoder, layer: int) -> Iterator[Axis]:
-    """Heads, what is inside heads, and neurons."""
+    """The axes of one layer: heads, positions inside heads, and neurons."""
     of: Mapping[Role, str] = {m.role: m.name for m in encoder.matrices() if m.layer == layer}
     query, key, value = of["query"], of["key"], of["value"]
     reader = (of["attention_output"],)

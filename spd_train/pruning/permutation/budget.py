@@ -1,4 +1,4 @@
-"""How long the searches look."""
+"""How many rounds the searches for permutations have."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from spd_deploy.domain.errors import BadSetting
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchBudget:
-    """Effort of a search for permutations; the same budget and seed find the same orders.
+    """The number of rounds of a search; the same budget and seed find the same permutations.
 
     Attributes:
-        stripe_sweeps: how often every stripe of an N:M pattern is paired with another.
-        patience: so many sweeps without a gain end the search for stripes.
-        group_rounds: how often the rows of a block pattern are dealt out anew.
-        seed: of the random pairs and of the noise.
+        stripe_sweeps: rounds of the search for N:M; each pairs every stripe with another.
+        patience: rounds without a gain after which the search for N:M stops.
+        group_rounds: rounds of the search for block patterns; each deals the rows out anew.
+        seed: seed of the random pairs and of the noise.
     """
 
     stripe_sweeps: int = 100
@@ -22,7 +22,7 @@ class SearchBudget:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a search that does not look."""
+        """Refuse a search without rounds."""
         if (least := min(self.stripe_sweeps, self.patience, self.group_rounds)) < 1:
             raise BadSetting(
                 "a search for permutations needs at least one sweep",

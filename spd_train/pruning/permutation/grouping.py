@@ -1,16 +1,15 @@
-"""An order of the outputs under which a block pattern keeps more: rows of like inputs together.
+"""An order of the outputs with which a block pattern keeps more: similar rows become neighbours.
 
-A clustering with equal sizes in the manner of k-means: given the blocks that each group keeps,
-each row has an affinity to each group, the score those blocks hold of it; given the groups, each
-keeps the blocks of highest total. Both steps can only raise what is kept. Equal sizes are held by
-dealing rows out between two groups at a time, which for fixed blocks is solved exactly: the rows
-with the larger difference of affinities go to the one. Noise that fades (simulated annealing) gets
-the search out of the poor optimum it starts in, where each row has already pulled its own group's
-choice of blocks its way. Rows that move as one (whole heads) are summed beforehand.
+This is a clustering into groups of equal size, like k-means. Given the blocks that each group
+keeps, the affinity of a row to a group is the row's score in those blocks. Given the groups, each
+keeps the blocks with the highest total. Both steps can only raise the kept score. To keep the sizes
+equal, rows are divided between two groups at a time; for fixed blocks the best division is exact:
+the rows with the larger difference of affinities go to the one group. Decreasing noise (simulated
+annealing) lets the search leave poor optima. Rows that move together (whole heads) are summed.
 
-The idea of rows reordered so that blocks keep more follows Ji et al., "TETRIS" (NeurIPS 2018).
+Reordering rows for blocks follows Ji et al., "TETRIS" (NeurIPS 2018).
 
-X counts rows, or heads; U the blocks of a row; G groups; P pairs of groups.
+X counts rows, or heads; U the blocks of a row; G groups; R rows of a group; P pairs of groups.
 """
 
 from collections.abc import Sequence
@@ -24,10 +23,10 @@ from spd_deploy.domain.patterns import Block
 from spd_train.pruning.permutation.budget import SearchBudget
 from spd_train.pruning.permutation.pairing import random_pairs
 
-# Noise at the start, in standard deviations of the affinities: of a large group, and how many times
-# as much more for a group of one (the smaller the group, the more each row sways its choice). Then
-# the share of the rounds over which it fades. Measured on MiniLM's neurons (groups of 32 and 64,
-# where 0.3 to 1 do equally well) and heads (groups of 2, where 2 comes within 0.0005 of the best).
+# Noise of the first round, in standard deviations of the affinities: for a large group, and the
+# factor that a group of one has in addition, since its row decides its choice of blocks. Then the
+# share of the rounds over which the noise decreases to 0. Measured on MiniLM's neurons (groups of
+# 32 and 64: 0.3 to 1 are equally good) and heads (groups of 2: within 0.0005 of the best).
 _NOISE = 0.5
 _NOISE_OF_ONE = 6.0
 _NOISY_SHARE = 0.8
@@ -35,7 +34,12 @@ _NOISY_SHARE = 0.8
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Section:
-    """A matrix whose rows are grouped: its block scores and the rule that chooses blocks."""
+    """A matrix whose rows are grouped.
+
+    Attributes:
+        score_XU: score of each block ``[X, U]``, rows that move together being summed.
+        choice: the pattern that chooses among the blocks.
+    """
 
     score_XU: Tensor
     choice: Block
@@ -49,7 +53,7 @@ class Section:
         return cls(score_XU=score_XU, choice=Block(rows=1, columns=1, sparsity=pattern.sparsity))
 
     def affinity(self, order_GR: Tensor) -> tuple[Tensor, float]:
-        """What each group's blocks hold of each row, ``[X, G]``, and what is kept now."""
+        """The score of each row in each group's kept blocks ``[X, G]``, and the kept total."""
         score_GU = self.score_XU[order_GR].sum(1)
         mask_GU = self.choice.mask(score_GU, self.choice.sparsity)
         return self.score_XU @ mask_GU.float().T, float(score_GU[mask_GU].sum())
@@ -63,14 +67,14 @@ def group_order(
     budget: SearchBudget,
     generator: torch.Generator,
 ) -> Tensor:
-    """An order of the X rows in groups of ``size`` that keeps no less than the present one.
+    """An order ``[X]`` of the rows in groups of ``size`` that keeps no less than the present one.
 
     Args:
         sections: the matrices that share the order.
-        size: rows a group.
-        segment: a row stays in its segment of so many; ``size`` divides it.
-        budget: how long to look.
-        generator: chooses the pairs and the noise.
+        size: rows of a group.
+        segment: number of rows that a row cannot leave; a multiple of ``size``.
+        budget: number of rounds.
+        generator: draws the pairs and the noise.
     """
     order_GR = torch.arange(len(sections[0].score_XU)).reshape(-1, size)
     best_GR, most = order_GR, -1.0
@@ -89,18 +93,18 @@ def group_order(
 
 
 def noise_at(share: float, size: int) -> float:
-    """Noise after a ``share`` of the rounds for groups of ``size``; none towards the end."""
+    """Standard deviation of the noise after a ``share`` of the rounds, for groups of ``size``."""
     return _NOISE * (1 + _NOISE_OF_ONE / size) * max(0.0, 1 - share / _NOISY_SHARE)
 
 
 def _affinity(sections: Sequence[Section], order_GR: Tensor) -> tuple[Tensor, float]:
-    """Affinities and kept score of all sections together."""
+    """Affinities ``[X, G]`` and kept score, summed over all sections."""
     parts = [section.affinity(order_GR) for section in sections]
     return torch.stack([a for a, _ in parts]).sum(0).cpu(), sum(kept for _, kept in parts)
 
 
 def _shaken(affinity_XG: Tensor, noise: float, generator: torch.Generator) -> Tensor:
-    """Affinities with normal noise in units of their spread within a row."""
+    """Affinities plus normal noise, in units of their standard deviation within a row."""
     if noise == 0:
         return affinity_XG
     spread = (affinity_XG - affinity_XG.mean(1, keepdim=True)).square().mean().sqrt()
@@ -110,7 +114,7 @@ def _shaken(affinity_XG: Tensor, noise: float, generator: torch.Generator) -> Te
 def _dealt(
     order_GR: Tensor, affinity_XG: Tensor, per_segment: int, generator: torch.Generator
 ) -> Tensor:
-    """Groups after each has been paired about once with each other of its segment."""
+    """The groups ``[G, R]`` after each was paired about once with each other of its segment."""
     order_GR = order_GR.clone()
     for _ in range(per_segment):
         pair_P2 = random_pairs(len(order_GR), per_segment, generator)
@@ -119,7 +123,7 @@ def _dealt(
 
 
 def _split(rows_P2R: Tensor, affinity_XG: Tensor, pair_P2: Tensor) -> Tensor:
-    """The best division of each pair's rows for fixed blocks: ``[2P, R]``, first groups first."""
+    """The best division ``[2P, R]`` of each pair's rows for fixed blocks, first groups first."""
     R = rows_P2R.shape[2]
     rows_PX = rows_P2R.flatten(1)
     first_PX = affinity_XG[rows_PX, pair_P2[:, :1]]

@@ -1,4 +1,4 @@
-"""Random pairs: both searches improve two groups at a time, many pairs at once."""
+"""Random pairs of groups: both searches improve many pairs of two groups at once."""
 
 import torch
 from torch import Tensor

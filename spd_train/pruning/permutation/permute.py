@@ -1,15 +1,14 @@
-"""Find better orders for a classifier's free axes and fold them into its weights.
+"""Search better orders of a classifier's free axes, and apply them to its weights.
 
-    found = permute_model(model, encoder, goals=goals, scores=magnitudes(weights))
-    scores = found.arranged(scores)
+    permutations = permute_model(model, encoder, targets=targets, scores=magnitudes(weights))
+    scores = permutations.arranged(scores)
 
-Before: a plain Hugging Face classifier, dense. After: the same function, its rows and columns in
-an order under which the goals' masks keep more score; nothing is computed at run time that was
-not computed before. On a fixed batch the logits are compared, and where they differ the weights
-are put back as they were.
+Before: a plain dense Hugging Face classifier. After: the same function, with rows and columns in an
+order in which the masks of the targets keep a higher score. Nothing is added at run time. The
+logits on a fixed batch are compared, and if they differ the weights are restored.
 
-A teacher that is to be compared with its student layer by layer must be in the same order: permute
-first, then copy.
+A teacher that is compared with its student layer by layer must have the same order, so permute
+first and copy afterwards.
 """
 
 from collections.abc import Sequence
@@ -23,57 +22,65 @@ from spd_deploy.domain.patterns import NM, Block
 from spd_deploy.domain.progress import Progress
 from spd_train.model import linear_weights
 from spd_train.pruning.importance import magnitudes
-from spd_train.pruning.permutation.axes import HIDDEN, Axis, Move, axes_of
+from spd_train.pruning.permutation.axes import HIDDEN, Axis, AxisOrder, axes_of
 from spd_train.pruning.permutation.budget import SearchBudget
-from spd_train.pruning.permutation.found import Permutations
+from spd_train.pruning.permutation.permutations import Permutations
 from spd_train.pruning.permutation.residual import Places, probe_logits, residual_places
-from spd_train.pruning.permutation.search import Goals, Scores, find_permutations
+from spd_train.pruning.permutation.search import Scores, Targets, find_permutations
 
-# Largest difference of logits, as a share of the largest, that another order of fp32 additions
-# may make.
+# Largest difference of logits, as a share of the largest logit. Another order of fp32 additions
+# makes such differences.
 TOLERANCE = 1e-4
 
 
-def reorder(model: PreTrainedModel, encoder: Encoder, goals: Goals, progress: Progress) -> None:
-    """Bring a classifier, in place, into an order in which its goals' masks keep more magnitude.
+def reorder_for(
+    model: PreTrainedModel, encoder: Encoder, targets: Targets, progress: Progress
+) -> None:
+    """Permute a classifier in place, so that the masks of its targets keep larger weights.
 
-    Nothing is done where no goal depends on an order. The same model gets the same order every
-    time, on every process and when a run is resumed.
+    Nothing is done if no target depends on the order. The same model gets the same order on every
+    process and in every resumed run.
+
+    Args:
+        model: a plain dense classifier.
+        encoder: its matrices.
+        targets: pattern and sparsity by matrix name.
+        progress: is told what was gained.
     """
-    if not any(isinstance(goal, NM | Block) for goal in goals.values()):
+    if not any(isinstance(target, NM | Block) for target in targets.values()):
         return
     scores = magnitudes(linear_weights(model, encoder))
-    found = permute_model(model, encoder, goals=goals, scores=scores)
+    permutations = permute_model(model, encoder, targets=targets, scores=scores)
     progress.note(
-        f"reordered in {found.seconds:.0f} s: the masks would keep {found.total.after:.4f} of "
-        f"the squared weights, {found.total.before:.4f} before"
+        f"permuted in {permutations.seconds:.0f} s: the masks keep {permutations.total.after:.4f} "
+        f"of the squared weights, {permutations.total.before:.4f} before"
     )
-    for axis, why in found.skipped.items():
-        progress.note(f"the order of {axis} was left alone: {why}")
+    for axis, why in permutations.skipped.items():
+        progress.note(f"axis {axis} is not permuted: {why}")
 
 
 def permute_model(
     model: PreTrainedModel,
     encoder: Encoder,
     *,
-    goals: Goals,
+    targets: Targets,
     scores: Scores,
     budget: SearchBudget | None = None,
 ) -> Permutations:
-    """Search, then fold what was found into ``model`` in place.
+    """Search better orders, then apply them to ``model`` in place.
 
     Args:
-        model: a plain classifier.
+        model: a plain dense classifier.
         encoder: its matrices.
-        goals: the pattern of each matrix that will be pruned, placed on it, by matrix name.
-        scores: importance of each weight, ``[N, K]`` by matrix name, never negative.
-        budget: how long to look.
+        targets: pattern and sparsity by matrix name.
+        scores: importance ``[N, K]`` by matrix name, never negative.
+        budget: number of rounds of the search.
 
     Returns:
-        The orders, so that scores can be arranged likewise, and what they are worth.
+        The orders, so that scores can be put into the same order, and what they gain.
 
     Raises:
-        VerificationFailed: the folded model answered otherwise; it has been put back.
+        VerificationFailed: the permuted model gives other logits; the model has been restored.
     """
     axes = list(axes_of(encoder))
     skipped: dict[str, str] = {}
@@ -82,18 +89,18 @@ def permute_model(
         places = residual_places(model, encoder)
     except BadModel as err:
         axes, skipped = [axis for axis in axes if axis.name != HIDDEN], {HIDDEN: err.what}
-    found = find_permutations(
-        axes, encoder, goals, scores, budget=budget or SearchBudget(), skipped=skipped
+    permutations = find_permutations(
+        axes, encoder, targets, scores, budget=budget or SearchBudget(), skipped=skipped
     )
-    fold_verified(model, found.moves, places)
-    return found
+    fold_verified(model, permutations.moves, places)
+    return permutations
 
 
-def fold_verified(model: PreTrainedModel, moves: Sequence[Move], residual: Places) -> None:
-    """Fold the moves and compare the logits with those of before.
+def fold_verified(model: PreTrainedModel, moves: Sequence[AxisOrder], residual: Places) -> None:
+    """Apply the orders, and compare the logits with those before.
 
     Raises:
-        VerificationFailed: they differ; the weights have been put back, bit for bit.
+        VerificationFailed: they differ; the weights have been restored, bit for bit.
     """
     before_BC = probe_logits(model)
     fold(model, moves, residual)
@@ -102,22 +109,22 @@ def fold_verified(model: PreTrainedModel, moves: Sequence[Move], residual: Place
     if not difference <= TOLERANCE * largest:
         fold(model, [move.inverse() for move in reversed(moves)], residual)
         raise VerificationFailed(
-            "the permuted model does not give the original's logits",
+            "the permuted model does not give the logits of the original",
             got=f"a difference of {difference:.2g} where the largest is {largest:.2g}",
-            fix="the model is as it was; train without permutation",
+            fix="the model has been restored; use --no-permute",
         )
 
 
-def fold(model: PreTrainedModel, moves: Sequence[Move], residual: Places) -> None:
+def fold(model: PreTrainedModel, moves: Sequence[AxisOrder], residual: Places) -> None:
     """Renumber every parameter along the moved axes, in place.
 
     Args:
-        model: a plain classifier.
-        moves: orders, made one after another.
-        residual: parameters along the hidden axis besides the encoder's matrices.
+        model: a plain dense classifier.
+        moves: the orders, applied one after another.
+        residual: dimension of each parameter along the hidden axis, besides the encoder's matrices.
 
     Raises:
-        BadModel: a parameter along a moved axis is not there; nothing has moved.
+        BadModel: a parameter along a moved axis is missing; nothing has been moved.
     """
     parameters = dict(model.named_parameters())
     placed = [
@@ -139,6 +146,6 @@ def fold(model: PreTrainedModel, moves: Sequence[Move], residual: Places) -> Non
 
 
 def _matrix_places(axis: Axis) -> dict[str, int]:
-    """The dimension along the axis of each parameter of the encoder's matrices."""
+    """The dimension along the axis of each parameter of the encoder's matrices, by name."""
     rows = {f"{name}.{p}": 0 for name in axis.rows for p in ("weight", "bias")}
     return rows | {f"{name}.weight": 1 for name in axis.columns}

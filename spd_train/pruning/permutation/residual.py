@@ -1,11 +1,11 @@
-"""Where the residual stream runs through the rest of a classifier: embeddings, norms and head.
+"""The parameters along the residual stream outside the encoder: embeddings, norms and head.
 
-The names of these modules differ from one architecture to the next; the order they run in does
-not. One pass is listened to. What runs before the first encoder matrix makes the residual stream:
-embeddings and norms of its width or, where the embeddings are narrower (ELECTRA), the projection
-that widens them. Between the matrices only norms may run. After the last of them come norms and
-then the linear layer that reads the stream; what follows has an axis of its own. Anything else is
-an error: an order must not be folded into a model that is only half understood.
+Module names differ between architectures, but the order in which modules run does not. One forward
+pass is recorded. What runs before the first encoder matrix makes the residual stream: embeddings
+and norms of its width or, if the embeddings are narrower (ELECTRA), the projection that widens
+them. Only norms may run between the matrices. After the last matrix come norms and the linear layer
+that reads the stream. Anything else is refused, so that no order is applied to a model that is only
+partly understood.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +16,7 @@ from transformers import PreTrainedModel
 
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel
-from spd_train.data.tensors import TensorBatch
-from spd_train.model import inputs_of
+from spd_train.data.batching import TensorBatch
 
 # The dimension that lies along an axis, by name of the parameter.
 Places = Mapping[str, int]
@@ -26,10 +25,10 @@ _PROBE_SHAPE = (4, 12)
 
 
 def residual_places(model: PreTrainedModel, encoder: Encoder) -> Places:
-    """The dimension of each parameter outside the encoder's matrices that is the residual axis.
+    """The dimension along the residual axis of each parameter outside the encoder, by name.
 
     Raises:
-        BadModel: the stream cannot be followed with certainty.
+        BadModel: the residual stream cannot be followed.
     """
     ran = modules_that_run(model)
     modules = dict(model.named_modules())
@@ -41,17 +40,17 @@ def residual_places(model: PreTrainedModel, encoder: Encoder) -> Places:
     within = [name for name in ran[at[0] : at[-1]] if name not in matrices]
     makers, reader = _makers(ran[: at[0]], modules), _reader(ran[at[-1] + 1 :], modules)
     if strange := [n for n in (*within, *reader[:-1]) if not isinstance(modules[n], nn.LayerNorm)]:
-        raise _lost(f"{strange[0]} is no norm")
-    found: dict[str, int] = {}
+        raise _lost(f"{strange[0]} is not a norm")
+    places: dict[str, int] = {}
     for name in (*makers, *within, *reader):
         dimensions = _dimensions(name, modules[name], reads=name == reader[-1])
-        found |= {f"{name}.{p}": dimension for p, dimension in dimensions.items()}
+        places |= {f"{name}.{p}": dimension for p, dimension in dimensions.items()}
         _refuse_other_widths(name, modules[name], dimensions, encoder.hidden)
-    return found
+    return places
 
 
 def modules_that_run(model: PreTrainedModel) -> list[str]:
-    """Names of the modules that own parameters, in the order they run in, repeats included."""
+    """Names of the modules that own parameters, in the order in which they run, with repeats."""
     ran: list[str] = []
 
     def listener(name: str) -> Callable[..., None]:
@@ -84,7 +83,7 @@ def probe_logits(model: PreTrainedModel) -> Tensor:
     model.train(mode=False)
     try:
         with torch.no_grad():
-            return model(**inputs_of(model, batch)).logits  # type: ignore[no-any-return]
+            return model(**batch.model_inputs(model.config)).logits  # type: ignore[no-any-return]
     finally:
         model.train(was_training)
 
@@ -119,19 +118,20 @@ def _dimensions(name: str, module: nn.Module, *, reads: bool) -> dict[str, int]:
 def _refuse_other_widths(
     name: str, module: nn.Module, dimensions: Mapping[str, int], hidden: int
 ) -> None:
-    """What lies along the stream has its width."""
+    """Refuse a parameter along the stream that has another width than the stream."""
     for parameter, dimension in dimensions.items():
         if (width := _own(module)[parameter].shape[dimension]) != hidden:
             raise _lost(f"{name}.{parameter} has {width} where the hidden state has {hidden}")
 
 
 def _own(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters that belong to the module itself."""
+    """The parameters of the module itself, without those of its children."""
     return dict(module.named_parameters(recurse=False))
 
 
 def _lost(why: str) -> BadModel:
-    """The stream cannot be followed."""
+    """The error for a model whose residual stream cannot be followed."""
     return BadModel(
-        f"the hidden state's order is left alone: {why}", fix="use a plain BERT-like classifier"
+        f"the order of the hidden state is not changed: {why}",
+        fix="use a plain BERT-like classifier",
     )

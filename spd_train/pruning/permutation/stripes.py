@@ -1,12 +1,13 @@
-"""An order of the inputs under which an N:M pattern keeps more.
+"""An order of the inputs with which an N:M pattern keeps more.
 
-A stripe is the m columns that every row chooses n of. Two stripes are dealt out anew in the way
-that keeps most of all their rows' scores; random pairs of stripes take turns until nothing is
-gained. After Pool and Yu, "Channel permutations for N:M sparsity" (NeurIPS 2021), who rank all
-pairs by their gain; random pairs need no table of S^2 gains, and all S/2 of them are weighed in
+A stripe is the m columns of which every row keeps n. The columns of two stripes are divided anew in
+the way that keeps most over all rows; random pairs of stripes take turns until nothing is gained.
+After Pool and Yu, "Channel permutations for N:M sparsity" (NeurIPS 2021), who rank all pairs by
+their gain. Random pairs need no table of S^2 gains, and all S/2 pairs of a round are computed in
 the same few tensor operations.
 
-S counts stripes, P pairs, T trial deals of a pair's 2m columns.
+S counts stripes; P pairs of stripes; C the 2m columns of a pair; T trial divisions of them; M the m
+columns of a stripe.
 """
 
 import itertools
@@ -19,28 +20,28 @@ from spd_deploy.domain.patterns import NM
 from spd_train.pruning.permutation.budget import SearchBudget
 from spd_train.pruning.permutation.pairing import random_pairs
 
-# A gain must be more than fp32 rounding, or two stripes could trade the same columns for ever.
+# A gain must exceed fp32 rounding, or two stripes could exchange the same columns endlessly.
 _LEAST_GAIN = 1e-6
 
-# Up to this m all deals of a pair are weighed; beyond, where they are too many (6435 for m = 8),
-# all exchanges of one column for one.
+# Up to this m all divisions of a pair are tried. For a larger m they are too many (6435 for m = 8),
+# and all exchanges of one column for one are tried.
 _MOST_DEALT = 4
 
-# Scores weighed at a time, so that what is compared lies in the processor's cache.
+# Scores that are compared at a time, so that they fit into the processor's cache.
 _CHUNK = 1 << 15
 
 
 def stripe_order(
     score_NK: Tensor, pattern: NM, *, segment: int, budget: SearchBudget, generator: torch.Generator
 ) -> Tensor:
-    """An order of the K inputs, each within its segment, that keeps no less than the present one.
+    """An order ``[K]`` of the inputs that keeps no less than the present one.
 
     Args:
-        score_NK: scores of all matrices that read the inputs, one above the other.
+        score_NK: scores of all matrices that read the inputs, stacked.
         pattern: the N:M pattern.
-        segment: a multiple of m that divides K.
-        budget: how long to look.
-        generator: chooses the pairs.
+        segment: number of inputs that an input cannot leave; a multiple of m that divides K.
+        budget: number of rounds.
+        generator: draws the pairs.
     """
     score_KN = score_NK.float().T.contiguous()
     order_SM = torch.arange(len(score_KN)).reshape(-1, pattern.m)
@@ -58,17 +59,17 @@ def stripe_order(
 
 
 def deals(m: int) -> Tensor:
-    """All ways ``[T, 2m]`` to deal 2m columns out to two stripes; the first leaves them as is.
+    """All divisions ``[T, 2m]`` of 2m columns into two stripes; the first leaves them as they are.
 
-    Which of the two stripes is the left one makes no difference, so column 0 is always in it:
-    35 ways for m = 4.
+    The two stripes are interchangeable, so column 0 is always in the left one: 35 divisions for m =
+    4.
     """
     lefts = [(0, *others) for others in itertools.combinations(range(1, 2 * m), m - 1)]
     return torch.tensor([[*one, *sorted(set(range(2 * m)) - set(one))] for one in lefts])
 
 
 def _dealt_best(score_KN: Tensor, dealt_PC: Tensor, deals_TC: Tensor | None, pattern: NM) -> Tensor:
-    """The columns of each pair as the best deal has them; unchanged where none is better."""
+    """The columns ``[P, C]`` of each pair in the best division; unchanged if none is better."""
     better = []
     for part_PC in torch.split(dealt_PC, max(1, _CHUNK // score_KN.shape[1])):
         score_PCN = score_KN[part_PC]
@@ -83,16 +84,16 @@ def _dealt_best(score_KN: Tensor, dealt_PC: Tensor, deals_TC: Tensor | None, pat
 
 
 def _worth_it(kept_PT: Tensor) -> Tensor:
-    """The best trial of each pair; the first, which changes nothing, where no other gains."""
+    """The best trial ``[P]`` of each pair; 0, which changes nothing, if no other gains."""
     gain_P = kept_PT.amax(1) - kept_PT[:, 0]
     return kept_PT.argmax(1).masked_fill(gain_P <= _LEAST_GAIN * kept_PT[:, 0], 0)
 
 
 def kept_by_exchange(score_PCN: Tensor, pattern: NM) -> Tensor:
-    """Score ``[P, 1 + m * m]`` that pairs keep: as they are, then with i of the left for j.
+    """Score ``[P, 1 + m * m]`` that pairs keep: unchanged, then with column i of the left for j.
 
-    A row without column i keeps ``rest + max(least, new)`` of its stripe once another column is
-    in i's place, so all exchanges cost a maximum or two each, whatever n is.
+    Without column i a row keeps ``rest + max(least, new)`` of its stripe, with the new column in
+    the place of i. So an exchange costs one or two maxima, for every n.
     """
     left_PMN, right_PMN = score_PCN[:, : pattern.m], score_PCN[:, pattern.m :]
     rest_left_PM, least_left_PMN = _without_each(left_PMN, pattern.n)
@@ -108,12 +109,12 @@ def kept_by_exchange(score_PCN: Tensor, pattern: NM) -> Tensor:
 
 
 def _top_total(stripe_PMN: Tensor, n: int) -> Tensor:
-    """Score that each stripe keeps."""
+    """Score ``[P]`` that the stripe of each pair keeps, summed over rows."""
     return stripe_PMN.topk(n, 1).values.sum((1, 2))
 
 
 def _without_each(stripe_PMN: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Of each stripe without its column i: the n - 1 largest summed, and the n-th of each row."""
+    """Per column i of a stripe: sum of the n - 1 largest others, and the n-th of each row."""
     top_PUN = stripe_PMN.topk(n + 1, 1).values
     nth_P1N, next_P1N = top_PUN[:, n - 1 : n], top_PUN[:, n:]
     rest_PMN = top_PUN[:, :n].sum(1, keepdim=True) - torch.maximum(stripe_PMN, nth_P1N)
@@ -122,7 +123,7 @@ def _without_each(stripe_PMN: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 
 def _exchanged(best_P: Tensor, m: int) -> Tensor:
-    """Where each of a pair's 2m columns comes from after the exchange with this number."""
+    """The source ``[P, 2m]`` of each of a pair's columns after exchange number ``best_P``."""
     source_PC = torch.arange(2 * m).repeat(len(best_P), 1)
     moved_P = best_P.nonzero().flatten()
     left_P, right_P = (best_P[moved_P] - 1) // m, (best_P[moved_P] - 1) % m + m
@@ -131,7 +132,7 @@ def _exchanged(best_P: Tensor, m: int) -> Tensor:
 
 
 def _kept_by_deal(score_PCN: Tensor, deals_TC: Tensor, pattern: NM) -> Tensor:
-    """Score ``[P, T]`` that the pairs keep under each deal."""
+    """Score ``[P, T]`` that the pairs keep with each division."""
     column_CPN = score_PCN.transpose(0, 1).contiguous().unbind()
     kept = []
     for deal in deals_TC.tolist():
@@ -142,10 +143,10 @@ def _kept_by_deal(score_PCN: Tensor, deals_TC: Tensor, pattern: NM) -> Tensor:
 
 
 def top_sum(columns: Sequence[Tensor], n: int) -> Tensor:
-    """Sum of the ``n`` largest of the columns, entry by entry.
+    """Sum of the ``n`` largest of the columns, element by element.
 
-    Each round bubbles the largest of what is left to the front: a few operations on long vectors,
-    where a sort of very many very short rows would cost a call for each.
+    Each round moves the largest remaining value to the front. These are few operations on long
+    vectors; sorting very many very short rows would cost a call for each.
     """
     left, total = list(columns), torch.zeros_like(columns[0])
     for round_ in range(n):

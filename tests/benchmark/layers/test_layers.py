@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 
 from exporters.export import artefact_from_checkpoint
-from spd_deploy.benchmark.arms import Arm, arms_of
+from spd_deploy.benchmark.arms import ArmSource
+from spd_deploy.benchmark.artefact_arms import sources_of
 from spd_deploy.benchmark.layers.analysis import analyse
-from spd_deploy.benchmark.layers.attribution import place_of
+from spd_deploy.benchmark.layers.attribution import attribution_of
 from spd_deploy.benchmark.layers.layer_records import LayerProfile
 from spd_deploy.benchmark.layers.profile_layers import matrices_of, profile_layers, served_otherwise
-from spd_deploy.benchmark.records import Settings, Shape
+from spd_deploy.benchmark.records import BenchmarkSettings, Shape
 from spd_deploy.domain.errors import BadArtefact, Unavailable
 from spd_deploy.domain.patterns import Block, Structured, Unstructured
 from spd_deploy.domain.versions import version_of
 from tests.tiny import tiny_checkpoint
 
-QUICK = Settings(shapes=(Shape(batch=2, seq=8),), threads=1, rounds=2, seconds=0.02)
+QUICK = BenchmarkSettings(shapes=(Shape(batch=2, seq=8),), threads=1, rounds=2, seconds=0.02)
 # Wide enough for the cost model to choose gathered products, in blocks one and two inputs wide.
 PATTERNS = {
     "dense": None,
@@ -34,7 +35,7 @@ class Case:
     """An arm with its profile."""
 
     name: str
-    arm: Arm
+    arm: ArmSource
     profile: LayerProfile
 
 
@@ -43,7 +44,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """One kind of artefact."""
     folder = tmp_path_factory.mktemp(request.param)
     checkpoint = tiny_checkpoint(folder / "c", pattern=PATTERNS[request.param])
-    (arm,) = arms_of([artefact_from_checkpoint(checkpoint, folder / request.param)])
+    (arm,) = sources_of([artefact_from_checkpoint(checkpoint, folder / request.param)])
     (profile,) = profile_layers(arm, QUICK)
     return Case(name=request.param, arm=arm, profile=profile)
 
@@ -53,14 +54,16 @@ def test_every_matrix_has_its_product(case: Case) -> None:
     matrices = sorted((m.layer, m.role) for m in case.profile.matrices)
 
     for timeline in (case.profile.dense, case.profile.sparse):
-        places = [place_of(node.name, node.op) for node in timeline.nodes]
+        places = [attribution_of(node.name, node.op) for node in timeline.nodes]
         assert sorted(p.matrix for p in places if p.part == "products" and p.matrix) == matrices
 
 
 def test_copies_are_where_inputs_are_gathered(case: Case) -> None:
     """Exactly the matrices that the manifest calls gathered have a gather in their scope."""
     gathered = {(m.layer, m.role) for m in case.profile.matrices if "gathered" in m.lowering}
-    found = {place_of(n.name, n.op).matrix for n in case.profile.sparse.nodes if n.op == "Gather"}
+    found = {
+        attribution_of(n.name, n.op).matrix for n in case.profile.sparse.nodes if n.op == "Gather"
+    }
 
     assert bool(gathered) == case.name.startswith("gathered")
     assert found - {None} == gathered
@@ -69,7 +72,7 @@ def test_copies_are_where_inputs_are_gathered(case: Case) -> None:
 def test_no_operator_is_left_over(case: Case) -> None:
     """All that ONNX Runtime made of the graph is placed, fused, folded or renamed as it may be."""
     for timeline in (case.profile.dense, case.profile.sparse):
-        lost = [n for n in timeline.nodes if place_of(n.name, n.op).part == "unattributed"]
+        lost = [n for n in timeline.nodes if attribution_of(n.name, n.op).part == "unattributed"]
         assert lost == []
 
 
@@ -113,7 +116,7 @@ def test_what_ran_it_is_what_the_session_says(case: Case) -> None:
 def test_what_the_profiler_cannot_see_into_is_refused(case: Case) -> None:
     """Another format, precision or device is refused before anything is opened."""
 
-    def changed(**change: Any) -> Arm:
+    def changed(**change: Any) -> ArmSource:
         manifest = replace(case.arm.artefact.manifest, **change)
         return replace(case.arm, artefact=replace(case.arm.artefact, manifest=manifest))
 

@@ -13,7 +13,7 @@ from spd_deploy.benchmark.report import Report, read_report
 from spd_deploy.domain.errors import BadReport, NotWritten
 from tests.benchmark.layers.made import MS, profile
 from tests.benchmark.made import three_arms
-from tests.benchmark.test_page import PNG, Reader
+from tests.benchmark.test_html import PNG, Reader
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_an_arm_that_was_left_out_is_named(report: Report, tmp_path: Path) -> No
 
     page = write_report(found, tmp_path / "r").read_text(encoding="utf-8")
 
-    assert f"nm is not profiled: {why}." in page
+    assert f"nm: {why}." in page
     assert summary_of(found, judge(found))["unprofiled"] == {"nm": why}
     assert "unprofiled" not in summary_of(report, judge(report))
     assert read_report(tmp_path / "r" / "report.json") == found

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from exporters.autotune.select import choose
-from exporters.autotune.tune import TuningPlan, products_of, tune
-from exporters.autotune.tuning import ProductTimes, TimedProduct, Times, Tuning, fastest_of
+from exporters.autotune.select import choose_lowerings
+from exporters.autotune.tune import TuningPlan, distinct_products, tune
+from exporters.autotune.tuning import ProductTimes, TimedProduct, Times, Tuning, fastest_tuning
 from exporters.classifier_weights import ClassifierWeights, read_weights
 from exporters.lowering.candidates import LoweringName, candidates_of
 from exporters.precision import Precision
@@ -28,30 +28,34 @@ from tests.tiny import tiny_checkpoint
 
 BLOCKS = Block(rows=16, columns=1, sparsity=0.75)
 SHAPES = (Shape(batch=1, seq=8), Shape(batch=2, seq=16))
-# Seconds of each way at each shape.
+# Seconds of each lowering at each shape.
 Speeds = Mapping[LoweringName, tuple[float, ...]]
 WINS: Speeds = {"dense": (2e-3, 8e-3), "compact": (2e-3, 8e-3), "gathered": (1e-3, 2e-3)}
 LOSES: Speeds = {"dense": (2e-3, 8e-3), "compact": (2e-3, 8e-3), "gathered": (4e-3, 8e-3)}
 
 
-def times(speeds: Speeds, ways: tuple[LoweringName, ...]) -> Times:
+def times(speeds: Speeds, lowerings: tuple[LoweringName, ...]) -> Times:
     """Times with three rounds around each speed."""
-    return Times(seconds={way: tuple((1.1 * s, s, 0.9 * s) for s in speeds[way]) for way in ways})
+    return Times(
+        seconds={name: tuple((1.1 * s, s, 0.9 * s) for s in speeds[name]) for name in lowerings}
+    )
 
 
 def tuned(
     checkpoint: Checkpoint, weights: ClassifierWeights, speeds: Speeds, network: Speeds | None
 ) -> Tuning:
     """A tuning made of numbers instead of measurements, the same for all products."""
-    distinct = products_of(candidates_of(checkpoint, weights), last=checkpoint.encoder.layers - 1)
+    distinct = distinct_products(
+        candidates_of(checkpoint, weights), last=checkpoint.encoder.layers - 1
+    )
     return Tuning(
         checkpoint_sha256=checkpoint.weights_sha256,
         machine="Test CPU",
         threads=2,
         shapes=SHAPES,
         products=tuple(
-            ProductTimes(product=product, times=times(speeds, tuple(ways.lowerings)))
-            for product, ways in distinct.items()
+            ProductTimes(product=product, times=times(speeds, tuple(candidates.lowerings)))
+            for product, candidates in distinct.items()
         ),
         network=None if network is None else times(network, ("dense", "gathered")),
     )
@@ -61,7 +65,7 @@ def test_products_are_timed_once(blocks: tuple[Checkpoint, ClassifierWeights]) -
     """Matrices of one size that keep as many inputs, on as many tokens, are one product."""
     checkpoint, weights = blocks
 
-    found = products_of(candidates_of(checkpoint, weights), last=2)
+    found = distinct_products(candidates_of(checkpoint, weights), last=2)
 
     expected = set()
     for matrix in checkpoint.encoder.matrices():
@@ -80,31 +84,33 @@ def test_dense_models_have_nothing_to_time(dense_checkpoint: Checkpoint) -> None
     """Where each matrix can only be run dense, there is no product to compare."""
     weights = read_weights(dense_checkpoint)
 
-    assert not products_of(candidates_of(dense_checkpoint, weights), last=1)
+    assert not distinct_products(candidates_of(dense_checkpoint, weights), last=1)
 
 
 def test_what_loses_is_not_used(blocks: tuple[Checkpoint, ClassifierWeights]) -> None:
     """Times that say that gathering loses make all dense, with the shapes in the reason."""
     checkpoint, weights = blocks
 
-    found = choose(checkpoint, weights, tuned(checkpoint, weights, LOSES, None))
+    found = choose_lowerings(checkpoint, weights, tuned(checkpoint, weights, LOSES, None))
 
     for choice in found.values():
         assert choice.lowering.name == "dense"
-        assert choice.reason == "dense: gathered would be 0.7x here (1x8 0.5x, 2x16 1.0x)"
+        assert choice.reason == (
+            "dense: gathered was measured at 0.7x the dense speed (0.5x at 1x8, 1.0x at 2x16)"
+        )
         assert [one.gain for one in choice.measured] == [1.0, 1.0]
 
 
 def test_what_wins_is_used(blocks: tuple[Checkpoint, ClassifierWeights]) -> None:
     """Times that say that gathering wins are believed, against the cost model too."""
     checkpoint, weights = blocks
-    assert "dense" in {c.lowering.name for c in choose(checkpoint, weights).values()}
+    assert "dense" in {c.lowering.name for c in choose_lowerings(checkpoint, weights).values()}
 
-    found = choose(checkpoint, weights, tuned(checkpoint, weights, WINS, WINS))
+    found = choose_lowerings(checkpoint, weights, tuned(checkpoint, weights, WINS, WINS))
 
     for choice in found.values():
         assert choice.lowering.name == "gathered"
-        assert "measured 2.8x here (1x8 2.0x, 2x16 4.0x)" in choice.reason
+        assert "measured at 2.8x the dense speed (2.0x at 1x8, 4.0x at 2x16)" in choice.reason
         assert [one.gain for one in choice.measured] == pytest.approx([2.0, 4.0])
 
 
@@ -112,16 +118,16 @@ def test_a_network_that_loses_is_dense(blocks: tuple[Checkpoint, ClassifierWeigh
     """Products that win alone are not used where the whole network is slower with them."""
     checkpoint, weights = blocks
 
-    found = choose(checkpoint, weights, tuned(checkpoint, weights, WINS, LOSES))
+    found = choose_lowerings(checkpoint, weights, tuned(checkpoint, weights, WINS, LOSES))
 
     for choice in found.values():
         assert choice.lowering.name == "dense"
-        assert "gathered would be 2.8x here" in choice.reason
-        assert "the network as a whole 0.7x here (1x8 0.5x, 2x16 1.0x)" in choice.reason
+        assert "gathered was measured at 2.8x" in choice.reason
+        assert "whole network with gathered matrices at 0.7x the dense speed" in choice.reason
 
 
 def test_one_product_alone_can_lose(blocks: tuple[Checkpoint, ClassifierWeights]) -> None:
-    """Each matrix goes by the times of its own product."""
+    """The times of a product decide for its own matrices."""
     checkpoint, weights = blocks
     name = "bert.encoder.layer.1.attention.self.key"
     odd = TimedProduct.of(candidates_of(checkpoint, weights)[name], last=2)
@@ -129,7 +135,7 @@ def test_one_product_alone_can_lose(blocks: tuple[Checkpoint, ClassifierWeights]
     lost = ProductTimes(product=odd, times=times(LOSES, ("dense", "gathered")))
     products = tuple(lost if known.product == odd else known for known in tuning.products)
 
-    found = choose(checkpoint, weights, replace(tuning, products=products))
+    found = choose_lowerings(checkpoint, weights, replace(tuning, products=products))
 
     assert [m for m, choice in found.items() if choice.lowering.name == "dense"] == [name]
 
@@ -140,7 +146,7 @@ def test_dead_neurons_go_whatever_is_measured(tmp_path: Path) -> None:
     weights = read_weights(checkpoint)
     tuning = tuned(checkpoint, weights, {**WINS, "compact": (1e-3, 1e-3)}, None)
 
-    for choice in choose(checkpoint, weights, tuning).values():
+    for choice in choose_lowerings(checkpoint, weights, tuning).values():
         assert choice.lowering.name == "compact"
         assert [one.gain for one in choice.measured] == pytest.approx([2.0, 8.0])
 
@@ -155,14 +161,14 @@ def test_reasons_name_the_lowering_that_is_used(tmp_path: Path) -> None:
     layer = "bert.encoder.layer.0"
     left = "64 of 128 neurons are left; "
 
-    for tunings, said in ((tuning, "{}: gathered would be"), (None, "x the {} speed by the cost")):
-        found = choose(checkpoint, weights, tunings)
+    for tunings, text in ((tuning, "x the {} speed ("), (None, "x the {} speed for gathered")):
+        found = choose_lowerings(checkpoint, weights, tunings)
         compact, dense = found[f"{layer}.output.dense"], found[f"{layer}.attention.self.key"]
         assert (compact.lowering.name, dense.lowering.name) == ("compact", "dense")
         assert compact.reason.startswith(left)
-        assert said.format("compact") in compact.reason
-        assert said.format("dense") in dense.reason
-    timed = choose(checkpoint, weights, tuning)[f"{layer}.output.dense"]
+        assert text.format("compact") in compact.reason
+        assert text.format("dense") in dense.reason
+    timed = choose_lowerings(checkpoint, weights, tuning)[f"{layer}.output.dense"]
     assert [one.gain for one in timed.measured] == pytest.approx([2 / 3, 8 / 9])
 
 
@@ -182,7 +188,7 @@ def test_a_tuning_comes_back_as_it_went(blocks: tuple[Checkpoint, ClassifierWeig
         ({"threads": "two"}, "threads"),
         ({"shapes": []}, "do not fit"),
         ({"products": [{"product": {}}]}, "products.0"),
-        ({"network": {"seconds": {"dense": [[0.0], [1.0]]}}}, "no durations"),
+        ({"network": {"seconds": {"dense": [[0.0], [1.0]]}}}, "not positive"),
         ({"network": {"seconds": {"gathered": [[1.0], [1.0]]}}}, "missing"),
     ],
     ids=str,
@@ -205,9 +211,9 @@ def test_times_of_other_weights_are_refused(
     tuning = tuned(checkpoint, weights, WINS, WINS)
 
     with pytest.raises(BadReport, match="other weights"):
-        choose(block_checkpoint, read_weights(block_checkpoint), tuning)
+        choose_lowerings(block_checkpoint, read_weights(block_checkpoint), tuning)
     with pytest.raises(BadReport, match="lacks a product"):
-        choose(checkpoint, weights, replace(tuning, products=tuning.products[1:]))
+        choose_lowerings(checkpoint, weights, replace(tuning, products=tuning.products[1:]))
 
 
 @pytest.fixture(scope="module")
@@ -236,28 +242,30 @@ def told_to_win(value: dict[str, Any]) -> dict[str, Any]:
     networks = [value["network"]]
     networks[0]["seconds"].setdefault("gathered", [[1.0]] * len(SHAPES))
     for times in (*(known["times"] for known in value["products"]), *networks):
-        for way, shapes in times["seconds"].items():
-            times["seconds"][way] = [[1.0 if way == "gathered" else 2.0]] * len(shapes)
+        for lowering, shapes in times["seconds"].items():
+            times["seconds"][lowering] = [[1.0 if lowering == "gathered" else 2.0]] * len(shapes)
     return value
 
 
-@pytest.mark.parametrize("way", ["compact", "gathered"])
+@pytest.mark.parametrize("lowering", ["compact", "gathered"])
 @pytest.mark.parametrize("where", ["product", "network"])
-def test_a_tuning_that_lacks_a_way_is_refused(
-    measured: tuple[Checkpoint, dict[str, Any]], way: str, where: str
+def test_a_tuning_that_lacks_a_lowering_is_refused(
+    measured: tuple[Checkpoint, dict[str, Any]], lowering: str, where: str
 ) -> None:
-    """A file from which a way of a product or of the network is gone is an error that names it."""
+    """A file that lacks a lowering of a product or of the network is an error that names it."""
     checkpoint, value = measured
     weights = read_weights(checkpoint)
     whole = told_to_win(value)
-    choose(checkpoint, weights, Tuning.from_json(whole))
+    choose_lowerings(checkpoint, weights, Tuning.from_json(whole))
     timed = [known["times"]["seconds"] for known in whole["products"]]
     edited = timed if where == "product" else [whole["network"]["seconds"]]
     for seconds in edited:
-        seconds.pop(way, None)
+        seconds.pop(lowering, None)
 
-    with pytest.raises(BadReport, match=f"lacks times of .* {way}; got times of dense.*--tune"):
-        choose(checkpoint, weights, Tuning.from_json(whole))
+    with pytest.raises(
+        BadReport, match=f"lacks times of .* {lowering}; got times of dense.*--tune"
+    ):
+        choose_lowerings(checkpoint, weights, Tuning.from_json(whole))
 
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])
@@ -283,7 +291,7 @@ def test_a_network_is_tuned_in_openvino(
 def test_networks_of_all_runtimes_take_turns(
     blocks: tuple[Checkpoint, ClassifierWeights], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that are compared are timed in the same rounds; products only with their own ways."""
+    """What is compared is timed in the same rounds; products with their own lowerings only."""
     together: list[tuple[str, ...]] = []
 
     def remembered(openers: Mapping[str, Opener], shapes: object, effort: object) -> object:
@@ -298,9 +306,9 @@ def test_networks_of_all_runtimes_take_turns(
     assert [one.runtime for one in found] == ["onnxruntime", "openvino"]
     assert set(together[:-1]) == {("dense", "gathered")}
     assert together[-1] == tuple(
-        f"{way} in {runtime}"
+        f"{lowering} in {runtime}"
         for runtime in ("onnxruntime", "openvino")
-        for way in ("dense", "gathered")
+        for lowering in ("dense", "gathered")
     )
     assert [one.network and one.network.chosen for one in found] == ["gathered", "gathered"]
 
@@ -314,8 +322,11 @@ def test_the_runtime_of_the_fastest_network_is_tuned_for(
     first = tuned(*blocks, WINS, slow)
     second = replace(tuned(*blocks, WINS, quick), runtime="openvino")
 
-    assert (first.reached, second.reached) == ((1e-3, 4e-3), (1e-3, 3e-3))
-    assert fastest_of([first, second]) is second
+    assert (first.network_seconds, second.network_seconds) == ((1e-3, 4e-3), (1e-3, 3e-3))
+    assert fastest_tuning([first, second]) is second
     barely = tuned(*blocks, WINS, {"dense": (1e-3, 3.9e-3), "gathered": (9e-3, 9e-3)})
-    assert fastest_of([first, replace(barely, runtime="openvino")]) is first
-    assert fastest_of([replace(first, network=None), replace(second, network=None)]).network is None
+    assert fastest_tuning([first, replace(barely, runtime="openvino")]) is first
+    assert (
+        fastest_tuning([replace(first, network=None), replace(second, network=None)]).network
+        is None
+    )

@@ -11,20 +11,20 @@ import torch
 from safetensors.torch import load_file
 
 from exporters.torch.export import torch_artefact_from_checkpoint
-from exporters.torch.pack import bytes_in
+from exporters.torch.pack import bytes_of_tensors
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting, NotWritten, VerificationFailed
 from spd_deploy.domain.patterns import parse_pattern
 from spd_deploy.domain.text import Tokens, pad
-from spd_deploy.kernels.tiles import Number
+from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.sessions.open import difference_between, prove, session_from_artefact
 from spd_deploy.sessions.torch import TorchSession
-from spd_deploy.sessions.torch_network.plan import PLAN_FILE, TENSORS_FILE, read_plan
+from spd_deploy.sessions.torch_network.network_plan import PLAN_FILE, TENSORS_FILE, read_plan
 from tests.tiny import tiny_checkpoint, with_weights
 
 # Pattern, sparsity, precision and sizes, with how matrices are run.
-KINDS: list[tuple[str, str | None, float | None, Number, str]] = [
+KINDS: list[tuple[str, str | None, float | None, FloatType, str]] = [
     ("bert", "block:32x1", 0.75, "fp16", "gathered"),
     ("bert", "block:32x1", 0.75, "fp32", "gathered"),
     ("roberta", "block:16x4", 0.9, "fp16", "gathered"),
@@ -42,7 +42,7 @@ def made(
     folder: Path,
     spelled: str | None,
     sparsity: float | None,
-    number: Number,
+    number: FloatType,
     *,
     architecture: str = "bert",
     **sizes: Any,
@@ -65,7 +65,7 @@ def test_an_artefact_gives_its_checkpoints_logits(
     architecture: str,
     spelled: str | None,
     sparsity: float | None,
-    number: Number,
+    number: FloatType,
     lowering: str,
 ) -> None:
     """At any batch and any length from 1 on, padded or alone, and in the self-test."""
@@ -127,11 +127,11 @@ def test_half_precision_takes_half_the_room(tmp_path: Path) -> None:
     _, sparse = made(tmp_path / "s", "block:64x1", 0.75, "fp16")
     names = [row.name for row in dense.manifest.matrices]
 
-    stored = bytes_in(sparse.folder / TENSORS_FILE, names)
+    stored = bytes_of_tensors(sparse.folder / TENSORS_FILE, names)
 
     kept = sum(row.shape[0] * row.shape[1] // 4 for row in sparse.manifest.matrices)
     assert stored == 2 * kept + 4 * kept // 64
-    assert bytes_in(dense.folder / TENSORS_FILE, names) == 4 * 4 * kept
+    assert bytes_of_tensors(dense.folder / TENSORS_FILE, names) == 4 * 4 * kept
     tensors = load_file(sparse.folder / TENSORS_FILE)
     assert tensors["bert.embeddings.word_embeddings.weight"].dtype == torch.float16
     assert tensors["classifier.weight"].dtype == torch.float32
@@ -180,7 +180,7 @@ def test_a_lowering_can_be_forced(tmp_path: Path) -> None:
     )
 
     assert {row.lowering for row in artefact.manifest.matrices} == {"dense"}
-    with pytest.raises(BadSetting, match="can be run gathered"):
+    with pytest.raises(BadSetting, match="can be lowered as gathered"):
         torch_artefact_from_checkpoint(dense, tmp_path / "e", lowering="gathered")
 
 

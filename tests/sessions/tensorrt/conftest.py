@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from exporters.export import artefact_from_checkpoint
+from exporters.export import ExportRequest, artefact_from_checkpoint
 from exporters.precision import CalibrationSet, Precision
 from exporters.tensorrt import build
-from exporters.tensorrt.engine_format import engine_form
+from exporters.tensorrt.engine_format import engine_format
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.patterns import NM
@@ -61,12 +61,18 @@ def exported(
     *,
     seqs: tuple[int, ...] = (8,),
     precision: Precision = Precision.FP16,
-    trial: CalibrationSet | None = None,
+    calibration_set: CalibrationSet | None = None,
 ) -> Artefact:
     """Its trt artefact for 1 and 4 rows of 8 tokens, and of as many as it reads."""
     buckets = buckets_for((1, 4), seqs, longest=checkpoint.max_tokens)
     return artefact_from_checkpoint(
-        checkpoint, folder, precision=precision, trial=trial, form=engine_form(buckets)
+        checkpoint,
+        folder,
+        ExportRequest(
+            precision=precision,
+            calibration_set=calibration_set,
+            export_format=engine_format(buckets),
+        ),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporters.tensorrt.build import Order, build_engine
+from exporters.tensorrt.build import BuildRequest, build_engine
 from exporters.tensorrt.cache import cache_file, read_cache
 from spd_deploy.domain.artefact import Artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
@@ -59,7 +59,7 @@ def test_the_fastest_of_all_builds_is_kept(machine: Made, artefact: Artefact) ->
     here.log.seconds = lambda config: [3e-3, 5e-3, 1e-3, 4e-3, 2e-3, 6e-3][config["number"]]
     here.log.told = told
 
-    record = build_engine(artefact, Order())
+    record = build_engine(artefact, BuildRequest())
 
     assert [build.arm for build in record.builds] == ["sparse", "dense"] * 3
     assert [build.seconds[0] for build in record.builds] == pytest.approx(
@@ -77,7 +77,7 @@ def test_a_dense_engine_is_kept_where_it_is_faster(machine: Made, artefact: Arte
     here.log.seconds = lambda config: 2e-3 if "SPARSE_WEIGHTS" in config["flags"] else 1e-3
     here.log.told = told
 
-    record = build_engine(artefact, Order(builds=1))
+    record = build_engine(artefact, BuildRequest(builds=1))
 
     assert record.arm == "dense"
     assert "SPARSE_WEIGHTS" not in record.flags
@@ -89,9 +89,9 @@ def test_the_arms_differ_in_one_flag_and_share_their_timings(
     """A draw's dense twin goes on from its timings; only the first draw starts from known ones."""
     here = machine()
 
-    build_engine(artefact, Order(builds=2))
+    build_engine(artefact, BuildRequest(builds=2))
     again = len(here.log.builds)
-    build_engine(artefact, Order(builds=1))
+    build_engine(artefact, BuildRequest(builds=1))
 
     sparse, dense, second, _ = here.log.builds[:again]
     assert set(sparse["flags"]) - set(dense["flags"]) == {"SPARSE_WEIGHTS"}
@@ -104,7 +104,7 @@ def test_the_record_binds_the_engine(machine: Made, artefact: Artefact) -> None:
     here = machine()
     here.log.told = told
 
-    record = build_engine(artefact, Order(builds=1))
+    record = build_engine(artefact, BuildRequest(builds=1))
 
     files = artefact.manifest.files
     assert str(record.place) == (
@@ -125,13 +125,13 @@ def test_each_matrix_gets_its_verdict(machine: Made, artefact: Artefact) -> None
     here = machine()
     here.log.told = told
 
-    record = build_engine(artefact, Order(builds=1))
+    record = build_engine(artefact, BuildRequest(builds=1))
 
     rows = {(v.matrix.split(".layer.0.")[1], v.bucket): v for v in record.verdicts}
     assert len(rows) == 6 * len(record.buckets)
     taken, left = rows["output.dense", 3], rows["attention.self.query", 0]
     assert (taken.picked, taken.typed) == ("yes", "fp16")
-    assert taken.why == "a sparse kernel runs it, 2.00x faster than the dense build's"
+    assert taken.why == "a sparse kernel runs it, 2.00x faster than the dense kernel"
     assert left.picked == "no"
     assert "flagged sparse, which proves nothing" in left.why
     assert len(record.builds[0].sparse_layers) == 2
@@ -144,7 +144,7 @@ def test_an_engine_gives_its_checkpoints_logits(
 ) -> None:
     """Built and opened by each version; padded into a bucket, or in turns through several."""
     here = machine(version)
-    build_engine(artefact, Order(builds=1))
+    build_engine(artefact, BuildRequest(builds=1))
 
     with (
         TorchSession(nm_checkpoint.folder) as reference,
@@ -165,7 +165,7 @@ def test_a_provably_other_precision_is_refused(machine: Made, artefact: Artefact
     here.log.told = lambda *args: {**told(*args), "TacticName": "sm80_xmma_gemm_f32f32_tf32f32_f32"}
 
     with pytest.raises(VerificationFailed, match="runs in fp32 in the engine, not in fp16"):
-        build_engine(artefact, Order(builds=1))
+        build_engine(artefact, BuildRequest(builds=1))
 
     assert not (artefact.folder / RECORD_FILE).exists()
 
@@ -173,11 +173,11 @@ def test_a_provably_other_precision_is_refused(machine: Made, artefact: Artefact
 def test_an_engine_with_other_logits_is_refused(machine: Made, artefact: Artefact) -> None:
     """The earlier engine stays as it was."""
     here = machine()
-    before = build_engine(artefact, Order(builds=1))
+    before = build_engine(artefact, BuildRequest(builds=1))
     here.log.noise = 0.5
 
     with pytest.raises(VerificationFailed, match="does not give the checkpoint's logits"):
-        build_engine(artefact, Order(builds=1))
+        build_engine(artefact, BuildRequest(builds=1))
 
     assert read_record(artefact.folder) == before
 
@@ -189,7 +189,7 @@ def test_a_block_checkpoint_is_not_compared(
     machine()
     artefact = exported(block_checkpoint, tmp_path / "b")
 
-    record = build_engine(artefact, Order(builds=2))
+    record = build_engine(artefact, BuildRequest(builds=2))
 
     assert [build.arm for build in record.builds] == ["dense", "dense"]
     assert record.verdicts == ()
@@ -200,8 +200,8 @@ def test_another_format_is_refused(machine: Made, artefact: Artefact) -> None:
     machine()
     other = replace(artefact, manifest=replace(artefact.manifest, format="onnx"))
 
-    with pytest.raises(BadArtefact, match="has no plan of an engine"):
-        build_engine(other, Order())
+    with pytest.raises(BadArtefact, match="is not a trt artefact"):
+        build_engine(other, BuildRequest())
 
 
 def test_the_gpu_may_be_too_small(machine: Made, artefact: Artefact) -> None:
@@ -210,7 +210,7 @@ def test_the_gpu_may_be_too_small(machine: Made, artefact: Artefact) -> None:
     here.log.refuse = "[E] Error Code 2: OutOfMemory (Requested size was 9 bytes.)"
 
     with pytest.raises(Unavailable, match="the GPU has not enough free memory"):
-        build_engine(artefact, Order(builds=1))
+        build_engine(artefact, BuildRequest(builds=1))
     assert here.gpu.held == 0
 
 
@@ -226,7 +226,7 @@ def test_a_context_may_not_take_its_profile(
     here.log.no_context = said
 
     with pytest.raises(kind):
-        build_engine(artefact, Order(builds=1))
+        build_engine(artefact, BuildRequest(builds=1))
     assert here.gpu.held == 0
 
 
@@ -239,7 +239,7 @@ def test_a_cache_that_cannot_be_read_is_an_empty_one(tmp_path: Path) -> None:
 def test_a_record_is_read_strictly(machine: Made, artefact: Artefact) -> None:
     """What was written is read back; another schema, a lost field and a foreign one are refused."""
     machine()
-    record = build_engine(artefact, Order(builds=1))
+    record = build_engine(artefact, BuildRequest(builds=1))
     value = json.loads(json.dumps(record.to_json()))
 
     assert EngineRecord.from_json(value) == record
@@ -259,7 +259,7 @@ def test_the_cache_is_named_after_gpu_and_version(
     """Timings of one machine are never read on another."""
     machine()
 
-    record = build_engine(artefact, Order(builds=1))
+    record = build_engine(artefact, BuildRequest(builds=1))
 
     (file,) = (tmp_path / "cache" / "spd" / "timings").iterdir()
     assert file.name == "NVIDIA-H200_cc9.0_tensorrt-10.13.3.9.cache"
@@ -272,10 +272,10 @@ def test_timings_of_other_models_are_kept(
 ) -> None:
     """A later draw, which starts from nothing, may win; what was known before is not forgotten."""
     here = machine()
-    file = cache_file(build_engine(artefact, Order(builds=1)).place)
+    file = cache_file(build_engine(artefact, BuildRequest(builds=1)).place)
     here.log.seconds = lambda config: 1.0 / (1 + config["number"])
 
-    record = build_engine(artefact, Order(builds=2))
+    record = build_engine(artefact, BuildRequest(builds=2))
 
     assert record.chosen > 1
     assert file.read_bytes() == b"++++"
@@ -307,10 +307,10 @@ def test_a_cache_that_cannot_be_written_is_no_failure(
         monkeypatch.setattr(Path, "home", homeless_user)
     progress = Told()
 
-    build_engine(artefact, Order(builds=1), progress=progress)
+    build_engine(artefact, BuildRequest(builds=1), progress=progress)
 
     assert read_record(artefact.folder) is not None
-    assert progress.notes[-1].startswith("the next build times its kernels anew: ")
+    assert progress.notes[-1].startswith("kernel timings were not saved")
 
 
 def homeless_user() -> Path:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from exporters.precision import Precision
-from exporters.tensorrt.build import Order, build_engine
+from exporters.tensorrt.build import BuildRequest, build_engine
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.patterns import parse_pattern
@@ -57,7 +57,7 @@ def test_an_engine_answers_as_its_checkpoint(
     checkpoint = checkpoint_of(tmp_path / "c", spelled)
     artefact = exported(checkpoint, tmp_path / "a", seqs=(16,), precision=precision)
 
-    record = build_engine(artefact, Order(builds=1))
+    record = build_engine(artefact, BuildRequest(builds=1))
 
     draw = np.random.default_rng(0)
     with (

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks import gpu as script
 from benchmarks.gpu import engines_for
-from spd_deploy.benchmark.arms import arms_of
-from spd_deploy.benchmark.cuda.compare import engines_of
+from spd_deploy.benchmark.artefact_arms import sources_of
+from spd_deploy.benchmark.compare import engines_of
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.sessions.open import prove, session_from_artefact
@@ -33,7 +33,7 @@ def test_engines_are_built_for_the_shape(
         checkpoints, tmp_path, SHAPE, dense=("tensorrt-fp16", "tensorrt-int8")
     )
 
-    arms = arms_of(built)
+    arms = sources_of(built)
     assert [arm.name for arm in arms] == ["dense-trt", "2-4-trt"]
     assert [one.name for one in absent] == ["dense tensorrt-int8"]
     assert engines_of(arms) == {"fp16"}

@@ -116,7 +116,8 @@ def test_a_product_that_overflows_is_refused(tmp_path: Path) -> None:
     weights[f"{LAYER}.output.dense.weight"][0, :2] = 1
 
     with pytest.raises(
-        VerificationFailed, match=r"overflows fp16, which ends at 65504; got 1.2e\+05 in layer.0"
+        VerificationFailed,
+        match=r"overflows fp16, .* 65504; got 1.2e\+05 in layer.0",
     ):
         exported(with_weights(checkpoint, weights), tmp_path / "a")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from exporters.tensorrt.inspector import Layer, layers_in, type_in
-from exporters.tensorrt.profile import of_profile
+from exporters.tensorrt.inspector import Layer, layers_in, type_named
+from exporters.tensorrt.profile import layers_of_profile
 from spd_deploy.domain.errors import EngineFailed
 
 DOCUMENTS = Path(__file__).parent / "documents"
@@ -48,12 +48,12 @@ def test_the_form_of_11_is_read() -> None:
 
 def test_layers_of_one_profile_are_told_apart() -> None:
     """By their place, since compiled ones may have no mark."""
-    first, second = (of_profile(read(10), number, 2) for number in range(2))
+    first, second = (layers_of_profile(read(10), number, 2) for number in range(2))
 
     assert [layer.profile for layer in first] == [0, 0, 0]
     assert [layer.profile for layer in second] == [1, 0, 0]
     assert [layer.name for layer in first] == [layer.name for layer in second]
-    assert of_profile(read(11), 0, 1) == read(11)
+    assert layers_of_profile(read(11), 0, 1) == read(11)
 
 
 def rows_of(*names: str) -> tuple[Layer, ...]:
@@ -64,8 +64,8 @@ def test_layers_without_marks_are_told_apart_by_place() -> None:
     """A second profile is never judged by the kernels of the first."""
     both = rows_of("a/MatMul_myl0_1", "b/MatMul_myl0_2", "a/MatMul_myl1_1", "b/MatMul_myl1_2")
 
-    assert of_profile(both, 0, 2) == both[:2]
-    assert of_profile(both, 1, 2) == both[2:]
+    assert layers_of_profile(both, 0, 2) == both[:2]
+    assert layers_of_profile(both, 1, 2) == both[2:]
 
 
 def test_what_belongs_to_no_profile_for_sure_is_left_out() -> None:
@@ -74,9 +74,15 @@ def test_what_belongs_to_no_profile_for_sure_is_left_out() -> None:
     marked = rows_of("a", "b", "c", "a [profile 1]", "fused")
     swapped = rows_of("a", "b [profile 1]", "b", "c")
 
-    assert [of_profile(bare, number, 2) for number in range(2)] == [(), ()]
-    assert [of_profile(marked, number, 2) for number in range(2)] == [marked[:3], marked[3:4]]
-    assert [of_profile(swapped, number, 2) for number in range(2)] == [swapped[:1], swapped[1:2]]
+    assert [layers_of_profile(bare, number, 2) for number in range(2)] == [(), ()]
+    assert [layers_of_profile(marked, number, 2) for number in range(2)] == [
+        marked[:3],
+        marked[3:4],
+    ]
+    assert [layers_of_profile(swapped, number, 2) for number in range(2)] == [
+        swapped[:1],
+        swapped[1:2],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +128,7 @@ def test_nodes_are_told_apart_whatever_stands_between_them() -> None:
 )
 def test_types_are_found_among_words(words: str, found: str | None) -> None:
     """In the spelling of each version; none where none is told."""
-    assert type_in(words) == found
+    assert type_named(words) == found
 
 
 @pytest.mark.parametrize(

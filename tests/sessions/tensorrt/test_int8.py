@@ -15,7 +15,7 @@ from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
 from spd_deploy.sessions.open import open_path
 from spd_deploy.sessions.tensorrt.build_plan import read_plan
 from tests.exporters.test_onnx import TENSORRT_OPERATORS
-from tests.exporters.test_precisions import kinds_of, trial
+from tests.exporters.test_precisions import calibration_set, kinds_of
 from tests.sessions.tensorrt.conftest import exported
 from tests.tiny import tiny_checkpoint
 
@@ -24,8 +24,10 @@ def test_an_int8_artefact_is_symmetric_and_keeps_its_zeros(
     nm_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     """Its matrices are eligible in int8, every zero point is 0, and it has its own score."""
-    judged = trial(nm_checkpoint, max_drop=30)
-    artefact = exported(nm_checkpoint, tmp_path / "a", precision=Precision.INT8, trial=judged)
+    judged = calibration_set(nm_checkpoint, max_drop=30)
+    artefact = exported(
+        nm_checkpoint, tmp_path / "a", precision=Precision.INT8, calibration_set=judged
+    )
 
     plan = read_plan(artefact.folder)
     model = onnx.load(artefact.folder / PORTABLE_FILE)
@@ -41,7 +43,9 @@ def test_an_int8_artefact_is_symmetric_and_keeps_its_zeros(
     for node in quantisers:
         assert constants[node.input[2]].dtype == np.int8
         assert not constants[node.input[2]].any()
-    with open_path(artefact.folder, asked=RUNTIME_CHOICES["onnxruntime"]).session as session:
+    with open_path(
+        artefact.folder, runtime_choice=RUNTIME_CHOICES["onnxruntime"]
+    ).session as session:
         assert session.description.precision == "int8"
 
 
@@ -52,8 +56,8 @@ HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 def test_what_is_not_quantised_is_half(spelled: str, tmp_path: Path) -> None:
     """Attention's products and the activation; softmax and norms are single, as in fp16."""
     checkpoint = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern(spelled))
-    judged = trial(checkpoint, max_drop=100)
-    made = exported(checkpoint, tmp_path / "a", precision=Precision.INT8, trial=judged)
+    judged = calibration_set(checkpoint, max_drop=100)
+    made = exported(checkpoint, tmp_path / "a", precision=Precision.INT8, calibration_set=judged)
     model = onnx.load(made.folder / PORTABLE_FILE)
     kinds = kinds_of(model)
 

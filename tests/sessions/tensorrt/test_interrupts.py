@@ -25,7 +25,7 @@ def test_a_signal_is_raised_at_the_end() -> None:
 
     with pytest.raises(KeyboardInterrupt), held_back() as stop:
         signal.raise_signal(signal.SIGINT)
-        noted = stop.asked
+        noted = stop.requested
 
     assert noted
     assert signal.getsignal(signal.SIGINT) is before
@@ -44,5 +44,5 @@ def test_another_thread_changes_nothing() -> None:
     thread.start()
     thread.join()
 
-    assert [stop.asked for stop in found] == [False]
+    assert [stop.requested for stop in found] == [False]
     assert signal.getsignal(signal.SIGINT) is before

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from exporters.export import artefact_from_checkpoint
-from exporters.tensorrt.build import Order, build_engine
+from exporters.tensorrt.build import BuildRequest, build_engine
 from serve.open_model import open_served
 from spd_deploy.domain.artefact import Artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
@@ -25,14 +25,13 @@ from spd_deploy.sessions.open import difference_between, open_path, session_from
 from spd_deploy.sessions.tensorrt import compatibility as gate
 from spd_deploy.sessions.tensorrt.compatibility import (
     engine_fault,
-    refuse_elsewhere,
+    refuse_incompatible,
     refuse_old_driver,
 )
 from spd_deploy.sessions.tensorrt.engine_record import (
     ENGINE_FILE,
     RECORD_FILE,
     EngineHost,
-    EngineRecord,
     read_record,
     write_record,
 )
@@ -54,7 +53,7 @@ HERE = EngineHost(
 def built(machine: Made, artefact: Artefact) -> Artefact:
     """An artefact whose engine was built by TensorRT 10 on the made-up H200."""
     machine()
-    build_engine(artefact, Order(builds=1))
+    build_engine(artefact, BuildRequest(builds=1))
     return artefact
 
 
@@ -87,7 +86,7 @@ def test_batches_of_any_size_are_answered(
 def test_a_run_launches_a_graph_and_allocates_nothing(machine: Made, artefact: Artefact) -> None:
     """A copy in, a graph, a copy out, and the wait for it."""
     here = machine()
-    build_engine(artefact, Order(builds=1))
+    build_engine(artefact, BuildRequest(builds=1))
 
     with session_from_artefact(artefact) as session:
         here.gpu.calls.clear()
@@ -130,7 +129,7 @@ def test_a_batch_stays_on_the_gpu(built: Artefact) -> None:
         assert prepared.stream != 0
         with pytest.raises(Unavailable, match="by its CUDA graph"):
             session.prepare(batch, graph=False)
-        with pytest.raises(Unavailable, match="turns"):
+        with pytest.raises(Unavailable, match="sub-batches"):
             session.prepare(rows_of(built, (4,) * 11), graph=True)
 
 
@@ -176,7 +175,7 @@ def refusal(artefact: Artefact, kind: type[SpdError], said: str) -> None:
 def test_an_engine_with_one_byte_changed_is_not_loaded(machine: Made, artefact: Artefact) -> None:
     """Its hash is not the record's; TensorRT's runtime is not even made."""
     here = machine()
-    build_engine(artefact, Order(builds=1))
+    build_engine(artefact, BuildRequest(builds=1))
     file = artefact.folder / ENGINE_FILE
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
@@ -226,7 +225,7 @@ def test_compatible_engines_load_where_they_say(built: Artefact) -> None:
 
     def loads(here: EngineHost, **options: Any) -> bool:
         try:
-            refuse_elsewhere(replace(record, options=replace(record.options, **options)), here)
+            refuse_incompatible(replace(record, options=replace(record.options, **options)), here)
         except Unavailable:
             return False
         return True
@@ -268,16 +267,19 @@ def test_an_old_driver_is_known_before_a_build(
 def test_an_engine_of_other_files_is_not_loaded(field: str, built: Artefact) -> None:
     """The graph, the weights, the plan and the zeros are those it was built from."""
     record = read_record(built.folder)
-    changed: dict[str, Any] = {**record.to_json(), field: "0" * 64}
-    write_record(built.folder, EngineRecord.from_json(json.loads(json.dumps(changed))))
+    zeros: dict[str, Any] = {field: "0" * 64}
+    write_record(built.folder, replace(record, **zeros))
 
     refusal(built, BadArtefact, "was built from (another|weights with other)")
 
 
 def test_a_missing_or_damaged_record_is_told(built: Artefact) -> None:
-    """Without a record there is no engine; a cut one is damaged."""
+    """Without a record there is no engine; one that is cut or says something else is damaged."""
     file = built.folder / RECORD_FILE
     text = file.read_text()
+    file.write_text(json.dumps({**json.loads(text), "parity": 0.0}))
+    refusal(built, BadArtefact, r"engine\.json was changed after it was written")
+
     file.write_text(text[: len(text) // 2])
     refusal(built, BadArtefact, r"engine\.json is not valid JSON")
 
@@ -287,7 +289,7 @@ def test_a_missing_or_damaged_record_is_told(built: Artefact) -> None:
 
 @pytest.mark.parametrize("memory_bytes", [0, 1000])
 def test_a_full_gpu_is_told(memory_bytes: int, built: Artefact, machine: Made) -> None:
-    """Out of memory at load is one error, and what was taken is given back."""
+    """Out of buffers at load is one error, and what was taken is given back."""
     here = machine("10.13.3.9", FakeGpu(memory_bytes=memory_bytes))
 
     refusal(built, Unavailable, "the GPU has not enough free memory")
@@ -298,10 +300,10 @@ def test_a_full_gpu_is_told(memory_bytes: int, built: Artefact, machine: Made) -
 def test_an_engine_that_tensorrt_does_not_take_is_told(machine: Made, artefact: Artefact) -> None:
     """TensorRT's own words are in the error."""
     here = machine()
-    build_engine(artefact, Order(builds=1))
+    build_engine(artefact, BuildRequest(builds=1))
     here.log.refuse = "[E] IRuntime::deserializeCudaEngine: Error Code 1: magic tag does not match"
 
-    refusal(artefact, BadArtefact, "TensorRT does not take the engine; got .*magic tag")
+    refusal(artefact, BadArtefact, "TensorRT cannot load the engine; got .*magic tag")
 
 
 def test_without_a_driver_nothing_crashes() -> None:
@@ -311,7 +313,7 @@ def test_without_a_driver_nothing_crashes() -> None:
         "from spd_deploy.sessions.tensorrt import compatibility as gate\n"
         "from spd_deploy.domain.errors import Unavailable\n"
         "try:\n"
-        "    gate.library()\n"
+        "    gate.load_tensorrt()\n"
         "except Unavailable as err:\n"
         "    print(err)\n"
         "print('tensorrt' in sys.modules)\n"
@@ -323,7 +325,7 @@ def test_without_a_driver_nothing_crashes() -> None:
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert "no NVIDIA driver works here" in done.stdout
+    assert "NVIDIA's driver does not work here" in done.stdout
     assert done.stdout.splitlines()[-1] == "False"
 
 
@@ -334,7 +336,9 @@ def test_without_an_engine_it_runs_on_the_cpu(
     batch = rows_of(artefact, (3, 32, 7))
 
     with (
-        open_path(artefact.folder, asked=RUNTIME_CHOICES["onnxruntime"]).session as session,
+        open_path(
+            artefact.folder, runtime_choice=RUNTIME_CHOICES["onnxruntime"]
+        ).session as session,
         TorchSession(nm_checkpoint.folder) as reference,
     ):
         assert session.description.precision == "fp16"
@@ -349,7 +353,7 @@ def test_tensorrt_is_of_gpus_and_of_trt_artefacts(
     """The CPU is refused, and so is an artefact that has no plan."""
     other = artefact_from_checkpoint(nm_checkpoint, tmp_path / "onnx")
 
-    with pytest.raises(Unavailable, match="TensorRT runs on GPUs alone"):
+    with pytest.raises(Unavailable, match="TensorRT runs on GPUs only"):
         session_from_artefact(built, device="cpu")
     with pytest.raises(Unavailable, match="tensorrt does not run an artefact of format onnx"):
         session_from_artefact(other, runtime="tensorrt")
@@ -366,11 +370,33 @@ def test_an_engine_does_not_travel_to_another_export(
     refusal(open_artefact(other.folder), BadArtefact, r"was built from another portable\.onnx")
 
 
+@pytest.mark.parametrize("name", [ENGINE_FILE, RECORD_FILE])
+def test_an_engine_is_no_link_to_elsewhere(built: Artefact, tmp_path: Path, name: str) -> None:
+    """An engine is code, and no hash of the export's says which; so it lies in the artefact."""
+    outside = (built.folder / name).rename(tmp_path / f"outside-{name}")
+    (built.folder / name).symlink_to(outside)
+
+    refusal(built, BadArtefact, "is a link to a file outside the artefact")
+
+
+def test_an_engine_may_lie_where_a_volume_keeps_it(built: Artefact) -> None:
+    """Links within the artefact's own folder are followed."""
+    data = built.folder / "..2026_11_30"
+    data.mkdir()
+    for file in [file for file in built.folder.iterdir() if file.is_file()]:
+        file.rename(data / file.name)
+        file.symlink_to(Path("..data") / file.name)
+    (built.folder / "..data").symlink_to(data.name)
+
+    with session_from_artefact(open_artefact(built.folder)) as session:
+        assert session.description.runtime == "tensorrt"
+
+
 def test_it_is_served_as_any_other(built: Artefact) -> None:
     """Verified, self-tested and warmed up at the longest text; what runs it is told."""
     served = open_served(built.folder)
 
     with served.session:
         assert str(served.session.description) == "tensorrt 10.13.3.9 on cuda in fp16"
-        assert served.about.format == "trt"
-        assert served.about.self_test is not None and served.about.self_test < 2e-2
+        assert served.card.format == "trt"
+        assert served.card.self_test is not None and served.card.self_test < 2e-2

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporters.tensorrt.build import Order, build_engine
+from exporters.tensorrt.build import BuildRequest, build_engine
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.open import session_from_artefact
@@ -30,7 +30,7 @@ def built(
 
     here.log.told = layer
     here.log.seconds = lambda config: 1e-3 if "SPARSE_WEIGHTS" in config["flags"] else dense_s
-    return build_engine(artefact, Order(builds=1))
+    return build_engine(artefact, BuildRequest(builds=1))
 
 
 def batch_of(rows: int, tokens: int) -> Batch:

@@ -5,12 +5,17 @@ from dataclasses import replace
 import pytest
 
 from exporters.tensorrt.inspector import Layer
-from exporters.tensorrt.verdict import Seen, refuse_other_precision, typed_of, verdict_of
+from exporters.tensorrt.verdict import (
+    BucketProfile,
+    product_type,
+    refuse_other_precision,
+    verdict_of,
+)
 from spd_deploy.domain.errors import VerificationFailed
-from spd_deploy.sessions.tensorrt.build_plan import Planned
+from spd_deploy.sessions.tensorrt.build_plan import PlannedMatrix
 
 NODE = "layer.0/attention/query/MatMul"
-PLANNED = Planned(
+PLANNED = PlannedMatrix(
     name="query",
     shape=(64, 64),
     product=NODE,
@@ -37,63 +42,68 @@ def compiled(tactic: str) -> Layer:
     return replace(SPARSE, tactic=tactic)
 
 
-def seen(layer: Layer | None, seconds: float = 1e-5) -> Seen:
+def profile(layer: Layer | None, seconds: float = 1e-5) -> BucketProfile:
     layers = () if layer is None else (layer,)
-    return Seen(layers=layers, seconds={one.name: seconds for one in layers})
+    return BucketProfile(layers=layers, seconds={one.name: seconds for one in layers})
 
 
 @pytest.mark.parametrize(
-    ("planned", "layer", "picked", "said"),
+    ("planned", "layer", "picked", "fact"),
     [
         (replace(PLANNED, eligible=False, why="it is fp32"), SPARSE, "no", "not eligible: it is"),
-        (PLANNED, None, "unknown", "unknown: no layer of the engine tells that it runs it"),
+        (PLANNED, None, "unknown", "unknown: no layer of the engine says that it runs"),
         (PLANNED, FUSED, "unknown", "in a fused region"),
         (PLANNED, replace(SPARSE, tactic=None), "unknown", "unknown"),
-        (PLANNED, compiled("__myl_FcAddCast_0x1a2b"), "unknown", "its kernel, __myl_FcAddCast_0x"),
-        (PLANNED, compiled("_gemm_mha_v2"), "unknown", "its kernel, _gemm_mha_v2, does not tell"),
-        (PLANNED, compiled("nvjet_hsh_128x64_tn"), "no", "took a dense kernel; its weights"),
+        (
+            PLANNED,
+            compiled("__myl_FcAddCast_0x1a2b"),
+            "unknown",
+            "its kernel, __myl_FcAddCast_0x",
+        ),
+        (PLANNED, compiled("_gemm_mha_v2"), "unknown", "its kernel, _gemm_mha_v2, does not say"),
+        (PLANNED, compiled("nvjet_hsh_128x64_tn"), "no", "chose a dense kernel; its weights"),
         (PLANNED, compiled("cutlass_tensorop_f16_s16832spgemm_f16_128x64"), "yes", "a sparse"),
         (PLANNED, DENSE, "no", "flagged sparse, which proves nothing"),
         (PLANNED, SPARSE, "yes", "a sparse kernel runs it"),
     ],
 )
 def test_the_first_no_is_the_verdict(
-    planned: Planned, layer: Layer | None, picked: str, said: str
+    planned: PlannedMatrix, layer: Layer | None, picked: str, fact: str
 ) -> None:
     """A flag of the weights decides nothing, and what is fused is unknown, not no."""
-    verdict = verdict_of(planned, 0, seen(layer), None)
+    verdict = verdict_of(planned, 0, profile(layer), None)
 
     assert verdict.picked == picked
-    assert said in verdict.why
+    assert fact in verdict.why
     assert verdict.dense_s is None
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "said"),
+    ("sparse_s", "dense_s", "fact"),
     [
-        (1.0, 1.5, "1.50x faster than the dense build's"),
-        (2.0, 1.0, "2.00x slower than the dense build's"),
-        (1.0, 1.01, "as fast as the dense build's"),
+        (1.0, 1.5, "1.50x faster than the dense kernel"),
+        (2.0, 1.0, "2.00x slower than the dense kernel"),
+        (1.0, 1.01, "as fast as the dense kernel"),
     ],
 )
 def test_a_sparse_kernel_is_held_against_the_dense_builds(
-    ours: float, theirs: float, said: str
+    sparse_s: float, dense_s: float, fact: str
 ) -> None:
     """Faster, slower or neither: it is the times of the two layers that say."""
-    verdict = verdict_of(PLANNED, 0, seen(SPARSE, ours), seen(DENSE, theirs))
+    verdict = verdict_of(PLANNED, 0, profile(SPARSE, sparse_s), profile(DENSE, dense_s))
 
-    assert (verdict.sparse_s, verdict.dense_s) == (ours, theirs)
-    assert said in verdict.why
+    assert (verdict.sparse_s, verdict.dense_s) == (sparse_s, dense_s)
+    assert fact in verdict.why
 
 
 def test_layers_that_do_other_work_are_not_compared() -> None:
     """The dense build fused an addition into it, so their times do not compare."""
     other = replace(DENSE, nodes=(NODE, "layer.0/attention/query/Add"))
 
-    verdict = verdict_of(PLANNED, 0, seen(SPARSE), seen(other))
+    verdict = verdict_of(PLANNED, 0, profile(SPARSE), profile(other))
 
     assert verdict.dense_s is None
-    assert "no layer of the dense build compares with it" in verdict.why
+    assert "no layer of the dense build does the same work" in verdict.why
 
 
 def test_of_several_layers_the_one_that_multiplies_is_judged() -> None:
@@ -102,8 +112,8 @@ def test_of_several_layers_the_one_that_multiplies_is_judged() -> None:
     hidden = replace(SPARSE, name="hidden", tactic=None)
 
     for layers in ((moved, hidden, DENSE), (DENSE, moved, hidden)):
-        assert Seen(layers=layers, seconds={}).layer_of(NODE) is DENSE
-    assert Seen(layers=(hidden, moved), seconds={}).layer_of(NODE) is moved
+        assert BucketProfile(layers=layers, seconds={}).layer_of(NODE) is DENSE
+    assert BucketProfile(layers=(hidden, moved), seconds={}).layer_of(NODE) is moved
 
 
 def test_a_kernel_of_several_matrices_says_so() -> None:
@@ -111,19 +121,19 @@ def test_a_kernel_of_several_matrices_says_so() -> None:
     nodes = tuple(f"layer.0/attention/{role}/MatMul" for role in ("query", "key", "value"))
     joined = replace(SPARSE, nodes=(*nodes, "layer.0/attention/query/Add"))
 
-    assert "runs it and 2 more;" in verdict_of(PLANNED, 0, seen(joined), None).why
+    assert "runs it and 2 more;" in verdict_of(PLANNED, 0, profile(joined), None).why
 
 
 def test_precision_is_proved_by_kernel_or_inputs() -> None:
     """A kernel's name counts for more than what it reads, and what is hidden proves nothing."""
     unnamed = replace(DENSE, tactic="a kernel")
 
-    assert typed_of(DENSE) == "fp16"
-    assert typed_of(replace(DENSE, inputs=("fp32",))) == "fp16"
-    assert typed_of(unnamed) == "fp16"
-    assert typed_of(replace(unnamed, inputs=("fp16", "fp32"))) is None
-    assert typed_of(FUSED) is None
-    assert typed_of(None) is None
+    assert product_type(DENSE) == "fp16"
+    assert product_type(replace(DENSE, inputs=("fp32",))) == "fp16"
+    assert product_type(unnamed) == "fp16"
+    assert product_type(replace(unnamed, inputs=("fp16", "fp32"))) is None
+    assert product_type(FUSED) is None
+    assert product_type(None) is None
 
 
 def test_another_precision_is_refused_and_a_hidden_one_is_counted() -> None:
@@ -131,8 +141,8 @@ def test_another_precision_is_refused_and_a_hidden_one_is_counted() -> None:
     slow = replace(DENSE, tactic="sm80_xmma_gemm_f32f32_tf32f32_f32_tn_n")
     hidden = replace(PLANNED, name="key", product="elsewhere")
 
-    assert refuse_other_precision([PLANNED, hidden], [seen(DENSE)]) == (
+    assert refuse_other_precision([PLANNED, hidden], [profile(DENSE)]) == (
         "1 of 2 products provably in fp16"
     )
     with pytest.raises(VerificationFailed, match="query runs in fp32 in the engine, not in fp16"):
-        refuse_other_precision([PLANNED], [seen(DENSE), seen(slow)])
+        refuse_other_precision([PLANNED], [profile(DENSE), profile(slow)])

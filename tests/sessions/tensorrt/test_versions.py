@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from exporters.tensorrt.build import Order, build_engine
+from exporters.tensorrt.build import BuildRequest, build_engine
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.sessions.tensorrt import versions
-from spd_deploy.sessions.tensorrt.build_plan import BuildPlan, Options, Typed, read_plan
+from spd_deploy.sessions.tensorrt.build_plan import BuildPlan, Options, TrtPrecision, read_plan
 from spd_deploy.sessions.tensorrt.versions import (
     apply_options,
     flags_for,
@@ -25,14 +25,14 @@ from tests.sessions.tensorrt.conftest import Machine
 Made = Callable[..., Machine]
 
 
-def plan_in(artefact: Artefact, precision: Typed) -> BuildPlan:
+def plan_in(artefact: Artefact, precision: TrtPrecision) -> BuildPlan:
     return replace(read_plan(artefact.folder), precision=precision)
 
 
 @pytest.mark.parametrize("version", ["10.0.1", "10.16.1.11", "11.4.0.106"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_precision_is_the_graphs_and_no_flag(
-    version: str, precision: Typed, machine: Made, artefact: Artefact
+    version: str, precision: TrtPrecision, machine: Made, artefact: Artefact
 ) -> None:
     """The flag for sparse kernels is all that the two arms differ in."""
     machine(version)
@@ -76,7 +76,7 @@ def test_strict_nans_are_the_same_in_both_arms(machine: Made, artefact: Artefact
     """The flag is no difference between what is compared."""
     here = machine()
 
-    build_engine(artefact, Order(builds=1, options=Options(strict_nans=True)))
+    build_engine(artefact, BuildRequest(builds=1, options=Options(strict_nans=True)))
 
     assert len(here.log.builds) == 2
     assert all("STRICT_NANS" in built["flags"] for built in here.log.builds)

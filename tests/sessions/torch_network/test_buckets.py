@@ -39,5 +39,5 @@ def test_no_bucket_is_longer_than_the_model() -> None:
     """The last one ends where the positions do; a batch beyond that is refused."""
     assert bucket_for(1, 499, positions=500).seq == 500
 
-    with pytest.raises(EngineFailed, match="longer than the model has positions"):
+    with pytest.raises(EngineFailed, match="more tokens than the model has positions"):
         bucket_for(1, 501, positions=500)

@@ -17,14 +17,14 @@ from spd_deploy.domain.artefact import Artefact, hashes_of, open_artefact, save_
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, EngineFailed, Unavailable
 from spd_deploy.domain.patterns import NM, Block
+from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.text import Batch
 from spd_deploy.kernels.launch import KERNEL
 from spd_deploy.sessions.device_runs import DeviceRuns
 from spd_deploy.sessions.open import open_path, prove, session_from_artefact
-from spd_deploy.sessions.torch_network.buckets import Bucket
-from spd_deploy.sessions.torch_network.graphs import Graphs
+from spd_deploy.sessions.torch_network.graphs import CudaGraphs
 from spd_deploy.sessions.torch_network.layouts import TorchTokenMajor
-from spd_deploy.sessions.torch_network.plan import PLAN_FILE, TENSORS_FILE
+from spd_deploy.sessions.torch_network.network_plan import PLAN_FILE, TENSORS_FILE
 from spd_deploy.sessions.torch_network.session import TorchArtefactSession
 from tests.tiny import tiny_checkpoint
 
@@ -126,7 +126,7 @@ def test_on_the_cpu_no_batch_is_kept_on_a_gpu(artefact: Artefact) -> None:
     """It offers what needs a GPU, says why not, and claims no kernel that skips zeros."""
     with session_from_artefact(artefact) as session:
         assert isinstance(session, DeviceRuns)
-        with pytest.raises(Unavailable, match="on a GPU alone"):
+        with pytest.raises(Unavailable, match="only a session on a GPU"):
             session.prepare(batch_of(1, 4), graph=True)
         assert session.description.sparse_kernels is None
 
@@ -229,7 +229,7 @@ def narrow_table(tensors: dict[str, Any]) -> None:
         (of_other_number, nothing, "not stored in bf16"),
         (nothing, without_weight, f"no tensor {KEY}.weight"),
         (nothing, without_norm, "no tensor bert.encoder.layer.1.output.LayerNorm.bias"),
-        (nothing, beyond_the_inputs, "do not fit together"),
+        (nothing, beyond_the_inputs, "contradict each other"),
         (nothing, narrow_table, "no tensor bert.embeddings.position_embeddings.weight of shape"),
     ],
 )
@@ -264,7 +264,7 @@ def test_other_runtimes_refuse_it(artefact: Artefact, runtime: Any, format_: str
 
 def test_another_precision_is_refused(artefact: Artefact) -> None:
     """It computes in the precision that it is stored in."""
-    with pytest.raises(Unavailable, match="runs an artefact of fp16 in fp16"):
+    with pytest.raises(Unavailable, match="runs an fp16 artefact only in fp16"):
         session_from_artefact(artefact, precision="bf16")
 
 
@@ -285,9 +285,9 @@ def test_what_a_library_raises_is_an_error_of_ours(
 ) -> None:
     """Whatever it is, in words; what was refused in words already stays as it was."""
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
-    graphs = object.__new__(Graphs)
+    graphs = object.__new__(CudaGraphs)
 
-    with pytest.raises(told, match=str(raised.args[0])), graphs._failing(Bucket(batch=1, seq=16)):
+    with pytest.raises(told, match=str(raised.args[0])), graphs._failing(Shape(batch=1, seq=16)):
         raise raised
 
 
@@ -352,7 +352,7 @@ def test_on_a_gpu_padding_changes_nothing(artefact: Artefact, on_gpu: Any) -> No
 @pytest.mark.gpu
 def test_on_a_gpu_graphs_are_bounded(on_gpu: TorchArtefactSession) -> None:
     """The one longest unused goes; captured again, it answers as before."""
-    graphs = Graphs(on_gpu.network, most=2)
+    graphs = CudaGraphs(on_gpu.network, most=2)
     before = graphs.run(batch_of(1, 16))
 
     for rows in (2, 3, 4):

@@ -9,13 +9,13 @@ import torch
 
 from exporters.torch.export import torch_artefact_from_checkpoint
 from spd_deploy.domain.patterns import NM
-from spd_deploy.kernels.backends import Plain
-from spd_deploy.kernels.two_four import Chooser
+from spd_deploy.kernels.backends import EagerBackend
+from spd_deploy.kernels.two_four import TwoFourSelector
 from spd_deploy.sessions.torch_network import products
 from spd_deploy.sessions.torch_network import session as sessions
-from spd_deploy.sessions.torch_network.loading import tensors_in
+from spd_deploy.sessions.torch_network.load import tensors_in
 from spd_deploy.sessions.torch_network.network import Network
-from spd_deploy.sessions.torch_network.products import DenseTokens, TwoFourTokens
+from spd_deploy.sessions.torch_network.products import TokenMajorLinear, TwoFourLinear
 from spd_deploy.sessions.torch_network.session import TorchArtefactSession
 from tests.tiny import tiny_checkpoint
 
@@ -31,13 +31,13 @@ def refusing(err: Exception) -> Any:
 
 def test_a_refused_weight_stays_dense(monkeypatch: pytest.MonkeyPatch) -> None:
     """It gives what the dense product gives, and nothing is measured."""
-    monkeypatch.setattr(products, "packed", refusing(RuntimeError(f"{REFUSAL}\nC++ trace")))
+    monkeypatch.setattr(products, "to_two_four", refusing(RuntimeError(f"{REFUSAL}\nC++ trace")))
     weight_NK, bias_N, x_TK = torch.randn(32, 64), torch.randn(32), torch.randn(5, 64)
 
-    chooser = Chooser()
-    product = TwoFourTokens(weight_NK, bias_N, chooser)
+    chooser = TwoFourSelector()
+    product = TwoFourLinear(weight_NK, bias_N, chooser)
 
-    assert torch.equal(product(x_TK), DenseTokens(weight_NK=weight_NK, bias_N=bias_N)(x_TK))
+    assert torch.equal(product(x_TK), TokenMajorLinear(weight_NK=weight_NK, bias_N=bias_N)(x_TK))
     assert (product.two_four, product.refused) == (False, REFUSAL)
     assert chooser.known == {}
 
@@ -55,24 +55,24 @@ def test_a_fault_of_the_gpu_is_no_refusal(
     fault: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full GPU is not worked around; whoever opens the session says so."""
-    monkeypatch.setattr(products, "packed", refusing(fault))
+    monkeypatch.setattr(products, "to_two_four", refusing(fault))
 
     with pytest.raises(type(fault)):
-        TwoFourTokens(torch.randn(32, 64), torch.randn(32), Chooser())
+        TwoFourLinear(torch.randn(32, 64), torch.randn(32), TwoFourSelector())
 
 
 def test_a_session_says_what_was_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the number of products and the library's own words."""
     checkpoint = tiny_checkpoint(tmp_path / "c", pattern=NM(n=2, m=4))
     artefact = torch_artefact_from_checkpoint(checkpoint, tmp_path / "a")
-    monkeypatch.setattr(products, "packed", refusing(RuntimeError(REFUSAL)))
-    monkeypatch.setattr(sessions, "refuse_no_cuda", lambda: None)
-    monkeypatch.setattr(sessions, "Graphs", lambda network: SimpleNamespace(last=None))
+    monkeypatch.setattr(products, "to_two_four", refusing(RuntimeError(REFUSAL)))
+    monkeypatch.setattr(sessions, "refuse_unsupported_gpu", lambda: None)
+    monkeypatch.setattr(sessions, "CudaGraphs", lambda network: SimpleNamespace(last=None))
 
     def network(folder: Path, encoder: Any, plan: Any, device: str) -> Network:
         """On the CPU, with the products that a GPU would have."""
         tensors = tensors_in(folder, plan, "cpu")
-        return Network(plan, encoder, tensors, backend=Plain(), chooser=Chooser())
+        return Network(plan, encoder, tensors, backend=EagerBackend(), chooser=TwoFourSelector())
 
     monkeypatch.setattr(sessions, "_network", network)
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from spd_deploy.domain.patterns import Block, Pattern, Structured, Unstructured
 from spd_train.model import encoder_from_config
-from spd_train.pruning.allocation import global_goals, unit_scores, with_densities
-from spd_train.pruning.masks import coupled_goals, masks_of, sparsity_of, targets_of
+from spd_train.pruning.allocation import global_targets, unit_scores, with_densities
+from spd_train.pruning.masks import coupled_targets, masks_of, sparsity_of, targets_of
 from spd_train.pruning.sensitivity import Point, cheapest, lower_hull
 from tests.tiny import tiny_config
 
@@ -32,10 +32,10 @@ def scores(seed: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_global_goals_are_one_ranking_of_all_weights(seed: int, share: float) -> None:
     """Where the floor binds nowhere, the masks are those of the highest scores of the encoder."""
-    goals = targets_of(ENCODER, Unstructured(sparsity=0.5))
+    targets = targets_of(ENCODER, Unstructured(sparsity=0.5))
     score = scores(seed)
 
-    found = global_goals(ENCODER, goals, score, share=share, least_density=1e-6)
+    found = global_targets(ENCODER, targets, score, share=share, least_density=1e-6)
     masks = masks_of(ENCODER, found, score)
 
     every = torch.cat([s.flatten() for s in score.values()])
@@ -64,12 +64,12 @@ def test_global_goals_meet_the_total_and_the_floor(
         "block": Block(rows=4, columns=1, sparsity=sparsity),
         "structured": Structured(sparsity=sparsity),
     }[kind]  # type: ignore[assignment]
-    goals = targets_of(ENCODER, pattern)
+    targets = targets_of(ENCODER, pattern)
     score = scores(seed)
 
-    found = global_goals(ENCODER, goals, score, share=share, least_density=least)
+    found = global_targets(ENCODER, targets, score, share=share, least_density=least)
 
-    assert found.keys() == goals.keys()
+    assert found.keys() == targets.keys()
     assert min(1 - g.sparsity for g in found.values()) >= least - 1e-9
     sizes = {m.name: m.shape[0] * m.shape[1] for m in ENCODER.matrices()}
     total = sum(sizes[n] * g.sparsity for n, g in found.items()) / sum(sizes.values())
@@ -81,12 +81,12 @@ def test_global_goals_meet_the_total_and_the_floor(
 
 def test_global_goals_take_what_scores_least() -> None:
     """A matrix whose every score is below all others' is pruned to the floor before they are."""
-    goals = targets_of(ENCODER, Block(rows=4, columns=1, sparsity=0.1))
+    targets = targets_of(ENCODER, Block(rows=4, columns=1, sparsity=0.1))
     score = {m.name: torch.rand(m.shape) + 1 for m in ENCODER.matrices()}
     worst = next(iter(score))
     score[worst] = score[worst] * 1e-6
 
-    found = global_goals(ENCODER, goals, score, share=1.0, least_density=0.02)
+    found = global_targets(ENCODER, targets, score, share=1.0, least_density=0.02)
 
     assert 1 - found[worst].sparsity == pytest.approx(0.02)
     sparse = [g.sparsity for n, g in found.items() if n != worst]
@@ -102,7 +102,7 @@ def test_the_score_of_a_unit_is_its_mean_over_all_its_weights() -> None:
     assert float(means[1]) == pytest.approx(float(score[first.name][:4, 2:4].mean()), rel=1e-5)
 
     slices = targets_of(ENCODER, Structured(sparsity=0.5))
-    heads, neurons, *_ = coupled_goals(ENCODER, slices)
+    heads, neurons, *_ = coupled_targets(ENCODER, slices)
     query, key, value, output = (score[m.name] for m in heads)
     size = ENCODER.head_size
     of_head = [x[size : 2 * size].flatten() for x in (query, key, value)]
@@ -119,10 +119,10 @@ def test_the_score_of_a_unit_is_its_mean_over_all_its_weights() -> None:
 
 def test_goals_at_other_densities_are_still_patterns() -> None:
     """Neither everything nor nothing is a sparsity; the ends become the nearest that are."""
-    goals = targets_of(ENCODER, Unstructured(sparsity=0.5))
-    groups = list(coupled_goals(ENCODER, goals))
+    targets = targets_of(ENCODER, Unstructured(sparsity=0.5))
+    groups = list(coupled_targets(ENCODER, targets))
 
-    found = with_densities(groups, goals, [1.0, 0.0] + [0.25] * (len(groups) - 2))
+    found = with_densities(groups, targets, [1.0, 0.0] + [0.25] * (len(groups) - 2))
 
     first, second, third, *_ = (g.sparsity for g in found.values())
     assert 0 < first < 1e-5 and 1 - 1e-5 < second < 1 and third == 0.75

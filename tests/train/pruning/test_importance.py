@@ -8,11 +8,11 @@ from spd_train.config import Importance
 from spd_train.pruning.importance import (
     GradientScores,
     activation_scores,
-    error_rises,
     inverse_diagonal,
     magnitudes,
     needs_gradients,
     needs_inputs,
+    second_order_scores,
 )
 
 
@@ -44,7 +44,7 @@ def test_second_order_is_what_removing_a_weight_costs(seed: int) -> None:
     weight_NK = torch.randn(N, K, generator=torch.Generator().manual_seed(seed)).double()
     hessian_KK = damped(second_KK)
 
-    found_NK = error_rises(weight_NK, inverse_diagonal(second_KK))
+    found_NK = second_order_scores(weight_NK, inverse_diagonal(second_KK))
 
     for n in range(N):
         for k in range(K):
@@ -64,10 +64,10 @@ def test_inputs_that_never_vary_have_a_score() -> None:
     x_TK = inputs(50, 5)
     x_TK[:, 2] = 0.0
 
-    found_NK = error_rises(torch.ones(3, 5), inverse_diagonal(second_moments(x_TK)))
+    found_NK = second_order_scores(torch.ones(3, 5), inverse_diagonal(second_moments(x_TK)))
 
     assert torch.isfinite(found_NK).all()
-    assert not error_rises(torch.ones(3, 4), inverse_diagonal(torch.zeros(4, 4))).any()
+    assert not second_order_scores(torch.ones(3, 4), inverse_diagonal(torch.zeros(4, 4))).any()
 
 
 def test_activation_is_the_energy_that_a_weight_puts_out() -> None:
@@ -110,7 +110,7 @@ def test_gradient_scores_add_up_and_are_forgotten(importance: Importance) -> Non
 
     scores.add(with_gradients(first), dense)
     scores.add(with_gradients(second), dense)
-    found = scores.take(dense)["w0"]
+    found = scores.scores(dense)["w0"]
 
     products = [dense["w0"] * first, dense["w0"] * second]
     expected = (
@@ -119,7 +119,7 @@ def test_gradient_scores_add_up_and_are_forgotten(importance: Importance) -> Non
         else products[0] ** 2 + products[1] ** 2
     )
     torch.testing.assert_close(found, expected)
-    assert torch.equal(scores.take(dense)["w0"], dense["w0"] ** 2)  # all is forgotten
+    assert torch.equal(scores.scores(dense)["w0"], dense["w0"] ** 2)  # all is forgotten
 
 
 def test_a_part_not_in_place_adds_nothing() -> None:
@@ -130,7 +130,7 @@ def test_a_part_not_in_place_adds_nothing() -> None:
 
     scores.add(with_gradients(None, torch.ones(2, 3)), dense)
 
-    found = scores.take(dense)
+    found = scores.scores(dense)
     assert torch.equal(found["w0"], torch.ones(2, 3))
     assert torch.equal(found["w1"], 2 * torch.ones(2, 3))
 
@@ -149,7 +149,7 @@ def test_gradient_scores_go_on_from_their_state() -> None:
     for g in gradients[2:]:
         second.add(with_gradients(g), dense)
 
-    assert torch.equal(second.take(dense)["w0"], whole.take(dense)["w0"])
+    assert torch.equal(second.scores(dense)["w0"], whole.scores(dense)["w0"])
 
 
 def test_each_importance_says_what_it_needs() -> None:

@@ -1,4 +1,4 @@
-"""Masks over a whole encoder: best by brute force, and goals that refuse what makes no sense."""
+"""Masks over a whole encoder: best by brute force, and targets that refuse what makes no sense."""
 
 import pytest
 import torch
@@ -10,11 +10,11 @@ from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructu
 from spd_train.model import encoder_from_config
 from spd_train.pruning.importance import (
     activation_scores,
-    error_rises,
     inverse_diagonal,
     magnitudes,
+    second_order_scores,
 )
-from spd_train.pruning.masks import coupled_goals, densities_of, masks_of, sparsity_of, targets_of
+from spd_train.pruning.masks import coupled_targets, densities_of, masks_of, sparsity_of, targets_of
 from tests.domain.test_patterns import choices
 from tests.tiny import tiny_config
 
@@ -41,7 +41,7 @@ def scores_of(encoder: Encoder, importance: str, seed: int = 0) -> dict[str, Ten
         found[name] = (
             activation_scores(weight, second_KK)
             if importance == "activation"
-            else error_rises(weight, inverse_diagonal(second_KK))
+            else second_order_scores(weight, inverse_diagonal(second_KK))
         )
     return found
 
@@ -65,12 +65,12 @@ def test_no_other_masks_keep_a_higher_score(pattern: Pattern, importance: str) -
 def test_no_other_slices_keep_a_higher_score(importance: str) -> None:
     """Coupled matrices keep those heads and neurons whose scores sum highest over all of them."""
     scores = scores_of(TINY, importance)
-    goals = targets_of(TINY, Structured(sparsity=0.5))
+    targets = targets_of(TINY, Structured(sparsity=0.5))
 
-    masks = masks_of(TINY, goals, scores)
+    masks = masks_of(TINY, targets, scores)
 
-    for group in coupled_goals(TINY, goals):
-        options = [choices(goals[m.name], m.shape) for m in group]
+    for group in coupled_targets(TINY, targets):
+        options = [choices(targets[m.name], m.shape) for m in group]
         totals = [
             sum(float(scores[m.name][c].sum()) for m, c in zip(group, together, strict=True))
             for together in zip(*options, strict=True)  # the same slices in each
@@ -81,9 +81,9 @@ def test_no_other_slices_keep_a_higher_score(importance: str) -> None:
 
 def test_an_excluded_matrix_has_no_goal() -> None:
     """Names that contain a part are left out, and their masks with them."""
-    goals = targets_of(TINY, Unstructured(sparsity=0.5), ("query", "output.dense"))
+    targets = targets_of(TINY, Unstructured(sparsity=0.5), ("query", "output.dense"))
 
-    masks = masks_of(TINY, goals, scores_of(TINY, "magnitude"))
+    masks = masks_of(TINY, targets, scores_of(TINY, "magnitude"))
 
     left = {m.name for m in TINY.matrices()} - set(masks)
     assert {m.role for m in TINY.matrices() if m.name in left} == {
@@ -132,9 +132,9 @@ def test_a_pattern_must_fit_what_is_not_excluded(pattern: Pattern, misfit: str) 
 
 def test_whole_groups_of_slices_may_be_excluded() -> None:
     """All matrices that share neurons stay dense together."""
-    goals = targets_of(TINY, Structured(), ("intermediate.dense", "layer.0.output.dense"))
+    targets = targets_of(TINY, Structured(), ("intermediate.dense", "layer.0.output.dense"))
 
-    assert len(goals) == 4
+    assert len(targets) == 4
 
 
 def test_sparsity_and_density_are_counted() -> None:

@@ -23,7 +23,7 @@ from spd_deploy.domain.layers import BERT
 from spd_deploy.domain.patterns import NM, Block, Pattern
 from spd_train.model import linear_weights
 from spd_train.pruning.importance import magnitudes
-from spd_train.pruning.permutation.axes import HIDDEN, Axis, Move, axes_of, spread
+from spd_train.pruning.permutation.axes import HIDDEN, Axis, AxisOrder, axes_of, spread
 from spd_train.pruning.permutation.budget import SearchBudget
 from spd_train.pruning.permutation.permute import fold, fold_verified, permute_model
 from spd_train.pruning.permutation.residual import probe_logits, residual_places
@@ -74,16 +74,16 @@ def _shaken(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def shuffled(axis: Axis) -> Move:
+def shuffled(axis: Axis) -> AxisOrder:
     """Every segment's units in a random order."""
     draw = torch.Generator().manual_seed(1)
     units, per = axis.size // axis.unit, axis.segment // axis.unit
     inner = torch.rand(units // per, per, generator=draw).argsort(1)
     order_U = (inner + torch.arange(0, units, per)[:, None]).flatten()
-    return Move(axis=axis, order_X=spread(order_U, axis.unit))
+    return AxisOrder(axis=axis, order_X=spread(order_U, axis.unit))
 
 
-def goals(pattern: Pattern) -> dict[str, Pattern]:
+def targets(pattern: Pattern) -> dict[str, Pattern]:
     return {m.name: pattern for m in ENCODER.matrices()}
 
 
@@ -122,7 +122,7 @@ def test_a_permuted_model_keeps_more_and_says_so(pattern: Pattern) -> None:
     before_BC = probe_logits(model)
     scores = magnitudes(linear_weights(model, ENCODER))
 
-    found = permute_model(model, ENCODER, goals=goals(pattern), scores=scores, budget=BUDGET)
+    found = permute_model(model, ENCODER, targets=targets(pattern), scores=scores, budget=BUDGET)
 
     folded = magnitudes(linear_weights(model, ENCODER))
     arranged = found.arranged(scores)
@@ -165,7 +165,9 @@ def test_a_stream_that_cannot_be_followed_is_left_alone() -> None:
     model.get_submodule("bert.embeddings").dropout = Scale()
     scores = magnitudes(linear_weights(model, ENCODER))
 
-    found = permute_model(model, ENCODER, goals=goals(NM(n=2, m=4)), scores=scores, budget=BUDGET)
+    found = permute_model(
+        model, ENCODER, targets=targets(NM(n=2, m=4)), scores=scores, budget=BUDGET
+    )
 
     assert "embeddings.dropout is a Scale" in found.skipped[HIDDEN]
     assert found.moves
@@ -177,7 +179,7 @@ def test_a_module_between_the_matrices_is_not_taken_for_a_norm() -> None:
     model = bert()
     model.get_submodule(f"{ENCODER.prefix}.0.output").dropout = nn.Linear(32, 32)
 
-    with pytest.raises(BadModel, match="no norm"):
+    with pytest.raises(BadModel, match="not a norm"):
         residual_places(model, ENCODER)
 
 

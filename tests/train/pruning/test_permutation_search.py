@@ -11,9 +11,9 @@ from spd_deploy.domain.layers import BERT
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_train.pruning.permutation.axes import axes_of
 from spd_train.pruning.permutation.budget import SearchBudget
-from spd_train.pruning.permutation.found import Permutations
 from spd_train.pruning.permutation.grouping import Section, group_order
 from spd_train.pruning.permutation.pairing import random_pairs
+from spd_train.pruning.permutation.permutations import Permutations
 from spd_train.pruning.permutation.search import (
     find_permutations,
     kept_score,
@@ -203,14 +203,14 @@ def test_pairs_are_disjoint_and_within_a_segment(per_segment: int) -> None:
 )
 def test_a_network_keeps_more_than_in_the_old_order(pattern: Pattern) -> None:
     """The report's shares are those of the pattern's own masks, and the later one is larger."""
-    scores, goals = scores_of(ENCODER), goals_of(ENCODER, pattern)
+    scores, targets = scores_of(ENCODER), goals_of(ENCODER, pattern)
 
     found = search(pattern)
 
     total = sum(float(score.sum()) for score in scores.values())
     after = found.arranged(scores)
     for share, arrays in ((found.total.before, scores), (found.total.after, after)):
-        kept = sum(kept_score(arrays[name], goal) for name, goal in goals.items())
+        kept = sum(kept_score(arrays[name], target) for name, target in targets.items())
         assert share == pytest.approx(kept / total)
     assert found.total.after > found.total.before
 
@@ -221,9 +221,9 @@ def test_blocks_and_stripes_share_the_neurons() -> None:
         "intermediate": Block(rows=16, columns=1, sparsity=0.75),
         "output": NM(n=2, m=4),
     }
-    goals = {m.name: of_role[m.role] for m in ENCODER.matrices() if m.role in of_role}
+    targets = {m.name: of_role[m.role] for m in ENCODER.matrices() if m.role in of_role}
 
-    found = find_permutations(axes_of(ENCODER), ENCODER, goals, scores_of(ENCODER), budget=BUDGET)
+    found = find_permutations(axes_of(ENCODER), ENCODER, targets, scores_of(ENCODER), budget=BUDGET)
 
     assert set(found.kept) == {"intermediate", "output"}
     assert all(kept.after > kept.before for kept in found.kept.values())

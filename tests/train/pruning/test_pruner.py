@@ -38,11 +38,11 @@ def test_without_regrowth_what_was_dropped_stays_dropped(
     before: dict[str, torch.Tensor] = {}
     for update in range(1, 5):
         pruner.tighten(update / 4, last=update == 4)
-        for name, mask in pruner.sparse.masks.items():
+        for name, mask in pruner.weights.masks.items():
             assert not (mask & ~before.get(name, torch.ones_like(mask))).any()
-        before = dict(pruner.sparse.masks)
+        before = dict(pruner.weights.masks)
         for parameter in pruner.parameters.values():
             parameter.grad = torch.randn(parameter.shape, generator=draw)
-        pruner.before_update()
+        pruner.add_gradients()
 
     pruner.verify()

@@ -7,13 +7,18 @@ import torch
 from torch import Tensor
 
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
-from spd_train.data.tensors import TensorBatch
+from spd_train.data.batching import TensorBatch
 from spd_train.grafting import GraftedNetwork
-from spd_train.pruning.calibration import Calibration, flows_of, input_moments, quiet
+from spd_train.pruning.calibration import (
+    Calibration,
+    evaluation_mode,
+    first_layer_inputs,
+    input_moments,
+)
 from spd_train.pruning.importance import magnitudes
 from spd_train.pruning.masks import masks_of, targets_of
 from spd_train.pruning.reconstruct import RIDGE, Moments, moments_of, reconstruct, solve_kept
-from spd_train.pruning.sensitivity import sensitive_goals
+from spd_train.pruning.sensitivity import sensitivity_targets
 from tests.tiny import tiny_model
 from tests.train.runs import FP32, TASK, batch, grafted
 
@@ -141,10 +146,10 @@ def texts(network: GraftedNetwork) -> Calibration:
 def last_error(network: GraftedNetwork, batches: list[TensorBatch]) -> float:
     """How far the student's last hidden state is from the teacher's."""
     found = []
-    with quiet(network):
+    with evaluation_mode(network):
         for rows in batches:
             network.graft_all(True)
-            student, teacher = network(rows), network.teach(rows)
+            student, teacher = network(rows), network.teacher_forward(rows)
             real = rows.mask_BS.bool()
             gap = (student.hidden_BSH[-1] - teacher.hidden_BSH[-1])[real]
             found.append(gap.square().mean())
@@ -153,9 +158,9 @@ def last_error(network: GraftedNetwork, batches: list[TensorBatch]) -> float:
 
 def masked(network: GraftedNetwork, pattern: Pattern) -> dict[str, Tensor]:
     """Prune the students by magnitude; returns the masks."""
-    goals = targets_of(network.encoder, pattern)
-    weights = {name: network.linear(name).weight for name in goals}
-    masks = masks_of(network.encoder, goals, magnitudes(weights))
+    targets = targets_of(network.encoder, pattern)
+    weights = {name: network.linear(name).weight for name in targets}
+    masks = masks_of(network.encoder, targets, magnitudes(weights))
     with torch.no_grad():
         for name, mask in masks.items():
             weights[name].mul_(mask)
@@ -245,12 +250,12 @@ def test_a_layer_at_a_time_is_the_whole_network(folder: Path) -> None:
     network = grafted(folder)
     calibration = texts(network)
 
-    with quiet(network):
+    with evaluation_mode(network):
         network.graft_all(True)
-        flows = flows_of(network, calibration)
+        flows = first_layer_inputs(network, calibration)
         for layer in network.layers:
             for one in flows:
-                one.student_BSH = one.through(layer, one.student_BSH)
+                one.student_BSH = one.run(layer, one.student_BSH)
 
         for one, rows in zip(flows, calibration.batches, strict=True):
             torch.testing.assert_close(one.student_BSH, network(rows).hidden_BSH[-1])
@@ -263,17 +268,19 @@ def test_sensitive_goals_meet_the_total_and_spare_what_matters(
     """All together are as sparse as wanted, none below the floor, and the student is untouched."""
     network = grafted(folder)
     calibration = texts(network)
-    goals = targets_of(network.encoder, pattern)
-    weights = {name: network.linear(name).weight for name in goals}
+    targets = targets_of(network.encoder, pattern)
+    weights = {name: network.linear(name).weight for name in targets}
     before = {name: weight.clone() for name, weight in weights.items()}
-    wild = [name for name in goals if ".0." in name]
+    wild = [name for name in targets if ".0." in name]
     with torch.no_grad():
         for name in wild:  # where weights are tiny, pruning them costs next to nothing
             if "intermediate" in name or "lin1" in name:
                 weights[name].mul_(1e-4)
                 before[name].mul_(1e-4)
 
-    found = sensitive_goals(network, goals, magnitudes(weights), calibration, least_density=0.02)
+    found = sensitivity_targets(
+        network, targets, magnitudes(weights), calibration, least_density=0.02
+    )
 
     sizes = {m.name: m.shape[0] * m.shape[1] for m in network.encoder.matrices()}
     total = sum(sizes[n] * g.sparsity for n, g in found.items()) / sum(sizes.values())

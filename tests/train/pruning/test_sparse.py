@@ -6,20 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from spd_train.pruning.masked_weights import SparseWeights
+from spd_train.pruning.masked_weights import MaskedWeights
 
 
-def made(value: Tensor) -> tuple[SparseWeights, nn.Parameter]:
+def made(value: Tensor) -> tuple[MaskedWeights, nn.Parameter]:
     """One matrix."""
     parameter = nn.Parameter(value.clone())
-    return SparseWeights({"w": parameter}), parameter
+    return MaskedWeights({"w": parameter}), parameter
 
 
-def update(sparse: SparseWeights, parameter: nn.Parameter, step: Tensor) -> None:
+def update(sparse: MaskedWeights, parameter: nn.Parameter, step: Tensor) -> None:
     """What an optimiser's step and the loop do."""
     with torch.no_grad():
         parameter.add_(step)
-    sparse.after_update()
+    sparse.reapply_masks()
 
 
 START = torch.tensor([[1.0, 2.0, 3.0, 4.0]])

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from spd_deploy.domain.tasks import TASKS, ProblemType, Task
 from spd_train.config import LossRecipe, LossScale
-from spd_train.data.tensors import TensorBatch, batch_of
+from spd_train.data.batching import TensorBatch, batch_of
 from spd_train.grafting import GraftedNetwork
 from spd_train.training.losses import (
-    Spread,
+    HiddenVariance,
     hidden_loss,
+    hidden_variance,
     label_loss,
     logits_loss,
     loss_terms,
-    spread_of,
 )
 from tests.tiny import tiny_model
 from tests.train.runs import TASK, batch, grafted, rows_of, shaken
@@ -41,12 +41,14 @@ def terms(
     network: GraftedNetwork, rows: TensorBatch, recipe: LossRecipe = ALL
 ) -> dict[str, Tensor]:
     """The terms with every student in place."""
-    return loss_terms(network(rows), network.teach(rows), rows, TASK, recipe, spread(network))
+    return loss_terms(
+        network(rows), network.teacher_forward(rows), rows, TASK, recipe, variance(network)
+    )
 
 
-def spread(network: GraftedNetwork) -> Spread:
+def variance(network: GraftedNetwork) -> HiddenVariance:
     """A unit for the hidden term."""
-    return Spread(hidden=tuple(0.5 + i for i in range(network.encoder.layers)))
+    return HiddenVariance(by_layer=tuple(0.5 + i for i in range(network.encoder.layers)))
 
 
 def labelled(*labels: float) -> TensorBatch:
@@ -68,7 +70,7 @@ def test_the_parts_of_a_step_add_up_to_the_whole(network: GraftedNetwork, scale:
     """Terms and gradients of three uneven parts sum to those of the step computed at once."""
     recipe = LossRecipe(attention=0.7, hidden=1.3, logits=0.9, label=0.4, scale=scale)
     rows = rows_of(9, 4, 7, 12, 5, 6)
-    students = [p for _, p in network.students()]
+    students = [p for _, p in network.student_parameters()]
 
     whole = terms(network, batch_of(rows, pad_id=0, device="cpu"), recipe)
     expected = torch.autograd.grad(sum(whole.values(), torch.zeros(())), students)
@@ -87,7 +89,7 @@ def test_the_parts_of_a_step_add_up_to_the_whole(network: GraftedNetwork, scale:
 def test_the_terms_are_weighed_means_over_layers(network: GraftedNetwork) -> None:
     """Each term is its weight times the formula written out for all rows by themselves."""
     rows = batch(9, 4, 7)
-    student, teacher = network(rows), network.teach(rows)
+    student, teacher = network(rows), network.teacher_forward(rows)
     real = rows.mask_BS.bool()
 
     found = terms(network, rows)
@@ -102,7 +104,7 @@ def test_the_terms_are_weighed_means_over_layers(network: GraftedNetwork) -> Non
         [
             (s - t).square()[real].mean() / unit
             for s, t, unit in zip(
-                student.hidden_BSH, teacher.hidden_BSH, spread(network).hidden, strict=True
+                student.hidden_BSH, teacher.hidden_BSH, variance(network).by_layer, strict=True
             )
         ]
     )
@@ -116,7 +118,7 @@ def test_the_terms_are_weighed_means_over_layers(network: GraftedNetwork) -> Non
 def test_plain_terms_are_unweighted_sums_over_layers(network: GraftedNetwork) -> None:
     """Under the paper's scale no spread divides, and layers are added."""
     rows = batch(9, 4, 7)
-    student, teacher = network(rows), network.teach(rows)
+    student, teacher = network(rows), network.teacher_forward(rows)
 
     found = terms(network, rows, LossRecipe(scale="plain"))
 
@@ -140,9 +142,9 @@ def test_a_term_of_no_weight_is_left_out(network: GraftedNetwork, name: str) -> 
     """One weight above 0 leaves one term; the label's needs no teacher."""
     only: dict[str, Any] = {"attention": 0.0, "hidden": 0.0, "logits": 0.0, "label": 0.0, name: 1.0}
     rows = batch(9, 4)
-    teacher = None if name == "label" else network.teach(rows)
+    teacher = None if name == "label" else network.teacher_forward(rows)
 
-    found = loss_terms(network(rows), teacher, rows, TASK, LossRecipe(**only), spread(network))
+    found = loss_terms(network(rows), teacher, rows, TASK, LossRecipe(**only), variance(network))
 
     assert list(found) == [name]
 
@@ -150,9 +152,9 @@ def test_a_term_of_no_weight_is_left_out(network: GraftedNetwork, name: str) -> 
 def test_a_student_like_its_teacher_has_no_loss(network: GraftedNetwork) -> None:
     """All three losses are 0 where student and teacher agree."""
     rows = batch(9, 4)
-    trace = network.teach(rows)
+    trace = network.teacher_forward(rows)
 
-    found = loss_terms(trace, trace, rows, TASK, LossRecipe(), spread(network))
+    found = loss_terms(trace, trace, rows, TASK, LossRecipe(), variance(network))
 
     assert len(found) == 3
     assert float(torch.stack(list(found.values())).sum()) == pytest.approx(0, abs=1e-6)
@@ -227,10 +229,10 @@ def test_the_label_loss_is_torchs() -> None:
 def test_the_spread_is_the_teachers_variance(network: GraftedNetwork) -> None:
     """Over batches of any lengths it is the mean over units of the variance over real tokens."""
     batches = [batch(9, 4), batch(3), batch(12, 5, 6)]
-    traces = [(network.teach(b), b.mask_BS) for b in batches]
+    traces = [(network.teacher_forward(b), b.mask_BS) for b in batches]
 
-    found = spread_of(traces)
+    found = hidden_variance(traces)
 
-    for layer, value in enumerate(found.hidden):
+    for layer, value in enumerate(found.by_layer):
         real_TH = torch.cat([trace.hidden_BSH[layer][mask.bool()] for trace, mask in traces])
         assert value == pytest.approx(float(real_TH.var(0, correction=0).mean()), rel=1e-4)

@@ -14,19 +14,21 @@ from hypothesis import strategies as st
 from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE, open_checkpoint
 from spd_deploy.domain.progress import Silent
 from spd_train.config import Recipe
-from spd_train.recipes import changed
+from spd_train.recipes import with_field
 from spd_train.run import run
-from spd_train.training.distributed import Distributed, parts_of
-from spd_train.training.metrics_log import METRICS_FILE, Record, read_journal
+from spd_train.training.distributed import Distributed, micro_batches
+from spd_train.training.metrics_log import METRICS_FILE, Record, read_metrics_log
 from spd_train.training.state import STATE_FILE
 from tests.tiny import tiny_model
-from tests.train.runs import QUICK, TASK, request_for, spd_recipe
+from tests.train.runs import QUICK, TASK, config_for, spd_recipe
 
-MOVING = changed(spd_recipe(), "student.pruning.importance", "movement")
+MOVING = with_field(spd_recipe(), "student.pruning.importance", "movement")
 RECIPES = {
     "spd": spd_recipe(),
     # So low a start that in some steps no student is in place, and nothing is averaged.
-    "rarely": changed(changed(MOVING, "student.graft.start", 0.1), "student.graft.unit", "layer"),
+    "rarely": with_field(
+        with_field(MOVING, "student.graft.start", 0.1), "student.graft.unit", "layer"
+    ),
 }
 
 
@@ -36,7 +38,9 @@ def calm(recipe: Recipe) -> Recipe:
     Conjugate gradients on few texts stop an iteration sooner or later for a difference in the last
     bit; all else answers to a small difference with a small one.
     """
-    return changed(changed(recipe, "student.dropout", False), "student.pruning.reconstruct", False)
+    return with_field(
+        with_field(recipe, "student.dropout", False), "student.pruning.reconstruct", False
+    )
 
 
 @given(rows=st.integers(0, 200), count=st.integers(1, 9), accumulate=st.integers(1, 9))
@@ -45,7 +49,7 @@ def test_every_row_is_dealt_once(rows: int, count: int, accumulate: int) -> None
     parts = [
         part
         for rank in range(count)
-        for part in parts_of(rows, count=count, rank=rank, accumulate=accumulate)
+        for part in micro_batches(rows, world_size=count, rank=rank, accumulate=accumulate)
     ]
 
     assert sorted(row for part in parts for row in part) == list(range(rows))
@@ -59,10 +63,10 @@ def test_parts_are_the_same_however_they_are_spread(rows: int, count: int, accum
     spread = [
         part
         for rank in range(count)
-        for part in parts_of(rows, count=count, rank=rank, accumulate=accumulate)
+        for part in micro_batches(rows, world_size=count, rank=rank, accumulate=accumulate)
     ]
 
-    assert spread == parts_of(rows, count=1, rank=0, accumulate=count * accumulate)
+    assert spread == micro_batches(rows, world_size=1, rank=0, accumulate=count * accumulate)
 
 
 def test_alone_there_is_nothing_to_agree_on() -> None:
@@ -77,14 +81,14 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fine-tuned classifier."""
     place = tmp_path_factory.mktemp("processes")
     model = tiny_model(place / "model", task=TASK, hidden=32, intermediate=64)
-    return run(request_for(model, place / "teacher", replace(QUICK, pattern=None)), Silent()).folder
+    return run(config_for(model, place / "teacher", replace(QUICK, pattern=None)), Silent()).folder
 
 
 def train(teacher: Path, output: Path, recipe: Recipe) -> list[Record]:
     """A student's run in this process; returns its log."""
-    request = request_for(teacher, output, recipe)
-    run(replace(request, model=None, teacher=str(teacher)), Silent())
-    return read_journal(output / METRICS_FILE)
+    config = config_for(teacher, output, recipe)
+    run(replace(config, model=None, teacher=str(teacher)), Silent())
+    return read_metrics_log(output / METRICS_FILE)
 
 
 def assert_alike(ours: list[Record], theirs: list[Record], *, within: float) -> None:
@@ -139,7 +143,7 @@ def test_two_processes_are_one_that_accumulates(
     alone = train(teacher, tmp_path / "alone", replace(RECIPES[name], accumulate=2))
 
     together = two / name
-    assert read_journal(together / METRICS_FILE) == alone
+    assert read_metrics_log(together / METRICS_FILE) == alone
     ours, theirs = together / WEIGHTS_FILE, tmp_path / "alone" / WEIGHTS_FILE
     assert ours.read_bytes() == theirs.read_bytes()
 
@@ -148,14 +152,14 @@ def test_two_processes_have_the_losses_of_one(teacher: Path, two: Path, tmp_path
     """Two processes log what one does in a calm run on the same whole batches."""
     alone = train(teacher, tmp_path / "alone", calm(RECIPES["spd"]))
 
-    assert_alike(read_journal(two / "calm" / METRICS_FILE), alone, within=1e-5)
+    assert_alike(read_metrics_log(two / "calm" / METRICS_FILE), alone, within=1e-5)
 
 
 def test_two_processes_resume_to_the_bit(two: Path) -> None:
     """Stopped by one of them while pruning and while fine-tuning, they end as if never stopped."""
     resumed, whole = two / "spd-resumed", two / "spd"
 
-    assert read_journal(resumed / METRICS_FILE) == read_journal(whole / METRICS_FILE)
+    assert read_metrics_log(resumed / METRICS_FILE) == read_metrics_log(whole / METRICS_FILE)
     assert (resumed / WEIGHTS_FILE).read_bytes() == (whole / WEIGHTS_FILE).read_bytes()
     assert (resumed / SPD_FILE).read_text() == (whole / SPD_FILE).read_text()
     assert not (resumed / STATE_FILE).exists()

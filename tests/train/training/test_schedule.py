@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from spd_deploy.domain.errors import BadSetting
 from spd_train.config import Decay, GraftRecipe, GraftShape, StudentRecipe
-from spd_train.data.batches import batches_per_epoch, by_length, epoch_batches
+from spd_train.data.batching import batches_per_epoch, by_length, epoch_batches
 from spd_train.training.schedule import (
     Stages,
     cubic_share,

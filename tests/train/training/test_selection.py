@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spd_deploy.domain.errors import BadCheckpoint
-from spd_train.training.best_checkpoint import BEST_FILE, BestCheckpoint, worth
+from spd_train.training.best_checkpoint import BEST_FILE, BestCheckpoint, selection_score
 
 
 def weights(step: int) -> dict[str, nn.Parameter]:
@@ -23,9 +23,9 @@ def test_always_yes_is_worth_less_than_a_model_that_decides() -> None:
     always = {"f1": 0.812, "accuracy": 0.684, "loss": 0.6}
     deciding = {"f1": 0.805, "accuracy": 0.740, "loss": 0.5}
 
-    assert worth(always, ("f1", "accuracy")) == pytest.approx(0.748)
-    assert worth(deciding, ("f1", "accuracy")) == pytest.approx(0.7725)
-    assert worth(None, ("f1", "accuracy")) is None
+    assert selection_score(always, ("f1", "accuracy")) == pytest.approx(0.748)
+    assert selection_score(deciding, ("f1", "accuracy")) == pytest.approx(0.7725)
+    assert selection_score(None, ("f1", "accuracy")) is None
 
 
 @given(
@@ -40,7 +40,7 @@ def test_the_best_of_what_was_offered_is_taken(
         selection.offer(i, value, weights(i))
 
     found = weights(0)
-    step = selection.take(found)
+    step = selection.load(found)
 
     sound = [(v, s) for s, v in enumerate(values, 1) if v is not None and math.isfinite(v)]
     assert step == (max(sound)[1] if sound else None)
@@ -62,9 +62,9 @@ def test_a_choice_goes_on_where_the_training_does(tmp_path: Path) -> None:
 
     resumed = BestCheckpoint(tmp_path, fingerprint="f", begun=True)
     assert not resumed.offer(5, 0.8, weights(5))
-    assert resumed.take(weights(0)) == 3
+    assert resumed.load(weights(0)) == 3
 
-    assert BestCheckpoint(tmp_path, fingerprint="f", begun=False).take(weights(0)) is None
+    assert BestCheckpoint(tmp_path, fingerprint="f", begun=False).load(weights(0)) is None
 
 
 def test_the_choice_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_the_choice_of_another_run_is_refused(tmp_path: Path) -> None:
     ours = BestCheckpoint(tmp_path, fingerprint="ours", begun=True)
 
     with pytest.raises(BadCheckpoint, match="belongs to a run with other settings"):
-        ours.take(weights(0))
+        ours.load(weights(0))
     with pytest.raises(BadCheckpoint, match="belongs to a run with other settings"):
         ours.offer(4, 1.0, weights(4))
 
@@ -86,4 +86,4 @@ def test_a_damaged_choice_is_named(tmp_path: Path) -> None:
     (tmp_path / BEST_FILE).write_bytes(b"nonsense")
 
     with pytest.raises(BadCheckpoint, match="is damaged"):
-        BestCheckpoint(tmp_path, fingerprint="f", begun=True).take(weights(0))
+        BestCheckpoint(tmp_path, fingerprint="f", begun=True).load(weights(0))

@@ -1,0 +1,39 @@
+"""The input that the served model takes; OpenAPI schemas and examples depend on it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+# A text that holds more than white space, in the regular expressions of JSON Schema.
+_NOT_BLANK = r"\S"
+# The same where the tokenizer drops invisible characters: controls, soft hyphens, zero-width marks.
+UNSEEN = r"\u0000-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
+_SEEN = rf"[^\s{UNSEEN}]"
+
+_ONE = ("a film that is never dull",)
+_PAIR = ("A man is eating.", "Someone eats.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputSpec:
+    """What an input of the model is, and how many inputs a request may hold.
+
+    Attributes:
+        takes: ``single`` texts, a ``pair``, or ``either`` where the model does not say, or where
+            it is not open yet.
+        drops_unseen: whether the tokenizer drops control characters and zero-width marks.
+    """
+
+    takes: str
+    max_inputs: int
+    drops_unseen: bool = False
+
+    @property
+    def text(self) -> dict[str, Any]:
+        """The JSON schema of a text that has at least one visible character."""
+        pattern = _SEEN if self.drops_unseen else _NOT_BLANK
+        return {"type": "string", "minLength": 1, "pattern": pattern}
+
+    @property
+    def example(self) -> tuple[str, ...]:
+        """An example input: one text, or the two of a pair."""
+        return _PAIR if self.takes == "pair" else _ONE

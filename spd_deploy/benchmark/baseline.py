@@ -1,0 +1,36 @@
+"""The dense baseline of a comparison on a CPU: an artefact, or a checkpoint exported dense."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
+from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
+from spd_deploy.domain.progress import Progress
+
+
+@contextlib.contextmanager
+def baseline_from(path: Path, *, progress: Progress) -> Iterator[Artefact]:
+    """The artefact at ``path``, or a dense export of the checkpoint there.
+
+    The export runs every matrix dense, whatever zeros it has. It is removed with the context.
+    """
+    if is_artefact(path):
+        yield open_artefact(path)
+        return
+    from exporters.export import artefact_from_checkpoint
+
+    checkpoint = as_dense(open_checkpoint(path))
+    with tempfile.TemporaryDirectory(prefix="spd-bench-") as scratch:
+        folder = Path(scratch) / path.resolve().name
+        yield artefact_from_checkpoint(checkpoint, folder, progress=progress)
+
+
+def as_dense(checkpoint: Checkpoint) -> Checkpoint:
+    """The same weights as a dense checkpoint: without a pattern, under the score they have."""
+    if checkpoint.pattern is None:
+        return checkpoint
+    scores = {"dense": checkpoint.scores["sparse"]} if "sparse" in checkpoint.scores else {}
+    return replace(checkpoint, pattern=None, densities={}, detected=None, scores=scores)

@@ -1,0 +1,131 @@
+"""The plan of a break-even map: sizes of matrices, patterns, tokens, precisions and runtimes."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporters.precision import Precision
+from spd_deploy.benchmark.breakeven.map_records import MapMatrix, MapSettings
+from spd_deploy.domain.artefact import is_artefact, open_artefact
+from spd_deploy.domain.checkpoint import encoder_in
+from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.patterns import NM, Pattern, Structured, parse_pattern
+from spd_deploy.domain.runtime_choice import CpuRuntime
+from spd_deploy.domain.versions import version_of
+from spd_deploy.sessions.protocol import Device
+from spd_deploy.timing.host_clock import Effort
+
+# Hidden and feed-forward width by the name of a model's size.
+MODELS: Mapping[str, tuple[int, int]] = {
+    "minilm": (384, 1536),
+    "base": (768, 3072),
+    "large": (1024, 4096),
+}
+# A protobuf ends at 2 GB; this many weights take half of that.
+_LARGEST = 2**28
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MapPlan:
+    """The products to measure, and how.
+
+    Attributes:
+        patterns: each at one sparsity.
+        precisions: each is compared with dense products in the same precision; fp16 on a GPU.
+        threads: None on a GPU.
+        runtimes: of a CPU, each with dense products of its own; empty on a GPU.
+    """
+
+    model: str | None
+    parts: tuple[MapMatrix, ...]
+    tokens: tuple[int, ...]
+    patterns: tuple[Pattern, ...]
+    precisions: tuple[Precision, ...]
+    threads: int | None
+    effort: Effort
+    runtimes: tuple[CpuRuntime, ...] = ()
+    device: Device = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse empty plans, and patterns that do not fit all sizes."""
+        enough = self.device == "cuda" or ((self.threads or 0) >= 1 and self.runtimes)
+        wide = self.parts and self.tokens and self.patterns and self.precisions
+        if not (wide and enough):
+            raise BadSetting("a map with nothing on it", got=self, fix="name sizes and patterns")
+        for part in self.parts:
+            if part.shape[0] * part.shape[1] > _LARGEST:
+                raise BadSetting(
+                    "a matrix too large to be a constant of an ONNX graph",
+                    got=part,
+                    fix=f"use sizes of at most {_LARGEST:,} weights",
+                )
+            for pattern in self.patterns:
+                placed(pattern, part.shape).check(part.shape)
+
+
+def parts_of(model: str) -> tuple[MapMatrix, ...]:
+    """The matrices of one layer: four of attention, and the feed-forward part's two."""
+    hidden, inner = MODELS[model]
+    return (
+        MapMatrix(shape=(hidden, hidden), count=4),
+        MapMatrix(shape=(inner, hidden), count=1),
+        MapMatrix(shape=(hidden, inner), count=1),
+    )
+
+
+def model_parts(model: str) -> tuple[str, tuple[MapMatrix, ...]]:
+    """The name and the matrices of one layer of a known size, or of the model in a folder.
+
+    Raises:
+        BadSetting: no known size, and no folder.
+        SpdError: a folder whose model is not handled, with the reason.
+    """
+    if model in MODELS:
+        return model, parts_of(model)
+    folder = Path(model)
+    if not folder.is_dir():
+        raise BadSetting(
+            "no such size of model, and no such folder",
+            got=model,
+            fix=f"use {', '.join(MODELS)}, or the folder of a model, a checkpoint or an artefact",
+        )
+    encoder = open_artefact(folder).encoder if is_artefact(folder) else encoder_in(folder)
+    shapes = Counter(matrix.shape for matrix in encoder.matrices() if matrix.layer == 0)
+    parts = tuple(MapMatrix(shape=shape, count=count) for shape, count in shapes.items())
+    return folder.resolve().name, parts
+
+
+def patterns_of(spelled: Sequence[str], sparsities: Sequence[float]) -> tuple[Pattern, ...]:
+    """Each pattern at each sparsity, once; N:M at its own alone.
+
+    Raises:
+        BadPattern: an unknown spelling, or a sparsity outside (0, 1).
+    """
+    found: list[Pattern] = []
+    for text in dict.fromkeys(spelled):
+        fixed = isinstance(parse_pattern(text), NM)
+        options = [None] if fixed else sorted(set(sparsities))
+        found += [parse_pattern(text, sparsity) for sparsity in options]
+    return tuple(found)
+
+
+def runtimes_here() -> tuple[CpuRuntime, ...]:
+    """ONNX Runtime, and OpenVINO where it is installed."""
+    return ("onnxruntime",) if version_of("openvino") is None else ("onnxruntime", "openvino")
+
+
+def placed(pattern: Pattern, shape: tuple[int, int]) -> Pattern:
+    """The pattern as it lies in a matrix: a structured one removes along the longer side.
+
+    That is where a layer has its neurons. Of a square matrix, as in attention, rows are removed.
+    Other patterns are returned unchanged.
+    """
+    if not isinstance(pattern, Structured):
+        return pattern
+    return pattern.on(axis=0 if shape[0] >= shape[1] else 1, width=1)
+
+
+def settings_of(plan: MapPlan) -> MapSettings:
+    """The settings that the map's file keeps."""
+    return MapSettings(threads=plan.threads, rounds=plan.effort.rounds, seconds=plan.effort.seconds)

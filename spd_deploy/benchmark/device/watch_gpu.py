@@ -1,0 +1,57 @@
+"""Reads the GPU's state during and after a run, from a thread of its own.
+
+A value that the driver does not tell is None. An error here does not stop a measurement.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+from spd_deploy.domain.nvidia import Card, GpuState, Look, look
+
+EVERY_S = 0.5
+
+StateReader = Callable[[float], Look | None]
+"""Reads the state once; takes the seconds since the first reading."""
+
+
+def state_reader(uuid: str | None) -> StateReader:
+    """Reads the GPU of this id (``domain.nvidia.look``)."""
+    return lambda at_s: look(uuid, at_s=at_s)
+
+
+class CardWatch:
+    """The card and its states during a run; ``after`` is set when the watching ends."""
+
+    def __init__(self, card: Card | None) -> None:
+        self.card = card
+        self.during: list[GpuState] = []
+        self.after: GpuState | None = None
+
+
+@contextmanager
+def watching(once: StateReader, *, every_s: float = EVERY_S) -> Iterator[CardWatch]:
+    """Read the state of a GPU until the context ends, at least once."""
+    begun = perf_counter()
+    first = once(0.0)
+    watch = CardWatch(first.card if first else None)
+    over = threading.Event()
+
+    def keep_reading() -> None:
+        """Read the state until the context is over."""
+        while True:
+            if (seen := once(perf_counter() - begun)) is not None:
+                watch.during.append(seen.state)
+            if over.wait(every_s):
+                return
+
+    thread = threading.Thread(target=keep_reading, name="spd-gpu-watch", daemon=True)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        over.set()
+        thread.join()
+        last = once(perf_counter() - begun)
+        watch.after = last.state if last else None

@@ -1,0 +1,121 @@
+"""Percentiles and ratios with their 95 % intervals, from samples grouped in rounds.
+
+Runs of one round share a session, a memory layout and whatever the machine did meanwhile, so they
+are not independent; rounds are. The bootstrap therefore draws rounds first and runs within them
+second, and the interval of a speed-up is made from the rounds' own ratios.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.95
+RESAMPLES = 1000
+# A difference below this is called no difference, however narrow its interval.
+RESOLUTION = 0.01
+
+Rounds = Sequence[Sequence[float]]
+Verdict = Literal["faster", "slower", "no difference shown", "unproven"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A number with the ends of its interval, in seconds."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpeedUp:
+    """How many times faster than the baseline; below 1 is slower.
+
+    Attributes:
+        unproven: why a gain may not be called one of sparsity, where no sparse kernel ran.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    unproven: str | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict that the interval supports."""
+        if self.low >= 1 + RESOLUTION:
+            return "faster" if self.unproven is None else "unproven"
+        if self.high <= 1 / (1 + RESOLUTION):
+            return "slower"
+        return "no difference shown"
+
+    @property
+    def numbers(self) -> str:
+        """Such as ``2.3x [2.2, 2.4]``, with a decimal more where the ends would look the same."""
+        digits = 1 if self.ratio >= 2 and self.high - self.low >= 0.1 else 2
+        return f"{self.ratio:.{digits}f}x [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+    def __str__(self) -> str:
+        """Such as ``faster 2.3x [2.2, 2.4]``."""
+        return f"{self.verdict} {self.numbers}"
+
+
+def samples_for(quantile: float) -> int:
+    """Fewest samples that can tell of a quantile: one of them is expected beyond it."""
+    return math.ceil(1 / (1 - quantile) - 1e-9)
+
+
+def estimates(rounds: Rounds, quantiles: Sequence[float], *, seed: int) -> list[Estimate | None]:
+    """Each quantile with its bootstrap interval; None where the samples are too few for it."""
+    values = np.quantile(np.concatenate([np.asarray(r) for r in rounds]), quantiles)
+    drawn_RQ = resampled(rounds, quantiles, seed=seed)
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(drawn_RQ, [tail, 1 - tail], axis=0)
+    count = sum(map(len, rounds))
+    return [
+        None
+        if count < samples_for(quantile)
+        else Estimate(value=float(values[i]), low=float(low[i]), high=float(high[i]))
+        for i, quantile in enumerate(quantiles)
+    ]
+
+
+def resampled(rounds: Rounds, quantiles: Sequence[float], *, seed: int) -> NDArray[np.float64]:
+    """Quantiles of resampled data, ``[resamples, quantiles]``: rounds drawn, then their runs."""
+    random = np.random.default_rng(seed)
+    arrays = [np.asarray(r, np.float64) for r in rounds]
+    drawn = []
+    for _ in range(RESAMPLES):
+        chosen = [arrays[i] for i in random.integers(len(arrays), size=len(arrays))]
+        runs = np.concatenate([r[random.integers(len(r), size=len(r))] for r in chosen])
+        drawn.append(np.quantile(runs, quantiles))
+    return np.asarray(drawn)
+
+
+def speed_up_of(base: Rounds, other: Rounds) -> SpeedUp:
+    """Geometric mean of the rounds' ratios of medians, base over other, with its interval.
+
+    Whatever slows the machine for a whole round is in both arms and leaves their ratio alone. What
+    comes and goes within a round is not: between two arms all the others may take their turns,
+    which with twenty of them is minutes. That makes the ratios differ and the interval wide. The
+    interval is Student's, on the logarithms of those ratios: with so few rounds a bootstrap would
+    be too sure of itself.
+    """
+    from scipy import stats
+
+    logs = np.log([np.median(b) / np.median(o) for b, o in zip(base, other, strict=True)])
+    center = float(logs.mean())
+    spread = float(logs.std(ddof=1)) / math.sqrt(len(logs))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, len(logs) - 1)) * spread
+    return SpeedUp(
+        ratio=math.exp(center), low=math.exp(center - reach), high=math.exp(center + reach)
+    )
+
+
+def median(rounds: Rounds) -> float:
+    """Median of the runs of all rounds together."""
+    return float(np.median(np.concatenate([np.asarray(r) for r in rounds])))

@@ -1,0 +1,38 @@
+"""``--pattern`` and ``--sparsity``, which ``spd train`` and ``spd prune`` share."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from spd_deploy.domain.patterns import SPELLINGS, parse_pattern
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+def pattern_options(*, required: bool) -> Callable[[Verb], Verb]:
+    """Decorate a verb with the two options."""
+    absent = "" if required else " Default: none, which trains the dense model alone."
+    pattern = click.option(
+        "--pattern",
+        required=required,
+        metavar="PATTERN",
+        help=f"Sparsity pattern of the weights: {SPELLINGS}. spd map shows which are fast on a "
+        f"machine.{absent}",
+    )
+    sparsity = click.option(
+        "--sparsity",
+        type=float,
+        metavar="SHARE",
+        help=f"Share of weights that are zero, in (0, 1). Higher is smaller and faster, and costs "
+        f"accuracy. An N:M pattern fixes it.  [default: {_defaults()}]",
+    )
+    return lambda verb: pattern(sparsity(verb))
+
+
+def _defaults() -> str:
+    """The sparsity of each pattern that leaves it open."""
+    examples = {"unstructured": "unstructured", "block": "block:64x1", "structured": "structured"}
+    return ", ".join(
+        f"{parse_pattern(text, None).sparsity:g} {name}" for name, text in examples.items()
+    )

@@ -1,0 +1,285 @@
+"""The options of ``spd train`` that set single fields of its recipe, with their helps.
+
+The defaults in the helps are read from the recipe ``spd``, so a help cannot disagree with it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args
+
+import click
+
+from spd_train.config import (
+    Allocation,
+    Device,
+    GraftShape,
+    GraftUnit,
+    Importance,
+    PrecisionChoice,
+)
+from spd_train.recipes import recipe_named
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+DEFAULT_RECIPE = "spd"
+IMPORTANCE_HELP = (
+    "Score by which weights are ranked; the lowest are pruned. `magnitude`: w^2. `movement` and "
+    "`taylor`: from the gradients of training steps. `activation`: w^2 times the mean square of "
+    "the input (Wanda). `second-order`: rise of the output error (Optimal Brain Surgeon)."
+)
+RECONSTRUCT_HELP = (
+    "After each mask update, solve the kept weights again by least squares, so that each matrix "
+    "gives the dense model's outputs on the calibration texts. Turn off to save time; costs "
+    "accuracy."
+)
+PERMUTE_HELP = (
+    "Before pruning, reorder rows and columns so that the pattern keeps more of the large weights. "
+    "The dense model's outputs stay the same. Affects N:M and block patterns."
+)
+ALLOCATION_HELP = (
+    "Sparsity of each matrix. `uniform`: the same for all. `global`: one ranking over all "
+    "matrices. `sensitivity`: more where a trial on the calibration texts costs less. N:M has only "
+    "`uniform`."
+)
+MIN_DENSITY_HELP = (
+    "Smallest share of weights, in (0, 1), that a matrix keeps with --allocation global or "
+    "sensitivity."
+)
+EXCLUDE_HELP = (
+    "Keep matrices dense whose name contains this text, such as `query` or `layer.0`; spd inspect "
+    "lists the names. May be given several times. Default: no matrix."
+)
+CALIBRATION_HELP = (
+    "Number of tokens of training text on which importance and reconstruction are computed. More "
+    "is more exact and slower."
+)
+PRECISION_HELP = (
+    "Number format of the forward and backward passes; weights stay in fp32. `auto`: bf16 if the "
+    "hardware multiplies it, otherwise fp32. Use fp32 if the loss is not a number."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecipeOption:
+    """One option and the field of the recipe that it replaces.
+
+    Attributes:
+        field: path of the field, such as ``student.graft.start``.
+        help: what it sets, its unit, and when to change it; the default is added.
+        metavar: stands for the value in the help.
+        choices: the values that are accepted, if they are a list.
+        flag: the option is a pair of switches, ``--NAME`` and ``--no-NAME``.
+    """
+
+    field: str
+    help: str
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    flag: bool = False
+
+
+OPTIONS: Mapping[str, RecipeOption] = {
+    "max_steps": RecipeOption(
+        field="max_steps",
+        metavar="STEPS",
+        help="Upper bound on the student's optimiser steps. The finetune stage is cut to meet it. "
+        "Use it for a quick trial.",
+    ),
+    "prune_epochs": RecipeOption(
+        field="student.prune_epochs",
+        metavar="EPOCHS",
+        help="Length of the prune stage, in epochs. The sparsity rises to its target in it. Raise "
+        "it for a high sparsity.",
+    ),
+    "graft_epochs": RecipeOption(
+        field="student.graft_epochs",
+        metavar="EPOCHS",
+        help="Length of the graft stage, in epochs. The grafting probability reaches 1 at its end.",
+    ),
+    "finetune_epochs": RecipeOption(
+        field="student.finetune_epochs",
+        metavar="EPOCHS",
+        help="Length of the finetune stage, in epochs. All parts of the student are in place in "
+        "it. Raise it if the held-out score still rises at the end.",
+    ),
+    "learning_rate": RecipeOption(
+        field="student.learning_rate",
+        metavar="RATE",
+        help="Peak learning rate of the student. Lower it if the training diverges.",
+    ),
+    "dropout": RecipeOption(
+        field="student.dropout",
+        flag=True,
+        help="Dropout of the student, with the rates of the model. The teacher has none.",
+    ),
+    "mix_pairs": RecipeOption(
+        field="student.mix_pairs",
+        metavar="SHARE",
+        help="Share, in [0, 1], of the text pairs of a batch that get the second text of another "
+        "row. Only the teacher labels them, so --label-weight must be 0. No effect on single "
+        "texts.",
+    ),
+    "graft_schedule": RecipeOption(
+        field="student.graft.shape",
+        choices=get_args(GraftShape),
+        help="Schedule of the grafting probability p, with which a part of the student replaces "
+        "its teacher's. `constant` keeps --graft-start until the graft stage ends. `linear` raises "
+        "p to 1 over the prune and graft stages. `paper` keeps --graft-start over the prune stage "
+        "and raises p to 1 over the graft stage. `none`: p is always 1.",
+    ),
+    "graft_start": RecipeOption(
+        field="student.graft.start",
+        metavar="PROBABILITY",
+        help="Grafting probability p at the first step, in [0, 1].",
+    ),
+    "graft_unit": RecipeOption(
+        field="student.graft.unit",
+        choices=get_args(GraftUnit),
+        help="Part that is drawn as one: a whole encoder `layer`, or a `sublayer` (attention and "
+        "feed-forward are drawn apart).",
+    ),
+    "attention_weight": RecipeOption(
+        field="student.losses.attention",
+        metavar="WEIGHT",
+        help="Weight of the squared distance of attention probabilities. At 0 the fused attention "
+        "kernel runs, which is faster.",
+    ),
+    "hidden_weight": RecipeOption(
+        field="student.losses.hidden",
+        metavar="WEIGHT",
+        help="Weight of the squared distance of hidden states.",
+    ),
+    "logits_weight": RecipeOption(
+        field="student.losses.logits",
+        metavar="WEIGHT",
+        help="Weight of the KL divergence of the student's logits from the teacher's.",
+    ),
+    "label_weight": RecipeOption(
+        field="student.losses.label",
+        metavar="WEIGHT",
+        help="Weight of the cross-entropy to the true labels (squared error for a regression). "
+        "Raise it if the teacher is weak.",
+    ),
+    "temperature": RecipeOption(
+        field="student.losses.temperature",
+        metavar="T",
+        help="Temperature of the KL divergence, above 0. A higher one stresses small logits.",
+    ),
+    "importance": RecipeOption(
+        field="student.pruning.importance", choices=get_args(Importance), help=IMPORTANCE_HELP
+    ),
+    "mask_updates": RecipeOption(
+        field="student.pruning.updates",
+        metavar="COUNT",
+        help="Number of mask updates in the prune stage. Each raises the sparsity. Fewer are "
+        "faster.",
+    ),
+    "regrow": RecipeOption(
+        field="student.pruning.regrow",
+        flag=True,
+        help="Let a pruned weight come back at a later mask update if its score has risen.",
+    ),
+    "reconstruct": RecipeOption(
+        field="student.pruning.reconstruct", flag=True, help=RECONSTRUCT_HELP
+    ),
+    "permute": RecipeOption(field="student.pruning.permute", flag=True, help=PERMUTE_HELP),
+    "allocation": RecipeOption(
+        field="student.pruning.allocation", choices=get_args(Allocation), help=ALLOCATION_HELP
+    ),
+    "min_density": RecipeOption(
+        field="student.pruning.least_density", metavar="SHARE", help=MIN_DENSITY_HELP
+    ),
+    "calibration_tokens": RecipeOption(
+        field="student.pruning.calibration_tokens", metavar="TOKENS", help=CALIBRATION_HELP
+    ),
+    "teacher_epochs": RecipeOption(
+        field="teacher.epochs",
+        metavar="EPOCHS",
+        help="Length of the teacher's fine-tuning, in epochs. No effect with --teacher.",
+    ),
+    "teacher_learning_rate": RecipeOption(
+        field="teacher.learning_rate",
+        metavar="RATE",
+        help="Peak learning rate of the teacher. No effect with --teacher.",
+    ),
+    "batch_size": RecipeOption(
+        field="batch_size",
+        metavar="ROWS",
+        help="Rows of an optimiser step, over all processes and micro-batches.",
+    ),
+    "accumulate": RecipeOption(
+        field="accumulate",
+        metavar="COUNT",
+        help="Micro-batches that a process computes a step in (gradient accumulation). Raise it if "
+        "memory runs out; --batch-size stays the same.",
+    ),
+    "max_tokens": RecipeOption(
+        field="max_tokens",
+        metavar="TOKENS",
+        help="Length to which a text or pair is cut, in tokens. The start of the training reports "
+        "how many texts are cut. Lower it for speed, raise it for long texts.",
+    ),
+    "holdout": RecipeOption(
+        field="holdout",
+        metavar="SHARE",
+        help="Share of train, in [0, 1), that is held out to choose the best checkpoint on; at "
+        "most 2000 rows. 0 takes the last checkpoint.",
+    ),
+    "seed": RecipeOption(
+        field="seed",
+        metavar="SEED",
+        help="Seed of the new classification head, the batches, dropout, mixed pairs and grafting.",
+    ),
+    "precision": RecipeOption(
+        field="precision", choices=get_args(PrecisionChoice), help=PRECISION_HELP
+    ),
+    "device": RecipeOption(
+        field="device",
+        choices=get_args(Device),
+        help="Device to train on. cuda needs an NVIDIA GPU and PyTorch with CUDA.",
+    ),
+    "compile": RecipeOption(
+        field="compile",
+        flag=True,
+        help="Compile the layers with torch.compile. The first steps take minutes longer, all "
+        "others are faster; worth it for long runs on a GPU.",
+    ),
+}
+FIELDS: Mapping[str, str] = {name: option.field for name, option in OPTIONS.items()}
+
+
+def recipe_option(name: str) -> Callable[[Verb], Verb]:
+    """The click option of one entry of :data:`OPTIONS`. Its value is None if it is not given."""
+    option = OPTIONS[name]
+    spelled = name.replace("_", "-")
+    text = f"{option.help}  [default: {default_text(option.field)}]"
+    if option.flag:
+        return click.option(f"--{spelled}/--no-{spelled}", name, default=None, help=text)
+    if option.choices:
+        return click.option(f"--{spelled}", name, type=click.Choice(option.choices), help=text)
+    return click.option(
+        f"--{spelled}", name, type=_number_type(option), metavar=option.metavar, help=text
+    )
+
+
+def default_text(field: str) -> str:
+    """The value of a field in the recipe ``spd``, as a help shows it."""
+    value = default_of(field)
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def default_of(field: str) -> object:
+    """The value of a field in the recipe ``spd``."""
+    value: object = recipe_named(DEFAULT_RECIPE)
+    for name in field.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _number_type(option: RecipeOption) -> click.ParamType[Any]:
+    """A number of the field's own kind; an absent number is a count."""
+    return click.FLOAT if isinstance(default_of(option.field), float) else click.INT

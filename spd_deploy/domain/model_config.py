@@ -1,0 +1,147 @@
+"""What ``config.json`` says of a classifier, read as Transformers reads it.
+
+Transformers ignores fields that its code does not know. A field that says that the model computes
+otherwise than that code is refused here, since nothing else would notice.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from spd_deploy.domain.encoder import Encoder
+from spd_deploy.domain.errors import BadModel
+from spd_deploy.domain.layers import DISTILBERT
+from spd_deploy.domain.tasks import Columns, ProblemType, Task
+
+Activation = Literal["relu", "gelu", "gelu_tanh"]
+
+# The activations that can be exported, by the names that Transformers has for each. The four of
+# ``gelu_tanh`` write one formula in four ways.
+ACTIVATIONS: Mapping[str, Activation] = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+}
+# What Transformers takes where config.json is silent; DistilBERT's norms have it whatever it says.
+_EPSILON = 1e-12
+
+
+def activation_of(encoder: Encoder, config: Mapping[str, Any]) -> Activation:
+    """The activation of the feed-forward part that ``config.json`` names.
+
+    Raises:
+        BadModel: one that cannot be exported.
+    """
+    name = "activation" if encoder.naming == DISTILBERT else "hidden_act"
+    found = config.get(name, "gelu")
+    if not isinstance(found, str) or found not in ACTIVATIONS:
+        raise BadModel(
+            f"the activation of this model, {name} in config.json, cannot be exported",
+            got=repr(found),
+            fix=f"use a model with one of {', '.join(ACTIVATIONS)}",
+        )
+    return ACTIVATIONS[found]
+
+
+def epsilon_of(encoder: Encoder, config: Mapping[str, Any]) -> float:
+    """What the layer norms add to the variance."""
+    found = config.get("layer_norm_eps", _EPSILON)
+    if encoder.naming == DISTILBERT:
+        return _EPSILON
+    if isinstance(found, bool) or not isinstance(found, int | float) or found <= 0:
+        raise BadModel(
+            "layer_norm_eps in config.json is not a positive number",
+            got=repr(found),
+            fix="use the model's original config.json",
+        )
+    return float(found)
+
+
+def task_from_config(config: Mapping[str, Any]) -> Task:
+    """The nameless task of a model that does not say what it was trained for.
+
+    Raises:
+        BadModel: labels or a problem type that Transformers cannot read either.
+    """
+    labels, kind = labels_of(config), _problem_type(config)
+    sigmoid = kind is None and len(labels) == 1  # a cross-encoder
+    regression = kind is ProblemType.REGRESSION or sigmoid
+    if regression and len(labels) > 1:
+        raise BadModel(
+            "config.json describes a regression with several numbers for a text",
+            got=f"{len(labels)} labels",
+            fix="use a model that answers with one number, or name its problem_type",
+        )
+    if kind is ProblemType.SINGLE_LABEL and len(labels) == 1:
+        raise BadModel(
+            "config.json has the problem_type single_label_classification, and one label",
+            got=labels[0],
+            fix="name two labels or more, or the problem_type regression",
+        )
+    return Task(
+        name="unknown",
+        labels=labels if sigmoid or not regression else (),
+        problem_type=ProblemType.REGRESSION if regression else kind or ProblemType.SINGLE_LABEL,
+        metrics=("pearson", "spearman") if regression else ("accuracy",),
+        columns=Columns(text="text"),
+        sigmoid=sigmoid,
+    )
+
+
+def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The labels of a classifier in the order of its outputs.
+
+    As in Transformers, ``num_labels`` alone makes ``LABEL_0``, ``LABEL_1``, ...; so it does where
+    ``id2label`` has another number of labels; and with neither there are two.
+
+    Raises:
+        BadModel: ``id2label`` or ``num_labels`` names no labels.
+    """
+    names, count = config.get("id2label"), config.get("num_labels")
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+        raise BadModel(
+            "num_labels in config.json is not a number of labels",
+            got=repr(count),
+            fix="set it to the number of the model's outputs",
+        )
+    if names is None or (count is not None and isinstance(names, dict) and len(names) != count):
+        return tuple(f"LABEL_{i}" for i in range(2 if count is None else count))
+    if not isinstance(names, dict) or not names:
+        raise _bad_labels("does not map output numbers to labels", names)
+    try:
+        by_number = {int(key): name for key, name in names.items()}
+    except ValueError as err:
+        raise _bad_labels("has a key that is not an output's number", names) from err
+    if sorted(by_number) != list(range(len(names))):
+        raise _bad_labels("does not number the outputs 0, 1, 2, ...", names)
+    if not all(isinstance(name, str | int | float) for name in by_number.values()):
+        raise _bad_labels("has a label that is neither text nor a number", names)
+    return tuple(str(by_number[i]) for i in range(len(names)))
+
+
+def _problem_type(config: Mapping[str, Any]) -> ProblemType | None:
+    """The problem type, where ``config.json`` names one."""
+    found = config.get("problem_type")
+    if found is None or found == "":
+        return None
+    try:
+        return ProblemType(found)
+    except ValueError as err:
+        raise BadModel(
+            "config.json has an unknown problem_type",
+            got=repr(found),
+            fix=f"set it to {', '.join(ProblemType)}, or to null",
+        ) from err
+
+
+def _bad_labels(what: str, names: object) -> BadModel:
+    """The error for an ``id2label`` that cannot be read."""
+    return BadModel(
+        f"id2label in config.json {what}",
+        got=repr(names)[:120],
+        fix='set it to one name for each output, as in {"0": "negative", "1": "positive"}',
+    )

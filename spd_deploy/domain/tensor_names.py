@@ -1,0 +1,34 @@
+"""Names of stored tensors, read as Transformers reads them when it loads a classifier.
+
+Transformers renames some tensors on loading. TensorFlow's ``gamma`` and ``beta`` of a layer norm
+become ``weight`` and ``bias``, and a base model that was saved alone gets its name put before
+every tensor. The same rules are written here, because reading names must not import PyTorch; a
+test compares them with Transformers' own.
+"""
+
+from collections.abc import Mapping
+
+# The base model's name in a classifier's tensors, by ``model_type`` of ``config.json``. These are
+# the types whose classifier in Transformers reads a layer's linear modules and norms, and no more.
+BASE_OF: Mapping[str, str] = {
+    "bert": "bert",
+    "camembert": "roberta",
+    "data2vec-text": "data2vec_text",
+    "distilbert": "distilbert",
+    "electra": "electra",
+    "ernie": "ernie",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
+}
+# The modules of a base model, as they are named where it was saved alone.
+_OF_BASE = ("embeddings.", "embeddings_project.", "encoder.", "pooler.", "transformer.")
+_LEGACY = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
+
+
+def read_name(stored: str, model_type: object) -> str:
+    """What Transformers calls the tensor that a file calls ``stored``."""
+    name = stored
+    for old, new in _LEGACY:
+        name = name.replace(old, new, 1)
+    base = BASE_OF.get(str(model_type))
+    return f"{base}.{name}" if base and name.startswith(_OF_BASE) else name

@@ -1,0 +1,145 @@
+"""Rows to token ids, token ids to batches of similar length, batches to tensors.
+
+Rows of similar length share a batch, so little of what is computed is padding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spd_deploy.domain.text import Tokenizer, Tokens, pad
+from spd_train.data.examples import Example
+
+# Rows are sorted by length within a window of this many batches, so that the batches are still
+# random: two rows share a batch in some epochs and not in others.
+WINDOW_BATCHES = 50
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledTokens:
+    """One example as token ids.
+
+    Attributes:
+        tokens: ids and token types.
+        label: class index, or the number of a regression; NaN if only the teacher can label the
+            row.
+    """
+
+    tokens: Tokens
+    label: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorBatch:
+    """B rows padded to S tokens, with their labels: all rows of a step, or a micro-batch of it.
+
+    Attributes:
+        ids_BS: token ids.
+        mask_BS: 1 at real tokens, 0 at padding.
+        types_BS: token types.
+        labels_B: labels in fp32.
+        step_rows, step_tokens: rows and real tokens of the whole step. A loss is a sum over the
+            micro-batch divided by these, so the losses of all micro-batches add up to that of the
+            step.
+    """
+
+    ids_BS: Tensor
+    mask_BS: Tensor
+    types_BS: Tensor
+    labels_B: Tensor
+    step_rows: int
+    step_tokens: int
+
+    @property
+    def real_share(self) -> float:
+        """Share of the B x S padded tokens that is real, in (0, 1]."""
+        return float(self.mask_BS.float().mean())
+
+    def model_inputs(self, config: Any) -> dict[str, Tensor]:
+        """Keyword arguments of a Transformers forward pass; labels are not among them.
+
+        Args:
+            config: the model's configuration. Token types are passed only to a model that has more
+                than one.
+        """
+        inputs = {"input_ids": self.ids_BS, "attention_mask": self.mask_BS}
+        if getattr(config, "type_vocab_size", 0) > 1:
+            inputs["token_type_ids"] = self.types_BS
+        return inputs
+
+
+def tokenise(examples: Sequence[Example], tokenizer: Tokenizer) -> list[LabelledTokens]:
+    """The examples as token ids, each cut to the tokenizer's maximum length."""
+    return [
+        LabelledTokens(
+            tokens=tokenizer.encode(example.text, example.pair),
+            label=0.0 if example.label is None else example.label,
+        )
+        for example in examples
+    ]
+
+
+def epoch_batches(
+    lengths: Sequence[int], *, batch_size: int, seed: int, epoch: int
+) -> list[list[int]]:
+    """Row indices of each batch of an epoch: every row once, rows of similar length together.
+
+    The result depends on seed and epoch alone, so a resumed run sees the same batches. Only the
+    last batch of a window may be smaller than ``batch_size``.
+
+    Args:
+        lengths: number of tokens of each row.
+        batch_size: rows of a batch.
+        seed: seed of the run.
+        epoch: the epoch, from 0.
+    """
+    draw = np.random.default_rng([seed, epoch])
+    order = draw.permutation(len(lengths))
+    batches: list[list[int]] = []
+    window = batch_size * WINDOW_BATCHES
+    for start in range(0, len(order), window):
+        rows = sorted(order[start : start + window].tolist(), key=lambda row: lengths[row])
+        batches += [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    return [batches[i] for i in draw.permutation(len(batches))]
+
+
+def batches_per_epoch(rows: int, batch_size: int) -> int:
+    """The number of batches that :func:`epoch_batches` makes."""
+    return -(-rows // batch_size)
+
+
+def by_length(lengths: Sequence[int], *, batch_size: int) -> list[list[int]]:
+    """Row indices of batches for evaluation, the longest first: too little memory shows at once."""
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def batch_of(
+    rows: Sequence[LabelledTokens],
+    *,
+    pad_id: int,
+    device: str,
+    step: Sequence[LabelledTokens] | None = None,
+) -> TensorBatch:
+    """The rows as tensors.
+
+    Args:
+        rows: the rows, at least one.
+        pad_id: id of the padding token.
+        device: device of the tensors.
+        step: all rows of the step if ``rows`` are a part of it.
+    """
+    whole = rows if step is None else step
+    batch = pad([row.tokens for row in rows], pad_id=pad_id)
+    return TensorBatch(
+        ids_BS=torch.from_numpy(batch.ids_BS).to(device),
+        mask_BS=torch.from_numpy(batch.mask_BS).to(device),
+        types_BS=torch.from_numpy(batch.types_BS).to(device),
+        labels_B=torch.tensor([row.label for row in rows], dtype=torch.float32, device=device),
+        step_rows=len(whole),
+        step_tokens=sum(len(row.tokens) for row in whole),
+    )

@@ -1,0 +1,85 @@
+"""The examples of one split: from GLUE's files, the user's own, the hub, or built in."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from spd_deploy.domain.errors import BadData
+from spd_deploy.domain.tasks import BUILT_IN, Task
+from spd_train.data.examples import Example, Note, Splits, example_of, no_usable_rows, usable_rows
+from spd_train.data.folders import files_of
+from spd_train.data.foreign import refuse_foreign_file
+from spd_train.data.formats import stem_of
+from spd_train.data.glue_hub import hub_split
+from spd_train.data.grammar import generate
+from spd_train.data.read_rows import read_rows
+from spd_train.data.rows import DataRow, Fault
+
+
+def read_split(
+    task: Task,
+    data_dir: Path | None,
+    split: str,
+    *,
+    skip_broken: bool | None = None,
+    note: Note = lambda _: None,
+) -> Splits:
+    """The examples of one split by part: one part, or two for MNLI's dev and test.
+
+    Args:
+        task: names the columns and the labels.
+        data_dir: a folder, or one file of the user's own; None for the hub or a built-in task.
+        split: ``train``, ``dev`` or ``test``; only ``test`` may lack labels.
+        skip_broken: skip broken rows instead of stopping at the first. None if the user has no such
+            option, so that no error recommends it.
+        note: is told how many rows were skipped.
+
+    Raises:
+        BadData: a file, row, column or label is wrong; the error names file and line.
+        Unavailable: the hub's data is wanted and cannot be fetched.
+    """
+    if data_dir is None:
+        return _without_files(task, split)
+    return {
+        stem_of(file): _examples(
+            task, file, labelled=split != "test", skip_broken=skip_broken, note=note
+        )
+        for file in files_of(task, data_dir, split)
+    }
+
+
+def _examples(
+    task: Task, file: Path, *, labelled: bool, skip_broken: bool | None, note: Note
+) -> list[Example]:
+    """The examples of one file."""
+    positional = isinstance(task.columns.text, int)
+    rows = read_rows(file, header=not positional, quotes=not task.files)
+    name = _name_columns(task)
+
+    def pairs() -> Iterator[tuple[DataRow, Example | Fault]]:
+        for i, row in enumerate(rows):
+            if i == 0 and task.files:
+                refuse_foreign_file(task, row)
+            yield row, example_of(task, row, labelled=labelled, name=name)
+
+    examples = [example for _, example in usable_rows(pairs(), skip_broken=skip_broken, note=note)]
+    if not examples:
+        raise no_usable_rows(file)
+    return examples
+
+
+def _name_columns(task: Task) -> str:
+    """What to do about a missing column if no option names the columns."""
+    if task.name == "unknown":
+        return "name a --task: the model does not say its own, nor which columns it reads"
+    columns = (task.columns.text, task.columns.pair, task.columns.label)
+    read = ", ".join(str(column) for column in columns if column is not None)
+    return f"name the file's columns as those of task {task.name}: {read}"
+
+
+def _without_files(task: Task, split: str) -> Splits:
+    """The examples of a built-in task, or those of the hub."""
+    if task.name in BUILT_IN:
+        return {split: generate(task.name, split)}
+    if task.hub is None:
+        raise BadData(f"task {task.name!r} has no data of its own", fix="name it with --data")
+    return hub_split(task, split)

@@ -1,0 +1,194 @@
+"""The dense baselines by name, and how they are held to their model's logits."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from spd_deploy.benchmark.dense import dense_arms as dense
+from spd_deploy.benchmark.dense.dense_arms import (
+    ENGINES,
+    NAMES,
+    DenseModel,
+    dense_arms,
+    parse_dense,
+    proof_batch,
+)
+from spd_deploy.benchmark.dense.fused import fused_from_checkpoint
+from spd_deploy.benchmark.dense.torch_dense import forward_of, padded
+from spd_deploy.benchmark.device.device_records import KernelTrace
+from spd_deploy.benchmark.records import BenchmarkSettings, Shape
+from spd_deploy.domain.artefact import open_artefact
+from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.errors import BadArtefact, BadSetting, Unavailable
+from spd_deploy.domain.text import Batch
+from spd_deploy.sessions.onnxruntime import OnnxSession
+from spd_deploy.sessions.open import difference_between, session_from_artefact
+from spd_deploy.sessions.protocol import Closing, Description
+from spd_deploy.sessions.torch import TorchSession
+
+SETTINGS = BenchmarkSettings(shapes=(Shape(batch=1, seq=8),), device="cuda")
+
+
+class Shifted(Closing):
+    """Gives the model's logits moved by so much."""
+
+    description = Description(
+        runtime="shifted", version="1", device="cuda", precision="fp16", threads=None
+    )
+
+    def __init__(self, model: DenseModel, by: float) -> None:
+        self.model, self.by = model, by
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        assert np.array_equal(batch.ids_BS, self.model.proof.ids_BS)
+        return np.asarray(self.model.expected_BC + self.by, np.float32)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def model(dense_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> DenseModel:
+    return DenseModel.of(dense_checkpoint, tmp_path_factory.mktemp("forms"))
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("all", NAMES),
+        ("none", ()),
+        ("compile, eager,compile", ("eager", "compile")),
+        ("tensorrt-int8", ("tensorrt-int8",)),
+    ],
+)
+def test_names_come_once_in_the_order_of_a_report(text: str, names: tuple[str, ...]) -> None:
+    """All, none, or a list in any order."""
+    assert parse_dense(text) == names
+
+
+@pytest.mark.parametrize("text", ["", "all,eager", "fast"])
+def test_an_unknown_name_is_refused(text: str) -> None:
+    """With the names there are."""
+    with pytest.raises(BadSetting, match="onnxruntime-fused"):
+        parse_dense(text)
+
+
+def test_the_proof_has_padding_and_none() -> None:
+    """A baseline is held to rows of either kind, with real ids wherever there is a token."""
+    batch = proof_batch(50)
+
+    assert padded(batch)
+    assert set(batch.mask_BS.sum(1)) == {8, 16}
+    assert batch.ids_BS.max() < 50
+    assert (batch.ids_BS > 0).sum() == batch.mask_BS.sum()
+
+
+def test_other_logits_are_refused(model: DenseModel) -> None:
+    """Within the tolerance of its precision a baseline is taken, beyond it not, nor is NaN."""
+    assert 0 < model.difference(Shifted(model, 1e-3), tolerance=2e-2) <= 1.1e-3
+    for wrong in (10.0, float("nan")):
+        with pytest.raises(BadArtefact, match="does not give its model's logits"):
+            model.difference(Shifted(model, wrong), tolerance=2e-2)
+
+
+def test_each_name_is_an_arm_or_has_a_reason(model: DenseModel) -> None:
+    """Engines are named as absent unless one takes part; all others can be tried."""
+    ours = ("torch", "onnxruntime")  # which are exported at once
+    names = [name for name in NAMES if name not in ours]
+    found, absent = dense_arms(model, names, engines=["fp16"])
+
+    assert [one.name for one in found] == [f"dense {name}" for name in names if name not in ENGINES]
+    assert all(one.dense for one in found)
+    assert [one.name for one in absent] == ["dense tensorrt-int8"]
+    assert "--format trt" in absent[0].reason
+
+
+@pytest.mark.parametrize("name", ["torch", "onnxruntime"])
+def test_our_own_exports_are_arms(
+    name: str, model: DenseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is the dense artefact in fp16, gives the model's logits, and counts one last token."""
+    monkeypatch.setattr(dense, "onnxruntime_for", lambda device: None)
+    ((found,), absent) = dense_arms(model, [name])
+    ((eager,), _) = dense_arms(model, ["eager"])
+
+    assert (found.name, found.dense, absent) == (f"dense {name}", True, ())
+    artefact = open_artefact(model.scratch / name)
+    assert artefact.manifest.asked.runtime == name
+    with session_from_artefact(artefact, device="cpu") as session:
+        assert model.difference(session, tolerance=2e-2) < 2e-2
+        assert found.check(session) < 2e-2
+    ran = KernelTrace(shape=Shape(batch=2, seq=8), kernels=None)
+    assert found.work(ran, 2).flops < eager.work(ran, 2).flops
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime-fused"])
+def test_nothing_is_exported_for_a_runtime_without_cuda(
+    name: str, model: DenseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export of a large model takes minutes, and the reason is known before it."""
+
+    def refused(device: str) -> None:
+        raise Unavailable("no provider for it", got=device, fix="install one")
+
+    monkeypatch.setattr(dense, "onnxruntime_for", refused)
+    here = replace(model, scratch=tmp_path)
+
+    found, absent = dense_arms(here, [name])
+    reasons = [one.reason for one in absent]
+    for one in found:
+        with pytest.raises(Unavailable) as told:
+            one.open(SETTINGS)
+        reasons.append(str(told.value))
+
+    assert reasons == ["no provider for it; got cuda; install one"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_gpu_a_session_says_so(model: DenseModel) -> None:
+    """PyTorch's baselines refuse with the reason."""
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    ((found,), _) = dense_arms(model, ["eager"])
+    with pytest.raises(Unavailable, match="PyTorch finds no CUDA device"):
+        found.open(SETTINGS)
+
+
+def test_what_pytorch_runs_is_the_model(dense_checkpoint: Checkpoint) -> None:
+    """Eager, without a mask where nothing is padded, gives the reference's logits."""
+    import torch
+
+    with TorchSession(dense_checkpoint.folder) as reference:
+        forward = forward_of(reference.model, "eager")
+        for batch in (proof_batch(50), Batch(**_unpadded())):
+            expected_BC = reference.run(batch)
+            ids_BS, mask_BS, types_BS = map(
+                torch.from_numpy, (batch.ids_BS, batch.mask_BS, batch.types_BS)
+            )
+            found_BC = forward(ids_BS, mask_BS if padded(batch) else None, types_BS)
+            assert difference_between(found_BC.numpy(), expected_BC) < 1e-5
+
+
+def _unpadded() -> dict[str, NDArray[np.int64]]:
+    ids_BS = np.random.default_rng(0).integers(1, 50, (3, 8))
+    return {"ids_BS": ids_BS, "mask_BS": np.ones_like(ids_BS), "types_BS": np.zeros_like(ids_BS)}
+
+
+def test_the_fused_form_is_fused_and_the_model(
+    dense_checkpoint: Checkpoint, model: DenseModel, tmp_path: Path
+) -> None:
+    """ONNX Runtime's optimiser fuses attention in it, and it gives the logits in fp16."""
+    file = fused_from_checkpoint(
+        dense_checkpoint.folder, dense_checkpoint.encoder, tmp_path / "fused.onnx"
+    )
+
+    kinds = [node.op_type for node in onnx.load(file).graph.node]
+    assert kinds.count("Attention") == dense_checkpoint.encoder.layers
+    with OnnxSession(file, precision="fp16", threads=1) as session:
+        model.difference(session, tolerance=2e-2)
