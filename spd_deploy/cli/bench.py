@@ -7,7 +7,7 @@ import click
 
 from spd_deploy.api import benchmarks as api
 from spd_deploy.cli.console import TerminalProgress, show_json, show_table
-from spd_deploy.cli.options import DEVICE, RUNTIME, Sizes, default_of, timing_options
+from spd_deploy.cli.options import DEVICE, RUNTIME, Sizes, default_of, json_option, timing_options
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.judge import Judgement
@@ -29,7 +29,7 @@ Examples:
     "--baseline",
     type=_FOLDER,
     help="Model to compare with: an artefact, or a checkpoint, which is first exported with every "
-    "matrix dense. Without it the report has times and claims no speed-up.",
+    "matrix dense.  [default: none; the report then has times and claims no speed-up]",
 )
 @click.option(
     "--batch",
@@ -63,7 +63,7 @@ Examples:
     type=DEVICE,
     default=default_of(api.bench, "device"),
     show_default=True,
-    help="Processor to measure on.",
+    help="Processor to measure on. cuda needs an NVIDIA GPU.",
 )
 @click.option(
     "--dense",
@@ -82,12 +82,13 @@ Examples:
 @click.option(
     "--profile",
     is_flag=True,
-    help="Also time the layers of each sparse arm beside dense ones, in ONNX Runtime in fp32, and "
-    "report where it gains and where it loses.",
+    help="With --device cpu: also time the layers of each sparse arm beside dense ones, in ONNX "
+    "Runtime in fp32. The report then shows which layers gain and which lose. Use it where a "
+    "speed-up is less than the sparsity promises.",
 )
 @click.option("--output", required=True, type=_FOLDER, help="Folder to write the report to.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier report in --output.")
-@click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
+@json_option("the verdicts")
 def bench(as_json: bool, **options: Any) -> None:
     """Measure artefacts in turns with a dense baseline, and write a report.
 

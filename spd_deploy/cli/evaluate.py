@@ -7,7 +7,7 @@ import click
 
 from spd_deploy.api import evaluation as api
 from spd_deploy.cli.console import TerminalProgress, show_json
-from spd_deploy.cli.options import THREADS, default_of, device_option, runtime_option
+from spd_deploy.cli.options import THREADS, default_of, device_option, json_option, runtime_option
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.protocol import Device
@@ -48,7 +48,7 @@ Examples:
 @runtime_option
 @device_option
 @THREADS
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option("the result")
 def evaluate(
     path: Path,
     task: str | None,

@@ -10,6 +10,7 @@ from spd_deploy.cli.console import TerminalProgress, footnotes, show_json, show_
 from spd_deploy.cli.engines import show_engine
 from spd_deploy.cli.matrices import matrices_table
 from spd_deploy.cli.measuring import measuring_options, show_measured
+from spd_deploy.cli.options import json_option
 
 
 @click.command(
@@ -28,7 +29,7 @@ Examples:
     help="Show each matrix in a row of its own, instead of one row for those that are alike.",
 )
 @measuring_options
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option("everything")
 def inspect(path: Path, as_json: bool, every: bool, **settings: Any) -> None:
     """Show how sparse each matrix is, how it is run, and why.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_table
-from spd_deploy.cli.options import DEVICE, LARGEST_SIZE, Sizes, timing_options
+from spd_deploy.cli.options import DEVICE, LARGEST_SIZE, Sizes, json_option, timing_options
 from spd_deploy.domain.runtime_choice import CpuRuntime
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ Examples:
     "shapes",
     type=MatrixSize(),
     multiple=True,
-    help="Size of one matrix to measure, outputs x inputs, such as 768x3072, instead of the sizes "
-    "of a --model. May be given several times.",
+    help="Size of one matrix to measure, outputs x inputs, such as 768x3072. Name the matrices "
+    "that you ask about. May be given several times.  [default: the sizes of --model]",
 )
 @click.option(
     "--tokens",
@@ -129,7 +129,7 @@ Examples:
     type=DEVICE,
     default="cpu",
     show_default=True,
-    help="Processor to measure on.",
+    help="Processor to measure on. cuda needs an NVIDIA GPU.",
 )
 @timing_options(
     rounds=3,
@@ -140,7 +140,7 @@ Examples:
 )
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier map in --output.")
-@click.option("--json", "as_json", is_flag=True, help="Print the map as JSON.")
+@json_option("the map")
 def map_(
     model: str | None,
     shapes: Sequence[tuple[int, int]],

@@ -8,7 +8,7 @@ import click
 from spd_deploy.api import values
 from spd_deploy.api.layer_times import BATCH, SECONDS, SEQ
 from spd_deploy.cli.console import footnotes, show_table
-from spd_deploy.cli.options import LARGEST_SIZE, THREADS, finite
+from spd_deploy.cli.options import LARGEST_SIZE, finite, runtime_threads
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.layers.analysis import Analysis
@@ -28,15 +28,16 @@ def measuring_options(function: _F) -> _F:
         click.option(
             "--batch",
             type=click.IntRange(1, LARGEST_SIZE),
-            help=f"With --measure: rows of a batch.  [default: {BATCH}]",
+            help="With --measure: rows of a batch. Name the batch size that you serve.  "
+            f"[default: {BATCH}]",
         ),
         click.option(
             "--seq",
             type=click.IntRange(1, LARGEST_SIZE),
-            help=f"With --measure: tokens of a row.  [default: {SEQ}, or fewer if the model reads "
-            "fewer]",
+            help="With --measure: tokens of a row. Name the length that your texts have.  "
+            f"[default: {SEQ}, or fewer if the model reads fewer]",
         ),
-        THREADS,
+        runtime_threads("With --measure: "),
         click.option(
             "--seconds",
             type=click.FloatRange(values.SECONDS.low, values.SECONDS.high),

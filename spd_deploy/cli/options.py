@@ -33,14 +33,15 @@ runtime_option = click.option(
     type=RUNTIME,
     default=default_of(load, "runtime"),
     show_default=True,
-    help="Library that runs the model. auto is the one that the artefact was exported for; "
-    "openvino:bf16 computes an fp32 artefact in bf16, where the CPU has it. A checkpoint runs in "
-    "torch.",
+    help="Runtime that runs the model. auto is the one that the artefact was exported for, and "
+    "torch for a checkpoint. openvino:bf16 computes an fp32 artefact in bf16, where the CPU has "
+    "it. Name one to compare it with the artefact's own.",
 )
 device_option = click.option(
     "--device",
     type=DEVICE,
-    help="Processor that runs the model.  [default: cpu; cuda for a TensorRT engine]",
+    help="Processor that runs the model. cuda needs an NVIDIA GPU, and a runtime that is built for "
+    "CUDA.  [default: cpu; cuda for a TensorRT engine]",
 )
 
 
@@ -87,16 +88,28 @@ def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> f
     return value
 
 
-THREADS = click.option(
-    "--threads",
-    type=click.IntRange(values.THREADS.low, values.THREADS.high),
-    help="Threads that the runtime computes with. Set it to the cores that the model gets where it "
-    "is served.  [default: the cores this process may use]",
-)
+def runtime_threads(goes_with: str = "") -> Callable[[Verb], Verb]:
+    """The option ``--threads`` of a runtime; its help begins with what it goes with."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(values.THREADS.low, values.THREADS.high),
+        help=f"{goes_with}CPU threads of the runtime. Set it to the cores that the model gets "
+        "where it is served.  [default: the cores that this process may use; OMP_NUM_THREADS if "
+        "that is fewer]",
+    )
+
+
+THREADS = runtime_threads()
+
+
+def json_option(printed: str) -> Callable[[Verb], Verb]:
+    """The flag ``--json``, which prints what ``printed`` says."""
+    text = f"Print {printed} as JSON instead of text, for scripts."
+    return click.option("--json", "as_json", is_flag=True, help=text)
 
 
 def timing_options(*, rounds: int, seconds: float, turns: str, time: str) -> Callable[[Verb], Verb]:
-    """The options ``--threads``, ``--rounds`` and ``--seconds`` of a verb that measures.
+    """The options ``--threads``, ``--rounds`` and ``--seconds`` of a command that measures.
 
     Args:
         rounds: the default of ``--rounds``.
@@ -105,7 +118,7 @@ def timing_options(*, rounds: int, seconds: float, turns: str, time: str) -> Cal
         time: the help of ``--seconds``.
     """
     options = (
-        THREADS,
+        runtime_threads("With --device cpu: "),
         click.option(
             "--rounds",
             type=click.IntRange(values.ROUNDS.low, values.ROUNDS.high),
@@ -132,7 +145,7 @@ def data_options(verb: Verb) -> Verb:
             "--task",
             "task_name",
             help=f"Task to train on: {', '.join(TASKS)}. With --text-column it is a name for your "
-            "own data.  [default for your own data: the name of its file]",
+            "own data.  [default: for your own data the name of its file; else it is needed]",
         ),
         click.option(
             "--data",
@@ -142,19 +155,23 @@ def data_options(verb: Verb) -> Verb:
             "dev file, or one file of your own: .csv, .tsv, .jsonl or .parquet; the text formats "
             "also compressed as .gz, .bz2, .xz or .zst. Quotes around fields of your own .tsv are "
             "read as pandas and Excel write them; in GLUE's files a quote is a plain character.  "
-            "[default: the Hugging Face hub for GLUE tasks]",
+            "[default: the Hugging Face hub for GLUE tasks; built-in tasks need none]",
         ),
         click.option(
             "--text-column",
+            metavar="NAME",
             help="Column of your own data that holds the text. Needed for data that is no GLUE "
-            "task.",
+            "task.  [default: none, for a task named by --task]",
         ),
         click.option(
             "--pair-column",
-            help="Column of your own data that holds the second text, if rows are pairs.",
+            metavar="NAME",
+            help="Column of your own data that holds the second text. Name it if a row is a pair "
+            "of texts.  [default: none, for single texts]",
         ),
         click.option(
             "--label-column",
+            metavar="NAME",
             default="label",
             show_default=True,
             help="Column of your own data that holds the label.",
@@ -162,7 +179,8 @@ def data_options(verb: Verb) -> Verb:
         click.option(
             "--regression",
             is_flag=True,
-            help="Read the labels of your own data as numbers to predict, instead of as classes.",
+            help="Read the labels of your own data as numbers to predict, such as ratings with "
+            "decimals, instead of as classes.",
         ),
         click.option(
             "--skip-broken-rows",

@@ -46,7 +46,8 @@ The columns that are added to a CSV or TSV file:
     "--input",
     "input_file",
     type=click.Path(path_type=Path),
-    help="File of texts to classify: .jsonl, .csv, .tsv or .parquet. - reads standard input.",
+    help="File of texts to classify: .jsonl, .csv, .tsv or .parquet; the text formats also as .gz, "
+    ".bz2, .xz or .zst. - reads standard input.  [default: the TEXTS]",
 )
 @click.option(
     "--input-format",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json
+from spd_deploy.cli.options import json_option
 from spd_deploy.cli.pattern_options import pattern_options
 from spd_deploy.cli.recipe_table import (
     ALLOCATION_HELP,
@@ -46,7 +47,7 @@ Examples:
     "texts_file",
     type=click.Path(path_type=Path),
     help="File of texts like those that the model will classify: .csv, .tsv, .jsonl or .parquet. A "
-    "few hundred are enough; labels are not read. Give this or --data.",
+    "few hundred are enough; labels are not read.  [default: none; give this or --data]",
 )
 @click.option(
     "--text-column",
@@ -64,14 +65,16 @@ Examples:
     "--task",
     "task_name",
     metavar="TASK",
-    help="GLUE task of --data. Needed only if the model does not record its task.",
+    help="GLUE task of --data. Needed only if the model does not record its task.  [default: the "
+    "task that the model was trained for]",
 )
 @click.option(
     "--data",
     "data_dir",
     type=click.Path(path_type=Path),
     help="Folder or file that the model was trained on, as for spd train. Its training texts "
-    "calibrate the pruning, and both models are scored on its dev split. Give this or --texts.",
+    "calibrate the pruning, and both models are scored on its dev split.  [default: none; give "
+    "this or --texts]",
 )
 @click.option(
     "--output",
@@ -137,7 +140,7 @@ Examples:
     show_default=True,
     help="Device to prune on. cuda needs an NVIDIA GPU and PyTorch with CUDA.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option("the result")
 def prune(as_json: bool, **options: Any) -> None:
     """Prune a fine-tuned classifier in minutes, without training and without labels.
 

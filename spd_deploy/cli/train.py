@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json, speaks
-from spd_deploy.cli.options import data_options
+from spd_deploy.cli.options import data_options, json_option
 from spd_deploy.cli.pattern_options import pattern_options
 from spd_deploy.cli.recipe_options import (
     recipe_options,
@@ -80,14 +80,14 @@ Example:
 @click.option(
     "--model",
     metavar="FOLDER|NAME",
-    help="Pretrained encoder to start from: a folder, or a name on the Hugging Face hub. Needed "
-    "unless --teacher is given.",
+    help="Pretrained encoder to start from: a folder, or a name on the Hugging Face hub.  "
+    "[default: none; give this or --teacher]",
 )
 @click.option(
     "--teacher",
     metavar="FOLDER",
     help="Folder of a classifier that is fine-tuned for the task already. The student is distilled "
-    "from it and no teacher is trained. Default: fine-tune --model first.",
+    "from it and no teacher is trained.  [default: --model, fine-tuned first]",
 )
 @pattern_options(required=False)
 @click.option(
@@ -110,7 +110,7 @@ Example:
     "it to compare two settings.  [default: one run]",
 )
 @threads_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option("the result")
 def train(**options: Any) -> None:
     """Fine-tune a dense teacher and distil a sparse student from it (SPD).
 

@@ -64,12 +64,21 @@ def test_defaults_are_those_of_the_options(verb: str) -> None:
             assert parameter.default == defaults[names[name].name or ""], name
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "export", "predict", "inspect", "bench", "map"])
+def commands() -> dict[str, click.Command]:
+    assert isinstance(cli, click.Group)
+    return dict(cli.commands)
+
+
+@pytest.mark.parametrize("verb", commands())
 def test_every_option_explains_itself(verb: str) -> None:
-    """Each option of these verbs has a help that is a sentence or ends with its default."""
+    """The help of each option is in sentences, and says the default, or that there is none."""
     options = [one for one in command_of(verb).params if isinstance(one, click.Option)]
 
-    assert not [one.name for one in options if not (one.help or "").strip().endswith((".", "]"))]
+    for one in options:
+        text = (one.help or "").strip()
+        assert len(text) > 20 and text.endswith((".", "]")), one.name
+        off_by_default = one.is_flag and not one.secondary_opts
+        assert one.required or off_by_default or one.show_default or "efault: " in text, one.name
 
 
 def test_importing_the_package_imports_nothing_of_weight() -> None:
