@@ -350,7 +350,7 @@ class Recipe:
             BadSetting: a field is unknown, missing, of the wrong type or out of range.
             BadPattern: the pattern is wrong.
         """
-        for name in ("pattern", "sparsity"):
+        for name in ("pattern", "sparsity", "speedup"):
             if name not in value:
                 raise BadSetting("the recipe lacks a field", got=name, fix=_COMPARE)
         spelled = value["pattern"]
@@ -358,10 +358,10 @@ class Recipe:
         fields = {name: part for name, part in value.items() if name != "sparsity"}
         recipe = value_of(
             cls,
-            {**fields, "pattern": None},
+            {**fields, "pattern": None, "speedup": None},
             what="the recipe",
             error=BadSetting,
             fix=_COMPARE,
             defaults=False,
         )
-        return replace(recipe, pattern=pattern)
+        return replace(recipe, pattern=pattern, speedup=value["speedup"])
