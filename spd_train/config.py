@@ -312,7 +312,7 @@ class Recipe:
         _refuse_unless(self.seed >= 0, "--seed must be 0 or more", self.seed)
         if self.pattern is not None:
             refuse_unspreadable(self.pattern, self.student.pruning)
-        if self.speedup is not None:
+        if self.pattern is not None and self.speedup is not None:
             self._refuse_unshrinkable()
 
     def _refuse_unshrinkable(self) -> None:
@@ -346,11 +346,13 @@ class Recipe:
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The recipe from the JSON values of :meth:`to_json`; no field may be missing or unknown.
 
+        Recipes of earlier versions have no ``speedup``, which is none.
+
         Raises:
             BadSetting: a field is unknown, missing, of the wrong type or out of range.
             BadPattern: the pattern is wrong.
         """
-        for name in ("pattern", "sparsity", "speedup"):
+        for name in ("pattern", "sparsity"):
             if name not in value:
                 raise BadSetting("the recipe lacks a field", got=name, fix=_COMPARE)
         spelled = value["pattern"]
@@ -358,10 +360,10 @@ class Recipe:
         fields = {name: part for name, part in value.items() if name != "sparsity"}
         recipe = value_of(
             cls,
-            {**fields, "pattern": None, "speedup": None},
+            {"speedup": None, **fields, "pattern": None},
             what="the recipe",
             error=BadSetting,
             fix=_COMPARE,
             defaults=False,
         )
-        return replace(recipe, pattern=pattern, speedup=value["speedup"])
+        return replace(recipe, pattern=pattern)

@@ -1,14 +1,15 @@
 """A family of students: one speed-up after another, each pruned further from the one before.
 
+A family of one speed-up is a run in the output folder itself. Otherwise:
+
 output/
-  teacher/      the dense teacher, unless one is named
-  2x/ ...       a checkpoint for each speed-up
+  2x/ ...       a checkpoint for each speed-up; the first has the teacher too, unless one is named
   family.json   what each scores and how fast it is measured to be, written last
   family.png    score against measured latency
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,15 @@ from typing import Any
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import write_json
+from spd_train.family_folders import member_folder
+from spd_train.run import TEACHER_FOLDER
 from spd_train.train_config import TrainConfig
+from spd_train.training.metrics_log import METRICS_FILE, final_record
 
 FAMILY_FILE = "family.json"
+FAMILY_PICTURE = "family.png"
 SCHEMA = 1
-# A student keeps its promise if at least this share of the speed-up is measured.
+# A student keeps its speed-up if at least this share of it is measured.
 KEPT = 0.95
 
 Train = Callable[[TrainConfig], Checkpoint]
@@ -28,15 +33,28 @@ Train = Callable[[TrainConfig], Checkpoint]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeasuredSpeed:
-    """How long a student and the dense model take, in seconds, measured in turns."""
+    """How long a student and the dense model take, in seconds, measured in turns.
+
+    Attributes:
+        where: machine, runtime, precision and shapes.
+    """
 
     dense_s: float
     sparse_s: float
+    where: str
 
     @property
     def ratio(self) -> float:
         """How many times as fast the student is."""
         return self.dense_s / self.sparse_s
+
+    def sentence(self, speedup: float) -> str:
+        """What was measured, beside the speed-up that was wanted."""
+        found = f"{self.ratio:.2f} times as fast as dense ({1e3 * self.sparse_s:.1f} of "
+        found += f"{1e3 * self.dense_s:.1f} ms, {self.where})"
+        if self.ratio >= KEPT * speedup:
+            return found
+        return f"{found}: {1 - self.ratio / speedup:.0%} short of {speedup:g}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,37 +64,31 @@ class Member:
     Attributes:
         speedup: the speed-up that was wanted.
         checkpoint: the student.
-        speed: what was measured.
+        speed: what was measured; None if it was not.
+        drop: points of 100 that it loses against its teacher on the held-out rows, in the mean of
+            the task's metrics; None where no rows are held out.
     """
 
     speedup: float
     checkpoint: Checkpoint
-    speed: MeasuredSpeed
-
-    @property
-    def kept(self) -> bool:
-        """Whether the speed-up is kept."""
-        return self.speed.ratio >= KEPT * self.speedup
-
-    @property
-    def sentence(self) -> str:
-        """What was wanted and what came out."""
-        ratio = f"{self.speed.ratio:.2f} times as fast as dense, measured"
-        if self.kept:
-            return ratio
-        return f"{ratio}: {1 - self.speed.ratio / self.speedup:.0%} short of {self.speedup:g}"
-
-    def drop(self, metric: str) -> float:
-        """Points of 100 of a metric that the student has less than the dense model."""
-        dense, sparse = (self.checkpoint.scores[arm][metric] for arm in ("dense", "sparse"))
-        return 100 * ((dense or 0.0) - (sparse or 0.0))
+    speed: MeasuredSpeed | None
+    drop: float | None
 
     def to_json(self) -> dict[str, Any]:
         """The member as JSON values."""
+        speed = self.speed
         return {
             "speedup": self.speedup,
             "folder": self.checkpoint.folder.name,
-            "measured": {**asdict(self.speed), "ratio": self.speed.ratio},
+            "measured": None
+            if speed is None
+            else {
+                "dense_s": speed.dense_s,
+                "sparse_s": speed.sparse_s,
+                "ratio": speed.ratio,
+                "where": speed.where,
+            },
+            "held_out_drop": self.drop,
             "scores": {arm: dict(scores) for arm, scores in self.checkpoint.scores.items()},
         }
 
@@ -86,37 +98,47 @@ class Family:
     """The students of one teacher, the slowest first.
 
     Attributes:
-        where: machine, runtime, precision and shapes of the speeds.
+        output: folder of the family.
+        max_drop: points that a student may lose on the held-out rows; None for no bound.
     """
 
+    output: Path
     members: tuple[Member, ...]
-    where: str
+    max_drop: float | None = None
 
-    def fastest_within(self, max_drop: float, metric: str) -> Member | None:
-        """The fastest member that loses no more than ``max_drop`` points; None if all lose more."""
-        fine = [m for m in self.members if m.drop(metric) <= max_drop]
-        return max(fine, key=lambda m: m.speed.ratio, default=None)
+    @property
+    def chosen(self) -> Member | None:
+        """The fastest student within ``max_drop``; None if each loses more."""
+        fine = [m for m in self.members if not loses_more(m, self.max_drop)]
+        return fine[-1] if fine else None
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``family.json``."""
         return {
             "schema": SCHEMA,
-            "where": self.where,
+            "max_drop": self.max_drop,
+            "chosen": None if self.chosen is None else self.chosen.checkpoint.folder.name,
             "members": [member.to_json() for member in self.members],
         }
 
 
-def refuse_unordered(speedups: Sequence[float]) -> None:
-    """Refuse speed-ups that do not rise.
+def refuse_family(config: TrainConfig, speedups: Sequence[float], max_drop: float | None) -> None:
+    """Refuse speed-ups that do not rise, and a bound that cannot be measured.
 
     Raises:
-        BadSetting: they do not, or there is none.
+        BadSetting: they do not, there is none, or no rows are held out to measure a drop on.
     """
     if not speedups or any(b <= a for a, b in pairwise(speedups)):
         raise BadSetting(
             "the speed-ups of a family must rise",
             got=", ".join(f"{s:g}" for s in speedups),
             fix="for example --speedup 2,3,5",
+        )
+    if max_drop is not None and not config.data.holdout:
+        raise BadSetting(
+            "--max-drop is measured on held-out rows, and none are held out",
+            got=f"--holdout {config.recipe.holdout:g}",
+            fix="use a --holdout above 0",
         )
 
 
@@ -125,8 +147,8 @@ def train_family(
     speedups: Sequence[float],
     *,
     train: Train,
-    measure: Callable[[Path], MeasuredSpeed],
-    where: str,
+    measure: Callable[[Path], MeasuredSpeed] | None,
+    max_drop: float | None = None,
 ) -> Family:
     """Train a student for each speed-up, each from the one before, and write ``family.json``.
 
@@ -134,34 +156,64 @@ def train_family(
         config: the run of every member, with the family's folder as output.
         speedups: rising speed-ups.
         train: trains one member, or opens it if it is finished.
-        measure: measures a student against the dense model.
-        where: machine, runtime, precision and shapes of the speeds.
+        measure: measures a student against the dense model; None if this machine does not count.
+        max_drop: points of 100 that a student may lose on the held-out rows. The family ends with
+            the first that loses more.
     """
-    refuse_unordered(speedups)
-    members = tuple(_members(config, speedups, train, measure))
-    family = Family(members=members, where=where)
+    refuse_family(config, speedups, max_drop)
+    members: list[Member] = []
+    for member in _members(config, speedups, train, measure):
+        members.append(member)
+        if loses_more(member, max_drop):
+            break
+    family = Family(output=config.output, members=tuple(members), max_drop=max_drop)
     write_json(config.output / FAMILY_FILE, family.to_json())
     return family
+
+
+def loses_more(member: Member, max_drop: float | None) -> bool:
+    """Whether a student loses more than it may."""
+    return max_drop is not None and member.drop is not None and member.drop > max_drop
+
+
+def held_out_drop(folder: Path, metrics: Sequence[str]) -> float | None:
+    """Points of 100 that a student loses against its teacher on the held-out rows.
+
+    It is the mean over ``metrics``; None where no rows are held out, or a metric is undefined.
+    """
+    final = final_record(folder / METRICS_FILE)
+    sparse, dense = final.get("holdout"), final.get("teacher_holdout")
+    if not sparse or not dense or any(s[m] is None for s in (sparse, dense) for m in metrics):
+        return None
+    return sum(100 * (dense[m] - sparse[m]) for m in metrics) / len(metrics)
 
 
 def _members(
     config: TrainConfig,
     speedups: Sequence[float],
     train: Train,
-    measure: Callable[[Path], MeasuredSpeed],
-) -> Iterable[Member]:
+    measure: Callable[[Path], MeasuredSpeed] | None,
+) -> Iterator[Member]:
     """Train and measure the members in turn."""
-    start: Path | None = None
+    model, teacher, start = config.model, config.teacher, config.start
+    alone = len(speedups) == 1
     for speedup in speedups:
-        folder = config.output / f"{speedup:g}x"
+        folder = config.output if alone else member_folder(config.output, speedup)
         checkpoint = train(
             replace(
                 config,
                 recipe=replace(config.recipe, speedup=speedup),
+                model=model,
+                teacher=teacher,
                 output=folder,
                 start=start,
-                resume=folder.exists(),
+                resume=config.resume if alone else folder.exists(),
             )
         )
-        yield Member(speedup=speedup, checkpoint=checkpoint, speed=measure(folder))
-        start = folder
+        yield Member(
+            speedup=speedup,
+            checkpoint=checkpoint,
+            speed=None if measure is None else measure(folder),
+            drop=held_out_drop(folder, config.task.metrics),
+        )
+        model, teacher, start = None, teacher or str(folder / TEACHER_FOLDER), folder

@@ -104,20 +104,34 @@ def encoder_from_config(config: Any) -> Encoder:
         BadModel: Transformers has no such classifier, or spd does not support it.
     """
     known = config.to_dict()
-    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise refusal("transformers has no sequence classifier of this type", known)
-    try:
-        with torch.device("meta"):
-            skeleton = _classifier_class(config)(copy.deepcopy(config))
-    except Exception as err:
-        raise BadModel(
-            "config.json makes no model", got=err, fix="use the model's original config.json"
-        ) from err
+    skeleton = _skeleton(config)
     shapes = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
     encoder = Encoder.found_in(shapes, known)
     if not skeleton._supports_attention_backend:
         raise refusal("its attention is its own, and its probabilities cannot be recorded", known)
     return encoder
+
+
+def tensor_shapes(config: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of a classifier with this configuration, by name.
+
+    Raises:
+        BadModel: Transformers has no such classifier.
+    """
+    return {name: tuple(value.shape) for name, value in _skeleton(config).state_dict().items()}
+
+
+def _skeleton(config: Any) -> PreTrainedModel:
+    """A classifier with this configuration, without weights."""
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise refusal("transformers has no sequence classifier of this type", config.to_dict())
+    try:
+        with torch.device("meta"):
+            return _classifier_class(config)(copy.deepcopy(config))  # type: ignore[no-any-return]
+    except Exception as err:
+        raise BadModel(
+            "config.json makes no model", got=err, fix="use the model's original config.json"
+        ) from err
 
 
 def encoder_sizes(model: PreTrainedModel) -> Encoder:

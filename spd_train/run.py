@@ -233,6 +233,8 @@ def _write_model(
     """Write the last record of the log, the model's files and the picture of the curves."""
     samples = training.context.samples.parts()
     scores = {name: training.score(rows) for name, rows in samples.items()}
+    if isinstance(training, Distillation) and "holdout" in samples:
+        scores["teacher_holdout"] = training.score_teacher(samples["holdout"])
     final = {"chosen_step": best_step, **scores, "dev": dict(dev)}
     total = training.total_steps
     MetricsLog(folder / METRICS_FILE, from_step=total).write("final", total, final)

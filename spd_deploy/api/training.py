@@ -14,6 +14,7 @@ from spd_deploy.domain.progress import Progress
 
 if TYPE_CHECKING:
     from spd_deploy.domain.checkpoint import Checkpoint
+    from spd_train.family import Family
     from spd_train.seeds import SeedResults, SeedSummary
 
 
@@ -22,13 +23,16 @@ class TrainResult(Displayed):
     """What a training gave; it can be handed to ``export``, ``load`` and ``evaluate`` as a path.
 
     Attributes:
-        checkpoint: the trained model; of several seeds the first one's.
+        checkpoint: the trained model; of several seeds the first one's, of a family the fastest
+            within ``max_drop``.
         seeds: the checkpoint of each seed with mean and interval, where several were trained.
+        family: the students with their measured speeds, where a speed-up was wanted.
         notes: what was said on the way, warnings about the data among it.
     """
 
     checkpoint: "Checkpoint"
     seeds: "SeedResults | None" = None
+    family: "Family | None" = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -44,11 +48,15 @@ class TrainResult(Displayed):
         """What ``spd train --json`` prints."""
         if self.seeds is not None:
             return self.seeds.to_json()
+        if self.family is not None:
+            return self.family.to_json()
         return {"checkpoint": str(self.path), **self.checkpoint.to_json()}
 
     def view(self) -> ResultView:
-        """Pattern, density, folder and scores; of several seeds the means."""
+        """Pattern, density, folder and scores; of several seeds the means, of a family each."""
         tables = (scores_table(self.checkpoint),) if self.seeds is None else (_means(self.seeds),)
+        if self.family is not None:
+            tables = (_members(self.family),)
         return ResultView(
             title=f"trained {self.checkpoint.task.name}",
             facts=facts_of(self.checkpoint),
@@ -71,6 +79,13 @@ def train(
     pattern: str | None = None,
     sparsity: float | None = None,
     resume: bool = False,
+    speedup: float | Sequence[float] | None = None,
+    max_drop: float | None = None,
+    at: str | Sequence[str] | None = None,
+    runtime: str | None = None,
+    export_precision: Literal["fp32", "int8"] | None = None,
+    latency_table: str | PathLike[str] | None = None,
+    any_machine: bool = False,
     recipe: str | PathLike[str] = "spd",
     epochs: float | None = None,
     max_steps: int | None = None,
@@ -134,6 +149,15 @@ def train(
         sparsity: the share of zeros, between 0 and 1; by default 0.9 for ``unstructured``, 0.75
             for blocks, 0.5 for ``structured``.
         resume: go on with the run in ``output``, which knows its other settings.
+        speedup: how many times as fast as dense the student has to be, instead of ``sparsity``.
+            Several rising numbers train a student for each.
+        max_drop: points of 100 that the student may lose on the held-out rows; the fastest of a
+            family that loses less is the result.
+        at: the shapes at which the speed-up counts, such as ``8x128`` (rows x tokens).
+        runtime: the runtime in which it counts, such as ``onnxruntime`` or ``openvino:bf16``.
+        export_precision: the precision in which it counts, ``fp32`` or ``int8``.
+        latency_table: the times of this machine, a file that ``spd map --structured`` wrote.
+        any_machine: take the times of another machine in ``latency_table``.
         recipe: ``spd``, ``spd-paper``, ``prune``, ``prune-kd``, ``one-shot``, or the ``spd.json``
             of an earlier run.
         epochs: the length of all the student's stages together, which keep their proportions.
@@ -194,9 +218,14 @@ def train(
     return _result_of(found, recorder.notes)
 
 
-def _result_of(found: "Checkpoint | SeedResults", notes: tuple[str, ...]) -> TrainResult:
-    """The result of a training with one seed or several."""
+def _result_of(found: "Checkpoint | SeedResults | Family", notes: tuple[str, ...]) -> TrainResult:
+    """The result of a training with one seed or several, or of a family."""
+    from spd_train.family import Family
     from spd_train.seeds import SeedResults
+
+    if isinstance(found, Family):
+        member = found.chosen or found.members[0]
+        return TrainResult(checkpoint=member.checkpoint, family=found, notes=notes)
 
     if isinstance(found, SeedResults):
         first = next(iter(found.runs.values()))
@@ -240,6 +269,27 @@ def scores_table(checkpoint: "Checkpoint") -> ResultTable:
         title=f"scores on {checkpoint.split}" if rows else "no scores",
         columns=("model", *metrics),
         rows=rows,
+    )
+
+
+def _members(family: "Family") -> ResultTable:
+    """The score and the measured speed of each student."""
+    first = family.members[0].checkpoint
+    metrics = list(first.scores["sparse"])
+    rows = [
+        (
+            f"{member.speedup:g}x",
+            "-" if member.speed is None else f"{member.speed.ratio:.2f}",
+            *(score(member.checkpoint.scores["sparse"].get(name)) for name in metrics),
+            member.checkpoint.folder.name,
+        )
+        for member in family.members
+    ]
+    dense = ("dense", "1.00", *(score(first.scores["dense"].get(name)) for name in metrics), "")
+    return ResultTable(
+        title=f"scores on {first.split}, and measured speed-ups",
+        columns=("speed-up", "measured", *metrics, "folder"),
+        rows=[dense, *rows],
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from spd_deploy.cli.recipe_table import DEFAULT_RECIPE, EXCLUDE_HELP, FIELDS, OPTIONS, recipe_option
+from spd_deploy.cli.speed_options import speedups_of
 from spd_deploy.domain.folders import COMMAND
 from spd_deploy.domain.patterns import parse_pattern
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 # These are no fields of the recipe, and yet change it.
-_COMPOSING = ("pattern", "sparsity", "exclude", "recipe", "epochs")
+_COMPOSING = ("pattern", "sparsity", "speedups", "max_drop", "exclude", "recipe", "epochs")
 
 
 def recipe_options(verb: Verb) -> Verb:
@@ -58,7 +59,14 @@ def recipe_from(options: Mapping[str, Any]) -> "Recipe":
     if options["sparsity"] is not None and options["pattern"] is None:
         raise click.UsageError("--sparsity needs a --pattern")
     settings = {path: options[o] for o, path in FIELDS.items() if options[o] is not None}
-    if options["pattern"] is not None:
+    if speedups := speedups_of(options):
+        if options["sparsity"] is not None:
+            raise click.UsageError(
+                "--speedup decides how much is removed, so --sparsity has no effect; leave one out"
+            )
+        settings["speedup"] = speedups[0]
+        settings["pattern"] = parse_pattern(options["pattern"] or "structured")
+    elif options["pattern"] is not None:
         settings["pattern"] = parse_pattern(options["pattern"], options["sparsity"])
     if options["exclude"]:
         settings["student.pruning.exclude"] = options["exclude"]

@@ -16,11 +16,13 @@ from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting
 from spd_deploy.domain.files import read_json
 from spd_deploy.domain.folders import COMMAND, RUN_FILE
+from spd_deploy.domain.shapes import parse_shapes
+from spd_train.family_folders import folders_of_members
 from spd_train.seeds import folders_of_seeds
 
 # Options of a single command, which are not stored.
 _NOT_STORED = ("output", "resume", "as_json")
-_PATHS = ("data_dir", "model", "teacher", "recipe")
+_PATHS = ("data_dir", "model", "teacher", "recipe", "latency_table")
 
 
 def options_given(context: click.Context) -> set[str]:
@@ -50,21 +52,22 @@ def command_of(options: Mapping[str, Any], given: Collection[str]) -> dict[str, 
 
 
 def run_to_resume(output: Path) -> dict[str, Any]:
-    """The ``run.json`` in ``output``, or that of the first seed of several.
+    """The ``run.json`` in ``output``, or that of the first of several seeds or speed-ups.
 
     Raises:
         BadCheckpoint: there is no such file, or it is damaged.
     """
     from spd_train.run_folder import no_run_in
 
-    seeds = folders_of_seeds(output)
-    folder = seeds[0] if seeds and not (output / RUN_FILE).exists() else output
+    parts = folders_of_seeds(output) or folders_of_members(output)
+    folder = parts[0] if parts and not (output / RUN_FILE).exists() else output
     if not (folder / RUN_FILE).exists():
         raise no_run_in(output)
     run = read_json(folder / RUN_FILE, error=BadCheckpoint, fix="train again")
     command = run.get(COMMAND) or {}  # older versions stored none
     if folder == output:  # one seed of several is resumed on its own
-        command = {name: value for name, value in command.items() if name != "seeds"}
+        alone = ("seeds", "speedups", "max_drop")
+        command = {name: value for name, value in command.items() if name not in alone}
     return {**run, COMMAND: command}
 
 
@@ -95,8 +98,9 @@ def resumed_options(
 
 
 def has_run(output: Path) -> bool:
-    """Whether ``output`` holds a run, or a run of one of several seeds."""
-    return any((p / RUN_FILE).exists() for p in (output, *folders_of_seeds(output)))
+    """Whether ``output`` holds a run, or a run of one of several seeds or speed-ups."""
+    parts = (output, *folders_of_seeds(output), *folders_of_members(output))
+    return any((p / RUN_FILE).exists() for p in parts)
 
 
 def is_finished(output: Path) -> bool:
@@ -108,11 +112,15 @@ def _stored(name: str, value: Any) -> Any:
     """An option's value as JSON; an existing path becomes absolute."""
     if name in _PATHS and os.path.exists(value):
         return os.path.abspath(value)
+    if name == "shapes":
+        return [str(shape) for shape in value]
     return list(value) if isinstance(value, tuple) else str(value) if name in _PATHS else value
 
 
 def _read(name: str, value: Any) -> Any:
     """The inverse of :func:`_stored`."""
-    if name == "data_dir":
+    if name in ("data_dir", "latency_table"):
         return Path(value)
+    if name == "shapes":
+        return parse_shapes(value)
     return tuple(value) if isinstance(value, list) else value

@@ -1,6 +1,6 @@
 """``spd train``: a classifier and its data in, a sparse classifier out."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json, speaks
+from spd_deploy.cli.family import show_family
 from spd_deploy.cli.options import data_options, json_option
 from spd_deploy.cli.pattern_options import pattern_options
 from spd_deploy.cli.recipe_options import (
@@ -27,6 +28,14 @@ from spd_deploy.cli.scores import score_lines
 from spd_deploy.cli.sections import Sectioned
 from spd_deploy.cli.seeds import show_seeds
 from spd_deploy.cli.signals import resume_command, resume_hint, stop_on_signals
+from spd_deploy.cli.speed_options import (
+    latency_table_for,
+    refuse_without_speed,
+    speed_options,
+    speedups_of,
+    structures_measurer,
+    student_measurer,
+)
 from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.folders import COMMAND
@@ -36,8 +45,10 @@ from spd_deploy.domain.tasks import Task, task_named
 from spd_deploy.timing.machine_load import CpuTimes, cpu_times
 
 if TYPE_CHECKING:
+    from spd_deploy.domain.latency_table import LatencyTable
     from spd_train.config import Recipe
     from spd_train.data.splits import Data
+    from spd_train.family import Family
     from spd_train.seeds import SeedResults
     from spd_train.train_config import TrainConfig
 
@@ -55,6 +66,7 @@ _DENSE_ONLY = (
 _HEADINGS: Mapping[str, str] = {
     "task_name": "Data",
     "model": "Model, pattern and result",
+    "speedups": "Speed",
     "recipe": "Recipe",
     "epochs": "Length of the student's training",
     "graft_schedule": "Grafting",
@@ -73,6 +85,7 @@ Example:
   spd train --task mrpc --data GLUE/MRPC --model MINILM_FOLDER --pattern 2:4 --output runs/mrpc
   spd train --data reviews.csv --text-column review --label-column stars \\
       --model MINILM_FOLDER --pattern block:64x1 --sparsity 0.75 --output runs/reviews
+  spd train --task mrpc --data GLUE/MRPC --model MINILM_FOLDER --speedup 2,3,5 --output runs/fast
   spd train ... --recipe runs/mrpc/spd.json --seed 1 --output runs/mrpc-again
   spd train --resume --output runs/mrpc""",
 )
@@ -101,6 +114,7 @@ Example:
     is_flag=True,
     help="Continue the run in --output after a stop. The run knows its other options.",
 )
+@speed_options
 @recipe_options
 @click.option(
     "--seeds",
@@ -114,20 +128,25 @@ Example:
 def train(**options: Any) -> None:
     """Fine-tune a dense teacher and distil a sparse student from it (SPD).
 
-    Without a --pattern only the dense model is trained. After a stop,
+    Say how fast the student has to be with --speedup, or which weights become zero with --pattern.
+    Without either only the dense model is trained. After a stop,
     spd train --resume --output DIR continues the run: it knows its command.
     """
+    from spd_train.family import Family
+
     progress = TerminalProgress(watch=True) if speaks() else Silent()
     found = trained(options, options_given(click.get_current_context()), progress)
     if isinstance(found, Checkpoint):
         _show(found, as_json=options["as_json"])
+    elif isinstance(found, Family):
+        _show_family(found, as_json=options["as_json"])
     else:
         _show_seeds(found, as_json=options["as_json"])
 
 
 def trained(
     options: Mapping[str, Any], given: Collection[str], progress: Progress
-) -> "Checkpoint | SeedResults":
+) -> "Checkpoint | SeedResults | Family":
     """Train as the options say, and return the finished checkpoint, or those of several seeds.
 
     Args:
@@ -140,6 +159,7 @@ def trained(
     """
     from spd_train.run_folder import refuse_taken
 
+    refuse_without_speed(options)
     cpu_before = cpu_times()
     options, given = dict(options), set(given)
     earlier_run = run_to_resume(options["output"]) if options["resume"] else {}
@@ -158,7 +178,10 @@ def trained(
     if recipe.device == "cpu":
         options["threads"] = _use_threads(options["threads"], cpu_before, progress)
     command = command_of(options, {*given, *earlier_run.get(COMMAND, ()), "threads"})
-    return _train(options, task, data, recipe, command, progress)
+    latency = None
+    if recipe.speedup is not None:
+        latency = latency_table_for(options, earlier_run, task, progress)
+    return _train(options, task, data, recipe, latency, command, progress)
 
 
 def _read_task_and_data(
@@ -192,9 +215,10 @@ def _train(
     task: Task,
     data: "Data",
     recipe: "Recipe",
+    latency: "LatencyTable | None",
     command: Mapping[str, Any],
     progress: Progress,
-) -> "Checkpoint | SeedResults":
+) -> "Checkpoint | SeedResults | Family":
     """Train one seed or several; Ctrl-C saves the state and names the command that resumes."""
     from spd_train.run import run
     from spd_train.train_config import TrainConfig
@@ -211,12 +235,15 @@ def _train(
             model=options["model"],
             teacher=options["teacher"],
             output=output,
+            latency=latency,
             resume=options["resume"],
             should_stop=should_stop,
             command=command,
         )
         if options["seeds"] is not None:
             return _train_seeds(config, options["seeds"], progress)
+        if speedups := speedups_of(options):
+            return _train_family(config, speedups, options, progress)
         return run(config, progress)
 
 
@@ -247,6 +274,36 @@ def _train_seeds(config: "TrainConfig", count: int, progress: Progress) -> "Seed
         output=config.output,
         resume=config.resume,
     )
+
+
+def _train_family(
+    config: "TrainConfig",
+    speedups: Sequence[float],
+    options: Mapping[str, Any],
+    progress: Progress,
+) -> "Family":
+    """Train a student for each speed-up, and measure it."""
+    from spd_train.family import train_family
+    from spd_train.run import run
+
+    measured = replace(config, measure=structures_measurer(options, config.task, progress))
+    return train_family(
+        measured,
+        speedups,
+        train=lambda member: run(member, progress),
+        measure=student_measurer(options, progress),
+        max_drop=options["max_drop"],
+    )
+
+
+def _show_family(family: "Family", *, as_json: bool) -> None:
+    """Print the result of each speed-up, on the main process alone."""
+    if not speaks():
+        return
+    if as_json:
+        show_json(family.to_json())
+    else:
+        show_family(family)
 
 
 def _show_seeds(seeds: "SeedResults", *, as_json: bool) -> None:

@@ -60,6 +60,16 @@ def read_metrics_log(file: Path) -> list[Record]:
         raise BadCheckpoint(f"{file} is damaged", got=err, fix="train again") from err
 
 
+def final_record(file: Path) -> Record:
+    """The scores at the end of a training; empty if it is not finished.
+
+    Raises:
+        BadCheckpoint: a line is no record.
+    """
+    found = [record for record in read_metrics_log(file) if record["kind"] == "final"]
+    return found[-1] if found else {}
+
+
 def _line(record: Mapping[str, Any]) -> str:
     """A record as a line of JSON; NaN and infinities become null, since JSON has none."""
     return json.dumps({k: _finite(v) for k, v in record.items()}, ensure_ascii=False) + "\n"

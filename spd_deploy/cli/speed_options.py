@@ -1,0 +1,259 @@
+"""``spd train --speedup``: how fast the student has to be, where, and by which times."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import geometric_mean, median
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from spd_deploy.domain.errors import BadReport
+from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES, CpuRuntime
+from spd_deploy.domain.shapes import Shape, parse_shapes
+from spd_deploy.domain.tasks import Task
+
+if TYPE_CHECKING:
+    from exporters.autotune.measure_latency import LatencyPlan
+    from exporters.classifier_weights import ClassifierWeights
+    from spd_deploy.domain.latency_table import LatencyTable
+    from spd_deploy.domain.structures import Structures
+    from spd_train.family import MeasuredSpeed
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+_CPU_RUNTIMES = tuple(c for c in RUNTIME_CHOICES if c.startswith(("onnxruntime", "openvino")))
+# --max-drop without --speedup tries these.
+LADDER = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+# These need --speedup or --max-drop.
+_OF_SPEED = ("shapes", "runtime_name", "export_precision", "latency_table", "any_machine")
+
+
+class Factors(click.ParamType[tuple[float, ...]]):
+    """Numbers above 1 with commas between them, each larger than the one before."""
+
+    name = "f,f,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """The numbers."""
+        parts = value if isinstance(value, tuple | list) else str(value).split(",")
+        try:
+            found = tuple(float(part) for part in parts)
+        except (TypeError, ValueError):
+            self.fail(f"{value!r} is not a list of speed-ups such as 2,3,5", param, ctx)
+        rising = all(low < high for low, high in zip((1.0, *found), found, strict=False))
+        if not rising:
+            self.fail(f"{value!r} are not speed-ups above 1 that rise, such as 2,3,5", param, ctx)
+        return found
+
+
+class Shapes(click.ParamType[tuple[Shape, ...]]):
+    """Shapes such as ``8x128``, rows x tokens, with commas between them."""
+
+    name = "BxS,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Shape, ...]:
+        """The shapes."""
+        if isinstance(value, tuple) and all(isinstance(one, Shape) for one in value):
+            return value
+        parts = value if isinstance(value, tuple | list) else str(value).split(",")
+        try:
+            return parse_shapes(map(str, parts))
+        except BadReport:
+            self.fail(f"{value!r} is not rows x tokens such as 8x128", param, ctx)
+
+
+def speed_options(verb: Verb) -> Verb:
+    """The verb with the options of a speed-up."""
+    options = [
+        click.option(
+            "--speedup",
+            "speedups",
+            type=Factors(),
+            metavar="FACTOR,..",
+            help="How many times as fast as the dense model the student has to be on this machine. "
+            "Heads and neurons are removed where they cost least accuracy for the time they take. "
+            "Several rising factors, such as 2,3,5, train a family: a student for each, each from "
+            "the one before. Takes the place of --sparsity.  [default: none; the sparsity decides]",
+        ),
+        click.option(
+            "--max-drop",
+            type=click.FloatRange(min=0),
+            metavar="POINTS",
+            help="Points of 100 that the student may lose on the held-out rows. A family is "
+            "trained until a student loses more; the fastest that loses less is the result. "
+            f"--speedup says which speed-ups are tried.  [default: {','.join(f'{f:g}' for f in LADDER)}]",
+        ),
+        click.option(
+            "--at",
+            "shapes",
+            type=Shapes(),
+            metavar="ROWSxTOKENS,..",
+            help="Shapes of the batches at which --speedup counts: rows x tokens. Of several the "
+            "geometric mean counts. Name those of your requests.  [default: 8x128]",
+        ),
+        click.option(
+            "--runtime",
+            "runtime_name",
+            type=click.Choice(_CPU_RUNTIMES),
+            help="Runtime in which --speedup counts: the one that will serve the student.  "
+            "[default: onnxruntime]",
+        ),
+        click.option(
+            "--export-precision",
+            type=click.Choice(["fp32", "int8"]),
+            help="Precision in which --speedup counts: that of the later spd export. The dense "
+            "model runs in it too.  [default: fp32]",
+        ),
+        click.option(
+            "--latency-table",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            help="Times of this machine that spd map --structured wrote. Saves measuring them "
+            "again.  [default: measure them first, in a minute or two]",
+        ),
+        click.option(
+            "--any-machine",
+            is_flag=True,
+            help="Take the times of another machine in --latency-table, such as the one that will "
+            "serve. The student is then not measured here. Off by default.",
+        ),
+    ]
+    for option in reversed(options):
+        verb = option(verb)
+    return verb
+
+
+def refuse_without_speed(options: Mapping[str, Any]) -> None:
+    """Refuse options that say where a speed-up counts, if none is wanted.
+
+    Raises:
+        UsageError: naming the first of them.
+    """
+    if options["speedups"] is not None or options["max_drop"] is not None:
+        return
+    names = {"shapes": "at", "runtime_name": "runtime"}
+    for name in _OF_SPEED:
+        if options[name]:
+            option = names.get(name, name).replace("_", "-")
+            raise click.UsageError(
+                f"--{option} says where a speed-up counts, and no --speedup is given; add "
+                f"--speedup, or leave --{option} out"
+            )
+
+
+def speedups_of(options: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """The speed-ups to train for; None if the sparsity decides."""
+    found: tuple[float, ...] | None = options["speedups"]
+    return LADDER if found is None and options["max_drop"] is not None else found
+
+
+def latency_plan(options: Mapping[str, Any]) -> "LatencyPlan":
+    """What a latency table is measured at and in."""
+    from exporters.autotune.measure_latency import LatencyPlan
+    from exporters.precision import Precision
+    from spd_deploy.domain.cores import default_threads
+    from spd_deploy.machine.facts import this_machine
+
+    choice = RUNTIME_CHOICES[options["runtime_name"] or "onnxruntime"]
+    runtime: CpuRuntime = "openvino" if choice.runtime == "openvino" else "onnxruntime"
+    return LatencyPlan(
+        shapes=options["shapes"] or (Shape(batch=8, seq=128),),
+        threads=default_threads(),
+        machine=this_machine().cpu,
+        runtime=runtime,
+        stored=Precision(options["export_precision"] or "fp32"),
+        computed=choice.precision,
+    )
+
+
+def latency_table_for(
+    options: Mapping[str, Any],
+    earlier_run: Mapping[str, Any],
+    task: Task,
+    progress: Progress,
+) -> "LatencyTable":
+    """The latency table of the run that is resumed, of ``--latency-table``, or a new one.
+
+    Raises:
+        BadReport: the table in the file is of something else than the options say.
+        BadModel: there is no model, or spd does not support it.
+    """
+    from exporters.autotune.measure_latency import measure_latency_table
+    from spd_deploy.domain.latency_table import EncoderSizes, LatencyTable, read_latency_table
+
+    if earlier_run.get("latency"):
+        return LatencyTable.from_json(earlier_run["latency"])
+    plan = latency_plan(options)
+    weights = _weights_like(options["teacher"] or options["model"], task)
+    if options["latency_table"] is None:
+        table = measure_latency_table(weights, plan, progress=progress)
+    else:
+        table = read_latency_table(options["latency_table"])
+        table.refuse_misfit(
+            machine=plan.machine,
+            runtime=plan.runtime,
+            precision=plan.precision,
+            threads=plan.threads,
+            sizes=EncoderSizes.of(weights.encoder),
+            any_machine=options["any_machine"],
+        )
+    progress.note(f"latency table: {table.where}, at {', '.join(map(str, table.shapes))}")
+    return table
+
+
+def structures_measurer(
+    options: Mapping[str, Any], task: Task, progress: Progress
+) -> "Callable[[Structures], float] | None":
+    """What measures the speed-up of structures here; None if the table is of another machine."""
+    if options["any_machine"]:
+        return None
+    from exporters.autotune.measure_latency import structures_speedup
+
+    plan = latency_plan(options)
+    weights = _weights_like(options["teacher"] or options["model"], task)
+    return lambda found: structures_speedup(weights, found, plan, progress=progress)
+
+
+def student_measurer(
+    options: Mapping[str, Any], progress: Progress
+) -> "Callable[[Path], MeasuredSpeed] | None":
+    """What measures a finished student against the dense model; None on another machine."""
+    if options["any_machine"]:
+        return None
+    from exporters.autotune.measured_speedup import measure_speedup
+
+    from spd_train.family import MeasuredSpeed
+
+    plan = latency_plan(options)
+    where = f"{plan.runtime}, {plan.precision}, {plan.threads} threads, "
+    where += f"{', '.join(map(str, plan.shapes))}, {plan.machine}"
+
+    def measure(folder: Path) -> MeasuredSpeed:
+        """The speed of the student in ``folder``."""
+        found = measure_speedup(folder, plan, progress=progress)
+        dense_s, sparse_s = (
+            geometric_mean(median(rounds) for rounds in times)
+            for times in (found.dense_s, found.sparse_s)
+        )
+        return MeasuredSpeed(dense_s=dense_s, sparse_s=sparse_s, where=where)
+
+    return measure
+
+
+def _weights_like(reference: str, task: Task) -> "ClassifierWeights":
+    """Random weights of the sizes of a model, a folder or a name on the hub."""
+    from exporters.drawn_weights import drawn_weights
+    from spd_train.model import classifier_config, encoder_from_config, tensor_shapes
+
+    config = classifier_config(reference, task)
+    return drawn_weights(
+        encoder_from_config(config),
+        config.to_dict(),
+        outputs=task.outputs,
+        tables=tensor_shapes(config),
+    )
