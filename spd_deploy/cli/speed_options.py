@@ -86,7 +86,8 @@ def speed_options(verb: Verb) -> Verb:
             metavar="POINTS",
             help="Points of 100 that the student may lose on the held-out rows. A family is "
             "trained until a student loses more; the fastest that loses less is the result. "
-            f"--speedup says which speed-ups are tried.  [default: {','.join(f'{f:g}' for f in LADDER)}]",
+            "--speedup says which speed-ups are tried.  "
+            f"[default: {','.join(f'{f:g}' for f in LADDER)}]",
         ),
         click.option(
             "--at",
