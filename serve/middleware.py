@@ -5,6 +5,8 @@ handler.
 """
 
 import asyncio
+import re
+import secrets
 import time
 from collections.abc import Collection
 
@@ -14,9 +16,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.forwarding import ProxySettings
 from serve.http_errors import CLIENT_CLOSED_REQUEST, PROTOCOL_ERROR, response_for
 from serve.metrics import OTHER, Metrics
-from serve.request_ids import REQUEST_ID, current_request_id, request_id_from
 from serve.state import Phase, ServerState
 from spd_deploy.domain.errors import NotReady
+
+REQUEST_ID = "X-Request-Id"
+_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def request_id_from(given: str | None) -> str:
+    """The client's id if it has 1 to 64 letters, digits, ``.``, ``_`` or ``-``; else a new one."""
+    return given if given and _ACCEPTED_ID.fullmatch(given) else secrets.token_hex(8)
 
 
 class RequestMiddleware:
@@ -43,7 +52,6 @@ class RequestMiddleware:
             return
         request_id = request_id_from(Headers(scope=scope).get(REQUEST_ID))
         scope.setdefault("state", {})["request_id"] = request_id
-        current_request_id.set(request_id)
         answer = _ResponseSender(send, request_id)
         start = time.perf_counter()
         self._state.in_flight += 1

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from serve.classifier import Timing
 from serve.disconnect import cancel_on_disconnect
-from serve.http_errors import STATUS, error_responses
+from serve.http_errors import STATUS, error_responses, request_id_of
 from serve.info import Info, info_of
 from serve.metrics import CONTENT_TYPE, Metrics
 from serve.openapi import request_body_of
@@ -74,7 +74,10 @@ class Routes:
         value = await self._value(request)
         parsed = native.request_from(value, max_inputs=self._settings.max_inputs)
         work = classifier.classify(
-            native.texts_of(parsed), truncate=parsed.truncate, raw_scores=parsed.raw_scores
+            native.texts_of(parsed),
+            truncate=parsed.truncate,
+            raw_scores=parsed.raw_scores,
+            request_id=request_id_of(request.scope),
         )
         rows, timing = await cancel_on_disconnect(request, work)
         return _reply(native.reply(classifier.served.name, rows, top_k=parsed.top_k), timing)
@@ -89,7 +92,10 @@ class Routes:
         value = await self._value(request)
         parsed = tei.request_from(value, max_inputs=self._settings.max_inputs)
         work = classifier.classify(
-            parsed.texts, truncate=parsed.truncate, raw_scores=parsed.raw_scores
+            parsed.texts,
+            truncate=parsed.truncate,
+            raw_scores=parsed.raw_scores,
+            request_id=request_id_of(request.scope),
         )
         rows, timing = await cancel_on_disconnect(request, work)
         return _reply(tei.reply(rows, nested=parsed.nested), timing)

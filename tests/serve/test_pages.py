@@ -16,7 +16,7 @@ from serve.http_errors import STATUS
 from serve.info import Info, info_of
 from serve.open_model import open_served
 from serve.pages import type_of
-from serve.request_ids import request_id_from
+from serve.middleware import request_id_from
 from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
