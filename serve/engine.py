@@ -212,8 +212,10 @@ class Engine:
         if not all(finite_B):
             bad = [entry for entry, finite in zip(rows, finite_B, strict=True) if not finite]
             self._fail_not_finite(bad, all_of_batch=not any(finite_B))
-        self._learn_pace(run_s / padded_tokens(rows))
-        self._metrics.batch_ran(len(rows), real_share=batch.real_share, run_s=run_s)
+        padded = padded_tokens(rows)
+        self._learn_pace(run_s / padded)
+        real_share = sum(entry.tokens for entry in rows) / padded
+        self._metrics.batch_ran(len(rows), real_share=real_share, run_s=run_s)
 
     def _logits(self, batch: Batch) -> NDArray[np.float32]:
         """Logits ``[B, C]`` of the session, timed by :class:`Health` meanwhile."""

@@ -1,4 +1,4 @@
-"""ASGI middleware of every request: its id, its metrics, and a response to any failure.
+"""ASGI middleware of every request: its id, its handler, its metrics, a response to any failure.
 
 It is pure ASGI, because Starlette's ``BaseHTTPMiddleware`` hides a client's disconnect from the
 handler.
@@ -8,9 +8,11 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.forwarding import ProxySettings
@@ -19,7 +21,10 @@ from serve.metrics import OTHER, Metrics
 from serve.state import Phase, ServerState
 from spd_deploy.domain.errors import NotReady
 
+Handler = Callable[[Request], Awaitable[Response]]
+
 REQUEST_ID = "X-Request-Id"
+_REQUEST_ID_HEADER = REQUEST_ID.lower().encode()
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -38,11 +43,16 @@ class RequestMiddleware:
         state: ServerState,
         metrics: Metrics,
         forwarding: ProxySettings,
+        handlers: Mapping[tuple[str, str], Handler],
         routes: Collection[str],
     ) -> None:
-        """``routes`` are the paths that metrics name; other paths count as ``other``."""
+        """``routes`` are the paths that metrics name; other paths count as ``other``.
+
+        ``handlers`` has the handler of each method and path. It is called directly, since FastAPI's
+        own middleware and routing take longer than all of our own. ``app`` answers the rest.
+        """
         self._app, self._state, self._metrics = app, state, metrics
-        self._forwarding = forwarding
+        self._forwarding, self._handlers = forwarding, handlers
         self._routes = frozenset(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,7 +82,12 @@ class RequestMiddleware:
         try:
             _raise_protocol_error(scope)
             self._forwarding.apply(scope)
-            await self._app(scope, receive, answer)
+            handler = self._handlers.get((scope["method"], _path_in_app(scope)))
+            if handler is None:
+                await self._app(scope, receive, answer)
+                return
+            response = await handler(Request(scope, receive))
+            await response(scope, receive, answer)
         except asyncio.CancelledError:
             # uvicorn cancels requests that outlast the drain timeout.
             if self._state.phase is not Phase.DRAINING or answer.status:
@@ -86,8 +101,14 @@ class RequestMiddleware:
 
     def _route(self, scope: Scope) -> str:
         """The value of the metric label ``route``."""
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = _path_in_app(scope)
         return path if path in self._routes and PROTOCOL_ERROR not in scope["state"] else OTHER
+
+
+def _path_in_app(scope: Scope) -> str:
+    """The path without the prefix under which a proxy offers the server."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 class _ResponseSender:
@@ -101,7 +122,8 @@ class _ResponseSender:
         """Send one ASGI message."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message).append(REQUEST_ID, self._request_id)
+            own = (_REQUEST_ID_HEADER, self._request_id.encode("ascii"))
+            message["headers"] = [*message.get("headers", ()), own]
         await self._send(message)
 
 

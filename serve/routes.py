@@ -1,5 +1,6 @@
 """The routes: the handler of each path."""
 
+import json
 from typing import Any
 
 from fastapi import APIRouter
@@ -21,6 +22,8 @@ from serve.state import ServerState
 from spd_deploy.domain.errors import NotReady
 
 BODIES: list[type[BaseModel]] = [native.ClassifyRequest, tei.PredictRequest]
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class Status(BaseModel):
@@ -132,6 +135,14 @@ class Routes:
         return await read_json(request, max_bytes=self._settings.max_body_bytes)
 
 
+class _Json(JSONResponse):
+    """A JSON response; Starlette's makes an encoder for each."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return _ENCODER.encode(content).encode()
+
+
 class _MetricsPage(Response):
     """A response in Prometheus' text format."""
 
@@ -140,4 +151,4 @@ class _MetricsPage(Response):
 
 def _reply(value: Any, timing: Timing) -> Response:
     """A JSON response with the header ``Server-Timing``."""
-    return JSONResponse(value, headers={"Server-Timing": timing.server_timing()})
+    return _Json(value, headers={"Server-Timing": timing.server_timing()})
