@@ -201,21 +201,18 @@ class Engine:
         finally:
             self._in_model = ()
         run_s = time.perf_counter() - start
+        self._count_batch(rows, run_s)
         finite_B: list[bool] = np.asarray(np.isfinite(logits_BC).all(axis=1)).tolist()
+        if any(finite_B):
+            self.health.succeeded()
         for entry, logits_C, finite in zip(rows, logits_BC, finite_B, strict=True):
             if finite:
                 entry.set_result(
                     BatchResult(logits_C=logits_C, queue_s=start - entry.since, run_s=run_s)
                 )
-        if any(finite_B):
-            self.health.succeeded()
         if not all(finite_B):
             bad = [entry for entry, finite in zip(rows, finite_B, strict=True) if not finite]
             self._fail_not_finite(bad, all_of_batch=not any(finite_B))
-        padded = padded_tokens(rows)
-        self._learn_pace(run_s / padded)
-        real_share = sum(entry.tokens for entry in rows) / padded
-        self._metrics.batch_ran(len(rows), real_share=real_share, run_s=run_s)
 
     def _logits(self, batch: Batch) -> NDArray[np.float32]:
         """Logits ``[B, C]`` of the session, timed by :class:`Health` meanwhile."""
@@ -284,6 +281,18 @@ class Engine:
             exc_info=err if trace else None,
         )
         self._count_fault(fault)
+
+    def _count_batch(self, rows: Sequence[QueueEntry], run_s: float) -> None:
+        """Count a batch and learn its pace; an error of the metrics must not fail the rows.
+
+        It comes before the results: once those have woken the event loop, this thread must wait at
+        once, or the loop would wait for the interpreter's lock.
+        """
+        padded = padded_tokens(rows)
+        self._learn_pace(run_s / padded)
+        with contextlib.suppress(Exception):
+            real_share = sum(entry.tokens for entry in rows) / padded
+            self._metrics.batch_ran(len(rows), real_share=real_share, run_s=run_s)
 
     def _count_fault(self, fault: BatchFault) -> None:
         """Count a failure; an error of the metrics must not fail the other rows."""
