@@ -64,7 +64,12 @@ class Routes:
         router.add_api_route("/info", self.info, response_model=Info, responses=waiting)
         router.add_api_route("/metrics", self.metrics, response_class=_MetricsPage)
         router.add_api_route("/docs", self.docs, include_in_schema=False)
-        router.add_api_route("/", self.demo, include_in_schema=False)
+        for path, handler, methods in (
+            ("/", self.root, ["GET", "POST"]),
+            ("/health", self.readyz, ["GET"]),
+            ("/ping", self.readyz, ["GET"]),
+        ):
+            router.add_api_route(path, handler, methods=methods, include_in_schema=False)
         return router
 
     async def classify(self, request: Request) -> Response:
@@ -126,9 +131,9 @@ class Routes:
         """The API reference as an HTML page."""
         return docs_page(request.app.openapi(), base=str(request.base_url).rstrip("/"))
 
-    async def demo(self, _: Request) -> Response:
-        """The demo page, which classifies a text that is typed into it."""
-        return demo_page()
+    async def root(self, request: Request) -> Response:
+        """GET: the demo page. POST: the same as `/predict`, as in Text Embeddings Inference."""
+        return await self.predict(request) if request.method == "POST" else demo_page()
 
     async def _value(self, request: Request) -> Any:
         """The request's body as a JSON value."""
