@@ -4,7 +4,7 @@ An MkDocs hook: the line ``<!-- commands -->`` of a page becomes a section for e
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 
@@ -26,9 +26,11 @@ class Recorder(click.HelpFormatter):
         """Remember under which heading the next options stand."""
         self._heading = heading
 
-    def write_dl(self, rows: object, *_: object, **__: object) -> None:
+    def write_dl(
+        self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
+    ) -> None:
         """Keep the options with their help."""
-        self.records.setdefault(self._heading, []).extend(rows)  # type: ignore[call-overload]
+        self.records.setdefault(self._heading, []).extend(rows)
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:

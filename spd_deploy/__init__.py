@@ -1,0 +1,75 @@
+"""Sparse BERT classifiers that are really faster: train, export, load, evaluate, benchmark, serve.
+
+    import spd_deploy as spd
+
+    trained = spd.train(data="reviews.csv", text_column="review", label_column="stars",
+                        model="MINILM_FOLDER", pattern="block:64x1", output="runs/reviews")
+    exported = spd.export(trained, output="artefacts/reviews")
+    with spd.load(exported) as model:
+        print(model.predict(["Good.", "Bad."]).labels)
+
+Each function has the names, the defaults and the errors of the verb of the command line that is
+called like it. Importing this package imports none of the heavy libraries; a function imports what
+it needs when it is called.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spd_deploy.api import (
+        BenchResult,
+        Evaluation,
+        ExportResult,
+        Inspection,
+        Model,
+        Predictions,
+        PruneResult,
+        SpdError,
+        TextPrediction,
+        TrainResult,
+        bench,
+        create_app,
+        evaluate,
+        export,
+        inspect,
+        load,
+        prune,
+        train,
+    )
+
+__all__ = [
+    "BenchResult",
+    "Evaluation",
+    "ExportResult",
+    "Inspection",
+    "Model",
+    "Predictions",
+    "PruneResult",
+    "SpdError",
+    "TextPrediction",
+    "TrainResult",
+    "bench",
+    "create_app",
+    "evaluate",
+    "export",
+    "inspect",
+    "load",
+    "prune",
+    "train",
+]
+
+
+if not TYPE_CHECKING:  # a checker sees the names above, and so finds one that is misspelled
+
+    def __getattr__(name: str) -> Any:
+        """A name of :mod:`spd_deploy.api`, imported when it is first asked for."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value = getattr(import_module("spd_deploy.api"), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    """The names that are there, and those that are imported on demand."""
+    return sorted({*globals(), *__all__})

@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from spd_deploy.domain.answers import Answer
-from spd_deploy.domain.tasks import Task
+from spd_deploy.api.predictions import TextPrediction
 
 KINDS = ("jsonl", "csv", "tsv")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
@@ -41,18 +40,12 @@ def kind_of_output(output: Path | None, asked: str | None, read: str) -> str:
     return suffix or "jsonl"
 
 
-def answer_fields(task: Task, answers: Sequence[Answer], *, truncated: bool) -> dict[str, Any]:
-    """What is said of one row; ``answers`` are the best first. A regression has no label."""
-    scores = {answer.label: _rounded(answer.score) for answer in answers}
-    best = answers[0]
-    if task.is_regression:
-        return {"score": scores[best.label], "truncated": truncated}
-    return {
-        "label": best.label,
-        "score": scores[best.label],
-        "scores": scores,
-        "truncated": truncated,
-    }
+def answer_fields(answer: TextPrediction) -> dict[str, Any]:
+    """What is written of one row, its scores rounded; a regression has no label."""
+    fields = answer.to_json()
+    if answer.label is not None:
+        fields["scores"] = {label: _rounded(score) for label, score in answer.scores.items()}
+    return {**fields, "score": _rounded(answer.score)}
 
 
 def text_of_answers(

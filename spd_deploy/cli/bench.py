@@ -1,147 +1,107 @@
 """``spd bench``: measures artefacts against a dense baseline and writes the report."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from spd_deploy.api import benchmarks as api
 from spd_deploy.cli.console import TerminalProgress, show_json, show_table
-from spd_deploy.cli.options import RUNTIME, Sizes, timing_options
-from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
+from spd_deploy.cli.options import DEVICE, RUNTIME, Sizes, default_of, json_option, timing_options
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.judge import Judgement
-    from spd_deploy.benchmark.records import BenchmarkSettings
     from spd_deploy.benchmark.report import Report
 
 _FOLDER = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  spd bench out/sparse --baseline out/teacher --output out/report
+  spd bench out/a out/b --baseline out/dense --batch 1,8,32 --seq 128 --output out/report
+  spd bench out/a --runtime onnxruntime --runtime openvino:bf16 --output out/report
+  spd bench out/a --baseline out/teacher --device cuda --batch 1,32 --output out/report"""
+)
 @click.argument("artefacts", nargs=-1, required=True, type=_FOLDER, metavar="ARTEFACT..")
 @click.option(
     "--baseline",
     type=_FOLDER,
-    help="What to compare with: an artefact, or a checkpoint, which is exported dense first.",
+    help="Model to compare with: an artefact, or a checkpoint, which is first exported with every "
+    "matrix dense.  [default: none; the report then has times and claims no speed-up]",
 )
-@click.option("--batch", "batches", type=Sizes(), default="1,8", show_default=True)
-@click.option("--seq", "seqs", type=Sizes(), default="32,128", show_default=True, help="Tokens.")
+@click.option(
+    "--batch",
+    type=Sizes(),
+    default=Sizes.spelled(default_of(api.bench, "batch")),
+    show_default=True,
+    help="Rows of a batch, one or more numbers with commas between them. Name the batch sizes that "
+    "you serve.",
+)
+@click.option(
+    "--seq",
+    type=Sizes(),
+    default=Sizes.spelled(default_of(api.bench, "seq")),
+    show_default=True,
+    help="Tokens of a row, one or more numbers with commas between them; each is measured with "
+    "each --batch. Name the lengths that your texts have.",
+)
 @click.option(
     "--runtime",
-    "runtimes",
     type=RUNTIME,
     multiple=True,
-    default=("auto",),
+    default=default_of(api.bench, "runtime"),
     show_default=True,
-    help="What runs the artefacts; given several times, each of them in each, the baseline too.",
+    help="Runtime of the artefacts; auto is the one that each was exported for. May be given "
+    "several times: every artefact and the baseline are then measured in each, and all are "
+    "compared with the baseline in the first. openvino:bf16 computes an fp32 artefact in bf16, "
+    "where the CPU has it.",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--device",
+    type=DEVICE,
+    default=default_of(api.bench, "device"),
+    show_default=True,
+    help="Processor to measure on. cuda needs an NVIDIA GPU.",
+)
 @click.option(
     "--dense",
-    help="With --device cuda: which dense forms of the --baseline checkpoint to compare with the "
-    "fastest of: all, none, or names with commas between them, such as eager,compile,onnxruntime.  "
-    "[default: all]",
+    help="With --device cuda: dense forms of the --baseline checkpoint to compare with: all, none, "
+    "or names with commas between them, such as eager,compile,onnxruntime. Each shape is compared "
+    "with the fastest. Name fewer to save time.  [default: all]",
 )
 @timing_options(
-    rounds=6,
-    seconds=5.0,
-    turns="How often the arms take turns.",
-    time="Time for one arm at one shape, all rounds together.",
+    rounds=default_of(api.bench, "rounds"),
+    seconds=default_of(api.bench, "seconds"),
+    turns="How often the arms take turns. The spread between rounds makes the intervals, so more "
+    "rounds give narrower ones.",
+    time="Time for one arm at one shape, all rounds together, in seconds. The whole run takes "
+    "about arms x shapes x this.",
 )
 @click.option(
     "--profile",
     is_flag=True,
-    help="Also tell where each sparse arm gains and loses, in ONNX Runtime in fp32.",
+    help="With --device cpu: also time the layers of each sparse arm beside dense ones, in ONNX "
+    "Runtime in fp32. The report then shows which layers gain and which lose. Use it where a "
+    "speed-up is less than the sparsity promises.",
 )
-@click.option("--output", required=True, type=_FOLDER, help="Folder for the report.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier report.")
-@click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
-def bench(
-    artefacts: Sequence[Path],
-    baseline: Path | None,
-    batches: tuple[int, ...],
-    seqs: tuple[int, ...],
-    runtimes: tuple[str, ...],
-    device: str,
-    dense: str | None,
-    threads: int | None,
-    rounds: int,
-    seconds: float,
-    profile: bool,
-    output: Path,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
-    """Measure artefacts, interleaved with a baseline, and write a report.
-
-    \b
-    spd bench out/sparse --baseline out/teacher --output out/report
-    spd bench out/a out/b --baseline out/dense --batch 1,8,32 --seq 128 --output out/report
-    spd bench out/a --runtime onnxruntime --runtime openvino:bf16 --output out/report
-    spd bench out/a --baseline out/teacher --device cuda --batch 1,32 --output out/report
+@click.option("--output", required=True, type=_FOLDER, help="Folder to write the report to.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier report in --output.")
+@json_option("the verdicts")
+def bench(as_json: bool, **options: Any) -> None:
+    """Measure artefacts in turns with a dense baseline, and write a report.
 
     The report is a folder with report.html to read, report.json with every sample, and the plots.
-    Without --baseline no speed-up is claimed. With several runtimes all is compared with the
-    baseline in the first. openvino:bf16 rounds an fp32 artefact to bf16, where the CPU has it.
 
-    On a GPU a checkpoint as the baseline is run in every dense form that this machine has, and each
-    shape is compared with the fastest; those that do not run here are listed with the reason.
-    """  # noqa: D301  # click reads the \b as a character
-    from spd_deploy.benchmark.judge import judge
-    from spd_deploy.benchmark.publish import refuse_taken, summary_of, write_report
-    from spd_deploy.benchmark.records import BenchmarkSettings, Shape
-    from spd_deploy.domain.cores import default_threads
-
-    if dense is not None and device == "cpu":
-        raise click.UsageError("--dense goes with --device cuda")
-    if profile and device == "cuda":
-        raise click.UsageError("--profile is of operators on the CPU, so it goes with --device cpu")
-    if threads is not None and device == "cuda":
-        raise click.UsageError("--threads goes with --device cpu")
-    refuse_taken(output, overwrite=overwrite)
-    settings = BenchmarkSettings(
-        shapes=Shape.grid(batches, seqs),
-        device="cuda" if device == "cuda" else "cpu",
-        threads=threads or (default_threads() if device == "cpu" else None),
-        rounds=rounds,
-        seconds=seconds,
-    )
-    report = _measured(artefacts, baseline, runtimes, settings, dense=dense, profile=profile)
-    judgement = judge(report)
-    page = write_report(report, output, overwrite=overwrite, judgement=judgement)
+    On a GPU a checkpoint as the baseline runs in every dense form that this machine has, and each
+    shape is compared with the fastest one. Forms that do not run here are listed with the reason.
+    """
+    found = api.bench(**options, progress=TerminalProgress())
     if as_json:
-        show_json({"report": str(page), **summary_of(report, judgement)})
+        show_json(found.to_json())
     else:
-        _show(report, judgement, page)
-
-
-def _measured(
-    artefacts: Sequence[Path],
-    baseline: Path | None,
-    runtimes: Sequence[str],
-    settings: "BenchmarkSettings",
-    *,
-    dense: str | None,
-    profile: bool,
-) -> "Report":
-    """The report of all artefacts; ``--dense`` must name forms of a checkpoint."""
-    from spd_deploy.benchmark.compare import compare_artefacts
-    from spd_deploy.benchmark.dense.dense_arms import parse_dense
-    from spd_deploy.domain.artefact import is_artefact
-
-    names = parse_dense("all" if dense is None else dense)
-    if dense not in (None, "none") and (baseline is None or is_artefact(baseline)):
-        raise click.UsageError("--dense goes with a checkpoint as --baseline")
-    return compare_artefacts(
-        artefacts,
-        settings,
-        baseline=baseline,
-        asked=[RUNTIME_CHOICES[name] for name in runtimes],
-        dense=names,
-        profile=profile,
-        progress=TerminalProgress(),
-    )
+        _show(found.report, found.judgement, found.page)
 
 
 def _show(report: "Report", judgement: "Judgement", page: Path) -> None:

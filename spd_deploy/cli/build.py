@@ -8,6 +8,7 @@ import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json
 from spd_deploy.cli.engines import record_lines
+from spd_deploy.cli.options import json_option
 from spd_deploy.domain.artefact import open_artefact
 from spd_deploy.sessions.tensorrt.build_plan import HardwareCompatibility, Options, read_plan
 
@@ -64,7 +65,7 @@ Examples:
     help="Use only kernels that propagate NaN and infinity as a dense product does. Off by "
     "default.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print engine.json instead of a summary.")
+@json_option("engine.json")
 def build(
     artefact: Path,
     builds: int,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spd_deploy.cli.evaluate import agreed_task, refuse_unlabelled, score_parts
+from spd_deploy.api.evaluation import agreed_task, refuse_unlabelled, score_parts
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.text import Batch, Lengths, Tokenizer, Tokens

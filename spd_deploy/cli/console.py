@@ -1,4 +1,4 @@
-"""What the command line shows: bars on a terminal, plain lines in a log, one line for an error."""
+"""What the command line prints: progress, tables, JSON, and one line for an error."""
 
 import contextlib
 import errno
@@ -23,7 +23,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from spd_deploy.cli.pace import BusyWatch, Pace, spelled_duration
-from spd_deploy.domain.errors import Interrupted, SpdError
+from spd_deploy.domain.errors import Interrupted, OptionConflict, SpdError
 from spd_deploy.domain.files import FULL, not_written
 from spd_deploy.domain.progress import Advance
 
@@ -39,19 +39,36 @@ class Failed(click.ClickException):
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]  # click has a class attribute here
-        """130 for a run that was stopped, as shells count it; 1 for the rest."""
-        return 130 if isinstance(self.error, Interrupted) else 1
+        """130 for a run that was stopped, as shells count it; 2 for misuse; 1 for the rest."""
+        match self.error:
+            case Interrupted():
+                return 130
+            case OptionConflict():
+                return 2
+            case _:
+                return 1
 
     def show(self, file: Any = None) -> None:
-        """Print the line."""
+        """Print the line on standard error, after the name of the program."""
         click.echo(f"spd: {self.message}", file=file, err=True)
 
 
 class Group(click.Group):
-    """A command group that turns our errors into one line and an exit code."""
+    """A command group that turns our errors into one line and an exit code.
+
+    Its help lists the verbs in the order in which they were added.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the verbs, in the order of the pipeline."""
+        return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb."""
+        """Run the verb.
+
+        Raises:
+            Failed: the verb raised an error of ours, was interrupted, or met a full disk.
+        """
         try:
             return super().invoke(ctx)
         except SpdError as err:
@@ -65,15 +82,15 @@ class Group(click.Group):
 
 
 def speaks() -> bool:
-    """Whether this process is the one of a distributed run that prints; a lone one always is."""
+    """Whether this process prints: of a distributed run the first one alone does."""
     return os.environ.get("RANK", "0") == "0"
 
 
 class TerminalProgress:
-    """Stages as bars on a terminal, or as a line every few seconds elsewhere, on standard error.
+    """Shows stages on standard error: as bars on a terminal, else as a line every ten seconds.
 
-    Both say how long the stage will still take; with ``watch`` also when other processes take the
-    cores that it needs.
+    Both say how long the stage will still take. With ``watch`` they also say when other processes
+    keep the cores busy that it needs.
     """
 
     def __init__(self, *, watch: bool = False) -> None:
@@ -82,13 +99,13 @@ class TerminalProgress:
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int) -> Iterator[Advance]:
-        """Show one stage until the context ends."""
+        """Show a bar, or lines, for one stage until the context ends."""
         drawn = self._bar(name, total) if self._console.is_terminal else self._lines(name, total)
         with drawn as advance:
             yield advance
 
     def note(self, text: str) -> None:
-        """Print one line."""
+        """Print one line on standard error."""
         self._console.print(text, markup=False)
 
     @contextlib.contextmanager
@@ -134,7 +151,7 @@ class TerminalProgress:
 
 
 class _Stage:
-    """How far a stage is, what is left of it, and what keeps it from going on."""
+    """How far a stage is, how long it will still take, and what slows it down."""
 
     def __init__(self, total: int, *, watch: bool) -> None:
         self.total = total
@@ -143,7 +160,7 @@ class _Stage:
         self._watch = BusyWatch() if watch else None
 
     def advance(self, steps: int) -> None:
-        """``steps`` more are done."""
+        """Count ``steps`` more, and note when."""
         self.done += steps
         self._pace.count(self.done)
 

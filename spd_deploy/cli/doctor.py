@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from spd_deploy.cli.console import show_json
+from spd_deploy.cli.options import json_option
 
 if TYPE_CHECKING:
     from spd_deploy.machine.check import Check
@@ -17,12 +18,7 @@ _NAME_WIDTH = 26
 
 
 @click.command()
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print the checks as JSON, for scripts and bug reports. Default: text.",
-)
+@json_option("the checks")
 def doctor(as_json: bool) -> None:
     """Check what this machine can run, and explain what it cannot run.
 

@@ -1,57 +1,58 @@
 """``spd evaluate``: the official metrics of an artefact or checkpoint on a split."""
 
-import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from spd_deploy.api import evaluation as api
 from spd_deploy.cli.console import TerminalProgress, show_json
-from spd_deploy.cli.options import device_option, runtime_option
-from spd_deploy.domain.errors import BadData, BadSetting
-from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
-from spd_deploy.domain.tasks import Task, refuse_other_answers, task_named
+from spd_deploy.cli.options import THREADS, default_of, device_option, json_option, runtime_option
 
 if TYPE_CHECKING:
-    from spd_deploy.sessions.open import OpenedModel
     from spd_deploy.sessions.protocol import Device
-    from spd_train.data.examples import Splits
 
 
 @click.command(
     epilog="""\b
-Example:
-  spd evaluate artefacts/mrpc --task mrpc --data GLUE/MRPC --split dev"""
+Examples:
+  spd evaluate artefacts/mrpc --task mrpc --data GLUE/MRPC --split dev
+  spd evaluate artefacts/reviews --data reviews.csv --json"""
 )
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--task", "task_name", help="Default: the task the model was trained for.")
+@click.option(
+    "--task",
+    help="Name of the task that the data belongs to. Needed only for a model that does not say its "
+    "own task, such as a folder from the Hugging Face hub.  [default: the model's task]",
+)
 @click.option(
     "--data",
-    "data_dir",
     type=click.Path(path_type=Path),
-    help="As for spd train. Of the file that "
-    "the model was trained on, the rows that training held out are scored.",
+    help="Folder with the task's train and dev file, or one labelled file, as spd train takes "
+    "them. For the file that the model was trained on, only the rows that training held out are "
+    "scored.  [default: the Hugging Face hub for GLUE tasks; built-in tasks need none]",
 )
 @click.option(
     "--split",
-    default="dev",
+    default=default_of(api.evaluate, "split"),
     show_default=True,
-    help="train or dev; a file without a "
-    "dev file beside it is scored whole, unless the model was trained on it.",
+    help="Which rows to score: dev or train. A file without a dev file beside it is scored whole, "
+    "unless the model was trained on it.",
 )
-@click.option("--skip-broken-rows", is_flag=True, help="Leave broken rows out instead of stopping.")
+@click.option(
+    "--skip-broken-rows",
+    is_flag=True,
+    help="Leave rows without a text or a label out and count them, instead of stopping at the "
+    "first.",
+)
 @runtime_option
 @device_option
-@click.option(
-    "--threads", type=click.IntRange(min=1), help="Default: the cores this process may use."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@THREADS
+@json_option("the result")
 def evaluate(
     path: Path,
-    task_name: str | None,
-    data_dir: Path | None,
+    task: str | None,
+    data: Path | None,
     split: str,
     skip_broken_rows: bool,
     runtime: str,
@@ -59,89 +60,27 @@ def evaluate(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Score an artefact or checkpoint on labelled data."""
-    from spd_deploy.sessions.open import open_path
-    from spd_train.data.splits import rows_to_score
+    """Score a model on labelled data with the official metrics of its task.
 
-    if split == "test":
-        raise BadData(
-            "the test split has no labels to score against",
-            fix="use spd predict, or name a file that has labels with --data",
-        )
-    progress = TerminalProgress()
-    opened = open_path(
-        path, runtime_choice=RUNTIME_CHOICES[runtime], device=device, threads=threads
+    PATH is the folder of an artefact or of a checkpoint. A checkpoint runs in PyTorch.
+    """
+    found = api.evaluate(
+        path,
+        task=task,
+        data=data,
+        split=split,
+        skip_broken_rows=skip_broken_rows,
+        runtime=runtime,
+        device=device,
+        threads=threads,
+        progress=TerminalProgress(),
     )
-    task = agreed_task(opened.task, task_name)
-    refuse_unlabelled(task, data_dir)
-    with opened.session:
-        scored = rows_to_score(
-            task, data_dir, split, skip_broken=skip_broken_rows, note=progress.note
-        )
-        start = time.perf_counter()
-        scores = score_parts(opened, task, scored.parts, progress)
-        seconds = time.perf_counter() - start
-    rows, ran = sum(map(len, scored.parts.values())), opened.session.description
     if as_json:
-        told = {"path": str(path), "task": task.name, "split": scored.name, "rows": rows}
-        show_json({**told, "runtime": asdict(ran), "scores": scores})
+        show_json(found.to_json())
         return
-    for metric, value in scores.items():
+    for metric, value in found.scores.items():
         click.echo(f"{metric:<20} {'-' if value is None else f'{value:.4f}'}")
-    click.echo(f"{task.name}, {scored.name}: {rows} rows in {seconds:.1f} s by {ran}")
-
-
-def agreed_task(trained: Task, name: str | None) -> Task:
-    """The task named, if the model can answer it; the model's own where none is named.
-
-    Raises:
-        BadSetting: the model was trained for another task, or its labels are others.
-    """
-    if name is None:
-        return trained
-    wanted = task_named(name) if trained.name != name else trained
-    if trained.name == "unknown":
-        refuse_other_answers(trained, wanted, whose="the model")
-        return wanted
-    if wanted.name != trained.name:
-        raise BadSetting(
-            "the model was trained for another task",
-            got=f"--task {wanted.name}, the model's is {trained.name}",
-            fix="leave --task out, or name another model",
-        )
-    return trained
-
-
-def refuse_unlabelled(task: Task, data_dir: Path | None) -> None:
-    """Refuse files of a task that does not say where its labels are, before anything is run.
-
-    Raises:
-        BadSetting: it does not.
-    """
-    if task.columns.label is None and data_dir is not None:
-        raise BadSetting(
-            "the model does not say its task, nor which column holds its labels",
-            got="no --task",
-            fix="name the --task it was trained for",
-        )
-
-
-def score_parts(
-    opened: "OpenedModel", task: Task, parts: "Splits", progress: Progress
-) -> dict[str, float | None]:
-    """The task's metrics over the files of a split; it is told how many texts were cut."""
-    from spd_deploy.domain.metrics import merged_scores, scores_of
-    from spd_deploy.domain.text import Lengths
-    from spd_deploy.sessions.offline import logits_of
-
-    found: dict[str, dict[str, float]] = {}
-    for part, examples in parts.items():
-        rows = [opened.tokenizer.encode(e.text, e.pair) for e in examples]
-        labels = [e.label for e in examples if e.label is not None]
-        if len(labels) != len(examples):
-            raise BadData(f"{part} has rows without a label", fix="score a labelled split")
-        progress.note(f"lengths of {part}: {Lengths.of(rows, limit=opened.tokenizer.max_tokens)}")
-        with progress.stage(f"evaluate {part}", len(rows)) as advance:
-            logits_BC = logits_of(opened.session, opened.tokenizer, rows, advance)
-        found[part] = scores_of(task, logits_BC, labels)
-    return merged_scores(found)
+    click.echo(
+        f"{found.task}, {found.split}: {found.rows} rows in {found.seconds:.1f} s by "
+        f"{found.runtime}"
+    )

@@ -10,7 +10,7 @@ from spd_deploy.cli.calibration_set import calibration_set_for
 from spd_deploy.cli.console import TerminalProgress
 from spd_deploy.cli.export_options import ExportOptions
 from spd_deploy.cli.export_shown import show_export
-from spd_deploy.cli.options import Sizes, finite
+from spd_deploy.cli.options import Sizes, finite, json_option
 from spd_deploy.cli.sections import Sectioned
 from spd_deploy.cli.tuning import saved_tuning, tuned_runtimes, tuner_for, tuning_plan
 from spd_deploy.domain.artefact import Artefact
@@ -73,7 +73,8 @@ Examples:
     "data_dir",
     type=click.Path(path_type=Path),
     help="The task's data: a folder with train and dev files, or one file. int8 is calibrated on "
-    "train and scored on dev; bf16 is scored on dev. Without it, data come from the hub.",
+    "train and scored on dev; bf16 is scored on dev.  [default: the Hugging Face hub for GLUE "
+    "tasks; built-in tasks need none]",
 )
 @click.option(
     "--max-drop",
@@ -151,9 +152,7 @@ Examples:
     help="Folder to write the artefact to. It must not exist, unless --overwrite is given.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the artefact that --output holds already.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print the manifest as JSON instead of a summary."
-)
+@json_option("the manifest")
 def export(**options: Any) -> None:
     """Export CHECKPOINT as an artefact for a runtime, in which zeros cost no time where possible.
 
@@ -162,11 +161,19 @@ def export(**options: Any) -> None:
     each choice with its reason, and spd inspect shows them.
     """
     parsed = ExportOptions(**options)
-    parsed.refuse_misfits()
-    progress = TerminalProgress()
-    checkpoint = _open(parsed.checkpoint, progress)
-    export_as = _export_torch if parsed.format_ == "torch" else _export_graphs
-    show_export(export_as(parsed, checkpoint, progress), as_json=parsed.as_json)
+    show_export(exported(parsed, TerminalProgress()), as_json=parsed.as_json)
+
+
+def exported(options: ExportOptions, progress: Progress) -> Artefact:
+    """Export as the options say, and return the verified artefact.
+
+    Raises:
+        UsageError: options that do not go together.
+    """
+    options.refuse_misfits()
+    checkpoint = _open(options.checkpoint, progress)
+    export_as = _export_torch if options.format_ == "torch" else _export_graphs
+    return export_as(options, checkpoint, progress)
 
 
 def _export_torch(options: ExportOptions, checkpoint: Checkpoint, progress: Progress) -> Artefact:

@@ -24,27 +24,30 @@ from spd_deploy.domain.versions import PACKAGE
 )
 @click.version_option(package_name=PACKAGE, prog_name="spd")
 def cli() -> None:
-    """Sparse BERT classifiers that are really faster: train, export, serve, prove the speed.
+    """Make BERT classifiers sparse and faster: train, export, measure, serve.
 
-    Start with: spd quickstart
+    The commands are listed in the order in which they are used. Start with: spd quickstart
     """
 
 
-for verb in (
-    quickstart,
-    train,
-    prune,
-    sweep,
-    map_,
-    export,
-    build,
-    inspect,
-    evaluate,
-    predict,
-    serve,
-    bench,
-    doctor,
-):
+# In the order of the pipeline, each with its line in ``spd --help``.
+VERBS: tuple[tuple[click.Command, str], ...] = (
+    (quickstart, "Try everything on built-in data: train, export, measure."),
+    (doctor, "Say what this machine can run, and why not the rest."),
+    (map_, "Measure what each sparsity pattern gains on this machine."),
+    (train, "Train a dense teacher and distil a sparse model from it."),
+    (sweep, "Train a grid of tasks, patterns, recipes and seeds."),
+    (prune, "Prune a fine-tuned model without labels or training."),
+    (export, "Turn a checkpoint into an artefact that runs fast."),
+    (build, "Build the TensorRT engine of a trt artefact."),
+    (inspect, "Show how sparse each matrix is, how it is run, and why."),
+    (evaluate, "Score a model on labelled data."),
+    (bench, "Measure artefacts against a dense baseline."),
+    (predict, "Classify texts from the command line or a file."),
+    (serve, "Answer requests over HTTP."),
+)
+for verb, line in VERBS:
+    verb.short_help = line
     cli.add_command(verb)
 
 

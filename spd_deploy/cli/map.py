@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_table
-from spd_deploy.cli.options import LARGEST_SIZE, Sizes, timing_options
+from spd_deploy.cli.options import DEVICE, LARGEST_SIZE, Sizes, json_option, timing_options
 from spd_deploy.domain.runtime_choice import CpuRuntime
 
 if TYPE_CHECKING:
@@ -74,28 +74,30 @@ Examples:
 )
 @click.option(
     "--model",
-    help="Whose sizes of matrices: minilm, base, large, or the folder of a model, a checkpoint or "
-    "an artefact.  [default: base]",
+    help="Model whose matrix sizes are measured: minilm, base, large, or the folder of a model, a "
+    "checkpoint or an artefact.  [default: base]",
 )
 @click.option(
     "--shape",
     "shapes",
     type=MatrixSize(),
     multiple=True,
-    help="Instead: sizes of your own, repeatable.",
+    help="Size of one matrix to measure, outputs x inputs, such as 768x3072. Name the matrices "
+    "that you ask about. May be given several times.  [default: the sizes of --model]",
 )
 @click.option(
     "--tokens",
     type=Sizes(),
-    help="Tokens of all rows of a batch together.  [default: 32,128,1024; on a GPU "
+    help="Tokens of all rows of a batch together, one or more numbers with commas between them. A "
+    "batch of 8 rows with 128 tokens has 1024.  [default: 32,128,1024; on a GPU "
     "128,1024,4096,16384]",
 )
 @click.option(
     "--pattern",
     "patterns",
     multiple=True,
-    help="As spd train takes them; repeatable.  [default: block:64x1, block:128x1, structured; on "
-    "a GPU 2:4 too]",
+    help="Sparsity pattern to measure, as spd train takes it. May be given several times.  "
+    "[default: block:64x1, block:128x1 and structured; on a GPU also 2:4]",
 )
 @click.option(
     "--sparsity",
@@ -103,33 +105,42 @@ Examples:
     type=Shares(),
     default="0.5,0.75,0.9",
     show_default=True,
-    help="Shares of zeros; N:M patterns have their own.",
+    help="Shares of zeros to measure each pattern at, with commas between them. Patterns such as "
+    "2:4 have one share of their own.",
 )
 @click.option(
     "--precision",
     "precisions",
     type=click.Choice(["fp32", "int8"]),
     multiple=True,
-    help="Of the products, dense and sparse; repeatable.  [default: both; a GPU's is fp16]",
+    help="Precision of the products, dense and sparse. May be given several times.  [default: "
+    "both; always fp16 on a GPU]",
 )
 @click.option(
     "--runtime",
     "runtimes",
     type=click.Choice(_RUNTIMES),
     multiple=True,
-    help="What runs them, dense and sparse; repeatable.  [default: both, where OpenVINO is "
-    "installed; a GPU's products run in PyTorch]",
+    help="Runtime of the products, dense and sparse. May be given several times.  [default: both, "
+    "where OpenVINO is installed; always PyTorch on a GPU]",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--device",
+    type=DEVICE,
+    default="cpu",
+    show_default=True,
+    help="Processor to measure on. cuda needs an NVIDIA GPU.",
+)
 @timing_options(
     rounds=3,
     seconds=0.3,
-    turns="How often the products take turns.",
-    time="Time for one product at one number of tokens, all rounds together.",
+    turns="How often the products take turns. More rounds average out what else the machine does.",
+    time="Time for one product at one number of tokens, all rounds together, in seconds. More time "
+    "gives steadier figures.",
 )
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier map.")
-@click.option("--json", "as_json", is_flag=True, help="Print the map as JSON.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier map in --output.")
+@json_option("the map")
 def map_(
     model: str | None,
     shapes: Sequence[tuple[int, int]],
@@ -148,12 +159,17 @@ def map_(
 ) -> None:
     """Measure what each pattern gains on this machine, before anything is trained.
 
-    Products of a model's sizes are timed dense and sparse, with drawn weights, in ONNX Runtime and,
-    where it is installed, in OpenVINO. The table has the time of a layer's products, and how many
-    times as fast that is as dense in fp32. Last it says what to start with. Time does not depend on
-    what a model has learned. Between its products a network has work that no sparsity saves, so a
-    whole model gains less: spd bench measures that. With the table come map.json and map.png. With
-    --device cuda each way to run a pattern on this GPU has its rows, 2:4 among them, in fp16.
+    Matrix products of a model's sizes are timed, dense and sparse, with random weights: the time
+    does not depend on what a model has learned. They run in ONNX Runtime and, where it is
+    installed, in OpenVINO. With --device cuda each way to run a pattern on this GPU has rows of its
+    own, in fp16.
+
+    The table shows the time of the products of one layer, and how many times as fast that is as
+    dense fp32. Below it stand the sparsity from which each pattern pays, and what to start with.
+    The folder gets map.json and map.png.
+
+    A whole model gains less than its products, since it also does work that no sparsity saves.
+    spd bench measures whole models.
     """
     if threads is not None and device == "cuda":
         raise click.UsageError("--threads goes with --device cpu")

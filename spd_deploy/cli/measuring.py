@@ -1,97 +1,54 @@
 """``spd inspect --measure``: its options, and what it prints of the layers' times."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from spd_deploy.cli.console import TerminalProgress, footnotes, show_table
-from spd_deploy.cli.options import THREADS, finite
-from spd_deploy.domain.artefact import Artefact
-from spd_deploy.domain.errors import BadArtefact
+from spd_deploy.api import values
+from spd_deploy.api.layer_times import BATCH, SECONDS, SEQ
+from spd_deploy.cli.console import footnotes, show_table
+from spd_deploy.cli.options import LARGEST_SIZE, finite, runtime_threads
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.layers.analysis import Analysis
 
-_SEQ = 128
-_ROUNDS = 6
-_LARGEST = 65536
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def measuring_options(function: _F) -> _F:
-    """The options of ``--measure``; those that only it has have no default but None."""
+    """The options of ``--measure``; one that is left out is None, so that the rest is noticed."""
     options = (
         click.option(
             "--measure",
             is_flag=True,
-            help="Time each matrix, dense and sparse, in ONNX Runtime in fp32.",
+            help="Time each matrix of an artefact beside its dense form, in ONNX Runtime in fp32, "
+            "and tell what it gained. Takes about twice --seconds.",
         ),
-        click.option("--batch", type=click.IntRange(1, _LARGEST), help="Rows.  [default: 1]"),
+        click.option(
+            "--batch",
+            type=click.IntRange(1, LARGEST_SIZE),
+            help="With --measure: rows of a batch. Name the batch size that you serve.  "
+            f"[default: {BATCH}]",
+        ),
         click.option(
             "--seq",
-            type=click.IntRange(1, _LARGEST),
-            help=f"Tokens.  [default: {_SEQ}, or what the model reads]",
+            type=click.IntRange(1, LARGEST_SIZE),
+            help="With --measure: tokens of a row. Name the length that your texts have.  "
+            f"[default: {SEQ}, or fewer if the model reads fewer]",
         ),
-        THREADS,
+        runtime_threads("With --measure: "),
         click.option(
             "--seconds",
-            type=click.FloatRange(0.001, 3600),
+            type=click.FloatRange(values.SECONDS.low, values.SECONDS.high),
             callback=finite,
-            help="Time for each of the two models.  [default: 6]",
+            help="With --measure: time for each of the two models, in seconds. More time gives "
+            f"steadier figures.  [default: {SECONDS:g}]",
         ),
     )
     for option in reversed(options):
         function = option(function)
     return function
-
-
-def measure(
-    path: Path,
-    artefact: Artefact | None,
-    *,
-    measure: bool,
-    batch: int | None,
-    seq: int | None,
-    threads: int | None,
-    seconds: float | None,
-) -> "Analysis | None":
-    """The layers' times of the artefact at ``path``; None where no one asked for them.
-
-    Raises:
-        BadArtefact: a checkpoint, an artefact of another format, or one that reads shorter texts.
-    """
-    if not measure:
-        asked = {"--batch": batch, "--seq": seq, "--threads": threads, "--seconds": seconds}
-        alone = [name for name, value in asked.items() if value is not None]
-        if alone:
-            raise click.UsageError(f"{alone[0]} goes with --measure")
-        return None
-    if artefact is None:
-        raise BadArtefact(
-            f"{path} is not an exported artefact, and only those can be measured",
-            fix="export it first: spd export CHECKPOINT --format onnx --output DIR",
-        )
-    from spd_deploy.benchmark.artefact_arms import check_source, open_source, sources_of
-    from spd_deploy.benchmark.layers.analysis import analyse
-    from spd_deploy.benchmark.layers.profile_layers import profile_layers, refuse_unmeasurable
-    from spd_deploy.benchmark.records import BenchmarkSettings, Shape
-    from spd_deploy.domain.cores import default_threads
-    from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
-
-    (source,) = sources_of([artefact], [RUNTIME_CHOICES["onnxruntime"]])  # whose profiler it is
-    settings = BenchmarkSettings(
-        shapes=(Shape(batch=batch or 1, seq=seq or min(_SEQ, source.max_tokens)),),
-        threads=threads or default_threads(),
-        rounds=_ROUNDS,
-        seconds=seconds or 6.0,
-    )
-    refuse_unmeasurable(source, settings)
-    with open_source(source, settings) as session:
-        check_source(source, session)
-    (profile,) = profile_layers(source, settings, progress=TerminalProgress())
-    return analyse(profile)
 
 
 def show_measured(title: str, analysis: "Analysis", *, every: bool) -> None:

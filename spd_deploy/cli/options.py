@@ -1,5 +1,6 @@
 """Options that several verbs share."""
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,24 +8,40 @@ from typing import Any, TypeVar
 
 import click
 
-from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
+from spd_deploy.api import values
+from spd_deploy.api.loading import load
+from spd_deploy.api.values import SIZE
 from spd_deploy.domain.tasks import TASKS
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
-LARGEST_SIZE = 65536
-RUNTIME = click.Choice(tuple(RUNTIME_CHOICES))
+LARGEST_SIZE = SIZE.high or 0
+
+
+def default_of(function: Callable[..., Any], parameter: str) -> Any:
+    """The default that a function of the Python API gives a parameter.
+
+    The option of the same name takes it from here, so that both are one.
+    """
+    return inspect.signature(function).parameters[parameter].default
+
+
+RUNTIME = click.Choice(values.RUNTIME.words)
+DEVICE = click.Choice(values.DEVICE.words)
 runtime_option = click.option(
     "--runtime",
     type=RUNTIME,
-    default="auto",
+    default=default_of(load, "runtime"),
     show_default=True,
-    help="What runs an artefact; auto: what it was exported for.",
+    help="Runtime that runs the model. auto is the one that the artefact was exported for, and "
+    "torch for a checkpoint. openvino:bf16 computes an fp32 artefact in bf16, where the CPU has "
+    "it. Name one to compare it with the artefact's own.",
 )
 device_option = click.option(
     "--device",
-    type=click.Choice(["cpu", "cuda"]),
-    help="Where the model runs.  [default: cpu; an engine of TensorRT: cuda]",
+    type=DEVICE,
+    help="Processor that runs the model. cuda needs an NVIDIA GPU, and a runtime that is built for "
+    "CUDA.  [default: cpu; cuda for a TensorRT engine]",
 )
 
 
@@ -33,10 +50,19 @@ class Sizes(click.ParamType[tuple[int, ...]]):
 
     name = "n,n,.."
 
+    @staticmethod
+    def spelled(sizes: Sequence[int]) -> str:
+        """The numbers as they are typed, such as ``1,8``."""
+        return ",".join(map(str, sizes))
+
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, ...]:
-        """The numbers."""
+        """The numbers.
+
+        Raises:
+            click.BadParameter: something else, or a number out of range.
+        """
         if isinstance(value, tuple):
             return value
         parts = [part.strip() for part in str(value).split(",")]
@@ -52,33 +78,57 @@ class Sizes(click.ParamType[tuple[int, ...]]):
 
 
 def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    """The number; a range lets ``nan`` through, since it is neither above nor below an end."""
+    """The number; a range lets ``nan`` through, since it is neither above nor below an end.
+
+    Raises:
+        click.BadParameter: ``nan`` or infinity.
+    """
     if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"{value} is not a length of time", ctx=ctx, param=param)
     return value
 
 
-THREADS = click.option(
-    "--threads",
-    type=click.IntRange(1, 1024),
-    help="Threads of the runtime.  [default: the cores this process may use]",
-)
+def runtime_threads(goes_with: str = "") -> Callable[[Verb], Verb]:
+    """The option ``--threads`` of a runtime; its help begins with what it goes with."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(values.THREADS.low, values.THREADS.high),
+        help=f"{goes_with}CPU threads of the runtime. Set it to the cores that the model gets "
+        "where it is served.  [default: the cores that this process may use; OMP_NUM_THREADS if "
+        "that is fewer]",
+    )
+
+
+THREADS = runtime_threads()
+
+
+def json_option(printed: str) -> Callable[[Verb], Verb]:
+    """The flag ``--json``, which prints what ``printed`` says."""
+    text = f"Print {printed} as JSON instead of text, for scripts."
+    return click.option("--json", "as_json", is_flag=True, help=text)
 
 
 def timing_options(*, rounds: int, seconds: float, turns: str, time: str) -> Callable[[Verb], Verb]:
-    """How something is timed: threads, rounds and seconds, with their defaults and helps."""
+    """The options ``--threads``, ``--rounds`` and ``--seconds`` of a command that measures.
+
+    Args:
+        rounds: the default of ``--rounds``.
+        seconds: the default of ``--seconds``.
+        turns: the help of ``--rounds``.
+        time: the help of ``--seconds``.
+    """
     options = (
-        THREADS,
+        runtime_threads("With --device cpu: "),
         click.option(
             "--rounds",
-            type=click.IntRange(2, 1000),
+            type=click.IntRange(values.ROUNDS.low, values.ROUNDS.high),
             default=rounds,
             show_default=True,
             help=turns,
         ),
         click.option(
             "--seconds",
-            type=click.FloatRange(0.001, 86400),
+            type=click.FloatRange(values.SECONDS.low, values.SECONDS.high),
             default=seconds,
             show_default=True,
             callback=finite,
@@ -89,48 +139,61 @@ def timing_options(*, rounds: int, seconds: float, turns: str, time: str) -> Cal
 
 
 def data_options(verb: Verb) -> Verb:
-    """Where labelled texts come from: a task by name, or files of the user's own."""
+    """The options that say where labelled texts come from: a task by name, or the user's files."""
     options = (
         click.option(
             "--task",
             "task_name",
-            help=f"One of {', '.join(TASKS)}; or a name for your own data, which "
-            "is called after its file otherwise.",
+            help=f"Task to train on: {', '.join(TASKS)}. With --text-column it is a name for your "
+            "own data.  [default: for your own data the name of its file; else it is needed]",
         ),
         click.option(
             "--data",
             "data_dir",
             type=click.Path(path_type=Path),
-            help="Folder with the task's files in GLUE's layout, or with your own train and dev "
-            "file, or one such file: .csv, .tsv, .jsonl or .parquet, the text ones also as .gz, "
-            ".bz2, .xz or .zst. Your own .tsv may have quotes around fields, as pandas and Excel "
-            "write it; in GLUE's files a quote is a plain character. Left out: the Hugging Face "
-            "hub, for GLUE tasks.",
+            help="Folder with the task's files in GLUE's layout, folder with your own train and "
+            "dev file, or one file of your own: .csv, .tsv, .jsonl or .parquet; the text formats "
+            "also compressed as .gz, .bz2, .xz or .zst. Quotes around fields of your own .tsv are "
+            "read as pandas and Excel write them; in GLUE's files a quote is a plain character.  "
+            "[default: the Hugging Face hub for GLUE tasks; built-in tasks need none]",
         ),
-        click.option("--text-column", help="Your own data: the column with the text."),
         click.option(
-            "--pair-column", help="Your own data: the column with the second text, if any."
+            "--text-column",
+            metavar="NAME",
+            help="Column of your own data that holds the text. Needed for data that is no GLUE "
+            "task.  [default: none, for a task named by --task]",
+        ),
+        click.option(
+            "--pair-column",
+            metavar="NAME",
+            help="Column of your own data that holds the second text. Name it if a row is a pair "
+            "of texts.  [default: none, for single texts]",
         ),
         click.option(
             "--label-column",
+            metavar="NAME",
             default="label",
             show_default=True,
-            help="Your own data: the label.",
+            help="Column of your own data that holds the label.",
         ),
         click.option(
-            "--regression", is_flag=True, help="Your own data: the label is a number to predict."
+            "--regression",
+            is_flag=True,
+            help="Read the labels of your own data as numbers to predict, such as ratings with "
+            "decimals, instead of as classes.",
         ),
         click.option(
             "--skip-broken-rows",
             is_flag=True,
-            help="Leave broken rows out instead of stopping at the first; they are counted.",
+            help="Leave rows without a text or a label out and count them, instead of stopping at "
+            "the first.",
         ),
     )
     return _with(options, verb)
 
 
 def _with(options: Sequence[Callable[[Verb], Verb]], verb: Verb) -> Verb:
-    """The verb with options, in the order in which its help is to show them."""
+    """Decorate the verb with options; its help shows them in this order."""
     for option in reversed(options):
         verb = option(verb)
     return verb

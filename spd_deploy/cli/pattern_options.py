@@ -12,7 +12,7 @@ Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 def pattern_options(*, required: bool) -> Callable[[Verb], Verb]:
     """Decorate a verb with the two options."""
-    absent = "" if required else " Default: none, which trains the dense model alone."
+    absent = "" if required else "  [default: none, which trains the dense model alone]"
     pattern = click.option(
         "--pattern",
         required=required,

@@ -1,11 +1,11 @@
-"""``spd predict``: texts in, labels out; one line for each."""
+"""``spd predict``: one answer with label and scores for each text."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from spd_deploy.api.loading import load
 from spd_deploy.cli.answers import (
     KINDS,
     Fields,
@@ -14,16 +14,11 @@ from spd_deploy.cli.answers import (
     text_of_answers,
 )
 from spd_deploy.cli.console import TerminalProgress
-from spd_deploy.cli.options import device_option, runtime_option
+from spd_deploy.cli.options import THREADS, device_option, runtime_option
 from spd_deploy.cli.texts import STANDARD, from_arguments, rows_from_file
-from spd_deploy.domain.answers import answers_of
-from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.files import refuse_existing, write_text
-from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 
 if TYPE_CHECKING:
-    from spd_deploy.sessions.open import OpenedModel
     from spd_deploy.sessions.protocol import Device
     from spd_train.data.examples import Example
 
@@ -51,40 +46,46 @@ The columns that are added to a CSV or TSV file:
     "--input",
     "input_file",
     type=click.Path(path_type=Path),
-    help="A file (.jsonl, .csv, .tsv, .parquet) with the columns text and, for pairs, text_pair; "
-    "- for standard input.",
+    help="File of texts to classify: .jsonl, .csv, .tsv or .parquet; the text formats also as .gz, "
+    ".bz2, .xz or .zst. - reads standard input.  [default: the TEXTS]",
 )
 @click.option(
     "--input-format",
     type=click.Choice(KINDS),
-    help="What standard input is.  [default: jsonl]",
+    help="Format of standard input, with --input -.  [default: jsonl]",
 )
-@click.option("--text-column", help="Default: text, or the column the model was trained on.")
-@click.option("--pair-column", help="Default: text_pair, or the column the model was trained on.")
+@click.option(
+    "--text-column",
+    help="Column of the file that holds the text.  [default: text, or the column that the model "
+    "was trained on]",
+)
+@click.option(
+    "--pair-column",
+    help="Column of the file that holds the second text of a pair.  [default: text_pair, or the "
+    "column that the model was trained on]",
+)
 @click.option(
     "--skip-broken-rows",
     is_flag=True,
-    help="Leave rows without a usable text out of the answers, and say how many, instead of "
-    "stopping at the first.",
+    help="Leave rows without a text out of the answers and count them, instead of stopping at the "
+    "first.",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="A file for the answers: .jsonl, .csv or .tsv. It appears whole or not at all. "
+    help="File to write the answers to: .jsonl, .csv or .tsv. It appears whole or not at all.  "
     "[default: standard output]",
 )
 @click.option(
     "--output-format",
     type=click.Choice(KINDS),
-    help="How answers are written.  [default: by the name of --output; on standard output as the "
-    "input]",
+    help="Format of the answers.  [default: by the name of --output; on standard output, the "
+    "format of the input]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace --output if it exists.")
+@click.option("--overwrite", is_flag=True, help="Replace the file in --output.")
 @runtime_option
 @device_option
-@click.option(
-    "--threads", type=click.IntRange(min=1), help="Default: the cores this process may use."
-)
+@THREADS
 def predict(
     path: Path,
     texts: tuple[str, ...],
@@ -100,13 +101,12 @@ def predict(
     device: "Device | None",
     threads: int | None,
 ) -> None:
-    """Classify texts given on the command line, or a file of them.
+    """Classify texts from the command line, or from a file.
 
-    For a task of pairs, the texts on the command line are taken two by two. Answers come in the
-    order of the rows, each with all fields of its row.
+    PATH is the folder of an artefact or of a checkpoint. If the model reads pairs, the texts on the
+    command line are taken two by two. The answers have the order of the rows, and each repeats the
+    fields of its row.
     """
-    from spd_deploy.sessions.open import open_path
-
     if texts and input_file is not None:
         raise click.UsageError("both texts and --input are given; leave one out")
     if not texts and input_file is None:
@@ -120,29 +120,25 @@ def predict(
     if file is not None:
         refuse_existing(file, overwrite=overwrite)
     progress = TerminalProgress()
-    opened = open_path(
-        path, runtime_choice=RUNTIME_CHOICES[runtime], device=device, threads=threads
-    )
-    with opened.session:
+    with load(path, runtime=runtime, device=device, threads=threads) as model:
         rows: list[tuple[Fields, Example]]
         if input_file is None:
-            rows = [({}, example) for example in from_arguments(opened.task, texts)]
+            rows = [({}, example) for example in from_arguments(model.task, texts)]
         else:
             found = rows_from_file(
-                opened.task,
+                model.task,
                 input_file,
                 text_column,
                 pair_column,
                 skip_broken=skip_broken_rows,
                 note=progress.note,
                 kind=input_format or "jsonl",
-                tokenizer=opened.tokenizer,
+                tokenizer=model.tokenizer,
             )
             rows = [(row.fields, example) for row, example in found]
-        answers = classify(opened, [example for _, example in rows], progress)
-        ran = opened.session.description
+        answers = model.classify([example for _, example in rows], progress=progress)
     fields = [row for row, _ in rows]
-    text, names = text_of_answers(answers, fields, opened.task.labels, kind)
+    text, names = text_of_answers(list(map(answer_fields, answers)), fields, model.labels, kind)
     if other := {name: ours for name, ours in names.items() if ours != name}:
         progress.note(
             f"rows have fields of their own called {', '.join(other)}: the answer's are "
@@ -152,34 +148,12 @@ def predict(
         click.echo(text, nl=False)
     else:
         write_text(file, text)
-        click.echo(f"{len(answers)} answers by {ran} in {file}", err=True)
+        click.echo(f"{len(answers)} answers by {model.runtime} in {file}", err=True)
 
 
 def _read_kind(file: Path | None, input_format: str | None) -> str:
-    """The kind of answers that fits the input: a table for a table, else JSON Lines."""
+    """The format of the input, which the answers have too: a table, or else JSON Lines."""
     if file is None or file == STANDARD:
         return input_format or "jsonl"
     suffixes = {suffix.lower().removeprefix(".") for suffix in file.suffixes[-2:]}
     return next((kind for kind in KINDS if kind in suffixes), "jsonl")
-
-
-def classify(
-    opened: "OpenedModel", examples: Sequence["Example"], progress: Progress
-) -> list[dict[str, Any]]:
-    """One answer for each example, in order."""
-    from spd_deploy.sessions.offline import logits_of
-
-    rows = [opened.tokenizer.encode(e.text, e.pair) for e in examples]
-    for number, row in enumerate(rows, start=1):
-        if row.empty:
-            raise BadData(
-                f"text {number} of {len(rows)} is empty",
-                got="only characters that the tokenizer drops",
-                fix="give some text, or leave it out",
-            )
-    with progress.stage("predict", len(rows)) as advance:
-        logits_BC = logits_of(opened.session, opened.tokenizer, rows, advance)
-    return [
-        answer_fields(opened.task, answers_of(opened.task, logits_C), truncated=row.dropped > 0)
-        for row, logits_C in zip(rows, logits_BC, strict=True)
-    ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json
+from spd_deploy.cli.options import json_option
 from spd_deploy.cli.pattern_options import pattern_options
 from spd_deploy.cli.recipe_table import (
     ALLOCATION_HELP,
@@ -27,8 +28,9 @@ from spd_deploy.domain.tasks import Task, task_named
 from spd_train.config import Allocation, Device, Importance, PrecisionChoice, PruneRecipe
 
 if TYPE_CHECKING:
+    from spd_deploy.domain.checkpoint import Checkpoint
     from spd_train.data.examples import Example
-    from spd_train.prune import DevSplit
+    from spd_train.prune import Agreement, DevSplit
 
 
 @click.command(
@@ -45,7 +47,7 @@ Examples:
     "texts_file",
     type=click.Path(path_type=Path),
     help="File of texts like those that the model will classify: .csv, .tsv, .jsonl or .parquet. A "
-    "few hundred are enough; labels are not read. Give this or --data.",
+    "few hundred are enough; labels are not read.  [default: none; give this or --data]",
 )
 @click.option(
     "--text-column",
@@ -63,14 +65,16 @@ Examples:
     "--task",
     "task_name",
     metavar="TASK",
-    help="GLUE task of --data. Needed only if the model does not record its task.",
+    help="GLUE task of --data. Needed only if the model does not record its task.  [default: the "
+    "task that the model was trained for]",
 )
 @click.option(
     "--data",
     "data_dir",
     type=click.Path(path_type=Path),
     help="Folder or file that the model was trained on, as for spd train. Its training texts "
-    "calibrate the pruning, and both models are scored on its dev split. Give this or --texts.",
+    "calibrate the pruning, and both models are scored on its dev split.  [default: none; give "
+    "this or --texts]",
 )
 @click.option(
     "--output",
@@ -136,22 +140,34 @@ Examples:
     show_default=True,
     help="Device to prune on. cuda needs an NVIDIA GPU and PyTorch with CUDA.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def prune(
-    model: Path,
-    *,
-    texts_file: Path | None,
-    data_dir: Path | None,
-    output: Path,
-    as_json: bool,
-    **options: Any,
-) -> None:
+@json_option("the result")
+def prune(as_json: bool, **options: Any) -> None:
     """Prune a fine-tuned classifier in minutes, without training and without labels.
 
     MODEL is a checkpoint of spd, or any Hugging Face folder with a classifier. The kept weights are
     solved again, so that each matrix gives the dense model's outputs on the texts. If --data has
     labels and a dev split, both models are scored on it; the scores do not affect the pruning.
     """
+    checkpoint, agreement = pruned(options, TerminalProgress())
+    if as_json:
+        found = {"checkpoint": str(checkpoint.folder), "agreement": asdict(agreement)}
+        show_json({**found, **checkpoint.to_json()})
+        return
+    click.echo(agreement.sentence)
+    show_result(checkpoint)
+
+
+def pruned(options: Mapping[str, Any], progress: Progress) -> "tuple[Checkpoint, Agreement]":
+    """Prune as the options say, and return the sparse model and its agreement with the dense one.
+
+    Args:
+        options: every option of the command but ``--json``, under the name that it has there.
+        progress: is told about the rows, and how far the pruning is.
+
+    Raises:
+        UsageError: options that do not go together.
+    """
+    texts_file, data_dir = options["texts_file"], options["data_dir"]
     if texts_file is not None and data_dir is not None:
         raise click.UsageError("both --texts and --data are given; leave one out")
     if texts_file is None and data_dir is None:
@@ -159,10 +175,9 @@ def prune(
     from spd_deploy.domain.checkpoint import open_checkpoint
     from spd_train import prune as one_shot
 
-    progress = TerminalProgress()
     pattern = parse_pattern(options["pattern"], options["sparsity"])
     recipe = _recipe(options)
-    task = open_checkpoint(model).task
+    task = open_checkpoint(options["model"]).task
     if texts_file is not None:
         texts: Sequence[Example] = from_file(
             task, texts_file, options["text_column"], options["pair_column"]
@@ -172,23 +187,17 @@ def prune(
         named = task if options["task_name"] is None else task_named(options["task_name"])
         texts, dev = _texts_and_dev(task, named, data_dir, progress)
     config = one_shot.PruneConfig(
-        source=model,
+        source=options["model"],
         texts=texts,
         dev=dev,
         pattern=pattern,
         recipe=recipe,
-        output=output,
+        output=options["output"],
         overwrite=options["overwrite"],
         precision=options["precision"],
         device=options["device"],
     )
-    checkpoint, agreement = one_shot.prune(config, progress)
-    if as_json:
-        compared = asdict(agreement)
-        show_json({"checkpoint": str(output), "agreement": compared, **checkpoint.to_json()})
-        return
-    click.echo(agreement.sentence)
-    show_result(checkpoint)
+    return one_shot.prune(config, progress)
 
 
 def _recipe(options: Mapping[str, Any]) -> PruneRecipe:

@@ -192,7 +192,7 @@ def _export(
     checkpoint: "Checkpoint", output: Path, progress: Progress, threads: int | None
 ) -> list[QuickstartArm]:
     """Export both models, and score each as it will be served."""
-    from spd_deploy.cli.evaluate import score_parts
+    from spd_deploy.api.evaluation import score_parts
     from spd_deploy.domain.checkpoint import open_checkpoint
     from spd_deploy.sessions.open import open_path
     from spd_train.data.read_split import read_split

@@ -25,7 +25,8 @@ DEFAULT_RECIPE = "spd"
 IMPORTANCE_HELP = (
     "Score by which weights are ranked; the lowest are pruned. `magnitude`: w^2. `movement` and "
     "`taylor`: from the gradients of training steps. `activation`: w^2 times the mean square of "
-    "the input (Wanda). `second-order`: rise of the output error (Optimal Brain Surgeon)."
+    "the input (Wanda). `second-order`: rise of the output error (Optimal Brain Surgeon). "
+    "`magnitude` is the fastest to compute."
 )
 RECONSTRUCT_HELP = (
     "After each mask update, solve the kept weights again by least squares, so that each matrix "
@@ -43,11 +44,11 @@ ALLOCATION_HELP = (
 )
 MIN_DENSITY_HELP = (
     "Smallest share of weights, in (0, 1), that a matrix keeps with --allocation global or "
-    "sensitivity."
+    "sensitivity. Raise it if accuracy falls because some become too sparse."
 )
 EXCLUDE_HELP = (
     "Keep matrices dense whose name contains this text, such as `query` or `layer.0`; spd inspect "
-    "lists the names. May be given several times. Default: no matrix."
+    "lists the names. May be given several times.  [default: no matrix]"
 )
 CALIBRATION_HELP = (
     "Number of tokens of training text on which importance and reconstruction are computed. More "
@@ -94,7 +95,8 @@ OPTIONS: Mapping[str, RecipeOption] = {
     "graft_epochs": RecipeOption(
         field="student.graft_epochs",
         metavar="EPOCHS",
-        help="Length of the graft stage, in epochs. The grafting probability reaches 1 at its end.",
+        help="Length of the graft stage, in epochs. The grafting probability reaches 1 at its end. "
+        "Set it to 0 with --graft-schedule none.",
     ),
     "finetune_epochs": RecipeOption(
         field="student.finetune_epochs",
@@ -110,7 +112,8 @@ OPTIONS: Mapping[str, RecipeOption] = {
     "dropout": RecipeOption(
         field="student.dropout",
         flag=True,
-        help="Dropout of the student, with the rates of the model. The teacher has none.",
+        help="Dropout of the student, with the rates of the model. The teacher has none. "
+        "Turn it off if the student underfits.",
     ),
     "mix_pairs": RecipeOption(
         field="student.mix_pairs",
@@ -130,40 +133,45 @@ OPTIONS: Mapping[str, RecipeOption] = {
     "graft_start": RecipeOption(
         field="student.graft.start",
         metavar="PROBABILITY",
-        help="Grafting probability p at the first step, in [0, 1].",
+        help="Grafting probability p at the first step, in [0, 1]. Lower it to keep more of the "
+        "teacher in place at first.",
     ),
     "graft_unit": RecipeOption(
         field="student.graft.unit",
         choices=get_args(GraftUnit),
         help="Part that is drawn as one: a whole encoder `layer`, or a `sublayer` (attention and "
-        "feed-forward are drawn apart).",
+        "feed-forward are drawn apart). The paper draws layers.",
     ),
     "attention_weight": RecipeOption(
         field="student.losses.attention",
         metavar="WEIGHT",
-        help="Weight of the squared distance of attention probabilities. At 0 the fused attention "
-        "kernel runs, which is faster.",
+        help="Weight of the loss between the attention probabilities of student and teacher "
+        "(squared distance). 0 leaves it out, so that the faster fused attention kernel runs. The "
+        "paper has 1.",
     ),
     "hidden_weight": RecipeOption(
         field="student.losses.hidden",
         metavar="WEIGHT",
-        help="Weight of the squared distance of hidden states.",
+        help="Weight of the loss between the hidden states of student and teacher (squared "
+        "distance). 0 leaves it out; set it to 0 to learn from answers alone.",
     ),
     "logits_weight": RecipeOption(
         field="student.losses.logits",
         metavar="WEIGHT",
-        help="Weight of the KL divergence of the student's logits from the teacher's.",
+        help="Weight of the loss between the logits of student and teacher (KL divergence). 0 "
+        "leaves it out; set it to 0 to learn the labels alone.",
     ),
     "label_weight": RecipeOption(
         field="student.losses.label",
         metavar="WEIGHT",
-        help="Weight of the cross-entropy to the true labels (squared error for a regression). "
-        "Raise it if the teacher is weak.",
+        help="Weight of the loss to the true labels (cross-entropy, or squared error for a "
+        "regression). 0 leaves it out. Raise it if the teacher is weak.",
     ),
     "temperature": RecipeOption(
         field="student.losses.temperature",
         metavar="T",
-        help="Temperature of the KL divergence, above 0. A higher one stresses small logits.",
+        help="Temperature of the KL divergence, above 0. Raise it to give small logits more "
+        "weight.",
     ),
     "importance": RecipeOption(
         field="student.pruning.importance", choices=get_args(Importance), help=IMPORTANCE_HELP
@@ -177,7 +185,8 @@ OPTIONS: Mapping[str, RecipeOption] = {
     "regrow": RecipeOption(
         field="student.pruning.regrow",
         flag=True,
-        help="Let a pruned weight come back at a later mask update if its score has risen.",
+        help="Let a pruned weight come back at a later mask update if its score has risen. Turn it "
+        "off to repeat pruning that never takes a zero back.",
     ),
     "reconstruct": RecipeOption(
         field="student.pruning.reconstruct", flag=True, help=RECONSTRUCT_HELP
@@ -195,17 +204,20 @@ OPTIONS: Mapping[str, RecipeOption] = {
     "teacher_epochs": RecipeOption(
         field="teacher.epochs",
         metavar="EPOCHS",
-        help="Length of the teacher's fine-tuning, in epochs. No effect with --teacher.",
+        help="Length of the teacher's fine-tuning, in epochs. Raise it for small data. No effect "
+        "with --teacher.",
     ),
     "teacher_learning_rate": RecipeOption(
         field="teacher.learning_rate",
         metavar="RATE",
-        help="Peak learning rate of the teacher. No effect with --teacher.",
+        help="Peak learning rate of the teacher. Lower it if its training diverges. No effect with "
+        "--teacher.",
     ),
     "batch_size": RecipeOption(
         field="batch_size",
         metavar="ROWS",
-        help="Rows of an optimiser step, over all processes and micro-batches.",
+        help="Rows of an optimiser step, over all processes and micro-batches. A smaller batch "
+        "makes more steps an epoch.",
     ),
     "accumulate": RecipeOption(
         field="accumulate",
@@ -223,12 +235,13 @@ OPTIONS: Mapping[str, RecipeOption] = {
         field="holdout",
         metavar="SHARE",
         help="Share of train, in [0, 1), that is held out to choose the best checkpoint on; at "
-        "most 2000 rows. 0 takes the last checkpoint.",
+        "most 2000 rows. 0 trains on all rows and takes the last checkpoint.",
     ),
     "seed": RecipeOption(
         field="seed",
         metavar="SEED",
-        help="Seed of the new classification head, the batches, dropout, mixed pairs and grafting.",
+        help="Seed of the new classification head, the batches, dropout, mixed pairs and grafting. "
+        "Change it to repeat a training with other random numbers.",
     ),
     "precision": RecipeOption(
         field="precision", choices=get_args(PrecisionChoice), help=PRECISION_HELP

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shlex
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -22,7 +23,12 @@ def stop_on_signals(answer: str = _AFTER_THIS_STEP) -> Iterator[Callable[[], boo
 
     Args:
         answer: printed to stderr as soon as the signal comes, since the current step may be long.
+
+    Python delivers signals to the main thread only. In another thread the function stays False.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     asked = False
 
     def ask(number: int, frame: FrameType | None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json, show_table
+from spd_deploy.cli.options import json_option
 from spd_deploy.cli.signals import stop_on_signals
 from spd_deploy.domain.errors import BadSetting, Interrupted, RunsFailed, SpdError
 
@@ -61,9 +62,7 @@ Examples:
     is_flag=True,
     help="Write table and figures of the finished runs, and run nothing. Works during a sweep too.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print the table, or with --dry-run the list, as JSON."
-)
+@json_option("the table, or with --dry-run the list,")
 def sweep(
     file: Path, output: Path, model: str | None, data: Path | None, as_json: bool, **options: Any
 ) -> None:

@@ -1,6 +1,6 @@
 """``spd train``: a classifier and its data in, a sparse classifier out."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json, speaks
-from spd_deploy.cli.options import data_options
+from spd_deploy.cli.options import data_options, json_option
 from spd_deploy.cli.pattern_options import pattern_options
 from spd_deploy.cli.recipe_options import (
     recipe_options,
@@ -28,6 +28,7 @@ from spd_deploy.cli.sections import Sectioned
 from spd_deploy.cli.seeds import show_seeds
 from spd_deploy.cli.signals import resume_command, resume_hint, stop_on_signals
 from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
+from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.folders import COMMAND
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.scores import own_arm
@@ -35,9 +36,9 @@ from spd_deploy.domain.tasks import Task, task_named
 from spd_deploy.timing.machine_load import CpuTimes, cpu_times
 
 if TYPE_CHECKING:
-    from spd_deploy.domain.checkpoint import Checkpoint
     from spd_train.config import Recipe
     from spd_train.data.splits import Data
+    from spd_train.seeds import SeedResults
     from spd_train.train_config import TrainConfig
 
 # A finished run that is resumed with these options alone is shown without reading its data.
@@ -79,14 +80,14 @@ Example:
 @click.option(
     "--model",
     metavar="FOLDER|NAME",
-    help="Pretrained encoder to start from: a folder, or a name on the Hugging Face hub. Needed "
-    "unless --teacher is given.",
+    help="Pretrained encoder to start from: a folder, or a name on the Hugging Face hub.  "
+    "[default: none; give this or --teacher]",
 )
 @click.option(
     "--teacher",
     metavar="FOLDER",
     help="Folder of a classifier that is fine-tuned for the task already. The student is distilled "
-    "from it and no teacher is trained. Default: fine-tune --model first.",
+    "from it and no teacher is trained.  [default: --model, fine-tuned first]",
 )
 @pattern_options(required=False)
 @click.option(
@@ -109,29 +110,46 @@ Example:
     "it to compare two settings.  [default: one run]",
 )
 @threads_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option("the result")
 def train(**options: Any) -> None:
     """Fine-tune a dense teacher and distil a sparse student from it (SPD).
 
     Without a --pattern only the dense model is trained. After a stop,
     spd train --resume --output DIR continues the run: it knows its command.
     """
+    progress = TerminalProgress(watch=True) if speaks() else Silent()
+    found = trained(options, options_given(click.get_current_context()), progress)
+    if isinstance(found, Checkpoint):
+        _show(found, as_json=options["as_json"])
+    else:
+        _show_seeds(found, as_json=options["as_json"])
+
+
+def trained(
+    options: Mapping[str, Any], given: Collection[str], progress: Progress
+) -> "Checkpoint | SeedResults":
+    """Train as the options say, and return the finished checkpoint, or those of several seeds.
+
+    Args:
+        options: every option of the command, under the name that it has there.
+        given: the names of the options that the user set. A resumed run keeps its own others.
+        progress: is told about the data, and how far the training is.
+
+    Raises:
+        UsageError: options that do not go together.
+    """
     from spd_train.run_folder import refuse_taken
 
     cpu_before = cpu_times()
-    given = options_given(click.get_current_context())
+    options, given = dict(options), set(given)
     earlier_run = run_to_resume(options["output"]) if options["resume"] else {}
     if earlier_run:
         options = resumed_options(options, given, earlier_run)
     if options["seeds"] is None:  # each seed has a folder of its own
         refuse_taken(options["output"], resume=options["resume"])
-    progress = TerminalProgress(watch=True) if speaks() else Silent()
     if options["resume"] and is_finished(options["output"]) and given <= _SHOWING_OPTIONS:
-        from spd_deploy.domain.checkpoint import open_checkpoint
-
         progress.note(f"{options['output']} is finished already")
-        _show(open_checkpoint(options["output"]), as_json=options["as_json"])
-        return
+        return open_checkpoint(options["output"])
     recipe = recipe_to_resume(earlier_run, options, given)
     if recipe.pattern is None:
         refuse_student_options(options)
@@ -140,7 +158,7 @@ def train(**options: Any) -> None:
     if recipe.device == "cpu":
         options["threads"] = _use_threads(options["threads"], cpu_before, progress)
     command = command_of(options, {*given, *earlier_run.get(COMMAND, ()), "threads"})
-    _train(options, task, data, recipe, command, progress)
+    return _train(options, task, data, recipe, command, progress)
 
 
 def _read_task_and_data(
@@ -176,8 +194,8 @@ def _train(
     recipe: "Recipe",
     command: Mapping[str, Any],
     progress: Progress,
-) -> None:
-    """Train one seed or several, and show the result."""
+) -> "Checkpoint | SeedResults":
+    """Train one seed or several; Ctrl-C saves the state and names the command that resumes."""
     from spd_train.run import run
     from spd_train.train_config import TrainConfig
 
@@ -198,13 +216,11 @@ def _train(
             command=command,
         )
         if options["seeds"] is not None:
-            _train_seeds(config, options["seeds"], progress, as_json=options["as_json"])
-            return
-        checkpoint = run(config, progress)
-    _show(checkpoint, as_json=options["as_json"])
+            return _train_seeds(config, options["seeds"], progress)
+        return run(config, progress)
 
 
-def _show(checkpoint: "Checkpoint", *, as_json: bool) -> None:
+def _show(checkpoint: Checkpoint, *, as_json: bool) -> None:
     """Print the result, on the main process alone."""
     if not speaks():
         return
@@ -214,31 +230,36 @@ def _show(checkpoint: "Checkpoint", *, as_json: bool) -> None:
         show_result(checkpoint)
 
 
-def _train_seeds(config: "TrainConfig", count: int, progress: Progress, *, as_json: bool) -> None:
-    """Train with ``count`` seeds, and print the mean score with its interval."""
+def _train_seeds(config: "TrainConfig", count: int, progress: Progress) -> "SeedResults":
+    """Train with ``count`` seeds."""
     from spd_train.recipes import with_field
     from spd_train.run import run
     from spd_train.seeds import run_seeds
 
-    def train_one(seed: int, folder: Path, resume: bool) -> "Checkpoint":
+    def train_one(seed: int, folder: Path, resume: bool) -> Checkpoint:
         recipe = with_field(config.recipe, "seed", seed)
         return run(replace(config, recipe=recipe, output=folder, resume=resume), progress)
 
-    seeds = run_seeds(
+    return run_seeds(
         train_one,
         first=config.recipe.seed,
         count=count,
         output=config.output,
         resume=config.resume,
     )
+
+
+def _show_seeds(seeds: "SeedResults", *, as_json: bool) -> None:
+    """Print the mean scores of several seeds with their intervals, on the main process alone."""
     if not speaks():
         return
     if as_json:
         show_json(seeds.to_json())
     else:
         show_seeds(seeds)
-        if config.recipe.pattern is None:
-            click.echo(_DENSE_ONLY.format(teacher=config.output / f"seed-{config.recipe.seed}"))
+        first = next(iter(seeds.runs.values()))
+        if first.pattern is None:
+            click.echo(_DENSE_ONLY.format(teacher=first.folder))
 
 
 def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
@@ -267,7 +288,7 @@ def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
     )
 
 
-def show_result(checkpoint: "Checkpoint") -> None:
+def show_result(checkpoint: Checkpoint) -> None:
     """Print scores, pattern and folder of a checkpoint, and the command to type next."""
     own = own_arm(pruned=checkpoint.pattern is not None)
     for line in score_lines(checkpoint.scores, checkpoint.split, own):

@@ -22,10 +22,11 @@ from spd_deploy.domain.documents import (
     without_own_hash,
 )
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.errors import BadArtefact
+from spd_deploy.domain.errors import BadArtefact, BadModel
 from spd_deploy.domain.files import json_object, read_json, sha256_of, write_json
 from spd_deploy.domain.folders import did_you_mean, refuse_no_model
 from spd_deploy.domain.golden import ANSWERS_FILE, GOLDEN_FILE, Golden, golden_of
+from spd_deploy.domain.model_config import labels_of
 from spd_deploy.domain.runtime_choice import Runtime, RuntimeChoice
 from spd_deploy.domain.shapes import Measured
 from spd_deploy.domain.tasks import Task
@@ -317,7 +318,7 @@ def _refuse_contradictions(artefact: Artefact) -> None:
             None if task.sigmoid else task.problem_type.value,
             config.get("problem_type"),
         ),
-        "labels": (list(task.labels), _labels_in(config) if task.labels else []),
+        "labels": (list(task.labels), _labels_in(artefact, config) if task.labels else []),
         "max_tokens": (longest, min(max(longest, 1), artefact.encoder.positions)),
     }
     if _TOKENIZER_CONFIG in artefact.manifest.files:
@@ -332,9 +333,13 @@ def _refuse_contradictions(artefact: Artefact) -> None:
             )
 
 
-def _labels_in(config: Mapping[str, Any]) -> list[str] | None:
-    """The labels of a ``config.json`` in the order of the model's outputs; None without any."""
-    names = config.get("id2label")
-    if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
-        return None
-    return [str(names[str(i)]) for i in range(len(names))]
+def _labels_in(artefact: Artefact, config: Mapping[str, Any]) -> list[str]:
+    """The labels of its ``config.json``, as Transformers reads them.
+
+    Raises:
+        BadArtefact: Transformers cannot read them.
+    """
+    try:
+        return list(labels_of(config))
+    except BadModel as err:
+        raise BadArtefact(f"{artefact.folder}: {err.what}", got=err.got, fix=_AGAIN) from err

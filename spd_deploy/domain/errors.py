@@ -3,6 +3,7 @@
     SpdError
     |-- BadInput                what was handed in is wrong
     |   |-- BadSetting          a number or choice that makes no run, or differs from the run's own
+    |   |   `-- OptionConflict  options that exclude each other, or one that would be ignored
     |   |-- UnknownTask         no such task
     |   |-- BadData             a data file: missing, or with a broken row, column or label
     |   |-- BadPattern          a pattern that makes no sense, or dims it does not divide
@@ -74,6 +75,10 @@ class BadInput(SpdError):
 
 class BadSetting(BadInput):
     """A number or choice that makes no run, or differs from those of the run to be continued."""
+
+
+class OptionConflict(BadSetting):
+    """Options that exclude each other, or one that would be ignored beside the others."""
 
 
 class UnknownTask(BadInput):

@@ -10,13 +10,10 @@ import pytest
 from starlette.testclient import TestClient
 from transformers import pipeline
 
+import spd_deploy as spd
 from exporters.export import artefact_from_checkpoint
 from serve.open_model import open_served
-from spd_deploy.cli.predict import classify
 from spd_deploy.domain.checkpoint import open_checkpoint
-from spd_deploy.domain.progress import Silent
-from spd_deploy.sessions.open import open_path
-from spd_train.data.examples import Example
 from tests.serve.clients import client_of
 from tests.tiny import tiny_model
 
@@ -72,19 +69,17 @@ def of_pipeline(folder: Path) -> dict[str, float]:
 
 
 def test_scores_are_those_of_the_pipeline(made: tuple[Path, Path, str], client: TestClient) -> None:
-    """Both protocols, and spd predict, give the pipeline's labels and scores."""
+    """Both protocols, and the Python API, give the pipeline's labels and scores."""
     expected = of_pipeline(made[0])
 
     tei = client.post("/predict", json={"inputs": TEXT}).json()
     native = client.post("/v1/classify", json={"inputs": [{"text": TEXT}]}).json()
-    opened = open_path(made[1], threads=1)
-    with opened.session:
-        (line,) = classify(opened, [Example(text=TEXT)], Silent())
+    with spd.load(made[1], threads=1) as model:
+        found = model.predict(TEXT)
 
     for answers in (tei, native["results"][0]["labels"]):
         assert {one["label"]: one["score"] for one in answers} == pytest.approx(expected, abs=1e-5)
-    one_output = {next(iter(expected)): line["score"]}
-    assert line.get("scores", one_output) == pytest.approx(expected, abs=1e-5)
+    assert found.scores == pytest.approx(expected, abs=1e-5)
 
 
 def test_raw_scores_are_logits(made: tuple[Path, Path, str], client: TestClient) -> None:

@@ -260,6 +260,14 @@ def test_the_manifest_and_the_config_must_agree(
         open_artefact(resealed(copy, change))
 
 
+def test_labels_that_transformers_cannot_read_are_refused(copy: Path) -> None:
+    """Outputs that ``config.json`` does not number from 0 make no artefact, whatever the hashes."""
+    gap = {"id2label": {"0": "negative", "2": "positive"}}
+
+    with pytest.raises(BadArtefact, match="does not number the outputs"):
+        open_artefact(resealed(copy, lambda _: None, config=gap))
+
+
 @pytest.mark.parametrize(
     ("change", "config"),
     [

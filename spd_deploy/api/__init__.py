@@ -1,0 +1,33 @@
+"""The Python API: one function a verb of the command line, with its names, defaults and errors."""
+
+from spd_deploy.api.app import create_app
+from spd_deploy.api.benchmarks import BenchResult, bench
+from spd_deploy.api.evaluation import Evaluation, evaluate
+from spd_deploy.api.exporting import ExportResult, export
+from spd_deploy.api.inspection import Inspection, inspect
+from spd_deploy.api.loading import Model, load
+from spd_deploy.api.predictions import Predictions, TextPrediction
+from spd_deploy.api.pruning import PruneResult, prune
+from spd_deploy.api.training import TrainResult, train
+from spd_deploy.domain.errors import SpdError
+
+__all__ = [
+    "BenchResult",
+    "Evaluation",
+    "ExportResult",
+    "Inspection",
+    "Model",
+    "Predictions",
+    "PruneResult",
+    "SpdError",
+    "TextPrediction",
+    "TrainResult",
+    "bench",
+    "create_app",
+    "evaluate",
+    "export",
+    "inspect",
+    "load",
+    "prune",
+    "train",
+]

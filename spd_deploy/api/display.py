@@ -1,0 +1,93 @@
+"""How results look: aligned text in a Python shell, tables with escaped HTML in a notebook."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from itertools import chain
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultTable:
+    """Text under column names; the first column is aligned to the left, the others to the right."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultView:
+    """What a result shows: a title, facts by name, tables, and lines of text below them."""
+
+    title: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+    tables: Sequence[ResultTable] = ()
+    lines: Sequence[str] = ()
+
+    def text(self) -> str:
+        """Plain text, without a trailing newline."""
+        width = max(map(len, self.facts), default=0)
+        facts = [f"  {name:<{width}}  {value}" for name, value in self.facts.items()]
+        tables = chain.from_iterable(("", *_text_of(table)) for table in self.tables)
+        below = ["", *self.lines] if self.lines else []
+        return "\n".join((self.title, *facts, *tables, *below))
+
+    def html(self) -> str:
+        """One ``div``; all text is escaped."""
+        facts = ResultTable(columns=(), rows=list(self.facts.items()))
+        parts = [
+            f"<p><strong>{escape(self.title)}</strong></p>",
+            *([_html_of(facts)] if self.facts else []),
+            *map(_html_of, self.tables),
+            *(f"<p>{escape(line)}</p>" for line in self.lines),
+        ]
+        return f"<div>{''.join(parts)}</div>"
+
+
+class Displayed(ABC):
+    """A result with a readable ``repr``, and with tables in a notebook."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def view(self) -> ResultView:
+        """What it shows."""
+
+    def __repr__(self) -> str:
+        """The view as text."""
+        return self.view().text()
+
+    def _repr_html_(self) -> str:
+        """The view in a notebook."""
+        return self.view().html()
+
+
+def score(value: float | None) -> str:
+    """A metric in four digits; ``-`` where it is undefined."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _text_of(table: ResultTable) -> list[str]:
+    """The lines of a table."""
+    rows = [list(table.columns), *map(list, table.rows)] if table.columns else list(table.rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return [*([table.title] if table.title else []), *lines]
+
+
+def _html_of(table: ResultTable) -> str:
+    """A ``table`` element."""
+    caption = f"<caption>{escape(table.title)}</caption>" if table.title else ""
+    head = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows
+    )
+    thead = f"<thead><tr>{head}</tr></thead>" if head else ""
+    return f"<table>{caption}{thead}<tbody>{body}</tbody></table>"

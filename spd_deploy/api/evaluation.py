@@ -1,0 +1,189 @@
+"""``spd.evaluate``: the task's official metrics of an artefact or checkpoint on a split."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from spd_deploy.api.display import Displayed, ResultTable, ResultView, score
+from spd_deploy.api.loading import load
+from spd_deploy.api.notes import NoteRecorder
+from spd_deploy.api.values import read_flag, read_path, read_text
+from spd_deploy.domain.errors import BadData, BadSetting
+from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.tasks import Task, refuse_other_answers, task_named
+
+if TYPE_CHECKING:
+    from spd_deploy.sessions.open import OpenedModel
+    from spd_deploy.sessions.protocol import Description
+    from spd_train.data.examples import Splits
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Evaluation(Displayed):
+    """What a model scored.
+
+    Attributes:
+        path: the model's folder.
+        task: the name of the task.
+        split: which rows were scored, such as ``dev`` or ``held out of train``.
+        rows: how many.
+        seconds: how long the model took for them.
+        runtime: what ran the model.
+        scores: the task's metrics; the first is the headline. None marks an undefined one.
+        notes: what was said on the way, such as how many texts were cut.
+    """
+
+    path: Path
+    task: str
+    split: str
+    rows: int
+    seconds: float
+    runtime: "Description"
+    scores: Mapping[str, float | None]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``spd evaluate --json`` prints."""
+        return {
+            "path": str(self.path),
+            "task": self.task,
+            "split": self.split,
+            "rows": self.rows,
+            "runtime": asdict(self.runtime),
+            "scores": dict(self.scores),
+        }
+
+    def view(self) -> ResultView:
+        """The scores, and what they were measured on."""
+        facts = {
+            "task": self.task,
+            "split": f"{self.split}, {self.rows} rows in {self.seconds:.1f} s",
+            "runtime": str(self.runtime),
+        }
+        rows = [(name, score(value)) for name, value in self.scores.items()]
+        table = ResultTable(columns=("metric", "score"), rows=rows)
+        return ResultView(title=f"evaluation of {self.path}", facts=facts, tables=(table,))
+
+
+def evaluate(
+    path: str | PathLike[str],
+    *,
+    task: str | None = None,
+    data: str | PathLike[str] | None = None,
+    split: str = "dev",
+    skip_broken_rows: bool = False,
+    runtime: str = "auto",
+    device: Literal["cpu", "cuda"] | None = None,
+    threads: int | None = None,
+    progress: bool | Progress = False,
+) -> Evaluation:
+    """Score an artefact or a checkpoint on labelled data.
+
+    Args:
+        path: the model's folder.
+        task: the task's name; by default the task that the model was trained for.
+        data: a folder with the task's files, or one file. Of the file that the model was trained
+            on, the rows that training held out are scored.
+        split: ``dev`` or ``train``.
+        skip_broken_rows: leave broken rows out instead of stopping at the first.
+        runtime: as for ``load``.
+        device: as for ``load``.
+        threads: as for ``load``.
+        progress: show bars, or tell a listener of your own.
+
+    Raises:
+        BadData: the data is missing or broken, or has no labels.
+        BadSetting: the model was trained for another task.
+    """
+    from spd_train.data.splits import rows_to_score
+
+    name = None if task is None else read_text("task", task)
+    place = None if data is None else read_path("data", data)
+    if split == "test":
+        raise BadData(
+            "the test split has no labels to score against",
+            fix="use spd predict, or name a file that has labels with --data",
+        )
+    recorder = NoteRecorder(progress)
+    with load(path, runtime=runtime, device=device, threads=threads) as model:
+        agreed = agreed_task(model.task, name)
+        refuse_unlabelled(agreed, place)
+        scored = rows_to_score(
+            agreed,
+            place,
+            read_text("split", split),
+            skip_broken=read_flag("skip_broken_rows", skip_broken_rows),
+            note=recorder.note,
+        )
+        start = time.perf_counter()
+        scores = score_parts(model.opened(), agreed, scored.parts, recorder)
+        seconds = time.perf_counter() - start
+    return Evaluation(
+        path=model.path,
+        task=agreed.name,
+        split=scored.name,
+        rows=sum(map(len, scored.parts.values())),
+        seconds=seconds,
+        runtime=model.runtime,
+        scores=scores,
+        notes=recorder.notes,
+    )
+
+
+def agreed_task(trained: Task, name: str | None) -> Task:
+    """The task named, if the model can answer it; the model's own where none is named.
+
+    Raises:
+        BadSetting: the model was trained for another task, or its labels are others.
+    """
+    if name is None:
+        return trained
+    wanted = task_named(name) if trained.name != name else trained
+    if trained.name == "unknown":
+        refuse_other_answers(trained, wanted, whose="the model")
+        return wanted
+    if wanted.name != trained.name:
+        raise BadSetting(
+            "the model was trained for another task",
+            got=f"--task {wanted.name}, the model's is {trained.name}",
+            fix="leave --task out, or name another model",
+        )
+    return trained
+
+
+def refuse_unlabelled(task: Task, data_dir: Path | None) -> None:
+    """Refuse files of a task that does not say where its labels are, before anything is run.
+
+    Raises:
+        BadSetting: it does not.
+    """
+    if task.columns.label is None and data_dir is not None:
+        raise BadSetting(
+            "the model does not say its task, nor which column holds its labels",
+            got="no --task",
+            fix="name the --task it was trained for",
+        )
+
+
+def score_parts(
+    opened: "OpenedModel", task: Task, parts: "Splits", progress: Progress
+) -> dict[str, float | None]:
+    """The task's metrics over the files of a split; it is told how many texts were cut."""
+    from spd_deploy.domain.metrics import merged_scores, scores_of
+    from spd_deploy.domain.text import Lengths
+    from spd_deploy.sessions.offline import logits_of
+
+    found: dict[str, dict[str, float]] = {}
+    for part, examples in parts.items():
+        rows = [opened.tokenizer.encode(e.text, e.pair) for e in examples]
+        labels = [e.label for e in examples if e.label is not None]
+        if len(labels) != len(examples):
+            raise BadData(f"{part} has rows without a label", fix="score a labelled split")
+        progress.note(f"lengths of {part}: {Lengths.of(rows, limit=opened.tokenizer.max_tokens)}")
+        with progress.stage(f"evaluate {part}", len(rows)) as advance:
+            logits_BC = logits_of(opened.session, opened.tokenizer, rows, advance)
+        found[part] = scores_of(task, logits_BC, labels)
+    return merged_scores(found)

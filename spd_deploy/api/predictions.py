@@ -1,0 +1,155 @@
+"""The answers of a model: one for each text, in the order of the texts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, overload
+
+from spd_deploy.api.display import Displayed, ResultTable, ResultView
+from spd_deploy.domain.errors import BadData
+from spd_deploy.domain.progress import Progress
+
+if TYPE_CHECKING:
+    from spd_deploy.sessions.open import OpenedModel
+    from spd_train.data.examples import Example
+
+_ROWS_SHOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextPrediction:
+    """The answer for one text or pair.
+
+    Attributes:
+        label: the best label; None for a regression.
+        score: the probability of that label; for a regression the predicted number.
+        scores: the score of every label, best first.
+        truncated: whether the text was longer than the model reads, so that its end was cut.
+    """
+
+    label: str | None
+    score: float
+    scores: Mapping[str, float]
+    truncated: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of a line of ``spd predict``, scores unrounded."""
+        if self.label is None:
+            return {"score": self.score, "truncated": self.truncated}
+        return {
+            "label": self.label,
+            "score": self.score,
+            "scores": dict(self.scores),
+            "truncated": self.truncated,
+        }
+
+    def _repr_html_(self) -> str:
+        """A row for each label, in a notebook."""
+        rows = [(label, f"{value:.4f}") for label, value in self.scores.items()]
+        cut = ("the text was cut: it is longer than the model reads",) if self.truncated else ()
+        table = ResultTable(columns=("label", "score"), rows=rows)
+        return ResultView(title=self.label or "score", tables=(table,), lines=cut).html()
+
+
+class Predictions(Displayed, Sequence[TextPrediction]):
+    """The answers for several texts, in their order.
+
+    A slice is again ``Predictions``. ``labels`` and ``scores`` are plain lists, which pandas takes
+    as columns: ``table["label"] = predictions.labels``.
+    """
+
+    __slots__ = ("_answers",)
+
+    def __init__(self, answers: Sequence[TextPrediction]) -> None:
+        self._answers = tuple(answers)
+
+    @property
+    def labels(self) -> list[str | None]:
+        """The best label of each text; None for a regression."""
+        return [answer.label for answer in self._answers]
+
+    @property
+    def scores(self) -> list[float]:
+        """The score of each text's best label; for a regression the predicted numbers."""
+        return [answer.score for answer in self._answers]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """A dict for each text, such as ``pandas.DataFrame`` takes."""
+        return [answer.to_json() for answer in self._answers]
+
+    def view(self) -> ResultView:
+        """The first answers, and how many more there are."""
+        labelled = any(answer.label is not None for answer in self._answers)
+        rows = [
+            (str(i), *((answer.label or "-",) if labelled else ()), f"{answer.score:.4f}")
+            for i, answer in enumerate(islice(self._answers, _ROWS_SHOWN))
+        ]
+        more = len(self._answers) - len(rows)
+        columns = ("text", *(("label",) if labelled else ()), "score")
+        return ResultView(
+            title=f"{len(self._answers)} predictions",
+            tables=(ResultTable(columns=columns, rows=rows),) if rows else (),
+            lines=(f"and {more} more",) if more else (),
+        )
+
+    @overload
+    def __getitem__(self, index: int) -> TextPrediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Predictions": ...
+    def __getitem__(self, index: int | slice) -> "TextPrediction | Predictions":
+        """One answer, or the answers of a slice."""
+        found = self._answers[index]
+        return Predictions(found) if isinstance(found, tuple) else found
+
+    def __len__(self) -> int:
+        """How many texts were answered."""
+        return len(self._answers)
+
+    def __iter__(self) -> Iterator[TextPrediction]:
+        """The answers in the order of the texts."""
+        return iter(self._answers)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all answers are equal."""
+        return isinstance(other, Predictions) and self._answers == other._answers
+
+    def __hash__(self) -> int:
+        """The hash of all answers; scores by label are a dict, which has none."""
+        return hash(tuple((answer.label, answer.score) for answer in self._answers))
+
+
+def predictions_for(
+    opened: "OpenedModel", examples: "Sequence[Example]", progress: Progress
+) -> Predictions:
+    """One answer for each example, in order; texts of like lengths run together.
+
+    Raises:
+        BadData: a text holds only characters that the tokenizer drops.
+    """
+    from spd_deploy.domain.answers import answers_of
+    from spd_deploy.sessions.offline import logits_of
+
+    if not examples:
+        return Predictions(())
+    rows = [opened.tokenizer.encode(e.text, e.pair) for e in examples]
+    for number, row in enumerate(rows, start=1):
+        if row.empty:
+            raise BadData(
+                f"text {number} of {len(rows)} is empty",
+                got="only characters that the tokenizer drops",
+                fix="give some text, or leave it out",
+            )
+    with progress.stage("predict", len(rows)) as advance:
+        logits_BC = logits_of(opened.session, opened.tokenizer, rows, advance)
+    found = []
+    for row, logits_C in zip(rows, logits_BC, strict=True):
+        answers = answers_of(opened.task, logits_C)
+        found.append(
+            TextPrediction(
+                label=None if opened.task.is_regression else answers[0].label,
+                score=answers[0].score,
+                scores={answer.label: answer.score for answer in answers},
+                truncated=row.dropped > 0,
+            )
+        )
+    return Predictions(found)

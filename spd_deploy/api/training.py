@@ -1,0 +1,265 @@
+"""``spd.train``: a classifier and its data in, a sparse classifier out."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from spd_deploy.api.command_options import as_options, no_usage_errors, options_given
+from spd_deploy.api.display import Displayed, ResultTable, ResultView, score
+from spd_deploy.api.notes import NoteRecorder
+from spd_deploy.domain.progress import Progress
+
+if TYPE_CHECKING:
+    from spd_deploy.domain.checkpoint import Checkpoint
+    from spd_train.seeds import SeedResults, SeedSummary
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class TrainResult(Displayed):
+    """What a training gave; it can be handed to ``export``, ``load`` and ``evaluate`` as a path.
+
+    Attributes:
+        checkpoint: the trained model; of several seeds the first one's.
+        seeds: the checkpoint of each seed with mean and interval, where several were trained.
+        notes: what was said on the way, warnings about the data among it.
+    """
+
+    checkpoint: "Checkpoint"
+    seeds: "SeedResults | None" = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint's folder, a Hugging Face folder with an ``spd.json``."""
+        return self.checkpoint.folder
+
+    def __fspath__(self) -> str:
+        """The checkpoint's folder as a string."""
+        return str(self.path)
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``spd train --json`` prints."""
+        if self.seeds is not None:
+            return self.seeds.to_json()
+        return {"checkpoint": str(self.path), **self.checkpoint.to_json()}
+
+    def view(self) -> ResultView:
+        """Pattern, density, folder and scores; of several seeds the means."""
+        tables = (scores_table(self.checkpoint),) if self.seeds is None else (_means(self.seeds),)
+        return ResultView(
+            title=f"trained {self.checkpoint.task.name}",
+            facts=facts_of(self.checkpoint),
+            tables=tables,
+        )
+
+
+def train(
+    *,
+    output: str | PathLike[str],
+    task: str | None = None,
+    data: str | PathLike[str] | None = None,
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    label_column: str = "label",
+    regression: bool = False,
+    skip_broken_rows: bool = False,
+    model: str | PathLike[str] | None = None,
+    teacher: str | PathLike[str] | None = None,
+    pattern: str | None = None,
+    sparsity: float | None = None,
+    resume: bool = False,
+    recipe: str | PathLike[str] = "spd",
+    epochs: float | None = None,
+    max_steps: int | None = None,
+    prune_epochs: float | None = None,
+    graft_epochs: float | None = None,
+    finetune_epochs: float | None = None,
+    learning_rate: float | None = None,
+    dropout: bool | None = None,
+    mix_pairs: float | None = None,
+    graft_schedule: Literal["none", "constant", "linear", "paper"] | None = None,
+    graft_start: float | None = None,
+    graft_unit: Literal["layer", "sublayer"] | None = None,
+    attention_weight: float | None = None,
+    hidden_weight: float | None = None,
+    logits_weight: float | None = None,
+    label_weight: float | None = None,
+    temperature: float | None = None,
+    importance: Literal["magnitude", "movement", "taylor", "activation", "second-order"]
+    | None = None,
+    mask_updates: int | None = None,
+    regrow: bool | None = None,
+    reconstruct: bool | None = None,
+    permute: bool | None = None,
+    allocation: Literal["uniform", "global", "sensitivity"] | None = None,
+    min_density: float | None = None,
+    exclude: Sequence[str] = (),
+    calibration_tokens: int | None = None,
+    teacher_epochs: float | None = None,
+    teacher_learning_rate: float | None = None,
+    batch_size: int | None = None,
+    accumulate: int | None = None,
+    max_tokens: int | None = None,
+    holdout: float | None = None,
+    seed: int | None = None,
+    seeds: int | None = None,
+    precision: Literal["auto", "fp32", "bf16"] | None = None,
+    device: Literal["cpu", "cuda"] | None = None,
+    threads: int | None = None,
+    compile: bool | None = None,
+    progress: bool | Progress = False,
+) -> TrainResult:
+    """Fine-tune a dense teacher and distil a sparse student from it.
+
+    Each parameter is the option of ``spd train`` with the same name. None leaves a setting to the
+    recipe, or to the run that is resumed.
+
+    Args:
+        output: the folder to write.
+        task: a GLUE or built-in task, or a name for your own data.
+        data: a folder with the task's files in GLUE's layout, or one file of your own (.csv, .tsv,
+            .jsonl, .parquet).
+        text_column: the column of your own data with the text.
+        pair_column: the column with the second text, if rows are pairs.
+        label_column: the column with the label.
+        regression: read the labels as numbers to predict.
+        skip_broken_rows: leave broken rows out instead of stopping at the first.
+        model: the pretrained encoder: a folder, or a name on the Hugging Face hub.
+        teacher: a fine-tuned classifier to distil from, instead of making one.
+        pattern: which weights may become zero, such as ``structured``, ``block:64x1`` or ``2:4``.
+            Without one the dense model alone is trained.
+        sparsity: the share of zeros, between 0 and 1; by default 0.9 for ``unstructured``, 0.75
+            for blocks, 0.5 for ``structured``.
+        resume: go on with the run in ``output``, which knows its other settings.
+        recipe: ``spd``, ``spd-paper``, ``prune``, ``prune-kd``, ``one-shot``, or the ``spd.json``
+            of an earlier run.
+        epochs: the length of all the student's stages together, which keep their proportions.
+        max_steps: a bound on the student's steps.
+        prune_epochs: the length of the stage in which the sparsity rises.
+        graft_epochs: the length of the stage in which the grafting probability rises to 1.
+        finetune_epochs: the length of the last stage, in which all student parts are in place.
+        learning_rate: the student's peak learning rate.
+        dropout: whether the student is trained with dropout.
+        mix_pairs: the share of a batch's pairs that get the second text of another row.
+        graft_schedule: how the grafting probability changes over the training.
+        graft_start: the grafting probability at the first step, between 0 and 1.
+        graft_unit: graft whole layers, or attention and feed-forward parts separately.
+        attention_weight: the weight of the loss between attention probabilities.
+        hidden_weight: the weight of the loss between hidden states.
+        logits_weight: the weight of the loss between the logits of student and teacher.
+        label_weight: the weight of the loss to the true labels.
+        temperature: the temperature of the loss between logits.
+        importance: what the weights are ranked by.
+        mask_updates: how often the masks tighten in the prune stage.
+        regrow: whether a pruned weight may come back at a later update.
+        reconstruct: whether kept weights are solved again by least squares after each update.
+        permute: whether rows and inputs are first reordered so that the pattern keeps more.
+        allocation: how the sparsity is spread over the matrices.
+        min_density: the density that every matrix keeps under an uneven allocation.
+        exclude: matrices whose name contains one of these stay dense.
+        calibration_tokens: how many tokens of training text statistics are made on.
+        teacher_epochs: the length of the teacher's fine-tuning.
+        teacher_learning_rate: the teacher's peak learning rate.
+        batch_size: rows of a step, over all processes.
+        accumulate: parts that a step is computed in, to save memory.
+        max_tokens: tokens that the model reads of a text or pair; longer ones are cut.
+        holdout: the share of train that is kept out, to choose the best checkpoint on.
+        seed: the seed of the classifier's head, the batches, dropout and grafting.
+        seeds: train so many times; the result then holds mean and interval of the scores.
+        precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the machine is fast in it.
+        device: ``cpu`` or ``cuda``.
+        threads: threads to compute with on the CPU; by default the cores that are free.
+        compile: whether the layers are compiled with ``torch.compile``.
+        progress: show bars and notes on standard error, or tell a listener of your own.
+
+    Returns:
+        The checkpoint with its scores.
+
+    Raises:
+        BadInput: whatever of the data, the model or the settings is wrong.
+        Interrupted: Ctrl-C was pressed once; the state is saved and ``resume=True`` goes on.
+        Diverged: the loss is not a number any more.
+    """
+    values = {name: value for name, value in locals().items() if name != "progress"}
+    from spd_deploy.cli.train import train as command
+    from spd_deploy.cli.train import trained
+
+    options = as_options(command, values)
+    recorder = NoteRecorder(progress, watch=True)
+    with no_usage_errors(command), _own_threads():
+        found = trained(options, options_given(command, values), recorder)
+    return _result_of(found, recorder.notes)
+
+
+def _result_of(found: "Checkpoint | SeedResults", notes: tuple[str, ...]) -> TrainResult:
+    """The result of a training with one seed or several."""
+    from spd_train.seeds import SeedResults
+
+    if isinstance(found, SeedResults):
+        first = next(iter(found.runs.values()))
+        return TrainResult(checkpoint=first, seeds=found, notes=notes)
+    return TrainResult(checkpoint=found, notes=notes)
+
+
+@contextmanager
+def _own_threads() -> Iterator[None]:
+    """Give PyTorch back the number of threads that the caller's process had."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def facts_of(checkpoint: "Checkpoint") -> dict[str, str]:
+    """Pattern, density and folder of a checkpoint."""
+    pattern = checkpoint.pattern
+    if pattern is None:
+        return {"pattern": "dense: no weight is zero", "saved": str(checkpoint.folder)}
+    density = sum(checkpoint.densities.values()) / len(checkpoint.densities)
+    return {
+        "pattern": f"{pattern} at {pattern.sparsity:.0%}",
+        "density": f"{density:.3f} over the encoder's matrices",
+        "saved": str(checkpoint.folder),
+    }
+
+
+def scores_table(checkpoint: "Checkpoint") -> ResultTable:
+    """The metrics of the dense and the sparse model on the same rows."""
+    metrics = list(dict.fromkeys(name for found in checkpoint.scores.values() for name in found))
+    rows = [
+        (arm, *(score(found.get(name)) for name in metrics))
+        for arm, found in checkpoint.scores.items()
+    ]
+    return ResultTable(
+        title=f"scores on {checkpoint.split}" if rows else "no scores",
+        columns=("model", *metrics),
+        rows=rows,
+    )
+
+
+def _means(seeds: "SeedResults") -> ResultTable:
+    """The mean of each metric over the seeds, and its interval."""
+    first = next(iter(seeds.runs.values()))
+    rows = [
+        (arm, metric, *_mean_and_half_width(found))
+        for arm, metrics in seeds.summaries().items()
+        for metric, found in metrics.items()
+    ]
+    return ResultTable(
+        title=f"scores of {len(seeds.runs)} seeds on {first.split}",
+        columns=("model", "metric", "mean", "+-"),
+        rows=rows,
+    )
+
+
+def _mean_and_half_width(found: "SeedSummary | None") -> tuple[str, str]:
+    """The cells of one metric; ``-`` where no seed has a value."""
+    if found is None:
+        return score(None), score(None)
+    return score(found.mean), score(found.half_width)

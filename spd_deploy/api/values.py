@@ -1,0 +1,123 @@
+"""Which values the parameters of the API take; the options of the command line take the same.
+
+Reading a value returns it in its one type, or raises a ``BadSetting`` that names the parameter.
+"""
+
+import math
+import operator
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """One of some words."""
+
+    words: tuple[str, ...]
+
+    def read(self, name: str, value: object) -> str:
+        """The word."""
+        if isinstance(value, str) and value in self.words:
+            return value
+        raise _wrong(name, f"one of {', '.join(self.words)}", value)
+
+
+@dataclass(frozen=True, slots=True)
+class WholeNumber:
+    """A whole number, the ends included."""
+
+    low: int
+    high: int | None = None
+
+    def read(self, name: str, value: object) -> int:
+        """The number; neither 1.5 nor True is one."""
+        try:
+            number = operator.index(value)  # type: ignore[arg-type]
+        except TypeError as err:
+            raise _wrong(name, self._said, value) from err
+        if isinstance(value, bool) or number < self.low or number > (self.high or number):
+            raise _wrong(name, self._said, value)
+        return number
+
+    @property
+    def _said(self) -> str:
+        """The range in words."""
+        return f"a whole number of {self.low} or more" + (f", up to {self.high}" * bool(self.high))
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A finite number, the ends included."""
+
+    low: float
+    high: float
+
+    def read(self, name: str, value: object) -> float:
+        """The number."""
+        if isinstance(value, bool) or not hasattr(value, "__float__"):
+            raise _wrong(name, self._said, value)
+        number = float(value)
+        if not (self.low <= number <= self.high and math.isfinite(number)):
+            raise _wrong(name, self._said, value)
+        return number
+
+    @property
+    def _said(self) -> str:
+        """The range in words."""
+        return f"a number from {self.low:g} to {self.high:g}"
+
+
+RUNTIME = OneOf(tuple(RUNTIME_CHOICES))
+DEVICE = OneOf(("cpu", "cuda"))
+THREADS = WholeNumber(1, 1024)
+# Rows of a batch, tokens of a row, or one dimension of a matrix.
+SIZE = WholeNumber(1, 65536)
+ROUNDS = WholeNumber(2, 1000)
+SECONDS = Number(0.001, 86400)
+
+
+def read_sizes(name: str, value: object) -> tuple[int, ...]:
+    """One size, or several."""
+    many = [value] if not isinstance(value, Iterable) or isinstance(value, str) else list(value)
+    if not many:
+        raise _wrong(name, "at least one whole number", value)
+    return tuple(SIZE.read(name, one) for one in many)
+
+
+def read_words(kind: OneOf, name: str, value: object) -> tuple[str, ...]:
+    """One word, or several."""
+    many = [value] if not isinstance(value, Iterable) or isinstance(value, str) else list(value)
+    if not many:
+        raise _wrong(name, f"one of {', '.join(kind.words)}, or several", value)
+    return tuple(kind.read(name, one) for one in many)
+
+
+def read_path(name: str, value: object) -> Path:
+    """A path; a result of another function stands for the folder that it wrote."""
+    if isinstance(value, str | os.PathLike):
+        return Path(os.fspath(value))
+    raise _wrong(name, "a path", value)
+
+
+def read_text(name: str, value: object) -> str:
+    """A string."""
+    if isinstance(value, str):
+        return value
+    raise _wrong(name, "a string", value)
+
+
+def read_flag(name: str, value: object) -> bool:
+    """True or False."""
+    if isinstance(value, bool):
+        return value
+    raise _wrong(name, "True or False", value)
+
+
+def _wrong(name: str, wanted: str, value: object) -> BadSetting:
+    """The error: the parameter, what it takes, and what was given."""
+    return BadSetting(f"{name} must be {wanted}", got=repr(value), fix="give such a value")
