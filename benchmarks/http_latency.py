@@ -9,6 +9,10 @@ turns for a moment each, so that other work on the machine meets both, and each 
 What is told is the median of the turns, and of the differences of neighbouring turns. A difference
 holds all that lies between a client and the logits: the socket, HTTP, JSON, tokenising, the queue.
 
+Two more rows split it. The bare engine runs in a tight loop, with its weights and threads still
+warm; "engine after a pause" is the same engine with a pause before each run as long as the rest of
+a request takes. "GET /livez" is a request without a model: the client, the socket and HTTP alone.
+
 Without an artefact, random weights are drawn, pruned to blocks of 128x1 at 90 % and exported, as in
 ``benchmarks.shapes``.
 """
@@ -40,7 +44,7 @@ from spd_deploy.machine.facts import this_machine
 
 SIZES = ("minilm", "base")
 PATTERN = Block(rows=128, columns=1, sparsity=0.9)
-SCHEMA = 1
+SCHEMA = 2
 STAGES = ("tok", "queue", "run")
 _LENGTH = re.compile(rb"content-length: (\d+)")
 _STAGE = re.compile(rb"(\w+);dur=([\d.]+)")
@@ -49,9 +53,20 @@ _WARM_UP_S = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Turn:
-    """Medians of a moment of each, in seconds; ``stages_s`` are what the server says of itself."""
+    """Medians of a moment of each, in seconds.
+
+    Attributes:
+        bare_s: the engine in a tight loop.
+        paused_s: the engine with a pause before each run, which is not counted.
+        probe_s: ``GET /livez`` over a connection of its own.
+        http_s: ``POST /v1/classify``.
+        asked: how many of those.
+        stages_s: what the server says of the last of them.
+    """
 
     bare_s: float
+    paused_s: float
+    probe_s: float
     http_s: float
     asked: int
     stages_s: dict[str, float]
@@ -71,6 +86,16 @@ class Measured:
     def bare_s(self) -> float:
         """The engine's median."""
         return statistics.median(turn.bare_s for turn in self.turns)
+
+    @property
+    def paused_s(self) -> float:
+        """The engine's median after a pause."""
+        return statistics.median(turn.paused_s for turn in self.turns)
+
+    @property
+    def probe_s(self) -> float:
+        """The median of a request without a model."""
+        return statistics.median(turn.probe_s for turn in self.turns)
 
     @property
     def http_s(self) -> float:
@@ -95,12 +120,8 @@ class Measured:
 class Connection:
     """One kept-alive connection that asks one thing again and again."""
 
-    def __init__(self, port: int, text: str) -> None:
-        body = json.dumps({"inputs": [{"text": text}]}).encode()
-        self._request = (
-            b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-        )
+    def __init__(self, port: int, request: bytes) -> None:
+        self._request = request
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.head = b""
@@ -124,6 +145,18 @@ class Connection:
     def close(self) -> None:
         """Hang up."""
         self._socket.close()
+
+
+PROBE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def classify(text: str) -> bytes:
+    """A request that classifies a text."""
+    body = json.dumps({"inputs": [{"text": text}]}).encode()
+    return (
+        b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
 
 
 def main() -> None:
@@ -187,18 +220,25 @@ def measure(folder: Path, options: argparse.Namespace) -> Measured:
     with (
         served.session as session,
         serving(folder, options.threads) as port,
-        closing(Connection(port, text)) as connection,
+        closing(Connection(port, classify(text))) as connection,
+        closing(Connection(port, PROBE)) as probe,
     ):
+        pause_s = 0.0
         for seconds in (_WARM_UP_S, *[options.seconds] * options.rounds):
             bare = durations(lambda: session.run(batch), seconds)
             http = durations(connection.ask, seconds)
+            stages_s = connection.stages_s()
+            paused = durations(lambda: session.run(batch), seconds, pause_s=pause_s)
             turn = Turn(
                 bare_s=statistics.median(bare),
+                paused_s=statistics.median(paused),
+                probe_s=statistics.median(durations(probe.ask, seconds)),
                 http_s=statistics.median(http),
                 asked=len(http),
-                stages_s=connection.stages_s(),
+                stages_s=stages_s,
             )
             measured.turns.append(turn)
+            pause_s = max(0.0, turn.http_s - stages_s["run"])
     del measured.turns[0]  # the warm-up
     return measured
 
@@ -229,11 +269,13 @@ def serving(folder: Path, threads: int) -> Iterator[int]:
         process.communicate()
 
 
-def durations(work: Callable[[], object], seconds: float) -> list[float]:
-    """How long each of the calls took that fit into so many seconds."""
+def durations(work: Callable[[], object], seconds: float, *, pause_s: float = 0.0) -> list[float]:
+    """How long each of the calls took that fit into so many seconds, with pauses between them."""
     found: list[float] = []
     end = time.perf_counter() + seconds
     while not found or time.perf_counter() < end:
+        if pause_s:
+            time.sleep(pause_s)
         start = time.perf_counter()
         work()
         found.append(time.perf_counter() - start)
@@ -246,7 +288,11 @@ def show(measured: Measured) -> None:
     show_table(
         f"{measured.model}, {measured.pattern}, {measured.tokens} tokens, "
         f"{measured.threads} threads; one connection, medians of {turns} turns",
-        ["bare engine", "over HTTP", "added", "ratio", *(f"of it {name}" for name in STAGES)],
+        [
+            *("bare engine", "over HTTP", "added", "ratio"),
+            *(f"of it {name}" for name in STAGES),
+            *("engine after a pause", "GET /livez"),
+        ],
         [
             [
                 *(
@@ -255,6 +301,7 @@ def show(measured: Measured) -> None:
                 ),
                 f"{measured.ratio:.2f}",
                 *(f"{1e3 * measured.stage_s(name):.2f} ms" for name in STAGES),
+                *(f"{1e3 * s:.2f} ms" for s in (measured.paused_s, measured.probe_s)),
             ]
         ],
     )

@@ -67,7 +67,8 @@ def create_app(
         lifespan=lambda app: _lifespan(open_model, settings, state, metrics),
     )
     router = Routes(state, settings, metrics).router()
-    app.router.routes.extend(_plain_routes(router))
+    routes = _plain_routes(router)
+    app.router.routes.extend(routes)
     app.include_router(router)  # only for its OpenAPI description; the routes before it answer
     for kind in (SpdError, ClientDisconnected, HTTPException):
         app.add_exception_handler(kind, on_error)
@@ -77,6 +78,11 @@ def create_app(
         state=state,
         metrics=metrics,
         forwarding=forwarding or ProxySettings(),
+        handlers={
+            (method, route.path): route.endpoint
+            for route in routes
+            for method in route.methods or ()
+        },
         routes=paths,
     )
     return app

@@ -6,15 +6,14 @@ It serves every protocol. All of it runs in the event loop, but for tokenising l
 import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from serve.admission import Admission, Load
+from serve.batching import BatchResult
 from serve.engine import Engine
 from serve.metrics import Metrics
 from serve.open_model import ServedModel
-from serve.queue_entry import BatchResult
-from serve.request_ids import current_request_id
 from serve.settings import ServeSettings
 from serve.texts import (
     Text,
@@ -81,11 +80,12 @@ class Classifier:
         metrics.watch_queue(lambda: self.admission.held.items, lambda: self.admission.held.tokens)
 
     async def classify(
-        self, texts: Sequence[Text], *, truncate: bool, raw_scores: bool
+        self, texts: Sequence[Text], *, truncate: bool, raw_scores: bool, request_id: str
     ) -> tuple[list[Classified], Timing]:
         """The answers to the texts in their order, and where the time went.
 
-        Cancelling the call frees the request's slot and removes its rows from the queue.
+        Cancelling the call frees the request's slot and removes its rows from the queue. The log
+        names a row that fails by its ``request_id``.
 
         Raises:
             Refusal: a text is empty, too long or of the wrong kind for the model; the queue is
@@ -101,7 +101,7 @@ class Classifier:
             self._metrics.texts_tokenised(tok_s, truncated=sum(row.dropped > 0 for row in rows))
             self._refuse_rows(texts, rows, truncate=truncate)
             slot.measure([len(row) for row in rows])
-            ran = await self._run(texts, rows)
+            ran = await self._run(texts, rows, request_id)
         slowest = max(ran, key=lambda one: one.queue_s + one.run_s)
         self._metrics.request_waited(slowest.queue_s)
         timing = Timing(tok_s=tok_s, queue_s=slowest.queue_s, run_s=slowest.run_s)
@@ -149,14 +149,13 @@ class Classifier:
                 if not truncate:
                     refuse_truncated(row, self.served.tokenizer.max_tokens)
 
-    async def _run(self, texts: Sequence[Text], rows: Sequence[Tokens]) -> list[BatchResult]:
-        """The results of all rows, or the first failure among them."""
-        futures = [
-            asyncio.wrap_future(future)
-            for future in self.engine.submit(rows, current_request_id.get())
-        ]
+    async def _run(
+        self, texts: Sequence[Text], rows: Sequence[Tokens], request_id: str
+    ) -> list[BatchResult]:
+        """The results of all rows, or the failure of the first row that failed."""
+        futures = self.engine.submit(rows, request_id)
         try:
-            return await asyncio.gather(*futures)
+            return [await _result_of(future) for future in futures]
         except EngineFailed as err:
             with errors_at(_where_of(err, texts, futures)):
                 raise
@@ -173,8 +172,13 @@ class Classifier:
         return Classified(answers=answers, n_tokens=len(row), dropped_tokens=row.dropped)
 
 
+async def _result_of(future: "Future[BatchResult]") -> BatchResult:
+    """Await a row. Rows of one batch end together, so the event loop is mostly woken once."""
+    return future.result() if future.done() else await asyncio.wrap_future(future)
+
+
 def _where_of(
-    err: EngineFailed, texts: Sequence[Text], futures: Sequence["asyncio.Future[BatchResult]"]
+    err: EngineFailed, texts: Sequence[Text], futures: Sequence["Future[BatchResult]"]
 ) -> str:
     """The position in the request of the text whose future ended with ``err``."""
     ended = (future.done() and not future.cancelled() for future in futures)

@@ -12,7 +12,7 @@ import re
 import socket
 from asyncio import BaseTransport, Transport
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import httptools
 from starlette.exceptions import HTTPException
@@ -22,6 +22,7 @@ from serve.http_errors import PROTOCOL_ERROR
 
 MAX_HEAD_BYTES = 65_536
 _HOST = re.compile(rb"([\w.~!$&'()*+,;=%-]*|\[[\da-fA-F:.]+\])(:\d*)?", re.ASCII)
+_INTERIM = b"HTTP/1.1 1"
 _UPGRADE = frozenset({b"upgrade", b"http2-settings"})
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -31,10 +32,10 @@ class Connection(HttpToolsProtocol):
     """A connection that refuses malformed HTTP through the app."""
 
     def connection_made(self, transport: BaseTransport) -> None:
-        """Set TCP_NODELAY, so that every response is sent at once.
+        """Set TCP_NODELAY, and send the head of a response together with its body.
 
-        An answer leaves in two writes, headers and body, and with Nagle's algorithm the second
-        would wait for the client's delayed acknowledgement of the first: 40 ms.
+        With Nagle's algorithm a response in several packets would wait for the client's delayed
+        acknowledgement of the first: 40 ms.
         """
         made = transport.get_extra_info("socket")
         if made is not None and made.family in (socket.AF_INET, socket.AF_INET6):
@@ -42,6 +43,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = self._in_body = self._upgrading = self._over = False
         super().connection_made(cast("Transport", transport))
+        self._responses = self.transport = _ResponseTransport(self.transport)
 
     def data_received(self, data: bytes) -> None:
         """Parse the received bytes; bytes after a refused request are dropped."""
@@ -82,6 +84,11 @@ class Connection(HttpToolsProtocol):
         if not (self._over or self._upgrading):
             self._in_body = False
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Send a head that no body followed; uvicorn's callback."""
+        self._responses.flush()
+        super().on_response_complete()
 
     def _parse(self, data: bytes) -> bytes:
         """Feed ``data`` to the parser, and return what it must be fed next."""
@@ -130,6 +137,43 @@ class Connection(HttpToolsProtocol):
         self.cycle.scope["state"][PROTOCOL_ERROR] = refusal
         self.cycle.keep_alive = False
         super().on_message_complete()
+
+
+class _ResponseTransport(Transport):
+    """A transport that keeps the head of a response until its body is written.
+
+    uvicorn writes the head by itself, although ASGI tells servers to wait for the body. A write of
+    its own would cost a system call, and would wake the client before there is an answer to read.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport, self._head = transport, b""
+
+    def write(self, data: Any) -> None:
+        """Send the data; keep it instead if it is a head, but for an interim ``100 Continue``."""
+        if not self._head and data.startswith(b"HTTP/1.1 ") and not data.startswith(_INTERIM):
+            self._head = data
+            return
+        head, self._head = self._head, b""
+        self._transport.write(head + data)
+
+    def flush(self) -> None:
+        """Send the head that is kept, if any."""
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        """Send the head that is kept, and close the connection."""
+        self.flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether the connection is closed or is being closed."""
+        return self._transport.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """A fact of the connection, such as its ``socket``."""
+        return self._transport.get_extra_info(name, default)
 
 
 def refusal_of(version: str, headers: Headers) -> HTTPException | None:

@@ -74,6 +74,8 @@ class ProxySettings:
             scope["root_path"] = prefix
             if not f"{scope['path']}/".startswith(f"{prefix}/"):  # the proxy took it off
                 scope["path"] = prefix + scope["path"]
+            elif scope["path"] == prefix:
+                scope["path"] = f"{prefix}/"
 
 
 def trusted_from(spelled: str) -> tuple[Network, ...]:

@@ -1,22 +1,36 @@
-"""ASGI middleware of every request: its id, its metrics, and a response to any failure.
+"""ASGI middleware of every request: its id, its handler, its metrics, a response to any failure.
 
 It is pure ASGI, because Starlette's ``BaseHTTPMiddleware`` hides a client's disconnect from the
 handler.
 """
 
 import asyncio
+import re
+import secrets
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.forwarding import ProxySettings
 from serve.http_errors import CLIENT_CLOSED_REQUEST, PROTOCOL_ERROR, response_for
 from serve.metrics import OTHER, Metrics
-from serve.request_ids import REQUEST_ID, current_request_id, request_id_from
 from serve.state import Phase, ServerState
 from spd_deploy.domain.errors import NotReady
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+REQUEST_ID = "X-Request-Id"
+_REQUEST_ID_HEADER = REQUEST_ID.lower().encode()
+_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def request_id_from(given: str | None) -> str:
+    """The client's id if it has 1 to 64 letters, digits, ``.``, ``_`` or ``-``; else a new one."""
+    return given if given and _ACCEPTED_ID.fullmatch(given) else secrets.token_hex(8)
 
 
 class RequestMiddleware:
@@ -29,11 +43,16 @@ class RequestMiddleware:
         state: ServerState,
         metrics: Metrics,
         forwarding: ProxySettings,
+        handlers: Mapping[tuple[str, str], Handler],
         routes: Collection[str],
     ) -> None:
-        """``routes`` are the paths that metrics name; other paths count as ``other``."""
+        """``routes`` are the paths that metrics name; other paths count as ``other``.
+
+        ``handlers`` has the handler of each method and path. It is called directly, since FastAPI's
+        own middleware and routing take longer than all of our own. ``app`` answers the rest.
+        """
         self._app, self._state, self._metrics = app, state, metrics
-        self._forwarding = forwarding
+        self._forwarding, self._handlers = forwarding, handlers
         self._routes = frozenset(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,7 +62,6 @@ class RequestMiddleware:
             return
         request_id = request_id_from(Headers(scope=scope).get(REQUEST_ID))
         scope.setdefault("state", {})["request_id"] = request_id
-        current_request_id.set(request_id)
         answer = _ResponseSender(send, request_id)
         start = time.perf_counter()
         self._state.in_flight += 1
@@ -64,7 +82,12 @@ class RequestMiddleware:
         try:
             _raise_protocol_error(scope)
             self._forwarding.apply(scope)
-            await self._app(scope, receive, answer)
+            handler = self._handlers.get((scope["method"], _path_in_app(scope)))
+            if handler is None:
+                await self._app(scope, receive, answer)
+                return
+            response = await handler(Request(scope, receive))
+            await response(scope, receive, answer)
         except asyncio.CancelledError:
             # uvicorn cancels requests that outlast the drain timeout.
             if self._state.phase is not Phase.DRAINING or answer.status:
@@ -78,8 +101,14 @@ class RequestMiddleware:
 
     def _route(self, scope: Scope) -> str:
         """The value of the metric label ``route``."""
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = _path_in_app(scope)
         return path if path in self._routes and PROTOCOL_ERROR not in scope["state"] else OTHER
+
+
+def _path_in_app(scope: Scope) -> str:
+    """The path without the prefix under which a proxy offers the server."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 class _ResponseSender:
@@ -93,7 +122,8 @@ class _ResponseSender:
         """Send one ASGI message."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message).append(REQUEST_ID, self._request_id)
+            own = (_REQUEST_ID_HEADER, self._request_id.encode("ascii"))
+            message["headers"] = [*message.get("headers", ()), own]
         await self._send(message)
 
 

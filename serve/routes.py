@@ -1,5 +1,6 @@
 """The routes: the handler of each path."""
 
+import json
 from typing import Any
 
 from fastapi import APIRouter
@@ -9,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from serve.classifier import Timing
 from serve.disconnect import cancel_on_disconnect
-from serve.http_errors import STATUS, error_responses
+from serve.http_errors import STATUS, error_responses, request_id_of
 from serve.info import Info, info_of
 from serve.metrics import CONTENT_TYPE, Metrics
 from serve.openapi import request_body_of
@@ -21,6 +22,8 @@ from serve.state import ServerState
 from spd_deploy.domain.errors import NotReady
 
 BODIES: list[type[BaseModel]] = [native.ClassifyRequest, tei.PredictRequest]
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class Status(BaseModel):
@@ -61,7 +64,9 @@ class Routes:
         router.add_api_route("/info", self.info, response_model=Info, responses=waiting)
         router.add_api_route("/metrics", self.metrics, response_class=_MetricsPage)
         router.add_api_route("/docs", self.docs, include_in_schema=False)
-        router.add_api_route("/", self.demo, include_in_schema=False)
+        router.add_api_route("/", self.root, methods=["GET", "POST"], include_in_schema=False)
+        for path in ("/health", "/ping"):  # the names of /readyz in TEI
+            router.add_api_route(path, self.readyz, include_in_schema=False)
         return router
 
     async def classify(self, request: Request) -> Response:
@@ -74,7 +79,10 @@ class Routes:
         value = await self._value(request)
         parsed = native.request_from(value, max_inputs=self._settings.max_inputs)
         work = classifier.classify(
-            native.texts_of(parsed), truncate=parsed.truncate, raw_scores=parsed.raw_scores
+            native.texts_of(parsed),
+            truncate=parsed.truncate,
+            raw_scores=parsed.raw_scores,
+            request_id=request_id_of(request.scope),
         )
         rows, timing = await cancel_on_disconnect(request, work)
         return _reply(native.reply(classifier.served.name, rows, top_k=parsed.top_k), timing)
@@ -89,7 +97,10 @@ class Routes:
         value = await self._value(request)
         parsed = tei.request_from(value, max_inputs=self._settings.max_inputs)
         work = classifier.classify(
-            parsed.texts, truncate=parsed.truncate, raw_scores=parsed.raw_scores
+            parsed.texts,
+            truncate=parsed.truncate,
+            raw_scores=parsed.raw_scores,
+            request_id=request_id_of(request.scope),
         )
         rows, timing = await cancel_on_disconnect(request, work)
         return _reply(tei.reply(rows, nested=parsed.nested), timing)
@@ -117,13 +128,21 @@ class Routes:
         """The API reference as an HTML page."""
         return docs_page(request.app.openapi(), base=str(request.base_url).rstrip("/"))
 
-    async def demo(self, _: Request) -> Response:
-        """The demo page, which classifies a text that is typed into it."""
-        return demo_page()
+    async def root(self, request: Request) -> Response:
+        """GET: the demo page. POST: the same as `/predict`, as in Text Embeddings Inference."""
+        return await self.predict(request) if request.method == "POST" else demo_page()
 
     async def _value(self, request: Request) -> Any:
         """The request's body as a JSON value."""
         return await read_json(request, max_bytes=self._settings.max_body_bytes)
+
+
+class _Json(JSONResponse):
+    """A JSON response; Starlette's makes an encoder for each."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return _ENCODER.encode(content).encode()
 
 
 class _MetricsPage(Response):
@@ -134,4 +153,4 @@ class _MetricsPage(Response):
 
 def _reply(value: Any, timing: Timing) -> Response:
     """A JSON response with the header ``Server-Timing``."""
-    return JSONResponse(value, headers={"Server-Timing": timing.server_timing()})
+    return _Json(value, headers={"Server-Timing": timing.server_timing()})

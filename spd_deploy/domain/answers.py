@@ -1,5 +1,6 @@
 """Logits to answers: softmax, sigmoid or the number itself, as the task's activation says."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,21 +29,30 @@ def answers_of(task: Task, logits_C: NDArray[np.float32], *, raw: bool = False) 
     Raises:
         EngineFailed: the logits are not finite.
     """
-    if not np.isfinite(logits_C).all():
+    logits: list[float] = logits_C.tolist()
+    if not all(map(math.isfinite, logits)):
         raise EngineFailed("the model gave a score that is not a number", fix="report this input")
-    scores_C = logits_C.astype(np.float64) if raw else _activate(task, logits_C.astype(np.float64))
+    scores = logits if raw else _activate(task, logits)
     labels = task.labels or ("score",)
-    order = np.argsort(-scores_C, kind="stable")
-    return [Answer(label=labels[i], score=float(scores_C[i])) for i in order]
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])
+    return [Answer(label=labels[i], score=scores[i]) for i in order]
 
 
-def _activate(task: Task, logits_C: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The task's activation."""
+def _activate(task: Task, logits: list[float]) -> list[float]:
+    """The task's activation. For a few labels Python is faster than NumPy."""
     match task.activation:
         case Activation.NONE:
-            return logits_C
+            return logits
         case Activation.SIGMOID:
-            return np.asarray(np.exp(-np.logaddexp(0.0, -logits_C)))
+            return [_sigmoid(logit) for logit in logits]
         case Activation.SOFTMAX:
-            weight_C = np.exp(logits_C - logits_C.max())  # so that no exponential overflows
-            return np.asarray(weight_C / weight_C.sum())
+            largest = max(logits)  # so that no exponential overflows
+            weights = [math.exp(logit - largest) for logit in logits]
+            total = math.fsum(weights)
+            return [weight / total for weight in weights]
+
+
+def _sigmoid(logit: float) -> float:
+    """1 / (1 + exp(-logit)), without an exponential that overflows."""
+    weight = math.exp(-abs(logit))
+    return (1.0 if logit >= 0 else weight) / (1.0 + weight)

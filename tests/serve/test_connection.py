@@ -64,6 +64,32 @@ def test_a_connection_sends_at_once(wire: Wire) -> None:
         assert all(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in accepted)
 
 
+def test_a_response_leaves_in_one_write(wire: Wire) -> None:
+    """The client's first read has the head and the body, so it is woken once."""
+    with wire.connect() as connection:
+        for _ in range(12):
+            connection.sendall(post().replace(b"Connection: close\r\n", b""))
+            head, _, body = connection.recv(65_536).partition(b"\r\n\r\n")
+
+            assert f"content-length: {len(body)}\r\n".encode() in head + b"\r\n"
+
+
+def test_a_head_without_a_body_is_sent(wire: Wire) -> None:
+    """A HEAD is answered, and so are requests behind it and before it on one connection."""
+    get, head = (
+        request(method, "/livez").replace(b"Connection: close\r\n", b"")
+        for method in ("GET", "HEAD")
+    )
+    with wire.connect() as connection:
+        for asked, has_body in ((head, False), (get, True), (head, False)):
+            connection.sendall(asked)
+            received = connection.recv(65_536)
+
+            assert received.startswith(b"HTTP/1.1 200 OK")
+            assert received.endswith(b"}") is has_body
+    assert wire.say(request("HEAD", "/livez"))[0].status == 200
+
+
 @pytest.mark.parametrize(
     "headers",
     [

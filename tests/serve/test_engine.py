@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from serve.batching import next_batch
+from serve.batching import BatchResult, QueueEntry, next_batch
 from serve.engine import Engine
 from serve.metrics import BatchFault, Metrics
-from serve.queue_entry import BatchResult, QueueEntry
 from spd_deploy.domain.errors import EngineFailed, NotReady
 from spd_deploy.domain.text import Batch, Tokens, pad
 from tests.serve.fakes import PATIENCE_S, FakeSession, formula, tokens

@@ -1,6 +1,8 @@
 """Behind a proxy: the server's own address is the one that clients see, if the proxy is trusted."""
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from serve.state import ServerState
 from spd_deploy.domain.errors import BadSetting
 from tests.serve.clients import wait_until_settled
 from tests.serve.fakes import FakeSession, fake_served
+from tests.serve.wire import listening
 
 PROXY = "10.1.2.3"
 SEEN = {
@@ -71,6 +74,33 @@ def test_everything_answers_under_the_prefix(trusting: TestClient, before: str) 
     assert described["servers"] == [{"url": "/models/sst2"}]
     assert "servers" not in trusting.get("/openapi.json").json()
     assert 'spd_requests_total{code="200",route="/predict"} 2.0' in counted
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_the_demo_page_needs_no_slash(tmp_path: Path, slash: str) -> None:
+    """A browser at the prefix itself finds the model, with or without a slash at the end."""
+    forwarding = ProxySettings(root_path="/models/sst2")
+    with listening(fake_served(tmp_path, FakeSession()), forwarding=forwarding) as wire:
+        done = subprocess.run(
+            ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+             f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000",
+             f"http://127.0.0.1:{wire.port}/models/sst2{slash}"],
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+
+    assert "<title>fake \u2013 spd serve</title>" in done.stdout
+    assert f"curl http://127.0.0.1:{wire.port}/models/sst2/v1/classify" in done.stdout
+
+
+def test_the_prefix_itself_is_the_root(tmp_path: Path) -> None:
+    """A prefix without a slash at its end is the demo page, and takes TEI's POST."""
+    for client in proxy_of(tmp_path, ProxySettings(root_path="/models/sst2")):
+        pages = [client.get(path) for path in ("/models/sst2", "/models/sst2/", "/")]
+        asked = client.post("/models/sst2", json={"inputs": "a"})
+
+        assert {(page.status_code, page.text) for page in pages} == {(200, pages[0].text)}
+        assert asked.json() == client.post("/predict", json={"inputs": "a"}).json()
 
 
 def test_a_root_path_needs_no_header(tmp_path: Path, before: str) -> None:

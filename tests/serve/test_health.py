@@ -126,7 +126,7 @@ def test_a_model_that_hangs_is_not_alive(
     """Who waits for it is told, who comes is sent away, and if it comes back all is well."""
 
     async def story() -> None:
-        settings = ServeSettings(stall_timeout_s=0.2)
+        settings = ServeSettings(stall_timeout_s=1.0)
         async with ready(fake_served(tmp_path, session), settings) as (app, state):
             session.gate.close()
             hangs = ask(app)

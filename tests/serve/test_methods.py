@@ -5,15 +5,16 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-GETS = ["/", "/docs", "/openapi.json", "/livez", "/readyz", "/info", "/metrics"]
+GETS = ["/", "/docs", "/openapi.json", "/livez", "/readyz", "/info", "/metrics", "/health", "/ping"]
+UNDESCRIBED = {"/", "/docs", "/openapi.json", "/health", "/ping"}
 
 
 def test_the_paths_of_get_are_all_there_are(fake: TestClient) -> None:
-    """The paths tried below are every one that is described with GET, and the pages."""
+    """The paths tried below are every one that is described with GET, the pages and TEI's names."""
     described: dict[str, Any] = fake.get("/openapi.json").json()["paths"]
 
     with_get = {path for path, operations in described.items() if "get" in operations}
-    assert with_get | {"/", "/docs", "/openapi.json"} == set(GETS)
+    assert with_get | UNDESCRIBED == set(GETS)
 
 
 @pytest.mark.parametrize("path", GETS)
@@ -34,10 +35,30 @@ def test_head_is_refused_where_get_is(fake: TestClient, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", GETS)
-def test_another_method_is_told_both(fake: TestClient, path: str) -> None:
-    """Who may not DELETE may GET and HEAD."""
+def test_another_method_is_told_the_right_ones(fake: TestClient, path: str) -> None:
+    """A refused DELETE names GET and HEAD, and POST where it is answered."""
+    allowed = "GET, HEAD, POST" if path == "/" else "GET, HEAD"
+
     answer = fake.delete(path)
 
     assert answer.status_code == 405
-    assert answer.headers["Allow"] == "GET, HEAD"
-    assert answer.json()["error"].endswith("use GET, HEAD")
+    assert answer.headers["Allow"] == allowed
+    assert answer.json()["error"].endswith(f"use {allowed}")
+
+
+@pytest.mark.parametrize("body", ['{"inputs": "a"}', '{"inputs": [["a"], ["b"]]}', "{}", "x"])
+def test_post_to_the_root_is_predict(fake: TestClient, body: str) -> None:
+    """TEI's clients may leave the path out; answers and refusals are those of /predict."""
+    headers = {"Content-Type": "application/json", "X-Request-Id": "mine"}
+
+    rooted, named = (fake.post(path, content=body, headers=headers) for path in ("/", "/predict"))
+
+    assert (rooted.status_code, rooted.json()) == (named.status_code, named.json())
+
+
+@pytest.mark.parametrize("path", ["/health", "/ping"])
+def test_the_probes_of_tei_are_readyz(fake: TestClient, path: str) -> None:
+    """TEI's clients probe with other names."""
+    probed, ready = fake.get(path), fake.get("/readyz")
+
+    assert (probed.status_code, probed.json()) == (ready.status_code, ready.json())

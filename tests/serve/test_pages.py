@@ -14,9 +14,9 @@ from starlette.testclient import TestClient
 from exporters.export import artefact_from_checkpoint
 from serve.http_errors import STATUS
 from serve.info import Info, info_of
+from serve.middleware import request_id_from
 from serve.open_model import open_served
 from serve.pages import type_of
-from serve.request_ids import request_id_from
 from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
