@@ -9,11 +9,12 @@ fastest run counts, and of the rounds the fast ones (``latency_table.undisturbed
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from time import perf_counter_ns
 
 from exporters.autotune.fit_latency import fit_shape, networks_to_time
 from exporters.autotune.networks import opened_network, write_networks
@@ -28,11 +29,11 @@ from spd_deploy.domain.latency_table import (
     settled,
     undisturbed,
 )
-from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.progress import Advance, Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime, computed_in
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.structures import Structures
-from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.host_clock import Clock, Effort
 from spd_deploy.timing.interleaved import Run, time_interleaved
 
 
@@ -89,7 +90,11 @@ class LatencyPlan:
 
 
 def measure_latency_table(
-    weights: ClassifierWeights, plan: LatencyPlan, *, progress: Progress | None = None
+    weights: ClassifierWeights,
+    plan: LatencyPlan,
+    *,
+    progress: Progress | None = None,
+    clock: Clock = perf_counter_ns,
 ) -> LatencyTable:
     """Time networks of the sizes of ``weights``, and fit the table to them.
 
@@ -100,7 +105,7 @@ def measure_latency_table(
     plan.refuse_long(weights.encoder.positions)
     sizes = EncoderSizes.of(weights.encoder)
     networks = networks_to_time(sizes)
-    timed = time_structures(weights, networks, plan, progress=progress)
+    timed = time_structures(weights, networks, plan, progress=progress, clock=clock)
     return LatencyTable(
         machine=plan.machine,
         runtime=plan.runtime,
@@ -121,6 +126,7 @@ def time_structures(
     plan: LatencyPlan,
     *,
     progress: Progress | None = None,
+    clock: Clock = perf_counter_ns,
 ) -> tuple[TimedStructures, ...]:
     """Seconds of structured networks at each shape: the fastest run of each round.
 
@@ -134,7 +140,7 @@ def time_structures(
         stage = f"time {len(waiting)} networks, round {number + 1}"
         with progress.stage(stage, len(waiting)) as advance:
             openers = {n: partial(_opened, weights, n, plan, advance) for n in waiting}
-            seconds = time_interleaved(openers, plan.shapes, plan.effort, typical=min)
+            seconds = time_interleaved(openers, plan.shapes, plan.effort, clock=clock, typical=min)
         for network in waiting:
             for rounds, new in zip(found[network], seconds[network], strict=True):
                 rounds += new
@@ -153,7 +159,7 @@ def _opened(
     weights: ClassifierWeights,
     structures: Structures,
     plan: LatencyPlan,
-    advance: Callable[[], None],
+    advance: Advance,
 ) -> Iterator[Run]:
     """A structured network, written and opened; both are undone afterwards."""
     with tempfile.TemporaryDirectory(prefix="spd-latency-") as scratch:
