@@ -1,6 +1,7 @@
 """Options that several verbs share."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
+from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.tasks import TASKS
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
@@ -49,6 +51,26 @@ class Sizes(click.ParamType[tuple[int, ...]]):
             if len(digits) > len(str(LARGEST_SIZE)) or int(digits) > LARGEST_SIZE:
                 self.fail(f"{value!r} holds a size above {LARGEST_SIZE}", param, ctx)
         return tuple(map(int, parts))
+
+
+class Shapes(click.ParamType[tuple[Shape, ...]]):
+    """Rows x tokens, with commas between them; each once."""
+
+    name = "BxS,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Shape, ...]:
+        """The shapes."""
+        if isinstance(value, tuple):
+            return value
+        found = []
+        for part in str(value).split(","):
+            match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", part.strip(), re.ASCII)
+            if match is None or max(map(int, match.groups())) > LARGEST_SIZE:
+                self.fail(f"{part!r} is not rows x tokens such as 8x128", param, ctx)
+            found.append(Shape(batch=int(match[1]), seq=int(match[2])))
+        return tuple(dict.fromkeys(found))
 
 
 def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
