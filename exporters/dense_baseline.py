@@ -30,14 +30,18 @@ def write_dense_baseline(artefact: Artefact, folder: Path) -> Path:
         NotWritten: no space, or no permission.
     """
     weights = dense_baseline_weights(artefact)
-    choices = {
+    write_graphs(folder, {MODEL_FILE: ClassifierGraph(weights, dense_choices(weights))})
+    return folder / MODEL_FILE
+
+
+def dense_choices(weights: ClassifierWeights) -> dict[str, LoweringChoice]:
+    """Every matrix whole, as the export of a dense checkpoint has it."""
+    return {
         matrix.name: LoweringChoice(
             lowering=Dense.of(matrix, weights.of(matrix)), reason="dense baseline"
         )
         for matrix in weights.encoder.matrices()
     }
-    write_graphs(folder, {MODEL_FILE: ClassifierGraph(weights, choices)})
-    return folder / MODEL_FILE
 
 
 def dense_baseline_weights(artefact: Artefact) -> ClassifierWeights:

@@ -12,6 +12,7 @@ count relative to the network's own time.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ _FEW_NEURONS = (16, 32, 64, 128)
 _NEURON_STEPS = 12
 _MOST_HEADS = 16
 _NEURON_MULTIPLE = 32
+_CHECKS = 4
 
 
 def head_counts(heads: int) -> tuple[int, ...]:
@@ -56,6 +58,19 @@ def networks_to_time(sizes: EncoderSizes) -> tuple[Structures, ...]:
     networks += [network(0, 0, h, half_N) for h in few_H]
     networks += [network(0, 0, half_H, n) for n in few_N]
     return tuple(dict.fromkeys(networks))
+
+
+def networks_to_check(sizes: EncoderSizes) -> tuple[Structures, ...]:
+    """Networks of unlike layers, some of them empty: drawn, but always the same ones."""
+    random = Random(0)
+
+    def drawn(most: int) -> tuple[int, ...]:
+        return tuple(random.choice((0, random.randint(1, most))) for _ in range(sizes.layers))
+
+    return tuple(
+        Structures(heads=drawn(sizes.heads), neurons=drawn(sizes.intermediate))
+        for _ in range(_CHECKS)
+    )
 
 
 def _nearest(counts: Sequence[int], wanted: float) -> int:

@@ -9,14 +9,15 @@ fastest run counts, and of the rounds the fast ones (``latency_table.undisturbed
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import geometric_mean
+from time import perf_counter_ns
 
-from exporters.autotune.fit_latency import fit_shape, networks_to_time
+from exporters.autotune.fit_latency import fit_shape, networks_to_check, networks_to_time
 from exporters.autotune.networks import opened_network, write_networks
 from exporters.autotune.structured_network import structured_choices
 from exporters.classifier_weights import ClassifierWeights
@@ -29,12 +30,16 @@ from spd_deploy.domain.latency_table import (
     settled,
     undisturbed,
 )
-from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.progress import Advance, Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime, computed_in
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.structures import Structures
-from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.host_clock import Clock, Effort
 from spd_deploy.timing.interleaved import Run, time_interleaved
+
+LATENCY_EFFORT = Effort(seconds=0.3, rounds=3, warmup_runs=1)
+# Rounds beyond those of the effort, for networks of which no two rounds agree.
+_MORE_ROUNDS = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,8 +50,7 @@ class LatencyPlan:
         stored: precision of the graph.
         computed: the runtime's own precision where it is another: bf16 in OpenVINO.
         machine: the name of this machine in the table.
-        effort: of one round; there are as many as it takes.
-        most_rounds: rounds of networks that other work disturbs.
+        effort: of one network at one shape; what other work disturbs is timed in more rounds.
     """
 
     shapes: tuple[Shape, ...]
@@ -55,10 +59,7 @@ class LatencyPlan:
     runtime: CpuRuntime = "onnxruntime"
     stored: Precision = Precision.FP32
     computed: str | None = None
-    effort: Effort = field(
-        default_factory=lambda: Effort(seconds=0.1, rounds=1, warmup_runs=1, min_runs=3)
-    )
-    most_rounds: int = 8
+    effort: Effort = LATENCY_EFFORT
 
     def __post_init__(self) -> None:
         """There are shapes, each once, and a thread."""
@@ -67,6 +68,13 @@ class LatencyPlan:
                 "a latency table needs shapes, each once, and threads",
                 got=", ".join(map(str, self.shapes)) or "no shape",
                 fix="name shapes such as --at 1x32,8x128",
+            )
+
+        if self.computed is not None and self.runtime != "openvino":
+            raise BadSetting(
+                f"{self.runtime} does not round to {self.computed}",
+                got=f"{self.computed} in {self.runtime}",
+                fix="use --runtime openvino",
             )
 
     @property
@@ -90,7 +98,11 @@ class LatencyPlan:
 
 
 def measure_latency_table(
-    weights: ClassifierWeights, plan: LatencyPlan, *, progress: Progress | None = None
+    weights: ClassifierWeights,
+    plan: LatencyPlan,
+    *,
+    progress: Progress | None = None,
+    clock: Clock = perf_counter_ns,
 ) -> LatencyTable:
     """Time networks of the sizes of ``weights``, and fit the table to them.
 
@@ -101,7 +113,9 @@ def measure_latency_table(
     plan.refuse_long(weights.encoder.positions)
     sizes = EncoderSizes.of(weights.encoder)
     networks = networks_to_time(sizes)
-    timed = time_structures(weights, networks, plan, progress=progress)
+    both = list(dict.fromkeys((*networks, *networks_to_check(sizes))))
+    timed = time_structures(weights, both, plan, progress=progress, clock=clock)
+    fitted = timed[: len(networks)]
     return LatencyTable(
         machine=plan.machine,
         runtime=plan.runtime,
@@ -109,10 +123,11 @@ def measure_latency_table(
         threads=plan.threads,
         sizes=sizes,
         times=tuple(
-            fit_shape(shape, networks, [undisturbed(one.seconds[i]) for one in timed])
+            fit_shape(shape, networks, [undisturbed(one.seconds[i]) for one in fitted])
             for i, shape in enumerate(plan.shapes)
         ),
-        networks=timed,
+        networks=fitted,
+        checks=timed[len(networks) :],
     )
 
 
@@ -140,24 +155,27 @@ def time_structures(
     plan: LatencyPlan,
     *,
     progress: Progress | None = None,
+    clock: Clock = perf_counter_ns,
 ) -> tuple[TimedStructures, ...]:
     """Seconds of structured networks at each shape: the fastest run of each round.
 
-    Every network is timed in three rounds. Those of which no two agree go on, since other work
-    disturbed them, up to ``plan.most_rounds``.
+    Every network is timed in the rounds of the plan. Those of which no two agree go on for some
+    more, since other work disturbed them.
     """
     progress = progress or Silent()
     found: dict[Structures, list[list[float]]] = {n: [[] for _ in plan.shapes] for n in networks}
     waiting = list(networks)
-    for number in range(plan.most_rounds):
+    series, least = plan.effort.series, plan.effort.rounds
+    effort = replace(plan.effort, seconds=series.seconds, rounds=1)
+    for number in range(least + _MORE_ROUNDS):
         stage = f"time {len(waiting)} networks, round {number + 1}"
         with progress.stage(stage, len(waiting)) as advance:
             openers = {n: partial(_opened, weights, n, plan, advance) for n in waiting}
-            seconds = time_interleaved(openers, plan.shapes, plan.effort, typical=min)
+            seconds = time_interleaved(openers, plan.shapes, effort, clock=clock, typical=min)
         for network in waiting:
             for rounds, new in zip(found[network], seconds[network], strict=True):
                 rounds += new
-        unsettled = [n for n in waiting if number < 2 or not all(map(settled, found[n]))]
+        unsettled = [n for n in waiting if number + 1 < least or not all(map(settled, found[n]))]
         waiting = unsettled[::-1]
         if not waiting:
             break
@@ -172,7 +190,7 @@ def _opened(
     weights: ClassifierWeights,
     structures: Structures,
     plan: LatencyPlan,
-    advance: Callable[[], None],
+    advance: Advance,
 ) -> Iterator[Run]:
     """A structured network, written and opened; both are undone afterwards."""
     with tempfile.TemporaryDirectory(prefix="spd-latency-") as scratch:

@@ -7,12 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd_deploy.cli.console import TerminalProgress, show_table
-from spd_deploy.cli.options import DEVICE, LARGEST_SIZE, Sizes, json_option, timing_options
+from spd_deploy.cli.console import TerminalProgress, show_json, show_table
+from spd_deploy.cli.latency import (
+    DEFAULT_SHAPES,
+    LATENCY_PRECISIONS,
+    latency_plan,
+    show_latency_table,
+    write_structured_map,
+)
+from spd_deploy.cli.options import (
+    DEVICE,
+    LARGEST_SIZE,
+    Shapes,
+    Sizes,
+    json_option,
+    timing_options,
+)
 from spd_deploy.domain.runtime_choice import CpuRuntime
+from spd_deploy.domain.shapes import Shape
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.breakeven.map_records import BreakEvenMap
+    from spd_deploy.timing.host_clock import Effort
 
 _TOKENS = {"cpu": (32, 128, 1024), "cuda": (128, 1024, 4096, 16384)}
 _PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp16",)}
@@ -70,7 +86,19 @@ Examples:
   spd map --model runs/mrpc/teacher --output maps/mine
   spd map --device cuda --tokens 128,4096 --pattern block:64x1 --pattern 2:4 --output maps/gpu
   spd map --shape 768x3072 --shape 3072x768 --pattern block:64x1 --threads 1 --output maps/ffn
-  spd map --runtime openvino --precision int8 --output maps/openvino""",
+  spd map --runtime openvino --precision int8 --output maps/openvino
+  spd map --structured --model minilm --at 1x32,8x128 --output maps/minilm.json""",
+)
+@click.option(
+    "--structured",
+    is_flag=True,
+    help="Time whole networks with heads and neurons removed instead, and write the latency table "
+    "of this machine. spd train --speedup chooses by it. Off by default.",
+)
+@click.option(
+    "--at",
+    type=Shapes(),
+    help="Shapes of the batches of --structured: rows x tokens.  [default: 8x128]",
 )
 @click.option(
     "--model",
@@ -111,10 +139,11 @@ Examples:
 @click.option(
     "--precision",
     "precisions",
-    type=click.Choice(["fp32", "int8"]),
+    type=click.Choice(LATENCY_PRECISIONS),
     multiple=True,
-    help="Precision of the products, dense and sparse. May be given several times.  [default: "
-    "both; always fp16 on a GPU]",
+    help="Precision of the products, dense and sparse. May be given several times. With "
+    "--structured one; bf16 is OpenVINO's, and only with --structured.  [default: both fp32 and "
+    "int8; fp32 with --structured; always fp16 on a GPU]",
 )
 @click.option(
     "--runtime",
@@ -122,7 +151,7 @@ Examples:
     type=click.Choice(_RUNTIMES),
     multiple=True,
     help="Runtime of the products, dense and sparse. May be given several times.  [default: both, "
-    "where OpenVINO is installed; always PyTorch on a GPU]",
+    "where OpenVINO is installed; onnxruntime with --structured; always PyTorch on a GPU]",
 )
 @click.option(
     "--device",
@@ -138,10 +167,17 @@ Examples:
     time="Time for one product at one number of tokens, all rounds together, in seconds. More time "
     "gives steadier figures.",
 )
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder to write; with --structured a file.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an earlier map in --output.")
 @json_option("the map")
 def map_(
+    structured: bool,
+    at: tuple[Shape, ...] | None,
     model: str | None,
     shapes: Sequence[tuple[int, int]],
     tokens: tuple[int, ...] | None,
@@ -170,7 +206,29 @@ def map_(
 
     A whole model gains less than its products, since it also does work that no sparsity saves.
     spd bench measures whole models.
+
+    With --structured whole networks are timed: the file has the time of a layer's attention by its
+    heads, of its feed-forward part by its neurons, and what no pruning saves. spd train --speedup
+    chooses by it what each layer keeps.
     """
+    if structured:
+        _refuse_with_structured(shapes, tokens, patterns, runtimes, precisions, device)
+        effort = _structured_effort(rounds, seconds)
+        plan = latency_plan(
+            at or DEFAULT_SHAPES,
+            runtime=next(iter(runtimes), "onnxruntime"),
+            precision=next(iter(precisions), "fp32"),
+            threads=threads,
+            effort=effort,
+        )
+        progress = TerminalProgress()
+        table = write_structured_map(
+            model or "base", plan, output, overwrite=overwrite, progress=progress
+        )
+        show_json(table.to_json()) if as_json else show_latency_table(table, output)
+        return
+    if at is not None or "bf16" in precisions:
+        raise click.UsageError("--at and --precision bf16 go with --structured")
     if threads is not None and device == "cuda":
         raise click.UsageError("--threads goes with --device cpu")
     if precisions and device == "cuda":
@@ -212,6 +270,35 @@ def map_(
         click.echo(text_from_map(found), nl=False)
     else:
         _show(found, output)
+
+
+def _refuse_with_structured(
+    shapes: Sequence[object],
+    tokens: object,
+    patterns: Sequence[str],
+    runtimes: Sequence[str],
+    precisions: Sequence[str],
+    device: str,
+) -> None:
+    """Refuse options of the other map, and several runtimes or precisions.
+
+    Raises:
+        UsageError: with the option that does not go with ``--structured``.
+    """
+    given = {"--shape": shapes, "--tokens": tokens, "--pattern": patterns}
+    if wrong := [name for name, value in given.items() if value]:
+        raise click.UsageError(f"{wrong[0]} does not go with --structured")
+    if device == "cuda":
+        raise click.UsageError("--structured times networks on the CPU: leave --device out")
+    if len(set(runtimes)) > 1 or len(set(precisions)) > 1:
+        raise click.UsageError("--structured takes one --runtime and one --precision")
+
+
+def _structured_effort(rounds: int, seconds: float) -> "Effort":
+    """How long each network is timed at each shape."""
+    from spd_deploy.timing.host_clock import Effort
+
+    return Effort(seconds=seconds, rounds=rounds, warmup_runs=1)
 
 
 def _show(found: "BreakEvenMap", output: Path) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ import click
 from spd_deploy.api import values
 from spd_deploy.api.loading import load
 from spd_deploy.api.values import SIZE
+from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.tasks import TASKS
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
@@ -75,6 +77,25 @@ class Sizes(click.ParamType[tuple[int, ...]]):
             if len(digits) > len(str(LARGEST_SIZE)) or int(digits) > LARGEST_SIZE:
                 self.fail(f"{value!r} holds a size above {LARGEST_SIZE}", param, ctx)
         return tuple(map(int, parts))
+
+
+class Shapes(click.ParamType[tuple[Shape, ...]]):
+    """Rows x tokens, with commas between them; each once."""
+
+    name = "BxS,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Shape, ...]:
+        """The shapes."""
+        parts = value if isinstance(value, tuple | list) else str(value).split(",")
+        found = []
+        for part in map(str, parts):
+            match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", part.strip(), re.ASCII)
+            if match is None or max(map(int, match.groups())) > LARGEST_SIZE:
+                self.fail(f"{part!r} is not rows x tokens such as 8x128", param, ctx)
+            found.append(Shape(batch=int(match[1]), seq=int(match[2])))
+        return tuple(dict.fromkeys(found))
 
 
 def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:

@@ -16,7 +16,7 @@ from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting
 from spd_deploy.domain.files import read_json
 from spd_deploy.domain.folders import COMMAND, RUN_FILE
-from spd_deploy.domain.shapes import parse_shapes
+from spd_deploy.domain.shapes import Shape
 from spd_train.family_folders import folders_of_members
 from spd_train.seeds import folders_of_seeds
 
@@ -122,5 +122,6 @@ def _read(name: str, value: Any) -> Any:
     if name in ("data_dir", "latency_table"):
         return Path(value)
     if name == "shapes":
-        return parse_shapes(value)
+        sizes = [map(int, shape.split("x")) for shape in value]
+        return tuple(Shape(batch=batch, seq=seq) for batch, seq in sizes)
     return tuple(value) if isinstance(value, list) else value

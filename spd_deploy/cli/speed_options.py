@@ -3,14 +3,19 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import geometric_mean, median
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
-from spd_deploy.domain.errors import BadReport
+from spd_deploy.cli.latency import (
+    DEFAULT_SHAPES,
+    LATENCY_PRECISIONS,
+    latency_plan,
+    measure_table,
+)
+from spd_deploy.cli.options import Shapes
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES, CpuRuntime
-from spd_deploy.domain.shapes import Shape, parse_shapes
+from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.tasks import Task
 
 if TYPE_CHECKING:
@@ -22,7 +27,6 @@ if TYPE_CHECKING:
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
-_CPU_RUNTIMES = tuple(c for c in RUNTIME_CHOICES if c.startswith(("onnxruntime", "openvino")))
 # --max-drop without --speedup tries these.
 LADDER = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
 # These need --speedup or --max-drop.
@@ -47,24 +51,6 @@ class Factors(click.ParamType[tuple[float, ...]]):
         if not rising:
             self.fail(f"{value!r} are not speed-ups above 1 that rise, such as 2,3,5", param, ctx)
         return found
-
-
-class Shapes(click.ParamType[tuple[Shape, ...]]):
-    """Shapes such as ``8x128``, rows x tokens, with commas between them."""
-
-    name = "BxS,.."
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[Shape, ...]:
-        """The shapes."""
-        if isinstance(value, tuple) and all(isinstance(one, Shape) for one in value):
-            return value
-        parts = value if isinstance(value, tuple | list) else str(value).split(",")
-        try:
-            return parse_shapes(map(str, parts))
-        except BadReport:
-            self.fail(f"{value!r} is not rows x tokens such as 8x128", param, ctx)
 
 
 def speed_options(verb: Verb) -> Verb:
@@ -100,15 +86,15 @@ def speed_options(verb: Verb) -> Verb:
         click.option(
             "--runtime",
             "runtime_name",
-            type=click.Choice(_CPU_RUNTIMES),
+            type=click.Choice(get_args(CpuRuntime)),
             help="Runtime in which --speedup counts: the one that will serve the student.  "
             "[default: onnxruntime]",
         ),
         click.option(
             "--export-precision",
-            type=click.Choice(["fp32", "int8"]),
-            help="Precision in which --speedup counts: that of the later spd export. The dense "
-            "model runs in it too.  [default: fp32]",
+            type=click.Choice(LATENCY_PRECISIONS),
+            help="Precision in which --speedup counts: that in which the student will be "
+            "served. The dense model runs in it too. bf16 is OpenVINO's.  [default: fp32]",
         ),
         click.option(
             "--latency-table",
@@ -153,22 +139,13 @@ def speedups_of(options: Mapping[str, Any]) -> tuple[float, ...] | None:
     return LADDER if found is None and options["max_drop"] is not None else found
 
 
-def latency_plan(options: Mapping[str, Any]) -> "LatencyPlan":
+def _plan(options: Mapping[str, Any]) -> "LatencyPlan":
     """What a latency table is measured at and in."""
-    from exporters.autotune.measure_latency import LatencyPlan
-    from exporters.precision import Precision
-    from spd_deploy.domain.cores import default_threads
-    from spd_deploy.machine.facts import this_machine
-
-    choice = RUNTIME_CHOICES[options["runtime_name"] or "onnxruntime"]
-    runtime: CpuRuntime = "openvino" if choice.runtime == "openvino" else "onnxruntime"
-    return LatencyPlan(
-        shapes=options["shapes"] or (Shape(batch=8, seq=128),),
-        threads=default_threads(),
-        machine=this_machine().cpu,
-        runtime=runtime,
-        stored=Precision(options["export_precision"] or "fp32"),
-        computed=choice.precision,
+    return latency_plan(
+        options["shapes"] or DEFAULT_SHAPES,
+        runtime=options["runtime_name"] or "onnxruntime",
+        precision=options["export_precision"] or "fp32",
+        threads=None,
     )
 
 
@@ -184,15 +161,14 @@ def latency_table_for(
         BadReport: the table in the file is of something else than the options say.
         BadModel: there is no model, or spd does not support it.
     """
-    from exporters.autotune.measure_latency import measure_latency_table
     from spd_deploy.domain.latency_table import EncoderSizes, LatencyTable, read_latency_table
 
     if earlier_run.get("latency"):
         return LatencyTable.from_json(earlier_run["latency"])
-    plan = latency_plan(options)
+    plan = _plan(options)
     weights = _weights_like(options["teacher"] or options["model"], task)
     if options["latency_table"] is None:
-        table = measure_latency_table(weights, plan, progress=progress)
+        table = measure_table(weights, plan, progress)
     else:
         table = read_latency_table(options["latency_table"])
         table.refuse_misfit(
@@ -215,7 +191,7 @@ def structures_measurer(
         return None
     from exporters.autotune.measure_latency import structures_speedup
 
-    plan = latency_plan(options)
+    plan = _plan(options)
     weights = _weights_like(options["teacher"] or options["model"], task)
     return lambda found: structures_speedup(weights, found, plan, progress=progress)
 
@@ -227,10 +203,9 @@ def student_measurer(
     if options["any_machine"]:
         return None
     from exporters.autotune.measured_speedup import measure_speedup
-
     from spd_train.family import MeasuredSpeed
 
-    plan = latency_plan(options)
+    plan = _plan(options)
     where = f"{plan.runtime}, {plan.precision}, {plan.threads} threads, "
     where += f"{', '.join(map(str, plan.shapes))}, {plan.machine}"
 

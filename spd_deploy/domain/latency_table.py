@@ -216,6 +216,7 @@ class LatencyTable:
         precision: in which the runtime computes: fp32, int8, bf16 or int8+bf16.
         times: one for each shape.
         networks: the networks whose times the table is fitted to.
+        checks: others, of unlike layers, that were timed beside them to check the prediction.
         doubts: reasons not to trust the times, such as other work on the machine.
     """
 
@@ -226,6 +227,7 @@ class LatencyTable:
     sizes: EncoderSizes
     times: tuple[ShapeTimes, ...]
     networks: tuple[TimedStructures, ...] = ()
+    checks: tuple[TimedStructures, ...] = ()
     doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -236,7 +238,7 @@ class LatencyTable:
             for part in (times.inner, times.last)
         }
         apart = len(set(self.shapes)) == len(self.shapes)
-        timed = {len(network.seconds) for network in self.networks} <= {len(self.times)}
+        timed = {len(one.seconds) for one in (*self.networks, *self.checks)} <= {len(self.times)}
         if ends != {(self.sizes.heads, self.sizes.intermediate)} or not apart or not timed:
             raise BadReport("the table's times do not fit its sizes and shapes", fix=_AGAIN)
         if self.threads < 1:
@@ -311,13 +313,14 @@ class LatencyTable:
     @property
     def unsettled(self) -> int:
         """How many of the timed networks gave no time twice, as on a machine with other work."""
-        return sum(not all(map(settled, network.seconds)) for network in self.networks)
+        timed = (*self.networks, *self.checks)
+        return sum(not all(map(settled, network.seconds)) for network in timed)
 
-    def misfits(self) -> tuple[float, ...]:
-        """For each network and shape that was timed, the relative error of the prediction."""
+    def errors(self) -> tuple[float, ...]:
+        """The relative error of the prediction, for each check at each shape."""
         return tuple(
             abs(times.seconds(network.structures) / undisturbed(rounds) - 1)
-            for network in self.networks
+            for network in self.checks
             for times, rounds in zip(self.times, network.seconds, strict=True)
         )
 

@@ -1,7 +1,6 @@
 """What was measured on a machine: at which shapes, and how many times as fast as dense."""
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -37,20 +36,6 @@ class Shape:
     def grid(cls, batches: tuple[int, ...], seqs: tuple[int, ...]) -> tuple[Self, ...]:
         """Every batch size with every length, each once, smallest first."""
         return tuple(sorted({cls(batch=batch, seq=seq) for batch in batches for seq in seqs}))
-
-
-def parse_shapes(parts: Iterable[str]) -> tuple[Shape, ...]:
-    """Shapes that are spelled such as ``8x128``, rows x tokens.
-
-    Raises:
-        BadReport: a part is no shape.
-    """
-    found = [
-        re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", part.strip(), re.ASCII) for part in parts
-    ]
-    if not all(found):
-        raise BadReport("not rows x tokens", got=", ".join(parts), fix="for example 8x128")
-    return tuple(Shape(batch=int(f[1]), seq=int(f[2])) for f in found if f)
 
 
 def random_batch(shape: Shape, vocabulary: int, random: np.random.Generator) -> Batch:

@@ -73,12 +73,13 @@ class OpenVinoSession(Closing):
             self._rows = {name: _table_rows(read.input(name)) for name in INPUTS}
             self._compiled = _compiled(core, read, precision, threads or default_threads())
             self._logits = self._compiled.output("logits")
+            quantised = _quantises(read)
         except Exception as err:
             raise BadArtefact(
                 f"OpenVINO cannot load {model}", got=err, fix="export it again"
             ) from err
         self._refuse_unlookable(model)
-        self._refuse_fallback(precision, threads)
+        self._refuse_fallback(precision, threads, quantised=quantised)
         self._request = self._compiled.create_infer_request()
         self._positions = positions
         self.description = Description(
@@ -120,11 +121,15 @@ class OpenVinoSession(Closing):
                 f"{model} has no embedding table for input_ids", fix="export it again"
             )
 
-    def _refuse_fallback(self, precision: str, threads: int | None) -> None:
-        """Refuse another precision or fewer threads, which OpenVINO takes without an error."""
+    def _refuse_fallback(self, precision: str, threads: int | None, *, quantised: bool) -> None:
+        """Refuse another precision or fewer threads, which OpenVINO takes without an error.
+
+        An int8 file of a model that keeps no head and no neuron has no product to run in int8.
+        """
         hint = self._compiled.get_property(_HINT).get_type_name()
         ran, proof = product_precisions(self._compiled), _PROOFS[precision]
         proven = ran == proof if precision == "fp32" else bool(ran & proof)
+        proven |= precision.startswith("int8") and not quantised
         if hint != _HINTS[precision] or not proven:
             raise Unavailable(
                 f"OpenVINO does not run this model in {precision}",
@@ -232,6 +237,11 @@ def _refuse_missing_precision(precision: str, offered: frozenset[str]) -> None:
             got=", ".join(sorted(offered)),
             fix="run without it; `spd doctor` lists what there is",
         )
+
+
+def _quantises(read: Any) -> bool:
+    """Whether a model quantises activations, as OpenVINO reads ``QuantizeLinear``."""
+    return any(node.get_type_name() == "FakeQuantize" for node in read.get_ops())
 
 
 def _table_rows(output: Any) -> int | None:

@@ -66,6 +66,7 @@ def table(*scales: float) -> LatencyTable:
         sizes=SIZES,
         times=times,
         networks=(network,),
+        checks=(network,),
     )
 
 

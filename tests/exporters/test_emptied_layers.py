@@ -1,0 +1,115 @@
+"""Layers that keep no head, no neuron, or neither: exported in every form, with the model's logits.
+
+The oracle is the checkpoint in Transformers, whose matrices of zeros leave biases and residuals.
+"""
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from exporters.export import ExportRequest, artefact_from_checkpoint
+from exporters.precision import CalibrationSet, Precision
+from exporters.torch.export import torch_artefact_from_checkpoint
+from spd_deploy.domain.artefact import Artefact, open_artefact
+from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.patterns import Pattern, parse_pattern
+from spd_deploy.domain.shapes import Shape, random_batch
+from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
+from spd_deploy.sessions.open import session_from_artefact
+from spd_deploy.sessions.openvino import OpenVinoSession
+from spd_deploy.sessions.protocol import Session
+from spd_deploy.sessions.torch import TorchSession
+from tests.tiny import tiny_checkpoint, with_weights
+
+# For each layer: are its heads removed, are its neurons.
+EMPTIED = {
+    "a layer of each kind": ((True, False), (False, True), (True, True)),
+    "the last without heads": ((False, False), (True, True), (True, False)),
+    "the last without neurons": ((True, True), (False, False), (False, True)),
+    "nothing left": ((True, True), (True, True), (True, True)),
+}
+PATTERNS = {"structured": 0.5, "block:32x1": 0.75}
+BATCH = random_batch(Shape(batch=5, seq=17), 50, np.random.default_rng(4))
+BATCH.mask_BS[1::2, 9:] = 0
+
+
+def emptied(folder: Path, name: str, pattern: Pattern) -> Checkpoint:
+    """A checkpoint whose layers lost what ``EMPTIED`` says; other layers keep a part."""
+    checkpoint = tiny_checkpoint(folder, pattern=pattern, layers=3)
+    weights = load_file(checkpoint.weights)
+    for matrix in checkpoint.encoder.matrices():
+        heads, neurons = EMPTIED[name][matrix.layer]
+        if neurons if matrix.role in ("intermediate", "output") else heads:
+            weights[matrix.weight_name] = torch.zeros_like(weights[matrix.weight_name])
+    return with_weights(checkpoint, weights)
+
+
+def expected(checkpoint: Checkpoint) -> np.ndarray:
+    with TorchSession(checkpoint.folder) as session:
+        return session.run(BATCH)
+
+
+def logits(session: Session) -> np.ndarray:
+    with session:
+        return session.run(BATCH)
+
+
+@pytest.mark.parametrize("name", EMPTIED)
+@pytest.mark.parametrize("spelled", PATTERNS)
+def test_an_emptied_layer_gives_the_models_logits(tmp_path: Path, name: str, spelled: str) -> None:
+    """In ONNX Runtime's graph and in the portable one, by both runtimes, and in PyTorch."""
+    checkpoint = emptied(tmp_path / "c", name, parse_pattern(spelled, PATTERNS[spelled]))
+    wanted_BC = expected(checkpoint)
+
+    artefact = artefact_from_checkpoint(checkpoint, tmp_path / "onnx")
+    torch_artefact = torch_artefact_from_checkpoint(checkpoint, tmp_path / "torch", number="fp32")
+
+    model = artefact.folder / MODEL_FILE
+    portable = artefact.folder / PORTABLE_FILE
+    found = {
+        "onnxruntime": logits(OnnxSession(model, precision="fp32", threads=1)),
+        "portable": logits(OnnxSession(portable, precision="fp32", threads=1)),
+        "openvino": logits(OpenVinoSession(portable, precision="fp32", positions=64, threads=1)),
+        "torch": logits(session_from_artefact(torch_artefact, threads=1)),
+    }
+    for where, logits_BC in found.items():
+        np.testing.assert_allclose(logits_BC, wanted_BC, atol=1e-4, rtol=1e-4, err_msg=where)
+    _refuse_stored(artefact, name)
+
+
+def _refuse_stored(artefact: Artefact, name: str) -> None:
+    """What was removed does no multiplications."""
+    for row, part in product(artefact.manifest.matrices, ("attention", "output", "intermediate")):
+        layer = int(row.name.split(".")[3])
+        inner = ".attention." not in row.name
+        if part in row.name and EMPTIED[name][layer][1 if inner else 0]:
+            assert row.flops_share == 0
+
+
+@pytest.mark.parametrize("name", EMPTIED)
+@pytest.mark.parametrize("spelled", PATTERNS)
+def test_an_emptied_layer_gives_them_in_int8(tmp_path: Path, name: str, spelled: str) -> None:
+    """Near the model's logits, as int8 is, in both graphs and both runtimes."""
+    checkpoint = emptied(tmp_path / "c", name, parse_pattern(spelled, PATTERNS[spelled]))
+    wanted_BC = expected(checkpoint)
+    calibration = CalibrationSet(
+        batches=(BATCH,), score=lambda session: {"accuracy": 1.0}, metric="accuracy", max_drop=1.0
+    )
+
+    artefact = artefact_from_checkpoint(
+        checkpoint,
+        tmp_path / "a",
+        ExportRequest(precision=Precision.INT8, calibration_set=calibration),
+    )
+
+    found = {
+        runtime: logits(session_from_artefact(artefact, runtime=runtime, threads=1))
+        for runtime in ("onnxruntime", "openvino")
+    }
+    for where, logits_BC in found.items():
+        assert np.abs(logits_BC - wanted_BC).max() < 0.1 * max(1, np.abs(wanted_BC).max()), where
+    open_artefact(artefact.folder)
