@@ -126,6 +126,8 @@ class PruneRecipe:
         allocation: the same sparsity for every matrix, or more where it costs less.
         least_density: share of its weights that every matrix keeps with an uneven allocation.
         exclude: matrices whose name contains one of these texts stay dense.
+        keep_layers: under the structured pattern, keep this many whole layers and nothing of the
+            others: a shallower dense student, to compare with. None: the sparsity decides.
         calibration_tokens: tokens of training text for statistics and reconstruction.
     """
 
@@ -137,6 +139,7 @@ class PruneRecipe:
     allocation: Allocation = "uniform"
     least_density: float = 0.02
     exclude: tuple[str, ...] = ()
+    keep_layers: int | None = None
     calibration_tokens: int = 8192
 
     def __post_init__(self) -> None:
@@ -150,6 +153,11 @@ class PruneRecipe:
             )
         _refuse_unless(
             0 < self.least_density < 1, "--min-density must lie in (0, 1)", self.least_density
+        )
+        _refuse_unless(
+            self.keep_layers is None or self.keep_layers >= 1,
+            "--keep-layers must be at least 1",
+            self.keep_layers,
         )
         _refuse_unless(
             self.calibration_tokens >= 1,
@@ -178,6 +186,22 @@ def refuse_unspreadable(pattern: Pattern, pruning: PruneRecipe) -> None:
             "weights, so this sparsity is out of reach",
             got=f"--sparsity {pattern.sparsity:g} with --allocation {pruning.allocation}",
             fix="use --allocation uniform, or a lower --min-density",
+        )
+
+
+def refuse_layers(pattern: Pattern, pruning: PruneRecipe) -> None:
+    """Refuse to keep whole layers under a pattern or an importance that removes none.
+
+    Raises:
+        BadSetting: the pattern is not structured, or the importance not of second order.
+    """
+    if pruning.keep_layers is None:
+        return
+    if not isinstance(pattern, Structured) or pruning.importance != "second-order":
+        raise BadSetting(
+            "--keep-layers removes layers, under the structured pattern and by second order",
+            got=f"--pattern {pattern} with --importance {pruning.importance}",
+            fix="use --pattern structured --importance second-order, or leave --keep-layers out",
         )
 
 
@@ -312,6 +336,7 @@ class Recipe:
         _refuse_unless(self.seed >= 0, "--seed must be 0 or more", self.seed)
         if self.pattern is not None:
             refuse_unspreadable(self.pattern, self.student.pruning)
+            refuse_layers(self.pattern, self.student.pruning)
         if self.pattern is not None and self.speedup is not None:
             self._refuse_unshrinkable()
 

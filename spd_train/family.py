@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from spd_deploy.domain.checkpoint import Checkpoint
@@ -185,7 +186,7 @@ def held_out_drop(folder: Path, metrics: Sequence[str]) -> float | None:
     sparse, dense = final.get("holdout"), final.get("teacher_holdout")
     if not sparse or not dense or any(s[m] is None for s in (sparse, dense) for m in metrics):
         return None
-    return sum(100 * (dense[m] - sparse[m]) for m in metrics) / len(metrics)
+    return fmean(100 * float(dense[m] - sparse[m]) for m in metrics)
 
 
 def _members(

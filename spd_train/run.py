@@ -49,6 +49,8 @@ from spd_train.training.schedule import stages_of, steps_of
 from spd_train.training.state import STATE_FILE
 
 TEACHER_FOLDER = "teacher"
+# A pattern's sparsity is below 1, even where nothing is left.
+_MOST_SPARSITY = 1 - 1e-6
 
 
 def run(config: TrainConfig, progress: Progress) -> Checkpoint:
@@ -185,7 +187,8 @@ def _train_student(
     pruner.verify()
     if distributed.is_main:
         dev = score_on_dev(prepared.dev, training.score)
-        pattern = at_sparsity(pattern, pruner.sparsity) if recipe.speedup else pattern
+        if recipe.speedup is not None:
+            pattern = at_sparsity(pattern, min(pruner.sparsity, _MOST_SPARSITY))
         title = f"{recipe.name}, {pattern} at {pattern.sparsity:.0%}"
         state = network.student_state()
         _write_model(config, folder, training, model, state, best_step, dev, title=title)

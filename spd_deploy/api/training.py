@@ -112,6 +112,7 @@ def train(
     allocation: Literal["uniform", "global", "sensitivity"] | None = None,
     min_density: float | None = None,
     exclude: Sequence[str] = (),
+    keep_layers: int | None = None,
     calibration_tokens: int | None = None,
     teacher_epochs: float | None = None,
     teacher_learning_rate: float | None = None,
@@ -184,6 +185,7 @@ def train(
         allocation: how the sparsity is spread over the matrices.
         min_density: the density that every matrix keeps under an uneven allocation.
         exclude: matrices whose name contains one of these stay dense.
+        keep_layers: keep so many whole layers and nothing of the others: a shallower dense student.
         calibration_tokens: how many tokens of training text statistics are made on.
         teacher_epochs: the length of the teacher's fine-tuning.
         teacher_learning_rate: the teacher's peak learning rate.

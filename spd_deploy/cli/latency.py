@@ -124,7 +124,7 @@ def _tables(
         ("Feed-forward", "neurons", times.inner.feed_forward, times.last.feed_forward),
     )
     for name, unit, inner, last in parts:
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (
                 str(kept),
                 milliseconds(inner.at(kept)),

@@ -198,6 +198,12 @@ OPTIONS: Mapping[str, RecipeOption] = {
     "min_density": RecipeOption(
         field="student.pruning.least_density", metavar="SHARE", help=MIN_DENSITY_HELP
     ),
+    "keep_layers": RecipeOption(
+        field="student.pruning.keep_layers",
+        metavar="COUNT",
+        help="Keep so many whole layers and nothing of the others, with --pattern structured: a "
+        "shallower dense student. Use it to compare a sparse student with.",
+    ),
     "calibration_tokens": RecipeOption(
         field="student.pruning.calibration_tokens", metavar="TOKENS", help=CALIBRATION_HELP
     ),

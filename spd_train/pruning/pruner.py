@@ -142,6 +142,14 @@ class Pruner:
             {m.name: self.network.linear(m.name).weight for m in encoder.matrices()}
         )
 
+    def empty_layers(self) -> tuple[int, ...]:
+        """The layers all of whose matrices are pruned to nothing."""
+        masks = self.weights.masks
+        layers = {m.layer for m in self.matrices}
+        full = {m.layer for m in self.matrices if m.name not in masks or bool(masks[m.name].any())}
+        excluded = {m.layer for m in self.network.encoder.matrices() if m not in self.matrices}
+        return tuple(sorted(layers - full - excluded))
+
     def verify(self) -> None:
         """Check that every matrix satisfies its target, before a checkpoint is written.
 

@@ -117,20 +117,29 @@ def solve_kept(
 
 
 def moments_of(pairs: Iterator[tuple[Tensor, Tensor]]) -> Moments:
-    """The moments of inputs ``[T, K]`` and targets ``[T, N]``, summed over batches of T tokens."""
+    """The moments of inputs ``[T, K]`` and targets ``[T, N]``, summed over batches of T tokens.
+
+    The sums are of differences to the means of the first batch. Otherwise the variance of inputs
+    that hardly vary would be lost in the rounding of their squares.
+    """
     tokens = 0
     sums: list[Tensor] = []
+    near: tuple[Tensor, Tensor] | None = None
     for x_TK, y_TN in pairs:
         x_TK, y_TN = x_TK.float(), y_TN.float()
+        if near is None:
+            near = x_TK.mean(0), y_TN.mean(0)
+        x_TK, y_TN = x_TK - near[0], y_TN - near[1]
         tokens += len(x_TK)
         parts = [x_TK.T @ x_TK, y_TN.T @ x_TK, x_TK.sum(0), y_TN.sum(0)]
         sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else parts
+    assert near is not None  # noqa: S101 - there is at least one batch
     inputs_KK, cross_NK, input_K, target_N = (value / tokens for value in sums)
     return Moments(
         inputs_KK=inputs_KK - torch.outer(input_K, input_K),
         cross_NK=cross_NK - torch.outer(target_N, input_K),
-        input_K=input_K,
-        target_N=target_N,
+        input_K=input_K + near[0],
+        target_N=target_N + near[1],
     )
 
 

@@ -43,6 +43,7 @@ class Objective(nn.Module):
         self.task = task
         self.recipe = recipe
         self.variance = HiddenVariance(by_layer=())
+        self.empty: tuple[int, ...] = ()
 
     @property
     def needs_teacher(self) -> bool:
@@ -60,7 +61,9 @@ class Objective(nn.Module):
         """The weighted terms of the loss by name, each a scalar."""
         teacher = self.network.teacher_forward(batch) if self.needs_teacher else None
         student = self.network(batch)
-        return loss_terms(student, teacher, batch, self.task, self.recipe, self.variance)
+        return loss_terms(
+            student, teacher, batch, self.task, self.recipe, self.variance, empty=self.empty
+        )
 
 
 class Distillation(Training):
@@ -83,16 +86,17 @@ class Distillation(Training):
         self.recipe = recipe
         self.stages = stages
         self.updates = min(recipe.pruning.updates, stages.prune)
-        objective = Objective(network, task, recipe.losses)
+        self.distillation = Objective(network, task, recipe.losses)
         super().__init__(
-            objective,
+            self.distillation,
             dict(network.student_parameters()),
             task=task,
             context=context,
             total_steps=stages.total,
             weight_decay=recipe.weight_decay,
         )
-        objective.measure_variance(pruner.calibration.batches)
+        self.distillation.measure_variance(pruner.calibration.batches)
+        self.distillation.empty = pruner.empty_layers()
 
     @property
     def has_gradients(self) -> bool:
@@ -104,6 +108,7 @@ class Distillation(Training):
         if update := mask_update(step, self.stages, self.updates):
             last = update == self.updates
             self.pruner.tighten(cubic_share(update, self.updates), last=last)
+            self.distillation.empty = self.pruner.empty_layers()
             self.context.distributed.broadcast(
                 [*self.parameters.values(), *self.pruner.weights.state().values()]
             )
@@ -171,3 +176,4 @@ class Distillation(Training):
     def load_extra_state(self, extra: Mapping[str, Tensor]) -> None:
         """Restore the pruner's masks, targets and scores."""
         self.pruner.restore(extra, self.context.distributed.device)
+        self.distillation.empty = self.pruner.empty_layers()

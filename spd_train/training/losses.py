@@ -6,7 +6,7 @@ paper. With the scale ``teacher`` they are averaged over the layers, and the hid
 by the variance of the teacher's hidden states.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +63,8 @@ def loss_terms(
     task: Task,
     recipe: LossRecipe,
     variance: HiddenVariance,
+    *,
+    empty: Collection[int] = (),
 ) -> dict[str, Tensor]:
     """The weighted terms by name. Terms of weight 0 are left out. Training minimises the sum.
 
@@ -73,12 +75,14 @@ def loss_terms(
         task: the task of the logits.
         recipe: weights, temperature and scale.
         variance: variance of the teacher's hidden states.
+        empty: layers of the student that compute nothing. The layer before such a layer does its
+            work too, so its hidden state is not compared; that after the empty layer is.
     """
     terms: dict[str, Tensor] = {}
     if teacher is not None and recipe.attention:
         terms["attention"] = recipe.attention * _attention(student, teacher, batch, recipe)
     if teacher is not None and recipe.hidden:
-        terms["hidden"] = recipe.hidden * _hidden(student, teacher, batch, recipe, variance)
+        terms["hidden"] = recipe.hidden * _hidden(student, teacher, batch, recipe, variance, empty)
     if teacher is not None and recipe.logits:
         terms["logits"] = recipe.logits * logits_loss(
             student.logits_BC, teacher.logits_BC, batch, task, recipe.temperature
@@ -173,12 +177,24 @@ def _attention(student: Trace, teacher: Trace, batch: TensorBatch, recipe: LossR
     return by_layer.sum() if plain else by_layer.mean()
 
 
+def compared_layers(layers: int, empty: Collection[int]) -> list[int]:
+    """The layers whose hidden states are compared: all but those before an empty layer."""
+    return [i for i in range(layers) if i + 1 not in empty]
+
+
 def _hidden(
-    student: Trace, teacher: Trace, batch: TensorBatch, recipe: LossRecipe, variance: HiddenVariance
+    student: Trace,
+    teacher: Trace,
+    batch: TensorBatch,
+    recipe: LossRecipe,
+    variance: HiddenVariance,
+    empty: Collection[int],
 ) -> Tensor:
-    """The hidden term over all layers."""
-    pairs = zip(student.hidden_BSH, teacher.hidden_BSH, strict=True)
-    by_layer = torch.stack([hidden_loss(s, t, batch) for s, t in pairs])
+    """The hidden term over the layers that are compared."""
+    compared = compared_layers(len(student.hidden_BSH), empty)
+    by_layer = torch.stack(
+        [hidden_loss(student.hidden_BSH[i], teacher.hidden_BSH[i], batch) for i in compared]
+    )
     if recipe.scale == "plain":
         return by_layer.sum()
-    return (by_layer / by_layer.new_tensor(variance.by_layer)).mean()
+    return (by_layer / by_layer.new_tensor([variance.by_layer[i] for i in compared])).mean()

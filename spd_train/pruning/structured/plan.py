@@ -23,7 +23,7 @@ from spd_train.pruning.structured.search import SearchEffort, search, trials_at_
 from spd_train.pruning.structured.trial import Trials
 
 # A sparsity must be above 0; this one prunes nothing.
-_NOTHING = 1e-6
+NOTHING = 1e-6
 # A search is repeated where the measured speed-up is further from the wanted one than this.
 _CLOSE = 0.02
 _MOST_SEARCHES = 3
@@ -154,4 +154,4 @@ def kept_at(target: Pattern, count: int) -> int:
 
 def _keeping(target: Pattern, kept: int, count: int) -> Pattern:
     """A target that keeps so many of ``count``; all of them is a sparsity too small to prune."""
-    return at_sparsity(target, 1 - kept / count if kept < count else _NOTHING)
+    return at_sparsity(target, 1 - kept / count if kept < count else NOTHING)

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from spd_deploy.domain.patterns import Pattern, Structured
+from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.patterns import Pattern, Structured, at_sparsity
 from spd_deploy.domain.progress import Progress
 from spd_train.config import PruneRecipe
 from spd_train.grafting import GraftedNetwork
@@ -13,6 +14,7 @@ from spd_train.pruning.masks import Targets
 from spd_train.pruning.structured.compact import CompactStudents
 from spd_train.pruning.structured.curves import unit_curves, units_of
 from spd_train.pruning.structured.plan import (
+    NOTHING,
     SpeedTarget,
     StructurePlanner,
     kept_at,
@@ -51,6 +53,8 @@ class StructureRemover:
 
     def choose_targets(self) -> dict[str, Pattern]:
         """The final target of each matrix by name."""
+        if self.recipe.keep_layers is not None:
+            return self._whole_layers(self.recipe.keep_layers)
         if self.speed is None and self.recipe.allocation == "uniform":
             return dict(self.targets)
         curves = unit_curves(self.network, self.units, self.calibration, self.students.masks)
@@ -86,6 +90,22 @@ class StructureRemover:
                 masks[matrix.name] = target.spread(keep_U, matrix.shape)
         self.students.set_masks(masks)
         return masks
+
+    def _whole_layers(self, count: int) -> dict[str, Pattern]:
+        """The targets that keep ``count`` layers, spread evenly, and nothing of the others."""
+        layers = self.network.encoder.layers
+        if count >= layers:
+            raise BadSetting(
+                f"the model has {layers} layers",
+                got=f"--keep-layers {count}",
+                fix="keep fewer layers",
+            )
+        kept = {round((i + 1) * layers / count) - 1 for i in range(count)}
+        return {
+            m.name: at_sparsity(self.targets[m.name], NOTHING if m.layer in kept else 1)
+            for unit in self.units
+            for m in unit.matrices
+        }
 
     def _sparsity(self) -> float:
         """Share of the weights of all units that the targets prune."""

@@ -104,6 +104,9 @@ def measured_costs(
     measured = []
     for i, unit in enumerate(units):
         last = len(unit.kept_L) - 1
+        if not last:  # nothing is left of it
+            measured.append(unit)
+            continue
         places = sorted({0, *(round(share * last) for share in _ANCHORS)} - {last})
         ratios = []
         for place in places:
@@ -154,6 +157,8 @@ class _Search:
         """The weights that predict what the output moves if a unit of ``best`` gives up a step."""
         corrected = weights.copy()
         for i, unit in enumerate(self.units):
+            if len(unit.kept_L) == 1:
+                continue
             level = int(np.searchsorted(unit.kept_L, best.kept[i]))
             other = level - 1 if level else level + 1
             levels = [

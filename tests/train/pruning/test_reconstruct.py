@@ -293,3 +293,19 @@ def test_sensitive_goals_meet_the_total_and_spare_what_matters(
     assert found[sparsest].sparsity > pattern.sparsity
     cheap = next(n for n in wild if "intermediate" in n or "lin1" in n)
     assert found[cheap].sparsity == pytest.approx(0.98)
+
+
+def test_inputs_that_hardly_vary_are_solved() -> None:
+    """Where the mean is a thousand times the spread, the solution is that of centred inputs."""
+    x_TK, y_TN, start_NK = flow()
+    mask_NK = torch.ones_like(start_NK, dtype=torch.bool)
+    small_TK = 1e-3 * x_TK
+    near, far = (
+        solve_kept(moments_of(iter([(x, y_TN)])), mask_NK, torch.zeros_like(start_NK))
+        for x in (small_TK, small_TK + 1)
+    )
+
+    torch.testing.assert_close(near[0], far[0], rtol=0.02, atol=0.02 * float(near[0].abs().max()))
+    torch.testing.assert_close(
+        small_TK @ near[0].T + near[1], (small_TK + 1) @ far[0].T + far[1], rtol=0.05, atol=0.05
+    )

@@ -236,3 +236,21 @@ def test_the_spread_is_the_teachers_variance(network: GraftedNetwork) -> None:
     for layer, value in enumerate(found.by_layer):
         real_TH = torch.cat([trace.hidden_BSH[layer][mask.bool()] for trace, mask in traces])
         assert value == pytest.approx(float(real_TH.var(0, correction=0).mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("empty", [(), (1,), (0,)])
+def test_the_layer_before_an_empty_one_is_not_compared(
+    network: GraftedNetwork, empty: tuple[int, ...]
+) -> None:
+    """The hidden term is the mean over the layers that no empty layer follows."""
+    rows = batch(3, 5)
+    student, teacher = network(rows), network.teacher_forward(rows)
+    found = loss_terms(student, teacher, rows, TASK, ALL, variance(network), empty=empty)
+
+    parts = [
+        hidden_loss(student.hidden_BSH[i], teacher.hidden_BSH[i], rows)
+        / variance(network).by_layer[i]
+        for i in range(network.encoder.layers)
+        if i + 1 not in empty
+    ]
+    torch.testing.assert_close(found["hidden"], 1.3 * torch.stack(parts).mean())
