@@ -76,7 +76,12 @@ def evaluate(
     refuse_unlabelled(task, data_dir)
     with opened.session:
         scored = rows_to_score(
-            task, data_dir, split, skip_broken=skip_broken_rows, note=progress.note
+            task,
+            data_dir,
+            split,
+            skip_broken=skip_broken_rows,
+            note=progress.note,
+            open_tokenizer=lambda: opened.tokenizer,
         )
         start = time.perf_counter()
         scores = score_parts(opened, task, scored.parts, progress)

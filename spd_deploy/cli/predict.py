@@ -136,7 +136,7 @@ def predict(
                 skip_broken=skip_broken_rows,
                 note=progress.note,
                 kind=input_format or "jsonl",
-                tokenizer=opened.tokenizer,
+                open_tokenizer=lambda: opened.tokenizer,
             )
             rows = [(row.fields, example) for row, example in found]
         answers = classify(opened, [example for _, example in rows], progress)

@@ -19,11 +19,12 @@ from spd_deploy.cli.recipe_table import (
     PRECISION_HELP,
     RECONSTRUCT_HELP,
 )
-from spd_deploy.cli.texts import from_file
+from spd_deploy.cli.texts import rows_from_file
+from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
 from spd_deploy.cli.train import show_result
 from spd_deploy.domain.patterns import parse_pattern
-from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task, task_named
+from spd_deploy.timing.machine_load import cpu_times
 from spd_train.config import Allocation, Device, Importance, PrecisionChoice, PruneRecipe
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ Examples:
     type=click.Path(path_type=Path),
     help="Folder or file that the model was trained on, as for spd train. Its training texts "
     "calibrate the pruning, and both models are scored on its dev split. Give this or --texts.",
+)
+@click.option(
+    "--skip-broken-rows",
+    is_flag=True,
+    help="Leave broken rows out instead of stopping at the first; they are counted.",
 )
 @click.option(
     "--output",
@@ -136,6 +142,7 @@ Examples:
     show_default=True,
     help="Device to prune on. cuda needs an NVIDIA GPU and PyTorch with CUDA.",
 )
+@threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def prune(
     model: Path,
@@ -157,20 +164,31 @@ def prune(
     if texts_file is None and data_dir is None:
         raise click.UsageError("name a file with --texts, or the model's data with --data")
     from spd_deploy.domain.checkpoint import open_checkpoint
+    from spd_deploy.sessions.checkpoint_tokenizer import opener_of
     from spd_train import prune as one_shot
 
+    cpu_before = cpu_times()
     progress = TerminalProgress()
     pattern = parse_pattern(options["pattern"], options["sparsity"])
     recipe = _recipe(options)
-    task = open_checkpoint(model).task
+    source = open_checkpoint(model)
+    task = source.task
+    rows = {
+        "skip_broken": options["skip_broken_rows"],
+        "note": progress.note,
+        "open_tokenizer": opener_of(model, max_tokens=source.max_tokens),
+    }
     if texts_file is not None:
-        texts: Sequence[Example] = from_file(
-            task, texts_file, options["text_column"], options["pair_column"]
+        found = rows_from_file(
+            task, texts_file, options["text_column"], options["pair_column"], **rows
         )
+        texts: Sequence[Example] = [example for _, example in found]
         dev = None
     else:
         named = task if options["task_name"] is None else task_named(options["task_name"])
-        texts, dev = _texts_and_dev(task, named, data_dir, progress)
+        texts, dev = _texts_and_dev(task, named, data_dir, rows)
+    if options["device"] == "cpu":
+        use_threads(choose_threads(options["threads"], cpu_before, progress.note))
     config = one_shot.PruneConfig(
         source=model,
         texts=texts,
@@ -207,7 +225,7 @@ def _recipe(options: Mapping[str, Any]) -> PruneRecipe:
 
 
 def _texts_and_dev(
-    model: Task, task: Task, data_dir: Path | None, progress: Progress
+    model: Task, task: Task, data_dir: Path | None, rows: Mapping[str, Any]
 ) -> "tuple[Sequence[Example], DevSplit | None]":
     """The training texts, and the labelled rows to score on if the model can answer them.
 
@@ -215,7 +233,7 @@ def _texts_and_dev(
         model: the task that the model records.
         task: the task of the data.
         data_dir: the data.
-        progress: is told about the rows.
+        rows: how broken rows are handled, as arguments of what reads them.
     """
     from spd_train.data.read_split import read_split
     from spd_train.data.splits import read_data
@@ -227,7 +245,7 @@ def _texts_and_dev(
         (data_dir / name).is_file() for name in task.files.get("dev", ())
     )
     if answered and has_dev:
-        data = read_data(task, data_dir, skip_broken=None, note=progress.note)
+        data = read_data(task, data_dir, **rows)
         return data.train, DevSplit(task=task, parts=data.dev, name=data.dev_name)
-    parts = read_split(task, data_dir, "train", note=progress.note)
+    parts = read_split(task, data_dir, "train", **rows)
     return [example for part in parts.values() for example in part], None

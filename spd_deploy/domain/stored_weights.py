@@ -169,9 +169,16 @@ def _no_safetensors(folder: Path) -> BadModel:
             got=adapter,
             fix="merge it into its base model with PEFT's merge_and_unload(), and save that",
         )
+    found = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if others[3:] else "")
+    if any(name.endswith(".safetensors") for name in others):
+        return BadModel(
+            f"{folder} has no {WEIGHTS_FILE} and no {INDEX_FILE}",
+            got=found,
+            fix=f"name the file {WEIGHTS_FILE}; shards need the {INDEX_FILE} that lies beside them",
+        )
     return BadModel(
         f"{folder} has no {WEIGHTS_FILE}",
-        got=", ".join(others) or "no weights at all",
+        got=found or "no weights at all",
         fix="convert the weights to safetensors with save_pretrained(); pickled weights are never "
         "opened",
     )

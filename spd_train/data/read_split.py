@@ -5,7 +5,15 @@ from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import BUILT_IN, Task
-from spd_train.data.examples import Example, Note, Splits, example_of, no_usable_rows, usable_rows
+from spd_train.data.examples import (
+    Example,
+    Note,
+    OpenTokenizer,
+    Splits,
+    example_of,
+    no_usable_rows,
+    usable_rows,
+)
 from spd_train.data.folders import files_of
 from spd_train.data.foreign import refuse_foreign_file
 from spd_train.data.formats import stem_of
@@ -22,6 +30,7 @@ def read_split(
     *,
     skip_broken: bool | None = None,
     note: Note = lambda _: None,
+    open_tokenizer: OpenTokenizer | None = None,
 ) -> Splits:
     """The examples of one split by part: one part, or two for MNLI's dev and test.
 
@@ -32,6 +41,7 @@ def read_split(
         skip_broken: skip broken rows instead of stopping at the first. None if the user has no such
             option, so that no error recommends it.
         note: is told how many rows were skipped.
+        open_tokenizer: gives the model's tokenizer; a text without a token for it is a broken row.
 
     Raises:
         BadData: a file, row, column or label is wrong; the error names file and line.
@@ -41,14 +51,25 @@ def read_split(
         return _without_files(task, split)
     return {
         stem_of(file): _examples(
-            task, file, labelled=split != "test", skip_broken=skip_broken, note=note
+            task,
+            file,
+            labelled=split != "test",
+            skip_broken=skip_broken,
+            note=note,
+            open_tokenizer=open_tokenizer,
         )
         for file in files_of(task, data_dir, split)
     }
 
 
 def _examples(
-    task: Task, file: Path, *, labelled: bool, skip_broken: bool | None, note: Note
+    task: Task,
+    file: Path,
+    *,
+    labelled: bool,
+    skip_broken: bool | None,
+    note: Note,
+    open_tokenizer: OpenTokenizer | None,
 ) -> list[Example]:
     """The examples of one file."""
     positional = isinstance(task.columns.text, int)
@@ -59,7 +80,10 @@ def _examples(
         for i, row in enumerate(rows):
             if i == 0 and task.files:
                 refuse_foreign_file(task, row)
-            yield row, example_of(task, row, labelled=labelled, name=name)
+            example = example_of(
+                task, row, labelled=labelled, name=name, open_tokenizer=open_tokenizer
+            )
+            yield row, example
 
     examples = [example for _, example in usable_rows(pairs(), skip_broken=skip_broken, note=note)]
     if not examples:

@@ -7,8 +7,9 @@ again.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Self
@@ -16,7 +17,7 @@ from typing import Self
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.trained_rows import TrainedRows
-from spd_train.data.examples import Example, Note, Splits
+from spd_train.data.examples import Example, Note, OpenTokenizer, Splits
 from spd_train.data.folders import has_split, own_file
 from spd_train.data.read_split import read_split
 
@@ -88,7 +89,8 @@ def read_data(
     *,
     holdout: float = 0.0,
     skip_broken: bool | None = False,
-    note: Callable[[str], None] = lambda _: None,
+    note: Note = lambda _: None,
+    open_tokenizer: OpenTokenizer | None = None,
 ) -> Data:
     """Train, dev, and a share ``holdout`` of train to choose the best checkpoint on.
 
@@ -102,11 +104,15 @@ def read_data(
         holdout: share of train, in [0, 1).
         skip_broken: skip broken rows; None if the user has no such option.
         note: is told about the rows.
+        open_tokenizer: gives the model's tokenizer; a text without a token for it is a broken row.
 
     Raises:
         BadData: a file, row, column or label is wrong, or there are too few rows.
     """
-    parts = read_split(task, data_dir, TRAIN, skip_broken=skip_broken, note=note)
+    read = partial(
+        read_split, task, skip_broken=skip_broken, note=note, open_tokenizer=open_tokenizer
+    )
+    parts = read(data_dir, TRAIN)
     rows = [example for part in parts.values() for example in part]
     if len(rows) < 3:
         raise BadData("there are too few rows to train on", got=len(rows), fix="add rows")
@@ -117,7 +123,7 @@ def read_data(
         note(f"no dev file: {len(held)} of {len(rows)} rows are held out to measure on")
         dev: Mapping[str, Sequence[Example]] = {"held_out": held}
     else:
-        dev = read_split(task, data_dir, "dev", skip_broken=skip_broken, note=note)
+        dev = read(data_dir, "dev")
     known = task.trained_on
     same = known is None or known.sha256 == sha256
     _tell_seen(known, [example for part in dev.values() for example in part], note)
@@ -140,6 +146,7 @@ def rows_to_score(
     *,
     skip_broken: bool = False,
     note: Note = lambda _: None,
+    open_tokenizer: OpenTokenizer | None = None,
 ) -> ScoringRows:
     """The rows to score a model of ``task`` on.
 
@@ -150,12 +157,15 @@ def rows_to_score(
         BadData: a file, row, column or label is wrong, or there is no such split.
     """
     own = data_dir is not None and not task.files
+    read = partial(
+        read_split, task, skip_broken=skip_broken, note=note, open_tokenizer=open_tokenizer
+    )
     if own and data_dir is not None and (split == TRAIN or not has_split(task, data_dir, split)):
         file = _training_file(task, data_dir, split)
-        parts = read_split(task, file, TRAIN, skip_broken=skip_broken, note=note)
+        parts = read(file, TRAIN)
         scored = _part_of(task, file, data_dir, split, parts, note)
     else:
-        parts = read_split(task, data_dir, split, skip_broken=skip_broken, note=note)
+        parts = read(data_dir, split)
         scored = ScoringRows(name=split, parts=parts)
     if scored.name == TRAIN:
         note("these rows were trained on: their scores say nothing of other texts")
