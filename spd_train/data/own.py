@@ -4,7 +4,8 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
@@ -17,7 +18,7 @@ from spd_train.data.examples import (
     text_in,
     token_fault,
 )
-from spd_train.data.folders import own_file, own_name
+from spd_train.data.folders import own_files, own_name
 from spd_train.data.read_rows import read_rows
 from spd_train.data.rows import DataRow, Fault
 
@@ -56,7 +57,7 @@ def own_task_from(
     """
     columns = Columns(text=text_column, pair=pair_column, label=label_column)
     _refuse_shared(columns)
-    counts = _counts(own_file(data_dir, "train"), columns, skip_broken, open_tokenizer)
+    counts = _counts(own_files(data_dir, "train"), columns, skip_broken, open_tokenizer)
     if len(counts) < 2:
         raise BadData(
             f"column {label_column!r} must hold at least two different labels",
@@ -85,21 +86,21 @@ def label_order(label: str) -> tuple[int, float, str]:
 
 
 def _counts(
-    file: Path, columns: Columns, skip_broken: bool, open_tokenizer: OpenTokenizer | None
+    files: Sequence[Path], columns: Columns, skip_broken: bool, open_tokenizer: OpenTokenizer | None
 ) -> Counter[str]:
     """How many rows with texts have each label.
 
     Broken rows that are to be skipped are ignored; they are reported when the examples are made.
     """
     counts: Counter[str] = Counter()
-    for row in read_rows(file):
+    for row in chain.from_iterable(map(read_rows, files)):
         label = row.fault or _label_of(row, columns, open_tokenizer)
         if isinstance(label, str):
             counts[label] += 1
         elif not skip_broken:
             raise row.error(label, skippable=True)
     if not counts:
-        raise no_usable_rows(file)
+        raise no_usable_rows(files[0])
     return counts
 
 

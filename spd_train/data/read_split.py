@@ -1,6 +1,7 @@
 """The examples of one split: from GLUE's files, the user's own, the hub, or built in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
@@ -16,7 +17,6 @@ from spd_train.data.examples import (
 )
 from spd_train.data.folders import files_of
 from spd_train.data.foreign import refuse_foreign_file
-from spd_train.data.formats import stem_of
 from spd_train.data.glue_hub import hub_split
 from spd_train.data.grammar import generate
 from spd_train.data.read_rows import read_rows
@@ -50,30 +50,32 @@ def read_split(
     if data_dir is None:
         return _without_files(task, split)
     return {
-        stem_of(file): _examples(
+        part: _examples(
             task,
-            file,
+            files,
             labelled=split != "test",
             skip_broken=skip_broken,
             note=note,
             open_tokenizer=open_tokenizer,
         )
-        for file in files_of(task, data_dir, split)
+        for part, files in files_of(task, data_dir, split).items()
     }
 
 
 def _examples(
     task: Task,
-    file: Path,
+    files: Sequence[Path],
     *,
     labelled: bool,
     skip_broken: bool | None,
     note: Note,
     open_tokenizer: OpenTokenizer | None,
 ) -> list[Example]:
-    """The examples of one file."""
+    """The examples of one file, or of its shards in order."""
     positional = isinstance(task.columns.text, int)
-    rows = read_rows(file, header=not positional, quotes=not task.files)
+    rows = chain.from_iterable(
+        read_rows(file, header=not positional, quotes=not task.files) for file in files
+    )
     name = _name_columns(task)
 
     def pairs() -> Iterator[tuple[DataRow, Example | Fault]]:
@@ -87,7 +89,7 @@ def _examples(
 
     examples = [example for _, example in usable_rows(pairs(), skip_broken=skip_broken, note=note)]
     if not examples:
-        raise no_usable_rows(file)
+        raise no_usable_rows(files[0])
     return examples
 
 

@@ -18,7 +18,7 @@ from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.trained_rows import TrainedRows
 from spd_train.data.examples import Example, Note, OpenTokenizer, Splits
-from spd_train.data.folders import has_split, own_file
+from spd_train.data.folders import has_split, own_files
 from spd_train.data.read_split import read_split
 
 # If the user's own data has no dev file, this share of it is held out to score on.
@@ -161,9 +161,9 @@ def rows_to_score(
         read_split, task, skip_broken=skip_broken, note=note, open_tokenizer=open_tokenizer
     )
     if own and data_dir is not None and (split == TRAIN or not has_split(task, data_dir, split)):
-        file = _training_file(task, data_dir, split)
-        parts = read(file, TRAIN)
-        scored = _part_of(task, file, data_dir, split, parts, note)
+        files = _training_files(task, data_dir, split)
+        parts = read(files[0] if len(files) == 1 else data_dir, TRAIN)
+        scored = _part_of(task, files, data_dir, split, parts, note)
     else:
         parts = read(data_dir, split)
         scored = ScoringRows(name=split, parts=parts)
@@ -187,8 +187,8 @@ def set_apart(rows: Sequence[Example], share: float) -> tuple[Sequence[Example],
     return kept, [row for i, row in enumerate(rows) if i in chosen]
 
 
-def _training_file(task: Task, data_dir: Path, split: str) -> Path:
-    """The user's file that the model may have been trained on.
+def _training_files(task: Task, data_dir: Path, split: str) -> list[Path]:
+    """The user's file, or its shards, that the model may have been trained on.
 
     Raises:
         BadData: there is no file for the split, and none to take it from.
@@ -197,15 +197,16 @@ def _training_file(task: Task, data_dir: Path, split: str) -> Path:
     if data_dir.is_file():
         if not dividable:
             raise BadData("no such split", got=split, fix="use one of train, dev")
-        return data_dir
-    return own_file(data_dir, TRAIN if dividable and has_split(task, data_dir, TRAIN) else split)
+        return [data_dir]
+    return own_files(data_dir, TRAIN if dividable and has_split(task, data_dir, TRAIN) else split)
 
 
 def _part_of(
-    task: Task, file: Path, data_dir: Path, split: str, parts: Splits, note: Note
+    task: Task, files: Sequence[Path], data_dir: Path, split: str, parts: Splits, note: Note
 ) -> ScoringRows:
     """The rows of a split, from a file that has no dev file beside it."""
     (rows,) = parts.values()
+    file = files[0] if len(files) == 1 else data_dir
     known = task.trained_on
     if known is not None and known.sha256 == _sha256_of(rows):
         if not known.held_out:
@@ -215,7 +216,7 @@ def _part_of(
         name, part = (TRAIN, kept) if split == TRAIN else (HELD_OUT, held)
         return ScoringRows(name=name, parts={name.replace(" ", "_"): list(part)})
     if data_dir.is_dir() and split != TRAIN:
-        own_file(data_dir, split)  # there is none: the error says so
+        own_files(data_dir, split)  # there is none: the error says so
     if known is None and task.name != "unknown":
         note("the model does not record which rows it was trained on; these may be among them")
     return ScoringRows(name=file.name, parts=parts)
