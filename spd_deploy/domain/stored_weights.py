@@ -7,6 +7,7 @@ gives the tensors on loading (``domain.tensor_names``), whatever the files call 
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ INDEX_FILE = "model.safetensors.index.json"
 
 # What else weights are found in; named in the error, never opened.
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.safetensors", "*.gguf")
+# What a file begins with that git cloned without Git LFS.
+_POINTER = b"version https://git-lfs"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _COPY_AGAIN = "copy the model again from where it came"
 
@@ -156,6 +159,11 @@ def _tensors_of(file: Path) -> list[StoredTensor]:
                 for name, part in found
             ]
     except (OSError, SafetensorError, json.JSONDecodeError) as err:
+        with suppress(OSError), file.open("rb") as stream:
+            if stream.read(len(_POINTER)) == _POINTER:
+                raise BadModel(
+                    f"{file} is a pointer of Git LFS, not the weights", fix="run git lfs pull"
+                ) from err
         raise BadModel(f"{file} is damaged", got=err, fix=_COPY_AGAIN) from err
 
 

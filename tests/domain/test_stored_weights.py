@@ -232,6 +232,16 @@ def test_a_config_that_asks_for_tuples_is_run(tmp_path: Path) -> None:
     assert artefact.manifest.parity.max_difference < 1e-5
 
 
+def test_a_pointer_of_git_lfs_is_no_weights(tmp_path: Path) -> None:
+    """What git clones without Git LFS is named, with the command that fetches the weights."""
+    folder = tiny_model(tmp_path / "m")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    (folder / WEIGHTS_FILE).write_text(pointer)
+
+    with pytest.raises(BadModel, match="pointer of Git LFS, not the weights; run git lfs pull"):
+        open_checkpoint(folder)
+
+
 def test_an_adapter_is_no_model(tmp_path: Path) -> None:
     """A folder that PEFT wrote is told what to do with it."""
     folder = tiny_model(tmp_path / "m")
