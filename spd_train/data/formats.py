@@ -162,8 +162,8 @@ def _refuse_others(file: Path, content: bytes) -> None:
     for magic, what, fix in _OTHERS:
         if content.startswith(magic):
             raise BadData(f"{file} is {what}", fix=fix)
-    if kind_of(file) == JSONL and (what := _one_document(content)):
-        raise BadData(f"{file} is one JSON {what}, not JSON Lines", fix=_LINES)
+    if kind_of(file) == JSONL and (document := _one_document(content)):
+        raise BadData(f"{file} is one JSON {document}, not JSON Lines", fix=_LINES)
 
 
 def _is_json_array(content: bytes) -> bool:
