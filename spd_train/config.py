@@ -7,7 +7,7 @@ that the same run can be repeated from it.
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 from spd_deploy.domain.documents import value_of
 from spd_deploy.domain.errors import BadSetting
@@ -189,6 +189,26 @@ def refuse_unspreadable(pattern: Pattern, pruning: PruneRecipe) -> None:
         )
 
 
+def refuse_unshrinkable(pattern: Pattern, pruning: PruneRecipe) -> None:
+    """Refuse a speed-up of a model that does not become smaller.
+
+    Raises:
+        BadSetting: the pattern is not structured, or the importance not of second order.
+    """
+    if not isinstance(pattern, Structured):
+        raise BadSetting(
+            "--speedup removes heads and neurons, which this pattern does not",
+            got=f"--pattern {pattern}",
+            fix="use --pattern structured, or leave --pattern out",
+        )
+    if pruning.importance != "second-order":
+        raise BadSetting(
+            "--speedup removes heads and neurons by second order",
+            got=f"--importance {pruning.importance}",
+            fix="use --importance second-order",
+        )
+
+
 def refuse_layers(pattern: Pattern, pruning: PruneRecipe) -> None:
     """Refuse to keep whole layers under a pattern or an importance that removes none.
 
@@ -338,25 +358,8 @@ class Recipe:
             refuse_unspreadable(self.pattern, self.student.pruning)
             refuse_layers(self.pattern, self.student.pruning)
         if self.pattern is not None and self.speedup is not None:
-            self._refuse_unshrinkable()
-
-    def _refuse_unshrinkable(self) -> None:
-        """Refuse a speed-up of a student that does not become smaller, or that is none."""
-        _refuse_unless(
-            1 < cast("float", self.speedup) < math.inf, "--speedup must be above 1", self.speedup
-        )
-        if not isinstance(self.pattern, Structured):
-            raise BadSetting(
-                "--speedup removes heads and neurons, which this pattern does not",
-                got=f"--pattern {self.pattern}",
-                fix="use --pattern structured, or leave --pattern out",
-            )
-        if self.student.pruning.importance != "second-order":
-            raise BadSetting(
-                "--speedup removes heads and neurons by second order",
-                got=f"--importance {self.student.pruning.importance}",
-                fix="use --importance second-order, as the recipe spd does",
-            )
+            _refuse_unless(1 < self.speedup < math.inf, "--speedup must be above 1", self.speedup)
+            refuse_unshrinkable(self.pattern, self.student.pruning)
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as JSON values, with the pattern and the sparsity as separate fields."""

@@ -22,7 +22,13 @@ from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import Tokenizer
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
-from spd_train.config import Device, PrecisionChoice, PruneRecipe, refuse_unspreadable
+from spd_train.config import (
+    Device,
+    PrecisionChoice,
+    PruneRecipe,
+    refuse_unshrinkable,
+    refuse_unspreadable,
+)
 from spd_train.data.batching import LabelledTokens, tokenise
 from spd_train.data.examples import Example
 from spd_train.grafting import GraftedNetwork
@@ -31,6 +37,7 @@ from spd_train.pruning.importance import needs_gradients
 from spd_train.pruning.masks import targets_of
 from spd_train.pruning.permutation.permute import reorder_for
 from spd_train.pruning.pruner import Pruner
+from spd_train.pruning.structured.plan import SpeedTarget
 from spd_train.save_checkpoint import describe_checkpoint
 from spd_train.setup import calibration_on, score_on_dev
 from spd_train.training.mixed_precision import choose_precision
@@ -65,6 +72,8 @@ class PruneConfig:
         source: folder of a fine-tuned classifier, of spd or of Transformers.
         texts: texts like those that the model will classify; their labels are not read.
         pattern: pattern and sparsity.
+        speed: the speed-up that decides what each layer keeps, under the structured pattern; None
+            if the pattern's sparsity does.
         recipe: importance, allocation and reconstruction; ``updates`` is the number of rounds.
         output: folder to write.
         dev: rows to score both models on at the end; the scores do not affect the pruning.
@@ -78,6 +87,7 @@ class PruneConfig:
     pattern: Pattern
     recipe: PruneRecipe
     output: Path
+    speed: SpeedTarget | None = None
     dev: DevSplit | None = None
     overwrite: bool = False
     precision: PrecisionChoice = "auto"
@@ -86,13 +96,16 @@ class PruneConfig:
     def __post_init__(self) -> None:
         """Refuse a sparsity that the allocation cannot spread."""
         refuse_unspreadable(self.pattern, self.recipe)
+        if self.speed is not None:
+            refuse_unshrinkable(self.pattern, self.recipe)
 
     def to_json(self) -> dict[str, Any]:
         """How the model was pruned, as JSON values for the checkpoint."""
         return {
             "name": "one-shot without labels",
             "pattern": str(self.pattern),
-            "sparsity": self.pattern.sparsity,
+            "sparsity": self.pattern.sparsity if self.speed is None else None,
+            "speedup": None if self.speed is None else self.speed.factor,
             "pruning": {**asdict(self.recipe), "exclude": list(self.recipe.exclude)},
         }
 
@@ -149,7 +162,9 @@ def prune(config: PruneConfig, progress: Progress) -> tuple[Checkpoint, Agreemen
             device=config.device,
             autocast=lambda: precision.autocast(config.device),
         )
-        pruner = Pruner(network, targets, recipe, calibration)
+        pruner = Pruner(
+            network, targets, recipe, calibration, speed=config.speed, progress=progress
+        )
         _tighten(pruner, recipe.updates, progress)
         agreement = _agreement(network, source, compared, tokenizer.pad_id, config.device)
         if config.dev is None:
@@ -162,7 +177,7 @@ def prune(config: PruneConfig, progress: Progress) -> tuple[Checkpoint, Agreemen
             draft,
             task=source.task,
             max_tokens=source.max_tokens,
-            pattern=config.pattern,
+            pattern=config.pattern if config.speed is None else pruner.reached(config.pattern),
             pruner=pruner,
             scores=scores,
             split=split,

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, notes_on, open_checkpoint
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.patterns import Pattern, at_sparsity
+from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress, Silent
 from spd_train.grafting import GraftedNetwork
 from spd_train.hub import require_hub_for
@@ -49,8 +49,6 @@ from spd_train.training.schedule import stages_of, steps_of
 from spd_train.training.state import STATE_FILE
 
 TEACHER_FOLDER = "teacher"
-# A pattern's sparsity is below 1, even where nothing is left.
-_MOST_SPARSITY = 1 - 1e-6
 
 
 def run(config: TrainConfig, progress: Progress) -> Checkpoint:
@@ -188,7 +186,7 @@ def _train_student(
     if distributed.is_main:
         dev = score_on_dev(prepared.dev, training.score)
         if recipe.speedup is not None:
-            pattern = at_sparsity(pattern, min(pruner.sparsity, _MOST_SPARSITY))
+            pattern = pruner.reached(pattern)
         title = f"{recipe.name}, {pattern} at {pattern.sparsity:.0%}"
         state = network.student_state()
         _write_model(config, folder, training, model, state, best_step, dev, title=title)

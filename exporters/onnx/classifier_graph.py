@@ -22,7 +22,7 @@ from exporters.onnx.graph import Graph, Name, Target
 from exporters.onnx.layouts.feature_major import FeatureMajor
 from exporters.onnx.layouts.layout import Axes, Layout
 from exporters.onnx.layouts.token_major import TokenMajor
-from exporters.onnx.operators import gelu
+from exporters.onnx.operators import gelu, silu
 from exporters.precision import Precision
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.layers import Role
@@ -162,6 +162,8 @@ class ClassifierGraph:
         match self.weights.activation:
             case "relu":
                 return self.g.op("Relu", x)
+            case "silu":
+                return silu(self.g, x)
             case name:
                 return gelu(self.g, x, tanh=name == "gelu_tanh", number=self.arithmetic.number)
 

@@ -28,6 +28,11 @@ def gelu(g: Graph, x: Name, *, tanh: bool = False, number: Number = Graph.number
     return g.op("Mul", half, g.op("Add", curve, number(g, 1.0)))
 
 
+def silu(g: Graph, x: Name) -> Name:
+    """``x`` times its sigmoid, in the type of ``x`` (Elfwing et al. 2018)."""
+    return g.op("Mul", x, g.op("Sigmoid", x))
+
+
 def product(
     g: Graph,
     a: Name,

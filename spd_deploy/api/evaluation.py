@@ -117,6 +117,7 @@ def evaluate(
             read_text("split", split),
             skip_broken=read_flag("skip_broken_rows", skip_broken_rows),
             note=recorder.note,
+            open_tokenizer=lambda: model.tokenizer,
         )
         start = time.perf_counter()
         scores = score_parts(model.opened(), agreed, scored.parts, recorder)

@@ -58,15 +58,22 @@ class PruneResult(Displayed):
 def prune(
     model: str | PathLike[str],
     *,
-    pattern: str,
     output: str | PathLike[str],
+    pattern: str | None = None,
     sparsity: float | None = None,
     texts: str | PathLike[str] | None = None,
     text_column: str | None = None,
     pair_column: str | None = None,
     task: str | None = None,
     data: str | PathLike[str] | None = None,
+    skip_broken_rows: bool = False,
     overwrite: bool = False,
+    speedup: float | None = None,
+    at: str | Sequence[str] | None = None,
+    runtime: Literal["onnxruntime", "openvino"] | None = None,
+    export_precision: Literal["fp32", "int8", "bf16"] | None = None,
+    latency_table: str | PathLike[str] | None = None,
+    any_machine: bool = False,
     importance: Literal[
         "magnitude", "movement", "taylor", "activation", "second-order"
     ] = "second-order",
@@ -79,6 +86,7 @@ def prune(
     calibration_tokens: int = 16384,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     device: Literal["cpu", "cuda"] = "cpu",
+    threads: int | None = None,
     progress: bool | Progress = False,
 ) -> PruneResult:
     """Prune a fine-tuned classifier in minutes, without labels and without training.
@@ -88,15 +96,22 @@ def prune(
 
     Args:
         model: the folder of a checkpoint, or of any Hugging Face classifier.
-        pattern: which weights may become zero, such as ``structured``, ``block:64x1`` or ``2:4``.
         output: the folder to write.
+        pattern: which weights may become zero, such as ``structured``, ``block:64x1`` or ``2:4``.
         sparsity: the share of zeros, between 0 and 1.
         texts: a file of texts like those that the model will be used on.
         text_column: the column of ``texts`` with the text.
         pair_column: the column of ``texts`` with the second text, if rows are pairs.
         task: a GLUE task, where the model does not say its own.
         data: instead of ``texts``: the data that the model was trained on, as for ``train``.
+        skip_broken_rows: leave broken rows out instead of stopping at the first.
         overwrite: replace what is in ``output``.
+        speedup: how many times as fast as dense the model has to be, instead of ``sparsity``.
+        at: the shapes at which the speed-up counts, such as ``8x128`` (rows x tokens).
+        runtime: the runtime in which it counts.
+        export_precision: the precision in which it counts.
+        latency_table: the times of this machine, a file that ``spd map --structured`` wrote.
+        any_machine: take the times of another machine in ``latency_table``.
         importance: what the weights are ranked by; ``movement`` and ``taylor`` need ``train``.
         mask_updates: in how many steps the sparsity rises.
         reconstruct: whether kept weights are solved again by least squares.
@@ -107,6 +122,7 @@ def prune(
         calibration_tokens: how many tokens of text statistics are made on.
         precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the machine is fast in it.
         device: ``cpu`` or ``cuda``.
+        threads: threads to compute with on the CPU; by default the cores that are free.
         progress: show bars and notes on standard error, or tell a listener of your own.
 
     Raises:

@@ -82,8 +82,8 @@ def train(
     speedup: float | Sequence[float] | None = None,
     max_drop: float | None = None,
     at: str | Sequence[str] | None = None,
-    runtime: str | None = None,
-    export_precision: Literal["fp32", "int8"] | None = None,
+    runtime: Literal["onnxruntime", "openvino"] | None = None,
+    export_precision: Literal["fp32", "int8", "bf16"] | None = None,
     latency_table: str | PathLike[str] | None = None,
     any_machine: bool = False,
     recipe: str | PathLike[str] = "spd",
@@ -155,8 +155,8 @@ def train(
         max_drop: points of 100 that the student may lose on the held-out rows; the fastest of a
             family that loses less is the result.
         at: the shapes at which the speed-up counts, such as ``8x128`` (rows x tokens).
-        runtime: the runtime in which it counts, such as ``onnxruntime`` or ``openvino:bf16``.
-        export_precision: the precision in which it counts, ``fp32`` or ``int8``.
+        runtime: the runtime in which it counts.
+        export_precision: the precision in which it counts.
         latency_table: the times of this machine, a file that ``spd map --structured`` wrote.
         any_machine: take the times of another machine in ``latency_table``.
         recipe: ``spd``, ``spd-paper``, ``prune``, ``prune-kd``, ``one-shot``, or the ``spd.json``

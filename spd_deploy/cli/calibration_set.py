@@ -27,6 +27,8 @@ def calibration_set_for(
     data_dir: Path | None,
     max_drop: float,
     progress: Progress,
+    *,
+    skip_broken: bool = False,
 ) -> "CalibrationSet":
     """The first texts of train to calibrate on, and dev, or what is held out, to score.
 
@@ -36,6 +38,7 @@ def calibration_set_for(
         data_dir: the task's data; None for the hub's.
         max_drop: how much of the first metric may be lost, in points of 100.
         progress: is told where the data come from and how long the texts are.
+        skip_broken: leave broken rows out instead of stopping at the first.
 
     Raises:
         BadSetting: the data are of another task, or the task has no labels.
@@ -51,7 +54,13 @@ def calibration_set_for(
     tokenizer = tokenizer_of(checkpoint)
     if data_dir is None:
         progress.note("no --data: texts to calibrate and score on come from the hub")
-    data = read_data(task, data_dir, skip_broken=None, note=progress.note)
+    data = read_data(
+        task,
+        data_dir,
+        skip_broken=skip_broken,
+        note=progress.note,
+        open_tokenizer=lambda: tokenizer,
+    )
     rows = [tokenizer.encode(e.text, e.pair) for e in data.train[:_CALIBRATION_ROWS]]
     progress.note(
         f"lengths of the calibration texts: {Lengths.of(rows, limit=tokenizer.max_tokens)}"

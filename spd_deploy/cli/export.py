@@ -77,6 +77,11 @@ Examples:
     "tasks; built-in tasks need none]",
 )
 @click.option(
+    "--skip-broken-rows",
+    is_flag=True,
+    help="Leave broken rows of --data out instead of stopping at the first; they are counted.",
+)
+@click.option(
     "--max-drop",
     type=click.FloatRange(min=0),
     help="How much of the task's first metric int8 or bf16 may lose, in points of 100. An export "
@@ -229,7 +234,12 @@ def _calibration_set(
     if not options.needs_data:
         return None
     return calibration_set_for(
-        checkpoint, options.task_name, options.data_dir, options.allowed_drop, progress
+        checkpoint,
+        options.task_name,
+        options.data_dir,
+        options.allowed_drop,
+        progress,
+        skip_broken=options.skip_broken_rows,
     )
 
 

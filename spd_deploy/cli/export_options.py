@@ -23,6 +23,7 @@ class ExportOptions:
     precision: str | None
     task_name: str | None
     data_dir: Path | None
+    skip_broken_rows: bool
     max_drop: float | None
     tune: bool
     tuning: Path | None
@@ -155,7 +156,12 @@ class ExportOptions:
 
     def _data_options(self) -> Mapping[str, object]:
         """The options that name data, and how much may be lost on them."""
-        return {"--data": self.data_dir, "--task": self.task_name, "--max-drop": self.max_drop}
+        return {
+            "--data": self.data_dir,
+            "--task": self.task_name,
+            "--max-drop": self.max_drop,
+            "--skip-broken-rows": self.skip_broken_rows or None,
+        }
 
     def _shape_options(self) -> Mapping[str, object]:
         """The options that name shapes."""

@@ -133,7 +133,7 @@ def predict(
                 skip_broken=skip_broken_rows,
                 note=progress.note,
                 kind=input_format or "jsonl",
-                tokenizer=model.tokenizer,
+                open_tokenizer=lambda: model.tokenizer,
             )
             rows = [(row.fields, example) for row, example in found]
         answers = model.classify([example for _, example in rows], progress=progress)

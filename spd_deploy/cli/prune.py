@@ -20,28 +20,39 @@ from spd_deploy.cli.recipe_table import (
     PRECISION_HELP,
     RECONSTRUCT_HELP,
 )
-from spd_deploy.cli.texts import from_file
+from spd_deploy.cli.speed_options import (
+    latency_table_for,
+    one_speed_options,
+    refuse_without_speed,
+    structures_measurer,
+)
+from spd_deploy.cli.texts import rows_from_file
+from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
 from spd_deploy.cli.train import show_result
-from spd_deploy.domain.patterns import parse_pattern
+from spd_deploy.domain.patterns import Pattern, parse_pattern
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task, task_named
+from spd_deploy.timing.machine_load import cpu_times
 from spd_train.config import Allocation, Device, Importance, PrecisionChoice, PruneRecipe
 
 if TYPE_CHECKING:
     from spd_deploy.domain.checkpoint import Checkpoint
     from spd_train.data.examples import Example
     from spd_train.prune import Agreement, DevSplit
+    from spd_train.pruning.structured.plan import SpeedTarget
 
 
 @click.command(
     epilog="""\b
 Examples:
+  spd prune runs/mrpc/teacher --speedup 2 --data GLUE/MRPC --output pruned/mrpc-2x
   spd prune runs/mrpc/teacher --pattern 2:4 --data GLUE/MRPC --output pruned/mrpc-24
   spd prune MODEL_FOLDER --pattern block:64x1 --sparsity 0.5 --texts reviews.csv \\
       --text-column review --output pruned/reviews"""
 )
 @click.argument("model", type=click.Path(path_type=Path))
-@pattern_options(required=True)
+@pattern_options(required=False)
+@one_speed_options
 @click.option(
     "--texts",
     "texts_file",
@@ -75,6 +86,11 @@ Examples:
     help="Folder or file that the model was trained on, as for spd train. Its training texts "
     "calibrate the pruning, and both models are scored on its dev split.  [default: none; give "
     "this or --texts]",
+)
+@click.option(
+    "--skip-broken-rows",
+    is_flag=True,
+    help="Leave broken rows out instead of stopping at the first; they are counted.",
 )
 @click.option(
     "--output",
@@ -140,6 +156,7 @@ Examples:
     show_default=True,
     help="Device to prune on. cuda needs an NVIDIA GPU and PyTorch with CUDA.",
 )
+@threads_option
 @json_option("the result")
 def prune(as_json: bool, **options: Any) -> None:
     """Prune a fine-tuned classifier in minutes, without training and without labels.
@@ -173,24 +190,36 @@ def pruned(options: Mapping[str, Any], progress: Progress) -> "tuple[Checkpoint,
     if texts_file is None and data_dir is None:
         raise click.UsageError("name a file with --texts, or the model's data with --data")
     from spd_deploy.domain.checkpoint import open_checkpoint
+    from spd_deploy.sessions.checkpoint_tokenizer import opener_of
     from spd_train import prune as one_shot
 
-    pattern = parse_pattern(options["pattern"], options["sparsity"])
+    cpu_before = cpu_times()
+    pattern = _pattern(options)
     recipe = _recipe(options)
-    task = open_checkpoint(options["model"]).task
+    source = open_checkpoint(options["model"])
+    task = source.task
+    rows = {
+        "skip_broken": options["skip_broken_rows"],
+        "note": progress.note,
+        "open_tokenizer": opener_of(options["model"], max_tokens=source.max_tokens),
+    }
     if texts_file is not None:
-        texts: Sequence[Example] = from_file(
-            task, texts_file, options["text_column"], options["pair_column"]
+        found = rows_from_file(
+            task, texts_file, options["text_column"], options["pair_column"], **rows
         )
+        texts: Sequence[Example] = [example for _, example in found]
         dev = None
     else:
         named = task if options["task_name"] is None else task_named(options["task_name"])
-        texts, dev = _texts_and_dev(task, named, data_dir, progress)
+        texts, dev = _texts_and_dev(task, named, data_dir, rows)
+    if options["device"] == "cpu":
+        use_threads(choose_threads(options["threads"], cpu_before, progress.note))
     config = one_shot.PruneConfig(
         source=options["model"],
         texts=texts,
         dev=dev,
         pattern=pattern,
+        speed=_speed(options, task, progress),
         recipe=recipe,
         output=options["output"],
         overwrite=options["overwrite"],
@@ -198,6 +227,37 @@ def pruned(options: Mapping[str, Any], progress: Progress) -> "tuple[Checkpoint,
         device=options["device"],
     )
     return one_shot.prune(config, progress)
+
+
+def _pattern(options: Mapping[str, Any]) -> Pattern:
+    """The pattern and its sparsity; with ``--speedup`` the structured one.
+
+    Raises:
+        UsageError: neither a pattern nor a speed-up is given, or a sparsity beside a speed-up.
+    """
+    refuse_without_speed(options)
+    if options["speedup"] is None:
+        if options["pattern"] is None:
+            raise click.UsageError("say what to prune: --speedup 3, or --pattern 2:4")
+        return parse_pattern(options["pattern"], options["sparsity"])
+    if options["sparsity"] is not None:
+        raise click.UsageError(
+            "--speedup decides how much is removed, so --sparsity has no effect; leave one out"
+        )
+    return parse_pattern(options["pattern"] or "structured")
+
+
+def _speed(options: Mapping[str, Any], task: Task, progress: Progress) -> "SpeedTarget | None":
+    """The speed-up to reach, with the times of this machine; None if the sparsity decides."""
+    if options["speedup"] is None:
+        return None
+    from spd_train.pruning.structured.plan import SpeedTarget
+
+    return SpeedTarget(
+        factor=options["speedup"],
+        table=latency_table_for(options, {}, task, progress),
+        measure=structures_measurer(options, task, progress),
+    )
 
 
 def _recipe(options: Mapping[str, Any]) -> PruneRecipe:
@@ -216,7 +276,7 @@ def _recipe(options: Mapping[str, Any]) -> PruneRecipe:
 
 
 def _texts_and_dev(
-    model: Task, task: Task, data_dir: Path | None, progress: Progress
+    model: Task, task: Task, data_dir: Path | None, rows: Mapping[str, Any]
 ) -> "tuple[Sequence[Example], DevSplit | None]":
     """The training texts, and the labelled rows to score on if the model can answer them.
 
@@ -224,7 +284,7 @@ def _texts_and_dev(
         model: the task that the model records.
         task: the task of the data.
         data_dir: the data.
-        progress: is told about the rows.
+        rows: how broken rows are handled, as arguments of what reads them.
     """
     from spd_train.data.read_split import read_split
     from spd_train.data.splits import read_data
@@ -236,7 +296,7 @@ def _texts_and_dev(
         (data_dir / name).is_file() for name in task.files.get("dev", ())
     )
     if answered and has_dev:
-        data = read_data(task, data_dir, skip_broken=None, note=progress.note)
+        data = read_data(task, data_dir, **rows)
         return data.train, DevSplit(task=task, parts=data.dev, name=data.dev_name)
-    parts = read_split(task, data_dir, "train", note=progress.note)
+    parts = read_split(task, data_dir, "train", **rows)
     return [example for part in parts.values() for example in part], None

@@ -54,27 +54,45 @@ class Factors(click.ParamType[tuple[float, ...]]):
 
 
 def speed_options(verb: Verb) -> Verb:
-    """The verb with the options of a speed-up."""
+    """The verb with ``--speedup`` of one model or several, ``--max-drop``, and where it counts."""
+    speedup = click.option(
+        "--speedup",
+        "speedups",
+        type=Factors(),
+        metavar="FACTOR,..",
+        help="How many times as fast as the dense model the student has to be on this machine. "
+        "Heads and neurons are removed where they cost least accuracy for the time they take. "
+        "Several rising factors, such as 2,3,5, train a family: a student for each, each from "
+        "the one before. Takes the place of --sparsity.  [default: none; the sparsity decides]",
+    )
+    max_drop = click.option(
+        "--max-drop",
+        type=click.FloatRange(min=0),
+        metavar="POINTS",
+        help="Points of 100 that the student may lose on the held-out rows. A family is "
+        "trained until a student loses more; the fastest that loses less is the result. "
+        "--speedup says which speed-ups are tried.  "
+        f"[default: none; with it --speedup is {','.join(f'{f:g}' for f in LADDER)}]",
+    )
+    return speedup(max_drop(place_options(verb)))
+
+
+def one_speed_options(verb: Verb) -> Verb:
+    """The verb with ``--speedup`` of one model, and where it counts."""
+    speedup = click.option(
+        "--speedup",
+        type=click.FloatRange(min=1, min_open=True),
+        metavar="FACTOR",
+        help="How many times as fast as the dense model the result has to be on this machine. "
+        "Heads and neurons are removed where they cost least for the time they take. Takes the "
+        "place of --pattern and --sparsity.  [default: none; the sparsity decides]",
+    )
+    return speedup(place_options(verb))
+
+
+def place_options(verb: Verb) -> Verb:
+    """The verb with the options that say where a speed-up counts."""
     options = [
-        click.option(
-            "--speedup",
-            "speedups",
-            type=Factors(),
-            metavar="FACTOR,..",
-            help="How many times as fast as the dense model the student has to be on this machine. "
-            "Heads and neurons are removed where they cost least accuracy for the time they take. "
-            "Several rising factors, such as 2,3,5, train a family: a student for each, each from "
-            "the one before. Takes the place of --sparsity.  [default: none; the sparsity decides]",
-        ),
-        click.option(
-            "--max-drop",
-            type=click.FloatRange(min=0),
-            metavar="POINTS",
-            help="Points of 100 that the student may lose on the held-out rows. A family is "
-            "trained until a student loses more; the fastest that loses less is the result. "
-            "--speedup says which speed-ups are tried.  "
-            f"[default: {','.join(f'{f:g}' for f in LADDER)}]",
-        ),
         click.option(
             "--at",
             "shapes",
@@ -87,14 +105,14 @@ def speed_options(verb: Verb) -> Verb:
             "--runtime",
             "runtime_name",
             type=click.Choice(get_args(CpuRuntime)),
-            help="Runtime in which --speedup counts: the one that will serve the student.  "
+            help="Runtime in which --speedup counts: the one that will serve the model.  "
             "[default: onnxruntime]",
         ),
         click.option(
             "--export-precision",
             type=click.Choice(LATENCY_PRECISIONS),
-            help="Precision in which --speedup counts: that in which the student will be "
-            "served. The dense model runs in it too. bf16 is OpenVINO's.  [default: fp32]",
+            help="Precision in which --speedup counts: that in which the model will be served. "
+            "The dense model runs in it too. bf16 is OpenVINO's.  [default: fp32]",
         ),
         click.option(
             "--latency-table",
@@ -107,7 +125,7 @@ def speed_options(verb: Verb) -> Verb:
             "--any-machine",
             is_flag=True,
             help="Take the times of another machine in --latency-table, such as the one that will "
-            "serve. The student is then not measured here. Off by default.",
+            "serve. The result is then not measured here. Off by default.",
         ),
     ]
     for option in reversed(options):
@@ -121,7 +139,7 @@ def refuse_without_speed(options: Mapping[str, Any]) -> None:
     Raises:
         UsageError: naming the first of them.
     """
-    if options["speedups"] is not None or options["max_drop"] is not None:
+    if any(options.get(name) is not None for name in ("speedups", "max_drop", "speedup")):
         return
     names = {"shapes": "at", "runtime_name": "runtime"}
     for name in _OF_SPEED:
@@ -157,6 +175,8 @@ def latency_table_for(
 ) -> "LatencyTable":
     """The latency table of the run that is resumed, of ``--latency-table``, or a new one.
 
+    A resumed run has its table in ``earlier_run``, its ``run.json``.
+
     Raises:
         BadReport: the table in the file is of something else than the options say.
         BadModel: there is no model, or spd does not support it.
@@ -166,7 +186,7 @@ def latency_table_for(
     if earlier_run.get("latency"):
         return LatencyTable.from_json(earlier_run["latency"])
     plan = _plan(options)
-    weights = _weights_like(options["teacher"] or options["model"], task)
+    weights = _weights_like(str(options.get("teacher") or options["model"]), task)
     if options["latency_table"] is None:
         table = measure_table(weights, plan, progress)
     else:
@@ -192,7 +212,7 @@ def structures_measurer(
     from exporters.autotune.measure_latency import structures_speedup
 
     plan = _plan(options)
-    weights = _weights_like(options["teacher"] or options["model"], task)
+    weights = _weights_like(str(options.get("teacher") or options["model"]), task)
     return lambda found: structures_speedup(weights, found, plan, progress=progress)
 
 

@@ -4,6 +4,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,8 @@ from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Columns, Task
 
 if TYPE_CHECKING:
-    from spd_deploy.domain.text import Tokenizer
-    from spd_train.data.examples import Example
-    from spd_train.data.rows import DataRow, Fault
+    from spd_train.data.examples import Example, OpenTokenizer
+    from spd_train.data.rows import DataRow
 
 STANDARD = Path("-")
 
@@ -38,14 +38,6 @@ def from_arguments(task: Task, texts: Sequence[str]) -> list["Example"]:
     return [Example(text=a, pair=b) for a, b in zip(texts[::2], texts[1::2], strict=True)]
 
 
-def from_file(
-    task: Task, file: Path, text_column: str | None, pair_column: str | None
-) -> list["Example"]:
-    """The examples of a file, of which no row may be broken."""
-    rows = rows_from_file(task, file, text_column, pair_column, skip_broken=None)
-    return [example for _, example in rows]
-
-
 def rows_from_file(
     task: Task,
     file: Path,
@@ -55,7 +47,7 @@ def rows_from_file(
     skip_broken: bool | None,
     note: Callable[[str], None] = lambda _: None,
     kind: str = "jsonl",
-    tokenizer: "Tokenizer | None" = None,
+    open_tokenizer: "OpenTokenizer | None" = None,
 ) -> list[tuple["DataRow", "Example"]]:
     """The rows of a file with the example that each holds; every row is read before any is used.
 
@@ -67,7 +59,7 @@ def rows_from_file(
         skip_broken: leave broken rows out; None where the user has no such choice.
         note: told how many rows were left out, and why.
         kind: what standard input is; errors call it ``stdin.KIND``.
-        tokenizer: a row whose text has no token for it is broken; None lets such rows through.
+        open_tokenizer: gives the model's tokenizer; a text without a token for it is a broken row.
 
     Raises:
         BadData: no such file, a column is missing, or a row is broken and not to be left out.
@@ -85,25 +77,12 @@ def rows_from_file(
     placed = task if whole is None else replace(
         task, columns=_columns(task, whole, text_column, pair_column)
     )  # fmt: skip
-    made = ((row, _with_tokens(example_of(placed, row, labelled=False), tokenizer)) for row in rows)
+    read = partial(example_of, placed, labelled=False, open_tokenizer=open_tokenizer)
+    made = ((row, read(row)) for row in rows)
     found = usable_rows(made, skip_broken=skip_broken, note=note)
     if not found:
         raise no_usable_rows(file)
     return found
-
-
-def _with_tokens(example: "Example | Fault", tokenizer: "Tokenizer | None") -> "Example | Fault":
-    """The example, or a fault where its text has no token, such as a zero-width space."""
-    from spd_train.data.rows import Fault
-
-    if tokenizer is None or isinstance(example, Fault):
-        return example
-    # Only a text without a letter or digit can be empty, and those are few.
-    texts = (example.text, *filter(None, [example.pair]))
-    if all(any(map(str.isalnum, text)) for text in texts):
-        return example
-    empty = tokenizer.encode(example.text, example.pair).empty
-    return Fault(kind="empty text: the tokenizer drops all its characters") if empty else example
 
 
 def _read(task: Task, file: Path) -> list["DataRow"]:

@@ -47,6 +47,7 @@ from spd_deploy.timing.machine_load import CpuTimes, cpu_times
 if TYPE_CHECKING:
     from spd_deploy.domain.latency_table import LatencyTable
     from spd_train.config import Recipe
+    from spd_train.data.examples import OpenTokenizer
     from spd_train.data.splits import Data
     from spd_train.family import Family
     from spd_train.seeds import SeedResults
@@ -188,16 +189,20 @@ def _read_task_and_data(
     options: Mapping[str, Any], recipe: "Recipe", progress: Progress
 ) -> "tuple[Task, Data]":
     """The task and its data; the progress is told what they look like."""
+    from spd_deploy.sessions.checkpoint_tokenizer import opener_of
     from spd_train.data.splits import read_data
     from spd_train.data.summary import report_data
 
-    task = choose_task(options["task_name"], options)
+    reference = options["teacher"] or options["model"]
+    opener = None if reference is None else opener_of(reference, max_tokens=recipe.max_tokens)
+    task = choose_task(options["task_name"], options, opener)
     data = read_data(
         task,
         options["data_dir"],
         holdout=recipe.holdout,
         skip_broken=options["skip_broken_rows"],
         note=progress.note,
+        open_tokenizer=opener,
     )
     report_data(task, data, progress.note)
     return task, data
@@ -319,7 +324,9 @@ def _show_seeds(seeds: "SeedResults", *, as_json: bool) -> None:
             click.echo(_DENSE_ONLY.format(teacher=first.folder))
 
 
-def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
+def choose_task(
+    name: str | None, options: Mapping[str, Any], opener: "OpenTokenizer | None" = None
+) -> Task:
     """The task named ``name``, or the task of the user's own columns.
 
     Raises:
@@ -342,6 +349,7 @@ def choose_task(name: str | None, options: Mapping[str, Any]) -> Task:
         regression=options["regression"],
         skip_broken=options["skip_broken_rows"],
         name=name,
+        open_tokenizer=opener,
     )
 
 

@@ -9,6 +9,7 @@ A folder without ``spd.json`` is a model of whoever made it. It loads and trains
 whether it is sparse, and in which pattern, is read off its zeros (``domain.detection``).
 """
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -183,10 +184,24 @@ def notes_on(folder: Path) -> tuple[str, ...]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The model's ``config.json``."""
-    return read_json(
+    """The model's ``config.json``.
+
+    Raises:
+        BadModel: it is missing, is no JSON object, or holds text that cannot be written again.
+    """
+    config = read_json(
         folder / CONFIG_FILE, error=BadModel, fix="use the folder of a Hugging Face model"
     )
+    for name, value in config.items():
+        try:
+            json.dumps([name, value], ensure_ascii=False).encode()
+        except UnicodeEncodeError as err:
+            raise BadModel(
+                f"{folder / CONFIG_FILE} holds half a surrogate pair, which is no text",
+                got=f"{name!r}: {value!r}"[:120],
+                fix="write the field again",
+            ) from err
+    return config
 
 
 def refuse_unsafe_weights(folder: Path) -> None:

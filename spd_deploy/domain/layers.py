@@ -93,10 +93,21 @@ _APART = (
         "its weights are stored as parametrizations of torch.nn.utils.parametrize",
         "call remove_parametrizations on each module, and save the model again",
     ),
-    (
-        ".lora_",
-        "it holds LoRA adapters, which Transformers does not load by itself",
-        "merge them with PEFT's merge_and_unload(), and save the model again",
+    *(
+        (
+            sign,
+            f"its weights are stored as {what} of torch.nn.utils.weight_norm",
+            "call torch.nn.utils.remove_weight_norm on each module, and save the model again",
+        )
+        for sign, what in ((".weight_g", "lengths"), (".weight_v", "directions"))
+    ),
+    *(
+        (
+            sign,
+            "it holds adapters of PEFT, which Transformers does not load by itself",
+            "merge them with PEFT's merge_and_unload(), and save the model again",
+        )
+        for sign in (".lora_", ".ia3_", ".oft_", ".hada_", ".vera_", ".boft_", ".base_layer.")
     ),
     (
         "adapter",
@@ -104,6 +115,8 @@ _APART = (
         "use the model without its adapters",
     ),
 )
+# Fields that say of some models that a token sees those near it alone.
+_WINDOWS = ("sliding_window", "local_attention", "attention_window")
 # Norms that Transformers' code computes, as a config may call them.
 _LAYER_NORMS = ("layernorm", "post", "postnorm", "postln")
 
@@ -208,16 +221,24 @@ def _other_kind(config: Mapping[str, Any]) -> str | None:
     attention = config.get("attention_type") or "original_full"
     if config.get("is_encoder_decoder"):
         return "it is an encoder and a decoder"
-    if config.get("is_decoder") or config.get("add_cross_attention"):
+    if any(config.get(name) for name in ("is_decoder", "add_cross_attention", "is_causal")):
         return "it is a decoder, in which a token sees only those before it"
     if position != "absolute":
         return f"its positions are of type {position}, not absolute"
     if config.get("relative_attention"):
         return "its positions are relative"
-    if any("rope" in key and value for key, value in config.items()):
-        return "its positions are rotary"
+    if (name := _named(config, "rope", "rotary")) is not None:
+        return f"its positions are rotary, {name} in config.json"
+    if (name := _named(config, "alibi")) is not None:
+        return f"its positions are biases of the attention, {name} in config.json"
+    if (name := _named(config, "glu", "geglu", "swiglu", "gated")) is not None:
+        return f"its feed-forward parts have gates, {name} in config.json"
     if attention != "original_full":
         return f"its attention is of type {attention}, not full"
+    if config.get("use_sliding_window", True) and any(config.get(name) for name in _WINDOWS):
+        return "its attention reaches over a window, not the whole text"
+    if (reason := _other_heads(config)) is not None:
+        return reason
     if config.get("pruned_heads"):
         return "heads were pruned from its layers, of which Transformers keeps no account any more"
     if config.get("quantization_config"):
@@ -225,6 +246,27 @@ def _other_kind(config: Mapping[str, Any]) -> str | None:
     if (code := _own_code(config)) is not None:
         return f"it comes with code of its own, {code}, which is never run"
     return _other_norm(config)
+
+
+def _named(config: Mapping[str, Any], *words: str) -> str | None:
+    """The first field that is set and has one of these words in its name."""
+    fields = (name for name, value in config.items() if value)
+    return next((name for name in fields if not set(words).isdisjoint(name.split("_"))), None)
+
+
+def _other_heads(config: Mapping[str, Any]) -> str | None:
+    """Heads of other sizes or numbers than those that share the hidden width evenly."""
+    hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
+    if not isinstance(hidden, int) or not isinstance(heads, int) or heads < 1:
+        return None
+    for name, even in (
+        ("num_key_value_heads", heads),
+        ("head_dim", hidden // heads),
+        ("attention_head_size", hidden // heads),
+    ):
+        if (config.get(name) or even) != even:
+            return f"its heads are of another kind, {name} {config[name]!r} in config.json"
+    return None
 
 
 def _own_code(config: Mapping[str, Any]) -> str | None:

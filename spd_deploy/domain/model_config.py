@@ -12,7 +12,7 @@ from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.layers import DISTILBERT
 from spd_deploy.domain.tasks import Columns, ProblemType, Task
 
-Activation = Literal["relu", "gelu", "gelu_tanh"]
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 
 # The activations that can be exported, by the names that Transformers has for each. The four of
 # ``gelu_tanh`` write one formula in four ways.
@@ -25,6 +25,8 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_accurate": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_python_tanh": "gelu_tanh",
+    "silu": "silu",
+    "swish": "silu",
 }
 # What Transformers takes where config.json is silent; DistilBERT's norms have it whatever it says.
 _EPSILON = 1e-12
@@ -70,6 +72,10 @@ def task_from_config(config: Mapping[str, Any]) -> Task:
     labels, kind = labels_of(config), _problem_type(config)
     sigmoid = kind is None and len(labels) == 1  # a cross-encoder
     regression = kind is ProblemType.REGRESSION or sigmoid
+    if len(set(labels)) < len(labels):
+        raise _bad_labels(
+            "gives two outputs one name, so that an answer would not tell which", labels
+        )
     if regression and len(labels) > 1:
         raise BadModel(
             "config.json describes a regression with several numbers for a text",

@@ -7,6 +7,7 @@ gives the tensors on loading (``domain.tensor_names``), whatever the files call 
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ INDEX_FILE = "model.safetensors.index.json"
 
 # What else weights are found in; named in the error, never opened.
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.safetensors", "*.gguf")
+# What a file begins with that git cloned without Git LFS.
+_POINTER = b"version https://git-lfs"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _COPY_AGAIN = "copy the model again from where it came"
 
@@ -156,6 +159,11 @@ def _tensors_of(file: Path) -> list[StoredTensor]:
                 for name, part in found
             ]
     except (OSError, SafetensorError, json.JSONDecodeError) as err:
+        with suppress(OSError), file.open("rb") as stream:
+            if stream.read(len(_POINTER)) == _POINTER:
+                raise BadModel(
+                    f"{file} is a pointer of Git LFS, not the weights", fix="run git lfs pull"
+                ) from err
         raise BadModel(f"{file} is damaged", got=err, fix=_COPY_AGAIN) from err
 
 
@@ -169,9 +177,16 @@ def _no_safetensors(folder: Path) -> BadModel:
             got=adapter,
             fix="merge it into its base model with PEFT's merge_and_unload(), and save that",
         )
+    found = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if others[3:] else "")
+    if any(name.endswith(".safetensors") for name in others):
+        return BadModel(
+            f"{folder} has no {WEIGHTS_FILE} and no {INDEX_FILE}",
+            got=found,
+            fix=f"name the file {WEIGHTS_FILE}; shards need the {INDEX_FILE} that lies beside them",
+        )
     return BadModel(
         f"{folder} has no {WEIGHTS_FILE}",
-        got=", ".join(others) or "no weights at all",
+        got=found or "no weights at all",
         fix="convert the weights to safetensors with save_pretrained(); pickled weights are never "
         "opened",
     )

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def activated(y: "Tensor", activation: str) -> "Tensor":
-    """``y`` after an activation: ``none``, ``relu``, ``gelu`` or ``gelu_tanh``."""
-    from torch.nn.functional import gelu, relu
+    """``y`` after an activation: ``none``, ``relu``, ``gelu``, ``gelu_tanh`` or ``silu``."""
+    from torch.nn.functional import gelu, relu, silu
 
     match activation:
         case "none":
@@ -25,6 +25,8 @@ def activated(y: "Tensor", activation: str) -> "Tensor":
             return gelu(y)
         case "gelu_tanh":
             return gelu(y, approximate="tanh")
+        case "silu":
+            return silu(y)
         case _:
             raise AssertionError(activation)
 

@@ -7,8 +7,9 @@ here, and its tokenizer is written out as one ``tokenizer.json``, which needs no
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,6 +40,21 @@ def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:
     types = read_config(checkpoint.folder).get("type_vocab_size")
     refuse_unembedded(tokenizer, checkpoint.encoder, checkpoint.folder, types=types)
     return tokenizer
+
+
+def opener_of(reference: str | Path, *, max_tokens: int) -> Callable[[], Tokenizer]:
+    """What opens the tokenizer of a folder or of a model on the hub, once, when it is called.
+
+    Opening raises:
+        BadModel: there is no tokenizer that Transformers reads.
+    """
+
+    @cache
+    def opened() -> Tokenizer:
+        content = tokenizer_json(reference)
+        return Tokenizer(Path(reference) / TOKENIZER_FILE, max_tokens=max_tokens, content=content)
+
+    return opened
 
 
 def refuse_unembedded(

@@ -64,6 +64,7 @@ def load_classifier(
             got=first_line(err),
             fix="check that the folder is complete and its config.json the model's own",
         ) from err
+    model.config.return_dict = True  # a config may ask for tuples, in which logits have no name
     misfits = sorted(info["mismatched_keys"])
     for name, stored, made in misfits:
         if not may_draw(name, model):

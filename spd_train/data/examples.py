@@ -12,11 +12,14 @@ from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Columns, Task
+from spd_deploy.domain.text import Tokenizer
 from spd_train.data.delimited import other_delimiter
 from spd_train.data.foreign import tasks_of_label
 from spd_train.data.rows import MEND, DataRow, Fault, Name, type_name
 
 Note = Callable[[str], None]
+# Opens the tokenizer of the model that reads the rows; called for the first text in doubt alone.
+OpenTokenizer = Callable[[], Tokenizer]
 
 
 _OPTIONS = "check --text-column and --pair-column"
@@ -47,7 +50,12 @@ Splits = dict[str, list[Example]]
 
 
 def example_of(
-    task: Task, row: DataRow, *, labelled: bool, name: str = _OPTIONS
+    task: Task,
+    row: DataRow,
+    *,
+    labelled: bool,
+    name: str = _OPTIONS,
+    open_tokenizer: OpenTokenizer | None = None,
 ) -> Example | Fault:
     """One row as an example, or the fault that prevents it.
 
@@ -56,6 +64,8 @@ def example_of(
         row: the row as read from the file.
         labelled: the row must have a label.
         name: what to do if a column is missing, for the error.
+        open_tokenizer: gives the model's tokenizer, for which a text without a token is a fault;
+            None lets such texts through.
 
     Raises:
         BadData: the header of the file lacks a needed column, or has it twice.
@@ -72,10 +82,25 @@ def example_of(
         return text
     if isinstance(pair, Fault):
         return pair
+    if fault := token_fault(text, pair, open_tokenizer):
+        return fault
     if not labelled or columns.label is None:
         return Example(text=text, pair=pair)
     label = _label(task, row, columns.label)
     return label if isinstance(label, Fault) else Example(text=text, pair=pair, label=label)
+
+
+def token_fault(text: str, pair: str | None, open_tokenizer: OpenTokenizer | None) -> Fault | None:
+    """The fault of texts that the tokenizer drops whole, such as a zero-width space or NUL.
+
+    A text with a letter or a digit always has a token, so the tokenizer sees few texts.
+    """
+    texts = (text,) if pair is None else (text, pair)
+    if open_tokenizer is None or all(any(map(str.isalnum, one)) for one in texts):
+        return None
+    if not open_tokenizer().encode(text, pair).empty:
+        return None
+    return Fault(kind="empty text: the tokenizer drops all its characters")
 
 
 def columns_fault(row: DataRow, columns: Columns, *, fix: str) -> Fault | None:

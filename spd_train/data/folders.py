@@ -1,7 +1,7 @@
 """Which file holds which split, in GLUE's layout and in the user's own folders."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -16,17 +16,22 @@ _OWN_NAMES: Mapping[str, tuple[str, ...]] = {
     "test": ("test",),
 }
 _MOST_NAMED = 8
+# The end of a shard's name, as the Hugging Face hub writes it: train-00000-of-00002.parquet.
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 
 
-def files_of(task: Task, data_dir: Path, split: str) -> list[Path]:
-    """The files of a split: GLUE's for a GLUE task, the user's own otherwise.
+def files_of(task: Task, data_dir: Path, split: str) -> dict[str, list[Path]]:
+    """The files of a split by part: GLUE's for a GLUE task, the user's own otherwise.
+
+    A part is one file, or all shards of one.
 
     Raises:
         BadData: there is no such split, folder or file, or several files for the split.
     """
     _refuse_absent(data_dir)
     if not task.files:
-        return [own_file(data_dir, split)]
+        files = own_files(data_dir, split)
+        return {_SHARD.sub("", stem_of(files[0])): files}
     if split not in task.files:
         raise BadData("no such split", got=split, fix=f"use one of {', '.join(task.files)}")
     if data_dir.is_file():
@@ -40,34 +45,43 @@ def files_of(task: Task, data_dir: Path, split: str) -> list[Path]:
     for file in files:
         if not file.is_file():
             raise BadData(f"{file} is missing", fix=_hint_where(data_dir, file.name))
-    return files
+    return {stem_of(file): [file] for file in files}
 
 
-def own_file(data_dir: Path, split: str) -> Path:
-    """The user's file for a split: ``data_dir`` itself, or the file of that name in it.
+def own_files(data_dir: Path, split: str) -> list[Path]:
+    """The user's file for a split: ``data_dir`` itself, or the one of that name in it.
+
+    A file may be cut into shards, which are read as one.
 
     Raises:
-        BadData: there is none, or there are several.
+        BadData: there is none, there are several, or a shard is missing.
     """
     _refuse_absent(data_dir)
     if data_dir.is_file():
-        return data_dir
-    files = list(_candidates(data_dir, split))
-    if len(files) > 1:
+        return [data_dir]
+    files = _candidates(data_dir, split)
+    if len({_SHARD.sub("-of-", file.name) for file in files}) > 1:
+        more = ", ..." if len(files) > _MOST_NAMED else ""
         raise BadData(
             f"{data_dir} has {len(files)} files for {split}",
-            got=", ".join(file.name for file in files),
+            got=", ".join(file.name for file in files[:_MOST_NAMED]) + more,
             fix="keep one of them, or name a file with --data",
         )
     if files:
-        return files[0]
+        _refuse_lacking_shards(files)
+        return files
+    below = next(
+        (p for p in sorted(data_dir.iterdir()) if p.is_dir() and _candidates(p, split)), None
+    )
     there = sorted(p.name for p in data_dir.iterdir() if not p.name.startswith("."))
     more = ", ..." if len(there) > _MOST_NAMED else ""
     raise BadData(
         f"{data_dir} has no file for {split}",
         got=(", ".join(there[:_MOST_NAMED]) or "an empty folder") + more,
         fix=f"name the file itself, or add {_OWN_NAMES.get(split, (split,))[0]}.csv (or .tsv, "
-        ".jsonl, .parquet)",
+        ".jsonl, .parquet)"
+        if below is None
+        else f"did you mean {below}?",
     )
 
 
@@ -86,7 +100,7 @@ def own_name(data_dir: Path) -> str:
     """
     path = data_dir.resolve()
     if path.is_file():
-        name = stem_of(path)
+        name = _SHARD.sub("", stem_of(path))
         split = any(name.lower() in names for names in _OWN_NAMES.values())
         name = path.parent.name if split else name
     else:
@@ -104,11 +118,27 @@ def in_glue_layout(task: Task, file: Path) -> bool:
     return first is not None and columns <= set(first.names)
 
 
-def _candidates(data_dir: Path, split: str) -> Iterator[Path]:
-    """The files in the folder that may hold the split."""
-    stems = _OWN_NAMES.get(split, (split,))
-    names = (f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES)
-    return (data_dir / name for name in names if (data_dir / name).is_file())
+def _candidates(data_dir: Path, split: str) -> list[Path]:
+    """The files in the folder that may hold the split, or a shard of it, by name."""
+    names = {f"{stem}{s}" for stem in _OWN_NAMES.get(split, (split,)) for s in SUFFIXES}
+    there = (p for p in data_dir.iterdir() if _SHARD.sub("", p.name) in names and p.is_file())
+    return sorted(there)
+
+
+def _refuse_lacking_shards(files: Sequence[Path]) -> None:
+    """Refuse shards of which one is missing: the split would be smaller without a word."""
+    numbers = [match.groups() for file in files if (match := _SHARD.search(file.name))]
+    if not numbers:
+        return
+    count = int(numbers[0][1])
+    lacking = set(range(count)) - {int(number) for number, of in numbers if int(of) == count}
+    if lacking or len(files) != count:
+        raise BadData(
+            f"the shards of {files[0]} are not whole",
+            got=f"{len(files)} of {count}"
+            + (f", without number {min(lacking):05}" if lacking else ""),
+            fix="copy all shards into the folder, or name one file with --data",
+        )
 
 
 def _refuse_absent(data_dir: Path) -> None:

@@ -6,10 +6,12 @@ spreadsheet, a JSON array, UTF-16 text, or a compressed file without its suffix.
 
 import bz2
 import gzip
+import json
 import lzma
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from spd_deploy.domain.errors import BadData, first_line
 
@@ -42,6 +44,7 @@ _LINES = 'write one object a line, as pandas does with to_json(..., orient="reco
 _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"PK\x03\x04", "a zip file or an Excel workbook (.xlsx)", _CONVERT),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)", _CONVERT),
+    (b"\xff\xfe\x00\x00", "UTF-32 text", "save it as UTF-8"),
     (b"\xff\xfe", "UTF-16 text, as Excel's 'Unicode text' is", "save it as UTF-8"),
     (b"\xfe\xff", "UTF-16 text", "save it as UTF-8"),
     (b"\x1f\x8b", "compressed by gzip", _SUFFIX.format(".gz")),
@@ -52,7 +55,13 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"ARROW1", "an Arrow file", _CONVERT),
     (b"SQLite format 3", "an SQLite database", _CONVERT),
     (b"%PDF", "a PDF", _CONVERT),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "run git lfs pull"),
+    (b"<!DOCTYPE", "a web page", "download the file itself"),
+    (b"<html", "a web page", "download the file itself"),
+    (b"sep=", "a CSV file whose first line is Excel's sep=, not the header", "remove that line"),
 )
+
+_LONGEST_MAGIC = max(len(magic) for magic, _, _ in _OTHERS)
 
 
 def kind_of(file: Path) -> str:
@@ -111,7 +120,7 @@ def refuse_no_parquet(file: Path) -> None:
     """
     try:
         with file.open("rb") as stream:
-            first = stream.read(16)
+            first = stream.read(_LONGEST_MAGIC)
     except OSError as err:
         raise BadData(f"cannot read {file}", got=err.strerror, fix=_check_path(file)) from err
     if not first.startswith(b"PAR1"):
@@ -153,8 +162,8 @@ def _refuse_others(file: Path, content: bytes) -> None:
     for magic, what, fix in _OTHERS:
         if content.startswith(magic):
             raise BadData(f"{file} is {what}", fix=fix)
-    if kind_of(file) == JSONL and _is_json_array(content):
-        raise BadData(f"{file} is one JSON array, not JSON Lines", fix=_LINES)
+    if kind_of(file) == JSONL and (document := _one_document(content)):
+        raise BadData(f"{file} is one JSON {document}, not JSON Lines", fix=_LINES)
 
 
 def _is_json_array(content: bytes) -> bool:
@@ -163,11 +172,31 @@ def _is_json_array(content: bytes) -> bool:
     return head.startswith(b"[") and head[1:].lstrip()[:1] in (b"{", b"", b"]")
 
 
+def _one_document(content: bytes) -> str | None:
+    """What the content is if all of it is one JSON value: an array, or an object of columns."""
+    if _is_json_array(content):
+        return "array"
+    first, _, rest = content.strip().partition(b"\n")
+    value = _json(first)
+    if value is None and first.startswith(b"{"):
+        return "object" if isinstance(_json(content), dict) else None
+    columns = isinstance(value, dict) and all(isinstance(v, list | dict) for v in value.values())
+    return "object" if value and columns and not rest else None
+
+
+def _json(content: bytes) -> Any:
+    """The JSON value that the content is as a whole; None if it is none."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _really(file: Path) -> str:
     """What an unknown file really is, for an error; an empty text if that is not known."""
     try:
         with file.open("rb") as stream:
-            what = what_is(stream.read(16))
+            what = what_is(stream.read(_LONGEST_MAGIC))
     except OSError:
         return ""
     return f", it is {what}" if what else ""

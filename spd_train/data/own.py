@@ -4,13 +4,21 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Columns, Task, own_task
-from spd_train.data.examples import columns_fault, label_in, no_usable_rows, text_in
-from spd_train.data.folders import own_file, own_name
+from spd_train.data.examples import (
+    OpenTokenizer,
+    columns_fault,
+    label_in,
+    no_usable_rows,
+    text_in,
+    token_fault,
+)
+from spd_train.data.folders import own_files, own_name
 from spd_train.data.read_rows import read_rows
 from spd_train.data.rows import DataRow, Fault
 
@@ -30,6 +38,7 @@ def own_task_from(
     regression: bool,
     skip_broken: bool = False,
     name: str | None = None,
+    open_tokenizer: OpenTokenizer | None = None,
 ) -> Task:
     """The task of the user's training file, with the labels found in the label column.
 
@@ -41,13 +50,14 @@ def own_task_from(
         regression: the label is a number to predict.
         skip_broken: broken rows are skipped later, so they are no error here.
         name: name of the task; by default that of its file.
+        open_tokenizer: gives the model's tokenizer; a text without a token for it is a broken row.
 
     Raises:
         BadData: there is no training file or no such column, or the labels make no classification.
     """
     columns = Columns(text=text_column, pair=pair_column, label=label_column)
     _refuse_shared(columns)
-    counts = _counts(own_file(data_dir, "train"), columns, skip_broken=skip_broken)
+    counts = _counts(own_files(data_dir, "train"), columns, skip_broken, open_tokenizer)
     if len(counts) < 2:
         raise BadData(
             f"column {label_column!r} must hold at least two different labels",
@@ -75,31 +85,37 @@ def label_order(label: str) -> tuple[int, float, str]:
     return (0, number, label) if math.isfinite(number) else (1, 0.0, label)
 
 
-def _counts(file: Path, columns: Columns, *, skip_broken: bool) -> Counter[str]:
+def _counts(
+    files: Sequence[Path], columns: Columns, skip_broken: bool, open_tokenizer: OpenTokenizer | None
+) -> Counter[str]:
     """How many rows with texts have each label.
 
     Broken rows that are to be skipped are ignored; they are reported when the examples are made.
     """
     counts: Counter[str] = Counter()
-    for row in read_rows(file):
-        label = row.fault or _label_of(row, columns)
+    for row in chain.from_iterable(map(read_rows, files)):
+        label = row.fault or _label_of(row, columns, open_tokenizer)
         if isinstance(label, str):
             counts[label] += 1
         elif not skip_broken:
             raise row.error(label, skippable=True)
     if not counts:
-        raise no_usable_rows(file)
+        raise no_usable_rows(files[0])
     return counts
 
 
-def _label_of(row: DataRow, columns: Columns) -> str | Fault:
+def _label_of(row: DataRow, columns: Columns, open_tokenizer: OpenTokenizer | None) -> str | Fault:
     """The label of a row that has its texts, or the row's fault."""
     assert columns.label is not None  # noqa: S101 - own data is labelled
     if fault := columns_fault(row, columns, fix=_COLUMNS):
         return fault
-    texts = (text_in(row, c) for c in (columns.text, columns.pair) if c is not None)
-    broken = next((text for text in texts if isinstance(text, Fault)), None)
-    return broken or label_in(row, columns.label)
+    text = text_in(row, columns.text)
+    pair = None if columns.pair is None else text_in(row, columns.pair)
+    if isinstance(text, Fault):
+        return text
+    if isinstance(pair, Fault):
+        return pair
+    return token_fault(text, pair, open_tokenizer) or label_in(row, columns.label)
 
 
 def _refuse_shared(columns: Columns) -> None:

@@ -1,14 +1,22 @@
 """The examples of one split: from GLUE's files, the user's own, the hub, or built in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import BUILT_IN, Task
-from spd_train.data.examples import Example, Note, Splits, example_of, no_usable_rows, usable_rows
+from spd_train.data.examples import (
+    Example,
+    Note,
+    OpenTokenizer,
+    Splits,
+    example_of,
+    no_usable_rows,
+    usable_rows,
+)
 from spd_train.data.folders import files_of
 from spd_train.data.foreign import refuse_foreign_file
-from spd_train.data.formats import stem_of
 from spd_train.data.glue_hub import hub_split
 from spd_train.data.grammar import generate
 from spd_train.data.read_rows import read_rows
@@ -22,6 +30,7 @@ def read_split(
     *,
     skip_broken: bool | None = None,
     note: Note = lambda _: None,
+    open_tokenizer: OpenTokenizer | None = None,
 ) -> Splits:
     """The examples of one split by part: one part, or two for MNLI's dev and test.
 
@@ -32,6 +41,7 @@ def read_split(
         skip_broken: skip broken rows instead of stopping at the first. None if the user has no such
             option, so that no error recommends it.
         note: is told how many rows were skipped.
+        open_tokenizer: gives the model's tokenizer; a text without a token for it is a broken row.
 
     Raises:
         BadData: a file, row, column or label is wrong; the error names file and line.
@@ -40,30 +50,46 @@ def read_split(
     if data_dir is None:
         return _without_files(task, split)
     return {
-        stem_of(file): _examples(
-            task, file, labelled=split != "test", skip_broken=skip_broken, note=note
+        part: _examples(
+            task,
+            files,
+            labelled=split != "test",
+            skip_broken=skip_broken,
+            note=note,
+            open_tokenizer=open_tokenizer,
         )
-        for file in files_of(task, data_dir, split)
+        for part, files in files_of(task, data_dir, split).items()
     }
 
 
 def _examples(
-    task: Task, file: Path, *, labelled: bool, skip_broken: bool | None, note: Note
+    task: Task,
+    files: Sequence[Path],
+    *,
+    labelled: bool,
+    skip_broken: bool | None,
+    note: Note,
+    open_tokenizer: OpenTokenizer | None,
 ) -> list[Example]:
-    """The examples of one file."""
+    """The examples of one file, or of its shards in order."""
     positional = isinstance(task.columns.text, int)
-    rows = read_rows(file, header=not positional, quotes=not task.files)
+    rows = chain.from_iterable(
+        read_rows(file, header=not positional, quotes=not task.files) for file in files
+    )
     name = _name_columns(task)
 
     def pairs() -> Iterator[tuple[DataRow, Example | Fault]]:
         for i, row in enumerate(rows):
             if i == 0 and task.files:
                 refuse_foreign_file(task, row)
-            yield row, example_of(task, row, labelled=labelled, name=name)
+            example = example_of(
+                task, row, labelled=labelled, name=name, open_tokenizer=open_tokenizer
+            )
+            yield row, example
 
     examples = [example for _, example in usable_rows(pairs(), skip_broken=skip_broken, note=note)]
     if not examples:
-        raise no_usable_rows(file)
+        raise no_usable_rows(files[0])
     return examples
 
 

@@ -7,8 +7,9 @@ again.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Self
@@ -16,8 +17,8 @@ from typing import Self
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.trained_rows import TrainedRows
-from spd_train.data.examples import Example, Note, Splits
-from spd_train.data.folders import has_split, own_file
+from spd_train.data.examples import Example, Note, OpenTokenizer, Splits
+from spd_train.data.folders import has_split, own_files
 from spd_train.data.read_split import read_split
 
 # If the user's own data has no dev file, this share of it is held out to score on.
@@ -88,7 +89,8 @@ def read_data(
     *,
     holdout: float = 0.0,
     skip_broken: bool | None = False,
-    note: Callable[[str], None] = lambda _: None,
+    note: Note = lambda _: None,
+    open_tokenizer: OpenTokenizer | None = None,
 ) -> Data:
     """Train, dev, and a share ``holdout`` of train to choose the best checkpoint on.
 
@@ -102,11 +104,15 @@ def read_data(
         holdout: share of train, in [0, 1).
         skip_broken: skip broken rows; None if the user has no such option.
         note: is told about the rows.
+        open_tokenizer: gives the model's tokenizer; a text without a token for it is a broken row.
 
     Raises:
         BadData: a file, row, column or label is wrong, or there are too few rows.
     """
-    parts = read_split(task, data_dir, TRAIN, skip_broken=skip_broken, note=note)
+    read = partial(
+        read_split, task, skip_broken=skip_broken, note=note, open_tokenizer=open_tokenizer
+    )
+    parts = read(data_dir, TRAIN)
     rows = [example for part in parts.values() for example in part]
     if len(rows) < 3:
         raise BadData("there are too few rows to train on", got=len(rows), fix="add rows")
@@ -117,7 +123,7 @@ def read_data(
         note(f"no dev file: {len(held)} of {len(rows)} rows are held out to measure on")
         dev: Mapping[str, Sequence[Example]] = {"held_out": held}
     else:
-        dev = read_split(task, data_dir, "dev", skip_broken=skip_broken, note=note)
+        dev = read(data_dir, "dev")
     known = task.trained_on
     same = known is None or known.sha256 == sha256
     _tell_seen(known, [example for part in dev.values() for example in part], note)
@@ -140,6 +146,7 @@ def rows_to_score(
     *,
     skip_broken: bool = False,
     note: Note = lambda _: None,
+    open_tokenizer: OpenTokenizer | None = None,
 ) -> ScoringRows:
     """The rows to score a model of ``task`` on.
 
@@ -150,12 +157,15 @@ def rows_to_score(
         BadData: a file, row, column or label is wrong, or there is no such split.
     """
     own = data_dir is not None and not task.files
+    read = partial(
+        read_split, task, skip_broken=skip_broken, note=note, open_tokenizer=open_tokenizer
+    )
     if own and data_dir is not None and (split == TRAIN or not has_split(task, data_dir, split)):
-        file = _training_file(task, data_dir, split)
-        parts = read_split(task, file, TRAIN, skip_broken=skip_broken, note=note)
-        scored = _part_of(task, file, data_dir, split, parts, note)
+        files = _training_files(task, data_dir, split)
+        parts = read(files[0] if len(files) == 1 else data_dir, TRAIN)
+        scored = _part_of(task, files, data_dir, split, parts, note)
     else:
-        parts = read_split(task, data_dir, split, skip_broken=skip_broken, note=note)
+        parts = read(data_dir, split)
         scored = ScoringRows(name=split, parts=parts)
     if scored.name == TRAIN:
         note("these rows were trained on: their scores say nothing of other texts")
@@ -177,8 +187,8 @@ def set_apart(rows: Sequence[Example], share: float) -> tuple[Sequence[Example],
     return kept, [row for i, row in enumerate(rows) if i in chosen]
 
 
-def _training_file(task: Task, data_dir: Path, split: str) -> Path:
-    """The user's file that the model may have been trained on.
+def _training_files(task: Task, data_dir: Path, split: str) -> list[Path]:
+    """The user's file, or its shards, that the model may have been trained on.
 
     Raises:
         BadData: there is no file for the split, and none to take it from.
@@ -187,15 +197,16 @@ def _training_file(task: Task, data_dir: Path, split: str) -> Path:
     if data_dir.is_file():
         if not dividable:
             raise BadData("no such split", got=split, fix="use one of train, dev")
-        return data_dir
-    return own_file(data_dir, TRAIN if dividable and has_split(task, data_dir, TRAIN) else split)
+        return [data_dir]
+    return own_files(data_dir, TRAIN if dividable and has_split(task, data_dir, TRAIN) else split)
 
 
 def _part_of(
-    task: Task, file: Path, data_dir: Path, split: str, parts: Splits, note: Note
+    task: Task, files: Sequence[Path], data_dir: Path, split: str, parts: Splits, note: Note
 ) -> ScoringRows:
     """The rows of a split, from a file that has no dev file beside it."""
     (rows,) = parts.values()
+    file = files[0] if len(files) == 1 else data_dir
     known = task.trained_on
     if known is not None and known.sha256 == _sha256_of(rows):
         if not known.held_out:
@@ -205,7 +216,7 @@ def _part_of(
         name, part = (TRAIN, kept) if split == TRAIN else (HELD_OUT, held)
         return ScoringRows(name=name, parts={name.replace(" ", "_"): list(part)})
     if data_dir.is_dir() and split != TRAIN:
-        own_file(data_dir, split)  # there is none: the error says so
+        own_files(data_dir, split)  # there is none: the error says so
     if known is None and task.name != "unknown":
         note("the model does not record which rows it was trained on; these may be among them")
     return ScoringRows(name=file.name, parts=parts)

@@ -158,3 +158,19 @@ def test_the_options_are_the_recipe_of_the_checkpoint(place: Path, tmp_path: Pat
         "exclude": ["query"],
         "calibration_tokens": 64,
     }
+
+
+def test_threads_and_broken_rows_are_as_in_train(place: Path, tmp_path: Path) -> None:
+    """A text without a token stops the pruning, or is skipped and counted; threads are chosen."""
+    good = '{"text": "the film", "text_pair": "it was good"}\n' * 20
+    (tmp_path / "texts.jsonl").write_text(good + '{"text": "a", "text_pair": "\\u200b"}\n')
+    command = PRUNE.replace("--data MRPC", f"--texts {tmp_path / 'texts.jsonl'} --threads 1")
+    command = f"{command} --mask-updates 1".replace("output out", f"output {tmp_path / 'out'}")
+
+    refused = run_in(place, command)
+    pruned = run_in(place, f"{command} --skip-broken-rows")
+
+    assert refused.exit_code == 1
+    assert "line 21: empty text: the tokenizer drops all its characters" in refused.stderr
+    assert pruned.exit_code == 0, pruned.output
+    assert "skipped 1 broken row: empty text" in pruned.stderr

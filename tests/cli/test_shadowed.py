@@ -36,8 +36,10 @@ def run_there(place: Path, command: Sequence[str]) -> subprocess.CompletedProces
 
 
 def test_the_module_runs_beside_such_files(place: Path) -> None:
-    """``python -m spd_deploy`` imports its own packages, whatever lies in the working folder."""
+    """``python -m spd_deploy`` imports its own packages, and Python's, not the folder's."""
     tiny_checkpoint(place / "model")
+    for name in ("json", "logging", "numpy", "pathlib", "typing"):
+        (place / f"{name}.py").write_text("raise SystemExit('not the standard library')\n")
 
     done = run_there(place, [sys.executable, "-m", "spd_deploy", "inspect", "model"])
 

@@ -157,7 +157,7 @@ KINDS: list[tuple[str, dict[str, Any], str]] = [
     ("GPT2Config", {"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 60}, "decoder"),
     ("BartConfig", {"d_model": 64, "vocab_size": 60}, "an encoder and a decoder"),
     ("BigBirdConfig", SMALL, "block_sparse"),
-    ("LongformerConfig", {**SMALL, "attention_window": 8}, "key_global"),
+    ("LongformerConfig", {**SMALL, "attention_window": 8}, "over a window"),
     ("ConvBertConfig", SMALL, "holds attention.self.conv"),
     ("SqueezeBertConfig", {**SMALL, "embedding_size": 64}, "convolves"),
     ("RobertaPreLayerNormConfig", SMALL, "attention.output.LayerNorm.bias"),
@@ -190,6 +190,14 @@ def test_another_kind_of_model_is_refused(kind: str, sizes: dict[str, Any], reas
         ({"layer_norm_type": "no_norm"}, "another kind, layer_norm_type 'no_norm'"),
         ({"norm_type": "rms_norm"}, "another kind, norm_type"),
         ({"pre_layer_norm": True}, "come before each part"),
+        ({"is_causal": True}, "decoder"),
+        ({"rope_theta": 10000.0}, "positions are rotary, rope_theta"),
+        ({"use_rotary_embeddings": True}, "rotary, use_rotary_embeddings"),
+        ({"alibi": True}, "biases of the attention, alibi"),
+        ({"use_glu": True}, "have gates, use_glu"),
+        ({"sliding_window": 128}, "over a window"),
+        ({"num_key_value_heads": 1}, "heads are of another kind, num_key_value_heads 1"),
+        ({"head_dim": 7}, "heads are of another kind, head_dim 7"),
         ({"pruned_heads": {"0": [1]}}, "heads were pruned"),
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantised"),
         ({"auto_map": {"AutoModelForMaskedLM": "modeling.Mine"}}, "code of its own, modeling.Mine"),
@@ -201,6 +209,22 @@ def test_a_config_that_does_not_fit_is_refused(
     """A decoder's settings, missing sizes and sizes of another model are named."""
     with pytest.raises(BadModel, match=reason):
         Encoder.found_in(shapes, {**config, **change})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"head_dim": 16, "num_key_value_heads": 4, "attention_head_size": None},
+        {"task_properties": "reviews", "is_causal": False, "rotary_value": False},
+        {"use_sliding_window": False, "sliding_window": 4096},
+    ],
+    ids=str,
+)
+def test_a_config_that_says_what_is_so_anyway_is_read(
+    shapes: Shapes, config: dict[str, Any], change: dict[str, Any]
+) -> None:
+    """Fields that agree with the weights, are switched off, or are names alone hinder nothing."""
+    assert Encoder.found_in(shapes, {**config, **change}) == Encoder.found_in(shapes, config)
 
 
 LAYER = "bert.encoder.layer."
@@ -216,6 +240,8 @@ LAYER = "bert.encoder.layer."
         (lambda s: {n: v for n, v in s.items() if "position" not in n}, "absolute positions"),
         (lambda s: {**s, f"{LAYER}1.adapter.weight": (2, 2)}, "adapters.*1.adapter.weight"),
         (lambda s: {**s, f"{LAYER}0.output.dense.lora_A.weight": (2, 2)}, "merge_and_unload"),
+        (lambda s: {**s, f"{LAYER}0.output.dense.ia3_l.default": (2, 2)}, "merge_and_unload"),
+        (lambda s: {n.replace("y.weight", "y.weight_v"): v for n, v in s.items()}, "weight_norm"),
         (lambda s: {n.replace("y.weight", "y.weight_orig"): v for n, v in s.items()}, "prune"),
         (lambda s: {f"module.{n}": v for n, v in s.items()}, r"named module.bert\. .*reads bert\."),
         (lambda s: {**s, f"{LAYER}0.intermediate.dense.weight": (8,)}, "does not fit"),

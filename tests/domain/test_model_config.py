@@ -59,6 +59,7 @@ def test_labels_are_those_of_transformers(tmp_path: Path, config: dict[str, Any]
         ({"id2label": {"0": "x", "00": "y"}}, "does not number the outputs"),
         ({"id2label": {"0": None, "1": "y"}}, "neither text nor a number"),
         ({"id2label": {"0": ["x"], "1": "y"}}, "neither text nor a number"),
+        ({"id2label": {"0": "x", "1": "x"}}, "gives two outputs one name"),
         ({"num_labels": "3"}, "num_labels"),
         ({"num_labels": 0}, "num_labels"),
         ({"num_labels": True}, "num_labels"),

@@ -200,6 +200,48 @@ def test_integers_are_no_weights(tmp_path: Path) -> None:
         open_checkpoint(folder)
 
 
+@pytest.mark.parametrize("named", ["pytorch_model", "model.fp16", "model-00001-of-00002"])
+def test_safetensors_of_another_name_are_told_their_name(tmp_path: Path, named: str) -> None:
+    """A variant and a shard without its index are named with what Transformers would read."""
+    folder = tiny_model(tmp_path / "m")
+    (folder / WEIGHTS_FILE).rename(folder / f"{named}.safetensors")
+
+    with pytest.raises(BadModel, match=rf"{named}.safetensors; name the file {WEIGHTS_FILE}"):
+        open_checkpoint(folder)
+
+
+def test_a_config_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    """Half a surrogate pair could be read, and not be written into the artefact."""
+    folder = tiny_model(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    labels = {"id2label": {"0": "\ud800", "1": "yes"}}
+    (folder / "config.json").write_text(json.dumps(config | labels))
+
+    with pytest.raises(BadModel, match=r"config.json holds half a surrogate pair.*id2label"):
+        open_checkpoint(folder)
+
+
+def test_a_config_that_asks_for_tuples_is_run(tmp_path: Path) -> None:
+    """With return_dict false the logits are those of the same model without it."""
+    folder = tiny_model(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"return_dict": False}))
+
+    artefact = artefact_from_checkpoint(open_checkpoint(folder), tmp_path / "a")
+
+    assert artefact.manifest.parity.max_difference < 1e-5
+
+
+def test_a_pointer_of_git_lfs_is_no_weights(tmp_path: Path) -> None:
+    """What git clones without Git LFS is named, with the command that fetches the weights."""
+    folder = tiny_model(tmp_path / "m")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    (folder / WEIGHTS_FILE).write_text(pointer)
+
+    with pytest.raises(BadModel, match="pointer of Git LFS, not the weights; run git lfs pull"):
+        open_checkpoint(folder)
+
+
 def test_an_adapter_is_no_model(tmp_path: Path) -> None:
     """A folder that PEFT wrote is told what to do with it."""
     folder = tiny_model(tmp_path / "m")

@@ -236,7 +236,7 @@ def test_a_model_without_pairs_is_exported(tmp_path: Path) -> None:
     assert not artefact.golden().batch.types_BS.any()
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu_new"])
+@pytest.mark.parametrize("activation", ["relu", "gelu_new", "silu"])
 def test_other_activations_keep_parity(tmp_path: Path, activation: str) -> None:
     """Every activation that is offered gives PyTorch's logits."""
     folder = tiny_model(tmp_path / "m")

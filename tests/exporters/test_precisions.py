@@ -1,5 +1,6 @@
 """Artefacts in fp16 and int8: near the checkpoint, smaller, calibrated right, and judged."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from exporters.onnx.calibrate import calibrate_ranges, percentile
 from exporters.onnx.embeddings import WORD_EMBEDDINGS, restored_word_embeddings
 from exporters.onnx.storage import bytes_of_matrices, read_constants, stored_bytes
 from exporters.precision import CalibrationSet, Precision
-from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint
+from spd_deploy.domain.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadData, BadSetting, VerificationFailed
+from spd_deploy.domain.model_config import ACTIVATIONS
 from spd_deploy.domain.patterns import parse_pattern
 from spd_deploy.domain.runtime_choice import Runtime, RuntimeChoice
 from spd_deploy.domain.text import Batch, Tokens, pad
@@ -81,6 +83,23 @@ def test_fp16_is_near_and_stores_halves(tmp_path: Path, spelled: str | None) -> 
         constants = read_constants(artefact.folder / file)
         for row in artefact.manifest.matrices:
             assert constants[f"{row.name}.weight"].dtype == np.float16
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("spelled", [None, "block:32x1"])
+def test_activations_are_narrow_in_both_layouts(
+    tmp_path: Path, spelled: str | None, activation: str
+) -> None:
+    """In fp16, token-major and feature-major, every activation gives the checkpoint's logits."""
+    folder = made(tmp_path, spelled).folder
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(json.dumps(config | {"hidden_act": activation}))
+
+    artefact = artefact_from_checkpoint(
+        open_checkpoint(folder), tmp_path / "a", ExportRequest(precision=Precision.FP16)
+    )
+
+    assert artefact.manifest.parity.max_difference < 2e-2
 
 
 @every_pattern

@@ -19,10 +19,12 @@ SMALL = Tile(rows=16, tokens=16, inputs=32)
         ("fp16", "gelu", True, False),
         ("fp16", "gelu_tanh", False, False),
         ("fp16", "relu", True, True),
+        ("fp16", "silu", False, True),
         ("bf16", "none", True, True),
         ("bf16", "gelu", False, False),
         ("fp32", "gelu", True, True),
         ("fp32", "gelu_tanh", False, False),
+        ("fp32", "silu", True, False),
     ],
 )
 def test_every_epilogue_in_every_precision(

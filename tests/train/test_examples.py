@@ -1,16 +1,21 @@
 """Examples from files with the traps that real files have."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import TASKS, own_task
+from spd_deploy.domain.text import Tokenizer
+from spd_deploy.sessions.checkpoint_tokenizer import opener_of
 from spd_train.data.examples import Example
 from spd_train.data.folders import in_glue_layout
 from spd_train.data.read_split import read_split
 from spd_train.data.splits import read_data
+from tests.tiny import tiny_model
 
 MRPC = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
 OWN = own_task(text_column="text", pair_column=None, label_column="label", labels=("bad", "good"))
@@ -290,3 +295,38 @@ def test_a_file_in_glues_layout_is_known_by_its_columns(tmp_path: Path) -> None:
 
     assert in_glue_layout(TASKS["mrpc"], glue) and not in_glue_layout(TASKS["mrpc"], own)
     assert not in_glue_layout(OWN, glue)
+
+
+@pytest.mark.parametrize(
+    "text", ["\u200b", "\0", "\u00ad", "\ue000", "\u0301", "\ufffd", "\x7f \u2060"]
+)
+def test_a_text_without_a_token_is_a_broken_row(tmp_path: Path, text: str) -> None:
+    """Named by line where the tokenizer gives its special tokens alone, skipped and counted."""
+    folder = tiny_model(tmp_path / "m")
+    opener = opener_of(folder, max_tokens=16)
+    only_special = AutoTokenizer.from_pretrained(folder)("")["input_ids"]
+    assert AutoTokenizer.from_pretrained(folder)(text)["input_ids"] == only_special
+    rows = [{"text": t, "label": "bad"} for t in ("dull", text, "!")]
+    file = tmp_path / "reviews.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    told: list[str] = []
+
+    with pytest.raises(BadData, match=r"line 2: empty text: the tokenizer drops all its char"):
+        read_split(OWN, file, "train", skip_broken=False, open_tokenizer=opener)
+    found = read_split(
+        OWN, file, "train", skip_broken=True, note=told.append, open_tokenizer=opener
+    )
+
+    assert [e.text for e in found["reviews"]] == ["dull", "!"]
+    (note,) = told
+    assert "skipped 1 broken row: empty text: the tokenizer drops" in note and "line 2" in note
+
+
+def test_no_tokenizer_is_opened_for_texts_with_letters(tmp_path: Path) -> None:
+    """Files are read before the model is, where no text is in doubt."""
+    write(tmp_path, "train.csv", "text,label\na,bad\nb 1,good\n")
+
+    def refuse() -> Tokenizer:
+        raise AssertionError
+
+    assert len(read_split(OWN, tmp_path, "train", open_tokenizer=refuse)["train"]) == 2

@@ -129,8 +129,8 @@ def foreign(folder: Path, kind: str) -> Path:
     """A model that could be trained, and could not be exported or served."""
     made = tiny_model(folder, task=TASK)
     match kind:
-        case "silu":
-            return configured(made, hidden_act="silu")
+        case "mish":
+            return configured(made, hidden_act="mish")
         case "labels":
             return configured(made, id2label={"a": "x", "b": "y"})
         case "no norm":
@@ -153,7 +153,7 @@ def foreign(folder: Path, kind: str) -> Path:
 
 
 REFUSED = [
-    ("silu", "hidden_act in config.json, cannot be exported; got 'silu'"),
+    ("mish", "hidden_act in config.json, cannot be exported; got 'mish'"),
     ("labels", "id2label in config.json has a key"),
     ("no norm", "norms are of another kind"),
     ("own code", "code of its own"),

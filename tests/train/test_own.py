@@ -1,16 +1,21 @@
 """The task of own data: its name, its labels and their order, and labels that make no task."""
 
 import gzip
+import json
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Task
+from spd_deploy.sessions.checkpoint_tokenizer import opener_of
 from spd_train.data.own import label_order, own_task_from
 from spd_train.data.read_split import read_split
+from tests.tiny import tiny_model
 
 NANS = ("nan", "NaN", "NA", "null", "inf", "-Infinity", "1_0", "\u0661")
 
@@ -130,3 +135,75 @@ def test_the_task_is_called_after_its_file(tmp_path: Path, path: str, name: str)
     assert task_of(file).name == name
     if file.parent != tmp_path and file.name.startswith("train"):
         assert task_of(file.parent).name == name
+
+
+def write_shards(folder: Path, split: str, suffix: str, rows: list[tuple[str, str]]) -> None:
+    """The rows in two files, named as the Hugging Face hub names shards."""
+    half = len(rows) // 2
+    for number, part in enumerate((rows[:half], rows[half:])):
+        file = folder / f"{split}-{number:05}-of-00002{suffix}"
+        named = [{"text": text, "label": label} for text, label in part]
+        if suffix == ".parquet":
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(named), file)
+        else:
+            file.write_bytes(gzip.compress("\n".join(map(json.dumps, named)).encode()))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl.gz"])
+def test_shards_are_one_split(tmp_path: Path, suffix: str) -> None:
+    """Rows come in the shards' order, and a label that only the last shard has is found."""
+    rows = [(f"text {i}", "no" if i < 4 else "yes") for i in range(7)]
+    write_shards(tmp_path, "train", suffix, rows)
+    write_shards(tmp_path, "validation", suffix, rows[:3])
+
+    task = task_of(tmp_path)
+
+    assert task.labels == ("no", "yes")
+    for split, expected in (("train", rows), ("dev", rows[:3])):
+        ((part, found),) = read_split(task, tmp_path, split).items()
+        assert part == ("train" if split == "train" else "validation")
+        assert [(e.text, task.labels[int(e.label or 0)]) for e in found] == expected
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    """A part of the rows is not taken for all of them."""
+    write_shards(tmp_path, "train", ".parquet", [(f"t{i}", str(i % 2)) for i in range(6)])
+    (tmp_path / "train-00001-of-00002.parquet").unlink()
+
+    with pytest.raises(BadData, match=r"not whole; got 1 of 2, without number 00001; copy all"):
+        task_of(tmp_path)
+
+
+def test_a_split_in_two_forms_is_refused(tmp_path: Path) -> None:
+    """Shards beside a whole file are two answers to one question."""
+    write_shards(tmp_path, "train", ".parquet", [(f"t{i}", str(i % 2)) for i in range(6)])
+    labelled(tmp_path, "a", "b", name="train.csv")
+
+    with pytest.raises(BadData, match=r"has 3 files for train"):
+        task_of(tmp_path)
+
+
+def test_the_folder_below_is_named(tmp_path: Path) -> None:
+    """A snapshot of the hub keeps its files in data/."""
+    (tmp_path / "data").mkdir()
+    write_shards(tmp_path / "data", "train", ".parquet", [("a", "0"), ("b", "1")])
+
+    with pytest.raises(BadData, match=rf"did you mean {tmp_path / 'data'}\?"):
+        task_of(tmp_path)
+
+
+def test_labels_of_texts_without_tokens_are_no_labels(tmp_path: Path) -> None:
+    """A row that training skips makes no class, and stops the run where it is not skipped."""
+    file = labelled(tmp_path, "no", "yes", "no", "yes")
+    file.write_text(file.read_text() + "\u00ad,maybe\n")
+    open_tokenizer = opener_of(tiny_model(tmp_path / "m"), max_tokens=8)
+
+    def task(*, skip: bool) -> Task:
+        return own_task_from(
+            file, text_column="text", pair_column=None, label_column="label", regression=False,
+            skip_broken=skip, open_tokenizer=open_tokenizer,
+        )  # fmt: skip
+
+    assert task(skip=True).labels == ("no", "yes")
+    with pytest.raises(BadData, match="line 6: empty text: the tokenizer drops"):
+        task(skip=False)

@@ -145,6 +145,14 @@ ROWS = "text,label\na,b\n"
         ("x.tsv", ROWS.encode(), "separated by commas, not by tabs.* name it .csv"),
         ("x.json", b'[{"text": "a"}]', "one JSON array"),
         ("x.jsonl", b'[\n  {"text": "a"}\n]', "one JSON array"),
+        ("x.json", b'{"text": {"0": "a", "1": "b"}, "label": {"0": 1}}', "one JSON object"),
+        ("x.json", b'{"data": [{"text": "a"}]}', "one JSON object, not JSON Lines"),
+        ("x.jsonl", b'{\n  "text": "a",\n  "label": "b"\n}\n', "one JSON object"),
+        ("x.csv", b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS.*git lfs pull"),
+        ("x.parquet", b"version https://git-lfs.github.com/spec", "not a Parq.* got a pointer of"),
+        ("x.csv", b"<!DOCTYPE html>\n<html>", "is a web page"),
+        ("x.csv", b"sep=,\n" + ROWS.encode(), "Excel's sep=.*remove that line"),
+        ("x.csv", ROWS.encode("utf-32"), "is UTF-32 text"),
         ("x.xlsx", b"PK\x03\x04", "'.xlsx', it is a zip file or an Excel workbook"),
         ("x.csv", b"PK\x03\x04", "is a zip file or an Excel workbook"),
         ("x.xls", b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
@@ -173,6 +181,16 @@ def test_a_file_is_named_as_what_it_is(
         list(read_rows(tmp_path / name))
 
     assert str(tmp_path / name) in str(caught.value) and caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"text": "a"}', b'{"text": "a", "tags": ["b"]}\n{"text"', b'{"text": {}}\n{}']
+)
+def test_json_lines_may_hold_anything(tmp_path: Path, content: bytes) -> None:
+    """A file of one row, a list in a row and a broken row do not make it one document."""
+    (tmp_path / "x.jsonl").write_bytes(content)
+
+    assert len(list(read_rows(tmp_path / "x.jsonl"))) == len(content.split(b"\n"))
 
 
 def test_a_missing_file_is_offered_one_of_a_like_name(tmp_path: Path) -> None:

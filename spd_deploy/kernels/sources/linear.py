@@ -43,6 +43,8 @@ def _activated(y, ACTIVATION: tl.constexpr):
         # 0.5 (1 + tanh(u)) is 1 / (1 + exp(-2 u)).
         u = (y + y * y * y * _CUBIC) * _ROOT_2_OVER_PI_TWICE
         y = y / (1.0 + tl.exp(0.0 - u))
+    elif ACTIVATION == "silu":
+        y = y / (1.0 + tl.exp(0.0 - y))
     elif ACTIVATION == "relu":
         y = tl.maximum(y, 0.0)
     else:
