@@ -138,7 +138,12 @@ Examples:
     time="Time for one product at one number of tokens, all rounds together, in seconds. More time "
     "gives steadier figures.",
 )
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder to write map.json and map.png to.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an earlier map in --output.")
 @json_option("the map")
 def map_(
