@@ -326,7 +326,7 @@ def engines_for(
 ) -> tuple[tuple[Artefact, ...], tuple[Skipped, ...]]:
     """An engine of each checkpoint, and why of some there is none; ``dense`` names dense ones.
 
-    Those of 2:4 are not held against dense twins, which a dense engine in the same row stands for.
+    Engines of 2:4 have no dense baseline of their own: the dense engine of the same row is one.
     """
     wanted = {
         name: checkpoint

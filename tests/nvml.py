@@ -12,7 +12,7 @@ import pynvml
 import pytest
 
 from spd_deploy.domain import nvidia
-from spd_deploy.domain.nvidia import Card, GpuState, Look
+from spd_deploy.domain.nvidia import GpuProperties, GpuReading, GpuState
 
 SM, MEMORY = pynvml.NVML_CLOCK_SM, pynvml.NVML_CLOCK_MEM
 Answers = Mapping[str, Any]
@@ -81,10 +81,12 @@ def _answer(cards: tuple[Answers, ...], what: str, handle: int, *rest: Any) -> A
     return found[rest[0]] if rest else found
 
 
-def h100_look(at_s: float) -> Look:
-    """The H100 as it is looked at."""
-    return Look(
-        card=Card(name="NVIDIA H100 80GB HBM3", driver="580.95.05", persistence=True, mig=False),
+def h100_reading(at_s: float) -> GpuReading:
+    """The properties and state of the H100."""
+    return GpuReading(
+        card=GpuProperties(
+            name="NVIDIA H100 80GB HBM3", driver="580.95.05", persistence=True, mig=False
+        ),
         state=GpuState(
             at_s=at_s,
             sm_mhz=1980,

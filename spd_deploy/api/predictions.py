@@ -85,7 +85,7 @@ class Predictions(Displayed, Sequence[TextPrediction]):
             for i, answer in enumerate(islice(self._answers, _ROWS_SHOWN))
         ]
         more = len(self._answers) - len(rows)
-        columns = ("text", *(("label",) if labelled else ()), "score")
+        columns = ("row", *(("label",) if labelled else ()), "score")
         return ResultView(
             title=f"{len(self._answers)} predictions",
             tables=(ResultTable(columns=columns, rows=rows),) if rows else (),

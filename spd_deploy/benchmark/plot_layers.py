@@ -1,4 +1,4 @@
-"""The waterfall of a model: from its dense twin's total, part by part, down to its own."""
+"""The waterfall of a model: from its dense baseline's total, part by part, down to its own."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -57,7 +57,7 @@ def _draw_panel(axes: "Axes", bars: Sequence[WaterfallBar]) -> None:
 
 
 def _colour(bar: WaterfallBar) -> str:
-    """Grey for the twin, dark for the model, green for a gain and red for a loss."""
+    """Grey for the dense baseline, dark for the model, green for a gain and red for a loss."""
     if bar.change_s is None:
         return GREY if bar.sparse_s is None else INK
     return _LOSS if bar.change_s > 0 else _GAIN

@@ -38,7 +38,7 @@ class Report:
     Attributes:
         baselines: names of the arms that the others are compared with; each shape is compared with
             the fastest of them. Empty where nothing is compared.
-        layers: times of the operators of sparse arms and their dense twins, where asked for.
+        layers: times of the operators of sparse arms and their dense baselines, where asked for.
         device: what the GPU's own clock and state add; None for a CPU.
         unprofiled: the sparse arms that were left out of ``layers``, with the reason.
         skipped: what was not measured, with the reason.

@@ -23,7 +23,7 @@ from spd_deploy.benchmark.measure import measure
 from spd_deploy.benchmark.memory import memory_of
 from spd_deploy.benchmark.records import BenchmarkSettings, Series, Shape, Skipped
 from spd_deploy.benchmark.report import Report
-from spd_deploy.domain.nvidia import Look
+from spd_deploy.domain.nvidia import GpuReading
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.text import Batch
 from spd_deploy.machine.facts import this_machine
@@ -69,7 +69,7 @@ def run_benchmark(
         skipped: what the caller already knows not to run here.
         skip_failing: leave out every arm that does not run, with its reason.
         profile: also time the operators of each sparse fp32 arm in ONNX Runtime, in turns with a
-            dense twin. The report tells of the other sparse arms why they were not profiled.
+            dense baseline. The report tells of the other sparse arms why they were not profiled.
         progress: shows how far it is.
         tools: measure with these; None takes those of this machine.
 
@@ -128,7 +128,7 @@ def _measure(
     settings: BenchmarkSettings,
     tools: RunTools,
     observer: LoadObserver,
-    before: Look | None,
+    before: GpuReading | None,
     progress: Progress,
 ) -> MeasuredRun:
     """All arms in rounds by the host's clock; on a GPU then by its own clock, kernels last."""

@@ -171,7 +171,7 @@ Examples:
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder to write; with --structured a file.",
+    help="Folder to write map.json and map.png to; with --structured the file to write.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier map in --output.")
 @json_option("the map")

@@ -10,15 +10,17 @@ from spd_deploy.domain.patterns import SPELLINGS, parse_pattern
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
-def pattern_options(*, required: bool) -> Callable[[Verb], Verb]:
-    """Decorate a verb with the two options."""
-    absent = "" if required else "  [default: none, which trains the dense model alone]"
+def pattern_options(*, absent: str) -> Callable[[Verb], Verb]:
+    """Decorate a verb with the two options.
+
+    Args:
+        absent: what happens without a pattern.
+    """
     pattern = click.option(
         "--pattern",
-        required=required,
         metavar="PATTERN",
         help=f"Sparsity pattern of the weights: {SPELLINGS}. spd map shows which are fast on a "
-        f"machine.{absent}",
+        f"machine.  [default: none, {absent}]",
     )
     sparsity = click.option(
         "--sparsity",

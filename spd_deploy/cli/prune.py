@@ -51,7 +51,7 @@ Examples:
       --text-column review --output pruned/reviews"""
 )
 @click.argument("model", type=click.Path(path_type=Path))
-@pattern_options(required=False)
+@pattern_options(absent="give this or --speedup")
 @one_speed_options
 @click.option(
     "--texts",

@@ -103,7 +103,7 @@ Example:
     help="Folder of a classifier that is fine-tuned for the task already. The student is distilled "
     "from it and no teacher is trained.  [default: --model, fine-tuned first]",
 )
-@pattern_options(required=False)
+@pattern_options(absent="which trains the dense model alone; structured with --speedup")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),

@@ -73,7 +73,7 @@ class GpuState:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Card:
+class GpuProperties:
     """Constant properties of a GPU; None where the GPU does not report a value."""
 
     name: str
@@ -83,10 +83,10 @@ class Card:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
+class GpuReading:
     """A GPU's properties and its state at one moment."""
 
-    card: Card
+    card: GpuProperties
     state: GpuState
 
 
@@ -132,7 +132,7 @@ def gpus() -> tuple[Gpu, ...]:
     return tuple(found)
 
 
-def look(uuid: str | None, *, at_s: float) -> Look | None:
+def read_gpu(uuid: str | None, *, at_s: float) -> GpuReading | None:
     """The properties and state of the GPU with this UUID; None where it is not known.
 
     Without a UUID, or with one that NVML does not list (as of a MIG slice), it is the machine's
@@ -141,7 +141,7 @@ def look(uuid: str | None, *, at_s: float) -> Look | None:
     handles = _handles()
     same = [one for one in handles if uuid and _get(one, "UUID") == uuid]
     found = same or handles
-    return _look(found[0], at_s) if len(found) == 1 else None
+    return _reading_of(found[0], at_s) if len(found) == 1 else None
 
 
 def processes() -> int | None:
@@ -172,12 +172,12 @@ def free_bytes(which: str) -> int:
         ) from err
 
 
-def _look(handle: Any, at_s: float) -> Look:
+def _reading_of(handle: Any, at_s: float) -> GpuReading:
     """The properties and state of one GPU."""
     nvml = _nvml()
     get = functools.partial(_get, handle)
-    return Look(
-        card=Card(
+    return GpuReading(
+        card=GpuProperties(
             name=get("Name") or "unknown",
             driver=driver_version() or "unknown",
             persistence=_switch(get("PersistenceMode")),

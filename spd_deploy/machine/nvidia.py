@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from spd_deploy.domain.errors import Unavailable
-from spd_deploy.domain.nvidia import Gpu, Look, driver_fault, gpus, look
+from spd_deploy.domain.nvidia import Gpu, GpuReading, driver_fault, gpus, read_gpu
 from spd_deploy.machine.check import Check, no, yes
 
 GROUP = "NVIDIA"
@@ -16,10 +16,10 @@ def nvidia_checks() -> Iterator[Check]:
     found = gpus()
     yield from checks_of(found, driver_fault())
     if found:
-        yield state_check(look(None, at_s=0.0), count=len(found))
+        yield state_check(read_gpu(None, at_s=0.0), count=len(found))
 
 
-def state_check(seen: Look | None, *, count: int) -> Check:
+def state_check(seen: GpuReading | None, *, count: int) -> Check:
     """Whether benchmarks can record clocks and throttling; with several GPUs this is assumed."""
     if seen is None and count > 1:
         return yes(GROUP, "clocks and throttling", f"reported for each of {count} GPUs")

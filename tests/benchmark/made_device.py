@@ -17,11 +17,11 @@ from spd_deploy.benchmark.device.device_records import (
 )
 from spd_deploy.benchmark.records import ArmFacts, Shape, Skipped
 from spd_deploy.benchmark.report import Report
-from spd_deploy.domain.nvidia import Card, GpuState
+from spd_deploy.domain.nvidia import GpuProperties, GpuState
 from spd_deploy.domain.roofline import Work
 from tests.benchmark.made import ARM, SHAPE, drawn, gathered, made_report, without_kernel
 
-CARD = Card(name="NVIDIA H100 80GB HBM3", driver="580.65.06", persistence=True, mig=False)
+CARD = GpuProperties(name="NVIDIA H100 80GB HBM3", driver="580.65.06", persistence=True, mig=False)
 GEMM = TracedKernel(name="sm90_xmma_gemm_f16f16_f16f32_f32_tn_n", calls=12, seconds=1e-3)
 SPARSE = TracedKernel(name="sm90_xmma_sparse_gemm_f16f16_f16f32", calls=12, seconds=5e-4)
 # Half a TFLOP at 100 TFLOP/s: 5 ms; 1 GB at 1 TB/s: 1 ms.

@@ -163,7 +163,7 @@ def test_an_artefact_is_an_arm_in_each_runtime(dense_artefact: Artefact) -> None
 def test_the_models_of_an_arm_are_the_files_its_runtime_reads(
     dense_artefact: Artefact, tmp_path: Path
 ) -> None:
-    """The twin for other runtimes is no part of an arm in ONNX Runtime, nor the other way round."""
+    """An arm in ONNX Runtime does not count the portable graph for others, nor the reverse."""
     both = [RUNTIME_CHOICES[name] for name in ("onnxruntime", "openvino")]
     arms = arms_of([with_portable(dense_artefact, tmp_path / "a")], both)
     ort, ov = (arm.facts(ARM.runtime, 0.0) for arm in arms)

@@ -22,7 +22,7 @@ from tests.tiny import tiny_checkpoint, tiny_model
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Good inputs, and broken twins of them."""
+    """Good inputs, and a broken copy of each."""
     place = tmp_path_factory.mktemp("bad")
     mrpc_files(place / "MRPC")
     tiny_model(place / "model", task=TASKS["mrpc"])

@@ -134,13 +134,13 @@ def test_json_is_all_that_is_printed(folders: Folders, tmp_path: Path) -> None:
 
 
 def test_a_profile_tells_where_sparse_arms_lose(folders: Folders, tmp_path: Path) -> None:
-    """With --profile each sparse arm is held against its dense twin at every shape."""
+    """With --profile each sparse arm is held against its dense baseline at every shape."""
     result = spd_bench(folders.block, "--output", tmp_path / "r", "--profile", *QUICK)
     report = read_report(tmp_path / "r" / "report.json")
 
     assert result.exit_code == 0, result.output
     assert [(p.arm, str(p.shape)) for p in report.layers] == [("block", "1x8"), ("block", "2x8")]
-    assert result.stdout.count("of its dense twin at") == 2
+    assert result.stdout.count("of its dense baseline at") == 2
     assert (tmp_path / "r" / "layers-1.png").is_file()
 
 
@@ -153,12 +153,12 @@ def test_a_profile_says_what_ran_and_that_batches_were_whole(
     result = spd_bench(folders.block, "--output", tmp_path / "r", "--profile", *words)
 
     assert result.exit_code == 0, result.output
-    assert re.search(r"dense twin at 8x8 in onnxruntime [\d.]+, fp32: ", result.stdout)
+    assert re.search(r"dense baseline at 8x8 in onnxruntime [\d.]+, fp32: ", result.stdout)
     assert "by the row, so a real run is faster" in result.stdout
 
 
 def test_only_fp32_arms_are_profiled(folders: Folders, tmp_path: Path) -> None:
-    """An fp16 arm is measured beside an fp32 one, but its layers have no twin to compare with."""
+    """An fp16 arm is measured beside an fp32 one, but its layers have no dense baseline."""
     half = tmp_path / "half"
     artefact_from_checkpoint(
         folders.block_checkpoint, half, ExportRequest(precision=Precision.FP16)
@@ -171,7 +171,7 @@ def test_only_fp32_arms_are_profiled(folders: Folders, tmp_path: Path) -> None:
     assert {arm.name for arm in report.arms} == {"half", "block"}
     assert {profile.arm for profile in report.layers} == {"block"}
     assert list(report.unprofiled) == ["half"]
-    assert "half is not profiled: it is fp16, and the dense twin" in result.stderr
+    assert "half is not profiled: it is fp16, and the dense baseline" in result.stderr
 
 
 @pytest.mark.parametrize(

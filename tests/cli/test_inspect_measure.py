@@ -39,17 +39,17 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_a_row_a_role_and_the_way_from_total_to_total(folder: Path) -> None:
-    """All six roles, the reasons, the dense twin and the model stand in what is printed."""
+    """All six roles, the reasons, the dense baseline and the model stand in what is printed."""
     result = inspect(folder / "a", *QUICK)
     rows = open_artefact(folder / "a").manifest.matrices
 
     assert result.exit_code == 0, result.output
     lines = [line.partition("┃")[0].partition("│")[0].strip() for line in result.stdout.split("\n")]
     assert [line for line in lines if line in ROLES] == list(ROLES)
-    assert result.stdout.count("of its dense twin at 1x8 in onnxruntime ") == 1
+    assert result.stdout.count("of its dense baseline at 1x8 in onnxruntime ") == 1
     assert all(f"  {row.reason}\n" in result.stdout for row in rows)
     names = [line.split("  ")[0] for line in result.stdout.split("\n")]
-    way = names[names.index("dense twin") :]
+    way = names[names.index("dense baseline") :]
     assert way.index("products") < way.index("attention") < way.index("runtime") < way.index("a")
 
 

@@ -16,11 +16,11 @@ from spd_deploy.domain.nvidia import (
     driver_version,
     free_bytes,
     gpus,
-    look,
     processes,
+    read_gpu,
     reasons_in,
 )
-from tests.nvml import CONSUMER, H100, h100_look, put
+from tests.nvml import CONSUMER, H100, h100_reading, put
 
 
 def test_each_gpu_has_a_name_a_capability_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,9 +43,9 @@ def test_a_data_centre_card_tells_everything(monkeypatch: pytest.MonkeyPatch) ->
     """Clocks, power in watts, heat, load and the reason of its clock, with its fixed facts."""
     put(monkeypatch, H100)
 
-    found = look(H100["UUID"], at_s=1.5)
+    found = read_gpu(H100["UUID"], at_s=1.5)
 
-    assert found == h100_look(1.5)
+    assert found == h100_reading(1.5)
     assert found is not None and found.state.throttled_by == ("power cap",)
 
 
@@ -53,7 +53,7 @@ def test_what_a_card_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> N
     """The rest is read all the same; an older driver is asked by the older name of the reasons."""
     put(monkeypatch, CONSUMER)
 
-    found = look(None, at_s=0.0)
+    found = read_gpu(None, at_s=0.0)
 
     assert found is not None
     assert (found.card.persistence, found.card.mig) == (False, None)
@@ -67,7 +67,7 @@ def test_mig_is_seen_to_be_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the mode that is current, not by the pending one."""
     put(monkeypatch, {**H100, "MigMode": [1, 0]})
 
-    found = look(None, at_s=0.0)
+    found = read_gpu(None, at_s=0.0)
 
     assert found is not None and found.card.mig is True
 
@@ -90,13 +90,13 @@ def test_reasons_are_bits(bits: int | None, reasons: tuple[str, ...] | None) -> 
 def test_the_gpu_is_found_by_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
     """Among several the id decides; a single one is taken under any id; else it is unknown."""
     put(monkeypatch, H100, CONSUMER)
-    found = look(CONSUMER["UUID"], at_s=0.0)
+    found = read_gpu(CONSUMER["UUID"], at_s=0.0)
     assert found is not None and found.card.name == CONSUMER["Name"]
-    assert look("MIG-1", at_s=0.0) is None
-    assert look(None, at_s=0.0) is None
+    assert read_gpu("MIG-1", at_s=0.0) is None
+    assert read_gpu(None, at_s=0.0) is None
 
     put(monkeypatch, H100)
-    assert look("MIG-1", at_s=0.0) == h100_look(0.0)
+    assert read_gpu("MIG-1", at_s=0.0) == h100_reading(0.0)
 
 
 def test_processes_are_counted_over_all_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def unstarted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def tells_nothing() -> bool:
     """Whether every question is answered by nothing, and none by an error."""
-    told = (driver_version(), driver_cuda(), gpus(), look(None, at_s=0.0), processes())
+    told = (driver_version(), driver_cuda(), gpus(), read_gpu(None, at_s=0.0), processes())
     return told == (None, None, (), None, None)
 
 

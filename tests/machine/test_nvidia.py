@@ -3,7 +3,7 @@
 import pytest
 
 from spd_deploy.domain.errors import Unavailable
-from spd_deploy.domain.nvidia import Gpu, look
+from spd_deploy.domain.nvidia import Gpu, read_gpu
 from spd_deploy.machine.nvidia import checks_of, state_check
 from tests.nvml import CONSUMER, H100, Answers, put
 
@@ -69,7 +69,7 @@ def test_a_card_that_tells_of_its_clocks_is_a_yes(
     """With what it tells, and without what it does not."""
     put(monkeypatch, card)
 
-    check = state_check(look(None, at_s=0.0), count=1)
+    check = state_check(read_gpu(None, at_s=0.0), count=1)
 
     assert (check.ok, check.found) == (True, found)
 

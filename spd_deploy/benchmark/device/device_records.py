@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from spd_deploy.domain.errors import BadReport
-from spd_deploy.domain.nvidia import Card, GpuState
+from spd_deploy.domain.nvidia import GpuProperties, GpuState
 from spd_deploy.domain.roofline import Work
 from spd_deploy.domain.shapes import Shape
 
@@ -180,7 +180,7 @@ class DevicePart:
         arms: in the order of the report's arms.
     """
 
-    card: Card | None
+    card: GpuProperties | None
     before: GpuState | None
     during: tuple[GpuState, ...]
     after: GpuState | None

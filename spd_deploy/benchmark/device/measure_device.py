@@ -19,7 +19,7 @@ from spd_deploy.benchmark.device.time_device import DeviceSamples, DeviceTimer, 
 from spd_deploy.benchmark.device.watch_gpu import CardWatch, watching
 from spd_deploy.benchmark.records import BenchmarkSettings, Series, Shape, Skipped
 from spd_deploy.domain.errors import reason_of
-from spd_deploy.domain.nvidia import Look
+from spd_deploy.domain.nvidia import GpuReading
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.device_runs import DeviceRuns
@@ -73,7 +73,7 @@ def device_part_of(
     batches: Mapping[Shape, Batch],
     timings: DeviceTimings,
     tools: DeviceTools,
-    before: Look | None,
+    before: GpuReading | None,
     progress: Progress,
 ) -> tuple[DevicePart, tuple[Skipped, ...]]:
     """The device part of the report, and what it lacks; ``before`` is from before the run.

@@ -8,23 +8,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
-from spd_deploy.domain.nvidia import Card, GpuState, Look, look
+from spd_deploy.domain.nvidia import GpuProperties, GpuReading, GpuState, read_gpu
 
 EVERY_S = 0.5
 
-StateReader = Callable[[float], Look | None]
+StateReader = Callable[[float], GpuReading | None]
 """Reads the state once; takes the seconds since the first reading."""
 
 
 def state_reader(uuid: str | None) -> StateReader:
     """Reads the GPU of this id (``domain.nvidia.look``)."""
-    return lambda at_s: look(uuid, at_s=at_s)
+    return lambda at_s: read_gpu(uuid, at_s=at_s)
 
 
 class CardWatch:
     """The card and its states during a run; ``after`` is set when the watching ends."""
 
-    def __init__(self, card: Card | None) -> None:
+    def __init__(self, card: GpuProperties | None) -> None:
         self.card = card
         self.during: list[GpuState] = []
         self.after: GpuState | None = None

@@ -9,7 +9,7 @@ and the losses add up to all of it:
     passes      bias and residual are added in passes over the result, which zeros do not shorten
 
 A loss below zero is a gain. For the whole model the promise is Amdahl's: every matrix as fast as
-its density says, all else as in the dense twin.
+its density says, all else as in the dense baseline.
 """
 
 from collections import defaultdict
@@ -111,7 +111,7 @@ class MatrixGain:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartTime:
-    """One part of the model: its time in the dense twin and in the sparse model."""
+    """One part of the model: its time in the dense baseline and in the sparse model."""
 
     name: str
     dense_s: float
@@ -132,7 +132,7 @@ class Analysis:
         speed_up: of whole runs, with its interval over the rounds.
         shared_out: whether a served batch of this shape is run by the row, a thread for some rows.
         profiler: how much longer runs took while operators were timed, as a share of the others,
-            in the twin and the model.
+            in the dense baseline and the model.
         where: the runtime and precision of both, such as ``onnxruntime 1.32.0, fp32``.
         served: what the artefact is served with, where that is another; else None.
     """

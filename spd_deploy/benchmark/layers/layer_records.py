@@ -1,4 +1,4 @@
-"""Values of a layer-by-layer measurement: the operators' times of a model and its dense twin.
+"""Values of a layer-by-layer measurement: the operators' times of a model and its dense baseline.
 
 A report holds these raw samples; ``layers.analysis`` computes the rest. Times are seconds.
 """
@@ -96,7 +96,7 @@ class MatrixFacts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerProfile:
-    """A sparse model and its dense twin, measured in turns at one shape.
+    """A sparse model and its dense baseline, measured in turns at one shape.
 
     Attributes:
         others_cores: cores that other processes kept busy meanwhile, on average.

@@ -71,11 +71,11 @@ def verdict_of(matrix: MatrixGain) -> str:
 
 
 def statement_of(analysis: Analysis) -> str:
-    """Whether the model is faster than its dense twin, by whole runs, and in what both ran."""
+    """Whether the model is faster than its dense baseline, by whole runs, and in what both ran."""
     found = analysis.speed_up
     times = f"{milliseconds(analysis.sparse_s)} ms against {milliseconds(analysis.dense_s)} ms"
     text = (
-        f"{times} of its dense twin at {analysis.shape} in {analysis.where}: "
+        f"{times} of its dense baseline at {analysis.shape} in {analysis.where}: "
         f"{found.verdict}, {found.numbers}"
     )
     if analysis.served is None:
@@ -122,7 +122,7 @@ def notes_of(analysis: Analysis) -> tuple[str, ...]:
 
 def analysis_to_json(analysis: Analysis) -> dict[str, Any]:
     """The analysis for programs: seconds, shares, and the sentences."""
-    twin, model = analysis.profiler
+    baseline, model = analysis.profiler
     found = analysis.speed_up
     return {
         "arm": analysis.arm,
@@ -148,7 +148,7 @@ def analysis_to_json(analysis: Analysis) -> dict[str, Any]:
             for step in analysis.steps
         ],
         "matrices": [_matrix_to_json(matrix) for matrix in analysis.matrices],
-        "profiler_added": {"dense": twin, "sparse": model},
+        "profiler_added": {"dense": baseline, "sparse": model},
         "steady": analysis.steady,
         "notes": list(notes_of(analysis)),
     }
@@ -164,8 +164,8 @@ def _explained(analysis: Analysis) -> str:
             "part took is not reliable"
         )
     text = (
-        "If each matrix were as fast as its density promises, and the rest as in the twin, it "
-        f"would be {ratio(analysis.promise)}x"
+        "If each matrix were as fast as its density promises, and the rest as in the dense "
+        f"baseline, it would be {ratio(analysis.promise)}x"
     )
     if analysis.sparse_s < _BEATEN * analysis.promised_s:
         return f"{text}: it is faster than that"
@@ -246,7 +246,7 @@ def _long(name: str, gain: LayerGain) -> str:
         case "runtime":
             return "the runtime between operators"
         case _:
-            return f"{name}, which takes longer than in the twin"
+            return f"{name}, which takes longer than in the dense baseline"
 
 
 def _threads(count: int) -> str:

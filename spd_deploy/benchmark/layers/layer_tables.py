@@ -66,7 +66,7 @@ def matrix_table(analysis: Analysis, *, every: bool, marks: Mapping[str, str]) -
 def bars_of(analysis: Analysis) -> tuple[WaterfallBar, ...]:
     """The waterfall from the dense total down to the sparse one; parts of no time are left out."""
     at_s = analysis.dense_s
-    bars = [WaterfallBar(name="dense twin", low_s=0.0, high_s=at_s, dense_s=at_s)]
+    bars = [WaterfallBar(name="dense baseline", low_s=0.0, high_s=at_s, dense_s=at_s)]
     for step in analysis.steps:
         if step.dense_s or step.sparse_s:
             bars.append(_change(step, at_s))

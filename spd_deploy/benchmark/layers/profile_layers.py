@@ -1,4 +1,4 @@
-"""Measures a sparse artefact and its dense twin operator by operator, in turns.
+"""Measures a sparse artefact and its dense baseline operator by operator, in turns.
 
 One session is open at a time. In each round a model is opened with ONNX Runtime's profiler on,
 warmed up, run while every operator is timed, and, once the profiler is off, run again for the time
@@ -33,7 +33,7 @@ from spd_deploy.timing.host_clock import time_runs
 from spd_deploy.timing.machine_load import cpu_times, others_cores
 from spd_deploy.timing.rounds import interleave
 
-_TWIN, _MODEL = "dense twin", "model"
+_BASELINE, _MODEL = "dense baseline", "model"
 
 
 def refuse_unmeasurable(source: ArmSource, settings: BenchmarkSettings) -> None:
@@ -51,8 +51,8 @@ def refuse_unmeasurable(source: ArmSource, settings: BenchmarkSettings) -> None:
         )
     if source.artefact.manifest.precision != "fp32":
         raise BadArtefact(
-            f"the dense twin that {source.name} would be compared with is fp32, so the comparison "
-            "would not tell sparsity from precision",
+            f"the dense baseline that {source.name} would be compared with is fp32, so the "
+            "comparison would not tell sparsity from precision",
             got=f"precision {source.artefact.manifest.precision}",
             fix="export the checkpoint with --precision fp32 and measure that",
         )
@@ -87,14 +87,14 @@ def why_unprofiled(source: ArmSource) -> str | None:
     if source.runtime != "onnxruntime":
         return f"it runs in {source.runtime}, and only ONNX Runtime's profiler times operators"
     if (precision := source.artefact.manifest.precision) != "fp32":
-        return f"it is {precision}, and the dense twin it would be compared with is fp32"
+        return f"it is {precision}, and the dense baseline it would be compared with is fp32"
     return None
 
 
 def profile_layers(
     source: ArmSource, settings: BenchmarkSettings, *, progress: Progress | None = None
 ) -> tuple[LayerProfile, ...]:
-    """Measure an arm against its dense twin at each shape of the settings.
+    """Measure an arm against its dense baseline at each shape of the settings.
 
     Raises:
         BadArtefact: another format or precision, or an artefact that takes shorter texts only.
@@ -105,10 +105,10 @@ def profile_layers(
     steps = 2 * settings.rounds * len(batches)
     with (
         (progress or Silent()).stage(f"layers of {source.name}", steps) as advance,
-        tempfile.TemporaryDirectory(prefix="spd-twin-") as scratch,
+        tempfile.TemporaryDirectory(prefix="spd-dense-") as scratch,
     ):
         models = {
-            _TWIN: write_dense_baseline(source.artefact, Path(scratch)),
+            _BASELINE: write_dense_baseline(source.artefact, Path(scratch)),
             _MODEL: source.artefact.folder / MODEL_FILE,
         }
         found = []
@@ -125,7 +125,7 @@ def profile_layers(
                     shape=shape,
                     threads=settings.threads,
                     matrices=matrices_of(source),
-                    dense=_timeline(visits[_TWIN]),
+                    dense=_timeline(visits[_BASELINE]),
                     sparse=_timeline(visits[_MODEL]),
                     others_cores=others_cores(before, cpu_times()),
                     runtime=f"{ran.runtime} {ran.version}",

@@ -29,11 +29,11 @@ from spd_deploy.benchmark.breakeven.map_summary import (
 )
 from spd_deploy.benchmark.breakeven.run_map import measure_map
 from spd_deploy.cli.main import cli
-from spd_deploy.domain.nvidia import Look
+from spd_deploy.domain.nvidia import GpuReading
 from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
 from spd_deploy.timing.host_clock import Effort
 from tests.benchmark.breakeven.made_map import gain_of, made_map
-from tests.nvml import h100_look
+from tests.nvml import h100_reading
 
 
 class Counting:
@@ -47,9 +47,9 @@ class Counting:
         return lambda: 1e-9 * float(counter.get_total_flops())
 
 
-def slow(at_s: float) -> Look:
+def slow(at_s: float) -> GpuReading:
     """A card that its power cap holds back."""
-    return h100_look(at_s)
+    return h100_reading(at_s)
 
 
 @pytest.fixture(scope="module")

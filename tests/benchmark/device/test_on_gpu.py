@@ -24,7 +24,7 @@ from spd_deploy.benchmark.report import read_report
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import EngineFailed
-from spd_deploy.domain.nvidia import look
+from spd_deploy.domain.nvidia import read_gpu
 from spd_deploy.domain.shapes import random_batch
 from spd_deploy.sessions.onnxruntime import OnnxSession, import_onnxruntime
 from spd_deploy.sessions.open import difference_between, session_from_artefact
@@ -175,7 +175,7 @@ def test_limits_are_those_of_a_gpu(gpu: CudaClock) -> None:
 
 def test_the_card_is_found_by_its_id() -> None:
     """What PyTorch calls it, NVML knows, unless it cannot be asked."""
-    seen = look(uuid(), at_s=0.0)
+    seen = read_gpu(uuid(), at_s=0.0)
     if seen is None:
         pytest.skip("the driver does not tell of the device")
     assert seen.card.name

@@ -24,7 +24,7 @@ from spd_deploy.domain.shapes import random_batch
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.protocol import Closing, Description
 from tests.benchmark.made_device import COPIED, GEMM, PEAK, SPARSE
-from tests.nvml import h100_look
+from tests.nvml import h100_reading
 from tests.timing.simulated_gpu import SimulatedGpu, SimulatedRuns, Times
 
 RANDOM = np.random.default_rng(0)
@@ -73,7 +73,7 @@ class Bench:
     def tools(self) -> DeviceTools:
         return DeviceTools(
             gpu=self.gpu,
-            read_state=h100_look,
+            read_state=h100_reading,
             trace=lambda run: (GEMM, SPARSE) if len(self.sessions) > 1 else (GEMM,),
             used_bytes=lambda: 1000 * len(self.sessions),
             peaks=lambda: ((PEAK,), (Skipped(name="peak in int8", reason="not supported"),)),

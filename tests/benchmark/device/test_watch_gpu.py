@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from spd_deploy.benchmark.device.watch_gpu import watching
-from spd_deploy.domain.nvidia import Look
-from tests.nvml import h100_look
+from spd_deploy.domain.nvidia import GpuReading
+from tests.nvml import h100_reading
 
 
 def test_a_card_is_seen_before_during_and_after() -> None:
@@ -14,13 +14,13 @@ def test_a_card_is_seen_before_during_and_after() -> None:
     looked = threading.Event()
     times: list[float] = []
 
-    def looker(at_s: float) -> Look:
+    def read(at_s: float) -> GpuReading:
         times.append(at_s)
         if len(times) > 3:
             looked.set()
-        return h100_look(at_s)
+        return h100_reading(at_s)
 
-    with watching(looker, every_s=0.0) as watch:
+    with watching(read, every_s=0.0) as watch:
         assert looked.wait(30)
 
     assert watch.card is not None and watch.card.name == "NVIDIA H100 80GB HBM3"
@@ -42,7 +42,7 @@ def test_an_error_of_the_work_is_its_own() -> None:
     """What goes wrong meanwhile comes out, and the looking has ended."""
     with (
         pytest.raises(ValueError, match="work"),
-        watching(h100_look),
+        watching(h100_reading),
     ):
         raise ValueError("work")
 

@@ -76,7 +76,7 @@ def test_a_promise_that_is_exceeded_is_said_to_be() -> None:
 
 
 def test_a_model_that_exceeds_its_promise_is_not_said_to_keep_it() -> None:
-    """The densities promise 30 ms of the twin's 50; a run of 25 ms is faster than that."""
+    """The densities promise 30 ms of the baseline's 50; a run of 25 ms is faster than that."""
     quick = {node: seconds / 2 for node, seconds in SPARSE.items()}
 
     said = explanation_of(analyse(profile(sparse=quick, sparse_s=25 * MS)))
@@ -116,7 +116,7 @@ def test_what_is_too_short_to_be_timed_is_not_called_gone() -> None:
 def test_the_model_is_told_its_largest_losses() -> None:
     """Of 15 ms that the promise lacks, 11 ms are zeros; the smaller ones are left to the table."""
     assert statement_of(ANALYSIS) == (
-        "45.0 ms against 50.0 ms of its dense twin at 1x16 in onnxruntime 1.24.0, fp32: "
+        "45.0 ms against 50.0 ms of its dense baseline at 1x16 in onnxruntime 1.24.0, fp32: "
         "faster, 1.11x [1.11, 1.11]"
     )
     assert explanation_of(ANALYSIS).endswith(
@@ -143,7 +143,7 @@ def test_busy_machines_are_doubted() -> None:
 
 
 def test_each_bar_begins_where_the_last_one_ended() -> None:
-    """From the twin's total down to the model's, and parts without time have no bar."""
+    """From the dense baseline's total down to the model's, and parts without time have no bar."""
     bars = bars_of(ANALYSIS)
     at_s = bars[0].high_s
     for bar in bars[1:]:
@@ -160,7 +160,7 @@ def test_the_waterfall_is_drawn_to_scale() -> None:
     """40 characters are 50 ms, so 45 ms are 36, and 6 ms gained hang as 5 below the end."""
     lines = waterfall_lines(ANALYSIS)
 
-    assert re.search(r"dense twin .*  █{40}$", lines[1])
+    assert re.search(r"dense baseline .*  █{40}$", lines[1])
     assert re.search(r"products .*-6\.00 {37}░{5}$", lines[2])
     assert re.search(r"block .*  █{36}$", lines[-1])
 

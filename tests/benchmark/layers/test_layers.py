@@ -50,7 +50,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_every_matrix_has_its_product(case: Case) -> None:
-    """In the model and in the twin each of the 12 matrices has one product, and one alone."""
+    """In the model and in the dense baseline each of the 12 matrices has exactly one product."""
     matrices = sorted((m.layer, m.role) for m in case.profile.matrices)
 
     for timeline in (case.profile.dense, case.profile.sparse):

@@ -86,7 +86,7 @@ def test_a_dense_engine_is_kept_where_it_is_faster(machine: Made, artefact: Arte
 def test_the_arms_differ_in_one_flag_and_share_their_timings(
     machine: Made, artefact: Artefact
 ) -> None:
-    """A draw's dense twin goes on from its timings; only the first draw starts from known ones."""
+    """A dense build starts from the timings of its sparse one; only the first from known ones."""
     here = machine()
 
     build_engine(artefact, BuildRequest(builds=2))
