@@ -1,6 +1,7 @@
 """Compact students: they compute what masked matrices compute, from less."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -39,7 +40,10 @@ def masks(network: GraftedNetwork, *, heads: int, neurons: int) -> dict[str, Ten
 
 def students(network: GraftedNetwork) -> dict[str, nn.Parameter]:
     """The students' prunable weights by matrix name."""
-    return {m.name: network.linear(m.name).weight for m in network.encoder.matrices()}
+    return {
+        m.name: cast("nn.Parameter", network.linear(m.name).weight)
+        for m in network.encoder.matrices()
+    }
 
 
 sizes = pytest.mark.parametrize(("heads", "neurons"), [(3, 50), (1, 1), (0, 20), (2, 0), (0, 0)])
