@@ -83,6 +83,7 @@ def export(
     no_build: bool = False,
     threads: int | None = None,
     seconds: float | None = None,
+    skip_broken_rows: bool = False,
     overwrite: bool = False,
     progress: bool | Progress = False,
 ) -> ExportResult:
@@ -109,6 +110,7 @@ def export(
         no_build: leave the engine of a ``trt`` artefact to ``spd build``.
         threads: threads of the runtime while tuning.
         seconds: time for one way to run one product at one shape while tuning.
+        skip_broken_rows: leave broken rows of ``data`` out instead of stopping at the first.
         overwrite: replace the artefact in ``output``.
         progress: show bars and notes on standard error, or tell a listener of your own.
 

@@ -31,7 +31,7 @@ from spd_train.family import (
     train_family,
 )
 from spd_train.family_folders import folders_of_members
-from spd_train.pruning.structured.curves import units_of
+from spd_train.pruning.structured.curves import sublayers_of
 from spd_train.recipes import recipe_named, with_fields
 from spd_train.run import run
 from spd_train.train_config import TrainConfig
@@ -85,7 +85,7 @@ def structures(checkpoint: Checkpoint) -> Structures:
     """What each layer of a checkpoint keeps, read off its zeros."""
     state = load_file(checkpoint.weights)
     kept: dict[bool, list[int]] = {True: [], False: []}
-    for unit in units_of(checkpoint.encoder):
+    for unit in sublayers_of(checkpoint.encoder):
         alive = (state[unit.reader.weight_name] != 0).any(0).reshape(-1, unit.width).any(1)
         kept[unit.is_attention].append(int(alive.sum()))
     return Structures(heads=tuple(kept[True]), neurons=tuple(kept[False]))

@@ -16,7 +16,7 @@ _RIDGE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Unit:
+class Sublayer:
     """The attention or the feed-forward part of a layer.
 
     Attributes:
@@ -32,12 +32,12 @@ class Unit:
 
     @property
     def is_attention(self) -> bool:
-        """Whether the unit consists of heads."""
+        """Whether the sublayer consists of heads."""
         return self.reader.role == "attention_output"
 
     @property
     def matrices(self) -> tuple[Matrix, ...]:
-        """All matrices of the unit."""
+        """All matrices of the sublayer."""
         return (*self.producers, self.reader)
 
     @property
@@ -57,14 +57,14 @@ class Unit:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class UnitCurve:
-    """A unit's removal curve, with what it takes to solve its reader for any number of columns.
+class SublayerCurve:
+    """A sublayer's removal curve, with what it takes to solve its reader for any number of columns.
 
     Attributes:
         left: heads or neurons that are left now.
     """
 
-    unit: Unit
+    sublayer: Sublayer
     left: int
     curve: RemovalCurve
     weight_NK: Tensor
@@ -74,7 +74,7 @@ class UnitCurve:
     def solved(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """The kept columns ``[C]``, the weight ``[N, C]`` over them and the bias that fit best."""
         keep_U = self.curve.keep(count)
-        columns = columns_of(keep_U.nonzero()[:, 0], self.unit.width)
+        columns = columns_of(keep_U.nonzero()[:, 0], self.sublayer.width)
         covariance_KK = self.inputs.covariance_KK
         pull = _RIDGE * covariance_KK.diagonal().mean()
         left_CC = covariance_KK[columns][:, columns]
@@ -86,10 +86,10 @@ class UnitCurve:
         return columns, weight_NC, bias_N
 
 
-def units_of(encoder: Encoder) -> list[Unit]:
-    """The units of an encoder in network order."""
+def sublayers_of(encoder: Encoder) -> list[Sublayer]:
+    """The sublayers of an encoder in network order."""
     return [
-        Unit(
+        Sublayer(
             layer=group[0].layer,
             producers=group[:-1],
             reader=group[-1],
@@ -99,32 +99,32 @@ def units_of(encoder: Encoder) -> list[Unit]:
     ]
 
 
-def unit_curves(
+def removal_curves(
     network: GraftedNetwork,
-    units: Sequence[Unit],
+    sublayers: Sequence[Sublayer],
     calibration: Calibration,
     masks: Mapping[str, Tensor],
-) -> list[UnitCurve]:
-    """The removal curve of each unit of the students, on the inputs that they have now.
+) -> list[SublayerCurve]:
+    """The removal curve of each sublayer of the students, on the inputs that they have now.
 
     Args:
         network: the network.
-        units: the units to remove heads and neurons of.
+        sublayers: the sublayers to remove heads and neurons of.
         calibration: texts to measure the inputs on.
         masks: masks ``[N, K]`` of what has gone already, by matrix name; empty at the start.
     """
-    inputs = input_moments(network, [unit.reader for unit in units], calibration)
+    inputs = input_moments(network, [sublayer.reader for sublayer in sublayers], calibration)
     curves = []
-    for unit in units:
-        linear = network.linear(unit.reader.name)
+    for sublayer in sublayers:
+        linear = network.linear(sublayer.reader.name)
         weight_NK = linear.weight.detach().float()
-        alive_U = unit.alive(masks)
-        found = inputs[unit.reader.name]
-        curve = removal_curve(weight_NK, found.covariance_KK, width=unit.width, alive_U=alive_U)
+        alive_U = sublayer.alive(masks)
+        found = inputs[sublayer.reader.name]
+        curve = removal_curve(weight_NK, found.covariance_KK, width=sublayer.width, alive_U=alive_U)
         curves.append(
-            UnitCurve(
-                unit=unit,
-                left=unit.left_of(masks),
+            SublayerCurve(
+                sublayer=sublayer,
+                left=sublayer.left_of(masks),
                 curve=curve,
                 weight_NK=weight_NK.clone(),
                 bias_N=linear.bias.detach().float().clone(),

@@ -1,39 +1,39 @@
-"""What a unit may keep, and what that costs: in time by a latency table, or in weights."""
+"""What a sublayer may keep, and what that costs: in time by a latency table, or in weights."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from spd_deploy.domain.latency_table import LatencyTable
-from spd_train.pruning.structured.allocate import UnitLevels
-from spd_train.pruning.structured.curves import UnitCurve
+from spd_train.pruning.structured.allocate import SublayerLevels
+from spd_train.pruning.structured.curves import SublayerCurve
 
 # Steps of neurons where no latency table says which numbers are worthwhile.
 _NEURON_STEP = 16
 
 
-def latency_levels(curves: Sequence[UnitCurve], table: LatencyTable) -> list[UnitLevels]:
-    """The worthwhile levels of each unit; their cost is a share of the dense network's time."""
+def latency_levels(curves: Sequence[SublayerCurve], table: LatencyTable) -> list[SublayerLevels]:
+    """The worthwhile levels of each sublayer; their cost is a share of the dense network's time."""
 
-    def cost(curve: UnitCurve, kept: int) -> float:
-        unit = curve.unit
-        part = table.attention_share if unit.is_attention else table.feed_forward_share
-        return part(unit.layer, kept)
+    def cost(curve: SublayerCurve, kept: int) -> float:
+        sublayer = curve.sublayer
+        part = table.attention_share if sublayer.is_attention else table.feed_forward_share
+        return part(sublayer.layer, kept)
 
     steps = {True: table.head_steps(), False: table.neuron_steps()}
-    return [_levels(curve, steps[curve.unit.is_attention], cost) for curve in curves]
+    return [_levels(curve, steps[curve.sublayer.is_attention], cost) for curve in curves]
 
 
-def weight_levels(curves: Sequence[UnitCurve]) -> list[UnitLevels]:
-    """The levels of each unit; their cost is the number of weights that are kept."""
+def weight_levels(curves: Sequence[SublayerCurve]) -> list[SublayerLevels]:
+    """The levels of each sublayer; their cost is the number of weights that are kept."""
 
-    def cost(curve: UnitCurve, kept: int) -> float:
-        weights = sum(m.shape[0] * m.shape[1] for m in curve.unit.matrices)
-        return kept / curve.unit.count * weights
+    def cost(curve: SublayerCurve, kept: int) -> float:
+        weights = sum(m.shape[0] * m.shape[1] for m in curve.sublayer.matrices)
+        return kept / curve.sublayer.count * weights
 
-    def steps(curve: UnitCurve) -> Sequence[int]:
-        count = curve.unit.count
-        return range(count + 1) if curve.unit.is_attention else _steps(count)
+    def steps(curve: SublayerCurve) -> Sequence[int]:
+        count = curve.sublayer.count
+        return range(count + 1) if curve.sublayer.is_attention else _steps(count)
 
     return [_levels(curve, steps(curve), cost) for curve in curves]
 
@@ -44,13 +44,13 @@ def _steps(count: int) -> Sequence[int]:
 
 
 def _levels(
-    curve: UnitCurve, steps: Sequence[int], cost: Callable[[UnitCurve, int], float]
-) -> UnitLevels:
-    """The levels of a unit at these numbers, as far as that many are left."""
+    curve: SublayerCurve, steps: Sequence[int], cost: Callable[[SublayerCurve, int], float]
+) -> SublayerLevels:
+    """The levels of a sublayer at these numbers, as far as that many are left."""
     kept_L = np.array([kept for kept in steps if kept <= curve.left])
     if kept_L[-1] < curve.left:
         kept_L = np.append(kept_L, curve.left)
-    return UnitLevels(
+    return SublayerLevels(
         kept_L=kept_L,
         costs_L=np.array([cost(curve, int(kept)) for kept in kept_L]),
         errors_L=curve.curve.error_U.cpu().numpy()[kept_L],

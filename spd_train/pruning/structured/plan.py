@@ -15,9 +15,9 @@ from spd_deploy.domain.structures import Structures
 from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.calibration import Calibration
 from spd_train.pruning.masks import Targets
-from spd_train.pruning.structured.allocate import UnitLevels
+from spd_train.pruning.structured.allocate import SublayerLevels
 from spd_train.pruning.structured.compact import CompactStudents
-from spd_train.pruning.structured.curves import UnitCurve
+from spd_train.pruning.structured.curves import SublayerCurve
 from spd_train.pruning.structured.levels import latency_levels, weight_levels
 from spd_train.pruning.structured.search import SearchEffort, search, trials_at_most
 from spd_train.pruning.structured.trial import Trials
@@ -59,7 +59,7 @@ class StructurePlanner:
         self,
         network: GraftedNetwork,
         students: CompactStudents,
-        curves: Sequence[UnitCurve],
+        curves: Sequence[SublayerCurve],
         calibration: Calibration,
         effort: SearchEffort,
         progress: Progress,
@@ -71,7 +71,7 @@ class StructurePlanner:
         self._trials = Trials(network, students, curves, calibration)
 
     def for_speed(self, speed: SpeedTarget) -> list[int]:
-        """What each unit keeps to be as fast as ``speed`` says."""
+        """What each sublayer keeps to be as fast as ``speed`` says."""
         levels = latency_levels(self.curves, speed.table)
         factor = speed.factor
         for _ in range(_MOST_SEARCHES):
@@ -86,27 +86,27 @@ class StructurePlanner:
         return kept
 
     def structures(self, kept: Sequence[int]) -> Structures:
-        """The structures of the encoder whose units keep so many; other units are whole."""
+        """The structures of the encoder whose sublayers keep so many; other sublayers are whole."""
         encoder = self.encoder
         heads, neurons = [encoder.heads] * encoder.layers, [encoder.intermediate] * encoder.layers
         for curve, count in zip(self.curves, kept, strict=True):
-            (heads if curve.unit.is_attention else neurons)[curve.unit.layer] = count
+            (heads if curve.sublayer.is_attention else neurons)[curve.sublayer.layer] = count
         return Structures(heads=tuple(heads), neurons=tuple(neurons))
 
     def for_sparsity(self, sparsity: float) -> list[int]:
-        """What each unit keeps so that a share ``sparsity`` of all weights is pruned."""
+        """What each sublayer keeps so that a share ``sparsity`` of all weights is pruned."""
         levels = weight_levels(self.curves)
-        dense = sum(m.shape[0] * m.shape[1] for c in self.curves for m in c.unit.matrices)
+        dense = sum(m.shape[0] * m.shape[1] for c in self.curves for m in c.sublayer.matrices)
         return self._search(levels, (1 - sparsity) * dense)
 
-    def _search(self, levels: Sequence[UnitLevels], budget: float) -> list[int]:
+    def _search(self, levels: Sequence[SublayerLevels], budget: float) -> list[int]:
         """The best candidate within the budget, which always has one: keeping nothing is free."""
         total = trials_at_most(len(levels), self.effort)
         with self.progress.stage("allocate", total) as advance:
             found = search(
                 levels, budget, self._trials.distance, self.effort, advance=lambda: advance()
             )
-        assert found is not None  # noqa: S101 - every unit may keep nothing, at no cost
+        assert found is not None  # noqa: S101 - every sublayer may keep nothing, at no cost
         self.progress.note(f"heads and neurons of each layer: {self.structures(found.kept)}")
         return list(found.kept)
 
@@ -130,25 +130,25 @@ def refuse_unreachable(table: LatencyTable, speedup: float) -> None:
 
 
 def targets_keeping(
-    curves: Sequence[UnitCurve], kept: Sequence[int], targets: Targets
+    curves: Sequence[SublayerCurve], kept: Sequence[int], targets: Targets
 ) -> dict[str, Pattern]:
-    """The targets of matrices whose units keep so many heads or neurons.
+    """The targets of matrices whose sublayers keep so many heads or neurons.
 
     Args:
-        curves: the units.
-        kept: of each unit.
+        curves: the sublayers.
+        kept: of each sublayer.
         targets: the pattern of each matrix by name, at any sparsity.
     """
     return {
-        matrix.name: _keeping(targets[matrix.name], count, curve.unit.count)
+        matrix.name: _keeping(targets[matrix.name], count, curve.sublayer.count)
         for curve, count in zip(curves, kept, strict=True)
-        for matrix in curve.unit.matrices
+        for matrix in curve.sublayer.matrices
     }
 
 
 def kept_at(target: Pattern, count: int) -> int:
     """How many of ``count`` heads or neurons a target keeps."""
-    assert isinstance(target, Structured)  # noqa: S101 - units have structured targets only
+    assert isinstance(target, Structured)  # noqa: S101 - sublayers have structured targets only
     return 0 if target.sparsity == 1 else max(1, round(count * (1 - target.sparsity)))
 
 

@@ -12,7 +12,7 @@ from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.calibration import Calibration
 from spd_train.pruning.masks import Targets
 from spd_train.pruning.structured.compact import CompactStudents
-from spd_train.pruning.structured.curves import unit_curves, units_of
+from spd_train.pruning.structured.curves import removal_curves, sublayers_of
 from spd_train.pruning.structured.plan import (
     NOTHING,
     SpeedTarget,
@@ -24,7 +24,7 @@ from spd_train.pruning.structured.search import SearchEffort
 
 
 class StructureRemover:
-    """Chooses what each unit keeps, and which heads and neurons go at each update.
+    """Chooses what each sublayer keeps, and which heads and neurons go at each update.
 
     From the first update on, the students compute only what is left.
     """
@@ -48,8 +48,8 @@ class StructureRemover:
         self.progress = progress
         self.students = CompactStudents(network)
         self.students.set_masks(masks)
-        self.units = [u for u in units_of(network.encoder) if u.reader.name in targets]
-        self.begun = {u.reader.name: u.left_of(masks) for u in self.units}
+        self.sublayers = [u for u in sublayers_of(network.encoder) if u.reader.name in targets]
+        self.begun = {u.reader.name: u.left_of(masks) for u in self.sublayers}
 
     def choose_targets(self) -> dict[str, Pattern]:
         """The final target of each matrix by name."""
@@ -57,7 +57,7 @@ class StructureRemover:
             return self._whole_layers(self.recipe.keep_layers)
         if self.speed is None and self.recipe.allocation == "uniform":
             return dict(self.targets)
-        curves = unit_curves(self.network, self.units, self.calibration, self.students.masks)
+        curves = removal_curves(self.network, self.sublayers, self.calibration, self.students.masks)
         planner = StructurePlanner(
             self.network, self.students, curves, self.calibration, SearchEffort(), self.progress
         )
@@ -78,15 +78,15 @@ class StructureRemover:
             before: the masks so far; empty at the start.
         """
         masks: dict[str, Tensor] = {}
-        for curve in unit_curves(self.network, self.units, self.calibration, before):
-            unit = curve.unit
-            final = kept_at(targets[unit.reader.name], unit.count)
-            begun = self.begun[unit.reader.name]
+        for curve in removal_curves(self.network, self.sublayers, self.calibration, before):
+            sublayer = curve.sublayer
+            final = kept_at(targets[sublayer.reader.name], sublayer.count)
+            begun = self.begun[sublayer.reader.name]
             count = min(curve.left, begun - round(share * (begun - final)))
             keep_U = curve.curve.keep(count)
-            for matrix in unit.matrices:
+            for matrix in sublayer.matrices:
                 target = targets[matrix.name]
-                assert isinstance(target, Structured)  # noqa: S101 - units have no other
+                assert isinstance(target, Structured)  # noqa: S101 - sublayers have no other
                 masks[matrix.name] = target.spread(keep_U, matrix.shape)
         self.students.set_masks(masks)
         return masks
@@ -103,12 +103,12 @@ class StructureRemover:
         kept = {round((i + 1) * layers / count) - 1 for i in range(count)}
         return {
             m.name: at_sparsity(self.targets[m.name], NOTHING if m.layer in kept else 1)
-            for unit in self.units
-            for m in unit.matrices
+            for sublayer in self.sublayers
+            for m in sublayer.matrices
         }
 
     def _sparsity(self) -> float:
-        """Share of the weights of all units that the targets prune."""
-        sizes = {m.name: m.shape[0] * m.shape[1] for u in self.units for m in u.matrices}
+        """Share of the weights of all sublayers that the targets prune."""
+        sizes = {m.name: m.shape[0] * m.shape[1] for u in self.sublayers for m in u.matrices}
         pruned = sum(size * self.targets[name].sparsity for name, size in sizes.items())
         return pruned / sum(sizes.values())

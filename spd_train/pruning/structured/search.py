@@ -1,11 +1,11 @@
-"""The search for how much each unit keeps: candidates are scored by the whole network's output.
+"""The search for how much each sublayer keeps: candidates are scored by the whole network's output.
 
-Errors of single units are a poor currency between units: the network forgives some layers more than
-others. So the cost of a level is what the network's output moves if one unit alone is pruned to it.
-Dynamic programming then finds the levels that cost least in total within the budget. Costs do not
-quite add up, so each unit's costs are weighted, and the weights are corrected around the best
-candidate so far: by what the output really moves if one unit gives up a step more. Random changes
-of the weights follow, as in SPDY (Frantar and Alistarh 2022) and ZipLM (Kurtic et al. 2023).
+The network forgives some sublayers more than others, so their own errors cannot be compared. The
+cost of a level is what the network's output moves if one sublayer alone is pruned to it. Dynamic
+programming then finds the levels that cost least in total within the budget. Costs do not quite add
+up, so each sublayer's costs have a weight. The weights are corrected around the best candidate so
+far: by what the output really moves if one sublayer gives up a step more. Random changes of the
+weights follow, as in SPDY (Frantar and Alistarh 2022) and ZipLM (Kurtic et al. 2023).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spd_train.pruning.structured.allocate import Floats, UnitLevels, allocate
+from spd_train.pruning.structured.allocate import Floats, SublayerLevels, allocate
 
 Distance = Callable[[Sequence[int]], float]
 
-# Shares of a unit's levels at which the network's output is measured, besides none and all.
+# Shares of a sublayer's levels at which the network's output is measured, besides none and all.
 _ANCHORS = (0.05, 0.125, 0.25, 0.5)
 _TINY = 1e-9
 
@@ -27,7 +27,7 @@ class SearchEffort:
     """How many candidates are tried.
 
     Attributes:
-        corrections: rounds in which the weights are corrected; each tries one candidate a unit.
+        corrections: rounds in which the weights are corrected; each tries one candidate a sublayer.
         mutations: candidates with random changes of the weights.
         seed: seed of the changes.
     """
@@ -39,14 +39,14 @@ class SearchEffort:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """Numbers of heads and neurons of each unit, and the distance of the network's output."""
+    """Numbers of heads and neurons of each sublayer, and the distance of the network's output."""
 
     kept: tuple[int, ...]
     distance: float
 
 
 def search(
-    units: Sequence[UnitLevels],
+    sublayers: Sequence[SublayerLevels],
     budget: float,
     distance: Distance,
     effort: SearchEffort,
@@ -56,14 +56,14 @@ def search(
     """The best candidate within the budget; None if nothing fits it.
 
     Args:
-        units: the levels of each unit, with the errors of its own output.
-        budget: what all units may cost together.
-        distance: how far the network's output moves if each unit keeps so much.
+        sublayers: the levels of each sublayer, with the errors of its own output.
+        budget: what all sublayers may cost together.
+        distance: how far the network's output moves if each sublayer keeps so much.
         effort: how many candidates are tried.
         advance: is called after each trial.
     """
-    search_ = _Search(measured_costs(units, distance, advance), budget, distance, advance)
-    weights = np.ones(len(units))
+    search_ = _Search(measured_costs(sublayers, distance, advance), budget, distance, advance)
+    weights = np.ones(len(sublayers))
     best = search_.best_of([search_.even(), search_.candidate(weights)])
     if best is None:
         return None
@@ -78,44 +78,44 @@ def search(
         best, weights = found, corrected
     draw = np.random.default_rng(effort.seed)
     for _ in range(effort.mutations):
-        changed = draw.random(len(units)) < 0.3
-        mutated = weights * np.exp(np.where(changed, draw.normal(0, 0.5, len(units)), 0.0))
+        changed = draw.random(len(sublayers)) < 0.3
+        mutated = weights * np.exp(np.where(changed, draw.normal(0, 0.5, len(sublayers)), 0.0))
         found = search_.candidate(mutated)
         if found is not None and found.distance < best.distance:
             best, weights = found, mutated
     return best
 
 
-def trials_at_most(units: int, effort: SearchEffort) -> int:
+def trials_at_most(sublayers: int, effort: SearchEffort) -> int:
     """How many candidates a search tries at most."""
-    corrections = effort.corrections * (units + 2)
-    return units * (len(_ANCHORS) + 1) + 2 + corrections + effort.mutations
+    corrections = effort.corrections * (sublayers + 2)
+    return sublayers * (len(_ANCHORS) + 1) + 2 + corrections + effort.mutations
 
 
 def measured_costs(
-    units: Sequence[UnitLevels], distance: Distance, advance: Callable[[], None]
-) -> list[UnitLevels]:
-    """The units with the output's distance in place of their own errors.
+    sublayers: Sequence[SublayerLevels], distance: Distance, advance: Callable[[], None]
+) -> list[SublayerLevels]:
+    """The sublayers with the output's distance in place of their own errors.
 
-    It is measured at a few levels of each unit, with all others whole. Between these, the ratio of
-    distance and error is interpolated.
+    It is measured at a few levels of each sublayer, with all others whole. Between these, the ratio
+    of distance and error is interpolated.
     """
-    whole = [int(unit.kept_L[-1]) for unit in units]
+    whole = [int(sublayer.kept_L[-1]) for sublayer in sublayers]
     measured = []
-    for i, unit in enumerate(units):
-        last = len(unit.kept_L) - 1
+    for i, sublayer in enumerate(sublayers):
+        last = len(sublayer.kept_L) - 1
         if not last:  # nothing is left of it
-            measured.append(unit)
+            measured.append(sublayer)
             continue
         places = sorted({0, *(round(share * last) for share in _ANCHORS)} - {last})
         ratios = []
         for place in places:
             kept = [*whole]
-            kept[i] = int(unit.kept_L[place])
-            ratios.append(distance(kept) / max(float(unit.errors_L[place]), _TINY))
+            kept[i] = int(sublayer.kept_L[place])
+            ratios.append(distance(kept) / max(float(sublayer.errors_L[place]), _TINY))
             advance()
         ratio_L = np.interp(np.arange(last + 1), places, ratios)
-        measured.append(replace(unit, errors_L=unit.errors_L * ratio_L))
+        measured.append(replace(sublayer, errors_L=sublayer.errors_L * ratio_L))
     return measured
 
 
@@ -124,12 +124,12 @@ class _Search:
 
     def __init__(
         self,
-        units: Sequence[UnitLevels],
+        sublayers: Sequence[SublayerLevels],
         budget: float,
         distance: Distance,
         advance: Callable[[], None],
     ) -> None:
-        self.units = units
+        self.sublayers = sublayers
         self.budget = budget
         self._distance = distance
         self._advance = advance
@@ -137,13 +137,13 @@ class _Search:
 
     def candidate(self, weights: Floats) -> Candidate | None:
         """The candidate that dynamic programming finds; None if nothing fits the budget."""
-        levels = allocate(self.units, weights.tolist(), self.budget)
+        levels = allocate(self.sublayers, weights.tolist(), self.budget)
         return None if levels is None else self._try(levels)
 
     def even(self) -> Candidate | None:
-        """The candidate of which each unit keeps about the same share, as large as fits."""
+        """The candidate of which each sublayer keeps about the same share, as large as fits."""
         for share in np.linspace(1, 0, 201):
-            levels = [round(share * (len(unit.kept_L) - 1)) for unit in self.units]
+            levels = [round(share * (len(sublayer.kept_L) - 1)) for sublayer in self.sublayers]
             if self._cost(levels) <= self.budget:
                 return self._try(levels)
         return None
@@ -154,32 +154,32 @@ class _Search:
         return min(found, key=lambda c: c.distance, default=None)
 
     def corrected(self, best: Candidate, weights: Floats) -> Floats:
-        """The weights that predict what the output moves if a unit of ``best`` gives up a step."""
+        """The weights that predict how the output moves if a part of ``best`` gives up a step."""
         corrected = weights.copy()
-        for i, unit in enumerate(self.units):
-            if len(unit.kept_L) == 1:
+        for i, sublayer in enumerate(self.sublayers):
+            if len(sublayer.kept_L) == 1:
                 continue
-            level = int(np.searchsorted(unit.kept_L, best.kept[i]))
+            level = int(np.searchsorted(sublayer.kept_L, best.kept[i]))
             other = level - 1 if level else level + 1
             levels = [
                 int(np.searchsorted(u.kept_L, k))
-                for u, k in zip(self.units, best.kept, strict=True)
+                for u, k in zip(self.sublayers, best.kept, strict=True)
             ]
             levels[i] = other
             moved = (self._try(levels).distance - best.distance) * (level - other)
-            predicted = (unit.errors_L[other] - unit.errors_L[level]) * (level - other)
+            predicted = (sublayer.errors_L[other] - sublayer.errors_L[level]) * (level - other)
             if predicted > _TINY:
                 corrected[i] = np.clip(moved / predicted, 0.1 * weights[i], 10 * weights[i])
         return corrected
 
     def _try(self, levels: Sequence[int]) -> Candidate:
         """The candidate at these levels."""
-        kept = tuple(int(u.kept_L[level]) for u, level in zip(self.units, levels, strict=True))
+        kept = tuple(int(u.kept_L[level]) for u, level in zip(self.sublayers, levels, strict=True))
         if kept not in self._tried:
             self._tried[kept] = self._distance(kept)
             self._advance()
         return Candidate(kept=kept, distance=self._tried[kept])
 
     def _cost(self, levels: Sequence[int]) -> float:
-        """Cost of all units at these levels."""
-        return sum(float(u.costs_L[i]) for u, i in zip(self.units, levels, strict=True))
+        """Cost of all sublayers at these levels."""
+        return sum(float(u.costs_L[i]) for u, i in zip(self.sublayers, levels, strict=True))

@@ -1,4 +1,4 @@
-"""Trials of whole networks: how far the output moves if each unit keeps so much."""
+"""Trials of whole networks: how far the output moves if each sublayer keeps so much."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.calibration import Calibration, forward_hook
 from spd_train.pruning.structured.compact import CompactStudents
-from spd_train.pruning.structured.curves import UnitCurve
+from spd_train.pruning.structured.curves import SublayerCurve
 
 
 class Trials:
-    """Networks in which each unit's reader is solved for the columns that it keeps."""
+    """Networks in which each sublayer's reader is solved for the columns that it keeps."""
 
     def __init__(
         self,
         network: GraftedNetwork,
         students: CompactStudents,
-        curves: Sequence[UnitCurve],
+        curves: Sequence[SublayerCurve],
         calibration: Calibration,
     ) -> None:
         self.network = network
@@ -33,7 +33,7 @@ class Trials:
             self._expected = self._outputs()
 
     def distance(self, kept: Sequence[int]) -> float:
-        """How far the outputs are from the teacher's, if the units keep so many.
+        """How far the outputs are from the teacher's, if the sublayers keep so many.
 
         The squared distance of the last hidden states over their variance, plus that of the logits
         over theirs. The same numbers are tried once.
@@ -70,7 +70,7 @@ class Trials:
     @contextlib.contextmanager
     def _pruned(self, kept: Sequence[int]) -> Iterator[None]:
         """Put the solved readers in place; the students are restored at the end."""
-        readers = [self.network.linear(curve.unit.reader.name) for curve in self.curves]
+        readers = [self.network.linear(curve.sublayer.reader.name) for curve in self.curves]
         before = [(reader.weight.clone(), reader.bias.clone()) for reader in readers]
         masks_before = self.students.masks
         self.students.set_masks({**masks_before, **self._put(readers, kept)})
@@ -94,7 +94,7 @@ class Trials:
             reader.weight.zero_()
             reader.weight[:, columns] = weight_NC
             reader.bias.copy_(bias_N)
-            masks[curve.unit.reader.name] = mask_NK
+            masks[curve.sublayer.reader.name] = mask_NK
         return masks
 
     def _outputs(self) -> list[tuple[Tensor, Tensor]]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spd_train.pruning.structured.allocate import UnitLevels, allocate
+from spd_train.pruning.structured.allocate import SublayerLevels, allocate
 from spd_train.pruning.structured.search import (
     SearchEffort,
     measured_costs,
@@ -17,11 +17,11 @@ from spd_train.pruning.structured.search import (
 )
 
 
-def units_of(seed: int, count: int, levels: int) -> list[UnitLevels]:
+def sublayers_of(seed: int, count: int, levels: int) -> list[SublayerLevels]:
     """Units with rising whole costs and falling errors."""
     draw = np.random.default_rng(seed)
     return [
-        UnitLevels(
+        SublayerLevels(
             kept_L=np.arange(levels),
             costs_L=np.concatenate([[0], np.cumsum(draw.integers(1, 9, levels - 1))]).astype(float),
             errors_L=np.concatenate([np.sort(draw.random(levels - 1))[::-1], [0]]),
@@ -30,12 +30,14 @@ def units_of(seed: int, count: int, levels: int) -> list[UnitLevels]:
     ]
 
 
-def cost(units: Sequence[UnitLevels], levels: Sequence[int]) -> float:
+def cost(units: Sequence[SublayerLevels], levels: Sequence[int]) -> float:
     """What the units cost together."""
     return sum(float(u.costs_L[i]) for u, i in zip(units, levels, strict=True))
 
 
-def error(units: Sequence[UnitLevels], weights: Sequence[float], levels: Sequence[int]) -> float:
+def error(
+    units: Sequence[SublayerLevels], weights: Sequence[float], levels: Sequence[int]
+) -> float:
     """The weighted sum of the errors."""
     return sum(w * float(u.errors_L[i]) for u, w, i in zip(units, weights, levels, strict=True))
 
@@ -44,7 +46,7 @@ def error(units: Sequence[UnitLevels], weights: Sequence[float], levels: Sequenc
 @settings(max_examples=60, deadline=None)
 def test_no_choice_within_the_budget_has_less_error(seed: int, budget: int) -> None:
     """Of all choices that fit, dynamic programming finds one with the least error."""
-    units = units_of(seed, 3, 5)
+    units = sublayers_of(seed, 3, 5)
     weights = np.random.default_rng(seed).random(3).tolist()
     chosen = allocate(units, weights, budget, bins=budget)
 
@@ -58,13 +60,13 @@ def test_no_choice_within_the_budget_has_less_error(seed: int, budget: int) -> N
 @pytest.mark.parametrize("budget", [0.0, -1.0])
 def test_no_budget_has_no_choice(budget: float) -> None:
     """Where nothing may be spent, there is no allocation."""
-    assert allocate(units_of(0, 2, 3), [1, 1], budget) is None
+    assert allocate(sublayers_of(0, 2, 3), [1, 1], budget) is None
 
 
 def test_costs_above_the_budget_have_no_choice() -> None:
     """Where the cheapest levels are too dear together, there is no allocation."""
     dear = [
-        UnitLevels(
+        SublayerLevels(
             kept_L=np.array([1, 2]), costs_L=np.array([2.0, 3.0]), errors_L=np.array([0.1, 0.0])
         )
         for _ in range(2)
@@ -76,7 +78,7 @@ def test_costs_above_the_budget_have_no_choice() -> None:
 class Network:
     """A network whose output moves by its units' errors, some of which count more than others."""
 
-    def __init__(self, units: Sequence[UnitLevels], weights: Sequence[float]) -> None:
+    def __init__(self, units: Sequence[SublayerLevels], weights: Sequence[float]) -> None:
         self.units, self.weights = units, weights
         self.trials = 0
 
@@ -93,7 +95,7 @@ class Network:
 @settings(max_examples=25, deadline=None)
 def test_the_search_keeps_the_budget_and_beats_the_units_own_errors(seed: int) -> None:
     """Its result fits, and moves the output no more than the allocation by the units' errors."""
-    units = units_of(seed, 4, 6)
+    units = sublayers_of(seed, 4, 6)
     network = Network(units, np.exp(np.random.default_rng(seed).normal(0, 2, 4)).tolist())
     budget = 0.4 * sum(float(u.costs_L[-1]) for u in units)
     effort = SearchEffort(corrections=2, mutations=10)
@@ -118,7 +120,7 @@ def test_the_search_keeps_the_budget_and_beats_the_units_own_errors(seed: int) -
 
 def test_costs_are_what_the_output_moves() -> None:
     """At the levels that are measured, a unit's cost is the distance with all others whole."""
-    units = units_of(3, 3, 41)
+    units = sublayers_of(3, 3, 41)
     network = Network(units, [1.0, 5.0, 0.1])
     for i, found in enumerate(measured_costs(units, network.distance, lambda: None)):
         for level in (0, 2, 5, 10, 20, 40):
