@@ -186,13 +186,19 @@ def run_shell(block: Block, served: str) -> str:
 def run_command(words: Sequence[str], where: str) -> None:
     """Run one command of ours, shortened, in this process."""
     words = [*words, *SHORTER.get(words[0], ())]
-    for option, value in (("--seq", "16,32"), ("--max-tokens", "32")):  # there are 64 positions
+    for option, value in (
+        ("--seq", "16,32"),
+        ("--max-tokens", "32"),
+        ("--at", "2x16"),
+    ):  # there are 64 positions
         if option in words:
             at = words.index(option) + 1
             words[at] = "32" if words[0] == "inspect" else value
     if (words[0] == "export" and "--tune" in words) or "--measure" in words:
         words += ["--seconds", "0.02"]
-    if words[0] == "map" and "--pattern" not in words:  # 128 does not divide the tiny sizes
+    if words[0] == "map" and not {"--pattern", "--structured"} & set(
+        words
+    ):  # 128 does not divide the tiny sizes
         words += ["--pattern", "block:64x1"]
     if "int8" in words:  # a model that has hardly learned may lose much of little
         words += ["--max-drop", "100"]
