@@ -23,9 +23,12 @@ from serve.app import create_app
 from serve.open_model import open_served
 from serve.settings import ServeSettings
 from spd_deploy.cli.main import cli
+from spd_deploy.domain.checkpoint import encoder_in
+from spd_deploy.domain.latency_table import write_latency_table
 from spd_deploy.sessions.tensorrt.compatibility import engine_fault
 from tests.cli.documents import README, ROOT, Block, blocks_of, code_spans, name_of, pages
 from tests.cli.user_folder import user_folder
+from tests.train.latency import latency_table
 
 LANGUAGES = ("sh", "python", "json", "toml", "yaml", "text")
 # What keeps a command short on a tiny model; of an option that is given twice, the last counts.
@@ -43,6 +46,8 @@ SHORTER_CALLS: dict[str, dict[str, object]] = {
     "bench": {"rounds": 2, "seconds": 0.01, "threads": 1},
 }
 READY_WITHIN_S = 60.0
+# A tiny model is mostly overhead, so that no pruning makes it twice as fast: a made table says so.
+LATENCY_TABLE = "made-latency.json"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +62,19 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         words = shlex.split(command)
         result = CliRunner().invoke(cli, [*words, *SHORTER.get(words[0], ())])
         assert result.exit_code == 0, f"{command}\n{result.output}"
+    write_latency_table(folder / LATENCY_TABLE, latency_table(**sizes_of(folder)))
     return folder
+
+
+def sizes_of(folder: Path) -> dict[str, int]:
+    """The sizes of the user's model."""
+    encoder = encoder_in(folder / "MINILM_FOLDER")
+    return {
+        "layers": encoder.layers,
+        "hidden": encoder.hidden,
+        "heads": encoder.heads,
+        "intermediate": encoder.intermediate,
+    }
 
 
 @pytest.fixture
@@ -190,6 +207,7 @@ def run_command(words: Sequence[str], where: str) -> None:
         ("--seq", "16,32"),
         ("--max-tokens", "32"),
         ("--at", "2x16"),
+        ("--keep-layers", "1"),  # there are two
     ):  # there are 64 positions
         if option in words:
             at = words.index(option) + 1
@@ -200,6 +218,8 @@ def run_command(words: Sequence[str], where: str) -> None:
         words
     ):  # 128 does not divide the tiny sizes
         words += ["--pattern", "block:64x1"]
+    if words[0] in ("train", "prune") and {"--speedup", "--max-drop"} & set(words):
+        words += ["--latency-table", LATENCY_TABLE, "--any-machine"]
     if "int8" in words:  # a model that has hardly learned may lose much of little
         words += ["--max-drop", "100"]
     if "--output" in words and "--resume" not in words:

@@ -1,6 +1,6 @@
 """Whole runs that prune to a speed-up: the latency table decides what each layer keeps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +10,8 @@ from safetensors.torch import load_file
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadModel, BadSetting, Interrupted
 from spd_deploy.domain.files import read_json
-from spd_deploy.domain.latency_table import (
-    EncoderSizes,
-    LatencyTable,
-    LayerTimes,
-    PartTimes,
-    ShapeTimes,
-)
 from spd_deploy.domain.patterns import Block, Structured, Unstructured
 from spd_deploy.domain.progress import Silent
-from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.structures import Structures
 from spd_train.config import Recipe
 from spd_train.data.splits import Data
@@ -36,33 +28,8 @@ from spd_train.recipes import recipe_named, with_fields
 from spd_train.run import run
 from spd_train.train_config import TrainConfig
 from tests.tiny import SIZES, tiny_model
+from tests.train.latency import latency_table
 from tests.train.runs import TASK, StopAfter, examples, spd_recipe, student_config
-
-
-def part(kept: Sequence[int], most_s: float) -> PartTimes:
-    """Times that rise in proportion to what is kept."""
-    return PartTimes(kept=tuple(kept), seconds=tuple(most_s * k / kept[-1] for k in kept))
-
-
-def table(base_s: float = 1e-3) -> LatencyTable:
-    """A machine on which heads and neurons take all the time but ``base_s``."""
-    layer = LayerTimes(
-        attention=part(range(SIZES["heads"] + 1), 4e-3),
-        feed_forward=part(range(0, SIZES["intermediate"] + 1, 16), 6e-3),
-    )
-    return LatencyTable(
-        machine="a test",
-        runtime="onnxruntime",
-        precision="fp32",
-        threads=1,
-        sizes=EncoderSizes(
-            layers=SIZES["layers"],
-            hidden=SIZES["hidden"],
-            heads=SIZES["heads"],
-            intermediate=SIZES["intermediate"],
-        ),
-        times=(ShapeTimes(shape=Shape(batch=8, seq=32), base_s=base_s, inner=layer, last=layer),),
-    )
 
 
 def recipe(speedup: float) -> Recipe:
@@ -72,7 +39,7 @@ def recipe(speedup: float) -> Recipe:
 
 def config(teacher: Path, output: Path, speedup: float) -> TrainConfig:
     """A run that trains a student to a speed-up."""
-    return replace(student_config(teacher, output, recipe(speedup)), latency=table())
+    return replace(student_config(teacher, output, recipe(speedup)), latency=latency_table())
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +63,7 @@ def test_what_is_left_is_as_fast_as_asked(teacher: Path, tmp_path: Path, speedup
     """By the table the student reaches the speed-up, and is not much faster than that."""
     checkpoint = run(config(teacher, tmp_path / "run", speedup), Silent())
 
-    reached = table().speedup(structures(checkpoint))
+    reached = latency_table().speedup(structures(checkpoint))
     assert speedup - 1e-9 <= reached <= 1.25 * speedup
     assert str(open_checkpoint(checkpoint.folder).pattern) == "structured"
     assert checkpoint.recipe["speedup"] == speedup
@@ -108,13 +75,13 @@ def test_a_measurement_corrects_the_table(teacher: Path, tmp_path: Path) -> None
     seen = []
 
     def measure(found: Structures) -> float:
-        seen.append(table().speedup(found))
+        seen.append(latency_table().speedup(found))
         return 0.8 * seen[-1]
 
     checkpoint = run(replace(config(teacher, tmp_path / "run", 3.0), measure=measure), Silent())
 
     assert seen[0] < seen[-1]
-    assert 0.8 * table().speedup(structures(checkpoint)) >= 0.95 * 3.0
+    assert 0.8 * latency_table().speedup(structures(checkpoint)) >= 0.95 * 3.0
 
 
 def test_a_stopped_run_ends_as_if_it_was_not(teacher: Path, tmp_path: Path) -> None:
@@ -137,7 +104,7 @@ def test_a_student_is_pruned_further(teacher: Path, tmp_path: Path) -> None:
     for matrix in first.encoder.matrices():
         gone = before[matrix.weight_name] == 0
         assert not after[matrix.weight_name][gone].any()
-    assert table().speedup(structures(second)) >= 4.0 - 1e-9
+    assert latency_table().speedup(structures(second)) >= 4.0 - 1e-9
 
 
 def measured(*ratios: float) -> Callable[[Path], MeasuredSpeed]:
