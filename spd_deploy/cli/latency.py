@@ -16,7 +16,8 @@ from spd_deploy.domain.shapes import Shape
 if TYPE_CHECKING:
     from exporters.autotune.measure_latency import LatencyPlan
     from exporters.classifier_weights import ClassifierWeights
-    from spd_deploy.domain.latency_table import LatencyTable, ShapeTimes
+    from spd_deploy.domain.latency_table import LatencyTable
+    from spd_deploy.domain.part_times import ShapeTimes
     from spd_deploy.timing.host_clock import Effort
 
 DEFAULT_SHAPES = (Shape(batch=8, seq=128),)

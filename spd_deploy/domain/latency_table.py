@@ -16,9 +16,7 @@ History of the schema:
     1   the first.
 """
 
-import hashlib
 import math
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -30,14 +28,12 @@ from spd_deploy.domain.documents import text_of, versioned
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadReport, BadSetting
 from spd_deploy.domain.files import read_json, write_text
+from spd_deploy.domain.part_times import MEASURE_AGAIN, PartTimes, ShapeTimes
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.structures import Structures
 
 SCHEMA = 1
-_AGAIN = "measure again with: spd map --structured"
-# A larger part that takes up to this much more time costs the same.
-SAME_COST = 0.02
 # Rounds agree that differ by no more than this.
 _AGREE = 0.03
 
@@ -55,7 +51,7 @@ class EncoderSizes:
         """Sizes of at least 1, and heads that divide the hidden size."""
         sizes = (self.layers, self.hidden, self.heads, self.intermediate)
         if min(sizes) < 1 or self.hidden % self.heads:
-            raise BadReport("sizes of no encoder", got=self, fix=_AGAIN)
+            raise BadReport("sizes of no encoder", got=self, fix=MEASURE_AGAIN)
 
     @property
     def head_size(self) -> int:
@@ -79,107 +75,6 @@ class EncoderSizes:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PartTimes:
-    """Seconds of one part of a layer at some numbers of heads or neurons.
-
-    Attributes:
-        kept: numbers of heads or neurons, rising from 0 to all.
-        seconds: seconds of the part at each of them; 0 at none, never falling.
-    """
-
-    kept: tuple[int, ...]
-    seconds: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that do not rise from 0, and times that fall."""
-        rising = all(low < high for low, high in pairwise(self.kept))
-        growing = all(a <= b for a, b in pairwise(self.seconds))
-        whole = 2 <= len(self.kept) == len(self.seconds)
-        if not (whole and rising and growing) or self.kept[0] or self.seconds[0]:
-            raise BadReport(
-                "the times of a part do not rise from 0 at none", got=self.kept, fix=_AGAIN
-            )
-
-    def at(self, kept: int) -> float:
-        """Seconds at ``kept``, interpolated between the measured numbers.
-
-        Raises:
-            BadSetting: fewer than none, or more than all.
-        """
-        if not 0 <= kept <= self.kept[-1]:
-            raise BadSetting(
-                f"a part of a layer keeps from 0 to {self.kept[-1]}",
-                got=kept,
-                fix="use the table of a model of these sizes",
-            )
-        i = bisect_left(self.kept, kept)
-        if self.kept[i] == kept:
-            return self.seconds[i]
-        low, high = self.kept[i - 1], self.kept[i]
-        share = (kept - low) / (high - low)
-        return self.seconds[i - 1] + share * (self.seconds[i] - self.seconds[i - 1])
-
-    def worthwhile(self) -> tuple[int, ...]:
-        """The measured numbers at which keeping more would cost more; 0 and all are among them.
-
-        A number is left out where the next larger one takes at most :data:`SAME_COST` more.
-        """
-        steps = zip(self.kept, pairwise(self.seconds), strict=False)
-        found = [n for n, (seconds, above) in steps if above > _same(seconds)]
-        return tuple(dict.fromkeys((0, *found, self.kept[-1])))
-
-
-def _same(seconds: float) -> float:
-    """The most seconds that count as the same."""
-    return seconds * (1 + SAME_COST)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LayerTimes:
-    """Seconds of the two parts of a layer."""
-
-    attention: PartTimes
-    feed_forward: PartTimes
-
-    def seconds(self, heads: int, neurons: int) -> float:
-        """Seconds of a layer that keeps so many of each."""
-        return self.attention.at(heads) + self.feed_forward.at(neurons)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ShapeTimes:
-    """The times at one shape.
-
-    Attributes:
-        base_s: what is left of a network without heads and neurons: embeddings, norms, head.
-        inner: each layer but the last.
-        last: the last layer, computed for the first token of each row.
-    """
-
-    shape: Shape
-    base_s: float
-    inner: LayerTimes
-    last: LayerTimes
-
-    def __post_init__(self) -> None:
-        """The base takes some finite time."""
-        if not 0 < self.base_s < math.inf:
-            raise BadReport("a base that is no duration", got=self.base_s, fix=_AGAIN)
-
-    def layer(self, number: int, layers: int) -> LayerTimes:
-        """The times of layer ``number`` of so many."""
-        return self.last if number == layers - 1 else self.inner
-
-    def seconds(self, structures: Structures) -> float:
-        """Predicted seconds of a network that keeps ``structures``."""
-        layers = len(structures.heads)
-        return self.base_s + sum(
-            self.layer(i, layers).seconds(heads, neurons)
-            for i, (heads, neurons) in enumerate(structures.layers())
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class TimedStructures:
     """A whole network that was timed; for each shape, the fastest run of each round."""
 
@@ -189,7 +84,7 @@ class TimedStructures:
     def __post_init__(self) -> None:
         """Every time is a duration."""
         if not all(r and all(0 < s < math.inf for s in r) for r in self.seconds):
-            raise BadReport("a network with times that are no durations", fix=_AGAIN)
+            raise BadReport("a network with times that are no durations", fix=MEASURE_AGAIN)
 
 
 def undisturbed(rounds: Sequence[float]) -> float:
@@ -240,9 +135,9 @@ class LatencyTable:
         apart = len(set(self.shapes)) == len(self.shapes)
         timed = {len(one.seconds) for one in (*self.networks, *self.checks)} <= {len(self.times)}
         if ends != {(self.sizes.heads, self.sizes.intermediate)} or not apart or not timed:
-            raise BadReport("the table's times do not fit its sizes and shapes", fix=_AGAIN)
+            raise BadReport("the table's times do not fit its sizes and shapes", fix=MEASURE_AGAIN)
         if self.threads < 1:
-            raise BadReport("a table of no threads", got=self.threads, fix=_AGAIN)
+            raise BadReport("a table of no threads", got=self.threads, fix=MEASURE_AGAIN)
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -359,13 +254,8 @@ class LatencyTable:
                 raise BadReport(
                     f"the latency table was measured for another {what}",
                     got=f"{found}, expected {expected}",
-                    fix=_AGAIN + (", or take it all the same" if what == "machine" else ""),
+                    fix=MEASURE_AGAIN + (", or take it all the same" if what == "machine" else ""),
                 )
-
-    @property
-    def sha256(self) -> str:
-        """The hash of its content, by which a resumed training knows it again."""
-        return hashlib.sha256(text_of(self.to_json()).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file, with the number of its schema."""
@@ -378,9 +268,15 @@ class LatencyTable:
         Raises:
             BadReport: another schema, or a field that is missing or of the wrong kind.
         """
-        other = f"{_AGAIN}; this version reads schema {SCHEMA}"
+        other = f"{MEASURE_AGAIN}; this version reads schema {SCHEMA}"
         return versioned(
-            cls, value, SCHEMA, what="the latency table", error=BadReport, fix=_AGAIN, other=other
+            cls,
+            value,
+            SCHEMA,
+            what="the latency table",
+            error=BadReport,
+            fix=MEASURE_AGAIN,
+            other=other,
         )
 
     def _all(self, heads: int, neurons: int) -> Structures:
@@ -409,7 +305,7 @@ def read_latency_table(file: Path) -> LatencyTable:
     Raises:
         BadReport: no such file, or one that is damaged.
     """
-    return LatencyTable.from_json(read_json(file, error=BadReport, fix=_AGAIN))
+    return LatencyTable.from_json(read_json(file, error=BadReport, fix=MEASURE_AGAIN))
 
 
 def write_latency_table(file: Path, table: LatencyTable) -> None:

@@ -3,13 +3,8 @@
 from collections.abc import Sequence
 
 from spd_deploy.domain.cores import default_threads
-from spd_deploy.domain.latency_table import (
-    EncoderSizes,
-    LatencyTable,
-    LayerTimes,
-    PartTimes,
-    ShapeTimes,
-)
+from spd_deploy.domain.latency_table import EncoderSizes, LatencyTable
+from spd_deploy.domain.part_times import LayerTimes, PartTimes, ShapeTimes
 from spd_deploy.domain.shapes import Shape
 from tests.tiny import SIZES
 
