@@ -92,7 +92,8 @@ Examples:
     "--tuning",
     type=click.Path(path_type=Path),
     help="Choose lowerings by the tuning.json of an earlier export with --tune of the same "
-    "checkpoint, such as one made on the machine that will serve. Nothing is timed.  [default: none]",
+    "checkpoint, such as one made on the machine that will serve. Nothing is timed.  "
+    "[default: none]",
 )
 @click.option(
     "--lowering",
