@@ -374,8 +374,6 @@ class Recipe:
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The recipe from the JSON values of :meth:`to_json`; no field may be missing or unknown.
 
-        Recipes of earlier versions have no ``speedup``, which is none.
-
         Raises:
             BadSetting: a field is unknown, missing, of the wrong type or out of range.
             BadPattern: the pattern is wrong.
@@ -388,7 +386,7 @@ class Recipe:
         fields = {name: part for name, part in value.items() if name != "sparsity"}
         recipe = value_of(
             cls,
-            {"speedup": None, **fields, "pattern": None},
+            {**fields, "pattern": None},
             what="the recipe",
             error=BadSetting,
             fix=_COMPARE,

@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import read_json
+from spd_deploy.domain.patterns import Pattern, Structured
 from spd_train.config import GraftRecipe, LossRecipe, PruneRecipe, Recipe, StudentRecipe
 
 Value = TypeVar("Value")
@@ -110,17 +111,27 @@ ARMS: Mapping[str, Callable[[], StudentRecipe]] = {
 }
 
 
-def recipe_named(name: str) -> Recipe:
+# The peak learning rate of the recipe ``spd`` under the structured pattern. What is left after
+# heads and neurons were removed one at a time is close to the teacher already, and the rate at
+# which block-sparse students recover moves it away again.
+STRUCTURED_LEARNING_RATE = 1e-4
+
+
+def recipe_named(name: str, pattern: Pattern | None = None) -> Recipe:
     """The recipe of this name, or the one in a file; its pattern may be None.
 
     Args:
         name: one of ``ARMS``, or the path of a ``spd.json`` or of its folder.
+        pattern: what will be pruned to; ``spd`` has a lower learning rate for the structured one.
 
     Raises:
         BadSetting: there is no such recipe and no such file, or the file is damaged.
     """
     if name in ARMS:
-        return Recipe(name=name, pattern=None, student=ARMS[name]())
+        student = ARMS[name]()
+        if name == "spd" and isinstance(pattern, Structured):
+            student = replace(student, learning_rate=STRUCTURED_LEARNING_RATE)
+        return Recipe(name=name, pattern=None, student=student)
     file = Path(name) / SPD_FILE if Path(name).is_dir() else Path(name)
     if not file.is_file():
         raise BadSetting(

@@ -70,7 +70,7 @@ def recipe_from(options: Mapping[str, Any]) -> "Recipe":
         settings["pattern"] = parse_pattern(options["pattern"], options["sparsity"])
     if options["exclude"]:
         settings["student.pruning.exclude"] = options["exclude"]
-    recipe = with_fields(recipe_named(options["recipe"]), settings)
+    recipe = with_fields(recipe_named(options["recipe"], settings.get("pattern")), settings)
     if options["epochs"] is not None:
         recipe = with_field(recipe, "student", recipe.student.lasting(options["epochs"]))
     return recipe

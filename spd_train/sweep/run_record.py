@@ -43,7 +43,7 @@ def settings_of(grid: Grid, job: Job) -> dict[str, Any]:
     """
     model = os.path.basename(grid.model.rstrip("/"))
     if isinstance(job, StudentJob):
-        recipe = {"student": recipe_named(job.arm).to_json()["student"]}
+        recipe = {"student": recipe_named(job.arm, job.pattern).to_json()["student"]}
     else:
         recipe = {"teacher": asdict(TeacherRecipe())}
     return {"model": model, **dict(_flat(recipe)), **grid.options(job)}

@@ -246,3 +246,13 @@ def test_what_recipes_are_compared_on_is_equal() -> None:
     shared = [replace(recipe_named(n), name="", student=ARMS["spd"]()) for n in ARMS]
 
     assert all(recipe == shared[0] for recipe in shared)
+
+
+def test_spd_has_a_lower_learning_rate_for_structures() -> None:
+    """Under the structured pattern it differs from the others in that alone."""
+    blocks, structured = (
+        recipe_named("spd", pattern) for pattern in (Block(rows=64, columns=1), Structured())
+    )
+    assert structured.student.learning_rate < blocks.student.learning_rate
+    rate = blocks.student.learning_rate
+    assert with_field(structured, "student.learning_rate", rate) == blocks == recipe_named("spd")
