@@ -156,6 +156,7 @@ class Tokenizer:
                 f"{file} is not a tokenizer", got=err, fix="copy it from the model again"
             ) from err
         side = (self._whole.truncation or {}).get("direction", "right")
+        self._cuts_left = side == "left"
         self._whole.no_padding()
         self._whole.no_truncation()
         self._cutting.no_padding()
@@ -172,17 +173,48 @@ class Tokenizer:
             MalformedRequest: the text holds half a surrogate pair, which is not Unicode text.
         """
         refuse_surrogates(text)
-        refuse_surrogates(pair or "")
-        found = self._cutting.encode(text, pair)
-        whole = found if len(found) < self.max_tokens else self._whole.encode(text, pair)
-        texts = 1 if pair is None else 2
+        if pair is not None:
+            refuse_surrogates(pair)
+            return self._encode_pair(text, pair)
+        found = self._cutting.encode(text)
+        whole = found if len(found) < self.max_tokens else self._whole.encode(text)
         return Tokens(
             ids=tuple(found.ids),
             types=tuple(found.type_ids),
             dropped=len(whole) - len(found),
             # The cut alone may have taken all tokens of a text that has some.
-            empty=lacks_tokens(found, texts=texts) and lacks_tokens(whole, texts=texts),
+            empty=lacks_tokens(found, texts=1) and lacks_tokens(whole, texts=1),
         )
+
+    def _encode_pair(self, text: str, pair: str) -> Tokens:
+        """Token ids of a pair, which loses tokens of the longer text first.
+
+        The library would also make every combination of what it cuts off the one text and the
+        other: for two long texts, gigabytes.
+        """
+        whole = self._whole.encode(text, pair)
+        kept = range(len(whole))
+        if len(whole) > self.max_tokens:
+            kept = self._kept_of_pair(whole.sequence_ids)
+        return Tokens(
+            ids=tuple(whole.ids[i] for i in kept),
+            types=tuple(whole.type_ids[i] for i in kept),
+            dropped=len(whole) - len(kept),
+            empty=lacks_tokens(whole, texts=2),
+        )
+
+    def _kept_of_pair(self, texts: Sequence[int | None]) -> Sequence[int]:
+        """The places of a pair's tokens that are kept; ``texts`` is None at special tokens."""
+        places: tuple[list[int], list[int]] = ([], [])
+        special = []
+        for place, number in enumerate(texts):
+            (special if number is None else places[number]).append(place)
+        counts = longest_first(len(places[0]), len(places[1]), self.max_tokens - len(special))
+        ends = [
+            part[len(part) - count :] if self._cuts_left else part[:count]
+            for part, count in zip(places, counts, strict=True)
+        ]
+        return sorted([*special, *ends[0], *ends[1]])
 
     def last_token(self) -> tuple[str, int]:
         """The token with the highest id, and that id."""
@@ -199,6 +231,21 @@ class Tokenizer:
             if (number := self._whole.token_to_id(name)) is not None:
                 return int(number)
         return 0
+
+
+def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """How many tokens of two texts are kept where they have ``room`` together.
+
+    The longer text loses tokens first, as in the tokenizers library.
+    """
+    room = max(room, 0)
+    if first + second <= room:
+        return first, second
+    shorter = min(first, second)
+    half = room // 2
+    if shorter > half:
+        return (half, room - half) if first <= second else (room - half, half)
+    return (shorter, room - shorter) if first <= second else (room - shorter, shorter)
 
 
 def lacks_tokens(encoding: "Encoding", *, texts: int) -> bool:

@@ -133,6 +133,10 @@ class _Source:
         return cls(content=(*kinds, *hashes), reference=str(reference))
 
 
+# Transformers makes every combination of what it cuts off two texts, so a shorter cut is slow.
+_LEAST_COMPARED = 64
+
+
 # To read a tokenizer and compare it takes half a second, and many folders hold the same one.
 @lru_cache(maxsize=32)
 def _compared(source: _Source, max_tokens: int) -> str:
@@ -143,7 +147,8 @@ def _compared(source: _Source, max_tokens: int) -> str:
     """
     auto = _auto_tokenizer(source.reference)
     content = _content_of(auto)
-    written = Tokenizer(Path(TOKENIZER_FILE), max_tokens=max_tokens, content=content)
+    cut_at = max(max_tokens, _LEAST_COMPARED)
+    written = Tokenizer(Path(TOKENIZER_FILE), max_tokens=cut_at, content=content)
     _refuse_other_ids(written, auto, source.reference)
     return content
 

@@ -1,5 +1,6 @@
 """Texts to token ids: against transformers' own tokenizer, and the laws of padding."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Fast
 
 from spd_deploy.domain.errors import BadModel, MalformedRequest
 from spd_deploy.domain.text import Batch, Lengths, Tokenizer, Tokens, pad
-from tests.tiny import tiny_tokenizer
+from tests.tiny import WORDS, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +183,29 @@ def test_a_mark_of_a_space_alone_is_no_text(tmp_path: Path) -> None:
     assert len(tokenizer.encode("\u200b")) == 1
     assert tokenizer.encode("\u200b").empty
     assert not tokenizer.encode("\u200ba").empty
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("max_tokens", [4, 5, 8, 13])
+@pytest.mark.parametrize("architecture", ["bert", "roberta"])
+def test_pairs_are_cut_as_the_library_cuts_them(
+    tmp_path: Path, architecture: str, max_tokens: int, side: str
+) -> None:
+    """For every two lengths the ids and types are those of the tokenizers library."""
+    library = Fast.from_str(tiny_tokenizer(architecture))
+    library.enable_truncation(max_tokens, direction=side)
+    ours = Tokenizer(tmp_path / "none", max_tokens=max_tokens, content=library.to_str())
+
+    for first, second in product(range(12), repeat=2):
+        text, pair = " ".join(WORDS.split()[:first]), " ".join(WORDS.split()[20 : 20 + second])
+        expected, found = library.encode(text, pair), ours.encode(text, pair)
+        assert (found.ids, found.types) == (tuple(expected.ids), tuple(expected.type_ids))
+
+
+def test_two_very_long_texts_are_cut_without_combining_what_is_cut_off(tmp_path: Path) -> None:
+    """A pair of 100,000 words each is read; the library alone would need many gigabytes."""
+    ours = Tokenizer(tmp_path / "none", max_tokens=16, content=tiny_tokenizer())
+    found = ours.encode("good film " * 50_000, "bad bus " * 50_000)
+
+    assert len(found.ids) == 16
+    assert found.dropped == 200_003 - 16
