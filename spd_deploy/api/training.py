@@ -252,10 +252,9 @@ def facts_of(checkpoint: "Checkpoint") -> dict[str, str]:
     pattern = checkpoint.pattern
     if pattern is None:
         return {"pattern": "dense: no weight is zero", "saved": str(checkpoint.folder)}
-    density = sum(checkpoint.densities.values()) / len(checkpoint.densities)
     return {
         "pattern": f"{pattern} at {pattern.sparsity:.0%}",
-        "density": f"{density:.3f} over the encoder's matrices",
+        "density": f"{checkpoint.density:.3f} of the encoder's weights",
         "saved": str(checkpoint.folder),
     }
 

@@ -359,9 +359,8 @@ def show_result(checkpoint: Checkpoint) -> None:
     for line in score_lines(checkpoint.scores, checkpoint.split, own):
         click.echo(line)
     if checkpoint.pattern is not None:
-        density = sum(checkpoint.densities.values()) / len(checkpoint.densities)
         click.echo(
-            f"pattern {checkpoint.pattern}, density {density:.3f} over the encoder's matrices"
+            f"pattern {checkpoint.pattern}, density {checkpoint.density:.3f} of the encoder's weights"
         )
     else:
         click.echo(_DENSE_ONLY.format(teacher=checkpoint.folder))

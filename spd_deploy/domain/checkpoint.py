@@ -85,6 +85,13 @@ class Checkpoint:
         """The one safetensors file of a checkpoint of ours; other folders may have shards."""
         return self.folder / WEIGHTS_FILE
 
+    @property
+    def density(self) -> float:
+        """Share of non-zeros over all prunable weights together; matrices count by their size."""
+        sizes = {m.name: m.shape[0] * m.shape[1] for m in self.encoder.matrices()}
+        kept = sum(size * self.densities.get(name, 1.0) for name, size in sizes.items())
+        return kept / sum(sizes.values())
+
     def stored(self) -> StoredWeights:
         """Where each tensor is stored, by the name that Transformers gives it.
 

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from spd_deploy.domain.checkpoint import (
     SPD_FILE,
@@ -13,7 +14,7 @@ from spd_deploy.domain.checkpoint import (
     open_checkpoint,
 )
 from spd_deploy.domain.errors import BadCheckpoint, BadModel, BadPattern
-from spd_deploy.domain.patterns import parse_pattern
+from spd_deploy.domain.patterns import Structured, parse_pattern
 from tests.tiny import tiny_checkpoint, tiny_model
 
 
@@ -116,3 +117,16 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     """A missing folder, or one without a model, is one clear error."""
     with pytest.raises((BadCheckpoint, BadModel)):
         open_checkpoint(tmp_path / name)
+
+
+def test_the_density_counts_matrices_by_their_size(tmp_path: Path) -> None:
+    """It is the share of non-zeros of all prunable weights together."""
+    checkpoint = tiny_checkpoint(
+        tmp_path / "c",
+        pattern=Structured(),
+        goals={f"bert.encoder.layer.0.{m}.dense": 0.9 for m in ("intermediate", "output")},
+    )
+    state = load_file(checkpoint.weights)
+    weights = [state[m.weight_name] for m in checkpoint.encoder.matrices()]
+    kept = sum(int(w.count_nonzero()) for w in weights)
+    assert checkpoint.density == pytest.approx(kept / sum(w.numel() for w in weights))
