@@ -360,7 +360,8 @@ def show_result(checkpoint: Checkpoint) -> None:
         click.echo(line)
     if checkpoint.pattern is not None:
         click.echo(
-            f"pattern {checkpoint.pattern}, density {checkpoint.density:.3f} of the encoder's weights"
+            f"pattern {checkpoint.pattern}, density {checkpoint.density:.3f} "
+            "of the encoder's weights"
         )
     else:
         click.echo(_DENSE_ONLY.format(teacher=checkpoint.folder))
