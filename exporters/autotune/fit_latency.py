@@ -17,7 +17,8 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from spd_deploy.domain.latency_table import EncoderSizes, LayerTimes, PartTimes, ShapeTimes
+from spd_deploy.domain.latency_table import EncoderSizes
+from spd_deploy.domain.part_times import LayerTimes, PartTimes, ShapeTimes
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.structures import Structures
 

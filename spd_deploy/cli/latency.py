@@ -16,7 +16,8 @@ from spd_deploy.domain.shapes import Shape
 if TYPE_CHECKING:
     from exporters.autotune.measure_latency import LatencyPlan
     from exporters.classifier_weights import ClassifierWeights
-    from spd_deploy.domain.latency_table import LatencyTable, ShapeTimes
+    from spd_deploy.domain.latency_table import LatencyTable
+    from spd_deploy.domain.part_times import ShapeTimes
     from spd_deploy.timing.host_clock import Effort
 
 DEFAULT_SHAPES = (Shape(batch=8, seq=128),)
@@ -124,7 +125,7 @@ def _tables(
         ("Feed-forward", "neurons", times.inner.feed_forward, times.last.feed_forward),
     )
     for name, unit, inner, last in parts:
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (
                 str(kept),
                 milliseconds(inner.at(kept)),
@@ -134,7 +135,13 @@ def _tables(
             )
             for kept in reversed(inner.kept)
         ]
-        columns = (unit, "ms", "of the dense model", f"of all {unit}", "last layer, ms")
+        columns: tuple[str, ...] = (
+            unit,
+            "ms",
+            "of the dense model",
+            f"of all {unit}",
+            "last layer, ms",
+        )
         yield f"{name} of one layer at {times.shape}", columns, rows
 
 

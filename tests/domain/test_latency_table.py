@@ -14,14 +14,16 @@ from spd_deploy.domain.errors import BadReport, BadSetting
 from spd_deploy.domain.latency_table import (
     EncoderSizes,
     LatencyTable,
+    read_latency_table,
+    write_latency_table,
+)
+from spd_deploy.domain.part_times import (
     LayerTimes,
     PartTimes,
     ShapeTimes,
     TimedStructures,
-    read_latency_table,
     settled,
     undisturbed,
-    write_latency_table,
 )
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.structures import Structures

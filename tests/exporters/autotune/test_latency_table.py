@@ -10,12 +10,8 @@ from exporters.autotune.fit_latency import (
     networks_to_time,
     neuron_counts,
 )
-from spd_deploy.domain.latency_table import (
-    EncoderSizes,
-    LayerTimes,
-    PartTimes,
-    ShapeTimes,
-)
+from spd_deploy.domain.latency_table import EncoderSizes
+from spd_deploy.domain.part_times import LayerTimes, PartTimes, ShapeTimes
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.structures import Structures
 
