@@ -28,11 +28,10 @@ from spd_deploy.cli.console import TerminalProgress
 from spd_deploy.domain.latency_table import (
     EncoderSizes,
     LatencyTable,
-    TimedStructures,
     read_latency_table,
-    undisturbed,
     write_latency_table,
 )
+from spd_deploy.domain.part_times import TimedStructures, undisturbed
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.structures import Structures
 from spd_deploy.machine.facts import this_machine

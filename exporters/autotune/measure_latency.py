@@ -23,13 +23,8 @@ from exporters.autotune.structured_network import structured_choices
 from exporters.classifier_weights import ClassifierWeights
 from exporters.precision import Precision
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.latency_table import (
-    EncoderSizes,
-    LatencyTable,
-    TimedStructures,
-    settled,
-    undisturbed,
-)
+from spd_deploy.domain.latency_table import EncoderSizes, LatencyTable
+from spd_deploy.domain.part_times import TimedStructures, settled, undisturbed
 from spd_deploy.domain.progress import Advance, Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime, computed_in
 from spd_deploy.domain.shapes import Shape

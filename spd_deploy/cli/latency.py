@@ -135,7 +135,13 @@ def _tables(
             )
             for kept in reversed(inner.kept)
         ]
-        columns = (unit, "ms", "of the dense model", f"of all {unit}", "last layer, ms")
+        columns: tuple[str, ...] = (
+            unit,
+            "ms",
+            "of the dense model",
+            f"of all {unit}",
+            "last layer, ms",
+        )
         yield f"{name} of one layer at {times.shape}", columns, rows
 
 

@@ -214,7 +214,7 @@ def map_(
     if structured:
         _refuse_with_structured(shapes, tokens, patterns, runtimes, precisions, device)
         effort = _structured_effort(rounds, seconds)
-        latency = latency_plan(
+        aim = latency_plan(
             at or DEFAULT_SHAPES,
             runtime=next(iter(runtimes), "onnxruntime"),
             precision=next(iter(precisions), "fp32"),
@@ -223,7 +223,7 @@ def map_(
         )
         progress = TerminalProgress()
         table = write_structured_map(
-            model or "base", latency, output, overwrite=overwrite, progress=progress
+            model or "base", aim, output, overwrite=overwrite, progress=progress
         )
         show_json(table.to_json()) if as_json else show_latency_table(table, output)
         return

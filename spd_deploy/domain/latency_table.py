@@ -16,26 +16,29 @@ History of the schema:
     1   the first.
 """
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
-from statistics import fmean, geometric_mean, median
+from statistics import fmean, geometric_mean
 from typing import Any, Self
 
 from spd_deploy.domain.documents import text_of, versioned
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadReport, BadSetting
 from spd_deploy.domain.files import read_json, write_text
-from spd_deploy.domain.part_times import MEASURE_AGAIN, PartTimes, ShapeTimes
+from spd_deploy.domain.part_times import (
+    PartTimes,
+    ShapeTimes,
+    TimedStructures,
+    settled,
+    undisturbed,
+)
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.structures import Structures
 
 SCHEMA = 1
-# Rounds agree that differ by no more than this.
-_AGREE = 0.03
+_AGAIN = "measure again with: spd map --structured"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +54,7 @@ class EncoderSizes:
         """Sizes of at least 1, and heads that divide the hidden size."""
         sizes = (self.layers, self.hidden, self.heads, self.intermediate)
         if min(sizes) < 1 or self.hidden % self.heads:
-            raise BadReport("sizes of no encoder", got=self, fix=MEASURE_AGAIN)
+            raise BadReport("sizes of no encoder", got=self, fix=_AGAIN)
 
     @property
     def head_size(self) -> int:
@@ -72,34 +75,6 @@ class EncoderSizes:
         """Such as ``6 layers of 384, 12 heads, 1536 neurons``."""
         layers = f"{self.layers} layer{'s' if self.layers > 1 else ''}"
         return f"{layers} of {self.hidden}, {self.heads} heads, {self.intermediate} neurons"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TimedStructures:
-    """A whole network that was timed; for each shape, the fastest run of each round."""
-
-    structures: Structures
-    seconds: tuple[tuple[float, ...], ...]
-
-    def __post_init__(self) -> None:
-        """Every time is a duration."""
-        if not all(r and all(0 < s < math.inf for s in r) for r in self.seconds):
-            raise BadReport("a network with times that are no durations", fix=MEASURE_AGAIN)
-
-
-def undisturbed(rounds: Sequence[float]) -> float:
-    """The seconds of a network: the median of its three fastest rounds.
-
-    Other work on the machine only adds to a round; one round alone may be lucky.
-    """
-    return median(sorted(rounds)[:3])
-
-
-def settled(rounds: Sequence[float]) -> bool:
-    """Whether there are three rounds, and two of the three fastest agree."""
-    fastest = sorted(rounds)[:3]
-    agree = any(b <= a * (1 + _AGREE) for a, b in pairwise(fastest))
-    return len(fastest) == 3 and agree
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,9 +110,9 @@ class LatencyTable:
         apart = len(set(self.shapes)) == len(self.shapes)
         timed = {len(one.seconds) for one in (*self.networks, *self.checks)} <= {len(self.times)}
         if ends != {(self.sizes.heads, self.sizes.intermediate)} or not apart or not timed:
-            raise BadReport("the table's times do not fit its sizes and shapes", fix=MEASURE_AGAIN)
+            raise BadReport("the table's times do not fit its sizes and shapes", fix=_AGAIN)
         if self.threads < 1:
-            raise BadReport("a table of no threads", got=self.threads, fix=MEASURE_AGAIN)
+            raise BadReport("a table of no threads", got=self.threads, fix=_AGAIN)
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -254,7 +229,7 @@ class LatencyTable:
                 raise BadReport(
                     f"the latency table was measured for another {what}",
                     got=f"{found}, expected {expected}",
-                    fix=MEASURE_AGAIN + (", or take it all the same" if what == "machine" else ""),
+                    fix=_AGAIN + (", or take it all the same" if what == "machine" else ""),
                 )
 
     def to_json(self) -> dict[str, Any]:
@@ -268,15 +243,9 @@ class LatencyTable:
         Raises:
             BadReport: another schema, or a field that is missing or of the wrong kind.
         """
-        other = f"{MEASURE_AGAIN}; this version reads schema {SCHEMA}"
+        other = f"{_AGAIN}; this version reads schema {SCHEMA}"
         return versioned(
-            cls,
-            value,
-            SCHEMA,
-            what="the latency table",
-            error=BadReport,
-            fix=MEASURE_AGAIN,
-            other=other,
+            cls, value, SCHEMA, what="the latency table", error=BadReport, fix=_AGAIN, other=other
         )
 
     def _all(self, heads: int, neurons: int) -> Structures:
@@ -294,7 +263,7 @@ class LatencyTable:
             )
 
 
-def _united(parts: Iterator[PartTimes]) -> tuple[int, ...]:
+def _united(parts: Iterable[PartTimes]) -> tuple[int, ...]:
     """The numbers that are worthwhile in some of the parts."""
     return tuple(sorted({kept for part in parts for kept in part.worthwhile()}))
 
@@ -305,7 +274,7 @@ def read_latency_table(file: Path) -> LatencyTable:
     Raises:
         BadReport: no such file, or one that is damaged.
     """
-    return LatencyTable.from_json(read_json(file, error=BadReport, fix=MEASURE_AGAIN))
+    return LatencyTable.from_json(read_json(file, error=BadReport, fix=_AGAIN))
 
 
 def write_latency_table(file: Path, table: LatencyTable) -> None:

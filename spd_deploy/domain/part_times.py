@@ -1,17 +1,21 @@
-"""Seconds of the parts of an encoder layer, by what they keep, at one shape."""
+"""The times that a latency table is made of: of the parts of a layer, and of whole networks."""
 
 import math
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
 
 from spd_deploy.domain.errors import BadReport, BadSetting
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.structures import Structures
 
-MEASURE_AGAIN = "measure again with: spd map --structured"
+_AGAIN = "measure again with: spd map --structured"
 # A larger part that takes up to this much more time costs the same.
 SAME_COST = 0.02
+# Rounds agree that differ by no more than this.
+_AGREE = 0.03
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +37,7 @@ class PartTimes:
         whole = 2 <= len(self.kept) == len(self.seconds)
         if not (whole and rising and growing) or self.kept[0] or self.seconds[0]:
             raise BadReport(
-                "the times of a part do not rise from 0 at none", got=self.kept, fix=MEASURE_AGAIN
+                "the times of a part do not rise from 0 at none", got=self.kept, fix=_AGAIN
             )
 
     def at(self, kept: int) -> float:
@@ -100,7 +104,7 @@ class ShapeTimes:
     def __post_init__(self) -> None:
         """The base takes some finite time."""
         if not 0 < self.base_s < math.inf:
-            raise BadReport("a base that is no duration", got=self.base_s, fix=MEASURE_AGAIN)
+            raise BadReport("a base that is no duration", got=self.base_s, fix=_AGAIN)
 
     def layer(self, number: int, layers: int) -> LayerTimes:
         """The times of layer ``number`` of so many."""
@@ -113,3 +117,31 @@ class ShapeTimes:
             self.layer(i, layers).seconds(heads, neurons)
             for i, (heads, neurons) in enumerate(structures.layers())
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimedStructures:
+    """A whole network that was timed; for each shape, the fastest run of each round."""
+
+    structures: Structures
+    seconds: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Every time is a duration."""
+        if not all(r and all(0 < s < math.inf for s in r) for r in self.seconds):
+            raise BadReport("a network with times that are no durations", fix=_AGAIN)
+
+
+def undisturbed(rounds: Sequence[float]) -> float:
+    """The seconds of a network: the median of its three fastest rounds.
+
+    Other work on the machine only adds to a round; one round alone may be lucky.
+    """
+    return median(sorted(rounds)[:3])
+
+
+def settled(rounds: Sequence[float]) -> bool:
+    """Whether there are three rounds, and two of the three fastest agree."""
+    fastest = sorted(rounds)[:3]
+    agree = any(b <= a * (1 + _AGREE) for a, b in pairwise(fastest))
+    return len(fastest) == 3 and agree

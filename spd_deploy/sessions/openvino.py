@@ -73,13 +73,13 @@ class OpenVinoSession(Closing):
             self._rows = {name: _table_rows(read.input(name)) for name in INPUTS}
             self._compiled = _compiled(core, read, precision, threads or default_threads())
             self._logits = self._compiled.output("logits")
-            quantised = _quantises(read)
+            multiplies = _multiplies(read)
         except Exception as err:
             raise BadArtefact(
                 f"OpenVINO cannot load {model}", got=err, fix="export it again"
             ) from err
         self._refuse_unlookable(model)
-        self._refuse_fallback(precision, threads, quantised=quantised)
+        self._refuse_fallback(precision, threads, multiplies=multiplies)
         self._request = self._compiled.create_infer_request()
         self._positions = positions
         self.description = Description(
@@ -121,7 +121,7 @@ class OpenVinoSession(Closing):
                 f"{model} has no embedding table for input_ids", fix="export it again"
             )
 
-    def _refuse_fallback(self, precision: str, threads: int | None, *, quantised: bool) -> None:
+    def _refuse_fallback(self, precision: str, threads: int | None, *, multiplies: bool) -> None:
         """Refuse another precision or fewer threads, which OpenVINO takes without an error.
 
         An int8 file of a model that keeps no head and no neuron has no product to run in int8.
@@ -129,7 +129,7 @@ class OpenVinoSession(Closing):
         hint = self._compiled.get_property(_HINT).get_type_name()
         ran, proof = product_precisions(self._compiled), _PROOFS[precision]
         proven = ran == proof if precision == "fp32" else bool(ran & proof)
-        proven |= precision.startswith("int8") and not quantised
+        proven |= precision.startswith("int8") and not multiplies
         if hint != _HINTS[precision] or not proven:
             raise Unavailable(
                 f"OpenVINO does not run this model in {precision}",
@@ -239,9 +239,10 @@ def _refuse_missing_precision(precision: str, offered: frozenset[str]) -> None:
         )
 
 
-def _quantises(read: Any) -> bool:
-    """Whether a model quantises activations, as OpenVINO reads ``QuantizeLinear``."""
-    return any(node.get_type_name() == "FakeQuantize" for node in read.get_ops())
+def _multiplies(read: Any) -> bool:
+    """Whether a layer of a model has a product: none has where no head and no neuron is kept."""
+    names = (n.get_friendly_name() for n in read.get_ops() if n.get_type_name() == "MatMul")
+    return any(name.startswith("layer.") and "/norm/" not in name for name in names)
 
 
 def _table_rows(output: Any) -> int | None:

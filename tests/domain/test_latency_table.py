@@ -14,13 +14,17 @@ from spd_deploy.domain.errors import BadReport, BadSetting
 from spd_deploy.domain.latency_table import (
     EncoderSizes,
     LatencyTable,
-    TimedStructures,
     read_latency_table,
-    settled,
-    undisturbed,
     write_latency_table,
 )
-from spd_deploy.domain.part_times import LayerTimes, PartTimes, ShapeTimes
+from spd_deploy.domain.part_times import (
+    LayerTimes,
+    PartTimes,
+    ShapeTimes,
+    TimedStructures,
+    settled,
+    undisturbed,
+)
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.structures import Structures
 
