@@ -193,7 +193,7 @@ class Tokenizer:
         other: for two long texts, gigabytes.
         """
         whole = self._whole.encode(text, pair)
-        kept = range(len(whole))
+        kept: Sequence[int] = range(len(whole))
         if len(whole) > self.max_tokens:
             kept = self._kept_of_pair(whole.sequence_ids)
         return Tokens(
@@ -206,7 +206,7 @@ class Tokenizer:
     def _kept_of_pair(self, texts: Sequence[int | None]) -> Sequence[int]:
         """The places of a pair's tokens that are kept; ``texts`` is None at special tokens."""
         places: tuple[list[int], list[int]] = ([], [])
-        special = []
+        special: list[int] = []
         for place, number in enumerate(texts):
             (special if number is None else places[number]).append(place)
         counts = longest_first(len(places[0]), len(places[1]), self.max_tokens - len(special))
