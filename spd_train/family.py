@@ -18,7 +18,9 @@ from typing import Any
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import write_json
+from spd_deploy.domain.plot_style import save_png
 from spd_train.family_folders import member_folder
+from spd_train.plots.family import FamilyPoint, family_figure
 from spd_train.run import TEACHER_FOLDER
 from spd_train.train_config import TrainConfig
 from spd_train.training.metrics_log import METRICS_FILE, final_record
@@ -168,8 +170,30 @@ def train_family(
         if loses_more(member, max_drop):
             break
     family = Family(output=config.output, members=tuple(members), max_drop=max_drop)
+    _draw(family, config.task.metrics[0])
     write_json(config.output / FAMILY_FILE, family.to_json())
     return family
+
+
+def _draw(family: Family, metric: str) -> None:
+    """Draw the students that were measured, if several are."""
+    measured = [(m, m.speed) for m in family.members if m.speed is not None]
+    if len(measured) < 2:
+        return
+    scores = [(m, s, m.checkpoint.scores["sparse"].get(metric)) for m, s in measured]
+    first, speed = measured[0]
+    dense = first.checkpoint.scores["dense"].get(metric)
+    figure = family_figure(
+        FamilyPoint(name="dense", seconds=speed.dense_s, score=dense or 0.0),
+        [
+            FamilyPoint(name=f"{m.speedup:g}x", seconds=s.sparse_s, score=score or 0.0)
+            for m, s, score in scores
+        ],
+        title=f"{first.checkpoint.task.name}: students by their speed",
+        metric=f"{metric} on {first.checkpoint.split}",
+        where=speed.where,
+    )
+    save_png(figure, family.output / FAMILY_PICTURE)
 
 
 def loses_more(member: Member, max_drop: float | None) -> bool:

@@ -17,12 +17,14 @@ from spd_train.config import Recipe
 from spd_train.data.splits import Data
 from spd_train.family import (
     FAMILY_FILE,
+    FAMILY_PICTURE,
     MeasuredSpeed,
     held_out_drop,
     refuse_family,
     train_family,
 )
 from spd_train.family_folders import folders_of_members
+from spd_train.plots.family import FamilyPoint, family_figure
 from spd_train.pruning.structured.curves import sublayers_of
 from spd_train.recipes import recipe_named, with_fields
 from spd_train.run import run
@@ -129,6 +131,22 @@ def test_a_family_has_a_member_for_each_speedup(teacher: Path, tmp_path: Path) -
     stored = read_json(tmp_path / "f" / FAMILY_FILE, error=BadSetting, fix="")
     assert [m["measured"]["ratio"] for m in stored["members"]] == pytest.approx([2.1, 3.0])
     assert family.chosen is family.members[1]
+    assert (tmp_path / "f" / FAMILY_PICTURE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_has_a_point_for_each_model() -> None:
+    """Time in milliseconds and score of the dense model and of each student, with its name."""
+    dense, *students = points = [
+        FamilyPoint(name=name, seconds=seconds, score=score)
+        for name, seconds, score in (("dense", 0.1, 0.9), ("2x", 0.05, 0.88), ("5x", 0.02, 0.8))
+    ]
+    figure = family_figure(dense, students, title="t", metric="f1", where="here")
+
+    (axes,) = figure.axes
+    marks = [line for line in axes.lines if line.get_marker() == "o"]
+    found = [(line.get_xdata()[0], line.get_ydata()[0]) for line in marks]
+    assert found == [(pytest.approx(1e3 * p.seconds), p.score) for p in points]
+    assert [text.get_text() for text in axes.texts] == ["dense", "2x", "5x"]
 
 
 def test_a_family_ends_where_it_loses_too_much(teacher: Path, tmp_path: Path) -> None:
