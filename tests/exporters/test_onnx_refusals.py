@@ -167,7 +167,7 @@ def test_an_activation_that_is_not_supported_is_named(tmp_path: Path) -> None:
     """An unknown activation is refused rather than guessed."""
     folder = tiny_model(tmp_path / "m")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "silu"}))
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "mish"}))
 
     with pytest.raises(BadModel, match="activation"):
         artefact_from_checkpoint(open_checkpoint(folder), tmp_path / "a")
