@@ -14,8 +14,10 @@ it needs when it is called.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+# `python -m spd_deploy` runs this before it takes the working folder off the path, where a user's
+# typing.py may lie. Type checkers know this name.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from spd_deploy.api import (
         BenchResult,
@@ -62,7 +64,7 @@ __all__ = [
 
 if not TYPE_CHECKING:  # a checker sees the names above, and so finds one that is misspelled
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
         """A name of :mod:`spd_deploy.api`, imported when it is first asked for."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -155,6 +155,7 @@ def test_the_options_are_the_recipe_of_the_checkpoint(place: Path, tmp_path: Pat
         "permute": False,
         "allocation": "global",
         "least_density": 0.02,
+        "keep_layers": None,
         "exclude": ["query"],
         "calibration_tokens": 64,
     }
