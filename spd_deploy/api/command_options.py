@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 
-from spd_deploy.cli.options import Sizes
 from spd_deploy.domain.errors import BadSetting, OptionConflict
 
 
@@ -96,6 +95,11 @@ def _converted(context: click.Context, parameter: click.Parameter, value: object
     if parameter.multiple or parameter.nargs == -1:
         many = [value] if isinstance(value, str) else _items(value)
         return tuple(kind.convert(_scalar(kind, one), parameter, context) for one in many)
+    from spd_deploy.cli.options import Shapes, Sizes  # imports this package for its defaults
+    from spd_deploy.cli.speed_options import Factors
+
+    if isinstance(kind, Shapes | Factors):
+        return kind.convert(value, parameter, context)
     if isinstance(kind, Sizes) and not isinstance(value, str):
         numbers = _items(value) if isinstance(value, Iterable) else [value]
         value = Sizes.spelled([operator.index(one) for one in numbers])  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import spd_deploy as spd
 from spd_deploy.domain.errors import Interrupted
+from spd_deploy.domain.latency_table import write_latency_table
 from spd_deploy.domain.progress import Advance
 from tests.cli.running import run_in
+from tests.train.latency import latency_table
 
 
 class PressCtrlC:
@@ -252,3 +255,40 @@ def test_ctrl_c_saves_the_run(place: Path, tmp_path: Path) -> None:
         )  # fmt: skip
 
     assert spd.train(resume=True, output=tmp_path / "run").path == tmp_path / "run"
+
+
+def test_a_speedup_is_one_number_or_several(place: Path, tmp_path: Path) -> None:
+    """A number gives a student in the output folder, several a family with a row for each."""
+    table = tmp_path / "latency.json"
+    write_latency_table(table, latency_table(hidden=32, intermediate=64))
+    settings: dict[str, Any] = {
+        "data": place / "reviews.csv",
+        "text_column": "review",
+        "label_column": "stars",
+        "epochs": 0.3,
+        "max_tokens": 16,
+        "calibration_tokens": 64,
+        "threads": 1,
+        "latency_table": table,
+        "any_machine": True,
+    }
+    one = spd.train(
+        model=place / "MINILM_FOLDER",
+        teacher_epochs=0.3,
+        speedup=2,
+        output=tmp_path / "one",
+        **settings,
+    )
+    several = spd.train(
+        teacher=tmp_path / "one" / "teacher",
+        speedup=[1.5, 3],
+        at=["8x16"],
+        output=tmp_path / "several",
+        **settings,
+    )
+
+    assert one.path == tmp_path / "one"
+    assert several.path == tmp_path / "several" / "3x"
+    assert several.family is not None
+    assert [member.speedup for member in several.family.members] == [1.5, 3]
+    assert "1.5x" in repr(several) and "3x" in repr(several)
