@@ -39,9 +39,9 @@ def family_figure(
         metric: name of the score.
         where: machine, runtime, precision and shapes of the times.
     """
-    import matplotlib as mpl
+    from matplotlib import rc_context
 
-    with mpl.rc_context(STYLE):
+    with rc_context(STYLE):  # type: ignore[arg-type]  # the stub lists every key by name
         figure = blank(_HEIGHT)
         axes = figure.subplots()
         axes.axhline(dense.score, color=GREY, linestyle=DASHED, linewidth=1)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
@@ -144,7 +145,7 @@ def test_the_picture_has_a_point_for_each_model() -> None:
 
     (axes,) = figure.axes
     marks = [line for line in axes.lines if line.get_marker() == "o"]
-    found = [(line.get_xdata()[0], line.get_ydata()[0]) for line in marks]
+    found = [tuple(np.asarray(line.get_xydata())[0]) for line in marks]
     assert found == [(pytest.approx(1e3 * p.seconds), p.score) for p in points]
     assert [text.get_text() for text in axes.texts] == ["dense", "2x", "5x"]
 
