@@ -12,11 +12,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from spd_deploy.cli.options import Shapes
 from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting
 from spd_deploy.domain.files import read_json
 from spd_deploy.domain.folders import COMMAND, RUN_FILE
-from spd_deploy.domain.shapes import Shape
 from spd_train.family_folders import folders_of_members
 from spd_train.seeds import folders_of_seeds
 
@@ -122,6 +122,5 @@ def _read(name: str, value: Any) -> Any:
     if name in ("data_dir", "latency_table"):
         return Path(value)
     if name == "shapes":
-        sizes = [map(int, shape.split("x")) for shape in value]
-        return tuple(Shape(batch=batch, seq=seq) for batch, seq in sizes)
+        return Shapes().convert(value, None, None)
     return tuple(value) if isinstance(value, list) else value

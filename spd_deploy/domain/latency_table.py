@@ -27,6 +27,7 @@ from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadReport, BadSetting
 from spd_deploy.domain.files import read_json, write_text
 from spd_deploy.domain.part_times import (
+    MEASURE_AGAIN,
     PartTimes,
     ShapeTimes,
     TimedStructures,
@@ -38,7 +39,6 @@ from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.structures import Structures
 
 SCHEMA = 1
-_AGAIN = "measure again with: spd map --structured"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +54,7 @@ class EncoderSizes:
         """Sizes of at least 1, and heads that divide the hidden size."""
         sizes = (self.layers, self.hidden, self.heads, self.intermediate)
         if min(sizes) < 1 or self.hidden % self.heads:
-            raise BadReport("sizes of no encoder", got=self, fix=_AGAIN)
+            raise BadReport("sizes of no encoder", got=self, fix=MEASURE_AGAIN)
 
     @property
     def head_size(self) -> int:
@@ -110,9 +110,9 @@ class LatencyTable:
         apart = len(set(self.shapes)) == len(self.shapes)
         timed = {len(one.seconds) for one in (*self.networks, *self.checks)} <= {len(self.times)}
         if ends != {(self.sizes.heads, self.sizes.intermediate)} or not apart or not timed:
-            raise BadReport("the table's times do not fit its sizes and shapes", fix=_AGAIN)
+            raise BadReport("the table's times do not fit its sizes and shapes", fix=MEASURE_AGAIN)
         if self.threads < 1:
-            raise BadReport("a table of no threads", got=self.threads, fix=_AGAIN)
+            raise BadReport("a table of no threads", got=self.threads, fix=MEASURE_AGAIN)
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -229,7 +229,7 @@ class LatencyTable:
                 raise BadReport(
                     f"the latency table was measured for another {what}",
                     got=f"{found}, expected {expected}",
-                    fix=_AGAIN + (", or take it all the same" if what == "machine" else ""),
+                    fix=MEASURE_AGAIN + (", or take it all the same" if what == "machine" else ""),
                 )
 
     def to_json(self) -> dict[str, Any]:
@@ -243,9 +243,15 @@ class LatencyTable:
         Raises:
             BadReport: another schema, or a field that is missing or of the wrong kind.
         """
-        other = f"{_AGAIN}; this version reads schema {SCHEMA}"
+        other = f"{MEASURE_AGAIN}; this version reads schema {SCHEMA}"
         return versioned(
-            cls, value, SCHEMA, what="the latency table", error=BadReport, fix=_AGAIN, other=other
+            cls,
+            value,
+            SCHEMA,
+            what="the latency table",
+            error=BadReport,
+            fix=MEASURE_AGAIN,
+            other=other,
         )
 
     def _all(self, heads: int, neurons: int) -> Structures:
@@ -274,7 +280,7 @@ def read_latency_table(file: Path) -> LatencyTable:
     Raises:
         BadReport: no such file, or one that is damaged.
     """
-    return LatencyTable.from_json(read_json(file, error=BadReport, fix=_AGAIN))
+    return LatencyTable.from_json(read_json(file, error=BadReport, fix=MEASURE_AGAIN))
 
 
 def write_latency_table(file: Path, table: LatencyTable) -> None:

@@ -11,7 +11,7 @@ from spd_deploy.domain.errors import BadReport, BadSetting
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.structures import Structures
 
-_AGAIN = "measure again with: spd map --structured"
+MEASURE_AGAIN = "measure again with: spd map --structured"
 # A larger part that takes up to this much more time costs the same.
 SAME_COST = 0.02
 # Rounds agree that differ by no more than this.
@@ -37,7 +37,7 @@ class PartTimes:
         whole = 2 <= len(self.kept) == len(self.seconds)
         if not (whole and rising and growing) or self.kept[0] or self.seconds[0]:
             raise BadReport(
-                "the times of a part do not rise from 0 at none", got=self.kept, fix=_AGAIN
+                "the times of a part do not rise from 0 at none", got=self.kept, fix=MEASURE_AGAIN
             )
 
     def at(self, kept: int) -> float:
@@ -104,7 +104,7 @@ class ShapeTimes:
     def __post_init__(self) -> None:
         """The base takes some finite time."""
         if not 0 < self.base_s < math.inf:
-            raise BadReport("a base that is no duration", got=self.base_s, fix=_AGAIN)
+            raise BadReport("a base that is no duration", got=self.base_s, fix=MEASURE_AGAIN)
 
     def layer(self, number: int, layers: int) -> LayerTimes:
         """The times of layer ``number`` of so many."""
@@ -129,7 +129,7 @@ class TimedStructures:
     def __post_init__(self) -> None:
         """Every time is a duration."""
         if not all(r and all(0 < s < math.inf for s in r) for r in self.seconds):
-            raise BadReport("a network with times that are no durations", fix=_AGAIN)
+            raise BadReport("a network with times that are no durations", fix=MEASURE_AGAIN)
 
 
 def undisturbed(rounds: Sequence[float]) -> float:

@@ -225,6 +225,10 @@ class Structured:
             return score_U != score_U
         return _highest(score_U[None], _kept(len(score_U), sparsity))[0]
 
+    def kept(self, count: int) -> int:
+        """How many of ``count`` slices stay: at least one below a sparsity of 1."""
+        return 0 if self.sparsity == 1 else _kept(count, self.sparsity)
+
     def spread(self, keep_U: "Tensor", shape: tuple[int, int]) -> "Tensor":
         """The mask of a matrix whose slices ``keep_U`` stay."""
         lines = keep_U.repeat_interleave(self.width)
@@ -235,8 +239,7 @@ class Structured:
         if weight_NK.shape[self.axis] % self.width:
             return False
         alive_U = (weight_NK != 0).any(1 - self.axis).reshape(-1, self.width).any(1)
-        most = 0 if self.sparsity == 1 else _kept(len(alive_U), self.sparsity)
-        return int(alive_U.sum()) <= most
+        return int(alive_U.sum()) <= self.kept(len(alive_U))
 
 
 Pattern = Unstructured | NM | Block | Structured

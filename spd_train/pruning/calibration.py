@@ -52,14 +52,18 @@ class LayerInputs:
 
 @contextlib.contextmanager
 def evaluation_mode(network: GraftedNetwork) -> Iterator[None]:
-    """Switch dropout and gradients off, and compute every row and column of compact students.
+    """Like :func:`inference_mode`, and compute every row and column of compact students."""
+    with inference_mode(network), computing_all(network):
+        yield
 
-    The mode and the graft are restored at the end.
-    """
+
+@contextlib.contextmanager
+def inference_mode(network: GraftedNetwork) -> Iterator[None]:
+    """Switch dropout and gradients off; the mode and the graft are restored at the end."""
     before, training = [u.student_in_place for u in network.units], network.training
     network.eval()
     try:
-        with torch.no_grad(), computing_all(network):
+        with torch.no_grad():
             yield
     finally:
         network.graft(before)

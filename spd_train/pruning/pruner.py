@@ -121,10 +121,11 @@ class Pruner:
     def _remaining(self, share: float) -> dict[str, Tensor]:
         """The masks of what is left after heads and neurons were removed one at a time."""
         assert self._remover is not None  # noqa: S101 - the caller knows
+        curves = self._remover.curves(self.weights.masks)
         if not self._allocated:
-            self.targets = self._remover.choose_targets()
+            self.targets = self._remover.choose_targets(curves)
             self._allocated = True
-        return self._remover.masks(self.targets, share, self.weights.masks)
+        return self._remover.masks(curves, self.targets, share)
 
     def add_gradients(self) -> None:
         """Add the gradients of a step to the scores, if the importance is made of gradients."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.latency_table import LatencyTable
-from spd_deploy.domain.patterns import Pattern, Structured, at_sparsity
+from spd_deploy.domain.patterns import Pattern, at_sparsity
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.structures import Structures
 from spd_train.grafting import GraftedNetwork
@@ -144,12 +144,6 @@ def targets_keeping(
         for curve, count in zip(curves, kept, strict=True)
         for matrix in curve.sublayer.matrices
     }
-
-
-def kept_at(target: Pattern, count: int) -> int:
-    """How many of ``count`` heads or neurons a target keeps."""
-    assert isinstance(target, Structured)  # noqa: S101 - sublayers have structured targets only
-    return 0 if target.sparsity == 1 else max(1, round(count * (1 - target.sparsity)))
 
 
 def _keeping(target: Pattern, kept: int, count: int) -> Pattern:

@@ -1,6 +1,6 @@
 """Removes heads and neurons from the students of a network, over several mask updates."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -12,12 +12,11 @@ from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.calibration import Calibration
 from spd_train.pruning.masks import Targets
 from spd_train.pruning.structured.compact import CompactStudents
-from spd_train.pruning.structured.curves import removal_curves, sublayers_of
+from spd_train.pruning.structured.curves import SublayerCurve, removal_curves, sublayers_of
 from spd_train.pruning.structured.plan import (
     NOTHING,
     SpeedTarget,
     StructurePlanner,
-    kept_at,
     targets_keeping,
 )
 from spd_train.pruning.structured.search import SearchEffort
@@ -51,13 +50,20 @@ class StructureRemover:
         self.sublayers = [u for u in sublayers_of(network.encoder) if u.reader.name in targets]
         self.begun = {u.reader.name: u.left_of(masks) for u in self.sublayers}
 
-    def choose_targets(self) -> dict[str, Pattern]:
+    def curves(self, masks: Mapping[str, Tensor]) -> list[SublayerCurve]:
+        """The removal curves of all sublayers, on the inputs that they have now.
+
+        Args:
+            masks: the masks so far; empty at the start.
+        """
+        return removal_curves(self.network, self.sublayers, self.calibration, masks)
+
+    def choose_targets(self, curves: Sequence[SublayerCurve]) -> dict[str, Pattern]:
         """The final target of each matrix by name."""
         if self.recipe.keep_layers is not None:
             return self._whole_layers(self.recipe.keep_layers)
         if self.speed is None and self.recipe.allocation == "uniform":
             return dict(self.targets)
-        curves = removal_curves(self.network, self.sublayers, self.calibration, self.students.masks)
         planner = StructurePlanner(
             self.network, self.students, curves, self.calibration, SearchEffort(), self.progress
         )
@@ -68,19 +74,21 @@ class StructureRemover:
         return targets_keeping(curves, kept, self.targets)
 
     def masks(
-        self, targets: Targets, share: float, before: Mapping[str, Tensor]
+        self, curves: Sequence[SublayerCurve], targets: Targets, share: float
     ) -> dict[str, Tensor]:
         """New masks ``[N, K]`` by matrix name, at a share of the way from the start to the targets.
 
         Args:
+            curves: the removal curves as they are now.
             targets: the final target of each matrix.
             share: share of the heads and neurons to remove that are removed now, in (0, 1].
-            before: the masks so far; empty at the start.
         """
         masks: dict[str, Tensor] = {}
-        for curve in removal_curves(self.network, self.sublayers, self.calibration, before):
+        for curve in curves:
             sublayer = curve.sublayer
-            final = kept_at(targets[sublayer.reader.name], sublayer.count)
+            reader = targets[sublayer.reader.name]
+            assert isinstance(reader, Structured)  # noqa: S101 - sublayers have no other
+            final = reader.kept(sublayer.count)
             begun = self.begun[sublayer.reader.name]
             count = min(curve.left, begun - round(share * (begun - final)))
             keep_U = curve.curve.keep(count)

@@ -120,7 +120,7 @@ def measured_costs(
 
 
 class _Search:
-    """Candidates within a budget, each tried once."""
+    """Candidates within a budget."""
 
     def __init__(
         self,
@@ -133,7 +133,6 @@ class _Search:
         self.budget = budget
         self._distance = distance
         self._advance = advance
-        self._tried: dict[tuple[int, ...], float] = {}
 
     def candidate(self, weights: Floats) -> Candidate | None:
         """The candidate that dynamic programming finds; None if nothing fits the budget."""
@@ -175,10 +174,9 @@ class _Search:
     def _try(self, levels: Sequence[int]) -> Candidate:
         """The candidate at these levels."""
         kept = tuple(int(u.kept_L[level]) for u, level in zip(self.sublayers, levels, strict=True))
-        if kept not in self._tried:
-            self._tried[kept] = self._distance(kept)
-            self._advance()
-        return Candidate(kept=kept, distance=self._tried[kept])
+        distance = self._distance(kept)
+        self._advance()
+        return Candidate(kept=kept, distance=distance)
 
     def _cost(self, levels: Sequence[int]) -> float:
         """Cost of all sublayers at these levels."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spd_train.grafting import GraftedNetwork
-from spd_train.pruning.calibration import Calibration, forward_hook
+from spd_train.pruning.calibration import Calibration, forward_hook, inference_mode
 from spd_train.pruning.structured.compact import CompactStudents
 from spd_train.pruning.structured.curves import SublayerCurve
 
@@ -28,7 +28,7 @@ class Trials:
         self.calibration = calibration
         self._distances: dict[tuple[int, ...], float] = {}
         self._solved: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
-        with self._quiet():
+        with inference_mode(self.network):
             network.graft_all(False)
             self._expected = self._outputs()
 
@@ -44,7 +44,7 @@ class Trials:
 
     def _distance(self, kept: Sequence[int]) -> float:
         """The distance by a pass over the texts."""
-        with self._quiet(), self._pruned(kept):
+        with inference_mode(self.network), self._pruned(kept):
             self.network.graft_all(True)
             outputs = self._outputs()
         total = 0.0
@@ -54,18 +54,6 @@ class Trials:
             a, b = torch.cat(found), torch.cat(expected)
             total += float((a - b).square().sum() / (b - b.mean(0)).square().sum())
         return total
-
-    @contextlib.contextmanager
-    def _quiet(self) -> Iterator[None]:
-        """Switch dropout and gradients off; the mode and the graft are restored at the end."""
-        before, training = [u.student_in_place for u in self.network.units], self.network.training
-        self.network.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.network.graft(before)
-            self.network.train(training)
 
     @contextlib.contextmanager
     def _pruned(self, kept: Sequence[int]) -> Iterator[None]:
