@@ -4,125 +4,42 @@ A family of one speed-up is a run in the output folder itself. Otherwise:
 
 output/
   2x/ ...       a checkpoint for each speed-up; the first has the teacher too, unless one is named
+  layers-3/ ... a shallower dense student, where one is wanted to compare with
   family.json   what each scores and how fast it is measured to be, written last
   family.png    score against measured latency
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import write_json
 from spd_deploy.domain.plot_style import save_png
-from spd_train.family_folders import member_folder
-from spd_train.plots.family import FamilyPoint, family_figure
+from spd_train.family_folders import member_folder, shallow_folder
+from spd_train.family_result import (
+    DENSE,
+    Comparison,
+    Family,
+    Member,
+    layers_name,
+    loses_more,
+    speedup_name,
+)
+from spd_train.plots.family import family_figure
 from spd_train.run import TEACHER_FOLDER
 from spd_train.train_config import TrainConfig
 from spd_train.training.metrics_log import METRICS_FILE, final_record
 
 FAMILY_FILE = "family.json"
 FAMILY_PICTURE = "family.png"
-SCHEMA = 1
-# A student keeps its speed-up if at least this share of it is measured.
-KEPT = 0.95
 
 Train = Callable[[TrainConfig], Checkpoint]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MeasuredSpeed:
-    """How long a student and the dense model take, in seconds, measured in turns.
-
-    Attributes:
-        where: machine, runtime, precision and shapes.
-    """
-
-    dense_s: float
-    sparse_s: float
-    where: str
-
-    @property
-    def ratio(self) -> float:
-        """How many times as fast the student is."""
-        return self.dense_s / self.sparse_s
-
-    def sentence(self, speedup: float) -> str:
-        """What was measured, beside the speed-up that was wanted."""
-        found = f"{self.ratio:.2f} times as fast as dense ({1e3 * self.sparse_s:.1f} of "
-        found += f"{1e3 * self.dense_s:.1f} ms, {self.where})"
-        if self.ratio >= KEPT * speedup:
-            return found
-        return f"{found}: {1 - self.ratio / speedup:.0%} short of {speedup:g}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Member:
-    """A student of a family.
-
-    Attributes:
-        speedup: the speed-up that was wanted.
-        checkpoint: the student.
-        speed: what was measured; None if it was not.
-        drop: points of 100 that it loses against its teacher on the held-out rows, in the mean of
-            the task's metrics; None where no rows are held out.
-    """
-
-    speedup: float
-    checkpoint: Checkpoint
-    speed: MeasuredSpeed | None
-    drop: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The member as JSON values."""
-        speed = self.speed
-        return {
-            "speedup": self.speedup,
-            "folder": self.checkpoint.folder.name,
-            "measured": None
-            if speed is None
-            else {
-                "dense_s": speed.dense_s,
-                "sparse_s": speed.sparse_s,
-                "ratio": speed.ratio,
-                "where": speed.where,
-            },
-            "held_out_drop": self.drop,
-            "scores": {arm: dict(scores) for arm, scores in self.checkpoint.scores.items()},
-        }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Family:
-    """The students of one teacher, the slowest first.
-
-    Attributes:
-        output: folder of the family.
-        max_drop: points that a student may lose on the held-out rows; None for no bound.
-    """
-
-    output: Path
-    members: tuple[Member, ...]
-    max_drop: float | None = None
-
-    @property
-    def chosen(self) -> Member | None:
-        """The fastest student within ``max_drop``; None if each loses more."""
-        fine = [m for m in self.members if not loses_more(m, self.max_drop)]
-        return fine[-1] if fine else None
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of ``family.json``."""
-        return {
-            "schema": SCHEMA,
-            "max_drop": self.max_drop,
-            "chosen": None if self.chosen is None else self.chosen.checkpoint.folder.name,
-            "members": [member.to_json() for member in self.members],
-        }
+# Exports, scores and times checkpoints, given by name; the first is the dense teacher.
+Compare = Callable[[Mapping[str, Path]], Comparison]
 
 
 def refuse_family(config: TrainConfig, speedups: Sequence[float], max_drop: float | None) -> None:
@@ -150,8 +67,9 @@ def train_family(
     speedups: Sequence[float],
     *,
     train: Train,
-    measure: Callable[[Path], MeasuredSpeed] | None,
+    compare: Compare | None,
     max_drop: float | None = None,
+    layers: Sequence[int] = (),
 ) -> Family:
     """Train a student for each speed-up, each from the one before, and write ``family.json``.
 
@@ -159,46 +77,34 @@ def train_family(
         config: the run of every member, with the family's folder as output.
         speedups: rising speed-ups.
         train: trains one member, or opens it if it is finished.
-        measure: measures a student against the dense model; None if this machine does not count.
+        compare: scores and times the finished models; None if this machine does not count.
         max_drop: points of 100 that a student may lose on the held-out rows. The family ends with
             the first that loses more.
+        layers: for each number a shallower dense student with so many layers is distilled too.
     """
     refuse_family(config, speedups, max_drop)
     members: list[Member] = []
-    for member in _members(config, speedups, train, measure):
+    for member in _members(config, speedups, train):
         members.append(member)
         if loses_more(member, max_drop):
             break
-    family = Family(output=config.output, members=tuple(members), max_drop=max_drop)
-    _draw(family, config.task.metrics[0])
+    teacher = config.teacher or str(members[0].checkpoint.folder / TEACHER_FOLDER)
+    shallow = {count: train(_shallow(config, count, teacher)) for count in layers}
+    models = {
+        DENSE: Path(teacher),
+        **{speedup_name(m.speedup): m.checkpoint.folder for m in members},
+        **{layers_name(count): found.folder for count, found in shallow.items()},
+    }
+    family = Family(
+        output=config.output,
+        members=tuple(members),
+        shallow=shallow,
+        comparison=None if compare is None else compare(models),
+        max_drop=max_drop,
+    )
+    _draw(family)
     write_json(config.output / FAMILY_FILE, family.to_json())
     return family
-
-
-def _draw(family: Family, metric: str) -> None:
-    """Draw the students that were measured, if several are."""
-    measured = [(m, m.speed) for m in family.members if m.speed is not None]
-    if len(measured) < 2:
-        return
-    scores = [(m, s, m.checkpoint.scores["sparse"].get(metric)) for m, s in measured]
-    first, speed = measured[0]
-    dense = first.checkpoint.scores["dense"].get(metric)
-    figure = family_figure(
-        FamilyPoint(name="dense", seconds=speed.dense_s, score=dense or 0.0),
-        [
-            FamilyPoint(name=f"{m.speedup:g}x", seconds=s.sparse_s, score=score or 0.0)
-            for m, s, score in scores
-        ],
-        title=f"{first.checkpoint.task.name}: students by their speed",
-        metric=f"{metric} on {first.checkpoint.split}",
-        where=speed.where,
-    )
-    save_png(figure, family.output / FAMILY_PICTURE)
-
-
-def loses_more(member: Member, max_drop: float | None) -> bool:
-    """Whether a student loses more than it may."""
-    return max_drop is not None and member.drop is not None and member.drop > max_drop
 
 
 def held_out_drop(folder: Path, metrics: Sequence[str]) -> float | None:
@@ -213,13 +119,8 @@ def held_out_drop(folder: Path, metrics: Sequence[str]) -> float | None:
     return fmean(100 * float(dense[m] - sparse[m]) for m in metrics)
 
 
-def _members(
-    config: TrainConfig,
-    speedups: Sequence[float],
-    train: Train,
-    measure: Callable[[Path], MeasuredSpeed] | None,
-) -> Iterator[Member]:
-    """Train and measure the members in turn."""
+def _members(config: TrainConfig, speedups: Sequence[float], train: Train) -> Iterator[Member]:
+    """Train the members in turn."""
     model, teacher, start = config.model, config.teacher, config.start
     alone = len(speedups) == 1
     for speedup in speedups:
@@ -235,10 +136,41 @@ def _members(
                 resume=config.resume if alone else folder.exists(),
             )
         )
-        yield Member(
-            speedup=speedup,
-            checkpoint=checkpoint,
-            speed=None if measure is None else measure(folder),
-            drop=held_out_drop(folder, config.task.metrics),
-        )
+        drop = held_out_drop(folder, config.task.metrics)
+        yield Member(speedup=speedup, checkpoint=checkpoint, drop=drop)
         model, teacher, start = None, teacher or str(folder / TEACHER_FOLDER), folder
+
+
+def _shallow(config: TrainConfig, count: int, teacher: str) -> TrainConfig:
+    """The run of a dense student with ``count`` layers, distilled as the others are."""
+    student = config.recipe.student
+    pruning = replace(student.pruning, keep_layers=count)
+    folder = shallow_folder(config.output, count)
+    return replace(
+        config,
+        recipe=replace(config.recipe, speedup=None, student=replace(student, pruning=pruning)),
+        model=None,
+        teacher=teacher,
+        output=folder,
+        start=None,
+        latency=None,
+        resume=folder.exists(),
+    )
+
+
+def _draw(family: Family) -> None:
+    """Draw the models, if several were compared."""
+    comparison, checkpoint = family.comparison, family.members[0].checkpoint
+    if comparison is None:
+        return
+    metric = checkpoint.task.metrics[0]
+    figure = family_figure(
+        dense=[m for m in comparison.models if m.name == DENSE],
+        students=comparison.of([speedup_name(m.speedup) for m in family.members]),
+        shallow=comparison.of([layers_name(count) for count in family.shallow]),
+        title=f"{checkpoint.task.name}: score against speed",
+        metric=metric,
+        score=f"{metric} on {checkpoint.split}",
+        where=comparison.where,
+    )
+    save_png(figure, family.output / FAMILY_PICTURE)

@@ -1,4 +1,4 @@
-"""The folders of a family's members, named after their speed-ups: ``2x``, ``3x``, ``2.5x``."""
+"""The folders of a family: ``2x``, ``2.5x`` after the speed-ups, and ``layers-3``."""
 
 from pathlib import Path
 
@@ -6,6 +6,11 @@ from pathlib import Path
 def member_folder(output: Path, speedup: float) -> Path:
     """The folder of the member with this speed-up."""
     return output / f"{speedup:g}x"
+
+
+def shallow_folder(output: Path, layers: int) -> Path:
+    """The folder of the shallower dense student with so many layers."""
+    return output / f"layers-{layers}"
 
 
 def folders_of_members(output: Path) -> list[Path]:

@@ -66,13 +66,6 @@ class TrainConfig:
             "start": None if self.start is None else identity_of(str(self.start)),
         }
 
-    def _latency_values(self) -> dict[str, Any] | None:
-        """The latency table as a file has it, with lists in place of tuples."""
-        if self.latency is None:
-            return None
-        values: dict[str, Any] = json.loads(text_of(self.latency.to_json()))
-        return values
-
     @property
     def speed(self) -> SpeedTarget | None:
         """The speed-up that the student has to reach; None if its sparsity is given.

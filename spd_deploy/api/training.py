@@ -14,7 +14,7 @@ from spd_deploy.domain.progress import Progress
 
 if TYPE_CHECKING:
     from spd_deploy.domain.checkpoint import Checkpoint
-    from spd_train.family import Family
+    from spd_train.family_result import Family
     from spd_train.seeds import SeedResults, SeedSummary
 
 
@@ -81,6 +81,7 @@ def train(
     resume: bool = False,
     speedup: float | Sequence[float] | None = None,
     max_drop: float | None = None,
+    compare_layers: int | Sequence[int] | None = None,
     at: str | Sequence[str] | None = None,
     runtime: Literal["onnxruntime", "openvino"] | None = None,
     export_precision: Literal["fp32", "int8", "bf16"] | None = None,
@@ -154,6 +155,7 @@ def train(
             Several rising numbers train a student for each.
         max_drop: points of 100 that the student may lose on the held-out rows; the fastest of a
             family that loses less is the result.
+        compare_layers: numbers of layers; for each a shallower dense student is trained beside.
         at: the shapes at which the speed-up counts, such as ``8x128`` (rows x tokens).
         runtime: the runtime in which it counts.
         export_precision: the precision in which it counts.
@@ -222,7 +224,7 @@ def train(
 
 def _result_of(found: "Checkpoint | SeedResults | Family", notes: tuple[str, ...]) -> TrainResult:
     """The result of a training with one seed or several, or of a family."""
-    from spd_train.family import Family
+    from spd_train.family_result import Family
     from spd_train.seeds import SeedResults
 
     if isinstance(found, Family):
@@ -274,23 +276,31 @@ def scores_table(checkpoint: "Checkpoint") -> ResultTable:
 
 
 def _members(family: "Family") -> ResultTable:
-    """The score and the measured speed of each student."""
+    """The score and the measured speed of each model that was compared, or of each student."""
     first = family.members[0].checkpoint
     metrics = list(first.scores["sparse"])
+    comparison = family.comparison
+    if comparison is None:
+        students = [
+            (f"{m.speedup:g}x", *(score(m.checkpoint.scores["sparse"].get(n)) for n in metrics))
+            for m in family.members
+        ]
+        dense = ("dense", *(score(first.scores["dense"].get(name)) for name in metrics))
+        title = f"scores on {first.split}"
+        return ResultTable(title=title, columns=("model", *metrics), rows=[dense, *students])
     rows = [
         (
-            f"{member.speedup:g}x",
-            "-" if member.speed is None else f"{member.speed.ratio:.2f}",
-            *(score(member.checkpoint.scores["sparse"].get(name)) for name in metrics),
-            member.checkpoint.folder.name,
+            model.title,
+            f"{1e3 * model.seconds:.1f}",
+            f"{comparison.ratio(model):.2f}",
+            *(score(model.scores.get(name)) for name in metrics),
         )
-        for member in family.members
+        for model in comparison.models
     ]
-    dense = ("dense", "1.00", *(score(first.scores["dense"].get(name)) for name in metrics), "")
     return ResultTable(
-        title=f"scores on {first.split}, and measured speed-ups",
-        columns=("speed-up", "measured", *metrics, "folder"),
-        rows=[dense, *rows],
+        title=f"scores on {first.split}, and measured times: {comparison.where}",
+        columns=("model", "ms", "speed-up", *metrics),
+        rows=rows,
     )
 
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from spd_deploy.api.evaluation import agreed_task, refuse_unlabelled, score_parts
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import Batch, Lengths, Tokenizer, Tokens
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 
 if TYPE_CHECKING:
     from exporters.precision import CalibrationSet
+    from spd_train.data.splits import Data
 
 # Number of texts to calibrate on, and the batch size: enough for ranges, in seconds.
 _CALIBRATION_ROWS, _CALIBRATION_BATCH = 512, 16
@@ -44,9 +46,6 @@ def calibration_set_for(
         BadSetting: the data are of another task, or the task has no labels.
         BadData: there are no rows, too few, broken ones, or rows without labels.
     """
-    from exporters.precision import CalibrationSet, Scores
-    from spd_deploy.sessions.open import OpenedModel
-    from spd_deploy.sessions.protocol import Session
     from spd_train.data.splits import read_data
 
     task = agreed_task(checkpoint.task, task_name)
@@ -61,6 +60,26 @@ def calibration_set_for(
         note=progress.note,
         open_tokenizer=lambda: tokenizer,
     )
+    return calibration_set_of(checkpoint, task, data, max_drop, progress)
+
+
+def calibration_set_of(
+    checkpoint: Checkpoint, task: Task, data: "Data", max_drop: float, progress: Progress
+) -> "CalibrationSet":
+    """The first texts of ``data.train`` to calibrate on, and ``data.dev`` to score.
+
+    Args:
+        checkpoint: the model that is exported.
+        task: the task of the data.
+        data: rows as they were read.
+        max_drop: how much of the first metric may be lost, in points of 100.
+        progress: is told how long the calibration texts are.
+    """
+    from exporters.precision import CalibrationSet, Scores
+    from spd_deploy.sessions.open import OpenedModel
+    from spd_deploy.sessions.protocol import Session
+
+    tokenizer = tokenizer_of(checkpoint)
     rows = [tokenizer.encode(e.text, e.pair) for e in data.train[:_CALIBRATION_ROWS]]
     progress.note(
         f"lengths of the calibration texts: {Lengths.of(rows, limit=tokenizer.max_tokens)}"

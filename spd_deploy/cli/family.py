@@ -1,5 +1,6 @@
-"""What ``spd train --speedup`` prints: a row for each student."""
+"""What ``spd train --speedup`` prints: a row for each model, dense ones among them."""
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -7,25 +8,32 @@ import click
 from spd_deploy.cli.console import show_table
 
 if TYPE_CHECKING:
-    from spd_train.family import Family, Member
+    from spd_train.family_result import Comparison, Family
 
 
 def show_family(family: "Family") -> None:
-    """Print the scores and the measured speed of each student, and the command to type next."""
+    """Print score and measured speed of each model, and the command to type next."""
     first = family.members[0].checkpoint
     metrics = list(first.scores["sparse"])
-    dense = [_score(first.scores["dense"].get(metric)) for metric in metrics]
-    show_table(
-        f"{first.task.name}: scores on {first.split}, speed against the dense model",
-        ["speed-up", "measured", *metrics, "held-out drop", "folder"],
-        [
-            ["dense", "1.00", *dense, "", ""],
-            *([*_row(member, metrics), str(member.checkpoint.folder)] for member in family.members),
-        ],
-    )
-    for member in family.members:
-        if member.speed is not None:
-            click.echo(f"{member.speedup:g}x      {member.speed.sentence(member.speedup)}")
+    if family.comparison is None:
+        show_table(
+            f"{first.task.name}: scores on {first.split}; no speed was measured here",
+            ["model", *metrics, "held-out drop", "folder"],
+            list(_student_rows(family, metrics)),
+        )
+    else:
+        show_table(
+            f"{first.task.name}: exported models, scores on {first.split}",
+            ["model", "runs in", "ms", "speed-up", *metrics],
+            list(_compared_rows(family.comparison, metrics)),
+        )
+        click.echo(f"measured in turns: {family.comparison.where}")
+        for member in family.members:
+            drop = "" if member.drop is None else f"; loses {member.drop:.2f} on the held-out rows"
+            told = family.comparison.sentence(member.speedup)
+            click.echo(f"{member.speedup:g}x      {told}{drop}")
+        for sentence in family.beside_shallow():
+            click.echo(sentence)
     _show_chosen(family)
 
 
@@ -43,15 +51,27 @@ def _show_chosen(family: "Family") -> None:
         click.echo(f"next    spd export {chosen.checkpoint.folder} --format onnx --output DIR")
 
 
-def _row(member: "Member", metrics: list[str]) -> list[str]:
-    """The cells of a student but the last."""
-    scores = member.checkpoint.scores["sparse"]
-    return [
-        f"{member.speedup:g}",
-        "-" if member.speed is None else f"{member.speed.ratio:.2f}",
-        *(_score(scores.get(metric)) for metric in metrics),
-        "-" if member.drop is None else f"{member.drop:.2f}",
-    ]
+def _student_rows(family: "Family", metrics: Sequence[str]) -> Iterator[list[str]]:
+    """The dense model and each student, with the scores of their checkpoints."""
+    dense = family.members[0].checkpoint.scores["dense"]
+    yield ["dense", *(_score(dense.get(metric)) for metric in metrics), "", ""]
+    for member in family.members:
+        scores = member.checkpoint.scores["sparse"]
+        drop = "-" if member.drop is None else f"{member.drop:.2f}"
+        cells = [_score(scores.get(metric)) for metric in metrics]
+        yield [f"{member.speedup:g}x", *cells, drop, str(member.checkpoint.folder)]
+
+
+def _compared_rows(comparison: "Comparison", metrics: Sequence[str]) -> Iterator[list[str]]:
+    """Every model as it is exported."""
+    for model in comparison.models:
+        yield [
+            model.name,
+            f"{model.runtime} {model.precision}",
+            f"{1e3 * model.seconds:.1f}",
+            f"{comparison.ratio(model):.2f}",
+            *(_score(model.scores.get(metric)) for metric in metrics),
+        ]
 
 
 def _score(value: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from statistics import geometric_mean, median
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
@@ -23,14 +22,20 @@ if TYPE_CHECKING:
     from exporters.classifier_weights import ClassifierWeights
     from spd_deploy.domain.latency_table import LatencyTable
     from spd_deploy.domain.structures import Structures
-    from spd_train.family import MeasuredSpeed
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 # --max-drop without --speedup tries these.
 LADDER = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
 # These need --speedup or --max-drop.
-_OF_SPEED = ("shapes", "runtime_name", "export_precision", "latency_table", "any_machine")
+_OF_SPEED = (
+    "shapes",
+    "runtime_name",
+    "export_precision",
+    "latency_table",
+    "any_machine",
+    "compare_layers",
+)
 
 
 class Factors(click.ParamType[tuple[float, ...]]):
@@ -50,6 +55,25 @@ class Factors(click.ParamType[tuple[float, ...]]):
         rising = all(low < high for low, high in zip((1.0, *found), found, strict=False))
         if not rising:
             self.fail(f"{value!r} are not speed-ups above 1 that rise, such as 2,3,5", param, ctx)
+        return found
+
+
+class Layers(click.ParamType[tuple[int, ...]]):
+    """Whole numbers from 1 on with commas between them."""
+
+    name = "n,n,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """The numbers, each once."""
+        parts = value if isinstance(value, tuple | list) else str(value).split(",")
+        try:
+            found = tuple(dict.fromkeys(int(part) for part in parts))
+        except ValueError:
+            found = ()
+        if not found or min(found) < 1:
+            self.fail(f"{value!r} is not numbers of layers, such as 3 or 3,2", param, ctx)
         return found
 
 
@@ -74,7 +98,15 @@ def speed_options(verb: Verb) -> Verb:
         "--speedup says which speed-ups are tried.  "
         f"[default: none; with it --speedup is {','.join(f'{f:g}' for f in LADDER)}]",
     )
-    return speedup(max_drop(place_options(verb)))
+    layers = click.option(
+        "--compare-layers",
+        type=Layers(),
+        metavar="N,..",
+        help="Numbers of layers. For each a dense student with so few layers is distilled in the "
+        "same way and shown beside the others: what one would do without sparsity. Each takes as "
+        "long as a student.  [default: none]",
+    )
+    return speedup(max_drop(layers(place_options(verb))))
 
 
 def one_speed_options(verb: Verb) -> Verb:
@@ -157,7 +189,7 @@ def speedups_of(options: Mapping[str, Any]) -> tuple[float, ...] | None:
     return LADDER if found is None and options["max_drop"] is not None else found
 
 
-def _plan(options: Mapping[str, Any]) -> "LatencyPlan":
+def speed_plan(options: Mapping[str, Any]) -> "LatencyPlan":
     """What a latency table is measured at and in."""
     return latency_plan(
         options["shapes"] or DEFAULT_SHAPES,
@@ -185,7 +217,7 @@ def latency_table_for(
 
     if earlier_run.get("latency"):
         return LatencyTable.from_json(earlier_run["latency"])
-    plan = _plan(options)
+    plan = speed_plan(options)
     weights = _weights_like(str(options.get("teacher") or options["model"]), task)
     if options["latency_table"] is None:
         table = measure_table(weights, plan, progress)
@@ -211,34 +243,9 @@ def structures_measurer(
         return None
     from exporters.autotune.measure_latency import structures_speedup
 
-    plan = _plan(options)
+    plan = speed_plan(options)
     weights = _weights_like(str(options.get("teacher") or options["model"]), task)
     return lambda found: structures_speedup(weights, found, plan, progress=progress)
-
-
-def student_measurer(
-    options: Mapping[str, Any], progress: Progress
-) -> "Callable[[Path], MeasuredSpeed] | None":
-    """What measures a finished student against the dense model; None on another machine."""
-    if options["any_machine"]:
-        return None
-    from exporters.autotune.measured_speedup import measure_speedup
-    from spd_train.family import MeasuredSpeed
-
-    plan = _plan(options)
-    where = f"{plan.runtime}, {plan.precision}, {plan.threads} threads, "
-    where += f"{', '.join(map(str, plan.shapes))}, {plan.machine}"
-
-    def measure(folder: Path) -> MeasuredSpeed:
-        """The speed of the student in ``folder``."""
-        found = measure_speedup(folder, plan, progress=progress)
-        dense_s, sparse_s = (
-            geometric_mean(median(rounds) for rounds in times)
-            for times in (found.dense_s, found.sparse_s)
-        )
-        return MeasuredSpeed(dense_s=dense_s, sparse_s=sparse_s, where=where)
-
-    return measure
 
 
 def _weights_like(reference: str, task: Task) -> "ClassifierWeights":

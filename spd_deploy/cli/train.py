@@ -9,6 +9,7 @@ import click
 
 from spd_deploy.cli.console import TerminalProgress, show_json, speaks
 from spd_deploy.cli.family import show_family
+from spd_deploy.cli.family_compare import family_comparer
 from spd_deploy.cli.options import data_options, json_option
 from spd_deploy.cli.pattern_options import pattern_options
 from spd_deploy.cli.recipe_options import (
@@ -34,7 +35,6 @@ from spd_deploy.cli.speed_options import (
     speed_options,
     speedups_of,
     structures_measurer,
-    student_measurer,
 )
 from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from spd_train.config import Recipe
     from spd_train.data.examples import OpenTokenizer
     from spd_train.data.splits import Data
-    from spd_train.family import Family
+    from spd_train.family_result import Family
     from spd_train.seeds import SeedResults
     from spd_train.train_config import TrainConfig
 
@@ -133,7 +133,7 @@ def train(**options: Any) -> None:
     Without either only the dense model is trained. After a stop,
     spd train --resume --output DIR continues the run: it knows its command.
     """
-    from spd_train.family import Family
+    from spd_train.family_result import Family
 
     progress = TerminalProgress(watch=True) if speaks() else Silent()
     found = trained(options, options_given(click.get_current_context()), progress)
@@ -287,7 +287,7 @@ def _train_family(
     options: Mapping[str, Any],
     progress: Progress,
 ) -> "Family":
-    """Train a student for each speed-up, and measure it."""
+    """Train a student for each speed-up, and compare them with dense models."""
     from spd_train.family import train_family
     from spd_train.run import run
 
@@ -296,8 +296,9 @@ def _train_family(
         measured,
         speedups,
         train=lambda member: run(member, progress),
-        measure=student_measurer(options, progress),
+        compare=family_comparer(options, config.task, config.data, progress),
         max_drop=options["max_drop"],
+        layers=options["compare_layers"] or (),
     )
 
 

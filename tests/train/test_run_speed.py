@@ -1,38 +1,24 @@
 """Whole runs that prune to a speed-up: the latency table decides what each layer keeps."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from safetensors.torch import load_file
 
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadModel, BadSetting, Interrupted
-from spd_deploy.domain.files import read_json
 from spd_deploy.domain.patterns import Block, Structured, Unstructured
 from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.structures import Structures
 from spd_train.config import Recipe
-from spd_train.data.splits import Data
-from spd_train.family import (
-    FAMILY_FILE,
-    FAMILY_PICTURE,
-    MeasuredSpeed,
-    held_out_drop,
-    refuse_family,
-    train_family,
-)
-from spd_train.family_folders import folders_of_members
-from spd_train.plots.family import FamilyPoint, family_figure
 from spd_train.pruning.structured.curves import sublayers_of
 from spd_train.recipes import recipe_named, with_fields
 from spd_train.run import run
 from spd_train.train_config import TrainConfig
 from tests.tiny import SIZES, tiny_model
 from tests.train.latency import latency_table
-from tests.train.runs import TASK, StopAfter, examples, spd_recipe, student_config
+from tests.train.runs import TASK, StopAfter, spd_recipe, student_config
 
 
 def recipe(speedup: float) -> Recipe:
@@ -108,94 +94,6 @@ def test_a_student_is_pruned_further(teacher: Path, tmp_path: Path) -> None:
         gone = before[matrix.weight_name] == 0
         assert not after[matrix.weight_name][gone].any()
     assert latency_table().speedup(structures(second)) >= 4.0 - 1e-9
-
-
-def measured(*ratios: float) -> Callable[[Path], MeasuredSpeed]:
-    """Measurements that give these speed-ups in turn."""
-    given = iter(ratios)
-    return lambda folder: MeasuredSpeed(dense_s=1.0, sparse_s=1 / next(given), where="a test")
-
-
-def test_a_family_has_a_member_for_each_speedup(teacher: Path, tmp_path: Path) -> None:
-    """Each starts from the one before; what is measured is written down, a miss with its size."""
-    family = train_family(
-        config(teacher, tmp_path / "f", 2.0),
-        (2.0, 4.0),
-        train=lambda c: run(c, Silent()),
-        measure=measured(2.1, 3.0),
-    )
-
-    assert [m.checkpoint.folder.name for m in family.members] == ["2x", "4x"]
-    first, second = (m.speed.sentence(m.speedup) for m in family.members if m.speed)
-    assert "short of" not in first and "25% short of 4" in second
-    assert folders_of_members(tmp_path / "f") == [tmp_path / "f/2x", tmp_path / "f/4x"]
-    stored = read_json(tmp_path / "f" / FAMILY_FILE, error=BadSetting, fix="")
-    assert [m["measured"]["ratio"] for m in stored["members"]] == pytest.approx([2.1, 3.0])
-    assert family.chosen is family.members[1]
-    assert (tmp_path / "f" / FAMILY_PICTURE).read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_picture_has_a_point_for_each_model() -> None:
-    """Time in milliseconds and score of the dense model and of each student, with its name."""
-    dense, *students = points = [
-        FamilyPoint(name=name, seconds=seconds, score=score)
-        for name, seconds, score in (("dense", 0.1, 0.9), ("2x", 0.05, 0.88), ("5x", 0.02, 0.8))
-    ]
-    figure = family_figure(dense, students, title="t", metric="f1", where="here")
-
-    (axes,) = figure.axes
-    marks = [line for line in axes.lines if line.get_marker() == "o"]
-    found = [tuple(np.asarray(line.get_xydata())[0]) for line in marks]
-    assert found == [(pytest.approx(1e3 * p.seconds), p.score) for p in points]
-    assert [text.get_text() for text in axes.texts] == ["dense", "2x", "5x"]
-
-
-def test_a_family_ends_where_it_loses_too_much(teacher: Path, tmp_path: Path) -> None:
-    """The first member that loses more than allowed is the last; the one before is chosen."""
-    config_ = config(teacher, tmp_path / "f", 2.0)
-    drops = {}
-
-    def train(member: TrainConfig) -> Checkpoint:
-        checkpoint = run(member, Silent())
-        drops[member.output.name] = held_out_drop(member.output, ("accuracy",))
-        return checkpoint
-
-    whole = train_family(config_, (1.5, 8.0), train=train, measure=None)
-    assert all(drop is not None for drop in drops.values())
-    bound = max(drops["1.5x"] or 0.0, 0.0) + 1e-9
-    again = train_family(config_, (1.5, 8.0, 9.0), train=train, measure=None, max_drop=bound)
-
-    assert whole.members[0].drop == again.members[0].drop == drops["1.5x"]
-    lost = (drops["8x"] or 0.0) > bound
-    assert len(again.members) == (2 if lost else 3)
-    assert again.chosen is again.members[0 if lost else -1]
-
-
-def test_a_family_of_one_is_a_run(teacher: Path, tmp_path: Path) -> None:
-    """The output folder itself is the checkpoint."""
-    family = train_family(
-        config(teacher, tmp_path / "f", 2.0),
-        (2.0,),
-        train=lambda c: run(c, Silent()),
-        measure=None,
-    )
-    assert family.members[0].checkpoint.folder == tmp_path / "f"
-    assert open_checkpoint(tmp_path / "f").pattern is not None
-
-
-@pytest.mark.parametrize("speedups", [(), (2.0, 2.0), (3.0, 2.0)])
-def test_speedups_must_rise(teacher: Path, tmp_path: Path, speedups: tuple[float, ...]) -> None:
-    """A family whose speed-ups do not rise is refused."""
-    with pytest.raises(BadSetting, match="must rise"):
-        refuse_family(config(teacher, tmp_path / "f", 2.0), speedups, None)
-
-
-def test_a_bound_needs_held_out_rows(teacher: Path, tmp_path: Path) -> None:
-    """A loss that no row can measure is no bound."""
-    config_ = config(teacher, tmp_path / "f", 2.0)
-    without = replace(config_, data=Data.of(examples(48), {"dev": examples(16)}, dev_name="dev"))
-    with pytest.raises(BadSetting, match="held-out rows"):
-        refuse_family(without, (2.0,), 1.0)
 
 
 @pytest.mark.parametrize("speedup", [50.0, 1.0, float("nan")])

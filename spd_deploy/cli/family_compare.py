@@ -1,0 +1,78 @@
+"""The models of a family beside each other, as ``spd train --speedup`` compares them at its end."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spd_deploy.cli.calibration_set import calibration_set_of
+from spd_deploy.cli.speed_options import speed_plan
+from spd_deploy.domain.errors import Unavailable
+from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.runtime_choice import CpuRuntime
+from spd_deploy.domain.tasks import Task
+
+if TYPE_CHECKING:
+    from exporters.autotune.measure_latency import LatencyPlan
+    from exporters.compare_models import ModelForm
+    from exporters.precision import CalibrationSet
+    from spd_deploy.domain.checkpoint import Checkpoint
+    from spd_train.data.splits import Data
+    from spd_train.family import Compare
+    from spd_train.family_result import Comparison
+
+
+def family_comparer(
+    options: Mapping[str, Any], task: Task, data: "Data", progress: Progress
+) -> "Compare | None":
+    """What exports, scores and times the models of a family; None on another machine."""
+    if options["any_machine"]:
+        return None
+    from exporters.compare_models import compare_models
+    from spd_train.family_result import Comparison
+
+    plan = speed_plan(options)
+
+    def texts(checkpoint: "Checkpoint") -> "CalibrationSet":
+        """The texts that a model is calibrated and scored on; what int8 loses is shown."""
+        return calibration_set_of(checkpoint, task, data, math.inf, Silent())
+
+    def compare(models: Mapping[str, Path]) -> "Comparison":
+        """Score and time the models."""
+        found = compare_models(
+            list(_forms(models, plan)),
+            plan.shapes,
+            threads=plan.threads,
+            texts=texts,
+            progress=progress,
+        )
+        where = f"{plan.runtime}, {plan.precision}, {plan.threads} threads, "
+        where += f"{', '.join(map(str, plan.shapes))}, {plan.machine}"
+        return Comparison(models=found, where=where)
+
+    return compare
+
+
+def _forms(models: Mapping[str, Path], plan: "LatencyPlan") -> "Iterator[ModelForm]":
+    """The dense model in every precision that runs here, and the others in that of the plan."""
+    from exporters.compare_models import ModelForm
+
+    dense, *others = models
+    wanted = (plan.runtime, plan.computed or plan.stored.value)
+    forms = dict.fromkeys([wanted, *_dense_forms(plan.runtime)])
+    for runtime, precision in forms:
+        yield ModelForm(name=dense, checkpoint=models[dense], runtime=runtime, precision=precision)
+    for name in others:
+        yield ModelForm(name=name, checkpoint=models[name], runtime=wanted[0], precision=wanted[1])
+
+
+def _dense_forms(runtime: CpuRuntime) -> Iterator[tuple[CpuRuntime, str]]:
+    """The runtimes and precisions that a user would choose from for a dense model."""
+    yield runtime, "fp32"
+    yield runtime, "int8"
+    from spd_deploy.sessions.openvino import import_openvino, precisions_of
+
+    with suppress(Unavailable):
+        if "bf16" in precisions_of(import_openvino().Core()):
+            yield "openvino", "bf16"

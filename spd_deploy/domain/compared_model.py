@@ -1,0 +1,55 @@
+"""A model beside others: what it scores as it is exported, and how long it takes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from spd_deploy.domain.runtime_choice import CpuRuntime
+
+# Times that differ by less than this factor count as the same.
+_SAME_TIME = 1.05
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComparedModel:
+    """What an exported model scores and how long a batch takes, timed in turns with the others.
+
+    Attributes:
+        name: name of the model, such as ``dense`` or ``3x``.
+        runtime: runtime that it ran in.
+        precision: precision that it ran in.
+        seconds: time of a batch; of several shapes the geometric mean.
+        scores: the task's metrics of the exported model; None marks an undefined one.
+    """
+
+    name: str
+    runtime: CpuRuntime
+    precision: str
+    seconds: float
+    scores: Mapping[str, float | None]
+
+    @property
+    def title(self) -> str:
+        """Name and precision, such as ``dense int8``."""
+        return f"{self.name} {self.precision}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The model as JSON values."""
+        return {
+            "name": self.name,
+            "runtime": self.runtime,
+            "precision": self.precision,
+            "seconds": self.seconds,
+            "scores": dict(self.scores),
+        }
+
+
+def beats(one: ComparedModel, other: ComparedModel, metric: str) -> bool:
+    """Whether ``one`` is at least as fast as ``other`` within 5 %, and scores at least as well.
+
+    A model whose score is undefined beats none, and is beaten by none.
+    """
+    score, others = one.scores.get(metric), other.scores.get(metric)
+    if score is None or others is None:
+        return False
+    return one.seconds <= _SAME_TIME * other.seconds and score >= others
