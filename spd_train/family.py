@@ -18,6 +18,7 @@ from typing import Any
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import write_json
+from spd_deploy.domain.measured_speedup import MeasuredSpeedup
 from spd_deploy.domain.plot_style import save_png
 from spd_train.family_folders import member_folder
 from spd_train.plots.family import FamilyPoint, family_figure
@@ -28,36 +29,8 @@ from spd_train.training.metrics_log import METRICS_FILE, final_record
 FAMILY_FILE = "family.json"
 FAMILY_PICTURE = "family.png"
 SCHEMA = 1
-# A student keeps its speed-up if at least this share of it is measured.
-KEPT = 0.95
 
 Train = Callable[[TrainConfig], Checkpoint]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MeasuredSpeed:
-    """How long a student and the dense model take, in seconds, measured in turns.
-
-    Attributes:
-        where: machine, runtime, precision and shapes.
-    """
-
-    dense_s: float
-    sparse_s: float
-    where: str
-
-    @property
-    def ratio(self) -> float:
-        """How many times as fast the student is."""
-        return self.dense_s / self.sparse_s
-
-    def sentence(self, speedup: float) -> str:
-        """What was measured, beside the speed-up that was wanted."""
-        found = f"{self.ratio:.2f} times as fast as dense ({1e3 * self.sparse_s:.1f} of "
-        found += f"{1e3 * self.dense_s:.1f} ms, {self.where})"
-        if self.ratio >= KEPT * speedup:
-            return found
-        return f"{found}: {1 - self.ratio / speedup:.0%} short of {speedup:g}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +47,7 @@ class Member:
 
     speedup: float
     checkpoint: Checkpoint
-    speed: MeasuredSpeed | None
+    speed: MeasuredSpeedup | None
     drop: float | None
 
     def to_json(self) -> dict[str, Any]:
@@ -150,7 +123,7 @@ def train_family(
     speedups: Sequence[float],
     *,
     train: Train,
-    measure: Callable[[Path], MeasuredSpeed] | None,
+    measure: Callable[[Path], MeasuredSpeedup] | None,
     max_drop: float | None = None,
 ) -> Family:
     """Train a student for each speed-up, each from the one before, and write ``family.json``.
@@ -217,7 +190,7 @@ def _members(
     config: TrainConfig,
     speedups: Sequence[float],
     train: Train,
-    measure: Callable[[Path], MeasuredSpeed] | None,
+    measure: Callable[[Path], MeasuredSpeedup] | None,
 ) -> Iterator[Member]:
     """Train and measure the members in turn."""
     model, teacher, start = config.model, config.teacher, config.start

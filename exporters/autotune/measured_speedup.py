@@ -7,10 +7,8 @@ artefact with the same dense graph, exported from the dense checkpoint.
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
@@ -23,9 +21,10 @@ from exporters.drawn_weights import drawn_weights
 from exporters.lowering.choice import LoweringChoice
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import open_checkpoint, read_config
-from spd_deploy.domain.errors import BadReport, BadSetting
+from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.measured_speedup import MeasuredSpeedup
 from spd_deploy.domain.progress import Advance, Progress, Silent
-from spd_deploy.domain.shapes import Shape, mean_gain, random_batch
+from spd_deploy.domain.shapes import random_batch
 from spd_deploy.sessions.onnxruntime import MODEL_FILE
 from spd_deploy.sessions.open import session_from_artefact
 from spd_deploy.timing.host_clock import Effort
@@ -34,32 +33,6 @@ from spd_deploy.timing.interleaved import Opener, Run, time_interleaved
 # As long as an arm of `spd bench` is timed at one shape.
 _EFFORT = Effort(seconds=5.0, rounds=6)
 _DENSE, _SPARSE = "dense", "sparse"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MeasuredSpeedup:
-    """Seconds of a dense and of a sparse model: for each shape, one median a round."""
-
-    shapes: tuple[Shape, ...]
-    dense_s: tuple[tuple[float, ...], ...]
-    sparse_s: tuple[tuple[float, ...], ...]
-
-    def __post_init__(self) -> None:
-        """Both have as many rounds at every shape."""
-        counts = [[len(r) for r in rounds] for rounds in (self.dense_s, self.sparse_s)]
-        if counts[0] != counts[1] or len(counts[0]) != len(self.shapes) or not all(counts[0]):
-            raise BadReport("a speed-up with rounds missing", got=counts, fix="measure again")
-
-    @property
-    def ratios(self) -> tuple[float, ...]:
-        """How many times as fast the sparse model is at each shape, by the medians of rounds."""
-        pairs = zip(self.dense_s, self.sparse_s, strict=True)
-        return tuple(median(dense) / median(sparse) for dense, sparse in pairs)
-
-    @property
-    def ratio(self) -> float:
-        """The geometric mean over the shapes, as in a latency table."""
-        return mean_gain(self.ratios)
 
 
 def measure_speedup(
@@ -83,9 +56,14 @@ def measure_speedup(
     with tempfile.TemporaryDirectory(prefix="spd-speedup-") as scratch:
         openers = _openers(folder, plan, Path(scratch))
         with progress.stage("measure dense and sparse", 2 * effort.rounds) as advance:
-            told = {name: partial(_told, opener, advance) for name, opener in openers.items()}
-            found = time_interleaved(told, plan.shapes, effort)
-    return MeasuredSpeedup(shapes=plan.shapes, dense_s=found[_DENSE], sparse_s=found[_SPARSE])
+            noted = {name: partial(_noted, opener, advance) for name, opener in openers.items()}
+            found = time_interleaved(noted, plan.shapes, effort)
+    return MeasuredSpeedup(
+        shapes=plan.shapes,
+        dense_rounds_s=found[_DENSE],
+        sparse_rounds_s=found[_SPARSE],
+        where=plan.where,
+    )
 
 
 def _openers(folder: Path, plan: LatencyPlan, scratch: Path) -> dict[str, Opener]:
@@ -156,8 +134,8 @@ def _opened_artefact(artefact: Artefact, plan: LatencyPlan) -> Iterator[Run]:
 
 
 @contextmanager
-def _told(opener: Opener, advance: Advance) -> Iterator[Run]:
-    """Open a network, and tell when it was timed."""
+def _noted(opener: Opener, advance: Advance) -> Iterator[Run]:
+    """Open a network, and advance the progress after it was timed."""
     with opener() as run:
         yield run
     advance()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from statistics import geometric_mean, median
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
@@ -13,17 +12,17 @@ from spd_deploy.cli.latency import (
     latency_plan,
     measure_table,
 )
+from spd_deploy.cli.latency_model import latency_weights
 from spd_deploy.cli.options import Shapes
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import CpuRuntime
-from spd_deploy.domain.tasks import Task
 
 if TYPE_CHECKING:
     from exporters.autotune.measure_latency import LatencyPlan
     from exporters.classifier_weights import ClassifierWeights
     from spd_deploy.domain.latency_table import LatencyTable
+    from spd_deploy.domain.measured_speedup import MeasuredSpeedup
     from spd_deploy.domain.structures import Structures
-    from spd_train.family import MeasuredSpeed
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
@@ -167,10 +166,14 @@ def _plan(options: Mapping[str, Any]) -> "LatencyPlan":
     )
 
 
+def _dense_weights(options: Mapping[str, Any]) -> "ClassifierWeights":
+    """Drawn weights of the sizes of the model that is pruned."""
+    return latency_weights(str(options.get("teacher") or options["model"]))
+
+
 def latency_table_for(
     options: Mapping[str, Any],
     earlier_run: Mapping[str, Any],
-    task: Task,
     progress: Progress,
 ) -> "LatencyTable":
     """The latency table of the run that is resumed, of ``--latency-table``, or a new one.
@@ -186,7 +189,7 @@ def latency_table_for(
     if earlier_run.get("latency"):
         return LatencyTable.from_json(earlier_run["latency"])
     plan = _plan(options)
-    weights = _weights_like(str(options.get("teacher") or options["model"]), task)
+    weights = _dense_weights(options)
     if options["latency_table"] is None:
         table = measure_table(weights, plan, progress)
     else:
@@ -204,7 +207,7 @@ def latency_table_for(
 
 
 def structures_measurer(
-    options: Mapping[str, Any], task: Task, progress: Progress
+    options: Mapping[str, Any], progress: Progress
 ) -> "Callable[[Structures], float] | None":
     """What measures the speed-up of structures here; None if the table is of another machine."""
     if options["any_machine"]:
@@ -212,44 +215,17 @@ def structures_measurer(
     from exporters.autotune.measure_latency import structures_speedup
 
     plan = _plan(options)
-    weights = _weights_like(str(options.get("teacher") or options["model"]), task)
+    weights = _dense_weights(options)
     return lambda found: structures_speedup(weights, found, plan, progress=progress)
 
 
 def student_measurer(
     options: Mapping[str, Any], progress: Progress
-) -> "Callable[[Path], MeasuredSpeed] | None":
+) -> "Callable[[Path], MeasuredSpeedup] | None":
     """What measures a finished student against the dense model; None on another machine."""
     if options["any_machine"]:
         return None
     from exporters.autotune.measured_speedup import measure_speedup
-    from spd_train.family import MeasuredSpeed
 
     plan = _plan(options)
-    where = f"{plan.runtime}, {plan.precision}, {plan.threads} threads, "
-    where += f"{', '.join(map(str, plan.shapes))}, {plan.machine}"
-
-    def measure(folder: Path) -> MeasuredSpeed:
-        """The speed of the student in ``folder``."""
-        found = measure_speedup(folder, plan, progress=progress)
-        dense_s, sparse_s = (
-            geometric_mean(median(rounds) for rounds in times)
-            for times in (found.dense_s, found.sparse_s)
-        )
-        return MeasuredSpeed(dense_s=dense_s, sparse_s=sparse_s, where=where)
-
-    return measure
-
-
-def _weights_like(reference: str, task: Task) -> "ClassifierWeights":
-    """Random weights of the sizes of a model, a folder or a name on the hub."""
-    from exporters.drawn_weights import drawn_weights
-    from spd_train.model import classifier_config, encoder_from_config, tensor_shapes
-
-    config = classifier_config(reference, task)
-    return drawn_weights(
-        encoder_from_config(config),
-        config.to_dict(),
-        outputs=task.outputs,
-        tables=tensor_shapes(config),
-    )
+    return lambda folder: measure_speedup(folder, plan, progress=progress)

@@ -181,7 +181,7 @@ def trained(
     command = command_of(options, {*given, *earlier_run.get(COMMAND, ()), "threads"})
     latency = None
     if recipe.speedup is not None:
-        latency = latency_table_for(options, earlier_run, task, progress)
+        latency = latency_table_for(options, earlier_run, progress)
     return _train(options, task, data, recipe, latency, command, progress)
 
 
@@ -291,7 +291,7 @@ def _train_family(
     from spd_train.family import train_family
     from spd_train.run import run
 
-    measured = replace(config, measure=structures_measurer(options, config.task, progress))
+    measured = replace(config, measure=structures_measurer(options, progress))
     return train_family(
         measured,
         speedups,

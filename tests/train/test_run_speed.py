@@ -11,15 +11,16 @@ from safetensors.torch import load_file
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadModel, BadSetting, Interrupted
 from spd_deploy.domain.files import read_json
+from spd_deploy.domain.measured_speedup import MeasuredSpeedup
 from spd_deploy.domain.patterns import Block, Structured, Unstructured
 from spd_deploy.domain.progress import Silent
+from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.structures import Structures
 from spd_train.config import Recipe
 from spd_train.data.splits import Data
 from spd_train.family import (
     FAMILY_FILE,
     FAMILY_PICTURE,
-    MeasuredSpeed,
     held_out_drop,
     refuse_family,
     train_family,
@@ -110,10 +111,15 @@ def test_a_student_is_pruned_further(teacher: Path, tmp_path: Path) -> None:
     assert latency_table().speedup(structures(second)) >= 4.0 - 1e-9
 
 
-def measured(*ratios: float) -> Callable[[Path], MeasuredSpeed]:
+def measured(*ratios: float) -> Callable[[Path], MeasuredSpeedup]:
     """Measurements that give these speed-ups in turn."""
     given = iter(ratios)
-    return lambda folder: MeasuredSpeed(dense_s=1.0, sparse_s=1 / next(given), where="a test")
+    return lambda folder: MeasuredSpeedup(
+        shapes=(Shape(batch=1, seq=8),),
+        dense_rounds_s=((1.0,),),
+        sparse_rounds_s=((1 / next(given),),),
+        where="a test",
+    )
 
 
 def test_a_family_has_a_member_for_each_speedup(teacher: Path, tmp_path: Path) -> None:

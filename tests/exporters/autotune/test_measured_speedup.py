@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from exporters.autotune.measure_latency import LatencyPlan
-from exporters.autotune.measured_speedup import MeasuredSpeedup, measure_speedup
+from exporters.autotune.measured_speedup import measure_speedup
 from exporters.export import artefact_from_checkpoint
 from exporters.precision import Precision
 from spd_deploy.domain.errors import BadReport, BadSetting
+from spd_deploy.domain.measured_speedup import MeasuredSpeedup
 from spd_deploy.domain.patterns import Structured
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.shapes import Shape
@@ -27,12 +28,14 @@ def test_the_ratio_is_the_geometric_mean_of_medians() -> None:
     """Twice and eight times as fast is four times as fast."""
     found = MeasuredSpeedup(
         shapes=SHAPES,
-        dense_s=((2.0, 2.0, 9.0), (8.0, 8.0, 8.0)),
-        sparse_s=((1.0, 1.0, 1.0), (1.0, 0.5, 3.0)),
+        dense_rounds_s=((2.0, 2.0, 9.0), (8.0, 8.0, 8.0)),
+        sparse_rounds_s=((1.0, 1.0, 1.0), (1.0, 0.5, 3.0)),
+        where="here",
     )
 
     assert found.ratios == (2.0, 8.0)
     assert found.ratio == pytest.approx(4)
+    assert found.ratio == pytest.approx(found.dense_s / found.sparse_s)
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
@@ -46,7 +49,7 @@ def test_a_checkpoint_is_timed_in_turns(
     found = measure_speedup(checkpoint.folder, plan(runtime, stored), effort=QUICK)
 
     assert found.shapes == SHAPES
-    for seconds in (*found.dense_s, *found.sparse_s):
+    for seconds in (*found.dense_rounds_s, *found.sparse_rounds_s):
         assert len(seconds) == 2
         assert min(seconds) > 0
 
@@ -67,4 +70,9 @@ def test_an_artefact_runs_as_it_was_exported(tmp_path: Path) -> None:
 def test_missing_rounds_are_refused() -> None:
     """A speed-up has both models' times at every shape."""
     with pytest.raises(BadReport):
-        MeasuredSpeedup(shapes=SHAPES, dense_s=((1.0,), (1.0,)), sparse_s=((1.0,),))
+        MeasuredSpeedup(
+            shapes=SHAPES,
+            dense_rounds_s=((1.0,), (1.0,)),
+            sparse_rounds_s=((1.0,),),
+            where="here",
+        )
