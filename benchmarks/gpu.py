@@ -34,7 +34,7 @@ from exporters.tensorrt.build import BuildRequest, build_engine
 from exporters.tensorrt.engine_format import engine_format
 from exporters.torch.export import torch_artefact_from_checkpoint
 from spd_deploy.benchmark.artefact_arms import arms_of
-from spd_deploy.benchmark.breakeven.map_plan import MapPlan, parts_of, patterns_of
+from spd_deploy.benchmark.breakeven.map_plan import MapPlan, model_parts, patterns_of
 from spd_deploy.benchmark.breakeven.publish_map import write_map
 from spd_deploy.benchmark.breakeven.run_map import measure_map
 from spd_deploy.benchmark.compare import dense_names, engines_of
@@ -231,7 +231,7 @@ class Grid:
         """The break-even map of the model's sizes, with its plot."""
         plan = MapPlan(
             model=model,
-            parts=parts_of(model),
+            parts=model_parts(model)[1],
             tokens=_MAP_TOKENS,
             patterns=patterns_of(("block:64x1", "block:128x1", "2:4"), (0.5, 0.75, 0.9)),
             precisions=(Precision.FP16,),

@@ -17,7 +17,6 @@ from random import Random
 from statistics import median
 from time import perf_counter_ns, process_time_ns
 
-from exporters.autotune.latency_model import latency_weights
 from exporters.autotune.measure_latency import (
     LatencyPlan,
     measure_latency_table,
@@ -25,6 +24,7 @@ from exporters.autotune.measure_latency import (
 )
 from exporters.precision import Precision
 from spd_deploy.cli.console import TerminalProgress
+from spd_deploy.cli.latency_model import latency_weights
 from spd_deploy.domain.latency_table import (
     EncoderSizes,
     LatencyTable,

@@ -71,6 +71,21 @@ def classifier_config(reference: str, task: Task) -> Any:
     Raises:
         BadModel: there is no model, spd does not support it, or its weights are not safetensors.
     """
+    config = model_config(reference)
+    names = task.labels or ("score",)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: i for i, name in enumerate(names)}
+    # Without a problem type Transformers applies a sigmoid to a single output.
+    config.problem_type = None if task.sigmoid else task.problem_type.value
+    return config
+
+
+def model_config(reference: str) -> Any:
+    """The configuration at ``reference``, a folder or a name on the hub.
+
+    Raises:
+        BadModel: there is no model, spd does not support it, or its weights are not safetensors.
+    """
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     if (folder := Path(reference)).is_dir():
         refuse_no_model(folder)
@@ -89,11 +104,6 @@ def classifier_config(reference: str, task: Task) -> Any:
             fix="name a folder with config.json and model.safetensors",
         ) from err
     encoder_from_config(config)  # refuses what is not handled
-    names = task.labels or ("score",)
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: i for i, name in enumerate(names)}
-    # Without a problem type Transformers applies a sigmoid to a single output.
-    config.problem_type = None if task.sigmoid else task.problem_type.value
     return config
 
 

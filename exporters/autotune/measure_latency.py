@@ -77,6 +77,13 @@ class LatencyPlan:
         """The precision in which the runtime computes."""
         return computed_in(self.stored.value, self.computed)
 
+    @property
+    def where(self) -> str:
+        """Such as ``onnxruntime, fp32, 2 threads, 8x128, AMD EPYC``."""
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        shapes = ", ".join(map(str, self.shapes))
+        return f"{self.runtime}, {self.precision}, {threads}, {shapes}, {self.machine}"
+
     def refuse_long(self, positions: int) -> None:
         """Refuse shapes with more tokens than a model has positions.
 

@@ -5,6 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spd_deploy.domain.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +66,65 @@ class Displayed(ABC):
     def _repr_html_(self) -> str:
         """The view in a notebook."""
         return self.view().html()
+
+
+class SavedResult(Displayed):
+    """A result that is saved in a folder, and can be handed on as the path of it."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def path(self) -> Path:
+        """The folder, for ``open`` and the functions of this package."""
+
+    def __fspath__(self) -> str:
+        """The path as a string, which makes the result an ``os.PathLike``."""
+        return str(self.path)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class CheckpointResult(SavedResult):
+    """A result that is a checkpoint.
+
+    Attributes:
+        checkpoint: the model with its scores.
+        notes: what was said on the way.
+    """
+
+    checkpoint: "Checkpoint"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint's folder, a Hugging Face folder with an ``spd.json``."""
+        return self.checkpoint.folder
+
+
+def facts_of(checkpoint: "Checkpoint") -> dict[str, str]:
+    """Pattern, density and folder of a checkpoint."""
+    pattern = checkpoint.pattern
+    if pattern is None:
+        return {"pattern": "dense: no weight is zero", "saved": str(checkpoint.folder)}
+    return {
+        "pattern": f"{pattern} at {pattern.sparsity:.0%}",
+        "density": f"{checkpoint.density:.3f} of the encoder's weights",
+        "saved": str(checkpoint.folder),
+    }
+
+
+def scores_table(checkpoint: "Checkpoint") -> ResultTable:
+    """The metrics of the dense and the sparse model on the same rows."""
+    metrics = list(dict.fromkeys(name for found in checkpoint.scores.values() for name in found))
+    rows = [
+        (arm, *(score(found.get(name)) for name in metrics))
+        for arm, found in checkpoint.scores.items()
+    ]
+    return ResultTable(
+        title=f"scores on {checkpoint.split}" if rows else "no scores",
+        columns=("model", *metrics),
+        rows=rows,
+    )
 
 
 def score(value: float | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from spd_deploy.api.command_options import as_options, no_usage_errors
-from spd_deploy.api.display import Displayed, ResultView
+from spd_deploy.api.display import ResultView, SavedResult
 from spd_deploy.api.notes import NoteRecorder
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.progress import Progress
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
-class ExportResult(Displayed):
+class ExportResult(SavedResult):
     """What an export wrote; it can be handed to ``load``, ``bench`` and the others as a path.
 
     Attributes:
@@ -39,10 +39,6 @@ class ExportResult(Displayed):
     def manifest(self) -> "Manifest":
         """Format, precision, runtime, matrices and scores."""
         return self.artefact.manifest
-
-    def __fspath__(self) -> str:
-        """The artefact's folder as a string."""
-        return str(self.path)
 
     def to_json(self) -> dict[str, Any]:
         """What ``spd export --json`` prints."""

@@ -3,22 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from spd_deploy.api.command_options import as_options, no_usage_errors
-from spd_deploy.api.display import Displayed, ResultView
+from spd_deploy.api.display import CheckpointResult, ResultView, facts_of, scores_table
 from spd_deploy.api.notes import NoteRecorder
-from spd_deploy.api.training import facts_of, scores_table
 from spd_deploy.domain.progress import Progress
 
 if TYPE_CHECKING:
-    from spd_deploy.domain.checkpoint import Checkpoint
     from spd_train.prune import Agreement
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
-class PruneResult(Displayed):
+class PruneResult(CheckpointResult):
     """What pruning gave; it can be handed to ``export``, ``load`` and ``evaluate`` as a path.
 
     Attributes:
@@ -27,18 +24,7 @@ class PruneResult(Displayed):
         notes: what was said on the way.
     """
 
-    checkpoint: "Checkpoint"
     agreement: "Agreement"
-    notes: tuple[str, ...] = ()
-
-    @property
-    def path(self) -> Path:
-        """The checkpoint's folder."""
-        return self.checkpoint.folder
-
-    def __fspath__(self) -> str:
-        """The checkpoint's folder as a string."""
-        return str(self.path)
 
     def to_json(self) -> dict[str, Any]:
         """What ``spd prune --json`` prints."""

@@ -4,11 +4,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from spd_deploy.api.command_options import as_options, no_usage_errors, options_given
-from spd_deploy.api.display import Displayed, ResultTable, ResultView, score
+from spd_deploy.api.display import (
+    CheckpointResult,
+    ResultTable,
+    ResultView,
+    facts_of,
+    score,
+    scores_table,
+)
 from spd_deploy.api.notes import NoteRecorder
 from spd_deploy.domain.progress import Progress
 
@@ -19,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
-class TrainResult(Displayed):
+class TrainResult(CheckpointResult):
     """What a training gave; it can be handed to ``export``, ``load`` and ``evaluate`` as a path.
 
     Attributes:
@@ -30,19 +36,8 @@ class TrainResult(Displayed):
         notes: what was said on the way, warnings about the data among it.
     """
 
-    checkpoint: "Checkpoint"
     seeds: "SeedResults | None" = None
     family: "Family | None" = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def path(self) -> Path:
-        """The checkpoint's folder, a Hugging Face folder with an ``spd.json``."""
-        return self.checkpoint.folder
-
-    def __fspath__(self) -> str:
-        """The checkpoint's folder as a string."""
-        return str(self.path)
 
     def to_json(self) -> dict[str, Any]:
         """What ``spd train --json`` prints."""
@@ -247,32 +242,6 @@ def _own_threads() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def facts_of(checkpoint: "Checkpoint") -> dict[str, str]:
-    """Pattern, density and folder of a checkpoint."""
-    pattern = checkpoint.pattern
-    if pattern is None:
-        return {"pattern": "dense: no weight is zero", "saved": str(checkpoint.folder)}
-    return {
-        "pattern": f"{pattern} at {pattern.sparsity:.0%}",
-        "density": f"{checkpoint.density:.3f} of the encoder's weights",
-        "saved": str(checkpoint.folder),
-    }
-
-
-def scores_table(checkpoint: "Checkpoint") -> ResultTable:
-    """The metrics of the dense and the sparse model on the same rows."""
-    metrics = list(dict.fromkeys(name for found in checkpoint.scores.values() for name in found))
-    rows = [
-        (arm, *(score(found.get(name)) for name in metrics))
-        for arm, found in checkpoint.scores.items()
-    ]
-    return ResultTable(
-        title=f"scores on {checkpoint.split}" if rows else "no scores",
-        columns=("model", *metrics),
-        rows=rows,
-    )
 
 
 def _members(family: "Family") -> ResultTable:

@@ -18,13 +18,18 @@ if TYPE_CHECKING:
     from exporters.compare_models import ModelForm
     from exporters.precision import CalibrationSet
     from spd_deploy.domain.checkpoint import Checkpoint
+    from spd_deploy.domain.latency_table import LatencyTable
     from spd_train.data.splits import Data
     from spd_train.family import Compare
     from spd_train.family_result import Comparison
 
 
 def family_comparer(
-    options: Mapping[str, Any], task: Task, data: "Data", progress: Progress
+    options: Mapping[str, Any],
+    table: "LatencyTable | None",
+    task: Task,
+    data: "Data",
+    progress: Progress,
 ) -> "Compare | None":
     """What exports, scores and times the models of a family; None on another machine."""
     if options["any_machine"]:
@@ -32,7 +37,7 @@ def family_comparer(
     from exporters.compare_models import compare_models
     from spd_train.family_result import Comparison
 
-    plan = speed_plan(options)
+    plan = speed_plan(options, table)
 
     def texts(checkpoint: "Checkpoint") -> "CalibrationSet":
         """The texts that a model is calibrated and scored on; what int8 loses is shown."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spd_deploy.cli.console import show_table
+from spd_deploy.cli.latency_model import latency_weights
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.shapes import Shape
@@ -85,13 +86,14 @@ def write_structured_map(
         NotWritten: ``output`` exists, or cannot be written.
         SpdError: no such model, or it cannot be measured here.
     """
-    from exporters.autotune.latency_model import latency_weights
     from spd_deploy.domain.files import refuse_existing
     from spd_deploy.domain.latency_table import write_latency_table
+    from spd_deploy.domain.named_encoders import refuse_unknown_model
 
     if output.is_dir():
         refuse_existing(output, overwrite=False)
     refuse_existing(output, overwrite=overwrite)
+    refuse_unknown_model(model)
     table = measure_table(latency_weights(model), plan, progress)
     write_latency_table(output, table)
     return table

@@ -219,7 +219,7 @@ def pruned(options: Mapping[str, Any], progress: Progress) -> "tuple[Checkpoint,
         texts=texts,
         dev=dev,
         pattern=pattern,
-        speed=_speed(options, task, progress),
+        speed=_speed(options, progress),
         recipe=recipe,
         output=options["output"],
         overwrite=options["overwrite"],
@@ -247,16 +247,17 @@ def _pattern(options: Mapping[str, Any]) -> Pattern:
     return parse_pattern(options["pattern"] or "structured")
 
 
-def _speed(options: Mapping[str, Any], task: Task, progress: Progress) -> "SpeedTarget | None":
+def _speed(options: Mapping[str, Any], progress: Progress) -> "SpeedTarget | None":
     """The speed-up to reach, with the times of this machine; None if the sparsity decides."""
     if options["speedup"] is None:
         return None
     from spd_train.pruning.structured.plan import SpeedTarget
 
+    table = latency_table_for(options, {}, progress)
     return SpeedTarget(
         factor=options["speedup"],
-        table=latency_table_for(options, {}, task, progress),
-        measure=structures_measurer(options, task, progress),
+        table=table,
+        measure=structures_measurer(options, table, progress),
     )
 
 

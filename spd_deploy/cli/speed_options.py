@@ -12,10 +12,11 @@ from spd_deploy.cli.latency import (
     latency_plan,
     measure_table,
 )
+from spd_deploy.cli.latency_model import latency_weights
 from spd_deploy.cli.options import Shapes
+from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import CpuRuntime
-from spd_deploy.domain.tasks import Task
 
 if TYPE_CHECKING:
     from exporters.autotune.measure_latency import LatencyPlan
@@ -189,20 +190,27 @@ def speedups_of(options: Mapping[str, Any]) -> tuple[float, ...] | None:
     return LADDER if found is None and options["max_drop"] is not None else found
 
 
-def speed_plan(options: Mapping[str, Any]) -> "LatencyPlan":
-    """What a latency table is measured at and in."""
+def speed_plan(options: Mapping[str, Any], table: "LatencyTable | None") -> "LatencyPlan":
+    """What to measure speed-ups at and in: as the options say, else as the latency table was.
+
+    The training's own threads do not count: a model may be served with fewer or more.
+    """
     return latency_plan(
-        options["shapes"] or DEFAULT_SHAPES,
-        runtime=options["runtime_name"] or "onnxruntime",
-        precision=options["export_precision"] or "fp32",
-        threads=None,
+        options["shapes"] or (DEFAULT_SHAPES if table is None else table.shapes),
+        runtime=options["runtime_name"] or ("onnxruntime" if table is None else table.runtime),
+        precision=options["export_precision"] or ("fp32" if table is None else table.precision),
+        threads=None if table is None else table.threads,
     )
+
+
+def _dense_weights(options: Mapping[str, Any]) -> "ClassifierWeights":
+    """Drawn weights of the sizes of the model that is pruned."""
+    return latency_weights(str(options.get("teacher") or options["model"]))
 
 
 def latency_table_for(
     options: Mapping[str, Any],
     earlier_run: Mapping[str, Any],
-    task: Task,
     progress: Progress,
 ) -> "LatencyTable":
     """The latency table of the run that is resumed, of ``--latency-table``, or a new one.
@@ -217,17 +225,19 @@ def latency_table_for(
 
     if earlier_run.get("latency"):
         return LatencyTable.from_json(earlier_run["latency"])
-    plan = speed_plan(options)
-    weights = _weights_like(str(options.get("teacher") or options["model"]), task)
-    if options["latency_table"] is None:
+    file = options["latency_table"]
+    table = None if file is None else read_latency_table(file)
+    plan = speed_plan(options, table)
+    weights = _dense_weights(options)
+    if table is None:
         table = measure_table(weights, plan, progress)
     else:
-        table = read_latency_table(options["latency_table"])
         table.refuse_misfit(
             machine=plan.machine,
             runtime=plan.runtime,
             precision=plan.precision,
-            threads=plan.threads,
+            shapes=plan.shapes,
+            cores=default_threads(),
             sizes=EncoderSizes.of(weights.encoder),
             any_machine=options["any_machine"],
         )
@@ -236,27 +246,13 @@ def latency_table_for(
 
 
 def structures_measurer(
-    options: Mapping[str, Any], task: Task, progress: Progress
+    options: Mapping[str, Any], table: "LatencyTable", progress: Progress
 ) -> "Callable[[Structures], float] | None":
     """What measures the speed-up of structures here; None if the table is of another machine."""
     if options["any_machine"]:
         return None
     from exporters.autotune.measure_latency import structures_speedup
 
-    plan = speed_plan(options)
-    weights = _weights_like(str(options.get("teacher") or options["model"]), task)
+    plan = speed_plan(options, table)
+    weights = _dense_weights(options)
     return lambda found: structures_speedup(weights, found, plan, progress=progress)
-
-
-def _weights_like(reference: str, task: Task) -> "ClassifierWeights":
-    """Random weights of the sizes of a model, a folder or a name on the hub."""
-    from exporters.drawn_weights import drawn_weights
-    from spd_train.model import classifier_config, encoder_from_config, tensor_shapes
-
-    config = classifier_config(reference, task)
-    return drawn_weights(
-        encoder_from_config(config),
-        config.to_dict(),
-        outputs=task.outputs,
-        tables=tensor_shapes(config),
-    )

@@ -181,7 +181,7 @@ def trained(
     command = command_of(options, {*given, *earlier_run.get(COMMAND, ()), "threads"})
     latency = None
     if recipe.speedup is not None:
-        latency = latency_table_for(options, earlier_run, task, progress)
+        latency = latency_table_for(options, earlier_run, progress)
     return _train(options, task, data, recipe, latency, command, progress)
 
 
@@ -248,7 +248,7 @@ def _train(
         if options["seeds"] is not None:
             return _train_seeds(config, options["seeds"], progress)
         if speedups := speedups_of(options):
-            return _train_family(config, speedups, options, progress)
+            return _train_family(config, speedups, latency, options, progress)
         return run(config, progress)
 
 
@@ -284,6 +284,7 @@ def _train_seeds(config: "TrainConfig", count: int, progress: Progress) -> "Seed
 def _train_family(
     config: "TrainConfig",
     speedups: Sequence[float],
+    table: "LatencyTable | None",
     options: Mapping[str, Any],
     progress: Progress,
 ) -> "Family":
@@ -291,12 +292,13 @@ def _train_family(
     from spd_train.family import train_family
     from spd_train.run import run
 
-    measured = replace(config, measure=structures_measurer(options, config.task, progress))
+    measure = None if table is None else structures_measurer(options, table, progress)
+    measured = replace(config, measure=measure)
     return train_family(
         measured,
         speedups,
         train=lambda member: run(member, progress),
-        compare=family_comparer(options, config.task, config.data, progress),
+        compare=family_comparer(options, table, config.task, config.data, progress),
         max_drop=options["max_drop"],
         layers=options["compare_layers"] or (),
     )

@@ -200,7 +200,8 @@ class LatencyTable:
         machine: str,
         runtime: str,
         precision: str,
-        threads: int,
+        shapes: tuple[Shape, ...],
+        cores: int,
         sizes: EncoderSizes,
         any_machine: bool = False,
     ) -> None:
@@ -210,18 +211,20 @@ class LatencyTable:
             machine: the name of this machine.
             runtime: what will run the model.
             precision: in which it will run.
-            threads: threads of the runtime.
+            shapes: of the batches.
+            cores: threads that this process may use; a table of fewer is of a smaller server.
             sizes: the model's.
             any_machine: take the times of another machine.
 
         Raises:
-            BadReport: another machine, runtime, precision, number of threads or model.
+            BadReport: another machine, runtime, precision, shape or model, or more threads than
+                this process may use.
         """
         wanted: dict[str, tuple[object, object]] = {
             "model": (self.sizes, sizes),
             "runtime": (self.runtime, runtime),
             "precision": (self.precision, precision),
-            "number of threads": (self.threads, threads),
+            "shape": (", ".join(map(str, self.shapes)), ", ".join(map(str, shapes))),
             "machine": (self.machine, machine),
         }
         for what, (found, expected) in wanted.items():
@@ -231,6 +234,12 @@ class LatencyTable:
                     got=f"{found}, expected {expected}",
                     fix=MEASURE_AGAIN + (", or take it all the same" if what == "machine" else ""),
                 )
+        if self.threads > cores and not any_machine:
+            raise BadReport(
+                "the latency table was measured with more threads than this process may use",
+                got=f"{self.threads}, and {cores} here",
+                fix=MEASURE_AGAIN,
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file, with the number of its schema."""

@@ -34,7 +34,8 @@ WANTED: dict[str, Any] = {
     "machine": "A processor",
     "runtime": "onnxruntime",
     "precision": "fp32",
-    "threads": 2,
+    "shapes": (Shape(batch=1, seq=32), Shape(batch=2, seq=32)),
+    "cores": 2,
     "sizes": SIZES,
 }
 
@@ -142,7 +143,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     [
         ({"schema": 9}, "schema"),
         ({"speed": 1}, "unknown field"),
-        ({"threads": "2"}, "damaged"),
+        ({"cores": "2"}, "damaged"),
         ({"times": []}, "do not fit"),
         ({"sizes": {**asdict(SIZES), "heads": 8}}, "do not fit"),
         ({"runtime": "tensorrt"}, "damaged"),
@@ -171,7 +172,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         ("machine", "Another processor"),
         ("runtime", "openvino"),
         ("precision", "int8"),
-        ("threads", 1),
+        ("shapes", (Shape(batch=3, seq=77),)),
         ("sizes", replace(SIZES, layers=2)),
     ],
 )
@@ -180,12 +181,23 @@ def test_a_table_of_something_else_is_refused(what: str, other: object) -> None:
     table().refuse_misfit(**WANTED)
     with pytest.raises(BadReport, match="another") as caught:
         table().refuse_misfit(**{**WANTED, what: other})
-    assert str(other) in str(caught.value.got)
+    wanted = "3x77" if what == "shapes" else str(other)
+    assert wanted in str(caught.value.got)
     if what == "machine":
         table().refuse_misfit(**{**WANTED, what: other}, any_machine=True)
     else:
         with pytest.raises(BadReport):
             table().refuse_misfit(**{**WANTED, what: other}, any_machine=True)
+
+
+def test_more_threads_than_there_are_are_refused() -> None:
+    """A table of fewer threads is of a smaller server; one of more says nothing of this process."""
+    threads = table().threads
+    table().refuse_misfit(**{**WANTED, "cores": threads + 6})
+    with pytest.raises(BadReport, match="more threads") as caught:
+        table().refuse_misfit(**{**WANTED, "cores": threads - 1})
+    assert str(threads) in str(caught.value.got)
+    table().refuse_misfit(**{**WANTED, "cores": threads - 1}, any_machine=True)
 
 
 def test_structures_of_another_model_are_refused() -> None:

@@ -1,7 +1,7 @@
 """The plan of a break-even map: sizes of matrices, patterns, tokens, precisions and runtimes."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,19 +9,15 @@ from exporters.precision import Precision
 from spd_deploy.benchmark.breakeven.map_records import MapMatrix, MapSettings
 from spd_deploy.domain.artefact import is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import encoder_in
+from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.named_encoders import NAMED_ENCODERS, refuse_unknown_model
 from spd_deploy.domain.patterns import NM, Pattern, Structured, parse_pattern
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.versions import version_of
 from spd_deploy.sessions.protocol import Device
 from spd_deploy.timing.host_clock import Effort
 
-# Hidden and feed-forward width by the name of a model's size.
-MODELS: Mapping[str, tuple[int, int]] = {
-    "minilm": (384, 1536),
-    "base": (768, 3072),
-    "large": (1024, 4096),
-}
 # A protobuf ends at 2 GB; this many weights take half of that.
 _LARGEST = 2**28
 
@@ -64,14 +60,10 @@ class MapPlan:
                 placed(pattern, part.shape).check(part.shape)
 
 
-def parts_of(model: str) -> tuple[MapMatrix, ...]:
-    """The matrices of one layer: four of attention, and the feed-forward part's two."""
-    hidden, inner = MODELS[model]
-    return (
-        MapMatrix(shape=(hidden, hidden), count=4),
-        MapMatrix(shape=(inner, hidden), count=1),
-        MapMatrix(shape=(hidden, inner), count=1),
-    )
+def parts_of(encoder: Encoder) -> tuple[MapMatrix, ...]:
+    """The matrices of one layer, those of one shape together."""
+    shapes = Counter(matrix.shape for matrix in encoder.matrices() if matrix.layer == 0)
+    return tuple(MapMatrix(shape=shape, count=count) for shape, count in shapes.items())
 
 
 def model_parts(model: str) -> tuple[str, tuple[MapMatrix, ...]]:
@@ -81,19 +73,12 @@ def model_parts(model: str) -> tuple[str, tuple[MapMatrix, ...]]:
         BadSetting: no known size, and no folder.
         SpdError: a folder whose model is not handled, with the reason.
     """
-    if model in MODELS:
-        return model, parts_of(model)
+    refuse_unknown_model(model)
+    if model in NAMED_ENCODERS:
+        return model, parts_of(NAMED_ENCODERS[model])
     folder = Path(model)
-    if not folder.is_dir():
-        raise BadSetting(
-            "no such size of model, and no such folder",
-            got=model,
-            fix=f"use {', '.join(MODELS)}, or the folder of a model, a checkpoint or an artefact",
-        )
     encoder = open_artefact(folder).encoder if is_artefact(folder) else encoder_in(folder)
-    shapes = Counter(matrix.shape for matrix in encoder.matrices() if matrix.layer == 0)
-    parts = tuple(MapMatrix(shape=shape, count=count) for shape, count in shapes.items())
-    return folder.resolve().name, parts
+    return folder.resolve().name, parts_of(encoder)
 
 
 def patterns_of(spelled: Sequence[str], sparsities: Sequence[float]) -> tuple[Pattern, ...]:

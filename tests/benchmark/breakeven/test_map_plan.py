@@ -8,7 +8,7 @@ from exporters.onnx.arithmetic.float32 import Float32
 from exporters.onnx.graph import Graph
 from exporters.precision import Precision
 from spd_deploy.benchmark.breakeven.cpu_products import lowering_of
-from spd_deploy.benchmark.breakeven.map_plan import MODELS, MapPlan, parts_of, patterns_of, placed
+from spd_deploy.benchmark.breakeven.map_plan import MapPlan, model_parts, patterns_of, placed
 from spd_deploy.benchmark.breakeven.map_records import MapMatrix
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.errors import BadPattern, BadSetting, SpdError
@@ -22,14 +22,14 @@ SMALL = MapMatrix(shape=(8, 8), count=1)
 
 def test_parts_are_the_matrices_of_a_layer(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A model's sizes, counted, are those that an encoder of its widths has in each layer."""
-    hidden, inner = MODELS["minilm"]
-    encoder = tiny_checkpoint(
-        tmp_path_factory.mktemp("sizes") / "c", layers=1, hidden=hidden, intermediate=inner
-    ).encoder
+    checkpoint = tiny_checkpoint(
+        tmp_path_factory.mktemp("sizes") / "c", hidden=384, intermediate=1536
+    )
 
-    shapes = [matrix.shape for matrix in encoder.matrices()]
+    (name, parts), (_, of_folder) = model_parts("minilm"), model_parts(str(checkpoint.folder))
 
-    parts = parts_of("minilm")
+    shapes = [matrix.shape for matrix in checkpoint.encoder.matrices() if matrix.layer == 0]
+    assert (name, parts) == ("minilm", of_folder)
     assert {part.shape: part.count for part in parts} == {s: shapes.count(s) for s in shapes}
 
 
