@@ -143,7 +143,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     [
         ({"schema": 9}, "schema"),
         ({"speed": 1}, "unknown field"),
-        ({"cores": "2"}, "damaged"),
+        ({"threads": "2"}, "damaged"),
         ({"times": []}, "do not fit"),
         ({"sizes": {**asdict(SIZES), "heads": 8}}, "do not fit"),
         ({"runtime": "tensorrt"}, "damaged"),
