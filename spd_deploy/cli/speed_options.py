@@ -59,7 +59,7 @@ class Factors(click.ParamType[tuple[float, ...]]):
         return found
 
 
-class Layers(click.ParamType[tuple[int, ...]]):
+class LayerCounts(click.ParamType[tuple[int, ...]]):
     """Whole numbers from 1 on with commas between them."""
 
     name = "n,n,.."
@@ -101,7 +101,7 @@ def speed_options(verb: Verb) -> Verb:
     )
     layers = click.option(
         "--compare-layers",
-        type=Layers(),
+        type=LayerCounts(),
         metavar="N,..",
         help="Numbers of layers. For each a dense student with so few layers is distilled in the "
         "same way and shown beside the others: what one would do without sparsity. Each takes as "
