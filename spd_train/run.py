@@ -90,6 +90,7 @@ def run(config: TrainConfig, progress: Progress) -> Checkpoint:
 def _checked_source(config: TrainConfig) -> str:
     """The model to start from, once model, teacher, task and recipe are known to fit."""
     _ = config.speed  # refuses a speed-up that cannot be reached
+    config.refuse_unused_texts()
     source = config.teacher or config.model
     if source is None:
         raise BadSetting("nothing to train", fix="name a --model, or a --teacher")
@@ -176,12 +177,12 @@ def _train_student(
         pruner,
         task=task,
         recipe=recipe.student,
-        stages=stages_of(recipe.student, prepared.steps_per_epoch, recipe.max_steps),
+        stages=stages_of(recipe.student, prepared.student_steps_per_epoch, recipe.max_steps),
         context=prepared.context,
     )
     if recipe.compile:
         network.compile_parts()
-    best_step = run_loop(training, prepared.rows, prepared.loop, progress)
+    best_step = run_loop(training, prepared.student_rows, prepared.loop, progress)
     pruner.verify()
     if distributed.is_main:
         dev = score_on_dev(prepared.dev, training.score)

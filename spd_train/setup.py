@@ -39,20 +39,32 @@ class PreparedRun:
 
     Attributes:
         rows: the training rows as token ids.
+        more: unlabelled rows for the student, as token ids.
         dev: the rows to score on at the end, by part; MNLI has two parts.
         context: devices, precision, seed and samples.
         loop: settings of the loop.
     """
 
     rows: list[LabelledTokens]
+    more: list[LabelledTokens]
     dev: Mapping[str, list[LabelledTokens]]
     context: TrainContext
     loop: LoopConfig
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps of an epoch."""
+        """Optimiser steps of an epoch of the labelled rows."""
         return batches_per_epoch(len(self.rows), self.loop.batch_size)
+
+    @property
+    def student_rows(self) -> list[LabelledTokens]:
+        """The rows of the student: the labelled ones and those that only the teacher labels."""
+        return [*self.rows, *self.more]
+
+    @property
+    def student_steps_per_epoch(self) -> int:
+        """Optimiser steps of an epoch of the student's rows."""
+        return batches_per_epoch(len(self.student_rows), self.loop.batch_size)
 
 
 def prepare_run(
@@ -90,6 +102,7 @@ def prepare_run(
     settings = json.dumps(config.settings(), sort_keys=True)
     return PreparedRun(
         rows=rows,
+        more=tokenise(config.data.more, tokenizer),
         dev=dev,
         context=TrainContext(
             samples=samples,

@@ -66,6 +66,27 @@ class TrainConfig:
             "start": None if self.start is None else identity_of(str(self.start)),
         }
 
+    def refuse_unused_texts(self) -> None:
+        """Refuse unlabelled texts where nothing is distilled, or where the loss needs labels.
+
+        Raises:
+            BadSetting: there is no student, or its loss has a weight for the labels.
+        """
+        if not self.data.more:
+            return
+        if self.recipe.pattern is None:
+            raise BadSetting(
+                "unlabelled texts train the sparse student, and no pattern is given",
+                got="--more-texts without --pattern or --speedup",
+                fix="add --speedup 3, or leave --more-texts out",
+            )
+        if (weight := self.recipe.student.losses.label) > 0:
+            raise BadSetting(
+                "unlabelled texts have no labels to learn",
+                got=f"--more-texts with --label-weight {weight:g}",
+                fix="use --label-weight 0, or leave --more-texts out",
+            )
+
     @property
     def speed(self) -> SpeedTarget | None:
         """The speed-up that the student has to reach; None if its sparsity is given.

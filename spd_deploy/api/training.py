@@ -82,6 +82,7 @@ def train(
     export_precision: Literal["fp32", "int8", "bf16"] | None = None,
     latency_table: str | PathLike[str] | None = None,
     any_machine: bool = False,
+    more_texts: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     recipe: str | PathLike[str] = "spd",
     epochs: float | None = None,
     max_steps: int | None = None,
@@ -156,6 +157,7 @@ def train(
         export_precision: the precision in which it counts.
         latency_table: the times of this machine, a file that ``spd map --structured`` wrote.
         any_machine: take the times of another machine in ``latency_table``.
+        more_texts: files of unlabelled texts for the student, which the teacher labels.
         recipe: ``spd``, ``spd-paper``, ``prune``, ``prune-kd``, ``one-shot``, or the ``spd.json``
             of an earlier run.
         epochs: the length of all the student's stages together, which keep their proportions.

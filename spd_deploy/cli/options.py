@@ -213,6 +213,19 @@ def data_options(verb: Verb) -> Verb:
     return _with(options, verb)
 
 
+more_texts_option = click.option(
+    "--more-texts",
+    type=click.Path(path_type=Path, exists=True, allow_dash=False),
+    multiple=True,
+    metavar="FILE",
+    help="File of unlabelled texts, or pairs, that the student is trained on beside the training "
+    "rows; the teacher labels them, and labels in the file are not read. Columns are text and "
+    "text_pair, or those of the task. May be given several times. Helps a small task, if the texts "
+    "are like those that will be classified. An epoch of the student then has all rows.  "
+    "[default: none]",
+)
+
+
 def _with(options: Sequence[Callable[[Verb], Verb]], verb: Verb) -> Verb:
     """Decorate the verb with options; its help shows them in this order."""
     for option in reversed(options):

@@ -65,8 +65,10 @@ def run_to_resume(output: Path) -> dict[str, Any]:
         raise no_run_in(output)
     run = read_json(folder / RUN_FILE, error=BadCheckpoint, fix="train again")
     command = run.get(COMMAND) or {}  # older versions stored none
-    if folder == output:  # one seed of several is resumed on its own
-        alone = ("seeds", "speedups", "max_drop")
+    if folder == output:  # one seed or speed-up of several is resumed on its own
+        alone = {"seeds"}
+        if len(command.get("speedups") or ()) != 1:
+            alone |= {"speedups", "max_drop", "compare_layers"}
         command = {name: value for name, value in command.items() if name not in alone}
     return {**run, COMMAND: command}
 
@@ -114,6 +116,8 @@ def _stored(name: str, value: Any) -> Any:
         return os.path.abspath(value)
     if name == "shapes":
         return [str(shape) for shape in value]
+    if name == "more_texts":
+        return [os.path.abspath(file) for file in value]
     return list(value) if isinstance(value, tuple) else str(value) if name in _PATHS else value
 
 
@@ -123,4 +127,6 @@ def _read(name: str, value: Any) -> Any:
         return Path(value)
     if name == "shapes":
         return Shapes().convert(value, None, None)
+    if name == "more_texts":
+        return tuple(map(Path, value))
     return tuple(value) if isinstance(value, list) else value

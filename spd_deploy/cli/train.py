@@ -10,7 +10,7 @@ import click
 from spd_deploy.cli.console import TerminalProgress, show_json, speaks
 from spd_deploy.cli.family import show_family
 from spd_deploy.cli.family_compare import family_comparer
-from spd_deploy.cli.options import data_options, json_option
+from spd_deploy.cli.options import data_options, json_option, more_texts_option
 from spd_deploy.cli.pattern_options import pattern_options
 from spd_deploy.cli.recipe_options import (
     recipe_options,
@@ -36,6 +36,7 @@ from spd_deploy.cli.speed_options import (
     speedups_of,
     structures_measurer,
 )
+from spd_deploy.cli.texts import rows_from_file
 from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.folders import COMMAND
@@ -68,6 +69,7 @@ _HEADINGS: Mapping[str, str] = {
     "task_name": "Data",
     "model": "Model, pattern and result",
     "speedups": "Speed",
+    "more_texts": "More texts",
     "recipe": "Recipe",
     "epochs": "Length of the student's training",
     "graft_schedule": "Grafting",
@@ -116,6 +118,7 @@ Example:
     help="Continue the run in --output after a stop. The run knows its other options.",
 )
 @speed_options
+@more_texts_option
 @recipe_options
 @click.option(
     "--seeds",
@@ -205,7 +208,23 @@ def _read_task_and_data(
         open_tokenizer=opener,
     )
     report_data(task, data, progress.note)
-    return task, data
+    more = [
+        example
+        for file in options["more_texts"]
+        for _, example in rows_from_file(
+            task,
+            file,
+            None,
+            None,
+            skip_broken=options["skip_broken_rows"],
+            note=progress.note,
+            open_tokenizer=opener,
+        )
+    ]
+    if not more:
+        return task, data
+    progress.note(f"{len(more)} more texts for the student, which the teacher labels")
+    return task, data.with_more(more)
 
 
 def _use_threads(asked: int | None, cpu_before: CpuTimes, progress: Progress) -> int | None:

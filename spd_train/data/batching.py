@@ -3,6 +3,7 @@
 Rows of similar length share a batch, so little of what is computed is padding.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +78,7 @@ def tokenise(examples: Sequence[Example], tokenizer: Tokenizer) -> list[Labelled
     return [
         LabelledTokens(
             tokens=tokenizer.encode(example.text, example.pair),
-            label=0.0 if example.label is None else example.label,
+            label=math.nan if example.label is None else example.label,
         )
         for example in examples
     ]

@@ -8,7 +8,7 @@ again.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -40,6 +40,8 @@ class Data:
         sha256: hash of all rows in order.
         holdout: rows held out of train, on which the best checkpoint is chosen; may be empty.
         trained_on: record by which the training rows are recognised; stored in the checkpoint.
+        more: unlabelled rows that the student is trained on beside ``train``; the teacher labels
+            them.
     """
 
     train: Sequence[Example]
@@ -48,6 +50,7 @@ class Data:
     sha256: str
     holdout: Sequence[Example] = ()
     trained_on: TrainedRows | None = None
+    more: Sequence[Example] = ()
 
     @classmethod
     def of(
@@ -68,6 +71,11 @@ class Data:
             holdout=holdout,
             trained_on=trained_on,
         )
+
+    def with_more(self, rows: Sequence[Example]) -> Self:
+        """The data with unlabelled rows for the student, which count in the hash."""
+        sha256 = hashlib.sha256(f"{self.sha256} {_sha256_of(rows)}".encode()).hexdigest()
+        return replace(self, more=tuple(rows), sha256=sha256)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

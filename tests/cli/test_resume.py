@@ -10,6 +10,7 @@ import pytest
 from click.testing import Result
 
 from spd_deploy.cli import train as train_module
+from spd_deploy.cli.resume import run_to_resume
 from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE
 from spd_deploy.domain.folders import COMMAND, RUN_FILE
 from spd_deploy.domain.tasks import TASKS
@@ -175,3 +176,37 @@ def test_a_dense_training_says_so_at_both_ends(place: Path) -> None:
     assert "no --pattern is given: only the dense model is trained" in result.stderr
     assert "no --pattern was given" in result.stdout and "--teacher dense" in result.stdout
     assert "--pattern" not in run_in(place, "train --resume --output whole").output
+
+
+@pytest.mark.parametrize(
+    ("speedups", "kept"), [([3.0], {"speedups", "max_drop"}), ([2.0, 3.0], set()), (None, set())]
+)
+def test_a_family_of_one_is_resumed_as_a_family(
+    tmp_path: Path, speedups: list[float] | None, kept: set[str]
+) -> None:
+    """A run in its family's own folder keeps the speed-up; a member of several is a run alone."""
+    command = {"speedups": speedups, "max_drop": 1.0, "epochs": 2.0, "seeds": 3}
+    (tmp_path / RUN_FILE).write_text(json.dumps({COMMAND: command}))
+
+    found = run_to_resume(tmp_path)[COMMAND]
+
+    assert set(found) == {"epochs"} | kept
+
+
+def test_more_texts_are_read_again(place: Path, stop_after: "Stopper") -> None:
+    """A run with unlabelled texts of its own goes on from another folder as if never stopped."""
+    texts = [{"text": "a good film", "text_pair": f"a bus number {i}"} for i in range(20)]
+    (place / "more.jsonl").write_text("\n".join(map(json.dumps, texts)))
+    line = COMMAND_LINE.replace("--output", "--more-texts more.jsonl --output")
+    whole = run_in(place, f"{line} with-more")
+    stop_after(4)
+    stopped = run_in(place, f"{line} with-more-stopped")
+    stop_after(0)
+    again = run_in(place / "elsewhere", "train --resume --output ../with-more-stopped")
+
+    assert (whole.exit_code, stopped.exit_code, again.exit_code) == (0, 130, 0)
+    assert "20 more texts for the student" in whole.stderr
+    first, second = (
+        (place / n / WEIGHTS_FILE).read_bytes() for n in ("with-more", "with-more-stopped")
+    )
+    assert first == second
