@@ -178,7 +178,7 @@ def prune(config: PruneConfig, progress: Progress) -> tuple[Checkpoint, Agreemen
             task=source.task,
             max_tokens=source.max_tokens,
             pattern=config.pattern if config.speed is None else pruner.reached(config.pattern),
-            pruner=pruner,
+            zeros=pruner,
             scores=scores,
             split=split,
             recipe={**config.to_json(), "precision": precision.name},

@@ -26,13 +26,14 @@ from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress, Silent
 from spd_train.grafting import GraftedNetwork
 from spd_train.hub import require_hub_for
-from spd_train.model import copy_tokenizer, load_classifier, save_classifier
+from spd_train.kept_zeros import zeros_of
+from spd_train.model import copy_tokenizer, encoder_sizes, load_classifier, save_classifier
 from spd_train.plots.curves import draw_curves
 from spd_train.pruning.masks import targets_of
 from spd_train.pruning.permutation.permute import reorder_for
 from spd_train.pruning.pruner import Pruner
 from spd_train.run_folder import claim_folder, local_sha256, release_folder
-from spd_train.save_checkpoint import describe_checkpoint
+from spd_train.save_checkpoint import Zeros, describe_checkpoint
 from spd_train.setup import PreparedRun, calibration_of, prepare_run, score_on_dev
 from spd_train.sparse_start import load_students
 from spd_train.teacher import check_fit, check_teacher
@@ -91,6 +92,7 @@ def _checked_source(config: TrainConfig) -> str:
     """The model to start from, once model, teacher, task and recipe are known to fit."""
     _ = config.speed  # refuses a speed-up that cannot be reached
     config.refuse_unused_texts()
+    config.refuse_pruned_further()
     source = config.teacher or config.model
     if source is None:
         raise BadSetting("nothing to train", fix="name a --model, or a --teacher")
@@ -123,6 +125,10 @@ def _train_dense(
     distributed.barrier()
     torch.manual_seed(config.recipe.seed)  # the classification head is initialised at random
     model = load_classifier(config.model, config.task, note=progress.note)
+    zeros, masks = None, None
+    if config.keep_masks:
+        zeros, masks = zeros_of(model, encoder_sizes(model), config.model)
+        progress.note(f"zeros that stay: {zeros.pattern}, {zeros.reason}")
     prepared = prepare_run(config, model, folder, distributed, progress)
     training = FineTuning(
         model,
@@ -130,16 +136,17 @@ def _train_dense(
         recipe=config.recipe.teacher,
         steps=steps_of(config.recipe.teacher.epochs, prepared.steps_per_epoch),
         context=prepared.context,
+        masks=masks,
     )
     best_step = run_loop(training, prepared.rows, prepared.loop, progress)
     if distributed.is_main:
         dev = score_on_dev(prepared.dev, training.score)
-        _write_model(
-            config, folder, training, model, model.state_dict(), best_step, dev, title="dense"
-        )
+        arm = "dense" if zeros is None else "sparse"
+        _write_model(config, folder, training, model, model.state_dict(), best_step, dev, title=arm)
         pretrained = local_sha256(config.model)
         parents = {"pretrained": pretrained} if pretrained else {}
-        _finish(config, folder, scores={"dense": dev}, parents=parents)
+        pattern = None if zeros is None else zeros.pattern
+        _finish(config, folder, scores={arm: dev}, parents=parents, pattern=pattern, zeros=zeros)
     distributed.barrier()
     return open_checkpoint(folder)
 
@@ -194,7 +201,7 @@ def _train_student(
         dense = _teacher_scores(config, training, teacher, prepared)
         scores = {"dense": dense, "sparse": dev}
         parents = {"teacher": teacher.weights_sha256}
-        _finish(config, folder, scores=scores, parents=parents, pattern=pattern, pruner=pruner)
+        _finish(config, folder, scores=scores, parents=parents, pattern=pattern, zeros=pruner)
     distributed.barrier()
     return open_checkpoint(folder)
 
@@ -256,7 +263,7 @@ def _finish(
     scores: Mapping[str, Scores],
     parents: Mapping[str, str],
     pattern: Pattern | None = None,
-    pruner: Pruner | None = None,
+    zeros: Zeros | None = None,
 ) -> None:
     """Write ``spd.json``, which marks the training as finished, and remove the saved state."""
     describe_checkpoint(
@@ -268,7 +275,7 @@ def _finish(
         recipe=config.recipe.to_json(),
         parents=parents,
         pattern=pattern,
-        pruner=pruner,
+        zeros=zeros,
     )
     for name in (STATE_FILE, BEST_FILE):
         (folder / name).unlink(missing_ok=True)

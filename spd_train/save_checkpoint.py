@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from spd_deploy.domain.checkpoint import (
     Checkpoint,
@@ -14,7 +14,20 @@ from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.stored_weights import sha256_of_weights
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.versions import versions_of
-from spd_train.pruning.pruner import Pruner
+
+
+class Zeros(Protocol):
+    """Where an encoder is sparse, by matrix name."""
+
+    @property
+    def densities(self) -> Mapping[str, float]:
+        """Share of non-zeros of each matrix."""
+        ...
+
+    @property
+    def sparsities(self) -> Mapping[str, float]:
+        """Sparsity at which the pattern holds on each matrix; 0 leaves it dense."""
+        ...
 
 
 def describe_checkpoint(
@@ -27,7 +40,7 @@ def describe_checkpoint(
     recipe: Mapping[str, Any],
     parents: Mapping[str, str],
     pattern: Pattern | None = None,
-    pruner: Pruner | None = None,
+    zeros: Zeros | None = None,
 ) -> None:
     """Write ``spd.json`` beside weights and tokenizer.
 
@@ -40,12 +53,12 @@ def describe_checkpoint(
         recipe: how the model was trained.
         parents: hashes of the models that it was made from, by role.
         pattern: the pattern; None for a dense model.
-        pruner: gives densities and target sparsities; None for a dense model. A target is stored
-            only if it differs from the pattern's sparsity.
+        zeros: densities and target sparsities; None for a dense model. A target is stored only if
+            it differs from the pattern's sparsity.
     """
     encoder = encoder_in(folder)
     uniform = None if pattern is None else pattern.sparsity
-    sparsities = {} if pruner is None else pruner.sparsities()
+    sparsities = {} if zeros is None else zeros.sparsities
     dense = {m.name: 1.0 for m in encoder.matrices()}
     save_description(
         Checkpoint(
@@ -55,7 +68,7 @@ def describe_checkpoint(
             max_tokens=min(max_tokens, encoder.positions),
             weights_sha256=sha256_of_weights(folder),
             pattern=pattern,
-            densities=dense if pruner is None else pruner.densities(),
+            densities=dense if zeros is None else zeros.densities,
             sparsities={name: s for name, s in sparsities.items() if s != uniform},
             scores={
                 arm: {name: value for name, value in metrics.items() if name != "loss"}

@@ -30,6 +30,7 @@ class TrainConfig:
             teacher must be a fine-tuned form of the model.
         latency: the latency table of the machine that will run the student; needed for a speed-up.
         measure: measures the speed-up of structures on this machine; None trusts the table.
+        keep_masks: the zeros of a sparse ``model`` stay zero while it is fine-tuned on the labels.
         start: folder of a sparse student of the same teacher to prune further; None starts from the
             teacher itself.
         output: folder to write.
@@ -47,6 +48,7 @@ class TrainConfig:
     output: Path
     latency: LatencyTable | None = None
     measure: Callable[[Structures], float] | None = None
+    keep_masks: bool = False
     start: Path | None = None
     resume: bool = False
     should_stop: Callable[[], bool] = lambda: False
@@ -63,6 +65,7 @@ class TrainConfig:
             "latency": None
             if self.latency is None
             else json.loads(text_of(self.latency.to_json())),
+            "keep_masks": self.keep_masks,
             "start": None if self.start is None else identity_of(str(self.start)),
         }
 
@@ -85,6 +88,20 @@ class TrainConfig:
                 "unlabelled texts have no labels to learn",
                 got=f"--more-texts with --label-weight {weight:g}",
                 fix="use --label-weight 0, or leave --more-texts out",
+            )
+
+    def refuse_pruned_further(self) -> None:
+        """Refuse to keep the zeros of a model that is pruned, or that is not there.
+
+        Raises:
+            BadSetting: the recipe has a pattern, or a teacher is given in place of a model.
+        """
+        if self.keep_masks and (self.recipe.pattern is not None or self.teacher is not None):
+            got = "--teacher" if self.teacher is not None else f"--pattern {self.recipe.pattern}"
+            raise BadSetting(
+                "--keep-masks fine-tunes a sparse --model on the labels and removes nothing more",
+                got=f"--keep-masks with {got}",
+                fix="leave one of the two out",
             )
 
     @property

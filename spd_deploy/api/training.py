@@ -71,6 +71,7 @@ def train(
     skip_broken_rows: bool = False,
     model: str | PathLike[str] | None = None,
     teacher: str | PathLike[str] | None = None,
+    keep_masks: bool = False,
     pattern: str | None = None,
     sparsity: float | None = None,
     resume: bool = False,
@@ -142,6 +143,7 @@ def train(
         skip_broken_rows: leave broken rows out instead of stopping at the first.
         model: the pretrained encoder: a folder, or a name on the Hugging Face hub.
         teacher: a fine-tuned classifier to distil from, instead of making one.
+        keep_masks: keep the zeros of a sparse ``model`` while it is fine-tuned on the labels.
         pattern: which weights may become zero, such as ``structured``, ``block:64x1`` or ``2:4``.
             Without one the dense model alone is trained.
         sparsity: the share of zeros, between 0 and 1; by default 0.9 for ``unstructured``, 0.75

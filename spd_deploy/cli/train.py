@@ -105,6 +105,13 @@ Example:
     help="Folder of a classifier that is fine-tuned for the task already. The student is distilled "
     "from it and no teacher is trained.  [default: --model, fine-tuned first]",
 )
+@click.option(
+    "--keep-masks",
+    is_flag=True,
+    help="Keep the zeros of a sparse --model while it is fine-tuned on the labels: they stay zero, "
+    "and the result has the same pattern. For sparse pretrained encoders. Off by default: every "
+    "weight is trained.",
+)
 @pattern_options(absent="which trains the dense model alone; structured with --speedup")
 @click.option(
     "--output",
@@ -177,7 +184,8 @@ def trained(
     recipe = recipe_to_resume(earlier_run, options, given)
     if recipe.pattern is None:
         refuse_student_options(options)
-        progress.note(NO_PATTERN)
+        if not options["keep_masks"]:
+            progress.note(NO_PATTERN)
     task, data = _read_task_and_data(options, recipe, progress)
     if recipe.device == "cpu":
         options["threads"] = _use_threads(options["threads"], cpu_before, progress)
@@ -260,6 +268,7 @@ def _train(
             teacher=options["teacher"],
             output=output,
             latency=latency,
+            keep_masks=options["keep_masks"],
             resume=options["resume"],
             should_stop=should_stop,
             command=command,

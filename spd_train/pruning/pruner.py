@@ -137,6 +137,7 @@ class Pruner:
         """Set pruned weights back to zero after an optimiser step."""
         self.weights.reapply_masks()
 
+    @property
     def densities(self) -> dict[str, float]:
         """Share of non-zeros of every matrix of the encoder by name, pruned or not."""
         encoder = self.network.encoder
@@ -169,6 +170,7 @@ class Pruner:
                     fix="this is a bug in spd; please report it",
                 )
 
+    @property
     def sparsities(self) -> dict[str, float]:
         """The target sparsity of every matrix of the encoder by name; 0 for dense ones."""
         return {

@@ -1,4 +1,4 @@
-"""Fine-tuning on the true labels: how the dense teacher is trained."""
+"""Fine-tuning on the true labels: of the dense teacher, or of a sparse model whose zeros stay."""
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 from spd_deploy.domain.tasks import Task
 from spd_train.config import TeacherRecipe
 from spd_train.data.batching import TensorBatch
+from spd_train.pruning.masks import Masks, apply_masks
 from spd_train.training.base import Record, Training
 from spd_train.training.context import TrainContext
 from spd_train.training.losses import label_loss
@@ -43,10 +44,24 @@ class FineTuning(Training):
         recipe: TeacherRecipe,
         steps: int,
         context: TrainContext,
+        masks: Masks | None = None,
     ) -> None:
+        """Train every parameter.
+
+        Args:
+            model: the classifier.
+            task: the task of its labels.
+            recipe: learning rate and decay.
+            steps: number of optimiser steps.
+            context: devices, precision and samples.
+            masks: masks ``[N, K]`` by matrix name, True for weights that are trained. The others
+                are set back to zero after each step. None or no mask trains all.
+        """
         nn.Module.to(model, context.distributed.device)
         self.model = model
         self.recipe = recipe
+        device = context.distributed.device
+        self.masks = {name: mask.to(device) for name, mask in (masks or {}).items()}
         self.label_objective = LabelObjective(model, task)
         super().__init__(
             self.label_objective,
@@ -66,6 +81,12 @@ class FineTuning(Training):
         """The recipe's peak times the share of :func:`warmup_decay`."""
         share = warmup_decay(step, self.total_steps, self.recipe.warmup_share)
         return self.recipe.learning_rate * share
+
+    def optimizer_step(self) -> None:
+        """Update the parameters, then set the weights that a mask removed back to zero."""
+        super().optimizer_step()
+        weights = {name: self.parameters[f"{name}.weight"] for name in self.masks}
+        apply_masks(weights, self.masks)
 
     def logits(self, batch: TensorBatch) -> Tensor:
         """Logits ``[B, C]`` without dropout."""
