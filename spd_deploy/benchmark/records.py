@@ -23,7 +23,7 @@ class BenchmarkSettings:
     """Settings of a benchmark: shapes, device, and how long to measure.
 
     Attributes:
-        threads: intra-op threads asked of the runtime; None leaves it to the runtime.
+        threads: intra-op threads of the runtime; None leaves it to the runtime.
         rounds: how often each arm is opened and timed; two at least, since the spread between
             rounds is what an interval is made of.
         seconds: time for one arm at one shape, over all rounds together.

@@ -44,12 +44,12 @@ Format = Literal["onnx", "trt", "torch"]
 
 MANIFEST_FILE = "manifest.json"
 # 1: the first. 2: the manifest has its own hash, and golden.json is there.
-SCHEMA = 2
+# 3: ``runtime_timings`` and ``timed_shapes`` were ``ran`` and ``ran_at``.
+SCHEMA = 3
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 _AGAIN = "export it again"
 _NEEDED = (CONFIG_FILE, TOKENIZER_FILE, GOLDEN_FILE, ANSWERS_FILE)
-# For pydantic, which reads manifests: a field that no version wrote is damage, and so is NaN.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,11 +103,11 @@ class Manifest:
     """What ``manifest.json`` says.
 
     Attributes:
-        precision: of the numbers in the files; a runtime may be asked to compute in less.
+        precision: of the numbers in the files; a runtime may compute in less.
         files: each file's name with its SHA-256.
         runtime: what it was exported for.
         bf16: whether that runtime is to compute in bf16 where it may round.
-        ran: how fast each runtime was at the shapes ``ran_at``, where the export was tuned.
+        runtime_timings: how fast each runtime was at ``timed_shapes``, where the export was tuned.
         measured: times of the whole network, where the export was tuned; one a shape.
         measured_on: the machine and threads of everything that is ``measured``.
     """
@@ -128,14 +128,14 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     runtime: Runtime = "onnxruntime"
     bf16: bool = False
-    ran: tuple[RuntimeTiming, ...] = ()
-    ran_at: tuple[str, ...] = ()
+    runtime_timings: tuple[RuntimeTiming, ...] = ()
+    timed_shapes: tuple[str, ...] = ()
     measured: tuple[Measured, ...] = ()
     measured_on: str | None = None
 
     @property
-    def asked(self) -> RuntimeChoice:
-        """The runtime and precision it runs in where nothing else is asked for."""
+    def runtime_choice(self) -> RuntimeChoice:
+        """The runtime and precision it runs in where no other is requested."""
         return RuntimeChoice(runtime=self.runtime, precision="bf16" if self.bf16 else None)
 
     @property
