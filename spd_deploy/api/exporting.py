@@ -32,7 +32,7 @@ class ExportResult(SavedResult):
 
     @property
     def path(self) -> Path:
-        """The artefact's folder."""
+        """The folder of the artefact, which ``spd serve`` and ``load`` open."""
         return self.artefact.folder
 
     @property

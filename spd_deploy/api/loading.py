@@ -127,7 +127,6 @@ class Model(Displayed):
         )
 
     def __enter__(self) -> Self:
-        """The model itself."""
         return self
 
     def __exit__(
@@ -136,7 +135,6 @@ class Model(Displayed):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close it."""
         self.close()
 
 

@@ -181,7 +181,7 @@ class Artefact:
 
     @property
     def task(self) -> Task:
-        """What it answers."""
+        """The labels and metrics of the classifier, from the manifest."""
         return self.manifest.task
 
     @property

@@ -108,7 +108,6 @@ class Batch:
             )
 
     def __len__(self) -> int:
-        """Number of rows."""
         return len(self.ids_BS)
 
     def named(self) -> dict[str, NDArray[np.int64]]:

@@ -128,7 +128,7 @@ class BuildPlan:
 
 
 def write_plan(folder: Path, plan: BuildPlan) -> None:
-    """Write ``build.json``."""
+    """Write ``build.json`` into an artefact that is being exported."""
     write_text(folder / PLAN_FILE, text_of(plan.to_json()))
 
 
