@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from spd_deploy.api.evaluation import agreed_task, refuse_unlabelled, score_parts
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.progress import Progress, Silent
-from spd_deploy.domain.text import Batch, Lengths, Tokenizer, Tokens
+from spd_deploy.domain.text import Batch, EncodesOnce, Lengths, Tokenizer, Tokens
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def calibration_set_for(
     task = agreed_task(checkpoint.task, task_name)
     refuse_unlabelled(task, data_dir)
     tokenizer = tokenizer_of(checkpoint)
+    encoder = EncodesOnce(tokenizer)
     if data_dir is None:
         progress.note("no --data: texts to calibrate and score on come from the hub")
     data = read_data(
@@ -59,9 +60,9 @@ def calibration_set_for(
         data_dir,
         skip_broken=skip_broken,
         note=progress.note,
-        open_tokenizer=lambda: tokenizer,
+        open_tokenizer=lambda: encoder,
     )
-    rows = [tokenizer.encode(e.text, e.pair) for e in data.train[:_CALIBRATION_ROWS]]
+    rows = [encoder.encode(e.text, e.pair) for e in data.train[:_CALIBRATION_ROWS]]
     progress.note(
         f"lengths of the calibration texts: {Lengths.of(rows, limit=tokenizer.max_tokens)}"
     )
@@ -69,7 +70,7 @@ def calibration_set_for(
 
     def score(session: Session) -> Scores:
         opened = OpenedModel(session=session, tokenizer=tokenizer, task=task, source=checkpoint)
-        return score_parts(opened, task, dev, Silent())
+        return score_parts(opened, task, dev, Silent(), encoder)
 
     return CalibrationSet(
         batches=_batches(tokenizer, rows),
