@@ -22,7 +22,7 @@ from spd_deploy.domain.documents import (
     without_own_hash,
 )
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.errors import BadArtefact, BadModel
+from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import json_object, read_json, sha256_of, write_json
 from spd_deploy.domain.folders import did_you_mean, refuse_no_model
 from spd_deploy.domain.golden import ANSWERS_FILE, GOLDEN_FILE, Golden, golden_of
@@ -313,12 +313,13 @@ def _refuse_contradictions(artefact: Artefact) -> None:
     """What the manifest says of the model, ``config.json`` and the tokenizer must say as well."""
     task, longest = artefact.task, artefact.manifest.max_tokens
     config = artefact.document(CONFIG_FILE)
+    labels = labels_of(config, error=BadArtefact) if task.labels else ()
     told = {
         "problem_type": (
             None if task.sigmoid else task.problem_type.value,
             config.get("problem_type"),
         ),
-        "labels": (list(task.labels), _labels_in(artefact, config) if task.labels else []),
+        "labels": (task.labels, labels),
         "max_tokens": (longest, min(max(longest, 1), artefact.encoder.positions)),
     }
     if _TOKENIZER_CONFIG in artefact.manifest.files:
@@ -331,15 +332,3 @@ def _refuse_contradictions(artefact: Artefact) -> None:
                 got=f"{mine} and {theirs}",
                 fix=_AGAIN,
             )
-
-
-def _labels_in(artefact: Artefact, config: Mapping[str, Any]) -> list[str]:
-    """The labels of its ``config.json``, as Transformers reads them.
-
-    Raises:
-        BadArtefact: Transformers cannot read them.
-    """
-    try:
-        return list(labels_of(config))
-    except BadModel as err:
-        raise BadArtefact(f"{artefact.folder}: {err.what}", got=err.got, fix=_AGAIN) from err
