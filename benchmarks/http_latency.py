@@ -4,7 +4,7 @@
     python -m benchmarks.http_latency ARTEFACT --output DIR     # an artefact of one's own
 
 The server is a process of its own. The bare engine is the same artefact opened in this process,
-asked for the logits of the same text, tokenised beforehand: what ``spd bench`` times. The two take
+given the same text, tokenised beforehand: what ``spd bench`` times. The two take
 turns for a moment each, so that other work on the machine meets both, and each turn gives a median.
 What is told is the median of the turns, and of the differences of neighbouring turns. A difference
 holds all that lies between a client and the logits: the socket, HTTP, JSON, tokenising, the queue.
@@ -60,7 +60,7 @@ class Turn:
         paused_s: the engine with a pause before each run, which is not counted.
         probe_s: ``GET /livez`` over a connection of its own.
         http_s: ``POST /v1/classify``.
-        asked: how many of those.
+        requests: how many of those.
         stages_s: what the server says of the last of them.
     """
 
@@ -68,7 +68,7 @@ class Turn:
     paused_s: float
     probe_s: float
     http_s: float
-    asked: int
+    requests: int
     stages_s: dict[str, float]
 
 
@@ -234,7 +234,7 @@ def measure(folder: Path, options: argparse.Namespace) -> Measured:
                 paused_s=statistics.median(paused),
                 probe_s=statistics.median(durations(probe.ask, seconds)),
                 http_s=statistics.median(http),
-                asked=len(http),
+                requests=len(http),
                 stages_s=stages_s,
             )
             measured.turns.append(turn)

@@ -162,7 +162,9 @@ def fused_arm(checkpoint: Checkpoint, dense: Artefact, folder: Path) -> Arm:
     save_manifest(folder, manifest)
     artefact = Artefact(folder=folder, manifest=manifest)
     name = "dense, fused (onnxruntime)"
-    return arm_of(ArmSource(name=name, artefact=artefact, asked=RUNTIME_CHOICES["onnxruntime"]))
+    return arm_of(
+        ArmSource(name=name, artefact=artefact, runtime_choice=RUNTIME_CHOICES["onnxruntime"])
+    )
 
 
 def unjudged(checkpoint: Checkpoint) -> CalibrationSet:

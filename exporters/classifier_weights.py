@@ -34,11 +34,11 @@ class ClassifierWeights:
     epsilon: float
 
     def weight(self, name: str) -> Array:
-        """``name.weight``."""
+        """The weight ``[N, K]`` of a linear layer, or the scale of a norm."""
         return self.tensors[f"{name}.weight"]
 
     def bias(self, name: str) -> Array:
-        """``name.bias``."""
+        """The bias ``[N]`` of a linear layer, or the shift of a norm."""
         return self.tensors[f"{name}.bias"]
 
     def norm(self, name: str) -> tuple[Array, Array, float]:

@@ -23,11 +23,9 @@ class Load:
     tokens: int = 0
 
     def __add__(self, other: "Load") -> "Load":
-        """The sum."""
         return Load(self.items + other.items, self.tokens + other.tokens)
 
     def __sub__(self, other: "Load") -> "Load":
-        """The difference."""
         return Load(self.items - other.items, self.tokens - other.tokens)
 
 

@@ -68,7 +68,7 @@ class Entry(Protocol):
 
     @property
     def tokens(self) -> int:
-        """Length in tokens."""
+        """Length in tokens, special ones included and padding not."""
         ...
 
     @property

@@ -141,7 +141,7 @@ class _Json(JSONResponse):
     """A JSON response; Starlette's makes an encoder for each."""
 
     def render(self, content: Any) -> bytes:
-        """The body."""
+        """The body as UTF-8 JSON, by the one encoder of the module."""
         return _ENCODER.encode(content).encode()
 
 

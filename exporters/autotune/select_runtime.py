@@ -60,7 +60,7 @@ def select_fastest_runtime(
         for name, of_shape in times.items()
     )
     at = tuple(map(str, plan.shapes))
-    manifest = replace(artefact.manifest, ran=timings, ran_at=at)
+    manifest = replace(artefact.manifest, runtime_timings=timings, timed_shapes=at)
     choice = RUNTIME_CHOICES[fastest_runtime(timings)]
     return _save_runtime(replace(artefact, manifest=manifest), choice)
 

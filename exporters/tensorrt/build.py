@@ -233,7 +233,7 @@ def _verify_and_write(
     chosen = fastest(builds)
     assert chosen is not None  # noqa: S101 - something was built
     compiled, files = engines[chosen].compiled, job.artefact.manifest.files
-    proved = refuse_other_precision(job.plan.matrices, engines[chosen].profiles)
+    proof = refuse_other_precision(job.plan.matrices, engines[chosen].profiles)
     best = {arm: i for arm in ARMS if (i := fastest(builds, arm)) is not None}
     inspected = {str(arm): engines[i].documents for arm, i in best.items()}
     verdicts: tuple[Verdict, ...] = ()
@@ -242,7 +242,7 @@ def _verify_and_write(
         verdicts = verdicts_of(job.plan.matrices, engines[best["sparse"]].profiles, dense)
     inspected_text = text_of(inspected)
     record = EngineRecord(
-        place=job.host,
+        host=job.host,
         onnx_sha256=files[PORTABLE_FILE],
         weights_sha256=files[DATA_FILE],
         masks_sha256=job.plan.masks_sha256,
@@ -255,7 +255,7 @@ def _verify_and_write(
         options=job.options,
         flags=compiled.flags,
         precision=job.plan.precision,
-        proved=proved,
+        precision_proof=proof,
         parity=_parity(job, compiled.engine),
         builds=builds,
         chosen=chosen,

@@ -37,7 +37,7 @@ from spd_deploy.sessions.tensorrt.build_plan import (
 _ROWS, _INPUTS = 8, 16
 _KEPT, _OF = 2, 4
 _HALF_TOLERANCE = 5e-2
-_TYPED: Mapping[Precision, TrtPrecision] = {
+_TRT_PRECISIONS: Mapping[Precision, TrtPrecision] = {
     Precision.FP32: "fp32",
     Precision.FP16: "fp16",
     Precision.INT8: "int8",
@@ -74,38 +74,38 @@ def plan_for(draft: DraftArtefact, buckets: tuple[Shape, ...]) -> BuildPlan:
     names = [matrix.name for matrix in draft.weights.encoder.matrices()]
     lowerings = {name: draft.choices[name].lowering for name in names}
     stored = {name: lowering.restored(constants) for name, lowering in lowerings.items()}
-    products = product_nodes(file, names)
-    typed = _TYPED[draft.precision]
+    nodes = product_nodes(file, names)
+    precision = _TRT_PRECISIONS[draft.precision]
     matrices = tuple(
-        plan_matrix(lowerings[name], stored[name], products.get(name, ""), typed) for name in names
+        plan_matrix(lowerings[name], stored[name], nodes.get(name, ""), precision) for name in names
     )
     return BuildPlan(
         buckets=buckets,
-        precision=typed,
+        precision=precision,
         sparse_weights=any(matrix.eligible for matrix in matrices),
         masks_sha256=sha256_of_masks(stored.items()),
-        largest_half=largest_fp16_value(file, read_golden(draft.folder / GOLDEN_FILE)),
+        largest_fp16_activation=largest_fp16_value(file, read_golden(draft.folder / GOLDEN_FILE)),
         matrices=matrices,
         options=Options(),
     )
 
 
 def plan_matrix(
-    lowering: Lowering, stored_NK: Array, product: str, typed: TrtPrecision
+    lowering: Lowering, stored_NK: Array, onnx_node: str, precision: TrtPrecision
 ) -> PlannedMatrix:
     """Whether a matrix, as it is stored, is eligible for sparse kernels, and why or why not."""
     multiplied_NK = _multiplied(lowering, stored_NK)
     fits = multiplied_NK is not None and two_of_four(multiplied_NK)
-    reason = _obstacle(multiplied_NK, typed, fits=fits)
+    reason = _obstacle(multiplied_NK, precision, fits=fits)
     name, shape = lowering.matrix.name, (int(stored_NK.shape[0]), int(stored_NK.shape[1]))
     return PlannedMatrix(
         name=name,
         shape=shape,
-        product=product,
+        onnx_node=onnx_node,
         two_of_four=fits,
-        typed=typed,
+        precision=precision,
         eligible=reason is None,
-        why=reason or f"at most {_KEPT} of every {_OF} inputs are not zero, in {typed}",
+        reason=reason or f"at most {_KEPT} of every {_OF} inputs are not zero, in {precision}",
     )
 
 
@@ -128,13 +128,13 @@ def _multiplied(lowering: Lowering, stored_NK: Array) -> Array | None:
             return None
 
 
-def _obstacle(weight_NK: Array | None, typed: TrtPrecision, *, fits: bool) -> str | None:
+def _obstacle(weight_NK: Array | None, precision: TrtPrecision, *, fits: bool) -> str | None:
     """Why no sparse kernel can run the matrix; None where one can."""
     if weight_NK is None:
         return "blocks are gathered into dense products, or no weights remain"
     if not fits:
         return f"more than {_KEPT} of some {_OF} inputs are not zero"
-    if typed == "fp32":
+    if precision == "fp32":
         return "sparse tensor cores multiply fp16 and int8, not fp32"
     N, K = weight_NK.shape
     if N % _ROWS or K % _INPUTS:

@@ -50,21 +50,21 @@ def verdict_of(
     matrix: PlannedMatrix, bucket: int, sparse: BucketProfile, dense: BucketProfile | None
 ) -> Verdict:
     """The verdict on one matrix in one bucket."""
-    layer = sparse.layer_of(matrix.product) if matrix.product else None
-    typed = product_type(layer)
+    layer = sparse.layer_of(matrix.onnx_node) if matrix.onnx_node else None
+    precision = product_type(layer)
     sparse_s, dense_s = _times(matrix, layer, sparse, dense)
-    picked = _picked(matrix, layer)
+    tactic = _sparse_tactic(matrix, layer)
     return Verdict(
         matrix=matrix.name,
         bucket=bucket,
         two_of_four=matrix.two_of_four,
-        typed=typed,
+        precision=precision,
         eligible=matrix.eligible,
-        picked=picked,
+        sparse_tactic=tactic,
         tactic=None if layer is None else layer.tactic,
         sparse_s=sparse_s,
         dense_s=dense_s,
-        why=_why(matrix, layer, picked, sparse_s, dense_s),
+        reason=_reason(matrix, layer, tactic, sparse_s, dense_s),
     )
 
 
@@ -80,21 +80,23 @@ def refuse_other_precision(matrices: Iterable[PlannedMatrix], seen: Sequence[Buc
     Raises:
         VerificationFailed: a product provably runs in another precision.
     """
-    rows = [matrix for matrix in matrices if matrix.product]
+    rows = [matrix for matrix in matrices if matrix.onnx_node]
     proven = 0
     for matrix in rows:
-        layers = [one.layer_of(matrix.product) for one in seen]
+        layers = [one.layer_of(matrix.onnx_node) for one in seen]
         for layer in layers:
             kernel = None if layer is None else layer.kernel_type
-            if kernel not in (None, matrix.typed):
+            if kernel not in (None, matrix.precision):
                 raise VerificationFailed(
-                    f"{matrix.name} runs in {kernel} in the engine, not in {matrix.typed}",
+                    f"{matrix.name} runs in {kernel} in the engine, not in {matrix.precision}",
                     got=None if layer is None else layer.tactic,
                     fix="the engine was not kept; please report this, with TensorRT's version",
                 )
-        proven += all(product_type(layer) == matrix.typed for layer in layers)
+        proven += all(product_type(layer) == matrix.precision for layer in layers)
     return (
-        f"{proven} of {len(rows)} products provably in {rows[0].typed}" if rows else "no products"
+        f"{proven} of {len(rows)} products provably in {rows[0].precision}"
+        if rows
+        else "no products"
     )
 
 
@@ -109,7 +111,7 @@ def product_type(layer: Layer | None) -> str | None:
     return layer.kernel_type or (types.pop() if len(types) == 1 else None)
 
 
-def _picked(matrix: PlannedMatrix, layer: Layer | None) -> SparseTactic:
+def _sparse_tactic(matrix: PlannedMatrix, layer: Layer | None) -> SparseTactic:
     """Whether a sparse kernel runs the matrix."""
     if not matrix.eligible:
         return "no"
@@ -128,26 +130,26 @@ def _times(
     Where the two builds fused the product with different nodes, they cannot be compared.
     """
     sparse_s = None if layer is None else sparse.seconds.get(layer.name)
-    other = None if dense is None else dense.layer_of(matrix.product)
+    other = None if dense is None else dense.layer_of(matrix.onnx_node)
     if dense is None or layer is None or other is None:
         return sparse_s, None
     alike = set(layer.nodes) == set(other.nodes) if layer.nodes else layer.name == other.name
     return sparse_s, dense.seconds.get(other.name) if alike else None
 
 
-def _why(
+def _reason(
     matrix: PlannedMatrix,
     layer: Layer | None,
-    picked: SparseTactic,
+    tactic: SparseTactic,
     sparse_s: float | None,
     dense_s: float | None,
 ) -> str:
     """The verdict as a phrase that ``spd inspect`` shows."""
     if not matrix.eligible:
-        return f"not eligible: {matrix.why}"
-    if picked == "unknown":
+        return f"not eligible: {matrix.reason}"
+    if tactic == "unknown":
         return f"unknown: {_hidden(layer)}"
-    if picked == "no":
+    if tactic == "no":
         flagged = layer is not None and layer.weights_sparse
         note = "; its weights are flagged sparse, which proves nothing" if flagged else ""
         return f"eligible, but TensorRT chose a dense kernel{note}"

@@ -51,7 +51,7 @@ def torch_artefact_from_checkpoint(
     checkpoint: Checkpoint,
     output: Path,
     *,
-    number: FloatType = "fp16",
+    precision: FloatType = "fp16",
     lowering: LoweringName | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -61,7 +61,7 @@ def torch_artefact_from_checkpoint(
     Args:
         checkpoint: the model to export.
         output: the folder to write.
-        number: the precision of the matrices and of all activations.
+        precision: of the matrices and of all activations.
         lowering: the lowering to force on every matrix that has it; None chooses by pattern.
         overwrite: whether an artefact in ``output`` is replaced.
         progress: is told of each step.
@@ -74,7 +74,10 @@ def torch_artefact_from_checkpoint(
     """
     refuse_unready(checkpoint, output, overwrite=overwrite)
     steps = TorchExport(
-        checkpoint=checkpoint, weights=read_weights(checkpoint), number=number, lowering=lowering
+        checkpoint=checkpoint,
+        weights=read_weights(checkpoint),
+        precision=precision,
+        lowering=lowering,
     )
     return run_export(steps, output, progress=progress or Silent())
 
@@ -89,29 +92,29 @@ class TorchExport:
 
     checkpoint: Checkpoint
     weights: ClassifierWeights
-    number: FloatType
+    precision: FloatType
     lowering: LoweringName | None
     choices: Mapping[str, TorchChoice] = field(default_factory=dict)
 
     @property
     def tolerance(self) -> float:
         """The tolerance of the precision."""
-        return TOLERANCES[self.number]
+        return TOLERANCES[self.precision]
 
     def choose_lowerings(self) -> Self:
         """Force the lowering that was asked for, or choose by pattern and shape."""
         return replace(
             self,
             choices=choose_torch_lowerings(
-                self.checkpoint, self.weights, self.number, self.lowering
+                self.checkpoint, self.weights, self.precision, self.lowering
             ),
         )
 
     def write_model(self, folder: Path, progress: Progress) -> Self:
         """Write the tensors, and the plan that makes a network of them."""
-        tensors = tensors_of(self.weights, self.choices, self.number)
+        tensors = tensors_of(self.weights, self.choices, self.precision)
         write_tensors(folder / TENSORS_FILE, tensors)
-        write_plan(folder, plan_of(self.weights, self.choices, self.number))
+        write_plan(folder, plan_of(self.weights, self.choices, self.precision))
         return self
 
     def verify_weights(self, folder: Path) -> None:
@@ -121,7 +124,7 @@ class TorchExport:
             VerificationFailed: a matrix differs, or does not satisfy its pattern.
         """
         constants = read_constants(folder / TENSORS_FILE)
-        relative, absolute = _ROUNDING[self.number]
+        relative, absolute = _ROUNDING[self.precision]
         for matrix in self.weights.encoder.matrices():
             restored_NK = self.choices[matrix.name].choice.lowering.restored(constants)
             weight_NK = self.weights.of(matrix)
@@ -130,7 +133,7 @@ class TorchExport:
             if not bool((error_NK <= relative * np.abs(weight_NK) + absolute).all()):
                 raise VerificationFailed(
                     f"{matrix.name} was not stored as it was",
-                    got=f"a weight that is {float(error_NK.max()):.2g} off in {self.number}",
+                    got=f"a weight that is {float(error_NK.max()):.2g} off in {self.precision}",
                     fix="nothing was written; export in bf16 or fp32, which hold larger numbers",
                 )
 
@@ -147,7 +150,7 @@ class TorchExport:
         return manifest_of(
             self.checkpoint,
             format="torch",
-            precision=self.number,
+            precision=self.precision,
             matrices=tuple(
                 replace(row, lowering="2:4") if self.choices[row.name].kind == "2:4" else row
                 for row in rows

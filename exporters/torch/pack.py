@@ -35,12 +35,12 @@ _HEAD: Mapping[str | None, HeadActivation] = {
 
 
 def plan_of(
-    weights: ClassifierWeights, chosen: Mapping[str, TorchChoice], number: FloatType
+    weights: ClassifierWeights, chosen: Mapping[str, TorchChoice], precision: FloatType
 ) -> NetworkPlan:
     """The content of ``network.json``."""
     base = f"{weights.encoder.base}.embeddings"
     return NetworkPlan(
-        number=number,
+        precision=precision,
         activation=weights.activation,
         epsilon=weights.epsilon,
         token_types=weights.token_types,
@@ -54,16 +54,16 @@ def plan_of(
 
 
 def tensors_of(
-    weights: ClassifierWeights, chosen: Mapping[str, TorchChoice], number: FloatType
+    weights: ClassifierWeights, chosen: Mapping[str, TorchChoice], precision: FloatType
 ) -> dict[str, "Tensor"]:
     """Every tensor of the artefact.
 
-    Matrices and the tables of the embeddings are in ``number``; biases, norms and the head, which
-    take next to nothing, are fp32.
+    Matrices and the tables of the embeddings are in ``precision``; biases, norms and the head,
+    which take next to nothing, are fp32.
     """
     import torch
 
-    dtype = dtype_of(number)
+    dtype = dtype_of(precision)
     tensors: dict[str, Tensor] = {}
     matrices = {matrix.name: matrix for matrix in weights.encoder.matrices()}
     for name, value in weights.tensors.items():

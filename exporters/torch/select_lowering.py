@@ -42,7 +42,7 @@ class TorchChoice:
 def choose_torch_lowerings(
     checkpoint: Checkpoint,
     weights: ClassifierWeights,
-    number: FloatType,
+    precision: FloatType,
     lowering: LoweringName | None = None,
 ) -> dict[str, TorchChoice]:
     """A choice for every prunable matrix, by its name; ``lowering`` forces one.
@@ -59,20 +59,20 @@ def choose_torch_lowerings(
     candidates = candidates_of(checkpoint, weights)
     on_cpu = choose_lowerings(checkpoint, weights, candidates=candidates)
     return {
-        name: _choose(one, on_cpu[name], checkpoint.pattern_of(one.matrix), number)
+        name: _choose(one, on_cpu[name], checkpoint.pattern_of(one.matrix), precision)
         for name, one in candidates.items()
     }
 
 
 def _choose(
-    candidates: Candidates, on_cpu: LoweringChoice, pattern: Pattern | None, number: FloatType
+    candidates: Candidates, on_cpu: LoweringChoice, pattern: Pattern | None, precision: FloatType
 ) -> TorchChoice:
     """The choice by pattern; ``on_cpu`` is that of an ONNX artefact, taken where it is dense."""
     match pattern:
         case Block() if "gathered" in candidates.lowerings:
-            return _choose_for_blocks(candidates, pattern, number)
+            return _choose_for_blocks(candidates, pattern, precision)
         case NM():
-            kind, reason = _two_four(candidates.matrix, pattern, number)
+            kind, reason = _two_four(candidates.matrix, pattern, precision)
         case Unstructured():
             kind, reason = "dense", "unstructured: tensor cores do not skip single zeros"
         case Block() | Structured() | None:
@@ -82,11 +82,11 @@ def _choose(
     return TorchChoice(choice=candidates.choose(candidates.ungathered, reason), kind=kind)
 
 
-def _choose_for_blocks(candidates: Candidates, block: Block, number: FloatType) -> TorchChoice:
+def _choose_for_blocks(candidates: Candidates, block: Block, precision: FloatType) -> TorchChoice:
     """The block-sparse kernel, where it should be faster than what remains of the matrix dense."""
     gathered = candidates.lowerings["gathered"]
     dense = candidates.lowerings[candidates.ungathered]
-    gain = dense.flops_share / gathered.flops_share * relative_rate(block.rows, number)
+    gain = dense.flops_share / gathered.flops_share * relative_rate(block.rows, precision)
     tile = rows_of_tiles(block.rows)[0]
     if gain < MIN_GAIN:
         reason = (
@@ -104,7 +104,7 @@ def _choose_for_blocks(candidates: Candidates, block: Block, number: FloatType) 
     return TorchChoice(choice=candidates.choose("gathered", reason), kind="blocks")
 
 
-def relative_rate(rows: int, number: FloatType) -> float:
+def relative_rate(rows: int, precision: FloatType) -> float:
     """The rate at which a group of ``rows`` rows multiplies, as a share of a dense product's.
 
     Rows of padding are multiplied in vain, and each input that is read from the cache is used for
@@ -112,18 +112,18 @@ def relative_rate(rows: int, number: FloatType) -> float:
     """
     tile = rows_of_tiles(rows)[0]
     filled = rows / (-(-rows // tile) * tile)
-    operations_per_byte = 2.0 * min(rows, tile) / BYTES_OF[number]
-    fed = operations_per_byte * _CACHE_BYTES_PER_SECOND / _FLOPS_PER_SECOND[number]
+    operations_per_byte = 2.0 * min(rows, tile) / BYTES_OF[precision]
+    fed = operations_per_byte * _CACHE_BYTES_PER_SECOND / _FLOPS_PER_SECOND[precision]
     return min(1.0, filled, fed)
 
 
-def _two_four(matrix: Matrix, pattern: NM, number: FloatType) -> tuple[MatrixKind, str]:
+def _two_four(matrix: Matrix, pattern: NM, precision: FloatType) -> tuple[MatrixKind, str]:
     """2:4 tensor cores where PyTorch's product takes the matrix, with the reason."""
     if (pattern.n, pattern.m) != (2, 4):
         return "dense", f"{pattern} has no kernel in PyTorch, so its zeros are multiplied"
-    if number not in NUMBERS:
-        return "dense", f"2:4 tensor cores multiply {' and '.join(NUMBERS)}, not {number}"
-    if not supports_two_four(matrix.shape, number):
+    if precision not in NUMBERS:
+        return "dense", f"2:4 tensor cores multiply {' and '.join(NUMBERS)}, not {precision}"
+    if not supports_two_four(matrix.shape, precision):
         return "dense", "PyTorch's 2:4 product needs outputs in 32s and inputs in 64s"
     return "2:4", "2:4 tensor cores on CUDA, for the shapes where they are measured to be faster"
 

@@ -30,7 +30,7 @@ class Input(Strict):
 
 
 class ClassifyRequest(Strict):
-    """Texts to classify."""
+    """Texts to classify, and how the answers are given."""
 
     inputs: Annotated[list[Input], FailFast()] = Field(min_length=1)
     raw_scores: bool = Field(default=False, description="Return logits instead of probabilities.")

@@ -215,7 +215,7 @@ def _measured(compared: _Compared, settings: "BenchmarkSettings", progress: Prog
         compared.artefacts,
         settings,
         baseline=baseline,
-        asked=[RUNTIME_CHOICES[name] for name in compared.runtimes],
+        runtime_choices=[RUNTIME_CHOICES[name] for name in compared.runtimes],
         dense=names,
         profile=compared.profile,
         progress=progress,

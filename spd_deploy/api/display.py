@@ -57,7 +57,7 @@ class Displayed(ABC):
 
     @abstractmethod
     def view(self) -> ResultView:
-        """What it shows."""
+        """The title, facts and tables that stand for it in a shell and in a notebook."""
 
     def __repr__(self) -> str:
         """The view as text."""
@@ -147,7 +147,7 @@ def _text_of(table: ResultTable) -> list[str]:
 
 
 def _html_of(table: ResultTable) -> str:
-    """A ``table`` element."""
+    """The table as an HTML ``table`` with escaped cells."""
     caption = f"<caption>{escape(table.title)}</caption>" if table.title else ""
     head = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
     body = "".join(

@@ -14,6 +14,7 @@ from spd_deploy.api.values import read_flag, read_path, read_text
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task, refuse_other_answers, task_named
+from spd_deploy.domain.text import EncodesOnce, TextEncoder
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.open import OpenedModel
@@ -101,7 +102,7 @@ def evaluate(
     from spd_train.data.splits import rows_to_score
 
     name = None if task is None else read_text("task", task)
-    place = None if data is None else read_path("data", data)
+    file = None if data is None else read_path("data", data)
     if split == "test":
         raise BadData(
             "the test split has no labels to score against",
@@ -110,17 +111,18 @@ def evaluate(
     recorder = NoteRecorder(progress)
     with load(path, runtime=runtime, device=device, threads=threads) as model:
         agreed = agreed_task(model.task, name)
-        refuse_unlabelled(agreed, place)
+        refuse_unlabelled(agreed, file)
+        encoder = EncodesOnce(model.tokenizer)
         scored = rows_to_score(
             agreed,
-            place,
+            file,
             read_text("split", split),
             skip_broken=read_flag("skip_broken_rows", skip_broken_rows),
             note=recorder.note,
-            open_tokenizer=lambda: model.tokenizer,
+            open_tokenizer=lambda: encoder,
         )
         start = time.perf_counter()
-        scores = score_parts(model.opened(), agreed, scored.parts, recorder)
+        scores = score_parts(model.opened(), agreed, scored.parts, recorder, encoder)
         seconds = time.perf_counter() - start
     return Evaluation(
         path=model.path,
@@ -170,16 +172,32 @@ def refuse_unlabelled(task: Task, data_dir: Path | None) -> None:
 
 
 def score_parts(
-    opened: "OpenedModel", task: Task, parts: "Splits", progress: Progress
+    opened: "OpenedModel",
+    task: Task,
+    parts: "Splits",
+    progress: Progress,
+    encoder: "TextEncoder | None" = None,
 ) -> dict[str, float | None]:
-    """The task's metrics over the files of a split; it is told how many texts were cut."""
+    """The task's metrics over the files of a split.
+
+    Args:
+        opened: the session with its tokenizer.
+        task: says which metrics count.
+        parts: labelled rows by the name of their file.
+        progress: is told how many texts were cut.
+        encoder: takes the place of the tokenizer, where it encoded some of the texts before.
+
+    Raises:
+        BadData: a row has no label.
+    """
     from spd_deploy.domain.metrics import merged_scores, scores_of
     from spd_deploy.domain.text import Lengths
     from spd_deploy.sessions.offline import logits_of
 
+    encode = (encoder or opened.tokenizer).encode
     found: dict[str, dict[str, float]] = {}
     for part, examples in parts.items():
-        rows = [opened.tokenizer.encode(e.text, e.pair) for e in examples]
+        rows = [encode(e.text, e.pair) for e in examples]
         labels = [e.label for e in examples if e.label is not None]
         if len(labels) != len(examples):
             raise BadData(f"{part} has rows without a label", fix="score a labelled split")

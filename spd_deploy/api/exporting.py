@@ -32,7 +32,7 @@ class ExportResult(SavedResult):
 
     @property
     def path(self) -> Path:
-        """The artefact's folder."""
+        """The folder of the artefact, which ``spd serve`` and ``load`` open."""
         return self.artefact.folder
 
     @property
@@ -51,7 +51,7 @@ class ExportResult(SavedResult):
         facts = {
             "pattern": manifest.pattern,
             "matrices": ", ".join(f"{count} {name}" for name, count in lowered.items()),
-            "runs in": str(manifest.asked),
+            "runs in": str(manifest.runtime_choice),
             "parity": manifest.nearness,
             "saved": f"{self.path} ({bytes_of(self.path) / 1e6:.1f} MB)",
         }

@@ -190,7 +190,7 @@ def of_artefact(artefact: Artefact) -> Inspection:
         scores=dict(manifest.scores),
         own=own_arm(
             pruned=manifest.sparsity is not None,
-            precision=computed_in(manifest.precision, manifest.asked.precision),
+            precision=computed_in(manifest.precision, manifest.runtime_choice.precision),
             runtime=manifest.runtime,
         ),
         split=manifest.split,

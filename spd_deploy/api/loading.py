@@ -18,7 +18,7 @@ from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 
 if TYPE_CHECKING:
     from spd_deploy.domain.tasks import Task
-    from spd_deploy.domain.text import Tokenizer
+    from spd_deploy.domain.text import TextEncoder, Tokenizer
     from spd_deploy.sessions.open import OpenedModel
     from spd_deploy.sessions.protocol import Description
     from spd_train.data.examples import Example
@@ -95,9 +95,18 @@ class Model(Displayed):
         )
         return found[0] if isinstance(texts, str) else found
 
-    def classify(self, examples: "Sequence[Example]", *, progress: Progress) -> Predictions:
-        """Answer rows that were read already, in their order."""
-        return predictions_for(self.opened(), examples, progress)
+    def classify(
+        self,
+        examples: "Sequence[Example]",
+        *,
+        progress: Progress,
+        encoder: "TextEncoder | None" = None,
+    ) -> Predictions:
+        """Answer rows that were read already, in their order.
+
+        ``encoder`` is what they were checked with, so that no text is tokenised twice.
+        """
+        return predictions_for(self.opened(), examples, progress, encoder)
 
     def opened(self) -> "OpenedModel":
         """The session with its tokenizer and task.
@@ -127,7 +136,6 @@ class Model(Displayed):
         )
 
     def __enter__(self) -> Self:
-        """The model itself."""
         return self
 
     def __exit__(
@@ -136,7 +144,6 @@ class Model(Displayed):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close it."""
         self.close()
 
 

@@ -34,7 +34,7 @@ class NoteRecorder:
 
 
 def _listener(progress: bool | Progress, *, watch: bool) -> Progress:
-    """Who is told."""
+    """A listener that the caller gave, bars on standard error for True, or a silent one."""
     if isinstance(progress, bool):
         if not progress:
             return Silent()

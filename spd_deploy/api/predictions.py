@@ -10,6 +10,7 @@ from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.progress import Progress
 
 if TYPE_CHECKING:
+    from spd_deploy.domain.text import TextEncoder
     from spd_deploy.sessions.open import OpenedModel
     from spd_train.data.examples import Example
 
@@ -119,9 +120,14 @@ class Predictions(Displayed, Sequence[TextPrediction]):
 
 
 def predictions_for(
-    opened: "OpenedModel", examples: "Sequence[Example]", progress: Progress
+    opened: "OpenedModel",
+    examples: "Sequence[Example]",
+    progress: Progress,
+    encoder: "TextEncoder | None" = None,
 ) -> Predictions:
     """One answer for each example, in order; texts of like lengths run together.
+
+    ``encoder`` takes the place of the model's tokenizer, where it encoded some of the texts before.
 
     Raises:
         BadData: a text holds only characters that the tokenizer drops.
@@ -131,7 +137,8 @@ def predictions_for(
 
     if not examples:
         return Predictions(())
-    rows = [opened.tokenizer.encode(e.text, e.pair) for e in examples]
+    encode = (encoder or opened.tokenizer).encode
+    rows = [encode(e.text, e.pair) for e in examples]
     for number, row in enumerate(rows, start=1):
         if row.empty:
             raise BadData(

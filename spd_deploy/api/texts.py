@@ -20,9 +20,7 @@ _FORMS = (
 class TextTable(Protocol):
     """Columns by name, as a pandas, Polars or Arrow table and a dict of lists have them."""
 
-    def __getitem__(self, name: Any, /) -> Any:
-        """One column."""
-        ...
+    def __getitem__(self, name: Any, /) -> Any: ...
 
 
 def examples_from(

@@ -21,7 +21,7 @@ class OneOf:
     words: tuple[str, ...]
 
     def read(self, name: str, value: object) -> str:
-        """The word."""
+        """The value, if it is one of the words, spelled exactly so."""
         if isinstance(value, str) and value in self.words:
             return value
         raise _wrong(name, f"one of {', '.join(self.words)}", value)
@@ -58,7 +58,7 @@ class Number:
     high: float
 
     def read(self, name: str, value: object) -> float:
-        """The number."""
+        """The value as a float; a numpy number is one, True and NaN are not."""
         if isinstance(value, bool) or not hasattr(value, "__float__"):
             raise _wrong(name, self._said, value)
         number = float(value)
@@ -105,14 +105,14 @@ def read_path(name: str, value: object) -> Path:
 
 
 def read_text(name: str, value: object) -> str:
-    """A string."""
+    """The value, if it is a ``str``; a number is not turned into one."""
     if isinstance(value, str):
         return value
     raise _wrong(name, "a string", value)
 
 
 def read_flag(name: str, value: object) -> bool:
-    """True or False."""
+    """The value, if it is a ``bool``; 0 and 1 are refused."""
     if isinstance(value, bool):
         return value
     raise _wrong(name, "True or False", value)

@@ -26,7 +26,7 @@ class ArmSource:
 
     name: str
     artefact: Artefact
-    asked: RuntimeChoice = AUTO
+    runtime_choice: RuntimeChoice = AUTO
 
     @property
     def encoder(self) -> Encoder:
@@ -35,8 +35,8 @@ class ArmSource:
 
     @property
     def runtime(self) -> Runtime:
-        """The runtime that was asked for, else the artefact's own."""
-        return self.asked.runtime or self.artefact.manifest.runtime
+        """The runtime that was requested, else the artefact's own."""
+        return self.runtime_choice.runtime or self.artefact.manifest.runtime
 
     @property
     def max_tokens(self) -> int:

@@ -28,16 +28,16 @@ _TWO_FOUR_SHARE = 2 / 4
 
 
 def arms_of(
-    artefacts: Iterable[Artefact], asked: Sequence[RuntimeChoice] = (AUTO,)
+    artefacts: Iterable[Artefact], runtime_choices: Sequence[RuntimeChoice] = (AUTO,)
 ) -> tuple[Arm, ...]:
-    """Each artefact as an arm in each runtime asked for (:func:`sources_of`)."""
-    return tuple(map(arm_of, sources_of(artefacts, asked)))
+    """Each artefact as an arm in each requested runtime (:func:`sources_of`)."""
+    return tuple(map(arm_of, sources_of(artefacts, runtime_choices)))
 
 
 def sources_of(
-    artefacts: Iterable[Artefact], asked: Sequence[RuntimeChoice] = (AUTO,)
+    artefacts: Iterable[Artefact], runtime_choices: Sequence[RuntimeChoice] = (AUTO,)
 ) -> tuple[ArmSource, ...]:
-    """Each artefact in each runtime asked for, named after its folder.
+    """Each artefact in each requested runtime, named after its folder.
 
     A folder's name that comes again gets a number. Where there are several runtimes, theirs
     follows in brackets. A runtime that is named twice, or is the artefact's own, is taken once.
@@ -49,12 +49,12 @@ def sources_of(
         numbered = (f"{plain}-{i}" for i in range(2, 2 + len(taken)))
         name = next(n for n in (plain, *numbered) if n not in taken)
         taken.add(name)
-        choices = dict.fromkeys(_with_runtime(one, artefact) for one in asked)
+        choices = dict.fromkeys(_with_runtime(one, artefact) for one in runtime_choices)
         sources += [
             ArmSource(
-                name=name if len(asked) == 1 else f"{name} ({choice})",
+                name=name if len(runtime_choices) == 1 else f"{name} ({choice})",
                 artefact=artefact,
-                asked=choice,
+                runtime_choice=choice,
             )
             for choice in choices
         ]
@@ -77,11 +77,11 @@ def arm_of(source: ArmSource) -> Arm:
 
 
 def open_source(source: ArmSource, settings: BenchmarkSettings) -> Session:
-    """A session on the device and threads that the settings ask for."""
+    """A session on the device and threads of the settings."""
     return session_from_artefact(
         source.artefact,
-        runtime=source.asked.runtime,
-        precision=source.asked.precision,
+        runtime=source.runtime_choice.runtime,
+        precision=source.runtime_choice.precision,
         device=settings.device,
         threads=settings.threads,
     )
@@ -194,9 +194,9 @@ def _printable(name: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in name)
 
 
-def _with_runtime(asked: RuntimeChoice, artefact: Artefact) -> RuntimeChoice:
-    """The choice with a runtime named: the artefact's own where none was asked for."""
-    return asked if asked.runtime is not None else artefact.manifest.asked
+def _with_runtime(requested: RuntimeChoice, artefact: Artefact) -> RuntimeChoice:
+    """The choice with a runtime named: the artefact's own where none was requested."""
+    return requested if requested.runtime is not None else artefact.manifest.runtime_choice
 
 
 def _model_hashes(source: ArmSource) -> dict[str, str]:

@@ -24,12 +24,12 @@ def compare_artefacts(
     settings: BenchmarkSettings,
     *,
     baseline: Path | None = None,
-    asked: Sequence[RuntimeChoice] = (AUTO,),
+    runtime_choices: Sequence[RuntimeChoice] = (AUTO,),
     dense: Sequence[str] = NAMES,
     profile: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Measure the artefacts in each runtime asked for, in turns with the baseline.
+    """Measure the artefacts in each requested runtime, in turns with the baseline.
 
     On a CPU a checkpoint as the baseline is exported dense, and the first runtime's is compared
     with. On a GPU it is run in the dense forms named by ``dense``. Each shape is then compared
@@ -41,7 +41,7 @@ def compare_artefacts(
     """
     progress, on_gpu = progress or Silent(), settings.device == "cuda"
     opened = [open_artefact(path) for path in artefacts]
-    sources = sources_of(opened, asked)
+    sources = sources_of(opened, runtime_choices)
     refuse_long(sources, settings)  # before a baseline is exported for nothing
     refuse_unreadable(sources, settings.device)
     if on_gpu:
@@ -55,7 +55,7 @@ def compare_artefacts(
             forms, skipped = dense_arms(model, dense, engines=engines_of(sources))
         elif baseline is not None:
             opened.insert(0, stack.enter_context(baseline_from(baseline, progress=progress)))
-        arms = (*forms, *arms_of(opened, asked))
+        arms = (*forms, *arms_of(opened, runtime_choices))
         named = () if baseline is None else (arms[0].name,)
         return run_benchmark(
             arms,

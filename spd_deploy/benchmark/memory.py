@@ -46,7 +46,7 @@ def memory_of(source: ArmSource, settings: BenchmarkSettings) -> ResidentMemory 
     shape = settings.largest
     order = {
         "folder": str(source.artefact.folder.resolve()),
-        "asked": str(source.asked),
+        "runtime": str(source.runtime_choice),
         "device": settings.device,
         "threads": settings.threads,
         "batch": shape.batch,
@@ -74,7 +74,9 @@ def weigh(order: Mapping[str, Any]) -> ResidentMemory:
     shape = Shape(batch=order["batch"], seq=order["seq"])
     settings = BenchmarkSettings(shapes=(shape,), device=order["device"], threads=order["threads"])
     artefact = open_artefact(Path(order["folder"]))
-    source = ArmSource(name="weighed", artefact=artefact, asked=RUNTIME_CHOICES[order["asked"]])
+    source = ArmSource(
+        name="weighed", artefact=artefact, runtime_choice=RUNTIME_CHOICES[order["runtime"]]
+    )
     load_library(source.runtime)
     batch = random_batch(shape, source.encoder.vocabulary, np.random.default_rng(0))
     before = bytes_in(_STATUS.read_text(), "VmRSS")

@@ -8,10 +8,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from spd_deploy.domain.errors import BadReport
+from spd_deploy.domain.errors import BadReport, BadSetting
 from spd_deploy.domain.shapes import Shape as Shape  # part of this vocabulary, made on the floor
 from spd_deploy.sessions.protocol import Description, Device
-from spd_deploy.timing.host_clock import TimeBudget
+from spd_deploy.timing.host_clock import Effort, TimeBudget
 
 # Sizes of a model that a report tells; arms that differ in them are different models.
 SIZES = ("layers", "hidden", "heads", "intermediate", "vocabulary")
@@ -19,46 +19,33 @@ _WARMUP_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BenchmarkSettings:
+class BenchmarkSettings(Effort):
     """Settings of a benchmark: shapes, device, and how long to measure.
 
+    There are two rounds at least, since the spread between rounds is what an interval is made of.
+
     Attributes:
-        threads: intra-op threads asked of the runtime; None leaves it to the runtime.
-        rounds: how often each arm is opened and timed; two at least, since the spread between
-            rounds is what an interval is made of.
-        seconds: time for one arm at one shape, over all rounds together.
+        threads: intra-op threads of the runtime; None leaves it to the runtime.
         seed: of the token ids.
-        warmup_runs: untimed runs before each series, at least.
-        min_runs: timed runs of a series, even where its time is up.
-        max_runs: timed runs of a series, even where it has time left.
     """
 
     shapes: tuple[Shape, ...]
     device: Device = "cpu"
     threads: int | None = None
+    seed: int = 0
     rounds: int = 6
     seconds: float = 5.0
-    seed: int = 0
-    warmup_runs: int = 2
-    min_runs: int = 3
     max_runs: int = 500
 
     def __post_init__(self) -> None:
-        """Refuse settings that measure nothing."""
-        enough = self.shapes and self.rounds >= 2 and 0 < self.min_runs <= self.max_runs
-        if not (enough and 0 < self.seconds < math.inf and self.warmup_runs >= 1):
-            raise BadReport(
-                "benchmark settings that measure nothing",
+        """Refuse settings that measure nothing, or have no spread."""
+        Effort.__post_init__(self)  # a dataclass with slots has no super() without arguments
+        if not self.shapes or self.rounds < 2:
+            raise BadSetting(
+                "these settings measure nothing",
                 got=self,
                 fix="use a shape, two rounds and some seconds",
             )
-
-    @property
-    def series(self) -> TimeBudget:
-        """The timed runs of one series: its share of the time."""
-        return TimeBudget(
-            seconds=self.seconds / self.rounds, at_least=self.min_runs, at_most=self.max_runs
-        )
 
     @property
     def warmup(self) -> TimeBudget:

@@ -21,14 +21,14 @@ _PREFIX = "predicted_"
 Fields = Mapping[str, Any] | Mapping[str | int, Any]
 
 
-def kind_of_output(output: Path | None, asked: str | None, read: str) -> str:
-    """How answers are written: as asked, by the name of the file, or as what was ``read``.
+def kind_of_output(output: Path | None, requested: str | None, read: str) -> str:
+    """How answers are written: as requested, by the name of the file, or as what was ``read``.
 
     Raises:
         click.UsageError: the name of the file promises a kind that is not written.
     """
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     if output is None or output == Path("-"):
         return read
     suffix = output.suffix.lower().removeprefix(".")

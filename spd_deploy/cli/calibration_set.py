@@ -12,7 +12,7 @@ from spd_deploy.api.evaluation import agreed_task, refuse_unlabelled, score_part
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import Batch, Lengths, Tokenizer, Tokens
+from spd_deploy.domain.text import Batch, EncodesOnce, Lengths, Tokenizer, Tokens
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def calibration_set_for(
     task = agreed_task(checkpoint.task, task_name)
     refuse_unlabelled(task, data_dir)
     tokenizer = tokenizer_of(checkpoint)
+    encoder = EncodesOnce(tokenizer)
     if data_dir is None:
         progress.note("no --data: texts to calibrate and score on come from the hub")
     data = read_data(
@@ -58,18 +59,24 @@ def calibration_set_for(
         data_dir,
         skip_broken=skip_broken,
         note=progress.note,
-        open_tokenizer=lambda: tokenizer,
+        open_tokenizer=lambda: encoder,
     )
-    return calibration_set_of(checkpoint, task, data, max_drop, progress)
+    return calibration_set_of(checkpoint, encoder, task, data, max_drop, progress)
 
 
 def calibration_set_of(
-    checkpoint: Checkpoint, task: Task, data: "Data", max_drop: float, progress: Progress
+    checkpoint: Checkpoint,
+    encoder: EncodesOnce,
+    task: Task,
+    data: "Data",
+    max_drop: float,
+    progress: Progress,
 ) -> "CalibrationSet":
     """The first texts of ``data.train`` to calibrate on, and ``data.dev`` to score.
 
     Args:
         checkpoint: the model that is exported.
+        encoder: encodes texts with the checkpoint's tokenizer.
         task: the task of the data.
         data: rows as they were read.
         max_drop: how much of the first metric may be lost, in points of 100.
@@ -80,7 +87,7 @@ def calibration_set_of(
     from spd_deploy.sessions.protocol import Session
 
     tokenizer = tokenizer_of(checkpoint)
-    rows = [tokenizer.encode(e.text, e.pair) for e in data.train[:_CALIBRATION_ROWS]]
+    rows = [encoder.encode(e.text, e.pair) for e in data.train[:_CALIBRATION_ROWS]]
     progress.note(
         f"lengths of the calibration texts: {Lengths.of(rows, limit=tokenizer.max_tokens)}"
     )
@@ -88,7 +95,7 @@ def calibration_set_of(
 
     def score(session: Session) -> Scores:
         opened = OpenedModel(session=session, tokenizer=tokenizer, task=task, source=checkpoint)
-        return score_parts(opened, task, dev, Silent())
+        return score_parts(opened, task, dev, Silent(), encoder)
 
     return CalibrationSet(
         batches=_batches(tokenizer, rows),

@@ -123,7 +123,7 @@ class TerminalProgress:
             task = bars.add_task(name, total=total, note="", left="")
 
             def advance(steps: int = 1, *, note: str | None = None) -> None:
-                """Move the bar."""
+                """Move the bar, with the time that is left and the note beside it."""
                 stage.advance(steps)
                 bars.update(task, advance=steps, left=", ".join(stage.outlook()))
                 if note is not None:

@@ -39,17 +39,17 @@ def show_engine(folder: Path) -> None:
 def plan_lines(plan: BuildPlan) -> Iterator[str]:
     """The lines about an engine's plan."""
     yield f"planned   {plan.precision}, for {', '.join(map(str, plan.buckets))} (rows x tokens)"
-    if plan.largest_half:
-        yield f"          largest fp16 number on golden inputs {plan.largest_half:.3g}, of 65504"
-    for why, count in Counter(matrix.why for matrix in plan.matrices).items():
-        eligible = next(matrix.eligible for matrix in plan.matrices if matrix.why == why)
+    if largest := plan.largest_fp16_activation:
+        yield f"          largest fp16 number on golden inputs {largest:.3g}, of 65504"
+    for reason, count in Counter(matrix.reason for matrix in plan.matrices).items():
+        eligible = next(matrix.eligible for matrix in plan.matrices if matrix.reason == reason)
         kernels = "may run on sparse kernels" if eligible else "run on dense kernels"
-        yield f"          {count} of {len(plan.matrices)} matrices {kernels}: {why}"
+        yield f"          {count} of {len(plan.matrices)} matrices {kernels}: {reason}"
 
 
 def record_lines(record: EngineRecord) -> Iterator[str]:
     """The lines about an engine: its GPU, its times, its accuracy."""
-    yield f"built     for {record.place}"
+    yield f"built     for {record.host}"
     build = record.builds[record.chosen]
     times = ", ".join(
         f"{bucket} {seconds * 1e3:.3g} ms"
@@ -68,21 +68,21 @@ def record_lines(record: EngineRecord) -> Iterator[str]:
         )
         yield f"sparse    speed of the best sparse build over the best dense build: {gains}"
     yield f"parity    {record.parity:.1e} from the checkpoint's logits"
-    yield f"engine    {record.engine_bytes / 1e6:.1f} MB; {record.proved}"
+    yield f"engine    {record.engine_bytes / 1e6:.1f} MB; {record.precision_proof}"
 
 
 def _show_verdicts(record: EngineRecord) -> None:
     """Print a row for each matrix and bucket of the best sparse build, with footnotes."""
-    notes = footnotes(verdict.why for verdict in record.verdicts)
+    notes = footnotes(verdict.reason for verdict in record.verdicts)
     show_table(
         "The best sparse build, by matrix",
         ("matrix", "rows x tokens", "runs in", "2:4", "eligible", "sparse kernel",
          "time", "dense build", "note"),
-        [_row(record, verdict, notes[verdict.why]) for verdict in record.verdicts],
+        [_row(record, verdict, notes[verdict.reason]) for verdict in record.verdicts],
     )  # fmt: skip
     click.echo()
-    for why, mark in notes.items():
-        click.echo(f"{mark}  {why}")
+    for reason, mark in notes.items():
+        click.echo(f"{mark}  {reason}")
 
 
 def _row(record: EngineRecord, verdict: Verdict, mark: str) -> tuple[str, ...]:
@@ -90,10 +90,10 @@ def _row(record: EngineRecord, verdict: Verdict, mark: str) -> tuple[str, ...]:
     return (
         verdict.matrix,
         str(record.buckets[verdict.bucket]),
-        verdict.typed or "unknown",
+        verdict.precision or "unknown",
         "yes" if verdict.two_of_four else "no",
         "yes" if verdict.eligible else "no",
-        verdict.picked,
+        verdict.sparse_tactic,
         _microseconds(verdict.sparse_s),
         _microseconds(verdict.dense_s),
         mark,

@@ -189,7 +189,7 @@ def _export_torch(options: ExportOptions, checkpoint: Checkpoint, progress: Prog
     return torch_artefact_from_checkpoint(
         checkpoint,
         options.output,
-        number=cast("FloatType", options.resolved_precision),
+        precision=cast("FloatType", options.resolved_precision),
         lowering=options.forced_lowering,
         overwrite=options.overwrite,
         progress=progress,

@@ -20,13 +20,13 @@ def show_export(artefact: Artefact, *, as_json: bool) -> None:
 
 def runtime_times(manifest: Manifest) -> str:
     """The milliseconds of each runtime that was timed; empty where none was."""
-    if not manifest.ran:
+    if not manifest.runtime_timings:
         return ""
     each = (
         f"{one.runtime} " + ", ".join(f"{second * 1e3:.3g}" for second in one.seconds)
-        for one in manifest.ran
+        for one in manifest.runtime_timings
     )
-    return f": ms at {', '.join(manifest.ran_at)}: {'; '.join(each)}"
+    return f": ms at {', '.join(manifest.timed_shapes)}: {'; '.join(each)}"
 
 
 def show_result(artefact: Artefact) -> None:
@@ -42,7 +42,7 @@ def show_result(artefact: Artefact) -> None:
         click.echo(f"measured  {spelled_gains(manifest.measured)} over all dense")
     unbuilt = manifest.format == "trt" and not is_built(folder)
     condition = ", once its engine is built" if unbuilt else ""
-    click.echo(f"runs in   {manifest.asked}{runtime_times(manifest)}{condition}")
+    click.echo(f"runs in   {manifest.runtime_choice}{runtime_times(manifest)}{condition}")
     click.echo(f"parity    {manifest.nearness}")
     for arm, scores in manifest.scores.items():
         if arm not in ("dense", "sparse"):

@@ -12,6 +12,8 @@ from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.tasks import Task
+from spd_deploy.domain.text import EncodesOnce
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 
 if TYPE_CHECKING:
     from exporters.autotune.measure_latency import LatencyPlan
@@ -41,7 +43,9 @@ def family_comparer(
 
     def texts(checkpoint: "Checkpoint") -> "CalibrationSet":
         """The texts that a model is calibrated and scored on; what int8 loses is shown."""
-        return calibration_set_of(checkpoint, task, data, math.inf, Silent())
+        return calibration_set_of(
+            checkpoint, EncodesOnce(tokenizer_of(checkpoint)), task, data, math.inf, Silent()
+        )
 
     def compare(models: Mapping[str, Path]) -> "Comparison":
         """Score and time the models."""

@@ -47,7 +47,7 @@ class MatrixSize(click.ParamType[tuple[int, int]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
-        """The two sizes."""
+        """Outputs and inputs of ``NxK``; a tuple, as from a default, is returned as it is."""
         if isinstance(value, tuple):
             return value
         found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", str(value), re.ASCII)
@@ -68,7 +68,7 @@ class Shares(click.ParamType[tuple[float, ...]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
-        """The numbers."""
+        """The numbers in the order given; a tuple, as from a default, is returned as it is."""
         if isinstance(value, tuple):
             return value
         try:

@@ -87,7 +87,7 @@ class Shapes(click.ParamType[tuple[Shape, ...]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[Shape, ...]:
-        """The shapes."""
+        """The shapes in the order given, each once; the API gives a list of texts."""
         parts = value if isinstance(value, tuple | list) else str(value).split(",")
         found = []
         for part in map(str, parts):

@@ -17,6 +17,7 @@ from spd_deploy.cli.console import TerminalProgress
 from spd_deploy.cli.options import THREADS, device_option, runtime_option
 from spd_deploy.cli.texts import STANDARD, from_arguments, rows_from_file
 from spd_deploy.domain.files import refuse_existing, write_text
+from spd_deploy.domain.text import EncodesOnce
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.protocol import Device
@@ -121,6 +122,7 @@ def predict(
         refuse_existing(file, overwrite=overwrite)
     progress = TerminalProgress()
     with load(path, runtime=runtime, device=device, threads=threads) as model:
+        encoder = EncodesOnce(model.tokenizer)
         rows: list[tuple[Fields, Example]]
         if input_file is None:
             rows = [({}, example) for example in from_arguments(model.task, texts)]
@@ -133,10 +135,11 @@ def predict(
                 skip_broken=skip_broken_rows,
                 note=progress.note,
                 kind=input_format or "jsonl",
-                open_tokenizer=lambda: model.tokenizer,
+                open_tokenizer=lambda: encoder,
             )
             rows = [(row.fields, example) for row, example in found]
-        answers = model.classify([example for _, example in rows], progress=progress)
+        examples = [example for _, example in rows]
+        answers = model.classify(examples, progress=progress, encoder=encoder)
     fields = [row for row, _ in rows]
     text, names = text_of_answers(list(map(answer_fields, answers)), fields, model.labels, kind)
     if other := {name: ours for name, ours in names.items() if ours != name}:

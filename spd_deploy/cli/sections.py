@@ -17,7 +17,7 @@ class Sectioned(click.Command):
         self.headings = headings
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the sections."""
+        """Write each section with its heading, as click does for its one section."""
         heading, sections = "Options", dict[str, list[tuple[str, str]]]()
         for parameter in self.get_params(ctx):
             heading = self.headings.get(parameter.name or "", heading)

@@ -29,21 +29,23 @@ def stop_on_signals(answer: str = _AFTER_THIS_STEP) -> Iterator[Callable[[], boo
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    asked = False
+    stop_requested = False
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def request_stop(number: int, frame: FrameType | None) -> None:
         """Remember and acknowledge the first signal; interrupt at the second."""
-        nonlocal asked
-        if asked:
+        nonlocal stop_requested
+        if stop_requested:
             raise KeyboardInterrupt
-        asked = True
+        stop_requested = True
         if speaks():  # a signal handler must not write to a Python stream: it may be in use
             with contextlib.suppress(OSError):
                 os.write(2, f"\nspd: {answer}\n".encode())
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
-        yield lambda: asked
+        yield lambda: stop_requested
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -47,7 +47,7 @@ class Factors(click.ParamType[tuple[float, ...]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
-        """The numbers."""
+        """The numbers, refused unless they rise from above 1; the API gives a list."""
         parts = value if isinstance(value, tuple | list) else str(value).split(",")
         try:
             found = tuple(float(part) for part in parts)

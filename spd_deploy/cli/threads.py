@@ -35,18 +35,20 @@ def fitting_threads(cores: int, *, elsewhere: float, others: float) -> int:
     return max(1, min(cores, round(cores - max(0.0, others - elsewhere))))
 
 
-def choose_threads(asked: int | None, before: CpuTimes, note: Callable[[str], None]) -> int | None:
+def choose_threads(
+    requested: int | None, before: CpuTimes, note: Callable[[str], None]
+) -> int | None:
     """The number of threads to use; None leaves the choice to PyTorch.
 
     PyTorch reads OMP_NUM_THREADS itself; launchers of several processes set it.
 
     Args:
-        asked: the number that the user gave.
+        requested: the number that the user gave.
         before: processor times at the start of the time over which other processes are observed.
         note: is told the number that was chosen, and why.
     """
-    if asked is not None or "OMP_NUM_THREADS" in os.environ:
-        return asked
+    if requested is not None or "OMP_NUM_THREADS" in os.environ:
+        return requested
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return None
     cores = default_threads()

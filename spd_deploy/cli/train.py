@@ -235,9 +235,9 @@ def _read_task_and_data(
     return task, data.with_more(more)
 
 
-def _use_threads(asked: int | None, cpu_before: CpuTimes, progress: Progress) -> int | None:
+def _use_threads(requested: int | None, cpu_before: CpuTimes, progress: Progress) -> int | None:
     """Set PyTorch's number of threads. Returns it; None if PyTorch chooses."""
-    threads = choose_threads(asked, cpu_before, progress.note)
+    threads = choose_threads(requested, cpu_before, progress.note)
     use_threads(threads)
     return threads
 

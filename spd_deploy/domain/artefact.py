@@ -22,7 +22,7 @@ from spd_deploy.domain.documents import (
     without_own_hash,
 )
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.errors import BadArtefact, BadModel
+from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import json_object, read_json, sha256_of, write_json
 from spd_deploy.domain.folders import did_you_mean, refuse_no_model
 from spd_deploy.domain.golden import ANSWERS_FILE, GOLDEN_FILE, Golden, golden_of
@@ -44,12 +44,12 @@ Format = Literal["onnx", "trt", "torch"]
 
 MANIFEST_FILE = "manifest.json"
 # 1: the first. 2: the manifest has its own hash, and golden.json is there.
-SCHEMA = 2
+# 3: ``runtime_timings`` and ``timed_shapes`` were ``ran`` and ``ran_at``.
+SCHEMA = 3
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 _AGAIN = "export it again"
 _NEEDED = (CONFIG_FILE, TOKENIZER_FILE, GOLDEN_FILE, ANSWERS_FILE)
-# For pydantic, which reads manifests: a field that no version wrote is damage, and so is NaN.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,11 +103,11 @@ class Manifest:
     """What ``manifest.json`` says.
 
     Attributes:
-        precision: of the numbers in the files; a runtime may be asked to compute in less.
+        precision: of the numbers in the files; a runtime may compute in less.
         files: each file's name with its SHA-256.
         runtime: what it was exported for.
         bf16: whether that runtime is to compute in bf16 where it may round.
-        ran: how fast each runtime was at the shapes ``ran_at``, where the export was tuned.
+        runtime_timings: how fast each runtime was at ``timed_shapes``, where the export was tuned.
         measured: times of the whole network, where the export was tuned; one a shape.
         measured_on: the machine and threads of everything that is ``measured``.
     """
@@ -128,14 +128,14 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     runtime: Runtime = "onnxruntime"
     bf16: bool = False
-    ran: tuple[RuntimeTiming, ...] = ()
-    ran_at: tuple[str, ...] = ()
+    runtime_timings: tuple[RuntimeTiming, ...] = ()
+    timed_shapes: tuple[str, ...] = ()
     measured: tuple[Measured, ...] = ()
     measured_on: str | None = None
 
     @property
-    def asked(self) -> RuntimeChoice:
-        """The runtime and precision it runs in where nothing else is asked for."""
+    def runtime_choice(self) -> RuntimeChoice:
+        """The runtime and precision it runs in where no other is requested."""
         return RuntimeChoice(runtime=self.runtime, precision="bf16" if self.bf16 else None)
 
     @property
@@ -181,7 +181,7 @@ class Artefact:
 
     @property
     def task(self) -> Task:
-        """What it answers."""
+        """The labels and metrics of the classifier, from the manifest."""
         return self.manifest.task
 
     @property
@@ -313,12 +313,13 @@ def _refuse_contradictions(artefact: Artefact) -> None:
     """What the manifest says of the model, ``config.json`` and the tokenizer must say as well."""
     task, longest = artefact.task, artefact.manifest.max_tokens
     config = artefact.document(CONFIG_FILE)
+    labels = labels_of(config, error=BadArtefact) if task.labels else ()
     told = {
         "problem_type": (
             None if task.sigmoid else task.problem_type.value,
             config.get("problem_type"),
         ),
-        "labels": (list(task.labels), _labels_in(artefact, config) if task.labels else []),
+        "labels": (task.labels, labels),
         "max_tokens": (longest, min(max(longest, 1), artefact.encoder.positions)),
     }
     if _TOKENIZER_CONFIG in artefact.manifest.files:
@@ -331,15 +332,3 @@ def _refuse_contradictions(artefact: Artefact) -> None:
                 got=f"{mine} and {theirs}",
                 fix=_AGAIN,
             )
-
-
-def _labels_in(artefact: Artefact, config: Mapping[str, Any]) -> list[str]:
-    """The labels of its ``config.json``, as Transformers reads them.
-
-    Raises:
-        BadArtefact: Transformers cannot read them.
-    """
-    try:
-        return list(labels_of(config))
-    except BadModel as err:
-        raise BadArtefact(f"{artefact.folder}: {err.what}", got=err.got, fix=_AGAIN) from err

@@ -167,7 +167,7 @@ def _as_n_of_m(sparse: Sparse) -> Reading:
 
 
 def _as_unstructured(sparse: Sparse) -> Reading:
-    """Zeros anywhere."""
+    """Zeros at no regular places, which every sparse matrix has at least."""
     goals = {m.name: _goal(int(np.count_nonzero(mask)), mask.size) for m, mask in sparse.items()}
     return Reading(
         pattern=Unstructured(sparsity=_mean(goals, sparse)),

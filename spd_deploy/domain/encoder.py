@@ -149,16 +149,16 @@ class Encoder:
             case _:
                 return self.hidden, self.hidden
 
-    def attention_flops(self, batch: int, asking: int, asked: int) -> float:
-        """Operations of one layer's attention: ``asking`` queries of a row over ``asked`` tokens.
+    def attention_flops(self, batch: int, queries: int, keys: int) -> float:
+        """Operations of one layer's attention: ``queries`` of a row over ``keys`` tokens.
 
         Scores and weighted sum are a product of the hidden width each; heads share it among them.
         """
-        return 2 * 2.0 * batch * asking * asked * self.hidden
+        return 2 * 2.0 * batch * queries * keys * self.hidden
 
-    def attention_bytes(self, batch: int, asking: int, asked: int, number_bytes: int) -> float:
+    def attention_bytes(self, batch: int, queries: int, keys: int, number_bytes: int) -> float:
         """Bytes of queries, keys, values and context; scores need never leave the chip."""
-        return number_bytes * batch * self.hidden * 2.0 * (asking + asked)
+        return number_bytes * batch * self.hidden * 2.0 * (queries + keys)
 
     def pattern_on(self, matrix: Matrix, pattern: Pattern) -> Pattern:
         """``pattern`` as it applies to ``matrix``: the structured one gets its axis and width."""

@@ -69,7 +69,7 @@ class Golden:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Answers:
-    """What ``golden.json`` says."""
+    """The fields of ``golden.json`` beside its schema."""
 
     texts: tuple[GoldenText, ...]
 

@@ -46,7 +46,7 @@ def merged_scores(parts: Mapping[str, Mapping[str, float]]) -> dict[str, float |
 
 
 def _score(name: str, truth_B: NDArray[np.generic], answers_B: NDArray[np.generic]) -> float:
-    """One metric."""
+    """A metric by its name; NaN where it is undefined, as a correlation of constants."""
     from scipy import stats
     from sklearn import metrics
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.errors import BadModel
+from spd_deploy.domain.errors import BadModel, SpdError
 from spd_deploy.domain.layers import DISTILBERT
 from spd_deploy.domain.tasks import Columns, ProblemType, Task
 
@@ -98,18 +98,17 @@ def task_from_config(config: Mapping[str, Any]) -> Task:
     )
 
 
-def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+def labels_of(config: Mapping[str, Any], *, error: type[SpdError] = BadModel) -> tuple[str, ...]:
     """The labels of a classifier in the order of its outputs.
 
     As in Transformers, ``num_labels`` alone makes ``LABEL_0``, ``LABEL_1``, ...; so it does where
     ``id2label`` has another number of labels; and with neither there are two.
 
-    Raises:
-        BadModel: ``id2label`` or ``num_labels`` names no labels.
+    Raises ``error`` where ``id2label`` or ``num_labels`` names no labels.
     """
     names, count = config.get("id2label"), config.get("num_labels")
     if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-        raise BadModel(
+        raise error(
             "num_labels in config.json is not a number of labels",
             got=repr(count),
             fix="set it to the number of the model's outputs",
@@ -117,15 +116,15 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     if names is None or (count is not None and isinstance(names, dict) and len(names) != count):
         return tuple(f"LABEL_{i}" for i in range(2 if count is None else count))
     if not isinstance(names, dict) or not names:
-        raise _bad_labels("does not map output numbers to labels", names)
+        raise _bad_labels("does not map output numbers to labels", names, error)
     try:
         by_number = {int(key): name for key, name in names.items()}
     except ValueError as err:
-        raise _bad_labels("has a key that is not an output's number", names) from err
+        raise _bad_labels("has a key that is not an output's number", names, error) from err
     if sorted(by_number) != list(range(len(names))):
-        raise _bad_labels("does not number the outputs 0, 1, 2, ...", names)
+        raise _bad_labels("does not number the outputs 0, 1, 2, ...", names, error)
     if not all(isinstance(name, str | int | float) for name in by_number.values()):
-        raise _bad_labels("has a label that is neither text nor a number", names)
+        raise _bad_labels("has a label that is neither text nor a number", names, error)
     return tuple(str(by_number[i]) for i in range(len(names)))
 
 
@@ -144,9 +143,9 @@ def _problem_type(config: Mapping[str, Any]) -> ProblemType | None:
         ) from err
 
 
-def _bad_labels(what: str, names: object) -> BadModel:
+def _bad_labels(what: str, names: object, error: type[SpdError] = BadModel) -> SpdError:
     """The error for an ``id2label`` that cannot be read."""
-    return BadModel(
+    return error(
         f"id2label in config.json {what}",
         got=repr(names)[:120],
         fix='set it to one name for each output, as in {"0": "negative", "1": "positive"}',

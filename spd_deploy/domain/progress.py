@@ -30,16 +30,16 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Nobody listens."""
+    """A :class:`Progress` that shows nothing, for callers that gave no listener."""
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int) -> Iterator[Advance]:
-        """Count nothing."""
+        """A stage whose steps are not counted."""
 
         def advance(steps: int = 1, *, note: str | None = None) -> None:
-            """Tell nobody."""
+            """Do nothing with the steps and the note."""
 
         yield advance
 
     def note(self, text: str) -> None:
-        """Say nothing."""
+        """Drop the text, since nobody reads it."""

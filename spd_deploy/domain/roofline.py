@@ -66,9 +66,9 @@ def encoder_work(
             moved_bytes=matrix.moved_bytes(tokens, density=share, number_bytes=number_bytes),
         )
     for layer in range(encoder.layers):
-        asking = 1 if first_only and layer == encoder.layers - 1 else shape.seq
+        queries = 1 if first_only and layer == encoder.layers - 1 else shape.seq
         total += Work(
-            flops=encoder.attention_flops(shape.batch, asking, shape.seq),
-            moved_bytes=encoder.attention_bytes(shape.batch, asking, shape.seq, number_bytes),
+            flops=encoder.attention_flops(shape.batch, queries, shape.seq),
+            moved_bytes=encoder.attention_bytes(shape.batch, queries, shape.seq, number_bytes),
         )
     return total

@@ -32,7 +32,7 @@ class Structures:
 
     @classmethod
     def all_of(cls, encoder: Encoder) -> Self:
-        """The dense model's."""
+        """All heads and neurons of every layer, as the dense model has them."""
         return cls(
             heads=(encoder.heads,) * encoder.layers,
             neurons=(encoder.intermediate,) * encoder.layers,

@@ -8,7 +8,7 @@ a text otherwise than the trainer did.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +108,6 @@ class Batch:
             )
 
     def __len__(self) -> int:
-        """Number of rows."""
         return len(self.ids_BS)
 
     def named(self) -> dict[str, NDArray[np.int64]]:
@@ -246,6 +245,29 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
     if shorter > half:
         return (half, room - half) if first <= second else (room - half, half)
     return (shorter, room - shorter) if first <= second else (room - shorter, shorter)
+
+
+class TextEncoder(Protocol):
+    """What makes token ids of texts, such as a :class:`Tokenizer`."""
+
+    def encode(self, text: str, pair: str | None = None) -> Tokens:
+        """Token ids of one text or pair."""
+        ...
+
+
+class EncodesOnce:
+    """Encodes each text once: a file's rows are checked and then run with the same tokens."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._encoded: dict[tuple[str, str | None], Tokens] = {}
+
+    def encode(self, text: str, pair: str | None = None) -> Tokens:
+        """As :meth:`Tokenizer.encode`; the tokens of a text that came before are remembered."""
+        found = self._encoded.get((text, pair))
+        if found is None:
+            found = self._encoded[text, pair] = self._tokenizer.encode(text, pair)
+        return found
 
 
 def lacks_tokens(encoding: "Encoding", *, texts: int) -> bool:

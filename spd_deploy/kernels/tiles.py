@@ -64,7 +64,7 @@ class Tile:
 
     @property
     def options(self) -> dict[str, int]:
-        """Triton's launch options."""
+        """The keyword arguments of a launch that are Triton's own: warps and pipeline stages."""
         return {"num_warps": self.warps, "num_stages": self.stages}
 
     def shared_bytes(self, number: FloatType) -> int:

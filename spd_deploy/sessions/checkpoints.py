@@ -35,7 +35,7 @@ def verified_checkpoint(folder: Path) -> Iterator[Checkpoint]:
 
 
 def _copy(file: Path, target: Path) -> None:
-    """One file, whole."""
+    """Copy one file, with an error of ours where it cannot be read or does not fit."""
     try:
         source = file.open("rb")
     except OSError as err:

@@ -85,7 +85,7 @@ def session_from_artefact(
     """
     manifest = artefact.manifest
     if runtime is None:
-        runtime, precision = manifest.runtime, precision or manifest.asked.precision
+        runtime, precision = manifest.runtime, precision or manifest.runtime_choice.precision
     _refuse_format(manifest.format, runtime)
     precision = precision or manifest.precision
     _refuse_precision(manifest.precision, runtime, precision)

@@ -46,7 +46,7 @@ class Session(Protocol):
 
     @property
     def description(self) -> Description:
-        """How it runs."""
+        """Runtime, version, device and precision, as the session itself found out."""
         ...
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
@@ -57,18 +57,14 @@ class Session(Protocol):
         """Free threads and memory; a closed session cannot run."""
         ...
 
-    def __enter__(self) -> Self:
-        """The session itself."""
-        ...
+    def __enter__(self) -> Self: ...
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        ...
+    ) -> None: ...
 
 
 class Closing:
@@ -79,7 +75,6 @@ class Closing:
         raise AssertionError("a session must say how it closes")
 
     def __enter__(self) -> Self:
-        """The session itself."""
         return self
 
     def __exit__(
@@ -88,5 +83,4 @@ class Closing:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close it."""
         self.close()

@@ -59,6 +59,6 @@ class TorchSession(Closing):
         return np.asarray(logits_BC.float().cpu().numpy())
 
     def close(self) -> None:
-        """Free the model."""
+        """Drop the model, whose memory is freed with it; closing twice is fine."""
         with contextlib.suppress(AttributeError):
             del self.model

@@ -64,16 +64,18 @@ class Effort:
         rounds: how often each model is opened and timed.
         warmup_runs: untimed runs before each series.
         min_runs: timed runs of a series, even where its time is up.
+        max_runs: timed runs of a series, even where it has time left.
     """
 
     seconds: float = 0.3
     rounds: int = 3
     warmup_runs: int = 2
     min_runs: int = 3
+    max_runs: int = 10_000
 
     def __post_init__(self) -> None:
         """Refuse an effort that measures nothing."""
-        counts = self.rounds >= 1 and self.warmup_runs >= 1 and self.min_runs >= 1
+        counts = self.rounds >= 1 and self.warmup_runs >= 1 <= self.min_runs <= self.max_runs
         if not (counts and 0 < self.seconds < math.inf):
             raise BadSetting(
                 "these settings measure nothing", got=self, fix="use some seconds and rounds"
@@ -82,4 +84,6 @@ class Effort:
     @property
     def series(self) -> TimeBudget:
         """One series: its share of the time."""
-        return TimeBudget(seconds=self.seconds / self.rounds, at_least=self.min_runs)
+        return TimeBudget(
+            seconds=self.seconds / self.rounds, at_least=self.min_runs, at_most=self.max_runs
+        )

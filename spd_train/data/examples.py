@@ -12,14 +12,14 @@ from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Columns, Task
-from spd_deploy.domain.text import Tokenizer
+from spd_deploy.domain.text import TextEncoder
 from spd_train.data.delimited import other_delimiter
 from spd_train.data.foreign import tasks_of_label
 from spd_train.data.rows import MEND, DataRow, Fault, Name, type_name
 
 Note = Callable[[str], None]
 # Opens the tokenizer of the model that reads the rows; called for the first text in doubt alone.
-OpenTokenizer = Callable[[], Tokenizer]
+OpenTokenizer = Callable[[], TextEncoder]
 
 
 _OPTIONS = "check --text-column and --pair-column"

@@ -73,7 +73,7 @@ class FineTuning(Training):
         )
 
     def begin_step(self, step: int) -> Record:
-        """Switch dropout on."""
+        """Switch dropout on, which an evaluation between steps switches off."""
         self.model.train()
         return {"stage": "teacher"}
 

@@ -156,7 +156,7 @@ def test_an_artefact_is_an_arm_in_each_runtime(dense_artefact: Artefact) -> None
 
     ways = ("openvino", "onnxruntime", "openvino:bf16")
     assert [arm.name for arm in found] == [f"{n} ({w})" for n in ("dense", "dense-2") for w in ways]
-    assert [str(arm.asked) for arm in found[:3]] == list(ways)
+    assert [str(arm.runtime_choice) for arm in found[:3]] == list(ways)
     assert [arm.runtime for arm in found[:3]] == ["openvino", "onnxruntime", "openvino"]
 
 

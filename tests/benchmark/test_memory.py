@@ -36,7 +36,8 @@ def test_an_arm_in_openvino_is_weighed(arms: tuple[Arm, ...], tmp_path: Path) ->
     """The process opens it in the runtime asked for, whose library is there before the model."""
     artefact = with_portable(source_of(arms[0]).artefact, tmp_path / "a")
     found = memory_of(
-        replace(source_of(arms[0]), artefact=artefact, asked=RUNTIME_CHOICES["openvino"]), SETTINGS
+        replace(source_of(arms[0]), artefact=artefact, runtime_choice=RUNTIME_CHOICES["openvino"]),
+        SETTINGS,
     )
 
     assert found is not None

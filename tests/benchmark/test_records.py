@@ -4,7 +4,7 @@ import pytest
 
 from spd_deploy.benchmark.formatting import megabytes, milliseconds, percent, ratio
 from spd_deploy.benchmark.records import BenchmarkSettings, Series, Shape
-from spd_deploy.domain.errors import BadReport
+from spd_deploy.domain.errors import BadReport, BadSetting
 
 SHAPE = Shape(batch=1, seq=8)
 
@@ -39,7 +39,7 @@ def test_a_shape_has_tokens(batch: int, seq: int) -> None:
 )
 def test_settings_measure_something(wrong: dict[str, object]) -> None:
     """Settings without a shape, two rounds or some time are refused."""
-    with pytest.raises(BadReport, match="measure nothing"):
+    with pytest.raises(BadSetting, match="measure nothing"):
         BenchmarkSettings(**{"shapes": (SHAPE,), **wrong})  # type: ignore[arg-type]
 
 

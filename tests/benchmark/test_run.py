@@ -98,7 +98,9 @@ def test_arms_that_cannot_be_profiled_are_named(arms: tuple[Arm, ...]) -> None:
     small = replace(nm, artefact=replace(nm.artefact, manifest=manifest))
 
     assert why_unprofiled(nm) is None
-    assert "in openvino" in str(why_unprofiled(replace(nm, asked=RUNTIME_CHOICES["openvino"])))
+    assert "in openvino" in str(
+        why_unprofiled(replace(nm, runtime_choice=RUNTIME_CHOICES["openvino"]))
+    )
     assert "it is int8" in str(why_unprofiled(small))
 
 

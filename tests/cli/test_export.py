@@ -114,7 +114,7 @@ def test_a_tuning_makes_the_same_artefact_again(
     first, again = (open_artefact(tmp_path / name).manifest for name in "ab")
     assert again.matrices == first.matrices
     assert again.measured == first.measured
-    assert (len(first.ran), len(again.ran)) == (2, 0)
+    assert (len(first.runtime_timings), len(again.runtime_timings)) == (2, 0)
 
 
 def test_an_export_without_tuning_has_no_times(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from exporters.export import artefact_from_checkpoint
 from spd_deploy.cli.answers import text_of_answers
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import Artefact
+from spd_deploy.domain.text import Tokenizer, Tokens
 from tests.tiny import tiny_checkpoint
 
 ROWS = (
@@ -106,6 +108,27 @@ def test_a_broken_row_stops_or_is_left_out(artefact: Artefact, tmp_path: Path, b
     assert skipped.exit_code == 0, skipped.output
     assert "skipped 1 broken row" in skipped.stderr
     assert [answer["id"] for answer in read_lines(output.read_text())] == [7, 8, 9]
+
+
+def test_each_text_is_tokenised_once(
+    artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text without a letter is checked for tokens and run with the tokens that were found."""
+    seen: Counter[str] = Counter()
+    encode = Tokenizer.encode
+
+    def counted(self: Tokenizer, text: str, pair: str | None = None) -> Tokens:
+        seen[text] += 1
+        return encode(self, text, pair)
+
+    monkeypatch.setattr(Tokenizer, "encode", counted)
+    texts = ["!?!", "a great film", "..."]
+    (tmp_path / "in.jsonl").write_text(json_lines([{"text": text} for text in texts]))
+
+    done = predict(artefact, "--input", tmp_path / "in.jsonl")
+
+    assert done.exit_code == 0, done.output
+    assert {text: seen[text] for text in texts} == dict.fromkeys(texts, 1)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])

@@ -66,7 +66,9 @@ def test_an_emptied_layer_gives_the_models_logits(tmp_path: Path, name: str, spe
     wanted_BC = expected(checkpoint)
 
     artefact = artefact_from_checkpoint(checkpoint, tmp_path / "onnx")
-    torch_artefact = torch_artefact_from_checkpoint(checkpoint, tmp_path / "torch", number="fp32")
+    torch_artefact = torch_artefact_from_checkpoint(
+        checkpoint, tmp_path / "torch", precision="fp32"
+    )
 
     model = artefact.folder / MODEL_FILE
     portable = artefact.folder / PORTABLE_FILE

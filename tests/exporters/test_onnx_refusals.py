@@ -214,7 +214,10 @@ def sound(block_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory
         ({"max_tokens": "32"}, "max_tokens: "),
         ({"matrices": [{"name": "m"}]}, "matrices.0.shape"),
         ({"task": {}}, "task.name"),
-        ({"ran": [{"runtime": "onnxruntime", "seconds": 1.0}]}, "ran.0.seconds: "),
+        (
+            {"runtime_timings": [{"runtime": "onnxruntime", "seconds": 1.0}]},
+            "runtime_timings.0.seconds: ",
+        ),
         ({"measured": [{"batch": 0, "seq": 1, "dense_s": 1.0, "chosen_s": 1.0}]}, "a shape"),
         ({"precison": "fp32"}, "precison"),
     ],

@@ -73,11 +73,11 @@ def test_without_labels_no_runtime_may_round(tmp_path: Path, mrpc: tuple[Checkpo
 
     assert result.exit_code == 0, result.output
     manifest = open_artefact(tmp_path / "a").manifest
-    assert [one.runtime for one in manifest.ran] == ["onnxruntime", "openvino"]
-    assert manifest.ran_at == ("1x8", "2x8")
-    assert all(len(one.seconds) == 2 for one in manifest.ran)
-    assert str(manifest.asked) == fastest_runtime(manifest.ran)
-    assert f"runs in   {manifest.asked}: ms at 1x8, 2x8" in result.stdout
+    assert [one.runtime for one in manifest.runtime_timings] == ["onnxruntime", "openvino"]
+    assert manifest.timed_shapes == ("1x8", "2x8")
+    assert all(len(one.seconds) == 2 for one in manifest.runtime_timings)
+    assert str(manifest.runtime_choice) == fastest_runtime(manifest.runtime_timings)
+    assert f"runs in   {manifest.runtime_choice}: ms at 1x8, 2x8" in result.stdout
     with open_path(tmp_path / "a").session as session:
         assert session.description.runtime == manifest.runtime
 
@@ -91,7 +91,7 @@ def test_with_labels_bf16_is_judged_and_timed(
 
     export(mrpc[0], tmp_path / "a", *QUICK, "--data", mrpc[1], "--max-drop", "100")
 
-    ran = [one.runtime for one in open_artefact(tmp_path / "a").manifest.ran]
+    ran = [one.runtime for one in open_artefact(tmp_path / "a").manifest.runtime_timings]
     assert ran == ["onnxruntime", "openvino", "openvino:bf16"]
 
 
@@ -105,7 +105,7 @@ def test_a_runtime_that_is_asked_for_is_taken(
     export(mrpc[0], tmp_path / "a", "--runtime", "openvino:bf16")
 
     manifest = open_artefact(tmp_path / "a").manifest
-    assert (manifest.runtime, manifest.bf16, manifest.ran) == ("openvino", True, ())
+    assert (manifest.runtime, manifest.bf16, manifest.runtime_timings) == ("openvino", True, ())
     with open_path(tmp_path / "a").session as session:
         assert (session.description.runtime, session.description.precision) == ("openvino", "bf16")
 
@@ -126,7 +126,7 @@ def test_bf16_that_costs_too_much_is_left_out(
 
     found = select_fastest_runtime(artefact, PLAN, calibration_set)
 
-    assert [one.runtime for one in found.manifest.ran] == ["onnxruntime", "openvino"]
+    assert [one.runtime for one in found.manifest.runtime_timings] == ["onnxruntime", "openvino"]
     with pytest.raises(VerificationFailed, match="openvino:bf16 costs more near than allowed"):
         select_named_runtime(artefact, RUNTIME_CHOICES["openvino:bf16"], calibration_set)
 
@@ -154,7 +154,7 @@ def test_a_graph_that_answers_otherwise_is_no_candidate(
 
     found = select_fastest_runtime(replace(artefact, manifest=manifest), PLAN, None)
 
-    assert [one.runtime for one in found.manifest.ran] == ["onnxruntime"]
+    assert [one.runtime for one in found.manifest.runtime_timings] == ["onnxruntime"]
 
 
 def test_matrices_tuned_for_another_runtime_are_told(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_the_kernels_give_the_checkpoints_logits(
 ) -> None:
     """All launches of a network after one another, over the golden rows of mixed lengths."""
     checkpoint = tiny_checkpoint(tmp_path / "c", pattern=block, max_tokens=9)
-    artefact = torch_artefact_from_checkpoint(checkpoint, tmp_path / "a", number=number)
+    artefact = torch_artefact_from_checkpoint(checkpoint, tmp_path / "a", precision=number)
     golden = artefact.golden()
     inputs = {
         "ids": golden.batch.ids_BS,

@@ -53,7 +53,7 @@ def test_a_torch_artefact_looks_up_no_such_id(
     dense_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither ``run`` nor ``prepare`` reaches the network: on a GPU it would break the context."""
-    artefact = torch_artefact_from_checkpoint(dense_checkpoint, tmp_path / "a", number="fp32")
+    artefact = torch_artefact_from_checkpoint(dense_checkpoint, tmp_path / "a", precision="fp32")
     vocabulary = dense_checkpoint.encoder.vocabulary
 
     with session_from_artefact(artefact) as session:

@@ -35,7 +35,9 @@ def models(
     """A folder for each runtime on the CPU."""
     folder = tmp_path_factory.mktemp("threads")
     onnx = artefact_from_checkpoint(dense_checkpoint, folder / "onnx").folder
-    torch = torch_artefact_from_checkpoint(dense_checkpoint, folder / "torch", number="fp32").folder
+    torch = torch_artefact_from_checkpoint(
+        dense_checkpoint, folder / "torch", precision="fp32"
+    ).folder
     return {
         "onnxruntime": onnx,
         "openvino": onnx,

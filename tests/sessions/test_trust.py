@@ -48,7 +48,9 @@ def models(
     """A folder for each runtime on the CPU; a checkpoint runs in PyTorch as it is."""
     folder = tmp_path_factory.mktemp("models")
     onnx = artefact_from_checkpoint(dense_checkpoint, folder / "onnx").folder
-    torch = torch_artefact_from_checkpoint(dense_checkpoint, folder / "torch", number="fp32").folder
+    torch = torch_artefact_from_checkpoint(
+        dense_checkpoint, folder / "torch", precision="fp32"
+    ).folder
     return {"onnxruntime": onnx, "openvino": onnx, "torch": torch, "auto": dense_checkpoint.folder}
 
 
@@ -320,7 +322,7 @@ def test_an_older_artefact_says_to_export_again(copy: Path) -> None:
     value = json.loads((copy / MANIFEST_FILE).read_text())
     (copy / MANIFEST_FILE).write_text(json.dumps({**value, "schema": 1}))
 
-    with pytest.raises(BadArtefact, match=r"got 1; export it again with this version.* schema 2"):
+    with pytest.raises(BadArtefact, match=r"got 1; export it again with this version.* schema 3"):
         open_artefact(copy)
 
 

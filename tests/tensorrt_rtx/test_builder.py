@@ -117,8 +117,8 @@ def test_layers_have_the_types_and_the_names_of_the_plan(spelled: str, tmp_path:
     }
 
     for matrix in read_plan(artefact.folder).matrices:
-        assert matrix.typed == "fp16"
-        assert products[f"[ONNX Layer: {matrix.product}]"] == [trt.float16, trt.float16]
+        assert matrix.precision == "fp16"
+        assert products[f"[ONNX Layer: {matrix.onnx_node}]"] == [trt.float16, trt.float16]
     exact = [layer for layer in layers if layer.type in EXACT]
     assert {layer.type for layer in exact} == set(EXACT)
     assert all(layer.get_output(0).dtype == trt.float32 for layer in exact)

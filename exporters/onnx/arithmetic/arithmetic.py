@@ -100,7 +100,7 @@ class Wide:
         return x
 
     def number(self, g: Graph, value: float) -> Name:
-        """An fp32 scalar."""
+        """An fp32 scalar, an initializer shared by all that use the value."""
         return g.number(value)
 
 

@@ -10,7 +10,7 @@ class Float32(Wide):
     packs = True
 
     def operand(self, g: Graph, x: Name, matrix: str) -> Operand:
-        """``x`` itself."""
+        """``x`` itself: fp32 products take their input as it is."""
         return Operand(values=x)
 
     def on_tokens(

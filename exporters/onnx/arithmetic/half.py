@@ -48,7 +48,7 @@ class Half:
         return g.once("Cast", x, to=SINGLE)
 
     def number(self, g: Graph, value: float) -> Name:
-        """An fp16 scalar."""
+        """An fp16 scalar, rounded to the nearest."""
         return g.constant(np.array(value, np.float16))
 
     def _added(self, g: Graph, y: Name, bias: Array, residual: Name | None) -> Name:

@@ -57,18 +57,18 @@ def parse_dense(text: str) -> tuple[str, ...]:
     Raises:
         BadSetting: an unknown name.
     """
-    asked = [part.strip() for part in text.split(",")]
-    if asked == ["all"]:
+    requested = [part.strip() for part in text.split(",")]
+    if requested == ["all"]:
         return NAMES
-    if asked == ["none"]:
+    if requested == ["none"]:
         return ()
-    if unknown := [name for name in asked if name not in NAMES]:
+    if unknown := [name for name in requested if name not in NAMES]:
         raise BadSetting(
             "no dense arm has such a name",
             got=unknown[0] or "nothing",
             fix=f"name all, none, or some of {', '.join(NAMES)}",
         )
-    return tuple(name for name in NAMES if name in asked)
+    return tuple(name for name in NAMES if name in requested)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,7 +199,7 @@ def _own_export(model: DenseModel, name: str) -> Arm:
     if is_artefact(folder):
         artefact = open_artefact(folder)
     elif name == "torch":
-        artefact = torch_artefact_from_checkpoint(model.checkpoint, folder, number="fp16")
+        artefact = torch_artefact_from_checkpoint(model.checkpoint, folder, precision="fp16")
     else:
         artefact = artefact_from_checkpoint(
             model.checkpoint, folder, ExportRequest(precision=Precision.FP16)

@@ -128,7 +128,7 @@ def analysis_to_json(analysis: Analysis) -> dict[str, Any]:
         "arm": analysis.arm,
         "shape": analysis.shape,
         "threads": analysis.threads,
-        "ran": analysis.where,
+        "measured_in": analysis.where,
         "served": analysis.served,
         "statement": statement_of(analysis),
         "explanation": explanation_of(analysis),

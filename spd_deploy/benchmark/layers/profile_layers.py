@@ -142,9 +142,14 @@ def served_otherwise(source: ArmSource) -> str | None:
     Such as ``openvino, bf16``.
     """
     manifest = source.artefact.manifest
-    if manifest.asked == RuntimeChoice(runtime="onnxruntime") and manifest.precision == "fp32":
+    if (
+        manifest.runtime_choice == RuntimeChoice(runtime="onnxruntime")
+        and manifest.precision == "fp32"
+    ):
         return None
-    return f"{manifest.runtime}, {computed_in(manifest.precision, manifest.asked.precision)}"
+    return (
+        f"{manifest.runtime}, {computed_in(manifest.precision, manifest.runtime_choice.precision)}"
+    )
 
 
 def matrices_of(source: ArmSource) -> tuple[MatrixFacts, ...]:

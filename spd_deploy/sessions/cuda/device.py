@@ -128,7 +128,7 @@ class CudaDevice:
         self._call("cuGraphLaunch", graph, self.stream)
 
     def free_graph(self, graph: int) -> None:
-        """Free a graph."""
+        """Free a graph that was captured here; a launch of it must have ended."""
         self._call("cuGraphExecDestroy", graph)
 
     @contextlib.contextmanager
@@ -142,7 +142,7 @@ class CudaDevice:
                 self._call("cuEventDestroy", event)
 
     def record(self, event: int) -> None:
-        """Enqueue an event."""
+        """Enqueue an event on the stream, which gets its time when the GPU reaches it."""
         self._call("cuEventRecord", event, self.stream)
 
     def seconds_between(self, start: int, end: int) -> float:

@@ -54,7 +54,7 @@ class Buffers:
 
     @property
     def stream(self) -> int:
-        """The ``cudaStream_t``."""
+        """The address of the ``cudaStream_t``, as the driver and Triton take it."""
         return int(self.queue.cuda_stream)
 
     def fill(self, batch: Batch) -> None:

@@ -20,9 +20,10 @@ from spd_deploy.domain.files import read_json, write_text
 from spd_deploy.domain.shapes import Shape
 
 PLAN_FILE = "build.json"
-SCHEMA = 1
+# 1: the first. 2: of a matrix ``onnx_node``, ``precision`` and ``reason`` were ``product``,
+# ``typed`` and ``why``; ``largest_fp16_activation`` was ``largest_half``.
+SCHEMA = 2
 
-# For pydantic, which reads it: a field that no version wrote is damage, and so is NaN.
 _AGAIN = "export it again"
 
 TrtPrecision = Literal["fp32", "fp16", "int8"]
@@ -62,20 +63,20 @@ class PlannedMatrix:
     """One encoder matrix, and whether a sparse tactic may run it.
 
     Attributes:
-        product: the ONNX node that multiplies by it; empty where nothing of the matrix is left.
+        onnx_node: the node of the graph that multiplies by it; empty where nothing is left of it.
         two_of_four: whether at most 2 of every 4 inputs of a stored row are non-zero.
-        typed: the precision in which the graph multiplies it.
+        precision: in which the graph multiplies it.
         eligible: whether TensorRT may choose a sparse tactic for it.
-        why: the reason, as a sentence.
+        reason: why it is eligible or not, as a sentence.
     """
 
     name: str
     shape: tuple[int, int]
-    product: str
+    onnx_node: str
     two_of_four: bool
-    typed: TrtPrecision
+    precision: TrtPrecision
     eligible: bool
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,8 +87,8 @@ class BuildPlan:
         buckets: the shapes, one optimization profile each (``sessions.tensorrt.shape_buckets``).
         precision: precision of the products in the graph.
         sparse_weights: whether to set SPARSE_WEIGHTS: true where a matrix is eligible.
-        largest_half: the largest fp16 activation on the golden inputs, where fp16 ends at 65504;
-            0 where no activation is fp16.
+        largest_fp16_activation: on the golden inputs, where fp16 ends at 65504; 0 where no
+            activation is fp16.
         masks_sha256: hash of the positions of the matrices' zeros (:func:`sha256_of_masks`).
         options: defaults of ``spd build``.
     """
@@ -96,7 +97,7 @@ class BuildPlan:
     precision: TrtPrecision
     sparse_weights: bool
     masks_sha256: str
-    largest_half: float
+    largest_fp16_activation: float
     matrices: tuple[PlannedMatrix, ...]
     options: Options
 
@@ -127,7 +128,7 @@ class BuildPlan:
 
 
 def write_plan(folder: Path, plan: BuildPlan) -> None:
-    """Write ``build.json``."""
+    """Write ``build.json`` into an artefact that is being exported."""
     write_text(folder / PLAN_FILE, text_of(plan.to_json()))
 
 

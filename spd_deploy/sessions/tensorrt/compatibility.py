@@ -57,28 +57,28 @@ def engine_host(device: CudaDevice, tensorrt: ModuleType) -> EngineHost:
     Raises:
         Unavailable: the driver is older than the CUDA that TensorRT was built for.
     """
-    place = EngineHost(
+    host = EngineHost(
         gpu=device.name,
         compute_capability=device.compute_capability,
         driver=driver_version() or "unknown",
         cuda=device.cuda,
         tensorrt=str(tensorrt.__version__),
     )
-    refuse_old_driver(place, built_for=cuda_major_of_tensorrt())
-    return place
+    refuse_old_driver(host, built_for=cuda_major_of_tensorrt())
+    return host
 
 
-def refuse_old_driver(place: EngineHost, *, built_for: int | None) -> None:
+def refuse_old_driver(host: EngineHost, *, built_for: int | None) -> None:
     """Refuse a driver whose major version of CUDA is older than the one TensorRT was built for.
 
     Raises:
         Unavailable: ``built_for`` is newer than the driver's CUDA.
     """
-    if built_for is not None and numbers_of(place.cuda)[0] < built_for:
+    if built_for is not None and numbers_of(host.cuda)[0] < built_for:
         raise Unavailable(
             f"the driver is too old for this TensorRT, which was built for CUDA {built_for}",
-            got=f"driver {place.driver}, which runs CUDA {place.cuda} and older",
-            fix=f"update NVIDIA's driver, or install tensorrt-cu{numbers_of(place.cuda)[0]}",
+            got=f"driver {host.driver}, which runs CUDA {host.cuda} and older",
+            fix=f"update NVIDIA's driver, or install tensorrt-cu{numbers_of(host.cuda)[0]}",
         )
 
 
@@ -99,7 +99,7 @@ def refuse_incompatible(record: EngineRecord, here: EngineHost) -> None:
 
 def _mismatches(record: EngineRecord, here: EngineHost) -> Iterator[tuple[str, str]]:
     """Each requirement of the engine that this machine misses, with what was found here."""
-    there, options = record.place, record.options
+    there, options = record.host, record.options
     if options.version_compatible:
         if numbers_of(here.tensorrt) < numbers_of(there.tensorrt):
             yield f"the engine needs TensorRT {there.tensorrt} or later", here.tensorrt

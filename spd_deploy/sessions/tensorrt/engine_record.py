@@ -28,8 +28,10 @@ from spd_deploy.sessions.tensorrt.build_plan import Options
 ENGINE_FILE = "engine.plan"
 RECORD_FILE = "engine.json"
 INSPECTOR_FILE = "inspector.json"
-# 1: the first. 2: it has its own hash.
-SCHEMA = 2
+# 1: the first. 2: it has its own hash. 3: ``host`` and ``precision_proof`` were ``place`` and
+# ``proved``; of a verdict ``precision``, ``sparse_tactic`` and ``reason`` were ``typed``,
+# ``picked`` and ``why``.
+SCHEMA = 3
 _MANIFEST_FILE = "manifest.json"  # of ``domain.artefact``, which knows nothing of engines
 _AGAIN = "build it again: spd build ARTEFACT"
 
@@ -99,25 +101,25 @@ class Verdict:
     Attributes:
         bucket: index of the bucket; TensorRT chooses tactics for each bucket.
         two_of_four: whether the matrix has the 2:4 pattern.
-        typed: the precision that the engine's tensor formats prove; None where they do not.
+        precision: the one that the engine's tensor formats prove; None where they do not.
         eligible: whether TensorRT could choose a sparse tactic.
-        picked: whether TensorRT chose a sparse tactic.
+        sparse_tactic: whether TensorRT chose a sparse tactic.
         tactic: name of the tactic (the kernel).
         sparse_s: GPU seconds of its layer.
         dense_s: the same in the best dense build of the graph; None where not comparable.
-        why: the reason, as a sentence.
+        reason: why, as a sentence.
     """
 
     matrix: str
     bucket: int
     two_of_four: bool
-    typed: str | None
+    precision: str | None
     eligible: bool
-    picked: SparseTactic
+    sparse_tactic: SparseTactic
     tactic: str | None
     sparse_s: float | None
     dense_s: float | None
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +137,7 @@ class EngineRecord:
         buckets: the shapes of its optimization profiles, in their order.
         options: the options of this build, which may differ from the plan's.
         flags: names of the ``BuilderFlag`` values that were set.
-        proved: for how many products the engine proves that precision, as a sentence.
+        precision_proof: for how many products the engine proves that precision, as a sentence.
         parity: largest difference of its logits from the checkpoint's on the golden inputs.
         builds: all builds, which were timed in interleaved rounds.
         chosen: index of the fastest build, which is the engine.
@@ -143,7 +145,7 @@ class EngineRecord:
         verdicts: one for each matrix and bucket; empty where no matrix is sparse.
     """
 
-    place: EngineHost
+    host: EngineHost
     onnx_sha256: str
     weights_sha256: str
     masks_sha256: str
@@ -156,7 +158,7 @@ class EngineRecord:
     options: Options
     flags: tuple[str, ...]
     precision: str
-    proved: str
+    precision_proof: str
     parity: float
     builds: tuple[Build, ...]
     chosen: int
@@ -187,8 +189,8 @@ class EngineRecord:
         if self.arm == "dense":  # the verdicts are of the best sparse build, which was not chosen
             return ()
         there = [verdict for verdict in self.verdicts if verdict.bucket in buckets]
-        found = dict.fromkeys(v.tactic for v in there if v.picked == "yes" and v.tactic)
-        unknown = any(verdict.picked == "unknown" for verdict in there)
+        found = dict.fromkeys(v.tactic for v in there if v.sparse_tactic == "yes" and v.tactic)
+        unknown = any(verdict.sparse_tactic == "unknown" for verdict in there)
         return None if unknown and not found else tuple(found)
 
     def to_json(self) -> dict[str, Any]:

@@ -179,7 +179,7 @@ class TensorRtRun:
 
     @property
     def stream(self) -> int:
-        """The engine's ``cudaStream_t``."""
+        """The address of the engine's ``cudaStream_t``."""
         return self._executor.device.stream
 
     def load(self) -> None:

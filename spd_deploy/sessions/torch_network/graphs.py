@@ -164,7 +164,7 @@ class BucketRun:
 
     @property
     def stream(self) -> int:
-        """The ``cudaStream_t``."""
+        """The address of the ``cudaStream_t`` that its runs are enqueued on."""
         return int(self.queue.cuda_stream)
 
     def run(self, batch: Batch) -> NDArray[np.float32]:

@@ -64,7 +64,7 @@ class TorchTokenMajor:
     """``[tokens, features]``, computed by PyTorch's operators."""
 
     def enter(self, x_TH: "Tensor") -> "Tensor":
-        """The embeddings unchanged."""
+        """The embeddings ``[T, H]`` unchanged, since this layout is theirs."""
         return x_TH
 
     def leave(self, x: "Tensor") -> "Tensor":
@@ -76,7 +76,7 @@ class TorchTokenMajor:
         return x.reshape(batch, -1, x.shape[1])[:, 0].contiguous()
 
     def split(self, x: "Tensor", sizes: Sequence[int]) -> Sequence["Tensor"]:
-        """Split the columns."""
+        """Views of so many columns each, features of every token."""
         import torch
 
         return torch.split(x, list(sizes), 1)
@@ -127,7 +127,7 @@ class TorchFeatureMajor:
         return x.reshape(len(x), batch, -1)[:, :, 0].contiguous()
 
     def split(self, x: "Tensor", sizes: Sequence[int]) -> Sequence["Tensor"]:
-        """Split the rows."""
+        """Views of so many rows each, features of every token."""
         import torch
 
         return torch.split(x, list(sizes), 0)

@@ -40,10 +40,10 @@ def tensors_in(folder: Path, plan: NetworkPlan, device: Device) -> Tensors:
     Raises:
         BadArtefact: the file is damaged, or its matrices have another precision.
     """
-    tensors, kind = read_tensors(folder / TENSORS_FILE, device), dtype_of(plan.number)
+    tensors, kind = read_tensors(folder / TENSORS_FILE, device), dtype_of(plan.precision)
     if any(tensors.get(f"{matrix.name}.weight").dtype != kind for matrix in plan.matrices):
         raise BadArtefact(
-            f"the matrices of {folder} are not stored in {plan.number}", fix="export it again"
+            f"the matrices of {folder} are not stored in {plan.precision}", fix="export it again"
         )
     return tensors
 

@@ -19,7 +19,8 @@ from spd_deploy.domain.model_config import Activation
 
 PLAN_FILE = "network.json"
 TENSORS_FILE = "model.safetensors"
-SCHEMA = 1
+# 1: the first. 2: ``precision`` was ``number``.
+SCHEMA = 2
 
 MatrixKind = Literal["dense", "blocks", "2:4"]
 HeadActivation = Literal["tanh", "relu", "gelu", "none"]
@@ -52,7 +53,7 @@ class HeadPlan:
 class NetworkPlan:
     """A whole classifier; ``token_types`` is 0 where it has no table of token types."""
 
-    number: Literal["fp32", "fp16", "bf16"]
+    precision: Literal["fp32", "fp16", "bf16"]
     activation: Activation
     epsilon: float
     token_types: int

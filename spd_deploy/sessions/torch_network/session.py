@@ -69,7 +69,7 @@ class TorchArtefactSession(Closing):
             runtime="torch",
             version=torch.__version__,
             device=self.device,
-            precision=self.network.plan.number,
+            precision=self.network.plan.precision,
             threads=self.threads if on_cpu else None,
             kernels=self._kernels(),
             sparse_kernels=self._sparse_kernels(),

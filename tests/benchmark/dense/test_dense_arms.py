@@ -118,7 +118,7 @@ def test_our_own_exports_are_arms(
 
     assert (found.name, found.dense, absent) == (f"dense {name}", True, ())
     artefact = open_artefact(model.scratch / name)
-    assert artefact.manifest.asked.runtime == name
+    assert artefact.manifest.runtime_choice.runtime == name
     with session_from_artefact(artefact, device="cpu") as session:
         assert model.difference(session, tolerance=2e-2) < 2e-2
         assert found.check(session) < 2e-2

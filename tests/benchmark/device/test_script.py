@@ -12,21 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu as script
-from benchmarks.gpu import (
-    BATCHES,
-    SEQS,
-    Grid,
-    Job,
-    Line,
-    do,
-    in_child,
-    line_text,
-    lines_in_child,
-    lines_of,
-    made_of,
-    shapes_by_worth,
-)
+from benchmarks import gpu_models as models
+from benchmarks.gpu import Job, do, in_child, lines_in_child
+from benchmarks.gpu_grid import BATCHES, SEQS, Grid, shapes_by_worth
+from benchmarks.gpu_lines import Line, line_text, lines_of
+from benchmarks.gpu_models import made_of
 from benchmarks.shapes import MODELS
 from spd_deploy.benchmark.records import Shape, Skipped
 from spd_deploy.domain.errors import Unavailable
@@ -110,9 +100,9 @@ def test_a_form_that_does_not_run_here_is_not_exported(
     fault: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has the reason for each checkpoint; the others are exported, and found again later."""
-    onnx = replace(script.FORMS["onnx"], fault=lambda: fault)
-    monkeypatch.setitem(script.FORMS, "onnx", onnx)
-    monkeypatch.setattr(script, "PATTERNS", {"2-4": NM(n=2, m=4)})
+    onnx = replace(models.FORMS["onnx"], fault=lambda: fault)
+    monkeypatch.setitem(models.FORMS, "onnx", onnx)
+    monkeypatch.setattr(models, "PATTERNS", {"2-4": NM(n=2, m=4)})
     monkeypatch.setitem(MODELS, "base", MODELS["minilm"] | {"num_hidden_layers": 1})
 
     made = made_of(tmp_path, "base")

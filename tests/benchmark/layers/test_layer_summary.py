@@ -206,7 +206,7 @@ def test_what_ran_it_is_named() -> None:
     for every in (False, True):
         assert matrix_table(ANALYSIS, every=every, marks={}).title.endswith(f"; {where}")
     assert notes_of(ANALYSIS)[0].startswith(f"{where}, 2 threads; ")
-    assert (analysis_to_json(ANALYSIS)["ran"], analysis_to_json(ANALYSIS)["served"]) == (
+    assert (analysis_to_json(ANALYSIS)["measured_in"], analysis_to_json(ANALYSIS)["served"]) == (
         where,
         None,
     )

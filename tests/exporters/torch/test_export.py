@@ -51,7 +51,7 @@ def made(
     checkpoint = tiny_checkpoint(
         folder / "c", architecture=architecture, pattern=pattern, seed=3, **sizes
     )
-    artefact = torch_artefact_from_checkpoint(checkpoint, folder / "a", number=number)
+    artefact = torch_artefact_from_checkpoint(checkpoint, folder / "a", precision=number)
     return checkpoint, artefact
 
 
@@ -93,7 +93,7 @@ def test_an_artefact_gives_its_checkpoints_logits(
                 assert difference_between(found, wanted) <= TOLERANCES[number]
 
     assert {row.lowering for row in artefact.manifest.matrices} == {lowering}
-    assert artefact.manifest.asked.runtime == "torch"
+    assert artefact.manifest.runtime_choice.runtime == "torch"
 
 
 def test_weights_are_the_checkpoints(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_dead_heads_and_neurons_are_not_stored(tmp_path: Path) -> None:
     weights["bert.encoder.layer.1.output.dense.weight"].zero_()
     emptied = with_weights(checkpoint, weights)
 
-    artefact = torch_artefact_from_checkpoint(emptied, tmp_path / "b", number="fp32")
+    artefact = torch_artefact_from_checkpoint(emptied, tmp_path / "b", precision="fp32")
 
     sizes = {(m.layer, m.role): m.outputs for m in read_plan(artefact.folder).matrices}
     assert sizes[0, "query"] == sizes[1, "intermediate"] == 0
@@ -162,7 +162,7 @@ def test_a_matrix_left_dense_goes_along(tmp_path: Path) -> None:
         tmp_path / "c", pattern=parse_pattern("block:32x1", 0.75), goals={name: 0.0}
     )
 
-    artefact = torch_artefact_from_checkpoint(checkpoint, tmp_path / "a", number="fp16")
+    artefact = torch_artefact_from_checkpoint(checkpoint, tmp_path / "a", precision="fp16")
 
     lowered = {row.name: row.lowering for row in artefact.manifest.matrices}
     assert lowered.pop(name) == "dense"
@@ -176,7 +176,7 @@ def test_a_lowering_can_be_forced(tmp_path: Path) -> None:
     dense, _ = made(tmp_path / "d", None, None, "fp32")
 
     artefact = torch_artefact_from_checkpoint(
-        checkpoint, tmp_path / "b", number="fp16", lowering="dense"
+        checkpoint, tmp_path / "b", precision="fp16", lowering="dense"
     )
 
     assert {row.lowering for row in artefact.manifest.matrices} == {"dense"}
@@ -208,7 +208,7 @@ def test_what_breaks_is_not_written(
 
     with pytest.raises(VerificationFailed, match=said):
         torch_artefact_from_checkpoint(
-            with_weights(checkpoint, weights), tmp_path / "a", number="fp16", overwrite=True
+            with_weights(checkpoint, weights), tmp_path / "a", precision="fp16", overwrite=True
         )
 
     assert (before.folder / MANIFEST_FILE).read_text() == content

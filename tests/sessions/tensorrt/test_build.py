@@ -107,7 +107,7 @@ def test_the_record_binds_the_engine(machine: Made, artefact: Artefact) -> None:
     record = build_engine(artefact, BuildRequest(builds=1))
 
     files = artefact.manifest.files
-    assert str(record.place) == (
+    assert str(record.host) == (
         "NVIDIA H200 (compute capability 9.0), driver 580.95.05 for CUDA 13.0, TensorRT 10.13.3.9"
     )
     assert record.onnx_sha256 == files["portable.onnx"]
@@ -115,7 +115,7 @@ def test_the_record_binds_the_engine(machine: Made, artefact: Artefact) -> None:
     assert record.plan_sha256 == files["build.json"]
     assert record.engine_sha256 == sha256_of(artefact.folder / ENGINE_FILE)
     assert record.inspector_sha256 == sha256_of(artefact.folder / INSPECTOR_FILE)
-    assert record.proved == "6 of 6 products provably in fp16"
+    assert record.precision_proof == "6 of 6 products provably in fp16"
     assert record.parity <= artefact.manifest.parity.tolerance
     assert open_artefact(artefact.folder).manifest == artefact.manifest
 
@@ -130,10 +130,10 @@ def test_each_matrix_gets_its_verdict(machine: Made, artefact: Artefact) -> None
     rows = {(v.matrix.split(".layer.0.")[1], v.bucket): v for v in record.verdicts}
     assert len(rows) == 6 * len(record.buckets)
     taken, left = rows["output.dense", 3], rows["attention.self.query", 0]
-    assert (taken.picked, taken.typed) == ("yes", "fp16")
-    assert taken.why == "a sparse kernel runs it, 2.00x faster than the dense kernel"
-    assert left.picked == "no"
-    assert "flagged sparse, which proves nothing" in left.why
+    assert (taken.sparse_tactic, taken.precision) == ("yes", "fp16")
+    assert taken.reason == "a sparse kernel runs it, 2.00x faster than the dense kernel"
+    assert left.sparse_tactic == "no"
+    assert "flagged sparse, which proves nothing" in left.reason
     assert len(record.builds[0].sparse_layers) == 2
     assert record.sparsity_log == ("(Sparsity) Layers eligible for sparse math: all of them",)
 
@@ -244,10 +244,11 @@ def test_a_record_is_read_strictly(machine: Made, artefact: Artefact) -> None:
 
     assert EngineRecord.from_json(value) == record
     for other in (
+        {**value, "schema": 2},
         {**value, "schema": 99},
         {**value, "chosen": 7},
         {**value, "author": "me"},
-        {k: v for k, v in value.items() if k != "place"},
+        {k: v for k, v in value.items() if k != "host"},
     ):
         with pytest.raises(BadArtefact, match=r"engine\.json"):
             EngineRecord.from_json(other)
@@ -272,7 +273,7 @@ def test_timings_of_other_models_are_kept(
 ) -> None:
     """A later draw, which starts from nothing, may win; what was known before is not forgotten."""
     here = machine()
-    file = cache_file(build_engine(artefact, BuildRequest(builds=1)).place)
+    file = cache_file(build_engine(artefact, BuildRequest(builds=1)).host)
     here.log.seconds = lambda config: 1.0 / (1 + config["number"])
 
     record = build_engine(artefact, BuildRequest(builds=2))

@@ -60,7 +60,7 @@ def test_sparse_kernels_are_expected_where_they_can_be(
 
     assert sum(matrix.eligible for matrix in plan.matrices) == eligible
     assert plan.sparse_weights == (eligible > 0)
-    assert all(why in matrix.why for matrix in plan.matrices)
+    assert all(why in matrix.reason for matrix in plan.matrices)
 
 
 def test_sizes_that_sparse_kernels_do_not_take_are_told(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_sizes_that_sparse_kernels_do_not_take_are_told(tmp_path: Path) -> None:
     plan = read_plan(exported(checkpoint, tmp_path / "a").folder)
 
     assert not plan.sparse_weights
-    assert {m.why for m in plan.matrices if m.shape == (12, 12)} == {
+    assert {m.reason for m in plan.matrices if m.shape == (12, 12)} == {
         "12 x 12 is not a multiple of 8 x 16, which sparse kernels need"
     }
 
@@ -82,7 +82,7 @@ def test_each_matrix_names_the_node_that_multiplies_it(artefact: Artefact) -> No
     graph = onnx.load(artefact.folder / PORTABLE_FILE, load_external_data=False).graph
     products = {node.name for node in graph.node if node.op_type in ("MatMul", "Gemm")}
 
-    named = {m.product: m.name for m in read_plan(artefact.folder).matrices}
+    named = {m.onnx_node: m.name for m in read_plan(artefact.folder).matrices}
 
     assert len(named) == 6
     assert set(named) < products
@@ -128,6 +128,7 @@ def test_a_plan_is_read_strictly(artefact: Artefact) -> None:
     plan = BuildPlan.from_json(value)
     broken: list[dict[str, Any]] = [
         {**value, "schema": 0},
+        {**value, "schema": 1},
         {**value, "buckets": []},
         {**value, "precision": "fp8"},
         {**value, "sparse_weights": False},

@@ -82,4 +82,4 @@ def test_an_engine_answers_as_its_checkpoint(
         ["sparse", "dense"] if spelled == "2:4" and precision is Precision.FP16 else ["dense"]
     )
     for verdict in record.verdicts:
-        assert verdict.typed in (None, "fp16")
+        assert verdict.precision in (None, "fp16")

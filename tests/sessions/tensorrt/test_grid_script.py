@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu as script
-from benchmarks.gpu import engines_for
+from benchmarks import gpu_models as script
+from benchmarks.gpu_models import engines_for
 from spd_deploy.benchmark.artefact_arms import sources_of
 from spd_deploy.benchmark.compare import engines_of
 from spd_deploy.domain.checkpoint import Checkpoint

@@ -104,7 +104,7 @@ def test_large_activations_stay_finite(tmp_path: Path) -> None:
     artefact = exported(with_weights(checkpoint, weights), tmp_path / "a")
 
     assert artefact.manifest.parity.max_difference < 2e-2
-    assert read_plan(artefact.folder).largest_half == pytest.approx(5e4, rel=1e-2)
+    assert read_plan(artefact.folder).largest_fp16_activation == pytest.approx(5e4, rel=1e-2)
     assert difference_between(referred(artefact), artefact.golden().logits_BC) < 2e-2
 
 

@@ -32,7 +32,7 @@ def test_an_int8_artefact_is_symmetric_and_keeps_its_zeros(
     plan = read_plan(artefact.folder)
     model = onnx.load(artefact.folder / PORTABLE_FILE)
 
-    assert plan.precision == "int8" and 0 < plan.largest_half < 65504
+    assert plan.precision == "int8" and 0 < plan.largest_fp16_activation < 65504
     assert all(matrix.eligible for matrix in plan.matrices)
     assert set(artefact.manifest.scores) == {"dense", "sparse", "fp32", "int8"}
     assert {node.op_type for node in model.graph.node} <= TENSORRT_OPERATORS

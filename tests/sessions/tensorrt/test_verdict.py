@@ -18,11 +18,11 @@ NODE = "layer.0/attention/query/MatMul"
 PLANNED = PlannedMatrix(
     name="query",
     shape=(64, 64),
-    product=NODE,
+    onnx_node=NODE,
     two_of_four=True,
-    typed="fp16",
+    precision="fp16",
     eligible=True,
-    why="at most 2 of every 4 inputs are kept, in fp16",
+    reason="at most 2 of every 4 inputs are kept, in fp16",
 )
 SPARSE = Layer(
     name=NODE,
@@ -48,9 +48,14 @@ def profile(layer: Layer | None, seconds: float = 1e-5) -> BucketProfile:
 
 
 @pytest.mark.parametrize(
-    ("planned", "layer", "picked", "fact"),
+    ("planned", "layer", "tactic", "fact"),
     [
-        (replace(PLANNED, eligible=False, why="it is fp32"), SPARSE, "no", "not eligible: it is"),
+        (
+            replace(PLANNED, eligible=False, reason="it is fp32"),
+            SPARSE,
+            "no",
+            "not eligible: it is",
+        ),
         (PLANNED, None, "unknown", "unknown: no layer of the engine says that it runs"),
         (PLANNED, FUSED, "unknown", "in a fused region"),
         (PLANNED, replace(SPARSE, tactic=None), "unknown", "unknown"),
@@ -68,13 +73,13 @@ def profile(layer: Layer | None, seconds: float = 1e-5) -> BucketProfile:
     ],
 )
 def test_the_first_no_is_the_verdict(
-    planned: PlannedMatrix, layer: Layer | None, picked: str, fact: str
+    planned: PlannedMatrix, layer: Layer | None, tactic: str, fact: str
 ) -> None:
     """A flag of the weights decides nothing, and what is fused is unknown, not no."""
     verdict = verdict_of(planned, 0, profile(layer), None)
 
-    assert verdict.picked == picked
-    assert fact in verdict.why
+    assert verdict.sparse_tactic == tactic
+    assert fact in verdict.reason
     assert verdict.dense_s is None
 
 
@@ -93,7 +98,7 @@ def test_a_sparse_kernel_is_held_against_the_dense_builds(
     verdict = verdict_of(PLANNED, 0, profile(SPARSE, sparse_s), profile(DENSE, dense_s))
 
     assert (verdict.sparse_s, verdict.dense_s) == (sparse_s, dense_s)
-    assert fact in verdict.why
+    assert fact in verdict.reason
 
 
 def test_layers_that_do_other_work_are_not_compared() -> None:
@@ -103,7 +108,7 @@ def test_layers_that_do_other_work_are_not_compared() -> None:
     verdict = verdict_of(PLANNED, 0, profile(SPARSE), profile(other))
 
     assert verdict.dense_s is None
-    assert "no layer of the dense build does the same work" in verdict.why
+    assert "no layer of the dense build does the same work" in verdict.reason
 
 
 def test_of_several_layers_the_one_that_multiplies_is_judged() -> None:
@@ -121,7 +126,7 @@ def test_a_kernel_of_several_matrices_says_so() -> None:
     nodes = tuple(f"layer.0/attention/{role}/MatMul" for role in ("query", "key", "value"))
     joined = replace(SPARSE, nodes=(*nodes, "layer.0/attention/query/Add"))
 
-    assert "runs it and 2 more;" in verdict_of(PLANNED, 0, profile(joined), None).why
+    assert "runs it and 2 more;" in verdict_of(PLANNED, 0, profile(joined), None).reason
 
 
 def test_precision_is_proved_by_kernel_or_inputs() -> None:
@@ -139,7 +144,7 @@ def test_precision_is_proved_by_kernel_or_inputs() -> None:
 def test_another_precision_is_refused_and_a_hidden_one_is_counted() -> None:
     """What is proved is told; what is fused is neither proved nor refused."""
     slow = replace(DENSE, tactic="sm80_xmma_gemm_f32f32_tf32f32_f32_tn_n")
-    hidden = replace(PLANNED, name="key", product="elsewhere")
+    hidden = replace(PLANNED, name="key", onnx_node="elsewhere")
 
     assert refuse_other_precision([PLANNED, hidden], [profile(DENSE)]) == (
         "1 of 2 products provably in fp16"

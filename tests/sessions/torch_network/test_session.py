@@ -39,7 +39,7 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Artefact:
     checkpoint = tiny_checkpoint(
         folder / "c", pattern=Block(rows=32, columns=1, sparsity=0.75), task="mrpc"
     )
-    return torch_artefact_from_checkpoint(checkpoint, folder / "a", number="fp16")
+    return torch_artefact_from_checkpoint(checkpoint, folder / "a", precision="fp16")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def semi(tmp_path_factory: pytest.TempPathFactory) -> Artefact:
     """2:4, in fp16."""
     folder = tmp_path_factory.mktemp("semi")
     checkpoint = tiny_checkpoint(folder / "c", pattern=NM(n=2, m=4))
-    return torch_artefact_from_checkpoint(checkpoint, folder / "a", number="fp16")
+    return torch_artefact_from_checkpoint(checkpoint, folder / "a", precision="fp16")
 
 
 def batch_of(rows: int, tokens: int, seed: int = 0) -> Batch:
@@ -191,12 +191,12 @@ def of_other_kind(document: dict[str, Any]) -> None:
     document["matrices"][0]["kind"] = "sparse"
 
 
-def of_other_number(document: dict[str, Any]) -> None:
-    document["number"] = "bf16"
+def of_other_precision(document: dict[str, Any]) -> None:
+    document["precision"] = "bf16"
 
 
 def of_other_schema(document: dict[str, Any]) -> None:
-    document["schema"] = 2
+    document["schema"] = 1
 
 
 def with_more(document: dict[str, Any]) -> None:
@@ -224,9 +224,9 @@ def narrow_table(tensors: dict[str, Any]) -> None:
     ("plan", "tensors", "said"),
     [
         (of_other_kind, nothing, r"network\.json is damaged"),
-        (of_other_schema, nothing, "schema this version does not read"),
+        (of_other_schema, nothing, r"got 1; export it again with this version"),
         (with_more, nothing, r"network\.json has an unknown field"),
-        (of_other_number, nothing, "not stored in bf16"),
+        (of_other_precision, nothing, "not stored in bf16"),
         (nothing, without_weight, f"no tensor {KEY}.weight"),
         (nothing, without_norm, "no tensor bert.encoder.layer.1.output.LayerNorm.bias"),
         (nothing, beyond_the_inputs, "contradict each other"),
@@ -382,7 +382,7 @@ def test_on_a_gpu_2_4_passes_its_self_test(
     """Whichever products were measured to be faster on 2:4 tensor cores."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     checkpoint: Checkpoint = tiny_checkpoint(tmp_path / "c", pattern=NM(n=2, m=4))
-    artefact = torch_artefact_from_checkpoint(checkpoint, tmp_path / "a", number=number)
+    artefact = torch_artefact_from_checkpoint(checkpoint, tmp_path / "a", precision=number)
 
     with session_from_artefact(artefact, device="cuda") as session:
         prove(session, artefact)
