@@ -233,6 +233,8 @@ class StudentRecipe:
         prune_epochs: length of the stage in which the sparsity rises, along a cubic.
         graft_epochs: length of the stage in which the grafting probability reaches 1.
         finetune_epochs: length of the stage in which all parts of the student are in place.
+        int8_epochs: length of the end of the finetune stage in which the student rounds weights and
+            inputs as an int8 artefact does, in epochs; at most the whole stage.
         learning_rate: peak learning rate.
         decay: ``rewound`` decays over the prune stage and again over the rest, as the paper does;
             ``once`` decays over all stages.
@@ -249,6 +251,7 @@ class StudentRecipe:
     prune_epochs: float = 3.0
     graft_epochs: float = 1.0
     finetune_epochs: float = 4.0
+    int8_epochs: float = 0.0
     learning_rate: float = 2e-4
     decay: Decay = "rewound"
     warmup_share: float = 0.0
@@ -271,6 +274,11 @@ class StudentRecipe:
             0 <= self.finetune_epochs < math.inf,
             "--finetune-epochs must be 0 or more",
             self.finetune_epochs,
+        )
+        _refuse_unless(
+            0 <= self.int8_epochs <= self.finetune_epochs,
+            f"--int8-epochs must lie in [0, {self.finetune_epochs:g}], the --finetune-epochs",
+            self.int8_epochs,
         )
         _refuse_unless(
             0 < self.learning_rate < math.inf,
@@ -302,6 +310,7 @@ class StudentRecipe:
             prune_epochs=self.prune_epochs * factor,
             graft_epochs=self.graft_epochs * factor,
             finetune_epochs=self.finetune_epochs * factor,
+            int8_epochs=self.int8_epochs * factor,
         )
 
 

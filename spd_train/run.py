@@ -191,6 +191,7 @@ def _train_student(
         network.compile_parts()
     best_step = run_loop(training, prepared.student_rows, prepared.loop, progress)
     pruner.verify()
+    training.compute_in_int8(False)  # scores of a checkpoint are those of its fp32 weights
     if distributed.is_main:
         dev = score_on_dev(prepared.dev, training.score)
         if recipe.speedup is not None:

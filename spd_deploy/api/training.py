@@ -90,6 +90,7 @@ def train(
     prune_epochs: float | None = None,
     graft_epochs: float | None = None,
     finetune_epochs: float | None = None,
+    int8_epochs: float | None = None,
     learning_rate: float | None = None,
     dropout: bool | None = None,
     mix_pairs: float | None = None,
@@ -167,6 +168,7 @@ def train(
         prune_epochs: the length of the stage in which the sparsity rises.
         graft_epochs: the length of the stage in which the grafting probability rises to 1.
         finetune_epochs: the length of the last stage, in which all student parts are in place.
+        int8_epochs: the length of quantisation-aware training at the end of that stage.
         learning_rate: the student's peak learning rate.
         dropout: whether the student is trained with dropout.
         mix_pairs: the share of a batch's pairs that get the second text of another row.

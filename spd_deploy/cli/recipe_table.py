@@ -104,6 +104,13 @@ OPTIONS: Mapping[str, RecipeOption] = {
         help="Length of the finetune stage, in epochs. All parts of the student are in place in "
         "it. Raise it if the held-out score still rises at the end.",
     ),
+    "int8_epochs": RecipeOption(
+        field="student.int8_epochs",
+        metavar="EPOCHS",
+        help="Length of quantisation-aware training at the end of the finetune stage, in epochs: "
+        "the student rounds weights and inputs as an int8 artefact does. Use 2 if spd export "
+        "--precision int8 costs too much.",
+    ),
     "learning_rate": RecipeOption(
         field="student.learning_rate",
         metavar="RATE",

@@ -176,7 +176,7 @@ def refuse_without_speed(options: Mapping[str, Any]) -> None:
         return
     names = {"shapes": "at", "runtime_name": "runtime"}
     for name in _OF_SPEED:
-        if options[name]:
+        if options.get(name):
             option = names.get(name, name).replace("_", "-")
             raise click.UsageError(
                 f"--{option} says where a speed-up counts, and no --speedup is given; add "

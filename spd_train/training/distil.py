@@ -17,6 +17,7 @@ from spd_train.data.augment import mix_pairs
 from spd_train.data.batching import LabelledTokens, TensorBatch
 from spd_train.grafting import GraftedNetwork, draw_graft
 from spd_train.pruning.pruner import Pruner
+from spd_train.student_linear import student_linears
 from spd_train.training.base import Record, Training
 from spd_train.training.context import TrainContext
 from spd_train.training.losses import HiddenVariance, hidden_variance, loss_terms
@@ -113,6 +114,7 @@ class Distillation(Training):
                 [*self.parameters.values(), *self.pruner.weights.state().values()]
             )
         probability = graft_probability(step, self.stages, self.recipe.graft)
+        self.compute_in_int8(self.stages.in_int8(step))
         self.network.train(self.recipe.dropout)
         units = len(self.network.units)
         self.network.graft(draw_graft(units, probability, seed=self.context.seed, step=step))
@@ -150,8 +152,18 @@ class Distillation(Training):
         self.pruner.apply_masks()
 
     def may_be_best(self, step: int) -> bool:
-        """Whether the masks are final after ``step``: a less sparse student is no result."""
-        return step >= last_mask_update(self.stages, self.updates)
+        """Whether the masks are final after ``step``, and int8 has begun if it is to be learned.
+
+        A less sparse student is no result, nor is one that was scored in another arithmetic.
+        """
+        in_int8 = not self.stages.int8 or self.stages.in_int8(step)
+        return in_int8 and step >= last_mask_update(self.stages, self.updates)
+
+    def compute_in_int8(self, int8: bool) -> None:
+        """Let the student round weights and inputs as an int8 artefact does, or no more."""
+        if self.stages.int8:
+            for linear in student_linears(self.network).values():
+                linear.int8 = int8
 
     def logits(self, batch: TensorBatch) -> Tensor:
         """The student's logits ``[B, C]``, with all its parts in place and without dropout."""

@@ -22,11 +22,16 @@ Stage = Literal["prune", "graft", "finetune"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stages:
-    """Length of the three stages, in optimiser steps."""
+    """Length of the three stages, in optimiser steps.
+
+    Attributes:
+        int8: steps at the end of the finetune stage in which the student computes in int8.
+    """
 
     prune: int
     graft: int
     finetune: int
+    int8: int = 0
 
     @property
     def total(self) -> int:
@@ -56,7 +61,12 @@ class Stages:
                 got=f"--max-steps {most}",
                 fix=f"use --max-steps {least} or more, or shorten all stages with --epochs",
             )
-        return replace(self, finetune=most - least)
+        finetune = most - least
+        return replace(self, finetune=finetune, int8=min(self.int8, finetune))
+
+    def in_int8(self, step: int) -> bool:
+        """Whether the student computes in int8 at ``step`` (from 0)."""
+        return step >= self.total - self.int8
 
 
 def stages_of(recipe: StudentRecipe, steps_per_epoch: int, most: int | None = None) -> Stages:
@@ -65,6 +75,7 @@ def stages_of(recipe: StudentRecipe, steps_per_epoch: int, most: int | None = No
         prune=steps_of(recipe.prune_epochs, steps_per_epoch),
         graft=steps_of(recipe.graft_epochs, steps_per_epoch),
         finetune=steps_of(recipe.finetune_epochs, steps_per_epoch),
+        int8=steps_of(recipe.int8_epochs, steps_per_epoch),
     ).bounded(most)
 
 

@@ -1,8 +1,7 @@
 """Students that compute only the heads and neurons that are left, so that steps get faster.
 
-The parameters keep their names and sizes, so masks, optimiser, saved states and checkpoints are as
-for any other pattern. Only the rows and columns that the masks keep take part in a pass. The result
-is that of the masked matrices.
+Only the rows and columns that the masks keep take part in a pass. The result is that of the masked
+matrices.
 """
 
 import contextlib
@@ -10,51 +9,19 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from spd_train.grafting import GraftedNetwork
-
-
-class CompactLinear(nn.Linear):
-    """A linear layer that computes ``rows`` of its outputs from ``columns`` of its inputs.
-
-    Attributes:
-        rows, columns: indices; None for all.
-        whole: compute everything, whatever ``rows`` and ``columns`` say.
-    """
-
-    def __init__(self, linear: nn.Linear) -> None:
-        """Share the parameters of ``linear``."""
-        super().__init__(1, 1, device="meta")
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.weight, self.bias = linear.weight, linear.bias
-        self.whole = False
-        self.rows: Tensor | None = None
-        self.columns: Tensor | None = None
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The outputs of ``rows``, for inputs that have ``columns`` alone."""
-        weight_NK: Tensor = self.weight
-        bias_N: Tensor = self.bias
-        if not self.whole and self.rows is not None:
-            weight_NK, bias_N = weight_NK[self.rows], bias_N[self.rows]
-        if not self.whole and self.columns is not None:
-            weight_NK = weight_NK.index_select(1, self.columns)
-        return functional.linear(input, weight_NK, bias_N)
+from spd_train.student_linear import StudentLinear, student_linears
 
 
 class CompactStudents:
     """The students of a network, made compact by their masks."""
 
     def __init__(self, network: GraftedNetwork) -> None:
-        """Put a :class:`CompactLinear` in the place of each prunable matrix of the students."""
+        """Take the students' matrices; nothing is removed yet."""
         self.encoder = network.encoder
         self.masks: Mapping[str, Tensor] = {}
-        self._linears: dict[str, CompactLinear] = {}
-        for matrix in self.encoder.matrices():
-            linear = CompactLinear(network.linear(matrix.name))
-            network.replace_linear(matrix.name, linear)
-            self._linears[matrix.name] = linear
+        self._linears = student_linears(network)
 
     def set_masks(self, masks: Mapping[str, Tensor]) -> None:
         """Compute from now on what the masks keep.
@@ -80,7 +47,7 @@ class CompactStudents:
 @contextlib.contextmanager
 def computing_all(network: nn.Module) -> Iterator[None]:
     """Compute everything inside the block, so that inputs and outputs have their full width."""
-    compact = [m for m in network.modules() if isinstance(m, CompactLinear)]
+    compact = [m for m in network.modules() if isinstance(m, StudentLinear)]
     try:
         for module in compact:
             module.whole = True

@@ -104,7 +104,12 @@ class StructurePlanner:
         total = trials_at_most(len(levels), self.effort)
         with self.progress.stage("allocate", total) as advance:
             found = search(
-                levels, budget, self._trials.distance, self.effort, advance=lambda: advance()
+                levels,
+                budget,
+                self._trials.distance,
+                self.effort,
+                rough=self._trials.rough_distance,
+                advance=lambda: advance(),
             )
         assert found is not None  # noqa: S101 - every sublayer may keep nothing, at no cost
         self.progress.note(f"heads and neurons of each layer: {self.structures(found.kept)}")

@@ -6,6 +6,9 @@ programming then finds the levels that cost least in total within the budget. Co
 up, so each sublayer's costs have a weight. The weights are corrected around the best candidate so
 far: by what the output really moves if one sublayer gives up a step more. Random changes of the
 weights follow, as in SPDY (Frantar and Alistarh 2022) and ZipLM (Kurtic et al. 2023).
+
+Costs and corrections are measured on a part of the calibration texts. So is a random candidate
+first: one that is clearly worse there than the best so far is not tried on all texts.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +23,8 @@ Distance = Callable[[Sequence[int]], float]
 # Shares of a sublayer's levels at which the network's output is measured, besides none and all.
 _ANCHORS = (0.05, 0.125, 0.25, 0.5)
 _TINY = 1e-9
+# A candidate is tried on all texts unless it is worse than the best by this factor on a part.
+_HOPEFUL = 1.15
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +56,7 @@ def search(
     distance: Distance,
     effort: SearchEffort,
     *,
+    rough: Distance | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Candidate | None:
     """The best candidate within the budget; None if nothing fits it.
@@ -60,9 +66,11 @@ def search(
         budget: what all sublayers may cost together.
         distance: how far the network's output moves if each sublayer keeps so much.
         effort: how many candidates are tried.
+        rough: the same on a part of the texts; None takes all.
         advance: is called after each trial.
     """
-    search_ = _Search(measured_costs(sublayers, distance, advance), budget, distance, advance)
+    rough = rough or distance
+    search_ = _Search(measured_costs(sublayers, rough, advance), budget, distance, rough, advance)
     weights = np.ones(len(sublayers))
     best = search_.best_of([search_.even(), search_.candidate(weights)])
     if best is None:
@@ -80,7 +88,7 @@ def search(
     for _ in range(effort.mutations):
         changed = draw.random(len(sublayers)) < 0.3
         mutated = weights * np.exp(np.where(changed, draw.normal(0, 0.5, len(sublayers)), 0.0))
-        found = search_.candidate(mutated)
+        found = search_.candidate(mutated, beside=best)
         if found is not None and found.distance < best.distance:
             best, weights = found, mutated
     return best
@@ -127,17 +135,29 @@ class _Search:
         sublayers: Sequence[SublayerLevels],
         budget: float,
         distance: Distance,
+        rough: Distance,
         advance: Callable[[], None],
     ) -> None:
         self.sublayers = sublayers
         self.budget = budget
         self._distance = distance
+        self._rough = rough
         self._advance = advance
 
-    def candidate(self, weights: Floats) -> Candidate | None:
-        """The candidate that dynamic programming finds; None if nothing fits the budget."""
+    def candidate(self, weights: Floats, *, beside: Candidate | None = None) -> Candidate | None:
+        """The candidate that dynamic programming finds.
+
+        None if nothing fits the budget, or if it is clearly worse than the one ``beside``.
+        """
         levels = allocate(self.sublayers, weights.tolist(), self.budget)
-        return None if levels is None else self._try(levels)
+        if levels is None:
+            return None
+        if beside is not None:
+            worst = _HOPEFUL * self._rough(beside.kept)
+            if self._rough(self._kept(levels)) > worst:
+                self._advance()
+                return None
+        return self._try(levels)
 
     def even(self) -> Candidate | None:
         """The candidate of which each sublayer keeps about the same share, as large as fits."""
@@ -165,7 +185,9 @@ class _Search:
                 for u, k in zip(self.sublayers, best.kept, strict=True)
             ]
             levels[i] = other
-            moved = (self._try(levels).distance - best.distance) * (level - other)
+            moved = self._rough(self._kept(levels)) - self._rough(best.kept)
+            moved *= level - other
+            self._advance()
             predicted = (sublayer.errors_L[other] - sublayer.errors_L[level]) * (level - other)
             if predicted > _TINY:
                 corrected[i] = np.clip(moved / predicted, 0.1 * weights[i], 10 * weights[i])
@@ -173,10 +195,14 @@ class _Search:
 
     def _try(self, levels: Sequence[int]) -> Candidate:
         """The candidate at these levels."""
-        kept = tuple(int(u.kept_L[level]) for u, level in zip(self.sublayers, levels, strict=True))
+        kept = self._kept(levels)
         distance = self._distance(kept)
         self._advance()
         return Candidate(kept=kept, distance=distance)
+
+    def _kept(self, levels: Sequence[int]) -> tuple[int, ...]:
+        """What each sublayer keeps at these levels."""
+        return tuple(int(u.kept_L[i]) for u, i in zip(self.sublayers, levels, strict=True))
 
     def _cost(self, levels: Sequence[int]) -> float:
         """Cost of all sublayers at these levels."""

@@ -118,6 +118,30 @@ def test_the_search_keeps_the_budget_and_beats_the_units_own_errors(seed: int) -
     assert found == search(units, budget, network.distance, effort)
 
 
+@given(seed=st.integers(0, 300), noise=st.sampled_from([0.0, 0.05, 0.5]))
+@settings(max_examples=25, deadline=None)
+def test_rough_distances_decide_what_is_tried_not_what_is_best(seed: int, noise: float) -> None:
+    """On part of the texts a candidate may look better or worse; the result counts on all."""
+    units = sublayers_of(seed, 4, 6)
+    network = Network(units, np.exp(np.random.default_rng(seed).normal(0, 2, 4)).tolist())
+    budget = 0.4 * sum(float(u.costs_L[-1]) for u in units)
+    effort = SearchEffort(corrections=2, mutations=10)
+
+    def rough(kept: Sequence[int]) -> float:
+        """The distance, wrong by up to the noise, the same for the same numbers."""
+        wrong = np.random.default_rng([seed, *kept]).uniform(-noise, noise)
+        return network.distance(kept) * (1 + float(wrong))
+
+    exact = search(units, budget, network.distance, effort)
+    found = search(units, budget, network.distance, effort, rough=rough)
+
+    assert found is not None and exact is not None
+    assert cost(units, found.kept) <= budget
+    assert found.distance == network.distance(found.kept)
+    if not noise:
+        assert found == exact
+
+
 def test_costs_are_what_the_output_moves() -> None:
     """At the levels that are measured, a unit's cost is the distance with all others whole."""
     units = sublayers_of(3, 3, 41)
