@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -93,11 +94,8 @@ def prepare_run(
     samples = Samples.of(rows, tokenise(config.data.holdout, tokenizer))
     dev = {name: tokenise(part, tokenizer) for name, part in config.data.dev.items()}
     if distributed.is_main and _is_first_training(config, folder):
-        parts = {
-            "train": [*rows, *samples.holdout],
-            "dev": [row for part in dev.values() for row in part],
-        }
-        for line in length_lines(parts, max_tokens, by_option=max_tokens == recipe.max_tokens):
+        texts = {"train": [*rows, *samples.holdout], "dev": [*chain.from_iterable(dev.values())]}
+        for line in length_lines(texts, max_tokens, by_option=max_tokens == recipe.max_tokens):
             progress.note(line)
     settings = json.dumps(config.settings(), sort_keys=True)
     return PreparedRun(

@@ -1,7 +1,7 @@
 """``spd map``: what sparsity would gain on this machine, before anything is trained."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +24,10 @@ from spd_deploy.cli.options import (
     timing_options,
 )
 from spd_deploy.domain.runtime_choice import CpuRuntime
-from spd_deploy.domain.shapes import Shape
 
 if TYPE_CHECKING:
+    from spd_deploy.benchmark.breakeven.map_plan import MapPlan
     from spd_deploy.benchmark.breakeven.map_records import BreakEvenMap
-    from spd_deploy.timing.host_clock import Effort
 
 _TOKENS = {"cpu": (32, 128, 1024), "cuda": (128, 1024, 4096, 16384)}
 _PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp16",)}
@@ -175,24 +174,7 @@ Examples:
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier map in --output.")
 @json_option("the map")
-def map_(
-    structured: bool,
-    at: tuple[Shape, ...] | None,
-    model: str | None,
-    shapes: Sequence[tuple[int, int]],
-    tokens: tuple[int, ...] | None,
-    patterns: Sequence[str],
-    sparsities: tuple[float, ...],
-    precisions: Sequence[str],
-    runtimes: Sequence[CpuRuntime],
-    device: str,
-    threads: int | None,
-    rounds: int,
-    seconds: float,
-    output: Path,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
+def map_(as_json: bool, **options: Any) -> None:
     """Measure what each pattern gains on this machine, before anything is trained.
 
     Matrix products of a model's sizes are timed, dense and sparse, with random weights: the time
@@ -211,60 +193,18 @@ def map_(
     heads, of its feed-forward part by its neurons, and what no pruning saves. spd train --speedup
     chooses by it what each layer keeps.
     """
-    if structured:
-        _refuse_with_structured(shapes, tokens, patterns, runtimes, precisions, device)
-        effort = _structured_effort(rounds, seconds)
-        aim = latency_plan(
-            at or DEFAULT_SHAPES,
-            runtime=next(iter(runtimes), "onnxruntime"),
-            precision=next(iter(precisions), "fp32"),
-            threads=threads,
-            effort=effort,
-        )
-        progress = TerminalProgress()
-        table = write_structured_map(
-            model or "base", aim, output, overwrite=overwrite, progress=progress
-        )
-        show_json(table.to_json()) if as_json else show_latency_table(table, output)
+    if options["structured"]:
+        _refuse_with_structured(options)
+        _map_structured(options, as_json=as_json)
         return
-    if at is not None or "bf16" in precisions:
-        raise click.UsageError("--at and --precision bf16 go with --structured")
-    if threads is not None and device == "cuda":
-        raise click.UsageError("--threads goes with --device cpu")
-    if precisions and device == "cuda":
-        raise click.UsageError("--precision goes with --device cpu; a GPU's map is in fp16")
-    if runtimes and device == "cuda":
-        raise click.UsageError("--runtime goes with --device cpu; PyTorch runs a GPU's products")
-    if model is not None and shapes:
-        raise click.UsageError("--model and --shape both name sizes: leave one of them out")
-    from exporters.precision import Precision
-    from spd_deploy.benchmark.breakeven.map_plan import (
-        MapPlan,
-        model_parts,
-        patterns_of,
-        runtimes_here,
-    )
-    from spd_deploy.benchmark.breakeven.map_records import MapMatrix, text_from_map
+    _refuse_without_structured(options)
+    from spd_deploy.benchmark.breakeven.map_records import text_from_map
     from spd_deploy.benchmark.breakeven.publish_map import refuse_taken, write_map
     from spd_deploy.benchmark.breakeven.run_map import measure_map
-    from spd_deploy.domain.cores import default_threads
-    from spd_deploy.timing.host_clock import Effort
 
+    output, overwrite = options["output"], options["overwrite"]
     refuse_taken(output, overwrite=overwrite)
-    own = tuple(MapMatrix(shape=shape, count=1) for shape in dict.fromkeys(shapes))
-    name, parts = (None, own) if shapes else model_parts(model or "base")
-    plan = MapPlan(
-        model=name,
-        parts=parts,
-        tokens=tuple(sorted(set(tokens or _TOKENS[device]))),
-        patterns=patterns_of(patterns or _PATTERNS[device], sparsities),
-        precisions=tuple(map(Precision, dict.fromkeys(precisions or _PRECISIONS[device]))),
-        threads=None if device == "cuda" else threads or default_threads(),
-        effort=Effort(seconds=seconds, rounds=rounds),
-        device="cuda" if device == "cuda" else "cpu",
-        runtimes=() if device == "cuda" else tuple(dict.fromkeys(runtimes)) or runtimes_here(),
-    )
-    found = measure_map(plan, progress=TerminalProgress())
+    found = measure_map(_plan(options), progress=TerminalProgress())
     write_map(found, output, overwrite=overwrite)
     if as_json:
         click.echo(text_from_map(found), nl=False)
@@ -272,33 +212,94 @@ def map_(
         _show(found, output)
 
 
-def _refuse_with_structured(
-    shapes: Sequence[object],
-    tokens: object,
-    patterns: Sequence[str],
-    runtimes: Sequence[str],
-    precisions: Sequence[str],
-    device: str,
-) -> None:
+def _map_structured(options: Mapping[str, Any], *, as_json: bool) -> None:
+    """Measure and write the latency table of whole networks, and show it."""
+    from spd_deploy.timing.host_clock import Effort
+
+    plan = latency_plan(
+        options["at"] or DEFAULT_SHAPES,
+        runtime=next(iter(options["runtimes"]), "onnxruntime"),
+        precision=next(iter(options["precisions"]), "fp32"),
+        threads=options["threads"],
+        effort=Effort(seconds=options["seconds"], rounds=options["rounds"], warmup_runs=1),
+    )
+    table = write_structured_map(
+        options["model"] or "base",
+        plan,
+        options["output"],
+        overwrite=options["overwrite"],
+        progress=TerminalProgress(),
+    )
+    show_json(table.to_json()) if as_json else show_latency_table(table, options["output"])
+
+
+def _plan(options: Mapping[str, Any]) -> "MapPlan":
+    """The products to measure: on a GPU in fp16 in PyTorch, on a CPU in each runtime.
+
+    Raises:
+        SpdError: no such model, or a pattern that does not fit its matrices.
+    """
+    from exporters.precision import Precision
+    from spd_deploy.benchmark.breakeven.map_plan import (
+        MapPlan,
+        model_parts,
+        patterns_of,
+        runtimes_here,
+    )
+    from spd_deploy.benchmark.breakeven.map_records import MapMatrix
+    from spd_deploy.domain.cores import default_threads
+    from spd_deploy.timing.host_clock import Effort
+
+    device, on_gpu = options["device"], options["device"] == "cuda"
+    own = tuple(MapMatrix(shape=shape, count=1) for shape in dict.fromkeys(options["shapes"]))
+    name, parts = (None, own) if own else model_parts(options["model"] or "base")
+    precisions = dict.fromkeys(options["precisions"] or _PRECISIONS[device])
+    return MapPlan(
+        model=name,
+        parts=parts,
+        tokens=tuple(sorted(set(options["tokens"] or _TOKENS[device]))),
+        patterns=patterns_of(options["patterns"] or _PATTERNS[device], options["sparsities"]),
+        precisions=tuple(map(Precision, precisions)),
+        threads=None if on_gpu else options["threads"] or default_threads(),
+        effort=Effort(seconds=options["seconds"], rounds=options["rounds"]),
+        device=device,
+        runtimes=() if on_gpu else tuple(dict.fromkeys(options["runtimes"])) or runtimes_here(),
+    )
+
+
+def _refuse_without_structured(options: Mapping[str, Any]) -> None:
+    """Refuse options of the latency table, and those that a GPU's map does not take.
+
+    Raises:
+        UsageError: with the option and what it goes with.
+    """
+    if options["at"] is not None or "bf16" in options["precisions"]:
+        raise click.UsageError("--at and --precision bf16 go with --structured")
+    if options["model"] is not None and options["shapes"]:
+        raise click.UsageError("--model and --shape both name sizes: leave one of them out")
+    if options["device"] == "cpu":
+        return
+    if options["threads"] is not None:
+        raise click.UsageError("--threads goes with --device cpu")
+    if options["precisions"]:
+        raise click.UsageError("--precision goes with --device cpu; a GPU's map is in fp16")
+    if options["runtimes"]:
+        raise click.UsageError("--runtime goes with --device cpu; PyTorch runs a GPU's products")
+
+
+def _refuse_with_structured(options: Mapping[str, Any]) -> None:
     """Refuse options of the other map, and several runtimes or precisions.
 
     Raises:
         UsageError: with the option that does not go with ``--structured``.
     """
-    given = {"--shape": shapes, "--tokens": tokens, "--pattern": patterns}
-    if wrong := [name for name, value in given.items() if value]:
+    names = {"shapes": "--shape", "tokens": "--tokens", "patterns": "--pattern"}
+    if wrong := [option for name, option in names.items() if options[name]]:
         raise click.UsageError(f"{wrong[0]} does not go with --structured")
-    if device == "cuda":
+    if options["device"] == "cuda":
         raise click.UsageError("--structured times networks on the CPU: leave --device out")
-    if len(set(runtimes)) > 1 or len(set(precisions)) > 1:
+    if len(set(options["runtimes"])) > 1 or len(set(options["precisions"])) > 1:
         raise click.UsageError("--structured takes one --runtime and one --precision")
-
-
-def _structured_effort(rounds: int, seconds: float) -> "Effort":
-    """How long each network is timed at each shape."""
-    from spd_deploy.timing.host_clock import Effort
-
-    return Effort(seconds=seconds, rounds=rounds, warmup_runs=1)
 
 
 def _show(found: "BreakEvenMap", output: Path) -> None:

@@ -1,5 +1,6 @@
 """``spd predict``: one answer with label and scores for each text."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,14 +109,7 @@ def predict(
     command line are taken two by two. The answers have the order of the rows, and each repeats the
     fields of its row.
     """
-    if texts and input_file is not None:
-        raise click.UsageError("both texts and --input are given; leave one out")
-    if not texts and input_file is None:
-        raise click.UsageError("give texts, or a file of them with --input")
-    if input_format is not None and input_file != STANDARD:
-        raise click.UsageError("--input-format goes with --input -; a file's name says what it is")
-    if skip_broken_rows and input_file is None:
-        raise click.UsageError("--skip-broken-rows goes with --input")
+    _refuse_sources(texts, input_file, input_format, skip_broken_rows=skip_broken_rows)
     kind = kind_of_output(output, output_format, _read_kind(input_file, input_format))
     file = None if output is None or output == STANDARD else output
     if file is not None:
@@ -123,9 +117,10 @@ def predict(
     progress = TerminalProgress()
     with load(path, runtime=runtime, device=device, threads=threads) as model:
         encoder = EncodesOnce(model.tokenizer)
-        rows: list[tuple[Fields, Example]]
         if input_file is None:
-            rows = [({}, example) for example in from_arguments(model.task, texts)]
+            rows: list[tuple[Fields, Example]] = [
+                ({}, example) for example in from_arguments(model.task, texts)
+            ]
         else:
             found = rows_from_file(
                 model.task,
@@ -152,6 +147,28 @@ def predict(
     else:
         write_text(file, text)
         click.echo(f"{len(answers)} answers by {model.runtime} in {file}", err=True)
+
+
+def _refuse_sources(
+    texts: Sequence[str],
+    input_file: Path | None,
+    input_format: str | None,
+    *,
+    skip_broken_rows: bool,
+) -> None:
+    """Refuse texts from two sources or none, and options that go with another source.
+
+    Raises:
+        UsageError: with the option to leave out or to give.
+    """
+    if texts and input_file is not None:
+        raise click.UsageError("both texts and --input are given; leave one out")
+    if not texts and input_file is None:
+        raise click.UsageError("give texts, or a file of them with --input")
+    if input_format is not None and input_file != STANDARD:
+        raise click.UsageError("--input-format goes with --input -; a file's name says what it is")
+    if skip_broken_rows and input_file is None:
+        raise click.UsageError("--skip-broken-rows goes with --input")
 
 
 def _read_kind(file: Path | None, input_format: str | None) -> str:

@@ -184,34 +184,15 @@ def pruned(options: Mapping[str, Any], progress: Progress) -> "tuple[Checkpoint,
     Raises:
         UsageError: options that do not go together.
     """
-    texts_file, data_dir = options["texts_file"], options["data_dir"]
-    if texts_file is not None and data_dir is not None:
-        raise click.UsageError("both --texts and --data are given; leave one out")
-    if texts_file is None and data_dir is None:
-        raise click.UsageError("name a file with --texts, or the model's data with --data")
+    _refuse_two_sources(options)
     from spd_deploy.domain.checkpoint import open_checkpoint
-    from spd_deploy.sessions.checkpoint_tokenizer import opener_of
     from spd_train import prune as one_shot
 
     cpu_before = cpu_times()
     pattern = _pattern(options)
     recipe = _recipe(options)
     source = open_checkpoint(options["model"])
-    task = source.task
-    rows = {
-        "skip_broken": options["skip_broken_rows"],
-        "note": progress.note,
-        "open_tokenizer": opener_of(options["model"], max_tokens=source.max_tokens),
-    }
-    if texts_file is not None:
-        found = rows_from_file(
-            task, texts_file, options["text_column"], options["pair_column"], **rows
-        )
-        texts: Sequence[Example] = [example for _, example in found]
-        dev = None
-    else:
-        named = task if options["task_name"] is None else task_named(options["task_name"])
-        texts, dev = _texts_and_dev(task, named, data_dir, rows)
+    texts, dev = _texts_to_prune_on(options, source, progress)
     if options["device"] == "cpu":
         use_threads(choose_threads(options["threads"], cpu_before, progress.note))
     config = one_shot.PruneConfig(
@@ -227,6 +208,39 @@ def pruned(options: Mapping[str, Any], progress: Progress) -> "tuple[Checkpoint,
         device=options["device"],
     )
     return one_shot.prune(config, progress)
+
+
+def _refuse_two_sources(options: Mapping[str, Any]) -> None:
+    """Refuse texts from both ``--texts`` and ``--data``, or from neither.
+
+    Raises:
+        UsageError: with the options to choose from.
+    """
+    given = [options[name] is not None for name in ("texts_file", "data_dir")]
+    if all(given):
+        raise click.UsageError("both --texts and --data are given; leave one out")
+    if not any(given):
+        raise click.UsageError("name a file with --texts, or the model's data with --data")
+
+
+def _texts_to_prune_on(
+    options: Mapping[str, Any], source: "Checkpoint", progress: Progress
+) -> "tuple[Sequence[Example], DevSplit | None]":
+    """The texts of a file, or of the model's data with the labelled rows to score on."""
+    from spd_deploy.sessions.checkpoint_tokenizer import opener_of
+
+    rows = {
+        "skip_broken": options["skip_broken_rows"],
+        "note": progress.note,
+        "open_tokenizer": opener_of(options["model"], max_tokens=source.max_tokens),
+    }
+    if options["texts_file"] is not None:
+        columns = options["text_column"], options["pair_column"]
+        found = rows_from_file(source.task, options["texts_file"], *columns, **rows)
+        return [example for _, example in found], None
+    name = options["task_name"]
+    task = source.task if name is None else task_named(name)
+    return _texts_and_dev(source.task, task, options["data_dir"], rows)
 
 
 def _pattern(options: Mapping[str, Any]) -> Pattern:

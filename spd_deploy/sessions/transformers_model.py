@@ -38,32 +38,7 @@ def load_classifier(
     Raises:
         BadModel: the model does not load, or tensors are lacking or of another size.
     """
-    import torch
-    from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    if config is not None:
-        settings["config"] = config
-    try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            reference,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **settings,
-        )
-    except SpdError:
-        raise
-    except Exception as err:
-        raise BadModel(
-            f"{reference} does not load as a sequence classifier",
-            got=first_line(err),
-            fix="check that the folder is complete and its config.json the model's own",
-        ) from err
+    model, info = _loaded(reference, config, **settings)
     model.config.return_dict = True  # a config may ask for tuples, in which logits have no name
     misfits = sorted(info["mismatched_keys"])
     for name, stored, made in misfits:
@@ -83,3 +58,37 @@ def load_classifier(
     lacking = [name for name in info["missing_keys"] if not may_draw(name, model)]
     refuse_lacking(reference, lacking, fix=fix)
     return model
+
+
+def _loaded(reference: str | Path, config: Any, **settings: Any) -> tuple[Any, dict[str, Any]]:
+    """The model, and what of its tensors was missing, unexpected or of another size.
+
+    Raises:
+        BadModel: Transformers cannot load it.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if config is not None:
+        settings["config"] = config
+    try:
+        return AutoModelForSequenceClassification.from_pretrained(  # type: ignore[no-any-return]
+            reference,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **settings,
+        )
+    except SpdError:
+        raise
+    except Exception as err:
+        raise BadModel(
+            f"{reference} does not load as a sequence classifier",
+            got=first_line(err),
+            fix="check that the folder is complete and its config.json the model's own",
+        ) from err
