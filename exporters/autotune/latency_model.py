@@ -11,7 +11,7 @@ from spd_deploy.domain.checkpoint import encoder_in, read_config
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.latency_table import EncoderSizes
-from spd_deploy.domain.layers import BERT
+from spd_deploy.domain.models.bert import BERT_LAYER
 from spd_deploy.domain.stored_weights import stored_weights
 
 # BERT's sizes, by the names that `spd map --model` takes.
@@ -55,7 +55,7 @@ def _encoder(sizes: EncoderSizes) -> Encoder:
     """A BERT of these sizes."""
     return Encoder(
         prefix="bert.encoder.layer",
-        naming=BERT,
+        naming=BERT_LAYER,
         layers=sizes.layers,
         hidden=sizes.hidden,
         heads=sizes.heads,

@@ -25,7 +25,7 @@ from exporters.onnx.layouts.token_major import TokenMajor
 from exporters.onnx.operators import gelu, silu
 from exporters.precision import Precision
 from spd_deploy.domain.encoder import Matrix
-from spd_deploy.domain.layers import Role
+from spd_deploy.domain.models.architecture import Role
 from spd_deploy.domain.text import IDS, INPUTS, MASK
 
 OUTPUT = "logits"

@@ -7,69 +7,15 @@ model that stores its layers as BERT or DistilBERT do is found without being nam
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from spd_deploy.domain.errors import BadModel
-from spd_deploy.domain.tensor_names import BASE_OF
+from spd_deploy.domain.models.architecture import Naming
+from spd_deploy.domain.models.known import BASE_OF, NAMINGS
 
-Role = Literal["query", "key", "value", "attention_output", "intermediate", "output"]
 Shapes = Mapping[str, tuple[int, ...]]
-
-ROLES: tuple[Role, ...] = (
-    "query",
-    "key",
-    "value",
-    "attention_output",
-    "intermediate",
-    "output",
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Naming:
-    """What a family of models calls the modules of a layer."""
-
-    query: str
-    key: str
-    value: str
-    attention_output: str
-    attention_norm: str
-    intermediate: str
-    output: str
-    output_norm: str
-
-    def of(self, role: Role) -> str:
-        """The module of a role, as seen from its layer."""
-        return str(getattr(self, role))
-
-    def tensors(self) -> Iterator[str]:
-        """Every tensor of a layer, as seen from it."""
-        for module in (*map(self.of, ROLES), self.attention_norm, self.output_norm):
-            yield from (f"{module}.weight", f"{module}.bias")
-
-
-BERT = Naming(
-    query="attention.self.query",
-    key="attention.self.key",
-    value="attention.self.value",
-    attention_output="attention.output.dense",
-    attention_norm="attention.output.LayerNorm",
-    intermediate="intermediate.dense",
-    output="output.dense",
-    output_norm="output.LayerNorm",
-)
-DISTILBERT = Naming(
-    query="attention.q_lin",
-    key="attention.k_lin",
-    value="attention.v_lin",
-    attention_output="attention.out_lin",
-    attention_norm="sa_layer_norm",
-    intermediate="ffn.lin1",
-    output="ffn.lin2",
-    output_norm="output_layer_norm",
-)
 
 # What tensors tell of models whose layers are of another kind.
 _SIGNS = (
@@ -139,7 +85,7 @@ def find_layers(shapes: Shapes, config: Mapping[str, Any]) -> Layers:
     refuse_other_kind(config)
     _refuse_apart(shapes, config)
     stacks: dict[tuple[str, Naming], set[int]] = {}
-    for naming in (BERT, DISTILBERT):
+    for naming in NAMINGS:
         query = re.compile(rf"(.+)\.(\d+)\.{re.escape(naming.query)}\.weight")
         for match in filter(None, map(query.fullmatch, shapes)):
             stacks.setdefault((match[1], naming), set()).add(int(match[2]))

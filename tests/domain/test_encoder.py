@@ -10,7 +10,7 @@ from transformers import PretrainedConfig
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel
-from spd_deploy.domain.layers import ROLES
+from spd_deploy.domain.models.architecture import ROLES
 from spd_deploy.domain.patterns import Structured
 from tests.tiny import CONFIGS, OF_ROBERTA, SIZES, classifier_of, tiny_config
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.layers import Role
+from spd_deploy.domain.models.architecture import Role
 from spd_deploy.kernels.backends import Backend
 from spd_deploy.kernels.two_four import TwoFourSelector
 from spd_deploy.sessions.torch_network.embeddings import Embeddings

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.layers import Role
+from spd_deploy.domain.models.architecture import Role
 
 HIDDEN = "hidden"
 

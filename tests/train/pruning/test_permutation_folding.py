@@ -19,7 +19,7 @@ from transformers import (
 
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel, VerificationFailed
-from spd_deploy.domain.layers import BERT
+from spd_deploy.domain.models.bert import BERT_LAYER
 from spd_deploy.domain.patterns import NM, Block, Pattern
 from spd_train.model import linear_weights
 from spd_train.pruning.importance import magnitudes
@@ -39,7 +39,7 @@ SIZES: dict[str, Any] = {
 }
 ENCODER = Encoder(
     prefix="bert.encoder.layer",
-    naming=BERT,
+    naming=BERT_LAYER,
     layers=2,
     hidden=32,
     heads=4,
