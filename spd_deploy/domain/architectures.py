@@ -63,6 +63,9 @@ def expected_shapes(encoder: Encoder, outputs: int, found: Shapes) -> _Expected:
     if architecture.token_types:
         table = f"{base}.token_type_embeddings.weight"
         shapes[table] = ((found.get(table) or (1,))[0], E)
+    if (positions := architecture.relative_positions) is not None:
+        table = f"{encoder.base}.{positions.module}.weight"
+        shapes[table] = (positions.buckets, encoder.heads)
     if E != H:
         shapes |= _linear(f"{base}_project", H, E)
     for layer in architecture.head:

@@ -15,6 +15,7 @@ from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.layers import Shapes, find_layers, refusal, refuse_other_tensors
 from spd_deploy.domain.models.architecture import ROLES, Naming, Role
 from spd_deploy.domain.models.known import ARCHITECTURES, BASE_OF
+from spd_deploy.domain.models.relative_positions import RelativePositions
 from spd_deploy.domain.patterns import Pattern, Structured
 
 _ORIGINAL = "use the model's original config.json"
@@ -74,6 +75,12 @@ class Encoder:
     def base(self) -> str:
         """The base model's name in the classifier's tensors, such as ``bert``."""
         return _base_of(self.prefix)
+
+    @property
+    def relative_positions(self) -> RelativePositions | None:
+        """The biases of attention scores by relative position, where the model has them."""
+        known = ARCHITECTURES.get(self.base)
+        return None if known is None else known.relative_positions
 
     @classmethod
     def found_in(cls, shapes: Shapes, config: Mapping[str, Any]) -> Self:

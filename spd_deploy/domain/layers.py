@@ -13,7 +13,7 @@ from typing import Any
 
 from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.models.architecture import Naming
-from spd_deploy.domain.models.known import BASE_OF, NAMINGS
+from spd_deploy.domain.models.known import ARCHITECTURES, BASE_OF, NAMINGS
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -157,7 +157,8 @@ def refusal(reason: str, config: Mapping[str, Any]) -> BadModel:
     return BadModel(
         f"not an encoder that can be made sparse: {reason}",
         got=classes[0],
-        fix="use BERT, MiniLM, RoBERTa, DistilBERT, ELECTRA, or a model built like one of them",
+        fix="use BERT, MiniLM, RoBERTa, DistilBERT, ELECTRA, MPNet, or a model built like one of "
+        "them",
     )
 
 
@@ -165,6 +166,8 @@ def _other_kind(config: Mapping[str, Any]) -> str | None:
     """What ``config.json`` tells that tensors do not: attention and positions of another kind."""
     position = config.get("position_embedding_type") or "absolute"
     attention = config.get("attention_type") or "original_full"
+    if (reason := _other_than_fixed(config)) is not None:
+        return reason
     if config.get("is_encoder_decoder"):
         return "it is an encoder and a decoder"
     if any(config.get(name) for name in ("is_decoder", "add_cross_attention", "is_causal")):
@@ -192,6 +195,18 @@ def _other_kind(config: Mapping[str, Any]) -> str | None:
     if (code := _own_code(config)) is not None:
         return f"it comes with code of its own, {code}, which is never run"
     return _other_norm(config)
+
+
+def _other_than_fixed(config: Mapping[str, Any]) -> str | None:
+    """Fields with which Transformers would not compute what the model was trained for."""
+    known = ARCHITECTURES.get(BASE_OF.get(str(config.get("model_type")), ""))
+    for name, value in ({} if known is None else known.fixed).items():
+        if config.get(name, value) != value:
+            return (
+                f"Transformers computes a model of this type with {name} {value}, and its "
+                f"config.json has {config[name]!r}"
+            )
+    return None
 
 
 def _named(config: Mapping[str, Any], *words: str) -> str | None:

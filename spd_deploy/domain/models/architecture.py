@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from spd_deploy.domain.models.relative_positions import RelativePositions
+
 Role = Literal["query", "key", "value", "attention_output", "intermediate", "output"]
 
 ROLES: tuple[Role, ...] = (
@@ -64,6 +66,8 @@ class Architecture:
             RoBERTa; otherwise the first token has position 0.
         activation_field: what ``config.json`` calls the activation of the feed-forward part.
         epsilon: what layer norms add to the variance; None where ``config.json`` says it.
+        relative_positions: biases of attention scores by relative position; None where there are
+            none.
         fixed: fields of ``config.json`` that Transformers' code does not read, or not throughout,
             and the one value that it computes with.
     """
@@ -78,4 +82,5 @@ class Architecture:
     counts_from_padding: bool = False
     activation_field: str = "hidden_act"
     epsilon: float | None = None
+    relative_positions: RelativePositions | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
