@@ -214,10 +214,16 @@ class GraftedNetwork(nn.Module):
                 setattr(layer, name, switch)
                 self._switches[f"{self.encoder.prefix}.{i}.{name}"] = switch
 
-    def _keep_hidden(self, layer: nn.Module, args: Any, output: Tensor) -> None:
+    def _keep_hidden(self, layer: nn.Module, args: Any, output: Any) -> None:
         """Forward hook: record a layer's output."""
         if self._hidden is not None:
-            self._hidden.append(output)
+            self._hidden.append(hidden_of(output))
+
+
+def hidden_of(output: Any) -> Tensor:
+    """The hidden states in what a layer returns: some layers put them into a tuple."""
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
 
 
 def feed_forward_child(encoder: Encoder, layer: int) -> str:
