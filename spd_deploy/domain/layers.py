@@ -3,7 +3,7 @@
 A layer is known by what it holds, not by what its model is called: six linear layers and two layer
 norms, each with its bias. A tensor more (a convolution, an adapter, attention to other states) or a
 tensor less is another kind of layer, which nothing here could prune or export rightly. So every
-model that stores its layers as BERT or DistilBERT do is found without being named.
+model that stores its layers as BERT, DistilBERT or MPNet do is found without being named.
 """
 
 import re
