@@ -28,7 +28,7 @@ class RelativePositions:
         side = self.buckets // 2
         exact = side // 2
         steps, size = side - exact, abs(distance)
-        bucket = min(size, exact) + sum(
+        bucket: int = min(size, exact) + sum(
             size**steps * exact**step >= exact**steps * self.max_distance**step
             for step in range(1, steps)
         )
