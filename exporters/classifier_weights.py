@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spd_deploy.domain.architectures import Architecture, expected_shapes, refuse_unexportable
+from spd_deploy.domain.architectures import expected_shapes, refuse_unexportable
 from spd_deploy.domain.checkpoint import Checkpoint, read_config
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.layers import find_layers, passed_over
 from spd_deploy.domain.model_config import Activation, activation_of, epsilon_of
+from spd_deploy.domain.models.architecture import Architecture
 from spd_deploy.domain.stored_weights import StoredWeights
 
 Array = NDArray[np.float32]

@@ -23,6 +23,7 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from spd_deploy.domain.encoder import Encoder
 from spd_train.config import GraftUnit
 from spd_train.data.batching import TensorBatch
+from spd_train.student_linear import StudentLinear
 
 _RECORDED = "spd_recorded"
 _FUSED = "sdpa"
@@ -142,6 +143,17 @@ class GraftedNetwork(nn.Module):
         else:
             switch.student.set_submodule(name[len(path) + 1 :], linear)
 
+    def student_linears(self) -> dict[str, StudentLinear]:
+        """The students' prunable matrices by name; plain layers are replaced first."""
+        found: dict[str, StudentLinear] = {}
+        for matrix in self.encoder.matrices():
+            linear = self.linear(matrix.name)
+            if not isinstance(linear, StudentLinear):
+                linear = StudentLinear(linear)
+                self.replace_linear(matrix.name, linear)
+            found[matrix.name] = linear
+        return found
+
     def graft(self, in_place: Sequence[bool]) -> None:
         """Set for each unit, in order, whether the student is in place."""
         for unit, student in zip(self.units, in_place, strict=True):
@@ -214,10 +226,16 @@ class GraftedNetwork(nn.Module):
                 setattr(layer, name, switch)
                 self._switches[f"{self.encoder.prefix}.{i}.{name}"] = switch
 
-    def _keep_hidden(self, layer: nn.Module, args: Any, output: Tensor) -> None:
+    def _keep_hidden(self, layer: nn.Module, args: Any, output: Any) -> None:
         """Forward hook: record a layer's output."""
         if self._hidden is not None:
-            self._hidden.append(output)
+            self._hidden.append(hidden_of(output))
+
+
+def hidden_of(output: Any) -> Tensor:
+    """The hidden states in what a layer returns: some layers put them into a tuple."""
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
 
 
 def feed_forward_child(encoder: Encoder, layer: int) -> str:

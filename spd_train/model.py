@@ -3,7 +3,7 @@
 import copy
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,10 @@ from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_json
 from spd_deploy.sessions.transformers_model import load_classifier as load_in_transformers
 from spd_train.hub import is_path
+from spd_train.mpnet import adapt_mpnet
 
+# What gives the attention of a model to Transformers' interface, where its own code does not.
+_ADAPTERS: Mapping[str, Callable[[PreTrainedModel], None]] = {"mpnet": adapt_mpnet}
 _COMPLETE = "use a complete model whose config.json is its own"
 
 
@@ -62,6 +65,8 @@ def load_classifier(
         note=note,
         fix="use a fine-tuned classifier of this task" if trained else _COMPLETE,
     )
+    if (adapt := _ADAPTERS.get(model.config.model_type)) is not None:
+        adapt(model)
     return model
 
 
@@ -117,7 +122,7 @@ def encoder_from_config(config: Any) -> Encoder:
     skeleton = _skeleton(config)
     shapes = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
     encoder = Encoder.found_in(shapes, known)
-    if not skeleton._supports_attention_backend:
+    if not skeleton._supports_attention_backend and config.model_type not in _ADAPTERS:
         raise refusal("its attention is its own, and its probabilities cannot be recorded", known)
     return encoder
 
@@ -135,9 +140,11 @@ def _skeleton(config: Any) -> PreTrainedModel:
     """A classifier with this configuration, without weights."""
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise refusal("transformers has no sequence classifier of this type", config.to_dict())
+    plain = copy.deepcopy(config)
+    plain._attn_implementation = "eager"  # an adapted model's own is refused by Transformers' code
     try:
         with torch.device("meta"):
-            return _classifier_class(config)(copy.deepcopy(config))  # type: ignore[no-any-return]
+            return _classifier_class(config)(plain)  # type: ignore[no-any-return]
     except Exception as err:
         raise BadModel(
             "config.json makes no model", got=err, fix="use the model's original config.json"

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spd_train.grafting import GraftedNetwork
-
 _MAX_INT8, _MAX_UINT8 = 127, 255
 
 
@@ -72,13 +70,8 @@ def uint8_inputs(x: Tensor) -> Tensor:
     return torch.fake_quantize_per_tensor_affine(wide, scale, zero, 0, _MAX_UINT8).to(x.dtype)
 
 
-def student_linears(network: GraftedNetwork) -> dict[str, StudentLinear]:
-    """The students' prunable matrices by name; plain layers are replaced first."""
-    found: dict[str, StudentLinear] = {}
-    for matrix in network.encoder.matrices():
-        linear = network.linear(matrix.name)
-        if not isinstance(linear, StudentLinear):
-            linear = StudentLinear(linear)
-            network.replace_linear(matrix.name, linear)
-        found[matrix.name] = linear
-    return found
+def computed_rows(linear: nn.Module) -> Tensor | None:
+    """The indices of the outputs that a layer computes; None for all."""
+    if isinstance(linear, StudentLinear) and not linear.whole:
+        return linear.rows
+    return None

@@ -19,6 +19,7 @@ from transformers import (
     DistilBertConfig,
     ElectraConfig,
     ErnieConfig,
+    MPNetConfig,
     PretrainedConfig,
     PreTrainedModel,
     RobertaConfig,
@@ -51,8 +52,9 @@ CONFIGS: dict[str, Callable[..., PretrainedConfig]] = {
     "xlm-roberta": XLMRobertaConfig,
     "ernie": ErnieConfig,
     "data2vec-text": Data2VecTextConfig,
+    "mpnet": MPNetConfig,
 }
-OF_ROBERTA = ("roberta", "camembert", "xlm-roberta", "data2vec-text")
+OF_ROBERTA = ("roberta", "camembert", "xlm-roberta", "data2vec-text", "mpnet")
 
 
 def tiny_tokenizer(architecture: str = "bert") -> str:
@@ -101,13 +103,14 @@ def tiny_config(architecture: str = "bert", **sizes: int) -> PretrainedConfig:
         )
     if architecture == "electra":
         shared["embedding_size"] = size["hidden"] // 2
+    if architecture != "mpnet":
+        shared["type_vocab_size"] = 1 if kin else 2
     return CONFIGS[architecture](
         num_hidden_layers=size["layers"],
         hidden_size=size["hidden"],
         num_attention_heads=size["heads"],
         intermediate_size=size["intermediate"],
         max_position_embeddings=size["positions"] + (2 if kin else 0),
-        type_vocab_size=1 if kin else 2,
         **shared,
     )
 

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
-from exporters.lowering.lowering import Cost
+from exporters.lowering.lowering import Cost, Lowering
 from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array, Constants
 from exporters.onnx.graph import Graph, Name
 from spd_deploy.domain.encoder import Matrix
 
 Indices = NDArray[np.int64]
+Heads = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,3 +87,10 @@ class Compact:
         if len(self.rows) and len(self.columns):
             whole_NK[np.ix_(self.rows, self.columns)] = self.inner.restored(constants)
         return whole_NK
+
+
+def kept_heads(query: Lowering, head_size: int) -> Heads:
+    """The heads that a layer keeps, by the rows that remain of its query matrix."""
+    if isinstance(query, Compact):
+        return tuple((query.rows[::head_size] // head_size).tolist())
+    return tuple(range(query.outputs // head_size))

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from exporters.classifier_weights import ClassifierWeights
 from exporters.lowering.choice import LoweringChoice
+from exporters.lowering.compact import Heads, kept_heads
 from exporters.onnx.arithmetic.arithmetic import Arithmetic
 from exporters.onnx.arithmetic.float32 import Float32
+from exporters.onnx.attention_bias import AttentionBias
 from exporters.onnx.embeddings import embeddings
 from exporters.onnx.graph import Graph, Name, Target
 from exporters.onnx.layouts.feature_major import FeatureMajor
@@ -25,14 +25,10 @@ from exporters.onnx.layouts.token_major import TokenMajor
 from exporters.onnx.operators import gelu, silu
 from exporters.precision import Precision
 from spd_deploy.domain.encoder import Matrix
-from spd_deploy.domain.layers import Role
-from spd_deploy.domain.text import IDS, INPUTS, MASK
+from spd_deploy.domain.models.architecture import Role
+from spd_deploy.domain.text import IDS, INPUTS
 
 OUTPUT = "logits"
-
-# Added to the attention scores of padding: half of the lowest fp32 number, so that adding a score
-# does not overflow.
-_MASKED_SCORE = float(np.finfo(np.float32).min) / 2
 
 
 class ClassifierGraph:
@@ -68,9 +64,9 @@ class ClassifierGraph:
         with self.g.scope("embeddings"):
             x = embeddings(self.g, self.weights, axes, self.word_embeddings)
             x = self.layout.enter(x, axes)
-        with self.g.scope("mask"):
-            bias = self._mask_bias()
         layers = self.weights.encoder.layers
+        heads = [self._heads(layer) for layer in range(layers)]
+        bias = AttentionBias(self.g, self.weights, heads, axes)
         for layer in range(layers):
             with self.g.scope(f"layer.{layer}"):
                 x = self._layer(x, layer, bias, axes, last=layer == layers - 1)
@@ -102,15 +98,13 @@ class ClassifierGraph:
             sequence = self.g.op("Shape", IDS, start=1, end=2)
         return Axes(batch=batch, sequence=sequence)
 
-    def _mask_bias(self) -> Name:
-        """0 for real tokens and a very negative number for padding: ``[B, 1, 1, S]``."""
-        from onnx import TensorProto
+    def _heads(self, layer: int) -> Heads:
+        """The heads that a layer keeps."""
+        encoder = self.weights.encoder
+        (query,) = (m for m in encoder.matrices() if m.layer == layer and m.role == "query")
+        return kept_heads(self.choices[query.name].lowering, encoder.head_size)
 
-        g = self.g
-        mask = g.op("Cast", g.op("Unsqueeze", MASK, g.ints(1, 2)), to=TensorProto.FLOAT)
-        return g.op("Mul", g.op("Sub", g.number(1.0), mask), g.number(_MASKED_SCORE))
-
-    def _layer(self, x: Name, layer: int, bias: Name, axes: Axes, *, last: bool) -> Name:
+    def _layer(self, x: Name, layer: int, bias: AttentionBias, axes: Axes, *, last: bool) -> Name:
         """One encoder layer; the last one computes the first token of each row only."""
         encoder = self.weights.encoder
         matrices = {m.role: m for m in encoder.matrices() if m.layer == layer}
@@ -121,19 +115,25 @@ class ClassifierGraph:
         return self._feed_forward(x, matrices)
 
     def _attention(
-        self, x: Name, kept: Name, matrices: Mapping[Role, Matrix], bias: Name, axes: Axes
+        self, x: Name, kept: Name, matrices: Mapping[Role, Matrix], bias: AttentionBias, axes: Axes
     ) -> Name:
         """Attention of the ``kept`` tokens to all tokens, with residual and norm."""
         size = self.weights.encoder.head_size
-        heads = self.choices[matrices["query"].name].lowering.outputs // size
         output = matrices["attention_output"]
+        heads = self._heads(output.layer)
         with self.g.scope("attention"):
             if heads:
                 q = self._linear(kept, matrices["query"])
                 k, v = self._linear(x, matrices["key"]), self._linear(x, matrices["value"])
                 with self.g.scope("product"):
                     context = self.layout.attention(
-                        q, k, v, heads=heads, size=size, bias=bias, axes=axes
+                        q,
+                        k,
+                        v,
+                        heads=len(heads),
+                        size=size,
+                        biases=bias.of(heads, first=axes.first),
+                        axes=axes,
                     )
                 y = self._linear(context, output, residual=kept)
             else:

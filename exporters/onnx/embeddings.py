@@ -104,5 +104,6 @@ def _positions(g: Graph, weights: ClassifierWeights, axes: Axes) -> Name:
         return g.op("Slice", table, g.ints(0), axes.sequence, g.ints(0))
     padding = g.ints(encoder.first_position - 1)
     real = g.op("Cast", g.op("Not", g.op("Equal", IDS, padding)), to=TensorProto.INT64)
-    counted = g.op("Mul", g.op("CumSum", real, g.ints(1)), real)
+    along = g.constant(np.array(1, np.int64))
+    counted = g.op("Mul", g.op("CumSum", real, along), real)
     return g.op("Gather", table, g.op("Add", counted, padding))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporters.classifier_weights import ClassifierWeights
-from exporters.lowering.compact import Compact
+from exporters.lowering.compact import Compact, kept_heads
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Array, Constants
 from exporters.onnx.storage import PRECISION_NAMES, StoredBytes
@@ -22,6 +22,7 @@ from spd_deploy.sessions.torch_network.network_plan import (
     MatrixPlan,
     NetworkPlan,
 )
+from spd_deploy.sessions.torch_network.position_bias import layer_table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,16 +60,18 @@ def tensors_of(
     """Every tensor of the artefact.
 
     Matrices and the tables of the embeddings are in ``precision``; biases, norms and the head,
-    which take next to nothing, are fp32.
+    which take next to nothing, are fp32. Of biases by relative position each layer has its own
+    heads'.
     """
     import torch
 
     dtype = dtype_of(precision)
     tensors: dict[str, Tensor] = {}
     matrices = {matrix.name: matrix for matrix in weights.encoder.matrices()}
+    shared = _shared_biases(weights)
     for name, value in weights.tensors.items():
         owner = name.rpartition(".")[0]
-        if owner in matrices:
+        if owner in matrices or name == shared:
             continue
         table = value.ndim == 2 and not name.startswith(_head_prefixes(weights))
         tensors[name] = torch.from_numpy(value).to(dtype if table else torch.float32)
@@ -81,6 +84,10 @@ def tensors_of(
         tensors[f"{matrix.name}.weight"] = torch.from_numpy(values).to(dtype)
         if index is not None:
             tensors[f"{matrix.name}.index"] = torch.from_numpy(index)
+        if shared is not None and matrix.role == "query":
+            heads = kept_heads(lowering, weights.encoder.head_size)
+            table_UA = weights.tensors[shared][:, list(heads)]
+            tensors[layer_table(weights.encoder, matrix.layer)] = torch.from_numpy(table_UA)
     return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
 
 
@@ -162,6 +169,12 @@ def _stored(
     if isinstance(lowering, Compact):
         whole_NK = whole_NK[np.ix_(lowering.rows, lowering.columns)]
     return np.ascontiguousarray(whole_NK), None
+
+
+def _shared_biases(weights: ClassifierWeights) -> str | None:
+    """The name of the table of biases by relative position, which all layers share."""
+    relative = weights.encoder.relative_positions
+    return None if relative is None else f"{weights.encoder.base}.{relative.module}.weight"
 
 
 def _head_prefixes(weights: ClassifierWeights) -> tuple[str, ...]:

@@ -1,83 +1,20 @@
-"""What differs between the architectures that can be exported: all that is not an encoder layer.
+"""What surrounds the encoder layers of a classifier: its architecture, and the tensors of both.
 
-An architecture is told by the base model's name in the tensors, since that is the code that runs
-them: CamemBERT and XLM-RoBERTa are stored, and exported, as ``roberta``; MiniLM as ``bert``. The
-classifier's head, whose activation no tensor shows, reads the first token alone in all of them.
+Each architecture is described in a file of ``domain.models``. The classifier's head, whose
+activation no tensor shows, reads the first token alone in all of them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.layers import Shapes
 from spd_deploy.domain.model_config import activation_of, epsilon_of
+from spd_deploy.domain.models.architecture import Architecture
+from spd_deploy.domain.models.known import ARCHITECTURES
 
 _Expected = dict[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HeadLayer:
-    """A linear layer of the head, and the operator that follows it."""
-
-    name: str
-    activation: Literal["Tanh", "Relu", "Gelu"] | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Architecture:
-    """A way to feed encoder layers, and to classify by what they give.
-
-    Attributes:
-        head: what the first token goes through; the last layer gives the logits.
-        token_types: whether there is a table of token types.
-        projected: whether embeddings may be narrower than the encoder, and projected to its width.
-        task_types: whether ``use_task_id`` of ``config.json`` adds a table of task types, of which
-            a classifier reads row 0 for every token.
-    """
-
-    head: tuple[HeadLayer, ...]
-    token_types: bool = True
-    projected: bool = False
-    task_types: bool = False
-
-
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "bert": Architecture(
-        head=(HeadLayer(name="bert.pooler.dense", activation="Tanh"), HeadLayer(name="classifier")),
-    ),
-    "roberta": Architecture(
-        head=(
-            HeadLayer(name="classifier.dense", activation="Tanh"),
-            HeadLayer(name="classifier.out_proj"),
-        ),
-    ),
-    "data2vec_text": Architecture(
-        head=(
-            HeadLayer(name="classifier.dense", activation="Tanh"),
-            HeadLayer(name="classifier.out_proj"),
-        ),
-    ),
-    "ernie": Architecture(
-        head=(
-            HeadLayer(name="ernie.pooler.dense", activation="Tanh"),
-            HeadLayer(name="classifier"),
-        ),
-        task_types=True,
-    ),
-    "distilbert": Architecture(
-        head=(HeadLayer(name="pre_classifier", activation="Relu"), HeadLayer(name="classifier")),
-        token_types=False,
-    ),
-    "electra": Architecture(
-        head=(
-            HeadLayer(name="classifier.dense", activation="Gelu"),
-            HeadLayer(name="classifier.out_proj"),
-        ),
-        projected=True,
-    ),
-}
 
 
 def architecture_of(encoder: Encoder) -> Architecture:
@@ -126,6 +63,9 @@ def expected_shapes(encoder: Encoder, outputs: int, found: Shapes) -> _Expected:
     if architecture.token_types:
         table = f"{base}.token_type_embeddings.weight"
         shapes[table] = ((found.get(table) or (1,))[0], E)
+    if (positions := architecture.relative_positions) is not None:
+        table = f"{encoder.base}.{positions.module}.weight"
+        shapes[table] = (positions.buckets, encoder.heads)
     if E != H:
         shapes |= _linear(f"{base}_project", H, E)
     for layer in architecture.head:

@@ -12,21 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from spd_deploy.domain.errors import BadModel
-from spd_deploy.domain.layers import (
-    ROLES,
-    Naming,
-    Role,
-    Shapes,
-    find_layers,
-    refusal,
-    refuse_other_tensors,
-)
+from spd_deploy.domain.layers import Shapes, find_layers, refusal, refuse_other_tensors
+from spd_deploy.domain.models.architecture import ROLES, Naming, Role
+from spd_deploy.domain.models.known import ARCHITECTURES, BASE_OF
+from spd_deploy.domain.models.relative_positions import RelativePositions
 from spd_deploy.domain.patterns import Pattern, Structured
-from spd_deploy.domain.tensor_names import BASE_OF
 
-# Base models whose first token has position 0. In others, RoBERTa's kin, positions are counted
-# from behind the padding token's id; a model that does not do so loses a position, no more.
-_COUNT_FROM_0 = ("bert", "distilbert", "electra", "ernie")
 _ORIGINAL = "use the model's original config.json"
 
 
@@ -85,6 +76,12 @@ class Encoder:
         """The base model's name in the classifier's tensors, such as ``bert``."""
         return _base_of(self.prefix)
 
+    @property
+    def relative_positions(self) -> RelativePositions | None:
+        """The biases of attention scores by relative position, where the model has them."""
+        known = ARCHITECTURES.get(self.base)
+        return None if known is None else known.relative_positions
+
     @classmethod
     def found_in(cls, shapes: Shapes, config: Mapping[str, Any]) -> Self:
         """The encoder of a model with tensors of these names and shapes.
@@ -112,7 +109,7 @@ class Encoder:
         base = _base_of(found.prefix)
         shape = shapes.get(f"{found.prefix}.0.{found.naming.intermediate}.weight", ())
         intermediate, hidden = shape if len(shape) == 2 else (0, 0)
-        first_position = 0 if base in _COUNT_FROM_0 else _size(config, "pad_token_id", least=0) + 1
+        first_position = _first_position(base, config)
         encoder = cls(
             prefix=found.prefix,
             naming=found.naming,
@@ -230,6 +227,19 @@ def _base_of(prefix: str) -> str:
 def _embedding(base: str, kind: str) -> str:
     """The tensor of an embedding table; a base model stored alone has no name before it."""
     return f"{base}.embeddings.{kind}_embeddings.weight".removeprefix(".")
+
+
+def _first_position(base: str, config: Mapping[str, Any]) -> int:
+    """The row of the position table that the first token reads.
+
+    A base model that is not known is taken to count from the padding token's id; if it does not, it
+    loses a position, no more.
+    """
+    known = ARCHITECTURES.get(base)
+    if known is not None and not known.counts_from_padding:
+        return 0
+    fixed = {} if known is None else known.fixed
+    return _size({**fixed, **config}, "pad_token_id", least=0) + 1
 
 
 def _rows(shapes: Shapes, table: str, config: Mapping[str, Any], name: str) -> int:

@@ -3,73 +3,19 @@
 A layer is known by what it holds, not by what its model is called: six linear layers and two layer
 norms, each with its bias. A tensor more (a convolution, an adapter, attention to other states) or a
 tensor less is another kind of layer, which nothing here could prune or export rightly. So every
-model that stores its layers as BERT or DistilBERT do is found without being named.
+model that stores its layers as BERT, DistilBERT or MPNet do is found without being named.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from spd_deploy.domain.errors import BadModel
-from spd_deploy.domain.tensor_names import BASE_OF
+from spd_deploy.domain.models.architecture import Naming
+from spd_deploy.domain.models.known import ARCHITECTURES, BASE_OF, NAMINGS
 
-Role = Literal["query", "key", "value", "attention_output", "intermediate", "output"]
 Shapes = Mapping[str, tuple[int, ...]]
-
-ROLES: tuple[Role, ...] = (
-    "query",
-    "key",
-    "value",
-    "attention_output",
-    "intermediate",
-    "output",
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Naming:
-    """What a family of models calls the modules of a layer."""
-
-    query: str
-    key: str
-    value: str
-    attention_output: str
-    attention_norm: str
-    intermediate: str
-    output: str
-    output_norm: str
-
-    def of(self, role: Role) -> str:
-        """The module of a role, as seen from its layer."""
-        return str(getattr(self, role))
-
-    def tensors(self) -> Iterator[str]:
-        """Every tensor of a layer, as seen from it."""
-        for module in (*map(self.of, ROLES), self.attention_norm, self.output_norm):
-            yield from (f"{module}.weight", f"{module}.bias")
-
-
-BERT = Naming(
-    query="attention.self.query",
-    key="attention.self.key",
-    value="attention.self.value",
-    attention_output="attention.output.dense",
-    attention_norm="attention.output.LayerNorm",
-    intermediate="intermediate.dense",
-    output="output.dense",
-    output_norm="output.LayerNorm",
-)
-DISTILBERT = Naming(
-    query="attention.q_lin",
-    key="attention.k_lin",
-    value="attention.v_lin",
-    attention_output="attention.out_lin",
-    attention_norm="sa_layer_norm",
-    intermediate="ffn.lin1",
-    output="ffn.lin2",
-    output_norm="output_layer_norm",
-)
 
 # What tensors tell of models whose layers are of another kind.
 _SIGNS = (
@@ -139,7 +85,7 @@ def find_layers(shapes: Shapes, config: Mapping[str, Any]) -> Layers:
     refuse_other_kind(config)
     _refuse_apart(shapes, config)
     stacks: dict[tuple[str, Naming], set[int]] = {}
-    for naming in (BERT, DISTILBERT):
+    for naming in NAMINGS:
         query = re.compile(rf"(.+)\.(\d+)\.{re.escape(naming.query)}\.weight")
         for match in filter(None, map(query.fullmatch, shapes)):
             stacks.setdefault((match[1], naming), set()).add(int(match[2]))
@@ -211,7 +157,8 @@ def refusal(reason: str, config: Mapping[str, Any]) -> BadModel:
     return BadModel(
         f"not an encoder that can be made sparse: {reason}",
         got=classes[0],
-        fix="use BERT, MiniLM, RoBERTa, DistilBERT, ELECTRA, or a model built like one of them",
+        fix="use BERT, MiniLM, RoBERTa, DistilBERT, ELECTRA, MPNet, or a model built like one of "
+        "them",
     )
 
 
@@ -219,6 +166,8 @@ def _other_kind(config: Mapping[str, Any]) -> str | None:
     """What ``config.json`` tells that tensors do not: attention and positions of another kind."""
     position = config.get("position_embedding_type") or "absolute"
     attention = config.get("attention_type") or "original_full"
+    if (reason := _other_than_fixed(config)) is not None:
+        return reason
     if config.get("is_encoder_decoder"):
         return "it is an encoder and a decoder"
     if any(config.get(name) for name in ("is_decoder", "add_cross_attention", "is_causal")):
@@ -246,6 +195,18 @@ def _other_kind(config: Mapping[str, Any]) -> str | None:
     if (code := _own_code(config)) is not None:
         return f"it comes with code of its own, {code}, which is never run"
     return _other_norm(config)
+
+
+def _other_than_fixed(config: Mapping[str, Any]) -> str | None:
+    """Fields with which Transformers would not compute what the model was trained for."""
+    known = ARCHITECTURES.get(BASE_OF.get(str(config.get("model_type")), ""))
+    for name, value in ({} if known is None else known.fixed).items():
+        if config.get(name, value) != value:
+            return (
+                f"Transformers computes a model of this type with {name} {value}, and its "
+                f"config.json has {config[name]!r}"
+            )
+    return None
 
 
 def _named(config: Mapping[str, Any], *words: str) -> str | None:

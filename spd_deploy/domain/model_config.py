@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel, SpdError
-from spd_deploy.domain.layers import DISTILBERT
+from spd_deploy.domain.models.known import ARCHITECTURES
 from spd_deploy.domain.tasks import Columns, ProblemType, Task
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
@@ -28,7 +28,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
 }
-# What Transformers takes where config.json is silent; DistilBERT's norms have it whatever it says.
+# What Transformers takes where config.json is silent.
 _EPSILON = 1e-12
 
 
@@ -38,7 +38,8 @@ def activation_of(encoder: Encoder, config: Mapping[str, Any]) -> Activation:
     Raises:
         BadModel: one that cannot be exported.
     """
-    name = "activation" if encoder.naming == DISTILBERT else "hidden_act"
+    known = ARCHITECTURES.get(encoder.base)
+    name = "hidden_act" if known is None else known.activation_field
     found = config.get(name, "gelu")
     if not isinstance(found, str) or found not in ACTIVATIONS:
         raise BadModel(
@@ -51,9 +52,10 @@ def activation_of(encoder: Encoder, config: Mapping[str, Any]) -> Activation:
 
 def epsilon_of(encoder: Encoder, config: Mapping[str, Any]) -> float:
     """What the layer norms add to the variance."""
+    known = ARCHITECTURES.get(encoder.base)
+    if known is not None and known.epsilon is not None:
+        return known.epsilon
     found = config.get("layer_norm_eps", _EPSILON)
-    if encoder.naming == DISTILBERT:
-        return _EPSILON
     if isinstance(found, bool) or not isinstance(found, int | float) or found <= 0:
         raise BadModel(
             "layer_norm_eps in config.json is not a positive number",

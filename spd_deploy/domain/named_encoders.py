@@ -5,14 +5,14 @@ from pathlib import Path
 
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.layers import BERT
+from spd_deploy.domain.models.bert import BERT_LAYER
 
 
 def _bert(layers: int, hidden: int, heads: int) -> Encoder:
     """An encoder with BERT's vocabulary and positions; its feed-forward part is 4 times as wide."""
     return Encoder(
         prefix="bert.encoder.layer",
-        naming=BERT,
+        naming=BERT_LAYER,
         layers=layers,
         hidden=hidden,
         heads=heads,

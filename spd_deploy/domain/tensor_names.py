@@ -6,20 +6,8 @@ every tensor. The same rules are written here, because reading names must not im
 test compares them with Transformers' own.
 """
 
-from collections.abc import Mapping
+from spd_deploy.domain.models.known import BASE_OF
 
-# The base model's name in a classifier's tensors, by ``model_type`` of ``config.json``. These are
-# the types whose classifier in Transformers reads a layer's linear modules and norms, and no more.
-BASE_OF: Mapping[str, str] = {
-    "bert": "bert",
-    "camembert": "roberta",
-    "data2vec-text": "data2vec_text",
-    "distilbert": "distilbert",
-    "electra": "electra",
-    "ernie": "ernie",
-    "roberta": "roberta",
-    "xlm-roberta": "roberta",
-}
 # The modules of a base model, as they are named where it was saved alone.
 _OF_BASE = ("embeddings.", "embeddings_project.", "encoder.", "pooler.", "transformer.")
 _LEGACY = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))

@@ -35,9 +35,19 @@ class Backend(Protocol):
         ...
 
     def attention(
-        self, q: "Tensor", k: "Tensor", v: "Tensor", bias_BS: "Tensor", *, heads: int
+        self,
+        q: "Tensor",
+        k: "Tensor",
+        v: "Tensor",
+        bias_BS: "Tensor",
+        *,
+        heads: int,
+        biases_AD: "Tensor | None" = None,
     ) -> "Tensor":
-        """Scaled dot-product attention; ``bias_BS`` is added to the scores of each key."""
+        """Scaled dot-product attention; ``bias_BS`` is added to the scores of each key.
+
+        ``biases_AD`` is added by the distance of a key from its query, from 1 - P to P - 1.
+        """
         ...
 
 

@@ -6,6 +6,7 @@ the exported graphs do. Accumulation and epilogues are in fp32, as in the kernel
 
 from typing import TYPE_CHECKING
 
+from spd_deploy.kernels.distances import biases_between
 from spd_deploy.kernels.weights import BlockWeight
 
 if TYPE_CHECKING:
@@ -59,20 +60,33 @@ def layer_norm(x_HT: "Tensor", weight_H: "Tensor", bias_H: "Tensor", epsilon: fl
     return y_TH.T.to(x_HT.dtype).contiguous()
 
 
-def attention(q: "Tensor", k: "Tensor", v: "Tensor", bias_BS: "Tensor", *, heads: int) -> "Tensor":
+def attention(
+    q: "Tensor",
+    k: "Tensor",
+    v: "Tensor",
+    bias_BS: "Tensor",
+    *,
+    heads: int,
+    biases_AD: "Tensor | None" = None,
+) -> "Tensor":
     """The context ``[A D, B SQ]`` of queries ``[A D, B SQ]``; keys and values have B S tokens."""
     from torch.nn.functional import scaled_dot_product_attention
 
     B, _ = bias_BS.shape
     q4, k4, v4 = (x.reshape(heads, -1, B, x.shape[1] // B).permute(2, 0, 3, 1) for x in (q, k, v))
-    context = scaled_dot_product_attention(
-        q4, k4, v4, attn_mask=bias_BS[:, None, None, :].to(q.dtype).clamp(min=_lowest(q))
-    )
+    mask = attention_mask(q4, bias_BS, biases_AD)
+    context = scaled_dot_product_attention(q4, k4, v4, attn_mask=mask)
     return context.permute(1, 3, 0, 2).reshape(q.shape)
 
 
-def _lowest(x: "Tensor") -> float:
-    """The lowest attention bias; a lower one would overflow when a score is added."""
+def attention_mask(q: "Tensor", bias_BS: "Tensor", biases_AD: "Tensor | None") -> "Tensor":
+    """What is added to the scores of queries ``[B, A, Q, D]``, in their precision.
+
+    The lowest number is halved; a lower one would overflow when a score is added.
+    """
     import torch
 
-    return torch.finfo(x.dtype).min / 2
+    mask = bias_BS[:, None, None, :]
+    if biases_AD is not None:
+        mask = mask + biases_between(biases_AD, q.shape[2], bias_BS.shape[1])
+    return mask.clamp(min=torch.finfo(q.dtype).min / 2).to(q.dtype)

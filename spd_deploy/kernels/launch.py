@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from spd_deploy.domain.errors import Unavailable
+from spd_deploy.kernels.distances import middle_of
 from spd_deploy.kernels.tiles import MIN_TILE_SIDE, Tile, next_power_of_2
 from spd_deploy.kernels.weights import BlockWeight
 
@@ -117,7 +118,15 @@ def layer_norm(x_HT: "Tensor", weight_H: "Tensor", bias_H: "Tensor", epsilon: fl
     return out_HT
 
 
-def attention(q: "Tensor", k: "Tensor", v: "Tensor", bias_BS: "Tensor", *, heads: int) -> "Tensor":
+def attention(
+    q: "Tensor",
+    k: "Tensor",
+    v: "Tensor",
+    bias_BS: "Tensor",
+    *,
+    heads: int,
+    biases_AD: "Tensor | None" = None,
+) -> "Tensor":
     """The context ``[A D, B SQ]`` of queries ``[A D, B SQ]``; keys and values have B S tokens."""
     from spd_deploy.kernels.sources.attention import attention as kernel
 
@@ -130,6 +139,7 @@ def attention(q: "Tensor", k: "Tensor", v: "Tensor", bias_BS: "Tensor", *, heads
         k,
         v,
         bias_BS,
+        bias_BS if biases_AD is None else biases_AD,
         out,
         heads,
         asking,
@@ -138,8 +148,11 @@ def attention(q: "Tensor", k: "Tensor", v: "Tensor", bias_BS: "Tensor", *, heads
         k.stride(0),
         v.stride(0),
         out.stride(0),
+        0 if biases_AD is None else biases_AD.stride(0),
+        0 if biases_AD is None else middle_of(biases_AD),
         D**-0.5,
         D=D,
+        BY_DISTANCE=biases_AD is not None,
         WIDE=_is_wide(q, k, v, out),
         BLOCK_D=max(MIN_TILE_SIDE, next_power_of_2(D)),
         BLOCK_Q=queries,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spd_deploy.domain.encoder import Matrix
 from spd_train.data.batching import TensorBatch
-from spd_train.grafting import GraftedNetwork
+from spd_train.grafting import GraftedNetwork, hidden_of
 from spd_train.pruning.structured.compact import computing_all
 
 Autocast = Callable[[], contextlib.AbstractContextManager[object]]
@@ -46,8 +46,7 @@ class LayerInputs:
 
     def run(self, layer: nn.Module, hidden_BSH: Tensor) -> Tensor:
         """The output ``[B, S, H]`` of ``layer`` for a hidden state."""
-        output: Tensor = layer(hidden_BSH, *self.arguments, **self.keywords)
-        return output
+        return hidden_of(layer(hidden_BSH, *self.arguments, **self.keywords))
 
 
 @contextlib.contextmanager
@@ -73,7 +72,7 @@ def inference_mode(network: GraftedNetwork) -> Iterator[None]:
 @contextlib.contextmanager
 def forward_hook(module: nn.Module, see: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
     """Call ``see`` with the input and the output of every forward pass of ``module``."""
-    handle = module.register_forward_hook(lambda _, args, output: see(args[0], output))
+    handle = module.register_forward_hook(lambda _, args, output: see(args[0], hidden_of(output)))
     try:
         yield
     finally:

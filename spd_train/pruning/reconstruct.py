@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from spd_deploy.domain.encoder import Matrix
-from spd_deploy.domain.layers import Role
+from spd_deploy.domain.models.architecture import Role
 from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.calibration import (
     Autocast,

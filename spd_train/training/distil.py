@@ -17,7 +17,6 @@ from spd_train.data.augment import mix_pairs
 from spd_train.data.batching import LabelledTokens, TensorBatch
 from spd_train.grafting import GraftedNetwork, draw_graft
 from spd_train.pruning.pruner import Pruner
-from spd_train.student_linear import student_linears
 from spd_train.training.base import Record, Training
 from spd_train.training.context import TrainContext
 from spd_train.training.losses import HiddenVariance, hidden_variance, loss_terms
@@ -162,7 +161,7 @@ class Distillation(Training):
     def compute_in_int8(self, int8: bool) -> None:
         """Let the student round weights and inputs as an int8 artefact does, or no more."""
         if self.stages.int8:
-            for linear in student_linears(self.network).values():
+            for linear in self.network.student_linears().values():
                 linear.int8 = int8
 
     def logits(self, batch: TensorBatch) -> Tensor:

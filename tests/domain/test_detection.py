@@ -14,7 +14,7 @@ from torch import Tensor
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, open_checkpoint
 from spd_deploy.domain.detection import LEAST_ZEROS, Detection, detect
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.layers import BERT
+from spd_deploy.domain.models.bert import BERT_LAYER
 from spd_deploy.domain.nonzeros import nonzeros_in
 from spd_deploy.domain.patterns import Pattern, at_sparsity, parse_pattern
 from spd_deploy.domain.stored_weights import stored_weights
@@ -23,7 +23,7 @@ from tests.tiny import tiny_model
 
 ENCODER = Encoder(
     prefix="bert.encoder.layer",
-    naming=BERT,
+    naming=BERT_LAYER,
     layers=2,
     hidden=64,
     heads=4,

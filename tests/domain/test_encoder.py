@@ -10,7 +10,7 @@ from transformers import PretrainedConfig
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel
-from spd_deploy.domain.layers import ROLES
+from spd_deploy.domain.models.architecture import ROLES
 from spd_deploy.domain.patterns import Structured
 from tests.tiny import CONFIGS, OF_ROBERTA, SIZES, classifier_of, tiny_config
 
@@ -150,7 +150,8 @@ def test_coupled_slices_are_equally_many(bert_base: Encoder) -> None:
 SMALL = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 60}
 KINDS: list[tuple[str, dict[str, Any], str]] = [
     ("DebertaV2Config", {**SMALL, "relative_attention": True}, "positions are relative"),
-    ("MPNetConfig", SMALL, "positions are relative"),
+    ("MPNetConfig", {**SMALL, "relative_attention_num_buckets": 16}, "num_buckets 32"),
+    ("MPNetConfig", {**SMALL, "pad_token_id": 0}, "pad_token_id 1"),
     ("ModernBertConfig", {**SMALL, "pad_token_id": 0}, "positions are rotary"),
     ("RoFormerConfig", SMALL, "no roformer.embeddings.position_embeddings"),
     ("AlbertConfig", SMALL, "share one set of weights"),

@@ -3,13 +3,13 @@
 import pytest
 
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.layers import BERT
+from spd_deploy.domain.models.bert import BERT_LAYER
 from spd_deploy.domain.roofline import Work, encoder_work
 from spd_deploy.domain.shapes import Shape
 
 BASE = Encoder(
     prefix="bert.encoder.layer",
-    naming=BERT,
+    naming=BERT_LAYER,
     layers=12,
     hidden=768,
     heads=12,

@@ -37,9 +37,9 @@ BATCH = random_batch(Shape(batch=5, seq=17), 50, np.random.default_rng(4))
 BATCH.mask_BS[1::2, 9:] = 0
 
 
-def emptied(folder: Path, name: str, pattern: Pattern) -> Checkpoint:
+def emptied(folder: Path, name: str, pattern: Pattern, architecture: str = "bert") -> Checkpoint:
     """A checkpoint whose layers lost what ``EMPTIED`` says; other layers keep a part."""
-    checkpoint = tiny_checkpoint(folder, pattern=pattern, layers=3)
+    checkpoint = tiny_checkpoint(folder, architecture=architecture, pattern=pattern, layers=3)
     weights = load_file(checkpoint.weights)
     for matrix in checkpoint.encoder.matrices():
         heads, neurons = EMPTIED[name][matrix.layer]
@@ -58,11 +58,15 @@ def logits(session: Session) -> np.ndarray:
         return session.run(BATCH)
 
 
+@pytest.mark.parametrize("architecture", ["bert", "mpnet"])
 @pytest.mark.parametrize("name", EMPTIED)
 @pytest.mark.parametrize("spelled", PATTERNS)
-def test_an_emptied_layer_gives_the_models_logits(tmp_path: Path, name: str, spelled: str) -> None:
+def test_an_emptied_layer_gives_the_models_logits(
+    tmp_path: Path, name: str, spelled: str, architecture: str
+) -> None:
     """In ONNX Runtime's graph and in the portable one, by both runtimes, and in PyTorch."""
-    checkpoint = emptied(tmp_path / "c", name, parse_pattern(spelled, PATTERNS[spelled]))
+    pattern = parse_pattern(spelled, PATTERNS[spelled])
+    checkpoint = emptied(tmp_path / "c", name, pattern, architecture)
     wanted_BC = expected(checkpoint)
 
     artefact = artefact_from_checkpoint(checkpoint, tmp_path / "onnx")
@@ -92,11 +96,15 @@ def _refuse_stored(artefact: Artefact, name: str) -> None:
             assert row.flops_share == 0
 
 
+@pytest.mark.parametrize("architecture", ["bert", "mpnet"])
 @pytest.mark.parametrize("name", EMPTIED)
 @pytest.mark.parametrize("spelled", PATTERNS)
-def test_an_emptied_layer_gives_them_in_int8(tmp_path: Path, name: str, spelled: str) -> None:
+def test_an_emptied_layer_gives_them_in_int8(
+    tmp_path: Path, name: str, spelled: str, architecture: str
+) -> None:
     """Near the model's logits, as int8 is, in both graphs and both runtimes."""
-    checkpoint = emptied(tmp_path / "c", name, parse_pattern(spelled, PATTERNS[spelled]))
+    pattern = parse_pattern(spelled, PATTERNS[spelled])
+    checkpoint = emptied(tmp_path / "c", name, pattern, architecture)
     wanted_BC = expected(checkpoint)
     calibration = CalibrationSet(
         batches=(BATCH,), score=lambda session: {"accuracy": 1.0}, metric="accuracy", max_drop=1.0

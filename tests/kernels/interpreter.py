@@ -75,10 +75,20 @@ class Interpreter(Closing):
         return found, self._ask("measured", tensors={}, number="fp32")
 
     def attention(
-        self, q: Tensor, k: Tensor, v: Tensor, bias_BS: Tensor, heads: int, *, wide: bool = False
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        bias_BS: Tensor,
+        heads: int,
+        *,
+        biases_AD: Tensor | None = None,
+        wide: bool = False,
     ) -> Tensor:
         """The attention kernel."""
         tensors = {"q": q, "k": k, "v": v, "bias": bias_BS}
+        if biases_AD is not None:
+            tensors["biases"] = biases_AD
         return self._ask(
             "attention", tensors=tensors, number=float_type_of(q.dtype), heads=heads, wide=wide
         )
@@ -230,7 +240,7 @@ def _attention(tensors: Mapping[str, Tensor], kind: torch.dtype, *, heads: int) 
     from spd_deploy.kernels import launch
 
     q, k, v = (tensors[name].to(kind) for name in "qkv")
-    return launch.attention(q, k, v, tensors["bias"], heads=heads)
+    return launch.attention(q, k, v, tensors["bias"], heads=heads, biases_AD=tensors.get("biases"))
 
 
 def _norm(tensors: Mapping[str, Tensor], kind: torch.dtype, *, epsilon: float) -> Tensor:

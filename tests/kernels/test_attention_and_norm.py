@@ -43,6 +43,32 @@ def test_attention_is_pytorchs(
     assert off(found, wanted) <= 2 * CLOSE[number]
 
 
+@pytest.mark.parametrize("number", ["fp16", "fp32"])
+@pytest.mark.parametrize(("asking", "lengths"), [(70, [70, 3]), (1, [20, 5, 9])])
+def test_biases_by_distance_are_added(
+    interpreter: Interpreter, number: FloatType, asking: int, lengths: list[int]
+) -> None:
+    """Each head's own, for all queries and for the first alone, at any number of positions."""
+    S, B = max(lengths), len(lengths)
+    q = activations(48, B * asking, number)
+    k, v = (activations(48, B * S, number, seed=i) for i in (1, 2))
+    biases_AD = torch.randn(3, 2 * 75 - 1, generator=torch.Generator().manual_seed(4))
+    bias_BS = bias_of(lengths, S)
+
+    found = interpreter.attention(q, k, v, bias_BS, 3, biases_AD=biases_AD)
+
+    score = torch.einsum(
+        "adbq,adbk->baqk",
+        *(x.float().reshape(3, 16, B, -1) for x in (q, k)),
+    )
+    pairs = biases_AD[:, 74 + torch.arange(S) - torch.arange(asking)[:, None]]
+    share = (score / 4 + pairs + bias_BS[:, None, None, :]).softmax(-1)
+    wanted = torch.einsum("baqk,adbk->adbq", share, v.float().reshape(3, 16, B, -1))
+    assert off(found, wanted.reshape(48, -1)) <= 2 * CLOSE[number]
+    plain = eager.attention(q.float(), k.float(), v.float(), bias_BS, heads=3, biases_AD=biases_AD)
+    assert off(plain, wanted.reshape(48, -1)) <= CLOSE["fp32"]
+
+
 def test_one_query_a_row(interpreter: Interpreter) -> None:
     """The last layer asks for each row's first token alone, over all of the row's keys."""
     q, k, v = activations(32, 3), activations(32, 21, seed=2), activations(32, 21, seed=3)

@@ -14,18 +14,26 @@ from tests.tiny import tiny_checkpoint
 
 
 @pytest.mark.parametrize(
-    ("number", "block", "tolerance"),
+    ("architecture", "number", "block", "tolerance"),
     [
-        ("fp32", Block(rows=32, columns=4, sparsity=0.75), 1e-5),
-        ("bf16", Block(rows=32, columns=1, sparsity=0.9), 5e-2),
+        ("bert", "fp32", Block(rows=32, columns=4, sparsity=0.75), 1e-5),
+        ("bert", "bf16", Block(rows=32, columns=1, sparsity=0.9), 5e-2),
+        ("mpnet", "fp32", Block(rows=32, columns=1, sparsity=0.75), 1e-5),
     ],
     ids=lambda value: str(value),
 )
 def test_the_kernels_give_the_checkpoints_logits(
-    interpreter: Interpreter, tmp_path: Path, number: FloatType, block: Block, tolerance: float
+    interpreter: Interpreter,
+    tmp_path: Path,
+    architecture: str,
+    number: FloatType,
+    block: Block,
+    tolerance: float,
 ) -> None:
     """All launches of a network after one another, over the golden rows of mixed lengths."""
-    checkpoint = tiny_checkpoint(tmp_path / "c", pattern=block, max_tokens=9)
+    checkpoint = tiny_checkpoint(
+        tmp_path / "c", architecture=architecture, pattern=block, max_tokens=9
+    )
     artefact = torch_artefact_from_checkpoint(checkpoint, tmp_path / "a", precision=number)
     golden = artefact.golden()
     inputs = {

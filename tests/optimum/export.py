@@ -12,7 +12,13 @@ from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.patterns import parse_pattern
 from tests.tiny import tiny_checkpoint
 
-KINDS = [("bert", "block:32x1"), ("roberta", "structured"), ("distilbert", "2:4"), ("electra", "")]
+KINDS = [
+    ("bert", "block:32x1"),
+    ("roberta", "structured"),
+    ("distilbert", "2:4"),
+    ("electra", ""),
+    ("mpnet", "structured"),
+]
 TEXTS = [
     ("The film was good.", "I love it!"),
     ("dull", "A train, not a bus, is faster than this ending and slower than that plot."),

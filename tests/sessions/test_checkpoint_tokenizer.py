@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertTokenizer,
+    MPNetTokenizer,
 )
 
 from exporters.artefact_folder import copy_beside
@@ -180,6 +181,24 @@ def test_ids_that_cannot_be_the_same_are_refused(tmp_path: Path) -> None:
         tokenizer_of(open_checkpoint(folder))
     with pytest.raises(BadModel, match=r"no tokenizer.json gives the ids"):
         write_tokenizer(folder, tmp_path / TOKENIZER_FILE, max_tokens=32)
+
+
+@pytest.mark.parametrize("kept", [(TOKENIZER_FILE,), ("vocab.txt",), (TOKENIZER_FILE, "vocab.txt")])
+def test_mpnets_own_tokenizer_is_read(tmp_path: Path, kept: tuple[str, ...]) -> None:
+    """RoBERTa's separators around BERT's pieces, from either file."""
+    folder = tiny_model(tmp_path / "m", architecture="mpnet")
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", *letters, "film", "##s", "<mask>"]
+    MPNetTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    for name in {TOKENIZER_FILE, "vocab.txt"} - {*kept}:
+        (folder / name).unlink()
+
+    written = Tokenizer(folder / TOKENIZER_FILE, max_tokens=50, content=tokenizer_json(folder))
+
+    assert_alike(written, folder)
+    assert written.encode("a film", "films").ids == (0, 5, 31, 2, 2, 31, 32, 2)
+    assert written.pad_id == 1
 
 
 @pytest.mark.parametrize("spaced", [False, True])

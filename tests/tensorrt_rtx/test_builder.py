@@ -86,12 +86,13 @@ def test_every_graph_becomes_an_engine(spelled: str, precision: Precision, tmp_p
     assert build(artefact, arm="dense").flags == ()
 
 
-@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra"])
-def test_every_architecture_becomes_an_engine(architecture: str, tmp_path: Path) -> None:
-    """Also those that TensorRT's parser meets with other inputs and embeddings."""
-    assert build(
-        artefact_of(tmp_path, "block:16x1", Precision.FP16, architecture=architecture)
-    ).engine
+@pytest.mark.parametrize("spelled", ["block:16x1", "structured"])
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra", "mpnet"])
+def test_every_architecture_becomes_an_engine(
+    architecture: str, spelled: str, tmp_path: Path
+) -> None:
+    """Also those that TensorRT's parser meets with other inputs, embeddings and attention."""
+    assert build(artefact_of(tmp_path, spelled, Precision.FP16, architecture=architecture)).engine
 
 
 def parsed(artefact: Artefact) -> tuple[Any, list[Any]]:

@@ -38,7 +38,7 @@ def in_onnxruntime(x_TK: np.ndarray, weight_NK: np.ndarray) -> np.ndarray:
         helper.make_node("Mul", ["scale", "scales"], ["both"]),
         helper.make_node("Mul", ["wide", "both"], ["y"]),
     ]
-    constants = [np.ascontiguousarray(values_NK.T), scale_N, np.array(0, np.int8)]
+    constants: list[np.ndarray] = [np.ascontiguousarray(values_NK.T), scale_N, np.array(0, np.int8)]
     graph = helper.make_graph(
         nodes,
         "product",
@@ -87,7 +87,7 @@ def test_gradients_pass_straight_through() -> None:
 
     rounded = uint8_inputs(x.detach()).requires_grad_()
     weight = int8_rows(linear.weight.detach()).requires_grad_()
-    functional.linear(rounded, weight, linear.bias.detach()).square().sum().backward()
+    functional.linear(rounded, weight, linear.bias.detach()).square().sum().backward()  # type: ignore[no-untyped-call]
 
     assert linear.weight.grad is not None and weight.grad is not None and x.grad is not None
     torch.testing.assert_close(linear.weight.grad, weight.grad)

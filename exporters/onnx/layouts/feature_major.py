@@ -8,6 +8,8 @@ One product for queries, keys and values was measured at 0.94 to 1.00 times the 
 splitting its result copies it. So there are three.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from exporters.lowering.lowering import Lowering
@@ -58,8 +60,17 @@ class FeatureMajor:
         scaled = g.op("Mul", unit, g.constant(scale_H[:, None]))
         return self.arithmetic.narrow(g, g.op("Add", scaled, g.constant(shift_H[:, None])))
 
-    def attention(self, q: Name, k: Name, v: Name, *, heads: int, size: int, bias: Name, axes: Axes
-    ) -> Name:  # fmt: skip
+    def attention(
+        self,
+        q: Name,
+        k: Name,
+        v: Name,
+        *,
+        heads: int,
+        size: int,
+        biases: Sequence[Name],
+        axes: Axes,
+    ) -> Name:
         """Attention on heads ``[B, A, D, S]``."""
         g = self.g
         if axes.first:
@@ -68,7 +79,9 @@ class FeatureMajor:
         number = self.arithmetic.number
         scores = product(g, q4, k4, transpose_a=True, scale=size**-0.5, number=number)
         scores = self.arithmetic.wide(g, scores)
-        probability = self.arithmetic.narrow(g, g.op("Softmax", g.op("Add", scores, bias), axis=-1))
+        for bias in biases:
+            scores = g.op("Add", scores, bias)
+        probability = self.arithmetic.narrow(g, g.op("Softmax", scores, axis=-1))
         context = g.reshape(product(g, v4, probability, transpose_b=True), 0, heads * size, -1)
         return g.transpose(context, 2, 1, 0) if axes.first else context
 

@@ -3,6 +3,7 @@
 B rows of S tokens are T tokens; A heads are D wide.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,9 +48,18 @@ class Layout(Protocol):
         """The layer norm over the features."""
         ...
 
-    def attention(self, q: Name, k: Name, v: Name, *, heads: int, size: int, bias: Name, axes: Axes
-    ) -> Name:  # fmt: skip
-        """Softmax attention of ``heads`` heads; ``bias`` ``[B, 1, 1, S]`` masks the padding."""
+    def attention(
+        self,
+        q: Name,
+        k: Name,
+        v: Name,
+        *,
+        heads: int,
+        size: int,
+        biases: Sequence[Name],
+        axes: Axes,
+    ) -> Name:
+        """Softmax attention of ``heads`` heads; each bias is added to scores ``[B, A, Q, S]``."""
         ...
 
     def first_tokens(self, x: Name, axes: Axes, width: int) -> Name:

@@ -5,6 +5,8 @@ Runtime's own fused attention. One product for queries, keys and values gains no
 since its result must be split again.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from exporters.lowering.lowering import Lowering
@@ -40,8 +42,17 @@ class TokenMajor:
             self.g.op("LayerNormalization", x, scale, shift, axis=-1, epsilon=epsilon),
         )
 
-    def attention(self, q: Name, k: Name, v: Name, *, heads: int, size: int, bias: Name, axes: Axes
-    ) -> Name:  # fmt: skip
+    def attention(
+        self,
+        q: Name,
+        k: Name,
+        v: Name,
+        *,
+        heads: int,
+        size: int,
+        biases: Sequence[Name],
+        axes: Axes,
+    ) -> Name:
         """Attention on heads ``[B, A, S, D]``; ONNX Runtime fuses the scale into the product."""
         g = self.g
         queries: int | Name = 1 if axes.first else axes.sequence
@@ -50,7 +61,9 @@ class TokenMajor:
         v4 = g.transpose(g.reshape(v, axes.batch, axes.sequence, heads, size), 0, 2, 1, 3)
         q4 = g.op("Mul", q4, self.arithmetic.number(g, size**-0.5))
         scores = self.arithmetic.wide(g, g.op("MatMul", q4, k4))
-        probability = self.arithmetic.narrow(g, g.op("Softmax", g.op("Add", scores, bias), axis=-1))
+        for bias in biases:
+            scores = g.op("Add", scores, bias)
+        probability = self.arithmetic.narrow(g, g.op("Softmax", scores, axis=-1))
         context = g.transpose(g.op("MatMul", probability, v4), 0, 2, 1, 3)
         return g.reshape(context, -1, heads * size)
 

@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from spd_deploy.domain.architectures import ARCHITECTURES
-from spd_deploy.domain.layers import ROLES, Role
+from spd_deploy.domain.models.architecture import ROLES, Role
+from spd_deploy.domain.models.known import ARCHITECTURES
 
 Part = Literal[
     "products",

@@ -12,7 +12,7 @@ import numpy as np
 from spd_deploy.benchmark.records import Shape
 from spd_deploy.benchmark.stats import median
 from spd_deploy.domain.errors import BadReport
-from spd_deploy.domain.layers import Role
+from spd_deploy.domain.models.architecture import Role
 
 _AGAIN = "measure again"
 

@@ -8,6 +8,8 @@ registers for the tensor cores, and stores the context feature-major.
 A program computes the context of some queries of one head of one row. It uses online softmax over
 the keys in fp32 (Milakov and Gimelshein 2018; Dao et al. 2022) in one deterministic pass. A bias
 for each key masks padding, as in the exported graphs; a row of padding alone gives a mean, not NaN.
+Where ``BY_DISTANCE``, a bias for each head and distance is added; it is read from a row of numbers
+side by side, and never spread over the pairs in memory.
 """
 
 import triton
@@ -22,6 +24,7 @@ def attention(
     k,  # [A D, B SK]
     v,  # [A D, B SK]
     bias,  # [B SK] fp32: 0, or very low where a key is masked
+    biases,  # [A, 2 P - 1] fp32: by the distance of a key from its query, 1 - P to P - 1
     out,  # [A D, B SQ]
     heads,
     SQ,
@@ -30,8 +33,11 @@ def attention(
     stride_k,
     stride_v,
     stride_out,
+    stride_biases,
+    middle,
     scale,
     D: tl.constexpr,
+    BY_DISTANCE: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_Q: tl.constexpr,
@@ -63,6 +69,9 @@ def attention(
         k_DK = tl.load(k + feature_D[:, None] * stride_k + token_K[None, :], mask=ok_DK, other=0.0)
         hidden_K = tl.load(bias + token_K, mask=ok_K, other=float("-inf"))
         score_QK = tl.dot(q_QD, k_DK, input_precision="ieee") * scale + hidden_K[None, :]
+        if BY_DISTANCE:
+            place_QK = a * stride_biases + middle + offs_K[None, :] - offs_Q[:, None]
+            score_QK += tl.load(biases + place_QK, mask=ok_Q[:, None] & ok_K[None, :], other=0.0)
         now_Q = tl.maximum(most_Q, tl.max(score_QK, 1))
         share_QK = tl.exp2((score_QK - now_Q[:, None]) * _LOG2_E)
         faded_Q = tl.exp2((most_Q - now_Q) * _LOG2_E)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from spd_deploy.kernels.backends import Backend
+from spd_deploy.kernels.eager import attention_mask
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,9 +55,18 @@ class TorchLayout(Protocol):
         ...
 
     def attention(
-        self, q: "Tensor", k: "Tensor", v: "Tensor", bias_BS: "Tensor", heads: int
+        self,
+        q: "Tensor",
+        k: "Tensor",
+        v: "Tensor",
+        bias_BS: "Tensor",
+        heads: int,
+        biases_AD: "Tensor | None",
     ) -> "Tensor":
-        """The context of the queries: all B S tokens, or the B first tokens."""
+        """The context of the queries: all B S tokens, or the B first tokens.
+
+        Scores get ``bias_BS`` by their key, and ``biases_AD`` by their head and distance.
+        """
         ...
 
 
@@ -92,18 +102,22 @@ class TorchTokenMajor:
         return layer_norm(x, weight_H.shape, weight_H.to(x.dtype), bias_H.to(x.dtype), epsilon)
 
     def attention(
-        self, q: "Tensor", k: "Tensor", v: "Tensor", bias_BS: "Tensor", heads: int
+        self,
+        q: "Tensor",
+        k: "Tensor",
+        v: "Tensor",
+        bias_BS: "Tensor",
+        heads: int,
+        biases_AD: "Tensor | None",
     ) -> "Tensor":
         """PyTorch's scaled dot-product attention on views of the heads."""
-        import torch
         from torch.nn.functional import scaled_dot_product_attention
 
         B, _ = bias_BS.shape
         q4, k4, v4 = (
             x.reshape(B, -1, heads, x.shape[1] // heads).transpose(1, 2) for x in (q, k, v)
         )
-        lowest = torch.finfo(q.dtype).min / 2
-        mask = bias_BS[:, None, None, :].clamp(min=lowest).to(q.dtype)
+        mask = attention_mask(q4, bias_BS, biases_AD)
         context = scaled_dot_product_attention(q4, k4, v4, attn_mask=mask)
         return context.transpose(1, 2).reshape(q.shape)
 
@@ -141,7 +155,13 @@ class TorchFeatureMajor:
         return self.backend.layer_norm(x, weight_H, bias_H, epsilon)
 
     def attention(
-        self, q: "Tensor", k: "Tensor", v: "Tensor", bias_BS: "Tensor", heads: int
+        self,
+        q: "Tensor",
+        k: "Tensor",
+        v: "Tensor",
+        bias_BS: "Tensor",
+        heads: int,
+        biases_AD: "Tensor | None",
     ) -> "Tensor":
         """The backend's attention, which splits the heads itself."""
-        return self.backend.attention(q, k, v, bias_BS, heads=heads)
+        return self.backend.attention(q, k, v, bias_BS, heads=heads, biases_AD=biases_AD)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.layers import Role
+from spd_deploy.domain.models.architecture import Role
 from spd_deploy.kernels.backends import Backend
 from spd_deploy.kernels.two_four import TwoFourSelector
 from spd_deploy.sessions.torch_network.embeddings import Embeddings
@@ -29,6 +29,7 @@ from spd_deploy.sessions.torch_network.layouts import (
     TorchTokenMajor,
 )
 from spd_deploy.sessions.torch_network.network_plan import MatrixPlan, NetworkPlan
+from spd_deploy.sessions.torch_network.position_bias import layer_biases
 from spd_deploy.sessions.torch_network.products import (
     MatrixProduct,
     ProductInputs,
@@ -59,10 +60,12 @@ class EncoderLayer:
 
     Attributes:
         readers: products of the layer's input, each with the roles whose outputs it computes.
+        biases_AD: biases of the scores by head and distance, where the model has them.
         output, second: None where no head, or no neuron, remains; only their biases are added.
     """
 
     heads: int
+    biases_AD: "Tensor | None"
     sizes: Mapping[Role, int]
     readers: Sequence[tuple[tuple[Role, ...], MatrixProduct]]
     output: MatrixProduct | None
@@ -136,7 +139,7 @@ class Network:
         else:
             of = self._read(x, kept, layer)
             context = self.layout.attention(
-                of["query"], of["key"], of["value"], bias_BS, layer.heads
+                of["query"], of["key"], of["value"], bias_BS, layer.heads, layer.biases_AD
             )
             y = layer.output(context, residual=kept)
         y = self._normed(y, layer.attention_norm)
@@ -166,8 +169,10 @@ class Network:
         whole = of["query"].outputs > 0
         neurons = of["intermediate"].outputs > 0
         last = layer == self.encoder.layers - 1
+        heads = of["query"].outputs // self.encoder.head_size
         return EncoderLayer(
-            heads=of["query"].outputs // self.encoder.head_size,
+            heads=heads,
+            biases_AD=layer_biases(self.encoder, parts.tensors, layer, heads),
             sizes={role: of[role].outputs for role in _READERS},
             readers=_readers(of, parts, apart=last) if whole else (),
             output=product_of([of["attention_output"]], parts) if whole else None,

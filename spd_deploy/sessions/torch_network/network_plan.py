@@ -14,8 +14,8 @@ from typing import Any, Literal, Self
 from spd_deploy.domain.documents import versioned
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import read_json, write_json
-from spd_deploy.domain.layers import Role
 from spd_deploy.domain.model_config import Activation
+from spd_deploy.domain.models.architecture import Role
 
 PLAN_FILE = "network.json"
 TENSORS_FILE = "model.safetensors"

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.layers import Role
+from spd_deploy.domain.models.architecture import Role
 
 HIDDEN = "hidden"
 
@@ -100,15 +100,20 @@ def _hidden(encoder: Encoder) -> Axis:
 
 
 def _axes_of_layer(encoder: Encoder, layer: int) -> Iterator[Axis]:
-    """The axes of one layer: heads, positions inside heads, and neurons."""
+    """The axes of one layer: heads, positions inside heads, and neurons.
+
+    The order of heads is not free where each has its column in a table of biases by relative
+    position, which all layers share.
+    """
     of: Mapping[Role, str] = {m.role: m.name for m in encoder.matrices() if m.layer == layer}
     query, key, value = of["query"], of["key"], of["value"]
     reader = (of["attention_output"],)
     H, D = encoder.hidden, encoder.head_size
     at = f"layer {layer}"
-    yield Axis(
-        name=f"{at} heads", size=H, rows=(query, key, value), columns=reader, segment=H, unit=D
-    )
+    if encoder.relative_positions is None:
+        yield Axis(
+            name=f"{at} heads", size=H, rows=(query, key, value), columns=reader, segment=H, unit=D
+        )
     yield Axis(name=f"{at} queries", size=H, rows=(query, key), columns=(), segment=D)
     yield Axis(name=f"{at} values", size=H, rows=(value,), columns=reader, segment=D)
     yield Axis(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from spd_deploy.domain.layers import Role
+from spd_deploy.domain.models.architecture import Role
 from spd_train.pruning.permutation.axes import AxisOrder
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.layers import Role
+from spd_deploy.domain.models.architecture import Role
 from spd_deploy.domain.patterns import NM, Block, Pattern
 from spd_train.pruning.permutation.axes import Axis, AxisOrder, spread
 from spd_train.pruning.permutation.budget import SearchBudget

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spd_train.grafting import GraftedNetwork
-from spd_train.student_linear import StudentLinear, student_linears
+from spd_train.student_linear import StudentLinear
 
 
 class CompactStudents:
@@ -21,7 +21,7 @@ class CompactStudents:
         """Take the students' matrices; nothing is removed yet."""
         self.encoder = network.encoder
         self.masks: Mapping[str, Tensor] = {}
-        self._linears = student_linears(network)
+        self._linears = network.student_linears()
 
     def set_masks(self, masks: Mapping[str, Tensor]) -> None:
         """Compute from now on what the masks keep.

@@ -3,7 +3,7 @@
 import pytest
 
 from spd_deploy.benchmark.layers.attribution import Part, attribution_of
-from spd_deploy.domain.layers import Role
+from spd_deploy.domain.models.architecture import Role
 
 NAMES: list[tuple[str, str, Part, tuple[int, Role] | None]] = [
     ("layer.3/attention/query/Gemm", "Gemm", "products", (3, "query")),

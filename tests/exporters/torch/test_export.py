@@ -21,7 +21,7 @@ from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.sessions.open import difference_between, prove, session_from_artefact
 from spd_deploy.sessions.torch import TorchSession
 from spd_deploy.sessions.torch_network.network_plan import PLAN_FILE, TENSORS_FILE, read_plan
-from tests.tiny import tiny_checkpoint, with_weights
+from tests.tiny import OF_ROBERTA, tiny_checkpoint, with_weights
 
 # Pattern, sparsity, precision and sizes, with how matrices are run.
 KINDS: list[tuple[str, str | None, float | None, FloatType, str]] = [
@@ -34,6 +34,8 @@ KINDS: list[tuple[str, str | None, float | None, FloatType, str]] = [
     ("roberta", "structured", 0.5, "bf16", "compact"),
     ("distilbert", "structured", 0.75, "fp32", "compact"),
     ("electra", "unstructured", 0.9, "fp16", "dense"),
+    ("mpnet", "block:32x1", 0.75, "fp16", "gathered"),
+    ("mpnet", "structured", 0.5, "bf16", "compact"),
 ]
 TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 5e-2}
 
@@ -70,7 +72,7 @@ def test_an_artefact_gives_its_checkpoints_logits(
 ) -> None:
     """At any batch and any length from 1 on, padded or alone, and in the self-test."""
     checkpoint, artefact = made(tmp_path, spelled, sparsity, number, architecture=architecture)
-    padding = 1 if architecture == "roberta" else 0
+    padding = 1 if architecture in OF_ROBERTA else 0
     draw = np.random.default_rng(1)
 
     with (

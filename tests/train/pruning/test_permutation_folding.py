@@ -12,6 +12,8 @@ from transformers import (
     BertForSequenceClassification,
     ElectraConfig,
     ElectraForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
     PreTrainedModel,
     RobertaConfig,
     RobertaForSequenceClassification,
@@ -19,7 +21,8 @@ from transformers import (
 
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel, VerificationFailed
-from spd_deploy.domain.layers import BERT
+from spd_deploy.domain.models.bert import BERT_LAYER
+from spd_deploy.domain.models.known import ARCHITECTURES
 from spd_deploy.domain.patterns import NM, Block, Pattern
 from spd_train.model import linear_weights
 from spd_train.pruning.importance import magnitudes
@@ -39,7 +42,7 @@ SIZES: dict[str, Any] = {
 }
 ENCODER = Encoder(
     prefix="bert.encoder.layer",
-    naming=BERT,
+    naming=BERT_LAYER,
     layers=2,
     hidden=32,
     heads=4,
@@ -62,6 +65,18 @@ def roberta() -> PreTrainedModel:
 def electra() -> PreTrainedModel:
     """Embeddings narrower than the hidden state, and a projection between."""
     return _shaken(ElectraForSequenceClassification(ElectraConfig(**SIZES, embedding_size=16)))
+
+
+def mpnet() -> PreTrainedModel:
+    """Heads have their columns in a table that both layers share."""
+    return _shaken(MPNetForSequenceClassification(MPNetConfig(**SIZES)))
+
+
+def encoder_of(model: PreTrainedModel) -> Encoder:
+    """The encoder of one of the models above."""
+    base = model.base_model_prefix
+    naming = ARCHITECTURES[base].naming
+    return replace(ENCODER, prefix=f"{base}.encoder.layer", naming=naming)
 
 
 def _shaken(model: PreTrainedModel) -> PreTrainedModel:
@@ -101,12 +116,14 @@ def test_a_folded_order_leaves_the_function(name: str) -> None:
     assert not any(torch.equal(after[n], weights[n]) for n in move.axis.matrices)
 
 
-def test_all_orders_together_leave_the_function() -> None:
+@pytest.mark.parametrize("make", [bert, mpnet], ids=lambda make: make.__name__)
+def test_all_orders_together_leave_the_function(make: Callable[[], PreTrainedModel]) -> None:
     """Every axis moved, one after another: the logits are the same."""
-    model = bert()
+    model = make()
+    encoder = encoder_of(model)
     before_BC = probe_logits(model)
 
-    fold(model, [shuffled(axis) for axis in axes_of(ENCODER)], residual_places(model, ENCODER))
+    fold(model, [shuffled(axis) for axis in axes_of(encoder)], residual_places(model, encoder))
 
     assert torch.allclose(probe_logits(model), before_BC, atol=1e-5)
 
@@ -133,13 +150,13 @@ def test_a_permuted_model_keeps_more_and_says_so(pattern: Pattern) -> None:
     assert torch.allclose(probe_logits(model), before_BC, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [bert, roberta, electra], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [bert, roberta, electra, mpnet], ids=lambda make: make.__name__)
 def test_the_residual_stream_is_followed_in_every_architecture(
     make: Callable[[], PreTrainedModel],
 ) -> None:
     """Embeddings, norms and head of each kind go along with the hidden state's order."""
     model = make()
-    encoder = replace(ENCODER, prefix=f"{model.base_model_prefix}.encoder.layer")
+    encoder = encoder_of(model)
     hidden = next(axis for axis in axes_of(encoder) if axis.name == HIDDEN)
     before_BC = probe_logits(model)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.layers import BERT
+from spd_deploy.domain.models.bert import BERT_LAYER
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_train.pruning.permutation.axes import axes_of
 from spd_train.pruning.permutation.budget import SearchBudget
@@ -24,7 +24,7 @@ from spd_train.pruning.permutation.stripes import deals, kept_by_exchange, strip
 BUDGET = SearchBudget(stripe_sweeps=30, patience=5, group_rounds=40)
 ENCODER = Encoder(
     prefix="bert.encoder.layer",
-    naming=BERT,
+    naming=BERT_LAYER,
     layers=2,
     hidden=32,
     heads=4,

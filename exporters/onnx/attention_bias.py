@@ -1,0 +1,105 @@
+"""What is added to attention scores: the mask of padding and, in MPNet, biases by position.
+
+The biases of MPNet are a table ``[buckets, heads]`` that all layers share. In the graph it is
+feature-major and unrolled, ``[heads, distances]``: each head's biases for all distances of a key
+from a query, side by side. The graph looks up each pair's distance once, for the heads that some
+layer keeps. A layer that keeps fewer heads takes theirs from the result.
+
+Mask and biases are added one after the other. Their sum, made once for all layers, was measured to
+be no faster, and takes the memory of a layer's scores for as long as the graph runs.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from exporters.classifier_weights import Array, ClassifierWeights
+from exporters.lowering.compact import Heads
+from exporters.onnx.graph import Graph, Name
+from exporters.onnx.layouts.layout import Axes
+from spd_deploy.domain.text import MASK
+
+POSITION_BIAS = "position_bias"
+
+# Added to the attention scores of padding: half of the lowest fp32 number, so that adding a score
+# does not overflow.
+_MASKED_SCORE = float(np.finfo(np.float32).min) / 2
+
+
+class AttentionBias:
+    """Emits the biases, each at its first use.
+
+    Args:
+        weights: has the table.
+        layers: the heads that each layer keeps.
+        axes: the sizes of the batch.
+    """
+
+    def __init__(
+        self, graph: Graph, weights: ClassifierWeights, layers: Iterable[Heads], axes: Axes
+    ) -> None:
+        self.g = graph
+        self.axes = axes
+        self.heads = tuple(sorted(set().union(*layers)))
+        self.positions = weights.encoder.positions
+        self.biases_AD = unrolled_biases(weights)
+        with graph.scope("mask"):
+            self.mask = self._mask()
+        self._looked_up: dict[bool, Name] = {}
+
+    def of(self, heads: Heads, *, first: bool) -> Sequence[Name]:
+        """What is added to the scores ``[B, A, Q, S]`` of these heads, one after the other.
+
+        With ``first`` the only query is the first token of each row.
+        """
+        if self.biases_AD is None:
+            return (self.mask,)
+        if first not in self._looked_up:
+            look_up = self._from_first if first else self._between_all
+            self._looked_up[first] = look_up(self._table())
+        biases = self._looked_up[first]
+        if heads != self.heads:
+            places = self.g.ints(*(self.heads.index(head) for head in heads))
+            biases = self.g.once("Gather", biases, places, axis=0)
+        return biases, self.mask
+
+    def _mask(self) -> Name:
+        """0 for real tokens and a very negative number for padding: ``[B, 1, 1, S]``."""
+        from onnx import TensorProto
+
+        g = self.g
+        mask = g.op("Cast", g.op("Unsqueeze", MASK, g.ints(1, 2)), to=TensorProto.FLOAT)
+        return g.op("Mul", g.op("Sub", g.number(1.0), mask), g.number(_MASKED_SCORE))
+
+    def _table(self) -> Name:
+        """The biases ``[A, D]`` of the kept heads for all distances."""
+        assert self.biases_AD is not None  # noqa: S101 - callers ask only where there are some
+        if POSITION_BIAS in self.g.constants:
+            return POSITION_BIAS
+        return self.g.weight(POSITION_BIAS, self.biases_AD[list(self.heads)])
+
+    def _from_first(self, table_AD: Name) -> Name:
+        """The biases from the first token of a row to all of its tokens, ``[A, 1, S]``."""
+        g = self.g
+        begin = g.ints(self.positions - 1)
+        end = g.op("Add", begin, self.axes.sequence)
+        return g.op("Unsqueeze", g.op("Slice", table_AD, begin, end, g.ints(1)), g.ints(1))
+
+    def _between_all(self, table_AD: Name) -> Name:
+        """The biases from all tokens of a row to all of them, ``[A, S, S]``."""
+        g = self.g
+        length = g.op("Squeeze", self.axes.sequence)
+        zero, one = (g.constant(np.array(value, np.int64)) for value in (0, 1))
+        place_S = g.op("Range", zero, length, one)
+        key_S = g.op("Add", place_S, g.ints(self.positions - 1))
+        distance_SS = g.op("Sub", key_S, g.op("Unsqueeze", place_S, g.ints(1)))
+        return g.op("Gather", table_AD, distance_SS, axis=1)
+
+
+def unrolled_biases(weights: ClassifierWeights) -> Array | None:
+    """Each head's biases for all distances, ``[A, 2 P - 1]``; None where there are none."""
+    encoder = weights.encoder
+    if (relative := encoder.relative_positions) is None:
+        return None
+    table_UA = weights.weight(f"{encoder.base}.{relative.module}")
+    return np.ascontiguousarray(table_UA[list(relative.buckets_of(encoder.positions))].T)

@@ -1,0 +1,24 @@
+"""All architectures that are described here, by the base model's name and by ``model_type``.
+
+An architecture is told by the base model's name in the tensors, since that is the code that runs
+them. The ``model_type`` of ``config.json`` tells which name Transformers expects.
+"""
+
+from collections.abc import Mapping
+
+from spd_deploy.domain.models.architecture import Architecture, Naming
+from spd_deploy.domain.models.bert import BERT
+from spd_deploy.domain.models.data2vec import DATA2VEC
+from spd_deploy.domain.models.distilbert import DISTILBERT
+from spd_deploy.domain.models.electra import ELECTRA
+from spd_deploy.domain.models.ernie import ERNIE
+from spd_deploy.domain.models.mpnet import MPNET
+from spd_deploy.domain.models.roberta import ROBERTA
+
+_ALL = (BERT, ROBERTA, DATA2VEC, ERNIE, DISTILBERT, ELECTRA, MPNET)
+
+ARCHITECTURES: Mapping[str, Architecture] = {known.base: known for known in _ALL}
+# The base model's name in a classifier's tensors, by ``model_type`` of ``config.json``. These are
+# the types whose classifier in Transformers reads a layer's linear modules and norms, and no more.
+BASE_OF: Mapping[str, str] = {kind: known.base for known in _ALL for kind in known.model_types}
+NAMINGS: tuple[Naming, ...] = tuple(dict.fromkeys(known.naming for known in _ALL))
