@@ -23,9 +23,9 @@ from benchmarks.steps import (
 )
 from spd_deploy.cli.console import show_table
 from spd_deploy.domain.patterns import Pattern
-from spd_train.config import PruneRecipe
 from spd_train.data.batching import TensorBatch
 from spd_train.grafting import GraftedNetwork
+from spd_train.prune_recipe import PruneRecipe
 from spd_train.pruning.masks import targets_of
 from spd_train.pruning.pruner import Pruner
 from spd_train.recipes import spd

@@ -6,31 +6,28 @@ that the same run can be repeated from it.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 from spd_deploy.domain.documents import value_of
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.patterns import NM, Pattern, Structured, parse_pattern
+from spd_deploy.domain.patterns import Pattern, parse_pattern
+from spd_train.prune_recipe import (
+    PruneRecipe,
+    refuse_layers,
+    refuse_unless,
+    refuse_unshrinkable,
+    refuse_unspreadable,
+)
 
 _COMPARE = "compare it with the recipe in a spd.json that this version wrote"
 
 Device = Literal["cpu", "cuda"]
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
-Importance = Literal["magnitude", "movement", "taylor", "activation", "second-order"]
-# Sums over the gradients of training steps.
-FROM_GRADIENTS: tuple[Importance, ...] = ("movement", "taylor")
-Allocation = Literal["uniform", "global", "sensitivity"]
 GraftShape = Literal["none", "constant", "linear", "paper"]
 GraftUnit = Literal["layer", "sublayer"]
 Decay = Literal["rewound", "once"]
 LossScale = Literal["teacher", "plain"]
-
-
-def _refuse_unless(fine: bool, what: str, got: object) -> None:
-    """Raise ``BadSetting`` if a setting is wrong; NaN always is."""
-    if not fine:
-        raise BadSetting(what, got=got, fix="see spd train --help")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,13 +48,13 @@ class TeacherRecipe:
 
     def __post_init__(self) -> None:
         """Refuse lengths and rates that are not positive."""
-        _refuse_unless(0 < self.epochs < math.inf, "--teacher-epochs must be above 0", self.epochs)
-        _refuse_unless(
+        refuse_unless(0 < self.epochs < math.inf, "--teacher-epochs must be above 0", self.epochs)
+        refuse_unless(
             0 < self.learning_rate < math.inf,
             "--teacher-learning-rate must be above 0",
             self.learning_rate,
         )
-        _refuse_unless(
+        refuse_unless(
             0 <= self.warmup_share < 1, "warmup_share must lie in [0, 1)", self.warmup_share
         )
 
@@ -81,7 +78,7 @@ class GraftRecipe:
 
     def __post_init__(self) -> None:
         """Refuse a start that is no probability."""
-        _refuse_unless(0 <= self.start <= 1, "--graft-start must lie in [0, 1]", self.start)
+        refuse_unless(0 <= self.start <= 1, "--graft-start must lie in [0, 1]", self.start)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,121 +105,9 @@ class LossRecipe:
     def __post_init__(self) -> None:
         """Refuse negative weights, and a loss without any term."""
         weights = (self.attention, self.hidden, self.logits, self.label)
-        _refuse_unless(min(weights) >= 0, "weights of losses must be 0 or more", weights)
-        _refuse_unless(sum(weights) > 0, "at least one loss needs a weight above 0", weights)
-        _refuse_unless(self.temperature > 0, "--temperature must be above 0", self.temperature)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PruneRecipe:
-    """Which weights are pruned, when, and what happens to the others.
-
-    Attributes:
-        importance: score by which weights are ranked.
-        updates: number of mask updates in the prune stage.
-        regrow: whether a pruned weight may come back at a later update.
-        reconstruct: whether kept weights are solved again by least squares after each update.
-        permute: whether rows and columns are reordered first, so that the pattern keeps more.
-        allocation: the same sparsity for every matrix, or more where it costs less.
-        least_density: share of its weights that every matrix keeps with an uneven allocation.
-        exclude: matrices whose name contains one of these texts stay dense.
-        keep_layers: under the structured pattern, keep this many whole layers and nothing of the
-            others: a shallower dense student, to compare with. None: the sparsity decides.
-        calibration_tokens: tokens of training text for statistics and reconstruction.
-    """
-
-    importance: Importance = "magnitude"
-    updates: int = 12
-    regrow: bool = False
-    reconstruct: bool = False
-    permute: bool = False
-    allocation: Allocation = "uniform"
-    least_density: float = 0.02
-    exclude: tuple[str, ...] = ()
-    keep_layers: int | None = None
-    calibration_tokens: int = 8192
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range, and gradient scores without a step before them."""
-        _refuse_unless(self.updates >= 1, "--mask-updates must be at least 1", self.updates)
-        if self.updates == 1 and self.importance in FROM_GRADIENTS:
-            raise BadSetting(
-                "this importance needs gradients, but the only mask update is at the first step",
-                got=f"--importance {self.importance} with --mask-updates 1",
-                fix="raise --mask-updates, or use another --importance",
-            )
-        _refuse_unless(
-            0 < self.least_density < 1, "--min-density must lie in (0, 1)", self.least_density
-        )
-        _refuse_unless(
-            self.keep_layers is None or self.keep_layers >= 1,
-            "--keep-layers must be at least 1",
-            self.keep_layers,
-        )
-        _refuse_unless(
-            self.calibration_tokens >= 1,
-            "--calibration-tokens must be at least 1",
-            self.calibration_tokens,
-        )
-
-
-def refuse_unspreadable(pattern: Pattern, pruning: PruneRecipe) -> None:
-    """Refuse an uneven allocation of a sparsity that cannot be spread.
-
-    Raises:
-        BadSetting: the pattern has a fixed sparsity, or every matrix is at its smallest density.
-    """
-    if pruning.allocation == "uniform":
-        return
-    if isinstance(pattern, NM):
-        raise BadSetting(
-            f"{pattern} has a fixed sparsity, which no allocation can spread",
-            got=f"--allocation {pruning.allocation}",
-            fix="use --allocation uniform, or another pattern",
-        )
-    if pattern.sparsity > 1 - pruning.least_density:
-        raise BadSetting(
-            f"with an uneven allocation every matrix keeps {pruning.least_density:g} of its "
-            "weights, so this sparsity is out of reach",
-            got=f"--sparsity {pattern.sparsity:g} with --allocation {pruning.allocation}",
-            fix="use --allocation uniform, or a lower --min-density",
-        )
-
-
-def refuse_unshrinkable(pattern: Pattern, pruning: PruneRecipe) -> None:
-    """Refuse a speed-up of a model that does not become smaller.
-
-    Raises:
-        BadSetting: the pattern is not structured, or the importance not of second order.
-    """
-    if not isinstance(pattern, Structured):
-        raise BadSetting(
-            "--speedup removes heads and neurons, which this pattern does not",
-            got=f"--pattern {pattern}",
-            fix="use --pattern structured, or leave --pattern out",
-        )
-    if pruning.importance != "second-order":
-        raise BadSetting(
-            "--speedup removes heads and neurons by second order",
-            got=f"--importance {pruning.importance}",
-            fix="use --importance second-order",
-        )
-
-
-def refuse_layers(pattern: Pattern, pruning: PruneRecipe) -> None:
-    """Refuse to keep whole layers under a pattern or an importance that removes none.
-
-    Raises:
-        BadSetting: the pattern is not structured, or the importance not of second order.
-    """
-    if pruning.keep_layers is None:
-        return
-    if not isinstance(pattern, Structured) or pruning.importance != "second-order":
-        raise BadSetting(
-            "--keep-layers removes layers, under the structured pattern and by second order",
-            got=f"--pattern {pattern} with --importance {pruning.importance}",
-            fix="use --pattern structured --importance second-order, or leave --keep-layers out",
-        )
+        refuse_unless(min(weights) >= 0, "weights of losses must be 0 or more", weights)
+        refuse_unless(sum(weights) > 0, "at least one loss needs a weight above 0", weights)
+        refuse_unless(self.temperature > 0, "--temperature must be above 0", self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -260,35 +145,35 @@ class StudentRecipe:
     mix_pairs: float = 0.0
     graft: GraftRecipe = GraftRecipe()
     losses: LossRecipe = LossRecipe()
-    pruning: PruneRecipe = PruneRecipe()
+    pruning: PruneRecipe = field(default_factory=PruneRecipe)
 
     def __post_init__(self) -> None:
         """Refuse values outside their range, and mixed pairs with a loss to the labels."""
-        _refuse_unless(
+        refuse_unless(
             0 < self.prune_epochs < math.inf, "--prune-epochs must be above 0", self.prune_epochs
         )
-        _refuse_unless(
+        refuse_unless(
             0 <= self.graft_epochs < math.inf, "--graft-epochs must be 0 or more", self.graft_epochs
         )
-        _refuse_unless(
+        refuse_unless(
             0 <= self.finetune_epochs < math.inf,
             "--finetune-epochs must be 0 or more",
             self.finetune_epochs,
         )
-        _refuse_unless(
+        refuse_unless(
             0 <= self.int8_epochs <= self.finetune_epochs,
             f"--int8-epochs must lie in [0, {self.finetune_epochs:g}], the --finetune-epochs",
             self.int8_epochs,
         )
-        _refuse_unless(
+        refuse_unless(
             0 < self.learning_rate < math.inf,
             "--learning-rate must be above 0",
             self.learning_rate,
         )
-        _refuse_unless(
+        refuse_unless(
             0 <= self.warmup_share < 1, "warmup_share must lie in [0, 1)", self.warmup_share
         )
-        _refuse_unless(0 <= self.mix_pairs <= 1, "--mix-pairs must lie in [0, 1]", self.mix_pairs)
+        refuse_unless(0 <= self.mix_pairs <= 1, "--mix-pairs must lie in [0, 1]", self.mix_pairs)
         if self.losses.label > 0 and self.mix_pairs > 0:
             raise BadSetting(
                 "mixed pairs have no labels to learn",
@@ -303,7 +188,7 @@ class StudentRecipe:
 
     def lasting(self, epochs: float) -> Self:
         """The recipe with its three stages scaled to ``epochs`` together."""
-        _refuse_unless(0 < epochs < math.inf, "--epochs must be above 0", epochs)
+        refuse_unless(0 < epochs < math.inf, "--epochs must be above 0", epochs)
         factor = epochs / self.epochs
         return replace(
             self,
@@ -353,21 +238,21 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse values outside their range, and an allocation that the pattern does not allow."""
-        _refuse_unless(self.batch_size >= 1, "--batch-size must be at least 1", self.batch_size)
-        _refuse_unless(self.accumulate >= 1, "--accumulate must be at least 1", self.accumulate)
-        _refuse_unless(self.max_tokens >= 4, "--max-tokens must be at least 4", self.max_tokens)
-        _refuse_unless(0 <= self.holdout < 1, "--holdout must lie in [0, 1)", self.holdout)
-        _refuse_unless(
+        refuse_unless(self.batch_size >= 1, "--batch-size must be at least 1", self.batch_size)
+        refuse_unless(self.accumulate >= 1, "--accumulate must be at least 1", self.accumulate)
+        refuse_unless(self.max_tokens >= 4, "--max-tokens must be at least 4", self.max_tokens)
+        refuse_unless(0 <= self.holdout < 1, "--holdout must lie in [0, 1)", self.holdout)
+        refuse_unless(
             self.max_steps is None or self.max_steps >= 1,
             "--max-steps must be at least 1",
             self.max_steps,
         )
-        _refuse_unless(self.seed >= 0, "--seed must be 0 or more", self.seed)
+        refuse_unless(self.seed >= 0, "--seed must be 0 or more", self.seed)
         if self.pattern is not None:
             refuse_unspreadable(self.pattern, self.student.pruning)
             refuse_layers(self.pattern, self.student.pruning)
         if self.pattern is not None and self.speedup is not None:
-            _refuse_unless(1 < self.speedup < math.inf, "--speedup must be above 1", self.speedup)
+            refuse_unless(1 < self.speedup < math.inf, "--speedup must be above 1", self.speedup)
             refuse_unshrinkable(self.pattern, self.student.pruning)
 
     def to_json(self) -> dict[str, Any]:

@@ -22,17 +22,12 @@ from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import Tokenizer
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
-from spd_train.config import (
-    Device,
-    PrecisionChoice,
-    PruneRecipe,
-    refuse_unshrinkable,
-    refuse_unspreadable,
-)
+from spd_train.config import Device, PrecisionChoice
 from spd_train.data.batching import LabelledTokens, tokenise
 from spd_train.data.examples import Example
 from spd_train.grafting import GraftedNetwork
 from spd_train.model import copy_tokenizer, load_classifier, save_classifier
+from spd_train.prune_recipe import PruneRecipe, refuse_unshrinkable, refuse_unspreadable
 from spd_train.pruning.importance import needs_gradients
 from spd_train.pruning.masks import targets_of
 from spd_train.pruning.permutation.permute import reorder_for

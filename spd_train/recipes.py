@@ -21,7 +21,8 @@ from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import read_json
 from spd_deploy.domain.patterns import Pattern, Structured
-from spd_train.config import GraftRecipe, LossRecipe, PruneRecipe, Recipe, StudentRecipe
+from spd_train.config import GraftRecipe, LossRecipe, Recipe, StudentRecipe
+from spd_train.prune_recipe import PruneRecipe
 
 Value = TypeVar("Value")
 

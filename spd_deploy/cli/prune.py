@@ -33,7 +33,8 @@ from spd_deploy.domain.patterns import Pattern, parse_pattern
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task, task_named
 from spd_deploy.timing.machine_load import cpu_times
-from spd_train.config import Allocation, Device, Importance, PrecisionChoice, PruneRecipe
+from spd_train.config import Device, PrecisionChoice
+from spd_train.prune_recipe import Allocation, Importance, PruneRecipe
 
 if TYPE_CHECKING:
     from spd_deploy.domain.checkpoint import Checkpoint

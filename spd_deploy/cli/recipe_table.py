@@ -9,14 +9,8 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from spd_train.config import (
-    Allocation,
-    Device,
-    GraftShape,
-    GraftUnit,
-    Importance,
-    PrecisionChoice,
-)
+from spd_train.config import Device, GraftShape, GraftUnit, PrecisionChoice
+from spd_train.prune_recipe import Allocation, Importance
 from spd_train.recipes import recipe_named
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])

@@ -36,19 +36,18 @@ from spd_deploy.cli.speed_options import (
     speedups_of,
     structures_measurer,
 )
-from spd_deploy.cli.texts import rows_from_file
 from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
+from spd_deploy.cli.train_data import read_task_and_data
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.folders import COMMAND
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.scores import own_arm
-from spd_deploy.domain.tasks import Task, task_named
+from spd_deploy.domain.tasks import Task
 from spd_deploy.timing.machine_load import CpuTimes, cpu_times
 
 if TYPE_CHECKING:
     from spd_deploy.domain.latency_table import LatencyTable
     from spd_train.config import Recipe
-    from spd_train.data.examples import OpenTokenizer
     from spd_train.data.splits import Data
     from spd_train.family_result import Family
     from spd_train.seeds import SeedResults
@@ -186,7 +185,7 @@ def trained(
         refuse_student_options(options)
         if not options["keep_masks"]:
             progress.note(NO_PATTERN)
-    task, data = _read_task_and_data(options, recipe, progress)
+    task, data = read_task_and_data(options, recipe, progress)
     if recipe.device == "cpu":
         options["threads"] = _use_threads(options["threads"], cpu_before, progress)
     command = command_of(options, {*given, *earlier_run.get(COMMAND, ()), "threads"})
@@ -194,45 +193,6 @@ def trained(
     if recipe.speedup is not None:
         latency = latency_table_for(options, earlier_run, progress)
     return _train(options, task, data, recipe, latency, command, progress)
-
-
-def _read_task_and_data(
-    options: Mapping[str, Any], recipe: "Recipe", progress: Progress
-) -> "tuple[Task, Data]":
-    """The task and its data; the progress is told what they look like."""
-    from spd_deploy.sessions.checkpoint_tokenizer import opener_of
-    from spd_train.data.splits import read_data
-    from spd_train.data.summary import report_data
-
-    reference = options["teacher"] or options["model"]
-    opener = None if reference is None else opener_of(reference, max_tokens=recipe.max_tokens)
-    task = choose_task(options["task_name"], options, opener)
-    data = read_data(
-        task,
-        options["data_dir"],
-        holdout=recipe.holdout,
-        skip_broken=options["skip_broken_rows"],
-        note=progress.note,
-        open_tokenizer=opener,
-    )
-    report_data(task, data, progress.note)
-    more = [
-        example
-        for file in options["more_texts"]
-        for _, example in rows_from_file(
-            task,
-            file,
-            None,
-            None,
-            skip_broken=options["skip_broken_rows"],
-            note=progress.note,
-            open_tokenizer=opener,
-        )
-    ]
-    if not more:
-        return task, data
-    progress.note(f"{len(more)} more texts for the student, which the teacher labels")
-    return task, data.with_more(more)
 
 
 def _use_threads(requested: int | None, cpu_before: CpuTimes, progress: Progress) -> int | None:
@@ -353,35 +313,6 @@ def _show_seeds(seeds: "SeedResults", *, as_json: bool) -> None:
         first = next(iter(seeds.runs.values()))
         if first.pattern is None:
             click.echo(_DENSE_ONLY.format(teacher=first.folder))
-
-
-def choose_task(
-    name: str | None, options: Mapping[str, Any], opener: "OpenTokenizer | None" = None
-) -> Task:
-    """The task named ``name``, or the task of the user's own columns.
-
-    Raises:
-        UsageError: neither a task nor a text column is given, or own columns without data.
-        BadData: the labels of the user's own data make no task.
-    """
-    if options["text_column"] is None:
-        if name is None:
-            raise click.UsageError("name a --task, or the --text-column of your own data")
-        return task_named(name)
-    if options["data_dir"] is None:
-        raise click.UsageError("--text-column needs --data")
-    from spd_train.data.own import own_task_from
-
-    return own_task_from(
-        options["data_dir"],
-        text_column=options["text_column"],
-        pair_column=options["pair_column"],
-        label_column=options["label_column"],
-        regression=options["regression"],
-        skip_broken=options["skip_broken_rows"],
-        name=name,
-        open_tokenizer=opener,
-    )
 
 
 def show_result(checkpoint: Checkpoint) -> None:

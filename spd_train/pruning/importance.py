@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from spd_train.config import FROM_GRADIENTS, Importance
+from spd_train.prune_recipe import FROM_GRADIENTS, Importance
 
 # Added to the diagonal of H, as a share of its mean, so that constant inputs have an inverse.
 _DAMPING = 0.01

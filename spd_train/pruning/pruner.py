@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from spd_deploy.domain.errors import VerificationFailed
 from spd_deploy.domain.patterns import Pattern, Structured, at_sparsity
 from spd_deploy.domain.progress import Progress, Silent
-from spd_train.config import PruneRecipe
 from spd_train.grafting import GraftedNetwork
+from spd_train.prune_recipe import PruneRecipe
 from spd_train.pruning.allocation import global_targets
 from spd_train.pruning.calibration import Calibration, input_moments
 from spd_train.pruning.importance import (

@@ -15,7 +15,6 @@ from spd_train.config import (
     GraftRecipe,
     GraftUnit,
     LossRecipe,
-    PruneRecipe,
     Recipe,
     StudentRecipe,
     TeacherRecipe,
@@ -25,6 +24,7 @@ from spd_train.data.examples import Example
 from spd_train.data.splits import Data
 from spd_train.grafting import GraftedNetwork
 from spd_train.model import encoder_sizes, load_classifier
+from spd_train.prune_recipe import PruneRecipe
 from spd_train.pruning.calibration import Calibration
 from spd_train.recipes import spd, with_field
 from spd_train.train_config import TrainConfig

@@ -16,9 +16,10 @@ from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.patterns import NM
 from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.tasks import TASKS
-from spd_train.config import PruneRecipe, TeacherRecipe
+from spd_train.config import TeacherRecipe
 from spd_train.model import load_classifier
 from spd_train.prune import PruneConfig, prune
+from spd_train.prune_recipe import PruneRecipe
 from spd_train.run import run
 from tests.tiny import classifier_of, tiny_config, tiny_model
 from tests.train.runs import DATA, QUICK, TASK, config_for, student_config

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
-from spd_train.config import PruneRecipe, Recipe
+from spd_train.config import Recipe
+from spd_train.prune_recipe import PruneRecipe
 from spd_train.recipes import ARMS, recipe_named, with_field, with_fields
 
 PATTERNS: list[Pattern | None] = [

@@ -20,10 +20,11 @@ from spd_deploy.domain.errors import (
 from spd_deploy.domain.patterns import Block
 from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.tasks import TASKS
-from spd_train.config import GraftRecipe, LossRecipe, PruneRecipe, StudentRecipe, TeacherRecipe
+from spd_train.config import GraftRecipe, LossRecipe, StudentRecipe, TeacherRecipe
 from spd_train.data.batching import epoch_batches
 from spd_train.data.examples import Example
 from spd_train.data.splits import Data
+from spd_train.prune_recipe import PruneRecipe
 from spd_train.run import run
 from spd_train.training.metrics_log import METRICS_FILE, read_metrics_log
 from spd_train.training.state import STATE_FILE

@@ -7,8 +7,8 @@ from torch import Tensor
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.patterns import Pattern, Structured, at_sparsity
 from spd_deploy.domain.progress import Progress
-from spd_train.config import PruneRecipe
 from spd_train.grafting import GraftedNetwork
+from spd_train.prune_recipe import PruneRecipe
 from spd_train.pruning.calibration import Calibration
 from spd_train.pruning.masks import Targets
 from spd_train.pruning.structured.compact import CompactStudents

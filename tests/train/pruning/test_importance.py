@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spd_train.config import Importance
+from spd_train.prune_recipe import Importance
 from spd_train.pruning.importance import (
     GradientScores,
     activation_scores,

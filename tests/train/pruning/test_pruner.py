@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
-from spd_train.config import Importance, PruneRecipe
 from spd_train.grafting import GraftedNetwork
+from spd_train.prune_recipe import Importance, PruneRecipe
 from spd_train.pruning.masks import targets_of
 from spd_train.pruning.pruner import Pruner
 from tests.train.runs import calibration, grafted, shaken

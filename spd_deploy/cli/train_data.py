@@ -1,0 +1,83 @@
+"""The data of ``spd train``: a task by name or the user's own columns, and more texts."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from spd_deploy.cli.texts import rows_from_file
+from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.tasks import Task, task_named
+
+if TYPE_CHECKING:
+    from spd_train.config import Recipe
+    from spd_train.data.examples import OpenTokenizer
+    from spd_train.data.splits import Data
+
+
+def read_task_and_data(
+    options: Mapping[str, Any], recipe: "Recipe", progress: Progress
+) -> "tuple[Task, Data]":
+    """The task and its data; the progress is told what they look like."""
+    from spd_deploy.sessions.checkpoint_tokenizer import opener_of
+    from spd_train.data.splits import read_data
+    from spd_train.data.summary import report_data
+
+    reference = options["teacher"] or options["model"]
+    opener = None if reference is None else opener_of(reference, max_tokens=recipe.max_tokens)
+    task = choose_task(options["task_name"], options, opener)
+    data = read_data(
+        task,
+        options["data_dir"],
+        holdout=recipe.holdout,
+        skip_broken=options["skip_broken_rows"],
+        note=progress.note,
+        open_tokenizer=opener,
+    )
+    report_data(task, data, progress.note)
+    more = [
+        example
+        for file in options["more_texts"]
+        for _, example in rows_from_file(
+            task,
+            file,
+            None,
+            None,
+            skip_broken=options["skip_broken_rows"],
+            note=progress.note,
+            open_tokenizer=opener,
+        )
+    ]
+    if not more:
+        return task, data
+    progress.note(f"{len(more)} more texts for the student, which the teacher labels")
+    return task, data.with_more(more)
+
+
+def choose_task(
+    name: str | None, options: Mapping[str, Any], opener: "OpenTokenizer | None" = None
+) -> Task:
+    """The task named ``name``, or the task of the user's own columns.
+
+    Raises:
+        UsageError: neither a task nor a text column is given, or own columns without data.
+        BadData: the labels of the user's own data make no task.
+    """
+    if options["text_column"] is None:
+        if name is None:
+            raise click.UsageError("name a --task, or the --text-column of your own data")
+        return task_named(name)
+    if options["data_dir"] is None:
+        raise click.UsageError("--text-column needs --data")
+    from spd_train.data.own import own_task_from
+
+    return own_task_from(
+        options["data_dir"],
+        text_column=options["text_column"],
+        pair_column=options["pair_column"],
+        label_column=options["label_column"],
+        regression=options["regression"],
+        skip_broken=options["skip_broken_rows"],
+        name=name,
+        open_tokenizer=opener,
+    )
