@@ -173,8 +173,22 @@ class Classifier:
 
 
 async def _result_of(future: "Future[BatchResult]") -> BatchResult:
-    """Await a row. Rows of one batch end together, so the event loop is mostly woken once."""
-    return future.result() if future.done() else await asyncio.wrap_future(future)
+    """Await a row. Rows of one batch end together, so the event loop is mostly woken once.
+
+    ``asyncio.wrap_future`` would do the same in three times the calls.
+    """
+    if not future.done():
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(_wake, ended))
+        await ended
+    return future.result()
+
+
+def _wake(ended: "asyncio.Future[None]") -> None:
+    """End the wait, unless its request was cancelled meanwhile."""
+    if not ended.done():
+        ended.set_result(None)
 
 
 def _where_of(
