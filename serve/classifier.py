@@ -50,8 +50,8 @@ class Timing:
 
     def server_timing(self) -> str:
         """The value of the header ``Server-Timing``: milliseconds with three decimals."""
-        stages = (("tok", self.tok_s), ("queue", self.queue_s), ("run", self.run_s))
-        return ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in stages)
+        tok_ms, queue_ms, run_ms = 1000 * self.tok_s, 1000 * self.queue_s, 1000 * self.run_s
+        return f"tok;dur={tok_ms:.3f}, queue;dur={queue_ms:.3f}, run;dur={run_ms:.3f}"
 
 
 class Classifier:
