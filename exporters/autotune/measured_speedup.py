@@ -4,7 +4,6 @@ Both run as `spd export` writes them, in the same runtime and precision: `spd be
 artefact with the same dense graph, exported from the dense checkpoint.
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import open_checkpoint, read_config
 from spd_deploy.domain.errors import BadReport, BadSetting
 from spd_deploy.domain.progress import Advance, Progress, Silent
+from spd_deploy.domain.scratch import scratch_folder
 from spd_deploy.domain.shapes import Shape, mean_gain, random_batch
 from spd_deploy.sessions.onnxruntime import MODEL_FILE
 from spd_deploy.sessions.open import session_from_artefact
@@ -80,8 +80,8 @@ def measure_speedup(
         SpdError: no checkpoint and no artefact, or a runtime that does not run here.
     """
     progress = progress or Silent()
-    with tempfile.TemporaryDirectory(prefix="spd-speedup-") as scratch:
-        openers = _openers(folder, plan, Path(scratch))
+    with scratch_folder("speedup") as scratch:
+        openers = _openers(folder, plan, scratch)
         with progress.stage("measure dense and sparse", 2 * effort.rounds) as advance:
             told = {name: partial(_told, opener, advance) for name, opener in openers.items()}
             found = time_interleaved(told, plan.shapes, effort)
