@@ -4,7 +4,6 @@ Each checkpoint is exported once a precision into a scratch folder. The session 
 is of the same files as the one that is timed.
 """
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.compared_model import ComparedModel
 from spd_deploy.domain.progress import Advance, Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime
+from spd_deploy.domain.scratch import scratch_folder
 from spd_deploy.domain.shapes import Shape, random_batch
 from spd_deploy.sessions.open import session_from_artefact
 from spd_deploy.sessions.protocol import Session
@@ -76,8 +76,8 @@ def compare_models(
         SpdError: a checkpoint cannot be exported, or a runtime does not run here.
     """
     progress = progress or Silent()
-    with tempfile.TemporaryDirectory(prefix="spd-compare-") as scratch:
-        scored = list(_scored(forms, Path(scratch), threads, texts, progress))
+    with scratch_folder("compare") as scratch:
+        scored = list(_scored(forms, scratch, threads, texts, progress))
         with progress.stage("time in turns", effort.rounds * len(forms)) as advance:
             openers = {
                 form: partial(_opened, form, artefact, shapes, threads, advance)

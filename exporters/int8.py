@@ -1,6 +1,5 @@
 """int8 graphs, written and scored: the task's metric decides how far they may round."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from exporters.onnx.storage import write_graphs
 from exporters.precision import CalibrationSet, Precision, Scores
 from exporters.verify import refuse_accuracy_loss, score_graphs
 from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.scratch import scratch_folder
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
 
 # The keys of the scores in the manifest: the first graph, and the portable one where there is one.
@@ -70,7 +70,7 @@ def write_int8_graphs(
 
 def _fp32_scores(graph: ClassifierGraph, calibration_set: CalibrationSet) -> Scores:
     """The task's scores of a graph in fp32, written to a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="spd-fp32-") as scratch:
-        write_graphs(Path(scratch), {MODEL_FILE: graph})
-        with OnnxSession(Path(scratch) / MODEL_FILE, precision="fp32") as session:
+    with scratch_folder("fp32") as scratch:
+        write_graphs(scratch, {MODEL_FILE: graph})
+        with OnnxSession(scratch / MODEL_FILE, precision="fp32") as session:
             return calibration_set.score(session)

@@ -31,8 +31,10 @@ class Load:
 
 def has_room(held: Load, added: Load, limit: Load) -> bool:
     """Whether ``held`` and ``added`` are within ``limit``; an idle server admits any request."""
+    if held.items == 0:
+        return True
     both = held + added
-    return held.items == 0 or (both.items <= limit.items and both.tokens <= limit.tokens)
+    return both.items <= limit.items and both.tokens <= limit.tokens
 
 
 def retry_after_s(tokens: int, seconds_per_token: float) -> int:
@@ -66,13 +68,13 @@ class Admission:
         finally:
             self.held -= slot.load
 
-    def refuse_overload(self, own: Load, added: Load) -> None:
-        """Refuse a request whose slot ``own`` cannot grow by ``added``.
+    def refuse_overload(self, others: Load, wanted: Load) -> None:
+        """Refuse a request that wants so much beside what the other requests hold.
 
         Raises:
             Overloaded: the work of the other requests leaves no room.
         """
-        if not has_room(self.held - own, own + added, self._limit):
+        if not has_room(others, wanted, self._limit):
             seconds = retry_after_s(self.held.tokens, self._seconds_per_token())
             raise Overloaded(
                 "the queue is full", fix=f"try again in {seconds} s", retry_after_s=seconds
@@ -105,9 +107,9 @@ class Slot:
         Raises:
             Overloaded: there is no room; the slot keeps its size.
         """
-        self._admission.refuse_overload(self.load, added)
-        self.load += added
-        self._admission.held += added
+        others, wanted = self._admission.held - self.load, self.load + added
+        self._admission.refuse_overload(others, wanted)
+        self.load, self._admission.held = wanted, others + wanted
 
     def measure(self, lengths: Sequence[int]) -> None:
         """Reserve the tokens of texts that are now tokenised, given their lengths.

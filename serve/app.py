@@ -73,8 +73,9 @@ def create_app(
     for kind in (SpdError, ClientDisconnected, HTTPException):
         app.add_exception_handler(kind, on_error)
     paths = {route.path for route in app.router.routes if isinstance(route, Route)}
-    app.add_middleware(
-        RequestMiddleware,
+    # Outside of FastAPI's own middleware, which a request that a handler answers need not pass.
+    app.middleware_stack = RequestMiddleware(
+        app.build_middleware_stack(),
         state=state,
         metrics=metrics,
         forwarding=forwarding or ProxySettings(),

@@ -89,8 +89,8 @@ def next_batch(
     ``max_padded_tokens``; admission refuses such rows before they are queued.
     """
     live = [entry for entry in waiting if not entry.cancelled]
-    if not live:
-        return [], []
+    if len(live) <= 1:
+        return live, []
     by_length = sorted(range(len(live)), key=lambda i: (live[i].tokens, i))
     lengths = [live[i].tokens for i in by_length]
     low, high = _grow(by_length.index(0), lengths, max_padded_tokens, max_rows)

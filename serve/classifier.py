@@ -50,8 +50,8 @@ class Timing:
 
     def server_timing(self) -> str:
         """The value of the header ``Server-Timing``: milliseconds with three decimals."""
-        stages = (("tok", self.tok_s), ("queue", self.queue_s), ("run", self.run_s))
-        return ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in stages)
+        tok_ms, queue_ms, run_ms = 1000 * self.tok_s, 1000 * self.queue_s, 1000 * self.run_s
+        return f"tok;dur={tok_ms:.3f}, queue;dur={queue_ms:.3f}, run;dur={run_ms:.3f}"
 
 
 class Classifier:
@@ -173,8 +173,22 @@ class Classifier:
 
 
 async def _result_of(future: "Future[BatchResult]") -> BatchResult:
-    """Await a row. Rows of one batch end together, so the event loop is mostly woken once."""
-    return future.result() if future.done() else await asyncio.wrap_future(future)
+    """Await a row. Rows of one batch end together, so the event loop is mostly woken once.
+
+    ``asyncio.wrap_future`` would do the same in three times the calls.
+    """
+    if not future.done():
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(_wake, ended))
+        await ended
+    return future.result()
+
+
+def _wake(ended: "asyncio.Future[None]") -> None:
+    """End the wait, unless its request was cancelled meanwhile."""
+    if not ended.done():
+        ended.set_result(None)
 
 
 def _where_of(

@@ -180,12 +180,18 @@ def refusal_of(version: str, headers: Headers) -> HTTPException | None:
     """The error of a request with this version and these headers; None where it is valid."""
     if version not in ("1.0", "1.1"):
         return HTTPException(505, "this HTTP version is not supported; use HTTP/1.1")
-    if sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEAD_BYTES:
+    length = 0
+    checked: dict[bytes, list[bytes]] = {b"host": [], b"transfer-encoding": [], b"expect": []}
+    for name, value in headers:  # once, since every request comes through here
+        length += len(name) + len(value) + 4
+        if name in checked:
+            checked[name].append(value.strip().lower())
+    if length > MAX_HEAD_BYTES:
         return _head_too_long()
     return (
-        _refusal_of_host(version, _values(headers, b"host"))
-        or _refusal_of_coding(version, _values(headers, b"transfer-encoding"))
-        or _refusal_of_expectation(version, _values(headers, b"expect"))
+        _refusal_of_host(version, checked[b"host"])
+        or _refusal_of_coding(version, checked[b"transfer-encoding"])
+        or _refusal_of_expectation(version, checked[b"expect"])
     )
 
 
@@ -227,11 +233,6 @@ def _refusal_of_expectation(version: str, expected: list[bytes]) -> HTTPExceptio
     if version == "1.0" or all(one == b"100-continue" for one in expected):
         return None
     return HTTPException(417, "this Expect is not supported; use 100-continue or leave it out")
-
-
-def _values(headers: Headers, name: bytes) -> list[bytes]:
-    """All values of a header, stripped and in lower case."""
-    return [value.strip().lower() for key, value in headers if key == name]
 
 
 def _head_too_long() -> HTTPException:

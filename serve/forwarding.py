@@ -61,10 +61,10 @@ class ProxySettings:
         Raises:
             HTTPException: a trusted proxy sent a malformed scheme, host or prefix.
         """
-        headers = Headers(scope=scope)
         client = scope.get("client")
         prefix = self.root_path
         if self.trusted and client and self.trusts(client[0]):
+            headers = Headers(scope=scope)
             prefix = _prefix_in(headers) or prefix
             scope["scheme"] = _first(headers, "X-Forwarded-Proto", _SCHEME) or scope["scheme"]
             if host := _first(headers, "X-Forwarded-Host", _HOST):

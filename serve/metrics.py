@@ -2,8 +2,12 @@
 
 Each app has a registry of its own, so two apps in one process do not share counters. Labels have
 few values: the routes and ``other``, statuses, stages. No label holds a text, client or request id.
+
+What happens before an answer is sent is noted, and counted once it has been sent, so that no client
+waits for the counting.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 
@@ -33,6 +37,7 @@ class Metrics:
     """The metrics of one app; any thread may use them."""
 
     def __init__(self) -> None:
+        self._noted: deque[tuple[Callable[[float], None], float]] = deque()
         self._registry = CollectorRegistry()
         registry = self._registry
         self._requests = Counter(
@@ -73,7 +78,7 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
-        self._stages = {one: self._stage_seconds.labels(one) for one in ("tok", "queue", "run")}
+        self._tok, self._queue, self._run = map(self._stage_seconds.labels, ("tok", "queue", "run"))
         for fault in BatchFault:
             self._engine_errors.labels(fault)
 
@@ -81,21 +86,27 @@ class Metrics:
         """Count an answered request; 499 stands for a client that disconnected before."""
         self._requests.labels(route, str(code)).inc()
         self._request_seconds.labels(route).observe(seconds)
+        self._count_noted()
 
     def texts_tokenised(self, seconds: float, *, truncated: int) -> None:
         """Count the tokenising of a request's texts, and how many of them were cut."""
-        self._stages["tok"].observe(seconds)
-        self._truncated.inc(truncated)
+        self._noted.append((self._tok.observe, seconds))
+        if truncated:
+            self._noted.append((self._truncated.inc, truncated))
 
     def request_waited(self, seconds: float) -> None:
         """Count the seconds that a request's slowest row waited in the queue."""
-        self._stages["queue"].observe(seconds)
+        self._noted.append((self._queue.observe, seconds))
 
     def batch_ran(self, rows: int, *, real_share: float, run_s: float) -> None:
         """Count a batch: its rows, the share of real tokens, and its seconds in the model."""
-        self._stages["run"].observe(run_s)
-        self._batch_rows.observe(rows)
-        self._padding_efficiency.observe(real_share)
+        self._noted.extend(
+            (
+                (self._run.observe, run_s),
+                (self._batch_rows.observe, rows),
+                (self._padding_efficiency.observe, real_share),
+            )
+        )
 
     def engine_failed(self, fault: BatchFault) -> None:
         """Count a failed batch."""
@@ -129,4 +140,11 @@ class Metrics:
 
     def page(self) -> bytes:
         """All metrics in Prometheus' text format."""
+        self._count_noted()
         return generate_latest(self._registry)
+
+    def _count_noted(self) -> None:
+        """Count what is noted. A deque, since the engine's thread may note at the same time."""
+        while self._noted:
+            count, value = self._noted.popleft()
+            count(value)

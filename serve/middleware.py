@@ -10,12 +10,12 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.forwarding import ProxySettings
+from serve.headers import header_of
 from serve.http_errors import CLIENT_CLOSED_REQUEST, PROTOCOL_ERROR, response_for
 from serve.metrics import OTHER, Metrics
 from serve.state import Phase, ServerState
@@ -60,7 +60,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = request_id_from(Headers(scope=scope).get(REQUEST_ID))
+        request_id = request_id_from(header_of(scope, _REQUEST_ID_HEADER))
         scope.setdefault("state", {})["request_id"] = request_id
         answer = _ResponseSender(send, request_id)
         start = time.perf_counter()

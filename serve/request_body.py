@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 
+from serve.headers import header_of
 from serve.http_errors import ClientDisconnected
 from spd_deploy.domain.errors import (
     BodyTooLarge,
@@ -53,19 +54,19 @@ async def read_json(request: Request, *, max_bytes: int) -> Any:
         Refusal: the body is not ``application/json``, too long, not UTF-8 or not JSON.
         ClientLeft: the client closed the connection while sending it.
     """
-    refuse_other_media(request.headers)
+    refuse_other_media(request.scope)
     body = await _read(request, max_bytes)
     return parse(body) if len(body) < _LONG_BYTES else await asyncio.to_thread(parse, body)
 
 
-def refuse_other_media(headers: Mapping[str, str]) -> None:
+def refuse_other_media(scope: Mapping[str, Any]) -> None:
     """Refuse all but uncompressed UTF-8 of type ``application/json`` or ``application/..+json``.
 
     Raises:
         UnsupportedMedia: the headers name another media type, charset or content coding.
     """
-    _refuse_other_type(headers.get("content-type", ""))
-    if headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
+    _refuse_other_type(header_of(scope, b"content-type"))
+    if header_of(scope, b"content-encoding").strip().lower() not in ("identity", ""):
         raise UnsupportedMedia(
             "compressed bodies are not supported", fix="send the body without Content-Encoding"
         )
@@ -156,7 +157,7 @@ def validated(model: type[Model], value: Any) -> Model:
 
 async def _read(request: Request, max_bytes: int) -> bytes:
     """The body's bytes; a body over the limit is refused as soon as that is known."""
-    promised = request.headers.get("content-length", "")
+    promised = header_of(request.scope, b"content-length")
     if promised.isdecimal() and int(promised[:20]) > max_bytes:
         raise _too_large(max_bytes)
     body = bytearray()

@@ -8,12 +8,10 @@ A table is made of small differences, which a disturbed run would drown. So of e
 fastest run counts, and of the rounds the fast ones (``latency_table.undisturbed``).
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from statistics import geometric_mean
 from time import perf_counter_ns
 
@@ -27,6 +25,7 @@ from spd_deploy.domain.latency_table import EncoderSizes, LatencyTable
 from spd_deploy.domain.part_times import TimedStructures, settled, undisturbed
 from spd_deploy.domain.progress import Advance, Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime, computed_in
+from spd_deploy.domain.scratch import scratch_folder
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.structures import Structures
 from spd_deploy.timing.host_clock import Clock, Effort
@@ -195,8 +194,8 @@ def _opened(
     advance: Advance,
 ) -> Iterator[Run]:
     """A structured network, written and opened; both are undone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="spd-latency-") as scratch:
-        file = Path(scratch) / "model.onnx"
+    with scratch_folder("latency") as scratch:
+        file = scratch / "model.onnx"
         choices = structured_choices(weights, structures)
         write_networks({file: choices}, weights, runtime=plan.runtime, precision=plan.stored)
         with opened_network(

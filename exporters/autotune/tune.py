@@ -1,6 +1,5 @@
 """Times the lowerings of a checkpoint's products, then of its whole network, on this machine."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,6 +18,7 @@ from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadSetting, Unavailable
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime
+from spd_deploy.domain.scratch import scratch_folder
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.timing.host_clock import Effort
 from spd_deploy.timing.interleaved import Opener, time_interleaved
@@ -77,13 +77,13 @@ def tune(
     if not products:
         progress.note("nothing to tune: each matrix has one lowering only")
         return [_tuning(checkpoint, plans[0], ())]
-    with tempfile.TemporaryDirectory(prefix="spd-tune-") as scratch:
+    with scratch_folder("tune") as scratch:
         drafts: list[_DraftTuning] = []
         for plan in plans:
             try:
                 tuning = _tuning(checkpoint, plan, _time_products(products, plan, progress))
                 networks = _networks(checkpoint, weights, candidates, tuning)
-                files = _write_networks(Path(scratch), weights, networks, plan)
+                files = _write_networks(scratch, weights, networks, plan)
                 draft = _DraftTuning(plan=plan, tuning=tuning, encoder=weights.encoder, files=files)
                 draft.refuse_unavailable()
                 drafts.append(draft)

@@ -6,7 +6,6 @@ steps (Bondarenko et al. 2021). The graph itself selects the magnitudes that the
 of, since ONNX Runtime would hold the whole inputs of all matrices, gigabytes, until the run ends.
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from exporters.onnx.classifier_graph import ClassifierGraph
 from exporters.onnx.graph import Graph, Name, Target
 from exporters.onnx.storage import write_graphs
 from spd_deploy.domain.errors import BadData
+from spd_deploy.domain.scratch import scratch_folder
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.onnxruntime import OnnxSession
 
@@ -44,9 +44,9 @@ def calibrate_ranges(
         raise BadData("no texts to calibrate int8 on", fix="name data that has texts: --data")
     observer = _Observer()
     graph = ClassifierGraph(weights, choices, Target.PORTABLE, observer)
-    with tempfile.TemporaryDirectory(prefix="spd-calibrate-") as scratch:
-        file = Path(scratch) / "observed.onnx"
-        write_graphs(Path(scratch), {file.name: graph})
+    with scratch_folder("calibrate") as scratch:
+        file = scratch / "observed.onnx"
+        write_graphs(scratch, {file.name: graph})
         names = sorted(set(observer.inputs.values()))
         _add_outputs(file, names)
         with OnnxSession(file, precision="fp32") as session:

@@ -1,7 +1,6 @@
 """The dense baseline of a comparison on a CPU: an artefact, or a checkpoint exported dense."""
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.scratch import scratch_folder
 
 
 @contextlib.contextmanager
@@ -23,8 +23,8 @@ def baseline_from(path: Path, *, progress: Progress) -> Iterator[Artefact]:
     from exporters.export import artefact_from_checkpoint
 
     checkpoint = as_dense(open_checkpoint(path))
-    with tempfile.TemporaryDirectory(prefix="spd-bench-") as scratch:
-        folder = Path(scratch) / path.resolve().name
+    with scratch_folder("bench") as scratch:
+        folder = scratch / path.resolve().name
         yield artefact_from_checkpoint(checkpoint, folder, progress=progress)
 
 

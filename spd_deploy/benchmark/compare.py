@@ -1,6 +1,5 @@
 """``spd bench`` as a function: artefacts against a baseline, on a CPU or a GPU."""
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +15,7 @@ from spd_deploy.domain.artefact import is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtime_choice import RuntimeChoice
+from spd_deploy.domain.scratch import scratch_folder
 from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
 
 
@@ -50,8 +50,8 @@ def compare_artefacts(
     skipped: tuple[Skipped, ...] = ()
     with ExitStack() as stack:
         if baseline is not None and on_gpu and not is_artefact(baseline):
-            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="spd-bench-"))
-            model = DenseModel.of(open_checkpoint(baseline), Path(scratch))
+            scratch = stack.enter_context(scratch_folder("bench"))
+            model = DenseModel.of(open_checkpoint(baseline), scratch)
             forms, skipped = dense_arms(model, dense, engines=engines_of(sources))
         elif baseline is not None:
             opened.insert(0, stack.enter_context(baseline_from(baseline, progress=progress)))

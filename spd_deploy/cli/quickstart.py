@@ -112,12 +112,12 @@ def quickstart(task_name: str, output: Path, overwrite: bool, threads: int | Non
 
 def recipe_for(task: Task) -> "Recipe":
     """A recipe for the built-in model and data that takes a few minutes on two cores."""
-    from spd_deploy.domain.patterns import Block
+    from spd_deploy.domain.patterns import Structured
     from spd_train.config import Recipe, TeacherRecipe
     from spd_train.recipes import spd
 
     return Recipe(
-        pattern=Block(rows=64, columns=1, sparsity=0.9),
+        pattern=Structured(sparsity=0.8),
         teacher=TeacherRecipe(
             epochs=4.8 if task.has_pair else 1.6, learning_rate=5e-4, weight_decay=0.0
         ),
@@ -308,5 +308,5 @@ def _show(
     )
     click.echo(
         "  spd train --data reviews.csv --text-column review --label-column stars "
-        "--model BERT_FOLDER --pattern block:64x1 --output runs/reviews"
+        "--model BERT_FOLDER --speedup 3 --output runs/reviews"
     )

@@ -1,7 +1,6 @@
 """Texts without labels, from the command line, a file or standard input."""
 
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spd_deploy.domain.errors import BadData
+from spd_deploy.domain.scratch import scratch_folder
 from spd_deploy.domain.tasks import Columns, Task
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ def _read_standard(task: Task, name: Path) -> list["DataRow"]:
     Raises:
         BadData: as of a file.
     """
-    with tempfile.TemporaryDirectory(prefix="spd-") as scratch:
-        file = Path(scratch) / name
+    with scratch_folder("input") as scratch:
+        file = scratch / name
         file.write_bytes(sys.stdin.buffer.read())
         try:
             return [replace(row, file=name) for row in _read(task, file)]

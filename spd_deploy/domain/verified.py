@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO
 
 from spd_deploy.domain.errors import BadArtefact, SpdError, Unavailable
+from spd_deploy.domain.scratch import ANOTHER_TMPDIR
 
 _CHUNK_BYTES = 1 << 20
 _PREFIX = "spd-private-"
@@ -163,5 +164,5 @@ def no_room(err: OSError) -> Unavailable:
     return Unavailable(
         "no room for a private copy of the model's files, which is what runs",
         got=f"{err.strerror or err}" + (f" at {err.filename}" if err.filename else ""),
-        fix="set TMPDIR to a writable folder on a disk with room for the model",
+        fix=f"{ANOTHER_TMPDIR} for the model",
     )

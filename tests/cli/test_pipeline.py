@@ -100,7 +100,7 @@ def test_the_quickstart_goes_from_nothing_to_a_report(
         assert said in result.output
     page = (tmp_path / "quickstart/report/report.html").read_text()
     assert "Training" in page and "http://" not in page.replace("http://www.w3.org", "")
-    assert open_artefact(tmp_path / "quickstart/sparse").manifest.pattern == "block:64x1"
+    assert open_artefact(tmp_path / "quickstart/sparse").manifest.pattern == "structured"
     assert spd("quickstart").exit_code == 1  # what is there stays, unless --overwrite is said
 
 

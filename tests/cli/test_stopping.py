@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,18 @@ import pytest
 from spd_deploy.cli.signals import resume_command, resume_hint, stop_on_signals
 from spd_deploy.domain.errors import BadData, Interrupted, NotWritten, SpdError
 from spd_deploy.domain.files import not_written
+
+# Ctrl-C at the moment when a module of the command line is loaded.
+LOADING = """
+import sys
+from spd_deploy.__main__ import main
+class CtrlC:
+    def find_spec(self, name, *rest):
+        if name == sys.argv[1]:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, CtrlC())
+main()
+"""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -79,3 +93,14 @@ def test_the_command_can_be_pasted() -> None:
     command = resume_command(Path("my runs/x"))
 
     assert command == "continue with: spd train --resume --output 'my runs/x'"
+
+
+@pytest.mark.parametrize("module", ["click", "spd_deploy.cli.main", "spd_deploy.cli.train"])
+def test_a_ctrl_c_is_one_line_before_the_command_is_read(module: str) -> None:
+    """Loading the command line takes a moment too, and ends like any other."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING, module], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 130
+    assert done.stderr == "spd: stopped; run the command again\n"

@@ -5,7 +5,6 @@ warmed up, run while every operator is timed, and, once the profiler is off, run
 of whole runs that nothing is in the way of.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +25,7 @@ from spd_deploy.benchmark.records import BenchmarkSettings
 from spd_deploy.domain.errors import BadArtefact, Unavailable
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtime_choice import RuntimeChoice, computed_in
+from spd_deploy.domain.scratch import scratch_folder
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
 from spd_deploy.sessions.protocol import Description
@@ -105,10 +105,10 @@ def profile_layers(
     steps = 2 * settings.rounds * len(batches)
     with (
         (progress or Silent()).stage(f"layers of {source.name}", steps) as advance,
-        tempfile.TemporaryDirectory(prefix="spd-dense-") as scratch,
+        scratch_folder("dense") as scratch,
     ):
         models = {
-            _BASELINE: write_dense_baseline(source.artefact, Path(scratch)),
+            _BASELINE: write_dense_baseline(source.artefact, scratch),
             _MODEL: source.artefact.folder / MODEL_FILE,
         }
         found = []
@@ -116,7 +116,7 @@ def profile_layers(
             before = cpu_times()
             visits: dict[str, list[_Visit]] = {name: [] for name in models}
             for _, name in interleave(tuple(models), settings.rounds):
-                visits[name].append(_visit(models[name], batch, settings, Path(scratch)))
+                visits[name].append(_visit(models[name], batch, settings, scratch))
                 advance(note=f"{name}, {shape}")
             ran = visits[_MODEL][0].ran
             found.append(
