@@ -24,7 +24,7 @@ from spd_deploy.domain.checkpoint import open_checkpoint, read_config
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.measured_speedup import MeasuredSpeedup
 from spd_deploy.domain.progress import Advance, Progress, Silent
-from spd_deploy.domain.shapes import random_batch
+from spd_deploy.domain.shapes import random_batch, refuse_too_long
 from spd_deploy.sessions.onnxruntime import MODEL_FILE
 from spd_deploy.sessions.open import session_from_artefact
 from spd_deploy.timing.host_clock import Effort
@@ -71,12 +71,12 @@ def _openers(folder: Path, plan: LatencyPlan, scratch: Path) -> dict[str, Opener
     if is_artefact(folder):
         artefact = open_artefact(folder)
         _refuse_other_precision(artefact, plan)
-        plan.refuse_long(artefact.encoder.positions)
+        refuse_too_long(plan.shapes, artefact.encoder.positions)
         dense = dense_baseline_weights(artefact)
         sparse: Opener = partial(_opened_artefact, artefact, plan)
     else:
         checkpoint = open_checkpoint(folder)
-        plan.refuse_long(checkpoint.encoder.positions)
+        refuse_too_long(plan.shapes, checkpoint.encoder.positions)
         weights = read_weights(checkpoint)
         tables = {name: array.shape for name, array in weights.tensors.items()}
         outputs = checkpoint.task.outputs

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spd_deploy.api.display import score
 from spd_deploy.cli.console import show_table
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ def show_family(family: "Family") -> None:
     """Print the scores and the measured speed of each student, and the command to type next."""
     first = family.members[0].checkpoint
     metrics = list(first.scores["sparse"])
-    dense = [_score(first.scores["dense"].get(metric)) for metric in metrics]
+    dense = [score(first.scores["dense"].get(metric)) for metric in metrics]
     show_table(
         f"{first.task.name}: scores on {first.split}, speed against the dense model",
         ["speed-up", "measured", *metrics, "held-out drop", "folder"],
@@ -49,11 +50,6 @@ def _row(member: "Member", metrics: list[str]) -> list[str]:
     return [
         f"{member.speedup:g}",
         "-" if member.speed is None else f"{member.speed.ratio:.2f}",
-        *(_score(scores.get(metric)) for metric in metrics),
+        *(score(scores.get(metric)) for metric in metrics),
         "-" if member.drop is None else f"{member.drop:.2f}",
     ]
-
-
-def _score(value: float | None) -> str:
-    """A score, or a dash for an undefined one."""
-    return "-" if value is None else f"{value:.4f}"
