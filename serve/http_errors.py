@@ -136,12 +136,7 @@ def error_responses(*errors: type[Refusal]) -> dict[int | str, dict[str, Any]]:
 
 def _message_of(error: SpdError, kind: ErrorKind) -> str:
     """The error in one line; a 5xx leaves out what was found, which may show internals."""
-    shown = [
-        error.what,
-        *([f"got {error.got}"] if error.got and kind.status < 500 else []),
-        error.fix,
-    ]
-    return "; ".join(" ".join(part.split()) for part in shown)
+    return error.line(found=kind.status < 500)
 
 
 def _response(

@@ -84,7 +84,7 @@ def _answer(cards: tuple[Answers, ...], what: str, handle: int, *rest: Any) -> A
 def h100_reading(at_s: float) -> GpuReading:
     """The properties and state of the H100."""
     return GpuReading(
-        card=GpuProperties(
+        properties=GpuProperties(
             name="NVIDIA H100 80GB HBM3", driver="580.95.05", persistence=True, mig=False
         ),
         state=GpuState(

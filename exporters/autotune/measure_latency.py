@@ -26,7 +26,8 @@ from spd_deploy.domain.part_times import TimedStructures, settled, undisturbed
 from spd_deploy.domain.progress import Advance, Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime, computed_in
 from spd_deploy.domain.scratch import scratch_folder
-from spd_deploy.domain.shapes import Shape
+from spd_deploy.domain.shapes import Shape, refuse_too_long
+from spd_deploy.domain.spelling import counted
 from spd_deploy.domain.structures import Structures
 from spd_deploy.timing.host_clock import Clock, Effort
 from spd_deploy.timing.interleaved import Run, time_interleaved
@@ -79,23 +80,9 @@ class LatencyPlan:
     @property
     def where(self) -> str:
         """Such as ``onnxruntime, fp32, 2 threads, 8x128, AMD EPYC``."""
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        threads = counted(self.threads, "thread")
         shapes = ", ".join(map(str, self.shapes))
         return f"{self.runtime}, {self.precision}, {threads}, {shapes}, {self.machine}"
-
-    def refuse_long(self, positions: int) -> None:
-        """Refuse shapes with more tokens than a model has positions.
-
-        Raises:
-            BadSetting: there is one.
-        """
-        longest = max(shape.seq for shape in self.shapes)
-        if longest > positions:
-            raise BadSetting(
-                f"the model has positions for {positions} tokens",
-                got=f"sequences of {longest}",
-                fix=f"use shapes of {positions} tokens or less",
-            )
 
 
 def measure_latency_table(
@@ -111,7 +98,7 @@ def measure_latency_table(
         BadSetting: a shape with more tokens than the model has positions.
         Unavailable: the runtime is not installed, or does not run this precision.
     """
-    plan.refuse_long(weights.encoder.positions)
+    refuse_too_long(plan.shapes, weights.encoder.positions)
     sizes = EncoderSizes.of(weights.encoder)
     networks = networks_to_time(sizes)
     both = list(dict.fromkeys((*networks, *networks_to_check(sizes))))

@@ -19,7 +19,7 @@ from spd_deploy.domain.errors import BadSetting, Unavailable
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.scratch import scratch_folder
-from spd_deploy.domain.shapes import Shape
+from spd_deploy.domain.shapes import Shape, refuse_too_long
 from spd_deploy.timing.host_clock import Effort
 from spd_deploy.timing.interleaved import Opener, time_interleaved
 
@@ -71,7 +71,7 @@ def tune(
         Unavailable: the first runtime is not installed, or does not run this precision.
     """
     progress = progress or Silent()
-    _refuse_long(checkpoint, plans[0])
+    refuse_too_long(plans[0].shapes, checkpoint.encoder.positions)
     candidates = candidates_of(checkpoint, weights)
     products = distinct_products(candidates, last=checkpoint.encoder.layers - 1)
     if not products:
@@ -235,18 +235,3 @@ def _time_networks(drafts: Sequence[_DraftTuning]) -> list[Tuning]:
     plan = drafts[0].plan
     seconds = time_interleaved(openers, plan.shapes, plan.effort)
     return [replace(draft.tuning, network=draft.times_in(seconds)) for draft in drafts]
-
-
-def _refuse_long(checkpoint: Checkpoint, plan: TuningPlan) -> None:
-    """Refuse shapes with more tokens than the model has positions.
-
-    Raises:
-        BadSetting: there is one.
-    """
-    longest, positions = max(shape.seq for shape in plan.shapes), checkpoint.encoder.positions
-    if longest > positions:
-        raise BadSetting(
-            f"the model has positions for {positions} tokens",
-            got=f"sequences of {longest}",
-            fix=f"tune with --seq {positions} or less",
-        )

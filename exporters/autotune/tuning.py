@@ -23,6 +23,7 @@ from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.shapes import Measured, Shape, mean_gain
+from spd_deploy.domain.spelling import counted
 from spd_deploy.timing.interleaved import fastest
 
 SCHEMA = 1
@@ -179,8 +180,7 @@ class Tuning:
     @property
     def where(self) -> str:
         """Machine, threads and runtime, such as ``AMD EPYC, 2 threads, openvino``."""
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"{self.machine}, {threads}, {self.runtime}"
+        return f"{self.machine}, {counted(self.threads, 'thread')}, {self.runtime}"
 
     @property
     def decides(self) -> bool:

@@ -1,6 +1,4 @@
-"""How numbers and lists are printed, the same in tables, sentences and figures."""
-
-from collections.abc import Sequence
+"""How numbers are printed, the same in tables, sentences and figures."""
 
 
 def milliseconds(seconds: float) -> str:
@@ -24,9 +22,3 @@ def percent(share: float, digits: int = 0) -> str:
 def ratio(value: float) -> str:
     """A ratio with the digits that matter: two decimals below 2, one above."""
     return f"{value:.2f}" if round(value, 2) < 2 else f"{value:.1f}"
-
-
-def listed(parts: Sequence[object]) -> str:
-    """Parts in a row, the last one joined with ``and``: ``a, b and c``."""
-    names = [str(part) for part in parts]
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -7,7 +7,7 @@ manifest. None is a constant claim.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from spd_deploy.benchmark.formatting import listed, milliseconds, percent, ratio
+from spd_deploy.benchmark.formatting import milliseconds, percent, ratio
 from spd_deploy.benchmark.judge import Judgement, compare, measurement_of
 from spd_deploy.benchmark.proof import unproven
 from spd_deploy.benchmark.records import ArmFacts
@@ -15,6 +15,7 @@ from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.rows import LatencyRow
 from spd_deploy.benchmark.stats import LEVEL, SpeedUp
 from spd_deploy.benchmark.steadiness import unsteady
+from spd_deploy.domain.spelling import listed
 
 # An interval that ends above this does not rule out a gain that someone would want.
 WORTH_HAVING = 1.1

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spd_deploy.api.display import score
 from spd_deploy.cli.console import show_table
 
 if TYPE_CHECKING:
@@ -54,11 +55,11 @@ def _show_chosen(family: "Family") -> None:
 def _student_rows(family: "Family", metrics: Sequence[str]) -> Iterator[list[str]]:
     """The dense model and each student, with the scores of their checkpoints."""
     dense = family.members[0].checkpoint.scores["dense"]
-    yield ["dense", *(_score(dense.get(metric)) for metric in metrics), "", ""]
+    yield ["dense", *(score(dense.get(metric)) for metric in metrics), "", ""]
     for member in family.members:
         scores = member.checkpoint.scores["sparse"]
         drop = "-" if member.drop is None else f"{member.drop:.2f}"
-        cells = [_score(scores.get(metric)) for metric in metrics]
+        cells = [score(scores.get(metric)) for metric in metrics]
         yield [f"{member.speedup:g}x", *cells, drop, str(member.checkpoint.folder)]
 
 
@@ -70,10 +71,5 @@ def _compared_rows(comparison: "Comparison", metrics: Sequence[str]) -> Iterator
             f"{model.runtime} {model.precision}",
             f"{1e3 * model.seconds:.1f}",
             f"{comparison.ratio(model):.2f}",
-            *(_score(model.scores.get(metric)) for metric in metrics),
+            *(score(model.scores.get(metric)) for metric in metrics),
         ]
-
-
-def _score(value: float | None) -> str:
-    """A score, or a dash for an undefined one."""
-    return "-" if value is None else f"{value:.4f}"

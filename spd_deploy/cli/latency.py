@@ -13,6 +13,7 @@ from spd_deploy.cli.latency_model import latency_weights
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.shapes import Shape
+from spd_deploy.domain.spelling import listed
 
 if TYPE_CHECKING:
     from exporters.autotune.measure_latency import LatencyPlan
@@ -166,17 +167,11 @@ def _meaning(table: "LatencyTable") -> Iterator[str]:
         free = [n for n in all_of if n not in steps]
         if free:
             yield (
-                f"{_listed(free)} {unit} cost as much as the next larger number: "
-                f"keep {_listed(steps)}."
+                f"{listed(free, 'or')} {unit} cost as much as the next larger number: "
+                f"keep {listed(steps, 'or')}."
             )
     if errors := table.errors():
         yield (
             f"{len(table.checks)} models with unlike layers were timed as a check: predicted "
             f"within {percent(median(errors), 1)} at the median, {percent(max(errors), 1)} at most."
         )
-
-
-def _listed(numbers: "tuple[int, ...] | list[int]") -> str:
-    """Numbers in a row, the last one joined with ``or``."""
-    names = list(map(str, numbers))
-    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

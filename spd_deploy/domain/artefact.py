@@ -314,7 +314,7 @@ def _refuse_contradictions(artefact: Artefact) -> None:
     task, longest = artefact.task, artefact.manifest.max_tokens
     config = artefact.document(CONFIG_FILE)
     labels = labels_of(config, error=BadArtefact) if task.labels else ()
-    told = {
+    stated = {
         "problem_type": (
             None if task.sigmoid else task.problem_type.value,
             config.get("problem_type"),
@@ -324,8 +324,8 @@ def _refuse_contradictions(artefact: Artefact) -> None:
     }
     if _TOKENIZER_CONFIG in artefact.manifest.files:
         cut = artefact.document(_TOKENIZER_CONFIG).get("model_max_length")
-        told["max_tokens of the tokenizer"] = (longest, cut)
-    for what, (mine, theirs) in told.items():
+        stated["max_tokens of the tokenizer"] = (longest, cut)
+    for what, (mine, theirs) in stated.items():
         if mine != theirs:
             raise BadArtefact(
                 f"the manifest of {artefact.folder} and its {CONFIG_FILE} disagree about {what}",

@@ -95,7 +95,7 @@ def value_of(
     try:
         value: Value = _reader_of(cast("Any", kind)).validate_json(text, strict=True)
     except ValidationError as err:
-        reason, got = _told(err.errors()[0], what)
+        reason, got = _reason_of_fault(err.errors()[0], what)
         raise error(reason, got=got, fix=fix) from err
     except error:
         raise
@@ -106,7 +106,7 @@ def value_of(
     return value
 
 
-def _told(fault: Any, what: object) -> tuple[str, object]:
+def _reason_of_fault(fault: Any, what: object) -> tuple[str, object]:
     """What is wrong and what was found, of the first fault that pydantic found."""
     where = ".".join(map(str, fault["loc"]))
     if fault["type"] == "missing":

@@ -50,8 +50,12 @@ class SpdError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:
-        """One line: what, got, fix."""
-        parts = [self.what, *([f"got {self.got}"] if self.got is not None else []), self.fix]
+        """One line: what is wrong, what was found, what to do."""
+        return self.line()
+
+    def line(self, *, found: bool = True) -> str:
+        """What is wrong, what was ``found`` if it may be shown, and what to do, in one line."""
+        parts = [self.what, *([f"got {self.got}"] if found and self.got else []), self.fix]
         return "; ".join(" ".join(part.split()) for part in parts)
 
 

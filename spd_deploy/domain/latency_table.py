@@ -36,6 +36,7 @@ from spd_deploy.domain.part_times import (
 )
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.shapes import Shape
+from spd_deploy.domain.spelling import counted
 from spd_deploy.domain.structures import Structures
 
 SCHEMA = 1
@@ -73,7 +74,7 @@ class EncoderSizes:
 
     def __str__(self) -> str:
         """Such as ``6 layers of 384, 12 heads, 1536 neurons``."""
-        layers = f"{self.layers} layer{'s' if self.layers > 1 else ''}"
+        layers = counted(self.layers, "layer")
         return f"{layers} of {self.hidden}, {self.heads} heads, {self.intermediate} neurons"
 
 
@@ -122,8 +123,9 @@ class LatencyTable:
     @property
     def where(self) -> str:
         """Such as ``AMD EPYC, 2 threads, onnxruntime, fp32``."""
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"{self.machine}, {threads}, {self.runtime}, {self.precision}"
+        return (
+            f"{self.machine}, {counted(self.threads, 'thread')}, {self.runtime}, {self.precision}"
+        )
 
     @property
     def dense(self) -> Structures:

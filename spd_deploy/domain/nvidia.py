@@ -86,7 +86,7 @@ class GpuProperties:
 class GpuReading:
     """A GPU's properties and its state at one moment."""
 
-    card: GpuProperties
+    properties: GpuProperties
     state: GpuState
 
 
@@ -177,7 +177,7 @@ def _reading_of(handle: Any, at_s: float) -> GpuReading:
     nvml = _nvml()
     get = functools.partial(_get, handle)
     return GpuReading(
-        card=GpuProperties(
+        properties=GpuProperties(
             name=get("Name") or "unknown",
             driver=driver_version() or "unknown",
             persistence=_switch(get("PersistenceMode")),

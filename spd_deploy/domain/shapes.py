@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from spd_deploy.domain.errors import BadReport
+from spd_deploy.domain.errors import BadReport, BadSetting
 from spd_deploy.domain.text import Batch
 
 
@@ -36,6 +36,21 @@ class Shape:
     def grid(cls, batches: tuple[int, ...], seqs: tuple[int, ...]) -> tuple[Self, ...]:
         """Every batch size with every length, each once, smallest first."""
         return tuple(sorted({cls(batch=batch, seq=seq) for batch in batches for seq in seqs}))
+
+
+def refuse_too_long(shapes: Iterable[Shape], positions: int) -> None:
+    """Refuse shapes with more tokens than a model has positions.
+
+    Raises:
+        BadSetting: there is one.
+    """
+    longest = max(shape.seq for shape in shapes)
+    if longest > positions:
+        raise BadSetting(
+            f"the model has positions for {positions} tokens",
+            got=f"sequences of {longest}",
+            fix=f"use sequences of {positions} tokens or less",
+        )
 
 
 def random_batch(shape: Shape, vocabulary: int, random: np.random.Generator) -> Batch:

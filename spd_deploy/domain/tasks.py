@@ -104,7 +104,7 @@ class Task:
         """
         if self.problem_type != wanted.problem_type or self.outputs != wanted.outputs:
             return False
-        mine, theirs = _told(self.labels), _told(wanted.labels)
+        mine, theirs = _comparable(self.labels), _comparable(wanted.labels)
         return mine is None or theirs is None or mine == theirs
 
     def to_json(self) -> dict[str, Any]:
@@ -168,8 +168,8 @@ def refuse_other_answers(model: Task, wanted: Task, *, whose: str) -> None:
     """
     if not model.answers(wanted):
         raise BadSetting(
-            f"{whose} does not answer as task {wanted.name} needs: {_said(wanted)}",
-            got=_said(model),
+            f"{whose} does not answer as task {wanted.name} needs: {_outputs_in_words(wanted)}",
+            got=_outputs_in_words(model),
             fix="use a model that was fine-tuned for this task; if it was, name its outputs so "
             "in the id2label of its config.json",
         )
@@ -191,14 +191,14 @@ def task_named(name: str) -> Task:
     return TASKS[key]
 
 
-def _told(labels: tuple[str, ...]) -> tuple[str, ...] | None:
+def _comparable(labels: tuple[str, ...]) -> tuple[str, ...] | None:
     """Labels without case and marks; None where they are mere numbers."""
     plain = tuple("".join(c for c in label.lower() if c.isalnum()) for label in labels)
     numbers = tuple(str(i) for i in range(len(plain)))
     return None if tuple(p.removeprefix("label") for p in plain) == numbers else plain
 
 
-def _said(task: Task) -> str:
+def _outputs_in_words(task: Task) -> str:
     """What a model of the task answers with, for an error."""
     if task.is_regression:
         return "a number"

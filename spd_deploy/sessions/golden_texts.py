@@ -70,12 +70,12 @@ def _refuse_other_scores(task: Task, text: GoldenText) -> None:
     if not same:
         raise BadArtefact(
             f"a golden text gets other labels or scores than at the export: {_shown(text)}",
-            got=f"{_told(found)}, expected {_told(text.scores)}",
+            got=f"{_spelled(found)}, expected {_spelled(text.scores)}",
             fix="export it again",
         )
 
 
-def _told(scores: dict[str, float] | object) -> str:
+def _spelled(scores: dict[str, float] | object) -> str:
     """The first scores, in words."""
     assert isinstance(scores, dict)  # noqa: S101 - JSON objects are
     return ", ".join(f"{label} {score:.4f}" for label, score in list(scores.items())[:4])

@@ -56,7 +56,7 @@ def test_what_a_card_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> N
     found = read_gpu(None, at_s=0.0)
 
     assert found is not None
-    assert (found.card.persistence, found.card.mig) == (False, None)
+    assert (found.properties.persistence, found.properties.mig) == (False, None)
     state = found.state
     assert (state.sm_mhz, state.sm_most_mhz, state.memory_mhz) == (1837, 2100, 7300)
     assert (state.power_w, state.power_limit_w, state.busy_percent) == (None, None, None)
@@ -69,7 +69,7 @@ def test_mig_is_seen_to_be_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
     found = read_gpu(None, at_s=0.0)
 
-    assert found is not None and found.card.mig is True
+    assert found is not None and found.properties.mig is True
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_the_gpu_is_found_by_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
     """Among several the id decides; a single one is taken under any id; else it is unknown."""
     put(monkeypatch, H100, CONSUMER)
     found = read_gpu(CONSUMER["UUID"], at_s=0.0)
-    assert found is not None and found.card.name == CONSUMER["Name"]
+    assert found is not None and found.properties.name == CONSUMER["Name"]
     assert read_gpu("MIG-1", at_s=0.0) is None
     assert read_gpu(None, at_s=0.0) is None
 

@@ -17,6 +17,7 @@ from spd_deploy.benchmark.breakeven.ranking import (
 from spd_deploy.benchmark.formatting import milliseconds, ratio
 from spd_deploy.benchmark.machine_warnings import load_caveats, state_caveats
 from spd_deploy.benchmark.tables import Table
+from spd_deploy.domain.spelling import counted
 
 
 def map_table(found: BreakEvenMap) -> Table:
@@ -44,9 +45,8 @@ def machine_text(found: BreakEvenMap) -> str:
     if threads is None:
         gpus = ", ".join(gpu.name for gpu in found.machine.gpus) or "a GPU"
         return f"{gpus}, {precisions}"
-    count = f"{threads} thread{'s' if threads > 1 else ''}"
     runtimes = " and ".join(f"{name} {version}" for name, version in found.runtimes.items())
-    return f"{found.machine.cpu}, {count}, {runtimes}, {precisions}"
+    return f"{found.machine.cpu}, {counted(threads, 'thread')}, {runtimes}, {precisions}"
 
 
 def advice_lines(found: BreakEvenMap) -> Iterator[str]:

@@ -16,7 +16,7 @@ from spd_deploy.benchmark.device.device_records import (
     TracedKernel,
 )
 from spd_deploy.benchmark.device.time_device import DeviceSamples, DeviceTimer, time_arms
-from spd_deploy.benchmark.device.watch_gpu import CardWatch, watching
+from spd_deploy.benchmark.device.watch_gpu import GpuWatch, watching
 from spd_deploy.benchmark.records import BenchmarkSettings, Series, Shape, Skipped
 from spd_deploy.domain.errors import reason_of
 from spd_deploy.domain.nvidia import GpuReading
@@ -37,7 +37,7 @@ class DeviceTimings:
         skipped: precisions that this GPU does not multiply in.
     """
 
-    watch: CardWatch
+    watch: GpuWatch
     peaks: tuple[Peak, ...]
     memory_copy: MemoryCopy
     samples: DeviceSamples
@@ -83,7 +83,7 @@ def device_part_of(
     """
     traces, untraced = _traced(checked, batches, tools, progress)
     part = DevicePart(
-        card=timings.watch.card,
+        card=timings.watch.properties,
         before=before.state if before else None,
         during=tuple(timings.watch.during),
         after=timings.watch.after,

@@ -17,25 +17,25 @@ StateReader = Callable[[float], GpuReading | None]
 
 
 def state_reader(uuid: str | None) -> StateReader:
-    """Reads the GPU of this id (``domain.nvidia.look``)."""
+    """Reads the GPU of this id (``domain.nvidia.read_gpu``)."""
     return lambda at_s: read_gpu(uuid, at_s=at_s)
 
 
-class CardWatch:
-    """The card and its states during a run; ``after`` is set when the watching ends."""
+class GpuWatch:
+    """A GPU and its states during a run; ``after`` is set when the watching ends."""
 
-    def __init__(self, card: GpuProperties | None) -> None:
-        self.card = card
+    def __init__(self, properties: GpuProperties | None) -> None:
+        self.properties = properties
         self.during: list[GpuState] = []
         self.after: GpuState | None = None
 
 
 @contextmanager
-def watching(once: StateReader, *, every_s: float = EVERY_S) -> Iterator[CardWatch]:
+def watching(once: StateReader, *, every_s: float = EVERY_S) -> Iterator[GpuWatch]:
     """Read the state of a GPU until the context ends, at least once."""
     begun = perf_counter()
     first = once(0.0)
-    watch = CardWatch(first.card if first else None)
+    watch = GpuWatch(first.properties if first else None)
     over = threading.Event()
 
     def keep_reading() -> None:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from spd_deploy.benchmark.formatting import listed, milliseconds, percent, ratio
+from spd_deploy.benchmark.formatting import milliseconds, percent, ratio
 from spd_deploy.benchmark.layers.analysis import Analysis, LayerGain, MatrixGain
 from spd_deploy.benchmark.machine_warnings import BUSY_SHARE
+from spd_deploy.domain.spelling import listed
 
 # A density that promises less is no sparsity to speak of.
 LEAST_PROMISE = 1.05

@@ -14,13 +14,13 @@ def why_no_cuda() -> str | None:
     """The reason why PyTorch finds no CUDA device, with its warnings; None if it finds one."""
     import torch
 
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         if torch.cuda.is_available():
             return None
     built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
-    said = [str(one.message) for one in told]  # such as a driver that is too old
-    return ": ".join([f"PyTorch {torch.__version__}, built {built}", *said])
+    reasons = [str(one.message) for one in warned]  # such as a driver that is too old
+    return ": ".join([f"PyTorch {torch.__version__}, built {built}", *reasons])
 
 
 def refuse_without_cuda() -> None:

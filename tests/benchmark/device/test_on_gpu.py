@@ -178,7 +178,7 @@ def test_the_card_is_found_by_its_id() -> None:
     seen = read_gpu(uuid(), at_s=0.0)
     if seen is None:
         pytest.skip("the driver does not tell of the device")
-    assert seen.card.name
+    assert seen.properties.name
 
 
 @needs_onnxruntime

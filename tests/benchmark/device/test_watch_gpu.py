@@ -23,7 +23,7 @@ def test_a_card_is_seen_before_during_and_after() -> None:
     with watching(read, every_s=0.0) as watch:
         assert looked.wait(30)
 
-    assert watch.card is not None and watch.card.name == "NVIDIA H100 80GB HBM3"
+    assert watch.properties is not None and watch.properties.name == "NVIDIA H100 80GB HBM3"
     assert times[0] == 0.0
     assert len(watch.during) >= 2
     assert watch.after is not None
@@ -35,7 +35,7 @@ def test_a_card_that_is_not_told_of_stops_nothing() -> None:
     with watching(lambda at_s: None, every_s=0.001) as watch:
         pass
 
-    assert (watch.card, watch.during, watch.after) == (None, [], None)
+    assert (watch.properties, watch.during, watch.after) == (None, [], None)
 
 
 def test_an_error_of_the_work_is_its_own() -> None:
