@@ -61,6 +61,8 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"sep=", "a CSV file whose first line is Excel's sep=, not the header", "remove that line"),
 )
 
+_SAMPLE_BYTES = 4096
+_SHOWN_BYTES = 60
 _LONGEST_MAGIC = max(len(magic) for magic, _, _ in _OTHERS)
 
 
@@ -74,6 +76,8 @@ def kind_of(file: Path) -> str:
     for suffix in SUFFIXES:
         if name.endswith(suffix):
             return _KINDS["." + suffix.split(".")[1]]
+    if file.is_dir():
+        raise BadData(f"{file} is a folder, and a file is needed", fix="name a file in it")
     raise BadData(
         f"{file} is of a kind that spd does not read",
         got=f"the suffix {file.suffix!r}{_really(file)}",
@@ -158,17 +162,36 @@ def _unpack_zstandard(content: bytes) -> bytes:
 
 
 def _refuse_others(file: Path, content: bytes) -> None:
-    """Refuse content that is no text, and a JSON array in place of JSON Lines."""
+    """Refuse content that is no text, a JSON array, and JSON Lines and tables taken for another."""
     for magic, what, fix in _OTHERS:
         if content.startswith(magic):
             raise BadData(f"{file} is {what}", fix=fix)
-    if kind_of(file) == JSONL and (document := _one_document(content)):
-        raise BadData(f"{file} is one JSON {document}, not JSON Lines", fix=_LINES)
+    if kind_of(file) == JSONL:
+        if document := _one_document(content):
+            raise BadData(f"{file} is one JSON {document}, not JSON Lines", fix=_LINES)
+        _refuse_table(file, content)
+    elif _is_json_array(content):
+        raise BadData(f"{file} is one JSON array, not {kind_of(file).upper()}", fix=_LINES)
+    elif isinstance(_json(content.strip().partition(b"\n")[0]), dict):
+        raise BadData(f"{file} is JSON Lines, not {kind_of(file).upper()}", fix="name it .jsonl")
+
+
+def _refuse_table(file: Path, content: bytes) -> None:
+    """Refuse a table with the name of JSON Lines; a file with broken lines has good ones too."""
+    lines = [line.strip() for line in content[:_SAMPLE_BYTES].splitlines() if line.strip()]
+    starts_as_json = any(line[:1] in b"{[" for line in lines)
+    for separator, suffix in ((b"\t", ".tsv"), (b",", ".csv")):
+        if not starts_as_json and len(lines) > 1 and all(separator in line for line in lines[:2]):
+            raise BadData(
+                f"{file} is a table, not JSON Lines",
+                got=f"the first line {lines[0][:_SHOWN_BYTES].decode('utf-8', 'replace')!r}",
+                fix=f"name it {suffix}",
+            )
 
 
 def _is_json_array(content: bytes) -> bool:
     """Whether the content starts with an array of objects. A row may be an array on its line."""
-    head = content[:4096].lstrip()
+    head = content[:_SAMPLE_BYTES].lstrip()
     return head.startswith(b"[") and head[1:].lstrip()[:1] in (b"{", b"", b"]")
 
 

@@ -148,6 +148,11 @@ ROWS = "text,label\na,b\n"
         ("x.json", b'{"text": {"0": "a", "1": "b"}, "label": {"0": 1}}', "one JSON object"),
         ("x.json", b'{"data": [{"text": "a"}]}', "one JSON object, not JSON Lines"),
         ("x.jsonl", b'{\n  "text": "a",\n  "label": "b"\n}\n', "one JSON object"),
+        ("x.csv", b'{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n', "JSON Lines, not CSV"),
+        ("x.tsv", b'{"text": "a"}\n', "is JSON Lines, not TSV; name it .jsonl"),
+        ("x.csv", b'[{"text": "a"}]', "one JSON array, not CSV"),
+        ("x.jsonl", ROWS.encode(), "a table, not JSON Lines; got .*'text,label'; name it .csv"),
+        ("x.json", ROWS.replace(",", "\t").encode(), "a table, not JSON Lines.* name it .tsv"),
         ("x.csv", b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS.*git lfs pull"),
         ("x.parquet", b"version https://git-lfs.github.com/spec", "not a Parq.* got a pointer of"),
         ("x.csv", b"<!DOCTYPE html>\n<html>", "is a web page"),
@@ -184,13 +189,28 @@ def test_a_file_is_named_as_what_it_is(
 
 
 @pytest.mark.parametrize(
-    "content", [b'{"text": "a"}', b'{"text": "a", "tags": ["b"]}\n{"text"', b'{"text": {}}\n{}']
+    "content",
+    [
+        b'{"text": "a"}',
+        b'{"text": "a", "tags": ["b"]}\n{"text"',
+        b'{"text": {}}\n{}',
+        b'oh, no\n{"text": "a"}',
+        b'"a, b"',
+    ],
 )
 def test_json_lines_may_hold_anything(tmp_path: Path, content: bytes) -> None:
     """A file of one row, a list in a row and a broken row do not make it one document."""
     (tmp_path / "x.jsonl").write_bytes(content)
 
     assert len(list(read_rows(tmp_path / "x.jsonl"))) == len(content.split(b"\n"))
+
+
+def test_a_folder_is_named_as_one(tmp_path: Path) -> None:
+    """A folder in the place of a file is not called a file of another kind."""
+    (tmp_path / "texts").mkdir()
+
+    with pytest.raises(BadData, match="is a folder, and a file is needed; name a file in it"):
+        list(read_rows(tmp_path / "texts"))
 
 
 def test_a_missing_file_is_offered_one_of_a_like_name(tmp_path: Path) -> None:
