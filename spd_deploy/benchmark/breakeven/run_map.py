@@ -15,7 +15,7 @@ from spd_deploy.benchmark.breakeven.map_times import MapTimes
 from spd_deploy.benchmark.breakeven.time_on_gpu import ProductClock, cuda_product_clock, time_on_gpu
 from spd_deploy.benchmark.breakeven.ways import ProductKey, ways_of, why_none
 from spd_deploy.benchmark.device.cuda_tools import uuid
-from spd_deploy.benchmark.device.watch_gpu import GpuWatch, StateReader, state_reader, watching
+from spd_deploy.benchmark.device.watch_gpu import GpuStates, StateReader, state_reader, watching
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime
@@ -43,7 +43,7 @@ def measure_map(
     keys = tuple(keys_of(plan))
     versions = versions_of(plan.runtimes)
     with ExitStack() as stack:
-        watch: GpuWatch | None = None
+        watch: GpuStates | None = None
         if plan.device == "cuda":
             clock = product_clock or cuda_product_clock()
             watch = stack.enter_context(watching(read_state or state_reader(uuid())))

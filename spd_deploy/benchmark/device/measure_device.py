@@ -16,7 +16,7 @@ from spd_deploy.benchmark.device.device_records import (
     TracedKernel,
 )
 from spd_deploy.benchmark.device.time_device import DeviceSamples, DeviceTimer, time_arms
-from spd_deploy.benchmark.device.watch_gpu import GpuWatch, watching
+from spd_deploy.benchmark.device.watch_gpu import GpuStates, watching
 from spd_deploy.benchmark.records import BenchmarkSettings, Series, Shape, Skipped
 from spd_deploy.domain.errors import reason_of
 from spd_deploy.domain.nvidia import GpuReading
@@ -37,7 +37,7 @@ class DeviceTimings:
         skipped: precisions that this GPU does not multiply in.
     """
 
-    watch: GpuWatch
+    watch: GpuStates
     peaks: tuple[Peak, ...]
     memory_copy: MemoryCopy
     samples: DeviceSamples

@@ -21,7 +21,7 @@ def state_reader(uuid: str | None) -> StateReader:
     return lambda at_s: read_gpu(uuid, at_s=at_s)
 
 
-class GpuWatch:
+class GpuStates:
     """A GPU and its states during a run; ``after`` is set when the watching ends."""
 
     def __init__(self, properties: GpuProperties | None) -> None:
@@ -31,11 +31,11 @@ class GpuWatch:
 
 
 @contextmanager
-def watching(once: StateReader, *, every_s: float = EVERY_S) -> Iterator[GpuWatch]:
+def watching(once: StateReader, *, every_s: float = EVERY_S) -> Iterator[GpuStates]:
     """Read the state of a GPU until the context ends, at least once."""
     begun = perf_counter()
     first = once(0.0)
-    watch = GpuWatch(first.properties if first else None)
+    watch = GpuStates(first.properties if first else None)
     over = threading.Event()
 
     def keep_reading() -> None:
