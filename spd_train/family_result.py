@@ -130,7 +130,10 @@ class Family:
                     f"{_spelled(best, metric)}, {1e3 * best.seconds:.1f} ms"
                 )
             else:
-                yield f"no student beats a dense one of {model.name} ({told}): it does not pay here"
+                yield (
+                    f"no student is both as fast and as good as a dense one of {model.name} "
+                    f"({told}): near that speed sparsity does not pay here"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``family.json``."""
