@@ -21,7 +21,7 @@ from spd_deploy.domain.files import (
     refuse_unwritable,
     write_json,
 )
-from spd_deploy.domain.folders import RUN_FILE
+from spd_deploy.domain.folders import QUICKSTART_FILE, QUICKSTART_REPORT, RUN_FILE
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import BUILT_IN, Task, task_named
 from spd_deploy.timing.machine_load import cpu_times
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from spd_deploy.domain.checkpoint import Checkpoint
     from spd_train.config import Recipe
 
-_MARK = "quickstart.json"
-_REPORT = "report"  # written last
 _BATCHES, _TOKENS = (1, 8, 32), (32,)
 _ASK = {
     "opinions": '{"inputs": [{"text": "The film was not boring."}]}',
@@ -136,9 +134,11 @@ def _claim(output: Path, task_name: str, *, overwrite: bool) -> bool:
         NotWritten: the folder holds something else, or a finished quickstart, or one of another
             task.
     """
-    made_here = (output / _MARK).is_file()
-    if made_here and not overwrite and not (output / _REPORT).exists():
-        mark = read_json(output / _MARK, error=NotWritten, fix="start again with --overwrite")
+    made_here = (output / QUICKSTART_FILE).is_file()
+    if made_here and not overwrite and not (output / QUICKSTART_REPORT).exists():
+        mark = read_json(
+            output / QUICKSTART_FILE, error=NotWritten, fix="start again with --overwrite"
+        )
         if (before := mark.get("task", task_name)) != task_name:
             raise NotWritten(
                 f"{output} holds a quickstart of another task that is not finished",
@@ -150,7 +150,7 @@ def _claim(output: Path, task_name: str, *, overwrite: bool) -> bool:
     refuse_foreign(output, overwrite=overwrite, what="quickstart", ours=lambda _: made_here)
     if made_here:
         shutil.rmtree(output)
-    write_json(output / _MARK, {"made_by": "spd quickstart", "task": task_name})
+    write_json(output / QUICKSTART_FILE, {"made_by": "spd quickstart", "task": task_name})
     return False
 
 
@@ -258,7 +258,9 @@ def _publish(
         "on a sample of train and on what is held out of it, sparsity and graft probability, the "
         "losses, and the learning rate.",
     )
-    return write_report(report, output / _REPORT, extra_sections=[curves], judgement=judgement)
+    return write_report(
+        report, output / QUICKSTART_REPORT, extra_sections=[curves], judgement=judgement
+    )
 
 
 def _show(

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 from spd_deploy.domain.errors import BadCheckpoint
+from spd_deploy.domain.files import read_json
 
 RUN_FILE = "run.json"
+# What spd quickstart writes into its folder first, and what last.
+QUICKSTART_FILE, QUICKSTART_REPORT = "quickstart.json", "report"
 # The field of run.json that says how the run was begun on the command line; it decides nothing.
 COMMAND = "command"
 SPD_FILE = "spd.json"
@@ -56,18 +59,24 @@ def refuse_no_model(folder: Path, *, wanted: Wanted = "checkpoint") -> None:
 def _other_advice(folder: Path, wanted: Wanted) -> str:
     """What to do about a folder below which nothing is that would do."""
     if wanted == "artefact" and (found := next(_models(folder, wanted="checkpoint"), None)):
-        return f"export one first: spd export {shlex.quote(str(found))} --output DIR"
+        return f"export one first: spd export {_quoted(found)} --output DIR"
     if (begun := next(_below(folder, _is_unfinished), None)) is not None:
         return f"{begun} is not finished: {_continue(begun)}"
     return "name the folder of a Hugging Face model, or of a training that is finished"
 
 
 def refuse_unfinished(folder: Path) -> None:
-    """Refuse the folder of a training that is under way or was stopped.
+    """Refuse the folder of a training or a quickstart that is under way or was stopped.
 
     Raises:
         BadCheckpoint: with the command that goes on with it.
     """
+    if (folder / QUICKSTART_FILE).exists() and not (folder / QUICKSTART_REPORT).exists():
+        raise BadCheckpoint(
+            f"{folder} is a quickstart that is not finished",
+            got=f"no {QUICKSTART_REPORT} in it yet",
+            fix=_continue(folder),
+        )
     run = next((p for p in (folder, folder.parent) if (p / RUN_FILE).exists()), None)
     if run is None or (folder / SPD_FILE).exists() or not _is_of_run(folder, run):
         return
@@ -155,9 +164,24 @@ def _is_of_run(folder: Path, run: Path) -> bool:
 
 
 def _continue(run: Path) -> str:
-    """The command that goes on with a run; of one of several seeds, with all of them."""
+    """The command that goes on with a run; with all of several seeds, and with a quickstart."""
+    quickstart = next((p for p in (run, run.parent) if (p / QUICKSTART_FILE).exists()), None)
+    if quickstart is not None:
+        return f"continue with: spd quickstart{_task_of(quickstart)} --output {_quoted(quickstart)}"
     whole = run.parent if run.name.startswith("seed-") else run
-    return f"continue with: spd train --resume --output {shlex.quote(str(whole))}"
+    return f"continue with: spd train --resume --output {_quoted(whole)}"
+
+
+def _task_of(quickstart: Path) -> str:
+    """The option ``--task`` of a quickstart."""
+    fix = "start again with: spd quickstart --overwrite"
+    task = read_json(quickstart / QUICKSTART_FILE, error=BadCheckpoint, fix=fix).get("task")
+    return f" --task {shlex.quote(str(task))}" if task else ""
+
+
+def _quoted(folder: Path) -> str:
+    """A folder as it is typed."""
+    return shlex.quote(str(folder))
 
 
 def _rank(folder: Path) -> tuple[bool, int]:

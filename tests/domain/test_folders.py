@@ -8,6 +8,8 @@ from spd_deploy.domain.errors import BadCheckpoint
 from spd_deploy.domain.folders import (
     CONFIG_FILE,
     MANIFEST_FILE,
+    QUICKSTART_FILE,
+    QUICKSTART_REPORT,
     RUN_FILE,
     SPD_FILE,
     WEIGHTS_FILE,
@@ -55,6 +57,26 @@ def test_a_finished_teacher_is_named_where_its_student_is_not(tmp_path: Path) ->
     with pytest.raises(BadCheckpoint) as caught:
         refuse_no_model(run)
     assert f"its dense teacher is finished, in {teacher}" in caught.value.fix
+
+
+def test_a_quickstart_is_gone_on_with_as_one(tmp_path: Path) -> None:
+    """Until its report is written neither its folder nor its run is offered another command."""
+    quickstart = made(tmp_path / "q")
+    (quickstart / QUICKSTART_FILE).write_text('{"task": "agreement"}')
+    made(quickstart / "model", CONFIG_FILE, WEIGHTS_FILE)
+    run = made(quickstart / "run", RUN_FILE)
+
+    for folder in (quickstart, run):
+        with pytest.raises(BadCheckpoint, match="not finished") as caught:
+            refuse_no_model(folder)
+        command = f"spd quickstart --task agreement --output {quickstart}"
+        assert caught.value.fix == f"continue with: {command}"
+
+    made(run, CONFIG_FILE, WEIGHTS_FILE, SPD_FILE)
+    made(quickstart / QUICKSTART_REPORT)
+    with pytest.raises(BadCheckpoint, match="holds no model") as caught:
+        refuse_no_model(quickstart)
+    assert str(run) in caught.value.fix
 
 
 def test_several_seeds_are_gone_on_with_together(tmp_path: Path) -> None:
