@@ -225,8 +225,13 @@ class Tokenizer:
         return pad(rows, pad_id=self.pad_id)
 
     def _pad_id(self) -> int:
-        """The id of the padding token; 0, BERT's own, where the vocabulary names none."""
-        for name in ("[PAD]", "<pad>"):
+        """The id of the padding token; 0, BERT's own, where the vocabulary names none.
+
+        A vocabulary may have both names: MPNet's has BERT's as a plain word. A special token is it.
+        """
+        added = self._whole.get_added_tokens_decoder().values()
+        special = {token.content for token in added if token.special}
+        for name in sorted(("[PAD]", "<pad>"), key=lambda name: name not in special):
             if (number := self._whole.token_to_id(name)) is not None:
                 return int(number)
         return 0
