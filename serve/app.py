@@ -12,21 +12,19 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 
-from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from fastapi import FastAPI
 
 from serve.classifier import Classifier
+from serve.context import ServerContext
 from serve.forwarding import ProxySettings
-from serve.http_errors import ClientDisconnected, on_error
 from serve.info import build_labels, input_spec_of
 from serve.metrics import Metrics
 from serve.middleware import RequestMiddleware
 from serve.open_model import ServedModel
 from serve.openapi import DocumentedApp
 from serve.protocols.input_spec import InputSpec
-from serve.routes import BODIES, Routes
+from serve.protocols.registry import PROTOCOLS
+from serve.route_table import RouteTable
 from serve.settings import ServeSettings
 from serve.state import ServerState
 from spd_deploy.domain.errors import SpdError, Unavailable
@@ -55,35 +53,26 @@ def create_app(
     """
     state = state or ServerState()
     metrics = Metrics()
+    server = ServerContext(state=state, settings=settings, metrics=metrics)
+    protocols = [protocol(server) for protocol in PROTOCOLS]
     app = DocumentedApp(
-        bodies=BODIES,
+        protocols=protocols,
         input_spec=lambda: _input_spec_of(state, settings),
         title="spd serve",
         description=_DESCRIPTION,
         version=version_of(PACKAGE) or "unknown",
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
         lifespan=lambda app: _lifespan(open_model, settings, state, metrics),
     )
-    router = Routes(state, settings, metrics).router()
-    routes = _plain_routes(router)
-    app.router.routes.extend(routes)
-    app.include_router(router)  # only for its OpenAPI description; the routes before it answer
-    for kind in (SpdError, ClientDisconnected, HTTPException):
-        app.add_exception_handler(kind, on_error)
-    paths = {route.path for route in app.router.routes if isinstance(route, Route)}
     app.add_middleware(
         RequestMiddleware,
         state=state,
         metrics=metrics,
         forwarding=forwarding or ProxySettings(),
-        handlers={
-            (method, route.path): route.endpoint
-            for route in routes
-            for method in route.methods or ()
-        },
-        routes=paths,
+        routes=RouteTable(
+            (endpoint, protocol.errors)
+            for protocol in protocols
+            for endpoint in protocol.endpoints()
+        ),
     )
     return app
 
@@ -93,15 +82,6 @@ def _input_spec_of(state: ServerState, settings: ServeSettings) -> InputSpec:
     if state.opened is None:
         return InputSpec(takes="either", max_inputs=settings.max_inputs)
     return input_spec_of(state.opened.served, settings)
-
-
-def _plain_routes(router: APIRouter) -> list[Route]:
-    """The handlers as Starlette routes, without FastAPI's parsing; HEAD wherever there is GET."""
-    return [
-        Route(route.path, route.endpoint, methods=route.methods)
-        for route in router.routes
-        if isinstance(route, APIRoute)
-    ]
 
 
 @contextlib.asynccontextmanager

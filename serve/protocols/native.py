@@ -7,11 +7,16 @@
 One result an input, in the order of the inputs; each result's labels best first.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, FailFast, Field
+from starlette.requests import Request
+from starlette.responses import Response
 
 from serve.classifier import Classified
+from serve.context import JsonReply, classify
+from serve.protocol import Endpoint, HttpProtocol
 from serve.protocols.input_spec import InputSpec
 from serve.request_body import Strict, inputs_of, refuse_count, validated
 from serve.texts import Text
@@ -68,6 +73,65 @@ class ClassifyReply(BaseModel):
     results: list[Result]
 
 
+class Native(HttpProtocol):
+    """The server's own protocol."""
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """One path."""
+        return [
+            Endpoint(
+                method="POST",
+                path="/v1/classify",
+                handler=self.classify,
+                body=(ClassifyRequest,),
+                reply=ClassifyReply,
+            )
+        ]
+
+    async def classify(self, request: Request) -> Response:
+        """Classify texts or pairs.
+
+        The results come in the order of the inputs. Each has its labels, best first, and tells how
+        many tokens the model read and how many were cut off.
+        """
+        classifier = self._server.classifier()
+        value = await self._server.json_of(request)
+        parsed = request_from(value, max_inputs=self._server.settings.max_inputs)
+        rows, timing = await classify(
+            request,
+            classifier,
+            texts_of(parsed),
+            truncate=parsed.truncate,
+            raw_scores=parsed.raw_scores,
+        )
+        return JsonReply(reply(classifier.served.name, rows, top_k=parsed.top_k), timing)
+
+    def specialise(self, schemas: dict[str, Any], spec: InputSpec) -> None:
+        """Narrow the schemas of the request to the input that the open model takes."""
+        one, whole = schemas["Input"], schemas["ClassifyRequest"]
+        fields = one["properties"]
+        fields["text"] |= spec.text
+        match spec.takes:
+            case "pair":
+                described = fields["text_pair"]["description"]
+                fields["text_pair"] = {
+                    **fields["text"],
+                    "description": described,
+                    "title": "Text Pair",
+                }
+                one["required"] = ["text", "text_pair"]
+            case "single":
+                fields["text_pair"] = {
+                    "type": "null",
+                    "title": "Text Pair",
+                    "description": "This model takes single texts.",
+                }
+            case _:
+                fields["text_pair"]["anyOf"][0] |= spec.text
+        whole["properties"]["inputs"]["maxItems"] = spec.max_inputs
+        whole["examples"] = [example(spec)]
+
+
 def request_from(value: Any, *, max_inputs: int) -> ClassifyRequest:
     """Validate a JSON value as a request.
 
@@ -89,28 +153,6 @@ def texts_of(request: ClassifyRequest) -> list[Text]:
 def example(spec: InputSpec) -> dict[str, Any]:
     """An example body for a model with this input."""
     return {"inputs": [dict(zip(("text", "text_pair"), spec.example, strict=False))]}
-
-
-def specialise(schemas: dict[str, Any], spec: InputSpec) -> None:
-    """Narrow the OpenAPI schemas to the input that the open model takes."""
-    one, whole = schemas["Input"], schemas["ClassifyRequest"]
-    fields = one["properties"]
-    fields["text"] |= spec.text
-    match spec.takes:
-        case "pair":
-            described = fields["text_pair"]["description"]
-            fields["text_pair"] = {**fields["text"], "description": described, "title": "Text Pair"}
-            one["required"] = ["text", "text_pair"]
-        case "single":
-            fields["text_pair"] = {
-                "type": "null",
-                "title": "Text Pair",
-                "description": "This model takes single texts.",
-            }
-        case _:
-            fields["text_pair"]["anyOf"][0] |= spec.text
-    whole["properties"]["inputs"]["maxItems"] = spec.max_inputs
-    whole["examples"] = [example(spec)]
 
 
 def reply(model: str, rows: list[Classified], *, top_k: int | None) -> dict[str, Any]:

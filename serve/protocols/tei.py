@@ -13,12 +13,17 @@ Unknown fields are ignored, as in TEI: clients send them, such as the empty ``pa
 ``huggingface_hub.InferenceClient.text_classification``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from starlette.requests import Request
+from starlette.responses import Response
 
 from serve.classifier import Classified
+from serve.context import JsonReply, classify
+from serve.protocol import Endpoint, HttpProtocol
 from serve.protocols.input_spec import InputSpec
 from serve.request_body import Strict, inputs_of, refuse_count, validated
 from serve.texts import Text
@@ -80,6 +85,58 @@ class ParsedPredict:
     truncate: bool
 
 
+class Tei(HttpProtocol):
+    """Text Embeddings Inference."""
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Classification, under each name that TEI has for it."""
+        return [
+            Endpoint(
+                method="POST",
+                path=path,
+                handler=self.predict,
+                body=(PredictRequest,),
+                reply=PredictReply,
+                described=path != "/",
+            )
+            for path in ("/predict", "/")
+        ]
+
+    async def predict(self, request: Request) -> Response:
+        """Classify texts or pairs with the request and response of Text Embeddings Inference.
+
+        A flat list is ONE PAIR and never a batch; to send several texts, nest each one:
+        [["first text"], ["second text"]].
+        """
+        classifier = self._server.classifier()
+        value = await self._server.json_of(request)
+        parsed = request_from(value, max_inputs=self._server.settings.max_inputs)
+        rows, timing = await classify(
+            request,
+            classifier,
+            parsed.texts,
+            truncate=parsed.truncate,
+            raw_scores=parsed.raw_scores,
+        )
+        return JsonReply(reply(rows, nested=parsed.nested), timing)
+
+    def specialise(self, schemas: dict[str, Any], spec: InputSpec) -> None:
+        """Narrow the schema of the request to the input that the open model takes."""
+        item = {"type": "array", "items": spec.text, **_SIZES[spec.takes]}
+        batch = {"type": "array", "items": item, "minItems": 1, "maxItems": spec.max_inputs}
+        single = {**spec.text, "description": "One text."}
+        whole = schemas["PredictRequest"]
+        whole["properties"]["inputs"] |= {
+            "oneOf": [
+                *([] if spec.takes == "pair" else [single]),
+                {**item, "description": _FLAT[spec.takes]},
+                {**batch, "description": _BATCH[spec.takes]},
+            ],
+            "examples": [example(spec)["inputs"]],
+        }
+        whole["examples"] = [example(spec)]
+
+
 def request_from(value: Any, *, max_inputs: int) -> ParsedPredict:
     """Validate a JSON value as a request.
 
@@ -106,23 +163,6 @@ def request_from(value: Any, *, max_inputs: int) -> ParsedPredict:
 def example(spec: InputSpec) -> dict[str, Any]:
     """An example body for a model with this input."""
     return {"inputs": spec.example[0] if len(spec.example) == 1 else list(spec.example)}
-
-
-def specialise(schemas: dict[str, Any], spec: InputSpec) -> None:
-    """Narrow the OpenAPI schema to the input that the open model takes."""
-    item = {"type": "array", "items": spec.text, **_SIZES[spec.takes]}
-    batch = {"type": "array", "items": item, "minItems": 1, "maxItems": spec.max_inputs}
-    single = {**spec.text, "description": "One text."}
-    whole = schemas["PredictRequest"]
-    whole["properties"]["inputs"] |= {
-        "oneOf": [
-            *([] if spec.takes == "pair" else [single]),
-            {**item, "description": _FLAT[spec.takes]},
-            {**batch, "description": _BATCH[spec.takes]},
-        ],
-        "examples": [example(spec)["inputs"]],
-    }
-    whole["examples"] = [example(spec)]
 
 
 def reply(rows: list[Classified], *, nested: bool) -> list[Any]:

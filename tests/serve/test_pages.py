@@ -78,7 +78,7 @@ def test_the_description_is_whole(fake: TestClient) -> None:
     described = fake.get("/openapi.json").json()
 
     assert set(described["paths"]) == {
-        "/v1/classify", "/predict", "/livez", "/readyz", "/info", "/metrics",
+        "/v1/classify", "/predict", "/livez", "/readyz", "/health", "/ping", "/info", "/metrics",
     }  # fmt: skip
     for operations in described["paths"].values():
         for operation in operations.values():
