@@ -20,6 +20,7 @@ from serve.request_body import read_json
 from serve.settings import ServeSettings
 from serve.state import ServerState
 from serve.texts import Text
+from spd_deploy.domain.text import Side
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -52,10 +53,15 @@ async def classify(
     *,
     truncate: bool,
     raw_scores: bool,
+    side: Side | None = None,
 ) -> tuple[list[Classified], Timing]:
     """The answers to a request's texts; the work ends early where the client disconnects."""
     work = classifier.classify(
-        texts, truncate=truncate, raw_scores=raw_scores, request_id=request_id_of(request.scope)
+        texts,
+        truncate=truncate,
+        raw_scores=raw_scores,
+        request_id=request_id_of(request.scope),
+        side=side,
     )
     return await cancel_on_disconnect(request, work)
 
