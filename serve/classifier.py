@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from serve.settings import ServeSettings
 from serve.texts import (
     Text,
     errors_at,
+    refuse_blank,
     refuse_too_many_characters,
     refuse_truncated,
     refuse_wrong_arity,
@@ -29,6 +31,9 @@ from serve.texts import (
 from spd_deploy.domain.answers import Answer, answers_of
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.text import Side, Tokens
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 # Below this, texts are tokenised faster than a thread can be asked to do it.
 _SHORT_CHARS = 1_000
@@ -133,6 +138,31 @@ class Classifier:
             slot.measure([len(row) for row in rows])
             ran = await self._run(places, rows, request_id)
         return self._answered(places, rows, ran, tok_s=0.0, raw_scores=False)
+
+    async def encodings_of(
+        self, texts: Sequence[Text], *, special_tokens: bool
+    ) -> "list[Encoding]":
+        """The tokens of each text with their places in it; none is cut.
+
+        Raises:
+            Refusal: a text is empty or too long to be tokenised whole, or the queue is full.
+        """
+
+        def tokenise() -> "list[Encoding]":
+            found = []
+            for text in texts:
+                with errors_at(text.where):
+                    found.append(
+                        self.served.tokenizer.encoding(text.text, special_tokens=special_tokens)
+                    )
+            return found
+
+        for text in texts:
+            with errors_at(text.where):
+                refuse_blank(text)
+                refuse_too_many_characters(text, max_chars=self._max_chars)
+        with self.admission.slot_for(len(texts)):
+            return await asyncio.get_running_loop().run_in_executor(self._tokenisers, tokenise)
 
     def close(self, timeout_s: float) -> None:
         """Stop the engine and refuse the rows that wait."""

@@ -129,7 +129,7 @@ def response_for(
     if not isinstance(error, SpdError) or kind is INTERNAL:
         _log.error("request %s failed", request_id, exc_info=error)
         return _response(errors, kind, "the server failed; read the reason in its log", request_id)
-    return _response(errors, kind, message_of(error, kind), request_id, _headers_of(error))
+    return _response(errors, kind, message_of(error), request_id, _headers_of(error))
 
 
 def request_id_of(scope: Mapping[str, Any]) -> str:
@@ -158,13 +158,10 @@ def error_responses(
     }
 
 
-def message_of(error: SpdError, kind: ErrorKind) -> str:
-    """The error in one line; a 5xx leaves out what was found, which may show internals."""
-    shown = [
-        error.what,
-        *([f"got {error.got}"] if error.got and kind.status < 500 else []),
-        error.fix,
-    ]
+def message_of(error: SpdError) -> str:
+    """The error in one line; one of the server leaves out what was found: it may show internals."""
+    ours = OWN_FORMAT.kind_of(type(error)).status >= 500
+    shown = [error.what, *([f"got {error.got}"] if error.got and not ours else []), error.fix]
     return "; ".join(" ".join(part.split()) for part in shown)
 
 

@@ -4,10 +4,12 @@ Each app has a registry of its own, so two apps in one process do not share coun
 few values: the routes and ``other``, statuses, stages. No label holds a text, client or request id.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
@@ -18,7 +20,11 @@ _SECONDS = (
     *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
 )
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_TOKENS = tuple(2**i for i in range(4, 18))
 _SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+
+# Metrics of a protocol, given the server's own by their names.
+Source = Callable[[Mapping[str, Metric]], Iterable[Metric]]
 
 
 class BatchFault(StrEnum):
@@ -34,6 +40,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._sources: list[Source] = []
         registry = self._registry
         self._requests = Counter(
             "spd_requests_total",
@@ -57,6 +64,12 @@ class Metrics:
         )
         self._batch_rows = Histogram(
             "spd_batch_rows", "Texts or pairs in a batch.", buckets=_ROWS, registry=registry
+        )
+        self._batch_tokens = Histogram(
+            "spd_batch_tokens",
+            "Tokens of a batch, padding included.",
+            buckets=_TOKENS,
+            registry=registry,
         )
         self._padding_efficiency = Histogram(
             "spd_padding_efficiency",
@@ -91,10 +104,11 @@ class Metrics:
         """Count the seconds that a request's slowest row waited in the queue."""
         self._stages["queue"].observe(seconds)
 
-    def batch_ran(self, rows: int, *, real_share: float, run_s: float) -> None:
-        """Count a batch: its rows, the share of real tokens, and its seconds in the model."""
+    def batch_ran(self, rows: int, *, tokens: int, real_share: float, run_s: float) -> None:
+        """Count a batch: rows, padded tokens, the share of real ones, seconds in the model."""
         self._stages["run"].observe(run_s)
         self._batch_rows.observe(rows)
+        self._batch_tokens.observe(tokens)
         self._padding_efficiency.observe(real_share)
 
     def engine_failed(self, fault: BatchFault) -> None:
@@ -127,6 +141,23 @@ class Metrics:
         )
         gauge.labels(*facts.values()).set(1)
 
+    def show_also(self, source: Source) -> None:
+        """Show the metrics of a protocol too; ``source`` is called at each scrape."""
+        self._sources.append(source)
+
     def page(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+        own = {family.name: family for family in self._registry.collect()}
+        more = [family for source in self._sources for family in source(own)]
+        return generate_latest(_Families([*own.values(), *more]))
+
+
+class _Families(Collector):
+    """Metrics that are collected already."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics."""
+        return self._families

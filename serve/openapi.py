@@ -6,6 +6,7 @@ that is open.
 """
 
 import copy
+import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -43,12 +44,8 @@ class DocumentedApp(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI description, with the limits and examples of the model that is open now."""
         described = copy.deepcopy(super().openapi())
-        bodies = {
-            model: None
-            for protocol in self._protocols
-            for endpoint in protocol.endpoints()
-            for model in endpoint.body
-        }
+        endpoints = [one for protocol in self._protocols for one in protocol.endpoints()]
+        bodies = {model: None for endpoint in endpoints for model in endpoint.body}
         _, found = models_json_schema(
             [(model, "validation") for model in bodies], ref_template=_REF
         )
@@ -57,7 +54,36 @@ class DocumentedApp(FastAPI):
         spec = self._input_spec()
         for protocol in self._protocols:
             protocol.specialise(schemas, spec)
+        for endpoint in endpoints:
+            if endpoint.reranks and not spec.reranks:
+                described["paths"].pop(endpoint.path, None)
+        _name_the_model(described, spec)
+        _drop_unused(described)
         return described
+
+
+def _name_the_model(described: dict[str, Any], spec: InputSpec) -> None:
+    """Give the parameters of paths the values that they may have."""
+    for operations in described["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", []):
+                parameter["schema"]["enum"] = [spec.path_values[parameter["name"]]]
+
+
+def _drop_unused(described: dict[str, Any]) -> None:
+    """Drop the schemas that no path refers to, directly or through others."""
+    schemas = described["components"]["schemas"]
+    used: set[str] = set()
+    new = _references(described["paths"])
+    while new := new - used:
+        used |= new
+        new = set().union(*(_references(schemas[name]) for name in new))
+    described["components"]["schemas"] = {name: schemas[name] for name in schemas if name in used}
+
+
+def _references(part: Any) -> set[str]:
+    """The names of the schemas that a part of the description refers to."""
+    return set(re.findall(r"#/components/schemas/([\w.-]+)", json.dumps(part)))
 
 
 def _described(protocol: HttpProtocol) -> APIRouter:

@@ -34,6 +34,7 @@ class Endpoint:
         reply: the model of the reply, for the description.
         refusals: the errors that the description lists.
         described: whether OpenAPI and ``/docs`` show it.
+        reranks: whether it needs a model that gives a pair one score; of others it is not shown.
     """
 
     method: str
@@ -43,6 +44,7 @@ class Endpoint:
     reply: Any = None
     refusals: tuple[type[Refusal], ...] = EVERY_REFUSAL
     described: bool = True
+    reranks: bool = False
 
 
 class HttpProtocol(ABC):

@@ -113,12 +113,12 @@ def parse(body: bytes) -> Any:
         ) from err
 
 
-def inputs_of(value: Any) -> Any:
-    """The field ``inputs`` of a request, which every protocol has; None where it is missing."""
-    return value.get("inputs") if isinstance(value, dict) else None
+def field_of(value: Any, name: str) -> Any:
+    """A field of a request that is not validated yet; None where it is missing."""
+    return value.get(name) if isinstance(value, dict) else None
 
 
-def refuse_count(inputs: Any, *, max_inputs: int) -> None:
+def refuse_count(inputs: Any, *, max_inputs: int, field: str = "inputs") -> None:
     """Refuse too few or too many inputs before any is read; validation refuses all but a list.
 
     Raises:
@@ -128,7 +128,7 @@ def refuse_count(inputs: Any, *, max_inputs: int) -> None:
     if not isinstance(inputs, list):
         return
     if not inputs:
-        raise EmptyText('"inputs" is empty', fix="send at least one text")
+        raise EmptyText(f'"{field}" is empty', fix="send at least one text")
     if len(inputs) > max_inputs:
         raise TooManyInputs(
             "too many inputs in one request",

@@ -62,6 +62,15 @@ def refuse_wrong_arity(text: Text, takes: str) -> None:
             fix='leave out "text_pair"; in /predict a flat list of two is a pair, '
             'so nest each text: [["first text"], ["second text"]]',
         )
+    refuse_blank(text)
+
+
+def refuse_blank(text: Text) -> None:
+    """Refuse a text without a visible character.
+
+    Raises:
+        EmptyText: a text is empty or only white space.
+    """
     if not all(part.strip() for part in text.parts):
         raise EmptyText("a text is empty", fix="send some text")
 

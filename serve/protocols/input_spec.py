@@ -9,6 +9,8 @@ _NOT_BLANK = r"\S"
 UNSEEN = r"\u0000-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
 _SEEN = rf"[^\s{UNSEEN}]"
 
+VERSION = "1"  # of the one model that is served
+
 _ONE = ("a film that is never dull",)
 _PAIR = ("A man is eating.", "Someone eats.")
 
@@ -18,13 +20,17 @@ class InputSpec:
     """What an input of the model is, and how many inputs a request may hold.
 
     Attributes:
+        model: the name under which the model is served.
         takes: ``single`` texts, a ``pair``, or ``either`` where the model does not say, or where
             it is not open yet.
+        reranks: whether the model gives a pair one score.
         drops_unseen: whether the tokenizer drops control characters and zero-width marks.
     """
 
     takes: str
     max_inputs: int
+    model: str = "model"
+    reranks: bool = True
     drops_unseen: bool = False
 
     @property
@@ -32,6 +38,11 @@ class InputSpec:
         """The JSON schema of a text that has at least one visible character."""
         pattern = _SEEN if self.drops_unseen else _NOT_BLANK
         return {"type": "string", "minLength": 1, "pattern": pattern}
+
+    @property
+    def path_values(self) -> dict[str, str]:
+        """The value of each parameter that a path may have."""
+        return {"name": self.model, "version": VERSION}
 
     @property
     def example(self) -> tuple[str, ...]:

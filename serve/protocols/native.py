@@ -18,7 +18,7 @@ from serve.classifier import Classified
 from serve.context import JsonReply, classify
 from serve.protocol import Endpoint, HttpProtocol
 from serve.protocols.input_spec import InputSpec
-from serve.request_body import Strict, inputs_of, refuse_count, validated
+from serve.request_body import Strict, field_of, refuse_count, validated
 from serve.texts import Text
 
 
@@ -138,7 +138,7 @@ def request_from(value: Any, *, max_inputs: int) -> ClassifyRequest:
     Raises:
         Refusal: a field is missing, unknown or of the wrong type, or there are too many inputs.
     """
-    refuse_count(inputs_of(value), max_inputs=max_inputs)
+    refuse_count(field_of(value, "inputs"), max_inputs=max_inputs)
     return validated(ClassifyRequest, value)
 
 

@@ -229,6 +229,15 @@ class Tokenizer:
         ]
         return sorted([*special, *ends[0], *ends[1]])
 
+    def encoding(self, text: str, *, special_tokens: bool = True) -> "Encoding":
+        """The library's own encoding of a whole text, with the place of each token in it.
+
+        Raises:
+            MalformedRequest: the text holds half a surrogate pair, which is not Unicode text.
+        """
+        refuse_surrogates(text)
+        return self._whole.encode(text, add_special_tokens=special_tokens)
+
     def last_token(self) -> tuple[str, int]:
         """The token with the highest id, and that id."""
         vocabulary = self._whole.get_vocab(with_added_tokens=True)

@@ -17,6 +17,8 @@ from serve.info import Info, info_of
 from serve.middleware import request_id_from
 from serve.open_model import open_served
 from serve.pages import type_of
+from serve.protocols.native import Native
+from serve.protocols.tei import Tei
 from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
@@ -78,8 +80,9 @@ def test_the_description_is_whole(fake: TestClient) -> None:
     described = fake.get("/openapi.json").json()
 
     assert set(described["paths"]) == {
-        "/v1/classify", "/predict", "/livez", "/readyz", "/health", "/ping", "/info", "/metrics",
-    }  # fmt: skip
+        *("/v1/classify", "/predict", "/", "/invocations", "/tokenize"),
+        *("/livez", "/readyz", "/health", "/ping", "/info", "/metrics"),
+    }
     for operations in described["paths"].values():
         for operation in operations.values():
             assert operation["description"].endswith((".", ":", "]]."))
@@ -91,10 +94,11 @@ def test_the_description_names_every_refusal(fake: TestClient) -> None:
     """Each status of the table of errors is there, with the code and the body it comes with."""
     described = fake.get("/openapi.json").json()
 
-    for path in ("/v1/classify", "/predict"):
+    for path, errors in (("/v1/classify", Native.errors), ("/predict", Tei.errors)):
         answers = described["paths"][path]["post"]["responses"]
-        assert set(answers) == {"200"} | {str(kind.status) for kind in STATUS.values()}
-        for kind in STATUS.values():
+        kinds = [errors.kind_of(refusal) for refusal in STATUS]
+        assert set(answers) == {"200"} | {str(kind.status) for kind in kinds}
+        for kind in kinds:
             answer = answers[str(kind.status)]
             assert kind.code in answer["description"]
             schema = answer["content"]["application/json"]["schema"]
