@@ -20,8 +20,10 @@ from serve.request_body import read_json
 from serve.settings import ServeSettings
 from serve.state import ServerState
 from serve.texts import Text
-from spd_deploy.domain.text import Side
+from spd_deploy.domain.errors import UnknownModel
+from spd_deploy.domain.text import Side, Tokens
 
+_MAX_NAME = 60
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -40,6 +42,17 @@ class ServerContext:
             NotReady: the server takes no requests.
         """
         return self.state.classifier()
+
+    def named(self, name: str) -> Classifier:
+        """The model of this name for a new request.
+
+        Raises:
+            UnknownModel: it is not the one that is served.
+            NotReady: the server takes no requests.
+        """
+        classifier = self.classifier()
+        refuse_other_model(name, classifier.served.name)
+        return classifier
 
     async def json_of(self, request: Request) -> Any:
         """The request's body as a JSON value."""
@@ -64,6 +77,25 @@ async def classify(
         side=side,
     )
     return await cancel_on_disconnect(request, work)
+
+
+async def classify_rows(
+    request: Request, classifier: Classifier, rows: Sequence[Tokens]
+) -> tuple[list[Classified], Timing]:
+    """The answers to rows of token ids; the work ends early where the client disconnects."""
+    work = classifier.classify_rows(rows, request_id=request_id_of(request.scope))
+    return await cancel_on_disconnect(request, work)
+
+
+def refuse_other_model(name: str, served: str) -> None:
+    """Refuse a name that is not that of the model that is served.
+
+    Raises:
+        UnknownModel: the names differ.
+    """
+    if name != served:
+        shown = name.encode("ascii", "backslashreplace").decode("ascii")[:_MAX_NAME]
+        raise UnknownModel("no such model", got=shown, fix=f"this server has {served}")
 
 
 class JsonReply(JSONResponse):

@@ -32,6 +32,7 @@ from spd_deploy.domain.errors import (
     SpdError,
     TextTooLong,
     TooManyInputs,
+    UnknownModel,
     UnsupportedMedia,
 )
 
@@ -59,6 +60,7 @@ class ErrorKind:
 STATUS: Mapping[type[Refusal], ErrorKind] = {
     NotJson: ErrorKind(400, "Validation", "SPD_NOT_JSON"),
     EmptyText: ErrorKind(400, "Empty", "SPD_EMPTY_TEXT"),
+    UnknownModel: ErrorKind(404, "Validation", "SPD_UNKNOWN_MODEL"),
     BodyTooLarge: ErrorKind(413, "Validation", "SPD_BODY_TOO_LARGE"),
     UnsupportedMedia: ErrorKind(415, "Validation", "SPD_UNSUPPORTED_MEDIA"),
     MalformedRequest: ErrorKind(422, "Validation", "SPD_MALFORMED"),
@@ -114,6 +116,10 @@ class ErrorFormat:
 
 
 OWN_FORMAT = ErrorFormat()
+# Protocols that know 400 where the native one has 422.
+BAD_REQUEST: Mapping[type[Refusal], int] = {
+    refusal: 400 for refusal, kind in STATUS.items() if kind.status == 422
+}
 
 
 def response_for(

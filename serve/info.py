@@ -7,7 +7,7 @@ from pydantic import Field
 from serve.model_card import Density
 from serve.open_model import ServedModel
 from serve.protocols import native
-from serve.protocols.input_spec import InputSpec
+from serve.protocols.input_spec import InputSpec, example_of
 from serve.protocols.tei_info import TeiInfo, tei_info_of
 from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Parity
@@ -108,6 +108,9 @@ def input_spec_of(served: ServedModel, settings: ServeSettings) -> InputSpec:
         takes=served.takes,
         max_inputs=settings.max_inputs,
         reranks=served.reranks,
+        max_tokens=served.tokenizer.max_tokens,
+        largest_id=served.tokenizer.last_token()[1],
+        example_ids=served.tokenizer.encode(*example_of(served.takes)).ids,
         drops_unseen=served.tokenizer.encode("\0\u200b").empty,
     )
 

@@ -16,11 +16,12 @@ from starlette.responses import Response
 from serve.context import ServerContext
 from serve.http_errors import STATUS, ErrorFormat
 from serve.protocols.input_spec import InputSpec
-from spd_deploy.domain.errors import NotReady, Refusal
+from spd_deploy.domain.errors import NotReady, Refusal, UnknownModel
 
 Handler = Callable[[Request], Awaitable[Response]]
 
-EVERY_REFUSAL: tuple[type[Refusal], ...] = tuple(STATUS)
+OF_A_NAMED_MODEL: tuple[type[Refusal], ...] = tuple(STATUS)
+EVERY_REFUSAL = tuple(refusal for refusal in STATUS if refusal is not UnknownModel)
 WHILE_STARTING: tuple[type[Refusal], ...] = (NotReady,)
 
 

@@ -24,6 +24,9 @@ class InputSpec:
         takes: ``single`` texts, a ``pair``, or ``either`` where the model does not say, or where
             it is not open yet.
         reranks: whether the model gives a pair one score.
+        max_tokens: the longest input in token ids.
+        largest_id: the largest token id.
+        example_ids: the token ids of the example.
         drops_unseen: whether the tokenizer drops control characters and zero-width marks.
     """
 
@@ -31,6 +34,9 @@ class InputSpec:
     max_inputs: int
     model: str = "model"
     reranks: bool = True
+    max_tokens: int = 2
+    largest_id: int = 1
+    example_ids: tuple[int, ...] = (0, 1)
     drops_unseen: bool = False
 
     @property
@@ -40,6 +46,12 @@ class InputSpec:
         return {"type": "string", "minLength": 1, "pattern": pattern}
 
     @property
+    def ids(self) -> dict[str, Any]:
+        """The JSON schema of a row of token ids."""
+        one = {"type": "integer", "minimum": 0, "maximum": self.largest_id}
+        return {"type": "array", "items": one, "minItems": 1, "maxItems": self.max_tokens}
+
+    @property
     def path_values(self) -> dict[str, str]:
         """The value of each parameter that a path may have."""
         return {"name": self.model, "version": VERSION}
@@ -47,4 +59,9 @@ class InputSpec:
     @property
     def example(self) -> tuple[str, ...]:
         """An example input: one text, or the two of a pair."""
-        return _PAIR if self.takes == "pair" else _ONE
+        return example_of(self.takes)
+
+
+def example_of(takes: str) -> tuple[str, ...]:
+    """An example input of a model that takes such input."""
+    return _PAIR if takes == "pair" else _ONE

@@ -15,9 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serve.classifier import Classified
-from serve.context import JsonReply, classify
+from serve.context import JsonReply, ServerContext, classify
 from serve.protocol import Endpoint, HttpProtocol
 from serve.protocols.input_spec import InputSpec
+from serve.protocols.vllm import Vllm
 from serve.request_body import Strict, field_of, refuse_count, validated
 from serve.texts import Text
 
@@ -76,8 +77,12 @@ class ClassifyReply(BaseModel):
 class Native(HttpProtocol):
     """The server's own protocol."""
 
+    def __init__(self, server: ServerContext) -> None:
+        super().__init__(server)
+        self._vllm = Vllm(server)
+
     def endpoints(self) -> Sequence[Endpoint]:
-        """One path."""
+        """One path; vLLM has it too, so that a body with ``input`` is answered as by vLLM."""
         return [
             Endpoint(
                 method="POST",
@@ -92,10 +97,13 @@ class Native(HttpProtocol):
         """Classify texts or pairs.
 
         The results come in the order of the inputs. Each has its labels, best first, and tells how
-        many tokens the model read and how many were cut off.
+        many tokens the model read and how many were cut off. A body with `input` in the place of
+        `inputs` is answered as by `/classify`, with the reply of vLLM.
         """
         classifier = self._server.classifier()
         value = await self._server.json_of(request)
+        if field_of(value, "inputs") is None and field_of(value, "input") is not None:
+            return await self._vllm.classified(request, classifier, value)
         parsed = request_from(value, max_inputs=self._server.settings.max_inputs)
         rows, timing = await classify(
             request,

@@ -24,8 +24,8 @@ from serve.protocols.tei_bodies import (
     Rank,
     RerankRequest,
     SimpleToken,
+    TeiWork,
     TokenizeRequest,
-    Work,
     predict_work,
     predictions,
     ranks,
@@ -114,7 +114,7 @@ class Tei(HttpProtocol):
         return JsonReply(ranks(asked, rows), timing, headers)
 
     async def _run(
-        self, request: Request, classifier: Classifier, work: Work
+        self, request: Request, classifier: Classifier, work: TeiWork
     ) -> tuple[list[Classified], Timing, dict[str, str]]:
         """Classify the texts, count the request, and make TEI's headers."""
         start = time.perf_counter()
@@ -149,7 +149,7 @@ def refuse_other_than_reranker(served: ServedModel) -> None:
 
 
 def headers_of(
-    work: Work, lengths: Sequence[int], timing: Timing, total_s: float, *, device: str
+    work: TeiWork, lengths: Sequence[int], timing: Timing, total_s: float, *, device: str
 ) -> dict[str, str]:
     """TEI's headers: whole milliseconds, as there. ``Server-Timing`` is finer."""
     seconds = {

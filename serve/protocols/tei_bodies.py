@@ -130,7 +130,7 @@ class SimpleToken(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
+class TeiWork:
     """A validated request; if not ``nested``, the answer is that of its only text."""
 
     texts: list[Text]
@@ -145,7 +145,7 @@ class Work:
         return sum(len(part) for text in self.texts for part in text.parts)
 
 
-def predict_work(value: Any, *, max_inputs: int) -> Work:
+def predict_work(value: Any, *, max_inputs: int) -> TeiWork:
     """Validate a JSON value as a request of ``/predict``.
 
     Raises:
@@ -155,7 +155,7 @@ def predict_work(value: Any, *, max_inputs: int) -> Work:
     if nested:
         refuse_count(field_of(value, "inputs"), max_inputs=max_inputs)
     request = validated(PredictRequest, value)
-    return Work(
+    return TeiWork(
         texts=_texts(request.inputs) if nested else [_alone(request.inputs)],
         nested=nested,
         raw_scores=request.raw_scores,
@@ -164,7 +164,7 @@ def predict_work(value: Any, *, max_inputs: int) -> Work:
     )
 
 
-def rerank_work(value: Any, *, max_inputs: int) -> tuple[RerankRequest, Work]:
+def rerank_work(value: Any, *, max_inputs: int) -> tuple[RerankRequest, TeiWork]:
     """Validate a JSON value as a request of ``/rerank``: the query with each text is a pair.
 
     Raises:
@@ -172,7 +172,7 @@ def rerank_work(value: Any, *, max_inputs: int) -> tuple[RerankRequest, Work]:
     """
     refuse_count(field_of(value, "texts"), max_inputs=max_inputs, field="texts")
     request = validated(RerankRequest, value)
-    return request, Work(
+    return request, TeiWork(
         texts=[
             Text(text=request.query, pair=text, where=f"texts.{i}")
             for i, text in enumerate(request.texts)

@@ -327,6 +327,10 @@ def test_no_json_is_our_fault(
 
 def test_every_kind_of_refusal_is_tried() -> None:
     """The codes of bad bodies are all those of the table whose fault is the client's."""
-    tried = {code for *_, code in BODIES} | {"SPD_UNSUPPORTED_MEDIA", "SPD_QUEUE_FULL"}
+    tried = {code for *_, code in BODIES} | {
+        "SPD_UNSUPPORTED_MEDIA",
+        "SPD_QUEUE_FULL",
+        "SPD_UNKNOWN_MODEL",
+    }
 
     assert tried == {kind.code for kind in STATUS.values() if kind.status < 500}

@@ -1,5 +1,7 @@
 """Text Embeddings Inference: its paths, bodies, headers, metrics and facts."""
 
+import json
+
 import pytest
 from starlette.testclient import TestClient
 from tokenizers import Tokenizer

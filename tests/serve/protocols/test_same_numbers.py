@@ -1,0 +1,68 @@
+"""The law of all protocols: the same texts have the same scores."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from tests.tiny import WORDS
+
+Scores = list[dict[str, float]]
+SENTENCES = st.lists(st.sampled_from(WORDS.split()), min_size=1, max_size=60).map(" ".join)
+LABELS = ("negative", "positive")
+
+
+def _by_label(answers: Sequence[dict[str, Any]]) -> dict[str, float]:
+    return {one["label"]: one["score"] for one in answers}
+
+
+def native(client: TestClient, texts: list[str]) -> Scores:
+    """``/v1/classify``."""
+    body = {"inputs": [{"text": text} for text in texts]}
+    results = client.post("/v1/classify", json=body).json()["results"]
+    return [_by_label(result["labels"]) for result in results]
+
+
+def tei(client: TestClient, texts: list[str]) -> Scores:
+    """``/predict``."""
+    rows = client.post("/predict", json={"inputs": [[text] for text in texts]}).json()
+    return [_by_label(row) for row in rows]
+
+
+def vllm(client: TestClient, texts: list[str]) -> Scores:
+    """``/classify``, told to cut."""
+    body = {"input": texts, "truncate_prompt_tokens": -1}
+    data = client.post("/classify", json=body).json()["data"]
+    return [dict(zip(LABELS, one["probs"], strict=True)) for one in data]
+
+
+def kserve(client: TestClient, texts: list[str]) -> Scores:
+    """``:predict``."""
+    body = {"instances": texts}
+    rows = client.post("/v1/models/single:predict", json=body).json()["predictions"]
+    return [_by_label(row) for row in rows]
+
+
+PROTOCOLS: dict[str, Callable[[TestClient, list[str]], Scores]] = {
+    "tei": tei,
+    "vllm": vllm,
+    "kserve": kserve,
+}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(texts=st.lists(SENTENCES, min_size=1, max_size=6))
+def test_the_same_texts_have_the_same_scores(
+    single: TestClient, protocol: str, texts: list[str]
+) -> None:
+    """Each label of each text has the score of the native protocol, long texts too."""
+    found = PROTOCOLS[protocol](single, texts)
+
+    for row, expected in zip(found, native(single, texts), strict=True):
+        assert row == pytest.approx(expected, abs=1e-6)
