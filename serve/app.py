@@ -9,17 +9,16 @@ gives 503 until the model is verified, self-tested and warm. If the model does n
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Callable
 
 from fastapi import FastAPI
 
-from serve.classifier import Classifier
 from serve.context import ServerContext
 from serve.forwarding import ProxySettings
-from serve.info import build_labels, input_spec_of
+from serve.info import input_spec_of
 from serve.metrics import Metrics
 from serve.middleware import RequestMiddleware
+from serve.model_control import ModelControl
 from serve.open_model import ServedModel
 from serve.openapi import DocumentedApp
 from serve.protocols.input_spec import InputSpec
@@ -27,11 +26,8 @@ from serve.protocols.registry import PROTOCOLS
 from serve.route_table import RouteTable
 from serve.settings import ServeSettings
 from serve.state import ServerState
-from spd_deploy.domain.errors import SpdError, Unavailable
 from spd_deploy.domain.versions import PACKAGE, version_of
 
-_log = logging.getLogger(__name__)
-_CLOSE_WITHIN_S = 5.0
 _WATCH_EVERY_S = 1.0
 _DESCRIPTION = "Classifies texts with a sparse encoder."
 
@@ -53,7 +49,8 @@ def create_app(
     """
     state = state or ServerState()
     metrics = Metrics()
-    server = ServerContext(state=state, settings=settings, metrics=metrics)
+    control = ModelControl(open_model, settings, state, metrics)
+    server = ServerContext(state=state, settings=settings, metrics=metrics, control=control)
     protocols = [protocol(server) for protocol in PROTOCOLS]
     app = DocumentedApp(
         protocols=protocols,
@@ -61,7 +58,7 @@ def create_app(
         title="spd serve",
         description=_DESCRIPTION,
         version=version_of(PACKAGE) or "unknown",
-        lifespan=lambda app: _lifespan(open_model, settings, state, metrics),
+        lifespan=lambda app: _lifespan(control, settings, state),
     )
     app.add_middleware(
         RequestMiddleware,
@@ -86,21 +83,17 @@ def _input_spec_of(state: ServerState, settings: ServeSettings) -> InputSpec:
 
 @contextlib.asynccontextmanager
 async def _lifespan(
-    open_model: Callable[[], ServedModel],
-    settings: ServeSettings,
-    state: ServerState,
-    metrics: Metrics,
+    control: ModelControl, settings: ServeSettings, state: ServerState
 ) -> AsyncIterator[None]:
     """Open the model while the app runs already; close it at shutdown."""
-    opening = asyncio.create_task(_open(open_model, settings, state, metrics))
+    opening = asyncio.create_task(control.start())
     watching = asyncio.create_task(_watch(state, settings))
     try:
         yield
     finally:
         watching.cancel()
         await opening
-        if state.opened is not None:
-            await asyncio.to_thread(state.opened.close, _CLOSE_WITHIN_S)
+        await control.close()
 
 
 async def _watch(state: ServerState, settings: ServeSettings) -> None:
@@ -109,27 +102,3 @@ async def _watch(state: ServerState, settings: ServeSettings) -> None:
         await asyncio.sleep(min(_WATCH_EVERY_S, settings.stall_timeout_s))
         if state.opened is not None:
             state.opened.engine.give_up_stalled()
-
-
-async def _open(
-    open_model: Callable[[], ServedModel],
-    settings: ServeSettings,
-    state: ServerState,
-    metrics: Metrics,
-) -> None:
-    """Open the model, and set the state to ready or failed."""
-    try:
-        served = await asyncio.to_thread(open_model)
-        metrics.describe_build(build_labels(served))
-        state.start(Classifier(served, settings, metrics))
-    except SpdError as err:
-        state.fail(err)
-    except Exception as err:  # noqa: BLE001  # the process must end with any error
-        _log.exception("the model did not open")
-        state.fail(
-            Unavailable(
-                "the model did not open",
-                got=repr(err),
-                fix="read the traceback in the server's log",
-            )
-        )

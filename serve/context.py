@@ -16,6 +16,7 @@ from serve.classifier import Classified, Classifier, Timing
 from serve.disconnect import cancel_on_disconnect
 from serve.http_errors import request_id_of
 from serve.metrics import Metrics
+from serve.model_control import ModelControl
 from serve.request_body import read_json
 from serve.settings import ServeSettings
 from serve.state import ServerState
@@ -34,6 +35,7 @@ class ServerContext:
     state: ServerState
     settings: ServeSettings
     metrics: Metrics
+    control: ModelControl
 
     def classifier(self) -> Classifier:
         """The model for a new request.

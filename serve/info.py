@@ -12,7 +12,7 @@ from serve.protocols.tei_info import TeiInfo, tei_info_of
 from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Parity
 from spd_deploy.domain.scores import own_arm, whose
-from spd_deploy.domain.versions import PACKAGE, version_of, versions_of
+from spd_deploy.domain.versions import versions_of
 from spd_deploy.sessions.protocol import Description
 
 
@@ -113,19 +113,3 @@ def input_spec_of(served: ServedModel, settings: ServeSettings) -> InputSpec:
         example_ids=served.tokenizer.encode(*example_of(served.takes)).ids,
         drops_unseen=served.tokenizer.encode("\0\u200b").empty,
     )
-
-
-def build_labels(served: ServedModel) -> dict[str, str]:
-    """The labels of the metric ``spd_build_info`` with their values."""
-    card, runs = served.card, served.session.description
-    return {
-        "version": version_of(PACKAGE) or "unknown",
-        "model": served.name,
-        "task": served.task.name,
-        "format": card.format,
-        "precision": runs.precision,
-        "runtime": f"{runs.runtime} {runs.version}",
-        "device": runs.device,
-        "pattern": card.pattern,
-        "sparsity": "" if card.sparsity is None else f"{card.sparsity:g}",
-    }

@@ -86,6 +86,20 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
+        self._running_seconds = Gauge(
+            "spd_batch_running_seconds",
+            "Seconds that the running batch has taken so far; 0 where none runs.",
+            registry=registry,
+        )
+        self._queue_items = Gauge(
+            "spd_queue_items", "Texts or pairs that are queued or running.", registry=registry
+        )
+        self._queue_tokens = Gauge(
+            "spd_queue_tokens",
+            "Tokens that are queued or running, without padding.",
+            registry=registry,
+        )
+        self._build_info: Gauge | None = None
         self._stages = {one: self._stage_seconds.labels(one) for one in ("tok", "queue", "run")}
         for fault in BatchFault:
             self._engine_errors.labels(fault)
@@ -117,29 +131,24 @@ class Metrics:
 
     def watch_model(self, running_s: Callable[[], float]) -> None:
         """Read the running batch's seconds from ``running_s`` at each scrape."""
-        Gauge(
-            "spd_batch_running_seconds",
-            "Seconds that the running batch has taken so far; 0 where none runs.",
-            registry=self._registry,
-        ).set_function(running_s)
+        self._running_seconds.set_function(running_s)
 
     def watch_queue(self, items: Callable[[], int], tokens: Callable[[], int]) -> None:
         """Read the queue's size at each scrape."""
-        for name, text, read in (
-            ("spd_queue_items", "Texts or pairs that are queued or running.", items),
-            ("spd_queue_tokens", "Tokens that are queued or running, without padding.", tokens),
-        ):
-            Gauge(name, text, registry=self._registry).set_function(read)
+        self._queue_items.set_function(items)
+        self._queue_tokens.set_function(tokens)
 
     def describe_build(self, facts: Mapping[str, str]) -> None:
         """Publish facts of the model and the server as labels of a gauge that is always 1."""
-        gauge = Gauge(
-            "spd_build_info",
-            "Always 1; its labels describe the model and the server.",
-            list(facts),
-            registry=self._registry,
-        )
-        gauge.labels(*facts.values()).set(1)
+        if self._build_info is None:
+            self._build_info = Gauge(
+                "spd_build_info",
+                "Always 1; its labels describe the model and the server.",
+                list(facts),
+                registry=self._registry,
+            )
+        self._build_info.clear()
+        self._build_info.labels(*facts.values()).set(1)
 
     def show_also(self, source: Source) -> None:
         """Show the metrics of a protocol too; ``source`` is called at each scrape."""

@@ -166,5 +166,6 @@ def _example_path(path: str, parameters: Sequence[Mapping[str, Any]]) -> str:
 
 def _example(openapi: Mapping[str, Any], body: Mapping[str, Any]) -> str:
     """The example of the body, or of the first of several that it may be."""
-    schema = next((openapi["components"]["schemas"][name] for name in _names(body)), {})
+    schemas = openapi["components"]["schemas"]
+    schema: dict[str, Any] = next((schemas[name] for name in _names(body)), {})
     return json.dumps(next(iter(schema.get("examples", [])), {}))

@@ -54,7 +54,15 @@ async def read_json(request: Request, *, max_bytes: int) -> Any:
         ClientLeft: the client closed the connection while sending it.
     """
     refuse_other_media(request.headers)
-    body = await _read(request, max_bytes)
+    return await parsed(await read_body(request, max_bytes=max_bytes))
+
+
+async def parsed(body: bytes) -> Any:
+    """The JSON value of a body; a long one is parsed outside the event loop.
+
+    Raises:
+        Refusal: it is not UTF-8 or not JSON.
+    """
     return parse(body) if len(body) < _LONG_BYTES else await asyncio.to_thread(parse, body)
 
 
@@ -65,6 +73,28 @@ def refuse_other_media(headers: Mapping[str, str]) -> None:
         UnsupportedMedia: the headers name another media type, charset or content coding.
     """
     _refuse_other_type(headers.get("content-type", ""))
+    refuse_compressed(headers)
+
+
+def refuse_cross_site(headers: Mapping[str, str]) -> None:
+    """Refuse what a page of another site has a browser send; JSON's media type keeps it out else.
+
+    Raises:
+        UnsupportedMedia: a browser says that the request comes from another site.
+    """
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise UnsupportedMedia(
+            "requests from pages of other sites are not taken",
+            fix="send the header Content-Type: application/json",
+        )
+
+
+def refuse_compressed(headers: Mapping[str, str]) -> None:
+    """Refuse a content coding.
+
+    Raises:
+        UnsupportedMedia: the headers name one.
+    """
     if headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
         raise UnsupportedMedia(
             "compressed bodies are not supported", fix="send the body without Content-Encoding"
@@ -154,8 +184,13 @@ def validated(model: type[Model], value: Any) -> Model:
         ) from None
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
-    """The body's bytes; a body over the limit is refused as soon as that is known."""
+async def read_body(request: Request, *, max_bytes: int) -> bytes:
+    """The body's bytes; a body over the limit is refused as soon as that is known.
+
+    Raises:
+        BodyTooLarge: it is over the limit.
+        ClientDisconnected: the client closed the connection while sending it.
+    """
     promised = request.headers.get("content-length", "")
     if promised.isdecimal() and int(promised[:20]) > max_bytes:
         raise _too_large(max_bytes)

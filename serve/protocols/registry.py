@@ -3,6 +3,7 @@
 from serve.protocol import HttpProtocol
 from serve.protocols.kserve import KServe
 from serve.protocols.native import Native
+from serve.protocols.oip_rest import OpenInference
 from serve.protocols.operations import Operations
 from serve.protocols.tei import Tei
 from serve.protocols.vllm import Vllm
@@ -12,5 +13,6 @@ PROTOCOLS: tuple[type[HttpProtocol], ...] = (
     Tei,
     Vllm,
     KServe,
+    OpenInference,
     Operations,
 )

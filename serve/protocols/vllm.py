@@ -39,7 +39,7 @@ from serve.token_rows import row_of
 from spd_deploy.domain.errors import MalformedRequest
 from spd_deploy.domain.text import Tokens
 
-Ran = tuple[Sequence[Classified], Timing]
+Ran = tuple[list[Classified], Timing]
 
 _OWNER = "spd"
 # Other names that vLLM has for text_1 and text_2.

@@ -41,8 +41,8 @@ def client(
         case _:
             checkpoint = open_checkpoint(tiny_model(folder / "model"))
             artefact = artefact_from_checkpoint(checkpoint, folder / "artefact")
-    served = open_served(artefact.folder, threads=1)
-    with client_of(served, ServeSettings(max_inputs=LIMIT)) as found:
+    settings = ServeSettings(max_inputs=LIMIT)
+    with client_of(lambda: open_served(artefact.folder, threads=1), settings) as found:
         assert found.get("/info").json()["takes"] == request.param
         yield found
 

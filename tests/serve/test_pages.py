@@ -16,6 +16,7 @@ from serve.context import ServerContext
 from serve.info import Info, info_of
 from serve.metrics import Metrics
 from serve.middleware import request_id_from
+from serve.model_control import ModelControl
 from serve.open_model import open_served
 from serve.pages import type_of
 from serve.protocol import EVERY_REFUSAL
@@ -79,12 +80,22 @@ def test_the_pages_name_of_the_server_is_escaped(fake: TestClient) -> None:
     assert "<script>" not in answer.text
 
 
+def a_context() -> ServerContext:
+    """What the handlers of an app share, for an app that never starts."""
+
+    def never() -> Any:
+        raise AssertionError
+
+    state, limits, counts = ServerState(), ServeSettings(), Metrics()
+    control = ModelControl(never, limits, state, counts)
+    return ServerContext(state=state, settings=limits, metrics=counts, control=control)
+
+
 def test_the_description_is_whole(fake: TestClient) -> None:
     """Every route for programs is described in a sentence, and every reference leads somewhere."""
     described = fake.get("/openapi.json").json()
 
-    server = ServerContext(state=ServerState(), settings=ServeSettings(), metrics=Metrics())
-    endpoints = [one for protocol in PROTOCOLS for one in protocol(server).endpoints()]
+    endpoints = [one for protocol in PROTOCOLS for one in protocol(a_context()).endpoints()]
     assert set(described["paths"]) == {
         one.path for one in endpoints if one.described and not one.reranks
     }
@@ -130,7 +141,12 @@ def test_the_examples_of_the_description_work(fake: TestClient) -> None:
             content = operations["post"]["requestBody"]["content"]["application/json"]
             name = content["schema"]["$ref"].rpartition("/")[2]
             (example,) = described["components"]["schemas"][name]["examples"]
-            assert fake.post(path.replace("{name}", "fake"), json=example).status_code == 200
+            assert (
+                fake.post(
+                    path.replace("{name}", "fake").replace("{version}", "1"), json=example
+                ).status_code
+                == 200
+            )
 
 
 @pytest.mark.parametrize(

@@ -25,5 +25,5 @@ def reranker_artefact(tmp_path_factory: pytest.TempPathFactory) -> Artefact:
 @pytest.fixture(scope="module")
 def reranker(reranker_artefact: Artefact) -> Iterator[TestClient]:
     """A client of a server of it."""
-    with client_of(open_served(reranker_artefact.folder, threads=1)) as client:
+    with client_of(lambda: open_served(reranker_artefact.folder, threads=1)) as client:
         yield client

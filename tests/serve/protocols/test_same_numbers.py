@@ -46,10 +46,45 @@ def kserve(client: TestClient, texts: list[str]) -> Scores:
     return [_by_label(row) for row in rows]
 
 
+def _rows(output: dict[str, Any]) -> list[list[Any]]:
+    width = output["shape"][1]
+    return [output["data"][i : i + width] for i in range(0, len(output["data"]), width)]
+
+
+def oip_texts(client: TestClient, texts: list[str]) -> Scores:
+    """``/v2/models/single/infer`` with texts."""
+    tensor = {"name": "text", "shape": [len(texts)], "datatype": "BYTES", "data": texts}
+    reply = client.post("/v2/models/single/infer", json={"inputs": [tensor]}).json()
+    labels, scores, _ = map(_rows, reply["outputs"])
+    return [dict(zip(*row, strict=True)) for row in zip(labels, scores, strict=True)]
+
+
+def oip_ids(client: TestClient, texts: list[str]) -> Scores:
+    """The same with token ids that the client has cut and padded itself."""
+    tokens = client.post("/tokenize", json={"inputs": texts}).json()
+    rows = [[one["id"] for one in row] for row in tokens]
+    limit = client.get("/info").json()["max_tokens"]
+    rows = [row if len(row) <= limit else [*row[: limit - 1], row[-1]] for row in rows]
+    width = max(map(len, rows))
+    tensors = {
+        "input_ids": [row + [0] * (width - len(row)) for row in rows],
+        "attention_mask": [[1] * len(row) + [0] * (width - len(row)) for row in rows],
+    }
+    inputs = [
+        {"name": name, "shape": [len(rows), width], "datatype": "INT64", "data": values}
+        for name, values in tensors.items()
+    ]
+    reply = client.post("/v2/models/single/infer", json={"inputs": inputs}).json()
+    labels, scores, _ = map(_rows, reply["outputs"])
+    return [dict(zip(*row, strict=True)) for row in zip(labels, scores, strict=True)]
+
+
 PROTOCOLS: dict[str, Callable[[TestClient, list[str]], Scores]] = {
     "tei": tei,
     "vllm": vllm,
     "kserve": kserve,
+    "oip_texts": oip_texts,
+    "oip_ids": oip_ids,
 }
 
 
