@@ -10,6 +10,7 @@ gives 503 until the model is verified, self-tested and warm. If the model does n
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -26,7 +27,11 @@ from serve.protocols.registry import PROTOCOLS
 from serve.route_table import RouteTable
 from serve.settings import ServeSettings
 from serve.state import ServerState
+from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.versions import PACKAGE, version_of
+
+if TYPE_CHECKING:
+    from serve.protocols.oip_grpc import GrpcServer
 
 _WATCH_EVERY_S = 1.0
 _DESCRIPTION = "Classifies texts with a sparse encoder."
@@ -38,6 +43,7 @@ def create_app(
     *,
     state: ServerState | None = None,
     forwarding: ProxySettings | None = None,
+    grpc_address: tuple[str, int] | None = None,
 ) -> FastAPI:
     """The server as an ASGI app.
 
@@ -46,11 +52,16 @@ def create_app(
         settings: the server's limits.
         state: where the app is in its state, for a process that wants to watch and drain it.
         forwarding: the proxies whose X-Forwarded headers are trusted; none by default.
+        grpc_address: host and port of a gRPC server beside it; none by default.
+
+    Raises:
+        Unavailable: gRPC is wanted and not installed.
     """
     state = state or ServerState()
     metrics = Metrics()
     control = ModelControl(open_model, settings, state, metrics)
     server = ServerContext(state=state, settings=settings, metrics=metrics, control=control)
+    grpc_server = None if grpc_address is None else _grpc_server(server, *grpc_address)
     protocols = [protocol(server) for protocol in PROTOCOLS]
     app = DocumentedApp(
         protocols=protocols,
@@ -58,7 +69,7 @@ def create_app(
         title="spd serve",
         description=_DESCRIPTION,
         version=version_of(PACKAGE) or "unknown",
-        lifespan=lambda app: _lifespan(control, settings, state),
+        lifespan=lambda app: _lifespan(control, settings, state, grpc_server),
     )
     app.add_middleware(
         RequestMiddleware,
@@ -81,11 +92,36 @@ def _input_spec_of(state: ServerState, settings: ServeSettings) -> InputSpec:
     return input_spec_of(state.opened.served, settings)
 
 
+def _grpc_server(server: ServerContext, host: str, port: int) -> "GrpcServer":
+    """A gRPC server.
+
+    Raises:
+        Unavailable: the packages of the extra are not installed.
+    """
+    try:
+        from serve.protocols.oip_grpc import GrpcServer
+    except ImportError as err:
+        raise Unavailable(
+            "gRPC is not installed", got=err, fix="pip install 'spd-deploy[grpc]'"
+        ) from err
+    return GrpcServer(server, host, port)
+
+
 @contextlib.asynccontextmanager
 async def _lifespan(
-    control: ModelControl, settings: ServeSettings, state: ServerState
+    control: ModelControl,
+    settings: ServeSettings,
+    state: ServerState,
+    grpc_server: "GrpcServer | None",
 ) -> AsyncIterator[None]:
     """Open the model while the app runs already; close it at shutdown."""
+    if grpc_server is not None:
+        try:
+            state.grpc_address = await grpc_server.start()
+        except Unavailable as err:
+            state.fail(err)
+            yield
+            return
     opening = asyncio.create_task(control.start())
     watching = asyncio.create_task(_watch(state, settings))
     try:
@@ -93,6 +129,8 @@ async def _lifespan(
     finally:
         watching.cancel()
         await opening
+        if grpc_server is not None:
+            await grpc_server.stop()
         await control.close()
 
 

@@ -131,11 +131,20 @@ def response_for(
     if isinstance(error, HTTPException):
         kind = _kind_of_status(error.status_code)
         return _response(errors, kind, error.detail, request_id, error.headers)
+    kind, message = told(error, request_id, errors)
+    headers = _headers_of(error) if isinstance(error, SpdError) else None
+    return _response(errors, kind, message, request_id, headers)
+
+
+def told(
+    error: BaseException, request_id: str, errors: ErrorFormat = OWN_FORMAT
+) -> tuple[ErrorKind, str]:
+    """The kind of an error and what the client is told; a bug of the server goes to the log."""
     kind = errors.kind_of(type(error))
     if not isinstance(error, SpdError) or kind is INTERNAL:
         _log.error("request %s failed", request_id, exc_info=error)
-        return _response(errors, kind, "the server failed; read the reason in its log", request_id)
-    return _response(errors, kind, message_of(error), request_id, _headers_of(error))
+        return kind, "the server failed; read the reason in its log"
+    return kind, message_of(error)
 
 
 def request_id_of(scope: Mapping[str, Any]) -> str:

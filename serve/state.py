@@ -38,6 +38,7 @@ class ServerState:
         self.phase = Phase.STARTING
         self.error: SpdError | None = None
         self.in_flight = 0
+        self.grpc_address = ""  # where the gRPC server listens, if there is one
         self._classifier: Classifier | None = None
 
     @property

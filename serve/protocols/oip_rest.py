@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serve.classifier import Timing
-from serve.context import JsonReply, classify, classify_rows, refuse_other_model
+from serve.context import JsonReply, classify, classify_rows
 from serve.http_errors import BAD_REQUEST, ErrorFormat
 from serve.open_model import ServedModel
 from serve.protocol import (
@@ -42,6 +42,7 @@ from serve.protocols.oip_bodies import (
     specialise,
 )
 from serve.protocols.oip_model import EXTENSIONS, answer_of, inference_of, inputs_of, outputs_of
+from serve.protocols.oip_repository import index_of, load, unload
 from serve.protocols.oip_tensors import Tensor, from_json, from_raw, to_json, to_raw
 from serve.request_body import (
     parsed,
@@ -51,7 +52,7 @@ from serve.request_body import (
     refuse_other_media,
     validated,
 )
-from spd_deploy.domain.errors import BadInput, MalformedRequest, UnknownModel
+from spd_deploy.domain.errors import MalformedRequest, UnknownModel
 from spd_deploy.domain.versions import PACKAGE, version_of
 
 SERVER = "spd"
@@ -158,27 +159,13 @@ class OpenInference(HttpProtocol):
         """The one model with its state: READY, or UNAVAILABLE with the reason."""
         value = await self._optional_body(request)
         asked = validated(RepositoryIndexRequest, value)
-        control = self._server.control
-        if control.name is None:
-            return JSONResponse([])
-        ready = self._server.state.takes_requests
-        found = ModelIndex(
-            name=control.name,
-            version=VERSION,
-            state="READY" if ready else "UNAVAILABLE",
-            reason=control.reason,
-        )
-        return JSONResponse([found.model_dump()] if ready or not asked.ready else [])
+        found = index_of(self._server, only_ready=asked.ready)
+        return JSONResponse([one.model_dump() for one in found])
 
     async def load(self, request: Request) -> Response:
         """Open the model again after it was unloaded; a model that is open stays as it is."""
-        await self._repository_request(request)
-        try:
-            await self._server.control.load()
-        except BadInput as err:
-            raise MalformedRequest(
-                "the model does not open", got=err.what, fix="read the reason in the server's log"
-            ) from err
+        asked = validated(LoadRequest, await self._optional_body(request))
+        await load(self._server, request.path_params["name"], asked.parameters)
         return JSONResponse({})
 
     async def unload(self, request: Request) -> Response:
@@ -186,8 +173,8 @@ class OpenInference(HttpProtocol):
 
         The server is not ready until the model is loaded again.
         """
-        await self._repository_request(request)
-        await self._server.control.unload()
+        validated(LoadRequest, await self._optional_body(request))
+        await unload(self._server, request.path_params["name"])
         return JSONResponse({})
 
     def specialise(self, schemas: dict[str, Any], spec: InputSpec) -> None:
@@ -228,24 +215,6 @@ class OpenInference(HttpProtocol):
         refuse_cross_site(request.headers)
         body = await read_body(request, max_bytes=self._server.settings.max_body_bytes)
         return await parsed(body) if body.strip() else {}
-
-    async def _repository_request(self, request: Request) -> None:
-        """Check the name and the body of a request to load or unload.
-
-        Raises:
-            UnknownModel: another model; this server has one.
-            MalformedRequest: it wants to replace the model's files.
-        """
-        asked = validated(LoadRequest, await self._optional_body(request))
-        name = self._server.control.name
-        if name is None:
-            self._server.classifier()  # starting
-        refuse_other_model(request.path_params["name"], name or "")
-        if any(key == "config" or key.startswith("file:") for key in asked.parameters):
-            raise MalformedRequest(
-                "this server loads the artefact that it was started with, and no other files",
-                fix="leave config and files out",
-            )
 
 
 def refuse_other_version(version: str) -> None:

@@ -101,3 +101,53 @@ def test_the_same_texts_have_the_same_scores(
 
     for row, expected in zip(found, native(single, texts), strict=True):
         assert row == pytest.approx(expected, abs=1e-6)
+
+
+PAIRS = [
+    ["a good film", "the bus"],
+    ["x", "naïve 日本 🙂"],
+    ["not very good " * 30, "bad film " * 9],
+]
+
+
+def _pair_scores(client: TestClient, name: str) -> dict[str, Scores]:
+    """The scores of the pairs by protocol."""
+    native_inputs = [{"text": first, "text_pair": second} for first, second in PAIRS]
+    results = client.post("/v1/classify", json={"inputs": native_inputs}).json()["results"]
+    predicted = client.post("/predict", json={"inputs": PAIRS}).json()
+    instances = client.post(f"/v1/models/{name}:predict", json={"instances": PAIRS}).json()
+    tensors = [
+        {"name": key, "shape": [len(PAIRS)], "datatype": "BYTES", "data": list(side)}
+        for key, side in zip(("text", "text_pair"), zip(*PAIRS, strict=True), strict=True)
+    ]
+    reply = client.post(f"/v2/models/{name}/infer", json={"inputs": tensors}).json()
+    labels, scores, _ = map(_rows, reply["outputs"])
+    return {
+        "native": [_by_label(row["labels"]) for row in results],
+        "tei": [_by_label(row) for row in predicted],
+        "kserve": [_by_label(row) for row in instances["predictions"]],
+        "oip": [dict(zip(*row, strict=True)) for row in zip(labels, scores, strict=True)],
+    }
+
+
+@pytest.mark.parametrize(("client", "name"), [("pairs", "pair"), ("reranker", "reranker")])
+def test_the_same_pairs_have_the_same_scores(
+    request: pytest.FixtureRequest, client: str, name: str
+) -> None:
+    """So have a model of labels and one that reranks, in every protocol that knows pairs."""
+    found = _pair_scores(request.getfixturevalue(client), name)
+
+    for protocol, scores in found.items():
+        for row, expected in zip(scores, found["native"], strict=True):
+            assert row == pytest.approx(expected, abs=1e-6), protocol
+
+
+def test_a_reranked_pair_has_the_same_score(reranker: TestClient) -> None:
+    """TEI's /rerank and vLLM's /score give what the native protocol gives."""
+    found = _pair_scores(reranker, "reranker")["native"]
+
+    for (first, second), row in zip(PAIRS, found, strict=True):
+        (rank,) = reranker.post("/rerank", json={"query": first, "texts": [second]}).json()
+        score = {"text_1": first, "text_2": second, "truncate_prompt_tokens": -1}
+        (scored,) = reranker.post("/score", json=score).json()["data"]
+        assert [rank["score"], scored["score"]] == pytest.approx([row["score"]] * 2, abs=1e-6)
