@@ -23,6 +23,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 OF_A_NAMED_MODEL: tuple[type[Refusal], ...] = tuple(STATUS)
 EVERY_REFUSAL = tuple(refusal for refusal in STATUS if refusal is not UnknownModel)
 WHILE_STARTING: tuple[type[Refusal], ...] = (NotReady,)
+LOOKING_UP: tuple[type[Refusal], ...] = (UnknownModel, NotReady)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from serve.context import JsonReply, classify
 from serve.http_errors import BAD_REQUEST, ErrorFormat
-from serve.protocol import OF_A_NAMED_MODEL, Endpoint, HttpProtocol
+from serve.protocol import LOOKING_UP, OF_A_NAMED_MODEL, Endpoint, HttpProtocol
 from serve.protocols.input_spec import InputSpec
 from serve.request_body import Strict, field_of, refuse_count, validated
 from serve.texts import Text
@@ -83,7 +83,7 @@ class KServe(HttpProtocol):
                 path="/v1/models/{name}",
                 handler=self.status,
                 reply=ModelStatus,
-                refusals=OF_A_NAMED_MODEL,
+                refusals=LOOKING_UP,
             ),
         ]
 

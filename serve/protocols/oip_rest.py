@@ -21,6 +21,7 @@ from serve.http_errors import BAD_REQUEST, ErrorFormat
 from serve.open_model import ServedModel
 from serve.protocol import (
     EVERY_REFUSAL,
+    LOOKING_UP,
     OF_A_NAMED_MODEL,
     WHILE_STARTING,
     Endpoint,
@@ -78,8 +79,8 @@ class OpenInference(HttpProtocol):
                 endpoint
                 for path in (_MODEL, _VERSIONED)
                 for endpoint in (
-                    _get(path, self.model_metadata, ModelMetadata, refusals=OF_A_NAMED_MODEL),
-                    _get(f"{path}/ready", self.model_ready, Ready, refusals=OF_A_NAMED_MODEL),
+                    _get(path, self.model_metadata, ModelMetadata, refusals=LOOKING_UP),
+                    _get(f"{path}/ready", self.model_ready, Ready, refusals=LOOKING_UP),
                     _post(f"{path}/infer", self.infer, InferRequest, InferReply),
                 )
             ),
