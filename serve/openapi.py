@@ -117,7 +117,7 @@ def _read_from_request(endpoint: Endpoint) -> dict[str, Any]:
         refs = [{"$ref": _REF.format(model=model.__name__)} for model in endpoint.body]
         schema = refs[0] if len(refs) == 1 else {"oneOf": refs}
         extra["requestBody"] = {
-            "required": True,
+            "required": endpoint.body_required,
             "content": {"application/json": {"schema": schema}},
         }
     if names := re.findall(r"{(\w+)}", endpoint.path):

@@ -33,6 +33,7 @@ class Endpoint:
     Attributes:
         path: may have parameters, such as ``/v2/models/{name}``; a parameter has no slash.
         body: the models of which the request's body is one; empty where there is no body.
+        body_required: whether a request must have a body.
         reply: the model of the reply, for the description.
         refusals: the errors that the description lists.
         described: whether OpenAPI and ``/docs`` show it.
@@ -43,6 +44,7 @@ class Endpoint:
     path: str
     handler: Handler
     body: tuple[type[BaseModel], ...] = ()
+    body_required: bool = True
     reply: Any = None
     refusals: tuple[type[Refusal], ...] = EVERY_REFUSAL
     described: bool = True

@@ -148,6 +148,11 @@ def field_of(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else None
 
 
+def whole(value: Any) -> Any:
+    """3.0 as 3: JSON has one type of number, but pydantic's strict mode has two."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def refuse_count(inputs: Any, *, max_inputs: int, field: str = "inputs") -> None:
     """Refuse too few or too many inputs before any is read; validation refuses all but a list.
 

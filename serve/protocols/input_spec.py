@@ -46,6 +46,11 @@ class InputSpec:
         return {"type": "string", "minLength": 1, "pattern": pattern}
 
     @property
+    def tokenizable_text(self) -> dict[str, Any]:
+        """The JSON schema of a text that may hold nothing but what the tokenizer drops."""
+        return {"type": "string", "minLength": 1, "pattern": _NOT_BLANK}
+
+    @property
     def ids(self) -> dict[str, Any]:
         """The JSON schema of a row of token ids."""
         one = {"type": "integer", "minimum": 0, "maximum": self.largest_id}

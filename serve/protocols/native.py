@@ -19,13 +19,8 @@ from serve.context import JsonReply, ServerContext, classify
 from serve.protocol import Endpoint, HttpProtocol
 from serve.protocols.input_spec import InputSpec
 from serve.protocols.vllm import Vllm
-from serve.request_body import Strict, field_of, refuse_count, validated
+from serve.request_body import Strict, field_of, refuse_count, validated, whole
 from serve.texts import Text
-
-
-def _whole(value: Any) -> Any:
-    """3.0 as 3: JSON has one type of number, but pydantic's strict mode has two."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Input(Strict):
@@ -43,7 +38,7 @@ class ClassifyRequest(Strict):
     truncate: bool = Field(
         default=True, description="Cut texts that are longer than max_tokens; false refuses them."
     )
-    top_k: Annotated[int, Field(ge=1), BeforeValidator(_whole)] | None = Field(
+    top_k: Annotated[int, Field(ge=1), BeforeValidator(whole)] | None = Field(
         default=None, description="Return only so many labels, best first. Default: all."
     )
 

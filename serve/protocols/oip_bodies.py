@@ -2,13 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from serve.protocols.input_spec import InputSpec
-from serve.protocols.oip_model import TensorMetadata
-from serve.request_body import Strict
+from serve.protocols.oip_model import OUTPUTS, PAIR, TEXT, TensorMetadata
+from serve.protocols.oip_tensors import BYTES
+from serve.request_body import Strict, whole
 
 _Parameters = dict[str, Any]
+_ONE: tuple[str, ...] = (TEXT,)
+_TWO = (TEXT, PAIR)
 
 
 class _Request(Strict):
@@ -21,7 +24,7 @@ class InferInput(_Request):
     """An input tensor; its data is here, or follows the JSON where `binary_data_size` is set."""
 
     name: str
-    shape: list[int]
+    shape: list[Annotated[int, BeforeValidator(whole)]]
     datatype: str = Field(description="BYTES for texts, INT64 for token ids.")
     parameters: _Parameters = Field(default_factory=dict)
     data: Annotated[Any, WithJsonSchema({"title": "Data", "type": "array"})] = None
@@ -124,12 +127,48 @@ class Nothing(BaseModel):
 
 
 def specialise(schemas: dict[str, Any], spec: InputSpec) -> None:
-    """Give the schemas of the requests what the open model takes."""
-    names = ("text", "text_pair")
+    """Give the schemas of the requests what the open model takes: here texts, not token ids.
+
+    JSON Schema cannot say that data fill a shape, so that each number of rows has a schema.
+    """
+    sides = {"single": (_ONE,), "pair": (_TWO,), "either": (_ONE, _TWO)}[spec.takes]
+    request = schemas["InferRequest"]
+    request["properties"]["inputs"] = {
+        "title": "Inputs",
+        "description": "The texts: `text`, and `text_pair` for pairs, of as many rows. Token ids "
+        "may come instead, as `input_ids` with `attention_mask` and `token_type_ids`.",
+        "anyOf": [
+            _tensors(names, rows, spec.text)
+            for names in sides
+            for rows in range(1, spec.max_inputs + 1)
+        ],
+    }
+    schemas["InferRequestedOutput"]["properties"]["name"]["enum"] = list(OUTPUTS)
     inputs = [
-        {"name": name, "shape": [1], "datatype": "BYTES", "data": [text]}
-        for name, text in zip(names, spec.example, strict=False)
+        {"name": name, "shape": [1], "datatype": BYTES, "data": [text]}
+        for name, text in zip(_TWO, spec.example, strict=False)
     ]
-    schemas["InferRequest"]["examples"] = [{"inputs": inputs}]
+    request["examples"] = [{"inputs": inputs}]
     schemas["RepositoryIndexRequest"]["examples"] = [{"ready": True}]
     schemas["LoadRequest"]["examples"] = [{}]
+
+
+def _tensors(names: tuple[str, ...], rows: int, text: dict[str, Any]) -> dict[str, Any]:
+    """The schema of inputs of so many rows."""
+    data = {"type": "array", "items": text, "minItems": rows, "maxItems": rows}
+    tensors = [
+        {
+            "type": "object",
+            "required": ["name", "shape", "datatype", "data"],
+            "properties": {
+                "name": {"const": name},
+                "shape": {"const": [rows]},
+                "datatype": {"const": BYTES},
+                "data": data,
+            },
+        }
+        for name in names
+    ]
+    size = {"minItems": len(names), "maxItems": len(names)}
+    items = {"items": tensors[0]} if len(names) == 1 else {"prefixItems": tensors}
+    return {"type": "array", **size, **items}

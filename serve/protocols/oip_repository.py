@@ -16,8 +16,14 @@ def index_of(server: ServerContext, *, only_ready: bool) -> list[ModelIndex]:
     control, ready = server.control, server.state.takes_requests
     if control.name is None or (only_ready and not ready):
         return []
-    state = "READY" if ready else "UNAVAILABLE"
-    return [ModelIndex(name=control.name, version=VERSION, state=state, reason=control.reason)]
+    return [
+        ModelIndex(
+            name=control.name,
+            version=VERSION,
+            state="READY" if ready else "UNAVAILABLE",
+            reason=control.reason,
+        )
+    ]
 
 
 async def load(server: ServerContext, name: str, parameters: Iterable[str]) -> None:

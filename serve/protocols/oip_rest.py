@@ -297,5 +297,11 @@ def _get(
 def _post(path: str, handler: Handler, body: type[Any], reply: Any) -> Endpoint:
     refusals = OF_A_NAMED_MODEL if "{" in path else EVERY_REFUSAL
     return Endpoint(
-        method="POST", path=path, handler=handler, body=(body,), reply=reply, refusals=refusals
+        method="POST",
+        path=path,
+        handler=handler,
+        body=(body,),
+        body_required=not path.startswith(_REPOSITORY),
+        reply=reply,
+        refusals=refusals,
     )

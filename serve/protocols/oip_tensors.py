@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from serve.request_body import whole
 from spd_deploy.domain.errors import MalformedRequest
 
 BYTES, FP32, INT64 = "BYTES", "FP32", "INT64"
@@ -58,11 +59,13 @@ def from_json(name: str, datatype: str, shape: Sequence[int], data: Any) -> Tens
         MalformedRequest: the datatype is not known, or a value is not of it.
     """
     _refuse_datatype(name, datatype)
+    _refuse_unless(isinstance(data, list), name, "a list")
     values = _flat(data, depth=len(shape))
     if datatype == BYTES:
         _refuse_unless(all(isinstance(one, str) for one in values), name, "texts")
         values = [one.encode("utf-8", "surrogatepass") for one in values]
     else:
+        values = [whole(one) for one in values]
         _refuse_unless(all(type(one) is int for one in values), name, "whole numbers")
     return Tensor(name=name, datatype=datatype, shape=tuple(shape), values=values)
 
@@ -107,9 +110,8 @@ def _described(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
 
 
-def _flat(data: Any, *, depth: int) -> list[Any]:
+def _flat(values: list[Any], *, depth: int) -> list[Any]:
     """The elements of lists that are nested at most ``depth`` deep."""
-    values = data if isinstance(data, list) else [data]
     for _ in range(1, depth):
         values = [
             element for part in values for element in (part if isinstance(part, list) else [part])

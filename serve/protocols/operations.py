@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from serve.info import Info, info_of
 from serve.metrics import CONTENT_TYPE
@@ -47,7 +47,7 @@ class Operations(HttpProtocol):
             ),
             _page("/docs", self.docs),
             _page("/openapi.json", self.openapi),
-            _page("/", self.demo),
+            Endpoint(method="GET", path="/", handler=self.demo, reply=HTMLResponse, refusals=()),
         ]
 
     async def livez(self, _: Request) -> Response:

@@ -264,7 +264,11 @@ def specialise(schemas: dict[str, Any], spec: InputSpec) -> None:
     rerank["properties"]["texts"] |= texts
     rerank["examples"] = [{"query": _QUESTION, "texts": list(_PASSAGES)}]
     tokenize = schemas["TokenizeRequest"]
-    tokenize["properties"]["inputs"] = {"title": "Inputs", "anyOf": [spec.text, texts]}
+    text = spec.tokenizable_text
+    tokenize["properties"]["inputs"] = {
+        "title": "Inputs",
+        "anyOf": [text, {**texts, "items": text}],
+    }
     tokenize["examples"] = [{"inputs": spec.example[0]}]
 
 

@@ -33,7 +33,7 @@ from serve.protocols.vllm_bodies import (
     error_body,
     specialise,
 )
-from serve.request_body import field_of, refuse_count, validated
+from serve.request_body import field_of, refuse_count, validated, whole
 from serve.texts import Text, errors_at
 from serve.token_rows import row_of
 from spd_deploy.domain.errors import MalformedRequest
@@ -231,7 +231,7 @@ def _refuse_unsupported(asked: VllmRequest, served: ServedModel) -> None:
 def _inputs_of(value: Any, limit: int) -> list[Any]:
     """The inputs as a list, of texts or of lists of token ids."""
     alone = isinstance(value, str) or (
-        isinstance(value, list) and value and isinstance(value[0], int)
+        isinstance(value, list) and value and isinstance(value[0], int | float)
     )
     inputs = [value] if alone else value
     if not isinstance(inputs, list):
@@ -251,10 +251,11 @@ def _text(value: Any, index: int) -> Text:
 def _row(served: ServedModel, ids: Any, index: int) -> Tokens:
     """One row of token ids."""
     where = f"input.{index}"
-    if not isinstance(ids, list) or not all(type(one) is int for one in ids):
+    numbers = [whole(one) for one in ids] if isinstance(ids, list) else [ids]
+    if not all(type(one) is int for one in numbers):
         raise _not_an_input(where, ids)
     with errors_at(where):
-        return row_of(served.tokenizer, ids)
+        return row_of(served.tokenizer, numbers)
 
 
 def _pairs(first: Any, second: Any, limit: int) -> list[Text]:

@@ -3,11 +3,11 @@
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from serve.http_errors import ErrorKind
 from serve.protocols.input_spec import InputSpec
-from serve.request_body import Strict
+from serve.request_body import Strict, whole
 from spd_deploy.domain.text import Side
 
 
@@ -32,7 +32,7 @@ class VllmRequest(Strict):
     model_config = ConfigDict(extra="ignore")
 
     model: str | None = Field(default=None, description="The name of the model that is served.")
-    truncate_prompt_tokens: int | None = Field(
+    truncate_prompt_tokens: Annotated[int, BeforeValidator(whole)] | None = Field(
         default=None,
         description="-1 cuts a text that is too long; null refuses it.",
         json_schema_extra={"anyOf": [{"const": -1}, {"type": "null"}]},

@@ -121,8 +121,8 @@ def test_inputs_may_come_in_fields_instead_of_raw_bytes(wire: Wire, single: Test
 
     replies = [call(wire, "ModelInfer", model_name="single", inputs=[x])[0] for x in (text, row)]
 
-    raws = [np.frombuffer(reply.raw_output_contents[2], "<f4") for reply in replies]
-    np.testing.assert_allclose(*raws, atol=1e-6)
+    of_text, of_ids = (np.frombuffer(one.raw_output_contents[2], "<f4") for one in replies)
+    np.testing.assert_allclose(of_text, of_ids, atol=1e-6)
 
 
 def test_a_reply_has_its_timing_and_request_id(wire: Wire) -> None:

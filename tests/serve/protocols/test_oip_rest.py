@@ -246,6 +246,8 @@ def test_a_page_of_another_site_cannot_unload(fake: TestClient) -> None:
         ({}, "SPD_MALFORMED"),
         ({"inputs": []}, "SPD_MALFORMED"),
         (one_text(4), "SPD_MALFORMED"),
+        (one_text(data="a"), "SPD_MALFORMED"),
+        (one_text(data=None), "SPD_MALFORMED"),
         (one_text(""), "SPD_EMPTY_TEXT"),
         (one_text(shape=[2]), "SPD_MALFORMED"),
         (one_text(shape=[-1]), "SPD_MALFORMED"),
@@ -329,6 +331,21 @@ def test_a_pair_by_its_ids_is_the_pair(pairs: TestClient, pair_artefact: Artefac
     by_text = pairs.post(INFER.format("pair"), json=texts).json()["outputs"]
 
     assert by_ids[2]["data"] == pytest.approx(by_text[2]["data"], abs=1e-6)
+
+
+def test_a_whole_number_is_whole_however_it_is_written(single: TestClient) -> None:
+    """JSON has one kind of number, so 2.0 is taken where 2 is, in every protocol with ids."""
+    tensor = {"name": "input_ids", "shape": [1.0, 3.0], "datatype": "INT64", "data": [2.0, 5.0, 3]}
+    plain = {**tensor, "shape": [1, 3], "data": [2, 5, 3]}
+
+    found, expected = (
+        single.post(INFER.format("single"), json={"inputs": [one]}).json()
+        for one in (tensor, plain)
+    )
+
+    assert found == expected
+    vllm = single.post("/classify", json={"input": [2.0, 5.0, 3], "truncate_prompt_tokens": -1.0})
+    assert vllm.json()["data"][0]["label"] == found["outputs"][0]["data"][0]
 
 
 @pytest.mark.parametrize(
