@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from starlette.testclient import TestClient
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from serve.app import create_app
 from serve.open_model import open_served
 from serve.protocols import oip_messages
 from serve.protocols.oip_messages import SERVICE, message
+from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import Unavailable
 from tests.serve.fakes import PATIENCE_S, FakeSession, fake_served
@@ -240,3 +243,60 @@ def test_a_taken_port_is_told(tmp_path: Path, wire: Wire) -> None:
 
     assert isinstance(error, Unavailable)
     assert f"port {port} for gRPC" in str(error)
+
+
+def test_a_call_in_flight_is_answered_while_the_server_drains(tmp_path: Path) -> None:
+    """It counts as a request in flight; a later call is told to go elsewhere."""
+    session = FakeSession()
+    with listening(fake_served(tmp_path, session), grpc_address=LOCAL) as wire:
+        session.gate.close()
+        client = triton.InferenceServerClient(wire.state.grpc_address)
+        with client, ThreadPoolExecutor(1) as pool:
+            running = pool.submit(client.infer, "fake", [texts("a")])
+            session.gate.wait_until_reached()
+            wire.state.drain()
+            in_flight = wire.state.in_flight
+            with pytest.raises(InferenceServerException) as caught:
+                client.infer("fake", [texts("a")])
+            session.gate.open()
+            found = running.result(PATIENCE_S)
+
+    assert in_flight == 1
+    assert caught.value.status() == "StatusCode.UNAVAILABLE"
+    assert found.as_numpy("scores").shape == (1, 2)
+
+
+def test_a_call_that_is_given_up_leaves_the_queue(tmp_path: Path) -> None:
+    """After a client's own time limit its text is not run."""
+    session = FakeSession()
+    with listening(fake_served(tmp_path, session), grpc_address=LOCAL) as wire:
+        session.gate.close()
+        client = triton.InferenceServerClient(wire.state.grpc_address)
+        with client, ThreadPoolExecutor(1) as pool:
+            running = pool.submit(client.infer, "fake", [texts("a")])
+            session.gate.wait_until_reached()
+            with pytest.raises(InferenceServerException, match="Deadline Exceeded"):
+                client.infer("fake", [texts("a b c d")], client_timeout=0.2)
+            give_up_at = time.perf_counter() + PATIENCE_S
+            while wire.state.in_flight > 1:
+                assert time.perf_counter() < give_up_at
+                time.sleep(0.01)
+            session.gate.open()
+            running.result(PATIENCE_S)
+
+    assert [len(rows) for rows in session.batches] == [1]
+
+
+def test_without_the_extra_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that should speak gRPC and cannot does not start."""
+    monkeypatch.delitem(sys.modules, "serve.protocols.oip_grpc", raising=False)
+    monkeypatch.setitem(sys.modules, "grpc", None)
+
+    with pytest.raises(Unavailable) as caught:
+        create_app(
+            lambda: fake_served(tmp_path, FakeSession()), ServeSettings(), grpc_address=LOCAL
+        )
+
+    assert "spd-deploy[grpc]" in caught.value.fix
