@@ -35,6 +35,13 @@ _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
     help="TCP port to listen on. 0 takes a free port, which the first line of output names.",
 )
 @click.option(
+    "--grpc-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Answer the Open Inference Protocol over gRPC too, on this port. Needs the extra grpc. "
+    "Default: no gRPC.",
+)
+@click.option(
     "--insecure",
     is_flag=True,
     help="Allow a --host that other machines can reach, although the server has no "
@@ -105,6 +112,7 @@ def serve(
     artefact: Path,
     host: str,
     port: int,
+    grpc_port: int | None,
     insecure: bool,
     runtime: str,
     device: "Device | None",
@@ -165,6 +173,7 @@ def serve(
         forwarding=ProxySettings(
             root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)
         ),
+        grpc_address=None if grpc_port is None else (host, grpc_port),
     )
     with bound_socket(host, port) as listening:
         run(app, state, listening, drain_timeout_s=drain_timeout, say=_say)
