@@ -31,10 +31,12 @@ async def load(server: ServerContext, name: str, parameters: Iterable[str]) -> N
 
     Raises:
         UnknownModel: another model; this server has one.
-        MalformedRequest: ``parameters`` would replace the model's files, or it does not open.
+        MalformedRequest: the server takes no such requests, ``parameters`` would replace the
+            model's files, or it does not open.
         NotReady: the server is starting or shutting down.
     """
     _refuse_other(server, name)
+    _refuse_uncontrolled(server)
     if any(key == "config" or key.startswith("file:") for key in parameters):
         raise MalformedRequest(
             "this server loads the artefact that it was started with, and no other files",
@@ -53,10 +55,25 @@ async def unload(server: ServerContext, name: str) -> None:
 
     Raises:
         UnknownModel: another model; this server has one.
+        MalformedRequest: the server takes no such requests.
         NotReady: the server is starting or shutting down.
     """
     _refuse_other(server, name)
+    _refuse_uncontrolled(server)
     await server.control.unload()
+
+
+def _refuse_uncontrolled(server: ServerContext) -> None:
+    """Refuse to load and unload unless the operator allowed it: the server has no authentication.
+
+    Raises:
+        MalformedRequest: it is not allowed.
+    """
+    if not server.settings.model_control:
+        raise MalformedRequest(
+            "this server does not let clients load and unload its model",
+            fix="start it with spd serve --model-control",
+        )
 
 
 def _refuse_other(server: ServerContext, name: str) -> None:

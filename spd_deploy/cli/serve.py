@@ -42,6 +42,12 @@ _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
     "Default: no gRPC.",
 )
 @click.option(
+    "--model-control",
+    is_flag=True,
+    help="Let clients of the Open Inference Protocol unload the model and load it again. Keep it "
+    "off where others reach the server: it has no authentication. Default: they may not.",
+)
+@click.option(
     "--insecure",
     is_flag=True,
     help="Allow a --host that other machines can reach, although the server has no "
@@ -113,6 +119,7 @@ def serve(
     host: str,
     port: int,
     grpc_port: int | None,
+    model_control: bool,
     insecure: bool,
     runtime: str,
     device: "Device | None",
@@ -153,6 +160,7 @@ def serve(
         max_body_bytes=max_body_bytes,
         stall_timeout_s=stall_timeout,
         drain_timeout_s=drain_timeout,
+        model_control=model_control,
     )
     logging.basicConfig(format=_LOG_LINE, datefmt=_LOG_TIME)
     state = ServerState()

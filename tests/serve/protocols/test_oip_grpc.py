@@ -215,7 +215,8 @@ def test_a_failed_engine_is_internal_and_tells_nothing(tmp_path: Path) -> None:
 
 def test_a_model_is_unloaded_and_loaded_over_grpc(tmp_path: Path) -> None:
     """Both ways of asking see the same state."""
-    with listening(fake_served(tmp_path, FakeSession()), grpc_address=LOCAL) as wire:
+    settings = ServeSettings(model_control=True)
+    with listening(fake_served(tmp_path, FakeSession()), settings, grpc_address=LOCAL) as wire:
         client = triton.InferenceServerClient(wire.state.grpc_address)
         client.unload_model("fake")
         assert not client.is_server_ready()

@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException
 from serve.http_errors import ErrorBody
 from serve.open_model import open_served
 from serve.protocols.oip_rest import HEADER_LENGTH
+from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import BadArtefact
 from tests.serve.clients import client_of
@@ -24,11 +25,13 @@ from tests.serve.wire import listening
 TEXTS = ["a good film", "the bus", "naïve 日本 🙂", "not very good " * 30]
 INFER = "/v2/models/{}/infer"
 
+CONTROLLED = ServeSettings(model_control=True)
+
 
 @pytest.fixture(scope="module")
 def client(single_artefact: Artefact) -> Iterator[Any]:
     """NVIDIA's client of a server of single texts."""
-    with listening(open_served(single_artefact.folder, threads=1)) as wire:
+    with listening(open_served(single_artefact.folder, threads=1), CONTROLLED) as wire:
         found = triton.InferenceServerClient(f"127.0.0.1:{wire.port}")
         yield found
         found.close()
@@ -165,7 +168,7 @@ def test_tritonclient_is_told_what_is_wrong(client: Any) -> None:
 
 def test_tritonclient_unloads_and_loads(single_artefact: Artefact) -> None:
     """An unloaded model takes no requests and is listed with the reason, until it is loaded."""
-    with client_of(lambda: open_served(single_artefact.folder, threads=1)) as server:
+    with client_of(lambda: open_served(single_artefact.folder, threads=1), CONTROLLED) as server:
         index, model = "/v2/repository/index", "/v2/repository/models/single"
         body = one_text()
         before = server.post(INFER.format("single"), json=body).json()
@@ -215,7 +218,7 @@ def test_a_model_that_does_not_open_again_is_told(tmp_path: Path) -> None:
             raise BadArtefact("the folder is gone", fix="bring it back")
         return fake_served(tmp_path, FakeSession())
 
-    with client_of(once) as server:
+    with client_of(once, CONTROLLED) as server:
         model = "/v2/repository/models/fake"
         server.post(f"{model}/unload")
 
@@ -228,6 +231,16 @@ def test_a_model_that_does_not_open_again_is_told(tmp_path: Path) -> None:
         assert server.get("/livez").status_code == 200
         assert server.post(f"{model}/load").status_code == 200
         assert server.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("verb", ["load", "unload"])
+def test_clients_control_the_model_only_where_they_may(fake: TestClient, verb: str) -> None:
+    """Without the operator's word the request is refused, and the model goes on."""
+    answer = fake.post(f"/v2/repository/models/fake/{verb}", json={})
+
+    assert answer.status_code == 400
+    assert "--model-control" in answer.json()["error"]
+    assert fake.get("/readyz").status_code == 200
 
 
 def test_a_page_of_another_site_cannot_unload(fake: TestClient) -> None:
