@@ -111,5 +111,5 @@ class JsonReply(JSONResponse):
         )
 
     def render(self, content: Any) -> bytes:
-        """The body."""
+        """The body as UTF-8 JSON, by the one encoder of the module."""
         return _ENCODER.encode(content).encode()

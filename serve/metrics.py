@@ -186,5 +186,5 @@ class _Families(Collector):
         self._families = families
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics."""
+        """The metrics, as they were collected."""
         return self._families

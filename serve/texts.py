@@ -41,7 +41,7 @@ class errors_at:  # noqa: N801  # named like contextlib's; a generator would tak
         self._where = where
 
     def __enter__(self) -> None:
-        """Nothing is needed."""
+        """Nothing is needed to begin."""
 
     def __exit__(self, _: object, err: BaseException | None, __: object) -> None:
         """Raise the refusal with its position; let everything else pass."""

@@ -25,7 +25,7 @@ from spd_deploy.domain.errors import MalformedRequest
 
 
 class Parameters(Strict):
-    """How to classify."""
+    """How the texts of a request are classified."""
 
     raw_scores: bool = Field(default=False, description="Return logits instead of probabilities.")
     truncate: bool = Field(
@@ -63,7 +63,7 @@ class ModelStatus(BaseModel):
 
 
 class KServe(HttpProtocol):
-    """KServe V1."""
+    """KServe's protocol of version 1."""
 
     errors: ClassVar = ErrorFormat(statuses=BAD_REQUEST)
 

@@ -62,7 +62,7 @@ class InferOutput(BaseModel):
 
 
 class InferReply(BaseModel):
-    """The outputs."""
+    """The output tensors of a request."""
 
     model_name: str
     model_version: str
@@ -71,7 +71,7 @@ class InferReply(BaseModel):
 
 
 class ServerMetadata(BaseModel):
-    """The server."""
+    """What the server says of itself."""
 
     name: str
     version: str
@@ -123,7 +123,7 @@ class LoadRequest(_Request):
 
 
 class Nothing(BaseModel):
-    """An empty object."""
+    """The empty object that answers a request without a result."""
 
 
 def specialise(schemas: dict[str, Any], spec: InputSpec) -> None:

@@ -122,7 +122,7 @@ def answer_of(rows: Sequence[Classified], asked: Sequence[RequestedOutput]) -> l
 
 
 def _requested(name: str, parameters: Mapping[str, Any]) -> RequestedOutput:
-    """One requested output."""
+    """One output as the request names it."""
     best = parameters.get(CLASSIFICATION, 0)
     if name not in OUTPUTS:
         shown = name.encode("ascii", "backslashreplace").decode()[:40]

@@ -80,7 +80,7 @@ class Operations(HttpProtocol):
         return JSONResponse({**described, "servers": [{"url": prefix}]} if prefix else described)
 
     async def demo(self, _: Request) -> Response:
-        """The demo page."""
+        """The demo page of the model that is served."""
         return demo_page()
 
 

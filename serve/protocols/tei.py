@@ -41,7 +41,7 @@ Answer = Callable[[Request, Classifier, Any], Awaitable[Response]]
 
 
 class Tei(HttpProtocol):
-    """Text Embeddings Inference."""
+    """The protocol of Text Embeddings Inference."""
 
     errors: ClassVar = ErrorFormat(statuses={EngineFailed: 424})
 

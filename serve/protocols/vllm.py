@@ -298,5 +298,5 @@ def _not_an_input(where: str, value: object) -> MalformedRequest:
 
 
 def _now() -> int:
-    """Seconds since 1970."""
+    """The time in whole seconds since 1970."""
     return int(datetime.now(UTC).timestamp())
