@@ -197,7 +197,7 @@ def _measured(compared: _Compared, settings: "BenchmarkSettings", progress: Prog
     """Measure the artefacts in turns with the baseline.
 
     Raises:
-        OptionConflict: dense forms are named, and the baseline is not a checkpoint.
+        OptionConflict: dense arms are named, and the baseline is not a checkpoint.
     """
     from spd_deploy.benchmark.compare import compare_artefacts
     from spd_deploy.benchmark.dense.dense_arms import parse_dense

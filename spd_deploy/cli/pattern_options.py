@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
-from spd_deploy.domain.patterns import SPELLINGS, parse_pattern
+from spd_deploy.domain.patterns import EXAMPLES, SPELLINGS, parse_pattern
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
@@ -34,7 +34,9 @@ def pattern_options(*, absent: str) -> Callable[[Verb], Verb]:
 
 def _defaults() -> str:
     """The sparsity of each pattern that leaves it open."""
-    examples = {"unstructured": "unstructured", "block": "block:64x1", "structured": "structured"}
+    patterns = [parse_pattern(text) for text in EXAMPLES]
     return ", ".join(
-        f"{parse_pattern(text, None).sparsity:g} {name}" for name, text in examples.items()
+        f"{pattern.sparsity:g} {str(pattern).partition(':')[0]}"
+        for pattern in patterns
+        if not pattern.fixed_sparsity
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -77,6 +78,11 @@ def found_on(weights: Weights) -> dict[str, Pattern]:
         for m in ENCODER.matrices()
         if found.sparsities[m.name]
     }
+
+
+def test_every_kind_of_pattern_is_detected_here() -> None:
+    """No class of pattern is left out of the models that are read below."""
+    assert {type(parse_pattern(spelled)) for spelled in SPELLED} == set(get_args(Pattern))
 
 
 @settings(deadline=None, max_examples=60)

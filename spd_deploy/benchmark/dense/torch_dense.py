@@ -1,9 +1,9 @@
-"""Dense models in PyTorch's fastest forms: the arms that sparsity has to beat.
+"""Dense arms that PyTorch runs: what sparsity has to beat.
 
-The stock classifier in half precision with PyTorch's fused attention, as it comes or compiled by
-``torch.compile``, and each of these launched or by CUDA graph. Graphs are captured here and not by
-``mode="reduce-overhead"``, which does the same and adds its own bookkeeping to every call; so the
-compiled arm is at least as fast as that mode.
+The stock classifier in half precision with PyTorch's fused attention. A ``TorchMode`` is one arm:
+``eager`` runs it as it comes, ``compile`` by ``torch.compile``. Each is timed launched and by CUDA
+graph. Graphs are captured here and not by ``mode="reduce-overhead"``, which does the same and adds
+its own bookkeeping to every call; so the compiled arm is at least as fast as that mode.
 
 A batch without padding is run without a mask, so that attention takes its fastest kernel. Nothing
 falls back: a model is compiled whole (``fullgraph``) for each shape, or the arm says why not.
@@ -11,7 +11,7 @@ falls back: a model is compiled whole (``fullgraph``) for each shape, or the arm
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,10 +170,14 @@ def forward_of(model: "Module", mode: TorchMode) -> Callable[..., "Tensor"]:
         answer: Tensor = found.logits
         return answer
 
-    if mode == "eager":
-        return torch.inference_mode()(logits)
-    compiled = torch.compile(logits, fullgraph=True, dynamic=False)
-    return torch.no_grad()(compiled)
+    match mode:
+        case "eager":
+            return torch.inference_mode()(logits)
+        case "compile":
+            compiled = torch.compile(logits, fullgraph=True, dynamic=False)
+            return torch.no_grad()(compiled)
+        case never:
+            assert_never(never)
 
 
 def padded(batch: Batch) -> bool:
