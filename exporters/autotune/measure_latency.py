@@ -5,7 +5,7 @@ The networks are those that an export of a structured model writes, in the sessi
 with it, since the networks of a large model together would fill a disk.
 
 A table is made of small differences, which a disturbed run would drown. So of each round the
-fastest run counts, and of the rounds the fast ones (``latency_table.undisturbed``).
+fastest run counts, and of the rounds the fast ones (``part_times.undisturbed``).
 """
 
 from collections.abc import Iterator, Sequence

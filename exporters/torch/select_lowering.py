@@ -1,9 +1,10 @@
 """Which lowering and kernel each matrix of a torch artefact gets, and why.
 
-A pure function of pattern and shape. Blocks are multiplied by the block-sparse kernel wherever it
-should be faster on a GPU. 2:4 matrices are stored as they are; whether 2:4 tensor cores multiply
-them is measured on the GPU that serves them. All other matrices are dense, or what remains of them
-is. The expected gain of the kernel is computed from two rates of an H100 that are publicly
+A pure function of pattern, shape and precision; where these leave nothing to decide, the choice for
+an ONNX artefact is taken (``autotune.select``). Blocks are multiplied by the block-sparse kernel
+wherever it should be faster on a GPU. 2:4 matrices are stored as they are; whether 2:4 tensor cores
+multiply them is measured on the GPU that serves them. All other matrices are dense, or what remains
+of them is. The expected gain of the kernel is computed from two rates of an H100 that are publicly
 measured: the rate of its tensor cores in a dense product, and the bandwidth of its L2 cache, from
 which every group of rows reads its kept inputs. The exporting machine plays no part.
 """
