@@ -24,7 +24,7 @@ from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_deploy.kernels.tiles import BYTES_OF, FloatType, rows_of_tiles
-from spd_deploy.kernels.two_four import NUMBERS, supports_two_four
+from spd_deploy.kernels.two_four import TWO_FOUR_DTYPES, supports_two_four
 from spd_deploy.sessions.torch_network.network_plan import MatrixKind
 
 # Rates of an H100: dense products, and reads from its L2 cache. Assumed, not measured here.
@@ -122,8 +122,11 @@ def _two_four(matrix: Matrix, pattern: NM, precision: FloatType) -> tuple[Matrix
     """2:4 tensor cores where PyTorch's product takes the matrix, with the reason."""
     if (pattern.n, pattern.m) != (2, 4):
         return "dense", f"{pattern} has no kernel in PyTorch, so its zeros are multiplied"
-    if precision not in NUMBERS:
-        return "dense", f"2:4 tensor cores multiply {' and '.join(NUMBERS)}, not {precision}"
+    if precision not in TWO_FOUR_DTYPES:
+        return (
+            "dense",
+            f"2:4 tensor cores multiply {' and '.join(TWO_FOUR_DTYPES)}, not {precision}",
+        )
     if not supports_two_four(matrix.shape, precision):
         return "dense", "PyTorch's 2:4 product needs outputs in 32s and inputs in 64s"
     return "2:4", "2:4 tensor cores on CUDA, for the shapes where they are measured to be faster"
