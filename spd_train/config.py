@@ -218,7 +218,8 @@ class Recipe:
         batch_size: rows of a step, over all processes and micro-batches.
         accumulate: micro-batches in which each process computes a step.
         max_tokens: length to which a text or pair is cut.
-        holdout: share of train that is held out to choose the best checkpoint on, in [0, 1).
+        holdout: share of train that becomes validation rows, on which the best checkpoint is
+            chosen, in [0, 1).
         max_steps: upper bound on the student's steps; None for no bound.
         seed: seed of everything that is random.
         precision: number format of the passes.

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.errors import EngineFailed, SpdError, Unavailable, first_line
+from spd_deploy.domain.model_config import has_token_types
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.cuda.oom import fitting
 from spd_deploy.sessions.cuda.pytorch import Buffers, refuse_without_cuda
@@ -49,7 +50,7 @@ class DenseTorchSession(Closing):
 
         with TorchSession(folder, device="cuda") as whole:
             model = whole.model
-        self._types = getattr(model.config, "type_vocab_size", 0) > 1
+        self._types = has_token_types(model.config)
         self._classes = int(model.config.num_labels)
         with fitting(folder, "cuda"):
             self._forward = forward_of(model.half().eval(), mode)
