@@ -9,7 +9,7 @@ import pytest
 from spd_deploy.benchmark.formatting import milliseconds
 from spd_deploy.benchmark.html import PageSection, html_from_report
 from spd_deploy.benchmark.judge import judge
-from spd_deploy.benchmark.plot_latency import MOST_DOTS, thinned
+from spd_deploy.benchmark.plot_latency import MAX_DOTS, thinned
 from spd_deploy.benchmark.plot_speedup import speedup_figure
 from spd_deploy.benchmark.plots import PLOTS, draw_plots
 from spd_deploy.benchmark.publish import summary_of
@@ -210,7 +210,7 @@ def test_thinned_dots_keep_the_ends() -> None:
     """The fastest and slowest of many runs are drawn, and few runs are all drawn."""
     many = thinned([float(i) for i in range(1000)])
 
-    assert len(many) == MOST_DOTS
+    assert len(many) == MAX_DOTS
     assert (many[0], many[-1]) == (0.0, 999.0)
     assert thinned([3.0, 1.0, 2.0]).tolist() == [1.0, 2.0, 3.0]
 

@@ -17,7 +17,7 @@ from exporters.onnx.arithmetic.arithmetic import Array, Float32Activations, Oper
 from exporters.onnx.arithmetic.float32 import added, gemm
 from exporters.onnx.graph import Graph, Name
 
-_MOST = 127
+_INT8_MAX = 127
 _FLOAT, _UINT8, _INT32 = 1, 2, 6  # of TensorProto
 _ZERO_OF_UINT8 = 128
 
@@ -25,7 +25,7 @@ _ZERO_OF_UINT8 = 128
 def quantize_rows(rows_NJ: Array) -> tuple[NDArray[np.int8], Array]:
     """The rows in int8 with a scale for each; the scale of a row of zeros is 1."""
     most_N = np.abs(rows_NJ).max(1, initial=0.0)
-    scale_N = np.where(most_N > 0, most_N / _MOST, 1).astype(np.float32)
+    scale_N = np.where(most_N > 0, most_N / _INT8_MAX, 1).astype(np.float32)
     return np.rint(rows_NJ / scale_N[:, None]).astype(np.int8), scale_N
 
 
@@ -103,7 +103,7 @@ class StaticInt8(Float32Activations):
         A ``Gather`` reads the int8 values: TensorRT and OpenVINO compute a product in int8 only
         where ``DequantizeLinear`` is directly before it.
         """
-        scale = g.scalar(self.ranges[matrix] / _MOST)
+        scale = g.scalar(self.ranges[matrix] / _INT8_MAX)
         zero = g.constant(np.array(0, np.int8))
         rounded = g.once("QuantizeLinear", x, scale, zero)
         return Operand(values=rounded, scale=scale, zero=zero)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 TorchMode = Literal["eager", "compile"]
 _WARMUPS = 3
 # Shapes that one process may compile a model for; PyTorch's own limit would refuse the ninth.
-_MOST_SHAPES = 256
+_MAX_SHAPES = 256
 
 
 class DenseTorchSession(Closing):
@@ -135,7 +135,7 @@ class _TorchRun(Buffers):
         """Run some times, which compiles what is to be compiled and fills PyTorch's memory."""
         import torch
 
-        with torch._dynamo.config.patch(recompile_limit=_MOST_SHAPES):
+        with torch._dynamo.config.patch(recompile_limit=_MAX_SHAPES):
             for _ in range(_WARMUPS):
                 self.enqueue()
         self.queue.synchronize()
