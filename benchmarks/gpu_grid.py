@@ -14,7 +14,7 @@ from spd_deploy.benchmark.breakeven.map_plan import MapPlan, model_parts, patter
 from spd_deploy.benchmark.breakeven.publish_map import write_map
 from spd_deploy.benchmark.breakeven.run_map import measure_map
 from spd_deploy.benchmark.compare import dense_names, engines_of
-from spd_deploy.benchmark.dense.dense_arms import ENGINES, dense_arms
+from spd_deploy.benchmark.dense.dense_arms import ENGINES, DenseName, dense_arms
 from spd_deploy.benchmark.publish import write_report
 from spd_deploy.benchmark.records import BenchmarkSettings, Shape
 from spd_deploy.benchmark.run import run_benchmark
@@ -39,7 +39,7 @@ class Grid:
 
     scratch: Path
     output: Path
-    dense: tuple[str, ...]
+    dense: tuple[DenseName, ...]
     rounds: int
     seconds: float
 
@@ -74,9 +74,9 @@ class Grid:
             )
             exported = arms_of((*made.exported, *built))
             sources = [arm.source for arm in exported if arm.source is not None]
-            forms, lacking = dense_arms(made.dense, names, engines=engines_of(sources))
+            dense_models, lacking = dense_arms(made.dense, names, engines=engines_of(sources))
             # Dense arms are not weighed on the host, so neither are the others.
-            arms = (*forms, *(replace(arm, source=None) for arm in exported))
+            arms = (*dense_models, *(replace(arm, source=None) for arm in exported))
             report = run_benchmark(
                 arms,
                 settings,

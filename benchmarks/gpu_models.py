@@ -32,7 +32,7 @@ _NO_DATA = "int8 is calibrated on a task's data, and weights that were drawn hav
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Made:
-    """A model's checkpoints by name, its dense forms and its sparse artefacts; what has none."""
+    """A model's checkpoints by name, its dense arms and its sparse artefacts; what has none."""
 
     checkpoints: Mapping[str, Checkpoint]
     dense: DenseModel

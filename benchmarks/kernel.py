@@ -248,7 +248,7 @@ def cells(result: Result) -> tuple[str, ...]:
     """A result as the cells of a table's row."""
     case, tile = result.case, result.tile
     times = (f"{median(result.hot[arm]) * 1e6:.1f}" for arm in ARMS)
-    side = "tokens" if tile.tokens_first else "rows"
+    side = "tokens" if tile.swap_operands else "rows"
     return (
         case.model,
         case.product,

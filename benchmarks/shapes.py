@@ -32,7 +32,7 @@ from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import refuse_taken, write_report
 from spd_deploy.benchmark.records import BenchmarkSettings, Shape
 from spd_deploy.benchmark.run import run_benchmark
-from spd_deploy.benchmark.tables import latency_table, size_table
+from spd_deploy.benchmark.tables import host_latency_table, size_table
 from spd_deploy.cli.console import TerminalProgress, show_table
 from spd_deploy.domain.artefact import Artefact, hashes_of, save_manifest
 from spd_deploy.domain.checkpoint import (
@@ -109,7 +109,7 @@ def main() -> None:
             arms, settings, baselines=("dense (onnxruntime)",), progress=TerminalProgress()
         )
     judgement = judge(report)
-    for table in (latency_table(report, judgement), size_table(report)):
+    for table in (host_latency_table(report, judgement), size_table(report)):
         show_table(table.title, table.columns, table.rows)
     page = write_report(report, options.output, overwrite=options.overwrite, judgement=judgement)
     print(page)

@@ -8,7 +8,7 @@
     with spd.load(exported) as model:
         print(model.predict(["Good.", "Bad."]).labels)
 
-Each function has the names, the defaults and the errors of the verb of the command line that is
+Each function has the names, the defaults and the errors of the command that is
 called like it. Importing this package imports none of the heavy libraries; a function imports what
 it needs when it is called.
 """

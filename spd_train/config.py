@@ -55,7 +55,9 @@ class TeacherRecipe:
             self.learning_rate,
         )
         refuse_unless(
-            0 <= self.warmup_share < 1, "warmup_share must lie in [0, 1)", self.warmup_share
+            0 <= self.warmup_share < 1,
+            "the teacher's warmup_share must lie in [0, 1)",
+            self.warmup_share,
         )
 
 
@@ -123,7 +125,8 @@ class StudentRecipe:
         learning_rate: peak learning rate.
         decay: ``rewound`` decays over the prune stage and again over the rest, as the paper does;
             ``once`` decays over all stages.
-        warmup_share: share of all steps in which the learning rate rises first, in [0, 1).
+        warmup_share: share of all steps in which the learning rate rises to its peak, in [0, 1).
+            A ``rewound`` rate has warmed up by the end of the prune stage at the latest.
         weight_decay: weight decay of AdamW.
         dropout: whether the student has dropout; the teacher never has.
         mix_pairs: share of a batch's pairs that get the second text of another row, in [0, 1]
@@ -171,7 +174,9 @@ class StudentRecipe:
             self.learning_rate,
         )
         refuse_unless(
-            0 <= self.warmup_share < 1, "warmup_share must lie in [0, 1)", self.warmup_share
+            0 <= self.warmup_share < 1,
+            "the student's warmup_share must lie in [0, 1)",
+            self.warmup_share,
         )
         refuse_unless(0 <= self.mix_pairs <= 1, "--mix-pairs must lie in [0, 1]", self.mix_pairs)
         if self.losses.label > 0 and self.mix_pairs > 0:
@@ -213,7 +218,8 @@ class Recipe:
         batch_size: rows of a step, over all processes and micro-batches.
         accumulate: micro-batches in which each process computes a step.
         max_tokens: length to which a text or pair is cut.
-        holdout: share of train that is held out to choose the best checkpoint on, in [0, 1).
+        holdout: share of train that becomes validation rows, on which the best checkpoint is
+            chosen, in [0, 1).
         max_steps: upper bound on the student's steps; None for no bound.
         seed: seed of everything that is random.
         precision: number format of the passes.

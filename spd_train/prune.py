@@ -41,7 +41,7 @@ from spd_train.training.scoring import Forward, logits_of, score_rows
 
 # Share and largest number of texts that the agreement is measured on.
 _COMPARED_SHARE = 0.1
-_MOST_COMPARED = 500
+_MAX_COMPARED = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,7 +218,7 @@ def _apart(
     """Split ``rows`` at random into rows to compare on and rows to calibrate on."""
     if len(rows) < 2:
         raise BadData("there are too few texts", got=len(rows), fix="give a hundred or more")
-    count = min(_MOST_COMPARED, max(1, round(len(rows) * _COMPARED_SHARE)))
+    count = min(_MAX_COMPARED, max(1, round(len(rows) * _COMPARED_SHARE)))
     shuffled = np.random.default_rng(0).permutation(len(rows)).tolist()
     return [rows[i] for i in shuffled[:count]], [rows[i] for i in shuffled[count:]]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.patterns import NM, Pattern, Structured
+from spd_deploy.domain.patterns import Pattern, Structured
 
 Importance = Literal["magnitude", "movement", "taylor", "activation", "second-order"]
 # Sums over the gradients of training steps.
@@ -79,7 +79,7 @@ def refuse_unspreadable(pattern: Pattern, pruning: PruneRecipe) -> None:
     """
     if pruning.allocation == "uniform":
         return
-    if isinstance(pattern, NM):
+    if pattern.fixed_sparsity:
         raise BadSetting(
             f"{pattern} has a fixed sparsity, which no allocation can spread",
             got=f"--allocation {pruning.allocation}",

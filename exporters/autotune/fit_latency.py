@@ -25,14 +25,14 @@ from spd_deploy.domain.structures import Structures
 # The smallest numbers of neurons, at which the width of a vector and of a tile show.
 _FEW_NEURONS = (16, 32, 64, 128)
 _NEURON_STEPS = 12
-_MOST_HEADS = 16
+_MAX_HEADS = 16
 _NEURON_MULTIPLE = 32
 _CHECKS = 4
 
 
 def head_counts(heads: int) -> tuple[int, ...]:
     """The numbers of heads to time: each, or of many heads an even choice."""
-    return tuple(sorted({round(n) for n in np.linspace(0, heads, min(heads, _MOST_HEADS) + 1)}))
+    return tuple(sorted({round(n) for n in np.linspace(0, heads, min(heads, _MAX_HEADS) + 1)}))
 
 
 def neuron_counts(neurons: int) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ The networks are those that an export of a structured model writes, in the sessi
 with it, since the networks of a large model together would fill a disk.
 
 A table is made of small differences, which a disturbed run would drown. So of each round the
-fastest run counts, and of the rounds the fast ones (``latency_table.undisturbed``).
+fastest run counts, and of the rounds the fast ones (``part_times.undisturbed``).
 """
 
 from collections.abc import Iterator, Sequence
@@ -155,15 +155,17 @@ def time_structures(
     waiting = list(networks)
     series, least = plan.effort.series, plan.effort.rounds
     effort = replace(plan.effort, seconds=series.seconds, rounds=1)
-    for number in range(least + _MORE_ROUNDS):
-        stage = f"time {len(waiting)} networks, round {number + 1}"
+    for round_index in range(least + _MORE_ROUNDS):
+        stage = f"time {len(waiting)} networks, round {round_index + 1}"
         with progress.stage(stage, len(waiting)) as advance:
             openers = {n: partial(_opened, weights, n, plan, advance) for n in waiting}
             seconds = time_interleaved(openers, plan.shapes, effort, clock=clock, typical=min)
         for network in waiting:
             for rounds, new in zip(found[network], seconds[network], strict=True):
                 rounds += new
-        unsettled = [n for n in waiting if number + 1 < least or not all(map(settled, found[n]))]
+        unsettled = [
+            n for n in waiting if round_index + 1 < least or not all(map(settled, found[n]))
+        ]
         waiting = unsettled[::-1]
         if not waiting:
             break

@@ -22,7 +22,7 @@ from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES, RuntimeChoice
 from spd_deploy.domain.shapes import random_batch
 from spd_deploy.sessions.open import prove, session_from_artefact
 from spd_deploy.sessions.protocol import Session
-from spd_deploy.timing.interleaved import Run, fastest, time_interleaved
+from spd_deploy.timing.interleaved import Run, first_unless_faster, time_interleaved
 
 _CANDIDATES = ("onnxruntime", "openvino", "openvino:bf16")
 
@@ -87,7 +87,7 @@ def select_named_runtime(
 
 def fastest_runtime(timings: tuple[RuntimeTiming, ...]) -> str:
     """The fastest runtime over all shapes; the first unless another is clearly faster."""
-    return timings[fastest([one.seconds for one in timings])].runtime
+    return timings[first_unless_faster([one.seconds for one in timings])].runtime
 
 
 def _verified(

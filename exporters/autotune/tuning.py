@@ -24,7 +24,7 @@ from spd_deploy.domain.files import read_json
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.shapes import Measured, Shape, mean_gain
 from spd_deploy.domain.spelling import counted
-from spd_deploy.timing.interleaved import fastest
+from spd_deploy.timing.interleaved import first_unless_faster
 
 SCHEMA = 1
 TUNING_FILE = "tuning.json"
@@ -251,7 +251,7 @@ def fastest_tuning(tunings: Sequence[Tuning]) -> Tuning:
 
     The first is kept unless another is clearly faster, and where nothing was timed.
     """
-    return tunings[fastest([one.network_seconds or (1.0,) for one in tunings])]
+    return tunings[first_unless_faster([one.network_seconds or (1.0,) for one in tunings])]
 
 
 def read_tuning(file: Path) -> Tuning:

@@ -72,7 +72,7 @@ class AttentionBias:
 
         g = self.g
         mask = g.op("Cast", g.op("Unsqueeze", MASK, g.ints(1, 2)), to=TensorProto.FLOAT)
-        return g.op("Mul", g.op("Sub", g.number(1.0), mask), g.number(_MASKED_SCORE))
+        return g.op("Mul", g.op("Sub", g.scalar(1.0), mask), g.scalar(_MASKED_SCORE))
 
     def _table(self) -> Name:
         """The biases ``[A, D]`` of the kept heads for all distances."""

@@ -132,7 +132,7 @@ class ClassifierGraph:
                         v,
                         heads=len(heads),
                         size=size,
-                        biases=bias.of(heads, first=axes.first),
+                        attention_biases=bias.of(heads, first=axes.first),
                         axes=axes,
                     )
                 y = self._linear(context, output, residual=kept)
@@ -165,7 +165,7 @@ class ClassifierGraph:
             case "silu":
                 return silu(self.g, x)
             case name:
-                return gelu(self.g, x, tanh=name == "gelu_tanh", number=self.arithmetic.number)
+                return gelu(self.g, x, tanh=name == "gelu_tanh", scalar=self.arithmetic.scalar)
 
     def _norm(self, x: Name, layer: int, norm: str) -> Name:
         """The layer norm that is called ``norm`` in this layer."""

@@ -74,7 +74,7 @@ class Graph:
         """A constant vector of int64, such as a shape."""
         return self.constant(np.array(values, np.int64))
 
-    def number(self, value: float) -> Name:
+    def scalar(self, value: float) -> Name:
         """A constant float32 scalar."""
         return self.constant(np.array(value, np.float32))
 

@@ -8,24 +8,24 @@ from collections.abc import Callable
 
 from exporters.onnx.graph import MICROSOFT, Graph, Name, Target
 
-Number = Callable[[Graph, float], Name]
+Scalar = Callable[[Graph, float], Name]
 
 
-def gelu(g: Graph, x: Name, *, tanh: bool = False, number: Number = Graph.number) -> Name:
+def gelu(g: Graph, x: Name, *, tanh: bool = False, scalar: Scalar = Graph.scalar) -> Name:
     """The exact Gelu, or its approximation by tanh (Hendrycks and Gimpel 2016).
 
-    ``number`` makes scalars of the type of ``x``.
+    ``scalar`` makes scalars of the type of ``x``.
     """
     if g.target is Target.ONNXRUNTIME:
         return g.op("Gelu", x, approximate="tanh") if tanh else g.op("Gelu", x)
-    half = g.op("Mul", x, number(g, 0.5))
+    half = g.op("Mul", x, scalar(g, 0.5))
     if tanh:
         cube = g.op("Mul", g.op("Mul", x, x), x)
-        inner = g.op("Add", x, g.op("Mul", cube, number(g, 0.044715)))
-        curve = g.op("Tanh", g.op("Mul", inner, number(g, (2 / 3.141592653589793) ** 0.5)))
+        inner = g.op("Add", x, g.op("Mul", cube, scalar(g, 0.044715)))
+        curve = g.op("Tanh", g.op("Mul", inner, scalar(g, (2 / 3.141592653589793) ** 0.5)))
     else:
-        curve = g.op("Erf", g.op("Mul", x, number(g, 2**-0.5)))
-    return g.op("Mul", half, g.op("Add", curve, number(g, 1.0)))
+        curve = g.op("Erf", g.op("Mul", x, scalar(g, 2**-0.5)))
+    return g.op("Mul", half, g.op("Add", curve, scalar(g, 1.0)))
 
 
 def silu(g: Graph, x: Name) -> Name:
@@ -41,17 +41,17 @@ def product(
     transpose_a: bool = False,
     transpose_b: bool = False,
     scale: float = 1.0,
-    number: Number = Graph.number,
+    scalar: Scalar = Graph.scalar,
 ) -> Name:
     """``scale`` a b over the last two of four axes, each transposed first where that is asked for.
 
-    ``number`` makes scalars of the type of ``a``.
+    ``scalar`` makes scalars of the type of ``a``.
     """
     if g.target is Target.ONNXRUNTIME:
         transposes = {"transA": int(transpose_a), "transB": int(transpose_b)}
         return g.op("FusedMatMul", a, b, domain=MICROSOFT, alpha=scale, **transposes)
     if scale != 1.0:  # scaling an operand is cheaper than scaling the product, which is larger
-        a = g.op("Mul", a, number(g, scale))
+        a = g.op("Mul", a, scalar(g, scale))
     a = g.transpose(a, 0, 1, 3, 2) if transpose_a else a
     b = g.transpose(b, 0, 1, 3, 2) if transpose_b else b
     return g.op("MatMul", a, b)

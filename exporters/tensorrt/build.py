@@ -42,7 +42,7 @@ from spd_deploy.sessions.tensorrt.engine_record import (
     EngineHost,
     EngineRecord,
     Verdict,
-    fastest,
+    fastest_build,
     write_record,
 )
 from spd_deploy.sessions.tensorrt.executor import Executor
@@ -203,14 +203,14 @@ def _build_all(job: _BuildJob, arms: Sequence[Arm], advance: Advance) -> Iterato
     The first round starts from saved timings. The others start from empty ones: a build from known
     timings would choose the same kernels again. The arms of a round share their timings.
     """
-    for number in range(job.request.builds):
-        timings = _saved_timings(job) if number == 0 else b""
+    for build_round in range(job.request.builds):
+        timings = _saved_timings(job) if build_round == 0 else b""
         for arm in arms:
             compiled = job.compiled(arm, timings, advance)
             timings = compiled.timings
             profiles, documents = profile_engine(compiled.engine, job.opened, job.trt)
             yield _BuiltEngine(arm=arm, compiled=compiled, profiles=profiles, documents=documents)
-            advance(note=f"{arm} engine {number + 1} of {job.request.builds}")
+            advance(note=f"{arm} engine {build_round + 1} of {job.request.builds}")
 
 
 def _saved_timings(job: _BuildJob) -> bytes:
@@ -230,11 +230,11 @@ def _verify_and_write(
     job: _BuildJob, engines: Sequence[_BuiltEngine], builds: tuple[Build, ...]
 ) -> EngineRecord:
     """Verify the fastest engine, write it with its record, and report the best sparse one in it."""
-    chosen = fastest(builds)
+    chosen = fastest_build(builds)
     assert chosen is not None  # noqa: S101 - something was built
     compiled, files = engines[chosen].compiled, job.artefact.manifest.files
     proof = refuse_other_precision(job.plan.matrices, engines[chosen].profiles)
-    best = {arm: i for arm in ARMS if (i := fastest(builds, arm)) is not None}
+    best = {arm: i for arm in ARMS if (i := fastest_build(builds, arm)) is not None}
     inspected = {str(arm): engines[i].documents for arm, i in best.items()}
     verdicts: tuple[Verdict, ...] = ()
     if "sparse" in best:

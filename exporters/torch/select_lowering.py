@@ -1,9 +1,10 @@
 """Which lowering and kernel each matrix of a torch artefact gets, and why.
 
-A pure function of pattern and shape. Blocks are multiplied by the block-sparse kernel wherever it
-should be faster on a GPU. 2:4 matrices are stored as they are; whether 2:4 tensor cores multiply
-them is measured on the GPU that serves them. All other matrices are dense, or what remains of them
-is. The expected gain of the kernel is computed from two rates of an H100 that are publicly
+A pure function of pattern, shape and precision; where these leave nothing to decide, the choice for
+an ONNX artefact is taken (``autotune.select``). Blocks are multiplied by the block-sparse kernel
+wherever it should be faster on a GPU. 2:4 matrices are stored as they are; whether 2:4 tensor cores
+multiply them is measured on the GPU that serves them. All other matrices are dense, or what remains
+of them is. The expected gain of the kernel is computed from two rates of an H100 that are publicly
 measured: the rate of its tensor cores in a dense product, and the bandwidth of its L2 cache, from
 which every group of rows reads its kept inputs. The exporting machine plays no part.
 """
@@ -23,7 +24,7 @@ from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_deploy.kernels.tiles import BYTES_OF, FloatType, rows_of_tiles
-from spd_deploy.kernels.two_four import NUMBERS, supports_two_four
+from spd_deploy.kernels.two_four import TWO_FOUR_DTYPES, supports_two_four
 from spd_deploy.sessions.torch_network.network_plan import MatrixKind
 
 # Rates of an H100: dense products, and reads from its L2 cache. Assumed, not measured here.
@@ -121,8 +122,11 @@ def _two_four(matrix: Matrix, pattern: NM, precision: FloatType) -> tuple[Matrix
     """2:4 tensor cores where PyTorch's product takes the matrix, with the reason."""
     if (pattern.n, pattern.m) != (2, 4):
         return "dense", f"{pattern} has no kernel in PyTorch, so its zeros are multiplied"
-    if precision not in NUMBERS:
-        return "dense", f"2:4 tensor cores multiply {' and '.join(NUMBERS)}, not {precision}"
+    if precision not in TWO_FOUR_DTYPES:
+        return (
+            "dense",
+            f"2:4 tensor cores multiply {' and '.join(TWO_FOUR_DTYPES)}, not {precision}",
+        )
     if not supports_two_four(matrix.shape, precision):
         return "dense", "PyTorch's 2:4 product needs outputs in 32s and inputs in 64s"
     return "2:4", "2:4 tensor cores on CUDA, for the shapes where they are measured to be faster"

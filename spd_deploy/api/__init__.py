@@ -1,4 +1,4 @@
-"""The Python API: one function a verb of the command line, with its names, defaults and errors."""
+"""The Python API: one function for each command, with its names, defaults and errors."""
 
 from spd_deploy.api.app import create_app
 from spd_deploy.api.benchmarks import BenchResult, bench

@@ -104,7 +104,7 @@ def bench(
         seq: numbers of tokens to measure at.
         runtime: what runs the artefacts; of several, each artefact is measured in each.
         device: ``cpu``, or ``cuda`` for a GPU.
-        dense: on a GPU: which dense forms of the baseline to compare with; all by default.
+        dense: on a GPU: which dense arms of the baseline to compare with; all by default.
         threads: threads of the runtime; by default the cores that this process may use.
         rounds: how often the arms take turns.
         seconds: time for one arm at one shape, all rounds together.
@@ -157,7 +157,7 @@ class _Compared:
     """What is measured, and against what.
 
     Attributes:
-        dense: with a GPU, the names of the dense forms of the baseline.
+        dense: with a GPU, the names of the dense arms of the baseline.
     """
 
     artefacts: tuple[Path, ...]
@@ -197,7 +197,7 @@ def _measured(compared: _Compared, settings: "BenchmarkSettings", progress: Prog
     """Measure the artefacts in turns with the baseline.
 
     Raises:
-        OptionConflict: dense forms are named, and the baseline is not a checkpoint.
+        OptionConflict: dense arms are named, and the baseline is not a checkpoint.
     """
     from spd_deploy.benchmark.compare import compare_artefacts
     from spd_deploy.benchmark.dense.dense_arms import parse_dense

@@ -1,4 +1,4 @@
-"""Arguments of a function as the options of a verb that does the work: train, prune, export.
+"""Arguments of a function as the options of a command that does the work: train, prune, export.
 
 A parameter is named as its option, with underscores: ``max_drop`` is ``--max-drop``. Which values
 are allowed is declared once, as the types of the click options.
@@ -33,7 +33,7 @@ def checked(command: click.Command, values: Mapping[str, object]) -> dict[str, A
 
 
 def as_options(command: click.Command, values: Mapping[str, object]) -> dict[str, Any]:
-    """The values, and the defaults of all other options, under the names that the verb uses.
+    """The values, and the defaults of all other options, under the names that the command uses.
 
     Raises:
         BadSetting: a value that the command line would refuse too.
@@ -44,13 +44,13 @@ def as_options(command: click.Command, values: Mapping[str, object]) -> dict[str
 
 
 def defaults_of(command: click.Command) -> dict[str, Any]:
-    """The default of every option and argument, under the names that the verb uses."""
+    """The default of every option and argument, under the names that the command uses."""
     context = command.make_context(command.name, [], resilient_parsing=True)
     return {one.name or "": context.params.get(one.name or "") for one in command.params}
 
 
 def options_given(command: click.Command, values: Mapping[str, object]) -> set[str]:
-    """The names, as the verb uses them, of the options whose value is not the default."""
+    """The names, as the command uses them, of the options whose value is not the default."""
     before, now = defaults_of(command), as_options(command, values)
     return {name for name, value in now.items() if value != before[name]}
 

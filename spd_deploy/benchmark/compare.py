@@ -7,7 +7,7 @@ from pathlib import Path
 from spd_deploy.benchmark.arms import AUTO, Arm, ArmSource, refuse_long
 from spd_deploy.benchmark.artefact_arms import arms_of, refuse_unreadable, sources_of
 from spd_deploy.benchmark.baseline import baseline_from
-from spd_deploy.benchmark.dense.dense_arms import NAMES, DenseModel, dense_arms
+from spd_deploy.benchmark.dense.dense_arms import NAMES, DenseModel, DenseName, dense_arms
 from spd_deploy.benchmark.records import BenchmarkSettings, Skipped
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.run import run_benchmark
@@ -25,14 +25,14 @@ def compare_artefacts(
     *,
     baseline: Path | None = None,
     runtime_choices: Sequence[RuntimeChoice] = (AUTO,),
-    dense: Sequence[str] = NAMES,
+    dense: Sequence[DenseName] = NAMES,
     profile: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Measure the artefacts in each requested runtime, in turns with the baseline.
 
     On a CPU a checkpoint as the baseline is exported dense, and the first runtime's is compared
-    with. On a GPU it is run in the dense forms named by ``dense``. Each shape is then compared
+    with. On a GPU the dense arms named by ``dense`` run it. Each shape is then compared
     with the fastest dense arm, dense artefacts included.
 
     Raises:
@@ -46,16 +46,16 @@ def compare_artefacts(
     refuse_unreadable(sources, settings.device)
     if on_gpu:
         refuse_without_cuda()
-    forms: tuple[Arm, ...] = ()
+    dense_models: tuple[Arm, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     with ExitStack() as stack:
         if baseline is not None and on_gpu and not is_artefact(baseline):
             scratch = stack.enter_context(scratch_folder("bench"))
             model = DenseModel.of(open_checkpoint(baseline), scratch)
-            forms, skipped = dense_arms(model, dense, engines=engines_of(sources))
+            dense_models, skipped = dense_arms(model, dense, engines=engines_of(sources))
         elif baseline is not None:
             opened.insert(0, stack.enter_context(baseline_from(baseline, progress=progress)))
-        arms = (*forms, *arms_of(opened, runtime_choices))
+        arms = (*dense_models, *arms_of(opened, runtime_choices))
         named = () if baseline is None else (arms[0].name,)
         return run_benchmark(
             arms,

@@ -10,7 +10,7 @@ from spd_deploy.benchmark.layers.analysis import analyse
 from spd_deploy.benchmark.layers.layer_summary import LEGEND, explanation_of, notes_of, statement_of
 from spd_deploy.benchmark.layers.layer_tables import matrix_table
 from spd_deploy.benchmark.machine_tables import files_table, gpu_table, machine_table
-from spd_deploy.benchmark.plot_latency import MOST_DOTS
+from spd_deploy.benchmark.plot_latency import MAX_DOTS
 from spd_deploy.benchmark.plots import layers_plot
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.stats import LEVEL, RESAMPLES, RESOLUTION
@@ -20,8 +20,8 @@ from spd_deploy.benchmark.tables import (
     accuracy_table,
     device_details_table,
     device_table,
+    host_latency_table,
     kernel_table,
-    latency_table,
     lowering_table,
     size_table,
     skipped_table,
@@ -80,7 +80,7 @@ def html_from_report(
         report=report,
         claim=lines[first],
         others=[line for number, line in enumerate(lines) if number != first],
-        latency=latency_table(report, judgement),
+        latency=host_latency_table(report, judgement),
         sizes=size_table(report),
         lowering=lowering_table(report),
         accuracy=accuracy_table(report),
@@ -101,7 +101,7 @@ def html_from_report(
         level=LEVEL,
         resamples=RESAMPLES,
         resolution=RESOLUTION,
-        most_dots=MOST_DOTS,
+        most_dots=MAX_DOTS,
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_DOTS = 150
+MAX_DOTS = 150
 _SHOWN_SHARE = 0.98
 
 
@@ -73,7 +73,7 @@ def _draw_band(axes: "Axes", rounds: Sequence[Sequence[float]], place: int, colo
 
 
 def thinned(seconds: Sequence[float]) -> NDArray[np.float64]:
-    """At most :data:`MOST_DOTS` of a round: the fastest, the slowest, and evenly between."""
+    """At most :data:`MAX_DOTS` of a round: the fastest, the slowest, and evenly between."""
     values = np.sort(np.asarray(seconds, np.float64))
-    picked = np.unique(np.linspace(0, len(values) - 1, MOST_DOTS).astype(int))
+    picked = np.unique(np.linspace(0, len(values) - 1, MAX_DOTS).astype(int))
     return np.asarray(values[picked])

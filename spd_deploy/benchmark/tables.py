@@ -29,7 +29,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def latency_table(report: Report, judgement: Judgement) -> Table:
+def host_latency_table(report: Report, judgement: Judgement) -> Table:
     """Latency by the host's clock, a row for each arm and shape."""
     return _latency_table(
         "Latency",
@@ -147,7 +147,7 @@ def accuracy_table(report: Report) -> Table | None:
 def tables_of(report: Report, judgement: Judgement) -> tuple[Table, ...]:
     """The tables that the terminal shows."""
     found = (
-        latency_table(report, judgement),
+        host_latency_table(report, judgement),
         device_table(report, judgement),
         device_details_table(judgement),
         kernel_table(report),

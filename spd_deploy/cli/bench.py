@@ -67,7 +67,7 @@ Examples:
 )
 @click.option(
     "--dense",
-    help="With --device cuda: dense forms of the --baseline checkpoint to compare with: all, none, "
+    help="With --device cuda: dense arms of the --baseline checkpoint to compare with: all, none, "
     "or names with commas between them, such as eager,compile,onnxruntime. Each shape is compared "
     "with the fastest. Name fewer to save time.  [default: all]",
 )
@@ -94,7 +94,7 @@ def bench(as_json: bool, **options: Any) -> None:
 
     The report is a folder with report.html to read, report.json with every sample, and the plots.
 
-    On a GPU a checkpoint as the baseline runs in every dense form that this machine has, and each
+    On a GPU a checkpoint as the baseline runs as every dense arm that this machine has, and each
     shape is compared with the fastest one. Forms that do not run here are listed with the reason.
     """
     found = api.bench(**options, progress=TerminalProgress())

@@ -56,24 +56,24 @@ class Failed(click.ClickException):
 class Group(click.Group):
     """A command group that turns our errors into one line and an exit code.
 
-    Its help lists the verbs in the order in which they were added.
+    Its help lists the commands in the order in which they were added.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of the verbs, in the order of the pipeline."""
+        """The names of the commands, in the order of the pipeline."""
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb.
+        """Run the command.
 
         Raises:
-            Failed: the verb raised an error of ours, was interrupted, or met a full disk.
+            Failed: the command raised an error of ours, was interrupted, or met a full disk.
         """
         try:
             return super().invoke(ctx)
         except SpdError as err:
             raise Failed(err) from err
-        except OSError as err:  # of a scratch or standard output, which no verb writes itself
+        except OSError as err:  # of a scratch or standard output, which no command writes itself
             if err.errno not in (*FULL, errno.EROFS):
                 raise
             raise Failed(not_written(Path(err.filename or "an output"), err)) from err

@@ -1,4 +1,4 @@
-"""The command line ``spd``: one file a verb, all heavy imports inside the verbs."""
+"""The command line ``spd``: one file a command, all heavy imports inside the commands."""
 
 import click
 
@@ -31,7 +31,7 @@ def cli() -> None:
 
 
 # In the order of the pipeline, each with its line in ``spd --help``.
-VERBS: tuple[tuple[click.Command, str], ...] = (
+COMMANDS: tuple[tuple[click.Command, str], ...] = (
     (quickstart, "Try everything on built-in data: train, export, measure."),
     (doctor, "Say what this machine can run, and why not the rest."),
     (map_, "Measure what each sparsity pattern gains on this machine."),
@@ -46,9 +46,9 @@ VERBS: tuple[tuple[click.Command, str], ...] = (
     (predict, "Classify texts from the command line or a file."),
     (serve, "Answer requests over HTTP."),
 )
-for verb, line in VERBS:
-    verb.short_help = line
-    cli.add_command(verb)
+for command, line in COMMANDS:
+    command.short_help = line
+    cli.add_command(command)
 
 
 def main() -> None:

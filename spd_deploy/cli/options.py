@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Options that several commands share."""
 
 import inspect
 import math
@@ -15,7 +15,8 @@ from spd_deploy.api.values import SIZE
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.tasks import TASKS
 
-Verb = TypeVar("Verb", bound=Callable[..., Any])
+# A function that becomes a command: what a decorator of options takes and returns.
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 LARGEST_SIZE = SIZE.high or 0
 
@@ -109,7 +110,7 @@ def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> f
     return value
 
 
-def runtime_threads(goes_with: str = "") -> Callable[[Verb], Verb]:
+def runtime_threads(goes_with: str = "") -> Callable[[Command], Command]:
     """The option ``--threads`` of a runtime; its help begins with what it goes with."""
     return click.option(
         "--threads",
@@ -123,13 +124,15 @@ def runtime_threads(goes_with: str = "") -> Callable[[Verb], Verb]:
 THREADS = runtime_threads()
 
 
-def json_option(printed: str) -> Callable[[Verb], Verb]:
+def json_option(printed: str) -> Callable[[Command], Command]:
     """The flag ``--json``, which prints what ``printed`` says."""
     text = f"Print {printed} as JSON instead of text, for scripts."
     return click.option("--json", "as_json", is_flag=True, help=text)
 
 
-def timing_options(*, rounds: int, seconds: float, turns: str, time: str) -> Callable[[Verb], Verb]:
+def timing_options(
+    *, rounds: int, seconds: float, turns: str, time: str
+) -> Callable[[Command], Command]:
     """The options ``--threads``, ``--rounds`` and ``--seconds`` of a command that measures.
 
     Args:
@@ -156,10 +159,10 @@ def timing_options(*, rounds: int, seconds: float, turns: str, time: str) -> Cal
             help=time,
         ),
     )
-    return lambda verb: _with(options, verb)
+    return lambda command: _with(options, command)
 
 
-def data_options(verb: Verb) -> Verb:
+def data_options(command: Command) -> Command:
     """The options that say where labelled texts come from: a task by name, or the user's files."""
     options = (
         click.option(
@@ -210,7 +213,7 @@ def data_options(verb: Verb) -> Verb:
             "the first.",
         ),
     )
-    return _with(options, verb)
+    return _with(options, command)
 
 
 more_texts_option = click.option(
@@ -226,8 +229,8 @@ more_texts_option = click.option(
 )
 
 
-def _with(options: Sequence[Callable[[Verb], Verb]], verb: Verb) -> Verb:
-    """Decorate the verb with options; its help shows them in this order."""
+def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+    """Decorate the command with options; its help shows them in this order."""
     for option in reversed(options):
-        verb = option(verb)
-    return verb
+        command = option(command)
+    return command

@@ -1,17 +1,15 @@
 """``--pattern`` and ``--sparsity``, which ``spd train`` and ``spd prune`` share."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
 
 import click
 
-from spd_deploy.domain.patterns import SPELLINGS, parse_pattern
+from spd_deploy.cli.options import Command
+from spd_deploy.domain.patterns import EXAMPLES, SPELLINGS, parse_pattern
 
-Verb = TypeVar("Verb", bound=Callable[..., Any])
 
-
-def pattern_options(*, absent: str) -> Callable[[Verb], Verb]:
-    """Decorate a verb with the two options.
+def pattern_options(*, absent: str) -> Callable[[Command], Command]:
+    """Decorate a command with the two options.
 
     Args:
         absent: what happens without a pattern.
@@ -29,12 +27,14 @@ def pattern_options(*, absent: str) -> Callable[[Verb], Verb]:
         help=f"Share of weights that are zero, in (0, 1). Higher is smaller and faster, and costs "
         f"accuracy. An N:M pattern fixes it.  [default: {_defaults()}]",
     )
-    return lambda verb: pattern(sparsity(verb))
+    return lambda command: pattern(sparsity(command))
 
 
 def _defaults() -> str:
     """The sparsity of each pattern that leaves it open."""
-    examples = {"unstructured": "unstructured", "block": "block:64x1", "structured": "structured"}
+    patterns = [parse_pattern(text) for text in EXAMPLES]
     return ", ".join(
-        f"{parse_pattern(text, None).sparsity:g} {name}" for name, text in examples.items()
+        f"{pattern.sparsity:g} {str(pattern).partition(':')[0]}"
+        for pattern in patterns
+        if not pattern.fixed_sparsity
     )

@@ -1,10 +1,11 @@
 """From the options of ``spd train`` to its recipe."""
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from spd_deploy.cli.options import Command
 from spd_deploy.cli.recipe_table import DEFAULT_RECIPE, EXCLUDE_HELP, FIELDS, OPTIONS, recipe_option
 from spd_deploy.cli.speed_options import speedups_of
 from spd_deploy.domain.folders import COMMAND
@@ -13,14 +14,12 @@ from spd_deploy.domain.patterns import parse_pattern
 if TYPE_CHECKING:
     from spd_train.config import Recipe
 
-Verb = TypeVar("Verb", bound=Callable[..., Any])
-
 # These are no fields of the recipe, and yet change it.
 _COMPOSING = ("pattern", "sparsity", "speedups", "max_drop", "exclude", "recipe", "epochs")
 
 
-def recipe_options(verb: Verb) -> Verb:
-    """The verb with ``--recipe``, ``--epochs``, ``--exclude`` and all of :data:`OPTIONS`."""
+def recipe_options(command: Command) -> Command:
+    """The command with ``--recipe``, ``--epochs``, ``--exclude`` and all of :data:`OPTIONS`."""
     recipe = click.option(
         "--recipe",
         default=DEFAULT_RECIPE,
@@ -38,14 +37,14 @@ def recipe_options(verb: Verb) -> Verb:
         f"factor. Raise it for accuracy, lower it for speed.  [default: {_default_epochs():g}]",
     )
     exclude = click.option("--exclude", multiple=True, metavar="TEXT", help=EXCLUDE_HELP)
-    options: list[Callable[[Verb], Verb]] = [recipe, epochs]
+    options: list[Callable[[Command], Command]] = [recipe, epochs]
     for name in OPTIONS:
         options.append(recipe_option(name))
         if name == "min_density":
             options.append(exclude)
     for option in reversed(options):
-        verb = option(verb)
-    return verb
+        command = option(command)
+    return command
 
 
 def recipe_from(options: Mapping[str, Any]) -> "Recipe":

@@ -5,15 +5,14 @@ The defaults in the helps are read from the recipe ``spd``, so a help cannot dis
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import click
 
+from spd_deploy.cli.options import Command
 from spd_train.config import Device, GraftShape, GraftUnit, PrecisionChoice
 from spd_train.prune_recipe import Allocation, Importance
 from spd_train.recipes import recipe_named
-
-Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 DEFAULT_RECIPE = "spd"
 IMPORTANCE_HELP = (
@@ -269,7 +268,7 @@ OPTIONS: Mapping[str, RecipeOption] = {
 FIELDS: Mapping[str, str] = {name: option.field for name, option in OPTIONS.items()}
 
 
-def recipe_option(name: str) -> Callable[[Verb], Verb]:
+def recipe_option(name: str) -> Callable[[Command], Command]:
     """The click option of one entry of :data:`OPTIONS`. Its value is None if it is not given."""
     option = OPTIONS[name]
     spelled = name.replace("_", "-")

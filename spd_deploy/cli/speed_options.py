@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -13,7 +13,7 @@ from spd_deploy.cli.latency import (
     measure_table,
 )
 from spd_deploy.cli.latency_model import latency_weights
-from spd_deploy.cli.options import Shapes
+from spd_deploy.cli.options import Command, Shapes
 from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import CpuRuntime
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from exporters.classifier_weights import ClassifierWeights
     from spd_deploy.domain.latency_table import LatencyTable
     from spd_deploy.domain.structures import Structures
-
-Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 # --max-drop without --speedup tries these.
 LADDER = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
@@ -78,8 +76,8 @@ class LayerCounts(click.ParamType[tuple[int, ...]]):
         return found
 
 
-def speed_options(verb: Verb) -> Verb:
-    """The verb with ``--speedup`` of one model or several, ``--max-drop``, and where it counts."""
+def speed_options(command: Command) -> Command:
+    """The command with ``--speedup`` of some models, ``--max-drop``, and where it counts."""
     speedup = click.option(
         "--speedup",
         "speedups",
@@ -107,11 +105,11 @@ def speed_options(verb: Verb) -> Verb:
         "same way and shown beside the others: what one would do without sparsity. Each takes as "
         "long as a student.  [default: none]",
     )
-    return speedup(max_drop(layers(place_options(verb))))
+    return speedup(max_drop(layers(place_options(command))))
 
 
-def one_speed_options(verb: Verb) -> Verb:
-    """The verb with ``--speedup`` of one model, and where it counts."""
+def one_speed_options(command: Command) -> Command:
+    """The command with ``--speedup`` of one model, and where it counts."""
     speedup = click.option(
         "--speedup",
         type=click.FloatRange(min=1, min_open=True),
@@ -120,11 +118,11 @@ def one_speed_options(verb: Verb) -> Verb:
         "Heads and neurons are removed where they cost least for the time they take. Takes the "
         "place of --pattern and --sparsity.  [default: none; the sparsity decides]",
     )
-    return speedup(place_options(verb))
+    return speedup(place_options(command))
 
 
-def place_options(verb: Verb) -> Verb:
-    """The verb with the options that say where a speed-up counts."""
+def place_options(command: Command) -> Command:
+    """The command with the options that say where a speed-up counts."""
     options = [
         click.option(
             "--at",
@@ -162,8 +160,8 @@ def place_options(verb: Verb) -> Verb:
         ),
     ]
     for option in reversed(options):
-        verb = option(verb)
-    return verb
+        command = option(command)
+    return command
 
 
 def refuse_without_speed(options: Mapping[str, Any]) -> None:

@@ -70,7 +70,7 @@ _HEADINGS: Mapping[str, str] = {
     "speedups": "Speed",
     "more_texts": "More texts",
     "recipe": "Recipe",
-    "epochs": "Length of the student's training",
+    "epochs": "Student's training",
     "graft_schedule": "Grafting",
     "attention_weight": "Losses",
     "importance": "Pruning",

@@ -1,6 +1,7 @@
 """What surrounds the encoder layers of a classifier: its architecture, and the tensors of both.
 
-Each architecture is described in a file of ``domain.models``. The classifier's head, whose
+Each architecture is described in a file of ``domain.models``, and found by the base model's name in
+the tensors (``domain.models.known``). The classifier's head, whose
 activation no tensor shows, reads the first token alone in all of them.
 """
 

@@ -29,7 +29,7 @@ Sparse = Mapping[Matrix, Mask]
 
 # Fewer zeros than this are no sparsity: a few weights of a dense model happen to be zero, and
 # skipping so few gains nothing. It holds for a matrix as for the encoder.
-LEAST_ZEROS = 0.05
+MIN_ZEROS = 0.05
 # The share of a pattern's zeros, and of its other weights, that may be out of place: a weight that
 # a pattern keeps may happen to be zero.
 MISPLACED = 0.01
@@ -50,7 +50,7 @@ class Detection:
     densities: Mapping[str, float]
     pattern: Pattern | None = None
     sparsities: Mapping[str, float] = field(default_factory=dict)
-    reason: str = f"no matrix has more than {LEAST_ZEROS:.0%} zeros"
+    reason: str = f"no matrix has more than {MIN_ZEROS:.0%} zeros"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +78,7 @@ def detect(encoder: Encoder, nonzeros: Iterable[tuple[Matrix, Mask]]) -> Detecti
     sparse: dict[Matrix, Mask] = {}
     for matrix, mask_NK in nonzeros:
         densities[matrix.name] = np.count_nonzero(mask_NK) / mask_NK.size
-        if densities[matrix.name] <= 1 - LEAST_ZEROS:
+        if densities[matrix.name] <= 1 - MIN_ZEROS:
             sparse[matrix] = mask_NK
     if not sparse:
         return Detection(densities=densities)
@@ -99,7 +99,7 @@ def _readings(encoder: Encoder, sparse: Sparse) -> list[Reading]:
     """
     special = [_as_structured(encoder, sparse), _as_block(sparse)]
     special.sort(key=lambda reading: -reading.skipped)
-    if special[0].skipped >= LEAST_ZEROS:
+    if special[0].skipped >= MIN_ZEROS:
         return special
     n_of_m = _as_n_of_m(sparse)
     if n_of_m.pattern is not None:

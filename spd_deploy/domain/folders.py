@@ -26,8 +26,8 @@ MANIFEST_FILE = "manifest.json"
 _OF_A_MODEL = (SPD_FILE, CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE)
 Wanted = Literal["checkpoint", "artefact", "either"]
 # How far down and among how many folders a model is looked for.
-_DEPTH, _MOST_FOLDERS = 5, 2000
-_MOST_NAMED = 3
+_DEPTH, _MAX_FOLDERS = 5, 2000
+_MAX_NAMED = 3
 
 
 def refuse_no_model(folder: Path, *, wanted: Wanted = "checkpoint") -> None:
@@ -98,8 +98,8 @@ def did_you_mean(folder: Path, *, wanted: Wanted = "checkpoint") -> str | None:
     found = [near] if near != folder and _holds(near, wanted=wanted) else inner
     if not found:
         return None
-    *first, last = [str(p) for p in found[:_MOST_NAMED]]
-    more = f", or one of {len(found) - _MOST_NAMED} more there" if len(found) > _MOST_NAMED else ""
+    *first, last = [str(p) for p in found[:_MAX_NAMED]]
+    more = f", or one of {len(found) - _MAX_NAMED} more there" if len(found) > _MAX_NAMED else ""
     return f"did you mean {', '.join(first)}{' or ' if first else ''}{last}{more}?"
 
 
@@ -129,7 +129,7 @@ def _below(folder: Path, fits: Callable[[Path], bool]) -> Iterator[Path]:
         level = [inner for outer in level for inner in _folders_in(outer)]
         for inner in level:
             seen += 1
-            if seen > _MOST_FOLDERS:
+            if seen > _MAX_FOLDERS:
                 return
             if fits(inner):
                 yield inner

@@ -57,11 +57,6 @@ class EncoderSizes:
         if min(sizes) < 1 or self.hidden % self.heads:
             raise BadReport("sizes of no encoder", got=self, fix=MEASURE_AGAIN)
 
-    @property
-    def head_size(self) -> int:
-        """Width of one attention head."""
-        return self.hidden // self.heads
-
     @classmethod
     def of(cls, encoder: Encoder) -> Self:
         """The sizes of an encoder."""

@@ -157,8 +157,8 @@ def refusal(reason: str, config: Mapping[str, Any]) -> BadModel:
     return BadModel(
         f"not an encoder that can be made sparse: {reason}",
         got=classes[0],
-        fix="use BERT, MiniLM, RoBERTa, DistilBERT, ELECTRA, MPNet, or a model built like one of "
-        "them",
+        fix="use BERT, MiniLM, RoBERTa, DistilBERT, ELECTRA, MPNet, ERNIE, Data2VecText, or a "
+        "model built like one of them",
     )
 
 

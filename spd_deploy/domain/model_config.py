@@ -32,6 +32,11 @@ ACTIVATIONS: Mapping[str, Activation] = {
 _EPSILON = 1e-12
 
 
+def has_token_types(config: object) -> bool:
+    """Whether a Transformers configuration has token types that tell two texts of a pair apart."""
+    return bool(getattr(config, "type_vocab_size", 0) > 1)
+
+
 def activation_of(encoder: Encoder, config: Mapping[str, Any]) -> Activation:
     """The activation of the feed-forward part that ``config.json`` names.
 

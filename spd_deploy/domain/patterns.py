@@ -1,8 +1,14 @@
 """Sparsity patterns as frozen values that refuse nonsense at birth.
 
 A pattern says which zeros of a weight matrix are allowed to be where, so that a kernel or a
-smaller matrix can profit from them. It knows four things: the best mask for given scores, whether
-a weight satisfies it, its density, and its one spelling on the command line.
+smaller matrix can profit from them. Every pattern has
+
+    sparsity          share of zeros
+    fixed_sparsity    whether the pattern alone decides the sparsity
+    check(shape)      refuses a matrix that the pattern does not fit
+    mask(score, s)    the mask of highest total score at sparsity s
+    holds(weight)     whether a weight satisfies the pattern
+    str(pattern)      its one spelling on the command line
 
     unstructured    any weight may go                                     Unstructured
     2:4             2 of every 4 consecutive inputs of an output stay     NM
@@ -10,8 +16,11 @@ a weight satisfies it, its density, and its one spelling on the command line.
                     of blocks, each one input wide                        Block
     structured      whole attention heads and feed-forward neurons go     Structured
 
-Weights are in PyTorch's layout ``[N, K]``: N outputs, K inputs. U counts the things that stand or
-fall together (weights, blocks or slices), G the groups that a choice is made in.
+Weights are in PyTorch's layout ``[N, K]``: N outputs, K inputs. U counts the units, which are
+kept or pruned as a whole (weights, blocks or slices), G the groups that a choice is made in.
+
+A function that differs by pattern matches all of them and ends in ``assert_never``, so that the
+type checker names each place that a new pattern has to decide.
 
 Torch is imported inside the methods, so a server may import this file without having it.
 """
@@ -19,13 +28,15 @@ Torch is imported inside the methods, so a server may import this file without h
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self, assert_never
 
 from spd_deploy.domain.errors import BadPattern
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+# One spelling of each kind of pattern.
+EXAMPLES = ("unstructured", "2:4", "block:64x1", "structured")
 SPELLINGS = "unstructured, N:M such as 2:4, block:RxC such as block:64x1, or structured"
 
 
@@ -33,6 +44,7 @@ SPELLINGS = "unstructured, N:M such as 2:4, block:RxC such as block:64x1, or str
 class Unstructured:
     """Any weight may be zero."""
 
+    fixed_sparsity: ClassVar[bool] = False
     sparsity: float = 0.9
 
     def __post_init__(self) -> None:
@@ -61,6 +73,7 @@ class Unstructured:
 class NM:
     """Keep ``n`` of every ``m`` consecutive inputs of each output row."""
 
+    fixed_sparsity: ClassVar[bool] = True
     n: int
     m: int
 
@@ -123,6 +136,7 @@ class Block:
     so all groups run as one batched product (``exporters.lowering.gathered``).
     """
 
+    fixed_sparsity: ClassVar[bool] = False
     rows: int
     columns: int
     sparsity: float = 0.75
@@ -184,6 +198,7 @@ class Structured:
     matrix; no model has it as a whole.
     """
 
+    fixed_sparsity: ClassVar[bool] = False
     sparsity: float = 0.5
     axis: int = 0
     width: int = 1
@@ -274,11 +289,13 @@ def at_sparsity(pattern: Pattern, sparsity: float) -> Pattern:
     Raises:
         BadPattern: a sparsity outside (0, 1), or one an N:M pattern forbids.
     """
-    return (
-        _at_fixed(pattern, sparsity)
-        if isinstance(pattern, NM)
-        else replace(pattern, sparsity=sparsity)
-    )
+    match pattern:
+        case NM():
+            return _at_fixed(pattern, sparsity)
+        case Unstructured() | Block() | Structured():
+            return replace(pattern, sparsity=sparsity)
+        case never:
+            assert_never(never)
 
 
 def _at_fixed(pattern: NM, sparsity: float | None) -> NM:

@@ -12,13 +12,14 @@ from spd_deploy.domain.errors import BadSetting
 FloatType = Literal["fp16", "bf16", "fp32"]
 BYTES_OF: dict[FloatType, int] = {"fp16": 2, "bf16": 2, "fp32": 4}
 
-# The smallest side of a tensor core's tile; groups with fewer rows are padded to it.
+# The sides of a tile: the smallest that tensor cores take, and the most rows. Groups with fewer
+# rows than the smallest are padded to it.
 MIN_TILE_SIDE = 16
-# Programs that fill a large GPU: about two for each of an H100's 132 multiprocessors.
-_BUSY = 256
-_MOST_ROWS = 128
+MAX_TILE_ROWS = 128
+# Fewest programs that fill a large GPU: about two for each of an H100's 132 multiprocessors.
+_MIN_PROGRAMS = 256
 # Most shared memory of a program, so that two fit on a multiprocessor of an A100 or H100.
-_SHARED_BYTES = 100 * 1024
+_MAX_SHARED_BYTES = 100 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +32,8 @@ class Tile:
         inputs: kept inputs of one step of the loop.
         warps: groups of 32 threads.
         stages: steps whose loads are in flight at the same time.
-        tokens_first: whether tokens are the M side, of which Hopper's tensor cores take 64.
+        swap_operands: compute the transposed product, whose M side is the tokens: Hopper's tensor
+            cores take 64 of it at a time.
     """
 
     rows: int
@@ -39,7 +41,7 @@ class Tile:
     inputs: int
     warps: int = 4
     stages: int = 4
-    tokens_first: bool = False
+    swap_operands: bool = False
 
     def __post_init__(self) -> None:
         """Refuse sizes that are no powers of two, and sides that tensor cores do not take."""
@@ -56,7 +58,7 @@ class Tile:
     def constants(self) -> dict[str, Any]:
         """The kernel's ``tl.constexpr`` arguments."""
         return {
-            "TOKENS_FIRST": self.tokens_first,
+            "SWAP_OPERANDS": self.swap_operands,
             "BLOCK_R": self.rows,
             "BLOCK_T": self.tokens,
             "BLOCK_J": self.inputs,
@@ -67,9 +69,9 @@ class Tile:
         """The keyword arguments of a launch that are Triton's own: warps and pipeline stages."""
         return {"num_warps": self.warps, "num_stages": self.stages}
 
-    def shared_bytes(self, number: FloatType) -> int:
+    def shared_bytes(self, dtype: FloatType) -> int:
         """Shared memory in bytes of the loads in flight."""
-        return (self.rows + self.tokens) * self.inputs * self.stages * BYTES_OF[number]
+        return (self.rows + self.tokens) * self.inputs * self.stages * BYTES_OF[dtype]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +82,7 @@ class ProblemSize:
     rows: int
     inputs: int
     tokens: int
-    number: FloatType
+    dtype: FloatType
 
     def programs(self, tile: Tile) -> int:
         """Number of programs that cover the product."""
@@ -94,8 +96,8 @@ def next_power_of_2(n: int) -> int:
 
 def rows_of_tiles(rows: int) -> tuple[int, ...]:
     """The two largest tile heights that divide ``rows``, else the height it is padded to."""
-    whole = tuple(n for n in (_MOST_ROWS, 64, 32, MIN_TILE_SIDE) if rows % n == 0)
-    return whole[:2] or (min(_MOST_ROWS, max(MIN_TILE_SIDE, next_power_of_2(rows))),)
+    whole = tuple(n for n in (MAX_TILE_ROWS, 64, 32, MIN_TILE_SIDE) if rows % n == 0)
+    return whole[:2] or (min(MAX_TILE_ROWS, max(MIN_TILE_SIDE, next_power_of_2(rows))),)
 
 
 def candidates(problem: ProblemSize) -> tuple[Tile, ...]:
@@ -115,9 +117,9 @@ def _fits(tile: Tile, problem: ProblemSize) -> bool:
         return False
     if tile.inputs > max(MIN_TILE_SIDE, problem.inputs):
         return False
-    if tile.tokens > 32 and 8 * problem.programs(tile) < _BUSY:
+    if tile.tokens > 32 and 8 * problem.programs(tile) < _MIN_PROGRAMS:
         return False
-    return tile.shared_bytes(problem.number) <= _SHARED_BYTES
+    return tile.shared_bytes(problem.dtype) <= _MAX_SHARED_BYTES
 
 
 def _tile(rows: int, tokens: int, inputs: int, *, stages: int) -> Tile:
@@ -132,14 +134,14 @@ def _tile(rows: int, tokens: int, inputs: int, *, stages: int) -> Tile:
         inputs=inputs,
         warps=warps,
         stages=stages,
-        tokens_first=rows < 64 <= tokens,
+        swap_operands=rows < 64 <= tokens,
     )
 
 
 # Every tile that some product may measure.
 TILES = tuple(
     _tile(rows, tokens, inputs, stages=3 if inputs == 64 else 5)
-    for rows in (_MOST_ROWS, 64, 32, MIN_TILE_SIDE)
+    for rows in (MAX_TILE_ROWS, 64, 32, MIN_TILE_SIDE)
     for tokens in (MIN_TILE_SIDE, 32, 64, 128, 256)
     for inputs in (MIN_TILE_SIDE, 32, 64)
 )

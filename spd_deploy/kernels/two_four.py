@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 # torch.sparse.to_sparse_semi_structured needs multiples of these sizes for fp16 and bf16.
 ROWS, COLUMNS = 32, 64
-NUMBERS = ("fp16", "bf16")
+TWO_FOUR_DTYPES = ("fp16", "bf16")
 
 
-def supports_two_four(shape: tuple[int, int], number: str) -> bool:
+def supports_two_four(shape: tuple[int, int], dtype: str) -> bool:
     """Whether PyTorch's 2:4 product takes a weight of this shape ``[N, K]`` and dtype."""
-    return number in NUMBERS and shape[0] % ROWS == 0 and shape[1] % COLUMNS == 0
+    return dtype in TWO_FOUR_DTYPES and shape[0] % ROWS == 0 and shape[1] % COLUMNS == 0
 
 
 def to_two_four(weight_NK: "Tensor") -> "Tensor":

@@ -16,7 +16,7 @@ from spd_deploy.kernels.tiles import MIN_TILE_SIDE, FloatType, ProblemSize
 if TYPE_CHECKING:
     from torch import Tensor, dtype
 
-NUMBERS: dict[str, FloatType] = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
+_FLOAT_TYPES: dict[str, FloatType] = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +94,7 @@ class BlockWeight:
             rows=R,
             inputs=J,
             tokens=tokens,
-            number=float_type_of(self.values_GRJ.dtype),
+            dtype=float_type_of(self.values_GRJ.dtype),
         )
 
 
@@ -116,11 +116,11 @@ def _fits(
 
 def float_type_of(kind: "dtype") -> FloatType:
     """The short name of a PyTorch dtype, such as ``fp16``."""
-    return NUMBERS[str(kind).removeprefix("torch.")]
+    return _FLOAT_TYPES[str(kind).removeprefix("torch.")]
 
 
-def dtype_of(number: str) -> "dtype":
+def dtype_of(float_type: str) -> "dtype":
     """The PyTorch dtype of a short name."""
     import torch
 
-    return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[number]
+    return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[float_type]

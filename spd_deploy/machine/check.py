@@ -1,4 +1,4 @@
-"""A check of ``spd doctor``: yes, or no with a reason and a remedy."""
+"""A check of ``spd doctor``: passed, or failed with a reason and a remedy."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,8 +12,8 @@ class Check:
     Attributes:
         group: the heading under which it is printed.
         found: what was found, whatever the result.
-        reason: why the result is no; None for a yes.
-        remedy: how to get a yes, or how to do without; None for a yes.
+        reason: why it failed; None where it passed.
+        remedy: how to make it pass, or how to do without; None where it passed.
     """
 
     group: str
@@ -24,18 +24,20 @@ class Check:
     remedy: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a "no" without reason and remedy, and a "yes" with one."""
+        """Refuse a failed check without reason and remedy, and one that passed with them."""
         explained = bool(self.reason and self.remedy)
         if explained == self.ok:
-            raise ValueError(f"{self.name}: a no, and only a no, has a reason and a remedy")
+            raise ValueError(
+                f"{self.name}: a failed check, and only a failed one, has a reason and a remedy"
+            )
 
 
-def yes(group: str, name: str, found: str | None = None) -> Check:
+def passed(group: str, name: str, found: str | None = None) -> Check:
     """A check that passed."""
     return Check(group=group, name=name, ok=True, found=found)
 
 
-def no(group: str, name: str, *, reason: str, remedy: str, found: str | None = None) -> Check:
+def failed(group: str, name: str, *, reason: str, remedy: str, found: str | None = None) -> Check:
     """A check that failed, with its reason and its remedy."""
     told = without_folders(reason)
     return Check(group=group, name=name, ok=False, found=found, reason=told, remedy=remedy)
@@ -52,7 +54,7 @@ def run_probe(group: str, probe: Callable[[], Sequence[Check]]) -> list[Check]:
         return list(probe())
     except Exception as err:  # noqa: BLE001 - whatever a driver or package throws becomes a line
         return [
-            no(
+            failed(
                 group,
                 f"the checks of {group}",
                 reason=f"they raised {type(err).__name__}: {err}",

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.nvidia import Gpu, GpuReading, driver_fault, gpus, read_gpu
-from spd_deploy.machine.check import Check, no, yes
+from spd_deploy.machine.check import Check, failed, passed
 
 GROUP = "NVIDIA"
 _GIB = 1 << 30
@@ -22,9 +22,9 @@ def nvidia_checks() -> Iterator[Check]:
 def state_check(seen: GpuReading | None, *, count: int) -> Check:
     """Whether benchmarks can record clocks and throttling; with several GPUs this is assumed."""
     if seen is None and count > 1:
-        return yes(GROUP, "clocks and throttling", f"reported for each of {count} GPUs")
+        return passed(GROUP, "clocks and throttling", f"reported for each of {count} GPUs")
     if seen is None or seen.state.sm_mhz is None:
-        return no(
+        return failed(
             GROUP,
             "clocks and throttling",
             reason="the driver does not report them",
@@ -34,22 +34,24 @@ def state_check(seen: GpuReading | None, *, count: int) -> Check:
     parts = [f"SM at {state.sm_mhz:.0f} MHz"]
     parts += [f"of {state.sm_most_mhz:.0f}"] if state.sm_most_mhz is not None else []
     limit = [f", {state.power_limit_w:.0f} W at most"] if state.power_limit_w is not None else []
-    return yes(GROUP, "clocks and throttling", " ".join(parts) + "".join(limit))
+    return passed(GROUP, "clocks and throttling", " ".join(parts) + "".join(limit))
 
 
 def checks_of(found: Sequence[Gpu], fault: Unavailable | None) -> Iterator[Check]:
     """Checks of these GPUs, or the driver's fault where it does not work."""
     if fault is not None:
         for name in ("driver", "GPU", "2:4 tensor cores"):
-            yield no(GROUP, name, reason=fault.got or fault.what, remedy=fault.fix)
+            yield failed(GROUP, name, reason=fault.got or fault.what, remedy=fault.fix)
         return
-    yield yes(GROUP, "driver", found[0].driver if found else "no GPU listed")
+    yield passed(GROUP, "driver", found[0].driver if found else "no GPU listed")
     if not found:
         reason = "the driver lists no GPU"
-        yield no(GROUP, "GPU", reason=reason, remedy=_WITHOUT)
-        yield no(GROUP, "2:4 tensor cores", reason="there is no GPU to have them", remedy=_WITHOUT)
+        yield failed(GROUP, "GPU", reason=reason, remedy=_WITHOUT)
+        yield failed(
+            GROUP, "2:4 tensor cores", reason="there is no GPU to have them", remedy=_WITHOUT
+        )
     for gpu in found:
-        yield yes(GROUP, "GPU", f"{gpu.name}, {gpu.memory_bytes / _GIB:.0f} GiB")
+        yield passed(GROUP, "GPU", f"{gpu.name}, {gpu.memory_bytes / _GIB:.0f} GiB")
         yield _sparse_check(gpu)
 
 
@@ -57,8 +59,8 @@ def _sparse_check(gpu: Gpu) -> Check:
     """Whether a GPU's tensor cores multiply 2:4 matrices."""
     found = f"{gpu.name}, compute capability {gpu.compute_capability}"
     if gpu.has_sparse_cores:
-        return yes(GROUP, "2:4 tensor cores", found)
-    return no(
+        return passed(GROUP, "2:4 tensor cores", found)
+    return failed(
         GROUP,
         "2:4 tensor cores",
         found=found,

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.versions import version_of
-from spd_deploy.machine.check import Check, no, yes
+from spd_deploy.machine.check import Check, failed, passed
 from spd_deploy.machine.processor import cpu_features
 from spd_deploy.sessions.openvino import import_openvino, precisions_of
 
@@ -17,7 +17,7 @@ def openvino_checks() -> Iterator[Check]:
     try:
         core = import_openvino().Core()
     except Unavailable as err:
-        yield no(
+        yield failed(
             GROUP,
             "openvino",
             reason="the optional package openvino does not import",
@@ -25,7 +25,7 @@ def openvino_checks() -> Iterator[Check]:
             remedy=f"{err.fix}; artefacts also run in ONNX Runtime",
         )
         return
-    yield yes(GROUP, "openvino", f"openvino {version_of('openvino')}")
+    yield passed(GROUP, "openvino", f"openvino {version_of('openvino')}")
     offered = precisions_of(core)
     yield bf16_check(offered)
     yield int8_check(offered, cpu_features() or ())
@@ -34,8 +34,8 @@ def openvino_checks() -> Iterator[Check]:
 def bf16_check(offered: Collection[str]) -> Check:
     """Whether fp32 artefacts can run in bf16."""
     if "bf16" in offered:
-        return yes(GROUP, "openvino in bf16", "--runtime openvino:bf16")
-    return no(
+        return passed(GROUP, "openvino in bf16", "--runtime openvino:bf16")
+    return failed(
         GROUP,
         "openvino in bf16",
         reason="OpenVINO offers no bf16 on this processor",
@@ -47,8 +47,8 @@ def int8_check(offered: Collection[str], features: Collection[str]) -> Check:
     """Whether the processor has instructions for int8 products."""
     found = [name for name in _INT8 if name in features]
     if "int8" in offered and found:
-        return yes(GROUP, "openvino in int8", f"products by {' and '.join(found)}")
-    return no(
+        return passed(GROUP, "openvino in int8", f"products by {' and '.join(found)}")
+    return failed(
         GROUP,
         "openvino in int8",
         reason=f"the processor has neither {' nor '.join(_INT8)} for int8 products",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spd_deploy.domain.cores import physical_cores, usable_cores
-from spd_deploy.machine.check import Check, no, yes
+from spd_deploy.machine.check import Check, failed, passed
 
 GROUP = "Processor"
 _CPUINFO = Path("/proc/cpuinfo")
@@ -82,7 +82,7 @@ def processor_checks() -> Iterator[Check]:
     """Checks of the processor, its instruction sets, memory and disk."""
     import psutil
 
-    yield yes(
+    yield passed(
         GROUP, "CPU", f"{cpu_name()}, {physical_cores()} cores, {usable_cores():g} usable here"
     )
     yield from feature_checks(cpu_features())
@@ -95,7 +95,7 @@ def processor_checks() -> Iterator[Check]:
 def feature_checks(present: Collection[str] | None) -> Iterator[Check]:
     """A check for each instruction set, or one failed check where they are unknown."""
     if present is None:
-        yield no(
+        yield failed(
             GROUP,
             "instruction sets",
             reason=f"{platform.system()} has no {_CPUINFO}, which would list them",
@@ -104,9 +104,9 @@ def feature_checks(present: Collection[str] | None) -> Iterator[Check]:
         return
     for feature in FEATURES:
         if feature.name in present:
-            yield yes(GROUP, feature.name, feature.use)
+            yield passed(GROUP, feature.name, feature.use)
         else:
-            yield no(
+            yield failed(
                 GROUP,
                 feature.name,
                 reason=f"the processor does not offer {feature.name}: {feature.use}",
@@ -118,8 +118,8 @@ def room_check(name: str, free_bytes: int, total_bytes: int, enough_bytes: int) 
     """Whether enough memory or disk space is free to train and export a BERT-base."""
     found = f"{free_bytes / _GB:.1f} of {total_bytes / _GB:.1f} GB free"
     if free_bytes >= enough_bytes:
-        return yes(GROUP, name, found)
-    return no(
+        return passed(GROUP, name, found)
+    return failed(
         GROUP,
         name,
         found=found,

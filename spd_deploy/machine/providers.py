@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from spd_deploy.domain.child import child_environment, python_module
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.versions import version_of
-from spd_deploy.machine.check import Check, no, yes
+from spd_deploy.machine.check import Check, failed, passed
 from spd_deploy.sessions.onnxruntime import import_onnxruntime, refuse_double_install
 
 GROUP = "ONNX Runtime"
@@ -32,10 +32,10 @@ def provider_checks(*, has_gpu: bool) -> Iterator[Check]:
         refuse_double_install()
         ort = import_onnxruntime()
     except Unavailable as err:
-        yield no(GROUP, "onnxruntime", found=err.got, reason=err.what, remedy=err.fix)
+        yield failed(GROUP, "onnxruntime", found=err.got, reason=err.what, remedy=err.fix)
         return
     package = "onnxruntime-gpu" if version_of("onnxruntime-gpu") else "onnxruntime"
-    yield yes(GROUP, "onnxruntime", f"{package} {ort.__version__}")
+    yield passed(GROUP, "onnxruntime", f"{package} {ort.__version__}")
     listed = [name for name in ort.get_available_providers() if name != _REMOTE]
     for name in dict.fromkeys((*_COMMON, *listed)):
         fault = failure_of(name) if name in listed else None
@@ -45,7 +45,7 @@ def provider_checks(*, has_gpu: bool) -> Iterator[Check]:
 def check_of(name: str, listed: Collection[str], fault: str | None, *, has_gpu: bool) -> Check:
     """The check of a provider, given the listed ones and the reason why it does not load."""
     if name not in listed:
-        return no(
+        return failed(
             GROUP,
             name,
             reason="the installed build of ONNX Runtime does not contain it",
@@ -53,8 +53,8 @@ def check_of(name: str, listed: Collection[str], fault: str | None, *, has_gpu: 
         )
     if fault is not None:
         remedy = _remedy(name, has_gpu=has_gpu)
-        return no(GROUP, name, found="built in", reason=fault, remedy=remedy)
-    return yes(GROUP, name, "loads and runs")
+        return failed(GROUP, name, found="built in", reason=fault, remedy=remedy)
+    return passed(GROUP, name, "loads and runs")
 
 
 def failure_of(provider: str) -> str | None:

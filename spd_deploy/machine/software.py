@@ -8,7 +8,7 @@ from importlib import metadata
 
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.versions import PACKAGE, version_of
-from spd_deploy.machine.check import Check, no, yes
+from spd_deploy.machine.check import Check, failed, passed
 from spd_deploy.sessions.tensorrt.versions import import_tensorrt
 
 GROUP = "Packages"
@@ -22,12 +22,12 @@ _WITHOUT = "without it trt artefacts run with --runtime onnxruntime"
 
 def package_checks() -> Iterator[Check]:
     """Checks of Python, the required packages, and the package that downloads data sets."""
-    yield yes(GROUP, "Python", platform.python_version())
+    yield passed(GROUP, "Python", platform.python_version())
     yield required_check()
     if number := version_of("datasets"):
-        yield yes(GROUP, "data sets from the hub", f"datasets {number}")
+        yield passed(GROUP, "data sets from the hub", f"datasets {number}")
     else:
-        yield no(
+        yield failed(
             GROUP,
             "data sets from the hub",
             reason="the optional package datasets is not installed",
@@ -40,7 +40,7 @@ def required_check() -> Check:
     try:
         return missing_check([name for name in required_packages() if version_of(name) is None])
     except metadata.PackageNotFoundError:
-        return no(
+        return failed(
             GROUP,
             "required packages",
             found=_found(),
@@ -59,8 +59,8 @@ def required_packages() -> list[str]:
 def missing_check(missing: list[str]) -> Check:
     """Whether required packages are missing."""
     if not missing:
-        return yes(GROUP, "required packages", _found())
-    return no(
+        return passed(GROUP, "required packages", _found())
+    return failed(
         GROUP,
         "required packages",
         found=_found(),
@@ -79,7 +79,7 @@ def torch_checks() -> Iterator[Check]:
     import torch
 
     capability = torch.backends.cpu.get_cpu_capability()
-    yield yes(_TORCH, "torch", f"{torch.__version__}, kernels for {capability}")
+    yield passed(_TORCH, "torch", f"{torch.__version__}, kernels for {capability}")
     yield torch_cuda_check(built_for=torch.version.cuda, works=torch.cuda.is_available())
     yield triton_check()
     yield two_four_check(
@@ -93,14 +93,14 @@ def triton_check() -> Check:
     try:
         import triton
     except Exception as err:  # noqa: BLE001 - a broken installation throws what it likes
-        return no(
+        return failed(
             _TORCH,
             name,
             found=version_of("triton"),
             reason=f"it does not import: {err}",
             remedy="pip install 'spd-deploy[triton]', or bench with --dense eager,onnxruntime",
         )
-    return yes(_TORCH, name, f"triton {triton.__version__}")
+    return passed(_TORCH, name, f"triton {triton.__version__}")
 
 
 def two_four_check(*, library: bool, gpu: bool) -> Check:
@@ -109,8 +109,8 @@ def two_four_check(*, library: bool, gpu: bool) -> Check:
     A CUDA build reports the library as available on machines without a GPU too.
     """
     if library and gpu:
-        return yes(_TORCH, "2:4 products", "cuSPARSELt")
-    return no(
+        return passed(_TORCH, "2:4 products", "cuSPARSELt")
+    return failed(
         _TORCH,
         "2:4 products",
         found="cuSPARSELt" if library else None,
@@ -122,21 +122,21 @@ def two_four_check(*, library: bool, gpu: bool) -> Check:
 def torch_cuda_check(*, built_for: str | None, works: bool) -> Check:
     """Whether PyTorch can use a GPU; ``built_for`` is the CUDA version of its build."""
     if built_for is None:
-        return no(
+        return failed(
             _TORCH,
             "torch on CUDA",
             reason="this build of PyTorch has no CUDA",
             remedy="install PyTorch's CUDA build to use a GPU; training also runs on the CPU",
         )
     if not works:
-        return no(
+        return failed(
             _TORCH,
             "torch on CUDA",
             found=f"built for CUDA {built_for}",
             reason="PyTorch finds no usable GPU or driver",
             remedy="see the checks under NVIDIA; without a GPU use --device cpu",
         )
-    return yes(_TORCH, "torch on CUDA", f"CUDA {built_for}")
+    return passed(_TORCH, "torch on CUDA", f"CUDA {built_for}")
 
 
 def engine_checks(*, driver_fault: str | None) -> Iterator[Check]:
@@ -150,7 +150,7 @@ def tensorrt_check(*, driver_fault: str | None) -> Check:
     No ``Runtime`` is created for it: without a driver TensorRT returns one that crashes.
     """
     if importlib.util.find_spec("tensorrt") is None:
-        return no(
+        return failed(
             _ENGINES,
             _TENSORRT,
             reason="the optional package tensorrt is not installed",
@@ -161,11 +161,13 @@ def tensorrt_check(*, driver_fault: str | None) -> Check:
         import_tensorrt()
     except Unavailable as err:
         reason = f"{err.what}: {err.got}"
-        return no(_ENGINES, _TENSORRT, found=found, reason=reason, remedy=f"{err.fix}")
+        return failed(_ENGINES, _TENSORRT, found=found, reason=reason, remedy=f"{err.fix}")
     if version_of("cuda-bindings") is None:
         reason = "TensorRT engines need the package cuda-bindings, which is not installed"
-        return no(_ENGINES, _TENSORRT, found=found, reason=reason, remedy=f"{_INSTALL}; {_WITHOUT}")
+        return failed(
+            _ENGINES, _TENSORRT, found=found, reason=reason, remedy=f"{_INSTALL}; {_WITHOUT}"
+        )
     if driver_fault is not None:
         reason = f"NVIDIA's driver: {driver_fault}"
-        return no(_ENGINES, _TENSORRT, found=found, reason=reason, remedy=_WITHOUT)
-    return yes(_ENGINES, _TENSORRT, f"{found}, builds and runs engines of trt artefacts")
+        return failed(_ENGINES, _TENSORRT, found=found, reason=reason, remedy=_WITHOUT)
+    return passed(_ENGINES, _TENSORRT, f"{found}, builds and runs engines of trt artefacts")

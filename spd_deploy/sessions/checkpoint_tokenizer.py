@@ -134,7 +134,7 @@ class _Source:
 
 
 # Transformers makes every combination of what it cuts off two texts, so a shorter cut is slow.
-_LEAST_COMPARED = 64
+_MIN_COMPARED = 64
 
 
 # To read a tokenizer and compare it takes half a second, and many folders hold the same one.
@@ -147,7 +147,7 @@ def _compared(source: _Source, max_tokens: int) -> str:
     """
     auto = _auto_tokenizer(source.reference)
     content = _content_of(auto)
-    cut_at = max(max_tokens, _LEAST_COMPARED)
+    cut_at = max(max_tokens, _MIN_COMPARED)
     written = Tokenizer(Path(TOKENIZER_FILE), max_tokens=cut_at, content=content)
     _refuse_other_ids(written, auto, source.reference)
     return content

@@ -17,7 +17,7 @@ from spd_deploy.domain.text import Batch
 # 128 to 512 make little difference; fewer make slower products, more exceed the cache.
 CHUNK_TOKENS = 256
 # Largest share of the time that a thread may be idle where rows do not divide evenly.
-_MOST_IDLE = 0.2
+_MAX_IDLE = 0.2
 
 
 def chunks_of(mask_BS: NDArray[np.int64], threads: int) -> list[NDArray[np.intp]]:
@@ -30,7 +30,7 @@ def chunks_of(mask_BS: NDArray[np.int64], threads: int) -> list[NDArray[np.intp]
     B, S = mask_BS.shape
     rows = np.arange(B)
     most = math.ceil(B / threads) if threads > 1 else 0
-    if B < 2 or threads < 2 or 1 - B / (most * threads) > _MOST_IDLE:
+    if B < 2 or threads < 2 or 1 - B / (most * threads) > _MAX_IDLE:
         return [rows]
     wanted = math.ceil(B * S / CHUNK_TOKENS / threads) * threads
     count = min(max(wanted, threads), B)

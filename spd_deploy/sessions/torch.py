@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from spd_deploy.domain.checkpoint import refuse_unsafe_weights
 from spd_deploy.domain.cores import default_threads
+from spd_deploy.domain.model_config import has_token_types
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.cuda.oom import fitting
 from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
@@ -51,7 +52,7 @@ class TorchSession(Closing):
         import torch
 
         inputs = {"input_ids": batch.ids_BS, "attention_mask": batch.mask_BS}
-        if getattr(self.model.config, "type_vocab_size", 0) > 1:  # else it tells no texts apart
+        if has_token_types(self.model.config):
             inputs["token_type_ids"] = batch.types_BS
         on_device = {k: torch.from_numpy(v).to(self.model.device) for k, v in inputs.items()}
         with torch.inference_mode(), threads_in_torch(self._threads):

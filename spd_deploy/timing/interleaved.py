@@ -1,4 +1,4 @@
-"""Times several models in interleaved rounds, and says which is the fastest.
+"""Times several models in interleaved rounds, and says which to take.
 
 One model is open at a time: another's threads and memory would be beside what is timed, and a
 runtime may let its idle threads spin.
@@ -20,7 +20,7 @@ Run = Callable[[Shape], Any]
 Opener = Callable[[], AbstractContextManager[Run]]
 
 # A gain below this over the first of several may be noise, and the first is taken.
-_LEAST_GAIN = 1.05
+_MIN_GAIN = 1.05
 
 
 def time_interleaved(
@@ -47,15 +47,15 @@ def time_interleaved(
     return {name: tuple(map(tuple, rounds)) for name, rounds in medians.items()}
 
 
-def fastest(seconds: Sequence[Sequence[float]]) -> int:
-    """The index of the fastest of several models, each given by its seconds at the same shapes.
+def first_unless_faster(seconds: Sequence[Sequence[float]]) -> int:
+    """The index of the first of several models, or of the fastest where that is clearly faster.
 
-    The geometric mean over the shapes decides. The first model is kept unless another is more than
-    5 % faster, since less may be noise.
+    Each is given by its seconds at the same shapes, of which the geometric mean decides. Clearly is
+    by more than 5 %, since less may be noise.
     """
     means = [geometric_mean(each) for each in seconds]
     best = means.index(min(means))
-    return best if means[0] / means[best] > _LEAST_GAIN else 0
+    return best if means[0] / means[best] > _MIN_GAIN else 0
 
 
 def _samples(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spd_deploy.domain.model_config import has_token_types
 from spd_deploy.domain.text import Tokenizer, Tokens, pad
 from spd_train.data.examples import Example
 
@@ -68,7 +69,7 @@ class TensorBatch:
                 than one.
         """
         inputs = {"input_ids": self.ids_BS, "attention_mask": self.mask_BS}
-        if getattr(config, "type_vocab_size", 0) > 1:
+        if has_token_types(config):
             inputs["token_type_ids"] = self.types_BS
         return inputs
 

@@ -17,7 +17,7 @@ from spd_deploy.domain.text import TOKENIZER_FILE
 from spd_train.data.grammar import generate
 from spd_train.model import save_classifier
 
-MOST_PIECES = 1000
+MAX_PIECES = 1000
 MAX_TOKENS = 64
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -57,7 +57,7 @@ def _learned_tokenizer() -> str:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     trainer = WordPieceTrainer(
-        vocab_size=MOST_PIECES,
+        vocab_size=MAX_PIECES,
         special_tokens=list(_SPECIAL),
         initial_alphabet=[chr(c) for c in range(ord(" ") + 1, ord("~") + 1)],
         show_progress=False,

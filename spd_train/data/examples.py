@@ -28,7 +28,7 @@ _OPTIONS = "check --text-column and --pair-column"
 _SEPARATE = "save it with commas as .csv, or with tabs as .tsv"
 
 
-_MOST_NAMED = 20
+_MAX_NAMED = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +114,7 @@ def columns_fault(row: DataRow, columns: Columns, *, fix: str) -> Fault | None:
         if column in row.repeated or row.names.count(column) > 1:
             fault = Fault(kind=f"column {column!r} occurs twice", fix="rename one of them")
         elif column not in row.names:
-            columns_text = ", ".join(map(repr, row.names[:_MOST_NAMED])) or "none"
+            columns_text = ", ".join(map(repr, row.names[:_MAX_NAMED])) or "none"
             other = None if row.header is None else other_delimiter(row.names, needed)
             fault = Fault(
                 kind=f"no column {column!r}",
@@ -211,13 +211,13 @@ def _label(task: Task, row: DataRow, column: Name) -> float | Fault:
     if name in task.labels:
         return task.labels.index(name)
     known = tuple(task.label_values or task.labels)
-    more = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
+    more = f" and {len(known) - _MAX_NAMED} more" if len(known) > _MAX_NAMED else ""
     theirs = tasks_of_label(task, spelled)
     other = f"; that is a label of task {' or '.join(theirs)}" if theirs else ""
     return Fault(
         kind="unknown label",
         got=repr(spelled[:80]),
-        fix=f"use one of {', '.join(known[:_MOST_NAMED])}{more}{other}",
+        fix=f"use one of {', '.join(known[:_MAX_NAMED])}{more}{other}",
     )
 
 

@@ -15,7 +15,7 @@ _OWN_NAMES: Mapping[str, tuple[str, ...]] = {
     "dev": ("dev", "validation", "valid", "val"),
     "test": ("test",),
 }
-_MOST_NAMED = 8
+_MAX_NAMED = 8
 # The end of a shard's name, as the Hugging Face hub writes it: train-00000-of-00002.parquet.
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 
@@ -61,10 +61,10 @@ def own_files(data_dir: Path, split: str) -> list[Path]:
         return [data_dir]
     files = _candidates(data_dir, split)
     if len({_SHARD.sub("-of-", file.name) for file in files}) > 1:
-        more = ", ..." if len(files) > _MOST_NAMED else ""
+        more = ", ..." if len(files) > _MAX_NAMED else ""
         raise BadData(
             f"{data_dir} has {len(files)} files for {split}",
-            got=", ".join(file.name for file in files[:_MOST_NAMED]) + more,
+            got=", ".join(file.name for file in files[:_MAX_NAMED]) + more,
             fix="keep one of them, or name a file with --data",
         )
     if files:
@@ -74,10 +74,10 @@ def own_files(data_dir: Path, split: str) -> list[Path]:
         (p for p in sorted(data_dir.iterdir()) if p.is_dir() and _candidates(p, split)), None
     )
     there = sorted(p.name for p in data_dir.iterdir() if not p.name.startswith("."))
-    more = ", ..." if len(there) > _MOST_NAMED else ""
+    more = ", ..." if len(there) > _MAX_NAMED else ""
     raise BadData(
         f"{data_dir} has no file for {split}",
-        got=(", ".join(there[:_MOST_NAMED]) or "an empty folder") + more,
+        got=(", ".join(there[:_MAX_NAMED]) or "an empty folder") + more,
         fix=f"name the file itself, or add {_OWN_NAMES.get(split, (split,))[0]}.csv (or .tsv, "
         ".jsonl, .parquet)"
         if below is None

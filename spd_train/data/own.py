@@ -23,7 +23,7 @@ from spd_train.data.read_rows import read_rows
 from spd_train.data.rows import DataRow, Fault
 
 _COLUMNS = "check --text-column, --pair-column and --label-column"
-_MOST_LABELS = 1000
+_MAX_LABELS = 1000
 # With fewer labels than this, a label for each row is a small example and not a mistake.
 _FEW_LABELS = 20
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -168,7 +168,7 @@ def _refuse_absurd(counts: Mapping[str, int], column: str) -> None:
     """
     rows = sum(counts.values())
     nearly_one_a_row = len(counts) > _FEW_LABELS and 2 * len(counts) > rows
-    if nearly_one_a_row or len(counts) > _MOST_LABELS:
+    if nearly_one_a_row or len(counts) > _MAX_LABELS:
         examples = ", ".join(repr(label[:40]) for label in list(counts)[:3])
         raise BadData(
             f"column {column!r} holds too many different labels for a classification",

@@ -23,10 +23,10 @@ from spd_train.data.read_split import read_split
 
 # If the user's own data has no dev file, this share of it is held out to score on.
 DEV_SHARE = 0.1
-HELD_OUT = "held out of train"
+DEV_FROM_TRAIN = "held out of train"
 TRAIN = "train"
-# More rows do not tell checkpoints apart better, and would be missing in train.
-_MOST_APART = 2000
+# More validation rows choose no better checkpoint, and would be missing in train.
+_MAX_HELD_OUT = 2000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,8 @@ class Data:
         dev: rows of each dev file; MNLI has two. They are scored once, at the end.
         dev_name: name of the dev rows, for the record.
         sha256: hash of all rows in order.
-        holdout: rows held out of train, on which the best checkpoint is chosen; may be empty.
+        holdout: validation rows, taken from train: the best checkpoint is chosen on them. May be
+            empty.
         trained_on: record by which the training rows are recognised; stored in the checkpoint.
         more: unlabelled rows that the student is trained on beside ``train``; the teacher labels
             them.
@@ -126,23 +127,23 @@ def read_data(
         raise BadData("there are too few rows to train on", got=len(rows), fix="add rows")
     sha256 = _sha256_of(rows)
     kept: Sequence[Example] = rows
-    if apart := not has_split(task, data_dir, "dev"):
-        kept, held = set_apart(rows, DEV_SHARE)
+    if without_dev := not has_split(task, data_dir, "dev"):
+        kept, held = hold_out(rows, DEV_SHARE)
         note(f"no dev file: {len(held)} of {len(rows)} rows are held out to measure on")
         dev: Mapping[str, Sequence[Example]] = {"held_out": held}
     else:
         dev = read(data_dir, "dev")
     known = task.trained_on
     same = known is None or known.sha256 == sha256
-    _tell_seen(known, [example for part in dev.values() for example in part], note)
-    train, chosen_on = set_apart(kept, holdout)
+    _warn_of_leakage(known, [example for part in dev.values() for example in part], note)
+    train, validation = hold_out(kept, holdout)
     return Data.of(
         train,
         dev,
-        dev_name="dev" if not apart else HELD_OUT if same else f"a tenth of {data_dir}",
-        holdout=chosen_on,
+        dev_name="dev" if not without_dev else DEV_FROM_TRAIN if same else f"a tenth of {data_dir}",
+        holdout=validation,
         trained_on=TrainedRows.of(
-            map(_texts, kept), sha256=sha256, held_out=DEV_SHARE if apart else 0.0
+            map(_texts, kept), sha256=sha256, held_out=DEV_SHARE if without_dev else 0.0
         ),
     )
 
@@ -178,18 +179,18 @@ def rows_to_score(
     if scored.name == TRAIN:
         note("these rows were trained on: their scores say nothing of other texts")
     else:
-        _tell_seen(task.trained_on, [e for part in scored.parts.values() for e in part], note)
+        _warn_of_leakage(task.trained_on, [e for part in scored.parts.values() for e in part], note)
     return scored
 
 
-def set_apart(rows: Sequence[Example], share: float) -> tuple[Sequence[Example], Sequence[Example]]:
+def hold_out(rows: Sequence[Example], share: float) -> tuple[Sequence[Example], Sequence[Example]]:
     """``rows`` without a random share of them, and that share; the same rows every time.
 
     The run's seed has no influence: all teachers, arms and seeds must leave out the same rows, or
     one would be chosen on rows that another was trained on.
     """
     target = max(1, round(len(rows) * share)) if share > 0 else 0
-    count = min(len(rows) - 1, target, _MOST_APART)
+    count = min(len(rows) - 1, target, _MAX_HELD_OUT)
     chosen = set(Random(0).sample(range(len(rows)), count))
     kept = [row for i, row in enumerate(rows) if i not in chosen]
     return kept, [row for i, row in enumerate(rows) if i in chosen]
@@ -219,9 +220,9 @@ def _part_of(
     if known is not None and known.sha256 == _sha256_of(rows):
         if not known.held_out:
             return ScoringRows(name=TRAIN, parts=parts)
-        kept, held = set_apart(rows, known.held_out)
+        kept, held = hold_out(rows, known.held_out)
         note(f"{file} is the file that the model was trained on: {len(held)} rows were held out")
-        name, part = (TRAIN, kept) if split == TRAIN else (HELD_OUT, held)
+        name, part = (TRAIN, kept) if split == TRAIN else (DEV_FROM_TRAIN, held)
         return ScoringRows(name=name, parts={name.replace(" ", "_"): list(part)})
     if data_dir.is_dir() and split != TRAIN:
         own_files(data_dir, split)  # there is none: the error says so
@@ -230,8 +231,8 @@ def _part_of(
     return ScoringRows(name=file.name, parts=parts)
 
 
-def _tell_seen(known: TrainedRows | None, rows: Sequence[Example], note: Note) -> None:
-    """Report how many of the rows the model was trained on."""
+def _warn_of_leakage(known: TrainedRows | None, rows: Sequence[Example], note: Note) -> None:
+    """Report how many of the rows to score on the model was trained on."""
     if known is not None and (seen := known.seen([_texts(row) for row in rows])):
         note(
             f"about {seen} of {len(rows)} rows to measure on are rows that the model was trained "

@@ -10,7 +10,7 @@ from spd_deploy.domain.tasks import Task
 from spd_train.data.examples import Example, Note
 from spd_train.data.splits import Data
 
-_MOST_SHOWN = 20
+_MAX_SHOWN = 20
 _MANY_LABELS = 100
 _FEW_ROWS = 100
 # Spellings of a missing value in pandas, R and JSON.
@@ -40,8 +40,8 @@ def label_counts(task: Task, data: Data) -> str:
         ends = f"from {numbers.min():g} to {numbers.max():g}"
         return f"labels: numbers {ends}, mean {numbers.mean():.3g}"
     counts = _counts(task, rows)
-    shown = ", ".join(f"{_quoted(label)} {n}" for label, n in list(counts.items())[:_MOST_SHOWN])
-    more = f", and {len(counts) - _MOST_SHOWN} more" if len(counts) > _MOST_SHOWN else ""
+    shown = ", ".join(f"{_quoted(label)} {n}" for label, n in list(counts.items())[:_MAX_SHOWN])
+    more = f", and {len(counts) - _MAX_SHOWN} more" if len(counts) > _MAX_SHOWN else ""
     return f"labels: {len(counts)}: {shown}{more}"
 
 

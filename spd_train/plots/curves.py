@@ -24,7 +24,7 @@ _LOSSES = {
     "hidden_loss": GREEN,
     "logits_loss": PINK,
 }
-_LEAST_WINDOW = 5
+_MIN_WINDOW = 5
 
 
 def draw_curves(folder: Path, *, title: str, metric: str, measured_on: str) -> Path:
@@ -175,7 +175,7 @@ def _legend_above(axes: "Axes", handles: "Sequence[Artist] | None" = None) -> No
 
 def _window(values: Sequence[float]) -> int:
     """The number of steps over which a curve is smoothed."""
-    return max(_LEAST_WINDOW, len(values) // 50)
+    return max(_MIN_WINDOW, len(values) // 50)
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:

@@ -8,12 +8,20 @@ Every matrix keeps a smallest share of its weights. Coupled matrices have one sp
 """
 
 from collections.abc import Mapping, Sequence
+from typing import assert_never
 
 import torch
 from torch import Tensor
 
 from spd_deploy.domain.encoder import Encoder, Matrix
-from spd_deploy.domain.patterns import Block, Pattern, Structured, at_sparsity
+from spd_deploy.domain.patterns import (
+    NM,
+    Block,
+    Pattern,
+    Structured,
+    Unstructured,
+    at_sparsity,
+)
 from spd_train.pruning.masks import Targets, coupled_targets
 
 # A sparsity must be above 0; this one prunes no weight.
@@ -86,19 +94,29 @@ def unit_scores(group: Sequence[Matrix], targets: Targets, scores: Mapping[str, 
 
     A unit is kept or pruned as a whole: a weight, a block, or a slice under the structured pattern.
     """
-    pattern = targets[group[0].name]
-    if isinstance(pattern, Structured):
-        sums, weights = [], 0
-        for matrix in group:
-            placed = targets[matrix.name]
-            assert isinstance(placed, Structured)  # noqa: S101 - coupled matrices share a pattern
-            sums.append(placed.slice_scores(scores[matrix.name]))
-            weights += matrix.shape[0] * matrix.shape[1] // len(sums[-1])
-        return torch.stack(sums).sum(0) / weights
-    score_NK = scores[group[0].name]
-    if isinstance(pattern, Block):
-        return pattern.block_scores(score_NK).flatten() / (pattern.rows * pattern.columns)
-    return score_NK.flatten()
+    pattern, score_NK = targets[group[0].name], scores[group[0].name]
+    match pattern:
+        case Structured():
+            return _slice_means(group, targets, scores)
+        case Block():
+            return pattern.block_scores(score_NK).flatten() / (pattern.rows * pattern.columns)
+        case Unstructured():
+            return score_NK.flatten()
+        case NM():
+            raise AssertionError(f"{pattern} fixes the sparsity of every matrix")
+        case never:
+            assert_never(never)
+
+
+def _slice_means(group: Sequence[Matrix], targets: Targets, scores: Mapping[str, Tensor]) -> Tensor:
+    """Mean score ``[U]`` of each slice over all the matrices that share it."""
+    sums, weights = [], 0
+    for matrix in group:
+        pattern = targets[matrix.name]
+        assert isinstance(pattern, Structured)  # noqa: S101 - coupled matrices share a pattern
+        sums.append(pattern.slice_scores(scores[matrix.name]))
+        weights += matrix.shape[0] * matrix.shape[1] // len(sums[-1])
+    return torch.stack(sums).sum(0) / weights
 
 
 def _middle(low: float, high: float) -> float:

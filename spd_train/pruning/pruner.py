@@ -29,7 +29,7 @@ from spd_train.pruning.structured.plan import SpeedTarget
 from spd_train.pruning.structured.remover import StructureRemover
 from spd_train.state_dict import with_prefix
 
-_MOST_SPARSITY = 1 - 1e-6
+_MAX_SPARSITY = 1 - 1e-6
 _TARGET, _GRADIENT = "goal/", "gradient/"
 
 
@@ -147,7 +147,7 @@ class Pruner:
 
     def reached(self, pattern: Pattern) -> Pattern:
         """The pattern at the sparsity over all targets now; below 1 even where nothing is left."""
-        return at_sparsity(pattern, min(self.sparsity, _MOST_SPARSITY))
+        return at_sparsity(pattern, min(self.sparsity, _MAX_SPARSITY))
 
     def empty_layers(self) -> tuple[int, ...]:
         """The layers all of whose matrices are pruned to nothing."""

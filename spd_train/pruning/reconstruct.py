@@ -34,7 +34,7 @@ from spd_train.pruning.calibration import (
 
 # Weight of the ridge term towards the present weights, as a share of the inputs' mean variance.
 RIDGE = 1e-3
-_MOST_ITERATIONS = 25
+_MAX_ITERATIONS = 25
 _TOLERANCE = 1e-3
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -103,7 +103,7 @@ def solve_kept(
     toward_NK = rest_NK / scale_K
     way_NK, power_N1 = toward_NK, _dot(rest_NK, toward_NK)
     enough = _TOLERANCE * target_NK.norm()
-    for _ in range(_MOST_ITERATIONS):
+    for _ in range(_MAX_ITERATIONS):
         if rest_NK.norm() <= enough:
             break
         moved_NK = applied(way_NK)

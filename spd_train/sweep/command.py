@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spd_deploy.domain.child import python_module
-from spd_deploy.domain.patterns import NM
 from spd_train.sweep.grid import Grid, data_folder
 from spd_train.sweep.jobs import Job, StudentJob
 
@@ -28,7 +27,7 @@ def train_command(
     if isinstance(job, StudentJob):
         words += ["--recipe", job.arm, "--teacher", str(output / job.teacher.folder)]
         words += ["--pattern", str(job.pattern)]
-        if not isinstance(job.pattern, NM):  # N:M fixes the sparsity
+        if not job.pattern.fixed_sparsity:
             words += ["--sparsity", f"{job.pattern.sparsity:g}"]
     for name, value in grid.options(job).items():
         words += [f"--{name.replace('_', '-')}", str(value)]

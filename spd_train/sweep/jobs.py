@@ -12,7 +12,7 @@ files are beside it:
 from dataclasses import dataclass
 from pathlib import Path
 
-from spd_deploy.domain.patterns import NM, Pattern
+from spd_deploy.domain.patterns import Pattern
 from spd_train import recipes
 
 # The recipes of ``spd train --recipe``.
@@ -92,7 +92,7 @@ class JobPaths:
 
 def pattern_text(pattern: Pattern) -> str:
     """A pattern, with its sparsity if the pattern leaves it open: ``2:4``, ``block:64x1@0.75``."""
-    return str(pattern) if isinstance(pattern, NM) else f"{pattern}@{pattern.sparsity:g}"
+    return str(pattern) if pattern.fixed_sparsity else f"{pattern}@{pattern.sparsity:g}"
 
 
 def slug(pattern: Pattern) -> str:

@@ -26,7 +26,7 @@ class Point:
     Attributes:
         epoch: epochs since the start.
         train: on a sample of train; None if undefined.
-        holdout: on the rows held out of train; None if undefined.
+        holdout: on the validation rows, taken from train; None if undefined.
     """
 
     epoch: float

@@ -23,9 +23,9 @@ from spd_train.training.losses import HiddenVariance, hidden_variance, loss_term
 from spd_train.training.schedule import (
     Stages,
     cubic_share,
-    decayed_share,
     graft_probability,
     last_mask_update,
+    learning_rate_multiplier,
     mask_update,
 )
 from spd_train.training.scoring import score_rows
@@ -124,9 +124,9 @@ class Distillation(Training):
         }
 
     def learning_rate(self, step: int) -> float:
-        """The recipe's peak times the share of :func:`decayed_share`."""
+        """The recipe's peak times :func:`learning_rate_multiplier`."""
         recipe = self.recipe
-        return recipe.learning_rate * decayed_share(
+        return recipe.learning_rate * learning_rate_multiplier(
             step, self.stages, recipe.decay, recipe.warmup_share
         )
 

@@ -78,7 +78,7 @@ class FineTuning(Training):
         return {"stage": "teacher"}
 
     def learning_rate(self, step: int) -> float:
-        """The recipe's peak times the share of :func:`warmup_decay`."""
+        """The recipe's peak times :func:`warmup_decay`."""
         share = warmup_decay(step, self.total_steps, self.recipe.warmup_share)
         return self.recipe.learning_rate * share
 

@@ -1,10 +1,15 @@
-"""The schedules of a student's training, as pure functions of the step.
+"""The schedules of training, as pure functions of the step.
+
+Of the student, which trains in three stages:
 
     stage          prune                    graft                     finetune
     sparsity       cubic rise to target     target                    target
     grafting       by shape, see graft_probability                    1
-    learning rate  rewound: decays to 0, back to the peak, then one decay to 0 over both
+    learning rate  rewound: decays to 0    back to the peak, then one decay to 0 over both
                    once: one decay to 0 over all three
+
+Either way the learning rate first rises to the peak, over ``warmup_share`` of all steps; a share of
+0 starts at the peak. The teacher has no stages: its rate rises and decays once (``warmup_decay``).
 
 The paper's released code has five scheduler classes that change the model, one of which never
 reaches 1. Each of them is a special case of these functions.
@@ -12,7 +17,7 @@ reaches 1. Each of them is a special case of these functions.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal, Self, assert_never
 
 from spd_deploy.domain.errors import BadSetting
 from spd_train.config import Decay, GraftRecipe, StudentRecipe
@@ -122,26 +127,44 @@ def graft_probability(step: int, stages: Stages, graft: GraftRecipe) -> float:
         case "paper":
             done = (step - stages.prune) / stages.graft if step >= stages.prune else 0.0
             return _between(graft.start, done)
+        case never:
+            assert_never(never)
 
 
-def decayed_share(step: int, stages: Stages, decay: Decay, warmup_share: float) -> float:
-    """Learning rate at ``step`` as a share of its peak, in [0, 1]."""
-    if decay == "once":
-        return warmup_decay(step, stages.total, warmup_share)
-    rise = math.ceil(stages.total * warmup_share)
-    return min(1.0, (step + 1) / rise if rise else 1.0) * rewound_decay(step, stages)
+def learning_rate_multiplier(step: int, stages: Stages, decay: Decay, warmup_share: float) -> float:
+    """Learning rate at ``step`` as a share of its peak, in (0, 1]; warm-up ends at the peak.
+
+    Args:
+        step: from 0.
+        stages: their lengths.
+        decay: over all stages at once, or over the prune stage and again over the rest.
+        warmup_share: share of all steps in which the rate rises. A rewound rate has warmed up by
+            the end of the prune stage at the latest.
+    """
+    match decay:
+        case "once":
+            return warmup_decay(step, stages.total, warmup_share)
+        case "rewound":
+            return rewound_decay(step, stages, warmup_share)
+        case never:
+            assert_never(never)
 
 
-def rewound_decay(step: int, stages: Stages) -> float:
-    """Share of the peak learning rate: one linear decay over pruning, and one over the rest."""
+def rewound_decay(step: int, stages: Stages, warmup_share: float = 0.0) -> float:
+    """A rise and a linear decay over the prune stage, then a decay from the peak over the rest."""
     if step < stages.prune:
-        return 1.0 - step / stages.prune
+        rise = min(stages.prune, math.ceil(stages.total * warmup_share))
+        return _rise_and_decay(step, stages.prune, rise)
     return 1.0 - (step - stages.prune) / (stages.graft + stages.finetune)
 
 
 def warmup_decay(step: int, total: int, warmup_share: float) -> float:
-    """Share of the peak learning rate: a linear rise, then a linear decay to 0."""
-    rise = math.ceil(total * warmup_share)
+    """A linear rise to the peak in a share of all steps, then a linear decay to 0."""
+    return _rise_and_decay(step, total, math.ceil(total * warmup_share))
+
+
+def _rise_and_decay(step: int, total: int, rise: int) -> float:
+    """Share of the peak: a linear rise in ``rise`` steps, then a linear decay to 0 at ``total``."""
     if step < rise:
         return (step + 1) / rise
     return (total - step) / max(1, total - rise)

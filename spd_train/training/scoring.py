@@ -27,7 +27,7 @@ class Samples:
 
     Attributes:
         train: a sample of the training rows.
-        holdout: the rows held out of train; may be empty.
+        holdout: the validation rows, taken from train; may be empty.
     """
 
     train: Sequence[LabelledTokens]

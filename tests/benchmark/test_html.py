@@ -9,13 +9,13 @@ import pytest
 from spd_deploy.benchmark.formatting import milliseconds
 from spd_deploy.benchmark.html import PageSection, html_from_report
 from spd_deploy.benchmark.judge import judge
-from spd_deploy.benchmark.plot_latency import MOST_DOTS, thinned
+from spd_deploy.benchmark.plot_latency import MAX_DOTS, thinned
 from spd_deploy.benchmark.plot_speedup import speedup_figure
 from spd_deploy.benchmark.plots import PLOTS, draw_plots
 from spd_deploy.benchmark.publish import summary_of
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.summary import headlines
-from spd_deploy.benchmark.tables import latency_table
+from spd_deploy.benchmark.tables import host_latency_table
 from tests.benchmark.made import NO_KERNEL, drawn, gathered, made_report, three_arms, three_judged
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -160,7 +160,7 @@ def test_every_cell_names_its_column(report: Report) -> None:
     page = page_of(report)
     (latency,) = re.findall(r'<table class="latency main">.*?</table>', page, re.DOTALL)
 
-    columns = latency_table(report, three_judged()).columns
+    columns = host_latency_table(report, three_judged()).columns
     for column in columns[1:]:
         assert latency.count(f'data-name="{column}"') == len(report.arms) * 2
 
@@ -196,7 +196,7 @@ def test_a_page_of_a_gpu_tells_of_it(report: Report) -> None:
 
 def test_the_latency_table_has_a_row_a_shape_and_arm(report: Report) -> None:
     """Rows come by shape, the baseline first and without a ratio."""
-    table = latency_table(report, three_judged())
+    table = host_latency_table(report, three_judged())
 
     assert [row[:2] for row in table.rows] == [
         (shape, arm) for shape in ("1x16", "8x32") for arm in ("dense", "block", "nm")
@@ -210,7 +210,7 @@ def test_thinned_dots_keep_the_ends() -> None:
     """The fastest and slowest of many runs are drawn, and few runs are all drawn."""
     many = thinned([float(i) for i in range(1000)])
 
-    assert len(many) == MOST_DOTS
+    assert len(many) == MAX_DOTS
     assert (many[0], many[-1]) == (0.0, 999.0)
     assert thinned([3.0, 1.0, 2.0]).tolist() == [1.0, 2.0, 3.0]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, open_checkpoint
-from spd_deploy.domain.detection import LEAST_ZEROS, Detection, detect
+from spd_deploy.domain.detection import MIN_ZEROS, Detection, detect
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.models.bert import BERT_LAYER
 from spd_deploy.domain.nonzeros import nonzeros_in
@@ -79,6 +80,11 @@ def found_on(weights: Weights) -> dict[str, Pattern]:
     }
 
 
+def test_every_kind_of_pattern_is_detected_here() -> None:
+    """No class of pattern is left out of the models that are read below."""
+    assert {type(parse_pattern(spelled)) for spelled in SPELLED} == set(get_args(Pattern))
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(
@@ -108,7 +114,7 @@ def test_what_is_detected_holds(zeros: list[str], seed: int) -> None:
 
     found = seen(weights)
 
-    sparse = {n for n, w in weights.items() if (w == 0).float().mean() >= LEAST_ZEROS}
+    sparse = {n for n, w in weights.items() if (w == 0).float().mean() >= MIN_ZEROS}
     assert {name for name, goal in found.sparsities.items() if goal} == sparse
     if found.pattern is not None:
         for name, goal in found_on(weights).items():
@@ -141,7 +147,7 @@ def test_a_dense_model_is_dense() -> None:
     """Random weights, a few of which happen to be zero, show no pattern."""
     weights = random_weights()
     for weight in weights.values():
-        weight.view(-1)[:: round(1 / LEAST_ZEROS) + 1] = 0
+        weight.view(-1)[:: round(1 / MIN_ZEROS) + 1] = 0
 
     found = seen(weights)
 

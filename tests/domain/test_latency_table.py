@@ -1,6 +1,7 @@
 """The latency table as a value: its laws, its file, and the tables that it refuses to be."""
 
 import json
+import re
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -28,6 +29,7 @@ from spd_deploy.domain.part_times import (
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.structures import Structures
 
+FILES_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "files.md"
 SIZES = EncoderSizes(layers=3, hidden=64, heads=4, intermediate=128)
 HEADS, NEURONS = (0, 1, 2, 4), (0, 16, 32, 128)
 WANTED: dict[str, Any] = {
@@ -224,3 +226,15 @@ def test_one_lucky_round_does_not_count() -> None:
     assert settled((2.9, 2.2, 2.92, 7.0))
     assert not settled((2.9, 2.2, 7.0))
     assert not settled((2.9, 2.9))
+
+
+def test_the_documented_table_is_a_table() -> None:
+    """The example in the documentation has every key, and predicts the time of its network."""
+    (example,) = re.findall(r"```json\n(.*?)```", FILES_PAGE.read_text(), re.DOTALL)
+
+    table = LatencyTable.from_json(json.loads(example))
+
+    (dense,) = table.networks
+    assert dense.structures == table.dense
+    assert table.seconds(table.dense) == pytest.approx(undisturbed(dense.seconds[0]), rel=0.02)
+    assert max(table.errors()) < 0.02

@@ -1,6 +1,7 @@
 """Patterns against brute force, and the laws every pattern obeys."""
 
 import itertools
+from typing import get_args
 
 import pytest
 import torch
@@ -9,11 +10,13 @@ from hypothesis import strategies as st
 
 from spd_deploy.domain.errors import BadPattern
 from spd_deploy.domain.patterns import (
+    EXAMPLES,
     NM,
     Block,
     Pattern,
     Structured,
     Unstructured,
+    at_sparsity,
     parse_pattern,
 )
 
@@ -180,6 +183,24 @@ def test_nm_reaches_intermediate_sparsity_exactly(share: float) -> None:
 
     assert int((~mask_NK).sum()) == round(512 * 0.5 * share)
     assert int(mask_NK.reshape(-1, 4).sum(1).min()) >= 2
+
+
+def test_every_kind_of_pattern_is_tested_here_and_has_an_example() -> None:
+    """No class of pattern is left out of these tests, nor of the examples of help texts."""
+    kinds = set(get_args(Pattern))
+
+    assert {type(pattern) for pattern in PATTERNS} == kinds
+    assert {type(parse_pattern(text)) for text in EXAMPLES} == kinds
+
+
+@every_pattern
+def test_a_fixed_sparsity_is_the_only_one(pattern: Pattern) -> None:
+    """A pattern takes another sparsity unless it says that its own is fixed."""
+    if pattern.fixed_sparsity:
+        with pytest.raises(BadPattern):
+            at_sparsity(pattern, 0.1)
+    else:
+        assert at_sparsity(pattern, 0.1).sparsity == 0.1
 
 
 @every_pattern

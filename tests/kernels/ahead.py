@@ -17,7 +17,7 @@ from spd_deploy.kernels.sources.linear import block_linear
 from spd_deploy.kernels.tiles import MIN_TILE_SIDE, FloatType, Tile
 
 # What the compiler may take for granted: PyTorch's allocations begin at multiples of it, rows of
-# activations and of values too where the number of tokens is a multiple of 16.
+# activations and of values too where the dtype of tokens is a multiple of 16.
 _ALIGNED = ("values", "rows", "x", "bias", "residual", "out", "J", "T")
 _ALIGNED_STRIDES = ("stride_x", "stride_residual", "stride_out")
 _POINTERS = ("values", "x", "residual", "out")
@@ -41,7 +41,7 @@ class Compiled:
 
 def compiled_linear(
     capability: int,
-    number: FloatType,
+    dtype: FloatType,
     tile: Tile,
     *,
     group_rows: int,
@@ -60,7 +60,7 @@ def compiled_linear(
     names: list[str] = list(block_linear.arg_names)
     source = ASTSource(
         block_linear.fn,
-        signature={name: _kind(name, number, constants) for name in names},
+        signature={name: _kind(name, dtype, constants) for name in names},
         constexprs=constants,
         attrs=_alignments(names, aligned=aligned),
     )
@@ -76,12 +76,12 @@ def compiled_linear(
     )
 
 
-def _kind(name: str, number: FloatType, constants: dict[str, Any]) -> str:
+def _kind(name: str, dtype: FloatType, constants: dict[str, Any]) -> str:
     """The type of a parameter, as Triton spells it."""
     if name in constants:
         return "constexpr"
     if name in _POINTERS:
-        return f"*{number}"
+        return f"*{dtype}"
     return {"rows": "*i32", "bias": "*fp32"}.get(name, "i32")
 
 

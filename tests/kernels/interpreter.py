@@ -55,7 +55,7 @@ class Interpreter(Closing):
                 "bias": weight.bias_N,
                 **({} if residual_NT is None else {"residual": residual_NT}),
             },
-            number=float_type_of(x_KT.dtype),
+            dtype=float_type_of(x_KT.dtype),
             rows=weight.rows_GJ.numpy(),
             tile=tile,
             activation=activation,
@@ -70,9 +70,9 @@ class Interpreter(Closing):
             last is the one that was taken.
         """
         tensors = {"x": x_KT, "values": weight.values_GRJ, "bias": weight.bias_N}
-        rows, number = weight.rows_GJ.numpy(), float_type_of(x_KT.dtype)
-        found = self._ask("tuned", tensors=tensors, number=number, rows=rows, fastest=fastest)
-        return found, self._ask("measured", tensors={}, number="fp32")
+        rows, dtype = weight.rows_GJ.numpy(), float_type_of(x_KT.dtype)
+        found = self._ask("tuned", tensors=tensors, dtype=dtype, rows=rows, fastest=fastest)
+        return found, self._ask("measured", tensors={}, dtype="fp32")
 
     def attention(
         self,
@@ -90,7 +90,7 @@ class Interpreter(Closing):
         if biases_AD is not None:
             tensors["biases"] = biases_AD
         return self._ask(
-            "attention", tensors=tensors, number=float_type_of(q.dtype), heads=heads, wide=wide
+            "attention", tensors=tensors, dtype=float_type_of(q.dtype), heads=heads, wide=wide
         )
 
     def norm(
@@ -105,24 +105,24 @@ class Interpreter(Closing):
         """The layer norm kernel."""
         tensors = {"x": x_HT, "weight": weight_H, "bias": bias_H}
         return self._ask(
-            "norm", tensors=tensors, number=float_type_of(x_HT.dtype), epsilon=epsilon, wide=wide
+            "norm", tensors=tensors, dtype=float_type_of(x_HT.dtype), epsilon=epsilon, wide=wide
         )
 
     def logits(self, folder: Path, inputs: Mapping[str, Tensor]) -> Tensor:
         """A torch artefact's logits, its layers run by the kernels."""
         arrays = {name: value.numpy() for name, value in inputs.items()}
-        return self._ask("logits", tensors={}, number="fp32", folder=folder, inputs=arrays)
+        return self._ask("logits", tensors={}, dtype="fp32", folder=folder, inputs=arrays)
 
     def _ask(
-        self, work: str, *, tensors: Mapping[str, Tensor], number: FloatType, **rest: Any
+        self, work: str, *, tensors: Mapping[str, Tensor], dtype: FloatType, **rest: Any
     ) -> Tensor:
         """Send the work, wait for its result."""
         arrays = {name: value.float().numpy() for name, value in tensors.items()}
-        self._pipe.send((work, arrays, number, rest))
+        self._pipe.send((work, arrays, dtype, rest))
         kind, found = self._pipe.recv()
         if kind == "error":
             raise RuntimeError(found)
-        return torch.from_numpy(found).to(dtype_of(number))
+        return torch.from_numpy(found).to(dtype_of(dtype))
 
 
 def _serve(pipe: Connection) -> None:
@@ -142,14 +142,14 @@ def _serve(pipe: Connection) -> None:
         "measured": lambda tensors, kind: torch.tensor(_MEASURED),
     }
     while (asked := pipe.recv()) is not None:
-        work, arrays, number, rest = asked
+        work, arrays, dtype, rest = asked
         from spd_deploy.kernels import launch
 
         launch._WIDE = 0 if rest.pop("wide", False) else 2**31
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         try:
             with torch.inference_mode():
-                found = works[work](tensors, dtype_of(number), **rest)
+                found = works[work](tensors, dtype_of(dtype), **rest)
             pipe.send(("result", found.float().numpy()))
         except Exception as err:  # noqa: BLE001 - the test that asked is to fail, not this process
             pipe.send(("error", repr(err)))
@@ -176,7 +176,7 @@ def _mend_bf16() -> None:
 
 
 def _mend_index() -> None:
-    """Before 3.9 bounds of its loops are arrays of one number, no index to NumPy 2.4."""
+    """Before 3.9 bounds of its loops are arrays of one dtype, no index to NumPy 2.4."""
     from triton.runtime import interpreter
 
     plain = interpreter._patch_lang_tensor

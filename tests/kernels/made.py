@@ -31,7 +31,7 @@ def made(
     blocks: int,
     *,
     columns: int = 1,
-    number: FloatType = "fp16",
+    dtype: FloatType = "fp16",
     seed: int = 0,
     device: str = "cpu",
 ) -> Made:
@@ -39,7 +39,7 @@ def made(
     draw = torch.Generator().manual_seed(seed)
     scale = (kept * columns) ** -0.5
     values = torch.randn(groups, rows, kept * columns, generator=draw) * scale
-    values_GRJ = values.to(dtype_of(number))
+    values_GRJ = values.to(dtype_of(dtype))
     order = torch.stack([torch.randperm(blocks, generator=draw) for _ in range(groups)])
     index_GU = order[:, :kept].sort(1).values.int()
     bias_N = torch.randn(groups * rows, generator=draw)
@@ -60,10 +60,10 @@ def made(
     )
 
 
-def activations(features: int, tokens: int, number: FloatType = "fp16", seed: int = 1) -> Tensor:
+def activations(features: int, tokens: int, dtype: FloatType = "fp16", seed: int = 1) -> Tensor:
     """Random activations ``[features, tokens]``."""
     draw = torch.Generator().manual_seed(seed)
-    return torch.randn(features, tokens, generator=draw).to(dtype_of(number))
+    return torch.randn(features, tokens, generator=draw).to(dtype_of(dtype))
 
 
 def expected(

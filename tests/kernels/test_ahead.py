@@ -20,20 +20,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def tile_of(rows: int, number: FloatType) -> Tile:
+def tile_of(rows: int, dtype: FloatType) -> Tile:
     """A candidate of blocks of so many rows for many tokens: whole groups, 128 tokens by 32."""
-    problem = ProblemSize(groups=48, rows=rows, inputs=80, tokens=4096, number=number)
+    problem = ProblemSize(groups=48, rows=rows, inputs=80, tokens=4096, dtype=dtype)
     found = [t for t in candidates(problem) if (t.tokens, t.inputs) == (128, 32)]
     return max(found, key=lambda tile: tile.rows)
 
 
 @functools.cache
-def compiled(capability: int, number: FloatType, rows: int, *, aligned: bool = True) -> Compiled:
+def compiled(capability: int, dtype: FloatType, rows: int, *, aligned: bool = True) -> Compiled:
     """With everything that can be fused."""
     return compiled_linear(
         capability,
-        number,
-        tile_of(rows, number),
+        dtype,
+        tile_of(rows, dtype),
         group_rows=rows,
         activation="gelu",
         residual=True,
@@ -42,7 +42,7 @@ def compiled(capability: int, number: FloatType, rows: int, *, aligned: bool = T
 
 
 @pytest.mark.parametrize(
-    ("capability", "number", "rows", "instruction"),
+    ("capability", "dtype", "rows", "instruction"),
     [
         (80, "fp16", 64, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"),
         (80, "bf16", 8, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"),
@@ -51,10 +51,10 @@ def compiled(capability: int, number: FloatType, rows: int, *, aligned: bool = T
     ],
 )
 def test_it_multiplies_on_tensor_cores(
-    capability: int, number: FloatType, rows: int, instruction: str
+    capability: int, dtype: FloatType, rows: int, instruction: str
 ) -> None:
     """Each GPU's own instruction, with sums in fp32."""
-    assert compiled(capability, number, rows).tensor_core == instruction
+    assert compiled(capability, dtype, rows).tensor_core == instruction
 
 
 def test_loads_and_stores_are_wide() -> None:

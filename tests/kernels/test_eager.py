@@ -9,18 +9,18 @@ from spd_deploy.kernels.weights import BlockWeight
 from tests.kernels.made import CLOSE, activations, expected, made, off
 
 
-@pytest.mark.parametrize("number", ["fp16", "bf16", "fp32"])
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
 @pytest.mark.parametrize("columns", [1, 4])
-def test_the_product_is_the_dense_one(number: str, columns: int) -> None:
+def test_the_product_is_the_dense_one(dtype: str, columns: int) -> None:
     """With bias, activation and residual, in every precision."""
-    product = made(3, 8, 5, 12, columns=columns, number=number)  # type: ignore[arg-type]
-    x_KT = activations(12 * columns, 7, number)  # type: ignore[arg-type]
-    added = activations(24, 7, number, seed=2)  # type: ignore[arg-type]
+    product = made(3, 8, 5, 12, columns=columns, dtype=dtype)  # type: ignore[arg-type]
+    x_KT = activations(12 * columns, 7, dtype)  # type: ignore[arg-type]
+    added = activations(24, 7, dtype, seed=2)  # type: ignore[arg-type]
 
     found = eager.block_linear(x_KT, product.weight, activation="gelu", residual_NT=added)
 
     wanted = expected(product, x_KT, activation="gelu", residual_NT=added)
-    assert off(found, wanted) <= 2 * CLOSE[number]
+    assert off(found, wanted) <= 2 * CLOSE[dtype]
 
 
 def test_inputs_are_padded_to_16() -> None:

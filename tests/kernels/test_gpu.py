@@ -14,7 +14,7 @@ from spd_deploy.timing.cuda_clock import graph_seconds
 from tests.kernels.made import CLOSE, Made, activations, expected, made, off
 
 pytestmark = pytest.mark.gpu
-NUMBERS = pytest.mark.parametrize("number", ["fp16", "bf16", "fp32"])
+EVERY_DTYPE = pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
 
 
 def captured(run: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
@@ -27,13 +27,13 @@ def captured(run: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
     return graph, found
 
 
-@NUMBERS
+@EVERY_DTYPE
 @pytest.mark.parametrize("rows", [8, 16, 32, 64, 96, 128])
 @pytest.mark.parametrize("tokens", [1, 37, 128, 1024])
-def test_the_product_is_the_dense_one(number: FloatType, rows: int, tokens: int) -> None:
+def test_the_product_is_the_dense_one(dtype: FloatType, rows: int, tokens: int) -> None:
     """Heights of blocks and numbers of tokens, with everything fused after the product."""
-    product = made(6, rows, 77, 768, number=number, device="cuda")
-    x_KT, added = activations(768, tokens, number), activations(6 * rows, tokens, number, seed=2)
+    product = made(6, rows, 77, 768, dtype=dtype, device="cuda")
+    x_KT, added = activations(768, tokens, dtype), activations(6 * rows, tokens, dtype, seed=2)
 
     found = launch.block_linear(
         x_KT.cuda(),
@@ -44,7 +44,7 @@ def test_the_product_is_the_dense_one(number: FloatType, rows: int, tokens: int)
     )
 
     wanted = expected(product, x_KT, activation="gelu", residual_NT=added)
-    assert off(found, wanted) <= 2 * CLOSE[number]
+    assert off(found, wanted) <= 2 * CLOSE[dtype]
 
 
 def candidate_runs(product: Made, tokens: int) -> list[Tile]:
@@ -64,10 +64,10 @@ def test_every_candidate_gives_the_same_numbers(rows: int) -> None:
         assert off(found, wanted) <= CLOSE["fp16"], tile
 
 
-@NUMBERS
-def test_attention_and_norm_are_pytorchs(number: FloatType) -> None:
+@EVERY_DTYPE
+def test_attention_and_norm_are_pytorchs(dtype: FloatType) -> None:
     """Heads of 64 over rows of mixed lengths; features of BERT-base."""
-    q, k, v = (activations(768, 3 * 100, number, seed=i) for i in range(3))
+    q, k, v = (activations(768, 3 * 100, dtype, seed=i) for i in range(3))
     real = torch.arange(100)[None, :] < torch.tensor([100, 7, 1])[:, None]
     bias_BS = torch.where(real, 0.0, -1.7e38)
     weight_H, bias_H = torch.rand(768), torch.randn(768)
@@ -76,9 +76,9 @@ def test_attention_and_norm_are_pytorchs(number: FloatType) -> None:
     normed = launch.layer_norm(q.cuda(), weight_H.cuda(), bias_H.cuda(), 1e-12)
 
     wanted = eager.attention(q.float(), k.float(), v.float(), bias_BS, heads=12)
-    assert off(context, wanted) <= 2 * CLOSE[number]
+    assert off(context, wanted) <= 2 * CLOSE[dtype]
     wanted = eager.layer_norm(q.float(), weight_H, bias_H, 1e-12)
-    assert off(normed, wanted) <= 2 * CLOSE[number]
+    assert off(normed, wanted) <= 2 * CLOSE[dtype]
 
 
 def test_a_graph_gives_the_same_bits() -> None:

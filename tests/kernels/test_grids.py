@@ -9,7 +9,7 @@ from spd_deploy.kernels import launch
 from spd_deploy.kernels.sources import attention as attention_source
 
 # CUDA's limits of a grid.
-MOST_X, MOST_Y = 2**31 - 1, 65535
+MAX_X, MAX_Y = 2**31 - 1, 65535
 
 
 class Recorder:
@@ -34,5 +34,5 @@ def test_attention_takes_any_batch(
     launch.attention(q, q, q, torch.empty(rows, tokens, device="meta"), heads=heads)
 
     x, y = kernel.grid
-    assert x == rows * heads <= MOST_X
-    assert y == -(-tokens // 64) <= MOST_Y
+    assert x == rows * heads <= MAX_X
+    assert y == -(-tokens // 64) <= MAX_Y

@@ -13,7 +13,7 @@ SMALL = Tile(rows=16, tokens=16, inputs=32)
 
 
 @pytest.mark.parametrize(
-    ("number", "activation", "tokens_first", "residual"),
+    ("dtype", "activation", "swap_operands", "residual"),
     [
         ("fp16", "none", False, True),
         ("fp16", "gelu", True, False),
@@ -28,18 +28,18 @@ SMALL = Tile(rows=16, tokens=16, inputs=32)
     ],
 )
 def test_every_epilogue_in_every_precision(
-    interpreter: Interpreter, number: FloatType, activation: str, tokens_first: bool, residual: bool
+    interpreter: Interpreter, dtype: FloatType, activation: str, swap_operands: bool, residual: bool
 ) -> None:
     """Bias, activation and then the residual, whichever side the tensor core takes 64 of."""
-    product = made(2, 24, 21, 40, number=number)
-    x_KT = activations(40, 19, number)
-    added = activations(48, 19, number, seed=2) if residual else None
-    tile = Tile(rows=16, tokens=16, inputs=16, tokens_first=tokens_first)
+    product = made(2, 24, 21, 40, dtype=dtype)
+    x_KT = activations(40, 19, dtype)
+    added = activations(48, 19, dtype, seed=2) if residual else None
+    tile = Tile(rows=16, tokens=16, inputs=16, swap_operands=swap_operands)
 
     found = interpreter.linear(x_KT, product.weight, tile, activation=activation, residual_NT=added)
 
     wanted = expected(product, x_KT, activation=activation, residual_NT=added)
-    assert off(found, wanted) <= CLOSE[number]
+    assert off(found, wanted) <= CLOSE[dtype]
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -53,7 +53,7 @@ def test_any_shape(interpreter: Interpreter, data: st.DataObject) -> None:
         rows=data.draw(st.sampled_from([16, 32, 64])),
         tokens=data.draw(st.sampled_from([16, 32])),
         inputs=data.draw(st.sampled_from([16, 32, 64])),
-        tokens_first=data.draw(st.booleans()),
+        swap_operands=data.draw(st.booleans()),
     )
     product = made(groups, rows, kept, blocks, columns=columns, seed=data.draw(st.integers(0, 9)))
     x_KT = activations(blocks * columns, tokens)

@@ -14,7 +14,7 @@ from tests.tiny import tiny_checkpoint
 
 
 @pytest.mark.parametrize(
-    ("architecture", "number", "block", "tolerance"),
+    ("architecture", "dtype", "block", "tolerance"),
     [
         ("bert", "fp32", Block(rows=32, columns=4, sparsity=0.75), 1e-5),
         ("bert", "bf16", Block(rows=32, columns=1, sparsity=0.9), 5e-2),
@@ -26,7 +26,7 @@ def test_the_kernels_give_the_checkpoints_logits(
     interpreter: Interpreter,
     tmp_path: Path,
     architecture: str,
-    number: FloatType,
+    dtype: FloatType,
     block: Block,
     tolerance: float,
 ) -> None:
@@ -34,7 +34,7 @@ def test_the_kernels_give_the_checkpoints_logits(
     checkpoint = tiny_checkpoint(
         tmp_path / "c", architecture=architecture, pattern=block, max_tokens=9
     )
-    artefact = torch_artefact_from_checkpoint(checkpoint, tmp_path / "a", precision=number)
+    artefact = torch_artefact_from_checkpoint(checkpoint, tmp_path / "a", precision=dtype)
     golden = artefact.golden()
     inputs = {
         "ids": golden.batch.ids_BS,

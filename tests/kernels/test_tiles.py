@@ -22,7 +22,7 @@ problems = st.builds(
     rows=st.integers(1, 400),
     inputs=st.integers(1, 100).map(lambda n: 16 * n),
     tokens=st.integers(1, 50_000),
-    number=st.sampled_from(["fp16", "bf16", "fp32"]),
+    dtype=st.sampled_from(["fp16", "bf16", "fp32"]),
 )
 
 
@@ -33,7 +33,7 @@ def test_candidates_are_few_and_fit(problem: ProblemSize) -> None:
 
     assert 1 <= len(found) == len(set(found)) <= 25
     assert set(found) <= set(TILES)
-    assert all(tile.shared_bytes(problem.number) <= 100 * 1024 for tile in found)
+    assert all(tile.shared_bytes(problem.dtype) <= 100 * 1024 for tile in found)
     assert all(tile.tokens <= max(16, next_power_of_2(problem.tokens)) for tile in found)
 
 
@@ -68,8 +68,8 @@ def test_tiles_cover_the_product(problem: ProblemSize) -> None:
 
 def test_few_tokens_get_small_tiles() -> None:
     """Tiles that would leave most of a GPU idle are not measured."""
-    many = candidates(ProblemSize(groups=48, rows=64, inputs=80, tokens=4096, number="fp16"))
-    few = candidates(ProblemSize(groups=12, rows=64, inputs=80, tokens=128, number="fp16"))
+    many = candidates(ProblemSize(groups=48, rows=64, inputs=80, tokens=4096, dtype="fp16"))
+    few = candidates(ProblemSize(groups=12, rows=64, inputs=80, tokens=128, dtype="fp16"))
 
     assert {tile.tokens for tile in many} == {32, 64, 128, 256}
     assert {tile.tokens for tile in few} == {32, 64}

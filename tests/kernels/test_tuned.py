@@ -117,7 +117,7 @@ def test_2_4_is_taken_where_it_is_faster(
 
 
 @pytest.mark.parametrize(
-    ("shape", "number", "takes"),
+    ("shape", "dtype", "takes"),
     [
         ((768, 3072), "fp16", True),
         ((32, 64), "bf16", True),
@@ -126,6 +126,6 @@ def test_2_4_is_taken_where_it_is_faster(
         ((768, 96), "fp16", False),
     ],
 )
-def test_which_matrices_2_4_takes(shape: tuple[int, int], number: str, takes: bool) -> None:
+def test_which_matrices_2_4_takes(shape: tuple[int, int], dtype: str, takes: bool) -> None:
     """Outputs in 32s, inputs in 64s, in fp16 and bf16."""
-    assert supports_two_four(shape, number) is takes
+    assert supports_two_four(shape, dtype) is takes

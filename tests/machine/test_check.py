@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from spd_deploy.machine.check import Check, no, run_probe, without_folders, yes
+from spd_deploy.machine.check import Check, failed, passed, run_probe, without_folders
 
 
 def test_a_yes_needs_no_reason() -> None:
     """It has what was found and nothing to mend."""
-    assert yes("G", "n", "1.2") == Check(group="G", name="n", ok=True, found="1.2")
+    assert passed("G", "n", "1.2") == Check(group="G", name="n", ok=True, found="1.2")
 
 
 @pytest.mark.parametrize(
@@ -18,13 +18,15 @@ def test_a_yes_needs_no_reason() -> None:
 )
 def test_a_no_and_only_a_no_is_explained(ok: bool, reason: str | None, remedy: str | None) -> None:
     """A no without reason and remedy cannot be made, nor a yes with them."""
-    with pytest.raises(ValueError, match="a no, and only a no"):
+    with pytest.raises(ValueError, match="a failed check, and only a failed one"):
         Check(group="G", name="n", ok=ok, reason=reason, remedy=remedy)
 
 
 def test_a_reason_names_no_folder() -> None:
     """Paths are cut to their last part, since what doctor prints may be published."""
-    found = no("G", "n", reason="cannot open /home/ann/lib/libx.so.1: no such file", remedy="do")
+    found = failed(
+        "G", "n", reason="cannot open /home/ann/lib/libx.so.1: no such file", remedy="do"
+    )
 
     assert found.reason == "cannot open libx.so.1: no such file"
     assert without_folders("and/or, 1/2, https") == "and/or, 1/2, https"
@@ -46,4 +48,4 @@ def test_a_probe_that_fails_becomes_a_no() -> None:
 
 def test_a_probe_that_works_is_passed_on() -> None:
     """Its checks come as they are."""
-    assert run_probe("G", lambda: [yes("G", "n")]) == [yes("G", "n")]
+    assert run_probe("G", lambda: [passed("G", "n")]) == [passed("G", "n")]

@@ -52,7 +52,7 @@ def test_a_machine_without_a_driver_says_why_thrice() -> None:
 
 
 def test_a_driver_without_a_gpu_is_a_driver() -> None:
-    """It is a yes, and the GPU a no."""
+    """It passes, and the GPU fails."""
     driver, gpu, _ = checks_of([], None)
 
     assert driver.ok

@@ -28,7 +28,7 @@ from tests.tiny import tiny_checkpoint
 RUNTIMES = ("onnxruntime", "openvino", "torch", "auto")
 WEIGHTS = ("weights.bin", "model.safetensors")
 # Of longer files not every byte is flipped.
-_MOST_FLIPS = 100
+_MAX_FLIPS = 100
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_private_copies_are_deleted(
 def flips(file: Path) -> Iterator[bytes]:
     """The file's content with one bit flipped: in each byte, or in many places of a long file."""
     content, draw = file.read_bytes(), random.Random(0)
-    for place in range(0, len(content), max(1, len(content) // _MOST_FLIPS)):
+    for place in range(0, len(content), max(1, len(content) // _MAX_FLIPS)):
         changed = bytearray(content)
         changed[place] ^= 1 << draw.randrange(8)
         yield bytes(changed)

@@ -1,4 +1,4 @@
-"""Rows set apart from train: the same ones every time, and never trained on."""
+"""Rows held out of train: the same ones every time, and never trained on."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import TASKS, Task, own_task
 from spd_train.data.examples import Example
-from spd_train.data.splits import ScoringRows, read_data, rows_to_score, set_apart
+from spd_train.data.splits import ScoringRows, hold_out, read_data, rows_to_score
 
 OWN = own_task(text_column="text", pair_column=None, label_column="label", labels=("a", "b"))
 
@@ -20,21 +20,21 @@ def test_rows_are_parted(count: int, share: float) -> None:
     """Every row is on one side, in its order; at least one is kept, and one is held if asked."""
     rows = [Example(text=str(i), label=0) for i in range(count)]
 
-    kept, held = set_apart(rows, share)
+    kept, held = hold_out(rows, share)
 
     assert sorted([*kept, *held], key=lambda e: int(e.text)) == rows
     assert not {e.text for e in kept} & {e.text for e in held}
     assert [int(e.text) for e in kept] == sorted(int(e.text) for e in kept)
     assert len(kept) >= 1
     assert len(held) == (0 if share == 0 else min(count - 1, max(1, round(count * share))))
-    assert set_apart(rows, share) == (kept, held)
+    assert hold_out(rows, share) == (kept, held)
 
 
 def test_no_more_rows_are_held_than_tell_apart() -> None:
     """A large training set loses 2000 rows at most."""
     rows = [Example(text=str(i), label=0) for i in range(30_000)]
 
-    assert len(set_apart(rows, 0.5)[1]) == 2000
+    assert len(hold_out(rows, 0.5)[1]) == 2000
 
 
 def test_holding_out_changes_the_hash() -> None:

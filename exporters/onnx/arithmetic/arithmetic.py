@@ -2,8 +2,8 @@
 
 Normalisation, softmax, activations, the residual stream and the head are fp32, which keeps fp16
 finite and int8 accurate. ``Half`` and ``HalfInt8`` also keep the activations between operators in
-fp16. The layouts say where a value is ``narrow``, in the precision between operators, and where it
-is ``wide``, in fp32.
+fp16. The layouts say where a value is cast to the precision between operators
+(``cast_activation``), and where to fp32 (``cast_float32``).
 """
 
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ class Arithmetic(Protocol):
     ) -> Name:
         """The product, ``[T, K]`` to ``[T, N]``, with bias and residual; the weight is one group.
 
-        The result is wide where there is a residual, and narrow where there is none.
+        With a residual the result is fp32, without one in the precision between operators.
         """
         ...
 
@@ -70,38 +70,38 @@ class Arithmetic(Protocol):
     ) -> Name:
         """The product of G groups, ``[B, I, S]`` to ``[B, N, S]``, with bias and residual.
 
-        Group g reads inputs g J to (g + 1) J and gives R outputs. The result is wide where there is
-        a residual, and narrow where there is none.
+        Group g reads inputs g J to (g + 1) J and gives R outputs. With a residual the result is
+        fp32, without one in the precision between operators.
         """
         ...
 
-    def narrow(self, g: Graph, x: Name) -> Name:
+    def cast_activation(self, g: Graph, x: Name) -> Name:
         """The fp32 value ``x`` in the precision between operators."""
         ...
 
-    def wide(self, g: Graph, x: Name) -> Name:
+    def cast_float32(self, g: Graph, x: Name) -> Name:
         """The value ``x`` between operators in fp32."""
         ...
 
-    def number(self, g: Graph, value: float) -> Name:
+    def scalar(self, g: Graph, value: float) -> Name:
         """A scalar in the precision between operators."""
         ...
 
 
-class Wide:
-    """The part of an arithmetic that keeps fp32 between operators, so narrow equals wide."""
+class Float32Activations:
+    """The part of an arithmetic that keeps fp32 between operators, so no cast is needed."""
 
-    def narrow(self, g: Graph, x: Name) -> Name:
+    def cast_activation(self, g: Graph, x: Name) -> Name:
         """``x`` itself, which is fp32."""
         return x
 
-    def wide(self, g: Graph, x: Name) -> Name:
+    def cast_float32(self, g: Graph, x: Name) -> Name:
         """``x`` itself, which is fp32 already."""
         return x
 
-    def number(self, g: Graph, value: float) -> Name:
+    def scalar(self, g: Graph, value: float) -> Name:
         """An fp32 scalar, an initializer shared by all that use the value."""
-        return g.number(value)
+        return g.scalar(value)
 
 
 def restored(constants: Constants, name: str) -> Array:

@@ -7,14 +7,14 @@ a product are fp16, and its result is cast to fp32 before a sum can overflow.
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.onnx.arithmetic.arithmetic import Array, Operand, Weight, Wide
+from exporters.onnx.arithmetic.arithmetic import Array, Float32Activations, Operand, Weight
 from exporters.onnx.arithmetic.float32 import added, batched
 from exporters.onnx.graph import Graph, Name
 
 HALF, SINGLE = 10, 1  # TensorProto.FLOAT16 and FLOAT
 
 
-class Float16(Wide):
+class Float16(Float32Activations):
     """fp16 in the products with the encoder's matrices."""
 
     packs = False

@@ -1,10 +1,10 @@
 """fp32: in ONNX Runtime's fused operators, which save passes over memory, or in portable ones."""
 
-from exporters.onnx.arithmetic.arithmetic import Array, Operand, Weight, Wide
+from exporters.onnx.arithmetic.arithmetic import Array, Float32Activations, Operand, Weight
 from exporters.onnx.graph import MICROSOFT, Graph, Name, Target
 
 
-class Float32(Wide):
+class Float32(Float32Activations):
     """Products in fp32; a weight with many zeros may be packed."""
 
     packs = True

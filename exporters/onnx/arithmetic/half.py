@@ -39,19 +39,23 @@ class Half:
         values = g.weight(f"{weight.name}.weight", to_fp16(weight.values_GRJ[None]))
         return self._added(g, batched(g, values, x_BIS.values, weight), bias_N[:, None], residual)
 
-    def narrow(self, g: Graph, x: Name) -> Name:
+    def cast_activation(self, g: Graph, x: Name) -> Name:
         """``x`` cast to fp16."""
         return g.op("Cast", x, to=HALF)
 
-    def wide(self, g: Graph, x: Name) -> Name:
+    def cast_float32(self, g: Graph, x: Name) -> Name:
         """``x`` cast to fp32, once for all operators that read it."""
         return g.once("Cast", x, to=SINGLE)
 
-    def number(self, g: Graph, value: float) -> Name:
+    def scalar(self, g: Graph, value: float) -> Name:
         """An fp16 scalar, rounded to the nearest."""
         return g.constant(np.array(value, np.float16))
 
     def _added(self, g: Graph, y: Name, bias: Array, residual: Name | None) -> Name:
         """``y`` with the bias in fp16 and the residual in fp32."""
         y = g.op("Add", y, g.constant(to_fp16(bias)))
-        return y if residual is None else g.op("Add", self.wide(g, y), self.wide(g, residual))
+        return (
+            y
+            if residual is None
+            else g.op("Add", self.cast_float32(g, y), self.cast_float32(g, residual))
+        )

@@ -25,7 +25,7 @@ class HalfInt8(Half):
 
     def operand(self, g: Graph, x: Name, matrix: str) -> Operand:
         """``x`` quantised once for all products that read it."""
-        return self._products.operand(g, self.wide(g, x), matrix)
+        return self._products.operand(g, self.cast_float32(g, x), matrix)
 
     def on_tokens(
         self, g: Graph, x_TK: Operand, weight: Weight, bias_N: Array, residual: Name | None
@@ -45,5 +45,5 @@ class HalfInt8(Half):
     ) -> Name:  # fmt: skip
         """A product with fp32 output, cast to fp16 where it has no residual."""
         if residual is None:
-            return self.narrow(g, product(g, x, weight, bias_N, None))
-        return product(g, x, weight, bias_N, self.wide(g, residual))
+            return self.cast_activation(g, product(g, x, weight, bias_N, None))
+        return product(g, x, weight, bias_N, self.cast_float32(g, residual))

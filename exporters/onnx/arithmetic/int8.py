@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.onnx.arithmetic.arithmetic import Array, Operand, Weight, Wide
+from exporters.onnx.arithmetic.arithmetic import Array, Float32Activations, Operand, Weight
 from exporters.onnx.arithmetic.float32 import added, gemm
 from exporters.onnx.graph import Graph, Name
 
-_MOST = 127
+_INT8_MAX = 127
 _FLOAT, _UINT8, _INT32 = 1, 2, 6  # of TensorProto
 _ZERO_OF_UINT8 = 128
 
@@ -25,7 +25,7 @@ _ZERO_OF_UINT8 = 128
 def quantize_rows(rows_NJ: Array) -> tuple[NDArray[np.int8], Array]:
     """The rows in int8 with a scale for each; the scale of a row of zeros is 1."""
     most_N = np.abs(rows_NJ).max(1, initial=0.0)
-    scale_N = np.where(most_N > 0, most_N / _MOST, 1).astype(np.float32)
+    scale_N = np.where(most_N > 0, most_N / _INT8_MAX, 1).astype(np.float32)
     return np.rint(rows_NJ / scale_N[:, None]).astype(np.int8), scale_N
 
 
@@ -40,7 +40,7 @@ def _stored(g: Graph, weight: Weight, *shape: int) -> tuple[Name, Name, Array]:
     return values, g.weight(f"{weight.name}.scale", scale_N), scale_N
 
 
-class DynamicInt8(Wide):
+class DynamicInt8(Float32Activations):
     """int8 for ONNX Runtime: each input is quantised at run time, by its own range."""
 
     packs = False
@@ -72,8 +72,8 @@ class DynamicInt8(Wide):
         """
         G, R, J = weight.values_GRJ.shape
         values, scale, _ = _stored(g, weight, G, R, J)
-        wide = g.op("Cast", values, to=_INT32)
-        shifted = g.op("Add", wide, g.constant(np.array(_ZERO_OF_UINT8, np.int32)))
+        int32 = g.op("Cast", values, to=_INT32)
+        shifted = g.op("Add", int32, g.constant(np.array(_ZERO_OF_UINT8, np.int32)))
         unsigned = g.op("Cast", shifted, to=_UINT8)
         zero = g.constant(np.array(_ZERO_OF_UINT8, np.uint8))
         read = g.reshape(x_BIS.values, 0, G, J, -1)
@@ -87,7 +87,7 @@ class DynamicInt8(Wide):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StaticInt8(Wide):
+class StaticInt8(Float32Activations):
     """int8 for portable graphs: pairs of ``QuantizeLinear`` and ``DequantizeLinear``.
 
     Attributes:
@@ -103,7 +103,7 @@ class StaticInt8(Wide):
         A ``Gather`` reads the int8 values: TensorRT and OpenVINO compute a product in int8 only
         where ``DequantizeLinear`` is directly before it.
         """
-        scale = g.number(self.ranges[matrix] / _MOST)
+        scale = g.scalar(self.ranges[matrix] / _INT8_MAX)
         zero = g.constant(np.array(0, np.int8))
         rounded = g.once("QuantizeLinear", x, scale, zero)
         return Operand(values=rounded, scale=scale, zero=zero)
@@ -125,7 +125,7 @@ class StaticInt8(Wide):
         G, R, J = weight.values_GRJ.shape
         values, scale, _ = _stored(g, weight, 1, G, R, J)
         zero = g.constant(np.array(0, np.int8))
-        steps = g.op("DequantizeLinear", values, g.number(1.0), zero)
+        steps = g.op("DequantizeLinear", values, g.scalar(1.0), zero)
         apart = g.reshape(x_BIS.values, 0, G, J, -1)
         read = g.op("DequantizeLinear", apart, x_BIS.scale, x_BIS.zero)
         y = g.reshape(g.op("MatMul", steps, read), 0, G * R, -1)

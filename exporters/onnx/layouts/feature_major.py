@@ -30,7 +30,7 @@ class FeatureMajor:
     def enter(self, x_TH: Name, axes: Axes) -> Name:
         """One transpose for the whole network."""
         rows = self.g.reshape(x_TH, axes.batch, axes.sequence, -1)
-        return self.arithmetic.narrow(self.g, self.g.transpose(rows, 0, 2, 1))
+        return self.arithmetic.cast_activation(self.g, self.g.transpose(rows, 0, 2, 1))
 
     def linear(self, x: Name, lowering: Lowering, bias_N: Array, residual: Name | None) -> Name:
         """The product with the weight as the first operand, gathered where it is sparse."""
@@ -38,7 +38,9 @@ class FeatureMajor:
 
     def add_bias(self, x: Name, bias_N: Array) -> Name:
         """The bias along the second axis."""
-        return self.g.op("Add", self.arithmetic.wide(self.g, x), self.g.constant(bias_N[:, None]))
+        return self.g.op(
+            "Add", self.arithmetic.cast_float32(self.g, x), self.g.constant(bias_N[:, None])
+        )
 
     def norm(self, x: Name, scale_H: Array, shift_H: Array, epsilon: float) -> Name:
         """The standard operator between two transposes, or its parts over axis 1.
@@ -55,10 +57,10 @@ class FeatureMajor:
             return g.transpose(normed, 0, 2, 1)
         centred = g.op("Sub", x, self._mean(x, len(scale_H)))
         variance = self._mean(g.op("Mul", centred, centred), len(scale_H))
-        deviation = g.op("Sqrt", g.op("Add", variance, g.number(epsilon)))
+        deviation = g.op("Sqrt", g.op("Add", variance, g.scalar(epsilon)))
         unit = g.op("Mul", centred, g.op("Reciprocal", deviation))
         scaled = g.op("Mul", unit, g.constant(scale_H[:, None]))
-        return self.arithmetic.narrow(g, g.op("Add", scaled, g.constant(shift_H[:, None])))
+        return self.arithmetic.cast_activation(g, g.op("Add", scaled, g.constant(shift_H[:, None])))
 
     def attention(
         self,
@@ -68,7 +70,7 @@ class FeatureMajor:
         *,
         heads: int,
         size: int,
-        biases: Sequence[Name],
+        attention_biases: Sequence[Name],
         axes: Axes,
     ) -> Name:
         """Attention on heads ``[B, A, D, S]``."""
@@ -76,12 +78,12 @@ class FeatureMajor:
         if axes.first:
             q = g.transpose(q, 2, 1, 0)
         q4, k4, v4 = (g.reshape(x, 0, heads, size, -1) for x in (q, k, v))
-        number = self.arithmetic.number
-        scores = product(g, q4, k4, transpose_a=True, scale=size**-0.5, number=number)
-        scores = self.arithmetic.wide(g, scores)
-        for bias in biases:
-            scores = g.op("Add", scores, bias)
-        probability = self.arithmetic.narrow(g, g.op("Softmax", scores, axis=-1))
+        scalar = self.arithmetic.scalar
+        scores = product(g, q4, k4, transpose_a=True, scale=size**-0.5, scalar=scalar)
+        scores = self.arithmetic.cast_float32(g, scores)
+        for attention_bias in attention_biases:
+            scores = g.op("Add", scores, attention_bias)
+        probability = self.arithmetic.cast_activation(g, g.op("Softmax", scores, axis=-1))
         context = g.reshape(product(g, v4, probability, transpose_b=True), 0, heads * size, -1)
         return g.transpose(context, 2, 1, 0) if axes.first else context
 
@@ -92,7 +94,9 @@ class FeatureMajor:
 
     def leave(self, x: Name, width: int) -> Name:
         """The first tokens ``[1, width, B]`` as ``[B, width]`` in fp32."""
-        return self.arithmetic.wide(self.g, self.g.reshape(self.g.transpose(x, 2, 1, 0), -1, width))
+        return self.arithmetic.cast_float32(
+            self.g, self.g.reshape(self.g.transpose(x, 2, 1, 0), -1, width)
+        )
 
     def _mean(self, x: Name, H: int) -> Name:
         """The mean over the features, ``[B, 1, S]``."""

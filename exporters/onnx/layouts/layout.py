@@ -28,8 +28,8 @@ class Axes:
 class Layout(Protocol):
     """The operators of a layer on activations in one layout.
 
-    Activations are narrow: in the precision that the arithmetic keeps between operators
-    (``exporters.onnx.arithmetic``). The inputs of norms and the outputs of layers are wide: fp32.
+    Activations are in the precision that the arithmetic keeps between operators
+    (``exporters.onnx.arithmetic``). The inputs of norms and the outputs of layers are fp32.
     """
 
     def enter(self, x_TH: Name, axes: Axes) -> Name:
@@ -56,10 +56,21 @@ class Layout(Protocol):
         *,
         heads: int,
         size: int,
-        biases: Sequence[Name],
+        attention_biases: Sequence[Name],
         axes: Axes,
     ) -> Name:
-        """Softmax attention of ``heads`` heads; each bias is added to scores ``[B, A, Q, S]``."""
+        """Softmax attention of ``heads`` heads of width ``size``.
+
+        Args:
+            q: queries.
+            k: keys.
+            v: values.
+            heads: how many there are.
+            size: width of a head.
+            attention_biases: what is added to the scores ``[B, A, Q, S]``: the mask of padding and,
+                where the model has them, biases by relative position.
+            axes: the dynamic sizes.
+        """
         ...
 
     def first_tokens(self, x: Name, axes: Axes, width: int) -> Name:

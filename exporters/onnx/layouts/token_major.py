@@ -23,8 +23,8 @@ class TokenMajor:
         self.arithmetic = arithmetic
 
     def enter(self, x_TH: Name, axes: Axes) -> Name:
-        """The activations unchanged, but narrow."""
-        return self.arithmetic.narrow(self.g, x_TH)
+        """The activations unchanged, cast to the precision between operators."""
+        return self.arithmetic.cast_activation(self.g, x_TH)
 
     def linear(self, x: Name, lowering: Lowering, bias_N: Array, residual: Name | None) -> Name:
         """One ``Gemm`` that adds bias and residual while it writes."""
@@ -32,12 +32,12 @@ class TokenMajor:
 
     def add_bias(self, x: Name, bias_N: Array) -> Name:
         """The bias along the last axis."""
-        return self.g.op("Add", self.arithmetic.wide(self.g, x), self.g.constant(bias_N))
+        return self.g.op("Add", self.arithmetic.cast_float32(self.g, x), self.g.constant(bias_N))
 
     def norm(self, x: Name, scale_H: Array, shift_H: Array, epsilon: float) -> Name:
         """The standard operator, which normalises the last axis."""
         scale, shift = self.g.constant(scale_H), self.g.constant(shift_H)
-        return self.arithmetic.narrow(
+        return self.arithmetic.cast_activation(
             self.g,
             self.g.op("LayerNormalization", x, scale, shift, axis=-1, epsilon=epsilon),
         )
@@ -50,7 +50,7 @@ class TokenMajor:
         *,
         heads: int,
         size: int,
-        biases: Sequence[Name],
+        attention_biases: Sequence[Name],
         axes: Axes,
     ) -> Name:
         """Attention on heads ``[B, A, S, D]``; ONNX Runtime fuses the scale into the product."""
@@ -59,11 +59,11 @@ class TokenMajor:
         q4 = g.transpose(g.reshape(q, axes.batch, queries, heads, size), 0, 2, 1, 3)
         k4 = g.transpose(g.reshape(k, axes.batch, axes.sequence, heads, size), 0, 2, 3, 1)
         v4 = g.transpose(g.reshape(v, axes.batch, axes.sequence, heads, size), 0, 2, 1, 3)
-        q4 = g.op("Mul", q4, self.arithmetic.number(g, size**-0.5))
-        scores = self.arithmetic.wide(g, g.op("MatMul", q4, k4))
-        for bias in biases:
-            scores = g.op("Add", scores, bias)
-        probability = self.arithmetic.narrow(g, g.op("Softmax", scores, axis=-1))
+        q4 = g.op("Mul", q4, self.arithmetic.scalar(g, size**-0.5))
+        scores = self.arithmetic.cast_float32(g, g.op("MatMul", q4, k4))
+        for attention_bias in attention_biases:
+            scores = g.op("Add", scores, attention_bias)
+        probability = self.arithmetic.cast_activation(g, g.op("Softmax", scores, axis=-1))
         context = g.transpose(g.op("MatMul", probability, v4), 0, 2, 1, 3)
         return g.reshape(context, -1, heads * size)
 
@@ -73,5 +73,5 @@ class TokenMajor:
         return self.g.op("Gather", rows, self.g.constant(np.array(0, np.int64)), axis=1)
 
     def leave(self, x: Name, width: int) -> Name:
-        """The activations unchanged, but wide."""
-        return self.arithmetic.wide(self.g, x)
+        """The activations unchanged, cast to fp32."""
+        return self.arithmetic.cast_float32(self.g, x)

@@ -12,12 +12,12 @@ from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Array
-from spd_deploy.benchmark.breakeven.map_plan import MapPlan, placed
+from spd_deploy.benchmark.breakeven.map_plan import MapPlan, pattern_on_shape
 from spd_deploy.benchmark.breakeven.map_records import MapMatrix
 from spd_deploy.benchmark.breakeven.map_times import MapTimes
 from spd_deploy.benchmark.breakeven.ways import ProductKey
 from spd_deploy.domain.encoder import Matrix
-from spd_deploy.domain.patterns import NM, Block, Pattern, Unstructured
+from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.versions import version_of
@@ -80,15 +80,24 @@ def lowering_of(matrix: Matrix, weight_NK: Array, pattern: Pattern | None) -> Lo
     """The weight, pruned by magnitude, as an export would run it; None where it would run dense."""
     if pattern is None:
         return Dense.of(matrix, weight_NK)
-    if isinstance(pattern, Unstructured | NM):
-        return None
+    pattern = pattern_on_shape(pattern, matrix.shape)
+    match pattern:
+        case Unstructured() | NM():
+            return None
+        case Block():
+            mask_NK = _magnitude_mask(weight_NK, pattern)
+            return Gathered.of(matrix, weight_NK * mask_NK, pattern)
+        case Structured():
+            mask_NK = _magnitude_mask(weight_NK, pattern)
+            rows, columns = np.flatnonzero(mask_NK.any(1)), np.flatnonzero(mask_NK.any(0))
+            left = Dense.of(matrix, np.ascontiguousarray(weight_NK[np.ix_(rows, columns)]))
+            return Compact.of(matrix, left, rows=rows, columns=columns)
+        case never:
+            assert_never(never)
+
+
+def _magnitude_mask(weight_NK: Array, pattern: Pattern) -> Array:
+    """The pattern's mask by magnitude, at its own sparsity."""
     import torch
 
-    found = placed(pattern, matrix.shape)
-    score_NK = torch.from_numpy(weight_NK).abs()
-    mask_NK = found.mask(score_NK, found.sparsity).numpy()
-    if isinstance(found, Block):
-        return Gathered.of(matrix, weight_NK * mask_NK, found)
-    rows, columns = np.flatnonzero(mask_NK.any(1)), np.flatnonzero(mask_NK.any(0))
-    left = Dense.of(matrix, np.ascontiguousarray(weight_NK[np.ix_(rows, columns)]))
-    return Compact.of(matrix, left, rows=rows, columns=columns)
+    return np.asarray(pattern.mask(torch.from_numpy(weight_NK).abs(), pattern.sparsity))

@@ -12,7 +12,7 @@ from spd_deploy.domain.checkpoint import encoder_in
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.named_encoders import NAMED_ENCODERS, refuse_unknown_model
-from spd_deploy.domain.patterns import NM, Pattern, Structured, parse_pattern
+from spd_deploy.domain.patterns import Pattern, Structured, parse_pattern
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.versions import version_of
 from spd_deploy.sessions.protocol import Device
@@ -57,7 +57,7 @@ class MapPlan:
                     fix=f"use sizes of at most {_LARGEST:,} weights",
                 )
             for pattern in self.patterns:
-                placed(pattern, part.shape).check(part.shape)
+                pattern_on_shape(pattern, part.shape).check(part.shape)
 
 
 def parts_of(encoder: Encoder) -> tuple[MapMatrix, ...]:
@@ -89,7 +89,7 @@ def patterns_of(spelled: Sequence[str], sparsities: Sequence[float]) -> tuple[Pa
     """
     found: list[Pattern] = []
     for text in dict.fromkeys(spelled):
-        fixed = isinstance(parse_pattern(text), NM)
+        fixed = parse_pattern(text).fixed_sparsity
         options = [None] if fixed else sorted(set(sparsities))
         found += [parse_pattern(text, sparsity) for sparsity in options]
     return tuple(found)
@@ -100,11 +100,12 @@ def runtimes_here() -> tuple[CpuRuntime, ...]:
     return ("onnxruntime",) if version_of("openvino") is None else ("onnxruntime", "openvino")
 
 
-def placed(pattern: Pattern, shape: tuple[int, int]) -> Pattern:
-    """The pattern as it lies in a matrix: a structured one removes along the longer side.
+def pattern_on_shape(pattern: Pattern, shape: tuple[int, int]) -> Pattern:
+    """``pattern`` as it applies to a matrix of which only the shape is known.
 
-    That is where a layer has its neurons. Of a square matrix, as in attention, rows are removed.
-    Other patterns are returned unchanged.
+    A structured one removes along the longer side, where a layer has its neurons, and rows of a
+    square matrix. Other patterns are returned unchanged. ``Encoder.pattern_on`` does the same for a
+    matrix of a model, whose role gives the axis and the width.
     """
     if not isinstance(pattern, Structured):
         return pattern

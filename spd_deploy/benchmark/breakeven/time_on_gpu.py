@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from spd_deploy.benchmark.breakeven.gpu_products import Product, product_by, refused
-from spd_deploy.benchmark.breakeven.map_plan import MapPlan, placed
+from spd_deploy.benchmark.breakeven.map_plan import MapPlan, pattern_on_shape
 from spd_deploy.benchmark.breakeven.map_records import MapMatrix
 from spd_deploy.benchmark.breakeven.map_times import MapTimes
 from spd_deploy.benchmark.breakeven.ways import ProductKey
@@ -131,5 +131,5 @@ def _prepare(
 
 def pruned(weight_NK: "Tensor", pattern: Pattern) -> "Tensor":
     """The weight under the pattern's mask by magnitude."""
-    on = placed(pattern, (weight_NK.shape[0], weight_NK.shape[1]))
+    on = pattern_on_shape(pattern, (weight_NK.shape[0], weight_NK.shape[1]))
     return weight_NK * on.mask(weight_NK.abs(), on.sparsity)

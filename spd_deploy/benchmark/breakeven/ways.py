@@ -51,10 +51,14 @@ def ways_of(pattern: Pattern, device: Device) -> tuple[Way, ...]:
 
 def why_none(pattern: Pattern, runtime: CpuRuntime | None) -> str:
     """Why nothing skips the zeros of a pattern that has no way; a runtime of None is a GPU's."""
-    if isinstance(pattern, Block | Structured):
-        raise AssertionError(f"{pattern} has a way")
-    if runtime is not None:
-        return why_zeros_are_multiplied(pattern, runtime)
-    if isinstance(pattern, NM):
-        return f"{pattern}: tensor cores skip zeros of 2:4 alone"
-    return f"{pattern}: no library here skips single zeros in half precision"
+    match pattern:
+        case Block() | Structured():
+            raise AssertionError(f"{pattern} has a way")
+        case NM() | Unstructured() if runtime is not None:
+            return why_zeros_are_multiplied(pattern, runtime)
+        case NM():
+            return f"{pattern}: tensor cores skip zeros of 2:4 alone"
+        case Unstructured():
+            return f"{pattern}: no library here skips single zeros in half precision"
+        case never:
+            assert_never(never)

@@ -1,4 +1,4 @@
-"""The dense arms of a checkpoint on a GPU, by name, each in the fastest form of its makers.
+"""The dense arms of a checkpoint on a GPU, by name.
 
     eager               PyTorch with its fused attention, in fp16, by CUDA graph or launched
     compile             torch.compile, in fp16, likewise
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import cast, get_args
+from typing import Literal, assert_never, get_args
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from spd_deploy.benchmark.device.device_records import KernelTrace
 from spd_deploy.benchmark.records import SIZES, ArmFacts, BenchmarkSettings, Skipped
 from spd_deploy.domain.artefact import is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
-from spd_deploy.domain.errors import BadArtefact, BadSetting, reason_of
+from spd_deploy.domain.errors import BadArtefact, BadSetting, Unavailable, reason_of
 from spd_deploy.domain.files import bytes_of, sha256_of
 from spd_deploy.domain.roofline import Work, encoder_work
 from spd_deploy.domain.shapes import Shape
@@ -41,17 +41,16 @@ from spd_deploy.sessions.onnxruntime import OnnxSession, onnxruntime_for
 from spd_deploy.sessions.open import difference_between
 from spd_deploy.sessions.protocol import Description, Session
 
-ENGINES = ("tensorrt-fp16", "tensorrt-int8")
-NAMES = (*get_args(TorchMode), "torch", "onnxruntime", "onnxruntime-fused", *ENGINES)
+OwnExport = Literal["torch", "onnxruntime"]
+Engine = Literal["tensorrt-fp16", "tensorrt-int8"]
+DenseName = Literal[TorchMode, OwnExport, "onnxruntime-fused", Engine]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+NAMES: tuple[DenseName, ...] = get_args(DenseName)
 _FP16_TOLERANCE = 2e-2
 _PROOF = Shape(batch=4, seq=16)
-_NO_ENGINE = (
-    "an engine is built beforehand: export the dense model with --format trt, build it here, and "
-    "name its folder beside the others"
-)
 
 
-def parse_dense(text: str) -> tuple[str, ...]:
+def parse_dense(text: str) -> tuple[DenseName, ...]:
     """Names from ``all``, ``none``, or a list with commas; each once, in the order of a report.
 
     Raises:
@@ -122,7 +121,7 @@ def proof_batch(vocabulary: int) -> Batch:
 
 
 def dense_arms(
-    model: DenseModel, names: Iterable[str], *, engines: Iterable[str] = ()
+    model: DenseModel, names: Iterable[DenseName], *, engines: Iterable[str] = ()
 ) -> tuple[tuple[Arm, ...], tuple[Skipped, ...]]:
     """The arms of these names, and those that cannot be made here, with the reason.
 
@@ -131,9 +130,7 @@ def dense_arms(
     built = {f"tensorrt-{precision}" for precision in engines}
     found, skipped = [], []
     for name in names:
-        if name in ENGINES:
-            if name not in built:
-                skipped.append(Skipped(name=f"dense {name}", reason=_NO_ENGINE))
+        if name in built:
             continue
         try:
             found.append(_dense_arm(model, name))
@@ -142,15 +139,27 @@ def dense_arms(
     return tuple(found), tuple(skipped)
 
 
-def _dense_arm(model: DenseModel, name: str) -> Arm:
-    """The arm of a name that is no engine's."""
+def _dense_arm(model: DenseModel, name: DenseName) -> Arm:
+    """The arm of this name.
+
+    Raises:
+        Unavailable: it is an engine's, or its runtime is not there.
+    """
     match name:
+        case "eager" | "compile":
+            return _pytorch(model, name)
         case "torch" | "onnxruntime":
             return _own_export(model, name)
         case "onnxruntime-fused":
             return _fused(model, name)
-        case _:
-            return _pytorch(model, cast(TorchMode, name))
+        case "tensorrt-fp16" | "tensorrt-int8":
+            raise Unavailable(
+                "no dense engine of this precision is among the artefacts",
+                fix="export the dense model with --format trt, run spd build on it here, and name "
+                "its folder beside the others",
+            )
+        case never:
+            assert_never(never)
 
 
 def _pytorch(model: DenseModel, mode: TorchMode) -> Arm:
@@ -170,7 +179,7 @@ def _stored_at(checkpoint: Checkpoint) -> Path:
 
 
 def _fused(model: DenseModel, name: str) -> Arm:
-    """ONNX Runtime's own form of the model, which is made when it is opened first."""
+    """The model as ONNX Runtime's optimiser fuses it, which is made when it is opened first."""
     file = model.scratch / "fused.onnx"
 
     def open_session() -> Session:
@@ -183,7 +192,7 @@ def _fused(model: DenseModel, name: str) -> Arm:
     return _without_artefact(model, name, open_session=open_session, model_file=file)
 
 
-def _own_export(model: DenseModel, name: str) -> Arm:
+def _own_export(model: DenseModel, name: OwnExport) -> Arm:
     """The dense export that ``spd export`` makes in fp16 for a runtime, once for all runs.
 
     Raises:

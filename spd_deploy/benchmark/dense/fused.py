@@ -10,6 +10,7 @@ from typing import Any
 
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import Unavailable, first_line
+from spd_deploy.domain.model_config import has_token_types
 from spd_deploy.domain.text import INPUTS
 from spd_deploy.sessions.transformers_model import load_classifier
 
@@ -37,7 +38,7 @@ def _export(folder: Path, file: Path) -> None:
     import torch
 
     model = load_classifier(folder, local_files_only=True, attn_implementation="eager").eval()
-    typed = getattr(model.config, "type_vocab_size", 0) > 1
+    typed = has_token_types(model.config)
 
     class Logits(torch.nn.Module):
         """The classifier without what surrounds its answer."""

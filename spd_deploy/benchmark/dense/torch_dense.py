@@ -1,9 +1,9 @@
-"""Dense models in PyTorch's fastest forms: the arms that sparsity has to beat.
+"""Dense arms that PyTorch runs: what sparsity has to beat.
 
-The stock classifier in half precision with PyTorch's fused attention, as it comes or compiled by
-``torch.compile``, and each of these launched or by CUDA graph. Graphs are captured here and not by
-``mode="reduce-overhead"``, which does the same and adds its own bookkeeping to every call; so the
-compiled arm is at least as fast as that mode.
+The stock classifier in half precision with PyTorch's fused attention. A ``TorchMode`` is one arm:
+``eager`` runs it as it comes, ``compile`` by ``torch.compile``. Each is timed launched and by CUDA
+graph. Graphs are captured here and not by ``mode="reduce-overhead"``, which does the same and adds
+its own bookkeeping to every call; so the compiled arm is at least as fast as that mode.
 
 A batch without padding is run without a mask, so that attention takes its fastest kernel. Nothing
 falls back: a model is compiled whole (``fullgraph``) for each shape, or the arm says why not.
@@ -11,12 +11,13 @@ falls back: a model is compiled whole (``fullgraph``) for each shape, or the arm
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.errors import EngineFailed, SpdError, Unavailable, first_line
+from spd_deploy.domain.model_config import has_token_types
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.cuda.oom import fitting
 from spd_deploy.sessions.cuda.pytorch import Buffers, refuse_without_cuda
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 TorchMode = Literal["eager", "compile"]
 _WARMUPS = 3
 # Shapes that one process may compile a model for; PyTorch's own limit would refuse the ninth.
-_MOST_SHAPES = 256
+_MAX_SHAPES = 256
 
 
 class DenseTorchSession(Closing):
@@ -49,7 +50,7 @@ class DenseTorchSession(Closing):
 
         with TorchSession(folder, device="cuda") as whole:
             model = whole.model
-        self._types = getattr(model.config, "type_vocab_size", 0) > 1
+        self._types = has_token_types(model.config)
         self._classes = int(model.config.num_labels)
         with fitting(folder, "cuda"):
             self._forward = forward_of(model.half().eval(), mode)
@@ -134,7 +135,7 @@ class _TorchRun(Buffers):
         """Run some times, which compiles what is to be compiled and fills PyTorch's memory."""
         import torch
 
-        with torch._dynamo.config.patch(recompile_limit=_MOST_SHAPES):
+        with torch._dynamo.config.patch(recompile_limit=_MAX_SHAPES):
             for _ in range(_WARMUPS):
                 self.enqueue()
         self.queue.synchronize()
@@ -170,10 +171,14 @@ def forward_of(model: "Module", mode: TorchMode) -> Callable[..., "Tensor"]:
         answer: Tensor = found.logits
         return answer
 
-    if mode == "eager":
-        return torch.inference_mode()(logits)
-    compiled = torch.compile(logits, fullgraph=True, dynamic=False)
-    return torch.no_grad()(compiled)
+    match mode:
+        case "eager":
+            return torch.inference_mode()(logits)
+        case "compile":
+            compiled = torch.compile(logits, fullgraph=True, dynamic=False)
+            return torch.no_grad()(compiled)
+        case never:
+            assert_never(never)
 
 
 def padded(batch: Batch) -> bool:

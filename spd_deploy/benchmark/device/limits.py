@@ -14,7 +14,7 @@ from spd_deploy.timing.cuda_clock import DeviceClock, stream_seconds
 # Rows and columns of the products: large enough to fill any GPU, small enough to take no second.
 SIZES = {"fp16": 8192, "bf16": 8192, "int8": 8192, "fp32": 4096}
 _WARMUPS, _RUNS = 5, 20
-_MOST_BYTES = 1 << 30
+_MAX_BYTES = 1 << 30
 
 
 def measure_peaks(clock: DeviceClock) -> tuple[tuple[Peak, ...], tuple[Skipped, ...]]:
@@ -36,7 +36,7 @@ def measure_copy(clock: DeviceClock) -> MemoryCopy:
     import torch
 
     free, _ = torch.cuda.mem_get_info()
-    size = min(_MOST_BYTES, int(free) // 8)
+    size = min(_MAX_BYTES, int(free) // 8)
     source = torch.zeros(size, dtype=torch.int8, device="cuda")
     target = torch.empty_like(source)
     seconds = _timed(clock, lambda: target.copy_(source))

@@ -9,7 +9,7 @@ from spd_deploy.benchmark.machine_warnings import BUSY_SHARE
 from spd_deploy.domain.spelling import listed
 
 # A density that promises less is no sparsity to speak of.
-LEAST_PROMISE = 1.05
+MIN_PROMISE = 1.05
 # A promise is kept where no more than this share of it is missing.
 _NEAR = 0.9
 # A promise is exceeded where the time is less than this share of the promised one.
@@ -211,7 +211,7 @@ def _untimed(gain: LayerGain) -> bool:
 
 def _promises_nothing(gain: LayerGain) -> bool:
     """Whether the weights are as good as dense."""
-    return gain.promise is not None and gain.promise < LEAST_PROMISE
+    return gain.promise is not None and gain.promise < MIN_PROMISE
 
 
 def _kept(gain: LayerGain) -> bool:

@@ -1,7 +1,10 @@
 """All architectures that are described here, by the base model's name and by ``model_type``.
 
-An architecture is told by the base model's name in the tensors, since that is the code that runs
-them. The ``model_type`` of ``config.json`` tells which name Transformers expects.
+Three things recognise a model:
+
+    names of a layer's tensors      whether it can be pruned (``domain.layers``)
+    base model's name in tensors    what surrounds the layers, and so whether it can be exported
+    model_type of config.json       which base model's name Transformers expects in the tensors
 """
 
 from collections.abc import Mapping

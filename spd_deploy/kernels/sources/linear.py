@@ -54,7 +54,7 @@ def _activated(y, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def _accumulate(acc, values, rows, x, start, end, row_ok, token_ok, stride_x, R_OK: tl.constexpr,
-          WIDE: tl.constexpr, TOKENS_FIRST: tl.constexpr, BLOCK_J: tl.constexpr):  # fmt: skip
+          WIDE: tl.constexpr, SWAP_OPERANDS: tl.constexpr, BLOCK_J: tl.constexpr):  # fmt: skip
     """Accumulate the products of the kept inputs from ``start`` to ``end``, BLOCK_J a step.
 
     The row indices of a step are loaded one step ahead. Loaded in the same step, they would take a
@@ -75,7 +75,7 @@ def _accumulate(acc, values, rows, x, start, end, row_ok, token_ok, stride_x, R_
             w_RJ = tl.load(values + offs_J[None, :], mask=row_ok[:, None], other=0.0)
         offs_J += BLOCK_J
         row_J = tl.load(rows + offs_J, mask=offs_J < end, other=0)
-        if TOKENS_FIRST:
+        if SWAP_OPERANDS:
             acc = tl.dot(tl.trans(x_JT), tl.trans(w_RJ), acc, input_precision="ieee")
         else:
             acc = tl.dot(w_RJ, x_JT, acc, input_precision="ieee")
@@ -102,7 +102,7 @@ def block_linear(
     ACTIVATION: tl.constexpr,
     RESIDUAL: tl.constexpr,
     WIDE: tl.constexpr,  # whether a tensor has 2^31 elements or more
-    TOKENS_FIRST: tl.constexpr,
+    SWAP_OPERANDS: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_J: tl.constexpr,
@@ -120,16 +120,16 @@ def block_linear(
     values_R1 = values + g.to(tl.int64) * R * J + offs_R[:, None] * J
     rows_of_g = rows + g * J
     x_1T = x + offs_T[None, :]
-    if TOKENS_FIRST:
+    if SWAP_OPERANDS:
         acc = tl.zeros((BLOCK_T, BLOCK_R), tl.float32)
     else:
         acc = tl.zeros((BLOCK_R, BLOCK_T), tl.float32)
     whole = J // BLOCK_J * BLOCK_J
     acc = _accumulate(acc, values_R1, rows_of_g, x_1T, 0, whole, row_ok, token_ok, stride_x,
-                R_OK, WIDE, TOKENS_FIRST, BLOCK_J)  # fmt: skip
+                R_OK, WIDE, SWAP_OPERANDS, BLOCK_J)  # fmt: skip
     acc = _accumulate(acc, values_R1, rows_of_g, x_1T, whole, J, row_ok, token_ok, stride_x,
-                R_OK, WIDE, TOKENS_FIRST, _TAIL)  # fmt: skip
-    if TOKENS_FIRST:
+                R_OK, WIDE, SWAP_OPERANDS, _TAIL)  # fmt: skip
+    if SWAP_OPERANDS:
         acc = tl.trans(acc)
     n_R = g * R + offs_R
     acc += tl.load(bias + n_R, mask=row_ok, other=0.0)[:, None]

@@ -30,7 +30,7 @@ def tile_of(config: Any) -> Tile:
         inputs=of["BLOCK_J"],
         warps=config.num_warps,
         stages=config.num_stages,
-        tokens_first=of["TOKENS_FIRST"],
+        swap_operands=of["SWAP_OPERANDS"],
     )
 
 
@@ -41,7 +41,7 @@ def prune_configs(configs: list[Any], named: dict[str, Any], **_: object) -> lis
         rows=named["R"],
         inputs=named["J"],
         tokens=named["T"],
-        number=float_type_of(named["x"].dtype),
+        dtype=float_type_of(named["x"].dtype),
     )
     wanted = set(candidates(problem))
     return [config for config in configs if tile_of(config) in wanted]

@@ -178,7 +178,7 @@ class EngineRecord:
 
     def best(self, arm: Arm) -> Build | None:
         """The fastest build of an arm; None where the arm has no build."""
-        found = fastest(self.builds, arm)
+        found = fastest_build(self.builds, arm)
         return None if found is None else self.builds[found]
 
     def sparse_kernels(self, buckets: Container[int]) -> tuple[str, ...] | None:
@@ -210,7 +210,7 @@ class EngineRecord:
         return versioned(cls, content, SCHEMA, what=RECORD_FILE, error=BadArtefact, fix=_AGAIN)
 
 
-def fastest(builds: Sequence[Build], arm: Arm | None = None) -> int | None:
+def fastest_build(builds: Sequence[Build], arm: Arm | None = None) -> int | None:
     """Index of the fastest build, of one arm or of all; None where there is no build."""
     of_arm = [i for i, build in enumerate(builds) if arm in (None, build.arm)]
     return min(of_arm, key=lambda i: builds[i].score_s, default=None)

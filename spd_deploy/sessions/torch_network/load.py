@@ -13,7 +13,7 @@ from spd_deploy.sessions.torch_network.network_plan import TENSORS_FILE, Network
 from spd_deploy.sessions.torch_network.tensors import Tensors, read_tensors
 
 # The kernels need Ampere: bf16 tensor cores and asynchronous copies into shared memory.
-_LEAST_CAPABILITY = (8, 0)
+_MIN_CAPABILITY = (8, 0)
 
 
 def refuse_unsupported_gpu() -> None:
@@ -26,7 +26,7 @@ def refuse_unsupported_gpu() -> None:
 
     refuse_without_cuda()
     capability = torch.cuda.get_device_capability()
-    if capability < _LEAST_CAPABILITY:
+    if capability < _MIN_CAPABILITY:
         raise Unavailable(
             "torch artefacts need a GPU of compute capability 8.0 (Ampere) or later",
             got=f"{torch.cuda.get_device_name()}, {capability[0]}.{capability[1]}",

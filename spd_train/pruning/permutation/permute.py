@@ -18,7 +18,6 @@ from transformers import PreTrainedModel
 
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel, VerificationFailed
-from spd_deploy.domain.patterns import NM, Block
 from spd_deploy.domain.progress import Progress
 from spd_train.model import linear_weights
 from spd_train.pruning.importance import magnitudes
@@ -26,7 +25,12 @@ from spd_train.pruning.permutation.axes import HIDDEN, Axis, AxisOrder, axes_of
 from spd_train.pruning.permutation.budget import SearchBudget
 from spd_train.pruning.permutation.permutations import Permutations
 from spd_train.pruning.permutation.residual import Places, probe_logits, residual_places
-from spd_train.pruning.permutation.search import Scores, Targets, find_permutations
+from spd_train.pruning.permutation.search import (
+    Scores,
+    Targets,
+    depends_on_order,
+    find_permutations,
+)
 
 # Largest difference of logits, as a share of the largest logit. Another order of fp32 additions
 # makes such differences.
@@ -47,7 +51,7 @@ def reorder_for(
         targets: pattern and sparsity by matrix name.
         progress: is told what was gained.
     """
-    if not any(isinstance(target, NM | Block) for target in targets.values()):
+    if not any(depends_on_order(target) for target in targets.values()):
         return
     scores = magnitudes(linear_weights(model, encoder))
     permutations = permute_model(model, encoder, targets=targets, scores=scores)

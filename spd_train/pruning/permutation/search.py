@@ -11,14 +11,14 @@ Unstructured and structured patterns do not depend on the order and are not sear
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self, TypeVar
+from typing import Self, TypeVar, assert_never
 
 import torch
 from torch import Tensor
 
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.models.architecture import Role
-from spd_deploy.domain.patterns import NM, Block, Pattern
+from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_train.pruning.permutation.axes import Axis, AxisOrder, spread
 from spd_train.pruning.permutation.budget import SearchBudget
 from spd_train.pruning.permutation.grouping import Section, group_order
@@ -50,7 +50,7 @@ def find_permutations(
         skipped: axes that the caller left out, with the reason.
     """
     start = time.perf_counter()
-    local = {name: target for name, target in targets.items() if isinstance(target, NM | Block)}
+    local = {name: target for name, target in targets.items() if depends_on_order(target)}
     generator = torch.Generator().manual_seed(budget.seed)
     present, reasons = dict(scores), dict(skipped or {})
     moves: list[AxisOrder] = []
@@ -73,6 +73,17 @@ def find_permutations(
         skipped=reasons,
         seconds=time.perf_counter() - start,
     )
+
+
+def depends_on_order(pattern: Pattern) -> bool:
+    """Whether another order of rows or columns can let the pattern's mask keep a higher score."""
+    match pattern:
+        case NM() | Block():
+            return True
+        case Unstructured() | Structured():
+            return False
+        case never:
+            assert_never(never)
 
 
 def misfit(axis: Axis, targets: Targets) -> str | None:

@@ -21,11 +21,11 @@ from spd_train.pruning.permutation.budget import SearchBudget
 from spd_train.pruning.permutation.pairing import random_pairs
 
 # A gain must exceed fp32 rounding, or two stripes could exchange the same columns endlessly.
-_LEAST_GAIN = 1e-6
+_MIN_GAIN = 1e-6
 
 # Up to this m all divisions of a pair are tried. For a larger m they are too many (6435 for m = 8),
 # and all exchanges of one column for one are tried.
-_MOST_DEALT = 4
+_MAX_DEALT = 4
 
 # Scores that are compared at a time, so that they fit into the processor's cache.
 _CHUNK = 1 << 15
@@ -45,7 +45,7 @@ def stripe_order(
     """
     score_KN = score_NK.float().T.contiguous()
     order_SM = torch.arange(len(score_KN)).reshape(-1, pattern.m)
-    deals_TC = deals(pattern.m) if pattern.m <= _MOST_DEALT else None
+    deals_TC = deals(pattern.m) if pattern.m <= _MAX_DEALT else None
     quiet = 0
     for _ in range(budget.stripe_sweeps):
         pair_P2 = random_pairs(len(order_SM), segment // pattern.m, generator)
@@ -86,7 +86,7 @@ def _dealt_best(score_KN: Tensor, dealt_PC: Tensor, deals_TC: Tensor | None, pat
 def _worth_it(kept_PT: Tensor) -> Tensor:
     """The best trial ``[P]`` of each pair; 0, which changes nothing, if no other gains."""
     gain_P = kept_PT.amax(1) - kept_PT[:, 0]
-    return kept_PT.argmax(1).masked_fill(gain_P <= _LEAST_GAIN * kept_PT[:, 0], 0)
+    return kept_PT.argmax(1).masked_fill(gain_P <= _MIN_GAIN * kept_PT[:, 0], 0)
 
 
 def kept_by_exchange(score_PCN: Tensor, pattern: NM) -> Tensor:

@@ -8,7 +8,7 @@ from spd_deploy.benchmark.breakeven.gpu_products import (
     product_by,
     two_four,
 )
-from spd_deploy.benchmark.breakeven.map_plan import placed
+from spd_deploy.benchmark.breakeven.map_plan import pattern_on_shape
 from spd_deploy.benchmark.breakeven.time_on_gpu import pruned
 from spd_deploy.benchmark.breakeven.ways import ways_of, why_none
 from spd_deploy.domain.errors import Unavailable
@@ -71,7 +71,7 @@ def test_compact_is_the_dense_product_of_what_is_left(shape: tuple[int, int]) ->
 
     rows_N = pruned_NK.any(1)
     torch.testing.assert_close(found, expected(pruned_NK, x_TK)[:, rows_N])
-    assert placed(pattern, shape).holds(pruned_NK)
+    assert pattern_on_shape(pattern, shape).holds(pruned_NK)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,12 @@ from exporters.onnx.arithmetic.float32 import Float32
 from exporters.onnx.graph import Graph
 from exporters.precision import Precision
 from spd_deploy.benchmark.breakeven.cpu_products import lowering_of
-from spd_deploy.benchmark.breakeven.map_plan import MapPlan, model_parts, patterns_of, placed
+from spd_deploy.benchmark.breakeven.map_plan import (
+    MapPlan,
+    model_parts,
+    pattern_on_shape,
+    patterns_of,
+)
 from spd_deploy.benchmark.breakeven.map_records import MapMatrix
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.errors import BadPattern, BadSetting, SpdError
@@ -59,7 +64,7 @@ def test_drawn_weights_satisfy_the_pattern(shape: tuple[int, int], pattern: Patt
 
     assert lowering is not None
     assert lowering.flops_share == pytest.approx(0.25)
-    on = placed(pattern, shape)
+    on = pattern_on_shape(pattern, shape)
     score_NK = torch.from_numpy(weight_NK).abs()
     kept_NK = weight_NK * on.mask(score_NK, 0.75).numpy()
     multiplied = lowering.on_features if lowering.feature_major else lowering.on_tokens

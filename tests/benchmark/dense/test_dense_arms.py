@@ -13,6 +13,8 @@ from spd_deploy.benchmark.dense.dense_arms import (
     ENGINES,
     NAMES,
     DenseModel,
+    DenseName,
+    OwnExport,
     dense_arms,
     parse_dense,
     proof_batch,
@@ -109,7 +111,7 @@ def test_each_name_is_an_arm_or_has_a_reason(model: DenseModel) -> None:
 
 @pytest.mark.parametrize("name", ["torch", "onnxruntime"])
 def test_our_own_exports_are_arms(
-    name: str, model: DenseModel, monkeypatch: pytest.MonkeyPatch
+    name: OwnExport, model: DenseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is the dense artefact in fp16, gives the model's logits, and counts one last token."""
     monkeypatch.setattr(dense, "onnxruntime_for", lambda device: None)
@@ -128,7 +130,7 @@ def test_our_own_exports_are_arms(
 
 @pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime-fused"])
 def test_nothing_is_exported_for_a_runtime_without_cuda(
-    name: str, model: DenseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: DenseName, model: DenseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An export of a large model takes minutes, and the reason is known before it."""
 

@@ -1,4 +1,4 @@
-"""What only a GPU can show: its clock, graphs, kernels and limits, and the dense forms."""
+"""What only a GPU can show: its clock, graphs, kernels and limits, and the dense arms."""
 
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 from exporters.export import ExportRequest, artefact_from_checkpoint
 from exporters.precision import Precision
 from spd_deploy.benchmark.compare import compare_artefacts
-from spd_deploy.benchmark.dense.dense_arms import proof_batch
+from spd_deploy.benchmark.dense.dense_arms import DenseName, proof_batch
 from spd_deploy.benchmark.dense.torch_dense import DenseTorchSession, TorchMode
 from spd_deploy.benchmark.device.cuda_tools import uuid
 from spd_deploy.benchmark.device.limits import measure_copy, measure_peaks
@@ -185,11 +185,17 @@ def test_the_card_is_found_by_its_id() -> None:
 def test_a_whole_comparison(
     half_artefact: Artefact, dense_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    """A block artefact against four dense forms: every arm has both clocks, kernels and a limit."""
+    """A block artefact against four dense arms: every arm has both clocks, kernels and a limit."""
     settings = BenchmarkSettings(
         shapes=(Shape(batch=2, seq=16),), device="cuda", rounds=2, seconds=0.05, min_runs=3
     )
-    names = ("eager", "compile", "onnxruntime", "onnxruntime-fused", "tensorrt-fp16")
+    names: tuple[DenseName, ...] = (
+        "eager",
+        "compile",
+        "onnxruntime",
+        "onnxruntime-fused",
+        "tensorrt-fp16",
+    )
 
     report = compare_artefacts(
         [half_artefact.folder], settings, baseline=dense_checkpoint.folder, dense=names

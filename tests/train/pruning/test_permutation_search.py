@@ -8,13 +8,22 @@ from torch import Tensor
 
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.models.bert import BERT_LAYER
-from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
+from spd_deploy.domain.patterns import (
+    EXAMPLES,
+    NM,
+    Block,
+    Pattern,
+    Structured,
+    Unstructured,
+    parse_pattern,
+)
 from spd_train.pruning.permutation.axes import axes_of
 from spd_train.pruning.permutation.budget import SearchBudget
 from spd_train.pruning.permutation.grouping import Section, group_order
 from spd_train.pruning.permutation.pairing import random_pairs
 from spd_train.pruning.permutation.permutations import Permutations
 from spd_train.pruning.permutation.search import (
+    depends_on_order,
     find_permutations,
     kept_score,
     misfit,
@@ -57,6 +66,19 @@ def search(pattern: Pattern, budget: SearchBudget = BUDGET) -> Permutations:
     return find_permutations(
         axes_of(ENCODER), ENCODER, goals_of(ENCODER, pattern), scores_of(ENCODER), budget=budget
     )
+
+
+@pytest.mark.parametrize("spelled", EXAMPLES)
+def test_an_order_matters_where_it_changes_the_score_that_is_kept(spelled: str) -> None:
+    """Another order of rows and columns keeps the same score under the other patterns."""
+    pattern, score_NK = parse_pattern(spelled), heavy_tailed(128, 64).double()
+    other_NK = score_NK[torch.randperm(128, generator=draw())][
+        :, torch.randperm(64, generator=draw())
+    ]
+
+    same = kept_score(score_NK, pattern) == pytest.approx(kept_score(other_NK, pattern))
+
+    assert same is not depends_on_order(pattern)
 
 
 def striped(score_NK: Tensor, pattern: NM, *, segment: int | None = None) -> Tensor:

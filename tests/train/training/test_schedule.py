@@ -10,9 +10,9 @@ from spd_train.data.batching import batches_per_epoch, by_length, epoch_batches
 from spd_train.training.schedule import (
     Stages,
     cubic_share,
-    decayed_share,
     graft_probability,
     last_mask_update,
+    learning_rate_multiplier,
     mask_update,
     rewound_decay,
     stages_of,
@@ -169,15 +169,31 @@ def test_the_papers_graft_probability_is_the_papers() -> None:
 )
 def test_no_step_is_without_a_learning_rate(stages: Stages, decay: Decay, warmup: float) -> None:
     """The share of the peak lies in (0, 1] at every step, whatever the decay and the warm-up."""
-    found = [decayed_share(s, stages, decay, warmup) for s in range(stages.total)]
+    found = [learning_rate_multiplier(s, stages, decay, warmup) for s in range(stages.total)]
 
     assert all(0 < share <= 1 for share in found)
+
+
+@given(
+    stages=stages_of_any_length,
+    decay=st.sampled_from(["once", "rewound"]),
+    warmup=st.floats(0, 0.9),
+)
+def test_warmup_ends_at_the_peak(stages: Stages, decay: Decay, warmup: float) -> None:
+    """The first decay starts at the peak, to which the rate rises by equal steps."""
+    first = stages.total if decay == "once" else stages.prune
+    found = [learning_rate_multiplier(s, stages, decay, warmup) for s in range(first)]
+
+    assert max(found) == 1.0
+    peak = found.index(1.0)
+    assert found[:peak] == pytest.approx([(s + 1) / (peak + 1) for s in range(peak)])
+    assert found[peak:] == sorted(found[peak:], reverse=True)
 
 
 @given(stages=stages_of_any_length)
 def test_a_rate_that_decays_once_never_rises_again(stages: Stages) -> None:
     """Without warm-up it falls by equal steps from the peak over all three stages."""
-    found = [decayed_share(s, stages, "once", 0.0) for s in range(stages.total)]
+    found = [learning_rate_multiplier(s, stages, "once", 0.0) for s in range(stages.total)]
 
     assert found == pytest.approx([1 - s / stages.total for s in range(stages.total)])
 
