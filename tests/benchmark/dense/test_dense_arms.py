@@ -238,3 +238,18 @@ def test_the_fused_form_is_fused_and_the_model(
     assert kinds.count("Attention") == dense_checkpoint.encoder.layers
     with OnnxSession(file, precision="fp16", threads=1) as session:
         model.difference(session, tolerance=2e-2)
+
+
+def test_a_fused_form_without_fused_attention_is_refused(
+    dense_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph that the optimiser left as it was is no fused one, and no file stays of it."""
+    from onnxruntime.transformers import optimizer  # noqa: F401 - puts its folder on the path
+
+    monkeypatch.setattr("fusion_attention.FusionAttention.fuse", lambda *_: None)
+    file = tmp_path / "fused.onnx"
+
+    with pytest.raises(Unavailable, match="0 fused attention nodes for 2 layers"):
+        fused_from_checkpoint(dense_checkpoint.folder, dense_checkpoint.encoder, file)
+
+    assert not file.exists()
