@@ -17,7 +17,7 @@ STREAM = 7
 
 @dataclass
 class SimulatedGpu:
-    """Host and device, in nanoseconds; ``flush_ns`` is what a write over the cache takes, ``pause_ns`` a pause."""
+    """Host and device, in nanoseconds, with what a write over the cache and a pause take."""
 
     now_ns: int = 0
     idle_at_ns: int = 0

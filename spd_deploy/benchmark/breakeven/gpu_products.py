@@ -107,9 +107,15 @@ def two_four(weight_NK: "Tensor", x_TK: "Tensor") -> Product:
     Raises:
         Unavailable: the library does not take a weight of this shape.
     """
-    from torch.nn.functional import linear
-
-    from spd_deploy.kernels.two_four import COLUMNS, ROWS, supports_two_four, to_two_four
+    from spd_deploy.kernels.two_four import (
+        COLUMNS,
+        ROWS,
+        fastest_algorithm,
+        supports_two_four,
+        to_two_four,
+        two_four_linear,
+        with_algorithm,
+    )
     from spd_deploy.kernels.weights import float_type_of
 
     N, K = weight_NK.shape
@@ -119,9 +125,9 @@ def two_four(weight_NK: "Tensor", x_TK: "Tensor") -> Product:
             got=f"{N}x{K}",
             fix="choose another pattern for this size",
         )
-    sparse_NK = to_two_four(weight_NK)
-    bias_N = weight_NK.new_ones(len(weight_NK))
-    return lambda: linear(x_TK, sparse_NK, bias_N)
+    packed_NK, bias_N = to_two_four(weight_NK), weight_NK.new_ones(len(weight_NK))
+    sparse_NK = with_algorithm(packed_NK, fastest_algorithm(x_TK, packed_NK, bias_N))
+    return lambda: two_four_linear(x_TK, sparse_NK, bias_N)
 
 
 def compact(weight_NK: "Tensor", x_TK: "Tensor") -> Product:
