@@ -1,12 +1,15 @@
-"""The whole grid on a GPU, in a limited time: dense and sparse BERT shapes, and break-even maps.
+"""Artefacts on a GPU, in a limited time: dense and sparse BERT shapes, and break-even maps.
+
+:mod:`benchmarks.gpu` measures PyTorch's forms in minutes. This script exports every model first, so
+that it also has ONNX Runtime's CUDA provider and TensorRT engines.
 
 BERT-base and BERT-large sizes with random weights, in fp16, batch 1, 8, 32, 128 x 128 and 384
 tokens: blocks at 90 % and 75 % and 2:4, in every form that this version exports for GPUs, against
 the fastest dense form of the machine. Where TensorRT works, engines of all of them, the dense model
 among them, are built for each shape, one draw each. It needs neither network nor data.
 
-    python -m benchmarks.gpu --minutes 25 --output DIR
-    python -m benchmarks.gpu --minutes 10 --models base --dense eager,compile --output DIR
+    python -m benchmarks.gpu_artefacts --minutes 25 --output DIR
+    python -m benchmarks.gpu_artefacts --minutes 10 --models base --dense eager,compile --output DIR
 
 The most important rows come first. Each is written when it is measured, as a folder with its report
 and a line in ``rows.jsonl``, so an interrupted run keeps them. A row that could not be run, or was
@@ -59,7 +62,7 @@ def main() -> None:
         refuse_without_cuda()
         names = parse_dense(options.dense)
     except SpdError as err:
-        raise SystemExit(f"benchmarks.gpu: {err}") from err
+        raise SystemExit(f"benchmarks.gpu_artefacts: {err}") from err
     options.output.mkdir(parents=True, exist_ok=True)
     progress = TerminalProgress()
     with tempfile.TemporaryDirectory(prefix="spd-gpu-") as scratch:

@@ -15,7 +15,7 @@ model a mask function of its own.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,14 +51,25 @@ class DenseTorchSession(Closing):
             BadModel: the folder holds no classifier.
         """
         refuse_without_cuda()
-        import torch
-
         with TorchSession(folder, device="cuda") as whole:
             model = whole.model
+        with fitting(folder, "cuda"):
+            self._take(model.half().eval(), mode)
+
+    @classmethod
+    def of_model(cls, model: "Module", *, mode: TorchMode) -> Self:
+        """The session of a model of Transformers that is on the GPU already, in half precision."""
+        session = cls.__new__(cls)
+        session._take(model, mode)
+        return session
+
+    def _take(self, model: Any, mode: TorchMode) -> None:
+        """Make the forward pass of a model on the GPU, and what its runs share."""
+        import torch
+
         self._types = getattr(model.config, "type_vocab_size", 0) > 1
         self._classes = int(model.config.num_labels)
-        with fitting(folder, "cuda"):
-            self._forward = forward_of(model.half().eval(), mode)
+        self._forward = forward_of(model, mode)
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
         self._kept: dict[tuple[int, int, bool], _TorchRun] = {}
