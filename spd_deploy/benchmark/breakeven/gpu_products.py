@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Product = Callable[[], "Tensor"]
+# Outputs and inputs that fill a tile of tensor cores.
+_STEP = 64
 
 
 def product_by(way: Way, weight_NK: "Tensor", x_TK: "Tensor", pattern: Pattern | None) -> Product:
@@ -131,9 +133,22 @@ def two_four(weight_NK: "Tensor", x_TK: "Tensor") -> Product:
 
 
 def compact(weight_NK: "Tensor", x_TK: "Tensor") -> Product:
-    """The rows and columns that are not wholly zero; a network has no others by then."""
-    rows_N, columns_K = (weight_NK != 0).any(1), (weight_NK != 0).any(0)
+    """The rows and columns that are not wholly zero, each in a multiple of 64.
+
+    A network is pruned to such sizes for a GPU: others leave tiles of tensor cores partly empty.
+    """
+    rows_N = in_steps((weight_NK != 0).any(1))
+    columns_K = in_steps((weight_NK != 0).any(0))
     return dense(weight_NK[rows_N][:, columns_K].contiguous(), x_TK[:, columns_K].contiguous())
+
+
+def in_steps(kept: "Tensor", step: int = _STEP) -> "Tensor":
+    """What is kept, and as many others as make it a multiple of ``step``, as far as there are."""
+    wanted = min(len(kept), -(-int(kept.sum()) // step) * step)
+    place = kept.int().argsort(descending=True, stable=True)[:wanted]
+    found = kept.clone()
+    found[place] = True
+    return found
 
 
 def packed_blocks(weight_NK: "Tensor", pattern: Block) -> tuple["Tensor", "Tensor"]:
