@@ -1,129 +1,227 @@
-"""The whole grid on a GPU, in a limited time: dense and sparse BERT shapes, and break-even maps.
+"""A session on a GPU in minutes: dense and sparse BERT shapes by CUDA graph, in one report.
 
-BERT-base and BERT-large sizes with random weights, in fp16, batch 1, 8, 32, 128 x 128 and 384
-tokens: blocks at 90 % and 75 % and 2:4, in every form that this version exports for GPUs, against
-the fastest dense form of the machine. Where TensorRT works, engines of all of them, the dense model
-among them, are built for each shape, one draw each. It needs neither network nor data.
+    python -m benchmarks.gpu --output DIR --until 540
 
-    python -m benchmarks.gpu --minutes 25 --output DIR
-    python -m benchmarks.gpu --minutes 10 --models base --dense eager,compile --output DIR
+Weights are drawn on the GPU, so it needs neither network, data nor exports. Dense arms are eager
+PyTorch, compiled PyTorch and this project's own network. Sparse arms begin with the structured
+network, in the same three forms. Phases come in the order of their worth, each with the seconds
+that it is expected to take; none starts that would not end in time. The same command again goes on
+where the last one ended, with the next ten minutes.
 
-The most important rows come first. Each is written when it is measured, as a folder with its report
-and a line in ``rows.jsonl``, so an interrupted run keeps them. A row that could not be run, or was
-not reached in time, has a line with the reason. No row is estimated. The script does not change the
-card's settings.
+DIR gets ``results.jsonl``, flushed line by line, ``report.md``, ``manifest.json`` and ``gpu.tar``
+of these three. ONNX Runtime and TensorRT need exports: ``python -m benchmarks.gpu_artefacts`` has
+them.
 """
 
 import argparse
+import contextlib
+import faulthandler
+import importlib.util
 import json
-import tempfile
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+import signal
+import tarfile
+from collections.abc import Iterator, Sequence
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from time import perf_counter
-from typing import Any
+from time import monotonic
+from types import FrameType
 
-from benchmarks.gpu_grid import Grid
-from benchmarks.gpu_lines import Line, line_text
-from spd_deploy.benchmark.dense.dense_arms import NAMES, parse_dense
-from spd_deploy.cli.console import TerminalProgress
-from spd_deploy.domain.errors import SpdError, reason_of
-from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
+from benchmarks.gpu_arms import Timing, measured_shape
+from benchmarks.gpu_report import REPORT_FILE, RESULTS_FILE, Line, write_gpu_report
+from benchmarks.gpu_session import MANIFEST_FILE, DeadlinePassed, Phase, run_phases
+from spd_deploy.domain.errors import BadSetting, SpdError, Unavailable, reason_of
+from spd_deploy.domain.shapes import Shape
+from spd_deploy.timing.cuda_clock import CudaClock
+
+TAR_FILE = "gpu.tar"
+# Free memory that BERT-large at the largest shape needs, with its graphs.
+_LEAST_FREE_BYTES = 16 * 2**30
+# Packages that the phases import; a machine may have PyTorch and lack the rest.
+_NEEDED = ("numpy", "transformers", "triton")
+# After the deadline, until a phase that does not listen is ended with its process.
+_GRACE_S = 15.0
+# Seconds of a phase: compilation of two models in three forms, tuning of tiles, and measuring.
+_SHAPES = (
+    ("base", Shape(batch=32, seq=128), 200.0),
+    ("base", Shape(batch=1, seq=128), 150.0),
+    ("base", Shape(batch=128, seq=384), 200.0),
+    ("base", Shape(batch=1, seq=32), 150.0),
+    ("large", Shape(batch=32, seq=128), 250.0),
+)
+_PRODUCTS_S = 90.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """One thing to measure; its work returns the lines for ``rows.jsonl``."""
+def phases_of(timing: Timing) -> tuple[Phase, ...]:
+    """All phases, those that say most first."""
+    clock = CudaClock
+    shapes = [
+        Phase(
+            name=f"BERT-{model} {shape}",
+            expected_s=expected_s,
+            work=partial(measured_shape, model, shape, clock=clock, timing=timing),
+        )
+        for model, shape, expected_s in _SHAPES
+    ]
+    machine = Phase(name="machine", expected_s=10.0, work=machine_lines)
+    products = Phase(name="products of BERT-base, 4096 tokens", expected_s=_PRODUCTS_S,
+                     work=product_lines)  # fmt: skip
+    return (machine, shapes[0], products, *shapes[1:])
 
-    name: str
-    work: Callable[[], Iterable[Line]]
+
+def machine_lines() -> Iterator[Line]:
+    """What was measured on, and what other engines would need."""
+    import torch
+
+    from spd_deploy.domain.versions import versions_of
+
+    properties = torch.cuda.get_device_properties()
+    packages = ("spd-deploy", "torch", "triton", "transformers", "numpy")
+    versions = ", ".join(f"{name} {v}" for name, v in versions_of(*packages).items())
+    yield {"fact": f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"}
+    yield {"fact": f"CUDA {torch.version.cuda}, {versions}"}
+    for engine in ("onnxruntime", "tensorrt"):
+        yield {"arm": engine, "not_run": "measured by python -m benchmarks.gpu_artefacts"}
+
+
+def product_lines() -> Iterator[Line]:
+    """The block-sparse kernel at each product of a layer, beside the bytes that it moves."""
+    from benchmarks.kernel import PRODUCTS, Case, line_of, measured, operands
+    from spd_deploy.kernels.traffic import streamed_bytes
+
+    for product, (N, K) in PRODUCTS["base"].items():
+        for rows in (128, 64):
+            case = Case(model="base", product=product, outputs=N, inputs=K, density=0.1, rows=rows,
+                        number="fp16", tokens=4096)  # fmt: skip
+            try:
+                result = measured(case, rounds=10)
+            except Exception as err:  # noqa: BLE001 - the other products are to run
+                yield {"arm": str(case), "not_run": reason_of(err)}
+                continue
+            problem = operands(case)[0].problem(case.tokens)
+            moved = streamed_bytes(problem, result.tile)
+            rate = moved / sorted(result.hot["kernel"])[len(result.hot["kernel"]) // 2]
+            told = f"{moved / 1e6:.0f} MB through L2 at {rate / 1e12:.2f} TB/s"
+            yield {"fact": f"{line_of(result)}; {told}", "moved_bytes": moved}
+
+
+def preflight(folder: Path) -> None:
+    """Refuse at once what would end the session minutes later.
+
+    Raises:
+        Unavailable: no GPU that the kernels support, a package missing, or memory taken.
+        BadSetting: ``folder`` is a file.
+    """
+    import torch
+
+    from spd_deploy.sessions.torch_network.load import refuse_unsupported_gpu
+
+    if folder.exists() and not folder.is_dir():
+        raise BadSetting("--output is no folder", got=folder, fix="name a folder")
+    refuse_unsupported_gpu()
+    refuse_missing(_NEEDED)
+    free, total = torch.cuda.mem_get_info()
+    if free < _LEAST_FREE_BYTES:
+        raise Unavailable(
+            f"the GPU has not {_LEAST_FREE_BYTES / 2**30:.0f} GiB of free memory",
+            got=f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB",
+            fix="stop other processes on the GPU",
+        )
+
+
+def refuse_missing(packages: Sequence[str]) -> None:
+    """Refuse a machine without one of these packages.
+
+    Raises:
+        Unavailable: with all that are missing.
+    """
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        raise Unavailable(
+            "packages of this script are missing",
+            got=", ".join(missing),
+            fix=f"pip install {' '.join(missing)}",
+        )
+
+
+def run_session(phases: Sequence[Phase], folder: Path, *, until_s: float, title: str) -> None:
+    """Do what the time allows; every line is on the disk before the next is measured."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _end_half_line(folder / RESULTS_FILE)
+    with (
+        (folder / RESULTS_FILE).open("a", encoding="utf-8") as results,
+        contextlib.suppress(
+            DeadlinePassed
+        ),  # between two phases; the report is written all the same
+    ):
+        for line in run_phases(
+            phases, folder, until_s=until_s, clock=monotonic, reason_of=reason_of
+        ):
+            results.write(json.dumps(line) + "\n")
+            results.flush()
+            print(_shown(line), flush=True)
+    report = write_gpu_report(folder, title)
+    with tarfile.open(folder / TAR_FILE, "w") as tar:
+        for name in (RESULTS_FILE, REPORT_FILE, MANIFEST_FILE):
+            if (folder / name).exists():
+                tar.add(folder / name, arcname=name)
+    print(report)
+
+
+def _end_half_line(file: Path) -> None:
+    """End a line that a killed process left half, so that the next stands by itself."""
+    if file.exists() and not file.read_bytes().endswith(b"\n"):
+        whole = file.read_bytes().rpartition(b"\n")
+        file.write_bytes(whole[0] + whole[1])
+
+
+def _shown(line: Line) -> str:
+    """A line for who looks on."""
+    what = f"{line['phase']}: {line.get('arm', '')}"
+    if "not_run" in line:
+        return f"{what}: not run: {line['not_run']}"
+    if "graph_s" in line:
+        gain = f", {line['gain']:.2f}x" if "gain" in line else ""
+        return f"{what}: {1e3 * line['graph_s']:.3f} ms{gain}"
+    return f"{what}{line.get('fact', '')}"
+
+
+def keep_deadline(until_s: float) -> None:
+    """End the phase that runs at the deadline, and the process if the phase does not listen."""
+
+    def passed(signum: int, frame: FrameType | None) -> None:
+        raise DeadlinePassed
+
+    signal.signal(signal.SIGALRM, passed)
+    signal.setitimer(signal.ITIMER_REAL, until_s)
+    faulthandler.dump_traceback_later(until_s + _GRACE_S, exit=True)
 
 
 def main() -> None:
-    """Refuse without a GPU, then do the jobs in the order of their worth."""
+    """Refuse in one line, or measure until the time is up."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=25.0)
-    parser.add_argument("--models", nargs="+", choices=("base", "large"), default=["base", "large"])
-    parser.add_argument("--dense", default=",".join(NAMES))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="an arm and shape, a clock")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--until", type=float, default=540.0, help="seconds that a call may last")
+    parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
+    begun = monotonic()
     try:
-        refuse_without_cuda()
-        names = parse_dense(options.dense)
+        if options.until <= 0 or options.rounds < 1:
+            raise BadSetting("--until and --rounds are positive", fix="use --until 540 --rounds 7")
+        preflight(options.output)
+        left_s = options.until - (monotonic() - begun)
+        keep_deadline(left_s)
+        run_session(
+            phases_of(Timing(rounds=options.rounds)),
+            options.output,
+            until_s=left_s,
+            title="A session on a GPU",
+        )
     except SpdError as err:
         raise SystemExit(f"benchmarks.gpu: {err}") from err
-    options.output.mkdir(parents=True, exist_ok=True)
-    progress = TerminalProgress()
-    with tempfile.TemporaryDirectory(prefix="spd-gpu-") as scratch:
-        grid = Grid(
-            scratch=Path(scratch),
-            output=options.output,
-            dense=names,
-            rounds=options.rounds,
-            seconds=options.seconds,
-        )
-        jobs = [
-            Job(name=name, work=partial(in_child, grid, tuple(options.models), name))
-            for name in grid.jobs(options.models)
-        ]
-        with (options.output / "rows.jsonl").open("a", encoding="utf-8") as rows:
-            for line in do(jobs, budget_s=60 * options.minutes, clock=perf_counter):
-                rows.write(json.dumps(line) + "\n")
-                rows.flush()
-                progress.note(line_text(line))
-
-
-def in_child(grid: Grid, models: Sequence[str], name: str) -> list[Line]:
-    """The lines of a job, done in a process of its own.
-
-    What traces kernels stays attached to the driver until its process ends, and slows launches
-    down; a fault of the GPU lasts as long.
-    """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(lines_in_child, grid, models, name).result()
-
-
-def lines_in_child(grid: Grid, models: Sequence[str], name: str) -> list[Line]:
-    """The same, here; what does not run has a line with the reason, as errors do not all travel."""
-    lines: list[Line] = []
-    try:
-        lines.extend(grid.jobs(models)[name]())
-    except Exception as err:  # noqa: BLE001 - the jobs after it are to run, whatever this one meets
-        lines.append({"not_run": reason_to_tell(err)})
-    return lines
-
-
-def do(
-    jobs: Sequence[Job], *, budget_s: float, clock: Callable[[], float]
-) -> Iterator[dict[str, Any]]:
-    """The lines of each job as it is done; those that fail or come too late, with the reason."""
-    begun, took = clock(), dict[str, float]()
-    for job in jobs:
-        at, kind = clock(), job.name.split()[0]
-        if budget_s - (at - begun) <= took.get(kind, 0.0):  # as long as the last of its kind took
-            yield {"job": job.name, "not_run": f"the {budget_s / 60:g} minutes were up"}
-            continue
-        try:
-            for line in job.work():
-                yield {"job": job.name, **line}
-        except Exception as err:  # noqa: BLE001 - a lost process, or what does not travel from it
-            yield {"job": job.name, "not_run": reason_to_tell(err)}
-        took[kind] = clock() - at
-
-
-def reason_to_tell(err: Exception) -> str:
-    """Why a job ended; of what is no refusal of ours, stderr has the traceback."""
-    if not isinstance(err, SpdError):
-        traceback.print_exception(err)
-    return reason_of(err)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
 
 
 if __name__ == "__main__":

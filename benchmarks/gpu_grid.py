@@ -1,4 +1,4 @@
-"""The grid of :mod:`benchmarks.gpu`: every shape of every model, and its break-even maps."""
+"""The grid of ``gpu_artefacts``: every shape of every model, and its break-even maps."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -94,7 +94,9 @@ class Grid:
             model=model,
             parts=model_parts(model)[1],
             tokens=_MAP_TOKENS,
-            patterns=patterns_of(("block:64x1", "block:128x1", "2:4"), (0.5, 0.75, 0.9)),
+            patterns=patterns_of(
+                ("structured", "block:128x1", "block:64x1", "2:4"), (0.5, 0.75, 0.9)
+            ),
             precisions=(Precision.FP16,),
             threads=None,
             effort=Effort(seconds=0.1, rounds=3),

@@ -1,4 +1,4 @@
-"""The lines of ``rows.jsonl`` that :mod:`benchmarks.gpu` writes: one for each arm at each shape."""
+"""The lines of ``rows.jsonl`` that ``gpu_artefacts`` writes: one for each arm at each shape."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

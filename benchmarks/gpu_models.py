@@ -1,4 +1,4 @@
-"""The models of :mod:`benchmarks.gpu`: drawn, pruned and exported in each form for GPUs."""
+"""The models of ``gpu_artefacts``: drawn, pruned and exported in each form for GPUs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,16 @@ from spd_deploy.benchmark.records import Shape, Skipped
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import SpdError
-from spd_deploy.domain.patterns import NM, Block, Pattern
+from spd_deploy.domain.patterns import NM, Block, Pattern, Structured
 from spd_deploy.sessions.onnxruntime import onnxruntime_for
 from spd_deploy.sessions.tensorrt.compatibility import engine_fault
 
+# Structured first: its compact network is a small dense one, which every stock kernel runs.
 PATTERNS: dict[str, Pattern] = {
+    "structured-75": Structured(sparsity=0.75),
+    "block-128x1-90": Block(rows=128, columns=1, sparsity=0.9),
+    "block-128x1-75": Block(rows=128, columns=1, sparsity=0.75),
     "block-64x1-90": Block(rows=64, columns=1, sparsity=0.9),
-    "block-64x1-75": Block(rows=64, columns=1, sparsity=0.75),
     "2-4": NM(n=2, m=4),
 }
 # Tokens of the longest text that the models read.

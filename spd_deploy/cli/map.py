@@ -34,7 +34,7 @@ _PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp16",)}
 _RUNTIMES: tuple[CpuRuntime, ...] = ("onnxruntime", "openvino")
 _PATTERNS = {
     "cpu": ("block:64x1", "block:128x1", "structured"),
-    "cuda": ("block:64x1", "block:128x1", "structured", "2:4"),
+    "cuda": ("structured", "block:128x1", "2:4"),
 }
 
 
@@ -83,7 +83,7 @@ Examples:
   spd map --output maps/here
   spd map --model minilm --tokens 32,256 --pattern block:32x1 --sparsity 0.8,0.9 --output maps/mini
   spd map --model runs/mrpc/teacher --output maps/mine
-  spd map --device cuda --tokens 128,4096 --pattern block:64x1 --pattern 2:4 --output maps/gpu
+  spd map --device cuda --tokens 128,4096 --pattern block:128x1 --pattern 2:4 --output maps/gpu
   spd map --shape 768x3072 --shape 3072x768 --pattern block:64x1 --threads 1 --output maps/ffn
   spd map --runtime openvino --precision int8 --output maps/openvino
   spd map --structured --model minilm --at 1x32,8x128 --output maps/minilm.json""",
@@ -124,7 +124,7 @@ Examples:
     "patterns",
     multiple=True,
     help="Sparsity pattern to measure, as spd train takes it. May be given several times.  "
-    "[default: block:64x1, block:128x1 and structured; on a GPU also 2:4]",
+    "[default: block:64x1, block:128x1 and structured; on a GPU structured, block:128x1 and 2:4]",
 )
 @click.option(
     "--sparsity",

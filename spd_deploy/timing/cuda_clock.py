@@ -34,6 +34,10 @@ class DeviceClock(Protocol):
         """Enqueue writes over the whole L2 cache."""
         ...
 
+    def pause(self, stream: int) -> None:
+        """Enqueue a wait that is longer than the host takes to enqueue a graph or a copy."""
+        ...
+
 
 class CudaClock:
     """The clock of PyTorch's current CUDA device."""
@@ -69,6 +73,13 @@ class CudaClock:
         with torch.cuda.stream(self._stream(stream)):
             self._buffer.zero_()
 
+    def pause(self, stream: int) -> None:
+        """Enqueue a kernel that spins for 200 us or more."""
+        import torch
+
+        with torch.cuda.stream(self._stream(stream)):
+            torch.cuda._sleep(_WAIT_CYCLES)  # type: ignore[no-untyped-call]
+
     def _stream(self, stream: int) -> Any:
         """PyTorch's view of a stream that another runtime may own."""
         import torch
@@ -79,7 +90,11 @@ class CudaClock:
 
 
 def stream_seconds(clock: DeviceClock, stream: int, enqueue: Callable[[], object]) -> float:
-    """Seconds that the device spends on what ``enqueue`` puts on the stream; waits for it."""
+    """Seconds that the device spends on what ``enqueue`` puts on the stream; waits for it.
+
+    An idle stream would pass the first mark at once and then wait for the host; so it pauses first.
+    """
+    clock.pause(stream)
     first = clock.mark(stream)
     enqueue()
     last = clock.mark(stream)

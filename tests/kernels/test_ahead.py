@@ -89,3 +89,13 @@ def test_nothing_spills(tmp_path: Path) -> None:
 
     assert "STACK:0 " in told.stdout
     assert "LOCAL:0 " in told.stdout
+
+
+def test_gelu_is_without_a_call_and_short() -> None:
+    """One exponential a number and no branch of the library's error function."""
+    gelu = compiled(90, "fp16", 64).ptx
+    plain = compiled_linear(90, "fp16", tile_of(64, "fp16"), group_rows=64, residual=True).ptx
+    numbers = gelu.count("ex2.approx")  # of one thread
+
+    assert numbers == 64
+    assert (gelu.count("\n") - plain.count("\n")) / numbers < 24

@@ -9,7 +9,12 @@ from torch import Tensor
 
 from spd_deploy.kernels import eager, launch
 from spd_deploy.kernels.tiles import FloatType, Tile, candidates
-from spd_deploy.kernels.two_four import TwoFourSelector, to_two_four
+from spd_deploy.kernels.two_four import (
+    TwoFourSelector,
+    to_two_four,
+    two_four_linear,
+    with_algorithm,
+)
 from spd_deploy.timing.cuda_clock import graph_seconds
 from tests.kernels.made import CLOSE, Made, activations, expected, made, off
 
@@ -145,9 +150,14 @@ def test_2_4_tensor_cores_give_the_dense_numbers() -> None:
     bias_N = torch.randn(768, device="cuda", dtype=torch.float16)
     sparse_NK, chooser = to_two_four(weight_NK), TwoFourSelector()
 
-    found = torch.nn.functional.linear(x_TK, sparse_NK, bias_N)
-    wins = [chooser.wins(x_TK, weight_NK, sparse_NK, bias_N) for _ in range(2)]
+    found = two_four_linear(x_TK, sparse_NK, bias_N)
+    wins = [chooser.times(x_TK, weight_NK, sparse_NK, bias_N).wins for _ in range(2)]
+    for algorithm in (0, chooser.times(x_TK, weight_NK, sparse_NK, bias_N).algorithm):
+        packed_NK = with_algorithm(sparse_NK, algorithm)
+        again = two_four_linear(x_TK, packed_NK, bias_N)
+        assert off(again, found.float().cpu()) <= 2 * CLOSE["fp16"]
 
+    assert found.is_contiguous()
     wanted = torch.nn.functional.linear(x_TK, weight_NK, bias_N)
     assert off(found, wanted.float().cpu()) <= 2 * CLOSE["fp16"]
     assert len(chooser.known) == 1 and len(set(wins)) == 1

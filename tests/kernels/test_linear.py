@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spd_deploy.kernels.tiles import FloatType, Tile, candidates
+from spd_deploy.kernels.weights import BlockWeight
 from tests.kernels.interpreter import Interpreter
 from tests.kernels.made import CLOSE, activations, expected, made, off
 
@@ -107,3 +108,22 @@ def test_what_is_not_kept_is_not_read(interpreter: Interpreter) -> None:
 
     assert not found[:16].isnan().any()
     assert found[16:].isnan().any()
+
+
+def test_gelu_is_pytorchs(interpreter: Interpreter) -> None:
+    """From where it is zero to where it changes nothing, within 1e-6 of PyTorch's by erf."""
+    x_KT = torch.zeros(16, 512)
+    x_KT[0] = torch.linspace(-12, 12, 512)
+    weight = BlockWeight.of(
+        torch.eye(1, 16)[None].expand(1, 16, 16).contiguous(),
+        torch.arange(16, dtype=torch.int32)[None],
+        torch.zeros(16),
+        columns=1,
+        inputs=16,
+    )
+    tile = Tile(rows=16, tokens=16, inputs=16)
+
+    found = interpreter.linear(x_KT, weight, tile, activation="gelu")
+
+    wanted = torch.nn.functional.gelu(x_KT[0].double())
+    assert float((found[0].double() - wanted).abs().max()) < 1e-6

@@ -17,11 +17,12 @@ STREAM = 7
 
 @dataclass
 class SimulatedGpu:
-    """Host and device, in nanoseconds; ``flush_ns`` is what a write over the cache takes."""
+    """Host and device, in nanoseconds, with what a write over the cache and a pause take."""
 
     now_ns: int = 0
     idle_at_ns: int = 0
     flush_ns: int = 50_000
+    pause_ns: int = 200_000
     cold: bool = False
     log: list[str] = field(default_factory=list)
 
@@ -48,6 +49,10 @@ class SimulatedGpu:
         assert stream == STREAM
         self.cold = True
         self.work(1_000, self.flush_ns)
+
+    def pause(self, stream: int) -> None:
+        assert stream == STREAM
+        self.work(1_000, self.pause_ns)
 
 
 @dataclass

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Product = Callable[[], "Tensor"]
+# Outputs and inputs that fill a tile of tensor cores.
+_STEP = 64
 
 
 def product_by(way: Way, weight_NK: "Tensor", x_TK: "Tensor", pattern: Pattern | None) -> Product:
@@ -107,9 +109,15 @@ def two_four(weight_NK: "Tensor", x_TK: "Tensor") -> Product:
     Raises:
         Unavailable: the library does not take a weight of this shape.
     """
-    from torch.nn.functional import linear
-
-    from spd_deploy.kernels.two_four import COLUMNS, ROWS, supports_two_four, to_two_four
+    from spd_deploy.kernels.two_four import (
+        COLUMNS,
+        ROWS,
+        fastest_algorithm,
+        supports_two_four,
+        to_two_four,
+        two_four_linear,
+        with_algorithm,
+    )
     from spd_deploy.kernels.weights import float_type_of
 
     N, K = weight_NK.shape
@@ -119,15 +127,28 @@ def two_four(weight_NK: "Tensor", x_TK: "Tensor") -> Product:
             got=f"{N}x{K}",
             fix="choose another pattern for this size",
         )
-    sparse_NK = to_two_four(weight_NK)
-    bias_N = weight_NK.new_ones(len(weight_NK))
-    return lambda: linear(x_TK, sparse_NK, bias_N)
+    packed_NK, bias_N = to_two_four(weight_NK), weight_NK.new_ones(len(weight_NK))
+    sparse_NK = with_algorithm(packed_NK, fastest_algorithm(x_TK, packed_NK, bias_N))
+    return lambda: two_four_linear(x_TK, sparse_NK, bias_N)
 
 
 def compact(weight_NK: "Tensor", x_TK: "Tensor") -> Product:
-    """The rows and columns that are not wholly zero; a network has no others by then."""
-    rows_N, columns_K = (weight_NK != 0).any(1), (weight_NK != 0).any(0)
+    """The rows and columns that are not wholly zero, each in a multiple of 64.
+
+    A network is pruned to such sizes for a GPU: others leave tiles of tensor cores partly empty.
+    """
+    rows_N = in_steps((weight_NK != 0).any(1))
+    columns_K = in_steps((weight_NK != 0).any(0))
     return dense(weight_NK[rows_N][:, columns_K].contiguous(), x_TK[:, columns_K].contiguous())
+
+
+def in_steps(kept: "Tensor", step: int = _STEP) -> "Tensor":
+    """What is kept, and as many others as make it a multiple of ``step``, as far as there are."""
+    wanted = min(len(kept), -(-int(kept.sum()) // step) * step)
+    place = kept.int().argsort(descending=True, stable=True)[:wanted]
+    found = kept.clone()
+    found[place] = True
+    return found
 
 
 def packed_blocks(weight_NK: "Tensor", pattern: Block) -> tuple["Tensor", "Tensor"]:

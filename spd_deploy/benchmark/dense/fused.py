@@ -9,21 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.errors import Unavailable, first_line
+from spd_deploy.domain.errors import SpdError, Unavailable, first_line
 from spd_deploy.domain.model_config import has_token_types
 from spd_deploy.domain.text import INPUTS
 from spd_deploy.sessions.transformers_model import load_classifier
+
+# The operators that ONNX Runtime's optimiser makes of a layer's attention.
+_FUSED = ("Attention", "MultiHeadAttention")
 
 
 def fused_from_checkpoint(folder: Path, encoder: Encoder, file: Path, *, gpu: bool = True) -> Path:
     """Write the classifier of ``folder`` as ONNX Runtime's tools make it for a GPU, or a CPU.
 
     Raises:
-        Unavailable: the tools do not take this model.
+        Unavailable: the tools do not take this model, or do not fuse its attention.
     """
     try:
         _export(folder, file)
         _fuse(encoder, file, gpu=gpu)
+        refuse_unfused(file, encoder.layers)
+    except SpdError:
+        file.unlink(missing_ok=True)  # or it would pass for a fused one
+        raise
     except Exception as err:
         raise Unavailable(
             "ONNX Runtime's transformer tools do not take this model",
@@ -31,6 +38,29 @@ def fused_from_checkpoint(folder: Path, encoder: Encoder, file: Path, *, gpu: bo
             fix="leave this arm out",
         ) from err
     return file
+
+
+def refuse_unfused(file: Path, layers: int) -> None:
+    """Refuse a graph in which the optimiser did not fuse the attention of every layer.
+
+    It matches the nodes that PyTorch's exporter wrote for a version of Transformers, and says
+    nothing where a newer version computes the same otherwise.
+
+    Raises:
+        Unavailable: fewer attention nodes than layers.
+    """
+    import onnx
+
+    kinds = [node.op_type for node in onnx.load(file, load_external_data=False).graph.node]
+    found = sum(kinds.count(kind) for kind in _FUSED)
+    if found < layers:
+        from transformers import __version__
+
+        raise Unavailable(
+            "ONNX Runtime's transformer tools did not fuse this model's attention",
+            got=f"{found} fused attention nodes for {layers} layers, by Transformers {__version__}",
+            fix="leave this arm out, or install another version of Transformers",
+        )
 
 
 def _export(folder: Path, file: Path) -> None:

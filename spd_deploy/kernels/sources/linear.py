@@ -10,7 +10,8 @@ the width; it takes 4 bytes for an input, and the values take 2 R.
 A program computes one tile of outputs: some rows of one group and some tokens. It accumulates all
 kept inputs itself in fp32, so the result is deterministic. The main loop takes BLOCK_J inputs a
 step, and the tail 16 a step. Density 10 % of 768 inputs is 77, and one more whole step would spend
-a third of the time on zeros. J is padded to a multiple of 16 when the weight is prepared
+a third of the time on zeros. The tail drains the pipeline, which is why tiles with steps of 16 are
+among those measured; they have none. J is padded to a multiple of 16 when the weight is prepared
 (``weights.py``), so values and rows need no mask.
 
 Programs of the same token tile run one after another, over all groups, before the next token tile.
@@ -30,15 +31,35 @@ import triton.language as tl
 
 _INVERSE_ROOT_2 = tl.constexpr(0.7071067811865476)
 _ROOT_2_OVER_PI_TWICE = tl.constexpr(1.5957691216057308)
+_MINUS_LOG2_E = tl.constexpr(-1.4426950408889634)
 _CUBIC = tl.constexpr(0.044715)
 _TAIL = tl.constexpr(16)
+
+
+@triton.jit
+def _gelu(y):
+    """``y`` in fp32 after GELU, by the error function of Abramowitz and Stegun, 7.1.26.
+
+    Its error is below 1.5e-7. The library's takes 32 instructions, by estimate 14 us of BERT-base's
+    first feed-forward product at 32x128 on an H200, as much as the product itself. The reciprocal
+    is the square of an inverse root: with a division the compiler spills registers on sm_90.
+    """
+    size = tl.abs(y)
+    z = size * _INVERSE_ROOT_2
+    r = tl.rsqrt(1.0 + 0.3275911 * z)
+    t = r * r
+    p = 1.061405429 * t - 1.453152027
+    p = (p * t + 1.421413741) * t - 0.284496736
+    p = (p * t + 0.254829592) * t
+    erf = 1.0 - p * tl.exp2(z * z * _MINUS_LOG2_E)
+    return 0.5 * (y + size * erf)
 
 
 @triton.jit
 def _activated(y, ACTIVATION: tl.constexpr):
     """``y`` in fp32 after the activation of this name."""
     if ACTIVATION == "gelu":
-        y = 0.5 * y * (1.0 + tl.erf(y * _INVERSE_ROOT_2))
+        y = _gelu(y)
     elif ACTIVATION == "gelu_tanh":
         # 0.5 (1 + tanh(u)) is 1 / (1 + exp(-2 u)).
         u = (y + y * y * y * _CUBIC) * _ROOT_2_OVER_PI_TWICE
@@ -127,8 +148,9 @@ def block_linear(
     whole = J // BLOCK_J * BLOCK_J
     acc = _accumulate(acc, values_R1, rows_of_g, x_1T, 0, whole, row_ok, token_ok, stride_x,
                 R_OK, WIDE, SWAP_OPERANDS, BLOCK_J)  # fmt: skip
-    acc = _accumulate(acc, values_R1, rows_of_g, x_1T, whole, J, row_ok, token_ok, stride_x,
-                R_OK, WIDE, SWAP_OPERANDS, _TAIL)  # fmt: skip
+    if BLOCK_J > _TAIL:
+        acc = _accumulate(acc, values_R1, rows_of_g, x_1T, whole, J, row_ok, token_ok, stride_x,
+                    R_OK, WIDE, SWAP_OPERANDS, _TAIL)  # fmt: skip
     if SWAP_OPERANDS:
         acc = tl.trans(acc)
     n_R = g * R + offs_R

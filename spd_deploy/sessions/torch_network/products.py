@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 from spd_deploy.kernels.backends import Backend
 from spd_deploy.kernels.eager import activated
-from spd_deploy.kernels.two_four import TwoFourSelector, to_two_four
+from spd_deploy.kernels.two_four import (
+    TwoFourSelector,
+    to_two_four,
+    two_four_linear,
+    with_algorithm,
+)
 from spd_deploy.kernels.weights import BlockWeight
 from spd_deploy.sessions.cuda.oom import is_fault
 from spd_deploy.sessions.torch_network.network_plan import MatrixPlan
@@ -95,11 +100,11 @@ class TwoFourLinear:
     """
 
     def __init__(self, weight_NK: "Tensor", bias_N: "Tensor", chooser: TwoFourSelector) -> None:
-        self.dense = TokenMajorLinear(weight_NK=weight_NK, bias_N=bias_N)
-        self.sparse: TokenMajorLinear | None = None
+        self.weight_NK, self.bias_N = weight_NK, bias_N
         self.refused: str | None = None
+        self._packed: dict[int, Tensor] = {}  # by cuSPARSELt's algorithm, on the same memory
         try:
-            self.sparse = TokenMajorLinear(weight_NK=to_two_four(weight_NK), bias_N=bias_N)
+            self._packed[0] = to_two_four(weight_NK)
         except RuntimeError as err:
             if is_fault(err):
                 raise
@@ -111,13 +116,29 @@ class TwoFourLinear:
         self, x: "Tensor", *, activation: str = "none", residual: "Tensor | None" = None
     ) -> "Tensor":
         """``torch.nn.functional.linear`` with the dense or the packed weight."""
-        chosen = self.dense
-        if self.sparse is not None and self.chooser.wins(
-            x, self.dense.weight_NK, self.sparse.weight_NK, self.dense.bias_N
-        ):
-            chosen = self.sparse
-        self.two_four = chosen is self.sparse
-        return chosen(x, activation=activation, residual=residual)
+        from torch.nn.functional import linear
+
+        def then(y_TN: "Tensor") -> "Tensor":
+            """Activation and residual, which are timed with the product."""
+            y_TN = activated(y_TN, activation)
+            return y_TN if residual is None else y_TN + residual
+
+        self.two_four = False
+        if self._packed:
+            named = f"{activation}, {'residual' if residual is not None else 'no residual'}"
+            times = self.chooser.times(
+                x, self.weight_NK, self._packed[0], self.bias_N, then=then, named=named
+            )
+            self.two_four = times.wins
+            if times.wins:
+                return then(two_four_linear(x, self._weight_for(times.algorithm), self.bias_N))
+        return then(linear(x, self.weight_NK, self.bias_N))
+
+    def _weight_for(self, algorithm: int) -> "Tensor":
+        """The packed weight with an algorithm."""
+        if algorithm not in self._packed:
+            self._packed[algorithm] = with_algorithm(self._packed[0], algorithm)
+        return self._packed[algorithm]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

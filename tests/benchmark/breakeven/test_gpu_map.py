@@ -56,7 +56,7 @@ def slow(at_s: float) -> GpuReading:
 def found() -> BreakEvenMap:
     plan = MapPlan(
         model=None,
-        parts=(MapMatrix(shape=(64, 64), count=4), MapMatrix(shape=(128, 64), count=1)),
+        parts=(MapMatrix(shape=(128, 64), count=4), MapMatrix(shape=(256, 64), count=1)),
         tokens=(4, 8),
         patterns=(
             Block(rows=16, columns=1, sparsity=0.75),

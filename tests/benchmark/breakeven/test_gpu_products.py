@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spd_deploy.benchmark.breakeven.gpu_products import (
+    in_steps,
     packed_blocks,
     product_by,
     two_four,
@@ -60,18 +63,30 @@ def test_a_block_that_happens_to_be_zero_costs_an_input_and_no_truth() -> None:
     torch.testing.assert_close(found_NT.t(), expected(pruned_NK, x_TK))
 
 
-@pytest.mark.parametrize("shape", [(32, 16), (16, 32)], ids=str)
+@pytest.mark.parametrize("shape", [(256, 16), (16, 256)], ids=str)
 def test_compact_is_the_dense_product_of_what_is_left(shape: tuple[int, int]) -> None:
-    """Kept rows have the dense product's numbers; the others are not computed."""
-    pattern = Structured(sparsity=0.75)
+    """Kept rows, up to a multiple of 64, have the dense product's numbers; the rest is not run."""
+    pattern = Structured(sparsity=0.9)
     weight_NK, x_TK = drawn(shape)
     pruned_NK = pruned(weight_NK, pattern)
 
     found = product_by("compact", pruned_NK, x_TK, pattern)()
 
-    rows_N = pruned_NK.any(1)
+    rows_N = in_steps(pruned_NK.any(1))
+    assert found.shape[1] == min(64, shape[0])
     torch.testing.assert_close(found, expected(pruned_NK, x_TK)[:, rows_N])
     assert pattern_on_shape(pattern, shape).holds(pruned_NK)
+
+
+@given(kept=st.lists(st.booleans(), min_size=1, max_size=300))
+def test_a_compact_size_is_a_multiple_of_64(kept: list[bool]) -> None:
+    """Nothing that is kept is left out, and no more is added than a multiple needs."""
+    found = in_steps(torch.tensor(kept))
+
+    size, wanted = int(found.sum()), sum(kept)
+    assert not (torch.tensor(kept) & ~found).any()
+    assert wanted <= size < wanted + 64
+    assert size % 64 == 0 or size == len(kept)
 
 
 @pytest.mark.parametrize(

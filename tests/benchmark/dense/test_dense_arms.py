@@ -1,7 +1,9 @@
 """The dense baselines by name, and how they are held to their model's logits."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +22,7 @@ from spd_deploy.benchmark.dense.dense_arms import (
     proof_batch,
 )
 from spd_deploy.benchmark.dense.fused import fused_from_checkpoint
-from spd_deploy.benchmark.dense.torch_dense import forward_of, padded
+from spd_deploy.benchmark.dense.torch_dense import TorchMode, forward_of, padded
 from spd_deploy.benchmark.device.device_records import KernelTrace
 from spd_deploy.benchmark.records import BenchmarkSettings, Shape
 from spd_deploy.domain.artefact import open_artefact
@@ -31,6 +33,7 @@ from spd_deploy.sessions.onnxruntime import OnnxSession
 from spd_deploy.sessions.open import difference_between, session_from_artefact
 from spd_deploy.sessions.protocol import Closing, Description
 from spd_deploy.sessions.torch import TorchSession
+from tests.tiny import tiny_checkpoint
 
 SETTINGS = BenchmarkSettings(shapes=(Shape(batch=1, seq=8),), device="cuda")
 
@@ -177,6 +180,49 @@ def test_what_pytorch_runs_is_the_model(dense_checkpoint: Checkpoint) -> None:
             assert difference_between(found_BC.numpy(), expected_BC) < 1e-5
 
 
+@pytest.mark.parametrize("mode", ["eager", "compile"])
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra"])
+def test_no_mask_is_made_where_nothing_is_padded(
+    mode: TorchMode, architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attention gets a mask for padding alone, also where Transformers skips none, as before 5.23.
+
+    Older versions do not skip a mask of ones while a graph is captured or a model is compiled.
+    """
+    import torch
+    from transformers import masking_utils
+
+    monkeypatch.setattr(masking_utils, "_ignore_bidirectional_mask_sdpa", lambda *_, **__: False)
+    backend = partial(torch.compile, backend="eager")  # traced, and not compiled to machine code
+    monkeypatch.setattr(torch, "compile", backend)
+    seen: list[bool] = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*arguments: Any, **rest: Any) -> Any:
+        seen.append(rest.get("attn_mask") is not None)
+        return attend(*arguments, **rest)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    checkpoint = tiny_checkpoint(tmp_path / "c", architecture=architecture)
+    with TorchSession(checkpoint.folder) as session:
+        forward = forward_of(session.model, mode)
+    types = getattr(session_config(checkpoint), "type_vocab_size", 0) > 1
+    ids_BS = torch.ones(2, 8, dtype=torch.long)
+
+    for mask_BS, masked in ((None, False), (torch.tensor([[1] * 8, [1] * 4 + [0] * 4]), True)):
+        seen.clear()
+        forward(ids_BS, mask_BS, ids_BS * 0 if types else None)
+        assert len(seen) >= checkpoint.encoder.layers
+        assert set(seen) == {masked}
+
+
+def session_config(checkpoint: Checkpoint) -> Any:
+    """The model's configuration, as Transformers reads it."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(checkpoint.folder)
+
+
 def _unpadded() -> dict[str, NDArray[np.int64]]:
     ids_BS = np.random.default_rng(0).integers(1, 50, (3, 8))
     return {"ids_BS": ids_BS, "mask_BS": np.ones_like(ids_BS), "types_BS": np.zeros_like(ids_BS)}
@@ -194,3 +240,18 @@ def test_the_fused_form_is_fused_and_the_model(
     assert kinds.count("Attention") == dense_checkpoint.encoder.layers
     with OnnxSession(file, precision="fp16", threads=1) as session:
         model.difference(session, tolerance=2e-2)
+
+
+def test_a_fused_form_without_fused_attention_is_refused(
+    dense_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph that the optimiser left as it was is no fused one, and no file stays of it."""
+    from onnxruntime.transformers import optimizer  # noqa: F401 - puts its folder on the path
+
+    monkeypatch.setattr("fusion_attention.FusionAttention.fuse", lambda *_: None)
+    file = tmp_path / "fused.onnx"
+
+    with pytest.raises(Unavailable, match="0 fused attention nodes for 2 layers"):
+        fused_from_checkpoint(dense_checkpoint.folder, dense_checkpoint.encoder, file)
+
+    assert not file.exists()

@@ -61,6 +61,7 @@ def test_marks_time_what_lies_between_them(gpu: CudaClock) -> None:
     """Ten times the cycles take ten times as long, and the host does not wait for them."""
     stream = new_stream()
     with torch.cuda.stream(stream):
+        torch.cuda._sleep(500_000_000)  # type: ignore[no-untyped-call] # clocks ramp up
         short, long = (
             median(
                 stream_seconds(gpu, stream.cuda_stream, partial(torch._C._cuda_sleep, cycles))
@@ -90,6 +91,8 @@ def test_a_flush_empties_the_cache(gpu: CudaClock) -> None:
     assert median(seconds[True]) > median(seconds[False])
 
 
+# PyTorch's compiler itself uses what PyTorch 2.11 calls deprecated.
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("mode", get_args(TorchMode))
 def test_every_form_of_pytorch_gives_the_models_logits(
     dense_checkpoint: Checkpoint, mode: TorchMode
@@ -150,6 +153,20 @@ def test_onnxruntime_keeps_batches_on_the_gpu(half_artefact: Artefact) -> None:
                 assert difference_between(run.logits(), expected_BC) < 5e-3
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("mode", get_args(TorchMode))
+def test_attention_without_padding_is_flash_attention(
+    dense_checkpoint: Checkpoint, mode: TorchMode
+) -> None:
+    """Of the kernels of a batch without padding, attention's is the one that takes no mask."""
+    batch = random_batch(Shape(batch=3, seq=8), 50, np.random.default_rng(0))
+    with DenseTorchSession(dense_checkpoint.folder, mode=mode) as session:
+        found = kernels_of(lambda: session.run(batch))
+
+    names = [kernel.name for kernel in found or ()]
+    assert any("flash" in name.lower() or "cudnn" in name for name in names), names
+
+
 def test_kernels_are_traced_in_calls_and_in_graphs(dense_checkpoint: Checkpoint) -> None:
     """A run's kernels have names, counts and times, though a graph replays them."""
     with DenseTorchSession(dense_checkpoint.folder, mode="eager") as session:
@@ -181,6 +198,7 @@ def test_the_card_is_found_by_its_id() -> None:
     assert seen.properties.name
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @needs_onnxruntime
 def test_a_whole_comparison(
     half_artefact: Artefact, dense_checkpoint: Checkpoint, tmp_path: Path

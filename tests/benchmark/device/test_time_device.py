@@ -32,11 +32,11 @@ def series_of(found: DeviceSamples, mode: str, cache: str) -> list[DeviceSeries]
 
 
 def test_each_clock_measures_its_own() -> None:
-    """The GPU's time is the run, the host's holds the enqueueing too, and that stands alone."""
+    """A graph's time by the GPU is its kernels' alone; the host's holds the launch too."""
     found = timed(a=SimulatedRuns(SimulatedGpu()))
 
     for one in series_of(found, "graph", "hot"):
-        assert one.gpu_s == pytest.approx([105e-6] * 3)  # it starts when it was enqueued
+        assert one.gpu_s == pytest.approx([100e-6] * 3)  # no launch in it
         assert one.enqueue_s == pytest.approx([5e-6] * 3)
         assert one.host_s == pytest.approx([105e-6] * 3)
 
@@ -57,7 +57,7 @@ def test_a_launch_bound_run_shows_in_the_enqueueing() -> None:
     (one, *_) = series_of(found, "launched", "hot")
     assert one.enqueue_s[0] / one.gpu_s[0] > 0.95
     (one, *_) = series_of(found, "graph", "hot")
-    assert one.enqueue_s[0] / one.gpu_s[0] < 0.5
+    assert one.enqueue_s[0] / one.gpu_s[0] < 0.6
 
 
 def test_copies_stand_apart() -> None:
@@ -65,8 +65,8 @@ def test_copies_stand_apart() -> None:
     found = timed(a=SimulatedRuns(SimulatedGpu()))
 
     for one in found.copies:
-        assert one.to_device_s == pytest.approx([1e-6 + 8e-9 * one.shape.tokens] * 3)
-        assert one.to_host_s == pytest.approx([3e-6] * 3)
+        assert one.to_device_s == pytest.approx([8e-9 * one.shape.tokens] * 3)
+        assert one.to_host_s == pytest.approx([2e-6] * 3)
     assert len(found.copies) == len(SHAPES) * SETTINGS.rounds
 
 
@@ -98,7 +98,8 @@ def test_a_way_that_is_refused_is_told_once_and_not_tried_again() -> None:
 def test_the_time_is_kept_to() -> None:
     """Runs go on until the series' share of the time is spent, and no longer."""
     gpu = SimulatedGpu()
-    seconds = 2 * 5 * 10 * 105e-6  # of two rounds and five parts, ten runs by graph
+    # Of two rounds and five parts, ten samples by graph: a run by each clock, and a pause.
+    seconds = 2 * 5 * 10 * (105e-6 + 301e-6)
     settings = BenchmarkSettings(
         shapes=SHAPES[:1], device="cuda", rounds=2, seconds=seconds, min_runs=2, max_runs=500
     )

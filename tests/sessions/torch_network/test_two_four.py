@@ -83,3 +83,47 @@ def test_a_session_says_what_was_refused(tmp_path: Path, monkeypatch: pytest.Mon
     assert session.description.kernels == (
         f"2:4 tensor cores where they are faster, {count} dense: {REFUSAL}"
     )
+
+
+@pytest.mark.filterwarnings("ignore:.*SparseSemiStructuredTensor.*:UserWarning")
+@pytest.mark.parametrize("tokens", [16, 5])
+def test_the_searched_algorithm_runs_with_its_transpose_fused(
+    tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A simulated cuSPARSELt gets the algorithm that it found, and outputs are contiguous."""
+    calls: list[tuple[int, bool]] = []
+    followed: list[torch.Tensor] = []
+
+    def multiply(
+        packed: Any, dense: Any, *, bias: Any, transpose_result: bool, alg_id: int
+    ) -> torch.Tensor:
+        calls.append((alg_id, transpose_result))
+        y_NT: torch.Tensor = packed @ dense + bias[:, None]
+        return y_NT.t().contiguous() if transpose_result else y_NT
+
+    def seconds(run: Any) -> float:
+        followed.append(run())
+        return 1.0 if len(followed) == 1 else 0.5  # dense first
+
+    kind: Any = torch.sparse.SparseSemiStructuredTensorCUSPARSELT
+    monkeypatch.setattr(kind, "_validate_device_dim_dtype_shape", lambda *_: None)
+    monkeypatch.setattr(torch.sparse.SparseSemiStructuredTensor, "_FORCE_CUTLASS", False)
+    monkeypatch.setattr(torch, "_cslt_compress", torch.clone)
+    monkeypatch.setattr(torch, "_cslt_sparse_mm", multiply)
+    monkeypatch.setattr(torch, "_cslt_sparse_mm_search", lambda *_, **__: 3)
+    monkeypatch.setattr("spd_deploy.kernels.two_four.graph_seconds", seconds)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    weight_NK, bias_N = torch.randn(32, 64).half(), torch.randn(32).half()
+    x_TK, added = torch.randn(tokens, 64).half(), torch.randn(tokens, 32).half()
+    product = TwoFourLinear(weight_NK, bias_N, TwoFourSelector())
+
+    found = product(x_TK, activation="gelu", residual=added)
+
+    dense = TokenMajorLinear(weight_NK=weight_NK, bias_N=bias_N)
+    wanted = dense(x_TK, activation="gelu", residual=added)
+    assert product.two_four
+    assert set(calls) == {(3, True)}
+    assert found.is_contiguous()
+    assert torch.allclose(found, wanted, rtol=1e-2, atol=2e-2)
+    for one in followed:  # what was timed has activation and residual in it
+        assert torch.allclose(one, wanted, rtol=1e-2, atol=2e-2)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import gpu_models as models
-from benchmarks.gpu import Job, do, in_child, lines_in_child
+from benchmarks.gpu_artefacts import Job, do, in_child, lines_in_child
 from benchmarks.gpu_grid import BATCHES, SEQS, Grid, shapes_by_worth
 from benchmarks.gpu_lines import Line, line_text, lines_of
 from benchmarks.gpu_models import made_of
@@ -137,10 +137,10 @@ def test_a_job_has_a_process_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_script_says_so(tmp_path: Path) -> None:
     """One line, an exit code, and nothing made."""
-    command = [sys.executable, "-m", "benchmarks.gpu", "--output", str(tmp_path / "o")]
+    command = [sys.executable, "-m", "benchmarks.gpu_artefacts", "--output", str(tmp_path / "o")]
 
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
 
     assert done.returncode == 1
-    assert done.stderr.strip().startswith("benchmarks.gpu: PyTorch finds no CUDA device")
+    assert done.stderr.strip().startswith("benchmarks.gpu_artefacts: PyTorch finds no CUDA device")
     assert not (tmp_path / "o").exists()
