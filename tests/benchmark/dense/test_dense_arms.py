@@ -185,10 +185,8 @@ def test_what_pytorch_runs_is_the_model(dense_checkpoint: Checkpoint) -> None:
 def test_no_mask_is_made_where_nothing_is_padded(
     mode: TorchMode, architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Attention gets a mask for padding alone, also where Transformers skips none, as before 5.23.
-
-    Older versions do not skip a mask of ones while a graph is captured or a model is compiled.
-    """
+    """Attention gets a mask for padding alone, also where Transformers skips none (before 5.23)."""
+    # Older versions do not skip a mask of ones while a graph is captured or a model is compiled.
     import torch
     from transformers import masking_utils
 
