@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spd_deploy.domain.architectures import expected_shapes, refuse_unexportable
+from spd_deploy.domain.architectures import expected_shapes, exportable_architecture
 from spd_deploy.domain.checkpoint import Checkpoint, read_config
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.errors import BadModel
@@ -70,7 +70,7 @@ def read_weights(checkpoint: Checkpoint) -> ClassifierWeights:
     """
     encoder = checkpoint.encoder
     config = read_config(checkpoint.folder)
-    architecture = refuse_unexportable(encoder, config)
+    architecture = exportable_architecture(encoder, config)
     tensors = _load(checkpoint)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     if not any(name.startswith(_outside(encoder, architecture)) for name in tensors):

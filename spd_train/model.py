@@ -61,7 +61,7 @@ def load_classifier(
     model: PreTrainedModel = load_in_transformers(
         reference,
         config=classifier_config(reference, task),
-        may_draw=_refuse_to_draw if trained else _is_of_head,
+        may_draw=_draw_nothing if trained else _is_of_head,
         note=note,
         fix="use a fine-tuned classifier of this task" if trained else _COMPLETE,
     )
@@ -219,6 +219,6 @@ def _is_of_head(name: str, model: PreTrainedModel) -> bool:
     return not name.startswith(f"{base}.") or name.startswith(f"{base}.pooler.")
 
 
-def _refuse_to_draw(name: str, model: PreTrainedModel) -> bool:
+def _draw_nothing(name: str, model: PreTrainedModel) -> bool:
     """False: no tensor of a trained classifier may be initialised at random."""
     return False

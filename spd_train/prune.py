@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from spd_deploy.domain.architectures import refuse_unexportable
+from spd_deploy.domain.architectures import exportable_architecture
 from spd_deploy.domain.checkpoint import Checkpoint, Scores, open_checkpoint, read_config
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.files import refuse_existing, replacing
@@ -199,7 +199,7 @@ def _checked_source(config: PruneConfig) -> Checkpoint:
         )
     refuse_existing(config.output, overwrite=config.overwrite)
     source = open_checkpoint(config.source)
-    refuse_unexportable(source.encoder, read_config(config.source))
+    exportable_architecture(source.encoder, read_config(config.source))
     return source
 
 

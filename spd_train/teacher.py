@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from spd_deploy.domain.architectures import refuse_unexportable
+from spd_deploy.domain.architectures import exportable_architecture
 from spd_deploy.domain.checkpoint import CONFIG_FILE, open_checkpoint
 from spd_deploy.domain.errors import BadModel, BadSetting
 from spd_deploy.domain.tasks import TASKS, Task, refuse_other_answers
@@ -39,7 +39,7 @@ def check_fit(source: str, task: Task, recipe: Recipe, rows: int) -> None:
     """
     config = classifier_config(source, task)
     encoder = encoder_from_config(config)
-    refuse_unexportable(encoder, config.to_dict())
+    exportable_architecture(encoder, config.to_dict())
     if (folder := Path(source)).is_dir():
         content = tokenizer_json(folder)
         tokenizer = Tokenizer(

@@ -21,7 +21,7 @@ from typing import Any
 from exporters.tensorrt.cache import cache_file, read_cache, write_cache
 from exporters.tensorrt.compile import Compiled, compile_engine
 from exporters.tensorrt.profile import ROUNDS, profile_engine, time_engines
-from exporters.tensorrt.verdict import BucketProfile, refuse_other_precision, verdicts_of
+from exporters.tensorrt.verdict import BucketProfile, prove_precision, verdicts_of
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.documents import text_of
 from spd_deploy.domain.errors import BadArtefact, NotWritten, VerificationFailed
@@ -233,7 +233,7 @@ def _verify_and_write(
     chosen = fastest_build(builds)
     assert chosen is not None  # noqa: S101 - something was built
     compiled, files = engines[chosen].compiled, job.artefact.manifest.files
-    proof = refuse_other_precision(job.plan.matrices, engines[chosen].profiles)
+    proof = prove_precision(job.plan.matrices, engines[chosen].profiles)
     best = {arm: i for arm in ARMS if (i := fastest_build(builds, arm)) is not None}
     inspected = {str(arm): engines[i].documents for arm, i in best.items()}
     verdicts: tuple[Verdict, ...] = ()

@@ -68,7 +68,7 @@ def verdict_of(
     )
 
 
-def refuse_other_precision(matrices: Iterable[PlannedMatrix], seen: Sequence[BucketProfile]) -> str:
+def prove_precision(matrices: Iterable[PlannedMatrix], seen: Sequence[BucketProfile]) -> str:
     """Verify in the engine itself that products run in the planned precision.
 
     The name of a kernel proves or disproves it. Inputs of the planned type prove it too. Inputs of

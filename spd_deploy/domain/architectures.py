@@ -34,7 +34,7 @@ def architecture_of(encoder: Encoder) -> Architecture:
     return known
 
 
-def refuse_unexportable(encoder: Encoder, config: Mapping[str, Any]) -> Architecture:
+def exportable_architecture(encoder: Encoder, config: Mapping[str, Any]) -> Architecture:
     """The architecture of a model that can be exported, told by its encoder and ``config.json``.
 
     Raises:

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig
 from transformers.activations import ACT2FN
 
-from spd_deploy.domain.architectures import refuse_unexportable
+from spd_deploy.domain.architectures import exportable_architecture
 from spd_deploy.domain.checkpoint import Checkpoint, encoder_in
 from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.model_config import (
@@ -104,7 +104,7 @@ def test_activations_are_those_of_transformers(dense_checkpoint: Checkpoint) -> 
         torch.testing.assert_close(ACT2FN[name](x), theirs(x), rtol=0, atol=1e-6)
     for name in (*(set(ACT2FN) - set(ACTIVATIONS)), "nonsense", None, 3, ["gelu"]):
         with pytest.raises(BadModel, match=r"hidden_act in config.json, cannot be exported"):
-            refuse_unexportable(dense_checkpoint.encoder, {"hidden_act": name})
+            exportable_architecture(dense_checkpoint.encoder, {"hidden_act": name})
 
 
 def test_distilbert_reads_fields_of_its_own(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from exporters.tensorrt.inspector import Layer
 from exporters.tensorrt.verdict import (
     BucketProfile,
     product_type,
-    refuse_other_precision,
+    prove_precision,
     verdict_of,
 )
 from spd_deploy.domain.errors import VerificationFailed
@@ -146,8 +146,8 @@ def test_another_precision_is_refused_and_a_hidden_one_is_counted() -> None:
     slow = replace(DENSE, tactic="sm80_xmma_gemm_f32f32_tf32f32_f32_tn_n")
     hidden = replace(PLANNED, name="key", onnx_node="elsewhere")
 
-    assert refuse_other_precision([PLANNED, hidden], [profile(DENSE)]) == (
+    assert prove_precision([PLANNED, hidden], [profile(DENSE)]) == (
         "1 of 2 products provably in fp16"
     )
     with pytest.raises(VerificationFailed, match="query runs in fp32 in the engine, not in fp16"):
-        refuse_other_precision([PLANNED], [profile(DENSE), profile(slow)])
+        prove_precision([PLANNED], [profile(DENSE), profile(slow)])
