@@ -52,7 +52,7 @@ async def read_json(request: Request, *, max_bytes: int) -> Any:
 
     Raises:
         Refusal: the body is not ``application/json``, too long, not UTF-8 or not JSON.
-        ClientLeft: the client closed the connection while sending it.
+        ClientDisconnected: the client closed the connection while sending it.
     """
     refuse_other_media(request.scope)
     return await parsed(await read_body(request, max_bytes=max_bytes))
