@@ -260,7 +260,8 @@ def test_ctrl_c_saves_the_run(place: Path, tmp_path: Path) -> None:
 def test_a_speedup_is_one_number_or_several(place: Path, tmp_path: Path) -> None:
     """A number gives a student in the output folder, several a family with a row for each."""
     table = tmp_path / "latency.json"
-    write_latency_table(table, latency_table(hidden=32, intermediate=64))
+    times = latency_table(hidden=32, intermediate=64)
+    write_latency_table(table, times)
     settings: dict[str, Any] = {
         "data": place / "reviews.csv",
         "text_column": "review",
@@ -282,7 +283,7 @@ def test_a_speedup_is_one_number_or_several(place: Path, tmp_path: Path) -> None
     several = spd.train(
         teacher=tmp_path / "one" / "teacher",
         speedup=[1.5, 3],
-        at=["8x16"],
+        at=[str(shape) for shape in times.shapes],
         output=tmp_path / "several",
         **settings,
     )
