@@ -207,7 +207,10 @@ def run_shell(block: Block, served: str) -> str:
 
 def run_command(words: Sequence[str], where: str) -> None:
     """Run one command of ours, shortened, in this process."""
-    words = [*words, *SHORTER.get(words[0], ())]
+    shorter = SHORTER.get(words[0], ())
+    if "--keep-masks" in words:  # there is no student, whose length --epochs is
+        shorter = shorter[shorter.index("--teacher-epochs") :]
+    words = [*words, *shorter]
     for option, value in (
         ("--seq", "16,32"),
         ("--max-tokens", "32"),
