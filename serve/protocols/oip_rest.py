@@ -10,6 +10,7 @@ that is served, which may be unloaded and loaded again.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from starlette.requests import Request
@@ -85,8 +86,13 @@ class OpenInference(HttpProtocol):
                 )
             ),
             _post(f"{_REPOSITORY}/index", self.index, RepositoryIndexRequest, list[ModelIndex]),
-            _post(f"{repository}/unload", self.unload, LoadRequest, Nothing),
-            _post(f"{repository}/load", self.load, LoadRequest, Nothing),
+            *(
+                replace(
+                    _post(f"{repository}/{verb}", handler, LoadRequest, Nothing),
+                    described=self._server.settings.model_control,
+                )
+                for verb, handler in (("unload", self.unload), ("load", self.load))
+            ),
         ]
 
     async def metadata(self, _: Request) -> Response:
