@@ -84,11 +84,11 @@ def drawn_model(encoder: Encoder, network: SparseNetwork, device: str, number: "
         num_attention_heads=encoder.heads,
         intermediate_size=encoder.intermediate,
         max_position_embeddings=encoder.positions,
-        attn_implementation="sdpa",
     )
+    config._attn_implementation = "sdpa"
     torch.manual_seed(0)
     with torch.device(device):
-        model = BertForSequenceClassification(config)
+        model: Any = BertForSequenceClassification(config)
         _make_compact(model, encoder, network.kept)
     with torch.no_grad():
         for module in _matrices(model):

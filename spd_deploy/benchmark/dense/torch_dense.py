@@ -208,7 +208,7 @@ def _without_needless_masks(model: Any) -> None:
 
 
 def _mask_where_given(
-    *arguments: Any,
+    *,
     attention_mask: "Tensor | None" = None,
     allow_is_bidirectional_skip: bool = False,
     **settings: Any,
@@ -219,7 +219,6 @@ def _mask_where_given(
     if attention_mask is None and allow_is_bidirectional_skip:
         return None
     found: Tensor | None = sdpa_mask(
-        *arguments,
         attention_mask=attention_mask,
         allow_is_bidirectional_skip=allow_is_bidirectional_skip,
         **settings,

@@ -60,8 +60,9 @@ def block_linear_stationary(
         row_J = tl.load(rows + g * J + offs_J)
         if WIDE:
             row_J = row_J.to(tl.int64)
-        weights = weights + (w_RJ,)  # noqa: RUF005 - Triton unpacks no tuples
-        inputs = inputs + (row_J[:, None] * stride_x,)  # noqa: RUF005
+        # Triton unpacks no tuples.
+        weights = weights + (w_RJ,)  # type: ignore[assignment] # noqa: RUF005
+        inputs = inputs + (row_J[:, None] * stride_x,)  # type: ignore[assignment] # noqa: RUF005
     n_R = g * R + offs_R
     bias_R = tl.load(bias + n_R, mask=row_ok, other=0.0)
     if WIDE:

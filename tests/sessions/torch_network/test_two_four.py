@@ -98,7 +98,7 @@ def test_the_searched_algorithm_runs_with_its_transpose_fused(
         packed: Any, dense: Any, *, bias: Any, transpose_result: bool, alg_id: int
     ) -> torch.Tensor:
         calls.append((alg_id, transpose_result))
-        y_NT = packed @ dense + bias[:, None]
+        y_NT: torch.Tensor = packed @ dense + bias[:, None]
         return y_NT.t().contiguous() if transpose_result else y_NT
 
     def seconds(run: Any) -> float:
