@@ -23,8 +23,10 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import median
 from time import monotonic
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu_arms import Timing, measured_shape
 from benchmarks.gpu_report import REPORT_FILE, RESULTS_FILE, Line, write_gpu_report
@@ -32,6 +34,11 @@ from benchmarks.gpu_session import MANIFEST_FILE, DeadlinePassed, Phase, run_pha
 from spd_deploy.domain.errors import BadSetting, SpdError, Unavailable, reason_of
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.timing.cuda_clock import CudaClock
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from spd_deploy.kernels.weights import BlockWeight
 
 TAR_FILE = "gpu.tar"
 # Free memory that BERT-large at the largest shape needs, with its graphs.
@@ -97,11 +104,44 @@ def product_lines() -> Iterator[Line]:
             except Exception as err:  # noqa: BLE001 - the other products are to run
                 yield {"arm": str(case), "not_run": reason_of(err)}
                 continue
-            problem = operands(case)[0].problem(case.tokens)
-            moved = streamed_bytes(problem, result.tile)
-            rate = moved / sorted(result.hot["kernel"])[len(result.hot["kernel"]) // 2]
-            told = f"{moved / 1e6:.0f} MB through L2 at {rate / 1e12:.2f} TB/s"
+            weight, x_KT = operands(case)
+            moved = streamed_bytes(weight.problem(case.tokens), result.tile)
+            told = _moved(moved, median(result.hot["kernel"]))
             yield {"fact": f"{line_of(result)}; {told}", "moved_bytes": moved}
+            yield _stationary_line(str(case), weight, x_KT)
+
+
+def _stationary_line(case: str, weight: "BlockWeight", x_KT: "Tensor") -> Line:
+    """The same product by the kernel that keeps its weights in shared memory."""
+    import torch
+
+    from spd_deploy.kernels.launch import block_linear
+    from spd_deploy.kernels.stationary import stationary_tile
+    from spd_deploy.kernels.traffic import stationary_bytes
+    from spd_deploy.timing.cuda_clock import graph_seconds
+
+    properties: Any = torch.cuda.get_device_properties()
+    problem = weight.problem(x_KT.shape[1])
+    tile = stationary_tile(
+        problem,
+        shared_bytes=properties.shared_memory_per_block_optin,
+        multiprocessors=properties.multi_processor_count,
+    )
+    name = f"{case}, weights in shared memory"
+    if tile is None:
+        return {"arm": name, "not_run": "they do not fit"}
+    try:
+        seconds = graph_seconds(lambda: block_linear(x_KT, weight, tile))
+    except Exception as err:  # noqa: BLE001 - the other products are to run
+        return {"arm": name, "not_run": reason_of(err)}
+    moved = stationary_bytes(problem, tile)
+    told = f"{name}: {1e6 * seconds:.1f} us; {_moved(moved, seconds)}; {tile}"
+    return {"fact": told, "moved_bytes": moved, "seconds": seconds}
+
+
+def _moved(moved_bytes: int, seconds: float) -> str:
+    """Bytes through L2 and the rate at which they moved."""
+    return f"{moved_bytes / 1e6:.0f} MB through L2 at {moved_bytes / seconds / 1e12:.2f} TB/s"
 
 
 def preflight(folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.kernels.distances import middle_of
+from spd_deploy.kernels.stationary import StationaryTile
 from spd_deploy.kernels.tiles import MIN_TILE_SIDE, Tile, next_power_of_2
 from spd_deploy.kernels.weights import BlockWeight
 
@@ -48,12 +49,18 @@ def refuse_no_triton() -> None:
 def block_linear(
     x_KT: "Tensor",
     weight: BlockWeight,
-    tile: Tile | None = None,
+    tile: Tile | StationaryTile | None = None,
     *,
     activation: str = "none",
     residual_NT: "Tensor | None" = None,
 ) -> "Tensor":
-    """Block-sparse product ``[K, T]`` to ``[N, T]``; without ``tile`` the fastest is tuned."""
+    """Block-sparse product ``[K, T]`` to ``[N, T]``; without ``tile`` the fastest is tuned.
+
+    A :class:`~spd_deploy.kernels.stationary.StationaryTile` runs the kernel that keeps its weights
+    in shared memory, which the tuner does not measure.
+    """
+    if isinstance(tile, StationaryTile):
+        return _stationary(x_KT, weight, tile, activation=activation, residual_NT=residual_NT)
     from spd_deploy.kernels.sources.linear import block_linear as kernel
     from spd_deploy.kernels.sources.tuned import tuned_block_linear
 
@@ -89,6 +96,44 @@ def block_linear(
             **options,
             **FP_FUSION,
         )
+    return out_NT
+
+
+def _stationary(
+    x_KT: "Tensor",
+    weight: BlockWeight,
+    tile: StationaryTile,
+    *,
+    activation: str,
+    residual_NT: "Tensor | None",
+) -> "Tensor":
+    """The same product by the kernel whose weights stay in shared memory."""
+    from spd_deploy.kernels.sources.stationary import block_linear_stationary as kernel
+
+    G, R, J = weight.values_GRJ.shape
+    T = x_KT.shape[1]
+    out_NT = x_KT.new_empty((weight.outputs, T))
+    added = out_NT if residual_NT is None else residual_NT
+    kernel[(G * -(-R // tile.rows), tile.splits)](
+        weight.values_GRJ,
+        weight.rows_GJ,
+        x_KT,
+        weight.bias_N,
+        added,
+        out_NT,
+        R,
+        T,
+        x_KT.stride(0),
+        added.stride(0),
+        out_NT.stride(0),
+        ACTIVATION=activation,
+        RESIDUAL=residual_NT is not None,
+        WIDE=_is_wide(x_KT, out_NT, added),
+        J=J,
+        num_warps=tile.warps,
+        **tile.constants,
+        **FP_FUSION,
+    )
     return out_NT
 
 

@@ -5,6 +5,7 @@ a measured time gives the bandwidth that was reached, and says what a tile or an
 gain at most. It counts what programs ask of L2: what stays in shared memory is read once.
 """
 
+from spd_deploy.kernels.stationary import StationaryTile
 from spd_deploy.kernels.tiles import BYTES_OF, ProblemSize, Tile
 
 _INDEX_BYTES = 4
@@ -22,15 +23,13 @@ def streamed_bytes(problem: ProblemSize, tile: Tile, *, residual: bool = False) 
     return weights + indices + _activation_bytes(problem, row_tiles, residual=residual)
 
 
-def stationary_bytes(
-    problem: ProblemSize, tile: Tile, *, splits: int = 1, residual: bool = False
-) -> int:
+def stationary_bytes(problem: ProblemSize, tile: StationaryTile, *, residual: bool = False) -> int:
     """Bytes where a program keeps the weights of its rows and walks over tiles of tokens.
 
-    ``splits`` programs share the tokens of the same rows, so each weight is read so many times.
+    As many programs as the tile has splits share the same rows, and each reads their weights.
     """
     row_tiles = problem.groups * -(-problem.rows // tile.rows)
-    weights = splits * (_weight_bytes(problem) + row_tiles * problem.inputs * _INDEX_BYTES)
+    weights = tile.splits * (_weight_bytes(problem) + row_tiles * problem.inputs * _INDEX_BYTES)
     return weights + _activation_bytes(problem, row_tiles, residual=residual)
 
 

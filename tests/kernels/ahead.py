@@ -14,6 +14,8 @@ from triton.compiler import ASTSource
 
 from spd_deploy.kernels.launch import FP_FUSION
 from spd_deploy.kernels.sources.linear import block_linear
+from spd_deploy.kernels.sources.stationary import block_linear_stationary
+from spd_deploy.kernels.stationary import StationaryTile
 from spd_deploy.kernels.tiles import MIN_TILE_SIDE, FloatType, Tile
 
 # What the compiler may take for granted: PyTorch's allocations begin at multiples of it, rows of
@@ -64,10 +66,45 @@ def compiled_linear(
         constexprs=constants,
         attrs=_alignments(names, aligned=aligned),
     )
+    return _compiled(source, capability, tile.options)
+
+
+def compiled_stationary(
+    capability: int,
+    tile: StationaryTile,
+    *,
+    inputs: int,
+    activation: str = "none",
+    residual: bool = False,
+) -> Compiled:
+    """The product with weights in shared memory, in fp16, for groups as high as the tile."""
+    constants = {
+        "ACTIVATION": activation,
+        "RESIDUAL": residual,
+        "WIDE": False,
+        "J": inputs,
+        **tile.constants,
+        "R_OK": True,
+    }
+    names: list[str] = list(block_linear_stationary.arg_names)
+    sure = [name for name in (*_ALIGNED, *_ALIGNED_STRIDES, "R") if name in names]
+    source = ASTSource(
+        block_linear_stationary.fn,
+        signature={name: _kind(name, "fp16", constants) for name in names},
+        constexprs=constants,
+        attrs={
+            (names.index(name),): [["tt.divisibility", MIN_TILE_SIDE]]
+            for name in sure
+            if name not in constants
+        },
+    )
+    return _compiled(source, capability, {"num_warps": tile.warps})
+
+
+def _compiled(source: ASTSource, capability: int, options: dict[str, int]) -> Compiled:
+    """What Triton makes of a source for a generation of GPUs."""
     made = compile_(
-        source,
-        target=GPUTarget("cuda", capability, 32),
-        options={**tile.options, **FP_FUSION},
+        source, target=GPUTarget("cuda", capability, 32), options={**options, **FP_FUSION}
     )
     return Compiled(
         ptx=str(made.asm["ptx"]),

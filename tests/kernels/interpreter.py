@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spd_deploy.kernels.stationary import StationaryTile
 from spd_deploy.kernels.tiles import FloatType, Tile, candidates
 from spd_deploy.kernels.weights import BlockWeight, dtype_of, float_type_of
 from spd_deploy.sessions.protocol import Closing
@@ -40,7 +41,7 @@ class Interpreter(Closing):
         self,
         x_KT: Tensor,
         weight: BlockWeight,
-        tile: Tile,
+        tile: Tile | StationaryTile,
         *,
         activation: str = "none",
         residual_NT: Tensor | None = None,
@@ -189,7 +190,12 @@ def _mend_index() -> None:
 
 
 def _linear(
-    tensors: Mapping[str, Tensor], kind: torch.dtype, *, rows: Any, tile: Tile, activation: str
+    tensors: Mapping[str, Tensor],
+    kind: torch.dtype,
+    *,
+    rows: Any,
+    tile: Tile | StationaryTile,
+    activation: str,
 ) -> Tensor:
     """One product."""
     from spd_deploy.kernels import launch

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from spd_deploy.kernels import eager, launch
+from spd_deploy.kernels.stationary import stationary_tile
 from spd_deploy.kernels.tiles import FloatType, Tile, candidates
 from spd_deploy.kernels.two_four import (
     TwoFourSelector,
@@ -50,6 +52,29 @@ def test_the_product_is_the_dense_one(dtype: FloatType, rows: int, tokens: int) 
 
     wanted = expected(product, x_KT, activation="gelu", residual_NT=added)
     assert off(found, wanted) <= 2 * CLOSE[dtype]
+
+
+@NUMBERS
+@pytest.mark.parametrize("tokens", [1, 100, 4096])
+def test_weights_in_shared_memory_give_the_dense_product(number: FloatType, tokens: int) -> None:
+    """With everything fused after the product, by the tile that fits this GPU."""
+    product = made(6, 64, 77, 768, number=number, device="cuda")
+    x_KT, added = activations(768, tokens, number), activations(6 * 64, tokens, number, seed=2)
+    properties: Any = torch.cuda.get_device_properties()
+    tile = stationary_tile(
+        product.weight.problem(tokens),
+        shared_bytes=properties.shared_memory_per_block_optin,
+        multiprocessors=properties.multi_processor_count,
+        residual=True,
+    )
+    assert tile is not None
+
+    found = launch.block_linear(
+        x_KT.cuda(), product.weight, tile, activation="gelu", residual_NT=added.cuda()
+    )
+
+    wanted = expected(product, x_KT, activation="gelu", residual_NT=added)
+    assert off(found, wanted) <= 2 * CLOSE[number]
 
 
 def candidate_runs(product: Made, tokens: int) -> list[Tile]:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spd_deploy.kernels.stationary import StationaryTile
 from spd_deploy.kernels.tiles import ProblemSize, Tile
 from spd_deploy.kernels.traffic import least_bytes, stationary_bytes, streamed_bytes
 
@@ -34,7 +35,7 @@ def test_a_layer_moves_what_was_counted_by_hand(height: int, tokens: int, megaby
 
 def test_kept_weights_leave_little_more_than_must_move() -> None:
     """With weights in shared memory the same layer moves 118 MB, next to the least."""
-    tile = Tile(rows=128, tokens=256, inputs=32)
+    tile = StationaryTile(rows=128, tokens=128, splits=1)
     problems = [(problem_of(N, J, 128), residual) for N, J, residual in LAYER]
 
     found = sum(stationary_bytes(p, tile, residual=residual) for p, residual in problems)

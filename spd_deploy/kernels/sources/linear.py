@@ -56,7 +56,7 @@ def _gelu(y):
 
 
 @triton.jit
-def _activated(y, ACTIVATION: tl.constexpr):
+def activated(y, ACTIVATION: tl.constexpr):
     """``y`` in fp32 after the activation of this name."""
     if ACTIVATION == "gelu":
         y = _gelu(y)
@@ -155,7 +155,7 @@ def block_linear(
         acc = tl.trans(acc)
     n_R = g * R + offs_R
     acc += tl.load(bias + n_R, mask=row_ok, other=0.0)[:, None]
-    acc = _activated(acc, ACTIVATION)
+    acc = activated(acc, ACTIVATION)
     if WIDE:
         n_R = n_R.to(tl.int64)
     ok = row_ok[:, None] & token_ok[None, :]

@@ -185,20 +185,20 @@ def test_what_pytorch_runs_is_the_model(dense_checkpoint: Checkpoint) -> None:
 def test_no_mask_is_made_where_nothing_is_padded(
     mode: TorchMode, architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Attention gets a mask for padding alone, also where Transformers skips none (before 5.23)."""
-    # Older versions do not skip a mask of ones while a graph is captured or a model is compiled.
+    """Attention gets a mask for padding alone, also where Transformers makes a mask of ones."""
     import torch
     from transformers import masking_utils
 
+    # As before 5.23, while a graph is captured or a model is compiled.
     monkeypatch.setattr(masking_utils, "_ignore_bidirectional_mask_sdpa", lambda *_, **__: False)
     backend = partial(torch.compile, backend="eager")  # traced, and not compiled to machine code
     monkeypatch.setattr(torch, "compile", backend)
     seen: list[bool] = []
     attend = torch.nn.functional.scaled_dot_product_attention
 
-    def watched(*arguments: Any, **rest: Any) -> Any:
-        seen.append(rest.get("attn_mask") is not None)
-        return attend(*arguments, **rest)
+    def watched(query: Any, key: Any, value: Any, attn_mask: Any = None, **rest: Any) -> Any:
+        seen.append(attn_mask is not None)
+        return attend(query, key, value, attn_mask=attn_mask, **rest)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
     checkpoint = tiny_checkpoint(tmp_path / "c", architecture=architecture)
