@@ -9,31 +9,30 @@ gives 503 until the model is verified, self-tested and warm. If the model does n
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
-from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from fastapi import FastAPI
 
-from serve.classifier import Classifier
+from serve.context import ServerContext
 from serve.forwarding import ProxySettings
-from serve.http_errors import ClientDisconnected, on_error
-from serve.info import build_labels, input_spec_of
+from serve.info import input_spec_of
 from serve.metrics import Metrics
 from serve.middleware import RequestMiddleware
+from serve.model_control import ModelControl
 from serve.open_model import ServedModel
 from serve.openapi import DocumentedApp
 from serve.protocols.input_spec import InputSpec
-from serve.routes import BODIES, Routes
+from serve.protocols.registry import PROTOCOLS
+from serve.route_table import RouteTable
 from serve.settings import ServeSettings
 from serve.state import ServerState
-from spd_deploy.domain.errors import SpdError, Unavailable
+from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.versions import PACKAGE, version_of
 
-_log = logging.getLogger(__name__)
-_CLOSE_WITHIN_S = 5.0
+if TYPE_CHECKING:
+    from serve.protocols.oip_grpc import GrpcServer
+
 _WATCH_EVERY_S = 1.0
 _DESCRIPTION = "Classifies texts with a sparse encoder."
 
@@ -44,6 +43,7 @@ def create_app(
     *,
     state: ServerState | None = None,
     forwarding: ProxySettings | None = None,
+    grpc_address: tuple[str, int] | None = None,
 ) -> FastAPI:
     """The server as an ASGI app.
 
@@ -52,39 +52,36 @@ def create_app(
         settings: the server's limits.
         state: where the app is in its state, for a process that wants to watch and drain it.
         forwarding: the proxies whose X-Forwarded headers are trusted; none by default.
+        grpc_address: host and port of a gRPC server beside it; none by default.
+
+    Raises:
+        Unavailable: gRPC is wanted and not installed.
     """
     state = state or ServerState()
     metrics = Metrics()
+    control = ModelControl(open_model, settings, state, metrics)
+    server = ServerContext(state=state, settings=settings, metrics=metrics, control=control)
+    grpc_server = None if grpc_address is None else _grpc_server(server, *grpc_address)
+    protocols = [protocol(server) for protocol in PROTOCOLS]
     app = DocumentedApp(
-        bodies=BODIES,
+        protocols=protocols,
         input_spec=lambda: _input_spec_of(state, settings),
         title="spd serve",
         description=_DESCRIPTION,
         version=version_of(PACKAGE) or "unknown",
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        lifespan=lambda app: _lifespan(open_model, settings, state, metrics),
+        lifespan=lambda app: _lifespan(control, settings, state, grpc_server),
     )
-    router = Routes(state, settings, metrics).router()
-    routes = _plain_routes(router)
-    app.router.routes.extend(routes)
-    app.include_router(router)  # only for its OpenAPI description; the routes before it answer
-    for kind in (SpdError, ClientDisconnected, HTTPException):
-        app.add_exception_handler(kind, on_error)
-    paths = {route.path for route in app.router.routes if isinstance(route, Route)}
-    # Outside of FastAPI's own middleware, which a request that a handler answers need not pass.
+    # Outside of FastAPI's own middleware, which no request needs to pass.
     app.middleware_stack = RequestMiddleware(
         app.build_middleware_stack(),
         state=state,
         metrics=metrics,
         forwarding=forwarding or ProxySettings(),
-        handlers={
-            (method, route.path): route.endpoint
-            for route in routes
-            for method in route.methods or ()
-        },
-        routes=paths,
+        routes=RouteTable(
+            (endpoint, protocol.errors)
+            for protocol in protocols
+            for endpoint in protocol.endpoints()
+        ),
     )
     return app
 
@@ -96,32 +93,46 @@ def _input_spec_of(state: ServerState, settings: ServeSettings) -> InputSpec:
     return input_spec_of(state.opened.served, settings)
 
 
-def _plain_routes(router: APIRouter) -> list[Route]:
-    """The handlers as Starlette routes, without FastAPI's parsing; HEAD wherever there is GET."""
-    return [
-        Route(route.path, route.endpoint, methods=route.methods)
-        for route in router.routes
-        if isinstance(route, APIRoute)
-    ]
+def _grpc_server(server: ServerContext, host: str, port: int) -> "GrpcServer":
+    """A gRPC server.
+
+    Raises:
+        Unavailable: the packages of the extra are not installed.
+    """
+    try:
+        from serve.protocols.oip_grpc import GrpcServer
+    except ImportError as err:
+        raise Unavailable(
+            "gRPC is not installed", got=err, fix="pip install 'spd-deploy[grpc]'"
+        ) from err
+    return GrpcServer(server, host, port)
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(
-    open_model: Callable[[], ServedModel],
+    control: ModelControl,
     settings: ServeSettings,
     state: ServerState,
-    metrics: Metrics,
+    grpc_server: "GrpcServer | None",
 ) -> AsyncIterator[None]:
     """Open the model while the app runs already; close it at shutdown."""
-    opening = asyncio.create_task(_open(open_model, settings, state, metrics))
+    if grpc_server is not None:
+        try:
+            state.grpc_address = await grpc_server.start()
+        except Unavailable as err:
+            state.fail(err)
+            yield
+            return
+    opening = asyncio.create_task(control.start())
     watching = asyncio.create_task(_watch(state, settings))
     try:
         yield
     finally:
         watching.cancel()
         await opening
-        if state.opened is not None:
-            await asyncio.to_thread(state.opened.close, _CLOSE_WITHIN_S)
+        if grpc_server is not None:
+            await grpc_server.stop()
+        await control.close()
 
 
 async def _watch(state: ServerState, settings: ServeSettings) -> None:
@@ -130,27 +141,3 @@ async def _watch(state: ServerState, settings: ServeSettings) -> None:
         await asyncio.sleep(min(_WATCH_EVERY_S, settings.stall_timeout_s))
         if state.opened is not None:
             state.opened.engine.give_up_stalled()
-
-
-async def _open(
-    open_model: Callable[[], ServedModel],
-    settings: ServeSettings,
-    state: ServerState,
-    metrics: Metrics,
-) -> None:
-    """Open the model, and set the state to ready or failed."""
-    try:
-        served = await asyncio.to_thread(open_model)
-        metrics.describe_build(build_labels(served))
-        state.start(Classifier(served, settings, metrics))
-    except SpdError as err:
-        state.fail(err)
-    except Exception as err:  # noqa: BLE001  # the process must end with any error
-        _log.exception("the model did not open")
-        state.fail(
-            Unavailable(
-                "the model did not open",
-                got=repr(err),
-                fix="read the traceback in the server's log",
-            )
-        )

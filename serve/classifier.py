@@ -8,6 +8,10 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from serve.admission import Admission, Load
 from serve.batching import BatchResult
@@ -18,6 +22,7 @@ from serve.settings import ServeSettings
 from serve.texts import (
     Text,
     errors_at,
+    refuse_blank,
     refuse_too_many_characters,
     refuse_truncated,
     refuse_wrong_arity,
@@ -25,7 +30,10 @@ from serve.texts import (
 )
 from spd_deploy.domain.answers import Answer, answers_of
 from spd_deploy.domain.errors import EngineFailed
-from spd_deploy.domain.text import Tokens
+from spd_deploy.domain.text import Side, Tokens
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 # Below this, texts are tokenised faster than a thread can be asked to do it.
 _SHORT_CHARS = 1_000
@@ -33,9 +41,13 @@ _SHORT_CHARS = 1_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Classified:
-    """The answer to one text, labels best first, with its tokens read and its tokens cut off."""
+    """The answer to one text, labels best first, with its tokens read and its tokens cut off.
+
+    ``logits_C`` has the model's outputs in their order.
+    """
 
     answers: list[Answer]
+    logits_C: NDArray[np.float32]
     n_tokens: int
     dropped_tokens: int
 
@@ -80,12 +92,19 @@ class Classifier:
         metrics.watch_queue(lambda: self.admission.held.items, lambda: self.admission.held.tokens)
 
     async def classify(
-        self, texts: Sequence[Text], *, truncate: bool, raw_scores: bool, request_id: str
+        self,
+        texts: Sequence[Text],
+        *,
+        truncate: bool,
+        raw_scores: bool,
+        request_id: str,
+        side: Side | None = None,
     ) -> tuple[list[Classified], Timing]:
         """The answers to the texts in their order, and where the time went.
 
         Cancelling the call frees the request's slot and removes its rows from the queue. The log
-        names a row that fails by its ``request_id``.
+        names a row that fails by its ``request_id``. Texts are cut at ``side``, by default where
+        training cut them.
 
         Raises:
             Refusal: a text is empty, too long or of the wrong kind for the model; the queue is
@@ -96,17 +115,54 @@ class Classifier:
                 self._refuse_unfit(text, truncate=truncate)
         with self.admission.slot_for(len(texts)) as slot:
             start = time.perf_counter()
-            rows = await self._tokens_of(texts)
+            rows = await self._tokens_of(texts, side)
             tok_s = time.perf_counter() - start
             self._metrics.texts_tokenised(tok_s, truncated=sum(row.dropped > 0 for row in rows))
-            self._refuse_rows(texts, rows, truncate=truncate)
+            places = [text.where for text in texts]
+            self._refuse_rows(places, rows, truncate=truncate)
             slot.measure([len(row) for row in rows])
-            ran = await self._run(texts, rows, request_id)
-        slowest = max(ran, key=lambda one: one.queue_s + one.run_s)
-        self._metrics.request_waited(slowest.queue_s)
-        timing = Timing(tok_s=tok_s, queue_s=slowest.queue_s, run_s=slowest.run_s)
-        answered = zip(texts, rows, ran, strict=True)
-        return [self._classified(*one, raw_scores=raw_scores) for one in answered], timing
+            ran = await self._run(places, rows, request_id)
+        return self._answered(places, rows, ran, tok_s=tok_s, raw_scores=raw_scores)
+
+    async def classify_rows(
+        self, rows: Sequence[Tokens], *, request_id: str
+    ) -> tuple[list[Classified], Timing]:
+        """The answers to rows of token ids, which run as they are.
+
+        Raises:
+            Refusal: a row is too long, the queue is full, or the model failed on one of the rows.
+        """
+        places = [f"row {i}" for i in range(len(rows))]
+        with self.admission.slot_for(len(rows)) as slot:
+            self._refuse_rows(places, rows, truncate=True)
+            slot.measure([len(row) for row in rows])
+            ran = await self._run(places, rows, request_id)
+        return self._answered(places, rows, ran, tok_s=0.0, raw_scores=False)
+
+    async def encodings_of(
+        self, texts: Sequence[Text], *, special_tokens: bool
+    ) -> "list[Encoding]":
+        """The tokens of each text with their places in it; none is cut.
+
+        Raises:
+            Refusal: a text is empty or too long to be tokenised whole, or the queue is full.
+        """
+
+        def tokenise() -> "list[Encoding]":
+            found = []
+            for text in texts:
+                with errors_at(text.where):
+                    found.append(
+                        self.served.tokenizer.encoding(text.text, special_tokens=special_tokens)
+                    )
+            return found
+
+        for text in texts:
+            with errors_at(text.where):
+                refuse_blank(text)
+                refuse_too_many_characters(text, max_chars=self._max_chars)
+        with self.admission.slot_for(len(texts)):
+            return await asyncio.get_running_loop().run_in_executor(self._tokenisers, tokenise)
 
     def close(self, timeout_s: float) -> None:
         """Stop the engine and refuse the rows that wait."""
@@ -124,52 +180,74 @@ class Classifier:
         if not truncate:
             refuse_too_many_characters(text, max_chars=self._max_chars)
 
-    async def _tokens_of(self, texts: Sequence[Text]) -> list[Tokens]:
+    async def _tokens_of(self, texts: Sequence[Text], side: Side | None) -> list[Tokens]:
         """Token ids of each text; long texts are tokenised in a thread, outside the event loop."""
         if sum(len(text.text) + len(text.pair or "") for text in texts) <= _SHORT_CHARS:
-            return self._tokenise(texts)
+            return self._tokenise(texts, side)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._tokenisers, self._tokenise, texts)
+        return await loop.run_in_executor(self._tokenisers, self._tokenise, texts, side)
 
-    def _tokenise(self, texts: Sequence[Text]) -> list[Tokens]:
+    def _tokenise(self, texts: Sequence[Text], side: Side | None) -> list[Tokens]:
         """Token ids of each text, in the calling thread."""
+        tokenizer, max_chars = self.served.tokenizer, self._max_chars
         rows = []
         for text in texts:
             with errors_at(text.where):
-                rows.append(tokens_of(self.served.tokenizer, text, max_chars=self._max_chars))
+                rows.append(tokens_of(tokenizer, text, max_chars=max_chars, side=side))
         return rows
 
     def _refuse_rows(
-        self, texts: Sequence[Text], rows: Sequence[Tokens], *, truncate: bool
+        self, places: Sequence[str], rows: Sequence[Tokens], *, truncate: bool
     ) -> None:
         """Refuse a row that is longer than any batch, and a cut row if ``truncate`` is false."""
-        for text, row in zip(texts, rows, strict=True):
-            with errors_at(text.where):
+        for where, row in zip(places, rows, strict=True):
+            with errors_at(where):
                 self.admission.refuse_too_long(len(row))
                 if not truncate:
                     refuse_truncated(row, self.served.tokenizer.max_tokens)
 
     async def _run(
-        self, texts: Sequence[Text], rows: Sequence[Tokens], request_id: str
+        self, places: Sequence[str], rows: Sequence[Tokens], request_id: str
     ) -> list[BatchResult]:
         """The results of all rows, or the failure of the first row that failed."""
         futures = self.engine.submit(rows, request_id)
         try:
             return [await _result_of(future) for future in futures]
         except EngineFailed as err:
-            with errors_at(_where_of(err, texts, futures)):
+            with errors_at(_where_of(err, places, futures)):
                 raise
         finally:
             for future in futures:  # removes the rows that still wait
                 future.cancel()
 
+    def _answered(
+        self,
+        places: Sequence[str],
+        rows: Sequence[Tokens],
+        ran: Sequence[BatchResult],
+        *,
+        tok_s: float,
+        raw_scores: bool,
+    ) -> tuple[list[Classified], Timing]:
+        """The logits of all rows as labels and scores, and where the time went."""
+        slowest = max(ran, key=lambda one: one.queue_s + one.run_s)
+        self._metrics.request_waited(slowest.queue_s)
+        timing = Timing(tok_s=tok_s, queue_s=slowest.queue_s, run_s=slowest.run_s)
+        answered = zip(places, rows, ran, strict=True)
+        return [self._classified(*one, raw_scores=raw_scores) for one in answered], timing
+
     def _classified(
-        self, text: Text, row: Tokens, ran: BatchResult, *, raw_scores: bool
+        self, where: str, row: Tokens, ran: BatchResult, *, raw_scores: bool
     ) -> Classified:
         """One row's logits as labels and scores."""
-        with errors_at(text.where):
+        with errors_at(where):
             answers = answers_of(self.served.task, ran.logits_C, raw=raw_scores)
-        return Classified(answers=answers, n_tokens=len(row), dropped_tokens=row.dropped)
+        return Classified(
+            answers=answers,
+            logits_C=ran.logits_C,
+            n_tokens=len(row),
+            dropped_tokens=row.dropped,
+        )
 
 
 async def _result_of(future: "Future[BatchResult]") -> BatchResult:
@@ -192,11 +270,9 @@ def _wake(ended: "asyncio.Future[None]") -> None:
 
 
 def _where_of(
-    err: EngineFailed, texts: Sequence[Text], futures: Sequence["Future[BatchResult]"]
+    err: EngineFailed, places: Sequence[str], futures: Sequence["Future[BatchResult]"]
 ) -> str:
-    """The position in the request of the text whose future ended with ``err``."""
+    """The position in the request of the row whose future ended with ``err``."""
     ended = (future.done() and not future.cancelled() for future in futures)
-    failed = zip(texts, futures, ended, strict=True)
-    return next(
-        text.where for text, one, has_ended in failed if has_ended and one.exception() is err
-    )
+    failed = zip(places, futures, ended, strict=True)
+    return next(where for where, one, has_ended in failed if has_ended and one.exception() is err)

@@ -292,7 +292,7 @@ class Engine:
         self._learn_pace(run_s / padded)
         with contextlib.suppress(Exception):
             real_share = sum(entry.tokens for entry in rows) / padded
-            self._metrics.batch_ran(len(rows), real_share=real_share, run_s=run_s)
+            self._metrics.batch_ran(len(rows), tokens=padded, real_share=real_share, run_s=run_s)
 
     def _count_fault(self, fault: BatchFault) -> None:
         """Count a failure; an error of the metrics must not fail the other rows."""

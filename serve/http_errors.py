@@ -1,21 +1,23 @@
-"""Errors as HTTP: one table from error class to status, one small JSON body for all of them.
+"""Errors as HTTP: one table from error class to status, and one small JSON body.
 
     {"error": "...", "error_type": "Overloaded", "code": "SPD_QUEUE_FULL", "request_id": "..."}
 
 ``error`` and ``error_type`` are fields of Text Embeddings Inference, with its names of the types.
+The Open Inference Protocol and KServe ask for ``error`` alone. A protocol that documents another
+body, or another status of an error, says so in an :class:`ErrorFormat`.
+
 ``code`` identifies the error and is stable between versions. The body's size does not depend on the
 request. A 5xx tells no detail of the server; the log has it, under the same request id.
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from spd_deploy.domain.errors import (
@@ -30,11 +32,13 @@ from spd_deploy.domain.errors import (
     SpdError,
     TextTooLong,
     TooManyInputs,
+    UnknownModel,
     UnsupportedMedia,
 )
 
 _log = logging.getLogger(__name__)
 
+ERROR_FORMAT = "error_format"  # key of ``scope["state"]``: the ErrorFormat of the answer
 PROTOCOL_ERROR = "refused"  # key of ``scope["state"]``: the error of a malformed HTTP request
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for metrics and the log; it is never sent
 _MAX_MESSAGE = 300
@@ -56,6 +60,7 @@ class ErrorKind:
 STATUS: Mapping[type[Refusal], ErrorKind] = {
     NotJson: ErrorKind(400, "Validation", "SPD_NOT_JSON"),
     EmptyText: ErrorKind(400, "Empty", "SPD_EMPTY_TEXT"),
+    UnknownModel: ErrorKind(404, "Validation", "SPD_UNKNOWN_MODEL"),
     BodyTooLarge: ErrorKind(413, "Validation", "SPD_BODY_TOO_LARGE"),
     UnsupportedMedia: ErrorKind(415, "Validation", "SPD_UNSUPPORTED_MEDIA"),
     MalformedRequest: ErrorKind(422, "Validation", "SPD_MALFORMED"),
@@ -79,42 +84,67 @@ class ErrorBody(BaseModel):
     )
 
 
-def response_for(error: BaseException, request_id: str) -> Response:
+def _own_body(kind: ErrorKind, message: str, request_id: str) -> dict[str, Any]:
+    """The body of an error, an :class:`ErrorBody`."""
+    return {
+        "error": message,
+        "error_type": kind.error_type,
+        "code": kind.code,
+        "request_id": request_id,
+    }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ErrorFormat:
+    """How a protocol shows errors.
+
+    Attributes:
+        model: the body of an error, for the description.
+        body: makes it from the kind of error, the message and the request id.
+        statuses: the statuses that differ from those of :data:`STATUS`.
+    """
+
+    model: type[BaseModel] = ErrorBody
+    body: Callable[[ErrorKind, str, str], dict[str, Any]] = _own_body
+    statuses: Mapping[type[Refusal], int] = field(default_factory=dict)
+
+    def kind_of(self, error: type[BaseException]) -> ErrorKind:
+        """The kind of an error class; of all but refusals it is :data:`INTERNAL`."""
+        kind = STATUS.get(error, INTERNAL) if issubclass(error, Refusal) else INTERNAL
+        status = self.statuses.get(error) if issubclass(error, Refusal) else None
+        return kind if status is None else replace(kind, status=status)
+
+
+OWN_FORMAT = ErrorFormat()
+# Protocols that know 400 where the native one has 422.
+BAD_REQUEST: Mapping[type[Refusal], int] = {
+    refusal: 400 for refusal, kind in STATUS.items() if kind.status == 422
+}
+
+
+def response_for(
+    error: BaseException, request_id: str, errors: ErrorFormat = OWN_FORMAT
+) -> Response:
     """The response to a request that ended in ``error``."""
     if isinstance(error, ClientDisconnected):
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     if isinstance(error, HTTPException):
-        return _response(
-            _kind_of_status(error.status_code), error.detail, request_id, error.headers
-        )
-    kind = STATUS.get(type(error), INTERNAL) if isinstance(error, Refusal) else INTERNAL
+        kind = _kind_of_status(error.status_code)
+        return _response(errors, kind, error.detail, request_id, error.headers)
+    kind, message = told(error, request_id, errors)
+    headers = _headers_of(error) if isinstance(error, SpdError) else None
+    return _response(errors, kind, message, request_id, headers)
+
+
+def told(
+    error: BaseException, request_id: str, errors: ErrorFormat = OWN_FORMAT
+) -> tuple[ErrorKind, str]:
+    """The kind of an error and what the client is told; a bug of the server goes to the log."""
+    kind = errors.kind_of(type(error))
     if not isinstance(error, SpdError) or kind is INTERNAL:
         _log.error("request %s failed", request_id, exc_info=error)
-        return _response(kind, "the server failed; read the reason in its log", request_id)
-    return _response(kind, _message_of(error, kind), request_id, _headers_of(error))
-
-
-async def on_error(request: Request, error: Exception) -> Response:
-    """The app's exception handler."""
-    if isinstance(error, HTTPException):
-        error = _reworded(request, error)
-    return response_for(error, request_id_of(request.scope))
-
-
-def _reworded(request: Request, error: HTTPException) -> HTTPException:
-    """Starlette's 404 and 405 with a message that says what exists."""
-    path = request.url.path
-    match error.status_code:
-        case 404:
-            return HTTPException(
-                404, f"the path does not exist; got {path}; see /docs for the paths that do"
-            )
-        case 405:
-            allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
-            told = f"{path} does not take this method; got {request.method}; use {allowed}"
-            return HTTPException(405, told, {"Allow": allowed})
-        case _:
-            return error
+        return kind, "the server failed; read the reason in its log"
+    return kind, message_of(error)
 
 
 def request_id_of(scope: Mapping[str, Any]) -> str:
@@ -122,34 +152,42 @@ def request_id_of(scope: Mapping[str, Any]) -> str:
     return str(scope.get("state", {}).get("request_id", ""))
 
 
-def error_responses(*errors: type[Refusal]) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI responses of these errors, by status."""
+def format_of(scope: Mapping[str, Any]) -> ErrorFormat:
+    """The form of errors of the request's protocol; our own where the path is unknown."""
+    found: ErrorFormat = scope["state"].get(ERROR_FORMAT, OWN_FORMAT)
+    return found
+
+
+def error_responses(
+    errors: ErrorFormat, *refusals: type[Refusal]
+) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI responses of these refusals, by status."""
     told: dict[int, list[str]] = {}
-    for error in errors:
-        meaning = (error.__doc__ or "").partition(";")[0].replace("``", "").rstrip(".")
-        told.setdefault(STATUS[error].status, []).append(f"{STATUS[error].code}: {meaning}.")
+    for refusal in refusals:
+        kind = errors.kind_of(refusal)
+        meaning = (refusal.__doc__ or "").partition(";")[0].replace("``", "").rstrip(".")
+        told.setdefault(kind.status, []).append(f"{kind.code}: {meaning}.")
     return {
-        status: {"model": ErrorBody, "description": "\n".join(lines)}
+        status: {"model": errors.model, "description": "\n".join(lines)}
         for status, lines in sorted(told.items())
     }
 
 
-def _message_of(error: SpdError, kind: ErrorKind) -> str:
-    """The error in one line; a 5xx leaves out what was found, which may show internals."""
-    return error.line(found=kind.status < 500)
+def message_of(error: SpdError) -> str:
+    """The error in one line; one of the server leaves out what was found: it may show internals."""
+    return error.line(found=OWN_FORMAT.kind_of(type(error)).status < 500)
 
 
 def _response(
-    kind: ErrorKind, message: str, request_id: str, headers: Mapping[str, str] | None = None
+    errors: ErrorFormat,
+    kind: ErrorKind,
+    message: str,
+    request_id: str,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
     """A response with the JSON body of an error."""
-    body = ErrorBody(
-        error=message[:_MAX_MESSAGE],
-        error_type=kind.error_type,
-        code=kind.code,
-        request_id=request_id,
-    )
-    return JSONResponse(body.model_dump(), status_code=kind.status, headers=headers)
+    body = errors.body(kind, message[:_MAX_MESSAGE], request_id)
+    return JSONResponse(body, status_code=kind.status, headers=headers)
 
 
 def _headers_of(error: SpdError) -> dict[str, str]:

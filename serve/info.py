@@ -2,21 +2,22 @@
 
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from serve.model_card import Density
 from serve.open_model import ServedModel
 from serve.protocols import native
-from serve.protocols.input_spec import InputSpec
+from serve.protocols.input_spec import InputSpec, example_of
+from serve.protocols.tei_info import TeiInfo, tei_info_of
 from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Parity
 from spd_deploy.domain.scores import own_arm, whose
-from spd_deploy.domain.versions import PACKAGE, version_of, versions_of
+from spd_deploy.domain.versions import versions_of
 from spd_deploy.sessions.protocol import Description
 
 
-class Info(BaseModel):
-    """The model that is served, and the server's limits."""
+class Info(TeiInfo):
+    """The model that is served, and the server's limits, also by the names that TEI has."""
 
     model: str
     task: str
@@ -71,6 +72,7 @@ def info_of(served: ServedModel, settings: ServeSettings) -> Info:
     pruned = card.sparsity is not None
     own = own_arm(pruned=pruned, precision=runs.precision, runtime=runs.runtime)
     return Info(
+        **dict(tei_info_of(served, settings)),
         model=served.name,
         task=task.name,
         problem_type=task.problem_type.value,
@@ -102,23 +104,12 @@ def info_of(served: ServedModel, settings: ServeSettings) -> Info:
 def input_spec_of(served: ServedModel, settings: ServeSettings) -> InputSpec:
     """The input that requests to the model must have."""
     return InputSpec(
+        model=served.name,
         takes=served.takes,
         max_inputs=settings.max_inputs,
+        reranks=served.reranks,
+        max_tokens=served.tokenizer.max_tokens,
+        largest_id=served.tokenizer.last_token()[1],
+        example_ids=served.tokenizer.encode(*example_of(served.takes)).ids,
         drops_unseen=served.tokenizer.encode("\0\u200b").empty,
     )
-
-
-def build_labels(served: ServedModel) -> dict[str, str]:
-    """The labels of the metric ``spd_build_info`` with their values."""
-    card, runs = served.card, served.session.description
-    return {
-        "version": version_of(PACKAGE) or "unknown",
-        "model": served.name,
-        "task": served.task.name,
-        "format": card.format,
-        "precision": runs.precision,
-        "runtime": f"{runs.runtime} {runs.version}",
-        "device": runs.device,
-        "pattern": card.pattern,
-        "sparsity": "" if card.sparsity is None else f"{card.sparsity:g}",
-    }

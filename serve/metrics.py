@@ -8,10 +8,12 @@ waits for the counting.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
@@ -22,7 +24,11 @@ _SECONDS = (
     *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
 )
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_TOKENS = tuple(2**i for i in range(4, 18))
 _SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+
+# Metrics of a protocol, given the server's own by their names.
+Source = Callable[[Mapping[str, Metric]], Iterable[Metric]]
 
 
 class BatchFault(StrEnum):
@@ -39,6 +45,7 @@ class Metrics:
     def __init__(self) -> None:
         self._noted: deque[tuple[Callable[[float], None], float]] = deque()
         self._registry = CollectorRegistry()
+        self._sources: list[Source] = []
         registry = self._registry
         self._requests = Counter(
             "spd_requests_total",
@@ -63,6 +70,12 @@ class Metrics:
         self._batch_rows = Histogram(
             "spd_batch_rows", "Texts or pairs in a batch.", buckets=_ROWS, registry=registry
         )
+        self._batch_tokens = Histogram(
+            "spd_batch_tokens",
+            "Tokens of a batch, padding included.",
+            buckets=_TOKENS,
+            registry=registry,
+        )
         self._padding_efficiency = Histogram(
             "spd_padding_efficiency",
             "Share of a batch's tokens that are not padding, from 0 to 1.",
@@ -78,6 +91,20 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
+        self._running_seconds = Gauge(
+            "spd_batch_running_seconds",
+            "Seconds that the running batch has taken so far; 0 where none runs.",
+            registry=registry,
+        )
+        self._queue_items = Gauge(
+            "spd_queue_items", "Texts or pairs that are queued or running.", registry=registry
+        )
+        self._queue_tokens = Gauge(
+            "spd_queue_tokens",
+            "Tokens that are queued or running, without padding.",
+            registry=registry,
+        )
+        self._build_info: Gauge | None = None
         self._tok, self._queue, self._run = map(self._stage_seconds.labels, ("tok", "queue", "run"))
         for fault in BatchFault:
             self._engine_errors.labels(fault)
@@ -98,12 +125,13 @@ class Metrics:
         """Count the seconds that a request's slowest row waited in the queue."""
         self._noted.append((self._queue.observe, seconds))
 
-    def batch_ran(self, rows: int, *, real_share: float, run_s: float) -> None:
-        """Count a batch: its rows, the share of real tokens, and its seconds in the model."""
+    def batch_ran(self, rows: int, *, tokens: int, real_share: float, run_s: float) -> None:
+        """Count a batch: rows, padded tokens, the share of real ones, seconds in the model."""
         self._noted.extend(
             (
                 (self._run.observe, run_s),
                 (self._batch_rows.observe, rows),
+                (self._batch_tokens.observe, tokens),
                 (self._padding_efficiency.observe, real_share),
             )
         )
@@ -114,37 +142,49 @@ class Metrics:
 
     def watch_model(self, running_s: Callable[[], float]) -> None:
         """Read the running batch's seconds from ``running_s`` at each scrape."""
-        Gauge(
-            "spd_batch_running_seconds",
-            "Seconds that the running batch has taken so far; 0 where none runs.",
-            registry=self._registry,
-        ).set_function(running_s)
+        self._running_seconds.set_function(running_s)
 
     def watch_queue(self, items: Callable[[], int], tokens: Callable[[], int]) -> None:
         """Read the queue's size at each scrape."""
-        for name, text, read in (
-            ("spd_queue_items", "Texts or pairs that are queued or running.", items),
-            ("spd_queue_tokens", "Tokens that are queued or running, without padding.", tokens),
-        ):
-            Gauge(name, text, registry=self._registry).set_function(read)
+        self._queue_items.set_function(items)
+        self._queue_tokens.set_function(tokens)
 
     def describe_build(self, facts: Mapping[str, str]) -> None:
         """Publish facts of the model and the server as labels of a gauge that is always 1."""
-        gauge = Gauge(
-            "spd_build_info",
-            "Always 1; its labels describe the model and the server.",
-            list(facts),
-            registry=self._registry,
-        )
-        gauge.labels(*facts.values()).set(1)
+        if self._build_info is None:
+            self._build_info = Gauge(
+                "spd_build_info",
+                "Always 1; its labels describe the model and the server.",
+                list(facts),
+                registry=self._registry,
+            )
+        self._build_info.clear()
+        self._build_info.labels(*facts.values()).set(1)
+
+    def show_also(self, source: Source) -> None:
+        """Show the metrics of a protocol too; ``source`` is called at each scrape."""
+        self._sources.append(source)
 
     def page(self) -> bytes:
         """All metrics in Prometheus' text format."""
         self._count_noted()
-        return generate_latest(self._registry)
+        own = {family.name: family for family in self._registry.collect()}
+        more = [family for source in self._sources for family in source(own)]
+        return generate_latest(_Families([*own.values(), *more]))
 
     def _count_noted(self) -> None:
         """Count what is noted. A deque, since the engine's thread may note at the same time."""
         while self._noted:
             count, value = self._noted.popleft()
             count(value)
+
+
+class _Families(Collector):
+    """Metrics that are collected already."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics."""
+        return self._families

@@ -8,22 +8,26 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.forwarding import ProxySettings
 from serve.headers import header_of
-from serve.http_errors import CLIENT_CLOSED_REQUEST, PROTOCOL_ERROR, response_for
+from serve.http_errors import (
+    CLIENT_CLOSED_REQUEST,
+    ERROR_FORMAT,
+    PROTOCOL_ERROR,
+    format_of,
+    response_for,
+)
 from serve.metrics import OTHER, Metrics
+from serve.route_table import RouteTable
 from serve.state import Phase, ServerState
 from spd_deploy.domain.errors import NotReady
 
-Handler = Callable[[Request], Awaitable[Response]]
-
 REQUEST_ID = "X-Request-Id"
+_ROUTE = "route"  # key of ``scope["state"]``: the path as the metrics name it
 _REQUEST_ID_HEADER = REQUEST_ID.lower().encode()
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -43,17 +47,11 @@ class RequestMiddleware:
         state: ServerState,
         metrics: Metrics,
         forwarding: ProxySettings,
-        handlers: Mapping[tuple[str, str], Handler],
-        routes: Collection[str],
+        routes: RouteTable,
     ) -> None:
-        """``routes`` are the paths that metrics name; other paths count as ``other``.
-
-        ``handlers`` has the handler of each method and path. It is called directly, since FastAPI's
-        own middleware and routing take longer than all of our own. ``app`` answers the rest.
-        """
+        """``routes`` answers all of HTTP; ``app`` is for what else there is in ASGI."""
         self._app, self._state, self._metrics = app, state, metrics
-        self._forwarding, self._handlers = forwarding, handlers
-        self._routes = frozenset(routes)
+        self._forwarding, self._routes = forwarding, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app for one request; the ASGI entry point."""
@@ -70,7 +68,7 @@ class RequestMiddleware:
         finally:
             self._state.in_flight -= 1
             self._metrics.request_answered(
-                self._route(scope),
+                _route_label(scope),
                 answer.status or CLIENT_CLOSED_REQUEST,
                 time.perf_counter() - start,
             )
@@ -78,31 +76,31 @@ class RequestMiddleware:
     async def _answer(
         self, scope: Scope, receive: Receive, answer: "_ResponseSender", request_id: str
     ) -> None:
-        """Run the app, and send an error response for what it raises."""
+        """Run the handler, and send an error response for what it raises."""
         try:
             _raise_protocol_error(scope)
             self._forwarding.apply(scope)
-            handler = self._handlers.get((scope["method"], _path_in_app(scope)))
-            if handler is None:
-                await self._app(scope, receive, answer)
-                return
-            response = await handler(Request(scope, receive))
+            route, scope["path_params"] = self._routes.find(_path_in_app(scope))
+            scope["state"][_ROUTE], scope["state"][ERROR_FORMAT] = route.path, route.errors
+            response = await route.handler(scope["method"])(Request(scope, receive))
             await response(scope, receive, answer)
         except asyncio.CancelledError:
             # uvicorn cancels requests that outlast the drain timeout.
             if self._state.phase is not Phase.DRAINING or answer.status:
                 raise
             late = NotReady("the server is shutting down", fix="send the request again")
-            await response_for(late, request_id)(scope, receive, answer)
+            await response_for(late, request_id, format_of(scope))(scope, receive, answer)
         except Exception as err:
             if answer.status:
                 raise
-            await response_for(err, request_id)(scope, receive, answer)
+            await response_for(err, request_id, format_of(scope))(scope, receive, answer)
 
-    def _route(self, scope: Scope) -> str:
-        """The value of the metric label ``route``."""
-        path = _path_in_app(scope)
-        return path if path in self._routes and PROTOCOL_ERROR not in scope["state"] else OTHER
+
+def _route_label(scope: Scope) -> str:
+    """The value of the metric label ``route``; paths that do not exist count as ``other``."""
+    state = scope["state"]
+    label: str = OTHER if PROTOCOL_ERROR in state else state.get(_ROUTE, OTHER)
+    return label
 
 
 def _path_in_app(scope: Scope) -> str:

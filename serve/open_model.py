@@ -31,6 +31,11 @@ class ServedModel:
             return "either"
         return "pair" if self.task.has_pair else "single"
 
+    @property
+    def reranks(self) -> bool:
+        """Whether it gives a pair one score, as a cross-encoder does."""
+        return self.takes != "single" and self.task.outputs == 1
+
 
 def open_served(
     path: Path,

@@ -8,9 +8,10 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
+from urllib.parse import quote
 
 from starlette.responses import HTMLResponse
 
@@ -99,7 +100,8 @@ def _routes(openapi: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "method": method.upper(),
                 "path": path,
                 "description": operation.get("description", "").split("\n\n"),
-                "body": type_of(body) if body else "",
+                "bodies": _names(body),
+                "example_path": _example_path(path, operation.get("parameters", [])),
                 "example": quoted(_example(openapi, body)),
                 "answers": [
                     {
@@ -154,7 +156,16 @@ def _names(schema: Any) -> list[str]:
     return list(dict.fromkeys(re.findall(r"#/components/schemas/(\w+)", text)))
 
 
+def _example_path(path: str, parameters: Sequence[Mapping[str, Any]]) -> str:
+    """The path with the value that each of its parameters may have."""
+    for parameter in parameters:
+        value = parameter["schema"].get("enum", [""])[0]
+        path = path.replace(f"{{{parameter['name']}}}", quote(value, safe=""))
+    return path
+
+
 def _example(openapi: Mapping[str, Any], body: Mapping[str, Any]) -> str:
-    """The body's own example."""
-    schema = openapi["components"]["schemas"].get(type_of(body), {})
+    """The example of the body, or of the first of several that it may be."""
+    schemas = openapi["components"]["schemas"]
+    schema: dict[str, Any] = next((schemas[name] for name in _names(body)), {})
     return json.dumps(next(iter(schema.get("examples", [])), {}))

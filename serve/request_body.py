@@ -55,7 +55,15 @@ async def read_json(request: Request, *, max_bytes: int) -> Any:
         ClientLeft: the client closed the connection while sending it.
     """
     refuse_other_media(request.scope)
-    body = await _read(request, max_bytes)
+    return await parsed(await read_body(request, max_bytes=max_bytes))
+
+
+async def parsed(body: bytes) -> Any:
+    """The JSON value of a body; a long one is parsed outside the event loop.
+
+    Raises:
+        Refusal: it is not UTF-8 or not JSON.
+    """
     return parse(body) if len(body) < _LONG_BYTES else await asyncio.to_thread(parse, body)
 
 
@@ -66,7 +74,29 @@ def refuse_other_media(scope: Mapping[str, Any]) -> None:
         UnsupportedMedia: the headers name another media type, charset or content coding.
     """
     _refuse_other_type(header_of(scope, b"content-type"))
-    if header_of(scope, b"content-encoding").strip().lower() not in ("identity", ""):
+    refuse_compressed(scope)
+
+
+def refuse_cross_site(scope: Mapping[str, Any]) -> None:
+    """Refuse what a page of another site has a browser send; JSON's media type keeps it out else.
+
+    Raises:
+        UnsupportedMedia: a browser says that the request comes from another site.
+    """
+    if header_of(scope, b"sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise UnsupportedMedia(
+            "requests from pages of other sites are not taken",
+            fix="send the header Content-Type: application/json",
+        )
+
+
+def refuse_compressed(scope: Mapping[str, Any]) -> None:
+    """Refuse a content coding.
+
+    Raises:
+        UnsupportedMedia: the headers name one.
+    """
+    if header_of(scope, b"content-encoding", "identity").strip().lower() not in ("identity", ""):
         raise UnsupportedMedia(
             "compressed bodies are not supported", fix="send the body without Content-Encoding"
         )
@@ -114,12 +144,17 @@ def parse(body: bytes) -> Any:
         ) from err
 
 
-def inputs_of(value: Any) -> Any:
-    """The field ``inputs`` of a request, which every protocol has; None where it is missing."""
-    return value.get("inputs") if isinstance(value, dict) else None
+def field_of(value: Any, name: str) -> Any:
+    """A field of a request that is not validated yet; None where it is missing."""
+    return value.get(name) if isinstance(value, dict) else None
 
 
-def refuse_count(inputs: Any, *, max_inputs: int) -> None:
+def whole(value: Any) -> Any:
+    """3.0 as 3: JSON has one type of number, but pydantic's strict mode has two."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def refuse_count(inputs: Any, *, max_inputs: int, field: str = "inputs") -> None:
     """Refuse too few or too many inputs before any is read; validation refuses all but a list.
 
     Raises:
@@ -129,7 +164,7 @@ def refuse_count(inputs: Any, *, max_inputs: int) -> None:
     if not isinstance(inputs, list):
         return
     if not inputs:
-        raise EmptyText('"inputs" is empty', fix="send at least one text")
+        raise EmptyText(f'"{field}" is empty', fix="send at least one text")
     if len(inputs) > max_inputs:
         raise TooManyInputs(
             "too many inputs in one request",
@@ -155,8 +190,13 @@ def validated(model: type[Model], value: Any) -> Model:
         ) from None
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
-    """The body's bytes; a body over the limit is refused as soon as that is known."""
+async def read_body(request: Request, *, max_bytes: int) -> bytes:
+    """The body's bytes; a body over the limit is refused as soon as that is known.
+
+    Raises:
+        BodyTooLarge: it is over the limit.
+        ClientDisconnected: the client closed the connection while sending it.
+    """
     promised = header_of(request.scope, b"content-length")
     if promised.isdecimal() and int(promised[:20]) > max_bytes:
         raise _too_large(max_bytes)

@@ -148,7 +148,8 @@ class _Server(uvicorn.Server):
             return
         self._announced = phase
         if phase is Phase.READY:
-            self._say(f"ready on {self._url}")
+            grpc = self._state.grpc_address
+            self._say(f"ready on {self._url}" + (f", gRPC on {grpc}" if grpc else ""))
         elif phase is Phase.DRAINING:
             self._say(
                 f"draining: {self._state.in_flight} requests in flight; "

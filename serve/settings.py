@@ -22,6 +22,7 @@ class ServeSettings:
         stall_timeout_s: time after which a running batch counts as hung, unless ten times its
             expected time is longer. Its requests then fail and /livez answers 503.
         drain_timeout_s: time that running requests have to finish after SIGTERM.
+        model_control: clients may unload the model and load it again.
     """
 
     max_body_bytes: int = 2_000_000
@@ -34,12 +35,13 @@ class ServeSettings:
     tokenizer_threads: int = 2
     stall_timeout_s: float = 60.0
     drain_timeout_s: float = 30.0
+    model_control: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a limit of zero or less."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if not value > 0:
+            if not (isinstance(value, bool) or value > 0):
                 raise BadSetting(
                     f"{field.name} must be positive", got=value, fix="leave it out for the default"
                 )

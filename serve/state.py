@@ -1,4 +1,4 @@
-"""The server's state: starting, ready, draining or failed, and the model once it is open.
+"""The server's state: starting, ready, unloaded, draining or failed; and the model, if open.
 
 The routes, the middleware and the process share one :class:`ServerState`. It is used from the event
 loop's thread, and by signal handlers, which only set the phase.
@@ -11,16 +11,21 @@ from spd_deploy.domain.errors import NotReady, SpdError
 
 
 class Phase(StrEnum):
-    """The phases in their order; FAILED replaces READY where the model does not open."""
+    """The phases in their order; FAILED replaces READY where the model does not open.
+
+    UNLOADED is between two times of READY: a client asked to close the model.
+    """
 
     STARTING = "starting"
     READY = "ready"
+    UNLOADED = "without its model, which was unloaded"
     DRAINING = "draining"
     FAILED = "failed"
 
 
 _FIX = {
     Phase.STARTING: "try again when /readyz answers 200",
+    Phase.UNLOADED: "load the model again, or send the request to another server",
     Phase.DRAINING: "send the request to another server",
     Phase.FAILED: "read the reason in the server's log",
 }
@@ -33,6 +38,7 @@ class ServerState:
         self.phase = Phase.STARTING
         self.error: SpdError | None = None
         self.in_flight = 0
+        self.grpc_address = ""  # where the gRPC server listens, if there is one
         self._classifier: Classifier | None = None
 
     @property
@@ -40,11 +46,24 @@ class ServerState:
         """The model in any phase; None until it is open."""
         return self._classifier
 
+    @property
+    def takes_requests(self) -> bool:
+        """Whether :meth:`classifier` gives the model."""
+        try:
+            self.classifier()
+        except NotReady:
+            return False
+        return True
+
     def start(self, classifier: Classifier) -> None:
         """Take requests with this model, unless the server drains already."""
         self._classifier = classifier
-        if self.phase is Phase.STARTING:
+        if self.phase in (Phase.STARTING, Phase.UNLOADED):
             self.phase = Phase.READY
+
+    def forget(self) -> None:
+        """Drop the model after it is closed."""
+        self._classifier = None
 
     def fail(self, error: SpdError) -> None:
         """Record why the model did not open; the process then ends with this error."""

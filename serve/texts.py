@@ -3,18 +3,18 @@
     with errors_at("inputs.16"):
         refuse_wrong_arity(text, "single")       # EmptyText: inputs.16: a text is empty
 
-Tokenising a megabyte takes about a second. A very long text is therefore tokenised from its
-beginning only, as far as that gives the same row as the whole text would.
+Tokenising a megabyte takes about a second. Of a very long text therefore only the end that is kept
+is tokenised, as far as that gives the same row as the whole text would.
 """
 
 import operator
 from dataclasses import dataclass, replace
 
 from spd_deploy.domain.errors import EmptyText, MalformedRequest, Refusal, TextTooLong
-from spd_deploy.domain.text import Tokenizer, Tokens, refuse_surrogates
+from spd_deploy.domain.text import Side, Tokenizer, Tokens, refuse_surrogates
 
 # A word that the limit cuts in two may get other tokens. BERT's tokenizer makes at most 100 tokens
-# of a word, so a row that ends more tokens than these before the limit does not see the cut.
+# of a word, so a row that is more tokens than these away from the limit does not see the cut.
 _SPARE_TOKENS = 128
 
 
@@ -68,6 +68,15 @@ def refuse_wrong_arity(text: Text, takes: str) -> None:
             fix='leave out "text_pair"; in /predict a flat list of two is a pair, '
             'so nest each text: [["first text"], ["second text"]]',
         )
+    refuse_blank(text)
+
+
+def refuse_blank(text: Text) -> None:
+    """Refuse a text without a visible character.
+
+    Raises:
+        EmptyText: a text is empty or only white space.
+    """
     if not all(part.strip() for part in text.parts):
         raise EmptyText("a text is empty", fix="send some text")
 
@@ -101,10 +110,13 @@ def refuse_truncated(row: Tokens, max_tokens: int) -> None:
         )
 
 
-def tokens_of(tokenizer: Tokenizer, text: Text, *, max_chars: int) -> Tokens:
+def tokens_of(
+    tokenizer: Tokenizer, text: Text, *, max_chars: int, side: Side | None = None
+) -> Tokens:
     """The row of one text or pair; it equals the row of the whole text, however long that is.
 
-    If only the beginning was tokenised, ``dropped`` is a lower bound of the tokens cut off.
+    It is cut at ``side``, by default where the tokenizer's file cuts. If only a part was tokenised,
+    ``dropped`` is a lower bound of the tokens cut off.
 
     Raises:
         EmptyText: the tokenizer drops all characters of a text.
@@ -112,11 +124,12 @@ def tokens_of(tokenizer: Tokenizer, text: Text, *, max_chars: int) -> Tokens:
     """
     for part in text.parts:
         refuse_surrogates(part)
-    starts = tuple(_beginning(tokenizer, part, max_chars) for part in text.parts)
-    if len(starts) == 2 and all(map(operator.ne, starts, text.parts)):
-        starts = text.parts  # the longer of two gets the odd token: both lengths must be known
-    row = tokenizer.encode(*starts)
-    if starts != text.parts:
+    cut = side or tokenizer.side
+    read = tuple(_part_to_read(tokenizer, part, max_chars, cut) for part in text.parts)
+    if len(read) == 2 and all(map(operator.ne, read, text.parts)):
+        read = text.parts  # the longer of two gets the odd token: both lengths must be known
+    row = tokenizer.encode(*read, side=cut)
+    if read != text.parts:
         row = replace(row, dropped=row.dropped - _SPARE_TOKENS)
     if row.empty:
         raise EmptyText(
@@ -127,10 +140,11 @@ def tokens_of(tokenizer: Tokenizer, text: Text, *, max_chars: int) -> Tokens:
     return row
 
 
-def _beginning(tokenizer: Tokenizer, text: str, chars: int) -> str:
-    """The first ``chars`` characters, or more where they do not fill the model's row."""
+def _part_to_read(tokenizer: Tokenizer, text: str, chars: int, cut: Side) -> str:
+    """The first or last ``chars`` characters, or more where they do not fill the model's row."""
     while chars < len(text):
-        if tokenizer.encode(text[:chars]).dropped > _SPARE_TOKENS:
-            return text[:chars]
+        part = text[:chars] if cut is Side.RIGHT else text[-chars:]
+        if tokenizer.encode(part, side=cut).dropped > _SPARE_TOKENS:
+            return part
         chars *= 4
     return text

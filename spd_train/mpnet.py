@@ -21,8 +21,8 @@ def adapt_mpnet(model: PreTrainedModel) -> None:
 
     Names and values of the parameters stay as they are.
     """
-    encoder: Any = model.base_model.encoder
-    for layer in encoder.layer:
+    layers: Any = model.base_model.get_submodule("encoder.layer")
+    for layer in layers:
         layer.attention.attn = InterfacedAttention(layer.attention.attn, model.config)
     model.config._attn_implementation = "sdpa"
 

@@ -17,7 +17,11 @@ _REASON = "timed for a latency table"
 def structured_choices(
     weights: ClassifierWeights, structures: Structures
 ) -> Mapping[str, LoweringChoice]:
-    """For each matrix, the product of what remains where each layer keeps its first structures."""
+    """For each matrix, the product of what remains where each layer keeps so many structures.
+
+    Layers keep different heads, as those of a pruned model do: each takes its own from what all
+    layers share, such as biases by relative position.
+    """
     return {
         matrix.name: _kept(weights, matrix, structures) for matrix in weights.encoder.matrices()
     }
@@ -27,15 +31,16 @@ def _kept(weights: ClassifierWeights, matrix: Matrix, structures: Structures) ->
     """What remains of one matrix: compact, or dense where nothing was removed."""
     inner = matrix.role in ("intermediate", "output")
     kept = structures.neurons[matrix.layer] if inner else structures.heads[matrix.layer]
-    size = kept if inner else kept * weights.encoder.head_size
+    width = 1 if inner else weights.encoder.head_size
+    first = 0 if inner else matrix.layer * width
     rows, columns = (np.arange(n) for n in matrix.shape)
     if matrix.role in ("attention_output", "output"):
-        columns = columns[:size]
+        columns = np.sort(np.roll(columns, -first)[: kept * width])
     else:
-        rows = rows[:size]
+        rows = np.sort(np.roll(rows, -first)[: kept * width])
     whole_NK = weights.of(matrix)
     if whole_NK.shape == (len(rows), len(columns)):
         return LoweringChoice(lowering=Dense.of(matrix, whole_NK), reason=_REASON)
-    part = Dense.of(matrix, whole_NK[: len(rows), : len(columns)])
+    part = Dense.of(matrix, whole_NK[np.ix_(rows, columns)])
     compact = Compact.of(matrix, part, rows=rows, columns=columns)
     return LoweringChoice(lowering=compact, reason=_REASON)

@@ -9,6 +9,8 @@ _NOT_BLANK = r"\S"
 UNSEEN = r"\u0000-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
 _SEEN = rf"[^\s{UNSEEN}]"
 
+VERSION = "1"  # of the one model that is served
+
 _ONE = ("a film that is never dull",)
 _PAIR = ("A man is eating.", "Someone eats.")
 
@@ -18,13 +20,23 @@ class InputSpec:
     """What an input of the model is, and how many inputs a request may hold.
 
     Attributes:
+        model: the name under which the model is served.
         takes: ``single`` texts, a ``pair``, or ``either`` where the model does not say, or where
             it is not open yet.
+        reranks: whether the model gives a pair one score.
+        max_tokens: the longest input in token ids.
+        largest_id: the largest token id.
+        example_ids: the token ids of the example.
         drops_unseen: whether the tokenizer drops control characters and zero-width marks.
     """
 
     takes: str
     max_inputs: int
+    model: str = "model"
+    reranks: bool = True
+    max_tokens: int = 2
+    largest_id: int = 1
+    example_ids: tuple[int, ...] = (0, 1)
     drops_unseen: bool = False
 
     @property
@@ -34,6 +46,27 @@ class InputSpec:
         return {"type": "string", "minLength": 1, "pattern": pattern}
 
     @property
+    def tokenizable_text(self) -> dict[str, Any]:
+        """The JSON schema of a text that may hold nothing but what the tokenizer drops."""
+        return {"type": "string", "minLength": 1, "pattern": _NOT_BLANK}
+
+    @property
+    def ids(self) -> dict[str, Any]:
+        """The JSON schema of a row of token ids."""
+        one = {"type": "integer", "minimum": 0, "maximum": self.largest_id}
+        return {"type": "array", "items": one, "minItems": 1, "maxItems": self.max_tokens}
+
+    @property
+    def path_values(self) -> dict[str, str]:
+        """The value of each parameter that a path may have."""
+        return {"name": self.model, "version": VERSION}
+
+    @property
     def example(self) -> tuple[str, ...]:
         """An example input: one text, or the two of a pair."""
-        return _PAIR if self.takes == "pair" else _ONE
+        return example_of(self.takes)
+
+
+def example_of(takes: str) -> tuple[str, ...]:
+    """An example input of a model that takes such input."""
+    return _PAIR if takes == "pair" else _ONE

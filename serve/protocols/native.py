@@ -7,19 +7,20 @@
 One result an input, in the order of the inputs; each result's labels best first.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, FailFast, Field
+from starlette.requests import Request
+from starlette.responses import Response
 
 from serve.classifier import Classified
+from serve.context import JsonReply, ServerContext, classify
+from serve.protocol import Endpoint, HttpProtocol
 from serve.protocols.input_spec import InputSpec
-from serve.request_body import Strict, inputs_of, refuse_count, validated
+from serve.protocols.vllm import Vllm
+from serve.request_body import Strict, field_of, refuse_count, validated, whole
 from serve.texts import Text
-
-
-def _whole(value: Any) -> Any:
-    """3.0 as 3: JSON has one type of number, but pydantic's strict mode has two."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Input(Strict):
@@ -37,7 +38,7 @@ class ClassifyRequest(Strict):
     truncate: bool = Field(
         default=True, description="Cut texts that are longer than max_tokens; false refuses them."
     )
-    top_k: Annotated[int, Field(ge=1), BeforeValidator(_whole)] | None = Field(
+    top_k: Annotated[int, Field(ge=1), BeforeValidator(whole)] | None = Field(
         default=None, description="Return only so many labels, best first. Default: all."
     )
 
@@ -68,13 +69,79 @@ class ClassifyReply(BaseModel):
     results: list[Result]
 
 
+class Native(HttpProtocol):
+    """The server's own protocol."""
+
+    def __init__(self, server: ServerContext) -> None:
+        super().__init__(server)
+        self._vllm = Vllm(server)
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """One path; vLLM has it too, so that a body with ``input`` is answered as by vLLM."""
+        return [
+            Endpoint(
+                method="POST",
+                path="/v1/classify",
+                handler=self.classify,
+                body=(ClassifyRequest,),
+                reply=ClassifyReply,
+            )
+        ]
+
+    async def classify(self, request: Request) -> Response:
+        """Classify texts or pairs.
+
+        The results come in the order of the inputs. Each has its labels, best first, and tells how
+        many tokens the model read and how many were cut off. A body with `input` in the place of
+        `inputs` is answered as by `/classify`, with the reply of vLLM.
+        """
+        classifier = self._server.classifier()
+        value = await self._server.json_of(request)
+        if field_of(value, "inputs") is None and field_of(value, "input") is not None:
+            return await self._vllm.classified(request, classifier, value)
+        parsed = request_from(value, max_inputs=self._server.settings.max_inputs)
+        rows, timing = await classify(
+            request,
+            classifier,
+            texts_of(parsed),
+            truncate=parsed.truncate,
+            raw_scores=parsed.raw_scores,
+        )
+        return JsonReply(reply(classifier.served.name, rows, top_k=parsed.top_k), timing)
+
+    def specialise(self, schemas: dict[str, Any], spec: InputSpec) -> None:
+        """Narrow the schemas of the request to the input that the open model takes."""
+        one, whole = schemas["Input"], schemas["ClassifyRequest"]
+        fields = one["properties"]
+        fields["text"] |= spec.text
+        match spec.takes:
+            case "pair":
+                described = fields["text_pair"]["description"]
+                fields["text_pair"] = {
+                    **fields["text"],
+                    "description": described,
+                    "title": "Text Pair",
+                }
+                one["required"] = ["text", "text_pair"]
+            case "single":
+                fields["text_pair"] = {
+                    "type": "null",
+                    "title": "Text Pair",
+                    "description": "This model takes single texts.",
+                }
+            case _:
+                fields["text_pair"]["anyOf"][0] |= spec.text
+        whole["properties"]["inputs"]["maxItems"] = spec.max_inputs
+        whole["examples"] = [example(spec)]
+
+
 def request_from(value: Any, *, max_inputs: int) -> ClassifyRequest:
     """Validate a JSON value as a request.
 
     Raises:
         Refusal: a field is missing, unknown or of the wrong type, or there are too many inputs.
     """
-    refuse_count(inputs_of(value), max_inputs=max_inputs)
+    refuse_count(field_of(value, "inputs"), max_inputs=max_inputs)
     return validated(ClassifyRequest, value)
 
 
@@ -89,28 +156,6 @@ def texts_of(request: ClassifyRequest) -> list[Text]:
 def example(spec: InputSpec) -> dict[str, Any]:
     """An example body for a model with this input."""
     return {"inputs": [dict(zip(("text", "text_pair"), spec.example, strict=False))]}
-
-
-def specialise(schemas: dict[str, Any], spec: InputSpec) -> None:
-    """Narrow the OpenAPI schemas to the input that the open model takes."""
-    one, whole = schemas["Input"], schemas["ClassifyRequest"]
-    fields = one["properties"]
-    fields["text"] |= spec.text
-    match spec.takes:
-        case "pair":
-            described = fields["text_pair"]["description"]
-            fields["text_pair"] = {**fields["text"], "description": described, "title": "Text Pair"}
-            one["required"] = ["text", "text_pair"]
-        case "single":
-            fields["text_pair"] = {
-                "type": "null",
-                "title": "Text Pair",
-                "description": "This model takes single texts.",
-            }
-        case _:
-            fields["text_pair"]["anyOf"][0] |= spec.text
-    whole["properties"]["inputs"]["maxItems"] = spec.max_inputs
-    whole["examples"] = [example(spec)]
 
 
 def reply(model: str, rows: list[Classified], *, top_k: int | None) -> dict[str, Any]:

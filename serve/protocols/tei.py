@@ -1,160 +1,175 @@
-"""``POST /predict`` as Text Embeddings Inference has it, for its clients.
+"""Text Embeddings Inference (TEI), for its clients: classify, rerank and tokenise.
 
-    {"inputs": "text"}                                one text
-    {"inputs": ["first", "second"]}                   ONE PAIR, not two texts
-    {"inputs": [["text"], ["first", "second"], ..]}   a batch of texts and pairs
-    ->  [{"score": 0.98, "label": ".."}, ..], best first; for a batch a list of those
-
-A flat list is never a batch in this protocol, which is easy to get wrong. A flat list of one text
-is that text, as in TEI. A flat list of three or more is refused, and so is a pair for a model of
-single texts; both errors say to nest the texts.
-
-Unknown fields are ignored, as in TEI: clients send them, such as the empty ``parameters`` of
-``huggingface_hub.InferenceClient.text_classification``.
+The bodies are in ``tei_bodies.py``, the names of its metrics in ``tei_metrics.py``, and its keys of
+``/info`` in ``tei_info.py``. ``/health`` and ``/ping`` are among the server's own probes.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
-from serve.classifier import Classified
+from serve.classifier import Classified, Classifier, Timing
+from serve.context import JsonReply, ServerContext, classify
+from serve.http_errors import ErrorFormat
+from serve.open_model import ServedModel
+from serve.protocol import Endpoint, Handler, HttpProtocol
 from serve.protocols.input_spec import InputSpec
-from serve.request_body import Strict, inputs_of, refuse_count, validated
-from serve.texts import Text
-from spd_deploy.domain.errors import MalformedRequest
+from serve.protocols.tei_bodies import (
+    PredictReply,
+    PredictRequest,
+    Rank,
+    RerankRequest,
+    SimpleToken,
+    TeiWork,
+    TokenizeRequest,
+    predict_work,
+    predictions,
+    ranks,
+    rerank_work,
+    simple_tokens,
+    specialise,
+    tokenize_work,
+)
+from serve.protocols.tei_metrics import TeiMetrics
+from spd_deploy.domain.errors import EngineFailed, MalformedRequest
 
-NEST = 'to classify several texts, nest each one: "inputs": [["first text"], ["second text"]]'
-
-_ITEM = "a list of one text, or of a pair's two texts"
-# By what the model takes: how many texts an item has, and the meaning of each shape of "inputs".
-_SIZES = {
-    "single": {"minItems": 1, "maxItems": 1},
-    "pair": {"minItems": 2, "maxItems": 2},
-    "either": {"minItems": 1, "maxItems": 2},
-}
-_FLAT = {
-    "single": "One text, as the only item of a list.",
-    "pair": "One pair; never two texts of a batch.",
-    "either": "One text, or one pair; never two texts of a batch.",
-}
-_BATCH = {"single": "A batch of texts.", "pair": "A batch of pairs.",
-          "either": "A batch of texts and pairs."}  # fmt: skip
-
-
-class PredictRequest(Strict):
-    """Texts to classify, as in TEI. Unknown fields are ignored, `parameters` too."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    inputs: Annotated[Any, WithJsonSchema({"title": "Inputs"})]
-    raw_scores: bool = Field(default=False, description="Return logits instead of probabilities.")
-    truncate: bool | None = Field(
-        default=None,
-        description="Cut texts longer than max_tokens; false refuses them; null is true.",
-    )
-    truncation_direction: Annotated[
-        Literal["Right", "right", "Left", "left"], WithJsonSchema({"enum": ["Right", "right"]})
-    ] = Field(
-        default="Right", description="Only Right is possible: training cut texts on the right."
-    )
+Answer = Callable[[Request, Classifier, Any], Awaitable[Response]]
 
 
-class Prediction(BaseModel):
-    """A label with its score."""
+class Tei(HttpProtocol):
+    """Text Embeddings Inference."""
 
-    score: float
-    label: str
+    errors: ClassVar = ErrorFormat(statuses={EngineFailed: 424})
+
+    def __init__(self, server: ServerContext) -> None:
+        super().__init__(server)
+        self._metrics = TeiMetrics()
+        server.metrics.show_also(self._metrics.collect)
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Its paths; ``/`` and ``/invocations`` are what the model is for."""
+        return [
+            _post("/predict", self.predict, PredictRequest, PredictReply),
+            _post("/invocations", self.invocations, PredictRequest, PredictReply),
+            _post("/", self.invocations, PredictRequest, PredictReply),
+            _post("/rerank", self.rerank, RerankRequest, list[Rank], reranks=True),
+            _post("/tokenize", self.tokenize, TokenizeRequest, list[list[SimpleToken]]),
+        ]
+
+    async def predict(self, request: Request) -> Response:
+        """Classify texts or pairs with the request and response of Text Embeddings Inference.
+
+        A flat list is ONE PAIR and never a batch; to send several texts, nest each one:
+        [["first text"], ["second text"]].
+        """
+        return await self._answer(request, self._predicted)
+
+    async def rerank(self, request: Request) -> Response:
+        """Order texts by their score with a query: for models that give a pair one number."""
+        return await self._answer(request, self._reranked)
+
+    async def invocations(self, request: Request) -> Response:
+        """The same as `/predict`; a body with a `query` is answered as by `/rerank`."""
+        return await self._answer(request, self._invoked)
+
+    async def tokenize(self, request: Request) -> Response:
+        """Tokenise one text or a list of texts; none is cut."""
+        classifier = self._server.classifier()
+        value = await self._server.json_of(request)
+        texts, special = tokenize_work(value, max_inputs=self._server.settings.max_inputs)
+        found = await classifier.encodings_of(texts, special_tokens=special)
+        return JSONResponse(
+            [simple_tokens(text.text, one) for text, one in zip(texts, found, strict=True)]
+        )
+
+    def specialise(self, schemas: dict[str, Any], spec: InputSpec) -> None:
+        """Narrow the schemas of the requests to the input that the open model takes."""
+        specialise(schemas, spec)
+
+    async def _answer(self, request: Request, answer: Answer) -> Response:
+        """Get the model, read the body and answer it."""
+        classifier = self._server.classifier()
+        return await answer(request, classifier, await self._server.json_of(request))
+
+    async def _invoked(self, request: Request, classifier: Classifier, value: Any) -> Response:
+        """The answer to a body of either kind."""
+        is_rerank = isinstance(value, dict) and "query" in value
+        return await (self._reranked if is_rerank else self._predicted)(request, classifier, value)
+
+    async def _predicted(self, request: Request, classifier: Classifier, value: Any) -> Response:
+        """The labels of each text."""
+        work = predict_work(value, max_inputs=self._server.settings.max_inputs)
+        rows, timing, headers = await self._run(request, classifier, work)
+        return JsonReply(predictions(rows, nested=work.nested), timing, headers)
+
+    async def _reranked(self, request: Request, classifier: Classifier, value: Any) -> Response:
+        """The texts in the order of their score."""
+        refuse_other_than_reranker(classifier.served)
+        asked, work = rerank_work(value, max_inputs=self._server.settings.max_inputs)
+        rows, timing, headers = await self._run(request, classifier, work)
+        return JsonReply(ranks(asked, rows), timing, headers)
+
+    async def _run(
+        self, request: Request, classifier: Classifier, work: TeiWork
+    ) -> tuple[list[Classified], Timing, dict[str, str]]:
+        """Classify the texts, count the request, and make TEI's headers."""
+        start = time.perf_counter()
+        with self._metrics.request("batch" if work.nested else "single", len(work.texts)):
+            rows, timing = await classify(
+                request,
+                classifier,
+                work.texts,
+                truncate=work.truncate,
+                raw_scores=work.raw_scores,
+                side=work.side,
+            )
+        total_s = time.perf_counter() - start
+        lengths = [row.n_tokens for row in rows]
+        self._metrics.answered(total_s, lengths)
+        device = classifier.served.session.description.device
+        return rows, timing, headers_of(work, lengths, timing, total_s, device=device)
 
 
-PredictReply = list[Prediction] | list[list[Prediction]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ParsedPredict:
-    """A validated request; if ``nested``, the answer is a list of lists."""
-
-    texts: list[Text]
-    nested: bool
-    raw_scores: bool
-    truncate: bool
-
-
-def request_from(value: Any, *, max_inputs: int) -> ParsedPredict:
-    """Validate a JSON value as a request.
+def refuse_other_than_reranker(served: ServedModel) -> None:
+    """Refuse a model that does not give a pair one number.
 
     Raises:
-        Refusal: a field is missing or of the wrong type, or there are too many inputs.
+        MalformedRequest: the model takes single texts, or has several labels.
     """
-    nested = _is_nested(inputs_of(value))
-    if nested:
-        refuse_count(inputs_of(value), max_inputs=max_inputs)
-    request = validated(PredictRequest, value)
-    if request.truncation_direction.lower() != "right":
+    if not served.reranks:
         raise MalformedRequest(
-            "truncation_direction can only be Right: the model was trained on texts cut there",
-            fix="leave it out",
+            "this model does not rerank: that needs one that gives a pair of texts one score",
+            got=f"outputs: {served.task.outputs}, input: {served.takes}",
+            fix="use /predict",
         )
-    return ParsedPredict(
-        texts=_texts(request.inputs) if nested else [_alone(request.inputs)],
-        nested=nested,
-        raw_scores=request.raw_scores,
-        truncate=request.truncate is not False,
-    )
 
 
-def example(spec: InputSpec) -> dict[str, Any]:
-    """An example body for a model with this input."""
-    return {"inputs": spec.example[0] if len(spec.example) == 1 else list(spec.example)}
-
-
-def specialise(schemas: dict[str, Any], spec: InputSpec) -> None:
-    """Narrow the OpenAPI schema to the input that the open model takes."""
-    item = {"type": "array", "items": spec.text, **_SIZES[spec.takes]}
-    batch = {"type": "array", "items": item, "minItems": 1, "maxItems": spec.max_inputs}
-    single = {**spec.text, "description": "One text."}
-    whole = schemas["PredictRequest"]
-    whole["properties"]["inputs"] |= {
-        "oneOf": [
-            *([] if spec.takes == "pair" else [single]),
-            {**item, "description": _FLAT[spec.takes]},
-            {**batch, "description": _BATCH[spec.takes]},
-        ],
-        "examples": [example(spec)["inputs"]],
+def headers_of(
+    work: TeiWork, lengths: Sequence[int], timing: Timing, total_s: float, *, device: str
+) -> dict[str, str]:
+    """TEI's headers: whole milliseconds, as there. ``Server-Timing`` is finer."""
+    seconds = {
+        "x-compute-time": total_s,
+        "x-total-time": total_s,
+        "x-tokenization-time": timing.tok_s,
+        "x-queue-time": timing.queue_s,
+        "x-inference-time": timing.run_s,
     }
-    whole["examples"] = [example(spec)]
+    return {
+        "x-compute-type": "cpu" if device == "cpu" else "gpu",
+        "x-compute-characters": str(work.characters),
+        "x-compute-tokens": str(sum(lengths)),
+        **{name: str(int(1000 * value)) for name, value in seconds.items()},
+    }
 
 
-def reply(rows: list[Classified], *, nested: bool) -> list[Any]:
-    """The answer's JSON value, a ``PredictReply``."""
-    answers = [[{"score": a.score, "label": a.label} for a in row.answers] for row in rows]
-    return answers if nested else answers[0]
-
-
-def _is_nested(inputs: Any) -> bool:
-    """Whether ``inputs`` is a batch: a list whose first item is not a text."""
-    return isinstance(inputs, list) and not (inputs and isinstance(inputs[0], str))
-
-
-def _texts(inputs: list[Any]) -> list[Text]:
-    """The texts and pairs of a batch, with their positions."""
-    return [_text(one, f"inputs.{i}") for i, one in enumerate(inputs)]
-
-
-def _alone(inputs: Any) -> Text:
-    """The only input: a bare text, or a list of one or two texts."""
-    return Text(text=inputs) if isinstance(inputs, str) else _text(inputs, "inputs")
-
-
-def _text(item: Any, where: str) -> Text:
-    """A list of one text, or of the two texts of a pair."""
-    match item:
-        case [str() as text]:
-            return Text(text=text, where=where)
-        case [str() as first, str() as second]:
-            return Text(text=first, pair=second, where=where)
-        case _:
-            form = "a text, a pair of texts, or a batch of lists of one or two texts"
-            raise MalformedRequest(
-                f"{where}: Input should be {form if where == 'inputs' else _ITEM}", fix=NEST
-            )
+def _post(
+    path: str, handler: Handler, body: type[BaseModel], reply: Any, *, reranks: bool = False
+) -> Endpoint:
+    return Endpoint(
+        method="POST", path=path, handler=handler, body=(body,), reply=reply, reranks=reranks
+    )

@@ -5,7 +5,15 @@ from os import PathLike
 from typing import TYPE_CHECKING, Literal
 
 from serve.settings import ServeSettings
-from spd_deploy.api.values import DEVICE, RUNTIME, THREADS, Number, WholeNumber, read_path
+from spd_deploy.api.values import (
+    DEVICE,
+    RUNTIME,
+    THREADS,
+    Number,
+    WholeNumber,
+    read_flag,
+    read_path,
+)
 from spd_deploy.domain.errors import SpdError
 from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
@@ -30,6 +38,7 @@ def create_app(
     max_queue: int = _DEFAULTS.max_queue_items,
     max_body_bytes: int = _DEFAULTS.max_body_bytes,
     stall_timeout: float = _DEFAULTS.stall_timeout_s,
+    model_control: bool = _DEFAULTS.model_control,
     root_path: str = "",
     forwarded_allow_ips: str = "",
 ) -> "FastAPI":
@@ -48,6 +57,7 @@ def create_app(
         max_queue: texts that may wait or be answered before new ones get status 429.
         max_body_bytes: the longest request body.
         stall_timeout: seconds after which a batch counts as hung.
+        model_control: clients may unload the model and load it again.
         root_path: the path under which a proxy offers the app, such as ``/models/sst2``.
         forwarded_allow_ips: addresses of proxies whose X-Forwarded headers are believed.
 
@@ -70,6 +80,7 @@ def create_app(
         max_queue_items=_COUNT.read("max_queue", max_queue),
         max_body_bytes=_COUNT.read("max_body_bytes", max_body_bytes),
         stall_timeout_s=_TIMEOUT.read("stall_timeout", stall_timeout),
+        model_control=read_flag("model_control", model_control),
     )
     forwarding = ProxySettings(
         root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)

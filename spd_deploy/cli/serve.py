@@ -35,6 +35,19 @@ _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
     help="TCP port to listen on. 0 takes a free port, which the first line of output names.",
 )
 @click.option(
+    "--grpc-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Answer the Open Inference Protocol over gRPC too, on this port. Needs the extra grpc. "
+    "Default: no gRPC.",
+)
+@click.option(
+    "--model-control",
+    is_flag=True,
+    help="Let clients of the Open Inference Protocol unload the model and load it again. Keep it "
+    "off where others reach the server: it has no authentication. Default: they may not.",
+)
+@click.option(
     "--insecure",
     is_flag=True,
     help="Allow a --host that other machines can reach, although the server has no "
@@ -105,6 +118,8 @@ def serve(
     artefact: Path,
     host: str,
     port: int,
+    grpc_port: int | None,
+    model_control: bool,
     insecure: bool,
     runtime: str,
     device: "Device | None",
@@ -145,6 +160,7 @@ def serve(
         max_body_bytes=max_body_bytes,
         stall_timeout_s=stall_timeout,
         drain_timeout_s=drain_timeout,
+        model_control=model_control,
     )
     logging.basicConfig(format=_LOG_LINE, datefmt=_LOG_TIME)
     state = ServerState()
@@ -165,6 +181,7 @@ def serve(
         forwarding=ProxySettings(
             root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)
         ),
+        grpc_address=None if grpc_port is None else (host, grpc_port),
     )
     with bound_socket(host, port) as listening:
         run(app, state, listening, drain_timeout_s=drain_timeout, say=_say)

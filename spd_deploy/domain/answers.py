@@ -12,10 +12,14 @@ from spd_deploy.domain.tasks import Activation, Task
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """One label with its score: a probability, or for a regression the number itself."""
+    """One label with its score: a probability, or for a regression the number itself.
+
+    ``index`` is the label's place among the model's outputs.
+    """
 
     label: str
     score: float
+    index: int
 
 
 def answers_of(task: Task, logits_C: NDArray[np.float32], *, raw: bool = False) -> list[Answer]:
@@ -35,7 +39,7 @@ def answers_of(task: Task, logits_C: NDArray[np.float32], *, raw: bool = False) 
     scores = logits if raw else _activate(task, logits)
     labels = task.labels or ("score",)
     order = sorted(range(len(scores)), key=lambda i: -scores[i])
-    return [Answer(label=labels[i], score=scores[i]) for i in order]
+    return [Answer(label=labels[i], score=scores[i], index=i) for i in order]
 
 
 def _activate(task: Task, logits: list[float]) -> list[float]:

@@ -24,6 +24,7 @@
         |-- BodyTooLarge        more bytes than the server reads
         |-- EmptyText           nothing to classify
         |-- TextTooLong         more text than the server runs, or than the model reads uncut
+        |-- UnknownModel        a model that is not the one served
         |-- TooManyInputs       more texts in one request than the server takes
         |-- Overloaded          the queue is full
         |-- NotReady            starting, or draining
@@ -163,6 +164,10 @@ class EmptyText(Refusal):
 
 class TextTooLong(Refusal):
     """The text is longer than the server runs, or than the model reads where it may not be cut."""
+
+
+class UnknownModel(Refusal):
+    """The request names a model that is not served."""
 
 
 class TooManyInputs(Refusal):

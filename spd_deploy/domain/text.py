@@ -7,6 +7,7 @@ a text otherwise than the trainer did.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,6 +26,13 @@ TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 # How SentencePiece and byte-level BPE write a space.
 _SPACE_MARKS = "\u2581\u0120"
+
+
+class Side(StrEnum):
+    """Where a text that is too long loses its tokens."""
+
+    LEFT = "left"
+    RIGHT = "right"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,19 +162,23 @@ class Tokenizer:
             raise BadModel(
                 f"{file} is not a tokenizer", got=err, fix="copy it from the model again"
             ) from err
-        side = (self._whole.truncation or {}).get("direction", "right")
-        self._cuts_left = side == "left"
+        self.side = Side((self._whole.truncation or {}).get("direction", "right"))
         self._whole.no_padding()
         self._whole.no_truncation()
         self._cutting.no_padding()
-        self._cutting.enable_truncation(max_tokens, direction=side)
+        self._cutting.enable_truncation(max_tokens, direction=self.side.value)
         self.max_tokens = max_tokens
         self.pad_id = self._pad_id()
         # What stands around two texts of nothing.
         self.special_ids = frozenset(self._whole.encode("", "").ids)
 
-    def encode(self, text: str, pair: str | None = None) -> Tokens:
+    def encode(self, text: str, pair: str | None = None, *, side: Side | None = None) -> Tokens:
         """Token ids of one text or pair, cut to ``max_tokens``.
+
+        Args:
+            text: the text, or the first of a pair.
+            pair: the second of a pair.
+            side: where it is cut; by default where the tokenizer's file cuts, as training did.
 
         Raises:
             MalformedRequest: the text holds half a surrogate pair, which is not Unicode text.
@@ -174,7 +186,8 @@ class Tokenizer:
         refuse_surrogates(text)
         if pair is not None:
             refuse_surrogates(pair)
-            return self._encode_pair(text, pair)
+        if pair is not None or (side is not None and side is not self.side):
+            return self._encode_and_cut(text, pair, side or self.side)
         found = self._cutting.encode(text)
         whole = found if len(found) < self.max_tokens else self._whole.encode(text)
         return Tokens(
@@ -185,35 +198,44 @@ class Tokenizer:
             empty=lacks_tokens(found, texts=1) and lacks_tokens(whole, texts=1),
         )
 
-    def _encode_pair(self, text: str, pair: str) -> Tokens:
-        """Token ids of a pair, which loses tokens of the longer text first.
+    def _encode_and_cut(self, text: str, pair: str | None, side: Side) -> Tokens:
+        """Token ids of a text, or of a pair, which loses tokens of the longer text first.
 
-        The library would also make every combination of what it cuts off the one text and the
-        other: for two long texts, gigabytes.
+        For a pair the library would also make every combination of what it cuts off the one text
+        and the other: for two long texts, gigabytes.
         """
-        whole = self._whole.encode(text, pair)
+        whole = self._whole.encode(text) if pair is None else self._whole.encode(text, pair)
         kept: Sequence[int] = range(len(whole))
         if len(whole) > self.max_tokens:
-            kept = self._kept_of_pair(whole.sequence_ids)
+            kept = self._kept(whole.sequence_ids, side)
         return Tokens(
             ids=tuple(whole.ids[i] for i in kept),
             types=tuple(whole.type_ids[i] for i in kept),
             dropped=len(whole) - len(kept),
-            empty=lacks_tokens(whole, texts=2),
+            empty=lacks_tokens(whole, texts=1 if pair is None else 2),
         )
 
-    def _kept_of_pair(self, texts: Sequence[int | None]) -> Sequence[int]:
-        """The places of a pair's tokens that are kept; ``texts`` is None at special tokens."""
+    def _kept(self, texts: Sequence[int | None], side: Side) -> Sequence[int]:
+        """The places of the tokens that are kept; ``texts`` is None at special tokens."""
         places: tuple[list[int], list[int]] = ([], [])
         special: list[int] = []
         for place, number in enumerate(texts):
             (special if number is None else places[number]).append(place)
         counts = longest_first(len(places[0]), len(places[1]), self.max_tokens - len(special))
         ends = [
-            part[len(part) - count :] if self._cuts_left else part[:count]
+            part[len(part) - count :] if side is Side.LEFT else part[:count]
             for part, count in zip(places, counts, strict=True)
         ]
         return sorted([*special, *ends[0], *ends[1]])
+
+    def encoding(self, text: str, *, special_tokens: bool = True) -> "Encoding":
+        """The library's own encoding of a whole text, with the place of each token in it.
+
+        Raises:
+            MalformedRequest: the text holds half a surrogate pair, which is not Unicode text.
+        """
+        refuse_surrogates(text)
+        return self._whole.encode(text, add_special_tokens=special_tokens)
 
     def last_token(self) -> tuple[str, int]:
         """The token with the highest id, and that id."""
@@ -225,8 +247,13 @@ class Tokenizer:
         return pad(rows, pad_id=self.pad_id)
 
     def _pad_id(self) -> int:
-        """The id of the padding token; 0, BERT's own, where the vocabulary names none."""
-        for name in ("[PAD]", "<pad>"):
+        """The id of the padding token; 0, BERT's own, where the vocabulary names none.
+
+        A vocabulary may have both names: MPNet's has BERT's as a plain word. A special token is it.
+        """
+        added = self._whole.get_added_tokens_decoder().values()
+        special = {token.content for token in added if token.special}
+        for name in sorted(("[PAD]", "<pad>"), key=lambda name: name not in special):
             if (number := self._whole.token_to_id(name)) is not None:
                 return int(number)
         return 0

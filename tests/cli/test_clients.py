@@ -26,13 +26,26 @@ def server(artefact: Artefact) -> Iterator[Server]:
         yield found
 
 
-@pytest.mark.parametrize("more", [{}, {"top_k": 1}, {"function_to_apply": "softmax"}])
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        ("/predict", {}),
+        ("/predict", {"top_k": 1}),
+        ("/predict", {"function_to_apply": "softmax"}),
+        ("/", {}),
+        ("/invocations", {}),
+    ],
+)
 def test_hugging_faces_client_is_answered_as_by_tei(
-    server: Server, artefact: Artefact, monkeypatch: pytest.MonkeyPatch, more: dict[str, object]
+    server: Server,
+    artefact: Artefact,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    more: dict[str, object],
 ) -> None:
     """``InferenceClient.text_classification`` gives the best label, as it does of TEI."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # the server is on this machine
-    client = InferenceClient(f"http://127.0.0.1:{server.port}/predict")
+    client = InferenceClient(f"http://127.0.0.1:{server.port}{path}")
 
     found = client.text_classification("a good film", **more)  # type: ignore[arg-type]
 

@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 
 import spd_deploy
 from docs.command_line import on_page_markdown
+from exporters.export import artefact_from_checkpoint
 from serve.app import create_app
 from serve.open_model import open_served
 from serve.settings import ServeSettings
@@ -28,6 +29,7 @@ from spd_deploy.domain.latency_table import write_latency_table
 from spd_deploy.sessions.tensorrt.compatibility import engine_fault
 from tests.cli.documents import README, ROOT, Block, blocks_of, code_spans, name_of, pages
 from tests.cli.user_folder import user_folder
+from tests.tiny import tiny_checkpoint
 from tests.train.latency import latency_table
 
 LANGUAGES = ("sh", "python", "json", "toml", "yaml", "text")
@@ -62,6 +64,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         words = shlex.split(command)
         result = CliRunner().invoke(cli, [*words, *SHORTER.get(words[0], ())])
         assert result.exit_code == 0, f"{command}\n{result.output}"
+    for task in ("sst2", "stsb"):  # of single texts, and of pairs with one score
+        checkpoint = tiny_checkpoint(folder / "runs" / task, task=task)
+        artefact_from_checkpoint(checkpoint, folder / "artefacts" / task)
     write_latency_table(folder / LATENCY_TABLE, latency_table(**sizes_of(folder)))
     return folder
 

@@ -173,7 +173,7 @@ def test_a_failure_is_logged_with_its_time_and_request(artefact: Artefact) -> No
 
         answer = answer_on(connection)
 
-        assert (answer.status, answer.headers["X-Request-Id"]) == (500, "mine")
+        assert (answer.status, answer.headers["X-Request-Id"]) == (424, "mine")
         line = server.next_line()
     form = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} ERROR serve.engine: .*injected; requests: mine"
     assert re.fullmatch(form, line)

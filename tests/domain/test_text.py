@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Fast
 
 from spd_deploy.domain.errors import BadModel, MalformedRequest
-from spd_deploy.domain.text import Batch, Lengths, Tokenizer, Tokens, pad
+from spd_deploy.domain.text import Batch, Lengths, Side, Tokenizer, Tokens, pad
 from tests.tiny import WORDS, tiny_tokenizer
 
 
@@ -200,6 +200,25 @@ def test_pairs_are_cut_as_the_library_cuts_them(
         text, pair = " ".join(WORDS.split()[:first]), " ".join(WORDS.split()[20 : 20 + second])
         expected, found = library.encode(text, pair), ours.encode(text, pair)
         assert (found.ids, found.types) == (tuple(expected.ids), tuple(expected.type_ids))
+
+
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("own", Side)
+@pytest.mark.parametrize("max_tokens", [3, 4, 8])
+def test_the_side_of_a_request_is_the_librarys(
+    tmp_path: Path, own: Side, side: Side, max_tokens: int
+) -> None:
+    """A text or pair that asks for a side is cut there, whatever the tokenizer's file says."""
+    library = Fast.from_str(tiny_tokenizer())
+    library.enable_truncation(max_tokens, direction=own.value)
+    ours = Tokenizer(tmp_path / "none", max_tokens=max_tokens, content=library.to_str())
+    library.enable_truncation(max_tokens, direction=side.value)
+
+    for count in range(12):
+        text, pair = " ".join(WORDS.split()[:count]), "never very good"
+        for texts in ((text,), (text, pair)):
+            expected, found = library.encode(*texts), ours.encode(*texts, side=side)
+            assert (found.ids, found.types) == (tuple(expected.ids), tuple(expected.type_ids))
 
 
 def test_two_very_long_texts_are_cut_without_combining_what_is_cut_off(tmp_path: Path) -> None:

@@ -235,6 +235,6 @@ def test_the_wheel_holds_just_our_packages(tmp_path: Path) -> None:
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == set(PACKAGES)
     suffixes = {Path(name).suffix for name in names if ".dist-info/" not in name}
-    assert suffixes <= {".py", ".typed", ".j2", ".html", ".css", ".js"}
+    assert suffixes <= {".py", ".typed", ".j2", ".html", ".css", ".js", ".proto", ".binpb"}
     packaged = {name for name in names if name.endswith(".py")}
     assert packaged == {f.relative_to(ROOT).as_posix() for f in sources(*PACKAGES)}

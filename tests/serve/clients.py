@@ -20,10 +20,13 @@ JSON = {"Content-Type": "application/json"}
 
 
 @contextlib.contextmanager
-def client_of(served: ServedModel, settings: ServeSettings | None = None) -> Iterator[TestClient]:
-    """A client of an app that is ready."""
+def client_of(
+    served: ServedModel | Callable[[], ServedModel], settings: ServeSettings | None = None
+) -> Iterator[TestClient]:
+    """A client of an app that is ready; a function opens the model each time that it is loaded."""
     state = ServerState()
-    app = create_app(lambda: served, settings or ServeSettings(), state=state)
+    opened = (lambda: served) if isinstance(served, ServedModel) else served
+    app = create_app(opened, settings or ServeSettings(), state=state)
     with TestClient(app, raise_server_exceptions=False) as client:
         wait_until_settled(state)
         yield client

@@ -33,14 +33,14 @@ def pair_artefact(
 @pytest.fixture(scope="module")
 def single(single_artefact: Artefact) -> Iterator[TestClient]:
     """A client of a server of single texts."""
-    with client_of(open_served(single_artefact.folder, threads=1)) as client:
+    with client_of(lambda: open_served(single_artefact.folder, threads=1)) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def pairs(pair_artefact: Artefact) -> Iterator[TestClient]:
     """A client of a server of pairs."""
-    with client_of(open_served(pair_artefact.folder, threads=1)) as client:
+    with client_of(lambda: open_served(pair_artefact.folder, threads=1)) as client:
         yield client
 
 

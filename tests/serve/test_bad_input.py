@@ -55,7 +55,7 @@ BODIES: list[tuple[str, str, bytes, int, str]] = [
     ("item of three", TEI, b'{"inputs":[["a","b","c"]]}', 422, "SPD_MALFORMED"),
     ("bare text in a batch", TEI, b'{"inputs":[["x"],"x"]}', 422, "SPD_MALFORMED"),
     ("list in a flat list", TEI, b'{"inputs":["x",["x"]]}', 422, "SPD_MALFORMED"),
-    ("cut on the left", TEI, b'{"inputs":"x","truncation_direction":"Left"}', 422,
+    ("cut in the middle", TEI, b'{"inputs":"x","truncation_direction":"Middle"}', 422,
      "SPD_MALFORMED"),
     ("pair for a model of single texts", NATIVE, b'{"inputs":[{"text":"x","text_pair":"y"}]}',
      422, "SPD_MALFORMED"),
@@ -327,6 +327,10 @@ def test_no_json_is_our_fault(
 
 def test_every_kind_of_refusal_is_tried() -> None:
     """The codes of bad bodies are all those of the table whose fault is the client's."""
-    tried = {code for *_, code in BODIES} | {"SPD_UNSUPPORTED_MEDIA", "SPD_QUEUE_FULL"}
+    tried = {code for *_, code in BODIES} | {
+        "SPD_UNSUPPORTED_MEDIA",
+        "SPD_QUEUE_FULL",
+        "SPD_UNKNOWN_MODEL",
+    }
 
     assert tried == {kind.code for kind in STATUS.values() if kind.status < 500}

@@ -39,7 +39,7 @@ class Broken(FakeSession):
 class BrokenMetrics(Metrics):
     """Metrics that fail whatever they are told."""
 
-    def batch_ran(self, rows: int, *, real_share: float, run_s: float) -> None:
+    def batch_ran(self, rows: int, *, tokens: int, real_share: float, run_s: float) -> None:
         """Fail."""
         raise OSError("no disk")
 

@@ -73,7 +73,7 @@ def test_the_text_that_the_model_fails_on_is_named(fake: TestClient, session: Fa
     session.fail = fail
     answer = fake.post(TEI, json={"inputs": [["a b c"], ["a b c d"], ["a"]]})
 
-    assert (answer.status_code, answer.json()["code"]) == (500, "SPD_ENGINE_FAILED")
+    assert (answer.status_code, answer.json()["code"]) == (424, "SPD_ENGINE_FAILED")
     assert answer.json()["error"].startswith("inputs.1: the model failed on this input")
 
 

@@ -81,7 +81,7 @@ def test_a_model_that_always_fails_is_not_ready_until_it_answers(
         async with ready(fake_served(tmp_path, session)) as (app, state):
             for _ in range(FAILURES_BEFORE_PROBE):
                 assert await probes(app) == (200, 200)
-                assert await asked(app) == (500, "SPD_ENGINE_FAILED")
+                assert await asked(app) == (424, "SPD_ENGINE_FAILED")
             assert await probes(app) == (200, 503)
             assert await asked(app) == (503, "SPD_NOT_READY")
             failures = await metric(app, f'spd_engine_errors_total{{kind="{kind}"}}')
@@ -113,7 +113,7 @@ def test_inputs_that_fail_do_not_unready_a_model_that_answers_others(
     async def story() -> None:
         async with ready(served) as (app, _):
             for _ in range(3 * FAILURES_BEFORE_PROBE):
-                assert await asked(app, BAD) == (500, "SPD_ENGINE_FAILED")
+                assert await asked(app, BAD) == (424, "SPD_ENGINE_FAILED")
                 assert await probes(app) == (200, 200)
             assert (await asked(app))[0] == 200
 
@@ -134,7 +134,7 @@ def test_a_model_that_hangs_is_not_alive(
             waits = ask(app)
             assert await probes(app) == (200, 200)
             told = [await hangs.answer(), await waits.answer()]
-            assert [hangs.status, waits.status] == [500, 503]
+            assert [hangs.status, waits.status] == [424, 503]
             assert [one["code"] for one in told] == ["SPD_ENGINE_FAILED", "SPD_NOT_READY"]
             assert told[0]["request_id"] in caplog.text
             assert await probes(app) == (503, 503)

@@ -41,8 +41,8 @@ def client(
         case _:
             checkpoint = open_checkpoint(tiny_model(folder / "model"))
             artefact = artefact_from_checkpoint(checkpoint, folder / "artefact")
-    served = open_served(artefact.folder, threads=1)
-    with client_of(served, ServeSettings(max_inputs=LIMIT)) as found:
+    settings = ServeSettings(max_inputs=LIMIT)
+    with client_of(lambda: open_served(artefact.folder, threads=1), settings) as found:
         assert found.get("/info").json()["takes"] == request.param
         yield found
 
@@ -60,7 +60,7 @@ def test_what_the_docs_say_to_paste_works(client: TestClient) -> None:
         for pre in re.findall(r"<pre>(curl .*?)</pre>", client.get("/docs").text, re.DOTALL)
     ]
 
-    assert len(commands) == 2
+    assert len(commands) >= 4
     for name, url, _, header, _, data in commands:
         answer = client.post(url, content=data, headers=dict([header.split(": ")]))
         assert (name, answer.status_code) == ("curl", 200), answer.text
@@ -102,8 +102,8 @@ def test_the_enum_is_what_is_taken(client: TestClient) -> None:
     (example,) = described["examples"]
     values = described["properties"]["truncation_direction"]["enum"]
 
-    assert values == ["Right", "right"]
-    for value in [*values, "Left", "left", "RIGHT", None]:
+    assert values == ["Right", "right", "Left", "left"]
+    for value in [*values, "LEFT", "RIGHT", None]:
         answer = client.post("/predict", json={**example, "truncation_direction": value})
         assert answer.status_code == (200 if value in values else 422)
 

@@ -182,7 +182,7 @@ def test_one_of_several_texts_that_fails_takes_the_request_along(
         async with ready(served, SMALL) as (app, state):
             failing = ask(app, "a", "bad", "c")
             told = await failing.answer()
-            assert (failing.status, told["code"]) == (500, "SPD_ENGINE_FAILED")
+            assert (failing.status, told["code"]) == (424, "SPD_ENGINE_FAILED")
             await held(state, 0)
             other = ask(app, "a")
             await other.answer()
@@ -192,7 +192,7 @@ def test_one_of_several_texts_that_fails_takes_the_request_along(
 
 
 def test_a_fault_hurts_only_its_own_request(tmp_path: Path, session: FakeSession) -> None:
-    """Of requests in one batch, the one at fault gets 500 and no word of our inside."""
+    """Of requests in one batch, the one at fault gets 424 and no word of our inside."""
     served = fake_served(tmp_path, session)
     session.fail = refusing(served.tokenizer.encode("bad"))
 
@@ -203,7 +203,7 @@ def test_a_fault_hurts_only_its_own_request(tmp_path: Path, session: FakeSession
             await held(state, 4)
             session.gate.open()
             told = [await exchange.answer() for exchange in (running, *others)]
-            assert [one.status for one in (running, *others)] == [200, 200, 500, 200]
+            assert [one.status for one in (running, *others)] == [200, 200, 424, 200]
             assert "injected" not in told[2]["error"]
             assert "RuntimeError" not in told[2]["error"]
             assert state.phase is Phase.READY
@@ -226,7 +226,7 @@ class NotANumber(FakeSession):
         return logits_BC
 
 
-def test_a_score_that_is_no_number_is_500(tmp_path: Path) -> None:
+def test_a_score_that_is_no_number_is_424(tmp_path: Path) -> None:
     """NaN is never sent, neither as such nor as null, and its neighbours get their scores."""
     tokenizer = fake_served(tmp_path, FakeSession()).tokenizer
     session = NotANumber(tokenizer.encode("bad"))
@@ -238,7 +238,7 @@ def test_a_score_that_is_no_number_is_500(tmp_path: Path) -> None:
             await held(state, 3)
             session.gate.open()
             told = [await exchange.answer() for exchange in (running, *others)]
-            assert [one.status for one in (running, *others)] == [200, 500, 200]
+            assert [one.status for one in (running, *others)] == [200, 424, 200]
             assert told[1]["code"] == "SPD_ENGINE_FAILED"
 
     asyncio.run(story())
@@ -247,7 +247,7 @@ def test_a_score_that_is_no_number_is_500(tmp_path: Path) -> None:
 class BrokenTokenizer(Tokenizer):
     """A tokenizer that cannot read one text."""
 
-    def encode(self, text: str, pair: str | None = None) -> Tokens:
+    def encode(self, text: str, pair: str | None = None, **how: object) -> Tokens:
         """Fail for that text."""
         if text == "bad":
             raise RuntimeError("a secret of ours")

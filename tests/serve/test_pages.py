@@ -12,12 +12,19 @@ import pytest
 from starlette.testclient import TestClient
 
 from exporters.export import artefact_from_checkpoint
-from serve.http_errors import STATUS
+from serve.context import ServerContext
 from serve.info import Info, info_of
+from serve.metrics import Metrics
 from serve.middleware import request_id_from
+from serve.model_control import ModelControl
 from serve.open_model import open_served
 from serve.pages import type_of
+from serve.protocol import EVERY_REFUSAL
+from serve.protocols.native import Native
+from serve.protocols.registry import PROTOCOLS
+from serve.protocols.tei import Tei
 from serve.settings import ServeSettings
+from serve.state import ServerState
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from tests.serve.clients import metric
@@ -73,13 +80,25 @@ def test_the_pages_name_of_the_server_is_escaped(fake: TestClient) -> None:
     assert "<script>" not in answer.text
 
 
+def a_context() -> ServerContext:
+    """What the handlers of an app share, for an app that never starts."""
+
+    def never() -> Any:
+        raise AssertionError
+
+    state, limits, counts = ServerState(), ServeSettings(), Metrics()
+    control = ModelControl(never, limits, state, counts)
+    return ServerContext(state=state, settings=limits, metrics=counts, control=control)
+
+
 def test_the_description_is_whole(fake: TestClient) -> None:
     """Every route for programs is described in a sentence, and every reference leads somewhere."""
     described = fake.get("/openapi.json").json()
 
+    endpoints = [one for protocol in PROTOCOLS for one in protocol(a_context()).endpoints()]
     assert set(described["paths"]) == {
-        "/v1/classify", "/predict", "/livez", "/readyz", "/info", "/metrics",
-    }  # fmt: skip
+        one.path for one in endpoints if one.described and not one.reranks
+    }
     for operations in described["paths"].values():
         for operation in operations.values():
             assert operation["description"].endswith((".", ":", "]]."))
@@ -91,10 +110,11 @@ def test_the_description_names_every_refusal(fake: TestClient) -> None:
     """Each status of the table of errors is there, with the code and the body it comes with."""
     described = fake.get("/openapi.json").json()
 
-    for path in ("/v1/classify", "/predict"):
+    for path, errors in (("/v1/classify", Native.errors), ("/predict", Tei.errors)):
         answers = described["paths"][path]["post"]["responses"]
-        assert set(answers) == {"200"} | {str(kind.status) for kind in STATUS.values()}
-        for kind in STATUS.values():
+        kinds = [errors.kind_of(refusal) for refusal in EVERY_REFUSAL]
+        assert set(answers) == {"200"} | {str(kind.status) for kind in kinds}
+        for kind in kinds:
             answer = answers[str(kind.status)]
             assert kind.code in answer["description"]
             schema = answer["content"]["application/json"]["schema"]
@@ -121,7 +141,12 @@ def test_the_examples_of_the_description_work(fake: TestClient) -> None:
             content = operations["post"]["requestBody"]["content"]["application/json"]
             name = content["schema"]["$ref"].rpartition("/")[2]
             (example,) = described["components"]["schemas"][name]["examples"]
-            assert fake.post(path, json=example).status_code == 200
+            assert (
+                fake.post(
+                    path.replace("{name}", "fake").replace("{version}", "1"), json=example
+                ).status_code
+                == 200
+            )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from serve.texts import Text, tokens_of
-from spd_deploy.domain.text import Tokenizer
+from spd_deploy.domain.text import Side, Tokenizer, Tokens
 from tests.tiny import OF_ROBERTA, WORDS, tiny_tokenizer
 
 MAX_TOKENS, MAX_CHARS = 9, 200
@@ -59,18 +59,22 @@ def test_a_very_long_text_is_refused_where_cutting_is_declined(single: TestClien
     assert (answer.status_code, answer.json()["code"]) == (422, "SPD_TEXT_TOO_LONG")
 
 
-def test_only_the_beginning_of_a_very_long_text_is_tokenised(tmp_path: Path) -> None:
-    """What a text costs does not grow with its length once its beginning fills the row."""
+@pytest.mark.parametrize("side", [None, *Side])
+def test_only_the_kept_end_of_a_very_long_text_is_tokenised(
+    tmp_path: Path, side: Side | None
+) -> None:
+    """What a text costs does not grow with its length once the end that is kept fills the row."""
     file = tmp_path / "tokenizer.json"
     file.write_text(tiny_tokenizer(), encoding="utf-8")
     lengths: list[int] = []
 
     class Counting(Tokenizer):
-        def encode(self, text: str, pair: str | None = None):  # type: ignore[no-untyped-def]
+        def encode(self, text: str, pair: str | None = None, *, side: Side | None = None) -> Tokens:
             lengths.append(len(text))
-            return super().encode(text, pair)
+            return super().encode(text, pair, side=side)
 
-    tokens_of(Counting(file, max_tokens=8), Text(text=VERY_LONG["words"][0]), max_chars=2000)
+    text = Text(text=VERY_LONG["words"][0])
+    tokens_of(Counting(file, max_tokens=8), text, max_chars=2000, side=side)
 
     assert max(lengths) == 2000
 
@@ -79,16 +83,21 @@ PIECES = st.sampled_from([*WORDS.split(), "日", "x" * 120, "é", " ", "\u200b",
 TEXTS = st.lists(PIECES, max_size=400).map(" ".join) | st.lists(PIECES, max_size=400).map("".join)
 
 
-@given(text=TEXTS, pair=st.none() | TEXTS, repeat=st.sampled_from([1, 3, 40]))
+@given(
+    text=TEXTS,
+    pair=st.none() | TEXTS,
+    repeat=st.sampled_from([1, 3, 40]),
+    side=st.sampled_from([None, *Side]),
+)
 def test_a_bounded_row_is_the_row_of_the_whole_text(
-    tokenizer: Tokenizer, text: str, pair: str | None, repeat: int
+    tokenizer: Tokenizer, text: str, pair: str | None, repeat: int, side: Side | None
 ) -> None:
     """Ids and types are those of the whole text or pair, whatever it is made of."""
-    given_text = Text(text=f"a{text * repeat}", pair=None if pair is None else f"b{pair}")
+    given_text = Text(text=f"a{text * repeat}a", pair=None if pair is None else f"b{pair}b")
 
-    found = tokens_of(tokenizer, given_text, max_chars=MAX_CHARS)
+    found = tokens_of(tokenizer, given_text, max_chars=MAX_CHARS, side=side)
 
-    whole = tokenizer.encode(given_text.text, given_text.pair)
+    whole = tokenizer.encode(given_text.text, given_text.pair, side=side)
     assert (found.ids, found.types) == (whole.ids, whole.types)
     assert found.dropped <= whole.dropped
     assert (found.dropped > 0) == (whole.dropped > 0)

@@ -92,6 +92,7 @@ def listening(
     served: ServedModel,
     settings: ServeSettings | None = None,
     forwarding: ProxySettings | None = None,
+    grpc_address: tuple[str, int] | None = None,
 ) -> Iterator[Wire]:
     """A server of ``served`` on a free port."""
     state = ServerState()
@@ -100,6 +101,7 @@ def listening(
         settings or ServeSettings(),
         state=state,
         forwarding=forwarding or ProxySettings(),
+        grpc_address=grpc_address,
     )
     server = uvicorn.Server(config_of(app))
     with bound_socket("127.0.0.1", 0) as bound:

@@ -188,7 +188,7 @@ def test_mpnets_own_tokenizer_is_read(tmp_path: Path, kept: tuple[str, ...]) -> 
     """RoBERTa's separators around BERT's pieces, from either file."""
     folder = tiny_model(tmp_path / "m", architecture="mpnet")
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    pieces = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", *letters, "film", "##s", "<mask>"]
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "[PAD]", *letters, "film", "##s", "<mask>"]
     MPNetTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
     for name in {TOKENIZER_FILE, "vocab.txt"} - {*kept}:
@@ -197,7 +197,7 @@ def test_mpnets_own_tokenizer_is_read(tmp_path: Path, kept: tuple[str, ...]) -> 
     written = Tokenizer(folder / TOKENIZER_FILE, max_tokens=50, content=tokenizer_json(folder))
 
     assert_alike(written, folder)
-    assert written.encode("a film", "films").ids == (0, 5, 31, 2, 2, 31, 32, 2)
+    assert written.encode("a film", "films").ids == (0, 6, 32, 2, 2, 32, 33, 2)
     assert written.pad_id == 1
 
 

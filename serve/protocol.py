@@ -1,0 +1,67 @@
+"""What a protocol is to the server: endpoints, a form of errors, and a part of the description.
+
+Each protocol is a class in ``serve/protocols/``, listed in ``serve/protocols/registry.py``. Its
+handlers are methods; their docstrings are the text of ``/docs``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serve.context import ServerContext
+from serve.http_errors import STATUS, ErrorFormat
+from serve.protocols.input_spec import InputSpec
+from spd_deploy.domain.errors import NotReady, Refusal, UnknownModel
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+OF_A_NAMED_MODEL: tuple[type[Refusal], ...] = tuple(STATUS)
+EVERY_REFUSAL = tuple(refusal for refusal in STATUS if refusal is not UnknownModel)
+WHILE_STARTING: tuple[type[Refusal], ...] = (NotReady,)
+LOOKING_UP: tuple[type[Refusal], ...] = (UnknownModel, NotReady)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Endpoint:
+    """A method and a path with their handler.
+
+    Attributes:
+        path: may have parameters, such as ``/v2/models/{name}``; a parameter has no slash.
+        body: the models of which the request's body is one; empty where there is no body.
+        body_required: whether a request must have a body.
+        reply: the model of the reply, for the description.
+        refusals: the errors that the description lists.
+        described: whether OpenAPI and ``/docs`` show it.
+        reranks: whether it needs a model that gives a pair one score; of others it is not shown.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    body: tuple[type[BaseModel], ...] = ()
+    body_required: bool = True
+    reply: Any = None
+    refusals: tuple[type[Refusal], ...] = EVERY_REFUSAL
+    described: bool = True
+    reranks: bool = False
+
+
+class HttpProtocol(ABC):
+    """A family of endpoints, made once for each app."""
+
+    errors: ClassVar[ErrorFormat] = ErrorFormat()
+
+    def __init__(self, server: ServerContext) -> None:
+        self._server = server
+
+    @abstractmethod
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Every method and path of the protocol."""
+
+    def specialise(self, schemas: dict[str, Any], spec: InputSpec) -> None:  # noqa: B027
+        """Narrow the OpenAPI schemas of its bodies, if any, to the open model; add examples."""

@@ -1,0 +1,271 @@
+"""The Open Inference Protocol v2 over gRPC, on a port of its own; needs the extra ``grpc``.
+
+It runs in the event loop of the HTTP server and shares its model, limits, metrics and drain. Errors
+are those of HTTP under gRPC's codes.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+
+from serve.context import ServerContext, refuse_other_model
+from serve.http_errors import CLIENT_CLOSED_REQUEST, told
+from serve.middleware import request_id_from
+from serve.protocols.input_spec import VERSION
+from serve.protocols.oip_messages import SERVICE, message
+from serve.protocols.oip_model import EXTENSIONS, answer_of, inference_of, inputs_of, outputs_of
+from serve.protocols.oip_repository import index_of, load, unload
+from serve.protocols.oip_rest import SERVER, platform_of, refuse_other_version
+from serve.protocols.oip_tensors import BYTES, Tensor, from_raw, raw_of
+from spd_deploy.domain.errors import MalformedRequest, NotReady, Overloaded, Unavailable
+from spd_deploy.domain.versions import PACKAGE, version_of
+
+_CODES = {
+    404: grpc.StatusCode.NOT_FOUND,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+# Where a message has the elements of each datatype, if they are not raw.
+_CONTENTS = {
+    BYTES: "bytes_contents",
+    "INT64": "int64_contents",
+    "UINT64": "uint64_contents",
+    **{f"INT{bits}": "int_contents" for bits in (8, 16, 32)},
+    **{f"UINT{bits}": "uint_contents" for bits in (8, 16, 32)},
+}
+
+# A reply, and metadata to send after it.
+Answer = tuple[Any, dict[str, str]]
+Method = Callable[[Any, str], Awaitable[Answer]]
+
+
+class GrpcServer:
+    """The gRPC server of one app."""
+
+    def __init__(self, server: ServerContext, host: str, port: int) -> None:
+        """Nothing listens before :meth:`start`."""
+        self._server, self._host, self._port = server, host, port
+        self._grpc: Any = None
+
+    async def start(self) -> str:
+        """Listen; returns the address.
+
+        Raises:
+            Unavailable: the port is taken, or the address is not this machine's.
+        """
+        self._grpc = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", self._server.settings.max_body_bytes),
+            ]
+        )
+        methods = {name: self._handler(name, method) for name, method in self._methods().items()}
+        self._grpc.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, methods),)
+        )
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        try:
+            port = self._grpc.add_insecure_port(f"{host}:{self._port}")
+        except RuntimeError as err:
+            raise Unavailable(
+                f"cannot listen on {self._host} port {self._port} for gRPC",
+                fix="choose another --grpc-port, or stop what listens there",
+            ) from err
+        await self._grpc.start()
+        return f"{host}:{port}"
+
+    async def stop(self) -> None:
+        """End every call that still runs, and close the port."""
+        if self._grpc is not None:
+            await self._grpc.stop(None)
+
+    def _methods(self) -> Mapping[str, Method]:
+        """The methods of the service by name."""
+        return {
+            "ServerLive": self._live,
+            "ServerReady": self._ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._infer,
+            "RepositoryIndex": self._index,
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
+        }
+
+    def _handler(self, name: str, method: Method) -> Any:
+        """GRPC's handler of a method: counts the call, and turns an exception into a status."""
+        route = f"/{SERVICE}/{name}"
+        state, metrics = self._server.state, self._server.metrics
+
+        async def handle(request: Any, context: Any) -> Any:
+            given = dict(context.invocation_metadata() or ()).get("x-request-id")
+            request_id = request_id_from(given if isinstance(given, str) else None)
+            start, status = time.perf_counter(), CLIENT_CLOSED_REQUEST
+            state.in_flight += 1
+            try:
+                reply, more = await method(request, request_id)
+                status = 200
+                context.set_trailing_metadata(tuple({"x-request-id": request_id, **more}.items()))
+                return reply
+            except asyncio.CancelledError:
+                raise
+            except Exception as err:  # noqa: BLE001  # every call needs a status
+                kind, text = told(err, request_id)
+                status = kind.status
+                more = {"x-request-id": request_id, "spd-code": kind.code, **_pushback(err)}
+                code = _CODES.get(status, grpc.StatusCode.INVALID_ARGUMENT)
+                await context.abort(code, text, tuple(more.items()))
+            finally:
+                state.in_flight -= 1
+                metrics.request_answered(route, status, time.perf_counter() - start)
+
+        return grpc.unary_unary_rpc_method_handler(
+            handle,
+            request_deserializer=message(f"{name}Request").FromString,
+            response_serializer=message(f"{name}Response").SerializeToString,
+        )
+
+    async def _live(self, _: Any, __: str) -> Answer:
+        try:
+            self._server.state.refuse_dead()
+        except NotReady:
+            return message("ServerLiveResponse")(live=False), {}
+        return message("ServerLiveResponse")(live=True), {}
+
+    async def _ready(self, _: Any, __: str) -> Answer:
+        ready = self._server.state.takes_requests
+        return message("ServerReadyResponse")(ready=ready), {}
+
+    async def _model_ready(self, request: Any, _: str) -> Answer:
+        control, ready = self._server.control, self._server.state.takes_requests
+        if control.name is not None:
+            refuse_other_model(request.name, control.name)
+        refuse_other_version(request.version)
+        return message("ModelReadyResponse")(ready=ready), {}
+
+    async def _metadata(self, _: Any, __: str) -> Answer:
+        reply = message("ServerMetadataResponse")(
+            name=SERVER, version=version_of(PACKAGE) or "unknown", extensions=EXTENSIONS
+        )
+        return reply, {}
+
+    async def _model_metadata(self, request: Any, _: str) -> Answer:
+        refuse_other_version(request.version)
+        served = self._server.named(request.name).served
+        made = message("ModelMetadataResponse")
+        inputs, outputs = (
+            [made.TensorMetadata(name=x.name, datatype=x.datatype, shape=x.shape) for x in tensors]
+            for tensors in (inputs_of(served), outputs_of(served))
+        )
+        reply = made(
+            name=served.name,
+            versions=[VERSION],
+            platform=platform_of(served),
+            inputs=inputs,
+            outputs=outputs,
+        )
+        return reply, {}
+
+    async def _infer(self, request: Any, request_id: str) -> Answer:
+        refuse_other_version(request.model_version)
+        classifier = self._server.named(request.model_name)
+        work = inference_of(
+            _tensors(request),
+            [(one.name, _plain(one.parameters)) for one in request.outputs],
+            _plain(request.parameters),
+            classifier.served,
+            max_inputs=self._server.settings.max_inputs,
+        )
+        if work.rows:
+            rows, timing = await classifier.classify_rows(work.rows, request_id=request_id)
+        else:
+            rows, timing = await classifier.classify(
+                work.texts, truncate=work.truncate, raw_scores=False, request_id=request_id
+            )
+        tensors = answer_of(rows, work.outputs)
+        made = message("ModelInferResponse")
+        reply = made(
+            model_name=classifier.served.name,
+            model_version=VERSION,
+            id=request.id,
+            outputs=[
+                made.InferOutputTensor(name=one.name, datatype=one.datatype, shape=one.shape)
+                for one in tensors
+            ],
+            raw_output_contents=[raw_of(one) for one in tensors],
+        )
+        return reply, {"server-timing": timing.server_timing()}
+
+    async def _index(self, request: Any, _: str) -> Answer:
+        made = message("RepositoryIndexResponse")
+        models = index_of(self._server, only_ready=request.ready)
+        return made(models=[made.ModelIndex(**one.model_dump()) for one in models]), {}
+
+    async def _load(self, request: Any, _: str) -> Answer:
+        await load(self._server, request.model_name, request.parameters)
+        return message("RepositoryModelLoadResponse")(), {}
+
+    async def _unload(self, request: Any, _: str) -> Answer:
+        await unload(self._server, request.model_name)
+        return message("RepositoryModelUnloadResponse")(), {}
+
+
+def _tensors(request: Any) -> list[Tensor]:
+    """The inputs, from raw bytes or from the fields of their datatypes."""
+    raws = request.raw_input_contents
+    if raws and len(raws) != len(request.inputs):
+        raise MalformedRequest(
+            "raw_input_contents does not have the bytes of every input",
+            got=f"{len(raws)} for {len(request.inputs)} inputs",
+            fix="send all inputs raw, or none",
+        )
+    if raws:
+        return [
+            from_raw(one.name, one.datatype, one.shape, raw)
+            for one, raw in zip(request.inputs, raws, strict=True)
+        ]
+    return [
+        Tensor(
+            name=one.name,
+            datatype=one.datatype,
+            shape=tuple(one.shape),
+            values=list(getattr(one.contents, _field_of(one))),
+        )
+        for one in request.inputs
+    ]
+
+
+def _field_of(tensor: Any) -> str:
+    """The field that has a tensor's elements.
+
+    Raises:
+        MalformedRequest: no input may have this datatype.
+    """
+    if tensor.datatype not in _CONTENTS:
+        raise MalformedRequest(
+            f"{tensor.name[:40]}: inputs are texts or whole numbers",
+            got=f"datatype {tensor.datatype[:20]}",
+            fix="send BYTES for texts, or INT64 for token ids",
+        )
+    return _CONTENTS[tensor.datatype]
+
+
+def _plain(parameters: Any) -> dict[str, Any]:
+    """Parameters as Python's values."""
+    found = {}
+    for name, one in parameters.items():
+        choice = one.WhichOneof("parameter_choice")
+        found[name] = None if choice is None else getattr(one, choice)
+    return found
+
+
+def _pushback(err: Exception) -> dict[str, str]:
+    """When gRPC's clients may try again."""
+    if isinstance(err, Overloaded):
+        return {"grpc-retry-pushback-ms": str(1000 * err.retry_after_s)}
+    return {}

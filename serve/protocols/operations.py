@@ -1,0 +1,92 @@
+"""What operators and browsers ask for: probes, facts, metrics, the demo page and the description.
+
+``/health`` and ``/ping`` are the names that Text Embeddings Inference has for ``/readyz``.
+"""
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from serve.info import Info, info_of
+from serve.metrics import CONTENT_TYPE
+from serve.pages import demo_page, docs_page
+from serve.protocol import WHILE_STARTING, Endpoint, Handler, HttpProtocol
+
+
+class Status(BaseModel):
+    """The answer of `/livez` and `/readyz`."""
+
+    status: str
+
+
+class MetricsPage(Response):
+    """A response in Prometheus' text format."""
+
+    media_type = CONTENT_TYPE
+
+
+class Operations(HttpProtocol):
+    """Everything but the model's work."""
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Paths of GET only."""
+        return [
+            _described("/livez", self.livez, Status),
+            _described("/readyz", self.readyz, Status),
+            _described("/health", self.readyz, Status),
+            _described("/ping", self.readyz, Status),
+            _described("/info", self.info, Info),
+            Endpoint(
+                method="GET",
+                path="/metrics",
+                handler=self.metrics,
+                reply=MetricsPage,
+                refusals=(),
+            ),
+            _page("/docs", self.docs),
+            _page("/openapi.json", self.openapi),
+            Endpoint(method="GET", path="/", handler=self.demo, reply=HTMLResponse, refusals=()),
+        ]
+
+    async def livez(self, _: Request) -> Response:
+        """Liveness probe: 200 while no batch hangs in the model; else 503."""
+        self._server.state.refuse_dead()
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(self, _: Request) -> Response:
+        """Readiness probe: 200 while the model is open, self-tested and answering; else 503."""
+        self._server.classifier()
+        return JSONResponse({"status": "ready"})
+
+    async def info(self, _: Request) -> Response:
+        """Describe the model, its sparsity, its runtime and the server's limits."""
+        served = self._server.classifier().served
+        return JSONResponse(info_of(served, self._server.settings).model_dump())
+
+    async def metrics(self, _: Request) -> Response:
+        """Metrics in Prometheus' text format."""
+        return MetricsPage(self._server.metrics.page())
+
+    async def docs(self, request: Request) -> Response:
+        """The API reference as an HTML page."""
+        return docs_page(request.app.openapi(), base=str(request.base_url).rstrip("/"))
+
+    async def openapi(self, request: Request) -> Response:
+        """The OpenAPI description; behind a proxy with the prefix of its paths."""
+        described = request.app.openapi()
+        prefix = request.scope.get("root_path", "").rstrip("/")
+        return JSONResponse({**described, "servers": [{"url": prefix}]} if prefix else described)
+
+    async def demo(self, _: Request) -> Response:
+        """The demo page."""
+        return demo_page()
+
+
+def _described(path: str, handler: Handler, reply: type[BaseModel]) -> Endpoint:
+    return Endpoint(method="GET", path=path, handler=handler, reply=reply, refusals=WHILE_STARTING)
+
+
+def _page(path: str, handler: Handler) -> Endpoint:
+    return Endpoint(method="GET", path=path, handler=handler, described=False)

@@ -1,0 +1,18 @@
+"""The protocols that the server speaks; of two that fit a path, the first in order answers."""
+
+from serve.protocol import HttpProtocol
+from serve.protocols.kserve import KServe
+from serve.protocols.native import Native
+from serve.protocols.oip_rest import OpenInference
+from serve.protocols.operations import Operations
+from serve.protocols.tei import Tei
+from serve.protocols.vllm import Vllm
+
+PROTOCOLS: tuple[type[HttpProtocol], ...] = (
+    Native,
+    Tei,
+    Vllm,
+    KServe,
+    OpenInference,
+    Operations,
+)
