@@ -24,7 +24,12 @@ MODELS = {
     ("serving.kserve.io/v1alpha1", "ServingRuntime"): "V1alpha1ServingRuntime",
     ("serving.kserve.io/v1beta1", "InferenceService"): "V1beta1InferenceService",
 }
-SCALARS = {"str": str, "int": int, "bool": bool, "float": (int, float)}
+SCALARS: Mapping[str, type | tuple[type, ...]] = {
+    "str": str,
+    "int": int,
+    "bool": bool,
+    "float": (int, float),
+}
 
 
 def faults_of(manifest: Mapping[str, Any]) -> list[str]:
