@@ -6,11 +6,12 @@ BIN := .venv/bin
 OPTIMUM := .venv-optimum
 TENSORRT := .venv-tensorrt
 
-.PHONY: help setup quickstart test test-optimum test-tensorrt check docs format bench clean
+.PHONY: help setup quickstart test test-install test-optimum test-tensorrt check docs format bench clean
 
 help:
 	@echo "make quickstart   set up, then run the whole main job on built-in data"
 	@echo "make test         set up, then format, lint, types, tests and build, as CI does"
+	@echo "make test-install the wheel with each extra in an environment of its own; 5 GB are downloaded"
 	@echo "make test-optimum artefacts load in Optimum, which has an environment of its own"
 	@echo "make test-tensorrt graphs and plans in TensorRT's own parser and builder; no GPU, Linux on x86"
 	@echo "make setup        make .venv, pinned by constraints.txt"
@@ -31,7 +32,7 @@ MENDED = 's/\bin: list/in_: list/; s/\(channel_axis: int\)) -> IScaleLayer/\1 = 
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet $$(grep '^torch==' constraints.txt)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[cpu,openvino,triton,grpc,docs,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[cpu,openvino,triton,grpc,train,bench,docs,dev]'
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps --upgrade --target .venv/stubs tensorrt-stubs
 	sed -i $(MENDED) .venv/stubs/tensorrt_bindings/tensorrt.pyi
 	touch $@
@@ -49,6 +50,10 @@ test: check docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 	$(BIN)/python -m build --no-isolation --wheel --outdir .venv/dist . > .venv/build.log \
 		|| { cat .venv/build.log; exit 1; }
+
+# An environment for each extra, from the package index and from what is installed here.
+test-install: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/install
 
 # Optimum needs an older Transformers, so it gets an environment without ours; artefacts pass between.
 test-optimum: setup $(OPTIMUM)/installed

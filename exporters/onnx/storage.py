@@ -6,9 +6,7 @@ the 2 GB limit of protobuf files does not matter.
 """
 
 import hashlib
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.onnx.classifier_graph import ClassifierGraph
-from exporters.onnx.embeddings import EMBEDDINGS, WORD_EMBEDDINGS
 from spd_deploy.domain.files import not_written
 from spd_deploy.domain.versions import PACKAGE
 from spd_deploy.sessions.onnxruntime import DATA_FILE
@@ -24,8 +21,6 @@ from spd_deploy.sessions.onnxruntime import DATA_FILE
 _INLINE_BYTES = 1024
 # Constants begin at multiples of this number of bytes: the alignment of the widest vector load.
 _ALIGNMENT = 64
-# The names of precisions, by NumPy's names of types.
-PRECISION_NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
 _PRODUCTS = ("MatMul", "Gemm", "MatMulInteger", "Conv", "FusedConv")
 
 
@@ -84,55 +79,6 @@ def product_nodes(model: Path, matrices: Iterable[str]) -> dict[str, str]:
                 products[matrix] = str(node.name)
             value = node.output[0]
     return products
-
-
-def bytes_of_matrices(model: Path, matrices: Iterable[str]) -> dict[str, int]:
-    """Bytes of the constants of each matrix in a graph: values, positions and scales."""
-    import onnx
-    from onnx import helper
-
-    stored = onnx.load(model, load_external_data=False).graph.initializer
-    sizes = {
-        c.name: math.prod(c.dims) * helper.tensor_dtype_to_np_dtype(c.data_type).itemsize
-        for c in stored
-    }
-    parts = ("weight", "index", "scale")
-    return {m: sum(sizes.get(f"{m}.{part}", 0) for part in parts) for m in matrices}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoredBytes:
-    """Bytes of the constants of a model.
-
-    Attributes:
-        matrices: bytes of the encoder's prunable matrices: values, positions and scales.
-        embeddings: bytes of the word, position and token-type embeddings.
-        rest: bytes of biases, norms and the head.
-        word_embeddings: the precision that the word-embedding table is stored in.
-    """
-
-    matrices: int
-    embeddings: int
-    rest: int
-    word_embeddings: str
-
-
-def stored_bytes(model: Path, matrices: Iterable[str]) -> StoredBytes:
-    """Bytes of the constants of an ONNX file, including those in ``DATA_FILE``."""
-    import onnx
-    from onnx import helper
-
-    stored = onnx.load(model, load_external_data=False).graph.initializer
-    kinds = {c.name: helper.tensor_dtype_to_np_dtype(c.data_type) for c in stored}
-    sizes = {c.name: math.prod(c.dims) * kinds[c.name].itemsize for c in stored}
-    of_matrices = sum(bytes_of_matrices(model, matrices).values())
-    embeddings = sum(size for name, size in sizes.items() if name.startswith(f"{EMBEDDINGS}."))
-    return StoredBytes(
-        matrices=of_matrices,
-        embeddings=embeddings,
-        rest=sum(sizes.values()) - of_matrices - embeddings,
-        word_embeddings=PRECISION_NAMES[str(kinds[WORD_EMBEDDINGS])],
-    )
 
 
 class _Shared:

@@ -10,7 +10,7 @@ from exporters.classifier_weights import ClassifierWeights
 from exporters.lowering.compact import Compact, kept_heads
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Array, Constants
-from exporters.onnx.storage import PRECISION_NAMES, StoredBytes
+from exporters.onnx.stored_sizes import PRECISION_NAMES, StoredBytes
 from exporters.torch.select_lowering import TorchChoice, gathered_in
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.files import not_written

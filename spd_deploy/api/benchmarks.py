@@ -21,6 +21,7 @@ from spd_deploy.api.values import (
     read_words,
 )
 from spd_deploy.domain.errors import OptionConflict
+from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 
@@ -76,6 +77,7 @@ class BenchResult(Displayed):
         )
 
 
+@needs_extras("bench", "bench")
 def bench(
     artefacts: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,

@@ -12,6 +12,7 @@ from spd_deploy.api.loading import load
 from spd_deploy.api.notes import NoteRecorder
 from spd_deploy.api.values import read_flag, read_path, read_text
 from spd_deploy.domain.errors import BadData, BadSetting
+from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task, refuse_other_answers, task_named
 from spd_deploy.domain.text import EncodesOnce, TextEncoder
@@ -69,6 +70,7 @@ class Evaluation(Displayed):
         return ResultView(title=f"evaluation of {self.path}", facts=facts, tables=(table,))
 
 
+@needs_extras("evaluate", "evaluate")
 def evaluate(
     path: str | PathLike[str],
     *,

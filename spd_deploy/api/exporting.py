@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from spd_deploy.api.command_options import as_options, no_usage_errors
 from spd_deploy.api.display import ResultView, SavedResult
 from spd_deploy.api.notes import NoteRecorder
+from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.shapes import spelled_gains
@@ -61,6 +62,7 @@ class ExportResult(SavedResult):
         return ResultView(title=title, facts=facts)
 
 
+@needs_extras("export", "export")
 def export(
     checkpoint: str | PathLike[str],
     *,

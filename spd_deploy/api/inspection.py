@@ -13,6 +13,7 @@ from spd_deploy.api.values import SECONDS, SIZE, THREADS, read_flag, read_path
 from spd_deploy.domain.artefact import Artefact, MatrixRow, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, open_checkpoint
 from spd_deploy.domain.errors import BadArtefact
+from spd_deploy.domain.extras import require_extras
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.progress import Progress
@@ -163,6 +164,7 @@ def inspect(
     artefact = open_artefact(folder)
     analysis = None
     if measure:
+        require_extras("spd inspect --measure", "bench")
         analysis = measure_layers(
             artefact,
             batch=None if batch is None else SIZE.read("batch", batch),
@@ -204,7 +206,12 @@ def of_artefact(artefact: Artefact) -> Inspection:
 
 
 def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
-    """What a checkpoint's weights say."""
+    """What a checkpoint's weights say.
+
+    Raises:
+        Unavailable: the packages for it are not installed.
+    """
+    require_extras("spd inspect of a checkpoint", "torch")
     import numpy as np
     import torch
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from spd_deploy.api.command_options import as_options, no_usage_errors
 from spd_deploy.api.display import CheckpointResult, ResultView, facts_of, scores_table
 from spd_deploy.api.notes import NoteRecorder
+from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.progress import Progress
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class PruneResult(CheckpointResult):
         )
 
 
+@needs_extras("prune", "train")
 def prune(
     model: str | PathLike[str],
     *,

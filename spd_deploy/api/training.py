@@ -16,6 +16,7 @@ from spd_deploy.api.display import (
     scores_table,
 )
 from spd_deploy.api.notes import NoteRecorder
+from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.progress import Progress
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class TrainResult(CheckpointResult):
         )
 
 
+@needs_extras("train", "train")
 def train(
     *,
     output: str | PathLike[str],

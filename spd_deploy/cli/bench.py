@@ -8,6 +8,7 @@ import click
 from spd_deploy.api import benchmarks as api
 from spd_deploy.cli.console import TerminalProgress, show_json, show_table
 from spd_deploy.cli.options import DEVICE, RUNTIME, Sizes, default_of, json_option, timing_options
+from spd_deploy.domain.extras import needs_extras
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.judge import Judgement
@@ -89,6 +90,7 @@ Examples:
 @click.option("--output", required=True, type=_FOLDER, help="Folder to write the report to.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier report in --output.")
 @json_option("the verdicts")
+@needs_extras("bench", "bench")
 def bench(as_json: bool, **options: Any) -> None:
     """Measure artefacts in turns with a dense baseline, and write a report.
 

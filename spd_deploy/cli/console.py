@@ -24,6 +24,7 @@ from rich.table import Table
 
 from spd_deploy.cli.pace import BusyWatch, Pace, spelled_duration
 from spd_deploy.domain.errors import Interrupted, OptionConflict, SpdError
+from spd_deploy.domain.extras import lacking_extra
 from spd_deploy.domain.files import FULL, not_written
 from spd_deploy.domain.progress import Advance
 
@@ -67,12 +68,17 @@ class Group(click.Group):
         """Run the command.
 
         Raises:
-            Failed: the command raised an error of ours, was interrupted, or met a full disk.
+            Failed: the command raised an error of ours, was interrupted, met a full disk, or lacks
+                a package of an extra.
         """
         try:
             return super().invoke(ctx)
         except SpdError as err:
             raise Failed(err) from err
+        except ModuleNotFoundError as err:  # on a way that no command foresees
+            if (lacking := lacking_extra(err)) is None:
+                raise
+            raise Failed(lacking) from err
         except OSError as err:  # of a scratch or standard output, which no command writes itself
             if err.errno not in (*FULL, errno.EROFS):
                 raise

@@ -15,6 +15,7 @@ from spd_deploy.cli.sections import Sectioned
 from spd_deploy.cli.tuning import saved_tuning, tuned_runtimes, tuner_for, tuning_plan
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
+from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.sessions.tensorrt.shape_buckets import buckets_for
@@ -159,6 +160,7 @@ Examples:
 )
 @click.option("--overwrite", is_flag=True, help="Replace the artefact that --output holds already.")
 @json_option("the manifest")
+@needs_extras("export", "export")
 def export(**options: Any) -> None:
     """Export CHECKPOINT as an artefact for a runtime, in which zeros cost no time where possible.
 

@@ -23,6 +23,7 @@ from spd_deploy.cli.options import (
     json_option,
     timing_options,
 )
+from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.runtime_choice import CpuRuntime
 
 if TYPE_CHECKING:
@@ -174,6 +175,7 @@ Examples:
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier map in --output.")
 @json_option("the map")
+@needs_extras("map", "bench")
 def map_(as_json: bool, **options: Any) -> None:
     """Measure what each pattern gains on this machine, before anything is trained.
 

@@ -29,6 +29,7 @@ from spd_deploy.cli.speed_options import (
 from spd_deploy.cli.texts import rows_from_file
 from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
 from spd_deploy.cli.train import show_result
+from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.patterns import Pattern, parse_pattern
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task, task_named
@@ -159,6 +160,7 @@ Examples:
 )
 @threads_option
 @json_option("the result")
+@needs_extras("prune", "train")
 def prune(as_json: bool, **options: Any) -> None:
     """Prune a fine-tuned classifier in minutes, without training and without labels.
 

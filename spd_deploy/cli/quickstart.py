@@ -14,6 +14,7 @@ from spd_deploy.cli.signals import resume_hint, stop_on_signals
 from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.errors import BadSetting, NotWritten
+from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.files import (
     bytes_of,
     read_json,
@@ -82,6 +83,7 @@ Example:
     help="Replace an earlier quickstart in --output and start from the beginning.",
 )
 @threads_option
+@needs_extras("quickstart", "bench", "train")
 def quickstart(task_name: str, output: Path, overwrite: bool, threads: int | None) -> None:
     """Train, export, evaluate and benchmark a small sparse BERT on built-in synthetic data.
 

@@ -5,7 +5,7 @@ from spd_deploy.domain.artefact import Artefact
 
 def spelled_sizes(artefact: Artefact) -> str:
     """The sizes, such as ``matrices 10.7 MB (42.5 MB dense in fp32), embeddings 12.6 MB, ...``."""
-    from exporters.onnx.storage import stored_bytes
+    from exporters.onnx.stored_sizes import stored_bytes
     from exporters.torch.pack import stored_tensor_bytes
     from spd_deploy.sessions.open import graph_file
 

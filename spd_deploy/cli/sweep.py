@@ -11,6 +11,7 @@ from spd_deploy.cli.console import TerminalProgress, show_json, show_table
 from spd_deploy.cli.options import json_option
 from spd_deploy.cli.signals import stop_on_signals
 from spd_deploy.domain.errors import BadSetting, Interrupted, RunsFailed, SpdError
+from spd_deploy.domain.extras import needs_extras
 
 if TYPE_CHECKING:
     from spd_train.sweep.grid import Grid
@@ -63,6 +64,7 @@ Examples:
     help="Write table and figures of the finished runs, and run nothing. Works during a sweep too.",
 )
 @json_option("the table, or with --dry-run the list,")
+@needs_extras("sweep", "train")
 def sweep(
     file: Path, output: Path, model: str | None, data: Path | None, as_json: bool, **options: Any
 ) -> None:

@@ -39,6 +39,7 @@ from spd_deploy.cli.speed_options import (
 from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
 from spd_deploy.cli.train_data import read_task_and_data
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
+from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.folders import COMMAND
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.scores import own_arm
@@ -135,6 +136,7 @@ Example:
 )
 @threads_option
 @json_option("the result")
+@needs_extras("train", "train")
 def train(**options: Any) -> None:
     """Fine-tune a dense teacher and distil a sparse student from it (SPD).
 

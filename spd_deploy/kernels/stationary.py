@@ -81,7 +81,7 @@ def stationary_tile(
             warps=8 if rows * tokens > 64 * 128 else 4,
             stages=stages,
         )
-        needed = tile.shared_bytes(problem.inputs, problem.number, residual=residual)
+        needed = tile.shared_bytes(problem.inputs, problem.dtype, residual=residual)
         if needed <= shared_bytes:
             return tile
     return None

@@ -7,11 +7,20 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from spd_deploy.domain.errors import Unavailable
+from spd_deploy.domain.extras import install_command, missing_packages
 from spd_deploy.domain.versions import PACKAGE, version_of
 from spd_deploy.machine.check import Check, failed, passed
 from spd_deploy.sessions.tensorrt.versions import import_tensorrt
 
 GROUP = "Packages"
+# What each extra is for.
+COMMANDS = {
+    "train": "spd train, prune, sweep, quickstart",
+    "export": "spd export",
+    "bench": "spd bench, map",
+    "evaluate": "spd evaluate",
+    "parquet": "spd predict and evaluate on .parquet and .zst files",
+}
 SHOWN = ("torch", "transformers", "tokenizers", "onnx", "numpy", "safetensors")
 _TORCH = "PyTorch"
 _ENGINES = "Optional engines"
@@ -24,6 +33,7 @@ def package_checks() -> Iterator[Check]:
     """Checks of Python, the required packages, and the package that downloads data sets."""
     yield passed(GROUP, "Python", platform.python_version())
     yield required_check()
+    yield from map(extra_check, COMMANDS)
     if number := version_of("datasets"):
         yield passed(GROUP, "data sets from the hub", f"datasets {number}")
     else:
@@ -56,6 +66,19 @@ def required_packages() -> list[str]:
     return [match[0] for line in plain if (match := re.match(r"[\w.-]+", line))]
 
 
+def extra_check(extra: str) -> Check:
+    """Whether the commands that need an extra can run."""
+    name, missing = f"extra {extra}", missing_packages(extra)
+    if not missing:
+        return passed(GROUP, name, COMMANDS[extra])
+    return failed(
+        GROUP,
+        name,
+        reason=f"not installed: {', '.join(missing)}; needed by {COMMANDS[extra]}",
+        remedy=install_command(extra),
+    )
+
+
 def missing_check(missing: list[str]) -> Check:
     """Whether required packages are missing."""
     if not missing:
@@ -76,6 +99,14 @@ def _found() -> str:
 
 def torch_checks() -> Iterator[Check]:
     """Checks of PyTorch's CPU kernels, its CUDA, Triton and 2:4 products."""
+    if importlib.util.find_spec("torch") is None:
+        yield failed(
+            _TORCH,
+            "torch",
+            reason="it is not installed",
+            remedy=f"{install_command('torch')} to run torch artefacts and checkpoints",
+        )
+        return
     import torch
 
     capability = torch.backends.cpu.get_cpu_capability()

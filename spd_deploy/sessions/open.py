@@ -12,6 +12,7 @@ from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.errors import BadArtefact, BadSetting, Unavailable
+from spd_deploy.domain.extras import require_extras
 from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.golden import Golden
 from spd_deploy.domain.runtime_choice import Runtime, RuntimeChoice, computed_in
@@ -227,6 +228,11 @@ def session_from_checkpoint(
     Raises:
         SpdError: it does not run on this machine.
     """
+    require_extras(
+        "a checkpoint, which runs in PyTorch,",
+        "torch",
+        otherwise="export it elsewhere and use the artefact",
+    )
     from spd_deploy.sessions.torch import TorchSession
 
     return TorchSession(checkpoint.folder, device=device or "cpu", threads=threads)

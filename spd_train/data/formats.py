@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_deploy.domain.errors import BadData, first_line
+from spd_deploy.domain.extras import require_extras
 
 CSV, TSV, JSONL, PARQUET = "csv", "tsv", "jsonl", "parquet"
 
@@ -152,6 +153,7 @@ def _unpack(file: Path) -> bytes:
 
 def _unpack_zstandard(content: bytes) -> bytes:
     """Decompress Zstandard, which the standard library has from Python 3.14 on."""
+    require_extras("reading Zstandard (.zst)", "parquet", otherwise="compress it with gzip (.gz)")
     import pyarrow
 
     try:

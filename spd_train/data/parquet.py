@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_deploy.domain.errors import BadData, first_line
+from spd_deploy.domain.extras import require_extras
 from spd_train.data.formats import refuse_no_parquet
 from spd_train.data.rows import DataRow, Fault
 
@@ -14,8 +15,10 @@ def parquet_rows(file: Path) -> Iterator[DataRow]:
     """The rows of a Parquet file; missing values and NaN are None.
 
     Raises:
+        Unavailable: pyarrow is not installed.
         BadData: the file is damaged or no Parquet file.
     """
+    require_extras("reading Parquet", "parquet", otherwise="write .csv or .jsonl instead")
     import pyarrow
     from pyarrow.parquet import ParquetFile
 

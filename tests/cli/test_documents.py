@@ -198,6 +198,9 @@ def run_shell(block: Block, served: str) -> str:
                 check_script(module, rest, where)
             case ["torchrun" | "accelerate", *rest] if "spd" in rest:
                 check_options(rest[rest.index("spd") + 1 :], where)
+            case ["docker" | "kubectl" | "helm", *rest] | ["env", _, "docker", *rest]:
+                assert block.reason is not None, where
+                assert all((ROOT / word).exists() for word in rest if "deploy/" in word), where
             case ["git", "clone", *_] | ["cd", _]:
                 pass
             case _:

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from exporters.export import artefact_from_checkpoint
-from exporters.onnx.storage import bytes_of_matrices, read_constants
+from exporters.onnx.storage import read_constants
+from exporters.onnx.stored_sizes import bytes_of_matrices
 from exporters.parity import golden_rows
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import (

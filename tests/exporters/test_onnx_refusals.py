@@ -56,7 +56,7 @@ def test_lost_parity_is_not_written(
 ) -> None:
     """A graph that answers otherwise than the checkpoint is not written."""
     monkeypatch.setattr(
-        "exporters.onnx.classifier_graph._MASKED_SCORE", 0.0
+        "exporters.onnx.attention_bias._MASKED_SCORE", 0.0
     )  # padding is no longer hidden
 
     with pytest.raises(VerificationFailed, match="logits"):

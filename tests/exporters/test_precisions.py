@@ -17,7 +17,8 @@ from exporters.classifier_weights import read_weights
 from exporters.export import ExportRequest, artefact_from_checkpoint
 from exporters.onnx.calibrate import calibrate_ranges, percentile
 from exporters.onnx.embeddings import WORD_EMBEDDINGS, restored_word_embeddings
-from exporters.onnx.storage import bytes_of_matrices, read_constants, stored_bytes
+from exporters.onnx.storage import read_constants
+from exporters.onnx.stored_sizes import bytes_of_matrices, stored_bytes
 from exporters.precision import CalibrationSet, Precision
 from spd_deploy.domain.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadData, BadSetting, VerificationFailed

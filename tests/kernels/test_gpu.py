@@ -54,12 +54,12 @@ def test_the_product_is_the_dense_one(dtype: FloatType, rows: int, tokens: int) 
     assert off(found, wanted) <= 2 * CLOSE[dtype]
 
 
-@NUMBERS
+@EVERY_DTYPE
 @pytest.mark.parametrize("tokens", [1, 100, 4096])
-def test_weights_in_shared_memory_give_the_dense_product(number: FloatType, tokens: int) -> None:
+def test_weights_in_shared_memory_give_the_dense_product(dtype: FloatType, tokens: int) -> None:
     """With everything fused after the product, by the tile that fits this GPU."""
-    product = made(6, 64, 77, 768, number=number, device="cuda")
-    x_KT, added = activations(768, tokens, number), activations(6 * 64, tokens, number, seed=2)
+    product = made(6, 64, 77, 768, dtype=dtype, device="cuda")
+    x_KT, added = activations(768, tokens, dtype), activations(6 * 64, tokens, dtype, seed=2)
     properties: Any = torch.cuda.get_device_properties()
     tile = stationary_tile(
         product.weight.problem(tokens),
@@ -74,7 +74,7 @@ def test_weights_in_shared_memory_give_the_dense_product(number: FloatType, toke
     )
 
     wanted = expected(product, x_KT, activation="gelu", residual_NT=added)
-    assert off(found, wanted) <= 2 * CLOSE[number]
+    assert off(found, wanted) <= 2 * CLOSE[dtype]
 
 
 def candidate_runs(product: Made, tokens: int) -> list[Tile]:

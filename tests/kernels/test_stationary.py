@@ -34,7 +34,7 @@ def test_it_is_the_dense_product(interpreter: Interpreter, data: st.DataObject) 
         tokens=data.draw(st.sampled_from([16, 32])),
         splits=data.draw(st.integers(1, 3)),
     )
-    product = made(groups, rows, kept, blocks, number=number)
+    product = made(groups, rows, kept, blocks, dtype=number)
     x_KT = activations(blocks, tokens, number)
     added = activations(groups * rows, tokens, number, seed=2) if data.draw(st.booleans()) else None
 
@@ -68,7 +68,7 @@ def test_a_tile_fits_and_fills_the_gpu(
     groups: int, rows: int, steps: int, tokens: int, shared: int, *, residual: bool
 ) -> None:
     """It never needs more shared memory than there is, nor more programs than run at once."""
-    problem = ProblemSize(groups=groups, rows=rows, inputs=16 * steps, tokens=tokens, number="fp16")
+    problem = ProblemSize(groups=groups, rows=rows, inputs=16 * steps, tokens=tokens, dtype="fp16")
 
     tile = stationary_tile(
         problem, shared_bytes=shared * 1024, multiprocessors=132, residual=residual
@@ -88,7 +88,7 @@ def test_a_tile_fits_and_fills_the_gpu(
 )
 def test_what_stays_on_an_h200(inputs: int, stays: bool) -> None:
     """At 90 % all of BERT-base's products, at 75 % all but the second feed-forward one."""
-    problem = ProblemSize(groups=6, rows=128, inputs=inputs, tokens=4096, number="fp16")
+    problem = ProblemSize(groups=6, rows=128, inputs=inputs, tokens=4096, dtype="fp16")
 
     found = stationary_tile(
         problem, shared_bytes=227 * 1024, multiprocessors=132, residual=inputs > 192
@@ -111,7 +111,7 @@ def test_its_machine_code(
     """For BERT-base at 90 %: tensor cores, gathers of 16 bytes, nothing spilt, and it fits."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
     shared = {80: 163, 90: 227, 120: 99}[capability] * 1024
-    problem = ProblemSize(groups=24, rows=128, inputs=80, tokens=4096, number="fp16")
+    problem = ProblemSize(groups=24, rows=128, inputs=80, tokens=4096, dtype="fp16")
     tile = stationary_tile(problem, shared_bytes=shared, multiprocessors=132, residual=True)
     assert tile is not None
 

@@ -2,11 +2,14 @@
 
 import importlib.metadata
 import importlib.util
+import sys
 
 import pytest
 
 from spd_deploy.machine.software import (
+    COMMANDS,
     engine_checks,
+    extra_check,
     missing_check,
     package_checks,
     required_packages,
@@ -17,12 +20,12 @@ from spd_deploy.machine.software import (
 )
 
 
-def test_required_packages_are_those_without_an_extra() -> None:
+def test_required_packages_are_those_without_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """What every installation needs is listed by name, extras are not."""
-    required = required_packages()
+    declared = ["click>=8.2", 'onnxruntime>=1.24; extra == "cpu"', "prometheus-client>=0.22"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: declared)
 
-    assert {"torch", "onnx", "numpy", "click"} <= set(required)
-    assert not {"onnxruntime-gpu", "tensorrt", "pytest"} & set(required)
+    assert required_packages() == ["click", "prometheus-client"]
 
 
 def test_a_missing_package_is_named() -> None:
@@ -41,6 +44,22 @@ def test_the_packages_of_this_installation_are_told() -> None:
     assert f"numpy {importlib.metadata.version('numpy')}" in str(checks["required packages"].found)
 
 
+def test_an_extra_is_a_yes_or_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here all are installed; without a package the extras that bring it are a no, no other."""
+    assert all(extra_check(extra).ok for extra in COMMANDS)
+
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    lacking = {extra: extra_check(extra) for extra in COMMANDS}
+
+    assert {extra for extra, check in lacking.items() if not check.ok} == {
+        "train",
+        "export",
+        "bench",
+    }
+    assert lacking["export"].reason == "not installed: onnx; needed by spd export"
+    assert lacking["export"].remedy == "pip install 'spd-deploy[export]'"
+
+
 def test_a_folder_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is needed is not known then; the other packages are told all the same."""
 
@@ -48,7 +67,7 @@ def test_a_folder_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch)
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "requires", requires)
-    python, packages, _ = package_checks()
+    python, packages, *_ = package_checks()
 
     assert python.ok and not packages.ok
     assert "spd-deploy runs from its source folder" in str(packages.reason)

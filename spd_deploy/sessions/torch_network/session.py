@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import EngineFailed, Unavailable
+from spd_deploy.domain.extras import require_extras
 from spd_deploy.domain.text import Batch
 from spd_deploy.kernels.backends import EagerBackend, TritonBackend
 from spd_deploy.kernels.launch import KERNEL
@@ -46,6 +47,7 @@ class TorchArtefactSession(Closing):
                 the artefact has block-sparse matrices.
             BadArtefact: its files contradict each other.
         """
+        require_extras("a torch artefact", "torch")
         import torch
 
         if device == "cuda":
