@@ -30,7 +30,7 @@ def show_family(family: "Family") -> None:
         )
         click.echo(f"measured in turns: {family.comparison.where}")
         for member in family.members:
-            drop = "" if member.drop is None else f"; loses {member.drop:.2f} on the held-out rows"
+            drop = "" if member.drop is None else f"; {_drop(member.drop)}"
             told = family.comparison.sentence(member.speedup)
             click.echo(f"{member.speedup:g}x      {told}{drop}")
         for sentence in family.beside_shallow():
@@ -50,6 +50,12 @@ def _show_chosen(family: "Family") -> None:
         )
     if chosen is not None:
         click.echo(f"next    spd export {chosen.checkpoint.folder} --format onnx --output DIR")
+
+
+def _drop(points: float) -> str:
+    """What a student loses, or gains, on the rows that the checkpoint was chosen on."""
+    verb = "loses" if points >= 0 else "gains"
+    return f"{verb} {abs(points):.2f} points of 100 on the rows that its checkpoint was chosen on"
 
 
 def _student_rows(family: "Family", metrics: Sequence[str]) -> Iterator[list[str]]:

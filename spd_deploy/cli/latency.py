@@ -112,8 +112,7 @@ def show_latency_table(table: "LatencyTable", output: Path) -> None:
     for doubt in table.doubts:
         click.echo(f"caveat: {doubt}")
     click.echo(f"saved: {output}\n")
-    at = ",".join(map(str, table.shapes))
-    click.echo(f"next: spd train --speedup 3 --at {at} ...")
+    click.echo(f"next: spd train --speedup 3 --latency-table {output} ...")
 
 
 def _tables(

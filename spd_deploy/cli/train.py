@@ -57,7 +57,8 @@ if TYPE_CHECKING:
 # A finished run that is resumed with these options alone is shown without reading its data.
 _SHOWING_OPTIONS = {"output", "resume", "as_json", "threads"}
 NO_PATTERN = (
-    "no --pattern is given: only the dense model is trained, which is no smaller and no faster"
+    "neither --speedup nor --pattern is given: only the dense model is trained, which is no "
+    "smaller and no faster"
 )
 _DENSE_ONLY = (
     "dense   no --pattern was given, so this model has no zeros and is no faster; for a sparse one "

@@ -39,7 +39,7 @@ def test_the_table_is_of_what_was_asked_for(tmp_path: Path, runtime: str, precis
     assert 1 <= len(table.checks) <= 4
     assert f"1 thread, {runtime}, {precision}; {table.sizes}" in result.stdout
     assert "No structured model of these sizes is more than" in result.stdout
-    assert "next: spd train --speedup 3 --at 1x8,4x16" in result.stdout
+    assert "next: spd train --speedup 3 --latency-table " in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_a_dense_training_says_so_at_both_ends(place: Path) -> None:
     result = run_in(place, words)
 
     assert result.exit_code == 0, result.output
-    assert "no --pattern is given: only the dense model is trained" in result.stderr
+    assert "neither --speedup nor --pattern is given: only the dense model" in result.stderr
     assert "no --pattern was given" in result.stdout and "--teacher dense" in result.stdout
     assert "--pattern" not in run_in(place, "train --resume --output whole").output
 
