@@ -11,8 +11,7 @@ from functools import partial
 from pathlib import Path
 from statistics import geometric_mean, median
 
-import numpy as np
-
+from exporters.autotune.networks import random_run
 from exporters.export import ExportRequest, artefact_from_checkpoint
 from exporters.precision import CalibrationSet, Precision, Scores
 from spd_deploy.domain.artefact import Artefact
@@ -21,7 +20,7 @@ from spd_deploy.domain.compared_model import ComparedModel
 from spd_deploy.domain.progress import Advance, Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.scratch import scratch_folder
-from spd_deploy.domain.shapes import Shape, random_batch
+from spd_deploy.domain.shapes import Shape
 from spd_deploy.sessions.open import session_from_artefact
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.timing.host_clock import Effort
@@ -105,10 +104,13 @@ def _scored(
 ) -> Iterator[tuple[Artefact, Scores]]:
     """The artefact of each form, and its scores. Forms of the same files share an artefact."""
     artefacts: dict[tuple[Path, Precision], Artefact] = {}
+    texts_of: dict[Path, CalibrationSet] = {}
     with progress.stage("export and score", len(forms)) as advance:
         for form in forms:
             checkpoint = open_checkpoint(form.checkpoint)
-            found = texts(checkpoint)
+            if form.checkpoint not in texts_of:
+                texts_of[form.checkpoint] = texts(checkpoint)
+            found = texts_of[form.checkpoint]
             key = (form.checkpoint, form.stored)
             if key not in artefacts:
                 folder = scratch / str(len(artefacts))
@@ -128,14 +130,11 @@ def _exported(
     return artefact_from_checkpoint(checkpoint, folder, request)
 
 
-@contextmanager
-def _session(form: ModelForm, artefact: Artefact, threads: int) -> Iterator[Session]:
+def _session(form: ModelForm, artefact: Artefact, threads: int) -> Session:
     """A session of the form."""
-    computed = "bf16" if form.precision == "bf16" else None
-    with session_from_artefact(
-        artefact, runtime=form.runtime, precision=computed, threads=threads
-    ) as session:
-        yield session
+    return session_from_artefact(
+        artefact, runtime=form.runtime, precision=form.precision, threads=threads
+    )
 
 
 @contextmanager
@@ -147,9 +146,6 @@ def _opened(
     advance: Advance,
 ) -> Iterator[Run]:
     """A function that runs the form once at a shape, on random token ids."""
-    generator = np.random.default_rng(0)
-    vocabulary = artefact.encoder.vocabulary
-    batches = {shape: random_batch(shape, vocabulary, generator) for shape in shapes}
     with _session(form, artefact, threads) as session:
-        yield lambda shape: session.run(batches[shape])
+        yield random_run(session, artefact.encoder.vocabulary, shapes)
     advance()

@@ -54,10 +54,15 @@ def opened_network(
     threads: int,
 ) -> Iterator[Run]:
     """A function that runs the network once at one of the shapes, on random token ids."""
-    generator = np.random.default_rng(0)
-    batches = {shape: random_batch(shape, encoder.vocabulary, generator) for shape in shapes}
     with _session(model, encoder, runtime, precision, threads) as session:
-        yield lambda shape: session.run(batches[shape])
+        yield random_run(session, encoder.vocabulary, shapes)
+
+
+def random_run(session: Session, vocabulary: int, shapes: Sequence[Shape]) -> Run:
+    """A function that runs a session once at one of the shapes, on the same random token ids."""
+    generator = np.random.default_rng(0)
+    batches = {shape: random_batch(shape, vocabulary, generator) for shape in shapes}
+    return lambda shape: session.run(batches[shape])
 
 
 def _session(

@@ -11,15 +11,13 @@ from dataclasses import replace
 from functools import partial
 from statistics import median
 
-import numpy as np
-
+from exporters.autotune.networks import random_run
 from exporters.autotune.tune import TuningPlan
 from exporters.precision import CalibrationSet, Scores
 from spd_deploy.domain.artefact import Artefact, RuntimeTiming, save_manifest
 from spd_deploy.domain.errors import SpdError, VerificationFailed
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES, RuntimeChoice
-from spd_deploy.domain.shapes import random_batch
 from spd_deploy.sessions.open import prove, session_from_artefact
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.timing.interleaved import Run, first_unless_faster, time_interleaved
@@ -142,11 +140,8 @@ def _save_runtime(artefact: Artefact, choice: RuntimeChoice) -> Artefact:
 @contextmanager
 def _opened(artefact: Artefact, choice: RuntimeChoice, plan: TuningPlan) -> Iterator[Run]:
     """A function that runs the artefact once at a shape, on random token ids."""
-    generator = np.random.default_rng(0)
-    vocabulary = artefact.encoder.vocabulary
-    batches = {shape: random_batch(shape, vocabulary, generator) for shape in plan.shapes}
     with _session(artefact, choice, plan.threads) as session:
-        yield lambda shape: session.run(batches[shape])
+        yield random_run(session, artefact.encoder.vocabulary, plan.shapes)
 
 
 def _session(artefact: Artefact, choice: RuntimeChoice, threads: int | None) -> Session:

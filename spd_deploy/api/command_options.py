@@ -96,9 +96,9 @@ def _converted(context: click.Context, parameter: click.Parameter, value: object
         many = [value] if isinstance(value, str) else _items(value)
         return tuple(kind.convert(_scalar(kind, one), parameter, context) for one in many)
     from spd_deploy.cli.options import Shapes, Sizes  # imports this package for its defaults
-    from spd_deploy.cli.speed_options import Factors, LayerCounts
+    from spd_deploy.cli.speed_options import Factors
 
-    if isinstance(kind, Shapes | Factors | LayerCounts):
+    if isinstance(kind, Shapes | Factors):
         return kind.convert(value, parameter, context)
     if isinstance(kind, Sizes) and not isinstance(value, str):
         numbers = _items(value) if isinstance(value, Iterable) else [value]

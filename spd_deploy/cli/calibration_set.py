@@ -50,8 +50,7 @@ def calibration_set_for(
 
     task = agreed_task(checkpoint.task, task_name)
     refuse_unlabelled(task, data_dir)
-    tokenizer = tokenizer_of(checkpoint)
-    encoder = EncodesOnce(tokenizer)
+    encoder = EncodesOnce(tokenizer_of(checkpoint))
     if data_dir is None:
         progress.note("no --data: texts to calibrate and score on come from the hub")
     data = read_data(
@@ -86,7 +85,7 @@ def calibration_set_of(
     from spd_deploy.sessions.open import OpenedModel
     from spd_deploy.sessions.protocol import Session
 
-    tokenizer = tokenizer_of(checkpoint)
+    tokenizer = encoder.tokenizer
     rows = [encoder.encode(e.text, e.pair) for e in data.train[:_CALIBRATION_ROWS]]
     progress.note(
         f"lengths of the calibration texts: {Lengths.of(rows, limit=tokenizer.max_tokens)}"

@@ -68,7 +68,7 @@ def _forms(models: Mapping[str, Path], plan: "LatencyPlan") -> "Iterator[ModelFo
     from exporters.compare_models import ModelForm
 
     dense, *others = models
-    wanted = (plan.runtime, plan.computed or plan.stored.value)
+    wanted = (plan.runtime, plan.precision)
     forms = dict.fromkeys([wanted, *_dense_forms(plan.runtime)])
     for runtime, precision in forms:
         yield ModelForm(name=dense, checkpoint=models[dense], runtime=runtime, precision=precision)

@@ -13,7 +13,7 @@ from spd_deploy.cli.latency import (
     measure_table,
 )
 from spd_deploy.cli.latency_model import latency_weights
-from spd_deploy.cli.options import Command, Shapes
+from spd_deploy.cli.options import Command, Shapes, Sizes
 from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import CpuRuntime
@@ -57,25 +57,6 @@ class Factors(click.ParamType[tuple[float, ...]]):
         return found
 
 
-class LayerCounts(click.ParamType[tuple[int, ...]]):
-    """Whole numbers from 1 on with commas between them."""
-
-    name = "n,n,.."
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        """The numbers, each once."""
-        parts = value if isinstance(value, tuple | list) else str(value).split(",")
-        try:
-            found = tuple(dict.fromkeys(int(part) for part in parts))
-        except ValueError:
-            found = ()
-        if not found or min(found) < 1:
-            self.fail(f"{value!r} is not numbers of layers, such as 3 or 3,2", param, ctx)
-        return found
-
-
 def speed_options(command: Command) -> Command:
     """The command with ``--speedup`` of some models, ``--max-drop``, and where it counts."""
     speedup = click.option(
@@ -99,7 +80,7 @@ def speed_options(command: Command) -> Command:
     )
     layers = click.option(
         "--compare-layers",
-        type=LayerCounts(),
+        type=Sizes(),
         metavar="N,..",
         help="Numbers of layers. For each a dense student with so few layers is distilled in the "
         "same way and shown beside the others: what one would do without sparsity. Each takes as "

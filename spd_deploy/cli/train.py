@@ -291,7 +291,7 @@ def _train_family(
         train=lambda member: run(member, progress),
         compare=family_comparer(options, table, config.task, config.data, progress),
         max_drop=options["max_drop"],
-        layers=options["compare_layers"] or (),
+        layers=tuple(dict.fromkeys(options["compare_layers"] or ())),
     )
 
 

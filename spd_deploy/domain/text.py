@@ -286,14 +286,14 @@ class EncodesOnce:
     """Encodes each text once: a file's rows are checked and then run with the same tokens."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._encoded: dict[tuple[str, str | None], Tokens] = {}
 
     def encode(self, text: str, pair: str | None = None) -> Tokens:
         """As :meth:`Tokenizer.encode`; the tokens of a text that came before are remembered."""
         found = self._encoded.get((text, pair))
         if found is None:
-            found = self._encoded[text, pair] = self._tokenizer.encode(text, pair)
+            found = self._encoded[text, pair] = self.tokenizer.encode(text, pair)
         return found
 
 
