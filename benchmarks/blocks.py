@@ -28,7 +28,7 @@ from spd_deploy.domain.patterns import Block
 from spd_deploy.domain.plot_style import COLOURS, NAMED_LINES, blank, note
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.stored_weights import stored_weights
-from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.host_clock import TimingSettings
 from spd_deploy.timing.interleaved import time_interleaved
 
 BLOCKS = ((16, 1), (32, 1), (64, 1), (128, 1), (384, 1), (32, 4), (64, 4), (32, 16), (64, 16))
@@ -55,9 +55,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     matrices = one_layer_of(options.model)
-    effort = Effort(seconds=options.seconds)
+    timing = TimingSettings(seconds=options.seconds)
     rows = [
-        row_of(matrices, Block(rows=R, columns=C, sparsity=sparsity), options.threads, effort)
+        row_of(matrices, Block(rows=R, columns=C, sparsity=sparsity), options.threads, timing)
         for sparsity in options.sparsity
         for R, C in BLOCKS
         if all(m.shape[0] % R == 0 and m.shape[1] % C == 0 for m in matrices)
@@ -111,7 +111,7 @@ def one_layer_of(model: Path) -> dict[Matrix, np.ndarray]:
 
 
 def row_of(
-    matrices: Mapping[Matrix, np.ndarray], block: Block, threads: int, effort: Effort
+    matrices: Mapping[Matrix, np.ndarray], block: Block, threads: int, timing: TimingSettings
 ) -> Row:
     """What a block keeps of the matrices, and how much faster their products are together."""
     masks = {
@@ -128,7 +128,7 @@ def row_of(
             way: lambda chosen=lowering: opened_product(chosen, threads=threads)
             for way, lowering in lowerings.items()
         }
-        for way, times in time_interleaved(openers, SHAPES, effort).items():
+        for way, times in time_interleaved(openers, SHAPES, timing).items():
             for shape, rounds in zip(SHAPES, times, strict=True):
                 seconds[way][shape] += median(rounds)
     gains = {str(s): seconds["dense"][s] / seconds["gathered"][s] for s in SHAPES}

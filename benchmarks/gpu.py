@@ -106,8 +106,8 @@ def product_lines() -> Iterator[Line]:
                 continue
             weight, x_KT = operands(case)
             moved = streamed_bytes(weight.problem(case.tokens), result.tile)
-            told = _moved(moved, median(result.hot["kernel"]))
-            yield {"fact": f"{line_of(result)}; {told}", "moved_bytes": moved}
+            traffic = _moved(moved, median(result.hot["kernel"]))
+            yield {"fact": f"{line_of(result)}; {traffic}", "moved_bytes": moved}
             yield _stationary_line(str(case), weight, x_KT)
 
 
@@ -135,8 +135,8 @@ def _stationary_line(case: str, weight: "BlockWeight", x_KT: "Tensor") -> Line:
     except Exception as err:  # noqa: BLE001 - the other products are to run
         return {"arm": name, "not_run": reason_of(err)}
     moved = stationary_bytes(problem, tile)
-    told = f"{name}: {1e6 * seconds:.1f} us; {_moved(moved, seconds)}; {tile}"
-    return {"fact": told, "moved_bytes": moved, "seconds": seconds}
+    fact = f"{name}: {1e6 * seconds:.1f} us; {_moved(moved, seconds)}; {tile}"
+    return {"fact": fact, "moved_bytes": moved, "seconds": seconds}
 
 
 def _moved(moved_bytes: int, seconds: float) -> str:

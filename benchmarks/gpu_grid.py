@@ -19,7 +19,7 @@ from spd_deploy.benchmark.publish import write_report
 from spd_deploy.benchmark.records import BenchmarkSettings, Shape
 from spd_deploy.benchmark.run import run_benchmark
 from spd_deploy.cli.console import TerminalProgress
-from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.host_clock import TimingSettings
 
 BATCHES, SEQS = (1, 8, 32, 128), (128, LONGEST)
 # What a row is worth: large batches of short texts first, for which most is promised.
@@ -99,7 +99,7 @@ class Grid:
             ),
             precisions=(Precision.FP16,),
             threads=None,
-            effort=Effort(seconds=0.1, rounds=3),
+            timing=TimingSettings(seconds=0.1, rounds=3),
             device="cuda",
         )
         found = measure_map(plan, progress=TerminalProgress())

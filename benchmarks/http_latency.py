@@ -6,7 +6,7 @@
 The server is a process of its own. The bare engine is the same artefact opened in this process,
 given the same text, tokenised beforehand: what ``spd bench`` times. The two take
 turns for a moment each, so that other work on the machine meets both, and each turn gives a median.
-What is told is the median of the turns, and of the differences of neighbouring turns. A difference
+The result is the median of the turns, and of the differences of neighbouring turns. A difference
 holds all that lies between a client and the logits: the socket, HTTP, JSON, tokenising, the queue.
 
 Two more rows split it. The bare engine runs in a tight loop, with its weights and threads still

@@ -41,7 +41,7 @@ def main() -> None:
     seconds_in_turns(arms, batches[:_UNCOUNTED])
     seconds = seconds_in_turns(arms, batches[_UNCOUNTED:])
     real = statistics.fmean(batch.real_share for batch in batches[_UNCOUNTED:])
-    # An epoch is a sum over batches of many lengths, so its time is told by their mean.
+    # An epoch is a sum over batches of many lengths, so its time is given by their mean.
     epoch = {n: statistics.fmean(s) * setting.steps_per_epoch for n, s in seconds.items()}
     show_table(
         f"{options.task}, {len(seconds[OURS])} of {setting.steps_per_epoch} batches, taking turns; "

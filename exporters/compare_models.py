@@ -23,11 +23,11 @@ from spd_deploy.domain.scratch import scratch_folder
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.sessions.open import session_from_artefact
 from spd_deploy.sessions.protocol import Session
-from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.host_clock import TimingSettings
 from spd_deploy.timing.interleaved import Run, time_interleaved
 
 # As long as an arm of `spd bench` is timed at one shape.
-_EFFORT = Effort(seconds=5.0, rounds=6)
+_TIMING = TimingSettings(seconds=5.0, rounds=6)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +58,7 @@ def compare_models(
     *,
     threads: int,
     texts: Callable[[Checkpoint], CalibrationSet],
-    effort: Effort = _EFFORT,
+    timing: TimingSettings = _TIMING,
     progress: Progress | None = None,
 ) -> tuple[ComparedModel, ...]:
     """Export, score and time the forms, in their order.
@@ -68,8 +68,8 @@ def compare_models(
         shapes: shapes of the batches to time.
         threads: threads of the runtimes.
         texts: gives the texts that a checkpoint is calibrated and scored on.
-        effort: time of a form at one shape, and its rounds.
-        progress: is told what is done.
+        timing: time of a form at one shape, and its rounds.
+        progress: reports what is done.
 
     Raises:
         SpdError: a checkpoint cannot be exported, or a runtime does not run here.
@@ -77,12 +77,12 @@ def compare_models(
     progress = progress or Silent()
     with scratch_folder("compare") as scratch:
         scored = list(_scored(forms, scratch, threads, texts, progress))
-        with progress.stage("time in turns", effort.rounds * len(forms)) as advance:
+        with progress.stage("time in turns", timing.rounds * len(forms)) as advance:
             openers = {
                 form: partial(_opened, form, artefact, shapes, threads, advance)
                 for form, (artefact, _) in zip(forms, scored, strict=True)
             }
-            times = time_interleaved(openers, shapes, effort)
+            times = time_interleaved(openers, shapes, timing)
     return tuple(
         ComparedModel(
             name=form.name,

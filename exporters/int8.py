@@ -45,7 +45,7 @@ def write_int8_graphs(
         precisions: the precisions to try for that table, smallest first.
         fp32_graph: the same network in fp32, which gives the scores to compare with.
         calibration_set: scores a session, and says how much of the metric may be lost.
-        progress: is told where the smallest table loses too much.
+        progress: reports where the smallest table loses too much.
 
     Raises:
         VerificationFailed: int8 loses more than allowed with each of the precisions.

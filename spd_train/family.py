@@ -46,7 +46,7 @@ def refuse_family(config: TrainConfig, speedups: Sequence[float], max_drop: floa
     """Refuse speed-ups that do not rise, and a bound that cannot be measured.
 
     Raises:
-        BadSetting: they do not, there is none, or no rows are held out to measure a drop on.
+        BadSetting: they do not, there is none, or no validation rows measure a drop.
     """
     if not speedups or any(b <= a for a, b in pairwise(speedups)):
         raise BadSetting(
@@ -56,7 +56,7 @@ def refuse_family(config: TrainConfig, speedups: Sequence[float], max_drop: floa
         )
     if max_drop is not None and not config.data.holdout:
         raise BadSetting(
-            "--max-drop is measured on held-out rows, and none are held out",
+            "--max-drop is measured on validation rows, and there are none",
             got=f"--holdout {config.recipe.holdout:g}",
             fix="use a --holdout above 0",
         )
@@ -78,7 +78,7 @@ def train_family(
         speedups: rising speed-ups.
         train: trains one member, or opens it if it is finished.
         compare: scores and times the finished models; None if this machine does not count.
-        max_drop: points of 100 that a student may lose on the held-out rows. The family ends with
+        max_drop: points of 100 that a student may lose on the validation rows. The family ends with
             the first that loses more.
         layers: for each number a shallower dense student with so many layers is distilled too.
     """
@@ -107,10 +107,10 @@ def train_family(
     return family
 
 
-def held_out_drop(folder: Path, metrics: Sequence[str]) -> float | None:
-    """Points of 100 that a student loses against its teacher on the held-out rows.
+def validation_drop(folder: Path, metrics: Sequence[str]) -> float | None:
+    """Points of 100 that a student loses against its teacher on the validation rows.
 
-    It is the mean over ``metrics``; None where no rows are held out, or a metric is undefined.
+    It is the mean over ``metrics``; None without validation rows, or where a metric is undefined.
     """
     final = final_record(folder / METRICS_FILE)
     sparse, dense = final.get("holdout"), final.get("teacher_holdout")
@@ -136,7 +136,7 @@ def _members(config: TrainConfig, speedups: Sequence[float], train: Train) -> It
                 resume=config.resume if alone else folder.exists(),
             )
         )
-        drop = held_out_drop(folder, config.task.metrics)
+        drop = validation_drop(folder, config.task.metrics)
         yield Member(speedup=speedup, checkpoint=checkpoint, drop=drop)
         model, teacher, start = None, teacher or str(folder / TEACHER_FOLDER), folder
 

@@ -31,8 +31,8 @@ class Member:
     Attributes:
         speedup: the speed-up that was wanted.
         checkpoint: the student.
-        drop: points of 100 that it loses against its teacher on the held-out rows, in the mean of
-            the task's metrics; None where no rows are held out.
+        drop: points of 100 that it loses against its teacher on the validation rows, in the mean of
+            the task's metrics; None without validation rows.
     """
 
     speedup: float
@@ -47,7 +47,7 @@ class Comparison:
     Attributes:
         models: the dense model in the precision of the speed-ups first, then in others, then the
             students.
-        where: machine, runtime, precision and shapes.
+        where: shapes, threads and machine.
     """
 
     models: tuple[ComparedModel, ...]
@@ -99,7 +99,7 @@ class Family:
         members: the students.
         shallow: shallower dense students to compare with, by number of layers.
         comparison: what was measured; None if this machine does not count.
-        max_drop: points that a student may lose on the held-out rows; None for no bound.
+        max_drop: points that a student may lose on the validation rows; None for no bound.
     """
 
     output: Path
@@ -122,17 +122,17 @@ class Family:
         students = self.comparison.of([speedup_name(m.speedup) for m in self.members])
         for model in self.comparison.of([layers_name(count) for count in self.shallow]):
             ahead = [s for s in students if beats(s, model, metric)]
-            told = f"{metric} {_spelled(model, metric)}, {1e3 * model.seconds:.1f} ms"
+            message = f"{metric} {_spelled(model, metric)}, {1e3 * model.seconds:.1f} ms"
             if ahead:
                 best = max(ahead, key=lambda s: s.scores.get(metric) or 0.0)
                 yield (
-                    f"a dense student of {model.name} ({told}) is beaten by {best.name}: "
+                    f"a dense student of {model.name} ({message}) is beaten by {best.name}: "
                     f"{_spelled(best, metric)}, {1e3 * best.seconds:.1f} ms"
                 )
             else:
                 yield (
                     f"no student is both as fast and as good as a dense one of {model.name} "
-                    f"({told}): near that speed sparsity does not pay here"
+                    f"({message}): near that speed sparsity does not pay here"
                 )
 
     def to_json(self) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class Family:
             "speedup": member.speedup,
             "folder": member.checkpoint.folder.name,
             "measured_speedup": ratio,
-            "held_out_drop": member.drop,
+            "validation_drop": member.drop,
             "scores": _scores(member.checkpoint),
         }
 

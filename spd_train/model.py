@@ -52,7 +52,7 @@ def load_classifier(
         reference: folder or hub name of the model.
         task: gives the number of outputs and their names.
         trained: the model must have its head already, with the task's outputs.
-        note: is told if the model's own head is left out.
+        note: reports if the model's own head is left out.
 
     Raises:
         BadModel: spd does not support the model, or its weights are incomplete, damaged or not

@@ -51,7 +51,7 @@ class DevSplit:
     Attributes:
         task: its metrics are computed.
         parts: the rows by file; MNLI has two.
-        name: name of the rows in the checkpoint: ``dev``, or what was held out of train.
+        name: name of the rows in the checkpoint: ``dev``, or the tenth of a file in its place.
     """
 
     task: Task
@@ -107,7 +107,7 @@ class PruneConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agreement:
-    """How the sparse model's outputs compare with the dense model's on held-out texts.
+    """How the sparse model's outputs compare with the dense model's on texts that were not used.
 
     Attributes:
         value: share of equal classes in [0, 1], or Pearson's correlation for a regression.
@@ -122,7 +122,7 @@ class Agreement:
     @property
     def sentence(self) -> str:
         """The comparison as a sentence for the user."""
-        on = f"{self.rows} held-out texts"
+        on = f"{self.rows} texts that it was not calibrated on"
         if self.what == "correlation":
             return f"correlates {self.value:.4f} with the dense model on {on}"
         return f"agrees with the dense model on {100 * self.value:.0f} % of {on}"

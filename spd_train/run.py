@@ -5,14 +5,14 @@ output/
   teacher/            the dense teacher, a checkpoint of its own (unless --teacher names one)
   log.jsonl           losses and schedules by step, scores, and the final scores
   state.safetensors   while the run is in progress: what a resumed run continues from
-  best.safetensors    while the run is in progress: the weights with the best held-out score
+  best.safetensors    while the run is in progress: the weights with the best validation score
   model.safetensors, config.json, tokenizer.json, curves.png
   spd.json            written last: its presence says that the run is finished
 
 A recipe without a pattern trains the dense model alone, into the output folder itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, notes_on,
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress, Silent
+from spd_train.data.batching import LabelledTokens
 from spd_train.grafting import GraftedNetwork
 from spd_train.hub import require_hub_for
 from spd_train.kept_zeros import zeros_of
@@ -139,6 +140,8 @@ def _train_dense(
         masks=masks,
     )
     best_step = run_loop(training, prepared.rows, prepared.loop, progress)
+    answer = training.constant_answer(_sample(prepared))
+    _warn_of_collapse(answer, "dense model", "a higher --teacher-learning-rate", progress)
     if distributed.is_main:
         dev = score_on_dev(prepared.dev, training.score)
         arm = "dense" if zeros is None else "sparse"
@@ -189,9 +192,14 @@ def _train_student(
     )
     if recipe.compile:
         network.compile_parts()
+    if config.teacher is not None:
+        answer = training.constant_answer(_sample(prepared), training.teacher_logits)
+        _warn_of_collapse(answer, "teacher", "another --teacher", progress)
     best_step = run_loop(training, prepared.student_rows, prepared.loop, progress)
     pruner.verify()
     training.compute_in_int8(False)  # scores of a checkpoint are those of its fp32 weights
+    answer = training.constant_answer(_sample(prepared))
+    _warn_of_collapse(answer, "student", "a lower speed-up or sparsity", progress)
     if distributed.is_main:
         dev = score_on_dev(prepared.dev, training.score)
         if recipe.speedup is not None:
@@ -205,6 +213,21 @@ def _train_student(
         _finish(config, folder, scores=scores, parents=parents, pattern=pattern, zeros=pruner)
     distributed.barrier()
     return open_checkpoint(folder)
+
+
+def _sample(prepared: PreparedRun) -> Sequence[LabelledTokens]:
+    """The validation rows; without any a sample of the training rows."""
+    samples = prepared.context.samples
+    return samples.holdout or samples.train
+
+
+def _warn_of_collapse(answer: str | None, model: str, remedy: str, progress: Progress) -> None:
+    """Report that the model gives all rows the same answer, if it does."""
+    if answer is not None:
+        progress.note(
+            f"warning: the {model} answers {answer}: it has learned nothing from the texts; "
+            f"try more epochs, more rows or {remedy}"
+        )
 
 
 def _grafted(model: PreTrainedModel, teacher: Checkpoint, config: TrainConfig) -> GraftedNetwork:

@@ -82,7 +82,7 @@ def prepare_run(
         model: gives the largest number of tokens.
         folder: has the tokenizer, and gets the files of the training.
         distributed: the processes of the run.
-        progress: is told the lengths, once in a run.
+        progress: reports the lengths, once in a run.
     """
     recipe = config.recipe
     encoder = encoder_sizes(model)

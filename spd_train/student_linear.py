@@ -1,4 +1,4 @@
-"""The linear layers of a student: they compute what is left of them, and in int8 if told to.
+"""The linear layers of a student: they compute what is left of them, and in int8 on request.
 
 The parameters keep their names and sizes, so masks, optimiser, saved states and checkpoints are as
 those of any linear layer.

@@ -29,11 +29,11 @@ from spd_deploy.domain.scratch import scratch_folder
 from spd_deploy.domain.shapes import Shape, refuse_too_long
 from spd_deploy.domain.spelling import counted
 from spd_deploy.domain.structures import Structures
-from spd_deploy.timing.host_clock import Clock, Effort
+from spd_deploy.timing.host_clock import Clock, TimingSettings
 from spd_deploy.timing.interleaved import Run, time_interleaved
 
-LATENCY_EFFORT = Effort(seconds=0.3, rounds=3, warmup_runs=1)
-# Rounds beyond those of the effort, for networks of which no two rounds agree.
+LATENCY_TIMING = TimingSettings(seconds=0.3, rounds=3, warmup_runs=1)
+# Rounds beyond those of the timing, for networks of which no two rounds agree.
 _MORE_ROUNDS = 5
 
 
@@ -45,7 +45,7 @@ class LatencyPlan:
         stored: precision of the graph.
         computed: the runtime's own precision where it is another: bf16 in OpenVINO.
         machine: the name of this machine in the table.
-        effort: of one network at one shape; what other work disturbs is timed in more rounds.
+        timing: of one network at one shape; what other work disturbs is timed in more rounds.
     """
 
     shapes: tuple[Shape, ...]
@@ -54,7 +54,7 @@ class LatencyPlan:
     runtime: CpuRuntime = "onnxruntime"
     stored: Precision = Precision.FP32
     computed: str | None = None
-    effort: Effort = LATENCY_EFFORT
+    timing: TimingSettings = LATENCY_TIMING
 
     def __post_init__(self) -> None:
         """There are shapes, each once, and a thread."""
@@ -153,13 +153,13 @@ def time_structures(
     progress = progress or Silent()
     found: dict[Structures, list[list[float]]] = {n: [[] for _ in plan.shapes] for n in networks}
     waiting = list(networks)
-    series, least = plan.effort.series, plan.effort.rounds
-    effort = replace(plan.effort, seconds=series.seconds, rounds=1)
+    series, least = plan.timing.series, plan.timing.rounds
+    timing = replace(plan.timing, seconds=series.seconds, rounds=1)
     for round_index in range(least + _MORE_ROUNDS):
         stage = f"time {len(waiting)} networks, round {round_index + 1}"
         with progress.stage(stage, len(waiting)) as advance:
             openers = {n: partial(_opened, weights, n, plan, advance) for n in waiting}
-            seconds = time_interleaved(openers, plan.shapes, effort, clock=clock, typical=min)
+            seconds = time_interleaved(openers, plan.shapes, timing, clock=clock, typical=min)
         for network in waiting:
             for rounds, new in zip(found[network], seconds[network], strict=True):
                 rounds += new

@@ -51,7 +51,7 @@ def select_fastest_runtime(
         openers = {
             name: partial(_opened, artefact, RUNTIME_CHOICES[name], plan) for name in candidates
         }
-        times = time_interleaved(openers, plan.shapes, plan.effort)
+        times = time_interleaved(openers, plan.shapes, plan.timing)
         advance()
     timings = tuple(
         RuntimeTiming(runtime=name, seconds=tuple(median(rounds) for rounds in of_shape))

@@ -20,7 +20,7 @@ from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.scratch import scratch_folder
 from spd_deploy.domain.shapes import Shape, refuse_too_long
-from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.host_clock import TimingSettings
 from spd_deploy.timing.interleaved import Opener, time_interleaved
 
 # The choices of whole networks, by the lowering that they stand for.
@@ -35,7 +35,7 @@ class TuningPlan:
         shapes: the shapes of the batches that the network is timed at.
         threads: threads of the runtime.
         machine: the name of this machine in the tuning.
-        effort: how long each product and network is timed.
+        timing: how long each product and network is timed.
     """
 
     shapes: tuple[Shape, ...]
@@ -43,7 +43,7 @@ class TuningPlan:
     machine: str
     precision: Precision = Precision.FP32
     runtime: CpuRuntime = "onnxruntime"
-    effort: Effort = field(default_factory=Effort)
+    timing: TimingSettings = field(default_factory=TimingSettings)
 
     def __post_init__(self) -> None:
         """There is at least one shape, and one thread."""
@@ -210,7 +210,7 @@ def _time_product(product: TimedProduct, candidates: Candidates, plan: TuningPla
         )
         for name, lowering in candidates.lowerings.items()
     }
-    return Times(seconds=time_interleaved(openers, plan.shapes, plan.effort))
+    return Times(seconds=time_interleaved(openers, plan.shapes, plan.timing))
 
 
 def _write_networks(
@@ -233,5 +233,5 @@ def _time_networks(drafts: Sequence[_DraftTuning]) -> list[Tuning]:
     """The tunings with the times of their networks, of all runtimes in the same rounds."""
     openers = {draft.label(name): draft.opener(name) for draft in drafts for name in draft.files}
     plan = drafts[0].plan
-    seconds = time_interleaved(openers, plan.shapes, plan.effort)
+    seconds = time_interleaved(openers, plan.shapes, plan.timing)
     return [replace(draft.tuning, network=draft.times_in(seconds)) for draft in drafts]

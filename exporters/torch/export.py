@@ -64,7 +64,7 @@ def torch_artefact_from_checkpoint(
         precision: of the matrices and of all activations.
         lowering: the lowering to force on every matrix that has it; None chooses by pattern.
         overwrite: whether an artefact in ``output`` is replaced.
-        progress: is told of each step.
+        progress: reports each step.
 
     Raises:
         NotWritten: ``output`` exists, or cannot be written.

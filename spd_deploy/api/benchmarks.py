@@ -39,7 +39,7 @@ class BenchResult(Displayed):
         page: the report to read, ``report.html``; ``report.json`` beside it has every sample.
         report: the machine, the settings, the arms and every sample.
         judgement: percentiles, speed-ups with their verdicts, and caveats.
-        notes: what was said on the way.
+        notes: messages of the run.
     """
 
     page: Path

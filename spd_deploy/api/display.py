@@ -89,7 +89,7 @@ class CheckpointResult(SavedResult):
 
     Attributes:
         checkpoint: the model with its scores.
-        notes: what was said on the way.
+        notes: messages of the run.
     """
 
     checkpoint: "Checkpoint"

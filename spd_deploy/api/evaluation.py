@@ -30,12 +30,12 @@ class Evaluation(Displayed):
     Attributes:
         path: the model's folder.
         task: the name of the task.
-        split: which rows were scored, such as ``dev`` or ``held out of train``.
+        split: which rows were scored, such as ``dev`` or ``dev, a tenth of the file``.
         rows: how many.
         seconds: how long the model took for them.
         runtime: what ran the model.
         scores: the task's metrics; the first is the headline. None marks an undefined one.
-        notes: what was said on the way, such as how many texts were cut.
+        notes: messages of the run, such as how many texts were cut.
     """
 
     path: Path
@@ -89,7 +89,7 @@ def evaluate(
         path: the model's folder.
         task: the task's name; by default the task that the model was trained for.
         data: a folder with the task's files, or one file. Of the file that the model was trained
-            on, the rows that training held out are scored.
+            on, its dev rows are scored.
         split: ``dev`` or ``train``.
         skip_broken_rows: leave broken rows out instead of stopping at the first.
         runtime: as for ``load``.
@@ -186,12 +186,15 @@ def score_parts(
         opened: the session with its tokenizer.
         task: says which metrics count.
         parts: labelled rows by the name of their file.
-        progress: is told how many texts were cut.
+        progress: reports how many texts were cut.
         encoder: takes the place of the tokenizer, where it encoded some of the texts before.
 
     Raises:
         BadData: a row has no label.
     """
+    import numpy as np
+
+    from spd_deploy.domain.collapse import constant_answer
     from spd_deploy.domain.metrics import merged_scores, scores_of
     from spd_deploy.domain.text import Lengths
     from spd_deploy.sessions.offline import logits_of
@@ -207,4 +210,6 @@ def score_parts(
         with progress.stage(f"evaluate {part}", len(rows)) as advance:
             logits_BC = logits_of(opened.session, opened.tokenizer, rows, advance)
         found[part] = scores_of(task, logits_BC, labels)
+        if answer := constant_answer(task, logits_BC, np.array(labels)):
+            progress.note(f"warning: the model answers {answer}: its score says nothing")
     return merged_scores(found)

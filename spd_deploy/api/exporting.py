@@ -25,7 +25,7 @@ class ExportResult(SavedResult):
 
     Attributes:
         artefact: the folder and its verified manifest.
-        notes: what was said on the way.
+        notes: messages of the run.
     """
 
     artefact: "Artefact"

@@ -238,8 +238,9 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
         ]
         dense = list(goals.values()).count(None)
         but = f" but the {dense} left dense" if dense else ""
-        said = f"is broken by {', '.join(broken[:3])}" if broken else f"holds on every matrix{but}"
-        notes.append(f"the pattern {said}")
+        kept = f"holds on every matrix{but}"
+        verdict = f"is broken by {', '.join(broken[:3])}" if broken else kept
+        notes.append(f"the pattern {verdict}")
     return Inspection(
         path=checkpoint.folder,
         kind=_kind(checkpoint),

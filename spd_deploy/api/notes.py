@@ -1,6 +1,7 @@
-"""Progress of a function: silent unless asked for, and with all that was said kept."""
+"""Progress of a function: silent unless asked for, with every message kept."""
 
 import contextlib
+from collections.abc import Collection
 
 from spd_deploy.domain.progress import Advance, Progress, Silent
 
@@ -23,9 +24,11 @@ class NoteRecorder:
         """Every note so far, in order."""
         return tuple(self._notes)
 
-    def stage(self, name: str, total: int) -> contextlib.AbstractContextManager[Advance]:
+    def stage(
+        self, name: str, total: int, *, slow_steps: Collection[int] = ()
+    ) -> contextlib.AbstractContextManager[Advance]:
         """A stage of the listener."""
-        return self._listener.stage(name, total)
+        return self._listener.stage(name, total, slow_steps=slow_steps)
 
     def note(self, text: str) -> None:
         """Keep a note, and pass it on."""

@@ -21,8 +21,9 @@ class PruneResult(CheckpointResult):
 
     Attributes:
         checkpoint: the sparse model.
-        agreement: how often it answers as the dense model does, on texts held out for that.
-        notes: what was said on the way.
+        agreement: how often it answers as the dense model does, on texts
+            that it was not calibrated on.
+        notes: messages of the run.
     """
 
     agreement: "Agreement"

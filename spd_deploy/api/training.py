@@ -34,7 +34,7 @@ class TrainResult(CheckpointResult):
             within ``max_drop``.
         seeds: the checkpoint of each seed with mean and interval, where several were trained.
         family: the students with their measured speeds, where a speed-up was wanted.
-        notes: what was said on the way, warnings about the data among it.
+        notes: messages of the run, with the warnings about the data.
     """
 
     seeds: "SeedResults | None" = None
@@ -154,7 +154,7 @@ def train(
         resume: go on with the run in ``output``, which knows its other settings.
         speedup: how many times as fast as dense the student has to be, instead of ``sparsity``.
             Several rising numbers train a student for each.
-        max_drop: points of 100 that the student may lose on the held-out rows; the fastest of a
+        max_drop: points of 100 that the student may lose on the validation rows; the fastest of a
             family that loses less is the result.
         compare_layers: numbers of layers; for each a shallower dense student is trained beside.
         at: the shapes at which the speed-up counts, such as ``8x128`` (rows x tokens).
@@ -197,7 +197,7 @@ def train(
         batch_size: rows of a step, over all processes.
         accumulate: parts that a step is computed in, to save memory.
         max_tokens: tokens that the model reads of a text or pair; longer ones are cut.
-        holdout: the share of train that is kept out, to choose the best checkpoint on.
+        holdout: the share of train that becomes validation rows, to choose the best checkpoint on.
         seed: the seed of the classifier's head, the batches, dropout and grafting.
         seeds: train so many times; the result then holds mean and interval of the scores.
         precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the machine is fast in it.

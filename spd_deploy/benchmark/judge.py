@@ -24,7 +24,7 @@ QUANTILES = (0.5, 0.9, 0.99)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judgement:
-    """Everything that is said of a report.
+    """The sentences and warnings of a report.
 
     Attributes:
         rows: by the host's clock, one for each arm and shape.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from spd_deploy.domain.errors import BadReport, BadSetting
 from spd_deploy.domain.shapes import Shape as Shape  # part of this vocabulary, made on the floor
 from spd_deploy.sessions.protocol import Description, Device
-from spd_deploy.timing.host_clock import Effort, TimeBudget
+from spd_deploy.timing.host_clock import TimeBudget, TimingSettings
 
 # Sizes of a model that a report tells; arms that differ in them are different models.
 SIZES = ("layers", "hidden", "heads", "intermediate", "vocabulary")
@@ -19,7 +19,7 @@ _WARMUP_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BenchmarkSettings(Effort):
+class BenchmarkSettings(TimingSettings):
     """Settings of a benchmark: shapes, device, and how long to measure.
 
     There are two rounds at least, since the spread between rounds is what an interval is made of.
@@ -39,7 +39,9 @@ class BenchmarkSettings(Effort):
 
     def __post_init__(self) -> None:
         """Refuse settings that measure nothing, or have no spread."""
-        Effort.__post_init__(self)  # a dataclass with slots has no super() without arguments
+        TimingSettings.__post_init__(
+            self
+        )  # a dataclass with slots has no super() without arguments
         if not self.shapes or self.rounds < 2:
             raise BadSetting(
                 "these settings measure nothing",

@@ -184,7 +184,7 @@ def _interval(found: Sequence[SpeedUp]) -> str:
 def _why(report: Report, arm: ArmFacts, rows: Sequence[LatencyRow]) -> str:
     """Why it may not be called faster: a gain without proof comes before the lack of a gain.
 
-    A shape that gained nothing needs no proof. The lack of one is told where no shape has any.
+    A shape that gained nothing needs no proof. The lack of one is reported where no shape has any.
     """
     reasons = {row.shape: why for row in rows if (why := unproven(report, arm.name, row.shape))}
     gained = [row.shape for row in rows if row.speed_up and row.speed_up.verdict == "unproven"]

@@ -1,7 +1,7 @@
 """The texts that int8 is calibrated on, and those that int8 and bf16 are scored on.
 
 They are the task's train and dev data, read as ``spd train`` reads them. Where there is no dev
-file, the rows that training held out are scored, and none of them is calibrated on.
+file, the tenth that training left out is scored, and none of it is calibrated on.
 """
 
 from collections.abc import Sequence
@@ -32,14 +32,14 @@ def calibration_set_for(
     *,
     skip_broken: bool = False,
 ) -> "CalibrationSet":
-    """The first texts of train to calibrate on, and dev, or what is held out, to score.
+    """The first texts of train to calibrate on, and dev to score.
 
     Args:
         checkpoint: the model that is exported.
         task_name: the task of the data; None for the checkpoint's.
         data_dir: the task's data; None for the hub's.
         max_drop: how much of the first metric may be lost, in points of 100.
-        progress: is told where the data come from and how long the texts are.
+        progress: reports where the data come from and how long the texts are.
         skip_broken: leave broken rows out instead of stopping at the first.
 
     Raises:
@@ -79,7 +79,7 @@ def calibration_set_of(
         task: the task of the data.
         data: rows as they were read.
         max_drop: how much of the first metric may be lost, in points of 100.
-        progress: is told how long the calibration texts are.
+        progress: reports how long the calibration texts are.
     """
     from exporters.precision import CalibrationSet, Scores
     from spd_deploy.sessions.open import OpenedModel

@@ -7,7 +7,7 @@ import os
 import string
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +104,12 @@ class TerminalProgress:
         self._watch = watch
 
     @contextlib.contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Advance]:
+    def stage(
+        self, name: str, total: int, *, slow_steps: Collection[int] = ()
+    ) -> Iterator[Advance]:
         """Show a bar, or lines, for one stage until the context ends."""
-        drawn = self._bar(name, total) if self._console.is_terminal else self._lines(name, total)
+        stage = _Stage(total, slow_steps, watch=self._watch)
+        drawn = self._bar(name, stage) if self._console.is_terminal else self._lines(name, stage)
         with drawn as advance:
             yield advance
 
@@ -115,7 +118,7 @@ class TerminalProgress:
         self._console.print(text, markup=False)
 
     @contextlib.contextmanager
-    def _bar(self, name: str, total: int) -> Iterator[Advance]:
+    def _bar(self, name: str, stage: "_Stage") -> Iterator[Advance]:
         columns = (
             TextColumn("{task.description:<24}", markup=False),
             BarColumn(bar_width=24),
@@ -124,9 +127,8 @@ class TerminalProgress:
             TextColumn("{task.fields[left]}", markup=False),
             TextColumn("{task.fields[note]}", markup=False),
         )
-        stage = _Stage(total, watch=self._watch)
         with Bars(*columns, console=self._console) as bars:
-            task = bars.add_task(name, total=total, note="", left="")
+            task = bars.add_task(name, total=stage.total, note="", left="")
 
             def advance(steps: int = 1, *, note: str | None = None) -> None:
                 """Move the bar, with the time that is left and the note beside it."""
@@ -138,9 +140,8 @@ class TerminalProgress:
             yield advance
 
     @contextlib.contextmanager
-    def _lines(self, name: str, total: int) -> Iterator[Advance]:
+    def _lines(self, name: str, stage: "_Stage") -> Iterator[Advance]:
         start = last = time.perf_counter()
-        stage = _Stage(total, watch=self._watch)
 
         def advance(steps: int = 1, *, note: str | None = None) -> None:
             """Print a line when the last one is old enough."""
@@ -149,20 +150,20 @@ class TerminalProgress:
             now = time.perf_counter()
             if now - last >= _LOG_EVERY_S:
                 last = now
-                said = [f"{now - start:.0f} s", *stage.outlook(), *([note] if note else [])]
-                self.note(f"{name}: {stage.done}/{total}, {', '.join(said)}")
+                parts = [f"{now - start:.0f} s", *stage.outlook(), *([note] if note else [])]
+                self.note(f"{name}: {stage.done}/{stage.total}, {', '.join(parts)}")
 
         yield advance
-        self.note(f"{name}: done, {stage.done}/{total}, {time.perf_counter() - start:.1f} s")
+        self.note(f"{name}: done, {stage.done}/{stage.total}, {time.perf_counter() - start:.1f} s")
 
 
 class _Stage:
     """How far a stage is, how long it will still take, and what slows it down."""
 
-    def __init__(self, total: int, *, watch: bool) -> None:
+    def __init__(self, total: int, slow_steps: Collection[int], *, watch: bool) -> None:
         self.total = total
         self.done = 0
-        self._pace = Pace(total)
+        self._pace = Pace(total, slow_steps)
         self._watch = BusyWatch() if watch else None
 
     def advance(self, steps: int) -> None:

@@ -29,8 +29,9 @@ Examples:
     "--data",
     type=click.Path(path_type=Path),
     help="Folder with the task's train and dev file, or one labelled file, as spd train takes "
-    "them. For the file that the model was trained on, only the rows that training held out are "
-    "scored.  [default: the Hugging Face hub for GLUE tasks; built-in tasks need none]",
+    "them. For the file that the model was trained on, only its dev rows are scored: the "
+    "tenth that training left out.  [default: the Hugging Face hub for GLUE tasks; built-in tasks "
+    "need none]",
 )
 @click.option(
     "--split",

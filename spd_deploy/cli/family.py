@@ -19,7 +19,7 @@ def show_family(family: "Family") -> None:
     if family.comparison is None:
         show_table(
             f"{first.task.name}: scores on {first.split}; no speed was measured here",
-            ["model", *metrics, "held-out drop", "folder"],
+            ["model", *metrics, "validation drop", "folder"],
             list(_student_rows(family, metrics)),
         )
     else:
@@ -31,8 +31,8 @@ def show_family(family: "Family") -> None:
         click.echo(f"measured in turns: {family.comparison.where}")
         for member in family.members:
             drop = "" if member.drop is None else f"; {_drop(member.drop)}"
-            told = family.comparison.sentence(member.speedup)
-            click.echo(f"{member.speedup:g}x      {told}{drop}")
+            message = family.comparison.sentence(member.speedup)
+            click.echo(f"{member.speedup:g}x      {message}{drop}")
         for sentence in family.beside_shallow():
             click.echo(sentence)
     _show_chosen(family)
@@ -42,7 +42,7 @@ def _show_chosen(family: "Family") -> None:
     """Print which student is the result, and the command to type next."""
     chosen = family.chosen
     if family.max_drop is not None:
-        most = f"{family.max_drop:g} points or less on the held-out rows"
+        most = f"{family.max_drop:g} points or less on the validation rows"
         click.echo(
             f"no student loses {most}: try a lower --speedup"
             if chosen is None

@@ -56,8 +56,8 @@ def family_comparer(
             texts=texts,
             progress=progress,
         )
-        where = f"{plan.runtime}, {plan.precision}, {plan.threads} threads, "
-        where += f"{', '.join(map(str, plan.shapes))}, {plan.machine}"
+        shapes = ", ".join(map(str, plan.shapes))
+        where = f"{shapes}, {plan.threads} threads, {plan.machine}"
         return Comparison(models=found, where=where)
 
     return compare

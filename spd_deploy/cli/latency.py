@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from exporters.classifier_weights import ClassifierWeights
     from spd_deploy.domain.latency_table import LatencyTable
     from spd_deploy.domain.part_times import ShapeTimes
-    from spd_deploy.timing.host_clock import Effort
+    from spd_deploy.timing.host_clock import TimingSettings
 
 DEFAULT_SHAPES = (Shape(batch=8, seq=128),)
 LATENCY_PRECISIONS = ("fp32", "int8", "bf16")
@@ -32,14 +32,14 @@ def latency_plan(
     runtime: CpuRuntime,
     precision: str,
     threads: int | None,
-    effort: "Effort | None" = None,
+    timing: "TimingSettings | None" = None,
 ) -> "LatencyPlan":
     """What to time on this machine; ``precision`` is one of :data:`LATENCY_PRECISIONS`.
 
     Raises:
         BadSetting: bf16 in another runtime than OpenVINO.
     """
-    from exporters.autotune.measure_latency import LATENCY_EFFORT, LatencyPlan
+    from exporters.autotune.measure_latency import LATENCY_TIMING, LatencyPlan
     from exporters.precision import Precision
     from spd_deploy.domain.cores import default_threads
     from spd_deploy.machine.facts import this_machine
@@ -52,7 +52,7 @@ def latency_plan(
         runtime=runtime,
         stored=Precision.FP32 if rounded else Precision(precision),
         computed=precision if rounded else None,
-        effort=effort or LATENCY_EFFORT,
+        timing=timing or LATENCY_TIMING,
     )
 
 

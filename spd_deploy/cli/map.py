@@ -216,14 +216,14 @@ def map_(as_json: bool, **options: Any) -> None:
 
 def _map_structured(options: Mapping[str, Any], *, as_json: bool) -> None:
     """Measure and write the latency table of whole networks, and show it."""
-    from spd_deploy.timing.host_clock import Effort
+    from spd_deploy.timing.host_clock import TimingSettings
 
     plan = latency_plan(
         options["at"] or DEFAULT_SHAPES,
         runtime=next(iter(options["runtimes"]), "onnxruntime"),
         precision=next(iter(options["precisions"]), "fp32"),
         threads=options["threads"],
-        effort=Effort(seconds=options["seconds"], rounds=options["rounds"], warmup_runs=1),
+        timing=TimingSettings(seconds=options["seconds"], rounds=options["rounds"], warmup_runs=1),
     )
     table = write_structured_map(
         options["model"] or "base",
@@ -250,7 +250,7 @@ def _plan(options: Mapping[str, Any]) -> "MapPlan":
     )
     from spd_deploy.benchmark.breakeven.map_records import MapMatrix
     from spd_deploy.domain.cores import default_threads
-    from spd_deploy.timing.host_clock import Effort
+    from spd_deploy.timing.host_clock import TimingSettings
 
     device, on_gpu = options["device"], options["device"] == "cuda"
     own = tuple(MapMatrix(shape=shape, count=1) for shape in dict.fromkeys(options["shapes"]))
@@ -263,7 +263,7 @@ def _plan(options: Mapping[str, Any]) -> "MapPlan":
         patterns=patterns_of(options["patterns"] or _PATTERNS[device], options["sparsities"]),
         precisions=tuple(map(Precision, precisions)),
         threads=None if on_gpu else options["threads"] or default_threads(),
-        effort=Effort(seconds=options["seconds"], rounds=options["rounds"]),
+        timing=TimingSettings(seconds=options["seconds"], rounds=options["rounds"]),
         device=device,
         runtimes=() if on_gpu else tuple(dict.fromkeys(options["runtimes"])) or runtimes_here(),
     )

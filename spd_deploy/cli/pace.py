@@ -2,7 +2,7 @@
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from spd_deploy.domain.cores import usable_cores
@@ -15,34 +15,59 @@ _MIN_INTERVAL_S = 0.5
 
 @dataclass(slots=True)
 class Pace:
-    """Estimates the remaining time of a stage of ``total`` items.
+    """Estimates the remaining time of a stage of ``total`` steps.
 
     The first count is the start of the stage; a resumed training starts with the steps that were
     done before. The rate is that of the second half of the elapsed time, since the speed of steps
-    may change.
+    may change. Slow steps do other work beside, as those of a training that update the masks; their
+    time is kept apart. The first of them is no estimate of the others, since it prepares them.
+
+    Attributes:
+        total: number of steps.
+        slow_steps: the steps (from 0) that take longer than the others.
+        clock: the time in seconds.
     """
 
     total: int
+    slow_steps: Collection[int] = ()
     clock: Callable[[], float] = time.perf_counter
     _times_s: list[float] = field(default_factory=list)
     _counts: list[int] = field(default_factory=list)
+    _last: tuple[float, int] | None = None
+    _quick_s: float = 0.0
+    _slow_s: list[float] = field(default_factory=list)
 
     def count(self, done: int) -> None:
-        """Record that ``done`` items are done now."""
+        """Record that ``done`` steps are done now."""
         now = self.clock()
-        if not self._times_s or now - self._times_s[-1] >= _MIN_INTERVAL_S:
-            self._times_s.append(now)
+        if self._last is not None:
+            before_s, before = self._last
+            if any(before <= step < done for step in self.slow_steps):
+                self._slow_s.append(now - before_s)
+            else:
+                self._quick_s += now - before_s
+        self._last = now, done
+        if not self._times_s or self._quick_s - self._times_s[-1] >= _MIN_INTERVAL_S:
+            self._times_s.append(self._quick_s)
             self._counts.append(done)
 
     def left_s(self, done: int) -> float | None:
-        """Seconds until all items are done; None if no item has been done yet."""
-        if not self._times_s:
+        """Seconds until all steps are done; None if no step but slow ones has been done yet."""
+        if self._last is None:
             return None
-        now = self.clock()
-        middle = (self._times_s[0] + now) / 2
+        middle = (self._times_s[0] + self._quick_s) / 2
         i = bisect_right(self._times_s, middle) - 1
-        steps, seconds = done - self._counts[i], now - self._times_s[i]
-        return None if steps <= 0 else (self.total - done) * seconds / steps
+        slow = sum(self._counts[i] <= step < done for step in self.slow_steps)
+        steps, seconds = done - self._counts[i] - slow, self._quick_s - self._times_s[i]
+        if steps <= 0:
+            return None
+        slow_left = sum(step >= done for step in self.slow_steps)
+        return (self.total - done - slow_left) * seconds / steps + slow_left * self._slow_step_s()
+
+    def _slow_step_s(self) -> float:
+        """Mean seconds of a slow step after the first; 0 while only that one is known."""
+        later = self._slow_s[1:]
+        return sum(later) / len(later) if later else 0.0
 
 
 def spelled_duration(seconds: float) -> str:

@@ -182,7 +182,7 @@ def pruned(options: Mapping[str, Any], progress: Progress) -> "tuple[Checkpoint,
 
     Args:
         options: every option of the command but ``--json``, under the name that it has there.
-        progress: is told about the rows, and how far the pruning is.
+        progress: reports the rows, and how far the pruning is.
 
     Raises:
         UsageError: options that do not go together.

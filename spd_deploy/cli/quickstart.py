@@ -257,7 +257,7 @@ def _publish(
         title="Training",
         png=(checkpoint.folder / CURVES_FILE).read_bytes(),
         caption="Sparse Progressive Distillation of the student from its dense teacher: the metric "
-        "on a sample of train and on what is held out of it, sparsity and graft probability, the "
+        "on a sample of train and on the validation rows, sparsity and graft probability, the "
         "losses, and the learning rate.",
     )
     return write_report(

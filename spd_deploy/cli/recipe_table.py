@@ -95,7 +95,7 @@ OPTIONS: Mapping[str, RecipeOption] = {
         field="student.finetune_epochs",
         metavar="EPOCHS",
         help="Length of the finetune stage, in epochs. All parts of the student are in place in "
-        "it. Raise it if the held-out score still rises at the end.",
+        "it. Raise it if the validation score still rises at the end.",
     ),
     "int8_epochs": RecipeOption(
         field="student.int8_epochs",
@@ -241,8 +241,8 @@ OPTIONS: Mapping[str, RecipeOption] = {
     "holdout": RecipeOption(
         field="holdout",
         metavar="SHARE",
-        help="Share of train, in [0, 1), that is held out to choose the best checkpoint on; at "
-        "most 2000 rows. 0 trains on all rows and takes the last checkpoint.",
+        help="Share of train, in [0, 1), that becomes validation rows: the best checkpoint is "
+        "chosen on them. At most 2000 rows. 0 trains on all rows and takes the last checkpoint.",
     ),
     "seed": RecipeOption(
         field="seed",

@@ -73,7 +73,7 @@ def speed_options(command: Command) -> Command:
         "--max-drop",
         type=click.FloatRange(min=0),
         metavar="POINTS",
-        help="Points of 100 that the student may lose on the held-out rows. A family is "
+        help="Points of 100 that the student may lose on the validation rows. A family is "
         "trained until a student loses more; the fastest that loses less is the result. "
         "--speedup says which speed-ups are tried.  "
         f"[default: none; with it --speedup is {','.join(f'{f:g}' for f in LADDER)}]",

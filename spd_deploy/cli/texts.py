@@ -57,7 +57,7 @@ def rows_from_file(
         text_column: the column of the text, where the user names it.
         pair_column: the column of the second text, where the user names it.
         skip_broken: leave broken rows out; None where the user has no such choice.
-        note: told how many rows were left out, and why.
+        note: reports how many rows were left out, and why.
         kind: what standard input is; errors call it ``stdin.KIND``.
         open_tokenizer: gives the model's tokenizer; a text without a token for it is a broken row.
 

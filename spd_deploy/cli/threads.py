@@ -45,7 +45,7 @@ def choose_threads(
     Args:
         requested: the number that the user gave.
         before: processor times at the start of the time over which other processes are observed.
-        note: is told the number that was chosen, and why.
+        note: reports the number that was chosen, and why.
     """
     if requested is not None or "OMP_NUM_THREADS" in os.environ:
         return requested

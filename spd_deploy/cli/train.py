@@ -165,7 +165,7 @@ def trained(
     Args:
         options: every option of the command, under the name that it has there.
         given: the names of the options that the user set. A resumed run keeps its own others.
-        progress: is told about the data, and how far the training is.
+        progress: reports the data, and how far the training is.
 
     Raises:
         UsageError: options that do not go together.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def read_task_and_data(
     options: Mapping[str, Any], recipe: "Recipe", progress: Progress
 ) -> "tuple[Task, Data]":
-    """The task and its data; the progress is told what they look like."""
+    """The task and its data; with a report of what they look like."""
     from spd_deploy.sessions.checkpoint_tokenizer import opener_of
     from spd_train.data.splits import read_data
     from spd_train.data.summary import report_data

@@ -29,14 +29,14 @@ def tuning_plan(
     from spd_deploy.domain.cores import default_threads
     from spd_deploy.domain.shapes import Shape
     from spd_deploy.machine.facts import this_machine
-    from spd_deploy.timing.host_clock import Effort
+    from spd_deploy.timing.host_clock import TimingSettings
 
     return TuningPlan(
         shapes=Shape.grid(batches, seqs),
         threads=threads or default_threads(),
         machine=this_machine().cpu,
         precision=precision,
-        effort=Effort() if seconds is None else Effort(seconds=seconds),
+        timing=TimingSettings() if seconds is None else TimingSettings(seconds=seconds),
     )
 
 

@@ -35,7 +35,7 @@ def architecture_of(encoder: Encoder) -> Architecture:
 
 
 def exportable_architecture(encoder: Encoder, config: Mapping[str, Any]) -> Architecture:
-    """The architecture of a model that can be exported, told by its encoder and ``config.json``.
+    """The architecture of a model to export, recognised by its encoder and ``config.json``.
 
     Raises:
         BadModel: its embeddings, head, activation or norms cannot be exported.

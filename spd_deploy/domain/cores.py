@@ -70,8 +70,8 @@ def quota_cores(root: Path = _ROOT) -> float | None:
 
 def _limit(folder: Path) -> float | None:
     """Microseconds of processor time a period, as a group's files say them; None for no limit."""
-    if (told := _text(folder / _V2_QUOTA)) is not None:
-        quota, period = (*told.split(), "", "")[:2]
+    if (quota_line := _text(folder / _V2_QUOTA)) is not None:
+        quota, period = (*quota_line.split(), "", "")[:2]
     else:
         quota, period = (_text(folder / name) or "" for name in (_V1_QUOTA, _V1_PERIOD))
     if not (quota.isdigit() and period.isdigit() and int(quota) and int(period)):

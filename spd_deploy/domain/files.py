@@ -163,7 +163,7 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
     """Refuse a ``path`` that cannot become an output.
 
     Raises:
-        NotWritten: something is there already and ``overwrite`` was not said, or nothing can be
+        NotWritten: something is there already and ``overwrite`` is False, or nothing can be
             written there.
     """
     taken = path.is_file() or (path.is_dir() and any(path.iterdir()))

@@ -114,9 +114,9 @@ def golden_of(arrays: bytes, answers: bytes, folder: Path) -> Golden:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    told = json_object(answers, folder / ANSWERS_FILE, error=BadArtefact, fix=_AGAIN)
+    stored = json_object(answers, folder / ANSWERS_FILE, error=BadArtefact, fix=_AGAIN)
     texts = versioned(
-        _Answers, told, SCHEMA, what=ANSWERS_FILE, error=BadArtefact, fix=_AGAIN
+        _Answers, stored, SCHEMA, what=ANSWERS_FILE, error=BadArtefact, fix=_AGAIN
     ).texts
     try:
         found = load(arrays)

@@ -5,7 +5,7 @@ from it on a terminal and writes plain lines into a log.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Protocol
 
 
@@ -20,8 +20,13 @@ class Advance(Protocol):
 class Progress(Protocol):
     """Someone who wants to know how far the work is."""
 
-    def stage(self, name: str, total: int) -> contextlib.AbstractContextManager[Advance]:
-        """A stage of ``total`` steps begins; leaving the context ends it."""
+    def stage(
+        self, name: str, total: int, *, slow_steps: Collection[int] = ()
+    ) -> contextlib.AbstractContextManager[Advance]:
+        """A stage of ``total`` steps begins; leaving the context ends it.
+
+        ``slow_steps`` (from 0) take longer than the others, so an estimate counts them apart.
+        """
         ...
 
     def note(self, text: str) -> None:
@@ -33,7 +38,9 @@ class Silent:
     """A :class:`Progress` that shows nothing, for callers that gave no listener."""
 
     @contextlib.contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Advance]:
+    def stage(
+        self, name: str, total: int, *, slow_steps: Collection[int] = ()
+    ) -> Iterator[Advance]:
         """A stage whose steps are not counted."""
 
         def advance(steps: int = 1, *, note: str | None = None) -> None:

@@ -1,7 +1,7 @@
 """Which rows a model was trained on: enough to know them again, without keeping a text.
 
 The record travels with the task inside checkpoints and artefacts, so that whoever scores a model
-later measures on the rows that training held out, and is told where rows were trained on.
+later measures on the dev rows, and reports which rows were trained on.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ class TrainedRows:
     """A record of training rows.
 
     Attributes:
-        sha256: of all labelled rows of the training file in their order, held-out ones included.
+        sha256: of all labelled rows of the training file in their order, dev rows included.
         held_out: share of them that was set apart to measure on; 0 where there was a dev file.
         hashes: the smallest hashes of the texts that were trained on, in hexadecimal digits.
     """

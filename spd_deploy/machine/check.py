@@ -39,8 +39,8 @@ def passed(group: str, name: str, found: str | None = None) -> Check:
 
 def failed(group: str, name: str, *, reason: str, remedy: str, found: str | None = None) -> Check:
     """A check that failed, with its reason and its remedy."""
-    told = without_folders(reason)
-    return Check(group=group, name=name, ok=False, found=found, reason=told, remedy=remedy)
+    shown = without_folders(reason)
+    return Check(group=group, name=name, ok=False, found=found, reason=shown, remedy=remedy)
 
 
 def without_folders(text: str) -> str:

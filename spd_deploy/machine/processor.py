@@ -57,8 +57,8 @@ def named_in(cpuinfo: str) -> str | None:
 
 def flags_in(cpuinfo: str) -> tuple[str, ...] | None:
     """The flags of the first processor in ``/proc/cpuinfo``; ARM calls them ``Features``."""
-    told = _field(cpuinfo, "flags") or _field(cpuinfo, "Features")
-    return None if told is None else tuple(told.split())
+    flags = _field(cpuinfo, "flags") or _field(cpuinfo, "Features")
+    return None if flags is None else tuple(flags.split())
 
 
 def features_in(flags: Collection[str]) -> tuple[str, ...]:

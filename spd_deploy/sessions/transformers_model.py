@@ -31,7 +31,7 @@ def load_classifier(
         config: what the model is made by; its own ``config.json`` where there is none.
         may_draw: whether a tensor that the weights lack, or have in another size, may be drawn at
             random, as a new head is; no tensor may be by default.
-        note: told in a sentence where a tensor of another size was left out.
+        note: reports in a sentence where a tensor of another size was left out.
         fix: what to do about tensors that are lacking.
         settings: other arguments of ``from_pretrained``.
 

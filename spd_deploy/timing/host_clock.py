@@ -56,7 +56,7 @@ def seconds_of(run: Callable[[], object], *, clock: Clock = perf_counter_ns) -> 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Effort:
+class TimingSettings:
     """Time and number of runs of a measurement.
 
     Attributes:
@@ -74,7 +74,7 @@ class Effort:
     max_runs: int = 10_000
 
     def __post_init__(self) -> None:
-        """Refuse an effort that measures nothing."""
+        """Refuse settings that measures nothing."""
         counts = self.rounds >= 1 and self.warmup_runs >= 1 <= self.min_runs <= self.max_runs
         if not (counts and 0 < self.seconds < math.inf):
             raise BadSetting(

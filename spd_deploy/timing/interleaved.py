@@ -12,7 +12,7 @@ from time import perf_counter_ns
 from typing import Any, TypeVar
 
 from spd_deploy.domain.shapes import Shape
-from spd_deploy.timing.host_clock import Clock, Effort, collect, seconds_of
+from spd_deploy.timing.host_clock import Clock, TimingSettings, collect, seconds_of
 from spd_deploy.timing.rounds import interleave
 
 Name = TypeVar("Name", bound=Hashable)
@@ -26,7 +26,7 @@ _MIN_GAIN = 1.05
 def time_interleaved(
     openers: Mapping[Name, Opener],
     shapes: Sequence[Shape],
-    effort: Effort,
+    timing: TimingSettings,
     *,
     clock: Clock = perf_counter_ns,
     seconds: Callable[[Callable[[], Any]], float] | None = None,
@@ -39,10 +39,10 @@ def time_interleaved(
     """
     sample = seconds or partial(seconds_of, clock=clock)
     medians: dict[Name, list[list[float]]] = {name: [[] for _ in shapes] for name in openers}
-    for _, name in interleave(tuple(openers), effort.rounds):
+    for _, name in interleave(tuple(openers), timing.rounds):
         with openers[name]() as run:
             for rounds, shape in zip(medians[name], shapes, strict=True):
-                samples = _samples(partial(run, shape), effort, sample, clock)
+                samples = _samples(partial(run, shape), timing, sample, clock)
                 rounds.append(typical(samples))
     return {name: tuple(map(tuple, rounds)) for name, rounds in medians.items()}
 
@@ -60,11 +60,11 @@ def first_unless_faster(seconds: Sequence[Sequence[float]]) -> int:
 
 def _samples(
     run: Callable[[], Any],
-    effort: Effort,
+    timing: TimingSettings,
     sample: Callable[[Callable[[], Any]], float],
     clock: Clock,
 ) -> tuple[float, ...]:
     """Seconds of each run of one series, after the warm-up."""
-    for _ in range(effort.warmup_runs):
+    for _ in range(timing.warmup_runs):
         run()
-    return collect(partial(sample, run), effort.series, clock=clock)
+    return collect(partial(sample, run), timing.series, clock=clock)

@@ -179,7 +179,7 @@ def usable_rows(
     Args:
         pairs: each row with its example or its fault.
         skip_broken: skip rows with a fault. None if the user has no such option.
-        note: is told how many rows were skipped.
+        note: reports how many rows were skipped.
 
     Raises:
         BadData: a row has a fault, and broken rows are not skipped.

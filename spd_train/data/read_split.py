@@ -40,7 +40,7 @@ def read_split(
         split: ``train``, ``dev`` or ``test``; only ``test`` may lack labels.
         skip_broken: skip broken rows instead of stopping at the first. None if the user has no such
             option, so that no error recommends it.
-        note: is told how many rows were skipped.
+        note: reports how many rows were skipped.
         open_tokenizer: gives the model's tokenizer; a text without a token for it is a broken row.
 
     Raises:

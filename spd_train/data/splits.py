@@ -21,9 +21,9 @@ from spd_train.data.examples import Example, Note, OpenTokenizer, Splits
 from spd_train.data.folders import has_split, own_files
 from spd_train.data.read_split import read_split
 
-# If the user's own data has no dev file, this share of it is held out to score on.
+# If the user's own data has no dev file, this share of it becomes dev.
 DEV_SHARE = 0.1
-DEV_FROM_TRAIN = "held out of train"
+DEV_FROM_TRAIN = "dev, a tenth of the file"
 TRAIN = "train"
 # More validation rows choose no better checkpoint, and would be missing in train.
 _MAX_HELD_OUT = 2000
@@ -112,7 +112,7 @@ def read_data(
         data_dir: a folder or a file; None for the hub or a built-in task.
         holdout: share of train, in [0, 1).
         skip_broken: skip broken rows; None if the user has no such option.
-        note: is told about the rows.
+        note: reports the rows.
         open_tokenizer: gives the model's tokenizer; a text without a token for it is a broken row.
 
     Raises:
@@ -129,8 +129,8 @@ def read_data(
     kept: Sequence[Example] = rows
     if without_dev := not has_split(task, data_dir, "dev"):
         kept, held = hold_out(rows, DEV_SHARE)
-        note(f"no dev file: {len(held)} of {len(rows)} rows are held out to measure on")
-        dev: Mapping[str, Sequence[Example]] = {"held_out": held}
+        note(f"no dev file: a tenth of the rows becomes dev, {len(held)} of {len(rows)}")
+        dev: Mapping[str, Sequence[Example]] = {"dev": held}
     else:
         dev = read(data_dir, "dev")
     known = task.trained_on
@@ -159,8 +159,8 @@ def rows_to_score(
 ) -> ScoringRows:
     """The rows to score a model of ``task`` on.
 
-    If ``data_dir`` is the file that the model was trained on, dev is what the training held out of
-    it. Another file is scored as a whole, with every split. Rows that were trained on are reported.
+    If ``data_dir`` is the file that the model was trained on, dev is the tenth that was not trained
+    on. Another file is scored as a whole, with every split. Rows that were trained on are reported.
 
     Raises:
         BadData: a file, row, column or label is wrong, or there is no such split.
@@ -221,9 +221,9 @@ def _part_of(
         if not known.held_out:
             return ScoringRows(name=TRAIN, parts=parts)
         kept, held = hold_out(rows, known.held_out)
-        note(f"{file} is the file that the model was trained on: {len(held)} rows were held out")
+        note(f"{file} is the file that the model was trained on: its dev rows are {len(held)}")
         name, part = (TRAIN, kept) if split == TRAIN else (DEV_FROM_TRAIN, held)
-        return ScoringRows(name=name, parts={name.replace(" ", "_"): list(part)})
+        return ScoringRows(name=name, parts={split: list(part)})
     if data_dir.is_dir() and split != TRAIN:
         own_files(data_dir, split)  # there is none: the error says so
     if known is None and task.name != "unknown":

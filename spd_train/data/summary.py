@@ -27,9 +27,12 @@ def report_data(task: Task, data: Data, note: Note) -> None:
 
 def row_counts(data: Data) -> str:
     """The number of rows to train on, to choose on and to score on, as a line."""
-    held = f", {len(data.holdout)} to choose the best checkpoint on" if data.holdout else ""
+    validation = f"{len(data.holdout)} validation rows to choose the best checkpoint on, "
     dev = sum(map(len, data.dev.values()))
-    return f"data: {len(data.train)} rows to train on{held}, {dev} to measure on ({data.dev_name})"
+    return (
+        f"data: {len(data.train)} rows to train on, {validation if data.holdout else ''}"
+        f"{dev} to measure on ({data.dev_name})"
+    )
 
 
 def label_counts(task: Task, data: Data) -> str:
@@ -40,9 +43,9 @@ def label_counts(task: Task, data: Data) -> str:
         ends = f"from {numbers.min():g} to {numbers.max():g}"
         return f"labels: numbers {ends}, mean {numbers.mean():.3g}"
     counts = _counts(task, rows)
-    shown = ", ".join(f"{_quoted(label)} {n}" for label, n in list(counts.items())[:_MAX_SHOWN])
-    more = f", and {len(counts) - _MAX_SHOWN} more" if len(counts) > _MAX_SHOWN else ""
-    return f"labels: {len(counts)}: {shown}{more}"
+    shown = [f"{_quoted(label)} ({n} rows)" for label, n in list(counts.items())[:_MAX_SHOWN]]
+    more = f", and {len(counts) - _MAX_SHOWN} more labels" if len(counts) > _MAX_SHOWN else ""
+    return f"labels: {', '.join(shown)}{more}"
 
 
 def data_warnings(task: Task, data: Data) -> Iterator[str]:
@@ -111,4 +114,4 @@ def _listed(labels: Sequence[str]) -> str:
 
 def _quoted(label: str) -> str:
     """A label, in quotes if it would not be read as one word."""
-    return label if label and all(c.isalnum() or c in "._-" for c in label) else repr(label)
+    return label if label.isidentifier() else repr(label)

@@ -30,8 +30,8 @@ _MIN_WINDOW = 5
 def draw_curves(folder: Path, *, title: str, metric: str, measured_on: str) -> Path:
     """Draw ``log.jsonl`` of ``folder`` into ``curves.png`` there. Returns the path of the figure.
 
-    The panels show the metric on train and on the held-out rows; the losses; the learning rate with
-    the share of tokens that is not padding; and for a student the sparsity and the grafting
+    The panels show the metric on train and on the validation rows; the losses; the learning rate
+    with the share of tokens that is not padding; and for a student the sparsity and the grafting
     probability, with shaded stages.
 
     Args:
@@ -76,13 +76,13 @@ def curves_figure(
 
 
 def _metric_panel(axes: "Axes", records: Sequence[Record], metric: str, measured_on: str) -> None:
-    """The main metric on a sample of train, on the held-out rows, and at the end on dev."""
+    """The main metric on a sample of train, on the validation rows, and at the end on dev."""
     scores = [r for r in records if r["kind"] == "score"]
     x = [r["step"] + 1 for r in scores]
     shown = []
     for sample, colour, width, label in (
         ("train", GREY, 3.0, "train, a sample"),
-        ("holdout", BLUE, 1.5, "held out to choose by"),
+        ("holdout", BLUE, 1.5, "validation, to choose by"),
     ):
         if scores and sample in scores[0]:
             y = [_number(r[sample].get(metric)) for r in scores]

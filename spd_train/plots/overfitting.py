@@ -1,4 +1,4 @@
-"""Metric on train and on held-out rows over the epochs, with a panel for each task and pattern.
+"""Metric on train and on validation rows over the epochs, with a panel for each task and pattern.
 
 Overfitting shows as a solid line that rises while its dashed line does not, with the mark of dev
 below both. Drawn from the logs alone.
@@ -98,7 +98,7 @@ def _epoch_ticks(last: float) -> list[float]:
 
 
 def _draw_curve(axes: "Axes", curve: Sequence[Point], colour: str) -> None:
-    """Draw one arm: train as a solid line, held-out rows as a dashed line."""
+    """Draw one arm: train as a solid line, validation rows as a dashed line."""
     x = [p.epoch for p in curve]
     for values, line in (
         ([p.train for p in curve], "-"),
@@ -126,7 +126,7 @@ def _legend(figure: "Figure", arms: Sequence[str]) -> None:
     ]
     handles += [
         Line2D([], [], color=INK, linewidth=1.3, label="train"),
-        Line2D([], [], color=INK, linestyle=_DASHES, linewidth=1.3, label="held out of train"),
+        Line2D([], [], color=INK, linestyle=_DASHES, linewidth=1.3, label="validation"),
         Line2D([], [], color=INK, marker="o", linestyle="", markersize=5, label="dev, at the end"),
         Line2D([], [], color=GREY, linestyle=":", label="dense on dev"),
     ]

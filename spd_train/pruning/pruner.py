@@ -64,7 +64,7 @@ class Pruner:
             speed: the speed-up that decides what each layer keeps; None if the targets do.
             masks: masks ``[N, K]`` of what has been pruned before, by matrix name; None for dense
                 weights. It stays pruned under the structured pattern.
-            progress: is told how the search for what each layer keeps goes.
+            progress: reports how the search for what each layer keeps goes.
         """
         self.network = network
         self.recipe = recipe

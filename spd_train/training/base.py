@@ -1,16 +1,18 @@
 """What a training consists of: parameters, a loss, a schedule. The loop owns everything else."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spd_deploy.domain.collapse import constant_answer
 from spd_deploy.domain.errors import BadCheckpoint
 from spd_deploy.domain.tasks import Task
 from spd_train.data.batching import LabelledTokens, TensorBatch
 from spd_train.training.context import TrainContext
-from spd_train.training.scoring import SampleScores, score_rows
+from spd_train.training.scoring import Forward, SampleScores, logits_of, score_rows
 
 CLIP_NORM = 1.0
 Record = dict[str, float | str]
@@ -57,6 +59,11 @@ class Training(ABC):
     @abstractmethod
     def logits(self, batch: TensorBatch) -> Tensor:
         """Logits ``[B, C]`` of the model that is trained, without dropout."""
+
+    @property
+    def slow_steps(self) -> Collection[int]:
+        """The steps (from 0) that take longer than the others."""
+        return ()
 
     @property
     def has_gradients(self) -> bool:
@@ -112,6 +119,19 @@ class Training(ABC):
             pad_id=context.pad_id,
             device=context.distributed.device,
         )
+
+    def constant_answer(
+        self, rows: Sequence[LabelledTokens], forward: Forward | None = None
+    ) -> str | None:
+        """The answer that the model gives to nearly all ``rows``, in words; None if they differ.
+
+        Args:
+            rows: the rows.
+            forward: maps a batch to logits ``[B, C]``, in place of :meth:`logits`.
+        """
+        device, pad_id = self.context.distributed.device, self.context.pad_id
+        logits_BC = logits_of(forward or self.logits, rows, pad_id=pad_id, device=device)
+        return constant_answer(self.task, logits_BC, np.array([row.label for row in rows]))
 
 
 _NO_DECAY = ("bias", "LayerNorm.weight", "layer_norm.weight")

@@ -1,4 +1,4 @@
-"""The best checkpoint of a training, chosen on rows that were held out of train.
+"""The best checkpoint of a training, chosen on the validation rows, which are taken from train.
 
 Its parameters are in a safetensors file beside the saved state. The header of the file holds their
 step and their score. A resumed run continues from that file and makes the same choice as a run

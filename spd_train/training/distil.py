@@ -7,7 +7,7 @@ weights. The masks are applied again after every optimiser step. Embeddings and 
 teacher's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -99,6 +99,12 @@ class Distillation(Training):
         self.distillation.empty = pruner.empty_layers()
 
     @property
+    def slow_steps(self) -> Collection[int]:
+        """The steps that update the masks."""
+        steps = range(self.stages.prune)
+        return [step for step in steps if mask_update(step, self.stages, self.updates)]
+
+    @property
     def has_gradients(self) -> bool:
         """Whether the draw of this step put at least one part of the student in place."""
         return any(unit.student_in_place for unit in self.network.units)
@@ -170,10 +176,14 @@ class Distillation(Training):
         self.network.graft_all(True)
         return self.network(batch).logits_BC  # type: ignore[no-any-return]
 
+    def teacher_logits(self, batch: TensorBatch) -> Tensor:
+        """The teacher's logits ``[B, C]``, without dropout."""
+        return self.network.eval().teacher_forward(batch).logits_BC
+
     def score_teacher(self, rows: Sequence[LabelledTokens]) -> dict[str, float]:
         """Metrics of the teacher on ``rows``, and its ``loss``."""
         return score_rows(
-            lambda batch: self.network.eval().teacher_forward(batch).logits_BC,
+            self.teacher_logits,
             self.task,
             rows,
             pad_id=self.context.pad_id,

@@ -54,8 +54,8 @@ def run_loop(
 ) -> int:
     """Run ``training`` to its end, from its saved state if there is one.
 
-    Afterwards the model has the weights that scored highest on the held-out rows, or the last
-    weights where no rows are held out. Only the main process writes files, scores and progress.
+    Afterwards the model has the weights that scored highest on the validation rows, or the last
+    weights where there are none. Only the main process writes files, scores and progress.
 
     Returns:
         The number of steps after which the model had the weights that it has now.
@@ -72,7 +72,9 @@ def run_loop(
         training, rows, batch_size=loop.batch_size, accumulate=loop.accumulate, first=first
     )
     shown = progress if distributed.is_main else Silent()
-    with shown.stage(training.name, training.total_steps) as advance:
+    with shown.stage(
+        training.name, training.total_steps, slow_steps=training.slow_steps
+    ) as advance:
         advance(first)
         for step, batch in batches:
             record = take_step(training, module, batch, step, loop)

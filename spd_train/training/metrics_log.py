@@ -1,7 +1,7 @@
 """The training log: one JSON object a line, read by programs and by the figures.
 
 A record has a ``kind``: ``step`` (losses and schedules at one optimiser step), ``score`` (metrics
-on samples of train and of the held-out rows), or ``final`` (metrics of the best checkpoint). A
+on samples of train and of the validation rows), or ``final`` (metrics of the best checkpoint). A
 resumed run first drops the records after the state that it continues from, so the log is that of an
 uninterrupted run.
 """

@@ -35,7 +35,7 @@ class Samples:
 
     @classmethod
     def of(cls, train: Sequence[LabelledTokens], holdout: Sequence[LabelledTokens]) -> "Samples":
-        """As many training rows as are held out, at most 1000, the same ones every time."""
+        """As many training rows as validation rows, at most 1000, the same ones every time."""
         count = min(len(train), len(holdout) or _SAMPLE_ROWS, _SAMPLE_ROWS)
         chosen = np.random.default_rng(0).choice(len(train), count, replace=False)
         return cls(train=[train[i] for i in sorted(chosen.tolist())], holdout=holdout)

@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,9 @@ class PressCtrlC:
     def __init__(self) -> None:
         self.pressed = False
 
-    def stage(self, name: str, total: int) -> AbstractContextManager[Advance]:
+    def stage(
+        self, name: str, total: int, *, slow_steps: Collection[int] = ()
+    ) -> AbstractContextManager[Advance]:
         """Press when the stage moves."""
 
         def advance(steps: int = 1, *, note: str | None = None) -> None:
@@ -51,7 +54,7 @@ def test_a_training_tells_what_came_out(place: Path, trained: spd.TrainResult) -
     assert trained.checkpoint.task.labels == ("1", "5")
     assert str(trained.checkpoint.pattern) == "block:16x1"
     assert set(trained.checkpoint.scores) == {"dense", "sparse"}
-    assert any("rows are held out to measure on" in note for note in trained.notes)
+    assert any("a tenth of the rows becomes dev" in note for note in trained.notes)
     assert "block:16x1 at 50%" in repr(trained)
 
 
@@ -77,7 +80,7 @@ def test_a_quiet_call_prints_nothing(
     loud = capfd.readouterr()
 
     assert (quiet.out, quiet.err) == ("", "")
-    assert "labels: 2: 1" in loud.err
+    assert "labels: '1' (" in loud.err
 
 
 def test_threads_of_the_caller_stay(place: Path, tmp_path: Path) -> None:
@@ -148,7 +151,7 @@ def test_a_score_is_that_of_the_command(place: Path, exported: spd.ExportResult)
     found = spd.evaluate(exported, data=place / "reviews.csv", threads=1)
 
     assert found.to_json() == json.loads(run_in(place, command).stdout)
-    assert (found.split, found.rows) == ("held out of train", 12)
+    assert (found.split, found.rows) == ("dev, a tenth of the file", 12)
     assert "accuracy" in repr(found)
 
 

@@ -73,7 +73,7 @@ def test_one_file_judges_by_the_rows_that_training_held_out(
 
     calibrated = {row for batch in calibration_set.batches for row in rows_of(batch)}
     trained = read_data(OWN, place)
-    assert calibration_set.split == trained.dev_name == "held out of train"
+    assert calibration_set.split == trained.dev_name == "dev, a tenth of the file"
     assert (len(session.seen), len(calibrated)) == (4, 36)
     assert calibrated.isdisjoint(session.seen)
 
@@ -89,9 +89,9 @@ def test_the_record_says_what_was_scored_on(tmp_path: Path, dense_checkpoint: Ch
     calibration_set = calibration_set_for(own, None, file, 100.0, Silent())
 
     for known, said in (
-        (None, "held out of train"),
-        ("held out of train", "held out of train"),
-        ("dev", "dev; when exported held out of train"),
+        (None, "dev, a tenth of the file"),
+        ("dev, a tenth of the file", "dev, a tenth of the file"),
+        ("dev", "dev; when exported dev, a tenth of the file"),
     ):
         artefact = artefact_from_checkpoint(
             replace(own, split=known),

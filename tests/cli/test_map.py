@@ -40,7 +40,7 @@ def test_a_map_has_every_product_asked_for(tmp_path: Path) -> None:
     for cell in found.cells:
         assert len(cell.dense_s) == 2
         assert len(cell.sparse_s) == (0 if cell.pattern == "2:4" else 2)
-    assert (found.effort.threads, found.model) == (1, None)
+    assert (found.settings.threads, found.model) == (1, None)
     assert found.runtimes == {name: version_of(name) for name in ("onnxruntime", "openvino")}
     assert f"openvino {found.runtimes['openvino']}, fp32 and int8" in result.stdout
     assert (tmp_path / "m" / "map.png").read_bytes().startswith(b"\x89PNG")

@@ -41,8 +41,8 @@ def test_training_begins_with_what_the_data_looks_like(place: Path) -> None:
     said = (place / "said").read_text()
 
     start = said[: said.index("teacher:")] if "teacher:" in said else said
-    assert "data: 162 rows to train on, 18 to choose the best checkpoint on, 20 to measure" in start
-    assert re.search(r"labels: 2: 1 \d+, 5 \d+\n", start)
+    assert "data: 162 rows to train on, 18 validation rows" in start
+    assert re.search(r"labels: '1' \(\d+ rows\), '5' \(\d+ rows\)\n", start)
     assert re.search(r"lengths of train: .*; \d+ of 180 \(.* %\) are cut at 16 tokens", start)
     assert re.search(r"lengths of dev: .* of 20 .*\(a higher --max-tokens cuts fewer", start)
 
@@ -58,7 +58,7 @@ def test_evaluate_scores_what_training_held_out(place: Path) -> None:
     result = run_in(place, "evaluate run --data reviews.tsv --json")
 
     found = json.loads(result.stdout)
-    assert (found["split"], found["rows"]) == ("held out of train", 20)
+    assert (found["split"], found["rows"]) == ("dev, a tenth of the file", 20)
     known = record(place)["scores"]["dense"]
     assert found["scores"] == pytest.approx(known)
     assert "are cut at 16 tokens" in result.stderr
@@ -74,7 +74,7 @@ def test_prune_scores_what_training_held_out(place: Path) -> None:
 
     assert result.exit_code == 0, result.output
     found = json.loads((place / "pruned" / SPD_FILE).read_text())
-    assert found["split"] == "held out of train"
+    assert found["split"] == "dev, a tenth of the file"
     assert found["scores"]["dense"] == pytest.approx(record(place)["scores"]["dense"])
     assert found["task"]["trained_on"] == record(place)["task"]["trained_on"]
 
@@ -87,9 +87,9 @@ def test_an_artefact_knows_the_rows_too(place: Path) -> None:
 
     assert result.exit_code == 0, result.output
     manifest = json.loads((place / "int8" / "manifest.json").read_text())
-    assert manifest["split"] == "held out of train"
+    assert manifest["split"] == "dev, a tenth of the file"
     found = json.loads(run_in(place, "evaluate int8 --data reviews.tsv --json").stdout)
-    assert (found["split"], found["rows"]) == ("held out of train", 20)
+    assert (found["split"], found["rows"]) == ("dev, a tenth of the file", 20)
     metric = next(iter(found["scores"]))
     assert found["scores"][metric] in [
         pytest.approx(arm[metric]) for arm in manifest["scores"].values()

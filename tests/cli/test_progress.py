@@ -53,6 +53,30 @@ def test_slow_steps_at_the_beginning_are_forgotten() -> None:
     assert found.left_s(210) == pytest.approx(790, rel=0.01)
 
 
+@given(
+    slow=st.sets(st.integers(1, 59), min_size=2),
+    first_s=st.floats(1, 1000),
+    slow_s=st.floats(1, 100),
+    quick_s=st.floats(0.1, 5),
+    left=st.integers(1, 40),
+)
+def test_slow_steps_count_apart(
+    slow: set[int], first_s: float, slow_s: float, quick_s: float, left: int
+) -> None:
+    """Once a second slow step is known the rest is exact, however long the first slow one took."""
+    clock = Clock()
+    slow_steps = sorted({0, *slow, 60})
+    found = Pace(60 + left, slow_steps, clock=clock)
+    found.count(0)
+    for step in range(60):
+        clock.now += first_s if step == 0 else slow_s if step in slow else quick_s
+        found.count(step + 1)
+
+    quick = any(step not in slow_steps for step in range(60))
+    expected = (left - 1) * quick_s + slow_s
+    assert not quick or found.left_s(60) == pytest.approx(expected)
+
+
 def test_before_the_first_step_nothing_is_told() -> None:
     """An estimate is made of steps that were done."""
     found = Pace(10)

@@ -13,11 +13,11 @@ from spd_deploy.domain.shapes import Shape, random_batch
 from spd_deploy.sessions.openvino import import_openvino, precisions_of
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.sessions.torch import TorchSession
-from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.host_clock import TimingSettings
 from tests.tiny import tiny_checkpoint
 
 SHAPES = (Shape(batch=1, seq=8), Shape(batch=4, seq=16))
-QUICK = Effort(seconds=0.002, rounds=2)
+QUICK = TimingSettings(seconds=0.002, rounds=2)
 # Differences of logits from the checkpoint's that a precision explains.
 NEAR = {"fp32": 1e-4, "int8": 0.3, "bf16": 0.3}
 
@@ -47,7 +47,7 @@ def test_each_model_is_scored_and_timed_in_its_form(tmp_path: Path) -> None:
         ModelForm(name="2x", checkpoint=sparse, runtime="onnxruntime", precision="fp32"),
     ]
 
-    found = compare_models(forms, SHAPES, threads=1, texts=texts, effort=QUICK)
+    found = compare_models(forms, SHAPES, threads=1, texts=texts, timing=QUICK)
 
     for model, form in zip(found, forms, strict=True):
         assert (model.name, model.runtime, model.precision) == (

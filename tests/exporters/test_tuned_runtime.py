@@ -28,14 +28,14 @@ from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
 from spd_deploy.sessions.open import difference_between, open_path
 from spd_deploy.sessions.openvino import import_openvino, precisions_of
 from spd_deploy.sessions.protocol import Session
-from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.host_clock import TimingSettings
 from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_checkpoint
 
 QUICK = ("--tune", "--batch", "1,2", "--seq", "8", "--threads", "1", "--seconds", "0.003")
 
 PLAN = TuningPlan(
-    shapes=(Shape(batch=1, seq=8),), threads=1, machine="m", effort=Effort(seconds=0.01)
+    shapes=(Shape(batch=1, seq=8),), threads=1, machine="m", timing=TimingSettings(seconds=0.01)
 )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.shapes import Shape
-from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.host_clock import TimingSettings
 from spd_deploy.timing.interleaved import Run, time_interleaved
 
 SMALL, LARGE = Shape(batch=1, seq=4), Shape(batch=2, seq=8)
@@ -43,15 +43,15 @@ class House:
         self.log.append(f"close {name}")
 
 
-def timed(house: House, effort: Effort) -> dict[str, tuple[tuple[float, ...], ...]]:
+def timed(house: House, timing: TimingSettings) -> dict[str, tuple[tuple[float, ...], ...]]:
     """Two models, of 10 and 20 microseconds a token."""
     openers = {"a": lambda: house.opened("a", 10), "b": lambda: house.opened("b", 20)}
-    return time_interleaved(openers, (SMALL, LARGE), effort, clock=house.clock)
+    return time_interleaved(openers, (SMALL, LARGE), timing, clock=house.clock)
 
 
 def test_a_time_is_that_of_a_warm_run() -> None:
     """Each round gives the seconds of a run at each shape, without what came before it was warm."""
-    found = timed(House(), Effort(seconds=1e-9, rounds=3))
+    found = timed(House(), TimingSettings(seconds=1e-9, rounds=3))
 
     expected = {"a": (40e-6, 160e-6), "b": (80e-6, 320e-6)}
     for name, seconds in expected.items():
@@ -62,7 +62,7 @@ def test_models_take_turns_and_only_one_is_open() -> None:
     """The order turns every round, and each model closes before the next opens."""
     house = House()
 
-    timed(house, Effort(seconds=1e-9, rounds=3))
+    timed(house, TimingSettings(seconds=1e-9, rounds=3))
 
     order = ["a", "b", "b", "a", "a", "b"]
     assert house.log == [f"{verb} {name}" for name in order for verb in ("open", "close")]
@@ -72,8 +72,8 @@ def test_runs_fill_the_time_there_is() -> None:
     """A series goes on until its time is spent, and makes its fewest runs whatever they take."""
     short, long = House(), House()
 
-    timed(short, Effort(seconds=1e-9, rounds=1, min_runs=5))
-    timed(long, Effort(seconds=3.2e-3, rounds=1, min_runs=5))
+    timed(short, TimingSettings(seconds=1e-9, rounds=1, min_runs=5))
+    timed(long, TimingSettings(seconds=3.2e-3, rounds=1, min_runs=5))
 
     warm = 4 * 2
     assert short.runs == warm + 4 * 5
@@ -88,7 +88,7 @@ def test_runs_fill_the_time_there_is() -> None:
 def test_an_effort_that_measures_nothing_is_refused(change: dict[str, float]) -> None:
     """No rounds, no runs and no time are errors when they are made."""
     with pytest.raises(BadSetting, match="measure nothing"):
-        Effort(**change)  # type: ignore[arg-type]
+        TimingSettings(**change)  # type: ignore[arg-type]
 
 
 def test_another_clock_may_time_the_runs() -> None:
@@ -96,7 +96,7 @@ def test_another_clock_may_time_the_runs() -> None:
     openers = {name: lambda s=speed: nullcontext(lambda shape: s) for name, speed in SPEEDS.items()}
 
     found = time_interleaved(
-        openers, (SMALL,), Effort(seconds=1e-3, rounds=2), seconds=lambda run: float(run())
+        openers, (SMALL,), TimingSettings(seconds=1e-3, rounds=2), seconds=lambda run: float(run())
     )
 
     assert found == {name: ((speed, speed),) for name, speed in SPEEDS.items()}

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Annotation
 
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.compared_model import ComparedModel, beats
@@ -19,9 +21,9 @@ from spd_train.family import (
     FAMILY_FILE,
     FAMILY_PICTURE,
     Compare,
-    held_out_drop,
     refuse_family,
     train_family,
+    validation_drop,
 )
 from spd_train.family_folders import folders_of_members
 from spd_train.family_result import Comparison
@@ -152,11 +154,31 @@ def test_the_picture_has_a_point_for_each_model() -> None:
 
     (axes,) = figure.axes
     marks = [line for line in axes.lines if line.get_marker() in ("o", "s", "^")]
-    found = [tuple(np.asarray(line.get_xydata())[0]) for line in marks]
+    found = np.concatenate([np.asarray(line.get_xydata()) for line in marks])
     drawn = [*dense, *students[:2], *shallow]
-    assert found == [(pytest.approx(1e3 * m.seconds), m.scores["accuracy"]) for m in drawn]
-    names = [text.get_text() for text in axes.texts]
-    assert names == ["dense fp32", "dense int8", "2x", "5x", "3 layers"]
+    expected = [(1e3 * m.seconds, m.scores["accuracy"]) for m in drawn]
+    np.testing.assert_allclose(found, np.array(expected, dtype=float))
+    names = {text.get_text(): text.xy for text in axes.texts if isinstance(text, Annotation)}
+    assert names.keys() == {"dense fp32", "dense int8", "2x", "5x", "3 layers"}
+    assert names["5x"] == pytest.approx((20, 0.8))
+
+
+def test_names_of_near_points_do_not_overlap() -> None:
+    """The boxes of all names are apart, though two points are nearly the same."""
+    dense = [model("dense", 0.1, 0.9), model("dense", 0.052, 0.881, "int8")]
+    figure = family_figure(
+        dense=dense,
+        students=[model("2x", 0.05, 0.88), model("5x", 0.02, 0.8)],
+        shallow=[],
+        title="t",
+        metric="accuracy",
+        score="accuracy on dev",
+        where="here",
+    )
+    figure.canvas.draw()
+
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
 def test_a_family_ends_where_it_loses_too_much(teacher: Path, tmp_path: Path) -> None:
@@ -167,7 +189,7 @@ def test_a_family_ends_where_it_loses_too_much(teacher: Path, tmp_path: Path) ->
     def noting(member: TrainConfig) -> Checkpoint:
         """A real run whose loss is kept."""
         checkpoint = train(member)
-        drops[member.output.name] = held_out_drop(member.output, ("accuracy",))
+        drops[member.output.name] = validation_drop(member.output, ("accuracy",))
         return checkpoint
 
     whole = train_family(config_, (1.5, 8.0), train=noting, compare=None)
@@ -199,5 +221,5 @@ def test_a_bound_needs_held_out_rows(teacher: Path, tmp_path: Path) -> None:
     """A loss that no row can measure is no bound."""
     config_ = config(teacher, tmp_path / "f")
     without = replace(config_, data=Data.of(examples(48), {"dev": examples(16)}, dev_name="dev"))
-    with pytest.raises(BadSetting, match="held-out rows"):
+    with pytest.raises(BadSetting, match="validation rows"):
         refuse_family(without, (2.0,), 1.0)

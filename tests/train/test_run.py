@@ -89,6 +89,31 @@ def test_a_given_teacher_is_not_trained(model: Path, finished: Path, tmp_path: P
     assert load_file(found.weights).keys() == load_file(finished / WEIGHTS_FILE).keys()
 
 
+class Notes(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Keep the text."""
+        self.told.append(text)
+
+
+def test_a_model_that_learns_one_answer_is_told_of(model: Path, tmp_path: Path) -> None:
+    """Where train has one label alone, teacher and student answer it for all validation rows."""
+    rows = [replace(row, label=0) for row in examples(48)]
+    data = Data.of(rows, {"dev": examples(16)}, dev_name="dev", holdout=examples(24))
+    config = replace(config_for(model, tmp_path / "run"), data=data)
+    slow = replace(config.recipe, teacher=TeacherRecipe(epochs=4, learning_rate=1e-2))
+
+    run(replace(config, recipe=slow), notes := Notes())
+
+    for name in ("dense model", "student"):
+        (line,) = (text for text in notes.told if f"the {name} answers" in text)
+        assert "'negative' for 24 of 24 rows" in line
+
+
 @pytest.mark.parametrize(
     "pattern",
     [

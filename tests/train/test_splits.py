@@ -79,8 +79,8 @@ def test_of_the_trained_file_is_scored_what_training_held_out(tmp_path: Path, na
         dev = rows_to_score(task, place, "dev", note=told.append)
         train = rows_to_score(task, place, "train", note=told.append)
 
-        assert dev.name == data.dev_name == "held out of train" and train.name == "train"
-        assert texts_of(dev) == {e.text for e in data.dev["held_out"]}
+        assert dev.name == data.dev_name == "dev, a tenth of the file" and train.name == "train"
+        assert texts_of(dev) == {e.text for e in data.dev["dev"]}
         assert texts_of(train) == {e.text for e in data.train}
         assert [line for line in told if "these rows were trained on" in line] == told[-1:]
 

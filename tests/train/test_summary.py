@@ -30,8 +30,9 @@ def test_sound_data_is_told_of_and_not_doubted() -> None:
     report_data(task_of("bad", "very good"), data, told.append)
 
     assert told == [
-        "data: 200 rows to train on, 30 to choose the best checkpoint on, 20 to measure on (dev)",
-        "labels: 2: bad 125, 'very good' 125",
+        "data: 200 rows to train on, 30 validation rows to choose the best checkpoint on, "
+        "20 to measure on (dev)",
+        "labels: bad (125 rows), 'very good' (125 rows)",
     ]
 
 

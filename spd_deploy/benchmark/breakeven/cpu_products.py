@@ -47,7 +47,7 @@ def time_on_cpu(part: MapMatrix, keys: Sequence[ProductKey], plan: MapPlan) -> M
         if (lowering := lowerings[key.pattern]) is not None
     }
     shapes = [Shape(batch=1, seq=tokens) for tokens in plan.tokens]
-    times = time_interleaved(openers, shapes, plan.effort)
+    times = time_interleaved(openers, shapes, plan.timing)
     return MapTimes(
         seconds={
             (key, tokens): times[key][i] for key in openers for i, tokens in enumerate(plan.tokens)

@@ -16,7 +16,7 @@ from spd_deploy.domain.patterns import Pattern, Structured, parse_pattern
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.versions import version_of
 from spd_deploy.sessions.protocol import Device
-from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.host_clock import TimingSettings
 
 # A protobuf ends at 2 GB; this many weights take half of that.
 _LARGEST = 2**28
@@ -39,7 +39,7 @@ class MapPlan:
     patterns: tuple[Pattern, ...]
     precisions: tuple[Precision, ...]
     threads: int | None
-    effort: Effort
+    timing: TimingSettings
     runtimes: tuple[CpuRuntime, ...] = ()
     device: Device = "cpu"
 
@@ -114,4 +114,4 @@ def pattern_on_shape(pattern: Pattern, shape: tuple[int, int]) -> Pattern:
 
 def settings_of(plan: MapPlan) -> MapSettings:
     """The settings that the map's file keeps."""
-    return MapSettings(threads=plan.threads, rounds=plan.effort.rounds, seconds=plan.effort.seconds)
+    return MapSettings(threads=plan.threads, rounds=plan.timing.rounds, seconds=plan.timing.seconds)

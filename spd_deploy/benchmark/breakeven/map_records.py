@@ -17,10 +17,11 @@ cell is one product:
 On a GPU the seconds are by its own clock (``time_on_gpu``).
 
 History of the schema:
-    1   the first; ``way``, ``device``, ``looks`` and effort without threads came with GPUs, and a
-        map without them is of a CPU; several precisions in one map came with int8.
+    1   the first; ``way``, ``device``, ``looks`` and ``effort`` without threads came with GPUs,
+        and a map without them is of a CPU; several precisions in one map came with int8.
     2   ``runtime`` and ``runtimes``: before, a CPU's map was of ONNX Runtime and did not say so.
     3   ``states`` was ``looks``.
+    4   ``settings`` was ``effort``.
 """
 
 import math
@@ -37,7 +38,7 @@ from spd_deploy.machine.facts import Machine
 from spd_deploy.sessions.protocol import Device
 from spd_deploy.timing.machine_load import Conditions
 
-SCHEMA = 3
+SCHEMA = 4
 _AGAIN = "measure again with: spd map"
 MatrixShape = tuple[int, int]
 
@@ -107,8 +108,8 @@ class MapCell:
     def __post_init__(self) -> None:
         """Times are durations; a sparse product has as many as the dense one, or a reason."""
         fine = self.dense_s and all(0 < s < math.inf for s in (*self.dense_s, *self.sparse_s))
-        told = len(self.sparse_s) == len(self.dense_s) or (not self.sparse_s and self.reason)
-        if not fine or not told or self.tokens < 1 or not 0 < self.sparsity < 1:
+        complete = len(self.sparse_s) == len(self.dense_s) or (not self.sparse_s and self.reason)
+        if not fine or not complete or self.tokens < 1 or not 0 < self.sparsity < 1:
             raise BadReport("a cell of the map is not whole", got=self, fix=_AGAIN)
 
     @property
@@ -169,7 +170,7 @@ class BreakEvenMap:
     created: str
     machine: Machine
     conditions: Conditions
-    effort: MapSettings
+    settings: MapSettings
     model: str | None
     parts: tuple[MapMatrix, ...]
     cells: tuple[MapCell, ...]

@@ -40,7 +40,7 @@ def matrices_text(found: BreakEvenMap) -> str:
 
 def machine_text(found: BreakEvenMap) -> str:
     """Such as ``AMD EPYC, 2 threads, onnxruntime 1.32.0, fp32``, or ``NVIDIA H100, fp16``."""
-    threads = found.effort.threads
+    threads = found.settings.threads
     precisions = " and ".join(found.precisions)
     if threads is None:
         gpus = ", ".join(gpu.name for gpu in found.machine.gpus) or "a GPU"
@@ -68,7 +68,7 @@ def advice_lines(found: BreakEvenMap) -> Iterator[str]:
         f"{_spelled(gains)} as fast as the fastest dense form ({dense})."
     )
     yield from _more(found, advice, reference)
-    if any(load_caveats(found.machine, found.conditions, found.effort.threads)):
+    if any(load_caveats(found.machine, found.conditions, found.settings.threads)):
         yield "The machine was not idle: measure again before you rely on this."
     row = first.row
     yield f"next: spd train --pattern {row.pattern} --sparsity {row.sparsity:g} ..."
@@ -91,7 +91,7 @@ def breakeven_lines(found: BreakEvenMap) -> Iterator[str]:
 
 def map_caveats(found: BreakEvenMap) -> Iterator[str]:
     """Reasons not to trust the times of the map."""
-    yield from load_caveats(found.machine, found.conditions, found.effort.threads)
+    yield from load_caveats(found.machine, found.conditions, found.settings.threads)
     if found.device == "cuda":
         yield from (f"of the GPU: {what}" for what in state_caveats(found.states))
     reference = reference_of(found)

@@ -60,7 +60,7 @@ def measure_map(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=this_machine(),
         conditions=observer.conditions(),
-        effort=settings_of(plan),
+        settings=settings_of(plan),
         model=plan.model,
         parts=plan.parts,
         cells=tuple(cells),

@@ -84,7 +84,7 @@ def _time_tokens(
     prepared, failed = _prepared(part, keys, tokens, clock)
     openers = {key: partial(_opened, run) for key, run in prepared.items()}
     shape = Shape(batch=1, seq=tokens)
-    times = time_interleaved(openers, [shape], plan.effort, seconds=lambda run: float(run()))
+    times = time_interleaved(openers, [shape], plan.timing, seconds=lambda run: float(run()))
     return {key: rounds for key, (rounds,) in times.items()}, failed
 
 

@@ -40,8 +40,8 @@ def read_events(file: Path) -> Sequence[Mapping[str, Any]]:
 def nodes_of(events: Sequence[Mapping[str, Any]], *, runs: int) -> tuple[NodeTime, ...]:
     """The time of each operator in the last ``runs`` runs, as one round.
 
-    Operators are told apart by their place in the graph, since those that the runtime inserts may
-    have no name.
+    Operators are distinguished by their place in the graph, since the runtime inserts some without
+    a name.
 
     Raises:
         Unavailable: there are not so many runs, or an operator is not timed once in each.

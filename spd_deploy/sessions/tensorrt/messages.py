@@ -55,11 +55,11 @@ class Messages:
 
     def failure(self, otherwise: SpdError) -> SpdError:
         """Out of memory, if a message says so, else ``otherwise``, when TensorRT made no object."""
-        said = self.why()
-        if says_no_room(said):
+        reason = self.why()
+        if says_no_room(reason):
             return Unavailable(
                 "the GPU has not enough free memory",
-                got=said,
+                got=reason,
                 fix="end what else runs on the GPU, or export with fewer and smaller --batch "
                 "and --seq",
             )

@@ -49,7 +49,7 @@ def reorder_for(
         model: a plain dense classifier.
         encoder: its matrices.
         targets: pattern and sparsity by matrix name.
-        progress: is told what was gained.
+        progress: reports what was gained.
     """
     if not any(depends_on_order(target) for target in targets.values()):
         return

@@ -19,7 +19,7 @@ from spd_train.pruning.structured.allocate import SublayerLevels
 from spd_train.pruning.structured.compact import CompactStudents
 from spd_train.pruning.structured.curves import SublayerCurve
 from spd_train.pruning.structured.levels import latency_levels, weight_levels
-from spd_train.pruning.structured.search import SearchEffort, search, trials_at_most
+from spd_train.pruning.structured.search import SearchSettings, search, trials_at_most
 from spd_train.pruning.structured.trial import Trials
 
 # A sparsity must be above 0; this one prunes nothing.
@@ -61,12 +61,12 @@ class StructurePlanner:
         students: CompactStudents,
         curves: Sequence[SublayerCurve],
         calibration: Calibration,
-        effort: SearchEffort,
+        settings: SearchSettings,
         progress: Progress,
     ) -> None:
         self.encoder = network.encoder
         self.curves = curves
-        self.effort = effort
+        self.settings = settings
         self.progress = progress
         self._trials = Trials(network, students, curves, calibration)
 
@@ -101,13 +101,13 @@ class StructurePlanner:
 
     def _search(self, levels: Sequence[SublayerLevels], budget: float) -> list[int]:
         """The best candidate within the budget, which always has one: keeping nothing is free."""
-        total = trials_at_most(len(levels), self.effort)
+        total = trials_at_most(len(levels), self.settings)
         with self.progress.stage("allocate", total) as advance:
             found = search(
                 levels,
                 budget,
                 self._trials.distance,
-                self.effort,
+                self.settings,
                 rough=self._trials.rough_distance,
                 advance=lambda: advance(),
             )

@@ -19,7 +19,7 @@ from spd_train.pruning.structured.plan import (
     StructurePlanner,
     targets_keeping,
 )
-from spd_train.pruning.structured.search import SearchEffort
+from spd_train.pruning.structured.search import SearchSettings
 
 
 class StructureRemover:
@@ -65,7 +65,7 @@ class StructureRemover:
         if self.speed is None and self.recipe.allocation == "uniform":
             return dict(self.targets)
         planner = StructurePlanner(
-            self.network, self.students, curves, self.calibration, SearchEffort(), self.progress
+            self.network, self.students, curves, self.calibration, SearchSettings(), self.progress
         )
         if self.speed is None:
             kept = planner.for_sparsity(self._sparsity())

@@ -28,7 +28,7 @@ _HOPEFUL = 1.15
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SearchEffort:
+class SearchSettings:
     """How many candidates are tried.
 
     Attributes:
@@ -54,7 +54,7 @@ def search(
     sublayers: Sequence[SublayerLevels],
     budget: float,
     distance: Distance,
-    effort: SearchEffort,
+    settings: SearchSettings,
     *,
     rough: Distance | None = None,
     advance: Callable[[], None] = lambda: None,
@@ -65,7 +65,7 @@ def search(
         sublayers: the levels of each sublayer, with the errors of its own output.
         budget: what all sublayers may cost together.
         distance: how far the network's output moves if each sublayer keeps so much.
-        effort: how many candidates are tried.
+        settings: how many candidates are tried.
         rough: the same on a part of the texts; None takes all.
         advance: is called after each trial.
     """
@@ -75,7 +75,7 @@ def search(
     best = search_.best_of([search_.even(), search_.candidate(weights)])
     if best is None:
         return None
-    for _ in range(effort.corrections):
+    for _ in range(settings.corrections):
         corrected = search_.corrected(best, weights)
         found = search_.candidate(corrected)
         if found is None or found.distance >= best.distance:
@@ -84,8 +84,8 @@ def search(
         if found is None or found.distance >= best.distance:
             break
         best, weights = found, corrected
-    draw = np.random.default_rng(effort.seed)
-    for _ in range(effort.mutations):
+    draw = np.random.default_rng(settings.seed)
+    for _ in range(settings.mutations):
         changed = draw.random(len(sublayers)) < 0.3
         mutated = weights * np.exp(np.where(changed, draw.normal(0, 0.5, len(sublayers)), 0.0))
         found = search_.candidate(mutated, beside=best)
@@ -94,10 +94,10 @@ def search(
     return best
 
 
-def trials_at_most(sublayers: int, effort: SearchEffort) -> int:
+def trials_at_most(sublayers: int, settings: SearchSettings) -> int:
     """How many candidates a search tries at most."""
-    corrections = effort.corrections * (sublayers + 2)
-    return sublayers * (len(_ANCHORS) + 1) + 2 + corrections + effort.mutations
+    corrections = settings.corrections * (sublayers + 2)
+    return sublayers * (len(_ANCHORS) + 1) + 2 + corrections + settings.mutations
 
 
 def measured_costs(

@@ -64,7 +64,7 @@ def made_map() -> BreakEvenMap:
         created="2026-11-24T12:00:00+00:00",
         machine=MACHINE,
         conditions=IDLE,
-        effort=MapSettings(threads=2, rounds=2, seconds=0.3),
+        settings=MapSettings(threads=2, rounds=2, seconds=0.3),
         model="tiny",
         parts=(SQUARE, WIDE),
         cells=tuple(cells),

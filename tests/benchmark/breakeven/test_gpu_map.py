@@ -31,7 +31,7 @@ from spd_deploy.benchmark.breakeven.run_map import measure_map
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.nvidia import GpuReading
 from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
-from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.host_clock import TimingSettings
 from tests.benchmark.breakeven.made_map import gain_of, made_map
 from tests.nvml import h100_reading
 
@@ -66,7 +66,7 @@ def found() -> BreakEvenMap:
         ),
         precisions=(Precision.FP16,),
         threads=None,
-        effort=Effort(seconds=1e-6, rounds=2),
+        timing=TimingSettings(seconds=1e-6, rounds=2),
         device="cuda",
     )
     return measure_map(plan, product_clock=Counting(), read_state=slow)
@@ -78,7 +78,7 @@ def test_each_way_has_its_rows(found: BreakEvenMap) -> None:
         "block:16x1, gathered, fp16", "block:16x1, kernel, fp16", "2:4, sparse tensor cores, fp16",
         "structured, compact, fp16", "unstructured, fp16",
     )  # fmt: skip
-    assert (found.device, found.effort.threads) == ("cuda", None)
+    assert (found.device, found.settings.threads) == ("cuda", None)
 
 
 def test_what_runs_is_timed_and_what_does_not_says_why(found: BreakEvenMap) -> None:
@@ -156,7 +156,7 @@ def test_a_gpu_is_mapped() -> None:
         patterns=(Block(rows=64, columns=1, sparsity=0.9), NM(n=2, m=4)),
         precisions=(Precision.FP16,),
         threads=None,
-        effort=Effort(seconds=0.02, rounds=2),
+        timing=TimingSettings(seconds=0.02, rounds=2),
         device="cuda",
     )
 

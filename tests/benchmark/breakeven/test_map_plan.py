@@ -18,7 +18,7 @@ from spd_deploy.benchmark.breakeven.map_records import MapMatrix
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.errors import BadPattern, BadSetting, SpdError
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
-from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.host_clock import TimingSettings
 from tests.tiny import tiny_checkpoint
 
 FP32 = Precision.FP32
@@ -108,7 +108,7 @@ def test_a_map_of_nothing_is_refused(
             patterns=patterns,
             precisions=precisions,
             threads=1,
-            effort=Effort(),
+            timing=TimingSettings(),
             runtimes=("onnxruntime",),
         )
 
@@ -123,5 +123,5 @@ def test_a_cpu_without_a_runtime_is_refused() -> None:
             patterns=(Structured(),),
             precisions=(FP32,),
             threads=1,
-            effort=Effort(),
+            timing=TimingSettings(),
         )

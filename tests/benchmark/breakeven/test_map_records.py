@@ -194,7 +194,7 @@ def put(new: object, *path: str | int) -> Callable[[Value], None]:
         (put(1, "schema"), "schema"),
         (put({}, "runtimes"), "do not fit together"),
         (put("openvino", "cells", 0, "runtime"), "do not fit together"),
-        (put("many", "effort", "threads"), "effort.threads"),
+        (put("many", "settings", "threads"), "settings.threads"),
         (put(0.0, "cells", 0, "dense_s", 0), "not whole"),
         (put([1.0], "cells", 0, "sparse_s"), "not whole"),
         (put("", "cells", 4, "reason"), "not whole"),

@@ -22,7 +22,7 @@ from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import Block, Structured
 from spd_deploy.domain.shapes import Shape
-from spd_deploy.timing.host_clock import Effort
+from spd_deploy.timing.host_clock import TimingSettings
 from spd_deploy.timing.interleaved import Opener
 from tests.tiny import tiny_checkpoint
 
@@ -221,8 +221,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, dict
     """A checkpoint that lacks neurons and has blocks, with a ``tuning.json`` that was measured."""
     checkpoint = tiny_checkpoint(tmp_path_factory.mktemp("measured") / "c", pattern=BLOCKS)
     checkpoint = without_neurons(checkpoint)
-    effort = Effort(seconds=1e-6, rounds=1, warmup_runs=1, min_runs=1)
-    plan = TuningPlan(shapes=SHAPES, threads=1, machine="here", effort=effort)
+    timing = TimingSettings(seconds=1e-6, rounds=1, warmup_runs=1, min_runs=1)
+    plan = TuningPlan(shapes=SHAPES, threads=1, machine="here", timing=timing)
     (found,) = tune(checkpoint, read_weights(checkpoint), [plan])
     return checkpoint, json.loads(json.dumps(found.to_json()))
 
@@ -273,10 +273,10 @@ def test_a_network_is_tuned_in_openvino(
     blocks: tuple[Checkpoint, ClassifierWeights], precision: Precision
 ) -> None:
     """Products and networks have times there, and what is written down names the runtime."""
-    effort = Effort(seconds=1e-6, rounds=1, warmup_runs=1, min_runs=1)
+    timing = TimingSettings(seconds=1e-6, rounds=1, warmup_runs=1, min_runs=1)
     plan = TuningPlan(
         shapes=SHAPES, threads=1, machine="here", precision=precision, runtime="openvino",
-        effort=effort,
+        timing=timing,
     )  # fmt: skip
 
     (found,) = tune(*blocks, [plan])
@@ -294,7 +294,7 @@ def test_networks_of_all_runtimes_take_turns(
     """What is compared is timed in the same rounds; products with their own lowerings only."""
     together: list[tuple[str, ...]] = []
 
-    def remembered(openers: Mapping[str, Opener], shapes: object, effort: object) -> object:
+    def remembered(openers: Mapping[str, Opener], shapes: object, timing: object) -> object:
         together.append(tuple(openers))
         return {name: ((2.0 - ("gathered" in name),),) * len(SHAPES) for name in openers}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spd_train.pruning.structured.allocate import SublayerLevels, allocate
 from spd_train.pruning.structured.search import (
-    SearchEffort,
+    SearchSettings,
     measured_costs,
     search,
     trials_at_most,
@@ -98,14 +98,14 @@ def test_the_search_keeps_the_budget_and_beats_the_units_own_errors(seed: int) -
     units = sublayers_of(seed, 4, 6)
     network = Network(units, np.exp(np.random.default_rng(seed).normal(0, 2, 4)).tolist())
     budget = 0.4 * sum(float(u.costs_L[-1]) for u in units)
-    effort = SearchEffort(corrections=2, mutations=10)
+    settings = SearchSettings(corrections=2, mutations=10)
     trials = 0
 
     def advance() -> None:
         nonlocal trials
         trials += 1
 
-    found = search(units, budget, network.distance, effort, advance=advance)
+    found = search(units, budget, network.distance, settings, advance=advance)
 
     assert found is not None
     assert cost(units, found.kept) <= budget
@@ -114,8 +114,8 @@ def test_the_search_keeps_the_budget_and_beats_the_units_own_errors(seed: int) -
     plain = allocate(costs, [1.0] * 4, budget)
     assert plain is not None
     assert found.distance <= network.distance(plain)
-    assert trials <= trials_at_most(4, effort)
-    assert found == search(units, budget, network.distance, effort)
+    assert trials <= trials_at_most(4, settings)
+    assert found == search(units, budget, network.distance, settings)
 
 
 @given(seed=st.integers(0, 300), noise=st.sampled_from([0.0, 0.05, 0.5]))
@@ -125,15 +125,15 @@ def test_rough_distances_decide_what_is_tried_not_what_is_best(seed: int, noise:
     units = sublayers_of(seed, 4, 6)
     network = Network(units, np.exp(np.random.default_rng(seed).normal(0, 2, 4)).tolist())
     budget = 0.4 * sum(float(u.costs_L[-1]) for u in units)
-    effort = SearchEffort(corrections=2, mutations=10)
+    settings = SearchSettings(corrections=2, mutations=10)
 
     def rough(kept: Sequence[int]) -> float:
         """The distance, wrong by up to the noise, the same for the same numbers."""
         wrong = np.random.default_rng([seed, *kept]).uniform(-noise, noise)
         return network.distance(kept) * (1 + float(wrong))
 
-    exact = search(units, budget, network.distance, effort)
-    found = search(units, budget, network.distance, effort, rough=rough)
+    exact = search(units, budget, network.distance, settings)
+    found = search(units, budget, network.distance, settings, rough=rough)
 
     assert found is not None and exact is not None
     assert cost(units, found.kept) <= budget
