@@ -2,6 +2,7 @@
 
 from spd_deploy.api.app import create_app
 from spd_deploy.api.benchmarks import BenchResult, bench
+from spd_deploy.api.comparison import ModelDifference, compare
 from spd_deploy.api.evaluation import Evaluation, evaluate
 from spd_deploy.api.exporting import ExportResult, export
 from spd_deploy.api.inspection import Inspection, inspect
@@ -17,12 +18,14 @@ __all__ = [
     "ExportResult",
     "Inspection",
     "Model",
+    "ModelDifference",
     "Predictions",
     "PruneResult",
     "SpdError",
     "TextPrediction",
     "TrainResult",
     "bench",
+    "compare",
     "create_app",
     "evaluate",
     "export",

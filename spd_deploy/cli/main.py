@@ -4,6 +4,7 @@ import click
 
 from spd_deploy.cli.bench import bench
 from spd_deploy.cli.build import build
+from spd_deploy.cli.compare import compare
 from spd_deploy.cli.console import Group
 from spd_deploy.cli.doctor import doctor
 from spd_deploy.cli.evaluate import evaluate
@@ -42,6 +43,7 @@ COMMANDS: tuple[tuple[click.Command, str], ...] = (
     (build, "Build the TensorRT engine of a trt artefact."),
     (inspect, "Show how sparse each matrix is, how it is run, and why."),
     (evaluate, "Score a model on labelled data."),
+    (compare, "Compare the answers of a dense and a sparse model."),
     (bench, "Measure artefacts against a dense baseline."),
     (predict, "Classify texts from the command line or a file."),
     (serve, "Answer requests over HTTP."),

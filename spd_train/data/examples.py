@@ -39,11 +39,13 @@ class Example:
         text: the text, or the first of a pair.
         pair: the second text; None for a single text.
         label: class index, or the number of a regression; None for an unlabelled row.
+        group: value of the column that rows are grouped by; None without such a column.
     """
 
     text: str
     pair: str | None = None
     label: float | None = None
+    group: str | None = None
 
 
 Splits = dict[str, list[Example]]
@@ -56,6 +58,7 @@ def example_of(
     labelled: bool,
     name: str = _OPTIONS,
     open_tokenizer: OpenTokenizer | None = None,
+    group_column: str | None = None,
 ) -> Example | Fault:
     """One row as an example, or the fault that prevents it.
 
@@ -66,6 +69,7 @@ def example_of(
         name: what to do if a column is missing, for the error.
         open_tokenizer: gives the model's tokenizer, for which a text without a token is a fault;
             None lets such texts through.
+        group_column: the column that rows are grouped by.
 
     Raises:
         BadData: the header of the file lacks a needed column, or has it twice.
@@ -75,6 +79,8 @@ def example_of(
     columns = task.columns
     needed = columns if labelled else Columns(text=columns.text, pair=columns.pair)
     if fault := columns_fault(row, needed, fix=name):
+        return fault
+    if group_column is not None and (fault := group_fault(row, group_column)):
         return fault
     text = text_in(row, columns.text)
     pair = None if columns.pair is None else text_in(row, columns.pair)
@@ -87,7 +93,10 @@ def example_of(
     if not labelled or columns.label is None:
         return Example(text=text, pair=pair)
     label = _label(task, row, columns.label)
-    return label if isinstance(label, Fault) else Example(text=text, pair=pair, label=label)
+    if isinstance(label, Fault):
+        return label
+    group = None if group_column is None else str(row.fields[group_column]).strip()
+    return Example(text=text, pair=pair, label=label, group=group)
 
 
 def token_fault(text: str, pair: str | None, open_tokenizer: OpenTokenizer | None) -> Fault | None:
@@ -127,6 +136,15 @@ def columns_fault(row: DataRow, columns: Columns, *, fix: str) -> Fault | None:
             raise BadData(f"{row.file}: {fault.kind}", got=fault.got, fix=fault.fix or MEND)
         return fault
     return None
+
+
+def group_fault(row: DataRow, column: str) -> Fault | None:
+    """The fault of a row without the column that rows are grouped by.
+
+    Raises:
+        BadData: the header lacks the column or has it twice, so all rows have the fault.
+    """
+    return columns_fault(row, Columns(text=column), fix="check --group-by")
 
 
 def text_in(row: DataRow, column: Name) -> str | Fault:

@@ -31,6 +31,7 @@ def read_split(
     skip_broken: bool | None = None,
     note: Note = lambda _: None,
     open_tokenizer: OpenTokenizer | None = None,
+    group_column: str | None = None,
 ) -> Splits:
     """The examples of one split by part: one part, or two for MNLI's dev and test.
 
@@ -42,12 +43,15 @@ def read_split(
             option, so that no error recommends it.
         note: reports how many rows were skipped.
         open_tokenizer: gives the model's tokenizer; a text without a token for it is a broken row.
+        group_column: the column of the files that rows are grouped by.
 
     Raises:
         BadData: a file, row, column or label is wrong; the error names file and line.
         Unavailable: the hub's data is wanted and cannot be fetched.
     """
     if data_dir is None:
+        if group_column is not None:
+            raise BadData("rows without files have no groups", fix="name the files with --data")
         return _without_files(task, split)
     return {
         part: _examples(
@@ -57,6 +61,7 @@ def read_split(
             skip_broken=skip_broken,
             note=note,
             open_tokenizer=open_tokenizer,
+            group_column=group_column,
         )
         for part, files in files_of(task, data_dir, split).items()
     }
@@ -70,6 +75,7 @@ def _examples(
     skip_broken: bool | None,
     note: Note,
     open_tokenizer: OpenTokenizer | None,
+    group_column: str | None,
 ) -> list[Example]:
     """The examples of one file, or of its shards in order."""
     positional = isinstance(task.columns.text, int)
@@ -83,7 +89,12 @@ def _examples(
             if i == 0 and task.files:
                 refuse_foreign_file(task, row)
             example = example_of(
-                task, row, labelled=labelled, name=name, open_tokenizer=open_tokenizer
+                task,
+                row,
+                labelled=labelled,
+                name=name,
+                open_tokenizer=open_tokenizer,
+                group_column=group_column,
             )
             yield row, example
 

@@ -8,7 +8,7 @@ again.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -156,6 +156,7 @@ def rows_to_score(
     skip_broken: bool = False,
     note: Note = lambda _: None,
     open_tokenizer: OpenTokenizer | None = None,
+    group_column: str | None = None,
 ) -> ScoringRows:
     """The rows to score a model of ``task`` on.
 
@@ -167,7 +168,12 @@ def rows_to_score(
     """
     own = data_dir is not None and not task.files
     read = partial(
-        read_split, task, skip_broken=skip_broken, note=note, open_tokenizer=open_tokenizer
+        read_split,
+        task,
+        skip_broken=skip_broken,
+        note=note,
+        open_tokenizer=open_tokenizer,
+        group_column=group_column,
     )
     if own and data_dir is not None and (split == TRAIN or not has_split(task, data_dir, split)):
         files = _training_files(task, data_dir, split)
@@ -250,5 +256,5 @@ def _sha256_of(*parts: Iterable[Example]) -> str:
     digest = hashlib.sha256()
     for part in parts:
         for example in part:
-            digest.update(json.dumps(astuple(example)).encode())
+            digest.update(json.dumps([example.text, example.pair, example.label]).encode())
     return digest.hexdigest()

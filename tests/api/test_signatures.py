@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[Callable[..., Any], set[str]]] = {
     "prune": (spd.prune, {"json"}),
     "export": (spd.export, {"json"}),
     "evaluate": (spd.evaluate, {"json"}),
+    "compare": (spd.compare, {"json"}),
     "inspect": (spd.inspect, {"json", "all"}),
     "bench": (spd.bench, {"json"}),
     "serve": (spd.create_app, {"host", "port", "grpc_port", "insecure", "drain_timeout"}),
