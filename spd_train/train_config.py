@@ -29,7 +29,8 @@ class TrainConfig:
         teacher: a fine-tuned classifier; None fine-tunes ``model`` first. If both are given, the
             teacher must be a fine-tuned form of the model.
         latency: the latency table of the machine that will run the student; needed for a speed-up.
-        measure: measures the speed-up of structures on this machine; None trusts the table.
+        measure: measures the speed-up of structures on this machine, and returns None where the
+            machine is too busy for that; None trusts the table.
         keep_masks: the zeros of a sparse ``model`` stay zero while it is fine-tuned on the labels.
         start: folder of a sparse student of the same teacher to prune further; None starts from the
             teacher itself.
@@ -47,7 +48,7 @@ class TrainConfig:
     teacher: str | None
     output: Path
     latency: LatencyTable | None = None
-    measure: Callable[[Structures], float] | None = None
+    measure: Callable[[Structures], float | None] | None = None
     keep_masks: bool = False
     start: Path | None = None
     resume: bool = False

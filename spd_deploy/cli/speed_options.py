@@ -14,9 +14,10 @@ from spd_deploy.cli.latency import (
 )
 from spd_deploy.cli.latency_model import latency_weights
 from spd_deploy.cli.options import Command, Shapes, Sizes
-from spd_deploy.domain.cores import default_threads
+from spd_deploy.domain.cores import default_threads, usable_cores
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import CpuRuntime
+from spd_deploy.timing.machine_load import LoadObserver
 
 if TYPE_CHECKING:
     from exporters.autotune.measure_latency import LatencyPlan
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from spd_deploy.domain.latency_table import LatencyTable
     from spd_deploy.domain.structures import Structures
 
+# Other work on a larger share of the cores moves a measured speed-up by more than its tolerance.
+MAX_BUSY_SHARE = 0.25
 # --max-drop without --speedup tries these.
 LADDER = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
 # These need --speedup or --max-drop.
@@ -226,12 +229,29 @@ def latency_table_for(
 
 def structures_measurer(
     options: Mapping[str, Any], table: "LatencyTable", progress: Progress
-) -> "Callable[[Structures], float] | None":
-    """What measures the speed-up of structures here; None if the table is of another machine."""
+) -> "Callable[[Structures], float | None] | None":
+    """What measures the speed-up of structures here; None if the table is of another machine.
+
+    A speed-up that was measured while other processes kept the cores busy is reported and not used:
+    the search would correct its budget by what the others did.
+    """
     if options["any_machine"]:
         return None
     from exporters.autotune.measure_latency import structures_speedup
 
     plan = speed_plan(options, table)
     weights = _dense_weights(options)
-    return lambda found: structures_speedup(weights, found, plan, progress=progress)
+
+    def measured(found: "Structures") -> float | None:
+        observer = LoadObserver(None)
+        speedup = structures_speedup(weights, found, plan, progress=progress)
+        busy = observer.conditions().others_cores
+        if busy <= MAX_BUSY_SHARE * usable_cores():
+            return speedup
+        progress.note(
+            f"measured {speedup:.2f} times as fast as dense, while other processes kept {busy:.1f} "
+            f"of {usable_cores():g} cores busy: the times of the latency table are used instead"
+        )
+        return None
+
+    return measured

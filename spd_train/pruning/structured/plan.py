@@ -38,14 +38,14 @@ class SpeedTarget:
     Attributes:
         factor: the speed-up, above 1.
         table: the latency table of the machine that will run the student.
-        measure: measures the speed-up of a network with given structures. The search is repeated
-            with a corrected budget where its result is not as fast as the table says. None trusts
-            the table.
+        measure: measures the speed-up of a network with given structures; None where the machine
+            is too busy for that. The search is repeated with a corrected budget where its result
+            is not as fast as the table says. None trusts the table.
     """
 
     factor: float
     table: LatencyTable
-    measure: Callable[[Structures], float] | None = None
+    measure: Callable[[Structures], float | None] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a speed-up that no structures reach."""
@@ -79,6 +79,8 @@ class StructurePlanner:
             if speed.measure is None:
                 return kept
             measured = speed.measure(self.structures(kept))
+            if measured is None:
+                return kept
             self.progress.note(f"measured {measured:.2f} times as fast as dense")
             if abs(measured / speed.factor - 1) <= _CLOSE:
                 break
