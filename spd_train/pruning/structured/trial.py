@@ -1,7 +1,13 @@
-"""Trials of whole networks: how far the output moves if each sublayer keeps so much."""
+"""Trials of whole networks: how far the output moves if each sublayer keeps so much.
+
+Most trials change one sublayer and leave all before it whole. The hidden states before it are the
+same in all of them, so on the rough texts they are computed once and the layers are skipped.
+"""
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +37,8 @@ class Trials:
         self.calibration = calibration
         self._distances: dict[tuple[int, tuple[int, ...]], float] = {}
         self._solved: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
+        self._whole = tuple(curve.left for curve in curves)
+        self._whole_outputs: list[list[Any]] = []  # of each batch, by layer
         with inference_mode(self.network):
             network.graft_all(False)
             self._expected = self._outputs(every=1)
@@ -58,7 +66,7 @@ class Trials:
         """The distance by a pass over the texts."""
         with inference_mode(self.network), self._pruned(kept):
             self.network.graft_all(True)
-            outputs = self._outputs(every)
+            outputs = self._outputs(every, skipped=self._whole_layers(kept, every))
         expected_outputs = self._expected[::every]
         total = 0.0
         for found, expected in zip(
@@ -98,13 +106,65 @@ class Trials:
             masks[curve.sublayer.reader.name] = mask_NK
         return masks
 
-    def _outputs(self, every: int) -> list[tuple[Tensor, Tensor]]:
-        """Last hidden states ``[T, H]`` of the real tokens and logits ``[B, C]``, by batch."""
+    def _whole_layers(self, kept: Sequence[int], every: int) -> int:
+        """How many of the first layers keep everything; 0 where their outputs are not kept."""
+        if every != _ROUGH or len(self.network.layers) < 2:
+            return 0
+        changed = [
+            curve.sublayer.layer
+            for curve, count, whole in zip(self.curves, kept, self._whole, strict=True)
+            if count != whole
+        ]
+        return min(changed, default=0)
+
+    def _layer_outputs(self) -> list[list[Any]]:
+        """What each layer of the whole student returns, of each rough batch."""
+        if self._whole_outputs:
+            return self._whole_outputs
+        outputs: list[Any] = []
+        layers = self.network.layers[:-1]
+        hooks = [layer.register_forward_hook(lambda *a: outputs.append(a[2])) for layer in layers]
+        with self._pruned(self._whole):
+            for batch in self.calibration.batches[::_ROUGH]:
+                with self.calibration.autocast():
+                    self.network(batch)
+                self._whole_outputs.append([*outputs])
+                outputs.clear()
+        for hook in hooks:
+            hook.remove()
+        return self._whole_outputs
+
+    def _outputs(self, every: int, *, skipped: int = 0) -> list[tuple[Tensor, Tensor]]:
+        """Last hidden states ``[T, H]`` of the real tokens and logits ``[B, C]``, by batch.
+
+        The first ``skipped`` layers are whole, and their known output takes their place.
+        """
         found = []
         hidden: list[Tensor] = []
+        batches = self.calibration.batches[::every]
+        known = self._layer_outputs() if skipped else [[]] * len(batches)
         with forward_hook(self.network.layers[-1], lambda _, y: hidden.append(y)):
-            for batch in self.calibration.batches[::every]:
-                with self.calibration.autocast():
+            for batch, outputs in zip(batches, known, strict=True):
+                skipping = _skipping(self.network, outputs[:skipped])
+                with self.calibration.autocast(), skipping:
                     logits_BC = self.network(batch).logits_BC
                 found.append((hidden.pop()[batch.mask_BS.bool()].float(), logits_BC.float()))
         return found
+
+
+@contextlib.contextmanager
+def _skipping(network: GraftedNetwork, outputs: Sequence[Any]) -> Iterator[None]:
+    """Let the first layers return known outputs, without computing."""
+    skipped = network.layers[: len(outputs)]
+    for layer, output in zip(skipped, outputs, strict=True):
+        layer.forward = partial(_return, output)
+    try:
+        yield
+    finally:
+        for layer in skipped:
+            del layer.forward
+
+
+def _return(output: Any, *_: Any, **__: Any) -> Any:
+    """What a layer returned before, whatever its inputs are."""
+    return output
