@@ -60,9 +60,7 @@ def test_the_layers_before_a_change_are_not_computed(network: GraftedNetwork) ->
     runs = [0] * 3
     for i, layer in enumerate(network.layers):
         children = list(layer.children())
-        children[0].register_forward_hook(
-            lambda *_, i=i: runs.__setitem__(i, runs[i] + 1)  # type: ignore[misc]
-        )
+        children[0].register_forward_hook(lambda *_, i=i: runs.__setitem__(i, runs[i] + 1))
 
     found.rough_distance([*whole[:-1], whole[-1] // 3])
 
