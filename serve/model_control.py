@@ -1,16 +1,29 @@
-"""Opens the model at start, and closes and opens it again where a client asks for that."""
+"""Opens the models at start, and replaces, closes and opens versions of them later.
+
+A new version is opened beside the one that answers: its hashes are verified, its golden logits
+compared, and it is warmed up. Then it takes the old one's place in one step. Requests that the old
+version has are answered by it, and it is closed after the last one. A version that does not open
+never answers; the old one stays.
+
+Nothing is written meanwhile, so that a server that is killed at any moment starts again with what
+is on the disk.
+"""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
 
 from serve.classifier import Classifier
-from serve.metrics import Metrics
+from serve.hosted_model import HostedModel, ModelPhase, RefusedVersion
+from serve.model_source import Fingerprint, ModelVersion
 from serve.open_model import ServedModel
+from serve.reload_metrics import ReloadMetrics
 from serve.settings import ServeSettings
-from serve.state import Phase, ServerState
-from spd_deploy.domain.errors import NotReady, SpdError, Unavailable
+from serve.shadow import Shadows
+from serve.state import ServerState
+from spd_deploy.domain.errors import BadArtefact, SpdError, Unavailable
 from spd_deploy.domain.versions import PACKAGE, version_of
 
 _log = logging.getLogger(__name__)
@@ -19,95 +32,187 @@ _POLL_S = 0.01
 
 
 class ModelControl:
-    """The life of an app's one model."""
+    """The life of an app's models."""
 
     def __init__(
         self,
-        open_model: Callable[[], ServedModel],
-        settings: ServeSettings,
         state: ServerState,
-        metrics: Metrics,
+        settings: ServeSettings,
+        metrics: ReloadMetrics,
+        shadows: Shadows,
     ) -> None:
-        """``open_model`` opens and self-tests the model; it runs in a thread."""
-        self._open_model, self._settings = open_model, settings
-        self._state, self._metrics = state, metrics
-        self._changing = asyncio.Lock()
-        self.name: str | None = None  # known once the model was open
-        self.reason = ""  # why it is not open
+        """Nothing is opened before :meth:`start`."""
+        self._state, self._settings, self._metrics = state, settings, metrics
+        self._shadows = shadows
+        self._changing = {id(model): asyncio.Lock() for model in state.models}
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
-        """Open the model, and set the state to ready or failed."""
-        try:
-            await self._open()
-        except SpdError as err:
-            self._state.fail(err)
+        """Open every model, and set the state to ready or failed."""
+        for model in self._state.models:
+            try:
+                await self._open_newest(model, again=True)
+            except SpdError as err:
+                self._state.fail(err if len(self._state.models) == 1 else _named(err, model))
+                return
+        self._state.start()
 
-    async def load(self) -> None:
-        """Open the model if it is not open.
+    async def load(self, model: HostedModel) -> None:
+        """Answer from the newest version, if its files are not those that answer already.
 
         Raises:
-            SpdError: it does not open; the server goes on without it.
+            SpdError: it does not open; what answered before still does.
             NotReady: the server is starting or shutting down.
         """
-        async with self._changing:
-            if self._state.phase is Phase.UNLOADED:
-                await self._open()
-            elif self._state.phase is not Phase.READY:
-                raise NotReady(f"the server is {self._state.phase}", fix="try again later")
+        self._state.refuse_requests()
+        await self._on_its_own(self._load(model, again=True))
 
-    async def unload(self) -> None:
+    async def reload(self, model: HostedModel, *, again: bool = True) -> None:
+        """As :meth:`load` for a model that answers; what does not open is told by the log.
+
+        Files that were refused before are tried ``again``, or not.
+        """
+        if model.phase is not ModelPhase.READY:
+            return
+        try:
+            await self._on_its_own(self._load(model, again=again))
+        except SpdError:
+            return
+
+    async def unload(self, model: HostedModel) -> None:
         """Refuse new requests, let those in flight finish, and close the model.
 
         Raises:
             NotReady: the server is starting or shutting down.
         """
-        async with self._changing:
-            if self._state.phase is Phase.UNLOADED:
-                return
-            if self._state.phase is not Phase.READY:
-                raise NotReady(f"the server is {self._state.phase}", fix="try again later")
-            self._state.phase = Phase.UNLOADED
-            await self._close_when_idle()
-            self.reason = "unloaded"
+        self._state.refuse_requests()
+        await self._on_its_own(self._unload(model))
 
     async def close(self) -> None:
-        """Close the model, if it is open."""
-        if (classifier := self._state.opened) is not None:
-            await asyncio.to_thread(classifier.close, _CLOSE_WITHIN_S)
+        """Close every version that is open."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for model in self._state.models:
+            if (classifier := model.opened) is not None:
+                await asyncio.to_thread(classifier.close, _CLOSE_WITHIN_S)
 
-    async def _open(self) -> None:
-        """Open the model and take requests.
+    async def _load(self, model: HostedModel, *, again: bool) -> None:
+        async with self._changing[id(model)]:
+            await self._open_newest(model, again=again)
+
+    async def _unload(self, model: HostedModel) -> None:
+        async with self._changing[id(model)]:
+            if (classifier := model.unload()) is not None:
+                await self._retire(classifier)
+
+    async def _open_newest(self, model: HostedModel, *, again: bool) -> None:
+        """Answer from the highest version that opens.
 
         Raises:
-            SpdError: it does not open.
+            SpdError: none opens; the error is that of the highest.
+        """
+        found = await asyncio.to_thread(model.source.candidates)
+        _forget_gone(model, found)
+        errors: dict[ModelVersion, SpdError] = {}
+        answers = model.opened is not None
+        for candidate in worth_trying(found, model.version if answers else None):
+            if answers and candidate.fingerprint == model.fingerprint:
+                model.refused.pop(candidate.version, None)
+                break
+            if not again and _was_refused(model, candidate.fingerprint):
+                continue
+            try:
+                self._swap(model, candidate, await self._opened(candidate))
+            except SpdError as err:
+                self._refuse(model, candidate, err)
+                errors[candidate] = err
+            else:
+                break
+        if model.opened is not None or model.phase is ModelPhase.UNLOADED:
+            _log_refused(model, errors)  # at start the process ends with the error instead
+        if errors and (answers or model.opened is None):
+            raise next(iter(errors.values()))
+        if not found and not answers:
+            raise BadArtefact(
+                f"model {model.name} has no version", fix="put one back, as NAME/VERSION/artefact"
+            )
+
+    async def _opened(self, candidate: ModelVersion) -> ServedModel:
+        """A version, open, verified and warm.
+
+        Raises:
+            SpdError: it does not open, or may not serve here.
         """
         try:
-            served = await asyncio.to_thread(self._open_model)
-            self._metrics.describe_build(build_labels(served))
-            self._state.start(Classifier(served, self._settings, self._metrics))
-            self.name, self.reason = served.name, ""
-        except SpdError as err:
-            self.reason = str(err)
+            served = await asyncio.to_thread(candidate.open)
+        except SpdError:
             raise
-        except Exception as err:  # the process must end with any error
+        except Exception as err:  # the reason must be told, whatever it is
             _log.exception("the model did not open")
-            self.reason = repr(err)
             raise Unavailable(
                 "the model did not open",
                 got=repr(err),
                 fix="read the traceback in the server's log",
             ) from err
+        return served
 
-    async def _close_when_idle(self) -> None:
-        """Close the model once its requests are answered, or the drain timeout is over."""
-        classifier = self._state.opened
-        if classifier is None:
-            return
+    def _swap(self, model: HostedModel, candidate: ModelVersion, served: ServedModel) -> None:
+        """Answer from this version from now on.
+
+        Raises:
+            BadInput: its labels are not those of the model that it shadows, or by which it is.
+        """
+        try:
+            self._shadows.refuse_other_labels(model, served)
+        except SpdError:
+            served.session.close()
+            raise
+        before, version = model.opened, model.version
+        model.metrics.describe_build(build_labels(served))
+        model.serve(Classifier(served, self._settings, model.metrics), candidate)
+        if before is not None:
+            self._metrics.swapped(served.name)
+            was = "the same number" if version == candidate.version else f"version {version}"
+            _log.warning(
+                "model %s: version %s answers now, in the place of %s",
+                served.name,
+                candidate.version,
+                was,
+            )
+            self._start(self._retire(before))
+
+    def _refuse(self, model: HostedModel, candidate: ModelVersion, error: SpdError) -> None:
+        """Note a version that does not open, and count it."""
+        model.refused[candidate.version] = RefusedVersion(
+            version=candidate.version, reason=str(error), fingerprint=candidate.fingerprint
+        )
+        self._metrics.refused(model.name or "", error)
+
+    async def _retire(self, classifier: Classifier) -> None:
+        """Close a version once its requests are answered, or the drain timeout is over."""
         give_up_at = time.perf_counter() + self._settings.drain_timeout_s
-        while classifier.admission.held.items and time.perf_counter() < give_up_at:
+        while classifier.in_use and time.perf_counter() < give_up_at:
             await asyncio.sleep(_POLL_S)
-        await self.close()
-        self._state.forget()
+        await asyncio.to_thread(classifier.close, _CLOSE_WITHIN_S)
+
+    async def _on_its_own(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do a piece of work to its end, even where the request that asked for it is cancelled."""
+        await asyncio.shield(self._start(work))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Begin a piece of work; :meth:`close` waits for it."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def worth_trying(found: Sequence[ModelVersion], serving: str | None) -> Sequence[ModelVersion]:
+    """The candidates that may take the place of the version that answers, highest first.
+
+    No version goes back to a lower one while its own folder is still there.
+    """
+    numbers = [candidate.version for candidate in found]
+    return found[: numbers.index(serving) + 1] if serving in numbers else found
 
 
 def build_labels(served: ServedModel) -> dict[str, str]:
@@ -116,6 +221,7 @@ def build_labels(served: ServedModel) -> dict[str, str]:
     return {
         "version": version_of(PACKAGE) or "unknown",
         "model": served.name,
+        "model_version": served.version,
         "task": served.task.name,
         "format": card.format,
         "precision": runs.precision,
@@ -124,3 +230,33 @@ def build_labels(served: ServedModel) -> dict[str, str]:
         "pattern": card.pattern,
         "sparsity": "" if card.sparsity is None else f"{card.sparsity:g}",
     }
+
+
+def _log_refused(model: HostedModel, errors: Mapping[ModelVersion, SpdError]) -> None:
+    """Log each version that was refused, and what answers in its place."""
+    answers = f"version {model.version} answers" if model.opened else "the model does not answer"
+    for candidate, error in errors.items():
+        _log.error(
+            "model %s: version %s is refused, and %s: %s",
+            model.name or "",
+            candidate.version,
+            answers,
+            error,
+        )
+
+
+def _named(error: SpdError, model: HostedModel) -> SpdError:
+    """The error with the model's name before it; the class stays, since it has the exit status."""
+    return type(error)(f"model {model.name}: {error.what}", got=error.got, fix=error.fix)
+
+
+def _was_refused(model: HostedModel, fingerprint: Fingerprint | None) -> bool:
+    """Whether these very files were refused before."""
+    return any(one.fingerprint == fingerprint for one in model.refused.values())
+
+
+def _forget_gone(model: HostedModel, found: Sequence[ModelVersion]) -> None:
+    """Forget the refused versions that are not on the disk any more."""
+    there = {candidate.version for candidate in found}
+    for version in [version for version in model.refused if version not in there]:
+        del model.refused[version]
