@@ -112,10 +112,25 @@ class ModelControl:
         """
         found = await asyncio.to_thread(model.source.candidates)
         _forget_gone(model, found)
-        errors: dict[ModelVersion, SpdError] = {}
         answers = model.opened is not None
-        for candidate in worth_trying(found, model.version if answers else None):
-            if answers and candidate.fingerprint == model.fingerprint:
+        candidates = worth_trying(found, model.version if answers else None)
+        errors = await self._open_first_of(model, candidates, again=again)
+        if model.opened is not None or model.phase is ModelPhase.UNLOADED:
+            _log_refused(model, errors)  # at start the process ends with the error instead
+        if errors and (answers or model.opened is None):
+            raise next(iter(errors.values()))
+        if not found and not answers:
+            raise BadArtefact(
+                f"model {model.name} has no version", fix="put one back, as NAME/VERSION/artefact"
+            )
+
+    async def _open_first_of(
+        self, model: HostedModel, candidates: Sequence[ModelVersion], *, again: bool
+    ) -> dict[ModelVersion, SpdError]:
+        """Answer from the first one that opens; returns why those before it did not."""
+        errors = {}
+        for candidate in candidates:
+            if model.opened is not None and candidate.fingerprint == model.fingerprint:
                 model.refused.pop(candidate.version, None)
                 break
             if not again and _was_refused(model, candidate.fingerprint):
@@ -127,14 +142,7 @@ class ModelControl:
                 errors[candidate] = err
             else:
                 break
-        if model.opened is not None or model.phase is ModelPhase.UNLOADED:
-            _log_refused(model, errors)  # at start the process ends with the error instead
-        if errors and (answers or model.opened is None):
-            raise next(iter(errors.values()))
-        if not found and not answers:
-            raise BadArtefact(
-                f"model {model.name} has no version", fix="put one back, as NAME/VERSION/artefact"
-            )
+        return errors
 
     async def _opened(self, candidate: ModelVersion) -> ServedModel:
         """A version, open, verified and warm.

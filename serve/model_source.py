@@ -162,5 +162,5 @@ def lack_of(folder: Path) -> str:
         missing = [str(name) for name in files if not (folder / str(name)).is_file()]
         return f"no {missing[0]} in it" if missing else ""
     if (folder / CONFIG_FILE).is_file():
-        return "" if any(folder.glob("*.safetensors")) else "no weights in it"
+        return "" if any(folder.glob("model*.safetensors")) else "no weights in it"
     return "no artefact in it" if folder.is_dir() else "no such folder"

@@ -153,6 +153,11 @@ class Shadow:
         """The other one of the two; None where ``model`` is neither."""
         return {self._model: self._other, self._other: self._model}.get(model)
 
+    @property
+    def waiting(self) -> int:
+        """Requests that are queued."""
+        return self._waiting.qsize()
+
     def observe(self, texts: Sequence[Text], answered: Sequence[Classified], task: Task) -> None:
         """Queue the texts of an answered request, if it is drawn and there is room."""
         if self._draw() >= self._spec.share:

@@ -47,17 +47,15 @@ def step(watched: Watched, now: Look) -> tuple[Watched, bool]:
 class Watcher:
     """Watches every model of a server."""
 
-    def __init__(
-        self, state: ServerState, control: ModelControl, *, every_s: float = LOOK_EVERY_S
-    ) -> None:
-        self._state, self._control, self._every_s = state, control, every_s
+    def __init__(self, state: ServerState, control: ModelControl) -> None:
+        self._state, self._control = state, control
         self._watched: dict[int, Watched] = {}
         self._told: set[tuple[str | None, str, str]] = set()
 
     async def run(self) -> None:
         """Look at every model, again and again, until this is cancelled."""
         while True:
-            await asyncio.sleep(self._every_s)
+            await asyncio.sleep(LOOK_EVERY_S)
             if self._state.phase is Phase.READY:
                 for model in self._state.models:
                     await self._look_at(model)
