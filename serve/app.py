@@ -167,7 +167,7 @@ async def _lifespan(
             yield
             return
     opening = asyncio.create_task(control.start())
-    work = [_watch(state, server.settings), _reload_when_asked(server), shadows.run()]
+    work = [_watch(control, server.settings), _reload_when_asked(server), shadows.run()]
     tasks = [asyncio.create_task(one) for one in (*work, *([watcher.run()] if watcher else []))]
     try:
         yield
@@ -180,13 +180,11 @@ async def _lifespan(
         await control.close()
 
 
-async def _watch(state: ServerState, settings: ServeSettings) -> None:
+async def _watch(control: ModelControl, settings: ServeSettings) -> None:
     """Watch for a hanging batch once a second, and fail its requests."""
     while True:
         await asyncio.sleep(min(_WATCH_EVERY_S, settings.stall_timeout_s))
-        for model in state.models:
-            if model.opened is not None:
-                model.opened.engine.give_up_stalled()
+        control.give_up_stalled()
 
 
 async def _reload_when_asked(server: ServerContext) -> None:

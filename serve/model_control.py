@@ -17,7 +17,7 @@ from typing import Any
 
 from serve.classifier import Classifier
 from serve.hosted_model import HostedModel, ModelPhase, RefusedVersion
-from serve.model_source import Fingerprint, ModelVersion
+from serve.model_source import Fingerprint, Look, ModelVersion
 from serve.open_model import ServedModel
 from serve.reload_metrics import ReloadMetrics
 from serve.settings import ServeSettings
@@ -46,12 +46,13 @@ class ModelControl:
         self._shadows = shadows
         self._changing = {id(model): asyncio.Lock() for model in state.models}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._retiring: set[Classifier] = set()
 
     async def start(self) -> None:
         """Open every model, and set the state to ready or failed."""
         for model in self._state.models:
             try:
-                await self._open_newest(model, again=True)
+                await self._open_newest(model)
             except SpdError as err:
                 self._state.fail(err if len(self._state.models) == 1 else _named(err, model))
                 return
@@ -65,17 +66,18 @@ class ModelControl:
             NotReady: the server is starting or shutting down.
         """
         self._state.refuse_requests()
-        await self._on_its_own(self._load(model, again=True))
+        await self._on_its_own(self._load(model))
 
-    async def reload(self, model: HostedModel, *, again: bool = True) -> None:
+    async def reload(self, model: HostedModel, *, settled: Look | None = None) -> None:
         """As :meth:`load` for a model that answers; what does not open is told by the log.
 
-        Files that were refused before are tried ``again``, or not.
+        Where the ``settled`` versions are given, no other one is opened, and none that was refused
+        with the same files before.
         """
         if model.phase is not ModelPhase.READY:
             return
         try:
-            await self._on_its_own(self._load(model, again=again))
+            await self._on_its_own(self._load(model, settled))
         except SpdError:
             return
 
@@ -88,6 +90,12 @@ class ModelControl:
         self._state.refuse_requests()
         await self._on_its_own(self._unload(model))
 
+    def give_up_stalled(self) -> None:
+        """Fail the requests of every version in which a batch hangs, of those that retire too."""
+        opened = [model.opened for model in self._state.models if model.opened is not None]
+        for classifier in (*opened, *self._retiring):
+            classifier.engine.give_up_stalled()
+
     async def close(self) -> None:
         """Close every version that is open."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -95,26 +103,26 @@ class ModelControl:
             if (classifier := model.opened) is not None:
                 await asyncio.to_thread(classifier.close, _CLOSE_WITHIN_S)
 
-    async def _load(self, model: HostedModel, *, again: bool) -> None:
+    async def _load(self, model: HostedModel, settled: Look | None = None) -> None:
         async with self._changing[id(model)]:
-            await self._open_newest(model, again=again)
+            await self._open_newest(model, settled)
 
     async def _unload(self, model: HostedModel) -> None:
         async with self._changing[id(model)]:
             if (classifier := model.unload()) is not None:
                 await self._retire(classifier)
 
-    async def _open_newest(self, model: HostedModel, *, again: bool) -> None:
+    async def _open_newest(self, model: HostedModel, settled: Look | None = None) -> None:
         """Answer from the highest version that opens.
 
         Raises:
             SpdError: none opens; the error is that of the highest.
         """
-        found = await asyncio.to_thread(model.source.candidates)
+        found = await versions_of(model)
         _forget_gone(model, found)
         answers = model.opened is not None
         candidates = worth_trying(found, model.version if answers else None)
-        errors = await self._open_first_of(model, candidates, again=again)
+        errors = await self._open_first_of(model, candidates, settled)
         if model.opened is not None or model.phase is ModelPhase.UNLOADED:
             _log_refused(model, errors)  # at start the process ends with the error instead
         if errors and (answers or model.opened is None):
@@ -125,7 +133,7 @@ class ModelControl:
             )
 
     async def _open_first_of(
-        self, model: HostedModel, candidates: Sequence[ModelVersion], *, again: bool
+        self, model: HostedModel, candidates: Sequence[ModelVersion], settled: Look | None
     ) -> dict[ModelVersion, SpdError]:
         """Answer from the first one that opens; returns why those before it did not."""
         errors = {}
@@ -133,9 +141,14 @@ class ModelControl:
             if model.opened is not None and candidate.fingerprint == model.fingerprint:
                 model.refused.pop(candidate.version, None)
                 break
-            if not again and _was_refused(model, candidate.fingerprint):
+            if settled is not None and (
+                (candidate.version, candidate.fingerprint) not in settled
+                or _was_refused(model, candidate.fingerprint)
+            ):
                 continue
             try:
+                if model.opened is not None:
+                    refuse_incomplete(candidate)
                 self._swap(model, candidate, await self._opened(candidate))
             except SpdError as err:
                 self._refuse(model, candidate, err)
@@ -197,10 +210,14 @@ class ModelControl:
 
     async def _retire(self, classifier: Classifier) -> None:
         """Close a version once its requests are answered, or the drain timeout is over."""
-        give_up_at = time.perf_counter() + self._settings.drain_timeout_s
-        while classifier.in_use and time.perf_counter() < give_up_at:
-            await asyncio.sleep(_POLL_S)
-        await asyncio.to_thread(classifier.close, _CLOSE_WITHIN_S)
+        self._retiring.add(classifier)
+        try:
+            give_up_at = time.perf_counter() + self._settings.drain_timeout_s
+            while classifier.in_use and time.perf_counter() < give_up_at:
+                await asyncio.sleep(_POLL_S)
+            await asyncio.to_thread(classifier.close, _CLOSE_WITHIN_S)
+        finally:
+            self._retiring.discard(classifier)
 
     async def _on_its_own(self, work: Coroutine[Any, Any, None]) -> None:
         """Do a piece of work to its end, even where the request that asked for it is cancelled."""
@@ -212,6 +229,34 @@ class ModelControl:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+async def versions_of(model: HostedModel) -> Sequence[ModelVersion]:
+    """The versions that there are now, highest first.
+
+    Raises:
+        Unavailable: the folder cannot be read.
+    """
+    try:
+        return await asyncio.to_thread(model.source.candidates)
+    except (OSError, RuntimeError) as err:  # such as a circle of links
+        raise Unavailable(
+            f"the folder of model {model.name} cannot be read", got=err, fix="check the folder"
+        ) from err
+
+
+def refuse_incomplete(candidate: ModelVersion) -> None:
+    """Refuse a version that lacks a file, before anything of it is opened.
+
+    Raises:
+        BadArtefact: with the file that is missing.
+    """
+    if candidate.lack:
+        raise BadArtefact(
+            f"version {candidate.version} is not complete",
+            got=candidate.lack,
+            fix="load it again when it is",
+        )
 
 
 def worth_trying(found: Sequence[ModelVersion], serving: str | None) -> Sequence[ModelVersion]:

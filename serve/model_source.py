@@ -18,6 +18,8 @@ from spd_deploy.domain.folders import CONFIG_FILE, MANIFEST_FILE
 ONLY_VERSION = "1"  # of a model that has no folders of versions
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
+# The versions that are complete, with the fingerprint of their files.
+Look = tuple[tuple[str, Fingerprint | None], ...]
 # Opens the model in a folder, under a name and a version.
 OpenFolder = Callable[[Path, str, str], ServedModel]
 

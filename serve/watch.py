@@ -14,15 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serve.hosted_model import HostedModel, ModelPhase
-from serve.model_control import ModelControl
-from serve.model_source import Fingerprint, ModelVersion
+from serve.model_control import ModelControl, versions_of
+from serve.model_source import Look, ModelVersion
 from serve.state import Phase, ServerState
+from spd_deploy.domain.errors import SpdError
 
 LOOK_EVERY_S = 1.0
 _log = logging.getLogger(__name__)
-
-# What a look finds: each version that is complete, with the fingerprint of its files.
-Look = tuple[tuple[str, Fingerprint | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class Watcher:
     def __init__(self, state: ServerState, control: ModelControl) -> None:
         self._state, self._control = state, control
         self._watched: dict[int, Watched] = {}
-        self._told: set[tuple[str | None, str, str]] = set()
+        self._told: set[str] = set()
 
     async def run(self) -> None:
         """Look at every model, again and again, until this is cancelled."""
@@ -65,9 +63,9 @@ class Watcher:
         if model.phase is not ModelPhase.READY:
             return
         try:
-            found = await asyncio.to_thread(model.source.candidates)
-        except OSError as err:
-            _log.warning("the folder of model %s cannot be read: %s", model.name, err)
+            found = await versions_of(model)
+        except SpdError as err:
+            self._tell(str(err))
             return
         self._tell_incomplete(model, found)
         now = look_of(found)
@@ -77,11 +75,18 @@ class Watcher:
             self._watched[key] = Watched(seen=answering, done=answering)
         self._watched[key], settled = step(self._watched[key], now)
         if settled:
-            await self._control.reload(model, again=False)
+            await self._control.reload(model, settled=now)
 
     def _tell_incomplete(self, model: HostedModel, found: Sequence[ModelVersion]) -> None:
         """Log each version that is not complete, once."""
-        lacking = {(model.name, one.version, one.lack) for one in found if one.lack}
-        for name, version, lack in lacking - self._told:
-            _log.warning("model %s: version %s is not complete yet: %s", name, version, lack)
-        self._told |= lacking
+        for one in found:
+            if one.lack:
+                self._tell(
+                    f"model {model.name}: version {one.version} is not complete yet: {one.lack}"
+                )
+
+    def _tell(self, line: str) -> None:
+        """Log a line, once."""
+        if line not in self._told:
+            self._told.add(line)
+            _log.warning(line)

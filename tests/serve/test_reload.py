@@ -148,6 +148,34 @@ def test_a_damaged_artefact_never_answers(
         assert name in client.post("/v2/repository/index").json()[1]["reason"]
 
 
+def test_a_half_copied_version_is_not_opened(versions: FakeVersions) -> None:
+    """Who loads it is told which file is missing, and nothing of it was read by a runtime."""
+    with client_of([versions.source], CONTROLLED) as client:
+        manifest = versions.put("2") / "manifest.json"
+        manifest.write_text('{"files": {"weights.bin": ""}}', encoding="utf-8")
+
+        assert load(client) == 400
+
+        assert "no weights.bin in it" in client.post("/v2/repository/index").json()[1]["reason"]
+    assert versions.opened == ["1"]
+
+
+def test_a_batch_that_hangs_in_the_old_version_ends(versions: FakeVersions) -> None:
+    """The watchdog looks after versions that retire, so that their requests fail in time."""
+    settings = ServeSettings(model_control=True, stall_timeout_s=0.2)
+    with client_of([versions.source], settings) as client, ThreadPoolExecutor() as pool:
+        first = versions.sessions["1"]
+        first.gate.close()
+        running = pool.submit(client.post, "/v1/classify", json=ASK)
+        first.gate.wait_until_reached()
+        versions.put("2")
+        load(client)
+
+        assert running.result(PATIENCE_S).status_code == 500
+        assert client.get("/livez").status_code == 200
+        first.gate.open()
+
+
 def test_the_files_of_the_version_that_answers_may_go(versions: FakeVersions) -> None:
     """Where its folder is gone the next lower one takes its place; where all are, it stays."""
     versions.put("2")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 import serve.watch
-from serve.watch import Look, Watched, step
+from serve.model_source import Look
+from serve.watch import Watched, step
 from spd_deploy.domain.artefact import Artefact
 from tests.serve.clients import client_of, metric
 from tests.serve.repositories import FakeVersions, put, versions_source
@@ -107,6 +108,23 @@ def test_a_copy_that_stands_still_is_refused_once_and_taken_when_whole(
 
         (model / "2" / "weights.bin").write_bytes(weights)
         wait_for(lambda: version_of(client) == "2")
+
+
+def test_a_version_beside_one_that_is_being_copied_is_served(
+    tmp_path: Path, single_artefact: Artefact
+) -> None:
+    """The copy waits, is not refused, and does not hold up what is whole."""
+    model = tmp_path / "reviews"
+    model.mkdir()
+    put(single_artefact.folder, model / "1")
+    with client_of([versions_source(model)], watch=True) as client:
+        (model / "3").mkdir()
+        shutil.copy(single_artefact.folder / "manifest.json", model / "3" / "manifest.json")
+        put(single_artefact.folder, model / "2")
+        wait_for(lambda: version_of(client) == "2")
+
+        (only,) = client.post("/v2/repository/index").json()
+        assert only["version"] == "2"
 
 
 def test_a_volume_whose_link_is_swapped_is_one_event(tmp_path: Path) -> None:
