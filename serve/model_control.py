@@ -12,12 +12,21 @@ is on the disk.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from serve.classifier import Classifier
 from serve.hosted_model import HostedModel, ModelPhase, RefusedVersion
-from serve.model_source import Fingerprint, Look, ModelVersion
+from serve.model_source import Look, ModelVersion
+from serve.model_versions import (
+    forget_gone,
+    refuse_incomplete,
+    told_of_refusal,
+    told_of_swap,
+    versions_of,
+    was_refused,
+    worth_trying,
+)
 from serve.open_model import ServedModel
 from serve.reload_metrics import ReloadMetrics
 from serve.settings import ServeSettings
@@ -98,7 +107,8 @@ class ModelControl:
 
     async def close(self) -> None:
         """Close every version that is open."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:  # a load that ends leaves a version to retire
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         for model in self._state.models:
             if (classifier := model.opened) is not None:
                 await asyncio.to_thread(classifier.close, _CLOSE_WITHIN_S)
@@ -119,12 +129,14 @@ class ModelControl:
             SpdError: none opens; the error is that of the highest.
         """
         found = await versions_of(model)
-        _forget_gone(model, found)
+        forget_gone(model, found)
         answers = model.opened is not None
         candidates = worth_trying(found, model.version if answers else None)
         errors = await self._open_first_of(model, candidates, settled)
         if model.opened is not None or model.phase is ModelPhase.UNLOADED:
-            _log_refused(model, errors)  # at start the process ends with the error instead
+            for candidate, error in errors.items():  # at start the process ends with it instead
+                told = told_of_refusal(model, candidate.version)
+                _log.error("model %s: %s: %s", model.name or "", told, error)
         if errors and (answers or model.opened is None):
             raise next(iter(errors.values()))
         if not found and not answers:
@@ -136,20 +148,20 @@ class ModelControl:
         self, model: HostedModel, candidates: Sequence[ModelVersion], settled: Look | None
     ) -> dict[ModelVersion, SpdError]:
         """Answer from the first one that opens; returns why those before it did not."""
-        errors = {}
+        errors: dict[ModelVersion, SpdError] = {}
         for candidate in candidates:
             if model.opened is not None and candidate.fingerprint == model.fingerprint:
                 model.refused.pop(candidate.version, None)
                 break
             if settled is not None and (
                 (candidate.version, candidate.fingerprint) not in settled
-                or _was_refused(model, candidate.fingerprint)
+                or was_refused(model, candidate.fingerprint)
             ):
                 continue
             try:
                 if model.opened is not None:
                     refuse_incomplete(candidate)
-                self._swap(model, candidate, await self._opened(candidate))
+                await self._take(model, candidate)
             except SpdError as err:
                 self._refuse(model, candidate, err)
                 errors[candidate] = err
@@ -157,14 +169,14 @@ class ModelControl:
                 break
         return errors
 
-    async def _opened(self, candidate: ModelVersion) -> ServedModel:
-        """A version, open, verified and warm.
+    async def _take(self, model: HostedModel, candidate: ModelVersion) -> None:
+        """Open and verify a version, warm it up, and answer from it.
 
         Raises:
             SpdError: it does not open, or may not serve here.
         """
         try:
-            served = await asyncio.to_thread(candidate.open)
+            self._swap(model, candidate, await asyncio.to_thread(candidate.open))
         except SpdError:
             raise
         except Exception as err:  # the reason must be told, whatever it is
@@ -174,7 +186,6 @@ class ModelControl:
                 got=repr(err),
                 fix="read the traceback in the server's log",
             ) from err
-        return served
 
     def _swap(self, model: HostedModel, candidate: ModelVersion, served: ServedModel) -> None:
         """Answer from this version from now on.
@@ -192,13 +203,7 @@ class ModelControl:
         model.serve(Classifier(served, self._settings, model.metrics), candidate)
         if before is not None:
             self._metrics.swapped(served.name)
-            was = "the same number" if version == candidate.version else f"version {version}"
-            _log.warning(
-                "model %s: version %s answers now, in the place of %s",
-                served.name,
-                candidate.version,
-                was,
-            )
+            _log.warning("model %s: %s", served.name, told_of_swap(version, candidate.version))
             self._start(self._retire(before))
 
     def _refuse(self, model: HostedModel, candidate: ModelVersion, error: SpdError) -> None:
@@ -231,43 +236,6 @@ class ModelControl:
         return task
 
 
-async def versions_of(model: HostedModel) -> Sequence[ModelVersion]:
-    """The versions that there are now, highest first.
-
-    Raises:
-        Unavailable: the folder cannot be read.
-    """
-    try:
-        return await asyncio.to_thread(model.source.candidates)
-    except (OSError, RuntimeError) as err:  # such as a circle of links
-        raise Unavailable(
-            f"the folder of model {model.name} cannot be read", got=err, fix="check the folder"
-        ) from err
-
-
-def refuse_incomplete(candidate: ModelVersion) -> None:
-    """Refuse a version that lacks a file, before anything of it is opened.
-
-    Raises:
-        BadArtefact: with the file that is missing.
-    """
-    if candidate.lack:
-        raise BadArtefact(
-            f"version {candidate.version} is not complete",
-            got=candidate.lack,
-            fix="load it again when it is",
-        )
-
-
-def worth_trying(found: Sequence[ModelVersion], serving: str | None) -> Sequence[ModelVersion]:
-    """The candidates that may take the place of the version that answers, highest first.
-
-    No version goes back to a lower one while its own folder is still there.
-    """
-    numbers = [candidate.version for candidate in found]
-    return found[: numbers.index(serving) + 1] if serving in numbers else found
-
-
 def build_labels(served: ServedModel) -> dict[str, str]:
     """The labels of the metric ``spd_build_info`` with their values."""
     card, runs = served.card, served.session.description
@@ -285,31 +253,6 @@ def build_labels(served: ServedModel) -> dict[str, str]:
     }
 
 
-def _log_refused(model: HostedModel, errors: Mapping[ModelVersion, SpdError]) -> None:
-    """Log each version that was refused, and what answers in its place."""
-    answers = f"version {model.version} answers" if model.opened else "the model does not answer"
-    for candidate, error in errors.items():
-        _log.error(
-            "model %s: version %s is refused, and %s: %s",
-            model.name or "",
-            candidate.version,
-            answers,
-            error,
-        )
-
-
 def _named(error: SpdError, model: HostedModel) -> SpdError:
     """The error with the model's name before it; the class stays, since it has the exit status."""
     return type(error)(f"model {model.name}: {error.what}", got=error.got, fix=error.fix)
-
-
-def _was_refused(model: HostedModel, fingerprint: Fingerprint | None) -> bool:
-    """Whether these very files were refused before."""
-    return any(one.fingerprint == fingerprint for one in model.refused.values())
-
-
-def _forget_gone(model: HostedModel, found: Sequence[ModelVersion]) -> None:
-    """Forget the refused versions that are not on the disk any more."""
-    there = {candidate.version for candidate in found}
-    for version in [version for version in model.refused if version not in there]:
-        del model.refused[version]

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serve.hosted_model import HostedModel, ModelPhase
-from serve.model_control import ModelControl, versions_of
+from serve.model_control import ModelControl
 from serve.model_source import Look, ModelVersion
+from serve.model_versions import versions_of
 from serve.state import Phase, ServerState
 from spd_deploy.domain.errors import SpdError
 

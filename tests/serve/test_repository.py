@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.model_control import worth_trying
 from serve.model_source import ModelVersion, lack_of, real_folder, version_folders
+from serve.model_versions import worth_trying
 from serve.open_model import ServedModel
 from serve.repository import models_in, sources_of
 from spd_deploy.domain.artefact import Artefact
