@@ -4,8 +4,9 @@ It serves every protocol. All of it runs in the event loop, but for tokenising l
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ from serve.texts import (
 )
 from spd_deploy.domain.answers import Answer, answers_of
 from spd_deploy.domain.errors import EngineFailed
+from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import Side, Tokens
 
 if TYPE_CHECKING:
@@ -66,12 +68,18 @@ class Timing:
         return f"tok;dur={tok_ms:.3f}, queue;dur={queue_ms:.3f}, run;dur={run_ms:.3f}"
 
 
+# Gets the texts of an answered request, its answers, and the task that they are of.
+AfterAnswer = Callable[[Sequence[Text], Sequence[Classified], Task], None]
+
+
 class Classifier:
     """An open model with its engine, its admission control and its tokeniser threads."""
 
     def __init__(self, served: ServedModel, settings: ServeSettings, metrics: Metrics) -> None:
         """Start the engine; :meth:`close` ends it."""
         self.served = served
+        self.in_use = 0  # requests that this version still has to answer
+        self.after_answer: AfterAnswer | None = None
         self._settings, self._metrics = settings, metrics
         self.engine = Engine(
             served.session,
@@ -113,7 +121,7 @@ class Classifier:
         for text in texts:
             with errors_at(text.where):
                 self._refuse_unfit(text, truncate=truncate)
-        with self.admission.slot_for(len(texts)) as slot:
+        with self.used(), self.admission.slot_for(len(texts)) as slot:
             start = time.perf_counter()
             rows = await self._tokens_of(texts, side)
             tok_s = time.perf_counter() - start
@@ -133,7 +141,7 @@ class Classifier:
             Refusal: a row is too long, the queue is full, or the model failed on one of the rows.
         """
         places = [f"row {i}" for i in range(len(rows))]
-        with self.admission.slot_for(len(rows)) as slot:
+        with self.used(), self.admission.slot_for(len(rows)) as slot:
             self._refuse_rows(places, rows, truncate=True)
             slot.measure([len(row) for row in rows])
             ran = await self._run(places, rows, request_id)
@@ -161,8 +169,17 @@ class Classifier:
             with errors_at(text.where):
                 refuse_blank(text)
                 refuse_too_many_characters(text, max_chars=self._max_chars)
-        with self.admission.slot_for(len(texts)):
+        with self.used(), self.admission.slot_for(len(texts)):
             return await asyncio.get_running_loop().run_in_executor(self._tokenisers, tokenise)
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """Count a request as one of this version's: it is not closed before the block ends."""
+        self.in_use += 1
+        try:
+            yield
+        finally:
+            self.in_use -= 1
 
     def close(self, timeout_s: float) -> None:
         """Stop the engine and refuse the rows that wait."""

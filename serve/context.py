@@ -1,7 +1,8 @@
 """What the handlers of all protocols share: the state, the settings, the metrics, and their use.
 
-A handler gets the model once, before it reads the body. A request is then answered even if the
-server begins to drain before its body has arrived.
+A handler asks whether requests are taken before it reads the body. A request is then answered even
+if the server begins to drain before its body has arrived. It gets the model after that, once: the
+version that answers at that moment answers the whole request.
 """
 
 import json
@@ -15,16 +16,14 @@ from starlette.responses import JSONResponse
 from serve.classifier import Classified, Classifier, Timing
 from serve.disconnect import cancel_on_disconnect
 from serve.http_errors import request_id_of
-from serve.metrics import Metrics
+from serve.metrics import MODEL_METRICS, Metrics
 from serve.model_control import ModelControl
 from serve.request_body import read_json
 from serve.settings import ServeSettings
 from serve.state import ServerState
 from serve.texts import Text
-from spd_deploy.domain.errors import UnknownModel
 from spd_deploy.domain.text import Side, Tokens
 
-_MAX_NAME = 60
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -49,16 +48,42 @@ class ServerContext:
         """The model of this name for a new request.
 
         Raises:
-            UnknownModel: it is not the one that is served.
-            NotReady: the server takes no requests.
+            UnknownModel: there is no such model.
+            NotReady: the server or the model takes no requests.
         """
-        classifier = self.classifier()
-        refuse_other_model(name, classifier.served.name)
-        return classifier
+        return self.state.classifier(name)
 
-    async def json_of(self, request: Request) -> Any:
-        """The request's body as a JSON value."""
+    def refuse_before_body(self, name: str | None = None) -> None:
+        """Refuse a request that will find no model, before its body is read.
+
+        Where the body may name one of several models, only the server's phase is known.
+
+        Raises:
+            UnknownModel: there is no model of this name.
+            NotReady: the server, or the only model that it can be, takes no requests.
+        """
+        if name is None and len(self.state.models) > 1:
+            self.state.refuse_requests()
+        else:
+            self.state.classifier(name)
+
+    async def json_of(self, request: Request, name: str | None = None) -> Any:
+        """The request's body as a JSON value, if the model of this name takes requests."""
+        self.refuse_before_body(name)
         return await read_json(request, max_bytes=self.settings.max_body_bytes)
+
+    def answering(self, request: Request, name: str | None) -> Classifier:
+        """The version that answers a request whose body has arrived; the first model by default.
+
+        The request counts as one of that model in the metrics.
+
+        Raises:
+            UnknownModel: there is no such model.
+            NotReady: the model takes no requests.
+        """
+        model = self.state.model(name)
+        request.scope["state"][MODEL_METRICS] = model.metrics
+        return model.classifier()
 
 
 async def classify(
@@ -78,7 +103,10 @@ async def classify(
         request_id=request_id_of(request.scope),
         side=side,
     )
-    return await cancel_on_disconnect(request, work)
+    rows, timing = await cancel_on_disconnect(request, work)
+    if classifier.after_answer is not None:
+        classifier.after_answer(texts, rows, classifier.served.task)
+    return rows, timing
 
 
 async def classify_rows(
@@ -87,17 +115,6 @@ async def classify_rows(
     """The answers to rows of token ids; the work ends early where the client disconnects."""
     work = classifier.classify_rows(rows, request_id=request_id_of(request.scope))
     return await cancel_on_disconnect(request, work)
-
-
-def refuse_other_model(name: str, served: str) -> None:
-    """Refuse a name that is not that of the model that is served.
-
-    Raises:
-        UnknownModel: the names differ.
-    """
-    if name != served:
-        shown = name.encode("ascii", "backslashreplace").decode("ascii")[:_MAX_NAME]
-        raise UnknownModel("no such model", got=shown, fix=f"this server has {served}")
 
 
 class JsonReply(JSONResponse):

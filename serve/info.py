@@ -1,8 +1,9 @@
 """``GET /info``: the model, its sparsity, its runtime and the server's limits."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from serve.model_card import Density
 from serve.open_model import ServedModel
@@ -16,10 +17,22 @@ from spd_deploy.domain.versions import versions_of
 from spd_deploy.sessions.protocol import Description
 
 
+class ModelOverview(BaseModel):
+    """One of the models that are served."""
+
+    model: str
+    version: str
+    ready: bool = Field(description="Whether it takes requests.")
+
+
 class Info(TeiInfo):
     """The model that is served, and the server's limits, also by the names that TEI has."""
 
     model: str
+    model_version: str = Field(description="The version that answers.")
+    models: list[ModelOverview] = Field(
+        description="Every model; the first one answers requests that name none."
+    )
     task: str
     problem_type: str
     activation: str = Field(
@@ -66,14 +79,18 @@ class Info(TeiInfo):
     served_with: dict[str, str] = Field(description="Versions of the packages that run the server.")
 
 
-def info_of(served: ServedModel, settings: ServeSettings) -> Info:
-    """The answer of ``/info``."""
+def info_of(
+    served: ServedModel, settings: ServeSettings, models: Sequence[ModelOverview] = ()
+) -> Info:
+    """The answer of ``/info``; ``models`` are all that are served."""
     card, task, runs = served.card, served.task, served.session.description
     pruned = card.sparsity is not None
     own = own_arm(pruned=pruned, precision=runs.precision, runtime=runs.runtime)
     return Info(
         **dict(tei_info_of(served, settings)),
         model=served.name,
+        model_version=served.version,
+        models=list(models),
         task=task.name,
         problem_type=task.problem_type.value,
         activation=task.activation.value,
@@ -105,6 +122,7 @@ def input_spec_of(served: ServedModel, settings: ServeSettings) -> InputSpec:
     """The input that requests to the model must have."""
     return InputSpec(
         model=served.name,
+        version=served.version,
         takes=served.takes,
         max_inputs=settings.max_inputs,
         reranks=served.reranks,

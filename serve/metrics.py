@@ -15,8 +15,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from serve.model_metrics import with_models
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
+MODEL_METRICS = "model_metrics"  # key of ``scope["state"]``: those of the model that is asked
 
 # 50 us to 10 s: three steps a decade are fine enough for a p99 and cheap to keep.
 _SECONDS = (
@@ -46,6 +49,7 @@ class Metrics:
         self._noted: deque[tuple[Callable[[float], None], float]] = deque()
         self._registry = CollectorRegistry()
         self._sources: list[Source] = []
+        self._models: dict[str, Metrics] = {}
         registry = self._registry
         self._requests = Counter(
             "spd_requests_total",
@@ -165,10 +169,20 @@ class Metrics:
         """Show the metrics of a protocol too; ``source`` is called at each scrape."""
         self._sources.append(source)
 
-    def page(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+    def show_models(self, models: "Mapping[str, Metrics]") -> None:
+        """Show what each of several models counts, with its name as the label ``model``."""
+        self._models.update(models)
+
+    def families(self) -> dict[str, Metric]:
+        """Our own metrics by name, those of the models among them."""
         self._count_noted()
         own = {family.name: family for family in self._registry.collect()}
+        parts = {name: metrics.families() for name, metrics in self._models.items()}
+        return with_models(own, parts) if parts else own
+
+    def page(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        own = self.families()
         more = [family for source in self._sources for family in source(own)]
         return generate_latest(_Families([*own.values(), *more]))
 

@@ -21,7 +21,7 @@ from serve.http_errors import (
     format_of,
     response_for,
 )
-from serve.metrics import OTHER, Metrics
+from serve.metrics import MODEL_METRICS, OTHER, Metrics
 from serve.route_table import RouteTable
 from serve.state import Phase, ServerState
 from spd_deploy.domain.errors import NotReady
@@ -67,7 +67,7 @@ class RequestMiddleware:
             await self._answer(scope, _receive_unless_malformed(scope, receive), answer, request_id)
         finally:
             self._state.in_flight -= 1
-            self._metrics.request_answered(
+            scope["state"].get(MODEL_METRICS, self._metrics).request_answered(
                 _route_label(scope),
                 answer.status or CLIENT_CLOSED_REQUEST,
                 time.perf_counter() - start,

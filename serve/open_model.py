@@ -23,6 +23,7 @@ class ServedModel:
     tokenizer: Tokenizer
     task: Task
     card: ModelCard
+    version: str = "1"
 
     @property
     def takes(self) -> str:
@@ -40,11 +41,15 @@ class ServedModel:
 def open_served(
     path: Path,
     *,
+    name: str | None = None,
+    version: str = "1",
     runtime_choice: RuntimeChoice | None = None,
     device: Device | None = None,
     threads: int | None = None,
 ) -> ServedModel:
     """Open an artefact or a checkpoint (:func:`sessions.open.open_path`) and warm it up.
+
+    Its name is that of the folder, unless ``name`` is another.
 
     Raises:
         SpdError: the path holds neither, the model is damaged, or it does not run here.
@@ -52,7 +57,8 @@ def open_served(
     opened = open_path(path, runtime_choice=runtime_choice, device=device, threads=threads)
     try:
         served = ServedModel(
-            name=path.resolve().name,
+            name=name or path.resolve().name,
+            version=version,
             session=opened.session,
             tokenizer=opened.tokenizer,
             task=opened.task,

@@ -67,7 +67,7 @@ def _name_the_model(described: dict[str, Any], spec: InputSpec) -> None:
     for operations in described["paths"].values():
         for operation in operations.values():
             for parameter in operation.get("parameters", []):
-                parameter["schema"]["enum"] = [spec.path_values[parameter["name"]]]
+                parameter["schema"]["enum"] = spec.path_values[parameter["name"]]
 
 
 def _drop_unused(described: dict[str, Any]) -> None:

@@ -149,6 +149,12 @@ def field_of(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else None
 
 
+def name_in(value: Any) -> str | None:
+    """The model that a body names, which is not validated yet; None where it names none."""
+    name = field_of(value, "model")
+    return name if isinstance(name, str) else None
+
+
 def whole(value: Any) -> Any:
     """3.0 as 3: JSON has one type of number, but pydantic's strict mode has two."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

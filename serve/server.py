@@ -1,5 +1,7 @@
 """Runs the app in uvicorn: a line when it is ready, a drain after a signal, and exit status 0.
 
+SIGHUP replaces the models whose files have changed.
+
 Plain uvicorn stops listening at the first SIGTERM, answers unfinished requests with a bare 500 and
 exits with the signal's status. Here SIGTERM or Ctrl-C makes ``/readyz`` answer 503 and refuses new
 work, and the socket stays open for probes. The process exits with status 0 when the last request in
@@ -23,6 +25,7 @@ from serve.state import Phase, ServerState
 from spd_deploy.domain.errors import Unavailable
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_RELOAD: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 _KEEP_ALIVE_S = 75
 _CANCEL_AFTER_S = 1
 _BACKLOG = 2048
@@ -115,6 +118,8 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Handle the signals; uvicorn would raise them again at the end."""
         before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        if _RELOAD is not None:
+            before[_RELOAD] = signal.signal(_RELOAD, self.handle_reload)
         try:
             yield
         finally:
@@ -127,6 +132,10 @@ class _Server(uvicorn.Server):
             os._exit(128 + sig)
         self._give_up_at = time.perf_counter() + self._drain_timeout_s
         self._state.drain()
+
+    def handle_reload(self, sig: int, frame: FrameType | None) -> None:
+        """Replace the models whose files have changed."""
+        self._state.ask_for_reload()
 
     async def on_tick(self, counter: int) -> bool:
         """Announce a new phase, and return whether to stop; uvicorn calls it ten times a second."""

@@ -1,6 +1,7 @@
 """The input that the served model takes; OpenAPI schemas and examples depend on it."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 # A text that holds more than white space, in the regular expressions of JSON Schema.
@@ -8,8 +9,6 @@ _NOT_BLANK = r"\S"
 # The same where the tokenizer drops invisible characters: controls, soft hyphens, zero-width marks.
 UNSEEN = r"\u0000-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
 _SEEN = rf"[^\s{UNSEEN}]"
-
-VERSION = "1"  # of the one model that is served
 
 _ONE = ("a film that is never dull",)
 _PAIR = ("A man is eating.", "Someone eats.")
@@ -20,7 +19,9 @@ class InputSpec:
     """What an input of the model is, and how many inputs a request may hold.
 
     Attributes:
-        model: the name under which the model is served.
+        model: the name under which the model is served; of several, the first.
+        others: the names of the other models.
+        version: the number of its version.
         takes: ``single`` texts, a ``pair``, or ``either`` where the model does not say, or where
             it is not open yet.
         reranks: whether the model gives a pair one score.
@@ -33,6 +34,8 @@ class InputSpec:
     takes: str
     max_inputs: int
     model: str = "model"
+    others: tuple[str, ...] = ()
+    version: str = "1"
     reranks: bool = True
     max_tokens: int = 2
     largest_id: int = 1
@@ -57,14 +60,37 @@ class InputSpec:
         return {"type": "array", "items": one, "minItems": 1, "maxItems": self.max_tokens}
 
     @property
-    def path_values(self) -> dict[str, str]:
-        """The value of each parameter that a path may have."""
-        return {"name": self.model, "version": VERSION}
+    def models(self) -> tuple[str, ...]:
+        """The names of all models."""
+        return (self.model, *self.others)
+
+    @property
+    def path_values(self) -> dict[str, list[str]]:
+        """The values of each parameter that a path may have."""
+        return {"name": list(self.models), "version": [self.version]}
 
     @property
     def example(self) -> tuple[str, ...]:
         """An example input: one text, or the two of a pair."""
         return example_of(self.takes)
+
+
+def spec_of_all(specs: Sequence[InputSpec]) -> InputSpec:
+    """What bodies of all models have in common; the first one gives the examples.
+
+    Raises:
+        IndexError: there is none.
+    """
+    first, takes = specs[0], {spec.takes for spec in specs}
+    return replace(
+        first,
+        others=tuple(spec.model for spec in specs[1:]),
+        takes=first.takes if len(takes) == 1 else "either",
+        reranks=any(spec.reranks for spec in specs),
+        max_tokens=min(spec.max_tokens for spec in specs),
+        largest_id=min(spec.largest_id for spec in specs),
+        drops_unseen=any(spec.drops_unseen for spec in specs),
+    )
 
 
 def example_of(takes: str) -> tuple[str, ...]:

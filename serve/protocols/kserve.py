@@ -89,11 +89,12 @@ class KServe(HttpProtocol):
 
     async def predict(self, request: Request) -> Response:
         """Classify texts or pairs with the request and response of KServe V1."""
-        classifier = self._server.named(request.path_params["name"])
-        value = await self._server.json_of(request)
+        name = request.path_params["name"]
+        value = await self._server.json_of(request, name)
         limit = self._server.settings.max_inputs
         refuse_count(field_of(value, "instances"), max_inputs=limit, field="instances")
         asked = validated(Instances, value)
+        classifier = self._server.answering(request, name)
         rows, timing = await classify(
             request,
             classifier,

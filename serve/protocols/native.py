@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from serve.classifier import Classified
 from serve.context import JsonReply, ServerContext, classify
-from serve.protocol import Endpoint, HttpProtocol
+from serve.protocol import OF_A_NAMED_MODEL, Endpoint, HttpProtocol
 from serve.protocols.input_spec import InputSpec
 from serve.protocols.vllm import Vllm
 from serve.request_body import Strict, field_of, refuse_count, validated, whole
@@ -37,6 +37,9 @@ class ClassifyRequest(Strict):
     raw_scores: bool = Field(default=False, description="Return logits instead of probabilities.")
     truncate: bool = Field(
         default=True, description="Cut texts that are longer than max_tokens; false refuses them."
+    )
+    model: str | None = Field(
+        default=None, description="The name of a model that is served. Default: the first one."
     )
     top_k: Annotated[int, Field(ge=1), BeforeValidator(whole)] | None = Field(
         default=None, description="Return only so many labels, best first. Default: all."
@@ -85,6 +88,7 @@ class Native(HttpProtocol):
                 handler=self.classify,
                 body=(ClassifyRequest,),
                 reply=ClassifyReply,
+                refusals=OF_A_NAMED_MODEL,
             )
         ]
 
@@ -95,11 +99,11 @@ class Native(HttpProtocol):
         many tokens the model read and how many were cut off. A body with `input` in the place of
         `inputs` is answered as by `/classify`, with the reply of vLLM.
         """
-        classifier = self._server.classifier()
         value = await self._server.json_of(request)
         if field_of(value, "inputs") is None and field_of(value, "input") is not None:
-            return await self._vllm.classified(request, classifier, value)
+            return await self._vllm.classified(request, value)
         parsed = request_from(value, max_inputs=self._server.settings.max_inputs)
+        classifier = self._server.answering(request, parsed.model)
         rows, timing = await classify(
             request,
             classifier,
@@ -132,6 +136,7 @@ class Native(HttpProtocol):
             case _:
                 fields["text_pair"]["anyOf"][0] |= spec.text
         whole["properties"]["inputs"]["maxItems"] = spec.max_inputs
+        whole["properties"]["model"] |= {"anyOf": [{"enum": [*spec.models, None]}]}
         whole["examples"] = [example(spec)]
 
 

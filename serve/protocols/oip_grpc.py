@@ -11,15 +11,15 @@ from typing import Any
 
 import grpc
 
-from serve.context import ServerContext, refuse_other_model
+from serve.context import ServerContext
 from serve.http_errors import CLIENT_CLOSED_REQUEST, told
 from serve.middleware import request_id_from
-from serve.protocols.input_spec import VERSION
 from serve.protocols.oip_messages import SERVICE, message
 from serve.protocols.oip_model import EXTENSIONS, answer_of, inference_of, inputs_of, outputs_of
 from serve.protocols.oip_repository import index_of, load, unload
 from serve.protocols.oip_rest import SERVER, platform_of, refuse_other_version
 from serve.protocols.oip_tensors import BYTES, Tensor, from_raw, raw_of
+from serve.state import Phase
 from spd_deploy.domain.errors import MalformedRequest, NotReady, Overloaded, Unavailable
 from spd_deploy.domain.versions import PACKAGE, version_of
 
@@ -142,10 +142,12 @@ class GrpcServer:
         return message("ServerReadyResponse")(ready=ready), {}
 
     async def _model_ready(self, request: Any, _: str) -> Answer:
-        control, ready = self._server.control, self._server.state.takes_requests
-        if control.name is not None:
-            refuse_other_model(request.name, control.name)
-        refuse_other_version(request.version)
+        state = self._server.state
+        if state.phase is Phase.STARTING:
+            return message("ModelReadyResponse")(ready=False), {}
+        model = state.model(request.name)
+        refuse_other_version(request.version, model.version)
+        ready = state.phase is Phase.READY and model.ready
         return message("ModelReadyResponse")(ready=ready), {}
 
     async def _metadata(self, _: Any, __: str) -> Answer:
@@ -155,8 +157,8 @@ class GrpcServer:
         return reply, {}
 
     async def _model_metadata(self, request: Any, _: str) -> Answer:
-        refuse_other_version(request.version)
         served = self._server.named(request.name).served
+        refuse_other_version(request.version, served.version)
         made = message("ModelMetadataResponse")
         inputs, outputs = (
             [made.TensorMetadata(name=x.name, datatype=x.datatype, shape=x.shape) for x in tensors]
@@ -164,7 +166,7 @@ class GrpcServer:
         )
         reply = made(
             name=served.name,
-            versions=[VERSION],
+            versions=[served.version],
             platform=platform_of(served),
             inputs=inputs,
             outputs=outputs,
@@ -172,8 +174,8 @@ class GrpcServer:
         return reply, {}
 
     async def _infer(self, request: Any, request_id: str) -> Answer:
-        refuse_other_version(request.model_version)
         classifier = self._server.named(request.model_name)
+        refuse_other_version(request.model_version, classifier.served.version)
         work = inference_of(
             _tensors(request),
             [(one.name, _plain(one.parameters)) for one in request.outputs],
@@ -187,11 +189,13 @@ class GrpcServer:
             rows, timing = await classifier.classify(
                 work.texts, truncate=work.truncate, raw_scores=False, request_id=request_id
             )
+            if classifier.after_answer is not None:
+                classifier.after_answer(work.texts, rows, classifier.served.task)
         tensors = answer_of(rows, work.outputs)
         made = message("ModelInferResponse")
         reply = made(
             model_name=classifier.served.name,
-            model_version=VERSION,
+            model_version=classifier.served.version,
             id=request.id,
             outputs=[
                 made.InferOutputTensor(name=one.name, datatype=one.datatype, shape=one.shape)

@@ -1,50 +1,71 @@
-"""The model repository extension: one model, which may be unloaded and loaded again.
+"""The model repository extension: the models with their versions, unloaded and loaded on request.
 
 REST and gRPC share this file.
 """
 
 from collections.abc import Iterable
 
-from serve.context import ServerContext, refuse_other_model
-from serve.protocols.input_spec import VERSION
+from serve.context import ServerContext
+from serve.hosted_model import HostedModel, ModelPhase
 from serve.protocols.oip_bodies import ModelIndex
-from spd_deploy.domain.errors import BadInput, MalformedRequest
+from serve.state import Phase
+from spd_deploy.domain.errors import BadInput, MalformedRequest, Unavailable
 
 
 def index_of(server: ServerContext, *, only_ready: bool) -> list[ModelIndex]:
-    """The one model with its state; none before it was open for the first time."""
-    control, ready = server.control, server.state.takes_requests
-    if control.name is None or (only_ready and not ready):
-        return []
+    """Each model with the state of its versions; none before it was open for the first time."""
+    serving = server.state.phase is Phase.READY
     return [
-        ModelIndex(
-            name=control.name,
-            version=VERSION,
-            state="READY" if ready else "UNAVAILABLE",
-            reason=control.reason,
-        )
+        one
+        for model in server.state.models
+        if model.phase is not ModelPhase.OPENING
+        for one in _versions_of(model, ready=serving and model.ready)
+        if one.state == "READY" or not only_ready
+    ]
+
+
+def _versions_of(model: HostedModel, *, ready: bool) -> list[ModelIndex]:
+    """The version that answers, or did, and those that were refused, each with the reason."""
+    own = model.refused.get(model.version)
+    if own is not None:
+        reason = f"the files that are there now were refused: {own.reason}"
+    else:
+        reason = "unloaded" if model.phase is ModelPhase.UNLOADED else ""
+    name = model.name or ""
+    first = ModelIndex(
+        name=name,
+        version=model.version,
+        state="READY" if ready else "UNAVAILABLE",
+        reason=reason,
+    )
+    others = sorted((v for v in model.refused if v != model.version), key=int)
+    return [
+        first,
+        *(
+            ModelIndex(name=name, version=v, state="UNAVAILABLE", reason=model.refused[v].reason)
+            for v in others
+        ),
     ]
 
 
 async def load(server: ServerContext, name: str, parameters: Iterable[str]) -> None:
-    """Open the model again after it was unloaded; a model that is open stays as it is.
+    """Answer from the model's newest version; what answers stays where nothing changed.
 
     Raises:
-        UnknownModel: another model; this server has one.
+        UnknownModel: the server was started without such a model.
         MalformedRequest: the server takes no such requests, ``parameters`` would replace the
             model's files, or it does not open.
         NotReady: the server is starting or shutting down.
     """
-    _refuse_other(server, name)
-    _refuse_uncontrolled(server)
+    model = _model(server, name)
     if any(key == "config" or key.startswith("file:") for key in parameters):
         raise MalformedRequest(
-            "this server loads the artefact that it was started with, and no other files",
+            "this server loads the artefacts that it was started with, and no other files",
             fix="leave config and files out",
         )
     try:
-        await server.control.load()
-    except BadInput as err:
+        await server.control.load(model)
+    except (BadInput, Unavailable) as err:
         raise MalformedRequest(
             "the model does not open", got=err.what, fix="read the reason in the server's log"
         ) from err
@@ -54,30 +75,26 @@ async def unload(server: ServerContext, name: str) -> None:
     """Refuse new requests, let those in flight finish, and free the model's memory.
 
     Raises:
-        UnknownModel: another model; this server has one.
+        UnknownModel: the server was started without such a model.
         MalformedRequest: the server takes no such requests.
         NotReady: the server is starting or shutting down.
     """
-    _refuse_other(server, name)
-    _refuse_uncontrolled(server)
-    await server.control.unload()
+    await server.control.unload(_model(server, name))
 
 
-def _refuse_uncontrolled(server: ServerContext) -> None:
-    """Refuse to load and unload unless the operator allowed it: the server has no authentication.
+def _model(server: ServerContext, name: str) -> HostedModel:
+    """The model that a client wants to control, if it may: the server has no authentication.
 
     Raises:
+        UnknownModel: the server has no such model.
         MalformedRequest: it is not allowed.
+        NotReady: the server is starting or shutting down.
     """
+    server.state.refuse_requests()
+    model = server.state.model(name)
     if not server.settings.model_control:
         raise MalformedRequest(
             "this server does not let clients load and unload its model",
             fix="start it with spd serve --model-control",
         )
-
-
-def _refuse_other(server: ServerContext, name: str) -> None:
-    """Refuse another model, and any before the model was open."""
-    if server.control.name is None:
-        server.classifier()
-    refuse_other_model(name, server.control.name or "")
+    return model

@@ -4,8 +4,8 @@
     {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a good film"]}]}
 
 With the binary tensor extension, raw tensors follow the JSON: the header
-``Inference-Header-Content-Length`` tells where they begin. The model repository has the one model
-that is served, which may be unloaded and loaded again.
+``Inference-Header-Content-Length`` tells where they begin. The model repository has the models that
+are served, which may be unloaded and loaded.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from serve.classifier import Timing
+from serve.classifier import Classifier, Timing
 from serve.context import JsonReply, classify, classify_rows
 from serve.http_errors import BAD_REQUEST, ErrorFormat
 from serve.open_model import ServedModel
@@ -29,7 +29,7 @@ from serve.protocol import (
     Handler,
     HttpProtocol,
 )
-from serve.protocols.input_spec import VERSION, InputSpec
+from serve.protocols.input_spec import InputSpec
 from serve.protocols.oip_bodies import (
     InferReply,
     InferRequest,
@@ -112,21 +112,21 @@ class OpenInference(HttpProtocol):
 
     async def ready(self, _: Request) -> Response:
         """The same as `/readyz`."""
-        self._server.classifier()
+        self._server.state.refuse_unready()
         return JSONResponse({"ready": True})
 
     async def model_ready(self, request: Request) -> Response:
         """200 while the model takes requests; else 503."""
-        served = self._named(request)
+        served = self._named(request).served
         return JSONResponse({"name": served.name, "ready": True})
 
     async def model_metadata(self, request: Request) -> Response:
         """The model's inputs and outputs. A request has texts or token ids."""
-        served = self._named(request)
+        served = self._named(request).served
         return JSONResponse(
             ModelMetadata(
                 name=served.name,
-                versions=[VERSION],
+                versions=[served.version],
                 platform=platform_of(served),
                 inputs=inputs_of(served),
                 outputs=outputs_of(served),
@@ -139,10 +139,19 @@ class OpenInference(HttpProtocol):
         The outputs are `labels` and `scores`, best first, and `logits` in the order of the model's
         outputs. Raw tensors may follow the JSON, as the binary tensor extension has it.
         """
-        self._named(request)
-        classifier = self._server.classifier()
-        value, raw = await self._body(request)
-        asked = validated(InferRequest, value)
+        arrived = self._named(request)
+        with arrived.used():
+            value, raw = await self._body(request)
+            asked = validated(InferRequest, value)
+            classifier = self._server.answering(request, request.path_params["name"])
+            if "version" in request.path_params:  # this one, even if a newer one answers by now
+                classifier = arrived
+            return await self._inferred(request, classifier, asked, raw)
+
+    async def _inferred(
+        self, request: Request, classifier: Classifier, asked: InferRequest, raw: bytes
+    ) -> Response:
+        """The outputs of one request."""
         outputs = [(one.name, one.parameters) for one in asked.outputs or ()]
         work = inference_of(
             _tensors(asked, raw),
@@ -157,20 +166,27 @@ class OpenInference(HttpProtocol):
             rows, timing = await classify(
                 request, classifier, work.texts, truncate=work.truncate, raw_scores=False
             )
-        reply: dict[str, Any] = {"model_name": classifier.served.name, "model_version": VERSION}
+        served = classifier.served
+        reply: dict[str, Any] = {"model_name": served.name, "model_version": served.version}
         if asked.id is not None:
             reply["id"] = asked.id
         return _reply(reply, asked, answer_of(rows, work.outputs), timing)
 
     async def index(self, request: Request) -> Response:
-        """The one model with its state: READY, or UNAVAILABLE with the reason."""
+        """Each model with its state: READY, or UNAVAILABLE with the reason.
+
+        A version that was refused is listed with the reason, beside the one that answers.
+        """
         value = await self._optional_body(request)
         asked = validated(RepositoryIndexRequest, value)
         found = index_of(self._server, only_ready=asked.ready)
         return JSONResponse([one.model_dump() for one in found])
 
     async def load(self, request: Request) -> Response:
-        """Open the model again after it was unloaded; a model that is open stays as it is."""
+        """Answer from the newest version: of a model that was unloaded, or that has changed.
+
+        What answers stays as it is where nothing changed, and where the new one does not open.
+        """
         asked = validated(LoadRequest, await self._optional_body(request))
         await load(self._server, request.path_params["name"], asked.parameters)
         return JSONResponse({})
@@ -178,7 +194,7 @@ class OpenInference(HttpProtocol):
     async def unload(self, request: Request) -> Response:
         """Refuse new requests, let those in flight finish, and free the model's memory.
 
-        The server is not ready until the model is loaded again.
+        The model is not ready until it is loaded again.
         """
         validated(LoadRequest, await self._optional_body(request))
         await unload(self._server, request.path_params["name"])
@@ -188,14 +204,16 @@ class OpenInference(HttpProtocol):
         """Give the schemas of the requests what the open model takes."""
         specialise(schemas, spec)
 
-    def _named(self, request: Request) -> ServedModel:
+    def _named(self, request: Request) -> Classifier:
         """The model that the path names.
 
         Raises:
-            UnknownModel: it has another name or version.
+            UnknownModel: there is no model of this name, or another version of it answers.
+            NotReady: it takes no requests.
         """
-        refuse_other_version(request.path_params.get("version", VERSION))
-        return self._server.named(request.path_params["name"]).served
+        found = self._server.named(request.path_params["name"])
+        refuse_other_version(request.path_params.get("version", ""), found.served.version)
+        return found
 
     async def _body(self, request: Request) -> tuple[Any, bytes]:
         """The JSON of the body, and the raw tensors that follow it."""
@@ -224,15 +242,15 @@ class OpenInference(HttpProtocol):
         return await parsed(body) if body.strip() else {}
 
 
-def refuse_other_version(version: str) -> None:
-    """Refuse a version of the model that does not exist.
+def refuse_other_version(version: str, served: str) -> None:
+    """Refuse a version of the model that does not answer; an empty one is any.
 
     Raises:
         UnknownModel: it is not the version that is served.
     """
-    if version not in ("", VERSION):
+    if version not in ("", served):
         shown = version.encode("ascii", "backslashreplace").decode()[:20]
-        raise UnknownModel("no such version of the model", got=shown, fix=f"use {VERSION}")
+        raise UnknownModel("no such version of the model", got=shown, fix=f"use {served}")
 
 
 def platform_of(served: ServedModel) -> str:

@@ -9,10 +9,10 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from serve.info import Info, info_of
+from serve.info import Info, ModelOverview, info_of
 from serve.metrics import CONTENT_TYPE
 from serve.pages import demo_page, docs_page
-from serve.protocol import WHILE_STARTING, Endpoint, Handler, HttpProtocol
+from serve.protocol import LOOKING_UP, WHILE_STARTING, Endpoint, Handler, HttpProtocol
 
 
 class Status(BaseModel):
@@ -40,6 +40,13 @@ class Operations(HttpProtocol):
             _described("/info", self.info, Info),
             Endpoint(
                 method="GET",
+                path="/info/{name}",
+                handler=self.info,
+                reply=Info,
+                refusals=LOOKING_UP,
+            ),
+            Endpoint(
+                method="GET",
                 path="/metrics",
                 handler=self.metrics,
                 reply=MetricsPage,
@@ -51,19 +58,27 @@ class Operations(HttpProtocol):
         ]
 
     async def livez(self, _: Request) -> Response:
-        """Liveness probe: 200 while no batch hangs in the model; else 503."""
+        """Liveness probe: 200 while no batch hangs in a model; else 503."""
         self._server.state.refuse_dead()
         return JSONResponse({"status": "alive"})
 
     async def readyz(self, _: Request) -> Response:
-        """Readiness probe: 200 while the model is open, self-tested and answering; else 503."""
-        self._server.classifier()
+        """Readiness probe: 200 while every model is open, self-tested and answering; else 503."""
+        self._server.state.refuse_unready()
         return JSONResponse({"status": "ready"})
 
-    async def info(self, _: Request) -> Response:
-        """Describe the model, its sparsity, its runtime and the server's limits."""
-        served = self._server.classifier().served
-        return JSONResponse(info_of(served, self._server.settings).model_dump())
+    async def info(self, request: Request) -> Response:
+        """Describe a model, its sparsity, its runtime and the server's limits.
+
+        Without a name it is the first model.
+        """
+        name = request.path_params.get("name")
+        served = self._server.state.classifier(name).served
+        models = [
+            ModelOverview(model=one.name or "", version=one.version, ready=one.ready)
+            for one in self._server.state.models
+        ]
+        return JSONResponse(info_of(served, self._server.settings, models).model_dump())
 
     async def metrics(self, _: Request) -> Response:
         """Metrics in Prometheus' text format."""

@@ -16,7 +16,7 @@ from serve.classifier import Classified, Classifier, Timing
 from serve.context import JsonReply, ServerContext, classify
 from serve.http_errors import ErrorFormat
 from serve.open_model import ServedModel
-from serve.protocol import Endpoint, Handler, HttpProtocol
+from serve.protocol import OF_A_NAMED_MODEL, Endpoint, Handler, HttpProtocol
 from serve.protocols.input_spec import InputSpec
 from serve.protocols.tei_bodies import (
     PredictReply,
@@ -35,6 +35,7 @@ from serve.protocols.tei_bodies import (
     tokenize_work,
 )
 from serve.protocols.tei_metrics import TeiMetrics
+from serve.request_body import name_in
 from spd_deploy.domain.errors import EngineFailed, MalformedRequest
 
 Answer = Callable[[Request, Classifier, Any], Awaitable[Response]]
@@ -78,8 +79,8 @@ class Tei(HttpProtocol):
 
     async def tokenize(self, request: Request) -> Response:
         """Tokenise one text or a list of texts; none is cut."""
-        classifier = self._server.classifier()
         value = await self._server.json_of(request)
+        classifier = self._classifier(request, value)
         texts, special = tokenize_work(value, max_inputs=self._server.settings.max_inputs)
         found = await classifier.encodings_of(texts, special_tokens=special)
         return JSONResponse(
@@ -91,9 +92,14 @@ class Tei(HttpProtocol):
         specialise(schemas, spec)
 
     async def _answer(self, request: Request, answer: Answer) -> Response:
-        """Get the model, read the body and answer it."""
-        classifier = self._server.classifier()
-        return await answer(request, classifier, await self._server.json_of(request))
+        """Read the body, get the model and answer."""
+        value = await self._server.json_of(request)
+        return await answer(request, self._classifier(request, value), value)
+
+    def _classifier(self, request: Request, value: Any) -> Classifier:
+        """The model that the body names; of one model, TEI's clients may say what they like."""
+        several = len(self._server.state.models) > 1
+        return self._server.answering(request, name_in(value) if several else None)
 
     async def _invoked(self, request: Request, classifier: Classifier, value: Any) -> Response:
         """The answer to a body of either kind."""
@@ -171,5 +177,11 @@ def _post(
     path: str, handler: Handler, body: type[BaseModel], reply: Any, *, reranks: bool = False
 ) -> Endpoint:
     return Endpoint(
-        method="POST", path=path, handler=handler, body=(body,), reply=reply, reranks=reranks
+        method="POST",
+        path=path,
+        handler=handler,
+        body=(body,),
+        reply=reply,
+        reranks=reranks,
+        refusals=OF_A_NAMED_MODEL,
     )

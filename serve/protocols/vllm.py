@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serve.classifier import Classified, Classifier, Timing
-from serve.context import JsonReply, ServerContext, classify, classify_rows, refuse_other_model
+from serve.context import JsonReply, ServerContext, classify, classify_rows
 from serve.http_errors import BAD_REQUEST, ERROR_FORMAT, ErrorFormat, request_id_of
 from serve.open_model import ServedModel
 from serve.protocol import OF_A_NAMED_MODEL, WHILE_STARTING, Endpoint, HttpProtocol
@@ -33,7 +33,7 @@ from serve.protocols.vllm_bodies import (
     error_body,
     specialise,
 )
-from serve.request_body import field_of, refuse_count, validated, whole
+from serve.request_body import field_of, name_in, refuse_count, validated, whole
 from serve.texts import Text, errors_at
 from serve.token_rows import row_of
 from spd_deploy.domain.errors import MalformedRequest
@@ -94,13 +94,13 @@ class Vllm(HttpProtocol):
 
     async def classify(self, request: Request) -> Response:
         """Classify texts or token ids with the request and the reply of vLLM."""
-        classifier = self._server.classifier()
-        return await self.classified(request, classifier, await self._server.json_of(request))
+        return await self.classified(request, await self._server.json_of(request))
 
-    async def classified(self, request: Request, classifier: Classifier, value: Any) -> Response:
+    async def classified(self, request: Request, value: Any) -> Response:
         """The reply to a body of ``/classify``; errors take vLLM's form from here on."""
         request.scope["state"][ERROR_FORMAT] = self.errors
         asked = validated(VllmClassifyRequest, value)
+        classifier = self._server.answering(request, asked.model)
         served = classifier.served
         _refuse_unsupported(asked, served)
         limit = self._server.settings.max_inputs
@@ -124,8 +124,8 @@ class Vllm(HttpProtocol):
 
     async def score(self, request: Request) -> Response:
         """Score pairs of texts: for models that give a pair one number."""
-        classifier = self._server.classifier()
         value = await self._server.json_of(request)
+        classifier = self._server.answering(request, name_in(value))
         if not classifier.served.reranks:
             raise MalformedRequest(
                 "this model does not score: that needs one that gives a pair of texts one score",
@@ -142,9 +142,15 @@ class Vllm(HttpProtocol):
         return _reply("score", request, asked, classifier.served, ran, data)
 
     async def models(self, _: Request) -> Response:
-        """List the model that is served, as OpenAI's clients ask for it."""
-        served = self._server.classifier().served
-        model = OpenAIModel(
+        """List the models that are served, as OpenAI's clients ask for them."""
+        self._server.refuse_before_body()
+        ready = [model.classifier().served for model in self._server.state.models if model.ready]
+        listed = [self._listed(served) for served in ready]
+        return JSONResponse(ModelList(object="list", data=listed).model_dump())
+
+    def _listed(self, served: ServedModel) -> OpenAIModel:
+        """A model in the list."""
+        return OpenAIModel(
             id=served.name,
             object="model",
             created=self._created,
@@ -153,7 +159,6 @@ class Vllm(HttpProtocol):
             parent=None,
             max_model_len=served.tokenizer.max_tokens,
         )
-        return JSONResponse(ModelList(object="list", data=[model]).model_dump())
 
     def specialise(self, schemas: dict[str, Any], spec: InputSpec) -> None:
         """Narrow the schemas of the requests to the input that the open model takes."""
@@ -207,14 +212,11 @@ def _scores(row: Classified, asked: VllmRequest) -> list[float]:
 
 
 def _refuse_unsupported(asked: VllmRequest, served: ServedModel) -> None:
-    """Refuse another model, and what vLLM can and this server cannot.
+    """Refuse what vLLM can and this server cannot.
 
     Raises:
-        UnknownModel: the request names another model.
-        MalformedRequest: it asks for a length of its own, or for no special tokens.
+        MalformedRequest: the request asks for a length of its own, or for no special tokens.
     """
-    if asked.model is not None:
-        refuse_other_model(asked.model, served.name)
     if asked.truncate_prompt_tokens not in (None, -1, served.tokenizer.max_tokens):
         raise MalformedRequest(
             "truncate_prompt_tokens can only be -1 or null: texts are cut as in training",

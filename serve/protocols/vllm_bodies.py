@@ -31,7 +31,9 @@ class VllmRequest(Strict):
 
     model_config = ConfigDict(extra="ignore")
 
-    model: str | None = Field(default=None, description="The name of the model that is served.")
+    model: str | None = Field(
+        default=None, description="The name of a model that is served. Default: the first one."
+    )
     truncate_prompt_tokens: Annotated[int, BeforeValidator(whole)] | None = Field(
         default=None,
         description="-1 cuts a text that is too long; null refuses it.",
@@ -151,13 +153,13 @@ def specialise(schemas: dict[str, Any], spec: InputSpec) -> None:
     texts = {"type": "array", "items": spec.text, "minItems": 1, "maxItems": spec.max_inputs}
     many = {"type": "array", "items": spec.ids, "minItems": 1, "maxItems": spec.max_inputs}
     whole = schemas["VllmClassifyRequest"]
-    whole["properties"]["model"] = {"title": "Model", "enum": [spec.model, None]}
+    whole["properties"]["model"] = {"title": "Model", "enum": [*spec.models, None]}
     of_texts = [] if spec.takes == "pair" else [spec.text, texts]
     whole["properties"]["input"] |= {"anyOf": [*of_texts, spec.ids, many]}
     text = list(spec.example_ids) if spec.takes == "pair" else spec.example[0]
     whole["examples"] = [{"model": spec.model, "input": text}]
     scored = schemas["VllmScoreRequest"]
-    scored["properties"]["model"] = {"title": "Model", "enum": [spec.model, None]}
+    scored["properties"]["model"] = {"title": "Model", "enum": [*spec.models, None]}
     scored["properties"]["text_1"] |= spec.text
     scored["properties"]["text_2"] |= {"anyOf": [spec.text, texts]}
     scored["examples"] = [

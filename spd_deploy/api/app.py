@@ -1,7 +1,8 @@
 """``spd.create_app``: the server as an ASGI app, for uvicorn, Starlette or a test client."""
 
-import logging
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from serve.settings import ServeSettings
@@ -13,24 +14,26 @@ from spd_deploy.api.values import (
     WholeNumber,
     read_flag,
     read_path,
+    read_text,
 )
-from spd_deploy.domain.errors import SpdError
-from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from serve.open_model import ServedModel
-
 _DEFAULTS = ServeSettings()
 _COUNT, _TIMEOUT = WholeNumber(1), Number(0.001, 86400)
-_log = logging.getLogger(__name__)
 
 
 def create_app(
-    artefact: str | PathLike[str],
+    artefact: str
+    | PathLike[str]
+    | Sequence[str | PathLike[str]]
+    | Mapping[str, str | PathLike[str]] = (),
     *,
+    model_repository: str | PathLike[str] | None = None,
+    watch: bool = False,
+    shadow: str | Sequence[str] = (),
     runtime: str = "auto",
     device: Literal["cpu", "cuda"] | None = None,
     threads: int | None = None,
@@ -42,14 +45,19 @@ def create_app(
     root_path: str = "",
     forwarded_allow_ips: str = "",
 ) -> "FastAPI":
-    """The app that ``spd serve`` runs, for one artefact.
+    """The app that ``spd serve`` runs, for one artefact or several.
 
-    The model is opened in a thread when the app starts. Until it is verified, self-tested and warm
-    ``/readyz`` answers 503. If it does not open, the error is logged and ``/readyz`` stays at 503;
-    ``spd serve`` would end its process instead.
+    The models are opened in a thread when the app starts. Until all are verified, self-tested and
+    warm ``/readyz`` answers 503. If one does not open, the error is logged and ``/readyz`` stays at
+    503; ``spd serve`` would end its process instead.
 
     Args:
-        artefact: the folder of an artefact; or of a checkpoint, which runs in PyTorch.
+        artefact: the folder of an artefact; or of a checkpoint, which runs in PyTorch. Several as
+            a list of folders or of ``NAME=FOLDER``, or as a mapping of names to folders.
+        model_repository: a folder of models as ``NAME/VERSION/artefact``, in the place of
+            ``artefact``.
+        watch: replace a model when its files have changed.
+        shadow: ``NAME=OTHER@SHARE``, or several: model OTHER runs a share of NAME's requests too.
         runtime: as for ``load``.
         device: as for ``load``.
         threads: as for ``load``.
@@ -67,9 +75,9 @@ def create_app(
     """
     from serve.app import create_app as app_of
     from serve.forwarding import ProxySettings, trusted_from
-    from serve.open_model import open_served
+    from serve.model_plan import RuntimeSettings, models_from
+    from serve.shadow import shadow_from
 
-    folder = read_path("artefact", artefact)
     choice = RUNTIME_CHOICES[RUNTIME.read("runtime", runtime)]
     if device is not None:
         DEVICE.read("device", device)
@@ -85,14 +93,40 @@ def create_app(
     forwarding = ProxySettings(
         root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)
     )
-    refuse_no_model(folder, wanted="either")
+    shadows = [shadow_from(one) for one in _texts("shadow", shadow)]
+    models = models_from(
+        _named("artefact", artefact),
+        None if model_repository is None else read_path("model_repository", model_repository),
+        shadows,
+        RuntimeSettings(choice=choice, device=device, threads=threads),
+    )
+    return app_of(
+        models,
+        settings,
+        shadows=shadows,
+        watch=read_flag("watch", watch),
+        forwarding=forwarding,
+    )
 
-    def opened() -> "ServedModel":
-        """The model; an error is logged, since no process ends with it here."""
-        try:
-            return open_served(folder, runtime_choice=choice, device=device, threads=threads)
-        except SpdError as err:
-            _log.error("the model did not open: %s", err)
-            raise
 
-    return app_of(opened, settings, forwarding=forwarding)
+def _named(parameter: str, value: object) -> list[tuple[str, Path]]:
+    """Each model's name and folder."""
+    from serve.repository import named_path, refuse_bad_name
+
+    if isinstance(value, Mapping):
+        for name in value:
+            refuse_bad_name(read_text(parameter, name))
+        return [(name, read_path(parameter, folder)) for name, folder in value.items()]
+    return [named_path(str(read_path(parameter, one))) for one in _several(value)]
+
+
+def _texts(parameter: str, value: object) -> list[str]:
+    """One text, or several."""
+    return [read_text(parameter, one) for one in _several(value)]
+
+
+def _several(value: object) -> list[object]:
+    """What a list holds; a value that is alone is one of a list."""
+    if isinstance(value, str | PathLike) or not isinstance(value, Iterable):
+        return [value]
+    return list(value)

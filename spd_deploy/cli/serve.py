@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from serve.settings import ServeSettings
+from spd_deploy.cli.model_options import model_options, named_paths
 from spd_deploy.cli.options import device_option, runtime_option
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 
@@ -20,7 +21,7 @@ _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
 @click.command()
-@click.argument("artefact", type=click.Path(path_type=Path))
+@model_options
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -44,7 +45,7 @@ _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
 @click.option(
     "--model-control",
     is_flag=True,
-    help="Let clients of the Open Inference Protocol unload the model and load it again. Keep it "
+    help="Let clients of the Open Inference Protocol unload models and load them again. Keep it "
     "off where others reach the server: it has no authentication. Default: they may not.",
 )
 @click.option(
@@ -58,7 +59,8 @@ _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
 @click.option(
     "--threads",
     type=click.IntRange(1),
-    help="CPU threads of the runtime. Lower it where other processes share the machine.  "
+    help="CPU threads of the runtime; several models share them, each with at least one of its "
+    "own. Lower it where other processes share the machine.  "
     "[default: the cores that this process may use]",
 )
 @click.option(
@@ -115,7 +117,10 @@ _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
     "none.",
 )
 def serve(
-    artefact: Path,
+    artefact: tuple[str, ...],
+    model_repository: Path | None,
+    watch: bool,
+    shadow: tuple[str, ...],
     host: str,
     port: int,
     grpc_port: int | None,
@@ -137,11 +142,15 @@ def serve(
     The artefact is verified, self-tested and warmed up before /readyz answers 200. A checkpoint
     folder that is not exported is served too, in PyTorch and without sparse speed-up.
 
+    Several artefacts are served under the names of their folders, or as NAME=ARTEFACT. Requests
+    that name no model get the first one.
+
     \b
     Example:
       spd serve artefacts/sst2
       curl http://127.0.0.1:8000/v1/classify -H 'Content-Type: application/json' \\
         -d '{"inputs": [{"text": "a film that is never dull"}]}'
+      spd serve reviews=artefacts/sst2 pairs=artefacts/mrpc
     """  # noqa: D301  # click reads the \b as a character
     if not (insecure or is_loopback(host)):
         raise click.UsageError(
@@ -150,8 +159,9 @@ def serve(
         )
     from serve.app import create_app
     from serve.forwarding import ProxySettings, trusted_from
-    from serve.open_model import ServedModel, open_served
+    from serve.model_plan import RuntimeSettings, models_from
     from serve.server import bound_socket, run
+    from serve.shadow import shadow_from
     from serve.state import ServerState
 
     settings = ServeSettings(
@@ -164,19 +174,19 @@ def serve(
     )
     logging.basicConfig(format=_LOG_LINE, datefmt=_LOG_TIME)
     state = ServerState()
-
-    def opened() -> ServedModel:
-        """Open the model, and print its warning for the operator, if any."""
-        served = open_served(
-            artefact, runtime_choice=RUNTIME_CHOICES[runtime], device=device, threads=threads
-        )
-        if served.card.warning is not None:
-            _say(served.card.warning)
-        return served
-
+    shadows = [shadow_from(spelled) for spelled in shadow]
+    models = models_from(
+        named_paths(artefact),
+        model_repository,
+        shadows,
+        RuntimeSettings(choice=RUNTIME_CHOICES[runtime], device=device, threads=threads),
+        say=_say,
+    )
     app = create_app(
-        opened,
+        models,
         settings,
+        shadows=shadows,
+        watch=watch,
         state=state,
         forwarding=ProxySettings(
             root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)

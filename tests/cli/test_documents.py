@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -21,11 +22,14 @@ import spd_deploy
 from docs.command_line import on_page_markdown
 from exporters.export import artefact_from_checkpoint
 from serve.app import create_app
-from serve.open_model import open_served
+from serve.model_plan import RuntimeSettings, models_from
 from serve.settings import ServeSettings
+from serve.shadow import shadow_from
 from spd_deploy.cli.main import cli
+from spd_deploy.cli.model_options import named_paths
 from spd_deploy.domain.checkpoint import encoder_in
 from spd_deploy.domain.latency_table import write_latency_table
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.sessions.tensorrt.compatibility import engine_fault
 from tests.cli.documents import README, ROOT, Block, blocks_of, code_spans, name_of, pages
 from tests.cli.user_folder import user_folder
@@ -97,7 +101,7 @@ def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 @pytest.mark.parametrize("page", pages(), ids=name_of)
 def test_every_block_of_a_page_does_what_it_should(page: Path, folder: Path) -> None:
     """Commands succeed in the order in which they stand, Python runs, JSON, TOML, YAML parse."""
-    served = str(folder / "artefacts" / "mrpc")
+    served: Sequence[str] = [str(folder / "artefacts" / "mrpc")]
     for block in blocks_of(page):
         assert block.language in LANGUAGES, f"{block.where}: a block needs one of {LANGUAGES}"
         match block.language:
@@ -167,15 +171,15 @@ def test_readme_stays_short() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
 
 
-def run_shell(block: Block, served: str) -> str:
+def run_shell(block: Block, served: Sequence[str]) -> Sequence[str]:
     """Run the commands of a shell block, or check them where the block is marked.
 
     Args:
         block: one block of a page.
-        served: the artefact that ``curl`` speaks to.
+        served: the arguments of the ``spd serve`` that ``curl`` speaks to.
 
     Returns:
-        The artefact that it speaks to from here on.
+        Those of the one that it speaks to from here on.
     """
     for command in block.commands:
         words = shlex.split(command)
@@ -184,7 +188,7 @@ def run_shell(block: Block, served: str) -> str:
             case ["spd", verb, *rest]:
                 check_options([verb, *rest], where)
                 if verb == "serve":
-                    served = rest[0]
+                    served = rest
                 elif verb != "quickstart" and block.reason is None:  # which has tests of its own
                     run_command([verb, *rest], where)
             case ["curl", *rest]:
@@ -201,6 +205,8 @@ def run_shell(block: Block, served: str) -> str:
             case ["docker" | "kubectl" | "helm", *rest] | ["env", _, "docker", *rest]:
                 assert block.reason is not None, where
                 assert all((ROOT / word).exists() for word in rest if "deploy/" in word), where
+            case ["mkdir" | "cp" | "mv", *_]:
+                subprocess.run(words, check=True)
             case ["git", "clone", *_] | ["cd", _]:
                 pass
             case _:
@@ -251,12 +257,19 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def ask(artefact: str, words: Sequence[str], where: str) -> None:
-    """Send what ``curl`` would send to a server of the artefact; it must answer with 200."""
+def ask(served: Sequence[str], words: Sequence[str], where: str) -> None:
+    """Send what ``curl`` would send to such a server; it must answer with 200."""
     (url,) = (word for word in words if word.startswith("http://127.0.0.1:8000/"))
     headers = dict(words[i + 1].split(": ", 1) for i, word in enumerate(words) if word == "-H")
     data = next((words[i + 1] for i, word in enumerate(words) if word == "-d"), None)
-    app = create_app(lambda: open_served(Path(artefact), threads=1), ServeSettings())
+    given = verbs()["serve"].make_context("serve", list(served)).params
+    shadows = [shadow_from(one) for one in given["shadow"]]
+    runtime = RuntimeSettings(choice=RUNTIME_CHOICES["auto"], threads=1)
+    models = models_from(
+        named_paths(given["artefact"]), given["model_repository"], shadows, runtime
+    )
+    settings = ServeSettings(model_control=given["model_control"])
+    app = create_app(models, settings, shadows=shadows)
     with TestClient(app) as client:
         deadline = time.monotonic() + READY_WITHIN_S
         while client.get("/readyz").status_code != 200 and time.monotonic() < deadline:

@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 GETS = [
     *("/", "/docs", "/openapi.json", "/livez", "/readyz", "/info", "/metrics", "/health", "/ping"),
-    *("/v1/models", "/v1/models/fake", "/v2", "/v2/health/live", "/v2/health/ready"),
+    *("/info/fake", "/v1/models", "/v1/models/fake", "/v2", "/v2/health/live", "/v2/health/ready"),
     *("/v2/models/fake", "/v2/models/fake/ready"),
     *("/v2/models/fake/versions/1", "/v2/models/fake/versions/1/ready"),
 ]

@@ -19,11 +19,13 @@ from serve.middleware import request_id_from
 from serve.model_control import ModelControl
 from serve.open_model import open_served
 from serve.pages import type_of
-from serve.protocol import EVERY_REFUSAL
+from serve.protocol import OF_A_NAMED_MODEL
 from serve.protocols.native import Native
 from serve.protocols.registry import PROTOCOLS
 from serve.protocols.tei import Tei
+from serve.reload_metrics import ReloadMetrics
 from serve.settings import ServeSettings
+from serve.shadow import Shadows
 from serve.state import ServerState
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
@@ -82,12 +84,8 @@ def test_the_pages_name_of_the_server_is_escaped(fake: TestClient) -> None:
 
 def a_context() -> ServerContext:
     """What the handlers of an app share, for an app that never starts."""
-
-    def never() -> Any:
-        raise AssertionError
-
     state, limits, counts = ServerState(), ServeSettings(), Metrics()
-    control = ModelControl(never, limits, state, counts)
+    control = ModelControl(state, limits, ReloadMetrics(), Shadows((), ()))
     return ServerContext(state=state, settings=limits, metrics=counts, control=control)
 
 
@@ -112,7 +110,7 @@ def test_the_description_names_every_refusal(fake: TestClient) -> None:
 
     for path, errors in (("/v1/classify", Native.errors), ("/predict", Tei.errors)):
         answers = described["paths"][path]["post"]["responses"]
-        kinds = [errors.kind_of(refusal) for refusal in EVERY_REFUSAL]
+        kinds = [errors.kind_of(refusal) for refusal in OF_A_NAMED_MODEL]
         assert set(answers) == {"200"} | {str(kind.status) for kind in kinds}
         for kind in kinds:
             answer = answers[str(kind.status)]

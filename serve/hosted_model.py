@@ -1,0 +1,108 @@
+"""A model as the server has it: a name, the version that answers, and those that were refused.
+
+It is used from the event loop's thread alone. Which version answers changes in one step, so that
+every request has one version, whole.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from serve.classifier import AfterAnswer, Classifier
+from serve.metrics import Metrics
+from serve.model_source import ONLY_VERSION, Fingerprint, ModelSource, ModelVersion
+from spd_deploy.domain.errors import NotReady
+
+
+class ModelPhase(StrEnum):
+    """What a model does; the text completes "the model is ..."."""
+
+    OPENING = "opening"
+    READY = "ready"
+    UNLOADED = "unloaded"
+
+
+_FIX = {
+    ModelPhase.OPENING: "try again when /readyz answers 200",
+    ModelPhase.UNLOADED: "load the model again, or send the request to another server",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefusedVersion:
+    """A version that did not open: why, and which files it had."""
+
+    version: str
+    reason: str
+    fingerprint: Fingerprint | None
+
+
+class HostedModel:
+    """A model's name with the version that answers."""
+
+    def __init__(self, source: ModelSource, metrics: Metrics) -> None:
+        self.source, self.metrics = source, metrics
+        self.name: str | None = source.name
+        self.version = ONLY_VERSION
+        self.fingerprint: Fingerprint | None = None
+        self.phase = ModelPhase.OPENING
+        self.refused: dict[str, RefusedVersion] = {}
+        self.after_answer: AfterAnswer | None = None
+        self._classifier: Classifier | None = None
+
+    @property
+    def opened(self) -> Classifier | None:
+        """The version that answers; None where none is open."""
+        return self._classifier
+
+    @property
+    def ready(self) -> bool:
+        """Whether :meth:`classifier` gives the model."""
+        try:
+            self.classifier()
+        except NotReady:
+            return False
+        return True
+
+    def serve(self, classifier: Classifier, candidate: ModelVersion) -> None:
+        """Answer from this version from now on."""
+        classifier.after_answer = self.after_answer
+        self._classifier = classifier
+        self.name = classifier.served.name
+        self.version, self.fingerprint = candidate.version, candidate.fingerprint
+        self.phase = ModelPhase.READY
+        self.refused.pop(candidate.version, None)
+
+    def unload(self) -> Classifier | None:
+        """Answer nothing from now on; returns the version that answered."""
+        classifier, self._classifier = self._classifier, None
+        self.phase = ModelPhase.UNLOADED
+        return classifier
+
+    def refuse_dead(self) -> None:
+        """Refuse where only a restart helps.
+
+        Raises:
+            NotReady: the engine's thread has ended, or a batch hangs in the model.
+        """
+        if self._classifier is None:
+            return
+        engine = self._classifier.engine
+        if not engine.alive:
+            raise NotReady("the engine's thread has ended", fix="restart the server")
+        if engine.health.stalled:
+            raise NotReady("a batch hangs in the model", fix="restart the server")
+
+    def classifier(self) -> Classifier:
+        """The version that answers, for a new request.
+
+        Raises:
+            NotReady: none is open, or it hangs or fails on every input.
+        """
+        if self._classifier is None:
+            raise NotReady(f"the model is {self.phase}", fix=_FIX.get(self.phase, ""))
+        self.refuse_dead()
+        if self._classifier.engine.health.failing:
+            raise NotReady(
+                "the model fails on every input", fix="read the reason in the server's log"
+            )
+        return self._classifier

@@ -1,0 +1,49 @@
+"""The options of ``spd serve`` that say which models it has, and when they are replaced."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+
+from spd_deploy.cli.options import Command
+
+_OPTIONS: tuple[Callable[[Command], Command], ...] = (
+    click.argument("artefact", nargs=-1, metavar="[NAME=]ARTEFACT..."),
+    click.option(
+        "--model-repository",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder of models in Triton's layout: NAME/VERSION/artefact. The highest version of "
+        "each is served. Use it in the place of ARTEFACT to replace models while the server runs. "
+        "Default: none.",
+    ),
+    click.option(
+        "--watch",
+        is_flag=True,
+        help="Replace a model when its files have changed: the new one is opened and verified "
+        "beside the old one, which answers until then. Default: only SIGHUP and clients with "
+        "--model-control do that.",
+    ),
+    click.option(
+        "--shadow",
+        multiple=True,
+        metavar="NAME=OTHER@SHARE",
+        help="Run a share of the requests of model NAME on model OTHER too, after they are "
+        "answered, and count in the metrics how often and how far the two differ. May be repeated. "
+        "Default: none.",
+    ),
+)
+
+
+def model_options(command: Command) -> Command:
+    """The argument ARTEFACT and the options of this module."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def named_paths(artefacts: Sequence[str]) -> list[tuple[str, Path]]:
+    """Each artefact with the name under which it is served."""
+    from serve.repository import named_path
+
+    return [named_path(spelled) for spelled in artefacts]
