@@ -33,9 +33,9 @@ import numpy as np
 
 from benchmarks.shapes import artefact_of
 from serve.open_model import open_served
-from spd_deploy.benchmark.http.connection import Connection
+from spd_deploy.benchmark.http.connection import ClientConnection
 from spd_deploy.benchmark.http.generator import PATH, body_of
-from spd_deploy.benchmark.http.orders import LoadRequest
+from spd_deploy.benchmark.http.orders import AskedRequest
 from spd_deploy.benchmark.http.served import serving
 from spd_deploy.benchmark.http.wire import Address, HttpAnswer, address_of, get, post
 from spd_deploy.benchmark.http.workload import row_of
@@ -123,7 +123,7 @@ class Asker:
     """One kept-alive connection that asks one thing again and again."""
 
     def __init__(self, address: Address, request: bytes) -> None:
-        self._connection, self._request = Connection(address), request
+        self._connection, self._request = ClientConnection(address), request
         self.answer = HttpAnswer()
 
     def ask(self) -> None:
@@ -190,7 +190,7 @@ def measure(folder: Path, options: argparse.Namespace) -> Measured:
     pair = served.takes == "pair"
     row = row_of(served.tokenizer, options.tokens, pair=pair, random=np.random.default_rng(0))
     batch = served.tokenizer.pad([row.tokens])
-    body = body_of(LoadRequest(inputs=(row.texts,), expected=()))
+    body = body_of(AskedRequest(inputs=(row.texts,), expected=()))
     measured = Measured(
         model=folder.name,
         pattern=served.card.pattern,

@@ -15,9 +15,10 @@ import tempfile
 import threading
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from benchmarks.http_soak import order_of, workload_for
-from spd_deploy.benchmark.http.connection import Connection
+from spd_deploy.benchmark.http.connection import ClientConnection
 from spd_deploy.benchmark.http.generator import PATH, body_of
 from spd_deploy.benchmark.http.judge_load import late_s
 from spd_deploy.benchmark.http.load import load_generator
@@ -106,14 +107,19 @@ def seen_by_loadgen(
 
     def answer() -> None:
         """Ask the server for one query after another."""
-        connection = Connection(address)
+        connection = ClientConnection(address)
         while (query := waiting.get()) is not None:
-            number, index = query
+            identity, index = query
             found = connection.ask(bodies[index])
             if found.status != 200:
                 raise SystemExit(f"benchmarks.http_loadgen: HTTP {found.status}")
-            loadgen.QuerySamplesComplete([loadgen.QuerySampleResponse(number, 0, 0)])
+            loadgen.QuerySamplesComplete([loadgen.QuerySampleResponse(identity, 0, 0)])
         connection.close()
+
+    def issue(samples: list[Any]) -> None:
+        """Hand queries that are due to the threads."""
+        for one in samples:
+            waiting.put((one.id, one.index))
 
     threads = [threading.Thread(target=answer, daemon=True) for _ in range(_CONNECTIONS)]
     for thread in threads:
@@ -126,9 +132,7 @@ def seen_by_loadgen(
     settings.min_duration_ms = int(1e3 * options.seconds)
     settings.min_query_count = round(options.rate * options.seconds)
     settings.schedule_rng_seed = seed(number)
-    sut = loadgen.ConstructSUT(
-        lambda samples: [waiting.put((one.id, one.index)) for one in samples], lambda: None
-    )
+    sut = loadgen.ConstructSUT(issue, lambda: None)
     library = loadgen.ConstructQSL(len(bodies), len(bodies), lambda _: None, lambda _: None)
     with tempfile.TemporaryDirectory() as folder:
         output = loadgen.LogSettings()
