@@ -11,6 +11,7 @@ from spd_deploy.api import benchmarks as api
 from spd_deploy.cli.console import TerminalProgress, show_json, show_table
 from spd_deploy.cli.http_options import compare_options, http_options
 from spd_deploy.cli.options import DEVICE, RUNTIME, Sizes, default_of, json_option, timing_options
+from spd_deploy.cli.signals import interrupt_on_sigterm
 from spd_deploy.domain.extras import needs_extras
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def bench(as_json: bool, **options: Any) -> None:
     With --http each arm is also measured where users feel it: behind spd serve, through HTTP. With
     --compare the exit status is 1 if a row lost against an earlier report.
     """
-    found = api.bench(**options, progress=TerminalProgress())
+    with interrupt_on_sigterm():
+        found = api.bench(**options, progress=TerminalProgress())
     if as_json:
         show_json(found.to_json())
     else:

@@ -1,8 +1,11 @@
 """``spd bench --http`` and ``spd bench --compare`` as they are typed, and what they refuse."""
 
 import json
+import subprocess
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 
@@ -10,6 +13,7 @@ from exporters.export import artefact_from_checkpoint
 from spd_deploy.benchmark.report import text_from_report
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.child import child_environment, python_module
 from tests.benchmark.made import ARM, drawn, gathered, made_report
 
 QUICK = ("--batch", "1", "--seq", "8", "--threads", "1", "--rounds", "2", "--seconds", "0.02")
@@ -52,6 +56,34 @@ def test_a_run_over_http_starts_servers_and_compares_them(
     assert told["wrong"] == 0 < told["checked"]
     assert told["headlines"][0].startswith("block over HTTP: ")
     assert "Over HTTP" in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+
+
+def is_server(process: psutil.Process) -> bool:
+    """Whether a process is ``spd serve``; one that has ended meanwhile is none."""
+    try:
+        return "serve" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def test_a_run_that_is_stopped_leaves_no_server(artefact: Path, tmp_path: Path) -> None:
+    """SIGTERM ends the run with status 130, and its server and load generator with it."""
+    words = ["bench", artefact, "--http", "--output", tmp_path / "r", *QUICK]
+    command = [*python_module("spd_deploy"), *map(str, words)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=child_environment()) as process:
+        started: list[psutil.Process] = []
+        give_up_at = time.perf_counter() + 300
+        while time.perf_counter() < give_up_at and not any(map(is_server, started)):
+            time.sleep(0.05)
+            started = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        _, told = process.communicate(timeout=300)
+    _, alive = psutil.wait_procs(started, timeout=60)
+
+    assert started and not alive
+    assert process.returncode == 130
+    assert told.decode().splitlines()[-1].startswith("spd: stopped")
+    assert not (tmp_path / "r").exists()
 
 
 def test_equal_reports_pass_the_gate(tmp_path: Path) -> None:

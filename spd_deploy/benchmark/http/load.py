@@ -59,6 +59,7 @@ def load_generator() -> Iterator[LoadGenerator]:
         stdout=subprocess.PIPE,
         text=True,
         env=child_environment(),
+        start_new_session=True,  # Ctrl-C is for this process, which then ends the generator
     ) as process:
         try:
             yield LoadGenerator(process)

@@ -49,6 +49,7 @@ def serving(folder: Path, options: Sequence[str] = ()) -> Iterator[ServerProcess
                 stdout=subprocess.DEVNULL,
                 stderr=written,
                 env=child_environment(),
+                start_new_session=True,  # Ctrl-C is for this process, which then stops the server
             )
         try:
             yield ServerProcess(process, _url_when_ready(process, log))
