@@ -76,7 +76,7 @@ class ReportComparison:
         return tuple(one for one in self.changes if one.ratio < self.fail_below)
 
     def to_json(self) -> dict[str, Any]:
-        """For programs."""
+        """For programs, with the names of the failed rows beside them."""
         return {
             **asdict(self),
             "failed": [one.what for one in self.failed],

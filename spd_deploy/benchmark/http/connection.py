@@ -68,7 +68,7 @@ class ClientConnection:
         return answer
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up; the server sees the end of the connection."""
         self._socket.close()
 
 

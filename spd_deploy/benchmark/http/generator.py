@@ -72,7 +72,7 @@ class LoadRun:
         self._finish()
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up on all connections, busy ones too."""
         for connection in (*self._free, *self._busy):
             connection.close()
 
@@ -81,7 +81,7 @@ class LoadRun:
         return perf_counter() - self._begun
 
     def _connected(self) -> ClientConnection:
-        """A new connection."""
+        """A new connection, which waits for an answer as long as the order has patience."""
         return ClientConnection(self._address, timeout_s=self._order.patience_s)
 
     def _send(self, one: Sent) -> None:

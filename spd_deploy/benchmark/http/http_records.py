@@ -101,7 +101,7 @@ class HttpPart:
     loads: tuple[HttpLoad, ...]
 
     def __post_init__(self) -> None:
-        """Something was measured."""
+        """There is one load at least."""
         if not self.loads:
             raise BadReport("the report's HTTP part is empty", fix="measure again with: spd bench")
 

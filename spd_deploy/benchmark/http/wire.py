@@ -29,7 +29,7 @@ class Address:
     prefix: str = ""
 
     def __str__(self) -> str:
-        """The URL."""
+        """The URL, with the port written out."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}{self.prefix}"
 

@@ -75,7 +75,7 @@ def test_what_is_there_from_the_warm_up_on_is_no_growth() -> None:
 def test_a_lost_request_fails_a_soak(lost: dict[str, int]) -> None:
     """However flat the memory is."""
     soaked = minutes()
-    soaked[3] = replace(soaked[3], **lost)  # type: ignore[arg-type]
+    soaked[3] = replace(soaked[3], **lost)
 
     assert judge(soaked).verdict == "failed"
 
