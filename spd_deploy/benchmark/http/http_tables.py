@@ -55,7 +55,7 @@ def _headline(row: CapacityRow, judged: HttpJudgement, bound: str, baseline: str
         parts.append(_no_rate(row.arm, judged, bound))
     else:
         gain = "" if row.rate_gain is None else f", {row.rate_gain:.2f} times {baseline}'s"
-        parts.append(f"{row.met:g} requests/s with p99 within {bound}{gain}")
+        parts.append(f"{_at_least(row)}{row.met:g} requests/s with p99 within {bound}{gain}")
     return "; ".join(parts) + "."
 
 
@@ -176,7 +176,7 @@ def capacity_table(part: HttpPart, judged: HttpJudgement) -> Table:
                 f"{row.offline:.0f}",
                 *((_offline_gain(row),) if compared else ()),
                 row.over_bare.numbers,
-                NOTHING if row.met is None else f"{row.met:g}",
+                NOTHING if row.met is None else f"{_at_least(row)}{row.met:g}",
                 NOTHING if row.missed is None else f"{row.missed:g}",
                 *((_times(row.rate_gain),) if compared else ()),
                 *((NOTHING if row.cost is None else f"{row.cost:.2f}",) if priced else ()),
@@ -190,7 +190,10 @@ def _priced(price: float | None) -> str:
     """What the costs are of; empty where there are none."""
     if price is None:
         return ""
-    return f" The cost is of a million requests at the rate within the bound, at {price:g} an hour."
+    return (
+        f" The cost is of a million requests at the rate within the bound, at {price:g} an hour; "
+        "it is less where the rate is more."
+    )
 
 
 def answers_line(judged: HttpJudgement) -> str:
@@ -200,6 +203,11 @@ def answers_line(judged: HttpJudgement) -> str:
         f"Answers checked while under load: {judged.checked:,} texts, {judged.golden:,} of them "
         f"golden; {right}. No logit was further than {judged.difference:.1g} from its own."
     )
+
+
+def _at_least(row: CapacityRow) -> str:
+    """What stands before a rate above which none missed the bound."""
+    return "at least " if row.missed is None else ""
 
 
 def _verdict_cells(row: SingleStreamRow) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from spd_deploy.benchmark.http.http_records import HttpLoad, HttpPart
 from spd_deploy.benchmark.http.judge_load import late_s, tail_s, trial_of, verdict_of
-from spd_deploy.benchmark.http.search import Verdict, found_by
+from spd_deploy.benchmark.http.search import Found, Verdict, found_by
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.stats import Estimate, SpeedUp, estimates, speed_up_of
 from spd_deploy.domain.shapes import Shape
@@ -80,7 +80,8 @@ class CapacityRow:
         missed: the lowest rate above it that was not; None where the search found none.
         cost: of a million requests at the rate ``met``; None without a price or a rate.
         offline_speed_up: over the baseline.
-        rate_gain: the rate ``met`` over the baseline's.
+        rate_gain: the rate ``met`` over the baseline's; None unless the search found the end of
+            both.
     """
 
     arm: str
@@ -240,8 +241,15 @@ def _capacity_row(part: HttpPart, arm: str, baseline: str | None) -> CapacityRow
                 [[1 / one.rows_per_s] for one in loads],
             )
         ),
-        rate_gain=found.met / base.met if base and base.met and found.met else None,
+        rate_gain=_rate_gain(found, base),
     )
+
+
+def _rate_gain(found: Found, base: CapacityRow | None) -> float | None:
+    """The rate of an arm over the baseline's, where both are known from above too."""
+    if base is None or not (found.met and found.missed and base.met and base.missed):
+        return None
+    return found.met / base.met
 
 
 def cost_of(price_per_hour: float, rate: float) -> float:

@@ -11,7 +11,7 @@ from typing import Literal
 Verdict = Literal["met", "missed", "not judged"]
 # Share of the offline throughput that is tried first, and the step of the climb.
 _FIRST = 0.7
-_CLIMB = 1.25
+_CLIMB = 1.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
