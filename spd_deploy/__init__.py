@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         BenchResult,
         Evaluation,
         ExportResult,
+        FileCost,
         Inspection,
         Model,
         Predictions,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         export,
         inspect,
         load,
+        predict,
         prune,
         train,
     )
@@ -44,6 +46,7 @@ __all__ = [
     "BenchResult",
     "Evaluation",
     "ExportResult",
+    "FileCost",
     "Inspection",
     "Model",
     "Predictions",
@@ -57,6 +60,7 @@ __all__ = [
     "export",
     "inspect",
     "load",
+    "predict",
     "prune",
     "train",
 ]
