@@ -65,6 +65,11 @@ class FileRequest:
             raise OptionConflict("--resume goes with --output", fix="name a file with --output")
 
     @property
+    def resumable(self) -> bool:
+        """Whether a run that was stopped can be continued."""
+        return self.input != STANDARD and self.output is not None
+
+    @property
     def name(self) -> Path:
         """The file's name for errors; that of standard input says its kind."""
         return Path(f"stdin.{self.stdin_kind}") if self.input == STANDARD else self.input

@@ -136,7 +136,8 @@ def _answer(
         """
         shown.advance(steps)
         if stopped():
-            raise Interrupted("stopped by a signal", fix="run the command again")
+            again = ", with --resume" if request.resumable else ""
+            raise Interrupted("stopped by a signal", fix=f"run the command again{again}")
 
     run_window = run_in(opened, advance)
 
