@@ -41,8 +41,8 @@ def summary_of(report: Report, judgement: Judgement) -> dict[str, Any]:
     layers = [analysis_to_json(analyse(profile)) for profile in report.layers]
     value = {"headlines": lines, "baseline": report.baseline, **judgement.to_json()}
     if (over_http := http_judgement_of(report)) is not None:
-        headlines = {"headlines": list(http_headlines(report, over_http))}
-        value |= {"http": {**headlines, **over_http.to_json()}}
+        first = {"headlines": list(http_headlines(report, over_http))}
+        value |= {"http": {**first, **over_http.to_json()}}
     value |= {"unprofiled": dict(report.unprofiled)} if report.unprofiled else {}
     return {**value, "layers": layers} if layers else value
 

@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
             draft = Path(scratch) / path.name
             with _named(draft, path):
                 yield draft
-            _move_into_place(draft, path, aside=Path(scratch) / "previous")
+            move_into_place(draft, path, aside=Path(scratch) / "previous")
 
 
 @contextlib.contextmanager
@@ -113,6 +113,12 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text to ``path``, whole or not at all."""
     with replacing(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes to ``path``, whole or not at all."""
+    with replacing(path) as draft:
+        draft.write_bytes(content)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -210,7 +216,7 @@ def bytes_of(path: Path) -> int:
     return sum(sizes.values())
 
 
-def _move_into_place(draft: Path, path: Path, *, aside: Path) -> None:
+def move_into_place(draft: Path, path: Path, *, aside: Path) -> None:
     """Put ``draft`` at ``path``; a folder there is set aside and comes back on failure."""
     for file in [draft] if draft.is_file() else draft.rglob("*"):
         if file.is_file():
