@@ -128,7 +128,9 @@ def test_moments_are_covariances_whatever_the_batches() -> None:
         )
 
 
-@pytest.fixture(scope="module", params=["bert", "roberta", "distilbert", "electra", "mpnet"])
+@pytest.fixture(
+    scope="module", params=["bert", "roberta", "distilbert", "electra", "mpnet", "modernbert"]
+)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("reconstruct") / "m"
     return tiny_model(place, architecture=request.param, task=TASK, hidden=32, intermediate=64)
