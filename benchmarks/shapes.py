@@ -157,7 +157,8 @@ def arms_for(
     scratch: Path, model: str, name: str, pattern: Pattern | None, options: argparse.Namespace
 ) -> list[Arm]:
     """A model in fp32 and in int8, each in the runtimes that it is measured in."""
-    checkpoint = checkpoint_of(scratch, model, name, pattern)
+    longest = max(128, *(shape.seq for shape in options.at))
+    checkpoint = checkpoint_of(scratch, model, name, pattern, max_tokens=longest)
     plain = artefact_from_checkpoint(checkpoint, scratch / name)
     artefacts = [plain]
     if "int8" in options.precisions:
