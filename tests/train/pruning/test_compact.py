@@ -29,7 +29,7 @@ def masks(network: GraftedNetwork, *, heads: int, neurons: int) -> dict[str, Ten
     encoder = network.encoder
     found = {}
     for group in encoder.coupled():
-        kept = heads if len(group) > 2 else neurons
+        kept = heads if group[-1].role == "attention_output" else neurons
         for matrix in group:
             pattern = encoder.pattern_on(matrix, Structured())
             assert isinstance(pattern, Structured)
