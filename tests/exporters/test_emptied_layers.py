@@ -58,7 +58,7 @@ def logits(session: Session) -> np.ndarray:
         return session.run(BATCH)
 
 
-@pytest.mark.parametrize("architecture", ["bert", "mpnet"])
+@pytest.mark.parametrize("architecture", ["bert", "mpnet", "modernbert"])
 @pytest.mark.parametrize("name", EMPTIED)
 @pytest.mark.parametrize("spelled", PATTERNS)
 def test_an_emptied_layer_gives_the_models_logits(
@@ -96,7 +96,7 @@ def _refuse_stored(artefact: Artefact, name: str) -> None:
             assert row.flops_share == 0
 
 
-@pytest.mark.parametrize("architecture", ["bert", "mpnet"])
+@pytest.mark.parametrize("architecture", ["bert", "mpnet", "modernbert"])
 @pytest.mark.parametrize("name", EMPTIED)
 @pytest.mark.parametrize("spelled", PATTERNS)
 def test_an_emptied_layer_gives_them_in_int8(
