@@ -82,9 +82,16 @@ def test_awkward_texts_get_transformers_logits(
 
 def test_a_window_is_seen_in_the_logits(tmp_path: Path) -> None:
     """A layer whose tokens see all of a long text answers otherwise than one with a window."""
-    config = {"layers": 2, "positions": POSITIONS}
-    near = tiny_model(tmp_path / "near", architecture="modernbert", local_attention=8, **config)
-    far = tiny_model(tmp_path / "far", architecture="modernbert", local_attention=600, **config)
+    near, far = (
+        tiny_model(
+            tmp_path / name,
+            architecture="modernbert",
+            layers=2,
+            positions=POSITIONS,
+            local_attention=window,
+        )
+        for name, window in (("near", 8), ("far", 600))
+    )
     row = golden_rows(open_checkpoint(near), pad_id=0, pairs=False)[-1]
 
     logits = []
