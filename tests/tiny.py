@@ -154,7 +154,12 @@ def tiny_model(
     config.id2label = labels
     config.label2id = {name: i for i, name in labels.items()}
     torch.manual_seed(seed)
-    classifier_of(config).save_pretrained(folder)
+    model = classifier_of(config)
+    with torch.no_grad():  # Transformers draws biases of 0, which no trained model has
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear) and module.bias is not None:
+                module.bias.normal_(0, 0.1)
+    model.save_pretrained(folder)
     return folder
 
 
@@ -206,9 +211,16 @@ def _prune(checkpoint: Checkpoint) -> dict[str, float]:
     return densities_of(weights)
 
 
+def weights_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The weights by name, each matrix apart."""
+    kind = read_config(checkpoint.folder)["model_type"]
+    return dict(apart(load_file(checkpoint.weights), kind))
+
+
 def with_weights(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor]) -> Checkpoint:
     """The checkpoint with other weights, described as if they were its own."""
-    save_file(dict(weights), checkpoint.weights, metadata={"format": "pt"})
+    stored = stacked(dict(weights), read_config(checkpoint.folder)["model_type"])
+    save_file(stored, checkpoint.weights, metadata={"format": "pt"})
     changed = replace(checkpoint, weights_sha256=sha256_of(checkpoint.weights))
     save_description(changed)
     return changed
