@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# Added to the scores beyond a window: near the lowest fp32 number, without overflow.
-_HIDDEN = -1.7e38
+# Added to the scores beyond a window. With the mask of padding (-1.7e38), times log2(e) in the
+# kernel, it stays above the lowest fp32 number.
+_HIDDEN = -3e37
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
