@@ -189,12 +189,19 @@ def partial_output(
 
 
 def _written(output: Path, state: RunState, note: Callable[[str], None]) -> Iterator[PartialOutput]:
-    """The output at the end of what is recorded; at a failure it is recorded once more."""
+    """The output at the end of what is recorded; at a failure it is recorded once more.
+
+    Raises:
+        BadSetting: fewer rows are there than are recorded.
+    """
     rows = partial_folder(output) / _ROWS_FILE
     with contextlib.ExitStack() as opened:
         with refusals_named(output):
+            if not state.written:  # the record of an earlier run would be of rows that are gone
+                (rows.parent / _STATE_FILE).unlink(missing_ok=True)
             # Unbuffered: what a full disk refuses is refused once, and not again at the end.
             stream = opened.enter_context(rows.open("r+b" if state.written else "wb", 0))
+            _refuse_short(rows, state)
             stream.truncate(state.size)
             stream.seek(state.size)
         partial = PartialOutput(output, state.belongs_to, stream)
@@ -235,6 +242,19 @@ def _locked(folder: Path, output: Path) -> Iterator[None]:
 def _ended(folder: Path) -> bool:
     """Whether a run ended between putting its output in place and removing the folder."""
     return RunState.read_from(folder / _STATE_FILE).ended and not (folder / _ROWS_FILE).exists()
+
+
+def _refuse_short(rows: Path, state: RunState) -> None:
+    """Refuse to go on where rows that are recorded are missing; zeros would take their place.
+
+    Raises:
+        BadSetting: with both sizes.
+    """
+    size = rows.stat().st_size
+    if size < state.size:
+        raise BadSetting(
+            f"{rows} is damaged", got=f"{size} bytes, {state.size} are recorded", fix=_AGAIN
+        )
 
 
 def _refuse_other(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
