@@ -17,12 +17,13 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
+from spd_deploy.domain.documents import value_of
 from spd_deploy.domain.errors import BadSetting, NotWritten
 from spd_deploy.domain.files import (
     move_into_place,
     read_json,
     refusals_named,
-    refuse_existing,
+    refuse_existing_file,
     write_json,
 )
 
@@ -72,10 +73,7 @@ class RunState:
         value = read_json(file, error=BadSetting, fix=_AGAIN)
         if value.pop("schema", None) != SCHEMA:
             raise BadSetting(f"{file} was written by another version of spd", fix=_AGAIN)
-        try:
-            return cls(**value)
-        except TypeError as err:
-            raise BadSetting(f"{file} is damaged", got=err, fix=_AGAIN) from err
+        return value_of(cls, value, what=file, error=BadSetting, fix=_AGAIN)
 
 
 class PartialOutput:
@@ -167,12 +165,13 @@ def partial_output(
         BadSetting: the unfinished output belongs to something else.
     """
     folder = partial_folder(output)
-    begun = (folder / _STATE_FILE).is_file()
+    # What is begun again is not read: it may be damaged.
+    begun = (resume or not overwrite) and (folder / _STATE_FILE).is_file()
     if begun and _ended(folder):
         shutil.rmtree(folder, ignore_errors=True)
         begun = False
-    refuse_existing(output, overwrite=overwrite)
-    if begun and not resume and not overwrite:
+    refuse_existing_file(output, overwrite=overwrite)
+    if begun and not resume:
         raise NotWritten(
             f"{folder} holds an unfinished run",
             got=f"{RunState.read_from(folder / _STATE_FILE).written} rows are answered",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spd_deploy.domain.errors import BadData, BadSetting
+from spd_deploy.domain.errors import BadData, BadSetting, NotWritten
 from spd_deploy.scale.answer_columns import AnswerColumns
 from spd_deploy.scale.answer_formats import AnswerFormat, text_of
 from spd_deploy.scale.parquet_answers import arrow_of
@@ -131,3 +131,36 @@ def test_rows_that_are_missing_are_not_filled_with_zeros(tmp_path: Path) -> None
 
     with pytest.raises(BadSetting, match="1 bytes, 4 are recorded"), begun(output, resume=True):
         pass
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"schema": 1, "written": "x"}', '{"schema": 9}'])
+def test_a_damaged_record_is_begun_again_as_the_error_says(tmp_path: Path, damage: str) -> None:
+    """The error says --overwrite, and that works."""
+    output = tmp_path / "x.csv"
+    with pytest.raises(KeyboardInterrupt), begun(output) as first:
+        append(first, b"a,1\n")
+        raise KeyboardInterrupt
+    first.rows_file.with_name("progress.json").write_text(damage)
+
+    for resume in (False, True):
+        with pytest.raises(BadSetting, match="--overwrite"), begun(output, resume=resume):
+            pass
+    with begun(output, overwrite=True) as partial:
+        append(partial, b"b,2\n")
+        partial.finish(None)
+
+    assert output.read_bytes() == b"b,2\n"
+
+
+def test_a_folder_is_never_replaced_by_a_file(tmp_path: Path) -> None:
+    """Not even by --overwrite: it may hold anything."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").touch()
+
+    with (
+        pytest.raises(NotWritten, match="out is a folder"),
+        begun(tmp_path / "out", overwrite=True),
+    ):
+        pass
+
+    assert (tmp_path / "out" / "precious").exists()
