@@ -75,7 +75,7 @@ def match_servers(sources: Sequence[ArmSource], urls: Sequence[str]) -> dict[str
     facts = {url: facts_at(url) for url in urls}
     if not facts:
         return {}
-    found = {}
+    found: dict[str, str] = {}
     for url, served in facts.items():
         same = [one.name for one in sources if _model_of(one) == served.model]
         if not same:
