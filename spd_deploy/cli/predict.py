@@ -127,6 +127,8 @@ def predict(
     )
     file = None if output is None or output == STANDARD else output
     format_ = format_of(file, output_format, _read_kind(input_file, input_format))
+    if input_file is None and format_.kind == "parquet":
+        raise click.UsageError("Parquet goes with --input; name --output .jsonl, .csv or .tsv")
     if input_file is not None:
         request = FileRequest(
             input=input_file,

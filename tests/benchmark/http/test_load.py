@@ -224,6 +224,7 @@ def test_an_answer_may_come_in_parts(size: int) -> None:
         ("http://127.0.0.1:8000", Address(host="127.0.0.1", port=8000)),
         ("http://example.org/models/a/", Address(host="example.org", port=80, prefix="/models/a")),
         ("https://[::1]:9", Address(host="::1", port=9, tls=True)),
+        ("http://ä.org/ä/", Address(host="xn--4ca.org", port=80, prefix="/%C3%A4")),
     ],
 )
 def test_a_url_is_an_address(url: str, address: Address) -> None:
@@ -232,7 +233,16 @@ def test_a_url_is_an_address(url: str, address: Address) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000", "ftp://a", "http://", "http://a:b", "http://a?x", ""]
+    "url",
+    [
+        "localhost:8000",
+        "ftp://a",
+        "http://",
+        "http://a:b",
+        "http://a?x",
+        "",
+        f"http://{'a' * 64}.org",
+    ],
 )
 def test_what_is_no_url_is_refused(url: str) -> None:
     """A URL without a scheme, host or whole port is refused with an example."""
