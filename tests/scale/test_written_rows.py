@@ -22,10 +22,8 @@ ANSWER = {"label": "yes", "score": 0.5}
 OF_THE_RUN = {"input": "rows.jsonl"}
 
 
-def rows_of(values: Sequence[Mapping[str, Any]]) -> list[DataRow]:
-    return [
-        DataRow(file=Path("in.jsonl"), line=i + 1, fields=dict(v)) for i, v in enumerate(values)
-    ]
+def rows_of(values: Sequence[Mapping[str | int, Any]]) -> list[DataRow]:
+    return [DataRow(file=Path("in.jsonl"), line=i + 1, fields=v) for i, v in enumerate(values)]
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))))
