@@ -8,7 +8,7 @@ from spd_deploy.api.loading import load
 from spd_deploy.api.notes import NoteRecorder
 from spd_deploy.api.values import OneOf, read_flag, read_path, read_text
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.files import refuse_existing
+from spd_deploy.domain.files import refuse_existing_file
 from spd_deploy.domain.progress import Progress
 from spd_deploy.scale.answer_formats import KINDS, format_of
 from spd_deploy.scale.cost import FileCost
@@ -77,7 +77,7 @@ def predict(
         overwrite=read_flag("overwrite", overwrite),
         resume=read_flag("resume", resume),
     )
-    refuse_existing(file, overwrite=request.overwrite)
+    refuse_existing_file(file, overwrite=request.overwrite)
     with load(path, runtime=runtime, device=device, threads=threads) as model:
         return predict_file(
             model.opened(),

@@ -11,8 +11,9 @@ from spd_deploy.api.loading import load
 from spd_deploy.cli.console import TerminalProgress
 from spd_deploy.cli.options import THREADS, device_option, runtime_option
 from spd_deploy.cli.signals import stop_on_signals
+from spd_deploy.cli.standard_input import standard_input
 from spd_deploy.cli.texts import STANDARD, from_arguments
-from spd_deploy.domain.files import refuse_existing, write_bytes
+from spd_deploy.domain.files import refuse_existing_file, write_bytes
 from spd_deploy.scale.answer_columns import AnswerColumns, answer_fields, flat_fields
 from spd_deploy.scale.answer_formats import KINDS, TEXT_KINDS, AnswerFormat, format_of, text_of
 from spd_deploy.scale.file_request import FileRequest
@@ -126,6 +127,8 @@ def predict(
     )
     file = None if output is None or output == STANDARD else output
     format_ = format_of(file, output_format, _read_kind(input_file, input_format))
+    if input_file is None and format_.kind == "parquet":
+        raise click.UsageError("Parquet goes with --input; name --output .jsonl, .csv or .tsv")
     if input_file is not None:
         request = FileRequest(
             input=input_file,
@@ -139,7 +142,7 @@ def predict(
             resume=resume,
         )
     if file is not None:
-        refuse_existing(file, overwrite=overwrite)
+        refuse_existing_file(file, overwrite=overwrite)
     with load(path, runtime=runtime, device=device, threads=threads) as model:
         if input_file is None:
             _predict_texts(model, texts, file, format_)
@@ -176,7 +179,7 @@ def _predict_file(model: "Model", request: FileRequest) -> None:
             model.opened(),
             request,
             progress=TerminalProgress(),
-            streams=Streams(input=sys.stdin.buffer, output=sys.stdout.buffer),
+            streams=Streams(input=standard_input(stopped), output=sys.stdout.buffer),
             stopped=stopped,
         )
     click.echo(str(cost), err=True)

@@ -185,6 +185,17 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
     refuse_unwritable(path.parent, path)
 
 
+def refuse_existing_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse a ``path`` that cannot become a file; a folder is never replaced by one.
+
+    Raises:
+        NotWritten: as :func:`refuse_existing`, or a folder is there.
+    """
+    if path.is_dir():
+        raise NotWritten(f"{path} is a folder", fix=f"name a file, such as one in {path}")
+    refuse_existing(path, overwrite=overwrite)
+
+
 def refuse_foreign(path: Path, *, overwrite: bool, what: str, ours: Callable[[str], bool]) -> None:
     """Refuse a place for an output of which only an earlier one is ever replaced.
 

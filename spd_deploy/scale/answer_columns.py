@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from spd_deploy.api.predictions import TextPrediction
 from spd_deploy.domain.errors import BadData
 
 if TYPE_CHECKING:
+    from spd_deploy.api.predictions import TextPrediction
     from spd_train.data.rows import DataRow
 
 # Of a score; more are not alike from one batch, machine or runtime to another.
@@ -20,7 +20,7 @@ _DIGITS = 6
 _PREFIX = "predicted_"
 
 
-def answer_fields(answer: TextPrediction) -> dict[str, Any]:
+def answer_fields(answer: "TextPrediction") -> dict[str, Any]:
     """What is written of one row, its scores rounded; a regression has no label."""
     fields = answer.to_json()
     if answer.label is not None:
@@ -56,7 +56,13 @@ class AnswerColumns:
 
     @classmethod
     def of(cls, rows: Iterable["DataRow"], answer: Mapping[str, Any], *, table: bool) -> Self:
-        """The names of the first window: an answer's field that some row has gets a prefix."""
+        """The names of the first window: an answer's field that some row has gets a prefix.
+
+        Raises:
+            BadData: two columns of the file have one name, so that one of them would be lost.
+        """
+        rows = list(rows)
+        _refuse_repeated(rows)
         first = tuple(dict.fromkeys(str(name) for row in rows for name in row.names))
         names = {}
         for name in answer:
@@ -100,3 +106,15 @@ class AnswerColumns:
         """The row's fields with the answer's behind them."""
         own = {str(name): value for name, value in row.fields.items()}
         return {**own, **{self.names[name]: value for name, value in answer.items()}}
+
+
+def _refuse_repeated(rows: "Sequence[DataRow]") -> None:
+    """Refuse a header with a name that occurs twice.
+
+    Raises:
+        BadData: with the name.
+    """
+    header = rows[0].header if rows else None
+    if header is not None and len(set(header)) < len(header):
+        name = next(name for name in header if header.count(name) > 1)
+        raise BadData(f"{rows[0].file}: column {name!r} occurs twice", fix="rename one of them")

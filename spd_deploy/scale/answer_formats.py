@@ -7,7 +7,6 @@ bzip2, xz and Zstandard define, so that a file is continued by appending to it.
 import bz2
 import csv
 import gzip
-import io
 import json
 import lzma
 from collections.abc import Callable, Mapping, Sequence
@@ -136,18 +135,31 @@ def text_of(
     if format_.kind == "jsonl":
         lines = [_json_line(row, fields) for row, fields in zip(rows, joined, strict=True)]
         return PACKERS[format_.packing]("".join(lines).encode())
-    text = io.StringIO()
+    text = _Lines()
     names = [*columns.of_rows, *columns.names.values()]
-    writer = csv.DictWriter(
-        text, names, restval="", delimiter=_DELIMITERS[format_.kind], lineterminator="\n"
-    )
+    writer = csv.DictWriter(text, names, restval="", delimiter=_DELIMITERS[format_.kind])
     if first:
         writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in fields.items()} for fields in joined)
     try:
-        return PACKERS[format_.packing](text.getvalue().encode())
+        return PACKERS[format_.packing]("".join(text.lines).encode())
     except UnicodeEncodeError as err:
         raise _no_unicode(rows, joined) from err
+
+
+class _Lines:
+    """Rows of a table that end in a line feed.
+
+    The writer of ``csv`` puts a field in quotes if it holds a character of the line end. So that it
+    does so for a carriage return too, it writes both, and the carriage return is taken off here.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def write(self, line: str) -> None:
+        """Keep one row; the writer calls it once for each."""
+        self.lines.append(line.removesuffix("\r\n") + "\n")
 
 
 def _json_line(row: "DataRow", fields: Mapping[str, Any]) -> str:
@@ -159,7 +171,7 @@ def _json_line(row: "DataRow", fields: Mapping[str, Any]) -> str:
         line = json.dumps(fields, default=str, allow_nan=False)
     except ValueError as err:
         raise BadData(
-            f"{row.place}: an infinite number, which JSON does not have",
+            f"{row.place}: NaN or an infinite number, which JSON does not have",
             fix="write the answers as .csv or .parquet",
         ) from err
     return line + "\n"

@@ -1,4 +1,4 @@
-"""How far a file is, shown in rows where their number is known, else in megabytes of the file."""
+"""How far a file is, shown in rows where their number is known, else in bytes of the file."""
 
 import contextlib
 import time
@@ -10,7 +10,8 @@ from spd_deploy.domain.progress import Advance, Progress
 if TYPE_CHECKING:
     from spd_deploy.scale.windows import Window
 
-_MEGABYTE = 1_000_000
+# Of the file, by its size in bytes: units in which it is a hundred steps long at least.
+_UNITS = ((100_000_000, "MB", 1_000_000), (100_000, "kB", 1_000), (0, "bytes", 1))
 _NOTE_EVERY_S = 10.0
 
 
@@ -44,7 +45,10 @@ class FileProgress:
         self._advance: Advance | None = None
         self._in_rows = True
         self._start_s = self._told_s = time.perf_counter()
-        self._done = self._megabytes = 0
+        self._done = self._units = 0
+        self._unit, self._unit_bytes = next(
+            (name, count) for least, name, count in _UNITS if (size or 0) >= least
+        )
 
     def begin(self, window: "Window") -> None:
         """A window begins; the first one opens the stage."""
@@ -53,7 +57,10 @@ class FileProgress:
             if window.last:
                 total = len(window.rows)
             elif total is None and self._size is not None:
-                total, name = -(-self._size // _MEGABYTE), "predict, MB of the file"
+                total, name = (
+                    -(-self._size // self._unit_bytes),
+                    f"predict, {self._unit} of the file",
+                )
                 self._in_rows = False
             if total is None:
                 self._advance = self._tell
@@ -66,8 +73,8 @@ class FileProgress:
         seconds = time.perf_counter() - self._start_s
         rate = f"{self._done / seconds:,.0f} rows/s" if seconds else None
         if not self._in_rows:
-            megabytes = self._position() // _MEGABYTE
-            steps, self._megabytes = megabytes - self._megabytes, megabytes
+            units = self._position() // self._unit_bytes
+            steps, self._units = units - self._units, units
         if self._advance is not None:
             self._advance(steps, note=rate)
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _GROUP_ROWS = 1 << 16
 _GROUP_BYTES = 1 << 26
 _BATCH_ROWS = 4096
+_MAX_SHOWN = 80
+# What Arrow raises for values of which it cannot make a column; its own errors are among these.
+_UNFIT = (ValueError, TypeError, OverflowError, NotImplementedError, KeyError)
 
 
 def row_count(file: Path) -> int | None:
@@ -169,30 +172,69 @@ def _column(
     """
     import pyarrow
 
-    values = [{str(k): v for k, v in row.fields.items()}.get(name) for row in rows]
+    values = [row.fields.get(name) for row in rows]
     wanted = None if schema is None else schema.field(name).type
     try:
-        found = pyarrow.array(values, type=wanted)
-    except (pyarrow.ArrowException, TypeError, UnicodeEncodeError, OverflowError) as err:
+        found = _array(values, wanted)
+    except _UNFIT as err:
         row = rows[_first_unfit(values, wanted)]
         raise BadData(
             f"{row.place}: the field {name!r} has another type than in the rows before",
             got=first_line(err),
             fix="give the field one type, or write the answers as .jsonl",
         ) from err
+    if _lacks_fields(found.type):
+        raise BadData(
+            f"{rows[0].file}: the field {name!r} holds objects without a field, which Parquet "
+            "does not have",
+            fix="write the answers as .jsonl",
+        )
     return found.cast(pyarrow.string()) if pyarrow.types.is_null(found.type) else found
+
+
+def _array(values: Sequence[Any], wanted: "pyarrow.DataType | None") -> "pyarrow.Array":
+    """The values as Arrow has them.
+
+    Raises:
+        ValueError: Arrow would keep less of a value than it says, such as 3 of 3.5.
+    """
+    import pyarrow
+
+    found = pyarrow.array(values, type=wanted)
+    for given, kept in zip(values, found.to_pylist(), strict=True):
+        if not _is_kept(given, kept):
+            raise ValueError(f"{given!r}"[:_MAX_SHOWN])
+    return found
+
+
+def _is_kept(given: Any, kept: Any) -> bool:
+    """Whether a value is whole; an object may have got fields of others, which are None."""
+    if isinstance(given, dict):
+        return isinstance(kept, dict) and all(
+            name in kept and _is_kept(value, kept[name]) for name, value in given.items()
+        )
+    if isinstance(given, list):
+        return len(given) == len(kept) and all(map(_is_kept, given, kept))
+    return bool(given == kept)
+
+
+def _lacks_fields(type_: "pyarrow.DataType") -> bool:
+    """Whether a type is, or holds, an object without fields."""
+    import pyarrow
+
+    if pyarrow.types.is_struct(type_) and type_.num_fields == 0:
+        return True
+    return any(_lacks_fields(type_.field(i).type) for i in range(type_.num_fields))
 
 
 def _first_unfit(values: Sequence[Any], wanted: "pyarrow.DataType | None") -> int:
     """Index of the first value that cannot stand in one column with those before it."""
-    import pyarrow
-
     low, high = 1, len(values)  # the first `low - 1` values fit, the first `high` do not
     while low < high:
         middle = (low + high) // 2
         try:
-            pyarrow.array(values[:middle], type=wanted)
+            _array(values[:middle], wanted)
             low = middle + 1
-        except (pyarrow.ArrowException, TypeError, UnicodeEncodeError, OverflowError):
+        except _UNFIT:
             high = middle
     return high - 1

@@ -17,12 +17,13 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
+from spd_deploy.domain.documents import value_of
 from spd_deploy.domain.errors import BadSetting, NotWritten
 from spd_deploy.domain.files import (
     move_into_place,
     read_json,
     refusals_named,
-    refuse_existing,
+    refuse_existing_file,
     write_json,
 )
 
@@ -72,10 +73,7 @@ class RunState:
         value = read_json(file, error=BadSetting, fix=_AGAIN)
         if value.pop("schema", None) != SCHEMA:
             raise BadSetting(f"{file} was written by another version of spd", fix=_AGAIN)
-        try:
-            return cls(**value)
-        except TypeError as err:
-            raise BadSetting(f"{file} is damaged", got=err, fix=_AGAIN) from err
+        return value_of(cls, value, what=file, error=BadSetting, fix=_AGAIN)
 
 
 class PartialOutput:
@@ -167,12 +165,13 @@ def partial_output(
         BadSetting: the unfinished output belongs to something else.
     """
     folder = partial_folder(output)
-    begun = (folder / _STATE_FILE).is_file()
+    # What is begun again is not read: it may be damaged.
+    begun = (resume or not overwrite) and (folder / _STATE_FILE).is_file()
     if begun and _ended(folder):
         shutil.rmtree(folder, ignore_errors=True)
         begun = False
-    refuse_existing(output, overwrite=overwrite)
-    if begun and not resume and not overwrite:
+    refuse_existing_file(output, overwrite=overwrite)
+    if begun and not resume:
         raise NotWritten(
             f"{folder} holds an unfinished run",
             got=f"{RunState.read_from(folder / _STATE_FILE).written} rows are answered",
@@ -189,12 +188,19 @@ def partial_output(
 
 
 def _written(output: Path, state: RunState, note: Callable[[str], None]) -> Iterator[PartialOutput]:
-    """The output at the end of what is recorded; at a failure it is recorded once more."""
+    """The output at the end of what is recorded; at a failure it is recorded once more.
+
+    Raises:
+        BadSetting: fewer rows are there than are recorded.
+    """
     rows = partial_folder(output) / _ROWS_FILE
     with contextlib.ExitStack() as opened:
         with refusals_named(output):
+            if not state.written:  # the record of an earlier run would be of rows that are gone
+                (rows.parent / _STATE_FILE).unlink(missing_ok=True)
             # Unbuffered: what a full disk refuses is refused once, and not again at the end.
             stream = opened.enter_context(rows.open("r+b" if state.written else "wb", 0))
+            _refuse_short(rows, state)
             stream.truncate(state.size)
             stream.seek(state.size)
         partial = PartialOutput(output, state.belongs_to, stream)
@@ -235,6 +241,19 @@ def _locked(folder: Path, output: Path) -> Iterator[None]:
 def _ended(folder: Path) -> bool:
     """Whether a run ended between putting its output in place and removing the folder."""
     return RunState.read_from(folder / _STATE_FILE).ended and not (folder / _ROWS_FILE).exists()
+
+
+def _refuse_short(rows: Path, state: RunState) -> None:
+    """Refuse to go on where rows that are recorded are missing; zeros would take their place.
+
+    Raises:
+        BadSetting: with both sizes.
+    """
+    size = rows.stat().st_size
+    if size < state.size:
+        raise BadSetting(
+            f"{rows} is damaged", got=f"{size} bytes, {state.size} are recorded", fix=_AGAIN
+        )
 
 
 def _refuse_other(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:

@@ -97,7 +97,9 @@ def example_of(
     label = _label(task, row, columns.label)
     if isinstance(label, Fault):
         return label
-    group = None if group_column is None else str(row.fields[group_column]).strip()
+    group = None if group_column is None else group_in(row, group_column)
+    if isinstance(group, Fault):
+        return group
     return Example(text=text, pair=pair, label=label, group=group)
 
 
@@ -145,6 +147,12 @@ def group_fault(row: DataRow, column: str) -> Fault | None:
         BadData: the header lacks the column or has it twice, so all rows have the fault.
     """
     return columns_fault(row, Columns(text=column), fix="check --group-by")
+
+
+def group_in(row: DataRow, column: Name) -> str | Fault:
+    """The group of a row as a CSV file would spell it; empty where there is nothing."""
+    group = "" if row.fields[column] is None else plain_in(row, column)
+    return group if isinstance(group, Fault) else group.strip()
 
 
 def text_in(row: DataRow, column: Name) -> str | Fault:

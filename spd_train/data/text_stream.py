@@ -120,4 +120,5 @@ def _zstandard(packed: BinaryIO) -> object:
     require_extras("reading Zstandard (.zst)", "parquet", otherwise="compress it with gzip (.gz)")
     import pyarrow
 
-    return pyarrow.CompressedInputStream(packed, "zstd")
+    # It closes what it reads from, which may be another's, such as standard input.
+    return pyarrow.CompressedInputStream(Prefixed(b"", packed), "zstd")

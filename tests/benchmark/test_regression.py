@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from spd_deploy.benchmark.http.http_records import HttpLoad, HttpPart, HttpSettings
+from spd_deploy.benchmark.http.orders import LoadOutcome
 from spd_deploy.benchmark.records import Shape
 from spd_deploy.benchmark.regression import compare_reports, comparison_table
 from spd_deploy.benchmark.report import Report
@@ -114,3 +116,54 @@ def test_reports_without_a_dense_arm_have_no_ratios() -> None:
     with pytest.raises(BadReport, match="no ratio against a dense arm"):
         compare_reports(alone, alone, fail_below=0.95, times=False)
     assert len(compared(alone, alone, times=True)) == 1
+
+
+def over_http(report: Report, **rates: tuple[tuple[float, float], ...]) -> Report:
+    """The report with loads through HTTP: of each arm, rates with the latency at each."""
+
+    def outcome(seconds: float) -> LoadOutcome:
+        counts = {"refused": 0, "failed": 0, "wrong": 0, "golden": 0}
+        times = {"latency_s": (seconds,) * 100, "late_s": (0.0,) * 100, "elapsed_s": 1.0}
+        return LoadOutcome(**times, **counts, rows=100, difference=0.0)  # type: ignore[arg-type]
+
+    bare = {"bare_s": (0.001,) * 100, "bare_rows": 100}
+    loads = [
+        HttpLoad(arm=arm, scenario=scenario, round=i, outcome=outcome(0.01), shape=shape, **bare)  # type: ignore[arg-type]
+        for arm in rates
+        for i in range(2)
+        for scenario, shape in (("single stream", SHAPE), ("offline", None))
+    ]
+    loads += [
+        HttpLoad(arm=arm, scenario="server", round=0, outcome=outcome(s), rate=rate, searched=True)
+        for arm, tried in rates.items()
+        for rate, s in tried
+    ]
+    part = HttpPart(settings=HttpSettings(), texts_per_request=32, in_flight=8, loads=tuple(loads))
+    return replace(report, http=part)
+
+
+FAST, SLOW = 0.01, 0.2
+DENSE = ((100.0, FAST), (150.0, SLOW))
+
+
+def test_a_rate_whose_end_was_not_found_is_a_note() -> None:
+    """How far the search gets depends on the hour: an open end is no loss, and is told."""
+    plain = report_of(0.010, 0.005)
+    old = over_http(plain, dense=DENSE, block=((200.0, FAST), (300.0, SLOW)))
+    new = over_http(plain, dense=DENSE, block=((200.0, FAST),))
+
+    found = compare_reports(old, new, fail_below=0.95, times=False)
+
+    assert not found.failed
+    assert "block, rate at the bound: times dense: not known in the new report" in found.notes
+
+
+def test_an_arm_that_misses_the_bound_at_every_rate_has_lost() -> None:
+    """Its rate is 0 times the dense one."""
+    plain = report_of(0.010, 0.005)
+    old = over_http(plain, dense=DENSE, block=((200.0, FAST), (300.0, SLOW)))
+    new = over_http(plain, dense=DENSE, block=((200.0, SLOW),))
+
+    found = compare_reports(old, new, fail_below=0.95, times=False)
+
+    assert [one.what for one in found.failed] == ["block, rate at the bound: times dense"]

@@ -387,12 +387,12 @@ def test_two_processes_do_not_write_one_output(model: Model, tmp_path: Path) -> 
     assert said == ["asked", "refused"]
 
 
-@pytest.mark.parametrize("packing", ["", "gz"])
+@pytest.mark.parametrize("packing", PACKERS)
 def test_a_compressed_input_is_streamed(model: Model, tmp_path: Path, packing: str) -> None:
     """What is packed gives the answers of what is not."""
     name = f"in.jsonl.{packing}".rstrip(".")
     content = lines(ROWS).encode()
-    (tmp_path / name).write_bytes(gzip.compress(content) if packing else content)
+    (tmp_path / name).write_bytes(PACKERS[packing](content))
 
     cost = predict(model, tmp_path / name, tmp_path / "x.csv")
 

@@ -33,6 +33,11 @@ class Sent:
     answer: HttpAnswer | None = None
     reason: str | None = None
 
+    @property
+    def status(self) -> int | None:
+        """The status of its answer; None without one."""
+        return None if self.answer is None else self.answer.status
+
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
@@ -44,9 +49,9 @@ class _Checked:
 
 def outcome_of(order: Order, sent: Sequence[Sent]) -> LoadOutcome:
     """The latencies of answered requests, and the counts of all others."""
-    answered = [one for one in sent if one.answer is not None and one.answer.status == 200]
-    refused = [one for one in sent if one.answer and one.answer.status in _REFUSALS]
-    failed = [one for one in sent if one not in answered and one not in refused]
+    answered = [one for one in sent if one.status == 200]
+    refused = [one for one in sent if one.status in _REFUSALS]
+    failed = [one for one in sent if one.status not in (200, *_REFUSALS)]
     asked = [order.requests[one.number % len(order.requests)] for one in answered]
     checked = [
         check(_body(one), request.expected, order.tolerance)

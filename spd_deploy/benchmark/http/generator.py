@@ -114,17 +114,23 @@ class LoadRun:
                 connection.close()
             else:
                 self._free.append(connection)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Hang up where there was no answer for as long as there is patience."""
+        too_old_s = self._now_s() - self._order.patience_s
+        while self._busy:  # the oldest comes first
+            connection, one = next(iter(self._busy.items()))
+            if one.sent_s >= too_old_s:
+                return
+            one.reason = f"no answer within {self._order.patience_s:g} s"
+            del self._busy[connection]
+            connection.close()
 
     def _finish(self) -> None:
         """Wait for the answers that are still to come, for as long as there is patience."""
         while self._busy:
             self._receive(_LONGEST_WAIT_S)
-            too_old_s = self._now_s() - self._order.patience_s
-            for connection, one in list(self._busy.items()):
-                if one.sent_s < too_old_s:
-                    one.reason = f"no answer within {self._order.patience_s:g} s"
-                    del self._busy[connection]
-                    connection.close()
 
 
 def run_load(order: Order) -> list[Sent]:

@@ -37,7 +37,7 @@ class HttpSettings:
     own_servers: bool = True
 
     def __post_init__(self) -> None:
-        """RateList, bound and price are positive and finite."""
+        """Rates, bound and price are positive and finite."""
         for what, value in (
             *(("--rates", rate) for rate in self.rates),
             ("--latency-bound", self.latency_bound_s),

@@ -15,8 +15,8 @@ TAIL = 0.99
 def verdict_of(outcomes: Sequence[LoadOutcome], settings: HttpSettings) -> Verdict:
     """Whether p99 of all requests that were due is within the bound.
 
-    A request that was refused, failed or answered wrongly took forever. Nothing is said where the
-    generator itself was late: the server did not get the load that it was to get.
+    A request that was refused, failed or answered wrongly took forever. A load is not judged if
+    the generator itself was late: the server did not get the load that it was to get.
     """
     if late_s(outcomes) > settings.latest_s:
         return "not judged"
@@ -30,14 +30,15 @@ def late_s(outcomes: Sequence[LoadOutcome]) -> float:
 
 
 def tail_s(outcomes: Sequence[LoadOutcome]) -> float:
-    """p99 of the latency over all requests that were due; infinite where too few were answered."""
-    answered = [s for one in outcomes for s in one.latency_s]
-    lost = sum(one.refused + one.failed + one.wrong for one in outcomes)
+    """p99 of the latency over all requests that were due; infinite where too few were answered.
+
+    Which of the answers were wrong is not known: it is the p99 if those were the fastest.
+    """
+    answered = sorted(s for one in outcomes for s in one.latency_s)
     due = len(answered) + sum(one.refused + one.failed for one in outcomes)
+    right = answered[sum(one.wrong for one in outcomes) :]
     place = math.ceil(TAIL * due) - 1
-    answered.sort()
-    kept = answered[: len(answered) - (lost - (due - len(answered)))]
-    return kept[place] if 0 <= place < len(kept) else math.inf
+    return right[place] if 0 <= place < len(right) else math.inf
 
 
 def trial_of(load: HttpLoad, settings: HttpSettings) -> Trial:

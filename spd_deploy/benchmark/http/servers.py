@@ -75,7 +75,7 @@ def match_servers(sources: Sequence[ArmSource], urls: Sequence[str]) -> dict[str
     facts = {url: facts_at(url) for url in urls}
     if not facts:
         return {}
-    found = {}
+    found: dict[str, str] = {}
     for url, served in facts.items():
         same = [one.name for one in sources if _model_of(one) == served.model]
         if not same:
@@ -85,7 +85,13 @@ def match_servers(sources: Sequence[ArmSource], urls: Sequence[str]) -> dict[str
                 fix="name its artefact, which is one of: "
                 + "; ".join(f"{one.name} ({_spelled(_model_of(one))})" for one in sources),
             )
-        found[next((name for name in same if name not in found), same[0])] = url
+        if (name := next((name for name in same if name not in found), None)) is None:
+            raise BadSetting(
+                f"two servers serve {same[0]}",
+                got=f"{found[same[0]]} and {url}",
+                fix="give one URL for each artefact and the baseline",
+            )
+        found[name] = url
     if missing := [one.name for one in sources if one.name not in found]:
         raise BadSetting(
             f"no --url is a server of {missing[0]}",

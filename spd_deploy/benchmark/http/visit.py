@@ -13,6 +13,7 @@ from spd_deploy.benchmark.http.orders import AskedRequest, LoadOutcome, Order, p
 from spd_deploy.benchmark.http.search import next_rate
 from spd_deploy.benchmark.http.workload import Workload
 from spd_deploy.benchmark.records import BenchmarkSettings
+from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.protocol import Session
@@ -187,7 +188,11 @@ class Visit:
     def _beside_bare(
         self, order: Order, batches: Sequence[Batch], budget: TimeBudget
     ) -> tuple[LoadOutcome, tuple[float, ...]]:
-        """A load, and the bare engine's runs of the same texts: first in every other round."""
+        """A load, and the bare engine's runs of the same texts: first in every other round.
+
+        Raises:
+            EngineFailed: not one request was answered.
+        """
         turn = cycle(batches)
 
         def bare() -> tuple[float, ...]:
@@ -196,11 +201,24 @@ class Visit:
             time_runs(run_next, self.run.settings.warmup, clock=self.run.clock)
             return time_runs(run_next, budget, clock=self.run.clock)
 
-        if self.round % 2 == 0:
-            bare_s = bare()
-            return self.run.generator.run(order), bare_s
+        bare_s = bare() if self.round % 2 == 0 else ()
         outcome = self.run.generator.run(order)
-        return outcome, bare()
+        refuse_silence(outcome, self.arm.source.name)
+        return outcome, bare_s or bare()
+
+
+def refuse_silence(outcome: LoadOutcome, name: str) -> None:
+    """Refuse a load of which nothing can be said.
+
+    Raises:
+        EngineFailed: the server answered no request.
+    """
+    if not outcome.latency_s:
+        raise EngineFailed(
+            f"the server of {name} stopped answering",
+            got=outcome.reason or f"{outcome.refused} refused",
+            fix="see its log",
+        )
 
 
 def _run_next(session: Session, batches: Iterator[Batch]) -> None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httptools
 
@@ -43,15 +43,16 @@ def address_of(url: str) -> Address:
     try:
         parts = urlsplit(url)
         port = parts.port
+        host = (parts.hostname or "").encode("idna").decode("ascii")
     except ValueError as err:
         raise _no_url(url) from err
-    if parts.scheme not in _PORTS or not parts.hostname or parts.query or parts.fragment:
+    if parts.scheme not in _PORTS or not host or parts.query or parts.fragment:
         raise _no_url(url)
     return Address(
-        host=parts.hostname,
+        host=host,
         port=port or _PORTS[parts.scheme],
         tls=parts.scheme == "https",
-        prefix=parts.path.rstrip("/"),
+        prefix=quote(parts.path.rstrip("/"), safe="/%"),
     )
 
 

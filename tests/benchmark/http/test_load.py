@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -23,8 +25,9 @@ from spd_deploy.benchmark.http.orders import (
     poisson_arrivals,
     with_golden,
 )
+from spd_deploy.benchmark.http.visit import refuse_silence
 from spd_deploy.benchmark.http.wire import Address, AnswerReader, address_of
-from spd_deploy.domain.errors import BadSetting, Unavailable
+from spd_deploy.domain.errors import BadSetting, EngineFailed, Unavailable
 
 LOGITS = {"no": 1.5, "yes": -0.5}
 REQUEST = AskedRequest(inputs=(("a film",),), expected=(LOGITS,))
@@ -122,6 +125,24 @@ def test_refused_and_failed_requests_are_told_apart() -> None:
     assert found.reason == "HTTP 500"
 
 
+def test_a_server_that_never_answers_ends_a_closed_loop() -> None:
+    """Each request fails when the patience is over, and the next one is sent."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        found = loaded(replace(closed(url, 3), patience_s=0.1))
+
+    assert (found.failed, found.reason) == (3, "no answer within 0.1 s")
+
+
+def test_a_load_without_an_answer_is_no_measurement() -> None:
+    """A server that refuses everything ends the run, with what it said."""
+    with server_of(Behaviour(*[503] * 3)) as url:
+        refused = loaded(closed(url, 3))
+
+    with pytest.raises(EngineFailed, match="the server of sparse stopped answering; got 3 refused"):
+        refuse_silence(refused, "sparse")
+
+
 def test_wrong_answers_under_load_are_counted() -> None:
     """A server that gives other logits has every text counted as wrong, and how far it is."""
     with server_of(Behaviour(body=body_of({"no": 1.2, "yes": -0.5}))) as url:
@@ -203,6 +224,7 @@ def test_an_answer_may_come_in_parts(size: int) -> None:
         ("http://127.0.0.1:8000", Address(host="127.0.0.1", port=8000)),
         ("http://example.org/models/a/", Address(host="example.org", port=80, prefix="/models/a")),
         ("https://[::1]:9", Address(host="::1", port=9, tls=True)),
+        ("http://ä.org/ä/", Address(host="xn--4ca.org", port=80, prefix="/%C3%A4")),
     ],
 )
 def test_a_url_is_an_address(url: str, address: Address) -> None:
@@ -211,7 +233,16 @@ def test_a_url_is_an_address(url: str, address: Address) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000", "ftp://a", "http://", "http://a:b", "http://a?x", ""]
+    "url",
+    [
+        "localhost:8000",
+        "ftp://a",
+        "http://",
+        "http://a:b",
+        "http://a?x",
+        "",
+        f"http://{'a' * 64}.org",
+    ],
 )
 def test_what_is_no_url_is_refused(url: str) -> None:
     """A URL without a scheme, host or whole port is refused with an example."""

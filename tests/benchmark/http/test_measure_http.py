@@ -17,7 +17,7 @@ from spd_deploy.benchmark.http.http_tables import answers_line, http_headlines, 
 from spd_deploy.benchmark.http.judge_http import judge_http
 from spd_deploy.benchmark.http.measure_http import measure_http
 from spd_deploy.benchmark.http.served import serving
-from spd_deploy.benchmark.http.servers import facts_at
+from spd_deploy.benchmark.http.servers import facts_at, match_servers
 from spd_deploy.benchmark.http.workload import row_of, tolerance_of, workload_of
 from spd_deploy.benchmark.publish import write_report
 from spd_deploy.benchmark.records import BenchmarkSettings, Shape
@@ -84,6 +84,14 @@ def test_every_arm_needs_a_server(arms: tuple[Arm, ...], url: str) -> None:
     """One URL for two arms leaves one without."""
     with pytest.raises(BadSetting, match="no --url is a server of nm"):
         measured(arms, url)
+
+
+def test_two_servers_of_one_arm_are_refused(arms: tuple[Arm, ...], url: str) -> None:
+    """One of them would not be measured, without a word."""
+    sources = [source_of(arms[0])]
+
+    with pytest.raises(BadSetting, match="two servers serve dense"):
+        match_servers(sources, [url, f"{url}/"])
 
 
 def test_a_url_that_nobody_answers_is_refused(arms: tuple[Arm, ...]) -> None:

@@ -72,6 +72,16 @@ def test_lost_requests_took_forever(seconds: list[float], refused: int, failed: 
     assert tail_s([outcome]) == every[math.ceil(0.99 * len(every)) - 1]
 
 
+@given(st.lists(st.tuples(st.floats(0.001, 1.0), st.booleans()), min_size=1, max_size=300))
+def test_wrong_answers_do_not_make_the_tail_shorter(answers: list[tuple[float, bool]]) -> None:
+    """p99 is no less than that of the list in which every wrong answer is infinite."""
+    seconds = tuple(s for s, _ in answers)
+    outcome = replace(FINE, latency_s=seconds, wrong=sum(wrong for _, wrong in answers))
+    every = sorted(math.inf if wrong else s for s, wrong in answers)
+
+    assert tail_s([outcome]) >= every[math.ceil(0.99 * len(every)) - 1]
+
+
 @pytest.mark.parametrize(
     ("outcome", "verdict"),
     [
