@@ -34,9 +34,14 @@ def create_app(
     runtime: str = "auto",
     device: Literal["cpu", "cuda"] | None = None,
     threads: int | None = None,
-    max_batch_tokens: int = _DEFAULTS.max_batch_tokens,
-    max_queue: int = _DEFAULTS.max_queue_items,
     max_body_bytes: int = _DEFAULTS.max_body_bytes,
+    max_inputs: int = _DEFAULTS.max_inputs,
+    max_batch_tokens: int = _DEFAULTS.max_batch_tokens,
+    max_batch_rows: int = _DEFAULTS.max_batch_rows,
+    max_queue: int = _DEFAULTS.max_queue_items,
+    max_queue_tokens: int = _DEFAULTS.max_queue_tokens,
+    max_chars_per_token: int = _DEFAULTS.max_chars_per_token,
+    tokenizer_threads: int = _DEFAULTS.tokenizer_threads,
     stall_timeout: float = _DEFAULTS.stall_timeout_s,
     model_control: bool = _DEFAULTS.model_control,
     root_path: str = "",
@@ -53,9 +58,15 @@ def create_app(
         runtime: as for ``load``.
         device: as for ``load``.
         threads: as for ``load``.
-        max_batch_tokens: tokens that run at once, padding included.
-        max_queue: texts that may wait or be answered before new ones get status 429.
         max_body_bytes: the longest request body.
+        max_inputs: texts or pairs in one request.
+        max_batch_tokens: tokens that run at once, padding included.
+        max_batch_rows: rows that run at once.
+        max_queue: texts that may wait or be answered before new ones get status 429.
+        max_queue_tokens: the same in tokens, without padding.
+        max_chars_per_token: times the model's longest input, the characters of a text that are
+            tokenised.
+        tokenizer_threads: requests with long texts that are tokenised at the same time.
         stall_timeout: seconds after which a batch counts as hung.
         model_control: clients may unload the model and load it again.
         root_path: the path under which a proxy offers the app, such as ``/models/sst2``.
@@ -76,9 +87,14 @@ def create_app(
     if threads is not None:
         threads = THREADS.read("threads", threads)
     settings = ServeSettings(
-        max_batch_tokens=_COUNT.read("max_batch_tokens", max_batch_tokens),
-        max_queue_items=_COUNT.read("max_queue", max_queue),
         max_body_bytes=_COUNT.read("max_body_bytes", max_body_bytes),
+        max_inputs=_COUNT.read("max_inputs", max_inputs),
+        max_batch_tokens=_COUNT.read("max_batch_tokens", max_batch_tokens),
+        max_batch_rows=_COUNT.read("max_batch_rows", max_batch_rows),
+        max_queue_items=_COUNT.read("max_queue", max_queue),
+        max_queue_tokens=_COUNT.read("max_queue_tokens", max_queue_tokens),
+        max_chars_per_token=_COUNT.read("max_chars_per_token", max_chars_per_token),
+        tokenizer_threads=_COUNT.read("tokenizer_threads", tokenizer_threads),
         stall_timeout_s=_TIMEOUT.read("stall_timeout", stall_timeout),
         model_control=read_flag("model_control", model_control),
     )

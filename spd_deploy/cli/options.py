@@ -99,6 +99,19 @@ class Shapes(click.ParamType[tuple[Shape, ...]]):
         return tuple(dict.fromkeys(found))
 
 
+class NameList(click.ParamType[tuple[str, ...]]):
+    """Names with commas between them."""
+
+    name = "name,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """The names without the spaces around them; a configuration file gives a list."""
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(part.strip() for part in parts if part.strip())
+
+
 def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     """The number; a range lets ``nan`` through, since it is neither above nor below an end.
 

@@ -2,25 +2,40 @@
 
 import ipaddress
 import logging
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from serve.settings import ServeSettings
+from spd_deploy.cli.config_file import config_option
 from spd_deploy.cli.options import device_option, runtime_option
+from spd_deploy.cli.sections import Sectioned
+from spd_deploy.cli.serve_options import limit_options, settings_from
+from spd_deploy.cli.variables import name_variables, unknown_variables
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.protocol import Device
 
-_DEFAULTS = ServeSettings()
+_VARIABLES = "SPD_SERVE_"  # what the names of the environment variables begin with
 _LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
-@click.command()
+# The first option of each section of the help.
+_HEADINGS = {
+    "config": "Configuration",
+    "host": "Addresses",
+    "root_path": "Behind a proxy",
+    "runtime": "Model",
+    "max_body_bytes": "Limits",
+}
+
+
+@click.command(cls=Sectioned, headings=_HEADINGS)
 @click.argument("artefact", type=click.Path(path_type=Path))
+@config_option("spd serve")
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -42,62 +57,10 @@ _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
     "Default: no gRPC.",
 )
 @click.option(
-    "--model-control",
-    is_flag=True,
-    help="Let clients of the Open Inference Protocol unload the model and load it again. Keep it "
-    "off where others reach the server: it has no authentication. Default: they may not.",
-)
-@click.option(
-    "--insecure",
-    is_flag=True,
+    "--insecure/--no-insecure",
+    default=False,
     help="Allow a --host that other machines can reach, although the server has no "
     "authentication. Default: only addresses of this machine.",
-)
-@runtime_option
-@device_option
-@click.option(
-    "--threads",
-    type=click.IntRange(1),
-    help="CPU threads of the runtime. Lower it where other processes share the machine.  "
-    "[default: the cores that this process may use]",
-)
-@click.option(
-    "--max-batch-tokens",
-    type=click.IntRange(1),
-    default=_DEFAULTS.max_batch_tokens,
-    show_default=True,
-    help="Most tokens of a batch, padding included. Lower it for latency or to save memory.",
-)
-@click.option(
-    "--max-queue",
-    type=click.IntRange(1),
-    default=_DEFAULTS.max_queue_items,
-    show_default=True,
-    help="Most texts that are queued or running; more requests get HTTP 429. Lower it to bound "
-    "the time that a request waits.",
-)
-@click.option(
-    "--max-body-bytes",
-    type=click.IntRange(1),
-    default=_DEFAULTS.max_body_bytes,
-    show_default=True,
-    help="Longest request body in bytes; a longer one gets HTTP 413. Raise it for long texts.",
-)
-@click.option(
-    "--stall-timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=_DEFAULTS.stall_timeout_s,
-    show_default=True,
-    help="Seconds after which a running batch counts as hung. Its requests fail, and /livez "
-    "answers 503. Raise it for long texts on a slow machine.",
-)
-@click.option(
-    "--drain-timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=_DEFAULTS.drain_timeout_s,
-    show_default=True,
-    help="Seconds that running requests have to finish after SIGTERM. Set it below the grace "
-    "period of your container platform.",
 )
 @click.option(
     "--root-path",
@@ -114,23 +77,27 @@ _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
     "networks with commas between, or * for all. Set it behind a proxy that ends TLS. Default: "
     "none.",
 )
+@runtime_option
+@device_option
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="CPU threads of the runtime. Lower it where other processes share the machine.  "
+    "[default: the cores that this process may use]",
+)
+@limit_options
 def serve(
     artefact: Path,
     host: str,
     port: int,
     grpc_port: int | None,
-    model_control: bool,
     insecure: bool,
+    root_path: str,
+    forwarded_allow_ips: str,
     runtime: str,
     device: "Device | None",
     threads: int | None,
-    max_batch_tokens: int,
-    max_queue: int,
-    max_body_bytes: int,
-    stall_timeout: float,
-    drain_timeout: float,
-    root_path: str,
-    forwarded_allow_ips: str,
+    **limits: Any,
 ) -> None:
     """Serve ARTEFACT over HTTP, with a demo page at / and the API's description at /docs.
 
@@ -154,14 +121,9 @@ def serve(
     from serve.server import bound_socket, run
     from serve.state import ServerState
 
-    settings = ServeSettings(
-        max_batch_tokens=max_batch_tokens,
-        max_queue_items=max_queue,
-        max_body_bytes=max_body_bytes,
-        stall_timeout_s=stall_timeout,
-        drain_timeout_s=drain_timeout,
-        model_control=model_control,
-    )
+    settings = settings_from(limits)
+    for line in unknown_variables(click.get_current_context().command, _VARIABLES, os.environ):
+        _say(line)
     logging.basicConfig(format=_LOG_LINE, datefmt=_LOG_TIME)
     state = ServerState()
 
@@ -184,7 +146,10 @@ def serve(
         grpc_address=None if grpc_port is None else (host, grpc_port),
     )
     with bound_socket(host, port) as listening:
-        run(app, state, listening, drain_timeout_s=drain_timeout, say=_say)
+        run(app, state, listening, drain_timeout_s=settings.drain_timeout_s, say=_say)
+
+
+name_variables(serve, _VARIABLES)
 
 
 def is_loopback(host: str) -> bool:

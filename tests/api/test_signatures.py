@@ -21,7 +21,10 @@ VERBS: dict[str, tuple[Callable[..., Any], set[str]]] = {
     "evaluate": (spd.evaluate, {"json"}),
     "inspect": (spd.inspect, {"json", "all"}),
     "bench": (spd.bench, {"json"}),
-    "serve": (spd.create_app, {"host", "port", "grpc_port", "insecure", "drain_timeout"}),
+    "serve": (
+        spd.create_app,
+        {"config", "host", "port", "grpc_port", "insecure", "drain_timeout"},
+    ),
     "predict": (
         spd.load,
         {
