@@ -9,12 +9,14 @@ gives 503 until the model is verified, self-tested and warm. If the model does n
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
+from serve.access import Access
 from serve.context import ServerContext
+from serve.cors import with_cors
 from serve.forwarding import ProxySettings
 from serve.info import input_spec_of
 from serve.metrics import Metrics
@@ -27,6 +29,7 @@ from serve.protocols.registry import PROTOCOLS
 from serve.route_table import RouteTable
 from serve.settings import ServeSettings
 from serve.state import ServerState
+from serve.tls import ServerTls
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.versions import PACKAGE, version_of
 
@@ -43,7 +46,10 @@ def create_app(
     *,
     state: ServerState | None = None,
     forwarding: ProxySettings | None = None,
+    access: Access | None = None,
+    cors_origins: Sequence[str] = (),
     grpc_address: tuple[str, int] | None = None,
+    tls: ServerTls | None = None,
 ) -> FastAPI:
     """The server as an ASGI app.
 
@@ -52,37 +58,46 @@ def create_app(
         settings: the server's limits.
         state: where the app is in its state, for a process that wants to watch and drain it.
         forwarding: the proxies whose X-Forwarded headers are trusted; none by default.
+        access: who may ask what; by default everyone everything.
+        cors_origins: the origins whose pages may call the server from a browser; ``*`` is all.
         grpc_address: host and port of a gRPC server beside it; none by default.
+        tls: the certificate of the gRPC server, without which it speaks plain text; its files
+            are watched for changes.
 
     Raises:
         Unavailable: gRPC is wanted and not installed.
     """
-    state = state or ServerState()
+    state, access = state or ServerState(), access or Access()
     metrics = Metrics()
     control = ModelControl(open_model, settings, state, metrics)
-    server = ServerContext(state=state, settings=settings, metrics=metrics, control=control)
-    grpc_server = None if grpc_address is None else _grpc_server(server, *grpc_address)
+    server = ServerContext(
+        state=state, settings=settings, metrics=metrics, control=control, access=access
+    )
+    grpc_server = None if grpc_address is None else _grpc_server(server, *grpc_address, tls)
     protocols = [protocol(server) for protocol in PROTOCOLS]
     app = DocumentedApp(
         protocols=protocols,
         input_spec=lambda: _input_spec_of(state, settings),
+        access=access,
         title="spd serve",
         description=_DESCRIPTION,
         version=version_of(PACKAGE) or "unknown",
-        lifespan=lambda app: _lifespan(control, settings, state, grpc_server),
+        lifespan=lambda app: _lifespan(server, grpc_server, tls),
     )
     # Outside of FastAPI's own middleware, which no request needs to pass.
-    app.middleware_stack = RequestMiddleware(
+    answering = RequestMiddleware(
         app.build_middleware_stack(),
         state=state,
         metrics=metrics,
         forwarding=forwarding or ProxySettings(),
+        access=access,
         routes=RouteTable(
             (endpoint, protocol.errors)
             for protocol in protocols
             for endpoint in protocol.endpoints()
         ),
     )
+    app.middleware_stack = with_cors(answering, cors_origins)
     return app
 
 
@@ -93,7 +108,9 @@ def _input_spec_of(state: ServerState, settings: ServeSettings) -> InputSpec:
     return input_spec_of(state.opened.served, settings)
 
 
-def _grpc_server(server: ServerContext, host: str, port: int) -> "GrpcServer":
+def _grpc_server(
+    server: ServerContext, host: str, port: int, tls: ServerTls | None
+) -> "GrpcServer":
     """A gRPC server.
 
     Raises:
@@ -105,17 +122,15 @@ def _grpc_server(server: ServerContext, host: str, port: int) -> "GrpcServer":
         raise Unavailable(
             "gRPC is not installed", got=err, fix="pip install 'spd-deploy[grpc]'"
         ) from err
-    return GrpcServer(server, host, port)
+    return GrpcServer(server, host, port, tls)
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(
-    control: ModelControl,
-    settings: ServeSettings,
-    state: ServerState,
-    grpc_server: "GrpcServer | None",
+    server: ServerContext, grpc_server: "GrpcServer | None", tls: ServerTls | None
 ) -> AsyncIterator[None]:
     """Open the model while the app runs already; close it at shutdown."""
+    state, control = server.state, server.control
     if grpc_server is not None:
         try:
             state.grpc_address = await grpc_server.start()
@@ -124,7 +139,7 @@ async def _lifespan(
             yield
             return
     opening = asyncio.create_task(control.start())
-    watching = asyncio.create_task(_watch(state, settings))
+    watching = asyncio.create_task(_watch(server, tls))
     try:
         yield
     finally:
@@ -135,9 +150,12 @@ async def _lifespan(
         await control.close()
 
 
-async def _watch(state: ServerState, settings: ServeSettings) -> None:
-    """Watch for a hanging batch once a second, and fail its requests."""
+async def _watch(server: ServerContext, tls: ServerTls | None) -> None:
+    """Once a second, fail the requests of a hanging batch, and read files that changed."""
     while True:
-        await asyncio.sleep(min(_WATCH_EVERY_S, settings.stall_timeout_s))
-        if state.opened is not None:
-            state.opened.engine.give_up_stalled()
+        await asyncio.sleep(min(_WATCH_EVERY_S, server.settings.stall_timeout_s))
+        server.access.refresh()
+        if tls is not None:
+            tls.refresh()
+        if server.state.opened is not None:
+            server.state.opened.engine.give_up_stalled()

@@ -6,12 +6,13 @@ server begins to drain before its body has arrived.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from serve.access import Access
 from serve.classifier import Classified, Classifier, Timing
 from serve.disconnect import cancel_on_disconnect
 from serve.http_errors import request_id_of
@@ -36,6 +37,7 @@ class ServerContext:
     settings: ServeSettings
     metrics: Metrics
     control: ModelControl
+    access: Access = field(default_factory=Access)
 
     def classifier(self) -> Classifier:
         """The model for a new request.

@@ -32,6 +32,7 @@ from spd_deploy.domain.errors import (
     SpdError,
     TextTooLong,
     TooManyInputs,
+    Unauthenticated,
     UnknownModel,
     UnsupportedMedia,
 )
@@ -60,6 +61,7 @@ class ErrorKind:
 STATUS: Mapping[type[Refusal], ErrorKind] = {
     NotJson: ErrorKind(400, "Validation", "SPD_NOT_JSON"),
     EmptyText: ErrorKind(400, "Empty", "SPD_EMPTY_TEXT"),
+    Unauthenticated: ErrorKind(401, "Unauthorized", "SPD_UNAUTHENTICATED"),
     UnknownModel: ErrorKind(404, "Validation", "SPD_UNKNOWN_MODEL"),
     BodyTooLarge: ErrorKind(413, "Validation", "SPD_BODY_TOO_LARGE"),
     UnsupportedMedia: ErrorKind(415, "Validation", "SPD_UNSUPPORTED_MEDIA"),
@@ -191,8 +193,13 @@ def _response(
 
 
 def _headers_of(error: SpdError) -> dict[str, str]:
-    """Retry-After for errors that pass; a server that shuts down also closes the connection."""
+    """What to send, for a key that lacks; when to try again, for errors that pass.
+
+    A server that shuts down also closes the connection.
+    """
     match error:
+        case Unauthenticated():
+            return {"WWW-Authenticate": 'Bearer realm="spd"'}
         case Overloaded():
             return {"Retry-After": str(error.retry_after_s)}
         case NotReady():

@@ -12,6 +12,7 @@ import time
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.access import Access
 from serve.forwarding import ProxySettings
 from serve.headers import header_of
 from serve.http_errors import (
@@ -27,6 +28,7 @@ from serve.state import Phase, ServerState
 from spd_deploy.domain.errors import NotReady
 
 REQUEST_ID = "X-Request-Id"
+CLIENT = "client"  # key of ``scope["state"]``: the name of the API key's client
 _ROUTE = "route"  # key of ``scope["state"]``: the path as the metrics name it
 _REQUEST_ID_HEADER = REQUEST_ID.lower().encode()
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -47,11 +49,12 @@ class RequestMiddleware:
         state: ServerState,
         metrics: Metrics,
         forwarding: ProxySettings,
+        access: Access,
         routes: RouteTable,
     ) -> None:
         """``routes`` answers all of HTTP; ``app`` is for what else there is in ASGI."""
         self._app, self._state, self._metrics = app, state, metrics
-        self._forwarding, self._routes = forwarding, routes
+        self._forwarding, self._access, self._routes = forwarding, access, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app for one request; the ASGI entry point."""
@@ -82,6 +85,7 @@ class RequestMiddleware:
             self._forwarding.apply(scope)
             route, scope["path_params"] = self._routes.find(_path_in_app(scope))
             scope["state"][_ROUTE], scope["state"][ERROR_FORMAT] = route.path, route.errors
+            scope["state"][CLIENT] = self._access.client_of(scope, route.audience)
             response = await route.handler(scope["method"])(Request(scope, receive))
             await response(scope, receive, answer)
         except asyncio.CancelledError:

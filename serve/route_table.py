@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
+from serve.access import Audience
 from serve.http_errors import ErrorFormat
 from serve.protocol import Endpoint, Handler
 
@@ -18,10 +19,11 @@ PathParameters = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class PathRoute:
-    """A path with the handler of each method, and the form of errors of its protocol."""
+    """A path with the handler of each method, its audience, and its protocol's form of errors."""
 
     path: str
     errors: ErrorFormat
+    audience: Audience
     handlers: dict[str, Handler] = field(default_factory=dict)
 
     def handler(self, method: str) -> Handler:
@@ -51,7 +53,8 @@ class RouteTable:
         """
         self._routes: dict[str, PathRoute] = {}
         for endpoint, errors in endpoints:
-            route = self._routes.setdefault(endpoint.path, PathRoute(endpoint.path, errors))
+            made = PathRoute(endpoint.path, errors, endpoint.audience)
+            route = self._routes.setdefault(endpoint.path, made)
             route.handlers[endpoint.method] = endpoint.handler
             if endpoint.method == "GET":
                 route.handlers["HEAD"] = endpoint.handler

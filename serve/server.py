@@ -2,17 +2,18 @@
 
 Plain uvicorn stops listening at the first SIGTERM, answers unfinished requests with a bare 500 and
 exits with the signal's status. Here SIGTERM or Ctrl-C makes ``/readyz`` answer 503 and refuses new
-work, and the socket stays open for probes. The process exits with status 0 when the last request in
+work, and the sockets stay open for probes. The process exits with status 0 when the last request in
 flight is answered, or when the drain timeout is over and the rest got 503. A second signal ends the
-process at once.
+process at once. SIGHUP reads again what may change while the server runs.
 """
 
+import asyncio
 import contextlib
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 import uvicorn
@@ -20,9 +21,11 @@ from starlette.types import ASGIApp
 
 from serve.connection import Connection
 from serve.state import Phase, ServerState
+from serve.tls import ServerTls
 from spd_deploy.domain.errors import Unavailable
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_RELOAD = getattr(signal, "SIGHUP", None)  # Windows has none
 _KEEP_ALIVE_S = 75
 _CANCEL_AFTER_S = 1
 _BACKLOG = 2048
@@ -30,7 +33,7 @@ _BACKLOG = 2048
 Say = Callable[[str], None]
 
 
-def bound_socket(host: str, port: int) -> socket.socket:
+def bound_socket(host: str, port: int, *, option: str = "--port") -> socket.socket:
     """A listening socket; bound first, so that a taken port is known before a model is opened.
 
     Raises:
@@ -43,17 +46,17 @@ def bound_socket(host: str, port: int) -> socket.socket:
         raise Unavailable(
             f"cannot listen on {host} port {port}",
             got=os.strerror(err.errno) if isinstance(err, OSError) and err.errno else err,
-            fix="choose another --port, or stop what listens there",
+            fix=f"choose another {option}, or stop what listens there",
         ) from err
 
 
-def url_of(listening: socket.socket) -> str:
+def url_of(listening: socket.socket, *, scheme: str = "http") -> str:
     """The URL of a listening socket."""
     host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def config_of(app: ASGIApp) -> uvicorn.Config:
+def config_of(app: ASGIApp, tls: ServerTls | None = None) -> uvicorn.Config:
     """Settings of uvicorn: the parser httptools, our connection, and no log of its own."""
     return uvicorn.Config(
         app,
@@ -67,11 +70,20 @@ def config_of(app: ASGIApp) -> uvicorn.Config:
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_CANCEL_AFTER_S,
+        ssl_context_factory=None if tls is None else lambda *_: tls.context,
     )
 
 
 def run(
-    app: ASGIApp, state: ServerState, listening: socket.socket, *, drain_timeout_s: float, say: Say
+    app: ASGIApp,
+    state: ServerState,
+    listening: socket.socket,
+    *,
+    drain_timeout_s: float,
+    say: Say,
+    tls: ServerTls | None = None,
+    management: socket.socket | None = None,
+    on_reload: Sequence[Callable[[], None]] = (),
 ) -> None:
     """Serve until a signal, then drain.
 
@@ -81,12 +93,21 @@ def run(
         listening: a bound socket, which is closed at the end.
         drain_timeout_s: time that requests have to finish after the first signal.
         say: gets a line when the server is ready, and one when it drains.
+        tls: the certificate; without it the server speaks plain HTTP.
+        management: a bound socket for probes and metrics, always in plain HTTP.
+        on_reload: called in the event loop after SIGHUP.
 
     Raises:
         SpdError: the model did not open.
     """
     server = _Server(
-        config_of(app), state, drain_timeout_s=drain_timeout_s, say=say, url=url_of(listening)
+        config_of(app, tls),
+        state,
+        drain_timeout_s=drain_timeout_s,
+        say=say,
+        url=url_of(listening, scheme="http" if tls is None else "https"),
+        management=management,
+        on_reload=on_reload,
     )
     server.run(sockets=[listening])
     if state.error is not None:
@@ -104,8 +125,12 @@ class _Server(uvicorn.Server):
         drain_timeout_s: float,
         say: Say,
         url: str,
+        management: socket.socket | None,
+        on_reload: Sequence[Callable[[], None]],
     ) -> None:
         super().__init__(config)
+        self._management, self._on_reload = management, on_reload
+        self._reload_wanted = False
         self._state, self._say, self._url = state, say, url
         self._drain_timeout_s = drain_timeout_s
         self._give_up_at: float | None = None
@@ -115,6 +140,8 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Handle the signals; uvicorn would raise them again at the end."""
         before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        if _RELOAD is not None:
+            before[_RELOAD] = signal.signal(_RELOAD, self._want_reload)
         try:
             yield
         finally:
@@ -128,8 +155,30 @@ class _Server(uvicorn.Server):
         self._give_up_at = time.perf_counter() + self._drain_timeout_s
         self._state.drain()
 
+    def _want_reload(self, sig: int, frame: FrameType | None) -> None:
+        """Note the signal; the next tick of the event loop does the work."""
+        self._reload_wanted = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on the management port too, without TLS; uvicorn knows one way for all."""
+        await super().startup(sockets)
+        if self._management is not None and self.started:
+            management = await asyncio.get_running_loop().create_server(
+                lambda: Connection(
+                    config=self.config,
+                    server_state=self.server_state,
+                    app_state=self.lifespan.state,
+                ),
+                sock=self._management,
+            )
+            self.servers.append(management)
+
     async def on_tick(self, counter: int) -> bool:
-        """Announce a new phase, and return whether to stop; uvicorn calls it ten times a second."""
+        """Reload and announce a new phase; return whether to stop. Ten times a second."""
+        if self._reload_wanted:
+            self._reload_wanted = False
+            for reload in self._on_reload:
+                reload()
         self._announce_phase()
         return await super().on_tick(counter) or self._is_over()
 
@@ -149,7 +198,12 @@ class _Server(uvicorn.Server):
         self._announced = phase
         if phase is Phase.READY:
             grpc = self._state.grpc_address
-            self._say(f"ready on {self._url}" + (f", gRPC on {grpc}" if grpc else ""))
+            management = self._management and url_of(self._management)
+            self._say(
+                f"ready on {self._url}"
+                + (f", gRPC on {grpc}" if grpc else "")
+                + (f", management on {management}" if management else "")
+            )
         elif phase is Phase.DRAINING:
             self._say(
                 f"draining: {self._state.in_flight} requests in flight; "

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from serve.access import Audience
 from serve.context import ServerContext, refuse_other_model
 from serve.http_errors import CLIENT_CLOSED_REQUEST, told
 from serve.middleware import request_id_from
@@ -20,15 +21,18 @@ from serve.protocols.oip_model import EXTENSIONS, answer_of, inference_of, input
 from serve.protocols.oip_repository import index_of, load, unload
 from serve.protocols.oip_rest import SERVER, platform_of, refuse_other_version
 from serve.protocols.oip_tensors import BYTES, Tensor, from_raw, raw_of
+from serve.tls import ServerTls
 from spd_deploy.domain.errors import MalformedRequest, NotReady, Overloaded, Unavailable
 from spd_deploy.domain.versions import PACKAGE, version_of
 
 _CODES = {
+    401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     500: grpc.StatusCode.INTERNAL,
     503: grpc.StatusCode.UNAVAILABLE,
 }
+_PROBES = ("ServerLive", "ServerReady", "ModelReady")
 # Where a message has the elements of each datatype, if they are not raw.
 _CONTENTS = {
     BYTES: "bytes_contents",
@@ -46,9 +50,11 @@ Method = Callable[[Any, str], Awaitable[Answer]]
 class GrpcServer:
     """The gRPC server of one app."""
 
-    def __init__(self, server: ServerContext, host: str, port: int) -> None:
+    def __init__(
+        self, server: ServerContext, host: str, port: int, tls: ServerTls | None = None
+    ) -> None:
         """Nothing listens before :meth:`start`."""
-        self._server, self._host, self._port = server, host, port
+        self._server, self._host, self._port, self._tls = server, host, port, tls
         self._grpc: Any = None
 
     async def start(self) -> str:
@@ -69,7 +75,7 @@ class GrpcServer:
         )
         host = f"[{self._host}]" if ":" in self._host else self._host
         try:
-            port = self._grpc.add_insecure_port(f"{host}:{self._port}")
+            port = self._add_port(f"{host}:{self._port}")
         except RuntimeError as err:
             raise Unavailable(
                 f"cannot listen on {self._host} port {self._port} for gRPC",
@@ -82,6 +88,25 @@ class GrpcServer:
         """End every call that still runs, and close the port."""
         if self._grpc is not None:
             await self._grpc.stop(None)
+
+    def _add_port(self, address: str) -> int:
+        """Listen on the address, with the server's certificate if it has one; the port."""
+        if (tls := self._tls) is None:
+            return int(self._grpc.add_insecure_port(address))
+        used = tls.pem
+
+        def changed() -> Any:
+            """The certificate for a new connection; None where it is the one of before."""
+            nonlocal used
+            if tls.pem == used:
+                return None
+            used = tls.pem
+            return grpc.ssl_server_certificate_configuration([used])
+
+        first = grpc.ssl_server_certificate_configuration([used])
+        return int(
+            self._grpc.add_secure_port(address, grpc.dynamic_ssl_server_credentials(first, changed))
+        )
 
     def _methods(self) -> Mapping[str, Method]:
         """The methods of the service by name."""
@@ -100,14 +125,21 @@ class GrpcServer:
     def _handler(self, name: str, method: Method) -> Any:
         """GRPC's handler of a method: counts the call, and turns an exception into a status."""
         route = f"/{SERVICE}/{name}"
-        state, metrics = self._server.state, self._server.metrics
+        state, metrics, access = self._server.state, self._server.metrics, self._server.access
+        audience = Audience.PROBES if name in _PROBES else Audience.CLIENTS
 
         async def handle(request: Any, context: Any) -> Any:
-            given = dict(context.invocation_metadata() or ()).get("x-request-id")
-            request_id = request_id_from(given if isinstance(given, str) else None)
+            sent = {
+                name: value
+                for name, value in context.invocation_metadata() or ()
+                if isinstance(value, str)
+            }
+            request_id = request_id_from(sent.get("x-request-id"))
             start, status = time.perf_counter(), CLIENT_CLOSED_REQUEST
             state.in_flight += 1
             try:
+                if access.needs_key(audience):
+                    access.owner_of(sent.get("authorization", ""), sent.get("x-api-key", ""))
                 reply, more = await method(request, request_id)
                 status = 200
                 context.set_trailing_metadata(tuple({"x-request-id": request_id, **more}.items()))

@@ -1,6 +1,7 @@
 """``spd.create_app``: the server as an ASGI app, for uvicorn, Starlette or a test client."""
 
 import logging
+from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +11,7 @@ from spd_deploy.api.values import (
     RUNTIME,
     THREADS,
     Number,
+    OneOf,
     WholeNumber,
     read_flag,
     read_path,
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from serve.open_model import ServedModel
 
 _DEFAULTS = ServeSettings()
+_ANONYMOUS = OneOf(("none", "probes", "metrics"))
 _COUNT, _TIMEOUT = WholeNumber(1), Number(0.001, 86400)
 _log = logging.getLogger(__name__)
 
@@ -44,6 +47,9 @@ def create_app(
     tokenizer_threads: int = _DEFAULTS.tokenizer_threads,
     stall_timeout: float = _DEFAULTS.stall_timeout_s,
     model_control: bool = _DEFAULTS.model_control,
+    api_keys: str | PathLike[str] | None = None,
+    anonymous_access: Literal["none", "probes", "metrics"] = "probes",
+    cors_origins: Sequence[str] = (),
     root_path: str = "",
     forwarded_allow_ips: str = "",
 ) -> "FastAPI":
@@ -69,6 +75,9 @@ def create_app(
         tokenizer_threads: requests with long texts that are tokenised at the same time.
         stall_timeout: seconds after which a batch counts as hung.
         model_control: clients may unload the model and load it again.
+        api_keys: file of API keys, which requests must have then.
+        anonymous_access: what needs no key: nothing, probes, or probes and metrics.
+        cors_origins: origins whose web pages may call the app from a browser.
         root_path: the path under which a proxy offers the app, such as ``/models/sst2``.
         forwarded_allow_ips: addresses of proxies whose X-Forwarded headers are believed.
 
@@ -76,6 +85,8 @@ def create_app(
         BadCheckpoint: there is no model in the folder.
         BadSetting: a value that is not allowed.
     """
+    from serve.access import Access, AnonymousAccess
+    from serve.api_keys import KeyFile
     from serve.app import create_app as app_of
     from serve.forwarding import ProxySettings, trusted_from
     from serve.open_model import open_served
@@ -101,6 +112,10 @@ def create_app(
     forwarding = ProxySettings(
         root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)
     )
+    access = Access(
+        keys=None if api_keys is None else KeyFile(read_path("api_keys", api_keys)),
+        anonymous=AnonymousAccess(_ANONYMOUS.read("anonymous_access", anonymous_access)),
+    )
     refuse_no_model(folder, wanted="either")
 
     def opened() -> "ServedModel":
@@ -111,4 +126,6 @@ def create_app(
             _log.error("the model did not open: %s", err)
             raise
 
-    return app_of(opened, settings, forwarding=forwarding)
+    return app_of(
+        opened, settings, forwarding=forwarding, access=access, cors_origins=tuple(cors_origins)
+    )

@@ -1,5 +1,6 @@
 """``spd serve``: answer requests over HTTP."""
 
+import contextlib
 import ipaddress
 import logging
 import os
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spd_deploy.cli.access_options import access_options
 from spd_deploy.cli.config_file import config_option
 from spd_deploy.cli.options import device_option, runtime_option
 from spd_deploy.cli.sections import Sectioned
@@ -27,6 +29,7 @@ _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
 _HEADINGS = {
     "config": "Configuration",
     "host": "Addresses",
+    "insecure": "Access",
     "root_path": "Behind a proxy",
     "runtime": "Model",
     "max_body_bytes": "Limits",
@@ -57,11 +60,13 @@ _HEADINGS = {
     "Default: no gRPC.",
 )
 @click.option(
-    "--insecure/--no-insecure",
-    default=False,
-    help="Allow a --host that other machines can reach, although the server has no "
-    "authentication. Default: only addresses of this machine.",
+    "--management-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Answer probes and /metrics on this port, in plain HTTP and without API keys. Probes are "
+    "on --port too, /metrics is not. Default: both are on --port.",
 )
+@access_options
 @click.option(
     "--root-path",
     default="",
@@ -91,7 +96,13 @@ def serve(
     host: str,
     port: int,
     grpc_port: int | None,
+    management_port: int | None,
     insecure: bool,
+    api_keys: Path | None,
+    anonymous_access: str,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    cors_origins: tuple[str, ...],
     root_path: str,
     forwarded_allow_ips: str,
     runtime: str,
@@ -110,22 +121,29 @@ def serve(
       curl http://127.0.0.1:8000/v1/classify -H 'Content-Type: application/json' \\
         -d '{"inputs": [{"text": "a film that is never dull"}]}'
     """  # noqa: D301  # click reads the \b as a character
-    if not (insecure or is_loopback(host)):
+    if not (insecure or api_keys or is_loopback(host)):
         raise click.UsageError(
-            f"--host {host} can be reached by other machines, and this server has no "
-            "authentication; put a proxy with authentication before it, or add --insecure"
+            f"--host {host} can be reached by other machines, which need no key; give "
+            "--api-keys, put a proxy with authentication before it, or add --insecure"
         )
+    from serve.access import Access, AnonymousAccess
+    from serve.api_keys import KeyFile
     from serve.app import create_app
     from serve.forwarding import ProxySettings, trusted_from
     from serve.open_model import ServedModel, open_served
     from serve.server import bound_socket, run
     from serve.state import ServerState
+    from serve.tls import tls_from
 
     settings = settings_from(limits)
     for line in unknown_variables(click.get_current_context().command, _VARIABLES, os.environ):
         _say(line)
     logging.basicConfig(format=_LOG_LINE, datefmt=_LOG_TIME)
-    state = ServerState()
+    state, tls = ServerState(), tls_from(tls_certificate, tls_key)
+    keys = None if api_keys is None else KeyFile(api_keys)
+    if keys and not (tls or insecure or is_loopback(host)):
+        _say("API keys and texts travel unencrypted; give --tls-certificate and --tls-key, or put "
+             "a proxy with TLS before it and add --insecure")  # fmt: skip
 
     def opened() -> ServedModel:
         """Open the model, and print its warning for the operator, if any."""
@@ -136,17 +154,41 @@ def serve(
             _say(served.card.warning)
         return served
 
-    app = create_app(
-        opened,
-        settings,
-        state=state,
-        forwarding=ProxySettings(
-            root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)
-        ),
-        grpc_address=None if grpc_port is None else (host, grpc_port),
+    forwarding = ProxySettings(
+        root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)
     )
-    with bound_socket(host, port) as listening:
-        run(app, state, listening, drain_timeout_s=settings.drain_timeout_s, say=_say)
+    with contextlib.ExitStack() as sockets:
+        listening = sockets.enter_context(bound_socket(host, port))
+        management = None
+        if management_port is not None:
+            management = sockets.enter_context(
+                bound_socket(host, management_port, option="--management-port")
+            )
+        access = Access(
+            keys=keys,
+            anonymous=AnonymousAccess(anonymous_access),
+            management_port=management and management.getsockname()[1],
+        )
+        app = create_app(
+            opened,
+            settings,
+            state=state,
+            forwarding=forwarding,
+            access=access,
+            cors_origins=cors_origins,
+            grpc_address=None if grpc_port is None else (host, grpc_port),
+            tls=tls,
+        )
+        run(
+            app,
+            state,
+            listening,
+            drain_timeout_s=settings.drain_timeout_s,
+            say=_say,
+            tls=tls,
+            management=management,
+            on_reload=[source.reload for source in (keys, tls) if source is not None],
+        )
 
 
 name_variables(serve, _VARIABLES)

@@ -23,7 +23,10 @@ VERBS: dict[str, tuple[Callable[..., Any], set[str]]] = {
     "bench": (spd.bench, {"json"}),
     "serve": (
         spd.create_app,
-        {"config", "host", "port", "grpc_port", "insecure", "drain_timeout"},
+        {
+            *("config", "host", "port", "grpc_port", "management_port", "insecure"),
+            *("tls_certificate", "tls_key", "drain_timeout"),
+        },
     ),
     "predict": (
         spd.load,

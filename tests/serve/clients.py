@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message
 
+from serve.access import Access
 from serve.app import create_app
 from serve.open_model import ServedModel
 from serve.settings import ServeSettings
@@ -21,12 +22,18 @@ JSON = {"Content-Type": "application/json"}
 
 @contextlib.contextmanager
 def client_of(
-    served: ServedModel | Callable[[], ServedModel], settings: ServeSettings | None = None
+    served: ServedModel | Callable[[], ServedModel],
+    settings: ServeSettings | None = None,
+    *,
+    access: Access | None = None,
+    cors_origins: Sequence[str] = (),
 ) -> Iterator[TestClient]:
     """A client of an app that is ready; a function opens the model each time that it is loaded."""
     state = ServerState()
     opened = (lambda: served) if isinstance(served, ServedModel) else served
-    app = create_app(opened, settings or ServeSettings(), state=state)
+    app = create_app(
+        opened, settings or ServeSettings(), state=state, access=access, cors_origins=cors_origins
+    )
     with TestClient(app, raise_server_exceptions=False) as client:
         wait_until_settled(state)
         yield client

@@ -11,12 +11,14 @@ from typing import Any
 
 import uvicorn
 
+from serve.access import Access
 from serve.app import create_app
 from serve.forwarding import ProxySettings
 from serve.open_model import ServedModel
 from serve.server import bound_socket, config_of
 from serve.settings import ServeSettings
 from serve.state import ServerState
+from serve.tls import ServerTls
 from tests.serve.clients import wait_until_settled
 from tests.serve.fakes import PATIENCE_S
 
@@ -93,6 +95,8 @@ def listening(
     settings: ServeSettings | None = None,
     forwarding: ProxySettings | None = None,
     grpc_address: tuple[str, int] | None = None,
+    access: Access | None = None,
+    tls: ServerTls | None = None,
 ) -> Iterator[Wire]:
     """A server of ``served`` on a free port."""
     state = ServerState()
@@ -102,8 +106,10 @@ def listening(
         state=state,
         forwarding=forwarding or ProxySettings(),
         grpc_address=grpc_address,
+        access=access,
+        tls=tls,
     )
-    server = uvicorn.Server(config_of(app))
+    server = uvicorn.Server(config_of(app, tls))
     with bound_socket("127.0.0.1", 0) as bound:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
