@@ -26,6 +26,7 @@ from serve.open_model import ServedModel
 from serve.openapi import DocumentedApp
 from serve.protocols.input_spec import InputSpec
 from serve.protocols.registry import PROTOCOLS
+from serve.request_record import Observer
 from serve.route_table import RouteTable
 from serve.settings import ServeSettings
 from serve.state import ServerState
@@ -48,6 +49,8 @@ def create_app(
     forwarding: ProxySettings | None = None,
     access: Access | None = None,
     cors_origins: Sequence[str] = (),
+    observers: Sequence[Observer] = (),
+    metrics: Metrics | None = None,
     grpc_address: tuple[str, int] | None = None,
     tls: ServerTls | None = None,
 ) -> FastAPI:
@@ -60,6 +63,8 @@ def create_app(
         forwarding: the proxies whose X-Forwarded headers are trusted; none by default.
         access: who may ask what; by default everyone everything.
         cors_origins: the origins whose pages may call the server from a browser; ``*`` is all.
+        observers: the request log and the tracing, if any; closed when the app ends.
+        metrics: where the app counts; by default in metrics of its own.
         grpc_address: host and port of a gRPC server beside it; none by default.
         tls: the certificate of the gRPC server, without which it speaks plain text; its files
             are watched for changes.
@@ -68,11 +73,17 @@ def create_app(
         Unavailable: gRPC is wanted and not installed.
     """
     state, access = state or ServerState(), access or Access()
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     control = ModelControl(open_model, settings, state, metrics)
     server = ServerContext(
-        state=state, settings=settings, metrics=metrics, control=control, access=access
+        state=state,
+        settings=settings,
+        metrics=metrics,
+        control=control,
+        access=access,
+        observers=observers,
     )
+    metrics.watch_requests(lambda: state.in_flight)
     grpc_server = None if grpc_address is None else _grpc_server(server, *grpc_address, tls)
     protocols = [protocol(server) for protocol in PROTOCOLS]
     app = DocumentedApp(
@@ -87,15 +98,9 @@ def create_app(
     # Outside of FastAPI's own middleware, which no request needs to pass.
     answering = RequestMiddleware(
         app.build_middleware_stack(),
-        state=state,
-        metrics=metrics,
+        server=server,
         forwarding=forwarding or ProxySettings(),
-        access=access,
-        routes=RouteTable(
-            (endpoint, protocol.errors)
-            for protocol in protocols
-            for endpoint in protocol.endpoints()
-        ),
+        routes=RouteTable(protocols),
     )
     app.middleware_stack = with_cors(answering, cors_origins)
     return app
@@ -148,6 +153,8 @@ async def _lifespan(
         if grpc_server is not None:
             await grpc_server.stop()
         await control.close()
+        for observer in server.observers:
+            await asyncio.to_thread(observer.close)
 
 
 async def _watch(server: ServerContext, tls: ServerTls | None) -> None:

@@ -5,6 +5,7 @@ server begins to drain before its body has arrived.
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from serve.http_errors import request_id_of
 from serve.metrics import Metrics
 from serve.model_control import ModelControl
 from serve.request_body import read_json
+from serve.request_record import Observer, RequestRecord
 from serve.settings import ServeSettings
 from serve.state import ServerState
 from serve.texts import Text
@@ -38,6 +40,14 @@ class ServerContext:
     metrics: Metrics
     control: ModelControl
     access: Access = field(default_factory=Access)
+    observers: Sequence[Observer] = ()
+
+    def answered(self, record: RequestRecord, status: int) -> None:
+        """Count a request whose answer was sent, and hand it to the log and the tracing."""
+        record.status, record.ended = status, time.perf_counter()
+        self.metrics.request_answered(record.route, status, record.total_s, model=record.model)
+        for observer in self.observers:
+            observer.observe(record)
 
     def classifier(self) -> Classifier:
         """The model for a new request.

@@ -149,6 +149,15 @@ def told(
     return kind, message_of(error)
 
 
+def kind_of(error: BaseException, errors: ErrorFormat = OWN_FORMAT) -> ErrorKind:
+    """The kind of an error, for the log."""
+    if isinstance(error, ClientDisconnected):
+        return ErrorKind(CLIENT_CLOSED_REQUEST, "", "SPD_CLIENT_CLOSED_REQUEST")
+    if isinstance(error, HTTPException):
+        return _kind_of_status(error.status_code)
+    return errors.kind_of(type(error))
+
+
 def request_id_of(scope: Mapping[str, Any]) -> str:
     """The request's id, which the middleware has put into the scope."""
     return str(scope.get("state", {}).get("request_id", ""))

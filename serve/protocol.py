@@ -58,6 +58,7 @@ class Endpoint:
 class HttpProtocol(ABC):
     """A family of endpoints, made once for each app."""
 
+    name: ClassVar[str]
     errors: ClassVar[ErrorFormat] = ErrorFormat()
 
     def __init__(self, server: ServerContext) -> None:

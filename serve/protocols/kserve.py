@@ -65,6 +65,7 @@ class ModelStatus(BaseModel):
 class KServe(HttpProtocol):
     """KServe's protocol of version 1."""
 
+    name: ClassVar = "kserve"
     errors: ClassVar = ErrorFormat(statuses=BAD_REQUEST)
 
     def endpoints(self) -> Sequence[Endpoint]:

@@ -8,7 +8,7 @@ One result an input, in the order of the inputs; each result's labels best first
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, FailFast, Field
 from starlette.requests import Request
@@ -71,6 +71,8 @@ class ClassifyReply(BaseModel):
 
 class Native(HttpProtocol):
     """The server's own protocol."""
+
+    name: ClassVar = "native"
 
     def __init__(self, server: ServerContext) -> None:
         super().__init__(server)

@@ -5,7 +5,6 @@ are those of HTTP under gRPC's codes.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -21,6 +20,7 @@ from serve.protocols.oip_model import EXTENSIONS, answer_of, inference_of, input
 from serve.protocols.oip_repository import index_of, load, unload
 from serve.protocols.oip_rest import SERVER, platform_of, refuse_other_version
 from serve.protocols.oip_tensors import BYTES, Tensor, from_raw, raw_of
+from serve.request_record import RequestRecord, recording
 from serve.tls import ServerTls
 from spd_deploy.domain.errors import MalformedRequest, NotReady, Overloaded, Unavailable
 from spd_deploy.domain.versions import PACKAGE, version_of
@@ -32,6 +32,7 @@ _CODES = {
     500: grpc.StatusCode.INTERNAL,
     503: grpc.StatusCode.UNAVAILABLE,
 }
+PROTOCOL = "oip-grpc"  # its name in the request log
 _PROBES = ("ServerLive", "ServerReady", "ModelReady")
 # Where a message has the elements of each datatype, if they are not raw.
 _CONTENTS = {
@@ -125,7 +126,7 @@ class GrpcServer:
     def _handler(self, name: str, method: Method) -> Any:
         """GRPC's handler of a method: counts the call, and turns an exception into a status."""
         route = f"/{SERVICE}/{name}"
-        state, metrics, access = self._server.state, self._server.metrics, self._server.access
+        state, access = self._server.state, self._server.access
         audience = Audience.PROBES if name in _PROBES else Audience.CLIENTS
 
         async def handle(request: Any, context: Any) -> Any:
@@ -135,12 +136,18 @@ class GrpcServer:
                 if isinstance(value, str)
             }
             request_id = request_id_from(sent.get("x-request-id"))
-            start, status = time.perf_counter(), CLIENT_CLOSED_REQUEST
+            record = RequestRecord(request_id, "POST", protocol=PROTOCOL, route=route)
+            record.traceparent = sent.get("traceparent", "")
+            record.tracestate = sent.get("tracestate", "")
+            status = CLIENT_CLOSED_REQUEST
             state.in_flight += 1
             try:
                 if access.needs_key(audience):
-                    access.owner_of(sent.get("authorization", ""), sent.get("x-api-key", ""))
-                reply, more = await method(request, request_id)
+                    record.client = access.owner_of(
+                        sent.get("authorization", ""), sent.get("x-api-key", "")
+                    )
+                with recording(record):
+                    reply, more = await method(request, request_id)
                 status = 200
                 context.set_trailing_metadata(tuple({"x-request-id": request_id, **more}.items()))
                 return reply
@@ -148,13 +155,13 @@ class GrpcServer:
                 raise
             except Exception as err:  # noqa: BLE001  # every call needs a status
                 kind, text = told(err, request_id)
-                status = kind.status
+                status, record.code = kind.status, kind.code
                 more = {"x-request-id": request_id, "spd-code": kind.code, **_pushback(err)}
                 code = _CODES.get(status, grpc.StatusCode.INVALID_ARGUMENT)
                 await context.abort(code, text, tuple(more.items()))
             finally:
                 state.in_flight -= 1
-                metrics.request_answered(route, status, time.perf_counter() - start)
+                self._server.answered(record, status)
 
         return grpc.unary_unary_rpc_method_handler(
             handle,

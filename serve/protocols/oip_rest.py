@@ -68,6 +68,7 @@ _REPOSITORY = "/v2/repository"
 class OpenInference(HttpProtocol):
     """The Open Inference Protocol v2."""
 
+    name: ClassVar = "oip"
     errors: ClassVar = ErrorFormat(statuses=BAD_REQUEST)
 
     def endpoints(self) -> Sequence[Endpoint]:

@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -31,6 +32,8 @@ class MetricsPage(Response):
 
 class Operations(HttpProtocol):
     """Everything but the model's work."""
+
+    name: ClassVar = "operations"
 
     def endpoints(self) -> Sequence[Endpoint]:
         """Paths of GET only."""

@@ -43,6 +43,7 @@ Answer = Callable[[Request, Classifier, Any], Awaitable[Response]]
 class Tei(HttpProtocol):
     """The protocol of Text Embeddings Inference."""
 
+    name: ClassVar = "tei"
     errors: ClassVar = ErrorFormat(statuses={EngineFailed: 424})
 
     def __init__(self, server: ServerContext) -> None:

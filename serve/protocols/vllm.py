@@ -54,6 +54,7 @@ _SIDES = (
 class Vllm(HttpProtocol):
     """vLLM's classification and scoring."""
 
+    name: ClassVar = "vllm"
     errors: ClassVar = ErrorFormat(model=OpenAIErrorBody, body=error_body, statuses=BAD_REQUEST)
 
     def __init__(self, server: ServerContext) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from spd_deploy.cli.options import NameList
+from spd_deploy.cli.options import NameList, Share
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import read_toml
 
@@ -99,6 +99,8 @@ def _wanted(option: click.Option) -> str:
             return "a whole number"
         case click.FloatRange() | click.types.FloatParamType():
             return "a number"
+        case Share():
+            return "off, all or a share"
         case NameList():
             return "a list of strings"
         case _:
@@ -110,6 +112,7 @@ _TOML_TYPES: Mapping[str, tuple[type, ...]] = {
     "a whole number": (int,),
     "a number": (int, float),
     "a list of strings": (list, str),
+    "off, all or a share": (str, int, float),
     "a string": (str,),
 }
 

@@ -11,7 +11,7 @@ import click
 
 from spd_deploy.cli.access_options import access_options
 from spd_deploy.cli.config_file import config_option
-from spd_deploy.cli.options import device_option, runtime_option
+from spd_deploy.cli.options import Share, device_option, runtime_option
 from spd_deploy.cli.sections import Sectioned
 from spd_deploy.cli.serve_options import limit_options, settings_from
 from spd_deploy.cli.variables import name_variables, unknown_variables
@@ -31,6 +31,7 @@ _HEADINGS = {
     "host": "Addresses",
     "insecure": "Access",
     "root_path": "Behind a proxy",
+    "request_log": "Logs and traces",
     "runtime": "Model",
     "max_body_bytes": "Limits",
 }
@@ -82,6 +83,22 @@ _HEADINGS = {
     "networks with commas between, or * for all. Set it behind a proxy that ends TLS. Default: "
     "none.",
 )
+@click.option(
+    "--request-log",
+    type=Share(),
+    metavar="off|all|SHARE",
+    default="off",
+    show_default=True,
+    help="Write a line of JSON for each request to standard output, or for a share of them, such "
+    "as 0.01: id, model, protocol, status, rows, tokens, times, client; never a text.",
+)
+@click.option(
+    "--tracing/--no-tracing",
+    default=False,
+    show_default=True,
+    help="Send OpenTelemetry spans of requests and their stages to a collector, as the variables "
+    "OTEL_* say. Needs the extra otel.",
+)
 @runtime_option
 @device_option
 @click.option(
@@ -105,6 +122,8 @@ def serve(
     cors_origins: tuple[str, ...],
     root_path: str,
     forwarded_allow_ips: str,
+    request_log: float,
+    tracing: bool,
     runtime: str,
     device: "Device | None",
     threads: int | None,
@@ -130,6 +149,8 @@ def serve(
     from serve.api_keys import KeyFile
     from serve.app import create_app
     from serve.forwarding import ProxySettings, trusted_from
+    from serve.metrics import Metrics
+    from serve.observers import observers_of
     from serve.open_model import ServedModel, open_served
     from serve.server import bound_socket, run
     from serve.state import ServerState
@@ -157,6 +178,8 @@ def serve(
     forwarding = ProxySettings(
         root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)
     )
+    metrics = Metrics()
+    observers = observers_of(metrics, log_share=request_log, tracing=tracing)
     with contextlib.ExitStack() as sockets:
         listening = sockets.enter_context(bound_socket(host, port))
         management = None
@@ -176,6 +199,8 @@ def serve(
             forwarding=forwarding,
             access=access,
             cors_origins=cors_origins,
+            metrics=metrics,
+            observers=observers,
             grpc_address=None if grpc_port is None else (host, grpc_port),
             tls=tls,
         )

@@ -25,7 +25,7 @@ VERBS: dict[str, tuple[Callable[..., Any], set[str]]] = {
         spd.create_app,
         {
             *("config", "host", "port", "grpc_port", "management_port", "insecure"),
-            *("tls_certificate", "tls_key", "drain_timeout"),
+            *("tls_certificate", "tls_key", "drain_timeout", "request_log", "tracing"),
         },
     ),
     "predict": (

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
@@ -48,10 +49,21 @@ def wait_until_settled(state: ServerState) -> None:
 
 
 def metric(client: TestClient, name: str) -> float:
-    """The value of one line of ``/metrics``."""
-    lines = client.get("/metrics").text.splitlines()
-    (found,) = [line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")]
-    return float(found)
+    """The sum of the series of ``/metrics`` with this name and at least these labels."""
+    return sum(series_of(client.get("/metrics").text, name))
+
+
+def series_of(page: str, wanted: str) -> list[float]:
+    """The values of the series with this name and at least these labels, such as ``a{b="c"}``."""
+    name, _, labels = wanted.rstrip("}").partition("{")
+    found = []
+    for line in page.splitlines():
+        series, _, value = line.rpartition(" ")
+        its_name, _, its_labels = series.rstrip("}").partition("{")
+        its = set(re.findall(r'\w+="[^"]*"', its_labels))
+        if its_name == name and its >= set(re.findall(r'\w+="[^"]*"', labels)):
+            found.append(float(value))
+    return found
 
 
 class Exchange:

@@ -19,7 +19,7 @@ from serve.server import bound_socket, config_of
 from serve.settings import ServeSettings
 from serve.state import ServerState
 from serve.tls import ServerTls
-from tests.serve.clients import wait_until_settled
+from tests.serve.clients import series_of, wait_until_settled
 from tests.serve.fakes import PATIENCE_S
 
 
@@ -65,10 +65,9 @@ class Wire:
             return list(answers_in(b"".join(iter(lambda: connection.recv(65_536), b""))))
 
     def metric(self, name: str) -> float:
-        """The value of one line of ``/metrics``; 0 where there is none yet."""
+        """The sum of the series of ``/metrics`` with this name and at least these labels."""
         (page,) = self.say(request("GET", "/metrics"))
-        found = [one for one in page.body.decode().splitlines() if one.startswith(f"{name} ")]
-        return float(found[0].rpartition(" ")[2]) if found else 0.0
+        return sum(series_of(page.body.decode(), name))
 
 
 def request(method: str, path: str, *headers: str, body: bytes = b"") -> bytes:
