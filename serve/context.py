@@ -46,8 +46,9 @@ class ServerContext:
         """Count a request whose answer was sent, and hand it to the log and the tracing."""
         record.status, record.ended = status, time.perf_counter()
         self.metrics.request_answered(record.route, status, record.total_s, model=record.model)
-        for observer in self.observers:
-            observer.observe(record)
+        if not record.probe:
+            for observer in self.observers:
+                observer.observe(record)
 
     def classifier(self) -> Classifier:
         """The model for a new request.

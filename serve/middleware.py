@@ -11,6 +11,7 @@ import secrets
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.access import Audience
 from serve.context import ServerContext
 from serve.forwarding import ProxySettings
 from serve.headers import header_of
@@ -82,6 +83,7 @@ class RequestMiddleware:
             self._forwarding.apply(scope)
             route, scope["path_params"] = self._routes.find(_path_in_app(scope))
             record.route, record.protocol = route.path, route.protocol
+            record.probe = route.audience is not Audience.CLIENTS
             scope["state"][ERROR_FORMAT] = route.errors
             record.client = self._server.access.client_of(scope, route.audience)
             response = await route.handler(scope["method"])(Request(scope, receive))

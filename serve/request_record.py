@@ -55,6 +55,7 @@ class RequestRecord:
         ended: when its answer was sent, likewise.
         protocol: the name of the protocol.
         route: the path as the metrics name it; values in it are left out.
+        probe: it was a probe or a scrape, which come every few seconds and are not logged.
         client: the name of the API key's client.
         status: of HTTP; gRPC's errors have that of their kind.
         code: of the error that it ended in.
@@ -71,6 +72,7 @@ class RequestRecord:
     ended: float = 0.0
     protocol: str = ""
     route: str = OTHER
+    probe: bool = False
     client: str = ""
     status: int = 0
     code: str = ""
@@ -91,7 +93,7 @@ class RequestRecord:
 
 
 class Observer(Protocol):
-    """Gets every request after its answer was sent, in the event loop."""
+    """Gets every request but probes after its answer was sent, in the event loop."""
 
     def observe(self, record: RequestRecord) -> None:
         """Take note of a request."""

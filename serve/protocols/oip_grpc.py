@@ -137,6 +137,7 @@ class GrpcServer:
             }
             request_id = request_id_from(sent.get("x-request-id"))
             record = RequestRecord(request_id, "POST", protocol=PROTOCOL, route=route)
+            record.probe = audience is Audience.PROBES
             record.traceparent = sent.get("traceparent", "")
             record.tracestate = sent.get("tracestate", "")
             status = CLIENT_CLOSED_REQUEST

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message
 from serve.access import Access
 from serve.app import create_app
 from serve.open_model import ServedModel
+from serve.request_record import Observer
 from serve.settings import ServeSettings
 from serve.state import Phase, ServerState
 from tests.serve.fakes import PATIENCE_S
@@ -28,12 +29,18 @@ def client_of(
     *,
     access: Access | None = None,
     cors_origins: Sequence[str] = (),
+    observers: Sequence[Observer] = (),
 ) -> Iterator[TestClient]:
     """A client of an app that is ready; a function opens the model each time that it is loaded."""
     state = ServerState()
     opened = (lambda: served) if isinstance(served, ServedModel) else served
     app = create_app(
-        opened, settings or ServeSettings(), state=state, access=access, cors_origins=cors_origins
+        opened,
+        settings or ServeSettings(),
+        state=state,
+        access=access,
+        cors_origins=cors_origins,
+        observers=observers,
     )
     with TestClient(app, raise_server_exceptions=False) as client:
         wait_until_settled(state)

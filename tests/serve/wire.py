@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from serve.access import Access
 from serve.app import create_app
 from serve.forwarding import ProxySettings
 from serve.open_model import ServedModel
+from serve.request_record import Observer
 from serve.server import bound_socket, config_of
 from serve.settings import ServeSettings
 from serve.state import ServerState
@@ -96,6 +97,7 @@ def listening(
     grpc_address: tuple[str, int] | None = None,
     access: Access | None = None,
     tls: ServerTls | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Iterator[Wire]:
     """A server of ``served`` on a free port."""
     state = ServerState()
@@ -107,6 +109,7 @@ def listening(
         grpc_address=grpc_address,
         access=access,
         tls=tls,
+        observers=observers,
     )
     server = uvicorn.Server(config_of(app, tls))
     with bound_socket("127.0.0.1", 0) as bound:
