@@ -6,6 +6,7 @@ share of them; a request with ``traceparent`` continues that trace.
 """
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from spd_deploy.domain.versions import PACKAGE, version_of
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-_FLUSH_WITHIN_MS = 5_000
+_FLUSH_WITHIN_S = 3.0
 _HTTP = "http/protobuf"
 
 
@@ -60,8 +61,13 @@ class Tracing:
         span.end(at(record.ended))
 
     def close(self) -> None:
-        """Export what waits, for five seconds at most."""
-        self._provider.force_flush(_FLUSH_WITHIN_MS)
+        """Export what waits, for three seconds at most: the collector may be away.
+
+        The SDK itself would wait for as long as one export may take, which is ten seconds.
+        """
+        ending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        ending.start()
+        ending.join(_FLUSH_WITHIN_S)
 
 
 def stages_of(record: RequestRecord) -> Iterator[tuple[str, float, float]]:
@@ -122,7 +128,7 @@ def tracing_from_environment() -> Tracing:
     _refuse("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", only=_HTTP)
     named = "service.name" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     own = {} if named or "OTEL_SERVICE_NAME" in os.environ else {"service.name": "spd"}
-    provider = TracerProvider(resource=Resource.create(own))
+    provider = TracerProvider(resource=Resource.create(own), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Tracing(provider)
 
