@@ -18,7 +18,7 @@ from serve.batching import BatchResult
 from serve.engine import Engine
 from serve.metrics import Metrics
 from serve.open_model import ServedModel
-from serve.request_record import Work, begin_work
+from serve.request_record import ModelWork, begin_work
 from serve.settings import ServeSettings
 from serve.texts import (
     Text,
@@ -231,7 +231,7 @@ class Classifier:
         places: Sequence[str],
         rows: Sequence[Tokens],
         ran: Sequence[BatchResult],
-        work: Work,
+        work: ModelWork,
         *,
         raw_scores: bool,
     ) -> tuple[list[Classified], Timing]:

@@ -42,9 +42,9 @@ def line_of(record: RequestRecord, now: datetime) -> dict[str, Any]:
         "truncated": work and work.truncated,
         "total_ms": _ms(record.total_s),
         "read_ms": _ms(None if record.read is None else record.read - record.since),
-        "tok_ms": _ms(work and work.tok_s),
-        "queue_ms": _ms(work and work.queue_s),
-        "run_ms": _ms(work and work.run_s),
+        "tok_ms": None if work is None else _ms(work.tok_s),
+        "queue_ms": None if work is None else _ms(work.queue_s),
+        "run_ms": None if work is None else _ms(work.run_s),
         "trace_id": record.trace_id,
     }
     return {name: value for name, value in found.items() if value not in (None, "")}

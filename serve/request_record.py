@@ -17,7 +17,7 @@ OTHER = "other"  # the route of a path that does not exist
 
 
 @dataclass(slots=True)
-class Work:
+class ModelWork:
     """The model's work for a request; ``queue_s`` and ``run_s`` are those of its slowest row.
 
     ``since`` is when the texts were handed over, by ``time.perf_counter``.
@@ -79,7 +79,7 @@ class RequestRecord:
     traceparent: str = ""
     tracestate: str = ""
     trace_id: str = ""
-    work: Work | None = None
+    work: ModelWork | None = None
 
     @property
     def model(self) -> str:
@@ -123,12 +123,12 @@ def body_arrived() -> None:
         record.read = time.perf_counter()
 
 
-def begin_work(model: str, rows: int) -> Work:
+def begin_work(model: str, rows: int) -> ModelWork:
     """Note that a model begins to work on rows of the request.
 
     The first work is the request's. That of another model beside it is not.
     """
-    work, record = Work(model, rows), _current.get()
+    work, record = ModelWork(model, rows), _current.get()
     if record is not None and record.work is None:
         record.work = work
     return work

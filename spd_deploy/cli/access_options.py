@@ -1,14 +1,11 @@
 """Options of ``spd serve`` on who may ask what: keys, certificate, origins of web pages."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
-from spd_deploy.cli.options import NameList
+from spd_deploy.cli.options import Command, NameList
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path, dir_okay=False)
 # The names of serve.access.AnonymousAccess, whose module this one need not load.
 _ANONYMOUS = ("none", "probes", "metrics")

@@ -10,20 +10,20 @@ option on the command line overrides it.
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from spd_deploy.cli.options import NameList, Share
+from spd_deploy.cli.options import Command, NameList, Share
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import read_toml
 
 _FIX = "correct the file"
 
 
-def config_option(command: str) -> Any:
+def config_option(command: str) -> Callable[[Command], Command]:
     """The option ``--config`` of a command, whose other options the file may give."""
     return click.option(
         "--config",

@@ -190,7 +190,7 @@ def serve(
         access = Access(
             keys=keys,
             anonymous=AnonymousAccess(anonymous_access),
-            management_port=management and management.getsockname()[1],
+            management_port=None if management is None else management.getsockname()[1],
         )
         app = create_app(
             opened,

@@ -6,14 +6,12 @@ Seconds are not named: the option of ``drain_timeout_s`` is ``--drain-timeout``.
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import click
 
 from serve.settings import ServeSettings, described_settings
-from spd_deploy.cli.options import NameList, finite
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+from spd_deploy.cli.options import Command, NameList, finite
 
 # Options that are not called as their fields.
 _NAMES = {"max_queue_items": "max_queue"}
