@@ -19,6 +19,7 @@ from serve.batching import BatchResult
 from serve.engine import Engine
 from serve.metrics import Metrics
 from serve.open_model import ServedModel
+from serve.request_record import ModelWork, begin_work
 from serve.settings import ServeSettings
 from serve.texts import (
     Text,
@@ -80,7 +81,7 @@ class Classifier:
         self.served = served
         self.in_use = 0  # requests that this version still has to answer
         self.after_answer: AfterAnswer | None = None
-        self._settings, self._metrics = settings, metrics
+        self._settings, self._metrics = settings, metrics.of_model(served.name)
         self.engine = Engine(
             served.session,
             served.tokenizer.pad,
@@ -89,7 +90,7 @@ class Classifier:
             max_padded_tokens=settings.max_batch_tokens,
             max_rows=settings.max_batch_rows,
             stall_timeout_s=settings.stall_timeout_s,
-            metrics=metrics,
+            metrics=self._metrics,
         )
         self.admission = Admission(
             Load(settings.max_queue_items, settings.max_queue_tokens),
@@ -97,7 +98,9 @@ class Classifier:
             seconds_per_token=lambda: self.engine.seconds_per_token,
         )
         self._tokenisers = ThreadPoolExecutor(settings.tokenizer_threads, "spd-tokenise")
-        metrics.watch_queue(lambda: self.admission.held.items, lambda: self.admission.held.tokens)
+        self._metrics.watch_queue(
+            lambda: self.admission.held.items, lambda: self.admission.held.tokens
+        )
 
     async def classify(
         self,
@@ -122,15 +125,16 @@ class Classifier:
             with errors_at(text.where):
                 self._refuse_unfit(text, truncate=truncate)
         with self.used(), self.admission.slot_for(len(texts)) as slot:
-            start = time.perf_counter()
+            work = begin_work(self.served.name, len(texts))
             rows = await self._tokens_of(texts, side)
-            tok_s = time.perf_counter() - start
+            tok_s = time.perf_counter() - work.since
+            work.tokenised(rows, tok_s)
             self._metrics.texts_tokenised(tok_s, truncated=sum(row.dropped > 0 for row in rows))
             places = [text.where for text in texts]
             self._refuse_rows(places, rows, truncate=truncate)
             slot.measure([len(row) for row in rows])
             ran = await self._run(places, rows, request_id)
-        return self._answered(places, rows, ran, tok_s=tok_s, raw_scores=raw_scores)
+        return self._answered(places, rows, ran, work, raw_scores=raw_scores)
 
     async def classify_rows(
         self, rows: Sequence[Tokens], *, request_id: str
@@ -142,10 +146,12 @@ class Classifier:
         """
         places = [f"row {i}" for i in range(len(rows))]
         with self.used(), self.admission.slot_for(len(rows)) as slot:
+            work = begin_work(self.served.name, len(rows))
+            work.tokenised(rows, 0.0)
             self._refuse_rows(places, rows, truncate=True)
             slot.measure([len(row) for row in rows])
             ran = await self._run(places, rows, request_id)
-        return self._answered(places, rows, ran, tok_s=0.0, raw_scores=False)
+        return self._answered(places, rows, ran, work, raw_scores=False)
 
     async def encodings_of(
         self, texts: Sequence[Text], *, special_tokens: bool
@@ -242,14 +248,15 @@ class Classifier:
         places: Sequence[str],
         rows: Sequence[Tokens],
         ran: Sequence[BatchResult],
+        work: ModelWork,
         *,
-        tok_s: float,
         raw_scores: bool,
     ) -> tuple[list[Classified], Timing]:
         """The logits of all rows as labels and scores, and where the time went."""
         slowest = max(ran, key=lambda one: one.queue_s + one.run_s)
         self._metrics.request_waited(slowest.queue_s)
-        timing = Timing(tok_s=tok_s, queue_s=slowest.queue_s, run_s=slowest.run_s)
+        work.ran(slowest.queue_s, slowest.run_s)
+        timing = Timing(tok_s=work.tok_s or 0.0, queue_s=slowest.queue_s, run_s=slowest.run_s)
         answered = zip(places, rows, ran, strict=True)
         return [self._classified(*one, raw_scores=raw_scores) for one in answered], timing
 

@@ -6,19 +6,22 @@ version that answers at that moment answers the whole request.
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from serve.access import Access
 from serve.classifier import Classified, Classifier, Timing
 from serve.disconnect import cancel_on_disconnect
 from serve.http_errors import request_id_of
-from serve.metrics import MODEL_METRICS, Metrics
+from serve.metrics import Metrics
 from serve.model_control import ModelControl
 from serve.request_body import read_json
+from serve.request_record import Observer, RequestRecord, ask_model
 from serve.settings import ServeSettings
 from serve.state import ServerState
 from serve.texts import Text
@@ -35,6 +38,16 @@ class ServerContext:
     settings: ServeSettings
     metrics: Metrics
     control: ModelControl
+    access: Access = field(default_factory=Access)
+    observers: Sequence[Observer] = ()
+
+    def answered(self, record: RequestRecord, status: int) -> None:
+        """Count a request whose answer was sent, and hand it to the log and the tracing."""
+        record.status, record.ended = status, time.perf_counter()
+        self.metrics.request_answered(record.route, status, record.total_s, model=record.model)
+        if not record.probe:
+            for observer in self.observers:
+                observer.observe(record)
 
     def classifier(self) -> Classifier:
         """The model for a new request.
@@ -72,17 +85,17 @@ class ServerContext:
         self.refuse_before_body(name)
         return await read_json(request, max_bytes=self.settings.max_body_bytes)
 
-    def answering(self, request: Request, name: str | None) -> Classifier:
+    def answering(self, name: str | None) -> Classifier:
         """The version that answers a request whose body has arrived; the first model by default.
 
-        The request counts as one of that model in the metrics.
+        The request counts as one of that model in the metrics and the log.
 
         Raises:
             UnknownModel: there is no such model.
             NotReady: the model takes no requests.
         """
         model = self.state.model(name)
-        request.scope["state"][MODEL_METRICS] = model.metrics
+        ask_model(model.name or "")
         return model.classifier()
 
 

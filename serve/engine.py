@@ -29,7 +29,7 @@ from serve.batching import (
     requests_of,
 )
 from serve.health import CHECK_EVERY_S, Health
-from serve.metrics import BatchFault, Metrics
+from serve.metrics import BatchFault, ModelMetrics
 from spd_deploy.domain.errors import EngineFailed, NotReady, SpdError, reason_of
 from spd_deploy.domain.text import Batch, Tokens
 from spd_deploy.sessions.protocol import Session
@@ -61,7 +61,7 @@ class Engine:
         max_padded_tokens: int,
         max_rows: int,
         stall_timeout_s: float,
-        metrics: Metrics,
+        metrics: ModelMetrics,
         choose: ChooseBatch = next_batch,
     ) -> None:
         """Start the thread.
@@ -82,7 +82,9 @@ class Engine:
         self._max_padded_tokens, self._max_rows = max_padded_tokens, max_rows
         self._metrics = metrics
         self.health = Health(stall_timeout_s=stall_timeout_s)
-        metrics.watch_model(lambda: self.health.running_s)
+        metrics.watch_model(
+            running_s=lambda: self.health.running_s, oldest_wait_s=lambda: self.oldest_wait_s
+        )
         self._waiting: list[QueueEntry] = []
         self._in_model: Sequence[QueueEntry] = ()
         self._lock = threading.Lock()  # of _waiting and _closing
@@ -97,6 +99,13 @@ class Engine:
     def alive(self) -> bool:
         """Whether the thread still runs."""
         return self._thread.is_alive()
+
+    @property
+    def oldest_wait_s(self) -> float:
+        """Seconds that the oldest row of the queue has waited; 0 where none waits."""
+        with self._lock:
+            since = next((entry.since for entry in self._waiting if not entry.cancelled), None)
+        return 0.0 if since is None else time.perf_counter() - since
 
     def submit(self, rows: Sequence[Tokens], request_id: str = "-") -> "list[Future[BatchResult]]":
         """Queue rows and return a future for each; cancelling a future removes its row.
@@ -292,7 +301,10 @@ class Engine:
         self._learn_pace(run_s / padded)
         with contextlib.suppress(Exception):
             real_share = sum(entry.tokens for entry in rows) / padded
-            self._metrics.batch_ran(len(rows), tokens=padded, real_share=real_share, run_s=run_s)
+            fill = max(padded / self._max_padded_tokens, len(rows) / self._max_rows)
+            self._metrics.batch_ran(
+                len(rows), tokens=padded, real_share=real_share, fill=fill, run_s=run_s
+            )
 
     def _count_fault(self, fault: BatchFault) -> None:
         """Count a failure; an error of the metrics must not fail the other rows."""

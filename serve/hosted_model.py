@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from serve.classifier import AfterAnswer, Classifier
-from serve.metrics import Metrics
 from serve.model_source import ONLY_VERSION, Fingerprint, ModelSource, ModelVersion
 from spd_deploy.domain.errors import NotReady
 
@@ -39,8 +38,8 @@ class RefusedVersion:
 class HostedModel:
     """A model's name with the version that answers."""
 
-    def __init__(self, source: ModelSource, metrics: Metrics) -> None:
-        self.source, self.metrics = source, metrics
+    def __init__(self, source: ModelSource) -> None:
+        self.source = source
         self.name: str | None = source.name
         self.version = ONLY_VERSION
         self.fingerprint: Fingerprint | None = None

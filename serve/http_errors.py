@@ -32,6 +32,7 @@ from spd_deploy.domain.errors import (
     SpdError,
     TextTooLong,
     TooManyInputs,
+    Unauthenticated,
     UnknownModel,
     UnsupportedMedia,
 )
@@ -60,6 +61,7 @@ class ErrorKind:
 STATUS: Mapping[type[Refusal], ErrorKind] = {
     NotJson: ErrorKind(400, "Validation", "SPD_NOT_JSON"),
     EmptyText: ErrorKind(400, "Empty", "SPD_EMPTY_TEXT"),
+    Unauthenticated: ErrorKind(401, "Unauthorized", "SPD_UNAUTHENTICATED"),
     UnknownModel: ErrorKind(404, "Validation", "SPD_UNKNOWN_MODEL"),
     BodyTooLarge: ErrorKind(413, "Validation", "SPD_BODY_TOO_LARGE"),
     UnsupportedMedia: ErrorKind(415, "Validation", "SPD_UNSUPPORTED_MEDIA"),
@@ -147,6 +149,15 @@ def told(
     return kind, message_of(error)
 
 
+def kind_of(error: BaseException, errors: ErrorFormat = OWN_FORMAT) -> ErrorKind:
+    """The kind of an error, for the log."""
+    if isinstance(error, ClientDisconnected):
+        return ErrorKind(CLIENT_CLOSED_REQUEST, "", "SPD_CLIENT_CLOSED_REQUEST")
+    if isinstance(error, HTTPException):
+        return _kind_of_status(error.status_code)
+    return errors.kind_of(type(error))
+
+
 def request_id_of(scope: Mapping[str, Any]) -> str:
     """The request's id, which the middleware has put into the scope."""
     return str(scope.get("state", {}).get("request_id", ""))
@@ -191,8 +202,13 @@ def _response(
 
 
 def _headers_of(error: SpdError) -> dict[str, str]:
-    """Retry-After for errors that pass; a server that shuts down also closes the connection."""
+    """What to send, for a key that lacks; when to try again, for errors that pass.
+
+    A server that shuts down also closes the connection.
+    """
     match error:
+        case Unauthenticated():
+            return {"WWW-Authenticate": 'Bearer realm="spd"'}
         case Overloaded():
             return {"Retry-After": str(error.retry_after_s)}
         case NotReady():

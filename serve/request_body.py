@@ -17,6 +17,7 @@ from starlette.requests import Request
 
 from serve.headers import header_of
 from serve.http_errors import ClientDisconnected
+from serve.request_record import body_arrived
 from spd_deploy.domain.errors import (
     BodyTooLarge,
     EmptyText,
@@ -216,6 +217,7 @@ async def read_body(request: Request, *, max_bytes: int) -> bytes:
         more = message.get("more_body", False)
         if len(body) > max_bytes:
             raise _too_large(max_bytes)
+    body_arrived()
     return bytes(body)
 
 

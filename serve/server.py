@@ -1,14 +1,14 @@
 """Runs the app in uvicorn: a line when it is ready, a drain after a signal, and exit status 0.
 
-SIGHUP replaces the models whose files have changed.
-
 Plain uvicorn stops listening at the first SIGTERM, answers unfinished requests with a bare 500 and
 exits with the signal's status. Here SIGTERM or Ctrl-C makes ``/readyz`` answer 503 and refuses new
-work, and the socket stays open for probes. The process exits with status 0 when the last request in
+work, and the sockets stay open for probes. The process exits with status 0 when the last request in
 flight is answered, or when the drain timeout is over and the rest got 503. A second signal ends the
-process at once.
+process at once. SIGHUP reads API keys and certificate again, and replaces the models whose files
+have changed.
 """
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 
 from serve.connection import Connection
 from serve.state import Phase, ServerState
+from serve.tls import ServerTls
 from spd_deploy.domain.errors import Unavailable
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -33,7 +34,7 @@ _BACKLOG = 2048
 Say = Callable[[str], None]
 
 
-def bound_socket(host: str, port: int) -> socket.socket:
+def bound_socket(host: str, port: int, *, option: str = "--port") -> socket.socket:
     """A listening socket; bound first, so that a taken port is known before a model is opened.
 
     Raises:
@@ -46,17 +47,17 @@ def bound_socket(host: str, port: int) -> socket.socket:
         raise Unavailable(
             f"cannot listen on {host} port {port}",
             got=os.strerror(err.errno) if isinstance(err, OSError) and err.errno else err,
-            fix="choose another --port, or stop what listens there",
+            fix=f"choose another {option}, or stop what listens there",
         ) from err
 
 
-def url_of(listening: socket.socket) -> str:
+def url_of(listening: socket.socket, *, scheme: str = "http") -> str:
     """The URL of a listening socket."""
     host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def config_of(app: ASGIApp) -> uvicorn.Config:
+def config_of(app: ASGIApp, tls: ServerTls | None = None) -> uvicorn.Config:
     """Settings of uvicorn: the parser httptools, our connection, and no log of its own."""
     return uvicorn.Config(
         app,
@@ -70,11 +71,19 @@ def config_of(app: ASGIApp) -> uvicorn.Config:
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_CANCEL_AFTER_S,
+        ssl_context_factory=None if tls is None else lambda *_: tls.context,
     )
 
 
 def run(
-    app: ASGIApp, state: ServerState, listening: socket.socket, *, drain_timeout_s: float, say: Say
+    app: ASGIApp,
+    state: ServerState,
+    listening: socket.socket,
+    *,
+    drain_timeout_s: float,
+    say: Say,
+    tls: ServerTls | None = None,
+    management: socket.socket | None = None,
 ) -> None:
     """Serve until a signal, then drain.
 
@@ -84,12 +93,19 @@ def run(
         listening: a bound socket, which is closed at the end.
         drain_timeout_s: time that requests have to finish after the first signal.
         say: gets a line when the server is ready, and one when it drains.
+        tls: the certificate; without it the server speaks plain HTTP.
+        management: a bound socket for probes and metrics, always in plain HTTP.
 
     Raises:
         SpdError: the model did not open.
     """
     server = _Server(
-        config_of(app), state, drain_timeout_s=drain_timeout_s, say=say, url=url_of(listening)
+        config_of(app, tls),
+        state,
+        drain_timeout_s=drain_timeout_s,
+        say=say,
+        url=url_of(listening, scheme="http" if tls is None else "https"),
+        management=management,
     )
     server.run(sockets=[listening])
     if state.error is not None:
@@ -107,8 +123,10 @@ class _Server(uvicorn.Server):
         drain_timeout_s: float,
         say: Say,
         url: str,
+        management: socket.socket | None,
     ) -> None:
         super().__init__(config)
+        self._management = management
         self._state, self._say, self._url = state, say, url
         self._drain_timeout_s = drain_timeout_s
         self._give_up_at: float | None = None
@@ -134,8 +152,22 @@ class _Server(uvicorn.Server):
         self._state.drain()
 
     def handle_reload(self, sig: int, frame: FrameType | None) -> None:
-        """Replace the models whose files have changed."""
+        """Ask the app to read again what may change: keys, certificate, models."""
         self._state.ask_for_reload()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on the management port too, without TLS; uvicorn knows one way for all."""
+        await super().startup(sockets)
+        if self._management is not None and self.started:
+            management = await asyncio.get_running_loop().create_server(
+                lambda: Connection(
+                    config=self.config,
+                    server_state=self.server_state,
+                    app_state=self.lifespan.state,
+                ),
+                sock=self._management,
+            )
+            self.servers.append(management)
 
     async def on_tick(self, counter: int) -> bool:
         """Announce a new phase, and return whether to stop; uvicorn calls it ten times a second."""
@@ -158,7 +190,12 @@ class _Server(uvicorn.Server):
         self._announced = phase
         if phase is Phase.READY:
             grpc = self._state.grpc_address
-            self._say(f"ready on {self._url}" + (f", gRPC on {grpc}" if grpc else ""))
+            management = self._management and url_of(self._management)
+            self._say(
+                f"ready on {self._url}"
+                + (f", gRPC on {grpc}" if grpc else "")
+                + (f", management on {management}" if management else "")
+            )
         elif phase is Phase.DRAINING:
             self._say(
                 f"draining: {self._state.in_flight} requests in flight; "

@@ -8,7 +8,7 @@ One result an input, in the order of the inputs; each result's labels best first
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, FailFast, Field
 from starlette.requests import Request
@@ -75,6 +75,8 @@ class ClassifyReply(BaseModel):
 class Native(HttpProtocol):
     """The server's own protocol."""
 
+    name: ClassVar = "native"
+
     def __init__(self, server: ServerContext) -> None:
         super().__init__(server)
         self._vllm = Vllm(server)
@@ -103,7 +105,7 @@ class Native(HttpProtocol):
         if field_of(value, "inputs") is None and field_of(value, "input") is not None:
             return await self._vllm.classified(request, value)
         parsed = request_from(value, max_inputs=self._server.settings.max_inputs)
-        classifier = self._server.answering(request, parsed.model)
+        classifier = self._server.answering(parsed.model)
         rows, timing = await classify(
             request,
             classifier,

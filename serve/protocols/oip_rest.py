@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from serve.access import Audience
 from serve.classifier import Classifier, Timing
 from serve.context import JsonReply, classify, classify_rows
 from serve.http_errors import BAD_REQUEST, ErrorFormat
@@ -67,6 +68,7 @@ _REPOSITORY = "/v2/repository"
 class OpenInference(HttpProtocol):
     """The Open Inference Protocol v2."""
 
+    name: ClassVar = "oip"
     errors: ClassVar = ErrorFormat(statuses=BAD_REQUEST)
 
     def endpoints(self) -> Sequence[Endpoint]:
@@ -74,14 +76,14 @@ class OpenInference(HttpProtocol):
         repository = f"{_REPOSITORY}/models/{{name}}"
         return [
             _get("/v2", self.metadata, ServerMetadata, refusals=()),
-            _get("/v2/health/live", self.live, Live),
-            _get("/v2/health/ready", self.ready, Ready),
+            _probe("/v2/health/live", self.live, Live),
+            _probe("/v2/health/ready", self.ready, Ready),
             *(
                 endpoint
                 for path in (_MODEL, _VERSIONED)
                 for endpoint in (
                     _get(path, self.model_metadata, ModelMetadata, refusals=LOOKING_UP),
-                    _get(f"{path}/ready", self.model_ready, Ready, refusals=LOOKING_UP),
+                    _probe(f"{path}/ready", self.model_ready, Ready, refusals=LOOKING_UP),
                     _post(f"{path}/infer", self.infer, InferRequest, InferReply),
                 )
             ),
@@ -143,7 +145,7 @@ class OpenInference(HttpProtocol):
         with arrived.used():
             value, raw = await self._body(request)
             asked = validated(InferRequest, value)
-            classifier = self._server.answering(request, request.path_params["name"])
+            classifier = self._server.answering(request.path_params["name"])
             if "version" in request.path_params:  # this one, even if a newer one answers by now
                 classifier = arrived
             return await self._inferred(request, classifier, asked, raw)
@@ -316,6 +318,12 @@ def _get(
     path: str, handler: Handler, reply: Any, refusals: tuple[Any, ...] = WHILE_STARTING
 ) -> Endpoint:
     return Endpoint(method="GET", path=path, handler=handler, reply=reply, refusals=refusals)
+
+
+def _probe(
+    path: str, handler: Handler, reply: Any, refusals: tuple[Any, ...] = WHILE_STARTING
+) -> Endpoint:
+    return replace(_get(path, handler, reply, refusals), audience=Audience.PROBES)
 
 
 def _post(path: str, handler: Handler, body: type[Any], reply: Any) -> Endpoint:

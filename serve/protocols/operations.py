@@ -4,11 +4,14 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
 
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from serve.access import Audience
 from serve.info import Info, ModelOverview, info_of
 from serve.metrics import CONTENT_TYPE
 from serve.pages import demo_page, docs_page
@@ -30,13 +33,15 @@ class MetricsPage(Response):
 class Operations(HttpProtocol):
     """Everything but the model's work."""
 
+    name: ClassVar = "operations"
+
     def endpoints(self) -> Sequence[Endpoint]:
         """Paths of GET only."""
         return [
-            _described("/livez", self.livez, Status),
-            _described("/readyz", self.readyz, Status),
-            _described("/health", self.readyz, Status),
-            _described("/ping", self.readyz, Status),
+            _probe("/livez", self.livez),
+            _probe("/readyz", self.readyz),
+            _probe("/health", self.readyz),
+            _probe("/ping", self.readyz),
             _described("/info", self.info, Info),
             Endpoint(
                 method="GET",
@@ -51,6 +56,7 @@ class Operations(HttpProtocol):
                 handler=self.metrics,
                 reply=MetricsPage,
                 refusals=(),
+                audience=Audience.METRICS,
             ),
             _page("/docs", self.docs),
             _page("/openapi.json", self.openapi),
@@ -97,6 +103,10 @@ class Operations(HttpProtocol):
     async def demo(self, _: Request) -> Response:
         """The demo page of the model that is served."""
         return demo_page()
+
+
+def _probe(path: str, handler: Handler) -> Endpoint:
+    return replace(_described(path, handler, Status), audience=Audience.PROBES)
 
 
 def _described(path: str, handler: Handler, reply: type[BaseModel]) -> Endpoint:

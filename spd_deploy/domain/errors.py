@@ -18,6 +18,7 @@
     |-- RunsFailed              some runs of a sweep failed; the others went on
     |-- Interrupted             a run was stopped and can be resumed
     `-- Refusal                 a request that the server answers with an error status
+        |-- Unauthenticated     no API key, or not a known one
         |-- NotJson             a body that is not JSON, or not UTF-8
         |-- MalformedRequest    a missing or unknown field, a wrong type, text that is not Unicode
         |-- UnsupportedMedia    a body that is not JSON in UTF-8, by its headers
@@ -140,6 +141,10 @@ class Interrupted(SpdError):
 
 class Refusal(SpdError):
     """A request that the server answers with an error status."""
+
+
+class Unauthenticated(Refusal):
+    """The request has no API key, or one that the server does not know."""
 
 
 class NotJson(Refusal):

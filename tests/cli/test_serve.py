@@ -275,7 +275,7 @@ def test_no_artefact_ends_it_with_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])
 def test_other_machines_are_kept_out_unless_told(host: str) -> None:
-    """An address that others reach needs --insecure, since the server asks nobody who they are."""
+    """An address that others reach needs keys or --insecure: the server asks nobody else."""
     result = CliRunner().invoke(cli, ["serve", "somewhere", "--host", host])
 
     assert result.exit_code == 2

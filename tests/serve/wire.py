@@ -5,19 +5,22 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
 
+from serve.access import Access
 from serve.app import create_app
 from serve.forwarding import ProxySettings
 from serve.open_model import ServedModel
+from serve.request_record import Observer
 from serve.server import bound_socket, config_of
 from serve.settings import ServeSettings
 from serve.state import ServerState
-from tests.serve.clients import wait_until_settled
+from serve.tls import ServerTls
+from tests.serve.clients import series_of, wait_until_settled
 from tests.serve.fakes import PATIENCE_S
 
 
@@ -63,10 +66,9 @@ class Wire:
             return list(answers_in(b"".join(iter(lambda: connection.recv(65_536), b""))))
 
     def metric(self, name: str) -> float:
-        """The value of one line of ``/metrics``; 0 where there is none yet."""
+        """The sum of the series of ``/metrics`` with this name and at least these labels."""
         (page,) = self.say(request("GET", "/metrics"))
-        found = [one for one in page.body.decode().splitlines() if one.startswith(f"{name} ")]
-        return float(found[0].rpartition(" ")[2]) if found else 0.0
+        return sum(series_of(page.body.decode(), name))
 
 
 def request(method: str, path: str, *headers: str, body: bytes = b"") -> bytes:
@@ -93,6 +95,9 @@ def listening(
     settings: ServeSettings | None = None,
     forwarding: ProxySettings | None = None,
     grpc_address: tuple[str, int] | None = None,
+    access: Access | None = None,
+    tls: ServerTls | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Iterator[Wire]:
     """A server of ``served`` on a free port."""
     state = ServerState()
@@ -102,8 +107,11 @@ def listening(
         state=state,
         forwarding=forwarding or ProxySettings(),
         grpc_address=grpc_address,
+        access=access,
+        tls=tls,
+        observers=observers,
     )
-    server = uvicorn.Server(config_of(app))
+    server = uvicorn.Server(config_of(app, tls))
     with bound_socket("127.0.0.1", 0) as bound:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
