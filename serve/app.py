@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
+from serve.allowed_hosts import AllowedHosts
 from serve.context import ServerContext
 from serve.forwarding import ProxySettings
 from serve.info import input_spec_of
@@ -43,6 +44,7 @@ def create_app(
     *,
     state: ServerState | None = None,
     forwarding: ProxySettings | None = None,
+    hosts: AllowedHosts | None = None,
     grpc_address: tuple[str, int] | None = None,
 ) -> FastAPI:
     """The server as an ASGI app.
@@ -52,6 +54,7 @@ def create_app(
         settings: the server's limits.
         state: where the app is in its state, for a process that wants to watch and drain it.
         forwarding: the proxies whose X-Forwarded headers are trusted; none by default.
+        hosts: the host names under which the server answers; all by default.
         grpc_address: host and port of a gRPC server beside it; none by default.
 
     Raises:
@@ -77,6 +80,7 @@ def create_app(
         state=state,
         metrics=metrics,
         forwarding=forwarding or ProxySettings(),
+        hosts=hosts or AllowedHosts(),
         routes=RouteTable(
             (endpoint, protocol.errors)
             for protocol in protocols

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from serve.classifier import Classified, Classifier, Timing
+from serve.deadline import deadline_of
 from serve.disconnect import cancel_on_disconnect
 from serve.http_errors import request_id_of
 from serve.metrics import Metrics
@@ -58,7 +59,7 @@ class ServerContext:
 
     async def json_of(self, request: Request) -> Any:
         """The request's body as a JSON value."""
-        return await read_json(request, max_bytes=self.settings.max_body_bytes)
+        return await read_json(request, self.settings.body_limits)
 
 
 async def classify(
@@ -69,23 +70,36 @@ async def classify(
     truncate: bool,
     raw_scores: bool,
     side: Side | None = None,
+    timeout_ms: float | None = None,
 ) -> tuple[list[Classified], Timing]:
-    """The answers to a request's texts; the work ends early where the client disconnects."""
+    """The answers to a request's texts; the work ends early where the client disconnects.
+
+    ``timeout_ms`` is how long the client waits by the request's body; else a header may say it.
+    """
     work = classifier.classify(
         texts,
         truncate=truncate,
         raw_scores=raw_scores,
         request_id=request_id_of(request.scope),
         side=side,
+        deadline=deadline_of(request.scope, timeout_ms),
     )
     return await cancel_on_disconnect(request, work)
 
 
 async def classify_rows(
-    request: Request, classifier: Classifier, rows: Sequence[Tokens]
+    request: Request,
+    classifier: Classifier,
+    rows: Sequence[Tokens],
+    *,
+    timeout_ms: float | None = None,
 ) -> tuple[list[Classified], Timing]:
     """The answers to rows of token ids; the work ends early where the client disconnects."""
-    work = classifier.classify_rows(rows, request_id=request_id_of(request.scope))
+    work = classifier.classify_rows(
+        rows,
+        request_id=request_id_of(request.scope),
+        deadline=deadline_of(request.scope, timeout_ms),
+    )
     return await cancel_on_disconnect(request, work)
 
 

@@ -62,7 +62,7 @@ class Metrics:
         )
         self._stage_seconds = Histogram(
             "spd_stage_seconds",
-            "Seconds of a stage: tok and queue of a request, run of a batch.",
+            "Seconds of a stage: tok_queue, tok and queue of a request, run of a batch.",
             ["stage"],
             buckets=_SECONDS,
             registry=registry,
@@ -104,8 +104,15 @@ class Metrics:
             "Tokens that are queued or running, without padding.",
             registry=registry,
         )
+        self._queue_chars = Gauge(
+            "spd_queue_chars",
+            "Characters that wait to be tokenised or are being tokenised.",
+            registry=registry,
+        )
         self._build_info: Gauge | None = None
-        self._tok, self._queue, self._run = map(self._stage_seconds.labels, ("tok", "queue", "run"))
+        self._tok_queue, self._tok, self._queue, self._run = map(
+            self._stage_seconds.labels, ("tok_queue", "tok", "queue", "run")
+        )
         for fault in BatchFault:
             self._engine_errors.labels(fault)
 
@@ -115,9 +122,10 @@ class Metrics:
         self._request_seconds.labels(route).observe(seconds)
         self._count_noted()
 
-    def texts_tokenised(self, seconds: float, *, truncated: int) -> None:
-        """Count the tokenising of a request's texts, and how many of them were cut."""
+    def texts_tokenised(self, seconds: float, *, queue_s: float, truncated: int) -> None:
+        """Count a request's tokenising, its wait before, and how many of its texts were cut."""
         self._noted.append((self._tok.observe, seconds))
+        self._noted.append((self._tok_queue.observe, queue_s))
         if truncated:
             self._noted.append((self._truncated.inc, truncated))
 
@@ -144,10 +152,13 @@ class Metrics:
         """Read the running batch's seconds from ``running_s`` at each scrape."""
         self._running_seconds.set_function(running_s)
 
-    def watch_queue(self, items: Callable[[], int], tokens: Callable[[], int]) -> None:
+    def watch_queue(
+        self, items: Callable[[], int], tokens: Callable[[], int], chars: Callable[[], int]
+    ) -> None:
         """Read the queue's size at each scrape."""
         self._queue_items.set_function(items)
         self._queue_tokens.set_function(tokens)
+        self._queue_chars.set_function(chars)
 
     def describe_build(self, facts: Mapping[str, str]) -> None:
         """Publish facts of the model and the server as labels of a gauge that is always 1."""

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from serve.context import ServerContext
 from serve.http_errors import STATUS, ErrorFormat
 from serve.protocols.input_spec import InputSpec
-from spd_deploy.domain.errors import NotReady, Refusal, UnknownModel
+from spd_deploy.domain.errors import NotReady, Overloaded, Refusal, UnknownModel
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -49,6 +49,11 @@ class Endpoint:
     refusals: tuple[type[Refusal], ...] = EVERY_REFUSAL
     described: bool = True
     reranks: bool = False
+
+    @property
+    def queues(self) -> bool:
+        """Whether its requests wait for the model; they are refused unread where it is full."""
+        return bool(self.body) and self.body_required and Overloaded in self.refusals
 
 
 class HttpProtocol(ABC):

@@ -23,6 +23,11 @@ class PathRoute:
     path: str
     errors: ErrorFormat
     handlers: dict[str, Handler] = field(default_factory=dict)
+    queueing: set[str] = field(default_factory=set)
+
+    def queues(self, method: str) -> bool:
+        """Whether requests of the method wait for the model."""
+        return method in self.queueing
 
     def handler(self, method: str) -> Handler:
         """The handler of a method; HEAD has that of GET.
@@ -53,6 +58,8 @@ class RouteTable:
         for endpoint, errors in endpoints:
             route = self._routes.setdefault(endpoint.path, PathRoute(endpoint.path, errors))
             route.handlers[endpoint.method] = endpoint.handler
+            if endpoint.queues:
+                route.queueing.add(endpoint.method)
             if endpoint.method == "GET":
                 route.handlers["HEAD"] = endpoint.handler
         self._patterns: list[tuple[re.Pattern[str], PathRoute]] = [

@@ -5,27 +5,41 @@ exits with the signal's status. Here SIGTERM or Ctrl-C makes ``/readyz`` answer 
 work, and the socket stays open for probes. The process exits with status 0 when the last request in
 flight is answered, or when the drain timeout is over and the rest got 503. A second signal ends the
 process at once.
+
+The limit of open files is raised to what the process may have. Where descriptors or memory run out
+all the same, new connections wait in the kernel; it is tried again after a second, and logged once.
 """
 
+import asyncio
 import contextlib
+import functools
+import logging
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from serve.connection import Connection
+from serve.connection_pool import ConnectionPool
+from serve.exhausted import exhausted_by, raise_open_files
+from serve.log_rarely import Rarely
+from serve.settings import ServeSettings
 from serve.state import Phase, ServerState
 from spd_deploy.domain.errors import Unavailable
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_KEEP_ALIVE_S = 75
 _CANCEL_AFTER_S = 1
 _BACKLOG = 2048
+# asyncio goes on accepting so many times after it has failed for want of descriptors.
+_ACCEPT_AT_ONCE = 16
+
+_log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 
@@ -53,11 +67,11 @@ def url_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def config_of(app: ASGIApp) -> uvicorn.Config:
+def config_of(app: ASGIApp, pool: ConnectionPool) -> uvicorn.Config:
     """Settings of uvicorn: the parser httptools, our connection, and no log of its own."""
     return uvicorn.Config(
         app,
-        http=Connection,
+        http=cast("type[asyncio.Protocol]", functools.partial(Connection, pool=pool)),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -65,13 +79,19 @@ def config_of(app: ASGIApp) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_keep_alive=cast("int", pool.settings.keep_alive_timeout_s),
         timeout_graceful_shutdown=_CANCEL_AFTER_S,
+        backlog=_ACCEPT_AT_ONCE,
     )
 
 
 def run(
-    app: ASGIApp, state: ServerState, listening: socket.socket, *, drain_timeout_s: float, say: Say
+    app: ASGIApp,
+    state: ServerState,
+    listening: socket.socket,
+    *,
+    settings: ServeSettings,
+    say: Say,
 ) -> None:
     """Serve until a signal, then drain.
 
@@ -79,18 +99,27 @@ def run(
         app: what :func:`serve.app.create_app` made.
         state: the one that was given to it.
         listening: a bound socket, which is closed at the end.
-        drain_timeout_s: time that requests have to finish after the first signal.
+        settings: the limits on connections, and the time to drain.
         say: gets a line when the server is ready, and one when it drains.
 
     Raises:
         SpdError: the model did not open.
     """
-    server = _Server(
-        config_of(app), state, drain_timeout_s=drain_timeout_s, say=say, url=url_of(listening)
-    )
+    pool = ConnectionPool(settings, max_open_files=raise_open_files())
+    server = _Server(config_of(app, pool), state, settings, say=say, url=url_of(listening))
     server.run(sockets=[listening])
     if state.error is not None:
         raise state.error
+
+
+def log_once(_: asyncio.AbstractEventLoop, context: dict[str, Any], *, rarely: Rarely) -> None:
+    """Log an error of the event loop; where the machine has run out of something, once a minute."""
+    error = context.get("exception")
+    what = None if error is None else exhausted_by(error)
+    if what is None:
+        _log.error("%s", context.get("message"), exc_info=error)
+    else:
+        rarely.error(what, f"the process has no {what} left; connections wait until there is")
 
 
 class _Server(uvicorn.Server):
@@ -100,14 +129,14 @@ class _Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         state: ServerState,
+        settings: ServeSettings,
         *,
-        drain_timeout_s: float,
         say: Say,
         url: str,
     ) -> None:
         super().__init__(config)
         self._state, self._say, self._url = state, say, url
-        self._drain_timeout_s = drain_timeout_s
+        self._drain_timeout_s = settings.drain_timeout_s
         self._give_up_at: float | None = None
         self._announced: Phase | None = None
 
@@ -127,6 +156,14 @@ class _Server(uvicorn.Server):
             os._exit(128 + sig)
         self._give_up_at = time.perf_counter() + self._drain_timeout_s
         self._state.drain()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; the kernel's queue stays long, although few are accepted at once."""
+        handler = functools.partial(log_once, rarely=Rarely(_log))
+        asyncio.get_running_loop().set_exception_handler(handler)
+        await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(_BACKLOG)
 
     async def on_tick(self, counter: int) -> bool:
         """Announce a new phase, and return whether to stop; uvicorn calls it ten times a second."""

@@ -86,8 +86,17 @@ class ServerState:
         engine = self._classifier.engine
         if not engine.alive:
             raise NotReady("the engine's thread has ended", fix="restart the server")
-        if engine.health.stalled:
-            raise NotReady("a batch hangs in the model", fix="restart the server")
+        if hang := engine.health.hang:
+            raise NotReady(hang, fix="restart the server")
+
+    def refuse_full(self) -> None:
+        """Refuse where the queue has no room for a single text; nothing of a request is read.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        if self._classifier is not None and self.phase is Phase.READY:
+            self._classifier.admission.refuse_full()
 
     def classifier(self) -> Classifier:
         """The model for a new request.

@@ -7,11 +7,13 @@ are those of HTTP under gRPC's codes.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from serve.context import ServerContext, refuse_other_model
+from serve.deadline import Deadline, deadline_in
 from serve.http_errors import CLIENT_CLOSED_REQUEST, told
 from serve.middleware import request_id_from
 from serve.protocols.input_spec import VERSION
@@ -28,6 +30,7 @@ _CODES = {
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     500: grpc.StatusCode.INTERNAL,
     503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 # Where a message has the elements of each datatype, if they are not raw.
 _CONTENTS = {
@@ -40,7 +43,15 @@ _CONTENTS = {
 
 # A reply, and metadata to send after it.
 Answer = tuple[Any, dict[str, str]]
-Method = Callable[[Any, str], Awaitable[Answer]]
+Method = Callable[[Any, "Call"], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Call:
+    """What a method knows of its call: its id, and when its client wants the reply."""
+
+    request_id: str
+    deadline: Deadline
 
 
 class GrpcServer:
@@ -108,7 +119,10 @@ class GrpcServer:
             start, status = time.perf_counter(), CLIENT_CLOSED_REQUEST
             state.in_flight += 1
             try:
-                reply, more = await method(request, request_id)
+                reply, more = await method(
+                    request,
+                    Call(request_id=request_id, deadline=deadline_in(context.time_remaining())),
+                )
                 status = 200
                 context.set_trailing_metadata(tuple({"x-request-id": request_id, **more}.items()))
                 return reply
@@ -130,31 +144,31 @@ class GrpcServer:
             response_serializer=message(f"{name}Response").SerializeToString,
         )
 
-    async def _live(self, _: Any, __: str) -> Answer:
+    async def _live(self, _: Any, __: Call) -> Answer:
         try:
             self._server.state.refuse_dead()
         except NotReady:
             return message("ServerLiveResponse")(live=False), {}
         return message("ServerLiveResponse")(live=True), {}
 
-    async def _ready(self, _: Any, __: str) -> Answer:
+    async def _ready(self, _: Any, __: Call) -> Answer:
         ready = self._server.state.takes_requests
         return message("ServerReadyResponse")(ready=ready), {}
 
-    async def _model_ready(self, request: Any, _: str) -> Answer:
+    async def _model_ready(self, request: Any, _: Call) -> Answer:
         control, ready = self._server.control, self._server.state.takes_requests
         if control.name is not None:
             refuse_other_model(request.name, control.name)
         refuse_other_version(request.version)
         return message("ModelReadyResponse")(ready=ready), {}
 
-    async def _metadata(self, _: Any, __: str) -> Answer:
+    async def _metadata(self, _: Any, __: Call) -> Answer:
         reply = message("ServerMetadataResponse")(
             name=SERVER, version=version_of(PACKAGE) or "unknown", extensions=EXTENSIONS
         )
         return reply, {}
 
-    async def _model_metadata(self, request: Any, _: str) -> Answer:
+    async def _model_metadata(self, request: Any, _: Call) -> Answer:
         refuse_other_version(request.version)
         served = self._server.named(request.name).served
         made = message("ModelMetadataResponse")
@@ -171,7 +185,7 @@ class GrpcServer:
         )
         return reply, {}
 
-    async def _infer(self, request: Any, request_id: str) -> Answer:
+    async def _infer(self, request: Any, call: Call) -> Answer:
         refuse_other_version(request.model_version)
         classifier = self._server.named(request.model_name)
         work = inference_of(
@@ -181,11 +195,19 @@ class GrpcServer:
             classifier.served,
             max_inputs=self._server.settings.max_inputs,
         )
+        timeout_s = None if work.timeout_ms is None else work.timeout_ms / 1000
+        deadline = min(call.deadline, deadline_in(timeout_s), key=Deadline.left_s)
         if work.rows:
-            rows, timing = await classifier.classify_rows(work.rows, request_id=request_id)
+            rows, timing = await classifier.classify_rows(
+                work.rows, request_id=call.request_id, deadline=deadline
+            )
         else:
             rows, timing = await classifier.classify(
-                work.texts, truncate=work.truncate, raw_scores=False, request_id=request_id
+                work.texts,
+                truncate=work.truncate,
+                raw_scores=False,
+                request_id=call.request_id,
+                deadline=deadline,
             )
         tensors = answer_of(rows, work.outputs)
         made = message("ModelInferResponse")
@@ -201,16 +223,16 @@ class GrpcServer:
         )
         return reply, {"server-timing": timing.server_timing()}
 
-    async def _index(self, request: Any, _: str) -> Answer:
+    async def _index(self, request: Any, _: Call) -> Answer:
         made = message("RepositoryIndexResponse")
         models = index_of(self._server, only_ready=request.ready)
         return made(models=[made.ModelIndex(**one.model_dump()) for one in models]), {}
 
-    async def _load(self, request: Any, _: str) -> Answer:
+    async def _load(self, request: Any, _: Call) -> Answer:
         await load(self._server, request.model_name, request.parameters)
         return message("RepositoryModelLoadResponse")(), {}
 
-    async def _unload(self, request: Any, _: str) -> Answer:
+    async def _unload(self, request: Any, _: Call) -> Answer:
         await unload(self._server, request.model_name)
         return message("RepositoryModelUnloadResponse")(), {}
 

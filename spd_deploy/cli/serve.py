@@ -1,5 +1,6 @@
 """``spd serve``: answer requests over HTTP."""
 
+import contextlib
 import ipaddress
 import logging
 from pathlib import Path
@@ -114,6 +115,14 @@ _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
     "networks with commas between, or * for all. Set it behind a proxy that ends TLS. Default: "
     "none.",
 )
+@click.option(
+    "--allowed-hosts",
+    default="",
+    metavar="NAMES",
+    help="Host names that requests may name, with commas between; *.example.com has those below, "
+    "* all. IP addresses are always allowed. Default: localhost, and every name with a --host that "
+    "other machines can reach.",
+)
 def serve(
     artefact: Path,
     host: str,
@@ -131,6 +140,7 @@ def serve(
     drain_timeout: float,
     root_path: str,
     forwarded_allow_ips: str,
+    allowed_hosts: str,
 ) -> None:
     """Serve ARTEFACT over HTTP, with a demo page at / and the API's description at /docs.
 
@@ -148,6 +158,7 @@ def serve(
             f"--host {host} can be reached by other machines, and this server has no "
             "authentication; put a proxy with authentication before it, or add --insecure"
         )
+    from serve.allowed_hosts import allowed_hosts_from
     from serve.app import create_app
     from serve.forwarding import ProxySettings, trusted_from
     from serve.open_model import ServedModel, open_served
@@ -181,10 +192,11 @@ def serve(
         forwarding=ProxySettings(
             root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)
         ),
+        hosts=allowed_hosts_from(allowed_hosts, host=host, is_loopback=is_loopback(host)),
         grpc_address=None if grpc_port is None else (host, grpc_port),
     )
     with bound_socket(host, port) as listening:
-        run(app, state, listening, drain_timeout_s=drain_timeout, say=_say)
+        run(app, state, listening, settings=settings, say=_say)
 
 
 def is_loopback(host: str) -> bool:
@@ -196,5 +208,6 @@ def is_loopback(host: str) -> bool:
 
 
 def _say(line: str) -> None:
-    """Print a line to standard error; standard output stays empty."""
-    click.echo(line, err=True)
+    """Print a line to standard error, unless its disk is full; standard output stays empty."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)

@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from serve.app import create_app
+from serve.connection_pool import ConnectionPool
 from serve.forwarding import ProxySettings
 from serve.open_model import ServedModel
 from serve.server import bound_socket, config_of
@@ -37,8 +38,10 @@ class Answer:
 class Wire:
     """The address of a running server."""
 
-    def __init__(self, port: int, state: ServerState, server: uvicorn.Server) -> None:
-        self.port, self.state = port, state
+    def __init__(
+        self, port: int, state: ServerState, server: uvicorn.Server, pool: ConnectionPool
+    ) -> None:
+        self.port, self.state, self.pool = port, state, pool
         self._server = server
 
     def connect(self) -> socket.socket:
@@ -95,7 +98,7 @@ def listening(
     grpc_address: tuple[str, int] | None = None,
 ) -> Iterator[Wire]:
     """A server of ``served`` on a free port."""
-    state = ServerState()
+    state, pool = ServerState(), ConnectionPool(settings or ServeSettings())
     app = create_app(
         lambda: served,
         settings or ServeSettings(),
@@ -103,13 +106,13 @@ def listening(
         forwarding=forwarding or ProxySettings(),
         grpc_address=grpc_address,
     )
-    server = uvicorn.Server(config_of(app))
+    server = uvicorn.Server(config_of(app, pool))
     with bound_socket("127.0.0.1", 0) as bound:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
         wait_until_settled(state)
         try:
-            yield Wire(bound.getsockname()[1], state, server)
+            yield Wire(bound.getsockname()[1], state, server, pool)
         finally:
             server.should_exit = True
             thread.join(PATIENCE_S)
