@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 
+from serve.allowed_hosts import AllowedHosts
 from serve.app import create_app
 from serve.connection_pool import ConnectionPool
 from serve.forwarding import ProxySettings
@@ -95,6 +96,7 @@ def listening(
     served: ServedModel,
     settings: ServeSettings | None = None,
     forwarding: ProxySettings | None = None,
+    hosts: AllowedHosts | None = None,
     grpc_address: tuple[str, int] | None = None,
 ) -> Iterator[Wire]:
     """A server of ``served`` on a free port."""
@@ -104,6 +106,7 @@ def listening(
         settings or ServeSettings(),
         state=state,
         forwarding=forwarding or ProxySettings(),
+        hosts=hosts,
         grpc_address=grpc_address,
     )
     server = uvicorn.Server(config_of(app, pool))
