@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from serve.access import Access
+from serve.allowed_hosts import AllowedHosts
 from serve.context import ServerContext
 from serve.cors import with_cors
 from serve.forwarding import ProxySettings
@@ -57,6 +58,7 @@ def create_app(
     watch: bool = False,
     state: ServerState | None = None,
     forwarding: ProxySettings | None = None,
+    hosts: AllowedHosts | None = None,
     access: Access | None = None,
     cors_origins: Sequence[str] = (),
     observers: Sequence[Observer] = (),
@@ -75,6 +77,7 @@ def create_app(
         state: where the app is in its state, for a process that wants to watch and drain it;
             without one an error at start is logged.
         forwarding: the proxies whose X-Forwarded headers are trusted; none by default.
+        hosts: the host names under which the server answers; all by default.
         access: who may ask what; by default everyone everything.
         cors_origins: the origins whose pages may call the server from a browser; ``*`` is all.
         observers: the request log and the tracing, if any; closed when the app ends.
@@ -127,6 +130,7 @@ def create_app(
         app.build_middleware_stack(),
         server=server,
         forwarding=forwarding or ProxySettings(),
+        hosts=hosts or AllowedHosts(),
         routes=RouteTable(protocols),
     )
     app.middleware_stack = with_cors(answering, cors_origins)

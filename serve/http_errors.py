@@ -20,8 +20,11 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from serve.exhausted import exhausted_by, no_more
+from serve.log_rarely import Rarely
 from spd_deploy.domain.errors import (
     BodyTooLarge,
+    DeadlineExceeded,
     EmptyText,
     EngineFailed,
     MalformedRequest,
@@ -38,6 +41,7 @@ from spd_deploy.domain.errors import (
 )
 
 _log = logging.getLogger(__name__)
+_rarely = Rarely(_log)
 
 ERROR_FORMAT = "error_format"  # key of ``scope["state"]``: the ErrorFormat of the answer
 PROTOCOL_ERROR = "refused"  # key of ``scope["state"]``: the error of a malformed HTTP request
@@ -71,6 +75,7 @@ STATUS: Mapping[type[Refusal], ErrorKind] = {
     Overloaded: ErrorKind(429, "Overloaded", "SPD_QUEUE_FULL"),
     EngineFailed: ErrorKind(500, "Backend", "SPD_ENGINE_FAILED"),
     NotReady: ErrorKind(503, "Unhealthy", "SPD_NOT_READY"),
+    DeadlineExceeded: ErrorKind(504, "Overloaded", "SPD_DEADLINE_EXCEEDED"),
 }
 INTERNAL = ErrorKind(500, "Backend", "SPD_INTERNAL")
 
@@ -133,6 +138,7 @@ def response_for(
     if isinstance(error, HTTPException):
         kind = _kind_of_status(error.status_code)
         return _response(errors, kind, error.detail, request_id, error.headers)
+    error = _refusal_where_exhausted(error)
     kind, message = told(error, request_id, errors)
     headers = _headers_of(error) if isinstance(error, SpdError) else None
     return _response(errors, kind, message, request_id, headers)
@@ -142,6 +148,7 @@ def told(
     error: BaseException, request_id: str, errors: ErrorFormat = OWN_FORMAT
 ) -> tuple[ErrorKind, str]:
     """The kind of an error and what the client is told; a bug of the server goes to the log."""
+    error = _refusal_where_exhausted(error)
     kind = errors.kind_of(type(error))
     if not isinstance(error, SpdError) or kind is INTERNAL:
         _log.error("request %s failed", request_id, exc_info=error)
@@ -155,7 +162,16 @@ def kind_of(error: BaseException, errors: ErrorFormat = OWN_FORMAT) -> ErrorKind
         return ErrorKind(CLIENT_CLOSED_REQUEST, "", "SPD_CLIENT_CLOSED_REQUEST")
     if isinstance(error, HTTPException):
         return _kind_of_status(error.status_code)
-    return errors.kind_of(type(error))
+    return errors.kind_of(type(error) if exhausted_by(error) is None else NotReady)
+
+
+def _refusal_where_exhausted(error: BaseException) -> BaseException:
+    """A 503 for what the machine has none left of, logged once a minute; else the error."""
+    what = exhausted_by(error)
+    if what is None:
+        return error
+    _rarely.error(what, f"requests are refused: the process has no {what} left")
+    return no_more(what)
 
 
 def request_id_of(scope: Mapping[str, Any]) -> str:

@@ -64,7 +64,9 @@ class Metrics:
             registry=registry,
         )
         self._in_flight = Gauge(
-            "spd_requests_in_flight", "Requests that are not answered yet.", registry=registry
+            "spd_requests_in_flight",
+            "Requests that have arrived whole and are not answered yet.",
+            registry=registry,
         )
         self._dropped_lines = Counter(
             "spd_request_log_dropped_total",
@@ -141,7 +143,7 @@ class _ModelFamilies:
 
         self.stage_seconds = histogram(
             "spd_stage_seconds",
-            "Seconds of a stage: tok and queue of a request, run of a batch.",
+            "Seconds of a stage: tok_queue, tok and queue of a request, run of a batch.",
             _SECONDS,
             "stage",
         )
@@ -183,6 +185,9 @@ class _ModelFamilies:
         self.queue_tokens = gauge(
             "spd_queue_tokens", "Tokens that are queued or running, without padding."
         )
+        self.queue_chars = gauge(
+            "spd_queue_chars", "Characters that wait to be tokenised or are being tokenised."
+        )
 
 
 class ModelMetrics:
@@ -197,8 +202,8 @@ class ModelMetrics:
         """What is counted before an answer is sent goes into ``noted``."""
         self._noted = noted
         stages = families.stage_seconds
-        self._tok, self._queue, self._run = (
-            stages.labels(stage, model) for stage in ("tok", "queue", "run")
+        self._tok_queue, self._tok, self._queue, self._run = (
+            stages.labels(stage, model) for stage in ("tok_queue", "tok", "queue", "run")
         )
         self._rows, self._tokens = (
             one.labels(model) for one in (families.batch_rows, families.batch_tokens)
@@ -211,11 +216,13 @@ class ModelMetrics:
         self._queue_age = families.queue_age.labels(model)
         self._queue_items = families.queue_items.labels(model)
         self._queue_tokens = families.queue_tokens.labels(model)
+        self._queue_chars = families.queue_chars.labels(model)
         self._errors = {fault: families.engine_errors.labels(fault, model) for fault in BatchFault}
 
-    def texts_tokenised(self, seconds: float, *, truncated: int) -> None:
-        """Count the tokenising of a request's texts, and how many of them were cut."""
+    def texts_tokenised(self, seconds: float, *, queue_s: float, truncated: int) -> None:
+        """Count a request's tokenising, its wait before, and how many of its texts were cut."""
         self._noted.append((self._tok.observe, seconds))
+        self._noted.append((self._tok_queue.observe, queue_s))
         if truncated:
             self._noted.append((self._truncated.inc, truncated))
 
@@ -256,10 +263,13 @@ class ModelMetrics:
         self._running_seconds.set_function(running_s)
         self._queue_age.set_function(oldest_wait_s)
 
-    def watch_queue(self, items: Callable[[], int], tokens: Callable[[], int]) -> None:
+    def watch_queue(
+        self, items: Callable[[], int], tokens: Callable[[], int], chars: Callable[[], int]
+    ) -> None:
         """Read the queue's size at each scrape."""
         self._queue_items.set_function(items)
         self._queue_tokens.set_function(tokens)
+        self._queue_chars.set_function(chars)
 
 
 class _Families(Collector):

@@ -12,7 +12,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.access import Audience
+from serve.allowed_hosts import HOSTS, TRUSTED, AllowedHosts
 from serve.context import ServerContext
+from serve.deadline import ARRIVED
 from serve.forwarding import ProxySettings
 from serve.headers import header_of
 from serve.http_errors import (
@@ -25,11 +27,12 @@ from serve.http_errors import (
 )
 from serve.request_record import OTHER, RequestRecord, recording
 from serve.route_table import RouteTable
-from serve.state import Phase
+from serve.state import Phase, ServerState
 from spd_deploy.domain.errors import NotReady
 
 REQUEST_ID = "X-Request-Id"
 _REQUEST_ID_HEADER = REQUEST_ID.lower().encode()
+_BODY_HEADERS = (b"content-length", b"transfer-encoding")
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -47,11 +50,12 @@ class RequestMiddleware:
         *,
         server: ServerContext,
         forwarding: ProxySettings,
+        hosts: AllowedHosts,
         routes: RouteTable,
     ) -> None:
         """``routes`` answers all of HTTP; ``app`` is for what else there is in ASGI."""
         self._app, self._server, self._state = app, server, server.state
-        self._forwarding, self._routes = forwarding, routes
+        self._forwarding, self._hosts, self._routes = forwarding, hosts, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app for one request; the ASGI entry point."""
@@ -61,14 +65,15 @@ class RequestMiddleware:
         record = RequestRecord(
             request_id_from(header_of(scope, _REQUEST_ID_HEADER)), scope["method"]
         )
-        scope.setdefault("state", {})["request_id"] = record.request_id
+        own = scope.setdefault("state", {})
+        own["request_id"], own[ARRIVED], own[HOSTS] = record.request_id, record.since, self._hosts
         answer = _ResponseSender(send, record.request_id)
-        self._state.in_flight += 1
+        received = _Receiver(scope, receive, self._state)
         try:
             with recording(record):
-                await self._answer(scope, _receive_unless_malformed(scope, receive), answer, record)
+                await self._answer(scope, received, answer, record)
         finally:
-            self._state.in_flight -= 1
+            received.close()
             if self._server.observers:
                 record.traceparent = header_of(scope, b"traceparent")
                 record.tracestate = header_of(scope, b"tracestate")
@@ -80,13 +85,18 @@ class RequestMiddleware:
         """Run the handler, and send an error response for what it raises."""
         try:
             _raise_protocol_error(scope)
+            trusted = scope["state"][TRUSTED] = self._forwarding.trusts_client(scope)
             self._forwarding.apply(scope)
             route, scope["path_params"] = self._routes.find(_path_in_app(scope))
             record.route, record.protocol = route.path, route.protocol
             record.probe = route.audience is not Audience.CLIENTS
             scope["state"][ERROR_FORMAT] = route.errors
+            self._hosts.refuse_unknown(scope, trusted=trusted)
             record.client = self._server.access.client_of(scope, route.audience)
-            response = await route.handler(scope["method"])(Request(scope, receive))
+            handler = route.handler(scope["method"])
+            if route.queues(scope["method"]):
+                self._server.refuse_full(scope["path_params"].get("name"))
+            response = await handler(Request(scope, receive))
             await response(scope, receive, answer)
         except asyncio.CancelledError:
             # uvicorn cancels requests that outlast the drain timeout.
@@ -126,15 +136,35 @@ class _ResponseSender:
         await self._send(message)
 
 
-def _receive_unless_malformed(scope: Scope, receive: Receive) -> Receive:
-    """A ``receive`` that raises once the connection finds the body malformed."""
+class _Receiver:
+    """Receives a request, which is in flight once it is whole.
 
-    async def received() -> Message:
-        message = await receive()
-        _raise_protocol_error(scope)
+    Raises what the connection finds wrong with the body. A request whose body has not arrived does
+    not keep a server from ending.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, state: ServerState) -> None:
+        self._scope, self._receive, self._state = scope, receive, state
+        self._counted = False
+        if not any(name in _BODY_HEADERS for name, _ in scope["headers"]):
+            self._count()
+
+    async def __call__(self) -> Message:
+        """Receive one ASGI message."""
+        message = await self._receive()
+        _raise_protocol_error(self._scope)
+        if not message.get("more_body"):
+            self._count()
         return message
 
-    return received
+    def close(self) -> None:
+        """Note that the request is answered."""
+        self._state.in_flight -= self._counted
+        self._counted = False
+
+    def _count(self) -> None:
+        self._state.in_flight += not self._counted
+        self._counted = True
 
 
 def _raise_protocol_error(scope: Scope) -> None:

@@ -17,7 +17,13 @@ from serve.access import Audience
 from serve.context import ServerContext
 from serve.http_errors import STATUS, ErrorFormat
 from serve.protocols.input_spec import InputSpec
-from spd_deploy.domain.errors import NotReady, Refusal, Unauthenticated, UnknownModel
+from spd_deploy.domain.errors import (
+    NotReady,
+    Overloaded,
+    Refusal,
+    Unauthenticated,
+    UnknownModel,
+)
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -53,6 +59,11 @@ class Endpoint:
     audience: Audience = Audience.CLIENTS
     described: bool = True
     reranks: bool = False
+
+    @property
+    def queues(self) -> bool:
+        """Whether its requests wait for the model; they are refused unread where it is full."""
+        return bool(self.body) and self.body_required and Overloaded in self.refusals
 
 
 class HttpProtocol(ABC):

@@ -42,6 +42,7 @@ def line_of(record: RequestRecord, now: datetime) -> dict[str, Any]:
         "truncated": work and work.truncated,
         "total_ms": _ms(record.total_s),
         "read_ms": _ms(None if record.read is None else record.read - record.since),
+        "tok_queue_ms": None if work is None else _ms(work.tok_queue_s),
         "tok_ms": None if work is None else _ms(work.tok_s),
         "queue_ms": None if work is None else _ms(work.queue_s),
         "run_ms": None if work is None else _ms(work.run_s),

@@ -28,15 +28,16 @@ class ModelWork:
     since: float = field(default_factory=time.perf_counter)
     tokens: int | None = None
     truncated: int | None = None
+    tok_queue_s: float | None = None
     tok_s: float | None = None
     queue_s: float | None = None
     run_s: float | None = None
 
-    def tokenised(self, rows: Sequence[Tokens], tok_s: float) -> None:
-        """Note the rows, and the seconds that tokenising them took."""
+    def tokenised(self, rows: Sequence[Tokens], tok_s: float, *, queue_s: float = 0.0) -> None:
+        """Note the rows, the seconds that tokenising them took, and those of its wait before."""
         self.tokens = sum(len(row) for row in rows)
         self.truncated = sum(row.dropped > 0 for row in rows)
-        self.tok_s = tok_s
+        self.tok_queue_s, self.tok_s = queue_s, tok_s
 
     def ran(self, queue_s: float, run_s: float) -> None:
         """Note the seconds of the slowest row in the queue and in the model."""

@@ -26,6 +26,11 @@ class PathRoute:
     audience: Audience
     protocol: str
     handlers: dict[str, Handler] = field(default_factory=dict)
+    queueing: set[str] = field(default_factory=set)
+
+    def queues(self, method: str) -> bool:
+        """Whether requests of the method wait for the model."""
+        return method in self.queueing
 
     def handler(self, method: str) -> Handler:
         """The handler of a method; HEAD has that of GET.
@@ -67,6 +72,8 @@ class RouteTable:
             PathRoute(endpoint.path, protocol.errors, endpoint.audience, protocol.name),
         )
         route.handlers[endpoint.method] = endpoint.handler
+        if endpoint.queues:
+            route.queueing.add(endpoint.method)
         if endpoint.method == "GET":
             route.handlers["HEAD"] = endpoint.handler
 

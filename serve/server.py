@@ -6,30 +6,45 @@ work, and the sockets stay open for probes. The process exits with status 0 when
 flight is answered, or when the drain timeout is over and the rest got 503. A second signal ends the
 process at once. SIGHUP reads API keys and certificate again, and replaces the models whose files
 have changed.
+
+The limit of open files is raised to what the process may have. Where descriptors or memory run out
+all the same, new connections wait in the kernel; it is tried again after a second, and logged once.
 """
 
 import asyncio
 import contextlib
+import functools
+import logging
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from serve.connection import Connection
+from serve.connection_pool import ConnectionPool
+from serve.exhausted import exhausted_by, raise_open_files
+from serve.log_rarely import Rarely
+from serve.settings import ServeSettings
 from serve.state import Phase, ServerState
 from serve.tls import ServerTls
 from spd_deploy.domain.errors import Unavailable
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _RELOAD: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
-_KEEP_ALIVE_S = 75
 _CANCEL_AFTER_S = 1
 _BACKLOG = 2048
+# asyncio goes on accepting so many times after it has failed for want of descriptors.
+_ACCEPT_AT_ONCE = 16
+_MANAGEMENT_CONNECTIONS = 32
+
+_log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 
@@ -57,11 +72,11 @@ def url_of(listening: socket.socket, *, scheme: str = "http") -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def config_of(app: ASGIApp, tls: ServerTls | None = None) -> uvicorn.Config:
+def config_of(app: ASGIApp, pool: ConnectionPool, tls: ServerTls | None = None) -> uvicorn.Config:
     """Settings of uvicorn: the parser httptools, our connection, and no log of its own."""
     return uvicorn.Config(
         app,
-        http=Connection,
+        http=cast("type[asyncio.Protocol]", functools.partial(Connection, pool=pool)),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -69,8 +84,9 @@ def config_of(app: ASGIApp, tls: ServerTls | None = None) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_keep_alive=cast("int", pool.settings.keep_alive_timeout_s),
         timeout_graceful_shutdown=_CANCEL_AFTER_S,
+        backlog=_ACCEPT_AT_ONCE,
         ssl_context_factory=None if tls is None else lambda *_: tls.context,
     )
 
@@ -80,7 +96,7 @@ def run(
     state: ServerState,
     listening: socket.socket,
     *,
-    drain_timeout_s: float,
+    settings: ServeSettings,
     say: Say,
     tls: ServerTls | None = None,
     management: socket.socket | None = None,
@@ -91,7 +107,7 @@ def run(
         app: what :func:`serve.app.create_app` made.
         state: the one that was given to it.
         listening: a bound socket, which is closed at the end.
-        drain_timeout_s: time that requests have to finish after the first signal.
+        settings: the limits on connections, and the time to drain.
         say: gets a line when the server is ready, and one when it drains.
         tls: the certificate; without it the server speaks plain HTTP.
         management: a bound socket for probes and metrics, always in plain HTTP.
@@ -99,10 +115,11 @@ def run(
     Raises:
         SpdError: the model did not open.
     """
+    pool = ConnectionPool(settings, max_open_files=raise_open_files())
     server = _Server(
-        config_of(app, tls),
+        config_of(app, pool, tls),
         state,
-        drain_timeout_s=drain_timeout_s,
+        settings,
         say=say,
         url=url_of(listening, scheme="http" if tls is None else "https"),
         management=management,
@@ -112,6 +129,16 @@ def run(
         raise state.error
 
 
+def log_once(_: asyncio.AbstractEventLoop, context: dict[str, Any], *, rarely: Rarely) -> None:
+    """Log an error of the event loop; where the machine has run out of something, once a minute."""
+    error = context.get("exception")
+    what = None if error is None else exhausted_by(error)
+    if what is None:
+        _log.error("%s", context.get("message"), exc_info=error)
+    else:
+        rarely.error(what, f"the process has no {what} left; connections wait until there is")
+
+
 class _Server(uvicorn.Server):
     """A uvicorn server with our handling of signals and shutdown."""
 
@@ -119,8 +146,8 @@ class _Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         state: ServerState,
+        settings: ServeSettings,
         *,
-        drain_timeout_s: float,
         say: Say,
         url: str,
         management: socket.socket | None,
@@ -128,7 +155,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._management = management
         self._state, self._say, self._url = state, say, url
-        self._drain_timeout_s = drain_timeout_s
+        self._settings = settings
         self._give_up_at: float | None = None
         self._announced: Phase | None = None
 
@@ -148,7 +175,7 @@ class _Server(uvicorn.Server):
         """Drain at the first signal; exit at the second."""
         if self._give_up_at is not None:
             os._exit(128 + sig)
-        self._give_up_at = time.perf_counter() + self._drain_timeout_s
+        self._give_up_at = time.perf_counter() + self._settings.drain_timeout_s
         self._state.drain()
 
     def handle_reload(self, sig: int, frame: FrameType | None) -> None:
@@ -156,18 +183,31 @@ class _Server(uvicorn.Server):
         self._state.ask_for_reload()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen on the management port too, without TLS; uvicorn knows one way for all."""
+        """Listen; the kernel's queue stays long, although few are accepted at once."""
+        handler = functools.partial(log_once, rarely=Rarely(_log))
+        asyncio.get_running_loop().set_exception_handler(handler)
         await super().startup(sockets)
         if self._management is not None and self.started:
-            management = await asyncio.get_running_loop().create_server(
-                lambda: Connection(
-                    config=self.config,
-                    server_state=self.server_state,
-                    app_state=self.lifespan.state,
-                ),
-                sock=self._management,
-            )
-            self.servers.append(management)
+            await self._listen_for_management(self._management)
+        for one in sockets or ():
+            one.listen(_BACKLOG)
+
+    async def _listen_for_management(self, management: socket.socket) -> None:
+        """Listen on the management port too, without TLS; uvicorn knows one way for all.
+
+        Its connections are counted apart, so that clients keep no probe out.
+        """
+        pool = ConnectionPool(replace(self._settings, max_connections=_MANAGEMENT_CONNECTIONS))
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+                pool=pool,
+            ),
+            sock=management,
+        )
+        self.servers.append(server)
 
     async def on_tick(self, counter: int) -> bool:
         """Announce a new phase, and return whether to stop; uvicorn calls it ten times a second."""

@@ -79,6 +79,9 @@ def stages_of(record: RequestRecord) -> Iterator[tuple[str, float, float]]:
         return
     yield "parse", record.since if record.read is None else record.read, work.since
     moment = work.since
+    if work.tok_queue_s:  # long texts alone wait for a thread
+        yield "tokenise_queue", moment, moment + work.tok_queue_s
+        moment += work.tok_queue_s
     for name, seconds in (
         ("tokenise", work.tok_s), ("queue", work.queue_s), ("run", work.run_s)
     ):  # fmt: skip

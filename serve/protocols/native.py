@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from serve.classifier import Classified
 from serve.context import JsonReply, ServerContext, classify
+from serve.deadline import LONGEST_MS
 from serve.protocol import OF_A_NAMED_MODEL, Endpoint, HttpProtocol
 from serve.protocols.input_spec import InputSpec
 from serve.protocols.vllm import Vllm
@@ -43,6 +44,11 @@ class ClassifyRequest(Strict):
     )
     top_k: Annotated[int, Field(ge=1), BeforeValidator(whole)] | None = Field(
         default=None, description="Return only so many labels, best first. Default: all."
+    )
+    timeout_ms: Annotated[float, Field(gt=0, le=LONGEST_MS)] | None = Field(
+        default=None,
+        description="Milliseconds that the client waits; an answer that would come later is 504. "
+        "The header X-Request-Timeout-Ms says the same. Default: no limit.",
     )
 
 
@@ -112,6 +118,7 @@ class Native(HttpProtocol):
             texts_of(parsed),
             truncate=parsed.truncate,
             raw_scores=parsed.raw_scores,
+            timeout_ms=parsed.timeout_ms,
         )
         return JsonReply(reply(classifier.served.name, rows, top_k=parsed.top_k), timing)
 

@@ -6,12 +6,14 @@ are those of HTTP under gRPC's codes.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from serve.access import Audience
 from serve.context import ServerContext
+from serve.deadline import Deadline, deadline_in
 from serve.http_errors import CLIENT_CLOSED_REQUEST, told
 from serve.middleware import request_id_from
 from serve.protocols.oip_messages import SERVICE, message
@@ -31,6 +33,7 @@ _CODES = {
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     500: grpc.StatusCode.INTERNAL,
     503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 PROTOCOL = "oip-grpc"  # its name in the request log
 _PROBES = ("ServerLive", "ServerReady", "ModelReady")
@@ -45,7 +48,15 @@ _CONTENTS = {
 
 # A reply, and metadata to send after it.
 Answer = tuple[Any, dict[str, str]]
-Method = Callable[[Any, str], Awaitable[Answer]]
+Method = Callable[[Any, "Call"], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Call:
+    """What a method knows of its call: its id, and when its client wants the reply."""
+
+    request_id: str
+    deadline: Deadline
 
 
 class GrpcServer:
@@ -147,8 +158,9 @@ class GrpcServer:
                     record.client = access.owner_of(
                         sent.get("authorization", ""), sent.get("x-api-key", "")
                     )
+                call = Call(request_id=request_id, deadline=deadline_in(context.time_remaining()))
                 with recording(record):
-                    reply, more = await method(request, request_id)
+                    reply, more = await method(request, call)
                 status = 200
                 context.set_trailing_metadata(tuple({"x-request-id": request_id, **more}.items()))
                 return reply
@@ -170,18 +182,18 @@ class GrpcServer:
             response_serializer=message(f"{name}Response").SerializeToString,
         )
 
-    async def _live(self, _: Any, __: str) -> Answer:
+    async def _live(self, _: Any, __: Call) -> Answer:
         try:
             self._server.state.refuse_dead()
         except NotReady:
             return message("ServerLiveResponse")(live=False), {}
         return message("ServerLiveResponse")(live=True), {}
 
-    async def _ready(self, _: Any, __: str) -> Answer:
+    async def _ready(self, _: Any, __: Call) -> Answer:
         ready = self._server.state.takes_requests
         return message("ServerReadyResponse")(ready=ready), {}
 
-    async def _model_ready(self, request: Any, _: str) -> Answer:
+    async def _model_ready(self, request: Any, _: Call) -> Answer:
         state = self._server.state
         if state.phase is Phase.STARTING:
             return message("ModelReadyResponse")(ready=False), {}
@@ -190,13 +202,13 @@ class GrpcServer:
         ready = state.phase is Phase.READY and model.ready
         return message("ModelReadyResponse")(ready=ready), {}
 
-    async def _metadata(self, _: Any, __: str) -> Answer:
+    async def _metadata(self, _: Any, __: Call) -> Answer:
         reply = message("ServerMetadataResponse")(
             name=SERVER, version=version_of(PACKAGE) or "unknown", extensions=EXTENSIONS
         )
         return reply, {}
 
-    async def _model_metadata(self, request: Any, _: str) -> Answer:
+    async def _model_metadata(self, request: Any, _: Call) -> Answer:
         served = self._server.named(request.name).served
         refuse_other_version(request.version, served.version)
         made = message("ModelMetadataResponse")
@@ -213,7 +225,7 @@ class GrpcServer:
         )
         return reply, {}
 
-    async def _infer(self, request: Any, request_id: str) -> Answer:
+    async def _infer(self, request: Any, call: Call) -> Answer:
         classifier = self._server.named(request.model_name)
         refuse_other_version(request.model_version, classifier.served.version)
         work = inference_of(
@@ -223,11 +235,19 @@ class GrpcServer:
             classifier.served,
             max_inputs=self._server.settings.max_inputs,
         )
+        timeout_s = None if work.timeout_ms is None else work.timeout_ms / 1000
+        deadline = min(call.deadline, deadline_in(timeout_s), key=Deadline.left_s)
         if work.rows:
-            rows, timing = await classifier.classify_rows(work.rows, request_id=request_id)
+            rows, timing = await classifier.classify_rows(
+                work.rows, request_id=call.request_id, deadline=deadline
+            )
         else:
             rows, timing = await classifier.classify(
-                work.texts, truncate=work.truncate, raw_scores=False, request_id=request_id
+                work.texts,
+                truncate=work.truncate,
+                raw_scores=False,
+                request_id=call.request_id,
+                deadline=deadline,
             )
             if classifier.after_answer is not None:
                 classifier.after_answer(work.texts, rows, classifier.served.task)
@@ -245,16 +265,16 @@ class GrpcServer:
         )
         return reply, {"server-timing": timing.server_timing()}
 
-    async def _index(self, request: Any, _: str) -> Answer:
+    async def _index(self, request: Any, _: Call) -> Answer:
         made = message("RepositoryIndexResponse")
         models = index_of(self._server, only_ready=request.ready)
         return made(models=[made.ModelIndex(**one.model_dump()) for one in models]), {}
 
-    async def _load(self, request: Any, _: str) -> Answer:
+    async def _load(self, request: Any, _: Call) -> Answer:
         await load(self._server, request.model_name, request.parameters)
         return message("RepositoryModelLoadResponse")(), {}
 
-    async def _unload(self, request: Any, _: str) -> Answer:
+    async def _unload(self, request: Any, _: Call) -> Answer:
         await unload(self._server, request.model_name)
         return message("RepositoryModelUnloadResponse")(), {}
 

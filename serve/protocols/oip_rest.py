@@ -163,10 +163,17 @@ class OpenInference(HttpProtocol):
             max_inputs=self._server.settings.max_inputs,
         )
         if work.rows:
-            rows, timing = await classify_rows(request, classifier, work.rows)
+            rows, timing = await classify_rows(
+                request, classifier, work.rows, timeout_ms=work.timeout_ms
+            )
         else:
             rows, timing = await classify(
-                request, classifier, work.texts, truncate=work.truncate, raw_scores=False
+                request,
+                classifier,
+                work.texts,
+                truncate=work.truncate,
+                raw_scores=False,
+                timeout_ms=work.timeout_ms,
             )
         served = classifier.served
         reply: dict[str, Any] = {"model_name": served.name, "model_version": served.version}
@@ -225,23 +232,25 @@ class OpenInference(HttpProtocol):
         else:
             refuse_compressed(request.scope)
             refuse_cross_site(request.scope)
-        body = await read_body(request, max_bytes=self._server.settings.max_body_bytes)
+        limits = self._server.settings.body_limits
+        body = await read_body(request, max_bytes=limits.max_bytes)
         if length is None:
-            return await parsed(body), b""
+            return await parsed(body, limits), b""
         if not length.isdecimal() or int(length[:20]) > len(body):
             raise MalformedRequest(
                 f"{HEADER_LENGTH} is not a length within the body",
                 fix="send the length of the JSON",
             )
         size = int(length)
-        return await parsed(body[:size]), body[size:]
+        return await parsed(body[:size], limits), body[size:]
 
     async def _optional_body(self, request: Request) -> Any:
         """The JSON of a body, an empty object where there is none."""
         refuse_compressed(request.scope)
         refuse_cross_site(request.scope)
-        body = await read_body(request, max_bytes=self._server.settings.max_body_bytes)
-        return await parsed(body) if body.strip() else {}
+        limits = self._server.settings.body_limits
+        body = await read_body(request, max_bytes=limits.max_bytes)
+        return await parsed(body, limits) if body.strip() else {}
 
 
 def refuse_other_version(version: str, served: str) -> None:

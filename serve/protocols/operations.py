@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from serve.access import Audience
+from serve.allowed_hosts import HOSTS, TRUSTED, AllowedHosts
 from serve.info import Info, ModelOverview, info_of
 from serve.metrics import CONTENT_TYPE
 from serve.pages import demo_page, docs_page
@@ -92,7 +93,7 @@ class Operations(HttpProtocol):
 
     async def docs(self, request: Request) -> Response:
         """The API reference as an HTML page."""
-        return docs_page(request.app.openapi(), base=str(request.base_url).rstrip("/"))
+        return docs_page(request.app.openapi(), base=base_of(request))
 
     async def openapi(self, request: Request) -> Response:
         """The OpenAPI description; behind a proxy with the prefix of its paths."""
@@ -103,6 +104,16 @@ class Operations(HttpProtocol):
     async def demo(self, _: Request) -> Response:
         """The demo page of the model that is served."""
         return demo_page()
+
+
+def base_of(request: Request) -> str:
+    """The address of the server as the client sees it; its own where the client names another."""
+    hosts: AllowedHosts = request.scope["state"][HOSTS]
+    if request.scope["state"][TRUSTED] or hosts.knows(request.headers.get("host", "")):
+        return str(request.base_url).rstrip("/")
+    scheme, (host, port) = request.scope["scheme"], request.scope["server"]
+    host = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{host}:{port}{request.scope['root_path']}"
 
 
 def _probe(path: str, handler: Handler) -> Endpoint:

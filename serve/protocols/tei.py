@@ -163,7 +163,7 @@ def headers_of(
         "x-compute-time": total_s,
         "x-total-time": total_s,
         "x-tokenization-time": timing.tok_s,
-        "x-queue-time": timing.queue_s,
+        "x-queue-time": timing.tok_queue_s + timing.queue_s,
         "x-inference-time": timing.run_s,
     }
     return {

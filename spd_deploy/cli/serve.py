@@ -12,7 +12,7 @@ import click
 from spd_deploy.cli.access_options import access_options
 from spd_deploy.cli.config_file import config_option
 from spd_deploy.cli.model_options import model_options, named_paths
-from spd_deploy.cli.options import Share, device_option, runtime_option
+from spd_deploy.cli.options import NameList, Share, device_option, runtime_option
 from spd_deploy.cli.sections import Sectioned
 from spd_deploy.cli.serve_options import limit_options, settings_from
 from spd_deploy.cli.variables import name_variables, unknown_variables
@@ -84,6 +84,15 @@ _HEADINGS = {
     "none.",
 )
 @click.option(
+    "--allowed-hosts",
+    type=NameList(),
+    default=(),
+    metavar="NAME,..",
+    help="Host names that requests may name; *.example.com has those below, * all. IP addresses "
+    "are always allowed. Default: localhost, and every name with a --host that other machines can "
+    "reach.",
+)
+@click.option(
     "--request-log",
     type=Share(),
     metavar="off|all|SHARE",
@@ -132,6 +141,7 @@ def serve(
     runtime: str,
     device: "Device | None",
     threads: int | None,
+    allowed_hosts: tuple[str, ...],
     **limits: Any,
 ) -> None:
     """Serve ARTEFACT over HTTP, with a demo page at / and the API's description at /docs.
@@ -155,6 +165,7 @@ def serve(
             "--api-keys, put a proxy with authentication before it, or add --insecure"
         )
     from serve.access import Access, AnonymousAccess
+    from serve.allowed_hosts import allowed_hosts_from
     from serve.api_keys import KeyFile
     from serve.app import create_app
     from serve.forwarding import ProxySettings, trusted_from
@@ -207,6 +218,7 @@ def serve(
             watch=watch,
             state=state,
             forwarding=forwarding,
+            hosts=allowed_hosts_from(allowed_hosts, host=host, is_loopback=is_loopback(host)),
             access=access,
             cors_origins=cors_origins,
             metrics=metrics,
@@ -218,7 +230,7 @@ def serve(
             app,
             state,
             listening,
-            drain_timeout_s=settings.drain_timeout_s,
+            settings=settings,
             say=_say,
             tls=tls,
             management=management,
@@ -237,5 +249,6 @@ def is_loopback(host: str) -> bool:
 
 
 def _say(line: str) -> None:
-    """Print a line to standard error; standard output stays empty."""
-    click.echo(line, err=True)
+    """Print a line to standard error, unless its disk is full; standard output stays empty."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)

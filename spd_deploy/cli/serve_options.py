@@ -14,7 +14,7 @@ from serve.settings import ServeSettings, described_settings
 from spd_deploy.cli.options import Command, NameList, finite
 
 # Options that are not called as their fields.
-_NAMES = {"max_queue_items": "max_queue"}
+_NAMES = {"max_queue_items": "max_queue", "max_batch_s": "max_batch_time"}
 
 
 def limit_options(command: Command) -> Command:

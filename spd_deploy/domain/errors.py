@@ -28,6 +28,7 @@
         |-- UnknownModel        a model that is not the one served
         |-- TooManyInputs       more texts in one request than the server takes
         |-- Overloaded          the queue is full
+        |-- DeadlineExceeded    the client would wait, or has waited, longer than it said
         |-- NotReady            starting, or draining
         `-- EngineFailed        the model failed on this batch
 
@@ -185,6 +186,10 @@ class Overloaded(Refusal):
     def __init__(self, what: str, *, got: object = None, fix: str, retry_after_s: int = 1) -> None:
         super().__init__(what, got=got, fix=fix)
         self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(Refusal):
+    """The answer would come, or would have come, later than the request said it waits."""
 
 
 class NotReady(Refusal):

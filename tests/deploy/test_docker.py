@@ -143,10 +143,10 @@ def test_the_dashboard_asks_for_series_that_the_server_has() -> None:
     metrics = Metrics()
     metrics.request_answered("/v1/classify", 200, 0.1)
     model = metrics.of_model("mrpc")
-    model.texts_tokenised(0.1, truncated=1)
+    model.texts_tokenised(0.1, queue_s=0.1, truncated=1)
     model.engine_failed(BatchFault.EXCEPTION)
     model.watch_model(running_s=lambda: 0.0, oldest_wait_s=lambda: 0.0)
-    model.watch_queue(lambda: 0, lambda: 0)
+    model.watch_queue(lambda: 0, lambda: 0, lambda: 0)
     page = metrics.page().decode()
     queries = [target["expr"] for panel in panels() for target in panel["targets"]]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from serve.allowed_hosts import AllowedHosts
 from serve.app import create_app
 from serve.forwarding import ProxySettings, trusted_from
 from serve.settings import ServeSettings
@@ -46,6 +47,7 @@ def proxy_of(folder: Path, forwarding: ProxySettings, address: str = PROXY) -> I
         ServeSettings(),
         state=state,
         forwarding=forwarding,
+        hosts=AllowedHosts(names=("*", "testserver", "api.example.org")),
     )
     with TestClient(app, client=(address, 5)) as client:
         wait_until_settled(state)
