@@ -136,11 +136,12 @@ class Exchange:
 
 @contextlib.asynccontextmanager
 async def ready(
-    served: ServedModel, settings: ServeSettings | None = None
+    served: ServedModel | Sequence[ModelSource], settings: ServeSettings | None = None
 ) -> AsyncIterator[tuple[ASGIApp, ServerState]]:
     """An app on the running event loop, open until the block ends."""
     state = ServerState()
-    app = create_app(lambda: served, settings or ServeSettings(), state=state)
+    opened = (lambda: served) if isinstance(served, ServedModel) else served
+    app = create_app(opened, settings or ServeSettings(), state=state)
     async with app.router.lifespan_context(app):
         await until(lambda: state.phase is not Phase.STARTING)
         yield app, state
