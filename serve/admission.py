@@ -1,32 +1,43 @@
 """Admission control: counts queued and running work, and refuses a request when it is too much.
 
 A request is admitted with all its texts or not at all. Its slot is held by a ``with`` block, from
-before tokenising until the answer is made or the client disconnects. All of it runs in the event
-loop's thread, so it needs no lock.
+before tokenising until the answer is made or the client disconnects. Until a text is tokenised, its
+characters are counted, and its tokens are estimated from them. All of it runs in the event loop's
+thread, so it needs no lock.
 """
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from spd_deploy.domain.errors import Overloaded, TextTooLong
 
 _MAX_RETRY_AFTER_S = 60
+# Of English text with a vocabulary of 30,000 words.
+_CHARS_PER_TOKEN = 4
+_SPECIAL_TOKENS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """An amount of work: texts or pairs, and their tokens without padding."""
+    """An amount of work.
+
+    Attributes:
+        items: texts or pairs.
+        tokens: their tokens without padding; an estimate until they are tokenised.
+        chars: characters that are not tokenised yet.
+    """
 
     items: int = 0
     tokens: int = 0
+    chars: int = 0
 
     def __add__(self, other: "Load") -> "Load":
-        return Load(self.items + other.items, self.tokens + other.tokens)
+        return Load(self.items + other.items, self.tokens + other.tokens, self.chars + other.chars)
 
     def __sub__(self, other: "Load") -> "Load":
-        return Load(self.items - other.items, self.tokens - other.tokens)
+        return Load(self.items - other.items, self.tokens - other.tokens, self.chars - other.chars)
 
 
 def has_room(held: Load, added: Load, limit: Load) -> bool:
@@ -34,36 +45,56 @@ def has_room(held: Load, added: Load, limit: Load) -> bool:
     if held.items == 0:
         return True
     both = held + added
-    return both.items <= limit.items and both.tokens <= limit.tokens
+    return both.items <= limit.items and both.tokens <= limit.tokens and both.chars <= limit.chars
 
 
-def retry_after_s(tokens: int, seconds_per_token: float) -> int:
-    """Seconds until ``tokens`` have been run, as a whole number from 1 to 60."""
-    return max(1, min(_MAX_RETRY_AFTER_S, math.ceil(tokens * seconds_per_token)))
+def load_of(sizes: Iterable[int], *, max_tokens: int) -> Load:
+    """The work of texts of so many characters, of a model that reads at most ``max_tokens``."""
+    load = Load()
+    for chars in sizes:
+        tokens = min(max_tokens, chars // _CHARS_PER_TOKEN + _SPECIAL_TOKENS)
+        load += Load(1, tokens, chars)
+    return load
+
+
+def retry_after_s(seconds: float) -> int:
+    """Seconds to wait, as a whole number from 1 to 60."""
+    return max(1, min(_MAX_RETRY_AFTER_S, math.ceil(seconds)))
 
 
 class Admission:
     """The admitted work, and the limit on it."""
 
     def __init__(
-        self, limit: Load, *, max_row_tokens: int, seconds_per_token: Callable[[], float]
+        self,
+        limit: Load,
+        *,
+        max_row_tokens: int,
+        seconds_per_token: Callable[[], float],
+        seconds_per_char: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """Begin with no work; ``seconds_per_token`` is asked for the model's present pace."""
+        """Begin with no work; the paces of the model and of the tokenizer are asked each time."""
         self._limit = limit
         self._max_row_tokens = max_row_tokens
-        self._seconds_per_token = seconds_per_token
+        self._seconds_per_token, self._seconds_per_char = seconds_per_token, seconds_per_char
         self.held = Load()
 
+    @property
+    def expected_s(self) -> float:
+        """Seconds until all admitted work is done."""
+        chars_s = self.held.chars * self._seconds_per_char()
+        return chars_s + self.held.tokens * self._seconds_per_token()
+
     @contextlib.contextmanager
-    def slot_for(self, items: int) -> Iterator["Slot"]:
+    def slot_for(self, load: Load) -> Iterator["Slot"]:
         """Hold a slot for the texts of one request until the block ends.
 
         Raises:
-            Overloaded: the queue has no room for so many texts.
+            Overloaded: the queue has no room for them.
         """
         slot = Slot(self)
         try:
-            slot.add(Load(items=items))
+            slot.add(load)
             yield slot
         finally:
             self.held -= slot.load
@@ -75,10 +106,18 @@ class Admission:
             Overloaded: the work of the other requests leaves no room.
         """
         if not has_room(others, wanted, self._limit):
-            seconds = retry_after_s(self.held.tokens, self._seconds_per_token())
+            seconds = retry_after_s(self.expected_s)
             raise Overloaded(
                 "the queue is full", fix=f"try again in {seconds} s", retry_after_s=seconds
             )
+
+    def refuse_full(self) -> None:
+        """Refuse any request where there is no room for one more text.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        self.refuse_overload(self.held, Load(items=1))
 
     def refuse_too_long(self, length: int) -> None:
         """Refuse a row that is longer than any batch.
@@ -112,9 +151,9 @@ class Slot:
         self.load, self._admission.held = wanted, others + wanted
 
     def measure(self, lengths: Sequence[int]) -> None:
-        """Reserve the tokens of texts that are now tokenised, given their lengths.
+        """Replace the estimate by the tokens of texts that are now tokenised, given their lengths.
 
         Raises:
             Overloaded: there is no room for that many tokens.
         """
-        self.add(Load(tokens=sum(lengths)))
+        self.add(Load(tokens=sum(lengths) - self.load.tokens, chars=-self.load.chars))

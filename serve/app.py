@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
+from serve.access import Access
+from serve.allowed_hosts import AllowedHosts
 from serve.context import ServerContext
+from serve.cors import with_cors
 from serve.forwarding import ProxySettings
 from serve.hosted_model import HostedModel
 from serve.info import input_spec_of
@@ -28,10 +31,12 @@ from serve.openapi import DocumentedApp
 from serve.protocols.input_spec import InputSpec, spec_of_all
 from serve.protocols.registry import PROTOCOLS
 from serve.reload_metrics import ReloadMetrics
+from serve.request_record import Observer
 from serve.route_table import RouteTable
 from serve.settings import ServeSettings
 from serve.shadow import Shadows, ShadowSpec
 from serve.state import Phase, ServerState
+from serve.tls import ServerTls
 from serve.watch import Watcher
 from spd_deploy.domain.errors import SpdError, Unavailable
 from spd_deploy.domain.versions import PACKAGE, version_of
@@ -53,7 +58,13 @@ def create_app(
     watch: bool = False,
     state: ServerState | None = None,
     forwarding: ProxySettings | None = None,
+    hosts: AllowedHosts | None = None,
+    access: Access | None = None,
+    cors_origins: Sequence[str] = (),
+    observers: Sequence[Observer] = (),
+    metrics: Metrics | None = None,
     grpc_address: tuple[str, int] | None = None,
+    tls: ServerTls | None = None,
 ) -> FastAPI:
     """The server as an ASGI app.
 
@@ -66,7 +77,14 @@ def create_app(
         state: where the app is in its state, for a process that wants to watch and drain it;
             without one an error at start is logged.
         forwarding: the proxies whose X-Forwarded headers are trusted; none by default.
+        hosts: the host names under which the server answers; all by default.
+        access: who may ask what; by default everyone everything.
+        cors_origins: the origins whose pages may call the server from a browser; ``*`` is all.
+        observers: the request log and the tracing, if any; closed when the app ends.
+        metrics: where the app counts; by default in metrics of its own.
         grpc_address: host and port of a gRPC server beside it; none by default.
+        tls: the certificate of the gRPC server, without which it speaks plain text; its files
+            are watched for changes.
 
     Raises:
         Unavailable: gRPC is wanted and not installed.
@@ -75,55 +93,53 @@ def create_app(
     if state is None:
         state = ServerState()
         state.on_failure = _log_failure
-    metrics, reloads = Metrics(), ReloadMetrics()
-    state.models = _models_of([FunctionSource(models)] if callable(models) else models, metrics)
+    metrics, reloads = metrics or Metrics(), ReloadMetrics()
+    sources = [FunctionSource(models)] if callable(models) else models
+    state.models = tuple(HostedModel(source) for source in sources)
     shadowing = Shadows(shadows, state.models)
+    metrics.watch_requests(lambda: state.in_flight)
     metrics.show_also(reloads.collect)
     for model in state.models:
         if model.name is not None:
             reloads.watch(model.name)
     if shadows:
         metrics.show_also(shadowing.metrics.collect)
-    control = ModelControl(state, settings, reloads, shadowing)
+    control = ModelControl(state, settings, metrics, reloads, shadowing)
     watcher = Watcher(state, control) if watch else None
-    server = ServerContext(state=state, settings=settings, metrics=metrics, control=control)
-    grpc_server = None if grpc_address is None else _grpc_server(server, *grpc_address)
+    server = ServerContext(
+        state=state,
+        settings=settings,
+        metrics=metrics,
+        control=control,
+        access=access or Access(),
+        observers=observers,
+    )
+    grpc_server = None if grpc_address is None else _grpc_server(server, *grpc_address, tls)
     protocols = [protocol(server) for protocol in PROTOCOLS]
     app = DocumentedApp(
         protocols=protocols,
         input_spec=lambda: _input_spec_of(state, settings),
+        access=server.access,
         title="spd serve",
         description=_DESCRIPTION,
         version=version_of(PACKAGE) or "unknown",
-        lifespan=lambda app: _lifespan(server, grpc_server, shadowing, watcher),
+        lifespan=lambda app: _lifespan(server, grpc_server, shadowing, watcher, tls),
     )
     # Outside of FastAPI's own middleware, which no request needs to pass.
-    app.middleware_stack = RequestMiddleware(
+    answering = RequestMiddleware(
         app.build_middleware_stack(),
-        state=state,
-        metrics=metrics,
+        server=server,
         forwarding=forwarding or ProxySettings(),
-        routes=RouteTable(
-            (endpoint, protocol.errors)
-            for protocol in protocols
-            for endpoint in protocol.endpoints()
-        ),
+        hosts=hosts or AllowedHosts(),
+        routes=RouteTable(protocols),
     )
+    app.middleware_stack = with_cors(answering, cors_origins)
     return app
 
 
 def _log_failure(error: SpdError) -> None:
     """Log why a model did not open, where no process ends with it."""
     _log.error("the model did not open: %s", error)
-
-
-def _models_of(sources: Sequence[ModelSource], metrics: Metrics) -> tuple[HostedModel, ...]:
-    """The models; one counts as the server, and several have a label each in its metrics."""
-    if len(sources) == 1:
-        return (HostedModel(sources[0], metrics),)
-    models = tuple(HostedModel(source, Metrics()) for source in sources)
-    metrics.show_models({model.name or "": model.metrics for model in models})
-    return models
 
 
 def _input_spec_of(state: ServerState, settings: ServeSettings) -> InputSpec:
@@ -135,7 +151,9 @@ def _input_spec_of(state: ServerState, settings: ServeSettings) -> InputSpec:
     return spec_of_all(specs)
 
 
-def _grpc_server(server: ServerContext, host: str, port: int) -> "GrpcServer":
+def _grpc_server(
+    server: ServerContext, host: str, port: int, tls: ServerTls | None
+) -> "GrpcServer":
     """A gRPC server.
 
     Raises:
@@ -147,7 +165,7 @@ def _grpc_server(server: ServerContext, host: str, port: int) -> "GrpcServer":
         raise Unavailable(
             "gRPC is not installed", got=err, fix="pip install 'spd-deploy[grpc]'"
         ) from err
-    return GrpcServer(server, host, port)
+    return GrpcServer(server, host, port, tls)
 
 
 @contextlib.asynccontextmanager
@@ -156,6 +174,7 @@ async def _lifespan(
     grpc_server: "GrpcServer | None",
     shadows: Shadows,
     watcher: Watcher | None,
+    tls: ServerTls | None,
 ) -> AsyncIterator[None]:
     """Open the models while the app runs already; close them at shutdown."""
     state, control = server.state, server.control
@@ -167,7 +186,7 @@ async def _lifespan(
             yield
             return
     opening = asyncio.create_task(control.start())
-    work = [_watch(control, server.settings), _reload_when_asked(server), shadows.run()]
+    work = [_watch(server, tls), _reload_when_asked(server, tls), shadows.run()]
     tasks = [asyncio.create_task(one) for one in (*work, *([watcher.run()] if watcher else []))]
     try:
         yield
@@ -178,17 +197,22 @@ async def _lifespan(
         if grpc_server is not None:
             await grpc_server.stop()
         await control.close()
+        for observer in server.observers:
+            await asyncio.to_thread(observer.close)
 
 
-async def _watch(control: ModelControl, settings: ServeSettings) -> None:
-    """Watch for a hanging batch once a second, and fail its requests."""
+async def _watch(server: ServerContext, tls: ServerTls | None) -> None:
+    """Once a second, fail the requests of a hanging batch, and read files that changed."""
     while True:
-        await asyncio.sleep(min(_WATCH_EVERY_S, settings.stall_timeout_s))
-        control.give_up_stalled()
+        await asyncio.sleep(min(_WATCH_EVERY_S, server.settings.stall_timeout_s))
+        server.access.refresh()
+        if tls is not None:
+            tls.refresh()
+        server.control.give_up_stalled()
 
 
-async def _reload_when_asked(server: ServerContext) -> None:
-    """Replace every model that has changed whenever a signal asks for it, one after the other."""
+async def _reload_when_asked(server: ServerContext, tls: ServerTls | None) -> None:
+    """Whenever a signal asks for it, read keys and certificate again, and replace what changed."""
     state, asked = server.state, asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -198,8 +222,11 @@ async def _reload_when_asked(server: ServerContext) -> None:
     state.ask_for_reload = ask
     while True:
         await asked.wait()
+        asked.clear()
+        server.access.reload()
+        if tls is not None:
+            tls.reload()
         while state.phase is Phase.STARTING:
             await asyncio.sleep(_START_POLL_S)
-        asked.clear()
         for model in state.models:
             await server.control.reload(model)

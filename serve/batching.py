@@ -4,13 +4,14 @@ A session pads the rows of a batch to the longest, so a batch costs rows times i
 batch is chosen from the rows that wait at that moment; nothing waits for more rows to arrive. An
 idle model therefore runs a single row at once, and batches grow while the model is busy.
 
-The oldest row is always in the batch, so the row at position n of the queue runs in the n-th batch
-at the latest. Rows of similar length join it as long as no row adds more padding than it has
-tokens. A short text therefore does not wait for a long one that arrived with it.
+The row whose turn it is (``fairness.py``) is always in the batch, so the row at position n by turn
+runs in the n-th batch at the latest. Rows of similar length join it as long as no row adds more
+padding than it has tokens. A short text therefore does not wait for a long one that arrived with
+it.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -37,13 +38,15 @@ class QueueEntry:
 
     Attributes:
         row: its token ids.
-        since: when it was queued, by ``time.perf_counter``.
+        since: when it was queued, by ``time.perf_counter``; that of all rows of its request.
+        turn: its place in the order of requests; the smallest runs next.
         request_id: of the request that it belongs to, for the log.
         future: gets the result; the client's departure cancels it.
     """
 
     row: Tokens
     since: float
+    turn: float
     request_id: str
     future: "Future[BatchResult]"
 
@@ -72,6 +75,11 @@ class Entry(Protocol):
         ...
 
     @property
+    def turn(self) -> float:
+        """Its place in the order of requests; the smallest runs next."""
+        ...
+
+    @property
     def cancelled(self) -> bool:
         """Whether the client has closed its connection."""
         ...
@@ -85,15 +93,16 @@ def next_batch(
 ) -> tuple[list[E], list[E]]:
     """The rows to run next and the rows that stay, both in order of arrival.
 
-    Cancelled entries are in neither. The oldest entry is taken even if it alone exceeds
-    ``max_padded_tokens``; admission refuses such rows before they are queued.
+    Cancelled entries are in neither. The entry whose turn it is, is taken even if it alone exceeds
+    ``max_padded_tokens``; admission refuses rows that no batch may hold before they are queued.
     """
     live = [entry for entry in waiting if not entry.cancelled]
     if len(live) <= 1:
         return live, []
+    head = min(range(len(live)), key=lambda i: live[i].turn)
     by_length = sorted(range(len(live)), key=lambda i: (live[i].tokens, i))
     lengths = [live[i].tokens for i in by_length]
-    low, high = _grow(by_length.index(0), lengths, max_padded_tokens, max_rows)
+    low, high = _grow(by_length.index(head), lengths, max_padded_tokens, max_rows)
     chosen = set(by_length[low:high])
     rows = [entry for i, entry in enumerate(live) if i in chosen]
     return rows, [entry for i, entry in enumerate(live) if i not in chosen]
@@ -109,6 +118,11 @@ def fail(entries: Sequence[QueueEntry], error: SpdError) -> None:
 def requests_of(entries: Sequence[QueueEntry]) -> str:
     """The request ids of the entries, each once, for a line of the log."""
     return ", ".join(dict.fromkeys(entry.request_id for entry in entries))
+
+
+def requests_in(entries: Iterable[QueueEntry]) -> int:
+    """The number of requests that the entries belong to."""
+    return len({entry.since for entry in entries})
 
 
 def padded_tokens(rows: Sequence[Entry]) -> int:

@@ -5,20 +5,21 @@ It serves every protocol. All of it runs in the event loop, but for tokenising l
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.admission import Admission, Load
+from serve.admission import Admission, Load, load_of
 from serve.batching import BatchResult
+from serve.deadline import NO_DEADLINE, Deadline
 from serve.engine import Engine
 from serve.metrics import Metrics
 from serve.open_model import ServedModel
+from serve.request_record import ModelWork, begin_work
 from serve.settings import ServeSettings
 from serve.texts import (
     Text,
@@ -27,8 +28,8 @@ from serve.texts import (
     refuse_too_many_characters,
     refuse_truncated,
     refuse_wrong_arity,
-    tokens_of,
 )
+from serve.tokenising import Tokenised, Tokenising
 from spd_deploy.domain.answers import Answer, answers_of
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.tasks import Task
@@ -36,9 +37,6 @@ from spd_deploy.domain.text import Side, Tokens
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
-
-# Below this, texts are tokenised faster than a thread can be asked to do it.
-_SHORT_CHARS = 1_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,16 +54,29 @@ class Classified:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timing:
-    """Seconds of a request: tokenising, and the queue and run of its slowest row."""
+    """Seconds of a request.
 
+    Attributes:
+        tok_queue_s: waiting for a tokeniser thread.
+        tok_s: tokenising.
+        queue_s: the queue of its slowest row.
+        run_s: the batch of that row.
+    """
+
+    tok_queue_s: float
     tok_s: float
     queue_s: float
     run_s: float
 
     def server_timing(self) -> str:
         """The value of the header ``Server-Timing``: milliseconds with three decimals."""
-        tok_ms, queue_ms, run_ms = 1000 * self.tok_s, 1000 * self.queue_s, 1000 * self.run_s
-        return f"tok;dur={tok_ms:.3f}, queue;dur={queue_ms:.3f}, run;dur={run_ms:.3f}"
+        stages = {
+            "tok_queue": self.tok_queue_s,
+            "tok": self.tok_s,
+            "queue": self.queue_s,
+            "run": self.run_s,
+        }
+        return ", ".join(f"{name};dur={1000 * value:.3f}" for name, value in stages.items())
 
 
 # Gets the texts of an answered request, its answers, and the task that they are of.
@@ -80,7 +91,7 @@ class Classifier:
         self.served = served
         self.in_use = 0  # requests that this version still has to answer
         self.after_answer: AfterAnswer | None = None
-        self._settings, self._metrics = settings, metrics
+        self._settings, self._metrics = settings, metrics.of_model(served.name)
         self.engine = Engine(
             served.session,
             served.tokenizer.pad,
@@ -88,16 +99,24 @@ class Classifier:
             known_good=served.tokenizer.encode("A text that every model has scores for."),
             max_padded_tokens=settings.max_batch_tokens,
             max_rows=settings.max_batch_rows,
+            max_batch_s=settings.max_batch_s,
             stall_timeout_s=settings.stall_timeout_s,
-            metrics=metrics,
+            metrics=self._metrics,
         )
         self.admission = Admission(
-            Load(settings.max_queue_items, settings.max_queue_tokens),
+            Load(settings.max_queue_items, settings.max_queue_tokens, settings.max_queue_chars),
             max_row_tokens=settings.max_batch_tokens,
             seconds_per_token=lambda: self.engine.seconds_per_token,
+            seconds_per_char=lambda: self._tokenising.seconds_per_char,
         )
-        self._tokenisers = ThreadPoolExecutor(settings.tokenizer_threads, "spd-tokenise")
-        metrics.watch_queue(lambda: self.admission.held.items, lambda: self.admission.held.tokens)
+        self._tokenising = Tokenising(
+            served.tokenizer, threads=settings.tokenizer_threads, max_chars=self._max_chars
+        )
+        self._metrics.watch_queue(
+            lambda: self.admission.held.items,
+            lambda: self.admission.held.tokens,
+            lambda: self.admission.held.chars,
+        )
 
     async def classify(
         self,
@@ -107,6 +126,7 @@ class Classifier:
         raw_scores: bool,
         request_id: str,
         side: Side | None = None,
+        deadline: Deadline = NO_DEADLINE,
     ) -> tuple[list[Classified], Timing]:
         """The answers to the texts in their order, and where the time went.
 
@@ -116,36 +136,49 @@ class Classifier:
 
         Raises:
             Refusal: a text is empty, too long or of the wrong kind for the model; the queue is
-                full; or the model failed on one of the texts.
+                full; the model failed on one of the texts; or the deadline cannot be met.
         """
         for text in texts:
             with errors_at(text.where):
                 self._refuse_unfit(text, truncate=truncate)
-        with self.used(), self.admission.slot_for(len(texts)) as slot:
-            start = time.perf_counter()
-            rows = await self._tokens_of(texts, side)
-            tok_s = time.perf_counter() - start
-            self._metrics.texts_tokenised(tok_s, truncated=sum(row.dropped > 0 for row in rows))
-            places = [text.where for text in texts]
-            self._refuse_rows(places, rows, truncate=truncate)
-            slot.measure([len(row) for row in rows])
-            ran = await self._run(places, rows, request_id)
-        return self._answered(places, rows, ran, tok_s=tok_s, raw_scores=raw_scores)
+        load = self._load_of(texts)
+        with self.used(), self.admission.slot_for(load) as slot:
+            deadline.refuse_within(self._expected_s(load))
+            work = begin_work(self.served.name, len(texts))
+            async with deadline.limit():
+                tokenised = await self._tokenising.tokens_of(texts, side)
+                rows = tokenised.rows
+                work.tokenised(rows, tokenised.tok_s, queue_s=tokenised.queue_s)
+                self._metrics.texts_tokenised(
+                    tokenised.tok_s,
+                    queue_s=tokenised.queue_s,
+                    truncated=sum(row.dropped > 0 for row in rows),
+                )
+                places = [text.where for text in texts]
+                self._refuse_rows(places, rows, truncate=truncate)
+                slot.measure([len(row) for row in rows])
+                ran = await self._run(places, rows, request_id)
+        return self._answered(places, tokenised, ran, work, raw_scores=raw_scores)
 
     async def classify_rows(
-        self, rows: Sequence[Tokens], *, request_id: str
+        self, rows: Sequence[Tokens], *, request_id: str, deadline: Deadline = NO_DEADLINE
     ) -> tuple[list[Classified], Timing]:
         """The answers to rows of token ids, which run as they are.
 
         Raises:
-            Refusal: a row is too long, the queue is full, or the model failed on one of the rows.
+            Refusal: a row is too long, the queue is full, the model failed on one of the rows, or
+                the deadline cannot be met.
         """
         places = [f"row {i}" for i in range(len(rows))]
-        with self.used(), self.admission.slot_for(len(rows)) as slot:
-            self._refuse_rows(places, rows, truncate=True)
-            slot.measure([len(row) for row in rows])
-            ran = await self._run(places, rows, request_id)
-        return self._answered(places, rows, ran, tok_s=0.0, raw_scores=False)
+        self._refuse_rows(places, rows, truncate=True)
+        load = Load(len(rows), sum(map(len, rows)))
+        with self.used(), self.admission.slot_for(load):
+            deadline.refuse_within(self._expected_s(load))
+            work = begin_work(self.served.name, len(rows))
+            work.tokenised(rows, 0.0)
+            async with deadline.limit():
+                ran = await self._run(places, rows, request_id)
+        return self._answered(places, Tokenised(rows=rows), ran, work, raw_scores=False)
 
     async def encodings_of(
         self, texts: Sequence[Text], *, special_tokens: bool
@@ -155,22 +188,12 @@ class Classifier:
         Raises:
             Refusal: a text is empty or too long to be tokenised whole, or the queue is full.
         """
-
-        def tokenise() -> "list[Encoding]":
-            found = []
-            for text in texts:
-                with errors_at(text.where):
-                    found.append(
-                        self.served.tokenizer.encoding(text.text, special_tokens=special_tokens)
-                    )
-            return found
-
         for text in texts:
             with errors_at(text.where):
                 refuse_blank(text)
                 refuse_too_many_characters(text, max_chars=self._max_chars)
-        with self.used(), self.admission.slot_for(len(texts)):
-            return await asyncio.get_running_loop().run_in_executor(self._tokenisers, tokenise)
+        with self.used(), self.admission.slot_for(self._load_of(texts)):
+            return await self._tokenising.encodings_of(texts, special_tokens=special_tokens)
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
@@ -183,7 +206,7 @@ class Classifier:
 
     def close(self, timeout_s: float) -> None:
         """Stop the engine and refuse the rows that wait."""
-        self._tokenisers.shutdown(wait=False, cancel_futures=True)
+        self._tokenising.close()
         self.engine.close(timeout_s)
 
     @property
@@ -197,21 +220,14 @@ class Classifier:
         if not truncate:
             refuse_too_many_characters(text, max_chars=self._max_chars)
 
-    async def _tokens_of(self, texts: Sequence[Text], side: Side | None) -> list[Tokens]:
-        """Token ids of each text; long texts are tokenised in a thread, outside the event loop."""
-        if sum(len(text.text) + len(text.pair or "") for text in texts) <= _SHORT_CHARS:
-            return self._tokenise(texts, side)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._tokenisers, self._tokenise, texts, side)
+    def _load_of(self, texts: Sequence[Text]) -> Load:
+        """The work of texts that are not tokenised; what is cut off beforehand is none."""
+        sizes = (sum(min(len(part), self._max_chars) for part in text.parts) for text in texts)
+        return load_of(sizes, max_tokens=self.served.tokenizer.max_tokens)
 
-    def _tokenise(self, texts: Sequence[Text], side: Side | None) -> list[Tokens]:
-        """Token ids of each text, in the calling thread."""
-        tokenizer, max_chars = self.served.tokenizer, self._max_chars
-        rows = []
-        for text in texts:
-            with errors_at(text.where):
-                rows.append(tokens_of(tokenizer, text, max_chars=max_chars, side=side))
-        return rows
+    def _expected_s(self, load: Load) -> float:
+        """Seconds until work that comes now would be done."""
+        return self._tokenising.seconds_of(load.chars) + self.engine.wait_s(load.tokens)
 
     def _refuse_rows(
         self, places: Sequence[str], rows: Sequence[Tokens], *, truncate: bool
@@ -240,17 +256,23 @@ class Classifier:
     def _answered(
         self,
         places: Sequence[str],
-        rows: Sequence[Tokens],
+        tokenised: Tokenised,
         ran: Sequence[BatchResult],
+        work: ModelWork,
         *,
-        tok_s: float,
         raw_scores: bool,
     ) -> tuple[list[Classified], Timing]:
         """The logits of all rows as labels and scores, and where the time went."""
         slowest = max(ran, key=lambda one: one.queue_s + one.run_s)
         self._metrics.request_waited(slowest.queue_s)
-        timing = Timing(tok_s=tok_s, queue_s=slowest.queue_s, run_s=slowest.run_s)
-        answered = zip(places, rows, ran, strict=True)
+        work.ran(slowest.queue_s, slowest.run_s)
+        timing = Timing(
+            tok_queue_s=tokenised.queue_s,
+            tok_s=tokenised.tok_s,
+            queue_s=slowest.queue_s,
+            run_s=slowest.run_s,
+        )
+        answered = zip(places, tokenised.rows, ran, strict=True)
         return [self._classified(*one, raw_scores=raw_scores) for one in answered], timing
 
     def _classified(

@@ -1,35 +1,52 @@
-"""One HTTP/1.1 connection: uvicorn's, with the checks of RFC 9112 that uvicorn leaves out.
+"""One HTTP/1.1 connection: uvicorn's, with checks, deadlines and limits that uvicorn leaves out.
 
 The app answers malformed and unsupported HTTP itself. The connection starts the request with the
 error in its scope (``http_errors.PROTOCOL_ERROR``), so that it gets the usual JSON body, an id and
 its metrics. The connection is closed afterwards, since the start of a next request is not known.
 
+A request that does not arrive within its deadline, or for whose body there is no room, is refused
+in the same way. Of the requests that a client sends before it has its answers, so many are kept as
+``max_pipelined`` says; the connection is closed after their answers.
+
 An ``Upgrade`` to another protocol, such as the ``h2c`` of curl and of Java's client, is declined as
 HTTP asks: the request is answered as if the header were missing.
 """
 
-import re
+import asyncio
 import socket
 from asyncio import BaseTransport, Transport
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable
 from typing import Any, cast
 
 import httptools
 from starlette.exceptions import HTTPException
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from serve.connection_pool import FREE_BYTES, PROBES, ConnectionPool
 from serve.http_errors import PROTOCOL_ERROR
+from serve.http_rules import (
+    MAX_HEAD_BYTES,
+    head_too_long,
+    refusal_of,
+    size_of,
+    without_upgrade,
+)
+from serve.response_transport import ResponseTransport
+from spd_deploy.domain.errors import Overloaded
 
-MAX_HEAD_BYTES = 65_536
-_HOST = re.compile(rb"([\w.~!$&'()*+,;=%-]*|\[[\da-fA-F:.]+\])(:\d*)?", re.ASCII)
-_INTERIM = b"HTTP/1.1 1"
-_UPGRADE = frozenset({b"upgrade", b"http2-settings"})
 
-Headers = Iterable[tuple[bytes, bytes]]
+class TooManyPipelined(Exception):
+    """Ends the parsing of a connection's bytes; the parser's callbacks raise it."""
 
 
 class Connection(HttpToolsProtocol):
-    """A connection that refuses malformed HTTP through the app."""
+    """A connection that refuses malformed, slow and excessive HTTP through the app."""
+
+    def __init__(self, *args: Any, pool: ConnectionPool, **kwargs: Any) -> None:
+        """``pool`` has the limits, and all other connections; the rest is uvicorn's."""
+        super().__init__(*args, **kwargs)
+        self._pool, self._limits = pool, pool.settings
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Set TCP_NODELAY, and send the head of a response together with its body.
@@ -42,22 +59,71 @@ class Connection(HttpToolsProtocol):
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._head_bytes = 0
         self._in_head = self._in_body = self._upgrading = self._over = False
+        self._running: RequestResponseCycle | None = None
+        # Bytes of the bodies whose requests are not answered, in their order.
+        self._held: deque[int] = deque()
+        self._deadline: asyncio.TimerHandle | None = None
         super().connection_made(cast("Transport", transport))
-        self._responses = self.transport = _ResponseTransport(self.transport)
+        self._responses = self.transport = ResponseTransport(
+            self.transport,
+            write_timeout_s=self._limits.write_timeout_s,
+            still_sends=lambda: self._over or self._in_body,
+        )
+        self._has_room = self._pool.opened(self)
+        if self._pool.full:
+            self._responses.abort()
+            return
+        self._end_in(self._limits.header_timeout_s, self._head_is_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Drop the requests that are not answered; uvicorn tells only the newest."""
+        self._forget_deadline()
+        self._unset_keepalive_if_required()
+        self._responses.forget()
+        self._pool.closed(self, sum(self._held))
+        self._held.clear()
+        left = [cycle for cycle, _ in self.pipeline]
+        self.pipeline.clear()
+        for cycle in (self._running, *left):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        super().connection_lost(exc)
+
+    def evict(self) -> None:
+        """Close the connection to make room for another."""
+        self._responses.abort()
 
     def data_received(self, data: bytes) -> None:
         """Parse the received bytes; bytes after a refused request are dropped."""
-        self._unset_keepalive_if_required()
+        if self.transport.is_closing():  # it lingers
+            return
         while data and not self._over:
             data = self._parse(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self._over:
-            self._refuse(_head_too_long())
+        if self._over:
+            return
+        if (self._in_head and self._head_bytes > MAX_HEAD_BYTES) or (
+            self._in_body and size_of(self.headers) > MAX_HEAD_BYTES
+        ):
+            self._refuse(head_too_long())
+        elif self._deadline is None:
+            self._set_deadline()
 
     def on_message_begin(self) -> None:
-        """Note that a request begins; the parser's callback."""
-        if not self._over:
-            self._in_head = True
-            super().on_message_begin()
+        """Note that a request begins; the parser's callback.
+
+        Raises:
+            TooManyPipelined: too many earlier ones of this connection are not answered yet.
+        """
+        if self._over:
+            return
+        if len(self.pipeline) >= self._limits.max_pipelined:
+            self._over = True
+            self.cycle.keep_alive = False
+            raise TooManyPipelined
+        self._in_head = True
+        self._unset_keepalive_if_required()
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Start the request, or refuse it by its headers; the parser's callback."""
@@ -69,26 +135,76 @@ class Connection(HttpToolsProtocol):
             self._upgrading = True
         elif refusal := refusal_of(self.parser.get_http_version(), self.headers):
             self._refuse(refusal)
+        elif not self._has_room and self.url.partition(b"?")[0] not in PROBES:
+            self._refuse(self._pool.refuse_connection())
         else:
-            super().on_headers_complete()
+            self._begin()
             self._in_head, self._in_body = False, True
 
     def on_body(self, body: bytes) -> None:
         """Pass a part of the body on; the parser's callback."""
-        if not self._over:
-            super().on_body(body)
+        if self._over:
+            return
+        super().on_body(body)
+        if not self.cycle.response_complete:
+            self._hold(len(body))
 
     def on_message_complete(self) -> None:
         """Note that the request is complete; the parser's callback."""
         self._head_bytes = 0
         if not (self._over or self._upgrading):
             self._in_body = False
+            self._forget_deadline()
+            if not self.cycle.response_complete:
+                self._pool.works(self)
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Send a head that no body followed; uvicorn's callback."""
+        """Send a head that no body followed, and let go of the request; uvicorn's callback."""
         self._responses.flush()
+        held = self._held.popleft()
+        self._pool.held_bytes -= held
         super().on_response_complete()
+        if not self.pipeline:
+            self._pool.waits(self)
+
+    def pause_writing(self) -> None:
+        """Wait for a client that does not read; the transport's callback."""
+        super().pause_writing()
+        self._responses.writing_stopped()
+
+    def resume_writing(self) -> None:
+        """Go on sending; the transport's callback."""
+        super().resume_writing()
+        self._responses.writing_resumed()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Remember the request that runs; uvicorn's method."""
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _begin(self) -> None:
+        """Start the request, or queue it behind an earlier one of the connection.
+
+        uvicorn stops reading where it queues; the client's departure would then go unnoticed.
+        """
+        self._forget_deadline()
+        self._unset_keepalive_if_required()
+        # The first bytes of a body are free, unless it is behind others of its connection.
+        self._body_bytes, self._free_bytes = 0, 0 if self._held else FREE_BYTES
+        self._held.append(0)
+        super().on_headers_complete()
+        self.headers = []  # trailers must not become headers
+        self.flow.resume_reading()
+
+    def _hold(self, size: int) -> None:
+        """Count bytes of a body; refuse the request where there is no room for them."""
+        self._body_bytes += size
+        added = max(0, self._body_bytes - self._free_bytes) - self._held[-1]
+        self._held[-1] += added
+        self._pool.held_bytes += added
+        if added and (refusal := self._pool.refuse_bytes()):
+            self._refuse(refusal)
 
     def _parse(self, data: bytes) -> bytes:
         """Feed ``data`` to the parser, and return what it must be fed next."""
@@ -115,9 +231,10 @@ class Connection(HttpToolsProtocol):
         self._upgrading = False
         return head
 
-    def _refuse(self, refusal: HTTPException) -> None:
+    def _refuse(self, refusal: HTTPException | Overloaded) -> None:
         """Answer the present request with ``refusal``, and read no other."""
         self._over = True
+        self._forget_deadline()
         if self._in_body:
             self._break_off(refusal)
             return
@@ -125,11 +242,11 @@ class Connection(HttpToolsProtocol):
             super().on_message_begin()
         self.url = b"/"  # a malformed request's path is not used
         self.scope["state"][PROTOCOL_ERROR] = refusal
-        super().on_headers_complete()
+        self._begin()
         self.cycle.keep_alive = False
         super().on_message_complete()
 
-    def _break_off(self, refusal: HTTPException) -> None:
+    def _break_off(self, refusal: HTTPException | Overloaded) -> None:
         """Pass a malformed body's error to the app; close if the app has answered already."""
         if self.cycle.response_complete:
             self.transport.close()
@@ -138,102 +255,32 @@ class Connection(HttpToolsProtocol):
         self.cycle.keep_alive = False
         super().on_message_complete()
 
+    def _set_deadline(self) -> None:
+        """Give the rest of a head or of a body its time."""
+        if self._in_head:
+            self._end_in(self._limits.header_timeout_s, self._head_is_late)
+        elif self._in_body:
+            self._end_in(self._limits.body_timeout_s, self._body_is_late)
 
-class _ResponseTransport(Transport):
-    """A transport that keeps the head of a response until its body is written.
+    def _end_in(self, seconds: float, late: Callable[[], None]) -> None:
+        self._deadline = self.loop.call_later(seconds, late)
 
-    uvicorn writes the head by itself, although ASGI tells servers to wait for the body. A write of
-    its own would cost a system call, and would wake the client before there is an answer to read.
-    """
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport, self._head = transport, b""
+    def _head_is_late(self) -> None:
+        """Refuse a request whose headers drip; close where none has begun."""
+        self._deadline = None
+        if self._in_head:
+            seconds = self._limits.header_timeout_s
+            self._refuse(HTTPException(408, f"the headers took longer than {seconds:g} s"))
+        else:
+            self.transport.close()
 
-    def write(self, data: Any) -> None:
-        """Send the data; keep it instead if it is a head, but for an interim ``100 Continue``."""
-        if not self._head and data.startswith(b"HTTP/1.1 ") and not data.startswith(_INTERIM):
-            self._head = data
-            return
-        head, self._head = self._head, b""
-        self._transport.write(head + data)
-
-    def flush(self) -> None:
-        """Send the head that is kept, if any."""
-        if self._head:
-            self.write(b"")
-
-    def close(self) -> None:
-        """Send the head that is kept, and close the connection."""
-        self.flush()
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        """Whether the connection is closed or is being closed."""
-        return self._transport.is_closing()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """A fact of the connection, such as its ``socket``."""
-        return self._transport.get_extra_info(name, default)
-
-
-def refusal_of(version: str, headers: Headers) -> HTTPException | None:
-    """The error of a request with this version and these headers; None where it is valid."""
-    if version not in ("1.0", "1.1"):
-        return HTTPException(505, "this HTTP version is not supported; use HTTP/1.1")
-    length = 0
-    checked: dict[bytes, list[bytes]] = {b"host": [], b"transfer-encoding": [], b"expect": []}
-    for name, value in headers:  # once, since every request comes through here
-        length += len(name) + len(value) + 4
-        if name in checked:
-            checked[name].append(value.strip().lower())
-    if length > MAX_HEAD_BYTES:
-        return _head_too_long()
-    return (
-        _refusal_of_host(version, checked[b"host"])
-        or _refusal_of_coding(version, checked[b"transfer-encoding"])
-        or _refusal_of_expectation(version, checked[b"expect"])
-    )
-
-
-def without_upgrade(method: bytes, url: bytes, version: str, headers: Headers) -> bytes:
-    """The head of a request without its ``Upgrade`` headers."""
-    lines = [b"%s %s HTTP/%s" % (method, url, version.encode())]
-    for name, value in headers:
-        if name == b"connection":
-            value = b",".join(o for o in value.split(b",") if o.strip().lower() not in _UPGRADE)
-        if name not in _UPGRADE:
-            lines.append(name + b": " + value)
-    return b"\r\n".join([*lines, b"", b""])
-
-
-def _refusal_of_host(version: str, hosts: list[bytes]) -> HTTPException | None:
-    """RFC 9112, 3.2: one host, and a host; HTTP/1.0 need not name it."""
-    if not hosts:
-        return HTTPException(400, "no Host header; send one") if version == "1.1" else None
-    if len(hosts) > 1:
-        return HTTPException(400, f"{len(hosts)} Host headers; send one")
-    if not _HOST.fullmatch(hosts[0]):
-        return HTTPException(400, "the Host header is not a host; send a name and a port")
-    return None
-
-
-def _refusal_of_coding(version: str, codings: list[bytes]) -> HTTPException | None:
-    """RFC 9112, 6.1: a body in a coding that is not understood cannot be read."""
-    if not codings:
-        return None
-    if version == "1.0":
-        return HTTPException(400, "HTTP/1.0 has no Transfer-Encoding; send a Content-Length")
-    if codings == [b"chunked"]:
-        return None
-    return HTTPException(501, "this Transfer-Encoding is not supported; use chunked")
-
-
-def _refusal_of_expectation(version: str, expected: list[bytes]) -> HTTPException | None:
-    """RFC 9110, 10.1.1: ``100-continue`` is the only one there is; HTTP/1.0 has none."""
-    if version == "1.0" or all(one == b"100-continue" for one in expected):
-        return None
-    return HTTPException(417, "this Expect is not supported; use 100-continue or leave it out")
-
-
-def _head_too_long() -> HTTPException:
-    return HTTPException(431, f"the headers have more than {MAX_HEAD_BYTES} bytes; send fewer")
+    def _body_is_late(self) -> None:
+        """Refuse a request whose body drips."""
+        self._deadline = None
+        seconds = self._limits.body_timeout_s
+        self._refuse(HTTPException(408, f"the body took longer than {seconds:g} s"))

@@ -6,19 +6,24 @@ version that answers at that moment answers the whole request.
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from serve.access import Access
 from serve.classifier import Classified, Classifier, Timing
+from serve.deadline import deadline_of
 from serve.disconnect import cancel_on_disconnect
+from serve.hosted_model import refuse_full
 from serve.http_errors import request_id_of
-from serve.metrics import MODEL_METRICS, Metrics
+from serve.metrics import Metrics
 from serve.model_control import ModelControl
 from serve.request_body import read_json
+from serve.request_record import Observer, RequestRecord, ask_model
 from serve.settings import ServeSettings
 from serve.state import ServerState
 from serve.texts import Text
@@ -35,6 +40,16 @@ class ServerContext:
     settings: ServeSettings
     metrics: Metrics
     control: ModelControl
+    access: Access = field(default_factory=Access)
+    observers: Sequence[Observer] = ()
+
+    def answered(self, record: RequestRecord, status: int) -> None:
+        """Count a request whose answer was sent, and hand it to the log and the tracing."""
+        record.status, record.ended = status, time.perf_counter()
+        self.metrics.request_answered(record.route, status, record.total_s, model=record.model)
+        if not record.probe:
+            for observer in self.observers:
+                observer.observe(record)
 
     def classifier(self) -> Classifier:
         """The model for a new request.
@@ -53,6 +68,19 @@ class ServerContext:
         """
         return self.state.classifier(name)
 
+    def refuse_full(self, name: str | None) -> None:
+        """Refuse a request where no model that it can be for has room; nothing of it is read.
+
+        Where it can be for one model alone, it counts as one of that model.
+
+        Raises:
+            Overloaded: the queues are full.
+        """
+        models = self.state.candidates(name)
+        if len(models) == 1:
+            ask_model(models[0].name or "")
+        refuse_full(models)
+
     def refuse_before_body(self, name: str | None = None) -> None:
         """Refuse a request that will find no model, before its body is read.
 
@@ -70,19 +98,19 @@ class ServerContext:
     async def json_of(self, request: Request, name: str | None = None) -> Any:
         """The request's body as a JSON value, if the model of this name takes requests."""
         self.refuse_before_body(name)
-        return await read_json(request, max_bytes=self.settings.max_body_bytes)
+        return await read_json(request, self.settings.body_limits)
 
-    def answering(self, request: Request, name: str | None) -> Classifier:
+    def answering(self, name: str | None) -> Classifier:
         """The version that answers a request whose body has arrived; the first model by default.
 
-        The request counts as one of that model in the metrics.
+        The request counts as one of that model in the metrics and the log.
 
         Raises:
             UnknownModel: there is no such model.
             NotReady: the model takes no requests.
         """
         model = self.state.model(name)
-        request.scope["state"][MODEL_METRICS] = model.metrics
+        ask_model(model.name or "")
         return model.classifier()
 
 
@@ -94,14 +122,19 @@ async def classify(
     truncate: bool,
     raw_scores: bool,
     side: Side | None = None,
+    timeout_ms: float | None = None,
 ) -> tuple[list[Classified], Timing]:
-    """The answers to a request's texts; the work ends early where the client disconnects."""
+    """The answers to a request's texts; the work ends early where the client disconnects.
+
+    ``timeout_ms`` is how long the client waits by the request's body; else a header may say it.
+    """
     work = classifier.classify(
         texts,
         truncate=truncate,
         raw_scores=raw_scores,
         request_id=request_id_of(request.scope),
         side=side,
+        deadline=deadline_of(request.scope, timeout_ms),
     )
     rows, timing = await cancel_on_disconnect(request, work)
     if classifier.after_answer is not None:
@@ -110,10 +143,18 @@ async def classify(
 
 
 async def classify_rows(
-    request: Request, classifier: Classifier, rows: Sequence[Tokens]
+    request: Request,
+    classifier: Classifier,
+    rows: Sequence[Tokens],
+    *,
+    timeout_ms: float | None = None,
 ) -> tuple[list[Classified], Timing]:
     """The answers to rows of token ids; the work ends early where the client disconnects."""
-    work = classifier.classify_rows(rows, request_id=request_id_of(request.scope))
+    work = classifier.classify_rows(
+        rows,
+        request_id=request_id_of(request.scope),
+        deadline=deadline_of(request.scope, timeout_ms),
+    )
     return await cancel_on_disconnect(request, work)
 
 

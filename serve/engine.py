@@ -10,6 +10,7 @@ hangs in the session, the app's watchdog calls :meth:`Engine.give_up_stalled`.
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,16 +27,21 @@ from serve.batching import (
     fail,
     next_batch,
     padded_tokens,
+    requests_in,
     requests_of,
 )
+from serve.exhausted import exhausted_by, no_more
+from serve.fairness import FairClock
 from serve.health import CHECK_EVERY_S, Health
-from serve.metrics import BatchFault, Metrics
+from serve.metrics import BatchFault, ModelMetrics
+from serve.pace import AveragePace
 from spd_deploy.domain.errors import EngineFailed, NotReady, SpdError, reason_of
 from spd_deploy.domain.text import Batch, Tokens
 from spd_deploy.sessions.protocol import Session
 
 _log = logging.getLogger(__name__)
-_WEIGHT_OF_NEWEST = 0.2
+# A single row may have as many, so a batch may too, however slow the model is.
+_ALWAYS_TOKENS = 512
 
 
 class ChooseBatch(Protocol):
@@ -60,8 +66,9 @@ class Engine:
         known_good: Tokens,
         max_padded_tokens: int,
         max_rows: int,
+        max_batch_s: float = math.inf,
         stall_timeout_s: float,
-        metrics: Metrics,
+        metrics: ModelMetrics,
         choose: ChooseBatch = next_batch,
     ) -> None:
         """Start the thread.
@@ -73,6 +80,7 @@ class Engine:
             known_good: a row that a working model answers, to probe the model after failures.
             max_padded_tokens: most tokens of a batch, padding included.
             max_rows: most rows of a batch.
+            max_batch_s: a batch of several rows takes so many seconds at most, by the pace so far.
             stall_timeout_s: a batch that runs longer counts as hung (:class:`Health`).
             metrics: counts batches and failures.
             choose: chooses the rows of a batch.
@@ -80,16 +88,20 @@ class Engine:
         self._session, self._pad, self._choose = session, pad, choose
         self._outputs, self._known_good = outputs, known_good
         self._max_padded_tokens, self._max_rows = max_padded_tokens, max_rows
+        self._max_batch_s = max_batch_s
         self._metrics = metrics
         self.health = Health(stall_timeout_s=stall_timeout_s)
-        metrics.watch_model(lambda: self.health.running_s)
+        metrics.watch_model(
+            running_s=lambda: self.health.running_s, oldest_wait_s=lambda: self.oldest_wait_s
+        )
         self._waiting: list[QueueEntry] = []
         self._in_model: Sequence[QueueEntry] = ()
-        self._lock = threading.Lock()  # of _waiting and _closing
+        self._lock = threading.Lock()  # of _waiting, _clock and _closing
+        self._clock = FairClock()
         # Wakes the thread. It is written in C, and wakes it in a third of a Condition's time.
         self._changed: SimpleQueue[None] = SimpleQueue()
         self._closing = False
-        self.seconds_per_token = 0.0
+        self._pace = AveragePace()
         self._thread = threading.Thread(target=self._work, name="spd-engine", daemon=True)
         self._thread.start()
 
@@ -98,19 +110,40 @@ class Engine:
         """Whether the thread still runs."""
         return self._thread.is_alive()
 
+    @property
+    def oldest_wait_s(self) -> float:
+        """Seconds that the oldest row of the queue has waited; 0 where none waits."""
+        with self._lock:
+            since = next((entry.since for entry in self._waiting if not entry.cancelled), None)
+        return 0.0 if since is None else time.perf_counter() - since
+
+    @property
+    def seconds_per_token(self) -> float:
+        """Seconds that a padded token takes in the model; 0 before the first batch."""
+        return self._pace.seconds
+
+    def wait_s(self, tokens: int) -> float:
+        """Seconds until a request of so many tokens that comes now would be answered."""
+        with self._lock:
+            turn = self._clock.turn_of(tokens)
+            before = sum(entry.tokens for entry in self._waiting if entry.turn <= turn)
+        return self.health.left_s + (before + tokens) * self.seconds_per_token
+
     def submit(self, rows: Sequence[Tokens], request_id: str = "-") -> "list[Future[BatchResult]]":
         """Queue rows and return a future for each; cancelling a future removes its row.
 
         Raises:
             NotReady: the engine is closing.
         """
-        now = time.perf_counter()
-        entries = [
-            QueueEntry(row=row, since=now, request_id=request_id, future=Future()) for row in rows
-        ]
+        now, tokens = time.perf_counter(), sum(map(len, rows))
         with self._lock:
             if self._closing:
                 raise _closed()
+            turn = self._clock.turn_of(tokens)
+            entries = [
+                QueueEntry(row=row, since=now, turn=turn, request_id=request_id, future=Future())
+                for row in rows
+            ]
             self._waiting.extend(entries)
         self._changed.put(None)
         return [entry.future for entry in entries]
@@ -167,13 +200,22 @@ class Engine:
             try:
                 rows, self._waiting = self._choose(
                     self._waiting,
-                    max_padded_tokens=self._max_padded_tokens,
+                    max_padded_tokens=self._budget(),
                     max_rows=self._max_rows,
                 )
+                tokens = sum(entry.tokens for entry in rows)
+                self._clock.ran(tokens, requests_in((*rows, *self._waiting)))
             except BaseException as err:  # noqa: BLE001  # the faulty row is not known
                 self._log_failure(self._waiting, err)
                 rows, self._waiting = self._waiting[:1], self._waiting[1:]
         return [entry for entry in rows if entry.future.set_running_or_notify_cancel()]
+
+    def _budget(self) -> int:
+        """Padded tokens of a batch: as many as the model runs in the time that a batch may take."""
+        if self.seconds_per_token * self._max_padded_tokens <= self._max_batch_s:
+            return self._max_padded_tokens
+        by_pace = int(self._max_batch_s / self.seconds_per_token)
+        return min(self._max_padded_tokens, max(_ALWAYS_TOKENS, by_pace))
 
     def _run(self, rows: Sequence[QueueEntry]) -> None:
         """Run the rows; if that fails, run each half separately."""
@@ -194,10 +236,9 @@ class Engine:
     def _forward(self, rows: Sequence[QueueEntry]) -> None:
         """Pad and run the rows, check their logits, and set each row's result."""
         start = time.perf_counter()
-        batch = self._pad([entry.row for entry in rows])
         self._in_model = rows
         try:
-            logits_BC = self._logits(batch)
+            logits_BC = self._logits([entry.row for entry in rows])
         finally:
             self._in_model = ()
         run_s = time.perf_counter() - start
@@ -214,10 +255,11 @@ class Engine:
             bad = [entry for entry, finite in zip(rows, finite_B, strict=True) if not finite]
             self._fail_not_finite(bad, all_of_batch=not any(finite_B))
 
-    def _logits(self, batch: Batch) -> NDArray[np.float32]:
-        """Logits ``[B, C]`` of the session, timed by :class:`Health` meanwhile."""
-        self.health.began(batch.ids_BS.size * self.seconds_per_token)
+    def _logits(self, rows: Sequence[Tokens]) -> NDArray[np.float32]:
+        """Logits ``[B, C]`` of the rows, padded; timed by :class:`Health` meanwhile."""
+        self.health.began(len(rows) * max(map(len, rows)) * self.seconds_per_token)
         try:
+            batch = self._pad(rows)
             logits_BC = self._session.run(batch)
         finally:
             self.health.ended()
@@ -250,7 +292,7 @@ class Engine:
         """Run the known good row, to learn whether the model or the input is at fault."""
         reason = "its scores are NaN or infinite"
         try:
-            good = bool(np.isfinite(self._logits(self._pad([self._known_good]))).all())
+            good = bool(np.isfinite(self._logits([self._known_good])).all())
         except BaseException as err:  # noqa: BLE001  # the thread must outlive any failure
             good, reason = False, reason_of(err)
         if self.health.checked(good=good):
@@ -260,11 +302,6 @@ class Engine:
                 _log.error(
                     "the model fails on a known good input; the server is not ready: %s", reason
                 )
-
-    def _learn_pace(self, seconds_per_token: float) -> None:
-        """Update the moving average of seconds per padded token; the first batch sets it."""
-        weight = _WEIGHT_OF_NEWEST if self.seconds_per_token else 1.0
-        self.seconds_per_token += weight * (seconds_per_token - self.seconds_per_token)
 
     def _log_failure(
         self,
@@ -289,10 +326,13 @@ class Engine:
         once, or the loop would wait for the interpreter's lock.
         """
         padded = padded_tokens(rows)
-        self._learn_pace(run_s / padded)
+        self._pace.learn(padded, run_s)
         with contextlib.suppress(Exception):
             real_share = sum(entry.tokens for entry in rows) / padded
-            self._metrics.batch_ran(len(rows), tokens=padded, real_share=real_share, run_s=run_s)
+            fill = max(padded / self._max_padded_tokens, len(rows) / self._max_rows)
+            self._metrics.batch_ran(
+                len(rows), tokens=padded, real_share=real_share, fill=fill, run_s=run_s
+            )
 
     def _count_fault(self, fault: BatchFault) -> None:
         """Count a failure; an error of the metrics must not fail the other rows."""
@@ -300,8 +340,10 @@ class Engine:
             self._metrics.engine_failed(fault)
 
 
-def _failure(err: BaseException) -> EngineFailed:
+def _failure(err: BaseException) -> SpdError:
     """The client's error for an exception of the runtime, whose text stays in the log."""
+    if what := exhausted_by(err):
+        return no_more(what)
     return EngineFailed(
         "the model failed on this input", got=type(err).__name__, fix="read the server's log"
     )

@@ -8,7 +8,7 @@ only from the addresses in ``--forwarded-allow-ips``. For a proxy that sends no 
 
 import ipaddress
 import re
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,15 +55,19 @@ class ProxySettings:
             return False
         return any(address in network for network in self.trusted)
 
+    def trusts_client(self, scope: Mapping[str, Any]) -> bool:
+        """Whether a request comes from a trusted proxy."""
+        client = scope.get("client")
+        return bool(self.trusted and client and self.trusts(client[0]))
+
     def apply(self, scope: MutableMapping[str, Any]) -> None:
         """Put the scheme, host and prefix that the client sees into a request's ASGI scope.
 
         Raises:
             HTTPException: a trusted proxy sent a malformed scheme, host or prefix.
         """
-        client = scope.get("client")
         prefix = self.root_path
-        if self.trusted and client and self.trusts(client[0]):
+        if self.trusts_client(scope):
             headers = Headers(scope=scope)
             prefix = _prefix_in(headers) or prefix
             scope["scheme"] = _first(headers, "X-Forwarded-Proto", _SCHEME) or scope["scheme"]

@@ -19,9 +19,10 @@ _TIMES_EXPECTED = 10.0
 
 @dataclass(frozen=True, slots=True)
 class RunningBatch:
-    """A batch in the model: when it started, and how many seconds it may take."""
+    """A batch in the model: when it started, and the seconds that it should and may take."""
 
     since: float
+    expected_s: float
     allowed_s: float
 
 
@@ -51,6 +52,21 @@ class Health:
         return running is not None and self._clock() - running.since > running.allowed_s
 
     @property
+    def left_s(self) -> float:
+        """Seconds that the running batch should still take; 0 where none runs."""
+        running = self._running
+        return 0.0 if running is None else max(0.0, running.expected_s - self.running_s)
+
+    @property
+    def hang(self) -> str:
+        """For how long the running batch has hung, for who asks why; empty while it does not."""
+        running = self._running
+        if running is None or not self.stalled:
+            return ""
+        pace = f"; {running.expected_s:.3g} s were expected" if running.expected_s else ""
+        return f"a batch hangs in the model for {self._clock() - running.since:.0f} s{pace}"
+
+    @property
     def suspect(self) -> bool:
         """Whether so many batches failed in a row that the model must be probed."""
         return self._failures >= FAILURES_BEFORE_PROBE
@@ -58,7 +74,7 @@ class Health:
     def began(self, expected_s: float) -> None:
         """Note that a batch starts, with the seconds that its size promises."""
         allowed_s = max(self._stall_timeout_s, _TIMES_EXPECTED * expected_s)
-        self._running = RunningBatch(self._clock(), allowed_s)
+        self._running = RunningBatch(self._clock(), expected_s, allowed_s)
 
     def ended(self) -> None:
         """Note that the model returned or raised."""

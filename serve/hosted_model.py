@@ -4,13 +4,13 @@ It is used from the event loop's thread alone. Which version answers changes in 
 every request has one version, whole.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from serve.classifier import AfterAnswer, Classifier
-from serve.metrics import Metrics
 from serve.model_source import ONLY_VERSION, Fingerprint, ModelSource, ModelVersion
-from spd_deploy.domain.errors import NotReady
+from spd_deploy.domain.errors import NotReady, Overloaded
 
 
 class ModelPhase(StrEnum):
@@ -39,8 +39,8 @@ class RefusedVersion:
 class HostedModel:
     """A model's name with the version that answers."""
 
-    def __init__(self, source: ModelSource, metrics: Metrics) -> None:
-        self.source, self.metrics = source, metrics
+    def __init__(self, source: ModelSource) -> None:
+        self.source = source
         self.name: str | None = source.name
         self.version = ONLY_VERSION
         self.fingerprint: Fingerprint | None = None
@@ -89,8 +89,8 @@ class HostedModel:
         engine = self._classifier.engine
         if not engine.alive:
             raise NotReady("the engine's thread has ended", fix="restart the server")
-        if engine.health.stalled:
-            raise NotReady("a batch hangs in the model", fix="restart the server")
+        if hang := engine.health.hang:
+            raise NotReady(hang, fix="restart the server")
 
     def classifier(self) -> Classifier:
         """The version that answers, for a new request.
@@ -106,3 +106,23 @@ class HostedModel:
                 "the model fails on every input", fix="read the reason in the server's log"
             )
         return self._classifier
+
+
+def refuse_full(models: Sequence[HostedModel]) -> None:
+    """Refuse a request for one of these models, where the queue of each is full.
+
+    Raises:
+        Overloaded: none has room for a single text; the error of the one that has room first.
+    """
+    refusals = []
+    for classifier in (model.opened for model in models):
+        if classifier is None:
+            continue
+        try:
+            classifier.admission.refuse_full()
+        except Overloaded as err:
+            refusals.append(err)
+        else:
+            return
+    if refusals:
+        raise min(refusals, key=lambda err: err.retry_after_s)

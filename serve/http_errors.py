@@ -20,8 +20,11 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from serve.exhausted import exhausted_by, no_more
+from serve.log_rarely import Rarely
 from spd_deploy.domain.errors import (
     BodyTooLarge,
+    DeadlineExceeded,
     EmptyText,
     EngineFailed,
     MalformedRequest,
@@ -32,11 +35,13 @@ from spd_deploy.domain.errors import (
     SpdError,
     TextTooLong,
     TooManyInputs,
+    Unauthenticated,
     UnknownModel,
     UnsupportedMedia,
 )
 
 _log = logging.getLogger(__name__)
+_rarely = Rarely(_log)
 
 ERROR_FORMAT = "error_format"  # key of ``scope["state"]``: the ErrorFormat of the answer
 PROTOCOL_ERROR = "refused"  # key of ``scope["state"]``: the error of a malformed HTTP request
@@ -60,6 +65,7 @@ class ErrorKind:
 STATUS: Mapping[type[Refusal], ErrorKind] = {
     NotJson: ErrorKind(400, "Validation", "SPD_NOT_JSON"),
     EmptyText: ErrorKind(400, "Empty", "SPD_EMPTY_TEXT"),
+    Unauthenticated: ErrorKind(401, "Unauthorized", "SPD_UNAUTHENTICATED"),
     UnknownModel: ErrorKind(404, "Validation", "SPD_UNKNOWN_MODEL"),
     BodyTooLarge: ErrorKind(413, "Validation", "SPD_BODY_TOO_LARGE"),
     UnsupportedMedia: ErrorKind(415, "Validation", "SPD_UNSUPPORTED_MEDIA"),
@@ -69,6 +75,7 @@ STATUS: Mapping[type[Refusal], ErrorKind] = {
     Overloaded: ErrorKind(429, "Overloaded", "SPD_QUEUE_FULL"),
     EngineFailed: ErrorKind(500, "Backend", "SPD_ENGINE_FAILED"),
     NotReady: ErrorKind(503, "Unhealthy", "SPD_NOT_READY"),
+    DeadlineExceeded: ErrorKind(504, "Overloaded", "SPD_DEADLINE_EXCEEDED"),
 }
 INTERNAL = ErrorKind(500, "Backend", "SPD_INTERNAL")
 
@@ -131,6 +138,7 @@ def response_for(
     if isinstance(error, HTTPException):
         kind = _kind_of_status(error.status_code)
         return _response(errors, kind, error.detail, request_id, error.headers)
+    error = _refusal_where_exhausted(error)
     kind, message = told(error, request_id, errors)
     headers = _headers_of(error) if isinstance(error, SpdError) else None
     return _response(errors, kind, message, request_id, headers)
@@ -140,11 +148,30 @@ def told(
     error: BaseException, request_id: str, errors: ErrorFormat = OWN_FORMAT
 ) -> tuple[ErrorKind, str]:
     """The kind of an error and what the client is told; a bug of the server goes to the log."""
+    error = _refusal_where_exhausted(error)
     kind = errors.kind_of(type(error))
     if not isinstance(error, SpdError) or kind is INTERNAL:
         _log.error("request %s failed", request_id, exc_info=error)
         return kind, "the server failed; read the reason in its log"
     return kind, message_of(error)
+
+
+def kind_of(error: BaseException, errors: ErrorFormat = OWN_FORMAT) -> ErrorKind:
+    """The kind of an error, for the log."""
+    if isinstance(error, ClientDisconnected):
+        return ErrorKind(CLIENT_CLOSED_REQUEST, "", "SPD_CLIENT_CLOSED_REQUEST")
+    if isinstance(error, HTTPException):
+        return _kind_of_status(error.status_code)
+    return errors.kind_of(type(error) if exhausted_by(error) is None else NotReady)
+
+
+def _refusal_where_exhausted(error: BaseException) -> BaseException:
+    """A 503 for what the machine has none left of, logged once a minute; else the error."""
+    what = exhausted_by(error)
+    if what is None:
+        return error
+    _rarely.error(what, f"requests are refused: the process has no {what} left")
+    return no_more(what)
 
 
 def request_id_of(scope: Mapping[str, Any]) -> str:
@@ -191,8 +218,13 @@ def _response(
 
 
 def _headers_of(error: SpdError) -> dict[str, str]:
-    """Retry-After for errors that pass; a server that shuts down also closes the connection."""
+    """What to send, for a key that lacks; when to try again, for errors that pass.
+
+    A server that shuts down also closes the connection.
+    """
     match error:
+        case Unauthenticated():
+            return {"WWW-Authenticate": 'Bearer realm="spd"'}
         case Overloaded():
             return {"Retry-After": str(error.retry_after_s)}
         case NotReady():

@@ -7,11 +7,14 @@ handler.
 import asyncio
 import re
 import secrets
-import time
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.access import Audience
+from serve.allowed_hosts import HOSTS, TRUSTED, AllowedHosts
+from serve.context import ServerContext
+from serve.deadline import ARRIVED
 from serve.forwarding import ProxySettings
 from serve.headers import header_of
 from serve.http_errors import (
@@ -19,16 +22,17 @@ from serve.http_errors import (
     ERROR_FORMAT,
     PROTOCOL_ERROR,
     format_of,
+    kind_of,
     response_for,
 )
-from serve.metrics import MODEL_METRICS, OTHER, Metrics
+from serve.request_record import OTHER, RequestRecord, recording
 from serve.route_table import RouteTable
 from serve.state import Phase, ServerState
 from spd_deploy.domain.errors import NotReady
 
 REQUEST_ID = "X-Request-Id"
-_ROUTE = "route"  # key of ``scope["state"]``: the path as the metrics name it
 _REQUEST_ID_HEADER = REQUEST_ID.lower().encode()
+_BODY_HEADERS = (b"content-length", b"transfer-encoding")
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -44,63 +48,70 @@ class RequestMiddleware:
         self,
         app: ASGIApp,
         *,
-        state: ServerState,
-        metrics: Metrics,
+        server: ServerContext,
         forwarding: ProxySettings,
+        hosts: AllowedHosts,
         routes: RouteTable,
     ) -> None:
         """``routes`` answers all of HTTP; ``app`` is for what else there is in ASGI."""
-        self._app, self._state, self._metrics = app, state, metrics
-        self._forwarding, self._routes = forwarding, routes
+        self._app, self._server, self._state = app, server, server.state
+        self._forwarding, self._hosts, self._routes = forwarding, hosts, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app for one request; the ASGI entry point."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = request_id_from(header_of(scope, _REQUEST_ID_HEADER))
-        scope.setdefault("state", {})["request_id"] = request_id
-        answer = _ResponseSender(send, request_id)
-        start = time.perf_counter()
-        self._state.in_flight += 1
+        record = RequestRecord(
+            request_id_from(header_of(scope, _REQUEST_ID_HEADER)), scope["method"]
+        )
+        own = scope.setdefault("state", {})
+        own["request_id"], own[ARRIVED], own[HOSTS] = record.request_id, record.since, self._hosts
+        answer = _ResponseSender(send, record.request_id)
+        received = _Receiver(scope, receive, self._state)
         try:
-            await self._answer(scope, _receive_unless_malformed(scope, receive), answer, request_id)
+            with recording(record):
+                await self._answer(scope, received, answer, record)
         finally:
-            self._state.in_flight -= 1
-            scope["state"].get(MODEL_METRICS, self._metrics).request_answered(
-                _route_label(scope),
-                answer.status or CLIENT_CLOSED_REQUEST,
-                time.perf_counter() - start,
-            )
+            received.close()
+            if self._server.observers:
+                record.traceparent = header_of(scope, b"traceparent")
+                record.tracestate = header_of(scope, b"tracestate")
+            self._server.answered(record, answer.status or CLIENT_CLOSED_REQUEST)
 
     async def _answer(
-        self, scope: Scope, receive: Receive, answer: "_ResponseSender", request_id: str
+        self, scope: Scope, receive: Receive, answer: "_ResponseSender", record: RequestRecord
     ) -> None:
         """Run the handler, and send an error response for what it raises."""
         try:
             _raise_protocol_error(scope)
+            trusted = scope["state"][TRUSTED] = self._forwarding.trusts_client(scope)
             self._forwarding.apply(scope)
             route, scope["path_params"] = self._routes.find(_path_in_app(scope))
-            scope["state"][_ROUTE], scope["state"][ERROR_FORMAT] = route.path, route.errors
-            response = await route.handler(scope["method"])(Request(scope, receive))
+            record.route, record.protocol = route.path, route.protocol
+            record.probe = route.audience is not Audience.CLIENTS
+            scope["state"][ERROR_FORMAT] = route.errors
+            self._hosts.refuse_unknown(scope, trusted=trusted)
+            record.client = self._server.access.client_of(scope, route.audience)
+            handler = route.handler(scope["method"])
+            if route.queues(scope["method"]):
+                self._server.refuse_full(scope["path_params"].get("name"))
+            response = await handler(Request(scope, receive))
             await response(scope, receive, answer)
         except asyncio.CancelledError:
             # uvicorn cancels requests that outlast the drain timeout.
             if self._state.phase is not Phase.DRAINING or answer.status:
                 raise
             late = NotReady("the server is shutting down", fix="send the request again")
-            await response_for(late, request_id, format_of(scope))(scope, receive, answer)
+            record.code = kind_of(late).code
+            await response_for(late, record.request_id, format_of(scope))(scope, receive, answer)
         except Exception as err:
+            if PROTOCOL_ERROR in scope["state"]:  # the path is not the client's
+                record.route, record.protocol = OTHER, ""
             if answer.status:
                 raise
-            await response_for(err, request_id, format_of(scope))(scope, receive, answer)
-
-
-def _route_label(scope: Scope) -> str:
-    """The value of the metric label ``route``; paths that do not exist count as ``other``."""
-    state = scope["state"]
-    label: str = OTHER if PROTOCOL_ERROR in state else state.get(_ROUTE, OTHER)
-    return label
+            record.code = kind_of(err).code
+            await response_for(err, record.request_id, format_of(scope))(scope, receive, answer)
 
 
 def _path_in_app(scope: Scope) -> str:
@@ -125,15 +136,35 @@ class _ResponseSender:
         await self._send(message)
 
 
-def _receive_unless_malformed(scope: Scope, receive: Receive) -> Receive:
-    """A ``receive`` that raises once the connection finds the body malformed."""
+class _Receiver:
+    """Receives a request, which is in flight once it is whole.
 
-    async def received() -> Message:
-        message = await receive()
-        _raise_protocol_error(scope)
+    Raises what the connection finds wrong with the body. A request whose body has not arrived does
+    not keep a server from ending.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, state: ServerState) -> None:
+        self._scope, self._receive, self._state = scope, receive, state
+        self._counted = False
+        if not any(name in _BODY_HEADERS for name, _ in scope["headers"]):
+            self._count()
+
+    async def __call__(self) -> Message:
+        """Receive one ASGI message."""
+        message = await self._receive()
+        _raise_protocol_error(self._scope)
+        if not message.get("more_body"):
+            self._count()
         return message
 
-    return received
+    def close(self) -> None:
+        """Note that the request is answered."""
+        self._state.in_flight -= self._counted
+        self._counted = False
+
+    def _count(self) -> None:
+        self._state.in_flight += not self._counted
+        self._counted = True
 
 
 def _raise_protocol_error(scope: Scope) -> None:

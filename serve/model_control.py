@@ -17,6 +17,7 @@ from typing import Any
 
 from serve.classifier import Classifier
 from serve.hosted_model import HostedModel, ModelPhase, RefusedVersion
+from serve.metrics import Metrics
 from serve.model_source import Look, ModelVersion
 from serve.model_versions import (
     forget_gone,
@@ -47,12 +48,13 @@ class ModelControl:
         self,
         state: ServerState,
         settings: ServeSettings,
-        metrics: ReloadMetrics,
+        metrics: Metrics,
+        reloads: ReloadMetrics,
         shadows: Shadows,
     ) -> None:
         """Nothing is opened before :meth:`start`."""
         self._state, self._settings, self._metrics = state, settings, metrics
-        self._shadows = shadows
+        self._reloads, self._shadows = reloads, shadows
         self._changing = {id(model): asyncio.Lock() for model in state.models}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._retiring: set[Classifier] = set()
@@ -199,10 +201,10 @@ class ModelControl:
             served.session.close()
             raise
         before, version = model.opened, model.version
-        model.metrics.describe_build(build_labels(served))
-        model.serve(Classifier(served, self._settings, model.metrics), candidate)
+        self._metrics.describe_build(served.name, build_labels(served))
+        model.serve(Classifier(served, self._settings, self._metrics), candidate)
         if before is not None:
-            self._metrics.swapped(served.name)
+            self._reloads.swapped(served.name)
             _log.warning("model %s: %s", served.name, told_of_swap(version, candidate.version))
             self._start(self._retire(before))
 
@@ -211,7 +213,7 @@ class ModelControl:
         model.refused[candidate.version] = RefusedVersion(
             version=candidate.version, reason=str(error), fingerprint=candidate.fingerprint
         )
-        self._metrics.refused(model.name or "", error)
+        self._reloads.refused(model.name or "", error)
 
     async def _retire(self, classifier: Classifier) -> None:
         """Close a version once its requests are answered, or the drain timeout is over."""

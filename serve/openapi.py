@@ -15,11 +15,17 @@ from fastapi import APIRouter, FastAPI
 from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
+from serve.access import Access
 from serve.http_errors import error_responses
 from serve.protocol import Endpoint, HttpProtocol
 from serve.protocols.input_spec import InputSpec
+from spd_deploy.domain.errors import Unauthenticated
 
 _REF = "#/components/schemas/{model}"
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
 
 
 class DocumentedApp(FastAPI):
@@ -33,11 +39,12 @@ class DocumentedApp(FastAPI):
         *,
         protocols: Sequence[HttpProtocol],
         input_spec: Callable[[], InputSpec],
+        access: Access,
         **options: Any,
     ) -> None:
         """``input_spec`` gives the open model's input; ``options`` are FastAPI's own."""
         super().__init__(openapi_url=None, docs_url=None, redoc_url=None, **options)
-        self._protocols, self._input_spec = protocols, input_spec
+        self._protocols, self._input_spec, self._access = protocols, input_spec, access
         for protocol in protocols:
             self.include_router(_described(protocol))
 
@@ -57,9 +64,31 @@ class DocumentedApp(FastAPI):
         for endpoint in endpoints:
             if endpoint.reranks and not spec.reranks:
                 described["paths"].pop(endpoint.path, None)
+        for protocol in self._protocols:
+            for endpoint in protocol.endpoints():
+                if self._access.needs_key(endpoint.audience):
+                    _ask_for_key(described, endpoint, protocol)
         _name_the_model(described, spec)
         _drop_unused(described)
         return described
+
+
+def _ask_for_key(described: dict[str, Any], endpoint: Endpoint, protocol: HttpProtocol) -> None:
+    """Say that the endpoint needs an API key, and how a request without one is refused."""
+    described["components"]["securitySchemes"] = _SCHEMES
+    operation = described["paths"].get(endpoint.path, {}).get(endpoint.method.lower())
+    if operation is None:
+        return
+    operation["security"] = [{name: []} for name in _SCHEMES]
+    for status, answer in error_responses(protocol.errors, Unauthenticated).items():
+        model = answer["model"].__name__
+        content = {"application/json": {"schema": {"$ref": _REF.format(model=model)}}}
+        operation["responses"][str(status)] = {
+            "description": answer["description"],
+            "content": content,
+        }
+        _, found = models_json_schema([(answer["model"], "serialization")], ref_template=_REF)
+        described["components"]["schemas"].update(found["$defs"])
 
 
 def _name_the_model(described: dict[str, Any], spec: InputSpec) -> None:

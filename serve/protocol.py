@@ -13,15 +13,23 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serve.access import Audience
 from serve.context import ServerContext
 from serve.http_errors import STATUS, ErrorFormat
 from serve.protocols.input_spec import InputSpec
-from spd_deploy.domain.errors import NotReady, Refusal, UnknownModel
+from spd_deploy.domain.errors import (
+    NotReady,
+    Overloaded,
+    Refusal,
+    Unauthenticated,
+    UnknownModel,
+)
 
 Handler = Callable[[Request], Awaitable[Response]]
 
-OF_A_NAMED_MODEL: tuple[type[Refusal], ...] = tuple(STATUS)
-EVERY_REFUSAL = tuple(refusal for refusal in STATUS if refusal is not UnknownModel)
+# Where keys are needed, the description adds the refusal of a request without one by itself.
+OF_A_NAMED_MODEL = tuple(refusal for refusal in STATUS if refusal is not Unauthenticated)
+EVERY_REFUSAL = tuple(refusal for refusal in OF_A_NAMED_MODEL if refusal is not UnknownModel)
 WHILE_STARTING: tuple[type[Refusal], ...] = (NotReady,)
 LOOKING_UP: tuple[type[Refusal], ...] = (UnknownModel, NotReady)
 
@@ -36,6 +44,7 @@ class Endpoint:
         body_required: whether a request must have a body.
         reply: the model of the reply, for the description.
         refusals: the errors that the description lists.
+        audience: for whom it is; that decides whether it needs an API key, and its port.
         described: whether OpenAPI and ``/docs`` show it.
         reranks: whether it needs a model that gives a pair one score; of others it is not shown.
     """
@@ -47,13 +56,20 @@ class Endpoint:
     body_required: bool = True
     reply: Any = None
     refusals: tuple[type[Refusal], ...] = EVERY_REFUSAL
+    audience: Audience = Audience.CLIENTS
     described: bool = True
     reranks: bool = False
+
+    @property
+    def queues(self) -> bool:
+        """Whether its requests wait for the model; they are refused unread where it is full."""
+        return bool(self.body) and self.body_required and Overloaded in self.refusals
 
 
 class HttpProtocol(ABC):
     """A family of endpoints, made once for each app."""
 
+    name: ClassVar[str]
     errors: ClassVar[ErrorFormat] = ErrorFormat()
 
     def __init__(self, server: ServerContext) -> None:

@@ -17,6 +17,9 @@ from starlette.requests import Request
 
 from serve.headers import header_of
 from serve.http_errors import ClientDisconnected
+from serve.json_structure import refuse_structure
+from serve.request_record import body_arrived
+from serve.settings import BodyLimits
 from spd_deploy.domain.errors import (
     BodyTooLarge,
     EmptyText,
@@ -47,7 +50,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-async def read_json(request: Request, *, max_bytes: int) -> Any:
+async def read_json(request: Request, limits: BodyLimits) -> Any:
     """The request's body as a JSON value; a long one is parsed outside the event loop.
 
     Raises:
@@ -55,16 +58,18 @@ async def read_json(request: Request, *, max_bytes: int) -> Any:
         ClientDisconnected: the client closed the connection while sending it.
     """
     refuse_other_media(request.scope)
-    return await parsed(await read_body(request, max_bytes=max_bytes))
+    return await parsed(await read_body(request, max_bytes=limits.max_bytes), limits)
 
 
-async def parsed(body: bytes) -> Any:
+async def parsed(body: bytes, limits: BodyLimits) -> Any:
     """The JSON value of a body; a long one is parsed outside the event loop.
 
     Raises:
-        Refusal: it is not UTF-8 or not JSON.
+        Refusal: it is not UTF-8, not JSON, or has too much structure.
     """
-    return parse(body) if len(body) < _LONG_BYTES else await asyncio.to_thread(parse, body)
+    if len(body) < _LONG_BYTES:
+        return parse(body, limits)
+    return await asyncio.to_thread(parse, body, limits)
 
 
 def refuse_other_media(scope: Mapping[str, Any]) -> None:
@@ -123,14 +128,15 @@ def _refuse_other_type(said: str) -> None:
         )
 
 
-def parse(body: bytes) -> Any:
+def parse(body: bytes, limits: BodyLimits) -> Any:
     """Parse one JSON value strictly.
 
     Raises:
         NotJson: invalid UTF-8, a byte order mark, no JSON, or nested too deep.
-        MalformedRequest: an object has the same key twice.
+        MalformedRequest: an object has the same key twice, or there are too many keys or values.
     """
     _refuse_other_encodings(body)
+    refuse_structure(body, max_nodes=limits.max_nodes, max_values=limits.max_values)
     try:
         return _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError as err:
@@ -216,6 +222,7 @@ async def read_body(request: Request, *, max_bytes: int) -> bytes:
         more = message.get("more_body", False)
         if len(body) > max_bytes:
             raise _too_large(max_bytes)
+    body_arrived()
     return bytes(body)
 
 

@@ -4,7 +4,7 @@ The routes, the middleware and the process share one :class:`ServerState`. It is
 loop's thread, and by signal handlers, which only set the phase or ask for a reload.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from serve.classifier import Classifier
@@ -81,6 +81,10 @@ class ServerState:
         """
         for model in self.models:
             model.refuse_dead()
+
+    def candidates(self, name: str | None) -> Sequence[HostedModel]:
+        """The models that a request may be for: those of a name; all where the path has none."""
+        return self.models if name is None else [one for one in self.models if one.name == name]
 
     def refuse_requests(self) -> None:
         """Refuse new requests, whatever their model.

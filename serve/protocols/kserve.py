@@ -65,6 +65,7 @@ class ModelStatus(BaseModel):
 class KServe(HttpProtocol):
     """KServe's protocol of version 1."""
 
+    name: ClassVar = "kserve"
     errors: ClassVar = ErrorFormat(statuses=BAD_REQUEST)
 
     def endpoints(self) -> Sequence[Endpoint]:
@@ -94,7 +95,7 @@ class KServe(HttpProtocol):
         limit = self._server.settings.max_inputs
         refuse_count(field_of(value, "instances"), max_inputs=limit, field="instances")
         asked = validated(Instances, value)
-        classifier = self._server.answering(request, name)
+        classifier = self._server.answering(name)
         rows, timing = await classify(
             request,
             classifier,

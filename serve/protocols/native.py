@@ -8,7 +8,7 @@ One result an input, in the order of the inputs; each result's labels best first
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, FailFast, Field
 from starlette.requests import Request
@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from serve.classifier import Classified
 from serve.context import JsonReply, ServerContext, classify
+from serve.deadline import LONGEST_MS
 from serve.protocol import OF_A_NAMED_MODEL, Endpoint, HttpProtocol
 from serve.protocols.input_spec import InputSpec
 from serve.protocols.vllm import Vllm
@@ -43,6 +44,11 @@ class ClassifyRequest(Strict):
     )
     top_k: Annotated[int, Field(ge=1), BeforeValidator(whole)] | None = Field(
         default=None, description="Return only so many labels, best first. Default: all."
+    )
+    timeout_ms: Annotated[float, Field(gt=0, le=LONGEST_MS)] | None = Field(
+        default=None,
+        description="Milliseconds that the client waits; an answer that would come later is 504. "
+        "The header X-Request-Timeout-Ms says the same. Default: no limit.",
     )
 
 
@@ -75,6 +81,8 @@ class ClassifyReply(BaseModel):
 class Native(HttpProtocol):
     """The server's own protocol."""
 
+    name: ClassVar = "native"
+
     def __init__(self, server: ServerContext) -> None:
         super().__init__(server)
         self._vllm = Vllm(server)
@@ -103,13 +111,14 @@ class Native(HttpProtocol):
         if field_of(value, "inputs") is None and field_of(value, "input") is not None:
             return await self._vllm.classified(request, value)
         parsed = request_from(value, max_inputs=self._server.settings.max_inputs)
-        classifier = self._server.answering(request, parsed.model)
+        classifier = self._server.answering(parsed.model)
         rows, timing = await classify(
             request,
             classifier,
             texts_of(parsed),
             truncate=parsed.truncate,
             raw_scores=parsed.raw_scores,
+            timeout_ms=parsed.timeout_ms,
         )
         return JsonReply(reply(classifier.served.name, rows, top_k=parsed.top_k), timing)
 

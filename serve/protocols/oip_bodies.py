@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, WithJsonSchema
 
 from serve.protocols.input_spec import InputSpec
 from serve.protocols.oip_model import OUTPUTS, PAIR, TEXT, TensorMetadata
@@ -12,6 +12,7 @@ from serve.request_body import Strict, whole
 _Parameters = dict[str, Any]
 _ONE: tuple[str, ...] = (TEXT,)
 _TWO = (TEXT, PAIR)
+_MAX_DIMENSIONS = 8
 
 
 class _Request(Strict):
@@ -24,7 +25,9 @@ class InferInput(_Request):
     """An input tensor; its data is here, or follows the JSON where `binary_data_size` is set."""
 
     name: str
-    shape: list[Annotated[int, BeforeValidator(whole)]]
+    shape: Annotated[list[Annotated[int, BeforeValidator(whole)]], FailFast()] = Field(
+        max_length=_MAX_DIMENSIONS
+    )
     datatype: str = Field(description="BYTES for texts, INT64 for token ids.")
     parameters: _Parameters = Field(default_factory=dict)
     data: Annotated[Any, WithJsonSchema({"title": "Data", "type": "array"})] = None
@@ -48,8 +51,10 @@ class InferRequest(_Request):
         default_factory=dict,
         description="`truncate`, true by default; `binary_data_output` for raw bytes of all.",
     )
-    inputs: list[InferInput] = Field(min_length=1)
-    outputs: list[InferRequestedOutput] | None = Field(default=None, description="Default: all.")
+    inputs: Annotated[list[InferInput], FailFast()] = Field(min_length=1)
+    outputs: list[InferRequestedOutput] | None = Field(
+        default=None, fail_fast=True, description="Default: all."
+    )
 
 
 class InferOutput(BaseModel):

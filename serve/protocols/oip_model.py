@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serve.classifier import Classified
+from serve.deadline import LONGEST_MS
 from serve.open_model import ServedModel
 from serve.protocols.oip_tensors import BYTES, FP32, INT64, INTEGERS, Tensor
 from serve.texts import Text, errors_at
@@ -46,12 +47,16 @@ class RequestedOutput:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inference:
-    """What a request asks for: texts or rows of token ids, and outputs."""
+    """What a request asks for: texts or rows of token ids, and outputs.
+
+    ``timeout_ms`` is how long its client waits.
+    """
 
     texts: list[Text] = field(default_factory=list)
     rows: list[Tokens] = field(default_factory=list)
     outputs: tuple[RequestedOutput, ...] = ()
     truncate: bool = True
+    timeout_ms: float | None = None
 
 
 def inputs_of(served: ServedModel) -> list[TensorMetadata]:
@@ -85,7 +90,7 @@ def inference_of(
     Args:
         inputs: its tensors.
         outputs: names of the outputs with their parameters; none means all.
-        parameters: of the request; ``truncate`` alone has a meaning.
+        parameters: of the request; ``truncate`` and ``timeout`` have a meaning.
         served: the model.
         max_inputs: most rows of a request.
 
@@ -100,14 +105,15 @@ def inference_of(
         raise MalformedRequest(
             "parameters.truncate: Input should be a valid boolean", fix="send it so"
         )
+    timeout_ms = _timeout_ms_of(parameters.get("timeout", 0))
     asked = tuple(_requested(*one) for one in outputs) or _ALL
     names = set(by_name)
     if TEXT in names and names <= {TEXT, PAIR}:
         texts = _texts(by_name[TEXT], by_name.get(PAIR), max_inputs)
-        return Inference(texts=texts, outputs=asked, truncate=truncate)
+        return Inference(texts=texts, outputs=asked, truncate=truncate, timeout_ms=timeout_ms)
     if IDS in names and names <= {IDS, MASK, TYPES}:
         rows = _rows(by_name, served.tokenizer, max_inputs)
-        return Inference(rows=rows, outputs=asked, truncate=truncate)
+        return Inference(rows=rows, outputs=asked, truncate=truncate, timeout_ms=timeout_ms)
     shown = ", ".join(sorted(names)).encode("ascii", "backslashreplace").decode()[:60]
     raise MalformedRequest(
         "the inputs are not those of the model",
@@ -119,6 +125,16 @@ def inference_of(
 def answer_of(rows: Sequence[Classified], asked: Sequence[RequestedOutput]) -> list[Tensor]:
     """The outputs that were asked for."""
     return [_output(rows, one) for one in asked]
+
+
+def _timeout_ms_of(timeout_us: Any) -> float | None:
+    """Triton's parameter ``timeout``, which is in microseconds; 0 is none."""
+    if type(timeout_us) is not int or not 0 <= timeout_us <= 1000 * LONGEST_MS:
+        raise MalformedRequest(
+            "parameters.timeout: Input should be a number of microseconds",
+            fix="send a whole number, or leave it out",
+        )
+    return timeout_us / 1000 or None
 
 
 def _requested(name: str, parameters: Mapping[str, Any]) -> RequestedOutput:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from serve.access import Audience
 from serve.classifier import Classifier, Timing
 from serve.context import JsonReply, classify, classify_rows
 from serve.http_errors import BAD_REQUEST, ErrorFormat
@@ -67,6 +68,7 @@ _REPOSITORY = "/v2/repository"
 class OpenInference(HttpProtocol):
     """The Open Inference Protocol v2."""
 
+    name: ClassVar = "oip"
     errors: ClassVar = ErrorFormat(statuses=BAD_REQUEST)
 
     def endpoints(self) -> Sequence[Endpoint]:
@@ -74,14 +76,14 @@ class OpenInference(HttpProtocol):
         repository = f"{_REPOSITORY}/models/{{name}}"
         return [
             _get("/v2", self.metadata, ServerMetadata, refusals=()),
-            _get("/v2/health/live", self.live, Live),
-            _get("/v2/health/ready", self.ready, Ready),
+            _probe("/v2/health/live", self.live, Live),
+            _probe("/v2/health/ready", self.ready, Ready),
             *(
                 endpoint
                 for path in (_MODEL, _VERSIONED)
                 for endpoint in (
                     _get(path, self.model_metadata, ModelMetadata, refusals=LOOKING_UP),
-                    _get(f"{path}/ready", self.model_ready, Ready, refusals=LOOKING_UP),
+                    _probe(f"{path}/ready", self.model_ready, Ready, refusals=LOOKING_UP),
                     _post(f"{path}/infer", self.infer, InferRequest, InferReply),
                 )
             ),
@@ -143,7 +145,7 @@ class OpenInference(HttpProtocol):
         with arrived.used():
             value, raw = await self._body(request)
             asked = validated(InferRequest, value)
-            classifier = self._server.answering(request, request.path_params["name"])
+            classifier = self._server.answering(request.path_params["name"])
             if "version" in request.path_params:  # this one, even if a newer one answers by now
                 classifier = arrived
             return await self._inferred(request, classifier, asked, raw)
@@ -161,10 +163,17 @@ class OpenInference(HttpProtocol):
             max_inputs=self._server.settings.max_inputs,
         )
         if work.rows:
-            rows, timing = await classify_rows(request, classifier, work.rows)
+            rows, timing = await classify_rows(
+                request, classifier, work.rows, timeout_ms=work.timeout_ms
+            )
         else:
             rows, timing = await classify(
-                request, classifier, work.texts, truncate=work.truncate, raw_scores=False
+                request,
+                classifier,
+                work.texts,
+                truncate=work.truncate,
+                raw_scores=False,
+                timeout_ms=work.timeout_ms,
             )
         served = classifier.served
         reply: dict[str, Any] = {"model_name": served.name, "model_version": served.version}
@@ -223,23 +232,25 @@ class OpenInference(HttpProtocol):
         else:
             refuse_compressed(request.scope)
             refuse_cross_site(request.scope)
-        body = await read_body(request, max_bytes=self._server.settings.max_body_bytes)
+        limits = self._server.settings.body_limits
+        body = await read_body(request, max_bytes=limits.max_bytes)
         if length is None:
-            return await parsed(body), b""
+            return await parsed(body, limits), b""
         if not length.isdecimal() or int(length[:20]) > len(body):
             raise MalformedRequest(
                 f"{HEADER_LENGTH} is not a length within the body",
                 fix="send the length of the JSON",
             )
         size = int(length)
-        return await parsed(body[:size]), body[size:]
+        return await parsed(body[:size], limits), body[size:]
 
     async def _optional_body(self, request: Request) -> Any:
         """The JSON of a body, an empty object where there is none."""
         refuse_compressed(request.scope)
         refuse_cross_site(request.scope)
-        body = await read_body(request, max_bytes=self._server.settings.max_body_bytes)
-        return await parsed(body) if body.strip() else {}
+        limits = self._server.settings.body_limits
+        body = await read_body(request, max_bytes=limits.max_bytes)
+        return await parsed(body, limits) if body.strip() else {}
 
 
 def refuse_other_version(version: str, served: str) -> None:
@@ -316,6 +327,12 @@ def _get(
     path: str, handler: Handler, reply: Any, refusals: tuple[Any, ...] = WHILE_STARTING
 ) -> Endpoint:
     return Endpoint(method="GET", path=path, handler=handler, reply=reply, refusals=refusals)
+
+
+def _probe(
+    path: str, handler: Handler, reply: Any, refusals: tuple[Any, ...] = WHILE_STARTING
+) -> Endpoint:
+    return replace(_get(path, handler, reply, refusals), audience=Audience.PROBES)
 
 
 def _post(path: str, handler: Handler, body: type[Any], reply: Any) -> Endpoint:

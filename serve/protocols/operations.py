@@ -4,11 +4,15 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
 
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from serve.access import Audience
+from serve.allowed_hosts import HOSTS, TRUSTED, AllowedHosts
 from serve.info import Info, ModelOverview, info_of
 from serve.metrics import CONTENT_TYPE
 from serve.pages import demo_page, docs_page
@@ -30,13 +34,15 @@ class MetricsPage(Response):
 class Operations(HttpProtocol):
     """Everything but the model's work."""
 
+    name: ClassVar = "operations"
+
     def endpoints(self) -> Sequence[Endpoint]:
         """Paths of GET only."""
         return [
-            _described("/livez", self.livez, Status),
-            _described("/readyz", self.readyz, Status),
-            _described("/health", self.readyz, Status),
-            _described("/ping", self.readyz, Status),
+            _probe("/livez", self.livez),
+            _probe("/readyz", self.readyz),
+            _probe("/health", self.readyz),
+            _probe("/ping", self.readyz),
             _described("/info", self.info, Info),
             Endpoint(
                 method="GET",
@@ -51,6 +57,7 @@ class Operations(HttpProtocol):
                 handler=self.metrics,
                 reply=MetricsPage,
                 refusals=(),
+                audience=Audience.METRICS,
             ),
             _page("/docs", self.docs),
             _page("/openapi.json", self.openapi),
@@ -86,7 +93,7 @@ class Operations(HttpProtocol):
 
     async def docs(self, request: Request) -> Response:
         """The API reference as an HTML page."""
-        return docs_page(request.app.openapi(), base=str(request.base_url).rstrip("/"))
+        return docs_page(request.app.openapi(), base=base_of(request))
 
     async def openapi(self, request: Request) -> Response:
         """The OpenAPI description; behind a proxy with the prefix of its paths."""
@@ -97,6 +104,20 @@ class Operations(HttpProtocol):
     async def demo(self, _: Request) -> Response:
         """The demo page of the model that is served."""
         return demo_page()
+
+
+def base_of(request: Request) -> str:
+    """The address of the server as the client sees it; its own where the client names another."""
+    hosts: AllowedHosts = request.scope["state"][HOSTS]
+    if request.scope["state"][TRUSTED] or hosts.knows(request.headers.get("host", "")):
+        return str(request.base_url).rstrip("/")
+    scheme, (host, port) = request.scope["scheme"], request.scope["server"]
+    host = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{host}:{port}{request.scope['root_path']}"
+
+
+def _probe(path: str, handler: Handler) -> Endpoint:
+    return replace(_described(path, handler, Status), audience=Audience.PROBES)
 
 
 def _described(path: str, handler: Handler, reply: type[BaseModel]) -> Endpoint:

@@ -44,6 +44,7 @@ Answer = Callable[[Request, Classifier, Any], Awaitable[Response]]
 class Tei(HttpProtocol):
     """The protocol of Text Embeddings Inference."""
 
+    name: ClassVar = "tei"
     errors: ClassVar = ErrorFormat(statuses={EngineFailed: 424})
 
     def __init__(self, server: ServerContext) -> None:
@@ -99,7 +100,7 @@ class Tei(HttpProtocol):
     def _classifier(self, request: Request, value: Any) -> Classifier:
         """The model that the body names; of one model, TEI's clients may say what they like."""
         several = len(self._server.state.models) > 1
-        return self._server.answering(request, name_in(value) if several else None)
+        return self._server.answering(name_in(value) if several else None)
 
     async def _invoked(self, request: Request, classifier: Classifier, value: Any) -> Response:
         """The answer to a body of either kind."""
@@ -162,7 +163,7 @@ def headers_of(
         "x-compute-time": total_s,
         "x-total-time": total_s,
         "x-tokenization-time": timing.tok_s,
-        "x-queue-time": timing.queue_s,
+        "x-queue-time": timing.tok_queue_s + timing.queue_s,
         "x-inference-time": timing.run_s,
     }
     return {

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, WithJsonSchema
 
 from serve.classifier import Classified
 from serve.protocols.input_spec import InputSpec
@@ -93,7 +93,7 @@ class RerankRequest(_Request):
     """Texts to put in the order of their score with the query."""
 
     query: str
-    texts: list[str] = Field(min_length=1)
+    texts: Annotated[list[str], FailFast()] = Field(min_length=1)
     return_text: bool = Field(default=False, description="Return each text beside its score.")
 
 
@@ -115,7 +115,9 @@ class TokenizeRequest(Strict):
 
     model_config = ConfigDict(extra="ignore")
 
-    inputs: Annotated[list[str], BeforeValidator(_listed), WithJsonSchema({"title": "Inputs"})]
+    inputs: Annotated[
+        list[str], FailFast(), BeforeValidator(_listed), WithJsonSchema({"title": "Inputs"})
+    ]
     add_special_tokens: bool = True
 
 

@@ -54,6 +54,7 @@ _SIDES = (
 class Vllm(HttpProtocol):
     """vLLM's classification and scoring."""
 
+    name: ClassVar = "vllm"
     errors: ClassVar = ErrorFormat(model=OpenAIErrorBody, body=error_body, statuses=BAD_REQUEST)
 
     def __init__(self, server: ServerContext) -> None:
@@ -100,7 +101,7 @@ class Vllm(HttpProtocol):
         """The reply to a body of ``/classify``; errors take vLLM's form from here on."""
         request.scope["state"][ERROR_FORMAT] = self.errors
         asked = validated(VllmClassifyRequest, value)
-        classifier = self._server.answering(request, asked.model)
+        classifier = self._server.answering(asked.model)
         served = classifier.served
         _refuse_unsupported(asked, served)
         limit = self._server.settings.max_inputs
@@ -125,7 +126,7 @@ class Vllm(HttpProtocol):
     async def score(self, request: Request) -> Response:
         """Score pairs of texts: for models that give a pair one number."""
         value = await self._server.json_of(request)
-        classifier = self._server.answering(request, name_in(value))
+        classifier = self._server.answering(name_in(value))
         if not classifier.served.reranks:
             raise MalformedRequest(
                 "this model does not score: that needs one that gives a pair of texts one score",

@@ -11,6 +11,7 @@ from spd_deploy.api.values import (
     RUNTIME,
     THREADS,
     Number,
+    OneOf,
     WholeNumber,
     read_flag,
     read_path,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 _DEFAULTS = ServeSettings()
+_ANONYMOUS = OneOf(("none", "probes", "metrics"))
 _COUNT, _TIMEOUT = WholeNumber(1), Number(0.001, 86400)
 
 
@@ -37,13 +39,26 @@ def create_app(
     runtime: str = "auto",
     device: Literal["cpu", "cuda"] | None = None,
     threads: int | None = None,
-    max_batch_tokens: int = _DEFAULTS.max_batch_tokens,
-    max_queue: int = _DEFAULTS.max_queue_items,
     max_body_bytes: int = _DEFAULTS.max_body_bytes,
+    max_json_nodes: int = _DEFAULTS.max_json_nodes,
+    max_json_values: int = _DEFAULTS.max_json_values,
+    max_inputs: int = _DEFAULTS.max_inputs,
+    max_batch_tokens: int = _DEFAULTS.max_batch_tokens,
+    max_batch_rows: int = _DEFAULTS.max_batch_rows,
+    max_queue: int = _DEFAULTS.max_queue_items,
+    max_queue_tokens: int = _DEFAULTS.max_queue_tokens,
+    max_batch_time: float = _DEFAULTS.max_batch_s,
+    max_queue_chars: int = _DEFAULTS.max_queue_chars,
+    max_chars_per_token: int = _DEFAULTS.max_chars_per_token,
+    tokenizer_threads: int = _DEFAULTS.tokenizer_threads,
     stall_timeout: float = _DEFAULTS.stall_timeout_s,
     model_control: bool = _DEFAULTS.model_control,
+    api_keys: str | PathLike[str] | None = None,
+    anonymous_access: Literal["none", "probes", "metrics"] = "probes",
+    cors_origins: Sequence[str] = (),
     root_path: str = "",
     forwarded_allow_ips: str = "",
+    allowed_hosts: Sequence[str] = (),
 ) -> "FastAPI":
     """The app that ``spd serve`` runs, for one artefact or several.
 
@@ -61,18 +76,35 @@ def create_app(
         runtime: as for ``load``.
         device: as for ``load``.
         threads: as for ``load``.
-        max_batch_tokens: tokens that run at once, padding included.
-        max_queue: texts that may wait or be answered before new ones get status 429.
         max_body_bytes: the longest request body.
+        max_json_nodes: keys, lists and objects of a body.
+        max_json_values: values of a body.
+        max_inputs: texts or pairs in one request.
+        max_batch_tokens: tokens that run at once, padding included.
+        max_batch_rows: rows that run at once.
+        max_queue: texts that may wait or be answered before new ones get status 429.
+        max_queue_tokens: the same in tokens, without padding.
+        max_batch_time: seconds that a batch may take by the model's pace.
+        max_queue_chars: characters that may wait to be tokenised.
+        max_chars_per_token: times the model's longest input, the characters of a text that are
+            tokenised.
+        tokenizer_threads: requests with long texts that are tokenised at the same time.
         stall_timeout: seconds after which a batch counts as hung.
-        model_control: clients may unload the model and load it again.
+        model_control: clients may unload models and load them again.
+        api_keys: file of API keys, which requests must have then.
+        anonymous_access: what needs no key: nothing, probes, or probes and metrics.
+        cors_origins: origins whose web pages may call the app from a browser.
         root_path: the path under which a proxy offers the app, such as ``/models/sst2``.
         forwarded_allow_ips: addresses of proxies whose X-Forwarded headers are believed.
+        allowed_hosts: host names under which the app answers; by default all.
 
     Raises:
         BadCheckpoint: there is no model in the folder.
         BadSetting: a value that is not allowed.
     """
+    from serve.access import Access, AnonymousAccess
+    from serve.allowed_hosts import allowed_hosts_from
+    from serve.api_keys import KeyFile
     from serve.app import create_app as app_of
     from serve.forwarding import ProxySettings, trusted_from
     from serve.model_plan import RuntimeSettings, models_from
@@ -84,14 +116,27 @@ def create_app(
     if threads is not None:
         threads = THREADS.read("threads", threads)
     settings = ServeSettings(
-        max_batch_tokens=_COUNT.read("max_batch_tokens", max_batch_tokens),
-        max_queue_items=_COUNT.read("max_queue", max_queue),
         max_body_bytes=_COUNT.read("max_body_bytes", max_body_bytes),
+        max_json_nodes=_COUNT.read("max_json_nodes", max_json_nodes),
+        max_json_values=_COUNT.read("max_json_values", max_json_values),
+        max_inputs=_COUNT.read("max_inputs", max_inputs),
+        max_batch_tokens=_COUNT.read("max_batch_tokens", max_batch_tokens),
+        max_batch_rows=_COUNT.read("max_batch_rows", max_batch_rows),
+        max_queue_items=_COUNT.read("max_queue", max_queue),
+        max_queue_tokens=_COUNT.read("max_queue_tokens", max_queue_tokens),
+        max_batch_s=_TIMEOUT.read("max_batch_time", max_batch_time),
+        max_queue_chars=_COUNT.read("max_queue_chars", max_queue_chars),
+        max_chars_per_token=_COUNT.read("max_chars_per_token", max_chars_per_token),
+        tokenizer_threads=_COUNT.read("tokenizer_threads", tokenizer_threads),
         stall_timeout_s=_TIMEOUT.read("stall_timeout", stall_timeout),
         model_control=read_flag("model_control", model_control),
     )
     forwarding = ProxySettings(
         root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)
+    )
+    access = Access(
+        keys=None if api_keys is None else KeyFile(read_path("api_keys", api_keys)),
+        anonymous=AnonymousAccess(_ANONYMOUS.read("anonymous_access", anonymous_access)),
     )
     shadows = [shadow_from(one) for one in _texts("shadow", shadow)]
     models = models_from(
@@ -106,6 +151,9 @@ def create_app(
         shadows=shadows,
         watch=read_flag("watch", watch),
         forwarding=forwarding,
+        hosts=allowed_hosts_from(allowed_hosts, host="localhost", is_loopback=False),
+        access=access,
+        cors_origins=tuple(cors_origins),
     )
 
 

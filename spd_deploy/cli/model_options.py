@@ -18,11 +18,11 @@ _OPTIONS: tuple[Callable[[Command], Command], ...] = (
         "Default: none.",
     ),
     click.option(
-        "--watch",
-        is_flag=True,
+        "--watch/--no-watch",
+        default=False,
         help="Replace a model when its files have changed: the new one is opened and verified "
-        "beside the old one, which answers until then. Default: only SIGHUP and clients with "
-        "--model-control do that.",
+        "beside the old one, which answers until then. Default: only SIGHUP and clients that may "
+        "control models do that.",
     ),
     click.option(
         "--shadow",

@@ -99,6 +99,44 @@ class Shapes(click.ParamType[tuple[Shape, ...]]):
         return tuple(dict.fromkeys(found))
 
 
+class NameList(click.ParamType[tuple[str, ...]]):
+    """Names with commas between them."""
+
+    name = "name,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """The names without the spaces around them; a configuration file gives a list."""
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(part.strip() for part in parts if part.strip())
+
+
+class Share(click.ParamType[float]):
+    """``off``, ``all``, or a share above 0 and up to 1."""
+
+    name = "off|all|share"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The share; 0 for ``off``.
+
+        Raises:
+            click.BadParameter: something else, or a number out of range.
+        """
+        words = {"off": 0.0, "all": 1.0}
+        if value in words:
+            return words[value]
+        try:
+            share = float(value)
+        except (TypeError, ValueError):
+            share = math.nan
+        if not 0 <= share <= 1:
+            self.fail(f"{value!r} is neither off, all, nor a share from 0 to 1", param, ctx)
+        return share
+
+
 def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     """The number; a range lets ``nan`` through, since it is neither above nor below an end.
 

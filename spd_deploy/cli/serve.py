@@ -1,27 +1,45 @@
 """``spd serve``: answer requests over HTTP."""
 
+import contextlib
 import ipaddress
 import logging
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from serve.settings import ServeSettings
+from spd_deploy.cli.access_options import access_options
+from spd_deploy.cli.config_file import config_option
 from spd_deploy.cli.model_options import model_options, named_paths
-from spd_deploy.cli.options import device_option, runtime_option
+from spd_deploy.cli.options import NameList, Share, device_option, runtime_option
+from spd_deploy.cli.sections import Sectioned
+from spd_deploy.cli.serve_options import limit_options, settings_from
+from spd_deploy.cli.variables import name_variables, unknown_variables
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.protocol import Device
 
-_DEFAULTS = ServeSettings()
+_VARIABLES = "SPD_SERVE_"  # what the names of the environment variables begin with
 _LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
-@click.command()
-@model_options
+# The first option of each section of the help.
+_HEADINGS = {
+    "config": "Configuration",
+    "host": "Addresses",
+    "insecure": "Access",
+    "root_path": "Behind a proxy",
+    "request_log": "Logs and traces",
+    "model_repository": "Models",
+    "max_body_bytes": "Limits",
+}
+
+
+@click.command(cls=Sectioned, headings=_HEADINGS)
+@config_option("spd serve")
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -43,64 +61,13 @@ _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
     "Default: no gRPC.",
 )
 @click.option(
-    "--model-control",
-    is_flag=True,
-    help="Let clients of the Open Inference Protocol unload models and load them again. Keep it "
-    "off where others reach the server: it has no authentication. Default: they may not.",
+    "--management-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Answer probes and /metrics on this port, in plain HTTP and without API keys. Probes are "
+    "on --port too, /metrics is not. Default: both are on --port.",
 )
-@click.option(
-    "--insecure",
-    is_flag=True,
-    help="Allow a --host that other machines can reach, although the server has no "
-    "authentication. Default: only addresses of this machine.",
-)
-@runtime_option
-@device_option
-@click.option(
-    "--threads",
-    type=click.IntRange(1),
-    help="CPU threads of the runtime; several models share them, each with at least one of its "
-    "own. Lower it where other processes share the machine.  "
-    "[default: the cores that this process may use]",
-)
-@click.option(
-    "--max-batch-tokens",
-    type=click.IntRange(1),
-    default=_DEFAULTS.max_batch_tokens,
-    show_default=True,
-    help="Most tokens of a batch, padding included. Lower it for latency or to save memory.",
-)
-@click.option(
-    "--max-queue",
-    type=click.IntRange(1),
-    default=_DEFAULTS.max_queue_items,
-    show_default=True,
-    help="Most texts that are queued or running; more requests get HTTP 429. Lower it to bound "
-    "the time that a request waits.",
-)
-@click.option(
-    "--max-body-bytes",
-    type=click.IntRange(1),
-    default=_DEFAULTS.max_body_bytes,
-    show_default=True,
-    help="Longest request body in bytes; a longer one gets HTTP 413. Raise it for long texts.",
-)
-@click.option(
-    "--stall-timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=_DEFAULTS.stall_timeout_s,
-    show_default=True,
-    help="Seconds after which a running batch counts as hung. Its requests fail, and /livez "
-    "answers 503. Raise it for long texts on a slow machine.",
-)
-@click.option(
-    "--drain-timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=_DEFAULTS.drain_timeout_s,
-    show_default=True,
-    help="Seconds that running requests have to finish after SIGTERM. Set it below the grace "
-    "period of your container platform.",
-)
+@access_options
 @click.option(
     "--root-path",
     default="",
@@ -116,6 +83,42 @@ _LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
     "networks with commas between, or * for all. Set it behind a proxy that ends TLS. Default: "
     "none.",
 )
+@click.option(
+    "--allowed-hosts",
+    type=NameList(),
+    default=(),
+    metavar="NAME,..",
+    help="Host names that requests may name; *.example.com has those below, * all. IP addresses "
+    "are always allowed. Default: localhost, and every name with a --host that other machines can "
+    "reach.",
+)
+@click.option(
+    "--request-log",
+    type=Share(),
+    metavar="off|all|SHARE",
+    default="off",
+    show_default=True,
+    help="Write a line of JSON for each request to standard output, or for a share of them, such "
+    "as 0.01: id, model, protocol, status, rows, tokens, times, client; never a text.",
+)
+@click.option(
+    "--tracing/--no-tracing",
+    default=False,
+    show_default=True,
+    help="Send OpenTelemetry spans of requests and their stages to a collector, as the variables "
+    "OTEL_* say. Needs the extra otel.",
+)
+@model_options
+@runtime_option
+@device_option
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="CPU threads of the runtime; several models share them, each with at least one of its "
+    "own. Lower it where other processes share the machine.  "
+    "[default: the cores that this process may use]",
+)
+@limit_options
 def serve(
     artefact: tuple[str, ...],
     model_repository: Path | None,
@@ -124,18 +127,22 @@ def serve(
     host: str,
     port: int,
     grpc_port: int | None,
-    model_control: bool,
+    management_port: int | None,
     insecure: bool,
+    api_keys: Path | None,
+    anonymous_access: str,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    cors_origins: tuple[str, ...],
+    root_path: str,
+    forwarded_allow_ips: str,
+    request_log: float,
+    tracing: bool,
     runtime: str,
     device: "Device | None",
     threads: int | None,
-    max_batch_tokens: int,
-    max_queue: int,
-    max_body_bytes: int,
-    stall_timeout: float,
-    drain_timeout: float,
-    root_path: str,
-    forwarded_allow_ips: str,
+    allowed_hosts: tuple[str, ...],
+    **limits: Any,
 ) -> None:
     """Serve ARTEFACT over HTTP, with a demo page at / and the API's description at /docs.
 
@@ -152,28 +159,33 @@ def serve(
         -d '{"inputs": [{"text": "a film that is never dull"}]}'
       spd serve reviews=artefacts/sst2 pairs=artefacts/mrpc
     """  # noqa: D301  # click reads the \b as a character
-    if not (insecure or is_loopback(host)):
+    if not (insecure or api_keys or is_loopback(host)):
         raise click.UsageError(
-            f"--host {host} can be reached by other machines, and this server has no "
-            "authentication; put a proxy with authentication before it, or add --insecure"
+            f"--host {host} can be reached by other machines, which need no key; give "
+            "--api-keys, put a proxy with authentication before it, or add --insecure"
         )
+    from serve.access import Access, AnonymousAccess
+    from serve.allowed_hosts import allowed_hosts_from
+    from serve.api_keys import KeyFile
     from serve.app import create_app
     from serve.forwarding import ProxySettings, trusted_from
+    from serve.metrics import Metrics
     from serve.model_plan import RuntimeSettings, models_from
+    from serve.observers import observers_of
     from serve.server import bound_socket, run
     from serve.shadow import shadow_from
     from serve.state import ServerState
+    from serve.tls import tls_from
 
-    settings = ServeSettings(
-        max_batch_tokens=max_batch_tokens,
-        max_queue_items=max_queue,
-        max_body_bytes=max_body_bytes,
-        stall_timeout_s=stall_timeout,
-        drain_timeout_s=drain_timeout,
-        model_control=model_control,
-    )
+    settings = settings_from(limits)
+    for line in unknown_variables(click.get_current_context().command, _VARIABLES, os.environ):
+        _say(line)
     logging.basicConfig(format=_LOG_LINE, datefmt=_LOG_TIME)
-    state = ServerState()
+    state, tls = ServerState(), tls_from(tls_certificate, tls_key)
+    keys = None if api_keys is None else KeyFile(api_keys)
+    if keys and not (tls or insecure or is_loopback(host)):
+        _say("API keys and texts travel unencrypted; give --tls-certificate and --tls-key, or put "
+             "a proxy with TLS before it and add --insecure")  # fmt: skip
     shadows = [shadow_from(spelled) for spelled in shadow]
     models = models_from(
         named_paths(artefact),
@@ -182,19 +194,50 @@ def serve(
         RuntimeSettings(choice=RUNTIME_CHOICES[runtime], device=device, threads=threads),
         say=_say,
     )
-    app = create_app(
-        models,
-        settings,
-        shadows=shadows,
-        watch=watch,
-        state=state,
-        forwarding=ProxySettings(
-            root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)
-        ),
-        grpc_address=None if grpc_port is None else (host, grpc_port),
+    forwarding = ProxySettings(
+        root_path=root_path.rstrip("/"), trusted=trusted_from(forwarded_allow_ips)
     )
-    with bound_socket(host, port) as listening:
-        run(app, state, listening, drain_timeout_s=drain_timeout, say=_say)
+    metrics = Metrics()
+    observers = observers_of(metrics, log_share=request_log, tracing=tracing)
+    with contextlib.ExitStack() as sockets:
+        listening = sockets.enter_context(bound_socket(host, port))
+        management = None
+        if management_port is not None:
+            management = sockets.enter_context(
+                bound_socket(host, management_port, option="--management-port")
+            )
+        access = Access(
+            keys=keys,
+            anonymous=AnonymousAccess(anonymous_access),
+            management_port=None if management is None else management.getsockname()[1],
+        )
+        app = create_app(
+            models,
+            settings,
+            shadows=shadows,
+            watch=watch,
+            state=state,
+            forwarding=forwarding,
+            hosts=allowed_hosts_from(allowed_hosts, host=host, is_loopback=is_loopback(host)),
+            access=access,
+            cors_origins=cors_origins,
+            metrics=metrics,
+            observers=observers,
+            grpc_address=None if grpc_port is None else (host, grpc_port),
+            tls=tls,
+        )
+        run(
+            app,
+            state,
+            listening,
+            settings=settings,
+            say=_say,
+            tls=tls,
+            management=management,
+        )
+
+
+name_variables(serve, _VARIABLES)
 
 
 def is_loopback(host: str) -> bool:
@@ -206,5 +249,6 @@ def is_loopback(host: str) -> bool:
 
 
 def _say(line: str) -> None:
-    """Print a line to standard error; standard output stays empty."""
-    click.echo(line, err=True)
+    """Print a line to standard error, unless its disk is full; standard output stays empty."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)

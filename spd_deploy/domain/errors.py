@@ -18,6 +18,7 @@
     |-- RunsFailed              some runs of a sweep failed; the others went on
     |-- Interrupted             a run was stopped and can be resumed
     `-- Refusal                 a request that the server answers with an error status
+        |-- Unauthenticated     no API key, or not a known one
         |-- NotJson             a body that is not JSON, or not UTF-8
         |-- MalformedRequest    a missing or unknown field, a wrong type, text that is not Unicode
         |-- UnsupportedMedia    a body that is not JSON in UTF-8, by its headers
@@ -27,6 +28,7 @@
         |-- UnknownModel        a model that is not the one served
         |-- TooManyInputs       more texts in one request than the server takes
         |-- Overloaded          the queue is full
+        |-- DeadlineExceeded    the client would wait, or has waited, longer than it said
         |-- NotReady            starting, or draining
         `-- EngineFailed        the model failed on this batch
 
@@ -142,6 +144,10 @@ class Refusal(SpdError):
     """A request that the server answers with an error status."""
 
 
+class Unauthenticated(Refusal):
+    """The request has no API key, or one that the server does not know."""
+
+
 class NotJson(Refusal):
     """The body is not JSON, or not UTF-8."""
 
@@ -180,6 +186,10 @@ class Overloaded(Refusal):
     def __init__(self, what: str, *, got: object = None, fix: str, retry_after_s: int = 1) -> None:
         super().__init__(what, got=got, fix=fix)
         self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(Refusal):
+    """The answer would come, or would have come, later than the request said it waits."""
 
 
 class NotReady(Refusal):

@@ -18,12 +18,14 @@ from spd_deploy.domain.errors import BadModel, MalformedRequest
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
+    from tokenizers import Tokenizer as Fast
 
 # What the inputs of a classifier are called in every graph.
 IDS, MASK, TYPES = INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 TOKENIZER_FILE = "tokenizer.json"
 # What of a tokenizer travels along; only the first is read here, the rest is for other tools.
 TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+_LONG_CHARS = 2_000
 # How SentencePiece and byte-level BPE write a space.
 _SPACE_MARKS = "\u2581\u0120"
 
@@ -188,8 +190,8 @@ class Tokenizer:
             refuse_surrogates(pair)
         if pair is not None or (side is not None and side is not self.side):
             return self._encode_and_cut(text, pair, side or self.side)
-        found = self._cutting.encode(text)
-        whole = found if len(found) < self.max_tokens else self._whole.encode(text)
+        found = _encoded(self._cutting, text)
+        whole = found if len(found) < self.max_tokens else _encoded(self._whole, text)
         return Tokens(
             ids=tuple(found.ids),
             types=tuple(found.type_ids),
@@ -239,7 +241,7 @@ class Tokenizer:
         For a pair the library would also make every combination of what it cuts off the one text
         and the other: for two long texts, gigabytes.
         """
-        whole = self._whole.encode(text) if pair is None else self._whole.encode(text, pair)
+        whole = _encoded(self._whole, text, pair)
         return self._cut(whole, side, may_be_empty=True, texts=1 if pair is None else 2)
 
     def _cut(self, whole: "Encoding", side: Side, may_be_empty: bool, *, texts: int = 2) -> Tokens:
@@ -274,7 +276,7 @@ class Tokenizer:
             MalformedRequest: the text holds half a surrogate pair, which is not Unicode text.
         """
         refuse_surrogates(text)
-        return self._whole.encode(text, add_special_tokens=special_tokens)
+        return _encoded(self._whole, text, special_tokens=special_tokens)
 
     def last_token(self) -> tuple[str, int]:
         """The token with the highest id, and that id."""
@@ -311,6 +313,20 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
     if shorter > half:
         return (half, room - half) if first <= second else (room - half, half)
     return (shorter, room - shorter) if first <= second else (room - shorter, shorter)
+
+
+def _encoded(
+    tokenizer: "Fast", text: str, pair: str | None = None, *, special_tokens: bool = True
+) -> "Encoding":
+    """The library's encoding of a text or pair.
+
+    Only its ``encode_batch`` lets other threads run meanwhile, which matters where texts are long.
+    """
+    if len(text) + len(pair or "") < _LONG_CHARS:
+        return tokenizer.encode(text, pair, add_special_tokens=special_tokens)
+    one = text if pair is None else (text, pair)
+    (found,) = tokenizer.encode_batch([one], add_special_tokens=special_tokens)
+    return found
 
 
 class TextEncoder(Protocol):

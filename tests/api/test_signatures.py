@@ -22,7 +22,16 @@ VERBS: dict[str, tuple[Callable[..., Any], set[str]]] = {
     "compare": (spd.compare, {"json"}),
     "inspect": (spd.inspect, {"json", "all"}),
     "bench": (spd.bench, {"json"}),
-    "serve": (spd.create_app, {"host", "port", "grpc_port", "insecure", "drain_timeout"}),
+    "serve": (
+        spd.create_app,
+        {
+            *("config", "host", "port", "grpc_port", "management_port", "insecure"),
+            *("tls_certificate", "tls_key", "drain_timeout", "request_log", "tracing"),
+            # Of the connections of `spd serve`; other ASGI servers have their own.
+            *("max_connections", "max_pipelined", "max_bodies_bytes", "header_timeout"),
+            *("body_timeout", "keep_alive_timeout", "write_timeout"),
+        },
+    ),
     "predict": (spd.predict, {"texts", "input_format"}),
 }
 

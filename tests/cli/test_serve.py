@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from spd_deploy.domain.checkpoint import Checkpoint
 PATIENCE_S = 60
 BODY = b'{"inputs": "a good film"}'
 HEAD = (
-    b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n" % len(BODY)
 )
 WITHOUT_TORCH = """
@@ -39,6 +40,18 @@ from serve.engine import Engine
 def fail(engine, batch):
     raise RuntimeError("injected")
 Engine._logits = fail
+"""
+GATE = "SPD_TEST_GATE"
+# Every batch waits until the file is there.
+HELD = f"""
+import os, time
+from serve.engine import Engine
+logits = Engine._logits
+def held(engine, batch):
+    while not os.path.exists(os.environ["{GATE}"]):
+        time.sleep(0.01)
+    return logits(engine, batch)
+Engine._logits = held
 """
 
 
@@ -66,20 +79,30 @@ class Server:
 
     def get(self, path: str) -> int:
         """The status of a GET over a connection of its own."""
+        return self._asked(path)[0]
+
+    def page(self, path: str) -> str:
+        """What a GET has for an answer."""
+        return self._asked(path)[1]
+
+    def _asked(self, path: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         with contextlib.closing(connection):
             connection.request("GET", path)
-            return connection.getresponse().status
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
 
     def connect(self) -> socket.socket:
         """A plain connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
 
     def begin(self, connection: socket.socket) -> None:
-        """Send half a request on it, and wait until the server has it in hand."""
-        connection.sendall(HEAD.replace(b"Host: x", b"Host: x\r\nExpect: 100-continue"))
-        assert b"100 Continue" in connection.recv(1000)
-        connection.sendall(BODY[:5])
+        """Send a request on it, and wait until the model has it in hand."""
+        connection.sendall(HEAD + BODY)
+        give_up_at = time.monotonic() + PATIENCE_S
+        while not re.search(r"^spd_queue_items{.*} 1.0$", self.page("/metrics"), re.MULTILINE):
+            assert time.monotonic() < give_up_at
+            time.sleep(0.01)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Send it a signal."""
@@ -115,16 +138,23 @@ def answer_on(connection: socket.socket) -> http.client.HTTPResponse:
     return answer
 
 
-def test_it_serves_without_torch_and_drains(artefact: Artefact) -> None:
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file for which the batches of a server wait that was started with ``HELD``."""
+    monkeypatch.setenv(GATE, str(tmp_path / "gate"))
+    return tmp_path / "gate"
+
+
+def test_it_serves_without_torch_and_drains(artefact: Artefact, gate: Path) -> None:
     """With torch out of reach it answers; at SIGTERM it finishes what it began and exits with 0."""
-    with serving(artefact.folder) as server, server.connect() as slow:
+    with serving(artefact.folder, before=HELD) as server, server.connect() as slow:
         assert server.get("/readyz") == 200
         server.begin(slow)
         server.stop()
         assert server.next_line().startswith("draining: 1 requests in flight")
         assert (server.get("/readyz"), server.get("/livez")) == (503, 200)
 
-        slow.sendall(BODY[5:])
+        gate.touch()
 
         answer = answer_on(slow)
         assert answer.status == 200
@@ -142,9 +172,13 @@ def test_an_idle_server_ends_at_once(artefact: Artefact, number: int) -> None:
         assert server.end()[:2] == (0, b"")
 
 
-def test_what_outlasts_the_drain_gets_503(artefact: Artefact) -> None:
+def test_what_outlasts_the_drain_gets_503(artefact: Artefact, gate: Path) -> None:
     """A request that is not done in time is told to go elsewhere, and the exit status is 0."""
-    with serving(artefact.folder, "--drain-timeout", "0.1") as server, server.connect() as slow:
+    options = ("--drain-timeout", "0.1")
+    with (
+        serving(artefact.folder, *options, before=HELD) as server,
+        server.connect() as slow,
+    ):
         server.begin(slow)
         server.stop()
 
@@ -152,12 +186,25 @@ def test_what_outlasts_the_drain_gets_503(artefact: Artefact) -> None:
 
         assert answer.status == 503
         assert json.loads(answer.read())["code"] == "SPD_NOT_READY"
+        gate.touch()
         assert server.end()[0] == 0
 
 
+def test_a_request_that_has_not_arrived_does_not_hold_the_drain(artefact: Artefact) -> None:
+    """Half a request is not in flight: the server ends as if it were idle."""
+    with serving(artefact.folder) as server, server.connect() as slow:
+        slow.sendall(HEAD.replace(b"Host", b"Expect: 100-continue\r\nHost"))
+        assert b"100 Continue" in slow.recv(1000)
+        slow.sendall(BODY[:5])
+        server.stop()
+
+        assert server.end()[0] == 0
+
+
+@pytest.mark.usefixtures("gate")
 def test_a_second_signal_ends_it_at_once(artefact: Artefact) -> None:
     """Who insists does not wait for the drain."""
-    with serving(artefact.folder) as server, server.connect() as slow:
+    with serving(artefact.folder, before=HELD) as server, server.connect() as slow:
         server.begin(slow)
         server.stop()
         assert server.next_line().startswith("draining")
@@ -169,7 +216,7 @@ def test_a_second_signal_ends_it_at_once(artefact: Artefact) -> None:
 def test_a_failure_is_logged_with_its_time_and_request(artefact: Artefact) -> None:
     """The line of the log begins with a time in its zone and ends with the id that was told."""
     with serving(artefact.folder, before=SICK) as server, server.connect() as connection:
-        connection.sendall(HEAD.replace(b"Host: x", b"Host: x\r\nX-Request-Id: mine") + BODY)
+        connection.sendall(HEAD.replace(b"Host", b"X-Request-Id: mine\r\nHost") + BODY)
 
         answer = answer_on(connection)
 
@@ -275,7 +322,7 @@ def test_no_artefact_ends_it_with_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])
 def test_other_machines_are_kept_out_unless_told(host: str) -> None:
-    """An address that others reach needs --insecure, since the server asks nobody who they are."""
+    """An address that others reach needs keys or --insecure: the server asks nobody else."""
     result = CliRunner().invoke(cli, ["serve", "somewhere", "--host", host])
 
     assert result.exit_code == 2

@@ -57,6 +57,12 @@ class Running:
         with contextlib.closing(self.connection()) as connection:
             return asked(connection, path, body)
 
+    def page(self, path: str) -> str:
+        """What a GET has for an answer."""
+        with contextlib.closing(self.connection()) as connection:
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
+
     def version(self) -> str:
         """The version that answers."""
         version: str = self.ask("/info")[1]["model_version"]
@@ -156,18 +162,25 @@ def test_a_server_killed_while_it_reloads_starts_again(
         assert server.ask("/v1/classify", BODY)[0] == 200
 
 
+def test_a_configuration_file_has_shadows_in_a_list(artefact: Artefact, tmp_path: Path) -> None:
+    """An option that may be repeated is a list of strings in the file."""
+    folder, file = str(artefact.folder), tmp_path / "spd.toml"
+    file.write_text('shadow = ["a=b@1", "b=a@1"]\nwatch = true\n', encoding="utf-8")
+    with serving("--config", str(file), f"a={folder}", f"b={folder}") as server:
+        page = server.page("/metrics")
+
+    for one in ('model="a",shadow="b"', 'model="b",shadow="a"'):
+        assert f"spd_shadow_texts_total{{{one}}} 0.0" in page
+
+
 def test_a_shadow_is_counted(artefact: Artefact) -> None:
     """Two names on one line, one the shadow of the other."""
     folder = str(artefact.folder)
     with serving(f"a={folder}", f"b={folder}", "--shadow", "a=b@1") as server:
         assert server.ask("/v1/classify", BODY)[0] == 200
         give_up_at = time.monotonic() + PATIENCE_S
-        with contextlib.closing(server.connection()) as connection:
-            page = ""
-            while 'spd_shadow_texts_total{model="a",shadow="b"} 1.0' not in page:
-                assert time.monotonic() < give_up_at, page
-                connection.request("GET", "/metrics")
-                page = connection.getresponse().read().decode()
+        while 'spd_shadow_texts_total{model="a",shadow="b"} 1.0' not in server.page("/metrics"):
+            assert time.monotonic() < give_up_at
 
 
 @pytest.mark.parametrize(

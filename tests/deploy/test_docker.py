@@ -142,10 +142,11 @@ def test_the_dashboard_asks_for_series_that_the_server_has() -> None:
     """Each series and label of its queries is on the server's page; latency and queue are shown."""
     metrics = Metrics()
     metrics.request_answered("/v1/classify", 200, 0.1)
-    metrics.texts_tokenised(0.1, truncated=1)
-    metrics.engine_failed(BatchFault.EXCEPTION)
-    metrics.watch_model(lambda: 0.0)
-    metrics.watch_queue(lambda: 0, lambda: 0)
+    model = metrics.of_model("mrpc")
+    model.texts_tokenised(0.1, queue_s=0.1, truncated=1)
+    model.engine_failed(BatchFault.EXCEPTION)
+    model.watch_model(running_s=lambda: 0.0, oldest_wait_s=lambda: 0.0)
+    model.watch_queue(lambda: 0, lambda: 0, lambda: 0)
     page = metrics.page().decode()
     queries = [target["expr"] for panel in panels() for target in panel["targets"]]
 

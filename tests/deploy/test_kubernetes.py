@@ -129,16 +129,15 @@ def test_the_autoscaler_reads_a_metric_that_the_server_has() -> None:
     """The adapter makes the autoscaler's metric of series that are on the server's page."""
     (metric,) = load("autoscaler.yaml")["spec"]["metrics"]
     (rule,) = load("prometheus-adapter.yaml")["rules"]["custom"]
-    page = Metrics()
-    page.request_waited(0.01)
-    page.request_answered("/v1/classify", 200, 0.02)
-    text = page.page().decode()
+    metrics = Metrics()
+    metrics.of_model("mrpc")
+    text = metrics.page().decode()
 
     assert rule["name"]["as"] == metric["pods"]["metric"]["name"]
-    assert re.fullmatch(rule["name"]["matches"], "spd_stage_seconds_sum")
-    for series in ("spd_stage_seconds_sum", "spd_stage_seconds_count"):
-        assert f'{series}{{stage="queue",<<.LabelMatchers>>}}' in rule["metricsQuery"]
-        assert f'{series}{{stage="queue"}}' in text
+    series, _, _ = rule["seriesQuery"].partition("{")
+    assert re.fullmatch(rule["name"]["matches"], series)
+    assert "<<.Series>>{<<.LabelMatchers>>}" in rule["metricsQuery"]
+    assert f'{series}{{model="mrpc"}}' in text
 
 
 def test_all_speak_of_the_same_pods() -> None:

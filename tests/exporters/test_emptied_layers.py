@@ -15,7 +15,7 @@ from exporters.precision import CalibrationSet, Precision
 from exporters.torch.export import torch_artefact_from_checkpoint
 from spd_deploy.domain.artefact import Artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
-from spd_deploy.domain.encoder import FEED_FORWARD
+from spd_deploy.domain.models.architecture import FEED_FORWARD
 from spd_deploy.domain.patterns import Pattern, parse_pattern
 from spd_deploy.domain.shapes import Shape, random_batch
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message
 
+from serve.access import Access
 from serve.app import create_app
 from serve.model_source import ModelSource
 from serve.open_model import ServedModel
+from serve.request_record import Observer
 from serve.settings import ServeSettings
 from serve.shadow import ShadowSpec
 from serve.state import Phase, ServerState
@@ -28,11 +31,23 @@ def client_of(
     *,
     shadows: Sequence[ShadowSpec] = (),
     watch: bool = False,
+    access: Access | None = None,
+    cors_origins: Sequence[str] = (),
+    observers: Sequence[Observer] = (),
 ) -> Iterator[TestClient]:
     """A client of an app that is ready; a function opens the model each time that it is loaded."""
     state = ServerState()
     opened = (lambda: served) if isinstance(served, ServedModel) else served
-    app = create_app(opened, settings or ServeSettings(), state=state, shadows=shadows, watch=watch)
+    app = create_app(
+        opened,
+        settings or ServeSettings(),
+        state=state,
+        shadows=shadows,
+        watch=watch,
+        access=access,
+        cors_origins=cors_origins,
+        observers=observers,
+    )
     with TestClient(app, raise_server_exceptions=False) as client:
         wait_until_settled(state)
         yield client
@@ -47,10 +62,21 @@ def wait_until_settled(state: ServerState) -> None:
 
 
 def metric(client: TestClient, name: str) -> float:
-    """The value of one line of ``/metrics``."""
-    lines = client.get("/metrics").text.splitlines()
-    (found,) = [line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")]
-    return float(found)
+    """The sum of the series of ``/metrics`` with this name and at least these labels."""
+    return sum(series_of(client.get("/metrics").text, name))
+
+
+def series_of(page: str, wanted: str) -> list[float]:
+    """The values of the series with this name and at least these labels, such as ``a{b="c"}``."""
+    name, _, labels = wanted.rstrip("}").partition("{")
+    found = []
+    for line in page.splitlines():
+        series, _, value = line.rpartition(" ")
+        its_name, _, its_labels = series.rstrip("}").partition("{")
+        its = set(re.findall(r'\w+="[^"]*"', its_labels))
+        if its_name == name and its >= set(re.findall(r'\w+="[^"]*"', labels)):
+            found.append(float(value))
+    return found
 
 
 class Exchange:
@@ -110,11 +136,12 @@ class Exchange:
 
 @contextlib.asynccontextmanager
 async def ready(
-    served: ServedModel, settings: ServeSettings | None = None
+    served: ServedModel | Sequence[ModelSource], settings: ServeSettings | None = None
 ) -> AsyncIterator[tuple[ASGIApp, ServerState]]:
     """An app on the running event loop, open until the block ends."""
     state = ServerState()
-    app = create_app(lambda: served, settings or ServeSettings(), state=state)
+    opened = (lambda: served) if isinstance(served, ServedModel) else served
+    app = create_app(opened, settings or ServeSettings(), state=state)
     async with app.router.lifespan_context(app):
         await until(lambda: state.phase is not Phase.STARTING)
         yield app, state

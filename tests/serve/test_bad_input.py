@@ -331,6 +331,7 @@ def test_every_kind_of_refusal_is_tried() -> None:
         "SPD_UNSUPPORTED_MEDIA",
         "SPD_QUEUE_FULL",
         "SPD_UNKNOWN_MODEL",
+        "SPD_UNAUTHENTICATED",
     }
 
     assert tried == {kind.code for kind in STATUS.values() if kind.status < 500}

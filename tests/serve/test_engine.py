@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from serve.batching import BatchResult, QueueEntry, next_batch
 from serve.engine import Engine
-from serve.metrics import BatchFault, Metrics
+from serve.metrics import BatchFault, Metrics, ModelMetrics
 from spd_deploy.domain.errors import EngineFailed, NotReady
 from spd_deploy.domain.text import Batch, Tokens, pad
 from tests.serve.fakes import PATIENCE_S, FakeSession, formula, tokens
@@ -36,10 +36,15 @@ class Broken(FakeSession):
         return np.zeros(self._shape_of(len(batch)), np.float32) if bad else logits_BC
 
 
-class BrokenMetrics(Metrics):
+class BrokenMetrics(ModelMetrics):
     """Metrics that fail whatever they are told."""
 
-    def batch_ran(self, rows: int, *, tokens: int, real_share: float, run_s: float) -> None:
+    def __init__(self) -> None:
+        self.watch_model = lambda **_: None  # type: ignore[method-assign]
+
+    def batch_ran(
+        self, rows: int, *, tokens: int, real_share: float, fill: float, run_s: float
+    ) -> None:
         """Fail."""
         raise OSError("no disk")
 
@@ -56,7 +61,7 @@ def engine_of(
     session: FakeSession,
     *,
     pad: Callable[[Sequence[Tokens]], Batch] = padded,
-    metrics: Metrics | None = None,
+    metrics: ModelMetrics | None = None,
     **options: object,
 ) -> Engine:
     return Engine(
@@ -67,7 +72,7 @@ def engine_of(
         stall_timeout_s=60,
         max_padded_tokens=64,
         max_rows=8,
-        metrics=metrics or Metrics(),
+        metrics=metrics or Metrics().of_model("fake"),
         **options,  # type: ignore[arg-type]
     )
 
@@ -104,7 +109,7 @@ def assert_only_bad_failed(
     """Bad rows failed with our error, all others have their own logits, and the engine works."""
     for row, future in zip(rows, futures, strict=True):
         if BAD in row.ids:
-            assert isinstance(future.exception(PATIENCE_S), EngineFailed)
+            assert isinstance(future.exception(PATIENCE_S), EngineFailed | NotReady)
         else:
             np.testing.assert_array_equal(future.result(PATIENCE_S).logits_C, formula(row.ids))
     (after,) = engine.submit([tokens(5, 6)])

@@ -14,7 +14,7 @@ from serve.health import FAILURES_BEFORE_PROBE, Health
 from serve.settings import ServeSettings
 from serve.state import ServerState
 from spd_deploy.domain.text import Batch
-from tests.serve.clients import Exchange, ready, until
+from tests.serve.clients import Exchange, ready, series_of, until
 from tests.serve.fakes import FakeSession, fake_served
 
 BAD = "bad"
@@ -63,8 +63,7 @@ async def probes(app: ASGIApp) -> tuple[int | None, int | None]:
 async def metric(app: ASGIApp, name: str) -> float:
     page = Exchange(app, "/metrics", None, method="GET")
     await asyncio.wait_for(page.task, 10)
-    (line,) = [one for one in page.text.splitlines() if one.startswith(f"{name} ")]
-    return float(line.rpartition(" ")[2])
+    return sum(series_of(page.text, name))
 
 
 @pytest.mark.parametrize(

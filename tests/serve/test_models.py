@@ -1,5 +1,6 @@
 """Several models in one server: every protocol finds each by its name, and each counts alone."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from serve.settings import ServeSettings
 from serve.thread_budget import thread_shares
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import BadSetting
-from tests.serve.clients import client_of, metric
+from tests.serve.clients import Exchange, client_of, metric, ready, until
 from tests.serve.repositories import FakeVersions, folder_source
 
 ONE, TWO = "a good film", "the bus is late"
@@ -170,6 +171,42 @@ def test_each_model_counts_alone(several: TestClient) -> None:
     assert [metric(several, one.format("texts")) for one in (counted, asked)] == before
     after = [metric(several, one.format("pairs")) for one in (counted, asked)]
     assert after == [other[0] + 2, other[1] + 1]
+
+
+def test_each_model_has_a_line_of_facts_in_the_metrics(several: TestClient) -> None:
+    """What one runs in is not hidden by the one that was opened after it."""
+    found = [metric(several, f'spd_build_info{{model="{name}"}}') for name in ("texts", "pairs")]
+
+    assert found == [1, 1]
+
+
+def test_a_model_whose_queue_is_full_refuses_alone(tmp_path: Path) -> None:
+    """429 is for requests that name it; one whose body may name another is read."""
+    models = [FakeVersions(tmp_path / name) for name in ("full", "free")]
+    for model in models:
+        model.put("1")
+
+    async def story() -> list[int | None]:
+        sources = [model.source for model in models]
+        async with ready(sources, ServeSettings(max_queue_items=1)) as (app, state):
+            models[0].sessions["1"].gate.close()
+            held = Exchange(app, "/v2/models/full/infer", oip(text=ONE))
+            full = state.models[0].opened
+            await until(lambda: full is not None and full.admission.held.items == 1)
+            statuses = []
+            for path, body in (
+                ("/v2/models/full/infer", {"read": "never"}),
+                ("/v2/models/free/infer", oip(text=ONE)),
+                ("/v1/classify", {"model": "free", "inputs": [{"text": ONE}]}),
+                ("/v1/classify", {"model": "full", "inputs": [{"text": ONE}]}),
+            ):
+                await (other := Exchange(app, path, body)).answer()
+                statuses.append(other.status)
+            models[0].sessions["1"].gate.open()
+            await held.answer()
+            return [held.status, *statuses]
+
+    assert asyncio.run(story()) == [200, 429, 200, 200, 429]
 
 
 def test_the_description_has_the_models_by_name(several: TestClient) -> None:

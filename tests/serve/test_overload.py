@@ -14,7 +14,7 @@ from serve.admission import Load
 from serve.settings import ServeSettings
 from serve.state import Phase, ServerState
 from spd_deploy.domain.text import Batch, Tokenizer, Tokens
-from tests.serve.clients import Exchange, ready, until
+from tests.serve.clients import Exchange, ready, series_of, until
 from tests.serve.fakes import FakeSession, fake_served
 
 PREDICT = "/predict"
@@ -131,8 +131,8 @@ def test_a_client_that_leaves_frees_its_place(tmp_path: Path, session: FakeSessi
 
     page = asyncio.run(story())
     assert session.batches == [[served.tokenizer.encode(text).ids] for text in ("a", "c")]
-    assert 'spd_requests_total{code="499",route="/predict"} 1.0' in page
-    assert "spd_queue_items 0.0" in page
+    assert series_of(page, 'spd_requests_total{code="499",route="/predict"}') == [1.0]
+    assert series_of(page, "spd_queue_items") == [0.0]
 
 
 def test_a_client_that_leaves_while_its_text_runs_harms_nobody(

@@ -85,7 +85,7 @@ def test_the_pages_name_of_the_server_is_escaped(fake: TestClient) -> None:
 def a_context() -> ServerContext:
     """What the handlers of an app share, for an app that never starts."""
     state, limits, counts = ServerState(), ServeSettings(), Metrics()
-    control = ModelControl(state, limits, ReloadMetrics(), Shadows((), ()))
+    control = ModelControl(state, limits, counts, ReloadMetrics(), Shadows((), ()))
     return ServerContext(state=state, settings=limits, metrics=counts, control=control)
 
 

@@ -11,7 +11,6 @@ from starlette.testclient import TestClient
 
 from serve.classifier import Classified
 from serve.hosted_model import HostedModel
-from serve.metrics import Metrics
 from serve.model_source import FolderSource, ModelSource
 from serve.open_model import ServedModel
 from serve.shadow import (
@@ -140,7 +139,7 @@ def test_texts_in_every_protocol_are_shadowed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("draw", [0.0, 0.2, 0.24999, 0.25, 0.9])
 def test_a_request_is_drawn_by_the_share(tmp_path: Path, draw: float) -> None:
     """It is queued where the number drawn is below the share."""
-    models = [HostedModel(source, Metrics()) for source in fakes(tmp_path, a=FakeSession())]
+    models = [HostedModel(source) for source in fakes(tmp_path, a=FakeSession())]
     spec = ShadowSpec(model="a", other="b", share=0.25)
 
     async def story() -> bool:

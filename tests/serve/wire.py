@@ -5,19 +5,24 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
 
+from serve.access import Access
+from serve.allowed_hosts import AllowedHosts
 from serve.app import create_app
+from serve.connection_pool import ConnectionPool
 from serve.forwarding import ProxySettings
 from serve.open_model import ServedModel
+from serve.request_record import Observer
 from serve.server import bound_socket, config_of
 from serve.settings import ServeSettings
 from serve.state import ServerState
-from tests.serve.clients import wait_until_settled
+from serve.tls import ServerTls
+from tests.serve.clients import series_of, wait_until_settled
 from tests.serve.fakes import PATIENCE_S
 
 
@@ -37,8 +42,10 @@ class Answer:
 class Wire:
     """The address of a running server."""
 
-    def __init__(self, port: int, state: ServerState, server: uvicorn.Server) -> None:
-        self.port, self.state = port, state
+    def __init__(
+        self, port: int, state: ServerState, server: uvicorn.Server, pool: ConnectionPool
+    ) -> None:
+        self.port, self.state, self.pool = port, state, pool
         self._server = server
 
     def connect(self) -> socket.socket:
@@ -63,10 +70,9 @@ class Wire:
             return list(answers_in(b"".join(iter(lambda: connection.recv(65_536), b""))))
 
     def metric(self, name: str) -> float:
-        """The value of one line of ``/metrics``; 0 where there is none yet."""
+        """The sum of the series of ``/metrics`` with this name and at least these labels."""
         (page,) = self.say(request("GET", "/metrics"))
-        found = [one for one in page.body.decode().splitlines() if one.startswith(f"{name} ")]
-        return float(found[0].rpartition(" ")[2]) if found else 0.0
+        return sum(series_of(page.body.decode(), name))
 
 
 def request(method: str, path: str, *headers: str, body: bytes = b"") -> bytes:
@@ -92,24 +98,32 @@ def listening(
     served: ServedModel,
     settings: ServeSettings | None = None,
     forwarding: ProxySettings | None = None,
+    hosts: AllowedHosts | None = None,
     grpc_address: tuple[str, int] | None = None,
+    access: Access | None = None,
+    tls: ServerTls | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Iterator[Wire]:
     """A server of ``served`` on a free port."""
-    state = ServerState()
+    state, pool = ServerState(), ConnectionPool(settings or ServeSettings())
     app = create_app(
         lambda: served,
         settings or ServeSettings(),
         state=state,
         forwarding=forwarding or ProxySettings(),
+        hosts=hosts,
         grpc_address=grpc_address,
+        access=access,
+        tls=tls,
+        observers=observers,
     )
-    server = uvicorn.Server(config_of(app))
+    server = uvicorn.Server(config_of(app, pool, tls))
     with bound_socket("127.0.0.1", 0) as bound:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
         wait_until_settled(state)
         try:
-            yield Wire(bound.getsockname()[1], state, server)
+            yield Wire(bound.getsockname()[1], state, server, pool)
         finally:
             server.should_exit = True
             thread.join(PATIENCE_S)

@@ -41,7 +41,7 @@ def test_texts_are_classified(
         assert one.label == max(expected, key=lambda label: expected[label])
     assert (reply.model, reply.object) == ("single", "list")
     assert reply.usage.total_tokens == reply.usage.prompt_tokens == 5 + 4 * (len(texts) - 1)
-    assert answer.headers["Server-Timing"].startswith("tok;dur=")
+    assert "tok;dur=" in answer.headers["Server-Timing"]
 
 
 @pytest.mark.parametrize("path", PATHS)
