@@ -35,7 +35,7 @@ from benchmarks.shapes import artefact_of
 from serve.open_model import open_served
 from spd_deploy.benchmark.http.connection import ClientConnection
 from spd_deploy.benchmark.http.generator import PATH, body_of
-from spd_deploy.benchmark.http.orders import AskedRequest
+from spd_deploy.benchmark.http.orders import SampleRequest
 from spd_deploy.benchmark.http.served import serving
 from spd_deploy.benchmark.http.wire import Address, HttpAnswer, address_of, get, post
 from spd_deploy.benchmark.http.workload import row_of
@@ -190,7 +190,7 @@ def measure(folder: Path, options: argparse.Namespace) -> Measured:
     pair = served.takes == "pair"
     row = row_of(served.tokenizer, options.tokens, pair=pair, random=np.random.default_rng(0))
     batch = served.tokenizer.pad([row.tokens])
-    body = body_of(AskedRequest(inputs=(row.texts,), expected=()))
+    body = body_of(SampleRequest(inputs=(row.texts,), expected=()))
     measured = Measured(
         model=folder.name,
         pattern=served.card.pattern,

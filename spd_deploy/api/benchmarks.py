@@ -10,8 +10,8 @@ from spd_deploy.api.display import Displayed, ResultTable, ResultView
 from spd_deploy.api.http_values import (
     DEFAULT_BOUND_MS,
     DEFAULT_FAIL_BELOW,
-    CompareAsked,
-    HttpAsked,
+    CompareOptions,
+    HttpOptions,
     new_report_in,
 )
 from spd_deploy.api.notes import NoteRecorder
@@ -186,8 +186,8 @@ def bench(
         dense=None if dense is None else read_text("dense", dense),
         profile=read_flag("profile", profile),
     )
-    asked = HttpAsked.read(http, url, rates, latency_bound, price_per_hour)
-    comparing = CompareAsked.read(compare, fail_below, compare_times)
+    asked = HttpOptions.read(http, url, rates, latency_bound, price_per_hour)
+    comparing = CompareOptions.read(compare, fail_below, compare_times)
     if (second := new_report_in(compared.artefacts, comparing)) is not None:
         _refuse_output(output)
         return BenchResult(
@@ -294,7 +294,7 @@ def _refuse_other_device(compared: _Compared, threads: int | None, *, on_gpu: bo
 
 
 def _measured(
-    compared: _Compared, settings: "BenchmarkSettings", asked: HttpAsked, progress: Progress
+    compared: _Compared, settings: "BenchmarkSettings", asked: HttpOptions, progress: Progress
 ) -> "Report":
     """Measure the artefacts in turns with the baseline.
 

@@ -26,7 +26,7 @@ DEFAULT_FAIL_BELOW = 0.95
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HttpAsked:
+class HttpOptions:
     """What is to be measured through HTTP.
 
     Attributes:
@@ -40,7 +40,7 @@ class HttpAsked:
     @classmethod
     def read(
         cls, http: object, url: object, rates: object, latency_bound: object, price: object
-    ) -> "HttpAsked":
+    ) -> "HttpOptions":
         """The arguments as one value.
 
         Raises:
@@ -74,7 +74,7 @@ class HttpAsked:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CompareAsked:
+class CompareOptions:
     """The comparison that is asked for; ``old`` is the earlier report, None where none is."""
 
     old: "Report | None"
@@ -82,7 +82,7 @@ class CompareAsked:
     times: bool
 
     @classmethod
-    def read(cls, compare: object, fail_below: object, compare_times: object) -> "CompareAsked":
+    def read(cls, compare: object, fail_below: object, compare_times: object) -> "CompareOptions":
         """The arguments as one value; the report is read at once, before minutes are spent.
 
         Raises:
@@ -109,7 +109,7 @@ class CompareAsked:
         return compare_reports(self.old, new, fail_below=self.fail_below, times=self.times)
 
 
-def new_report_in(paths: Iterable[Path], compared: CompareAsked) -> "Report | None":
+def new_report_in(paths: Iterable[Path], compared: CompareOptions) -> "Report | None":
     """The second report to compare, where one stands in the place of the artefacts.
 
     Raises:

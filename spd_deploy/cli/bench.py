@@ -83,8 +83,8 @@ Examples:
     seconds=default_of(api.bench, "seconds"),
     turns="How often the arms take turns. The spread between rounds makes the intervals, so more "
     "rounds give narrower ones.",
-    time="Time for one arm at one shape, all rounds together, in seconds. The whole run takes "
-    "about arms x shapes x this.",
+    time="Time for one arm at one shape, all rounds together, in seconds. Without "
+    "--http the whole run takes about arms x shapes x this.",
 )
 @click.option(
     "--profile",

@@ -17,7 +17,7 @@ from typing import Any
 
 from spd_deploy.benchmark.http.check_answers import Sent, outcome_of
 from spd_deploy.benchmark.http.connection import ClientConnection
-from spd_deploy.benchmark.http.orders import AskedRequest, Order
+from spd_deploy.benchmark.http.orders import Order, SampleRequest
 from spd_deploy.benchmark.http.wire import address_of, post
 from spd_deploy.domain.documents import value_of
 from spd_deploy.domain.errors import BadSetting
@@ -147,7 +147,7 @@ def run_load(order: Order) -> list[Sent]:
     return run.sent
 
 
-def body_of(request: AskedRequest) -> dict[str, Any]:
+def body_of(request: SampleRequest) -> dict[str, Any]:
     """The JSON body of a request; it asks for logits, which differ where probabilities agree."""
     names = ("text", "text_pair")
     inputs = [dict(zip(names, one, strict=False)) for one in request.inputs]

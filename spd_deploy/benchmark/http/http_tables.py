@@ -191,8 +191,8 @@ def _priced(price: float | None) -> str:
     if price is None:
         return ""
     return (
-        f" The cost is of a million requests at the rate within the bound, at {price:g} an hour; "
-        "it is less where the rate is more."
+        f" The cost is of a million requests at the rate within the bound, at {price:g} an hour. "
+        "A higher rate makes it less."
     )
 
 

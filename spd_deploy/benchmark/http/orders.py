@@ -13,7 +13,7 @@ GOLDEN_EVERY = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AskedRequest:
+class SampleRequest:
     """One request to ``/v1/classify`` and the answers that it must get.
 
     Attributes:
@@ -44,7 +44,7 @@ class Order:
     """
 
     url: str
-    requests: tuple[AskedRequest, ...]
+    requests: tuple[SampleRequest, ...]
     tolerance: float
     due_s: tuple[float, ...] = ()
     connections: int = 0
@@ -98,13 +98,13 @@ def poisson_arrivals(rate: float, *, seconds: float, at_least: int, seed: int) -
 
 
 def with_golden(
-    requests: Sequence[AskedRequest], golden: Sequence[AskedRequest]
-) -> tuple[AskedRequest, ...]:
+    requests: Sequence[SampleRequest], golden: Sequence[SampleRequest]
+) -> tuple[SampleRequest, ...]:
     """The requests with a golden one after every seventh, until each golden one has come."""
     if not golden:
         return tuple(requests)
     turns = max(len(golden), -(-len(requests) // (GOLDEN_EVERY - 1)))
-    mixed: list[AskedRequest] = []
+    mixed: list[SampleRequest] = []
     for turn in range(turns):
         start = turn * (GOLDEN_EVERY - 1)
         mixed += [requests[(start + i) % len(requests)] for i in range(GOLDEN_EVERY - 1)]

@@ -9,7 +9,7 @@ from spd_deploy.benchmark.arms import ArmSource
 from spd_deploy.benchmark.http.http_records import HttpLoad, HttpSettings
 from spd_deploy.benchmark.http.judge_load import trial_of
 from spd_deploy.benchmark.http.load import LoadGenerator
-from spd_deploy.benchmark.http.orders import AskedRequest, LoadOutcome, Order, poisson_arrivals
+from spd_deploy.benchmark.http.orders import LoadOutcome, Order, SampleRequest, poisson_arrivals
 from spd_deploy.benchmark.http.search import next_rate
 from spd_deploy.benchmark.http.workload import Workload
 from spd_deploy.benchmark.records import BenchmarkSettings
@@ -48,7 +48,7 @@ class HttpRun:
         return -(-_STEPS // self.settings.rounds)
 
     def ask(
-        self, url: str, requests: Sequence[AskedRequest], tolerance: float, n: int
+        self, url: str, requests: Sequence[SampleRequest], tolerance: float, n: int
     ) -> LoadOutcome:
         """What becomes of ``n`` requests, one at a time."""
         return self.generator.run(
@@ -172,7 +172,7 @@ class Visit:
             yield load
 
     def _closed(
-        self, requests: Sequence[AskedRequest], *, connections: int, budget: TimeBudget
+        self, requests: Sequence[SampleRequest], *, connections: int, budget: TimeBudget
     ) -> Order:
         """A closed loop of so many connections."""
         return Order(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spd_deploy.benchmark.http.orders import AskedRequest, with_golden
+from spd_deploy.benchmark.http.orders import SampleRequest, with_golden
 from spd_deploy.domain.answers import answers_of
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import BadSetting
@@ -56,10 +56,10 @@ class Workload:
         tolerance: how far a logit may be from the expected one.
     """
 
-    single: dict[Shape, tuple[AskedRequest, ...]]
+    single: dict[Shape, tuple[SampleRequest, ...]]
     batches: dict[Shape, tuple[Batch, ...]]
-    mixed: tuple[AskedRequest, ...]
-    offline: tuple[AskedRequest, ...]
+    mixed: tuple[SampleRequest, ...]
+    offline: tuple[SampleRequest, ...]
     offline_batches: tuple[Batch, ...]
     tolerance: float
 
@@ -166,9 +166,9 @@ def _texts_of(words: Sequence[str], *, pair: bool) -> tuple[str, ...]:
 
 def request_of(
     task: Task, rows: Sequence[AskedRow], logits_BC: NDArray[np.float32]
-) -> AskedRequest:
+) -> SampleRequest:
     """A request of these rows, which must get these logits."""
-    return AskedRequest(
+    return SampleRequest(
         inputs=tuple(row.texts for row in rows),
         expected=tuple(
             {one.label: one.score for one in answers_of(task, logits_C, raw=True)}
@@ -177,7 +177,7 @@ def request_of(
     )
 
 
-def golden_requests(artefact: Artefact, session: Session) -> list[AskedRequest]:
+def golden_requests(artefact: Artefact, session: Session) -> list[SampleRequest]:
     """A request for each golden text, which must get the logits that it had at the export."""
     file = graph_file(artefact.manifest.format, session.description.runtime)
     found = []
@@ -185,7 +185,7 @@ def golden_requests(artefact: Artefact, session: Session) -> list[AskedRequest]:
         logits_C = np.array(text.own.get(file, text.logits), np.float32)
         answers = answers_of(artefact.task, logits_C, raw=True)
         found.append(
-            AskedRequest(
+            SampleRequest(
                 inputs=((text.text,) if text.pair is None else (text.text, text.pair),),
                 expected=({one.label: one.score for one in answers},),
                 golden=1,
@@ -194,13 +194,13 @@ def golden_requests(artefact: Artefact, session: Session) -> list[AskedRequest]:
     return found
 
 
-def grouped(requests: Sequence[AskedRequest], rows: int) -> tuple[AskedRequest, ...]:
+def grouped(requests: Sequence[SampleRequest], rows: int) -> tuple[SampleRequest, ...]:
     """Requests of one row each as requests of ``rows`` rows; the last is filled from the first."""
     count = -(-len(requests) // rows)
     cycled = [requests[i % len(requests)] for i in range(count * rows)]
     parts = [cycled[i * rows : (i + 1) * rows] for i in range(count)]
     return tuple(
-        AskedRequest(
+        SampleRequest(
             inputs=tuple(one.inputs[0] for one in part),
             expected=tuple(one.expected[0] for one in part),
             golden=sum(one.golden for one in part),

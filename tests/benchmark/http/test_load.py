@@ -19,9 +19,9 @@ from spd_deploy.benchmark.http.generator import run_load
 from spd_deploy.benchmark.http.load import load_generator
 from spd_deploy.benchmark.http.orders import (
     GOLDEN_EVERY,
-    AskedRequest,
     LoadOutcome,
     Order,
+    SampleRequest,
     poisson_arrivals,
     with_golden,
 )
@@ -30,7 +30,7 @@ from spd_deploy.benchmark.http.wire import Address, AnswerReader, address_of
 from spd_deploy.domain.errors import BadSetting, EngineFailed, Unavailable
 
 LOGITS = {"no": 1.5, "yes": -0.5}
-REQUEST = AskedRequest(inputs=(("a film",),), expected=(LOGITS,))
+REQUEST = SampleRequest(inputs=(("a film",),), expected=(LOGITS,))
 
 
 def body_of(logits: dict[str, float], rows: int = 1) -> bytes:
@@ -193,8 +193,8 @@ def test_arrivals_come_at_their_rate(rate: float, seed: int) -> None:
 @given(st.integers(1, 40), st.integers(0, 12))
 def test_every_golden_text_has_its_turn(texts: int, golden: int) -> None:
     """Every text and every golden one is among the requests, and one in eight is golden."""
-    plain = [AskedRequest(inputs=((str(i),),), expected=({},)) for i in range(texts)]
-    known = [AskedRequest(inputs=((f"g{i}",),), expected=({},), golden=1) for i in range(golden)]
+    plain = [SampleRequest(inputs=((str(i),),), expected=({},)) for i in range(texts)]
+    known = [SampleRequest(inputs=((f"g{i}",),), expected=({},), golden=1) for i in range(golden)]
 
     mixed = with_golden(plain, known)
 
