@@ -20,21 +20,25 @@ Without an artefact, random weights are drawn, pruned to blocks of 128x1 at 90 %
 import argparse
 import json
 import os
-import re
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.shapes import artefact_of
-from serve.open_model import ServedModel, open_served
+from serve.open_model import open_served
+from spd_deploy.benchmark.http.connection import ClientConnection
+from spd_deploy.benchmark.http.generator import PATH, body_of
+from spd_deploy.benchmark.http.orders import SampleRequest
+from spd_deploy.benchmark.http.served import serving
+from spd_deploy.benchmark.http.wire import Address, HttpAnswer, address_of, get, post
+from spd_deploy.benchmark.http.workload import row_of
 from spd_deploy.cli.console import show_table
 from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.errors import SpdError
@@ -46,8 +50,6 @@ SIZES = ("minilm", "base")
 PATTERN = Block(rows=128, columns=1, sparsity=0.9)
 SCHEMA = 2
 STAGES = ("tok", "queue", "run")
-_LENGTH = re.compile(rb"content-length: (\d+)")
-_STAGE = re.compile(rb"(\w+);dur=([\d.]+)")
 _WARM_UP_S = 0.5
 
 
@@ -117,46 +119,22 @@ class Measured:
         return statistics.median(turn.stages_s[name] for turn in self.turns)
 
 
-class Connection:
+class Asker:
     """One kept-alive connection that asks one thing again and again."""
 
-    def __init__(self, port: int, request: bytes) -> None:
-        self._request = request
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.head = b""
+    def __init__(self, address: Address, request: bytes) -> None:
+        self._connection, self._request = ClientConnection(address), request
+        self.answer = HttpAnswer()
 
     def ask(self) -> None:
-        """Send the request and read the whole answer, whose head is kept."""
-        self._socket.sendall(self._request)
-        received = b""
-        while True:
-            received += self._socket.recv(65_536)
-            self.head, end, body = received.partition(b"\r\n\r\n")
-            if end and len(body) >= int(_LENGTH.findall(self.head)[0]):
-                break
-        if b" 200 " not in self.head[:20]:
-            raise SystemExit(f"benchmarks.http_latency: the server refused: {received!r}")
-
-    def stages_s(self) -> dict[str, float]:
-        """What the server says of the last request."""
-        return {name.decode(): float(ms) / 1000 for name, ms in _STAGE.findall(self.head)}
+        """Send the request and read the whole answer, which is kept."""
+        self.answer = self._connection.ask(self._request)
+        if self.answer.status != 200:
+            raise SystemExit(f"benchmarks.http_latency: the server refused: {self.answer.body!r}")
 
     def close(self) -> None:
         """Hang up."""
-        self._socket.close()
-
-
-PROBE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
-
-
-def classify(text: str) -> bytes:
-    """A request that classifies a text."""
-    body = json.dumps({"inputs": [{"text": text}]}).encode()
-    return (
-        b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-    )
+        self._connection.close()
 
 
 def main() -> None:
@@ -209,8 +187,10 @@ def folders(artefact: Path | None) -> Iterator[Path]:
 def measure(folder: Path, options: argparse.Namespace) -> Measured:
     """Server and engine in turns."""
     served = open_served(folder, threads=options.threads)
-    text = text_of(served, options.tokens)
-    batch = served.tokenizer.pad([served.tokenizer.encode(text)])
+    pair = served.takes == "pair"
+    row = row_of(served.tokenizer, options.tokens, pair=pair, random=np.random.default_rng(0))
+    batch = served.tokenizer.pad([row.tokens])
+    body = body_of(SampleRequest(inputs=(row.texts,), expected=()))
     measured = Measured(
         model=folder.name,
         pattern=served.card.pattern,
@@ -219,15 +199,15 @@ def measure(folder: Path, options: argparse.Namespace) -> Measured:
     )
     with (
         served.session as session,
-        serving(folder, options.threads) as port,
-        closing(Connection(port, classify(text))) as connection,
-        closing(Connection(port, PROBE)) as probe,
+        serving(folder, ["--threads", str(options.threads)]) as server,
+        closing(Asker(address_of(server.url), post(address_of(server.url), PATH, body))) as client,
+        closing(Asker(address_of(server.url), get(address_of(server.url), "/livez"))) as probe,
     ):
         pause_s = 0.0
         for seconds in (_WARM_UP_S, *[options.seconds] * options.rounds):
             bare = durations(lambda: session.run(batch), seconds)
-            http = durations(connection.ask, seconds)
-            stages_s = connection.stages_s()
+            http = durations(client.ask, seconds)
+            stages_s = client.answer.stages_s
             paused = durations(lambda: session.run(batch), seconds, pause_s=pause_s)
             turn = Turn(
                 bare_s=statistics.median(bare),
@@ -241,32 +221,6 @@ def measure(folder: Path, options: argparse.Namespace) -> Measured:
             pause_s = max(0.0, turn.http_s - stages_s["run"])
     del measured.turns[0]  # the warm-up
     return measured
-
-
-def text_of(served: ServedModel, tokens: int) -> str:
-    """A text of so many tokens, special ones included."""
-    for words in range(1, tokens):
-        text = " ".join(["film"] * words)
-        if len(served.tokenizer.encode(text)) == tokens:
-            return text
-    raise SystemExit(f"benchmarks.http_latency: no text of {tokens} tokens; try another --tokens")
-
-
-@contextmanager
-def serving(folder: Path, threads: int) -> Iterator[int]:
-    """The port of ``spd serve`` in a process of its own."""
-    command = [sys.executable, "-m", "spd_deploy", "serve", str(folder), "--port", "0"]
-    process = subprocess.Popen(
-        [*command, "--threads", str(threads)], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        line = process.stderr.readline() if process.stderr else ""
-        if not line.startswith("ready on "):
-            raise SystemExit(f"benchmarks.http_latency: {line}{process.communicate()[1]}")
-        yield int(line.rpartition(":")[2])
-    finally:
-        process.terminate()
-        process.communicate()
 
 
 def durations(work: Callable[[], object], seconds: float, *, pause_s: float = 0.0) -> list[float]:

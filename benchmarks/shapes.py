@@ -1,15 +1,17 @@
-"""Latency of dense and sparse BERT shapes on this machine, with random weights.
+"""Latency of dense and sparse encoders on this machine, with random weights.
 
 Time does not depend on what a model has learned, so nothing is trained: weights are drawn, pruned
 by the trainer's own masks, exported as ``spd export`` does, and measured as ``spd bench`` does.
 
     python -m benchmarks.shapes --model minilm --output /tmp/minilm      # 6 layers of 384
     python -m benchmarks.shapes --model base --output /tmp/base          # 12 layers of 768
+    python -m benchmarks.shapes --model modernbert --at 1x512,1x2048 --output /tmp/modernbert
 
 The dense model and the fast block run in every runtime and precision, so that the best sparse arm
 meets the best dense one; the other patterns in both runtimes' fp32 and in OpenVINO's int8. There
 blocks are gathered whatever the cost model says, which is ONNX Runtime's: ``--tune`` would see to
-it. Beside our dense graph stands the one that ONNX Runtime's own transformer optimiser makes.
+it. Beside our dense graph of a BERT stands the one that ONNX Runtime's own transformer optimiser
+makes. ``--arms`` and ``--runtimes`` measure fewer.
 """
 
 import argparse
@@ -21,7 +23,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+    PreTrainedModel,
+)
 
 from exporters.export import ExportRequest, artefact_from_checkpoint
 from exporters.precision import CalibrationSet, Precision
@@ -49,7 +57,7 @@ from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE
 from spd_train.data.built_in import make_model
-from spd_train.model import linear_weights, save_classifier
+from spd_train.model import adapt, linear_weights, save_classifier
 from spd_train.pruning.importance import magnitudes
 from spd_train.pruning.masks import apply_masks, densities_of, masks_of, targets_of
 
@@ -73,6 +81,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 16,
     },
 }
+# ModernBERT-base: 22 layers of 768.
+OF_MODERNBERT = ("modernbert",)
 ARMS: dict[str, Pattern | None] = {
     "dense": None,
     "block-64x1-75": Block(rows=64, columns=1, sparsity=0.75),
@@ -82,6 +92,7 @@ ARMS: dict[str, Pattern | None] = {
 }
 
 
+PRECISIONS = ("fp32", "int8")
 RUNTIMES = ("onnxruntime", "openvino", "openvino:bf16")
 EVERYWHERE = ("dense", "block-128x1-90")
 
@@ -94,7 +105,7 @@ def main() -> None:
     except SpdError as err:
         raise SystemExit(f"benchmarks.shapes: {err}") from err
     settings = BenchmarkSettings(
-        shapes=tuple(Shape(batch=b, seq=s) for b, s in ((1, 32), (1, 128), (8, 128))),
+        shapes=options.at,
         threads=default_threads(),
         rounds=options.rounds,
         seconds=options.seconds,
@@ -102,8 +113,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         arms = [
             arm
-            for name, pattern in ARMS.items()
-            for arm in arms_for(Path(scratch), options.model, name, pattern)
+            for name in options.arms
+            for arm in arms_for(Path(scratch), options.model, name, ARMS[name], options)
         ]
         report = run_benchmark(
             arms, settings, baselines=("dense (onnxruntime)",), progress=TerminalProgress()
@@ -120,7 +131,13 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=MODELS, default="minilm")
+    parser.add_argument("--model", choices=(*MODELS, *OF_MODERNBERT), default="minilm")
+    parser.add_argument(
+        "--at", type=shapes, default="1x32,1x128,8x128", help="default: %(default)s"
+    )
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES))
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=1.0, help="default: %(default)s")
     parser.add_argument("--output", type=Path, required=True)
@@ -128,22 +145,34 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def arms_for(scratch: Path, model: str, name: str, pattern: Pattern | None) -> list[Arm]:
+def shapes(spelled: str) -> tuple[Shape, ...]:
+    """The shapes that a list such as ``1x128,8x128`` names: rows x tokens."""
+    return tuple(
+        Shape(batch=int(rows), seq=int(tokens))
+        for rows, _, tokens in (one.partition("x") for one in spelled.split(","))
+    )
+
+
+def arms_for(
+    scratch: Path, model: str, name: str, pattern: Pattern | None, options: argparse.Namespace
+) -> list[Arm]:
     """A model in fp32 and in int8, each in the runtimes that it is measured in."""
-    checkpoint = checkpoint_of(scratch, model, name, pattern)
+    longest = max(128, *(shape.seq for shape in options.at))
+    checkpoint = checkpoint_of(scratch, model, name, pattern, max_tokens=longest)
     plain = artefact_from_checkpoint(checkpoint, scratch / name)
-    fused = [fused_arm(checkpoint, plain, scratch / "fused")] if pattern is None else []
-    small = artefact_from_checkpoint(
-        checkpoint,
-        scratch / f"{name}-int8",
-        ExportRequest(
+    artefacts = [plain]
+    if "int8" in options.precisions:
+        request = ExportRequest(
             precision=Precision.INT8,
             calibration_set=unjudged(checkpoint),
             lowering="gathered" if isinstance(pattern, Block) else None,
-        ),
-    )
+        )
+        artefacts.append(artefact_from_checkpoint(checkpoint, scratch / f"{name}-int8", request))
+    fused = []
+    if pattern is None and model not in OF_MODERNBERT and "onnxruntime" in options.runtimes:
+        fused = [fused_arm(checkpoint, plain, scratch / "fused")]
     shutil.rmtree(checkpoint.folder)
-    arms = arms_of([plain, small], [RUNTIME_CHOICES[one] for one in RUNTIMES])
+    arms = arms_of(artefacts, [RUNTIME_CHOICES[one] for one in options.runtimes])
     wanted = (
         f"{name} (onnxruntime)",
         f"{name} (openvino)",
@@ -189,12 +218,13 @@ def artefact_of(
 def checkpoint_of(
     scratch: Path, model: str, name: str, pattern: Pattern | None, *, max_tokens: int = 128
 ) -> Checkpoint:
-    """A random BERT of the model's sizes, pruned by magnitude."""
+    """A random classifier of the model's sizes, pruned by magnitude."""
     folder = make_model(scratch / f"{name}-checkpoint")  # for its tokenizer
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=30522, max_position_embeddings=512, **MODELS[model])
-    random = BertForSequenceClassification(config)
+    random = random_classifier(model)
+    config = random.config
     save_classifier(config, random.state_dict(), folder)
+    adapt(random)
     plain = open_checkpoint(folder)
     weights = linear_weights(random, plain.encoder)
     if pattern is not None:
@@ -210,6 +240,14 @@ def checkpoint_of(
     )
     save_description(checkpoint)
     return checkpoint
+
+
+def random_classifier(model: str) -> PreTrainedModel:
+    """A classifier of the model's sizes with random weights."""
+    if model in OF_MODERNBERT:
+        return ModernBertForSequenceClassification(ModernBertConfig(pad_token_id=0))
+    config = BertConfig(vocab_size=30522, max_position_embeddings=512, **MODELS[model])
+    return BertForSequenceClassification(config)
 
 
 if __name__ == "__main__":

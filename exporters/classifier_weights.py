@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.layers import find_layers, passed_over
 from spd_deploy.domain.model_config import Activation, activation_of, epsilon_of
 from spd_deploy.domain.models.architecture import Architecture
-from spd_deploy.domain.stored_weights import StoredWeights
+from spd_deploy.domain.stored_weights import StoredTensor, StoredWeights
 
 Array = NDArray[np.float32]
 
@@ -39,8 +40,9 @@ class ClassifierWeights:
         return self.tensors[f"{name}.weight"]
 
     def bias(self, name: str) -> Array:
-        """The bias ``[N]`` of a linear layer, or the shift of a norm."""
-        return self.tensors[f"{name}.bias"]
+        """The bias ``[N]`` of a linear layer, or the shift of a norm; zeros where it has none."""
+        found = self.tensors.get(f"{name}.bias")
+        return np.zeros(len(self.weight(name)), np.float32) if found is None else found
 
     def norm(self, name: str) -> tuple[Array, Array, float]:
         """Scale, shift and epsilon of a layer norm."""
@@ -148,10 +150,16 @@ def float32_tensors(stored: StoredWeights, names: Iterable[str]) -> dict[str, Ar
         try:
             with safe_open(file, framework="pt") as opened:
                 found |= {
-                    name: opened.get_tensor(tensor.stored_name).float().numpy()
+                    name: _rows(opened, tensor).float().numpy()
                     for name, tensor in wanted
                     if tensor.file == file
                 }
         except (OSError, SafetensorError) as err:
             raise BadModel(f"{file} is damaged", got=err, fix="copy it again") from err
     return found
+
+
+def _rows(opened: Any, tensor: StoredTensor) -> Any:
+    """A tensor of an opened file, or the rows of one that holds several."""
+    whole = opened.get_tensor(tensor.stored_name)
+    return whole if tensor.first_row is None else whole[tensor.rows]

@@ -14,6 +14,7 @@ from exporters.lowering.choice import LoweringChoice
 from exporters.lowering.dense import Dense
 from exporters.onnx.classifier_graph import ClassifierGraph
 from exporters.onnx.storage import write_graphs
+from spd_deploy.domain.architectures import architecture_of
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.encoder import Encoder
@@ -71,10 +72,10 @@ def _tables(artefact: Artefact, encoder: Encoder) -> Shapes:
 
     stored = onnx.load(artefact.folder / MODEL_FILE, load_external_data=False)
     dims = {c.name: tuple(c.dims) for c in stored.graph.initializer}
-    base = f"{encoder.base}.embeddings"
-    named = {"word": "word_embeddings", "type": "token_type_embeddings"}
+    words = architecture_of(encoder).words
+    named = {"word": words, "type": "embeddings.token_type_embeddings"}
     return {
-        f"{base}.{table}.weight": dims[f"embeddings.{short}"]
+        f"{encoder.base}.{table}.weight": dims[f"embeddings.{short}"]
         for short, table in named.items()
         if f"embeddings.{short}" in dims
     }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         BenchResult,
         Evaluation,
         ExportResult,
+        FileCost,
         Inspection,
         Model,
         ModelDifference,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         export,
         inspect,
         load,
+        predict,
         prune,
         train,
     )
@@ -46,6 +48,7 @@ __all__ = [
     "BenchResult",
     "Evaluation",
     "ExportResult",
+    "FileCost",
     "Inspection",
     "Model",
     "ModelDifference",
@@ -61,6 +64,7 @@ __all__ = [
     "export",
     "inspect",
     "load",
+    "predict",
     "prune",
     "train",
 ]

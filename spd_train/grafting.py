@@ -127,12 +127,16 @@ class GraftedNetwork(nn.Module):
 
     def linear(self, name: str, *, teacher: bool = False) -> nn.Linear:
         """A linear layer of the student or the teacher, by its name in a plain model."""
+        linear = self.part(name, teacher=teacher)
+        assert isinstance(linear, nn.Linear)  # noqa: S101 - the encoder names linear layers only
+        return linear
+
+    def part(self, name: str, *, teacher: bool = False) -> nn.Module:
+        """A module of the student or the teacher, by its name in a plain model."""
         path = next(p for p in self._switches if name == p or name.startswith(f"{p}."))
         switch = self._switches[path]
         module = switch.teacher if teacher else switch.student
-        linear = module.get_submodule(name[len(path) + 1 :])
-        assert isinstance(linear, nn.Linear)  # noqa: S101 - the encoder names linear layers only
-        return linear
+        return module.get_submodule(name[len(path) + 1 :])
 
     def replace_linear(self, name: str, linear: nn.Linear) -> None:
         """Put another module in the place of a student's linear layer."""
@@ -214,7 +218,7 @@ class GraftedNetwork(nn.Module):
     def _split(self, i: int, layer: nn.Module, unit: GraftUnit) -> None:
         """Replace each child of a layer by a switch, in one unit or two."""
         children = list(layer.named_children())
-        first = feed_forward_child(self.encoder, i)
+        first = feed_forward_child(self.encoder)
         names = [name for name, _ in children]
         at = names.index(first)
         parts = [children] if unit == "layer" else [children[:at], children[at:]]
@@ -238,10 +242,10 @@ def hidden_of(output: Any) -> Tensor:
     return hidden
 
 
-def feed_forward_child(encoder: Encoder, layer: int) -> str:
+def feed_forward_child(encoder: Encoder) -> str:
     """The name of the child of a layer that starts its feed-forward part."""
-    name = next(m.name for m in encoder.matrices() if m.layer == layer and m.role == "intermediate")
-    return name.removeprefix(f"{encoder.prefix}.{layer}.").split(".")[0]
+    naming = encoder.naming
+    return (naming.output_norm if naming.norm_first else naming.intermediate).split(".")[0]
 
 
 def draw_graft(units: int, probability: float, *, seed: int, step: int) -> list[bool]:

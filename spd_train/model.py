@@ -29,10 +29,16 @@ from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_json
 from spd_deploy.sessions.transformers_model import load_classifier as load_in_transformers
 from spd_train.hub import is_path
+from spd_train.modernbert import adapt_modernbert
 from spd_train.mpnet import adapt_mpnet
+from spd_train.stacked import stacked
 
-# What gives the attention of a model to Transformers' interface, where its own code does not.
-_ADAPTERS: Mapping[str, Callable[[PreTrainedModel], None]] = {"mpnet": adapt_mpnet}
+# What gives the attention of a model to Transformers' interface, where its own code does not, and
+# its matrices layers of their own, where several are one.
+_ADAPTERS: Mapping[str, Callable[[PreTrainedModel], None]] = {
+    "modernbert": adapt_modernbert,
+    "mpnet": adapt_mpnet,
+}
 _COMPLETE = "use a complete model whose config.json is its own"
 
 
@@ -65,9 +71,17 @@ def load_classifier(
         note=note,
         fix="use a fine-tuned classifier of this task" if trained else _COMPLETE,
     )
-    if (adapt := _ADAPTERS.get(model.config.model_type)) is not None:
-        adapt(model)
+    adapt(model)
     return model
+
+
+def adapt(model: PreTrainedModel) -> None:
+    """Make a model of Transformers one that can be grafted and pruned, where its own code is not.
+
+    It computes the same.
+    """
+    if (adapter := _ADAPTERS.get(model.config.model_type)) is not None:
+        adapter(model)
 
 
 def classifier_config(reference: str, task: Task) -> Any:
@@ -144,7 +158,9 @@ def _skeleton(config: Any) -> PreTrainedModel:
     plain._attn_implementation = "eager"  # an adapted model's own is refused by Transformers' code
     try:
         with torch.device("meta"):
-            return _classifier_class(config)(plain)  # type: ignore[no-any-return]
+            model: PreTrainedModel = _classifier_class(config)(plain)
+            adapt(model)
+            return model
     except Exception as err:
         raise BadModel(
             "config.json makes no model", got=err, fix="use the model's original config.json"
@@ -182,7 +198,7 @@ def save_classifier(config: Any, state: dict[str, Any], folder: Path) -> None:
 
     Args:
         config: configuration of the model.
-        state: state dict of the plain model.
+        state: state dict of the plain model, adapted or as Transformers has it.
         folder: folder to write.
 
     Raises:
@@ -190,7 +206,8 @@ def save_classifier(config: Any, state: dict[str, Any], folder: Path) -> None:
     """
     from safetensors.torch import save_file
 
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    whole = stacked(state, config.model_type)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in whole.items()}
     value = {
         **json.loads(config.to_json_string(use_diff=False)),
         "architectures": [_classifier_class(config).__name__],

@@ -19,6 +19,7 @@ from transformers import (
     DistilBertConfig,
     ElectraConfig,
     ErnieConfig,
+    ModernBertConfig,
     MPNetConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -30,6 +31,7 @@ from spd_deploy.domain.checkpoint import (
     WEIGHTS_FILE,
     Checkpoint,
     open_checkpoint,
+    read_config,
     save_description,
 )
 from spd_deploy.domain.files import sha256_of
@@ -37,6 +39,7 @@ from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.tasks import Task, task_named
 from spd_train.pruning.importance import magnitudes
 from spd_train.pruning.masks import densities_of, masks_of
+from spd_train.stacked import apart, stacked
 
 WORDS = """
     a the this that film movie train bus ending plot was is not never very good bad great dull
@@ -53,6 +56,7 @@ CONFIGS: dict[str, Callable[..., PretrainedConfig]] = {
     "ernie": ErnieConfig,
     "data2vec-text": Data2VecTextConfig,
     "mpnet": MPNetConfig,
+    "modernbert": ModernBertConfig,
 }
 OF_ROBERTA = ("roberta", "camembert", "xlm-roberta", "data2vec-text", "mpnet")
 
@@ -83,8 +87,11 @@ def tiny_tokenizer(architecture: str = "bert") -> str:
     return str(tokenizer.to_str())
 
 
-def tiny_config(architecture: str = "bert", **sizes: int) -> PretrainedConfig:
-    """The configuration of a tiny model; ELECTRA's embeddings are narrower than its encoder."""
+def tiny_config(architecture: str = "bert", **sizes: Any) -> PretrainedConfig:
+    """The configuration of a tiny model; ELECTRA's embeddings are narrower than its encoder.
+
+    What is no size is a field of the configuration.
+    """
     size = {**SIZES, **sizes}
     kin = architecture in OF_ROBERTA
     shared: dict[str, Any] = {
@@ -103,7 +110,11 @@ def tiny_config(architecture: str = "bert", **sizes: int) -> PretrainedConfig:
         )
     if architecture == "electra":
         shared["embedding_size"] = size["hidden"] // 2
-    if architecture != "mpnet":
+    if architecture == "modernbert":
+        shared |= {"initializer_range": 0.3, "local_attention": 8}
+        shared |= {"bos_token_id": 2, "cls_token_id": 2}
+        shared |= {"eos_token_id": 3, "sep_token_id": 3}
+    elif architecture != "mpnet":
         shared["type_vocab_size"] = 1 if kin else 2
     return CONFIGS[architecture](
         num_hidden_layers=size["layers"],
@@ -111,7 +122,7 @@ def tiny_config(architecture: str = "bert", **sizes: int) -> PretrainedConfig:
         num_attention_heads=size["heads"],
         intermediate_size=size["intermediate"],
         max_position_embeddings=size["positions"] + (2 if kin else 0),
-        **shared,
+        **{**shared, **{name: value for name, value in sizes.items() if name not in SIZES}},
     )
 
 
@@ -126,7 +137,7 @@ def tiny_model(
     architecture: str = "bert",
     task: Task | None = None,
     seed: int = 0,
-    **sizes: int,
+    **sizes: Any,
 ) -> Path:
     """A dense Hugging Face folder with random weights and no ``spd.json``."""
     config = tiny_config(architecture, **sizes)
@@ -143,7 +154,12 @@ def tiny_model(
     config.id2label = labels
     config.label2id = {name: i for i, name in labels.items()}
     torch.manual_seed(seed)
-    classifier_of(config).save_pretrained(folder)
+    model = classifier_of(config)
+    with torch.no_grad():  # Transformers draws biases of 0, which no trained model has
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear) and module.bias is not None:
+                module.bias.normal_(0, 0.1)
+    model.save_pretrained(folder)
     return folder
 
 
@@ -156,7 +172,7 @@ def tiny_checkpoint(
     task: str = "sst2",
     seed: int = 0,
     max_tokens: int = 32,
-    **sizes: int,
+    **sizes: Any,
 ) -> Checkpoint:
     """A checkpoint of ours: random weights, pruned by magnitude to ``pattern``.
 
@@ -181,7 +197,8 @@ def tiny_checkpoint(
 def _prune(checkpoint: Checkpoint) -> dict[str, float]:
     """Zero the weights that each matrix's pattern drops; returns the density of each."""
     encoder, pattern = checkpoint.encoder, checkpoint.pattern
-    state = load_file(checkpoint.weights)
+    kind = read_config(checkpoint.folder)["model_type"]
+    state = apart(load_file(checkpoint.weights), kind)
     weights = {m.name: state[m.weight_name] for m in encoder.matrices()}
     if pattern is not None:
         placed = {m.name: checkpoint.pattern_of(m) for m in encoder.matrices()}
@@ -189,13 +206,21 @@ def _prune(checkpoint: Checkpoint) -> dict[str, float]:
         for name, mask in masks_of(encoder, goals, magnitudes(weights)).items():
             weights[name] = weights[name] * mask
     pruned = {m.weight_name: weights[m.name] for m in encoder.matrices()}
-    save_file({**state, **pruned}, checkpoint.weights, metadata={"format": "pt"})
+    stored = stacked({**state, **pruned}, kind)
+    save_file(stored, checkpoint.weights, metadata={"format": "pt"})
     return densities_of(weights)
+
+
+def weights_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The weights by name, each matrix apart."""
+    kind = read_config(checkpoint.folder)["model_type"]
+    return dict(apart(load_file(checkpoint.weights), kind))
 
 
 def with_weights(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor]) -> Checkpoint:
     """The checkpoint with other weights, described as if they were its own."""
-    save_file(dict(weights), checkpoint.weights, metadata={"format": "pt"})
+    stored = stacked(dict(weights), read_config(checkpoint.folder)["model_type"])
+    save_file(stored, checkpoint.weights, metadata={"format": "pt"})
     changed = replace(checkpoint, weights_sha256=sha256_of(checkpoint.weights))
     save_description(changed)
     return changed

@@ -9,6 +9,7 @@ from exporters.lowering.choice import LoweringChoice
 from exporters.lowering.compact import Compact
 from exporters.lowering.dense import Dense
 from spd_deploy.domain.encoder import Matrix
+from spd_deploy.domain.models.architecture import FEED_FORWARD, READERS
 from spd_deploy.domain.structures import Structures
 
 _REASON = "timed for a latency table"
@@ -29,12 +30,12 @@ def structured_choices(
 
 def _kept(weights: ClassifierWeights, matrix: Matrix, structures: Structures) -> LoweringChoice:
     """What remains of one matrix: compact, or dense where nothing was removed."""
-    inner = matrix.role in ("intermediate", "output")
+    inner = matrix.role in FEED_FORWARD
     kept = structures.neurons[matrix.layer] if inner else structures.heads[matrix.layer]
-    width = 1 if inner else weights.encoder.head_size
+    width = weights.encoder.unit_width(matrix.role)
     first = 0 if inner else matrix.layer * width
     rows, columns = (np.arange(n) for n in matrix.shape)
-    if matrix.role in ("attention_output", "output"):
+    if matrix.role in READERS:
         columns = np.sort(np.roll(columns, -first)[: kept * width])
     else:
         rows = np.sort(np.roll(rows, -first)[: kept * width])

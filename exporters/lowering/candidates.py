@@ -21,6 +21,7 @@ from exporters.lowering.gathered import Gathered
 from exporters.lowering.lowering import Lowering
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Matrix
+from spd_deploy.domain.models.architecture import FEED_FORWARD
 from spd_deploy.domain.patterns import Block, Pattern, Structured
 
 # The whole matrix dense; what remains of it dense; what remains of it gathered.
@@ -167,4 +168,4 @@ def _removal(checkpoint: Checkpoint, matrix: Matrix) -> Structured:
 def _unit(checkpoint: Checkpoint, matrix: Matrix) -> tuple[int, str]:
     """How many rows or columns one head or neuron has, and the plural of its name."""
     width = _removal(checkpoint, matrix).width
-    return width, "neurons" if matrix.role in ("intermediate", "output") else "heads"
+    return width, "neurons" if matrix.role in FEED_FORWARD else "heads"

@@ -47,7 +47,8 @@ class Dense:
         return cls(
             matrix=replace(matrix, shape=(N, K)),
             weight_NK=weight_NK,
-            packed=bool(density < PACKED_BELOW),
+            # OpenVINO reads no empty constant, so a matrix of zeros alone is not packed.
+            packed=bool(0 < density < PACKED_BELOW),
         )
 
     @property

@@ -1,4 +1,4 @@
-"""What is added to attention scores: the mask of padding and, in MPNet, biases by position.
+"""What is added to attention scores: masks of padding and windows; in MPNet, biases by position.
 
 The biases of MPNet are a table ``[buckets, heads]`` that all layers share. In the graph it is
 feature-major and unrolled, ``[heads, distances]``: each head's biases for all distances of a key
@@ -7,6 +7,9 @@ which every runtime folds when it loads the graph: 12 MB of memory for MPNet-bas
 nothing in the file. A run copies the corner of its length, once for all layers, for the heads that
 some layer keeps. A layer that keeps fewer heads takes theirs from the copy. Looking up each pair at
 each run was measured to cost ONNX Runtime more than all other work on the biases.
+
+Where a layer's tokens see those near by alone, as in ModernBERT, the mask of its window is added to
+that of padding once for all layers, since both are the same for every head.
 
 Mask and biases are added one after the other. Their sum, made once for all layers, was measured to
 be no faster, and takes the memory of a layer's scores for as long as the graph runs.
@@ -49,12 +52,16 @@ class AttentionBias:
         with graph.scope("mask"):
             self.mask = self._mask()
         self._looked_up: dict[bool, Name] = {}
+        self._windows: dict[tuple[int, bool], Name] = {}
 
-    def of(self, heads: Heads, *, first: bool) -> Sequence[Name]:
+    def of(self, heads: Heads, *, first: bool, window: int | None = None) -> Sequence[Name]:
         """What is added to the scores ``[B, A, Q, S]`` of these heads, one after the other.
 
-        With ``first`` the only query is the first token of each row.
+        With ``first`` the only query is the first token of each row. With a ``window`` tokens
+        further away than that are masked.
         """
+        if window is not None:
+            return (self._within(window, first=first),)
         if self.biases_AD is None:
             return (self.mask,)
         if first not in self._looked_up:
@@ -73,6 +80,20 @@ class AttentionBias:
         g = self.g
         mask = g.op("Cast", g.op("Unsqueeze", MASK, g.ints(1, 2)), to=TensorProto.FLOAT)
         return g.op("Mul", g.op("Sub", g.scalar(1.0), mask), g.scalar(_MASKED_SCORE))
+
+    def _within(self, window: int, *, first: bool) -> Name:
+        """The mask ``[B, 1, Q, S]`` of padding and of tokens beyond a window."""
+        key = (window, first)
+        if key not in self._windows:
+            with self.g.outermost_scope("mask"):
+                g, key_S = self.g, self.axes.places(self.g)
+                distance = (
+                    key_S if first else g.op("Abs", g.op("Sub", g.reshape(key_S, -1, 1), key_S))
+                )
+                beyond = g.op("Greater", distance, g.scalar(window))
+                masked = g.op("Where", beyond, g.scalar(_MASKED_SCORE), g.scalar(0.0))
+                self._windows[key] = g.op("Add", self.mask, masked)
+        return self._windows[key]
 
     def _table(self) -> Name:
         """The biases ``[A, D]`` of the kept heads for all distances."""

@@ -2,7 +2,7 @@
 
 The inputs ``input_ids``, ``attention_mask`` and ``token_type_ids`` are int64 ``[batch, sequence]``
 with both axes dynamic. All three exist also where a model has no token types. The output ``logits``
-is float32 ``[batch, classes]``. The classifier reads the first token only, so the last layer
+is float32 ``[batch, classes]``. Where the classifier reads the first token only, the last layer
 computes queries, attention output and feed-forward for that token only, in dense and sparse graphs
 alike.
 """
@@ -20,13 +20,14 @@ from exporters.onnx.attention_bias import AttentionBias
 from exporters.onnx.embeddings import embeddings
 from exporters.onnx.graph import Graph, Name, Target
 from exporters.onnx.layouts.feature_major import FeatureMajor
-from exporters.onnx.layouts.layout import Axes, Layout
+from exporters.onnx.layouts.layout import FLOAT, Axes, Layout
 from exporters.onnx.layouts.token_major import TokenMajor
 from exporters.onnx.operators import gelu, silu
+from exporters.onnx.rotary import Rotary
 from exporters.precision import Precision
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.models.architecture import Role
-from spd_deploy.domain.text import IDS, INPUTS
+from spd_deploy.domain.text import IDS, INPUTS, MASK
 
 OUTPUT = "logits"
 
@@ -67,12 +68,14 @@ class ClassifierGraph:
         layers = self.weights.encoder.layers
         heads = [self._heads(layer) for layer in range(layers)]
         bias = AttentionBias(self.g, self.weights, heads, axes)
+        rotary = Rotary(self.g, self.arithmetic, self.weights.encoder.head_size, axes)
+        first = self.weights.encoder.pooling == "first"
         for layer in range(layers):
             with self.g.scope(f"layer.{layer}"):
-                x = self._layer(x, layer, bias, axes, last=layer == layers - 1)
+                x = self._layer(x, layer, bias, rotary, axes, last=first and layer == layers - 1)
         with self.g.scope("head"):
-            first_BH = self.layout.leave(x, self.weights.encoder.hidden)
-        self.g.output(self._head(first_BH), OUTPUT)
+            pooled_BH = self._pooled(x, axes)
+        self.g.output(self._head(pooled_BH), OUTPUT)
         return self.g
 
     def inputs(self) -> list[Any]:
@@ -104,52 +107,87 @@ class ClassifierGraph:
         (query,) = (m for m in encoder.matrices() if m.layer == layer and m.role == "query")
         return kept_heads(self.choices[query.name].lowering, encoder.head_size)
 
-    def _layer(self, x: Name, layer: int, bias: AttentionBias, axes: Axes, *, last: bool) -> Name:
-        """One encoder layer; the last one computes the first token of each row only."""
+    def _layer(
+        self, x: Name, layer: int, bias: AttentionBias, rotary: Rotary, axes: Axes, *, last: bool
+    ) -> Name:
+        """One encoder layer; the last one may compute the first token of each row only."""
         encoder = self.weights.encoder
         matrices = {m.role: m for m in encoder.matrices() if m.layer == layer}
-        kept = self.layout.first_tokens(x, axes, encoder.hidden) if last else x
+        with self.g.scope("attention"):
+            read = self._norm_before(x, layer, encoder.naming.attention_norm)
+        asking, kept = read, x
         if last:
+            kept = self.layout.first_tokens(x, axes, encoder.hidden)
+            asking = kept if read == x else self.layout.first_tokens(read, axes, encoder.hidden)
             axes = replace(axes, first=True)
-        x = self._attention(x, kept, matrices, bias, axes)
-        return self._feed_forward(x, matrices)
+        with self.g.scope("attention"):
+            y = self._attention(read, asking, kept, matrices, bias, rotary, axes)
+            y = self._norm_after(y, layer, encoder.naming.attention_norm)
+        with self.g.scope("feed_forward"):
+            read = self._norm_before(y, layer, encoder.naming.output_norm)
+            z = self._feed_forward(read, y, matrices)
+            return self._norm_after(z, layer, encoder.naming.output_norm)
 
     def _attention(
-        self, x: Name, kept: Name, matrices: Mapping[Role, Matrix], bias: AttentionBias, axes: Axes
+        self,
+        x: Name,
+        asking: Name,
+        residual: Name,
+        matrices: Mapping[Role, Matrix],
+        bias: AttentionBias,
+        rotary: Rotary,
+        axes: Axes,
     ) -> Name:
-        """Attention of the ``kept`` tokens to all tokens, with residual and norm."""
-        size = self.weights.encoder.head_size
-        output = matrices["attention_output"]
+        """Attention of the ``asking`` tokens to all tokens ``x``, with the residual."""
+        encoder, output = self.weights.encoder, matrices["attention_output"]
         heads = self._heads(output.layer)
-        with self.g.scope("attention"):
-            if heads:
-                q = self._linear(kept, matrices["query"])
-                k, v = self._linear(x, matrices["key"]), self._linear(x, matrices["value"])
-                with self.g.scope("product"):
-                    context = self.layout.attention(
-                        q,
-                        k,
-                        v,
-                        heads=len(heads),
-                        size=size,
-                        attention_biases=bias.of(heads, first=axes.first),
-                        axes=axes,
-                    )
-                y = self._linear(context, output, residual=kept)
-            else:
-                y = self.layout.add_bias(kept, self.weights.bias(output.name))
-            return self._norm(y, output.layer, self.weights.encoder.naming.attention_norm)
+        if not heads:
+            return self.layout.add_bias(residual, self.weights.bias(output.name))
+        q = self._linear(asking, matrices["query"])
+        k, v = self._linear(x, matrices["key"]), self._linear(x, matrices["value"])
+        own = encoder.attention[output.layer] if encoder.attention else None
 
-    def _feed_forward(self, x: Name, matrices: Mapping[Role, Matrix]) -> Name:
-        """The two products with the activation between them, residual and norm."""
+        def turn(heads4: Name, features_first: bool) -> Name:
+            assert own is not None  # noqa: S101 - is not called where positions are embedded
+            return rotary.turned(heads4, own, features_first=features_first)
+
+        with self.g.scope("product"):
+            window = None if own is None else own.window
+            context = self.layout.attention(
+                q,
+                k,
+                v,
+                heads=len(heads),
+                size=encoder.head_size,
+                attention_biases=bias.of(heads, first=axes.first, window=window),
+                axes=axes,
+                turn=None if own is None else turn,
+            )
+        return self._linear(context, output, residual=residual)
+
+    def _feed_forward(self, x: Name, residual: Name, matrices: Mapping[Role, Matrix]) -> Name:
+        """The products with the activation and the gate between them, and the residual."""
         output = matrices["output"]
-        with self.g.scope("feed_forward"):
-            if self.choices[matrices["intermediate"].name].lowering.outputs:
-                inner = self._activate(self._linear(x, matrices["intermediate"]))
-                y = self._linear(inner, output, residual=x)
-            else:
-                y = self.layout.add_bias(x, self.weights.bias(output.name))
-            return self._norm(y, output.layer, self.weights.encoder.naming.output_norm)
+        if not self.choices[matrices["intermediate"].name].lowering.outputs:
+            return self.layout.add_bias(residual, self.weights.bias(output.name))
+        inner = self._activate(self._linear(x, matrices["intermediate"]))
+        if (gate := matrices.get("gate")) is not None:
+            inner = self.g.op("Mul", inner, self._linear(x, gate))
+        return self._linear(inner, output, residual=residual)
+
+    def _pooled(self, x: Name, axes: Axes) -> Name:
+        """What the head reads, ``[B, H]``: the first tokens, or the mean over all of them."""
+        encoder, architecture = self.weights.encoder, self.weights.architecture
+        if architecture.final_norm is not None:
+            name = f"{encoder.base}.{architecture.final_norm}"
+            x = self.layout.norm(x, *self.weights.norm(name))
+        if encoder.pooling == "first":
+            return self.layout.leave(x, encoder.hidden)
+        g = self.g
+        mask_BS = g.op("Cast", MASK, to=FLOAT)
+        count_B1 = g.op("ReduceSum", mask_BS, g.ints(1), keepdims=1)
+        share_BS = g.op("Div", mask_BS, g.op("Max", count_B1, g.scalar(1.0)))
+        return self.layout.mean_tokens(x, share_BS, axes, encoder.hidden)
 
     def _linear(self, x: Name, matrix: Matrix, residual: Name | None = None) -> Name:
         """The product with a matrix in its lowering, with bias."""
@@ -167,6 +205,16 @@ class ClassifierGraph:
             case name:
                 return gelu(self.g, x, tanh=name == "gelu_tanh", scalar=self.arithmetic.scalar)
 
+    def _norm_before(self, x: Name, layer: int, norm: str) -> Name:
+        """``x`` after a norm, where norms come before what reads it, and this layer has it."""
+        naming = self.weights.encoder.naming
+        wanted = naming.norm_first and norm in naming.norms(layer)
+        return self._norm(x, layer, norm) if wanted else x
+
+    def _norm_after(self, x: Name, layer: int, norm: str) -> Name:
+        """``x`` after a norm, where norms come after the sum with the residual."""
+        return x if self.weights.encoder.naming.norm_first else self._norm(x, layer, norm)
+
     def _norm(self, x: Name, layer: int, norm: str) -> Name:
         """The layer norm that is called ``norm`` in this layer."""
         with self.g.scope("norm"):
@@ -174,7 +222,7 @@ class ClassifierGraph:
             return self.layout.norm(x, *self.weights.norm(name))
 
     def _head(self, first_BH: Name) -> Name:
-        """The logits, from each row's first token."""
+        """The logits, from what was pooled of each row."""
         g = self.g
         for layer in self.weights.architecture.head:
             with g.scope(layer.name.removeprefix(f"{self.weights.encoder.base}.")):
@@ -185,4 +233,7 @@ class ClassifierGraph:
                     first_BH = gelu(g, first_BH)
                 elif layer.activation:
                     first_BH = g.op(layer.activation, first_BH)
+                if layer.norm is not None:
+                    norm = self.weights.norm(layer.norm)
+                    first_BH = TokenMajor(g, Float32()).norm(first_BH, *norm)
         return first_BH

@@ -26,14 +26,16 @@ _SCALES = f"{WORD_EMBEDDINGS}.scale"
 
 def embeddings(g: Graph, weights: ClassifierWeights, axes: Axes, stored: Precision) -> Name:
     """The encoder's input ``[T, H]`` in fp32; the word-embedding table is ``stored`` so."""
-    base = f"{weights.encoder.base}.embeddings"
+    base, architecture = f"{weights.encoder.base}.embeddings", weights.architecture
     table_VE = word_embeddings(weights)
     x = _gather_words(g, table_VE, stored)
     if weights.token_types:
         x = g.op("Add", x, _types(g, weights))
-    x = g.op("Add", x, _positions(g, weights, axes))
+    if architecture.positions is not None:
+        x = g.op("Add", x, _positions(g, weights, axes, architecture.positions))
     x = g.reshape(x, -1, table_VE.shape[1])
-    x = TokenMajor(g, Float32()).norm(x, *weights.norm(f"{base}.LayerNorm"))
+    norm = f"{weights.encoder.base}.{architecture.embedding_norm}"
+    x = TokenMajor(g, Float32()).norm(x, *weights.norm(norm))
     if f"{base}_project.weight" not in weights.tensors:
         return x
     project = g.weight(f"{EMBEDDINGS}.project", weights.weight(f"{base}_project"))
@@ -42,7 +44,7 @@ def embeddings(g: Graph, weights: ClassifierWeights, axes: Axes, stored: Precisi
 
 def word_embeddings(weights: ClassifierWeights) -> Array:
     """The word-embedding table of the checkpoint, ``[V, E]``."""
-    return weights.weight(f"{weights.encoder.base}.embeddings.word_embeddings")
+    return weights.weight(f"{weights.encoder.base}.{weights.architecture.words}")
 
 
 def restored_word_embeddings(constants: Constants) -> Array:
@@ -88,7 +90,7 @@ def _types(g: Graph, weights: ClassifierWeights) -> Name:
     return table if weights.token_types == 1 else g.op("Gather", table, TYPES)
 
 
-def _positions(g: Graph, weights: ClassifierWeights, axes: Axes) -> Name:
+def _positions(g: Graph, weights: ClassifierWeights, axes: Axes, table_name: str) -> Name:
     """The embedding of each token's position.
 
     Where positions begin at 0, they are the columns of the batch. Elsewhere RoBERTa's rule holds:
@@ -97,9 +99,8 @@ def _positions(g: Graph, weights: ClassifierWeights, axes: Axes) -> Name:
     from onnx import TensorProto
 
     encoder = weights.encoder
-    table = g.weight(
-        f"{EMBEDDINGS}.position", weights.weight(f"{encoder.base}.embeddings.position_embeddings")
-    )
+    table_PE = weights.weight(f"{encoder.base}.{table_name}")
+    table = g.weight(f"{EMBEDDINGS}.position", table_PE)
     if encoder.first_position == 0:
         return g.op("Slice", table, g.ints(0), axes.sequence, g.ints(0))
     padding = g.ints(encoder.first_position - 1)

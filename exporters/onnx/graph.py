@@ -55,6 +55,13 @@ class Graph:
         yield
         self._scope.pop()
 
+    @contextlib.contextmanager
+    def outermost_scope(self, name: str) -> Iterator[None]:
+        """Name the nodes made in this block after ``name`` alone: what several layers share."""
+        around, self._scope = self._scope, [name]
+        yield
+        self._scope = around
+
     def weight(self, name: Name, value: NDArray[Any]) -> Name:
         """A constant with the given name, by which it is read back from the file."""
         assert name not in self.constants, name  # noqa: S101 - each weight is stored once

@@ -14,6 +14,7 @@ from exporters.onnx.stored_sizes import PRECISION_NAMES, StoredBytes
 from exporters.torch.select_lowering import TorchChoice, gathered_in
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.files import not_written
+from spd_deploy.domain.models.known import ARCHITECTURES
 from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.kernels.weights import dtype_of
 from spd_deploy.sessions.torch_network.network_plan import (
@@ -34,6 +35,8 @@ _HEAD: Mapping[str | None, HeadActivation] = {
     None: "none",
 }
 
+_WORDS = tuple(f".{known.words}.weight" for known in ARCHITECTURES.values())
+
 
 def plan_of(
     weights: ClassifierWeights, chosen: Mapping[str, TorchChoice], precision: FloatType
@@ -48,7 +51,7 @@ def plan_of(
         projected=f"{base}_project.weight" in weights.tensors,
         matrices=tuple(_planned(m, chosen[m.name]) for m in weights.encoder.matrices()),
         head=tuple(
-            HeadPlan(name=layer.name, activation=_HEAD[layer.activation])
+            HeadPlan(name=layer.name, activation=_HEAD[layer.activation], norm=layer.norm)
             for layer in weights.architecture.head
         ),
     )
@@ -69,7 +72,7 @@ def tensors_of(
     tensors: dict[str, Tensor] = {}
     matrices = {matrix.name: matrix for matrix in weights.encoder.matrices()}
     shared = _shared_biases(weights)
-    for name, value in weights.tensors.items():
+    for name, value in {**_missing_biases(weights), **weights.tensors}.items():
         owner = name.rpartition(".")[0]
         if owner in matrices or name == shared:
             continue
@@ -132,7 +135,7 @@ def stored_tensor_bytes(file: Path, matrices: list[str]) -> StoredBytes:
 
     with safe_open(file, framework="pt") as tensors:
         sizes = {name: tensors.get_tensor(name).nbytes for name in tensors.keys()}  # noqa: SIM118
-        (words,) = (name for name in sizes if name.endswith(".word_embeddings.weight"))
+        (words,) = (name for name in sizes if name.endswith(_WORDS))
         kind = str(tensors.get_tensor(words).dtype).removeprefix("torch.")
     of_matrices = bytes_of_tensors(file, matrices)
     embeddings = sum(size for name, size in sizes.items() if ".embeddings." in name)
@@ -169,6 +172,16 @@ def _stored(
     if isinstance(lowering, Compact):
         whole_NK = whole_NK[np.ix_(lowering.rows, lowering.columns)]
     return np.ascontiguousarray(whole_NK), None
+
+
+def _missing_biases(weights: ClassifierWeights) -> dict[str, Array]:
+    """Zeros for the biases that modules of the checkpoint lack: of norms, and of the head."""
+    modules = {name.rpartition(".")[0]: value for name, value in weights.tensors.items()}
+    return {
+        f"{name}.bias": weights.bias(name)
+        for name, value in modules.items()
+        if value.ndim == 1 or f"{name}." in _head_prefixes(weights)
+    }
 
 
 def _shared_biases(weights: ClassifierWeights) -> str | None:

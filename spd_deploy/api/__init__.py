@@ -7,15 +7,18 @@ from spd_deploy.api.evaluation import Evaluation, evaluate
 from spd_deploy.api.exporting import ExportResult, export
 from spd_deploy.api.inspection import Inspection, inspect
 from spd_deploy.api.loading import Model, load
+from spd_deploy.api.predicting import predict
 from spd_deploy.api.predictions import Predictions, TextPrediction
 from spd_deploy.api.pruning import PruneResult, prune
 from spd_deploy.api.training import TrainResult, train
 from spd_deploy.domain.errors import SpdError
+from spd_deploy.scale.cost import FileCost
 
 __all__ = [
     "BenchResult",
     "Evaluation",
     "ExportResult",
+    "FileCost",
     "Inspection",
     "Model",
     "ModelDifference",
@@ -31,6 +34,7 @@ __all__ = [
     "export",
     "inspect",
     "load",
+    "predict",
     "prune",
     "train",
 ]

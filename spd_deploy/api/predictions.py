@@ -10,6 +10,10 @@ from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.progress import Progress
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from spd_deploy.domain.tasks import Task
     from spd_deploy.domain.text import TextEncoder
     from spd_deploy.sessions.open import OpenedModel
     from spd_train.data.examples import Example
@@ -132,7 +136,6 @@ def predictions_for(
     Raises:
         BadData: a text holds only characters that the tokenizer drops.
     """
-    from spd_deploy.domain.answers import answers_of
     from spd_deploy.sessions.offline import logits_of
 
     if not examples:
@@ -148,15 +151,28 @@ def predictions_for(
             )
     with progress.stage("predict", len(rows)) as advance:
         logits_BC = logits_of(opened.session, opened.tokenizer, rows, advance)
-    found = []
-    for row, logits_C in zip(rows, logits_BC, strict=True):
-        answers = answers_of(opened.task, logits_C)
-        found.append(
-            TextPrediction(
-                label=None if opened.task.is_regression else answers[0].label,
-                score=answers[0].score,
-                scores={answer.label: answer.score for answer in answers},
-                truncated=row.dropped > 0,
-            )
-        )
-    return Predictions(found)
+    return Predictions(
+        [
+            prediction_of(opened.task, logits_C, truncated=row.dropped > 0)
+            for row, logits_C in zip(rows, logits_BC, strict=True)
+        ]
+    )
+
+
+def prediction_of(
+    task: "Task", logits_C: "NDArray[np.float32]", *, truncated: bool
+) -> TextPrediction:
+    """The answer that the logits of one row give.
+
+    Raises:
+        EngineFailed: the logits are not finite.
+    """
+    from spd_deploy.domain.answers import answers_of
+
+    answers = answers_of(task, logits_C)
+    return TextPrediction(
+        label=None if task.is_regression else answers[0].label,
+        score=answers[0].score,
+        scores={answer.label: answer.score for answer in answers},
+        truncated=truncated,
+    )

@@ -79,6 +79,11 @@ THREADS = WholeNumber(1, 1024)
 SIZE = WholeNumber(1, 65536)
 ROUNDS = WholeNumber(2, 1000)
 SECONDS = Number(0.001, 86400)
+# Requests a second; milliseconds of a latency bound; a price; a ratio of two reports.
+RATE = Number(0.001, 1e6)
+BOUND_MS = Number(0.1, 600_000)
+PRICE = Number(1e-6, 1e9)
+FAIL_BELOW = Number(0.01, 100)
 
 
 def read_sizes(name: str, value: object) -> tuple[int, ...]:

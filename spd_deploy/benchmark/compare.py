@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from time import perf_counter_ns
 
 from spd_deploy.benchmark.arms import AUTO, Arm, ArmSource, refuse_long
 from spd_deploy.benchmark.artefact_arms import arms_of, refuse_unreadable, sources_of
 from spd_deploy.benchmark.baseline import baseline_from
 from spd_deploy.benchmark.dense.dense_arms import NAMES, DenseModel, DenseName, dense_arms
+from spd_deploy.benchmark.http.http_records import HttpSettings
+from spd_deploy.benchmark.http.measure_http import measure_http, sources_to_serve
+from spd_deploy.benchmark.http.servers import match_servers
 from spd_deploy.benchmark.records import BenchmarkSettings, Skipped
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.run import run_benchmark
@@ -27,6 +32,8 @@ def compare_artefacts(
     runtime_choices: Sequence[RuntimeChoice] = (AUTO,),
     dense: Sequence[DenseName] = NAMES,
     profile: bool = False,
+    http: HttpSettings | None = None,
+    urls: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
     """Measure the artefacts in each requested runtime, in turns with the baseline.
@@ -34,6 +41,9 @@ def compare_artefacts(
     On a CPU a checkpoint as the baseline is exported dense, and the first runtime's is compared
     with. On a GPU the dense arms named by ``dense`` run it. Each shape is then compared
     with the fastest dense arm, dense artefacts included.
+
+    With ``http`` the arms are then measured behind HTTP too: in servers that are started for it,
+    or in those at ``urls``.
 
     Raises:
         SpdError: a folder holds no artefact or model, an arm does not run here, or a shape is
@@ -57,7 +67,9 @@ def compare_artefacts(
             opened.insert(0, stack.enter_context(baseline_from(baseline, progress=progress)))
         arms = (*dense_models, *arms_of(opened, runtime_choices))
         named = () if baseline is None else (arms[0].name,)
-        return run_benchmark(
+        if http is not None:  # before minutes are spent on the bare engines
+            match_servers(sources_to_serve(arms), urls)
+        report = run_benchmark(
             arms,
             settings,
             baselines=dense_names(arms) if on_gpu else named,
@@ -65,6 +77,12 @@ def compare_artefacts(
             profile=profile,
             progress=progress,
         )
+        if http is None:
+            return report
+        part = measure_http(
+            arms, settings, http, urls=urls, clock=perf_counter_ns, progress=progress
+        )
+        return replace(report, http=part)
 
 
 def dense_names(arms: Sequence[Arm]) -> tuple[str, ...]:

@@ -5,6 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
+from spd_deploy.benchmark.http.http_tables import (
+    LATENCY_MEANS,
+    answers_line,
+    http_headlines,
+    tables_of_http,
+)
+from spd_deploy.benchmark.http.judge_http import http_judgement_of
 from spd_deploy.benchmark.judge import Judgement
 from spd_deploy.benchmark.layers.analysis import analyse
 from spd_deploy.benchmark.layers.layer_summary import LEGEND, explanation_of, notes_of, statement_of
@@ -46,6 +53,16 @@ class PageSection:
     html: str = ""
     png: bytes | None = None
     caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HttpSection:
+    """The part of the page on what the arms do behind HTTP."""
+
+    headlines: tuple[str, ...]
+    tables: tuple[Table, ...]
+    answers: str
+    latency: str = LATENCY_MEANS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,12 +113,25 @@ def html_from_report(
         runtimes=runtimes_of(report),
         bf16_tolerance=BF16_TOLERANCE,
         layers=layer_sections(report, plots),
+        http=http_section(report),
         legend=LEGEND,
         extra_sections=extra_sections,
         level=LEVEL,
         resamples=RESAMPLES,
         resolution=RESOLUTION,
         most_dots=MAX_DOTS,
+    )
+
+
+def http_section(report: Report) -> HttpSection | None:
+    """The part of the page on HTTP; None where it was not measured."""
+    judged = http_judgement_of(report)
+    if report.http is None or judged is None:
+        return None
+    return HttpSection(
+        headlines=http_headlines(report, judged),
+        tables=tables_of_http(report.http, judged),
+        answers=answers_line(judged),
     )
 
 

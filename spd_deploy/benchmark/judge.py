@@ -91,11 +91,18 @@ def compare(base: RoundSamples, other: RoundSamples) -> SpeedUp:
     return speed_up_of(base.rounds, other.rounds)
 
 
+def unlike_machines(old: Machine, new: Machine) -> Iterator[tuple[str, object, object]]:
+    """What differs between two machines whose times are not compared, each with both values."""
+    for name in ("cpu", "cores", "usable_cores", "system", "gpus"):
+        before, after = getattr(old, name), getattr(new, name)
+        if before != after:
+            yield name, before, after
+
+
 def _unlike(base: RoundSamples, other: RoundSamples) -> Iterator[str]:
     """The names of what differs and must not."""
-    for name in ("cpu", "cores", "usable_cores", "system", "gpus"):
-        if getattr(base.machine, name) != getattr(other.machine, name):
-            yield f"machine ({name})"
+    for name, _, _ in unlike_machines(base.machine, other.machine):
+        yield f"machine ({name})"
     if base.runtime.device != other.runtime.device:
         yield "device"
     if base.runtime.threads != other.runtime.threads:

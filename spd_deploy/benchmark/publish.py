@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from spd_deploy.benchmark.html import PageSection, html_from_report
+from spd_deploy.benchmark.http.http_tables import http_headlines
+from spd_deploy.benchmark.http.judge_http import http_judgement_of
 from spd_deploy.benchmark.judge import Judgement, judge
 from spd_deploy.benchmark.layers.analysis import analyse
 from spd_deploy.benchmark.layers.layer_summary import analysis_to_json
@@ -38,6 +40,9 @@ def summary_of(report: Report, judgement: Judgement) -> dict[str, Any]:
     lines = [str(headline) for headline in headlines(report, judgement)]
     layers = [analysis_to_json(analyse(profile)) for profile in report.layers]
     value = {"headlines": lines, "baseline": report.baseline, **judgement.to_json()}
+    if (over_http := http_judgement_of(report)) is not None:
+        first = {"headlines": list(http_headlines(report, over_http))}
+        value |= {"http": {**first, **over_http.to_json()}}
     value |= {"unprofiled": dict(report.unprofiled)} if report.unprofiled else {}
     return {**value, "layers": layers} if layers else value
 

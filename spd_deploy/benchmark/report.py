@@ -8,7 +8,7 @@ History of the schema:
     2   one report for CPU and GPU. ``baselines`` lists every arm that others are compared with,
         in place of ``baseline`` and of ``dense`` in each arm of the GPU; ``device`` was ``gpu``;
         ``skipped`` was ``gpu.absent``; ``traces``, ``described``, ``untimed`` and ``memory_copy``
-        were ``ran``, ``said``, a text and ``copied``.
+        were ``ran``, ``said``, a text and ``copied``. ``http`` was added later and is optional.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_deploy.benchmark.device.device_records import DevicePart
+from spd_deploy.benchmark.http.http_records import HttpPart
 from spd_deploy.benchmark.layers.layer_records import LayerProfile
 from spd_deploy.benchmark.records import ArmFacts, BenchmarkSettings, Series, Shape, Skipped
 from spd_deploy.domain.documents import text_of, versioned
@@ -42,6 +43,7 @@ class Report:
         device: what the GPU's own clock and state add; None for a CPU.
         unprofiled: the sparse arms that were left out of ``layers``, with the reason.
         skipped: what was not measured, with the reason.
+        http: what the arms do behind HTTP, where asked for.
     """
 
     created: str
@@ -55,6 +57,7 @@ class Report:
     device: DevicePart | None = None
     unprofiled: Mapping[str, str] = field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()
+    http: HttpPart | None = None
 
     def __post_init__(self) -> None:
         """Arms have names of their own, and each has one series a shape and round."""
@@ -69,6 +72,8 @@ class Report:
             raise BadReport("the report lacks a baseline", got=lost[0], fix=_AGAIN)
         if self.device is not None and [arm.name for arm in self.device.arms] != names:
             raise BadReport("the report's arms are not those of its device part", fix=_AGAIN)
+        if self.http is not None and {one.arm for one in self.http.loads} != set(names):
+            raise BadReport("the report's arms are not those of its HTTP part", fix=_AGAIN)
         for arm in self.device.arms if self.device is not None else ():
             if [one.shape for one in arm.traces] != list(self.settings.shapes):
                 raise BadReport(f"{arm.name} lacks the kernels of some shape", fix=_AGAIN)

@@ -15,6 +15,11 @@ from spd_deploy.benchmark.summary import kind_of
 from spd_deploy.domain.shapes import Shape
 
 NOTHING = "-"
+# What stands beside a table of speed-ups.
+RATIO_NOTE = (
+    "A speed-up is the mean of the rounds' own ratios, so it may differ a little from the ratio of "
+    "the two p50 printed here: each p50 is over all rounds together, slow and fast ones."
+)
 # Of the kernels that an arm launched, so many are named.
 _KERNELS_NAMED = 3
 _LONGEST_NAME = 60
@@ -22,11 +27,16 @@ _LONGEST_NAME = 60
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """Rows of text under column names; the first column names the subject of the row."""
+    """Rows of text under column names; the first column names the subject of the row.
+
+    Attributes:
+        note: a sentence that stands beside the table; empty for none.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    note: str = ""
 
 
 def host_latency_table(report: Report, judgement: Judgement) -> Table:
@@ -170,6 +180,7 @@ def _latency_table(
     return Table(
         title=title,
         columns=("batch x tokens", "arm", "p50 ms", *verdict, *columns),
+        note=RATIO_NOTE if compared else "",
         rows=tuple(
             (
                 str(row.shape),

@@ -53,9 +53,9 @@ def _show_chosen(family: "Family") -> None:
 
 
 def _drop(points: float) -> str:
-    """What a student loses, or gains, on the rows that the checkpoint was chosen on."""
+    """What a student loses, or gains, on the validation rows."""
     verb = "loses" if points >= 0 else "gains"
-    return f"{verb} {abs(points):.2f} points of 100 on the rows that its checkpoint was chosen on"
+    return f"{verb} {abs(points):.2f} points of 100 on the validation rows"
 
 
 def _student_rows(family: "Family", metrics: Sequence[str]) -> Iterator[list[str]]:

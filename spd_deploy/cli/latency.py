@@ -87,13 +87,11 @@ def write_structured_map(
         NotWritten: ``output`` exists, or cannot be written.
         SpdError: no such model, or it cannot be measured here.
     """
-    from spd_deploy.domain.files import refuse_existing
+    from spd_deploy.domain.files import refuse_existing_file
     from spd_deploy.domain.latency_table import write_latency_table
     from spd_deploy.domain.named_encoders import refuse_unknown_model
 
-    if output.is_dir():
-        refuse_existing(output, overwrite=False)
-    refuse_existing(output, overwrite=overwrite)
+    refuse_existing_file(output, overwrite=overwrite)
     refuse_unknown_model(model)
     table = measure_table(latency_weights(model), plan, progress)
     write_latency_table(output, table)

@@ -1,5 +1,6 @@
 """``spd predict``: one answer with label and scores for each text."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,22 +8,21 @@ from typing import TYPE_CHECKING
 import click
 
 from spd_deploy.api.loading import load
-from spd_deploy.cli.answers import (
-    KINDS,
-    Fields,
-    answer_fields,
-    kind_of_output,
-    text_of_answers,
-)
 from spd_deploy.cli.console import TerminalProgress
 from spd_deploy.cli.options import THREADS, device_option, runtime_option
-from spd_deploy.cli.texts import STANDARD, from_arguments, rows_from_file
-from spd_deploy.domain.files import refuse_existing, write_text
-from spd_deploy.domain.text import EncodesOnce
+from spd_deploy.cli.signals import stop_on_signals
+from spd_deploy.cli.standard_input import standard_input
+from spd_deploy.cli.texts import STANDARD, from_arguments
+from spd_deploy.domain.files import refuse_existing_file, write_bytes
+from spd_deploy.scale.answer_columns import AnswerColumns, answer_fields, flat_fields
+from spd_deploy.scale.answer_formats import KINDS, TEXT_KINDS, AnswerFormat, format_of, text_of
+from spd_deploy.scale.file_request import FileRequest
 
 if TYPE_CHECKING:
+    from spd_deploy.api.loading import Model
     from spd_deploy.sessions.protocol import Device
-    from spd_train.data.examples import Example
+
+_STOPS = "stops and keeps the rows that are written; a second Ctrl-C stops at once"
 
 
 @click.command(
@@ -32,6 +32,7 @@ Examples:
   spd predict artefacts/mrpc "He bought a car." "A car was bought by him."
   spd predict artefacts/mrpc --input pairs.jsonl --output answers.jsonl
   spd predict artefacts/reviews --input reviews.csv --output scored.csv --skip-broken-rows
+  spd predict artefacts/reviews --input rows.parquet --output scored.parquet --resume
   zcat reviews.csv.gz | spd predict artefacts/reviews --input - --input-format csv > scored.csv
 
 \b
@@ -53,7 +54,7 @@ The columns that are added to a CSV or TSV file:
 )
 @click.option(
     "--input-format",
-    type=click.Choice(KINDS),
+    type=click.Choice(TEXT_KINDS),
     help="Format of standard input, with --input -.  [default: jsonl]",
 )
 @click.option(
@@ -75,8 +76,9 @@ The columns that are added to a CSV or TSV file:
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="File to write the answers to: .jsonl, .csv or .tsv. It appears whole or not at all.  "
-    "[default: standard output]",
+    help="File to write the answers to: .jsonl, .csv, .tsv (also .gz, .bz2, .xz or .zst) or "
+    ".parquet. It appears when all rows are answered; until then they are in a folder beside it, "
+    "with .partial behind its name.  [default: standard output]",
 )
 @click.option(
     "--output-format",
@@ -84,7 +86,17 @@ The columns that are added to a CSV or TSV file:
     help="Format of the answers.  [default: by the name of --output; on standard output, the "
     "format of the input]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the file in --output.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace the file in --output, and begin again where one is unfinished.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with an unfinished --output, after a crash or Ctrl-C. The answers are those of a "
+    "run that was never stopped. Begins with the first row where nothing is unfinished.",
+)
 @runtime_option
 @device_option
 @THREADS
@@ -99,54 +111,80 @@ def predict(
     output: Path | None,
     output_format: str | None,
     overwrite: bool,
+    resume: bool,
     runtime: str,
     device: "Device | None",
     threads: int | None,
 ) -> None:
-    """Classify texts from the command line, or from a file.
+    """Classify texts from the command line, or a file of any length.
 
     PATH is the folder of an artefact or of a checkpoint. If the model reads pairs, the texts on the
     command line are taken two by two. The answers have the order of the rows, and each repeats the
-    fields of its row.
+    fields of its row. A field of the answer that rows have too gets predicted_ before its name.
     """
-    _refuse_sources(texts, input_file, input_format, skip_broken_rows=skip_broken_rows)
-    kind = kind_of_output(output, output_format, _read_kind(input_file, input_format))
+    _refuse_sources(
+        texts, input_file, input_format, skip_broken_rows=skip_broken_rows, resume=resume
+    )
     file = None if output is None or output == STANDARD else output
-    if file is not None:
-        refuse_existing(file, overwrite=overwrite)
-    progress = TerminalProgress()
-    with load(path, runtime=runtime, device=device, threads=threads) as model:
-        encoder = EncodesOnce(model.tokenizer)
-        if input_file is None:
-            rows: list[tuple[Fields, Example]] = [
-                ({}, example) for example in from_arguments(model.task, texts)
-            ]
-        else:
-            found = rows_from_file(
-                model.task,
-                input_file,
-                text_column,
-                pair_column,
-                skip_broken=skip_broken_rows,
-                note=progress.note,
-                kind=input_format or "jsonl",
-                open_tokenizer=lambda: encoder,
-            )
-            rows = [(row.fields, example) for row, example in found]
-        examples = [example for _, example in rows]
-        answers = model.classify(examples, progress=progress, encoder=encoder)
-    fields = [row for row, _ in rows]
-    text, names = text_of_answers(list(map(answer_fields, answers)), fields, model.labels, kind)
-    if other := {name: ours for name, ours in names.items() if ours != name}:
-        progress.note(
-            f"rows have fields of their own called {', '.join(other)}: the answer's are "
-            f"{', '.join(other.values())}"
+    format_ = format_of(file, output_format, _read_kind(input_file, input_format))
+    if input_file is None and format_.kind == "parquet":
+        raise click.UsageError("Parquet goes with --input; name --output .jsonl, .csv or .tsv")
+    if input_file is not None:
+        request = FileRequest(
+            input=input_file,
+            output=file,
+            format=format_,
+            stdin_kind=input_format or "jsonl",
+            text_column=text_column,
+            pair_column=pair_column,
+            skip_broken_rows=skip_broken_rows,
+            overwrite=overwrite,
+            resume=resume,
         )
+    if file is not None:
+        refuse_existing_file(file, overwrite=overwrite)
+    with load(path, runtime=runtime, device=device, threads=threads) as model:
+        if input_file is None:
+            _predict_texts(model, texts, file, format_)
+        else:
+            _predict_file(model, request)
+
+
+def _predict_texts(
+    model: "Model", texts: Sequence[str], file: Path | None, format_: AnswerFormat
+) -> None:
+    """Answer the texts of the command line."""
+    from spd_train.data.rows import DataRow
+
+    examples = from_arguments(model.task, texts)
+    answers = [answer_fields(one) for one in model.classify(examples, progress=TerminalProgress())]
+    if format_.table:
+        answers = [flat_fields(answer, model.labels) for answer in answers]
+    rows = [DataRow(file=Path("texts.jsonl"), line=i + 1) for i in range(len(answers))]
+    columns = AnswerColumns.of(rows, answers[0], table=format_.table)
+    content = text_of(format_, columns, rows, answers, first=True)
     if file is None:
-        click.echo(text, nl=False)
+        click.echo(content.decode(), nl=False)
     else:
-        write_text(file, text)
+        write_bytes(file, content)
         click.echo(f"{len(answers)} answers by {model.runtime} in {file}", err=True)
+
+
+def _predict_file(model: "Model", request: FileRequest) -> None:
+    """Answer the rows of a file, and say what it cost."""
+    from spd_deploy.scale.predict_file import Streams, predict_file
+
+    with stop_on_signals(_STOPS) as stopped:
+        cost = predict_file(
+            model.opened(),
+            request,
+            progress=TerminalProgress(),
+            streams=Streams(input=standard_input(stopped), output=sys.stdout.buffer),
+            stopped=stopped,
+        )
+    click.echo(str(cost), err=True)
+    if request.output is not None:
+        click.echo(f"{cost.rows} answers by {model.runtime} in {request.output}", err=True)
 
 
 def _refuse_sources(
@@ -155,6 +193,7 @@ def _refuse_sources(
     input_format: str | None,
     *,
     skip_broken_rows: bool,
+    resume: bool,
 ) -> None:
     """Refuse texts from two sources or none, and options that go with another source.
 
@@ -169,11 +208,14 @@ def _refuse_sources(
         raise click.UsageError("--input-format goes with --input -; a file's name says what it is")
     if skip_broken_rows and input_file is None:
         raise click.UsageError("--skip-broken-rows goes with --input")
+    if resume and input_file is None:
+        raise click.UsageError("--resume goes with --input")
 
 
 def _read_kind(file: Path | None, input_format: str | None) -> str:
-    """The format of the input, which the answers have too: a table, or else JSON Lines."""
+    """The format of the input, which the answers have too where nothing else is said."""
+    from spd_train.data.formats import kind_of
+
     if file is None or file == STANDARD:
         return input_format or "jsonl"
-    suffixes = {suffix.lower().removeprefix(".") for suffix in file.suffixes[-2:]}
-    return next((kind for kind in KINDS if kind in suffixes), "jsonl")
+    return kind_of(file)

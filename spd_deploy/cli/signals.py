@@ -52,6 +52,24 @@ def stop_on_signals(answer: str = _AFTER_THIS_STEP) -> Iterator[Callable[[], boo
 
 
 @contextlib.contextmanager
+def interrupt_on_sigterm() -> Iterator[None]:
+    """Make SIGTERM what Ctrl-C is, so that processes that were started are stopped too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        """Raise what Ctrl-C raises."""
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def resume_hint(how: str, *, begun: Callable[[], bool]) -> Iterator[None]:
     """Add to an ``Interrupted`` or ``NotWritten`` error how the work is continued.
 

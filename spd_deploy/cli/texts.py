@@ -2,20 +2,17 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spd_deploy.domain.errors import BadData
-from spd_deploy.domain.scratch import scratch_folder
-from spd_deploy.domain.tasks import Columns, Task
+from spd_deploy.domain.tasks import Task
+from spd_deploy.scale.text_rows import STANDARD as STANDARD
+from spd_deploy.scale.text_rows import RowReader, file_rows, standard_rows
 
 if TYPE_CHECKING:
     from spd_train.data.examples import Example, OpenTokenizer
     from spd_train.data.rows import DataRow
-
-STANDARD = Path("-")
 
 
 def from_arguments(task: Task, texts: Sequence[str]) -> list["Example"]:
@@ -64,58 +61,19 @@ def rows_from_file(
     Raises:
         BadData: no such file, a column is missing, or a row is broken and not to be left out.
     """
-    from spd_train.data.examples import example_of, no_usable_rows, usable_rows
+    from spd_train.data.broken_rows import usable_rows
+    from spd_train.data.examples import no_usable_rows
 
     if file == STANDARD:
         file = Path(f"stdin.{kind}")
-        rows = _read_standard(task, file)
+        rows = standard_rows(task, file, sys.stdin.buffer)
     else:
-        rows = _read(task, file)
-    whole = next((row for row in rows if row.fault is None), None)
-    if whole is None and (skip_broken or not rows):
-        raise no_usable_rows(file)
-    placed = task if whole is None else replace(
-        task, columns=_columns(task, whole, text_column, pair_column)
-    )  # fmt: skip
-    read = partial(example_of, placed, labelled=False, open_tokenizer=open_tokenizer)
-    made = ((row, read(row)) for row in rows)
+        rows = file_rows(task, file)
+    reader = RowReader(
+        task=task, text_column=text_column, pair_column=pair_column, open_tokenizer=open_tokenizer
+    )
+    made = ((row, reader.read(row)) for row in rows)
     found = usable_rows(made, skip_broken=skip_broken, note=note)
     if not found:
         raise no_usable_rows(file)
     return found
-
-
-def _read(task: Task, file: Path) -> list["DataRow"]:
-    """The rows of a file; GLUE's own are written without quoting."""
-    from spd_train.data.folders import in_glue_layout
-    from spd_train.data.read_rows import read_rows
-
-    return list(read_rows(file, quotes=not in_glue_layout(task, file)))
-
-
-def _read_standard(task: Task, name: Path) -> list["DataRow"]:
-    """The rows of standard input, which is read to its end, as of a file of this ``name``.
-
-    Raises:
-        BadData: as of a file.
-    """
-    with scratch_folder("input") as scratch:
-        file = scratch / name
-        file.write_bytes(sys.stdin.buffer.read())
-        try:
-            return [replace(row, file=name) for row in _read(task, file)]
-        except BadData as err:
-            what = err.what.replace(f"{scratch}/", "")
-            raise BadData(what, got=err.got, fix=err.fix) from err
-
-
-def _columns(
-    task: Task, row: "DataRow", text_column: str | None, pair_column: str | None
-) -> Columns:
-    """The columns asked for, else the server's names where the file has them, else the task's."""
-    ours = Columns(text="text", pair="text_pair" if task.has_pair else None)
-    known = ours if "text" in row.names else task.columns
-    return Columns(
-        text=text_column or known.text,
-        pair=(pair_column or known.pair) if task.has_pair else None,
-    )

@@ -2,7 +2,7 @@
 
 Each architecture is described in a file of ``domain.models``, and found by the base model's name in
 the tensors (``domain.models.known``). The classifier's head, whose
-activation no tensor shows, reads the first token alone in all of them.
+activation no tensor shows, reads the first token alone, or the mean over the tokens.
 """
 
 from collections.abc import Mapping
@@ -54,13 +54,17 @@ def expected_shapes(encoder: Encoder, outputs: int, found: Shapes) -> _Expected:
     """
     architecture = architecture_of(encoder)
     H, base = encoder.hidden, f"{encoder.base}.embeddings"
-    words = found.get(f"{base}.word_embeddings.weight") or (H,)
-    E = words[-1] if architecture.projected else H
+    words = f"{encoder.base}.{architecture.words}.weight"
+    E = (found.get(words) or (H,))[-1] if architecture.projected else H
     shapes: _Expected = {
-        f"{base}.word_embeddings.weight": (encoder.vocabulary, E),
-        f"{base}.position_embeddings.weight": (encoder.first_position + encoder.positions, E),
-        **_norm(f"{base}.LayerNorm", E),
+        words: (encoder.vocabulary, E),
+        **_norm(f"{encoder.base}.{architecture.embedding_norm}", E),
     }
+    if architecture.positions is not None:
+        table = f"{encoder.base}.{architecture.positions}.weight"
+        shapes[table] = (encoder.first_position + encoder.positions, E)
+    if architecture.final_norm is not None:
+        shapes |= _norm(f"{encoder.base}.{architecture.final_norm}", H)
     if architecture.token_types:
         table = f"{base}.token_type_embeddings.weight"
         shapes[table] = ((found.get(table) or (1,))[0], E)
@@ -72,7 +76,15 @@ def expected_shapes(encoder: Encoder, outputs: int, found: Shapes) -> _Expected:
     for layer in architecture.head:
         last = layer is architecture.head[-1]
         shapes |= _linear(layer.name, outputs if last else H, H)
-    return shapes | _layer_shapes(encoder)
+        if layer.norm is not None:
+            shapes |= _norm(layer.norm, H)
+    shapes |= _layer_shapes(encoder)
+    if encoder.naming.biases:
+        return shapes
+    always = f"{architecture.head[-1].name}.bias"
+    return {
+        name: shape for name, shape in shapes.items() if name == always or _is_needed(name, found)
+    }
 
 
 def _layer_shapes(encoder: Encoder) -> _Expected:
@@ -81,9 +93,14 @@ def _layer_shapes(encoder: Encoder) -> _Expected:
     for matrix in encoder.matrices():
         shapes |= _linear(matrix.name, *matrix.shape)
     for layer in range(encoder.layers):
-        for norm in (encoder.naming.attention_norm, encoder.naming.output_norm):
+        for norm in encoder.naming.norms(layer):
             shapes |= _norm(f"{encoder.prefix}.{layer}.{norm}", encoder.hidden)
     return shapes
+
+
+def _is_needed(name: str, found: Shapes) -> bool:
+    """Whether a tensor must be there: not a bias, where the model has none of this name."""
+    return name in found or not name.endswith(".bias")
 
 
 def _linear(name: str, N: int, K: int) -> _Expected:

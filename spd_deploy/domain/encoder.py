@@ -13,8 +13,18 @@ from typing import Any, Self
 
 from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.layers import Shapes, find_layers, refusal, refuse_other_tensors
-from spd_deploy.domain.models.architecture import ROLES, Naming, Role
+from spd_deploy.domain.models.architecture import (
+    FEED_FORWARD,
+    POSITIONS,
+    READERS,
+    WORDS,
+    Architecture,
+    Naming,
+    Pooling,
+    Role,
+)
 from spd_deploy.domain.models.known import ARCHITECTURES, BASE_OF
+from spd_deploy.domain.models.layer_attention import LayerAttention
 from spd_deploy.domain.models.relative_positions import RelativePositions
 from spd_deploy.domain.patterns import Pattern, Structured
 
@@ -54,6 +64,9 @@ class Encoder:
         naming: what the modules of a layer are called.
         positions: how many tokens a text may have.
         first_position: the row of the position table that a text's first token reads.
+        attention: rotary positions and window of each layer; empty where positions are embedded,
+            and every layer attends to the whole text.
+        pooling: what the classifier's head reads.
     """
 
     prefix: str
@@ -65,6 +78,8 @@ class Encoder:
     vocabulary: int
     positions: int
     first_position: int = 0
+    attention: tuple[LayerAttention, ...] = ()
+    pooling: Pooling = "first"
 
     @property
     def head_size(self) -> int:
@@ -93,8 +108,8 @@ class Encoder:
         layers = find_layers(shapes, config)
         _refuse_other_base(_base_of(layers.prefix), config)
         refuse_other_tensors(shapes, layers, config)
-        table = _embedding(_base_of(layers.prefix), "position")
-        if table not in shapes:
+        table = _position_table(ARCHITECTURES.get(_base_of(layers.prefix)), layers.prefix)
+        if table is not None and table not in shapes:
             raise refusal(f"it has no {table}, the table of absolute positions", config)
         return cls.of_matrices(shapes, config)
 
@@ -107,6 +122,7 @@ class Encoder:
         """
         found = find_layers(shapes, config)
         base = _base_of(found.prefix)
+        known = ARCHITECTURES.get(base)
         shape = shapes.get(f"{found.prefix}.0.{found.naming.intermediate}.weight", ())
         intermediate, hidden = shape if len(shape) == 2 else (0, 0)
         first_position = _first_position(base, config)
@@ -117,10 +133,21 @@ class Encoder:
             hidden=hidden,
             heads=_size(config, "num_attention_heads", "n_heads"),
             intermediate=intermediate,
-            vocabulary=_rows(shapes, _embedding(base, "word"), config, "vocab_size"),
-            positions=_rows(shapes, _embedding(base, "position"), config, "max_position_embeddings")
+            vocabulary=_rows(shapes, _word_table(known, found.prefix), config, "vocab_size"),
+            positions=_rows(
+                shapes,
+                _position_table(known, found.prefix),
+                config,
+                "max_position_embeddings",
+            )
             - first_position,
             first_position=first_position,
+            attention=known.attention_of(config, found.count)
+            if known is not None and known.attention_of is not None
+            else (),
+            pooling=known.pooling_of(config)
+            if known is not None and known.pooling_of is not None
+            else "first",
         )
         encoder._refuse_misfits(shapes, config)
         return encoder
@@ -128,7 +155,7 @@ class Encoder:
     def matrices(self) -> Iterator[Matrix]:
         """All prunable matrices in network order."""
         for layer in range(self.layers):
-            for role in ROLES:
+            for role in self.naming.roles:
                 yield Matrix(
                     name=f"{self.prefix}.{layer}.{self.naming.of(role)}",
                     layer=layer,
@@ -139,7 +166,7 @@ class Encoder:
     def shape_of(self, role: Role) -> tuple[int, int]:
         """``[N, K]`` of the matrices in this role."""
         match role:
-            case "intermediate":
+            case "intermediate" | "gate":
                 return self.intermediate, self.hidden
             case "output":
                 return self.hidden, self.intermediate
@@ -161,16 +188,22 @@ class Encoder:
         """``pattern`` as it applies to ``matrix``: the structured one gets its axis and width."""
         if not isinstance(pattern, Structured):
             return pattern
-        axis = 1 if matrix.role in ("attention_output", "output") else 0
-        width = 1 if matrix.role in ("intermediate", "output") else self.head_size
-        return pattern.on(axis=axis, width=width)
+        axis = 1 if matrix.role in READERS else 0
+        return pattern.on(axis=axis, width=self.unit_width(matrix.role))
+
+    def unit_width(self, role: Role) -> int:
+        """How many rows or columns of a matrix one head or neuron has."""
+        return 1 if role in FEED_FORWARD else self.head_size
 
     def coupled(self) -> Iterator[tuple[Matrix, ...]]:
-        """Groups of matrices whose slices stand or fall together: heads, then neurons."""
+        """Groups of matrices whose slices stand or fall together: heads, then neurons.
+
+        The last of a group reads what the others give.
+        """
         for layer in range(self.layers):
-            of_layer = {m.role: m for m in self.matrices() if m.layer == layer}
-            yield tuple(of_layer[r] for r in ("query", "key", "value", "attention_output"))
-            yield tuple(of_layer[r] for r in ("intermediate", "output"))
+            of_layer = [m for m in self.matrices() if m.layer == layer]
+            yield tuple(m for m in of_layer if m.role not in FEED_FORWARD)
+            yield tuple(m for m in of_layer if m.role in FEED_FORWARD)
 
     def _refuse_misfits(self, shapes: Shapes, config: Mapping[str, Any]) -> None:
         """Matrices must have the shapes of their roles, and ``config.json`` must agree."""
@@ -220,13 +253,25 @@ def _refuse_other_base(base: str, config: Mapping[str, Any]) -> None:
 
 
 def _base_of(prefix: str) -> str:
-    """The base model's name: all but the last two parts of the layers' prefix."""
+    """The base model's name: mostly all but the last two parts of the layers' prefix."""
+    for base, known in ARCHITECTURES.items():
+        if prefix == f"{base}.{known.layers}":
+            return base
     return ".".join(prefix.split(".")[:-2])
 
 
-def _embedding(base: str, kind: str) -> str:
-    """The tensor of an embedding table; a base model stored alone has no name before it."""
-    return f"{base}.embeddings.{kind}_embeddings.weight".removeprefix(".")
+def _word_table(known: Architecture | None, prefix: str) -> str:
+    """The tensor of the word embeddings; a base model stored alone has no name before it."""
+    words = WORDS if known is None else known.words
+    return f"{_base_of(prefix)}.{words}.weight".removeprefix(".")
+
+
+def _position_table(known: Architecture | None, prefix: str) -> str | None:
+    """The tensor of the absolute positions; None where positions are not embedded."""
+    positions = POSITIONS if known is None else known.positions
+    if positions is None:
+        return None
+    return f"{_base_of(prefix)}.{positions}.weight".removeprefix(".")
 
 
 def _first_position(base: str, config: Mapping[str, Any]) -> int:
@@ -242,9 +287,9 @@ def _first_position(base: str, config: Mapping[str, Any]) -> int:
     return _size({**fixed, **config}, "pad_token_id", least=0) + 1
 
 
-def _rows(shapes: Shapes, table: str, config: Mapping[str, Any], name: str) -> int:
+def _rows(shapes: Shapes, table: str | None, config: Mapping[str, Any], name: str) -> int:
     """The number of rows of a table, from ``config.json`` where the table is not known."""
-    return shapes[table][0] if shapes.get(table) else _size(config, name)
+    return shapes[table][0] if table and shapes.get(table) else _size(config, name)
 
 
 def _size(config: Mapping[str, Any], *names: str, least: int = 1) -> int:

@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
             draft = Path(scratch) / path.name
             with _named(draft, path):
                 yield draft
-            _move_into_place(draft, path, aside=Path(scratch) / "previous")
+            move_into_place(draft, path, aside=Path(scratch) / "previous")
 
 
 @contextlib.contextmanager
@@ -115,6 +115,12 @@ def write_text(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes to ``path``, whole or not at all."""
+    with replacing(path) as draft:
+        draft.write_bytes(content)
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write ``value`` as indented JSON to ``path``, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -179,6 +185,17 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
     refuse_unwritable(path.parent, path)
 
 
+def refuse_existing_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse a ``path`` that cannot become a file; a folder is never replaced by one.
+
+    Raises:
+        NotWritten: as :func:`refuse_existing`, or a folder is there.
+    """
+    if path.is_dir():
+        raise NotWritten(f"{path} is a folder", fix=f"name a file, such as one in {path}")
+    refuse_existing(path, overwrite=overwrite)
+
+
 def refuse_foreign(path: Path, *, overwrite: bool, what: str, ours: Callable[[str], bool]) -> None:
     """Refuse a place for an output of which only an earlier one is ever replaced.
 
@@ -210,7 +227,7 @@ def bytes_of(path: Path) -> int:
     return sum(sizes.values())
 
 
-def _move_into_place(draft: Path, path: Path, *, aside: Path) -> None:
+def move_into_place(draft: Path, path: Path, *, aside: Path) -> None:
     """Put ``draft`` at ``path``; a folder there is set aside and comes back on failure."""
     for file in [draft] if draft.is_file() else draft.rglob("*"):
         if file.is_file():

@@ -1,9 +1,10 @@
 """Encoder layers, found in the names and shapes of a model's tensors.
 
 A layer is known by what it holds, not by what its model is called: six linear layers and two layer
-norms, each with its bias. A tensor more (a convolution, an adapter, attention to other states) or a
-tensor less is another kind of layer, which nothing here could prune or export rightly. So every
-model that stores its layers as BERT, DistilBERT or MPNet do is found without being named.
+norms, each with its bias (``models.architecture.Naming`` has the exceptions). A tensor more (a
+convolution, an adapter, attention to other states) or a tensor less is another kind of layer, which
+nothing here could prune or export rightly. So every model that stores its layers as BERT,
+DistilBERT or MPNet do is found without being named.
 """
 
 import re
@@ -118,23 +119,23 @@ def refuse_other_tensors(shapes: Shapes, layers: Layers, config: Mapping[str, An
     Raises:
         BadModel: a layer lacks a tensor, or has one too many that may be part of the model.
     """
-    expected = set(layers.naming.tensors())
     known = config.get("model_type") in BASE_OF
     for layer in range(layers.count):
         found = _in_layer(shapes, layers, layer)
-        if lacking := expected - found:
+        if lacking := set(layers.naming.tensors(layer)) - found:
             raise refusal(f"its layer {layer} has no {min(lacking)}", config)
-        if (others := found - expected) and not known:
+        if (others := found - set(layers.naming.known_tensors(layer))) and not known:
             raise refusal(f"its layer {layer} holds {min(others)}, as no BERT's does", config)
 
 
 def passed_over(shapes: Shapes, layers: Layers) -> tuple[str, ...]:
     """The tensors in the layers that are no part of them, in order."""
-    expected = set(layers.naming.tensors())
     return tuple(
         f"{layers.prefix}.{layer}.{name}"
         for layer in range(layers.count)
-        for name in sorted(_in_layer(shapes, layers, layer) - expected)
+        for name in sorted(
+            _in_layer(shapes, layers, layer) - set(layers.naming.known_tensors(layer))
+        )
     )
 
 
@@ -157,21 +158,38 @@ def refusal(reason: str, config: Mapping[str, Any]) -> BadModel:
     return BadModel(
         f"not an encoder that can be made sparse: {reason}",
         got=classes[0],
-        fix="use BERT, MiniLM, RoBERTa, DistilBERT, ELECTRA, MPNet, ERNIE, Data2VecText, or a "
-        "model built like one of them",
+        fix="use BERT, MiniLM, RoBERTa, DistilBERT, ELECTRA, MPNet, ModernBERT, ERNIE, "
+        "Data2VecText, or a model built like one of them",
     )
 
 
 def _other_kind(config: Mapping[str, Any]) -> str | None:
-    """What ``config.json`` tells that tensors do not: attention and positions of another kind."""
-    position = config.get("position_embedding_type") or "absolute"
-    attention = config.get("attention_type") or "original_full"
+    """What ``config.json`` tells that tensors do not."""
     if (reason := _other_than_fixed(config)) is not None:
         return reason
     if config.get("is_encoder_decoder"):
         return "it is an encoder and a decoder"
     if any(config.get(name) for name in ("is_decoder", "add_cross_attention", "is_causal")):
         return "it is a decoder, in which a token sees only those before it"
+    known = ARCHITECTURES.get(BASE_OF.get(str(config.get("model_type")), ""))
+    unhandled = _unlike_bert if known is None or known.unhandled is None else known.unhandled
+    if (reason := unhandled(config)) is not None:
+        return reason
+    if (reason := _other_heads(config)) is not None:
+        return reason
+    if config.get("pruned_heads"):
+        return "heads were pruned from its layers, of which Transformers keeps no account any more"
+    if config.get("quantization_config"):
+        return "its weights are quantised"
+    if (code := _own_code(config)) is not None:
+        return f"it comes with code of its own, {code}, which is never run"
+    return None
+
+
+def _unlike_bert(config: Mapping[str, Any]) -> str | None:
+    """Attention, positions, feed-forward parts or norms of another kind than BERT's."""
+    position = config.get("position_embedding_type") or "absolute"
+    attention = config.get("attention_type") or "original_full"
     if position != "absolute":
         return f"its positions are of type {position}, not absolute"
     if config.get("relative_attention"):
@@ -186,14 +204,6 @@ def _other_kind(config: Mapping[str, Any]) -> str | None:
         return f"its attention is of type {attention}, not full"
     if config.get("use_sliding_window", True) and any(config.get(name) for name in _WINDOWS):
         return "its attention reaches over a window, not the whole text"
-    if (reason := _other_heads(config)) is not None:
-        return reason
-    if config.get("pruned_heads"):
-        return "heads were pruned from its layers, of which Transformers keeps no account any more"
-    if config.get("quantization_config"):
-        return "its weights are quantised"
-    if (code := _own_code(config)) is not None:
-        return f"it comes with code of its own, {code}, which is never run"
     return _other_norm(config)
 
 

@@ -28,7 +28,8 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
 }
-# What Transformers takes where config.json is silent.
+
+# What Transformers takes for BERT where config.json is silent.
 _EPSILON = 1e-12
 
 
@@ -60,10 +61,12 @@ def epsilon_of(encoder: Encoder, config: Mapping[str, Any]) -> float:
     known = ARCHITECTURES.get(encoder.base)
     if known is not None and known.epsilon is not None:
         return known.epsilon
-    found = config.get("layer_norm_eps", _EPSILON)
+    name = "layer_norm_eps" if known is None else known.epsilon_field
+    default = _EPSILON if known is None else known.default_epsilon
+    found = config.get(name, default)
     if isinstance(found, bool) or not isinstance(found, int | float) or found <= 0:
         raise BadModel(
-            "layer_norm_eps in config.json is not a positive number",
+            f"{name} in config.json is not a positive number",
             got=repr(found),
             fix="use the model's original config.json",
         )

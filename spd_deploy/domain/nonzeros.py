@@ -30,7 +30,8 @@ def nonzeros_in(
     for matrix in matrices:
         tensor = weights.tensors[matrix.weight_name]
         data, header = opened[tensor.file]
-        yield matrix, _nonzero(data, header[tensor.stored_name]).reshape(matrix.shape)
+        found = _nonzero(data, header[tensor.stored_name]).reshape(-1, matrix.shape[1])
+        yield matrix, found[tensor.rows]
 
 
 def _opened(file: Path) -> tuple[NDArray[np.uint8], Mapping[str, Any]]:

@@ -8,13 +8,13 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.files import read_json, sha256_of
-from spd_deploy.domain.tensor_names import read_name
+from spd_deploy.domain.tensor_names import parts_of, read_name
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -29,12 +29,23 @@ _COPY_AGAIN = "copy the model again from where it came"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredTensor:
-    """Where a tensor is stored: the file, its name there, its safetensors type and its shape."""
+    """Where a tensor is stored: the file, its name there, its safetensors type and its shape.
+
+    Attributes:
+        first_row: the row of the stored tensor at which it begins, where that holds several.
+    """
 
     file: Path
     stored_name: str
     dtype: str
     shape: tuple[int, ...]
+    first_row: int | None = None
+
+    @property
+    def rows(self) -> slice:
+        """Its rows of the stored tensor."""
+        first = self.first_row
+        return slice(None) if first is None else slice(first, first + self.shape[0])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +120,7 @@ def stored_weights(folder: Path, config: Mapping[str, Any]) -> StoredWeights:
     tensors: dict[str, StoredTensor] = {}
     for file in files:
         for tensor in _tensors_of(file):
-            tensors[read_name(tensor.stored_name, config.get("model_type"))] = tensor
+            tensors |= _read(tensor, config.get("model_type"))
     return StoredWeights(files=files, tensors=tensors)
 
 
@@ -140,6 +151,28 @@ def _shards(index: Mapping[str, Any]) -> list[str]:
             fix=_COPY_AGAIN,
         )
     return names
+
+
+def _read(tensor: StoredTensor, model_type: object) -> dict[str, StoredTensor]:
+    """The tensors that a stored one holds, by name.
+
+    Raises:
+        BadModel: its rows cannot be shared out evenly.
+    """
+    name = read_name(tensor.stored_name, model_type)
+    names = parts_of(name, model_type)
+    if len(names) == 1:
+        return {name: tensor}
+    rows = tensor.shape[0] if tensor.shape else 0
+    size, rest = divmod(rows, len(names))
+    if rest or not size:
+        raise BadModel(
+            f"{tensor.stored_name} in {tensor.file} does not hold {len(names)} matrices of a size",
+            got=f"shape {tensor.shape}",
+            fix=_COPY_AGAIN,
+        )
+    shape = (size, *tensor.shape[1:])
+    return {part: replace(tensor, shape=shape, first_row=i * size) for i, part in enumerate(names)}
 
 
 def _tensors_of(file: Path) -> list[StoredTensor]:

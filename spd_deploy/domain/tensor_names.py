@@ -6,10 +6,20 @@ every tensor. The same rules are written here, because reading names must not im
 test compares them with Transformers' own.
 """
 
-from spd_deploy.domain.models.known import BASE_OF
+import re
+
+from spd_deploy.domain.models.known import ARCHITECTURES, BASE_OF
 
 # The modules of a base model, as they are named where it was saved alone.
-_OF_BASE = ("embeddings.", "embeddings_project.", "encoder.", "pooler.", "transformer.")
+_OF_BASE = (
+    "embeddings.",
+    "embeddings_project.",
+    "encoder.",
+    "final_norm.",
+    "layers.",
+    "pooler.",
+    "transformer.",
+)
 _LEGACY = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
 
 
@@ -20,3 +30,22 @@ def read_name(stored: str, model_type: object) -> str:
         name = name.replace(old, new, 1)
     base = BASE_OF.get(str(model_type))
     return f"{base}.{name}" if base and name.startswith(_OF_BASE) else name
+
+
+def parts_of(name: str, model_type: object) -> tuple[str, ...]:
+    """The tensors whose rows a tensor holds, one below the other; mostly that is itself alone.
+
+    Some architectures store matrices as one that have names of their own here
+    (``Architecture.stacked``).
+    """
+    known = ARCHITECTURES.get(BASE_OF.get(str(model_type), ""))
+    if known is None or not known.stacked:
+        return (name,)
+    modules = "|".join(map(re.escape, known.stacked))
+    found = re.fullmatch(
+        rf"({re.escape(f'{known.base}.{known.layers}')}\.\d+)\.({modules})\.(.+)", name
+    )
+    if found is None:
+        return (name,)
+    layer, module, kind = found.groups()
+    return tuple(f"{layer}.{part}.{kind}" for part in known.stacked[module])

@@ -200,6 +200,41 @@ class Tokenizer:
             empty=lacks_tokens(found, texts=1) and lacks_tokens(whole, texts=1),
         )
 
+    def encode_all(self, texts: Sequence[tuple[str, str | None]]) -> list[Tokens]:
+        """As :meth:`encode` of each text or pair, all in one call of the library, which is faster.
+
+        The library runs it on several cores, and without Python's lock. It is not asked for the
+        tokens themselves: a text with a letter or a digit is not empty.
+
+        Args:
+            texts: all alone, or all with a pair.
+
+        Raises:
+            MalformedRequest: as of :meth:`encode`.
+        """
+        for text, pair in texts:
+            refuse_surrogates(text)
+            refuse_surrogates(pair or "")
+        if any(pair is not None for _, pair in texts):
+            pairs = [(text, pair or "") for text, pair in texts]
+            return [
+                self._cut(whole, self.side, _may_be_empty(*both))
+                for both, whole in zip(pairs, self._whole.encode_batch(pairs), strict=True)
+            ]
+        firsts = [text for text, _ in texts]
+        found = self._cutting.encode_batch(firsts)
+        long = [i for i, one in enumerate(found) if len(one) >= self.max_tokens]
+        whole = dict(zip(long, self._whole.encode_batch([firsts[i] for i in long]), strict=True))
+        return [
+            Tokens(
+                ids=tuple(one.ids),
+                types=tuple(one.type_ids),
+                dropped=len(whole.get(i, one)) - len(one),
+                empty=_may_be_empty(firsts[i]) and lacks_tokens(whole.get(i, one), texts=1),
+            )
+            for i, one in enumerate(found)
+        ]
+
     def _encode_and_cut(self, text: str, pair: str | None, side: Side) -> Tokens:
         """Token ids of a text, or of a pair, which loses tokens of the longer text first.
 
@@ -207,6 +242,10 @@ class Tokenizer:
         and the other: for two long texts, gigabytes.
         """
         whole = _encoded(self._whole, text, pair)
+        return self._cut(whole, side, may_be_empty=True, texts=1 if pair is None else 2)
+
+    def _cut(self, whole: "Encoding", side: Side, may_be_empty: bool, *, texts: int = 2) -> Tokens:
+        """What is kept of an encoding of one text or two."""
         kept: Sequence[int] = range(len(whole))
         if len(whole) > self.max_tokens:
             kept = self._kept(whole.sequence_ids, side)
@@ -214,7 +253,7 @@ class Tokenizer:
             ids=tuple(whole.ids[i] for i in kept),
             types=tuple(whole.type_ids[i] for i in kept),
             dropped=len(whole) - len(kept),
-            empty=lacks_tokens(whole, texts=1 if pair is None else 2),
+            empty=may_be_empty and lacks_tokens(whole, texts=texts),
         )
 
     def _kept(self, texts: Sequence[int | None], side: Side) -> Sequence[int]:
@@ -311,6 +350,11 @@ class EncodesOnce:
         if found is None:
             found = self._encoded[text, pair] = self.tokenizer.encode(text, pair)
         return found
+
+
+def _may_be_empty(*texts: str) -> bool:
+    """Whether one of the texts has neither letter nor digit, which always have a token."""
+    return not all(any(map(str.isalnum, text)) for text in texts)
 
 
 def lacks_tokens(encoding: "Encoding", *, texts: int) -> bool:

@@ -5,9 +5,10 @@ that pandas or Excel wrote, quotes surround a field that holds a tab, a line bre
 """
 
 import csv
-import io
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
@@ -22,6 +23,8 @@ _DELIMITER_NAMES: Mapping[str, str] = {",": "commas", "\t": "tabs", ";": "semico
 
 # The largest C long on every system: no field that fits in memory is longer.
 _LONGEST_FIELD = 2**31 - 1
+# In characters. Behind an open quote the whole file would be one row, and be held in memory.
+_LONGEST_ROW = 1 << 26
 
 
 _QUOTES = (
@@ -30,23 +33,24 @@ _QUOTES = (
 )
 
 
-def raw_rows(file: Path, text: str, *, header: bool) -> Iterator[DataRow]:
+def raw_rows(file: Path, lines: Iterator[str], *, header: bool) -> Iterator[DataRow]:
     """Rows of tab-separated fields without quoting; only a line feed ends a line."""
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    if not lines[-1]:
-        lines.pop()
-    first = lines[0].split("\t")
-    names: Sequence[Name] = _header(file, first) if header else range(len(first))
-    for number, line in enumerate(lines[header:], start=1 + header):
-        yield _row(file, number, names, line.split("\t"))
-
-
-def quoted_rows(file: Path, text: str, delimiter: str) -> Iterator[DataRow]:
-    """Rows of a file with a header, in which a quoted field may hold delimiters and line breaks."""
-    lines = list(io.StringIO(text, newline=""))
-    _refuse_other_delimiter(file, lines[0], delimiter)
     names: Sequence[Name] | None = None
-    for number, fields in _split(lines, delimiter):
+    for number, line in enumerate(lines, start=1):
+        fields = line.removesuffix("\n").removesuffix("\r").split("\t")
+        if names is None:
+            names = _header(file, fields) if header else range(len(fields))
+            if header:
+                continue
+        yield _row(file, number, names, fields)
+
+
+def quoted_rows(file: Path, lines: Iterator[str], delimiter: str) -> Iterator[DataRow]:
+    """Rows of a file with a header, in which a quoted field may hold delimiters and line breaks."""
+    first = next(lines)
+    _refuse_other_delimiter(file, first, delimiter)
+    names: Sequence[Name] | None = None
+    for number, fields in _split(chain([first], lines), delimiter):
         if names is None:
             names = _header(file, fields)
         elif isinstance(fields, csv.Error):
@@ -70,32 +74,69 @@ def other_delimiter(names: Sequence[Name], wanted: Sequence[Name]) -> str | None
     return None
 
 
-def _split(lines: Sequence[str], delimiter: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
+def _split(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
     """The fields of each row with the number of its first line, or the error of a broken row.
 
-    A quote that is never closed takes in the lines after it. After a broken row, reading continues
-    with the very next line. Of the lines that were taken in, only those that are sound alone are
-    returned.
+    A quote that is never closed takes in the lines after it, up to :data:`_LONGEST_ROW`. After a
+    broken row, reading continues with the very next line. Of the lines that were taken in, only
+    those that are sound alone are returned.
     """
     csv.field_size_limit(_LONGEST_FIELD)
     sound = _sound_line(delimiter)
+    ahead = _LinesAhead(lines)
     start = swallowed = 0
-    while start < len(lines):
+    while not ahead.at_end:
         begin = start
-        reader = csv.reader(map(lines.__getitem__, range(begin, len(lines))), strict=True,
-                            delimiter=delimiter)  # fmt: skip
+        reader = csv.reader(ahead.read(), strict=True, delimiter=delimiter)
         try:
             for fields in reader:
-                end = begin + reader.line_num
-                if start < swallowed and not sound.fullmatch("".join(lines[start:end])):
+                row = ahead.settle(begin + reader.line_num - start)
+                if start < swallowed and not sound.fullmatch("".join(row)):
                     yield start + 1, csv.Error("a quote inside a field that is not quoted")
                 else:
                     yield start + 1, fields
-                start = end
+                start = begin + reader.line_num
         except csv.Error as err:
             yield start + 1, err
             swallowed = max(swallowed, begin + reader.line_num)
+            ahead.settle(1)
             start += 1
+
+
+class _LinesAhead:
+    """Lines that a reader took in and that may have to be read again, since its row is broken."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._ahead: deque[str] = deque()
+        self._ended = False
+
+    @property
+    def at_end(self) -> bool:
+        """Whether every line was read and settled."""
+        return self._ended and not self._ahead
+
+    def read(self) -> Iterator[str]:
+        """The lines from the first that is not settled on.
+
+        Raises:
+            csv.Error: a row is longer than any.
+        """
+        self._length = sum(map(len, self._ahead))
+        yield from list(self._ahead)
+        for line in self._lines:
+            self._ahead.append(line)
+            self._length += len(line)
+            if self._length > _LONGEST_ROW:
+                raise csv.Error(f"a quote that is open for more than {_LONGEST_ROW} characters")
+            yield line
+        self._ended = True
+
+    def settle(self, count: int) -> list[str]:
+        """The first ``count`` lines, which are not read again."""
+        settled = [self._ahead.popleft() for _ in range(count)]
+        self._length -= sum(map(len, settled))
+        return settled
 
 
 def _sound_line(delimiter: str) -> re.Pattern[str]:

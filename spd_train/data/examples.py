@@ -6,7 +6,7 @@ rows are counted by what is wrong with them, and the first line of each kind is 
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ _SEPARATE = "save it with commas as .csv, or with tabs as .tsv"
 
 
 _MAX_NAMED = 20
+
+NO_TOKENS = Fault(kind="empty text: the tokenizer drops all its characters")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +97,9 @@ def example_of(
     label = _label(task, row, columns.label)
     if isinstance(label, Fault):
         return label
-    group = None if group_column is None else str(row.fields[group_column]).strip()
+    group = None if group_column is None else group_in(row, group_column)
+    if isinstance(group, Fault):
+        return group
     return Example(text=text, pair=pair, label=label, group=group)
 
 
@@ -107,9 +111,7 @@ def token_fault(text: str, pair: str | None, open_tokenizer: OpenTokenizer | Non
     texts = (text,) if pair is None else (text, pair)
     if open_tokenizer is None or all(any(map(str.isalnum, one)) for one in texts):
         return None
-    if not open_tokenizer().encode(text, pair).empty:
-        return None
-    return Fault(kind="empty text: the tokenizer drops all its characters")
+    return NO_TOKENS if open_tokenizer().encode(text, pair).empty else None
 
 
 def columns_fault(row: DataRow, columns: Columns, *, fix: str) -> Fault | None:
@@ -145,6 +147,12 @@ def group_fault(row: DataRow, column: str) -> Fault | None:
         BadData: the header lacks the column or has it twice, so all rows have the fault.
     """
     return columns_fault(row, Columns(text=column), fix="check --group-by")
+
+
+def group_in(row: DataRow, column: Name) -> str | Fault:
+    """The group of a row as a CSV file would spell it; empty where there is nothing."""
+    group = "" if row.fields[column] is None else plain_in(row, column)
+    return group if isinstance(group, Fault) else group.strip()
 
 
 def text_in(row: DataRow, column: Name) -> str | Fault:
@@ -187,35 +195,6 @@ def label_in(row: DataRow, column: Name) -> str | Fault:
 def no_usable_rows(file: Path) -> BadData:
     """The error for a file without a usable row."""
     return BadData(f"{file} holds no usable rows", fix="check how the file was written")
-
-
-def usable_rows(
-    pairs: Iterable[tuple[DataRow, Example | Fault]], *, skip_broken: bool | None, note: Note
-) -> list[tuple[DataRow, Example]]:
-    """The rows that give an example, with it. Skipped rows are counted by fault.
-
-    Args:
-        pairs: each row with its example or its fault.
-        skip_broken: skip rows with a fault. None if the user has no such option.
-        note: reports how many rows were skipped.
-
-    Raises:
-        BadData: a row has a fault, and broken rows are not skipped.
-    """
-    usable: list[tuple[DataRow, Example]] = []
-    broken: dict[str, list[DataRow]] = {}
-    for row, example in pairs:
-        if isinstance(example, Example):
-            usable.append((row, example))
-        elif skip_broken:
-            broken.setdefault(example.kind, []).append(row)
-        else:
-            raise row.error(example, skippable=skip_broken is not None)
-    if broken:
-        count = sum(map(len, broken.values()))
-        kinds = (f"{kind}: {len(rows)}, first {rows[0].place}" for kind, rows in broken.items())
-        note(f"skipped {count} broken row{'s' * (count > 1)}: {'; '.join(kinds)}")
-    return usable
 
 
 def _label(task: Task, row: DataRow, column: Name) -> float | Fault:

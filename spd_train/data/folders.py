@@ -9,6 +9,7 @@ from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import TASKS, Task
 from spd_train.data.formats import LIKE, SUFFIXES, stem_of
 from spd_train.data.read_rows import read_rows
+from spd_train.data.rows import Name
 
 _OWN_NAMES: Mapping[str, tuple[str, ...]] = {
     "train": ("train",),
@@ -114,8 +115,13 @@ def in_glue_layout(task: Task, file: Path) -> bool:
     if not (task.files and file.name.lower().endswith(".tsv")):
         return False
     first = next(read_rows(file, quotes=False), None)
+    return first is not None and has_glue_columns(task, file, first.names)
+
+
+def has_glue_columns(task: Task, file: Path, names: Sequence[Name]) -> bool:
+    """Whether a file whose header has these names is a TSV file in the layout of a GLUE task."""
     columns = {task.columns.text, task.columns.pair} - {None}
-    return first is not None and columns <= set(first.names)
+    return bool(task.files) and file.name.lower().endswith(".tsv") and columns <= set(names)
 
 
 def _candidates(data_dir: Path, split: str) -> list[Path]:

@@ -1,20 +1,15 @@
-"""The kinds of data files, and their content: decompressed, not yet decoded.
+"""The kinds of data files, by their names and by their first bytes.
 
 If the name and the content of a file disagree, the error says what the file really is: a
 spreadsheet, a JSON array, UTF-16 text, or a compressed file without its suffix.
 """
 
-import bz2
-import gzip
 import json
-import lzma
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spd_deploy.domain.errors import BadData, first_line
-from spd_deploy.domain.extras import require_extras
+from spd_deploy.domain.errors import BadData
 
 CSV, TSV, JSONL, PARQUET = "csv", "tsv", "jsonl", "parquet"
 
@@ -92,31 +87,6 @@ def stem_of(file: Path) -> str:
     return file.name[: -len(next(ends, file.suffix)) or None]
 
 
-def content_of(file: Path) -> bytes:
-    """The bytes of a text file, decompressed and without a byte-order mark.
-
-    Raises:
-        BadData: the file cannot be read, is empty, is damaged, or is of another kind than its name
-            says.
-    """
-    try:
-        content = _unpack(file)
-    except FileNotFoundError as err:
-        raise BadData(f"cannot read {file}", got="no such file", fix=_check_path(file)) from err
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as err:
-        raise BadData(
-            f"{file} does not decompress", got=first_line(err), fix="write or copy the file again"
-        ) from err
-    except OSError as err:
-        got = err.strerror or first_line(err)
-        raise BadData(f"cannot read {file}", got=got, fix="check the path and the file") from err
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    if not content.strip():
-        raise BadData(f"{file} is empty", fix="check how the file was written")
-    _refuse_others(file, content)
-    return content
-
-
 def refuse_no_parquet(file: Path) -> None:
     """Refuse a file that is named .parquet and is not a Parquet file.
 
@@ -127,7 +97,7 @@ def refuse_no_parquet(file: Path) -> None:
         with file.open("rb") as stream:
             first = stream.read(_LONGEST_MAGIC)
     except OSError as err:
-        raise BadData(f"cannot read {file}", got=err.strerror, fix=_check_path(file)) from err
+        raise BadData(f"cannot read {file}", got=err.strerror, fix=check_path(file)) from err
     if not first.startswith(b"PAR1"):
         what = what_is(first) or ("an empty file" if not first else "another kind of file")
         raise BadData(f"{file} is not a Parquet file", got=what, fix=_CONVERT)
@@ -138,44 +108,29 @@ def what_is(content: bytes) -> str | None:
     return next((what for magic, what, _ in _OTHERS if content.startswith(magic)), None)
 
 
-def _unpack(file: Path) -> bytes:
-    """The file's bytes, decompressed if its suffix says that it is compressed."""
-    openers: Mapping[str, Callable[[bytes], bytes]] = {
-        ".gz": gzip.decompress,
-        ".bz2": bz2.decompress,
-        ".xz": lzma.decompress,
-        ".zst": _unpack_zstandard,
-    }
-    content = file.read_bytes()
-    unpack = openers.get(file.suffix.lower())
-    return content if unpack is None else unpack(content)
+def refuse_others(file: Path, head: bytes) -> None:
+    """Refuse content that is no text, a JSON array, and JSON Lines and tables taken for another.
 
-
-def _unpack_zstandard(content: bytes) -> bytes:
-    """Decompress Zstandard, which the standard library has from Python 3.14 on."""
-    require_extras("reading Zstandard (.zst)", "parquet", otherwise="compress it with gzip (.gz)")
-    import pyarrow
-
-    try:
-        stream = pyarrow.CompressedInputStream(pyarrow.BufferReader(content), "zstd")
-        return bytes(stream.read())
-    except OSError as err:
-        raise zlib.error(first_line(err)) from err  # as the others' unpacking fails
-
-
-def _refuse_others(file: Path, content: bytes) -> None:
-    """Refuse content that is no text, a JSON array, and JSON Lines and tables taken for another."""
+    Args:
+        file: its name says what it should be.
+        head: the first bytes of it, decompressed.
+    """
     for magic, what, fix in _OTHERS:
-        if content.startswith(magic):
+        if head.startswith(magic):
             raise BadData(f"{file} is {what}", fix=fix)
     if kind_of(file) == JSONL:
-        if document := _one_document(content):
-            raise BadData(f"{file} is one JSON {document}, not JSON Lines", fix=_LINES)
-        _refuse_table(file, content)
-    elif _is_json_array(content):
+        if _is_json_array(head):
+            raise one_document(file, "array")
+        _refuse_table(file, head)
+    elif _is_json_array(head):
         raise BadData(f"{file} is one JSON array, not {kind_of(file).upper()}", fix=_LINES)
-    elif isinstance(_json(content.strip().partition(b"\n")[0]), dict):
+    elif isinstance(_json(head.strip().partition(b"\n")[0]), dict):
         raise BadData(f"{file} is JSON Lines, not {kind_of(file).upper()}", fix="name it .jsonl")
+
+
+def one_document(file: Path, kind: str) -> BadData:
+    """The error for a file that is one JSON value, of this kind, in the place of JSON Lines."""
+    return BadData(f"{file} is one JSON {kind}, not JSON Lines", fix=_LINES)
 
 
 def _refuse_table(file: Path, content: bytes) -> None:
@@ -197,18 +152,6 @@ def _is_json_array(content: bytes) -> bool:
     return head.startswith(b"[") and head[1:].lstrip()[:1] in (b"{", b"", b"]")
 
 
-def _one_document(content: bytes) -> str | None:
-    """What the content is if all of it is one JSON value: an array, or an object of columns."""
-    if _is_json_array(content):
-        return "array"
-    first, _, rest = content.strip().partition(b"\n")
-    value = _json(first)
-    if value is None and first.startswith(b"{"):
-        return "object" if isinstance(_json(content), dict) else None
-    columns = isinstance(value, dict) and all(isinstance(v, list | dict) for v in value.values())
-    return "object" if value and columns and not rest else None
-
-
 def _json(content: bytes) -> Any:
     """The JSON value that the content is as a whole; None if it is none."""
     try:
@@ -227,7 +170,7 @@ def _really(file: Path) -> str:
     return f", it is {what}" if what else ""
 
 
-def _check_path(file: Path) -> str:
+def check_path(file: Path) -> str:
     """What to do about a missing file: a similar name, if there is one."""
     from difflib import get_close_matches
 

@@ -1,18 +1,51 @@
 """Rows of JSON Lines files: one object a line."""
 
+import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from spd_train.data.formats import one_document
 from spd_train.data.rows import DataRow, Fault, Name, encoding_fault, type_name
 
+# An indented object of more lines is taken for broken rows.
+_MAX_LINES = 100_000
 
-def jsonl_rows(file: Path, text: str) -> Iterator[DataRow]:
-    """One row for each line; blank lines are skipped."""
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield _json_row(file, number, line)
+
+def jsonl_rows(file: Path, lines: Iterator[str]) -> Iterator[DataRow]:
+    """One row for each line; blank lines are skipped.
+
+    Raises:
+        BadData: all lines are one JSON object.
+    """
+    numbered = ((i, line) for i, line in enumerate(lines, start=1) if line.strip())
+    first = next(numbered, None)
+    if first is None:
+        return
+    row = _json_row(file, *first)
+    more = [next(numbered, None)]
+    if row.fault is not None and first[1].lstrip().startswith("{"):
+        more += islice(numbered, _MAX_LINES)
+        _refuse_one_object(file, [first, *more])
+    elif more[0] is None and _is_columns(row.fields):
+        raise one_document(file, "object")
+    yield row
+    for number, line in chain(filter(None, more), numbered):
+        yield _json_row(file, number, line)
+
+
+def _refuse_one_object(file: Path, lines: Iterable[tuple[int, str] | None]) -> None:
+    """Refuse lines that are one object together."""
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(json.loads("".join(line[1] for line in lines if line)), dict):
+            raise one_document(file, "object")
+
+
+def _is_columns(fields: Mapping[Name, Any]) -> bool:
+    """Whether an object holds whole columns, as pandas writes a table without further options."""
+    return bool(fields) and all(isinstance(value, list | dict) for value in fields.values())
 
 
 def _json_row(file: Path, number: int, line: str) -> DataRow:

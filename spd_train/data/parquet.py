@@ -10,6 +10,9 @@ from spd_deploy.domain.extras import require_extras
 from spd_train.data.formats import refuse_no_parquet
 from spd_train.data.rows import DataRow, Fault
 
+# Read at once; a row group may be larger than memory.
+_BATCH_ROWS = 4096
+
 
 def parquet_rows(file: Path) -> Iterator[DataRow]:
     """The rows of a Parquet file; missing values and NaN are None.
@@ -27,7 +30,7 @@ def parquet_rows(file: Path) -> Iterator[DataRow]:
         with ParquetFile(file) as opened:
             header = tuple(opened.schema_arrow.names)
             number = 0
-            for batch in opened.iter_batches():
+            for batch in opened.iter_batches(_BATCH_ROWS):
                 columns = [_values(column) for column in batch.columns]
                 for values in zip(*columns, strict=True):
                     number += 1

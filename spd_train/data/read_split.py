@@ -6,6 +6,7 @@ from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import BUILT_IN, Task
+from spd_train.data.broken_rows import usable_rows
 from spd_train.data.examples import (
     Example,
     Note,
@@ -13,7 +14,6 @@ from spd_train.data.examples import (
     Splits,
     example_of,
     no_usable_rows,
-    usable_rows,
 )
 from spd_train.data.folders import files_of
 from spd_train.data.foreign import refuse_foreign_file

@@ -13,11 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from spd_deploy.domain.encoder import Matrix
+from spd_deploy.domain.models.architecture import Role
 from spd_train.data.batching import TensorBatch
 from spd_train.grafting import GraftedNetwork, hidden_of
 from spd_train.pruning.structured.compact import computing_all
 
 Autocast = Callable[[], contextlib.AbstractContextManager[object]]
+
+# Roles that read the same input, so that none of them reads the output of another.
+READ_TOGETHER: Sequence[tuple[Role, ...]] = (
+    ("query", "key", "value"),
+    ("attention_output",),
+    ("intermediate", "gate"),
+    ("output",),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,18 +44,19 @@ class LayerInputs:
     Attributes:
         student_BSH, teacher_BSH: hidden states before the layer, of student and teacher.
         real_BS: True at real tokens, False at padding.
-        arguments, keywords: what the model passes to each of its layers besides the hidden states.
+        given: what the model passes to its layers besides the hidden states, as arguments and by
+            keyword: one for each layer, or one for all.
     """
 
     student_BSH: Tensor
     teacher_BSH: Tensor
     real_BS: Tensor
-    arguments: tuple[Any, ...]
-    keywords: Mapping[str, Any]
+    given: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]
 
-    def run(self, layer: nn.Module, hidden_BSH: Tensor) -> Tensor:
-        """The output ``[B, S, H]`` of ``layer`` for a hidden state."""
-        return hidden_of(layer(hidden_BSH, *self.arguments, **self.keywords))
+    def run(self, layers: Sequence[nn.Module], number: int, hidden_BSH: Tensor) -> Tensor:
+        """The output ``[B, S, H]`` of a layer of this number for a hidden state."""
+        arguments, keywords = self.given[min(number, len(self.given) - 1)]
+        return hidden_of(layers[number](hidden_BSH, *arguments, **keywords))
 
 
 @contextlib.contextmanager
@@ -102,7 +112,8 @@ def input_moments(
 ) -> dict[str, InputMoments]:
     """The moments of the inputs of each student matrix, by matrix name.
 
-    Query, key and value of a layer read the same input and share one value.
+    Query, key and value of a layer read the same input and share one value; so do a gate and what
+    it multiplies.
 
     Args:
         network: the network; all students are in place during the passes.
@@ -137,41 +148,46 @@ def input_moments(
 
 
 class _Entered(Exception):
-    """Ends a forward pass when it has reached the first layer."""
+    """Ends a forward pass when it has reached the last layer that is asked for."""
 
 
 def first_layer_inputs(network: GraftedNetwork, calibration: Calibration) -> list[LayerInputs]:
-    """The inputs of the first encoder layer, for each calibration batch."""
+    """The inputs of the first encoder layer, for each calibration batch.
+
+    Where layers attend to different tokens, the pass goes on to see what each of them is given.
+    """
     inputs: list[LayerInputs] = []
     entered: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    seen = network.layers if network.encoder.attention else network.layers[:1]
 
-    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def enter(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         entered.append((args, kwargs))
-        raise _Entered
+        if layer is seen[-1]:
+            raise _Entered
 
-    handle = network.layers[0].register_forward_pre_hook(enter, with_kwargs=True)
+    handles = [layer.register_forward_pre_hook(enter, with_kwargs=True) for layer in seen]
     try:
         for batch in calibration.batches:
             with calibration.autocast(), contextlib.suppress(_Entered):
                 network(batch)
-            (hidden_BSH, *others), keywords = entered.pop()
+            hidden_BSH = entered[0][0][0]
+            given = [(args[1:], keywords) for args, keywords in entered]
+            entered.clear()
             inputs.append(
                 LayerInputs(
                     student_BSH=hidden_BSH,
                     teacher_BSH=hidden_BSH,
                     real_BS=batch.mask_BS.bool(),
-                    arguments=tuple(others),
-                    keywords=keywords,
+                    given=given,
                 )
             )
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     return inputs
 
 
 def _first_reader(matrix: Matrix, matrices: Sequence[Matrix]) -> str:
     """The name of the first of ``matrices`` that reads the same input as ``matrix``."""
-    together = ("query", "key", "value")
-    if matrix.role not in together:
-        return matrix.name
+    together = next(roles for roles in READ_TOGETHER if matrix.role in roles)
     return next(m.name for m in matrices if m.layer == matrix.layer and m.role in together)

@@ -18,12 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from spd_deploy.domain.encoder import Matrix
-from spd_deploy.domain.models.architecture import Role
+from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.calibration import (
+    READ_TOGETHER,
     Autocast,
     Calibration,
     LayerInputs,
@@ -37,16 +37,6 @@ RIDGE = 1e-3
 _MAX_ITERATIONS = 25
 _TOLERANCE = 1e-3
 _TINY = torch.finfo(torch.float32).tiny
-
-# Roles that are solved together, since none reads the output of another.
-_TOGETHER: Sequence[tuple[Role, ...]] = (
-    ("query", "key", "value"),
-    ("attention_output",),
-    ("intermediate",),
-    ("output",),
-)
-# The role whose input is the residual that is added to the output of a role.
-_RESIDUAL: Mapping[Role, Role] = {"attention_output": "query", "output": "intermediate"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,9 +61,9 @@ def reconstruct(
     """
     with evaluation_mode(network):
         flows = first_layer_inputs(network, calibration)
-        for i, layer in enumerate(network.layers):
+        for i in range(len(network.layers)):
             of_layer = [m for m in network.encoder.matrices() if m.layer == i]
-            _solve_layer(network, layer, of_layer, masks, flows, calibration.autocast)
+            _solve_layer(network, of_layer, masks, flows, calibration.autocast)
 
 
 def solve_kept(
@@ -145,20 +135,19 @@ def moments_of(pairs: Iterator[tuple[Tensor, Tensor]]) -> Moments:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Seen:
-    """Inputs and outputs of a layer's matrices on the real tokens of one batch, by role.
+    """Inputs and outputs of a layer's modules on the real tokens of one batch, by name.
 
     Attributes:
         hidden_BSH: the layer's output; None if the pass stopped before it.
     """
 
-    inputs: Mapping[Role, Tensor]
-    outputs: Mapping[Role, Tensor]
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
     hidden_BSH: Tensor | None
 
 
 def _solve_layer(
     network: GraftedNetwork,
-    layer: nn.Module,
     of_layer: Sequence[Matrix],
     masks: Mapping[str, Tensor],
     flows: Sequence[LayerInputs],
@@ -168,36 +157,58 @@ def _solve_layer(
 
     The hidden states of student and teacher are those after the layer at the end.
     """
-    names = {m.role: m.name for m in of_layer}
+    layer = of_layer[0].layer
+    residuals = {m.name: _residual_of(network.encoder, m) for m in of_layer}
+    every = dict.fromkeys([m.name for m in of_layer] + [r for r in residuals.values() if r])
     with autocast():
-        taught = [_watch(network, layer, flow, names, teacher=True) for flow in flows]
-    for together in _TOGETHER:
-        chosen = [role for role in together if names[role] in masks]
+        taught = [_watch(network, layer, flow, tuple(every), teacher=True) for flow in flows]
+    for together in READ_TOGETHER:
+        names = [m.name for m in of_layer if m.role in together]
+        chosen = [name for name in names if name in masks]
         if not chosen:
             continue
-        residual = _RESIDUAL.get(together[0])
-        watched_roles = {r: names[r] for r in (together[0], residual) if r is not None}
+        residual = residuals[names[0]]
+        watched = tuple(name for name in (names[0], residual) if name is not None)
         with autocast():
-            seen = [_watch(network, layer, flow, watched_roles, teacher=False) for flow in flows]
-        moments = moments_of(_pairs(seen, taught, chosen, residual))
-        for role, of_role in zip(chosen, _by_target(moments, len(chosen)), strict=True):
-            linear = network.linear(names[role])
-            weight_NK, bias_N = solve_kept(of_role, masks[names[role]], linear.weight)
+            seen = [_watch(network, layer, flow, watched, teacher=False) for flow in flows]
+        moments = moments_of(_pairs(seen, taught, names[0], chosen, residual))
+        for name, of_name in zip(chosen, _by_target(moments, len(chosen)), strict=True):
+            linear = network.linear(name)
+            weight_NK, bias_N = solve_kept(of_name, masks[name], linear.weight)
             linear.weight.copy_(weight_NK)
             linear.bias.copy_(bias_N)
     _advance(network, layer, flows, taught, autocast)
 
 
+def _residual_of(encoder: Encoder, matrix: Matrix) -> str | None:
+    """The module whose input is added to the output of a matrix; None where nothing is added.
+
+    It is the norm before the part of the layer, or the first matrix of the part.
+    """
+    naming = encoder.naming
+    match matrix.role:
+        case "attention_output":
+            module = naming.attention_norm if naming.norm_first else naming.query
+        case "output":
+            module = naming.output_norm if naming.norm_first else naming.intermediate
+        case _:
+            return None
+    return f"{encoder.prefix}.{matrix.layer}.{module}"
+
+
 def _pairs(
     seen: Sequence[_Seen],
     taught: Sequence[_Seen],
-    roles: Sequence[Role],
-    residual: Role | None,
+    reader: str,
+    names: Sequence[str],
+    residual: str | None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs of the student's matrices of these roles, and their targets side by side, by batch."""
-    reader = next(group[0] for group in _TOGETHER if roles[0] in group)
+    """Inputs of the student's matrices of these names, and their targets side by side, by batch.
+
+    The inputs are those of ``reader``, which reads the same.
+    """
     for student, teacher in zip(seen, taught, strict=True):
-        target_TN = torch.cat([teacher.outputs[role].float() for role in roles], dim=1)
+        target_TN = torch.cat([teacher.outputs[name].float() for name in names], dim=1)
         if residual is not None:
             target_TN = target_TN + teacher.inputs[residual] - student.inputs[residual]
         yield student.inputs[reader], target_TN
@@ -211,43 +222,43 @@ def _by_target(moments: Moments, count: int) -> Iterator[Moments]:
 
 
 class _SeenEnough(Exception):
-    """Ends a pass through a layer after the last matrix that is observed."""
+    """Ends a pass through a layer after the last module that is observed."""
 
 
 def _watch(
     network: GraftedNetwork,
-    layer: nn.Module,
+    layer: int,
     flow: LayerInputs,
-    names: Mapping[Role, str],
+    names: Sequence[str],
     *,
     teacher: bool,
 ) -> _Seen:
-    """Run one layer of teacher or student on a batch, and record some of its matrices.
+    """Run one layer of teacher or student on a batch, and record some of its modules.
 
     The student's pass stops at the last of them. The teacher's pass also gives its hidden states.
     """
-    inputs: dict[Role, Tensor] = {}
-    outputs: dict[Role, Tensor] = {}
+    inputs: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     hidden_BSH = None
     with contextlib.ExitStack() as stack:
-        for role, name in names.items():
+        for name in names:
 
-            def see(x_BSK: Tensor, y_BSN: Tensor, role: Role = role) -> None:
-                inputs[role], outputs[role] = x_BSK[flow.real_BS], y_BSN[flow.real_BS]
+            def see(x_BSK: Tensor, y_BSN: Tensor, name: str = name) -> None:
+                inputs[name], outputs[name] = x_BSK[flow.real_BS], y_BSN[flow.real_BS]
                 if not teacher and len(inputs) == len(names):
                     raise _SeenEnough
 
-            stack.enter_context(forward_hook(network.linear(name, teacher=teacher), see))
+            stack.enter_context(forward_hook(network.part(name, teacher=teacher), see))
         network.graft_all(not teacher)
         with contextlib.suppress(_SeenEnough):
             before_BSH = flow.teacher_BSH if teacher else flow.student_BSH
-            hidden_BSH = flow.run(layer, before_BSH)
+            hidden_BSH = flow.run(network.layers, layer, before_BSH)
     return _Seen(inputs=inputs, outputs=outputs, hidden_BSH=hidden_BSH)
 
 
 def _advance(
     network: GraftedNetwork,
-    layer: nn.Module,
+    layer: int,
     flows: Sequence[LayerInputs],
     taught: Sequence[_Seen],
     autocast: Autocast,
@@ -258,7 +269,7 @@ def _advance(
         assert teacher.hidden_BSH is not None  # noqa: S101 - the teacher's passes are whole
         flow.teacher_BSH = teacher.hidden_BSH
         with autocast():
-            flow.student_BSH = flow.run(layer, flow.student_BSH)
+            flow.student_BSH = flow.run(network.layers, layer, flow.student_BSH)
 
 
 def _dot(a_NK: Tensor, b_NK: Tensor) -> Tensor:

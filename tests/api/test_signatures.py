@@ -32,14 +32,18 @@ VERBS: dict[str, tuple[Callable[..., Any], set[str]]] = {
             *("body_timeout", "keep_alive_timeout", "write_timeout"),
         },
     ),
-    "predict": (
-        spd.load,
-        {
-            *("texts", "input", "input_format", "text_column", "pair_column"),
-            *("skip_broken_rows", "output", "output_format", "overwrite"),
-        },
-    ),
+    "predict": (spd.predict, {"texts", "input_format"}),
 }
+
+
+def test_a_model_is_loaded_with_the_options_of_predict() -> None:
+    """What opens a model is called alike for texts in memory and for a file."""
+    ours = inspect.signature(spd.load).parameters
+    theirs = inspect.signature(spd.predict).parameters
+
+    assert {name: one.default for name, one in ours.items()} == {
+        name: theirs[name].default for name in ours
+    }
 
 
 def command_of(verb: str) -> click.Command:

@@ -188,7 +188,7 @@ def test_a_benchmark_writes_its_report(
         output=tmp_path / "report",
     )
 
-    assert found.page.is_file()
+    assert found.page is not None and found.page.is_file()
     assert [arm.name for arm in found.report.arms] == ["teacher", "reviews"]
     assert len(found.judgement.rows) == 2 * 2
     assert found.headlines[0] in repr(found)

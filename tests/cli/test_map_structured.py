@@ -75,7 +75,7 @@ def test_a_file_is_not_replaced_unasked(tmp_path: Path) -> None:
     on_folder = structured("--model", "minilm", "--overwrite", "--output", tmp_path)
 
     assert "already exists" in result.output
-    assert "already exists" in on_folder.output
+    assert "is a folder" in on_folder.output
     assert (tmp_path / "t.json").read_text() == "mine"
 
 

@@ -17,10 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporters.export import artefact_from_checkpoint
-from spd_deploy.cli.answers import text_of_answers
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.text import Tokenizer, Tokens
+from spd_deploy.scale.answer_columns import AnswerColumns
+from spd_deploy.scale.answer_formats import AnswerFormat, text_of
+from spd_train.data.rows import DataRow
 from tests.tiny import tiny_checkpoint
 
 ROWS = (
@@ -113,15 +115,20 @@ def test_a_broken_row_stops_or_is_left_out(artefact: Artefact, tmp_path: Path, b
 def test_each_text_is_tokenised_once(
     artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A text without a letter is checked for tokens and run with the tokens that were found."""
+    """A text is checked for tokens and run with the tokens that were found."""
     seen: Counter[str] = Counter()
-    encode = Tokenizer.encode
+    encode, encode_all = Tokenizer.encode, Tokenizer.encode_all
 
     def counted(self: Tokenizer, text: str, pair: str | None = None) -> Tokens:
         seen[text] += 1
         return encode(self, text, pair)
 
+    def counted_all(self: Tokenizer, texts: Sequence[tuple[str, str | None]]) -> list[Tokens]:
+        seen.update(text for text, _ in texts)
+        return encode_all(self, texts)
+
     monkeypatch.setattr(Tokenizer, "encode", counted)
+    monkeypatch.setattr(Tokenizer, "encode_all", counted_all)
     texts = ["!?!", "a great film", "..."]
     (tmp_path / "in.jsonl").write_text(json_lines([{"text": text} for text in texts]))
 
@@ -201,7 +208,12 @@ def test_nothing_that_can_be_used_is_an_error(artefact: Artefact) -> None:
         (("--input", "x.csv", "--input-format", "csv"), "--input-format goes with --input -"),
         (("good", "--skip-broken-rows"), "--skip-broken-rows goes with --input"),
         (("good", "--output", "out.xlsx"), "answers are not written as .xlsx"),
-        (("good", "--output", "out.csv.gz"), "answers are not written as .gz"),
+        (("good", "--output", "out.xlsx.gz"), "answers are not written as .xlsx"),
+        (("good", "--output-format", "parquet"), "Parquet is not written to standard output"),
+        (("good", "--output", "x.parquet"), "Parquet goes with --input"),
+        (("good", "--resume"), "--resume goes with --input"),
+        (("--input", "-", "--output", "x.csv", "--resume"), "an input that can be read again"),
+        (("--input", "x.csv", "--resume"), "--resume goes with --output"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(
@@ -240,13 +252,15 @@ FIELDS = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"))
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(("id", "text", "label")), FIELDS), min_size=1))
-def test_a_table_reads_back_as_it_was(rows: list[dict[str, str]]) -> None:
+def test_a_table_reads_back_as_it_was(fields: list[dict[str | int, str]]) -> None:
     """Whatever the fields hold, a CSV reader finds each under its name, and the answers behind."""
-    answers = [{"label": "yes", "score": 0.5, "scores": {"yes": 0.5, "no": 0.5}} for _ in rows]
+    answers = [{"label": "yes", "score": 0.5, "score_no": 0.5} for _ in fields]
+    rows = [DataRow(file=Path("x.jsonl"), line=1, fields=one) for one in fields]
+    columns = AnswerColumns.of(rows, answers[0], table=True)
 
-    text, names = text_of_answers(answers, rows, ("yes", "no"), "csv")
+    text = text_of(AnswerFormat(kind="csv"), columns, rows, answers, first=True)
 
-    found = list(csv.DictReader(io.StringIO(text, newline="")))
-    for row, read in zip(rows, found, strict=True):
-        assert {name: read[name] for name in row} == row
-        assert (read[names["label"]], read["score_no"]) == ("yes", "0.5")
+    found = list(csv.DictReader(io.StringIO(text.decode(), newline="")))
+    for row, read in zip(fields, found, strict=True):
+        assert {name: read[str(name)] for name in row} == row
+        assert (read[columns.names["label"]], read["score_no"]) == ("yes", "0.5")

@@ -132,6 +132,11 @@ def test_a_table_does_not_mix_settings(grid: Path, tmp_path: Path) -> None:
     assert "was started with another epochs; got 3, it had none" in result.stderr
 
 
+def has_file(folder: Path, name: str) -> bool:
+    """Whether a file of that name is somewhere in a folder, whose parts may move meanwhile."""
+    return any(name in files for _, _, files in os.walk(folder))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_sweep_says_how_to_go_on(number: int, grid: Path, tmp_path: Path) -> None:
     """The runs save their state, the table is written, the exit code is 130."""
@@ -144,10 +149,11 @@ def test_a_stopped_sweep_says_how_to_go_on(number: int, grid: Path, tmp_path: Pa
         text=True,
     )
     deadline = time.monotonic() + 60
-    while not list(output.rglob("run.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    running.send_signal(number)
-    said, told = running.communicate(timeout=60)
+    with running:
+        while not has_file(output, "run.json") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        running.send_signal(number)
+        said, told = running.communicate(timeout=60)
 
     assert running.returncode == 130, told
     assert "stopped; 1 of 5 runs are finished; continue with the same command" in told

@@ -228,3 +228,12 @@ def test_two_very_long_texts_are_cut_without_combining_what_is_cut_off(tmp_path:
 
     assert len(found.ids) == 16
     assert found.dropped == 200_003 - 16
+
+
+@given(st.lists(st.text(max_size=60), max_size=6), st.booleans())
+def test_many_texts_are_encoded_as_one_by_one(file: Path, texts: list[str], paired: bool) -> None:
+    """Ids, types, what is dropped and what is empty are those of each text alone."""
+    tokenizer = Tokenizer(file, max_tokens=12)
+    both = [(text, text[::-1] if paired else None) for text in texts]
+
+    assert tokenizer.encode_all(both) == [tokenizer.encode(*one) for one in both]

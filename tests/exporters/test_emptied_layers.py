@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from exporters.export import ExportRequest, artefact_from_checkpoint
 from exporters.precision import CalibrationSet, Precision
 from exporters.torch.export import torch_artefact_from_checkpoint
 from spd_deploy.domain.artefact import Artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.models.architecture import FEED_FORWARD
 from spd_deploy.domain.patterns import Pattern, parse_pattern
 from spd_deploy.domain.shapes import Shape, random_batch
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
@@ -23,7 +23,7 @@ from spd_deploy.sessions.open import session_from_artefact
 from spd_deploy.sessions.openvino import OpenVinoSession
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.sessions.torch import TorchSession
-from tests.tiny import tiny_checkpoint, with_weights
+from tests.tiny import tiny_checkpoint, weights_of, with_weights
 
 # For each layer: are its heads removed, are its neurons.
 EMPTIED = {
@@ -40,10 +40,10 @@ BATCH.mask_BS[1::2, 9:] = 0
 def emptied(folder: Path, name: str, pattern: Pattern, architecture: str = "bert") -> Checkpoint:
     """A checkpoint whose layers lost what ``EMPTIED`` says; other layers keep a part."""
     checkpoint = tiny_checkpoint(folder, architecture=architecture, pattern=pattern, layers=3)
-    weights = load_file(checkpoint.weights)
+    weights = weights_of(checkpoint)
     for matrix in checkpoint.encoder.matrices():
         heads, neurons = EMPTIED[name][matrix.layer]
-        if neurons if matrix.role in ("intermediate", "output") else heads:
+        if neurons if matrix.role in FEED_FORWARD else heads:
             weights[matrix.weight_name] = torch.zeros_like(weights[matrix.weight_name])
     return with_weights(checkpoint, weights)
 
@@ -58,7 +58,7 @@ def logits(session: Session) -> np.ndarray:
         return session.run(BATCH)
 
 
-@pytest.mark.parametrize("architecture", ["bert", "mpnet"])
+@pytest.mark.parametrize("architecture", ["bert", "mpnet", "modernbert"])
 @pytest.mark.parametrize("name", EMPTIED)
 @pytest.mark.parametrize("spelled", PATTERNS)
 def test_an_emptied_layer_gives_the_models_logits(
@@ -90,13 +90,13 @@ def test_an_emptied_layer_gives_the_models_logits(
 def _refuse_stored(artefact: Artefact, name: str) -> None:
     """What was removed does no multiplications."""
     for row, part in product(artefact.manifest.matrices, ("attention", "output", "intermediate")):
-        layer = int(row.name.split(".")[3])
+        layer = int(next(part for part in row.name.split(".") if part.isdigit()))
         inner = ".attention." not in row.name
         if part in row.name and EMPTIED[name][layer][1 if inner else 0]:
             assert row.flops_share == 0
 
 
-@pytest.mark.parametrize("architecture", ["bert", "mpnet"])
+@pytest.mark.parametrize("architecture", ["bert", "mpnet", "modernbert"])
 @pytest.mark.parametrize("name", EMPTIED)
 @pytest.mark.parametrize("spelled", PATTERNS)
 def test_an_emptied_layer_gives_them_in_int8(

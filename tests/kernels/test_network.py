@@ -19,6 +19,7 @@ from tests.tiny import tiny_checkpoint
         ("bert", "fp32", Block(rows=32, columns=4, sparsity=0.75), 1e-5),
         ("bert", "bf16", Block(rows=32, columns=1, sparsity=0.9), 5e-2),
         ("mpnet", "fp32", Block(rows=32, columns=1, sparsity=0.75), 1e-5),
+        ("modernbert", "fp32", Block(rows=32, columns=1, sparsity=0.75), 1e-5),
     ],
     ids=lambda value: str(value),
 )

@@ -18,6 +18,7 @@ KINDS = [
     ("distilbert", "2:4"),
     ("electra", ""),
     ("mpnet", "structured"),
+    ("modernbert", "structured"),
 ]
 TEXTS = [
     ("The film was good.", "I love it!"),

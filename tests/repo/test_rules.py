@@ -51,6 +51,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "serve": ("spd_deploy.domain", "spd_deploy.sessions"),
     "spd_deploy.benchmark": PACKAGES,
+    "spd_deploy.scale": PACKAGES,
     "spd_deploy.api": PACKAGES,
     "spd_deploy.cli": PACKAGES,
     "spd_deploy.__main__": ("spd_deploy.cli",),

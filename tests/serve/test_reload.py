@@ -145,7 +145,9 @@ def test_a_damaged_artefact_never_answers(
         assert load(client) == 400
 
         assert client.post("/v1/classify", json=ASK).json() == before
-        assert name in client.post("/v2/repository/index").json()[1]["reason"]
+        # The changed bit may leave valid JSON, which only its hash gives away.
+        words = "manifest" if name == "manifest.json" else name
+        assert words in client.post("/v2/repository/index").json()[1]["reason"]
 
 
 def test_a_half_copied_version_is_not_opened(versions: FakeVersions) -> None:

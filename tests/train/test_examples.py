@@ -330,3 +330,16 @@ def test_no_tokenizer_is_opened_for_texts_with_letters(tmp_path: Path) -> None:
         raise AssertionError
 
     assert len(read_split(OWN, tmp_path, "train", open_tokenizer=refuse)["train"]) == 2
+
+
+def test_groups_are_spelled_as_in_a_csv_file(tmp_path: Path) -> None:
+    """Nothing is an empty group, true is true, and a list is a broken row."""
+    rows = [{"text": "a", "label": "good", "source": value} for value in (None, True, 3, " x ")]
+    folder = write(tmp_path, "dev.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    (examples,) = read_split(OWN, folder, "dev", group_column="source").values()
+
+    assert [one.group for one in examples] == ["", "true", "3", "x"]
+    write(tmp_path, "dev.jsonl", json.dumps({**rows[0], "source": [1]}) + "\n")
+    with pytest.raises(BadData, match="line 1: column 'source' holds a list"):
+        read_split(OWN, folder, "dev", group_column="source")

@@ -42,10 +42,10 @@ class Float32(Float32Activations):
 
 def gemm(g: Graph, x_TK: Name, values_NK: Name, bias_N: Array, residual: Name | None) -> Name:
     """``x W^T`` with bias and residual, in one ``Gemm``."""
-    addend = g.constant(bias_N)
-    if residual is not None:
-        addend = g.op("Add", residual, addend)
-    return g.op("Gemm", x_TK, values_NK, addend, transB=1)
+    addends = [] if residual is None else [residual]
+    if bias_N.any():
+        addends = [g.op("Add", *addends, g.constant(bias_N)) if addends else g.constant(bias_N)]
+    return g.op("Gemm", x_TK, values_NK, *addends, transB=1)
 
 
 def batched(g: Graph, values_GRJ: Name, x_BIS: Name, weight: Weight) -> Name:
@@ -56,6 +56,9 @@ def batched(g: Graph, values_GRJ: Name, x_BIS: Name, weight: Weight) -> Name:
 
 
 def added(g: Graph, y: Name, bias: Array, residual: Name | None) -> Name:
-    """``y`` with bias and residual, each in a pass of its own; ``bias`` broadcasts to ``y``."""
-    y = g.op("Add", y, g.constant(bias))
+    """``y`` with bias and residual, each in a pass of its own; ``bias`` broadcasts to ``y``.
+
+    A bias of zeros is left out.
+    """
+    y = g.op("Add", y, g.constant(bias)) if bias.any() else y
     return y if residual is None else g.op("Add", y, residual)

@@ -53,7 +53,7 @@ class Half:
 
     def _added(self, g: Graph, y: Name, bias: Array, residual: Name | None) -> Name:
         """``y`` with the bias in fp16 and the residual in fp32."""
-        y = g.op("Add", y, g.constant(to_fp16(bias)))
+        y = g.op("Add", y, g.constant(to_fp16(bias))) if bias.any() else y
         return (
             y
             if residual is None

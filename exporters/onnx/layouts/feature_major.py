@@ -15,7 +15,7 @@ import numpy as np
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array
 from exporters.onnx.graph import Graph, Name, Target
-from exporters.onnx.layouts.layout import Axes
+from exporters.onnx.layouts.layout import Axes, Turn
 from exporters.onnx.layouts.token_major import TokenMajor
 from exporters.onnx.operators import product
 
@@ -38,9 +38,8 @@ class FeatureMajor:
 
     def add_bias(self, x: Name, bias_N: Array) -> Name:
         """The bias along the second axis."""
-        return self.g.op(
-            "Add", self.arithmetic.cast_float32(self.g, x), self.g.constant(bias_N[:, None])
-        )
+        wide = self.arithmetic.cast_float32(self.g, x)
+        return self.g.op("Add", wide, self.g.constant(bias_N[:, None])) if bias_N.any() else wide
 
     def norm(self, x: Name, scale_H: Array, shift_H: Array, epsilon: float) -> Name:
         """The standard operator between two transposes, or its parts over axis 1.
@@ -72,12 +71,15 @@ class FeatureMajor:
         size: int,
         attention_biases: Sequence[Name],
         axes: Axes,
+        turn: Turn | None = None,
     ) -> Name:
         """Attention on heads ``[B, A, D, S]``."""
         g = self.g
         if axes.first:
             q = g.transpose(q, 2, 1, 0)
         q4, k4, v4 = (g.reshape(x, 0, heads, size, -1) for x in (q, k, v))
+        if turn is not None:  # a first token, at position 0, is turned by nothing
+            q4, k4 = q4 if axes.first else turn(q4, True), turn(k4, True)
         scalar = self.arithmetic.scalar
         scores = product(g, q4, k4, transpose_a=True, scale=size**-0.5, scalar=scalar)
         scores = self.arithmetic.cast_float32(g, scores)
@@ -91,6 +93,13 @@ class FeatureMajor:
         """The first tokens: ``[B, width, S]`` to ``[1, width, B]``, one product for all rows."""
         first = self.g.op("Gather", x, self.g.ints(0), axis=2)
         return self.g.transpose(first, 2, 1, 0)
+
+    def mean_tokens(self, x: Name, share_BS: Name, axes: Axes, width: int) -> Name:
+        """A product of the features ``[B, width, S]`` with the shares ``[B, S, 1]``."""
+        g = self.g
+        shares = g.op("Unsqueeze", share_BS, g.ints(2))
+        product = g.op("MatMul", self.arithmetic.cast_float32(g, x), shares)
+        return g.reshape(product, -1, width)
 
     def leave(self, x: Name, width: int) -> Name:
         """The first tokens ``[1, width, B]`` as ``[B, width]`` in fp32."""

@@ -3,13 +3,19 @@
 B rows of S tokens are T tokens; A heads are D wide.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Array
-from exporters.onnx.graph import Name
+from exporters.onnx.graph import Graph, Name
+
+FLOAT = 1  # TensorProto.FLOAT
+# Heads of queries or keys to heads turned by their positions; whether features come before tokens.
+Turn = Callable[[Name, bool], Name]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +29,12 @@ class Axes:
     batch: Name
     sequence: Name
     first: bool = False
+
+    def places(self, g: Graph) -> Name:
+        """The positions 0, 1, 2, ... of a row's tokens, ``[S]`` in fp32."""
+        whole = g.once("Squeeze", self.sequence)
+        zero, one = (g.constant(np.array(value, np.int64)) for value in (0, 1))
+        return g.once("Cast", g.once("Range", zero, whole, one), to=FLOAT)
 
 
 class Layout(Protocol):
@@ -58,6 +70,7 @@ class Layout(Protocol):
         size: int,
         attention_biases: Sequence[Name],
         axes: Axes,
+        turn: Turn | None = None,
     ) -> Name:
         """Softmax attention of ``heads`` heads of width ``size``.
 
@@ -70,11 +83,23 @@ class Layout(Protocol):
             attention_biases: what is added to the scores ``[B, A, Q, S]``: the mask of padding and,
                 where the model has them, biases by relative position.
             axes: the dynamic sizes.
+            turn: turns queries and keys by their positions, where the model has rotary ones.
         """
         ...
 
     def first_tokens(self, x: Name, axes: Axes, width: int) -> Name:
         """The activations of the first token of each row."""
+        ...
+
+    def mean_tokens(self, x: Name, share_BS: Name, axes: Axes, width: int) -> Name:
+        """The mean of the activations of each row, ``[B, width]`` in fp32.
+
+        Args:
+            x: activations of all tokens.
+            share_BS: the share of each token, 0 at padding, in fp32.
+            axes: the dynamic sizes.
+            width: number of features.
+        """
         ...
 
     def leave(self, x: Name, width: int) -> Name:

@@ -12,7 +12,7 @@ import numpy as np
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array
 from exporters.onnx.graph import Graph, Name
-from exporters.onnx.layouts.layout import Axes
+from exporters.onnx.layouts.layout import Axes, Turn
 
 
 class TokenMajor:
@@ -32,7 +32,8 @@ class TokenMajor:
 
     def add_bias(self, x: Name, bias_N: Array) -> Name:
         """The bias along the last axis."""
-        return self.g.op("Add", self.arithmetic.cast_float32(self.g, x), self.g.constant(bias_N))
+        wide = self.arithmetic.cast_float32(self.g, x)
+        return self.g.op("Add", wide, self.g.constant(bias_N)) if bias_N.any() else wide
 
     def norm(self, x: Name, scale_H: Array, shift_H: Array, epsilon: float) -> Name:
         """The standard operator, which normalises the last axis."""
@@ -52,6 +53,7 @@ class TokenMajor:
         size: int,
         attention_biases: Sequence[Name],
         axes: Axes,
+        turn: Turn | None = None,
     ) -> Name:
         """Attention on heads ``[B, A, S, D]``; ONNX Runtime fuses the scale into the product."""
         g = self.g
@@ -59,6 +61,8 @@ class TokenMajor:
         q4 = g.transpose(g.reshape(q, axes.batch, queries, heads, size), 0, 2, 1, 3)
         k4 = g.transpose(g.reshape(k, axes.batch, axes.sequence, heads, size), 0, 2, 3, 1)
         v4 = g.transpose(g.reshape(v, axes.batch, axes.sequence, heads, size), 0, 2, 1, 3)
+        if turn is not None:  # a first token, at position 0, is turned by nothing
+            q4, k4 = q4 if axes.first else turn(q4, False), turn(k4, True)
         q4 = g.op("Mul", q4, self.arithmetic.scalar(g, size**-0.5))
         scores = self.arithmetic.cast_float32(g, g.op("MatMul", q4, k4))
         for attention_bias in attention_biases:
@@ -71,6 +75,12 @@ class TokenMajor:
         """The first token of each row: ``[T, width]`` to ``[B, width]``."""
         rows = self.g.reshape(x, axes.batch, axes.sequence, width)
         return self.g.op("Gather", rows, self.g.constant(np.array(0, np.int64)), axis=1)
+
+    def mean_tokens(self, x: Name, share_BS: Name, axes: Axes, width: int) -> Name:
+        """A product of the shares ``[B, 1, S]`` with the rows ``[B, S, width]``."""
+        g = self.g
+        rows = g.reshape(self.arithmetic.cast_float32(g, x), axes.batch, axes.sequence, width)
+        return g.reshape(g.op("MatMul", g.op("Unsqueeze", share_BS, g.ints(1)), rows), -1, width)
 
     def leave(self, x: Name, width: int) -> Name:
         """The activations unchanged, cast to fp32."""

@@ -44,7 +44,7 @@ _IN_LAYER: tuple[tuple[re.Pattern[str], Part], ...] = (
     (re.compile(r"layer\.\d+/(?!attention/|feed_forward/)"), "embeddings and head"),
 )
 _AROUND = frozenset(
-    {"embeddings", "mask", "axes", "head"}
+    {"embeddings", "mask", "axes", "rotary", "head"}
     | {
         layer.name.removeprefix(f"{base}.")
         for base, architecture in ARCHITECTURES.items()

@@ -17,6 +17,7 @@ DISTILBERT = Architecture(
     ),
     head=(HeadLayer(name="pre_classifier", activation="Relu"), HeadLayer(name="classifier")),
     token_types=False,
+    layers="transformer.layer",
     activation_field="activation",
     epsilon=1e-12,
 )

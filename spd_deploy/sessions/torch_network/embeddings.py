@@ -1,7 +1,11 @@
-"""Embeddings of a torch artefact: words, positions and token types, normalised, projected."""
+"""Embeddings of a torch artefact: words, positions and token types, normalised, projected.
+
+Rotary positions are not embedded.
+"""
 
 from typing import TYPE_CHECKING
 
+from spd_deploy.domain.architectures import architecture_of
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.sessions.torch_network.network_plan import NetworkPlan
 from spd_deploy.sessions.torch_network.tensors import Tensors
@@ -19,19 +23,23 @@ class Embeddings:
         Raises:
             BadArtefact: a table is missing or has another shape.
         """
-        base = f"{encoder.base}.embeddings"
+        base, architecture = f"{encoder.base}.embeddings", architecture_of(encoder)
+        words = f"{encoder.base}.{architecture.words}.weight"
         self.epsilon, self.first_position = plan.epsilon, encoder.first_position
-        self.words = tensors.get(f"{base}.word_embeddings.weight")
+        self.words = tensors.get(words)
         E = self.words.shape[1]
-        positions = encoder.first_position + encoder.positions
-        tensors.get(f"{base}.word_embeddings.weight", encoder.vocabulary, E)
-        self.positions = tensors.get(f"{base}.position_embeddings.weight", positions, E)
+        tensors.get(words, encoder.vocabulary, E)
+        self.positions: Tensor | None = None
+        if architecture.positions is not None:
+            table = f"{encoder.base}.{architecture.positions}.weight"
+            self.positions = tensors.get(table, encoder.first_position + encoder.positions, E)
         self.types: Tensor | None = None
         if plan.token_types:
             table = f"{base}.token_type_embeddings.weight"
             self.types = tensors.get(table, plan.token_types, E)
-        self.weight_E = tensors.get(f"{base}.LayerNorm.weight", E).to(self.words.dtype)
-        self.bias_E = tensors.get(f"{base}.LayerNorm.bias", E).to(self.words.dtype)
+        norm = f"{encoder.base}.{architecture.embedding_norm}"
+        self.weight_E = tensors.get(f"{norm}.weight", E).to(self.words.dtype)
+        self.bias_E = tensors.get(f"{norm}.bias", E).to(self.words.dtype)
         self.project: tuple[Tensor, Tensor] | None = None
         if plan.projected:
             weight = tensors.get(f"{base}_project.weight", encoder.hidden, E)
@@ -42,19 +50,21 @@ class Embeddings:
         """The input ``[T, H]``; a table of one type ignores ids, since tokenizers give 1 anyway."""
         from torch.nn.functional import embedding, layer_norm, linear
 
-        x = embedding(ids_BS, self.words) + self._positions(ids_BS)
+        x = embedding(ids_BS, self.words)
+        if self.positions is not None:
+            x = x + self._positions(ids_BS, self.positions)
         if self.types is not None:
             x = x + (self.types[0] if len(self.types) == 1 else embedding(types_BS, self.types))
         x = layer_norm(x, self.weight_E.shape, self.weight_E, self.bias_E, self.epsilon)
         x = x.reshape(-1, x.shape[-1])
         return x if self.project is None else linear(x, *self.project)
 
-    def _positions(self, ids_BS: "Tensor") -> "Tensor":
+    def _positions(self, ids_BS: "Tensor", table_PE: "Tensor") -> "Tensor":
         """The position embeddings; models of the RoBERTa family count non-padding tokens only."""
         from torch.nn.functional import embedding
 
         if self.first_position == 0:
-            return self.positions[: ids_BS.shape[1]]
+            return table_PE[: ids_BS.shape[1]]
         padding = self.first_position - 1
         real_BS = (ids_BS != padding).long()
-        return embedding(real_BS.cumsum(1) * real_BS + padding, self.positions)
+        return embedding(real_BS.cumsum(1) * real_BS + padding, table_PE)

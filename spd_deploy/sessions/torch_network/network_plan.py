@@ -43,10 +43,11 @@ class MatrixPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadPlan:
-    """One linear layer of the classifier's head, and the activation after it."""
+    """One linear layer of the classifier's head, and the activation and the norm after it."""
 
     name: str
     activation: HeadActivation
+    norm: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,7 @@
     layer L heads      whole heads: outputs of query, key and value, inputs of attention_output
     layer L queries    within a head, query and key alike: only their products are read
     layer L values     within a head: outputs of value, inputs of attention_output
-    layer L neurons    outputs of intermediate, inputs of output
+    layer L neurons    outputs of intermediate and its gate, inputs of output
 
 The matrices on both sides of an axis are renumbered together, so the outputs stay the same. Only
 the neighbours of each weight change, and a pattern chooses among neighbours.
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.models.architecture import Role
+from spd_deploy.domain.models.architecture import READERS, Role
 
 HIDDEN = "hidden"
 
@@ -89,12 +89,11 @@ def spread(order_U: Tensor, unit: int) -> Tensor:
 
 def _hidden(encoder: Encoder) -> Axis:
     """The residual stream, which every layer reads and adds to."""
-    writers = ("attention_output", "output")
     return Axis(
         name=HIDDEN,
         size=encoder.hidden,
-        rows=tuple(m.name for m in encoder.matrices() if m.role in writers),
-        columns=tuple(m.name for m in encoder.matrices() if m.role not in writers),
+        rows=tuple(m.name for m in encoder.matrices() if m.role in READERS),
+        columns=tuple(m.name for m in encoder.matrices() if m.role not in READERS),
         segment=encoder.hidden,
     )
 
@@ -103,7 +102,8 @@ def _axes_of_layer(encoder: Encoder, layer: int) -> Iterator[Axis]:
     """The axes of one layer: heads, positions inside heads, and neurons.
 
     The order of heads is not free where each has its column in a table of biases by relative
-    position, which all layers share.
+    position, which all layers share. Inside a head, queries and keys cannot move where rotary
+    positions turn each pair of features by an angle of its own.
     """
     of: Mapping[Role, str] = {m.role: m.name for m in encoder.matrices() if m.layer == layer}
     query, key, value = of["query"], of["key"], of["value"]
@@ -114,12 +114,13 @@ def _axes_of_layer(encoder: Encoder, layer: int) -> Iterator[Axis]:
         yield Axis(
             name=f"{at} heads", size=H, rows=(query, key, value), columns=reader, segment=H, unit=D
         )
-    yield Axis(name=f"{at} queries", size=H, rows=(query, key), columns=(), segment=D)
+    if not encoder.attention:
+        yield Axis(name=f"{at} queries", size=H, rows=(query, key), columns=(), segment=D)
     yield Axis(name=f"{at} values", size=H, rows=(value,), columns=reader, segment=D)
     yield Axis(
         name=f"{at} neurons",
         size=encoder.intermediate,
-        rows=(of["intermediate"],),
+        rows=tuple(of[role] for role in ("intermediate", "gate") if role in of),
         columns=(of["output"],),
         segment=encoder.intermediate,
     )

@@ -36,7 +36,7 @@ class CompactStudents:
                     self._linears[matrix.name].rows = self._linears[matrix.name].columns = None
                 continue
             kept = masks[reader.name].any(0).nonzero()[:, 0]
-            width = self.encoder.head_size if len(producers) > 1 else 1
+            width = self.encoder.unit_width(reader.role)
             if not len(kept):
                 kept = torch.arange(width, device=kept.device)
             for matrix in producers:

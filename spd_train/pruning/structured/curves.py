@@ -93,7 +93,7 @@ def sublayers_of(encoder: Encoder) -> list[Sublayer]:
             layer=group[0].layer,
             producers=group[:-1],
             reader=group[-1],
-            width=encoder.head_size if len(group) > 2 else 1,
+            width=encoder.unit_width(group[-1].role),
         )
         for group in encoder.coupled()
     ]

@@ -121,18 +121,19 @@ class Trials:
         """What each layer of the whole student returns, of each rough batch."""
         if self._whole_outputs:
             return self._whole_outputs
+        found: list[list[Any]] = []
         outputs: list[Any] = []
-        layers = self.network.layers[:-1]
-        hooks = [layer.register_forward_hook(lambda *a: outputs.append(a[2])) for layer in layers]
-        with self._pruned(self._whole):
+        with self._pruned(self._whole), contextlib.ExitStack() as hooks:
+            for layer in self.network.layers[:-1]:
+                hook = layer.register_forward_hook(lambda *call: outputs.append(call[2]))
+                hooks.callback(hook.remove)
             for batch in self.calibration.batches[::_ROUGH]:
                 with self.calibration.autocast():
                     self.network(batch)
-                self._whole_outputs.append([*outputs])
+                found.append([*outputs])
                 outputs.clear()
-        for hook in hooks:
-            hook.remove()
-        return self._whole_outputs
+        self._whole_outputs = found
+        return found
 
     def _outputs(self, every: int, *, skipped: int = 0) -> list[tuple[Tensor, Tensor]]:
         """Last hidden states ``[T, H]`` of the real tokens and logits ``[B, C]``, by batch.

@@ -51,7 +51,9 @@ def test_products_are_half_and_norms_and_softmax_single(
     assert {node.op_type for node in model.graph.node} <= TENSORRT_OPERATORS
 
 
-@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra", "mpnet"])
+@pytest.mark.parametrize(
+    "architecture", ["bert", "roberta", "distilbert", "electra", "mpnet", "modernbert"]
+)
 @pytest.mark.parametrize("spelled", PATTERNS)
 def test_logits_are_the_checkpoints(spelled: str | None, architecture: str, tmp_path: Path) -> None:
     """In every architecture and pattern, to within what 11 bits a number may make."""
@@ -76,7 +78,7 @@ def referred(artefact: Artefact) -> NDArray[np.float32]:
     return np.asarray(logits_BC, np.float32)
 
 
-@pytest.mark.parametrize("architecture", ["bert", "mpnet"])
+@pytest.mark.parametrize("architecture", ["bert", "mpnet", "modernbert"])
 @pytest.mark.parametrize("spelled", PATTERNS)
 def test_rounding_after_each_operator_stays_within_the_tolerance(
     spelled: str | None, architecture: str, tmp_path: Path

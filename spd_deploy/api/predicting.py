@@ -1,0 +1,87 @@
+"""``spd.predict``: a file of any length to a file of answers."""
+
+import io
+from os import PathLike
+from typing import Literal
+
+from spd_deploy.api.loading import load
+from spd_deploy.api.notes import NoteRecorder
+from spd_deploy.api.values import OneOf, read_flag, read_path, read_text
+from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.files import refuse_existing_file
+from spd_deploy.domain.progress import Progress
+from spd_deploy.scale.answer_formats import KINDS, format_of
+from spd_deploy.scale.cost import FileCost
+from spd_deploy.scale.file_request import FileRequest
+
+_KIND = OneOf(KINDS)
+
+
+def predict(
+    path: str | PathLike[str],
+    *,
+    input: str | PathLike[str] | None = None,  # as the option
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    skip_broken_rows: bool = False,
+    output: str | PathLike[str] | None = None,
+    output_format: str | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    runtime: str = "auto",
+    device: Literal["cpu", "cuda"] | None = None,
+    threads: int | None = None,
+    progress: bool | Progress = False,
+) -> FileCost:
+    """Classify every row of a file; memory does not grow with the file.
+
+    For texts in memory use ``load`` and its ``predict``.
+
+    Args:
+        path: the model's folder.
+        input: .jsonl, .csv, .tsv or .parquet; the text formats also as .gz, .bz2, .xz or .zst.
+        text_column: where the text is; by default ``text``, or as the model was trained.
+        pair_column: where the second text of a pair is.
+        skip_broken_rows: leave rows without a text out, instead of stopping at the first.
+        output: the file of answers, in one of the same formats; it appears when it is whole.
+        output_format: ``jsonl``, ``csv``, ``tsv`` or ``parquet``; by default by the name.
+        overwrite: replace the output, and begin again where one is unfinished.
+        resume: go on with an unfinished output.
+        runtime: as for ``load``.
+        device: as for ``load``.
+        threads: as for ``load``.
+        progress: show bars, or tell a listener of your own.
+
+    Raises:
+        BadData: a file that cannot be read, or a broken row.
+        BadSetting: an unfinished output of another input, model or option.
+        NotWritten: an output that exists or is unfinished, or a full disk.
+    """
+    from spd_deploy.scale.predict_file import Streams, predict_file
+
+    if input is None or output is None:
+        raise BadSetting(
+            f"{'input' if input is None else 'output'} must be a file",
+            got="None",
+            fix="name it; for texts in memory use spd.load(path).predict(texts)",
+        )
+    file = read_path("output", output)
+    kind = None if output_format is None else _KIND.read("output_format", output_format)
+    request = FileRequest(
+        input=read_path("input", input),
+        output=file,
+        format=format_of(file, kind, "jsonl"),
+        text_column=None if text_column is None else read_text("text_column", text_column),
+        pair_column=None if pair_column is None else read_text("pair_column", pair_column),
+        skip_broken_rows=read_flag("skip_broken_rows", skip_broken_rows),
+        overwrite=read_flag("overwrite", overwrite),
+        resume=read_flag("resume", resume),
+    )
+    refuse_existing_file(file, overwrite=request.overwrite)
+    with load(path, runtime=runtime, device=device, threads=threads) as model:
+        return predict_file(
+            model.opened(),
+            request,
+            progress=NoteRecorder(progress),
+            streams=Streams(input=io.BytesIO(), output=io.BytesIO()),
+        )

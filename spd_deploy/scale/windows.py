@@ -1,0 +1,120 @@
+"""A long file as windows: rows that are held in memory together, and sorted by length into batches.
+
+A window ends where rows, tokens or characters reach a limit. It therefore depends on the rows from
+its first one on, and on nothing else: a run that is resumed at the end of a window makes the same
+windows, the same batches and the same answers as one that was never stopped.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from spd_deploy.domain.text import Tokens
+
+if TYPE_CHECKING:
+    from spd_train.data.broken_rows import BrokenRows
+    from spd_train.data.rows import DataRow, Fault
+
+# Long texts are many tokens, so that few are held beyond a window's limit.
+_ENCODED_TOGETHER = 128
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WindowLimits:
+    """What a window holds at most; its last row may exceed the limits of tokens and characters.
+
+    Attributes:
+        rows: enough for batches of alike lengths.
+        tokens: after texts were cut, without padding.
+        characters: of all text fields, so that long rows of few tokens are bounded too.
+    """
+
+    rows: int = 8192
+    tokens: int = 1 << 18
+    characters: int = 1 << 24
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """Rows that are answered together, in the order of the file.
+
+    Attributes:
+        rows: as the file has them, without broken ones.
+        tokens: the token ids of each row.
+        read: how many rows of the file came up to the end of this window, broken ones included.
+        broken: the broken rows among those.
+        last: whether the file has no row after them.
+    """
+
+    rows: Sequence["DataRow"]
+    tokens: Sequence["Tokens"]
+    read: int
+    broken: "BrokenRows"
+    last: bool = False
+
+
+def windows_of(
+    rows: Iterable["DataRow"],
+    encode: "Callable[[Sequence[DataRow]], Sequence[Tokens | Fault]]",
+    *,
+    skip_broken: bool,
+    read: int,
+    broken: "BrokenRows",
+    limits: WindowLimits,
+) -> Iterator[Window]:
+    """Windows of the rows, each made when it is asked for.
+
+    Args:
+        rows: those that were not read by an earlier run.
+        encode: the token ids of each of some rows, or why it has none.
+        skip_broken: leave broken rows out, instead of stopping at the first.
+        read: rows that an earlier run has read.
+        broken: the broken ones among those; the later ones are added.
+        limits: what a window holds at most.
+
+    Raises:
+        BadData: a row is broken, and broken rows are not left out.
+    """
+    taken: list[tuple[DataRow, Tokens]] = []
+    tokens = characters = 0
+    full: Window | None = None
+    for row, found in _encoded(rows, encode):
+        read += 1
+        if not isinstance(found, Tokens) and skip_broken:
+            broken.add(row, found)
+            continue
+        if full is not None:
+            yield full
+            full = None
+        if not isinstance(found, Tokens):
+            raise row.error(found, skippable=True)
+        taken.append((row, found))
+        tokens += len(found)
+        characters += sum(len(v) for v in row.fields.values() if isinstance(v, str))
+        if len(taken) >= limits.rows or tokens >= limits.tokens or characters >= limits.characters:
+            full = _window(taken, read, broken)
+            taken, tokens, characters = [], 0, 0
+    if full is not None:
+        yield replace(full, read=read, broken=broken.copy(), last=True)
+    elif taken:
+        yield replace(_window(taken, read, broken), last=True)
+
+
+def _encoded(
+    rows: Iterable["DataRow"], encode: "Callable[[Sequence[DataRow]], Sequence[Tokens | Fault]]"
+) -> "Iterator[tuple[DataRow, Tokens | Fault]]":
+    """Each row with its token ids, which are made for a few rows at once."""
+    source = iter(rows)
+    while some := list(islice(source, _ENCODED_TOGETHER)):
+        yield from zip(some, encode(some), strict=True)
+
+
+def _window(taken: "Sequence[tuple[DataRow, Tokens]]", read: int, broken: "BrokenRows") -> Window:
+    """The window of some rows with their tokens."""
+    return Window(
+        rows=[row for row, _ in taken],
+        tokens=[tokens for _, tokens in taken],
+        read=read,
+        broken=broken.copy(),
+    )

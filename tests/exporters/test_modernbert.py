@@ -1,0 +1,154 @@
+"""ModernBERT's artefacts: Transformers' logits on awkward and long texts, in every form."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from exporters.classifier_weights import read_weights
+from exporters.export import artefact_from_checkpoint
+from exporters.parity import golden_rows
+from exporters.torch.export import torch_artefact_from_checkpoint
+from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint, open_checkpoint
+from spd_deploy.domain.errors import BadModel
+from spd_deploy.domain.patterns import parse_pattern
+from spd_deploy.sessions.awkward_texts import awkward_inputs
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
+from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
+from spd_deploy.sessions.open import session_from_artefact
+from tests.tiny import tiny_checkpoint, tiny_model
+
+POSITIONS = 300  # more than twice the window of real models, which these have: 64 to each side
+SIZES: dict[str, Any] = {"layers": 3, "positions": POSITIONS, "local_attention": 128}
+
+
+def made(folder: Path, spelled: str | None, **sizes: Any) -> Checkpoint:
+    pattern = None if spelled is None else parse_pattern(spelled)
+    return tiny_checkpoint(
+        folder, architecture="modernbert", pattern=pattern, max_tokens=POSITIONS, **SIZES, **sizes
+    )
+
+
+def transformers_logits(checkpoint: Checkpoint) -> list[NDArray[np.float32]]:
+    """Of each awkward input, tokenised and cut by Transformers."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint.folder)
+    logits = []
+    for text, pair in awkward_inputs():
+        texts = ([text],) if pair is None else ([text], [pair])
+        given = tokenizer(*texts, truncation=True, max_length=POSITIONS, return_tensors="pt")
+        given.pop("token_type_ids", None)
+        with torch.no_grad():
+            logits.append(model(**given).logits.numpy())
+    return logits
+
+
+def sessions(checkpoint: Checkpoint, folder: Path) -> Iterator[Any]:
+    """Of every file in fp32: ONNX Runtime's graph, the portable one, and the torch artefact."""
+    artefact = artefact_from_checkpoint(checkpoint, folder / "onnx")
+    for file in (MODEL_FILE, PORTABLE_FILE):
+        yield OnnxSession(artefact.folder / file, precision="fp32")
+    yield session_from_artefact(
+        torch_artefact_from_checkpoint(checkpoint, folder / "torch", precision="fp32")
+    )
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("spelled", [None, "block:16x1", "structured"])
+def test_awkward_texts_get_transformers_logits(
+    tmp_path: Path, spelled: str | None, pooling: str
+) -> None:
+    """Empty, in any script, as pairs, cut at the limit, and longer than the window."""
+    checkpoint = made(tmp_path / "c", spelled, classifier_pooling=pooling)
+    expected = transformers_logits(checkpoint)
+    tokenizer = tokenizer_of(checkpoint)
+    rows = [tokenizer.encode(text, pair) for text, pair in awkward_inputs()]
+    assert max(len(row.ids) for row in rows) == POSITIONS
+
+    for session in sessions(checkpoint, tmp_path):
+        with session:
+            for row, logits_BC in zip(rows, expected, strict=True):
+                found = session.run(tokenizer.pad([row]))
+                np.testing.assert_allclose(found, logits_BC, rtol=1e-4, atol=1e-4)
+            padded = session.run(tokenizer.pad(rows))
+        np.testing.assert_allclose(padded, np.concatenate(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_a_window_is_seen_in_the_logits(tmp_path: Path) -> None:
+    """A layer whose tokens see all of a long text answers otherwise than one with a window."""
+    near, far = (
+        tiny_model(
+            tmp_path / name,
+            architecture="modernbert",
+            layers=2,
+            positions=POSITIONS,
+            local_attention=window,
+        )
+        for name, window in (("near", 8), ("far", 600))
+    )
+    row = golden_rows(open_checkpoint(near), pad_id=0, pairs=False)[-1]
+
+    logits = []
+    for name, folder in (("near", near), ("far", far)):
+        artefact = artefact_from_checkpoint(open_checkpoint(folder), tmp_path / f"{name}-a")
+        with session_from_artefact(artefact) as session:
+            logits.append(session.run(artefact.tokenizer().pad([row])))
+
+    assert np.abs(logits[0] - logits[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "biases",
+    [
+        {"attention_bias": True},
+        {"mlp_bias": True, "norm_bias": True},
+        {"classifier_bias": True, "hidden_activation": "silu"},
+    ],
+    ids=str,
+)
+def test_biases_are_read_where_there_are_any(tmp_path: Path, biases: dict[str, Any]) -> None:
+    """Of stacked matrices too; drawn ones change the logits, and the artefact has them."""
+    folder = tiny_model(tmp_path / "m", architecture="modernbert", **biases)
+    state = load_file(folder / WEIGHTS_FILE)
+    draw = torch.Generator().manual_seed(0)
+    drawn = {
+        name: torch.randn(value.shape, generator=draw)
+        for name, value in state.items()
+        if name.endswith(".bias")
+    }
+    save_file({**state, **drawn}, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+    artefact = artefact_from_checkpoint(open_checkpoint(folder), tmp_path / "a")
+
+    assert artefact.manifest.parity.max_difference < 1e-4
+    tensors = read_weights(open_checkpoint(folder)).tensors
+    assert sum(name.endswith(".bias") for name in tensors) > 1
+
+
+def test_a_stacked_matrix_of_another_height_is_refused(tmp_path: Path) -> None:
+    """Rows that cannot be shared out evenly are those of another model."""
+    folder = tiny_model(tmp_path / "m", architecture="modernbert")
+    state = load_file(folder / WEIGHTS_FILE)
+    name = "model.layers.0.attn.Wqkv.weight"
+    save_file({**state, name: state[name][:-1].clone()}, folder / WEIGHTS_FILE)
+
+    with pytest.raises(BadModel, match=f"{name} .* does not hold 3 matrices of a size"):
+        open_checkpoint(folder)
+
+
+def test_long_rows_of_the_self_test_are_bounded(tmp_path: Path) -> None:
+    """A model of 8192 positions is not run at that length whenever it is opened."""
+    checkpoint = open_checkpoint(
+        tiny_model(tmp_path / "m", architecture="modernbert", positions=8192)
+    )
+
+    rows = golden_rows(checkpoint, pad_id=0, pairs=False)
+
+    assert checkpoint.encoder.positions == 8192
+    assert max(len(row.ids) for row in rows) == 1024
