@@ -63,12 +63,12 @@ class KeyFile:
 
     def refresh(self) -> None:
         """Read the file again if it changed."""
-        if (stamp := stamp_of(self.path)) != self._stamp:
-            self._stamp = stamp
+        if stamp_of(self.path) != self._stamp:
             self.reload()
 
     def reload(self) -> None:
         """Read the file; if it cannot be used, log why, and go on with the keys of before."""
+        self._stamp = stamp_of(self.path)
         try:
             self.keys = read_keys(self.path)
         except BadSetting as err:

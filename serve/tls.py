@@ -38,12 +38,12 @@ class ServerTls:
 
     def refresh(self) -> None:
         """Use the files as they are now, if they changed."""
-        if (stamp := stamp_of(self.certificate, self.key)) != self._stamp:
-            self._stamp = stamp
+        if stamp_of(self.certificate, self.key) != self._stamp:
             self.reload()
 
     def reload(self) -> None:
         """Use the files as they are now; if they cannot be used, log why and keep the old ones."""
+        self._stamp = stamp_of(self.certificate, self.key)
         try:
             self.pem = _tried(self.certificate, self.key)
             self.context.load_cert_chain(self.certificate, self.key)
