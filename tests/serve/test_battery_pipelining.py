@@ -36,10 +36,9 @@ def read_all(connection: socket.socket) -> bytes:
 @pytest.mark.parametrize("count", [1, CAP + 1, CAP + 2, 5_000])
 def test_only_the_first_of_many_requests_are_answered(wire: Wire, one: bytes, count: int) -> None:
     """One that runs and as many as the cap behind it get answers; then the connection is closed."""
+    last = LIVEZ.replace(b"Host: x", b"Host: x\r\nConnection: close") if count <= CAP + 1 else b""
     with wire.connect() as connection:
-        connection.sendall(one * count)
-        if count <= CAP + 1:
-            connection.sendall(LIVEZ.replace(b"Host: x", b"Host: x\r\nConnection: close"))
+        connection.sendall(one * count + last)  # at once, before the first is answered
         answers = list(answers_in(read_all(connection)))
 
     assert all(answer.status == 200 for answer in answers)
