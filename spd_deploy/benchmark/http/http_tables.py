@@ -20,7 +20,14 @@ LATENCY_MEANS = (
     "client: tokenising, JSON, HTTP and the network are in it. Over one connection a request is "
     "due when it is sent; at a rate, when the schedule says so, however late it was sent."
 )
-_NAMES = {"parse": "parse", "tok": "tokenise", "queue": "queue", "run": "run", REST: "rest"}
+_NAMES = {
+    "parse": "parse",
+    "tok_queue": "tokeniser queue",
+    "tok": "tokenise",
+    "queue": "queue",
+    "run": "run",
+    REST: "rest",
+}
 
 
 def tables_of_http(part: HttpPart, judged: HttpJudgement) -> tuple[Table, ...]:
