@@ -96,7 +96,8 @@ def test_a_text_full_of_brackets_is_a_text_like_others(wire: Wire) -> None:
 
 def first_answers(connections: Sequence[socket.socket], *, count: int) -> list[bytes]:
     """The first ``count`` answers on any of the connections."""
-    waiting, answers, deadline = list(connections), [], time.monotonic() + PATIENCE_S
+    waiting, deadline = list(connections), time.monotonic() + PATIENCE_S
+    answers: list[bytes] = []
     while len(answers) < count and time.monotonic() < deadline:
         ready, _, _ = select.select(waiting, [], [], 1.0)
         for connection in ready:
