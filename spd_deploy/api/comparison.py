@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from spd_deploy.api.display import Displayed, ResultTable, ResultView, score
-from spd_deploy.api.evaluation import agreed_task, refuse_unlabelled
+from spd_deploy.api.evaluation import agreed_task, labelled_rows
 from spd_deploy.api.loading import Model, load
 from spd_deploy.api.notes import NoteRecorder
-from spd_deploy.api.values import WholeNumber, read_flag, read_path, read_text
+from spd_deploy.api.values import WholeNumber, read_path, read_text
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.progress import Progress
@@ -169,7 +169,6 @@ def compare(
     import numpy as np
 
     from spd_deploy.domain.paired_answers import PairedAnswers, compare_answers, largest_distances
-    from spd_train.data.splits import rows_to_score
 
     name = None if task is None else read_text("task", task)
     file = None if data is None else read_path("data", data)
@@ -181,15 +180,14 @@ def compare(
     options: dict[str, Any] = {"runtime": runtime, "device": device, "threads": threads}
     with load(sparse, **options) as model:
         agreed = agreed_task(model.task, name)
-        refuse_unlabelled(agreed, file)
         encoder = EncodesOnce(model.tokenizer)
-        scored = rows_to_score(
+        scored = labelled_rows(
             agreed,
             file,
-            read_text("split", split),
-            skip_broken=read_flag("skip_broken_rows", skip_broken_rows),
-            note=recorder.note,
-            open_tokenizer=lambda: encoder,
+            split,
+            encoder,
+            recorder,
+            skip_broken_rows=skip_broken_rows,
             group_column=group,
         )
         examples = [example for part in scored.parts.values() for example in part]

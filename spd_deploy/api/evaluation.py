@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from spd_deploy.sessions.open import OpenedModel
     from spd_deploy.sessions.protocol import Description
     from spd_train.data.examples import Splits
+    from spd_train.data.splits import ScoringRows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -101,8 +102,6 @@ def evaluate(
         BadData: the data is missing or broken, or has no labels.
         BadSetting: the model was trained for another task.
     """
-    from spd_train.data.splits import rows_to_score
-
     name = None if task is None else read_text("task", task)
     file = None if data is None else read_path("data", data)
     if split == "test":
@@ -113,15 +112,9 @@ def evaluate(
     recorder = NoteRecorder(progress)
     with load(path, runtime=runtime, device=device, threads=threads) as model:
         agreed = agreed_task(model.task, name)
-        refuse_unlabelled(agreed, file)
         encoder = EncodesOnce(model.tokenizer)
-        scored = rows_to_score(
-            agreed,
-            file,
-            read_text("split", split),
-            skip_broken=read_flag("skip_broken_rows", skip_broken_rows),
-            note=recorder.note,
-            open_tokenizer=lambda: encoder,
+        scored = labelled_rows(
+            agreed, file, split, encoder, recorder, skip_broken_rows=skip_broken_rows
         )
         start = time.perf_counter()
         scores = score_parts(model.opened(), agreed, scored.parts, recorder, encoder)
@@ -135,6 +128,45 @@ def evaluate(
         runtime=model.runtime,
         scores=scores,
         notes=recorder.notes,
+    )
+
+
+def labelled_rows(
+    task: Task,
+    data: Path | None,
+    split: str,
+    encoder: TextEncoder,
+    progress: Progress,
+    *,
+    skip_broken_rows: bool,
+    group_column: str | None = None,
+) -> "ScoringRows":
+    """The rows of a split to score a model of ``task`` on.
+
+    Args:
+        task: the task of the model and of the data.
+        data: a folder with the task's files, or one file; None for the hub or a built-in task.
+        split: ``dev`` or ``train``.
+        encoder: finds texts without a token.
+        progress: reports the rows.
+        skip_broken_rows: leave broken rows out instead of stopping at the first.
+        group_column: the column that rows are grouped by.
+
+    Raises:
+        BadData: the data is missing or broken, or has no labels.
+        BadSetting: the task does not say where its labels are, or a value is not allowed.
+    """
+    from spd_train.data.splits import rows_to_score
+
+    refuse_unlabelled(task, data)
+    return rows_to_score(
+        task,
+        data,
+        read_text("split", split),
+        skip_broken=read_flag("skip_broken_rows", skip_broken_rows),
+        note=progress.note,
+        open_tokenizer=lambda: encoder,
+        group_column=group_column,
     )
 
 

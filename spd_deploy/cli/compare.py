@@ -7,7 +7,14 @@ import click
 
 from spd_deploy.api import comparison as api
 from spd_deploy.cli.console import TerminalProgress, show_json, show_table
-from spd_deploy.cli.options import THREADS, default_of, device_option, json_option, runtime_option
+from spd_deploy.cli.options import (
+    THREADS,
+    default_of,
+    device_option,
+    json_option,
+    runtime_option,
+    skip_broken_rows_option,
+)
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.protocol import Device
@@ -54,12 +61,7 @@ Examples:
     show_default=True,
     help="How many of the rows that differ most are listed, with the start of their texts.",
 )
-@click.option(
-    "--skip-broken-rows",
-    is_flag=True,
-    help="Leave rows without a text or a label out and count them, instead of stopping at the "
-    "first.",
-)
+@skip_broken_rows_option
 @runtime_option
 @device_option
 @THREADS

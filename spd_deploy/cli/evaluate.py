@@ -7,7 +7,14 @@ import click
 
 from spd_deploy.api import evaluation as api
 from spd_deploy.cli.console import TerminalProgress, show_json
-from spd_deploy.cli.options import THREADS, default_of, device_option, json_option, runtime_option
+from spd_deploy.cli.options import (
+    THREADS,
+    default_of,
+    device_option,
+    json_option,
+    runtime_option,
+    skip_broken_rows_option,
+)
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.protocol import Device
@@ -40,12 +47,7 @@ Examples:
     help="Which rows to score: dev or train. A file without a dev file beside it is scored whole, "
     "unless the model was trained on it.",
 )
-@click.option(
-    "--skip-broken-rows",
-    is_flag=True,
-    help="Leave rows without a text or a label out and count them, instead of stopping at the "
-    "first.",
-)
+@skip_broken_rows_option
 @runtime_option
 @device_option
 @THREADS

@@ -40,6 +40,12 @@ runtime_option = click.option(
     "torch for a checkpoint. openvino:bf16 computes an fp32 artefact in bf16, where the CPU has "
     "it. Name one to compare it with the artefact's own.",
 )
+skip_broken_rows_option = click.option(
+    "--skip-broken-rows",
+    is_flag=True,
+    help="Leave rows without a text or a label out and count them, instead of stopping at the "
+    "first.",
+)
 device_option = click.option(
     "--device",
     type=DEVICE,
@@ -244,12 +250,7 @@ def data_options(command: Command) -> Command:
             help="Read the labels of your own data as numbers to predict, such as ratings with "
             "decimals, instead of as classes.",
         ),
-        click.option(
-            "--skip-broken-rows",
-            is_flag=True,
-            help="Leave rows without a text or a label out and count them, instead of stopping at "
-            "the first.",
-        ),
+        skip_broken_rows_option,
     )
     return _with(options, command)
 

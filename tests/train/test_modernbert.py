@@ -1,29 +1,25 @@
 """ModernBERT taken apart for training: Transformers' logits and gradients, and whole runs."""
 
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, read_config
-from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
 from spd_deploy.domain.progress import Silent
-from spd_deploy.domain.text import Tokens, pad
-from spd_deploy.sessions.open import session_from_artefact
-from spd_train.config import Recipe
 from spd_train.model import load_classifier, save_classifier
-from spd_train.recipes import with_fields
 from spd_train.run import run
 from spd_train.stacked import apart, stacked
 from tests.tiny import tiny_model
-from tests.train.latency import latency_table
-from tests.train.runs import TASK, config_for, spd_recipe, student_config
-from tests.train.test_mpnet import gradients
+from tests.train.encoder_training import (
+    assert_exports_as_in_transformers,
+    gradients,
+    recipes,
+    trained_student,
+)
+from tests.train.runs import TASK, config_for
 
 
 @pytest.fixture
@@ -70,43 +66,13 @@ def test_what_is_taken_apart_is_stacked_as_it_was(folder: Path) -> None:
     assert all(torch.equal(again[name], state[name]) for name in state)
 
 
-def recipes() -> dict[str, Recipe]:
-    """Every pattern with all that the recipe ``spd`` does, a speed-up, and whole layers."""
-    spd = spd_recipe()
-    permuted = with_fields(spd, {"student.pruning.permute": True})
-    return {
-        "unstructured": replace(spd, pattern=Unstructured(sparsity=0.8)),
-        "2:4": replace(permuted, pattern=NM(n=2, m=4)),
-        "block": replace(permuted, pattern=Block(rows=16, columns=1, sparsity=0.75)),
-        "structured": replace(spd, pattern=Structured(sparsity=0.5)),
-        "parts": with_fields(
-            replace(spd, pattern=Structured(sparsity=0.5)), {"student.graft.unit": "sublayer"}
-        ),
-        "speedup": replace(spd, pattern=Structured(), speedup=3.0),
-        "layers": with_fields(
-            replace(spd, pattern=Structured(sparsity=0.5)), {"student.pruning.keep_layers": 1}
-        ),
-    }
-
-
 @pytest.mark.parametrize("name", recipes())
 def test_a_student_is_trained_and_exported(folder: Path, tmp_path: Path, name: str) -> None:
     """Under every pattern: its checkpoint in Transformers and its artefact give equal logits."""
-    config = student_config(folder, tmp_path / "run", recipes()[name])
-    if name == "speedup":
-        config = replace(config, latency=latency_table())
-
-    checkpoint = run(config, Silent())
-    artefact = artefact_from_checkpoint(checkpoint, tmp_path / "a")
+    checkpoint = trained_student(folder, tmp_path / "run", name)
 
     rows = [(2, 9, 8, 7, 3), (2, 3), (2, *range(5, 60), 3)]
-    given = pad([Tokens(ids=row, types=(0,) * len(row)) for row in rows], pad_id=0)
-    model = AutoModelForSequenceClassification.from_pretrained(checkpoint.folder)
-    with torch.no_grad():
-        ids, mask = torch.from_numpy(given.ids_BS), torch.from_numpy(given.mask_BS)
-        expected_BC = model(input_ids=ids, attention_mask=mask).logits.numpy()
-    with session_from_artefact(artefact) as session:
-        np.testing.assert_allclose(session.run(given), expected_BC, rtol=1e-4, atol=1e-4)
+    assert_exports_as_in_transformers(checkpoint, tmp_path / "a", rows, pad_id=0)
 
 
 def test_a_teacher_is_fine_tuned(folder: Path, tmp_path: Path) -> None:
