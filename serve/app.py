@@ -42,7 +42,7 @@ from spd_deploy.domain.errors import SpdError, Unavailable
 from spd_deploy.domain.versions import PACKAGE, version_of
 
 if TYPE_CHECKING:
-    from serve.protocols.oip_grpc import GrpcServer
+    from serve.protocols.oip.oip_grpc import GrpcServer
 
 _log = logging.getLogger(__name__)
 _WATCH_EVERY_S = 1.0
@@ -160,7 +160,7 @@ def _grpc_server(
         Unavailable: the packages of the extra are not installed.
     """
     try:
-        from serve.protocols.oip_grpc import GrpcServer
+        from serve.protocols.oip.oip_grpc import GrpcServer
     except ImportError as err:
         raise Unavailable(
             "gRPC is not installed", got=err, fix="pip install 'spd-deploy[grpc]'"

@@ -9,7 +9,7 @@ from serve.model_card import Density
 from serve.open_model import ServedModel
 from serve.protocols import native
 from serve.protocols.input_spec import InputSpec, example_of
-from serve.protocols.tei_info import TeiInfo, tei_info_of
+from serve.protocols.tei.tei_info import TeiInfo, tei_info_of
 from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Parity
 from spd_deploy.domain.scores import own_arm, whose

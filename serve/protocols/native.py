@@ -19,7 +19,7 @@ from serve.context import JsonReply, ServerContext, classify
 from serve.deadline import LONGEST_MS
 from serve.protocol import OF_A_NAMED_MODEL, Endpoint, HttpProtocol
 from serve.protocols.input_spec import InputSpec
-from serve.protocols.vllm import Vllm
+from serve.protocols.vllm.vllm import Vllm
 from serve.request_body import Strict, field_of, refuse_count, validated, whole
 from serve.texts import Text
 

@@ -3,10 +3,10 @@
 from serve.protocol import HttpProtocol
 from serve.protocols.kserve import KServe
 from serve.protocols.native import Native
-from serve.protocols.oip_rest import OpenInference
+from serve.protocols.oip.oip_rest import OpenInference
 from serve.protocols.operations import Operations
-from serve.protocols.tei import Tei
-from serve.protocols.vllm import Vllm
+from serve.protocols.tei.tei import Tei
+from serve.protocols.vllm.vllm import Vllm
 
 PROTOCOLS: tuple[type[HttpProtocol], ...] = (
     Native,

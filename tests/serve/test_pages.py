@@ -22,7 +22,7 @@ from serve.pages import type_of
 from serve.protocol import OF_A_NAMED_MODEL
 from serve.protocols.native import Native
 from serve.protocols.registry import PROTOCOLS
-from serve.protocols.tei import Tei
+from serve.protocols.tei.tei import Tei
 from serve.reload_metrics import ReloadMetrics
 from serve.settings import ServeSettings
 from serve.shadow import Shadows

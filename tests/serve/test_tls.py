@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from serve.protocols.oip_messages import SERVICE, message
+from serve.protocols.oip.oip_messages import SERVICE, message
 from serve.tls import ServerTls, tls_from
 from spd_deploy.domain.errors import BadSetting
 from tests.serve.certificates import Pair, openssl, pair

@@ -17,8 +17,8 @@ from tritonclient.utils import InferenceServerException
 
 from serve.app import create_app
 from serve.open_model import open_served
-from serve.protocols import oip_messages
-from serve.protocols.oip_messages import SERVICE, message
+from serve.protocols.oip import oip_messages
+from serve.protocols.oip.oip_messages import SERVICE, message
 from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import Unavailable
@@ -292,7 +292,7 @@ def test_without_the_extra_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that should speak gRPC and cannot does not start."""
-    monkeypatch.delitem(sys.modules, "serve.protocols.oip_grpc", raising=False)
+    monkeypatch.delitem(sys.modules, "serve.protocols.oip.oip_grpc", raising=False)
     monkeypatch.setitem(sys.modules, "grpc", None)
 
     with pytest.raises(Unavailable) as caught:

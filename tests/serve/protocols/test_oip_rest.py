@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 from serve.http_errors import ErrorBody
 from serve.open_model import open_served
-from serve.protocols.oip_rest import HEADER_LENGTH
+from serve.protocols.oip.oip_rest import HEADER_LENGTH
 from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import BadArtefact

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from serve.protocols.vllm_bodies import (
+from serve.protocols.vllm.vllm_bodies import (
     ModelList,
     OpenAIErrorBody,
     VllmClassifyReply,

@@ -3,8 +3,8 @@ r"""The messages of the Open Inference Protocol over gRPC.
 ``proto/open_inference_grpc.proto`` is KServe's file, unchanged, under the Apache License 2.0; its
 head has the copyright. ``proto/messages.binpb`` is what protoc makes of both files:
 
-    python -m grpc_tools.protoc -I serve/protocols/proto \
-        --descriptor_set_out serve/protocols/proto/messages.binpb \
+    python -m grpc_tools.protoc -I serve/protocols/oip/proto \
+        --descriptor_set_out serve/protocols/oip/proto/messages.binpb \
         open_inference_grpc.proto model_repository.proto
 
 The classes are made when the server starts, in a pool of their own. Generated modules would
@@ -31,7 +31,7 @@ def message(name: str) -> Any:
 def _pool() -> Any:
     """The descriptions of all messages."""
     found = descriptor_pb2.FileDescriptorSet.FromString(
-        (files("serve") / "protocols" / "proto" / "messages.binpb").read_bytes()
+        (files("serve") / "protocols" / "oip" / "proto" / "messages.binpb").read_bytes()
     )
     pool = descriptor_pool.DescriptorPool()
     for file in found.file:

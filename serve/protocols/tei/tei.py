@@ -18,7 +18,7 @@ from serve.http_errors import ErrorFormat
 from serve.open_model import ServedModel
 from serve.protocol import OF_A_NAMED_MODEL, Endpoint, Handler, HttpProtocol
 from serve.protocols.input_spec import InputSpec
-from serve.protocols.tei_bodies import (
+from serve.protocols.tei.tei_bodies import (
     PredictReply,
     PredictRequest,
     Rank,
@@ -34,7 +34,7 @@ from serve.protocols.tei_bodies import (
     specialise,
     tokenize_work,
 )
-from serve.protocols.tei_metrics import TeiMetrics
+from serve.protocols.tei.tei_metrics import TeiMetrics
 from serve.request_body import name_in
 from spd_deploy.domain.errors import EngineFailed, MalformedRequest
 

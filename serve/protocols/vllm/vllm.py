@@ -21,7 +21,7 @@ from serve.http_errors import BAD_REQUEST, ERROR_FORMAT, ErrorFormat, request_id
 from serve.open_model import ServedModel
 from serve.protocol import OF_A_NAMED_MODEL, WHILE_STARTING, Endpoint, HttpProtocol
 from serve.protocols.input_spec import InputSpec
-from serve.protocols.vllm_bodies import (
+from serve.protocols.vllm.vllm_bodies import (
     ModelList,
     OpenAIErrorBody,
     OpenAIModel,

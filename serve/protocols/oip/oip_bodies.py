@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, WithJsonSchema
 
 from serve.protocols.input_spec import InputSpec
-from serve.protocols.oip_model import OUTPUTS, PAIR, TEXT, TensorMetadata
-from serve.protocols.oip_tensors import BYTES
+from serve.protocols.oip.oip_model import OUTPUTS, PAIR, TEXT, TensorMetadata
+from serve.protocols.oip.oip_tensors import BYTES
 from serve.request_body import Strict, whole
 
 _Parameters = dict[str, Any]

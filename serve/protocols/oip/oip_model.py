@@ -16,7 +16,7 @@ from typing import Any
 from serve.classifier import Classified
 from serve.deadline import LONGEST_MS
 from serve.open_model import ServedModel
-from serve.protocols.oip_tensors import BYTES, FP32, INT64, INTEGERS, Tensor
+from serve.protocols.oip.oip_tensors import BYTES, FP32, INT64, INTEGERS, Tensor
 from serve.texts import Text, errors_at
 from serve.token_rows import row_of
 from spd_deploy.domain.errors import EmptyText, MalformedRequest, TooManyInputs

@@ -16,11 +16,11 @@ from serve.context import ServerContext
 from serve.deadline import Deadline, deadline_in
 from serve.http_errors import CLIENT_CLOSED_REQUEST, told
 from serve.middleware import request_id_from
-from serve.protocols.oip_messages import SERVICE, message
-from serve.protocols.oip_model import EXTENSIONS, answer_of, inference_of, inputs_of, outputs_of
-from serve.protocols.oip_repository import index_of, load, unload
-from serve.protocols.oip_rest import SERVER, platform_of, refuse_other_version
-from serve.protocols.oip_tensors import BYTES, Tensor, from_raw, raw_of
+from serve.protocols.oip.oip_messages import SERVICE, message
+from serve.protocols.oip.oip_model import EXTENSIONS, answer_of, inference_of, inputs_of, outputs_of
+from serve.protocols.oip.oip_repository import index_of, load, unload
+from serve.protocols.oip.oip_rest import SERVER, platform_of, refuse_other_version
+from serve.protocols.oip.oip_tensors import BYTES, Tensor, from_raw, raw_of
 from serve.request_record import RequestRecord, recording
 from serve.state import Phase
 from serve.tls import ServerTls

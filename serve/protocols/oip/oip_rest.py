@@ -31,7 +31,7 @@ from serve.protocol import (
     HttpProtocol,
 )
 from serve.protocols.input_spec import InputSpec
-from serve.protocols.oip_bodies import (
+from serve.protocols.oip.oip_bodies import (
     InferReply,
     InferRequest,
     Live,
@@ -44,9 +44,9 @@ from serve.protocols.oip_bodies import (
     ServerMetadata,
     specialise,
 )
-from serve.protocols.oip_model import EXTENSIONS, answer_of, inference_of, inputs_of, outputs_of
-from serve.protocols.oip_repository import index_of, load, unload
-from serve.protocols.oip_tensors import Tensor, from_json, from_raw, to_json, to_raw
+from serve.protocols.oip.oip_model import EXTENSIONS, answer_of, inference_of, inputs_of, outputs_of
+from serve.protocols.oip.oip_repository import index_of, load, unload
+from serve.protocols.oip.oip_tensors import Tensor, from_json, from_raw, to_json, to_raw
 from serve.request_body import (
     parsed,
     read_body,

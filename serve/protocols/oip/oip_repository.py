@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from serve.context import ServerContext
 from serve.hosted_model import HostedModel, ModelPhase
-from serve.protocols.oip_bodies import ModelIndex
+from serve.protocols.oip.oip_bodies import ModelIndex
 from serve.state import Phase
 from spd_deploy.domain.errors import BadInput, MalformedRequest, Unavailable
 
