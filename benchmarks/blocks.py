@@ -21,7 +21,7 @@ from exporters.autotune.product_model import opened_product
 from exporters.classifier_weights import float32_tensors
 from exporters.lowering.dense import Dense
 from exporters.lowering.gathered import Gathered
-from spd_deploy.cli.console import show_table
+from spd_deploy.cli.output.console import show_table
 from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.patterns import Block

@@ -33,7 +33,7 @@ from typing import Any
 from benchmarks.gpu_grid import Grid
 from benchmarks.gpu_lines import Line, line_text
 from spd_deploy.benchmark.dense.dense_arms import NAMES, parse_dense
-from spd_deploy.cli.console import TerminalProgress
+from spd_deploy.cli.output.console import TerminalProgress
 from spd_deploy.domain.errors import SpdError, reason_of
 from spd_deploy.sessions.cuda.pytorch import refuse_without_cuda
 

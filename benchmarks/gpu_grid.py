@@ -18,7 +18,7 @@ from spd_deploy.benchmark.dense.dense_arms import ENGINES, DenseName, dense_arms
 from spd_deploy.benchmark.publish import write_report
 from spd_deploy.benchmark.records import BenchmarkSettings, Shape
 from spd_deploy.benchmark.run import run_benchmark
-from spd_deploy.cli.console import TerminalProgress
+from spd_deploy.cli.output.console import TerminalProgress
 from spd_deploy.timing.host_clock import TimingSettings
 
 BATCHES, SEQS = (1, 8, 32, 128), (128, LONGEST)

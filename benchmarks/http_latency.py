@@ -39,7 +39,7 @@ from spd_deploy.benchmark.http.orders import SampleRequest
 from spd_deploy.benchmark.http.served import serving
 from spd_deploy.benchmark.http.wire import Address, HttpAnswer, address_of, get, post
 from spd_deploy.benchmark.http.workload import row_of
-from spd_deploy.cli.console import show_table
+from spd_deploy.cli.output.console import show_table
 from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.errors import SpdError
 from spd_deploy.domain.files import refuse_existing, write_text

@@ -26,7 +26,7 @@ from spd_deploy.benchmark.http.served import serving
 from spd_deploy.benchmark.http.servers import facts_at
 from spd_deploy.benchmark.http.wire import address_of, post
 from spd_deploy.benchmark.http.workload import Workload
-from spd_deploy.cli.console import show_table
+from spd_deploy.cli.output.console import show_table
 from spd_deploy.domain.cores import default_threads
 
 _CONNECTIONS = 32

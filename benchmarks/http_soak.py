@@ -42,7 +42,7 @@ from spd_deploy.benchmark.http.served import ServerProcess, serving
 from spd_deploy.benchmark.http.servers import ServerFacts, facts_at
 from spd_deploy.benchmark.http.workload import Workload, workload_of
 from spd_deploy.benchmark.records import BenchmarkSettings, Shape
-from spd_deploy.cli.console import show_table
+from spd_deploy.cli.output.console import show_table
 from spd_deploy.domain.artefact import open_artefact
 from spd_deploy.domain.cores import default_threads
 from spd_deploy.domain.errors import SpdError

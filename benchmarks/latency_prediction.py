@@ -23,8 +23,8 @@ from exporters.autotune.measure_latency import (
     time_structures,
 )
 from exporters.precision import Precision
-from spd_deploy.cli.console import TerminalProgress
-from spd_deploy.cli.latency_model import latency_weights
+from spd_deploy.cli.inputs.latency_model import latency_weights
+from spd_deploy.cli.output.console import TerminalProgress
 from spd_deploy.domain.latency_table import (
     EncoderSizes,
     LatencyTable,

@@ -19,7 +19,7 @@ from benchmarks.steps import (
     seconds_in_turns,
     setting_of,
 )
-from spd_deploy.cli.console import show_table
+from spd_deploy.cli.output.console import show_table
 from spd_train.data.batching import TensorBatch
 from spd_train.recipes import spd
 

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from spd_deploy.cli.console import show_table
+from spd_deploy.cli.output.console import show_table
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.patterns import Pattern, parse_pattern
 from spd_train.model import encoder_sizes, linear_weights

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from benchmarks.shapes import artefact_of
 from spd_deploy.api.loading import load
-from spd_deploy.cli.console import show_table
+from spd_deploy.cli.output.console import show_table
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.child import child_environment, python_module
 from spd_deploy.domain.files import sha256_of

@@ -41,7 +41,7 @@ from spd_deploy.benchmark.publish import refuse_taken, write_report
 from spd_deploy.benchmark.records import BenchmarkSettings, Shape
 from spd_deploy.benchmark.run import run_benchmark
 from spd_deploy.benchmark.tables import host_latency_table, size_table
-from spd_deploy.cli.console import TerminalProgress, show_table
+from spd_deploy.cli.output.console import TerminalProgress, show_table
 from spd_deploy.domain.artefact import Artefact, hashes_of, save_manifest
 from spd_deploy.domain.checkpoint import (
     WEIGHTS_FILE,

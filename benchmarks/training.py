@@ -22,7 +22,7 @@ from benchmarks.steps import (
     seconds_in_turns,
     setting_of,
 )
-from spd_deploy.cli.console import show_table
+from spd_deploy.cli.output.console import show_table
 from spd_train.config import LossRecipe
 from spd_train.recipes import spd
 

@@ -22,7 +22,7 @@ from benchmarks.steps import (
 )
 from benchmarks.training import DISTILLED
 from spd_deploy.benchmark.memory import bytes_in
-from spd_deploy.cli.console import show_table
+from spd_deploy.cli.output.console import show_table
 
 ARMS = (PLAIN, *DISTILLED)
 _STATUS = Path("/proc/self/status")

@@ -1,8 +1,8 @@
 """The server's limits, checked when they are made.
 
 Each field is also an option of ``spd serve``, an environment variable, a key of its configuration
-file (``spd_deploy/cli/serve_options.py``), and a part of ``/info``. The text of ``Attributes`` is
-the help of the option.
+file (``spd_deploy/cli/options/serve_options.py``), and a part of ``/info``. The text of
+``Attributes`` is the help of the option.
 """
 
 import inspect

@@ -95,8 +95,8 @@ def _converted(context: click.Context, parameter: click.Parameter, value: object
     if parameter.multiple or parameter.nargs == -1:
         many = [value] if isinstance(value, str) else _items(value)
         return tuple(kind.convert(_scalar(kind, one), parameter, context) for one in many)
-    from spd_deploy.cli.options import Shapes, Sizes  # imports this package for its defaults
-    from spd_deploy.cli.speed_options import Factors
+    from spd_deploy.cli.options.common import Shapes, Sizes  # imports this package for its defaults
+    from spd_deploy.cli.options.speed_options import Factors
 
     if isinstance(kind, Shapes | Factors):
         return kind.convert(value, parameter, context)

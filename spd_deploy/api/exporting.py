@@ -119,7 +119,7 @@ def export(
     values = {name: value for name, value in locals().items() if name != "progress"}
     from spd_deploy.cli.export import export as command
     from spd_deploy.cli.export import exported
-    from spd_deploy.cli.export_options import ExportOptions
+    from spd_deploy.cli.options.export_options import ExportOptions
 
     recorder = NoteRecorder(progress)
     with no_usage_errors(command):

@@ -88,8 +88,8 @@ class Inspection(Displayed):
 
     def view(self) -> ResultView:
         """The matrices that are alike in a row each, the reasons, and the totals."""
-        from spd_deploy.cli.console import footnotes
-        from spd_deploy.cli.matrices import matrices_table
+        from spd_deploy.cli.output.console import footnotes
+        from spd_deploy.cli.output.matrices import matrices_table
 
         reasons = footnotes(row.reason for row in self.matrices)
         columns, rows = matrices_table(self.matrices, reasons, every=False)
@@ -101,7 +101,7 @@ class Inspection(Displayed):
 
     def summary_lines(self) -> Iterator[str]:
         """The totals, the scores and the notes, one a line."""
-        from spd_deploy.cli.scores import score_lines
+        from spd_deploy.cli.output.scores import score_lines
 
         yield f"density {self.density:.3f} over {len(self.matrices)} matrices"
         yield f"FLOPs kept {self.flops_share:.1%} of the dense matrices'"
@@ -114,7 +114,7 @@ class Inspection(Displayed):
         if self.measured is None:
             return
         from spd_deploy.benchmark.layers.layer_tables import matrix_table
-        from spd_deploy.cli.console import footnotes
+        from spd_deploy.cli.output.console import footnotes
 
         marks = footnotes(matrix.facts.reason for matrix in self.measured.matrices)
         table = matrix_table(self.measured, every=False, marks=marks)
@@ -148,7 +148,7 @@ def inspect(
         BadArtefact, BadCheckpoint: nothing there, or damaged files; or a checkpoint to measure.
         OptionConflict: a setting of the measurement without ``measure``.
     """
-    from spd_deploy.cli.engines import engine_to_json
+    from spd_deploy.cli.output.engines import engine_to_json
 
     folder = read_path("path", path)
     refuse_no_model(folder, wanted="either")
@@ -179,7 +179,7 @@ def inspect(
 
 def of_artefact(artefact: Artefact) -> Inspection:
     """What an artefact's manifest says; every file was verified on opening."""
-    from spd_deploy.cli.sizes import spelled_sizes
+    from spd_deploy.cli.output.sizes import spelled_sizes
 
     manifest = artefact.manifest
     return Inspection(

@@ -41,7 +41,7 @@ def _listener(progress: bool | Progress, *, watch: bool) -> Progress:
     if isinstance(progress, bool):
         if not progress:
             return Silent()
-        from spd_deploy.cli.console import TerminalProgress, speaks
+        from spd_deploy.cli.output.console import TerminalProgress, speaks
 
         return TerminalProgress(watch=watch) if speaks() else Silent()
     return progress

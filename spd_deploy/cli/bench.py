@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd_deploy.api import benchmarks as api
-from spd_deploy.cli.console import TerminalProgress, show_json, show_table
-from spd_deploy.cli.http_options import compare_options, http_options
-from spd_deploy.cli.options import DEVICE, RUNTIME, Sizes, default_of, json_option, timing_options
-from spd_deploy.cli.signals import interrupt_on_sigterm
+from spd_deploy.cli.long_run.signals import interrupt_on_sigterm
+from spd_deploy.cli.options.common import (
+    DEVICE,
+    RUNTIME,
+    Sizes,
+    default_of,
+    json_option,
+    timing_options,
+)
+from spd_deploy.cli.options.http_options import compare_options, http_options
+from spd_deploy.cli.output.console import TerminalProgress, show_json, show_table
 from spd_deploy.domain.extras import needs_extras
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from spd_deploy.cli.console import TerminalProgress, show_json
-from spd_deploy.cli.engines import record_lines
-from spd_deploy.cli.options import json_option
+from spd_deploy.cli.options.common import json_option
+from spd_deploy.cli.output.console import TerminalProgress, show_json
+from spd_deploy.cli.output.engines import record_lines
 from spd_deploy.domain.artefact import open_artefact
 from spd_deploy.sessions.tensorrt.build_plan import HardwareCompatibility, Options, read_plan
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spd_deploy.api import comparison as api
-from spd_deploy.cli.console import TerminalProgress, show_json, show_table
-from spd_deploy.cli.options import (
+from spd_deploy.cli.options.common import (
     THREADS,
     default_of,
     device_option,
@@ -15,6 +14,7 @@ from spd_deploy.cli.options import (
     runtime_option,
     skip_broken_rows_option,
 )
+from spd_deploy.cli.output.console import TerminalProgress, show_json, show_table
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.protocol import Device

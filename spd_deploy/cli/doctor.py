@@ -8,8 +8,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from spd_deploy.cli.console import show_json
-from spd_deploy.cli.options import json_option
+from spd_deploy.cli.options.common import json_option
+from spd_deploy.cli.output.console import show_json
 
 if TYPE_CHECKING:
     from spd_deploy.machine.check import Check

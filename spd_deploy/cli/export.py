@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from spd_deploy.cli.calibration_set import calibration_set_for
-from spd_deploy.cli.console import TerminalProgress
-from spd_deploy.cli.export_options import ExportOptions
-from spd_deploy.cli.export_shown import show_export
-from spd_deploy.cli.options import Sizes, finite, json_option
-from spd_deploy.cli.sections import Sectioned
-from spd_deploy.cli.tuning import saved_tuning, tuned_runtimes, tuner_for, tuning_plan
+from spd_deploy.cli.inputs.calibration_set import calibration_set_for
+from spd_deploy.cli.options.common import Sizes, finite, json_option
+from spd_deploy.cli.options.export_options import ExportOptions
+from spd_deploy.cli.options.sections import Sectioned
+from spd_deploy.cli.options.tuning import saved_tuning, tuned_runtimes, tuner_for, tuning_plan
+from spd_deploy.cli.output.console import TerminalProgress
+from spd_deploy.cli.output.export_shown import show_export
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.extras import needs_extras

@@ -6,11 +6,11 @@ from typing import Any
 import click
 
 from spd_deploy.api import inspection as api
-from spd_deploy.cli.console import TerminalProgress, footnotes, show_json, show_table
-from spd_deploy.cli.engines import show_engine
-from spd_deploy.cli.matrices import matrices_table
-from spd_deploy.cli.measuring import measuring_options, show_measured
-from spd_deploy.cli.options import json_option
+from spd_deploy.cli.options.common import json_option
+from spd_deploy.cli.options.measuring import measuring_options, show_measured
+from spd_deploy.cli.output.console import TerminalProgress, footnotes, show_json, show_table
+from spd_deploy.cli.output.engines import show_engine
+from spd_deploy.cli.output.matrices import matrices_table
 
 
 @click.command(

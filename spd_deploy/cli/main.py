@@ -1,16 +1,16 @@
-"""The command line ``spd``: one file a command, all heavy imports inside the commands."""
+"""The command line ``spd``: an entry file a command, all heavy imports inside the commands."""
 
 import click
 
 from spd_deploy.cli.bench import bench
 from spd_deploy.cli.build import build
 from spd_deploy.cli.compare import compare
-from spd_deploy.cli.console import Group
 from spd_deploy.cli.doctor import doctor
 from spd_deploy.cli.evaluate import evaluate
 from spd_deploy.cli.export import export
 from spd_deploy.cli.inspect import inspect
 from spd_deploy.cli.map import map_
+from spd_deploy.cli.output.console import Group
 from spd_deploy.cli.predict import predict
 from spd_deploy.cli.prune import prune
 from spd_deploy.cli.quickstart import quickstart

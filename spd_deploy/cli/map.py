@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd_deploy.cli.console import TerminalProgress, show_json, show_table
-from spd_deploy.cli.latency import (
+from spd_deploy.cli.map_structured import (
     DEFAULT_SHAPES,
     LATENCY_PRECISIONS,
     latency_plan,
     show_latency_table,
     write_structured_map,
 )
-from spd_deploy.cli.options import (
+from spd_deploy.cli.options.common import (
     DEVICE,
     LARGEST_SIZE,
     Shapes,
@@ -23,6 +22,7 @@ from spd_deploy.cli.options import (
     json_option,
     timing_options,
 )
+from spd_deploy.cli.output.console import TerminalProgress, show_json, show_table
 from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.runtime_choice import CpuRuntime
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from spd_deploy.api.loading import load
-from spd_deploy.cli.console import TerminalProgress
-from spd_deploy.cli.options import THREADS, device_option, runtime_option
-from spd_deploy.cli.signals import stop_on_signals
-from spd_deploy.cli.standard_input import standard_input
-from spd_deploy.cli.texts import STANDARD, from_arguments
+from spd_deploy.cli.inputs.standard_input import standard_input
+from spd_deploy.cli.inputs.texts import STANDARD, from_arguments
+from spd_deploy.cli.long_run.signals import stop_on_signals
+from spd_deploy.cli.options.common import THREADS, device_option, runtime_option
+from spd_deploy.cli.output.console import TerminalProgress
 from spd_deploy.domain.files import refuse_existing_file, write_bytes
 from spd_deploy.scale.answer_columns import AnswerColumns, answer_fields, flat_fields
 from spd_deploy.scale.answer_formats import KINDS, TEXT_KINDS, AnswerFormat, format_of, text_of

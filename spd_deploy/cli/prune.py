@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from spd_deploy.cli.console import TerminalProgress, show_json
-from spd_deploy.cli.options import json_option
-from spd_deploy.cli.pattern_options import pattern_options
-from spd_deploy.cli.recipe_table import (
+from spd_deploy.cli.inputs.texts import rows_from_file
+from spd_deploy.cli.long_run.threads import choose_threads, threads_option, use_threads
+from spd_deploy.cli.options.common import json_option
+from spd_deploy.cli.options.pattern_options import pattern_options
+from spd_deploy.cli.options.recipe_table import (
     ALLOCATION_HELP,
     CALIBRATION_HELP,
     EXCLUDE_HELP,
@@ -20,14 +21,13 @@ from spd_deploy.cli.recipe_table import (
     PRECISION_HELP,
     RECONSTRUCT_HELP,
 )
-from spd_deploy.cli.speed_options import (
+from spd_deploy.cli.options.speed_options import (
     latency_table_for,
     one_speed_options,
     refuse_without_speed,
     structures_measurer,
 )
-from spd_deploy.cli.texts import rows_from_file
-from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
+from spd_deploy.cli.output.console import TerminalProgress, show_json
 from spd_deploy.cli.train import show_result
 from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.patterns import Pattern, parse_pattern

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from spd_deploy.cli.console import TerminalProgress, show_table
-from spd_deploy.cli.signals import resume_hint, stop_on_signals
-from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
+from spd_deploy.cli.long_run.signals import resume_hint, stop_on_signals
+from spd_deploy.cli.long_run.threads import choose_threads, threads_option, use_threads
+from spd_deploy.cli.output.console import TerminalProgress, show_table
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.errors import BadSetting, NotWritten
 from spd_deploy.domain.extras import needs_extras

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd_deploy.cli.access_options import access_options
-from spd_deploy.cli.config_file import config_option
-from spd_deploy.cli.model_options import model_options, named_paths
-from spd_deploy.cli.options import NameList, Share, device_option, runtime_option
-from spd_deploy.cli.sections import Sectioned
-from spd_deploy.cli.serve_options import limit_options, settings_from
-from spd_deploy.cli.variables import name_variables, unknown_variables
+from spd_deploy.cli.options.access_options import access_options
+from spd_deploy.cli.options.common import NameList, Share, device_option, runtime_option
+from spd_deploy.cli.options.config_file import config_option
+from spd_deploy.cli.options.model_options import model_options, named_paths
+from spd_deploy.cli.options.sections import Sectioned
+from spd_deploy.cli.options.serve_options import limit_options, settings_from
+from spd_deploy.cli.options.variables import name_variables, unknown_variables
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 
 if TYPE_CHECKING:

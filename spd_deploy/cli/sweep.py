@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd_deploy.cli.console import TerminalProgress, show_json, show_table
-from spd_deploy.cli.options import json_option
-from spd_deploy.cli.signals import stop_on_signals
+from spd_deploy.cli.long_run.signals import stop_on_signals
+from spd_deploy.cli.options.common import json_option
+from spd_deploy.cli.output.console import TerminalProgress, show_json, show_table
 from spd_deploy.domain.errors import BadSetting, Interrupted, RunsFailed, SpdError
 from spd_deploy.domain.extras import needs_extras
 

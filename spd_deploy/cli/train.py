@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd_deploy.cli.console import TerminalProgress, show_json, speaks
-from spd_deploy.cli.family import show_family
-from spd_deploy.cli.family_compare import family_comparer
-from spd_deploy.cli.options import data_options, json_option, more_texts_option
-from spd_deploy.cli.pattern_options import pattern_options
-from spd_deploy.cli.recipe_options import (
-    recipe_options,
-    recipe_to_resume,
-    refuse_student_options,
-)
-from spd_deploy.cli.resume import (
+from spd_deploy.cli.inputs.train_data import read_task_and_data
+from spd_deploy.cli.long_run.resume import (
     command_of,
     has_run,
     is_finished,
@@ -25,19 +16,28 @@ from spd_deploy.cli.resume import (
     resumed_options,
     run_to_resume,
 )
-from spd_deploy.cli.scores import score_lines
-from spd_deploy.cli.sections import Sectioned
-from spd_deploy.cli.seeds import show_seeds
-from spd_deploy.cli.signals import resume_command, resume_hint, stop_on_signals
-from spd_deploy.cli.speed_options import (
+from spd_deploy.cli.long_run.signals import resume_command, resume_hint, stop_on_signals
+from spd_deploy.cli.long_run.threads import choose_threads, threads_option, use_threads
+from spd_deploy.cli.options.common import data_options, json_option, more_texts_option
+from spd_deploy.cli.options.pattern_options import pattern_options
+from spd_deploy.cli.options.recipe_options import (
+    recipe_options,
+    recipe_to_resume,
+    refuse_student_options,
+)
+from spd_deploy.cli.options.sections import Sectioned
+from spd_deploy.cli.options.speed_options import (
     latency_table_for,
     refuse_without_speed,
     speed_options,
     speedups_of,
     structures_measurer,
 )
-from spd_deploy.cli.threads import choose_threads, threads_option, use_threads
-from spd_deploy.cli.train_data import read_task_and_data
+from spd_deploy.cli.output.console import TerminalProgress, show_json, speaks
+from spd_deploy.cli.output.family import show_family
+from spd_deploy.cli.output.scores import score_lines
+from spd_deploy.cli.output.seeds import show_seeds
+from spd_deploy.cli.train_family import family_comparer
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.folders import COMMAND

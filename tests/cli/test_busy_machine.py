@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from exporters.autotune import measure_latency
-from spd_deploy.cli.speed_options import structures_measurer
+from spd_deploy.cli.options.speed_options import structures_measurer
 from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.structures import Structures
 from spd_deploy.domain.tasks import TASKS

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from exporters.export import ExportRequest, artefact_from_checkpoint
 from exporters.precision import Precision
-from spd_deploy.cli.calibration_set import calibration_set_for
+from spd_deploy.cli.inputs.calibration_set import calibration_set_for
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.tasks import own_task

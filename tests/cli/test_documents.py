@@ -26,7 +26,7 @@ from serve.model_plan import RuntimeSettings, models_from
 from serve.settings import ServeSettings
 from serve.shadow import shadow_from
 from spd_deploy.cli.main import cli
-from spd_deploy.cli.model_options import named_paths
+from spd_deploy.cli.options.model_options import named_paths
 from spd_deploy.domain.checkpoint import encoder_in
 from spd_deploy.domain.latency_table import write_latency_table
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES

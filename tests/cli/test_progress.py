@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spd_deploy.cli import console, pace
-from spd_deploy.cli.console import TerminalProgress
-from spd_deploy.cli.pace import BusyWatch, Pace, spelled_duration
+from spd_deploy.cli.long_run import remaining_time
+from spd_deploy.cli.long_run.remaining_time import BusyWatch, RemainingTime, spelled_duration
+from spd_deploy.cli.output import console
+from spd_deploy.cli.output.console import TerminalProgress
 from spd_deploy.timing.machine_load import CpuTimes
 
 
@@ -32,7 +33,7 @@ def test_of_equal_steps_the_rest_is_exact(
 ) -> None:
     """What is left takes its number of steps; those done before a resume count for nothing."""
     clock = Clock()
-    found = Pace(before + steps + left, clock=clock)
+    found = RemainingTime(before + steps + left, clock=clock)
     found.count(before)
     for done in range(before + 1, before + steps + 1):
         clock.now += seconds
@@ -44,7 +45,7 @@ def test_of_equal_steps_the_rest_is_exact(
 def test_slow_steps_at_the_beginning_are_forgotten() -> None:
     """After ten steps of 10 s and a long time of quick ones, the quick ones are what counts."""
     clock = Clock()
-    found = Pace(1000, clock=clock)
+    found = RemainingTime(1000, clock=clock)
     found.count(0)
     for done in range(1, 211):
         clock.now += 10 if done <= 10 else 1
@@ -66,7 +67,7 @@ def test_slow_steps_count_apart(
     """Once a second slow step is known the rest is exact, however long the first slow one took."""
     clock = Clock()
     slow_steps = sorted({0, *slow, 60})
-    found = Pace(60 + left, slow_steps, clock=clock)
+    found = RemainingTime(60 + left, slow_steps, clock=clock)
     found.count(0)
     for step in range(60):
         clock.now += first_s if step == 0 else slow_s if step in slow else quick_s
@@ -79,7 +80,7 @@ def test_slow_steps_count_apart(
 
 def test_before_the_first_step_nothing_is_told() -> None:
     """An estimate is made of steps that were done."""
-    found = Pace(10)
+    found = RemainingTime(10)
     assert found.left_s(0) is None
     found.count(4)
     assert found.left_s(4) is None
@@ -134,8 +135,8 @@ def test_a_busy_machine_is_complained_of(
             CpuTimes(clock_s=0.0, machine_s=machine_s, own_s=own_s),
         ]
     )
-    monkeypatch.setattr(pace, "cpu_times", lambda: next(times))
-    monkeypatch.setattr(pace, "usable_cores", lambda: 2.0)
+    monkeypatch.setattr(remaining_time, "cpu_times", lambda: next(times))
+    monkeypatch.setattr(remaining_time, "usable_cores", lambda: 2.0)
     monkeypatch.setattr("time.perf_counter", lambda: 0.0)
 
     assert BusyWatch().complaint() == complaint

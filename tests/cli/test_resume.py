@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 
 from spd_deploy.cli import train as train_module
-from spd_deploy.cli.resume import run_to_resume
+from spd_deploy.cli.long_run.resume import run_to_resume
 from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE
 from spd_deploy.domain.folders import COMMAND, RUN_FILE
 from spd_deploy.domain.tasks import TASKS

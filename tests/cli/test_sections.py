@@ -4,7 +4,7 @@ import click
 import pytest
 
 from spd_deploy.cli.main import cli
-from spd_deploy.cli.sections import Sectioned
+from spd_deploy.cli.options.sections import Sectioned
 
 
 def sectioned() -> list[Sectioned]:

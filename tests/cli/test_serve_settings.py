@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from serve.settings import ServeSettings, described_settings
 from spd_deploy.cli.main import cli
-from spd_deploy.cli.serve_options import flag_of, parameter_of, settings_from
-from spd_deploy.cli.variables import unknown_variables
+from spd_deploy.cli.options.serve_options import flag_of, parameter_of, settings_from
+from spd_deploy.cli.options.variables import unknown_variables
 from tests.serve.clients import client_of
 from tests.serve.fakes import FakeSession, fake_served
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from spd_deploy.cli.standard_input import StoppableInput
+from spd_deploy.cli.inputs.standard_input import StoppableInput
 from spd_deploy.domain.errors import Interrupted
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spd_deploy.cli.signals import resume_command, resume_hint, stop_on_signals
+from spd_deploy.cli.long_run.signals import resume_command, resume_hint, stop_on_signals
 from spd_deploy.domain.errors import BadData, Interrupted, NotWritten, SpdError
 from spd_deploy.domain.files import not_written
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spd_deploy.cli import threads
-from spd_deploy.cli.threads import choose_threads, fitting_threads
+from spd_deploy.cli.long_run import threads
+from spd_deploy.cli.long_run.threads import choose_threads, fitting_threads
 from spd_deploy.timing.machine_load import CpuTimes
 
 LONG_AGO = CpuTimes(clock_s=-1e9, machine_s=0.0, own_s=0.0)

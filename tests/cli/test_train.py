@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from spd_deploy.cli.main import cli
-from spd_deploy.cli.recipe_options import recipe_from
-from spd_deploy.cli.recipe_table import FIELDS
+from spd_deploy.cli.options.recipe_options import recipe_from
+from spd_deploy.cli.options.recipe_table import FIELDS
 from spd_deploy.cli.train import train
 from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE, open_checkpoint
 from spd_deploy.domain.tasks import TASKS

@@ -146,6 +146,14 @@ def test_every_verb_has_help_with_an_example(verb: str) -> None:
     assert f"spd {verb}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_the_folder_of_the_command_line_lists_the_commands() -> None:
+    """Each file there is a command or, by its name, a part of one; helpers are in folders."""
+    files = {file.stem for file in (ROOT / "spd_deploy/cli").glob("*.py")} - {"__init__", "main"}
+
+    assert set(verbs()) <= files
+    assert not [name for name in files if name.split("_")[0] not in verbs()]
+
+
 def test_every_test_states_a_fact() -> None:
     """Each test has a docstring of one sentence."""
     silent = []

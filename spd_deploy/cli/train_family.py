@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spd_deploy.cli.calibration_set import calibration_set_of
-from spd_deploy.cli.speed_options import speed_plan
+from spd_deploy.cli.inputs.calibration_set import calibration_set_of
+from spd_deploy.cli.options.speed_options import speed_plan
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from spd_deploy.cli.options import Command, NameList
+from spd_deploy.cli.options.common import Command, NameList
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 # The names of serve.access.AnonymousAccess, whose module this one need not load.

@@ -7,8 +7,8 @@ import click
 
 from spd_deploy.api import values
 from spd_deploy.api.layer_times import BATCH, SECONDS, SEQ
-from spd_deploy.cli.console import footnotes, show_table
-from spd_deploy.cli.options import LARGEST_SIZE, finite, runtime_threads
+from spd_deploy.cli.options.common import LARGEST_SIZE, finite, runtime_threads
+from spd_deploy.cli.output.console import footnotes, show_table
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.layers.analysis import Analysis

@@ -8,7 +8,7 @@ import click
 
 from spd_deploy.api import benchmarks as api
 from spd_deploy.api import values
-from spd_deploy.cli.options import Command, default_of, finite
+from spd_deploy.cli.options.common import Command, default_of, finite
 
 
 class RateList(click.ParamType[tuple[float, ...]]):

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from spd_deploy.cli.options import Command, NameList, Share
+from spd_deploy.cli.options.common import Command, NameList, Share
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import read_toml
 

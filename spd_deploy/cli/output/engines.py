@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spd_deploy.cli.console import footnotes, show_table
+from spd_deploy.cli.output.console import footnotes, show_table
 from spd_deploy.sessions.tensorrt.build_plan import BuildPlan, read_plan
 from spd_deploy.sessions.tensorrt.engine_record import EngineRecord, Verdict, is_built, read_record
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import click
 
-from spd_deploy.cli.options import Command
+from spd_deploy.cli.options.common import Command
 from spd_deploy.domain.patterns import EXAMPLES, SPELLINGS, parse_pattern
 
 

@@ -2,8 +2,8 @@
 
 import click
 
-from spd_deploy.cli.console import show_json
-from spd_deploy.cli.sizes import spelled_sizes
+from spd_deploy.cli.output.console import show_json
+from spd_deploy.cli.output.sizes import spelled_sizes
 from spd_deploy.domain.artefact import Artefact, Manifest
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.shapes import spelled_gains

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from spd_deploy.cli.console import speaks
+from spd_deploy.cli.output.console import speaks
 from spd_deploy.domain.errors import Interrupted, NotWritten
 
 _AFTER_THIS_STEP = "stops after this step and saves its state; a second Ctrl-C stops at once"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from spd_deploy.cli.options import Command
+from spd_deploy.cli.options.common import Command
 
 _OPTIONS: tuple[Callable[[Command], Command], ...] = (
     click.argument("artefact", nargs=-1, metavar="[NAME=]ARTEFACT..."),

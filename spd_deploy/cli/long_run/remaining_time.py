@@ -14,7 +14,7 @@ _MIN_INTERVAL_S = 0.5
 
 
 @dataclass(slots=True)
-class Pace:
+class RemainingTime:
     """Estimates the remaining time of a stage of ``total`` steps.
 
     The first count is the start of the stage; a resumed training starts with the steps that were

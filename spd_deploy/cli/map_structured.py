@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from spd_deploy.cli.console import show_table
-from spd_deploy.cli.latency_model import latency_weights
+from spd_deploy.cli.inputs.latency_model import latency_weights
+from spd_deploy.cli.output.console import show_table
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.shapes import Shape

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from spd_deploy.cli.pace import BusyWatch, Pace, spelled_duration
+from spd_deploy.cli.long_run.remaining_time import BusyWatch, RemainingTime, spelled_duration
 from spd_deploy.domain.errors import Interrupted, OptionConflict, SpdError
 from spd_deploy.domain.extras import lacking_extra
 from spd_deploy.domain.files import FULL, not_written
@@ -163,17 +163,17 @@ class _Stage:
     def __init__(self, total: int, slow_steps: Collection[int], *, watch: bool) -> None:
         self.total = total
         self.done = 0
-        self._pace = Pace(total, slow_steps)
+        self._remaining = RemainingTime(total, slow_steps)
         self._watch = BusyWatch() if watch else None
 
     def advance(self, steps: int) -> None:
         """Count ``steps`` more, and note when."""
         self.done += steps
-        self._pace.count(self.done)
+        self._remaining.count(self.done)
 
     def outlook(self) -> list[str]:
         """Such as ``about 3 min left`` and ``other processes keep 1.5 of 2 cores busy``."""
-        left_s = self._pace.left_s(self.done) if self.done < self.total else None
+        left_s = self._remaining.left_s(self.done) if self.done < self.total else None
         return [
             *([] if left_s is None else [f"about {spelled_duration(left_s)} left"]),
             *([] if self._watch is None else self._watch.complaint()),

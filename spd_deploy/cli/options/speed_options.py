@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from spd_deploy.cli.latency import (
+from spd_deploy.cli.inputs.latency_model import latency_weights
+from spd_deploy.cli.map_structured import (
     DEFAULT_SHAPES,
     LATENCY_PRECISIONS,
     latency_plan,
     measure_table,
 )
-from spd_deploy.cli.latency_model import latency_weights
-from spd_deploy.cli.options import Command, Shapes, Sizes
+from spd_deploy.cli.options.common import Command, Shapes, Sizes
 from spd_deploy.domain.cores import default_threads, usable_cores
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import CpuRuntime

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spd_deploy.api.display import score
-from spd_deploy.cli.console import show_table
+from spd_deploy.cli.output.console import show_table
 
 if TYPE_CHECKING:
     from spd_train.family_result import Comparison, Family

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import click
 
-from spd_deploy.cli.options import Command
+from spd_deploy.cli.options.common import Command
 from spd_train.config import Device, GraftShape, GraftUnit, PrecisionChoice
 from spd_train.prune_recipe import Allocation, Importance
 from spd_train.recipes import recipe_named

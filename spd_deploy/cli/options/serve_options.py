@@ -11,7 +11,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import click
 
 from serve.settings import ServeSettings, described_settings
-from spd_deploy.cli.options import Command, NameList, finite
+from spd_deploy.cli.options.common import Command, NameList, finite
 
 # Options that are not called as their fields.
 _NAMES = {"max_queue_items": "max_queue", "max_batch_s": "max_batch_time"}

@@ -5,9 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd_deploy.cli.options import Command
-from spd_deploy.cli.recipe_table import DEFAULT_RECIPE, EXCLUDE_HELP, FIELDS, OPTIONS, recipe_option
-from spd_deploy.cli.speed_options import speedups_of
+from spd_deploy.cli.options.common import Command
+from spd_deploy.cli.options.recipe_table import (
+    DEFAULT_RECIPE,
+    EXCLUDE_HELP,
+    FIELDS,
+    OPTIONS,
+    recipe_option,
+)
+from spd_deploy.cli.options.speed_options import speedups_of
 from spd_deploy.domain.folders import COMMAND
 from spd_deploy.domain.patterns import parse_pattern
 
