@@ -7,13 +7,12 @@ thread, so it needs no lock.
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from spd_deploy.domain.errors import Overloaded, TextTooLong
+from serve.retry_after import overloaded
+from spd_deploy.domain.errors import TextTooLong
 
-_MAX_RETRY_AFTER_S = 60
 # Of English text with a vocabulary of 30,000 words.
 _CHARS_PER_TOKEN = 4
 _SPECIAL_TOKENS = 2
@@ -57,11 +56,6 @@ def load_of(sizes: Iterable[int], *, max_tokens: int) -> Load:
     return load
 
 
-def retry_after_s(seconds: float) -> int:
-    """Seconds to wait, as a whole number from 1 to 60."""
-    return max(1, min(_MAX_RETRY_AFTER_S, math.ceil(seconds)))
-
-
 class Admission:
     """The admitted work, and the limit on it."""
 
@@ -73,14 +67,18 @@ class Admission:
         seconds_per_token: Callable[[], float],
         seconds_per_char: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """Begin with no work; the paces of the model and of the tokenizer are asked each time."""
+        """Begin with no work.
+
+        ``seconds_per_token`` is that of a token without padding, in batches with the usual padding.
+        It and that of a character in the tokenizer are asked each time.
+        """
         self._limit = limit
         self._max_row_tokens = max_row_tokens
         self._seconds_per_token, self._seconds_per_char = seconds_per_token, seconds_per_char
         self.held = Load()
 
     @property
-    def expected_s(self) -> float:
+    def drain_time_s(self) -> float:
         """Seconds until all admitted work is done."""
         chars_s = self.held.chars * self._seconds_per_char()
         return chars_s + self.held.tokens * self._seconds_per_token()
@@ -106,10 +104,7 @@ class Admission:
             Overloaded: the work of the other requests leaves no room.
         """
         if not has_room(others, wanted, self._limit):
-            seconds = retry_after_s(self.expected_s)
-            raise Overloaded(
-                "the queue is full", fix=f"try again in {seconds} s", retry_after_s=seconds
-            )
+            raise overloaded("the queue is full", free_in_s=self.drain_time_s)
 
     def refuse_full(self) -> None:
         """Refuse any request where there is no room for one more text.

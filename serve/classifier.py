@@ -143,7 +143,7 @@ class Classifier:
                 self._refuse_unfit(text, truncate=truncate)
         load = self._load_of(texts)
         with self.used(), self.admission.slot_for(load) as slot:
-            deadline.refuse_within(self._expected_s(load))
+            deadline.refuse_within(self._completion_time_s(load))
             work = begin_work(self.served.name, len(texts))
             async with deadline.limit():
                 tokenised = await self._tokenising.tokens_of(texts, side)
@@ -173,7 +173,7 @@ class Classifier:
         self._refuse_rows(places, rows, truncate=True)
         load = Load(len(rows), sum(map(len, rows)))
         with self.used(), self.admission.slot_for(load):
-            deadline.refuse_within(self._expected_s(load))
+            deadline.refuse_within(self._completion_time_s(load))
             work = begin_work(self.served.name, len(rows))
             work.tokenised(rows, 0.0)
             async with deadline.limit():
@@ -225,7 +225,7 @@ class Classifier:
         sizes = (sum(min(len(part), self._max_chars) for part in text.parts) for text in texts)
         return load_of(sizes, max_tokens=self.served.tokenizer.max_tokens)
 
-    def _expected_s(self, load: Load) -> float:
+    def _completion_time_s(self, load: Load) -> float:
         """Seconds until work that comes now would be done."""
         return self._tokenising.seconds_of(load.chars) + self.engine.wait_s(load.tokens)
 

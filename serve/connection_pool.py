@@ -7,6 +7,7 @@ is being answered, a new one is served probes only. All of it runs in the event 
 
 from typing import Protocol
 
+from serve.retry_after import overloaded
 from serve.settings import ServeSettings
 from spd_deploy.domain.errors import Overloaded
 
@@ -17,7 +18,6 @@ SPARE = 32
 PROBES = frozenset(
     {b"/livez", b"/readyz", b"/health", b"/ping", b"/v2/health/live", b"/v2/health/ready"}
 )
-_RETRY_AFTER_S = 1
 
 
 class Evictable(Protocol):
@@ -89,18 +89,14 @@ class ConnectionPool:
         """The error of a body for which there is no room; None where there is."""
         if self.held_bytes <= self.settings.max_bodies_bytes:
             return None
-        return _overloaded("the server holds too many request bodies")
+        return overloaded("the server holds too many request bodies")
 
     @staticmethod
     def refuse_connection() -> Overloaded:
         """The error of a request beyond the last place."""
-        return _overloaded("the server has too many connections")
+        return overloaded("the server has too many connections")
 
 
 def reserve_of(max_open_files: int) -> int:
     """File descriptors that stay free for the model, the log and spare connections."""
     return min(SPARE + 96, max_open_files // 2)
-
-
-def _overloaded(what: str) -> Overloaded:
-    return Overloaded(what, fix=f"try again in {_RETRY_AFTER_S} s", retry_after_s=_RETRY_AFTER_S)

@@ -101,7 +101,7 @@ class Engine:
         # Wakes the thread. It is written in C, and wakes it in a third of a Condition's time.
         self._changed: SimpleQueue[None] = SimpleQueue()
         self._closing = False
-        self._pace = AveragePace()
+        self._pace, self._padded_pace = AveragePace(), AveragePace()
         self._thread = threading.Thread(target=self._work, name="spd-engine", daemon=True)
         self._thread.start()
 
@@ -119,8 +119,16 @@ class Engine:
 
     @property
     def seconds_per_token(self) -> float:
-        """Seconds that a padded token takes in the model; 0 before the first batch."""
+        """Seconds for each token of the rows, whose batches are padded; 0 before the first batch.
+
+        Times the tokens that wait it is the time that they take, padding included.
+        """
         return self._pace.seconds
+
+    @property
+    def seconds_per_padded_token(self) -> float:
+        """Seconds for each token of a batch, those of the padding among them; at first 0."""
+        return self._padded_pace.seconds
 
     def wait_s(self, tokens: int) -> float:
         """Seconds until a request of so many tokens that comes now would be answered."""
@@ -212,9 +220,9 @@ class Engine:
 
     def _budget(self) -> int:
         """Padded tokens of a batch: as many as the model runs in the time that a batch may take."""
-        if self.seconds_per_token * self._max_padded_tokens <= self._max_batch_s:
+        if self.seconds_per_padded_token * self._max_padded_tokens <= self._max_batch_s:
             return self._max_padded_tokens
-        by_pace = int(self._max_batch_s / self.seconds_per_token)
+        by_pace = int(self._max_batch_s / self.seconds_per_padded_token)
         return min(self._max_padded_tokens, max(_ALWAYS_TOKENS, by_pace))
 
     def _run(self, rows: Sequence[QueueEntry]) -> None:
@@ -257,7 +265,7 @@ class Engine:
 
     def _logits(self, rows: Sequence[Tokens]) -> NDArray[np.float32]:
         """Logits ``[B, C]`` of the rows, padded; timed by :class:`Health` meanwhile."""
-        self.health.began(len(rows) * max(map(len, rows)) * self.seconds_per_token)
+        self.health.began(len(rows) * max(map(len, rows)) * self.seconds_per_padded_token)
         try:
             batch = self._pad(rows)
             logits_BC = self._session.run(batch)
@@ -325,10 +333,11 @@ class Engine:
         It comes before the results: once those have woken the event loop, this thread must wait at
         once, or the loop would wait for the interpreter's lock.
         """
-        padded = padded_tokens(rows)
-        self._pace.learn(padded, run_s)
+        padded, tokens = padded_tokens(rows), sum(entry.tokens for entry in rows)
+        self._padded_pace.learn(padded, run_s)
+        self._pace.learn(tokens, run_s)
         with contextlib.suppress(Exception):
-            real_share = sum(entry.tokens for entry in rows) / padded
+            real_share = tokens / padded
             fill = max(padded / self._max_padded_tokens, len(rows) / self._max_rows)
             self._metrics.batch_ran(
                 len(rows), tokens=padded, real_share=real_share, fill=fill, run_s=run_s

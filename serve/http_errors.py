@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, Response
 
 from serve.exhausted import exhausted_by, no_more
 from serve.log_rarely import Rarely
+from serve.retry_after import SOON_S
 from spd_deploy.domain.errors import (
     BodyTooLarge,
     DeadlineExceeded,
@@ -228,7 +229,7 @@ def _headers_of(error: SpdError) -> dict[str, str]:
         case Overloaded():
             return {"Retry-After": str(error.retry_after_s)}
         case NotReady():
-            return {"Retry-After": "1", "Connection": "close"}
+            return {"Retry-After": str(SOON_S), "Connection": "close"}
         case _:
             return {}
 

@@ -87,16 +87,15 @@ class RequestMiddleware:
             _raise_protocol_error(scope)
             trusted = scope["state"][TRUSTED] = self._forwarding.trusts_client(scope)
             self._forwarding.apply(scope)
-            route, scope["path_params"] = self._routes.find(_path_in_app(scope))
+            route, scope["path_params"] = self._routes.find(_path_in_app(scope), scope["method"])
             record.route, record.protocol = route.path, route.protocol
             record.probe = route.audience is not Audience.CLIENTS
             scope["state"][ERROR_FORMAT] = route.errors
             self._hosts.refuse_unknown(scope, trusted=trusted)
             record.client = self._server.access.client_of(scope, route.audience)
-            handler = route.handler(scope["method"])
-            if route.queues(scope["method"]):
+            if route.queues:
                 self._server.refuse_full(scope["path_params"].get("name"))
-            response = await handler(Request(scope, receive))
+            response = await route.handler(Request(scope, receive))
             await response(scope, receive, answer)
         except asyncio.CancelledError:
             # uvicorn cancels requests that outlast the drain timeout.

@@ -1,4 +1,8 @@
-"""The protocols that the server speaks; of two that fit a path, the first in order answers."""
+"""The protocols that the server speaks.
+
+No two of them may have a handler of the same method and path. Of two paths with parameters that fit
+a request, the first in order answers.
+"""
 
 from serve.protocol import HttpProtocol
 from serve.protocols.kserve import KServe

@@ -183,7 +183,7 @@ class TooManyInputs(Refusal):
 class Overloaded(Refusal):
     """The queue is full; after ``retry_after_s`` seconds there should be room again."""
 
-    def __init__(self, what: str, *, got: object = None, fix: str, retry_after_s: int = 1) -> None:
+    def __init__(self, what: str, *, got: object = None, fix: str, retry_after_s: int) -> None:
         super().__init__(what, got=got, fix=fix)
         self.retry_after_s = retry_after_s
 

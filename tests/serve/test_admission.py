@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.admission import Admission, Load, has_room, retry_after_s
+from serve.admission import Admission, Load, has_room
+from serve.retry_after import retry_after_s
 from spd_deploy.domain.errors import Overloaded, TextTooLong
 
 LOADS = st.builds(Load, st.integers(0, 50), st.integers(0, 500), st.integers(0, 900))

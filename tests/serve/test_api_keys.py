@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from serve import connection_pool
 from serve.access import Access, AnonymousAccess
 from serve.api_keys import MIN_CHARACTERS, ApiKeys, KeyFile, read_keys
 from spd_deploy.domain.errors import BadSetting
@@ -67,6 +68,11 @@ def test_every_path_but_a_probe_needs_a_key(guarded: TestClient) -> None:
         if answer.status_code == 401:
             assert answer.headers["WWW-Authenticate"].startswith("Bearer")
             assert answer.headers["X-Request-Id"]
+
+
+def test_a_full_server_still_answers_every_probe() -> None:
+    """The paths that need no key are those that a full server answers, but for the models' own."""
+    assert {path.encode() for path in PROBES if "fake" not in path} == connection_pool.PROBES
 
 
 @pytest.mark.parametrize(

@@ -276,3 +276,23 @@ def test_a_row_cancelled_while_the_engine_closes_harms_nobody() -> None:
     assert isinstance(second.exception(PATIENCE_S), NotReady)
     session.gate.open()
     assert engine.close(PATIENCE_S)
+
+
+@given(st.lists(st.integers(1, 16), min_size=1, max_size=8))
+@settings(deadline=None, max_examples=20)
+def test_tokens_that_wait_are_charged_for_their_padding(lengths: list[int]) -> None:
+    """A token of a row takes what a padded one does, times the padded tokens a token has had."""
+    session = FakeSession()
+    engine = engine_of(session)
+    rows = [tokens(*range(2, 2 + length)) for length in lengths]
+
+    queued_together(engine, session, rows)
+    assert engine.close(PATIENCE_S)
+
+    padded_tokens = real_tokens = 0.0
+    for batch in session.batches:
+        padded_tokens = 0.8 * padded_tokens + len(batch) * max(map(len, batch))
+        real_tokens = 0.8 * real_tokens + sum(map(len, batch))
+    ratio = engine.seconds_per_token / engine.seconds_per_padded_token
+    assert ratio == pytest.approx(padded_tokens / real_tokens)
+    assert engine.wait_s(30) == pytest.approx(30 * engine.seconds_per_token)

@@ -6,7 +6,7 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from serve.http_errors import CLIENT_CLOSED_REQUEST, STATUS, ClientDisconnected, response_for
-from spd_deploy.domain.errors import BadArtefact, Refusal, SpdError
+from spd_deploy.domain.errors import BadArtefact, Overloaded, Refusal, SpdError
 
 LONG = "long " * 10_000
 
@@ -33,7 +33,8 @@ def test_every_refusal_has_a_code_of_its_own() -> None:
 @pytest.mark.parametrize("error", STATUS, ids=lambda error: error.__name__)
 def test_an_answer_is_small_and_has_its_status(error: type[Refusal]) -> None:
     """However long the message, the body is short JSON; who may come again is told when."""
-    answer = response_for(error(LONG, got=LONG, fix=LONG), "id")
+    seconds = {"retry_after_s": 7} if error is Overloaded else {}
+    answer = response_for(error(LONG, got=LONG, fix=LONG, **seconds), "id")
 
     body = json.loads(bytes(answer.body))
     kind = STATUS[error]
