@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, assert_never
 
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json, write_json
@@ -136,5 +136,7 @@ def run_phases(
                 yield {"phase": phase.name, "not_run": f"no time: {phase.expected_s:g} s needed"}
             case "given up":
                 yield {"phase": phase.name, "not_run": f"failed {_MOST_ATTEMPTS} times"}
-            case _:
+            case "done" | "next":
                 pass
+            case never:
+                assert_never(never)

@@ -12,7 +12,7 @@ from serve.protocols.input_spec import InputSpec, example_of
 from serve.protocols.tei.tei_info import TeiInfo, tei_info_of
 from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Parity
-from spd_deploy.domain.scores import own_arm, whose
+from spd_deploy.domain.scores import score_owner, whose
 from spd_deploy.domain.versions import versions_of
 from spd_deploy.sessions.protocol import Description
 
@@ -85,7 +85,9 @@ def info_of(
     """The answer of ``/info``; ``models`` are all that are served."""
     card, task, runs = served.card, served.task, served.session.description
     pruned = card.sparsity is not None
-    own = own_arm(pruned=pruned, precision=runs.precision, runtime=runs.runtime)
+    own = score_owner(
+        pruned=pruned, precision=runs.precision, format_=card.format, runtime=runs.runtime
+    )
     return Info(
         **dict(tei_info_of(served, settings)),
         model=served.name,

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from spd_deploy.domain.documents import value_of
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.patterns import Pattern, parse_pattern
+from spd_deploy.domain.runtime_choice import Device as Device
 from spd_train.prune_recipe import (
     PruneRecipe,
     refuse_layers,
@@ -22,7 +23,6 @@ from spd_train.prune_recipe import (
 
 _COMPARE = "compare it with the recipe in a spd.json that this version wrote"
 
-Device = Literal["cpu", "cuda"]
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
 GraftShape = Literal["none", "constant", "linear", "paper"]
 GraftUnit = Literal["layer", "sublayer"]

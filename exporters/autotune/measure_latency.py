@@ -24,7 +24,7 @@ from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.latency_table import EncoderSizes, LatencyTable
 from spd_deploy.domain.part_times import TimedStructures, settled, undisturbed
 from spd_deploy.domain.progress import Advance, Progress, Silent
-from spd_deploy.domain.runtime_choice import CpuRuntime, computed_in
+from spd_deploy.domain.runtime_choice import CpuRuntime, computed_in, traits_of
 from spd_deploy.domain.scratch import scratch_folder
 from spd_deploy.domain.shapes import Shape, refuse_too_long
 from spd_deploy.domain.spelling import counted
@@ -65,7 +65,8 @@ class LatencyPlan:
                 fix="name shapes such as --at 1x32,8x128",
             )
 
-        if self.computed is not None and self.runtime != "openvino":
+        precisions = traits_of(self.runtime).precisions_of(self.stored.value)
+        if self.computed is not None and self.computed not in precisions:
             raise BadSetting(
                 f"{self.runtime} does not round to {self.computed}",
                 got=f"{self.computed} in {self.runtime}",

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 
-from exporters.autotune.product_model import ASSUMED_RANGE, TARGETS
+from exporters.autotune.product_model import ASSUMED_RANGE, target_of
 from exporters.classifier_weights import ClassifierWeights
 from exporters.lowering.choice import LoweringChoice
 from exporters.onnx.classifier_graph import ClassifierGraph
@@ -29,7 +30,7 @@ def write_networks(
     precision: Precision,
 ) -> None:
     """Write graphs into one folder, over one file of weights: lowerings by matrix, by file."""
-    target = TARGETS[runtime]
+    target = target_of(runtime)
     ranges = dict.fromkeys((m.name for m in weights.encoder.matrices()), ASSUMED_RANGE)
     arithmetic = arithmetic_for(precision, target, ranges)
     stored = word_embedding_precision(precision, target)
@@ -69,7 +70,11 @@ def _session(
     model: Path, encoder: Encoder, runtime: CpuRuntime, precision: str, threads: int
 ) -> Session:
     """A session of the network in a runtime."""
-    if runtime == "openvino":
-        positions = encoder.positions
-        return OpenVinoSession(model, precision=precision, positions=positions, threads=threads)
-    return OnnxSession(model, precision=precision, threads=threads)
+    match runtime:
+        case "onnxruntime":
+            return OnnxSession(model, precision=precision, threads=threads)
+        case "openvino":
+            positions = encoder.positions
+            return OpenVinoSession(model, precision=precision, positions=positions, threads=threads)
+        case never:
+            assert_never(never)

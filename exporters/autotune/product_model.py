@@ -4,10 +4,10 @@ In ONNX Runtime its batch is split as a network's batch is (``sessions.row_paral
 enough rows runs in chunks, each on one thread; a smaller one runs whole, on all threads.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +15,20 @@ from numpy.typing import NDArray
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.graph import Graph, Target
 from exporters.precision import Precision, arithmetic_for
-from spd_deploy.domain.runtime_choice import CpuRuntime
+from spd_deploy.domain.runtime_choice import CpuRuntime, traits_of
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.versions import PACKAGE
 from spd_deploy.sessions.row_parallel import chunks_of
 from spd_deploy.timing.interleaved import Run
 
 INPUT, OUTPUT = "x", "y"
-TARGETS: Mapping[CpuRuntime, Target] = {
-    "onnxruntime": Target.ONNXRUNTIME,
-    "openvino": Target.PORTABLE,
-}
 # The int8 range in models that are only timed: times do not depend on it.
 ASSUMED_RANGE = 4.0
+
+
+def target_of(runtime: CpuRuntime) -> Target:
+    """The operators of the graph that a runtime reads."""
+    return Target.PORTABLE if traits_of(runtime).portable else Target.ONNXRUNTIME
 
 
 def product_model(
@@ -77,12 +78,15 @@ def opened_product(
         Unavailable: the runtime is missing or lacks this precision, or ONNX Runtime is there twice.
     """
     inputs = _Inputs(lowering, shape_at)
-    model = product_model(lowering, precision, TARGETS[runtime]).SerializeToString()
+    model = product_model(lowering, precision, target_of(runtime)).SerializeToString()
     opened: list[_Product] = []
-    if runtime == "openvino":
-        opened.append(_InOpenVino(model, precision, threads, inputs))
-    else:
-        opened.append(_InOnnxRuntime(model, threads, inputs))
+    match runtime:
+        case "onnxruntime":
+            opened.append(_InOnnxRuntime(model, threads, inputs))
+        case "openvino":
+            opened.append(_InOpenVino(model, precision, threads, inputs))
+        case never:
+            assert_never(never)
     try:
         yield lambda shape: opened[0].run(shape)
     finally:

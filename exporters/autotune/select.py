@@ -205,8 +205,20 @@ def why_zeros_are_multiplied(
     pattern: Unstructured | NM, runtime: CpuRuntime = "onnxruntime"
 ) -> str:
     """Why the zeros of this pattern save no time in a runtime on a CPU."""
-    if runtime == "openvino":
-        return f"{pattern}: OpenVINO has no CPU kernel that skips such zeros, so it multiplies them"
+    match runtime:
+        case "onnxruntime":
+            return _why_onnxruntime_multiplies(pattern)
+        case "openvino":
+            return (
+                f"{pattern}: OpenVINO has no CPU kernel that skips such zeros, so it multiplies "
+                "them"
+            )
+        case never:
+            assert_never(never)
+
+
+def _why_onnxruntime_multiplies(pattern: Unstructured | NM) -> str:
+    """Why the zeros of this pattern save no time in ONNX Runtime."""
     match pattern:
         case Unstructured():
             return (

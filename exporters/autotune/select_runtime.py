@@ -17,12 +17,12 @@ from exporters.precision import CalibrationSet, Scores
 from spd_deploy.domain.artefact import Artefact, RuntimeTiming, save_manifest
 from spd_deploy.domain.errors import SpdError, VerificationFailed
 from spd_deploy.domain.progress import Progress, Silent
-from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES, RuntimeChoice
+from spd_deploy.domain.runtime_choice import CPU_RUNTIMES, RUNTIME_CHOICES, RuntimeChoice
 from spd_deploy.sessions.open import prove, session_from_artefact
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.timing.interleaved import Run, first_unless_faster, time_interleaved
 
-_CANDIDATES = ("onnxruntime", "openvino", "openvino:bf16")
+_CANDIDATES = [name for name, one in RUNTIME_CHOICES.items() if one.runtime in CPU_RUNTIMES]
 
 
 def select_fastest_runtime(

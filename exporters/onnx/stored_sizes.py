@@ -115,6 +115,8 @@ def _constant(tensor: memoryview) -> tuple[str, tuple[str, int]]:
                 kind = value
             case (Field.NAME, memoryview()):
                 name = str(value, "utf-8")
+            case _:  # fields that tell no size
+                pass
     numpy_name, item_bytes = _TYPES[kind]
     return name, (numpy_name, math.prod(dims) * item_bytes)
 

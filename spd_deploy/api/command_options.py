@@ -127,7 +127,8 @@ def _scalar(kind: click.ParamType[Any], value: object) -> object:
             return value
         case _ if not isinstance(value, str):
             raise TypeError
-    return value
+        case _:
+            return value
 
 
 def _wanted(parameter: click.Parameter) -> str:

@@ -18,7 +18,7 @@ from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import computed_in
-from spd_deploy.domain.scores import own_arm
+from spd_deploy.domain.scores import score_owner
 from spd_deploy.domain.shapes import spelled_gains
 from spd_deploy.domain.stored_weights import weight_files
 
@@ -190,9 +190,10 @@ def of_artefact(artefact: Artefact) -> Inspection:
         matrices=manifest.matrices,
         disk_bytes=bytes_of(artefact.folder),
         scores=dict(manifest.scores),
-        own=own_arm(
+        own=score_owner(
             pruned=manifest.sparsity is not None,
             precision=computed_in(manifest.precision, manifest.runtime_choice.precision),
+            format_=manifest.format,
             runtime=manifest.runtime,
         ),
         split=manifest.split,
@@ -249,7 +250,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
         matrices=rows,
         disk_bytes=sum(map(bytes_of, weight_files(checkpoint.folder))),
         scores=dict(checkpoint.scores),
-        own=own_arm(pruned=pattern is not None),
+        own=score_owner(pruned=pattern is not None),
         split=checkpoint.split,
         notes=notes,
     )

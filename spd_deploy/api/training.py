@@ -18,6 +18,7 @@ from spd_deploy.api.display import (
 from spd_deploy.api.notes import NoteRecorder
 from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.runtime_choice import CpuRuntime
 
 if TYPE_CHECKING:
     from spd_deploy.domain.checkpoint import Checkpoint
@@ -81,7 +82,7 @@ def train(
     max_drop: float | None = None,
     compare_layers: int | Sequence[int] | None = None,
     at: str | Sequence[str] | None = None,
-    runtime: Literal["onnxruntime", "openvino"] | None = None,
+    runtime: CpuRuntime | None = None,
     export_precision: Literal["fp32", "int8", "bf16"] | None = None,
     latency_table: str | PathLike[str] | None = None,
     any_machine: bool = False,

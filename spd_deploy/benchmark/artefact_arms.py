@@ -12,12 +12,11 @@ from spd_deploy.benchmark.device.device_records import KernelTrace
 from spd_deploy.benchmark.proof import sparse_kernels
 from spd_deploy.benchmark.records import SIZES, ArmFacts, BenchmarkSettings, Lowered
 from spd_deploy.domain.artefact import Artefact, MatrixRow
-from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.files import bytes_of
 from spd_deploy.domain.roofline import Work, encoder_work
 from spd_deploy.domain.runtime_choice import RuntimeChoice
-from spd_deploy.domain.scores import own_arm
-from spd_deploy.sessions.open import model_file, prove, session_from_artefact
+from spd_deploy.domain.scores import score_owner
+from spd_deploy.sessions.open import model_file, prove, refuse_device, session_from_artefact
 from spd_deploy.sessions.protocol import Description, Device, Session
 from spd_deploy.sessions.tensorrt.build_plan import read_plan
 from spd_deploy.sessions.tensorrt.engine_record import read_record
@@ -105,12 +104,7 @@ def refuse_unreadable(sources: Sequence[ArmSource], device: Device) -> None:
     """
     for source in sources:
         model_file(source.artefact, source.runtime)
-        if device == "cuda" and source.runtime == "openvino":
-            raise Unavailable(
-                "OpenVINO runs on the CPU here",
-                got="device cuda",
-                fix="use --runtime onnxruntime, or --device cpu",
-            )
+        refuse_device(source.runtime, device)
 
 
 def facts_of(source: ArmSource, runtime: Description, parity: float) -> ArmFacts:
@@ -119,7 +113,12 @@ def facts_of(source: ArmSource, runtime: Description, parity: float) -> ArmFacts
     models = _model_hashes(source)
     sizes = asdict(source.encoder)
     pruned = manifest.sparsity is not None
-    own = own_arm(pruned=pruned, precision=runtime.precision, runtime=runtime.runtime)
+    own = score_owner(
+        pruned=pruned,
+        precision=runtime.precision,
+        format_=manifest.format,
+        runtime=runtime.runtime,
+    )
     return ArmFacts(
         name=source.name,
         format=manifest.format,

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -99,6 +99,8 @@ def load_library(runtime: Runtime) -> None:
             import_tensorrt()
         case "torch":
             importlib.import_module("torch")
+        case never:
+            assert_never(never)
 
 
 def bytes_in(status: str, field: str) -> int:

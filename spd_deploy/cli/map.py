@@ -24,7 +24,7 @@ from spd_deploy.cli.options.common import (
 )
 from spd_deploy.cli.output.console import TerminalProgress, show_json, show_table
 from spd_deploy.domain.extras import needs_extras
-from spd_deploy.domain.runtime_choice import CpuRuntime
+from spd_deploy.domain.runtime_choice import CPU_RUNTIMES
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.breakeven.map_plan import MapPlan
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _TOKENS = {"cpu": (32, 128, 1024), "cuda": (128, 1024, 4096, 16384)}
 _PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp16",)}
-_RUNTIMES: tuple[CpuRuntime, ...] = ("onnxruntime", "openvino")
 _PATTERNS = {
     "cpu": ("block:64x1", "block:128x1", "structured"),
     "cuda": ("structured", "block:128x1", "2:4"),
@@ -148,7 +147,7 @@ Examples:
 @click.option(
     "--runtime",
     "runtimes",
-    type=click.Choice(_RUNTIMES),
+    type=click.Choice(CPU_RUNTIMES),
     multiple=True,
     help="Runtime of the products, dense and sparse. May be given several times.  [default: both, "
     "where OpenVINO is installed; onnxruntime with --structured; always PyTorch on a GPU]",

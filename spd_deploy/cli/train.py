@@ -42,7 +42,7 @@ from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.folders import COMMAND
 from spd_deploy.domain.progress import Progress, Silent
-from spd_deploy.domain.scores import own_arm
+from spd_deploy.domain.scores import score_owner
 from spd_deploy.domain.tasks import Task
 from spd_deploy.timing.machine_load import CpuTimes, cpu_times
 
@@ -320,7 +320,7 @@ def _show_seeds(seeds: "SeedResults", *, as_json: bool) -> None:
 
 def show_result(checkpoint: Checkpoint) -> None:
     """Print scores, pattern and folder of a checkpoint, and the command to type next."""
-    own = own_arm(pruned=checkpoint.pattern is not None)
+    own = score_owner(pruned=checkpoint.pattern is not None)
     for line in score_lines(checkpoint.scores, checkpoint.split, own):
         click.echo(line)
     if checkpoint.pattern is not None:

@@ -9,7 +9,7 @@ heads.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, assert_never
 
 from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.layers import Shapes, find_layers, refusal, refuse_other_tensors
@@ -170,8 +170,10 @@ class Encoder:
                 return self.intermediate, self.hidden
             case "output":
                 return self.hidden, self.intermediate
-            case _:
+            case "query" | "key" | "value" | "attention_output":
                 return self.hidden, self.hidden
+            case never:
+                assert_never(never)
 
     def attention_flops(self, batch: int, queries: int, keys: int) -> float:
         """Operations of one layer's attention: ``queries`` of a row over ``keys`` tokens.

@@ -1,26 +1,38 @@
 """Whose a score is: checkpoints and artefacts keep, beside their own, those they were made from.
 
-Scores are kept by arm: ``dense`` and ``sparse`` of the checkpoints, and of an artefact that rounds
-the name of its precision.
+Scores are kept by their owner: ``dense`` and ``sparse`` are the checkpoints, and the name of a
+precision is an artefact that rounds to it. An int8 artefact of format ``onnx`` has two graphs and a
+score of each; ``int8, portable`` is that of the portable one.
 """
 
+from spd_deploy.domain.runtime_choice import reads_portable
 
-def own_arm(*, pruned: bool, precision: str = "fp32", runtime: str | None = None) -> str:
-    """Under which arm a model keeps its own score, if it was ever scored as it runs."""
+
+def score_owner(
+    *,
+    pruned: bool,
+    precision: str = "fp32",
+    format_: str | None = None,
+    runtime: str | None = None,
+) -> str:
+    """Under which owner a model keeps its own score, if it was ever scored as it runs.
+
+    ``format_`` is that of an artefact, and ``runtime`` is where it runs.
+    """
     if precision == "fp32":
         return "sparse" if pruned else "dense"
-    portable = precision == "int8" and runtime == "openvino"
+    portable = precision == "int8" and format_ == "onnx" and reads_portable(runtime)
     return "int8, portable" if portable else precision
 
 
-def whose(arm: str, own: str) -> str:
-    """What an arm is, seen from the model whose own arm is ``own``."""
-    if arm == own:
+def whose(owner: str, own: str) -> str:
+    """What an owner is, seen from the model that is ``own``."""
+    if owner == own:
         return "this model"
-    match arm:
+    match owner:
         case "dense":
             return "dense model it was made from"
         case "sparse":
             return "sparse model it was made from"
         case _:
-            return f"the model in {arm}"
+            return f"the model in {owner}"

@@ -159,7 +159,8 @@ def _type_of(name: str) -> "pyarrow.DataType":
             return pyarrow.string()
         case "truncated":
             return pyarrow.bool_()
-    return pyarrow.float64()
+        case _:  # a score
+            return pyarrow.float64()
 
 
 def _column(

@@ -1,9 +1,9 @@
 """Opens a model: an artefact in its runtime, self-tested, or a checkpoint in PyTorch."""
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,15 @@ from spd_deploy.domain.errors import BadArtefact, BadSetting, Unavailable
 from spd_deploy.domain.extras import require_extras
 from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.golden import Golden
-from spd_deploy.domain.runtime_choice import Runtime, RuntimeChoice, computed_in
+from spd_deploy.domain.runtime_choice import (
+    Device,
+    Runtime,
+    RuntimeChoice,
+    computed_in,
+    reads_portable,
+    runtimes_of,
+    traits_of,
+)
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import Batch, Tokenizer
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
@@ -23,7 +31,7 @@ from spd_deploy.sessions.checkpoints import verified_checkpoint
 from spd_deploy.sessions.golden_texts import prove_texts
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
 from spd_deploy.sessions.openvino import OpenVinoSession
-from spd_deploy.sessions.protocol import Device, Session
+from spd_deploy.sessions.protocol import Session
 from spd_deploy.sessions.row_parallel import part_of
 from spd_deploy.sessions.tensorrt.engine_record import ENGINE_FILE, read_record
 from spd_deploy.sessions.tensorrt.session import TensorRtSession
@@ -37,16 +45,8 @@ BF16_TOLERANCE = 0.05
 # On random inputs, which exceed the calibrated ranges, logits of a dense model differ by 0.07 and
 # those of two models of 25 % density by 0.11 and 0.35. The export's own difference is added to it.
 BF16_OVER_INT8 = 0.25
-# The runtimes of each format.
-_FORMATS: Mapping[str, tuple[Runtime, ...]] = {
-    "onnx": ("onnxruntime", "openvino"),
-    "trt": ("tensorrt", "onnxruntime", "openvino"),
-    "torch": ("torch",),
-}
 # Golden rows of at most so many tokens count as short.
 _SHORT = 8
-# The precisions in which OpenVINO can run an artefact, by the precision of its files.
-_IN_OPENVINO = {"fp32": ("fp32", "bf16"), "int8": ("int8", "bf16")}
 
 
 Logits = NDArray[np.float32]
@@ -90,9 +90,10 @@ def session_from_artefact(
     _refuse_format(manifest.format, runtime)
     precision = precision or manifest.precision
     _refuse_precision(manifest.precision, runtime, precision)
-    _refuse_device(runtime, device)
+    if device is not None:
+        refuse_device(runtime, device)
     file = model_file(artefact, runtime).name
-    if runtime == "tensorrt":
+    if runtime == "tensorrt":  # which reads the artefact's folder, not a private copy
         return TensorRtSession(artefact)
     with contextlib.ExitStack() as files:
         private = files.enter_context(artefact.private_copy(_files_read(artefact, file)))
@@ -117,21 +118,23 @@ def session_from_artefact(
                 return TorchArtefactSession(
                     private, artefact.encoder, device=device or "cpu", threads=threads
                 )
+            case never:
+                assert_never(never)
 
 
-def _refuse_device(runtime: Runtime, device: Device | None) -> None:
-    """Refuse a device that the runtime does not have."""
-    if runtime == "tensorrt" and device == "cpu":
+def refuse_device(runtime: Runtime, device: Device) -> None:
+    """Refuse a device that the runtime does not have.
+
+    Raises:
+        Unavailable: the runtime has another one only.
+    """
+    traits = traits_of(runtime)
+    if device not in traits.devices:
+        where = "GPUs" if traits.devices == ("cuda",) else "the CPU"
         raise Unavailable(
-            "TensorRT runs on GPUs only",
-            got="--device cpu",
-            fix="use --device cuda, or --runtime onnxruntime on the CPU",
-        )
-    if runtime == "openvino" and device == "cuda":
-        raise Unavailable(
-            "OpenVINO runs on the CPU only",
+            f"{traits.title} runs on {where} only",
             got=f"device {device}",
-            fix="use --runtime onnxruntime, or --device cpu",
+            fix=f"use --device {traits.devices[0]}, or --runtime onnxruntime",
         )
 
 
@@ -166,7 +169,7 @@ def graph_file(format_: str, runtime: str) -> str:
     """Name of the model file that a runtime reads, or from which its engine was built."""
     if format_ == "torch":
         return TENSORS_FILE
-    return MODEL_FILE if format_ == "onnx" and runtime == "onnxruntime" else PORTABLE_FILE
+    return PORTABLE_FILE if format_ == "trt" or reads_portable(runtime) else MODEL_FILE
 
 
 def open_path(
@@ -351,19 +354,18 @@ def difference_between(found_BC: Logits, expected_BC: Logits) -> float:
 
 def _refuse_format(format_: str, runtime: Runtime) -> None:
     """Refuse a runtime that the artefact's format is not made for."""
-    if runtime not in (possible := _FORMATS.get(format_, ())):
-        wanted = next(name for name, runtimes in _FORMATS.items() if runtime in runtimes)
+    if runtime not in (possible := runtimes_of(format_)):
         raise Unavailable(
             f"{runtime} does not run an artefact of format {format_}",
             got=f"--runtime {runtime}",
-            fix=f"export with --format {wanted}"
+            fix=f"export with --format {traits_of(runtime).formats[0]}"
             + (f", or use --runtime {' or '.join(possible)}" if possible else ""),
         )
 
 
 def _refuse_precision(stored: str, runtime: Runtime, precision: str) -> None:
-    """Refuse a precision other than the file's; OpenVINO also rounds fp32 and int8 to bf16."""
-    possible = _IN_OPENVINO.get(stored, ()) if runtime == "openvino" else (stored,)
+    """Refuse a precision in which the runtime does not run files of the stored one."""
+    possible = traits_of(runtime).precisions_of(stored)
     if not possible:
         raise Unavailable(
             f"{runtime} does not run {stored} artefacts", fix="use --runtime onnxruntime"

@@ -6,14 +6,13 @@ raises otherwise. There is no silent fallback.
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spd_deploy.domain.runtime_choice import Device as Device
 from spd_deploy.domain.text import Batch
-
-Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

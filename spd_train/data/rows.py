@@ -91,7 +91,8 @@ def type_name(value: object) -> str:
             return "nothing"
         case str():
             return "a text"
-    return "a number"
+        case _:
+            return "a number"
 
 
 def encoding_fault(fields: Sequence[str]) -> Fault | None:

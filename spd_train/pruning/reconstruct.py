@@ -16,6 +16,7 @@ preconditioned by the diagonal, starting from the present weights.
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -191,8 +192,10 @@ def _residual_of(encoder: Encoder, matrix: Matrix) -> str | None:
             module = naming.attention_norm if naming.norm_first else naming.query
         case "output":
             module = naming.output_norm if naming.norm_first else naming.intermediate
-        case _:
+        case "query" | "key" | "value" | "intermediate" | "gate":
             return None
+        case never:
+            assert_never(never)
     return f"{encoder.prefix}.{matrix.layer}.{module}"
 
 

@@ -91,7 +91,7 @@ def test_openvino_is_not_measured_on_a_gpu(artefact: Artefact, tmp_path: Path) -
 
     result = CliRunner().invoke(cli, list(map(str, ("bench", artefact.folder, *words))))
 
-    assert "OpenVINO runs on the CPU here; got device cuda" in result.stderr
+    assert "OpenVINO runs on the CPU only; got device cuda" in result.stderr
     assert not (tmp_path / "r").exists()
 
 

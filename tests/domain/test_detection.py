@@ -111,6 +111,8 @@ def test_what_is_detected_holds(zeros: list[str], seed: int) -> None:
             case "some" | "most" | "all" | "none":
                 share = {"some": 0.2, "most": 0.99, "all": 1.0, "none": 0.0}[kind]
                 weight[torch.from_numpy(draw.random(tuple(weight.shape)) < share)] = 0
+            case _:
+                raise AssertionError(kind)
 
     found = seen(weights)
 

@@ -150,6 +150,8 @@ def foreign(folder: Path, kind: str) -> Path:
             classifier_of(config).save_pretrained(made)
         case "pickled":
             (made / WEIGHTS_FILE).rename(made / "pytorch_model.bin")
+        case _:
+            raise AssertionError(kind)
     return made
 
 

@@ -93,6 +93,8 @@ def broken(model: Path, folder: Path, kind: str) -> Path:
             (copy / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
         case "wordless":
             (copy / "tokenizer.json").write_text("{}")
+        case _:
+            raise AssertionError(kind)
     return copy
 
 

@@ -13,7 +13,7 @@ from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.named_encoders import NAMED_ENCODERS, refuse_unknown_model
 from spd_deploy.domain.patterns import Pattern, Structured, parse_pattern
-from spd_deploy.domain.runtime_choice import CpuRuntime
+from spd_deploy.domain.runtime_choice import CPU_RUNTIMES, CpuRuntime, traits_of
 from spd_deploy.domain.versions import version_of
 from spd_deploy.sessions.protocol import Device
 from spd_deploy.timing.host_clock import TimingSettings
@@ -96,8 +96,9 @@ def patterns_of(spelled: Sequence[str], sparsities: Sequence[float]) -> tuple[Pa
 
 
 def runtimes_here() -> tuple[CpuRuntime, ...]:
-    """ONNX Runtime, and OpenVINO where it is installed."""
-    return ("onnxruntime",) if version_of("openvino") is None else ("onnxruntime", "openvino")
+    """ONNX Runtime, and the others of a CPU that are installed."""
+    first, *others = CPU_RUNTIMES
+    return (first, *(one for one in others if version_of(traits_of(one).package) is not None))
 
 
 def pattern_on_shape(pattern: Pattern, shape: tuple[int, int]) -> Pattern:

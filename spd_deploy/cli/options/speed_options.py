@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,7 @@ from spd_deploy.cli.map_structured import (
 from spd_deploy.cli.options.common import Command, Shapes, Sizes
 from spd_deploy.domain.cores import default_threads, usable_cores
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.runtime_choice import CpuRuntime
+from spd_deploy.domain.runtime_choice import CPU_RUNTIMES
 from spd_deploy.timing.machine_load import LoadObserver
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def place_options(command: Command) -> Command:
         click.option(
             "--runtime",
             "runtime_name",
-            type=click.Choice(get_args(CpuRuntime)),
+            type=click.Choice(CPU_RUNTIMES),
             help="Runtime in which --speedup counts: the one that will serve the model.  "
             "[default: onnxruntime]",
         ),

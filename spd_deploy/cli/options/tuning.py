@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
+from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.runtime_choice import CpuRuntime, RuntimeChoice
+from spd_deploy.domain.runtime_choice import CPU_RUNTIMES, CpuRuntime, RuntimeChoice
 
 if TYPE_CHECKING:
     from exporters.autotune.tune import TuningPlan
@@ -49,10 +50,24 @@ def saved_tuning(file: Path) -> "Tuner":
 
 
 def tuned_runtimes(choice: RuntimeChoice) -> tuple[CpuRuntime, ...]:
-    """The runtimes to tune in: the one that was chosen, or both for ``auto``."""
-    if choice.runtime is None:
-        return ("onnxruntime", "openvino")
-    return ("openvino",) if choice.runtime == "openvino" else ("onnxruntime",)
+    """The runtimes to tune in: the one that was chosen, or all of a CPU for ``auto``.
+
+    Raises:
+        BadSetting: the chosen one is no runtime of a CPU.
+    """
+    match choice.runtime:
+        case None:
+            return CPU_RUNTIMES
+        case "onnxruntime" | "openvino":
+            return (choice.runtime,)
+        case "tensorrt" | "torch":
+            raise BadSetting(
+                "--tune times the runtimes of a CPU",
+                got=f"--runtime {choice}",
+                fix="leave --tune out; spd build times an engine on the GPU",
+            )
+        case never:
+            assert_never(never)
 
 
 def tuner_for(plan: "TuningPlan", runtimes: Sequence[CpuRuntime], progress: Progress) -> "Tuner":
