@@ -8,11 +8,11 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, Literal, assert_never, get_args
 
 import numpy as np
 
-from benchmarks.gpu_networks import NETWORKS, SparseNetwork, drawn_model, encoder_of, own_network
+from benchmarks.gpu_networks import NETWORKS, SparseNetwork, drawn_model, encoder_of, spd_network
 from benchmarks.gpu_report import Line, with_gains
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import reason_of
@@ -23,19 +23,21 @@ from spd_deploy.sessions.device_runs import DeviceRun
 from spd_deploy.timing.cuda_clock import DeviceClock, stream_seconds
 
 DENSE = SparseNetwork(name="dense")
-FORMS = ("eager", "compile", "torch")
+Form = Literal["torch-eager", "torch-compile", "torch-spd"]
+FORMS: tuple[Form, ...] = get_args(Form)
+_SPD: tuple[Form, ...] = ("torch-spd",)
 _WARM_UPS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GpuArm:
-    """A network in a form: Transformers' eager or compiled by graph, or this project's own."""
+    """A network in a form: Transformers' eager or compiled by graph, or this project's."""
 
     network: SparseNetwork
-    form: str
+    form: Form
 
     def __str__(self) -> str:
-        """Such as ``structured 75%, compile``."""
+        """Such as ``structured 75%, torch-compile``."""
         return f"{self.network.name}, {self.form}"
 
     @property
@@ -45,14 +47,14 @@ class GpuArm:
 
 
 def arms_of_session() -> tuple[GpuArm, ...]:
-    """Dense in every form, then structured in every form, then patterns in this project's own.
+    """Dense in every form, then structured in every form, then patterns in this project's.
 
     Zeros in place make no stock kernel faster, so a pattern has one form.
     """
     return tuple(
         GpuArm(network=network, form=form)
         for network in (DENSE, *NETWORKS)
-        for form in (FORMS if network.pattern is None else ("torch",))
+        for form in (FORMS if network.pattern is None else _SPD)
     )
 
 
@@ -168,13 +170,13 @@ def prepared(arm: GpuArm, model: Any, encoder: Encoder, batch: Batch) -> DeviceR
     from spd_deploy.sessions.torch_network.graphs import CudaGraphs
 
     match arm.form:
-        case "eager":
+        case "torch-eager":
             return DenseTorchSession.of_model(model, mode="eager").prepare(batch, graph=True)
-        case "compile":
+        case "torch-compile":
             return DenseTorchSession.of_model(model, mode="compile").prepare(batch, graph=True)
-        case _:
+        case "torch-spd":
             blocks = isinstance(arm.network.pattern, Block)
-            network = own_network(
+            network = spd_network(
                 model,
                 encoder,
                 arm.network,
@@ -182,3 +184,5 @@ def prepared(arm: GpuArm, model: Any, encoder: Encoder, batch: Batch) -> DeviceR
                 chooser=TwoFourSelector(),
             )
             return CudaGraphs(network).prepare(batch, graph=True)
+        case never:
+            assert_never(never)

@@ -9,7 +9,7 @@ the fastest dense form of the machine. Where TensorRT works, engines of all of t
 among them, are built for each shape, one draw each. It needs neither network nor data.
 
     python -m benchmarks.gpu_artefacts --minutes 25 --output DIR
-    python -m benchmarks.gpu_artefacts --minutes 10 --models base --dense eager,compile --output DIR
+    python -m benchmarks.gpu_artefacts --minutes 10 --models base --dense torch-eager --output DIR
 
 The most important rows come first. Each is written when it is measured, as a folder with its report
 and a line in ``rows.jsonl``, so an interrupted run keeps them. A row that could not be run, or was

@@ -96,7 +96,7 @@ def drawn_model(encoder: Encoder, network: SparseNetwork, device: str, number: "
     return model.to(number).eval()
 
 
-def own_network(
+def spd_network(
     model: Any,
     encoder: Encoder,
     network: SparseNetwork,

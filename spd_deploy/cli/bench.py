@@ -82,7 +82,7 @@ Examples:
 @click.option(
     "--dense",
     help="With --device cuda: dense arms of the --baseline checkpoint to compare with: all, none, "
-    "or names with commas between them, such as eager,compile,onnxruntime. Each shape is compared "
+    "or names with commas between them, such as torch-eager,torch-compile. Each shape is compared "
     "with the fastest. Name fewer to save time.  [default: all]",
 )
 @timing_options(

@@ -129,7 +129,7 @@ def triton_check() -> Check:
             name,
             found=version_of("triton"),
             reason=f"it does not import: {err}",
-            remedy="pip install 'spd-deploy[triton]', or bench with --dense eager,onnxruntime",
+            remedy="pip install 'spd-deploy[triton]', or bench with --dense torch-eager",
         )
     return passed(_TORCH, name, f"triton {triton.__version__}")
 

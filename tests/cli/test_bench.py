@@ -266,9 +266,9 @@ def test_dense_forms_are_a_matter_of_gpus(folders: Folders, tmp_path: Path) -> N
     output = ("--output", tmp_path / "r", "--seq", "8")
     on_gpu = (folders.block, *output, "--device", "cuda")
 
-    assert "goes with --device cuda" in refusal(folders.block, *output, "--dense", "eager")
-    assert "with a checkpoint" in refusal(*on_gpu, "--dense", "eager")
-    artefact = ("--baseline", folders.nm, "--dense", "eager")
+    assert "goes with --device cuda" in refusal(folders.block, *output, "--dense", "torch-eager")
+    assert "with a checkpoint" in refusal(*on_gpu, "--dense", "torch-eager")
+    artefact = ("--baseline", folders.nm, "--dense", "torch-eager")
     assert "with a checkpoint" in refusal(*on_gpu, *artefact)
     assert "no dense arm" in refusal(
         *on_gpu, "--baseline", folders.dense_checkpoint, "--dense", "fast"

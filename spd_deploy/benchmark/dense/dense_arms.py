@@ -1,12 +1,13 @@
 """The dense arms of a checkpoint on a GPU, by name.
 
-    eager               PyTorch with its fused attention, in fp16, by CUDA graph or launched
-    compile             torch.compile, in fp16, likewise
-    torch               this project's own network in PyTorch, as torch artefacts have it, in fp16
-    onnxruntime         this project's own dense export in fp16, in ONNX Runtime's CUDA provider
-    onnxruntime-fused   ONNX Runtime's own transformer optimiser, in fp16, in the same provider
+    torch-eager         Transformers' model in PyTorch with its fused attention, in fp16, by CUDA
+                        graph or launched
+    torch-compile       the same by torch.compile
+    torch-spd           this project's dense torch artefact, in fp16
+    onnxruntime-spd     this project's dense onnx artefact, in fp16, in the CUDA provider
+    onnxruntime-fused   the model as ONNX Runtime's transformer optimiser fuses it, likewise
 
-The two exports of this project compute the last layer for the first token alone, and ``torch``
+The two exports of this project compute the last layer for the first token alone, and ``torch-spd``
 reads queries, keys and values in one product. Sparse artefacts do the same, so that is no part of
 what zeros gain.
 
@@ -41,9 +42,10 @@ from spd_deploy.sessions.onnxruntime import OnnxSession, onnxruntime_for
 from spd_deploy.sessions.open import difference_between
 from spd_deploy.sessions.protocol import Description, Session
 
-OwnExport = Literal["torch", "onnxruntime"]
+StockTorch = Literal["torch-eager", "torch-compile"]
+SpdExport = Literal["torch-spd", "onnxruntime-spd"]
 Engine = Literal["tensorrt-fp16", "tensorrt-int8"]
-DenseName = Literal[TorchMode, OwnExport, "onnxruntime-fused", Engine]
+DenseName = Literal[StockTorch, SpdExport, "onnxruntime-fused", Engine]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 NAMES: tuple[DenseName, ...] = get_args(DenseName)
 _FP16_TOLERANCE = 2e-2
@@ -146,10 +148,12 @@ def _dense_arm(model: DenseModel, name: DenseName) -> Arm:
         Unavailable: it is an engine's, or its runtime is not there.
     """
     match name:
-        case "eager" | "compile":
-            return _pytorch(model, name)
-        case "torch" | "onnxruntime":
-            return _own_export(model, name)
+        case "torch-eager":
+            return _stock_torch(model, name, "eager")
+        case "torch-compile":
+            return _stock_torch(model, name, "compile")
+        case "torch-spd" | "onnxruntime-spd":
+            return _spd_export(model, name)
         case "onnxruntime-fused":
             return _fused(model, name)
         case "tensorrt-fp16" | "tensorrt-int8":
@@ -162,12 +166,12 @@ def _dense_arm(model: DenseModel, name: DenseName) -> Arm:
             assert_never(never)
 
 
-def _pytorch(model: DenseModel, mode: TorchMode) -> Arm:
-    """The stock model in PyTorch."""
+def _stock_torch(model: DenseModel, name: StockTorch, mode: TorchMode) -> Arm:
+    """Transformers' model in PyTorch."""
     folder = model.checkpoint.folder
     return _without_artefact(
         model,
-        mode,
+        name,
         open_session=lambda: DenseTorchSession(folder, mode=mode),
         model_file=_stored_at(model.checkpoint),
     )
@@ -192,7 +196,7 @@ def _fused(model: DenseModel, name: str) -> Arm:
     return _without_artefact(model, name, open_session=open_session, model_file=file)
 
 
-def _own_export(model: DenseModel, name: OwnExport) -> Arm:
+def _spd_export(model: DenseModel, name: SpdExport) -> Arm:
     """The dense export that ``spd export`` makes in fp16 for a runtime, once for all runs.
 
     Raises:
@@ -202,18 +206,19 @@ def _own_export(model: DenseModel, name: OwnExport) -> Arm:
     from exporters.precision import Precision
     from exporters.torch.export import torch_artefact_from_checkpoint
 
-    if name == "onnxruntime":
-        onnxruntime_for("cuda")  # before a model is exported for nothing
     folder = model.scratch / name
-    if is_artefact(folder):
-        artefact = open_artefact(folder)
-    elif name == "torch":
-        artefact = torch_artefact_from_checkpoint(model.checkpoint, folder, precision="fp16")
-    else:
-        artefact = artefact_from_checkpoint(
-            model.checkpoint, folder, ExportRequest(precision=Precision.FP16)
-        )
-    arm = arm_of(ArmSource(name=f"dense {name}", artefact=artefact))
+    match name:
+        case "torch-spd":
+            if not is_artefact(folder):
+                torch_artefact_from_checkpoint(model.checkpoint, folder, precision="fp16")
+        case "onnxruntime-spd":
+            onnxruntime_for("cuda")  # before a model is exported for nothing
+            if not is_artefact(folder):
+                request = ExportRequest(precision=Precision.FP16)
+                artefact_from_checkpoint(model.checkpoint, folder, request)
+        case never:
+            assert_never(never)
+    arm = arm_of(ArmSource(name=f"dense {name}", artefact=open_artefact(folder)))
     # Without a source its process is not weighed: of a dense arm the GPU's memory alone counts.
     return replace(arm, source=None)
 

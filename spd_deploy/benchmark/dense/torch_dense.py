@@ -3,7 +3,9 @@
 The stock classifier in half precision with PyTorch's fused attention. A ``TorchMode`` is one arm:
 ``eager`` runs it as it comes, ``compile`` by ``torch.compile``. Each is timed launched and by CUDA
 graph. Graphs are captured here and not by ``mode="reduce-overhead"``, which does the same and adds
-its own bookkeeping to every call; so the compiled arm is at least as fast as that mode.
+its own bookkeeping to every call; so the compiled arm is at least as fast as that mode. For the
+same reason a mode of ``torch.compile`` that captures graphs of its own has no place here: of
+``max-autotune`` take ``max-autotune-no-cudagraphs``.
 
 A batch without padding is run without a mask, so that attention takes its fastest kernel. Nothing
 falls back: a model is compiled whole (``fullgraph``) for each shape, or the arm says why not.

@@ -16,7 +16,7 @@ from spd_deploy.benchmark.dense.dense_arms import (
     NAMES,
     DenseModel,
     DenseName,
-    OwnExport,
+    SpdExport,
     dense_arms,
     parse_dense,
     proof_batch,
@@ -66,7 +66,7 @@ def model(dense_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory
     [
         ("all", NAMES),
         ("none", ()),
-        ("compile, eager,compile", ("eager", "compile")),
+        ("torch-compile, torch-eager,torch-compile", ("torch-eager", "torch-compile")),
         ("tensorrt-int8", ("tensorrt-int8",)),
     ],
 )
@@ -75,7 +75,7 @@ def test_names_come_once_in_the_order_of_a_report(text: str, names: tuple[str, .
     assert parse_dense(text) == names
 
 
-@pytest.mark.parametrize("text", ["", "all,eager", "fast"])
+@pytest.mark.parametrize("text", ["", "all,torch-eager", "fast"])
 def test_an_unknown_name_is_refused(text: str) -> None:
     """With the names there are."""
     with pytest.raises(BadSetting, match="onnxruntime-fused"):
@@ -102,7 +102,7 @@ def test_other_logits_are_refused(model: DenseModel) -> None:
 
 def test_each_name_is_an_arm_or_has_a_reason(model: DenseModel) -> None:
     """Engines are named as absent unless one takes part; all others can be tried."""
-    ours = ("torch", "onnxruntime")  # which are exported at once
+    ours = ("torch-spd", "onnxruntime-spd")  # which are exported at once
     names = [name for name in NAMES if name not in ours]
     found, absent = dense_arms(model, names, engines=["fp16"])
 
@@ -112,18 +112,18 @@ def test_each_name_is_an_arm_or_has_a_reason(model: DenseModel) -> None:
     assert "--format trt" in absent[0].reason
 
 
-@pytest.mark.parametrize("name", ["torch", "onnxruntime"])
-def test_our_own_exports_are_arms(
-    name: OwnExport, model: DenseModel, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["torch-spd", "onnxruntime-spd"])
+def test_exports_of_this_project_are_arms(
+    name: SpdExport, model: DenseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is the dense artefact in fp16, gives the model's logits, and counts one last token."""
     monkeypatch.setattr(dense, "onnxruntime_for", lambda device: None)
     ((found,), absent) = dense_arms(model, [name])
-    ((eager,), _) = dense_arms(model, ["eager"])
+    ((eager,), _) = dense_arms(model, ["torch-eager"])
 
     assert (found.name, found.dense, absent) == (f"dense {name}", True, ())
     artefact = open_artefact(model.scratch / name)
-    assert artefact.manifest.runtime_choice.runtime == name
+    assert artefact.manifest.runtime_choice.runtime == name.removesuffix("-spd")
     with session_from_artefact(artefact, device="cpu") as session:
         assert model.difference(session, tolerance=2e-2) < 2e-2
         assert found.check(session) < 2e-2
@@ -131,7 +131,7 @@ def test_our_own_exports_are_arms(
     assert found.work(ran, 2).flops < eager.work(ran, 2).flops
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime-fused"])
+@pytest.mark.parametrize("name", ["onnxruntime-spd", "onnxruntime-fused"])
 def test_nothing_is_exported_for_a_runtime_without_cuda(
     name: DenseName, model: DenseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +160,7 @@ def test_without_a_gpu_a_session_says_so(model: DenseModel) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    ((found,), _) = dense_arms(model, ["eager"])
+    ((found,), _) = dense_arms(model, ["torch-eager"])
     with pytest.raises(Unavailable, match="PyTorch finds no CUDA device"):
         found.open(SETTINGS)
 

@@ -25,7 +25,7 @@ from tests.benchmark.made_device import two_dense_and_a_block
 
 
 def grid(folder: Path) -> Grid:
-    return Grid(scratch=folder, output=folder, dense=("eager",), rounds=2, seconds=0.1)
+    return Grid(scratch=folder, output=folder, dense=("torch-eager",), rounds=2, seconds=0.1)
 
 
 def test_every_shape_comes_once_and_the_headline_first() -> None:

@@ -208,9 +208,9 @@ def test_a_whole_comparison(
         shapes=(Shape(batch=2, seq=16),), device="cuda", rounds=2, seconds=0.05, min_runs=3
     )
     names: tuple[DenseName, ...] = (
-        "eager",
-        "compile",
-        "onnxruntime",
+        "torch-eager",
+        "torch-compile",
+        "onnxruntime-spd",
         "onnxruntime-fused",
         "tensorrt-fp16",
     )

@@ -119,13 +119,13 @@ def bench(arms: tuple[Arm, ...]) -> Bench:
 def test_a_run_makes_a_report(bench: Bench, tmp_path: Path) -> None:
     """Both clocks, limits, states and kernels are in it, and it comes back from its file."""
     arms = (bench.arm("dense", Times()), bench.arm("nm", Times(device_ns=50_000)))
-    missing = (Skipped(name="dense compile", reason="no compiler"),)
+    missing = (Skipped(name="dense torch-compile", reason="no compiler"),)
 
     report = measured(arms, SETTINGS, skipped=missing, tools=bench.tools())
 
     assert report.baselines == ("dense",)
     assert report.device is not None
-    assert [one.name for one in report.skipped] == ["dense compile", "peak in int8"]
+    assert [one.name for one in report.skipped] == ["dense torch-compile", "peak in int8"]
     assert report.device.card is not None and report.device.card.name == "NVIDIA H100 80GB HBM3"
     assert report.device.during
     assert [arm.device_bytes for arm in report.device.arms] == [1000, 1000]

@@ -15,7 +15,7 @@ from benchmarks.gpu_networks import (
     drawn_model,
     encoder_of,
     kept_sizes,
-    own_network,
+    spd_network,
 )
 from spd_deploy.benchmark.dense.torch_dense import forward_of
 from spd_deploy.domain.encoder import Encoder
@@ -42,7 +42,7 @@ SMALL = replace(encoder_of("base"), layers=2, hidden=128, heads=4, intermediate=
 def test_both_forms_give_the_same_logits(network: SparseNetwork) -> None:
     """Transformers' classes on the drawn weights, and this project's network on the same."""
     model = drawn_model(SMALL, network, "cpu", torch.float32)
-    own = own_network(model, SMALL, network, backend=EagerBackend(), chooser=None)
+    own = spd_network(model, SMALL, network, backend=EagerBackend(), chooser=None)
     batch = random_batch(Shape(batch=3, seq=8), SMALL.vocabulary, np.random.default_rng(0))
     ids, mask, types = map(torch.from_numpy, (batch.ids_BS, batch.mask_BS, batch.types_BS))
 
@@ -83,7 +83,7 @@ def test_structured_is_the_first_sparse_arm_in_every_form() -> None:
     names = [str(arm) for arm in arms_of_session()]
 
     assert names[:6] == [
-        "dense, eager", "dense, compile", "dense, torch",
-        "structured 75%, eager", "structured 75%, compile", "structured 75%, torch",
+        "dense, torch-eager", "dense, torch-compile", "dense, torch-spd",
+        "structured 75%, torch-eager", "structured 75%, torch-compile", "structured 75%, torch-spd",
     ]  # fmt: skip
     assert len(set(names)) == len(names)

@@ -141,7 +141,7 @@ from dataclasses import replace
 import benchmarks.gpu, benchmarks.kernel
 from benchmarks.gpu import phases_of
 from benchmarks.gpu_arms import Timing
-from benchmarks.gpu_networks import SparseNetwork, drawn_model, encoder_of, own_network
+from benchmarks.gpu_networks import SparseNetwork, drawn_model, encoder_of, spd_network
 from spd_deploy.benchmark.dense.torch_dense import DenseTorchSession, forward_of
 from spd_deploy.domain.patterns import Block
 from spd_deploy.kernels.backends import EagerBackend, TritonBackend
@@ -152,7 +152,7 @@ small = replace(encoder_of("base"), layers=1, hidden=64, heads=1, intermediate=6
 network = SparseNetwork(name="b", pattern=Block(rows=32, columns=1, sparsity=0.5))
 model = drawn_model(small, network, "cpu", torch.float32)
 ids = torch.ones(1, 4, dtype=torch.long)
-own = own_network(model, small, network, backend=EagerBackend(), chooser=None)
+own = spd_network(model, small, network, backend=EagerBackend(), chooser=None)
 with torch.inference_mode():
     off = own.logits(ids, ids, ids * 0) - forward_of(model, "eager")(ids, None, ids * 0)
 print(float(off.abs().max()) < 1e-5)
@@ -171,10 +171,10 @@ def test_a_session_needs_nothing_of_the_server() -> None:
 def test_arms_are_timed_and_compared_with_the_fastest_dense_one() -> None:
     """By a simulated GPU: gains, cold times, and a reason for the arm that does not run."""
     gpu = SimulatedGpu()
-    takes_ns = {"eager": 400_000, "compile": 200_000, "torch": 100_000}
+    takes_ns = {"torch-eager": 400_000, "torch-compile": 200_000, "torch-spd": 100_000}
 
     def prepare(arm: GpuArm) -> tuple[SimulatedRun, float]:
-        if arm.form == "eager" and not arm.dense:
+        if arm.form == "torch-eager" and not arm.dense:
             raise RuntimeError("an illegal memory access")
         half = takes_ns[arm.form] // (1 if arm.dense else 2)
         runs = SimulatedRuns(gpu, Times(device_ns=half))
@@ -192,12 +192,14 @@ def test_arms_are_timed_and_compared_with_the_fastest_dense_one() -> None:
     )
 
     by_arm = {line["arm"]: line for line in lines}
-    assert by_arm["structured 75%, eager"]["not_run"] == "RuntimeError: an illegal memory access"
-    best = by_arm["structured 75%, torch"]
+    assert (
+        by_arm["structured 75%, torch-eager"]["not_run"] == "RuntimeError: an illegal memory access"
+    )
+    best = by_arm["structured 75%, torch-spd"]
     assert best["graph_s"] == pytest.approx(50e-6)
     assert best["cold_s"] == pytest.approx(80e-6)
-    assert (best["against"], best["gain"]) == ("dense, torch", pytest.approx(2.0))
-    assert "gain" not in by_arm["dense, eager"]
+    assert (best["against"], best["gain"]) == ("dense, torch-spd", pytest.approx(2.0))
+    assert "gain" not in by_arm["dense, torch-eager"]
     assert json.loads(json.dumps(lines)) == lines
 
 
@@ -227,7 +229,7 @@ def test_the_report_has_a_table_a_phase_and_what_was_not_run() -> None:
 @pytest.mark.gpu
 def test_every_arm_runs_on_a_gpu() -> None:
     """BERT-base in every network, each by graph and near to eager PyTorch's logits."""
-    arms = tuple(arm for arm in arms_of_session() if arm.form != "compile")
+    arms = tuple(arm for arm in arms_of_session() if arm.form != "torch-compile")
 
     lines = list(
         measured_shape(
