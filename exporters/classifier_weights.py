@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spd_deploy.domain.architectures import expected_shapes, exportable_architecture
 from spd_deploy.domain.checkpoint import Checkpoint, read_config
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_deploy.domain.errors import BadModel
+from spd_deploy.domain.export_shapes import expected_shapes, exportable_architecture
 from spd_deploy.domain.layers import find_layers, passed_over
 from spd_deploy.domain.model_config import Activation, activation_of, epsilon_of
 from spd_deploy.domain.models.architecture import Architecture

@@ -14,11 +14,11 @@ from exporters.lowering.choice import LoweringChoice
 from exporters.lowering.dense import Dense
 from exporters.onnx.classifier_graph import ClassifierGraph
 from exporters.onnx.storage import write_graphs
-from spd_deploy.domain.architectures import architecture_of
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import read_config
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadArtefact
+from spd_deploy.domain.export_shapes import architecture_of
 from spd_deploy.domain.layers import Shapes
 from spd_deploy.sessions.onnxruntime import MODEL_FILE
 

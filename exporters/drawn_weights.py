@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from exporters.classifier_weights import Array, ClassifierWeights
-from spd_deploy.domain.architectures import architecture_of, expected_shapes
 from spd_deploy.domain.encoder import Encoder
+from spd_deploy.domain.export_shapes import architecture_of, expected_shapes
 from spd_deploy.domain.layers import Shapes
 from spd_deploy.domain.model_config import activation_of, epsilon_of
 

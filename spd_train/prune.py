@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from spd_deploy.domain.architectures import exportable_architecture
 from spd_deploy.domain.checkpoint import Checkpoint, Scores, open_checkpoint, read_config
 from spd_deploy.domain.errors import BadData, BadSetting
+from spd_deploy.domain.export_shapes import exportable_architecture
 from spd_deploy.domain.files import refuse_existing, replacing
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from spd_deploy.domain.architectures import exportable_architecture
 from spd_deploy.domain.checkpoint import CONFIG_FILE, open_checkpoint
 from spd_deploy.domain.errors import BadModel, BadSetting
+from spd_deploy.domain.export_shapes import exportable_architecture
 from spd_deploy.domain.tasks import TASKS, Task, refuse_other_answers
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
 from spd_deploy.sessions.checkpoint_tokenizer import (

@@ -9,9 +9,9 @@ import torch
 from transformers import AutoConfig
 from transformers.activations import ACT2FN
 
-from spd_deploy.domain.architectures import exportable_architecture
 from spd_deploy.domain.checkpoint import Checkpoint, encoder_in
 from spd_deploy.domain.errors import BadModel
+from spd_deploy.domain.export_shapes import exportable_architecture
 from spd_deploy.domain.model_config import (
     ACTIVATIONS,
     activation_of,

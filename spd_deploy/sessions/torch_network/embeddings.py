@@ -5,8 +5,8 @@ Rotary positions are not embedded.
 
 from typing import TYPE_CHECKING
 
-from spd_deploy.domain.architectures import architecture_of
 from spd_deploy.domain.encoder import Encoder
+from spd_deploy.domain.export_shapes import architecture_of
 from spd_deploy.sessions.torch_network.network_plan import NetworkPlan
 from spd_deploy.sessions.torch_network.tensors import Tensors
 

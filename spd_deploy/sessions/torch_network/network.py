@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spd_deploy.domain.architectures import architecture_of
 from spd_deploy.domain.encoder import Encoder
+from spd_deploy.domain.export_shapes import architecture_of
 from spd_deploy.domain.models.architecture import Role
 from spd_deploy.kernels.backends import Backend
 from spd_deploy.kernels.two_four import TwoFourSelector
