@@ -95,9 +95,9 @@ class BenchResult(Displayed):
     def tables(self) -> "list[Table]":
         """Everything that is shown as a table; of two compared reports only the comparison."""
         from spd_deploy.benchmark.regression import comparison_table
-        from spd_deploy.benchmark.tables import tables_of
+        from spd_deploy.benchmark.tables import terminal_tables
 
-        measured = () if self.page is None else tables_of(self.report, self.judgement)
+        measured = () if self.page is None else terminal_tables(self.report, self.judgement)
         compared = () if self.comparison is None else (comparison_table(self.comparison),)
         return [*measured, *self.http_tables(), *compared]
 

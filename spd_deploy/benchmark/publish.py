@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spd_deploy.benchmark.html import PageSection, html_from_report
 from spd_deploy.benchmark.http.http_tables import http_headlines
 from spd_deploy.benchmark.http.judge_http import http_judgement_of
 from spd_deploy.benchmark.judge import Judgement, judge
@@ -13,12 +12,13 @@ from spd_deploy.benchmark.layers.analysis import analyse
 from spd_deploy.benchmark.layers.layer_summary import analysis_to_json
 from spd_deploy.benchmark.plots import PLOTS, draw_plots
 from spd_deploy.benchmark.report import Report, text_from_report
+from spd_deploy.benchmark.report_html import PageSection, html_from_report
 from spd_deploy.benchmark.summary import headlines
 from spd_deploy.domain.files import refuse_foreign, replacing
 
 JSON_FILE = "report.json"
-PAGE_FILE = "report.html"
-WRITTEN = frozenset({JSON_FILE, PAGE_FILE, *PLOTS})
+HTML_FILE = "report.html"
+WRITTEN = frozenset({JSON_FILE, HTML_FILE, *PLOTS})
 
 
 def refuse_taken(folder: Path, *, overwrite: bool) -> None:
@@ -75,7 +75,7 @@ def write_report(
     with replacing(folder) as draft:
         draft.mkdir()
         (draft / JSON_FILE).write_text(text_from_report(report, derived), encoding="utf-8")
-        (draft / PAGE_FILE).write_text(page, encoding="utf-8")
+        (draft / HTML_FILE).write_text(page, encoding="utf-8")
         for name, content in plots.items():
             (draft / name).write_bytes(content)
-    return folder / PAGE_FILE
+    return folder / HTML_FILE

@@ -1,4 +1,4 @@
-"""The report's tables as text, for the terminal and the page alike."""
+"""The report's tables as text, for the terminal and the HTML report alike."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -154,8 +154,8 @@ def accuracy_table(report: Report) -> Table | None:
     return Table(title="Accuracy", columns=columns, rows=rows)
 
 
-def tables_of(report: Report, judgement: Judgement) -> tuple[Table, ...]:
-    """The tables that the terminal shows."""
+def terminal_tables(report: Report, judgement: Judgement) -> tuple[Table, ...]:
+    """The tables that the terminal and a notebook show."""
     found = (
         host_latency_table(report, judgement),
         device_table(report, judgement),

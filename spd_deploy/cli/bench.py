@@ -144,12 +144,12 @@ def _show_run(found: api.BenchResult, page: Path) -> None:
     from spd_deploy.benchmark.layers.analysis import analyse
     from spd_deploy.benchmark.layers.layer_summary import explanation_of, statement_of
     from spd_deploy.benchmark.summary import runtimes_of
-    from spd_deploy.benchmark.tables import tables_of
+    from spd_deploy.benchmark.tables import terminal_tables
     from spd_deploy.benchmark.warnings import grouped
 
     for headline in found.headlines:
         click.echo(f"{headline}\n")
-    _show_tables(tables_of(found.report, found.judgement))
+    _show_tables(terminal_tables(found.report, found.judgement))
     if found.report.http is not None:
         _show_http(found)
     for profile in found.report.layers:

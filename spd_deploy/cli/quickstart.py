@@ -249,8 +249,8 @@ def _publish(
     report: "Report", judgement: "Judgement", checkpoint: "Checkpoint", output: Path
 ) -> Path:
     """Write the report of the benchmark with the training curves in it. Returns its path."""
-    from spd_deploy.benchmark.html import PageSection
     from spd_deploy.benchmark.publish import write_report
+    from spd_deploy.benchmark.report_html import PageSection
     from spd_train.plots.curves import CURVES_FILE
 
     curves: PageSection = PageSection(

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from spd_deploy.benchmark.device.device_records import TracedKernel
-from spd_deploy.benchmark.html import html_from_report
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.machine_tables import gpu_table
 from spd_deploy.benchmark.plots import draw_plots
 from spd_deploy.benchmark.proof import why_unproven
 from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.report_html import html_from_report
 from spd_deploy.benchmark.samples import fastest_mode
 from spd_deploy.benchmark.summary import headlines
 from spd_deploy.benchmark.tables import (

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from spd_deploy.benchmark.html import PageSection
 from spd_deploy.benchmark.publish import WRITTEN, summary_of, write_report
 from spd_deploy.benchmark.report import SCHEMA, Report
+from spd_deploy.benchmark.report_html import PageSection
 from spd_deploy.domain.errors import NotWritten
 from tests.benchmark.made import three_arms, three_judged
 

@@ -1,4 +1,4 @@
-"""The tables of the HTTP part of a report as text, for the terminal and the page alike."""
+"""The tables of the HTTP part of a report as text, for the terminal and the HTML report."""
 
 import math
 

@@ -13,7 +13,7 @@ from spd_deploy.benchmark.report import Report, read_report
 from spd_deploy.domain.errors import BadReport, NotWritten
 from tests.benchmark.layers.made import MS, profile
 from tests.benchmark.made import three_arms
-from tests.benchmark.test_html import PNG, Reader
+from tests.benchmark.test_report_html import PNG, Reader
 
 
 @pytest.fixture(scope="module")

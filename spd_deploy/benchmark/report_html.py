@@ -36,7 +36,7 @@ from spd_deploy.benchmark.tables import (
 from spd_deploy.benchmark.warnings import grouped
 from spd_deploy.sessions.open import BF16_TOLERANCE
 
-_TEMPLATE = "page.html.j2"
+_TEMPLATE = "report.html.j2"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,13 +7,13 @@ from html.parser import HTMLParser
 import pytest
 
 from spd_deploy.benchmark.formatting import milliseconds
-from spd_deploy.benchmark.html import PageSection, html_from_report
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.plot_latency import MAX_DOTS, thinned
 from spd_deploy.benchmark.plot_speedup import speedup_figure
 from spd_deploy.benchmark.plots import PLOTS, draw_plots
 from spd_deploy.benchmark.publish import summary_of
 from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.report_html import PageSection, html_from_report
 from spd_deploy.benchmark.summary import headlines
 from spd_deploy.benchmark.tables import host_latency_table
 from tests.benchmark.made import NO_KERNEL, drawn, gathered, made_report, three_arms, three_judged
