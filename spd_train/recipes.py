@@ -103,7 +103,7 @@ def one_shot() -> StudentRecipe:
     )
 
 
-ARMS: Mapping[str, Callable[[], StudentRecipe]] = {
+RECIPES: Mapping[str, Callable[[], StudentRecipe]] = {
     "spd": spd,
     "spd-paper": spd_paper,
     "prune": prune,
@@ -122,21 +122,21 @@ def recipe_named(name: str, pattern: Pattern | None = None) -> Recipe:
     """The recipe of this name, or the one in a file; its pattern may be None.
 
     Args:
-        name: one of ``ARMS``, or the path of a ``spd.json`` or of its folder.
+        name: one of ``RECIPES``, or the path of a ``spd.json`` or of its folder.
         pattern: what will be pruned to; ``spd`` has a lower learning rate for the structured one.
 
     Raises:
         BadSetting: there is no such recipe and no such file, or the file is damaged.
     """
-    if name in ARMS:
-        student = ARMS[name]()
+    if name in RECIPES:
+        student = RECIPES[name]()
         if name == "spd" and isinstance(pattern, Structured):
             student = replace(student, learning_rate=STRUCTURED_LEARNING_RATE)
         return Recipe(name=name, pattern=None, student=student)
     file = Path(name) / SPD_FILE if Path(name).is_dir() else Path(name)
     if not file.is_file():
         raise BadSetting(
-            "no such recipe", got=name, fix=f"use one of {', '.join(ARMS)}, or a {SPD_FILE}"
+            "no such recipe", got=name, fix=f"use one of {', '.join(RECIPES)}, or a {SPD_FILE}"
         )
     value = read_json(file, error=BadSetting, fix=f"use a {SPD_FILE} that spd train wrote")
     recipe = value.get("recipe", value)

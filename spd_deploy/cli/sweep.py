@@ -68,11 +68,11 @@ Examples:
 def sweep(
     file: Path, output: Path, model: str | None, data: Path | None, as_json: bool, **options: Any
 ) -> None:
-    """Train a grid of task x pattern x arm x seed, several runs at a time.
+    """Train a grid of task x pattern x recipe x seed, several runs at a time.
 
-    FILE is a TOML file; benchmarks/accuracy has examples. An arm is a recipe of spd train. Runs
-    that are finished in --output are kept, and runs that were started are continued, so the same
-    command continues after a stop, after a failure, and with a grid that has grown.
+    FILE is a TOML file; benchmarks/accuracy has examples. Runs that are finished in --output are
+    kept, and runs that were started are continued, so the same command continues after a stop,
+    after a failure, and with a grid that has grown.
     """
     from spd_train.sweep.grid_file import read_grid
 
@@ -127,7 +127,7 @@ def show_results(results: "Results", files: Sequence[Path]) -> None:
     for task in results.grid.tasks:
         show_table(
             f"{task}, {results.metric(task)} on dev x 100 (share of dense)",
-            ["pattern", *results.arms],
+            ["pattern", *results.recipes],
             rows_of(results, task),
         )
         click.echo()

@@ -1,4 +1,4 @@
-"""The gap between train and dev of each arm: the paper's thesis in one figure.
+"""The gap between train and dev of each recipe: the paper's thesis in one figure.
 
 Small marks are seeds, a large mark is their mean, and the bar is its 95 % interval, which may leave
 the panel for two seeds. The grey line is the gap of the dense teacher.
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spd_deploy.domain.plot_style import EDGE, GREY, INK, STYLE, save_png
-from spd_train.plots.arm_markers import colour_of, mark_of, offsets
+from spd_train.plots.recipe_markers import colour_of, mark_of, offsets
 from spd_train.seeds import SeedSummary
 from spd_train.sweep.jobs import DENSE, pattern_text
 from spd_train.sweep.results import Results
@@ -57,14 +57,14 @@ def _panel(axes: "Axes", results: Results, task: str) -> None:
     axes.set_title(f"{task}, {results.metric(task)}")
     axes.grid(axis="y")
     axes.axhline(0, color=INK, linewidth=0.8)
-    shifts = offsets(grid.arms, 0.8 / max(1, len(grid.arms)))
+    shifts = offsets(grid.recipes, 0.8 / max(1, len(grid.recipes)))
     for i, pattern in enumerate(grid.patterns):
         if i:
             axes.axvline(i - 0.5, color=EDGE, linewidth=0.6)
         if (dense := results.gap(task, pattern, DENSE)) is not None:
             axes.hlines(100 * dense.mean, i - 0.44, i + 0.44, color=GREY, linestyle=":", zorder=1)
-        for arm in grid.arms:
-            _draw_arm(axes, i + shifts[arm], results.gap(task, pattern, arm), arm)
+        for recipe in grid.recipes:
+            _draw_recipe(axes, i + shifts[recipe], results.gap(task, pattern, recipe), recipe)
     axes.set_xlim(-0.5, len(grid.patterns) - 0.5)
     labels = [pattern_text(pattern).replace("@", "\nat ") for pattern in grid.patterns]
     axes.set_xticks(range(len(grid.patterns)), labels)
@@ -84,17 +84,17 @@ def _points(results: Results, task: str) -> list[float]:
     return [
         100 * value
         for pattern in results.grid.patterns
-        for arm in results.arms
-        if (gap := results.gap(task, pattern, arm)) is not None
+        for recipe in results.recipes
+        if (gap := results.gap(task, pattern, recipe)) is not None
         for value in gap.values
     ]
 
 
-def _draw_arm(axes: "Axes", x: float, gap: SeedSummary | None, arm: str) -> None:
-    """Draw the seeds of one arm, their mean and its interval."""
+def _draw_recipe(axes: "Axes", x: float, gap: SeedSummary | None, recipe: str) -> None:
+    """Draw the seeds of one recipe, their mean and its interval."""
     if gap is None:
         return
-    colour, mark = colour_of(arm), mark_of(arm)
+    colour, mark = colour_of(recipe), mark_of(recipe)
     y = [100 * value for value in gap.values]
     if gap.count > 1:
         axes.scatter([x + 0.07] * len(y), y, s=9, color=colour, marker=mark, alpha=0.6, linewidth=0)
@@ -105,12 +105,12 @@ def _draw_arm(axes: "Axes", x: float, gap: SeedSummary | None, arm: str) -> None
 
 
 def _legend(figure: "Figure", results: Results) -> None:
-    """Add a legend of the arms' colours and marks."""
+    """Add a legend of the recipes' colours and marks."""
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=colour_of(arm), marker=mark_of(arm), linestyle="", label=arm)
-        for arm in results.grid.arms
+        Line2D([], [], color=colour_of(recipe), marker=mark_of(recipe), linestyle="", label=recipe)
+        for recipe in results.grid.recipes
     ]
     handles += [Line2D([], [], color=GREY, linestyle=":", label="the dense teacher's")]
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), fontsize=8.5)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.plot_style import EDGE, GREY, INK, STYLE, save_png
-from spd_train.plots.arm_markers import colour_of, mark_of, offsets
+from spd_train.plots.recipe_markers import colour_of, mark_of, offsets
 from spd_train.sweep.jobs import DENSE, pattern_text
 from spd_train.sweep.outcomes import Outcome, Point
 from spd_train.sweep.results import Results
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 OVERFITTING_FILE = "overfitting.png"
 _WIDTH, _HEIGHT = 3.1, 2.15  # of a panel, inches
 _DASHES = (0, (3, 1.5))
-_BESIDE = 0.035  # from one arm's mark to the next, as a share of the epochs
+_BESIDE = 0.035  # from one recipe's mark to the next, as a share of the epochs
 
 
 def draw_overfitting(results: Results, output: Path) -> Path:
@@ -51,7 +51,7 @@ def overfitting_figure(results: Results) -> "Figure":
     for j, pattern in enumerate(grid.patterns):
         panels[0, j].set_title(pattern_text(pattern))
         panels[-1, j].set_xlabel("epoch")
-    _legend(figure, results.arms)
+    _legend(figure, results.recipes)
     return figure
 
 
@@ -73,18 +73,18 @@ def mean_curve(runs: Sequence[Outcome]) -> list[Point]:
 
 
 def _panel(axes: "Axes", results: Results, task: str, pattern: Pattern, *, last: float) -> None:
-    """Draw the arms of one task and pattern, and the dense score on dev as a line."""
+    """Draw the recipes of one task and pattern, and the dense score on dev as a line."""
     axes.grid(axis="y")
     if (dense := results.score(task, pattern, DENSE)) is not None:
         axes.axhline(dense.mean, color=GREY, linewidth=1, linestyle=":", zorder=1)
-    shifts = offsets(results.grid.arms, _BESIDE * last)
+    shifts = offsets(results.grid.recipes, _BESIDE * last)
     half = _BESIDE / 2 * max(3, len(shifts)) * last
     middle = 1.04 * last + half
-    for arm in results.grid.arms:
-        _draw_curve(axes, mean_curve(results.of(task, pattern, arm)), colour_of(arm))
-        if (dev := results.score(task, pattern, arm)) is not None:
-            x = middle + shifts[arm]
-            axes.plot(x, dev.mean, mark_of(arm), color=colour_of(arm), markersize=5, zorder=4)
+    for recipe in results.grid.recipes:
+        _draw_curve(axes, mean_curve(results.of(task, pattern, recipe)), colour_of(recipe))
+        if (dev := results.score(task, pattern, recipe)) is not None:
+            x = middle + shifts[recipe]
+            axes.plot(x, dev.mean, mark_of(recipe), color=colour_of(recipe), markersize=5, zorder=4)
     axes.axvline(1.02 * last, color=EDGE, linewidth=0.8)
     ticks = [*_epoch_ticks(last), middle]
     axes.set_xticks(ticks, [*(f"{tick:g}" for tick in ticks[:-1]), "dev"])
@@ -98,7 +98,7 @@ def _epoch_ticks(last: float) -> list[float]:
 
 
 def _draw_curve(axes: "Axes", curve: Sequence[Point], colour: str) -> None:
-    """Draw one arm: train as a solid line, validation rows as a dashed line."""
+    """Draw one recipe: train as a solid line, validation rows as a dashed line."""
     x = [p.epoch for p in curve]
     for values, line in (
         ([p.train for p in curve], "-"),
@@ -111,18 +111,20 @@ def _draw_curve(axes: "Axes", curve: Sequence[Point], colour: str) -> None:
 def _last_epoch(results: Results, task: str) -> float:
     """The last epoch of the longest run of a task."""
     grid = results.grid
-    runs = [r for p in grid.patterns for arm in grid.arms for r in results.of(task, p, arm)]
+    runs = [
+        r for p in grid.patterns for recipe in grid.recipes for r in results.of(task, p, recipe)
+    ]
     return max((point.epoch for run in runs for point in run.curve), default=1.0)
 
 
-def _legend(figure: "Figure", arms: Sequence[str]) -> None:
+def _legend(figure: "Figure", recipes: Sequence[str]) -> None:
     """Add a legend of colours, lines and marks."""
     from matplotlib.lines import Line2D
 
-    students = [arm for arm in arms if arm != DENSE]
+    students = [recipe for recipe in recipes if recipe != DENSE]
     handles = [
-        Line2D([], [], color=colour_of(arm), marker=mark_of(arm), markersize=5, label=arm)
-        for arm in students
+        Line2D([], [], color=colour_of(recipe), marker=mark_of(recipe), markersize=5, label=recipe)
+        for recipe in students
     ]
     handles += [
         Line2D([], [], color=INK, linewidth=1.3, label="train"),

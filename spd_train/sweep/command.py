@@ -25,7 +25,7 @@ def train_command(
         words += ["--data", str(data)]
     words += ["--model", grid.model]
     if isinstance(job, StudentJob):
-        words += ["--recipe", job.arm, "--teacher", str(output / job.teacher.folder)]
+        words += ["--recipe", job.recipe, "--teacher", str(output / job.teacher.folder)]
         words += ["--pattern", str(job.pattern)]
         if not job.pattern.fixed_sparsity:
             words += ["--sparsity", f"{job.pattern.sparsity:g}"]

@@ -1,4 +1,4 @@
-"""A grid: task x pattern x arm x seed, and the settings that its runs are trained with."""
+"""A grid: task x pattern x recipe x seed, and the settings that its runs are trained with."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -55,14 +55,14 @@ class TrainTable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
-    """The runs of a sweep: every task with every pattern, arm and seed.
+    """The runs of a sweep: every task with every pattern, recipe and seed.
 
     Attributes:
         model: the pretrained encoder, a folder or a name on the Hugging Face hub.
         data: a folder with one folder a task, in GLUE's layout; None for the hub.
         tasks: GLUE tasks.
         patterns: patterns with their sparsity; none for the teachers alone.
-        arms: names of recipes; none for the teachers alone.
+        recipes: names of recipes; none for the teachers alone.
         seeds: seeds.
         train: options of the runs.
     """
@@ -71,7 +71,7 @@ class Grid:
     data: Path | None
     tasks: tuple[str, ...]
     patterns: tuple[Pattern, ...]
-    arms: tuple[str, ...]
+    recipes: tuple[str, ...]
     seeds: tuple[int, ...]
     train: TrainTable = TrainTable()
 
@@ -82,9 +82,9 @@ class Grid:
     def students(self) -> list[StudentJob]:
         """The training jobs of the sparse models: all of the first seed, then all of the next."""
         return [
-            StudentJob(task=task, pattern=pattern, arm=arm, seed=seed)
-            for seed, task, pattern, arm in product(
-                self.seeds, self.tasks, self.patterns, self.arms
+            StudentJob(task=task, pattern=pattern, recipe=recipe, seed=seed)
+            for seed, task, pattern, recipe in product(
+                self.seeds, self.tasks, self.patterns, self.recipes
             )
         ]
 
@@ -108,7 +108,7 @@ class Grid:
             "model": Path(self.model).name,
             "tasks": list(self.tasks),
             "patterns": [pattern_text(pattern) for pattern in self.patterns],
-            "arms": list(self.arms),
+            "recipes": list(self.recipes),
             "seeds": list(self.seeds),
             "train": {
                 "common": self.train.common.given(),

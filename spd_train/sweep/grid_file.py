@@ -3,8 +3,8 @@
 model = "MINILM_FOLDER"     # a folder, from where the command is typed, or a name on the hub
 data = "GLUE"               # a folder with MRPC/, CoLA/, ...; left out: the hub
 tasks = ["mrpc", "cola"]
-patterns = ["2:4", "block:64x1@0.75"]   # with arms = [] as well: [], the dense teachers alone
-arms = ["spd", "prune"]
+patterns = ["2:4", "block:64x1@0.75"]   # with recipes = [] as well: [], the dense teachers alone
+recipes = ["spd", "prune"]
 seeds = [0, 1, 2]
 
 [train]                     # options of spd train
@@ -25,8 +25,8 @@ from spd_deploy.domain.errors import BadInput, BadPattern, BadSetting, UnknownTa
 from spd_deploy.domain.files import read_toml
 from spd_deploy.domain.patterns import SPELLINGS, Pattern, parse_pattern
 from spd_deploy.domain.tasks import task_named
+from spd_train.recipes import RECIPES
 from spd_train.sweep.grid import Grid, TrainOptions, TrainTable
-from spd_train.sweep.jobs import ARMS
 
 Item = TypeVar("Item")
 Parsed = TypeVar("Parsed")
@@ -45,7 +45,7 @@ class GridFile:
     model: str
     tasks: tuple[str, ...]
     patterns: tuple[str, ...]
-    arms: tuple[str, ...]
+    recipes: tuple[str, ...]
     seeds: tuple[int, ...]
     data: str | None = None
     train: Mapping[str, Any] = field(default_factory=dict)
@@ -71,13 +71,13 @@ def grid_from(value: Mapping[str, Any]) -> Grid:
         if getattr(file, name) == "":
             raise BadSetting(f"{name} is empty", fix="name a folder")
     tasks = _axis("tasks", file.tasks, _task)
-    teachers_alone = not file.patterns and not file.arms
+    teachers_alone = not file.patterns and not file.recipes
     return Grid(
         model=file.model,
         data=None if file.data is None else Path(file.data),
         tasks=tasks,
         patterns=() if teachers_alone else _axis("patterns", file.patterns, _pattern),
-        arms=() if teachers_alone else _axis("arms", file.arms, _arm),
+        recipes=() if teachers_alone else _axis("recipes", file.recipes, _recipe),
         seeds=_axis("seeds", file.seeds, _seed),
         train=_settings(file.train, tasks),
     )
@@ -119,10 +119,10 @@ def _pattern(item: str) -> Pattern:
         raise BadSetting(what, got=repr(item), fix=fix) from err
 
 
-def _arm(name: str) -> str:
+def _recipe(name: str) -> str:
     """The name of a recipe of ``spd train``."""
-    if name not in ARMS:
-        raise BadSetting("unknown arm", got=repr(name), fix=f"use one of {', '.join(ARMS)}")
+    if name not in RECIPES:
+        raise BadSetting("unknown recipe", got=repr(name), fix=f"use one of {', '.join(RECIPES)}")
     return name
 
 

@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spd_deploy.domain.patterns import Pattern
-from spd_train import recipes
 
-# The recipes of ``spd train --recipe``.
-ARMS = tuple(recipes.ARMS)
 DENSE = "dense"
 
 
@@ -39,11 +36,11 @@ class TeacherJob:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentJob:
-    """Training of one sparse model. ``arm`` is the name of its recipe."""
+    """Training of one sparse model."""
 
     task: str
     pattern: Pattern
-    arm: str
+    recipe: str
     seed: int
 
     @property
@@ -54,11 +51,11 @@ class StudentJob:
     @property
     def folder(self) -> str:
         """Its folder, relative to the output folder."""
-        return f"runs/{self.task}/{slug(self.pattern)}/{self.arm}/seed-{self.seed}"
+        return f"runs/{self.task}/{slug(self.pattern)}/{self.recipe}/seed-{self.seed}"
 
     def __str__(self) -> str:
         """The job for people, such as ``mrpc 2:4 spd seed 0``."""
-        return f"{self.task} {pattern_text(self.pattern)} {self.arm} seed {self.seed}"
+        return f"{self.task} {pattern_text(self.pattern)} {self.recipe} seed {self.seed}"
 
 
 Job = TeacherJob | StudentJob

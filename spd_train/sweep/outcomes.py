@@ -101,7 +101,7 @@ def read_outcome(job: Job, output: Path) -> Outcome:
         BadCheckpoint: its files are damaged.
     """
     paths = JobPaths.of(output, job)
-    arm = DENSE if isinstance(job, TeacherJob) else "sparse"
+    owner = DENSE if isinstance(job, TeacherJob) else "sparse"
     described = read_json(paths.folder / SPD_FILE, error=BadCheckpoint, fix=_FIX)
     records = read_metrics_log(paths.folder / METRICS_FILE)
     record = read_record(paths.record)
@@ -111,7 +111,7 @@ def read_outcome(job: Job, output: Path) -> Outcome:
         return Outcome(
             job=job,
             metric=metric,
-            scores=dict(described["scores"][arm]),
+            scores=dict(described["scores"][owner]),
             final={part: dict(final.get(part, {})) for part in PARTS},
             curve=_curve(records, metric),
             steps=_last(records, "step")["step"] + 1 if records else None,

@@ -15,7 +15,7 @@ from spd_train.sweep.outcomes import Outcome
 class Results:
     """A grid, and the outcomes of its finished jobs.
 
-    An arm is one of the grid's, or ``dense`` for the teachers, which are the same for every
+    A recipe is one of the grid's, or ``dense`` for the teachers, which are the same for every
     pattern. A missing value is None.
     """
 
@@ -23,9 +23,9 @@ class Results:
     outcomes: Mapping[Job, Outcome]
 
     @property
-    def arms(self) -> tuple[str, ...]:
-        """``dense``, and the arms of the grid."""
-        return (DENSE, *self.grid.arms)
+    def recipes(self) -> tuple[str, ...]:
+        """``dense``, and the recipes of the grid."""
+        return (DENSE, *self.grid.recipes)
 
     @property
     def patterns(self) -> tuple[Pattern | None, ...]:
@@ -51,51 +51,51 @@ class Results:
         """The main metric of a task."""
         return task_named(task).metrics[0]
 
-    def of(self, task: str, pattern: Pattern | None, arm: str) -> list[Outcome]:
+    def of(self, task: str, pattern: Pattern | None, recipe: str) -> list[Outcome]:
         """The outcomes of the finished runs, seed by seed."""
-        jobs = [self._job(task, pattern, arm, seed) for seed in self.grid.seeds]
+        jobs = [self._job(task, pattern, recipe, seed) for seed in self.grid.seeds]
         return [self.outcomes[job] for job in jobs if job in self.outcomes]
 
-    def score(self, task: str, pattern: Pattern | None, arm: str) -> SeedSummary | None:
+    def score(self, task: str, pattern: Pattern | None, recipe: str) -> SeedSummary | None:
         """The main metric on dev, over the seeds."""
-        return summarise([run.score for run in self.of(task, pattern, arm)])
+        return summarise([run.score for run in self.of(task, pattern, recipe)])
 
-    def gap(self, task: str, pattern: Pattern | None, arm: str) -> SeedSummary | None:
+    def gap(self, task: str, pattern: Pattern | None, recipe: str) -> SeedSummary | None:
         """The main metric on train minus that on dev, over the seeds."""
-        return summarise([run.gap for run in self.of(task, pattern, arm)])
+        return summarise([run.gap for run in self.of(task, pattern, recipe)])
 
-    def kept(self, task: str, pattern: Pattern | None, arm: str) -> float | None:
-        """Share of the dense score that the arm keeps, over the seeds that have both scores."""
+    def kept(self, task: str, pattern: Pattern | None, recipe: str) -> float | None:
+        """Share of the dense score that the recipe keeps, over the seeds that have both scores."""
         pairs = []
         for seed in self.grid.seeds:
-            sparse = self._value(_score, task, pattern, arm, seed)
+            sparse = self._value(_score, task, pattern, recipe, seed)
             dense = self._value(_score, task, pattern, DENSE, seed)
             if sparse is not None and dense is not None:
                 pairs.append((sparse, dense))
         whole = sum(dense for _, dense in pairs)
         return sum(sparse for sparse, _ in pairs) / whole if whole > 0 else None
 
-    def average_score(self, pattern: Pattern | None, arm: str) -> SeedSummary | None:
+    def average_score(self, pattern: Pattern | None, recipe: str) -> SeedSummary | None:
         """The mean score over all tasks, over the seeds that have every task."""
-        return self._average(_score, pattern, arm)
+        return self._average(_score, pattern, recipe)
 
-    def average_gap(self, pattern: Pattern | None, arm: str) -> SeedSummary | None:
+    def average_gap(self, pattern: Pattern | None, recipe: str) -> SeedSummary | None:
         """The mean gap over all tasks, over the seeds that have every task."""
-        return self._average(_gap, pattern, arm)
+        return self._average(_gap, pattern, recipe)
 
-    def average_kept(self, pattern: Pattern | None, arm: str) -> float | None:
+    def average_kept(self, pattern: Pattern | None, recipe: str) -> float | None:
         """The mean over all tasks of the share kept; None unless every task has one."""
-        by_task = [self.kept(task, pattern, arm) for task in self.grid.tasks]
+        by_task = [self.kept(task, pattern, recipe) for task in self.grid.tasks]
         shares = [share for share in by_task if share is not None]
         return sum(shares) / len(shares) if len(shares) == len(by_task) else None
 
     def _average(
-        self, value: Callable[[Outcome], float | None], pattern: Pattern | None, arm: str
+        self, value: Callable[[Outcome], float | None], pattern: Pattern | None, recipe: str
     ) -> SeedSummary | None:
         """Means over all tasks, one a seed, summarised over the seeds."""
         means = []
         for seed in self.grid.seeds:
-            by_task = [self._value(value, task, pattern, arm, seed) for task in self.grid.tasks]
+            by_task = [self._value(value, task, pattern, recipe, seed) for task in self.grid.tasks]
             means.append(_mean_of_all(by_task))
         return summarise(means)
 
@@ -104,18 +104,18 @@ class Results:
         value: Callable[[Outcome], float | None],
         task: str,
         pattern: Pattern | None,
-        arm: str,
+        recipe: str,
         seed: int,
     ) -> float | None:
         """A value of one run; None if the run is not finished."""
-        run = self.outcomes.get(self._job(task, pattern, arm, seed))
+        run = self.outcomes.get(self._job(task, pattern, recipe, seed))
         return None if run is None else value(run)
 
-    def _job(self, task: str, pattern: Pattern | None, arm: str, seed: int) -> Job:
-        """The job of an arm, which is a teacher for ``dense``."""
-        if arm == DENSE or pattern is None:
+    def _job(self, task: str, pattern: Pattern | None, recipe: str, seed: int) -> Job:
+        """The job of a recipe, which is a teacher for ``dense``."""
+        if recipe == DENSE or pattern is None:
             return TeacherJob(task=task, seed=seed)
-        return StudentJob(task=task, pattern=pattern, arm=arm, seed=seed)
+        return StudentJob(task=task, pattern=pattern, recipe=recipe, seed=seed)
 
 
 def _score(run: Outcome) -> float | None:

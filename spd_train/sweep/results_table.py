@@ -43,12 +43,12 @@ def markdown_of(results: Results) -> str:
         lines += ["", "## Average over the tasks", ""]
         lines += _table(results, partial(_average_cell, results))
         lines += ["", "Gap, train minus dev:", ""]
-        lines += _table(results, lambda p, arm: _points(results.average_gap(p, arm)))
+        lines += _table(results, lambda p, recipe: _points(results.average_gap(p, recipe)))
     return "\n".join(lines) + "\n"
 
 
 def rows_of(results: Results, task: str) -> list[list[str]]:
-    """The rows of a task's table: the pattern, the dense score, and a cell for each arm."""
+    """The rows of a task's table: the pattern, the dense score, and a cell for each recipe."""
     return _rows(results, partial(_score_cell, results, task))
 
 
@@ -67,26 +67,26 @@ def json_of(results: Results) -> dict[str, Any]:
             {
                 "task": task,
                 "pattern": None if pattern is None else pattern_text(pattern),
-                "arm": arm,
+                "recipe": recipe,
                 "metric": results.metric(task),
-                "score": _json(results.score(task, pattern, arm)),
-                "kept": results.kept(task, pattern, arm),
-                "gap": _json(results.gap(task, pattern, arm)),
+                "score": _json(results.score(task, pattern, recipe)),
+                "kept": results.kept(task, pattern, recipe),
+                "gap": _json(results.gap(task, pattern, recipe)),
             }
             for task in grid.tasks
             for pattern in results.patterns
-            for arm in results.arms
+            for recipe in results.recipes
         ],
         "averages": [
             {
                 "pattern": None if pattern is None else pattern_text(pattern),
-                "arm": arm,
-                "score": _json(results.average_score(pattern, arm)),
-                "kept": results.average_kept(pattern, arm),
-                "gap": _json(results.average_gap(pattern, arm)),
+                "recipe": recipe,
+                "score": _json(results.average_score(pattern, recipe)),
+                "kept": results.average_kept(pattern, recipe),
+                "gap": _json(results.average_gap(pattern, recipe)),
             }
             for pattern in results.patterns
-            for arm in results.arms
+            for recipe in results.recipes
         ],
     }
 
@@ -98,7 +98,7 @@ def _run_json(results: Results, job: Job) -> dict[str, Any]:
         "task": job.task,
         "pattern": pattern_text(job.pattern) if isinstance(job, StudentJob) else None,
         "sparsity": job.pattern.sparsity if isinstance(job, StudentJob) else None,
-        "arm": job.arm if isinstance(job, StudentJob) else DENSE,
+        "recipe": job.recipe if isinstance(job, StudentJob) else DENSE,
         "seed": job.seed,
         "folder": job.folder,
         "outcome": None if outcome is None else outcome.to_json(),
@@ -111,17 +111,17 @@ def _over(seeds: int) -> str:
 
 
 def _table(results: Results, cell: Callable[[Pattern | None, str], str]) -> list[str]:
-    """A Markdown table with a row for each pattern and a column for each arm."""
-    head = ["pattern", *results.arms]
+    """A Markdown table with a row for each pattern and a column for each recipe."""
+    head = ["pattern", *results.recipes]
     rows = [[f"`{row[0]}`", *row[1:]] for row in _rows(results, cell)]
-    rule = ["---", *("---:" for _ in results.arms)]
+    rule = ["---", *("---:" for _ in results.recipes)]
     return [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
 
 
 def _rows(results: Results, cell: Callable[[Pattern | None, str], str]) -> list[list[str]]:
-    """The cells of a table as text: a row for each pattern, and in it a cell for each arm."""
+    """The cells of a table as text: a row for each pattern, and in it a cell for each recipe."""
     return [
-        [_named(pattern), *(cell(pattern, arm) for arm in results.arms)]
+        [_named(pattern), *(cell(pattern, recipe) for recipe in results.recipes)]
         for pattern in results.patterns
     ]
 
@@ -131,22 +131,22 @@ def _named(pattern: Pattern | None) -> str:
     return "none" if pattern is None else pattern_text(pattern)
 
 
-def _score_cell(results: Results, task: str, pattern: Pattern | None, arm: str) -> str:
+def _score_cell(results: Results, task: str, pattern: Pattern | None, recipe: str) -> str:
     """Score, share of the dense score, and number of seeds if some are missing."""
-    score = results.score(task, pattern, arm)
-    kept = None if arm == DENSE else results.kept(task, pattern, arm)
+    score = results.score(task, pattern, recipe)
+    kept = None if recipe == DENSE else results.kept(task, pattern, recipe)
     return _with_remarks(score, kept, len(results.grid.seeds))
 
 
-def _gap_cell(results: Results, task: str, pattern: Pattern | None, arm: str) -> str:
+def _gap_cell(results: Results, task: str, pattern: Pattern | None, recipe: str) -> str:
     """The gap between train and dev in points."""
-    return _points(results.gap(task, pattern, arm))
+    return _points(results.gap(task, pattern, recipe))
 
 
-def _average_cell(results: Results, pattern: Pattern | None, arm: str) -> str:
+def _average_cell(results: Results, pattern: Pattern | None, recipe: str) -> str:
     """Average score over the tasks, share of the dense score, and number of seeds."""
-    kept = None if arm == DENSE else results.average_kept(pattern, arm)
-    return _with_remarks(results.average_score(pattern, arm), kept, len(results.grid.seeds))
+    kept = None if recipe == DENSE else results.average_kept(pattern, recipe)
+    return _with_remarks(results.average_score(pattern, recipe), kept, len(results.grid.seeds))
 
 
 def _with_remarks(score: SeedSummary | None, kept: float | None, seeds: int) -> str:

@@ -39,14 +39,14 @@ def settings_of(grid: Grid, job: Job) -> dict[str, Any]:
     """The settings of a job that a change of the grid file may change.
 
     The model counts by its name, so that its folder may be moved. The recipe counts with all its
-    fields, since another version of spd may define an arm differently.
+    fields, since another version of spd may define a recipe differently.
     """
     model = os.path.basename(grid.model.rstrip("/"))
     if isinstance(job, StudentJob):
-        recipe = {"student": recipe_named(job.arm, job.pattern).to_json()["student"]}
+        settings = {"student": recipe_named(job.recipe, job.pattern).to_json()["student"]}
     else:
-        recipe = {"teacher": asdict(TeacherRecipe())}
-    return {"model": model, **dict(_flat(recipe)), **grid.options(job)}
+        settings = {"teacher": asdict(TeacherRecipe())}
+    return {"model": model, **dict(_flat(settings)), **grid.options(job)}
 
 
 def read_record(file: Path) -> RunRecord:

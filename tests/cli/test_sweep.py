@@ -23,7 +23,7 @@ GRID = """
 model = "MODEL"
 tasks = ["mrpc"]
 patterns = ["2:4", "unstructured@0.9"]
-arms = ["spd", "prune"]
+recipes = ["spd", "prune"]
 seeds = [0]
 """
 AS_A_PROCESS = """
@@ -167,7 +167,7 @@ def test_a_stopped_sweep_says_how_to_go_on(number: int, grid: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("prune", "pruen"), "grid.toml: arms[1]: unknown arm; got 'pruen'; use one of spd,"),
+        (("prune", "pruen"), "grid.toml: recipes[1]: unknown recipe; got 'pruen'; use one of spd,"),
         (("2:4", "4:2"), "grid.toml: patterns[0]: an N:M pattern"),
         (("mrpc", "mrcp"), "grid.toml: tasks[0]: unknown task; got 'mrcp'"),
         (("[0]", "[]"), "grid.toml: seeds is empty"),

@@ -58,7 +58,7 @@ def job_of(options: argparse.Namespace) -> Job:
     if options.pattern is None:
         return TeacherJob(task=options.task, seed=options.seed)
     pattern = parse_pattern(options.pattern, options.sparsity)
-    return StudentJob(task=options.task, pattern=pattern, arm=options.recipe, seed=options.seed)
+    return StudentJob(task=options.task, pattern=pattern, recipe=options.recipe, seed=options.seed)
 
 
 def wait(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Finished runs of a sweep, made up: the files that ``spd train`` leaves, without training.
 
-The scores are those of a model that overfits the more, the higher its arm's ``greed``; they come
+The scores are those of a model that overfits the more, the higher its recipe's ``greed``; they come
 from a formula of the run's place and seed, so that tests know what must be found.
 """
 
@@ -25,7 +25,7 @@ def finals(job: Job) -> dict[str, float]:
     """The headline on train, holdout and dev that the job ends with."""
     random = Random(job.folder)
     best = BEST.get(job.task, 0.8)
-    greed = GREED[job.arm] if isinstance(job, StudentJob) else 0.6
+    greed = GREED[job.recipe] if isinstance(job, StudentJob) else 0.6
     loss = job.pattern.sparsity**2 * (0.06 + 0.1 * greed) if isinstance(job, StudentJob) else 0.0
     dev = best - loss + random.gauss(0, 0.006)
     gap = (1 - best + 0.05) * (0.25 + 0.5 * greed) * (1 + random.gauss(0, 0.12)) + loss / 2
@@ -68,6 +68,6 @@ def _description(job: Job, metric: str, dev: float) -> dict[str, Any]:
         return {
             "scores": {"dense": {metric: BEST.get(job.task, 0.8)}, "sparse": {metric: dev}},
             "pattern": str(job.pattern),
-            "recipe": {"name": job.arm, "seed": job.seed},
+            "recipe": {"name": job.recipe, "seed": job.seed},
         }
     return {"scores": {"dense": {metric: dev}}, "pattern": None, "recipe": {"seed": job.seed}}

@@ -13,17 +13,18 @@ from hypothesis import strategies as st
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.patterns import NM, Block, Unstructured
 from spd_deploy.domain.tasks import TASKS
+from spd_train.recipes import RECIPES
 from spd_train.sweep.command import train_command
 from spd_train.sweep.grid import Grid, TrainTable, data_folder
 from spd_train.sweep.grid_file import grid_from, read_grid
-from spd_train.sweep.jobs import ARMS, StudentJob, TeacherJob, pattern_text, slug
+from spd_train.sweep.jobs import StudentJob, TeacherJob, pattern_text, slug
 
 GRID = """
 model = "MODEL"
 data = "GLUE"
 tasks = ["MRPC", "cola"]
 patterns = ["2:4", "block:64x1@0.75", "unstructured@0.9"]
-arms = ["spd", "prune"]
+recipes = ["spd", "prune"]
 seeds = [0, 1, 2]
 [train]
 epochs = 10
@@ -38,7 +39,7 @@ teacher_learning_rate = 3e-5
 def small(**changes: Any) -> dict[str, Any]:
     """A grid's fields, some of them changed."""
     value = {
-        "model": "m", "tasks": ["mrpc"], "patterns": ["2:4"], "arms": ["spd"], "seeds": [0],
+        "model": "m", "tasks": ["mrpc"], "patterns": ["2:4"], "recipes": ["spd"], "seeds": [0],
     }  # fmt: skip
     return {**value, **changes}
 
@@ -70,7 +71,7 @@ def test_the_first_seed_comes_first(grid: Grid) -> None:
 
 def test_a_tasks_own_table_wins(grid: Grid) -> None:
     """A task's options replace the common ones, and the others stay."""
-    cola = StudentJob(task="cola", pattern=NM(n=2, m=4), arm="spd", seed=0)
+    cola = StudentJob(task="cola", pattern=NM(n=2, m=4), recipe="spd", seed=0)
 
     assert grid.options(cola) == {"epochs": 20, "batch_size": 16}
     assert grid.options(replace(cola, task="mrpc")) == {"epochs": 10, "batch_size": 16}
@@ -89,18 +90,21 @@ def test_teachers_and_students_have_options_of_their_own(grid: Grid) -> None:
 
 @given(
     tasks=st.sets(st.sampled_from(sorted(TASKS)), min_size=1),
-    arms=st.sets(st.sampled_from(ARMS), min_size=1),
+    recipes=st.sets(st.sampled_from(sorted(RECIPES)), min_size=1),
     sparsities=st.sets(st.integers(1, 99), min_size=1, max_size=4),
     seeds=st.sets(st.integers(0, 99), min_size=1, max_size=3),
 )
 def test_no_two_runs_share_a_place(
-    tasks: set[str], arms: set[str], sparsities: set[int], seeds: set[int]
+    tasks: set[str], recipes: set[str], sparsities: set[int], seeds: set[int]
 ) -> None:
     """Every job of any grid has a folder of its own, and none lies in another's."""
     patterns = [f"{name}@{s / 100:g}" for s in sparsities for name in ("unstructured", "block:4x1")]
     grid = grid_from(
         small(
-            tasks=sorted(tasks), arms=sorted(arms), patterns=[*patterns, "2:4"], seeds=sorted(seeds)
+            tasks=sorted(tasks),
+            recipes=sorted(recipes),
+            patterns=[*patterns, "2:4"],
+            seeds=sorted(seeds),
         )
     )
 
@@ -123,7 +127,7 @@ REFUSED = [
     ({"seed": 1}, "unknown field", "seed"),
     ({"tasks": []}, "tasks is empty", None),
     ({"seeds": []}, "seeds is empty", None),
-    ({"arms": []}, "arms is empty", None),
+    ({"recipes": []}, "recipes is empty", None),
     ({"patterns": []}, "patterns is empty", None),
     ({"tasks": "mrpc"}, "is damaged", "tasks: Input should be a valid array"),
     ({"tasks": ["mrcp"]}, "tasks[0]: unknown task", "'mrcp'"),
@@ -135,7 +139,7 @@ REFUSED = [
     ({"patterns": ["unstructured@1"]}, "patterns[0]: sparsity must lie", None),
     ({"patterns": ["unstructured@nan"]}, "patterns[0]: sparsity must lie", None),
     ({"patterns": ["unstructured", "unstructured@0.90"]}, "patterns[1] occurs twice", None),
-    ({"arms": ["spd", "magic"]}, "arms[1]: unknown arm", "'magic'"),
+    ({"recipes": ["spd", "magic"]}, "recipes[1]: unknown recipe", "'magic'"),
     ({"seeds": [True]}, "is damaged", "seeds.0: Input should be a valid integer"),
     ({"seeds": [-1]}, "seeds[0]: a seed must be 0 or more", "-1"),
     ({"seeds": [0.5]}, "is damaged", "seeds.0: Input should be a valid integer"),
@@ -164,7 +168,7 @@ def test_nonsense_is_refused_by_field(changes: dict[str, Any], what: str, got: s
     assert got is None or refused.value.got == got
 
 
-@pytest.mark.parametrize("name", ["model", "tasks", "patterns", "arms", "seeds"])
+@pytest.mark.parametrize("name", ["model", "tasks", "patterns", "recipes", "seeds"])
 def test_a_missing_field_is_named(name: str) -> None:
     """Only data and train may be left out."""
     value = small()
@@ -226,7 +230,7 @@ def test_the_command_says_all_of_a_cell(grid: Grid, tmp_path: Path) -> None:
     (tmp_path / "CoLA").mkdir()
     here = replace(grid, data=tmp_path)
     pattern = Block(rows=64, columns=1, sparsity=0.75)
-    cell = StudentJob(task="cola", pattern=pattern, arm="prune", seed=2)
+    cell = StudentJob(task="cola", pattern=pattern, recipe="prune", seed=2)
 
     words = train_command(cell, here, Path("out"), device="cuda", resume=True, program=("spd",))
 
@@ -242,7 +246,7 @@ def test_the_command_of_a_teacher_has_no_pattern(grid: Grid) -> None:
     """Without a pattern ``spd train`` makes the dense model, and an N:M cell has no sparsity."""
     hub = replace(grid, data=None)
     teacher = TeacherJob(task="mrpc", seed=0)
-    cell = StudentJob(task="mrpc", pattern=NM(n=2, m=4), arm="spd", seed=0)
+    cell = StudentJob(task="mrpc", pattern=NM(n=2, m=4), recipe="spd", seed=0)
 
     assert " ".join(train_command(teacher, hub, Path("out"), program=("spd",))) == (
         "spd train --task mrpc --model MODEL --teacher-epochs 3 --batch-size 16 --seed 0 "

@@ -15,7 +15,7 @@ from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_train.config import Recipe
 from spd_train.prune_recipe import PruneRecipe
-from spd_train.recipes import ARMS, recipe_named, with_field, with_fields
+from spd_train.recipes import RECIPES, recipe_named, with_field, with_fields
 
 PATTERNS: list[Pattern | None] = [
     None,
@@ -26,7 +26,7 @@ PATTERNS: list[Pattern | None] = [
 ]
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 def test_every_recipe_survives_json(name: str, pattern: Pattern | None) -> None:
     """What is written into a checkpoint and read again is the same value."""
@@ -38,7 +38,7 @@ def test_every_recipe_survives_json(name: str, pattern: Pattern | None) -> None:
     assert Recipe.from_json(json.loads(text)) == recipe
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_found_in_a_file_and_in_a_folder(tmp_path: Path, name: str) -> None:
     """A ``spd.json``, its folder, and the bare recipe in a file all name the same recipe."""
     recipe = recipe_named(name)
@@ -55,7 +55,7 @@ def test_a_recipe_that_is_nowhere_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadSetting, match="no such recipe") as caught:
         recipe_named(str(tmp_path / "nowhere.json"))
 
-    assert all(name in caught.value.fix for name in ARMS)
+    assert all(name in caught.value.fix for name in RECIPES)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"recipe": 3}', "3"])
@@ -149,12 +149,12 @@ def test_a_field_of_the_wrong_type_is_named(path: str, wrong: object) -> None:
 
 
 @given(
-    name=st.sampled_from(sorted(ARMS)),
+    name=st.sampled_from(sorted(RECIPES)),
     epochs=st.floats(0.01, 100),
 )
 def test_stages_are_scaled_alike(name: str, epochs: float) -> None:
     """A recipe that is to last so many epochs lasts so many, in the proportions it had."""
-    student = ARMS[name]()
+    student = RECIPES[name]()
 
     found = student.lasting(epochs)
 
@@ -244,7 +244,7 @@ def test_a_pattern_of_one_sparsity_cannot_be_spread(allocation: Any) -> None:
 
 def test_what_recipes_are_compared_on_is_equal() -> None:
     """Every arm shares the teacher, the batches and the rows held out."""
-    shared = [replace(recipe_named(n), name="", student=ARMS["spd"]()) for n in ARMS]
+    shared = [replace(recipe_named(n), name="", student=RECIPES["spd"]()) for n in RECIPES]
 
     assert all(recipe == shared[0] for recipe in shared)
 

@@ -11,7 +11,7 @@ from spd_deploy.domain.errors import Interrupted
 from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
 from spd_deploy.domain.progress import Silent
 from spd_train.config import Recipe
-from spd_train.recipes import ARMS, recipe_named, with_field
+from spd_train.recipes import RECIPES, recipe_named, with_field
 from spd_train.run import run
 from spd_train.training.best_checkpoint import BEST_FILE
 from spd_train.training.metrics_log import METRICS_FILE, read_metrics_log
@@ -27,7 +27,7 @@ from tests.train.runs import (
 
 SPD = spd_recipe()
 HALF = Unstructured(sparsity=0.5)
-RECIPES = {
+VARIANTS = {
     "spd": SPD,
     "spd-block": with_pruning(SPD, Block(rows=8, columns=1, sparsity=0.5)),
     "spd-permuted": with_pruning(SPD, NM(n=2, m=4), permute=True),
@@ -40,12 +40,12 @@ RECIPES = {
 }
 
 
-@pytest.fixture(scope="module", params=RECIPES)
+@pytest.fixture(scope="module", params=VARIANTS)
 def whole(
     request: pytest.FixtureRequest, teacher: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Recipe, Checkpoint]:
     """Each recipe with what it gives when it is never stopped."""
-    recipe = RECIPES[request.param]
+    recipe = VARIANTS[request.param]
     output = tmp_path_factory.mktemp("whole") / "run"
     return recipe, run(student_config(teacher, output, recipe), Silent())
 
@@ -90,12 +90,12 @@ def test_every_recipe_keeps_its_pattern(whole: tuple[Recipe, Checkpoint]) -> Non
     assert bool(found.sparsities) == (recipe.student.pruning.allocation != "uniform")
 
 
-@pytest.mark.parametrize("arm", ARMS)
-def test_every_built_in_recipe_trains(teacher: Path, tmp_path: Path, arm: str) -> None:
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_built_in_recipe_trains(teacher: Path, tmp_path: Path, name: str) -> None:
     """Each of them, as it is but for its length, ends with its pattern and its own losses."""
-    student = ARMS[arm]().lasting(3)
+    student = RECIPES[name]().lasting(3)
     recipe = with_field(
-        replace(QUICK, name=arm, student=student), "student.pruning.calibration_tokens", 64
+        replace(QUICK, name=name, student=student), "student.pruning.calibration_tokens", 64
     )
 
     found = run(student_config(teacher, tmp_path / "run", recipe), Silent())

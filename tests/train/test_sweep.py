@@ -22,7 +22,7 @@ from spd_deploy.domain.errors import (
     Unavailable,
 )
 from spd_deploy.domain.progress import Silent
-from spd_train.recipes import ARMS
+from spd_train.recipes import RECIPES
 from spd_train.sweep.capacity import Capacity
 from spd_train.sweep.grid import Grid
 from spd_train.sweep.grid_file import grid_from
@@ -39,9 +39,9 @@ CELL = "runs/mrpc/2-4/prune/seed-0"
 
 
 def small(**changes: Any) -> Grid:
-    """One task, two arms: a teacher and two students."""
+    """One task, two recipes: a teacher and two students."""
     value = {
-        "model": "m", "tasks": ["mrpc"], "patterns": ["2:4"], "arms": ["spd", "prune"],
+        "model": "m", "tasks": ["mrpc"], "patterns": ["2:4"], "recipes": ["spd", "prune"],
         "seeds": [0], "train": {"epochs": 3},
     }  # fmt: skip
     return grid_from({**value, **changes})
@@ -123,10 +123,10 @@ def test_a_finished_sweep_starts_nothing(tmp_path: Path) -> None:
 
 
 def test_a_grown_grid_only_adds_runs(tmp_path: Path) -> None:
-    """With a new arm and seed, what was finished is not run again."""
+    """With a new recipe and seed, what was finished is not run again."""
     run_sweep(sweep_of(tmp_path), Silent())
     before = calls(tmp_path)
-    grown = small(arms=["one-shot", "prune", "spd"], seeds=[0, 1])
+    grown = small(recipes=["one-shot", "prune", "spd"], seeds=[0, 1])
 
     run_sweep(sweep_of(tmp_path, grown), Silent())
 
@@ -297,11 +297,11 @@ def test_changed_settings_are_not_mixed_into_old_runs(
 def test_an_arm_that_became_another_is_not_mixed_with_its_old_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a later version makes an arm otherwise, its finished runs are refused by the field."""
+    """Where a later version makes a recipe otherwise, finished runs are refused by the field."""
     run_sweep(sweep_of(tmp_path), Silent())
-    arm = small().arms[0]
-    later = replace(ARMS[arm](), learning_rate=0.5)
-    monkeypatch.setitem(cast("dict[str, object]", ARMS), arm, lambda: later)
+    recipe = small().recipes[0]
+    later = replace(RECIPES[recipe](), learning_rate=0.5)
+    monkeypatch.setitem(cast("dict[str, object]", RECIPES), recipe, lambda: later)
 
     with pytest.raises(BadSetting, match=r"another student.learning_rate; got 0.5"):
         run_sweep(sweep_of(tmp_path), Silent())

@@ -16,7 +16,7 @@ from spd_train.sweep.jobs import Job, StudentJob, TeacherJob
 GRID: Grid = grid_from(
     {
         "model": "m", "tasks": ["mrpc", "cola"], "patterns": ["2:4", "unstructured@0.9"],
-        "arms": ["spd", "prune"], "seeds": [0, 1],
+        "recipes": ["spd", "prune"], "seeds": [0, 1],
     }
 )  # fmt: skip
 JOBS = GRID.jobs()

@@ -12,12 +12,13 @@ from scipy import stats
 from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.errors import BadCheckpoint
 from spd_deploy.domain.files import write_json
-from spd_train.plots.arm_markers import colour_of, mark_of
 from spd_train.plots.gaps import draw_gaps, limits
 from spd_train.plots.overfitting import draw_overfitting, mean_curve, overfitting_figure
+from spd_train.plots.recipe_markers import colour_of, mark_of
+from spd_train.recipes import RECIPES
 from spd_train.sweep.grid import Grid
 from spd_train.sweep.grid_file import grid_from
-from spd_train.sweep.jobs import ARMS, DENSE, Job, JobPaths, StudentJob, TeacherJob
+from spd_train.sweep.jobs import DENSE, Job, JobPaths, StudentJob, TeacherJob
 from spd_train.sweep.outcomes import Point, read_outcome, read_outcomes
 from spd_train.sweep.results import Results
 from spd_train.sweep.results_table import json_of, markdown_of, write_tables
@@ -28,7 +29,7 @@ from tests.train.made_runs import finals, make_run
 GRID: Grid = grid_from(
     {
         "model": "somewhere/minilm", "tasks": ["mrpc", "cola"],
-        "patterns": ["2:4", "unstructured@0.9"], "arms": ["spd", "prune"], "seeds": [0, 1, 2],
+        "patterns": ["2:4", "unstructured@0.9"], "recipes": ["spd", "prune"], "seeds": [0, 1, 2],
     }
 )  # fmt: skip
 FIRST, SECOND = GRID.patterns
@@ -48,9 +49,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return results_in(tmp_path_factory.mktemp("whole"))
 
 
-def cells(arm: str, task: str) -> list[StudentJob]:
-    """The seeds of one arm at the first pattern."""
-    return [StudentJob(task=task, pattern=FIRST, arm=arm, seed=seed) for seed in GRID.seeds]
+def cells(recipe: str, task: str) -> list[StudentJob]:
+    """The seeds of one recipe at the first pattern."""
+    return [StudentJob(task=task, pattern=FIRST, recipe=recipe, seed=seed) for seed in GRID.seeds]
 
 
 def test_an_outcome_is_what_the_files_say(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_a_damaged_run_is_named(value: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_scores_are_summed_up_over_seeds(whole: Results) -> None:
-    """Mean and interval of an arm are scipy's of its three seeds, as is the gap's."""
+    """Mean and interval of a recipe are scipy's of its three seeds, as is the gap's."""
     values = [finals(job)["dev"] for job in cells("prune", "mrpc")]
     gaps = [finals(job)["train"] - finals(job)["dev"] for job in cells("prune", "mrpc")]
 
@@ -142,7 +143,7 @@ def test_averages_are_over_all_tasks_or_none(whole: Results, tmp_path: Path) -> 
     assert none.average_score(SECOND, "spd") is not None
 
 
-def test_the_table_has_a_row_a_pattern_and_a_column_an_arm(whole: Results) -> None:
+def test_the_table_has_a_row_a_pattern_and_a_column_an_recipe(whole: Results) -> None:
     """Points with interval and share kept, task by task, then the averages and the gaps."""
     text = markdown_of(whole)
 
@@ -160,7 +161,7 @@ def test_the_table_has_a_row_a_pattern_and_a_column_an_arm(whole: Results) -> No
 
 
 def test_what_is_missing_is_a_dash(tmp_path: Path) -> None:
-    """An arm without runs shows -, and one that lacks seeds says how many it has."""
+    """A recipe without runs shows -, and one that lacks seeds says how many it has."""
     (tmp_path / "a").mkdir()
     text = markdown_of(results_in(tmp_path / "a", without="mrpc/2-4/spd"))
     row = next(line for line in text.splitlines() if line.startswith("| `2:4`"))
@@ -198,12 +199,12 @@ def test_the_json_has_every_run(whole: Results, tmp_path: Path) -> None:
     assert by_folder["teachers/mrpc/seed-2"]["outcome"] is None
     job = cells("prune", "cola")[1]
     run = by_folder[job.folder]
-    assert (run["task"], run["pattern"], run["arm"], run["seed"]) == ("cola", "2:4", "prune", 1)
+    assert (run["task"], run["pattern"], run["recipe"], run["seed"]) == ("cola", "2:4", "prune", 1)
     assert run["outcome"]["gap"] == whole.outcomes[job].gap
     (row,) = (
         s
         for s in value["summaries"]
-        if (s["task"], s["pattern"], s["arm"]) == ("cola", "2:4", "prune")
+        if (s["task"], s["pattern"], s["recipe"]) == ("cola", "2:4", "prune")
     )
     assert row["score"]["values"] == [finals(job)["dev"] for job in cells("prune", "cola")]
 
@@ -220,7 +221,7 @@ def test_the_figures_are_drawn_of_whatever_is_finished(tmp_path: Path) -> None:
 
 
 def test_curves_are_those_of_the_log(whole: Results) -> None:
-    """A panel has the mean of train and of held out for each arm, at the logged epochs."""
+    """A panel has the mean of train and of held out for each recipe, at the logged epochs."""
     figure = overfitting_figure(whole)
     drawn = [np.asarray(line.get_ydata()).tolist() for line in figure.axes[0].get_lines()]
     runs = whole.of("mrpc", FIRST, "prune")
@@ -252,10 +253,14 @@ def test_the_axis_of_gaps_shows_zero_and_every_seed() -> None:
 
 
 def test_every_arm_has_a_look_of_its_own() -> None:
-    """No two arms share a colour or a mark."""
-    arms = (DENSE, *ARMS)
+    """No two recipes share a colour or a mark."""
+    recipes = (DENSE, *RECIPES)
 
-    assert len({colour_of(arm) for arm in arms}) == len({mark_of(arm) for arm in arms}) == len(arms)
+    assert (
+        len({colour_of(recipe) for recipe in recipes})
+        == len({mark_of(recipe) for recipe in recipes})
+        == len(recipes)
+    )
 
 
 def test_finished_runs_alone_count(tmp_path: Path) -> None:
@@ -269,7 +274,7 @@ def test_finished_runs_alone_count(tmp_path: Path) -> None:
 
 def test_a_grid_without_patterns_shows_its_teachers(tmp_path: Path) -> None:
     """One row a task: the mean of the teachers' scores, as in a grid with students."""
-    alone = replace(GRID, patterns=(), arms=())
+    alone = replace(GRID, patterns=(), recipes=())
 
     results = results_in(tmp_path, grid=alone)
 
@@ -277,6 +282,6 @@ def test_a_grid_without_patterns_shows_its_teachers(tmp_path: Path) -> None:
     for task in GRID.tasks:
         scores = [results.outcomes[TeacherJob(task=task, seed=seed)].score for seed in GRID.seeds]
         (summary,) = (s for s in json_of(results)["summaries"] if s["task"] == task)
-        assert (summary["pattern"], summary["arm"]) == (None, DENSE)
+        assert (summary["pattern"], summary["recipe"]) == (None, DENSE)
         assert summary["score"]["mean"] == pytest.approx(np.mean([float(s or 0) for s in scores]))
         assert f"| `none` | {100 * summary['score']['mean']:.1f}" in markdown_of(results)
