@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # One spelling of each kind of pattern.
-EXAMPLES = ("unstructured", "2:4", "block:64x1", "structured")
-SPELLINGS = "unstructured, N:M such as 2:4, block:RxC such as block:64x1, or structured"
+PATTERN_EXAMPLES = ("unstructured", "2:4", "block:64x1", "structured")
+PATTERN_SYNTAX = "unstructured, N:M such as 2:4, block:RxC such as block:64x1, or structured"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -276,7 +276,7 @@ def parse_pattern(text: str, sparsity: float | None = None) -> Pattern:
     elif text == "structured":
         pattern = Structured()
     else:
-        raise BadPattern("unknown pattern", got=repr(text), fix=f"use {SPELLINGS}")
+        raise BadPattern("unknown pattern", got=repr(text), fix=f"use {PATTERN_SYNTAX}")
     if sparsity is None:
         return pattern
     _refuse_sparsity(sparsity)

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from spd_deploy.domain.documents import value_of
 from spd_deploy.domain.errors import BadInput, BadPattern, BadSetting, UnknownTask
 from spd_deploy.domain.files import read_toml
-from spd_deploy.domain.patterns import SPELLINGS, Pattern, parse_pattern
+from spd_deploy.domain.patterns import PATTERN_SYNTAX, Pattern, parse_pattern
 from spd_deploy.domain.tasks import task_named
 from spd_train.recipes import RECIPES
 from spd_train.sweep.grid import Grid, TrainOptions, TrainTable
@@ -115,7 +115,7 @@ def _pattern(item: str) -> Pattern:
         return parse_pattern(text, float(sparsity) if at else None)
     except (BadPattern, ValueError) as err:
         what = err.what if isinstance(err, BadPattern) else "the sparsity is not a number"
-        fix = f"use {SPELLINGS}, with @ and a sparsity such as unstructured@0.9"
+        fix = f"use {PATTERN_SYNTAX}, with @ and a sparsity such as unstructured@0.9"
         raise BadSetting(what, got=repr(item), fix=fix) from err
 
 

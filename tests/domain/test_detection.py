@@ -34,7 +34,7 @@ ENCODER = Encoder(
 )
 QUERY, OUTPUT = "bert.encoder.layer.0.attention.self.query", "bert.encoder.layer.1.output.dense"
 
-SPELLED = [
+DETECTABLE = [
     "structured",
     "block:64x1",
     "block:32x1",
@@ -82,7 +82,7 @@ def found_on(weights: Weights) -> dict[str, Pattern]:
 
 def test_every_kind_of_pattern_is_detected_here() -> None:
     """No class of pattern is left out of the models that are read below."""
-    assert {type(parse_pattern(spelled)) for spelled in SPELLED} == set(get_args(Pattern))
+    assert {type(parse_pattern(spelled)) for spelled in DETECTABLE} == set(get_args(Pattern))
 
 
 @settings(deadline=None, max_examples=60)
@@ -126,7 +126,7 @@ def test_what_is_detected_holds(zeros: list[str], seed: int) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(
-    st.sampled_from(SPELLED),
+    st.sampled_from(DETECTABLE),
     st.floats(0.3, 0.9),
     st.sampled_from([(), ("layer.0.attention",), ("layer.1.intermediate", "layer.1.output")]),
 )

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from spd_deploy.domain.errors import BadPattern
 from spd_deploy.domain.patterns import (
-    EXAMPLES,
     NM,
+    PATTERN_EXAMPLES,
     Block,
     Pattern,
     Structured,
@@ -20,7 +20,7 @@ from spd_deploy.domain.patterns import (
     parse_pattern,
 )
 
-PATTERNS: list[Pattern] = [
+ORACLE_PATTERNS: list[Pattern] = [
     Unstructured(sparsity=0.9),
     NM(n=2, m=4),
     NM(n=1, m=4),
@@ -30,7 +30,7 @@ PATTERNS: list[Pattern] = [
     Structured(sparsity=0.5, axis=0, width=4),
     Structured(sparsity=0.25, axis=1, width=2),
 ]
-every_pattern = pytest.mark.parametrize("pattern", PATTERNS, ids=repr)
+every_pattern = pytest.mark.parametrize("pattern", ORACLE_PATTERNS, ids=repr)
 
 
 def scores(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
@@ -189,8 +189,8 @@ def test_every_kind_of_pattern_is_tested_here_and_has_an_example() -> None:
     """No class of pattern is left out of these tests, nor of the examples of help texts."""
     kinds = set(get_args(Pattern))
 
-    assert {type(pattern) for pattern in PATTERNS} == kinds
-    assert {type(parse_pattern(text)) for text in EXAMPLES} == kinds
+    assert {type(pattern) for pattern in ORACLE_PATTERNS} == kinds
+    assert {type(parse_pattern(text)) for text in PATTERN_EXAMPLES} == kinds
 
 
 @every_pattern

@@ -15,7 +15,7 @@ from exporters.onnx.arithmetic.arithmetic import Array
 from spd_deploy.benchmark.breakeven.map_plan import MapPlan, pattern_on_shape
 from spd_deploy.benchmark.breakeven.map_records import MapMatrix
 from spd_deploy.benchmark.breakeven.map_times import MapTimes
-from spd_deploy.benchmark.breakeven.ways import ProductKey
+from spd_deploy.benchmark.breakeven.product_kernels import ProductKey
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_deploy.domain.runtime_choice import CpuRuntime

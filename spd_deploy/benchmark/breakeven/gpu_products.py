@@ -1,13 +1,13 @@
-"""Products of one matrix on a GPU in PyTorch, dense and in every way that skips zeros (``ways``).
+"""Products of one matrix on a GPU in PyTorch, by each of the ``product_kernels``.
 
-A way is a case in :func:`product_by` and a function below it. Letters as in ``domain.patterns``; T
-counts tokens, R the rows of a block's group, J the inputs that a group kept.
+A kernel is a case in :func:`product_by` and a function below it. Letters as in ``domain.patterns``;
+T counts tokens, R the rows of a block's group, J the inputs that a group kept.
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, assert_never
 
-from spd_deploy.benchmark.breakeven.ways import Way
+from spd_deploy.benchmark.breakeven.product_kernels import ProductKernel
 from spd_deploy.domain.errors import SpdError, Unavailable, first_line
 from spd_deploy.domain.patterns import Block, Pattern
 
@@ -19,24 +19,26 @@ Product = Callable[[], "Tensor"]
 _STEP = 64
 
 
-def product_by(way: Way, weight_NK: "Tensor", x_TK: "Tensor", pattern: Pattern | None) -> Product:
+def product_by(
+    kernel: ProductKernel, weight_NK: "Tensor", x_TK: "Tensor", pattern: Pattern | None
+) -> Product:
     """A product of a pruned weight with an input, ready to run again and again.
 
     Whatever is laid out or packed is so beforehand. Its result is ``[T, N]``, or ``[N, T]`` where
-    the way is feature-major, and of the kept rows alone where it is compact.
+    the kernel is feature-major, and of the kept rows alone where it is compact.
 
     Raises:
-        Unavailable: this way does not run such a product here.
+        Unavailable: this kernel does not run such a product here.
     """
     try:
-        match way:
+        match kernel:
             case "dense":
                 return dense(weight_NK, x_TK)
             case "gathered":
-                assert isinstance(pattern, Block)  # noqa: S101 - see ways_of
+                assert isinstance(pattern, Block)  # noqa: S101 - see kernels_of
                 return gathered(weight_NK, x_TK, pattern)
-            case "kernel":
-                assert isinstance(pattern, Block)  # noqa: S101 - see ways_of
+            case "triton":
+                assert isinstance(pattern, Block)  # noqa: S101 - see kernels_of
                 return by_kernel(weight_NK, x_TK, pattern)
             case "sparse tensor cores":
                 return two_four(weight_NK, x_TK)
@@ -90,7 +92,7 @@ def by_kernel(weight_NK: "Tensor", x_TK: "Tensor", pattern: Block) -> Product:
     if not weight_NK.is_cuda:
         raise Unavailable(
             "the block-sparse kernel runs on a GPU", got=f"device {weight_NK.device}",
-            fix="use the gathered way",
+            fix="use the gathered kernel",
         )  # fmt: skip
     from spd_deploy.kernels.launch import block_linear, refuse_no_triton
     from spd_deploy.kernels.weights import BlockWeight

@@ -108,12 +108,12 @@ def _draw_panel(
 def _draw_dot(
     axes: "Axes", found: BreakEvenMap, entry: MapEntry, tokens: int, heights: Mapping[str, float]
 ) -> None:
-    """Its time: the colour tells runtime or way, the shape precision; pale: zeros multiplied."""
+    """Its time: the colour tells runtime or kernel, the shape precision; pale: zeros multiplied."""
     row = entry.row
-    ways = list(dict.fromkeys(other.way or other.runtime for other in found.rows))
-    key = row.way or row.runtime
-    colour = INK if entry.dense and not row.runtime else COLOURS[ways.index(key) % len(COLOURS)]
-    name = ", ".join(filter(None, ("" if entry.dense and row.way else key, row.precision)))
+    kernels = list(dict.fromkeys(other.kernel or other.runtime for other in found.rows))
+    key = row.kernel or row.runtime
+    colour = INK if entry.dense and not row.runtime else COLOURS[kernels.index(key) % len(COLOURS)]
+    name = ", ".join(filter(None, ("" if entry.dense and row.kernel else key, row.precision)))
     known = axes.get_legend_handles_labels()[1]
     axes.plot(
         1e3 * entry.seconds(tokens),

@@ -11,7 +11,7 @@ cell is one product:
     dense_s     seconds of the dense product, the median of each round
     sparse_s    of the sparse one, in the same rounds; empty where nothing skips the zeros
     reason      why the sparse product has no times
-    way         of a GPU: how the zeros are skipped (``ways``); empty on a CPU, which has one way
+    kernel      of a GPU: what skips the zeros (``product_kernels``); empty on a CPU, which has one
     runtime     that ran both on a CPU; empty on a GPU, where PyTorch runs all
 
 On a GPU the seconds are by its own clock (``time_on_gpu``).
@@ -22,6 +22,7 @@ History of the schema:
     2   ``runtime`` and ``runtimes``: before, a CPU's map was of ONNX Runtime and did not say so.
     3   ``states`` was ``looks``.
     4   ``settings`` was ``effort``.
+    5   ``kernel`` was ``way``, and its value ``triton`` was ``kernel``.
 """
 
 import math
@@ -38,7 +39,7 @@ from spd_deploy.machine.facts import Machine
 from spd_deploy.sessions.protocol import Device
 from spd_deploy.timing.machine_load import Conditions
 
-SCHEMA = 4
+SCHEMA = 5
 _AGAIN = "measure again with: spd map"
 MatrixShape = tuple[int, int]
 
@@ -62,12 +63,12 @@ class MapMatrix:
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class MapRow:
-    """A row of the map: a pattern at a sparsity, in one way, runtime and precision."""
+    """A row of the map: a pattern at a sparsity, by one kernel, runtime and precision."""
 
     pattern: str
     sparsity: float
     precision: str
-    way: str = ""
+    kernel: str = ""
     runtime: str = ""
 
     @property
@@ -76,13 +77,13 @@ class MapRow:
         return ", ".join((self.pattern, *self._how))
 
     def __str__(self) -> str:
-        """Such as ``block:64x1 at 75%, openvino, int8``; on a GPU its way is in the middle."""
+        """Such as ``block:64x1 at 75%, openvino, int8``; on a GPU with its kernel in the middle."""
         return ", ".join((f"{self.pattern} at {100 * self.sparsity:g}%", *self._how))
 
     @property
     def _how(self) -> tuple[str, ...]:
-        """The way, where there are several, the runtime on a CPU, and the precision."""
-        return tuple(filter(None, (self.way, self.runtime, self.precision)))
+        """The kernel, where there are several, the runtime on a CPU, and the precision."""
+        return tuple(filter(None, (self.kernel, self.runtime, self.precision)))
 
     @property
     def dense(self) -> str:
@@ -102,7 +103,7 @@ class MapCell:
     dense_s: tuple[float, ...]
     sparse_s: tuple[float, ...]
     reason: str
-    way: str = ""
+    kernel: str = ""
     runtime: str = ""
 
     def __post_init__(self) -> None:
@@ -119,7 +120,7 @@ class MapCell:
             pattern=self.pattern,
             sparsity=self.sparsity,
             precision=self.precision,
-            way=self.way,
+            kernel=self.kernel,
             runtime=self.runtime,
         )
 

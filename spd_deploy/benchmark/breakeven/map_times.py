@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from spd_deploy.benchmark.breakeven.ways import ProductKey
+from spd_deploy.benchmark.breakeven.product_kernels import ProductKey
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,8 +12,8 @@ from spd_deploy.benchmark.breakeven.cpu_products import time_on_cpu, versions_of
 from spd_deploy.benchmark.breakeven.map_plan import MapPlan, settings_of
 from spd_deploy.benchmark.breakeven.map_records import BreakEvenMap, MapCell, MapMatrix
 from spd_deploy.benchmark.breakeven.map_times import MapTimes
+from spd_deploy.benchmark.breakeven.product_kernels import ProductKey, kernels_of, why_none
 from spd_deploy.benchmark.breakeven.time_on_gpu import ProductClock, cuda_product_clock, time_on_gpu
-from spd_deploy.benchmark.breakeven.ways import ProductKey, ways_of, why_none
 from spd_deploy.benchmark.device.cuda_tools import uuid
 from spd_deploy.benchmark.device.watch_gpu import GpuStates, StateReader, state_reader, watching
 from spd_deploy.domain.patterns import Pattern
@@ -75,14 +75,16 @@ def keys_of(plan: MapPlan) -> Iterator[ProductKey]:
     runtimes: tuple[CpuRuntime | None, ...] = plan.runtimes or (None,)
     for runtime in runtimes:
         for precision in plan.precisions:
-            yield ProductKey(pattern=None, way="dense", precision=precision, runtime=runtime)
+            yield ProductKey(pattern=None, kernel="dense", precision=precision, runtime=runtime)
             for pattern in plan.patterns:
-                for way in ways_of(pattern, plan.device):
-                    yield ProductKey(pattern=pattern, way=way, precision=precision, runtime=runtime)
+                for kernel in kernels_of(pattern, plan.device):
+                    yield ProductKey(
+                        pattern=pattern, kernel=kernel, precision=precision, runtime=runtime
+                    )
 
 
 def cells_of(part: MapMatrix, plan: MapPlan, times: MapTimes) -> Iterator[MapCell]:
-    """The cells of one size of matrix: every pattern in every way, at every number of tokens."""
+    """The cells of one size of matrix: every pattern by every kernel, at every number of tokens."""
     timed = list(dict.fromkeys(key for key, _ in (*times.seconds, *times.reasons)))
     for dense in [key for key in timed if key.pattern is None]:
         for pattern in plan.patterns:
@@ -114,6 +116,6 @@ def _cell(
         dense_s=times.seconds[dense, tokens],
         sparse_s=() if key is None or reason else times.seconds[key, tokens],
         reason=reason,
-        way=key.way if key is not None and on_gpu else "",  # a CPU has one way for each pattern
+        kernel=key.kernel if key is not None and on_gpu else "",  # a CPU has one for each pattern
         runtime=dense.runtime or "",
     )

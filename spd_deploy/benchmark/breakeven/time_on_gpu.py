@@ -13,7 +13,7 @@ from spd_deploy.benchmark.breakeven.gpu_products import Product, product_by, ref
 from spd_deploy.benchmark.breakeven.map_plan import MapPlan, pattern_on_shape
 from spd_deploy.benchmark.breakeven.map_records import MapMatrix
 from spd_deploy.benchmark.breakeven.map_times import MapTimes
-from spd_deploy.benchmark.breakeven.ways import ProductKey
+from spd_deploy.benchmark.breakeven.product_kernels import ProductKey
 from spd_deploy.domain.errors import SpdError
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.shapes import Shape
@@ -122,7 +122,7 @@ def _prepare(
     clock: ProductClock, key: ProductKey, weight_NK: "Tensor", x_TK: "Tensor"
 ) -> Callable[[], float]:
     """One product; a library's refusal that only shows when it runs is raised as ours."""
-    product = product_by(key.way, weight_NK, x_TK, key.pattern)
+    product = product_by(key.kernel, weight_NK, x_TK, key.pattern)
     try:
         return clock.prepare(product)
     except RuntimeError as err:

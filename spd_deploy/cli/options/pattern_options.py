@@ -5,7 +5,7 @@ from collections.abc import Callable
 import click
 
 from spd_deploy.cli.options.common import Command
-from spd_deploy.domain.patterns import EXAMPLES, SPELLINGS, parse_pattern
+from spd_deploy.domain.patterns import PATTERN_EXAMPLES, PATTERN_SYNTAX, parse_pattern
 
 
 def pattern_options(*, absent: str) -> Callable[[Command], Command]:
@@ -17,8 +17,8 @@ def pattern_options(*, absent: str) -> Callable[[Command], Command]:
     pattern = click.option(
         "--pattern",
         metavar="PATTERN",
-        help=f"Sparsity pattern of the weights: {SPELLINGS}. spd map shows which are fast on a "
-        f"machine.  [default: none, {absent}]",
+        help=f"Sparsity pattern of the weights: {PATTERN_SYNTAX}. spd map shows which are fast on "
+        f"a machine.  [default: none, {absent}]",
     )
     sparsity = click.option(
         "--sparsity",
@@ -32,7 +32,7 @@ def pattern_options(*, absent: str) -> Callable[[Command], Command]:
 
 def _defaults() -> str:
     """The sparsity of each pattern that leaves it open."""
-    patterns = [parse_pattern(text) for text in EXAMPLES]
+    patterns = [parse_pattern(text) for text in PATTERN_EXAMPLES]
     return ", ".join(
         f"{pattern.sparsity:g} {str(pattern).partition(':')[0]}"
         for pattern in patterns

@@ -1,4 +1,4 @@
-"""A map by the GPU's ways, timed by a stopwatch that counts multiplications instead."""
+"""A map by the GPU's kernels, timed by a stopwatch that counts multiplications instead."""
 
 import json
 from collections.abc import Callable
@@ -73,26 +73,26 @@ def found() -> BreakEvenMap:
 
 
 def test_each_way_has_its_rows(found: BreakEvenMap) -> None:
-    """Blocks stand there gathered and by kernel, each pattern once a way."""
+    """Blocks stand there gathered and by Triton, each pattern once a kernel."""
     assert found.lines == (
-        "block:16x1, gathered, fp16", "block:16x1, kernel, fp16", "2:4, sparse tensor cores, fp16",
+        "block:16x1, gathered, fp16", "block:16x1, triton, fp16", "2:4, sparse tensor cores, fp16",
         "structured, compact, fp16", "unstructured, fp16",
     )  # fmt: skip
     assert (found.device, found.settings.threads) == ("cuda", None)
 
 
 def test_what_runs_is_timed_and_what_does_not_says_why(found: BreakEvenMap) -> None:
-    """Fewer numbers gain; ways that are not here, and patterns without any, have reasons."""
-    gathered = MapRow(pattern="block:16x1", sparsity=0.75, precision="fp16", way="gathered")
+    """Fewer numbers gain; kernels that are not here, and patterns without any, have reasons."""
+    gathered = MapRow(pattern="block:16x1", sparsity=0.75, precision="fp16", kernel="gathered")
 
     for cell in found.cells:
         assert len(cell.dense_s) == 2
         assert bool(cell.reason) != cell.measured
     assert gain_of(found, 4, gathered).ratio == pytest.approx(4)
     assert gain_of(
-        found, 4, replace(gathered, pattern="structured", sparsity=0.5, way="compact")
+        found, 4, replace(gathered, pattern="structured", sparsity=0.5, kernel="compact")
     ) == (MapGain(ratio=2.0))
-    assert "runs on a GPU" in found.reasons["block:16x1, kernel, fp16"]
+    assert "runs on a GPU" in found.reasons["block:16x1, triton, fp16"]
     assert "skips single zeros" in found.reasons["unstructured, fp16"]
     assert "does not run here" in found.reasons["2:4, sparse tensor cores, fp16"]
 
@@ -107,7 +107,7 @@ def test_a_throttled_card_is_doubted(found: BreakEvenMap) -> None:
 
 
 def test_it_comes_back_and_is_drawn(found: BreakEvenMap, tmp_path: Path) -> None:
-    """JSON, table, answer and figure take ways as they take patterns."""
+    """JSON, table, answer and figure take kernels as they take patterns."""
     (tmp_path / "map.json").write_text(text_from_map(found), encoding="utf-8")
 
     assert read_map(tmp_path / "map.json") == found
@@ -119,11 +119,11 @@ def test_it_comes_back_and_is_drawn(found: BreakEvenMap, tmp_path: Path) -> None
 
 
 def test_a_map_of_a_cpu_from_before_still_reads(tmp_path: Path) -> None:
-    """Without ways and device it is the map it was."""
+    """Without kernels and device it is the map it was."""
     value = json.loads(text_from_map(made_map()))
     del value["device"], value["states"]
     for cell in value["cells"]:
-        del cell["way"]
+        del cell["kernel"]
     (tmp_path / "map.json").write_text(json.dumps(value), encoding="utf-8")
 
     assert read_map(tmp_path / "map.json") == made_map()

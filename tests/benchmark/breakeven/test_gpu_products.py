@@ -1,4 +1,4 @@
-"""Products by every way give the dense product of the same weight, here on the CPU."""
+"""Products by every kernel give the dense product of the same weight, here on the CPU."""
 
 import pytest
 import torch
@@ -12,8 +12,8 @@ from spd_deploy.benchmark.breakeven.gpu_products import (
     two_four,
 )
 from spd_deploy.benchmark.breakeven.map_plan import pattern_on_shape
+from spd_deploy.benchmark.breakeven.product_kernels import kernels_of, why_none
 from spd_deploy.benchmark.breakeven.time_on_gpu import pruned
-from spd_deploy.benchmark.breakeven.ways import ways_of, why_none
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 
@@ -90,9 +90,9 @@ def test_a_compact_size_is_a_multiple_of_64(kept: list[bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "ways"),
+    ("pattern", "kernels"),
     [
-        (BLOCKS[0], ("gathered", "kernel")),
+        (BLOCKS[0], ("gathered", "triton")),
         (NM(n=2, m=4), ("sparse tensor cores",)),
         (NM(n=1, m=4), ()),
         (Structured(), ("compact",)),
@@ -100,10 +100,10 @@ def test_a_compact_size_is_a_multiple_of_64(kept: list[bool]) -> None:
     ],
     ids=str,
 )
-def test_every_pattern_has_ways_or_a_reason(pattern: Pattern, ways: tuple[str, ...]) -> None:
+def test_every_pattern_has_kernels_or_a_reason(pattern: Pattern, kernels: tuple[str, ...]) -> None:
     """What nothing on a GPU skips says why."""
-    assert ways_of(pattern, "cuda") == ways
-    if not ways:
+    assert kernels_of(pattern, "cuda") == kernels
+    if not kernels:
         assert why_none(pattern, None).startswith(str(pattern))
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.models.bert import BERT_LAYER
 from spd_deploy.domain.patterns import (
-    EXAMPLES,
     NM,
+    PATTERN_EXAMPLES,
     Block,
     Pattern,
     Structured,
@@ -68,7 +68,7 @@ def search(pattern: Pattern, budget: SearchBudget = BUDGET) -> Permutations:
     )
 
 
-@pytest.mark.parametrize("spelled", EXAMPLES)
+@pytest.mark.parametrize("spelled", PATTERN_EXAMPLES)
 def test_an_order_matters_where_it_changes_the_score_that_is_kept(spelled: str) -> None:
     """Another order of rows and columns keeps the same score under the other patterns."""
     pattern, score_NK = parse_pattern(spelled), heavy_tailed(128, 64).double()

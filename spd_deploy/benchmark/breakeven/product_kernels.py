@@ -1,8 +1,8 @@
-"""Ways to run a product, and which of them skip the zeros of a pattern on a device.
+"""Kernels to run a product, and which of them skip the zeros of a pattern on a device.
 
 dense                a dense product, zeros and all
 gathered             blocks: kept rows of a feature-major input, then one batched dense product
-kernel               blocks: this project's own GPU kernel, which gathers as it multiplies
+triton               blocks: this project's Triton kernel, which gathers as it multiplies
 sparse tensor cores  2:4: cuSPARSELt or CUTLASS, through ``torch.sparse``
 compact              structured: a smaller dense product
 """
@@ -16,7 +16,7 @@ from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructu
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.sessions.protocol import Device
 
-Way = Literal["dense", "gathered", "kernel", "sparse tensor cores", "compact"]
+ProductKernel = Literal["dense", "gathered", "triton", "sparse tensor cores", "compact"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,16 +29,16 @@ class ProductKey:
     """
 
     pattern: Pattern | None
-    way: Way
+    kernel: ProductKernel
     precision: Precision
     runtime: CpuRuntime | None = None
 
 
-def ways_of(pattern: Pattern, device: Device) -> tuple[Way, ...]:
-    """The ways that skip zeros of a pattern; empty where nothing does."""
+def kernels_of(pattern: Pattern, device: Device) -> tuple[ProductKernel, ...]:
+    """The kernels that skip zeros of a pattern; empty where nothing does."""
     match pattern:
         case Block():
-            return ("gathered",) if device == "cpu" else ("gathered", "kernel")
+            return ("gathered",) if device == "cpu" else ("gathered", "triton")
         case Structured():
             return ("compact",)
         case NM(n=2, m=4):
@@ -50,10 +50,10 @@ def ways_of(pattern: Pattern, device: Device) -> tuple[Way, ...]:
 
 
 def why_none(pattern: Pattern, runtime: CpuRuntime | None) -> str:
-    """Why nothing skips the zeros of a pattern that has no way; a runtime of None is a GPU's."""
+    """Why nothing skips the zeros of a pattern that has no kernel; a runtime of None is a GPU's."""
     match pattern:
         case Block() | Structured():
-            raise AssertionError(f"{pattern} has a way")
+            raise AssertionError(f"{pattern} has a kernel")
         case NM() | Unstructured() if runtime is not None:
             return why_zeros_are_multiplied(pattern, runtime)
         case NM():
