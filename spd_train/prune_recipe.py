@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.patterns import Pattern, Structured
+from spd_deploy.domain.patterns import Pattern
 
 Importance = Literal["magnitude", "movement", "taylor", "activation", "second-order"]
 # Sums over the gradients of training steps.
@@ -100,7 +100,7 @@ def refuse_unshrinkable(pattern: Pattern, pruning: PruneRecipe) -> None:
     Raises:
         BadSetting: the pattern is not structured, or the importance not of second order.
     """
-    if not isinstance(pattern, Structured):
+    if not pattern.structured:
         raise BadSetting(
             "--speedup removes heads and neurons, which this pattern does not",
             got=f"--pattern {pattern}",
@@ -122,7 +122,7 @@ def refuse_layers(pattern: Pattern, pruning: PruneRecipe) -> None:
     """
     if pruning.keep_layers is None:
         return
-    if not isinstance(pattern, Structured) or pruning.importance != "second-order":
+    if not pattern.structured or pruning.importance != "second-order":
         raise BadSetting(
             "--keep-layers removes layers, under the structured pattern and by second order",
             got=f"--pattern {pattern} with --importance {pruning.importance}",

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import read_json
-from spd_deploy.domain.patterns import Pattern, Structured
+from spd_deploy.domain.patterns import Pattern
 from spd_train.config import GraftRecipe, LossRecipe, Recipe, StudentRecipe
 from spd_train.prune_recipe import PruneRecipe
 
@@ -130,7 +130,7 @@ def recipe_named(name: str, pattern: Pattern | None = None) -> Recipe:
     """
     if name in RECIPES:
         student = RECIPES[name]()
-        if name == "spd" and isinstance(pattern, Structured):
+        if name == "spd" and pattern is not None and pattern.structured:
             student = replace(student, learning_rate=STRUCTURED_LEARNING_RATE)
         return Recipe(name=name, pattern=None, student=student)
     file = Path(name) / SPD_FILE if Path(name).is_dir() else Path(name)

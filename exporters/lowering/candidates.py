@@ -8,7 +8,7 @@ gathered.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from exporters.lowering.lowering import Lowering
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.models.architecture import FEED_FORWARD
-from spd_deploy.domain.patterns import Block, Pattern, Structured
+from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 
 # The whole matrix dense; what remains of it dense; what remains of it gathered.
 LoweringName = Literal["dense", "compact", "gathered"]
@@ -102,7 +102,7 @@ def _candidates_of_group(
         candidates[matrix.name] = Candidates(
             matrix=matrix,
             pattern=pattern,
-            remaining=remaining if not whole or isinstance(pattern, Structured) else "",
+            remaining=remaining if not whole or _structured(pattern) else "",
             lowerings=_lowerings(weights, matrix, pattern, None if whole else (rows, columns)),
         )
     return candidates
@@ -126,9 +126,19 @@ def _lowerings(
 
     if remaining is not None:
         lowerings["compact"] = compact(Dense.of(matrix, part_NK))
-    if isinstance(pattern, Block) and part_NK.size:
-        lowerings["gathered"] = compact(Gathered.of(matrix, part_NK, pattern))
+    match pattern:
+        case Block() if part_NK.size:
+            lowerings["gathered"] = compact(Gathered.of(matrix, part_NK, pattern))
+        case Block() | None | Unstructured() | NM() | Structured():
+            pass
+        case never:
+            assert_never(never)
     return lowerings
+
+
+def _structured(pattern: Pattern | None) -> bool:
+    """Whether whole heads and neurons were removed."""
+    return pattern is not None and pattern.structured
 
 
 def _remaining(

@@ -1,9 +1,11 @@
 """Artefacts as arms: their names, how they are opened and checked, what the report says of them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 
@@ -168,11 +170,15 @@ def work_of(source: ArmSource, trace: KernelTrace, number_bytes: int) -> Work:
 
 def two_four_matrices(source: ArmSource) -> frozenset[str]:
     """The names of the matrices that 2:4 kernels may run in the runtime."""
-    if source.runtime == "tensorrt":
-        plan = read_plan(source.artefact.folder)
-        return frozenset(matrix.name for matrix in plan.matrices if matrix.eligible)
-    rows = source.artefact.manifest.matrices
-    return frozenset(row.name for row in rows if row.lowering == "2:4")
+    match source.runtime:
+        case "tensorrt":
+            plan = read_plan(source.artefact.folder)
+            return frozenset(matrix.name for matrix in plan.matrices if matrix.eligible)
+        case "onnxruntime" | "openvino" | "torch":
+            rows = source.artefact.manifest.matrices
+            return frozenset(row.name for row in rows if row.lowering == "2:4")
+        case never:
+            assert_never(never)
 
 
 def _lowered(lowering: str, reason: str, rows: Sequence[MatrixRow]) -> Lowered:
@@ -202,10 +208,19 @@ def _model_hashes(source: ArmSource) -> dict[str, str]:
     """The files that the runtime reads, with their hashes: an engine, or a graph with weights."""
     files = source.artefact.manifest.files
     model = model_file(source.artefact, source.runtime)
-    if source.runtime == "tensorrt":
-        return {model.name: read_record(source.artefact.folder).engine_sha256}
-    if source.runtime == "torch":
-        return {name: files[name] for name in (PLAN_FILE, model.name)}
+    match source.runtime:
+        case "tensorrt":
+            return {model.name: read_record(source.artefact.folder).engine_sha256}
+        case "torch":
+            return {name: files[name] for name in (PLAN_FILE, model.name)}
+        case "onnxruntime" | "openvino":
+            return _graph_hashes(model, files)
+        case never:
+            assert_never(never)
+
+
+def _graph_hashes(model: Path, files: Mapping[str, str]) -> dict[str, str]:
+    """The hashes of an ONNX graph and of the files of weights that it names."""
     import onnx
 
     tensors = onnx.load(model, load_external_data=False).graph.initializer

@@ -26,7 +26,7 @@ from spd_deploy.domain.models.architecture import (
 from spd_deploy.domain.models.known import ARCHITECTURES, BASE_OF
 from spd_deploy.domain.models.layer_attention import LayerAttention
 from spd_deploy.domain.models.relative_positions import RelativePositions
-from spd_deploy.domain.patterns import Pattern, Structured
+from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 
 _ORIGINAL = "use the model's original config.json"
 
@@ -188,10 +188,14 @@ class Encoder:
 
     def pattern_on(self, matrix: Matrix, pattern: Pattern) -> Pattern:
         """``pattern`` as it applies to ``matrix``: the structured one gets its axis and width."""
-        if not isinstance(pattern, Structured):
-            return pattern
-        axis = 1 if matrix.role in READERS else 0
-        return pattern.on(axis=axis, width=self.unit_width(matrix.role))
+        match pattern:
+            case Structured():
+                axis = 1 if matrix.role in READERS else 0
+                return pattern.on(axis=axis, width=self.unit_width(matrix.role))
+            case Unstructured() | NM() | Block():
+                return pattern
+            case never:
+                assert_never(never)
 
     def unit_width(self, role: Role) -> int:
         """How many rows or columns of a matrix one head or neuron has."""

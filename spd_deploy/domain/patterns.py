@@ -5,6 +5,7 @@ smaller matrix can profit from them. Every pattern has
 
     sparsity          share of zeros
     fixed_sparsity    whether the pattern alone decides the sparsity
+    structured        whether whole heads and neurons go, so that coupled matrices shrink together
     check(shape)      refuses a matrix that the pattern does not fit
     mask(score, s)    the mask of highest total score at sparsity s
     holds(weight)     whether a weight satisfies the pattern
@@ -19,8 +20,8 @@ smaller matrix can profit from them. Every pattern has
 Weights are in PyTorch's layout ``[N, K]``: N outputs, K inputs. U counts the units, which are
 kept or pruned as a whole (weights, blocks or slices), G the groups that a choice is made in.
 
-A function that differs by pattern matches all of them and ends in ``assert_never``, so that the
-type checker names each place that a new pattern has to decide.
+A function that differs by pattern asks one of these, or matches all patterns and ends in
+``assert_never``, so that the type checker names each place that a new pattern has to decide.
 
 Torch is imported inside the methods, so a server may import this file without having it.
 """
@@ -45,6 +46,7 @@ class Unstructured:
     """Any weight may be zero."""
 
     fixed_sparsity: ClassVar[bool] = False
+    structured: ClassVar[bool] = False
     sparsity: float = 0.9
 
     def __post_init__(self) -> None:
@@ -74,6 +76,7 @@ class NM:
     """Keep ``n`` of every ``m`` consecutive inputs of each output row."""
 
     fixed_sparsity: ClassVar[bool] = True
+    structured: ClassVar[bool] = False
     n: int
     m: int
 
@@ -137,6 +140,7 @@ class Block:
     """
 
     fixed_sparsity: ClassVar[bool] = False
+    structured: ClassVar[bool] = False
     rows: int
     columns: int
     sparsity: float = 0.75
@@ -199,6 +203,7 @@ class Structured:
     """
 
     fixed_sparsity: ClassVar[bool] = False
+    structured: ClassVar[bool] = True
     sparsity: float = 0.5
     axis: int = 0
     width: int = 1

@@ -37,7 +37,7 @@ def targets_of(
     kept = [m for m in matrices if not any(part in m.name for part in exclude)]
     if not kept:
         raise BadSetting("all matrices are excluded", got=exclude, fix="exclude fewer")
-    if isinstance(pattern, Structured):
+    if pattern.structured:
         _refuse_torn(encoder, {m.name for m in kept})
     targets = {m.name: encoder.pattern_on(m, pattern) for m in kept}
     for matrix in kept:
@@ -83,7 +83,7 @@ def sparsity_of(masks: Masks) -> float:
 
 def coupled_targets(encoder: Encoder, targets: Targets) -> Iterator[tuple[Matrix, ...]]:
     """The matrices that have targets, in groups that are ranked together."""
-    if any(isinstance(target, Structured) for target in targets.values()):
+    if any(target.structured for target in targets.values()):
         groups = list(encoder.coupled())
     else:
         groups = [(m,) for m in encoder.matrices()]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from spd_deploy.domain.errors import VerificationFailed
-from spd_deploy.domain.patterns import Pattern, Structured, at_sparsity
+from spd_deploy.domain.patterns import Pattern, at_sparsity
 from spd_deploy.domain.progress import Progress, Silent
 from spd_train.grafting import GraftedNetwork
 from spd_train.prune_recipe import PruneRecipe
@@ -35,7 +35,7 @@ _TARGET, _GRADIENT = "goal/", "gradient/"
 
 def removes_one_at_a_time(targets: Targets, recipe: PruneRecipe) -> bool:
     """Whether heads and neurons are removed one at a time, the rest solved again each time."""
-    structured = any(isinstance(target, Structured) for target in targets.values())
+    structured = any(target.structured for target in targets.values())
     return structured and recipe.importance == "second-order"
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from exporters.precision import Precision
 from spd_deploy.benchmark.breakeven.map_records import MapMatrix, MapSettings
@@ -12,7 +13,14 @@ from spd_deploy.domain.checkpoint import encoder_in
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.named_encoders import NAMED_ENCODERS, refuse_unknown_model
-from spd_deploy.domain.patterns import Pattern, Structured, parse_pattern
+from spd_deploy.domain.patterns import (
+    NM,
+    Block,
+    Pattern,
+    Structured,
+    Unstructured,
+    parse_pattern,
+)
 from spd_deploy.domain.runtime_choice import CPU_RUNTIMES, CpuRuntime, traits_of
 from spd_deploy.domain.versions import version_of
 from spd_deploy.sessions.protocol import Device
@@ -108,9 +116,13 @@ def pattern_on_shape(pattern: Pattern, shape: tuple[int, int]) -> Pattern:
     square matrix. Other patterns are returned unchanged. ``Encoder.pattern_on`` does the same for a
     matrix of a model, whose role gives the axis and the width.
     """
-    if not isinstance(pattern, Structured):
-        return pattern
-    return pattern.on(axis=0 if shape[0] >= shape[1] else 1, width=1)
+    match pattern:
+        case Structured():
+            return pattern.on(axis=0 if shape[0] >= shape[1] else 1, width=1)
+        case Unstructured() | NM() | Block():
+            return pattern
+        case never:
+            assert_never(never)
 
 
 def settings_of(plan: MapPlan) -> MapSettings:
