@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from serve.protocols import registry
 from tests.tiny import WORDS
 
 Scores = list[dict[str, float]]
@@ -86,6 +87,13 @@ PROTOCOLS: dict[str, Callable[[TestClient, list[str]], Scores]] = {
     "oip_texts": oip_texts,
     "oip_ids": oip_ids,
 }
+
+
+def test_every_protocol_is_compared() -> None:
+    """Each protocol with answers of its own is in the table of this law."""
+    with_answers = {protocol.name for protocol in registry.PROTOCOLS} - {"native", "operations"}
+
+    assert {name.split("_")[0] for name in PROTOCOLS} == with_answers
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
