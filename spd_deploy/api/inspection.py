@@ -89,7 +89,7 @@ class Inspection(Displayed):
     def view(self) -> ResultView:
         """The matrices that are alike in a row each, the reasons, and the totals."""
         from spd_deploy.cli.output.console import footnotes
-        from spd_deploy.cli.output.matrices import matrices_table
+        from spd_deploy.cli.output.matrices_table import matrices_table
 
         reasons = footnotes(row.reason for row in self.matrices)
         columns, rows = matrices_table(self.matrices, reasons, every=False)
@@ -101,7 +101,7 @@ class Inspection(Displayed):
 
     def summary_lines(self) -> Iterator[str]:
         """The totals, the scores and the notes, one a line."""
-        from spd_deploy.cli.output.scores import score_lines
+        from spd_deploy.cli.output.score_lines import score_lines
 
         yield f"density {self.density:.3f} over {len(self.matrices)} matrices"
         yield f"FLOPs kept {self.flops_share:.1%} of the dense matrices'"

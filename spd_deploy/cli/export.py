@@ -10,7 +10,12 @@ from spd_deploy.cli.inputs.calibration_set import calibration_set_for
 from spd_deploy.cli.options.common import Sizes, finite, json_option
 from spd_deploy.cli.options.export_options import ExportOptions
 from spd_deploy.cli.options.sections import Sectioned
-from spd_deploy.cli.options.tuning import saved_tuning, tuned_runtimes, tuner_for, tuning_plan
+from spd_deploy.cli.options.tuning_options import (
+    saved_tuning,
+    tuned_runtimes,
+    tuner_for,
+    tuning_plan,
+)
 from spd_deploy.cli.output.console import TerminalProgress
 from spd_deploy.cli.output.export_shown import show_export
 from spd_deploy.domain.artefact import Artefact

@@ -7,10 +7,10 @@ import click
 
 from spd_deploy.api import inspection as api
 from spd_deploy.cli.options.common import json_option
-from spd_deploy.cli.options.measuring import measuring_options, show_measured
+from spd_deploy.cli.options.measuring_options import measuring_options, show_measured
 from spd_deploy.cli.output.console import TerminalProgress, footnotes, show_json, show_table
 from spd_deploy.cli.output.engines import show_engine
-from spd_deploy.cli.output.matrices import matrices_table
+from spd_deploy.cli.output.matrices_table import matrices_table
 
 
 @click.command(

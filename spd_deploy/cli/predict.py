@@ -9,7 +9,7 @@ import click
 
 from spd_deploy.api.loading import load
 from spd_deploy.cli.inputs.standard_input import standard_input
-from spd_deploy.cli.inputs.texts import STANDARD, from_arguments
+from spd_deploy.cli.inputs.text_inputs import STANDARD, from_arguments
 from spd_deploy.cli.long_run.signals import stop_on_signals
 from spd_deploy.cli.options.common import THREADS, device_option, runtime_option
 from spd_deploy.cli.output.console import TerminalProgress

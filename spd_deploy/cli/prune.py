@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from spd_deploy.cli.inputs.texts import rows_from_file
+from spd_deploy.cli.inputs.text_inputs import rows_from_file
 from spd_deploy.cli.long_run.threads import choose_threads, threads_option, use_threads
 from spd_deploy.cli.options.common import json_option
 from spd_deploy.cli.options.pattern_options import pattern_options

@@ -34,9 +34,9 @@ from spd_deploy.cli.options.speed_options import (
     structures_measurer,
 )
 from spd_deploy.cli.output.console import TerminalProgress, show_json, speaks
-from spd_deploy.cli.output.family import show_family
-from spd_deploy.cli.output.scores import score_lines
-from spd_deploy.cli.output.seeds import show_seeds
+from spd_deploy.cli.output.family_table import show_family
+from spd_deploy.cli.output.score_lines import score_lines
+from spd_deploy.cli.output.seeds_table import show_seeds
 from spd_deploy.cli.train_family import family_comparer
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.extras import needs_extras

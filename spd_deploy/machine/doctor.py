@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from spd_deploy.domain.nvidia import driver_fault, gpus
 from spd_deploy.machine.check import Check, run_probe
-from spd_deploy.machine.nvidia import nvidia_checks
-from spd_deploy.machine.openvino import openvino_checks
+from spd_deploy.machine.nvidia_checks import nvidia_checks
+from spd_deploy.machine.openvino_checks import openvino_checks
 from spd_deploy.machine.processor import processor_checks
 from spd_deploy.machine.providers import provider_checks
 from spd_deploy.machine.software import engine_checks, package_checks, torch_checks

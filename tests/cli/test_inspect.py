@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from exporters.export import artefact_from_checkpoint
 from spd_deploy.cli.main import cli
-from spd_deploy.cli.output.matrices import matrices_table, spelled_layers
+from spd_deploy.cli.output.matrices_table import matrices_table, spelled_layers
 from spd_deploy.domain.artefact import MatrixRow, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, save_description
 from spd_deploy.domain.files import sha256_of

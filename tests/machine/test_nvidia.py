@@ -4,7 +4,7 @@ import pytest
 
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.nvidia import Gpu, read_gpu
-from spd_deploy.machine.nvidia import checks_of, state_check
+from spd_deploy.machine.nvidia_checks import checks_of, state_check
 from tests.nvml import CONSUMER, H100, Answers, put
 
 H200 = Gpu(

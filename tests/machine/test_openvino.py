@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from spd_deploy.machine.openvino import bf16_check, int8_check, openvino_checks
+from spd_deploy.machine.openvino_checks import bf16_check, int8_check, openvino_checks
 from spd_deploy.sessions.openvino import import_openvino, precisions_of
 
 

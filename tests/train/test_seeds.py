@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from spd_deploy.cli.output.seeds import show_seeds
+from spd_deploy.cli.output.seeds_table import show_seeds
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadSetting, Interrupted, NotWritten
 from spd_train.seeds import SEEDS_FILE, run_seeds, summarise

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd_deploy.cli.inputs.texts import rows_from_file
+from spd_deploy.cli.inputs.text_inputs import rows_from_file
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task, task_named
 
