@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
+from spd_deploy.domain.runtime_choice import DEVICES, RUNTIME_CHOICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Number:
 
 
 RUNTIME = OneOf(tuple(RUNTIME_CHOICES))
-DEVICE = OneOf(("cpu", "cuda"))
+DEVICE = OneOf(DEVICES)
 THREADS = WholeNumber(1, 1024)
 # Rows of a batch, tokens of a row, or one dimension of a matrix.
 SIZE = WholeNumber(1, 65536)

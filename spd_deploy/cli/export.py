@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
 
@@ -18,7 +18,7 @@ from spd_deploy.cli.options.tuning_options import (
 )
 from spd_deploy.cli.output.console import TerminalProgress
 from spd_deploy.cli.output.export_shown import show_export
-from spd_deploy.domain.artefact import Artefact
+from spd_deploy.domain.artefact import Artefact, Format
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.progress import Progress
@@ -53,7 +53,7 @@ Examples:
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["onnx", "trt", "torch"]),
+    type=click.Choice(get_args(Format)),
     default="onnx",
     show_default=True,
     help="Format of the artefact. onnx: for ONNX Runtime on a CPU or on CUDA, and for OpenVINO. "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd_deploy.cli.long_run.signals import stop_on_signals
-from spd_deploy.cli.options.common import json_option
+from spd_deploy.cli.options.common import DEVICE, json_option
 from spd_deploy.cli.output.console import TerminalProgress, show_json, show_table
 from spd_deploy.domain.errors import BadSetting, Interrupted, RunsFailed, SpdError
 from spd_deploy.domain.extras import needs_extras
@@ -45,7 +45,7 @@ Examples:
 )
 @click.option(
     "--device",
-    type=click.Choice(["cpu", "cuda"]),
+    type=DEVICE,
     default="cpu",
     show_default=True,
     help="Device to train on. cuda needs an NVIDIA GPU and PyTorch with CUDA.",

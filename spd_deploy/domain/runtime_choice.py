@@ -10,6 +10,7 @@ Device = Literal["cpu", "cuda"]
 
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 CPU_RUNTIMES: tuple[CpuRuntime, ...] = get_args(CpuRuntime)
+DEVICES: tuple[Device, ...] = get_args(Device)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
