@@ -52,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pair = json.dumps({"text": "a film", "text_pair": "a bus"}) + "\n"
     (place / "texts.jsonl").write_text(pair * 400)
     (place / "grid.toml").write_text(
-        'model = "model"\ntasks = ["mrpc"]\npatterns = ["2:4"]\narms = ["prune"]\nseeds = [0]\n'
+        'model = "model"\ntasks = ["mrpc"]\npatterns = ["2:4"]\nrecipes = ["prune"]\nseeds = [0]\n'
     )
     return place
 

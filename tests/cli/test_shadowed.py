@@ -52,7 +52,7 @@ def test_a_sweep_runs_beside_such_files(place: Path) -> None:
     mrpc_files(place / "GLUE" / "MRPC")
     tiny_model(place / "model", task=TASKS["mrpc"])
     (place / "grid.toml").write_text(
-        'model = "model"\ntasks = ["mrpc"]\npatterns = ["2:4"]\narms = ["prune"]\nseeds = [0]\n'
+        'model = "model"\ntasks = ["mrpc"]\npatterns = ["2:4"]\nrecipes = ["prune"]\nseeds = [0]\n'
         "[train]\nepochs = 0.2\nteacher_epochs = 0.1\n"
     )
 
