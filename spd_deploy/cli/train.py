@@ -178,8 +178,8 @@ def trained(
     earlier_run = run_to_resume(options["output"]) if options["resume"] else {}
     if earlier_run:
         options = resumed_options(options, given, earlier_run)
-    if options["seeds"] is None:  # each seed has a folder of its own
-        refuse_taken(options["output"], resume=options["resume"])
+    elif options["seeds"] is None:  # each seed has a folder of its own
+        refuse_taken(options["output"], resume=False)
     if options["resume"] and is_finished(options["output"]) and given <= _SHOWING_OPTIONS:
         progress.note(f"{options['output']} is finished already")
         return open_checkpoint(options["output"])

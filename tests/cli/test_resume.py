@@ -13,10 +13,12 @@ from spd_deploy.cli import train as train_module
 from spd_deploy.cli.long_run.resume import run_to_resume
 from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE
 from spd_deploy.domain.folders import COMMAND, RUN_FILE
+from spd_deploy.domain.latency_table import write_latency_table
 from spd_deploy.domain.tasks import TASKS
 from tests.cli.running import run_in
 from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_model
+from tests.train.latency import latency_table
 from tests.train.runs import StopAfter
 
 COMMAND_LINE = (
@@ -210,3 +212,33 @@ def test_more_texts_are_read_again(place: Path, stop_after: "Stopper") -> None:
         (place / n / WEIGHTS_FILE).read_bytes() for n in ("with-more", "with-more-stopped")
     )
     assert first == second
+
+
+def test_a_family_goes_on_with_the_student_that_was_stopped(
+    place: Path, stop_after: "Stopper"
+) -> None:
+    """A stop in the second of two speed-ups, and both are there after --resume alone."""
+    write_latency_table(place / "times.json", latency_table(hidden=32, intermediate=64))
+    line = (
+        "train --task mrpc --data MRPC --model model --speedup 1.2,1.5 --epochs 0.7 "
+        "--teacher-epochs 0.4 --batch-size 16 --max-tokens 32 --calibration-tokens 64 "
+        "--latency-table times.json --any-machine --output"
+    )
+    whole = run_in(place, f"{line} family")
+    stop_after(len((place / "family/1.2x/log.jsonl").read_text().splitlines()))
+    stopped = run_in(place, f"{line} stopped-family")
+    first_of_two, second_of_two = (place / "stopped-family" / name for name in ("1.2x", "1.5x"))
+    assert (first_of_two / SPD_FILE).exists()
+    assert (second_of_two / RUN_FILE).exists() and not (second_of_two / SPD_FILE).exists()
+    stop_after(0)
+    again = run_in(place / "elsewhere", "train --resume --output ../stopped-family")
+
+    assert whole.exit_code == 0, whole.output
+    assert_stopped(stopped, "stopped-family")
+    assert again.exit_code == 0, again.output
+    for member in ("1.2x", "1.5x"):
+        first, second = (
+            (place / family / member / WEIGHTS_FILE).read_bytes()
+            for family in ("family", "stopped-family")
+        )
+        assert first == second
