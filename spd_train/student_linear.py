@@ -75,3 +75,10 @@ def computed_rows(linear: nn.Module) -> Tensor | None:
     if isinstance(linear, StudentLinear) and not linear.whole:
         return linear.rows
     return None
+
+
+def computed_columns(linear: nn.Module) -> Tensor | None:
+    """The indices of the inputs that a layer reads, and has; None for all."""
+    if isinstance(linear, StudentLinear) and not linear.whole:
+        return linear.columns
+    return None

@@ -1,7 +1,7 @@
-"""Passes over calibration texts: second moments of matrix inputs, and inputs of each layer.
+"""Passes over calibration texts, in the modes that they need, and the inputs of each layer.
 
-Activations of the whole network are never stored. Moments are summed batch by batch, and one layer
-at a time runs on the hidden states of the layer before.
+Activations of the whole network are never stored: one layer at a time runs on the hidden states of
+the layer before.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.models.architecture import Role
 from spd_train.data.batching import TensorBatch
 from spd_train.grafting import GraftedNetwork, hidden_of
@@ -89,64 +88,6 @@ def forward_hook(module: nn.Module, see: Callable[[Tensor, Tensor], None]) -> It
         handle.remove()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class InputMoments:
-    """First and second moments of the inputs of a matrix over all real tokens.
-
-    Attributes:
-        mean_K: E[x].
-        second_KK: E[x x^T].
-    """
-
-    mean_K: Tensor
-    second_KK: Tensor
-
-    @property
-    def covariance_KK(self) -> Tensor:
-        """E[x x^T] - E[x] E[x]^T."""
-        return self.second_KK - torch.outer(self.mean_K, self.mean_K)
-
-
-def input_moments(
-    network: GraftedNetwork, matrices: Sequence[Matrix], calibration: Calibration
-) -> dict[str, InputMoments]:
-    """The moments of the inputs of each student matrix, by matrix name.
-
-    Query, key and value of a layer read the same input and share one value; so do a gate and what
-    it multiplies.
-
-    Args:
-        network: the network; all students are in place during the passes.
-        matrices: the matrices whose inputs are measured.
-        calibration: the texts.
-    """
-    sums: dict[str, tuple[Tensor, Tensor]] = {}
-    real: list[Tensor] = []
-    tokens = sum(batch.step_tokens for batch in calibration.batches)
-
-    def adding(name: str) -> Callable[[Tensor, Tensor], None]:
-        def add(input_BSK: Tensor, _: Tensor) -> None:
-            x_TK = input_BSK[real[-1]].float()
-            with torch.autocast(x_TK.device.type, enabled=False):
-                parts = x_TK.sum(0) / tokens, x_TK.T @ x_TK / tokens
-            mean_K, second_KK = sums.get(name, (0, 0))
-            sums[name] = mean_K + parts[0], second_KK + parts[1]
-
-        return add
-
-    own = {m.name: _first_reader(m, matrices) for m in matrices}
-    with evaluation_mode(network), contextlib.ExitStack() as stack:
-        network.graft_all(True)
-        for name in dict.fromkeys(own.values()):
-            stack.enter_context(forward_hook(network.linear(name), adding(name)))
-        for batch in calibration.batches:
-            real.append(batch.mask_BS.bool())
-            with calibration.autocast():
-                network(batch)
-    found = {name: InputMoments(mean_K=m, second_KK=s) for name, (m, s) in sums.items()}
-    return {name: found[reader] for name, reader in own.items()}
-
-
 class _Entered(Exception):
     """Ends a forward pass when it has reached the last layer that is asked for."""
 
@@ -185,9 +126,3 @@ def first_layer_inputs(network: GraftedNetwork, calibration: Calibration) -> lis
         for handle in handles:
             handle.remove()
     return inputs
-
-
-def _first_reader(matrix: Matrix, matrices: Sequence[Matrix]) -> str:
-    """The name of the first of ``matrices`` that reads the same input as ``matrix``."""
-    together = next(roles for roles in READ_TOGETHER if matrix.role in roles)
-    return next(m.name for m in matrices if m.layer == matrix.layer and m.role in together)

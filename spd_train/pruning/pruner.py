@@ -11,7 +11,7 @@ from spd_deploy.domain.progress import Progress, Silent
 from spd_train.grafting import GraftedNetwork
 from spd_train.prune_recipe import PruneRecipe
 from spd_train.pruning.allocation import global_targets
-from spd_train.pruning.calibration import Calibration, input_moments
+from spd_train.pruning.calibration import Calibration
 from spd_train.pruning.importance import (
     GradientScores,
     activation_scores,
@@ -21,6 +21,7 @@ from spd_train.pruning.importance import (
     needs_inputs,
     second_order_scores,
 )
+from spd_train.pruning.input_moments import input_moments
 from spd_train.pruning.masked_weights import MaskedWeights
 from spd_train.pruning.masks import Targets, densities_of, masks_of
 from spd_train.pruning.reconstruct import reconstruct
@@ -121,11 +122,11 @@ class Pruner:
     def _remaining(self, share: float) -> dict[str, Tensor]:
         """The masks of what is left after heads and neurons were removed one at a time."""
         assert self._remover is not None  # noqa: S101 - the caller knows
-        curves = self._remover.curves(self.weights.masks)
+        curves = None
         if not self._allocated:
-            self.targets = self._remover.choose_targets(curves)
+            self.targets, curves = self._remover.choose_targets(self.weights.masks)
             self._allocated = True
-        return self._remover.masks(curves, self.targets, share)
+        return self._remover.masks(self.weights.masks, self.targets, share, curves)
 
     def add_gradients(self) -> None:
         """Add the gradients of a step to the scores, if the importance is made of gradients."""

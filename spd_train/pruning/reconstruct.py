@@ -10,7 +10,8 @@ error of the residual is part of the target. This is the least-squares step of O
 Compression, SparseGPT and ZipLM, for any mask. The released SPD code has no such step.
 
 One solver serves every pattern: conjugate gradients on all rows at once, projected on the mask,
-preconditioned by the diagonal, starting from the present weights.
+preconditioned by the diagonal, starting from the present weights. Rows and inputs of which the mask
+keeps nothing take no part.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_train.grafting import GraftedNetwork
@@ -32,6 +33,7 @@ from spd_train.pruning.calibration import (
     first_layer_inputs,
     forward_hook,
 )
+from spd_train.pruning.gram import GramSum
 
 # Weight of the ridge term towards the present weights, as a share of the inputs' mean variance.
 RIDGE = 1e-3
@@ -72,8 +74,7 @@ def solve_kept(
 ) -> tuple[Tensor, Tensor]:
     """The weight ``[N, K]``, zero off the mask, and the bias ``[N]`` that fit the moments best.
 
-    Each row is a least-squares problem of its own, over the inputs that its mask keeps. Conjugate
-    gradients solve all rows at once.
+    Each row is a least-squares problem of its own, over the inputs that its mask keeps.
 
     Args:
         moments: moments of inputs and targets.
@@ -81,14 +82,29 @@ def solve_kept(
         start_NK: where the iteration starts, and what the ridge term pulls towards.
         ridge: weight of the ridge term, as a share of the inputs' mean variance.
     """
-    mask_NK = mask_NK.to(start_NK.dtype)
     pull = ridge * moments.inputs_KK.diagonal().mean().clamp_min(_TINY)
-    scale_K = moments.inputs_KK.diagonal() + pull
+    rows, columns = mask_NK.any(1).nonzero()[:, 0], mask_NK.any(0).nonzero()[:, 0]
+    weight_NK = torch.zeros_like(start_NK)
+    weight_NK[rows[:, None], columns] = _solve_by_gradients(
+        moments.inputs_KK[columns][:, columns],
+        moments.cross_NK[rows][:, columns],
+        mask_NK[rows][:, columns].to(start_NK.dtype),
+        start_NK[rows][:, columns],
+        pull,
+    )
+    return weight_NK, moments.target_N - weight_NK @ moments.input_K
+
+
+def _solve_by_gradients(
+    inputs_KK: Tensor, cross_NK: Tensor, mask_NK: Tensor, start_NK: Tensor, pull: Tensor
+) -> Tensor:
+    """The solution for a mask of zeros and ones, by conjugate gradients."""
+    scale_K = inputs_KK.diagonal() + pull
 
     def applied(weight_NK: Tensor) -> Tensor:
-        return mask_NK * (weight_NK @ moments.inputs_KK) + pull * weight_NK
+        return mask_NK * (weight_NK @ inputs_KK) + pull * weight_NK
 
-    target_NK = mask_NK * (moments.cross_NK + pull * start_NK)
+    target_NK = mask_NK * (cross_NK + pull * start_NK)
     weight_NK = mask_NK * start_NK
     rest_NK = target_NK - applied(weight_NK)
     toward_NK = rest_NK / scale_K
@@ -104,7 +120,7 @@ def solve_kept(
         toward_NK = rest_NK / scale_K
         before_N1, power_N1 = power_N1, _dot(rest_NK, toward_NK)
         way_NK = toward_NK + power_N1 / before_N1.clamp_min(_TINY) * way_NK
-    return weight_NK, moments.target_N - weight_NK @ moments.input_K
+    return weight_NK
 
 
 def moments_of(pairs: Iterator[tuple[Tensor, Tensor]]) -> Moments:
@@ -114,23 +130,25 @@ def moments_of(pairs: Iterator[tuple[Tensor, Tensor]]) -> Moments:
     that hardly vary would be lost in the rounding of their squares.
     """
     tokens = 0
+    inputs: GramSum | None = None
     sums: list[Tensor] = []
-    near: tuple[Tensor, Tensor] | None = None
     for x_TK, y_TN in pairs:
         x_TK, y_TN = x_TK.float(), y_TN.float()
-        if near is None:
-            near = x_TK.mean(0), y_TN.mean(0)
-        x_TK, y_TN = x_TK - near[0], y_TN - near[1]
+        if inputs is None:
+            inputs, near_K, near_N = GramSum(x_TK.shape[1], x_TK.device), x_TK.mean(0), y_TN.mean(0)
+        x_TK, y_TN = x_TK - near_K, y_TN - near_N
         tokens += len(x_TK)
-        parts = [x_TK.T @ x_TK, y_TN.T @ x_TK, x_TK.sum(0), y_TN.sum(0)]
+        inputs.add(x_TK)
+        parts = [y_TN.T @ x_TK, x_TK.sum(0), y_TN.sum(0)]
         sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else parts
-    assert near is not None  # noqa: S101 - there is at least one batch
-    inputs_KK, cross_NK, input_K, target_N = (value / tokens for value in sums)
+    assert inputs is not None  # noqa: S101 - there is at least one batch
+    inputs_KK = inputs.total() / tokens
+    cross_NK, input_K, target_N = (value / tokens for value in sums)
     return Moments(
         inputs_KK=inputs_KK - torch.outer(input_K, input_K),
         cross_NK=cross_NK - torch.outer(target_N, input_K),
-        input_K=input_K + near[0],
-        target_N=target_N + near[1],
+        input_K=input_K + near_K,
+        target_N=target_N + near_N,
     )
 
 
@@ -238,7 +256,8 @@ def _watch(
 ) -> _Seen:
     """Run one layer of teacher or student on a batch, and record some of its modules.
 
-    The student's pass stops at the last of them. The teacher's pass also gives its hidden states.
+    The student's pass stops at the last of them, before that is computed: its inputs are needed
+    alone. The teacher's pass also gives outputs and hidden states.
     """
     inputs: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
@@ -246,12 +265,18 @@ def _watch(
     with contextlib.ExitStack() as stack:
         for name in names:
 
-            def see(x_BSK: Tensor, y_BSN: Tensor, name: str = name) -> None:
-                inputs[name], outputs[name] = x_BSK[flow.real_BS], y_BSN[flow.real_BS]
+            def enter(_: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
+                inputs[name] = args[0][flow.real_BS]
                 if not teacher and len(inputs) == len(names):
                     raise _SeenEnough
 
-            stack.enter_context(forward_hook(network.part(name, teacher=teacher), see))
+            def leave(_: Tensor, y_BSN: Tensor, name: str = name) -> None:
+                outputs[name] = y_BSN[flow.real_BS]
+
+            module = network.part(name, teacher=teacher)
+            stack.callback(module.register_forward_pre_hook(enter).remove)
+            if teacher:
+                stack.enter_context(forward_hook(module, leave))
         network.graft_all(not teacher)
         with contextlib.suppress(_SeenEnough):
             before_BSH = flow.teacher_BSH if teacher else flow.student_BSH

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from spd_deploy.domain.encoder import Encoder, Matrix
 from spd_train.grafting import GraftedNetwork
-from spd_train.pruning.calibration import Calibration, InputMoments, input_moments
+from spd_train.pruning.calibration import Calibration
+from spd_train.pruning.input_moments import input_moments
 from spd_train.pruning.structured.removal import RemovalCurve, columns_of, removal_curve
 
 # Weight of the ridge term of a solution, as a share of the inputs' mean variance.
@@ -62,6 +63,7 @@ class SublayerCurve:
 
     Attributes:
         left: heads or neurons that are left now.
+        covariance_KK, mean_K: of the reader's inputs; 0 at those that have gone.
     """
 
     sublayer: Sublayer
@@ -69,19 +71,20 @@ class SublayerCurve:
     curve: RemovalCurve
     weight_NK: Tensor
     bias_N: Tensor
-    inputs: InputMoments
+    covariance_KK: Tensor
+    mean_K: Tensor
 
     def solved(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """The kept columns ``[C]``, the weight ``[N, C]`` over them and the bias that fit best."""
         keep_U = self.curve.keep(count)
         columns = columns_of(keep_U.nonzero()[:, 0], self.sublayer.width)
-        covariance_KK = self.inputs.covariance_KK
-        pull = _RIDGE * covariance_KK.diagonal().mean()
-        left_CC = covariance_KK[columns][:, columns]
+        pull = _RIDGE * self.covariance_KK.diagonal().mean()
+        rows_CK = self.covariance_KK[columns]
+        left_CC = rows_CK[:, columns]
         left_CC.diagonal().add_(pull)
-        right_CN = (covariance_KK[columns] @ self.weight_NK.T) + pull * self.weight_NK.T[columns]
-        weight_NC = torch.cholesky_solve(right_CN, torch.linalg.cholesky(left_CC)).T
-        mean_K = self.inputs.mean_K
+        right_CN = (rows_CK @ self.weight_NK.T) + pull * self.weight_NK.T[columns]
+        weight_NC = torch.cholesky_solve(right_CN, torch.linalg.cholesky(left_CC)).T.contiguous()
+        mean_K = self.mean_K
         bias_N = self.bias_N + self.weight_NK @ mean_K - weight_NC @ mean_K[columns]
         return columns, weight_NC, bias_N
 
@@ -104,6 +107,8 @@ def removal_curves(
     sublayers: Sequence[Sublayer],
     calibration: Calibration,
     masks: Mapping[str, Tensor],
+    *,
+    least: Mapping[str, int] | None = None,
 ) -> list[SublayerCurve]:
     """The removal curve of each sublayer of the students, on the inputs that they have now.
 
@@ -112,15 +117,25 @@ def removal_curves(
         sublayers: the sublayers to remove heads and neurons of.
         calibration: texts to measure the inputs on.
         masks: masks ``[N, K]`` of what has gone already, by matrix name; empty at the start.
+        least: how many heads or neurons of each reader the curve goes down to, by name; None for
+            whole curves.
     """
+    if not sublayers:
+        return []
     inputs = input_moments(network, [sublayer.reader for sublayer in sublayers], calibration)
     curves = []
     for sublayer in sublayers:
         linear = network.linear(sublayer.reader.name)
         weight_NK = linear.weight.detach().float()
-        alive_U = sublayer.alive(masks)
-        found = inputs[sublayer.reader.name]
-        curve = removal_curve(weight_NK, found.covariance_KK, width=sublayer.width, alive_U=alive_U)
+        found = inputs.pop(sublayer.reader.name)
+        covariance_KK = found.covariance_KK
+        curve = removal_curve(
+            weight_NK,
+            covariance_KK,
+            width=sublayer.width,
+            alive_U=sublayer.alive(masks),
+            least=0 if least is None else least[sublayer.reader.name],
+        )
         curves.append(
             SublayerCurve(
                 sublayer=sublayer,
@@ -128,7 +143,8 @@ def removal_curves(
                 curve=curve,
                 weight_NK=weight_NK.clone(),
                 bias_N=linear.bias.detach().float().clone(),
-                inputs=found,
+                covariance_KK=covariance_KK,
+                mean_K=found.mean_K,
             )
         )
     return curves

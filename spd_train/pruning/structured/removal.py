@@ -11,8 +11,9 @@ tr(D H D^T) when W changes by D. Removing the columns g, and solving the others 
 2023, equations 2 to 4). The cheapest unit goes first. Scores that ignore the update miss that units
 stand in for each other: of two equal neurons the second is dear once the first has gone.
 
-Whole updates are done in blocks: among the cheapest units of all, a few are removed one at a time
-with the small part of H^-1 that concerns them, then all of their updates are applied at once.
+Whole updates are done in blocks: among the cheapest units of all, a few are removed one at a time,
+then all of their updates are applied at once. The costs need of W only its products W^T W, so the
+candidates are two small square matrices: the parts of H^-1 and of W^T W that concern them.
 """
 
 from dataclasses import dataclass
@@ -34,31 +35,40 @@ class RemovalCurve:
     """The order in which the units of a matrix are removed, and the error that remains.
 
     Attributes:
-        order_U: the units, the first removed first; units that had gone before come first.
+        order_R: the units that were removed, the first first; units that had gone before come
+            first of all.
         error_U: squared error of the output with k units kept, as a share of the output's
-            variance, for k = 0 to U ``[U + 1]``.
+            variance, for k = 0 to U ``[U + 1]``; inf for fewer than were left at the end.
     """
 
-    order_U: Tensor
+    order_R: Tensor
     error_U: Tensor
 
     def keep(self, count: int) -> Tensor:
-        """Which units ``[U]`` stay when ``count`` are kept."""
-        kept_U = torch.ones(len(self.order_U), dtype=torch.bool, device=self.order_U.device)
-        kept_U[self.order_U[: len(self.order_U) - count]] = False
+        """Which units ``[U]`` stay when ``count`` are kept, not fewer than were left at the end."""
+        units = len(self.error_U) - 1
+        assert count >= units - len(self.order_R)  # noqa: S101 - the caller knows how far it went
+        kept_U = torch.ones(units, dtype=torch.bool, device=self.order_R.device)
+        kept_U[self.order_R[: units - count]] = False
         return kept_U
 
 
 def removal_curve(
-    weight_NK: Tensor, covariance_KK: Tensor, *, width: int, alive_U: Tensor | None = None
+    weight_NK: Tensor,
+    covariance_KK: Tensor,
+    *,
+    width: int,
+    alive_U: Tensor | None = None,
+    least: int = 0,
 ) -> RemovalCurve:
-    """Remove all units of a matrix, one at a time, and record order and error.
+    """Remove the units of a matrix, one at a time, and record order and error.
 
     Args:
         weight_NK: the weight; its columns are the units' outputs.
         covariance_KK: covariance of its inputs.
         width: columns of a unit: the size of a head, or 1 for neurons.
         alive_U: units that are still there; None for all.
+        least: stop when so many are left.
     """
     units = weight_NK.shape[1] // width
     alive = torch.arange(units, device=weight_NK.device)
@@ -67,16 +77,18 @@ def removal_curve(
         alive, gone = alive[alive_U], alive[~alive_U]
     columns = columns_of(alive, width)
     weight_NK, covariance_KK = weight_NK[:, columns], covariance_KK[columns][:, columns]
-    state = _Remaining.of(weight_NK, covariance_KK, width)
     removed, rises = [gone], [torch.zeros(len(gone), dtype=torch.double, device=gone.device)]
-    while state.count:
-        units_U, rises_U = state.remove_cheapest(max(1, int(state.count * _BLOCK_SHARE)))
-        removed.append(alive[units_U])
-        rises.append(rises_U)
+    if len(alive) > least:
+        state = _Remaining.of(weight_NK, covariance_KK, width)
+        while state.count > least:
+            units_U, rises_U = state.remove_block(state.count - least)
+            removed.append(alive[units_U])
+            rises.append(rises_U)
     errors = torch.cat(rises).cumsum(0) / _energy(weight_NK, covariance_KK)
+    unknown = errors.new_full((units - len(errors),), torch.inf)
     return RemovalCurve(
-        order_U=torch.cat(removed),
-        error_U=torch.cat([errors.new_zeros(1), errors]).flip(0),
+        order_R=torch.cat(removed),
+        error_U=torch.cat([errors.new_zeros(1), errors, unknown]).flip(0),
     )
 
 
@@ -126,24 +138,30 @@ class _Remaining:
         """How many units are left."""
         return int(self.alive_U.sum())
 
-    def remove_cheapest(self, count: int) -> tuple[Tensor, Tensor]:
-        """Remove ``count`` units, one at a time. Returns them and the rise of the error by each."""
-        most = min(self.count, _CANDIDATES * count)
-        candidates_U = self._costs().topk(most, largest=False).indices
-        columns = columns_of(candidates_U, self.width)
-        inverse_KK = self.inverse_KK[columns][:, columns]
-        part = self._whole(self.weight_NK[:, columns], inverse_KK, self.width)
-        chosen, rises = [], []
-        for _ in range(count):
-            costs_U = part._costs()
-            chosen.append(costs_U.argmin())
-            rises.append(costs_U[chosen[-1]])
-            part.remove(chosen[-1][None])
-        places_U = candidates_U[torch.stack(chosen)]
+    def remove_block(self, most: int) -> tuple[Tensor, Tensor]:
+        """Remove units one at a time, a block of them or at most so many.
+
+        Returns:
+            The units and the rise of the error by each.
+        """
+        block = max(1, int(self.count * _BLOCK_SHARE))
+        costs_U = self._costs()
+        if block == 1:
+            places_U = costs_U.argmin()[None]
+            rises_U = costs_U[places_U]
+        else:
+            candidates = min(self.count, _CANDIDATES * block)
+            places_C = costs_U.topk(candidates, largest=False).indices
+            columns = columns_of(places_C, self.width)
+            state = _Candidates.of(
+                self.weight_NK[:, columns], self.inverse_KK[columns][:, columns], self.width
+            )
+            chosen_U, rises_U = state.remove(min(block, most))
+            places_U = places_C[chosen_U]
         removed_U = self.units_U[places_U]
         self.remove(places_U)
         self._drop_removed()
-        return removed_U, torch.stack(rises).clamp_min(0)
+        return removed_U, rises_U.clamp_min(0)
 
     def remove(self, places_U: Tensor) -> None:
         """Take the units at these places away, and solve the others again."""
@@ -171,19 +189,83 @@ class _Remaining:
         if self.width == 1:
             costs_U = self.weight_NK.square().sum(0) / self.inverse_KK.diagonal()
         else:
-            costs_U = self._group_costs()
+            weight_UDN = self.weight_NK.T.reshape(len(self.units_U), self.width, -1)
+            gram_UDD = weight_UDN @ weight_UDN.mT
+            costs_U = _group_costs(gram_UDD, _blocks(self.inverse_KK, self.width), self.alive_U)
         return costs_U.masked_fill(~self.alive_U, torch.inf)
 
-    def _group_costs(self) -> Tensor:
-        """tr(W_g ([H^-1]_gg)^-1 W_g^T) of each unit ``[U]`` of several columns (D)."""
-        units, width = len(self.units_U), self.width
-        weight_UDN = self.weight_NK.T.reshape(units, width, -1)
-        of_unit = torch.arange(units, device=self.units_U.device)
-        inverse_UDD = self.inverse_KK.reshape(units, width, units, width)[of_unit, :, of_unit]
-        # What has gone has a zero block, which no solver takes.
-        inverse_UDD[~self.alive_U] = torch.eye(width, dtype=torch.double, device=of_unit.device)
-        solved_UDN: Tensor = torch.linalg.solve(inverse_UDD, weight_UDN)
-        return (weight_UDN * solved_UDN).sum((1, 2))
+
+@dataclass(kw_only=True, slots=True)
+class _Candidates:
+    """A few units of which some are removed one at a time.
+
+    Attributes:
+        gram_CC: W^T W of their columns of the weight.
+        inverse_CC: their part of H^-1.
+        alive_U: False for units that are removed.
+    """
+
+    gram_CC: Tensor
+    inverse_CC: Tensor
+    width: int
+    alive_U: Tensor
+
+    @classmethod
+    def of(cls, weight_NC: Tensor, inverse_CC: Tensor, width: int) -> "_Candidates":
+        """Candidates with these columns of the weight."""
+        alive_U = torch.ones(len(inverse_CC) // width, dtype=torch.bool, device=inverse_CC.device)
+        gram_CC = weight_NC.T @ weight_NC
+        return cls(gram_CC=gram_CC, inverse_CC=inverse_CC, width=width, alive_U=alive_U)
+
+    def remove(self, count: int) -> tuple[Tensor, Tensor]:
+        """Remove the cheapest, ``count`` times. Returns their places and what each costs."""
+        places, costs = [], []
+        for _ in range(count):
+            costs_U = self._costs()
+            places.append(costs_U.argmin())
+            costs.append(costs_U[places[-1]])
+            self._remove(places[-1])
+        return torch.stack(places), torch.stack(costs)
+
+    def _costs(self) -> Tensor:
+        """Rise of the squared error ``[U]`` if each unit were removed next; inf if it has gone."""
+        if self.width == 1:
+            costs_U = self.gram_CC.diagonal() / self.inverse_CC.diagonal()
+        else:
+            gram_UDD, inverse_UDD = (
+                _blocks(m, self.width) for m in (self.gram_CC, self.inverse_CC)
+            )
+            costs_U = _group_costs(gram_UDD, inverse_UDD, self.alive_U)
+        return costs_U.masked_fill(~self.alive_U, torch.inf)
+
+    def _remove(self, place: Tensor) -> None:
+        """Take a unit away: with S = ([H^-1]_gg)^-1 [H^-1]_g:, W becomes W - W_g S."""
+        gone = columns_of(place[None], self.width)
+        rows_DC = self.inverse_CC[gone]
+        solved_DC = torch.linalg.solve(rows_DC[:, gone], rows_DC)
+        cross_DC = self.gram_CC[gone]
+        both_DC = cross_DC - 0.5 * cross_DC[:, gone] @ solved_DC
+        self.gram_CC.addmm_(both_DC.T, solved_DC, alpha=-1)
+        self.gram_CC.addmm_(solved_DC.T, both_DC, alpha=-1)
+        self.inverse_CC.addmm_(rows_DC.T, solved_DC, alpha=-1)
+        self.alive_U[place] = False
+
+
+def _blocks(matrix_KK: Tensor, width: int) -> Tensor:
+    """The blocks ``[U, D, D]`` on the diagonal."""
+    units = len(matrix_KK) // width
+    of_unit = torch.arange(units, device=matrix_KK.device)
+    return matrix_KK.reshape(units, width, units, width)[of_unit, :, of_unit]
+
+
+def _group_costs(gram_UDD: Tensor, inverse_UDD: Tensor, alive_U: Tensor) -> Tensor:
+    """tr(W_g ([H^-1]_gg)^-1 W_g^T) of each unit ``[U]``, from W_g^T W_g and [H^-1]_gg."""
+    width = gram_UDD.shape[-1]
+    # What has gone has a zero block, which no solver takes.
+    one_DD = torch.eye(width, dtype=inverse_UDD.dtype, device=inverse_UDD.device)
+    inverse_UDD = torch.where(alive_U[:, None, None], inverse_UDD, one_DD)
+    solved_UDD: Tensor = torch.linalg.solve(inverse_UDD, gram_UDD)
+    return solved_UDD.diagonal(dim1=1, dim2=2).sum(1)
 
 
 def _energy(weight_NK: Tensor, covariance_KK: Tensor) -> Tensor:

@@ -1,11 +1,14 @@
 """Trials of whole networks: how far the output moves if each sublayer keeps so much.
 
 Most trials change one sublayer and leave all before it whole. The hidden states before it are the
-same in all of them, so on the rough texts they are computed once and the layers are skipped.
+same in all of them, so on the rough texts they are computed once and the layers are skipped. The
+memory for that has a bound, and so has that for solved weights: of a large model the hidden states
+of each second or third layer are kept.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +22,11 @@ from spd_train.pruning.structured.curves import SublayerCurve
 
 # Rough distances are of each batch of so many. Batches are ordered by length, so all lengths count.
 _ROUGH = 4
+# Most memory for hidden states of skipped layers, and for solved weights.
+_MAX_HIDDEN_BYTES = 96 * 2**20
+_MAX_SOLVED_BYTES = 256 * 2**20
+
+Solution = tuple[Tensor, Tensor, Tensor]
 
 
 class Trials:
@@ -36,9 +44,10 @@ class Trials:
         self.curves = curves
         self.calibration = calibration
         self._distances: dict[tuple[int, tuple[int, ...]], float] = {}
-        self._solved: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
+        self._solved = _Solutions(curves, _MAX_SOLVED_BYTES)
         self._whole = tuple(curve.left for curve in curves)
-        self._whole_outputs: list[list[Any]] = []  # of each batch, by layer
+        self._whole_outputs: list[dict[int, Any]] = []  # of each batch, by number of layers
+        self._every_layer = self._layers_apart()
         with inference_mode(self.network):
             network.graft_all(False)
             self._expected = self._outputs(every=1)
@@ -95,9 +104,7 @@ class Trials:
         """Write the solved weights into the readers. Returns their masks by name."""
         masks = {}
         for i, (curve, reader, count) in enumerate(zip(self.curves, readers, kept, strict=True)):
-            if (i, count) not in self._solved:
-                self._solved[i, count] = curve.solved(count)
-            columns, weight_NC, bias_N = self._solved[i, count]
+            columns, weight_NC, bias_N = self._solved.of(i, count)
             mask_NK = torch.zeros_like(reader.weight, dtype=torch.bool)
             mask_NK[:, columns] = True
             reader.weight.zero_()
@@ -106,8 +113,18 @@ class Trials:
             masks[curve.sublayer.reader.name] = mask_NK
         return masks
 
+    def _layers_apart(self) -> int:
+        """Of every so many layers the hidden states are kept, so that they fit their bound."""
+        return max(1, math.ceil(self.hidden_bytes / _MAX_HIDDEN_BYTES))
+
+    @property
+    def hidden_bytes(self) -> int:
+        """Memory that the hidden states of all layers but the last take, of the rough texts."""
+        tokens = sum(batch.mask_BS.numel() for batch in self.calibration.batches[::_ROUGH])
+        return 4 * tokens * self.network.encoder.hidden * (len(self.network.layers) - 1)
+
     def _whole_layers(self, kept: Sequence[int], every: int) -> int:
-        """How many of the first layers keep everything; 0 where their outputs are not kept."""
+        """How many of the first layers keep everything, and are followed by known hidden states."""
         if every != _ROUGH or len(self.network.layers) < 2:
             return 0
         changed = [
@@ -115,22 +132,26 @@ class Trials:
             for curve, count, whole in zip(self.curves, kept, self._whole, strict=True)
             if count != whole
         ]
-        return min(changed, default=0)
+        whole = min(changed, default=0)
+        return whole - whole % self._every_layer
 
-    def _layer_outputs(self) -> list[list[Any]]:
-        """What each layer of the whole student returns, of each rough batch."""
+    def _layer_outputs(self) -> list[dict[int, Any]]:
+        """What layers of the whole student return, of each rough batch, by the number computed."""
         if self._whole_outputs:
             return self._whole_outputs
-        found: list[list[Any]] = []
-        outputs: list[Any] = []
+        found: list[dict[int, Any]] = []
+        outputs: dict[int, Any] = {}
+        numbered = list(enumerate(self.network.layers[:-1], start=1))
         with self._pruned(self._whole), contextlib.ExitStack() as hooks:
-            for layer in self.network.layers[:-1]:
-                hook = layer.register_forward_hook(lambda *call: outputs.append(call[2]))
+            for number, layer in numbered[self._every_layer - 1 :: self._every_layer]:
+                hook = layer.register_forward_hook(
+                    lambda *call, number=number: outputs.__setitem__(number, call[2])
+                )
                 hooks.callback(hook.remove)
             for batch in self.calibration.batches[::_ROUGH]:
                 with self.calibration.autocast():
                     self.network(batch)
-                found.append([*outputs])
+                found.append({**outputs})
                 outputs.clear()
         self._whole_outputs = found
         return found
@@ -143,21 +164,50 @@ class Trials:
         found = []
         hidden: list[Tensor] = []
         batches = self.calibration.batches[::every]
-        known = self._layer_outputs() if skipped else [[]] * len(batches)
+        known: Sequence[Mapping[int, Any]] = (
+            self._layer_outputs() if skipped else [{}] * len(batches)
+        )
         with forward_hook(self.network.layers[-1], lambda _, y: hidden.append(y)):
             for batch, outputs in zip(batches, known, strict=True):
-                skipping = _skipping(self.network, outputs[:skipped])
+                skipping = _skipping(self.network, skipped, outputs.get(skipped))
                 with self.calibration.autocast(), skipping:
                     logits_BC = self.network(batch).logits_BC
                 found.append((hidden.pop()[batch.mask_BS.bool()].float(), logits_BC.float()))
         return found
 
 
+class _Solutions:
+    """The readers' solutions, solved once, as far as they fit a bound; the oldest go first."""
+
+    def __init__(self, curves: Sequence[SublayerCurve], most_bytes: int) -> None:
+        self.curves = curves
+        self.most_bytes = most_bytes
+        self.bytes = 0
+        self._found: dict[tuple[int, int], Solution] = {}
+
+    def of(self, sublayer: int, count: int) -> Solution:
+        """The solution of a sublayer's reader that keeps ``count`` heads or neurons."""
+        key = sublayer, count
+        found = self._found.pop(key, None)
+        if found is None:
+            found = self.curves[sublayer].solved(count)
+            self.bytes += _bytes_of(found)
+        self._found[key] = found
+        while self.bytes > self.most_bytes and len(self._found) > 1:
+            self.bytes -= _bytes_of(self._found.pop(next(iter(self._found))))
+        return found
+
+
+def _bytes_of(solution: Solution) -> int:
+    """Memory that a solution takes."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in solution)
+
+
 @contextlib.contextmanager
-def _skipping(network: GraftedNetwork, outputs: Sequence[Any]) -> Iterator[None]:
-    """Let the first layers return known outputs, without computing."""
-    skipped = network.layers[: len(outputs)]
-    for layer, output in zip(skipped, outputs, strict=True):
+def _skipping(network: GraftedNetwork, count: int, output: Any) -> Iterator[None]:
+    """Let the first ``count`` layers return the output of the last of them, without computing."""
+    skipped = network.layers[:count]
+    for layer in skipped:
         layer.forward = partial(_return, output)
     try:
         yield
@@ -167,5 +217,5 @@ def _skipping(network: GraftedNetwork, outputs: Sequence[Any]) -> Iterator[None]
 
 
 def _return(output: Any, *_: Any, **__: Any) -> Any:
-    """What a layer returned before, whatever its inputs are."""
+    """What the layers returned before, whatever the inputs are."""
     return output

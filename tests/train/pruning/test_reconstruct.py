@@ -13,9 +13,9 @@ from spd_train.pruning.calibration import (
     Calibration,
     evaluation_mode,
     first_layer_inputs,
-    input_moments,
 )
 from spd_train.pruning.importance import magnitudes
+from spd_train.pruning.input_moments import input_moments
 from spd_train.pruning.masks import masks_of, targets_of
 from spd_train.pruning.reconstruct import RIDGE, Moments, moments_of, reconstruct, solve_kept
 from spd_train.pruning.sensitivity import sensitivity_targets

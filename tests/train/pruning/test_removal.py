@@ -8,7 +8,7 @@ from torch import Tensor
 
 from spd_train.pruning.structured.removal import columns_of, removal_curve
 
-sizes = pytest.mark.parametrize(("width", "units"), [(1, 24), (1, 60), (4, 6)])
+sizes = pytest.mark.parametrize(("width", "units"), [(1, 24), (1, 80), (4, 6)])
 
 
 def problem(units: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -37,7 +37,7 @@ def test_each_unit_removed_is_the_one_that_costs_least(width: int, units: int) -
 
     left = list(range(units))
     variance = float(((weight_NK @ covariance_KK) * weight_NK).sum())
-    for removed, error in zip(curve.order_U.tolist(), curve.error_U.flip(0)[1:], strict=True):
+    for removed, error in zip(curve.order_R.tolist(), curve.error_U.flip(0)[1:], strict=True):
         tried = {
             u: least_error(weight_NK, covariance_KK, [v for v in left if v != u], width)
             for u in left
@@ -53,7 +53,7 @@ def test_errors_rise_from_nothing_to_all(seed: int, width: int, units: int) -> N
     """With all units the error is 0, with fewer never less, and with none the whole output."""
     curve = removal_curve(*problem(units, width, seed), width=width)
 
-    assert sorted(curve.order_U.tolist()) == list(range(units))
+    assert sorted(curve.order_R.tolist()) == list(range(units))
     assert float(curve.error_U[units]) == 0
     assert (curve.error_U.diff() <= 1e-12).all()
     assert float(curve.error_U[0]) == pytest.approx(1, abs=0.02)
@@ -65,8 +65,24 @@ def test_of_two_equal_neurons_one_goes_for_nothing() -> None:
     twice_NK = problem(12, 1)[0][:, columns]
     curve = removal_curve(twice_NK, torch.eye(12)[columns][:, columns], width=1)
 
-    assert int(curve.order_U[0]) in (0, 12)
+    assert int(curve.order_R[0]) in (0, 12)
     assert float(curve.error_U[12]) < 0.1 * float(curve.error_U[11])
+
+
+@given(width=st.sampled_from([1, 2]), units=st.sampled_from([5, 70, 130]), share=st.floats(0, 1))
+@settings(max_examples=20, deadline=None)
+def test_a_curve_that_stops_early_is_the_start_of_the_whole(
+    width: int, units: int, share: float
+) -> None:
+    """Up to the number that is left the order and the errors are the same."""
+    least = round(share * units)
+    whole = removal_curve(*problem(units, width), width=width)
+    part = removal_curve(*problem(units, width), width=width, least=least)
+
+    assert part.order_R.tolist() == whole.order_R[: units - least].tolist()
+    torch.testing.assert_close(part.error_U[least:], whole.error_U[least:])
+    assert part.error_U[:least].isinf().all()
+    assert part.keep(least).equal(whole.keep(least))
 
 
 def test_what_has_gone_stays_gone() -> None:
@@ -75,7 +91,7 @@ def test_what_has_gone_stays_gone() -> None:
     alive_U = torch.tensor([True, False] * 5)
     curve = removal_curve(weight_NK, covariance_KK, width=2, alive_U=alive_U)
 
-    assert curve.order_U[:5].tolist() == [1, 3, 5, 7, 9]
+    assert curve.order_R[:5].tolist() == [1, 3, 5, 7, 9]
     assert not curve.error_U[5:].any()
     assert curve.keep(5).equal(alive_U)
     assert curve.keep(0).sum() == 0

@@ -7,6 +7,7 @@ import torch
 
 from spd_train.grafting import GraftedNetwork
 from spd_train.pruning.calibration import Calibration
+from spd_train.pruning.structured import trial
 from spd_train.pruning.structured.compact import CompactStudents
 from spd_train.pruning.structured.curves import removal_curves, sublayers_of
 from spd_train.pruning.structured.trial import Trials
@@ -50,6 +51,24 @@ def test_skipped_layers_change_nothing(
     ids = batch(4, 6)
     assert torch.isfinite(network(ids).logits_BC).all()
     assert all("forward" not in vars(layer) for layer in network.layers)
+
+
+def test_a_bound_on_memory_changes_nothing(
+    network: GraftedNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room for the hidden states of one layer and one solution the distances are the same."""
+    free = trials(network)
+    monkeypatch.setattr(trial, "_MAX_HIDDEN_BYTES", free.hidden_bytes // 2)
+    monkeypatch.setattr(trial, "_MAX_SOLVED_BYTES", 1)
+    bound = trials(network)
+    whole = [curve.left for curve in free.curves]
+    cases = [[*whole[:i], whole[i] // 2, *whole[i + 1 :]] for i in range(len(whole))]
+
+    assert [bound.rough_distance(kept) for kept in cases] == [
+        free.rough_distance(kept) for kept in cases
+    ]
+    assert [set(known) for known in bound._whole_outputs] == [{2}] * 2
+    assert [set(known) for known in free._whole_outputs] == [{1, 2}] * 2
 
 
 def test_the_layers_before_a_change_are_not_computed(network: GraftedNetwork) -> None:
