@@ -60,7 +60,7 @@ def ask(case: Request) -> None:
     thousandth of a millisecond, and 400 for a text of nothing but accents, which have no token.
     """
     answer = case.call()
-    code = answer.json().get("code") if answer.status_code in (400, 504) else None
+    code = answer.json().get("code", "") if answer.status_code in (400, 504) else ""
     excluded = {
         "SPD_DEADLINE_EXCEEDED": not_a_server_error,
         "SPD_EMPTY_TEXT": positive_data_acceptance,
