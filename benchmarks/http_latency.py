@@ -35,7 +35,7 @@ from benchmarks.shapes import artefact_of
 from serve.open_model import open_served
 from spd_deploy.benchmark.http.connection import ClientConnection
 from spd_deploy.benchmark.http.generator import PATH, body_of
-from spd_deploy.benchmark.http.orders import SampleRequest
+from spd_deploy.benchmark.http.load_spec import SampleRequest
 from spd_deploy.benchmark.http.served import serving
 from spd_deploy.benchmark.http.wire import Address, HttpAnswer, address_of, get, post
 from spd_deploy.benchmark.http.workload import row_of

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks.http_soak import order_of, workload_for
+from benchmarks.http_soak import load_of, workload_for
 from spd_deploy.benchmark.http.connection import ClientConnection
 from spd_deploy.benchmark.http.generator import PATH, body_of
 from spd_deploy.benchmark.http.judge_load import late_s
@@ -45,7 +45,7 @@ def main() -> None:
         work = workload_for(options.artefact, facts_at(server.url), options)
         for number in range(options.rounds):
             ours = generator.run(
-                order_of(server.url, work, options.rate, options.seconds, seed(number))
+                load_of(server.url, work, options.rate, options.seconds, seed(number))
             )
             waits = sorted(ours.latency_s)
             theirs = seen_by_loadgen(loadgen, server.url, work, options, number)

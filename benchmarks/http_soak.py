@@ -15,7 +15,7 @@ The verdict is "flat" where, after a warm-up of a fifth of the minutes (two at l
   (Theil and Sen's slope times the time, which a single peak does not move), and
 - the most descriptors and threads of the second half are no more than those of the first half.
 
-Latencies are told and not judged: they depend on what else the machine does. A request that fails
+Latencies are shown and not judged: they depend on what else the machine does. A request that fails
 or gets a wrong answer makes the verdict "failed".
 """
 
@@ -37,7 +37,7 @@ from benchmarks.shapes import artefact_of
 from spd_deploy.benchmark.artefact_arms import arms_of, open_source
 from spd_deploy.benchmark.http.judge_load import late_s, tail_s
 from spd_deploy.benchmark.http.load import LoadGenerator, load_generator
-from spd_deploy.benchmark.http.orders import LoadOutcome, Order, poisson_arrivals
+from spd_deploy.benchmark.http.load_spec import LoadOutcome, LoadSpec, poisson_arrivals
 from spd_deploy.benchmark.http.served import ServerProcess, serving
 from spd_deploy.benchmark.http.servers import ServerFacts, facts_at
 from spd_deploy.benchmark.http.workload import Workload, workload_of
@@ -163,7 +163,7 @@ def soak(folder: Path, options: argparse.Namespace, log: Path) -> None:
         write_line(log, {"schema": SCHEMA, "machine": asdict(this_machine()), "rate": rate})
         begun = perf_counter()
         for number in range(done, options.minutes):
-            outcome = generator.run(order_of(server.url, work, rate, options.seconds, number))
+            outcome = generator.run(load_of(server.url, work, rate, options.seconds, number))
             hours = (perf_counter() - begun) / 3600
             minute = sampled(server, outcome, number=number, hours=hours, rate=rate)
             write_line(log, asdict(minute))
@@ -192,7 +192,7 @@ def workload_for(folder: Path, facts: ServerFacts, options: argparse.Namespace) 
 def capacity_of(generator: LoadGenerator, url: str, work: Workload, facts: ServerFacts) -> float:
     """Single texts a second that the server answers when many clients wait for it."""
     outcome = generator.run(
-        Order(
+        LoadSpec(
             url=url,
             requests=work.mixed,
             tolerance=work.tolerance,
@@ -203,14 +203,14 @@ def capacity_of(generator: LoadGenerator, url: str, work: Workload, facts: Serve
     return outcome.rows / outcome.elapsed_s
 
 
-def burst(url: str, work: Workload) -> Order:
+def burst(url: str, work: Workload) -> LoadSpec:
     """Many texts at once."""
-    return Order(url=url, requests=work.mixed, tolerance=work.tolerance, due_s=(0.0,) * BURST)
+    return LoadSpec(url=url, requests=work.mixed, tolerance=work.tolerance, due_s=(0.0,) * BURST)
 
 
-def order_of(url: str, work: Workload, rate: float, seconds: float, number: int) -> Order:
+def load_of(url: str, work: Workload, rate: float, seconds: float, number: int) -> LoadSpec:
     """The load of one minute, at random times of its own."""
-    return Order(
+    return LoadSpec(
         url=url,
         requests=work.mixed,
         tolerance=work.tolerance,

@@ -38,12 +38,21 @@ class Load:
     def __sub__(self, other: "Load") -> "Load":
         return Load(self.items - other.items, self.tokens - other.tokens, self.chars - other.chars)
 
+    def less_an_eighth(self) -> "Load":
+        """Seven eighths of it; a limit below eight stays as it is."""
+        return self - Load(self.items // 8, self.tokens // 8, self.chars // 8)
+
 
 def has_room(held: Load, added: Load, limit: Load) -> bool:
-    """Whether ``held`` and ``added`` are within ``limit``; an idle server admits any request."""
+    """Whether ``held`` and ``added`` are within ``limit``; an idle server admits any request.
+
+    Requests of several texts leave an eighth of the limit to those of a single one.
+    """
     if held.items == 0:
         return True
     both = held + added
+    if added.items > 1:
+        limit = limit.less_an_eighth()
     return both.items <= limit.items and both.tokens <= limit.tokens and both.chars <= limit.chars
 
 

@@ -19,6 +19,7 @@ from serve.access import Access
 from serve.allowed_hosts import AllowedHosts
 from serve.context import ServerContext
 from serve.cors import with_cors
+from serve.discovery import Discovery
 from serve.forwarding import ProxySettings
 from serve.hosted_model import HostedModel
 from serve.info import input_spec_of
@@ -31,6 +32,7 @@ from serve.openapi import DocumentedApp
 from serve.protocols.input_spec import InputSpec, spec_of_all
 from serve.protocols.registry import PROTOCOLS
 from serve.reload_metrics import ReloadMetrics
+from serve.repository import Repository
 from serve.request_record import Observer
 from serve.route_table import RouteTable
 from serve.settings import ServeSettings
@@ -54,6 +56,7 @@ def create_app(
     models: Callable[[], ServedModel] | Sequence[ModelSource],
     settings: ServeSettings,
     *,
+    repository: Repository | None = None,
     shadows: Sequence[ShadowSpec] = (),
     watch: bool = False,
     state: ServerState | None = None,
@@ -73,7 +76,9 @@ def create_app(
             function that opens and self-tests the only one, in a thread, when the app starts.
         settings: the server's limits.
         shadows: which models run a share of the requests of which others.
-        watch: whether a model whose files change is replaced.
+        repository: where the models come from, if others may be added to it.
+        watch: whether a model whose files change is replaced, and models of the repository that
+            come and go are served and unloaded.
         state: where the app is in its state, for a process that wants to watch and drain it;
             without one an error at start is logged.
         forwarding: the proxies whose X-Forwarded headers are trusted; none by default.
@@ -105,12 +110,14 @@ def create_app(
     if shadows:
         metrics.show_also(shadowing.metrics.collect)
     control = ModelControl(state, settings, metrics, reloads, shadowing)
-    watcher = Watcher(state, control) if watch else None
+    discovery = None if repository is None else Discovery(state, control, reloads, repository)
+    watcher = Watcher(state, control, discovery) if watch else None
     server = ServerContext(
         state=state,
         settings=settings,
         metrics=metrics,
         control=control,
+        discovery=discovery,
         access=access or Access(),
         observers=observers,
     )
@@ -228,5 +235,7 @@ async def _reload_when_asked(server: ServerContext, tls: ServerTls | None) -> No
             tls.reload()
         while state.phase is Phase.STARTING:
             await asyncio.sleep(_START_POLL_S)
-        for model in state.models:
+        if server.discovery is not None:
+            await server.discovery.look(certain=True)
+        for model in (*state.models, *state.found):
             await server.control.reload(model)

@@ -18,6 +18,7 @@ from serve.access import Access
 from serve.classifier import Classified, Classifier, Timing
 from serve.deadline import deadline_of
 from serve.disconnect import cancel_on_disconnect
+from serve.discovery import Discovery
 from serve.hosted_model import refuse_full
 from serve.http_errors import request_id_of
 from serve.metrics import Metrics
@@ -40,6 +41,7 @@ class ServerContext:
     settings: ServeSettings
     metrics: Metrics
     control: ModelControl
+    discovery: Discovery | None = None
     access: Access = field(default_factory=Access)
     observers: Sequence[Observer] = ()
 

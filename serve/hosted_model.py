@@ -4,6 +4,7 @@ It is used from the event loop's thread alone. Which version answers changes in 
 every request has one version, whole.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -47,6 +48,7 @@ class HostedModel:
         self.phase = ModelPhase.OPENING
         self.refused: dict[str, RefusedVersion] = {}
         self.after_answer: AfterAnswer | None = None
+        self.changing = asyncio.Lock()  # held while a version is opened or closed
         self._classifier: Classifier | None = None
 
     @property
@@ -56,9 +58,9 @@ class HostedModel:
 
     @property
     def ready(self) -> bool:
-        """Whether :meth:`classifier` gives the model."""
+        """Whether the model takes requests."""
         try:
-            self.classifier()
+            self.refuse_unready()
         except NotReady:
             return False
         return True
@@ -71,6 +73,12 @@ class HostedModel:
         self.version, self.fingerprint = candidate.version, candidate.fingerprint
         self.phase = ModelPhase.READY
         self.refused.pop(candidate.version, None)
+
+    def reopen(self, source: ModelSource) -> None:
+        """Begin anew with a source, as a model that was never open."""
+        self.source, self.phase = source, ModelPhase.OPENING
+        self.version, self.fingerprint = ONLY_VERSION, None
+        self.refused.clear()
 
     def unload(self) -> Classifier | None:
         """Answer nothing from now on; returns the version that answered."""
@@ -92,20 +100,35 @@ class HostedModel:
         if hang := engine.health.hang:
             raise NotReady(hang, fix="restart the server")
 
+    def refuse_unready(self) -> None:
+        """Refuse where no new request would be answered.
+
+        Raises:
+            NotReady: no version is open, or it hangs or fails on every input.
+        """
+        self._refuse_failing(self._open_version())
+
     def classifier(self) -> Classifier:
         """The version that answers, for a new request.
 
         Raises:
             NotReady: none is open, or it hangs or fails on every input.
         """
+        classifier = self._open_version()
+        self._refuse_failing(classifier)
+        return classifier
+
+    def _open_version(self) -> Classifier:
         if self._classifier is None:
             raise NotReady(f"the model is {self.phase}", fix=_FIX.get(self.phase, ""))
+        return self._classifier
+
+    def _refuse_failing(self, classifier: Classifier) -> None:
         self.refuse_dead()
-        if self._classifier.engine.health.failing:
+        if classifier.engine.health.failing:
             raise NotReady(
                 "the model fails on every input", fix="read the reason in the server's log"
             )
-        return self._classifier
 
 
 def refuse_full(models: Sequence[HostedModel]) -> None:

@@ -32,7 +32,7 @@ from serve.open_model import ServedModel
 from serve.reload_metrics import ReloadMetrics
 from serve.settings import ServeSettings
 from serve.shadow import Shadows
-from serve.state import ServerState
+from serve.state import Phase, ServerState
 from spd_deploy.domain.errors import BadArtefact, SpdError, Unavailable
 from spd_deploy.domain.versions import PACKAGE, version_of
 
@@ -55,7 +55,6 @@ class ModelControl:
         """Nothing is opened before :meth:`start`."""
         self._state, self._settings, self._metrics = state, settings, metrics
         self._reloads, self._shadows = reloads, shadows
-        self._changing = {id(model): asyncio.Lock() for model in state.models}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._retiring: set[Classifier] = set()
 
@@ -80,12 +79,12 @@ class ModelControl:
         await self._on_its_own(self._load(model))
 
     async def reload(self, model: HostedModel, *, settled: Look | None = None) -> None:
-        """As :meth:`load` for a model that answers; what does not open is told by the log.
+        """As :meth:`load`, unless the model was unloaded; the log has what does not open.
 
         Where the ``settled`` versions are given, no other one is opened, and none that was refused
         with the same files before.
         """
-        if model.phase is not ModelPhase.READY:
+        if model.phase is ModelPhase.UNLOADED:
             return
         try:
             await self._on_its_own(self._load(model, settled))
@@ -100,6 +99,13 @@ class ModelControl:
         """
         self._state.refuse_requests()
         await self._on_its_own(self._unload(model))
+
+    async def remove(self, model: HostedModel) -> None:
+        """Know the model no more; its requests in flight finish, and then it is closed."""
+        async with model.changing:
+            self._state.forget(model)
+            if (classifier := model.unload()) is not None:
+                self._start(self._retire(classifier))
 
     def give_up_stalled(self) -> None:
         """Fail the requests of every version in which a batch hangs, of those that retire too."""
@@ -116,11 +122,11 @@ class ModelControl:
                 await asyncio.to_thread(classifier.close, _CLOSE_WITHIN_S)
 
     async def _load(self, model: HostedModel, settled: Look | None = None) -> None:
-        async with self._changing[id(model)]:
+        async with model.changing:
             await self._open_newest(model, settled)
 
     async def _unload(self, model: HostedModel) -> None:
-        async with self._changing[id(model)]:
+        async with model.changing:
             if (classifier := model.unload()) is not None:
                 await self._retire(classifier)
 
@@ -135,7 +141,7 @@ class ModelControl:
         answers = model.opened is not None
         candidates = worth_trying(found, model.version if answers else None)
         errors = await self._open_first_of(model, candidates, settled)
-        if model.opened is not None or model.phase is ModelPhase.UNLOADED:
+        if model.opened is not None or not self._starting:
             for candidate, error in errors.items():  # at start the process ends with it instead
                 told = told_of_refusal(model, candidate.version)
                 _log.error("model %s: %s: %s", model.name or "", told, error)
@@ -161,7 +167,7 @@ class ModelControl:
             ):
                 continue
             try:
-                if model.opened is not None:
+                if not self._starting:
                     refuse_incomplete(candidate)
                 await self._take(model, candidate)
             except SpdError as err:
@@ -170,6 +176,10 @@ class ModelControl:
             else:
                 break
         return errors
+
+    @property
+    def _starting(self) -> bool:
+        return self._state.phase is Phase.STARTING
 
     async def _take(self, model: HostedModel, candidate: ModelVersion) -> None:
         """Open and verify a version, warm it up, and answer from it.
@@ -203,6 +213,9 @@ class ModelControl:
         before, version = model.opened, model.version
         self._metrics.describe_build(served.name, build_labels(served))
         model.serve(Classifier(served, self._settings, self._metrics), candidate)
+        if model not in self._state.models:
+            _log.warning("model %s: version %s answers now", served.name, candidate.version)
+            self._state.serve(model)
         if before is not None:
             self._reloads.swapped(served.name)
             _log.warning("model %s: %s", served.name, told_of_swap(version, candidate.version))

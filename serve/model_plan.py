@@ -7,7 +7,7 @@ from pathlib import Path
 
 from serve.model_source import ModelSource
 from serve.open_model import ServedModel, open_served
-from serve.repository import sources_of
+from serve.repository import Repository, sources_of
 from serve.shadow import ShadowSpec, refuse_bad_shadows
 from serve.thread_budget import thread_shares
 from spd_deploy.domain.cores import default_threads
@@ -26,6 +26,14 @@ class RuntimeSettings:
     threads: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelPlan:
+    """The models that a server starts with, and the repository that may get others."""
+
+    sources: Sequence[ModelSource]
+    repository: Repository | None
+
+
 def models_from(
     named: Iterable[tuple[str, Path]],
     repository: Path | None,
@@ -33,16 +41,21 @@ def models_from(
     runtime: RuntimeSettings,
     *,
     say: Callable[[str], None] = _log.warning,
-) -> list[ModelSource]:
+) -> ModelPlan:
     """The models to serve, the first one for requests that name none.
 
-    ``say`` gets what an operator should know of a model that was opened.
+    Each model gets its share of the threads when it is opened. ``say`` gets what an operator should
+    know of a model that was opened.
 
     Raises:
         SpdError: there is none, a name is there twice, a folder has no model, or a shadow names a
             model that is not there.
     """
-    threads: dict[str, int | None] = {}
+    fixed: list[str] = []
+
+    def names_now() -> Sequence[str]:
+        """The models that share the threads at this moment."""
+        return fixed if present is None else list(present.sources())
 
     def open_folder(folder: Path, name: str, version: str) -> ServedModel:
         served = open_served(
@@ -51,25 +64,29 @@ def models_from(
             version=version,
             runtime_choice=runtime.choice,
             device=runtime.device,
-            threads=threads[name],
+            threads=_threads_of(name, names_now(), shadows, runtime.threads),
         )
         if served.card.warning is not None:
             say(served.card.warning)
         return served
 
+    present = None if repository is None else Repository(repository, open_folder)
     sources = sources_of(named, repository, open_folder)
-    names = [source.name or "" for source in sources]
-    refuse_bad_shadows(shadows, names)
-    threads.update(_threads_of(names, shadows, runtime.threads))
-    return sources
+    fixed += [source.name or "" for source in sources]
+    refuse_bad_shadows(shadows, fixed)
+    return ModelPlan(sources=sources, repository=present)
 
 
 def _threads_of(
-    names: Sequence[str], shadows: Sequence[ShadowSpec], budget: int | None
-) -> dict[str, int | None]:
-    """Threads of each model; one alone has the budget, which its runtime knows if none is given."""
-    if len(names) == 1:
-        return {names[0]: budget}
+    name: str, names: Sequence[str], shadows: Sequence[ShadowSpec], budget: int | None
+) -> int | None:
+    """Threads of a model among those that share them.
+
+    One alone has the budget; the runtime knows its own if none is given.
+    """
+    if not set(names) - {name}:
+        return budget
+    everyone = names if name in names else [*names, name]
     others = {shadow.other for shadow in shadows}
-    shares = thread_shares(budget or default_threads(), names, others)
-    return dict(zip(names, shares, strict=True))
+    shares = thread_shares(budget or default_threads(), everyone, others)
+    return shares[everyone.index(name)]

@@ -22,6 +22,7 @@ from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.folders import refuse_no_model
 
 _MAX_NAME = 100
+_LAYOUT = "its layout is NAME/VERSION/artefact, such as reviews/1/manifest.json"
 
 
 def named_path(spelled: str) -> tuple[str, Path]:
@@ -74,13 +75,48 @@ def sources_of(
     return found
 
 
+class Repository:
+    """A model repository, whose models may come and go."""
+
+    def __init__(self, folder: Path, open_folder: OpenFolder) -> None:
+        self._folder, self._open_folder = folder, open_folder
+
+    def sources(self) -> dict[str, ModelSource]:
+        """The models that there are now, by name; reads the disk.
+
+        Folders whose names no model can have are passed over.
+
+        Raises:
+            BadSetting: the folder cannot be read.
+        """
+        return {
+            folder.name: VersionsSource(folder.name, folder, self._open_folder)
+            for folder in _folders_in(self._folder)
+            if is_name(folder.name)
+        }
+
+
 def models_in(repository: Path) -> list[Path]:
     """The folders of models in a repository, by name.
 
     Raises:
         BadSetting: it is no folder, holds no model, or one of its models has no whole version.
     """
-    fix = "its layout is NAME/VERSION/artefact, such as reviews/1/manifest.json"
+    folders = _folders_in(repository)
+    if not folders:
+        raise BadSetting("the model repository is empty", got=repository, fix=_LAYOUT)
+    for folder in folders:
+        refuse_bad_name(folder.name)
+        _refuse_no_version(folder)
+    return folders
+
+
+def _folders_in(repository: Path) -> list[Path]:
+    """The folders that may be models, by name.
+
+    Raises:
+        BadSetting: the repository cannot be read.
+    """
     try:
         with os.scandir(repository) as entries:
             names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
@@ -88,28 +124,22 @@ def models_in(repository: Path) -> list[Path]:
         raise BadSetting(
             "--model-repository is not a folder that can be read",
             got=f"{repository}: {os.strerror(err.errno or 0)}",
-            fix=fix,
+            fix=_LAYOUT,
         ) from err
-    folders = [repository / name for name in names if name != "lost+found"]
-    if not folders:
-        raise BadSetting("the model repository is empty", got=repository, fix=fix)
-    for folder in folders:
-        refuse_bad_name(folder.name)
-        _refuse_no_version(folder, fix)
-    return folders
+    return [repository / name for name in names if name != "lost+found"]
 
 
-def _refuse_no_version(folder: Path, fix: str) -> None:
+def _refuse_no_version(folder: Path) -> None:
     """Refuse a model without a version that is complete."""
     versions = version_folders(folder)
     if not versions:
-        raise BadSetting(f"model {folder.name} has no version", got=folder, fix=fix)
+        raise BadSetting(f"model {folder.name} has no version", got=folder, fix=_LAYOUT)
     lacks = {version: lack_of(real_folder(version)) for version in versions}
     if all(lacks.values()):
         raise BadSetting(
             f"version {versions[0].name} of model {folder.name} is not an artefact",
             got=f"{lacks[versions[0]]}: {versions[0]}",
-            fix=fix,
+            fix=_LAYOUT,
         )
 
 
@@ -131,6 +161,15 @@ def refuse_bad_name(name: str) -> None:
             got=f"{len(name)} characters",
             fix=f"use {_MAX_NAME} at most",
         )
+
+
+def is_name(name: str) -> bool:
+    """Whether a model may have this name."""
+    try:
+        refuse_bad_name(name)
+    except BadSetting:
+        return False
+    return True
 
 
 def refuse_like_names(names: Sequence[str]) -> None:

@@ -41,6 +41,7 @@ class ServerState:
         self.grpc_address = ""  # where the gRPC server listens, if there is one
         self.on_failure: Callable[[SpdError], None] = lambda _: None
         self.models: tuple[HostedModel, ...] = ()
+        self.found: tuple[HostedModel, ...] = ()  # in the repository, and not open yet
         self.ask_for_reload: Callable[[], None] = lambda: None  # any thread may call it
 
     @property
@@ -106,7 +107,7 @@ class ServerState:
         self.refuse_requests()
         loaded = [model for model in self.models if model.phase is not ModelPhase.UNLOADED]
         for model in loaded or self.models:
-            model.classifier()
+            model.refuse_unready()
 
     def model(self, name: str | None = None) -> HostedModel:
         """The model of this name; the first one where a request names none.
@@ -126,6 +127,26 @@ class ServerState:
             got=name.encode("ascii", "backslashreplace").decode("ascii")[:_MAX_NAME],
             fix=f"this server has {', '.join(names[:_MAX_LISTED])}{more}",
         )
+
+    def known(self, name: str) -> HostedModel:
+        """The model of this name, also one that was found and is not open.
+
+        Raises:
+            UnknownModel: there is no such model.
+        """
+        found = next((model for model in self.found if model.name == name), None)
+        return self.model(name) if found is None else found
+
+    def serve(self, model: HostedModel) -> None:
+        """Take requests for a model from now on; those that name none keep theirs."""
+        self.found = tuple(one for one in self.found if one is not model)
+        if model not in self.models:
+            self.models = (*self.models, model)
+
+    def forget(self, model: HostedModel) -> None:
+        """Know no such model from now on."""
+        self.models = tuple(one for one in self.models if one is not model)
+        self.found = tuple(one for one in self.found if one is not model)
 
     def classifier(self, name: str | None = None) -> Classifier:
         """The model of this name, or the first one, for a new request.

@@ -1,4 +1,4 @@
-"""Watches the models' folders, and replaces a model whose files have changed.
+"""Watches the models' folders: replaces a model whose files have changed, and finds new models.
 
 The folders are read once a second: that also sees what file systems over a network change, where
 the kernel tells nothing. A change counts once two looks in a row have found the same files, so a
@@ -13,6 +13,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from serve.discovery import Discovery
 from serve.hosted_model import HostedModel, ModelPhase
 from serve.model_control import ModelControl
 from serve.model_source import Look, ModelVersion
@@ -46,8 +47,11 @@ def step(watched: Watched, now: Look) -> tuple[Watched, bool]:
 class Watcher:
     """Watches every model of a server."""
 
-    def __init__(self, state: ServerState, control: ModelControl) -> None:
-        self._state, self._control = state, control
+    def __init__(
+        self, state: ServerState, control: ModelControl, discovery: Discovery | None
+    ) -> None:
+        """``discovery`` finds models that are added; None where none can be."""
+        self._state, self._control, self._discovery = state, control, discovery
         self._watched: dict[int, Watched] = {}
         self._told: set[str] = set()
 
@@ -56,12 +60,21 @@ class Watcher:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             if self._state.phase is Phase.READY:
-                for model in self._state.models:
+                if self._discovery is not None:
+                    await self._discovery.look()
+                models = (*self._state.models, *self._state.found)
+                self._forget_others(models)
+                for model in models:
                     await self._look_at(model)
+
+    def _forget_others(self, models: Sequence[HostedModel]) -> None:
+        """Forget what was seen of models that are gone; one that comes back begins anew."""
+        here = {id(model) for model in models}
+        self._watched = {key: seen for key, seen in self._watched.items() if key in here}
 
     async def _look_at(self, model: HostedModel) -> None:
         """Replace the model if its files have changed, and stay so."""
-        if model.phase is not ModelPhase.READY:
+        if model.phase is ModelPhase.UNLOADED:
             return
         try:
             found = await versions_of(model)
@@ -72,7 +85,7 @@ class Watcher:
         now = look_of(found)
         key = id(model)
         if key not in self._watched:  # what answers has been verified at start
-            answering = ((model.version, model.fingerprint),)
+            answering = ((model.version, model.fingerprint),) if model.opened else ()
             self._watched[key] = Watched(seen=answering, done=answering)
         self._watched[key], settled = step(self._watched[key], now)
         if settled:

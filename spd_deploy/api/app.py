@@ -71,7 +71,8 @@ def create_app(
             a list of folders or of ``NAME=FOLDER``, or as a mapping of names to folders.
         model_repository: a folder of models as ``NAME/VERSION/artefact``, in the place of
             ``artefact``.
-        watch: replace a model when its files have changed.
+        watch: replace a model when its files have changed, and serve models that are added to the
+            repository.
         shadow: ``NAME=OTHER@SHARE``, or several: model OTHER runs a share of NAME's requests too.
         runtime: as for ``load``.
         device: as for ``load``.
@@ -139,15 +140,16 @@ def create_app(
         anonymous=AnonymousAccess(_ANONYMOUS.read("anonymous_access", anonymous_access)),
     )
     shadows = [shadow_from(one) for one in _texts("shadow", shadow)]
-    models = models_from(
+    plan = models_from(
         _named("artefact", artefact),
         None if model_repository is None else read_path("model_repository", model_repository),
         shadows,
         RuntimeSettings(choice=choice, device=device, threads=threads),
     )
     return app_of(
-        models,
+        plan.sources,
         settings,
+        repository=plan.repository,
         shadows=shadows,
         watch=read_flag("watch", watch),
         forwarding=forwarding,

@@ -129,6 +129,7 @@ def bench(
     profile: bool = False,
     http: bool = False,
     url: str | Sequence[str] = (),
+    api_key_file: str | PathLike[str] | None = None,
     rates: Sequence[float] | None = None,
     latency_bound: float = DEFAULT_BOUND_MS,
     price_per_hour: float | None = None,
@@ -157,6 +158,8 @@ def bench(
         profile: also tell where each sparse arm gains and loses.
         http: also measure each arm behind ``spd serve``, through HTTP.
         url: servers that run already, instead of those that are started.
+        api_key_file: file with the API key of the servers at ``url``; by default the key is in the
+            environment variable ``SPD_API_KEY``, if they want one.
         rates: requests a second at which single texts arrive.
         latency_bound: milliseconds; the highest rate whose p99 is within them is searched for.
         price_per_hour: of this machine, for the cost of a million requests.
@@ -186,7 +189,7 @@ def bench(
         dense=None if dense is None else read_text("dense", dense),
         profile=read_flag("profile", profile),
     )
-    asked = HttpOptions.read(http, url, rates, latency_bound, price_per_hour)
+    asked = HttpOptions.read(http, url, rates, latency_bound, price_per_hour, api_key_file)
     comparing = CompareOptions.read(compare, fail_below, compare_times)
     if (second := new_report_in(compared.artefacts, comparing)) is not None:
         _refuse_output(output)
@@ -322,5 +325,6 @@ def _measured(
         profile=compared.profile,
         http=asked.settings,
         urls=asked.urls,
+        api_key=asked.api_key,
         progress=progress,
     )

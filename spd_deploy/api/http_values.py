@@ -1,7 +1,9 @@
 """The arguments of ``spd.bench`` for HTTP and for comparing reports, checked and as one value."""
 
+import os
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ from spd_deploy.api.values import (
     read_path,
     read_text,
 )
-from spd_deploy.domain.errors import OptionConflict
+from spd_deploy.domain.errors import BadSetting, OptionConflict
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.http.http_records import HttpSettings
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 DEFAULT_BOUND_MS = 100.0
 DEFAULT_FAIL_BELOW = 0.95
+API_KEY_VARIABLE = "SPD_API_KEY"
+_API_KEY = re.compile(r"[!-~]+")  # what a header can hold
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,20 +36,28 @@ class HttpOptions:
     Attributes:
         settings: None where nothing is.
         urls: of servers that run already.
+        api_key: of these servers; None where they want none.
     """
 
     settings: "HttpSettings | None"
     urls: tuple[str, ...]
+    api_key: str | None = field(default=None, repr=False)
 
     @classmethod
     def read(
-        cls, http: object, url: object, rates: object, latency_bound: object, price: object
+        cls,
+        http: object,
+        url: object,
+        rates: object,
+        latency_bound: object,
+        price: object,
+        api_key_file: object,
     ) -> "HttpOptions":
         """The arguments as one value.
 
         Raises:
             BadSetting: one is of a wrong type or out of range.
-            OptionConflict: one is given without ``http``.
+            OptionConflict: one is given without ``http``, or a key without a URL.
         """
         many = [url] if isinstance(url, str) else list(_items(url))
         urls = tuple(read_text("url", one) for one in many)
@@ -53,6 +65,8 @@ class HttpOptions:
         chosen = tuple(RATE.read("rates", one) for one in asked)
         bound_ms = BOUND_MS.read("latency_bound", latency_bound)
         per_hour = None if price is None else PRICE.read("price_per_hour", price)
+        if api_key_file is not None and not urls:
+            _refuse_given({"--api-key-file": True}, "--url")
         if not read_flag("http", http):
             given = {
                 "--url": urls,
@@ -70,7 +84,7 @@ class HttpOptions:
             price_per_hour=per_hour,
             own_servers=not urls,
         )
-        return cls(settings=settings, urls=urls)
+        return cls(settings=settings, urls=urls, api_key=_api_key(api_key_file) if urls else None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +121,34 @@ class CompareOptions:
         if self.old is None:
             return None
         return compare_reports(self.old, new, fail_below=self.fail_below, times=self.times)
+
+
+def _api_key(file: object) -> str | None:
+    """The key in a file, else the one in the environment; None where there is neither.
+
+    Raises:
+        BadSetting: the file cannot be read, or holds no single key that a header can carry.
+    """
+    if file is None:
+        source, text = API_KEY_VARIABLE, os.environ.get(API_KEY_VARIABLE)
+        if text is None:
+            return None
+    else:
+        source = str(path := read_path("api_key_file", file))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as err:
+            raise BadSetting(
+                "--api-key-file cannot be read", got=f"{path}: {err}", fix="check the path"
+            ) from err
+    key = text.strip()
+    if not _API_KEY.fullmatch(key):
+        raise BadSetting(
+            f"{source} does not hold an API key",
+            got=f"{len(key)} characters",
+            fix="write the key alone on one line, without a name and without spaces",
+        )
+    return key
 
 
 def new_report_in(paths: Iterable[Path], compared: CompareOptions) -> "Report | None":

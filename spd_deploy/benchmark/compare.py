@@ -34,6 +34,7 @@ def compare_artefacts(
     profile: bool = False,
     http: HttpSettings | None = None,
     urls: Sequence[str] = (),
+    api_key: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Measure the artefacts in each requested runtime, in turns with the baseline.
@@ -43,7 +44,7 @@ def compare_artefacts(
     with the fastest dense arm, dense artefacts included.
 
     With ``http`` the arms are then measured behind HTTP too: in servers that are started for it,
-    or in those at ``urls``.
+    or in those at ``urls``, which want ``api_key``.
 
     Raises:
         SpdError: a folder holds no artefact or model, an arm does not run here, or a shape is
@@ -68,7 +69,7 @@ def compare_artefacts(
         arms = (*dense_models, *arms_of(opened, runtime_choices))
         named = () if baseline is None else (arms[0].name,)
         if http is not None:  # before minutes are spent on the bare engines
-            match_servers(sources_to_serve(arms), urls)
+            match_servers(sources_to_serve(arms), urls, api_key=api_key)
         report = run_benchmark(
             arms,
             settings,
@@ -80,7 +81,13 @@ def compare_artefacts(
         if http is None:
             return report
         part = measure_http(
-            arms, settings, http, urls=urls, clock=perf_counter_ns, progress=progress
+            arms,
+            settings,
+            http,
+            urls=urls,
+            api_key=api_key,
+            clock=perf_counter_ns,
+            progress=progress,
         )
         return replace(report, http=part)
 

@@ -187,7 +187,7 @@ def serve(
         _say("API keys and texts travel unencrypted; give --tls-certificate and --tls-key, or put "
              "a proxy with TLS before it and add --insecure")  # fmt: skip
     shadows = [shadow_from(spelled) for spelled in shadow]
-    models = models_from(
+    plan = models_from(
         named_paths(artefact),
         model_repository,
         shadows,
@@ -212,8 +212,9 @@ def serve(
             management_port=None if management is None else management.getsockname()[1],
         )
         app = create_app(
-            models,
+            plan.sources,
             settings,
+            repository=plan.repository,
             shadows=shadows,
             watch=watch,
             state=state,

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from spd_deploy.benchmark.http.http_records import HttpLoad, HttpPart, HttpSettings
-from spd_deploy.benchmark.http.orders import LoadOutcome
+from spd_deploy.benchmark.http.load_spec import LoadOutcome
 from spd_deploy.benchmark.records import Shape
 from spd_deploy.benchmark.regression import compare_reports, comparison_table
 from spd_deploy.benchmark.report import Report

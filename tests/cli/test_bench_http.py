@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from exporters.export import artefact_from_checkpoint
+from spd_deploy.benchmark.http import visit
 from spd_deploy.benchmark.report import text_from_report
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.checkpoint import Checkpoint
@@ -42,11 +43,13 @@ def report_in(folder: Path, block_s: float) -> Path:
 
 
 def test_a_run_over_http_starts_servers_and_compares_them(
-    artefact: Path, dense_checkpoint: Checkpoint, tmp_path: Path
+    artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server of the artefact is started, and the tables and the JSON tell what it does."""
+    monkeypatch.setattr(visit, "_LEAST_ARRIVALS", 20)
+    monkeypatch.setattr(visit, "_STEPS", 2)
     result = spd_bench(
-        artefact, "--http", "--latency-bound", "400", "--price-per-hour", "2", "--json",
+        artefact, "--http", "--latency-bound", "100", "--price-per-hour", "2", "--json",
         "--output", tmp_path / "r", *QUICK,
     )  # fmt: skip
     told = json.loads(result.stdout)["http"]
@@ -115,6 +118,11 @@ def test_a_lost_speed_up_fails_the_gate(tmp_path: Path) -> None:
     [
         (("--rates", "10"), "--rates goes with --http"),
         (("--url", "http://a"), "--url goes with --http"),
+        (("--api-key-file", "key"), "--api-key-file goes with --url"),
+        (
+            ("--http", "--url", "http://a", "--api-key-file", "gone"),
+            "--api-key-file cannot be read",
+        ),
         (("--latency-bound", "50"), "--latency-bound goes with --http"),
         (("--price-per-hour", "1"), "--price-per-hour goes with --http"),
         (("--fail-below", "0.9"), "--fail-below goes with --compare"),
@@ -142,6 +150,24 @@ def test_bad_words_are_refused(
     assert isinstance(result.exception, SystemExit)
     assert said in result.stderr
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("text", ["", "two words", "one\ntwo"])
+def test_what_is_no_key_is_refused(
+    text: str, artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a file and in the variable alike, and the message does not show it."""
+    (tmp_path / "key").write_text(text, encoding="utf-8")
+    words = (artefact, "--http", "--url", "http://127.0.0.1:9", "--output", tmp_path / "r")
+
+    by_file = spd_bench(*words, "--api-key-file", tmp_path / "key")
+    monkeypatch.setenv("SPD_API_KEY", text)
+    by_variable = spd_bench(*words)
+
+    assert by_file.exit_code == by_variable.exit_code == 1
+    assert "key does not hold an API key" in by_file.stderr
+    assert "SPD_API_KEY does not hold an API key" in by_variable.stderr
+    assert not text or text not in by_file.stderr + by_variable.stderr
 
 
 def test_what_is_no_report_of_ours_is_refused(artefact: Path, tmp_path: Path) -> None:

@@ -269,11 +269,9 @@ def ask(served: Sequence[str], words: Sequence[str], where: str) -> None:
     given = verbs()["serve"].make_context("serve", list(served)).params
     shadows = [shadow_from(one) for one in given["shadow"]]
     runtime = RuntimeSettings(choice=RUNTIME_CHOICES["auto"], threads=1)
-    models = models_from(
-        named_paths(given["artefact"]), given["model_repository"], shadows, runtime
-    )
+    plan = models_from(named_paths(given["artefact"]), given["model_repository"], shadows, runtime)
     settings = ServeSettings(model_control=given["model_control"])
-    app = create_app(models, settings, shadows=shadows)
+    app = create_app(plan.sources, settings, repository=plan.repository, shadows=shadows)
     with TestClient(app) as client:
         deadline = time.monotonic() + READY_WITHIN_S
         while client.get("/readyz").status_code != 200 and time.monotonic() < deadline:

@@ -15,6 +15,7 @@ from serve.access import Access
 from serve.app import create_app
 from serve.model_source import ModelSource
 from serve.open_model import ServedModel
+from serve.repository import Repository
 from serve.request_record import Observer
 from serve.settings import ServeSettings
 from serve.shadow import ShadowSpec
@@ -29,6 +30,7 @@ def client_of(
     served: ServedModel | Callable[[], ServedModel] | Sequence[ModelSource],
     settings: ServeSettings | None = None,
     *,
+    repository: Repository | None = None,
     shadows: Sequence[ShadowSpec] = (),
     watch: bool = False,
     access: Access | None = None,
@@ -42,6 +44,7 @@ def client_of(
         opened,
         settings or ServeSettings(),
         state=state,
+        repository=repository,
         shadows=shadows,
         watch=watch,
         access=access,

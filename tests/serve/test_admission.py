@@ -31,6 +31,17 @@ def test_a_busy_server_stays_within_its_limit(held: Load, asked: Load, limit: Lo
         assert both.chars <= limit.chars
 
 
+@given(st.integers(0, 600), st.integers(2, 64))
+def test_requests_of_many_texts_leave_room_for_a_single_one(held: int, asked: int) -> None:
+    """Wherever one of several texts is taken, a single text is too, until all is full."""
+    limit = Load(512, 512_000, 512_000)
+
+    taken = has_room(Load(held), Load(asked), limit)
+
+    assert taken == (held == 0 or held + asked <= 448)
+    assert has_room(Load(held), Load(1), limit) == (held < 512)
+
+
 @given(LOADS, LOADS)
 def test_adding_and_taking_away_cancel(one: Load, other: Load) -> None:
     """What comes and goes leaves the load as it was."""

@@ -267,7 +267,7 @@ class GrpcServer:
 
     async def _index(self, request: Any, _: Call) -> Answer:
         made = message("RepositoryIndexResponse")
-        models = index_of(self._server, only_ready=request.ready)
+        models = await index_of(self._server, only_ready=request.ready)
         return made(models=[made.ModelIndex(**one.model_dump()) for one in models]), {}
 
     async def _load(self, request: Any, _: Call) -> Answer:

@@ -12,8 +12,13 @@ from serve.state import Phase
 from spd_deploy.domain.errors import BadInput, MalformedRequest, Unavailable
 
 
-def index_of(server: ServerContext, *, only_ready: bool) -> list[ModelIndex]:
-    """Each model with the state of its versions; none before it was open for the first time."""
+async def index_of(server: ServerContext, *, only_ready: bool) -> list[ModelIndex]:
+    """Each model with the state of its versions; at start none before it is open.
+
+    Models of the repository that are not open are listed too, with the reason.
+    """
+    if server.discovery is not None and not only_ready:
+        await server.discovery.note_new()
     serving = server.state.phase is Phase.READY
     return [
         one
@@ -21,7 +26,16 @@ def index_of(server: ServerContext, *, only_ready: bool) -> list[ModelIndex]:
         if model.phase is not ModelPhase.OPENING
         for one in _versions_of(model, ready=serving and model.ready)
         if one.state == "READY" or not only_ready
-    ]
+    ] + [one for model in server.state.found if not only_ready for one in _not_open(model)]
+
+
+def _not_open(model: HostedModel) -> list[ModelIndex]:
+    """The versions of a model that were refused; one without a number where none was tried."""
+    name, versions = model.name or "", sorted(model.refused, key=int)
+    return [
+        ModelIndex(name=name, version=v, state="UNAVAILABLE", reason=model.refused[v].reason)
+        for v in versions
+    ] or [ModelIndex(name=name, version="", state="UNAVAILABLE", reason="not loaded")]
 
 
 def _versions_of(model: HostedModel, *, ready: bool) -> list[ModelIndex]:
@@ -52,15 +66,15 @@ async def load(server: ServerContext, name: str, parameters: Iterable[str]) -> N
     """Answer from the model's newest version; what answers stays where nothing changed.
 
     Raises:
-        UnknownModel: the server was started without such a model.
+        UnknownModel: there is no such model, nor one in the repository.
         MalformedRequest: the server takes no such requests, ``parameters`` would replace the
             model's files, or it does not open.
         NotReady: the server is starting or shutting down.
     """
-    model = _model(server, name)
+    model = await _model(server, name)
     if any(key == "config" or key.startswith("file:") for key in parameters):
         raise MalformedRequest(
-            "this server loads the artefacts that it was started with, and no other files",
+            "this server loads the artefacts of its folders, and no other files",
             fix="leave config and files out",
         )
     try:
@@ -75,14 +89,14 @@ async def unload(server: ServerContext, name: str) -> None:
     """Refuse new requests, let those in flight finish, and free the model's memory.
 
     Raises:
-        UnknownModel: the server was started without such a model.
+        UnknownModel: there is no such model, nor one in the repository.
         MalformedRequest: the server takes no such requests.
         NotReady: the server is starting or shutting down.
     """
-    await server.control.unload(_model(server, name))
+    await server.control.unload(await _model(server, name))
 
 
-def _model(server: ServerContext, name: str) -> HostedModel:
+async def _model(server: ServerContext, name: str) -> HostedModel:
     """The model that a client wants to control, if it may: the server has no authentication.
 
     Raises:
@@ -91,7 +105,9 @@ def _model(server: ServerContext, name: str) -> HostedModel:
         NotReady: the server is starting or shutting down.
     """
     server.state.refuse_requests()
-    model = server.state.model(name)
+    if server.discovery is not None and server.settings.model_control:
+        await server.discovery.note_new()
+    model = server.state.known(name)
     if not server.settings.model_control:
         raise MalformedRequest(
             "this server does not let clients load and unload its model",

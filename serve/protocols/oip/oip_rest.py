@@ -184,11 +184,12 @@ class OpenInference(HttpProtocol):
     async def index(self, request: Request) -> Response:
         """Each model with its state: READY, or UNAVAILABLE with the reason.
 
-        A version that was refused is listed with the reason, beside the one that answers.
+        A version that was refused is listed with the reason, beside the one that answers; so is a
+        model of the repository that is not loaded.
         """
         value = await self._optional_body(request)
         asked = validated(RepositoryIndexRequest, value)
-        found = index_of(self._server, only_ready=asked.ready)
+        found = await index_of(self._server, only_ready=asked.ready)
         return JSONResponse([one.model_dump() for one in found])
 
     async def load(self, request: Request) -> Response:

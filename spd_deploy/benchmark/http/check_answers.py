@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from spd_deploy.benchmark.http.orders import LoadOutcome, Order
+from spd_deploy.benchmark.http.load_spec import LoadOutcome, LoadSpec
 from spd_deploy.benchmark.http.wire import HttpAnswer
 
 # Answers of a server that has too much to do, or that is about to stop.
@@ -47,14 +47,14 @@ class _Checked:
     wrong: int
 
 
-def outcome_of(order: Order, sent: Sequence[Sent]) -> LoadOutcome:
+def outcome_of(spec: LoadSpec, sent: Sequence[Sent]) -> LoadOutcome:
     """The latencies of answered requests, and the counts of all others."""
     answered = [one for one in sent if one.status == 200]
     refused = [one for one in sent if one.status in _REFUSALS]
     failed = [one for one in sent if one.status not in (200, *_REFUSALS)]
-    asked = [order.requests[one.number % len(order.requests)] for one in answered]
+    asked = [spec.requests[one.number % len(spec.requests)] for one in answered]
     checked = [
-        check(_body(one), request.expected, order.tolerance)
+        check(_body(one), request.expected, spec.tolerance)
         for one, request in zip(answered, asked, strict=True)
     ]
     return LoadOutcome(

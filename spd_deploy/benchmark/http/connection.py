@@ -6,7 +6,7 @@ import ssl
 from typing import Any
 
 from spd_deploy.benchmark.http.wire import Address, AnswerReader, HttpAnswer, get
-from spd_deploy.domain.errors import Unavailable
+from spd_deploy.domain.errors import BadSetting, Unavailable
 
 _RECEIVE_BYTES = 262_144
 
@@ -72,16 +72,19 @@ class ClientConnection:
         self._socket.close()
 
 
-def document_from(address: Address, path: str, *, timeout_s: float = 10.0) -> dict[str, Any]:
+def document_from(
+    address: Address, path: str, *, api_key: str | None = None, timeout_s: float = 10.0
+) -> dict[str, Any]:
     """The JSON object that a server gives for a path.
 
     Raises:
         Unavailable: nobody answers there, or not with a JSON object.
+        BadSetting: the server wants an API key, or another one.
     """
     try:
         connection = ClientConnection(address, timeout_s=timeout_s)
         try:
-            answer = connection.ask(get(address, path))
+            answer = connection.ask(get(address, path, api_key=api_key))
         finally:
             connection.close()
     except OSError as err:
@@ -90,6 +93,12 @@ def document_from(address: Address, path: str, *, timeout_s: float = 10.0) -> di
             got=err.strerror or err,
             fix="start spd serve there, or check the URL",
         ) from err
+    if answer.status in (401, 403):
+        raise BadSetting(
+            f"{address} wants an API key" if api_key is None else f"{address} refuses the API key",
+            got=f"HTTP {answer.status}",
+            fix="put its key into a file for --api-key-file, or into the variable SPD_API_KEY",
+        )
     try:
         value = json.loads(answer.body)
     except ValueError:
@@ -98,6 +107,6 @@ def document_from(address: Address, path: str, *, timeout_s: float = 10.0) -> di
         raise Unavailable(
             f"{address}{path} does not answer as spd serve does",
             got=f"HTTP {answer.status}",
-            fix="give the URL of a running spd serve that needs no key",
+            fix="give the URL of a running spd serve",
         )
     return value

@@ -1,4 +1,4 @@
-"""The load generator: a process of its own that reads orders and writes outcomes, a line each.
+"""The load generator: a process of its own that reads loads and writes outcomes, a line each.
 
     python -m spd_deploy.benchmark.http.generator
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from spd_deploy.benchmark.http.check_answers import Sent, outcome_of
 from spd_deploy.benchmark.http.connection import ClientConnection
-from spd_deploy.benchmark.http.orders import Order, SampleRequest
+from spd_deploy.benchmark.http.load_spec import LoadSpec, SampleRequest
 from spd_deploy.benchmark.http.wire import address_of, post
 from spd_deploy.domain.documents import value_of
 from spd_deploy.domain.errors import BadSetting
@@ -33,24 +33,26 @@ _LONGEST_WAIT_S = 0.05
 class LoadRun:
     """One load on its way: the connections, and the requests that were sent."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, spec: LoadSpec) -> None:
         """Connect.
 
         Raises:
             OSError: nobody listens there.
         """
-        self._order, self._address = order, address_of(order.url)
-        self._bodies = [post(self._address, PATH, body_of(one)) for one in order.requests]
+        self._spec, self._address = spec, address_of(spec.url)
+        self._bodies = [
+            post(self._address, PATH, body_of(one), api_key=spec.api_key) for one in spec.requests
+        ]
         self._free: list[ClientConnection] = []
         self._busy: dict[ClientConnection, Sent] = {}
         self.sent: list[Sent] = []
-        self._free = [self._connected() for _ in range(order.connections or _READY)]
+        self._free = [self._connected() for _ in range(spec.connections or _READY)]
         self._begun = perf_counter()
 
     def open_loop(self) -> None:
         """Send each request when it is due, whatever became of those before it."""
         held = -1
-        for number, due_s in enumerate(self._order.due_s):
+        for number, due_s in enumerate(self._spec.due_s):
             while (wait_s := due_s - self._now_s()) > 0:
                 self._receive(min(wait_s, _LONGEST_WAIT_S))
             while not self._free and len(self._busy) >= MOST_CONNECTIONS:
@@ -62,9 +64,9 @@ class LoadRun:
 
     def closed_loop(self) -> None:
         """Send the next request on a connection as soon as it has its answer."""
-        order, number = self._order, 0
-        while number < order.at_least or (number < order.at_most and self._now_s() < order.seconds):
-            if len(self._busy) < order.connections:
+        spec, number = self._spec, 0
+        while number < spec.at_least or (number < spec.at_most and self._now_s() < spec.seconds):
+            if len(self._busy) < spec.connections:
                 self._send(Sent(number, self._now_s()))
                 number += 1
             else:
@@ -81,8 +83,8 @@ class LoadRun:
         return perf_counter() - self._begun
 
     def _connected(self) -> ClientConnection:
-        """A new connection, which waits for an answer as long as the order has patience."""
-        return ClientConnection(self._address, timeout_s=self._order.patience_s)
+        """A new connection, which waits for an answer until the time is over."""
+        return ClientConnection(self._address, timeout_s=self._spec.timeout_s)
 
     def _send(self, one: Sent) -> None:
         """Send a request on a free connection or a new one."""
@@ -117,31 +119,31 @@ class LoadRun:
         self._give_up()
 
     def _give_up(self) -> None:
-        """Hang up where there was no answer for as long as there is patience."""
-        too_old_s = self._now_s() - self._order.patience_s
+        """Hang up where the time for an answer is over."""
+        too_old_s = self._now_s() - self._spec.timeout_s
         while self._busy:  # the oldest comes first
             connection, one = next(iter(self._busy.items()))
             if one.sent_s >= too_old_s:
                 return
-            one.reason = f"no answer within {self._order.patience_s:g} s"
+            one.reason = f"no answer within {self._spec.timeout_s:g} s"
             del self._busy[connection]
             connection.close()
 
     def _finish(self) -> None:
-        """Wait for the answers that are still to come, for as long as there is patience."""
+        """Wait for the answers that are still to come, until their time is over."""
         while self._busy:
             self._receive(_LONGEST_WAIT_S)
 
 
-def run_load(order: Order) -> list[Sent]:
-    """Send the requests of an order, and wait for their answers.
+def run_load(spec: LoadSpec) -> list[Sent]:
+    """Send the requests of a load, and wait for their answers.
 
     Raises:
         OSError: nobody listens there.
     """
-    run = LoadRun(order)
+    run = LoadRun(spec)
     try:
-        (run.open_loop if order.due_s else run.closed_loop)()
+        (run.open_loop if spec.due_s else run.closed_loop)()
     finally:
         run.close()
     return run.sent
@@ -155,21 +157,21 @@ def body_of(request: SampleRequest) -> dict[str, Any]:
 
 
 def answers_to(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """The outcome of each order, or the error that kept it from running."""
+    """The outcome of each load, or the error that kept it from running."""
     for line in lines:
-        order = value_of(
-            Order, json.loads(line), what="the order", error=BadSetting, fix="send it again"
+        spec = value_of(
+            LoadSpec, json.loads(line), what="the load", error=BadSetting, fix="send it again"
         )
         try:
-            sent = run_load(order)
+            sent = run_load(spec)
         except OSError as err:
             yield {"error": err.strerror or str(err)}
         else:
-            yield asdict(outcome_of(order, sent))
+            yield asdict(outcome_of(spec, sent))
 
 
 def main() -> None:
-    """Answer the orders on standard input until it ends."""
+    """Run the loads on standard input until it ends."""
     gc.disable()  # a collection would make a request late; a load is small
     for answer in answers_to(iter(sys.stdin.readline, "")):
         sys.stdout.write(json.dumps(answer) + "\n")

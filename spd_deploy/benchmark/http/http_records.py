@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from spd_deploy.benchmark.http.orders import LoadOutcome
+from spd_deploy.benchmark.http.load_spec import LoadOutcome
 from spd_deploy.domain.errors import BadReport, BadSetting
 from spd_deploy.domain.shapes import Shape
 

@@ -107,8 +107,8 @@ def single_stream_table(judged: HttpJudgement) -> Table:
 
 def stage_table(judged: HttpJudgement) -> Table:
     """Where the time of a request goes, as the server's ``Server-Timing`` header tells."""
-    told = dict.fromkeys(name for row in judged.single for name in row.stages_s)
-    names = [name for name in told if name != REST] + ([REST] if REST in told else [])
+    stages = dict.fromkeys(name for row in judged.single for name in row.stages_s)
+    names = [name for name in stages if name != REST] + ([REST] if REST in stages else [])
     return Table(
         title="Where the time goes, medians in ms",
         note="Stages are those of the server's header Server-Timing. The rest is the client, the "

@@ -183,9 +183,9 @@ def _single_rows(
 
 def _stages_of(loads: Sequence[HttpLoad]) -> dict[str, float]:
     """The median over the rounds of each stage that all of them have."""
-    told = [one.outcome.stages_s for one in loads]
-    names = [name for name in told[0] if all(name in one for one in told)]
-    return {name: statistics.median(one[name] for one in told) for name in names}
+    stages = [one.outcome.stages_s for one in loads]
+    names = [name for name in stages[0] if all(name in one for one in stages)]
+    return {name: statistics.median(one[name] for one in stages) for name in names}
 
 
 def _rate_rows(part: HttpPart, arm: str) -> Iterator[RateRow]:

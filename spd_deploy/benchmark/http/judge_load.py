@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from spd_deploy.benchmark.http.http_records import HttpLoad, HttpSettings
-from spd_deploy.benchmark.http.orders import LoadOutcome
+from spd_deploy.benchmark.http.load_spec import LoadOutcome
 from spd_deploy.benchmark.http.search import Trial, Verdict
 
 TAIL = 0.99

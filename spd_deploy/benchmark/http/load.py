@@ -1,4 +1,4 @@
-"""The other end of the load generator's pipe: orders to it, outcomes from it."""
+"""The other end of the load generator's pipe: loads to it, outcomes from it."""
 
 import contextlib
 import json
@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from spd_deploy.benchmark.http.orders import LoadOutcome, Order
+from spd_deploy.benchmark.http.load_spec import LoadOutcome, LoadSpec
 from spd_deploy.domain.child import child_environment, python_module
 from spd_deploy.domain.documents import value_of
 from spd_deploy.domain.errors import EngineFailed, Unavailable
@@ -20,16 +20,16 @@ class LoadGenerator:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
 
-    def run(self, order: Order) -> LoadOutcome:
+    def run(self, spec: LoadSpec) -> LoadOutcome:
         """Run a load and return what became of it.
 
         Raises:
-            Unavailable: nobody listens at the order's URL.
+            Unavailable: nobody listens at its URL.
             EngineFailed: the generator ended.
         """
         assert self._process.stdin and self._process.stdout  # noqa: S101 - both are pipes
         try:
-            self._process.stdin.write(json.dumps(asdict(order)) + "\n")
+            self._process.stdin.write(json.dumps(asdict(spec)) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except OSError:
@@ -40,13 +40,13 @@ class LoadGenerator:
                 got=f"exit status {self._process.wait()}",
                 fix="free some memory, or measure lower rates",
             )
-        told = json.loads(line)
-        if "error" in told:
+        answer = json.loads(line)
+        if "error" in answer:
             raise Unavailable(
-                f"nobody answers at {order.url}", got=told["error"], fix="start spd serve there"
+                f"nobody answers at {spec.url}", got=answer["error"], fix="start spd serve there"
             )
         return value_of(
-            LoadOutcome, told, what="the outcome", error=EngineFailed, fix="run the command again"
+            LoadOutcome, answer, what="the outcome", error=EngineFailed, fix="run the command again"
         )
 
 

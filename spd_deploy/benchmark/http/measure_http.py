@@ -12,7 +12,7 @@ from spd_deploy.benchmark.arms import Arm, ArmSource
 from spd_deploy.benchmark.artefact_arms import open_source
 from spd_deploy.benchmark.http.http_records import HttpLoad, HttpPart, HttpSettings
 from spd_deploy.benchmark.http.load import load_generator
-from spd_deploy.benchmark.http.orders import LoadOutcome
+from spd_deploy.benchmark.http.load_spec import LoadOutcome
 from spd_deploy.benchmark.http.served import serving
 from spd_deploy.benchmark.http.servers import facts_at, match_servers, refuse_other_effort
 from spd_deploy.benchmark.http.visit import HttpRun, PreparedArm, Visit
@@ -31,10 +31,13 @@ def measure_http(
     http: HttpSettings,
     *,
     urls: Sequence[str] = (),
+    api_key: str | None = None,
     clock: Clock,
     progress: Progress,
 ) -> HttpPart:
     """Load every arm in every round.
+
+    ``api_key`` is that of the servers at ``urls``.
 
     Raises:
         OptionConflict: an arm is no artefact, so that nothing can serve it.
@@ -43,9 +46,11 @@ def measure_http(
         EngineFailed: a server did not start, or answered nothing or wrongly.
     """
     sources = sources_to_serve(arms)
-    known = match_servers(sources, urls)
+    known = match_servers(sources, urls, api_key=api_key)
     with load_generator() as generator:
-        run = HttpRun(settings=settings, http=http, generator=generator, clock=clock)
+        run = HttpRun(
+            settings=settings, http=http, generator=generator, clock=clock, api_key=api_key
+        )
         prepared: dict[str, PreparedArm] = {}
         with progress.stage("check over HTTP", len(sources)) as advance:
             for source in sources:
@@ -94,7 +99,7 @@ def prepare(run: HttpRun, source: ArmSource, url: str | None) -> PreparedArm:
     """
     settings = run.settings
     with opened(run, source, url) as (at, session):
-        facts = facts_at(at)
+        facts = facts_at(at, api_key=run.api_key)
         refuse_other_effort(facts, at, device=settings.device, threads=settings.threads)
         workload = workload_of(
             source.artefact,

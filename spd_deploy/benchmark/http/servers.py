@@ -47,15 +47,15 @@ class ServerFacts:
         return max(1, min(_IN_FLIGHT, *room))
 
 
-def facts_at(url: str) -> ServerFacts:
+def facts_at(url: str, *, api_key: str | None = None) -> ServerFacts:
     """The facts of the server at a URL.
 
     Raises:
-        BadSetting: it is no URL.
+        BadSetting: it is no URL, or the server wants an API key.
         Unavailable: nobody answers there, or not as ``spd serve`` does.
     """
     address = address_of(url)
-    info = document_from(address, "/info")
+    info = document_from(address, "/info", api_key=api_key)
     try:
         return _facts_from(info)
     except (KeyError, TypeError) as err:
@@ -66,13 +66,15 @@ def facts_at(url: str) -> ServerFacts:
         ) from err
 
 
-def match_servers(sources: Sequence[ArmSource], urls: Sequence[str]) -> dict[str, str]:
+def match_servers(
+    sources: Sequence[ArmSource], urls: Sequence[str], *, api_key: str | None = None
+) -> dict[str, str]:
     """The URL of each arm's server, by what the servers say that they serve; none without URLs.
 
     Raises:
         BadSetting: a server serves another model than any arm, or an arm has no server.
     """
-    facts = {url: facts_at(url) for url in urls}
+    facts = {url: facts_at(url, api_key=api_key) for url in urls}
     if not facts:
         return {}
     found: dict[str, str] = {}
@@ -106,7 +108,7 @@ def refuse_other_effort(facts: ServerFacts, url: str, *, device: str, threads: i
     """Refuse a server that runs on another device or on more threads than the bare engine.
 
     Raises:
-        BadSetting: it does, so that what HTTP adds could not be told from what threads gain.
+        BadSetting: it does, so that what HTTP adds would be mixed with what threads gain.
     """
     if facts.device != device:
         raise BadSetting(

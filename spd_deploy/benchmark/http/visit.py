@@ -1,7 +1,7 @@
 """One arm in one round: its server and its bare engine, loaded in each scenario."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle
 
@@ -9,7 +9,12 @@ from spd_deploy.benchmark.arms import ArmSource
 from spd_deploy.benchmark.http.http_records import HttpLoad, HttpSettings
 from spd_deploy.benchmark.http.judge_load import trial_of
 from spd_deploy.benchmark.http.load import LoadGenerator
-from spd_deploy.benchmark.http.orders import LoadOutcome, Order, SampleRequest, poisson_arrivals
+from spd_deploy.benchmark.http.load_spec import (
+    LoadOutcome,
+    LoadSpec,
+    SampleRequest,
+    poisson_arrivals,
+)
 from spd_deploy.benchmark.http.search import next_rate
 from spd_deploy.benchmark.http.workload import Workload
 from spd_deploy.benchmark.records import BenchmarkSettings
@@ -30,12 +35,13 @@ _WARMUP_REQUESTS = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HttpRun:
-    """What all visits of a run share."""
+    """What all visits of a run share; ``api_key`` is that of servers that run already."""
 
     settings: BenchmarkSettings
     http: HttpSettings
     generator: LoadGenerator
     clock: Clock
+    api_key: str | None = field(default=None, repr=False)
 
     @property
     def load_s(self) -> float:
@@ -52,13 +58,14 @@ class HttpRun:
     ) -> LoadOutcome:
         """What becomes of ``n`` requests, one at a time."""
         return self.generator.run(
-            Order(
+            LoadSpec(
                 url=url,
                 requests=tuple(requests),
                 tolerance=tolerance,
                 connections=1,
                 at_least=n,
                 at_most=n,
+                api_key=self.api_key,
             )
         )
 
@@ -107,8 +114,8 @@ class Visit:
     def single_stream(self, shape: Shape) -> HttpLoad:
         """One request at a time, of one shape."""
         work, budget = self.arm.workload, self.run.settings.series
-        order = self._closed(work.single[shape], connections=1, budget=budget)
-        outcome, bare_s = self._beside_bare(order, work.batches[shape], budget)
+        spec = self._closed(work.single[shape], connections=1, budget=budget)
+        outcome, bare_s = self._beside_bare(spec, work.batches[shape], budget)
         return HttpLoad(
             arm=self.arm.source.name,
             scenario="single stream",
@@ -125,9 +132,9 @@ class Visit:
         budget = TimeBudget(
             seconds=series.seconds, at_least=2 * self.arm.in_flight, at_most=series.at_most
         )
-        order = self._closed(work.offline, connections=self.arm.in_flight, budget=budget)
+        spec = self._closed(work.offline, connections=self.arm.in_flight, budget=budget)
         bare = TimeBudget(seconds=series.seconds, at_least=2, at_most=series.at_most)
-        outcome, bare_s = self._beside_bare(order, work.offline_batches, bare)
+        outcome, bare_s = self._beside_bare(spec, work.offline_batches, bare)
         return HttpLoad(
             arm=self.arm.source.name,
             scenario="offline",
@@ -140,7 +147,7 @@ class Visit:
     def server(self, rate: float, *, searched: bool) -> HttpLoad:
         """Single texts that come at random, ``rate`` a second on average."""
         run, work = self.run, self.arm.workload
-        order = Order(
+        spec = LoadSpec(
             url=self.url,
             requests=work.mixed,
             tolerance=work.tolerance,
@@ -150,12 +157,13 @@ class Visit:
                 at_least=_LEAST_ARRIVALS,
                 seed=run.settings.seed + self.round,
             ),
+            api_key=run.api_key,
         )
         return HttpLoad(
             arm=self.arm.source.name,
             scenario="server",
             round=self.round,
-            outcome=run.generator.run(order),
+            outcome=run.generator.run(spec),
             rate=rate,
             searched=searched,
         )
@@ -173,9 +181,9 @@ class Visit:
 
     def _closed(
         self, requests: Sequence[SampleRequest], *, connections: int, budget: TimeBudget
-    ) -> Order:
+    ) -> LoadSpec:
         """A closed loop of so many connections."""
-        return Order(
+        return LoadSpec(
             url=self.url,
             requests=tuple(requests),
             tolerance=self.arm.workload.tolerance,
@@ -183,10 +191,11 @@ class Visit:
             seconds=budget.seconds,
             at_least=budget.at_least,
             at_most=budget.at_most,
+            api_key=self.run.api_key,
         )
 
     def _beside_bare(
-        self, order: Order, batches: Sequence[Batch], budget: TimeBudget
+        self, spec: LoadSpec, batches: Sequence[Batch], budget: TimeBudget
     ) -> tuple[LoadOutcome, tuple[float, ...]]:
         """A load, and the bare engine's runs of the same texts: first in every other round.
 
@@ -202,7 +211,7 @@ class Visit:
             return time_runs(run_next, budget, clock=self.run.clock)
 
         bare_s = bare() if self.round % 2 == 0 else ()
-        outcome = self.run.generator.run(order)
+        outcome = self.run.generator.run(spec)
         refuse_silence(outcome, self.arm.source.name)
         return outcome, bare_s or bare()
 

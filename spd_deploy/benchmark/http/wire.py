@@ -56,16 +56,18 @@ def address_of(url: str) -> Address:
     )
 
 
-def get(address: Address, path: str) -> bytes:
+def get(address: Address, path: str, *, api_key: str | None = None) -> bytes:
     """A request without a body."""
-    return f"GET {address.prefix}{path} HTTP/1.1\r\nHost: {_host(address)}\r\n\r\n".encode("ascii")
+    return f"GET {_head(address, path, api_key)}\r\n".encode("ascii")
 
 
-def post(address: Address, path: str, value: Mapping[str, Any]) -> bytes:
+def post(
+    address: Address, path: str, value: Mapping[str, Any], *, api_key: str | None = None
+) -> bytes:
     """A request with a JSON body."""
     body = json.dumps(value, ensure_ascii=False).encode()
     head = (
-        f"POST {address.prefix}{path} HTTP/1.1\r\nHost: {_host(address)}\r\n"
+        f"POST {_head(address, path, api_key)}"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode("ascii") + body
@@ -125,6 +127,12 @@ class AnswerReader:
     def on_message_complete(self) -> None:
         """Note the end of an answer; the parser calls it."""
         self._done = True
+
+
+def _head(address: Address, path: str, api_key: str | None) -> str:
+    """What follows the method of a request, but for the headers of its body."""
+    key = "" if api_key is None else f"Authorization: Bearer {api_key}\r\n"
+    return f"{address.prefix}{path} HTTP/1.1\r\nHost: {_host(address)}\r\n{key}"
 
 
 def _host(address: Address) -> str:

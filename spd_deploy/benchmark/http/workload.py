@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spd_deploy.benchmark.http.orders import SampleRequest, with_golden
+from spd_deploy.benchmark.http.load_spec import SampleRequest, with_golden
 from spd_deploy.domain.answers import answers_of
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import BadSetting

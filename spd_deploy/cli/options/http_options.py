@@ -58,6 +58,13 @@ def http_options(command: Command) -> Command:
             "starts the servers]",
         ),
         click.option(
+            "--api-key-file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="With --url: file that holds the API key of the servers. Without it the key is "
+            "taken from the environment variable SPD_API_KEY, if that is set.  [default: none]",
+        ),
+        click.option(
             "--rates",
             type=RateList(),
             help="With --http: rates at which single texts arrive, in requests a second, with "

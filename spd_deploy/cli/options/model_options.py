@@ -21,7 +21,8 @@ _OPTIONS: tuple[Callable[[Command], Command], ...] = (
         "--watch/--no-watch",
         default=False,
         help="Replace a model when its files have changed: the new one is opened and verified "
-        "beside the old one, which answers until then. Default: only SIGHUP and clients that may "
+        "beside the old one, which answers until then. Models that are added to the repository "
+        "are served too, and removed ones are unloaded. Default: only SIGHUP and clients that may "
         "control models do that.",
     ),
     click.option(

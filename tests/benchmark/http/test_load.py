@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from spd_deploy.benchmark.http.check_answers import check, outcome_of
 from spd_deploy.benchmark.http.generator import run_load
 from spd_deploy.benchmark.http.load import load_generator
-from spd_deploy.benchmark.http.orders import (
+from spd_deploy.benchmark.http.load_spec import (
     GOLDEN_EVERY,
     LoadOutcome,
-    Order,
+    LoadSpec,
     SampleRequest,
     poisson_arrivals,
     with_golden,
@@ -78,9 +78,9 @@ def server_of(behaviour: Behaviour) -> Iterator[str]:
         server.server_close()
 
 
-def closed(url: str, n: int, connections: int = 1) -> Order:
+def closed(url: str, n: int, connections: int = 1) -> LoadSpec:
     """So many requests, as fast as they are answered."""
-    return Order(
+    return LoadSpec(
         url=url,
         requests=(REQUEST,),
         tolerance=1e-3,
@@ -90,9 +90,9 @@ def closed(url: str, n: int, connections: int = 1) -> Order:
     )
 
 
-def loaded(order: Order) -> LoadOutcome:
+def loaded(spec: LoadSpec) -> LoadOutcome:
     """What becomes of a load in this process."""
-    return outcome_of(order, run_load(order))
+    return outcome_of(spec, run_load(spec))
 
 
 def test_a_closed_loop_counts_what_it_sent() -> None:
@@ -109,7 +109,7 @@ def test_latency_is_counted_from_when_a_request_was_due() -> None:
     """Ten requests that are due at once, each taking 50 ms, wait for up to half a second."""
     due_s = (0.0,) * 10
     with server_of(Behaviour(delay_s=0.05)) as url:
-        found = loaded(Order(url=url, requests=(REQUEST,), tolerance=1e-3, due_s=due_s))
+        found = loaded(LoadSpec(url=url, requests=(REQUEST,), tolerance=1e-3, due_s=due_s))
 
     waits = sorted(found.latency_s)
     assert len(waits) == 10
@@ -126,10 +126,10 @@ def test_refused_and_failed_requests_are_told_apart() -> None:
 
 
 def test_a_server_that_never_answers_ends_a_closed_loop() -> None:
-    """Each request fails when the patience is over, and the next one is sent."""
+    """Each request fails when its time is over, and the next one is sent."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        found = loaded(replace(closed(url, 3), patience_s=0.1))
+        found = loaded(replace(closed(url, 3), timeout_s=0.1))
 
     assert (found.failed, found.reason) == (3, "no answer within 0.1 s")
 
@@ -152,8 +152,8 @@ def test_wrong_answers_under_load_are_counted() -> None:
     assert found.difference == pytest.approx(0.3 / 1.5)
 
 
-def test_the_generator_is_a_process_that_takes_orders() -> None:
-    """It answers one order after another, and says where nobody listens."""
+def test_the_generator_is_a_process_that_runs_loads() -> None:
+    """It runs one load after another, and says where nobody listens."""
     with load_generator() as generator, server_of(Behaviour()) as url:
         first, second = (generator.run(closed(url, n)) for n in (3, 5))
         with pytest.raises(Unavailable, match=r"nobody answers at http://127\.0\.0\.1:9"):

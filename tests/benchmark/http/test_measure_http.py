@@ -1,6 +1,7 @@
 """Real servers under load: the report of a run, and the servers that are refused."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -8,10 +9,13 @@ import numpy as np
 import pytest
 
 from exporters.export import artefact_from_checkpoint
+from serve.access import Access
+from serve.api_keys import KeyFile
 from serve.open_model import open_served
 from serve.settings import ServeSettings
 from spd_deploy.benchmark.arms import Arm
 from spd_deploy.benchmark.artefact_arms import arms_of, open_source
+from spd_deploy.benchmark.http import visit
 from spd_deploy.benchmark.http.http_records import HttpSettings
 from spd_deploy.benchmark.http.http_tables import answers_line, http_headlines, tables_of_http
 from spd_deploy.benchmark.http.judge_http import judge_http
@@ -30,6 +34,7 @@ from spd_deploy.domain.progress import Silent
 from tests.benchmark.made import source_of
 from tests.serve.wire import listening
 
+KEY = "4f0c8f6d9a1b4c5e8d7f"
 SHAPES = Shape.grid((1, 2), (8,))
 SETTINGS = BenchmarkSettings(shapes=SHAPES, threads=1, rounds=2, seconds=0.05, max_runs=20)
 HTTP = HttpSettings(rates=(200.0,), latency_bound_s=0.05, price_per_hour=1.0, own_servers=False)
@@ -42,17 +47,23 @@ def url(dense_artefact: Artefact) -> Iterator[str]:
         yield f"http://127.0.0.1:{found.port}"
 
 
+@pytest.fixture
+def few_arrivals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loads of twenty requests, and one step of the search a round; a p99 needs more."""
+    monkeypatch.setattr(visit, "_LEAST_ARRIVALS", 20)
+    monkeypatch.setattr(visit, "_STEPS", 2)
+
+
 def measured(arms: tuple[Arm, ...], url: str, settings: BenchmarkSettings = SETTINGS) -> object:
     """A measurement of arms whose server runs already."""
     return measure_http(arms, settings, HTTP, urls=[url], clock=perf_counter_ns, progress=Silent())
 
 
+@pytest.mark.usefixtures("few_arrivals")
 def test_a_run_over_http_is_a_part_of_the_report(
     arms: tuple[Arm, ...], url: str, tmp_path: Path
 ) -> None:
     """Every scenario is in it, every answer was right, and it is read back from its file."""
-    from dataclasses import replace
-
     dense = (arms[0],)
     part = measure_http(dense, SETTINGS, HTTP, urls=[url], clock=perf_counter_ns, progress=Silent())
     plain = run_benchmark(dense, SETTINGS, tools=RunTools(weigh=lambda *_: None))
@@ -124,6 +135,27 @@ def test_a_bound_that_one_request_misses_is_refused(arms: tuple[Arm, ...], url: 
         measure_http(
             (arms[0],), SETTINGS, tight, urls=[url], clock=perf_counter_ns, progress=Silent()
         )
+
+
+@pytest.mark.usefixtures("few_arrivals")
+def test_a_server_that_wants_a_key_is_measured_with_it(
+    arms: tuple[Arm, ...], dense_artefact: Artefact, tmp_path: Path
+) -> None:
+    """Without the key, and with another, it is refused; with it every answer counts."""
+    (tmp_path / "keys").write_text(KEY, encoding="utf-8")
+    quick = replace(SETTINGS, shapes=SHAPES[:1])
+    access = Access(keys=KeyFile(tmp_path / "keys"))
+    with listening(open_served(dense_artefact.folder, threads=1), access=access) as found:
+        urls = [f"http://127.0.0.1:{found.port}"]
+        for wrong in (None, "0" * 20):
+            with pytest.raises(BadSetting, match=r"API key.*--api-key-file"):
+                facts_at(urls[0], api_key=wrong)
+        part = measure_http(
+            (arms[0],), quick, HTTP, urls=urls, api_key=KEY, clock=perf_counter_ns,
+            progress=Silent(),
+        )  # fmt: skip
+
+    assert all(one.outcome.failed == 0 < len(one.outcome.latency_s) for one in part.loads)
 
 
 def test_a_server_is_started_and_stopped(dense_artefact: Artefact) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from spd_deploy.benchmark.http.http_records import HttpSettings
 from spd_deploy.benchmark.http.judge_http import cost_of
 from spd_deploy.benchmark.http.judge_load import tail_s, verdict_of
-from spd_deploy.benchmark.http.orders import LoadOutcome
+from spd_deploy.benchmark.http.load_spec import LoadOutcome
 from spd_deploy.benchmark.http.search import Found, Trial, found_by, next_rate
 from spd_deploy.domain.errors import BadSetting
 

@@ -1,6 +1,6 @@
-"""What is told to the load generator and what it tells, as JSON lines between two processes.
+"""A load and its outcome, as the load generator and its parent exchange them: a line of JSON each.
 
-All times are seconds of one clock that starts with the order.
+All times are seconds of one clock that starts with the load.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ class SampleRequest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
+class LoadSpec:
     """A load. With ``due_s`` it is an open loop, else a closed one.
 
     Attributes:
@@ -40,7 +40,8 @@ class Order:
         seconds: of a closed loop: when the last request is sent.
         at_most: of a closed loop: requests that are sent at most.
         at_least: of a closed loop: requests that are sent even where the time is up.
-        patience_s: a request that is not answered within it has failed.
+        timeout_s: a request that is not answered within it has failed.
+        api_key: what each request sends; none where the server wants none.
     """
 
     url: str
@@ -51,7 +52,8 @@ class Order:
     seconds: float = 0.0
     at_most: int = 1_000_000
     at_least: int = 3
-    patience_s: float = 60.0
+    timeout_s: float = 60.0
+    api_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
