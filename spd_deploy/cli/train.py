@@ -25,7 +25,7 @@ from spd_deploy.cli.resume import (
     resumed_options,
     run_to_resume,
 )
-from spd_deploy.cli.scores import score_lines
+from spd_deploy.cli.scores import score_lines, trust_lines
 from spd_deploy.cli.sections import Sectioned
 from spd_deploy.cli.seeds import show_seeds
 from spd_deploy.cli.signals import resume_command, resume_hint, stop_on_signals
@@ -322,6 +322,8 @@ def show_result(checkpoint: Checkpoint) -> None:
     """Print scores, pattern and folder of a checkpoint, and the command to type next."""
     own = own_arm(pruned=checkpoint.pattern is not None)
     for line in score_lines(checkpoint.scores, checkpoint.split, own):
+        click.echo(line)
+    for line in trust_lines(checkpoint.calibration, own, checkpoint.task.decision):
         click.echo(line)
     if checkpoint.pattern is not None:
         click.echo(
