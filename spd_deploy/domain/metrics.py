@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from spd_deploy.domain.answers import scores_from
 from spd_deploy.domain.decision import chosen_B, given_BC
 from spd_deploy.domain.errors import BadData
-from spd_deploy.domain.tasks import ProblemType, Task
+from spd_deploy.domain.tasks import Task
 
 # What a row's label is: a class index or a number; of a multi-label row, or of one with
 # probabilities in the place of its label, a number for each label.
@@ -25,19 +25,6 @@ Label = float | tuple[float, ...]
 
 # From this probability on a row of a multi-label task counts as having a label.
 TRUE = 0.5
-
-# What a task of each kind can be scored by.
-KNOWN_METRICS: Mapping[ProblemType, tuple[str, ...]] = {
-    ProblemType.SINGLE_LABEL: ("accuracy", "macro_f1", "micro_f1", "weighted_f1", "f1", "matthews"),
-    ProblemType.MULTI_LABEL: (
-        "micro_f1",
-        "macro_f1",
-        "weighted_f1",
-        "mean_average_precision",
-        "accuracy",
-    ),
-    ProblemType.REGRESSION: ("pearson", "spearman"),
-}
 
 
 def scores_of(
@@ -80,7 +67,7 @@ def labels_given(task: Task, logits_BC: NDArray[np.floating]) -> NDArray[np.int6
 def _multi_label_scores(
     task: Task, logits_BC: NDArray[np.float64], truth_BC: NDArray[np.float64]
 ) -> dict[str, float]:
-    """The metrics of a multi-label task; ``accuracy`` is the share of rows that are right whole."""
+    """The metrics of a multi-label task, those of F1 on the labels that are given."""
     from sklearn import metrics
 
     scores_BC = scores_from(task, logits_BC)
@@ -89,11 +76,9 @@ def _multi_label_scores(
     found: dict[str, float] = {}
     for name in task.metrics:
         match name:
-            case "micro_f1" | "macro_f1" | "weighted_f1":
+            case "micro_f1" | "macro_f1":
                 average = name.removesuffix("_f1")
                 value = metrics.f1_score(truth, given, average=average, zero_division=0.0)
-            case "accuracy":
-                value = (truth == given).all(1).mean()
             case "mean_average_precision":
                 there = truth.any(0)  # of a label that no row has it is undefined
                 ordered = (truth[:, there], scores_BC[:, there])
@@ -133,9 +118,6 @@ def _score(name: str, truth_B: NDArray[np.generic], answers_B: NDArray[np.generi
                 value = metrics.f1_score(truth_B, answers_B)
             case "macro_f1":
                 value = metrics.f1_score(truth_B, answers_B, average="macro")
-            case "micro_f1" | "weighted_f1":
-                average = name.removesuffix("_f1")
-                value = metrics.f1_score(truth_B, answers_B, average=average)
             case "matthews":
                 value = metrics.matthews_corrcoef(truth_B, answers_B)
             case "pearson":

@@ -173,20 +173,15 @@ def own_task(
     label_column: str | None,
     labels: tuple[str, ...],
     name: str = "own",
-    multi_label: bool = False,
-    separator: str = "|",
 ) -> Task:
     """A task over the user's own files; without ``labels`` it is a regression."""
     kind = ProblemType.SINGLE_LABEL if labels else ProblemType.REGRESSION
-    if multi_label:
-        kind = ProblemType.MULTI_LABEL
     return Task(
         name=name,
         labels=labels,
         problem_type=kind,
         metrics=DEFAULT_METRICS[kind],
         columns=Columns(text=text_column, pair=pair_column, label=label_column),
-        separator=separator,
     )
 
 
