@@ -21,7 +21,7 @@ from spd_deploy.benchmark.http.connection import ClientConnection
 from spd_deploy.benchmark.http.generator import PATH
 from spd_deploy.benchmark.http.served import serving
 from spd_deploy.benchmark.http.wire import HttpAnswer, address_of, post
-from spd_deploy.cli.console import show_table
+from spd_deploy.cli.output.console import show_table
 
 CLIENTS = 24
 _TEXT = "the film was not good but the story is never dull "

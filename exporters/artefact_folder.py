@@ -86,6 +86,7 @@ def manifest_of(
         runtime=runtime,
         scores=scores,
         split=checkpoint.split,
+        calibration=checkpoint.calibration,
         versions=versions,
     )
 

@@ -30,7 +30,8 @@ from serve.texts import (
     refuse_wrong_arity,
 )
 from serve.tokenising import Tokenised, Tokenising
-from spd_deploy.domain.answers import Answer, answers_of
+from spd_deploy.domain.answers import Answer, answers_of, decided_of
+from spd_deploy.domain.decision import Decided
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import Side, Tokens
@@ -43,13 +44,26 @@ if TYPE_CHECKING:
 class Classified:
     """The answer to one text, labels best first, with its tokens read and its tokens cut off.
 
-    ``logits_C`` has the model's outputs in their order.
+    ``logits_C`` has the model's outputs in their order; ``decided`` says which labels are given.
     """
 
     answers: list[Answer]
+    decided: Decided
     logits_C: NDArray[np.float32]
     n_tokens: int
     dropped_tokens: int
+
+    @property
+    def given(self) -> list[str]:
+        """The labels that are given: one, several of a multi-label model, none if it abstains."""
+        names = {answer.index: answer.label for answer in self.answers}
+        return [names[i] for i in self.decided.given]
+
+    @property
+    def label(self) -> str | None:
+        """The label that is given, the best of several; None where the model abstains."""
+        names = {answer.index: answer.label for answer in self.answers}
+        return None if self.decided.abstained else names[self.decided.best]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -283,6 +297,7 @@ class Classifier:
             answers = answers_of(self.served.task, ran.logits_C, raw=raw_scores)
         return Classified(
             answers=answers,
+            decided=decided_of(self.served.task, ran.logits_C),
             logits_C=ran.logits_C,
             n_tokens=len(row),
             dropped_tokens=row.dropped,

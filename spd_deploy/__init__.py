@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from spd_deploy.api import (
         BenchResult,
+        CalibrationResult,
         Evaluation,
         ExportResult,
         FileCost,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         TextPrediction,
         TrainResult,
         bench,
+        calibrate,
         compare,
         create_app,
         evaluate,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BenchResult",
+    "CalibrationResult",
     "Evaluation",
     "ExportResult",
     "FileCost",
@@ -58,6 +61,7 @@ __all__ = [
     "TextPrediction",
     "TrainResult",
     "bench",
+    "calibrate",
     "compare",
     "create_app",
     "evaluate",

@@ -225,6 +225,7 @@ class Recipe:
         precision: number format of the passes.
         device: where the training runs.
         compile: whether layers are compiled with ``torch.compile``.
+        calibrate: whether the scores are calibrated on the validation rows at the end.
     """
 
     name: str = "spd"
@@ -241,6 +242,7 @@ class Recipe:
     precision: PrecisionChoice = "auto"
     device: Device = "cpu"
     compile: bool = False
+    calibrate: bool = True
 
     def __post_init__(self) -> None:
         """Refuse values outside their range, and an allocation that the pattern does not allow."""

@@ -24,6 +24,9 @@ from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, notes_on,
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.temperature import TemperatureScaling
+from spd_train.calibrate import scale_head, scaled_head
+from spd_train.calibrate_run import calibrate, calibrations, temperature_of
 from spd_train.data.batching import LabelledTokens
 from spd_train.grafting import GraftedNetwork
 from spd_train.hub import require_hub_for
@@ -145,11 +148,21 @@ def _train_dense(
     if distributed.is_main:
         dev = score_on_dev(prepared.dev, training.score)
         arm = "dense" if zeros is None else "sparse"
-        _write_model(config, folder, training, model, model.state_dict(), best_step, dev, title=arm)
+        found = calibrate(config, prepared, training.logits, progress, arm)
+        state = scaled_head(model.state_dict(), encoder_sizes(model), 1 / temperature_of(found))
+        _write_model(config, folder, training, model, state, best_step, dev, title=arm)
         pretrained = local_sha256(config.model)
         parents = {"pretrained": pretrained} if pretrained else {}
         pattern = None if zeros is None else zeros.pattern
-        _finish(config, folder, scores={arm: dev}, parents=parents, pattern=pattern, zeros=zeros)
+        _finish(
+            config,
+            folder,
+            scores={arm: dev},
+            calibration={} if found is None else {arm: found},
+            parents=parents,
+            pattern=pattern,
+            zeros=zeros,
+        )
     distributed.barrier()
     return open_checkpoint(folder)
 
@@ -167,6 +180,7 @@ def _train_student(
         copy_tokenizer(str(teacher.folder), folder)
     distributed.barrier()
     model = load_classifier(str(teacher.folder), task, trained=True)
+    scale_head(model, teacher.encoder, teacher.temperature)  # the logits as they were trained
     targets = targets_of(teacher.encoder, pattern, recipe.student.pruning.exclude)
     if recipe.student.pruning.permute:
         reorder_for(model, teacher.encoder, targets, progress)
@@ -205,12 +219,19 @@ def _train_student(
         if recipe.speedup is not None:
             pattern = pruner.reached(pattern)
         title = f"{recipe.name}, {pattern} at {pattern.sparsity:.0%}"
-        state = network.student_state()
+        found = calibrate(config, prepared, training.logits, progress, "sparse")
+        state = scaled_head(network.student_state(), teacher.encoder, 1 / temperature_of(found))
         _write_model(config, folder, training, model, state, best_step, dev, title=title)
         dense = _teacher_scores(config, training, teacher, prepared)
-        scores = {"dense": dense, "sparse": dev}
-        parents = {"teacher": teacher.weights_sha256}
-        _finish(config, folder, scores=scores, parents=parents, pattern=pattern, zeros=pruner)
+        _finish(
+            config,
+            folder,
+            scores={"dense": dense, "sparse": dev},
+            calibration=calibrations(config, prepared, training.teacher_logits, teacher, found),
+            parents={"teacher": teacher.weights_sha256},
+            pattern=pattern,
+            zeros=pruner,
+        )
     distributed.barrier()
     return open_checkpoint(folder)
 
@@ -285,6 +306,7 @@ def _finish(
     folder: Path,
     *,
     scores: Mapping[str, Scores],
+    calibration: Mapping[str, TemperatureScaling],
     parents: Mapping[str, str],
     pattern: Pattern | None = None,
     zeros: Zeros | None = None,
@@ -295,6 +317,7 @@ def _finish(
         task=replace(config.task, trained_on=config.data.trained_on),
         max_tokens=config.recipe.max_tokens,
         scores=scores,
+        calibration=calibration,
         split=config.data.dev_name,
         recipe=config.recipe.to_json(),
         parents=parents,

@@ -13,6 +13,7 @@ from spd_deploy.domain.checkpoint import (
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.stored_weights import sha256_of_weights
 from spd_deploy.domain.tasks import Task
+from spd_deploy.domain.temperature import TemperatureScaling
 from spd_deploy.domain.versions import versions_of
 
 
@@ -41,6 +42,7 @@ def describe_checkpoint(
     parents: Mapping[str, str],
     pattern: Pattern | None = None,
     zeros: Zeros | None = None,
+    calibration: Mapping[str, TemperatureScaling] | None = None,
 ) -> None:
     """Write ``spd.json`` beside weights and tokenizer.
 
@@ -55,6 +57,7 @@ def describe_checkpoint(
         pattern: the pattern; None for a dense model.
         zeros: densities and target sparsities; None for a dense model. A target is stored only if
             it differs from the pattern's sparsity.
+        calibration: how well the scores fit what is true, by arm.
     """
     encoder = encoder_in(folder)
     uniform = None if pattern is None else pattern.sparsity
@@ -74,6 +77,7 @@ def describe_checkpoint(
                 arm: {name: value for name, value in metrics.items() if name != "loss"}
                 for arm, metrics in scores.items()
             },
+            calibration=calibration or {},
             split=split,
             recipe=recipe,
             parents=parents,

@@ -2,6 +2,7 @@
 
     POST /v1/classify   {"inputs": [{"text": "..", "text_pair": ".."}], "truncate": true}
     ->  {"model": "..", "results": [{"labels": [{"label": "..", "score": 0.98}, ..],
+                                     "predicted": [".."], "abstained": false,
                                      "n_tokens": 9, "truncated": false, "dropped_tokens": 0}]}
 
 One result an input, in the order of the inputs; each result's labels best first.
@@ -63,6 +64,13 @@ class Result(BaseModel):
     """The result of one input."""
 
     labels: list[Score] = Field(description="Best first.")
+    predicted: list[str] = Field(
+        description="The labels that the model gives by its thresholds: one; of a multi-label "
+        "model any number; none where it abstains."
+    )
+    abstained: bool = Field(
+        description="Whether no label is given since the best score is too small."
+    )
     n_tokens: int = Field(description="Tokens that the model read, special tokens included.")
     truncated: bool = Field(description="Whether the text was cut.")
     dropped_tokens: int = Field(
@@ -179,6 +187,8 @@ def reply(model: str, rows: list[Classified], *, top_k: int | None) -> dict[str,
         "results": [
             {
                 "labels": [{"label": a.label, "score": a.score} for a in row.answers[:top_k]],
+                "predicted": row.given,
+                "abstained": row.decided.abstained,
                 "n_tokens": row.n_tokens,
                 "truncated": row.dropped_tokens > 0,
                 "dropped_tokens": row.dropped_tokens,

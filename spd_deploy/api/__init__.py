@@ -2,6 +2,7 @@
 
 from spd_deploy.api.app import create_app
 from spd_deploy.api.benchmarks import BenchResult, bench
+from spd_deploy.api.calibrating import CalibrationResult, calibrate
 from spd_deploy.api.comparison import ModelDifference, compare
 from spd_deploy.api.evaluation import Evaluation, evaluate
 from spd_deploy.api.exporting import ExportResult, export
@@ -16,6 +17,7 @@ from spd_deploy.scale.cost import FileCost
 
 __all__ = [
     "BenchResult",
+    "CalibrationResult",
     "Evaluation",
     "ExportResult",
     "FileCost",
@@ -28,6 +30,7 @@ __all__ = [
     "TextPrediction",
     "TrainResult",
     "bench",
+    "calibrate",
     "compare",
     "create_app",
     "evaluate",

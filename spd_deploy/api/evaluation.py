@@ -1,8 +1,8 @@
 """``spd.evaluate``: the task's official metrics of an artefact or checkpoint on a split."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal
 from spd_deploy.api.display import Displayed, ResultTable, ResultView, score
 from spd_deploy.api.loading import load
 from spd_deploy.api.notes import NoteRecorder
-from spd_deploy.api.values import read_flag, read_path, read_text
+from spd_deploy.api.values import SCORE, read_flag, read_path, read_text
+from spd_deploy.domain.calibration_error import CalibrationError
+from spd_deploy.domain.coverage import Coverage
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.tasks import Task, refuse_other_answers, task_named
+from spd_deploy.domain.tasks import ProblemType, Task, refuse_other_answers, task_named
 from spd_deploy.domain.text import EncodesOnce, TextEncoder
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from spd_deploy.domain.metrics import Label
     from spd_deploy.sessions.open import OpenedModel
     from spd_deploy.sessions.protocol import Description
     from spd_train.data.examples import Splits
@@ -37,6 +43,8 @@ class Evaluation(Displayed):
         runtime: what ran the model.
         scores: the task's metrics; the first is the headline. None marks an undefined one.
         notes: messages of the run, such as how many texts were cut.
+        calibration: how well the scores fit what is true; None for a regression.
+        coverage: how many rows are answered, and how well, without the answers below a score.
     """
 
     path: Path
@@ -47,6 +55,8 @@ class Evaluation(Displayed):
     runtime: "Description"
     scores: Mapping[str, float | None]
     notes: tuple[str, ...] = ()
+    calibration: CalibrationError | None = None
+    coverage: tuple[Coverage, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """What ``spd evaluate --json`` prints."""
@@ -57,6 +67,8 @@ class Evaluation(Displayed):
             "rows": self.rows,
             "runtime": asdict(self.runtime),
             "scores": dict(self.scores),
+            "calibration": None if self.calibration is None else asdict(self.calibration),
+            "coverage": [asdict(one) for one in self.coverage],
         }
 
     def view(self) -> ResultView:
@@ -67,8 +79,36 @@ class Evaluation(Displayed):
             "runtime": str(self.runtime),
         }
         rows = [(name, score(value)) for name, value in self.scores.items()]
-        table = ResultTable(columns=("metric", "score"), rows=rows)
-        return ResultView(title=f"evaluation of {self.path}", facts=facts, tables=(table,))
+        rows += self.calibration_rows()
+        tables = [ResultTable(columns=("metric", "score"), rows=rows)]
+        if self.coverage:
+            tables.append(self.coverage_table())
+        return ResultView(title=f"evaluation of {self.path}", facts=facts, tables=tables)
+
+    def calibration_rows(self) -> list[tuple[str, str]]:
+        """Calibration error and Brier score; none for a regression."""
+        if self.calibration is None:
+            return []
+        found = self.calibration
+        return [
+            ("calibration error", f"{found.expected:.4f}"),
+            ("Brier score", f"{found.brier:.4f}"),
+        ]
+
+    def coverage_table(self) -> ResultTable:
+        """What is left of the rows, and how right it is, without the answers below a score."""
+        rows = [
+            (f"{one.below:g}", f"{one.coverage:.1%}", score(one.accuracy)) for one in self.coverage
+        ]
+        return ResultTable(columns=("abstain below", "coverage", "accuracy"), rows=rows)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnsweredPart:
+    """The logits of a model for the rows of one file, and their labels."""
+
+    logits_BC: "NDArray[np.float32]"
+    labels: "Sequence[Label]"
 
 
 @needs_extras("evaluate", "evaluate")
@@ -79,6 +119,7 @@ def evaluate(
     data: str | PathLike[str] | None = None,
     split: str = "dev",
     skip_broken_rows: bool = False,
+    abstain_below: float | None = None,
     runtime: str = "auto",
     device: Literal["cpu", "cuda"] | None = None,
     threads: int | None = None,
@@ -93,6 +134,7 @@ def evaluate(
             on, its dev rows are scored.
         split: ``dev`` or ``train``.
         skip_broken_rows: leave broken rows out instead of stopping at the first.
+        abstain_below: a score for the table of coverage, beside the usual ones.
         runtime: as for ``load``.
         device: as for ``load``.
         threads: as for ``load``.
@@ -109,6 +151,7 @@ def evaluate(
             "the test split has no labels to score against",
             fix="use spd predict, or name a file that has labels with --data",
         )
+    below = None if abstain_below is None else SCORE.read("abstain_below", abstain_below)
     recorder = NoteRecorder(progress)
     with load(path, runtime=runtime, device=device, threads=threads) as model:
         agreed = agreed_task(model.task, name)
@@ -116,8 +159,14 @@ def evaluate(
         scored = labelled_rows(
             agreed, file, split, encoder, recorder, skip_broken_rows=skip_broken_rows
         )
+        if below is not None and agreed.problem_type is not ProblemType.SINGLE_LABEL:
+            raise BadSetting(
+                "only a classifier of one label abstains",
+                got=f"--abstain-below {below:g} for {agreed.problem_type.value}",
+                fix="leave --abstain-below out",
+            )
         start = time.perf_counter()
-        scores = score_parts(model.opened(), agreed, scored.parts, recorder, encoder)
+        answered = answer_parts(model.opened(), agreed, scored.parts, recorder, encoder)
         seconds = time.perf_counter() - start
     return Evaluation(
         path=model.path,
@@ -126,8 +175,10 @@ def evaluate(
         rows=sum(map(len, scored.parts.values())),
         seconds=seconds,
         runtime=model.runtime,
-        scores=scores,
+        scores=scores_of_parts(agreed, answered, recorder),
         notes=recorder.notes,
+        calibration=_calibration(agreed, answered),
+        coverage=_coverage(agreed, answered, below),
     )
 
 
@@ -181,7 +232,8 @@ def agreed_task(trained: Task, name: str | None) -> Task:
     wanted = task_named(name) if trained.name != name else trained
     if trained.name == "unknown":
         refuse_other_answers(trained, wanted, whose="the model")
-        return wanted
+        decided = trained.labels == wanted.labels
+        return replace(wanted, decision=trained.decision) if decided else wanted
     if wanted.name != trained.name:
         raise BadSetting(
             "the model was trained for another task",
@@ -212,11 +264,23 @@ def score_parts(
     progress: Progress,
     encoder: "TextEncoder | None" = None,
 ) -> dict[str, float | None]:
-    """The task's metrics over the files of a split.
+    """The task's metrics over the files of a split; the arguments are of :func:`answer_parts`."""
+    answered = answer_parts(opened, task, parts, progress, encoder)
+    return scores_of_parts(task, answered, progress)
+
+
+def answer_parts(
+    opened: "OpenedModel",
+    task: Task,
+    parts: "Splits",
+    progress: Progress,
+    encoder: "TextEncoder | None" = None,
+) -> "dict[str, AnsweredPart]":
+    """The model's logits for the files of a split, with what is true.
 
     Args:
         opened: the session with its tokenizer.
-        task: says which metrics count.
+        task: of the labels.
         parts: labelled rows by the name of their file.
         progress: reports how many texts were cut.
         encoder: takes the place of the tokenizer, where it encoded some of the texts before.
@@ -224,15 +288,11 @@ def score_parts(
     Raises:
         BadData: a row has no label.
     """
-    import numpy as np
-
-    from spd_deploy.domain.collapse import constant_answer
-    from spd_deploy.domain.metrics import merged_scores, scores_of
     from spd_deploy.domain.text import Lengths
     from spd_deploy.sessions.offline import logits_of
 
     encode = (encoder or opened.tokenizer).encode
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, AnsweredPart] = {}
     for part, examples in parts.items():
         rows = [encode(e.text, e.pair) for e in examples]
         labels = [e.label for e in examples if e.label is not None]
@@ -241,7 +301,52 @@ def score_parts(
         progress.note(f"lengths of {part}: {Lengths.of(rows, limit=opened.tokenizer.max_tokens)}")
         with progress.stage(f"evaluate {part}", len(rows)) as advance:
             logits_BC = logits_of(opened.session, opened.tokenizer, rows, advance)
-        found[part] = scores_of(task, logits_BC, labels)
-        if answer := constant_answer(task, logits_BC, np.array(labels)):
+        found[part] = AnsweredPart(logits_BC=logits_BC, labels=labels)
+    return found
+
+
+def scores_of_parts(
+    task: Task, answered: "Mapping[str, AnsweredPart]", progress: Progress
+) -> dict[str, float | None]:
+    """The task's metrics over all files; a model that always answers the same is reported."""
+    from spd_deploy.domain.collapse import constant_answer
+    from spd_deploy.domain.metrics import merged_scores, scores_of, truth_of
+
+    found: dict[str, dict[str, float]] = {}
+    for part, one in answered.items():
+        found[part] = scores_of(task, one.logits_BC, one.labels)
+        if answer := constant_answer(task, one.logits_BC, truth_of(task, one.labels)):
             progress.note(f"warning: the model answers {answer}: its score says nothing")
     return merged_scores(found)
+
+
+def _calibration(task: Task, answered: "Mapping[str, AnsweredPart]") -> CalibrationError | None:
+    """The calibration over all files; None where the scores are no probabilities of labels."""
+    from spd_deploy.domain.temperature import error_of, is_calibrated_by_temperature
+
+    if not is_calibrated_by_temperature(task):
+        return None
+    return error_of(task, *_together(task, answered))
+
+
+def _coverage(
+    task: Task, answered: "Mapping[str, AnsweredPart]", below: float | None
+) -> tuple[Coverage, ...]:
+    """Coverage and accuracy over all files; empty for all but a classifier of one label."""
+    from spd_deploy.domain.coverage import coverage_of
+
+    also = () if below is None else (below,)
+    return coverage_of(task, *_together(task, answered), also=also)
+
+
+def _together(
+    task: Task, answered: "Mapping[str, AnsweredPart]"
+) -> "tuple[NDArray[np.float32], NDArray[np.float64]]":
+    """The logits and the truth of all files."""
+    import numpy as np
+
+    from spd_deploy.domain.metrics import truth_of
+
+    parts = answered.values()
+    logits_BC = np.concatenate([part.logits_BC for part in parts])
+    return logits_BC, np.concatenate([truth_of(task, part.labels) for part in parts])

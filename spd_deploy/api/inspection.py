@@ -1,7 +1,7 @@
 """``spd.inspect``: how sparse each matrix is, how it is run, and why."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from spd_deploy.api.notes import NoteRecorder
 from spd_deploy.api.values import SECONDS, SIZE, THREADS, read_flag, read_path
 from spd_deploy.domain.artefact import Artefact, MatrixRow, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, open_checkpoint
+from spd_deploy.domain.decision import Decision
 from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.extras import require_extras
 from spd_deploy.domain.files import bytes_of
@@ -21,6 +22,7 @@ from spd_deploy.domain.runtime_choice import computed_in
 from spd_deploy.domain.scores import score_owner
 from spd_deploy.domain.shapes import spelled_gains
 from spd_deploy.domain.stored_weights import weight_files
+from spd_deploy.domain.temperature import TemperatureScaling
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.layers.analysis import Analysis
@@ -39,6 +41,8 @@ class Inspection(Displayed):
         split: what the scores were measured on.
         measured: the times of the layers, where ``measure`` asked for them.
         engine: of a trt artefact the plan of its engine, and the record of its build.
+        calibration: how well the scores fit what is true, by arm.
+        decision: the thresholds of labels, and the score below which the model abstains.
     """
 
     path: Path
@@ -53,6 +57,8 @@ class Inspection(Displayed):
     notes: Sequence[str]
     measured: "Analysis | None" = None
     engine: Mapping[str, Any] | None = None
+    calibration: Mapping[str, TemperatureScaling] = field(default_factory=dict)
+    decision: Decision = field(default_factory=Decision)
 
     @property
     def density(self) -> float:
@@ -101,12 +107,13 @@ class Inspection(Displayed):
 
     def summary_lines(self) -> Iterator[str]:
         """The totals, the scores and the notes, one a line."""
-        from spd_deploy.cli.output.score_lines import score_lines
+        from spd_deploy.cli.output.score_lines import score_lines, trust_lines
 
         yield f"density {self.density:.3f} over {len(self.matrices)} matrices"
         yield f"FLOPs kept {self.flops_share:.1%} of the dense matrices'"
         yield f"size {self.disk_bytes / 1e6:.1f} MB on disk"
         yield from score_lines(self.scores, self.split, self.own)
+        yield from trust_lines(self.calibration, self.own, self.decision)
         yield from self.notes
 
     def _measured_tables(self) -> Iterator[ResultTable]:
@@ -197,6 +204,8 @@ def of_artefact(artefact: Artefact) -> Inspection:
             runtime=manifest.runtime,
         ),
         split=manifest.split,
+        calibration=manifest.calibration,
+        decision=manifest.task.decision,
         notes=(
             spelled_sizes(artefact),
             *_measured_note(artefact),
@@ -252,6 +261,8 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
         scores=dict(checkpoint.scores),
         own=score_owner(pruned=pattern is not None),
         split=checkpoint.split,
+        calibration=checkpoint.calibration,
+        decision=checkpoint.task.decision,
         notes=notes,
     )
 

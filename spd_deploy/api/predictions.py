@@ -26,34 +26,54 @@ class TextPrediction:
     """The answer for one text or pair.
 
     Attributes:
-        label: the best label; None for a regression.
-        score: the probability of that label; for a regression the predicted number.
+        label: the label; None for a regression, for several labels, and where the model abstains.
+        score: the probability of that label; of several labels and where the model abstains, of the
+            best one; for a regression the predicted number.
         scores: the score of every label, best first.
         truncated: whether the text was longer than the model reads, so that its end was cut.
+        labels: of a multi-label model every label that is given, best first; else None.
+        abstained: whether the model gives no label since its score is too small; None for a model
+            that never abstains.
     """
 
     label: str | None
     score: float
     scores: Mapping[str, float]
     truncated: bool = False
+    labels: tuple[str, ...] | None = None
+    abstained: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields of a line of ``spd predict``, scores unrounded."""
-        if self.label is None:
+        if self.labels is not None:
+            return {
+                "labels": list(self.labels),
+                "scores": dict(self.scores),
+                "truncated": self.truncated,
+            }
+        if self.label is None and not self.abstained:
             return {"score": self.score, "truncated": self.truncated}
         return {
             "label": self.label,
             "score": self.score,
             "scores": dict(self.scores),
             "truncated": self.truncated,
+            **({} if self.abstained is None else {"abstained": self.abstained}),
         }
+
+    @property
+    def shown(self) -> str:
+        """The label or labels in words; ``-`` where there is none."""
+        return ", ".join(self.labels or ()) or self.label or "-"
 
     def _repr_html_(self) -> str:
         """A row for each label, in a notebook."""
         rows = [(label, f"{value:.4f}") for label, value in self.scores.items()]
         cut = ("the text was cut: it is longer than the model reads",) if self.truncated else ()
         table = ResultTable(columns=("label", "score"), rows=rows)
-        return ResultView(title=self.label or "score", tables=(table,), lines=cut).html()
+        regression = self.label is None and self.labels is None and not self.abstained
+        title = "score" if regression else self.shown
+        return ResultView(title=title, tables=(table,), lines=cut).html()
 
 
 class Predictions(Displayed, Sequence[TextPrediction]):
@@ -70,7 +90,7 @@ class Predictions(Displayed, Sequence[TextPrediction]):
 
     @property
     def labels(self) -> list[str | None]:
-        """The best label of each text; None for a regression."""
+        """The label of each text; None for a regression, and where the model abstains."""
         return [answer.label for answer in self._answers]
 
     @property
@@ -84,9 +104,9 @@ class Predictions(Displayed, Sequence[TextPrediction]):
 
     def view(self) -> ResultView:
         """The first answers, and how many more there are."""
-        labelled = any(answer.label is not None for answer in self._answers)
+        labelled = any(answer.shown != "-" for answer in self._answers)
         rows = [
-            (str(i), *((answer.label or "-",) if labelled else ()), f"{answer.score:.4f}")
+            (str(i), *((answer.shown,) if labelled else ()), f"{answer.score:.4f}")
             for i, answer in enumerate(islice(self._answers, _ROWS_SHOWN))
         ]
         more = len(self._answers) - len(rows)
@@ -167,12 +187,22 @@ def prediction_of(
     Raises:
         EngineFailed: the logits are not finite.
     """
-    from spd_deploy.domain.answers import answers_of
+    from spd_deploy.domain.answers import answers_of, decided_of
 
     answers = answers_of(task, logits_C)
+    scores = {answer.label: answer.score for answer in answers}
+    if task.is_regression:
+        return TextPrediction(
+            label=None, score=answers[0].score, scores=scores, truncated=truncated
+        )
+    decided = decided_of(task, logits_C)
+    given = tuple(task.labels[i] for i in decided.given)
+    several = task.is_multi_label
     return TextPrediction(
-        label=None if task.is_regression else answers[0].label,
-        score=answers[0].score,
-        scores={answer.label: answer.score for answer in answers},
+        label=None if several or decided.abstained else given[0],
+        score=scores[task.labels[decided.best]],
+        scores=scores,
         truncated=truncated,
+        labels=given if several else None,
+        abstained=decided.abstained if task.may_abstain else None,
     )

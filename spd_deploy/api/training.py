@@ -128,6 +128,7 @@ def train(
     device: Literal["cpu", "cuda"] | None = None,
     threads: int | None = None,
     compile: bool | None = None,
+    calibrate: bool | None = None,
     progress: bool | Progress = False,
 ) -> TrainResult:
     """Fine-tune a dense teacher and distil a sparse student from it.
@@ -205,6 +206,7 @@ def train(
         device: ``cpu`` or ``cuda``.
         threads: threads to compute with on the CPU; by default the cores that are free.
         compile: whether the layers are compiled with ``torch.compile``.
+        calibrate: whether scores are calibrated on the validation rows (temperature scaling).
         progress: show bars and notes on standard error, or tell a listener of your own.
 
     Returns:

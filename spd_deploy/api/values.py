@@ -75,6 +75,7 @@ class Number:
 RUNTIME = OneOf(tuple(RUNTIME_CHOICES))
 DEVICE = OneOf(DEVICES)
 THREADS = WholeNumber(1, 1024)
+SCORE = Number(0.0, 1.0)
 # Rows of a batch, tokens of a row, or one dimension of a matrix.
 SIZE = WholeNumber(1, 65536)
 ROUNDS = WholeNumber(2, 1000)

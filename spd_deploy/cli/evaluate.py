@@ -10,11 +10,12 @@ from spd_deploy.cli.options.common import (
     THREADS,
     default_of,
     device_option,
+    finite,
     json_option,
     runtime_option,
     skip_broken_rows_option,
 )
-from spd_deploy.cli.output.console import TerminalProgress, show_json
+from spd_deploy.cli.output.console import TerminalProgress, show_json, show_table
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.protocol import Device
@@ -48,6 +49,15 @@ Examples:
     "unless the model was trained on it.",
 )
 @skip_broken_rows_option
+@click.option(
+    "--abstain-below",
+    type=click.FloatRange(0.0, 1.0),
+    callback=finite,
+    metavar="SCORE",
+    help="A score for the table of coverage: how many rows are answered, and how well, if answers "
+    "with a smaller score are left out. spd calibrate stores one in the model.  [default: the "
+    "usual scores alone]",
+)
 @runtime_option
 @device_option
 @THREADS
@@ -58,6 +68,7 @@ def evaluate(
     data: Path | None,
     split: str,
     skip_broken_rows: bool,
+    abstain_below: float | None,
     runtime: str,
     device: "Device | None",
     threads: int | None,
@@ -73,6 +84,7 @@ def evaluate(
         data=data,
         split=split,
         skip_broken_rows=skip_broken_rows,
+        abstain_below=abstain_below,
         runtime=runtime,
         device=device,
         threads=threads,
@@ -83,7 +95,12 @@ def evaluate(
         return
     for metric, value in found.scores.items():
         click.echo(f"{metric:<20} {'-' if value is None else f'{value:.4f}'}")
+    for name, shown in found.calibration_rows():
+        click.echo(f"{name:<20} {shown}")
     click.echo(
         f"{found.task}, {found.split}: {found.rows} rows in {found.seconds:.1f} s by "
         f"{found.runtime}"
     )
+    if found.coverage:
+        table = found.coverage_table()
+        show_table("", table.columns, table.rows)

@@ -4,6 +4,7 @@ import click
 
 from spd_deploy.cli.bench import bench
 from spd_deploy.cli.build import build
+from spd_deploy.cli.calibrate import calibrate
 from spd_deploy.cli.compare import compare
 from spd_deploy.cli.doctor import doctor
 from spd_deploy.cli.evaluate import evaluate
@@ -39,6 +40,7 @@ COMMANDS: tuple[tuple[click.Command, str], ...] = (
     (train, "Train a dense teacher and distil a sparse model from it."),
     (sweep, "Train a grid of tasks, patterns, recipes and seeds."),
     (prune, "Prune a fine-tuned model without labels or training."),
+    (calibrate, "Fit a model's scores to the truth, and choose thresholds."),
     (export, "Turn a checkpoint into an artefact that runs fast."),
     (build, "Build the TensorRT engine of a trt artefact."),
     (inspect, "Show how sparse each matrix is, how it is run, and why."),

@@ -159,7 +159,7 @@ def _predict_texts(
     examples = from_arguments(model.task, texts)
     answers = [answer_fields(one) for one in model.classify(examples, progress=TerminalProgress())]
     if format_.table:
-        answers = [flat_fields(answer, model.labels) for answer in answers]
+        answers = [flat_fields(answer, model.labels, model.task.separator) for answer in answers]
     rows = [DataRow(file=Path("texts.jsonl"), line=i + 1) for i in range(len(answers))]
     columns = AnswerColumns.of(rows, answers[0], table=format_.table)
     content = text_of(format_, columns, rows, answers, first=True)

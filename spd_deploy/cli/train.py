@@ -35,7 +35,7 @@ from spd_deploy.cli.options.speed_options import (
 )
 from spd_deploy.cli.output.console import TerminalProgress, show_json, speaks
 from spd_deploy.cli.output.family_table import show_family
-from spd_deploy.cli.output.score_lines import score_lines
+from spd_deploy.cli.output.score_lines import score_lines, trust_lines
 from spd_deploy.cli.output.seeds_table import show_seeds
 from spd_deploy.cli.train_family import family_comparer
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
@@ -322,6 +322,8 @@ def show_result(checkpoint: Checkpoint) -> None:
     """Print scores, pattern and folder of a checkpoint, and the command to type next."""
     own = score_owner(pruned=checkpoint.pattern is not None)
     for line in score_lines(checkpoint.scores, checkpoint.split, own):
+        click.echo(line)
+    for line in trust_lines(checkpoint.calibration, own, checkpoint.task.decision):
         click.echo(line)
     if checkpoint.pattern is not None:
         click.echo(

@@ -1,4 +1,7 @@
-"""Logits to answers: softmax, sigmoid or the number itself, as the task's activation says."""
+"""Logits to answers: softmax, sigmoid or the number itself, as the task's activation says.
+
+The labels that follow from the scores are in ``domain.decision``.
+"""
 
 import math
 from dataclasses import dataclass
@@ -6,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from spd_deploy.domain.decision import Decided, decide_many, decide_one
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.tasks import Activation, Task
 
@@ -40,6 +44,33 @@ def answers_of(task: Task, logits_C: NDArray[np.float32], *, raw: bool = False) 
     labels = task.labels or ("score",)
     order = sorted(range(len(scores)), key=lambda i: -scores[i])
     return [Answer(label=labels[i], score=scores[i], index=i) for i in order]
+
+
+def decided_of(task: Task, logits_C: NDArray[np.float32]) -> Decided:
+    """The labels that one row is given, by the task's thresholds and its bound to abstain.
+
+    A regression gives no label.
+    """
+    logits: list[float] = logits_C.tolist()
+    if task.is_regression:
+        return Decided(given=(), best=0)
+    scores = _activate(task, logits) if task.decision or task.is_multi_label else logits
+    decide = decide_many if task.is_multi_label else decide_one
+    return decide(task.decision, task.labels, scores)
+
+
+def scores_from(task: Task, logits_BC: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Scores ``[B, C]`` by the task's activation, as the models answer them."""
+    logits = np.asarray(logits_BC, dtype=np.float64)
+    match task.activation:
+        case Activation.NONE:
+            return logits
+        case Activation.SIGMOID:
+            small = np.exp(-np.abs(logits))  # so that no exponential overflows
+            return np.asarray(np.where(logits >= 0, 1.0, small) / (1 + small))
+        case Activation.SOFTMAX:
+            weights = np.exp(logits - logits.max(1, keepdims=True))
+            return np.asarray(weights / weights.sum(1, keepdims=True))
 
 
 def _activate(task: Task, logits: list[float]) -> list[float]:

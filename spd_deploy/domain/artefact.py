@@ -22,7 +22,7 @@ from spd_deploy.domain.documents import (
     without_own_hash,
 )
 from spd_deploy.domain.encoder import Encoder
-from spd_deploy.domain.errors import BadArtefact
+from spd_deploy.domain.errors import BadArtefact, BadSetting
 from spd_deploy.domain.files import json_object, read_json, sha256_of, write_json
 from spd_deploy.domain.folders import did_you_mean, refuse_no_model
 from spd_deploy.domain.golden import ANSWERS_FILE, GOLDEN_FILE, Golden, golden_of
@@ -30,6 +30,7 @@ from spd_deploy.domain.model_config import labels_of
 from spd_deploy.domain.runtime_choice import Runtime, RuntimeChoice
 from spd_deploy.domain.shapes import Measured
 from spd_deploy.domain.tasks import Task
+from spd_deploy.domain.temperature import TemperatureScaling
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
 from spd_deploy.domain.verified import (
     copy_verified,
@@ -110,6 +111,7 @@ class Manifest:
         runtime_timings: how fast each runtime was at ``timed_shapes``, where the export was tuned.
         measured: times of the whole network, where the export was tuned; one a shape.
         measured_on: the machine and threads of everything that is ``measured``.
+        calibration: how well the scores of the checkpoints fit what is true, by arm.
     """
 
     format: Format
@@ -132,6 +134,7 @@ class Manifest:
     timed_shapes: tuple[str, ...] = ()
     measured: tuple[Measured, ...] = ()
     measured_on: str | None = None
+    calibration: Mapping[str, TemperatureScaling] = field(default_factory=dict)
 
     @property
     def runtime_choice(self) -> RuntimeChoice:
@@ -312,6 +315,12 @@ def _refuse_path(name: str) -> None:
 def _refuse_contradictions(artefact: Artefact) -> None:
     """What the manifest says of the model, ``config.json`` and the tokenizer must say as well."""
     task, longest = artefact.task, artefact.manifest.max_tokens
+    try:
+        task.decision.refuse_other_labels(task.labels)
+    except BadSetting as err:
+        raise BadArtefact(
+            f"the manifest of {artefact.folder} is damaged", got=err.what, fix=_AGAIN
+        ) from err
     config = artefact.document(CONFIG_FILE)
     labels = labels_of(config, error=BadArtefact) if task.labels else ()
     stated = {

@@ -11,7 +11,7 @@ whether it is sparse, and in which pattern, is read off its zeros (``domain.dete
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from spd_deploy.domain.stored_weights import (
     weight_files,
 )
 from spd_deploy.domain.tasks import Task
+from spd_deploy.domain.temperature import TemperatureScaling
 
 SPD_FILE = "spd.json"
 CONFIG_FILE = "config.json"
@@ -59,6 +60,8 @@ class Checkpoint:
         sparsities: the goal of each matrix whose goal is not the pattern's own; 0 leaves it dense.
         scores: metrics by arm, ``dense`` (the teacher) and ``sparse``; None marks an undefined one.
         detected: how the zeros gave the pattern away, where no ``spd.json`` declares one.
+        calibration: how well the scores of each arm fit what is true, and the temperature that its
+            last layer was divided by.
         split: what the scores were measured on.
         parents: SHA-256 of the weights this one was made from, by what they were.
         notes: what is read otherwise than it is stored, a sentence each.
@@ -74,6 +77,7 @@ class Checkpoint:
     sparsities: Mapping[str, float] = field(default_factory=dict)
     detected: str | None = None
     scores: Mapping[str, Scores] = field(default_factory=dict)
+    calibration: Mapping[str, TemperatureScaling] = field(default_factory=dict)
     split: str | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     parents: Mapping[str, str] = field(default_factory=dict)
@@ -91,6 +95,12 @@ class Checkpoint:
         sizes = {m.name: m.shape[0] * m.shape[1] for m in self.encoder.matrices()}
         kept = sum(size * self.densities.get(name, 1.0) for name, size in sizes.items())
         return kept / sum(sizes.values())
+
+    @property
+    def temperature(self) -> float:
+        """What the last layer was divided by; 1 where its logits are as they were trained."""
+        own = self.calibration.get("dense" if self.pattern is None else "sparse")
+        return 1.0 if own is None else own.temperature
 
     def stored(self) -> StoredWeights:
         """Where each tensor is stored, by the name that Transformers gives it.
@@ -123,6 +133,7 @@ class Checkpoint:
                 for name, density in self.densities.items()
             },
             "scores": {arm: dict(scores) for arm, scores in self.scores.items()},
+            "calibration": {arm: asdict(found) for arm, found in self.calibration.items()},
             "split": self.split,
             "recipe": dict(self.recipe),
             "parents": dict(self.parents),
@@ -355,6 +366,10 @@ def _from_json(folder: Path, encoder: Encoder, value: Mapping[str, Any]) -> Chec
                 if "sparsity" in m
             },
             scores=dict(value["scores"]),
+            calibration={
+                arm: TemperatureScaling.from_json(found)
+                for arm, found in value.get("calibration", {}).items()  # older files have none
+            },
             split=value["split"],
             recipe=dict(value["recipe"]),
             parents=dict(value["parents"]),

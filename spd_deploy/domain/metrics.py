@@ -1,7 +1,10 @@
 """The official metrics of the tasks, computed by scikit-learn and SciPy.
 
 ``scores_of`` takes what a model answered and what is true, and returns one number a metric, in the
-task's own order. F1 is that of the second label, as GLUE counts it.
+task's own order. F1 is that of the second label, as GLUE counts it. Labels are those that the
+task's thresholds give; an abstention counts as the label that the model would give.
+
+Of a multi-label task a row's truth is 1 for each label that it has and 0 for the others.
 """
 
 import math
@@ -11,12 +14,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from spd_deploy.domain.answers import scores_from
+from spd_deploy.domain.decision import chosen_B, given_BC
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Task
 
+# What a row's label is: a class index or a number; of a multi-label row, or of one with
+# probabilities in the place of its label, a number for each label.
+Label = float | tuple[float, ...]
+
+# From this probability on a row of a multi-label task counts as having a label.
+TRUE = 0.5
+
 
 def scores_of(
-    task: Task, logits_BC: NDArray[np.floating], labels_B: Sequence[float]
+    task: Task, logits_BC: NDArray[np.floating], labels_B: Sequence[Label]
 ) -> dict[str, float]:
     """Each of the task's metrics over B answers; NaN where one is undefined (constant answers).
 
@@ -26,9 +38,55 @@ def scores_of(
     if not len(labels_B):
         raise BadData("no labelled rows to score", fix="check the split and its label column")
     logits = np.asarray(logits_BC, dtype=np.float64)
-    answers_B = logits[:, 0] if task.is_regression else logits.argmax(1)
-    truth_B = np.asarray(labels_B, dtype=np.float64 if task.is_regression else np.int64)
+    truth = truth_of(task, labels_B)
+    if task.is_multi_label:
+        return _multi_label_scores(task, logits, truth)
+    answers_B = logits[:, 0] if task.is_regression else labels_given(task, logits)
+    truth_B = truth if task.is_regression else truth.astype(np.int64)
     return {name: _score(name, truth_B, answers_B) for name in task.metrics}
+
+
+def truth_of(task: Task, labels_B: Sequence[Label]) -> NDArray[np.float64]:
+    """The true label of each row ``[B]``, or of a multi-label task of each label ``[B, C]``.
+
+    Where a row of a classifier of one label has probabilities, its label is the most probable one.
+    """
+    found: NDArray[np.float64] = np.asarray(labels_B, dtype=np.float64)
+    if found.ndim == 2 and not task.is_multi_label:
+        return np.asarray(found.argmax(1), dtype=np.float64)
+    return found
+
+
+def labels_given(task: Task, logits_BC: NDArray[np.floating]) -> NDArray[np.int64]:
+    """The number of the label that each row gets from a classifier of one label."""
+    if not task.decision.thresholds:
+        return np.asarray(logits_BC.argmax(1), dtype=np.int64)
+    return chosen_B(task.decision, task.labels, scores_from(task, logits_BC))
+
+
+def _multi_label_scores(
+    task: Task, logits_BC: NDArray[np.float64], truth_BC: NDArray[np.float64]
+) -> dict[str, float]:
+    """The metrics of a multi-label task, those of F1 on the labels that are given."""
+    from sklearn import metrics
+
+    scores_BC = scores_from(task, logits_BC)
+    given = given_BC(task.decision, task.labels, scores_BC)
+    truth = truth_BC >= TRUE
+    found: dict[str, float] = {}
+    for name in task.metrics:
+        match name:
+            case "micro_f1" | "macro_f1":
+                average = name.removesuffix("_f1")
+                value = metrics.f1_score(truth, given, average=average, zero_division=0.0)
+            case "mean_average_precision":
+                there = truth.any(0)  # of a label that no row has it is undefined
+                ordered = (truth[:, there], scores_BC[:, there])
+                value = metrics.average_precision_score(*ordered) if there.any() else math.nan
+            case _:
+                raise AssertionError(f"no metric of several labels is called {name}")
+        found[name] = float(value)
+    return found
 
 
 def merged_scores(parts: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadModel, SpdError
 from spd_deploy.domain.models.known import ARCHITECTURES
-from spd_deploy.domain.tasks import Columns, ProblemType, Task
+from spd_deploy.domain.tasks import DEFAULT_METRICS, Columns, ProblemType, Task
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 
@@ -102,10 +102,17 @@ def task_from_config(config: Mapping[str, Any]) -> Task:
         name="unknown",
         labels=labels if sigmoid or not regression else (),
         problem_type=ProblemType.REGRESSION if regression else kind or ProblemType.SINGLE_LABEL,
-        metrics=("pearson", "spearman") if regression else ("accuracy",),
+        metrics=_metrics_of(kind, regression=regression),
         columns=Columns(text="text"),
         sigmoid=sigmoid,
     )
+
+
+def _metrics_of(kind: ProblemType | None, *, regression: bool) -> tuple[str, ...]:
+    """What a model is scored by that does not say what it was trained for."""
+    if kind is ProblemType.MULTI_LABEL:
+        return DEFAULT_METRICS[kind]
+    return DEFAULT_METRICS[ProblemType.REGRESSION] if regression else ("accuracy",)
 
 
 def labels_of(config: Mapping[str, Any], *, error: type[SpdError] = BadModel) -> tuple[str, ...]:

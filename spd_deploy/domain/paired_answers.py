@@ -13,9 +13,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from spd_deploy.domain.calibration_error import CalibrationError, calibration_error
-from spd_deploy.domain.metrics import scores_of
+from spd_deploy.domain.answers import scores_from
+from spd_deploy.domain.calibration_error import CalibrationError
+from spd_deploy.domain.decision import given_BC
+from spd_deploy.domain.metrics import TRUE, labels_given, scores_of
 from spd_deploy.domain.tasks import Activation, Task
+from spd_deploy.domain.temperature import error_of, is_calibrated_by_temperature
 
 _RESAMPLES = 400
 _LENGTH_PARTS = 4
@@ -29,7 +32,8 @@ class PairedAnswers:
         task: of both models.
         dense_BC: logits of the dense model.
         sparse_BC: logits of the sparse model.
-        labels_B: index of the true label, or the true number.
+        labels_B: index of the true label, or the true number; of a multi-label task ``[B, C]``, 1
+            for each label that a row has.
         tokens_B: length of each row in tokens.
         groups: group of each row; empty without groups.
     """
@@ -67,10 +71,28 @@ class PairedAnswers:
 
     @property
     def changed_B(self) -> NDArray[np.bool_]:
-        """Rows to which the models answer another label; none for a regression."""
+        """Rows to which the models give another label, or others; none for a regression."""
         if self.task.is_regression:
             return np.zeros(len(self), dtype=np.bool_)
-        return np.asarray(self.dense_BC.argmax(1) != self.sparse_BC.argmax(1))
+        return np.asarray((self.given(self.dense_BC) != self.given(self.sparse_BC)).any(1))
+
+    def given(self, logits_BC: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which labels each row gets, ``[B, C]``."""
+        task = self.task
+        if task.is_multi_label:
+            return given_BC(task.decision, task.labels, scores_from(task, logits_BC))
+        return np.asarray(labels_given(task, logits_BC)[:, None] == np.arange(len(task.labels)))
+
+    def right_B(self, logits_BC: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Rows that get their true label, or all of their labels and no other."""
+        return np.asarray((self.given(logits_BC) == self.true_BC).all(1))
+
+    @property
+    def true_BC(self) -> NDArray[np.bool_]:
+        """Which labels each row has."""
+        if self.task.is_multi_label:
+            return np.asarray(self.labels_B >= TRUE)
+        return np.asarray(self.labels_B[:, None] == np.arange(len(self.task.labels)))
 
     @property
     def _sparse_scores_BC(self) -> NDArray[np.float64]:
@@ -85,8 +107,8 @@ class PartScores:
     Attributes:
         name: the part: a label, a range of tokens, or a group.
         rows: number of rows.
-        dense: accuracy of the dense model; for a regression the task's first metric. None where it
-            is undefined.
+        dense: accuracy of the dense model, of several labels the share of rows that get all of
+            them and no other; for a regression the task's first metric. None where it is undefined.
         sparse: the same of the sparse model.
         changed: rows with another label; 0 for a regression.
         distance: mean distance of the scores.
@@ -162,34 +184,20 @@ def largest_distances(answers: PairedAnswers, count: int) -> list[int]:
     return [int(row) for row in order[:count]]
 
 
-def scores_from(task: Task, logits_BC: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scores ``[B, C]`` by the task's activation, as the models answer them."""
-    match task.activation:
-        case Activation.NONE:
-            return logits_BC
-        case Activation.SIGMOID:
-            return np.asarray(1 / (1 + np.exp(-logits_BC)))
-        case Activation.SOFTMAX:
-            weights = np.exp(logits_BC - logits_BC.max(1, keepdims=True))
-            return np.asarray(weights / weights.sum(1, keepdims=True))
-
-
 def _fixed_and_broken(answers: PairedAnswers) -> tuple[int, int]:
     """Rows that only the sparse, and that only the dense model answers rightly."""
     if answers.task.is_regression:
         return 0, 0
-    dense_B = answers.dense_BC.argmax(1) == answers.labels_B
-    sparse_B = answers.sparse_BC.argmax(1) == answers.labels_B
+    dense_B, sparse_B = answers.right_B(answers.dense_BC), answers.right_B(answers.sparse_BC)
     return int((sparse_B & ~dense_B).sum()), int((dense_B & ~sparse_B).sum())
 
 
 def _calibration(answers: PairedAnswers) -> tuple[CalibrationError, CalibrationError] | None:
     """Calibration of both models; None where the scores are no probabilities of labels."""
-    if answers.task.activation is not Activation.SOFTMAX:
+    if not is_calibrated_by_temperature(answers.task):
         return None
-    labels_B = answers.labels_B.astype(np.int64)
     dense, sparse = (
-        calibration_error(scores_from(answers.task, logits_BC), labels_B)
+        error_of(answers.task, logits_BC, answers.labels_B)
         for logits_BC in (answers.dense_BC, answers.sparse_BC)
     )
     return dense, sparse
@@ -220,8 +228,9 @@ def _divisions(
 ) -> Iterator[tuple[str, list[tuple[str, NDArray[np.integer]]]]]:
     """What the rows are divided by, with the name and the row numbers of each part."""
     if not answers.task.is_regression:
+        true_BC = answers.true_BC
         labels = enumerate(answers.task.labels)
-        named = [(label, np.flatnonzero(answers.labels_B == i)) for i, label in labels]
+        named = [(label, np.flatnonzero(true_BC[:, i])) for i, label in labels]
         yield "label", [(label, rows) for label, rows in named if len(rows)]
     yield "tokens", list(_by_length(answers.tokens_B))
     if answers.groups:
@@ -257,7 +266,7 @@ def _part_score(answers: PairedAnswers, logits_BC: NDArray[np.float64]) -> float
     """Accuracy, or the first metric of a regression; None where it is undefined."""
     if answers.task.is_regression:
         return _defined(_headline(answers, logits_BC))
-    return float((logits_BC.argmax(1) == answers.labels_B).mean())
+    return float(answers.right_B(logits_BC).mean())
 
 
 def _defined(value: float) -> float | None:

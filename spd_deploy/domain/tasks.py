@@ -6,11 +6,12 @@ column names given on the command line (:func:`own_task`). A task travels inside
 and artefact, so nobody has to name it twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
+from spd_deploy.domain.decision import Decision, Threshold
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting, UnknownTask
 from spd_deploy.domain.trained_rows import TrainedRows
 
@@ -29,6 +30,14 @@ class Activation(StrEnum):
     SOFTMAX = "softmax"
     SIGMOID = "sigmoid"
     NONE = "none"
+
+
+# What a task is scored by that has no official metrics; the first is the headline.
+DEFAULT_METRICS: Mapping[ProblemType, tuple[str, ...]] = {
+    ProblemType.SINGLE_LABEL: ("accuracy", "macro_f1"),
+    ProblemType.MULTI_LABEL: ("micro_f1", "macro_f1", "mean_average_precision"),
+    ProblemType.REGRESSION: ("pearson", "spearman"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +67,8 @@ class Task:
         trained_on: the rows that a model of this task was trained on, where that is recorded.
         sigmoid: whether the only output is read as a probability. A cross-encoder is such a
             model: its config.json has one label and names no problem type.
+        decision: how labels follow from scores, where it is not the label with the largest score.
+        separator: what stands between the labels of a row in a text file, of a multi-label task.
     """
 
     name: str
@@ -70,6 +81,8 @@ class Task:
     hub: Columns | None = None
     trained_on: TrainedRows | None = None
     sigmoid: bool = False
+    decision: Decision = field(default_factory=Decision)
+    separator: str = "|"
 
     @property
     def has_pair(self) -> bool:
@@ -80,6 +93,19 @@ class Task:
     def is_regression(self) -> bool:
         """Whether the answer is a number."""
         return self.problem_type is ProblemType.REGRESSION
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a text may have several labels, or none."""
+        return self.problem_type is ProblemType.MULTI_LABEL
+
+    @property
+    def may_abstain(self) -> bool:
+        """Whether a text may get no label since no score is large enough."""
+        if self.problem_type is not ProblemType.SINGLE_LABEL:
+            return False
+        bounded = self.decision.thresholds.keys() >= set(self.labels)
+        return bounded or self.decision.abstain_below is not None
 
     @property
     def outputs(self) -> int:
@@ -129,9 +155,12 @@ class Task:
                 files={split: tuple(names) for split, names in value["files"].items()},
                 hub=None if value["hub"] is None else Columns(**value["hub"]),
                 trained_on=TrainedRows.from_json(value.get("trained_on")),
-                sigmoid=bool(value.get("sigmoid", False)),  # older files do not have it
+                # Older files have none of these.
+                sigmoid=bool(value.get("sigmoid", False)),
+                decision=_decision_from(value.get("decision") or {}, value["labels"]),
+                separator=str(value.get("separator", "|")),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as err:
+        except (KeyError, TypeError, ValueError, AttributeError, BadSetting) as err:
             raise BadCheckpoint(
                 "the description of the task is damaged", got=repr(err), fix="make it anew"
             ) from err
@@ -146,11 +175,12 @@ def own_task(
     name: str = "own",
 ) -> Task:
     """A task over the user's own files; without ``labels`` it is a regression."""
+    kind = ProblemType.SINGLE_LABEL if labels else ProblemType.REGRESSION
     return Task(
         name=name,
         labels=labels,
-        problem_type=ProblemType.SINGLE_LABEL if labels else ProblemType.REGRESSION,
-        metrics=("accuracy", "macro_f1") if labels else ("pearson", "spearman"),
+        problem_type=kind,
+        metrics=DEFAULT_METRICS[kind],
         columns=Columns(text=text_column, pair=pair_column, label=label_column),
     )
 
@@ -189,6 +219,14 @@ def task_named(name: str) -> Task:
             fix=f"use one of {', '.join(TASKS)}, or your own data with --text-column",
         )
     return TASKS[key]
+
+
+def _decision_from(value: Mapping[str, Any], labels: Sequence[str]) -> Decision:
+    """The decision in a JSON object, for these labels."""
+    found = {name: Threshold(**one) for name, one in value.get("thresholds", {}).items()}
+    decision = Decision(thresholds=found, abstain_below=value.get("abstain_below"))
+    decision.refuse_other_labels(labels)
+    return decision
 
 
 def _comparable(labels: tuple[str, ...]) -> tuple[str, ...] | None:

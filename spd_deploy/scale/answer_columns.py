@@ -23,15 +23,22 @@ _PREFIX = "predicted_"
 def answer_fields(answer: "TextPrediction") -> dict[str, Any]:
     """What is written of one row, its scores rounded; a regression has no label."""
     fields = answer.to_json()
-    if answer.label is not None:
+    if "scores" in fields:
         fields["scores"] = {label: rounded(score) for label, score in answer.scores.items()}
-    return {**fields, "score": rounded(answer.score)}
+    return {**fields, "score": rounded(answer.score)} if "score" in fields else fields
 
 
-def flat_fields(answer: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """The answer with a column for the score of each label, in the model's order."""
+def flat_fields(
+    answer: Mapping[str, Any], labels: Sequence[str], separator: str = "|"
+) -> dict[str, Any]:
+    """The answer with a column for the score of each label, in the model's order.
+
+    Several labels are one text, with the separator between them.
+    """
     scores = answer.get("scores", {})
     plain = {name: value for name, value in answer.items() if name != "scores"}
+    if "labels" in plain:
+        plain["labels"] = separator.join(plain["labels"])
     return {**plain, **{f"score_{label}": scores[label] for label in labels if label in scores}}
 
 

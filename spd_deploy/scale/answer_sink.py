@@ -110,12 +110,16 @@ class AnswerSink:
         found: list[Mapping[str, Any]] = []
         for row, tokens, logits_C in zip(window.rows, window.tokens, logits_BC, strict=True):
             try:
-                answer = answer_fields(
+                answer: Mapping[str, Any] = answer_fields(
                     prediction_of(self._task, logits_C, truncated=tokens.dropped > 0)
                 )
             except EngineFailed as err:
                 raise EngineFailed(f"{row.place}: {err.what}", fix=err.fix) from err
-            found.append(flat_fields(answer, self._task.labels) if self._format.table else answer)
+            found.append(
+                flat_fields(answer, self._task.labels, self._task.separator)
+                if self._format.table
+                else answer
+            )
         return found
 
     def _content(

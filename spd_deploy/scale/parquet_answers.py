@@ -155,9 +155,9 @@ def _type_of(name: str) -> "pyarrow.DataType":
     import pyarrow
 
     match name:
-        case "label":
+        case "label" | "labels":
             return pyarrow.string()
-        case "truncated":
+        case "truncated" | "abstained":
             return pyarrow.bool_()
         case _:  # a score
             return pyarrow.float64()

@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[Callable[..., Any], set[str]]] = {
     "train": (spd.train, {"json"}),
     "prune": (spd.prune, {"json"}),
     "export": (spd.export, {"json"}),
+    "calibrate": (spd.calibrate, {"json"}),
     "evaluate": (spd.evaluate, {"json"}),
     "compare": (spd.compare, {"json"}),
     "inspect": (spd.inspect, {"json", "all"}),

@@ -25,7 +25,7 @@ from serve.shadow import (
 )
 from serve.shadow_metrics import ShadowMetrics
 from serve.texts import Text
-from spd_deploy.domain.answers import answers_of
+from spd_deploy.domain.answers import answers_of, decided_of
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.tasks import ProblemType, Task, task_named
@@ -168,6 +168,7 @@ def classified(task: Task, *logits: float) -> Classified:
     logits_C = np.array(logits, np.float32)
     return Classified(
         answers=answers_of(task, logits_C, raw=True),
+        decided=decided_of(task, logits_C),
         logits_C=logits_C,
         n_tokens=1,
         dropped_tokens=0,

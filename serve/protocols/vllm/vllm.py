@@ -115,7 +115,7 @@ class Vllm(HttpProtocol):
         data = [
             {
                 "index": i,
-                "label": row.answers[0].label,
+                "label": row.label,
                 "probs": (scores := _scores(row, asked)),
                 "num_classes": len(scores),
             }

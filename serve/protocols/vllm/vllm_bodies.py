@@ -87,7 +87,7 @@ class Classification(BaseModel):
     """The best label of a text, and the score of every label in the order of the outputs."""
 
     index: int
-    label: str
+    label: str | None = Field(description="null where the model gives no label.")
     probs: list[float]
     num_classes: int
 
