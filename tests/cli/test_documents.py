@@ -206,6 +206,12 @@ def run_shell(block: Block, served: Sequence[str]) -> Sequence[str]:
                 check_script(module, rest, where)
             case ["torchrun" | "accelerate", *rest] if "spd" in rest:
                 check_options(rest[rest.index("spd") + 1 :], where)
+            case ["srun", "torchrun", *rest]:
+                assert block.reason is not None, where
+                words = [word for word in rest[rest.index("spd") + 1 :] if word != "$@"]
+                check_options(words, where)
+            case [assignment, *_] if re.match(r"[A-Z]+=", assignment):
+                assert block.reason is not None, where
             case ["docker" | "kubectl" | "helm", *rest] | ["env", _, "docker", *rest]:
                 assert block.reason is not None, where
                 assert all((ROOT / word).exists() for word in rest if "deploy/" in word), where
