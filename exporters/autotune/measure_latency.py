@@ -157,7 +157,8 @@ def time_structures(
     series, least = plan.timing.series, plan.timing.rounds
     timing = replace(plan.timing, seconds=series.seconds, rounds=1)
     for round_index in range(least + _MORE_ROUNDS):
-        stage = f"time {len(waiting)} networks, round {round_index + 1}"
+        most = f"{least}" if round_index < least else f"at most {least + _MORE_ROUNDS}"
+        stage = f"time {len(waiting)} networks, round {round_index + 1} of {most}"
         with progress.stage(stage, len(waiting)) as advance:
             openers = {n: partial(_opened, weights, n, plan, advance) for n in waiting}
             seconds = time_interleaved(openers, plan.shapes, timing, clock=clock, typical=min)

@@ -241,7 +241,8 @@ def _logits(
     from spd_deploy.sessions.offline import logits_of
 
     opened = model.opened()
-    with progress.stage(f"run {name}", len(rows)) as advance:
+    runtime = opened.session.description.runtime
+    with progress.stage(f"run {name} in {runtime}", len(rows)) as advance:
         return logits_of(opened.session, opened.tokenizer, rows, advance).astype("float64")
 
 

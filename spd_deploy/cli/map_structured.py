@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from spd_deploy.timing.host_clock import TimingSettings
 
 DEFAULT_SHAPES = (Shape(batch=8, seq=128),)
+# A table that predicts its own checks worse at the median is not worth training to.
+_LARGEST_TRUSTED_ERROR = 0.1
 LATENCY_PRECISIONS = ("fp32", "int8", "bf16")
 
 
@@ -110,6 +112,14 @@ def show_latency_table(table: "LatencyTable", output: Path) -> None:
     for doubt in table.doubts:
         click.echo(f"caveat: {doubt}")
     click.echo(f"saved: {output}\n")
+    errors = table.errors()
+    if errors and median(errors) > _LARGEST_TRUSTED_ERROR:
+        click.echo(
+            "Do not train with this table: its predictions are off by more than "
+            f"{_LARGEST_TRUSTED_ERROR:.0%}, so a student may miss its speed-up. Measure again when "
+            "the machine is quiet."
+        )
+        return
     click.echo(f"next: spd train --speedup 3 --latency-table {output} ...")
 
 

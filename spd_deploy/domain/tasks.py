@@ -79,7 +79,7 @@ class Task:
     label_values: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     hub: Columns | None = None
-    trained_on: TrainedRows | None = None
+    trained_on: TrainedRows | None = field(default=None, repr=False)
     sigmoid: bool = False
     decision: Decision = field(default_factory=Decision)
     separator: str = "|"

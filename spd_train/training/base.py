@@ -65,6 +65,10 @@ class Training(ABC):
         """The steps (from 0) that take longer than the others."""
         return ()
 
+    def slow_work(self, step: int) -> str | None:
+        """What makes ``step`` take longer than the others; None if it does not."""
+        return None
+
     @property
     def has_gradients(self) -> bool:
         """Whether any parameter takes part in the step that has begun."""

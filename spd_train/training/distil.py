@@ -104,6 +104,12 @@ class Distillation(Training):
         steps = range(self.stages.prune)
         return [step for step in steps if mask_update(step, self.stages, self.updates)]
 
+    def slow_work(self, step: int) -> str | None:
+        """The mask update of this step, if it has one."""
+        if update := mask_update(step, self.stages, self.updates):
+            return f"mask update {update} of {self.updates}"
+        return None
+
     @property
     def has_gradients(self) -> bool:
         """Whether the draw of this step put at least one part of the student in place."""

@@ -77,6 +77,8 @@ def run_loop(
     ) as advance:
         advance(first)
         for step, batch in batches:
+            if work := training.slow_work(step):
+                shown.note(f"{work} at step {step + 1}: takes longer than other steps")
             record = take_step(training, module, batch, step, loop)
             stop = distributed.any(loop.should_stop())
             if recorder is not None:

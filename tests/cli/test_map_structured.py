@@ -1,14 +1,19 @@
 """``spd map --structured`` on a tiny model, and its refusals in one line."""
 
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import pytest
 from click.testing import CliRunner, Result
 
 from spd_deploy.cli.main import cli
+from spd_deploy.cli.map_structured import show_latency_table
 from spd_deploy.domain.latency_table import read_latency_table
+from spd_deploy.domain.part_times import TimedStructures
 from spd_deploy.domain.shapes import Shape
 from tests.tiny import tiny_model
+from tests.train.latency import latency_table
 
 QUICK = ("--threads", "1", "--rounds", "2", "--seconds", "0.002")
 
@@ -39,7 +44,9 @@ def test_the_table_is_of_what_was_asked_for(tmp_path: Path, runtime: str, precis
     assert 1 <= len(table.checks) <= 4
     assert f"1 thread, {runtime}, {precision}; {table.sizes}" in result.stdout
     assert "No structured model of these sizes is more than" in result.stdout
-    assert "next: spd train --speedup 3 --latency-table " in result.stdout
+    doubtful = bool(table.errors()) and median(table.errors()) > 0.1
+    assert ("next: spd train --speedup 3 --latency-table " in result.stdout) == (not doubtful)
+    assert ("Do not train with this table" in result.stdout) == doubtful
 
 
 @pytest.mark.parametrize(
@@ -86,3 +93,18 @@ def test_its_options_do_not_go_with_the_other_map(tmp_path: Path) -> None:
 
         assert result.exit_code == 2
         assert "go with --structured" in result.output
+
+
+@pytest.mark.parametrize(("off_by", "advice"), [(1.02, "next: "), (1.5, "Do not train with")])
+def test_a_table_that_predicts_badly_is_not_recommended(
+    off_by: float, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last line says whether to train with a table, by the error on its own checks."""
+    table = latency_table()
+    dense = table.dense
+    seconds = tuple((off_by * times.seconds(dense),) * 2 for times in table.times)
+    checked = replace(table, checks=(TimedStructures(structures=dense, seconds=seconds),))
+
+    show_latency_table(checked, Path("table.json"))
+
+    assert capsys.readouterr().out.splitlines()[-1].startswith(advice)

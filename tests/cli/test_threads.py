@@ -29,13 +29,26 @@ def test_there_is_one_thread_at_least(cores: int, elsewhere: float, others: floa
 
 
 def test_what_the_user_says_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """--threads wins; OMP_NUM_THREADS is left to PyTorch, which reads it; nothing is told."""
+    """--threads wins; OMP_NUM_THREADS is left to PyTorch, which reads it, and is named."""
     told: list[str] = []
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert choose_threads(3, LONG_AGO, told.append) == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert choose_threads(3, LONG_AGO, told.append) == 3
+    assert not told
     assert choose_threads(None, LONG_AGO, told.append) is None
-    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert told == ["threads: 2, as OMP_NUM_THREADS says (change it with --threads)"]
+
+
+@pytest.mark.parametrize("variable", [None, "1"])
+def test_a_launcher_of_processes_chooses(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None
+) -> None:
+    """Of several processes none chooses a number, and none tells of the launcher's."""
+    told: list[str] = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert choose_threads(None, LONG_AGO, told.append) is None
     assert not told

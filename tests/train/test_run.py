@@ -114,6 +114,17 @@ def test_a_model_that_learns_one_answer_is_told_of(model: Path, tmp_path: Path) 
         assert "'negative' for 24 of 24 rows" in line
 
 
+def test_each_mask_update_is_announced(model: Path, tmp_path: Path) -> None:
+    """A log says why a step takes longer, before it does: one line for each mask update."""
+    config = config_for(model, tmp_path / "run", QUICK)
+    run(config, notes := Notes())
+
+    updates = config.recipe.student.pruning.updates
+    told = [text for text in notes.told if text.startswith("mask update")]
+    numbers = [text.split(" at step ")[0] for text in told]
+    assert numbers == [f"mask update {i + 1} of {updates}" for i in range(updates)]
+
+
 @pytest.mark.parametrize(
     "pattern",
     [

@@ -47,9 +47,12 @@ def choose_threads(
         before: processor times at the start of the time over which other processes are observed.
         note: reports the number that was chosen, and why.
     """
-    if requested is not None or "OMP_NUM_THREADS" in os.environ:
+    if requested is not None:
         return requested
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return None
+    if chosen := os.environ.get("OMP_NUM_THREADS"):
+        note(f"threads: {chosen}, as OMP_NUM_THREADS says (change it with --threads)")
         return None
     cores = default_threads()
     if cores > 1:
