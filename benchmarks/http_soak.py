@@ -21,6 +21,7 @@ or gets a wrong answer makes the verdict "failed".
 
 import argparse
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -67,6 +68,7 @@ class Minute:
     Attributes:
         pid: of the server.
         hours: from the first load of this server to the end of this one.
+        p99_s: over all requests that were due; None where more than 1 % were refused or failed.
         late_p99_s: how late the load generator was.
     """
 
@@ -78,7 +80,7 @@ class Minute:
     descriptors: int
     threads: int
     p50_s: float
-    p99_s: float
+    p99_s: float | None
     late_p99_s: float
     requests: int
     refused: int
@@ -232,7 +234,7 @@ def sampled(
         descriptors=process.num_fds(),
         threads=process.num_threads(),
         p50_s=statistics.median(outcome.latency_s) if outcome.latency_s else -1.0,
-        p99_s=min(tail_s([outcome]), 1e6),
+        p99_s=tail if (tail := tail_s([outcome])) < math.inf else None,
         late_p99_s=late_s([outcome]),
         requests=len(outcome.latency_s) + outcome.refused + outcome.failed,
         refused=outcome.refused,
@@ -304,10 +306,11 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
 
 def line_of(minute: Minute) -> str:
     """A minute for people."""
+    p99 = "none" if minute.p99_s is None else f"{1e3 * minute.p99_s:.1f} ms"
     return (
         f"minute {minute.number + 1}: {minute.rss_bytes / 1e6:.1f} MB, "
         f"{minute.descriptors} descriptors, {minute.threads} threads; "
-        f"p50 {1e3 * minute.p50_s:.2f} ms, p99 {1e3 * minute.p99_s:.1f} ms at "
+        f"p50 {1e3 * minute.p50_s:.2f} ms, p99 {p99} at "
         f"{minute.rate:.0f}/s; {minute.requests} requests, {minute.refused} refused, "
         f"{minute.failed} failed, {minute.wrong} wrong; sent {1e3 * minute.late_p99_s:.1f} ms late"
     )
