@@ -6,12 +6,13 @@ BIN := .venv/bin
 OPTIMUM := .venv-optimum
 TENSORRT := .venv-tensorrt
 
-.PHONY: help setup quickstart test test-install test-optimum test-tensorrt check docs format bench clean
+.PHONY: help setup quickstart test test-install test-nodes test-optimum test-tensorrt check docs format bench clean
 
 help:
 	@echo "make quickstart   set up, then run the whole main job on built-in data"
 	@echo "make test         set up, then format, lint, types, tests and build, as CI does"
 	@echo "make test-install the wheel with each extra in an environment of its own; 5 GB are downloaded"
+	@echo "make test-nodes   training on two nodes, in two network namespaces; Linux, as root"
 	@echo "make test-optimum artefacts load in Optimum, which has an environment of its own"
 	@echo "make test-tensorrt graphs and plans in TensorRT's own parser and builder; no GPU, Linux on x86"
 	@echo "make setup        make .venv, pinned by constraints.txt"
@@ -54,6 +55,10 @@ test: check docs
 # An environment for each extra, from the package index and from what is installed here.
 test-install: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/install
+
+# Apart from `make test`, since it needs root and starts six processes that import torch.
+test-nodes: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/train/training/test_two_nodes.py
 
 # Optimum needs an older Transformers, so it gets an environment without ours; artefacts pass between.
 test-optimum: setup $(OPTIMUM)/installed

@@ -72,6 +72,7 @@ def start(node: str, address: str, teacher: Path, output: Path) -> "subprocess.P
     )
 
 
+@pytest.mark.slow
 def test_two_nodes_are_one_process_that_accumulates(tmp_path: Path, nodes: tuple[str, str]) -> None:
     """Two nodes over a network end with the bits of one process that takes two parts a step."""
     model = tiny_model(tmp_path / "model", task=TASK, hidden=32, intermediate=64)
