@@ -69,14 +69,14 @@ def _forms(models: Mapping[str, Path], plan: "LatencyPlan") -> "Iterator[ModelFo
 
     dense, *others = models
     wanted = (plan.runtime, plan.precision)
-    forms = dict.fromkeys([wanted, *_dense_forms(plan.runtime)])
+    forms = dict.fromkeys([wanted, *dense_forms(plan.runtime)])
     for runtime, precision in forms:
         yield ModelForm(name=dense, checkpoint=models[dense], runtime=runtime, precision=precision)
     for name in others:
         yield ModelForm(name=name, checkpoint=models[name], runtime=wanted[0], precision=wanted[1])
 
 
-def _dense_forms(runtime: CpuRuntime) -> Iterator[tuple[CpuRuntime, str]]:
+def dense_forms(runtime: CpuRuntime) -> Iterator[tuple[CpuRuntime, str]]:
     """The runtimes and precisions that a user would choose from for a dense model."""
     yield runtime, "fp32"
     yield runtime, "int8"
