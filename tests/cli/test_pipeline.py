@@ -128,8 +128,8 @@ class Stopped:
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stopped]:
-    """One quickstart for all tests that read what it wrote and said; they run in its folder."""
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+    """One quickstart for all tests that read what it wrote and said."""
     place = tmp_path_factory.mktemp("quickstart")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quickstart_module, "recipe_for", quick_recipe)
@@ -148,7 +148,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stopped]:
             written = place / "quickstart" / made
             times[written] = written.stat().st_mtime_ns
         other = spd("quickstart", "--task", "agreement")
-        yield Stopped(place=place, stops=stops, times=times, other=other, last=spd("quickstart"))
+        return Stopped(place=place, stops=stops, times=times, other=other, last=spd("quickstart"))
 
 
 def test_the_quickstart_goes_from_nothing_to_a_report(stopped: Stopped) -> None:
@@ -180,10 +180,11 @@ def test_a_quickstart_of_another_task_stays(stopped: Stopped) -> None:
     assert "--task agreement, it has opinions" in stopped.other.stderr
 
 
-def test_a_finished_quickstart_stays(stopped: Stopped) -> None:
+def test_a_finished_quickstart_stays(stopped: Stopped, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is there stays, unless --overwrite is said."""
     page = stopped.place / "quickstart/report/report.html"
     before = page.stat().st_mtime_ns
+    monkeypatch.chdir(stopped.place)
 
     assert spd("quickstart").exit_code == 1
     assert page.stat().st_mtime_ns == before
@@ -194,7 +195,7 @@ def test_the_quickstarts_defaults_are_those_of_readme() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     _, found = readme.split("\nspd quickstart\n", 1)
     title, heads = found.split("```text\n", 1)[1].splitlines()[:2]
-    task = next(p.default for p in cli.commands["quickstart"].params if p.name == "task_name")
+    task = next(str(p.default) for p in cli.commands["quickstart"].params if p.name == "task_name")
     pattern = recipe_for(task_named(task)).pattern
     shapes = benchmark_settings(None).shapes
 
