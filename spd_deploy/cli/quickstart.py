@@ -29,6 +29,7 @@ from spd_deploy.timing.machine_load import cpu_times
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.judge import Judgement
+    from spd_deploy.benchmark.records import BenchmarkSettings
     from spd_deploy.benchmark.report import Report
     from spd_deploy.domain.checkpoint import Checkpoint
     from spd_train.config import Recipe
@@ -126,6 +127,19 @@ def recipe_for(task: Task) -> "Recipe":
         ),
         batch_size=64,
         max_tokens=64,
+    )
+
+
+def benchmark_settings(threads: int | None) -> "BenchmarkSettings":
+    """A benchmark of single requests and of batches, in well under a minute."""
+    from spd_deploy.benchmark.records import BenchmarkSettings, Shape
+    from spd_deploy.domain.cores import default_threads
+
+    return BenchmarkSettings(
+        shapes=Shape.grid(_BATCHES, _TOKENS),
+        threads=threads or default_threads(),
+        rounds=4,
+        seconds=2.0,
     )
 
 
@@ -230,18 +244,12 @@ def _measure(
     """Measure the latency of both models in interleaved rounds."""
     from spd_deploy.benchmark.artefact_arms import arms_of
     from spd_deploy.benchmark.judge import judge
-    from spd_deploy.benchmark.records import BenchmarkSettings, Shape
     from spd_deploy.benchmark.run import run_benchmark
-    from spd_deploy.domain.cores import default_threads
 
-    settings = BenchmarkSettings(
-        shapes=Shape.grid(_BATCHES, _TOKENS),
-        threads=threads or default_threads(),
-        rounds=4,
-        seconds=2.0,
-    )
     compared = arms_of([arm.artefact for arm in arms])
-    report = run_benchmark(compared, settings, baselines=(compared[0].name,), progress=progress)
+    report = run_benchmark(
+        compared, benchmark_settings(threads), baselines=(compared[0].name,), progress=progress
+    )
     return report, judge(report)
 
 

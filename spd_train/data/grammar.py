@@ -22,7 +22,7 @@ from random import Random
 
 from spd_train.data.examples import Example
 
-_ROWS: Mapping[str, int] = {"train": 16_000, "dev": 1_000, "test": 1_000}
+ROWS: Mapping[str, int] = {"train": 16_000, "dev": 1_000, "test": 1_000}
 _ORDER = ("test", "dev", "train")  # generated in this order, so that train may change its size
 
 
@@ -77,7 +77,7 @@ def generate(task: str, split: str) -> list[Example]:
     random = Random(f"{task} 1")
     seen: set[tuple[str, str | None]] = set()
     for name in _ORDER:
-        rows = list(_distinct(make, random, seen, _ROWS[name]))
+        rows = list(_distinct(make, random, seen, ROWS[name]))
         if name == split:
             return rows
     raise AssertionError(f"no split is called {split}")

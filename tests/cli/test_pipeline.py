@@ -8,19 +8,23 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from exporters import pipeline
 from exporters.export import artefact_from_checkpoint
+from spd_deploy.benchmark import run as benchmark
+from spd_deploy.benchmark.records import BenchmarkSettings
 from spd_deploy.cli import quickstart as quickstart_module
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import open_artefact
 from spd_deploy.domain.checkpoint import open_checkpoint
-from spd_deploy.domain.tasks import Task
+from spd_deploy.domain.tasks import Task, task_named
 from spd_train.config import Recipe
+from spd_train.data import grammar
 from tests.cli.user_folder import user_folder
 from tests.tiny import tiny_checkpoint
 from tests.train.runs import StopAfter
@@ -73,72 +77,131 @@ def test_what_was_exported_can_be_served(place: Path) -> None:
     assert best["score"] == pytest.approx(expected["score"], abs=1e-5)
 
 
-def quick(task: Task) -> Recipe:
-    """The quickstart's own recipe, cut to a few steps."""
+recipe_for = quickstart_module.recipe_for
+benchmark_settings = quickstart_module.benchmark_settings
+
+
+def quick_recipe(task: Task) -> Recipe:
+    """The quickstart's own recipe for few rows, with one prune of the masks on a few texts."""
     whole = recipe_for(task)
+    pruning = replace(whole.student.pruning, updates=1, calibration_tokens=512)
     return replace(
         whole,
-        teacher=replace(whole.teacher, epochs=0.02),
-        student=replace(whole.student, prune_epochs=0.02, graft_epochs=0.01, finetune_epochs=0.01),
+        student=replace(whole.student, finetune_epochs=0.2, pruning=pruning),
+        batch_size=32,
     )
 
 
-recipe_for = quickstart_module.recipe_for
+def quick_settings(threads: int | None) -> BenchmarkSettings:
+    """The quickstart's own shapes, measured for a moment."""
+    return replace(benchmark_settings(threads), rounds=2, seconds=0.05)
 
 
-def test_the_quickstart_goes_from_nothing_to_a_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def stop(*_: object, **__: object) -> None:
+    """A Ctrl-C at this place."""
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def stop_after_five(*_: object) -> Iterator[StopAfter]:
+    """A Ctrl-C in the fifth step of a training."""
+    yield StopAfter(5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """A small quickstart that was stopped in each part and went on to its end.
+
+    Attributes:
+        place: the folder in which it ran.
+        stops: what each stopped call gave.
+        times: when the files of the parts were written, in ns, before the last call.
+        other: what the same command with another task gave before the last call.
+        last: what the last call gave.
+    """
+
+    place: Path
+    stops: list[Result]
+    times: dict[Path, int]
+    other: Result
+    last: Result
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+    """One quickstart for all tests that read what it wrote and said."""
+    place = tmp_path_factory.mktemp("quickstart")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quickstart_module, "recipe_for", quick_recipe)
+        patch.setattr(quickstart_module, "benchmark_settings", quick_settings)
+        patch.setattr(grammar, "ROWS", {"train": 320, "dev": 64, "test": 64})
+        patch.chdir(place)
+        stops, times = [], {}
+        for patched, name, fake, made in (
+            (quickstart_module, "stop_on_signals", stop_after_five, "run/run.json"),
+            (pipeline, "verify_parity", stop, "run/spd.json"),
+            (benchmark, "run_benchmark", stop, "sparse/manifest.json"),
+        ):
+            with patch.context() as once:
+                once.setattr(patched, name, fake)
+                stops.append(spd("quickstart"))
+            written = place / "quickstart" / made
+            times[written] = written.stat().st_mtime_ns
+        other = spd("quickstart", "--task", "agreement")
+        return Stopped(place=place, stops=stops, times=times, other=other, last=spd("quickstart"))
+
+
+def test_the_quickstart_goes_from_nothing_to_a_report(stopped: Stopped) -> None:
     """All stages run on built-in data and end with a table, a report and the next commands."""
-    monkeypatch.setattr(quickstart_module, "recipe_for", quick)
-    monkeypatch.chdir(tmp_path)
-
-    result = spd("quickstart")
-
-    assert result.exit_code == 0
+    assert stopped.last.exit_code == 0, stopped.last.output
     for said in ("accuracy", "size on disk", "p50", "speed-up", "report.html", "spd serve"):
-        assert said in result.output
-    page = (tmp_path / "quickstart/report/report.html").read_text()
+        assert said in stopped.last.output
+    made = stopped.place / "quickstart"
+    page = (made / "report/report.html").read_text()
     assert "Training" in page and "http://" not in page.replace("http://www.w3.org", "")
-    assert open_artefact(tmp_path / "quickstart/sparse").manifest.pattern == "structured"
-    assert spd("quickstart").exit_code == 1  # what is there stays, unless --overwrite is said
+    assert open_artefact(made / "sparse").manifest.pattern == "structured"
 
 
-def test_a_stopped_quickstart_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_quickstart_goes_on(stopped: Stopped) -> None:
     """The same command goes on after a stop in the training, in the export and in the benchmark."""
-    from exporters import pipeline
-    from spd_deploy.benchmark import run as benchmark
-
-    def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    @contextlib.contextmanager
-    def stop_after_five(*_: object) -> Iterator[StopAfter]:
-        yield StopAfter(5)
-
-    monkeypatch.setattr(quickstart_module, "recipe_for", quick)
-    monkeypatch.chdir(tmp_path)
-    written = {}
-    for patched, name, fake, made in (
-        (quickstart_module, "stop_on_signals", stop_after_five, "run/run.json"),
-        (pipeline, "verify_parity", stop, "run/spd.json"),
-        (benchmark, "run_benchmark", stop, "sparse/manifest.json"),
-    ):
-        with monkeypatch.context() as patch:
-            patch.setattr(patched, name, fake)
-            result = spd("quickstart")
+    for result in stopped.stops:
         assert result.exit_code == 130, result.output
         assert "continue with the same command" in result.stderr
-        written[made] = (tmp_path / "quickstart" / made).stat().st_mtime_ns
-    other = spd("quickstart", "--task", "agreement")
-    assert other.exit_code == 1 and "--task agreement, it has opinions" in other.stderr
+    assert "continuing the quickstart in quickstart" not in stopped.stops[0].stderr
+    assert stopped.last.exit_code == 0, stopped.last.output
+    assert "continuing the quickstart in quickstart" in stopped.last.stderr
+    for made, time_ns in stopped.times.items():  # nothing was made twice
+        assert made.stat().st_mtime_ns == time_ns
 
-    result = spd("quickstart")
 
-    assert result.exit_code == 0, result.output
-    assert "continuing the quickstart in quickstart" in result.stderr
-    for made, time_ns in written.items():  # nothing was made twice
-        assert (tmp_path / "quickstart" / made).stat().st_mtime_ns == time_ns
+def test_a_quickstart_of_another_task_stays(stopped: Stopped) -> None:
+    """An unfinished quickstart does not go on with another task."""
+    assert stopped.other.exit_code == 1
+    assert "--task agreement, it has opinions" in stopped.other.stderr
+
+
+def test_a_finished_quickstart_stays(stopped: Stopped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there stays, unless --overwrite is said."""
+    page = stopped.place / "quickstart/report/report.html"
+    before = page.stat().st_mtime_ns
+    monkeypatch.chdir(stopped.place)
+
+    assert spd("quickstart").exit_code == 1
+    assert page.stat().st_mtime_ns == before
+
+
+def test_the_quickstarts_defaults_are_those_of_readme() -> None:
+    """README's table has the task, the pattern, the sparsity and the shapes of the defaults."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    _, found = readme.split("\nspd quickstart\n", 1)
+    title, heads = found.split("```text\n", 1)[1].splitlines()[:2]
+    task = next(str(p.default) for p in cli.commands["quickstart"].params if p.name == "task_name")
+    pattern = recipe_for(task_named(task)).pattern
+    shapes = benchmark_settings(None).shapes
+
+    assert pattern is not None
+    assert title.startswith(f"{task} (synthetic data), {pattern} at {pattern.sparsity:.0%}; ")
+    assert re.findall(r"p50 (\S+)", heads) == [str(shape) for shape in shapes]
 
 
 def test_a_stopped_training_goes_on(place: Path, tmp_path: Path) -> None:
@@ -148,8 +211,9 @@ def test_a_stopped_training_goes_on(place: Path, tmp_path: Path) -> None:
     words = [
         *("train", "--task", "mrpc", "--data", str(place / "GLUE/MRPC")),
         *("--model", str(place / "MINILM_FOLDER"), "--pattern", "2:4", "--batch-size", "2"),
-        *("--output", str(tmp_path / "run"), "--teacher-epochs", "12"),
+        *("--output", str(tmp_path / "run"), "--teacher-epochs", "6"),
         *("--prune-epochs", "0.1", "--graft-epochs", "0.1", "--finetune-epochs", "0.1"),
+        *("--calibration-tokens", "64", "--mask-updates", "2"),
     ]
     running = subprocess.Popen(
         [sys.executable, "-m", "spd_deploy", *words], stderr=subprocess.PIPE, text=True

@@ -1,5 +1,6 @@
 """Files in the working folder that are named as our packages are never shadow them."""
 
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.child import child_environment
 from spd_deploy.domain.tasks import TASKS
 from tests.cli.documents import blocks_of, pages
@@ -47,20 +49,27 @@ def test_the_module_runs_beside_such_files(place: Path) -> None:
     assert "density" in done.stdout
 
 
-def test_a_sweep_runs_beside_such_files(place: Path) -> None:
-    """The trainings that ``spd sweep`` starts import our packages too."""
+def test_a_sweep_of_real_trainings_runs_beside_such_files(place: Path) -> None:
+    """The trainings that ``spd sweep`` starts import ours, and give checkpoints and a table."""
     mrpc_files(place / "GLUE" / "MRPC")
     tiny_model(place / "model", task=TASKS["mrpc"])
     (place / "grid.toml").write_text(
-        'model = "model"\ntasks = ["mrpc"]\npatterns = ["2:4"]\nrecipes = ["prune"]\nseeds = [0]\n'
-        "[train]\nepochs = 0.2\nteacher_epochs = 0.1\n"
+        'tasks = ["mrpc"]\nmodel = "a folder"\npatterns = ["unstructured@0.9"]\n'
+        'recipes = ["prune"]\nseeds = [0]\n'
+        "[train]\nepochs = 0.4\nteacher_epochs = 0.2\nbatch_size = 8\n"
     )
+    words = ["grid.toml", "--model", "model", "--data", "GLUE", "--output", "out", "--jobs", "2"]
 
-    words = ["sweep", "grid.toml", "--data", "GLUE", "--output", "out"]
-    done = run_there(place, [sys.executable, "-m", "spd_deploy", *words])
+    done = run_there(place, [sys.executable, "-m", "spd_deploy", "sweep", *words, "--json"])
 
     assert done.returncode == 0, done.stderr
-    assert "2 of 2 runs are finished" in done.stdout
+    value = json.loads(done.stdout)
+    assert value["finished"] == 2
+    assert all(run["outcome"]["gap"] is not None for run in value["runs"])
+    teacher = open_checkpoint(place / "out/teachers/mrpc/seed-0")
+    student = open_checkpoint(place / "out/runs/mrpc/unstructured-0.9/prune/seed-0")
+    assert teacher.pattern is None and student.pattern is not None
+    assert student.parents["teacher"] == teacher.weights_sha256
 
 
 def test_the_documented_launcher_line_runs_beside_such_files(place: Path) -> None:

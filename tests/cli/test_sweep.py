@@ -12,11 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from spd_deploy.cli.main import cli
-from spd_deploy.domain.checkpoint import open_checkpoint
-from spd_deploy.domain.tasks import TASKS
 from spd_train.sweep import command
-from tests.cli.user_folder import mrpc_files
-from tests.tiny import tiny_model
 from tests.train import fake_train
 
 GRID = """
@@ -187,33 +183,3 @@ def test_a_bad_grid_is_one_clear_line(
     (line,) = result.stderr.splitlines()
     assert said in line
     assert not (tmp_path / "out").exists()
-
-
-def has_recipes() -> bool:
-    """Whether ``spd train`` takes recipes and trains a dense model without a pattern."""
-    return any("--recipe" in parameter.opts for parameter in cli.commands["train"].params)
-
-
-@pytest.mark.skipif(not has_recipes(), reason="spd train does not take --recipe in this version")
-def test_a_sweep_of_real_trainings(grid: Path, tmp_path: Path) -> None:
-    """A tiny model and small files give checkpoints with their teacher, and a whole table."""
-    mrpc_files(tmp_path / "GLUE" / "MRPC")
-    tiny_model(tmp_path / "model", task=TASKS["mrpc"])
-    short = (
-        GRID.replace('"2:4", ', "") + "[train]\nepochs = 1\nteacher_epochs = 0.5\nbatch_size = 8\n"
-    )
-    grid.write_text(short)
-
-    result = spd_sweep(
-        grid, "--model", tmp_path / "model", "--data", tmp_path / "GLUE",
-        "--output", tmp_path / "out", "--jobs", "2", "--json",
-    )  # fmt: skip
-
-    assert result.exit_code == 0, result.output
-    value = json.loads(result.stdout)
-    assert value["finished"] == 3
-    assert all(run["outcome"]["gap"] is not None for run in value["runs"])
-    teacher = open_checkpoint(tmp_path / "out/teachers/mrpc/seed-0")
-    student = open_checkpoint(tmp_path / "out/runs/mrpc/unstructured-0.9/prune/seed-0")
-    assert teacher.pattern is None and student.pattern is not None
-    assert student.parents["teacher"] == teacher.weights_sha256
