@@ -28,7 +28,7 @@ from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_json
 from spd_deploy.sessions.transformers_model import load_classifier as load_in_transformers
-from spd_train.hub import is_path
+from spd_train.hub import is_path, require_hub_for
 from spd_train.modernbert import adapt_modernbert
 from spd_train.mpnet import adapt_mpnet
 from spd_train.stacked import stacked
@@ -104,6 +104,7 @@ def model_config(reference: str) -> Any:
 
     Raises:
         BadModel: there is no model, spd does not support it, or its weights are not safetensors.
+        Unavailable: the hub does not answer, and the model is not in the cache.
     """
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     if (folder := Path(reference)).is_dir():
@@ -114,6 +115,8 @@ def model_config(reference: str) -> Any:
     elif is_path(reference):
         fix = did_you_mean(Path(reference)) or "check --model"
         raise BadModel("no such model folder", got=reference, fix=fix)
+    else:
+        require_hub_for(reference)
     try:
         config = AutoConfig.from_pretrained(reference, trust_remote_code=False)
     except Exception as err:

@@ -5,13 +5,17 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from spd_deploy.cli.inputs.latency_model import latency_weights
 from spd_deploy.domain.checkpoint import open_checkpoint
+from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.tasks import TASKS
+from spd_train import hub
+from spd_train.model import model_config
 from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_model
 
@@ -67,3 +71,14 @@ def test_a_model_in_the_cache_needs_no_hub(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Retry" not in done.stderr
     assert open_checkpoint(tmp_path / "out").pattern is None
+
+
+@pytest.mark.parametrize("reader", [model_config, latency_weights])
+def test_every_reader_of_a_name_asks_the_hub_once(
+    monkeypatch: pytest.MonkeyPatch, reader: Callable[[str], object]
+) -> None:
+    """A silent hub ends a latency table as it ends a training, without the client's retries."""
+    monkeypatch.setattr(hub, "silence_of_hub", lambda: "no answer")
+
+    with pytest.raises(Unavailable, match="some/bert is not a folder here, and the Hugging Face"):
+        reader("some/bert")

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from exporters.autotune.select import NOT_PRUNED, choose_lowerings
 from exporters.classifier_weights import read_weights
 from exporters.export import artefact_from_checkpoint
+from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadModel, VerificationFailed
 from spd_deploy.domain.patterns import parse_pattern
@@ -44,6 +45,16 @@ def random_batches(checkpoint: Checkpoint) -> list[Batch]:
     ]
 
 
+@pytest.fixture(scope="module", params=CONFIGS)
+def of_pairs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Checkpoint, Artefact]:
+    """An architecture with a dense classifier of pairs, and its artefact."""
+    folder = tmp_path_factory.mktemp(request.param)
+    checkpoint = tiny_checkpoint(folder / "c", architecture=request.param, task="mrpc")
+    return request.param, checkpoint, artefact_from_checkpoint(checkpoint, folder / "a")
+
+
 @pytest.mark.parametrize(("pattern", "lowering"), LOWERED)
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_an_artefact_gives_transformers_logits(
@@ -69,12 +80,9 @@ def test_an_artefact_gives_transformers_logits(
             np.testing.assert_allclose(session.run(batch), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", CONFIGS)
-def test_the_graph_has_the_same_three_inputs(tmp_path: Path, architecture: str) -> None:
+def test_the_graph_has_the_same_three_inputs(of_pairs: tuple[str, Checkpoint, Artefact]) -> None:
     """Also where a model reads no token types, so that sessions need not know the architecture."""
-    checkpoint = tiny_checkpoint(tmp_path / "c", architecture=architecture)
-
-    artefact = artefact_from_checkpoint(checkpoint, tmp_path / "a")
+    architecture, _, artefact = of_pairs
 
     session = onnxruntime.InferenceSession(artefact.folder / MODEL_FILE)
     assert [i.name for i in session.get_inputs()] == [
@@ -83,11 +91,11 @@ def test_the_graph_has_the_same_three_inputs(tmp_path: Path, architecture: str) 
     assert artefact.golden().batch.types_BS.any() == (architecture in ("bert", "electra", "ernie"))
 
 
-@pytest.mark.parametrize("architecture", CONFIGS)
-def test_texts_are_answered_alike_from_both_folders(tmp_path: Path, architecture: str) -> None:
+def test_texts_are_answered_alike_from_both_folders(
+    of_pairs: tuple[str, Checkpoint, Artefact],
+) -> None:
     """Checkpoint and artefact, opened as they are served, agree about a padded batch of pairs."""
-    checkpoint = tiny_checkpoint(tmp_path / "c", architecture=architecture, task="mrpc")
-    artefact = artefact_from_checkpoint(checkpoint, tmp_path / "a")
+    architecture, checkpoint, artefact = of_pairs
     logits = []
     for folder in (checkpoint.folder, artefact.folder):
         opened = open_path(folder)
