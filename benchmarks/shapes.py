@@ -257,16 +257,15 @@ def random_classifier(model: str) -> PreTrainedModel:
 
 def deberta_config() -> DebertaV2Config:
     """DeBERTa-v3-base, but for its vocabulary, which no text's time depends on."""
-    return DebertaV2Config(
-        vocab_size=30522,
-        relative_attention=True,
-        position_buckets=256,
-        norm_rel_ebd="layer_norm",
-        share_att_key=True,
-        pos_att_type=["p2c", "c2p"],
-        position_biased_input=False,
-        **MODELS["base"],
-    )
+    fields: dict[str, Any] = {
+        "relative_attention": True,
+        "position_buckets": 256,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+    }
+    return DebertaV2Config(vocab_size=30522, **fields, **MODELS["base"])
 
 
 if __name__ == "__main__":

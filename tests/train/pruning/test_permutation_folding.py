@@ -76,7 +76,11 @@ def mpnet() -> PreTrainedModel:
 
 def deberta() -> PreTrainedModel:
     """The query and key matrices also project a table of positions, which both layers share."""
-    fields = {"relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"}
+    fields: dict[str, Any] = {
+        "relative_attention": True,
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+    }
     fields |= {"share_att_key": True, "position_biased_input": False}
     config = DebertaV2Config(**SIZES, **fields, pos_att_type=["p2c", "c2p"])
     model = DebertaV2ForSequenceClassification(config)
