@@ -5,6 +5,7 @@ by the trainer's own masks, exported as ``spd export`` does, and measured as ``s
 
     python -m benchmarks.shapes --model minilm --output /tmp/minilm      # 6 layers of 384
     python -m benchmarks.shapes --model base --output /tmp/base          # 12 layers of 768
+    python -m benchmarks.shapes --model deberta --output /tmp/deberta    # DeBERTa-v3-base
     python -m benchmarks.shapes --model modernbert --at 1x512,1x2048 --output /tmp/modernbert
 
 The dense model and the fast block run in every runtime and precision, so that the best sparse arm
@@ -26,6 +27,8 @@ import torch
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
     ModernBertConfig,
     ModernBertForSequenceClassification,
     PreTrainedModel,
@@ -81,8 +84,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 16,
     },
 }
-# ModernBERT-base: 22 layers of 768.
-OF_MODERNBERT = ("modernbert",)
+# ModernBERT-base, with 22 layers of 768, and DeBERTa-v3-base, with 12.
+UNLIKE_BERT = ("modernbert", "deberta")
 ARMS: dict[str, Pattern | None] = {
     "dense": None,
     "block-64x1-75": Block(rows=64, columns=1, sparsity=0.75),
@@ -131,7 +134,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=(*MODELS, *OF_MODERNBERT), default="minilm")
+    parser.add_argument("--model", choices=(*MODELS, *UNLIKE_BERT), default="minilm")
     parser.add_argument(
         "--at", type=shapes, default="1x32,1x128,8x128", help="default: %(default)s"
     )
@@ -169,7 +172,7 @@ def arms_for(
         )
         artefacts.append(artefact_from_checkpoint(checkpoint, scratch / f"{name}-int8", request))
     fused = []
-    if pattern is None and model not in OF_MODERNBERT and "onnxruntime" in options.runtimes:
+    if pattern is None and model not in UNLIKE_BERT and "onnxruntime" in options.runtimes:
         fused = [fused_arm(checkpoint, plain, scratch / "fused")]
     shutil.rmtree(checkpoint.folder)
     arms = arms_of(artefacts, [RUNTIME_CHOICES[one] for one in options.runtimes])
@@ -244,10 +247,25 @@ def checkpoint_of(
 
 def random_classifier(model: str) -> PreTrainedModel:
     """A classifier of the model's sizes with random weights."""
-    if model in OF_MODERNBERT:
+    if model == "modernbert":
         return ModernBertForSequenceClassification(ModernBertConfig(pad_token_id=0))
+    if model == "deberta":
+        return DebertaV2ForSequenceClassification(deberta_config())
     config = BertConfig(vocab_size=30522, max_position_embeddings=512, **MODELS[model])
     return BertForSequenceClassification(config)
+
+
+def deberta_config() -> DebertaV2Config:
+    """DeBERTa-v3-base, but for its vocabulary, which no text's time depends on."""
+    fields: dict[str, Any] = {
+        "relative_attention": True,
+        "position_buckets": 256,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+    }
+    return DebertaV2Config(vocab_size=30522, **fields, **MODELS["base"])
 
 
 if __name__ == "__main__":

@@ -56,7 +56,9 @@ class ClassifierWeights:
     @property
     def token_types(self) -> int:
         """How many types of tokens the model knows; 0 where it has no table of them."""
-        return len(self.type_table) if self.architecture.token_types else 0
+        name = f"{self.encoder.base}.embeddings.token_type_embeddings.weight"
+        wanted = self.architecture.token_types is not False and name in self.tensors
+        return len(self.type_table) if wanted else 0
 
     def of(self, matrix: Matrix) -> Array:
         """The ``[N, K]`` weight of a prunable matrix."""

@@ -28,6 +28,7 @@ from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_json
 from spd_deploy.sessions.transformers_model import load_classifier as load_in_transformers
+from spd_train.deberta import adapt_deberta
 from spd_train.hub import is_path, require_hub_for
 from spd_train.modernbert import adapt_modernbert
 from spd_train.mpnet import adapt_mpnet
@@ -36,6 +37,7 @@ from spd_train.stacked import stacked
 # What gives the attention of a model to Transformers' interface, where its own code does not, and
 # its matrices layers of their own, where several are one.
 _ADAPTERS: Mapping[str, Callable[[PreTrainedModel], None]] = {
+    "deberta-v2": adapt_deberta,
     "modernbert": adapt_modernbert,
     "mpnet": adapt_mpnet,
 }

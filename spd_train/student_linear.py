@@ -70,6 +70,17 @@ def uint8_inputs(x: Tensor) -> Tensor:
     return torch.fake_quantize_per_tensor_affine(wide, scale, zero, 0, _MAX_UINT8).to(x.dtype)
 
 
+def projected(linear: nn.Linear, x: Tensor) -> Tensor:
+    """What a layer computes of an input that is a constant of the model, not of a text.
+
+    An artefact computes it once, in fp32. So it is not rounded as in int8, and hooks do not see it.
+    """
+    rows = computed_rows(linear)
+    if rows is None:
+        return functional.linear(x, linear.weight, linear.bias)
+    return functional.linear(x, linear.weight[rows], linear.bias[rows])
+
+
 def computed_rows(linear: nn.Module) -> Tensor | None:
     """The indices of the outputs that a layer computes; None for all."""
     if isinstance(linear, StudentLinear) and not linear.whole:

@@ -16,6 +16,7 @@ from transformers import (
     BertConfig,
     CamembertConfig,
     Data2VecTextConfig,
+    DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
     ErnieConfig,
@@ -57,6 +58,7 @@ CONFIGS: dict[str, Callable[..., PretrainedConfig]] = {
     "data2vec-text": Data2VecTextConfig,
     "mpnet": MPNetConfig,
     "modernbert": ModernBertConfig,
+    "deberta-v2": DebertaV2Config,
 }
 OF_ROBERTA = ("roberta", "camembert", "xlm-roberta", "data2vec-text", "mpnet")
 
@@ -114,6 +116,10 @@ def tiny_config(architecture: str = "bert", **sizes: Any) -> PretrainedConfig:
         shared |= {"initializer_range": 0.3, "local_attention": 8}
         shared |= {"bos_token_id": 2, "cls_token_id": 2}
         shared |= {"eos_token_id": 3, "sep_token_id": 3}
+    elif architecture == "deberta-v2":
+        shared |= {"relative_attention": True, "position_buckets": 16, "norm_rel_ebd": "layer_norm"}
+        shared |= {"share_att_key": True, "position_biased_input": False}
+        shared |= {"pos_att_type": ["p2c", "c2p"]}
     elif architecture != "mpnet":
         shared["type_vocab_size"] = 1 if kin else 2
     return CONFIGS[architecture](

@@ -17,6 +17,7 @@ from exporters.lowering.compact import Heads, kept_heads
 from exporters.onnx.arithmetic.arithmetic import Arithmetic
 from exporters.onnx.arithmetic.float32 import Float32
 from exporters.onnx.attention_bias import AttentionBias
+from exporters.onnx.disentangled import layer_scores
 from exporters.onnx.embeddings import embeddings
 from exporters.onnx.graph import Graph, Name, Target
 from exporters.onnx.layouts.feature_major import FeatureMajor
@@ -161,7 +162,11 @@ class ClassifierGraph:
                 size=encoder.head_size,
                 attention_biases=bias.of(heads, first=axes.first, window=window),
                 axes=axes,
+                scale=encoder.score_scale,
                 turn=None if own is None else turn,
+                position_scores=layer_scores(
+                    self.g, self.arithmetic, self.weights, axes, layer=output.layer, heads=heads
+                ),
             )
         return self._linear(context, output, residual=residual)
 

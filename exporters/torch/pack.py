@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporters.classifier_weights import ClassifierWeights
-from exporters.lowering.compact import Compact, kept_heads
+from exporters.lowering.compact import Compact, Heads, kept_heads
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Array, Constants
 from exporters.onnx.stored_sizes import PRECISION_NAMES, StoredBytes
+from exporters.position_tables import PositionTables
 from exporters.torch.select_lowering import TorchChoice, gathered_in
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.files import not_written
 from spd_deploy.domain.models.known import ARCHITECTURES
 from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.kernels.weights import dtype_of
+from spd_deploy.sessions.torch_network.disentangled import key_table, query_table
 from spd_deploy.sessions.torch_network.network_plan import (
     HeadActivation,
     HeadPlan,
@@ -26,6 +28,7 @@ from spd_deploy.sessions.torch_network.network_plan import (
 from spd_deploy.sessions.torch_network.position_bias import layer_table
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _HEAD: Mapping[str | None, HeadActivation] = {
@@ -74,7 +77,7 @@ def tensors_of(
     shared = _shared_biases(weights)
     for name, value in {**_missing_biases(weights), **weights.tensors}.items():
         owner = name.rpartition(".")[0]
-        if owner in matrices or name == shared:
+        if owner in matrices or name == shared or owner in _folded(weights):
             continue
         table = value.ndim == 2 and not name.startswith(_head_prefixes(weights))
         tensors[name] = torch.from_numpy(value).to(dtype if table else torch.float32)
@@ -87,8 +90,10 @@ def tensors_of(
         tensors[f"{matrix.name}.weight"] = torch.from_numpy(values).to(dtype)
         if index is not None:
             tensors[f"{matrix.name}.index"] = torch.from_numpy(index)
-        if shared is not None and matrix.role == "query":
+        if matrix.role == "query":
             heads = kept_heads(lowering, weights.encoder.head_size)
+            tensors |= _position_tables(weights, matrix.layer, heads, dtype)
+        if shared is not None and matrix.role == "query":
             table_UA = weights.tensors[shared][:, list(heads)]
             tensors[layer_table(weights.encoder, matrix.layer)] = torch.from_numpy(table_UA)
     return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
@@ -188,6 +193,29 @@ def _shared_biases(weights: ClassifierWeights) -> str | None:
     """The name of the table of biases by relative position, which all layers share."""
     relative = weights.encoder.relative_positions
     return None if relative is None else f"{weights.encoder.base}.{relative.module}.weight"
+
+
+def _folded(weights: ClassifierWeights) -> tuple[str, ...]:
+    """The modules that the tables of each layer's positions were made of."""
+    encoder = weights.encoder
+    if (found := encoder.disentangled) is None:
+        return ()
+    return (f"{encoder.base}.{found.table}", f"{encoder.base}.{found.norm}")
+
+
+def _position_tables(
+    weights: ClassifierWeights, layer: int, heads: Heads, dtype: "torch.dtype"
+) -> dict[str, "Tensor"]:
+    """The projected positions of a layer, where attention is disentangled."""
+    import torch
+
+    if (found := PositionTables.of(weights, layer, heads)) is None:
+        return {}
+    named = {
+        key_table(weights.encoder, layer): found.key_ADU,
+        query_table(weights.encoder, layer): found.query_ADU,
+    }
+    return {n: torch.from_numpy(v).to(dtype) for n, v in named.items() if v is not None}
 
 
 def _head_prefixes(weights: ClassifierWeights) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from spd_deploy.domain.models.architecture import (
     Pooling,
     Role,
 )
+from spd_deploy.domain.models.disentangled import DisentangledAttention
 from spd_deploy.domain.models.known import ARCHITECTURES, BASE_OF
 from spd_deploy.domain.models.layer_attention import LayerAttention
 from spd_deploy.domain.models.relative_positions import RelativePositions
@@ -67,6 +68,7 @@ class Encoder:
         attention: rotary positions and window of each layer; empty where positions are embedded,
             and every layer attends to the whole text.
         pooling: what the classifier's head reads.
+        disentangled: the terms by relative position of attention scores; None where there are none.
     """
 
     prefix: str
@@ -80,11 +82,19 @@ class Encoder:
     first_position: int = 0
     attention: tuple[LayerAttention, ...] = ()
     pooling: Pooling = "first"
+    disentangled: DisentangledAttention | None = None
 
     @property
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.hidden // self.heads
+
+    @property
+    def score_scale(self) -> float:
+        """What the product of a query and a key is multiplied by."""
+        if self.disentangled is not None:
+            return self.disentangled.scale(self.head_size)
+        return float(self.head_size**-0.5)
 
     @property
     def base(self) -> str:
@@ -148,6 +158,9 @@ class Encoder:
             pooling=known.pooling_of(config)
             if known is not None and known.pooling_of is not None
             else "first",
+            disentangled=known.disentangled_of(config)
+            if known is not None and known.disentangled_of is not None
+            else None,
         )
         encoder._refuse_misfits(shapes, config)
         return encoder

@@ -65,12 +65,16 @@ def expected_shapes(encoder: Encoder, outputs: int, found: Shapes) -> _Expected:
         shapes[table] = (encoder.first_position + encoder.positions, E)
     if architecture.final_norm is not None:
         shapes |= _norm(f"{encoder.base}.{architecture.final_norm}", H)
-    if architecture.token_types:
-        table = f"{base}.token_type_embeddings.weight"
+    table = f"{base}.token_type_embeddings.weight"
+    if architecture.token_types or (architecture.token_types is None and table in found):
         shapes[table] = ((found.get(table) or (1,))[0], E)
     if (positions := architecture.relative_positions) is not None:
         table = f"{encoder.base}.{positions.module}.weight"
         shapes[table] = (positions.buckets, encoder.heads)
+    if (disentangled := encoder.disentangled) is not None:
+        shapes[f"{encoder.base}.{disentangled.table}.weight"] = (2 * disentangled.span, H)
+        if disentangled.normed:
+            shapes |= _norm(f"{encoder.base}.{disentangled.norm}", H)
     if E != H:
         shapes |= _linear(f"{base}_project", H, E)
     for layer in architecture.head:

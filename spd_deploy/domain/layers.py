@@ -158,8 +158,8 @@ def refusal(reason: str, config: Mapping[str, Any]) -> BadModel:
     return BadModel(
         f"not an encoder that can be made sparse: {reason}",
         got=classes[0],
-        fix="use BERT, MiniLM, RoBERTa, DistilBERT, ELECTRA, MPNet, ModernBERT, ERNIE, "
-        "Data2VecText, or a model built like one of them",
+        fix="use BERT, MiniLM, RoBERTa, DistilBERT, ELECTRA, MPNet, ModernBERT, DeBERTa-v2, "
+        "DeBERTa-v3, ERNIE, Data2VecText, or a model built like one of them",
     )
 
 

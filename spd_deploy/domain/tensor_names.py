@@ -29,7 +29,10 @@ def read_name(stored: str, model_type: object) -> str:
     for old, new in _LEGACY:
         name = name.replace(old, new, 1)
     base = BASE_OF.get(str(model_type))
-    return f"{base}.{name}" if base and name.startswith(_OF_BASE) else name
+    if base is None or not name.startswith(_OF_BASE):
+        return name
+    heads = tuple(f"{layer.name}." for layer in ARCHITECTURES[base].head)
+    return name if name.startswith(heads) else f"{base}.{name}"
 
 
 def parts_of(name: str, model_type: object) -> tuple[str, ...]:

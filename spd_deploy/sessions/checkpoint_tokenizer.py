@@ -210,6 +210,7 @@ def _auto_tokenizer(reference: str | Path) -> Any:
             reference, trust_remote_code=False, local_files_only=local
         )
     except Exception as err:
+        _refuse_unconverted(folder, err)
         raise BadModel(
             f"{reference} has no tokenizer that Transformers reads",
             got=first_line(err),
@@ -221,6 +222,20 @@ def _auto_tokenizer(reference: str | Path) -> Any:
             fix="use a model with tokenizer.json or vocab.txt",
         )
     return found
+
+
+def _refuse_unconverted(folder: Path, err: Exception) -> None:
+    """A SentencePiece model alone is named, since Transformers asks for other packages' files."""
+    if (folder / TOKENIZER_FILE).is_file() or not (models := sorted(folder.glob("*.model"))):
+        return
+    raise BadModel(
+        f"the tokenizer of {folder} is a SentencePiece model alone, {models[0].name}, which could "
+        f"not be converted to {TOKENIZER_FILE}",
+        got=first_line(err),
+        fix="pip install sentencepiece protobuf, or put the model's tokenizer.json beside it: "
+        "AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER) writes one where "
+        "these packages are",
+    ) from err
 
 
 def _refuse_damaged(file: Path) -> None:

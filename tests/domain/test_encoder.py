@@ -105,7 +105,7 @@ def test_matrices_are_the_layers_linear_modules(architecture: str) -> None:
     assert [m.role for m in encoder.matrices()] == roles * SIZES["layers"]
 
 
-@pytest.mark.parametrize("architecture", sorted(CONFIGS.keys() - {"modernbert"}))
+@pytest.mark.parametrize("architecture", sorted(CONFIGS.keys() - {"modernbert", "deberta-v2"}))
 def test_the_longest_text_is_the_longest_that_runs(architecture: str) -> None:
     """A text of ``positions`` tokens runs in transformers, and one more does not."""
     config = tiny_config(architecture, layers=1)
@@ -156,7 +156,8 @@ def test_coupled_slices_are_equally_many(bert_base: Encoder) -> None:
 
 SMALL = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 60}
 KINDS: list[tuple[str, dict[str, Any], str]] = [
-    ("DebertaV2Config", {**SMALL, "relative_attention": True}, "positions are relative"),
+    ("DebertaConfig", {**SMALL, "relative_attention": True}, "positions are relative"),
+    ("DebertaV2Config", {**SMALL, "relative_attention": True}, "neither c2p nor p2c"),
     ("MPNetConfig", {**SMALL, "relative_attention_num_buckets": 16}, "num_buckets 32"),
     ("MPNetConfig", {**SMALL, "pad_token_id": 0}, "pad_token_id 1"),
     ("NomicBertConfig", {**SMALL, "pad_token_id": 0}, "positions are rotary"),

@@ -58,7 +58,7 @@ def logits(session: Session) -> np.ndarray:
         return session.run(BATCH)
 
 
-@pytest.mark.parametrize("architecture", ["bert", "mpnet", "modernbert"])
+@pytest.mark.parametrize("architecture", ["bert", "mpnet", "modernbert", "deberta-v2"])
 @pytest.mark.parametrize("name", EMPTIED)
 @pytest.mark.parametrize("spelled", PATTERNS)
 def test_an_emptied_layer_gives_the_models_logits(
@@ -96,7 +96,7 @@ def _refuse_stored(artefact: Artefact, name: str) -> None:
             assert row.flops_share == 0
 
 
-@pytest.mark.parametrize("architecture", ["bert", "mpnet", "modernbert"])
+@pytest.mark.parametrize("architecture", ["bert", "mpnet", "modernbert", "deberta-v2"])
 @pytest.mark.parametrize("name", EMPTIED)
 @pytest.mark.parametrize("spelled", PATTERNS)
 def test_an_emptied_layer_gives_them_in_int8(
@@ -120,6 +120,8 @@ def test_an_emptied_layer_gives_them_in_int8(
         runtime: logits(session_from_artefact(artefact, runtime=runtime, threads=1))
         for runtime in ("onnxruntime", "openvino")
     }
+    # Each score of disentangled attention is a sum of three, two of them of rounded numbers.
+    near = 0.15 if architecture == "deberta-v2" else 0.1
     for where, logits_BC in found.items():
-        assert np.abs(logits_BC - wanted_BC).max() < 0.1 * max(1, np.abs(wanted_BC).max()), where
+        assert np.abs(logits_BC - wanted_BC).max() < near * max(1, np.abs(wanted_BC).max()), where
     open_artefact(artefact.folder)

@@ -236,3 +236,14 @@ def test_texts_are_cut_where_the_tokenizer_cuts_them(
     folder = told(tiny_model(tmp_path / "m"), model_max_length=limit)
 
     assert open_checkpoint(folder).max_tokens == longest
+
+
+def test_a_sentencepiece_model_alone_is_named(tmp_path: Path) -> None:
+    """The error says which packages convert it, not what Transformers tried last."""
+    folder = tiny_model(tmp_path / "m", architecture="deberta-v2")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "DebertaV2Tokenizer"}')
+    (folder / "spm.model").write_bytes(b"no pieces")
+
+    with pytest.raises(BadModel, match=r"spm\.model.*pip install sentencepiece"):
+        tokenizer_json(folder)

@@ -88,7 +88,8 @@ def test_every_graph_becomes_an_engine(spelled: str, precision: Precision, tmp_p
 
 @pytest.mark.parametrize("spelled", ["block:16x1", "structured"])
 @pytest.mark.parametrize(
-    "architecture", ["bert", "roberta", "distilbert", "electra", "mpnet", "modernbert"]
+    "architecture",
+    ["bert", "roberta", "distilbert", "electra", "mpnet", "modernbert", "deberta-v2"],
 )
 def test_every_architecture_becomes_an_engine(
     architecture: str, spelled: str, tmp_path: Path

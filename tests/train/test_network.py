@@ -13,7 +13,7 @@ from spd_train.grafting import GraftedNetwork, draw_graft
 from tests.tiny import tiny_model
 from tests.train.runs import TASK, batch, grafted, shaken
 
-ARCHITECTURES = ("bert", "roberta", "distilbert", "electra", "mpnet")
+ARCHITECTURES = ("bert", "roberta", "distilbert", "electra", "mpnet", "deberta-v2")
 every_unit = pytest.mark.parametrize("unit", ["layer", "sublayer"])
 both_attentions = pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "fused"])
 

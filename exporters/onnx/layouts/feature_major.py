@@ -15,7 +15,7 @@ import numpy as np
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array
 from exporters.onnx.graph import Graph, Name, Target
-from exporters.onnx.layouts.layout import Axes, Turn
+from exporters.onnx.layouts.layout import Axes, PositionScores, Turn
 from exporters.onnx.layouts.token_major import TokenMajor
 from exporters.onnx.operators import product
 
@@ -71,7 +71,9 @@ class FeatureMajor:
         size: int,
         attention_biases: Sequence[Name],
         axes: Axes,
+        scale: float,
         turn: Turn | None = None,
+        position_scores: PositionScores | None = None,
     ) -> Name:
         """Attention on heads ``[B, A, D, S]``."""
         g = self.g
@@ -81,9 +83,10 @@ class FeatureMajor:
         if turn is not None:  # a first token, at position 0, is turned by nothing
             q4, k4 = q4 if axes.first else turn(q4, True), turn(k4, True)
         scalar = self.arithmetic.scalar
-        scores = product(g, q4, k4, transpose_a=True, scale=size**-0.5, scalar=scalar)
+        added = [] if position_scores is None else position_scores(q4, k4, True)
+        scores = product(g, q4, k4, transpose_a=True, scale=scale, scalar=scalar)
         scores = self.arithmetic.cast_float32(g, scores)
-        for attention_bias in attention_biases:
+        for attention_bias in (*added, *attention_biases):
             scores = g.op("Add", scores, attention_bias)
         probability = self.arithmetic.cast_activation(g, g.op("Softmax", scores, axis=-1))
         context = g.reshape(product(g, v4, probability, transpose_b=True), 0, heads * size, -1)

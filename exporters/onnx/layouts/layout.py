@@ -16,6 +16,9 @@ from exporters.onnx.graph import Graph, Name
 FLOAT = 1  # TensorProto.FLOAT
 # Heads of queries or keys to heads turned by their positions; whether features come before tokens.
 Turn = Callable[[Name, bool], Name]
+# Queries and keys, and whether features come before tokens in queries, to what positions add to the
+# scores; in keys they always do.
+PositionScores = Callable[[Name, Name, bool], Sequence[Name]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +73,9 @@ class Layout(Protocol):
         size: int,
         attention_biases: Sequence[Name],
         axes: Axes,
+        scale: float,
         turn: Turn | None = None,
+        position_scores: PositionScores | None = None,
     ) -> Name:
         """Softmax attention of ``heads`` heads of width ``size``.
 
@@ -83,7 +88,10 @@ class Layout(Protocol):
             attention_biases: what is added to the scores ``[B, A, Q, S]``: the mask of padding and,
                 where the model has them, biases by relative position.
             axes: the dynamic sizes.
+            scale: what the products of queries and keys are multiplied by.
             turn: turns queries and keys by their positions, where the model has rotary ones.
+            position_scores: makes what positions add to the scores, where attention is
+                disentangled.
         """
         ...
 

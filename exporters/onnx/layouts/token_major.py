@@ -12,7 +12,7 @@ import numpy as np
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array
 from exporters.onnx.graph import Graph, Name
-from exporters.onnx.layouts.layout import Axes, Turn
+from exporters.onnx.layouts.layout import Axes, PositionScores, Turn
 
 
 class TokenMajor:
@@ -53,7 +53,9 @@ class TokenMajor:
         size: int,
         attention_biases: Sequence[Name],
         axes: Axes,
+        scale: float,
         turn: Turn | None = None,
+        position_scores: PositionScores | None = None,
     ) -> Name:
         """Attention on heads ``[B, A, S, D]``; ONNX Runtime fuses the scale into the product."""
         g = self.g
@@ -63,9 +65,10 @@ class TokenMajor:
         v4 = g.transpose(g.reshape(v, axes.batch, axes.sequence, heads, size), 0, 2, 1, 3)
         if turn is not None:  # a first token, at position 0, is turned by nothing
             q4, k4 = q4 if axes.first else turn(q4, False), turn(k4, True)
-        q4 = g.op("Mul", q4, self.arithmetic.scalar(g, size**-0.5))
+        added = [] if position_scores is None else position_scores(q4, k4, False)
+        q4 = g.op("Mul", q4, self.arithmetic.scalar(g, scale))
         scores = self.arithmetic.cast_float32(g, g.op("MatMul", q4, k4))
-        for attention_bias in attention_biases:
+        for attention_bias in (*added, *attention_biases):
             scores = g.op("Add", scores, attention_bias)
         probability = self.arithmetic.cast_activation(g, g.op("Softmax", scores, axis=-1))
         context = g.transpose(g.op("MatMul", probability, v4), 0, 2, 1, 3)

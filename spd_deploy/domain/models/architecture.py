@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from spd_deploy.domain.models.disentangled import DisentangledAttention
 from spd_deploy.domain.models.layer_attention import LayerAttention
 from spd_deploy.domain.models.relative_positions import RelativePositions
 
@@ -106,7 +107,7 @@ class Architecture:
         final_norm: the norm after the last layer; None where there is none.
         stacked: modules of a layer that hold the rows of several matrices, one below the other, and
             what the matrices are called here.
-        token_types: whether there is a table of token types.
+        token_types: whether there is a table of token types; None where some models have one.
         projected: whether embeddings may be narrower than the encoder, and projected to its width.
         task_types: whether ``use_task_id`` of ``config.json`` adds a table of task types, of which
             a classifier reads row 0 for every token.
@@ -118,6 +119,8 @@ class Architecture:
         default_epsilon: what Transformers takes where ``config.json`` is silent.
         attention_of: what each of so many layers attends to, by ``config.json``; None where all
             attend to the whole text and positions are embedded.
+        disentangled_of: what positions add to attention scores, by ``config.json``; None where
+            attention is not disentangled.
         pooling_of: what the head reads, by ``config.json``; None where it is the first token.
         unhandled: why a model with this ``config.json`` is not handled, or None; where this itself
             is None the rules of BERT hold, that there is no such thing as a gate or a window.
@@ -137,7 +140,7 @@ class Architecture:
     embedding_norm: str = "embeddings.LayerNorm"
     final_norm: str | None = None
     stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    token_types: bool = True
+    token_types: bool | None = True
     projected: bool = False
     task_types: bool = False
     counts_from_padding: bool = False
@@ -146,6 +149,7 @@ class Architecture:
     epsilon_field: str = "layer_norm_eps"
     default_epsilon: float = 1e-12
     attention_of: Callable[[Mapping[str, Any], int], tuple[LayerAttention, ...]] | None = None
+    disentangled_of: Callable[[Mapping[str, Any]], DisentangledAttention] | None = None
     pooling_of: Callable[[Mapping[str, Any]], Pooling] | None = None
     unhandled: Callable[[Mapping[str, Any]], str | None] | None = None
     relative_positions: RelativePositions | None = None

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from spd_deploy.domain.models.architecture import Architecture, Naming
 from spd_deploy.domain.models.bert import BERT
 from spd_deploy.domain.models.data2vec import DATA2VEC
+from spd_deploy.domain.models.deberta import DEBERTA
 from spd_deploy.domain.models.distilbert import DISTILBERT
 from spd_deploy.domain.models.electra import ELECTRA
 from spd_deploy.domain.models.ernie import ERNIE
@@ -19,7 +20,7 @@ from spd_deploy.domain.models.modernbert import MODERNBERT
 from spd_deploy.domain.models.mpnet import MPNET
 from spd_deploy.domain.models.roberta import ROBERTA
 
-_ALL = (BERT, ROBERTA, DATA2VEC, ERNIE, DISTILBERT, ELECTRA, MPNET, MODERNBERT)
+_ALL = (BERT, ROBERTA, DATA2VEC, ERNIE, DISTILBERT, ELECTRA, MPNET, MODERNBERT, DEBERTA)
 
 ARCHITECTURES: Mapping[str, Architecture] = {known.base: known for known in _ALL}
 # The base model's name in a classifier's tensors, by ``model_type`` of ``config.json``. These are

@@ -63,6 +63,14 @@ class TorchLayout(Protocol):
         """The mean ``[B, H]`` of each row's tokens in fp32; a token has a share, padding has 0."""
         ...
 
+    def heads_of(self, x: "Tensor", heads: int, batch: int) -> "Tensor":
+        """A view ``[B, A, S, D]`` of queries, keys or values."""
+        ...
+
+    def joined(self, x4: "Tensor") -> "Tensor":
+        """The inverse of :meth:`heads_of`, copied."""
+        ...
+
     def attention(
         self,
         q: "Tensor",
@@ -122,6 +130,15 @@ class TorchTokenMajor:
         """A product of the shares with the rows of a batch."""
         return (share_BS[:, None] @ x.float().reshape(*share_BS.shape, -1))[:, 0]
 
+    def heads_of(self, x: "Tensor", heads: int, batch: int) -> "Tensor":
+        """Heads are side by side in a row."""
+        return x.reshape(batch, -1, heads, x.shape[1] // heads).transpose(1, 2)
+
+    def joined(self, x4: "Tensor") -> "Tensor":
+        """The heads side by side in each row again."""
+        B, A, S, D = x4.shape
+        return x4.transpose(1, 2).reshape(B * S, A * D)
+
     def attention(
         self,
         q: "Tensor",
@@ -135,12 +152,9 @@ class TorchTokenMajor:
         from torch.nn.functional import scaled_dot_product_attention
 
         B, _ = bias_BS.shape
-        q4, k4, v4 = (
-            x.reshape(B, -1, heads, x.shape[1] // heads).transpose(1, 2) for x in (q, k, v)
-        )
+        q4, k4, v4 = (self.heads_of(x, heads, B) for x in (q, k, v))
         mask = attention_mask(q4, bias_BS, biases_AD)
-        context = scaled_dot_product_attention(q4, k4, v4, attn_mask=mask)
-        return context.transpose(1, 2).reshape(q.shape)
+        return self.joined(scaled_dot_product_attention(q4, k4, v4, attn_mask=mask))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,6 +200,15 @@ class TorchFeatureMajor:
         """A product of the features of a row's tokens with their shares."""
         rows_BHS = x.float().reshape(len(x), *share_BS.shape).permute(1, 0, 2)
         return (rows_BHS @ share_BS[:, :, None])[:, :, 0]
+
+    def heads_of(self, x: "Tensor", heads: int, batch: int) -> "Tensor":
+        """Heads are below each other."""
+        return x.reshape(heads, -1, batch, x.shape[1] // batch).permute(2, 0, 3, 1)
+
+    def joined(self, x4: "Tensor") -> "Tensor":
+        """The heads below each other again."""
+        B, A, S, D = x4.shape
+        return x4.permute(1, 3, 0, 2).reshape(A * D, B * S)
 
     def attention(
         self,

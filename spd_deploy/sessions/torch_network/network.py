@@ -22,6 +22,7 @@ from spd_deploy.domain.export_shapes import architecture_of
 from spd_deploy.domain.models.architecture import Role
 from spd_deploy.kernels.backends import Backend
 from spd_deploy.kernels.two_four import TwoFourSelector
+from spd_deploy.sessions.torch_network.disentangled import Disentangled
 from spd_deploy.sessions.torch_network.embeddings import Embeddings
 from spd_deploy.sessions.torch_network.gates import GatedProduct
 from spd_deploy.sessions.torch_network.head import ClassifierHead
@@ -58,6 +59,7 @@ class EncoderLayer:
         readers: products of the layer's input, each with the roles whose outputs it computes.
         biases_AD: biases of the scores by head and distance, where the model has them; a window
             is a bias too.
+        disentangled: attention with terms of relative positions, where it is such.
         angles: angles by which queries and keys are turned, where positions are rotary.
         attention_norm: None where the layer has none.
         output, second: None where no head, or no neuron, remains; only their biases are added.
@@ -65,6 +67,7 @@ class EncoderLayer:
 
     heads: int
     biases_AD: "Tensor | None"
+    disentangled: Disentangled | None
     angles: Angles | None
     sizes: Mapping[Role, int]
     readers: Sequence[tuple[tuple[Role, ...], MatrixProduct]]
@@ -159,9 +162,7 @@ class Network:
                 of["key"] = self.layout.turned(of["key"], layer.angles, layer.heads, B)
                 if not first:  # a first token, at position 0, is turned by nothing
                     of["query"] = self.layout.turned(of["query"], layer.angles, layer.heads, B)
-            context = self.layout.attention(
-                of["query"], of["key"], of["value"], bias_BS, layer.heads, layer.biases_AD
-            )
+            context = self._context(of, layer, bias_BS)
             y = layer.output(context, residual=kept)
         y = y if norm_first else self._normed(y, layer.attention_norm)
         read = self._normed(y, layer.output_norm) if norm_first else y
@@ -170,6 +171,17 @@ class Network:
         else:
             z = layer.second(layer.first(read, activation=self.plan.activation), residual=y)
         return z if norm_first else self._normed(z, layer.output_norm)
+
+    def _context(
+        self, of: Mapping[Role, "Tensor"], layer: EncoderLayer, bias_BS: "Tensor"
+    ) -> "Tensor":
+        """The context of the queries, in the layout."""
+        if layer.disentangled is None:
+            return self.layout.attention(
+                of["query"], of["key"], of["value"], bias_BS, layer.heads, layer.biases_AD
+            )
+        q4, k4, v4 = (self.layout.heads_of(of[r], layer.heads, len(bias_BS)) for r in _READERS)
+        return self.layout.joined(layer.disentangled(q4, k4, v4, bias_BS))
 
     def _read(self, x: "Tensor", asking: "Tensor", layer: EncoderLayer) -> dict[Role, "Tensor"]:
         """Queries of the asking tokens, and keys and values of all tokens, by role."""
@@ -200,6 +212,7 @@ class Network:
             biases_AD=layer_biases(self.encoder, parts.tensors, layer, heads)
             if window is None
             else window,
+            disentangled=Disentangled.of(self.encoder, parts.tensors, layer, heads),
             angles=layer_angles(self.encoder, layer, self.embeddings.words.device),
             sizes={role: of[role].outputs for role in _READERS},
             readers=_readers(of, parts, apart=last) if whole else (),

@@ -30,12 +30,12 @@ def residual_places(model: PreTrainedModel, encoder: Encoder) -> Places:
     Raises:
         BadModel: the residual stream cannot be followed.
     """
-    aside = _beside_the_stream(encoder)
+    aside, tables = _beside_the_stream(encoder), _projected_tables(encoder)
     ran = [name for name in modules_that_run(model) if name not in aside]
     modules = dict(model.named_modules())
     matrices = {m.name for m in encoder.matrices()}
     at = [i for i, name in enumerate(ran) if name in matrices]
-    owners = {name for name, module in modules.items() if _own(module)} - aside
+    owners = {name for name, module in modules.items() if _own(module)} - aside - tables
     if len(ran) != len(set(ran)) or set(ran) != owners or len(at) != len(matrices):
         raise _lost("a module with weights runs twice or not at all")
     within = [name for name in ran[at[0] : at[-1]] if name not in matrices]
@@ -47,13 +47,19 @@ def residual_places(model: PreTrainedModel, encoder: Encoder) -> Places:
         dimensions = _dimensions(name, modules[name], reads=name == reader[-1])
         places |= {f"{name}.{p}": dimension for p, dimension in dimensions.items()}
         _refuse_other_widths(name, modules[name], dimensions, encoder.hidden)
-    return places
+    return places | {f"{name}.weight": 1 for name in tables}
 
 
 def _beside_the_stream(encoder: Encoder) -> set[str]:
     """Modules that run and never touch the stream: biases of attention scores."""
     relative = encoder.relative_positions
     return set() if relative is None else {f"{encoder.base}.{relative.module}"}
+
+
+def _projected_tables(encoder: Encoder) -> set[str]:
+    """Tables that run as no module, and that queries and keys project as they do the stream."""
+    found = encoder.disentangled
+    return set() if found is None else {f"{encoder.base}.{found.table}"}
 
 
 def modules_that_run(model: PreTrainedModel) -> list[str]:

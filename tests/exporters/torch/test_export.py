@@ -39,6 +39,9 @@ KINDS: list[tuple[str, str | None, float | None, FloatType, str]] = [
     ("modernbert", "block:32x1", 0.75, "fp16", "gathered"),
     ("modernbert", "2:4", None, "fp16", "2:4"),
     ("modernbert", "structured", 0.5, "bf16", "compact"),
+    ("deberta-v2", "block:32x1", 0.75, "fp16", "gathered"),
+    ("deberta-v2", "2:4", None, "fp16", "2:4"),
+    ("deberta-v2", "structured", 0.5, "bf16", "compact"),
 ]
 TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 5e-2}
 

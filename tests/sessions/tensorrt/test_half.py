@@ -52,7 +52,8 @@ def test_products_are_half_and_norms_and_softmax_single(
 
 
 @pytest.mark.parametrize(
-    "architecture", ["bert", "roberta", "distilbert", "electra", "mpnet", "modernbert"]
+    "architecture",
+    ["bert", "roberta", "distilbert", "electra", "mpnet", "modernbert", "deberta-v2"],
 )
 @pytest.mark.parametrize("spelled", PATTERNS)
 def test_logits_are_the_checkpoints(spelled: str | None, architecture: str, tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def referred(artefact: Artefact) -> NDArray[np.float32]:
     return np.asarray(logits_BC, np.float32)
 
 
-@pytest.mark.parametrize("architecture", ["bert", "mpnet", "modernbert"])
+@pytest.mark.parametrize("architecture", ["bert", "mpnet", "modernbert", "deberta-v2"])
 @pytest.mark.parametrize("spelled", PATTERNS)
 def test_rounding_after_each_operator_stays_within_the_tolerance(
     spelled: str | None, architecture: str, tmp_path: Path

@@ -18,7 +18,7 @@ from tests.train.runs import batch, grafted, shaken
 BATCH = batch(3, 7, 12)
 
 
-@pytest.fixture(params=["bert", "distilbert", "roberta", "mpnet", "modernbert"])
+@pytest.fixture(params=["bert", "distilbert", "roberta", "mpnet", "modernbert", "deberta-v2"])
 def network(request: pytest.FixtureRequest, tmp_path: Path) -> GraftedNetwork:
     """A network whose students differ from their teachers."""
     return shaken(grafted(tiny_model(tmp_path / "m", architecture=request.param)))

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
     ElectraConfig,
     ElectraForSequenceClassification,
     MPNetConfig,
@@ -24,7 +26,7 @@ from spd_deploy.domain.errors import BadModel, VerificationFailed
 from spd_deploy.domain.models.bert import BERT_LAYER
 from spd_deploy.domain.models.known import ARCHITECTURES
 from spd_deploy.domain.patterns import NM, Block, Pattern
-from spd_train.model import linear_weights
+from spd_train.model import adapt, encoder_sizes, linear_weights
 from spd_train.pruning.importance import magnitudes
 from spd_train.pruning.permutation.axes import HIDDEN, Axis, AxisOrder, axes_of, spread
 from spd_train.pruning.permutation.budget import SearchBudget
@@ -72,10 +74,26 @@ def mpnet() -> PreTrainedModel:
     return _shaken(MPNetForSequenceClassification(MPNetConfig(**SIZES)))
 
 
+def deberta() -> PreTrainedModel:
+    """The query and key matrices also project a table of positions, which both layers share."""
+    fields: dict[str, Any] = {
+        "relative_attention": True,
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+    }
+    fields |= {"share_att_key": True, "position_biased_input": False}
+    config = DebertaV2Config(**SIZES, **fields, pos_att_type=["p2c", "c2p"])
+    model = DebertaV2ForSequenceClassification(config)
+    adapt(model)
+    return _shaken(model)
+
+
 def encoder_of(model: PreTrainedModel) -> Encoder:
     """The encoder of one of the models above."""
     base = model.base_model_prefix
     naming = ARCHITECTURES[base].naming
+    if base == "deberta":
+        return encoder_sizes(model)
     return replace(ENCODER, prefix=f"{base}.encoder.layer", naming=naming)
 
 
@@ -116,7 +134,7 @@ def test_a_folded_order_leaves_the_function(name: str) -> None:
     assert not any(torch.equal(after[n], weights[n]) for n in move.axis.matrices)
 
 
-@pytest.mark.parametrize("make", [bert, mpnet], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [bert, mpnet, deberta], ids=lambda make: make.__name__)
 def test_all_orders_together_leave_the_function(make: Callable[[], PreTrainedModel]) -> None:
     """Every axis moved, one after another: the logits are the same."""
     model = make()
@@ -150,7 +168,9 @@ def test_a_permuted_model_keeps_more_and_says_so(pattern: Pattern) -> None:
     assert torch.allclose(probe_logits(model), before_BC, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [bert, roberta, electra, mpnet], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [bert, roberta, electra, mpnet, deberta], ids=lambda make: make.__name__
+)
 def test_the_residual_stream_is_followed_in_every_architecture(
     make: Callable[[], PreTrainedModel],
 ) -> None:

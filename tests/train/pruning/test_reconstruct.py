@@ -129,7 +129,8 @@ def test_moments_are_covariances_whatever_the_batches() -> None:
 
 
 @pytest.fixture(
-    scope="module", params=["bert", "roberta", "distilbert", "electra", "mpnet", "modernbert"]
+    scope="module",
+    params=["bert", "roberta", "distilbert", "electra", "mpnet", "modernbert", "deberta-v2"],
 )
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("reconstruct") / "m"

@@ -15,7 +15,7 @@ from tests.tiny import tiny_model
 from tests.train.runs import FP32, batch, grafted, shaken
 
 
-@pytest.fixture(params=["bert", "distilbert", "roberta", "mpnet"])
+@pytest.fixture(params=["bert", "distilbert", "roberta", "mpnet", "deberta-v2"])
 def network(request: pytest.FixtureRequest, tmp_path: Path) -> GraftedNetwork:
     """A network of three layers whose students differ from their teachers."""
     return shaken(grafted(tiny_model(tmp_path / "m", architecture=request.param, layers=3)))
