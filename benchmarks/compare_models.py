@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from exporters.compare_models import ModelForm, compare_models
@@ -23,6 +24,7 @@ from spd_deploy.cli.train_family import dense_forms
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.compared_model import ComparedModel
 from spd_deploy.domain.progress import Silent
+from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.tasks import task_named
 from spd_deploy.domain.text import EncodesOnce
@@ -31,14 +33,14 @@ from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 from spd_deploy.timing.machine_load import load_average
 from spd_train.data.splits import read_data
 
-RUNTIME = "onnxruntime"
+RUNTIME: CpuRuntime = "onnxruntime"
 PRECISIONS = ("fp32", "int8")
 
 
 def forms_of(models: Mapping[str, Path]) -> Iterator[ModelForm]:
     """Every model in fp32 and int8, and the first in each form that a dense model would have."""
     for name, folder in models.items():
-        forms = [(RUNTIME, precision) for precision in PRECISIONS]
+        forms: list[tuple[CpuRuntime, str]] = [(RUNTIME, found) for found in PRECISIONS]
         if name == next(iter(models)):
             forms = list(dict.fromkeys([*forms, *dense_forms(RUNTIME)]))
         for runtime, precision in forms:
@@ -96,7 +98,7 @@ def main() -> None:
         "schema": 1,
         "task": task.name,
         "where": f"{args.at}, {args.threads} threads",
-        "machine": this_machine().to_json(),
+        "machine": asdict(this_machine()),
         "load": [before, load_average()],
         "models": [model.to_json() for model in found],
     }

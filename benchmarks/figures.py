@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 RESULTS, IMAGES = ROOT / "benchmarks/results", ROOT / "docs/images"
 # Text stays text, and the ids of the elements do not change from run to run.
-_SVG = {"svg.fonttype": "none", "svg.hashsalt": "spd"}
+_STYLE = {**STYLE, "svg.fonttype": "none", "svg.hashsalt": "spd"}
 _HEIGHT = 4.0
 
 
@@ -96,7 +96,7 @@ def points_of(series: Series, precision: str) -> list[Point]:
 
 def figure_of(precision: str, baseline: str) -> "Figure":
     """A line for each task from its dense model over its students; fewer layers as triangles."""
-    with rc_context({**STYLE, **_SVG}):  # type: ignore[arg-type]
+    with rc_context(_STYLE):  # type: ignore[arg-type]
         figure = blank(_HEIGHT)
         axes = figure.subplots()
         axes.axhline(100, color=GREY, linestyle=DASHED, linewidth=1)
@@ -144,7 +144,7 @@ def svg_of(precision: str, baseline: str) -> str:
     """The figure as SVG, the same for the same reports."""
     stream = io.StringIO()
     metadata = {"Date": None, "Description": numbers_of(precision)}
-    with rc_context(_SVG):  # type: ignore[arg-type]
+    with rc_context(_STYLE):  # type: ignore[arg-type]
         figure_of(precision, baseline).savefig(stream, format="svg", metadata=metadata)
     return stream.getvalue()
 
