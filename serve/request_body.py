@@ -34,6 +34,7 @@ _LONG_BYTES = 32_768
 _MAX_NAME = 40
 # Names of UTF-8 and of ASCII, its subset, without dashes and underscores.
 _CHARSETS = ("utf8", "ascii", "usascii")
+_SEE_DOCS = "see /docs for the fields of the request"
 # pydantic's messages in JSON's terms instead of Python's.
 _FAULTS = {
     "model_type": "Input should be an object",
@@ -185,8 +186,8 @@ def refuse_count(inputs: Any, *, max_inputs: int, field: str = "inputs") -> None
         )
 
 
-def validated(model: type[Model], value: Any) -> Model:
-    """``value`` as an instance of ``model``.
+def validated(model: type[Model], value: Any, *, example: str | None = None) -> Model:
+    """``value`` as an instance of ``model``; ``example`` is a body that the refusal shows.
 
     Raises:
         MalformedRequest: a field is missing, unknown or of the wrong type; the first one is named.
@@ -198,7 +199,7 @@ def validated(model: type[Model], value: Any) -> Model:
         where = ".".join(_printable(part) for part in first["loc"][:4])
         raise MalformedRequest(
             f"{where or 'the body'}: {_FAULTS.get(first['type'], first['msg'])}",
-            fix="see /docs for the fields of the request",
+            fix=f"send {example}; see /docs for more" if example else _SEE_DOCS,
         ) from None
 
 

@@ -164,7 +164,7 @@ def request_from(value: Any, *, max_inputs: int) -> ClassifyRequest:
         Refusal: a field is missing, unknown or of the wrong type, or there are too many inputs.
     """
     refuse_count(field_of(value, "inputs"), max_inputs=max_inputs)
-    return validated(ClassifyRequest, value)
+    return validated(ClassifyRequest, value, example='{"inputs": [{"text": "..."}]}')
 
 
 def texts_of(request: ClassifyRequest) -> list[Text]:

@@ -232,6 +232,15 @@ def test_a_refusal_names_the_field(single: TestClient, body: bytes, told: str) -
     assert answer.json()["error"].startswith(told)
 
 
+def test_a_refusal_shows_a_body_that_is_answered(single: TestClient) -> None:
+    """What the refusal of a bad body proposes is itself a good one."""
+    told = single.post(NATIVE, content=b'{"text":"x"}', headers=JSON).json()["error"]
+
+    proposed = told[told.index("send ") + len("send ") : told.rindex("; see /docs")]
+
+    assert single.post(NATIVE, content=proposed.encode(), headers=JSON).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("body", "told"),
     [
