@@ -227,6 +227,8 @@ def run_shell(block: Block, served: Sequence[str]) -> Sequence[str]:
 def run_command(words: Sequence[str], where: str) -> None:
     """Run one command of ours, shortened, in this process."""
     shorter = SHORTER.get(words[0], ())
+    if words[0] == "train" and {"--pattern", "--speedup", "--max-drop"} & set(words):
+        shorter = (*shorter, "--calibration-tokens", "64", "--mask-updates", "1")
     if "--keep-masks" in words:  # there is no student, whose length --epochs is
         shorter = shorter[shorter.index("--teacher-epochs") :]
     words = [*words, *shorter]
