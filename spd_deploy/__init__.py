@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from spd_deploy.api import (
         BenchResult,
         CalibrationResult,
+        DistilResult,
         Evaluation,
         ExportResult,
         FileCost,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         calibrate,
         compare,
         create_app,
+        distil,
         evaluate,
         export,
         inspect,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BenchResult",
     "CalibrationResult",
+    "DistilResult",
     "Evaluation",
     "ExportResult",
     "FileCost",
@@ -64,6 +67,7 @@ __all__ = [
     "calibrate",
     "compare",
     "create_app",
+    "distil",
     "evaluate",
     "export",
     "inspect",

@@ -209,13 +209,27 @@ def save_classifier(config: Any, state: dict[str, Any], folder: Path) -> None:
     Raises:
         NotWritten: a file cannot be written.
     """
+    save_model(config, stacked(state, config.model_type), folder, _classifier_class(config))
+
+
+def save_model(config: Any, state: Mapping[str, Any], folder: Path, architecture: type) -> None:
+    """Write ``config.json`` and ``model.safetensors``, each as a whole or not at all.
+
+    Args:
+        config: configuration of the model.
+        state: state dict of the model as Transformers has it.
+        folder: folder to write.
+        architecture: the class in Transformers that has this state.
+
+    Raises:
+        NotWritten: a file cannot be written.
+    """
     from safetensors.torch import save_file
 
-    whole = stacked(state, config.model_type)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in whole.items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     value = {
         **json.loads(config.to_json_string(use_diff=False)),
-        "architectures": [_classifier_class(config).__name__],
+        "architectures": [architecture.__name__],
         "dtype": "float32",
     }
     # The second is a path of this machine; the third an older name of dtype.

@@ -70,12 +70,12 @@ def run(config: TrainConfig, progress: Progress) -> Checkpoint:
     config = replace(config, recipe=replace(config.recipe, precision=precision.name))
     distributed = init_distributed(config.recipe.device)
     main_progress = progress if distributed.is_main else Silent()
-    finished = None
+    finished = False
     if distributed.is_main:
         finished = claim_folder(
             config.output, config.settings(), resume=config.resume, command=config.command
         )
-    if distributed.any(finished is not None):
+    if distributed.any(finished):
         main_progress.note(f"{config.output} is finished already")
         return open_checkpoint(config.output)
     for note in notes:

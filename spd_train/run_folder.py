@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting, NotWritten
 from spd_deploy.domain.files import read_json, refuse_unwritable, write_json
-from spd_deploy.domain.folders import COMMAND, RUN_FILE
+from spd_deploy.domain.folders import COMMAND, DISTIL_FILE, RUN_FILE, SPD_FILE, is_finished
 from spd_deploy.domain.stored_weights import has_weights, sha256_of_weights
 from spd_train.training.state import STATE_FILE
 
@@ -21,7 +20,7 @@ def claim_folder(
     *,
     resume: bool,
     command: Mapping[str, Any] | None = None,
-) -> Checkpoint | None:
+) -> bool:
     """Claim the output folder for a run.
 
     Args:
@@ -31,7 +30,7 @@ def claim_folder(
         command: the options that started the run, stored beside the settings.
 
     Returns:
-        The checkpoint of a run that is finished already, otherwise None.
+        Whether the run in the folder is finished already.
 
     Raises:
         NotWritten: the folder is not empty, and is not resumed.
@@ -42,10 +41,10 @@ def claim_folder(
     file = output / RUN_FILE
     if not resume:
         write_json(file, {**settings, COMMAND: dict(command or {})})
-        return None
+        return False
     before = read_json(file, error=BadCheckpoint, fix=_NO_RUN)
     _refuse_differences(before, settings)
-    return open_checkpoint(output) if (output / SPD_FILE).exists() else None
+    return is_finished(output)
 
 
 def refuse_taken(output: Path, *, resume: bool) -> None:
@@ -73,7 +72,7 @@ def no_run_in(output: Path) -> BadCheckpoint:
 
 def release_folder(output: Path) -> None:
     """Remove a folder in which nothing was trained, so that the next try can use it."""
-    if not any(p.name in (STATE_FILE, SPD_FILE) for p in output.rglob("*")):
+    if not any(p.name in (STATE_FILE, SPD_FILE, DISTIL_FILE) for p in output.rglob("*")):
         shutil.rmtree(output, ignore_errors=True)
 
 

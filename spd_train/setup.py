@@ -132,7 +132,9 @@ def length_lines(
         by_option: ``--max-tokens`` sets the limit; False if the model's positions do.
     """
     lengths = {
-        name: Lengths.of([row.tokens for row in rows], limit=limit) for name, rows in parts.items()
+        name: Lengths.of([row.tokens for row in rows], limit=limit)
+        for name, rows in parts.items()
+        if rows
     }
     lines = [f"lengths of {name}: {part}" for name, part in lengths.items()]
     if any(part.cut for part in lengths.values()):

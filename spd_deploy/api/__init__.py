@@ -4,6 +4,7 @@ from spd_deploy.api.app import create_app
 from spd_deploy.api.benchmarks import BenchResult, bench
 from spd_deploy.api.calibrating import CalibrationResult, calibrate
 from spd_deploy.api.comparison import ModelDifference, compare
+from spd_deploy.api.distilling import DistilResult, distil
 from spd_deploy.api.evaluation import Evaluation, evaluate
 from spd_deploy.api.exporting import ExportResult, export
 from spd_deploy.api.inspection import Inspection, inspect
@@ -18,6 +19,7 @@ from spd_deploy.scale.cost import FileCost
 __all__ = [
     "BenchResult",
     "CalibrationResult",
+    "DistilResult",
     "Evaluation",
     "ExportResult",
     "FileCost",
@@ -33,6 +35,7 @@ __all__ = [
     "calibrate",
     "compare",
     "create_app",
+    "distil",
     "evaluate",
     "export",
     "inspect",

@@ -223,7 +223,7 @@ def train(
 
     options = as_options(command, values)
     recorder = NoteRecorder(progress, watch=True)
-    with no_usage_errors(command), _own_threads():
+    with no_usage_errors(command), own_threads():
         found = trained(options, options_given(command, values), recorder)
     return _result_of(found, recorder.notes)
 
@@ -244,7 +244,7 @@ def _result_of(found: "Checkpoint | SeedResults | Family", notes: tuple[str, ...
 
 
 @contextmanager
-def _own_threads() -> Iterator[None]:
+def own_threads() -> Iterator[None]:
     """Give PyTorch back the number of threads that the caller's process had."""
     import torch
 

@@ -6,6 +6,7 @@ from spd_deploy.cli.bench import bench
 from spd_deploy.cli.build import build
 from spd_deploy.cli.calibrate import calibrate
 from spd_deploy.cli.compare import compare
+from spd_deploy.cli.distil import distil
 from spd_deploy.cli.doctor import doctor
 from spd_deploy.cli.evaluate import evaluate
 from spd_deploy.cli.export import export
@@ -40,6 +41,7 @@ COMMANDS: tuple[tuple[click.Command, str], ...] = (
     (train, "Train a dense teacher and distil a sparse model from it."),
     (sweep, "Train a grid of tasks, patterns, recipes and seeds."),
     (prune, "Prune a fine-tuned model without labels or training."),
+    (distil, "Prune a pretrained encoder on texts, for any task."),
     (calibrate, "Fit a model's scores to the truth, and choose thresholds."),
     (export, "Turn a checkpoint into an artefact that runs fast."),
     (build, "Build the TensorRT engine of a trt artefact."),

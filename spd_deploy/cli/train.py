@@ -11,7 +11,6 @@ from spd_deploy.cli.inputs.train_data import read_task_and_data
 from spd_deploy.cli.long_run.resume import (
     command_of,
     has_run,
-    is_finished,
     options_given,
     resumed_options,
     run_to_resume,
@@ -40,7 +39,7 @@ from spd_deploy.cli.output.seeds_table import show_seeds
 from spd_deploy.cli.train_family import family_comparer
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.extras import needs_extras
-from spd_deploy.domain.folders import COMMAND
+from spd_deploy.domain.folders import COMMAND, is_finished
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.scores import score_owner
 from spd_deploy.domain.tasks import Task

@@ -20,6 +20,10 @@ QUICKSTART_FILE, QUICKSTART_REPORT = "quickstart.json", "report"
 # The field of run.json that says how the run was begun on the command line; it decides nothing.
 COMMAND = "command"
 SPD_FILE = "spd.json"
+# What marks an encoder that spd distil finished; it has no head, and so is no checkpoint.
+DISTIL_FILE = "distil.json"
+# The field of run.json that names the command of a run; it is lacking in those of spd train.
+VERB = "verb"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 MANIFEST_FILE = "manifest.json"
@@ -78,13 +82,13 @@ def refuse_unfinished(folder: Path) -> None:
             fix=_continue(folder),
         )
     run = next((p for p in (folder, folder.parent) if (p / RUN_FILE).exists()), None)
-    if run is None or (folder / SPD_FILE).exists() or not _is_of_run(folder, run):
+    if run is None or is_finished(folder) or not _is_of_run(folder, run):
         return
     teacher = run / "teacher"
     done = teacher != folder and (teacher / SPD_FILE).exists()
     raise BadCheckpoint(
         f"{folder} is a training that is not finished",
-        got=f"{RUN_FILE} in it, and no {SPD_FILE} yet",
+        got=f"{RUN_FILE} in it, and no {_mark_of(run)} yet",
         fix=_continue(run) + (f"; its dense teacher is finished, in {teacher}" if done else ""),
     )
 
@@ -155,7 +159,23 @@ def _holds(folder: Path, *, wanted: Wanted) -> bool:
 
 def _is_unfinished(folder: Path) -> bool:
     """Whether a training was begun in a folder and has not come to its end."""
-    return (folder / RUN_FILE).exists() and not (folder / SPD_FILE).exists()
+    return (folder / RUN_FILE).exists() and not is_finished(folder)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in a folder wrote the file that marks its end."""
+    return any((folder / name).exists() for name in (SPD_FILE, DISTIL_FILE))
+
+
+def verb_of(run: Path) -> str:
+    """The command that started the run in a folder: ``train`` or ``distil``."""
+    value = read_json(run / RUN_FILE, error=BadCheckpoint, fix="start again in another --output")
+    return str(value.get(VERB, "train"))
+
+
+def _mark_of(run: Path) -> str:
+    """The file that will mark the end of the run in a folder."""
+    return DISTIL_FILE if verb_of(run) == "distil" else SPD_FILE
 
 
 def _is_of_run(folder: Path, run: Path) -> bool:
@@ -169,7 +189,7 @@ def _continue(run: Path) -> str:
     if quickstart is not None:
         return f"continue with: spd quickstart{_task_of(quickstart)} --output {_quoted(quickstart)}"
     whole = run.parent if run.name.startswith("seed-") else run
-    return f"continue with: spd train --resume --output {_quoted(whole)}"
+    return f"continue with: spd {verb_of(run)} --resume --output {_quoted(whole)}"
 
 
 def _task_of(quickstart: Path) -> str:

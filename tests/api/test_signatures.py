@@ -17,6 +17,7 @@ from spd_deploy.cli.main import cli
 VERBS: dict[str, tuple[Callable[..., Any], set[str]]] = {
     "train": (spd.train, {"json"}),
     "prune": (spd.prune, {"json"}),
+    "distil": (spd.distil, {"json"}),
     "export": (spd.export, {"json"}),
     "calibrate": (spd.calibrate, {"json"}),
     "evaluate": (spd.evaluate, {"json"}),

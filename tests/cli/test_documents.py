@@ -41,6 +41,7 @@ LANGUAGES = ("sh", "python", "json", "toml", "yaml", "text")
 SHORTER = {
     "train": ("--epochs", "0.2", "--teacher-epochs", "0.2", "--threads", "1"),
     "prune": ("--calibration-tokens", "256", "--mask-updates", "1"),
+    "distil": ("--epochs", "1", "--calibration-tokens", "256", "--threads", "1"),
     "bench": ("--rounds", "2", "--seconds", "0.01", "--seq", "16,32"),
     "map": ("--model", "MINILM_FOLDER", "--rounds", "2", "--seconds", "0.001"),
     "sweep": ("--dry-run",),

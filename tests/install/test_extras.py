@@ -21,6 +21,7 @@ REFUSED = {
     "train --task sst2 --output out": "train",
     "sweep grid.toml --output out": "train",
     "prune checkpoint --output out": "train",
+    "distil --output out": "train",
     "export checkpoint --output out": "export",
     "bench artefact --output out": "bench",
     "evaluate artefact --data rows": "evaluate",

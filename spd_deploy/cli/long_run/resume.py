@@ -13,16 +13,16 @@ import click
 from click.core import ParameterSource
 
 from spd_deploy.cli.options.common import Shapes
-from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting
 from spd_deploy.domain.files import read_json
-from spd_deploy.domain.folders import COMMAND, RUN_FILE
+from spd_deploy.domain.folders import COMMAND, RUN_FILE, verb_of
 from spd_train.family_folders import folders_of_members
 from spd_train.seeds import folders_of_seeds
 
 # Options of a single command, which are not stored.
 _NOT_STORED = ("output", "resume", "as_json")
 _PATHS = ("data_dir", "model", "teacher", "recipe", "latency_table")
+_FILES = ("more_texts", "texts")
 
 
 def options_given(context: click.Context) -> set[str]:
@@ -51,11 +51,16 @@ def command_of(options: Mapping[str, Any], given: Collection[str]) -> dict[str, 
     }
 
 
-def run_to_resume(output: Path) -> dict[str, Any]:
+def run_to_resume(output: Path, verb: str = "train") -> dict[str, Any]:
     """The ``run.json`` in ``output``, or that of the first of several seeds or speed-ups.
+
+    Args:
+        output: folder of the run.
+        verb: the command that resumes it, which must have started it.
 
     Raises:
         BadCheckpoint: there is no such file, or it is damaged.
+        BadSetting: another command started the run.
     """
     from spd_train.run_folder import no_run_in
 
@@ -64,6 +69,12 @@ def run_to_resume(output: Path) -> dict[str, Any]:
     if not (folder / RUN_FILE).exists():
         raise no_run_in(output)
     run = read_json(folder / RUN_FILE, error=BadCheckpoint, fix="train again")
+    if (own := verb_of(folder)) != verb:
+        raise BadSetting(
+            f"the run in {output} is one of spd {own}",
+            got=f"spd {verb} --resume",
+            fix=f"use spd {own} --resume",
+        )
     command = run.get(COMMAND) or {}  # older versions stored none
     if folder == output:  # one seed or speed-up of several is resumed on its own
         alone = {"seeds"}
@@ -105,18 +116,13 @@ def has_run(output: Path) -> bool:
     return any((p / RUN_FILE).exists() for p in parts)
 
 
-def is_finished(output: Path) -> bool:
-    """Whether the run in ``output`` is finished."""
-    return (output / SPD_FILE).exists()
-
-
 def _stored(name: str, value: Any) -> Any:
     """An option's value as JSON; an existing path becomes absolute."""
     if name in _PATHS and os.path.exists(value):
         return os.path.abspath(value)
     if name == "shapes":
         return [str(shape) for shape in value]
-    if name == "more_texts":
+    if name in _FILES:
         return [os.path.abspath(file) for file in value]
     return list(value) if isinstance(value, tuple) else str(value) if name in _PATHS else value
 
@@ -127,6 +133,6 @@ def _read(name: str, value: Any) -> Any:
         return Path(value)
     if name == "shapes":
         return Shapes().convert(value, None, None)
-    if name == "more_texts":
+    if name in _FILES:
         return tuple(map(Path, value))
     return tuple(value) if isinstance(value, list) else value

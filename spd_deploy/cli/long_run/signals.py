@@ -93,6 +93,6 @@ def resume_hint(how: str, *, begun: Callable[[], bool]) -> Iterator[None]:
         raise NotWritten(err.what, got=err.got, fix=f"{err.fix}; then {how}") from err
 
 
-def resume_command(output: Path) -> str:
-    """What to type to continue the training in ``output``."""
-    return f"continue with: spd train --resume --output {shlex.quote(str(output))}"
+def resume_command(output: Path, verb: str = "train") -> str:
+    """What to type to continue the run of ``spd VERB`` in ``output``."""
+    return f"continue with: spd {verb} --resume --output {shlex.quote(str(output))}"

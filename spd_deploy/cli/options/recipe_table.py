@@ -275,11 +275,16 @@ OPTIONS: Mapping[str, RecipeOption] = {
 FIELDS: Mapping[str, str] = {name: option.field for name, option in OPTIONS.items()}
 
 
-def recipe_option(name: str) -> Callable[[Command], Command]:
-    """The click option of one entry of :data:`OPTIONS`. Its value is None if it is not given."""
+def recipe_option(name: str, help: str | None = None) -> Callable[[Command], Command]:
+    """The click option of one entry of :data:`OPTIONS`. Its value is None if it is not given.
+
+    Args:
+        name: name of the entry.
+        help: what the option says where a command has a use of its own for it.
+    """
     option = OPTIONS[name]
     spelled = name.replace("_", "-")
-    text = f"{option.help}  [default: {default_text(option.field)}]"
+    text = f"{help or option.help}  [default: {default_text(option.field)}]"
     if option.flag:
         return click.option(f"--{spelled}/--no-{spelled}", name, default=None, help=text)
     if option.choices:
