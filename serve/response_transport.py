@@ -51,7 +51,11 @@ class ResponseTransport(Transport):
         self.flush()
         self._closing = True
         if self._still_sends() and self._transport.can_write_eof():
-            self._transport.write_eof()
+            try:
+                self._transport.write_eof()
+            except OSError:  # the client has reset the connection, which nothing told of yet
+                self._transport.abort()
+                return
             self._end_in(_LINGER_S)
         else:
             self._transport.close()
