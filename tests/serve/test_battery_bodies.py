@@ -15,9 +15,8 @@ from serve.connection_pool import FREE_BYTES
 from serve.http_rules import MAX_HEAD_BYTES
 from serve.json_structure import structure_of
 from serve.settings import ServeSettings
-from tests.serve.clients import until
 from tests.serve.fakes import PATIENCE_S, FakeSession, fake_served
-from tests.serve.wire import Wire, listening, request
+from tests.serve.wire import Wire, listening, request, wait_until
 
 PATHS = ("/v1/classify", "/predict", "/rerank", "/tokenize", "/classify", "/score",
          "/v1/models/fake:predict", "/v2/models/fake/infer", "/v2/repository/index")  # fmt: skip
@@ -126,7 +125,7 @@ def test_unfinished_bodies_are_held_up_to_a_limit(wire: Wire) -> None:
         assert all(b"retry-after: 1" in answer for answer in refused)
         body = b'{"inputs": "a good film"}'
         assert wire.say(request("POST", "/predict", body=body))[0].status == 200
-    until(lambda: wire.pool.held_bytes == 0)  # the server has seen that the others are gone
+    wait_until(lambda: wire.pool.held_bytes == 0)  # the server has seen that the others are gone
     assert wire.say(request("POST", "/predict", body=b" " * size + body))[0].status == 200
 
 

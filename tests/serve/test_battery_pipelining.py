@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import psutil
 import pytest
 
 from serve.settings import ServeSettings
-from tests.serve.fakes import PATIENCE_S, FakeSession, fake_served
-from tests.serve.wire import Wire, answers_in, listening, request
+from tests.serve.fakes import FakeSession, fake_served
+from tests.serve.wire import Wire, answers_in, listening, request, wait_until
 
 CAP = 4
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -67,7 +66,7 @@ def test_requests_of_a_client_that_left_are_not_run(wire: Wire, session: FakeSes
     with wire.connect() as connection:
         connection.sendall(ASK * (CAP + 1))
         session.gate.wait_until_reached()
-    until_gone(wire)
+    wait_until(lambda: len(wire.pool) == 0)
     session.gate.open()
 
     assert wire.say(request("POST", "/predict", body=b'{"inputs": "the bus"}'))[0].status == 200
@@ -86,11 +85,3 @@ def send_until_closed(connection: socket.socket, data: bytes, times: int) -> Non
     with contextlib.suppress(OSError):
         for _ in range(times):
             connection.sendall(data)
-
-
-def until_gone(wire: Wire) -> None:
-    """Return once the server has noticed that no client is connected."""
-    give_up_at = time.perf_counter() + PATIENCE_S
-    while len(wire.pool):
-        assert time.perf_counter() < give_up_at
-        time.sleep(0.01)

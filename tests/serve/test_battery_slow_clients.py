@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from serve.http_errors import ErrorBody
 from serve.settings import ServeSettings
 from tests.serve.fakes import PATIENCE_S, FakeSession, fake_served
-from tests.serve.wire import Answer, Wire, answers_in, listening, request
+from tests.serve.wire import Answer, Wire, answers_in, listening, request, wait_until
 
 SHORT = ServeSettings(
     header_timeout_s=0.4, body_timeout_s=0.5, keep_alive_timeout_s=0.6, write_timeout_s=0.5
@@ -110,21 +110,21 @@ def test_unread_answers_hold_no_memory(wire: Wire) -> None:
     """A client that does not read is disconnected once its answers fill the buffers."""
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        until(lambda: len(wire.pool) == 0)
+        wait_until(lambda: len(wire.pool) == 0)
         connection.connect(("127.0.0.1", wire.port))
         connection.settimeout(PATIENCE_S)
-        until(lambda: len(wire.pool) == 1)
+        wait_until(lambda: len(wire.pool) == 1)
         asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 30
         connection.sendall(asked)
 
-        until(lambda: len(wire.pool) == 0)
+        wait_until(lambda: len(wire.pool) == 0)
 
 
 def test_a_slow_body_does_not_stretch_the_end(tmp_path: Path) -> None:
     """A request whose body has not arrived is not in flight, so a drain does not wait for it."""
     with listening(fake_served(tmp_path, FakeSession())) as wire, wire.connect() as connection:
         connection.sendall(HEAD + b" ")
-        until(lambda: bool(wire.pool.held_bytes == 0 and len(wire.pool) == 1))
+        wait_until(lambda: bool(wire.pool.held_bytes == 0 and len(wire.pool) == 1))
         time.sleep(0.1)
 
         assert wire.state.in_flight == 0
@@ -141,11 +141,3 @@ def test_a_refusal_is_read_by_a_client_that_still_sends(wire: Wire) -> None:
         received = connection.recv(65_536)
 
     assert received.startswith(b"HTTP/1.1 413")
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    """Return once it is so."""
-    give_up_at = time.perf_counter() + PATIENCE_S
-    while not is_so():
-        assert time.perf_counter() < give_up_at
-        time.sleep(0.01)

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,3 +139,11 @@ def listening(
         finally:
             server.should_exit = True
             thread.join(PATIENCE_S)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Return once it is so, such as once the server has noticed that its clients are gone."""
+    give_up_at = time.perf_counter() + PATIENCE_S
+    while not is_so():
+        assert time.perf_counter() < give_up_at
+        time.sleep(0.01)
