@@ -168,8 +168,15 @@ def is_finished(folder: Path) -> bool:
 
 
 def verb_of(run: Path) -> str:
-    """The command that started the run in a folder: ``train`` or ``distil``."""
-    value = read_json(run / RUN_FILE, error=BadCheckpoint, fix="start again in another --output")
+    """The command that started the run in a folder: ``train`` or ``distil``.
+
+    A damaged ``run.json`` is taken for that of a training, which says what is damaged when it is
+    continued.
+    """
+    try:
+        value = read_json(run / RUN_FILE, error=BadCheckpoint, fix="start again")
+    except BadCheckpoint:
+        return "train"
     return str(value.get(VERB, "train"))
 
 
