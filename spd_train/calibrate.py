@@ -5,7 +5,7 @@ then gives calibrated scores. A student is distilled from logits as they were tr
 of a calibrated teacher is multiplied by its temperature first.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,12 @@ class AnsweredRows:
         """The answers of ``forward``, which maps a batch to logits, to at least one row."""
         logits_BC = logits_of(forward, rows, pad_id=pad_id, device=device)
         return cls(logits_BC=logits_BC, truth=truth_of(task, [row.label for row in rows]))
+
+    @classmethod
+    def joined(cls, parts: Iterable["AnsweredRows"]) -> "AnsweredRows":
+        """The rows of all parts, one after another."""
+        logits, truth = zip(*((part.logits_BC, part.truth) for part in parts), strict=True)
+        return cls(logits_BC=np.concatenate(logits), truth=np.concatenate(truth))
 
     def temperature(self, task: Task) -> FittedTemperature:
         """The temperature that fits the rows."""

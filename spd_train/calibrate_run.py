@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.temperature import (
@@ -34,10 +32,10 @@ def calibrate(
     """
     if not is_calibrated_by_temperature(config.task):
         return None
-    fitted = FittedTemperature(value=1.0, rows=0)
+    fitted = FittedTemperature()
     holdout = prepared.context.samples.holdout
     if config.recipe.calibrate:
-        fitted = FittedTemperature(value=1.0, rows=0, reason="there are no validation rows")
+        fitted = FittedTemperature(reason="there are no validation rows")
         if holdout:
             fitted = _answered(config, prepared, forward, holdout).temperature(config.task)
     picture = prepared.loop.folder / RELIABILITY_FILE
@@ -89,11 +87,8 @@ def _measured(
     picture: Path | None = None,
 ) -> TemperatureScaling:
     """The calibration on all dev rows, with a reliability diagram where a file is named."""
-    parts = [_answered(config, prepared, forward, rows) for rows in prepared.dev.values()]
-    answered = AnsweredRows(
-        logits_BC=np.concatenate([part.logits_BC for part in parts]),
-        truth=np.concatenate([part.truth for part in parts]),
-    )
+    parts = (_answered(config, prepared, forward, rows) for rows in prepared.dev.values())
+    answered = AnsweredRows.joined(parts)
     found = answered.calibration(config.task, fitted, split=config.data.dev_name)
     if picture is not None:
         answered.draw(config.task, found, picture)

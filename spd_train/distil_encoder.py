@@ -19,35 +19,31 @@ from pathlib import Path
 
 import torch
 
-from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadData, BadModel, BadSetting
 from spd_deploy.domain.folders import SPD_FILE, VERB
 from spd_deploy.domain.patterns import Pattern
-from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task, own_task
+from spd_train.begun_run import begun_run
 from spd_train.config import LossRecipe, Recipe
 from spd_train.data.examples import Example
 from spd_train.data.splits import Data, hold_out
 from spd_train.distilled_encoder import DistilledEncoder, open_distilled
 from spd_train.grafting import GraftedNetwork
-from spd_train.hub import require_hub_for
 from spd_train.model import copy_tokenizer, encoder_sizes, load_classifier
 from spd_train.pruning.masks import targets_of
 from spd_train.pruning.pruner import Pruner
 from spd_train.recipes import recipe_named, with_fields
-from spd_train.run_folder import claim_folder, identity_of, release_folder
+from spd_train.run_folder import identity_of, remove_state
 from spd_train.save_encoder import save_encoder
 from spd_train.setup import PreparedRun, calibration_of, prepare_run
 from spd_train.teacher import check_fit
 from spd_train.train_config import TrainConfig
-from spd_train.training.best_checkpoint import BEST_FILE
-from spd_train.training.distributed import Distributed, init_distributed
+from spd_train.training.distributed import Distributed
 from spd_train.training.encoder_distillation import EXPLAINED_VARIANCE, EncoderDistillation
 from spd_train.training.loop import run_loop
 from spd_train.training.metrics_log import METRICS_FILE, MetricsLog
-from spd_train.training.mixed_precision import choose_precision
 from spd_train.training.schedule import stages_of
-from spd_train.training.state import STATE_FILE
 
 _MIN_TEXTS = 2
 
@@ -121,26 +117,10 @@ def distil_encoder(config: TrainConfig, progress: Progress) -> DistilledEncoder:
         SpdError: the configuration, the texts or the model is wrong.
     """
     source, pattern = _checked(config)
-    precision = choose_precision(config.recipe.precision, config.recipe.device)
-    config = replace(config, recipe=replace(config.recipe, precision=precision.name))
-    distributed = init_distributed(config.recipe.device)
-    shown = progress if distributed.is_main else Silent()
-    finished = False
-    if distributed.is_main:
-        settings = {VERB: "distil", **config.settings()}
-        finished = claim_folder(
-            config.output, settings, resume=config.resume, command=config.command
-        )
-    if distributed.any(finished):
-        shown.note(f"{config.output} is finished already")
-        return open_distilled(config.output)
-    shown.note(f"precision: {precision.name}, {precision.reason}")
-    try:
-        return _distil(config, source, pattern, distributed, shown)
-    except BaseException:  # also Ctrl-C: a folder without training must not block the next try
-        if distributed.is_main and not config.resume:
-            release_folder(config.output)
-        raise
+    with begun_run(config, progress, settings={VERB: "distil"}) as begun:
+        if begun.finished:
+            return open_distilled(config.output)
+        return _distil(begun.config, source, pattern, begun.distributed, begun.progress)
 
 
 def _checked(config: TrainConfig) -> tuple[str, Pattern]:
@@ -156,7 +136,6 @@ def _checked(config: TrainConfig) -> tuple[str, Pattern]:
     if pattern is None:
         raise BadSetting("nothing to prune", fix="say which weights become zero: --pattern 2:4")
     refuse_classifier(source)
-    require_hub_for(source)
     check_fit(source, config.task, config.recipe, len(config.data.train))
     return source, pattern
 
@@ -208,15 +187,14 @@ def _distil(
         DistilledEncoder(
             folder=folder,
             pattern=pattern,
-            density=_density(encoder, pruner),
+            density=encoder.density(pruner.densities),
             explained_variance=scores.get("holdout", scores["train"])[EXPLAINED_VARIANCE],
             texts=len(prepared.rows),
             held_out=len(prepared.context.samples.holdout),
             recipe=recipe.to_json(),
             pretrained=identity_of(source),
         ).save()
-        for name in (STATE_FILE, BEST_FILE):
-            (folder / name).unlink(missing_ok=True)
+        remove_state(folder)
     distributed.barrier()
     return open_distilled(folder)
 
@@ -225,10 +203,3 @@ def _scores(training: EncoderDistillation, prepared: PreparedRun) -> dict[str, d
     """The scores of the chosen weights in fp32, by sample."""
     parts = prepared.context.samples.parts()
     return {name: training.score(rows) for name, rows in parts.items()}
-
-
-def _density(encoder: Encoder, pruner: Pruner) -> float:
-    """The share of non-zeros over all prunable matrices."""
-    sizes = {m.name: m.shape[0] * m.shape[1] for m in encoder.matrices()}
-    kept = sum(pruner.densities.get(name, 1.0) * size for name, size in sizes.items())
-    return kept / sum(sizes.values())

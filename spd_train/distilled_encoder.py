@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spd_deploy.domain.documents import refuse_schema
 from spd_deploy.domain.errors import BadCheckpoint
 from spd_deploy.domain.files import read_json, write_json
 from spd_deploy.domain.folders import DISTIL_FILE
@@ -78,10 +79,7 @@ def open_distilled(folder: Path) -> DistilledEncoder:
     """
     file = folder / DISTIL_FILE
     value = read_json(file, error=BadCheckpoint, fix=_FIX)
-    if value.get("schema") != _SCHEMA:
-        raise BadCheckpoint(
-            f"{file} has a schema this version does not read", got=value.get("schema"), fix=_FIX
-        )
+    refuse_schema(value, _SCHEMA, what=file, error=BadCheckpoint, fix=_FIX)
     try:
         return DistilledEncoder(
             folder=folder,

@@ -3,6 +3,7 @@
 Its own client retries for half a minute for each file, and prints each retry.
 """
 
+from functools import cache
 from pathlib import Path
 
 from spd_deploy.domain.errors import Unavailable, first_line
@@ -19,7 +20,14 @@ def require_hub_for(reference: str) -> None:
     Raises:
         Unavailable: the hub does not answer, and the model is not in the cache.
     """
-    if Path(reference).is_dir() or is_path(reference) or (reason := silence_of_hub()) is None:
+    if not (Path(reference).is_dir() or is_path(reference)):
+        _require_answer(reference)
+
+
+@cache  # an error is not kept
+def _require_answer(reference: str) -> None:
+    """Ask the hub once for each name: the model is read several times in a run."""
+    if (reason := silence_of_hub()) is None:
         return
     from huggingface_hub import try_to_load_from_cache
 

@@ -23,8 +23,9 @@ from transformers import PreTrainedModel
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, notes_on, open_checkpoint
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.patterns import Pattern
-from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.temperature import TemperatureScaling
+from spd_train.begun_run import begun_run
 from spd_train.calibrate import scale_head, scaled_head
 from spd_train.calibrate_run import calibrate, calibrations, temperature_of
 from spd_train.data.batching import LabelledTokens
@@ -36,22 +37,19 @@ from spd_train.plots.curves import draw_curves
 from spd_train.pruning.masks import targets_of
 from spd_train.pruning.permutation.permute import reorder_for
 from spd_train.pruning.pruner import Pruner
-from spd_train.run_folder import claim_folder, local_sha256, release_folder
+from spd_train.run_folder import local_sha256, remove_state
 from spd_train.save_checkpoint import Zeros, describe_checkpoint
 from spd_train.setup import PreparedRun, calibration_of, prepare_run, score_on_dev
 from spd_train.sparse_start import load_students
 from spd_train.teacher import check_fit, check_teacher
 from spd_train.train_config import TrainConfig
 from spd_train.training.base import Training
-from spd_train.training.best_checkpoint import BEST_FILE
 from spd_train.training.distil import Distillation
-from spd_train.training.distributed import Distributed, init_distributed
+from spd_train.training.distributed import Distributed
 from spd_train.training.finetune import FineTuning
 from spd_train.training.loop import run_loop
 from spd_train.training.metrics_log import METRICS_FILE, MetricsLog
-from spd_train.training.mixed_precision import choose_precision
 from spd_train.training.schedule import stages_of, steps_of
-from spd_train.training.state import STATE_FILE
 
 TEACHER_FOLDER = "teacher"
 
@@ -65,31 +63,14 @@ def run(config: TrainConfig, progress: Progress) -> Checkpoint:
         SpdError: the configuration, the data or a model is wrong.
     """
     notes = notes_on(Path(_checked_source(config)))
-    precision = choose_precision(config.recipe.precision, config.recipe.device)
-    # The number format decides the outcome, so it is stored and a resumed run must have the same.
-    config = replace(config, recipe=replace(config.recipe, precision=precision.name))
-    distributed = init_distributed(config.recipe.device)
-    main_progress = progress if distributed.is_main else Silent()
-    finished = False
-    if distributed.is_main:
-        finished = claim_folder(
-            config.output, config.settings(), resume=config.resume, command=config.command
-        )
-    if distributed.any(finished):
-        main_progress.note(f"{config.output} is finished already")
-        return open_checkpoint(config.output)
-    for note in notes:
-        main_progress.note(note)
-    main_progress.note(f"precision: {precision.name}, {precision.reason}")
-    try:
+    with begun_run(config, progress, notes=notes) as begun:
+        config, distributed, progress = begun.config, begun.distributed, begun.progress
+        if begun.finished:
+            return open_checkpoint(config.output)
         if config.recipe.pattern is None:
-            return _train_dense(config, config.output, distributed, main_progress)
-        teacher = _teacher(config, distributed, main_progress)
-        return _train_student(config, config.recipe.pattern, teacher, distributed, main_progress)
-    except BaseException:  # also Ctrl-C: a folder without training must not block the next try
-        if distributed.is_main and not config.resume:
-            release_folder(config.output)
-        raise
+            return _train_dense(config, config.output, distributed, progress)
+        teacher = _teacher(config, distributed, progress)
+        return _train_student(config, config.recipe.pattern, teacher, distributed, progress)
 
 
 def _checked_source(config: TrainConfig) -> str:
@@ -324,5 +305,4 @@ def _finish(
         pattern=pattern,
         zeros=zeros,
     )
-    for name in (STATE_FILE, BEST_FILE):
-        (folder / name).unlink(missing_ok=True)
+    remove_state(folder)

@@ -9,6 +9,7 @@ from spd_deploy.domain.errors import BadCheckpoint, BadSetting, NotWritten
 from spd_deploy.domain.files import read_json, refuse_unwritable, write_json
 from spd_deploy.domain.folders import COMMAND, DISTIL_FILE, RUN_FILE, SPD_FILE, is_finished
 from spd_deploy.domain.stored_weights import has_weights, sha256_of_weights
+from spd_train.training.best_checkpoint import BEST_FILE
 from spd_train.training.state import STATE_FILE
 
 _NO_RUN = "there is no run to resume; leave --resume out"
@@ -68,6 +69,12 @@ def refuse_taken(output: Path, *, resume: bool) -> None:
 def no_run_in(output: Path) -> BadCheckpoint:
     """The error for a folder without a run."""
     return BadCheckpoint("nothing to resume", got=f"no {RUN_FILE} in {output}", fix=_NO_RUN)
+
+
+def remove_state(folder: Path) -> None:
+    """Remove what a resumed run would continue from, once the run is finished."""
+    for name in (STATE_FILE, BEST_FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def release_folder(output: Path) -> None:

@@ -224,14 +224,12 @@ def _holdout_of(source: Checkpoint | Artefact) -> float:
 
 def _answered(task: Task, parts: Mapping[str, AnsweredPart]) -> "AnsweredRows":
     """The answers to the rows of all files together."""
-    import numpy as np
-
     from spd_deploy.domain.metrics import truth_of
     from spd_train.calibrate import AnsweredRows
 
-    return AnsweredRows(
-        logits_BC=np.concatenate([part.logits_BC for part in parts.values()]),
-        truth=np.concatenate([truth_of(task, part.labels) for part in parts.values()]),
+    return AnsweredRows.joined(
+        AnsweredRows(logits_BC=part.logits_BC, truth=truth_of(task, part.labels))
+        for part in parts.values()
     )
 
 
@@ -249,7 +247,7 @@ def _temperature(
         BadData: none fits, and nothing else was asked for.
     """
     if isinstance(source, Artefact):
-        return FittedTemperature(value=1.0, rows=0)
+        return FittedTemperature()
     fitted = fit.temperature(task)
     if fitted.reason is not None:
         if needed:

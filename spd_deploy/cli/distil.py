@@ -9,14 +9,16 @@ import click
 
 from spd_deploy.cli.inputs.text_inputs import rows_from_file
 from spd_deploy.cli.long_run.resume import (
+    SHOWING_OPTIONS,
     command_of,
     has_run,
     options_given,
+    resume_option,
     resumed_options,
     run_to_resume,
 )
 from spd_deploy.cli.long_run.signals import resume_command, resume_hint, stop_on_signals
-from spd_deploy.cli.long_run.threads import choose_threads, threads_option, use_threads
+from spd_deploy.cli.long_run.threads import threads_option, use_free_threads
 from spd_deploy.cli.options.common import json_option
 from spd_deploy.cli.options.distil_options import FIELDS, distil_recipe_options
 from spd_deploy.cli.options.pattern_options import pattern_options
@@ -31,9 +33,6 @@ if TYPE_CHECKING:
     from spd_train.config import Recipe
     from spd_train.distilled_encoder import DistilledEncoder
     from spd_train.train_config import TrainConfig
-
-# A finished run that is resumed with these options alone is shown without reading its texts.
-_SHOWING_OPTIONS = {"output", "resume", "as_json", "threads"}
 
 
 @click.command(
@@ -83,11 +82,7 @@ Examples:
     required=True,
     help="Folder to write the sparse encoder to. It must be new or empty.",
 )
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Continue the run in --output after a stop. The run knows its other options.",
-)
+@resume_option
 @distil_recipe_options
 @threads_option
 @json_option("the result")
@@ -132,7 +127,7 @@ def distilled(
     earlier_run = run_to_resume(output, "distil") if options["resume"] else {}
     if earlier_run:
         options = resumed_options(options, given, earlier_run)
-        if is_finished(output) and given <= _SHOWING_OPTIONS:
+        if is_finished(output) and given <= SHOWING_OPTIONS:
             progress.note(f"{output} is finished already")
             return open_distilled(output)
     _refuse_lacking(options)
@@ -140,8 +135,7 @@ def distilled(
         refuse_taken(output, resume=False)
     recipe = _recipe(options)
     if recipe.device == "cpu":
-        options["threads"] = choose_threads(options["threads"], cpu_before, progress.note)
-        use_threads(options["threads"])
+        options["threads"] = use_free_threads(options["threads"], cpu_before, progress.note)
     command = command_of(options, {*given, *earlier_run.get(COMMAND, ()), "threads"})
     return _run(_config(options, recipe, command, progress), progress)
 

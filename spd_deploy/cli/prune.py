@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from spd_deploy.cli.inputs.text_inputs import rows_from_file
-from spd_deploy.cli.long_run.threads import choose_threads, threads_option, use_threads
+from spd_deploy.cli.long_run.threads import threads_option, use_free_threads
 from spd_deploy.cli.options.common import json_option
 from spd_deploy.cli.options.pattern_options import pattern_options
 from spd_deploy.cli.options.recipe_table import (
@@ -197,7 +197,7 @@ def pruned(options: Mapping[str, Any], progress: Progress) -> "tuple[Checkpoint,
     source = open_checkpoint(options["model"])
     texts, dev = _texts_to_prune_on(options, source, progress)
     if options["device"] == "cpu":
-        use_threads(choose_threads(options["threads"], cpu_before, progress.note))
+        use_free_threads(options["threads"], cpu_before, progress.note)
     config = one_shot.PruneConfig(
         source=options["model"],
         texts=texts,

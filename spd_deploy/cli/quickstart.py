@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spd_deploy.cli.long_run.signals import resume_hint, stop_on_signals
-from spd_deploy.cli.long_run.threads import choose_threads, threads_option, use_threads
+from spd_deploy.cli.long_run.threads import threads_option, use_free_threads
 from spd_deploy.cli.output.console import TerminalProgress, show_table
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.errors import BadSetting, NotWritten
@@ -99,8 +99,7 @@ def quickstart(task_name: str, output: Path, overwrite: bool, threads: int | Non
         progress.note(f"continuing the quickstart in {output}")
     task = task_named(task_name)
     with resume_hint("continue with the same command", begun=lambda: True):
-        threads = choose_threads(threads, before, progress.note)
-        use_threads(threads)
+        threads = use_free_threads(threads, before, progress.note)
         checkpoint = _train(task, output, progress)
         arms = _export(checkpoint, output, progress, threads)
         report, judgement = _measure(arms, progress, threads)

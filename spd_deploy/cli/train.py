@@ -9,14 +9,16 @@ import click
 
 from spd_deploy.cli.inputs.train_data import read_task_and_data
 from spd_deploy.cli.long_run.resume import (
+    SHOWING_OPTIONS,
     command_of,
     has_run,
     options_given,
+    resume_option,
     resumed_options,
     run_to_resume,
 )
 from spd_deploy.cli.long_run.signals import resume_command, resume_hint, stop_on_signals
-from spd_deploy.cli.long_run.threads import choose_threads, threads_option, use_threads
+from spd_deploy.cli.long_run.threads import threads_option, use_free_threads
 from spd_deploy.cli.options.common import data_options, json_option, more_texts_option
 from spd_deploy.cli.options.pattern_options import pattern_options
 from spd_deploy.cli.options.recipe_options import (
@@ -43,7 +45,7 @@ from spd_deploy.domain.folders import COMMAND, is_finished
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.scores import score_owner
 from spd_deploy.domain.tasks import Task
-from spd_deploy.timing.machine_load import CpuTimes, cpu_times
+from spd_deploy.timing.machine_load import cpu_times
 
 if TYPE_CHECKING:
     from spd_deploy.domain.latency_table import LatencyTable
@@ -53,8 +55,6 @@ if TYPE_CHECKING:
     from spd_train.seeds import SeedResults
     from spd_train.train_config import TrainConfig
 
-# A finished run that is resumed with these options alone is shown without reading its data.
-_SHOWING_OPTIONS = {"output", "resume", "as_json", "threads"}
 NO_PATTERN = (
     "neither --speedup nor --pattern is given: only the dense model is trained, which is no "
     "smaller and no faster"
@@ -119,11 +119,7 @@ Example:
     required=True,
     help="Folder to write: checkpoint, log, curves, and the teacher. It must be new or empty.",
 )
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Continue the run in --output after a stop. The run knows its other options.",
-)
+@resume_option
 @speed_options
 @more_texts_option
 @recipe_options
@@ -179,7 +175,7 @@ def trained(
         options = resumed_options(options, given, earlier_run)
     elif options["seeds"] is None:  # each seed has a folder of its own
         refuse_taken(options["output"], resume=False)
-    if options["resume"] and is_finished(options["output"]) and given <= _SHOWING_OPTIONS:
+    if options["resume"] and is_finished(options["output"]) and given <= SHOWING_OPTIONS:
         progress.note(f"{options['output']} is finished already")
         return open_checkpoint(options["output"])
     recipe = recipe_to_resume(earlier_run, options, given)
@@ -189,19 +185,12 @@ def trained(
             progress.note(NO_PATTERN)
     task, data = read_task_and_data(options, recipe, progress)
     if recipe.device == "cpu":
-        options["threads"] = _use_threads(options["threads"], cpu_before, progress)
+        options["threads"] = use_free_threads(options["threads"], cpu_before, progress.note)
     command = command_of(options, {*given, *earlier_run.get(COMMAND, ()), "threads"})
     latency = None
     if recipe.speedup is not None:
         latency = latency_table_for(options, earlier_run, progress)
     return _train(options, task, data, recipe, latency, command, progress)
-
-
-def _use_threads(requested: int | None, cpu_before: CpuTimes, progress: Progress) -> int | None:
-    """Set PyTorch's number of threads. Returns it; None if PyTorch chooses."""
-    threads = choose_threads(requested, cpu_before, progress.note)
-    use_threads(threads)
-    return threads
 
 
 def _train(

@@ -92,9 +92,7 @@ class Checkpoint:
     @property
     def density(self) -> float:
         """Share of non-zeros over all prunable weights together; matrices count by their size."""
-        sizes = {m.name: m.shape[0] * m.shape[1] for m in self.encoder.matrices()}
-        kept = sum(size * self.densities.get(name, 1.0) for name, size in sizes.items())
-        return kept / sum(sizes.values())
+        return self.encoder.density(self.densities)
 
     @property
     def temperature(self) -> float:

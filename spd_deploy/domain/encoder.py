@@ -188,6 +188,16 @@ class Encoder:
             case never:
                 assert_never(never)
 
+    def density(self, densities: Mapping[str, float]) -> float:
+        """Share of non-zeros over all prunable weights together; matrices count by their size.
+
+        Args:
+            densities: share of non-zeros by matrix name; a matrix without one is dense.
+        """
+        sizes = {m.name: m.shape[0] * m.shape[1] for m in self.matrices()}
+        kept = sum(size * densities.get(name, 1.0) for name, size in sizes.items())
+        return kept / sum(sizes.values())
+
     def attention_flops(self, batch: int, queries: int, keys: int) -> float:
         """Operations of one layer's attention: ``queries`` of a row over ``keys`` tokens.
 

@@ -32,8 +32,8 @@ _SIGNIFICANT = 3.841
 class FittedTemperature:
     """The temperature that fits, or 1 with the reason why none was fitted."""
 
-    value: float
-    rows: int
+    value: float = 1.0
+    rows: int = 0
     reason: str | None = None
 
 
@@ -108,7 +108,7 @@ def fit_temperature(
     """
     rows = len(logits_BC)
     if rows < MIN_ROWS:
-        return FittedTemperature(value=1.0, rows=0, reason=f"{rows} rows, {MIN_ROWS} are needed")
+        return FittedTemperature(reason=f"{rows} rows, {MIN_ROWS} are needed")
     logits = np.asarray(logits_BC, dtype=np.float64)
     truth_BC = np.asarray(truth, dtype=np.float64)
     if truth.ndim == 1:
@@ -121,9 +121,9 @@ def fit_temperature(
 
     low, high = 1 / _HIGHEST, 1 / _LOWEST
     if slope(low) >= 0:
-        return FittedTemperature(value=1.0, rows=0, reason="the scores say nothing of the labels")
+        return FittedTemperature(reason="the scores say nothing of the labels")
     if slope(high) <= 0:
-        return FittedTemperature(value=1.0, rows=0, reason="the model errs on none of the rows")
+        return FittedTemperature(reason="the model errs on none of the rows")
     for _ in range(_HALVINGS):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if slope(middle) > 0 else (middle, high)
@@ -131,9 +131,7 @@ def fit_temperature(
     gain = _likelihood(task, logits * inverse, truth_BC) - _likelihood(task, logits, truth_BC)
     if 2 * gain < _SIGNIFICANT:
         return FittedTemperature(
-            value=1.0,
-            rows=0,
-            reason=f"on {rows} rows no temperature is better than 1 beyond chance",
+            reason=f"on {rows} rows no temperature is better than 1 beyond chance"
         )
     return FittedTemperature(value=1 / inverse, rows=rows)
 

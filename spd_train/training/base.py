@@ -63,7 +63,7 @@ class Training(ABC):
     @property
     def slow_steps(self) -> Collection[int]:
         """The steps (from 0) that take longer than the others."""
-        return ()
+        return [step for step in range(self.total_steps) if self.slow_work(step)]
 
     def slow_work(self, step: int) -> str | None:
         """What makes ``step`` take longer than the others; None if it does not."""

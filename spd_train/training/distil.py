@@ -7,7 +7,7 @@ weights. The masks are applied again after every optimiser step. Embeddings and 
 teacher's.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -97,12 +97,6 @@ class Distillation(Training):
         )
         self.distillation.measure_variance(pruner.calibration.batches)
         self.distillation.empty = pruner.empty_layers()
-
-    @property
-    def slow_steps(self) -> Collection[int]:
-        """The steps that update the masks."""
-        steps = range(self.stages.prune)
-        return [step for step in steps if mask_update(step, self.stages, self.updates)]
 
     def slow_work(self, step: int) -> str | None:
         """The mask update of this step, if it has one."""

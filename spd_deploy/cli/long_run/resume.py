@@ -19,6 +19,13 @@ from spd_deploy.domain.folders import COMMAND, RUN_FILE, verb_of
 from spd_train.family_folders import folders_of_members
 from spd_train.seeds import folders_of_seeds
 
+resume_option = click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue the run in --output after a stop. The run knows its other options.",
+)
+# A finished run that is resumed with these options alone is shown without reading its data.
+SHOWING_OPTIONS = {"output", "resume", "as_json", "threads"}
 # Options of a single command, which are not stored.
 _NOT_STORED = ("output", "resume", "as_json")
 _PATHS = ("data_dir", "model", "teacher", "recipe", "latency_table")

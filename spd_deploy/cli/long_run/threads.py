@@ -65,6 +65,15 @@ def choose_threads(
     return threads
 
 
+def use_free_threads(
+    requested: int | None, before: CpuTimes, note: Callable[[str], None]
+) -> int | None:
+    """Set PyTorch's threads to what :func:`choose_threads` says, and return the number."""
+    threads = choose_threads(requested, before, note)
+    use_threads(threads)
+    return threads
+
+
 def use_threads(count: int | None) -> None:
     """Set the number of PyTorch's threads; None leaves it as it is."""
     import torch
