@@ -101,9 +101,10 @@ class RouteTable:
         self._paths: dict[str, _PathRoutes] = {}
         for protocol in protocols:
             for endpoint in protocol.endpoints():
-                self._add(endpoint.method, Route.of(endpoint, protocol))
+                route = Route.of(endpoint, protocol)
+                self._add(endpoint.method, route)
                 if endpoint.method == "GET":
-                    self._add("HEAD", Route.of(endpoint, protocol))
+                    self._add("HEAD", route)
         self._refuse_same_paths()
         self._patterns: list[tuple[re.Pattern[str], _PathRoutes]] = [
             (compile_path(path)[0], routes) for path, routes in self._paths.items() if "{" in path

@@ -146,13 +146,9 @@ def decide_one(decision: Decision, labels: Sequence[str], scores_C: Sequence[flo
 
 def decide_many(decision: Decision, labels: Sequence[str], scores_C: Sequence[float]) -> Decided:
     """Every label of a text whose score reaches its threshold, the largest score first."""
-    limits = decision.values(labels)
+    limits = _limits_of_all(decision, labels)
     numbers = range(len(scores_C))
-    over = [
-        i
-        for i in numbers
-        if scores_C[i] >= (DEFAULT_THRESHOLD if (limit := limits[i]) is None else limit)
-    ]
+    over = [i for i in numbers if scores_C[i] >= limits[i]]
     best = max(numbers, key=lambda i: (scores_C[i], -i))
     return Decided(given=tuple(sorted(over, key=lambda i: -scores_C[i])), best=best)
 
@@ -176,8 +172,12 @@ def given_BC(
     decision: Decision, labels: Sequence[str], scores_BC: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
     """Which labels each of B texts gets from a multi-label classifier."""
-    limits_C = [DEFAULT_THRESHOLD if v is None else v for v in decision.values(labels)]
-    return np.asarray(scores_BC >= np.array(limits_C))
+    return np.asarray(scores_BC >= np.array(_limits_of_all(decision, labels)))
+
+
+def _limits_of_all(decision: Decision, labels: Sequence[str]) -> list[float]:
+    """The threshold of each label of a multi-label classifier."""
+    return [DEFAULT_THRESHOLD if v is None else v for v in decision.values(labels)]
 
 
 def _reaches(score: float, limit: float | None) -> bool:
