@@ -53,7 +53,7 @@ SERIES = (
         "2026-11-30-epyc-2-cores/family-mrpc-more/family.json",
         "accuracy",
     ),
-    Series("MPNet-base, CoLA", "2026-11-30-epyc-2-cores/mpnet-cola-compared.json", "matthews"),
+    Series("MPNet-base, CoLA", "2026-12-01-epyc-2-cores/mpnet-cola-compared.json", "matthews"),
 )
 
 
