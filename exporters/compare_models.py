@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import geometric_mean, median
+from statistics import geometric_mean
 
 from exporters.autotune.networks import random_run
 from exporters.export import ExportRequest, artefact_from_checkpoint
@@ -88,7 +88,7 @@ def compare_models(
             name=form.name,
             runtime=form.runtime,
             precision=form.precision,
-            seconds=geometric_mean(median(rounds) for rounds in times[form]),
+            rounds_s=tuple(map(geometric_mean, zip(*times[form], strict=True))),
             scores=dict(scores),
         )
         for form, (_, scores) in zip(forms, scored, strict=True)

@@ -16,10 +16,10 @@ from pathlib import Path
 from statistics import fmean
 
 from spd_deploy.domain.checkpoint import Checkpoint
-from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.errors import BadSetting, Interrupted
 from spd_deploy.domain.files import write_json
 from spd_deploy.domain.plot_style import save_png
-from spd_train.family_folders import member_folder, shallow_folder
+from spd_train.family_folders import FAMILY_FILE, member_folder, shallow_folder
 from spd_train.family_result import (
     DENSE,
     Comparison,
@@ -34,7 +34,6 @@ from spd_train.run import TEACHER_FOLDER
 from spd_train.train_config import TrainConfig
 from spd_train.training.metrics_log import METRICS_FILE, final_record
 
-FAMILY_FILE = "family.json"
 FAMILY_PICTURE = "family.png"
 
 Train = Callable[[TrainConfig], Checkpoint]
@@ -81,6 +80,10 @@ def train_family(
         max_drop: points of 100 that a student may lose on the validation rows. The family ends with
             the first that loses more.
         layers: for each number a shallower dense student with so many layers is distilled too.
+
+    Raises:
+        BadSetting: :func:`refuse_family` refuses the speed-ups.
+        Interrupted: the run was stopped; ``--resume`` continues it.
     """
     refuse_family(config, speedups, max_drop)
     members: list[Member] = []
@@ -95,6 +98,8 @@ def train_family(
         **{speedup_name(m.speedup): m.checkpoint.folder for m in members},
         **{layers_name(count): found.folder for count, found in shallow.items()},
     }
+    if config.should_stop():
+        raise Interrupted("stopped before the models were compared", fix="resume the run")
     family = Family(
         output=config.output,
         members=tuple(members),

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+FAMILY_FILE = "family.json"
+
 
 def member_folder(output: Path, speedup: float) -> Path:
     """The folder of the member with this speed-up."""

@@ -7,8 +7,11 @@ from typing import Any
 
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.compared_model import ComparedModel, beats
+from spd_deploy.domain.cores import usable_cores
+from spd_deploy.timing.machine_load import is_busy
+from spd_deploy.timing.speed_up import SpeedUp, speed_up_of
 
-SCHEMA = 2
+SCHEMA = 3
 DENSE = "dense"
 # A student keeps its speed-up if at least this share of it is measured.
 KEPT = 0.95
@@ -48,10 +51,12 @@ class Comparison:
         models: the dense model in the precision of the speed-ups first, then in others, then the
             students.
         where: shapes, threads and machine.
+        others_cores: cores that other processes kept busy meanwhile, on average.
     """
 
     models: tuple[ComparedModel, ...]
     where: str
+    others_cores: float
 
     @property
     def dense(self) -> ComparedModel:
@@ -67,27 +72,43 @@ class Comparison:
         """The models with these names."""
         return [m for m in self.models if m.name in names]
 
-    def ratio(self, model: ComparedModel) -> float:
-        """How many times as fast as dense a model is, dense in the precision of the speed-ups."""
-        return self.dense.seconds / model.seconds
+    def speed_up(self, model: ComparedModel, base: ComparedModel | None = None) -> SpeedUp:
+        """How many times as fast as ``base`` a model is; None is the dense one of the speed-ups."""
+        base = base or self.dense
+        return speed_up_of([[s] for s in base.rounds_s], [[s] for s in model.rounds_s])
 
     def sentence(self, speedup: float) -> str:
         """What was measured of a student, beside the speed-up that was wanted."""
         (model,) = self.of([speedup_name(speedup)])
-        ratio = self.ratio(model)
-        found = f"{ratio:.2f} times as fast as dense ({1e3 * model.seconds:.1f} of "
+        measured = self.speed_up(model)
+        found = f"{measured.numbers} as fast as dense ({1e3 * model.seconds:.1f} of "
         found += f"{1e3 * self.dense.seconds:.1f} ms)"
-        if ratio < KEPT * speedup:
-            found += f": {1 - ratio / speedup:.0%} short of {speedup:g}"
+        if measured.ratio < KEPT * speedup:
+            found += f": {1 - measured.ratio / speedup:.0%} short of {speedup:g}"
         fastest = self.fastest_dense
         if fastest != self.dense:
-            share = fastest.seconds / model.seconds
-            found += f"; {share:.2f} times as fast as {fastest.title}, the fastest dense form"
+            beside = self.speed_up(model, fastest).numbers
+            found += f"; {beside} as fast as {fastest.title}, the fastest dense form"
         return found
+
+    @property
+    def warning(self) -> str | None:
+        """What makes the times doubtful; None on a quiet machine."""
+        if not is_busy(self.others_cores):
+            return None
+        return (
+            f"other processes kept {self.others_cores:.1f} of {usable_cores():g} cores busy "
+            "meanwhile, so these times are too long and their ratios uncertain: time the exported "
+            "models again with spd bench when the machine is quiet"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as JSON values."""
-        return {"where": self.where, "models": [model.to_json() for model in self.models]}
+        return {
+            "where": self.where,
+            "others_cores": self.others_cores,
+            "models": [model.to_json() for model in self.models],
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,14 +172,15 @@ class Family:
 
     def _member_json(self, member: Member) -> dict[str, Any]:
         """A student as JSON values."""
-        ratio = None
+        measured = None
         if self.comparison is not None:
             (model,) = self.comparison.of([speedup_name(member.speedup)])
-            ratio = self.comparison.ratio(model)
+            measured = self.comparison.speed_up(model)
         return {
             "speedup": member.speedup,
             "folder": member.checkpoint.folder.name,
-            "measured_speedup": ratio,
+            "measured_speedup": None if measured is None else measured.ratio,
+            "measured_interval": None if measured is None else [measured.low, measured.high],
             "validation_drop": member.drop,
             "scores": _scores(member.checkpoint),
         }

@@ -272,7 +272,7 @@ def _members(family: "Family") -> ResultTable:
         (
             model.title,
             f"{1e3 * model.seconds:.1f}",
-            f"{comparison.ratio(model):.2f}",
+            f"{comparison.speed_up(model).ratio:.2f}",
             *(score(model.scores.get(name)) for name in metrics),
         )
         for model in comparison.models

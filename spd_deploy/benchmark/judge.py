@@ -12,12 +12,13 @@ from spd_deploy.benchmark.proof import unproven
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.rows import LatencyRow
 from spd_deploy.benchmark.samples import ClockSamples, device_samples, host_samples
-from spd_deploy.benchmark.stats import Rounds, SpeedUp, estimates, speed_up_of
+from spd_deploy.benchmark.stats import estimates
 from spd_deploy.benchmark.warnings import Caveat, caveats_of
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.machine.facts import Machine
 from spd_deploy.sessions.protocol import Description
+from spd_deploy.timing.speed_up import Rounds, SpeedUp, speed_up_of
 
 QUANTILES = (0.5, 0.9, 0.99)
 

@@ -9,8 +9,8 @@ from spd_deploy.benchmark.formatting import ratio
 from spd_deploy.benchmark.judge import Judgement
 from spd_deploy.benchmark.records import Shape
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.stats import SpeedUp
 from spd_deploy.domain.plot_style import DASHED, INK, blank, note
+from spd_deploy.timing.speed_up import SpeedUp
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

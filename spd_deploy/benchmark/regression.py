@@ -15,10 +15,11 @@ from spd_deploy.benchmark.judge import judge, unlike_machines
 from spd_deploy.benchmark.publish import JSON_FILE
 from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report, read_report
-from spd_deploy.benchmark.stats import Estimate, SpeedUp
+from spd_deploy.benchmark.stats import Estimate
 from spd_deploy.benchmark.tables import Table
 from spd_deploy.domain.artefact import MANIFEST_FILE
 from spd_deploy.domain.errors import BadReport
+from spd_deploy.timing.speed_up import SpeedUp
 
 _AT_THE_BOUND = ", rate at the bound: times dense"
 _ALIKE = ("name", "precision", "pattern", "sparsity", "sizes")

@@ -20,7 +20,7 @@ from spd_deploy.benchmark.machine_tables import files_table, gpu_table, machine_
 from spd_deploy.benchmark.plot_latency import MAX_DOTS
 from spd_deploy.benchmark.plots import layers_plot
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.stats import LEVEL, RESAMPLES, RESOLUTION
+from spd_deploy.benchmark.stats import RESAMPLES
 from spd_deploy.benchmark.summary import headlines, leading, runtimes_of
 from spd_deploy.benchmark.tables import (
     Table,
@@ -35,6 +35,7 @@ from spd_deploy.benchmark.tables import (
 )
 from spd_deploy.benchmark.warnings import grouped
 from spd_deploy.sessions.open import BF16_TOLERANCE
+from spd_deploy.timing.speed_up import LEVEL, RESOLUTION
 
 _TEMPLATE = "report.html.j2"
 

@@ -4,9 +4,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from spd_deploy.benchmark.device.device_records import Mode
-from spd_deploy.benchmark.stats import Estimate, SpeedUp
+from spd_deploy.benchmark.stats import Estimate
 from spd_deploy.domain.roofline import Bound
 from spd_deploy.domain.shapes import Shape
+from spd_deploy.timing.speed_up import SpeedUp
 
 Clock = Literal["host", "device"]
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from spd_deploy.benchmark.device.device_records import MODES, Cache, DeviceSeries, Mode
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.rows import Clock, DeviceDetails, Limit
-from spd_deploy.benchmark.stats import Rounds, median
+from spd_deploy.benchmark.stats import median
 from spd_deploy.domain.shapes import Shape
+from spd_deploy.timing.speed_up import Rounds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,8 @@ import numpy as np
 from spd_deploy.benchmark.formatting import percent
 from spd_deploy.benchmark.machine_warnings import BUSY_SHARE
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.stats import Rounds, samples_for
+from spd_deploy.benchmark.stats import samples_for
+from spd_deploy.timing.speed_up import Rounds
 
 NOISY = 0.10
 ROUNDS_APART = 0.10

@@ -13,9 +13,9 @@ from spd_deploy.benchmark.proof import unproven
 from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.rows import LatencyRow
-from spd_deploy.benchmark.stats import LEVEL, SpeedUp
 from spd_deploy.benchmark.steadiness import unsteady
 from spd_deploy.domain.spelling import listed
+from spd_deploy.timing.speed_up import LEVEL, SpeedUp
 
 # An interval that ends above this does not rule out a gain that someone would want.
 WORTH_HAVING = 1.1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd_deploy.api import benchmarks as api
-from spd_deploy.cli.long_run.signals import interrupt_on_sigterm
+from spd_deploy.cli.long_run.signals import interrupt_at_once
 from spd_deploy.cli.options.common import (
     DEVICE,
     RUNTIME,
@@ -121,7 +121,7 @@ def bench(as_json: bool, **options: Any) -> None:
     With --http each arm is also measured where users feel it: behind spd serve, through HTTP. With
     --compare the exit status is 1 if a row lost against an earlier report.
     """
-    with interrupt_on_sigterm():
+    with interrupt_at_once():
         found = api.bench(**options, progress=TerminalProgress())
     if as_json:
         show_json(found.to_json())

@@ -175,7 +175,7 @@ def trained(
         options = resumed_options(options, given, earlier_run)
     elif options["seeds"] is None:  # each seed has a folder of its own
         refuse_taken(options["output"], resume=False)
-    if options["resume"] and is_finished(options["output"]) and given <= SHOWING_OPTIONS:
+    if options["resume"] and _is_complete(options) and given <= SHOWING_OPTIONS:
         progress.note(f"{options['output']} is finished already")
         return open_checkpoint(options["output"])
     recipe = recipe_to_resume(earlier_run, options, given)
@@ -191,6 +191,14 @@ def trained(
     if recipe.speedup is not None:
         latency = latency_table_for(options, earlier_run, progress)
     return _train(options, task, data, recipe, latency, command, progress)
+
+
+def _is_complete(options: Mapping[str, Any]) -> bool:
+    """Whether nothing is left to do: a student of ``--speedup`` has been compared too."""
+    from spd_train.family_folders import FAMILY_FILE
+
+    compared = speedups_of(options) is None or (options["output"] / FAMILY_FILE).exists()
+    return compared and is_finished(options["output"])
 
 
 def _train(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spd_deploy.cli.inputs.calibration_set import calibration_set_of
+from spd_deploy.cli.long_run.signals import interrupt_at_once
 from spd_deploy.cli.options.speed_options import speed_plan
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.progress import Progress, Silent
@@ -14,6 +15,7 @@ from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import EncodesOnce
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
+from spd_deploy.timing.machine_load import LoadObserver
 
 if TYPE_CHECKING:
     from exporters.autotune.measure_latency import LatencyPlan
@@ -49,16 +51,22 @@ def family_comparer(
 
     def compare(models: Mapping[str, Path]) -> "Comparison":
         """Score and time the models."""
-        found = compare_models(
-            list(_forms(models, plan)),
-            plan.shapes,
-            threads=plan.threads,
-            texts=texts,
-            progress=progress,
+        progress.note(
+            "the checkpoints are finished; now each model is exported, scored and timed in turns"
         )
+        observer = LoadObserver(None)
+        with interrupt_at_once():
+            found = compare_models(
+                list(_forms(models, plan)),
+                plan.shapes,
+                threads=plan.threads,
+                texts=texts,
+                progress=progress,
+            )
         shapes = ", ".join(map(str, plan.shapes))
         where = f"{shapes}, {plan.threads} threads, {plan.machine}"
-        return Comparison(models=found, where=where)
+        busy = observer.conditions().others_cores
+        return Comparison(models=found, where=where, others_cores=busy)
 
     return compare
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from spd_deploy.domain.runtime_choice import CpuRuntime
@@ -18,15 +19,20 @@ class ComparedModel:
         name: name of the model, such as ``dense`` or ``3x``.
         runtime: runtime that it ran in.
         precision: precision that it ran in.
-        seconds: time of a batch; of several shapes the geometric mean.
+        rounds_s: seconds of a batch in each round; of several shapes the geometric mean.
         scores: the task's metrics of the exported model; None marks an undefined one.
     """
 
     name: str
     runtime: CpuRuntime
     precision: str
-    seconds: float
+    rounds_s: tuple[float, ...]
     scores: Mapping[str, float | None]
+
+    @property
+    def seconds(self) -> float:
+        """Time of a batch: the median of the rounds."""
+        return median(self.rounds_s)
 
     @property
     def title(self) -> str:
@@ -40,6 +46,7 @@ class ComparedModel:
             "runtime": self.runtime,
             "precision": self.precision,
             "seconds": self.seconds,
+            "rounds_s": list(self.rounds_s),
             "scores": dict(self.scores),
         }
 

@@ -4,6 +4,11 @@ import os
 import time
 from dataclasses import dataclass
 
+from spd_deploy.domain.cores import usable_cores
+
+# Share of the usable cores.
+_MAX_BUSY_SHARE = 0.25
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CpuTimes:
@@ -33,6 +38,11 @@ def others_cores(before: CpuTimes, after: CpuTimes) -> float:
     elapsed_s = max(after.clock_s - before.clock_s, 1e-9)
     others_s = (after.machine_s - before.machine_s) - (after.own_s - before.own_s)
     return max(0.0, others_s / elapsed_s)
+
+
+def is_busy(cores: float) -> bool:
+    """Whether so much other work moves a measured speed-up by more than its tolerance."""
+    return cores > _MAX_BUSY_SHARE * usable_cores()
 
 
 def load_average() -> float | None:

@@ -17,10 +17,10 @@ from spd_deploy.benchmark.records import (
     Shape,
 )
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.stats import Rounds
 from spd_deploy.machine.facts import Machine
 from spd_deploy.sessions.protocol import Description
 from spd_deploy.timing.machine_load import Conditions
+from spd_deploy.timing.speed_up import Rounds
 
 SHAPE = Shape(batch=8, seq=32)
 IDLE = Conditions(load_before=0.05, others_cores=0.02)

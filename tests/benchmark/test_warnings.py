@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.stats import Rounds
 from spd_deploy.benchmark.steadiness import drift_of, sample_caveats
 from spd_deploy.benchmark.warnings import Caveat, caveats_of, grouped
 from spd_deploy.timing.machine_load import Conditions
+from spd_deploy.timing.speed_up import Rounds
 from tests.benchmark.made import ARM, MACHINE, drawn, made_report, three_arms
 
 

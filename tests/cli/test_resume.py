@@ -15,6 +15,7 @@ from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE
 from spd_deploy.domain.folders import COMMAND, RUN_FILE
 from spd_deploy.domain.latency_table import write_latency_table
 from spd_deploy.domain.tasks import TASKS
+from spd_train.family_folders import FAMILY_FILE
 from tests.cli.running import run_in
 from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_model
@@ -214,16 +215,34 @@ def test_more_texts_are_read_again(place: Path, stop_after: "Stopper") -> None:
     assert first == second
 
 
+FAMILY_LINE = (
+    "train --task mrpc --data MRPC --model model --epochs 0.7 --teacher-epochs 0.4 "
+    "--batch-size 16 --max-tokens 32 --calibration-tokens 64 --latency-table times.json "
+    "--any-machine"
+)
+
+
+def test_a_student_that_was_not_compared_yet_is_compared(place: Path) -> None:
+    """A stop after the training of the one student: --resume alone writes the comparison."""
+    write_latency_table(place / "times.json", latency_table(hidden=32, intermediate=64))
+    whole = run_in(place, f"{FAMILY_LINE} --speedup 1.2 --output one")
+    compared = (place / "one" / FAMILY_FILE).read_bytes()
+    (place / "one" / FAMILY_FILE).unlink()
+
+    again = run_in(place / "elsewhere", "train --resume --output ../one")
+
+    assert (whole.exit_code, again.exit_code) == (0, 0), whole.output + again.output
+    assert (place / "one" / FAMILY_FILE).read_bytes() == compared
+    finished = run_in(place / "elsewhere", "train --resume --output ../one")
+    assert "is finished already" in finished.stderr
+
+
 def test_a_family_goes_on_with_the_student_that_was_stopped(
     place: Path, stop_after: "Stopper"
 ) -> None:
     """A stop in the second of two speed-ups, and both are there after --resume alone."""
     write_latency_table(place / "times.json", latency_table(hidden=32, intermediate=64))
-    line = (
-        "train --task mrpc --data MRPC --model model --speedup 1.2,1.5 --epochs 0.7 "
-        "--teacher-epochs 0.4 --batch-size 16 --max-tokens 32 --calibration-tokens 64 "
-        "--latency-table times.json --any-machine --output"
-    )
+    line = f"{FAMILY_LINE} --speedup 1.2,1.5 --output"
     whole = run_in(place, f"{line} family")
     stop_after(len((place / "family/1.2x/log.jsonl").read_text().splitlines()))
     stopped = run_in(place, f"{line} stopped-family")

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from spd_deploy.cli.long_run.signals import resume_command, resume_hint, stop_on_signals
+from spd_deploy.cli.long_run.signals import (
+    interrupt_at_once,
+    resume_command,
+    resume_hint,
+    stop_on_signals,
+)
 from spd_deploy.domain.errors import BadData, Interrupted, NotWritten, SpdError
 from spd_deploy.domain.files import not_written
 
@@ -45,6 +50,17 @@ def test_the_second_signal_stops_at_once() -> None:
     with pytest.raises(KeyboardInterrupt), stop_on_signals():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_work_without_a_state_stops_at_the_first_signal(number: int) -> None:
+    """Within such a part of a run the signal is not put off; after it it is again."""
+    with stop_on_signals() as asked:
+        with pytest.raises(KeyboardInterrupt), interrupt_at_once():
+            os.kill(os.getpid(), number)
+        assert not asked()
+        os.kill(os.getpid(), number)
+        assert asked()
 
 
 def test_one_process_of_many_answers(

@@ -42,7 +42,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "spd_deploy.kernels": ("spd_deploy.domain", "spd_deploy.timing"),
     "spd_deploy.sessions": ("spd_deploy.domain", "spd_deploy.kernels"),
     "spd_deploy.machine": ("spd_deploy.domain", "spd_deploy.sessions"),
-    "spd_train": ("spd_deploy.domain", "spd_deploy.sessions"),
+    "spd_train": ("spd_deploy.domain", "spd_deploy.timing", "spd_deploy.sessions"),
     "exporters": (
         "spd_deploy.domain",
         "spd_deploy.timing",

@@ -11,6 +11,7 @@ from matplotlib.text import Annotation
 
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.compared_model import ComparedModel, beats
+from spd_deploy.domain.cores import usable_cores
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import read_json
 from spd_deploy.domain.patterns import Structured
@@ -18,14 +19,13 @@ from spd_deploy.domain.progress import Silent
 from spd_train.config import Recipe
 from spd_train.data.splits import Data
 from spd_train.family import (
-    FAMILY_FILE,
     FAMILY_PICTURE,
     Compare,
     refuse_family,
     train_family,
     validation_drop,
 )
-from spd_train.family_folders import folders_of_members
+from spd_train.family_folders import FAMILY_FILE, folders_of_members
 from spd_train.family_result import Comparison
 from spd_train.plots.family import family_figure
 from spd_train.run import run
@@ -57,7 +57,7 @@ def model(name: str, seconds: float, score: float | None, precision: str = "fp32
         name=name,
         runtime="onnxruntime",
         precision=precision,
-        seconds=seconds,
+        rounds_s=(seconds, seconds),
         scores={"accuracy": score},
     )
 
@@ -70,7 +70,7 @@ def compared(**speedups: float) -> Compare:
         dense, *others = models
         found = [model(dense, 1.0, 0.8), model(dense, 0.4, 0.8, "int8")]
         found += [model(name, 1 / speedups[f"of_{name[0]}"], 0.8) for name in others]
-        return Comparison(models=tuple(found), where="a test")
+        return Comparison(models=tuple(found), where="a test", others_cores=0.0)
 
     return compare
 
@@ -93,7 +93,7 @@ def test_a_family_has_a_member_for_each_speedup(teacher: Path, tmp_path: Path) -
     assert family.comparison is not None
     first, second = (family.comparison.sentence(m.speedup) for m in family.members)
     assert "short of" not in first and "25% short of 4" in second
-    assert "0.84 times as fast as dense int8" in first
+    assert "0.84x [0.84, 0.84] as fast as dense int8" in first
     assert folders_of_members(tmp_path / "f") == [tmp_path / "f/2x", tmp_path / "f/4x"]
     stored = read_json(tmp_path / "f" / FAMILY_FILE, error=BadSetting, fix="")
     assert [m["measured_speedup"] for m in stored["members"]] == pytest.approx([2.1, 3.0])
@@ -179,6 +179,20 @@ def test_names_of_near_points_do_not_overlap() -> None:
 
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+
+
+def test_times_of_a_busy_machine_come_with_a_warning() -> None:
+    """It names the cores; a quiet machine has none. The interval covers what the rounds said."""
+    slow = replace(model("dense", 1.0, 0.8), rounds_s=(1.0, 1.2, 0.9))
+    models = (slow, replace(model("2x", 0.5, 0.8), rounds_s=(0.5, 0.5, 0.6)))
+    quiet = Comparison(models=models, where="a test", others_cores=0.0)
+    busy = replace(quiet, others_cores=0.9 * usable_cores())
+
+    assert quiet.warning is None
+    assert busy.warning is not None and f"{0.9 * usable_cores():.1f} of" in busy.warning
+    measured = quiet.speed_up(models[1])
+    assert measured.low < 1.5 < 2.4 < measured.high
+    assert measured.numbers in quiet.sentence(2.0)
 
 
 def test_a_family_ends_where_it_loses_too_much(teacher: Path, tmp_path: Path) -> None:

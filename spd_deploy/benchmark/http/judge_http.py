@@ -14,8 +14,9 @@ from spd_deploy.benchmark.http.http_records import HttpLoad, HttpPart
 from spd_deploy.benchmark.http.judge_load import late_s, tail_s, trial_of, verdict_of
 from spd_deploy.benchmark.http.search import Found, Verdict, found_by
 from spd_deploy.benchmark.report import Report
-from spd_deploy.benchmark.stats import Estimate, SpeedUp, estimates, speed_up_of
+from spd_deploy.benchmark.stats import Estimate, estimates
 from spd_deploy.domain.shapes import Shape
+from spd_deploy.timing.speed_up import SpeedUp, speed_up_of
 
 _QUANTILES = (0.5, 0.99)
 _A_MILLION = 1e6

@@ -21,9 +21,9 @@ import numpy as np
 
 from spd_deploy.benchmark.layers.attribution import OF_MATRIX, PARTS, Part, attribution_of
 from spd_deploy.benchmark.layers.layer_records import LayerProfile, MatrixFacts, Timeline
-from spd_deploy.benchmark.stats import SpeedUp, speed_up_of
 from spd_deploy.domain.models.architecture import Role
 from spd_deploy.sessions.row_parallel import chunks_of
+from spd_deploy.timing.speed_up import SpeedUp, speed_up_of
 
 Loss = Literal["zeros", "rate", "copies", "passes"]
 RUNTIME = "runtime"

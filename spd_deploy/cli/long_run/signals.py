@@ -41,32 +41,38 @@ def stop_on_signals(answer: str = _AFTER_THIS_STEP) -> Iterator[Callable[[], boo
             with contextlib.suppress(OSError):
                 os.write(2, f"\nspd: {answer}\n".encode())
 
-    before = {
-        number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
+    with _handled_by(request_stop):
         yield lambda: stop_requested
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
-def interrupt_on_sigterm() -> Iterator[None]:
-    """Make SIGTERM what Ctrl-C is, so that processes that were started are stopped too."""
+def interrupt_at_once() -> Iterator[None]:
+    """Make Ctrl-C and SIGTERM raise ``KeyboardInterrupt``, for work that has no state to save.
+
+    It also stops the processes that the work has started. Within :func:`stop_on_signals` it takes
+    its place until the block ends.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        """Raise what Ctrl-C raises."""
+        """Raise what Ctrl-C raises in Python."""
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    with _handled_by(interrupt):
+        yield
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let ``handler`` answer Ctrl-C and SIGTERM until the block ends."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 @contextlib.contextmanager

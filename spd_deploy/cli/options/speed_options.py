@@ -17,7 +17,7 @@ from spd_deploy.cli.options.common import Command, Shapes, Sizes
 from spd_deploy.domain.cores import default_threads, usable_cores
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import CPU_RUNTIMES
-from spd_deploy.timing.machine_load import LoadObserver
+from spd_deploy.timing.machine_load import LoadObserver, is_busy
 
 if TYPE_CHECKING:
     from exporters.autotune.measure_latency import LatencyPlan
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from spd_deploy.domain.latency_table import LatencyTable
     from spd_deploy.domain.structures import Structures
 
-# Other work on a larger share of the cores moves a measured speed-up by more than its tolerance.
-MAX_BUSY_SHARE = 0.25
 # --max-drop without --speedup tries these.
 LADDER = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
 # These need --speedup or --max-drop.
@@ -246,7 +244,7 @@ def structures_measurer(
         observer = LoadObserver(None)
         speedup = structures_speedup(weights, found, plan, progress=progress)
         busy = observer.conditions().others_cores
-        if busy <= MAX_BUSY_SHARE * usable_cores():
+        if not is_busy(busy):
             return speedup
         progress.note(
             f"measured {speedup:.2f} times as fast as dense, while other processes kept {busy:.1f} "

@@ -154,7 +154,8 @@ class TerminalProgress:
                 self.note(f"{name}: {stage.done}/{stage.total}, {', '.join(parts)}")
 
         yield advance
-        self.note(f"{name}: done, {stage.done}/{stage.total}, {time.perf_counter() - start:.1f} s")
+        ended = time.perf_counter() - start
+        self.note(f"{name}: done, {stage.outcome}, {ended:.1f} s")
 
 
 class _Stage:
@@ -170,6 +171,12 @@ class _Stage:
         """Count ``steps`` more, and note when."""
         self.done += steps
         self._remaining.count(self.done)
+
+    @property
+    def outcome(self) -> str:
+        """What was done: ``158/158``, or ``117 of at most 158`` of a stage that ended earlier."""
+        short = self.done < self.total
+        return f"{self.done} of at most {self.total}" if short else f"{self.done}/{self.total}"
 
     def outlook(self) -> list[str]:
         """Such as ``about 3 min left`` and ``other processes keep 1.5 of 2 cores busy``."""

@@ -29,8 +29,10 @@ def show_family(family: "Family") -> None:
             list(_compared_rows(family.comparison, metrics)),
         )
         click.echo(f"measured in turns: {family.comparison.where}")
+        if family.comparison.warning is not None:
+            click.echo(f"warning: {family.comparison.warning}")
         for member in family.members:
-            drop = "" if member.drop is None else f"; {_drop(member.drop)}"
+            drop = "" if member.drop is None else f"; {_drop(member.drop, metrics)}"
             message = family.comparison.sentence(member.speedup)
             click.echo(f"{member.speedup:g}x      {message}{drop}")
         for sentence in family.beside_shallow():
@@ -52,10 +54,11 @@ def _show_chosen(family: "Family") -> None:
         click.echo(f"next    spd export {chosen.checkpoint.folder} --format onnx --output DIR")
 
 
-def _drop(points: float) -> str:
+def _drop(points: float, metrics: Sequence[str]) -> str:
     """What a student loses, or gains, on the validation rows."""
     verb = "loses" if points >= 0 else "gains"
-    return f"{verb} {abs(points):.2f} points of 100 on the validation rows"
+    of = metrics[0] if len(metrics) == 1 else f"the mean of {' and '.join(metrics)}"
+    return f"{verb} {abs(points):.2f} points of 100 of {of} on the validation rows"
 
 
 def _student_rows(family: "Family", metrics: Sequence[str]) -> Iterator[list[str]]:
@@ -76,6 +79,6 @@ def _compared_rows(comparison: "Comparison", metrics: Sequence[str]) -> Iterator
             model.name,
             f"{model.runtime} {model.precision}",
             f"{1e3 * model.seconds:.1f}",
-            f"{comparison.ratio(model):.2f}",
+            f"{comparison.speed_up(model).ratio:.2f}",
             *(score(model.scores.get(metric)) for metric in metrics),
         ]
