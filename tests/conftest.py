@@ -1,6 +1,7 @@
 """Fixtures that several folders of tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark, reason in lacking.items():
             if reason is not None and item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _blank_curves() -> Iterator[None]:
+    """A run composes the figure of its curves, and saves an empty picture in its place.
+
+    To draw the figures takes longer than to train a tiny model.
+    """
+    from matplotlib.figure import Figure
+
+    import spd_train.run
+    from spd_train.plots.curves import CURVES_FILE, curves_figure
+    from spd_train.training.metrics_log import METRICS_FILE, read_metrics_log
+
+    def draw(folder: Path, **words: str) -> Path:
+        curves_figure(read_metrics_log(folder / METRICS_FILE), **words)
+        Figure(figsize=(1, 1)).savefig(folder / CURVES_FILE)
+        return folder / CURVES_FILE
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spd_train.run, "draw_curves", draw)
+        yield
 
 
 @pytest.fixture(scope="session")

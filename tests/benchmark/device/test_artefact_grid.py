@@ -103,7 +103,8 @@ def test_a_form_that_does_not_run_here_is_not_exported(
     onnx = replace(models.FORMS["onnx"], fault=lambda: fault)
     monkeypatch.setitem(models.FORMS, "onnx", onnx)
     monkeypatch.setattr(models, "PATTERNS", {"2-4": NM(n=2, m=4)})
-    monkeypatch.setitem(MODELS, "base", MODELS["minilm"] | {"num_hidden_layers": 1})
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+    monkeypatch.setitem(MODELS, "base", {"num_hidden_layers": 1, **sizes})
 
     made = made_of(tmp_path, "base")
 
