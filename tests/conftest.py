@@ -1,8 +1,9 @@
 """Fixtures that several folders of tests share."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -33,24 +34,40 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _blank_curves() -> Iterator[None]:
-    """A run composes the figure of its curves, and saves an empty picture in its place.
+def savefig() -> Iterator[Callable[..., None]]:
+    """Figures are composed, and saved as an empty picture of an inch; yields Matplotlib's own.
 
-    To draw the figures takes longer than to train a tiny model.
+    To render a figure takes longer than to train a tiny model. Tests of what is in a picture take
+    ``rendered``.
     """
     from matplotlib.figure import Figure
 
-    import spd_train.run
-    from spd_train.plots.curves import CURVES_FILE, curves_figure
-    from spd_train.training.metrics_log import METRICS_FILE, read_metrics_log
+    own = Figure.savefig
 
-    def draw(folder: Path, **words: str) -> Path:
-        curves_figure(read_metrics_log(folder / METRICS_FILE), **words)
-        Figure(figsize=(1, 1)).savefig(folder / CURVES_FILE)
-        return folder / CURVES_FILE
+    def save(figure: Figure, *args: Any, **options: Any) -> None:
+        is_svg = options.get("format") == "svg"
+        own(figure if is_svg else Figure(figsize=(1, 1)), *args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spd_train.run, "draw_curves", draw)
+        patch.setattr(Figure, "savefig", save)
+        yield own
+
+
+@pytest.fixture(scope="module")
+def rendered(savefig: Callable[..., None]) -> Iterator[None]:
+    """Figures are saved as they are, to the end of the module."""
+    from matplotlib.figure import Figure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", savefig)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _power_stays() -> Iterator[None]:
+    """Nothing waits for the disk: what is written need not survive a loss of power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
         yield
 
 

@@ -25,7 +25,6 @@ from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.tasks import Task, task_named
 from spd_train.config import Recipe
 from spd_train.data import grammar
-from spd_train.plots.curves import draw_curves
 from tests.cli.user_folder import user_folder
 from tests.tiny import tiny_checkpoint
 from tests.train.runs import StopAfter
@@ -129,13 +128,12 @@ class Stopped:
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+def stopped(tmp_path_factory: pytest.TempPathFactory, rendered: None) -> Stopped:
     """One quickstart for all tests that read what it wrote and said."""
     place = tmp_path_factory.mktemp("quickstart")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quickstart_module, "recipe_for", quick_recipe)
         patch.setattr(quickstart_module, "benchmark_settings", quick_settings)
-        patch.setattr("spd_train.run.draw_curves", draw_curves)  # tests' runs save a blank picture
         patch.setattr(grammar, "ROWS", {"train": 320, "dev": 64, "test": 64})
         patch.chdir(place)
         stops, times = [], {}

@@ -43,6 +43,7 @@ def figure_of(log: Sequence[dict[str, Any]], measured_on: str = "dev") -> "Figur
     return curves_figure(log, title="a run", metric="f1", measured_on=measured_on)
 
 
+@pytest.mark.usefixtures("rendered")
 def test_a_drawn_log_is_a_picture_of_it(tmp_path: Path) -> None:
     """A dense run's log and a sparse one's become pictures of other sizes, with ink on them."""
     sizes = set()
@@ -53,7 +54,7 @@ def test_a_drawn_log_is_a_picture_of_it(tmp_path: Path) -> None:
         picture = imread(draw_curves(tmp_path, title="a run", metric="f1", measured_on="dev"))
 
         sizes.add(picture.shape)
-        assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 100
+        assert len(np.unique(picture[..., 0])) > 50  # shades of red
     assert len(sizes) == 2
 
 
