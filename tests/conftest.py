@@ -3,14 +3,15 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
+from matplotlib.figure import Figure
 
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.patterns import Block
 from spd_deploy.sessions.tensorrt.compatibility import engine_fault
+from tests.pictures import blank_pictures
 from tests.tiny import tiny_checkpoint
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -35,29 +36,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def savefig() -> Iterator[Callable[..., None]]:
-    """Figures are composed, and saved as an empty picture of an inch; yields Matplotlib's own.
-
-    To render a figure takes longer than to train a tiny model. Tests of what is in a picture take
-    ``rendered``.
-    """
-    from matplotlib.figure import Figure
-
-    own = Figure.savefig
-
-    def save(figure: Figure, *args: Any, **options: Any) -> None:
-        is_svg = options.get("format") == "svg"
-        own(figure if is_svg else Figure(figsize=(1, 1)), *args, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", save)
+    """Pictures are blank; tests of what is in them take ``rendered``. Yields Matplotlib's own."""
+    with blank_pictures() as own:
         yield own
 
 
 @pytest.fixture(scope="module")
 def rendered(savefig: Callable[..., None]) -> Iterator[None]:
     """Figures are saved as they are, to the end of the module."""
-    from matplotlib.figure import Figure
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", savefig)
         yield
