@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 from matplotlib.figure import Figure
 
+from spd_deploy.benchmark import memory
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.patterns import Block
 from spd_deploy.sessions.tensorrt.compatibility import engine_fault
@@ -46,6 +47,26 @@ def rendered(savefig: Callable[..., None]) -> Iterator[None]:
     """Figures are saved as they are, to the end of the module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", savefig)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def status_file() -> Iterator[Path]:
+    """Arms are measured as on a system without ``/proc``, where no process weighs them.
+
+    Tests of their memory take ``weighed``. Yields the file that tells a process's memory.
+    """
+    own = memory._STATUS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "_STATUS", Path("no-proc"))
+        yield own
+
+
+@pytest.fixture(scope="module")
+def weighed(status_file: Path) -> Iterator[None]:
+    """The memory of arms is measured, to the end of the module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "_STATUS", status_file)
         yield
 
 
