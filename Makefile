@@ -46,9 +46,14 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# A worker runs whole files, since the tests of a file share what is slow to make.
+BY_FILE := --dist loadfile --no-loadscope-reorder
+
 # One thread a worker: two workers on two cores, and threads that do not spin against each other.
+# Byte code is kept, also where the environment says otherwise: pytest rewrites assertions once, and
+# processes that tests start compile nothing.
 test: check docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 $(BY_FILE) -q
 	$(BIN)/python -m build --no-isolation --wheel --outdir .venv/dist . > .venv/build.log \
 		|| { cat .venv/build.log; exit 1; }
 

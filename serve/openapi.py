@@ -32,7 +32,8 @@ _SCHEMES = {
 class DocumentedApp(FastAPI):
     """A FastAPI app whose OpenAPI description includes the bodies that handlers read themselves.
 
-    FastAPI describes the endpoints and never answers them; the middleware does.
+    FastAPI describes the endpoints and never answers them; the middleware does. They are handed to
+    it when the description is first asked for, which the start does not wait for.
     """
 
     def __init__(
@@ -46,8 +47,7 @@ class DocumentedApp(FastAPI):
         """``input_spec`` gives the open model's input; ``options`` are FastAPI's own."""
         super().__init__(openapi_url=None, docs_url=None, redoc_url=None, **options)
         self._protocols, self._input_spec, self._access = protocols, input_spec, access
-        for protocol in protocols:
-            self.include_router(_described(protocol))
+        self._undescribed = list(protocols)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request to the middleware; FastAPI would ask its own tracing about it first.
@@ -62,6 +62,8 @@ class DocumentedApp(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI description, with the limits and examples of the model that is open now."""
+        while self._undescribed:
+            self.include_router(_described(self._undescribed.pop(0)))
         described = copy.deepcopy(super().openapi())
         endpoints = [one for protocol in self._protocols for one in protocol.endpoints()]
         bodies = {model: None for endpoint in endpoints for model in endpoint.body}

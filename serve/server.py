@@ -19,7 +19,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from types import FrameType
 from typing import Any, cast
@@ -129,6 +129,16 @@ def run(
         raise state.error
 
 
+def lengthen_queues(listening: Iterable[socket.socket]) -> None:
+    """Let the kernel hold many new connections for sockets that uvicorn listens at.
+
+    It made their queues as short as it accepts at once; a connection that finds the queue full is
+    tried again by its client after a second.
+    """
+    for one in listening:
+        one.listen(_BACKLOG)
+
+
 def log_once(_: asyncio.AbstractEventLoop, context: dict[str, Any], *, rarely: Rarely) -> None:
     """Log an error of the event loop; where the machine has run out of something, once a minute."""
     error = context.get("exception")
@@ -189,8 +199,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self._management is not None and self.started:
             await self._listen_for_management(self._management)
-        for one in sockets or ():
-            one.listen(_BACKLOG)
+        lengthen_queues(sockets or ())
 
     async def _listen_for_management(self, management: socket.socket) -> None:
         """Listen on the management port too, without TLS; uvicorn knows one way for all.

@@ -60,7 +60,7 @@ class Switch(nn.Module):
     def __init__(self, teacher: nn.Module, unit: Unit) -> None:
         super().__init__()
         self.student = copy.deepcopy(teacher).requires_grad_(True)
-        self.teacher = teacher.requires_grad_(False)
+        self.teacher = teacher.requires_grad_(False).eval()
         self.unit = unit
         unit.switches.append(self)
 
@@ -71,7 +71,7 @@ class Switch(nn.Module):
 
     def train(self, mode: bool = True) -> "Switch":
         """Set the mode of the student's module. The teacher's stays in evaluation mode."""
-        super().train(mode=False)
+        self.training = False
         self.student.train(mode)
         return self
 

@@ -4,6 +4,8 @@ import copy
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +140,9 @@ def encoder_from_config(config: Any) -> Encoder:
         BadModel: Transformers has no such classifier, or spd does not support it.
     """
     known = config.to_dict()
-    skeleton = _skeleton(config)
-    shapes = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
-    encoder = Encoder.found_in(shapes, known)
-    if not skeleton._supports_attention_backend and config.model_type not in _ADAPTERS:
+    skeleton = _skeleton_of(config)
+    encoder = Encoder.found_in(dict(skeleton.shapes), known)
+    if not skeleton.records_attention and config.model_type not in _ADAPTERS:
         raise refusal("its attention is its own, and its probabilities cannot be recorded", known)
     return encoder
 
@@ -152,11 +153,42 @@ def tensor_shapes(config: Any) -> dict[str, tuple[int, ...]]:
     Raises:
         BadModel: Transformers has no such classifier.
     """
-    return {name: tuple(value.shape) for name, value in _skeleton(config).state_dict().items()}
+    return dict(_skeleton_of(config).shapes)
 
 
-def _skeleton(config: Any) -> PreTrainedModel:
-    """A classifier with this configuration, without weights."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Skeleton:
+    """What a classifier without weights tells.
+
+    Attributes:
+        shapes: of each tensor, by name.
+        records_attention: its attention goes through Transformers' interface.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    records_attention: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Source:
+    """A configuration; two of one class that say the same are equal."""
+
+    kind: type
+    content: str
+    config: Any = field(compare=False)
+
+
+def _skeleton_of(config: Any) -> _Skeleton:
+    """The skeleton of a classifier with this configuration."""
+    content = config.to_json_string(use_diff=False)
+    return _built(_Source(kind=type(config), content=content, config=config))
+
+
+# A run asks ten times, and to build a skeleton takes longer than a step of a tiny model.
+@lru_cache(maxsize=32)
+def _built(source: _Source) -> _Skeleton:
+    """The skeleton, built in Transformers without weights."""
+    config = source.config
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise refusal("transformers has no sequence classifier of this type", config.to_dict())
     plain = copy.deepcopy(config)
@@ -165,11 +197,12 @@ def _skeleton(config: Any) -> PreTrainedModel:
         with torch.device("meta"):
             model: PreTrainedModel = _classifier_class(config)(plain)
             adapt(model)
-            return model
+            shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     except Exception as err:
         raise BadModel(
             "config.json makes no model", got=err, fix="use the model's original config.json"
         ) from err
+    return _Skeleton(shapes=shapes, records_attention=model._supports_attention_backend)
 
 
 def encoder_sizes(model: PreTrainedModel) -> Encoder:

@@ -1,14 +1,18 @@
 """Fixtures that several folders of tests share."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from matplotlib.figure import Figure
 
+from spd_deploy.benchmark import memory
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.patterns import Block
 from spd_deploy.sessions.tensorrt.compatibility import engine_fault
+from tests.pictures import blank_pictures
 from tests.tiny import tiny_checkpoint
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -29,6 +33,49 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark, reason in lacking.items():
             if reason is not None and item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def savefig() -> Iterator[Callable[..., None]]:
+    """Pictures are blank; tests of what is in them take ``rendered``. Yields Matplotlib's own."""
+    with blank_pictures() as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+def rendered(savefig: Callable[..., None]) -> Iterator[None]:
+    """Figures are saved as they are, to the end of the module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", savefig)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def status_file() -> Iterator[Path]:
+    """Arms are measured as on a system without ``/proc``, where no process weighs them.
+
+    Tests of their memory take ``weighed``. Yields the file that tells a process's memory.
+    """
+    own = memory._STATUS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "_STATUS", Path("no-proc"))
+        yield own
+
+
+@pytest.fixture(scope="module")
+def weighed(status_file: Path) -> Iterator[None]:
+    """The memory of arms is measured, to the end of the module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "_STATUS", status_file)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _power_stays() -> Iterator[None]:
+    """Nothing waits for the disk: what is written need not survive a loss of power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -49,13 +49,31 @@ def estimates(rounds: Rounds, quantiles: Sequence[float], *, seed: int) -> list[
 def resampled(rounds: Rounds, quantiles: Sequence[float], *, seed: int) -> NDArray[np.float64]:
     """Quantiles of resampled data, ``[resamples, quantiles]``: rounds drawn, then their runs."""
     random = np.random.default_rng(seed)
-    arrays = [np.asarray(r, np.float64) for r in rounds]
-    drawn = []
-    for _ in range(RESAMPLES):
-        chosen = [arrays[i] for i in random.integers(len(arrays), size=len(arrays))]
-        runs = np.concatenate([r[random.integers(len(r), size=len(r))] for r in chosen])
-        drawn.append(np.quantile(runs, quantiles))
-    return np.asarray(drawn)
+    samples = np.concatenate([np.asarray(r, np.float64) for r in rounds])
+    lengths = np.array([len(r) for r in rounds])
+    starts = np.cumsum(lengths) - lengths
+    sizes = np.empty(RESAMPLES, np.intp)
+    drawn_RN = np.full((RESAMPLES, len(rounds) * lengths.max()), np.inf)
+    for number in range(RESAMPLES):
+        chosen = random.integers(len(rounds), size=len(rounds))
+        counts = lengths[chosen]
+        runs = random.integers(np.repeat(counts, counts)) + np.repeat(starts[chosen], counts)
+        sizes[number] = len(runs)
+        drawn_RN[number, : len(runs)] = samples[runs]
+    return _quantiles_of_rows(drawn_RN, sizes, quantiles)
+
+
+def _quantiles_of_rows(
+    values_RN: NDArray[np.float64], sizes: NDArray[np.intp], quantiles: Sequence[float]
+) -> NDArray[np.float64]:
+    """NumPy's quantiles of the first ``sizes[row]`` values of each row; the rest is infinite."""
+    sorted_RN = np.sort(values_RN, axis=1)
+    position_RQ = np.outer(sizes - 1, quantiles)
+    below_RQ = position_RQ.astype(np.intp)
+    above_RQ = np.minimum(below_RQ + 1, sizes[:, None] - 1)
+    low_RQ = np.take_along_axis(sorted_RN, below_RQ, axis=1)
+    high_RQ = np.take_along_axis(sorted_RN, above_RQ, axis=1)
+    return low_RQ + (position_RQ - below_RQ) * (high_RQ - low_RQ)
 
 
 def median(rounds: Rounds) -> float:

@@ -1,10 +1,12 @@
 """Which versions of the packages that shape a result are installed."""
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 PACKAGE = "spd-deploy"
 
 
+@cache  # a session asks for several each time that one is opened
 def version_of(package: str) -> str | None:
     """The installed version of a distribution, None where it is absent."""
     try:

@@ -19,12 +19,18 @@ AWKWARD_TEXTS = (
     "antidisestablishmentarianism " + "x" * 300,
     "`code` ``quoted'' “curly” ‘single’ «guillemets» – — … ~^|\\/",
 )
-_LONG = " ".join(AWKWARD_TEXTS) * 8
+# The texts together have 77 words; a tokenizer that knows none of them makes a token of most.
+_TOKENS_OF_ALL = 64
 
 
-def awkward_inputs() -> list[tuple[str, str | None]]:
-    """Each text alone and as either text of a pair; and texts that must be cut."""
+def awkward_inputs(max_tokens: int) -> list[tuple[str, str | None]]:
+    """Each text alone and as either text of a pair; and texts that must be cut.
+
+    Those are longer than ``max_tokens``, and not by much: of two texts that are cut, Transformers
+    makes every combination of the parts that are cut off.
+    """
+    long = " ".join(AWKWARD_TEXTS) * (1 + max_tokens // _TOKENS_OF_ALL)
     turned = (*AWKWARD_TEXTS[1:], AWKWARD_TEXTS[0])
-    alone: list[tuple[str, str | None]] = [(text, None) for text in (*AWKWARD_TEXTS, _LONG)]
+    alone: list[tuple[str, str | None]] = [(text, None) for text in (*AWKWARD_TEXTS, long)]
     pairs = zip(AWKWARD_TEXTS, turned, strict=True)
-    return [*alone, *pairs, (_LONG, "short"), ("short", _LONG), (_LONG, _LONG)]
+    return [*alone, *pairs, (long, "short"), ("short", long), (long, long)]

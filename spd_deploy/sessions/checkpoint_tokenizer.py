@@ -170,7 +170,7 @@ def _content_of(auto: Any) -> str:
 
 def _refuse_other_ids(ours: Tokenizer, theirs: Any, reference: object) -> None:
     """Compare two tokenizers on the awkward texts, alone, in pairs and cut."""
-    for text, pair in awkward_inputs():
+    for text, pair in awkward_inputs(ours.max_tokens):
         expected = theirs(  # in a batch, since alone it takes an empty second text for none
             [text],
             None if pair is None else [pair],

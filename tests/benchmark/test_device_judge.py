@@ -261,6 +261,7 @@ def page_of(report: Report) -> str:
     return html_from_report(report, judgement, draw_plots(report, judgement))
 
 
+@pytest.mark.usefixtures("rendered")
 def test_the_page_shows_the_gpu() -> None:
     """The headline names the fastest dense arm, and the GPU's tables are on the page."""
     report = two_dense_and_a_block()

@@ -13,6 +13,8 @@ from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from tests.benchmark.made import source_of
 from tests.portable import with_portable
 
+pytestmark = pytest.mark.usefixtures("weighed")
+
 SETTINGS = BenchmarkSettings(shapes=(Shape(batch=2, seq=16),), threads=1)
 
 

@@ -62,7 +62,7 @@ def report() -> Report:
 
 
 @pytest.fixture(scope="module")
-def plots(report: Report) -> dict[str, bytes]:
+def plots(report: Report, rendered: None) -> dict[str, bytes]:
     """Their pictures."""
     return draw_plots(report, three_judged())
 

@@ -68,7 +68,9 @@ def refusal(*words: str | Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def measured(folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+def measured(
+    folders: Folders, tmp_path_factory: pytest.TempPathFactory, weighed: None
+) -> tuple[Result, Path]:
     """A run of both artefacts against the checkpoint, and its report's folder."""
     output = tmp_path_factory.mktemp("out") / "report"
     words: Sequence[str | Path] = (

@@ -47,6 +47,7 @@ def test_a_run_over_http_starts_servers_and_compares_them(
 ) -> None:
     """The server of the artefact is started, and the tables and the JSON tell what it does."""
     monkeypatch.setattr(visit, "_LEAST_ARRIVALS", 20)
+    monkeypatch.setattr(visit, "_BOUNDS_LONG", 0.1)
     monkeypatch.setattr(visit, "_STEPS", 2)
     result = spd_bench(
         artefact, "--http", "--latency-bound", "100", "--price-per-hour", "2", "--json",

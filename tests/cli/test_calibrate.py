@@ -21,7 +21,7 @@ FACTOR = 6.0
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, rendered: None) -> Path:
     """A classifier whose logits are six times too large, and labels drawn from the right ones."""
     place = tmp_path_factory.mktemp("sure")
     tiny_model(place / "model", task=TASKS["sst2"], hidden=32, intermediate=64)

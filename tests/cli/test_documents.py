@@ -27,6 +27,7 @@ from serve.settings import ServeSettings
 from serve.shadow import shadow_from
 from spd_deploy.cli.main import cli
 from spd_deploy.cli.options.model_options import named_paths
+from spd_deploy.domain import paired_answers
 from spd_deploy.domain.checkpoint import encoder_in
 from spd_deploy.domain.latency_table import write_latency_table
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
@@ -95,6 +96,7 @@ def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     here = tmp_path / "user"
     shutil.copytree(prepared, here)
     (here / "benchmarks").symlink_to(ROOT / "benchmarks")
+    monkeypatch.setattr(paired_answers, "_RESAMPLES", 20)
     monkeypatch.chdir(here)
     return here
 

@@ -7,6 +7,8 @@ begun, above it the work is done and its output is refused.
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -29,16 +31,42 @@ VERBS = {
     "predict": "predict artefact --input texts.jsonl",
     "sweep": "sweep grid.toml --data GLUE",
 }
+# The commands of each limit on the size of a file, in bytes.
+LIMITS = {
+    4_000: VERBS,
+    20_000: {name: command for name, command in VERBS.items() if name != "sweep"},
+}
+# A training that writes its log, its state and its weights.
+LONGER = "train --task mrpc --data GLUE/MRPC --model model --pattern 2:4 --teacher-epochs 1"
+OF_TRAINING = (3_000, 150_000)
+# One process for all: to import what they need takes longer than what they do.
 SCRIPT = """
 import json, resource, signal, sys
 from click.testing import CliRunner
 from spd_deploy.cli.main import cli
+import spd_train.run, matplotlib.figure
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
-for name, command in json.loads(sys.argv[2]).items():
-    result = CliRunner().invoke(cli, [*command.split(), "--output", "out/x"])
-    print(json.dumps([name, result.exit_code, result.stderr]))
+for limit, commands in json.loads(sys.argv[1]).items():
+    for name, command in commands.items():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
+        result = CliRunner().invoke(cli, [*command.split(), "--output", f"out-{limit}/x"])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        refused = isinstance(result.exception, SystemExit)
+        print(json.dumps([int(limit), name, result.exit_code, result.stderr, refused]))
 """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a command ended.
+
+    Attributes:
+        refused: it ended by its exit code, and no exception was left to Python.
+    """
+
+    code: int
+    stderr: str
+    refused: bool
 
 
 @pytest.fixture(scope="module")
@@ -57,27 +85,50 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize(("limit", "verbs"), [(4_000, VERBS), (20_000, set(VERBS) - {"sweep"})])
-def test_a_full_disk_is_one_line_and_blocks_nothing(
-    place: Path, limit: int, verbs: set[str]
-) -> None:
-    """Each verb that writes names its output and the cause, and leaves no output behind."""
-    commands = json.dumps({name: VERBS[name] for name in VERBS if name in verbs})
+@pytest.fixture(scope="module")
+def outcomes(place: Path) -> Mapping[tuple[int, str], Outcome]:
+    """How each command ended, by limit and name."""
+    commands = {**LIMITS, **{limit: {"longer": LONGER} for limit in OF_TRAINING}}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(limit), commands],
+        [sys.executable, "-c", SCRIPT, json.dumps(commands)],
         cwd=place,
         capture_output=True,
         text=True,
         check=True,
     )
-
     told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {name for name, *_ in told} == set(verbs)
-    for name, code, stderr in told:
-        lines = [line for line in stderr.splitlines() if line.startswith("spd: ")]
-        assert code == 1 and len(lines) == 1, (name, stderr)
-        wrote = lines[0].startswith("spd: could not write out/x") and "free some space" in lines[0]
+    return {
+        (limit, name): Outcome(code=code, stderr=stderr, refused=refused)
+        for limit, name, code, stderr, refused in told
+    }
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_full_disk_is_one_line_and_blocks_nothing(
+    place: Path, outcomes: Mapping[tuple[int, str], Outcome], limit: int
+) -> None:
+    """Each verb that writes names its output and the cause, and leaves no output behind."""
+    output = place / f"out-{limit}"
+    for name in LIMITS[limit]:
+        outcome = outcomes[limit, name]
+        lines = [line for line in outcome.stderr.splitlines() if line.startswith("spd: ")]
+        assert outcome.code == 1 and len(lines) == 1, (name, outcome)
+        named = lines[0].startswith(f"spd: could not write {output.name}/x")
+        wrote = named and "free some space" in lines[0]
         copied = lines[0].startswith("spd: no room for a private copy of the model's files")
         assert wrote or copied, (name, lines[0])
-    assert not [p for p in (place / "out").rglob("*") if p.is_file()]
-    assert not list((place / "out").glob("x"))
+    assert not [p for p in output.rglob("*") if p.is_file()]
+    assert not list(output.glob("x"))
+
+
+@pytest.mark.parametrize("limit", OF_TRAINING)
+def test_a_full_disk_while_training_is_one_clear_line(
+    place: Path, outcomes: Mapping[tuple[int, str], Outcome], limit: int
+) -> None:
+    """Out of space for the log, the state or the weights: one line, and no checkpoint."""
+    outcome = outcomes[limit, "longer"]
+
+    assert outcome.code == 1 and outcome.refused
+    assert "spd: could not write" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    assert not list((place / f"out-{limit}").rglob("spd.json"))

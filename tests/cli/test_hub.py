@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from spd_deploy.cli.inputs.latency_model import latency_weights
 from spd_deploy.domain.checkpoint import open_checkpoint
@@ -16,8 +17,13 @@ from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.tasks import TASKS
 from spd_train import hub
 from spd_train.model import model_config
+from tests.cli.running import run_in
 from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_model
+
+COMMAND = (
+    "train --task mrpc --data MRPC --model {model} --output out --teacher-epochs 0.1 --threads 1"
+)
 
 
 @pytest.fixture
@@ -31,10 +37,8 @@ def train(place: Path, model: str, endpoint: str) -> subprocess.CompletedProcess
     """A short dense training of a model from the hub at ``endpoint``; its cache is in ``place``."""
     environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
     environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(place / "cache")}
-    words = ["train", "--task", "mrpc", "--data", "MRPC", "--model", model, "--output", "out"]
-    words += ["--teacher-epochs", "0.1"]
     return subprocess.run(
-        [sys.executable, "-m", "spd_deploy", *words],
+        [sys.executable, "-m", "spd_deploy", *COMMAND.format(model=model).split()],
         cwd=place,
         env=environment,
         capture_output=True,
@@ -43,15 +47,21 @@ def train(place: Path, model: str, endpoint: str) -> subprocess.CompletedProcess
     )
 
 
-def test_a_hub_that_is_silent_is_one_line(tmp_path: Path, silent: str) -> None:
+def test_a_hub_that_is_silent_is_one_line(
+    tmp_path: Path, silent: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Nothing is tried again or printed by the hub's client, and no folder is left behind."""
     mrpc_files(tmp_path / "MRPC")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", silent)
+    monkeypatch.setattr(hub, "_PATIENCE_S", 0.5)
 
-    done = train(tmp_path, "some/bert", silent)
+    done = run_in(tmp_path, COMMAND.format(model="some/bert"))
 
-    assert done.returncode == 1
-    assert "Retry" not in done.stderr and "Traceback" not in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("spd: ")]
+    assert done.exit_code == 1
+    told = done.stderr + "".join(capfd.readouterr())
+    assert "Retry" not in told and "Traceback" not in told
+    (line,) = [line for line in told.splitlines() if line.startswith("spd: ")]
     assert "some/bert is not a folder here, and the Hugging Face hub does not answer; got" in line
     assert not (tmp_path / "out").exists()
 

@@ -128,7 +128,7 @@ class Stopped:
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+def stopped(tmp_path_factory: pytest.TempPathFactory, rendered: None, weighed: None) -> Stopped:
     """One quickstart for all tests that read what it wrote and said."""
     place = tmp_path_factory.mktemp("quickstart")
     with pytest.MonkeyPatch.context() as patch:

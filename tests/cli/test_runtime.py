@@ -63,6 +63,7 @@ def test_a_score_says_what_ran(artefact: Artefact, tmp_path: Path) -> None:
     assert found["openvino"]["scores"] == found["auto"]["scores"]
 
 
+@pytest.mark.usefixtures("weighed")
 def test_one_artefact_is_measured_in_several_runtimes(artefact: Artefact, tmp_path: Path) -> None:
     """Each is an arm, compared with the baseline in the first, with its parity as measured."""
     asked = ["onnxruntime", "openvino"]

@@ -14,6 +14,7 @@ from spd_deploy.domain.checkpoint import open_checkpoint
 from spd_deploy.domain.child import child_environment
 from spd_deploy.domain.tasks import TASKS
 from tests.cli.documents import blocks_of, pages
+from tests.cli.running import run_in
 from tests.cli.user_folder import mrpc_files
 from tests.tiny import tiny_checkpoint, tiny_model
 
@@ -58,11 +59,10 @@ def test_a_sweep_of_real_trainings_runs_beside_such_files(place: Path) -> None:
         'recipes = ["prune"]\nseeds = [0]\n'
         "[train]\nepochs = 0.4\nteacher_epochs = 0.2\nbatch_size = 8\n"
     )
-    words = ["grid.toml", "--model", "model", "--data", "GLUE", "--output", "out", "--jobs", "2"]
 
-    done = run_there(place, [sys.executable, "-m", "spd_deploy", "sweep", *words, "--json"])
+    done = run_in(place, "sweep grid.toml --model model --data GLUE --output out --jobs 2 --json")
 
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     value = json.loads(done.stdout)
     assert value["finished"] == 2
     assert all(run["outcome"]["gap"] is not None for run in value["runs"])

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from spd_deploy.cli.main import cli
 from spd_train.sweep import command
+from spd_train.sweep import run_sweep as run_sweep_module
 from tests.train import fake_train
 
 GRID = """
@@ -37,6 +38,12 @@ def grid(tmp_path: Path) -> Path:
     file = tmp_path / "grid.toml"
     file.write_text(GRID)
     return file
+
+
+@pytest.fixture(autouse=True)
+def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep sees at once what has become of its children."""
+    monkeypatch.setattr(run_sweep_module, "_POLL_S", 0.01)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def answers(seed: int, rows: int = 60, *, noise: float = 1.0) -> PairedAnswers:
     )
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(st.integers(0, 1000))
 def test_the_parts_of_a_division_make_up_the_whole(seed: int) -> None:
     """Rows, changed answers and right answers of the parts add up, whatever divides them."""
@@ -43,7 +43,7 @@ def test_the_parts_of_a_division_make_up_the_whole(seed: int) -> None:
         assert right == pytest.approx(60 * (found.sparse["accuracy"] or 0.0))
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(st.integers(0, 1000))
 def test_fixed_and_broken_rows_explain_the_difference(seed: int) -> None:
     """Sparse minus dense accuracy is what was fixed less what was broken, a share of all rows."""

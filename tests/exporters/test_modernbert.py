@@ -40,7 +40,7 @@ def transformers_logits(checkpoint: Checkpoint) -> list[NDArray[np.float32]]:
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint.folder)
     logits = []
-    for text, pair in awkward_inputs():
+    for text, pair in awkward_inputs(POSITIONS):
         texts = ([text],) if pair is None else ([text], [pair])
         given = tokenizer(*texts, truncation=True, max_length=POSITIONS, return_tensors="pt")
         given.pop("token_type_ids", None)
@@ -68,7 +68,7 @@ def test_awkward_texts_get_transformers_logits(
     checkpoint = made(tmp_path / "c", spelled, classifier_pooling=pooling)
     expected = transformers_logits(checkpoint)
     tokenizer = tokenizer_of(checkpoint)
-    rows = [tokenizer.encode(text, pair) for text, pair in awkward_inputs()]
+    rows = [tokenizer.encode(text, pair) for text, pair in awkward_inputs(POSITIONS)]
     assert max(len(row.ids) for row in rows) == POSITIONS
 
     for session in sessions(checkpoint, tmp_path):

@@ -107,8 +107,8 @@ class Slow(FakeSession):
     """A session whose time is its padded tokens."""
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """The formula's logits, a millisecond a token."""
-        time.sleep(batch.ids_BS.size * 0.001)
+        """The formula's logits, half a millisecond a token."""
+        time.sleep(batch.ids_BS.size * 0.0005)
         return super().run(batch)
 
 
@@ -117,12 +117,12 @@ def test_a_short_text_does_not_wait_for_long_requests() -> None:
     session = Slow()
     engine = Engine(session, lambda rows: pad(rows, pad_id=0), outputs=2,
                     known_good=tokens(2, 3), max_padded_tokens=2_000, max_rows=64,
-                    max_batch_s=0.05, stall_timeout_s=60,
+                    max_batch_s=0.025, stall_timeout_s=60,
                     metrics=Metrics().of_model("fake"))  # fmt: skip
     try:
         engine.submit([tokens(1, 1)])[0].result(PATIENCE_S)
         long = tokens(*range(1, 65))
-        bulk = [future for _ in range(4) for future in engine.submit([long] * 32)]
+        bulk = [future for _ in range(4) for future in engine.submit([long] * 16)]
         bulk[0].result(PATIENCE_S)
         before = sum(future.done() for future in bulk)
         engine.submit([tokens(5, 6)])[0].result(PATIENCE_S)

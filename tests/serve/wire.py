@@ -19,7 +19,7 @@ from serve.connection_pool import ConnectionPool
 from serve.forwarding import ProxySettings
 from serve.open_model import ServedModel
 from serve.request_record import Observer
-from serve.server import bound_socket, config_of
+from serve.server import bound_socket, config_of, lengthen_queues
 from serve.settings import ServeSettings
 from serve.state import ServerState
 from serve.tls import ServerTls
@@ -96,6 +96,11 @@ def answers_in(data: bytes) -> Iterator[Answer]:
 
 class _Server(uvicorn.Server):
     """Leaves no connection open, also where a busy machine does not close all in its time."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, as ``spd serve`` does it."""
+        await super().startup(sockets)
+        lengthen_queues(sockets or ())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop, then end what is left; its process would end instead."""

@@ -58,7 +58,7 @@ def auto_ids(folder: Path, max_tokens: int) -> list[tuple[list[int], list[int]]]
     """AutoTokenizer's ids and types on the awkward texts; a folder is read once as it is."""
     theirs = AutoTokenizer.from_pretrained(folder)
     found = []
-    for text, pair in awkward_inputs():
+    for text, pair in awkward_inputs(max_tokens):
         expected = theirs(
             [text],
             None if pair is None else [pair],
@@ -72,7 +72,7 @@ def auto_ids(folder: Path, max_tokens: int) -> list[tuple[list[int], list[int]]]
 
 def assert_alike(ours: Tokenizer, folder: Path) -> None:
     """Ids and types on the awkward texts are AutoTokenizer's."""
-    found = [ours.encode(*texts) for texts in awkward_inputs()]
+    found = [ours.encode(*texts) for texts in awkward_inputs(ours.max_tokens)]
     expected = auto_ids(folder, ours.max_tokens)
     assert [(list(row.ids), list(row.types)) for row in found] == expected
 
@@ -102,7 +102,7 @@ def test_settings_that_are_read_make_a_difference(tmp_path: Path) -> None:
 
         found = tokenizer_of(open_checkpoint(folder))
 
-        differs = any(found.encode(*texts) != plain.encode(*texts) for texts in awkward_inputs())
+        differs = any(found.encode(*texts) != plain.encode(*texts) for texts in awkward_inputs(64))
         assert differs == (settings != {"padding_side": "left"})
 
 

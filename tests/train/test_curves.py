@@ -1,11 +1,16 @@
 """The curves of a run say what they show: what was measured on, stages, and no empty panel."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 
-from spd_train.plots.curves import curves_figure
+from spd_train.plots.curves import curves_figure, draw_curves
+from spd_train.training.metrics_log import METRICS_FILE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +41,21 @@ def records(*, sparse: bool, best: float = 0.9) -> list[dict[str, Any]]:
 def figure_of(log: Sequence[dict[str, Any]], measured_on: str = "dev") -> "Figure":
     """The figure of a log."""
     return curves_figure(log, title="a run", metric="f1", measured_on=measured_on)
+
+
+@pytest.mark.usefixtures("rendered")
+def test_a_drawn_log_is_a_picture_of_it(tmp_path: Path) -> None:
+    """A dense run's log and a sparse one's become pictures of other sizes, with ink on them."""
+    sizes = set()
+    for sparse in (True, False):
+        lines = [json.dumps(record) for record in records(sparse=sparse)]
+        (tmp_path / METRICS_FILE).write_text("\n".join(lines) + "\n")
+
+        picture = imread(draw_curves(tmp_path, title="a run", metric="f1", measured_on="dev"))
+
+        sizes.add(picture.shape)
+        assert len(np.unique(picture[..., 0])) > 50  # shades of red
+    assert len(sizes) == 2
 
 
 def labels_in(figure: "Figure") -> list[str]:

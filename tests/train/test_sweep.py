@@ -23,6 +23,7 @@ from spd_deploy.domain.errors import (
 )
 from spd_deploy.domain.progress import Silent
 from spd_train.recipes import RECIPES
+from spd_train.sweep import run_sweep as run_sweep_module
 from spd_train.sweep.capacity import Capacity
 from spd_train.sweep.grid import Grid
 from spd_train.sweep.grid_file import grid_from
@@ -65,6 +66,12 @@ class Notes(Silent):
 
     def note(self, text: str) -> None:
         self.told.append(text)
+
+
+@pytest.fixture(autouse=True)
+def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep sees at once what has become of its children."""
+    monkeypatch.setattr(run_sweep_module, "_POLL_S", 0.01)
 
 
 def job_at(grid: Grid, place: str) -> Job:

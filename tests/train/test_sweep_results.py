@@ -209,6 +209,7 @@ def test_the_json_has_every_run(whole: Results, tmp_path: Path) -> None:
     assert row["score"]["values"] == [finals(job)["dev"] for job in cells("prune", "cola")]
 
 
+@pytest.mark.usefixtures("rendered")
 def test_the_figures_are_drawn_of_whatever_is_finished(tmp_path: Path) -> None:
     """Whole, partial and empty results give two PNG files each."""
     for results in (

@@ -18,6 +18,7 @@ from spd_deploy.domain.progress import Silent
 from spd_train.config import Recipe
 from spd_train.run import run
 from spd_train.train_config import TrainConfig
+from tests.pictures import blank_pictures
 from tests.train.runs import StopAfter, config_for
 from tests.train.training.test_processes import RECIPES, calm
 
@@ -47,4 +48,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with blank_pictures():
+        main()

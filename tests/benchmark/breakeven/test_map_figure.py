@@ -74,6 +74,7 @@ def test_the_title_fits_and_names_what_ran_the_products() -> None:
     assert max(map(len, title.split("\n"))) <= WIDEST_TITLE
 
 
+@pytest.mark.usefixtures("rendered")
 def test_the_same_map_is_the_same_picture() -> None:
     """It is a PNG file, drawn from the map's numbers and from nothing else."""
     picture = draw_map(made_map())

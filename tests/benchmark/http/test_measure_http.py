@@ -49,8 +49,9 @@ def url(dense_artefact: Artefact) -> Iterator[str]:
 
 @pytest.fixture
 def few_arrivals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loads of twenty requests, and one step of the search a round; a p99 needs more."""
+    """Loads of twenty requests or more, and one step of the search a round; a p99 needs more."""
     monkeypatch.setattr(visit, "_LEAST_ARRIVALS", 20)
+    monkeypatch.setattr(visit, "_BOUNDS_LONG", 1)
     monkeypatch.setattr(visit, "_STEPS", 2)
 
 

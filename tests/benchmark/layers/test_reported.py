@@ -25,7 +25,7 @@ def report() -> Report:
 
 
 @pytest.fixture(scope="module")
-def written(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(report: Report, tmp_path_factory: pytest.TempPathFactory, rendered: None) -> Path:
     """The report's folder."""
     folder = tmp_path_factory.mktemp("layers") / "report"
     write_report(report, folder)

@@ -1,5 +1,7 @@
 """fp16 between operators: typed as strongly typed networks ask, near the checkpoint, and finite."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,23 @@ from tests.tiny import tiny_checkpoint, with_weights
 
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 PATTERNS = [None, "2:4", "block:32x1", "structured"]
+Made = Callable[[str | None, str], Artefact]
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Gives the artefact of a pattern and an architecture, of four layers; each is made once."""
+
+    @cache
+    def made(spelled: str | None, architecture: str) -> Artefact:
+        place = tmp_path_factory.mktemp("half")
+        pattern = None if spelled is None else parse_pattern(spelled)
+        checkpoint = tiny_checkpoint(
+            place / "c", architecture=architecture, pattern=pattern, layers=4
+        )
+        return exported(checkpoint, place / "a")
+
+    return made
 
 
 @pytest.mark.parametrize("spelled", PATTERNS)
@@ -56,12 +75,9 @@ def test_products_are_half_and_norms_and_softmax_single(
     ["bert", "roberta", "distilbert", "electra", "mpnet", "modernbert", "deberta-v2"],
 )
 @pytest.mark.parametrize("spelled", PATTERNS)
-def test_logits_are_the_checkpoints(spelled: str | None, architecture: str, tmp_path: Path) -> None:
+def test_logits_are_the_checkpoints(spelled: str | None, architecture: str, half: Made) -> None:
     """In every architecture and pattern, to within what 11 bits a number may make."""
-    pattern = None if spelled is None else parse_pattern(spelled)
-    checkpoint = tiny_checkpoint(tmp_path / "c", architecture=architecture, pattern=pattern)
-
-    parity = exported(checkpoint, tmp_path / "a").manifest.parity
+    parity = half(spelled, architecture).manifest.parity
 
     assert 0 < parity.max_difference < parity.tolerance == 5e-2
 
@@ -82,14 +98,10 @@ def referred(artefact: Artefact) -> NDArray[np.float32]:
 @pytest.mark.parametrize("architecture", ["bert", "mpnet", "modernbert", "deberta-v2"])
 @pytest.mark.parametrize("spelled", PATTERNS)
 def test_rounding_after_each_operator_stays_within_the_tolerance(
-    spelled: str | None, architecture: str, tmp_path: Path
+    spelled: str | None, architecture: str, half: Made
 ) -> None:
     """As a GPU does it, and a CPU does not."""
-    pattern = None if spelled is None else parse_pattern(spelled)
-    checkpoint = tiny_checkpoint(
-        tmp_path / "c", architecture=architecture, pattern=pattern, layers=4
-    )
-    artefact = exported(checkpoint, tmp_path / "a")
+    artefact = half(spelled, architecture)
 
     difference = difference_between(referred(artefact), artefact.golden().logits_BC)
 

@@ -102,16 +102,24 @@ def assert_alike(ours: list[Record], theirs: list[Record], *, within: float) -> 
         assert a["loss"] == pytest.approx(b["loss"], rel=within, abs=within)
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_accumulation_changes_nothing(teacher: Path, tmp_path: Path, recipe: Recipe) -> None:
+@pytest.fixture(scope="module")
+def whole(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Record]]:
+    """The log of each recipe's calm run in whole steps."""
+    place = tmp_path_factory.mktemp("whole")
+    return {name: train(teacher, place / name, calm(recipe)) for name, recipe in RECIPES.items()}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_accumulation_changes_nothing(
+    teacher: Path, whole: dict[str, list[Record]], tmp_path: Path, name: str
+) -> None:
     """The losses of a calm run in two or three parts are those of one in whole steps."""
-    whole = train(teacher, tmp_path / "whole", calm(recipe))
     for accumulate in (2, 3):
-        parts = replace(calm(recipe), accumulate=accumulate)
+        parts = replace(calm(RECIPES[name]), accumulate=accumulate)
 
         parted = train(teacher, tmp_path / f"{accumulate} parts", parts)
 
-        assert_alike(parted, whole, within=1e-5)
+        assert_alike(parted, whole[name], within=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -148,11 +156,11 @@ def test_two_processes_are_one_that_accumulates(
     assert ours.read_bytes() == theirs.read_bytes()
 
 
-def test_two_processes_have_the_losses_of_one(teacher: Path, two: Path, tmp_path: Path) -> None:
+def test_two_processes_have_the_losses_of_one(two: Path, whole: dict[str, list[Record]]) -> None:
     """Two processes log what one does in a calm run on the same whole batches."""
-    alone = train(teacher, tmp_path / "alone", calm(RECIPES["spd"]))
+    found = read_metrics_log(two / "calm" / METRICS_FILE)
 
-    assert_alike(read_metrics_log(two / "calm" / METRICS_FILE), alone, within=1e-5)
+    assert_alike(found, whole["spd"], within=1e-5)
 
 
 def test_two_processes_resume_to_the_bit(two: Path) -> None:
