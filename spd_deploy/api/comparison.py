@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import compress
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -168,6 +169,7 @@ def compare(
     """
     import numpy as np
 
+    from spd_deploy.domain.metrics import truth_of
     from spd_deploy.domain.paired_answers import PairedAnswers, compare_answers, largest_distances
 
     name = None if task is None else read_text("task", task)
@@ -203,7 +205,7 @@ def compare(
         task=agreed,
         dense_BC=dense_BC,
         sparse_BC=sparse_BC,
-        labels_B=np.array([e.label for e in examples], dtype=np.float64),
+        labels_B=truth_of(agreed, [e.label for e in examples if e.label is not None]),
         tokens_B=np.array([len(row) for row in encoded]),
         groups=() if group is None else tuple(str(e.group) for e in examples),
     )
@@ -248,6 +250,8 @@ def _logits(
 
 def _changed_row(answers: "PairedAnswers", example: "Example", row: int) -> ChangedRow:
     """A row with what both models answer."""
+    import numpy as np
+
     from spd_deploy.domain.answers import answers_of
 
     task = answers.task
@@ -255,16 +259,20 @@ def _changed_row(answers: "PairedAnswers", example: "Example", row: int) -> Chan
         answers_of(task, logits_BC[row].astype("float32"))[0]
         for logits_BC in (answers.dense_BC, answers.sparse_BC)
     )
-    label = example.label or 0.0
-    numbers = task.is_regression
+    if task.is_regression:
+        shown = [f"{answers.labels_B[row]:g}", f"{dense.score:.3f}", f"{sparse.score:.3f}"]
+    else:
+        one = answers.only(np.array([row]))
+        has = (one.true_BC, one.given(one.dense_BC), one.given(one.sparse_BC))
+        shown = [", ".join(compress(task.labels, has_BC[0])) or "-" for has_BC in has]
     return ChangedRow(
         row=row + 1,
         text=example.text,
         pair=example.pair,
-        truth=f"{label:g}" if numbers else task.labels[int(label)],
-        dense=f"{dense.score:.3f}" if numbers else dense.label,
+        truth=shown[0],
+        dense=shown[1],
         dense_score=dense.score,
-        sparse=f"{sparse.score:.3f}" if numbers else sparse.label,
+        sparse=shown[2],
         sparse_score=sparse.score,
         distance=float(answers.distances_B[row]),
     )

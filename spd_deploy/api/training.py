@@ -71,6 +71,8 @@ def train(
     pair_column: str | None = None,
     label_column: str = "label",
     regression: bool = False,
+    multi_label: bool = False,
+    label_separator: str | None = None,
     skip_broken_rows: bool = False,
     model: str | PathLike[str] | None = None,
     teacher: str | PathLike[str] | None = None,
@@ -145,6 +147,8 @@ def train(
         pair_column: the column with the second text, if rows are pairs.
         label_column: the column with the label.
         regression: read the labels as numbers to predict.
+        multi_label: a row may have several labels, or none.
+        label_separator: what stands between the labels of a text; by default it is found.
         skip_broken_rows: leave broken rows out instead of stopping at the first.
         model: the pretrained encoder: a folder, or a name on the Hugging Face hub.
         teacher: a fine-tuned classifier to distil from, instead of making one.

@@ -51,10 +51,10 @@ def truth_of(task: Task, labels_B: Sequence[Label]) -> NDArray[np.float64]:
 
     Where a row of a classifier of one label has probabilities, its label is the most probable one.
     """
-    found: NDArray[np.float64] = np.asarray(labels_B, dtype=np.float64)
-    if found.ndim == 2 and not task.is_multi_label:
-        return np.asarray(found.argmax(1), dtype=np.float64)
-    return found
+    if task.is_multi_label:
+        return np.asarray(labels_B, dtype=np.float64)
+    plain = [int(np.argmax(one)) if isinstance(one, tuple) else one for one in labels_B]
+    return np.asarray(plain, dtype=np.float64)
 
 
 def labels_given(task: Task, logits_BC: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -62,6 +62,13 @@ def labels_given(task: Task, logits_BC: NDArray[np.floating]) -> NDArray[np.int6
     if not task.decision.thresholds:
         return np.asarray(logits_BC.argmax(1), dtype=np.int64)
     return chosen_B(task.decision, task.labels, scores_from(task, logits_BC))
+
+
+def given_labels_BC(task: Task, logits_BC: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which labels each row gets from a classifier of one label, or of several."""
+    if task.is_multi_label:
+        return given_BC(task.decision, task.labels, scores_from(task, logits_BC))
+    return np.asarray(labels_given(task, logits_BC)[:, None] == np.arange(len(task.labels)))
 
 
 def _multi_label_scores(

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from spd_deploy.domain.answers import scores_from
 from spd_deploy.domain.calibration_error import CalibrationError
-from spd_deploy.domain.decision import given_BC
-from spd_deploy.domain.metrics import TRUE, labels_given, scores_of
+from spd_deploy.domain.metrics import TRUE, given_labels_BC, scores_of
 from spd_deploy.domain.tasks import Activation, Task
 from spd_deploy.domain.temperature import error_of, is_calibrated_by_temperature
 
@@ -78,10 +77,7 @@ class PairedAnswers:
 
     def given(self, logits_BC: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which labels each row gets, ``[B, C]``."""
-        task = self.task
-        if task.is_multi_label:
-            return given_BC(task.decision, task.labels, scores_from(task, logits_BC))
-        return np.asarray(labels_given(task, logits_BC)[:, None] == np.arange(len(task.labels)))
+        return given_labels_BC(self.task, logits_BC)
 
     def right_B(self, logits_BC: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Rows that get their true label, or all of their labels and no other."""

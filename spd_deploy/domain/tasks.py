@@ -100,6 +100,15 @@ class Task:
         return self.problem_type is ProblemType.MULTI_LABEL
 
     @property
+    def chosen_by(self) -> tuple[str, ...]:
+        """The metrics of which the mean chooses the best checkpoint.
+
+        GLUE averages a task's metrics in the same way. The metrics of several labels say the same
+        of a model, so the first counts alone.
+        """
+        return self.metrics[:1] if self.is_multi_label else self.metrics
+
+    @property
     def may_abstain(self) -> bool:
         """Whether a text may get no label since no score is large enough."""
         if self.problem_type is not ProblemType.SINGLE_LABEL:
@@ -173,15 +182,22 @@ def own_task(
     label_column: str | None,
     labels: tuple[str, ...],
     name: str = "own",
+    separator: str | None = None,
 ) -> Task:
-    """A task over the user's own files; without ``labels`` it is a regression."""
+    """A task over the user's own files.
+
+    Without ``labels`` it is a regression, and with a ``separator`` a row may have several labels.
+    """
     kind = ProblemType.SINGLE_LABEL if labels else ProblemType.REGRESSION
+    if separator is not None:
+        kind = ProblemType.MULTI_LABEL
     return Task(
         name=name,
         labels=labels,
         problem_type=kind,
         metrics=DEFAULT_METRICS[kind],
         columns=Columns(text=text_column, pair=pair_column, label=label_column),
+        separator=separator or "|",
     )
 
 

@@ -145,12 +145,32 @@ def logits_loss(
 
 
 def label_loss(logits_BC: Tensor, batch: TensorBatch, task: Task) -> Tensor:
-    """Cross-entropy to the true labels, or squared error for a regression, averaged over rows."""
+    """:func:`label_losses`, averaged over the rows."""
+    return row_mean(label_losses(logits_BC, batch.labels_B, task), batch)
+
+
+def label_losses(logits_BC: Tensor, labels: Tensor, task: Task) -> Tensor:
+    """The loss ``[B]`` of each row to its true label.
+
+    It is the cross-entropy to the class, or to the probabilities of soft labels; of several labels
+    the mean of one binary cross-entropy a label, as Transformers has it; of a regression the
+    squared error.
+
+    Args:
+        logits_BC: what the model answers.
+        labels: the class or number ``[B]``, or a number for each label ``[B, C]``.
+        task: the task of the labels.
+    """
     logits_BC = logits_BC.float()
-    if task.is_regression:
-        return row_mean((logits_BC[:, 0] - batch.labels_B).square(), batch)
-    loss_B = functional.cross_entropy(logits_BC, batch.labels_B.long(), reduction="none")
-    return row_mean(loss_B, batch)
+    match task.problem_type:
+        case ProblemType.REGRESSION:
+            return (logits_BC[:, 0] - labels).square()
+        case ProblemType.MULTI_LABEL:
+            binary = functional.binary_cross_entropy_with_logits
+            return binary(logits_BC, labels, reduction="none").mean(-1)
+        case ProblemType.SINGLE_LABEL:
+            truth = labels if labels.ndim == 2 else labels.long()
+            return functional.cross_entropy(logits_BC, truth, reduction="none")
 
 
 def token_mean(value_BS: Tensor, batch: TensorBatch) -> Tensor:

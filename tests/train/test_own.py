@@ -162,7 +162,7 @@ def test_shards_are_one_split(tmp_path: Path, suffix: str) -> None:
     for split, expected in (("train", rows), ("dev", rows[:3])):
         ((part, found),) = read_split(task, tmp_path, split).items()
         assert part == ("train" if split == "train" else "validation")
-        assert [(e.text, task.labels[int(e.label or 0)]) for e in found] == expected
+        assert [(e.text, task.labels[int(e.label == 1)]) for e in found] == expected
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The terms of the loss against plain formulas, and the laws that splitting a step must keep."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,27 @@ def test_the_label_loss_is_torchs() -> None:
     torch.testing.assert_close(
         label_loss(logits[:, :1], rows, TASKS["stsb"]), torch.tensor((0.25 + 1.0) / 2)
     )
+
+
+def test_several_labels_are_binary_each() -> None:
+    """The mean of the binary cross-entropies, as Transformers has it for multi-label."""
+    logits = torch.tensor([[0.5, -1.5], [2.0, 0.0]])
+    rows = replace(labelled(0.0, 0.0), labels_B=torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+
+    found = label_loss(logits, rows, replace(TASK, problem_type=ProblemType.MULTI_LABEL))
+
+    torch.testing.assert_close(found, torch.nn.BCEWithLogitsLoss()(logits, rows.labels_B))
+
+
+def test_soft_labels_are_learned_as_they_are() -> None:
+    """The cross-entropy is least where the model answers the probabilities themselves."""
+    truth = torch.tensor([[0.3, 0.7]])
+    rows = replace(labelled(0.0), labels_B=truth)
+    logits = truth.log().requires_grad_()
+
+    (slope,) = torch.autograd.grad(label_loss(logits, rows, TASK), logits)
+
+    torch.testing.assert_close(slope, torch.zeros_like(slope), atol=1e-6, rtol=0)
 
 
 def test_the_spread_is_the_teachers_variance(network: GraftedNetwork) -> None:
