@@ -10,18 +10,26 @@ Of a multi-label task a row's truth is 1 for each label that it has and 0 for th
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.answers import scores_from
 from spd_deploy.domain.decision import chosen_B, given_BC
-from spd_deploy.domain.errors import BadData
-from spd_deploy.domain.tasks import Task
+from spd_deploy.domain.errors import BadData, BadSetting
+from spd_deploy.domain.tasks import DEFAULT_METRICS, ProblemType, Task
 
 # What a row's label is: a class index or a number; of a multi-label row, or of one with
 # probabilities in the place of its label, a number for each label.
 Label = float | tuple[float, ...]
+
+# All metrics that a task of a kind may be scored by.
+METRICS: Mapping[ProblemType, tuple[str, ...]] = {
+    ProblemType.SINGLE_LABEL: ("accuracy", "f1", "macro_f1", "matthews"),
+    ProblemType.MULTI_LABEL: DEFAULT_METRICS[ProblemType.MULTI_LABEL],
+    ProblemType.REGRESSION: DEFAULT_METRICS[ProblemType.REGRESSION],
+}
 
 # From this probability on a row of a multi-label task counts as having a label.
 TRUE = 0.5
@@ -44,6 +52,20 @@ def scores_of(
     answers_B = logits[:, 0] if task.is_regression else labels_given(task, logits)
     truth_B = truth if task.is_regression else truth.astype(np.int64)
     return {name: _score(name, truth_B, answers_B) for name in task.metrics}
+
+
+def led_by(task: Task, metric: str) -> Task:
+    """The task with another headline; its other metrics stay.
+
+    Raises:
+        BadSetting: the task has no such metric.
+    """
+    known = [one for one in METRICS[task.problem_type] if one != "f1" or len(task.labels) == 2]
+    if metric not in known:
+        raise BadSetting(
+            f"task {task.name} has no such metric", got=metric, fix=f"use {', '.join(known)}"
+        )
+    return replace(task, metrics=(metric, *(one for one in task.metrics if one != metric)))
 
 
 def truth_of(task: Task, labels_B: Sequence[Label]) -> NDArray[np.float64]:

@@ -15,7 +15,8 @@ from tests.tiny import WORDS, tiny_model
 LABELS = {"good": "praise", "bad": "blame", "film": "cinema"}
 TRAIN = (
     "train --data rows.jsonl --text-column text --label-column labels --model model --threads 1 "
-    "--max-tokens 16 --pattern 2:4 --mask-updates 1 --epochs 1 --teacher-epochs 1"
+    "--max-tokens 16 --pattern 2:4 --mask-updates 1 --epochs 1 --teacher-epochs 1 "
+    "--class-weights balanced --focal-gamma 1 --metric macro_f1"
 )
 
 
@@ -67,6 +68,15 @@ def test_training_on_lists_says_so(place: Path) -> None:
     assert " labels on average, " in said and " rows have none" in said
 
 
+def test_a_run_records_how_its_labels_are_weighed(place: Path) -> None:
+    """With the numbers that ``balanced`` gave, and the metric that chose the checkpoint."""
+    found = json.loads((place / "run/run.json").read_text())
+
+    assert found["metric"] == "macro_f1" and found["label_loss"]["focal_gamma"] == 1.0
+    assert len(found["label_loss"]["weights"]) == 3 and min(found["label_loss"]["weights"]) > 1
+    assert "class weights: blame " in (place / "said").read_text()
+
+
 def test_lists_and_texts_are_scored_alike(place: Path) -> None:
     """The dev rows of training score as training did; the same rows in CSV are parted by ``;``."""
     recorded = json.loads((place / "run/spd.json").read_text())["scores"]["sparse"]
@@ -75,7 +85,7 @@ def test_lists_and_texts_are_scored_alike(place: Path) -> None:
 
     found = scores(place, "run", "rows.jsonl")
 
-    assert list(found) == ["micro_f1", "macro_f1", "mean_average_precision"]
+    assert list(found) == ["macro_f1", "micro_f1", "mean_average_precision"]
     assert found == pytest.approx({name: recorded[name] for name in found}, abs=1e-4)
     assert scores(place, "run", "bars.csv") == found
 

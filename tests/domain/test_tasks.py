@@ -12,8 +12,14 @@ from hypothesis.extra.numpy import arrays
 from sklearn import metrics
 
 from spd_deploy.domain.answers import answers_of
-from spd_deploy.domain.errors import BadCheckpoint, BadData, EngineFailed, UnknownTask
-from spd_deploy.domain.metrics import merged_scores, scores_of
+from spd_deploy.domain.errors import (
+    BadCheckpoint,
+    BadData,
+    BadSetting,
+    EngineFailed,
+    UnknownTask,
+)
+from spd_deploy.domain.metrics import led_by, merged_scores, scores_of
 from spd_deploy.domain.tasks import (
     DEFAULT_METRICS,
     TASKS,
@@ -199,6 +205,31 @@ def test_scores_of_several_labels_are_scikit_learns() -> None:
             ),
         }
     )
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "found"),
+    [
+        ("sst2", "matthews", ("matthews", "accuracy")),
+        ("mrpc", "accuracy", ("accuracy", "f1")),
+        ("stsb", "spearman", ("spearman", "pearson")),
+    ],
+)
+def test_a_named_metric_is_the_headline(task: str, metric: str, found: tuple[str, ...]) -> None:
+    """It comes first, and the metrics of the task stay; each can be computed."""
+    led = led_by(TASKS[task], metric)
+
+    assert led.metrics == found
+    assert list(scores_of(led, np.eye(2)[:, : led.outputs], [0, 1])) == list(found)
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"), [("mnli", "f1"), ("stsb", "accuracy"), ("sst2", "pearson")]
+)
+def test_a_metric_of_another_kind_is_refused(task: str, metric: str) -> None:
+    """The error lists those that the task has; F1 is one of two labels."""
+    with pytest.raises(BadSetting, match=r"has no such metric; got .*; use "):
+        led_by(TASKS[task], metric)
 
 
 def test_soft_labels_are_scored_by_the_most_probable() -> None:
