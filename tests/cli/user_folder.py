@@ -51,4 +51,9 @@ def user_folder(folder: Path) -> Path:
         for row in generate("opinions", "dev")[:60]
     ]
     (folder / "articles.jsonl").write_text("".join(json.dumps(one) + "\n" for one in articles))
+    rated = [
+        {"text": row.text, "probabilities": {"good": 0.9, "bad": 0.1} if row.label else {"bad": 1}}
+        for row in generate("opinions", "dev")[:60]
+    ]
+    (folder / "rated.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rated))
     return folder
