@@ -122,7 +122,7 @@ class ModelDifference(Displayed):
                 low, high = (100 * end for end in found.interval)
                 change += f", 95 % interval [{low:+.2f}, {high:+.2f}]"
             lines.append(change)
-        if not self.task.is_regression:
+        if self.task.names:
             lines.append(
                 f"the label changes in {found.changed} of {found.rows} rows "
                 f"({found.changed / found.rows:.1%}): {found.broken} become wrong, "
@@ -259,12 +259,12 @@ def _changed_row(answers: "PairedAnswers", example: "Example", row: int) -> Chan
         answers_of(task, logits_BC[row].astype("float32"))[0]
         for logits_BC in (answers.dense_BC, answers.sparse_BC)
     )
-    if task.is_regression:
+    if not task.names:
         shown = [f"{answers.labels_B[row]:g}", f"{dense.score:.3f}", f"{sparse.score:.3f}"]
     else:
         one = answers.only(np.array([row]))
         has = (one.true_BC, one.given(one.dense_BC), one.given(one.sparse_BC))
-        shown = [", ".join(compress(task.labels, has_BC[0])) or "-" for has_BC in has]
+        shown = [", ".join(compress(task.names, has_BC[0])) or "-" for has_BC in has]
     return ChangedRow(
         row=row + 1,
         text=example.text,
@@ -297,6 +297,10 @@ def _scores_table(found: "AnswerComparison") -> ResultTable:
 def _retained(found: "AnswerComparison", metric: str) -> str:
     """The share of the dense score that the sparse model keeps."""
     dense, sparse = found.dense[metric], found.sparse[metric]
+    from spd_deploy.domain.metrics import SMALLER_IS_BETTER
+
+    if metric in SMALLER_IS_BETTER:
+        return "-"
     return "-" if not dense or sparse is None else f"{sparse / dense:.1%}"
 
 
@@ -305,14 +309,14 @@ def _parts_table(by: str, parts: "Sequence[PartScores]", task: Task) -> ResultTa
     from spd_deploy.domain.paired_answers import parts_metric
 
     metric = parts_metric(task)
-    last = "distance" if task.is_regression else "changed"
+    last = "changed" if task.names else "distance"
     rows = [
         (
             part.name,
             str(part.rows),
             score(part.dense),
             score(part.sparse),
-            f"{part.distance:.3f}" if task.is_regression else str(part.changed),
+            str(part.changed) if task.names else f"{part.distance:.3f}",
         )
         for part in parts[:_PARTS_SHOWN]
     ]

@@ -73,6 +73,8 @@ def train(
     regression: bool = False,
     multi_label: bool = False,
     label_separator: str | None = None,
+    ordinal: bool = False,
+    label_order: str | Sequence[str] | None = None,
     skip_broken_rows: bool = False,
     class_weights: str | PathLike[str] | None = None,
     focal_gamma: float | None = None,
@@ -151,7 +153,10 @@ def train(
         label_column: the column with the label.
         regression: read the labels as numbers to predict.
         multi_label: a row may have several labels, or none.
+        ordinal: the labels have an order, and the model answers a number that is rounded.
         label_separator: what stands between the labels of a text; by default it is found.
+        ordinal: the labels have an order: the model answers a number, which is rounded to a label.
+        label_order: the labels from the lowest to the highest; numbers need none.
         skip_broken_rows: leave broken rows out instead of stopping at the first.
         class_weights: ``balanced``, weights such as ``spam=5,ham=1``, or a JSON file with them.
         focal_gamma: exponent of the focal loss; by default the loss is the plain one.

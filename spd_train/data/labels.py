@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from spd_deploy.domain.metrics import TRUE, Label
+from spd_deploy.domain.ordinal import nearest, places_of
 from spd_deploy.domain.tasks import ProblemType, Task
 from spd_train.data.foreign import tasks_of_label
 from spd_train.data.rows import DataRow, Fault, Name, plain_in, plain_text
@@ -55,8 +56,10 @@ def label_of(task: Task, row: DataRow, column: Name) -> Label | Fault:
             return _several(task, cell)
         case ProblemType.SINGLE_LABEL:
             return _single(task, cell)
+        case ProblemType.REGRESSION if not isinstance(cell, str):
+            return no_single_label(cell)
         case ProblemType.REGRESSION:
-            return _number(cell) if isinstance(cell, str) else no_single_label(cell)
+            return _place(task, cell) if task.ordinal else _number(cell)
 
 
 def no_single_label(cell: Cell) -> Fault:
@@ -81,7 +84,7 @@ def hard_labels(task: Task, label: Label) -> tuple[int, ...]:
     Of soft labels of a task of one label it is the most probable one.
     """
     if not isinstance(label, tuple):
-        return (int(label),)
+        return (int(nearest(task.ordinal, label)) if task.ordinal else int(label),)
     if task.is_multi_label:
         return tuple(i for i, share in enumerate(label) if share >= TRUE)
     return (max(range(len(label)), key=lambda i: (label[i], -i)),)
@@ -130,7 +133,7 @@ def _by_label(task: Task, cell: Mapping[str, float]) -> tuple[float, ...] | Faul
 
 def _unknown(task: Task, name: str) -> Fault:
     """The fault of a label that the task does not have."""
-    known = tuple(task.label_values or task.labels)
+    known = tuple(task.label_values or task.names)
     more = f" and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED else ""
     theirs = tasks_of_label(task, name)
     other = f"; that is a label of task {' or '.join(theirs)}" if theirs else ""
@@ -139,6 +142,15 @@ def _unknown(task: Task, name: str) -> Fault:
         got=repr(name[:80]),
         fix=f"use one of {', '.join(known[:MAX_NAMED])}{more}{other}",
     )
+
+
+def _place(task: Task, name: str) -> float | Fault:
+    """The number of a label that has an order, or a fault."""
+    if not name:
+        return Fault(kind="no label")
+    if name not in task.ordinal:
+        return _unknown(task, name)
+    return places_of(task.ordinal)[task.ordinal.index(name)]
 
 
 def _number(spelled: str) -> float | Fault:

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
+from spd_deploy.domain.ordinal import are_numbers
 from spd_deploy.domain.tasks import Columns, ProblemType, Task, own_task
 from spd_train.data.examples import (
     Note,
@@ -39,6 +40,8 @@ def own_task_from(
     regression: bool,
     multi_label: bool = False,
     separator: str | None = None,
+    ordinal: bool = False,
+    label_order: Sequence[str] = (),
     skip_broken: bool = False,
     name: str | None = None,
     open_tokenizer: OpenTokenizer | None = None,
@@ -54,6 +57,8 @@ def own_task_from(
         regression: the label is a number to predict.
         multi_label: a row may have several labels. It also may where the file holds lists of them.
         separator: what stands between the labels of a text; None finds it.
+        ordinal: the labels have an order, and the model answers a number.
+        label_order: the labels from the lowest to the highest; empty for numbers.
         skip_broken: broken rows are skipped later, so they are no error here.
         name: name of the task; by default that of its file.
         open_tokenizer: gives the model's tokenizer; a text without a token for it is a broken row.
@@ -64,7 +69,8 @@ def own_task_from(
     """
     columns = Columns(text=text_column, pair=pair_column, label=label_column)
     _refuse_shared(columns)
-    kind = ProblemType.REGRESSION if regression else ProblemType.SINGLE_LABEL
+    number = regression or ordinal
+    kind = ProblemType.REGRESSION if number else ProblemType.SINGLE_LABEL
     if multi_label:
         kind = ProblemType.MULTI_LABEL
     files = own_files(data_dir, "train")
@@ -92,13 +98,37 @@ def own_task_from(
         text_column=text_column,
         pair_column=pair_column,
         label_column=label_column,
-        labels=() if regression else tuple(sorted(counts, key=label_order)),
+        labels=() if number else tuple(sorted(counts, key=sort_key)),
         name=name or own_name(data_dir),
         separator=parted,
+        ordinal=_ordered(counts, label_order, label_column) if ordinal else (),
     )
 
 
-def label_order(label: str) -> tuple[int, float, str]:
+def _ordered(counts: Mapping[str, int], order: Sequence[str], column: str) -> tuple[str, ...]:
+    """The labels from the lowest to the highest.
+
+    Raises:
+        BadData: nothing tells the order of a label.
+    """
+    if order:
+        if missing := [label for label in counts if label not in order]:
+            raise BadData(
+                f"column {column!r} has a label that --label-order does not name",
+                got=repr(missing[0][:80]),
+                fix="name every label, from the lowest to the highest",
+            )
+        return tuple(order)
+    if not are_numbers(tuple(counts)):
+        raise BadData(
+            f"column {column!r} has labels that are no numbers, so nothing tells their order",
+            got=", ".join(sorted(counts)[:5]),
+            fix="name them from the lowest to the highest, as --label-order low,medium,high",
+        )
+    return tuple(sorted(counts, key=sort_key))
+
+
+def sort_key(label: str) -> tuple[int, float, str]:
     """Sort key of labels: numbers by value first, then words by letter, so 10 comes after 9.
 
     A word that Python reads as a number, such as ``nan`` or ``infinity``, is a word.

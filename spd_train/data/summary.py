@@ -41,7 +41,7 @@ def row_counts(data: Data) -> str:
 def label_counts(task: Task, data: Data) -> str:
     """Each label with its count over all rows, or the range of a regression, as a line."""
     rows = list(_all_rows(data))
-    if task.is_regression:
+    if not task.names:
         numbers = np.array([row.label for row in rows if isinstance(row.label, int | float)])
         ends = f"from {numbers.min():g} to {numbers.max():g}"
         return f"labels: numbers {ends}, mean {numbers.mean():.3g}"
@@ -64,7 +64,7 @@ def data_warnings(task: Task, data: Data) -> Iterator[str]:
     """Warnings about the number of rows, the labels and the texts."""
     if len(data.train) < _FEW_ROWS:
         yield f"{len(data.train)} rows to train on are few: a useful classifier needs hundreds"
-    if not task.is_regression:
+    if task.names:
         yield from _label_warnings(task, data)
     yield from _text_warnings(task, data)
 
@@ -84,7 +84,7 @@ def _label_warnings(task: Task, data: Data) -> Iterator[str]:
     if missing := [label for label in counts if label.casefold() in _MISSING]:
         yield f"{_listed(missing)} may stand for a missing label, and is learned as a label"
     by_case: dict[str, list[str]] = {}
-    for label in task.labels:
+    for label in task.names:
         by_case.setdefault(label.casefold(), []).append(label)
     for alike in (labels for labels in by_case.values() if len(labels) > 1):
         yield f"{_listed(alike)} differ in case alone, and are learned as different labels"
@@ -100,7 +100,7 @@ def _text_warnings(task: Task, data: Data) -> Iterator[str]:
             f"{len(twice)} of {len(dev)} rows to measure on stand in train too, "
             f"such as {twice[0].text[:40]!r}"
         )
-    if task.is_regression:
+    if not task.names:
         return
     labels: dict[tuple[str, str | None], set[Label | None]] = {}
     for e in _all_rows(data):
@@ -118,7 +118,7 @@ def _counts(task: Task, rows: Sequence[Example]) -> dict[str, int]:
     """The number of rows of each label, in the order of the task's labels."""
     labels = (row.label for row in rows if row.label is not None)
     counts = Counter(chain.from_iterable(hard_labels(task, label) for label in labels))
-    return {label: counts[i] for i, label in enumerate(task.labels)}
+    return {label: counts[i] for i, label in enumerate(task.names)}
 
 
 def _listed(labels: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from tests.tiny import WORDS, tiny_model
 LABELS = {"good": "praise", "bad": "blame", "film": "cinema"}
 TRAIN = (
     "train --data rows.jsonl --text-column text --label-column labels --model model --threads 1 "
-    "--max-tokens 16 --pattern 2:4 --mask-updates 1 --epochs 1 --teacher-epochs 1 "
+    "--max-tokens 16 --pattern structured --mask-updates 1 --epochs 1 --teacher-epochs 1 "
     "--class-weights balanced --focal-gamma 1 --metric macro_f1"
 )
 
@@ -122,12 +122,25 @@ def test_thresholds_of_several_labels_are_chosen(place: Path) -> None:
             "--data rows.csv --text-column text --multi-label --regression",
             "--multi-label or --regression, not both",
         ),
+        ("--task sst2 --ordinal", "--ordinal goes with --text-column"),
+        (
+            "--data rows.csv --text-column text --ordinal --multi-label",
+            "--multi-label or --ordinal, not both",
+        ),
+        ("--data rows.csv --text-column text --label-order a,b", "goes with --ordinal"),
+        (
+            "--data rows.csv --text-column text --ordinal --label-order a,b,a",
+            "name each of two or more labels once",
+        ),
         (
             "--data rows.csv --text-column text --multi-label --label-separator=",
             "a separator cannot be blank",
         ),
     ],
-    ids=["glue", "separator alone", "regression", "blank"],
+    ids=[
+        *("glue", "separator alone", "regression", "glue ordered", "both", "order alone", "twice"),
+        "blank",
+    ],
 )
 def test_options_that_contradict_are_refused(place: Path, options: str, said: str) -> None:
     """In one line, before anything is read."""

@@ -84,6 +84,8 @@ def choose_task(
         regression=options["regression"],
         multi_label=options["multi_label"],
         separator=options["label_separator"],
+        ordinal=options["ordinal"],
+        label_order=options["label_order"] or (),
         skip_broken=options["skip_broken_rows"],
         name=name,
         open_tokenizer=opener,
@@ -97,12 +99,14 @@ def _refuse_two_kinds(options: Mapping[str, Any]) -> None:
     Raises:
         UsageError: with both.
     """
-    several = "--multi-label" if options["multi_label"] else None
-    if several is None and options["label_separator"] is not None:
-        raise click.UsageError("--label-separator goes with --multi-label")
-    if several and options["text_column"] is None:
+    flags = {"--multi-label": "multi_label", "--ordinal": "ordinal", "--regression": "regression"}
+    given = [flag for flag, name in flags.items() if options[name]]
+    for option, flag in (("label_separator", "--multi-label"), ("label_order", "--ordinal")):
+        if options[option] is not None and flag not in given:
+            raise click.UsageError(f"--{option.replace('_', '-')} goes with {flag}")
+    if len(given) > 1:
+        raise click.UsageError(f"give {given[0]} or {given[1]}, not both")
+    if given and given[0] != "--regression" and options["text_column"] is None:
         raise click.UsageError(
-            "--multi-label goes with --text-column: a row of a GLUE task has one label"
+            f"{given[0]} goes with --text-column: a GLUE task has labels of its own"
         )
-    if several and options["regression"]:
-        raise click.UsageError("give --multi-label or --regression, not both")

@@ -165,6 +165,19 @@ def _no_blank(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     return value
 
 
+def _different(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...] | None
+) -> tuple[str, ...] | None:
+    """The labels.
+
+    Raises:
+        click.BadParameter: one label, or the same label twice.
+    """
+    if value is not None and (len(value) < 2 or len(set(value)) < len(value)):
+        raise click.BadParameter("name each of two or more labels once", ctx=ctx, param=param)
+    return value
+
+
 def runtime_threads(goes_with: str = "") -> Callable[[Command], Command]:
     """The option ``--threads`` of a runtime; its help begins with what it goes with."""
     return click.option(
@@ -275,6 +288,20 @@ def data_options(command: Command) -> Command:
             callback=_no_blank,
             help="What stands between the labels of a text, with --multi-label.  [default: | or ; "
             "or a comma, if the column holds one of them alone]",
+        ),
+        click.option(
+            "--ordinal",
+            is_flag=True,
+            help="The labels of your own data have an order, such as 1 to 5 stars: the model "
+            "answers a number, and the nearest label is given. Off by default: labels have none.",
+        ),
+        click.option(
+            "--label-order",
+            type=NameList(),
+            metavar="LABEL,..",
+            callback=_different,
+            help="With --ordinal: the labels from the lowest to the highest, such as "
+            "low,medium,high.  [default: numbers by their value; needed for words]",
         ),
         skip_broken_rows_option,
     )
