@@ -96,7 +96,7 @@ def info_of(
         task=task.name,
         problem_type=task.problem_type.value,
         activation=task.activation.value,
-        labels=list(task.labels),
+        labels=list(task.ordinal or task.labels),
         takes=served.takes,
         example=native.example(input_spec_of(served, settings)),
         max_tokens=served.tokenizer.max_tokens,

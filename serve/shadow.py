@@ -22,6 +22,7 @@ from serve.shadow_metrics import ShadowMetrics
 from serve.texts import Text
 from spd_deploy.domain.answers import answers_of
 from spd_deploy.domain.errors import BadSetting, SpdError, reason_of
+from spd_deploy.domain.ordinal import nearest
 from spd_deploy.domain.tasks import ProblemType, Task
 
 _log = logging.getLogger(__name__)
@@ -202,7 +203,10 @@ class Shadow:
 
 def scores_of(task: Task, row: Classified) -> dict[str, float]:
     """The score of every label; probabilities, also where the request asked for logits."""
-    return {answer.label: answer.score for answer in answers_of(task, row.logits_C)}
+    answers = answers_of(task, row.logits_C)
+    if task.ordinal:
+        return {"score": answers[0].score}
+    return {answer.label: answer.score for answer in answers}
 
 
 def score_distance(first: Mapping[str, float], second: Mapping[str, float]) -> float:
@@ -217,6 +221,8 @@ def given_labels(task: Task, scores: Mapping[str, float]) -> frozenset[str]:
             return frozenset([max(scores, key=lambda label: scores[label])])
         case ProblemType.MULTI_LABEL:
             return frozenset(label for label, score in scores.items() if score >= _HOLDS)
+        case ProblemType.REGRESSION if task.ordinal:
+            return frozenset([task.ordinal[int(nearest(task.ordinal, scores["score"]))]])
         case ProblemType.REGRESSION:
             return frozenset()
 
@@ -228,7 +234,7 @@ def refuse_incomparable(first: ServedModel, second: ServedModel) -> None:
         BadSetting: their inputs, labels or activations differ.
     """
     facts: dict[str, list[Any]] = {
-        "labels": [sorted(one.task.labels) for one in (first, second)],
+        "labels": [sorted(one.task.ordinal or one.task.labels) for one in (first, second)],
         "inputs": [one.takes for one in (first, second)],
         "scores": [
             f"{one.task.problem_type.value} with {one.task.activation.value}"

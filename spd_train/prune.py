@@ -17,6 +17,7 @@ from spd_deploy.domain.checkpoint import Checkpoint, Scores, open_checkpoint, re
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.export_shapes import exportable_architecture
 from spd_deploy.domain.files import refuse_existing, replacing
+from spd_deploy.domain.metrics import given_labels_BC
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task
@@ -240,7 +241,8 @@ def _agreement(
     if source.task.is_regression:
         value = float(np.corrcoef(sparse_BC[:, 0], dense_BC[:, 0])[0, 1]) if len(rows) > 1 else 1.0
         return Agreement(value=value, what="correlation", rows=len(rows))
-    equal = (sparse_BC.argmax(1) == dense_BC.argmax(1)).mean()
+    dense, sparse = (given_labels_BC(source.task, logits) for logits in (dense_BC, sparse_BC))
+    equal = (dense == sparse).all(1).mean()
     return Agreement(value=float(equal), what="equal answers", rows=len(rows))
 
 

@@ -77,6 +77,7 @@ def _checked_source(config: TrainConfig) -> str:
     """The model to start from, once model, teacher, task and recipe are known to fit."""
     _ = config.speed  # refuses a speed-up that cannot be reached
     config.refuse_unused_texts()
+    config.refuse_unused_weights()
     config.refuse_pruned_further()
     source = config.teacher or config.model
     if source is None:
@@ -122,6 +123,7 @@ def _train_dense(
         steps=steps_of(config.recipe.teacher.epochs, prepared.steps_per_epoch),
         context=prepared.context,
         masks=masks,
+        label_loss=config.label_loss,
     )
     best_step = run_loop(training, prepared.rows, prepared.loop, progress)
     answer = training.constant_answer(_sample(prepared))
@@ -184,6 +186,7 @@ def _train_student(
         recipe=recipe.student,
         stages=stages_of(recipe.student, prepared.student_steps_per_epoch, recipe.max_steps),
         context=prepared.context,
+        label_loss=config.label_loss,
     )
     if recipe.compile:
         network.compile_parts()

@@ -113,7 +113,7 @@ def prepare_run(
         loop=LoopConfig(
             folder=folder,
             fingerprint=hashlib.sha256(settings.encode()).hexdigest(),
-            metrics=config.task.metrics,
+            metrics=config.chosen_by,
             batch_size=recipe.batch_size,
             accumulate=recipe.accumulate,
             should_stop=config.should_stop,

@@ -13,6 +13,7 @@ from spd_deploy.domain.structures import Structures
 from spd_deploy.domain.tasks import Task
 from spd_train.config import Recipe
 from spd_train.data.splits import Data
+from spd_train.label_loss import PLAIN, LabelLoss
 from spd_train.pruning.structured.plan import SpeedTarget
 from spd_train.run_folder import identity_of
 
@@ -32,6 +33,8 @@ class TrainConfig:
         measure: measures the speed-up of structures on this machine, and returns None where the
             machine is too busy for that; None trusts the table.
         keep_masks: the zeros of a sparse ``model`` stay zero while it is fine-tuned on the labels.
+        label_loss: class weights and focal loss, of the teacher and of the student.
+        metric: chooses the best checkpoint; None leaves that to the task (``Task.chosen_by``).
         start: folder of a sparse student of the same teacher to prune further; None starts from the
             teacher itself.
         output: folder to write.
@@ -50,6 +53,8 @@ class TrainConfig:
     latency: LatencyTable | None = None
     measure: Callable[[Structures], float | None] | None = None
     keep_masks: bool = False
+    label_loss: LabelLoss = PLAIN
+    metric: str | None = None
     start: Path | None = None
     resume: bool = False
     should_stop: Callable[[], bool] = lambda: False
@@ -67,6 +72,8 @@ class TrainConfig:
             if self.latency is None
             else json.loads(text_of(self.latency.to_json())),
             "keep_masks": self.keep_masks,
+            "label_loss": self.label_loss.to_json(),
+            "metric": self.metric,
             "start": None if self.start is None else identity_of(str(self.start)),
         }
 
@@ -89,6 +96,24 @@ class TrainConfig:
                 "unlabelled texts have no labels to learn",
                 got=f"--more-texts with --label-weight {weight:g}",
                 fix="use --label-weight 0, or leave --more-texts out",
+            )
+
+    @property
+    def chosen_by(self) -> tuple[str, ...]:
+        """The metrics of which the mean chooses the best checkpoint."""
+        return self.task.chosen_by if self.metric is None else (self.metric,)
+
+    def refuse_unused_weights(self) -> None:
+        """Refuse class weights and focal loss where no loss compares with the labels.
+
+        Raises:
+            BadSetting: the teacher is given, and the student's loss has no weight for the labels.
+        """
+        if self.label_loss and self.teacher is not None and not self.recipe.student.losses.label:
+            raise BadSetting(
+                "class weights and focal loss weigh the loss to the labels, and none is trained on",
+                got="--teacher with --label-weight 0",
+                fix="add --label-weight 1, or give --model in place of --teacher",
             )
 
     def refuse_pruned_further(self) -> None:

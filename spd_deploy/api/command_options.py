@@ -95,10 +95,11 @@ def _converted(context: click.Context, parameter: click.Parameter, value: object
     if parameter.multiple or parameter.nargs == -1:
         many = [value] if isinstance(value, str) else _items(value)
         return tuple(kind.convert(_scalar(kind, one), parameter, context) for one in many)
-    from spd_deploy.cli.options.common import Shapes, Sizes  # imports this package for its defaults
+    # These import this package for their defaults.
+    from spd_deploy.cli.options.common import NameList, Shapes, Sizes
     from spd_deploy.cli.options.speed_options import Factors
 
-    if isinstance(kind, Shapes | Factors):
+    if isinstance(kind, NameList | Shapes | Factors):
         return kind.convert(value, parameter, context)
     if isinstance(kind, Sizes) and not isinstance(value, str):
         numbers = _items(value) if isinstance(value, Iterable) else [value]

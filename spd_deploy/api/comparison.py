@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import compress
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -121,7 +122,7 @@ class ModelDifference(Displayed):
                 low, high = (100 * end for end in found.interval)
                 change += f", 95 % interval [{low:+.2f}, {high:+.2f}]"
             lines.append(change)
-        if not self.task.is_regression:
+        if self.task.names:
             lines.append(
                 f"the label changes in {found.changed} of {found.rows} rows "
                 f"({found.changed / found.rows:.1%}): {found.broken} become wrong, "
@@ -168,6 +169,7 @@ def compare(
     """
     import numpy as np
 
+    from spd_deploy.domain.metrics import truth_of
     from spd_deploy.domain.paired_answers import PairedAnswers, compare_answers, largest_distances
 
     name = None if task is None else read_text("task", task)
@@ -203,7 +205,7 @@ def compare(
         task=agreed,
         dense_BC=dense_BC,
         sparse_BC=sparse_BC,
-        labels_B=np.array([e.label for e in examples], dtype=np.float64),
+        labels_B=truth_of(agreed, [e.label for e in examples if e.label is not None]),
         tokens_B=np.array([len(row) for row in encoded]),
         groups=() if group is None else tuple(str(e.group) for e in examples),
     )
@@ -248,6 +250,8 @@ def _logits(
 
 def _changed_row(answers: "PairedAnswers", example: "Example", row: int) -> ChangedRow:
     """A row with what both models answer."""
+    import numpy as np
+
     from spd_deploy.domain.answers import answers_of
 
     task = answers.task
@@ -255,16 +259,20 @@ def _changed_row(answers: "PairedAnswers", example: "Example", row: int) -> Chan
         answers_of(task, logits_BC[row].astype("float32"))[0]
         for logits_BC in (answers.dense_BC, answers.sparse_BC)
     )
-    label = example.label or 0.0
-    numbers = task.is_regression
+    if not task.names:
+        shown = [f"{answers.labels_B[row]:g}", f"{dense.score:.3f}", f"{sparse.score:.3f}"]
+    else:
+        one = answers.only(np.array([row]))
+        has = (one.true_BC, one.given(one.dense_BC), one.given(one.sparse_BC))
+        shown = [", ".join(compress(task.names, has_BC[0])) or "-" for has_BC in has]
     return ChangedRow(
         row=row + 1,
         text=example.text,
         pair=example.pair,
-        truth=f"{label:g}" if numbers else task.labels[int(label)],
-        dense=f"{dense.score:.3f}" if numbers else dense.label,
+        truth=shown[0],
+        dense=shown[1],
         dense_score=dense.score,
-        sparse=f"{sparse.score:.3f}" if numbers else sparse.label,
+        sparse=shown[2],
         sparse_score=sparse.score,
         distance=float(answers.distances_B[row]),
     )
@@ -289,6 +297,10 @@ def _scores_table(found: "AnswerComparison") -> ResultTable:
 def _retained(found: "AnswerComparison", metric: str) -> str:
     """The share of the dense score that the sparse model keeps."""
     dense, sparse = found.dense[metric], found.sparse[metric]
+    from spd_deploy.domain.metrics import SMALLER_IS_BETTER
+
+    if metric in SMALLER_IS_BETTER:
+        return "-"
     return "-" if not dense or sparse is None else f"{sparse / dense:.1%}"
 
 
@@ -297,14 +309,14 @@ def _parts_table(by: str, parts: "Sequence[PartScores]", task: Task) -> ResultTa
     from spd_deploy.domain.paired_answers import parts_metric
 
     metric = parts_metric(task)
-    last = "distance" if task.is_regression else "changed"
+    last = "changed" if task.names else "distance"
     rows = [
         (
             part.name,
             str(part.rows),
             score(part.dense),
             score(part.sparse),
-            f"{part.distance:.3f}" if task.is_regression else str(part.changed),
+            str(part.changed) if task.names else f"{part.distance:.3f}",
         )
         for part in parts[:_PARTS_SHOWN]
     ]

@@ -53,8 +53,8 @@ class Model(Displayed):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels in the order of the model's outputs; none for a regression."""
-        return () if self.task.is_regression else self.task.labels
+        """The labels in the order of the model's outputs, or their own order; none for a number."""
+        return self.task.names
 
     @property
     def closed(self) -> bool:

@@ -28,8 +28,8 @@ class TextPrediction:
     Attributes:
         label: the label; None for a regression, for several labels, and where the model abstains.
         score: the probability of that label; of several labels and where the model abstains, of the
-            best one; for a regression the predicted number.
-        scores: the score of every label, best first.
+            best one; for a regression, and for labels with an order, the predicted number.
+        scores: the score of every label, best first; empty for labels with an order.
         truncated: whether the text was longer than the model reads, so that its end was cut.
         labels: of a multi-label model every label that is given, best first; else None.
         abstained: whether the model gives no label since its score is too small; None for a model
@@ -56,7 +56,7 @@ class TextPrediction:
         return {
             "label": self.label,
             "score": self.score,
-            "scores": dict(self.scores),
+            **({"scores": dict(self.scores)} if self.scores else {}),
             "truncated": self.truncated,
             **({} if self.abstained is None else {"abstained": self.abstained}),
         }
@@ -68,7 +68,8 @@ class TextPrediction:
 
     def _repr_html_(self) -> str:
         """A row for each label, in a notebook."""
-        rows = [(label, f"{value:.4f}") for label, value in self.scores.items()]
+        scores = self.scores or {"score": self.score}
+        rows = [(label, f"{value:.4f}") for label, value in scores.items()]
         cut = ("the text was cut: it is longer than the model reads",) if self.truncated else ()
         table = ResultTable(columns=("label", "score"), rows=rows)
         regression = self.label is None and self.labels is None and not self.abstained
@@ -193,7 +194,10 @@ def prediction_of(
     scores = {answer.label: answer.score for answer in answers}
     if task.is_regression:
         return TextPrediction(
-            label=None, score=answers[0].score, scores=scores, truncated=truncated
+            label=answers[0].label if task.ordinal else None,
+            score=answers[0].score,
+            scores={} if task.ordinal else scores,
+            truncated=truncated,
         )
     decided = decided_of(task, logits_C)
     given = tuple(task.labels[i] for i in decided.given)

@@ -71,7 +71,14 @@ def train(
     pair_column: str | None = None,
     label_column: str = "label",
     regression: bool = False,
+    multi_label: bool = False,
+    label_separator: str | None = None,
+    ordinal: bool = False,
+    label_order: str | Sequence[str] | None = None,
     skip_broken_rows: bool = False,
+    class_weights: str | PathLike[str] | None = None,
+    focal_gamma: float | None = None,
+    metric: str | None = None,
     model: str | PathLike[str] | None = None,
     teacher: str | PathLike[str] | None = None,
     keep_masks: bool = False,
@@ -145,7 +152,15 @@ def train(
         pair_column: the column with the second text, if rows are pairs.
         label_column: the column with the label.
         regression: read the labels as numbers to predict.
+        multi_label: a row may have several labels, or none.
+        ordinal: the labels have an order, and the model answers a number that is rounded.
+        label_separator: what stands between the labels of a text; by default it is found.
+        ordinal: the labels have an order: the model answers a number, which is rounded to a label.
+        label_order: the labels from the lowest to the highest; numbers need none.
         skip_broken_rows: leave broken rows out instead of stopping at the first.
+        class_weights: ``balanced``, weights such as ``spam=5,ham=1``, or a JSON file with them.
+        focal_gamma: exponent of the focal loss; by default the loss is the plain one.
+        metric: chooses the best checkpoint, such as ``macro_f1``.
         model: the pretrained encoder: a folder, or a name on the Hugging Face hub.
         teacher: a fine-tuned classifier to distil from, instead of making one.
         keep_masks: keep the zeros of a sparse ``model`` while it is fine-tuned on the labels.

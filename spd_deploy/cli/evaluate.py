@@ -93,10 +93,11 @@ def evaluate(
     if as_json:
         show_json(found.to_json())
         return
-    for metric, value in found.scores.items():
-        click.echo(f"{metric:<20} {'-' if value is None else f'{value:.4f}'}")
-    for name, shown in found.calibration_rows():
-        click.echo(f"{name:<20} {shown}")
+    scores = [(m, "-" if v is None else f"{v:.4f}") for m, v in found.scores.items()]
+    rows = [*scores, *found.calibration_rows()]
+    width = max(20, *(len(name) for name, _ in rows))
+    for name, shown in rows:
+        click.echo(f"{name:<{width}} {shown}")
     click.echo(
         f"{found.task}, {found.split}: {found.rows} rows in {found.seconds:.1f} s by "
         f"{found.runtime}"

@@ -20,6 +20,7 @@ from spd_deploy.cli.long_run.resume import (
 from spd_deploy.cli.long_run.signals import resume_command, resume_hint, stop_on_signals
 from spd_deploy.cli.long_run.threads import threads_option, use_free_threads
 from spd_deploy.cli.options.common import data_options, json_option, more_texts_option
+from spd_deploy.cli.options.label_options import label_loss_of, label_options
 from spd_deploy.cli.options.pattern_options import pattern_options
 from spd_deploy.cli.options.recipe_options import (
     recipe_options,
@@ -42,6 +43,7 @@ from spd_deploy.cli.train_family import family_comparer
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.folders import COMMAND, is_finished
+from spd_deploy.domain.metrics import led_by
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.scores import score_owner
 from spd_deploy.domain.tasks import Task
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from spd_train.config import Recipe
     from spd_train.data.splits import Data
     from spd_train.family_result import Family
+    from spd_train.label_loss import LabelLoss
     from spd_train.seeds import SeedResults
     from spd_train.train_config import TrainConfig
 
@@ -67,6 +70,7 @@ _DENSE_ONLY = (
 # The first option of each section of the help.
 _HEADINGS: Mapping[str, str] = {
     "task_name": "Data",
+    "class_weights": "Rare labels, and the metric",
     "model": "Model, pattern and result",
     "speedups": "Speed",
     "more_texts": "More texts",
@@ -93,6 +97,7 @@ Example:
   spd train --resume --output runs/mrpc""",
 )
 @data_options
+@label_options
 @click.option(
     "--model",
     metavar="FOLDER|NAME",
@@ -184,13 +189,16 @@ def trained(
         if not options["keep_masks"]:
             progress.note(NO_PATTERN)
     task, data = read_task_and_data(options, recipe, progress)
+    if options["metric"] is not None:
+        task = led_by(task, options["metric"])
+    label_loss = label_loss_of(options, task, data.train, progress)
     if recipe.device == "cpu":
         options["threads"] = use_free_threads(options["threads"], cpu_before, progress.note)
     command = command_of(options, {*given, *earlier_run.get(COMMAND, ()), "threads"})
     latency = None
     if recipe.speedup is not None:
         latency = latency_table_for(options, earlier_run, progress)
-    return _train(options, task, data, recipe, latency, command, progress)
+    return _train(options, task, data, recipe, label_loss, latency, command, progress)
 
 
 def _is_complete(options: Mapping[str, Any]) -> bool:
@@ -206,6 +214,7 @@ def _train(
     task: Task,
     data: "Data",
     recipe: "Recipe",
+    label_loss: "LabelLoss",
     latency: "LatencyTable | None",
     command: Mapping[str, Any],
     progress: Progress,
@@ -228,6 +237,8 @@ def _train(
             output=output,
             latency=latency,
             keep_masks=options["keep_masks"],
+            label_loss=label_loss,
+            metric=options["metric"],
             resume=options["resume"],
             should_stop=should_stop,
             command=command,

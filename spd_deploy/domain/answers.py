@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from spd_deploy.domain.decision import Decided, decide_many, decide_one
 from spd_deploy.domain.errors import EngineFailed
+from spd_deploy.domain.ordinal import nearest
 from spd_deploy.domain.tasks import Activation, Task
 
 
@@ -18,7 +19,8 @@ from spd_deploy.domain.tasks import Activation, Task
 class Answer:
     """One label with its score: a probability, or for a regression the number itself.
 
-    ``index`` is the label's place among the model's outputs.
+    ``index`` is the label's place among the model's outputs. Of labels with an order the score is
+    the number, and the label the one that it is rounded to.
     """
 
     label: str
@@ -41,7 +43,7 @@ def answers_of(task: Task, logits_C: NDArray[np.float32], *, raw: bool = False) 
     if not all(map(math.isfinite, logits)):
         raise EngineFailed("the model gave a score that is not a number", fix="report this input")
     scores = logits if raw else _activate(task, logits)
-    labels = task.labels or ("score",)
+    labels = task.labels or (_number_named(task, logits[0]),)
     order = sorted(range(len(scores)), key=lambda i: -scores[i])
     return [Answer(label=labels[i], score=scores[i], index=i) for i in order]
 
@@ -49,11 +51,11 @@ def answers_of(task: Task, logits_C: NDArray[np.float32], *, raw: bool = False) 
 def decided_of(task: Task, logits_C: NDArray[np.float32]) -> Decided:
     """The labels that one row is given, by the task's thresholds and its bound to abstain.
 
-    A regression gives no label.
+    A regression gives no label, or the nearest of labels with an order.
     """
     logits: list[float] = logits_C.tolist()
     if task.is_regression:
-        return Decided(given=(), best=0)
+        return Decided(given=(0,) if task.ordinal else (), best=0)
     scores = _activate(task, logits) if task.decision or task.is_multi_label else logits
     decide = decide_many if task.is_multi_label else decide_one
     return decide(task.decision, task.labels, scores)
@@ -71,6 +73,11 @@ def scores_from(task: Task, logits_BC: NDArray[np.floating]) -> NDArray[np.float
         case Activation.SOFTMAX:
             weights = np.exp(logits - logits.max(1, keepdims=True))
             return np.asarray(weights / weights.sum(1, keepdims=True))
+
+
+def _number_named(task: Task, number: float) -> str:
+    """What a predicted number is called: the nearest of labels with an order, or ``score``."""
+    return task.ordinal[int(nearest(task.ordinal, number))] if task.ordinal else "score"
 
 
 def _activate(task: Task, logits: list[float]) -> list[float]:

@@ -16,6 +16,7 @@ is smaller. It also gives none where every label has a threshold and none is rea
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +84,18 @@ class Decision:
         """
         if self.abstain_below is not None:
             _refuse_no_score(self.abstain_below, "--abstain-below")
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], labels: Sequence[str]) -> Self:
+        """The decision in a JSON object, for these labels.
+
+        Raises:
+            BadSetting: a threshold is for another label, or no score.
+        """
+        found = {name: Threshold(**one) for name, one in value.get("thresholds", {}).items()}
+        decision = cls(thresholds=found, abstain_below=value.get("abstain_below"))
+        decision.refuse_other_labels(labels)
+        return decision
 
     def __bool__(self) -> bool:
         """Whether it is any other than the label with the largest score."""

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from spd_deploy.domain.answers import scores_from
 from spd_deploy.domain.calibration_error import CalibrationError
-from spd_deploy.domain.decision import given_BC
-from spd_deploy.domain.metrics import TRUE, labels_given, scores_of
+from spd_deploy.domain.metrics import TRUE, given_labels_BC, scores_of
+from spd_deploy.domain.ordinal import nearest
 from spd_deploy.domain.tasks import Activation, Task
 from spd_deploy.domain.temperature import error_of, is_calibrated_by_temperature
 
@@ -72,16 +72,13 @@ class PairedAnswers:
     @property
     def changed_B(self) -> NDArray[np.bool_]:
         """Rows to which the models give another label, or others; none for a regression."""
-        if self.task.is_regression:
+        if not self.task.names:
             return np.zeros(len(self), dtype=np.bool_)
         return np.asarray((self.given(self.dense_BC) != self.given(self.sparse_BC)).any(1))
 
     def given(self, logits_BC: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which labels each row gets, ``[B, C]``."""
-        task = self.task
-        if task.is_multi_label:
-            return given_BC(task.decision, task.labels, scores_from(task, logits_BC))
-        return np.asarray(labels_given(task, logits_BC)[:, None] == np.arange(len(task.labels)))
+        return given_labels_BC(self.task, logits_BC)
 
     def right_B(self, logits_BC: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Rows that get their true label, or all of their labels and no other."""
@@ -92,7 +89,9 @@ class PairedAnswers:
         """Which labels each row has."""
         if self.task.is_multi_label:
             return np.asarray(self.labels_B >= TRUE)
-        return np.asarray(self.labels_B[:, None] == np.arange(len(self.task.labels)))
+        ordinal = self.task.ordinal
+        true_B = nearest(ordinal, self.labels_B) if ordinal else self.labels_B
+        return np.asarray(true_B[:, None] == np.arange(len(self.task.names)))
 
     @property
     def _sparse_scores_BC(self) -> NDArray[np.float64]:
@@ -186,7 +185,7 @@ def largest_distances(answers: PairedAnswers, count: int) -> list[int]:
 
 def _fixed_and_broken(answers: PairedAnswers) -> tuple[int, int]:
     """Rows that only the sparse, and that only the dense model answers rightly."""
-    if answers.task.is_regression:
+    if not answers.task.names:
         return 0, 0
     dense_B, sparse_B = answers.right_B(answers.dense_BC), answers.right_B(answers.sparse_BC)
     return int((sparse_B & ~dense_B).sum()), int((dense_B & ~sparse_B).sum())
@@ -227,9 +226,9 @@ def _divisions(
     answers: PairedAnswers,
 ) -> Iterator[tuple[str, list[tuple[str, NDArray[np.integer]]]]]:
     """What the rows are divided by, with the name and the row numbers of each part."""
-    if not answers.task.is_regression:
+    if answers.task.names:
         true_BC = answers.true_BC
-        labels = enumerate(answers.task.labels)
+        labels = enumerate(answers.task.names)
         named = [(label, np.flatnonzero(true_BC[:, i])) for i, label in labels]
         yield "label", [(label, rows) for label, rows in named if len(rows)]
     yield "tokens", list(_by_length(answers.tokens_B))
@@ -264,7 +263,7 @@ def _part(name: str, answers: PairedAnswers) -> PartScores:
 
 def _part_score(answers: PairedAnswers, logits_BC: NDArray[np.float64]) -> float | None:
     """Accuracy, or the first metric of a regression; None where it is undefined."""
-    if answers.task.is_regression:
+    if not answers.task.names:
         return _defined(_headline(answers, logits_BC))
     return float(answers.right_B(logits_BC).mean())
 
@@ -276,4 +275,4 @@ def _defined(value: float) -> float | None:
 
 def parts_metric(task: Task) -> str:
     """The name of the metric of :class:`PartScores`."""
-    return task.metrics[0] if task.is_regression else "accuracy"
+    return "accuracy" if task.names else task.metrics[0]

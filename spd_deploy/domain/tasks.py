@@ -6,12 +6,12 @@ column names given on the command line (:func:`own_task`). A task travels inside
 and artefact, so nobody has to name it twice.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
-from spd_deploy.domain.decision import Decision, Threshold
+from spd_deploy.domain.decision import Decision
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting, UnknownTask
 from spd_deploy.domain.trained_rows import TrainedRows
 
@@ -38,6 +38,7 @@ DEFAULT_METRICS: Mapping[ProblemType, tuple[str, ...]] = {
     ProblemType.MULTI_LABEL: ("micro_f1", "macro_f1", "mean_average_precision"),
     ProblemType.REGRESSION: ("pearson", "spearman"),
 }
+ORDINAL_METRICS = ("accuracy", "quadratic_kappa", "mean_absolute_error")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +70,8 @@ class Task:
             model: its config.json has one label and names no problem type.
         decision: how labels follow from scores, where it is not the label with the largest score.
         separator: what stands between the labels of a row in a text file, of a multi-label task.
+        ordinal: of a regression whose number is rounded to a label, the labels from the lowest to
+            the highest (:mod:`spd_deploy.domain.ordinal`).
     """
 
     name: str
@@ -83,6 +86,7 @@ class Task:
     sigmoid: bool = False
     decision: Decision = field(default_factory=Decision)
     separator: str = "|"
+    ordinal: tuple[str, ...] = ()
 
     @property
     def has_pair(self) -> bool:
@@ -98,6 +102,20 @@ class Task:
     def is_multi_label(self) -> bool:
         """Whether a text may have several labels, or none."""
         return self.problem_type is ProblemType.MULTI_LABEL
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The labels that a text may be given; none where the answer is a number."""
+        return self.ordinal if self.is_regression else self.labels
+
+    @property
+    def chosen_by(self) -> tuple[str, ...]:
+        """The metrics of which the mean chooses the best checkpoint.
+
+        GLUE averages a task's metrics in the same way. The metrics of several labels and of ordered
+        ones say the same of a model, so the first counts alone.
+        """
+        return self.metrics[:1] if self.is_multi_label or self.ordinal else self.metrics
 
     @property
     def may_abstain(self) -> bool:
@@ -130,7 +148,7 @@ class Task:
         """
         if self.problem_type != wanted.problem_type or self.outputs != wanted.outputs:
             return False
-        mine, theirs = _comparable(self.labels), _comparable(wanted.labels)
+        mine, theirs = _comparable(self.names), _comparable(wanted.names)
         return mine is None or theirs is None or mine == theirs
 
     def to_json(self) -> dict[str, Any]:
@@ -157,8 +175,9 @@ class Task:
                 trained_on=TrainedRows.from_json(value.get("trained_on")),
                 # Older files have none of these.
                 sigmoid=bool(value.get("sigmoid", False)),
-                decision=_decision_from(value.get("decision") or {}, value["labels"]),
+                decision=Decision.from_json(value.get("decision") or {}, value["labels"]),
                 separator=str(value.get("separator", "|")),
+                ordinal=tuple(map(str, value.get("ordinal", ()))),
             )
         except (KeyError, TypeError, ValueError, AttributeError, BadSetting) as err:
             raise BadCheckpoint(
@@ -173,15 +192,25 @@ def own_task(
     label_column: str | None,
     labels: tuple[str, ...],
     name: str = "own",
+    separator: str | None = None,
+    ordinal: tuple[str, ...] = (),
 ) -> Task:
-    """A task over the user's own files; without ``labels`` it is a regression."""
+    """A task over the user's own files.
+
+    Without ``labels`` it is a regression, and with a ``separator`` a row may have several labels.
+    ``ordinal`` are the labels that the number of a regression is rounded to.
+    """
     kind = ProblemType.SINGLE_LABEL if labels else ProblemType.REGRESSION
+    if separator is not None:
+        kind = ProblemType.MULTI_LABEL
     return Task(
         name=name,
         labels=labels,
         problem_type=kind,
-        metrics=DEFAULT_METRICS[kind],
+        metrics=ORDINAL_METRICS if ordinal else DEFAULT_METRICS[kind],
         columns=Columns(text=text_column, pair=pair_column, label=label_column),
+        separator=separator or "|",
+        ordinal=ordinal,
     )
 
 
@@ -221,14 +250,6 @@ def task_named(name: str) -> Task:
     return TASKS[key]
 
 
-def _decision_from(value: Mapping[str, Any], labels: Sequence[str]) -> Decision:
-    """The decision in a JSON object, for these labels."""
-    found = {name: Threshold(**one) for name, one in value.get("thresholds", {}).items()}
-    decision = Decision(thresholds=found, abstain_below=value.get("abstain_below"))
-    decision.refuse_other_labels(labels)
-    return decision
-
-
 def _comparable(labels: tuple[str, ...]) -> tuple[str, ...] | None:
     """Labels without case and marks; None where they are mere numbers."""
     plain = tuple("".join(c for c in label.lower() if c.isalnum()) for label in labels)
@@ -239,7 +260,7 @@ def _comparable(labels: tuple[str, ...]) -> tuple[str, ...] | None:
 def _outputs_in_words(task: Task) -> str:
     """What a model of the task answers with, for an error."""
     if task.is_regression:
-        return "a number"
+        return f"a number for {', '.join(task.ordinal[:8])}" if task.ordinal else "a number"
     many = " in any number" if task.problem_type is ProblemType.MULTI_LABEL else ""
     return f"{task.outputs} labels{many}, {', '.join(task.labels[:8])}"
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spd_deploy.domain.metrics import Label
 from spd_deploy.domain.model_config import has_token_types
 from spd_deploy.domain.text import Tokenizer, Tokens, pad
 from spd_train.data.examples import Example
@@ -27,12 +28,12 @@ class LabelledTokens:
 
     Attributes:
         tokens: ids and token types.
-        label: class index, or the number of a regression; NaN if only the teacher can label the
-            row.
+        label: class index, the number of a regression, or a number for each label (as an
+            ``Example`` has it); NaN if only the teacher can label the row.
     """
 
     tokens: Tokens
-    label: float
+    label: Label
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +44,7 @@ class TensorBatch:
         ids_BS: token ids.
         mask_BS: 1 at real tokens, 0 at padding.
         types_BS: token types.
-        labels_B: labels in fp32.
+        labels_B: labels in fp32; of several labels, or of soft ones, ``[B, C]``.
         step_rows, step_tokens: rows and real tokens of the whole step. A loss is a sum over the
             micro-batch divided by these, so the losses of all micro-batches add up to that of the
             step.
@@ -141,7 +142,26 @@ def batch_of(
         ids_BS=torch.from_numpy(batch.ids_BS).to(device),
         mask_BS=torch.from_numpy(batch.mask_BS).to(device),
         types_BS=torch.from_numpy(batch.types_BS).to(device),
-        labels_B=torch.tensor([row.label for row in rows], dtype=torch.float32, device=device),
+        labels_B=labels_tensor([row.label for row in rows]).to(device),
         step_rows=len(whole),
         step_tokens=sum(len(row.tokens) for row in whole),
     )
+
+
+def labels_tensor(labels: Sequence[Label]) -> Tensor:
+    """Labels in fp32: ``[B]``, or ``[B, C]`` if any row has a number for each of C labels.
+
+    In the second case a class index becomes 1 for its class and 0 for the others.
+    """
+    width = max((len(label) for label in labels if isinstance(label, tuple)), default=0)
+    if not width:
+        return torch.tensor(labels, dtype=torch.float32)
+    rows = [label if isinstance(label, tuple) else _one_hot(label, width) for label in labels]
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+def _one_hot(label: float, width: int) -> tuple[float, ...]:
+    """1 for the class and 0 for the others; NaN for all where the row has no label."""
+    if math.isnan(label):
+        return (math.nan,) * width
+    return tuple(float(i == label) for i in range(width))

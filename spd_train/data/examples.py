@@ -4,18 +4,17 @@ A broken row is named by file and line. It stops the run unless broken rows are 
 rows are counted by what is wrong with them, and the first line of each kind is named.
 """
 
-import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadData
+from spd_deploy.domain.metrics import Label
 from spd_deploy.domain.tasks import Columns, Task
 from spd_deploy.domain.text import TextEncoder
 from spd_train.data.delimited import other_delimiter
-from spd_train.data.foreign import tasks_of_label
-from spd_train.data.rows import MEND, DataRow, Fault, Name, type_name
+from spd_train.data.labels import MAX_NAMED, label_of
+from spd_train.data.rows import MEND, DataRow, Fault, Name, plain_in
 
 Note = Callable[[str], None]
 # Opens the tokenizer of the model that reads the rows; called for the first text in doubt alone.
@@ -27,9 +26,6 @@ _OPTIONS = "check --text-column and --pair-column"
 
 _SEPARATE = "save it with commas as .csv, or with tabs as .tsv"
 
-
-_MAX_NAMED = 20
-
 NO_TOKENS = Fault(kind="empty text: the tokenizer drops all its characters")
 
 
@@ -40,13 +36,14 @@ class Example:
     Attributes:
         text: the text, or the first of a pair.
         pair: the second text; None for a single text.
-        label: class index, or the number of a regression; None for an unlabelled row.
+        label: class index, the number of a regression, or a number for each label
+            (:func:`spd_train.data.labels.label_of`); None for an unlabelled row.
         group: value of the column that rows are grouped by; None without such a column.
     """
 
     text: str
     pair: str | None = None
-    label: float | None = None
+    label: Label | None = None
     group: str | None = None
 
 
@@ -94,7 +91,7 @@ def example_of(
         return fault
     if not labelled or columns.label is None:
         return Example(text=text, pair=pair)
-    label = _label(task, row, columns.label)
+    label = label_of(task, row, columns.label)
     if isinstance(label, Fault):
         return label
     group = None if group_column is None else group_in(row, group_column)
@@ -125,7 +122,7 @@ def columns_fault(row: DataRow, columns: Columns, *, fix: str) -> Fault | None:
         if column in row.repeated or row.names.count(column) > 1:
             fault = Fault(kind=f"column {column!r} occurs twice", fix="rename one of them")
         elif column not in row.names:
-            columns_text = ", ".join(map(repr, row.names[:_MAX_NAMED])) or "none"
+            columns_text = ", ".join(map(repr, row.names[:MAX_NAMED])) or "none"
             other = None if row.header is None else other_delimiter(row.names, needed)
             fault = Fault(
                 kind=f"no column {column!r}",
@@ -163,67 +160,6 @@ def text_in(row: DataRow, column: Name) -> str | Fault:
     return text
 
 
-def plain_in(row: DataRow, column: Name) -> str | Fault:
-    """The value of a column as a CSV file would spell it, or the fault that it has no such form."""
-    value = row.fields[column]
-    if value is None:
-        return Fault(kind=f"nothing in column {column!r}")
-    if isinstance(value, (list, dict, bytes)):
-        return Fault(kind=f"column {column!r} holds {type_name(value)}, not a text")
-    if not isinstance(value, str):
-        return json.dumps(value) if isinstance(value, (bool, int, float)) else str(value)
-    if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-        return Fault(
-            kind=f"half of a surrogate pair in column {column!r}, which is not valid Unicode"
-        )
-    return value
-
-
-def label_in(row: DataRow, column: Name) -> str | Fault:
-    """The label in a column without surrounding spaces, or the fault that there is none."""
-    value = row.fields[column]
-    if isinstance(value, list):
-        return Fault(
-            kind="a list of labels",
-            got=json.dumps(value, default=str)[:80],
-            fix="give each row one label: several labels a row (multi-label) are not supported",
-        )
-    label = Fault(kind="no label") if value is None else plain_in(row, column)
-    return label if isinstance(label, Fault) else label.strip() or Fault(kind="no label")
-
-
 def no_usable_rows(file: Path) -> BadData:
     """The error for a file without a usable row."""
     return BadData(f"{file} holds no usable rows", fix="check how the file was written")
-
-
-def _label(task: Task, row: DataRow, column: Name) -> float | Fault:
-    """The class index of a row, or the number of a regression, or a fault."""
-    spelled = label_in(row, column)
-    if isinstance(spelled, Fault):
-        return spelled
-    if task.is_regression:
-        return _number(spelled)
-    name = task.label_values.get(spelled) if task.label_values else spelled
-    if name in task.labels:
-        return task.labels.index(name)
-    known = tuple(task.label_values or task.labels)
-    more = f" and {len(known) - _MAX_NAMED} more" if len(known) > _MAX_NAMED else ""
-    theirs = tasks_of_label(task, spelled)
-    other = f"; that is a label of task {' or '.join(theirs)}" if theirs else ""
-    return Fault(
-        kind="unknown label",
-        got=repr(spelled[:80]),
-        fix=f"use one of {', '.join(known[:_MAX_NAMED])}{more}{other}",
-    )
-
-
-def _number(spelled: str) -> float | Fault:
-    """The finite number that a text spells, or a fault."""
-    try:
-        number = float(spelled)
-    except ValueError:
-        number = math.nan
-    if math.isfinite(number):
-        return number
-    return Fault(kind="the label is not a number", got=repr(spelled[:80]))

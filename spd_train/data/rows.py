@@ -4,6 +4,7 @@ A row that cannot be read is a :class:`DataRow` with a :class:`Fault`. The reade
 or skips it and goes on. A fault of a whole file is raised as ``BadData``.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,6 +77,30 @@ class DataRow:
         return BadData(
             f"{self.place}: {fault.kind}", got=fault.got, fix=f"{fault.fix or MEND}{more}"
         )
+
+
+def plain_in(row: DataRow, column: Name) -> str | Fault:
+    """The value of a column as a CSV file would spell it, or the fault that it has no such form."""
+    value = row.fields[column]
+    if value is None:
+        return Fault(kind=f"nothing in column {column!r}")
+    if isinstance(value, (list, dict, bytes)):
+        return Fault(kind=f"column {column!r} holds {type_name(value)}, not a text")
+    text = plain_text(value)
+    if text is None:
+        return Fault(
+            kind=f"half of a surrogate pair in column {column!r}, which is not valid Unicode"
+        )
+    return text
+
+
+def plain_text(value: object) -> str | None:
+    """A single value as a CSV file would spell it; None if it is not valid Unicode."""
+    if not isinstance(value, str):
+        return json.dumps(value) if isinstance(value, (bool, int, float)) else str(value)
+    if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+        return None
+    return value
 
 
 def type_name(value: object) -> str:

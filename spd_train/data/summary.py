@@ -6,8 +6,11 @@ from itertools import chain
 
 import numpy as np
 
-from spd_deploy.domain.tasks import Task
+from spd_deploy.domain.metrics import Label
+from spd_deploy.domain.tasks import ProblemType, Task
 from spd_train.data.examples import Example, Note
+from spd_train.data.found_labels import parted_labels
+from spd_train.data.labels import hard_labels
 from spd_train.data.splits import Data
 
 _MAX_SHOWN = 20
@@ -38,21 +41,30 @@ def row_counts(data: Data) -> str:
 def label_counts(task: Task, data: Data) -> str:
     """Each label with its count over all rows, or the range of a regression, as a line."""
     rows = list(_all_rows(data))
-    if task.is_regression:
-        numbers = np.array([row.label for row in rows if row.label is not None])
+    if not task.names:
+        numbers = np.array([row.label for row in rows if isinstance(row.label, int | float)])
         ends = f"from {numbers.min():g} to {numbers.max():g}"
         return f"labels: numbers {ends}, mean {numbers.mean():.3g}"
     counts = _counts(task, rows)
     shown = [f"{_quoted(label)} ({n} rows)" for label, n in list(counts.items())[:_MAX_SHOWN]]
     more = f", and {len(counts) - _MAX_SHOWN} more labels" if len(counts) > _MAX_SHOWN else ""
-    return f"labels: {', '.join(shown)}{more}"
+    return f"labels: {', '.join(shown)}{more}{_several(task, rows)}"
+
+
+def _several(task: Task, rows: Sequence[Example]) -> str:
+    """Of a multi-label task how many labels a row has, and how many rows have none."""
+    if not task.is_multi_label:
+        return ""
+    sizes = [len(hard_labels(task, row.label)) for row in rows if row.label is not None]
+    none = f", {sizes.count(0)} rows have none" if 0 in sizes else ""
+    return f"; a row has {np.mean(sizes):.2f} labels on average{none}"
 
 
 def data_warnings(task: Task, data: Data) -> Iterator[str]:
     """Warnings about the number of rows, the labels and the texts."""
     if len(data.train) < _FEW_ROWS:
         yield f"{len(data.train)} rows to train on are few: a useful classifier needs hundreds"
-    if not task.is_regression:
+    if task.names:
         yield from _label_warnings(task, data)
     yield from _text_warnings(task, data)
 
@@ -65,12 +77,14 @@ def _label_warnings(task: Task, data: Data) -> Iterator[str]:
     if single := [label for label, count in counts.items() if count == 1]:
         yield f"one row is too few to learn a label from and to measure it on: {_listed(single)}"
     trained = _counts(task, data.train)
+    if task.problem_type is ProblemType.SINGLE_LABEL and (label := parted_labels(counts)):
+        yield f"labels such as {label!r} look like several labels: --multi-label reads them so"
     if absent := [label for label, n in trained.items() if n == 0 and counts[label] != 1]:
         yield f"no row to train on has the label {_listed(absent)}"
     if missing := [label for label in counts if label.casefold() in _MISSING]:
         yield f"{_listed(missing)} may stand for a missing label, and is learned as a label"
     by_case: dict[str, list[str]] = {}
-    for label in task.labels:
+    for label in task.names:
         by_case.setdefault(label.casefold(), []).append(label)
     for alike in (labels for labels in by_case.values() if len(labels) > 1):
         yield f"{_listed(alike)} differ in case alone, and are learned as different labels"
@@ -86,9 +100,9 @@ def _text_warnings(task: Task, data: Data) -> Iterator[str]:
             f"{len(twice)} of {len(dev)} rows to measure on stand in train too, "
             f"such as {twice[0].text[:40]!r}"
         )
-    if task.is_regression:
+    if not task.names:
         return
-    labels: dict[tuple[str, str | None], set[float | None]] = {}
+    labels: dict[tuple[str, str | None], set[Label | None]] = {}
     for e in _all_rows(data):
         labels.setdefault((e.text, e.pair), set()).add(e.label)
     if unlike := [texts for texts, seen in labels.items() if len(seen) > 1]:
@@ -102,8 +116,9 @@ def _all_rows(data: Data) -> Iterator[Example]:
 
 def _counts(task: Task, rows: Sequence[Example]) -> dict[str, int]:
     """The number of rows of each label, in the order of the task's labels."""
-    counts = Counter(row.label for row in rows)
-    return {label: counts[i] for i, label in enumerate(task.labels)}
+    labels = (row.label for row in rows if row.label is not None)
+    counts = Counter(chain.from_iterable(hard_labels(task, label) for label in labels))
+    return {label: counts[i] for i, label in enumerate(task.names)}
 
 
 def _listed(labels: Sequence[str]) -> str:

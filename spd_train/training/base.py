@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from spd_deploy.domain.collapse import constant_answer
 from spd_deploy.domain.errors import BadCheckpoint
+from spd_deploy.domain.metrics import truth_of
 from spd_deploy.domain.tasks import Task
 from spd_train.data.batching import LabelledTokens, TensorBatch
 from spd_train.training.context import TrainContext
@@ -135,7 +135,8 @@ class Training(ABC):
         """
         device, pad_id = self.context.distributed.device, self.context.pad_id
         logits_BC = logits_of(forward or self.logits, rows, pad_id=pad_id, device=device)
-        return constant_answer(self.task, logits_BC, np.array([row.label for row in rows]))
+        truth = truth_of(self.task, [row.label for row in rows])
+        return constant_answer(self.task, logits_BC, truth)
 
 
 _NO_DECAY = ("bias", "LayerNorm.weight", "layer_norm.weight")

@@ -16,6 +16,7 @@ from spd_train.config import LossRecipe, StudentRecipe
 from spd_train.data.augment import mix_pairs
 from spd_train.data.batching import LabelledTokens, TensorBatch
 from spd_train.grafting import GraftedNetwork, draw_graft
+from spd_train.label_loss import PLAIN, LabelLoss
 from spd_train.pruning.pruner import Pruner
 from spd_train.training.base import Record, Training
 from spd_train.training.context import TrainContext
@@ -37,8 +38,15 @@ class Objective(nn.Module):
     It is a module so that distributed data parallelism can wrap it.
     """
 
-    def __init__(self, network: GraftedNetwork, task: Task, recipe: LossRecipe) -> None:
+    def __init__(
+        self,
+        network: GraftedNetwork,
+        task: Task,
+        recipe: LossRecipe,
+        label_loss: LabelLoss = PLAIN,
+    ) -> None:
         super().__init__()
+        self.label_loss = label_loss
         self.network = network
         self.task = task
         self.recipe = recipe
@@ -62,7 +70,14 @@ class Objective(nn.Module):
         teacher = self.network.teacher_forward(batch) if self.needs_teacher else None
         student = self.network(batch)
         return loss_terms(
-            student, teacher, batch, self.task, self.recipe, self.variance, empty=self.empty
+            student,
+            teacher,
+            batch,
+            self.task,
+            self.recipe,
+            self.variance,
+            empty=self.empty,
+            weighing=self.label_loss,
         )
 
 
@@ -80,13 +95,14 @@ class Distillation(Training):
         recipe: StudentRecipe,
         stages: Stages,
         context: TrainContext,
+        label_loss: LabelLoss = PLAIN,
     ) -> None:
         self.network = network
         self.pruner = pruner
         self.recipe = recipe
         self.stages = stages
         self.updates = min(recipe.pruning.updates, stages.prune)
-        self.distillation = Objective(network, task, recipe.losses)
+        self.distillation = Objective(network, task, recipe.losses, label_loss)
         super().__init__(
             self.distillation,
             dict(network.student_parameters()),

@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 from spd_deploy.domain.tasks import Task
 from spd_train.config import TeacherRecipe
 from spd_train.data.batching import TensorBatch
+from spd_train.label_loss import PLAIN, LabelLoss
 from spd_train.pruning.masks import Masks, apply_masks
 from spd_train.training.base import Record, Training
 from spd_train.training.context import TrainContext
@@ -16,10 +17,11 @@ from spd_train.training.schedule import warmup_decay
 class LabelObjective(nn.Module):
     """The loss to the true labels, over a part of a step."""
 
-    def __init__(self, model: PreTrainedModel, task: Task) -> None:
+    def __init__(self, model: PreTrainedModel, task: Task, label_loss: LabelLoss = PLAIN) -> None:
         super().__init__()
         self.model = model
         self.task = task
+        self.label_loss = label_loss
 
     def logits(self, batch: TensorBatch) -> Tensor:
         """The classifier's logits ``[B, C]``."""
@@ -27,8 +29,8 @@ class LabelObjective(nn.Module):
         return self.model(**inputs).logits  # type: ignore[no-any-return]
 
     def forward(self, batch: TensorBatch) -> dict[str, Tensor]:
-        """Cross-entropy, or squared error for a regression, under the name ``label``."""
-        return {"label": label_loss(self.logits(batch), batch, self.task)}
+        """The loss to the labels, under the name ``label``."""
+        return {"label": label_loss(self.logits(batch), batch, self.task, self.label_loss)}
 
 
 class FineTuning(Training):
@@ -45,6 +47,7 @@ class FineTuning(Training):
         steps: int,
         context: TrainContext,
         masks: Masks | None = None,
+        label_loss: LabelLoss = PLAIN,
     ) -> None:
         """Train every parameter.
 
@@ -56,13 +59,14 @@ class FineTuning(Training):
             context: devices, precision and samples.
             masks: masks ``[N, K]`` by matrix name, True for weights that are trained. The others
                 are set back to zero after each step. None or no mask trains all.
+            label_loss: class weights and focal loss.
         """
         nn.Module.to(model, context.distributed.device)
         self.model = model
         self.recipe = recipe
         device = context.distributed.device
         self.masks = {name: mask.to(device) for name, mask in (masks or {}).items()}
-        self.label_objective = LabelObjective(model, task)
+        self.label_objective = LabelObjective(model, task, label_loss)
         super().__init__(
             self.label_objective,
             dict(model.named_parameters()),

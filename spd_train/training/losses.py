@@ -17,6 +17,7 @@ from spd_deploy.domain.tasks import ProblemType, Task
 from spd_train.config import LossRecipe
 from spd_train.data.batching import TensorBatch
 from spd_train.grafting import Trace
+from spd_train.label_loss import PLAIN, LabelLoss
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +66,7 @@ def loss_terms(
     variance: HiddenVariance,
     *,
     empty: Collection[int] = (),
+    weighing: LabelLoss = PLAIN,
 ) -> dict[str, Tensor]:
     """The weighted terms by name. Terms of weight 0 are left out. Training minimises the sum.
 
@@ -77,6 +79,7 @@ def loss_terms(
         variance: variance of the teacher's hidden states.
         empty: layers of the student that compute nothing. The layer before such a layer does its
             work too, so its hidden state is not compared; that after the empty layer is.
+        weighing: class weights and focal loss of the term of the labels.
     """
     terms: dict[str, Tensor] = {}
     if teacher is not None and recipe.attention:
@@ -88,7 +91,7 @@ def loss_terms(
             student.logits_BC, teacher.logits_BC, batch, task, recipe.temperature
         )
     if recipe.label:
-        terms["label"] = recipe.label * label_loss(student.logits_BC, batch, task)
+        terms["label"] = recipe.label * label_loss(student.logits_BC, batch, task, weighing)
     return terms
 
 
@@ -144,13 +147,71 @@ def logits_loss(
             return row_mean(divergence_BC.sum(-1), batch) * temperature**2
 
 
-def label_loss(logits_BC: Tensor, batch: TensorBatch, task: Task) -> Tensor:
-    """Cross-entropy to the true labels, or squared error for a regression, averaged over rows."""
+def label_loss(
+    logits_BC: Tensor,
+    batch: TensorBatch,
+    task: Task,
+    weighing: LabelLoss = PLAIN,
+) -> Tensor:
+    """:func:`label_losses`, averaged over the rows."""
+    return row_mean(label_losses(logits_BC, batch.labels_B, task, weighing), batch)
+
+
+def label_losses(
+    logits_BC: Tensor,
+    labels: Tensor,
+    task: Task,
+    weighing: LabelLoss = PLAIN,
+) -> Tensor:
+    """The loss ``[B]`` of each row to its true label.
+
+    It is the cross-entropy to the class, or to the probabilities of soft labels; of several labels
+    the mean of one binary cross-entropy a label, as Transformers has it; of a regression the
+    squared error.
+
+    With weights w and the focal exponent g, of the truth t and the model's probability p it is
+
+        - sum_c w_c t_c (1 - p_c)^g log p_c                                          (one label)
+        - mean_c (w_c t_c (1 - p_c)^g log p_c + (1 - t_c) p_c^g log(1 - p_c))        (several)
+
+    Lin et al., "Focal Loss for Dense Object Detection", 2017, equation 5. For g = 0 w is PyTorch's
+    ``weight`` of ``cross_entropy`` and ``pos_weight`` of ``binary_cross_entropy_with_logits``. The
+    loss is not divided by the weights of the batch, so a row counts the same in every batch.
+
+    Args:
+        logits_BC: what the model answers.
+        labels: the class or number ``[B]``, or a number for each label ``[B, C]``.
+        task: the task of the labels.
+        weighing: class weights and focal exponent; a regression has none.
+    """
     logits_BC = logits_BC.float()
-    if task.is_regression:
-        return row_mean((logits_BC[:, 0] - batch.labels_B).square(), batch)
-    loss_B = functional.cross_entropy(logits_BC, batch.labels_B.long(), reduction="none")
-    return row_mean(loss_B, batch)
+    weights = logits_BC.new_tensor(weighing.weights) if weighing.weights else None
+    weight_C: Tensor | float = 1.0 if weights is None else weights
+    match task.problem_type:
+        case ProblemType.REGRESSION:
+            return (logits_BC[:, 0] - labels).square()
+        case ProblemType.MULTI_LABEL if not weighing.focal_gamma:
+            binary = functional.binary_cross_entropy_with_logits
+            return binary(logits_BC, labels, reduction="none", pos_weight=weights).mean(-1)
+        case ProblemType.MULTI_LABEL:
+            yes_BC, no_BC = functional.logsigmoid(logits_BC), functional.logsigmoid(-logits_BC)
+            has_BC = weight_C * labels * _focal(yes_BC, weighing)
+            return -(has_BC + (1 - labels) * _focal(no_BC, weighing)).mean(-1)
+        case ProblemType.SINGLE_LABEL if not weighing.focal_gamma:
+            truth = labels if labels.ndim == 2 else labels.long()
+            return functional.cross_entropy(logits_BC, truth, weights, reduction="none")
+        case ProblemType.SINGLE_LABEL:
+            truth_BC = labels
+            if labels.ndim == 1:
+                truth_BC = functional.one_hot(labels.long(), logits_BC.shape[1])
+            return -(weight_C * truth_BC * _focal(logits_BC.log_softmax(-1), weighing)).sum(-1)
+
+
+def _focal(log_BC: Tensor, weighing: LabelLoss) -> Tensor:
+    """Logarithms of probabilities, times the focal factor ``(1 - p)^gamma``."""
+    # The root of 0 has no slope; a model that is this sure has none either.
+    unsure_BC = (1 - log_BC.exp()).clamp_min(torch.finfo(log_BC.dtype).eps)
+    return unsure_BC.pow(weighing.focal_gamma) * log_BC
 
 
 def token_mean(value_BS: Tensor, batch: TensorBatch) -> Tensor:

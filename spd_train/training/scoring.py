@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from spd_deploy.domain.metrics import scores_of
+from spd_deploy.domain.metrics import Label, scores_of
 from spd_deploy.domain.tasks import Task
-from spd_train.data.batching import LabelledTokens, TensorBatch, batch_of, by_length
+from spd_train.data.batching import LabelledTokens, TensorBatch, batch_of, by_length, labels_tensor
+from spd_train.training.losses import label_losses
 
 Forward = Callable[[TensorBatch], Tensor]
 SampleScores = dict[str, dict[str, float]]
@@ -74,9 +74,6 @@ def score_rows(
     return {**scores_of(task, logits_BC, labels), "loss": _loss(task, logits_BC, labels)}
 
 
-def _loss(task: Task, logits_BC: NDArray[np.float32], labels: Sequence[float]) -> float:
-    """Mean cross-entropy, or mean squared error for a regression."""
-    logits, truth = torch.from_numpy(logits_BC), torch.tensor(labels)
-    if task.is_regression:
-        return float((logits[:, 0] - truth).square().mean())
-    return float(functional.cross_entropy(logits, truth.long()))
+def _loss(task: Task, logits_BC: NDArray[np.float32], labels: Sequence[Label]) -> float:
+    """The mean of :func:`label_losses`."""
+    return float(label_losses(torch.from_numpy(logits_BC), labels_tensor(labels), task).mean())

@@ -17,7 +17,7 @@ def mrpc_files(folder: Path) -> Path:
     for name, part in (("train.tsv", rows[:96]), ("dev.tsv", rows[96:128])):
         lines = ["\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String"]
         for i, row in enumerate(part):
-            lines.append(f'{int(row.label or 0)}\t{i}\t{i}\t"{row.text}\t{row.pair}')
+            lines.append(f'{int(row.label == 1)}\t{i}\t{i}\t"{row.text}\t{row.pair}')
         (folder / name).write_text("\n".join(lines), encoding="utf-8")
     return folder
 
@@ -27,7 +27,7 @@ def cola_files(folder: Path) -> Path:
     folder.mkdir(parents=True)
     rows = generate("opinions", "dev")
     for name, part in (("train.tsv", rows[:32]), ("dev.tsv", rows[32:48])):
-        lines = [f"own\t{int(row.label or 0)}\t\t{row.text}" for row in part]
+        lines = [f"own\t{int(row.label == 1)}\t\t{row.text}" for row in part]
         (folder / name).write_text("\n".join(lines), encoding="utf-8")
     return folder
 
@@ -42,7 +42,18 @@ def user_folder(folder: Path) -> Path:
     pair = {"text": "The film was good.", "text_pair": "I love it."}
     (folder / "pairs.jsonl").write_text(json.dumps(pair) + "\n" + json.dumps(pair) + "\n")
     reviews = "".join(
-        f'"{row.text}",{1 + 4 * int(row.label or 0)}\n' for row in generate("opinions", "dev")[:100]
+        f'"{row.text}",{1 + 4 * int(row.label == 1)}\n' for row in generate("opinions", "dev")[:100]
     )
     (folder / "reviews.csv").write_text("review,stars\n" + reviews)
+    topics = {"film": "cinema", "series": "cinema", "song": "music", "hotel": "travel"}
+    articles = [
+        {"text": row.text, "topics": [t for word, t in topics.items() if word in row.text]}
+        for row in generate("opinions", "dev")[:60]
+    ]
+    (folder / "articles.jsonl").write_text("".join(json.dumps(one) + "\n" for one in articles))
+    rated = [
+        {"text": row.text, "probabilities": {"good": 0.9, "bad": 0.1} if row.label else {"bad": 1}}
+        for row in generate("opinions", "dev")[:60]
+    ]
+    (folder / "rated.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rated))
     return folder

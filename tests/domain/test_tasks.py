@@ -2,17 +2,33 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn import metrics
 
 from spd_deploy.domain.answers import answers_of
-from spd_deploy.domain.errors import BadCheckpoint, BadData, EngineFailed, UnknownTask
-from spd_deploy.domain.metrics import merged_scores, scores_of
-from spd_deploy.domain.tasks import TASKS, Columns, ProblemType, Task, own_task, task_named
+from spd_deploy.domain.errors import (
+    BadCheckpoint,
+    BadData,
+    BadSetting,
+    EngineFailed,
+    UnknownTask,
+)
+from spd_deploy.domain.metrics import led_by, merged_scores, scores_of
+from spd_deploy.domain.tasks import (
+    DEFAULT_METRICS,
+    TASKS,
+    Columns,
+    ProblemType,
+    Task,
+    own_task,
+    task_named,
+)
 
 every_task = pytest.mark.parametrize("task", TASKS.values(), ids=lambda t: t.name)
 GLUE = {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
@@ -166,3 +182,59 @@ def test_an_own_task_without_labels_is_a_regression() -> None:
 
     assert regression.is_regression and regression.outputs == 1
     assert classes.outputs == 2 and classes.has_pair
+
+
+def test_scores_of_several_labels_are_scikit_learns() -> None:
+    """On the labels that reach a half; a label that no row has is no part of the precision."""
+    draw = np.random.default_rng(0)
+    several = ProblemType.MULTI_LABEL
+    task = replace(of_type(several), metrics=DEFAULT_METRICS[several])
+    logits, truth = draw.normal(size=(40, 3)), draw.integers(0, 2, (40, 3))
+    truth[:, 2] = 0
+
+    found = scores_of(task, logits, [tuple(row) for row in truth.tolist()])
+
+    assert task.chosen_by == ("micro_f1",)
+    given = logits >= 0
+    assert found == pytest.approx(
+        {
+            "micro_f1": metrics.f1_score(truth, given, average="micro"),
+            "macro_f1": metrics.f1_score(truth, given, average="macro", zero_division=0),
+            "mean_average_precision": np.mean(
+                [metrics.average_precision_score(truth[:, i], logits[:, i]) for i in (0, 1)]
+            ),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "found"),
+    [
+        ("sst2", "matthews", ("matthews", "accuracy")),
+        ("mrpc", "accuracy", ("accuracy", "f1")),
+        ("stsb", "spearman", ("spearman", "pearson")),
+    ],
+)
+def test_a_named_metric_is_the_headline(task: str, metric: str, found: tuple[str, ...]) -> None:
+    """It comes first, and the metrics of the task stay; each can be computed."""
+    led = led_by(TASKS[task], metric)
+
+    assert led.metrics == found
+    assert list(scores_of(led, np.eye(2)[:, : led.outputs], [0, 1])) == list(found)
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"), [("mnli", "f1"), ("stsb", "accuracy"), ("sst2", "pearson")]
+)
+def test_a_metric_of_another_kind_is_refused(task: str, metric: str) -> None:
+    """The error lists those that the task has; F1 is one of two labels."""
+    with pytest.raises(BadSetting, match=r"has no such metric; got .*; use "):
+        led_by(TASKS[task], metric)
+
+
+def test_soft_labels_are_scored_by_the_most_probable() -> None:
+    """Rows with a class and rows with probabilities may be mixed."""
+    task = of_type(ProblemType.SINGLE_LABEL)
+    logits = np.eye(3)[[0, 1, 2]]
+
+    assert scores_of(task, logits, [0, (0.2, 0.7, 0.1), (0.5, 0.2, 0.3)])["accuracy"] == 2 / 3

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import spd_deploy as spd
 from exporters.export import artefact_from_checkpoint
 from serve.open_model import open_served
 from spd_deploy.domain.checkpoint import open_checkpoint
+from spd_deploy.domain.tasks import own_task
 from tests.serve.clients import client_of
 from tests.tiny import tiny_model
 
@@ -118,3 +120,32 @@ def test_a_pruned_cross_encoder_stays_one(tmp_path: Path) -> None:
     assert config.problem_type is None
     assert config.id2label == {0: "LABEL_0"}
     assert json.loads(json.dumps(task.to_json()))["sigmoid"] is True
+
+
+def test_every_protocol_tells_the_nearest_of_ordered_labels(tmp_path: Path) -> None:
+    """The number is the score, and the label is the one that it is rounded to, in the API too."""
+    folder = folder_of(tmp_path / "model", ["score"], "regression")
+    task = own_task(
+        text_column="t", pair_column=None, label_column="y", labels=(), ordinal=("low", "high")
+    )
+    artefact = artefact_from_checkpoint(
+        replace(open_checkpoint(folder), task=task), tmp_path / "artefact"
+    ).folder
+    number = of_pipeline(folder)["score"]
+    label = "low" if number < 0.5 else "high"
+
+    with client_of(open_served(artefact, threads=1)) as client:
+        tei = client.post("/predict", json={"inputs": TEXT}).json()
+        native = client.post("/v1/classify", json={"inputs": [{"text": TEXT}]}).json()["results"]
+        body = {"instances": [TEXT]}
+        kserve = client.post("/v1/models/artefact:predict", json=body).json()["predictions"]
+        vllm = client.post("/classify", json={"input": [TEXT]}).json()["data"]
+        info = client.get("/info").json()
+    with spd.load(artefact, threads=1) as model:
+        found = model.predict(TEXT)
+
+    for answer in (tei[0], native[0]["labels"][0], kserve[0][0]):
+        assert answer["label"] == label and answer["score"] == pytest.approx(number, abs=1e-5)
+    assert native[0]["predicted"] == [label] and vllm[0]["label"] == label
+    assert info["labels"] == ["low", "high"]
+    assert found.label == label and found.to_json()["score"] == pytest.approx(number, abs=1e-5)

@@ -20,7 +20,7 @@ from tests.train.runs import QUICK, TASK, config_for, examples
 def noisy() -> Data:
     """Rows of the easy task of which a third has the other label, so that a model errs."""
     flipped = [
-        replace(row, label=1 - int(row.label or 0)) if i % 3 == 0 else row
+        replace(row, label=1 - int(row.label == 1)) if i % 3 == 0 else row
         for i, row in enumerate(examples(120))
     ]
     return Data.of(examples(48), {"dev": flipped[:60]}, dev_name="dev", holdout=flipped[60:])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.tasks import Task
 from spd_deploy.sessions.checkpoint_tokenizer import opener_of
-from spd_train.data.own import label_order, own_task_from
+from spd_train.data.own import own_task_from, sort_key
 from spd_train.data.read_split import read_split
 from tests.tiny import tiny_model
 
@@ -43,7 +43,7 @@ def labelled(folder: Path, *labels: str, name: str = "reviews.csv") -> Path:
 @given(labels=st.permutations([*NANS, "0", "1", "10", "9", "-2.5", "a", "B"]))
 def test_labels_have_one_order(labels: list[str]) -> None:
     """Whatever order they are found in: numbers by value, then words, and NaN is a word."""
-    found = sorted(labels, key=label_order)
+    found = sorted(labels, key=sort_key)
 
     assert found[:5] == ["-2.5", "0", "1", "9", "10"]
     assert found[5:] == sorted([*NANS, "a", "B"])
@@ -162,7 +162,7 @@ def test_shards_are_one_split(tmp_path: Path, suffix: str) -> None:
     for split, expected in (("train", rows), ("dev", rows[:3])):
         ((part, found),) = read_split(task, tmp_path, split).items()
         assert part == ("train" if split == "train" else "validation")
-        assert [(e.text, task.labels[int(e.label or 0)]) for e in found] == expected
+        assert [(e.text, task.labels[int(e.label == 1)]) for e in found] == expected
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
@@ -207,3 +207,51 @@ def test_labels_of_texts_without_tokens_are_no_labels(tmp_path: Path) -> None:
     assert task(skip=True).labels == ("no", "yes")
     with pytest.raises(BadData, match="line 6: empty text: the tokenizer drops"):
         task(skip=False)
+
+
+def ordered(file: Path, *order: str) -> Task:
+    return own_task_from(
+        file,
+        text_column="text",
+        pair_column=None,
+        label_column="label",
+        regression=False,
+        ordinal=True,
+        label_order=order,
+    )
+
+
+def read_labels(task: Task, file: Path) -> list[object]:
+    (rows,) = read_split(task, file, "train").values()
+    return [row.label for row in rows]
+
+
+def test_labels_with_an_order_are_numbers_to_predict(tmp_path: Path) -> None:
+    """Numbers stand at their value; words have the order that is named, also one without a row."""
+    stars = labelled(tmp_path, "5", "1", "3")
+    words = labelled(tmp_path, "high", "low", name="words.csv")
+
+    by_value, by_name = ordered(stars), ordered(words, "low", "medium", "high")
+
+    assert by_value.ordinal == ("1", "3", "5") and by_value.is_regression
+    assert read_labels(by_value, stars) == [5, 1, 3]
+    assert by_name.ordinal == ("low", "medium", "high")
+    assert read_labels(by_name, words) == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "said"),
+    [
+        (("low", "high"), (), "nothing tells their order; got high, low; .*--label-order"),
+        (("1", "x"), (), "labels that are no numbers"),
+        (("low", "high"), ("low", "medium"), "--label-order does not name; got 'high'"),
+        (("1", "1.0"), (), "one label in two ways"),
+    ],
+    ids=["words", "mixed", "not named", "alike"],
+)
+def test_labels_without_an_order_are_refused(
+    tmp_path: Path, labels: tuple[str, ...], order: tuple[str, ...], said: str
+) -> None:
+    """Words need one that is named, and whole."""
+    with pytest.raises(BadData, match=said):
+        ordered(labelled(tmp_path, *labels, labels[0]), *order)

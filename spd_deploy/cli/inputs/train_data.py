@@ -11,7 +11,7 @@ from spd_deploy.domain.tasks import Task, task_named
 
 if TYPE_CHECKING:
     from spd_train.config import Recipe
-    from spd_train.data.examples import OpenTokenizer
+    from spd_train.data.examples import Note, OpenTokenizer
     from spd_train.data.splits import Data
 
 
@@ -25,7 +25,7 @@ def read_task_and_data(
 
     reference = options["teacher"] or options["model"]
     opener = None if reference is None else opener_of(reference, max_tokens=recipe.max_tokens)
-    task = choose_task(options["task_name"], options, opener)
+    task = choose_task(options["task_name"], options, opener, progress.note)
     data = read_data(
         task,
         options["data_dir"],
@@ -55,14 +55,19 @@ def read_task_and_data(
 
 
 def choose_task(
-    name: str | None, options: Mapping[str, Any], opener: "OpenTokenizer | None" = None
+    name: str | None,
+    options: Mapping[str, Any],
+    opener: "OpenTokenizer | None" = None,
+    note: "Note" = lambda _: None,
 ) -> Task:
     """The task named ``name``, or the task of the user's own columns.
 
     Raises:
-        UsageError: neither a task nor a text column is given, or own columns without data.
+        UsageError: neither a task nor a text column is given, own columns without data, or options
+            that say two things of the labels.
         BadData: the labels of the user's own data make no task.
     """
+    _refuse_two_kinds(options)
     if options["text_column"] is None:
         if name is None:
             raise click.UsageError("name a --task, or the --text-column of your own data")
@@ -77,7 +82,31 @@ def choose_task(
         pair_column=options["pair_column"],
         label_column=options["label_column"],
         regression=options["regression"],
+        multi_label=options["multi_label"],
+        separator=options["label_separator"],
+        ordinal=options["ordinal"],
+        label_order=options["label_order"] or (),
         skip_broken=options["skip_broken_rows"],
         name=name,
         open_tokenizer=opener,
+        note=note,
     )
+
+
+def _refuse_two_kinds(options: Mapping[str, Any]) -> None:
+    """Refuse options of which each says something else of the labels.
+
+    Raises:
+        UsageError: with both.
+    """
+    flags = {"--multi-label": "multi_label", "--ordinal": "ordinal", "--regression": "regression"}
+    given = [flag for flag, name in flags.items() if options[name]]
+    for option, flag in (("label_separator", "--multi-label"), ("label_order", "--ordinal")):
+        if options[option] is not None and flag not in given:
+            raise click.UsageError(f"--{option.replace('_', '-')} goes with {flag}")
+    if len(given) > 1:
+        raise click.UsageError(f"give {given[0]} or {given[1]}, not both")
+    if given and given[0] != "--regression" and options["text_column"] is None:
+        raise click.UsageError(
+            f"{given[0]} goes with --text-column: a GLUE task has labels of its own"
+        )

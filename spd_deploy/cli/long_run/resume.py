@@ -28,7 +28,7 @@ resume_option = click.option(
 SHOWING_OPTIONS = {"output", "resume", "as_json", "threads"}
 # Options of a single command, which are not stored.
 _NOT_STORED = ("output", "resume", "as_json")
-_PATHS = ("data_dir", "model", "teacher", "recipe", "latency_table")
+_PATHS = ("data_dir", "model", "teacher", "recipe", "latency_table", "class_weights")
 _FILES = ("more_texts", "texts")
 
 

@@ -154,6 +154,30 @@ def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> f
     return value
 
 
+def _no_blank(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The separator.
+
+    Raises:
+        click.BadParameter: it is empty, or white space, which is no part of a label.
+    """
+    if value is not None and not value.strip():
+        raise click.BadParameter("a separator cannot be blank", ctx=ctx, param=param)
+    return value
+
+
+def _different(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...] | None
+) -> tuple[str, ...] | None:
+    """The labels.
+
+    Raises:
+        click.BadParameter: one label, or the same label twice.
+    """
+    if value is not None and (len(value) < 2 or len(set(value)) < len(value)):
+        raise click.BadParameter("name each of two or more labels once", ctx=ctx, param=param)
+    return value
+
+
 def runtime_threads(goes_with: str = "") -> Callable[[Command], Command]:
     """The option ``--threads`` of a runtime; its help begins with what it goes with."""
     return click.option(
@@ -242,13 +266,42 @@ def data_options(command: Command) -> Command:
             metavar="NAME",
             default="label",
             show_default=True,
-            help="Column of your own data that holds the label.",
+            help="Column of your own data that holds the label, a list of labels, or an object "
+            "with a probability for each label, such as those of a language model (soft labels).",
         ),
         click.option(
             "--regression",
             is_flag=True,
             help="Read the labels of your own data as numbers to predict, such as ratings with "
             "decimals, instead of as classes.",
+        ),
+        click.option(
+            "--multi-label",
+            is_flag=True,
+            help="A row of your own data may have several labels, or none: a list in JSON Lines "
+            "and Parquet, or a text such as a|b. Each label then gets a score of its own.  "
+            "[default: on where the column holds lists, else off]",
+        ),
+        click.option(
+            "--label-separator",
+            metavar="TEXT",
+            callback=_no_blank,
+            help="What stands between the labels of a text, with --multi-label.  [default: | or ; "
+            "or a comma, if the column holds one of them alone]",
+        ),
+        click.option(
+            "--ordinal",
+            is_flag=True,
+            help="The labels of your own data have an order, such as 1 to 5 stars: the model "
+            "answers a number, and the nearest label is given. Off by default: labels have none.",
+        ),
+        click.option(
+            "--label-order",
+            type=NameList(),
+            metavar="LABEL,..",
+            callback=_different,
+            help="With --ordinal: the labels from the lowest to the highest, such as "
+            "low,medium,high.  [default: numbers by their value; needed for words]",
         ),
         skip_broken_rows_option,
     )

@@ -1,21 +1,25 @@
 """The terms of the loss against plain formulas, and the laws that splitting a step must keep."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from spd_deploy.domain.tasks import TASKS, ProblemType, Task
+from spd_deploy.domain.tasks import TASKS, ProblemType, Task, own_task
 from spd_train.config import LossRecipe, LossScale
 from spd_train.data.batching import TensorBatch, batch_of
 from spd_train.grafting import GraftedNetwork
+from spd_train.label_loss import LabelLoss
 from spd_train.training.losses import (
     HiddenVariance,
     hidden_loss,
     hidden_variance,
     label_loss,
+    label_losses,
     logits_loss,
     loss_terms,
 )
@@ -224,6 +228,75 @@ def test_the_label_loss_is_torchs() -> None:
     torch.testing.assert_close(
         label_loss(logits[:, :1], rows, TASKS["stsb"]), torch.tensor((0.25 + 1.0) / 2)
     )
+
+
+def test_several_labels_are_binary_each() -> None:
+    """The mean of the binary cross-entropies, as Transformers has it for multi-label."""
+    logits = torch.tensor([[0.5, -1.5], [2.0, 0.0]])
+    rows = replace(labelled(0.0, 0.0), labels_B=torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+
+    found = label_loss(logits, rows, replace(TASK, problem_type=ProblemType.MULTI_LABEL))
+
+    torch.testing.assert_close(found, torch.nn.BCEWithLogitsLoss()(logits, rows.labels_B))
+
+
+def test_soft_labels_are_learned_as_they_are() -> None:
+    """The cross-entropy is least where the model answers the probabilities themselves."""
+    truth = torch.tensor([[0.3, 0.7]])
+    rows = replace(labelled(0.0), labels_B=truth)
+    logits = truth.log().requires_grad_()
+
+    (slope,) = torch.autograd.grad(label_loss(logits, rows, TASK), logits)
+
+    torch.testing.assert_close(slope, torch.zeros_like(slope), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_weighed_loss_is_its_formula(gamma: float, several: bool, soft: bool) -> None:
+    """Class weights and the focal factor, label by label, in double precision."""
+    draw = np.random.default_rng(0)
+    logits, weights = draw.normal(size=(4, 3)) * 2, (0.5, 2.0, 1.0)
+    truth = draw.dirichlet((1, 1, 1), 4) if soft else np.eye(3)[[0, 2, 1, 1]]
+    task = own_task(
+        text_column="t",
+        pair_column=None,
+        label_column="y",
+        labels=("a", "b", "c"),
+        separator="|" if several else None,
+    )
+    p = 1 / (1 + np.exp(-logits)) if several else np.exp(logits)
+    p = p if several else p / p.sum(1, keepdims=True)
+    terms = np.array(weights) * truth * (1 - p) ** gamma * -np.log(p)
+    others = (1 - truth) * p**gamma * -np.log(1 - p)
+    expected = (terms + others).mean(1) if several else terms.sum(1)
+
+    found = label_losses(
+        torch.tensor(logits),
+        torch.tensor(truth, dtype=torch.float32)
+        if several or soft
+        else torch.tensor(truth.argmax(1)),
+        task,
+        LabelLoss(weights=weights, focal_gamma=gamma),
+    )
+
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_a_model_that_is_sure_has_a_slope(gamma: float) -> None:
+    """Where a probability rounds to 0 or 1 the focal loss still has finite gradients."""
+    for kind in (ProblemType.SINGLE_LABEL, ProblemType.MULTI_LABEL):
+        logits = torch.tensor([[200.0, -200.0], [-200.0, 200.0]], requires_grad=True)
+        truth = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+        found = label_losses(
+            logits, truth, replace(TASK, problem_type=kind), LabelLoss(focal_gamma=gamma)
+        )
+
+        (slope,) = torch.autograd.grad(found.sum(), logits)
+
+        assert found.isfinite().all() and slope.isfinite().all()
 
 
 def test_the_spread_is_the_teachers_variance(network: GraftedNetwork) -> None:
