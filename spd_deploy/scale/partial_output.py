@@ -47,6 +47,7 @@ class RunState:
         seconds: time spent, in all runs together.
         tokens: of the written rows, as the model read them.
         truncated: written rows whose text was cut.
+        windows: that the texts of the written rows were read in; 0 where long texts are cut.
         broken: what :class:`spd_train.data.broken_rows.BrokenRows` counted.
         columns: the names in the output, and the columns of the texts; empty before the first row.
         ended: whether every row is written.
@@ -59,6 +60,7 @@ class RunState:
     seconds: float = 0.0
     tokens: int = 0
     truncated: int = 0
+    windows: int = 0
     broken: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     columns: Mapping[str, Any] = field(default_factory=dict)
     ended: bool = False

@@ -90,7 +90,7 @@ def windows_of(
         if not isinstance(found, Tokens):
             raise row.error(found, skippable=True)
         taken.append((row, found))
-        tokens += len(found)
+        tokens += found.n_read
         characters += sum(len(v) for v in row.fields.values() if isinstance(v, str))
         if len(taken) >= limits.rows or tokens >= limits.tokens or characters >= limits.characters:
             full = _window(taken, read, broken)
