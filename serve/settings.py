@@ -55,7 +55,7 @@ class ServeSettings:
             not say it. cut leaves out what is behind the longest input. windows reads them in
             windows of that length and pools their logits.
         window_stride: tokens that a window of a text shares with the one before, as the stride of
-            Transformers' tokenizers. None is a quarter of the model's longest input.
+            Transformers' tokenizers. Where none is given, a quarter of the model's longest input.
         window_pooling: how the logits of a text's windows become those of the text.
         max_windows: most windows of a text. What is behind them is cut off, or the text is refused
             if the request sets truncate to false.

@@ -133,6 +133,7 @@ def _answer(
         read=before.read,
         broken=broken,
         limits=request.limits,
+        arriving=request.input == STANDARD,
     )
     shown = _progress(request, progress, stream, before)
 
